@@ -1,0 +1,1 @@
+"""One pretrained ResNet, many heads, one recipe."""

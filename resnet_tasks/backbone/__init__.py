@@ -1,0 +1,1 @@
+"""Pretrained ResNets: picture -> {"C1": ..., "C5": ...}."""

@@ -1,0 +1,1 @@
+"""COCO files in, typed samples and batches out."""

@@ -1,0 +1,36 @@
+"""The errors that a user can cause, each a single sentence that says what to do.
+
+Every message says what is wrong, where, what was given, what is allowed and the remedy. The command
+line prints
+them without a traceback; anything else that escapes is a defect of this package.
+"""
+
+from __future__ import annotations
+
+
+class ResnetTasksError(Exception):
+    """Base class of all errors that a user of this package can cause and mend."""
+
+
+class RecipeError(ResnetTasksError):
+    """A recipe or an override is wrong; the message lists every problem found."""
+
+
+class DataError(ResnetTasksError):
+    """A picture, an annotation file or a data folder is wrong."""
+
+
+class WeightsError(ResnetTasksError):
+    """Weights cannot be found, read, or do not fit the backbone."""
+
+
+class HeadError(ResnetTasksError):
+    """A head's options or the features it is built on do not fit."""
+
+
+class RunError(ResnetTasksError):
+    """A run folder is missing, incomplete, or in use."""
+
+
+class NonFiniteLossError(ResnetTasksError):
+    """A loss or gradient became NaN or infinite; the message names pictures and losses by head."""

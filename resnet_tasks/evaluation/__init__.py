@@ -1,0 +1,1 @@
+"""Metrics with the names and protocols that the field publishes."""

@@ -1,0 +1,1 @@
+"""Heads: features -> losses, features -> predictions."""

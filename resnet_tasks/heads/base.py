@@ -1,0 +1,139 @@
+"""The contract of a head: the only plug point of the package.
+
+A head turns the features of a backbone into losses and predictions. It sees `dict[str,
+FeatureSpec]` when it is built
+and `dict[str, Tensor]` when it runs; it never sees a backbone. None of its methods reads
+`self.training` to choose what it returns.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import Tensor, nn
+
+from resnet_tasks.errors import HeadError
+from resnet_tasks.registry import EVALUATORS, Registry
+from resnet_tasks.structures import BatchView, Evaluator, FeatureSpec, Geometry, LossTerm, Task
+
+
+class HeadOptions(BaseModel):
+    """Base of every head's options: frozen, and unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+
+class Head(nn.Module, ABC):
+    """Features -> losses, features -> predictions.
+
+    A subclass sets the three class attributes, calls `super().__init__` and implements `loss`,
+    `forward` and `decode`.
+
+    Attributes:
+        Options: The head's options, a frozen pydantic model.
+        task: What the head does; names the target fields its loss needs.
+        in_levels: Feature levels it reads, finest first.
+
+    Args:
+        specs: Channels and stride of every level that the backbone (or a shared pyramid) offers.
+        classes: Class names; a label inside the head is an index into them.
+        options: The head's options, or a mapping of them, or None for the defaults.
+
+    Raises:
+        HeadError: If a level is missing, a stride cannot be used, or an option is wrong.
+    """
+
+    Options: ClassVar[type[HeadOptions]] = HeadOptions
+    task: ClassVar[Task]
+    in_levels: ClassVar[tuple[str, ...]]
+
+    def __init__(
+        self,
+        specs: Mapping[str, FeatureSpec],
+        classes: Sequence[str],
+        options: HeadOptions | Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if not classes:
+            raise HeadError(f"head {type(self).__name__} needs at least one class, got none")
+        missing = [level for level in self.in_levels if level not in specs]
+        if missing:
+            raise HeadError(
+                f"head {type(self).__name__} reads the levels {', '.join(self.in_levels)}, but {', '.join(missing)} "
+                f"is not among those offered ({', '.join(specs)})"
+            )
+        self.specs = {level: specs[level] for level in self.in_levels}
+        self.classes = tuple(classes)
+        self.options = self.parse_options(options)
+
+    @classmethod
+    def parse_options(cls, options: HeadOptions | Mapping[str, Any] | None) -> Any:
+        """Checked options.
+
+        Raises:
+            HeadError: If a key is unknown or a value is not allowed; all problems in one message.
+        """
+        if isinstance(options, HeadOptions):
+            return options
+        try:
+            return cls.Options.model_validate(dict(options or {}))
+        except ValidationError as error:
+            problems = "; ".join(
+                f"{'.'.join(map(str, each['loc']))}: {each['msg']}, got {each['input']!r}"
+                for each in error.errors()
+            )
+            allowed = ", ".join(cls.Options.model_fields)
+            raise HeadError(
+                f"options of head {cls.__name__}: {problems} (options are: {allowed})"
+            ) from None
+
+    @abstractmethod
+    def loss(self, features: Mapping[str, Tensor], view: BatchView) -> dict[str, LossTerm]:
+        """The head's loss terms on a batch whose pictures are all annotated for it.
+
+        Args:
+            features: Level -> `(B, channels, H/stride, W/stride)`.
+            view: The batch in this head's labels.
+
+        Returns:
+            Term name -> (sum, count), computed in float32; finite and with gradient also where no
+            picture holds an object.
+        """
+
+    @abstractmethod
+    def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Raw output of fixed structure: traceable, exportable, the same names and ranks for every
+        input.
+        """
+
+    @abstractmethod
+    def decode(self, raw: Mapping[str, Tensor], geometries: Sequence[Geometry]) -> list[Any]:
+        """One prediction per picture, in pixels of the original picture."""
+
+    def evaluator(self) -> Evaluator:
+        """A fresh evaluator for this head: that of its task unless a subclass brings its own."""
+        made: Evaluator = EVALUATORS.get(self.task.name)(self.classes)
+        return made
+
+
+HEADS: Registry[type[Head]] = Registry("head", group="resnet_tasks.heads")
+"""Name in a recipe (`type:`) -> head class."""
+
+HeadClass = TypeVar("HeadClass", bound=type[Head])
+
+
+def register_head(name: str) -> Callable[[HeadClass], HeadClass]:
+    """Class decorator that makes a head available to recipes as `type: name`.
+
+    Raises:
+        ResnetTasksError: If the name belongs to another head.
+    """
+
+    def keep(head: HeadClass) -> HeadClass:
+        HEADS.register(name)(head)
+        return head
+
+    return keep

@@ -1,0 +1,179 @@
+"""The typed, frozen description of one run. Numbers live here; the wiring lives in
+`assemble.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Positive = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Annotates = Literal["boxes", "masks", "semantic", "image"]
+
+
+class _Part(BaseModel):
+    """Unknown keys are errors; nothing changes after validation."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class SourceRecipe(_Part):
+    """One COCO file and where its pictures lie."""
+
+    annotations: str = Field(description="COCO JSON, relative to data.root")
+    images: str | None = Field(
+        None, description="Folder of the pictures; default: the file's own folder"
+    )
+    annotated: tuple[Annotates, ...] | None = Field(
+        None,
+        description="What the file annotates; default: what its `info` says, else what it holds",
+    )
+
+
+class ResizeRecipe(_Part):
+    """The box that every picture is brought to, before augmentation."""
+
+    height: Annotated[int, Field(ge=32)]
+    width: Annotated[int, Field(ge=32)]
+    keep_ratio: bool = Field(True, description="Fit inside the box; false stretches to it exactly")
+
+
+class IntensityRecipe(_Part):
+    """How stored values become 0..1. 8-bit pictures need none."""
+
+    type: Literal["auto", "window", "percentile"] = Field(
+        "auto",
+        description="auto: by the type's range; window: level and width; percentile: per picture",
+    )
+    level: float | None = None
+    width: Positive | None = None
+    low: Annotated[float, Field(ge=0, lt=100)] = 0.5
+    high: Annotated[float, Field(gt=0, le=100)] = 99.5
+
+    @model_validator(mode="after")
+    def _window_is_complete(self) -> IntensityRecipe:
+        if self.type == "window" and (self.level is None or self.width is None):
+            raise ValueError("a window needs both level and width")
+        if self.low >= self.high:
+            raise ValueError(f"low ({self.low}) must lie below high ({self.high})")
+        return self
+
+
+class DataRecipe(_Part):
+    """Where pictures and annotations come from."""
+
+    root: str = Field(
+        description="Folder below --data-root, $RESNET_TASKS_DATA or ./data; or an absolute path"
+    )
+    train: Annotated[tuple[SourceRecipe, ...], Field(min_length=1)]
+    val: Annotated[tuple[SourceRecipe, ...], Field(min_length=1)]
+    test: tuple[SourceRecipe, ...] = ()
+    resize: ResizeRecipe | None = None
+    intensity: IntensityRecipe = IntensityRecipe()
+    channels: Annotated[int, Field(ge=1, le=64)] = 3
+    cache: bool | Literal["auto"] = Field(
+        "auto", description="Keep resized pictures in memory; auto: where 1 GB holds them"
+    )
+    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+
+
+class BackboneRecipe(_Part):
+    """A ResNet and its weights."""
+
+    name: str = "resnet18"
+    weights: str = Field(
+        "imagenet",
+        description="none, imagenet, timm:TAG, torchvision:ENUM, hf-hub:REPO, URL#sha256=…, or a file",
+    )
+    frozen_stages: Annotated[int, Field(ge=0, le=5)] = Field(
+        0, description="0 none, 1 the stem, 2..5 through C2..C5"
+    )
+    norm: Literal["train", "frozen", "group"] = Field(
+        "train",
+        description="Batch norms: learn, keep statistics and scale, or replace by GroupNorm",
+    )
+    accept_license: bool = False
+
+
+class HeadRecipe(_Part):
+    """One named head."""
+
+    type: str
+    loss_weight: Annotated[float, Field(ge=0)] = 1.0
+    classes: tuple[str, ...] | None = Field(
+        None,
+        description="Subset of the data set's categories; default: things for boxes, all for pixels",
+    )
+    others: Literal["ignore", "background"] = "ignore"
+    background: bool = Field(
+        False, description="Semantic heads: a class of that name first, for unlabelled pixels"
+    )
+    options: dict[str, Any] = {}
+
+
+class TrainingRecipe(_Part):
+    """The loop's numbers; usable from Python without any other part of a recipe."""
+
+    epochs: Annotated[int, Field(ge=1)] = 30
+    batch_size: Annotated[int, Field(ge=1)] = 8
+    accumulation: Annotated[int, Field(ge=1)] = Field(1, description="Batches per optimizer step")
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: Positive = 1e-3
+    backbone_lr_scale: Annotated[float, Field(ge=0)] = 1.0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    momentum: Fraction = 0.9
+    schedule: Literal["cosine", "steps", "constant"] = "cosine"
+    steps: tuple[Fraction, ...] = Field(
+        (0.67, 0.92), description="schedule=steps: fractions of the run at which the rate falls"
+    )
+    step_factor: Positive = 0.1
+    warmup: Annotated[float, Field(ge=0, lt=1)] = Field(0.05, description="Fraction of the run")
+    clip_norm: Positive | None = 1.0
+    ema: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="Decay of the averaged weights; 0: none"
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    seed: Annotated[int, Field(ge=0)] = 0
+    evaluate_every: Annotated[int, Field(ge=0)] = Field(
+        1, description="Epochs between evaluations; 0: at the end only"
+    )
+    checkpoint_minutes: Positive = 10.0
+    device: str = "auto"
+    channels_last: bool = True
+    deterministic: bool = True
+
+
+class EvaluationRecipe(_Part):
+    """Which number chooses the best checkpoint."""
+
+    best: str | None = Field(None, description="head/metric; default: the first head's main metric")
+    batch_size: Annotated[int, Field(ge=1)] | None = None
+    backend: Literal["hotcoco", "pycocotools"] = "hotcoco"
+
+
+class Recipe(_Part):
+    """One run: data, one backbone, one or more named heads, and how to train and judge them."""
+
+    name: str = Field("run", description="Set from the file's name")
+    plugins: tuple[str, ...] = Field(
+        (), description="Python files or modules with heads of your own; they are executed"
+    )
+    data: DataRecipe
+    backbone: BackboneRecipe = BackboneRecipe()
+    heads: Annotated[dict[str, HeadRecipe], Field(min_length=1)]
+    augment: tuple[dict[str, dict[str, Any]], ...] = Field(
+        (), description="Albumentations by name, in order"
+    )
+    training: TrainingRecipe = TrainingRecipe()
+    evaluation: EvaluationRecipe = EvaluationRecipe()
+
+    @model_validator(mode="after")
+    def _best_names_a_head(self) -> Recipe:
+        best = self.evaluation.best
+        if best is not None and best.split("/")[0] not in self.heads:
+            raise ValueError(
+                f"evaluation.best is {best!r}, but the heads are {', '.join(self.heads)}; write head/metric"
+            )
+        return self

@@ -1,0 +1,96 @@
+"""A typed name-to-object table whose misses name the nearest match."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator
+from importlib.metadata import entry_points
+from typing import Any, Generic, TypeVar
+
+from resnet_tasks.errors import ResnetTasksError
+
+T = TypeVar("T")
+
+
+def nearest(name: str, choices: list[str]) -> str | None:
+    """The choice that looks most like `name`, or None where none is close."""
+    found = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
+    return found[0] if found else None
+
+
+class Registry(Generic[T]):
+    """Named objects of one kind, extensible through Python entry points.
+
+    Args:
+        kind: What is registered, in the singular, for messages (`"head"`).
+        group: Entry point group that is searched on a miss (`"resnet_tasks.heads"`); loading an
+            entry point must
+            register the name.
+    """
+
+    def __init__(self, kind: str, group: str | None = None) -> None:
+        self._kind = kind
+        self._group = group
+        self._items: dict[str, T] = {}
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Decorator that files an object under `name`.
+
+        Raises:
+            ResnetTasksError: If `name` already belongs to another object.
+        """
+
+        def keep(item: T) -> T:
+            present = self._items.get(name)
+            if present is not None and _origin(present) != _origin(item):
+                raise ResnetTasksError(
+                    f"{self._kind} {name!r} is registered twice: by {_origin(present)} and {_origin(item)}; "
+                    "give one of them another name"
+                )
+            self._items[name] = item
+            return item
+
+        return keep
+
+    def get(self, name: str) -> T:
+        """The object registered as `name`.
+
+        Raises:
+            ResnetTasksError: If there is none; the message lists all names and the nearest match.
+        """
+        if name not in self._items:
+            self._load_entry_points()
+        if name not in self._items:
+            choices = self.names()
+            close = nearest(name, choices)
+            hint = f"; did you mean {close!r}?" if close else ""
+            raise ResnetTasksError(
+                f"unknown {self._kind} {name!r}; known: {', '.join(choices) or 'none'}{hint}"
+            )
+        return self._items[name]
+
+    def names(self) -> list[str]:
+        """All registered names, sorted, those of installed entry points included."""
+        self._load_entry_points()
+        return sorted(self._items)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names())
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.names()
+
+    def _load_entry_points(self) -> None:
+        if self._group is None:
+            return
+        for point in entry_points(group=self._group):
+            if point.name not in self._items:
+                point.load()
+
+
+def _origin(item: object) -> str:
+    return f"{getattr(item, '__module__', '?')}.{getattr(item, '__qualname__', repr(item))}"
+
+
+EVALUATORS: Registry[Callable[[tuple[str, ...]], Any]] = Registry("evaluator")
+"""Task name -> factory that takes a head's class names and gives an `Evaluator`."""

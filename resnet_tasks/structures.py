@@ -1,0 +1,503 @@
+"""The typed tensors that all parts exchange: one box convention, one label convention.
+
+Shape glossary: `B` batch, `C` channels of a picture, `H, W` the padded batch, `h, w` one picture
+inside it,
+`N` objects, `K` classes.
+
+Boxes are `(N, 4)` float32 `xyxy` in absolute pixels with `0 <= x1 < x2 <= width`. Sizes are
+`(height, width)`.
+Labels of a `Sample` are indices into the categories of the data set; labels inside a head are
+indices into the classes of
+that head (`Batch.view` translates). Category ids exist in COCO files and `data/coco.py` only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+VOID = -1
+"""Semantic label of pixels that are not evaluated and teach nothing."""
+UNLABELLED = -2
+"""Semantic label of pixels outside everything annotated: background where a head has one, else
+void."""
+IGNORED = -1
+"""In a `LabelTable`: the head does not know this category (ignore region, void pixels)."""
+ABSENT = -2
+"""In a `LabelTable`: objects of this category count as background for the head."""
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """What a feature level is, known before any tensor exists.
+
+    Attributes:
+        channels: Number of channels.
+        stride: Input pixels per feature cell (px/px).
+    """
+
+    channels: int
+    stride: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a head does.
+
+    Attributes:
+        name: Key of the task's evaluator in `registry.EVALUATORS` too.
+        target_fields: Fields of `Target` that the head's loss needs.
+    """
+
+    name: str
+    target_fields: tuple[str, ...]
+
+
+DETECTION = Task("detection", ("boxes", "labels"))
+SEMANTIC_SEGMENTATION = Task("semantic_segmentation", ("semantic",))
+CLASSIFICATION = Task("classification", ("image_labels",))
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How one picture came to lie in the batch, and the way back.
+
+    A point maps as `input = original * scale + offset`, per axis. Original means the picture as
+    people see it (EXIF
+    orientation applied). The picture lies at the top left of the padded batch.
+
+    Attributes:
+        original_size: (height, width) of the original picture.
+        input_size: (height, width) inside the padded batch.
+        scale: (y, x) input pixels per original pixel; negative where the axis is flipped.
+        offset: (y, x) in input pixels.
+    """
+
+    original_size: tuple[int, int]
+    input_size: tuple[int, int]
+    scale: tuple[float, float] = (1.0, 1.0)
+    offset: tuple[float, float] = (0.0, 0.0)
+
+    @classmethod
+    def resized(cls, original_size: tuple[int, int], input_size: tuple[int, int]) -> Geometry:
+        """The geometry of a plain resize."""
+        scale = (input_size[0] / original_size[0], input_size[1] / original_size[1])
+        return cls(original_size, input_size, scale)
+
+    def boxes_to_original(self, boxes: Tensor) -> Tensor:
+        """`(N, 4)` xyxy input pixels -> xyxy original pixels, clipped to the original picture."""
+        mapped = (boxes - self._offsets(boxes)) / self._scales(boxes)
+        return _sorted_and_clipped(mapped, self.original_size)
+
+    def boxes_to_input(self, boxes: Tensor) -> Tensor:
+        """`(N, 4)` xyxy original pixels -> xyxy input pixels, clipped to the picture inside the
+        batch.
+        """
+        mapped = boxes * self._scales(boxes) + self._offsets(boxes)
+        return _sorted_and_clipped(mapped, self.input_size)
+
+    def map_to_original(self, dense: Tensor) -> Tensor:
+        """Bilinear resize of dense values to the original picture, padding cut off.
+
+        Args:
+            dense: `(C, H, W)` values (logits) over the padded batch picture, at its full
+                resolution.
+
+        Returns:
+            `(C, height, width)` float32 values over the original picture.
+
+        Raises:
+            ValueError: If the geometry holds more than a resize and flips (crops cannot be filled).
+        """
+        dense = dense[:, : self.input_size[0], : self.input_size[1]].float()
+        flips = [axis for axis, scale in ((1, self.scale[0]), (2, self.scale[1])) if scale < 0]
+        plain = Geometry.resized(self.original_size, self.input_size)
+        for axis in (0, 1):
+            expected = self.input_size[axis] if self.scale[axis] < 0 else 0.0
+            if (
+                abs(abs(self.scale[axis]) - plain.scale[axis]) > 1e-6
+                or abs(self.offset[axis] - expected) > 1e-3
+            ):
+                raise ValueError(f"{self} is not a resize with flips; its map has no full inverse")
+        if flips:
+            dense = dense.flip(flips)
+        if tuple(dense.shape[1:]) == self.original_size:
+            return dense
+        size = list(self.original_size)
+        return F.interpolate(dense[None], size=size, mode="bilinear", align_corners=False)[0]
+
+    def _scales(self, like: Tensor) -> Tensor:
+        return like.new_tensor([self.scale[1], self.scale[0], self.scale[1], self.scale[0]])
+
+    def _offsets(self, like: Tensor) -> Tensor:
+        return like.new_tensor([self.offset[1], self.offset[0], self.offset[1], self.offset[0]])
+
+
+def _sorted_and_clipped(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Orders the corners (a flip swaps them) and clips them to `size`."""
+    low = torch.minimum(boxes[:, :2], boxes[:, 2:])
+    high = torch.maximum(boxes[:, :2], boxes[:, 2:])
+    limit = boxes.new_tensor([size[1], size[0]])
+    zero = torch.zeros_like(limit)
+    return torch.cat((low.clamp(zero, limit), high.clamp(zero, limit)), dim=1)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is annotated on one picture. `None` means not annotated, empty means looked at and
+    nothing there.
+
+    Attributes:
+        boxes: `(N, 4)` float32 xyxy, input pixels.
+        labels: `(N,)` int64.
+        ignore: `(N,)` bool; crowds and ignore regions: neither positive nor negative.
+        masks: `(N, h, w)` bool.
+        semantic: `(h, w)` int64 label map; `VOID` and `UNLABELLED` are its special values. Inside a
+            `Batch` padded with
+            `VOID` to `(H, W)`; inside a `BatchView` void is the only special value.
+        image_labels: `(L,)` int64.
+        extra: Fields of the user's own.
+    """
+
+    boxes: Tensor | None = None
+    labels: Tensor | None = None
+    ignore: Tensor | None = None
+    masks: Tensor | None = None
+    semantic: Tensor | None = None
+    image_labels: Tensor | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def has(self, task: Task) -> bool:
+        """Whether everything that `task` needs is annotated."""
+        return all(
+            getattr(self, name, None) is not None or name in self.extra
+            for name in task.target_fields
+        )
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Target:
+        """The same target on `device`."""
+        moved: dict[str, Any] = {
+            name: value.to(device, non_blocking=non_blocking)
+            for name, value in vars(self).items()
+            if isinstance(value, Tensor)
+        }
+        return replace(self, **moved)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture as the data pipeline hands it over.
+
+    Attributes:
+        image: `(C, h, w)` float32, 0..1, not normalised.
+        geometry: The way back to the original picture.
+        image_id: The picture's id in its data set.
+        file_name: For messages and drawings.
+        target: What is annotated; labels are category indices of the data set.
+        seed: Function of (run seed, epoch, picture); drives the sampling inside heads.
+    """
+
+    image: Tensor
+    geometry: Geometry
+    image_id: int | str
+    file_name: str = ""
+    target: Target = field(default_factory=Target)
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """Translation of a data set's category indices into the label indices of one head.
+
+    Attributes:
+        classes: The head's class names, in label order.
+        mapping: Per category index of the data set: the head's label, `IGNORED` or `ABSENT`.
+        unlabelled: The head's label for `UNLABELLED` pixels: `VOID`, or that of its background
+            class.
+    """
+
+    classes: tuple[str, ...]
+    mapping: tuple[int, ...]
+    unlabelled: int = VOID
+
+    @classmethod
+    def identity(cls, classes: Sequence[str]) -> LabelTable:
+        """The table of a head whose classes are the data set's categories."""
+        return cls(tuple(classes), tuple(range(len(classes))))
+
+    def apply(self, target: Target) -> Target:
+        """`target` with the head's labels: unknown objects ignored or absent, unknown pixels
+        void.
+        """
+        changes: dict[str, Any] = {}
+        if target.boxes is not None and target.labels is not None:
+            mapped = self._tensor(target.labels)[target.labels]
+            keep = mapped != ABSENT
+            ignore = mapped == IGNORED
+            if target.ignore is not None:
+                ignore = ignore | target.ignore
+            changes = {
+                "boxes": target.boxes[keep],
+                "labels": mapped.clamp(min=0)[keep],
+                "ignore": ignore[keep],
+            }
+            if target.masks is not None:
+                changes["masks"] = target.masks[keep]
+        if target.semantic is not None:
+            # Index -1 (VOID) and -2 (UNLABELLED) reach the two entries appended at the end.
+            table = torch.cat(
+                (
+                    self._tensor(target.semantic).clamp(min=VOID),
+                    target.semantic.new_tensor([self.unlabelled, VOID]),
+                )
+            )
+            changes["semantic"] = table[target.semantic]
+        if target.image_labels is not None:
+            mapped = self._tensor(target.image_labels)[target.image_labels]
+            changes["image_labels"] = mapped[mapped >= 0]
+        return replace(target, **changes)
+
+    def _tensor(self, like: Tensor) -> Tensor:
+        return torch.tensor(self.mapping, dtype=torch.int64, device=like.device)
+
+
+@dataclass(frozen=True)
+class BatchView:
+    """A batch as one head sees it; every target is annotated for that head.
+
+    Attributes:
+        targets: One per picture; labels are indices into the head's classes, semantic maps are `(H,
+            W)`.
+        image_sizes: (height, width) of each picture inside the padded batch.
+        padded_size: (H, W) of the batch.
+        image_ids: For messages.
+        seeds: One per picture; the only source of randomness for sampling inside a head.
+    """
+
+    targets: tuple[Target, ...]
+    image_sizes: tuple[tuple[int, int], ...]
+    padded_size: tuple[int, int]
+    image_ids: tuple[int | str, ...]
+    seeds: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    @property
+    def semantic(self) -> Tensor:
+        """`(B, H, W)` int64 label maps; `VOID` where nothing is to be learnt."""
+        maps = [target.semantic for target in self.targets]
+        assert all(each is not None for each in maps), "a view holds annotated pictures only"
+        return torch.stack([each for each in maps if each is not None])
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pictures padded right and below to one size, with what is known of each.
+
+    Attributes:
+        images: `(B, C, H, W)` float32, 0..1, not normalised, padded with 0; channels-last in
+            memory.
+        geometries: One per picture.
+        image_ids: One per picture.
+        file_names: One per picture.
+        targets: One per picture; labels are category indices of the data set.
+        seeds: One per picture.
+    """
+
+    images: Tensor
+    geometries: tuple[Geometry, ...]
+    image_ids: tuple[int | str, ...]
+    file_names: tuple[str, ...]
+    targets: tuple[Target, ...]
+    seeds: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.geometries)
+
+    @property
+    def padded_size(self) -> tuple[int, int]:
+        """(H, W) of the batch."""
+        return (int(self.images.shape[-2]), int(self.images.shape[-1]))
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
+        """The same batch on `device`."""
+        return replace(
+            self,
+            images=self.images.to(device, non_blocking=non_blocking),
+            targets=tuple(each.to(device, non_blocking=non_blocking) for each in self.targets),
+        )
+
+    def annotated(self, task: Task) -> tuple[int, ...]:
+        """Positions of the pictures on which everything that `task` needs is annotated."""
+        return tuple(i for i, target in enumerate(self.targets) if target.has(task))
+
+    def view(self, table: LabelTable, positions: Sequence[int] | None = None) -> BatchView:
+        """The batch in a head's own labels, cut down to `positions` (default: all)."""
+        chosen = range(len(self)) if positions is None else positions
+        return BatchView(
+            targets=tuple(table.apply(self.targets[i]) for i in chosen),
+            image_sizes=tuple(self.geometries[i].input_size for i in chosen),
+            padded_size=self.padded_size,
+            image_ids=tuple(self.image_ids[i] for i in chosen),
+            seeds=tuple(self.seeds[i] for i in chosen),
+        )
+
+
+def collate(samples: Sequence[Sample], *, multiple: int = 32) -> Batch:
+    """Pads samples right and below to a common size, a multiple of `multiple`, and stacks them.
+
+    Args:
+        samples: At least one, all with the same number of channels.
+        multiple: 32 is the stride of C5, so that every level divides evenly.
+
+    Returns:
+        The batch: pictures padded with 0, semantic maps with `VOID`, masks with False.
+    """
+    height = _rounded_up(max(sample.image.shape[1] for sample in samples), multiple)
+    width = _rounded_up(max(sample.image.shape[2] for sample in samples), multiple)
+    channels = samples[0].image.shape[0]
+    images = torch.zeros(len(samples), channels, height, width).to(
+        memory_format=torch.channels_last
+    )
+    targets = []
+    for image, sample in zip(images, samples, strict=True):
+        image[:, : sample.image.shape[1], : sample.image.shape[2]] = sample.image
+        targets.append(_padded(sample.target, height, width))
+    return Batch(
+        images=images,
+        geometries=tuple(sample.geometry for sample in samples),
+        image_ids=tuple(sample.image_id for sample in samples),
+        file_names=tuple(sample.file_name for sample in samples),
+        targets=tuple(targets),
+        seeds=tuple(sample.seed for sample in samples),
+    )
+
+
+def _padded(target: Target, height: int, width: int) -> Target:
+    changes: dict[str, Any] = {}
+    if target.semantic is not None:
+        h, w = target.semantic.shape
+        changes["semantic"] = F.pad(
+            target.semantic.long(), (0, width - w, 0, height - h), value=VOID
+        )
+    if target.masks is not None:
+        h, w = target.masks.shape[-2:]
+        changes["masks"] = F.pad(target.masks, (0, width - w, 0, height - h), value=False)
+    return replace(target, **changes) if changes else target
+
+
+def _rounded_up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple
+
+
+@dataclass(frozen=True)
+class Detections:
+    """Objects found in one picture, best first.
+
+    Attributes:
+        boxes: `(N, 4)` float32 xyxy, pixels of the original picture.
+        scores: `(N,)` float32, 0..1, falling.
+        labels: `(N,)` int64, indices into the head's classes.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+
+@dataclass(frozen=True)
+class SegmentationMap:
+    """The class of every pixel of one picture, at its original size.
+
+    Attributes:
+        labels: `(height, width)` int64, indices into the head's classes.
+        probs: `(K, height, width)` float32, sums to 1 over classes.
+    """
+
+    labels: Tensor
+    probs: Tensor
+
+
+@dataclass(frozen=True)
+class LossTerm:
+    """One term of a loss; its value is `sum / count`.
+
+    Attributes:
+        sum: Scalar, with gradient.
+        count: Scalar without gradient; what the sum runs over (samples, pixels). 0 where there is
+            nothing to learn.
+    """
+
+    sum: Tensor
+    count: Tensor
+
+    def mean(self) -> Tensor:
+        """`sum / count`, 0 where the count is 0."""
+        return self.sum / self.count.clamp(min=1e-12) if self.count > 0 else self.sum * 0.0
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is annotated on one picture, in the frame of the original picture and the labels of one
+    head.
+
+    Attributes:
+        image_id: The picture's id in its data set.
+        size: (height, width) of the original picture.
+        boxes_xywh: `(N, 4)` float64, exactly as in the file; None where boxes are not annotated.
+        labels: `(N,)` int64.
+        crowd: `(N,)` bool.
+        areas: `(N,)` float64, the file's `area` (pixels²), which COCO's size classes use.
+        semantic: `(height, width)` int64 label map with `VOID`; None where pixels are not
+            annotated.
+    """
+
+    image_id: int | str
+    size: tuple[int, int]
+    boxes_xywh: NDArray[np.float64] | None = None
+    labels: NDArray[np.int64] | None = None
+    crowd: NDArray[np.bool_] | None = None
+    areas: NDArray[np.float64] | None = None
+    semantic: NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number of an evaluation.
+
+    Attributes:
+        value: 0..1; None where it is not defined (no such object in the truth).
+        per_class: The same by class name.
+    """
+
+    value: float | None
+    per_class: Mapping[str, float | None] = field(default_factory=dict)
+
+
+class Evaluator(Protocol):
+    """Compares predictions with the truth, picture by picture."""
+
+    protocol: str
+    """One sentence for the metrics file: which numbers these are and how pixels or boxes are
+    counted."""
+
+    def update(self, prediction: Any, truth: Truth) -> None:
+        """Takes one picture's prediction, as the head's `decode` gives it."""
+        ...
+
+    def compute(self) -> dict[str, Metric]:
+        """All metrics over the pictures seen so far; names are the project's fixed ones (`AP`,
+        `mIoU`, ...).
+        """
+        ...

@@ -1,0 +1,1 @@
+"""Fine-tuning: the loop, its optimizer, checkpoints and run folders."""
