@@ -1,0 +1,386 @@
+"""Writes the one format inside: COCO JSON, and semantic label maps as PNGs whose values are ids.
+
+A folder with the splits `train` and `val` looks like this:
+
+    train.json, val.json             one COCO file per split
+    semantic/train/NAME.png          where a converter has pixel labels; values are category ids
+    images/train/NAME.jpg            where pictures were copied or made; otherwise they stay put
+
+Categories are numbered from 1; 0 is unlabelled and 255 (65535 in 16 bit) is void. `file_name` is
+relative to `info["images_root"]` where the file has one (pictures that stayed where they were),
+otherwise to the folder of the JSON. `sem_seg_file_name` is always relative to the folder of the
+JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from pycocotools import mask as coco_mask
+
+from resnet_tasks.errors import DataError
+
+Progress = Callable[[int, int], None]
+"""Called with (done, total) after each picture."""
+Annotated = Literal["boxes", "masks", "semantic", "image"]
+
+MAX_8BIT_CATEGORIES = 254
+
+
+@dataclass(frozen=True)
+class Category:
+    """One class of a data set.
+
+    Attributes:
+        name: What it is called in files and reports.
+        isthing: Whether it comes in countable objects (COCO panoptic's term).
+    """
+
+    name: str
+    isthing: bool = True
+
+
+@dataclass(frozen=True)
+class SkippedObject:
+    """One object or file of the source that is not in the output.
+
+    Attributes:
+        file: The source file that holds it.
+        what: Which object.
+        why: What is wrong with it.
+    """
+
+    file: str
+    what: str
+    why: str
+
+
+@dataclass(frozen=True)
+class SplitSummary:
+    """What one written split holds.
+
+    Attributes:
+        split: Its name.
+        images: Number of pictures.
+        objects: Number of objects by class name.
+        pixels: Number of labelled pixels by class name; empty without semantic maps.
+        skipped: What was left out, and why.
+    """
+
+    split: str
+    images: int
+    objects: dict[str, int]
+    pixels: dict[str, int] = field(default_factory=dict)
+    skipped: tuple[SkippedObject, ...] = ()
+
+
+class CocoWriter:
+    """Collects one split and writes it; the JSON appears last and only when complete.
+
+    Args:
+        folder: Where the JSON goes; made when absent.
+        split: `train`, `val` or `test`; the name of the JSON.
+        categories: Classes in order; the first gets id 1.
+        annotated: What the source annotates, so that an empty picture can be told from one that
+            nobody looked at.
+        images_root: Folder that picture names are relative to; `None` where the pictures are made
+            or already lie inside `folder`.
+        copy_images: Copy the pictures to `folder/images/SPLIT` instead of referring to them.
+        description: One line for `info`.
+        license_name: Licence of the source data.
+
+    Raises:
+        DataError: If the JSON is already there or category names repeat.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        split: str,
+        categories: Sequence[Category],
+        *,
+        annotated: Sequence[Annotated],
+        images_root: Path | None = None,
+        copy_images: bool = False,
+        description: str = "",
+        license_name: str = "",
+    ) -> None:
+        self.file = folder / f"{split}.json"
+        if self.file.exists():
+            raise DataError(f"{self.file} is already there; choose another output folder")
+        names = [category.name for category in categories]
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated or not names:
+            raise DataError(
+                f"the categories of {self.file} are {names}; give at least one and each name once"
+            )
+        self.split = split
+        self.folder = folder
+        self.images_root = images_root.resolve() if images_root is not None else folder.resolve()
+        self.copy_images = copy_images
+        self._ids = {name: index for index, name in enumerate(names, start=1)}
+        self._names = names
+        self._images: list[dict[str, Any]] = []
+        self._annotations: list[dict[str, Any]] = []
+        self._skipped: list[SkippedObject] = []
+        self._pixels = np.zeros(len(names) + 1, dtype=np.int64)
+        self._info: dict[str, Any] = {"description": description, "annotated": list(annotated)}
+        if images_root is not None and not copy_images:
+            self._info["images_root"] = self.images_root.as_posix()
+        self._licenses = [{"id": 1, "name": license_name}] if license_name else []
+        self._categories = [
+            {
+                "id": self._ids[category.name],
+                "name": category.name,
+                "isthing": int(category.isthing),
+            }
+            for category in categories
+        ]
+
+    @property
+    def void(self) -> int:
+        """Value of void pixels in the semantic PNGs."""
+        return 255 if len(self._names) <= MAX_8BIT_CATEGORIES else 65535
+
+    def add_image(
+        self, picture: Path, *, size: tuple[int, int] | None = None, group: str | None = None
+    ) -> int:
+        """Adds a picture and returns its id.
+
+        Args:
+            picture: The file, inside the images root.
+            size: (height, width); read from the file when absent.
+            group: Patient, study or sequence that splits must not cut through.
+
+        Raises:
+            DataError: If the file cannot be read or lies outside the images root.
+        """
+        height, width = size or picture_size(picture)
+        name = self._file_name(picture)
+        image_id = len(self._images) + 1
+        record: dict[str, Any] = {
+            "id": image_id,
+            "file_name": name,
+            "height": height,
+            "width": width,
+        }
+        if group is not None:
+            record["group"] = group
+        self._images.append(record)
+        return image_id
+
+    def add_box(
+        self, image_id: int, category: str, box: Sequence[float], *, iscrowd: bool = False
+    ) -> None:
+        """Adds an object that has a box and nothing finer.
+
+        Args:
+            image_id: What `add_image` returned.
+            category: Name of the class.
+            box: (x, y, width, height) in pixels of the picture.
+            iscrowd: Neither taught nor judged.
+
+        Raises:
+            DataError: If the box has no area or the class is unknown.
+        """
+        self._add(image_id, category, box, float(box[2]) * float(box[3]), None, iscrowd)
+
+    def add_mask(
+        self,
+        image_id: int,
+        category: str,
+        mask: NDArray[np.bool_],
+        *,
+        polygons: Sequence[Sequence[float]] | None = None,
+    ) -> None:
+        """Adds an object by its pixels; the box is the tight one around them.
+
+        Args:
+            image_id: What `add_image` returned.
+            category: Name of the class.
+            mask: `(height, width)` of the visible pixels.
+            polygons: Flat `[x0, y0, x1, y1, ...]` lists to store instead of run lengths.
+
+        Raises:
+            DataError: If the mask is empty or its size is not the picture's.
+        """
+        record = self._images[image_id - 1]
+        if mask.shape != (record["height"], record["width"]):
+            raise DataError(
+                f"a mask of {record['file_name']} has size {mask.shape} (height, width), the picture "
+                f"{(record['height'], record['width'])}; both must agree"
+            )
+        rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+        box = [float(value) for value in coco_mask.toBbox(rle)]
+        segmentation: Any = {"size": list(mask.shape), "counts": rle["counts"].decode("ascii")}
+        if polygons:
+            segmentation = [list(polygon) for polygon in polygons]
+        self._add(image_id, category, box, float(coco_mask.area(rle)), segmentation, iscrowd=False)
+
+    def add_semantic(self, image_id: int, ids: NDArray[np.integer[Any]]) -> None:
+        """Writes the label map of a picture.
+
+        Args:
+            image_id: What `add_image` returned.
+            ids: `(height, width)` category ids, 0 where unlabelled, `void` where void.
+
+        Raises:
+            DataError: If the size is not the picture's or a value is no category.
+        """
+        record = self._images[image_id - 1]
+        if ids.shape != (record["height"], record["width"]):
+            raise DataError(
+                f"the label map of {record['file_name']} has size {ids.shape} (height, width), the "
+                f"picture {(record['height'], record['width'])}; both must agree"
+            )
+        counts = np.bincount(ids.ravel(), minlength=self.void + 1)
+        unknown = [int(v) for v in np.flatnonzero(counts) if len(self._names) < v != self.void]
+        if unknown:
+            raise DataError(
+                f"the label map of {record['file_name']} holds {unknown}; allowed are 0 to "
+                f"{len(self._names)} and {self.void} for void"
+            )
+        self._pixels += counts[: len(self._names) + 1]
+        name = Path("semantic", self.split, Path(record["file_name"]).stem).with_suffix(".png")
+        if (self.folder / name).exists():
+            name = name.with_name(f"{name.stem}_{image_id}.png")
+        write_picture(self.folder / name, ids.astype(np.uint8 if self.void == 255 else np.uint16))
+        record["sem_seg_file_name"] = name.as_posix()
+
+    def skip(self, file: Path | str, what: str, why: str) -> None:
+        """Counts an object that is left out."""
+        self._skipped.append(SkippedObject(str(file), what, why))
+
+    def write(self) -> SplitSummary:
+        """Writes the JSON under a temporary name, renames it, and returns what it holds."""
+        content = {
+            "info": self._info,
+            "licenses": self._licenses,
+            "images": self._images,
+            "annotations": self._annotations,
+            "categories": self._categories,
+        }
+        self.folder.mkdir(parents=True, exist_ok=True)
+        temporary = self.file.with_name(f".{self.file.name}.partial")
+        temporary.write_text(json.dumps(content), encoding="utf-8")
+        temporary.replace(self.file)
+        return self.summary()
+
+    def summary(self) -> SplitSummary:
+        """Counts of what was added so far."""
+        objects = dict.fromkeys(self._names, 0)
+        for annotation in self._annotations:
+            objects[self._names[annotation["category_id"] - 1]] += 1
+        has_maps = any("sem_seg_file_name" in record for record in self._images)
+        pixels = dict(zip(self._names, map(int, self._pixels[1:]), strict=True)) if has_maps else {}
+        return SplitSummary(self.split, len(self._images), objects, pixels, tuple(self._skipped))
+
+    def _file_name(self, picture: Path) -> str:
+        absolute = Path(os.path.abspath(picture))  # noqa: PTH100 - keeps links as they are named
+        for root in (self.images_root, self.folder.resolve()):
+            for candidate in (absolute, picture.resolve()):
+                if candidate.is_relative_to(root):
+                    name = candidate.relative_to(root)
+                    return self._copied(picture, name) if self.copy_images else name.as_posix()
+        raise DataError(f"{picture} does not lie inside {self.images_root}, the images root")
+
+    def _copied(self, picture: Path, name: Path) -> str:
+        target = Path("images", self.split, name)
+        (self.folder / target).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(picture, self.folder / target)
+        return target.as_posix()
+
+    def _add(
+        self,
+        image_id: int,
+        category: str,
+        box: Sequence[float],
+        area: float,
+        segmentation: Any,
+        iscrowd: bool,
+    ) -> None:
+        name = self._images[image_id - 1]["file_name"]
+        if category not in self._ids:
+            raise DataError(
+                f"an object of {name} is a {category!r}; the classes are {', '.join(self._names)}"
+            )
+        if not (box[2] > 0 and box[3] > 0 and area > 0):
+            raise DataError(f"a {category} of {name} has no area (x, y, width, height = {box})")
+        annotation = {
+            "id": len(self._annotations) + 1,
+            "image_id": image_id,
+            "category_id": self._ids[category],
+            "bbox": [_plain(value) for value in box],
+            "area": _plain(area),
+            "iscrowd": int(iscrowd),
+        }
+        if segmentation is not None:
+            annotation["segmentation"] = segmentation
+        self._annotations.append(annotation)
+
+
+def picture_size(picture: Path) -> tuple[int, int]:
+    """(height, width) of a picture file as people see it (EXIF orientation applied).
+
+    Raises:
+        DataError: If the file is missing or is no picture.
+    """
+    try:
+        with Image.open(picture) as opened:
+            width, height = opened.size
+            turned = opened.getexif().get(0x0112, 1) >= 5
+    except FileNotFoundError:
+        raise DataError(
+            f"the picture {picture} is missing; put it there or leave it out of the list"
+        ) from None
+    except (UnidentifiedImageError, OSError) as error:
+        raise DataError(f"the picture {picture} cannot be read ({error}); replace it") from error
+    return (width, height) if turned else (height, width)
+
+
+def read_index_map(file: Path) -> NDArray[np.integer[Any]]:
+    """`(height, width)` stored values of a single-channel or palette PNG, never its colours.
+
+    Raises:
+        DataError: If the file is missing, no picture, or has colours instead of indices.
+    """
+    try:
+        with Image.open(file) as opened:
+            values = np.asarray(opened)
+    except FileNotFoundError:
+        raise DataError(f"the label map {file} is missing") from None
+    except (UnidentifiedImageError, OSError) as error:
+        raise DataError(f"the label map {file} cannot be read ({error}); replace it") from error
+    if values.ndim != 2:
+        raise DataError(
+            f"the label map {file} has {values.shape[2]} channels; a class-index map has one"
+        )
+    return values.astype(np.int64)
+
+
+def write_picture(file: Path, pixels: NDArray[Any], *options: int) -> None:
+    """Writes a grey or RGB picture in the format of the file's suffix.
+
+    Raises:
+        DataError: If the file cannot be written.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    stored = pixels[..., ::-1] if pixels.ndim == 3 else pixels
+    if not cv2.imwrite(str(file), stored, list(options)):
+        raise DataError(f"the picture {file} cannot be written; is the folder writable?")
+
+
+def _plain(value: float) -> float | int:
+    """Whole numbers as integers, the rest with two decimals: shorter files, the same boxes."""
+    number = round(float(value), 2)
+    return int(number) if number.is_integer() else number

@@ -1,0 +1,361 @@
+"""Draws microscope-like scenes of three kinds of cells, with exact boxes, masks and label maps.
+
+A data set that needs no download, for trying the toolkit and for testing that training works. It
+is built so that colour and brightness alone do not solve it: the light is uneven, a cell may be
+brighter or darker than what surrounds it, all classes share their colours with each other and
+with debris that is not annotated, and cells touch, cover each other and leave the frame. What
+tells the classes apart is shape and inner texture:
+
+    granular   round, a dark off-centre nucleus with granules
+    striated   bent rods with bands across
+    lobed      star-like outline with bright vacuoles
+
+Shapes: `H, W` one scene, `h, w` the patch that holds one cell. Pictures are float32 RGB, 0..1,
+until they are written. Coordinates are (x, y) pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from data_tools.coco_writer import Category, CocoWriter, Progress, SplitSummary, write_picture
+from resnet_tasks.errors import DataError
+
+Float = NDArray[np.float32]
+
+CLASSES = ("granular", "striated", "lobed")
+SMALLEST_VISIBLE = 0.25
+"""A cell of which less than this fraction can be seen is left out (and counted)."""
+JPEG_QUALITY = 95
+POLYGON_SCALE = 4
+"""Outlines are traced on an enlarged mask, so that polygons follow pixel edges, not centres."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One drawn cell.
+
+    Attributes:
+        category: Name of its class.
+        mask: `(H, W)` bool, the pixels that can be seen.
+        visible: Fraction of the whole cell (also the part outside the frame) that can be seen.
+    """
+
+    category: str
+    mask: NDArray[np.bool_]
+    visible: float
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One drawn picture and its cells, the lowest first.
+
+    Attributes:
+        picture: `(H, W, 3)` uint8 RGB.
+        cells: Everything drawn that is a cell.
+    """
+
+    picture: NDArray[np.uint8]
+    cells: tuple[Cell, ...]
+
+    def semantic(self) -> NDArray[np.int64]:
+        """`(H, W)` category ids (1..3), 0 where there is no cell."""
+        ids = np.zeros(self.picture.shape[:2], dtype=np.int64)
+        for cell in self.cells:
+            ids[cell.mask] = CLASSES.index(cell.category) + 1
+        return ids
+
+
+def make_cells(
+    out: Path,
+    *,
+    train: int = 240,
+    val: int = 40,
+    seed: int = 0,
+    size: tuple[int, int] = (192, 256),
+    picture_format: Literal["jpg", "png"] = "jpg",
+    progress: Progress | None = None,
+) -> tuple[SplitSummary, ...]:
+    """Writes `train` and `val` scenes with their annotations into `out`.
+
+    The same arguments give the same bytes; a scene depends on the seed, its split and its number
+    only, so a longer run starts with the scenes of a shorter one.
+
+    Args:
+        out: Folder; gets `train.json`, `val.json`, `images/` and `semantic/`.
+        train: Number of training scenes.
+        val: Number of validation scenes; none is a training scene.
+        seed: Start of the random numbers, 0 or more.
+        size: (height, width) of a scene, each 96 or more.
+        picture_format: File type of the pictures.
+        progress: Called with (done, total) after each scene.
+
+    Returns:
+        What was written, by split.
+
+    Raises:
+        DataError: If an argument is out of range or the JSON files are already there.
+    """
+    if train < 1 or val < 1 or seed < 0 or min(size) < 96:
+        raise DataError(
+            f"make_cells got train={train}, val={val}, seed={seed}, size={size}; it needs at least "
+            "one scene of each split, a seed of 0 or more, and 96 pixels or more each way"
+        )
+    summaries = []
+    total = train + val
+    for number, (split, count) in enumerate((("train", train), ("val", val))):
+        writer = CocoWriter(
+            out,
+            split,
+            [Category(name) for name in CLASSES],
+            annotated=("boxes", "masks", "semantic"),
+            description=f"Synthetic cells, seed {seed}",
+            license_name="CC0-1.0",
+        )
+        for index in range(count):
+            scene = draw_scene(np.random.default_rng([seed, number, index]), size)
+            name = Path("images", split, f"cells_{index:05d}.{picture_format}")
+            _add_scene(writer, scene, out / name)
+            if progress is not None:
+                progress(index + 1 + number * train, total)
+        summaries.append(writer.write())
+    return tuple(summaries)
+
+
+def draw_scene(rng: np.random.Generator, size: tuple[int, int]) -> Scene:
+    """Draws background, debris, cells, and what the camera adds, in that order."""
+    picture = _background(rng, size)
+    for _ in range(int(rng.integers(5, 11))):
+        _add_debris(rng, picture)
+    drawn: list[tuple[str, NDArray[np.bool_], float]] = []
+    for centre in _centres(rng, size):
+        category = CLASSES[int(rng.integers(len(CLASSES)))]
+        coverage, light = _PAINTERS[category](rng)
+        mask = _paint(picture, coverage, light, _tint(rng), centre)
+        whole = float((coverage > 0.5).sum())
+        drawn = [(name, below & ~mask, full) for name, below, full in drawn]
+        drawn.append((category, mask, whole))
+    cells = tuple(Cell(name, mask, float(mask.sum()) / whole) for name, mask, whole in drawn)
+    return Scene(_photograph(rng, picture), cells)
+
+
+def _add_scene(writer: CocoWriter, scene: Scene, file: Path) -> None:
+    write_picture(
+        file, scene.picture, *([cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] * (file.suffix == ".jpg"))
+    )
+    height, width = scene.picture.shape[:2]
+    image_id = writer.add_image(file, size=(height, width))
+    semantic = scene.semantic()
+    for index, cell in enumerate(scene.cells):
+        if cell.visible < SMALLEST_VISIBLE:
+            writer.skip(
+                file.name, f"{cell.category} number {index}", f"{cell.visible:.0%} of it is visible"
+            )
+            semantic[cell.mask] = writer.void
+            continue
+        # Half as polygons, half as run lengths: a reader meets both kinds.
+        polygons = outline(cell.mask) if index % 2 == 0 else None
+        writer.add_mask(image_id, cell.category, cell.mask, polygons=polygons)
+    writer.add_semantic(image_id, semantic)
+
+
+def outline(mask: NDArray[np.bool_]) -> list[list[float]]:
+    """Flat `[x0, y0, x1, y1, ...]` polygons around the parts of a `(H, W)` mask, to half a pixel."""
+    large = cv2.resize(
+        mask.astype(np.uint8),
+        None,
+        fx=POLYGON_SCALE,
+        fy=POLYGON_SCALE,
+        interpolation=cv2.INTER_NEAREST,
+    )
+    contours, _ = cv2.findContours(large, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    polygons = []
+    for contour in contours:
+        points = cv2.approxPolyDP(contour, POLYGON_SCALE / 2, closed=True).reshape(-1, 2)
+        if len(points) >= 3:
+            corners = (points.astype(np.float64) + 0.5) / POLYGON_SCALE
+            polygons.append([round(float(value), 2) for value in corners.ravel()])
+    return polygons
+
+
+def _background(rng: np.random.Generator, size: tuple[int, int]) -> Float:
+    """`(H, W, 3)` tinted light with a gradient, a vignette and structure at three scales."""
+    height, width = size
+    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
+    angle = rng.uniform(0, 2 * np.pi)
+    light = 1 + rng.uniform(0.05, 0.18) * (np.cos(angle) * x + np.sin(angle) * y)
+    centre = rng.uniform(-0.4, 0.4, 2)
+    light -= rng.uniform(0.08, 0.22) * ((x - centre[0]) ** 2 + (y - centre[1]) ** 2)
+    light += (
+        0.06 * _noise(rng, size, 40) + 0.045 * _noise(rng, size, 10) + 0.03 * _noise(rng, size, 3)
+    )
+    base = rng.uniform(0.52, 0.66) * (1 + rng.uniform(-0.09, 0.09, 3))
+    picture: Float = (light[..., None] * base).astype(np.float32)
+    return picture
+
+
+def _noise(rng: np.random.Generator, size: tuple[int, int], scale: float) -> Float:
+    """`(H, W)` smooth noise of mean 0 and deviation near 1 with spots of about `scale` pixels."""
+    coarse = (int(size[0] / scale) + 3, int(size[1] / scale) + 3)
+    values = rng.standard_normal(coarse).astype(np.float32)
+    large = cv2.resize(values, (size[1], size[0]), interpolation=cv2.INTER_CUBIC)
+    noise: Float = 1.3 * large
+    return noise
+
+
+def _tint(rng: np.random.Generator) -> Float:
+    """`(3,)` factor on the light below; one distribution for all classes and for debris."""
+    strength = rng.uniform(0.10, 0.24) * (1 if rng.random() < 0.3 else -1)
+    tint: Float = (1 + strength + rng.uniform(-0.07, 0.07, 3)).astype(np.float32)
+    return tint
+
+
+def _centres(rng: np.random.Generator, size: tuple[int, int]) -> list[tuple[float, float]]:
+    """(x, y) of 5 to 10 cells in clumps: near enough to touch, too far to hide each other."""
+    height, width = size
+    wanted = int(round(rng.integers(6, 12) * height * width / (192 * 256)))
+    centres: list[tuple[float, float]] = []
+    for _ in range(40 * wanted):
+        if len(centres) == wanted:
+            break
+        if centres and rng.random() < 0.7:
+            x0, y0 = centres[int(rng.integers(len(centres)))]
+            angle, reach = rng.uniform(0, 2 * np.pi), rng.uniform(28, 38)
+            x, y = x0 + reach * np.cos(angle), y0 + reach * np.sin(angle)
+        else:
+            x, y = rng.uniform(0, width), rng.uniform(0, height)
+        inside = 0 <= x < width and 0 <= y < height
+        if inside and all((x - a) ** 2 + (y - b) ** 2 >= 28**2 for a, b in centres):
+            centres.append((float(x), float(y)))
+    return centres
+
+
+def _grid(half: int) -> tuple[Float, Float]:
+    """(x, y) offsets from the middle of a square patch, each `(h, w)`."""
+    line = np.arange(-half, half + 1, dtype=np.float32)
+    x, y = np.meshgrid(line, line)
+    return x, y
+
+
+def _edge(distance: Float, softness: float = 1.0) -> Float:
+    """Coverage 0..1 from the signed distance to an outline (negative inside), in pixels."""
+    coverage: Float = np.clip(0.5 - distance / (2 * softness), 0, 1)
+    return coverage
+
+
+def _granular(rng: np.random.Generator) -> tuple[Float, Float]:
+    radius = rng.uniform(15, 22)
+    x, y = _grid(int(radius * 1.3) + 3)
+    squeeze, turn = rng.uniform(0.85, 1.0), rng.uniform(0, np.pi)
+    u = np.cos(turn) * x + np.sin(turn) * y
+    v = (np.cos(turn) * y - np.sin(turn) * x) / squeeze
+    distance = np.hypot(u, v) - radius + 0.6 * _noise(rng, x.shape, 7)
+    shift = rng.uniform(0.1, 0.3) * radius
+    angle = rng.uniform(0, 2 * np.pi)
+    nucleus = np.hypot(x - shift * np.cos(angle), y - shift * np.sin(angle)) - 0.5 * radius
+    light = 1 - 0.30 * _edge(nucleus + 0.8 * _noise(rng, x.shape, 5), 1.2)
+    light *= 1 + 0.09 * _noise(rng, x.shape, 2.5)
+    return _edge(distance), light * (1 - 0.14 * _rim(distance))
+
+
+def _striated(rng: np.random.Generator) -> tuple[Float, Float]:
+    length, half_width = rng.uniform(17, 27), rng.uniform(7.5, 11)
+    x, y = _grid(int(length + half_width) + 6)
+    turn, bend = rng.uniform(0, np.pi), rng.uniform(-0.013, 0.013)
+    along = np.cos(turn) * x + np.sin(turn) * y
+    across = np.cos(turn) * y - np.sin(turn) * x - bend * (along**2 - length**2 / 2)
+    beyond = np.maximum(np.abs(along) - length, 0)
+    distance = np.hypot(beyond, across) - half_width + 0.4 * _noise(rng, x.shape, 9)
+    period, phase = rng.uniform(6.5, 9), rng.uniform(0, 2 * np.pi)
+    bands = np.sin(2 * np.pi * along / period + phase)
+    light = 0.94 + 0.15 * bands + 0.03 * _noise(rng, x.shape, 3)
+    return _edge(distance), light * (1 - 0.14 * _rim(distance))
+
+
+def _lobed(rng: np.random.Generator) -> tuple[Float, Float]:
+    radius, lobes = rng.uniform(16, 23), int(rng.integers(4, 7))
+    x, y = _grid(int(radius * 1.5) + 3)
+    angle = np.arctan2(y, x)
+    waves = rng.uniform(0.18, 0.27) * np.cos(lobes * angle + rng.uniform(0, 2 * np.pi))
+    waves += 0.06 * np.cos(2 * angle + rng.uniform(0, 2 * np.pi))
+    distance = (np.hypot(x, y) - radius * (1 + waves)) * 0.85
+    light = 0.95 + 0.04 * _noise(rng, x.shape, 3)
+    for _ in range(int(rng.integers(2, 4))):
+        turn, reach = rng.uniform(0, 2 * np.pi), rng.uniform(0.1, 0.5) * radius
+        hole = np.hypot(x - reach * np.cos(turn), y - reach * np.sin(turn)) - rng.uniform(3, 5)
+        light += 0.30 * _edge(hole, 1.2) - 0.16 * np.exp(-((hole - 1.5) ** 2) / 2)
+    return _edge(distance), light * (1 - 0.14 * _rim(distance))
+
+
+def _rim(distance: Float) -> Float:
+    """A thin line just inside an outline, 0..1."""
+    rim: Float = np.exp(-((distance + 1.5) ** 2) / 3)
+    return rim
+
+
+_PAINTERS: dict[str, Callable[[np.random.Generator], tuple[Float, Float]]] = {
+    "granular": _granular,
+    "striated": _striated,
+    "lobed": _lobed,
+}
+
+
+def _paint(
+    picture: Float, coverage: Float, light: Float, tint: Float, centre: tuple[float, float]
+) -> NDArray[np.bool_]:
+    """Blends a patch over `picture` in place and returns its `(H, W)` mask inside the frame."""
+    height, width = picture.shape[:2]
+    half = coverage.shape[0] // 2
+    left, top = round(centre[0]) - half, round(centre[1]) - half
+    rows = slice(max(top, 0), min(top + coverage.shape[0], height))
+    columns = slice(max(left, 0), min(left + coverage.shape[1], width))
+    inside = (
+        slice(rows.start - top, rows.stop - top),
+        slice(columns.start - left, columns.stop - left),
+    )
+    alpha = coverage[inside][..., None]
+    below = picture[rows, columns]
+    # The light below is averaged: a cell takes the local brightness, not the texture it covers.
+    local = below.mean(axis=(0, 1), keepdims=True)
+    picture[rows, columns] = (1 - alpha) * below + alpha * local * tint * light[inside][..., None]
+    mask = np.zeros((height, width), dtype=np.bool_)
+    mask[rows, columns] = coverage[inside] > 0.5
+    return mask
+
+
+def _add_debris(rng: np.random.Generator, picture: Float) -> None:
+    """One thing that is no cell: a speck, a fibre, or a blob out of focus."""
+    height, width = picture.shape[:2]
+    centre = (float(rng.uniform(0, width)), float(rng.uniform(0, height)))
+    kind = rng.random()
+    if kind < 0.45:
+        radius = rng.uniform(1.5, 5)
+        x, y = _grid(10)
+        coverage = _edge(np.hypot(x, y) - radius + 0.8 * _noise(rng, x.shape, 4))
+    elif kind < 0.75:
+        length, bend, turn = rng.uniform(15, 45), rng.uniform(-0.02, 0.02), rng.uniform(0, np.pi)
+        x, y = _grid(60)
+        along = np.cos(turn) * x + np.sin(turn) * y
+        across = np.cos(turn) * y - np.sin(turn) * x - bend * along**2
+        distance = np.hypot(np.maximum(np.abs(along) - length, 0), across)
+        coverage = _edge(distance - rng.uniform(0.8, 2.2))
+    else:
+        radius = rng.uniform(12, 22)
+        x, y = _grid(40)
+        coverage = 0.8 * _edge(np.hypot(x, y) - radius, softness=rng.uniform(5, 9))
+    _paint(picture, coverage, np.ones_like(coverage), _tint(rng), centre)
+
+
+def _photograph(rng: np.random.Generator, picture: Float) -> NDArray[np.uint8]:
+    """Lens blur and sensor noise, then 8 bit."""
+    blurred = cv2.GaussianBlur(picture, (0, 0), float(rng.uniform(0.5, 0.9)))
+    noisy = blurred + rng.normal(0, rng.uniform(0.012, 0.024), picture.shape)
+    pixels: NDArray[np.uint8] = np.clip(255 * noisy + 0.5, 0, 255).astype(np.uint8)
+    return pixels
