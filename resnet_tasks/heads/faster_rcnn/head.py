@@ -1,0 +1,324 @@
+"""Faster R-CNN on a feature pyramid.
+
+Source: Ren et al., Faster R-CNN, NeurIPS 2015; Lin et al., Feature Pyramid Networks, CVPR 2017.
+    Both stages
+work on all pictures of a batch at once; parameter names are torchvision's, whose
+`fasterrcnn_resnet50_fpn` gives the same boxes for the same weights.
+
+Shapes: `B` batch, `H, W` padded batch, `D` detections of a picture.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from resnet_tasks.errors import HeadError
+from resnet_tasks.heads.base import Head, HeadOptions, register_head
+from resnet_tasks.heads.faster_rcnn.roi import RoiHeads
+from resnet_tasks.heads.faster_rcnn.rpn import Anchors, RegionProposals
+from resnet_tasks.layers.feature_pyramid import FeaturePyramid, check_strides
+from resnet_tasks.structures import (
+    DETECTION,
+    BatchView,
+    Detections,
+    FeatureSpec,
+    Geometry,
+    LossTerm,
+    Task,
+)
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Pixels = Annotated[float, Field(gt=0)]
+
+PYRAMID_LEVELS = ("P2", "P3", "P4", "P5", "P6")
+
+
+class FasterRCNNOptions(HeadOptions):
+    """Options of `FasterRCNN`; the defaults are torchvision's.
+
+    Attributes:
+        anchor_sizes: One entry per level P2..P6: side of the square anchor in input pixels, or
+            several sides.
+        aspect_ratios: Height / width of the anchors.
+        score_threshold: Detections score more than this.
+        nms_iou: Detections of one class that overlap more are duplicates.
+        detections_per_image: Detections of a picture, at most.
+        rpn_pre_nms: Candidates per level before NMS, in training and in prediction.
+        rpn_post_nms: Proposals per picture after NMS, in training and in prediction.
+        rpn_nms_iou: Proposals of one level that overlap more are duplicates.
+        rpn_batch_size: Anchors per picture that the loss looks at.
+        rpn_positive_fraction: Share of positives among them, at most.
+        rpn_fg_iou: An anchor is positive from this overlap with an object on.
+        rpn_bg_iou: An anchor is negative below this overlap.
+        roi_batch_size: Proposals per picture that the loss looks at.
+        roi_positive_fraction: Share of positives among them, at most.
+        roi_fg_iou: A proposal is positive from this overlap with an object on.
+        roi_bg_iou: A proposal is negative below this overlap.
+        roi_output_size: Bins per axis of a pooled box.
+        roi_sampling_ratio: Samples per bin and axis.
+        box_head_channels: Channels of the two fully connected layers.
+        pyramid_channels: Channels of the pyramid; a shared pyramid brings its own.
+        box_loss: `smooth_l1` on offsets or `giou` on boxes, in both stages.
+    """
+
+    anchor_sizes: tuple[Pixels | tuple[Pixels, ...], ...] = (32, 64, 128, 256, 512)
+    aspect_ratios: Annotated[tuple[Pixels, ...], Field(min_length=1)] = (0.5, 1.0, 2.0)
+    score_threshold: Fraction = 0.05
+    nms_iou: Fraction = 0.5
+    detections_per_image: Count = 100
+    rpn_pre_nms: tuple[Count, Count] = (2000, 1000)
+    rpn_post_nms: tuple[Count, Count] = (2000, 1000)
+    rpn_nms_iou: Fraction = 0.7
+    rpn_batch_size: Count = 256
+    rpn_positive_fraction: Fraction = 0.5
+    rpn_fg_iou: Fraction = 0.7
+    rpn_bg_iou: Fraction = 0.3
+    roi_batch_size: Count = 512
+    roi_positive_fraction: Fraction = 0.25
+    roi_fg_iou: Fraction = 0.5
+    roi_bg_iou: Fraction = 0.5
+    roi_output_size: Count = 7
+    roi_sampling_ratio: Count = 2
+    box_head_channels: Count = 1024
+    pyramid_channels: Count = 256
+    box_loss: Literal["smooth_l1", "giou"] = "smooth_l1"
+
+    @model_validator(mode="after")
+    def _thresholds_are_ordered(self) -> FasterRCNNOptions:
+        for stage, low, high in (
+            ("rpn", self.rpn_bg_iou, self.rpn_fg_iou),
+            ("roi", self.roi_bg_iou, self.roi_fg_iou),
+        ):
+            if low > high:
+                raise ValueError(f"{stage}_bg_iou ({low}) must not exceed {stage}_fg_iou ({high})")
+        return self
+
+    @property
+    def sizes_per_level(self) -> tuple[tuple[float, ...], ...]:
+        """`anchor_sizes` with every entry a tuple."""
+        return tuple(size if isinstance(size, tuple) else (size,) for size in self.anchor_sizes)
+
+
+@register_head("faster_rcnn")
+class FasterRCNN(Head):
+    """Two-stage detector on P2..P6, built from C2..C5 unless a shared pyramid offers P2..P6.
+
+    Loss terms: `rpn_objectness`, `rpn_box`, `roi_classification`, `roi_box`. Targets are boxes `(N,
+    4)` float32 xyxy in input pixels with `0 <= x1 < x2 <= width` and labels `0..K-1`; objects
+    marked
+    `ignore` are neither positive nor negative. The background has a logit of its own, first as in
+    torchvision, which no label names.
+
+    Args:
+        specs: Channels and stride of every level offered.
+        classes: Class names.
+        options: See `FasterRCNNOptions`.
+
+    Raises:
+        HeadError: If levels are missing, strides do not double, or an option is wrong.
+    """
+
+    Options: ClassVar[type[HeadOptions]] = FasterRCNNOptions
+    task: ClassVar[Task] = DETECTION
+    in_levels: ClassVar[tuple[str, ...]] = ("C2", "C3", "C4", "C5")
+
+    def __init__(
+        self,
+        specs: Mapping[str, FeatureSpec],
+        classes: Sequence[str],
+        options: HeadOptions | Mapping[str, Any] | None = None,
+    ) -> None:
+        shared = all(level in specs for level in PYRAMID_LEVELS)
+        if shared:
+            self.in_levels = PYRAMID_LEVELS  # type: ignore[misc]
+        super().__init__(specs, classes, options)
+        chosen: FasterRCNNOptions = self.options
+        check_strides(self.specs, "Faster R-CNN's levels")
+        self.fpn = None if shared else FeaturePyramid(self.specs, chosen.pyramid_channels)
+        pyramid = self.specs if self.fpn is None else self.fpn.specs
+        channels = _channels(pyramid)
+        strides = [spec.stride for spec in pyramid.values()]
+        self.finest_stride = strides[0]
+        self.rpn = RegionProposals(
+            channels,
+            _anchors(chosen),
+            foreground_iou=chosen.rpn_fg_iou,
+            background_iou=chosen.rpn_bg_iou,
+            batch_size=chosen.rpn_batch_size,
+            positive_fraction=chosen.rpn_positive_fraction,
+            nms_iou=chosen.rpn_nms_iou,
+            box_loss=chosen.box_loss,
+        )
+        self.roi_heads = RoiHeads(
+            channels,
+            strides[:-1],  # P6 proposes only
+            len(self.classes),
+            head_channels=chosen.box_head_channels,
+            output_size=chosen.roi_output_size,
+            sampling_ratio=chosen.roi_sampling_ratio,
+            foreground_iou=chosen.roi_fg_iou,
+            background_iou=chosen.roi_bg_iou,
+            batch_size=chosen.roi_batch_size,
+            positive_fraction=chosen.roi_positive_fraction,
+            box_loss=chosen.box_loss,
+        )
+
+    def loss(self, features: Mapping[str, Tensor], view: BatchView) -> dict[str, LossTerm]:
+        """Both stages' terms, normalised as in torchvision; the draws depend on `view.seeds`."""
+        levels = self._pyramid(features)
+        output = self.rpn(levels, self._padded_size(levels))
+        limits = output.anchors.new_tensor([(width, height) for height, width in view.image_sizes])
+        proposals, valid = self.rpn.proposals(
+            output,
+            limits,
+            before_nms=self.options.rpn_pre_nms[0],
+            after_nms=self.options.rpn_post_nms[0],
+        )
+        return {
+            **self.rpn.loss(output, view),
+            **self.roi_heads.loss(levels[:-1], proposals, valid, view),
+        }
+
+    def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Detections after score threshold and NMS, padded to `detections_per_image` (D).
+
+        Returns:
+            `boxes` `(B, D, 4)` float32 xyxy in input pixels, clipped to the padded batch; `scores`
+            `(B, D)` float32, falling; `labels` `(B, D)` int64; `valid` `(B, D)` bool.
+        """
+        levels = self._pyramid(features)
+        height, width = self._padded_size(levels)
+        output = self.rpn(levels, (height, width))
+        limits = output.anchors.new_tensor([[width, height]]).expand(len(levels[0]), 2)
+        proposals, valid = self.rpn.proposals(
+            output,
+            limits,
+            before_nms=self.options.rpn_pre_nms[1],
+            after_nms=self.options.rpn_post_nms[1],
+        )
+        return self.roi_heads.detect(
+            levels[:-1],
+            proposals,
+            valid,
+            limits,
+            score_threshold=self.options.score_threshold,
+            nms_iou=self.options.nms_iou,
+            detections_per_image=self.options.detections_per_image,
+        )
+
+    def decode(self, raw: Mapping[str, Tensor], geometries: Sequence[Geometry]) -> list[Detections]:
+        """Detections in pixels of the original pictures, best first.
+
+        Boxes are clipped to the picture; those that lie in the padding alone are dropped.
+        """
+        decoded = []
+        for index, geometry in enumerate(geometries):
+            valid = raw["valid"][index]
+            boxes = raw["boxes"][index][valid].float()
+            height, width = geometry.input_size
+            limit = boxes.new_tensor([width, height, width, height])
+            boxes = geometry.boxes_to_original(torch.minimum(boxes.clamp(min=0), limit))
+            keep = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+            scores, order = (
+                raw["scores"][index][valid][keep].float().sort(descending=True, stable=True)
+            )
+            labels = raw["labels"][index][valid][keep][order]
+            decoded.append(Detections(boxes[keep][order], scores, labels))
+        return decoded
+
+    def _pyramid(self, features: Mapping[str, Tensor]) -> list[Tensor]:
+        pyramid = features if self.fpn is None else self.fpn(features)
+        return [pyramid[level] for level in PYRAMID_LEVELS]
+
+    def _padded_size(self, levels: Sequence[Tensor]) -> tuple[int, int]:
+        finest = levels[0]
+        return (finest.shape[2] * self.finest_stride, finest.shape[3] * self.finest_stride)
+
+
+def _anchors(options: FasterRCNNOptions) -> Anchors:
+    """The anchors that the options describe.
+
+    Raises:
+        HeadError: If they do not fit the levels.
+    """
+    sizes = options.sizes_per_level
+    if len(sizes) != len(PYRAMID_LEVELS):
+        raise HeadError(
+            f"options of head FasterRCNN: anchor_sizes needs one entry per level "
+            f"{', '.join(PYRAMID_LEVELS)}, got {len(sizes)}: {options.anchor_sizes}; "
+            "give 5 numbers, or 5 lists of numbers"
+        )
+    if len({len(each) for each in sizes}) != 1 or not sizes[0]:
+        raise HeadError(
+            "options of head FasterRCNN: every level needs the same number of anchor_sizes, got "
+            f"{options.anchor_sizes}; the levels share one classifier"
+        )
+    return Anchors(sizes, options.aspect_ratios)
+
+
+def _channels(pyramid: Mapping[str, FeatureSpec]) -> int:
+    """The channels that all levels have.
+
+    Raises:
+        HeadError: If they differ.
+    """
+    channels = {spec.channels for spec in pyramid.values()}
+    if len(channels) != 1:
+        given = ", ".join(f"{level} {spec.channels}" for level, spec in pyramid.items())
+        raise HeadError(
+            f"head FasterRCNN needs the same channels on every pyramid level, got {given}"
+        )
+    return channels.pop()
+
+
+_OLD_NAMES = re.compile(
+    r"^(backbone\.fpn\.(?:inner|layer)_blocks\.\d+|rpn\.head\.conv)\.(weight|bias)$"
+)
+
+
+def _new_name(found: re.Match[str]) -> str:
+    middle = "0.0" if found[1].endswith("conv") else "0"
+    return f"{found[1]}.{middle}.{found[2]}"
+
+
+def split_torchvision_state_dict(
+    state: Mapping[str, Tensor],
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Splits the weights of torchvision's `fasterrcnn_resnet50_fpn` into backbone and head.
+
+    The published checkpoint's older names of the pyramid and the first convolution are brought to
+    the present ones.
+
+    Args:
+        state: Its state dict.
+
+    Returns:
+        The ResNet's weights in torchvision's names (`conv1.weight`, `layer1.0...`) and the head's
+        in the names of `FasterRCNN`.
+
+    Raises:
+        HeadError: If a key belongs to neither.
+    """
+    body: dict[str, Tensor] = {}
+    head: dict[str, Tensor] = {}
+    state = {_OLD_NAMES.sub(_new_name, key): value for key, value in state.items()}
+    for key, value in state.items():
+        if key.startswith("backbone.body."):
+            body[key.removeprefix("backbone.body.")] = value
+        elif key.startswith("backbone.fpn."):
+            head[key.removeprefix("backbone.")] = value
+        elif key.startswith(("rpn.", "roi_heads.")):
+            head[key] = value
+        else:
+            raise HeadError(
+                f"{key!r} is no weight of torchvision's Faster R-CNN; expected keys below "
+                "backbone.body, backbone.fpn, rpn and roi_heads"
+            )
+    return body, head

@@ -1,0 +1,124 @@
+"""Which candidate boxes are positive, which negative, and which of them are learnt from.
+
+Shapes: `M` candidates (anchors or proposals), `N` objects of one picture.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchvision.models.detection._utils import BoxCoder, Matcher
+from torchvision.ops import box_iou, generalized_box_iou_loss
+
+from resnet_tasks.structures import Target
+
+NEGATIVE = -1
+"""Match of a candidate that shows background."""
+NEITHER = -2
+"""Match of a candidate that is learnt from neither way."""
+IGNORED_SHARE = 0.5
+"""A candidate with more than this share of its area inside an ignore region is no negative."""
+SMOOTH_L1_BETA = 1 / 9
+"""torchvision's, for both stages."""
+
+
+def objects_of(target: Target) -> tuple[Tensor, Tensor, Tensor]:
+    """Boxes `(N, 4)` and labels `(N,)` of the objects to find, and the ignore regions `(I, 4)`."""
+    assert target.boxes is not None, "a detection view holds boxes"
+    assert target.labels is not None, "a detection view holds labels"
+    boxes = target.boxes.float()
+    if target.ignore is None:
+        return boxes, target.labels, boxes[:0]
+    keep = ~target.ignore
+    return boxes[keep], target.labels[keep], boxes[target.ignore]
+
+
+def match(candidates: Tensor, boxes: Tensor, ignored: Tensor, matcher: Matcher) -> Tensor:
+    """The object that each candidate shows.
+
+    Args:
+        candidates: `(M, 4)` float32 xyxy.
+        boxes: `(N, 4)` float32 xyxy, the objects.
+        ignored: `(I, 4)` float32 xyxy, the ignore regions.
+        matcher: torchvision's rule with its thresholds.
+
+    Returns:
+        `(M,)` int64: index into `boxes`, `NEGATIVE` or `NEITHER`.
+    """
+    if len(boxes) and len(candidates):
+        matches: Tensor = matcher(box_iou(boxes, candidates))
+    else:
+        matches = candidates.new_full((len(candidates),), NEGATIVE, dtype=torch.int64)
+    if len(ignored):
+        covered = _covered_share(candidates, ignored) > IGNORED_SHARE
+        matches = matches.masked_fill((matches == NEGATIVE) & covered, NEITHER)
+    return matches
+
+
+def _covered_share(candidates: Tensor, regions: Tensor) -> Tensor:
+    """`(M,)`: the largest share of each candidate's area that lies inside one region."""
+    low = torch.maximum(candidates[:, None, :2], regions[None, :, :2])
+    high = torch.minimum(candidates[:, None, 2:], regions[None, :, 2:])
+    inside = (high - low).clamp(min=0).prod(dim=2)
+    area = (candidates[:, 2:] - candidates[:, :2]).prod(dim=1)
+    return (inside / area[:, None].clamp(min=1e-12)).amax(dim=1)
+
+
+def sample(
+    matches: Tensor, size: int, positive_fraction: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """A random choice of candidates with a limited share of positives.
+
+    Args:
+        matches: `(M,)` int64 of `match`.
+        size: Candidates to choose at most.
+        positive_fraction: Share of positives at most; negatives fill up.
+        generator: On the CPU, so that every device draws the same.
+
+    Returns:
+        Candidate indices of the positives and of the negatives.
+    """
+    positives = torch.where(matches >= 0)[0]
+    negatives = torch.where(matches == NEGATIVE)[0]
+    num_positives = min(len(positives), int(size * positive_fraction))
+    num_negatives = min(len(negatives), size - num_positives)
+    return (
+        _choose(positives, num_positives, generator),
+        _choose(negatives, num_negatives, generator),
+    )
+
+
+def _choose(indices: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    if count == len(indices):
+        return indices
+    drawn = torch.randperm(len(indices), generator=generator)[:count]
+    return indices[drawn.to(indices.device)]
+
+
+def seeded(seed: int, stage: int) -> torch.Generator:
+    """The generator of one picture in one stage."""
+    return torch.Generator().manual_seed((2 * seed + stage) % 2**63)
+
+
+def box_loss_sum(
+    deltas: Tensor, sources: Tensor, boxes: Tensor, coder: BoxCoder, kind: str
+) -> Tensor:
+    """Summed distance between predicted and true boxes.
+
+    Args:
+        deltas: `(P, 4)` float32, predicted offsets of `sources`.
+        sources: `(P, 4)` float32 xyxy, anchors or proposals.
+        boxes: `(P, 4)` float32 xyxy, the true boxes.
+        coder: Offsets <-> boxes.
+        kind: `smooth_l1` on offsets (Girshick, Fast R-CNN, equation 3) or `giou` on boxes
+            (Rezatofighi et al., CVPR 2019).
+
+    Returns:
+        Scalar.
+    """
+    if kind == "giou":
+        predicted = coder.decode_single(deltas, sources)
+        giou: Tensor = generalized_box_iou_loss(predicted, boxes, reduction="sum")
+        return giou
+    wanted = coder.encode_single(boxes, sources)
+    return torch.nn.functional.smooth_l1_loss(deltas, wanted, beta=SMOOTH_L1_BETA, reduction="sum")

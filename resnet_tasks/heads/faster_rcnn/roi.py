@@ -1,0 +1,245 @@
+"""Second stage: what each proposal holds, and its exact box.
+
+Source: Girshick, Fast R-CNN, ICCV 2015, on a feature pyramid (Lin et al., CVPR 2017, section 4.2).
+Parameter names and the place of the background logit (first) are torchvision's.
+
+Shapes: `B` pictures, `K` classes, `R` proposals of a picture, `Q` proposals of the batch, `D`
+    detections
+of a picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.detection._utils import BoxCoder, Matcher
+from torchvision.ops import batched_nms
+
+from resnet_tasks.heads.faster_rcnn.matching import (
+    box_loss_sum,
+    match,
+    objects_of,
+    sample,
+    seeded,
+)
+from resnet_tasks.layers.roi_align import multilevel_roi_align
+from resnet_tasks.structures import BatchView, LossTerm
+
+MIN_SIZE = 1e-2  # pixels; torchvision's RoIHeads
+STAGE = 1
+"""Tells this stage's draws from those of the first stage."""
+
+
+class BoxHead(nn.Module):
+    """Two fully connected layers.
+
+    Args:
+        in_features: Channels times bins of a pooled box.
+        channels: Of both layers.
+    """
+
+    def __init__(self, in_features: int, channels: int) -> None:
+        super().__init__()
+        self.fc6 = nn.Linear(in_features, channels)
+        self.fc7 = nn.Linear(channels, channels)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """`(Q, C, S, S)` -> `(Q, channels)`."""
+        return F.relu(self.fc7(F.relu(self.fc6(pooled.flatten(1)))))
+
+
+class BoxPredictor(nn.Module):
+    """Class logits and one box per class.
+
+    Args:
+        in_features: Of a box.
+        num_classes: Without the background.
+    """
+
+    def __init__(self, in_features: int, num_classes: int) -> None:
+        super().__init__()
+        self.cls_score = nn.Linear(in_features, num_classes + 1)
+        self.bbox_pred = nn.Linear(in_features, 4 * (num_classes + 1))
+
+    def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """`(Q, in_features)` -> float32 logits `(Q, 1 + K)` and deltas `(Q, 1 + K, 4)`."""
+        deltas = self.bbox_pred(hidden).float()
+        return self.cls_score(hidden).float(), deltas.unflatten(1, (-1, 4))
+
+
+class RoiHeads(nn.Module):
+    """The second stage.
+
+    Args:
+        channels: Of every level.
+        strides: Of the levels that boxes are pooled from, finest first.
+        num_classes: Without the background.
+        head_channels: Of the fully connected layers.
+        output_size: Bins per axis of a pooled box.
+        sampling_ratio: Samples per bin and axis.
+        foreground_iou: From here on a proposal is positive.
+        background_iou: Below it a proposal is negative.
+        batch_size: Proposals per picture that the loss looks at.
+        positive_fraction: Share of positives among them, at most.
+        box_loss: `smooth_l1` or `giou`.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        strides: Sequence[int],
+        num_classes: int,
+        *,
+        head_channels: int,
+        output_size: int,
+        sampling_ratio: int,
+        foreground_iou: float,
+        background_iou: float,
+        batch_size: int,
+        positive_fraction: float,
+        box_loss: str,
+    ) -> None:
+        super().__init__()
+        self.box_head = BoxHead(channels * output_size**2, head_channels)
+        self.box_predictor = BoxPredictor(head_channels, num_classes)
+        self.strides = tuple(strides)
+        self.output_size = output_size
+        self.sampling_ratio = sampling_ratio
+        self.coder = BoxCoder((10.0, 10.0, 5.0, 5.0))  # torchvision's RoIHeads
+        self.matcher = Matcher(foreground_iou, background_iou, allow_low_quality_matches=False)
+        self.batch_size = batch_size
+        self.positive_fraction = positive_fraction
+        self.box_loss = box_loss
+
+    def forward(
+        self, levels: Sequence[Tensor], boxes: Tensor, pictures: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """What the stage says of every proposal.
+
+        Args:
+            levels: `(B, channels, Hk, Wk)` each, finest first.
+            boxes: `(Q, 4)` float32 xyxy, input pixels.
+            pictures: `(Q,)` int64, the picture of each.
+
+        Returns:
+            Class logits `(Q, 1 + K)`, background first, and box deltas `(Q, 1 + K, 4)`; float32.
+        """
+        pooled = multilevel_roi_align(
+            levels,
+            self.strides,
+            boxes,
+            pictures,
+            output_size=self.output_size,
+            sampling_ratio=self.sampling_ratio,
+        )
+        logits, deltas = self.box_predictor(self.box_head(pooled))
+        return logits, deltas
+
+    def loss(
+        self, levels: Sequence[Tensor], proposals: Tensor, valid: Tensor, view: BatchView
+    ) -> dict[str, LossTerm]:
+        """`roi_classification` and `roi_box`, both per sampled proposal.
+
+        Args:
+            levels: `(B, channels, Hk, Wk)` each, finest first.
+            proposals: `(B, R, 4)` float32 xyxy, input pixels.
+            valid: `(B, R)` bool.
+            view: The batch.
+        """
+        chosen, pictures, classes, wanted = [], [], [], []
+        for picture, target in enumerate(view.targets):
+            boxes, labels, ignored = objects_of(target)
+            candidates = torch.cat((proposals[picture][valid[picture]], boxes))
+            matches = match(candidates, boxes, ignored, self.matcher)
+            generator = seeded(view.seeds[picture], STAGE)
+            positive, negative = sample(matches, self.batch_size, self.positive_fraction, generator)
+            chosen.append(candidates[torch.cat((positive, negative))])
+            pictures.append(torch.full_like(matches[: len(chosen[-1])], picture))
+            background = torch.zeros_like(negative)
+            classes.append(torch.cat((labels[matches[positive]] + 1, background)))
+            wanted.append(boxes[matches[positive]])
+        rois, wanted_classes = torch.cat(chosen), torch.cat(classes)
+        logits, deltas = self(levels, rois, torch.cat(pictures))
+        classification = F.cross_entropy(logits, wanted_classes, reduction="sum")
+        positive = torch.where(wanted_classes > 0)[0]
+        box = box_loss_sum(
+            deltas[positive, wanted_classes[positive]],
+            rois[positive],
+            torch.cat(wanted),
+            self.coder,
+            self.box_loss,
+        )
+        count = classification.new_tensor(float(len(rois)))
+        return {
+            "roi_classification": LossTerm(classification, count),
+            "roi_box": LossTerm(box, count),
+        }
+
+    def detect(
+        self,
+        levels: Sequence[Tensor],
+        proposals: Tensor,
+        valid: Tensor,
+        limits: Tensor,
+        *,
+        score_threshold: float,
+        nms_iou: float,
+        detections_per_image: int,
+    ) -> dict[str, Tensor]:
+        """The objects of every picture, best first, padded to a fixed number.
+
+        Args:
+            levels: `(B, channels, Hk, Wk)` each, finest first.
+            proposals: `(B, R, 4)` float32 xyxy, input pixels.
+            valid: `(B, R)` bool.
+            limits: `(B, 2)` float32, (width, height) that boxes are clipped to.
+            score_threshold: Detections score more than this.
+            nms_iou: Detections of one class that overlap more are duplicates.
+            detections_per_image: D.
+
+        Returns:
+            `boxes` `(B, D, 4)` float32 xyxy in input pixels, `scores` `(B, D)` float32, `labels`
+            `(B, D)` int64 and `valid` `(B, D)` bool.
+        """
+        pictures = valid.nonzero()[:, 0]
+        rois = proposals[valid]
+        logits, deltas = self(levels, rois, pictures)
+        probs = logits.softmax(dim=1)[:, 1:]
+        rows, labels = (probs > score_threshold).nonzero(as_tuple=True)
+        scores, pictures = probs[rows, labels], pictures[rows]
+        boxes = self.coder.decode_single(deltas[rows, labels + 1], rois[rows])
+        boxes = torch.minimum(boxes.clamp(min=0), limits.repeat(1, 2)[pictures])
+        large = ((boxes[:, 2:] - boxes[:, :2]) >= MIN_SIZE).all(dim=1)
+        kept = torch.where(large)[0]
+        groups = pictures * probs.shape[1] + labels
+        kept = kept[batched_nms(boxes[kept], scores[kept], groups[kept], nms_iou)]
+        return _pad(
+            pictures[kept],
+            {"boxes": boxes[kept], "scores": scores[kept], "labels": labels[kept]},
+            len(proposals),
+            detections_per_image,
+        )
+
+
+def _pad(
+    pictures: Tensor, fields: dict[str, Tensor], num_pictures: int, size: int
+) -> dict[str, Tensor]:
+    """Rows of all pictures, best first -> `(B, size, ...)` per field, and `valid` `(B, size)`."""
+    order = pictures.argsort(stable=True)
+    pictures = pictures[order]
+    counts = torch.bincount(pictures, minlength=num_pictures)
+    starts = counts.cumsum(0) - counts
+    ranks = torch.arange(len(order), device=order.device) - starts[pictures]
+    fits = ranks < size
+    order, place = order[fits], pictures[fits] * size + ranks[fits]
+    padded = {}
+    for name, values in fields.items():
+        empty = values.new_zeros((num_pictures * size, *values.shape[1:]))
+        filled = empty.index_copy(0, place, values[order])
+        padded[name] = filled.view(num_pictures, size, *values.shape[1:])
+    slots = torch.arange(size, device=counts.device)
+    padded["valid"] = slots[None, :] < counts[:, None]
+    return padded

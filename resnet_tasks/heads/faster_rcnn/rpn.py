@@ -1,0 +1,264 @@
+"""First stage: which boxes hold an object at all.
+
+Source: Ren et al., Faster R-CNN, NeurIPS 2015, section 3, on a feature pyramid (Lin et al., CVPR
+    2017,
+section 4.1). Parameter names are torchvision's.
+
+Shapes: `B` pictures, `A` anchors per cell, `Hk, Wk` cells of level k, `M` anchors of all levels,
+    `T`
+candidates before NMS, `R` proposals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.detection._utils import BoxCoder, Matcher
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.ops import batched_nms
+
+from resnet_tasks.heads.faster_rcnn.matching import (
+    box_loss_sum,
+    match,
+    objects_of,
+    sample,
+    seeded,
+)
+from resnet_tasks.structures import BatchView, LossTerm
+
+MIN_SIZE = 1e-3  # pixels; torchvision's RegionProposalNetwork
+STAGE = 0
+"""Tells this stage's draws from those of the second stage."""
+
+
+@dataclass(frozen=True)
+class Anchors:
+    """Anchor shapes of every level.
+
+    Attributes:
+        sizes: Per level: sides of the square anchors, input pixels.
+        aspect_ratios: Height / width, shared by all levels.
+    """
+
+    sizes: tuple[tuple[float, ...], ...]
+    aspect_ratios: tuple[float, ...]
+
+    @property
+    def per_cell(self) -> int:
+        """Anchors per cell, the same on every level."""
+        return len(self.sizes[0]) * len(self.aspect_ratios)
+
+    def on(
+        self, cells: tuple[tuple[int, int], ...], padded_size: tuple[int, int], device: torch.device
+    ) -> Tensor:
+        """All anchors of a batch.
+
+        Args:
+            cells: (rows, columns) of each level.
+            padded_size: (height, width) of the batch in pixels.
+            device: Where they are wanted.
+
+        Returns:
+            `(M, 4)` float32 xyxy, input pixels; level by level, row by row, cell by cell.
+        """
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return _make_anchors(self, cells, padded_size, device)
+        return _kept_anchors(self, cells, padded_size, device)
+
+
+def _make_anchors(
+    anchors: Anchors,
+    cells: tuple[tuple[int, int], ...],
+    padded_size: tuple[int, int],
+    device: torch.device,
+) -> Tensor:
+    generator = AnchorGenerator(anchors.sizes, (anchors.aspect_ratios,) * len(anchors.sizes))
+    generator.set_cell_anchors(torch.float32, device)
+    # The step is that of the level; torchvision's rounding where an odd level was halved to P6 is
+    # kept, because its checkpoints were trained with it.
+    steps = [(padded_size[0] // rows, padded_size[1] // columns) for rows, columns in cells]
+    return torch.cat(generator.grid_anchors([list(size) for size in cells], steps))
+
+
+@lru_cache(maxsize=32)
+def _kept_anchors(
+    anchors: Anchors,
+    cells: tuple[tuple[int, int], ...],
+    padded_size: tuple[int, int],
+    device: torch.device,
+) -> Tensor:
+    # Made in inference mode they could not be saved for a later backward.
+    with torch.inference_mode(mode=False):
+        return _make_anchors(anchors, cells, padded_size, device)
+
+
+@dataclass(frozen=True)
+class RpnOutput:
+    """What the first stage says of every anchor.
+
+    Attributes:
+        objectness_logits: `(B, M)` in the dtype of the features.
+        box_deltas: `(B, M, 4)`, likewise.
+        anchors: `(M, 4)` float32 xyxy, input pixels.
+        per_level: Anchors of each level; they sum to M.
+    """
+
+    objectness_logits: Tensor
+    box_deltas: Tensor
+    anchors: Tensor
+    per_level: tuple[int, ...]
+
+
+class RpnHead(nn.Module):
+    """The convolutions that all levels share.
+
+    Args:
+        channels: Of every level.
+        per_cell: Anchors per cell.
+    """
+
+    def __init__(self, channels: int, per_cell: int) -> None:
+        super().__init__()
+        layer = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(inplace=True))
+        self.conv = nn.Sequential(layer)
+        self.cls_logits = nn.Conv2d(channels, per_cell, 1)
+        self.bbox_pred = nn.Conv2d(channels, 4 * per_cell, 1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d) and module.bias is not None:
+                nn.init.normal_(module.weight, std=0.01)  # Faster R-CNN, section 3.1.3
+                nn.init.zeros_(module.bias)
+
+    def forward(self, level: Tensor) -> tuple[Tensor, Tensor]:
+        """`(B, channels, Hk, Wk)` -> logits `(B, Hk*Wk*A)` and deltas `(B, Hk*Wk*A, 4)`."""
+        hidden = self.conv(level)
+        logits = self.cls_logits(hidden).permute(0, 2, 3, 1).flatten(1)
+        deltas = self.bbox_pred(hidden).permute(0, 2, 3, 1).reshape(len(level), -1, 4)
+        return logits, deltas
+
+
+class RegionProposals(nn.Module):
+    """The first stage.
+
+    Args:
+        channels: Of every level.
+        anchors: Their shapes.
+        foreground_iou: From here on an anchor is positive.
+        background_iou: Below it an anchor is negative.
+        batch_size: Anchors per picture that the loss looks at.
+        positive_fraction: Share of positives among them, at most.
+        nms_iou: Proposals of one level that overlap more are duplicates.
+        box_loss: `smooth_l1` or `giou`.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        anchors: Anchors,
+        *,
+        foreground_iou: float,
+        background_iou: float,
+        batch_size: int,
+        positive_fraction: float,
+        nms_iou: float,
+        box_loss: str,
+    ) -> None:
+        super().__init__()
+        self.head = RpnHead(channels, anchors.per_cell)
+        self.anchors = anchors
+        self.coder = BoxCoder((1.0, 1.0, 1.0, 1.0))
+        self.matcher = Matcher(foreground_iou, background_iou, allow_low_quality_matches=True)
+        self.batch_size = batch_size
+        self.positive_fraction = positive_fraction
+        self.nms_iou = nms_iou
+        self.box_loss = box_loss
+
+    def forward(self, levels: Sequence[Tensor], padded_size: tuple[int, int]) -> RpnOutput:
+        """What the stage says of every anchor.
+
+        Args:
+            levels: `(B, channels, Hk, Wk)` each, finest first.
+            padded_size: (height, width) of the batch in pixels.
+        """
+        outputs = [self.head(level) for level in levels]
+        cells = tuple((level.shape[2], level.shape[3]) for level in levels)
+        return RpnOutput(
+            objectness_logits=torch.cat([logits for logits, _ in outputs], dim=1),
+            box_deltas=torch.cat([deltas for _, deltas in outputs], dim=1),
+            anchors=self.anchors.on(cells, padded_size, levels[0].device),
+            per_level=tuple(logits.shape[1] for logits, _ in outputs),
+        )
+
+    @torch.no_grad()
+    def proposals(
+        self, output: RpnOutput, limits: Tensor, *, before_nms: int, after_nms: int
+    ) -> tuple[Tensor, Tensor]:
+        """The best boxes of every picture, best first.
+
+        Args:
+            output: Of `forward`.
+            limits: `(B, 2)` float32, (width, height) that boxes are clipped to.
+            before_nms: Candidates per level.
+            after_nms: Proposals per picture.
+
+        Returns:
+            Boxes `(B, R, 4)` float32 xyxy in input pixels and which of them are `(B, R)` valid.
+        """
+        scores, boxes, levels = self._candidates(output, before_nms)
+        limits = limits[:, None, :].repeat(1, 1, 2)
+        boxes = torch.minimum(boxes.clamp(min=0), limits)
+        sides = boxes[..., 2:] - boxes[..., :2]
+        # Too small: last in the order, so that they suppress nothing.
+        scores = scores.masked_fill((sides < MIN_SIZE).any(dim=2), -1.0)
+        pictures = torch.arange(len(boxes), device=boxes.device)[:, None]
+        groups = (pictures * len(output.per_level) + levels).flatten()
+        kept = batched_nms(boxes.flatten(0, 1), scores.flatten(), groups, self.nms_iou)
+        survives = torch.zeros_like(groups, dtype=torch.bool)
+        survives[kept] = True
+        scores = scores.masked_fill(~survives.view_as(scores), -1.0)
+        best, order = scores.topk(min(after_nms, scores.shape[1]), dim=1)
+        return boxes.gather(1, order[..., None].expand(-1, -1, 4)), best >= 0
+
+    def _candidates(self, output: RpnOutput, per_level: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The best anchors of each level: scores `(B, T)`, boxes `(B, T, 4)`, levels `(T,)`."""
+        logits = output.objectness_logits.float()
+        chosen, levels, first = [], [], 0
+        for level, count in enumerate(output.per_level):
+            best = logits[:, first : first + count].topk(min(per_level, count), dim=1).indices
+            chosen.append(best + first)
+            levels.append(torch.full_like(best[0], level))
+            first += count
+        index = torch.cat(chosen, dim=1)
+        spread = index[..., None].expand(-1, -1, 4)
+        deltas = output.box_deltas.gather(1, spread).float()
+        boxes = self.coder.decode_single(deltas.flatten(0, 1), output.anchors[index].flatten(0, 1))
+        return logits.gather(1, index).sigmoid(), boxes.view_as(deltas), torch.cat(levels)
+
+    def loss(self, output: RpnOutput, view: BatchView) -> dict[str, LossTerm]:
+        """`rpn_objectness` and `rpn_box`, both per sampled anchor."""
+        anchors = output.anchors
+        num_anchors = len(anchors)
+        positives, negatives, sources, wanted = [], [], [], []
+        for picture, target in enumerate(view.targets):
+            boxes, _, ignored = objects_of(target)
+            matches = match(anchors, boxes, ignored, self.matcher)
+            generator = seeded(view.seeds[picture], STAGE)
+            positive, negative = sample(matches, self.batch_size, self.positive_fraction, generator)
+            positives.append(positive + picture * num_anchors)
+            negatives.append(negative + picture * num_anchors)
+            sources.append(anchors[positive])
+            wanted.append(boxes[matches[positive]])
+        positive, negative = torch.cat(positives), torch.cat(negatives)
+        rows = torch.cat((positive, negative))
+        logits = output.objectness_logits.flatten().index_select(0, rows).float()
+        is_object = torch.zeros_like(logits)
+        is_object[: len(positive)] = 1.0
+        objectness = F.binary_cross_entropy_with_logits(logits, is_object, reduction="sum")
+        deltas = output.box_deltas.flatten(0, 1).index_select(0, positive).float()
+        box = box_loss_sum(deltas, torch.cat(sources), torch.cat(wanted), self.coder, self.box_loss)
+        count = objectness.new_tensor(float(len(rows)))
+        return {"rpn_objectness": LossTerm(objectness, count), "rpn_box": LossTerm(box, count)}

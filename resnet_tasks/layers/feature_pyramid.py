@@ -1,0 +1,103 @@
+"""Feature pyramid: C2..C5 -> P2..P6, every level with the same channels.
+
+Source: Lin et al., Feature Pyramid Networks for Object Detection, CVPR 2017, section 3. Parameter
+    names
+are torchvision's, so that its checkpoints load.
+
+Shapes: `B` batch, `Hk, Wk` cells of level k.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from resnet_tasks.errors import HeadError
+from resnet_tasks.structures import FeatureSpec
+
+
+class FeaturePyramid(nn.Module):
+    """Top-down pyramid with lateral connections.
+
+    Level `Ck` becomes `Pk`; one coarser level is subsampled from the last one (P6 of the paper's
+    footnote 1), unless `extra_level` is off.
+
+    Attributes:
+        specs: Channels and stride of the levels that `forward` returns, finest first.
+
+    Args:
+        specs: The levels to build on, finest first, named `C2`, `C3`, ...; each stride twice the
+            one before.
+        channels: Channels of every pyramid level.
+        extra_level: Whether to add the subsampled level.
+
+    Raises:
+        HeadError: If a stride is not twice the one before.
+    """
+
+    def __init__(
+        self, specs: Mapping[str, FeatureSpec], channels: int = 256, *, extra_level: bool = True
+    ) -> None:
+        super().__init__()
+        check_strides(specs, "a feature pyramid")
+        self.in_levels = tuple(specs)
+        self.inner_blocks = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(spec.channels, channels, 1)) for spec in specs.values()
+        )
+        self.layer_blocks = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1)) for _ in specs
+        )
+        self.specs = {
+            f"P{level[1:]}": FeatureSpec(channels, spec.stride) for level, spec in specs.items()
+        }
+        self.extra_level = ""
+        if extra_level:
+            last = self.in_levels[-1]
+            self.extra_level = f"P{int(last[1:]) + 1}"
+            self.specs[self.extra_level] = FeatureSpec(channels, 2 * specs[last].stride)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_uniform_(layer.weight, a=1)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+
+    def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The pyramid of `features`.
+
+        Args:
+            features: Level -> `(B, channels of the level, Hk, Wk)`; other levels are not read.
+
+        Returns:
+            `P2`, ... -> `(B, channels, Hk, Wk)`, finest first.
+        """
+        pyramid: dict[str, Tensor] = {}
+        top: Tensor | None = None
+        for index in reversed(range(len(self.in_levels))):
+            level = self.in_levels[index]
+            lateral = self.inner_blocks[index](features[level])
+            if top is not None:
+                lateral = lateral + F.interpolate(top, size=lateral.shape[-2:], mode="nearest")
+            top = lateral
+            pyramid[f"P{level[1:]}"] = self.layer_blocks[index](lateral)
+        pyramid = {name: pyramid[name] for name in self.specs if name in pyramid}
+        if self.extra_level:
+            last = f"P{self.in_levels[-1][1:]}"
+            pyramid[self.extra_level] = F.max_pool2d(pyramid[last], kernel_size=1, stride=2)
+        return pyramid
+
+
+def check_strides(specs: Mapping[str, FeatureSpec], who: str) -> None:
+    """Checks that every level's stride is twice that of the level before.
+
+    Raises:
+        HeadError: If it is not.
+    """
+    strides = [spec.stride for spec in specs.values()]
+    if any(coarse != 2 * fine for fine, coarse in zip(strides, strides[1:], strict=False)):
+        given = ", ".join(f"{level} {spec.stride}" for level, spec in specs.items())
+        raise HeadError(
+            f"the strides of {who} must double from level to level, got {given}; "
+            "use a backbone without dilation"
+        )

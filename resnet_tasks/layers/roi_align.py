@@ -1,0 +1,166 @@
+"""RoIAlign over a whole pyramid in one call: every box reads the level that fits its size.
+
+Source: He et al., Mask R-CNN, ICCV 2017, section 3 (RoIAlign); Lin et al., Feature Pyramid
+    Networks,
+CVPR 2017, equation 1 (level of a box).
+
+The bilinear samples of a bin are a weighted sum of feature cells, so one `embedding_bag` over the
+channels-last rows of all levels computes all bins. On a CPU that is several times faster than
+torchvision's compiled operator, above all backwards; on other devices the operator is used.
+
+Shapes: `B` pictures, `L` levels, `C` channels, `Hk, Wk` cells of level k, `R` boxes, `S` output
+    size, `G`
+samples per bin and axis.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.ops import roi_align as compiled_roi_align
+
+CANONICAL_SIZE = 224.0  # pixels; equation 1: the ImageNet crop
+CANONICAL_LEVEL = 4  # equation 1: such a box reads P4
+LEVEL_EPSILON = 1e-6  # torchvision's: a box of exactly 224 reads P4
+
+
+def levels_for_boxes(boxes: Tensor, strides: Sequence[int]) -> Tensor:
+    """The level that each box reads (equation 1).
+
+    Args:
+        boxes: `(R, 4)` float32 xyxy, input pixels.
+        strides: Of the levels, finest first; powers of two.
+
+    Returns:
+        `(R,)` int64, index into `strides`.
+    """
+    finest, coarsest = round(math.log2(strides[0])), round(math.log2(strides[-1]))
+    size = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).sqrt()
+    level = torch.floor(CANONICAL_LEVEL + torch.log2(size / CANONICAL_SIZE) + LEVEL_EPSILON)
+    return level.clamp(finest, coarsest).to(torch.int64) - finest
+
+
+def multilevel_roi_align(
+    levels: Sequence[Tensor],
+    strides: Sequence[int],
+    boxes: Tensor,
+    pictures: Tensor,
+    *,
+    output_size: int = 7,
+    sampling_ratio: int = 2,
+) -> Tensor:
+    """Features of boxes, resampled to a fixed grid, each from the level that fits the box.
+
+    Equal to torchvision's `MultiScaleRoIAlign` (`aligned=False`).
+
+    Args:
+        levels: `(B, C, Hk, Wk)` each, finest first; fastest in channels-last memory.
+        strides: Input pixels per cell of each level.
+        boxes: `(R, 4)` float32 xyxy, input pixels.
+        pictures: `(R,)` int64, the picture of each box.
+        output_size: Bins per axis.
+        sampling_ratio: Samples per bin and axis.
+
+    Returns:
+        `(R, C, S, S)` in the dtype of the levels.
+    """
+    chosen = levels_for_boxes(boxes, strides)
+    pool = roi_align_rows if boxes.device.type == "cpu" else roi_align_compiled
+    return pool(levels, strides, boxes, pictures, chosen, output_size, sampling_ratio)
+
+
+def roi_align_compiled(
+    levels: Sequence[Tensor],
+    strides: Sequence[int],
+    boxes: Tensor,
+    pictures: Tensor,
+    chosen: Tensor,
+    output_size: int,
+    sampling_ratio: int,
+) -> Tensor:
+    """`multilevel_roi_align` by torchvision's operator, level by level; `chosen` is `(R,)`."""
+    channels = levels[0].shape[1]
+    pooled = levels[0].new_zeros((len(boxes), channels, output_size, output_size))
+    rois = torch.cat((pictures[:, None].to(boxes.dtype), boxes), dim=1)
+    for index, (level, stride) in enumerate(zip(levels, strides, strict=True)):
+        rows = torch.where(chosen == index)[0]
+        values = compiled_roi_align(
+            level, rois[rows].to(level.dtype), output_size, 1.0 / stride, sampling_ratio
+        )
+        pooled = pooled.index_copy(0, rows, values.to(pooled.dtype))
+    return pooled
+
+
+def roi_align_rows(
+    levels: Sequence[Tensor],
+    strides: Sequence[int],
+    boxes: Tensor,
+    pictures: Tensor,
+    chosen: Tensor,
+    output_size: int,
+    sampling_ratio: int,
+) -> Tensor:
+    """`multilevel_roi_align` in plain PyTorch; `chosen` is `(R,)`, the level of each box."""
+    channels = levels[0].shape[1]
+    table = torch.cat([level.permute(0, 2, 3, 1).reshape(-1, channels) for level in levels])
+    heights = [level.shape[2] for level in levels]
+    widths = [level.shape[3] for level in levels]
+    rows_per_level = [len(level) * level.shape[2] * level.shape[3] for level in levels]
+    first_rows = [sum(rows_per_level[:index]) for index in range(len(levels))]
+
+    def per_box(values: Sequence[float]) -> Tensor:
+        return torch.tensor(values, device=boxes.device)[chosen]
+
+    height, width = per_box(heights), per_box(widths)
+    scaled = boxes * (1.0 / per_box(strides))[:, None]
+    rows, row_weights = _axis(scaled[:, 1], scaled[:, 3], height, output_size, sampling_ratio)
+    columns, column_weights = _axis(scaled[:, 0], scaled[:, 2], width, output_size, sampling_ratio)
+
+    start = per_box(first_rows) + pictures * height * width
+    rows = rows * width[:, None, None] + start[:, None, None]
+    # (R, S, 1, 2G, 1) with (R, 1, S, 1, 2G): every bin sums the product of its two axes.
+    cells = rows[:, :, None, :, None] + columns[:, None, :, None, :]
+    weights = row_weights[:, :, None, :, None] * column_weights[:, None, :, None, :]
+    per_bin = (2 * sampling_ratio) ** 2
+    pooled = F.embedding_bag(
+        cells.reshape(-1, per_bin),
+        table,
+        mode="sum",
+        per_sample_weights=weights.reshape(-1, per_bin).to(table.dtype),
+    )
+    return pooled.view(len(boxes), output_size, output_size, channels).permute(0, 3, 1, 2)
+
+
+def _axis(
+    low: Tensor, high: Tensor, cells: Tensor, output_size: int, sampling_ratio: int
+) -> tuple[Tensor, Tensor]:
+    """Cells and weights that the bins of every box read along one axis.
+
+    Args:
+        low: `(R,)` float32, start of the boxes in cells.
+        high: `(R,)` float32, end of the boxes in cells.
+        cells: `(R,)` int64, cells of the level along this axis.
+        output_size: Bins.
+        sampling_ratio: Samples per bin.
+
+    Returns:
+        `(R, S, 2G)` int64 cells and `(R, S, 2G)` float32 weights that sum to at most 1.
+    """
+    bin_size = (high - low).clamp(min=1.0) / output_size
+    steps = torch.arange(output_size * sampling_ratio, device=low.device, dtype=low.dtype)
+    places = low[:, None] + (steps + 0.5) * (bin_size / sampling_ratio)[:, None]
+    limit = cells[:, None].to(low.dtype)
+    # Samples more than one cell outside count as zero; the others are moved to the border.
+    inside = (places >= -1.0) & (places <= limit)
+    places = torch.minimum(places.clamp(min=0.0), limit - 1)
+    before = places.floor()
+    after = torch.minimum(before + 1, limit - 1)
+    share = places - before
+    weights = torch.stack((1 - share, share), dim=2) * (inside / sampling_ratio)[:, :, None]
+    both = torch.stack((before, after), dim=2).to(torch.int64)
+    shape = (len(low), output_size, 2 * sampling_ratio)
+    return both.view(shape), weights.view(shape)
