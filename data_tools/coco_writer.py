@@ -217,8 +217,8 @@ class CocoWriter:
         record = self._images[image_id - 1]
         if mask.shape != (record["height"], record["width"]):
             raise DataError(
-                f"a mask of {record['file_name']} has size {mask.shape} (height, width), the picture "
-                f"{(record['height'], record['width'])}; both must agree"
+                f"a mask of {record['file_name']} has size {mask.shape} (height, width), the "
+                f"picture {(record['height'], record['width'])}; both must agree"
             )
         rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
         box = [float(value) for value in coco_mask.toBbox(rle)]

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from data_tools.coco_writer import Category, CocoWriter, Progress, SplitSummary, write_picture
 from resnet_tasks.errors import DataError
 
-Float = NDArray[np.float32]
+Float = NDArray[np.floating[Any]]
 
 CLASSES = ("granular", "striated", "lobed")
 SMALLEST_VISIBLE = 0.25
@@ -167,7 +167,7 @@ def _add_scene(writer: CocoWriter, scene: Scene, file: Path) -> None:
 
 
 def outline(mask: NDArray[np.bool_]) -> list[list[float]]:
-    """Flat `[x0, y0, x1, y1, ...]` polygons around the parts of a `(H, W)` mask, to half a pixel."""
+    """Flat `[x0, y0, x1, y1, ...]` polygons around the parts of a `(H, W)` mask."""
     large = cv2.resize(
         mask.astype(np.uint8),
         None,
@@ -218,9 +218,9 @@ def _tint(rng: np.random.Generator) -> Float:
 
 
 def _centres(rng: np.random.Generator, size: tuple[int, int]) -> list[tuple[float, float]]:
-    """(x, y) of 5 to 10 cells in clumps: near enough to touch, too far to hide each other."""
+    """(x, y) of 6 to 11 cells in clumps: near enough to touch, too far to hide each other."""
     height, width = size
-    wanted = int(round(rng.integers(6, 12) * height * width / (192 * 256)))
+    wanted = round(int(rng.integers(6, 12)) * height * width / (192 * 256))
     centres: list[tuple[float, float]] = []
     for _ in range(40 * wanted):
         if len(centres) == wanted:

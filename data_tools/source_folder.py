@@ -1,0 +1,77 @@
+"""Finds what a source folder should hold, with errors that show what is there instead."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from resnet_tasks.errors import DataError
+
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+SHOWN = 6
+"""How many names an error lists."""
+
+
+def require_parts(source: Path, parts: Sequence[str]) -> None:
+    """Checks that all `parts` (relative paths) exist in `source`.
+
+    Raises:
+        DataError: Naming what is missing and what is there.
+    """
+    if not source.is_dir():
+        raise DataError(
+            f"the source {source} is no folder; it should hold {', '.join(parts)}: download the "
+            "data set and give the folder it was unpacked to"
+        )
+    missing = [part for part in parts if not (source / part).exists()]
+    if missing:
+        raise DataError(
+            f"{source} should hold {', '.join(parts)}, but {', '.join(missing)} is missing; there "
+            f"is {listing(source)}: give the folder that holds them"
+        )
+
+
+def listing(folder: Path) -> str:
+    """The first names in a folder, for a message."""
+    names = sorted(entry.name for entry in folder.iterdir())
+    if not names:
+        return "nothing"
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+def read_names(file: Path) -> list[str]:
+    """The first word of every line that has one.
+
+    Raises:
+        DataError: If the list is empty or holds a name twice.
+    """
+    names = [
+        line.split()[0] for line in file.read_text(encoding="utf-8").splitlines() if line.strip()
+    ]
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated or not names:
+        problem = f"lists {repeated[0]!r} more than once" if repeated else "lists nothing"
+        raise DataError(f"{file} {problem}; it should hold one name a line, each once")
+    return names
+
+
+def pictures_by_stem(folder: Path) -> dict[str, Path]:
+    """Picture files of a folder by name without suffix."""
+    files = (file for file in sorted(folder.iterdir()) if file.suffix.lower() in PICTURE_SUFFIXES)
+    return {file.stem: file for file in files}
+
+
+def find_picture(pictures: dict[str, Path], name: str, folder: Path, listed_in: Path) -> Path:
+    """The picture called `name`, whatever its suffix.
+
+    Raises:
+        DataError: If there is none.
+    """
+    if name not in pictures:
+        raise DataError(
+            f"{listed_in} lists {name!r}, but {folder} has no such picture (any of "
+            f"{', '.join(PICTURE_SUFFIXES)}); add it or take the name out of the list"
+        )
+    return pictures[name]

@@ -1,0 +1,224 @@
+"""Pascal VOC: one XML of boxes per picture, lists of names per split.
+
+    ROOT/JPEGImages/NAME.jpg        pictures (any common suffix)
+    ROOT/Annotations/NAME.xml       boxes
+    ROOT/ImageSets/Main/SPLIT.txt   names, one a line
+
+Coordinates: the original devkit counts pixels from 1 and includes both ends (`one_based=True`
+brings such a box to `x1 - 1 .. x2`). Tools that write the same XML (LabelImg among them) mostly
+store plain edges, and results on BCCD are published with the numbers as they are, so the default
+leaves them alone: a box is `xmin, ymin, xmax - xmin, ymax - ymin`, clipped to the picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+from xml.parsers import expat
+
+from data_tools.coco_writer import Category, CocoWriter, Progress, SplitSummary, picture_size
+from data_tools.source_folder import find_picture, pictures_by_stem, read_names, require_parts
+from resnet_tasks.errors import DataError
+
+SPLITS = ("train", "val", "test")
+"""`trainval` is the union of two of them and is not converted."""
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class VocObject:
+    """One `<object>` of a VOC file.
+
+    Attributes:
+        name: Its class.
+        corners: (xmin, ymin, xmax, ymax) as stored.
+        difficult: Marked as not to be judged.
+    """
+
+    name: str
+    corners: Box
+    difficult: bool
+
+
+@dataclass(frozen=True)
+class VocFile:
+    """One annotation file.
+
+    Attributes:
+        file: Where it lies.
+        size: (height, width) that it states; `None` when absent or zero.
+        objects: In the order of the file.
+    """
+
+    file: Path
+    size: tuple[int, int] | None
+    objects: tuple[VocObject, ...]
+
+
+def convert_voc(
+    source: Path,
+    out: Path,
+    *,
+    classes: Sequence[str] | None = None,
+    one_based: bool = False,
+    copy_images: bool = False,
+    license_name: str = "",
+    progress: Progress | None = None,
+) -> tuple[SplitSummary, ...]:
+    """Converts every native split to COCO JSON with boxes.
+
+    Objects marked difficult become crowd objects: neither taught nor judged. Boxes without area
+    are left out and listed in the summary.
+
+    Args:
+        source: Folder that holds `JPEGImages`, `Annotations` and `ImageSets`.
+        out: Folder for `train.json`, `val.json`, `test.json`, as far as there are lists.
+        classes: Names in order of their ids; default: all that occur, by name.
+        one_based: Coordinates count from 1 and include both ends.
+        copy_images: Copy the pictures beside the JSON instead of referring to them.
+        license_name: Licence of the data, for the JSON.
+        progress: Called with (done, total) after each picture.
+
+    Returns:
+        What was written, by split.
+
+    Raises:
+        DataError: If a folder, file, picture or class is missing or wrong; the message names it.
+    """
+    require_parts(source, ("JPEGImages", "Annotations", "ImageSets/Main"))
+    lists = {s: source / "ImageSets" / "Main" / f"{s}.txt" for s in SPLITS}
+    names = {split: read_names(file) for split, file in lists.items() if file.is_file()}
+    if not names:
+        raise DataError(f"{source / 'ImageSets/Main'} holds none of train.txt, val.txt, test.txt")
+    annotations = {
+        name: read_voc_file(source / "Annotations" / f"{name}.xml")
+        for name in dict.fromkeys(name for split in names.values() for name in split)
+    }
+    chosen = _classes(annotations.values(), classes)
+    pictures = pictures_by_stem(source / "JPEGImages")
+    total = sum(map(len, names.values()))
+    done = 0
+    summaries = []
+    for split, listed in names.items():
+        writer = CocoWriter(
+            out,
+            split,
+            [Category(name) for name in chosen],
+            annotated=("boxes",),
+            images_root=source,
+            copy_images=copy_images,
+            description=f"Converted from Pascal VOC, {split}",
+            license_name=license_name,
+        )
+        for name in listed:
+            picture = find_picture(pictures, name, source / "JPEGImages", lists[split])
+            _add_picture(writer, picture, annotations[name], one_based=one_based)
+            done += 1
+            if progress is not None:
+                progress(done, total)
+        summaries.append(writer.write())
+    return tuple(summaries)
+
+
+def read_voc_file(file: Path) -> VocFile:
+    """Reads one annotation file.
+
+    Raises:
+        DataError: If the file is missing, is no XML, declares a document type (entities can grow
+            without bound), or an object lacks its name or a coordinate.
+    """
+    root = _parse(file)
+    return VocFile(file, _stated_size(root), tuple(_objects(root, file)))
+
+
+def _parse(file: Path) -> ElementTree.Element:
+    def refuse(name: str, *_: object) -> None:
+        raise DataError(
+            f"{file} declares the document type {name!r}; VOC files have none, and entities can "
+            "make a small file huge, so remove the declaration"
+        )
+
+    try:
+        content = file.read_bytes()
+    except FileNotFoundError:
+        raise DataError(
+            f"the annotation file {file} is missing; add it or take its name out of the list"
+        ) from None
+    guard = expat.ParserCreate()
+    guard.StartDoctypeDeclHandler = refuse
+    try:
+        guard.Parse(content, True)
+        return ElementTree.fromstring(content)
+    except (expat.ExpatError, ElementTree.ParseError, ValueError) as error:
+        raise DataError(f"{file} is not valid XML ({error}); repair it") from error
+
+
+def _stated_size(root: ElementTree.Element) -> tuple[int, int] | None:
+    try:
+        height, width = (int(float(root.findtext(f"size/{k}", "0"))) for k in ("height", "width"))
+    except ValueError:
+        return None
+    return (height, width) if height > 0 and width > 0 else None
+
+
+def _objects(root: ElementTree.Element, file: Path) -> Iterator[VocObject]:
+    for number, element in enumerate(root.iter("object")):
+        name = (element.findtext("name") or "").strip()
+        texts = [element.findtext(f"bndbox/{key}") for key in ("xmin", "ymin", "xmax", "ymax")]
+        try:
+            xmin, ymin, xmax, ymax = (float(text) for text in texts if text is not None)
+        except ValueError:
+            raise DataError(
+                f"object {number} of {file} has the box {texts}; xmin, ymin, xmax and ymax must "
+                "all be numbers"
+            ) from None
+        if not name:
+            raise DataError(f"object {number} of {file} has no name; every object needs its class")
+        difficult = (element.findtext("difficult") or "0").strip() == "1"
+        yield VocObject(name, (xmin, ymin, xmax, ymax), difficult)
+
+
+def _classes(annotations: Iterable[VocFile], classes: Sequence[str] | None) -> list[str]:
+    first_seen: dict[str, Path] = {}
+    for annotation in annotations:
+        for object_ in annotation.objects:
+            first_seen.setdefault(object_.name, annotation.file)
+    chosen = sorted(first_seen) if classes is None else list(classes)
+    for name, file in first_seen.items():
+        if name not in chosen:
+            raise DataError(
+                f"{file} has an object of class {name!r}; the classes given are "
+                f"{', '.join(chosen)}: add it to them or correct the file"
+            )
+    return chosen
+
+
+def _add_picture(
+    writer: CocoWriter, picture: Path, annotation: VocFile, *, one_based: bool
+) -> None:
+    size = picture_size(picture)
+    if annotation.size is not None and annotation.size != size:
+        raise DataError(
+            f"{annotation.file} is about a picture of size {annotation.size} (height, width), but "
+            f"{picture} has {size}; its boxes would be misplaced, so put the original picture there"
+        )
+    image_id = writer.add_image(picture, size=size)
+    for number, object_ in enumerate(annotation.objects):
+        x, y, width, height = coco_box(object_.corners, size, one_based=one_based)
+        if width > 0 and height > 0:
+            box = (x, y, width, height)
+            writer.add_box(image_id, object_.name, box, iscrowd=object_.difficult)
+        else:
+            what = f"{object_.name} (object {number}), corners {object_.corners}"
+            writer.skip(annotation.file.name, what, "its box has no area inside the picture")
+
+
+def coco_box(corners: Box, size: tuple[int, int], *, one_based: bool) -> Box:
+    """(xmin, ymin, xmax, ymax) as stored -> (x, y, width, height) clipped to (height, width)."""
+    start = 1.0 if one_based else 0.0
+    x1, x2 = (min(max(x, 0.0), float(size[1])) for x in (corners[0] - start, corners[2]))
+    y1, y2 = (min(max(y, 0.0), float(size[0])) for y in (corners[1] - start, corners[3]))
+    return x1, y1, x2 - x1, y2 - y1
