@@ -1,0 +1,98 @@
+"""Semantic segmentation on a feature pyramid.
+
+Kirillov, Girshick, He, Dollár: Panoptic Feature Pyramid Networks, 2019, section 3.1, with the
+decoder of segmentation_models_pytorch. Deviations: the branches of P2..P5 upsample with aligned
+corners (the decoder's way), and channels can be dropped before the classifier.
+
+Shape glossary: `B` batch, `H, W` padded picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from segmentation_models_pytorch.base.initialization import initialize_decoder
+from segmentation_models_pytorch.decoders.fpn.decoder import FPNDecoder
+from torch import Tensor, nn
+
+from resnet_tasks.heads.base import HeadOptions, register_head
+from resnet_tasks.heads.semantic import SemanticHead, SemanticOptions, check_strides
+from resnet_tasks.structures import FeatureSpec
+
+
+class FPNOptions(SemanticOptions):
+    """Options of the semantic FPN head.
+
+    Attributes:
+        dropout: Probability that a whole channel is dropped before the classifier, in training.
+        pyramid_channels: Of P2..P5.
+        segmentation_channels: Of each branch; a multiple of 32, the number of groups of its norms.
+        merge: How the branches join: `add` (the paper) or `cat`.
+    """
+
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    pyramid_channels: Annotated[int, Field(ge=1)] = 256
+    # 64 at least: a group needs more than one value, and C5 of a small picture is a single cell.
+    segmentation_channels: Annotated[int, Field(ge=64, multiple_of=32)] = 128
+    merge: Literal["add", "cat"] = "add"
+
+
+@register_head("fpn")
+class SemanticFPN(SemanticHead):
+    """Semantic segmentation by a feature pyramid over C2..C5.
+
+    Logits are made at the stride of C2 and upsampled bilinearly to the padded picture. Group norms
+    throughout: nothing depends on the batch.
+
+    Args:
+        specs: Channels and stride of the levels C2..C5, each twice as coarse as the one before.
+        classes: Class names; a label inside the head is an index into them.
+        options: `FPNOptions`, a mapping of them, or None for the defaults.
+
+    Raises:
+        HeadError: If a level is missing, a stride cannot be used, or an option is wrong.
+    """
+
+    Options: ClassVar[type[HeadOptions]] = FPNOptions
+    in_levels: ClassVar[tuple[str, ...]] = ("C2", "C3", "C4", "C5")
+    options: FPNOptions
+
+    def __init__(
+        self,
+        specs: Mapping[str, FeatureSpec],
+        classes: Sequence[str],
+        options: HeadOptions | Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(specs, classes, options)
+        check_strides(self, allowed_ratios=(2,))
+        self.decoder = FPNDecoder(
+            [self.specs[level].channels for level in self.in_levels],
+            pyramid_channels=self.options.pyramid_channels,
+            segmentation_channels=self.options.segmentation_channels,
+            dropout=0.0,  # ours draws from the pictures' seeds
+            merge_policy=self.options.merge,
+        )
+        if self.options.merge == "add":
+            self.decoder.merge = _Sum()
+        initialize_decoder(self.decoder)
+        self._add_classifier(self.decoder.out_channels, kernel_size=1)
+
+    def pixel_features(self, features: Mapping[str, Tensor]) -> Tensor:
+        """`(B, segmentation_channels, H/4, W/4)`; four times the channels where `merge` is
+        `cat`.
+        """
+        decoded: Tensor = self.decoder([features[level] for level in self.in_levels])
+        return decoded
+
+
+class _Sum(nn.Module):
+    """Adds the branches one by one: stacking them first copies all and loses channels-last."""
+
+    def forward(self, branches: Sequence[Tensor]) -> Tensor:
+        first, *others = branches
+        for other in others:
+            first = torch.add(first, other)
+        return first

@@ -1,0 +1,226 @@
+"""What the semantic heads share: classifier, losses and the way back to the original picture.
+
+Shape glossary: `B` batch, `K` classes, `H, W` padded picture, `h, w` original picture.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar
+
+import torch
+from pydantic import Field, field_validator
+from segmentation_models_pytorch.base.heads import SegmentationHead
+from segmentation_models_pytorch.base.initialization import initialize_head
+from torch import Tensor
+from torch.nn import functional as F
+
+from resnet_tasks.errors import HeadError
+from resnet_tasks.heads.base import Head, HeadOptions
+from resnet_tasks.layers.segmentation_losses import cross_entropy, dice, focal
+from resnet_tasks.structures import (
+    SEMANTIC_SEGMENTATION,
+    BatchView,
+    FeatureSpec,
+    Geometry,
+    LossTerm,
+    SegmentationMap,
+    Task,
+)
+
+LOSSES = ("cross_entropy", "dice", "focal")
+
+
+class SemanticOptions(HeadOptions):
+    """Options that every semantic head has.
+
+    Attributes:
+        loss: `cross_entropy`, `dice`, `focal`, or a sum such as `cross_entropy+dice`.
+        class_weights: Of cross entropy and focal loss: one number per class in order, or class
+            name -> weight, where classes that are not named weigh 1. None weighs all 1.
+        label_smoothing: Of the cross entropy.
+        focal_gamma: Of the focal loss (Lin et al. 2017: 2).
+        dropout: Probability that a whole channel is dropped before the classifier, in training.
+    """
+
+    loss: str = "cross_entropy"
+    class_weights: dict[str, float] | tuple[float, ...] | None = None
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    focal_gamma: Annotated[float, Field(ge=0, le=10)] = 2.0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    @field_validator("loss")
+    @classmethod
+    def _loss_is_a_sum_of_known_terms(cls, value: str) -> str:
+        terms = [term.strip() for term in value.split("+")]
+        unknown = [term for term in terms if term not in LOSSES]
+        if unknown or len(set(terms)) < len(terms):
+            raise ValueError(f"write one of {', '.join(LOSSES)}, or different ones joined by '+'")
+        return "+".join(terms)
+
+    @property
+    def loss_terms(self) -> tuple[str, ...]:
+        """The names of the terms in `loss`."""
+        return tuple(self.loss.split("+"))
+
+
+class SemanticHead(Head):
+    """Base of the heads that give every pixel one class.
+
+    A subclass builds a decoder in its constructor, calls `_add_classifier` and implements
+    `pixel_features`.
+
+    Losses are computed at the resolution of the padded picture, in float32. Dropout draws from the
+    pictures' seeds in `loss`, in training mode, and never touches `forward`.
+
+    Raises:
+        HeadError: If a level is missing, a stride cannot be used, or an option is wrong.
+    """
+
+    Options: ClassVar[type[HeadOptions]] = SemanticOptions
+    task: ClassVar[Task] = SEMANTIC_SEGMENTATION
+    options: SemanticOptions
+    class_weights: Tensor | None
+
+    def __init__(
+        self,
+        specs: Mapping[str, FeatureSpec],
+        classes: Sequence[str],
+        options: HeadOptions | Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(specs, classes, options)
+        weights = _weights_in_order(self.options.class_weights, self.classes, type(self).__name__)
+        # Not persistent: the weights are an option of the training, not a part of the model.
+        self.register_buffer("class_weights", weights, persistent=False)
+
+    def _add_classifier(self, channels: int, kernel_size: int) -> None:
+        self.classifier = SegmentationHead(channels, len(self.classes), kernel_size=kernel_size)
+        initialize_head(self.classifier)
+
+    @abstractmethod
+    def pixel_features(self, features: Mapping[str, Tensor]) -> Tensor:
+        """`(B, channels, H/s, W/s)`, what the classifier reads; channels-last if its input is."""
+
+    def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """`{"logits": (B, K, H, W)}` float32, over the padded picture at its full resolution."""
+        return {"logits": self._logits(self.pixel_features(features), self._padded_size(features))}
+
+    def loss(self, features: Mapping[str, Tensor], view: BatchView) -> dict[str, LossTerm]:
+        """The terms that the option `loss` names; void pixels teach nothing.
+
+        Args:
+            features: Level -> `(B, channels, H/stride, W/stride)`.
+            view: The batch in this head's labels.
+
+        Returns:
+            `cross_entropy`, `focal`: count is the sum of class weights over labelled pixels;
+            `dice`: count is the number of (picture, class present in it) pairs.
+        """
+        decoded = self.pixel_features(features)
+        if self.training and self.options.dropout > 0:
+            decoded = decoded * _kept_channels(decoded, self.options.dropout, view.seeds)
+        logits, labels = self._logits(decoded, view.padded_size), view.semantic
+        options, weights = self.options, self.class_weights
+        terms = {}
+        for name in options.loss_terms:
+            if name == "cross_entropy":
+                smoothing = options.label_smoothing
+                terms[name] = cross_entropy(
+                    logits, labels, class_weights=weights, label_smoothing=smoothing
+                )
+            elif name == "dice":
+                terms[name] = dice(logits, labels)
+            else:
+                terms[name] = focal(
+                    logits, labels, gamma=options.focal_gamma, class_weights=weights
+                )
+        return terms
+
+    def decode(
+        self, raw: Mapping[str, Tensor], geometries: Sequence[Geometry]
+    ) -> list[SegmentationMap]:
+        """One `SegmentationMap` per picture, `(h, w)` of the original picture.
+
+        Logits, not probabilities, are resized, so that borders stay sharp; then comes the softmax.
+        """
+        maps = []
+        for logits, geometry in zip(raw["logits"], geometries, strict=True):
+            probs = geometry.map_to_original(logits).softmax(dim=0)
+            maps.append(SegmentationMap(labels=probs.argmax(dim=0), probs=probs))
+        return maps
+
+    def _padded_size(self, features: Mapping[str, Tensor]) -> tuple[int, int]:
+        finest = self.in_levels[0]
+        height, width = features[finest].shape[-2:]
+        stride = self.specs[finest].stride
+        return height * stride, width * stride
+
+    def _logits(self, decoded: Tensor, size: tuple[int, int]) -> Tensor:
+        logits: Tensor = self.classifier(decoded).float()
+        if tuple(logits.shape[-2:]) == size:
+            return logits
+        return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+
+
+def check_strides(head: Head, *, allowed_ratios: tuple[int, ...]) -> None:
+    """Refuses levels whose strides do not follow one another as the decoder needs it.
+
+    Raises:
+        HeadError: If a level's stride is not one of `allowed_ratios` times that of the next finer
+            level.
+    """
+    for finer, level in zip(head.in_levels, head.in_levels[1:], strict=False):
+        allowed = [head.specs[finer].stride * ratio for ratio in allowed_ratios]
+        given = head.specs[level].stride
+        if given not in allowed:
+            raise HeadError(
+                f"head {type(head).__name__} cannot use level {level} of stride {given}: after "
+                f"{finer} of stride {head.specs[finer].stride} it takes "
+                f"{' or '.join(map(str, allowed))}; use a backbone without such dilation, or "
+                "another head"
+            )
+
+
+def _weights_in_order(
+    given: Mapping[str, float] | tuple[float, ...] | None, classes: tuple[str, ...], head: str
+) -> Tensor | None:
+    """`(K,)` float32 class weights in label order.
+
+    Raises:
+        HeadError: If a class is unknown, the number of weights is wrong, or a weight is not usable.
+    """
+    if given is None:
+        return None
+    where = f"options of head {head}: class_weights"
+    if isinstance(given, Mapping):
+        unknown = [name for name in given if name not in classes]
+        if unknown:
+            raise HeadError(
+                f"{where} names {', '.join(map(repr, unknown))}, which is not among the classes "
+                f"{', '.join(map(repr, classes))}"
+            )
+        values = [given.get(name, 1.0) for name in classes]
+    else:
+        values = list(given)
+        if len(values) != len(classes):
+            raise HeadError(
+                f"{where} has {len(values)} values for {len(classes)} classes; give one per class "
+                f"in the order {', '.join(classes)}, or name -> weight"
+            )
+    if not all(math.isfinite(each) and each >= 0 for each in values) or not any(values):
+        raise HeadError(
+            f"{where} is {values}; every weight must be finite and at least 0, and one above 0"
+        )
+    return torch.tensor(values, dtype=torch.float32)
+
+
+def _kept_channels(decoded: Tensor, dropout: float, seeds: Sequence[int]) -> Tensor:
+    """`(B, channels, 1, 1)`: 0 for dropped channels, else what keeps the mean; a picture's seed
+    alone decides.
+    """
+    channels = decoded.shape[1]
+    draws = [torch.rand(channels, generator=torch.Generator().manual_seed(s)) for s in seeds]
+    kept = (torch.stack(draws) >= dropout).to(decoded) / (1 - dropout)
+    return kept[:, :, None, None]

@@ -1,0 +1,102 @@
+"""U-Net on the levels of a ResNet.
+
+Ronneberger, Fischer, Brox: U-Net, 2015, with the decoder of segmentation_models_pytorch: five
+blocks of nearest upsampling, skip connection and two 3x3 convolutions; the encoder is the backbone.
+
+Shape glossary: `B` batch, `H, W` padded picture, `Hk, Wk` level k.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+from segmentation_models_pytorch.base.initialization import initialize_decoder
+from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
+from torch import Tensor, nn
+
+from resnet_tasks.heads.base import HeadOptions, register_head
+from resnet_tasks.heads.semantic import SemanticHead, SemanticOptions, check_strides
+from resnet_tasks.structures import FeatureSpec
+
+Channels = Annotated[int, Field(ge=1)]
+
+
+class UNetOptions(SemanticOptions):
+    """Options of the U-Net head.
+
+    Attributes:
+        decoder_channels: Of the five blocks, coarsest first.
+        norm: Of the decoder; `group` does not depend on the batch and suits tiny batches.
+    """
+
+    decoder_channels: tuple[Channels, Channels, Channels, Channels, Channels] = (
+        256,
+        128,
+        64,
+        32,
+        16,
+    )
+    norm: Literal["batch", "group"] = "batch"
+
+
+@register_head("unet")
+class UNet(SemanticHead):
+    """Semantic segmentation by a U-Net decoder over C1..C5.
+
+    Each level may have twice the stride of the one before or, where the backbone is dilated, the
+    same. Pictures down to one cell of C5 work with either norm.
+
+    Args:
+        specs: Channels and stride of the levels C1..C5.
+        classes: Class names; a label inside the head is an index into them.
+        options: `UNetOptions`, a mapping of them, or None for the defaults.
+
+    Raises:
+        HeadError: If a level is missing, a stride cannot be used, or an option is wrong.
+    """
+
+    Options: ClassVar[type[HeadOptions]] = UNetOptions
+    in_levels: ClassVar[tuple[str, ...]] = ("C1", "C2", "C3", "C4", "C5")
+    options: UNetOptions
+
+    def __init__(
+        self,
+        specs: Mapping[str, FeatureSpec],
+        classes: Sequence[str],
+        options: HeadOptions | Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(specs, classes, options)
+        check_strides(self, allowed_ratios=(1, 2))
+        channels = self.options.decoder_channels
+        # The decoder's list opens with the picture, whose channels it does not use.
+        encoder_channels = [0, *(self.specs[level].channels for level in self.in_levels)]
+        self.decoder = UnetDecoder(encoder_channels, channels, n_blocks=len(channels))
+        if self.options.norm == "group":
+            _batch_to_group_norm(self.decoder)
+        initialize_decoder(self.decoder)
+        self._add_classifier(channels[-1], kernel_size=3)
+
+    def pixel_features(self, features: Mapping[str, Tensor]) -> Tensor:
+        """`(B, decoder_channels[-1], H, W)`."""
+        # The decoder reads only the size of the picture that opens its list.
+        picture = features["C1"].new_empty((0, 0, *self._padded_size(features)))
+        decoded: Tensor = self.decoder([picture, *(features[level] for level in self.in_levels)])
+        return decoded
+
+
+def _batch_to_group_norm(module: nn.Module) -> None:
+    """Replaces every batch norm by a group norm of about 16 channels per group.
+
+    Wu and He 2018, Table 3, find a fixed 16 channels per group on a par with 32 groups, and the
+    last blocks of the decoder have too few channels for the latter.
+    """
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            channels = child.num_features
+            groups = math.gcd(channels, max(1, channels // 16))
+            setattr(module, name, nn.GroupNorm(groups, channels))
+        else:
+            _batch_to_group_norm(child)

@@ -1,0 +1,105 @@
+"""Losses over dense logits, each as (sum, count), so that they add up over batches and processes.
+
+Shape glossary: `B` batch, `K` classes, `H, W` padded picture. Logits are `(B, K, H, W)`, labels
+`(B, H, W)` int64, where `VOID` pixels count for nothing. Everything is computed in float32.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from resnet_tasks.structures import VOID, LossTerm
+
+
+def cross_entropy(
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    class_weights: Tensor | None = None,
+    label_smoothing: float = 0.0,
+) -> LossTerm:
+    """Pixel-wise cross entropy; its mean is that of `torch.nn.functional.cross_entropy`.
+
+    Args:
+        logits: `(B, K, H, W)`.
+        labels: `(B, H, W)` int64, 0..K-1 or `VOID`.
+        class_weights: `(K,)` float32; None weighs all classes 1.
+        label_smoothing: 0..1, the share of the target that is spread over all classes.
+
+    Returns:
+        Sum over labelled pixels, and the sum of their class weights.
+    """
+    rows, flat = _rows(logits, labels)
+    total = F.cross_entropy(
+        rows,
+        flat,
+        weight=class_weights,
+        ignore_index=VOID,
+        reduction="sum",
+        label_smoothing=label_smoothing,
+    )
+    return LossTerm(total, _weights(flat, class_weights).sum())
+
+
+def focal(
+    logits: Tensor, labels: Tensor, *, gamma: float = 2.0, class_weights: Tensor | None = None
+) -> LossTerm:
+    """Softmax focal loss (Lin et al. 2017, equation 5, the class weights in the place of alpha).
+
+    Args:
+        logits: `(B, K, H, W)`.
+        labels: `(B, H, W)` int64, 0..K-1 or `VOID`.
+        gamma: How fast the loss of well classified pixels falls; 0 gives the cross entropy.
+        class_weights: `(K,)` float32; None weighs all classes 1.
+
+    Returns:
+        Sum over labelled pixels, and the sum of their class weights.
+    """
+    rows, flat = _rows(logits, labels)
+    log_likelihood = -F.cross_entropy(rows, flat, ignore_index=VOID, reduction="none")
+    # The clamp keeps the gradient of the power finite where a pixel is certain and gamma < 1.
+    missed = (-torch.expm1(log_likelihood)).clamp(min=1e-8)
+    weights = _weights(flat, class_weights)
+    return LossTerm((-weights * missed.pow(gamma) * log_likelihood).sum(), weights.sum())
+
+
+def dice(logits: Tensor, labels: Tensor) -> LossTerm:
+    """Soft Dice loss, one value per picture and class present in its truth.
+
+    The Dice coefficient of Milletari et al. 2016 with plain instead of squared sums in the
+    denominator. It is taken per picture, not over the batch, so that it does not depend on which
+    pictures share a batch. A class that is absent from a picture has no Dice there; its false
+    positives cost the classes that they displace.
+
+    Args:
+        logits: `(B, K, H, W)`.
+        labels: `(B, H, W)` int64, 0..K-1 or `VOID`.
+
+    Returns:
+        Sum of `1 - Dice` over the pairs (picture, class present in it), and the number of pairs.
+    """
+    probs = logits.float().softmax(dim=1)
+    classes = torch.arange(probs.shape[1], device=labels.device)
+    truth = labels[:, None] == classes[:, None, None]
+    labelled = (labels != VOID)[:, None]
+    overlap = (probs * truth).sum(dim=(2, 3))
+    predicted = (probs * labelled).sum(dim=(2, 3))
+    actual = truth.sum(dim=(2, 3))
+    present = actual > 0
+    coefficient = 2 * overlap / (predicted + actual).clamp(min=1e-6)
+    return LossTerm(((1 - coefficient) * present).sum(), present.sum().float())
+
+
+def _rows(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """One row per pixel: a view of channels-last logits, and deterministic on every device."""
+    return logits.float().permute(0, 2, 3, 1).flatten(0, 2), labels.flatten()
+
+
+def _weights(flat: Tensor, class_weights: Tensor | None) -> Tensor:
+    """The class weight of every pixel, 0 for void."""
+    labelled = flat != VOID
+    if class_weights is None:
+        return labelled.float()
+    return class_weights.float()[flat.clamp(min=0)] * labelled
