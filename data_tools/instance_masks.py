@@ -1,0 +1,137 @@
+"""One folder per picture with one mask PNG per object, as the Data Science Bowl 2018 has it.
+
+    ROOT/stage1_train/ID/images/ID.png    the picture
+    ROOT/stage1_train/ID/masks/*.png      one object each, not 0 where it is
+    ROOT/train.txt                        ids, one a line; same for `val` and `test`
+
+Without lists everything is the split `train`. The folder of ids may also be ROOT itself.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from data_tools.coco_writer import Category, CocoWriter, Progress, SplitSummary, picture_size
+from data_tools.source_folder import listing, pictures_by_stem, read_names, require_parts
+from resnet_tasks.errors import DataError
+
+SPLITS = ("train", "val", "test")
+IDS_FOLDER = "stage1_train"
+
+
+def convert_instance_masks(
+    source: Path,
+    out: Path,
+    *,
+    category: str = "nucleus",
+    copy_images: bool = False,
+    license_name: str = "",
+    progress: Progress | None = None,
+) -> tuple[SplitSummary, ...]:
+    """Converts every native split to COCO JSON with masks, boxes and label maps.
+
+    Pixels in no mask are unlabelled (0) in the label maps; a recipe makes them a class with
+    `background: true`. Empty masks are left out and listed in the summary.
+
+    Args:
+        source: Folder that holds the folder of ids and the lists.
+        out: Folder for the JSON files and `semantic/`.
+        category: What every object is.
+        copy_images: Copy the pictures beside the JSON instead of referring to them.
+        license_name: Licence of the data, for the JSON.
+        progress: Called with (done, total) after each picture.
+
+    Returns:
+        What was written, by split.
+
+    Raises:
+        DataError: If a folder or file is missing or unreadable, or a mask's size is not its
+            picture's; the message names it.
+    """
+    require_parts(source, ())
+    folder = source / IDS_FOLDER if (source / IDS_FOLDER).is_dir() else source
+    splits = _splits(source, folder)
+    total, done = sum(map(len, splits.values())), 0
+    summaries = []
+    for split, ids in splits.items():
+        writer = CocoWriter(
+            out,
+            split,
+            [Category(category)],
+            annotated=("boxes", "masks", "semantic"),
+            images_root=source,
+            copy_images=copy_images,
+            description=f"Converted from one mask per object, {split}",
+            license_name=license_name,
+        )
+        for name in ids:
+            _add_picture(writer, folder / name, category)
+            done += 1
+            if progress is not None:
+                progress(done, total)
+        summaries.append(writer.write())
+    return tuple(summaries)
+
+
+def _splits(source: Path, folder: Path) -> dict[str, list[str]]:
+    lists = {split: source / f"{split}.txt" for split in SPLITS}
+    splits = {split: read_names(file) for split, file in lists.items() if file.is_file()}
+    present = {entry.name for entry in folder.iterdir() if (entry / "images").is_dir()}
+    if not present:
+        raise DataError(
+            f"{folder} should hold one folder per picture with images/ and masks/ inside; there is "
+            f"{listing(folder)}: give the folder that holds {IDS_FOLDER}"
+        )
+    for split, names in splits.items():
+        missing = [name for name in names if name not in present]
+        if missing:
+            raise DataError(
+                f"{lists[split]} lists {missing[0]!r} and {len(missing) - 1} others that have no "
+                f"folder with images/ in {folder}; add them or take them out of the list"
+            )
+    return splits or {"train": sorted(present)}
+
+
+def _add_picture(writer: CocoWriter, folder: Path, category: str) -> None:
+    pictures = list(pictures_by_stem(folder / "images").values())
+    if len(pictures) != 1:
+        raise DataError(f"{folder / 'images'} holds {len(pictures)} pictures; it should hold one")
+    if not (folder / "masks").is_dir():
+        raise DataError(f"{folder} has no folder masks; add it, empty where there is no object")
+    size = picture_size(pictures[0])
+    image_id = writer.add_image(pictures[0], size=size)
+    semantic = np.zeros(size, dtype=np.int64)
+    for file in pictures_by_stem(folder / "masks").values():
+        mask = read_mask(file)
+        if mask.shape != size:
+            raise DataError(
+                f"the mask {file} has size {mask.shape} (height, width), its picture {size}; "
+                "both must agree"
+            )
+        if not mask.any():
+            writer.skip(f"{folder.name}/masks/{file.name}", category, "its mask is empty")
+            continue
+        writer.add_mask(image_id, category, mask)
+        semantic[mask] = 1
+    writer.add_semantic(image_id, semantic)
+
+
+def read_mask(file: Path) -> NDArray[np.bool_]:
+    """`(height, width)` bool: where a mask file is not 0 in any colour channel.
+
+    Raises:
+        DataError: If the file cannot be read.
+    """
+    stored: NDArray[Any] | None = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+    if stored is None:
+        raise DataError(f"the mask {file} cannot be read; replace it")
+    if stored.ndim == 3:
+        # A fourth channel is opacity, which is full everywhere.
+        stored = stored[..., :3].max(axis=2)
+    mask: NDArray[np.bool_] = stored > 0
+    return mask

@@ -1,0 +1,186 @@
+"""Folders of pictures with class-index PNGs beside them, as CamVid comes with SegNet.
+
+    ROOT/train/NAME.png        pictures (any common suffix)
+    ROOT/trainannot/NAME.png   the index of each pixel's class, counted from 0
+    ROOT/train.txt             pairs `picture label_map`, one a line; same for `val` and `test`
+
+Published lists carry path prefixes of the machine they were made on, and copies of a data set
+differ in the pictures' suffix: a path is tried from its end, with any suffix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from data_tools.coco_writer import Category, CocoWriter, Progress, SplitSummary, read_index_map
+from data_tools.source_folder import PICTURE_SUFFIXES, pictures_by_stem, require_parts
+from resnet_tasks.errors import DataError
+
+SPLITS = ("train", "val", "test")
+SMALL_COMPONENT = 50
+"""A connected component of fewer pixels is a crowd object: neither taught nor judged."""
+EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=np.int64)
+
+Pair = tuple[Path, Path]
+
+
+def convert_label_maps(
+    source: Path,
+    out: Path,
+    *,
+    classes: Sequence[Category],
+    void: int | None = None,
+    boxes: bool = False,
+    copy_images: bool = False,
+    license_name: str = "",
+    progress: Progress | None = None,
+) -> tuple[SplitSummary, ...]:
+    """Converts every native split to COCO JSON with label maps.
+
+    Args:
+        source: Folder that holds `train.txt`, `train/`, `trainannot/` and so on.
+        out: Folder for the JSON files and `semantic/`.
+        classes: What index 0, 1, ... means; the ids of the output are one higher.
+        void: Index of pixels that are neither taught nor judged.
+        boxes: Also draw a box around every connected component of a thing class. These boxes are
+            derived: objects of one class that touch share a box, an object in parts has several.
+        copy_images: Copy the pictures beside the JSON instead of referring to them.
+        license_name: Licence of the data, for the JSON.
+        progress: Called with (done, total) after each picture.
+
+    Returns:
+        What was written, by split.
+
+    Raises:
+        DataError: If a folder, list or file is missing, sizes differ, or a label map holds an
+            index that is no class; the message names the file.
+    """
+    require_parts(source, ())
+    pairs = {split: found for split in SPLITS if (found := find_pairs(source, split))}
+    if not pairs:
+        require_parts(source, ("train", "trainannot", "train.txt"))
+        raise DataError(
+            f"{source / 'train.txt'} lists nothing; give pairs of picture and label map"
+        )
+    table = _id_table(len(classes), void)
+    total, done = sum(map(len, pairs.values())), 0
+    summaries = []
+    for split, files in pairs.items():
+        writer = CocoWriter(
+            out,
+            split,
+            classes,
+            annotated=("boxes", "semantic") if boxes else ("semantic",),
+            images_root=source,
+            copy_images=copy_images,
+            description=f"Converted from class-index maps, {split}",
+            license_name=license_name,
+        )
+        for picture, label_map in files:
+            ids = to_category_ids(read_index_map(label_map), table, label_map)
+            image_id = writer.add_image(picture)
+            writer.add_semantic(image_id, ids)
+            if boxes:
+                _add_component_boxes(writer, image_id, ids, classes)
+            done += 1
+            if progress is not None:
+                progress(done, total)
+        summaries.append(writer.write())
+    return tuple(summaries)
+
+
+def find_pairs(source: Path, split: str) -> list[Pair]:
+    """(picture, label map) files of a split: by its list, else by equal names; empty if absent.
+
+    Raises:
+        DataError: If a listed file is missing or a line is no pair.
+    """
+    pictures, maps = source / split, source / f"{split}annot"
+    listed = source / f"{split}.txt"
+    if listed.is_file():
+        lines = [line.split() for line in listed.read_text(encoding="utf-8").splitlines()]
+        return [_pair(source, line, listed) for line in lines if line]
+    if not (pictures.is_dir() and maps.is_dir()):
+        return []
+    labels = pictures_by_stem(maps)
+    found = pictures_by_stem(pictures)
+    for stem, file in found.items():
+        if stem not in labels:
+            raise DataError(f"{file} has no label map of that name in {maps}; add it, or a list")
+    return [(file, labels[stem]) for stem, file in found.items()]
+
+
+def _pair(source: Path, words: list[str], listed: Path) -> Pair:
+    if len(words) != 2:
+        raise DataError(
+            f"{listed} has the line {' '.join(words)!r}; every line should name a picture and its "
+            "label map, with a space between and none inside"
+        )
+    return _resolve(source, words[0], listed), _resolve(source, words[1], listed)
+
+
+def _resolve(source: Path, name: str, listed: Path) -> Path:
+    parts = [part for part in PurePosixPath(name).parts if part not in ("/", ".", "..")]
+    for start in range(len(parts)):
+        path = source.joinpath(*parts[start:])
+        for candidate in (path, *(path.with_suffix(suffix) for suffix in PICTURE_SUFFIXES)):
+            if candidate.is_file():
+                return candidate
+    raise DataError(
+        f"{listed} lists {name!r}, but {source} has no such file under any ending of that path; "
+        "add it or take the line out"
+    )
+
+
+def _id_table(num_classes: int, void: int | None) -> NDArray[np.int64]:
+    """Category id by stored index; -1 where the index means nothing. A last entry stays -1."""
+    table = np.full(max(num_classes, (void or 0) + 1) + 1, -1, dtype=np.int64)
+    table[:num_classes] = np.arange(1, num_classes + 1)
+    if void is not None:
+        table[void] = 255 if num_classes <= 254 else 65535
+    return table
+
+
+def to_category_ids(
+    indices: NDArray[np.integer[Any]], table: NDArray[np.int64], file: Path
+) -> NDArray[np.int64]:
+    """`(height, width)` stored indices -> category ids.
+
+    Raises:
+        DataError: If an index is not in the table; it names the file, the values and the pixels.
+    """
+    inside = (indices >= 0) & (indices < len(table))
+    ids: NDArray[np.int64] = table[np.where(inside, indices, -1)]
+    if (ids < 0).any():
+        values, counts = np.unique(indices[ids < 0], return_counts=True)
+        shown = ", ".join(f"{v} ({n} pixels)" for v, n in zip(values[:6], counts[:6], strict=True))
+        allowed = ", ".join(str(index) for index in np.flatnonzero(table >= 0))
+        raise DataError(
+            f"the label map {file} holds the unknown values {shown}; allowed are {allowed}: correct "
+            "the map, or give all classes and the void index"
+        )
+    return ids
+
+
+def _add_component_boxes(
+    writer: CocoWriter, image_id: int, ids: NDArray[np.int64], classes: Sequence[Category]
+) -> None:
+    for category_id, category in enumerate(classes, start=1):
+        if not category.isthing:
+            continue
+        labels, count = ndimage.label(ids == category_id, structure=EIGHT_NEIGHBOURS)
+        areas = np.bincount(labels.ravel(), minlength=count + 1)[1:]
+        for area, (rows, columns) in zip(areas, ndimage.find_objects(labels), strict=True):
+            box = (
+                columns.start,
+                rows.start,
+                columns.stop - columns.start,
+                rows.stop - rows.start,
+            )
+            writer.add_box(image_id, category.name, box, iscrowd=bool(area < SMALL_COMPONENT))
