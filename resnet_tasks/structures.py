@@ -470,6 +470,7 @@ class Truth:
     crowd: NDArray[np.bool_] | None = None
     areas: NDArray[np.float64] | None = None
     semantic: NDArray[np.int64] | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,294 @@
+"""Recipe -> objects: the only translator between numbers and parts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from resnet_tasks.backbone.resnet import ResNet
+from resnet_tasks.data.coco import Category, CategoryMap, CocoFile, read_coco
+from resnet_tasks.data.dataset import CocoDataset
+from resnet_tasks.data.transforms import Augmentation, Intensity, Resize
+from resnet_tasks.errors import DataError, HeadError, RecipeError, ResnetTasksError
+from resnet_tasks.heads import faster_rcnn, fpn, unet
+from resnet_tasks.heads.base import HEADS, Head
+from resnet_tasks.model import TaskModel
+from resnet_tasks.recipe.schema import HeadRecipe, Recipe, SourceRecipe
+from resnet_tasks.registry import nearest
+from resnet_tasks.structures import ABSENT, IGNORED, SEMANTIC_SEGMENTATION, VOID, LabelTable, Task
+
+BUILT_IN_HEADS = (faster_rcnn, fpn, unet)
+"""Importing a head's module registers it; a new built-in head is added here."""
+
+BACKGROUND = "background"
+
+Split = Literal["train", "val", "test"]
+
+
+@dataclass(frozen=True)
+class HeadLabels:
+    """What a head's labels mean.
+
+    Attributes:
+        classes: Names, in label order.
+        category_ids: Ids in the COCO file, in label order; 0 for a background class.
+        table: From the data set's category indices to the head's labels.
+    """
+
+    classes: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    table: LabelTable
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The categories of a data set, and what each head makes of them; a run keeps it as `classes.json`."""
+
+    categories: CategoryMap
+    heads: dict[str, HeadLabels]
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain lists and dicts."""
+        return {
+            "categories": self.categories.to_json(),
+            "heads": {
+                name: {
+                    "classes": list(each.classes),
+                    "category_ids": list(each.category_ids),
+                    "mapping": list(each.table.mapping),
+                    "unlabelled": each.table.unlabelled,
+                }
+                for name, each in self.heads.items()
+            },
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Labels:
+        """The inverse of `to_json`."""
+        heads = {}
+        for name, each in value["heads"].items():
+            classes = tuple(each["classes"])
+            table = LabelTable(classes, tuple(each["mapping"]), int(each["unlabelled"]))
+            heads[name] = HeadLabels(classes, tuple(each["category_ids"]), table)
+        return cls(CategoryMap.from_json(value["categories"]), heads)
+
+
+def find_data(recipe: Recipe, data_root: Path | None = None) -> Path:
+    """The folder that `data.root` names.
+
+    Args:
+        recipe: Whose data is looked for.
+        data_root: Folder that holds data sets; default `$RESNET_TASKS_DATA`, else `./data`.
+
+    Raises:
+        DataError: If there is no such folder.
+    """
+    base = data_root or Path(os.environ.get("RESNET_TASKS_DATA") or "data")
+    folder = base / recipe.data.root  # an absolute data.root replaces the base
+    if not folder.is_dir():
+        raise DataError(
+            f"recipe {recipe.name}: its data folder {folder} does not exist; make it with `resnet-tasks data prepare "
+            f"{recipe.data.root} --source DIR --out {folder}`, or name another place with --data-root"
+        )
+    return folder
+
+
+def read_split(recipe: Recipe, split: Split, data_root: Path | None = None) -> list[CocoFile]:
+    """The COCO files of one split.
+
+    Raises:
+        DataError: If a file is missing or wrong, or the recipe has no such split.
+    """
+    folder = find_data(recipe, data_root)
+    sources: tuple[SourceRecipe, ...] = getattr(recipe.data, split)
+    if not sources:
+        raise DataError(
+            f"recipe {recipe.name} names no files under data.{split}; add them or choose another split"
+        )
+    return [
+        read_coco(
+            folder / source.annotations,
+            images_root=None if source.images is None else folder / source.images,
+            annotated=source.annotated,
+        )
+        for source in sources
+    ]
+
+
+def label_heads(recipe: Recipe, categories: CategoryMap) -> Labels:
+    """What each head of the recipe makes of the data set's categories.
+
+    Raises:
+        RecipeError: If a class is unknown, or an option does not fit the head's task.
+    """
+    return Labels(
+        categories,
+        {
+            name: _head_labels(name, head, HEADS.get(head.type).task, categories)
+            for name, head in recipe.heads.items()
+        },
+    )
+
+
+def _head_labels(name: str, head: HeadRecipe, task: Task, categories: CategoryMap) -> HeadLabels:
+    names = list(categories.names)
+    semantic = task == SEMANTIC_SEGMENTATION
+    if head.background and not semantic:
+        raise RecipeError(
+            f"heads.{name}.background: only semantic heads have a background class, this is {task.name}"
+        )
+    if semantic and head.others == BACKGROUND and not head.background:
+        raise RecipeError(
+            f"heads.{name}.others is background, which needs heads.{name}.background: true"
+        )
+    wanted = head.classes
+    if wanted is None:
+        wanted = tuple(each.name for each in categories.categories if semantic or each.is_thing)
+    for each in wanted:
+        if each not in names:
+            close = nearest(each, names)
+            hint = f"; did you mean {close!r}?" if close else ""
+            raise RecipeError(
+                f"heads.{name}.classes: {each!r} is no category of the data set ({', '.join(names)}){hint}"
+            )
+    if not wanted:
+        raise RecipeError(
+            f"heads.{name}: the data set has no category with isthing=1 ({', '.join(names)}); name heads.{name}.classes"
+        )
+    first = int(head.background)
+    unknown = IGNORED
+    if head.others == BACKGROUND:
+        unknown = 0 if semantic else ABSENT
+    positions = {each: i + first for i, each in enumerate(wanted)}
+    classes = ((BACKGROUND,) if head.background else ()) + tuple(wanted)
+    ids = ((0,) if head.background else ()) + tuple(
+        categories.id_of(names.index(each)) for each in wanted
+    )
+    mapping = tuple(positions.get(each, unknown) for each in names)
+    return HeadLabels(classes, ids, LabelTable(classes, mapping, 0 if head.background else VOID))
+
+
+def build_model(recipe: Recipe, labels: Labels, *, weights: str | None = None) -> TaskModel:
+    """The model of a recipe.
+
+    Args:
+        recipe: What to build.
+        labels: Classes of its heads.
+        weights: In place of `backbone.weights`.
+
+    Raises:
+        ResnetTasksError: If weights, levels or options do not fit; problems of all heads come together.
+    """
+    part = recipe.backbone
+    backbone = ResNet(
+        part.name,
+        weights=part.weights if weights is None else weights,
+        in_channels=recipe.data.channels,
+        frozen_stages=part.frozen_stages,
+        norm=part.norm,
+        accept_license=part.accept_license,
+    )
+    heads: dict[str, Head] = {}
+    problems = []
+    for name, head in recipe.heads.items():
+        try:
+            heads[name] = HEADS.get(head.type)(
+                backbone.specs, labels.heads[name].classes, head.options
+            )
+        except HeadError as error:
+            problems.append(f"heads.{name}: {error}")
+    if problems:
+        raise RecipeError(f"recipe {recipe.name}: " + "\n".join(problems))
+    return TaskModel(
+        backbone,
+        heads,
+        label_tables={name: each.table for name, each in labels.heads.items()},
+        loss_weights={name: each.loss_weight for name, each in recipe.heads.items()},
+    )
+
+
+def build_dataset(
+    recipe: Recipe, files: list[CocoFile], categories: CategoryMap, *, training: bool = False
+) -> CocoDataset:
+    """Samples of the given files, prepared as the recipe says; augmented when `training`."""
+    data = recipe.data
+    tasks = [HEADS.get(head.type).task for head in recipe.heads.values()]
+    return CocoDataset(
+        files,
+        categories=categories,
+        fields=sorted({field for task in tasks for field in task.target_fields}),
+        resize=image_resize(recipe),
+        intensity=image_intensity(recipe),
+        channels=data.channels,
+        augment=Augmentation(recipe.augment) if training and recipe.augment else None,
+        seed=recipe.training.seed,
+        cache=data.cache,
+    )
+
+
+def image_resize(recipe: Recipe) -> Resize | None:
+    """The resize step of the recipe."""
+    resize = recipe.data.resize
+    return Resize(resize.height, resize.width, resize.keep_ratio) if resize else None
+
+
+def image_intensity(recipe: Recipe) -> Intensity:
+    """The intensity step of the recipe."""
+    step = recipe.data.intensity
+    return Intensity(step.type, step.level, step.width, step.low, step.high)
+
+
+def check_recipe(recipe: Recipe, data_root: Path | None = None) -> str:
+    """Builds everything of a recipe but weights and data; what is built in one sentence.
+
+    Where the data is at hand its categories are used, else two made-up ones.
+
+    Raises:
+        ResnetTasksError: What would stop `finetune` before its first step.
+    """
+    try:
+        categories = read_split(recipe, "train", data_root)[0].categories
+        source = f"{len(categories)} categories of its data"
+    except DataError:
+        wanted = [name for head in recipe.heads.values() for name in head.classes or ()]
+        names = list(dict.fromkeys(wanted)) or ["first", "second"]
+        categories = CategoryMap(tuple(Category(i + 1, name) for i, name in enumerate(names)))
+        source = "made-up categories, its data being absent"
+    Augmentation(recipe.augment)
+    loose = recipe.model_copy(
+        update={
+            "backbone": recipe.backbone.model_copy(update={"frozen_stages": 0, "norm": "train"})
+        }
+    )
+    model = build_model(loose, label_heads(recipe, categories), weights="none")
+    millions = sum(p.numel() for p in model.parameters()) / 1e6
+    heads = ", ".join(f"{name} ({head.type})" for name, head in recipe.heads.items())
+    return (
+        f"{recipe.name}: {recipe.backbone.name} with {heads}, {millions:.1f} M parameters, {source}"
+    )
+
+
+def merged_categories(files: list[CocoFile]) -> CategoryMap:
+    """The one category list of several files.
+
+    Raises:
+        DataError: If they disagree.
+    """
+    return CategoryMap.merged([file.categories for file in files])
+
+
+__all__ = [
+    "HeadLabels",
+    "Labels",
+    "ResnetTasksError",
+    "build_dataset",
+    "build_model",
+    "check_recipe",
+    "find_data",
+    "label_heads",
+    "merged_categories",
+    "read_split",
+]

@@ -1,0 +1,315 @@
+"""COCO files as a torch data set of typed samples."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch.utils.data import Dataset
+
+from resnet_tasks.data.coco import Annotation, CategoryMap, CocoFile, ImageRecord, decode_mask
+from resnet_tasks.data.transforms import (
+    Augmentation,
+    Intensity,
+    Resize,
+    decode_labels,
+    encode_labels,
+    read_image,
+    resize_labels,
+    resize_pixels,
+)
+from resnet_tasks.errors import DataError
+from resnet_tasks.structures import (
+    UNLABELLED,
+    VOID,
+    Geometry,
+    LabelTable,
+    Sample,
+    Target,
+    Truth,
+)
+
+CACHE_LIMIT = 1_000_000_000
+"""Bytes of resized pictures that `cache="auto"` keeps in memory."""
+
+Key = int | tuple[int, int]
+"""Position of a picture, or (epoch, position): the epoch moves the randomness of augmentation."""
+
+
+@runtime_checkable
+class HasTruth(Protocol):
+    """A data set that knows its annotations in the frame of the original pictures."""
+
+    def truth(self, index: int, table: LabelTable) -> Truth:
+        """What is annotated on picture `index`, in the labels of one head."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    pixels: NDArray[Any]
+    semantic: NDArray[Any] | None
+    original_size: tuple[int, int]
+
+
+class CocoDataset(Dataset[Sample]):
+    """Pictures of one or more COCO files.
+
+    Args:
+        files: Parsed COCO files with the same categories.
+        categories: Categories whose indices the samples' labels are.
+        fields: What to load: any of `boxes`, `masks`, `semantic`. A field that a file does not annotate stays `None`.
+        resize: Box that every picture is brought to; None keeps the stored size.
+        intensity: How stored values become 0..1.
+        channels: Channels of the pictures.
+        augment: Applied when given; its randomness is a function of (seed, epoch, picture).
+        seed: Of the run.
+        cache: Keep resized pictures in memory: True, False or "auto" (where they take at most 1 GB).
+
+    Raises:
+        DataError: If there is no picture at all.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[CocoFile],
+        *,
+        categories: CategoryMap,
+        fields: Sequence[str] = ("boxes", "semantic"),
+        resize: Resize | None = None,
+        intensity: Intensity | None = None,
+        channels: int = 3,
+        augment: Augmentation | None = None,
+        seed: int = 0,
+        cache: bool | str = "auto",
+    ) -> None:
+        self.files = tuple(files)
+        self.categories = categories
+        self._records = [(file, record) for file in self.files for record in file.images]
+        if not self._records:
+            raise DataError(
+                f"{', '.join(str(file.path) for file in files)}: there is no picture in it"
+            )
+        self._fields = frozenset(fields)
+        self._resize = resize
+        self._intensity = intensity or Intensity()
+        self._channels = channels
+        self._augment = augment
+        self._seed = seed
+        self._ids = _unique_ids(self._records)
+        self._cache: dict[int, _Decoded] | None = {} if self._keeps(cache) else None
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, key: Key) -> Sample:
+        epoch, index = key if isinstance(key, tuple) else (0, key)
+        file, record = self._records[index]
+        decoded = self._decoded(index)
+        size = (int(decoded.pixels.shape[0]), int(decoded.pixels.shape[1]))
+        geometry = Geometry.resized(decoded.original_size, size)
+        target = self._target(file, record, decoded, geometry)
+        image = decoded.pixels
+        if image.dtype == np.uint8:
+            image = Intensity()(image)
+        seed = sample_seed(self._seed, epoch, self._ids[index])
+        if self._augment is not None:
+            image, target = self._augment(image, target, seed)
+            # The way back through an augmentation is not kept: its pictures are for training only.
+            geometry = replace(geometry, input_size=(image.shape[0], image.shape[1]))
+        pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+        return Sample(pixels, geometry, self._ids[index], record.file_name, target, seed)
+
+    def path(self, index: int) -> Path:
+        """File of picture `index`."""
+        file, record = self._records[index]
+        return file.image_path(record)
+
+    def image_id(self, index: int) -> int | str:
+        """Id of picture `index`; made unique with the file's name where several files share ids."""
+        return self._ids[index]
+
+    def truth(self, index: int, table: LabelTable) -> Truth:
+        """What is annotated on picture `index`, in original pixels and the labels of one head."""
+        file, record = self._records[index]
+        semantic = None
+        if {"semantic", "masks"} & file.annotated:
+            labels = self._semantic(file, record)
+            view = table.apply(Target(semantic=torch.from_numpy(labels)))
+            assert view.semantic is not None
+            semantic = view.semantic.numpy()
+        if "boxes" not in file.annotated:
+            return Truth(self._ids[index], (record.height, record.width), semantic=semantic)
+        mapping = table.mapping
+        known = [
+            (each, mapping[each.category])
+            for each in file.annotations[record.id]
+            if each.bbox is not None and mapping[each.category] >= 0
+        ]
+        return Truth(
+            image_id=self._ids[index],
+            size=(record.height, record.width),
+            boxes_xywh=np.asarray([each.bbox for each, _ in known], np.float64).reshape(-1, 4),
+            labels=np.asarray([label for _, label in known], np.int64),
+            crowd=np.asarray([each.is_crowd for each, _ in known], np.bool_),
+            areas=np.asarray([each.area for each, _ in known], np.float64),
+            semantic=semantic,
+        )
+
+    def counts(self) -> dict[str, int]:
+        """Objects per category name, crowds left out."""
+        names = self.categories.names
+        found = Counter(
+            names[each.category]
+            for file in self.files
+            for annotations in file.annotations.values()
+            for each in annotations
+            if not each.is_crowd
+        )
+        return {name: found.get(name, 0) for name in names}
+
+    def _keeps(self, cache: bool | str) -> bool:
+        if cache != "auto":
+            return bool(cache)
+        total = 0
+        for _, record in self._records:
+            size = (record.height, record.width)
+            height, width = self._resize.size(size) if self._resize else size
+            total += height * width * (self._channels + 1)
+        return total <= CACHE_LIMIT
+
+    def _decoded(self, index: int) -> _Decoded:
+        if self._cache is not None and index in self._cache:
+            return self._cache[index]
+        file, record = self._records[index]
+        decoded = self._decode(file, record)
+        if self._cache is not None:
+            self._cache[index] = decoded
+        return decoded
+
+    def _decode(self, file: CocoFile, record: ImageRecord) -> _Decoded:
+        path = file.image_path(record)
+        image = read_image(path, self._channels)
+        original = (int(image.shape[0]), int(image.shape[1]))
+        if original != (record.height, record.width):
+            raise DataError(
+                f"{path} is {original[1]} x {original[0]} (width x height, upright), but image {record.id!r} of "
+                f"{file.path} says {record.width} x {record.height}; repair the file (resnet-tasks data check)"
+            )
+        size = self._resize.size(original) if self._resize else original
+        if image.dtype != np.uint8 or self._intensity.type != "auto":
+            image = self._intensity(image, str(path))
+        semantic = None
+        if "semantic" in self._fields and {"semantic", "masks"} & file.annotated:
+            semantic = resize_labels(encode_labels(self._semantic(file, record)), size)
+        return _Decoded(resize_pixels(image, size), semantic, original)
+
+    def _semantic(self, file: CocoFile, record: ImageRecord) -> NDArray[np.int64]:
+        path = file.sem_seg_path(record)
+        if path is not None:
+            return read_semantic(path, self.categories, (record.height, record.width))
+        labels = np.full((record.height, record.width), UNLABELLED, dtype=np.int64)
+        for each in sorted(file.annotations[record.id], key=lambda a: -a.area):
+            if each.segmentation is not None:
+                labels[decode_mask(each.segmentation, record.height, record.width)] = each.category
+        return labels
+
+    def _target(
+        self, file: CocoFile, record: ImageRecord, decoded: _Decoded, geometry: Geometry
+    ) -> Target:
+        fields: dict[str, Any] = {}
+        if "boxes" in self._fields and "boxes" in file.annotated:
+            fields = self._objects(file.annotations[record.id], record, geometry)
+        if decoded.semantic is not None:
+            fields["semantic"] = torch.from_numpy(decode_labels(decoded.semantic))
+        return Target(**fields)
+
+    def _objects(
+        self, annotations: Sequence[Annotation], record: ImageRecord, geometry: Geometry
+    ) -> dict[str, Any]:
+        kept = [each for each in annotations if each.bbox is not None]
+        xywh = torch.tensor([each.bbox for each in kept], dtype=torch.float32).reshape(-1, 4)
+        boxes = geometry.boxes_to_input(torch.cat((xywh[:, :2], xywh[:, :2] + xywh[:, 2:]), dim=1))
+        visible = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(dim=1)
+        fields: dict[str, Any] = {
+            "boxes": boxes[visible],
+            "labels": torch.tensor([each.category for each in kept], dtype=torch.int64)[visible],
+            "ignore": torch.tensor([each.is_crowd for each in kept], dtype=torch.bool)[visible],
+        }
+        if "masks" in self._fields:
+            masks = [
+                resize_labels(
+                    decode_mask(each.segmentation, record.height, record.width).astype(np.uint8),
+                    geometry.input_size,
+                )
+                if each.segmentation is not None
+                else np.zeros(geometry.input_size, np.uint8)
+                for each in kept
+            ]
+            stacked = np.stack(masks) if masks else np.zeros((0, *geometry.input_size), np.uint8)
+            fields["masks"] = torch.from_numpy(stacked > 0)[visible]
+        return fields
+
+
+def read_semantic(path: Path, categories: CategoryMap, size: tuple[int, int]) -> NDArray[np.int64]:
+    """A semantic PNG as category indices.
+
+    Values are category ids; 0 is unlabelled and 255 (65535 for 16 bits) void, unless a category has that id.
+
+    Raises:
+        DataError: If the file is missing, of another size, or holds a value that is no category.
+    """
+    try:
+        with Image.open(path) as picture:
+            values = np.asarray(picture)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"semantic map {path} cannot be read: {error}") from None
+    if values.ndim != 2 or values.dtype.kind not in "iub":
+        raise DataError(
+            f"semantic map {path} must hold one channel of whole numbers, got shape {values.shape} of {values.dtype}; "
+            "convert it with `resnet-tasks data convert label_maps`"
+        )
+    if values.shape != size:
+        raise DataError(
+            f"semantic map {path} is {values.shape[1]} x {values.shape[0]}, its picture {size[1]} x {size[0]}"
+        )
+    unknown_value = -3
+    void_value = 255 if values.dtype.itemsize == 1 else 65535
+    table = np.full(void_value + 1, unknown_value, dtype=np.int64)
+    table[0], table[void_value] = UNLABELLED, VOID
+    for index, category in enumerate(categories.categories):
+        if 0 <= category.id <= void_value:
+            table[category.id] = index
+    clipped = np.clip(values.astype(np.int64), 0, void_value)
+    labels = table[clipped]
+    if (labels == unknown_value).any() or (clipped != values).any():
+        bad = sorted(
+            {int(v) for v in np.unique(values[(labels == unknown_value) | (clipped != values)])}
+        )
+        known = ", ".join(str(category.id) for category in categories.categories)
+        raise DataError(
+            f"semantic map {path} holds the value(s) {bad[:5]}, which are no category id ({known}), nor 0 "
+            f"(unlabelled) or {void_value} (void)"
+        )
+    return np.asarray(labels, dtype=np.int64)
+
+
+def sample_seed(seed: int, epoch: int, image_id: int | str) -> int:
+    """A 63-bit seed that depends on the run's seed, the epoch and the picture only."""
+    digest = hashlib.blake2b(f"{seed}/{epoch}/{image_id!r}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def _unique_ids(records: Sequence[tuple[CocoFile, ImageRecord]]) -> list[int | str]:
+    seen = Counter(record.id for _, record in records)
+    if max(seen.values()) == 1:
+        return [record.id for _, record in records]
+    return [f"{file.path.stem}/{record.id}" for file, record in records]

@@ -1,0 +1,85 @@
+"""The order of samples as a function of (seed, epoch), and loaders over it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from resnet_tasks.data.dataset import Key
+from resnet_tasks.structures import Batch, Sample, collate
+
+
+def epoch_order(length: int, *, seed: int, epoch: int) -> list[int]:
+    """Positions 0..length-1, shuffled by (seed, epoch) alone."""
+    generator = torch.Generator().manual_seed((seed << 20) + epoch)
+    return torch.randperm(length, generator=generator).tolist()
+
+
+def training_batches(
+    length: int,
+    batch_size: int,
+    *,
+    seed: int,
+    epoch: int,
+    process: int = 0,
+    processes: int = 1,
+) -> list[list[Key]]:
+    """The batches of one epoch for one process, each a list of (epoch, position).
+
+    Every picture comes once; the last batch may be smaller. With several processes each global batch of
+    `batch_size * processes` is cut into equal parts, and an incomplete last one is filled from the epoch's start so that all
+    processes take the same number of steps.
+    """
+    order = epoch_order(length, seed=seed, epoch=epoch)
+    whole = batch_size * processes
+    if processes > 1 and length % whole:
+        missing = whole - length % whole
+        order += [order[i % length] for i in range(missing)]
+    starts = range(process * batch_size, len(order), whole)
+    return [[(epoch, i) for i in order[start : start + batch_size]] for start in starts]
+
+
+class _Batches:
+    """A fixed list of batches, as a torch batch sampler."""
+
+    def __init__(self, batches: Sequence[Sequence[Key]]) -> None:
+        self._batches = batches
+
+    def __iter__(self) -> Iterator[Sequence[Key]]:
+        return iter(self._batches)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+
+def make_loader(
+    dataset: Dataset[Sample],
+    batches: Sequence[Sequence[Key]],
+    *,
+    workers: int = 0,
+    pin_memory: bool = False,
+) -> DataLoader[Batch]:
+    """A loader that collates exactly the given batches, in order."""
+    return DataLoader(
+        dataset,  # type: ignore[arg-type]  # torch's stubs want Dataset[Batch] here
+        batch_sampler=_Batches(batches),  # type: ignore[arg-type]
+        collate_fn=collate,
+        num_workers=workers,
+        pin_memory=pin_memory,
+    )
+
+
+def auto_workers(device: torch.device) -> int:
+    """Loader processes that suit the machine.
+
+    On a CPU training itself takes all cores, and resized pictures come from memory: workers would only compete.
+    """
+    if device.type == "cpu":
+        return 0
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    return max(1, min(8, cores - 1))

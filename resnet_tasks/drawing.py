@@ -1,0 +1,148 @@
+"""Predictions and truth drawn over pictures."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from resnet_tasks.structures import VOID, Detections, SegmentationMap, Truth
+
+Pixels = NDArray[np.uint8]
+
+_GOLDEN_ANGLE = 0.381966  # of a full turn: neighbouring labels get hues far apart
+
+
+def color_of(label: int) -> tuple[int, int, int]:
+    """A lasting RGB colour for a label."""
+    value = 1.0 if label % 2 == 0 else 0.8
+    red, green, blue = colorsys.hsv_to_rgb((0.02 + label * _GOLDEN_ANGLE) % 1.0, 0.75, value)
+    return (round(red * 255), round(green * 255), round(blue * 255))
+
+
+def draw_map(image: Pixels, labels: NDArray[np.int64], classes: Sequence[str]) -> Pixels:
+    """A label map blended over an RGB picture; background and void stay as they are."""
+    palette = np.asarray([color_of(i) for i in range(len(classes))], dtype=np.float32)
+    shown = labels != VOID
+    if classes and classes[0] == "background":
+        shown &= labels != 0
+    blended = image.astype(np.float32)
+    blended[shown] = 0.55 * blended[shown] + 0.45 * palette[labels[shown]]
+    return blended.astype(np.uint8)
+
+
+def draw_boxes(
+    image: Pixels,
+    boxes: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    classes: Sequence[str],
+    scores: NDArray[np.float32] | None = None,
+) -> Pixels:
+    """Boxes (xyxy, the picture's pixels) with their class and score, drawn on a copy."""
+    canvas = np.ascontiguousarray(image)
+    if canvas is image:
+        canvas = canvas.copy()
+    thickness = max(1, round(min(image.shape[:2]) / 240))
+    for i, (box, label) in enumerate(zip(boxes, labels, strict=True)):
+        color = color_of(int(label))
+        x1, y1, x2, y2 = (round(float(value)) for value in box)
+        cv2.rectangle(canvas, (x1, y1), (x2, y2), color, thickness)
+        text = classes[int(label)] if scores is None else f"{classes[int(label)]} {scores[i]:.2f}"
+        _write(canvas, text, (x1, y1), color)
+    return canvas
+
+
+def _write(canvas: Pixels, text: str, corner: tuple[int, int], color: tuple[int, int, int]) -> None:
+    scale = max(0.33, min(canvas.shape[:2]) / 1100)
+    (width, height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
+    x = int(np.clip(corner[0], 0, max(0, canvas.shape[1] - width)))
+    y = int(np.clip(corner[1], height + base, canvas.shape[0]))
+    cv2.rectangle(canvas, (x, y - height - base), (x + width, y), color, -1)
+    cv2.putText(
+        canvas, text, (x, y - base), cv2.FONT_HERSHEY_SIMPLEX, scale, (0, 0, 0), 1, cv2.LINE_AA
+    )
+
+
+def draw_prediction(
+    image: Pixels,
+    predictions: Mapping[str, Any],
+    classes: Mapping[str, Sequence[str]],
+    *,
+    least_score: float = 0.5,
+) -> Pixels:
+    """All heads' predictions in one picture: maps below, boxes above.
+
+    Args:
+        image: `(height, width, 3)` uint8 RGB, the original picture.
+        predictions: Head name -> `Detections` or `SegmentationMap`; other kinds are not drawn.
+        classes: Head name -> class names.
+        least_score: Boxes below are not drawn.
+    """
+    canvas = image
+    for name, each in predictions.items():
+        if isinstance(each, SegmentationMap):
+            canvas = draw_map(canvas, each.labels.cpu().numpy(), classes[name])
+    for name, each in predictions.items():
+        if isinstance(each, Detections):
+            chosen = (each.scores >= least_score).cpu().numpy()
+            boxes, labels, scores = (
+                t.cpu().numpy() for t in (each.boxes, each.labels, each.scores)
+            )
+            canvas = draw_boxes(
+                canvas, boxes[chosen], labels[chosen], classes[name], scores[chosen]
+            )
+    return canvas
+
+
+def draw_truth(
+    image: Pixels,
+    truths: Mapping[str, Truth],
+    classes: Mapping[str, Sequence[str]],
+    boxes_of: Collection[str],
+) -> Pixels:
+    """What is annotated, drawn as `draw_prediction` draws what is predicted.
+
+    Args:
+        image: `(height, width, 3)` uint8 RGB, the original picture.
+        truths: Head name -> truth.
+        classes: Head name -> class names.
+        boxes_of: Heads whose boxes are drawn; of the others the semantic map is.
+    """
+    canvas = image
+    for name, truth in truths.items():
+        if name not in boxes_of and truth.semantic is not None:
+            canvas = draw_map(canvas, truth.semantic, classes[name])
+    for name, truth in truths.items():
+        if name in boxes_of and truth.boxes_xywh is not None and truth.labels is not None:
+            low = truth.boxes_xywh[:, :2]
+            corners = np.concatenate((low, low + truth.boxes_xywh[:, 2:]), axis=1)
+            canvas = draw_boxes(canvas, corners.astype(np.float32), truth.labels, classes[name])
+    return canvas
+
+
+def side_by_side(left: Pixels, right: Pixels, captions: tuple[str, str]) -> Pixels:
+    """Two pictures of one size beside each other, each with a caption above."""
+    bar = max(18, round(left.shape[0] / 16))
+    gap = np.full((left.shape[0] + bar, 4, 3), 255, np.uint8)
+    return np.concatenate(
+        (_captioned(left, captions[0], bar), gap, _captioned(right, captions[1], bar)), axis=1
+    )
+
+
+def _captioned(image: Pixels, caption: str, bar: int) -> Pixels:
+    canvas = np.full((image.shape[0] + bar, image.shape[1], 3), 255, np.uint8)
+    canvas[bar:] = image
+    cv2.putText(
+        canvas, caption, (4, bar - 5), cv2.FONT_HERSHEY_SIMPLEX, bar / 42, (0, 0, 0), 1, cv2.LINE_AA
+    )
+    return canvas
+
+
+def as_rgb8(image: NDArray[np.float32]) -> Pixels:
+    """`(h, w, C)` float32 0..1 as an RGB picture to draw on; 1 channel is repeated, beyond 3 the first 3 are shown."""
+    shown = np.repeat(image[:, :, :1], 3, axis=2) if image.shape[2] < 3 else image[:, :, :3]
+    return np.asarray(np.clip(shown * 255.0 + 0.5, 0, 255), dtype=np.uint8)

@@ -1,0 +1,217 @@
+"""One backbone, many heads: normalise -> backbone -> heads.
+
+Shape glossary: `B` batch, `C` channels, `H, W` the padded batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal, Protocol, overload
+
+import torch
+from torch import Tensor, nn
+
+from resnet_tasks.errors import RecipeError
+from resnet_tasks.heads.base import Head
+from resnet_tasks.structures import Batch, FeatureSpec, LabelTable, LossTerm
+
+Losses = dict[str, LossTerm]
+Raw = dict[str, dict[str, Tensor]]
+
+
+class Backbone(Protocol):
+    """What the model needs of a backbone: `backbone.ResNet`, or a module of the user's own."""
+
+    specs: dict[str, FeatureSpec]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __call__(self, images: Tensor) -> dict[str, Tensor]:
+        """`(B, C, H, W)` normalised -> level -> `(B, channels, H/stride, W/stride)`."""
+        ...
+
+
+class TaskModel(nn.Module):
+    """A shared backbone and named heads; the backbone runs once for all of them.
+
+    Args:
+        backbone: Gives `specs`, `mean` and `std` besides its features.
+        heads: Name -> head, built on the backbone's specs.
+        label_tables: Head name -> translation of the data set's categories; default: the head's classes are the
+            data set's categories, in order.
+        loss_weights: Head name -> weight of its terms in the total; default 1.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        heads: Mapping[str, Head],
+        *,
+        label_tables: Mapping[str, LabelTable] | None = None,
+        loss_weights: Mapping[str, float] | None = None,
+    ) -> None:
+        super().__init__()
+        if not heads:
+            raise RecipeError("a model needs at least one head")
+        assert isinstance(backbone, nn.Module)
+        self.backbone = backbone
+        self.heads = nn.ModuleDict(dict(heads))
+        tables = dict(label_tables or {})
+        self.label_tables = {
+            name: tables.get(name) or LabelTable.identity(head.classes)
+            for name, head in heads.items()
+        }
+        self.loss_weights = {name: (loss_weights or {}).get(name, 1.0) for name in heads}
+        self.register_buffer("mean", torch.tensor(backbone.mean, dtype=torch.float32))
+        self.register_buffer("std", torch.tensor(backbone.std, dtype=torch.float32))
+
+    @property
+    def named_heads(self) -> dict[str, Head]:
+        """Head name -> head."""
+        return {name: head for name, head in self.heads.items() if isinstance(head, Head)}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lies."""
+        return self.mean.device
+
+    @overload
+    def forward(self, batch: Batch, *, mode: Literal["loss"]) -> Losses: ...
+    @overload
+    def forward(self, batch: Batch, *, mode: Literal["raw"]) -> Raw: ...
+    def forward(self, batch: Batch, *, mode: Literal["loss", "raw"]) -> Losses | Raw:
+        """Losses or raw outputs of all heads; the only entry for both.
+
+        Args:
+            batch: On the model's device.
+            mode: `loss` -> `{"head/term": LossTerm}`, heads without an annotated picture in the batch left out;
+                `raw` -> `{head: {name: tensor}}`.
+        """
+        images = self.normalise(batch.images, [each.input_size for each in batch.geometries])
+        features = self.backbone(images)
+        if mode == "raw":
+            return {name: head(features) for name, head in self.named_heads.items()}
+        losses: Losses = {}
+        for name, head in self.named_heads.items():
+            positions = batch.annotated(head.task)
+            if not positions:
+                continue
+            view = batch.view(self.label_tables[name], positions)
+            for term, value in head.loss(_rows(features, positions), view).items():
+                losses[f"{name}/{term}"] = value
+        return losses
+
+    def normalise(self, images: Tensor, sizes: Sequence[tuple[int, int]]) -> Tensor:
+        """Plain pixels -> what the backbone's weights were trained on; padding becomes 0.
+
+        Args:
+            images: `(B, C, H, W)` float32, 0..1.
+            sizes: (height, width) of each picture inside the batch.
+        """
+        normal = (images - self.mean[:, None, None]) / self.std[:, None, None]
+        padded = images.shape[-2:]
+        if any(size != tuple(padded) for size in sizes):
+            rows = torch.arange(padded[0], device=images.device)
+            columns = torch.arange(padded[1], device=images.device)
+            limits = torch.tensor(sizes, device=images.device)
+            inside = (rows[None, :, None] < limits[:, 0, None, None]) & (
+                columns[None, None, :] < limits[:, 1, None, None]
+            )
+            normal = normal * inside[:, None]
+        return normal.contiguous(memory_format=torch.channels_last)
+
+    def total_loss(self, losses: Losses) -> Tensor:
+        """The weighted sum of all terms' means; a zero with gradient where there is no term."""
+        if not losses:
+            return sum(
+                (p.sum() * 0.0 for p in self.parameters() if p.requires_grad), self.mean.sum() * 0.0
+            )
+        return torch.stack(
+            [self.loss_weights[key.split("/")[0]] * term.mean() for key, term in losses.items()]
+        ).sum()
+
+    @torch.inference_mode()
+    def predict(self, batch: Batch, *, precision: str = "fp32") -> dict[str, list[Any]]:
+        """Predictions of every head, in pixels of the original pictures.
+
+        Args:
+            batch: Pictures; targets are not used.
+            precision: `fp32`, `bf16` or `fp16`.
+
+        Returns:
+            Head name -> one prediction per picture (`Detections`, `SegmentationMap`, ...).
+        """
+        was_training = self.training
+        self.eval()
+        try:
+            with autocast(self.device, precision):
+                raw = self(batch.to(self.device), mode="raw")
+        finally:
+            self.train(was_training)
+        return {
+            name: head.decode(raw[name], batch.geometries)
+            for name, head in self.named_heads.items()
+        }
+
+
+def _rows(features: Mapping[str, Tensor], positions: Sequence[int]) -> dict[str, Tensor]:
+    batch = next(iter(features.values())).shape[0]
+    if len(positions) == batch:
+        return dict(features)
+    chosen = torch.tensor(positions, device=next(iter(features.values())).device)
+    return {level: feature[chosen] for level, feature in features.items()}
+
+
+def default_device(name: str) -> torch.device:
+    """The device a recipe names; `auto` is CUDA, then MPS, then the CPU.
+
+    Raises:
+        RecipeError: If it is not there.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise RecipeError(
+            f"training.device is {name!r}; allowed: auto, cpu, cuda, cuda:N, mps"
+        ) from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise RecipeError(
+            f"training.device is {name!r}, but there is no CUDA device; use auto or cpu"
+        )
+    return device
+
+
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """`fp32`, `bf16` or `fp16`; `auto` is bf16 where the hardware computes in it.
+
+    Raises:
+        RecipeError: If fp16 is asked for on a CPU.
+    """
+    if precision == "fp16" and device.type == "cpu":
+        raise RecipeError(
+            "training.precision is fp16, which a CPU emulates slowly; use auto, bf16 or fp32"
+        )
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    if device.type == "cpu":
+        has_units = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        return "bf16" if has_units else "fp32"
+    return "fp32"
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """Mixed precision for a forward; nothing for `fp32`."""
+    if precision == "fp32":
+        return nullcontext()
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    return torch.autocast(device.type, dtype=dtype)

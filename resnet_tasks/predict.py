@@ -1,0 +1,223 @@
+"""Images in, predictions out: as objects, as COCO results and PNGs, and drawn over the pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from resnet_tasks.data.coco import coco_results
+from resnet_tasks.data.transforms import Intensity, Resize, read_image, resize_pixels
+from resnet_tasks.drawing import as_rgb8, draw_prediction
+from resnet_tasks.errors import DataError
+from resnet_tasks.model import TaskModel, resolve_precision
+from resnet_tasks.structures import (
+    Detections,
+    Geometry,
+    Sample,
+    SegmentationMap,
+    collate,
+)
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
+"""What a folder is searched for; a file named by itself may end as it likes."""
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How a picture becomes a sample; the same at training and at prediction.
+
+    Attributes:
+        channels: Channels that the model takes.
+        resize: Box that pictures are brought to.
+        intensity: How stored values become 0..1.
+    """
+
+    channels: int = 3
+    resize: Resize | None = None
+    intensity: Intensity = Intensity()
+
+    def sample(self, image: NDArray[Any], image_id: int | str = 0, name: str = "") -> Sample:
+        """A sample of one stored picture.
+
+        Args:
+            image: `(h, w)` or `(h, w, C)`; uint8, uint16 or float.
+            image_id: For the prediction.
+            name: For messages.
+
+        Raises:
+            DataError: If the shape does not fit the model.
+        """
+        array = image[:, :, None] if image.ndim == 2 else image
+        if array.ndim == 3 and array.shape[2] == 1 and self.channels == 3:
+            array = np.repeat(array, 3, axis=2)
+        if array.ndim != 3 or array.shape[2] != self.channels or 0 in array.shape:
+            raise DataError(
+                f"{name or 'the picture'} has shape {image.shape}; the model takes (height, width, {self.channels})"
+                + (" or (height, width)" if self.channels in (1, 3) else "")
+            )
+        original = (int(array.shape[0]), int(array.shape[1]))
+        if array.dtype != np.uint8 or self.intensity.type != "auto":
+            array = self.intensity(array, name or "the picture")
+        array = resize_pixels(array, self.resize.size(original) if self.resize else original)
+        if array.dtype == np.uint8:
+            array = self.intensity(array)
+        size = (int(array.shape[0]), int(array.shape[1]))
+        pixels = torch.from_numpy(np.ascontiguousarray(array)).permute(2, 0, 1)
+        return Sample(pixels, Geometry.resized(original, size), image_id, name)
+
+
+def predict_arrays(
+    model: TaskModel,
+    images: Sequence[NDArray[Any]],
+    preparation: Preparation,
+    *,
+    precision: str = "auto",
+) -> list[dict[str, Any]]:
+    """Predictions for pictures in memory.
+
+    Args:
+        model: In any mode.
+        images: `(h, w, C)` arrays, RGB order.
+        preparation: How the model's pictures are prepared.
+        precision: `auto`, `fp32`, `bf16` or `fp16`.
+
+    Returns:
+        Per picture: head name -> prediction, in pixels of that picture.
+    """
+    if not images:
+        return []
+    samples = [preparation.sample(image, i, f"picture {i}") for i, image in enumerate(images)]
+    predictions = model.predict(
+        collate(samples), precision=resolve_precision(precision, model.device)
+    )
+    return [{name: each[i] for name, each in predictions.items()} for i in range(len(images))]
+
+
+def find_images(paths: Iterable[Path]) -> list[Path]:
+    """Files as named, folders searched (not below), sorted within a folder.
+
+    Raises:
+        DataError: If a path does not exist or nothing is found.
+    """
+    named = list(paths)
+    found: list[Path] = []
+    for path in named:
+        if path.is_dir():
+            found += sorted(each for each in path.iterdir() if each.suffix.lower() in SUFFIXES)
+        elif path.exists():
+            found.append(path)
+        else:
+            raise DataError(f"{path} does not exist; name pictures or folders of pictures")
+    if not found:
+        raise DataError(
+            f"there is no picture ({', '.join(sorted(SUFFIXES))}) in {', '.join(map(str, named)) or 'nothing'}"
+        )
+    return list(dict.fromkeys(found))
+
+
+def output_names(files: Sequence[Path]) -> list[str]:
+    """One output name per file: its stem, numbered where stems repeat."""
+    names: list[str] = []
+    taken: set[str] = set()
+    for file in files:
+        name, number = file.stem, 2
+        while name in taken:
+            name, number = f"{file.stem}-{number}", number + 1
+        taken.add(name)
+        names.append(name)
+    return names
+
+
+def predict_files(
+    model: TaskModel,
+    files: Sequence[Path],
+    preparation: Preparation,
+    *,
+    batch_size: int = 4,
+    precision: str = "auto",
+) -> Iterator[tuple[NDArray[Any], dict[str, Any]]]:
+    """Per file: the decoded picture and {head: prediction}; pictures are read as they are needed."""
+    for start in range(0, len(files), batch_size):
+        part = files[start : start + batch_size]
+        images = [read_image(file, preparation.channels) for file in part]
+        predictions = predict_arrays(model, images, preparation, precision=precision)
+        yield from zip(images, predictions, strict=True)
+
+
+class PredictionWriter:
+    """Writes predictions as they come: semantic PNGs and drawings at once, results at the end.
+
+    Args:
+        folder: Is made where needed. Gets `<head>.json` (COCO results) or `<head>/<name>.png` (category ids), and
+            `overlays/<name>.png`.
+        classes: Head name -> class names.
+        category_ids: Head name -> category id of every label.
+        least_score: Detections below are neither written nor drawn; None writes all and draws those from 0.5.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        classes: Mapping[str, Sequence[str]],
+        category_ids: Mapping[str, Sequence[int]],
+        *,
+        least_score: float | None = None,
+    ) -> None:
+        self.folder = folder
+        self._classes = classes
+        self._ids = category_ids
+        self._least = least_score
+        self.results: dict[str, list[dict[str, Any]]] = {}
+
+    def write(self, image_id: int | str, name: str, predictions: Mapping[str, Any]) -> None:
+        """Takes one picture's predictions."""
+        for head, each in predictions.items():
+            if isinstance(each, Detections):
+                kept = each if self._least is None else above(each, self._least)
+                ids = self._ids[head]
+                self.results.setdefault(head, []).extend(coco_results(kept, image_id, ids))
+            elif isinstance(each, SegmentationMap):
+                self._write_map(self.folder / head / f"{name}.png", each, self._ids[head])
+
+    def draw(self, name: str, image: NDArray[np.uint8], predictions: Mapping[str, Any]) -> Path:
+        """Draws all heads' predictions over an RGB picture."""
+        path = self.folder / "overlays" / f"{name}.png"
+        least = 0.5 if self._least is None else self._least
+        write_picture(path, draw_prediction(image, predictions, self._classes, least_score=least))
+        return path
+
+    @staticmethod
+    def _write_map(path: Path, prediction: SegmentationMap, ids: Sequence[int]) -> None:
+        table = np.asarray(ids, dtype=np.uint8 if max(ids) < 255 else np.uint16)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not cv2.imwrite(str(path), table[prediction.labels.cpu().numpy()]):
+            raise DataError(f"{path} cannot be written; is the disk full?")
+
+
+def above(detections: Detections, least_score: float) -> Detections:
+    """The detections that score at least `least_score`."""
+    kept = detections.scores >= least_score
+    return Detections(detections.boxes[kept], detections.scores[kept], detections.labels[kept])
+
+
+def write_picture(path: Path, image: NDArray[np.uint8]) -> None:
+    """Writes an RGB picture.
+
+    Raises:
+        DataError: If it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not cv2.imwrite(str(path), np.ascontiguousarray(image[:, :, ::-1])):
+        raise DataError(f"{path} cannot be written; is the disk full?")
+
+
+def shown(image: NDArray[Any], preparation: Preparation) -> NDArray[np.uint8]:
+    """A stored picture as 8-bit RGB to draw on, through the model's own intensity step."""
+    return as_rgb8(preparation.intensity(image))

@@ -1,0 +1,131 @@
+"""Checkpoints: written whole or not at all, read without unpickling code."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from resnet_tasks.errors import RunError
+
+Weights = dict[str, Tensor]
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file so that a reader sees the old text or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    partial.replace(path)
+
+
+def write_json(path: Path, value: object) -> None:
+    """`write_text` of indented JSON."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def save_checkpoint(
+    folder: Path,
+    *,
+    model: Mapping[str, Tensor],
+    ema: Mapping[str, Tensor] | None = None,
+    state: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes `model.safetensors`, `ema.safetensors` and `state.pt` into `folder`, replacing it as a whole.
+
+    Args:
+        folder: The checkpoint; a kill at any moment leaves the old one, the new one, or the old one under the name that
+            `load_checkpoint` falls back on.
+        model: Weights that are being trained.
+        ema: Averaged weights.
+        state: Optimizer and progress: tensors, numbers, strings, lists and dicts only.
+    """
+    partial = folder.with_name(folder.name + ".partial")
+    previous = folder.with_name(folder.name + ".previous")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    save_file(_plain(model), partial / "model.safetensors")
+    if ema is not None:
+        save_file(_plain(ema), partial / "ema.safetensors")
+    if state is not None:
+        torch.save(dict(state), partial / "state.pt")
+    for file in partial.iterdir():
+        with file.open("rb") as stream:
+            os.fsync(stream.fileno())
+    if folder.exists():
+        shutil.rmtree(previous, ignore_errors=True)
+        folder.rename(previous)
+    partial.rename(folder)
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+def _plain(weights: Mapping[str, Tensor]) -> Weights:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+
+
+def checkpoint_folder(folder: Path) -> Path:
+    """`folder`, or the previous one where a kill came between the two renames.
+
+    Raises:
+        RunError: If there is neither.
+    """
+    previous = folder.with_name(folder.name + ".previous")
+    for candidate in (folder, previous):
+        if (candidate / "model.safetensors").is_file():
+            return candidate
+    raise RunError(
+        f"there is no checkpoint at {folder}; the run ended before it wrote one: start it again"
+    )
+
+
+def load_weights_file(path: Path) -> Weights:
+    """Tensors of a safetensors file.
+
+    Raises:
+        RunError: If the file is damaged.
+    """
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise RunError(
+            f"{path} cannot be read ({error}); use another checkpoint of the run"
+        ) from None
+
+
+def load_model_weights(folder: Path) -> Weights:
+    """The weights to predict with: the averaged ones where there are any."""
+    found = checkpoint_folder(folder)
+    ema = found / "ema.safetensors"
+    return load_weights_file(ema if ema.is_file() else found / "model.safetensors")
+
+
+def load_checkpoint(folder: Path) -> tuple[Weights, Weights | None, dict[str, Any]]:
+    """Everything needed to go on: trained weights, averaged weights, state.
+
+    Raises:
+        RunError: If there is no checkpoint or its state cannot be read.
+    """
+    found = checkpoint_folder(folder)
+    model = load_weights_file(found / "model.safetensors")
+    ema = found / "ema.safetensors"
+    state = found / "state.pt"
+    if not state.is_file():
+        raise RunError(
+            f"{found} holds no state.pt and cannot be resumed from; use checkpoints/last"
+        )
+    return (
+        model,
+        load_weights_file(ema) if ema.is_file() else None,
+        torch.load(state, map_location="cpu", weights_only=True),
+    )

@@ -1,0 +1,505 @@
+"""The training loop, readable top to bottom: `finetune` is set-up, then epochs of steps, then the last checkpoint.
+
+The order of samples is a function of (seed, epoch), augmentation and the sampling inside heads of (seed, epoch, picture), dropout
+of (seed, update). Nothing else is random, so a run that was stopped and resumed ends with the same weights.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, PartialState
+from rich.console import Console
+from timm.utils import ModelEmaV3
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from resnet_tasks.assemble import (
+    Split,
+    build_dataset,
+    build_model,
+    check_recipe,
+    label_heads,
+    merged_categories,
+    read_split,
+)
+from resnet_tasks.data.dataset import CocoDataset, Key, sample_seed
+from resnet_tasks.data.loaders import auto_workers, make_loader, training_batches
+from resnet_tasks.errors import NonFiniteLossError, RunError
+from resnet_tasks.evaluation.evaluate import MAIN_METRIC, evaluate
+from resnet_tasks.model import Losses, TaskModel, default_device, resolve_precision
+from resnet_tasks.recipe.schema import EvaluationRecipe, Recipe, TrainingRecipe
+from resnet_tasks.structures import Batch, Metric, Sample
+from resnet_tasks.training.checkpoint import load_checkpoint, save_checkpoint
+from resnet_tasks.training.optimizer import make_optimizer, rate_factor, set_rates
+from resnet_tasks.training.journal import Journal
+from resnet_tasks.training.run import Run, metric_table
+
+SPLITS: tuple[Split, ...] = ("train", "val")
+
+
+@dataclass
+class Position:
+    """How far a run has come.
+
+    Attributes:
+        epoch: The current epoch, from 0.
+        batch: Batches of it that are done.
+        updates: Optimizer steps since the start.
+        best: Value of the metric that chooses the best checkpoint.
+        seconds: Spent training, over all sittings.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    updates: int = 0
+    best: float | None = None
+    seconds: float = 0.0
+
+
+class Stopped(Exception):  # noqa: N818  # not an error: the user asked for it
+    """The run was asked to stop; its checkpoint is written."""
+
+
+class Finetuning:
+    """One fine-tuning: the model, its optimizer, and where it stands.
+
+    Args:
+        model: Is trained in place.
+        train: Samples to learn from; indexed by (epoch, position) when it is a `CocoDataset`.
+        val: Samples to judge on; None: none.
+        options: The loop's numbers.
+        out: Run folder; gets `log.jsonl`, `tensorboard/` and `checkpoints/`.
+        evaluation: Which metric is best, and how it is computed.
+        console: For progress.
+        workers: Loader processes; None: what suits the machine.
+    """
+
+    def __init__(
+        self,
+        model: TaskModel,
+        train: Dataset[Sample],
+        val: Dataset[Sample] | None,
+        options: TrainingRecipe,
+        *,
+        out: Path,
+        evaluation: EvaluationRecipe,
+        console: Console,
+        workers: int | None = None,
+    ) -> None:
+        self.options = options
+        self.out = out
+        self.journal = Journal(out, console)
+        self.evaluation = evaluation
+        self.val = val
+        self.train_set = train
+        device = default_device(options.device)
+        self.precision = resolve_precision(options.precision, device)
+        self.accelerator = _accelerator(self.precision, device)
+        self.device = self.accelerator.device
+        self.workers = auto_workers(self.device) if workers is None else workers
+        layout = torch.channels_last if options.channels_last else torch.contiguous_format
+        self.plain_model = model.to(self.device, memory_format=layout)  # type: ignore[call-overload]
+        # Copied before accelerate wraps the forward, which a copy would share.
+        self.ema = ModelEmaV3(model, decay=options.ema, use_warmup=True) if options.ema else None
+        self.model, self.optimizer = self.accelerator.prepare(model, make_optimizer(model, options))
+        self.position = Position()
+        self.batches_per_epoch = len(self._batches(0))
+        self.updates_per_epoch = -(-self.batches_per_epoch // options.accumulation)
+        self.total_updates = self.updates_per_epoch * options.epochs
+        self.metrics: dict[str, Metric] = {}
+        self._stop = False
+
+    # --- the loop
+
+    def run(self) -> dict[str, Metric]:
+        """Trains to the end; the last evaluation's metrics."""
+        self.journal.log(
+            "start",
+            position=asdict(self.position),
+            precision=self.precision,
+            device=str(self.device),
+            threads=torch.get_num_threads(),
+        )
+        with (
+            self.journal.open_board(),
+            _deterministic(self.options.deterministic and self.device.type == "cpu"),
+            self._signals(),
+        ):
+            while self.position.epoch < self.options.epochs:
+                self._train_epoch()
+                self._after_epoch()
+        self.journal.log("end", seconds=round(self.position.seconds, 1))
+        if self.ema is not None:
+            self.plain_model.load_state_dict(self.ema.module.state_dict())
+        return self.metrics
+
+    def _train_epoch(self) -> None:
+        position, accumulation = self.position, self.options.accumulation
+        batches = self._batches(position.epoch)[position.batch :]
+        started, written = time.monotonic(), time.monotonic()
+        self.model.train()
+        with self.journal.progress(
+            f"epoch {position.epoch + 1}/{self.options.epochs}",
+            position.updates,
+            self.total_updates,
+        ) as show:
+            loader = make_loader(
+                self.train_set,
+                batches,
+                workers=self.workers,
+                pin_memory=self.device.type == "cuda",
+            )
+            for group in _groups(loader, accumulation):
+                losses = self._update(group)
+                pictures = sum(len(batch) for batch in group)
+                position.batch += len(group)
+                position.updates += 1
+                now = time.monotonic()
+                position.seconds += now - started
+                show(losses, pictures / max(now - started, 1e-9))
+                started = now
+                if self._stop:
+                    self.save()
+                    raise Stopped
+                if now - written > self.options.checkpoint_minutes * 60:
+                    self.save()
+                    written = time.monotonic()
+
+    def _update(self, group: Sequence[Batch]) -> dict[str, float]:
+        """One optimizer step over the batches of `group`; the mean of each loss term."""
+        position = self.position
+        seed = sample_seed(self.options.seed, position.epoch, f"update {position.updates}")
+        torch.manual_seed(seed)
+        factor = rate_factor(position.updates, self.total_updates, self.options)
+        set_rates(self.optimizer.optimizer, factor)
+        self.optimizer.zero_grad()
+        pictures = sum(len(batch) for batch in group)
+        shown: dict[str, float] = {}
+        for loaded in group:
+            batch = self._seeded(loaded)
+            losses = self.model(batch.to(self.device, non_blocking=True), mode="loss")
+            total = self.plain_model.total_loss(losses)
+            self._refuse_non_finite(total, losses, batch)
+            self.accelerator.backward(total * (len(batch) / pictures))
+            for name, term in losses.items():
+                shown[name] = shown.get(name, 0.0) + term.mean().item() * len(batch) / pictures
+        if self.options.clip_norm is not None:
+            norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.options.clip_norm)
+            self._refuse_non_finite(norm, losses, batch)
+        self.optimizer.step()
+        if self.ema is not None:
+            self.ema.update(self.plain_model, step=position.updates)
+        if position.updates % 10 == 0 or self.updates_per_epoch < 10:
+            rate = self.options.learning_rate * factor
+            self.journal.step(position.updates, position.epoch + 1, shown, rate)
+        return shown
+
+    def _after_epoch(self) -> None:
+        position, options = self.position, self.options
+        position.epoch, position.batch = position.epoch + 1, 0
+        is_last = position.epoch == options.epochs
+        every = options.evaluate_every
+        if self.val is not None and (is_last or (every and position.epoch % every == 0)):
+            self._evaluate()
+        self.save()
+
+    def _evaluate(self) -> None:
+        assert self.val is not None
+        model = self.ema.module if self.ema is not None else self.plain_model
+        self.metrics, _ = evaluate(
+            model,
+            self.val,
+            batch_size=self.evaluation.batch_size or self.options.batch_size,
+            precision=self.precision,
+            backend=self.evaluation.backend,
+        )
+        values = {name: each.value for name, each in self.metrics.items()}
+        position = self.position
+        heading = f"epoch {position.epoch}/{self.options.epochs}"
+        self.journal.evaluation(
+            heading, position.epoch, position.updates, values, shown=self._main_metrics()
+        )
+        self._keep_best(values)
+
+    def _keep_best(self, values: dict[str, float | None]) -> None:
+        name = self.evaluation.best or self._main_metrics()[0]
+        if name not in values:
+            raise RunError(
+                f"evaluation.best is {name!r}, which the evaluation did not give; it gave {', '.join(values)}"
+            )
+        value = values[name]
+        if value is not None and (self.position.best is None or value > self.position.best):
+            self.position.best = value
+            self._save_to("best", with_state=False)
+
+    def _main_metrics(self) -> list[str]:
+        heads = self.plain_model.named_heads.items()
+        names = [f"{name}/{MAIN_METRIC.get(head.task.name, '')}" for name, head in heads]
+        known = [name for name in names if name in self.metrics]
+        return known or list(self.metrics)[:1]
+
+    # --- keeping and going on
+
+    def save(self) -> None:
+        """Writes `checkpoints/last`."""
+        self._save_to("last", with_state=True)
+
+    def resume(self) -> None:
+        """Goes on from `checkpoints/last`.
+
+        Raises:
+            RunError: If there is none, or it belongs to other settings.
+        """
+        weights, averaged, state = load_checkpoint(self.out / "checkpoints" / "last")
+        self.plain_model.load_state_dict(weights)
+        if self.ema is not None:
+            assert averaged is not None
+            self.ema.module.load_state_dict(averaged)
+        if state["batches_per_epoch"] != self.batches_per_epoch:
+            raise RunError(
+                f"{self.out} was trained with {state['batches_per_epoch']} batches an epoch, now there are "
+                f"{self.batches_per_epoch}; resume with the same data and batch size"
+            )
+        if state["threads"] != torch.get_num_threads() and self.options.deterministic:
+            self.journal.say(
+                f"note: started with {state['threads']} threads, resumed with {torch.get_num_threads()}; "
+                "the result will differ in the last digits from an uninterrupted run"
+            )
+        self.optimizer.optimizer.load_state_dict(state["optimizer"])
+        self.position = Position(**state["position"])
+
+    def _save_to(self, name: str, *, with_state: bool) -> None:
+        state: dict[str, Any] = {
+            "position": asdict(self.position),
+            "optimizer": self.optimizer.optimizer.state_dict(),
+            "batches_per_epoch": self.batches_per_epoch,
+            "threads": torch.get_num_threads(),
+        }
+        save_checkpoint(
+            self.out / "checkpoints" / name,
+            model=self.plain_model.state_dict(),
+            ema=self.ema.module.state_dict() if self.ema is not None else None,
+            state=state if with_state else None,
+        )
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Ctrl-C and SIGTERM finish the step and write a checkpoint before they end the run."""
+
+        def ask(_number: int, _frame: FrameType | None) -> None:
+            self._stop = True
+
+        previous = {}
+        try:
+            for each in (signal.SIGINT, signal.SIGTERM):
+                previous[each] = signal.signal(each, ask)
+        except ValueError:
+            pass  # Not the main thread: the caller owns the signals.
+        try:
+            yield
+        finally:
+            for each, handler in previous.items():
+                signal.signal(each, handler)
+
+    def _refuse_non_finite(self, value: Tensor, losses: Losses, batch: Batch) -> None:
+        if torch.isfinite(value):
+            return
+        terms = ", ".join(f"{name} {term.mean().item():.4g}" for name, term in losses.items())
+        pictures = ", ".join(
+            f"{image_id} ({name})"
+            for image_id, name in zip(batch.image_ids, batch.file_names, strict=True)
+        )
+        raise NonFiniteLossError(
+            f"the loss or its gradient is not finite at update {self.position.updates} (epoch {self.position.epoch + 1}); "
+            f"losses: {terms}; pictures of the batch: {pictures}; lower training.learning_rate, keep training.clip_norm, "
+            "or look at these pictures' annotations"
+        )
+
+    def _seeded(self, batch: Batch) -> Batch:
+        """Gives sampling inside heads seeds that depend on (seed, epoch, picture) for every kind of data set."""
+        run, epoch = self.options.seed, self.position.epoch
+        return replace(
+            batch, seeds=tuple(sample_seed(run, epoch, each) for each in batch.image_ids)
+        )
+
+    def _batches(self, epoch: int) -> list[list[Key]]:
+        batches = training_batches(
+            len(self.train_set),  # type: ignore[arg-type]
+            self.options.batch_size,
+            seed=self.options.seed,
+            epoch=epoch,
+            process=self.accelerator.process_index,
+            processes=self.accelerator.num_processes,
+        )
+        if isinstance(self.train_set, CocoDataset):
+            return [[(epoch, position) for position in batch] for batch in batches]
+        return [list(batch) for batch in batches]
+
+
+def finetune(
+    model: TaskModel,
+    train: Dataset[Sample],
+    val: Dataset[Sample] | None = None,
+    options: TrainingRecipe | None = None,
+    *,
+    out: Path | str,
+    resume: bool = False,
+    evaluation: EvaluationRecipe | None = None,
+    console: Console | None = None,
+    workers: int | None = None,
+) -> dict[str, Metric]:
+    """Fine-tunes a model on any data set of samples; no recipe needed.
+
+    Args:
+        model: Trained in place; at the end it holds the weights to predict with (the averaged ones with `ema`).
+        train: Samples to learn from, in the label indices that the model's label tables translate.
+        val: Samples to judge on, without augmentation.
+        options: The loop's numbers; default: those of `TrainingRecipe()`.
+        out: Folder for `log.jsonl`, `tensorboard/` and `checkpoints/`.
+        resume: Go on from `out/checkpoints/last`.
+        evaluation: Which metric chooses the best checkpoint.
+        console: For progress; default: standard error.
+        workers: Loader processes; None: what suits the machine.
+
+    Returns:
+        `{"head/metric": Metric}` of the last evaluation; empty without `val`.
+
+    Raises:
+        NonFiniteLossError: If a loss or gradient is not finite; the last checkpoint stays.
+        RunError: If there is nothing to resume from, or `out` already holds checkpoints and `resume` is False.
+        Stopped: After Ctrl-C or SIGTERM, when the checkpoint is written.
+    """
+    folder = Path(out)
+    if not resume and (folder / "checkpoints").exists():
+        raise RunError(
+            f"{folder} already holds checkpoints; resume from them or choose another folder"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    work = Finetuning(
+        model,
+        train,
+        val,
+        options or TrainingRecipe(),
+        out=folder,
+        evaluation=evaluation or EvaluationRecipe(),
+        console=console or Console(stderr=True),
+        workers=workers,
+    )
+    if resume:
+        work.resume()
+    return work.run()
+
+
+def finetune_recipe(
+    recipe: Recipe,
+    *,
+    out: Path | None = None,
+    resume: Path | None = None,
+    dry_run: bool = False,
+    data_root: Path | None = None,
+    console: Console | None = None,
+) -> Run | None:
+    """Fine-tunes, evaluates the last checkpoint, and leaves a run folder.
+
+    Args:
+        recipe: What to run; with `resume` that of the run.
+        out: The run folder; default `runs/<recipe>-<time>`.
+        resume: A run folder to go on with.
+        dry_run: Build everything, take no step, write nothing.
+        data_root: Folder that holds data sets; default `$RESNET_TASKS_DATA`, else `./data`.
+        console: For progress and the final table; default: standard output.
+
+    Returns:
+        The run; None after a dry run.
+
+    Raises:
+        ResnetTasksError: If recipe, data or weights are wrong.
+        Stopped: After Ctrl-C or SIGTERM, when the checkpoint is written.
+    """
+    console = console or Console()
+    files = {split: read_split(recipe, split, data_root) for split in SPLITS}
+    categories = merged_categories([*files["train"], *files["val"]])
+    labels = label_heads(recipe, categories)
+    train = build_dataset(recipe, files["train"], categories, training=True)
+    val = build_dataset(recipe, files["val"], categories)
+    for split, dataset in (("train", train), ("val", val)):
+        say_data(console, split, dataset)
+    model = build_model(recipe, labels, weights="unloaded" if resume else None)
+    if dry_run:
+        console.print(f"{check_recipe(recipe, data_root)}; nothing was trained (--dry-run)")
+        return None
+    if resume is not None:
+        run = Run(resume, recipe, labels)
+    else:
+        name = f"{recipe.name.replace('/', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
+        run = Run.create(out or Path("runs") / name, recipe, labels)
+    started = time.monotonic()
+    finetune(
+        model,
+        train,
+        val,
+        recipe.training,
+        out=run.directory,
+        resume=resume is not None,
+        evaluation=recipe.evaluation,
+        console=console,
+        workers=None if recipe.data.workers == "auto" else recipe.data.workers,
+    )
+    minutes = (time.monotonic() - started) / 60
+    metrics = run.evaluate("val", data_root=data_root, console=console)
+    console.print(
+        metric_table(metrics, f"{recipe.name}: val, last checkpoint, {minutes:.1f} minutes")
+    )
+    folder = run.directory / "evaluations" / "val"
+    console.print(f"pictures: {folder / 'pictures'}\nrun:      {run.directory}", highlight=False)
+    return run
+
+
+def say_data(console: Console, split: str, dataset: CocoDataset) -> None:
+    """One line on what a split holds, and one on what was repaired or left out."""
+    objects = ", ".join(f"{name} {count}" for name, count in dataset.counts().items())
+    console.print(f"{split}: {len(dataset)} pictures; objects: {objects}", highlight=False)
+    for file in dataset.files:
+        for kind, count in file.summary().items():
+            console.print(f"{split}: {file.path.name}: {kind}: {count}", highlight=False)
+
+
+def _groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
+    """Consecutive batches, `size` at a time; the last group may be smaller."""
+    stream = iter(batches)
+    while group := list(islice(stream, size)):
+        yield group
+
+
+def _accelerator(precision: str, device: torch.device) -> Any:
+    """A fresh accelerator; accelerate keeps its settings for the life of a process, which would tie one run to another."""
+    AcceleratorState._reset_state()
+    PartialState._reset_state()
+    mixed = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[precision]
+    return Accelerator(mixed_precision=mixed, cpu=device.type == "cpu")
+
+
+@contextmanager
+def _deterministic(wanted: bool) -> Iterator[None]:
+    """Deterministic algorithms for the duration of a run."""
+    before = torch.are_deterministic_algorithms_enabled()
+    fill = torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(wanted or before)
+    # Filling fresh memory guards against reading it uninitialised; it costs time in every operator.
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        torch.utils.deterministic.fill_uninitialized_memory = fill

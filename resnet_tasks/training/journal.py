@@ -1,0 +1,119 @@
+"""What a run tells while it works: progress on the console, `log.jsonl`, TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from torch.utils.tensorboard import SummaryWriter
+
+Show = Callable[[Mapping[str, float], float], None]
+SMOOTHING = 0.9
+"""Share of the past in the losses and the speed that the progress bar shows."""
+
+
+class Journal:
+    """Console, log file and TensorBoard of one run.
+
+    Args:
+        folder: Run folder.
+        console: Where people read.
+    """
+
+    def __init__(self, folder: Path, console: Console) -> None:
+        self._folder = folder
+        self._console = console
+        self._board: Any = None
+
+    @contextmanager
+    def open_board(self) -> Iterator[None]:
+        """TensorBoard files under `tensorboard/` for the duration."""
+        with SummaryWriter(str(self._folder / "tensorboard")) as self._board:
+            yield
+
+    def say(self, text: str) -> None:
+        """A line for people."""
+        self._console.print(text, highlight=False, markup=False)
+
+    def log(self, event: str, **values: object) -> None:
+        """A line of `log.jsonl`."""
+        line = json.dumps({"event": event, "time": time.strftime("%Y-%m-%dT%H:%M:%S"), **values})
+        with (self._folder / "log.jsonl").open("a", encoding="utf-8") as stream:
+            stream.write(line + "\n")
+
+    def step(self, update: int, epoch: int, losses: Mapping[str, float], rate: float) -> None:
+        """The losses of one optimizer step."""
+        self.log("step", update=update, epoch=epoch, losses=dict(losses), learning_rate=rate)
+        for name, value in losses.items():
+            self._board.add_scalar(f"train/{name}", value, update)
+        self._board.add_scalar("train/learning_rate", rate, update)
+
+    def evaluation(
+        self,
+        heading: str,
+        epoch: int,
+        update: int,
+        values: Mapping[str, float | None],
+        *,
+        shown: Sequence[str],
+    ) -> None:
+        """All metrics of an evaluation; those in `shown` on the console."""
+        self.log("evaluation", epoch=epoch, update=update, metrics=dict(values))
+        for name, value in values.items():
+            if value is not None:
+                self._board.add_scalar(f"val/{name}", value, update)
+        texts = [f"{name} {'-' if (v := values[name]) is None else f'{v:.4f}'}" for name in shown]
+        self.say("  ".join([heading, *texts]))
+
+    @contextmanager
+    def progress(self, heading: str, done: int, total: int) -> Iterator[Show]:
+        """A bar over optimizer steps: smoothed losses, images/s, time left.
+
+        Args:
+            heading: Epoch of how many.
+            done: Steps before this epoch.
+            total: Steps of the whole run, so that the time left is that of the run.
+        """
+        columns = (
+            SpinnerColumn(),
+            TextColumn(heading),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[losses]}"),
+            TextColumn("{task.fields[speed]:.1f} images/s"),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+        )
+        past: dict[str, float] = {}
+
+        def smooth(name: str, value: float) -> float:
+            past[name] = SMOOTHING * past.get(name, value) + (1 - SMOOTHING) * value
+            return past[name]
+
+        with Progress(
+            *columns,
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        ) as bar:
+            task = bar.add_task("", total=total, completed=done, losses="", speed=0.0)
+
+            def show(losses: Mapping[str, float], speed: float) -> None:
+                texts = [f"{name} {smooth(name, value):.3f}" for name, value in losses.items()]
+                rate = smooth("images/s", speed)
+                bar.update(task, advance=1, losses=" ".join(texts), speed=rate)
+
+            yield show

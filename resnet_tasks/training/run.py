@@ -1,0 +1,402 @@
+"""A run folder: everything that one fine-tuning leaves behind, enough by itself to predict, evaluate and go on.
+
+recipe.yaml          the resolved recipe
+classes.json         categories of the data set and classes of every head
+log.jsonl            one JSON object per line: start, steps, epochs, end
+checkpoints/last     model.safetensors, ema.safetensors (where averaged), state.pt
+checkpoints/best     the same without state
+evaluations/<split>  metrics.json, predictions, pictures
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from time import strftime
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from resnet_tasks.assemble import (
+    Labels,
+    Split,
+    build_dataset,
+    build_model,
+    image_intensity,
+    image_resize,
+    read_split,
+)
+from resnet_tasks.data.coco import CocoFile, read_coco
+from resnet_tasks.data.dataset import CocoDataset
+from resnet_tasks.data.transforms import read_image
+from resnet_tasks.drawing import draw_prediction, draw_truth, side_by_side
+from resnet_tasks.errors import RunError
+from resnet_tasks.evaluation.evaluate import evaluate
+from resnet_tasks.model import TaskModel, default_device
+from resnet_tasks.predict import (
+    Preparation,
+    PredictionWriter,
+    find_images,
+    output_names,
+    predict_arrays,
+    predict_files,
+    shown,
+    write_picture,
+)
+from resnet_tasks.recipe.load import load_recipe, recipe_to_yaml
+from resnet_tasks.recipe.plugins import load_plugins
+from resnet_tasks.recipe.schema import Recipe
+from resnet_tasks.structures import Metric
+from resnet_tasks.training.checkpoint import load_model_weights, write_json, write_text
+
+Pictures = NDArray[Any] | str | Path
+
+
+@dataclass
+class Run:
+    """An opened run folder.
+
+    Attributes:
+        directory: The folder.
+        recipe: What was run.
+        labels: Categories and the classes of every head.
+    """
+
+    directory: Path
+    recipe: Recipe
+    labels: Labels
+    _models: dict[str, TaskModel] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def create(cls, directory: Path, recipe: Recipe, labels: Labels) -> Run:
+        """Makes the folder.
+
+        Raises:
+            RunError: If it already holds a run.
+        """
+        if (directory / "recipe.yaml").exists():
+            raise RunError(
+                f"{directory} already holds a run; continue it with `--resume {directory}` or choose another --out"
+            )
+        directory.mkdir(parents=True, exist_ok=True)
+        write_json(directory / "classes.json", labels.to_json())
+        write_text(directory / "recipe.yaml", recipe_to_yaml(recipe))
+        return cls(directory, recipe, labels)
+
+    @classmethod
+    def open(cls, directory: Path | str, *, trust_plugins: bool = False) -> Run:
+        """Opens a run folder.
+
+        Args:
+            directory: Made by `resnet-tasks finetune`.
+            trust_plugins: Execute the recipe's `plugins:`.
+
+        Raises:
+            RunError: If it is not a run folder.
+        """
+        folder = Path(directory)
+        for name in ("recipe.yaml", "classes.json"):
+            if not (folder / name).is_file():
+                raise RunError(
+                    f"{folder} is not a run folder: it has no {name}; runs are made by `resnet-tasks finetune`"
+                )
+        recipe = load_recipe(folder / "recipe.yaml")
+        load_plugins(recipe, folder, trust=trust_plugins)
+        try:
+            labels = Labels.from_json(json.loads((folder / "classes.json").read_text("utf-8")))
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(
+                f"{folder / 'classes.json'} is damaged ({error}); restore it from a copy"
+            ) from None
+        return cls(folder, recipe, labels)
+
+    @property
+    def preparation(self) -> Preparation:
+        """How this run's pictures become samples."""
+        return Preparation(
+            self.recipe.data.channels, image_resize(self.recipe), image_intensity(self.recipe)
+        )
+
+    @property
+    def classes(self) -> dict[str, tuple[str, ...]]:
+        """Head name -> class names, in label order."""
+        return {name: each.classes for name, each in self.labels.heads.items()}
+
+    @property
+    def category_ids(self) -> dict[str, tuple[int, ...]]:
+        """Head name -> category id of every label."""
+        return {name: each.category_ids for name, each in self.labels.heads.items()}
+
+    def checkpoint(self, name: str = "last") -> Path:
+        """Folder of the checkpoint `last` or `best`."""
+        if name not in ("last", "best"):
+            raise RunError(f"{self.directory} keeps the checkpoints last and best, not {name!r}")
+        return self.directory / "checkpoints" / name
+
+    def model(self, checkpoint: str = "last") -> TaskModel:
+        """The trained model, in evaluation mode; built once per checkpoint."""
+        if checkpoint not in self._models:
+            weights = load_model_weights(self.checkpoint(checkpoint))
+            model = build_model(self.recipe, self.labels, weights="unloaded")
+            model.load_state_dict(weights)
+            device = default_device(self.recipe.training.device)
+            model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self._models[checkpoint] = model.eval()
+        return self._models[checkpoint]
+
+    def predict(self, image: Pictures, *, checkpoint: str = "last") -> dict[str, Any]:
+        """Predictions of all heads for one picture.
+
+        Args:
+            image: `(height, width)` or `(height, width, C)` array, RGB, as stored (uint8, uint16 or float); or a file.
+            checkpoint: `last` or `best`.
+
+        Returns:
+            Head name -> `Detections` or `SegmentationMap`, in pixels of that picture.
+        """
+        preparation = self.preparation
+        if isinstance(image, (str, Path)):
+            image = read_image(Path(image), preparation.channels)
+        precision = self.recipe.training.precision
+        model = self.model(checkpoint)
+        return predict_arrays(model, [image], preparation, precision=precision)[0]
+
+    def predict_paths(
+        self,
+        paths: Sequence[Path],
+        *,
+        out: Path,
+        score: float | None = None,
+        checkpoint: str = "last",
+        console: Console | None = None,
+    ) -> Path:
+        """Predicts files and folders into `out`: COCO results, semantic PNGs and overlays.
+
+        Args:
+            paths: Pictures or folders of pictures.
+            out: Is made; `images.json` says which image id is which file.
+            score: Detections below are left out; default: all are written, those from 0.5 are drawn.
+            checkpoint: `last` or `best`.
+            console: For progress.
+        """
+        console = console or Console(stderr=True)
+        files = find_images(paths)
+        names = output_names(files)
+        writer = PredictionWriter(out, self.classes, self.category_ids, least_score=score)
+        preparation = self.preparation
+        records = []
+        made = predict_files(
+            self.model(checkpoint), files, preparation, precision=self.recipe.training.precision
+        )
+        with _bar(console, "Predicting", len(files)) as advance:
+            for i, (image, predictions) in enumerate(made, start=1):
+                name = names[i - 1]
+                writer.write(i, name, predictions)
+                writer.draw(name, shown(image, preparation), predictions)
+                height, width = image.shape[:2]
+                records.append(
+                    {"id": i, "file_name": str(files[i - 1]), "height": height, "width": width}
+                )
+                advance()
+        for head in self.labels.heads:
+            if head in writer.results:
+                write_json(out / f"{head}.json", writer.results[head])
+        categories = self.labels.categories.to_json()
+        write_json(out / "images.json", {"images": records, "categories": categories})
+        return out
+
+    def evaluate(
+        self,
+        split: Split = "val",
+        *,
+        annotations: Path | None = None,
+        images: Path | None = None,
+        checkpoint: str = "last",
+        data_root: Path | None = None,
+        console: Console | None = None,
+        pictures: int = 12,
+    ) -> dict[str, Metric]:
+        """Judges a checkpoint and keeps metrics, predictions and pictures under `evaluations/`.
+
+        Args:
+            split: `train`, `val` or `test` of the recipe.
+            annotations: A COCO file to judge on instead.
+            images: Folder of that file's pictures; default: its own folder.
+            checkpoint: `last` or `best`.
+            data_root: Folder that holds data sets; default `$RESNET_TASKS_DATA`, else `./data`.
+            console: For progress.
+            pictures: How many pictures to draw, truth beside prediction.
+        """
+        console = console or Console(stderr=True)
+        if annotations is not None:
+            files = [read_coco(annotations, images_root=images)]
+            name = annotations.stem
+        else:
+            files, name = read_split(self.recipe, split, data_root), split
+        for file in files:
+            _check_categories(file, self.labels, self.directory)
+        dataset = build_dataset(self.recipe, files, self.labels.categories)
+        folder = self.directory / "evaluations" / name
+        return self._judge(dataset, folder, checkpoint, console, pictures)
+
+    def _judge(
+        self, dataset: CocoDataset, folder: Path, checkpoint: str, console: Console, pictures: int
+    ) -> dict[str, Metric]:
+        model = self.model(checkpoint)
+        writer = PredictionWriter(folder / "predictions", self.classes, self.category_ids)
+        names = output_names([dataset.path(i) for i in range(len(dataset))])
+        drawn = set(np.linspace(0, len(dataset) - 1, min(pictures, len(dataset))).astype(int))
+        with _bar(console, "Evaluating", len(dataset)) as advance:
+
+            def keep(index: int, predictions: dict[str, Any]) -> None:
+                writer.write(dataset.image_id(index), names[index], predictions)
+                if index in drawn:
+                    self._draw_pair(dataset, index, predictions, folder / "pictures" / names[index])
+                advance()
+
+            metrics, protocols = evaluate(
+                model,
+                dataset,
+                batch_size=self.recipe.evaluation.batch_size or self.recipe.training.batch_size,
+                precision=self.recipe.training.precision,
+                backend=self.recipe.evaluation.backend,
+                on_picture=keep,
+            )
+        for head in model.named_heads:
+            if head in writer.results:
+                write_json(folder / "predictions" / f"{head}.json", writer.results[head])
+        write_json(
+            folder / "metrics.json",
+            {
+                "metrics": {name: metric_json(each) for name, each in metrics.items()},
+                "protocol": protocols,
+                "evaluator": {
+                    "boxes": self.recipe.evaluation.backend,
+                    "pixels": "resnet_tasks confusion matrix",
+                },
+                "checkpoint": checkpoint,
+                "pictures": len(dataset),
+                "data": {str(file.path): file_sha256(file.path) for file in dataset.files},
+                "versions": versions(),
+                "hardware": hardware(),
+                "date": strftime("%Y-%m-%d %H:%M:%S"),
+            },
+        )
+        return metrics
+
+    def _draw_pair(
+        self, dataset: CocoDataset, index: int, predictions: dict[str, Any], path: Path
+    ) -> None:
+        image = shown(read_image(dataset.path(index), self.preparation.channels), self.preparation)
+        truths = {
+            name: dataset.truth(index, each.table) for name, each in self.labels.heads.items()
+        }
+        detecting = {
+            name
+            for name in truths
+            if "semantic" not in self.model().named_heads[name].task.target_fields
+        }
+        truth = draw_truth(image, truths, self.classes, detecting)
+        prediction = draw_prediction(image, predictions, self.classes)
+        pair = side_by_side(truth, prediction, ("truth", "prediction"))
+        write_picture(path.with_name(path.name + ".png"), pair)
+
+
+@contextmanager
+def _bar(console: Console, text: str, total: int) -> Iterator[Callable[[], None]]:
+    """A progress bar; gives the function that advances it by one."""
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(text, total=total)
+        yield lambda: progress.advance(task)
+
+
+def _check_categories(file: CocoFile, labels: Labels, run: Path) -> None:
+    if file.categories.names != labels.categories.names or [
+        each.id for each in file.categories.categories
+    ] != [each.id for each in labels.categories.categories]:
+        raise RunError(
+            f"{file.path} has the categories {_listed(file)}, but the run {run} was trained on "
+            f"{', '.join(f'{c.id} {c.name}' for c in labels.categories.categories)}; evaluate on a file with those"
+        )
+
+
+def _listed(file: CocoFile) -> str:
+    return ", ".join(f"{each.id} {each.name}" for each in file.categories.categories)
+
+
+def metric_json(metric: Metric) -> dict[str, Any]:
+    """A metric as it stands in `metrics.json`."""
+    plain: dict[str, Any] = {"value": metric.value}
+    if metric.per_class:
+        plain["per_class"] = dict(metric.per_class)
+    return plain
+
+
+def metric_table(metrics: Mapping[str, Metric], title: str = "") -> Table:
+    """Headline metrics with their per-class values, for a console."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    table.add_column("by class")
+    for name, metric in metrics.items():
+        classes = ", ".join(f"{each} {_number(value)}" for each, value in metric.per_class.items())
+        table.add_row(name, _number(metric.value), classes)
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def file_sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Versions of what made a number."""
+    names = (
+        "torch",
+        "torchvision",
+        "timm",
+        "segmentation-models-pytorch",
+        "hotcoco",
+        "pycocotools",
+    )
+    found = {name: version(name) for name in names}
+    return {"resnet-tasks": version("resnet-tasks"), "python": platform.python_version(), **found}
+
+
+def hardware() -> dict[str, Any]:
+    """What the numbers were made on."""
+    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
+    return {
+        "cpu": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "gpu": gpu,
+    }
+
+
+def load(directory: Path | str, *, trust_plugins: bool = False) -> Run:
+    """Opens a run folder: `load("runs/...").predict(array)`.
+
+    Args:
+        directory: Made by `resnet-tasks finetune`.
+        trust_plugins: Execute the recipe's `plugins:`.
+
+    Raises:
+        RunError: If it is not a run folder.
+    """
+    return Run.open(directory, trust_plugins=trust_plugins)
