@@ -81,9 +81,7 @@ class SemanticFPN(SemanticHead):
         self._add_classifier(self.decoder.out_channels, kernel_size=1)
 
     def pixel_features(self, features: Mapping[str, Tensor]) -> Tensor:
-        """`(B, segmentation_channels, H/4, W/4)`; four times the channels where `merge` is
-        `cat`.
-        """
+        """`(B, channels, H/4, W/4)`; `segmentation_channels`, four times so many for `cat`."""
         decoded: Tensor = self.decoder([features[level] for level in self.in_levels])
         return decoded
 

@@ -217,9 +217,7 @@ def _weights_in_order(
 
 
 def _kept_channels(decoded: Tensor, dropout: float, seeds: Sequence[int]) -> Tensor:
-    """`(B, channels, 1, 1)`: 0 for dropped channels, else what keeps the mean; a picture's seed
-    alone decides.
-    """
+    """`(B, channels, 1, 1)`: 0 for dropped channels, else the factor that keeps the mean."""
     channels = decoded.shape[1]
     draws = [torch.rand(channels, generator=torch.Generator().manual_seed(s)) for s in seeds]
     kept = (torch.stack(draws) >= dropout).to(decoded) / (1 - dropout)

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from resnet_tasks.errors import HeadError
+from resnet_tasks.heads.fpn import SemanticFPN
+from resnet_tasks.structures import BatchView, FeatureSpec, Target
+from resnet_tasks.testing import check_head, random_features, resnet_specs
+
+SPECS = resnet_specs(16)
+SMALL = {"pyramid_channels": 32, "segmentation_channels": 64}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {**SMALL, "merge": "cat"},
+        {**SMALL, "loss": "focal+dice", "class_weights": [1, 2, 3], "dropout": 0.9},
+    ],
+)
+def test_keeps_the_contract(options: dict[str, object]) -> None:
+    check_head(SemanticFPN, options=options)
+
+
+@pytest.mark.parametrize("merge", ["add", "cat"])
+def test_logits_cover_the_padded_picture_and_stay_channels_last(merge: str) -> None:
+    head = SemanticFPN(SPECS, ["a", "b"], {**SMALL, "merge": merge})
+    head = head.to(memory_format=torch.channels_last)
+    features = random_features(SPECS, padded_size=(96, 160))
+    decoded = head.pixel_features(features)
+    assert decoded.shape == (2, 64 if merge == "add" else 256, 24, 40)
+    assert decoded.is_contiguous(memory_format=torch.channels_last)
+    assert not decoded.is_contiguous()
+    assert head(features)["logits"].shape == (2, 2, 96, 160)
+
+
+def test_adding_equals_the_library_s_stacked_sum() -> None:
+    head = SemanticFPN(SPECS, ["a"], SMALL).eval()
+    branches = [torch.randn(2, 8, 4, 4) for _ in range(4)]
+    torch.testing.assert_close(head.decoder.merge(branches), torch.stack(branches).sum(dim=0))
+
+
+def test_a_constant_score_stays_constant_when_upsampled() -> None:
+    head = SemanticFPN(SPECS, ["a", "b"], SMALL)
+    nn.init.zeros_(head.classifier[0].weight)
+    with torch.no_grad():
+        head.classifier[0].bias.copy_(torch.tensor([0.25, -3.0]))
+    logits = head(random_features(SPECS))["logits"]
+    assert (logits[:, 0] == 0.25).all()
+    assert (logits[:, 1] == -3.0).all()
+
+
+def test_refuses_a_dilated_level_and_says_what_it_takes() -> None:
+    specs = {**SPECS, "C5": FeatureSpec(8, 16)}
+    with pytest.raises(HeadError, match="level C5 of stride 16: after C4 of stride 16 it takes 32"):
+        SemanticFPN(specs, ["a"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"merge": "max"}, "merge: .*'add' or 'cat', got 'max'"),
+        ({"segmentation_channels": 100}, "segmentation_channels: .*multiple of 32, got 100"),
+        ({"segmentation_channels": 32}, "segmentation_channels: .*64, got 32"),
+        ({"dropout": 1.0}, "dropout: .*less than 1"),
+        ({"norm": "batch"}, "norm: "),
+    ],
+)
+def test_refuses_wrong_options(options: dict[str, object], message: str) -> None:
+    with pytest.raises(HeadError, match=message):
+        SemanticFPN(SPECS, ["a"], options)
+
+
+@pytest.mark.parametrize("merge", ["add", "cat"])
+def test_learns_from_one_picture_of_a_single_coarse_cell(merge: str) -> None:
+    head = SemanticFPN(SPECS, ["a", "b"], {**SMALL, "merge": merge}).train()
+    features = random_features(SPECS, batch_size=1, padded_size=(32, 32))
+    semantic = torch.randint(0, 2, (32, 32))
+    view = BatchView((Target(semantic=semantic),), ((32, 32),), (32, 32), (1,), (7,))
+    head.loss(features, view)["cross_entropy"].mean().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in head.parameters())
+    assert features["C5"].grad.ne(0).any()
+
+
+def test_default_dropout_is_the_library_s() -> None:
+    head = SemanticFPN(SPECS, ["a"])
+    assert head.options.dropout == 0.2
+    assert head.decoder.dropout.p == 0.0
