@@ -1,8 +1,7 @@
 """Feature pyramid: C2..C5 -> P2..P6, every level with the same channels.
 
-Source: Lin et al., Feature Pyramid Networks for Object Detection, CVPR 2017, section 3. Parameter
-    names
-are torchvision's, so that its checkpoints load.
+Source: Lin et al., Feature Pyramid Networks for Object Detection, CVPR 2017, section 3.
+Parameter names are torchvision's, so that its checkpoints load.
 
 Shapes: `B` batch, `Hk, Wk` cells of level k.
 """
@@ -10,6 +9,7 @@ Shapes: `B` batch, `Hk, Wk` cells of level k.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -95,7 +95,7 @@ def check_strides(specs: Mapping[str, FeatureSpec], who: str) -> None:
         HeadError: If it is not.
     """
     strides = [spec.stride for spec in specs.values()]
-    if any(coarse != 2 * fine for fine, coarse in zip(strides, strides[1:], strict=False)):
+    if any(coarse != 2 * fine for fine, coarse in pairwise(strides)):
         given = ", ".join(f"{level} {spec.stride}" for level, spec in specs.items())
         raise HeadError(
             f"the strides of {who} must double from level to level, got {given}; "

@@ -1,16 +1,14 @@
 """RoIAlign over a whole pyramid in one call: every box reads the level that fits its size.
 
 Source: He et al., Mask R-CNN, ICCV 2017, section 3 (RoIAlign); Lin et al., Feature Pyramid
-    Networks,
-CVPR 2017, equation 1 (level of a box).
+Networks, CVPR 2017, equation 1 (level of a box).
 
 The bilinear samples of a bin are a weighted sum of feature cells, so one `embedding_bag` over the
 channels-last rows of all levels computes all bins. On a CPU that is several times faster than
 torchvision's compiled operator, above all backwards; on other devices the operator is used.
 
-Shapes: `B` pictures, `L` levels, `C` channels, `Hk, Wk` cells of level k, `R` boxes, `S` output
-    size, `G`
-samples per bin and axis.
+Shapes: `B` pictures, `C` channels, `Hk, Wk` cells of level k, `R` boxes, `S` bins per axis,
+`G` samples per bin and axis.
 """
 
 from __future__ import annotations
@@ -107,6 +105,9 @@ def roi_align_rows(
     """`multilevel_roi_align` in plain PyTorch; `chosen` is `(R,)`, the level of each box."""
     channels = levels[0].shape[1]
     table = torch.cat([level.permute(0, 2, 3, 1).reshape(-1, channels) for level in levels])
+    if table.requires_grad and torch.is_grad_enabled():
+        # The gradient of a cell is a sum over many boxes, which bfloat16 cannot hold.
+        table = table.float()
     heights = [level.shape[2] for level in levels]
     widths = [level.shape[3] for level in levels]
     rows_per_level = [len(level) * level.shape[2] * level.shape[3] for level in levels]
@@ -132,6 +133,7 @@ def roi_align_rows(
         mode="sum",
         per_sample_weights=weights.reshape(-1, per_bin).to(table.dtype),
     )
+    pooled = pooled.to(levels[0].dtype)
     return pooled.view(len(boxes), output_size, output_size, channels).permute(0, 3, 1, 2)
 
 

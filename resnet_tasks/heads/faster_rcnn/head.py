@@ -1,8 +1,7 @@
 """Faster R-CNN on a feature pyramid.
 
 Source: Ren et al., Faster R-CNN, NeurIPS 2015; Lin et al., Feature Pyramid Networks, CVPR 2017.
-    Both stages
-work on all pictures of a batch at once; parameter names are torchvision's, whose
+Both stages work on all pictures of a batch at once; parameter names are torchvision's, whose
 `fasterrcnn_resnet50_fpn` gives the same boxes for the same weights.
 
 Shapes: `B` batch, `H, W` padded batch, `D` detections of a picture.
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from resnet_tasks.errors import HeadError
 from resnet_tasks.heads.base import Head, HeadOptions, register_head
+from resnet_tasks.heads.faster_rcnn.matching import Sampling
 from resnet_tasks.heads.faster_rcnn.roi import RoiHeads
 from resnet_tasks.heads.faster_rcnn.rpn import Anchors, RegionProposals
 from resnet_tasks.layers.feature_pyramid import FeaturePyramid, check_strides
@@ -110,11 +110,10 @@ class FasterRCNNOptions(HeadOptions):
 class FasterRCNN(Head):
     """Two-stage detector on P2..P6, built from C2..C5 unless a shared pyramid offers P2..P6.
 
-    Loss terms: `rpn_objectness`, `rpn_box`, `roi_classification`, `roi_box`. Targets are boxes `(N,
-    4)` float32 xyxy in input pixels with `0 <= x1 < x2 <= width` and labels `0..K-1`; objects
-    marked
-    `ignore` are neither positive nor negative. The background has a logit of its own, first as in
-    torchvision, which no label names.
+    Loss terms: `rpn_objectness`, `rpn_box`, `roi_classification`, `roi_box`. Targets are boxes
+    `(N, 4)` float32 xyxy in input pixels with `0 <= x1 < x2 <= width` and labels `0..K-1`; objects
+    marked `ignore` are neither positive nor negative. The background has a logit of its own, first
+    as in torchvision, which no label names.
 
     Args:
         specs: Channels and stride of every level offered.
@@ -149,10 +148,13 @@ class FasterRCNN(Head):
         self.rpn = RegionProposals(
             channels,
             _anchors(chosen),
-            foreground_iou=chosen.rpn_fg_iou,
-            background_iou=chosen.rpn_bg_iou,
-            batch_size=chosen.rpn_batch_size,
-            positive_fraction=chosen.rpn_positive_fraction,
+            sampling=Sampling(
+                foreground_iou=chosen.rpn_fg_iou,
+                background_iou=chosen.rpn_bg_iou,
+                size=chosen.rpn_batch_size,
+                positive_fraction=chosen.rpn_positive_fraction,
+                best_is_positive=True,
+            ),
             nms_iou=chosen.rpn_nms_iou,
             box_loss=chosen.box_loss,
         )
@@ -163,10 +165,13 @@ class FasterRCNN(Head):
             head_channels=chosen.box_head_channels,
             output_size=chosen.roi_output_size,
             sampling_ratio=chosen.roi_sampling_ratio,
-            foreground_iou=chosen.roi_fg_iou,
-            background_iou=chosen.roi_bg_iou,
-            batch_size=chosen.roi_batch_size,
-            positive_fraction=chosen.roi_positive_fraction,
+            sampling=Sampling(
+                foreground_iou=chosen.roi_fg_iou,
+                background_iou=chosen.roi_bg_iou,
+                size=chosen.roi_batch_size,
+                positive_fraction=chosen.roi_positive_fraction,
+                best_is_positive=False,
+            ),
             box_loss=chosen.box_loss,
         )
 

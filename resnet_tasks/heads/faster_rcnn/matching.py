@@ -5,8 +5,11 @@ Shapes: `M` candidates (anchors or proposals), `N` objects of one picture.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torchvision.models.detection._utils import BoxCoder, Matcher
 from torchvision.ops import box_iou, generalized_box_iou_loss
 
@@ -33,26 +36,68 @@ def objects_of(target: Target) -> tuple[Tensor, Tensor, Tensor]:
     return boxes[keep], target.labels[keep], boxes[target.ignore]
 
 
-def match(candidates: Tensor, boxes: Tensor, ignored: Tensor, matcher: Matcher) -> Tensor:
-    """The object that each candidate shows.
+@dataclass(frozen=True)
+class Sampling:
+    """Which candidates of a picture a stage learns from.
 
-    Args:
-        candidates: `(M, 4)` float32 xyxy.
-        boxes: `(N, 4)` float32 xyxy, the objects.
-        ignored: `(I, 4)` float32 xyxy, the ignore regions.
-        matcher: torchvision's rule with its thresholds.
-
-    Returns:
-        `(M,)` int64: index into `boxes`, `NEGATIVE` or `NEITHER`.
+    Attributes:
+        foreground_iou: A candidate is positive from this overlap with an object on.
+        background_iou: A candidate is negative below this overlap.
+        size: Candidates per picture, at most.
+        positive_fraction: Share of positives among them, at most; negatives fill up.
+        best_is_positive: Whether the best candidates of an object are positive whatever their
+            overlap (Faster R-CNN, section 3.1.2, case i).
     """
-    if len(boxes) and len(candidates):
-        matches: Tensor = matcher(box_iou(boxes, candidates))
-    else:
-        matches = candidates.new_full((len(candidates),), NEGATIVE, dtype=torch.int64)
-    if len(ignored):
-        covered = _covered_share(candidates, ignored) > IGNORED_SHARE
-        matches = matches.masked_fill((matches == NEGATIVE) & covered, NEITHER)
-    return matches
+
+    foreground_iou: float
+    background_iou: float
+    size: int
+    positive_fraction: float
+    best_is_positive: bool
+
+    def choose(
+        self, candidates: Tensor, boxes: Tensor, ignored: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """A random choice of the candidates of one picture.
+
+        Args:
+            candidates: `(M, 4)` float32 xyxy.
+            boxes: `(N, 4)` float32 xyxy, the objects.
+            ignored: `(I, 4)` float32 xyxy, the ignore regions.
+            generator: On the CPU, so that every device draws the same.
+
+        Returns:
+            Candidate indices of the positives `(P,)` and of the negatives, and for each positive
+            the index of its object `(P,)`.
+        """
+        matches = self.match(candidates, boxes, ignored)
+        positives = torch.where(matches >= 0)[0]
+        negatives = torch.where(matches == NEGATIVE)[0]
+        num_positives = min(len(positives), int(self.size * self.positive_fraction))
+        num_negatives = min(len(negatives), self.size - num_positives)
+        positives = _draw(positives, num_positives, generator)
+        return positives, _draw(negatives, num_negatives, generator), matches[positives]
+
+    def match(self, candidates: Tensor, boxes: Tensor, ignored: Tensor) -> Tensor:
+        """The object that each candidate shows.
+
+        Args:
+            candidates: `(M, 4)` float32 xyxy.
+            boxes: `(N, 4)` float32 xyxy, the objects.
+            ignored: `(I, 4)` float32 xyxy, the ignore regions.
+
+        Returns:
+            `(M,)` int64: index into `boxes`, `NEGATIVE` or `NEITHER`.
+        """
+        if len(boxes) and len(candidates):
+            matcher = Matcher(self.foreground_iou, self.background_iou, self.best_is_positive)
+            matches: Tensor = matcher(box_iou(boxes, candidates))
+        else:
+            matches = candidates.new_full((len(candidates),), NEGATIVE, dtype=torch.int64)
+        if len(ignored):
+            covered = _covered_share(candidates, ignored) > IGNORED_SHARE
+            matches = matches.masked_fill((matches == NEGATIVE) & covered, NEITHER)
+        return matches
 
 
 def _covered_share(candidates: Tensor, regions: Tensor) -> Tensor:
@@ -64,39 +109,16 @@ def _covered_share(candidates: Tensor, regions: Tensor) -> Tensor:
     return (inside / area[:, None].clamp(min=1e-12)).amax(dim=1)
 
 
-def sample(
-    matches: Tensor, size: int, positive_fraction: float, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """A random choice of candidates with a limited share of positives.
-
-    Args:
-        matches: `(M,)` int64 of `match`.
-        size: Candidates to choose at most.
-        positive_fraction: Share of positives at most; negatives fill up.
-        generator: On the CPU, so that every device draws the same.
-
-    Returns:
-        Candidate indices of the positives and of the negatives.
-    """
-    positives = torch.where(matches >= 0)[0]
-    negatives = torch.where(matches == NEGATIVE)[0]
-    num_positives = min(len(positives), int(size * positive_fraction))
-    num_negatives = min(len(negatives), size - num_positives)
-    return (
-        _choose(positives, num_positives, generator),
-        _choose(negatives, num_negatives, generator),
-    )
-
-
-def _choose(indices: Tensor, count: int, generator: torch.Generator) -> Tensor:
+def _draw(indices: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """`count` of `indices` without replacement; all of them in order where that is all."""
     if count == len(indices):
         return indices
     drawn = torch.randperm(len(indices), generator=generator)[:count]
     return indices[drawn.to(indices.device)]
 
 
-def seeded(seed: int, stage: int) -> torch.Generator:
-    """The generator of one picture in one stage."""
+def generator_for(seed: int, stage: int) -> torch.Generator:
+    """The source of randomness of one picture in one stage."""
     return torch.Generator().manual_seed((2 * seed + stage) % 2**63)
 
 
@@ -121,4 +143,4 @@ def box_loss_sum(
         giou: Tensor = generalized_box_iou_loss(predicted, boxes, reduction="sum")
         return giou
     wanted = coder.encode_single(boxes, sources)
-    return torch.nn.functional.smooth_l1_loss(deltas, wanted, beta=SMOOTH_L1_BETA, reduction="sum")
+    return F.smooth_l1_loss(deltas, wanted, beta=SMOOTH_L1_BETA, reduction="sum")

@@ -3,9 +3,8 @@
 Source: Girshick, Fast R-CNN, ICCV 2015, on a feature pyramid (Lin et al., CVPR 2017, section 4.2).
 Parameter names and the place of the background logit (first) are torchvision's.
 
-Shapes: `B` pictures, `K` classes, `R` proposals of a picture, `Q` proposals of the batch, `D`
-    detections
-of a picture.
+Shapes: `B` pictures, `K` classes, `R` proposals of a picture, `Q` proposals of the batch,
+`D` detections of a picture.
 """
 
 from __future__ import annotations
@@ -15,15 +14,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models.detection._utils import BoxCoder, Matcher
+from torchvision.models.detection._utils import BoxCoder
 from torchvision.ops import batched_nms
 
 from resnet_tasks.heads.faster_rcnn.matching import (
+    Sampling,
     box_loss_sum,
-    match,
+    generator_for,
     objects_of,
-    sample,
-    seeded,
 )
 from resnet_tasks.layers.roi_align import multilevel_roi_align
 from resnet_tasks.structures import BatchView, LossTerm
@@ -80,10 +78,7 @@ class RoiHeads(nn.Module):
         head_channels: Of the fully connected layers.
         output_size: Bins per axis of a pooled box.
         sampling_ratio: Samples per bin and axis.
-        foreground_iou: From here on a proposal is positive.
-        background_iou: Below it a proposal is negative.
-        batch_size: Proposals per picture that the loss looks at.
-        positive_fraction: Share of positives among them, at most.
+        sampling: Which proposals the loss looks at.
         box_loss: `smooth_l1` or `giou`.
     """
 
@@ -96,10 +91,7 @@ class RoiHeads(nn.Module):
         head_channels: int,
         output_size: int,
         sampling_ratio: int,
-        foreground_iou: float,
-        background_iou: float,
-        batch_size: int,
-        positive_fraction: float,
+        sampling: Sampling,
         box_loss: str,
     ) -> None:
         super().__init__()
@@ -109,9 +101,7 @@ class RoiHeads(nn.Module):
         self.output_size = output_size
         self.sampling_ratio = sampling_ratio
         self.coder = BoxCoder((10.0, 10.0, 5.0, 5.0))  # torchvision's RoIHeads
-        self.matcher = Matcher(foreground_iou, background_iou, allow_low_quality_matches=False)
-        self.batch_size = batch_size
-        self.positive_fraction = positive_fraction
+        self.sampling = sampling
         self.box_loss = box_loss
 
     def forward(
@@ -153,14 +143,13 @@ class RoiHeads(nn.Module):
         for picture, target in enumerate(view.targets):
             boxes, labels, ignored = objects_of(target)
             candidates = torch.cat((proposals[picture][valid[picture]], boxes))
-            matches = match(candidates, boxes, ignored, self.matcher)
-            generator = seeded(view.seeds[picture], STAGE)
-            positive, negative = sample(matches, self.batch_size, self.positive_fraction, generator)
+            generator = generator_for(view.seeds[picture], STAGE)
+            positive, negative, found = self.sampling.choose(candidates, boxes, ignored, generator)
             chosen.append(candidates[torch.cat((positive, negative))])
-            pictures.append(torch.full_like(matches[: len(chosen[-1])], picture))
+            pictures.append(labels.new_full((len(chosen[-1]),), picture))
             background = torch.zeros_like(negative)
-            classes.append(torch.cat((labels[matches[positive]] + 1, background)))
-            wanted.append(boxes[matches[positive]])
+            classes.append(torch.cat((labels[found] + 1, background)))
+            wanted.append(boxes[found])
         rois, wanted_classes = torch.cat(chosen), torch.cat(classes)
         logits, deltas = self(levels, rois, torch.cat(pictures))
         classification = F.cross_entropy(logits, wanted_classes, reduction="sum")

@@ -1,12 +1,10 @@
 """First stage: which boxes hold an object at all.
 
-Source: Ren et al., Faster R-CNN, NeurIPS 2015, section 3, on a feature pyramid (Lin et al., CVPR
-    2017,
-section 4.1). Parameter names are torchvision's.
+Source: Ren et al., Faster R-CNN, NeurIPS 2015, section 3, on a feature pyramid (Lin et al.,
+CVPR 2017, section 4.1). Parameter names are torchvision's.
 
 Shapes: `B` pictures, `A` anchors per cell, `Hk, Wk` cells of level k, `M` anchors of all levels,
-    `T`
-candidates before NMS, `R` proposals.
+`T` candidates before NMS, `R` proposals.
 """
 
 from __future__ import annotations
@@ -18,16 +16,15 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models.detection._utils import BoxCoder, Matcher
+from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import batched_nms
 
 from resnet_tasks.heads.faster_rcnn.matching import (
+    Sampling,
     box_loss_sum,
-    match,
+    generator_for,
     objects_of,
-    sample,
-    seeded,
 )
 from resnet_tasks.structures import BatchView, LossTerm
 
@@ -66,7 +63,7 @@ class Anchors:
         Returns:
             `(M, 4)` float32 xyxy, input pixels; level by level, row by row, cell by cell.
         """
-        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
             return _make_anchors(self, cells, padded_size, device)
         return _kept_anchors(self, cells, padded_size, device)
 
@@ -147,10 +144,7 @@ class RegionProposals(nn.Module):
     Args:
         channels: Of every level.
         anchors: Their shapes.
-        foreground_iou: From here on an anchor is positive.
-        background_iou: Below it an anchor is negative.
-        batch_size: Anchors per picture that the loss looks at.
-        positive_fraction: Share of positives among them, at most.
+        sampling: Which anchors the loss looks at.
         nms_iou: Proposals of one level that overlap more are duplicates.
         box_loss: `smooth_l1` or `giou`.
     """
@@ -160,10 +154,7 @@ class RegionProposals(nn.Module):
         channels: int,
         anchors: Anchors,
         *,
-        foreground_iou: float,
-        background_iou: float,
-        batch_size: int,
-        positive_fraction: float,
+        sampling: Sampling,
         nms_iou: float,
         box_loss: str,
     ) -> None:
@@ -171,9 +162,7 @@ class RegionProposals(nn.Module):
         self.head = RpnHead(channels, anchors.per_cell)
         self.anchors = anchors
         self.coder = BoxCoder((1.0, 1.0, 1.0, 1.0))
-        self.matcher = Matcher(foreground_iou, background_iou, allow_low_quality_matches=True)
-        self.batch_size = batch_size
-        self.positive_fraction = positive_fraction
+        self.sampling = sampling
         self.nms_iou = nms_iou
         self.box_loss = box_loss
 
@@ -212,8 +201,8 @@ class RegionProposals(nn.Module):
         limits = limits[:, None, :].repeat(1, 1, 2)
         boxes = torch.minimum(boxes.clamp(min=0), limits)
         sides = boxes[..., 2:] - boxes[..., :2]
-        # Too small: last in the order, so that they suppress nothing.
-        scores = scores.masked_fill((sides < MIN_SIZE).any(dim=2), -1.0)
+        # Too small (or not finite): last in the order, so that they suppress nothing.
+        scores = scores.masked_fill(~(sides >= MIN_SIZE).all(dim=2), -1.0)
         pictures = torch.arange(len(boxes), device=boxes.device)[:, None]
         groups = (pictures * len(output.per_level) + levels).flatten()
         kept = batched_nms(boxes.flatten(0, 1), scores.flatten(), groups, self.nms_iou)
@@ -245,13 +234,12 @@ class RegionProposals(nn.Module):
         positives, negatives, sources, wanted = [], [], [], []
         for picture, target in enumerate(view.targets):
             boxes, _, ignored = objects_of(target)
-            matches = match(anchors, boxes, ignored, self.matcher)
-            generator = seeded(view.seeds[picture], STAGE)
-            positive, negative = sample(matches, self.batch_size, self.positive_fraction, generator)
+            generator = generator_for(view.seeds[picture], STAGE)
+            positive, negative, found = self.sampling.choose(anchors, boxes, ignored, generator)
             positives.append(positive + picture * num_anchors)
             negatives.append(negative + picture * num_anchors)
             sources.append(anchors[positive])
-            wanted.append(boxes[matches[positive]])
+            wanted.append(boxes[found])
         positive, negative = torch.cat(positives), torch.cat(negatives)
         rows = torch.cat((positive, negative))
         logits = output.objectness_logits.flatten().index_select(0, rows).float()

@@ -1,0 +1,50 @@
+"""The pyramid equals torchvision's and refuses strides that do not double."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
+
+from resnet_tasks.errors import HeadError
+from resnet_tasks.layers.feature_pyramid import FeaturePyramid
+from resnet_tasks.structures import FeatureSpec
+
+SPECS = {f"C{k}": FeatureSpec(4 * k, 2**k) for k in (2, 3, 4, 5)}
+
+
+def features(height: int, width: int) -> dict[str, torch.Tensor]:
+    return {
+        level: torch.randn(2, spec.channels, height // spec.stride, width // spec.stride)
+        for level, spec in SPECS.items()
+    }
+
+
+@pytest.mark.parametrize("size", [(64, 96), (96, 32)])
+def test_equals_torchvision_with_its_weights(size: tuple[int, int]) -> None:
+    theirs = FeaturePyramidNetwork([s.channels for s in SPECS.values()], 8, LastLevelMaxPool())
+    ours = FeaturePyramid(SPECS, 8)
+    ours.load_state_dict(theirs.state_dict())
+    given = features(*size)
+    expected = list(theirs(dict(given)).values())
+    got = ours(given)
+    assert list(got) == ["P2", "P3", "P4", "P5", "P6"]
+    for mine, yours in zip(got.values(), expected, strict=True):
+        torch.testing.assert_close(mine, yours)
+
+
+def test_specs_describe_what_comes_out() -> None:
+    pyramid = FeaturePyramid(SPECS, 8)
+    for level, tensor in pyramid(features(64, 128)).items():
+        spec = pyramid.specs[level]
+        assert tensor.shape == (2, spec.channels, 64 // spec.stride, 128 // spec.stride)
+
+
+def test_extra_level_can_be_left_out() -> None:
+    assert list(FeaturePyramid(SPECS, 8, extra_level=False).specs) == ["P2", "P3", "P4", "P5"]
+
+
+def test_dilated_strides_are_refused() -> None:
+    dilated = {**SPECS, "C5": FeatureSpec(20, 16)}
+    with pytest.raises(HeadError, match=r"must double.*C4 16, C5 16"):
+        FeaturePyramid(dilated, 8)

@@ -1,0 +1,135 @@
+"""RoIAlign over rows equals torchvision's operator: values and gradients, borders, dtypes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torchvision.ops import MultiScaleRoIAlign
+
+from resnet_tasks.layers.roi_align import (
+    levels_for_boxes,
+    multilevel_roi_align,
+    roi_align_compiled,
+    roi_align_rows,
+)
+
+STRIDES = (4, 8, 16, 32)
+HEIGHT, WIDTH = 256, 320
+
+
+def pyramid(dtype: torch.dtype = torch.float32, channels: int = 5) -> list[Tensor]:
+    return [
+        torch.randn(2, channels, HEIGHT // s, WIDTH // s)
+        .to(dtype)
+        .to(memory_format=torch.channels_last)
+        .requires_grad_()
+        for s in STRIDES
+    ]
+
+
+def boxes_of_all_kinds() -> Tensor:
+    corner = torch.rand(60, 2) * torch.tensor([300.0, 240.0]) - 10
+    side = 2 ** (torch.rand(60, 2) * 8)
+    special = torch.tensor(
+        [
+            [0.0, 0.0, WIDTH, HEIGHT],
+            [WIDTH - 3.0, HEIGHT - 2.0, WIDTH, HEIGHT],
+            [0.0, 0.0, 0.5, 0.5],
+            [-50.0, -60.0, 30.0, 20.0],
+            [WIDTH + 40.0, 10.0, WIDTH + 90.0, 60.0],
+            [100.0, 100.0, 100.0, 100.0],
+            [-400.0, -300.0, 700.0, 600.0],
+        ]
+    )
+    return torch.cat((torch.cat((corner, corner + side), dim=1), special))
+
+
+def run(
+    pool: Callable[..., Tensor],
+    levels: list[Tensor],
+    boxes: Tensor,
+    pictures: Tensor,
+    *sizes: int,
+) -> tuple[Tensor, list[Tensor]]:
+    pooled = pool(levels, STRIDES, boxes, pictures, levels_for_boxes(boxes, STRIDES), *sizes)
+    weights = torch.linspace(-1, 1, pooled.numel()).view(pooled.shape)
+    gradients = torch.autograd.grad((pooled.float() * weights).sum(), levels)
+    return pooled, list(gradients)
+
+
+@pytest.mark.parametrize("sizes", [(7, 2), (3, 1), (5, 3)])
+def test_rows_equal_the_compiled_operator(sizes: tuple[int, int]) -> None:
+    levels, boxes = pyramid(), boxes_of_all_kinds()
+    pictures = torch.randint(2, (len(boxes),))
+    assert set(levels_for_boxes(boxes, STRIDES).tolist()) == {0, 1, 2, 3}
+    ours, our_gradients = run(roi_align_rows, levels, boxes, pictures, *sizes)
+    theirs, their_gradients = run(roi_align_compiled, levels, boxes, pictures, *sizes)
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+    for mine, yours in zip(our_gradients, their_gradients, strict=True):
+        torch.testing.assert_close(mine, yours, atol=1e-4, rtol=1e-4)
+
+
+def test_equals_torchvisions_multi_scale_pooler() -> None:
+    levels = pyramid()
+    boxes = [boxes_of_all_kinds()[:60] for _ in range(2)]
+    theirs = MultiScaleRoIAlign(["0", "1", "2", "3"], 7, 2)(
+        {str(index): level for index, level in enumerate(levels)}, boxes, [(HEIGHT, WIDTH)] * 2
+    )
+    pictures = torch.arange(2).repeat_interleave(60)
+    ours = multilevel_roi_align(levels, STRIDES, torch.cat(boxes), pictures)
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
+def test_bfloat16_stays_close_to_float32() -> None:
+    levels, boxes = pyramid(torch.bfloat16), boxes_of_all_kinds()
+    pictures = torch.randint(2, (len(boxes),))
+    ours, our_gradients = run(roi_align_rows, levels, boxes, pictures, 7, 2)
+    with torch.no_grad():
+        chosen = levels_for_boxes(boxes, STRIDES)
+        inferred = roi_align_rows(levels, STRIDES, boxes, pictures, chosen, 7, 2)
+    exact = [level.detach().float().requires_grad_() for level in levels]
+    theirs, their_gradients = run(roi_align_compiled, exact, boxes, pictures, 7, 2)
+    assert ours.dtype == inferred.dtype == torch.bfloat16
+    torch.testing.assert_close(ours.float(), theirs, atol=0.02, rtol=0.01)
+    torch.testing.assert_close(inferred.float(), theirs, atol=0.03, rtol=0.02)
+    for mine, yours in zip(our_gradients, their_gradients, strict=True):
+        assert mine.dtype == torch.bfloat16
+        assert (mine.float() - yours).norm() <= 0.005 * yours.norm()
+
+
+def test_no_boxes_give_an_empty_result_with_gradient() -> None:
+    levels = pyramid()
+    pooled = multilevel_roi_align(levels, STRIDES, torch.zeros(0, 4), torch.zeros(0).long())
+    assert pooled.shape == (0, 5, 7, 7)
+    pooled.sum().backward()
+    assert levels[0].grad is not None
+    assert levels[0].grad.count_nonzero() == 0
+
+
+def test_hand_computed_bins_of_a_ramp() -> None:
+    # A feature equal to its column: a bin's mean is the mean column of its samples. Boxes of 8 by 8
+    # cells on P2; without half-cell alignment a bin of one cell samples at +0.25 and +0.75.
+    ramp = torch.arange(80.0).expand(1, 1, 64, 80)
+    box = torch.tensor([[16.0, 16.0, 48.0, 48.0]])
+    pooled = multilevel_roi_align([ramp], [4], box, torch.tensor([0]), output_size=8)
+    torch.testing.assert_close(pooled[0, 0], (torch.arange(8.0) + 4.5).expand(8, 8))
+
+
+def test_level_of_a_box_follows_equation_one() -> None:
+    sides = torch.tensor([10.0, 111.9, 112.0, 223.9, 224.0, 447.0, 448.0, 5000.0, 0.0])
+    boxes = torch.stack((sides * 0, sides * 0, sides, sides), dim=1)
+    assert levels_for_boxes(boxes, STRIDES).tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 0]
+
+
+@pytest.mark.gpu
+def test_other_devices_give_the_same() -> None:
+    levels, boxes = pyramid(), boxes_of_all_kinds()
+    pictures = torch.randint(2, (len(boxes),))
+    here = multilevel_roi_align(levels, STRIDES, boxes, pictures)
+    there = multilevel_roi_align(
+        [level.cuda() for level in levels], STRIDES, boxes.cuda(), pictures.cuda()
+    )
+    torch.testing.assert_close(there.cpu(), here, atol=1e-4, rtol=1e-4)
