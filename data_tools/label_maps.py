@@ -162,8 +162,8 @@ def to_category_ids(
         shown = ", ".join(f"{v} ({n} pixels)" for v, n in zip(values[:6], counts[:6], strict=True))
         allowed = ", ".join(str(index) for index in np.flatnonzero(table >= 0))
         raise DataError(
-            f"the label map {file} holds the unknown values {shown}; allowed are {allowed}: correct "
-            "the map, or give all classes and the void index"
+            f"the label map {file} holds the unknown values {shown}; allowed are {allowed}: "
+            "correct the map, or give all classes and the void index"
         )
     return ids
 

@@ -1,0 +1,102 @@
+"""The data card: where a converted data set comes from, what it holds, and what was left out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from data_tools.coco_writer import SplitSummary
+
+UNKNOWN = "not stated"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a data set comes from.
+
+    Attributes:
+        title: Its name in sentences.
+        homepage: Address where it is published.
+        licence: Terms of use.
+        citation: What to cite.
+        notes: Anything that a reader of results must know about the conversion.
+    """
+
+    title: str
+    homepage: str = UNKNOWN
+    licence: str = UNKNOWN
+    citation: str = UNKNOWN
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class DataCard:
+    """One converted data set.
+
+    Attributes:
+        name: Short name.
+        origin: Where it comes from.
+        source: Folder or generator that was read.
+        splits: What each split holds.
+    """
+
+    name: str
+    origin: Origin
+    source: str
+    splits: tuple[SplitSummary, ...]
+
+    @property
+    def num_skipped(self) -> int:
+        """Number of objects left out of all splits together."""
+        return sum(len(split.skipped) for split in self.splits)
+
+    def markdown(self) -> str:
+        """The card as text; the same conversion gives the same text."""
+        origin = self.origin
+        lines = [
+            f"# {origin.title}",
+            "",
+            f"- Name: {self.name}",
+            f"- Home page: {origin.homepage}",
+            f"- Licence: {origin.licence}",
+            f"- Cite: {origin.citation}",
+            f"- Converted from: {self.source}",
+            *(f"- Note: {note}" for note in origin.notes),
+            "",
+            *self._counts(),
+            *self._pixels(),
+            f"## Left out: {self.num_skipped}",
+            "",
+        ]
+        if self.num_skipped:
+            rows = [(s.split, o.file, o.what, o.why) for s in self.splits for o in s.skipped]
+            lines += [*_table(("split", "file", "object", "why"), rows), ""]
+        return "\n".join(lines)
+
+    def _counts(self) -> list[str]:
+        header = ("", *(split.split for split in self.splits))
+        rows = [("pictures", *(str(split.images) for split in self.splits))]
+        # A class that only pixels have needs no row of zeros.
+        rows += [
+            (name, *(str(split.objects[name]) for split in self.splits))
+            for name in self.splits[0].objects
+            if any(split.objects[name] or not split.pixels for split in self.splits)
+        ]
+        return ["## Pictures and objects", "", *_table(header, rows), ""]
+
+    def _pixels(self) -> list[str]:
+        labelled = [split for split in self.splits if split.pixels]
+        if not labelled:
+            return []
+        totals = [max(sum(split.pixels.values()), 1) for split in labelled]
+        rows = [
+            (name, *(f"{s.pixels[name] / t:.2%}" for s, t in zip(labelled, totals, strict=True)))
+            for name in labelled[0].pixels
+        ]
+        header = ("", *(split.split for split in labelled))
+        return ["## Share of the labelled pixels", "", *_table(header, rows), ""]
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = [header, ["---"] * len(header), *rows]
+    return ["| " + " | ".join(cell.replace("|", "/") for cell in line) + " |" for line in lines]

@@ -1,0 +1,69 @@
+"""An output folder that appears complete or not at all."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from data_tools.source_folder import listing
+from resnet_tasks.errors import DataError
+
+CARD = "data_card.md"
+"""Every conversion leaves this file; only folders that hold it are ever replaced."""
+
+
+@contextmanager
+def output_folder(out: Path, *, source: Path | None, overwrite: bool) -> Iterator[Path]:
+    """A temporary folder beside `out` that takes its place when the block ends without error.
+
+    Args:
+        out: Where the result goes; absent or empty, unless `overwrite`.
+        source: What is converted; it must not lie in a folder that is replaced.
+        overwrite: Replace what an earlier conversion wrote.
+
+    Raises:
+        DataError: If `out` is taken and may not be replaced.
+    """
+    _check(out, source, overwrite)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    token = uuid.uuid4().hex[:8]
+    partial = out.with_name(f".{out.name}.partial-{token}")
+    replaced = out.with_name(f".{out.name}.replaced-{token}")
+    partial.mkdir()
+    try:
+        yield partial
+        if out.exists():
+            out.rename(replaced)
+        partial.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        if replaced.exists() and not out.exists():
+            replaced.rename(out)
+        shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _check(out: Path, source: Path | None, overwrite: bool) -> None:
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise DataError(f"the output {out} is a file; give the name of a folder")
+    if not any(out.iterdir()):
+        return
+    if not overwrite:
+        raise DataError(
+            f"the output folder {out} already holds {listing(out)}; choose another, or pass "
+            "overwrite to replace an earlier conversion"
+        )
+    if not (out / CARD).is_file():
+        raise DataError(
+            f"the output folder {out} holds {listing(out)} but no {CARD}, so no conversion wrote "
+            "it and it is not replaced; choose another"
+        )
+    if source is not None and source.resolve().is_relative_to(out.resolve()):
+        raise DataError(
+            f"the source {source} lies in the output folder {out}, which would be replaced; choose "
+            "another output folder"
+        )
