@@ -1,0 +1,197 @@
+"""COCO files: parsed once, checked, and explained where something is wrong with them.
+
+The only module (with `evaluation/`) that knows category ids and `xywh` boxes. Ids may have gaps, be
+unsorted, start anywhere; everything else works on indices into a `CategoryMap`, which is sorted by
+id. Files that are almost COCO are repaired where that is safe; every repair and everything left out
+is counted in `CocoFile.problems`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from resnet_tasks.data.categories import Category, CategoryMap
+from resnet_tasks.data.coco_masks import decode_mask
+from resnet_tasks.data.coco_parsing import ANNOTATED, find, is_box, parsed, read_json
+from resnet_tasks.data.coco_problems import Findings, Id, Problem, listed, shown
+from resnet_tasks.data.coco_records import (
+    Annotation,
+    CheckReport,
+    CocoFile,
+    ImageRecord,
+    missing_message,
+    stored_size,
+)
+from resnet_tasks.errors import DataError
+from resnet_tasks.structures import Detections
+
+__all__ = [
+    "ANNOTATED",
+    "Annotation",
+    "Category",
+    "CategoryMap",
+    "CheckReport",
+    "CocoFile",
+    "ImageRecord",
+    "Problem",
+    "boxes_to_xywh",
+    "check_coco",
+    "coco_results",
+    "decode_mask",
+    "read_coco",
+    "read_results",
+]
+
+
+def read_coco(
+    path: str | Path,
+    *,
+    images_root: str | Path | None = None,
+    annotated: Iterable[str] | None = None,
+) -> CocoFile:
+    """A COCO file, parsed and checked; pictures are not touched.
+
+    Args:
+        path: The JSON.
+        images_root: Folder of the pictures. Default: `info.images_root` (relative to the JSON's
+            folder), else the JSON's folder.
+        annotated: What the file annotates, of `ANNOTATED`. Default: `info.annotated`, else what it
+            holds: boxes, masks, semantic maps, annotations that have neither box nor mask (image).
+            An empty list of annotations counts as boxes that were looked for and not found.
+
+    Raises:
+        DataError: With all errors of the file that keep it from being used.
+    """
+    path = Path(path)
+    findings = Findings(path)
+    coco = parsed(path, findings, images_root, annotated)
+    errors = [problem.message for problem in findings.problems() if problem.severity == "error"]
+    if coco is None or errors:
+        raise DataError("\n".join(errors))
+    return coco
+
+
+def check_coco(
+    path: str | Path, *, images_root: str | Path | None = None, read_images: bool = False
+) -> CheckReport:
+    """All that is wrong with a COCO file; raises nothing for what is in it.
+
+    Args:
+        path: The JSON.
+        images_root: As in `read_coco`.
+        read_images: Also decode every picture and semantic map, and compare the sizes.
+    """
+    path = Path(path)
+    findings = Findings(path)
+    try:
+        coco = parsed(path, findings, images_root, None)
+    except DataError as error:
+        return CheckReport(path, (Problem("unreadable", "error", str(error)),))
+    problems = findings.problems()
+    if coco is not None and read_images:
+        problems += _picture_problems(coco)
+    return CheckReport(path, problems, coco)
+
+
+def boxes_to_xywh(boxes: Tensor | NDArray[Any]) -> NDArray[np.float64]:
+    """`(N, 4)` xyxy boxes as COCO's `(N, 4)` (x, y, width, height), computed in float64."""
+    corners = boxes.detach().cpu().numpy() if isinstance(boxes, Tensor) else np.asarray(boxes)
+    corners = corners.astype(np.float64).reshape(-1, 4)
+    return np.concatenate((corners[:, :2], corners[:, 2:] - corners[:, :2]), axis=1)
+
+
+def coco_results(
+    detections: Detections, image_id: Id, category_ids: Sequence[int]
+) -> list[dict[str, Any]]:
+    """The entries of a COCO results file for one picture, numbers at full precision.
+
+    Args:
+        detections: In the frame of the original picture.
+        image_id: The picture's id in the COCO file.
+        category_ids: By label index of the detections.
+    """
+    boxes = boxes_to_xywh(detections.boxes).tolist()
+    scores = detections.scores.detach().double().tolist()
+    labels = detections.labels.tolist()
+    return [
+        {"image_id": image_id, "category_id": category_ids[label], "bbox": box, "score": score}
+        for box, score, label in zip(boxes, scores, labels, strict=True)
+    ]
+
+
+def read_results(path: str | Path, coco: CocoFile) -> list[dict[str, Any]]:
+    """A COCO results file, every entry checked against the file that it belongs to.
+
+    Raises:
+        DataError: If it is no list, or an entry has an unknown image or category id, or no box or
+            score of finite numbers.
+    """
+    path = Path(path)
+    raw = read_json(path)
+    if not isinstance(raw, list):
+        raise DataError(
+            f"{path}: a COCO results file is a list of {{image_id, category_id, bbox, score}}, "
+            f"got {shown(raw)}"
+        )
+    known = coco.annotations
+    table = coco.categories.index_table
+    for position, entry in enumerate(raw):
+        where = f"{path}: entry {position}"
+        if not isinstance(entry, dict):
+            raise DataError(f"{where} must be an object, got {shown(entry)}")
+        if find(known, entry.get("image_id")) is None:
+            raise DataError(
+                f"{where} has image_id {entry.get('image_id')!r}, which {coco.path} does not have; "
+                f"its ids look like {listed(known)}"
+            )
+        if find(table, entry.get("category_id")) is None:
+            raise DataError(
+                f"{where} (image {entry['image_id']!r}) has category_id "
+                f"{entry.get('category_id')!r}; known: {listed(coco.categories.ids, 100)}"
+            )
+        box, score = entry.get("bbox"), entry.get("score")
+        if not is_box(box) or not math.isfinite(sum(box)):
+            raise DataError(
+                f"{where} (image {entry['image_id']!r}) has bbox {shown(box)}; "
+                "it must be [x, y, width, height], finite numbers in pixels"
+            )
+        if not isinstance(score, int | float) or not math.isfinite(score):
+            raise DataError(
+                f"{where} (image {entry['image_id']!r}) has score {shown(score)}; "
+                "it must be a finite number"
+            )
+    return raw
+
+
+def _picture_problems(coco: CocoFile) -> tuple[Problem, ...]:
+    """Pictures and semantic maps that are missing, unreadable, or of another size than stated."""
+    problems: list[Problem] = []
+    missing = coco.missing_files()
+    if missing:
+        message = missing_message(coco, missing)
+        problems.append(Problem("missing_file", "error", message, count=len(missing)))
+    absent = set(missing)
+    for record in coco.images:
+        for path in (coco.image_path(record), coco.sem_seg_path(record)):
+            if path is None or path in absent:
+                continue
+            size = stored_size(path, decode=True)
+            expected = (record.height, record.width)
+            if size is None:
+                kind, text = "unreadable_file", "cannot be decoded; replace it"
+            elif size != expected:
+                kind = "wrong_size"
+                text = f"is {size[1]} x {size[0]} (width x height, upright), the file says "
+                text += f"{expected[1]} x {expected[0]}; mend the image record"
+            else:
+                continue
+            message = f"{coco.path}: image {record.id!r}: {path} {text}"
+            problems.append(Problem(kind, "error", message, record.id))
+    return tuple(problems)

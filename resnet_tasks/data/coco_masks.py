@@ -1,0 +1,117 @@
+"""Segmentations of COCO files: polygons and run lengths, checked and rasterised."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+from resnet_tasks.data.coco_problems import shown
+from resnet_tasks.errors import DataError
+
+
+def decode_mask(
+    segmentation: list[Any] | dict[str, Any], height: int, width: int
+) -> NDArray[np.bool_]:
+    """`(height, width)` pixels of an object, rasterised exactly as COCO does.
+
+    Args:
+        segmentation: Polygons `[[x0, y0, x1, y1, ...], ...]`, or run lengths `{"size": (height,
+            width), "counts": ...}`, compressed or not.
+        height: Of the picture.
+        width: Of the picture.
+
+    Raises:
+        DataError: If it is none of these, or run lengths of another size.
+    """
+    return np.asarray(coco_mask.decode(run_lengths(segmentation, height, width)), dtype=np.bool_)
+
+
+def run_lengths(segmentation: Any, height: int, width: int) -> Any:
+    """Segmentation of any form -> one compressed run-length object."""
+    if isinstance(segmentation, dict):
+        if not is_rle(segmentation, height, width):
+            raise DataError(
+                f"run lengths {shown(segmentation)} do not fit their picture of height {height} "
+                f"and width {width}"
+            )
+        if isinstance(segmentation["counts"], list):
+            return coco_mask.frPyObjects(segmentation, height, width)
+        return segmentation
+    polygons = [packed for each in segmentation if (packed := packed_polygon(each)) is not None]
+    if not polygons:
+        raise DataError(
+            f"segmentation {shown(segmentation)} holds no polygon; each needs at least six numbers"
+        )
+    return coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
+
+
+def packed_polygon(polygon: Any) -> array[float] | None:
+    """The polygon as 8 bytes a number; None where it is none. A list takes 40 bytes a number."""
+    if isinstance(polygon, array):
+        return polygon
+    if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
+        return None
+    try:
+        packed = array("d", polygon)
+    except TypeError:
+        return None
+    return packed if math.isfinite(sum(packed)) else None
+
+
+def is_rle(raw: dict[str, Any], height: int, width: int) -> bool:
+    """Whether run lengths are well formed and cover exactly this size."""
+    size, counts = raw.get("size"), raw.get("counts")
+    if not isinstance(size, list | tuple) or list(size) != [height, width]:
+        return False
+    if isinstance(counts, list):
+        lengths = all(type(each) is int and each >= 0 for each in counts)
+        return lengths and sum(counts) == height * width
+    return isinstance(counts, str | bytes) and _total_length(counts) == height * width
+
+
+def _total_length(counts: str | bytes) -> int:
+    """Pixels that COCO's compressed run lengths cover; -1 where they are malformed.
+
+    Each run is a little-endian sequence of 5-bit groups plus a continuation bit, offset by 48, and
+    from the fourth run on the difference to the run before last (cocoapi, maskApi.c, rleToString).
+    """
+    data = counts.encode("ascii", "replace") if isinstance(counts, str) else counts
+    runs: list[int] = []
+    value = shift = 0
+    for byte in data:
+        group = byte - 48
+        if not 0 <= group < 64:
+            return -1
+        value |= (group & 31) << shift
+        shift += 5
+        if group & 32:
+            continue
+        if group & 16:
+            value -= 1 << shift
+        if len(runs) > 2:
+            value += runs[-2]
+        if value < 0:
+            return -1
+        runs.append(value)
+        value = shift = 0
+    return -1 if shift else sum(runs)
+
+
+def mask_area(segmentation: Any, height: int, width: int) -> float:
+    """Pixels² that a segmentation of any form covers."""
+    return float(coco_mask.area(run_lengths(segmentation, height, width)))
+
+
+def surrounding(segmentation: Any, height: int, width: int) -> list[float]:
+    """The tight xywh box around polygons or run lengths."""
+    if isinstance(segmentation, dict):
+        lengths = run_lengths(segmentation, height, width)
+        return [float(value) for value in coco_mask.toBbox(lengths)]
+    points = np.concatenate([np.asarray(each).reshape(-1, 2) for each in segmentation])
+    low, high = points.min(axis=0), points.max(axis=0)
+    return [*map(float, low), *map(float, high - low)]

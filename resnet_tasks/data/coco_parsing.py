@@ -1,0 +1,386 @@
+"""One pass over a COCO file: repairs what is safe to repair, and counts everything it does."""
+
+from __future__ import annotations
+
+import gc
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any, TypeGuard
+
+from resnet_tasks.data.categories import CategoryMap
+from resnet_tasks.data.coco_masks import is_rle, mask_area, packed_polygon, surrounding
+from resnet_tasks.data.coco_problems import Findings, Id, listed, shown
+from resnet_tasks.data.coco_records import Annotation, CocoFile, ImageRecord, Xywh, stored_size
+from resnet_tasks.errors import DataError
+
+ANNOTATED = ("boxes", "masks", "semantic", "image")
+"""What a file can say it annotates."""
+
+
+FRAME_TOLERANCE = 1e-3
+"""Pixels by which a box may leave its picture before that is worth a note (rounding of files)."""
+
+
+def parsed(  # noqa: C901 - one check after the other
+    path: Path,
+    findings: Findings,
+    images_root: str | Path | None,
+    annotated: Iterable[str] | None,
+) -> CocoFile | None:
+    """The file, or None where errors among the findings keep its annotations from being read."""
+    raw = _top_level(path, read_json(path))
+    info = raw.get("info")
+    if not isinstance(info, dict):
+        findings.add("missing_info")
+        info = {}
+    if images_root is not None and not Path(images_root).is_dir():
+        raise DataError(
+            f"{path}: its folder of pictures {images_root} is not there; mend `images:`"
+        )
+    root = (
+        Path(images_root) if images_root is not None else path.parent / _text(info, "images_root")
+    )
+    try:
+        categories = CategoryMap.from_json(raw["categories"])
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+    images = _images(raw["images"], root, findings)
+    if findings.has_errors():
+        return None
+    findings.context = {
+        "images": listed([record.id for record in images]),
+        "categories": listed(categories.ids, 100),
+    }
+    raws = raw.get("annotations")
+    if raws is None:
+        findings.add("missing_annotations")
+    declared = annotated if annotated is not None else info.get("annotated")
+    chosen = None if declared is None else _declared(path, declared)
+    parser = _Annotations(categories, images, findings)
+    for position, each in enumerate(raws or ()):
+        parser.take(position, each)
+    if chosen is None:
+        chosen = parser.held(is_listed=raws is not None)
+    if parser.labels_only and "image" not in chosen:
+        for each in parser.labels_only:
+            findings.add("no_box", each.image_id, each.id)
+    if findings.has_errors():
+        return None
+    by_image = {image_id: tuple(found) for image_id, found in parser.by_image.items()}
+    return CocoFile(path, root, categories, images, by_image, chosen, findings.problems(), info)
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        DataError: If it is not there or no JSON, with line and column.
+    """
+    # Millions of small objects are made and none is freed: collecting meanwhile only costs time.
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise DataError(f"{path} is not there; mend the path, or prepare the data first") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{path} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}; "
+            "is it complete, and the right file?"
+        ) from None
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise DataError(f"{path} is not JSON: {error}; is it the right file?") from None
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _top_level(path: Path, raw: Any) -> dict[str, Any]:
+    if isinstance(raw, list):
+        raise DataError(
+            f"{path} is a list: that is a COCO results file (predictions); give the annotation "
+            "file, an object with `images`, `annotations` and `categories`"
+        )
+    if not isinstance(raw, dict):
+        raise DataError(f"{path} must hold a COCO object, got {shown(raw)}")
+    for key in ("images", "categories"):
+        if key not in raw:
+            raise DataError(
+                f"{path} has no `{key}` (its keys: {listed(raw, 20)}); a COCO file needs `images` "
+                "and `categories`"
+            )
+    for key in ("images", "annotations"):
+        if not isinstance(raw.get(key, []), list):
+            raise DataError(f"{path}: `{key}` must be a list, got {shown(raw[key])}")
+    return raw
+
+
+_BOOKKEEPING = frozenset(
+    {"id", "file_name", "height", "width", "sem_seg_file_name", "group"}
+    | {"license", "coco_url", "flickr_url", "date_captured"}
+)
+
+
+def _images(raws: list[Any], root: Path, findings: Findings) -> tuple[ImageRecord, ...]:
+    records: list[ImageRecord] = []
+    ids: set[Id] = set()
+    names: set[str] = set()
+    for position, raw in enumerate(raws):
+        record = _image(position, raw, root, findings)
+        if record is None:
+            continue
+        if record.id in ids:
+            findings.add("duplicate_image", record.id, detail=record.file_name)
+        if record.file_name in names:
+            findings.add("repeated_file", record.id, detail=record.file_name)
+        ids.add(record.id)
+        names.add(record.file_name)
+        records.append(record)
+    return tuple(records)
+
+
+def _image(position: int, raw: Any, root: Path, findings: Findings) -> ImageRecord | None:
+    if not isinstance(raw, dict):
+        findings.add("image_record", detail=f"images[{position}] is {shown(raw)}")
+        return None
+    image_id, name = raw.get("id"), raw.get("file_name")
+    if not _is_id(image_id):
+        findings.add("image_record", detail=f"images[{position}] has id {shown(image_id)}")
+        return None
+    if not isinstance(name, str) or not name:
+        findings.add("image_record", image_id, detail=f"file_name {shown(name)}")
+        return None
+    semantic = raw.get("sem_seg_file_name")
+    for each in (name, semantic):
+        if each is not None and not (isinstance(each, str) and is_inside(each)):
+            findings.add("image_path", image_id, detail=str(each))
+            return None
+    height, width = raw.get("height"), raw.get("width")
+    if height is None and width is None:
+        size = stored_size(root / name)
+        if size is None:
+            detail = f"no height and width, and {root / name} cannot be read"
+            findings.add("image_record", image_id, detail=detail)
+            return None
+        findings.add("missing_size", image_id)
+        height, width = size
+    if not (_is_length(height) and _is_length(width)):
+        detail = f"height {shown(height)}, width {shown(width)}"
+        findings.add("image_record", image_id, detail=detail)
+        return None
+    group = raw.get("group")
+    return ImageRecord(
+        id=image_id,
+        file_name=name,
+        height=int(height),
+        width=int(width),
+        sem_seg_file_name=semantic,
+        group=None if group is None else str(group),
+        extra={key: value for key, value in raw.items() if key not in _BOOKKEEPING},
+    )
+
+
+_LEFT_OUT: Xywh = (math.nan, math.nan, math.nan, math.nan)
+"""Stands for a box that keeps its annotation from being used (compared by identity)."""
+
+
+class _Annotations:
+    """One pass over the annotations of a file."""
+
+    def __init__(
+        self, categories: CategoryMap, images: Sequence[ImageRecord], findings: Findings
+    ) -> None:
+        self._indices = categories.index_table
+        self._records = {record.id: record for record in images}
+        self._findings = findings
+        self._ids: set[Id] = set()
+        self._next_id = 1
+        self._has_sem_seg = any(record.sem_seg_file_name for record in images)
+        self._has_boxes = False
+        self._has_masks = False
+        self.labels_only: list[Annotation] = []
+        self.by_image: dict[Id, list[Annotation]] = {record.id: [] for record in images}
+
+    def held(self, *, is_listed: bool) -> frozenset[str]:
+        """What the file annotates, by what it holds."""
+        kinds = {
+            "boxes": self._has_boxes,
+            "masks": self._has_masks,
+            "semantic": self._has_sem_seg,
+            "image": bool(self.labels_only) and not self._has_boxes,
+        }
+        found = frozenset(kind for kind, is_held in kinds.items() if is_held)
+        return found or frozenset(("boxes",) if is_listed else ())
+
+    def take(self, position: int, raw: Any) -> None:
+        """Files one annotation under its image, or a problem."""
+        findings = self._findings
+        if not isinstance(raw, dict):
+            findings.add("annotation_record", detail=f"annotations[{position}] is {shown(raw)}")
+            return
+        annotation_id = self._annotation_id(position, raw)
+        image_id, category_id = raw.get("image_id"), raw.get("category_id")
+        record = find(self._records, image_id)
+        if record is None:
+            findings.add("unknown_image", None, annotation_id, f"image_id {shown(image_id)}")
+            return
+        category = find(self._indices, category_id)
+        if category is None:
+            detail = f"category_id {shown(category_id)}"
+            findings.add("unknown_category", record.id, annotation_id, detail)
+            return
+        crowd = raw.get("iscrowd")
+        if crowd is None:
+            findings.add("missing_iscrowd", record.id, annotation_id)
+        elif crowd not in (0, 1):
+            detail = f"iscrowd {shown(crowd)}, allowed are 0 and 1"
+            findings.add("annotation_record", record.id, annotation_id, detail)
+            return
+        segmentation = self._segmentation(raw.get("segmentation"), record, annotation_id)
+        box = self._box(raw.get("bbox"), segmentation, record, annotation_id)
+        if box is _LEFT_OUT:
+            return
+        area = self._area(raw.get("area"), box, segmentation, record, annotation_id)
+        annotation = Annotation(
+            annotation_id, record.id, category, box, area, bool(crowd), segmentation
+        )
+        self._has_boxes = self._has_boxes or box is not None
+        self._has_masks = self._has_masks or segmentation is not None
+        if box is None:
+            self.labels_only.append(annotation)
+        self.by_image[record.id].append(annotation)
+
+    def _annotation_id(self, position: int, raw: dict[str, Any]) -> Id:
+        found = raw.get("id")
+        if _is_id(found) and found not in self._ids:
+            self._ids.add(found)
+            return found
+        while self._next_id in self._ids:
+            self._next_id += 1
+        self._ids.add(self._next_id)
+        image_id = raw.get("image_id")
+        shown = image_id if _is_id(image_id) else None
+        if _is_id(found):
+            self._findings.add("duplicate_annotation", shown, found, f"now {self._next_id}")
+        else:
+            self._findings.add("missing_id", shown, detail=f"annotations[{position}]")
+        return self._next_id
+
+    def _segmentation(
+        self, raw: Any, record: ImageRecord, annotation_id: Id
+    ) -> list[Any] | dict[str, Any] | None:
+        if not raw:
+            return None
+        if isinstance(raw, list):
+            polygons = [
+                packed for polygon in raw if (packed := packed_polygon(polygon)) is not None
+            ]
+            if len(polygons) < len(raw):
+                detail = f"{len(raw) - len(polygons)} of {len(raw)} polygons"
+                self._findings.add("bad_segmentation", record.id, annotation_id, detail)
+            return polygons or None
+        if isinstance(raw, dict) and is_rle(raw, record.height, record.width):
+            return raw
+        self._findings.add("bad_segmentation", record.id, annotation_id, shown(raw))
+        return None
+
+    def _box(
+        self, raw: Any, segmentation: Any, record: ImageRecord, annotation_id: Id
+    ) -> Xywh | None:
+        findings = self._findings
+        if raw is None or raw == []:
+            if segmentation is None:
+                return None
+            findings.add("missing_bbox", record.id, annotation_id)
+            raw = surrounding(segmentation, record.height, record.width)
+        if not is_box(raw):
+            detail = f"bbox {shown(raw)}, it must be four numbers [x, y, width, height]"
+            findings.add("annotation_record", record.id, annotation_id, detail)
+            return _LEFT_OUT
+        x, y, width, height = raw
+        if not math.isfinite(x + y + width + height):
+            kind = "non_finite_box"
+        elif width <= 0 or height <= 0:
+            kind = "empty_box"
+        elif x >= record.width or y >= record.height or x + width <= 0 or y + height <= 0:
+            kind = "box_outside"
+        else:
+            if (
+                min(x, y) < -FRAME_TOLERANCE
+                or x + width > record.width + FRAME_TOLERANCE
+                or y + height > record.height + FRAME_TOLERANCE
+            ):
+                findings.add("box_beyond_frame", record.id, annotation_id)
+            return (x, y, width, height)
+        size = f"the picture is {record.width} x {record.height}"
+        findings.add(kind, record.id, annotation_id, f"bbox {list(raw)}, {size}")
+        return _LEFT_OUT
+
+    def _area(
+        self,
+        raw: Any,
+        box: Xywh | None,
+        segmentation: Any,
+        record: ImageRecord,
+        annotation_id: Id,
+    ) -> float:
+        if type(raw) in (int, float) and 0 <= raw < math.inf:
+            return float(raw)
+        if box is None:
+            return 0.0
+        kind = "missing_area" if raw is None else "bad_area"
+        self._findings.add(kind, record.id, annotation_id)
+        if segmentation is not None:
+            return mask_area(segmentation, record.height, record.width)
+        return float(box[2] * box[3])
+
+
+def _declared(path: Path, raw: object) -> frozenset[str]:
+    chosen = [raw] if isinstance(raw, str) else raw
+    if not isinstance(chosen, Iterable):
+        raise DataError(f"{path}: `annotated` must be a list of {listed(ANNOTATED)}, got {raw!r}")
+    values = list(chosen)
+    unknown = [value for value in values if value not in ANNOTATED]
+    if unknown:
+        raise DataError(
+            f"{path}: `annotated` holds {listed(map(repr, unknown))}; allowed: {listed(ANNOTATED)}"
+        )
+    return frozenset(map(str, values))
+
+
+def is_inside(name: str) -> bool:
+    """Whether a file name stays inside the folder that it is relative to, on any system."""
+    windows = PureWindowsPath(name)
+    is_rooted = PurePosixPath(name).is_absolute() or bool(windows.drive or windows.root)
+    return not is_rooted and ".." not in windows.parts and "\0" not in name
+
+
+def find(table: Mapping[Any, Any], key: object) -> Any:
+    """`table[key]`, or None where there is none or `key` is a list or an object."""
+    return table.get(key) if _is_id(key) else None
+
+
+def _is_id(value: object) -> TypeGuard[Id]:
+    return type(value) is int or (type(value) is str and value != "")
+
+
+def _is_length(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and 1 <= value < math.inf and value == int(value)
+
+
+def is_box(value: object) -> TypeGuard[Xywh]:
+    """Whether this is a list of four numbers."""
+    return (
+        isinstance(value, list | tuple)
+        and len(value) == 4
+        and all(type(each) in (int, float) for each in value)
+    )
+
+
+def _text(raw: Mapping[str, Any], key: str) -> str:
+    value = raw.get(key)
+    return value if isinstance(value, str) else ""

@@ -1,0 +1,170 @@
+"""A parsed COCO file: pictures, annotations, and where the files lie."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from resnet_tasks.data.categories import CategoryMap
+from resnet_tasks.data.coco_problems import Id, Problem, summary
+from resnet_tasks.errors import DataError
+
+Xywh = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One picture of a COCO file.
+
+    Attributes:
+        id: As in the file.
+        file_name: Relative to the file's images root, inside it.
+        height: Pixels of the upright picture.
+        width: Pixels of the upright picture.
+        sem_seg_file_name: Semantic label map, relative to the file's semantic root.
+        group: Patient, study or sequence; splits never cut through a group.
+        extra: The record's other fields, COCO's own bookkeeping left out.
+    """
+
+    id: Id
+    file_name: str
+    height: int
+    width: int
+    sem_seg_file_name: str | None = None
+    group: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """One object, or one image-level label, of a picture.
+
+    Attributes:
+        id: As in the file, or a new one where the file's is missing or not unique.
+        image_id: Id of its picture.
+        category: Index into the file's `CategoryMap`.
+        bbox: (x, y, width, height) exactly as in the file, pixels, width and height above 0; None
+            for image-level labels.
+        area: Pixels² as in the file (of the mask where there is one), or computed.
+        is_crowd: A region of many objects: neither positive nor negative.
+        segmentation: What `decode_mask` takes: polygons (packed as `array("d")`) or run lengths.
+    """
+
+    id: Id
+    image_id: Id
+    category: int
+    bbox: Xywh | None
+    area: float
+    is_crowd: bool = False
+    segmentation: list[Any] | dict[str, Any] | None = None
+
+
+@dataclass
+class CocoFile:
+    """A parsed COCO file.
+
+    Attributes:
+        path: The JSON.
+        images_root: Folder that the pictures' names are relative to.
+        categories: Ids to indices.
+        images: In file order.
+        annotations: By image id, in file order; every image has an entry.
+        annotated: What the file annotates, of `ANNOTATED`.
+        problems: All repairs, omissions and notes.
+        info: The file's `info`.
+    """
+
+    path: Path
+    images_root: Path
+    categories: CategoryMap
+    images: tuple[ImageRecord, ...]
+    annotations: dict[Id, tuple[Annotation, ...]]
+    annotated: frozenset[str]
+    problems: tuple[Problem, ...] = ()
+    info: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def sem_seg_root(self) -> Path:
+        """Folder that semantic label maps are relative to: `info.sem_seg_root`, else the JSON's."""
+        return self.path.parent / str(self.info.get("sem_seg_root", ""))
+
+    def image_path(self, record: ImageRecord) -> Path:
+        """File of a picture."""
+        return self.images_root / record.file_name
+
+    def sem_seg_path(self, record: ImageRecord) -> Path | None:
+        """Semantic label map of a picture; None where it has none."""
+        name = record.sem_seg_file_name
+        return None if name is None else self.sem_seg_root / name
+
+    def summary(self) -> dict[str, int]:
+        """Number of problems by kind, most frequent first."""
+        return summary(self.problems)
+
+    def missing_files(self) -> tuple[Path, ...]:
+        """Pictures and semantic maps that the file names and that are not there."""
+        named: list[Path] = [self.image_path(record) for record in self.images]
+        named += [path for record in self.images if (path := self.sem_seg_path(record)) is not None]
+        return tuple(path for path in named if not os.path.isfile(path))  # noqa: PTH113 - fast
+
+    def require_files(self) -> None:
+        """Does nothing where every named file is there.
+
+        Raises:
+            DataError: With the number of missing files and the first of them.
+        """
+        missing = self.missing_files()
+        if missing:
+            raise DataError(missing_message(self, missing))
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What `check_coco` found.
+
+    Attributes:
+        path: The JSON.
+        problems: Everything, errors included.
+        coco: The parsed file; None where errors made that impossible.
+    """
+
+    path: Path
+    problems: tuple[Problem, ...]
+    coco: CocoFile | None = None
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether training and evaluation can work with the file."""
+        return not any(problem.severity == "error" for problem in self.problems)
+
+    def summary(self) -> dict[str, int]:
+        """Number of problems by kind, most frequent first."""
+        return summary(self.problems)
+
+
+def missing_message(coco: CocoFile, missing: Sequence[Path]) -> str:
+    """What to say about files that are not there."""
+    total = sum(1 + (record.sem_seg_file_name is not None) for record in coco.images)
+    return (
+        f"{coco.path}: {len(missing)} of {total} named files are not there, the first is "
+        f"{missing[0]}; name the folder of the pictures with `images:` beside `annotations:`"
+    )
+
+
+def stored_size(path: Path, *, decode: bool = False) -> tuple[int, int] | None:
+    """(height, width) of a picture as people see it; None where it cannot be read."""
+    try:
+        with Image.open(path) as picture:
+            if decode:
+                picture.load()
+            width, height = picture.size
+            # EXIF orientation (tag 274) 5 to 8 turn the picture by 90 degrees.
+            is_turned = picture.getexif().get(274, 1) in (5, 6, 7, 8)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return None
+    return (width, height) if is_turned else (height, width)
