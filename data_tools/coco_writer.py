@@ -126,7 +126,7 @@ class CocoWriter:
             )
         self.split = split
         self.folder = folder
-        self.images_root = images_root.resolve() if images_root is not None else folder.resolve()
+        self.images_root = _absolute(folder if images_root is None else images_root)
         self.copy_images = copy_images
         self._ids = {name: index for index, name in enumerate(names, start=1)}
         self._names = names
@@ -286,13 +286,11 @@ class CocoWriter:
         return SplitSummary(self.split, len(self._images), objects, pixels, tuple(self._skipped))
 
     def _file_name(self, picture: Path) -> str:
-        absolute = Path(os.path.abspath(picture))  # noqa: PTH100 - keeps links as they are named
-        for root in (self.images_root, self.folder.resolve()):
-            for candidate in (absolute, picture.resolve()):
-                if candidate.is_relative_to(root):
-                    name = candidate.relative_to(root)
-                    return self._copied(picture, name) if self.copy_images else name.as_posix()
-        raise DataError(f"{picture} does not lie inside {self.images_root}, the images root")
+        absolute = _absolute(picture)
+        if not absolute.is_relative_to(self.images_root):
+            raise DataError(f"{picture} does not lie inside {self.images_root}, the images root")
+        name = absolute.relative_to(self.images_root)
+        return self._copied(picture, name) if self.copy_images else name.as_posix()
 
     def _copied(self, picture: Path, name: Path) -> str:
         target = Path("images", self.split, name)
@@ -378,6 +376,11 @@ def write_picture(file: Path, pixels: NDArray[Any], *options: int) -> None:
     stored = pixels[..., ::-1] if pixels.ndim == 3 else pixels
     if not cv2.imwrite(str(file), stored, list(options)):
         raise DataError(f"the picture {file} cannot be written; is the folder writable?")
+
+
+def _absolute(path: Path) -> Path:
+    """The path from the root, links kept: a linked picture still lies where it is named."""
+    return Path(os.path.abspath(path))  # noqa: PTH100 - pathlib's own way follows links
 
 
 def _plain(value: float) -> float | int:

@@ -1,0 +1,171 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_tools.coco_writer import Category, CocoWriter, picture_size, read_index_map
+from resnet_tasks.data.coco import read_coco
+from resnet_tasks.errors import DataError
+
+ROAD_USERS = (Category("road", isthing=False), Category("car"))
+
+
+def picture(file: Path, size: tuple[int, int] = (6, 8)) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((*size, 3), 90, dtype=np.uint8)).save(file)
+    return file
+
+
+def writer(folder: Path, **options: Any) -> CocoWriter:
+    return CocoWriter(folder, "train", ROAD_USERS, annotated=("boxes", "semantic"), **options)
+
+
+def load(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def test_everything_written_is_read_back(tmp_path: Path) -> None:
+    source, out = tmp_path / "source", tmp_path / "out"
+    coco = writer(out, images_root=source, license_name="MIT")
+    image_id = coco.add_image(picture(source / "a" / "x.png"), group="patient 7")
+    mask = np.zeros((6, 8), dtype=np.bool_)
+    mask[1:4, 2:7] = True
+    coco.add_mask(image_id, "car", mask)
+    coco.add_box(image_id, "car", (0, 0.5, 2, 1.25), iscrowd=True)
+    ids = np.where(mask, 2, 1)
+    ids[0] = (0, 255, 1, 1, 1, 1, 1, 1)
+    coco.add_semantic(image_id, ids)
+    coco.skip("x.xml", "car 3", "no area")
+    summary = coco.write()
+
+    content = load(out / "train.json")
+    assert content["info"]["annotated"] == ["boxes", "semantic"]
+    assert content["info"]["images_root"] == str(source)
+    assert content["licenses"] == [{"id": 1, "name": "MIT"}]
+    assert content["categories"] == [
+        {"id": 1, "name": "road", "isthing": 0},
+        {"id": 2, "name": "car", "isthing": 1},
+    ]
+    assert content["images"] == [
+        {
+            "id": 1,
+            "file_name": "a/x.png",
+            "height": 6,
+            "width": 8,
+            "group": "patient 7",
+            "sem_seg_file_name": "semantic/train/x.png",
+        }
+    ]
+    first, second = content["annotations"]
+    assert (first["bbox"], first["area"], first["iscrowd"]) == ([2, 1, 5, 3], 15, 0)
+    assert (second["bbox"], second["area"], second["iscrowd"]) == ([0, 0.5, 2, 1.25], 2.5, 1)
+    assert "segmentation" not in second
+    stored = cv2.imread(str(out / "semantic/train/x.png"), cv2.IMREAD_UNCHANGED)
+    assert stored.dtype == np.uint8
+    assert stored.tolist() == ids.tolist()
+    assert summary.objects == {"road": 0, "car": 2}
+    assert summary.pixels == {"road": 48 - 15 - 2, "car": 15}
+    assert [(s.file, s.what, s.why) for s in summary.skipped] == [("x.xml", "car 3", "no area")]
+
+    read = read_coco(out / "train.json")
+    assert read.problems == ()
+    assert read.missing_files() == ()
+
+
+def test_the_json_appears_only_when_complete(tmp_path: Path) -> None:
+    coco = writer(tmp_path / "out", images_root=tmp_path)
+    coco.add_image(picture(tmp_path / "x.png"))
+    assert not (tmp_path / "out" / "train.json").exists()
+    coco.write()
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["train.json"]
+    with pytest.raises(DataError, match=r"train\.json is already there"):
+        writer(tmp_path / "out")
+
+
+def test_copied_pictures_lie_beside_the_json(tmp_path: Path) -> None:
+    source, out = tmp_path / "source", tmp_path / "out"
+    coco = writer(out, images_root=source, copy_images=True)
+    original = picture(source / "a" / "x.png")
+    coco.add_image(original)
+    coco.write()
+    content = load(out / "train.json")
+    assert "images_root" not in content["info"]
+    (record,) = content["images"]
+    assert record["file_name"] == "images/train/a/x.png"
+    assert (out / record["file_name"]).read_bytes() == original.read_bytes()
+
+
+def test_equal_names_in_two_folders_get_two_label_maps(tmp_path: Path) -> None:
+    coco = writer(tmp_path / "out", images_root=tmp_path)
+    for folder, value in (("a", 1), ("b", 2)):
+        image_id = coco.add_image(picture(tmp_path / folder / "x.png"))
+        coco.add_semantic(image_id, np.full((6, 8), value))
+    coco.write()
+    records = load(tmp_path / "out" / "train.json")["images"]
+    maps = [read_index_map(tmp_path / "out" / record["sem_seg_file_name"]) for record in records]
+    assert [int(ids[0, 0]) for ids in maps] == [1, 2]
+
+
+def test_many_categories_take_sixteen_bits(tmp_path: Path) -> None:
+    categories = [Category(f"c{n}") for n in range(300)]
+    coco = CocoWriter(
+        tmp_path / "out", "val", categories, annotated=("semantic",), images_root=tmp_path
+    )
+    image_id = coco.add_image(picture(tmp_path / "x.png"))
+    ids = np.full((6, 8), 300)
+    ids[0, 0] = coco.void
+    coco.add_semantic(image_id, ids)
+    assert coco.void == 65535
+    stored = cv2.imread(str(tmp_path / "out/semantic/val/x.png"), cv2.IMREAD_UNCHANGED)
+    assert stored.dtype == np.uint16
+    assert stored.tolist() == ids.tolist()
+
+
+def test_wrong_contents_are_named(tmp_path: Path) -> None:
+    coco = writer(tmp_path / "out", images_root=tmp_path / "in")
+    image_id = coco.add_image(picture(tmp_path / "in" / "x.png"))
+    with pytest.raises(DataError, match=r"x\.png is a 'bus'; the classes are road, car"):
+        coco.add_box(image_id, "bus", (0, 0, 1, 1))
+    with pytest.raises(DataError, match=r"car of x\.png has no area .*\(3, 3, 0, 2\)"):
+        coco.add_box(image_id, "car", (3, 3, 0, 2))
+    with pytest.raises(DataError, match="no area"):
+        coco.add_mask(image_id, "car", np.zeros((6, 8), dtype=np.bool_))
+    with pytest.raises(DataError, match=r"\(8, 6\) \(height, width\), the picture \(6, 8\)"):
+        coco.add_mask(image_id, "car", np.ones((8, 6), dtype=np.bool_))
+    with pytest.raises(DataError, match=r"\(8, 6\) \(height, width\), the picture \(6, 8\)"):
+        coco.add_semantic(image_id, np.ones((8, 6), dtype=np.int64))
+    with pytest.raises(DataError, match=r"holds \[3\]; allowed are 0 to 2 and 255"):
+        coco.add_semantic(image_id, np.full((6, 8), 3))
+    with pytest.raises(DataError, match="does not lie inside"):
+        coco.add_image(picture(tmp_path / "elsewhere.png"))
+    with pytest.raises(DataError, match="each name once"):
+        CocoWriter(tmp_path, "val", [Category("a"), Category("a")], annotated=())
+    assert coco.summary().objects == {"road": 0, "car": 0}
+
+
+def test_picture_size_is_that_of_the_upright_picture(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (8, 6)).save(tmp_path / "turned.jpg", exif=exif)
+    assert picture_size(picture(tmp_path / "x.png")) == (6, 8)
+    assert picture_size(tmp_path / "turned.jpg") == (8, 6)
+    with pytest.raises(DataError, match=r"none\.png is missing"):
+        picture_size(tmp_path / "none.png")
+    (tmp_path / "text.png").write_text("no picture")
+    with pytest.raises(DataError, match=r"text\.png cannot be read"):
+        picture_size(tmp_path / "text.png")
+
+
+def test_palette_maps_are_read_as_indices(tmp_path: Path) -> None:
+    indices = np.arange(48, dtype=np.uint8).reshape(6, 8) % 5
+    palette = Image.fromarray(indices, mode=None).convert("L")
+    coloured = Image.frombytes("P", (8, 6), palette.tobytes())
+    coloured.putpalette([value for n in range(256) for value in (255 - n, n, 7)])
+    coloured.save(tmp_path / "map.png")
+    assert read_index_map(tmp_path / "map.png").tolist() == indices.tolist()
+    with pytest.raises(DataError, match="3 channels"):
+        read_index_map(picture(tmp_path / "rgb.png"))

@@ -1,0 +1,155 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_tools.coco_writer import SplitSummary
+from data_tools.voc import coco_box, convert_voc, read_voc_file
+from resnet_tasks.data.coco import read_coco
+from resnet_tasks.errors import DataError
+
+OBJECT = """<object><name>{name}</name><difficult>{difficult}</difficult><bndbox>
+<xmin>{box[0]}</xmin><ymin>{box[1]}</ymin><xmax>{box[2]}</xmax><ymax>{box[3]}</ymax>
+</bndbox></object>"""
+
+
+def voc(root: Path, objects: list[tuple[str, tuple[Any, ...], int]]) -> Path:
+    """A VOC folder with one 20 x 10 picture in `val`."""
+    for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
+        (root / folder).mkdir(parents=True)
+    Image.fromarray(np.zeros((10, 20, 3), dtype=np.uint8)).save(root / "JPEGImages/a.png")
+    parts = [OBJECT.format(name=name, box=box, difficult=hard) for name, box, hard in objects]
+    size = "<size><width>20</width><height>10</height></size>"
+    (root / "Annotations/a.xml").write_text(f"<annotation>{size}{''.join(parts)}</annotation>")
+    (root / "ImageSets/Main/val.txt").write_text("a\n")
+    return root
+
+
+def load(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def bccd(
+    shared_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, tuple[SplitSummary, ...]]:
+    out = tmp_path_factory.mktemp("bccd")
+    return out, convert_voc(shared_data / "bccd", out)
+
+
+def test_bccd_counts(bccd: tuple[Path, tuple[SplitSummary, ...]]) -> None:
+    _, (train, val) = bccd
+    assert (train.split, train.images) == ("train", 205)
+    assert (val.split, val.images) == ("val", 87)
+    assert train.objects == {"Platelets": 209, "RBC": 2381, "WBC": 214}
+    assert val.objects == {"Platelets": 83, "RBC": 967, "WBC": 87}
+
+
+def test_bccd_has_two_boxes_without_area(bccd: tuple[Path, tuple[SplitSummary, ...]]) -> None:
+    _, (train, val) = bccd
+    assert [s.file for s in train.skipped] == ["BloodImage_00343.xml"]
+    assert [s.file for s in val.skipped] == ["BloodImage_00338.xml"]
+    assert "(181.0, 329.0, 181.0, 329.0)" in train.skipped[0].what
+    assert train.skipped[0].what.startswith("RBC")
+
+
+def test_bccd_is_read_without_a_problem(bccd: tuple[Path, tuple[SplitSummary, ...]]) -> None:
+    out, _ = bccd
+    for split in ("train", "val"):
+        read = read_coco(out / f"{split}.json")
+        assert read.problems == ()
+        assert read.missing_files() == ()
+        assert read.annotated == frozenset(("boxes",))
+
+
+def test_bccd_boxes_are_as_stored(bccd: tuple[Path, tuple[SplitSummary, ...]]) -> None:
+    content = load(bccd[0] / "train.json")
+    first = content["images"][0]
+    assert first["file_name"] == "JPEGImages/BloodImage_00001.jpg"
+    boxes = [a["bbox"] for a in content["annotations"] if a["image_id"] == first["id"]]
+    assert boxes[:2] == [[68, 315, 218, 165], [346, 361, 100, 93]]
+
+
+def test_coordinates_by_hand() -> None:
+    assert coco_box((3, 2, 8, 9), (10, 20), one_based=False) == (3, 2, 5, 7)
+    assert coco_box((3, 2, 8, 9), (10, 20), one_based=True) == (2, 1, 6, 8)
+    assert coco_box((1, 1, 20, 10), (10, 20), one_based=True) == (0, 0, 20, 10)
+    assert coco_box((-4, 2, 25, 9), (10, 20), one_based=False) == (0, 2, 20, 7)
+
+
+def test_difficult_objects_are_crowds_and_given_classes_keep_their_order(tmp_path: Path) -> None:
+    objects = [("cat", (1, 1, 5, 5), 0), ("ant", (2, 2, 9, 9), 1)]
+    source = voc(tmp_path / "in", objects)
+    (summary,) = convert_voc(source, tmp_path / "out", classes=("cat", "bee", "ant"))
+    content = load(tmp_path / "out/val.json")
+    assert [c["name"] for c in content["categories"]] == ["cat", "bee", "ant"]
+    assert [(a["category_id"], a["iscrowd"]) for a in content["annotations"]] == [(1, 0), (3, 1)]
+    assert summary.objects == {"cat": 1, "bee": 0, "ant": 1}
+    assert not (tmp_path / "out/train.json").exists()
+
+
+def test_progress_ends_at_the_total(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    source = voc(tmp_path / "in", [("cat", (1, 1, 5, 5), 0)])
+    convert_voc(source, tmp_path / "out", progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 1)]
+
+
+def test_boxes_outside_the_picture_are_left_out_and_listed(tmp_path: Path) -> None:
+    source = voc(tmp_path / "in", [("cat", (30, 1, 35, 5), 0), ("cat", (5, 1, 3, 5), 0)])
+    (summary,) = convert_voc(source, tmp_path / "out")
+    assert summary.objects == {"cat": 0}
+    assert ["object 0" in s.what or "object 1" in s.what for s in summary.skipped] == [True, True]
+
+
+def test_entities_are_refused_before_they_grow(tmp_path: Path) -> None:
+    bomb = tmp_path / "bomb.xml"
+    lines = ['<!ENTITY a0 "ha">']
+    lines += [f'<!ENTITY a{n} "{f"&a{n - 1};" * 10}">' for n in range(1, 12)]
+    text = f"<!DOCTYPE bomb [{''.join(lines)}]><annotation>&a11;</annotation>"
+    for encoding in ("utf-8", "utf-16"):
+        bomb.write_bytes(text.encode(encoding))
+        with pytest.raises(DataError, match=r"bomb\.xml declares the document type 'bomb'"):
+            read_voc_file(bomb)
+
+
+def test_wrong_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"none\.xml is missing"):
+        read_voc_file(tmp_path / "none.xml")
+    (tmp_path / "cut.xml").write_text("<annotation><object>")
+    with pytest.raises(DataError, match=r"cut\.xml is not valid XML"):
+        read_voc_file(tmp_path / "cut.xml")
+    for number, (name, box, message) in enumerate(
+        (("cat", (1, "left", 5, 5), "'left'"), ("", (1, 1, 5, 5), "object 0 .* has no name"))
+    ):
+        source = voc(tmp_path / f"in{number}", [(name, box, 0)])
+        with pytest.raises(DataError, match=message):
+            read_voc_file(source / "Annotations/a.xml")
+
+
+def test_wrong_folders_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"is no folder; it should hold JPEGImages"):
+        convert_voc(tmp_path / "none", tmp_path / "out")
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(DataError, match=r"JPEGImages, .* is missing; there is photos"):
+        convert_voc(tmp_path, tmp_path / "out")
+
+
+def test_lists_classes_and_sizes_must_fit(tmp_path: Path) -> None:
+    source = voc(tmp_path / "in", [("cat", (1, 1, 5, 5), 0)])
+    with pytest.raises(DataError, match=r"a\.xml has an object of class 'cat'; .* given are dog"):
+        convert_voc(source, tmp_path / "out", classes=("dog",))
+    (source / "ImageSets/Main/val.txt").write_text("a\na\n")
+    with pytest.raises(DataError, match=r"val\.txt lists 'a' more than once"):
+        convert_voc(source, tmp_path / "out")
+    (source / "ImageSets/Main/val.txt").write_text("a\n")
+    Image.fromarray(np.zeros((20, 10, 3), dtype=np.uint8)).save(source / "JPEGImages/a.png")
+    with pytest.raises(DataError, match=r"\(10, 20\) \(height, width\), but .* has \(20, 10\)"):
+        convert_voc(source, tmp_path / "out")
+    (source / "JPEGImages/a.png").unlink()
+    with pytest.raises(DataError, match=r"lists 'a', but .*JPEGImages has no such picture"):
+        convert_voc(source, tmp_path / "out")
+    assert not (tmp_path / "out/val.json").exists()
