@@ -1,0 +1,212 @@
+"""Checkpoint files: reading them safely and fitting their tensors to a backbone."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from timm.models import adapt_input_conv
+from torch import Tensor, nn
+
+from resnet_tasks.errors import WeightsError
+
+CONTAINERS = ("state_dict", "model_state_dict", "model", "state_dict_ema", "model_ema")
+"""Keys under which training scripts keep the tensors; the first that is present is opened."""
+PREFIXES = ("module.", "backbone.", "encoder.", "model.", "body.")
+"""What wrappers put in front of a backbone's keys; stripped as often as they occur."""
+PLAIN_SHAPES = {
+    ("conv2", (2, 2, 2, 2)): "resnet18",
+    ("conv2", (3, 4, 6, 3)): "resnet34",
+    ("conv3", (2, 2, 2, 2)): "resnet26",
+    ("conv3", (3, 4, 6, 3)): "resnet50",
+    ("conv3", (3, 4, 23, 3)): "resnet101",
+    ("conv3", (3, 8, 36, 3)): "resnet152",
+}
+"""(Last convolution of a block, blocks per stage) -> variant; He et al. 2015, Table 1."""
+_BACKBONE_KEY = re.compile(r"(conv1|bn1|maxpool|layer[1-9])\.")
+_COUNTER = "num_batches_tracked"
+_STATISTICS = ("running_mean", "running_var")
+
+
+def read_checkpoint(file: Path) -> dict[str, Tensor]:
+    """Tensors of a file by name, containers opened, wrappers' prefixes stripped.
+
+    Nothing is unpickled beyond plain tensors, so that reading a file never runs code from it.
+
+    Raises:
+        WeightsError: If the file is damaged, is no checkpoint, holds more than plain tensors, or
+            two of its tensors
+            have the same name without prefixes.
+    """
+    opened = _opened(_read(file))
+    tensors: dict[str, Tensor] = {}
+    for key, value in opened.items():
+        if not isinstance(value, Tensor):
+            continue
+        plain = stripped(str(key))
+        if plain in tensors:
+            raise WeightsError(
+                f"{file} holds {plain!r} twice once prefixes ({', '.join(PREFIXES)}) are stripped; keep one of the "
+                "two models in a file of its own"
+            )
+        tensors[plain] = value
+    if not tensors:
+        raise WeightsError(
+            f"{file} holds no tensors by name (found {type(opened).__name__} with "
+            f"{', '.join(map(repr, list(opened)[:3])) or 'nothing'}); give a file with a model's state dict"
+        )
+    return tensors
+
+
+def stripped(key: str) -> str:
+    """`key` without the prefixes of wrappers."""
+    while True:
+        prefix = next((each for each in PREFIXES if key.startswith(each)), None)
+        if prefix is None:
+            return key
+        key = key.removeprefix(prefix)
+
+
+def cover(
+    backbone: nn.Module,
+    tensors: Mapping[str, Tensor],
+    *,
+    name: str,
+    source: str,
+    in_channels: int,
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Copies `tensors` into a backbone, all of it or nothing.
+
+    Args:
+        backbone: What to fill; values are cast to its types.
+        tensors: By plain name. Counters of batches are optional, tensors outside a backbone are
+            ignored.
+        name: The variant, for messages.
+        source: Where the tensors come from, for messages.
+        in_channels: The stem is adapted where it was made for three.
+
+    Returns:
+        Names that were filled and names that have no place in a backbone.
+
+    Raises:
+        WeightsError: If a tensor of the backbone is missing, has another shape or is not finite, or
+            if the file has
+            backbone tensors beyond this variant's.
+    """
+    own = backbone.state_dict()
+    given = _with_adapted_stem(tensors, own, in_channels)
+    where = f"backbone.weights {source!r} do not fit backbone.name {name!r}"
+    required = {key for key in own if not key.endswith(_COUNTER)}
+    missing = sorted(required - given.keys())
+    has_statistics = any(key.endswith(_STATISTICS) for key in own)
+    surplus = sorted(
+        key
+        for key in given.keys() - own.keys()
+        if _BACKBONE_KEY.match(key)
+        and not key.endswith(_COUNTER)
+        and (has_statistics or not key.endswith(_STATISTICS))
+    )
+    if missing or surplus:
+        parts = [_listed("are missing", missing), _listed("have no place", surplus)]
+        found = " and ".join(part for part in parts if part)
+        raise WeightsError(f"{where}: {found}{_better_fit(given, name)}")
+    differing = [key for key in sorted(required) if given[key].shape != own[key].shape]
+    if differing:
+        key = differing[0]
+        raise WeightsError(
+            f"{where}: {len(differing)} tensors have another shape, first {key} with {tuple(given[key].shape)} in "
+            f"place of {tuple(own[key].shape)}{_better_fit(given, name)}"
+        )
+    broken = [key for key in sorted(required) if not bool(torch.isfinite(given[key]).all())]
+    if broken:
+        raise WeightsError(
+            f"backbone.weights {source!r} hold values that are not finite in {len(broken)} tensors, first "
+            f"{broken[0]}; use another checkpoint"
+        )
+    matched = tuple(key for key in own if key in given)
+    with torch.no_grad():
+        for key in matched:
+            own[key].copy_(given[key])
+    unexpected = sorted(key for key in given.keys() - own.keys() if not key.endswith(_COUNTER))
+    return matched, tuple(unexpected)
+
+
+def _read(file: Path) -> Any:
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if zipfile.is_zipfile(file) or _starts_like_pickle(file):
+            raise WeightsError(
+                f"{file} holds Python objects beyond plain tensors, which are never loaded because they can run "
+                "code; save the model's state dict alone, best as .safetensors"
+            ) from error
+        raise WeightsError(f"{file} is no checkpoint; give a .safetensors or .pth file") from error
+    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        raise WeightsError(
+            f"{file} is damaged or no checkpoint ({_first_line(error)}); fetch or save it again"
+        ) from error
+
+
+def _starts_like_pickle(file: Path) -> bool:
+    with file.open("rb") as stream:
+        return stream.read(1) == pickle.PROTO
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:120] if lines else type(error).__name__
+
+
+def _opened(content: Any) -> Mapping[Any, Any]:
+    while isinstance(content, Mapping):
+        key = next((each for each in CONTAINERS if isinstance(content.get(each), Mapping)), None)
+        if key is None:
+            return content
+        content = content[key]
+    return {}
+
+
+def _with_adapted_stem(
+    tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], in_channels: int
+) -> dict[str, Tensor]:
+    given = dict(tensors)
+    stem = "conv1.weight" if "conv1.weight" in own else "conv1.0.weight"
+    weight = given.get(stem)
+    if weight is not None and weight.ndim == 4 and weight.shape[1] == 3 != in_channels:
+        given[stem] = adapt_input_conv(in_channels, weight)
+    return given
+
+
+def _listed(what: str, keys: list[str]) -> str:
+    if not keys:
+        return ""
+    return f"{len(keys)} tensors {what} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
+
+
+def _better_fit(given: Mapping[str, Tensor], name: str) -> str:
+    """What the weights look like, and which variant would take them."""
+    blocks: dict[int, int] = {}
+    for key in given:
+        found = re.match(r"layer([1-4])\.(\d+)\.", key)
+        if found:
+            stage, block = int(found[1]), int(found[2])
+            blocks[stage] = max(blocks.get(stage, 0), block + 1)
+    if not blocks:
+        first = ", ".join(list(given)[:3])
+        return f"; the file has no ResNet stages (layer1 to layer4), it starts with {first}"
+    counts = tuple(blocks.get(stage, 0) for stage in (1, 2, 3, 4))
+    last = "conv3" if "layer1.0.conv3.weight" in given else "conv2"
+    variant = PLAIN_SHAPES.get((last, counts))
+    text = f"; these weights have {counts} {'bottleneck' if last == 'conv3' else 'basic'} blocks"
+    if variant is None or variant == name:
+        return text
+    return f"{text}, as {variant} and its relatives have"
