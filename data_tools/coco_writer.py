@@ -25,7 +25,7 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from pycocotools import mask as coco_mask
 
 from resnet_tasks.errors import DataError
@@ -341,7 +341,7 @@ def picture_size(picture: Path) -> tuple[int, int]:
         raise DataError(
             f"the picture {picture} is missing; put it there or leave it out of the list"
         ) from None
-    except (UnidentifiedImageError, OSError) as error:
+    except (Image.DecompressionBombError, OSError) as error:
         raise DataError(f"the picture {picture} cannot be read ({error}); replace it") from error
     return (width, height) if turned else (height, width)
 
@@ -357,7 +357,7 @@ def read_index_map(file: Path) -> NDArray[np.integer[Any]]:
             values = np.asarray(opened)
     except FileNotFoundError:
         raise DataError(f"the label map {file} is missing") from None
-    except (UnidentifiedImageError, OSError) as error:
+    except (Image.DecompressionBombError, OSError) as error:
         raise DataError(f"the label map {file} cannot be read ({error}); replace it") from error
     if values.ndim != 2:
         raise DataError(

@@ -1,0 +1,152 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_tools.catalogue import DATA_SETS, FORMATS, convert, prepare
+from resnet_tasks.data.coco import read_coco
+from resnet_tasks.errors import DataError
+
+SMALL: dict[str, Any] = {"train": 1, "val": 1, "size": (96, 128)}
+
+
+def segnet(root: Path) -> Path:
+    for folder, pixels in (("train", np.zeros((4, 4, 3))), ("trainannot", np.ones((4, 4)))):
+        (root / folder).mkdir(parents=True)
+        Image.fromarray(pixels.astype(np.uint8)).save(root / folder / "a.png")
+    return root
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def test_every_data_set_has_a_format_and_says_where_it_comes_from() -> None:
+    assert set(DATA_SETS) == {"bccd", "camvid", "dsb2018", "cells"}
+    for data_set in DATA_SETS.values():
+        assert set(data_set.options) <= set(FORMATS[data_set.format].options)
+        assert "not stated" not in vars(data_set.origin).values()
+
+
+def test_bccd_card(shared_data: Path, tmp_path: Path) -> None:
+    card = prepare("bccd", shared_data / "bccd", tmp_path / "bccd")
+    text = (tmp_path / "bccd" / "data_card.md").read_text(encoding="utf-8")
+    assert text == card.markdown()
+    for line in (
+        "# BCCD: blood cells",
+        "- Licence: MIT",
+        "- Home page: https://github.com/Shenggan/BCCD_Dataset",
+        "| pictures | 205 | 87 |",
+        "| RBC | 2381 | 967 |",
+        "## Left out: 2",
+    ):
+        assert line in text.splitlines()
+    assert "| train | BloodImage_00343.xml | RBC (object 3)" in text
+    assert "| val | BloodImage_00338.xml | RBC (object 12)" in text
+    assert card.num_skipped == 2
+    categories = read_coco(tmp_path / "bccd" / "train.json").categories.categories
+    assert [c.name for c in categories] == ["RBC", "WBC", "Platelets"]
+
+
+def test_cells_need_no_source_and_take_options(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    card = prepare(
+        "cells",
+        None,
+        tmp_path / "cells",
+        progress=lambda done, total: seen.append((done, total)),
+        **SMALL,
+    )
+    assert [split.images for split in card.splits] == [1, 1]
+    assert seen == [(1, 2), (2, 2)]
+    assert names(tmp_path / "cells") == [
+        "data_card.md",
+        "images",
+        "semantic",
+        "train.json",
+        "val.json",
+    ]
+    assert "seed=0" in card.markdown()
+    assert read_coco(tmp_path / "cells" / "val.json").problems == ()
+
+
+def test_label_maps_by_format(tmp_path: Path) -> None:
+    source = segnet(tmp_path / "in")
+    classes = {"classes": ("road", "car"), "things": ("car",)}
+    card = convert("label-maps", source, tmp_path / "out", copy_images=True, **classes)
+    assert card.splits[0].pixels == {"road": 0, "car": 16}
+    assert (tmp_path / "out/images/train/train/a.png").is_file()
+    assert "| car | 100.00% |" in card.markdown()
+    with pytest.raises(DataError, match="need classes"):
+        convert("label-maps", source, tmp_path / "other")
+    with pytest.raises(DataError, match="the thing 'bus' is not among the classes road"):
+        convert("label-maps", source, tmp_path / "other", classes=("road",), things=("bus",))
+
+
+def test_unknown_names_get_the_nearest_match(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no data set 'BCDD'; there are .*mean 'bccd'\?"):
+        prepare("BCDD", tmp_path, tmp_path / "out")
+    with pytest.raises(DataError, match=r"no format 'label_maps'; .*mean 'label-maps'\?"):
+        convert("label_maps", tmp_path, tmp_path / "out")
+    with pytest.raises(DataError, match=r"no option 'one_base'; .*mean 'one_based'\?"):
+        convert("voc", tmp_path, tmp_path / "out", one_base=True)
+    with pytest.raises(DataError, match="there is no format 'zzz'") as raised:
+        convert("zzz", tmp_path, tmp_path / "out")
+    assert "did you mean" not in str(raised.value)
+
+
+def test_sources_must_fit_the_format(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="bccd needs a source"):
+        prepare("bccd", None, tmp_path / "out")
+    with pytest.raises(DataError, match="cells is drawn, not read"):
+        prepare("cells", tmp_path, tmp_path / "out")
+    assert names(tmp_path) == []
+
+
+def test_taken_folders_are_replaced_only_when_asked_and_ours(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    prepare("cells", None, out, seed=1, **SMALL)
+    before = (out / "train.json").read_bytes()
+    with pytest.raises(DataError, match=r"already holds data_card\.md, images"):
+        prepare("cells", None, out, seed=2, **SMALL)
+    assert (out / "train.json").read_bytes() == before
+    prepare("cells", None, out, seed=2, overwrite=True, **SMALL)
+    assert (out / "train.json").read_bytes() != before
+    (out / "data_card.md").unlink()
+    with pytest.raises(DataError, match=r"no data_card\.md, so no conversion wrote it"):
+        prepare("cells", None, out, overwrite=True, **SMALL)
+    assert names(tmp_path) == ["out"]
+    with pytest.raises(DataError, match="is a file"):
+        prepare("cells", None, out / "train.json", **SMALL)
+
+
+def test_the_source_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "data_card.md").write_text("an earlier card")
+    source = segnet(tmp_path / "in")
+    with pytest.raises(DataError, match="lies in the output folder"):
+        convert("label-maps", source, tmp_path, overwrite=True, classes=("a", "b"))
+    assert names(source) == ["train", "trainannot"]
+
+
+def test_a_failed_conversion_leaves_everything_as_it_was(tmp_path: Path) -> None:
+    source = segnet(tmp_path / "in")
+    with pytest.raises(DataError, match="unknown values"):
+        convert("label-maps", source, tmp_path / "new", classes=("only",))
+    prepare("cells", None, tmp_path / "out", **SMALL)
+    before = names(tmp_path / "out")
+
+    def interrupted(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare("cells", None, tmp_path / "out", overwrite=True, progress=interrupted, **SMALL)
+    assert names(tmp_path / "out") == before
+    assert names(tmp_path) == ["in", "out"]
+
+
+def test_an_empty_output_folder_is_used(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    prepare("cells", None, tmp_path / "out", **SMALL)
+    assert (tmp_path / "out" / "data_card.md").is_file()

@@ -1,0 +1,149 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from data_tools.coco_writer import SplitSummary, read_index_map
+from data_tools.instance_masks import convert_instance_masks, read_mask
+from resnet_tasks.data.coco import read_coco
+from resnet_tasks.errors import DataError
+
+
+def save(file: Path, pixels: np.ndarray) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels.astype(np.uint8)).save(file)
+
+
+def bowl(root: Path, masks: dict[str, np.ndarray], name: str = "cafe") -> Path:
+    """One picture of 6 x 8 with an alpha channel, and its masks."""
+    folder = root / "stage1_train" / name
+    save(folder / "images" / f"{name}.png", np.zeros((6, 8, 4)))
+    (folder / "masks").mkdir()
+    for mask_name, mask in masks.items():
+        save(folder / "masks" / f"{mask_name}.png", mask)
+    return root
+
+
+def square(top: int, left: int, value: int = 255) -> np.ndarray:
+    mask = np.zeros((6, 8))
+    mask[top : top + 3, left : left + 2] = value
+    return mask
+
+
+def load(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def dsb2018(
+    shared_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path, tuple[SplitSummary, ...]]:
+    """The whole validation split and the first training pictures (all of it is a slow test)."""
+    source = tmp_path_factory.mktemp("dsb2018")
+    (source / "stage1_train").symlink_to(shared_data / "dsb2018" / "stage1_train")
+    listed = (shared_data / "dsb2018" / "train.txt").read_text().split()
+    (source / "train.txt").write_text("\n".join(listed[:20]))
+    (source / "val.txt").write_text((shared_data / "dsb2018" / "val.txt").read_text())
+    return source, source / "out", convert_instance_masks(source, source / "out")
+
+
+def test_dsb2018_counts(dsb2018: tuple[Path, Path, tuple[SplitSummary, ...]]) -> None:
+    source, _, (train, val) = dsb2018
+    assert (train.split, train.images) == ("train", 20)
+    assert (val.split, val.images, val.objects, val.skipped) == ("val", 84, {"nucleus": 3004}, ())
+    folders = (source / "stage1_train" / name for name in (source / "val.txt").read_text().split())
+    assert sum(len(list((folder / "masks").iterdir())) for folder in folders) == 3004
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation")  # inside pycocotools
+def test_dsb2018_masks_are_the_source_masks(
+    dsb2018: tuple[Path, Path, tuple[SplitSummary, ...]],
+) -> None:
+    source, out, _ = dsb2018
+    content = load(out / "val.json")
+    record = content["images"][0]
+    objects = [a for a in content["annotations"] if a["image_id"] == record["id"]]
+    folder = (source / record["file_name"]).parents[1]
+    masks = [read_mask(file) for file in sorted((folder / "masks").iterdir())]
+    assert len(objects) == len(masks) > 3
+    for object_, mask in zip(objects, masks, strict=True):
+        assert (coco_mask.decode(object_["segmentation"]).astype(bool) == mask).all()
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        width, height = columns[-1] + 1 - columns[0], rows[-1] + 1 - rows[0]
+        assert object_["bbox"] == [columns[0], rows[0], width, height]
+        assert object_["area"] == mask.sum()
+    semantic = read_index_map(out / record["sem_seg_file_name"])
+    assert ((semantic == 1) == np.any(masks, axis=0)).all()
+    assert set(np.unique(semantic)) == {0, 1}
+
+
+def test_dsb2018_is_read_without_a_problem(
+    dsb2018: tuple[Path, Path, tuple[SplitSummary, ...]],
+) -> None:
+    for split in ("train", "val"):
+        read = read_coco(dsb2018[1] / f"{split}.json")
+        assert read.problems == ()
+        assert read.missing_files() == ()
+        assert read.annotated == frozenset(("boxes", "masks", "semantic"))
+
+
+@pytest.mark.slow
+def test_all_of_dsb2018(shared_data: Path, tmp_path: Path) -> None:
+    train, val = convert_instance_masks(shared_data / "dsb2018", tmp_path)
+    assert (train.images, val.images) == (360, 84)
+    assert (train.objects, val.objects) == ({"nucleus": 16298}, {"nucleus": 3004})
+    assert train.skipped == val.skipped == ()
+
+
+def test_lists_of_dsb2018_name_360_and_84_pictures(shared_data: Path) -> None:
+    names = [(shared_data / "dsb2018" / f"{s}.txt").read_text().split() for s in ("train", "val")]
+    assert [len(set(each)) for each in names] == [360, 84]
+    assert not set(names[0]) & set(names[1])
+
+
+def test_objects_by_hand_and_empty_masks_counted(tmp_path: Path) -> None:
+    masks = {"a": square(0, 0), "b": square(3, 6, value=1), "c": np.zeros((6, 8))}
+    source = bowl(tmp_path / "in", masks)
+    (summary,) = convert_instance_masks(source, tmp_path / "out", category="cell")
+    content = load(tmp_path / "out/train.json")
+    assert [a["bbox"] for a in content["annotations"]] == [[0, 0, 2, 3], [6, 3, 2, 3]]
+    assert [a["area"] for a in content["annotations"]] == [6, 6]
+    assert summary.objects == {"cell": 2}
+    assert summary.pixels == {"cell": 12}
+    assert [(s.file, s.why) for s in summary.skipped] == [("cafe/masks/c.png", "its mask is empty")]
+
+
+def test_opaque_black_masks_are_empty(tmp_path: Path) -> None:
+    opaque = np.zeros((6, 8, 4))
+    opaque[..., 3] = 255
+    save(tmp_path / "m.png", opaque)
+    assert not read_mask(tmp_path / "m.png").any()
+    opaque[2, 3, 1] = 9
+    save(tmp_path / "m.png", opaque)
+    assert np.argwhere(read_mask(tmp_path / "m.png")).tolist() == [[2, 3]]
+
+
+def test_pictures_without_objects_are_kept(tmp_path: Path) -> None:
+    (summary,) = convert_instance_masks(bowl(tmp_path / "in", {}), tmp_path / "out")
+    assert (summary.images, summary.objects) == (1, {"nucleus": 0})
+
+
+def test_wrong_sources_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="none is no folder"):
+        convert_instance_masks(tmp_path / "none", tmp_path / "out")
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(DataError, match="there is photos: give the folder"):
+        convert_instance_masks(tmp_path, tmp_path / "out")
+    source = bowl(tmp_path / "in", {"a": np.ones((8, 6))})
+    with pytest.raises(DataError, match=r"a\.png has size \(8, 6\) .*, its picture \(6, 8\)"):
+        convert_instance_masks(source, tmp_path / "out")
+    (source / "stage1_train/cafe/masks/a.png").write_text("no picture")
+    with pytest.raises(DataError, match=r"a\.png cannot be read"):
+        convert_instance_masks(source, tmp_path / "out")
+    (source / "val.txt").write_text("beef\ncafe\n")
+    with pytest.raises(DataError, match=r"val\.txt lists 'beef' and 0 others"):
+        convert_instance_masks(source, tmp_path / "out")
