@@ -13,6 +13,9 @@ from pycocotools import mask as coco_mask
 from resnet_tasks.data.coco_problems import shown
 from resnet_tasks.errors import DataError
 
+MAX_COORDINATE = 1e6
+"""Pixels. Rasterising walks along the outline, so a stray point far away would take all memory."""
+
 
 def decode_mask(
     segmentation: list[Any] | dict[str, Any], height: int, width: int
@@ -28,7 +31,12 @@ def decode_mask(
     Raises:
         DataError: If it is none of these, or run lengths of another size.
     """
-    return np.asarray(coco_mask.decode(run_lengths(segmentation, height, width)), dtype=np.bool_)
+    runs = _runs(run_lengths(segmentation, height, width)["counts"])
+    assert runs is not None
+    # Runs of outside and inside alternate, down the columns. (pycocotools' own decoder warns with
+    # NumPy 2.)
+    flags = np.arange(len(runs)) % 2 == 1
+    return np.ascontiguousarray(np.repeat(flags, runs).reshape(width, height).T)
 
 
 def run_lengths(segmentation: Any, height: int, width: int) -> Any:
@@ -60,7 +68,8 @@ def packed_polygon(polygon: Any) -> array[float] | None:
         packed = array("d", polygon)
     except TypeError:
         return None
-    return packed if math.isfinite(sum(packed)) else None
+    is_near = math.isfinite(sum(packed)) and max(map(abs, packed)) <= MAX_COORDINATE
+    return packed if is_near else None
 
 
 def is_rle(raw: dict[str, Any], height: int, width: int) -> bool:
@@ -71,11 +80,12 @@ def is_rle(raw: dict[str, Any], height: int, width: int) -> bool:
     if isinstance(counts, list):
         lengths = all(type(each) is int and each >= 0 for each in counts)
         return lengths and sum(counts) == height * width
-    return isinstance(counts, str | bytes) and _total_length(counts) == height * width
+    runs = _runs(counts) if isinstance(counts, str | bytes) else None
+    return runs is not None and sum(runs) == height * width
 
 
-def _total_length(counts: str | bytes) -> int:
-    """Pixels that COCO's compressed run lengths cover; -1 where they are malformed.
+def _runs(counts: str | bytes) -> list[int] | None:
+    """COCO's compressed run lengths as numbers; None where they are malformed.
 
     Each run is a little-endian sequence of 5-bit groups plus a continuation bit, offset by 48, and
     from the fourth run on the difference to the run before last (cocoapi, maskApi.c, rleToString).
@@ -86,7 +96,7 @@ def _total_length(counts: str | bytes) -> int:
     for byte in data:
         group = byte - 48
         if not 0 <= group < 64:
-            return -1
+            return None
         value |= (group & 31) << shift
         shift += 5
         if group & 32:
@@ -96,10 +106,10 @@ def _total_length(counts: str | bytes) -> int:
         if len(runs) > 2:
             value += runs[-2]
         if value < 0:
-            return -1
+            return None
         runs.append(value)
         value = shift = 0
-    return -1 if shift else sum(runs)
+    return None if shift else runs
 
 
 def mask_area(segmentation: Any, height: int, width: int) -> float:

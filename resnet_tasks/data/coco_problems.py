@@ -118,7 +118,7 @@ _KINDS: dict[str, tuple[Severity, str]] = {
         "left out",
         (
             "the segmentation of {first} is left out, its box is kept: polygons need at least "
-            "three points (six finite numbers), run lengths the size of their picture"
+            "three points (six numbers of at most a million), run lengths the size of their picture"
         ),
     ),
     "missing_annotations": (

@@ -135,8 +135,9 @@ class DetectionEvaluator:
             prediction.labels.detach().cpu().numpy().astype(np.int64),
             prediction.scores.detach().double().cpu().numpy().reshape(-1, 1),
         )
-        for objects, what in ((expected, "an annotated box"), (found, "a detection")):
-            _check(objects, len(self.classes), image_id, what)
+        num_classes = len(self.classes)
+        _check(expected, num_classes, image_id, ("an annotation", "area"))
+        _check(found, num_classes, image_id, ("a detection", "score"))
         self._pictures[image_id] = (expected, found)
 
     def compute(self) -> dict[str, Metric]:
@@ -198,13 +199,17 @@ def _mean(table: NDArray[np.float64]) -> float | None:
     return float(np.mean(defined)) if defined.size else None
 
 
-def _check(objects: _Objects, num_classes: int, image_id: int | str, what: str) -> None:
-    for name, numbers in (("box", objects.boxes), ("score or area", objects.values)):
+def _check(
+    objects: _Objects, num_classes: int, image_id: int | str, names: tuple[str, str]
+) -> None:
+    """Refuses what cannot be evaluated; `names` are those of an object and of its first value."""
+    what, value = names
+    for name, numbers in (("box", objects.boxes), (value, objects.values)):
         bad = ~np.isfinite(numbers).all(axis=1)
         if bad.any():
             first = int(np.flatnonzero(bad)[0])
             raise DataError(
-                f"image {image_id!r}: {what} (number {first}) has a {name} that is not finite: "
+                f"image {image_id!r}: {what} (number {first}) has a non-finite {name}: "
                 f"{numbers[first].tolist()}; the model or its input is broken"
             )
     outside = (objects.labels < 0) | (objects.labels >= num_classes)
