@@ -211,5 +211,5 @@ def test_thresholds_do_not_solve_it_even_with_an_oracle_for_classes(cells: Path)
         for a in truth.dataset["annotations"]
     ]
     assert ap50(truth, perfect) > 0.99
-    assert max(scores.values()) > 0.02, "the baseline itself must find something"
+    assert max(scores.values()) > 0.2, "the baseline itself must find something"
     assert max(scores.values()) < 0.5, scores
