@@ -6,7 +6,7 @@ import gc
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any, TypeGuard
 
 from resnet_tasks.data.categories import CategoryMap
@@ -354,9 +354,9 @@ def _declared(path: Path, raw: object) -> frozenset[str]:
 
 def is_inside(name: str) -> bool:
     """Whether a file name stays inside the folder that it is relative to, on any system."""
-    windows = PureWindowsPath(name)
-    is_rooted = PurePosixPath(name).is_absolute() or bool(windows.drive or windows.root)
-    return not is_rooted and ".." not in windows.parts and "\0" not in name
+    parts = name.replace("\\", "/").split("/")
+    is_rooted = parts[0] == "" or parts[0][1:2] == ":"
+    return not is_rooted and ".." not in parts and "\0" not in name
 
 
 def find(table: Mapping[Any, Any], key: object) -> Any:

@@ -14,7 +14,7 @@ import contextlib
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import hotcoco
 import numpy as np
@@ -27,7 +27,6 @@ from resnet_tasks.errors import DataError
 from resnet_tasks.registry import EVALUATORS
 from resnet_tasks.structures import Detections, Metric, Truth
 
-Backend = Literal["hotcoco", "pycocotools"]
 Tables = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Precision `(T, R, K, S, M)` and recall `(T, K, S, M)`; -1 where nothing can be found."""
 
@@ -87,20 +86,33 @@ class DetectionEvaluator:
         self,
         classes: Sequence[str],
         *,
-        backend: Backend = "hotcoco",
+        backend: str = "hotcoco",
         max_detections: tuple[int, ...] = (1, 10, 100),
     ) -> None:
         self.classes = tuple(classes)
-        self.backend: str = backend
         self.max_detections = max_detections
+        self.backend = backend
         self._pictures: dict[int | str, tuple[_Objects, _Objects]] = {}
 
     @property
-    def protocol(self) -> str:
-        """One sentence for the metrics file."""
-        return (
+    def backend(self) -> str:
+        """Who does the matching; may be set until the numbers are computed.
+
+        Raises:
+            DataError: If it is unknown.
+        """
+        return self._backend
+
+    @backend.setter
+    def backend(self, name: str) -> None:
+        if name not in _BACKENDS:
+            raise DataError(
+                f"evaluator of boxes {name!r} is unknown; known: {', '.join(_BACKENDS)}"
+            )
+        self._backend = name
+        self.protocol = (
             "COCO box evaluation (equal to pycocotools COCOeval, iouType bbox), computed with "
-            f"{self.backend}: AP over IoU 0.50:0.05:0.95 and 101 recall levels, at most "
+            f"{name}: AP over IoU 0.50:0.05:0.95 and 101 recall levels, at most "
             f"{self.max_detections[-1]} detections per picture and class, size classes by the "
             "annotations' area, crowd regions neither found nor missed, mean over classes that "
             "occur in the truth."
@@ -147,14 +159,7 @@ class DetectionEvaluator:
             `AP, AP50, AP75, AP_small, AP_medium, AP_large`, `AR_1, AR_10, AR_100` (by
             `max_detections`) and `AR_small, AR_medium, AR_large`, each with its value per class;
             None where the truth holds no such object.
-
-        Raises:
-            DataError: If the backend is unknown.
         """
-        if self.backend not in _BACKENDS:
-            raise DataError(
-                f"evaluator of boxes {self.backend!r} is unknown; known: {', '.join(_BACKENDS)}"
-            )
         if not self._pictures or not self.classes:
             precision = np.full((10, 101, len(self.classes), 4, len(self.max_detections)), -1.0)
             return self._summary(precision, precision[:, 0])

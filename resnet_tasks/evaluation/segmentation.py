@@ -29,25 +29,21 @@ class SegmentationEvaluator:
     def __init__(self, classes: Sequence[str]) -> None:
         self.classes = tuple(classes)
         self._confusion = np.zeros((len(self.classes), len(self.classes)), dtype=np.int64)
-
-    @property
-    def has_background(self) -> bool:
-        """Whether the first class is the background."""
-        return bool(self.classes) and self.classes[0] == BACKGROUND
-
-    @property
-    def protocol(self) -> str:
-        """One sentence for the metrics file."""
         background = (
             "; background is a class like any other, *_foreground leaves it out of the mean"
             if self.has_background
             else ""
         )
-        return (
+        self.protocol = (
             "One confusion matrix over all pixels of all pictures at original size, void pixels "
             "left out; mIoU and Dice are means over the classes that occur in the truth "
-            f"(of {len(self.classes)})" + background + "."
+            f"(of {len(self.classes)}){background}."
         )
+
+    @property
+    def has_background(self) -> bool:
+        """Whether the first class is the background."""
+        return bool(self.classes) and self.classes[0] == BACKGROUND
 
     @property
     def confusion(self) -> NDArray[np.int64]:

@@ -61,7 +61,7 @@ def values(evaluator: DetectionEvaluator) -> dict[str, float | None]:
 
 @BACKENDS
 def test_perfect_is_one(backend: str) -> None:
-    evaluator = DetectionEvaluator(("a", "b"), backend=backend)  # type: ignore[arg-type]
+    evaluator = DetectionEvaluator(("a", "b"), backend=backend)
     evaluator.update(
         found(((0, 0, 20, 20), 0.9, 0), ((50, 50, 100, 100), 0.8, 1)),
         truth(((0, 0, 20, 20), 0), ((50, 50, 50, 50), 1)),
@@ -78,7 +78,7 @@ def test_perfect_is_one(backend: str) -> None:
 
 @BACKENDS
 def test_all_wrong_is_zero(backend: str) -> None:
-    evaluator = DetectionEvaluator(("a", "b"), backend=backend)  # type: ignore[arg-type]
+    evaluator = DetectionEvaluator(("a", "b"), backend=backend)
     evaluator.update(
         found(((100, 100, 120, 120), 0.9, 0), ((0, 0, 20, 20), 0.8, 1)),
         truth(((0, 0, 20, 20), 0)),
@@ -92,7 +92,7 @@ def test_all_wrong_is_zero(backend: str) -> None:
 @BACKENDS
 def test_one_hit_and_one_miss(backend: str) -> None:
     """Recall reaches 1/2 at precision 1: 51 of the 101 recall levels."""
-    evaluator = DetectionEvaluator(("a",), backend=backend)  # type: ignore[arg-type]
+    evaluator = DetectionEvaluator(("a",), backend=backend)
     evaluator.update(
         found(((0, 0, 20, 20), 0.9, 0)), truth(((0, 0, 20, 20), 0), ((90, 90, 20, 20), 0))
     )
@@ -104,7 +104,7 @@ def test_one_hit_and_one_miss(backend: str) -> None:
 @BACKENDS
 def test_overlap_decides_by_threshold(backend: str) -> None:
     """IoU 0.72 counts at 0.50 to 0.70, five of ten thresholds; a better-scored miss halves it."""
-    evaluator = DetectionEvaluator(("a",), backend=backend)  # type: ignore[arg-type]
+    evaluator = DetectionEvaluator(("a",), backend=backend)
     evaluator.update(found(((0, 0, 72, 100), 0.9, 0)), truth(((0, 0, 100, 100), 0)))
     metrics = values(evaluator)
     assert metrics["AP"] == pytest.approx(0.5, abs=1e-12)
@@ -116,7 +116,7 @@ def test_overlap_decides_by_threshold(backend: str) -> None:
 
 @BACKENDS
 def test_crowds_are_neither_found_nor_missed(backend: str) -> None:
-    evaluator = DetectionEvaluator(("a",), backend=backend)  # type: ignore[arg-type]
+    evaluator = DetectionEvaluator(("a",), backend=backend)
     evaluator.update(
         found(((100, 0, 120, 20), 0.9, 0), ((130, 0, 150, 20), 0.8, 0), ((0, 0, 20, 20), 0.7, 0)),
         truth(((0, 0, 20, 20), 0), ((90, 0, 90, 90), 0), crowd=[False, True]),
@@ -128,7 +128,7 @@ def test_crowds_are_neither_found_nor_missed(backend: str) -> None:
 
 @BACKENDS
 def test_size_classes_use_the_stated_area(backend: str) -> None:
-    evaluator = DetectionEvaluator(("a",), backend=backend)  # type: ignore[arg-type]
+    evaluator = DetectionEvaluator(("a",), backend=backend)
     evaluator.update(
         found(((0, 0, 100, 100), 0.9, 0)), truth(((0, 0, 100, 100), 0), areas=[1000.0])
     )
@@ -139,7 +139,7 @@ def test_size_classes_use_the_stated_area(backend: str) -> None:
 
 @BACKENDS
 def test_limits_of_detections(backend: str) -> None:
-    evaluator = DetectionEvaluator(("a",), backend=backend, max_detections=(1, 2))  # type: ignore[arg-type]
+    evaluator = DetectionEvaluator(("a",), backend=backend, max_detections=(1, 2))
     boxes = [(x, 0, x + 10, 10) for x in (0, 20, 40, 60)]
     evaluator.update(
         found(*[(box, 0.9 - i / 10, 0) for i, box in enumerate(boxes)]),
@@ -155,7 +155,7 @@ def test_limits_of_detections(backend: str) -> None:
 
 @BACKENDS
 def test_no_predictions_and_no_truth(backend: str) -> None:
-    evaluator = DetectionEvaluator(("a", "b"), backend=backend)  # type: ignore[arg-type]
+    evaluator = DetectionEvaluator(("a", "b"), backend=backend)
     assert set(values(evaluator).values()) == {None}
     evaluator.update(found(), truth(image_id="empty"))
     assert set(values(evaluator).values()) == {None}
@@ -169,7 +169,7 @@ def test_no_predictions_and_no_truth(backend: str) -> None:
 
 @BACKENDS
 def test_no_predictions_at_all(backend: str) -> None:
-    evaluator = DetectionEvaluator(("a",), backend=backend)  # type: ignore[arg-type]
+    evaluator = DetectionEvaluator(("a",), backend=backend)
     evaluator.update(found(), truth(((0, 0, 9, 9), 0)))
     assert values(evaluator)["AP"] == 0.0
 
@@ -195,7 +195,7 @@ def test_equals_pycocotools_on_the_real_files(
     coco = read_coco(path)
     generator = np.random.default_rng(int(ties))
     evaluators = [
-        DetectionEvaluator(coco.categories.names, backend=backend)  # type: ignore[arg-type]
+        DetectionEvaluator(coco.categories.names, backend=backend)
         for backend in ("hotcoco", "pycocotools")
     ]
     results = []
@@ -235,7 +235,7 @@ def test_backends_agree_on_random_cases() -> None:
     generator = np.random.default_rng(1)
     for _ in range(8):
         evaluators = [
-            DetectionEvaluator(("a", "b", "c"), backend=backend)  # type: ignore[arg-type]
+            DetectionEvaluator(("a", "b", "c"), backend=backend)
             for backend in ("hotcoco", "pycocotools")
         ]
         for image_id in range(6):
@@ -281,9 +281,8 @@ def test_broken_input_names_the_picture() -> None:
     evaluator.update(found(), truth(image_id=7))
     with pytest.raises(DataError, match="image 7 is evaluated twice"):
         evaluator.update(found(), truth(image_id=7))
-    evaluator.backend = "other"
     with pytest.raises(DataError, match="'other' is unknown; known: hotcoco, pycocotools"):
-        evaluator.compute()
+        evaluator.backend = "other"
 
 
 def test_is_registered_and_says_what_it_does() -> None:
@@ -292,3 +291,5 @@ def test_is_registered_and_says_what_it_does() -> None:
     assert evaluator.protocol.count(".") > 0
     assert "hotcoco" in evaluator.protocol
     assert "100 detections" in evaluator.protocol
+    evaluator.backend = "pycocotools"
+    assert "computed with pycocotools" in evaluator.protocol
