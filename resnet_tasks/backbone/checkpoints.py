@@ -21,7 +21,7 @@ CONTAINERS = ("state_dict", "model_state_dict", "model", "state_dict_ema", "mode
 """Keys under which training scripts keep the tensors; the first that is present is opened."""
 PREFIXES = ("module.", "backbone.", "encoder.", "model.", "body.")
 """What wrappers put in front of a backbone's keys; stripped as often as they occur."""
-PLAIN_SHAPES = {
+PLAIN_SHAPES: dict[tuple[str, tuple[int, ...]], str] = {
     ("conv2", (2, 2, 2, 2)): "resnet18",
     ("conv2", (3, 4, 6, 3)): "resnet34",
     ("conv3", (2, 2, 2, 2)): "resnet26",
@@ -53,14 +53,16 @@ def read_checkpoint(file: Path) -> dict[str, Tensor]:
         plain = stripped(str(key))
         if plain in tensors:
             raise WeightsError(
-                f"{file} holds {plain!r} twice once prefixes ({', '.join(PREFIXES)}) are stripped; keep one of the "
+                f"{file} holds {plain!r} twice once prefixes ({', '.join(PREFIXES)}) are "
+                "stripped; keep one of the "
                 "two models in a file of its own"
             )
         tensors[plain] = value
     if not tensors:
         raise WeightsError(
             f"{file} holds no tensors by name (found {type(opened).__name__} with "
-            f"{', '.join(map(repr, list(opened)[:3])) or 'nothing'}); give a file with a model's state dict"
+            f"{', '.join(map(repr, list(opened)[:3])) or 'nothing'}); give a file with a model's "
+            "state dict"
         )
     return tensors
 
@@ -121,13 +123,15 @@ def cover(
     if differing:
         key = differing[0]
         raise WeightsError(
-            f"{where}: {len(differing)} tensors have another shape, first {key} with {tuple(given[key].shape)} in "
+            f"{where}: {len(differing)} tensors have another shape, first {key} with "
+            f"{tuple(given[key].shape)} in "
             f"place of {tuple(own[key].shape)}{_better_fit(given, name)}"
         )
     broken = [key for key in sorted(required) if not bool(torch.isfinite(given[key]).all())]
     if broken:
         raise WeightsError(
-            f"backbone.weights {source!r} hold values that are not finite in {len(broken)} tensors, first "
+            f"backbone.weights {source!r} hold values that are not finite in {len(broken)} "
+            "tensors, first "
             f"{broken[0]}; use another checkpoint"
         )
     matched = tuple(key for key in own if key in given)
@@ -146,7 +150,8 @@ def _read(file: Path) -> Any:
     except pickle.UnpicklingError as error:
         if zipfile.is_zipfile(file) or _starts_like_pickle(file):
             raise WeightsError(
-                f"{file} holds Python objects beyond plain tensors, which are never loaded because they can run "
+                f"{file} holds Python objects beyond plain tensors, which are never loaded "
+                "because they can run "
                 "code; save the model's state dict alone, best as .safetensors"
             ) from error
         raise WeightsError(f"{file} is no checkpoint; give a .safetensors or .pth file") from error

@@ -38,6 +38,7 @@ REMEDY = (
     "backbone.weights=none"
 )
 _CHUNK = 1 << 20
+_OUT_OF_ORDER = (500, 502, 503, 504)
 
 
 def hub_file(repo: str, names: tuple[str, ...], *, spec: str, revision: str | None = None) -> Path:
@@ -59,7 +60,8 @@ def hub_file(repo: str, names: tuple[str, ...], *, spec: str, revision: str | No
             return cached
     if constants.HF_HUB_OFFLINE:
         raise WeightsError(
-            f"backbone.weights: {spec!r} ({repo}) is not in the cache and HF_HUB_OFFLINE forbids to fetch it; {REMEDY}"
+            f"backbone.weights: {spec!r} ({repo}) is not in the cache and HF_HUB_OFFLINE forbids "
+            f"to fetch it; {REMEDY}"
         )
     _check_reachable(hf_hub_url(repo, names[0], revision=revision), spec)
     for name in names:
@@ -67,7 +69,8 @@ def hub_file(repo: str, names: tuple[str, ...], *, spec: str, revision: str | No
         if fetched is not None:
             return fetched
     raise WeightsError(
-        f"backbone.weights: {spec!r}: the repository {repo} has none of {', '.join(names)}; {REMEDY}"
+        f"backbone.weights: {spec!r}: the repository {repo} has none of {', '.join(names)}; "
+        f"{REMEDY}"
     )
 
 
@@ -125,7 +128,8 @@ def cached_download(url: str, sha256: str, *, spec: str) -> Path:
         found = _stream(url, Path(part), spec)
         if not found.startswith(sha256):
             raise WeightsError(
-                f"backbone.weights: {url} has the sha256 {found}, but {sha256} was asked for; the file was not kept: "
+                f"backbone.weights: {url} has the sha256 {found}, but {sha256} was asked for; "
+                "the file was not kept: "
                 "check the source, then the digits"
             )
         Path(part).replace(target)
@@ -139,7 +143,8 @@ def _cached(repo: str, name: str, revision: str | None, spec: str) -> Path | Non
         return Path(hf_hub_download(repo, name, revision=revision, local_files_only=True))
     except HFValidationError as error:
         raise WeightsError(
-            f"backbone.weights: {spec!r} names the repository {repo!r}; write it as hf-hub:OWNER/NAME"
+            f"backbone.weights: {spec!r} names the repository {repo!r}; write it as "
+            "hf-hub:OWNER/NAME"
         ) from error
     except LocalEntryNotFoundError:
         return None
@@ -151,14 +156,15 @@ def _fetched(repo: str, name: str, revision: str | None, spec: str) -> Path | No
         return Path(hf_hub_download(repo, name, revision=revision, etag_timeout=PROBE_SECONDS))
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise WeightsError(
-            f"backbone.weights: {spec!r}: the hub has no repository {repo} at {revision or 'main'} that you may read; "
+            f"backbone.weights: {spec!r}: the hub has no repository {repo} at "
+            f"{revision or 'main'} that you may read; "
             f"check the name, or {REMEDY}"
         ) from error
     except LocalEntryNotFoundError as error:
         raise _unreachable(hf_hub_url(repo, name), spec, error) from error
     except EntryNotFoundError:
         return None
-    except Exception as error:  # noqa: BLE001 - the hub client's transport differs between versions
+    except Exception as error:
         raise _unreachable(hf_hub_url(repo, name), spec, error) from error
 
 
@@ -191,7 +197,7 @@ def _front_matter(card: Path) -> dict[str, Any]:
 
 
 def _check_reachable(url: str, spec: str) -> None:
-    """Raises within `PROBE_SECONDS` where no server answers; any answer will do.
+    """Raises within `PROBE_SECONDS` where no server answers; refusals are answers too.
 
     The hub client retries for minutes, and name resolution has no time limit of its own, hence the
     thread.
@@ -207,11 +213,13 @@ def _check_reachable(url: str, spec: str) -> None:
 
 
 def _probe(url: str, failures: list[BaseException]) -> None:
-    request = urllib.request.Request(url, method="HEAD")  # noqa: S310 - http(s) only, see callers
+    request = urllib.request.Request(url, method="HEAD")
     try:
         urllib.request.build_opener(_Unfollowed).open(request, timeout=PROBE_SECONDS).close()
     except urllib.error.HTTPError as answer:
         answer.close()
+        if answer.code in _OUT_OF_ORDER:
+            failures.append(answer)
     except (OSError, HTTPException) as error:
         reason = getattr(error, "reason", error)
         # Certificates differ between clients; the download itself decides about them.
@@ -231,7 +239,7 @@ def _stream(url: str, file: Path, spec: str) -> str:
     digest = hashlib.sha256()
     try:
         with (
-            urllib.request.urlopen(url, timeout=READ_SECONDS) as answer,  # noqa: S310 - see callers
+            urllib.request.urlopen(url, timeout=READ_SECONDS) as answer,
             file.open("wb") as stream,
         ):
             while chunk := answer.read(_CHUNK):
@@ -240,7 +248,8 @@ def _stream(url: str, file: Path, spec: str) -> str:
     except urllib.error.HTTPError as error:
         with error:
             raise WeightsError(
-                f"backbone.weights: {spec!r}: the server answers {error.code} {error.reason}; check the address, or "
+                f"backbone.weights: {spec!r}: the server answers {error.code} {error.reason}; "
+                "check the address, or "
                 f"{REMEDY}"
             ) from error
     except (OSError, HTTPException) as error:
@@ -258,6 +267,7 @@ def _unreachable(url: str, spec: str, error: BaseException) -> WeightsError:
     lines = str(error).strip().splitlines()
     reason = lines[0][:120] if lines else type(error).__name__
     return WeightsError(
-        f"backbone.weights: {spec!r} is not in the cache and cannot be fetched from {parts.scheme}://{parts.netloc} "
+        f"backbone.weights: {spec!r} is not in the cache and cannot be fetched from "
+        f"{parts.scheme}://{parts.netloc} "
         f"({reason}); {REMEDY}"
     )

@@ -130,8 +130,8 @@ def _from_timm(spec: str, name: str, tag: str | None, accept_license: bool) -> _
         tags = [each.partition(".")[2] for each in timm.list_pretrained(f"{name}.*")]
         close = nearest(tag or "", tags)
         raise WeightsError(
-            f"backbone.weights: timm has no weights {spec!r} for {name}; its tags are {', '.join(tags) or 'none'}"
-            + (f"; did you mean timm:{close}?" if close else "")
+            f"backbone.weights: timm has no weights {spec!r} for {name}; its tags are "
+            f"{', '.join(tags) or 'none'}" + (f"; did you mean timm:{close}?" if close else "")
         )
     licence = config.license or "not stated by timm"
     _check_license(spec, licence, accept_license)
@@ -155,7 +155,8 @@ def _from_torchvision(spec: str, name: str, enum: str) -> _Origin:
             entry = torchvision.models.get_model_weights(name)[enum]
     except (ValueError, KeyError):
         raise WeightsError(
-            f"backbone.weights: torchvision has no weights {enum!r} for {name}; {_torchvision_choices(name)}"
+            f"backbone.weights: torchvision has no weights {enum!r} for {name}; "
+            f"{_torchvision_choices(name)}"
         ) from None
     # torchvision names files `<model>-<first 8 digits of the sha256>.pth`.
     digits = Path(entry.url).stem.rpartition("-")[2]

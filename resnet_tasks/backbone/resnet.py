@@ -136,11 +136,10 @@ class ResNet(nn.Module):
         for number, (level, stage) in enumerate(zip(LEVELS, _STAGES, strict=True), start=1):
             with torch.set_grad_enabled(torch.is_grad_enabled() and number > self.frozen_stages):
                 for part in stage:
-                    if part != "maxpool":
-                        x = self.get_submodule(part)(x)
-                features[level] = x
-                if "maxpool" in stage:
-                    x = self.maxpool(x)
+                    if part == "maxpool":
+                        features[level] = x
+                    x = self.get_submodule(part)(x)
+                features.setdefault(level, x)
         return features
 
     def train(self, mode: bool = True) -> ResNet:
@@ -197,7 +196,8 @@ def _check_arguments(
         raise ResnetTasksError(f"backbone: in_channels is {in_channels}, but must be at least 1")
     if not 0 <= frozen_stages <= len(_STAGES):
         raise ResnetTasksError(
-            f"backbone.frozen_stages is {frozen_stages}; allowed are 0 (none), 1 (the stem) to 5 (through C5)"
+            f"backbone.frozen_stages is {frozen_stages}; allowed are 0 (none), 1 (the stem) to 5 "
+            "(through C5)"
         )
     if norm not in NORMS:
         raise ResnetTasksError(f"backbone.norm is {norm!r}; allowed are {', '.join(NORMS)}")
@@ -208,7 +208,8 @@ def _check_arguments(
             else ("backbone.norm=frozen", "backbone.norm=train")
         )
         raise WeightsError(
-            f"{key} with backbone.weights=none would freeze random features; set {remedy}, or name weights"
+            f"{key} with backbone.weights=none would freeze random features; set {remedy}, or "
+            "name weights"
         )
 
 

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import os
+import pickle
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from resnet_tasks.backbone.checkpoints import stripped
+from resnet_tasks.backbone.resnet import ResNet
+from resnet_tasks.errors import WeightsError
+
+TINY = "test_resnet"
+
+
+@pytest.fixture(scope="module")
+def tensors() -> dict[str, Tensor]:
+    torch.manual_seed(1)
+    return dict(timm.create_model(TINY).state_dict())
+
+
+def _save(content: Any, file: Path) -> str:
+    torch.save(content, file)
+    return str(file)
+
+
+def _prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {prefix + key: value for key, value in tensors.items()}
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    ["", "module.", "backbone.", "encoder.", "model.", "module.backbone.body."],
+)
+@pytest.mark.parametrize("container", [None, "state_dict", "model"])
+def test_prefixes_and_containers_are_opened(
+    prefix: str, container: str | None, tensors: dict[str, Tensor], tmp_path: Path
+) -> None:
+    named = OrderedDict(_prefixed(prefix, tensors))
+    content = {container: named, "epoch": 3} if container else named
+    backbone = ResNet(TINY, weights=_save(content, tmp_path / "a.pth"))
+    for key, value in backbone.state_dict().items():
+        assert torch.equal(value, tensors[key]), key
+    assert backbone.report is not None
+    assert backbone.report.missing == ()
+    assert set(backbone.report.unexpected) == {"fc.weight", "fc.bias"}
+
+
+def test_prefixes_are_stripped_from_the_front_only() -> None:
+    assert stripped("module.model.backbone.layer1.0.conv1.weight") == "layer1.0.conv1.weight"
+    assert stripped("layer1.model.weight") == "layer1.model.weight"
+
+
+def test_half_precision_and_absent_counters_load(
+    tensors: dict[str, Tensor], tmp_path: Path
+) -> None:
+    half = {key: value.half() for key, value in tensors.items() if "num_batches_tracked" not in key}
+    save_file(half, tmp_path / "half.safetensors")
+    state = ResNet(TINY, weights=str(tmp_path / "half.safetensors")).state_dict()
+    assert state["bn1.running_var"].dtype == torch.float32
+    assert torch.equal(state["conv1.0.weight"], half["conv1.0.weight"].float())
+
+
+def test_the_real_resnet18_loads_whole(shared_weights: Path) -> None:
+    backbone = ResNet("resnet18", weights=str(shared_weights), frozen_stages=1)
+    report = backbone.report
+    assert report is not None
+    assert report.missing == ()
+    assert report.unexpected == ("fc.bias", "fc.weight")
+    assert set(report.matched) == set(backbone.state_dict())
+    stored = load_file(shared_weights)
+    assert torch.equal(
+        backbone.state_dict()["layer4.1.bn2.running_var"],
+        stored["layer4.1.bn2.running_var"].float(),
+    )
+    assert backbone.mean == (0.485, 0.456, 0.406)
+    assert backbone.weights_description == str(shared_weights)
+
+
+def test_missing_tensors_are_counted_and_named(tensors: dict[str, Tensor], tmp_path: Path) -> None:
+    part = {key: value for key, value in tensors.items() if not key.startswith("layer4.0.bn2.")}
+    with pytest.raises(WeightsError, match=r"4 tensors are missing \(layer4.0.bn2.bias") as caught:
+        ResNet(TINY, weights=_save(part, tmp_path / "a.pth"))
+    assert "test_resnet" in str(caught.value)
+
+
+@pytest.mark.parametrize(("own", "given"), [("resnet18", "resnet34"), ("resnet34", "resnet18")])
+def test_weights_of_another_depth_are_refused_and_recognised(
+    own: str, given: str, tmp_path: Path
+) -> None:
+    # resnet34 holds every tensor of resnet18 and more: it must not load cut short.
+    weights = _save(timm.create_model(given).state_dict(), tmp_path / "a.pth")
+    with pytest.raises(WeightsError) as caught:
+        ResNet(own, weights=weights)
+    assert f"as {given} and its relatives have" in str(caught.value)
+    assert f"backbone.name {own!r}" in str(caught.value)
+
+
+def test_other_shapes_are_refused(tensors: dict[str, Tensor], tmp_path: Path) -> None:
+    changed = tensors | {"bn1.weight": torch.ones(33)}
+    with pytest.raises(WeightsError, match=r"bn1.weight with \(33,\) in place of \(32,\)"):
+        ResNet(TINY, weights=_save(changed, tmp_path / "a.pth"))
+
+
+def test_values_that_are_not_finite_are_refused(tensors: dict[str, Tensor], tmp_path: Path) -> None:
+    changed = tensors | {"bn1.weight": torch.full((32,), torch.nan)}
+    with pytest.raises(WeightsError, match=r"not finite in 1 tensors, first bn1.weight"):
+        ResNet(TINY, weights=_save(changed, tmp_path / "a.pth"))
+
+
+def test_two_models_in_one_file_are_refused(tensors: dict[str, Tensor], tmp_path: Path) -> None:
+    both = _prefixed("model.", tensors) | _prefixed("module.", tensors)
+    with pytest.raises(WeightsError, match="twice"):
+        ResNet(TINY, weights=_save(both, tmp_path / "a.pth"))
+
+
+class _Attack:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (os.mkdir, (str(self.file),))
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_pickled_code_never_runs(legacy: bool, tensors: dict[str, Tensor], tmp_path: Path) -> None:
+    content = {"state_dict": tensors, "extra": _Attack(tmp_path / "ran")}
+    file = tmp_path / "evil.pth"
+    if legacy:
+        file.write_bytes(pickle.dumps({"extra": _Attack(tmp_path / "ran")}, protocol=2))
+    else:
+        torch.save(content, file)
+    with pytest.raises(WeightsError, match="run code") as caught:
+        ResNet(TINY, weights=str(file))
+    assert str(file) in str(caught.value)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("name", ["a.safetensors", "a.pth"])
+@pytest.mark.parametrize("content", ["cut", "text", "empty"])
+def test_damaged_files_are_refused(
+    name: str, content: str, tensors: dict[str, Tensor], tmp_path: Path
+) -> None:
+    file = tmp_path / name
+    if content == "cut":
+        if name.endswith("pth"):
+            torch.save(tensors, file)
+        else:
+            save_file(tensors, file)
+        file.write_bytes(file.read_bytes()[:-1000])
+    else:
+        file.write_bytes(b"# no checkpoint at all, but text\n" if content == "text" else b"")
+    with pytest.raises(WeightsError) as caught:
+        ResNet(TINY, weights=str(file))
+    assert str(file) in str(caught.value)
+    assert "checkpoint" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [{"epoch": 3}, torch.zeros(3), [1, 2]])
+def test_files_without_named_tensors_are_refused(content: Any, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="no tensors by name"):
+        ResNet(TINY, weights=_save(content, tmp_path / "a.pth"))
+
+
+def test_another_architecture_is_named(tmp_path: Path) -> None:
+    weights = _save({"stem.weight": torch.zeros(1)}, tmp_path / "a.pth")
+    with pytest.raises(WeightsError, match="no ResNet stages"):
+        ResNet(TINY, weights=weights)

@@ -1,0 +1,253 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+import torchvision
+from safetensors.torch import save_file
+from torch import nn
+
+from resnet_tasks.backbone.resnet import LEVELS, ResNet, backbone_names
+from resnet_tasks.errors import ResnetTasksError, WeightsError
+
+TINY = "test_resnet"
+DEEP = (64, 256, 512, 1024, 2048)
+
+
+@pytest.fixture
+def tiny_weights(tmp_path: Path) -> str:
+    """A tiny variant's weights with statistics that differ from the initial ones."""
+    net = timm.create_model(TINY)
+    net.train()
+    with torch.no_grad():
+        net(torch.rand(4, 3, 64, 64))
+    save_file(net.state_dict(), tmp_path / "tiny.safetensors")
+    return str(tmp_path / "tiny.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("name", "channels"),
+    [
+        (TINY, (32, 32, 48, 192, 96)),
+        ("resnet10t", (64, 64, 128, 256, 512)),
+        ("resnet18", (64, 64, 128, 256, 512)),
+        ("resnet18d", (64, 64, 128, 256, 512)),
+        ("seresnet18", (64, 64, 128, 256, 512)),
+        ("resnet50", DEEP),
+        ("resnet50_gn", DEEP),
+        ("resnext50_32x4d", DEEP),
+        ("resnetrs50", DEEP),
+    ],
+)
+def test_levels_have_the_channels_and_strides_of_the_specs(
+    name: str, channels: tuple[int, ...]
+) -> None:
+    with torch.device("meta"):
+        backbone = ResNet(name).eval()
+        features = backbone(torch.rand(1, 3, 64, 96))
+    assert tuple(backbone.specs) == tuple(features) == LEVELS
+    assert tuple(spec.channels for spec in backbone.specs.values()) == channels
+    assert [spec.stride for spec in backbone.specs.values()] == [2, 4, 8, 16, 32]
+    for level, spec in backbone.specs.items():
+        expected = (1, spec.channels, 64 // spec.stride, 96 // spec.stride)
+        assert features[level].shape == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", backbone_names())
+def test_every_variant_gives_what_its_specs_say(name: str) -> None:
+    with torch.device("meta"):
+        backbone = ResNet(name).eval()
+        features = backbone(torch.rand(1, 3, 64, 96))
+    for level, spec in backbone.specs.items():
+        expected = (1, spec.channels, 64 // spec.stride, 96 // spec.stride)
+        assert features[level].shape == expected
+
+
+def test_features_equal_torchvisions_with_the_same_state_dict(tmp_path: Path) -> None:
+    oracle = torchvision.models.resnet18(weights=None).train()
+    with torch.no_grad():
+        oracle(torch.rand(2, 3, 64, 64))
+    oracle.eval()
+    torch.save(oracle.state_dict(), tmp_path / "oracle.pth")
+    backbone = ResNet("resnet18", weights=str(tmp_path / "oracle.pth")).eval()
+    images = torch.randn(2, 3, 75, 101)
+    with torch.no_grad():
+        features = backbone(images)
+        x = oracle.relu(oracle.bn1(oracle.conv1(images)))
+        torch.testing.assert_close(features["C1"], x, rtol=1e-5, atol=1e-5)
+        x = oracle.maxpool(x)
+        for number in range(1, 5):
+            x = oracle.get_submodule(f"layer{number}")(x)
+            torch.testing.assert_close(features[f"C{number + 1}"], x, rtol=1e-5, atol=1e-5)
+    assert set(backbone.state_dict()) == {
+        key for key in oracle.state_dict() if not key.startswith("fc.")
+    }
+
+
+@pytest.mark.parametrize("name", [TINY, "resnet10t", "seresnet18", "resnet26d"])
+def test_features_equal_timms(name: str) -> None:
+    oracle = timm.create_model(name, features_only=True, out_indices=(0, 1, 2, 3, 4)).eval()
+    backbone = ResNet(name).eval()
+    backbone.load_state_dict(oracle.state_dict())
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        for level, expected in zip(LEVELS, oracle(images), strict=True):
+            assert torch.equal(backbone(images)[level], expected), level
+
+
+def test_same_seed_gives_the_same_weights() -> None:
+    torch.manual_seed(3)
+    first = ResNet(TINY).state_dict()
+    torch.manual_seed(3)
+    second = ResNet(TINY).state_dict()
+    third = ResNet(TINY).state_dict()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert not torch.equal(first["conv1.0.weight"], third["conv1.0.weight"])
+
+
+def test_channels_last_images_give_channels_last_features() -> None:
+    backbone = ResNet(TINY).eval().to(memory_format=torch.channels_last)
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        plain = backbone(images)
+        fast = backbone(images.to(memory_format=torch.channels_last))
+    for level in LEVELS:
+        assert fast[level].is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(fast[level], plain[level], rtol=1e-4, atol=1e-5)
+
+
+def _step(backbone: ResNet) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """State before and after one training step on all parameters that want a gradient."""
+    backbone.train()
+    # The last norms start at zero, which would keep the residual branches without gradient.
+    for module in backbone.modules():
+        if isinstance(module, nn.BatchNorm2d) and not module.weight.any():
+            nn.init.ones_(module.weight)
+    before = {key: value.clone() for key, value in backbone.state_dict().items()}
+    wanting = [each for each in backbone.parameters() if each.requires_grad]
+    features = backbone(torch.rand(2, 3, 64, 64))
+    optimizer = torch.optim.SGD(wanting or [nn.Parameter(torch.zeros(1))], lr=0.1)
+    loss = sum(each.square().mean() for each in features.values())
+    assert isinstance(loss, torch.Tensor)
+    if loss.requires_grad:
+        loss.backward()
+        optimizer.step()
+    return before, backbone.state_dict()
+
+
+@pytest.mark.parametrize("frozen", range(6))
+def test_frozen_stages_stay_fixed_with_their_statistics(frozen: int, tiny_weights: str) -> None:
+    backbone = ResNet(TINY, weights=tiny_weights, frozen_stages=frozen)
+    before, after = _step(backbone)
+    stage_of = {"conv1": 1, "bn1": 1, "layer1": 2, "layer2": 3, "layer3": 4, "layer4": 5}
+    for key, value in after.items():
+        if key.endswith("num_batches_tracked"):
+            continue
+        fixed = stage_of[key.split(".")[0]] <= frozen
+        assert torch.equal(before[key], value) == fixed, key
+
+
+def test_frozen_stages_run_without_a_graph(tiny_weights: str) -> None:
+    backbone = ResNet(TINY, weights=tiny_weights, frozen_stages=2).train()
+    features = backbone(torch.rand(1, 3, 64, 64))
+    assert [features[level].requires_grad for level in LEVELS] == [False, False, True, True, True]
+    assert not backbone.layer1.training
+    assert backbone.layer2.training
+
+
+def test_frozen_norms_keep_statistics_and_scale_everywhere(tiny_weights: str) -> None:
+    backbone = ResNet(TINY, weights=tiny_weights, norm="frozen")
+    before, after = _step(backbone)
+    norms = {name for name, each in backbone.named_modules() if isinstance(each, nn.BatchNorm2d)}
+    assert len(norms) > 10
+    for key, value in after.items():
+        assert torch.equal(before[key], value) == (key.rpartition(".")[0] in norms), key
+
+
+def test_group_norms_take_over_scale_and_offset(tiny_weights: str) -> None:
+    plain = ResNet(TINY, weights=tiny_weights)
+    backbone = ResNet(TINY, weights=tiny_weights, norm="group")
+    kinds = {type(each).__name__ for each in backbone.modules()}
+    assert not any("BatchNorm" in each for each in kinds)
+    assert backbone.layer2[0].bn1.num_groups == 16  # 48 channels: 32 does not divide them
+    assert backbone.layer1[0].bn1.num_groups == 32
+    for key, value in backbone.state_dict().items():
+        assert torch.equal(value, plain.state_dict()[key]), key
+    with torch.no_grad():
+        assert backbone.eval()(torch.rand(1, 3, 64, 64))["C5"].isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("channels", "mean", "std"),
+    [
+        (1, (0.449,), (0.226,)),
+        (4, (0.485, 0.456, 0.406, 0.485), (0.229, 0.224, 0.225, 0.229)),
+    ],
+)
+def test_other_channel_counts_adapt_stem_and_constants(
+    channels: int, mean: tuple[float, ...], std: tuple[float, ...], tiny_weights: str
+) -> None:
+    plain = ResNet(TINY, weights=tiny_weights)
+    backbone = ResNet(TINY, weights=tiny_weights, in_channels=channels).eval()
+    source = plain.state_dict()["conv1.0.weight"]
+    adapted = backbone.state_dict()["conv1.0.weight"]
+    if channels == 1:
+        expected = source.sum(1, keepdim=True)
+    else:
+        expected = torch.cat((source, source[:, :1]), 1) * 3 / 4
+    torch.testing.assert_close(adapted, expected)
+    assert backbone.mean == pytest.approx(mean)
+    assert backbone.std == pytest.approx(std)
+    with torch.no_grad():
+        assert backbone(torch.rand(1, channels, 64, 64))["C5"].shape == (1, 96, 2, 2)
+
+
+def test_grey_pictures_give_the_same_features_in_one_channel_as_in_three(
+    tiny_weights: str,
+) -> None:
+    grey = torch.randn(1, 1, 64, 64)
+    three = ResNet(TINY, weights=tiny_weights).eval()
+    one = ResNet(TINY, weights=tiny_weights, in_channels=1).eval()
+    with torch.no_grad():
+        expected = three(grey.expand(1, 3, 64, 64))["C5"]
+        torch.testing.assert_close(one(grey)["C5"], expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"frozen_stages": 1}, "backbone.frozen_stages=0"),
+        ({"norm": "frozen"}, "backbone.norm=train"),
+    ],
+)
+def test_random_features_are_never_frozen(arguments: dict[str, object], said: str) -> None:
+    with pytest.raises(WeightsError, match="random features") as caught:
+        ResNet(TINY, **arguments)  # type: ignore[arg-type]
+    assert said in str(caught.value)
+    ResNet(TINY, weights="unloaded", **arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "said"),
+    [
+        ("resnet81", {}, "'resnet18'"),
+        ("resnetv2_50", {}, "is no ResNet that this package supports"),
+        ("vit_base_patch16_224", {}, "is no ResNet"),
+        (TINY, {"frozen_stages": 6}, "6; allowed are 0"),
+        (TINY, {"norm": "batch"}, "'batch'; allowed are train, frozen, group"),
+        (TINY, {"in_channels": 0}, "in_channels is 0"),
+    ],
+)
+def test_wrong_arguments_are_named(name: str, arguments: dict[str, object], said: str) -> None:
+    with pytest.raises(ResnetTasksError) as caught:
+        ResNet(name, **arguments)  # type: ignore[arg-type]
+    assert said in str(caught.value)
+
+
+def test_names_are_filtered_by_pattern() -> None:
+    assert {"resnet18", "resnext50_32x4d", "wide_resnet50_2", "seresnet50"} <= set(backbone_names())
+    assert not any(name.startswith("resnetv2") for name in backbone_names())
+    assert backbone_names("resnet1?") == ["resnet18"]
