@@ -1,5 +1,6 @@
-"""The typed, frozen description of one run. Numbers live here; the wiring lives in
-`assemble.py`.
+"""The typed, frozen description of one run.
+
+Numbers live here; the wiring lives in `assemble.py`.
 """
 
 from __future__ import annotations
@@ -85,7 +86,9 @@ class BackboneRecipe(_Part):
     name: str = "resnet18"
     weights: str = Field(
         "imagenet",
-        description="none, imagenet, timm:TAG, torchvision:ENUM, hf-hub:REPO, URL#sha256=…, or a file",
+        description=(
+            "none, imagenet, timm:TAG, torchvision:ENUM, hf-hub:REPO, URL#sha256=…, or a file"
+        ),
     )
     frozen_stages: Annotated[int, Field(ge=0, le=5)] = Field(
         0, description="0 none, 1 the stem, 2..5 through C2..C5"
@@ -104,7 +107,9 @@ class HeadRecipe(_Part):
     loss_weight: Annotated[float, Field(ge=0)] = 1.0
     classes: tuple[str, ...] | None = Field(
         None,
-        description="Subset of the data set's categories; default: things for boxes, all for pixels",
+        description=(
+            "Subset of the data set's categories; default: things for boxes, all for pixels"
+        ),
     )
     others: Literal["ignore", "background"] = "ignore"
     background: bool = Field(
@@ -174,6 +179,7 @@ class Recipe(_Part):
         best = self.evaluation.best
         if best is not None and best.split("/")[0] not in self.heads:
             raise ValueError(
-                f"evaluation.best is {best!r}, but the heads are {', '.join(self.heads)}; write head/metric"
+                f"evaluation.best is {best!r}, but the heads are {', '.join(self.heads)}; "
+                "write head/metric"
             )
         return self

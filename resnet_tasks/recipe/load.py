@@ -1,0 +1,118 @@
+"""A recipe's text and overrides -> a checked `Recipe`, and back to text.
+
+Reading never runs code. Options of heads are free-form here; `assemble.py` checks them against the
+head's own model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from resnet_tasks.errors import RecipeError
+from resnet_tasks.recipe.overrides import apply_overrides
+from resnet_tasks.recipe.plugins import load_plugins, resolve_plugins
+from resnet_tasks.recipe.problems import find_problems, json_schema
+from resnet_tasks.recipe.schema import Recipe
+from resnet_tasks.recipe.shelf import (
+    RecipeInfo,
+    copy_recipe,
+    find_recipe,
+    list_recipes,
+    read_header,
+)
+from resnet_tasks.recipe.yaml_text import KeyPath, dump_yaml, parse_yaml
+
+
+def load_recipe(
+    ref: str | Path, overrides: Sequence[str] = (), *, trust_plugins: bool = False
+) -> Recipe:
+    """Reads and checks a recipe.
+
+    Args:
+        ref: Path to a YAML file, or the name of a shipped recipe (`quickstart`,
+            `medical/bccd_faster_rcnn_resnet18`).
+        overrides: `key=value` texts, put in before the check.
+        trust_plugins: Also run its `plugins`, as `load_plugins` does; without it nothing is run.
+
+    Returns:
+        The recipe, named after its file unless it says otherwise, paths of plugins absolute.
+
+    Raises:
+        RecipeError: All problems of the text and of the overrides, one a line: file and line (or
+            the override), key path, what was given, what is allowed, the nearest match.
+    """
+    path = find_recipe(ref)
+    document = parse_yaml(_read(path), str(path))
+    value = document.value
+    if not isinstance(value, dict):
+        raise RecipeError(f"{path}: a recipe is a section of keys ({_top_keys()}); got {value!r}")
+    origins, problems = apply_overrides(value, overrides)
+    value.setdefault("name", path.stem)
+    try:
+        # JSON mode is strict and yet takes lists for tuples: '3' is no number, 1 no boolean.
+        recipe = Recipe.model_validate_json(json.dumps(value), strict=True)
+    except ValidationError as error:
+        problems += [
+            f"{_origin(place, path, document.lines, origins)}: {sentence}"
+            for place, sentence in find_problems(error, value).items()
+        ]
+    if problems:
+        raise RecipeError("\n".join(problems))
+    recipe = recipe.model_copy(update={"plugins": resolve_plugins(recipe.plugins, path.parent)})
+    if trust_plugins:
+        load_plugins(recipe, trust=True)
+    return recipe
+
+
+def recipe_to_yaml(recipe: Recipe) -> str:
+    """The recipe with every default written out; `load_recipe` reads it back equal."""
+    return dump_yaml(recipe.model_dump(mode="json"))
+
+
+def recipe_schema() -> dict[str, Any]:
+    """The JSON schema of a recipe, for editors that complete and check YAML."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **json_schema()}
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise RecipeError(f"{path} is not a text file in UTF-8; a recipe is a YAML text") from None
+    except OSError as error:
+        raise RecipeError(f"recipe {path} cannot be read: {error.strerror}") from None
+
+
+def _top_keys() -> str:
+    return ", ".join(Recipe.model_fields)
+
+
+def _origin(
+    place: KeyPath, path: Path, lines: dict[KeyPath, int], origins: dict[KeyPath, str]
+) -> str:
+    """The override that set a place, else the file and the line of the nearest text around it."""
+    for end in range(len(place), -1, -1):
+        around = place[:end]
+        if around in origins:
+            return f"override {origins[around]!r}"
+        if around in lines:
+            return f"{path}:{lines[around]}"
+    return str(path)
+
+
+__all__ = [
+    "RecipeInfo",
+    "copy_recipe",
+    "find_recipe",
+    "list_recipes",
+    "load_plugins",
+    "load_recipe",
+    "read_header",
+    "recipe_schema",
+    "recipe_to_yaml",
+]

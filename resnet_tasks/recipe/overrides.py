@@ -1,0 +1,88 @@
+"""`key=value` from the command line, put into a recipe before it is validated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from resnet_tasks.errors import RecipeError
+from resnet_tasks.recipe.yaml_text import KeyPath, dotted, parse_yaml
+from resnet_tasks.registry import nearest
+
+
+def apply_overrides(
+    value: dict[str, Any], overrides: Sequence[str]
+) -> tuple[dict[KeyPath, str], list[str]]:
+    """Sets each `key=value` in `value`, in order.
+
+    A key is a path of names and list positions (`heads.cells.options.nms_iou`,
+    `data.train.0.annotations`); a value is typed by the rules of YAML (`[0.5, 0.8]` is a list).
+    Whether a key exists and its value is allowed is left to validation, except for head names and
+    list positions, which cannot be made up.
+
+    Args:
+        value: A parsed recipe; changed in place.
+        overrides: As typed.
+
+    Returns:
+        Path of everything that came from an override -> that override; and the problems found.
+    """
+    origins: dict[KeyPath, str] = {}
+    problems = []
+    for text in overrides:
+        try:
+            _apply(value, text, origins)
+        except RecipeError as error:
+            problems.append(str(error))
+    return origins, problems
+
+
+def _apply(value: dict[str, Any], text: str, origins: dict[KeyPath, str]) -> None:
+    key, equals, typed = text.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise RecipeError(
+            f"override {text!r} is not of the form key=value, for example training.epochs=20"
+        )
+    new = parse_yaml(typed, f"override {text!r}").value
+    target: Any = value
+    path: KeyPath = ()
+    for part in parts[:-1]:
+        place = _place(target, part, path, text)
+        path = (*path, place)
+        if isinstance(target, dict) and target.get(part) is None:
+            _check_head(target, path, text)
+            target[part] = {}
+            origins[path] = text
+        target = target[place]
+    place = _place(target, parts[-1], path, text)
+    target[place] = new
+    origins[(*path, place)] = text
+
+
+def _place(target: Any, part: str, path: KeyPath, text: str) -> str | int:
+    """The key or position that `part` means inside `target`."""
+    if isinstance(target, dict):
+        return part
+    if not isinstance(target, list):
+        raise RecipeError(
+            f"override {text!r}: {dotted(path)} is {target!r}, which has no key {part!r} below it"
+        )
+    if not part.isdecimal() or int(part) >= len(target):
+        raise RecipeError(
+            f"override {text!r}: {dotted(path)} is a list of {len(target)}; got position {part!r}, "
+            f"allowed are 0 to {len(target) - 1}, or replace it whole: {dotted(path)}=[...]"
+        )
+    return int(part)
+
+
+def _check_head(heads: dict[str, Any], path: KeyPath, text: str) -> None:
+    """Refuses a new head that an override would make up in passing."""
+    if len(path) != 2 or path[0] != "heads":
+        return
+    close = nearest(str(path[1]), list(heads))
+    hint = f"; did you mean {close!r}?" if close else ""
+    raise RecipeError(
+        f"override {text!r}: the recipe has no head {path[1]!r}, its heads are "
+        f"{', '.join(heads) or 'none'}{hint}"
+    )

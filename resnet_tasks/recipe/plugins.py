@@ -1,0 +1,71 @@
+"""`plugins:` is the only part of a recipe that runs code, and only where the user agreed."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import traceback
+from pathlib import Path
+
+from resnet_tasks.errors import RecipeError, ResnetTasksError
+from resnet_tasks.recipe.schema import Recipe
+
+
+def load_plugins(recipe: Recipe, base_dir: Path | None = None, *, trust: bool) -> None:
+    """Runs the recipe's plugins, which register heads and other parts.
+
+    Args:
+        recipe: Whose `plugins` are run, in order; each at most once in a process.
+        base_dir: Folder that relative paths start from; default: the working directory.
+            `load_recipe` has made them absolute already.
+        trust: Whether the user agreed to run them.
+
+    Raises:
+        RecipeError: If `trust` is False and there are plugins, or one is missing or fails.
+    """
+    if recipe.plugins and not trust:
+        raise RecipeError(
+            f"recipe {recipe.name} wants to run this code on your machine: "
+            f"{', '.join(recipe.plugins)}; read it, and if you trust it pass --trust-plugins"
+        )
+    for plugin in recipe.plugins:
+        try:
+            if plugin.endswith(".py"):
+                _run_file((base_dir or Path()) / plugin)
+            else:
+                importlib.import_module(plugin)
+        except ResnetTasksError:
+            raise
+        except Exception as error:
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            raise RecipeError(
+                f"plugin {plugin} failed at {last.filename}:{last.lineno} with "
+                f"{type(error).__name__}: {error}"
+            ) from error
+
+
+def resolve_plugins(plugins: tuple[str, ...], base_dir: Path) -> tuple[str, ...]:
+    """Plugins with the paths among them absolute, so that they are found from everywhere."""
+    return tuple(
+        str((base_dir / each).resolve()) if each.endswith(".py") else each for each in plugins
+    )
+
+
+def _run_file(path: Path) -> None:
+    path = path.resolve()
+    name = f"resnet_tasks_plugin_{path.stem}_{abs(hash(path)):x}"
+    if name in sys.modules:
+        return
+    if not path.is_file():
+        raise RecipeError(f"plugin {path} does not exist; correct `plugins` in the recipe")
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pydantic look their module up
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise

@@ -1,0 +1,174 @@
+"""What validation finds wrong, in words: the key, the value, what is allowed, the remedy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+from pydantic import ValidationError
+
+from resnet_tasks.recipe.schema import Recipe
+from resnet_tasks.recipe.yaml_text import KeyPath, dotted
+from resnet_tasks.registry import nearest
+
+LONGEST_VALUE = 60
+"""Characters of a wrong value that a message quotes."""
+
+Schema = dict[str, Any]
+
+_PLAIN = {
+    "string": "text",
+    "boolean": "true or false",
+    "null": "null",
+    "object": "a section of keys",
+}
+
+
+def find_problems(error: ValidationError, document: Any) -> dict[KeyPath, str]:
+    """One sentence for every wrong place of `document`.
+
+    Args:
+        error: What validation said.
+        document: What was validated.
+
+    Returns:
+        Key path -> sentence that begins with the key; in the order of the recipe's keys.
+    """
+    found: dict[KeyPath, str] = {}
+    for each in error.errors(include_url=False):
+        path, value = _locate(each["loc"], document)
+        if each["type"] == "too_short" and value:
+            continue  # entries that are wrong are not counted; each has a sentence of its own
+        if each["type"] == "extra_forbidden":
+            sentence = _unknown(path)
+        elif each["type"] == "missing":
+            path = each["loc"]
+            sentence = f"{dotted(path)} is missing; give {_allowed(path)}"
+        elif each["type"] == "value_error":
+            sentence = ": ".join(part for part in (dotted(path), str(each["ctx"]["error"])) if part)
+        else:
+            sentence = (
+                f"{dotted(path) or 'the recipe'}: got {_quote(value)}; allowed is {_allowed(path)}"
+            )
+        # The members of a union each complain of the same value: the first one speaks for all.
+        found.setdefault(path, sentence)
+    return found
+
+
+@cache
+def json_schema() -> Schema:
+    """The JSON schema of a recipe."""
+    return Recipe.model_json_schema()
+
+
+def _locate(loc: KeyPath, document: Any) -> tuple[KeyPath, Any]:
+    """The part of `loc` that the document has, and the value there; the rest is union members."""
+    path: KeyPath = ()
+    value = document
+    for part in loc:
+        if isinstance(value, dict):
+            inside = part in value
+        else:
+            inside = isinstance(value, list) and isinstance(part, int) and part < len(value)
+        if inside:
+            value = value[part]
+            path = (*path, part)
+    return path, value
+
+
+def _unknown(path: KeyPath) -> str:
+    known = [key for each in _members(_schema_at(path[:-1])) for key in each.get("properties", {})]
+    key = str(path[-1])
+    close = nearest(key, known)
+    elsewhere = [dotted(each) for each in _all_keys() if each[-1] == key]
+    where = f"under {dotted(path[:-1])!r}" if path[:-1] else "at the top"
+    hint = ""
+    if close:
+        hint = f"; did you mean {dotted((*path[:-1], close))!r}?"
+    elif elsewhere:
+        hint = f"; did you mean {elsewhere[0]!r}?"
+    return f"unknown key {dotted(path)!r}; known {where}: {', '.join(known)}{hint}"
+
+
+def _all_keys() -> Iterator[KeyPath]:
+    for name, field in json_schema()["properties"].items():
+        yield (name,)
+        for key in _resolve(field).get("properties", {}):
+            yield (name, key)
+
+
+def _quote(value: Any) -> str:
+    text = "nothing (null)" if value is None else json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 1] + "…"
+
+
+def _allowed(path: KeyPath) -> str:
+    node = _schema_at(path)
+    choices = node.get("enum", [])
+    words = _describe(node)
+    meaning = node.get("description", "")
+    if "$ref" in node or choices:
+        meaning = ""
+    return f"{words} ({meaning})" if meaning else words
+
+
+def _schema_at(path: KeyPath) -> Schema:
+    """The schema node of one key path; an empty one below free-form options."""
+    node: Schema = json_schema()
+    for part in path:
+        node = next((found for each in _members(node) if (found := _child(each, part))), {})
+    return node
+
+
+def _members(node: Schema) -> list[Schema]:
+    resolved = _resolve(node)
+    return [_resolve(each) for each in resolved.get("anyOf", [])] or [resolved]
+
+
+def _child(node: Schema, part: str | int) -> Schema | None:
+    if isinstance(part, int):
+        child = node.get("items")
+    else:
+        child = node.get("properties", {}).get(part, node.get("additionalProperties"))
+    return child if isinstance(child, dict) else None
+
+
+def _resolve(node: Schema) -> Schema:
+    reference = node.get("$ref")
+    if reference is None:
+        return node
+    found: Schema = json_schema()["$defs"][reference.rpartition("/")[2]]
+    return found
+
+
+def _describe(node: Schema) -> str:
+    """A schema node in words."""
+    node = _resolve(node)
+    if "anyOf" in node:
+        return " or ".join(_describe(each) for each in node["anyOf"])
+    if "const" in node:
+        return repr(node["const"])
+    if "enum" in node:
+        return "one of " + ", ".join(map(repr, node["enum"]))
+    kind = node.get("type", "")
+    if kind in ("integer", "number"):
+        return ("a whole number" if kind == "integer" else "a number") + _range(node)
+    if kind == "array":
+        least = " not empty," if node.get("minItems") else ""
+        return f"a list,{least} each entry {_describe(node.get('items', {}))}"
+    if kind == "object" and node.get("properties"):
+        return "a section with the keys " + ", ".join(node["properties"])
+    return _PLAIN.get(kind, "any value")
+
+
+def _range(node: Schema) -> str:
+    words = {
+        "minimum": "at least",
+        "exclusiveMinimum": "above",
+        "maximum": "at most",
+        "exclusiveMaximum": "below",
+    }
+    limits = [f"{word} {node[key]:g}" for key, word in words.items() if key in node]
+    return " " + " and ".join(limits) if limits else ""

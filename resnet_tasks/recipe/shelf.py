@@ -1,0 +1,112 @@
+"""The recipes that ship with the package, found by short names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from resnet_tasks.errors import RecipeError
+from resnet_tasks.registry import nearest
+
+ALIASES = {"quickstart": "quickstart/cells_multitask_resnet18"}
+"""Shorter name -> name."""
+
+RECIPES = Path(__file__).resolve().parents[2] / "recipes"
+"""Beside the package, in a source checkout as in an installed wheel. Never looked up by import: a
+folder `recipes` in the working directory must not take its place."""
+
+
+@dataclass(frozen=True)
+class RecipeInfo:
+    """One shipped recipe.
+
+    Attributes:
+        name: What commands take: `medical/bccd_faster_rcnn_resnet18`, or its alias.
+        path: Its file.
+        summary: First line of its header.
+    """
+
+    name: str
+    path: Path
+    summary: str
+
+
+def list_recipes() -> list[RecipeInfo]:
+    """All shipped recipes, the quickstart first, then by name."""
+    aliases = {name: alias for alias, name in ALIASES.items()}
+    found = []
+    for path in RECIPES.rglob("*.yaml"):
+        name = path.relative_to(RECIPES).with_suffix("").as_posix()
+        header = read_header(path)
+        found.append(RecipeInfo(aliases.get(name, name), path, header[0] if header else ""))
+    return sorted(found, key=lambda each: ("/" in each.name, each.name))
+
+
+def find_recipe(ref: str | Path) -> Path:
+    """The file of a recipe.
+
+    Args:
+        ref: Path to a YAML file, or a name of `list_recipes`.
+
+    Raises:
+        RecipeError: If there is neither; the message names the nearest match.
+    """
+    path = Path(ref)
+    if path.is_file():
+        return path
+    name = str(ref).removesuffix(".yaml")
+    shipped = RECIPES / f"{ALIASES.get(name, name)}.yaml"
+    names = [each.name for each in list_recipes()]
+    inside = RECIPES in shipped.parents and ".." not in shipped.parts
+    if inside and shipped.is_file():
+        return shipped
+    if path.is_dir() and (path / "recipe.yaml").is_file():
+        raise RecipeError(
+            f"{ref} is a run folder, not a recipe; its recipe is {path / 'recipe.yaml'}"
+        )
+    close = nearest(name, names) or next(
+        (each for each in names if each.rpartition("/")[2] == name.rpartition("/")[2]), None
+    )
+    hint = f"; did you mean {close!r}?" if close else ""
+    raise RecipeError(
+        f"recipe {str(ref)!r} is neither a file nor the name of a shipped recipe "
+        f"({', '.join(names)}){hint}"
+    )
+
+
+def read_header(path: Path) -> list[str]:
+    """The comment lines that open a recipe, without their `#`."""
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line.removeprefix("#").removeprefix(" ").rstrip())
+    return lines
+
+
+def copy_recipe(name: str, target: Path | None = None) -> Path:
+    """Copies a shipped recipe, to be changed.
+
+    Args:
+        name: As `find_recipe` takes it.
+        target: New file, or a folder for it; default: the working directory.
+
+    Returns:
+        The new file.
+
+    Raises:
+        RecipeError: If the recipe is unknown or the file exists already.
+    """
+    source = find_recipe(name)
+    new = target or Path(source.name)
+    if new.is_dir():
+        new = new / source.name
+    try:
+        new.parent.mkdir(parents=True, exist_ok=True)
+        with new.open("x", encoding="utf-8") as file:
+            file.write(source.read_text(encoding="utf-8"))
+    except FileExistsError:
+        raise RecipeError(f"{new} exists already; choose another target or remove it") from None
+    except OSError as error:
+        raise RecipeError(f"{new} cannot be written: {error.strerror}") from None
+    return new

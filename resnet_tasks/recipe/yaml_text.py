@@ -1,0 +1,181 @@
+"""YAML as people mean it: YAML 1.2 scalars, no tags, no aliases, no key twice, lines remembered.
+
+PyYAML reads YAML 1.1, where `1e-4` is text and `no` is a boolean; here `1e-4` is a number and only
+`true` and `false` are booleans.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from resnet_tasks.errors import RecipeError
+
+KeyPath = tuple[str | int, ...]
+"""Keys and list positions from the top of a document to one value."""
+
+MAX_DEPTH = 30
+"""Deeper nesting is refused before it exhausts the interpreter's stack."""
+
+_NULL = {"", "~", "null", "Null", "NULL"}
+_BOOLEANS = {
+    "true": True,
+    "True": True,
+    "TRUE": True,
+    "false": False,
+    "False": False,
+    "FALSE": False,
+}
+_INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_SPECIAL_FLOAT = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+
+
+@dataclass(frozen=True)
+class Document:
+    """A parsed text.
+
+    Attributes:
+        value: Dicts with text keys, lists, text, numbers, booleans and None.
+        lines: Where each value begins, counted from 1.
+    """
+
+    value: Any
+    lines: dict[KeyPath, int]
+
+
+def dotted(path: KeyPath) -> str:
+    """A key path as it is written in messages and overrides: `data.train.0.annotations`."""
+    return ".".join(map(str, path))
+
+
+def parse_yaml(text: str, where: str) -> Document:
+    """Parses one YAML document.
+
+    Args:
+        text: What to parse.
+        where: File or override, for the message.
+
+    Raises:
+        RecipeError: If it is no YAML, or has a tag, an alias, a key twice or a key that is no text.
+    """
+    loader = _NodeLoader(text)
+    try:
+        root = loader.get_single_node()
+        lines: dict[KeyPath, int] = {}
+        value = None if root is None else _value(root, (), lines)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        what = " ".join(part for part in (error.context, error.problem) if part)
+        raise RecipeError(f"{where}{place}: this is not valid YAML: {what}") from None
+    except yaml.YAMLError as error:
+        raise RecipeError(
+            f"{where}: this is not a YAML text: {' '.join(str(error).split())}"
+        ) from None
+    finally:
+        loader.dispose()
+    return Document(value, lines)
+
+
+def scalar(text: str) -> Any:
+    """The value of an unquoted YAML 1.2 scalar: None, bool, int, float, or the text itself."""
+    if text in _NULL:
+        return None
+    if text in _BOOLEANS:
+        return _BOOLEANS[text]
+    if _INTEGER.fullmatch(text):
+        return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+    if _FLOAT.fullmatch(text):
+        return float(text)
+    if _SPECIAL_FLOAT.fullmatch(text):
+        return float(text.replace(".", "", 1))
+    return text
+
+
+def dump_yaml(value: Any) -> str:
+    """Plain values as YAML that `parse_yaml` reads back unchanged."""
+    text: str = yaml.dump(
+        value,
+        Dumper=_Dumper,
+        sort_keys=False,
+        default_flow_style=None,
+        allow_unicode=True,
+        width=100,
+    )
+    return text
+
+
+def _value(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int]) -> Any:
+    lines[path] = node.start_mark.line + 1
+    if isinstance(node, yaml.SequenceNode):
+        return [_value(each, (*path, i), lines) for i, each in enumerate(node.value)]
+    if isinstance(node, yaml.MappingNode):
+        found: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key = _key(key_node)
+            if key in found:
+                first = lines[(*path, key)]
+                raise yaml.MarkedYAMLError(
+                    problem=f"the key {dotted((*path, key))!r} stands here again, first on line "
+                    f"{first}; keep one of them",
+                    problem_mark=key_node.start_mark,
+                )
+            found[key] = _value(value_node, (*path, key), lines)
+            lines[(*path, key)] = key_node.start_mark.line + 1
+        return found
+    return scalar(node.value) if _is_plain(node) else node.value
+
+
+def _is_plain(node: yaml.Node) -> bool:
+    return isinstance(node, yaml.ScalarNode) and node.style is None
+
+
+def _key(node: yaml.Node) -> str:
+    key = scalar(node.value) if _is_plain(node) else node.value
+    if isinstance(node, yaml.ScalarNode) and isinstance(key, str):
+        return key
+    raise yaml.MarkedYAMLError(
+        problem="a key must be text; put it in quotes", problem_mark=node.start_mark
+    )
+
+
+class _NodeLoader(yaml.SafeLoader):
+    """Refuses tags and aliases, which a recipe has no use for, and runaway nesting."""
+
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent):
+            self._refuse(event, f"the alias *{event.anchor} is not allowed; write the value out")
+        if getattr(event, "tag", None) is not None:
+            self._refuse(event, f"the tag {event.tag} is not allowed; write a plain value")
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            self._refuse(event, f"it is nested more than {MAX_DEPTH} levels deep")
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+    @staticmethod
+    def _refuse(event: yaml.Event, problem: str) -> None:
+        raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)  # type: ignore[arg-type]
+
+
+class _Dumper(yaml.SafeDumper):
+    """Puts text in quotes where YAML 1.1 or 1.2 would read it as something else."""
+
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - the base class's signature
+        return True
+
+
+_Dumper.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(rf"^(?:{_INTEGER.pattern})$"), list("-+0123456789")
+)
+_Dumper.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(rf"^(?:{_FLOAT.pattern})$"), list("-+.0123456789")
+)
