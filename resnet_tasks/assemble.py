@@ -45,7 +45,9 @@ class HeadLabels:
 
 @dataclass(frozen=True)
 class Labels:
-    """The categories of a data set, and what each head makes of them; a run keeps it as `classes.json`."""
+    """The categories of a data set, and what each head makes of them; a run keeps it as
+    `classes.json`.
+    """
 
     categories: CategoryMap
     heads: dict[str, HeadLabels]
@@ -180,7 +182,8 @@ def build_model(recipe: Recipe, labels: Labels, *, weights: str | None = None) -
         weights: In place of `backbone.weights`.
 
     Raises:
-        ResnetTasksError: If weights, levels or options do not fit; problems of all heads come together.
+        ResnetTasksError: If weights, levels or options do not fit; problems of all heads come
+            together.
     """
     part = recipe.backbone
     backbone = ResNet(

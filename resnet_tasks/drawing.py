@@ -143,6 +143,8 @@ def _captioned(image: Pixels, caption: str, bar: int) -> Pixels:
 
 
 def as_rgb8(image: NDArray[np.float32]) -> Pixels:
-    """`(h, w, C)` float32 0..1 as an RGB picture to draw on; 1 channel is repeated, beyond 3 the first 3 are shown."""
+    """`(h, w, C)` float32 0..1 as an RGB picture to draw on; 1 channel is repeated, beyond 3 the
+    first 3 are shown.
+    """
     shown = np.repeat(image[:, :, :1], 3, axis=2) if image.shape[2] < 3 else image[:, :, :3]
     return np.asarray(np.clip(shown * 255.0 + 0.5, 0, 255), dtype=np.uint8)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ class Preparation:
 
     channels: int = 3
     resize: Resize | None = None
-    intensity: Intensity = Intensity()
+    intensity: Intensity = field(default_factory=Intensity)
 
     def sample(self, image: NDArray[Any], image_id: int | str = 0, name: str = "") -> Sample:
         """A sample of one stored picture.
@@ -143,7 +143,9 @@ def predict_files(
     batch_size: int = 4,
     precision: str = "auto",
 ) -> Iterator[tuple[NDArray[Any], dict[str, Any]]]:
-    """Per file: the decoded picture and {head: prediction}; pictures are read as they are needed."""
+    """Per file: the decoded picture and {head: prediction}; pictures are read as they are
+    needed.
+    """
     for start in range(0, len(files), batch_size):
         part = files[start : start + batch_size]
         images = [read_image(file, preparation.channels) for file in part]
@@ -155,11 +157,13 @@ class PredictionWriter:
     """Writes predictions as they come: semantic PNGs and drawings at once, results at the end.
 
     Args:
-        folder: Is made where needed. Gets `<head>.json` (COCO results) or `<head>/<name>.png` (category ids), and
+        folder: Is made where needed. Gets `<head>.json` (COCO results) or `<head>/<name>.png`
+            (category ids), and
             `overlays/<name>.png`.
         classes: Head name -> class names.
         category_ids: Head name -> category id of every label.
-        least_score: Detections below are neither written nor drawn; None writes all and draws those from 0.5.
+        least_score: Detections below are neither written nor drawn; None writes all and draws those
+            from 0.5.
     """
 
     def __init__(

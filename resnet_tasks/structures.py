@@ -449,8 +449,7 @@ class LossTerm:
 
 @dataclass(frozen=True)
 class Truth:
-    """What is annotated on one picture, in the frame of the original picture and the labels of one
-    head.
+    """What is annotated on one picture, in original pixels and the labels of one head.
 
     Attributes:
         image_id: The picture's id in its data set.

@@ -66,13 +66,15 @@ class CocoDataset(Dataset[Sample]):
     Args:
         files: Parsed COCO files with the same categories.
         categories: Categories whose indices the samples' labels are.
-        fields: What to load: any of `boxes`, `masks`, `semantic`. A field that a file does not annotate stays `None`.
+        fields: What to load: any of `boxes`, `masks`, `semantic`. A field that a file does not
+            annotate stays `None`.
         resize: Box that every picture is brought to; None keeps the stored size.
         intensity: How stored values become 0..1.
         channels: Channels of the pictures.
         augment: Applied when given; its randomness is a function of (seed, epoch, picture).
         seed: Of the run.
-        cache: Keep resized pictures in memory: True, False or "auto" (where they take at most 1 GB).
+        cache: Keep resized pictures in memory: True, False or "auto" (where they take at most 1
+            GB).
 
     Raises:
         DataError: If there is no picture at all.
@@ -262,7 +264,8 @@ class CocoDataset(Dataset[Sample]):
 def read_semantic(path: Path, categories: CategoryMap, size: tuple[int, int]) -> NDArray[np.int64]:
     """A semantic PNG as category indices.
 
-    Values are category ids; 0 is unlabelled and 255 (65535 for 16 bits) void, unless a category has that id.
+    Values are category ids; 0 is unlabelled and 255 (65535 for 16 bits) void, unless a category has
+    that id.
 
     Raises:
         DataError: If the file is missing, of another size, or holds a value that is no category.

@@ -26,11 +26,13 @@ def training_batches(
     epoch: int,
     process: int = 0,
     processes: int = 1,
-) -> list[list[Key]]:
-    """The batches of one epoch for one process, each a list of (epoch, position).
+) -> list[list[int]]:
+    """The batches of one epoch for one process, each a list of positions.
 
-    Every picture comes once; the last batch may be smaller. With several processes each global batch of
-    `batch_size * processes` is cut into equal parts, and an incomplete last one is filled from the epoch's start so that all
+    Every picture comes once; the last batch may be smaller. With several processes each global
+    batch of
+    `batch_size * processes` is cut into equal parts, and an incomplete last one is filled from the
+    epoch's start so that all
     processes take the same number of steps.
     """
     order = epoch_order(length, seed=seed, epoch=epoch)
@@ -39,7 +41,7 @@ def training_batches(
         missing = whole - length % whole
         order += [order[i % length] for i in range(missing)]
     starts = range(process * batch_size, len(order), whole)
-    return [[(epoch, i) for i in order[start : start + batch_size]] for start in starts]
+    return [order[start : start + batch_size] for start in starts]
 
 
 class _Batches:
@@ -75,7 +77,8 @@ def make_loader(
 def auto_workers(device: torch.device) -> int:
     """Loader processes that suit the machine.
 
-    On a CPU training itself takes all cores, and resized pictures come from memory: workers would only compete.
+    On a CPU training itself takes all cores, and resized pictures come from memory: workers would
+    only compete.
     """
     if device.type == "cpu":
         return 0

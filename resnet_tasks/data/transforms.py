@@ -1,7 +1,9 @@
 """From a picture file to float32 pixels: decode, intensity, resize, augment.
 
-The order is fixed: decode at full precision -> named intensity step -> float32 in 0..1 -> augment. 8-bit pictures are
-resized before the (linear) intensity step, everything else after it, so that nothing is ever rounded to 8 bits that was not
+The order is fixed: decode at full precision -> named intensity step -> float32 in 0..1 -> augment.
+8-bit pictures are
+resized before the (linear) intensity step, everything else after it, so that nothing is ever
+rounded to 8 bits that was not
 8 bits in the file.
 """
 
@@ -39,14 +41,16 @@ def read_image(path: Path, channels: int = 3) -> Array:
 
     Args:
         path: PNG, JPEG, TIFF, BMP, WebP, ... 8 or 16 bits per channel, or float.
-        channels: How many are wanted. Grey becomes 3 equal channels, an alpha channel is dropped when 3 are wanted,
+        channels: How many are wanted. Grey becomes 3 equal channels, an alpha channel is dropped
+            when 3 are wanted,
             colour becomes luminance when 1 is wanted.
 
     Returns:
         `(height, width, channels)` in the file's own type (uint8, uint16, float32), RGB order.
 
     Raises:
-        DataError: If the file is missing, not a picture, truncated, too large, or has other channels.
+        DataError: If the file is missing, not a picture, truncated, too large, or has other
+            channels.
     """
     try:
         with Image.open(path) as picture:
@@ -55,9 +59,10 @@ def read_image(path: Path, channels: int = 3) -> Array:
                     f"{path} has {picture.width} x {picture.height} pixels, more than the limit of {MAX_PIXELS:,}; "
                     "cut it into tiles"
                 )
+            raw_mode = _raw_mode(picture)
             # Reading it whole finds truncation, which OpenCV would fill with grey in silence.
             picture.load()
-            if picture.mode in _EIGHT_BIT_MODES and "16" not in _raw_mode(picture):
+            if picture.mode in _EIGHT_BIT_MODES and "16" not in raw_mode:
                 return _eight_bit(picture, channels, path)
     except FileNotFoundError:
         raise DataError(f"picture {path} does not exist") from None
@@ -69,7 +74,8 @@ def read_image(path: Path, channels: int = 3) -> Array:
 
 
 def _raw_mode(picture: Image.Image) -> str:
-    return str(picture.tile[0][3]) if picture.tile else str(picture.info.get("rawmode", ""))
+    tiles = getattr(picture, "tile", None)
+    return str(tiles[0][3]) if tiles else ""
 
 
 def _eight_bit(picture: Image.Image, channels: int, path: Path) -> Array:
@@ -114,7 +120,8 @@ class Intensity:
     """How stored values become 0..1.
 
     Attributes:
-        type: `auto` divides by the type's range (floats must be 0..1 already), `window` maps level +- width/2 to 0..1,
+        type: `auto` divides by the type's range (floats must be 0..1 already), `window` maps level
+            +- width/2 to 0..1,
             `percentile` maps the picture's own `low`..`high` percentiles to 0..1.
         level: Centre of the window, in stored values.
         width: Width of the window, in stored values.
@@ -145,7 +152,8 @@ class Intensity:
             low, high = self.level - self.width / 2, self.level + self.width / 2
         else:
             low, high = (float(each) for each in np.percentile(values, (self.low, self.high)))
-        return np.clip((values - low) / max(high - low, 1e-6), 0.0, 1.0, dtype=np.float32)
+        scaled = (values - low) / max(high - low, 1e-6)
+        return np.asarray(np.clip(scaled, 0.0, 1.0), dtype=np.float32)
 
     @staticmethod
     def _by_type(image: Array, where: str) -> NDArray[np.float32]:
@@ -191,7 +199,7 @@ def resize_pixels(image: Array, size: tuple[int, int]) -> Array:
     shrinks = size[0] * size[1] < image.shape[0] * image.shape[1]
     mode = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     resized = cv2.resize(image, (size[1], size[0]), interpolation=mode)
-    return resized[:, :, None] if resized.ndim == 2 else resized
+    return np.asarray(resized[:, :, None] if resized.ndim == 2 else resized)
 
 
 def resize_labels(labels: Array, size: tuple[int, int]) -> Array:
@@ -204,7 +212,8 @@ def resize_labels(labels: Array, size: tuple[int, int]) -> Array:
 def encode_labels(labels: Array) -> Array:
     """Semantic labels as small unsigned values: void 0, unlabelled 1, label k is k + 2.
 
-    Void is 0, so that what a warp pulls in from outside the picture (albumentations fills 0) is void.
+    Void is 0, so that what a warp pulls in from outside the picture (albumentations fills 0) is
+    void.
     """
     largest = int(labels.max(initial=0)) + 2
     shifted = np.where(labels == VOID, 0, np.where(labels == UNLABELLED, 1, labels + 2))
@@ -253,7 +262,8 @@ class Augmentation:
             seed: Decides everything random.
 
         Returns:
-            The new picture, clipped to 0..1, and its annotations; boxes clipped to the picture, objects outside it
+            The new picture, clipped to 0..1, and its annotations; boxes clipped to the picture,
+            objects outside it
             removed together with their labels, flags and masks.
         """
         self._compose.set_random_seed(seed)
@@ -282,8 +292,7 @@ class Augmentation:
 
 def _transform(name: str, params: Mapping[str, Any] | None, position: int) -> Any:
     found = getattr(albumentations, name, None)
-    known = inspect.isclass(found) and issubclass(found, albumentations.BasicTransform)
-    if not known:
+    if not (inspect.isclass(found) and issubclass(found, albumentations.BasicTransform)):
         names = [
             each
             for each, item in vars(albumentations).items()

@@ -39,7 +39,8 @@ def evaluate(
 
     Args:
         model: On its device; the mode it is in is kept.
-        dataset: Samples without augmentation. `CocoDataset` is judged on its files' own annotations, any other data
+        dataset: Samples without augmentation. `CocoDataset` is judged on its files' own
+            annotations, any other data
             set on its samples' targets, brought back to the original frame.
         batch_size: Pictures per forward.
         precision: `auto`, `fp32`, `bf16` or `fp16`.
@@ -48,7 +49,8 @@ def evaluate(
         on_picture: Called with (position, {head: prediction}) after each picture.
 
     Returns:
-        `{"head/metric": Metric}`, and head -> protocol in one sentence. Heads whose truth is not annotated on any picture are
+        `{"head/metric": Metric}`, and head -> protocol in one sentence. Heads whose truth is not
+        annotated on any picture are
         left out.
     """
     evaluators = {name: head.evaluator() for name, head in model.named_heads.items()}

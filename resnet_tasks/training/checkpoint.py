@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,10 +43,12 @@ def save_checkpoint(
     ema: Mapping[str, Tensor] | None = None,
     state: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes `model.safetensors`, `ema.safetensors` and `state.pt` into `folder`, replacing it as a whole.
+    """Writes `model.safetensors`, `ema.safetensors` and `state.pt` into `folder`, replacing it as a
+    whole.
 
     Args:
-        folder: The checkpoint; a kill at any moment leaves the old one, the new one, or the old one under the name that
+        folder: The checkpoint; a kill at any moment leaves the old one, the new one, or the old one
+            under the name that
             `load_checkpoint` falls back on.
         model: Weights that are being trained.
         ema: Averaged weights.
@@ -124,8 +127,9 @@ def load_checkpoint(folder: Path) -> tuple[Weights, Weights | None, dict[str, An
         raise RunError(
             f"{found} holds no state.pt and cannot be resumed from; use checkpoints/last"
         )
-    return (
-        model,
-        load_weights_file(ema) if ema.is_file() else None,
-        torch.load(state, map_location="cpu", weights_only=True),
-    )
+    try:
+        values = torch.load(state, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise RunError(f"{state} is damaged or not a training state ({reason}); start again") from None
+    return (model, load_weights_file(ema) if ema.is_file() else None, values)

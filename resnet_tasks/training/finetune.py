@@ -1,7 +1,10 @@
-"""The training loop, readable top to bottom: `finetune` is set-up, then epochs of steps, then the last checkpoint.
+"""The training loop, readable top to bottom: `finetune` is set-up, then epochs of steps, then the
+last checkpoint.
 
-The order of samples is a function of (seed, epoch), augmentation and the sampling inside heads of (seed, epoch, picture), dropout
-of (seed, update). Nothing else is random, so a run that was stopped and resumed ends with the same weights.
+The order of samples is a function of (seed, epoch), augmentation and the sampling inside heads of
+(seed, epoch, picture), dropout
+of (seed, update). Nothing else is random, so a run that was stopped and resumed ends with the same
+weights.
 """
 
 from __future__ import annotations
@@ -21,7 +24,9 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 from rich.console import Console
 from timm.utils import ModelEmaV3
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils import deterministic
 from torch.utils.data import Dataset
 
 from resnet_tasks.assemble import (
@@ -39,10 +44,10 @@ from resnet_tasks.errors import NonFiniteLossError, RunError
 from resnet_tasks.evaluation.evaluate import MAIN_METRIC, evaluate
 from resnet_tasks.model import Losses, TaskModel, default_device, resolve_precision
 from resnet_tasks.recipe.schema import EvaluationRecipe, Recipe, TrainingRecipe
-from resnet_tasks.structures import Batch, Metric, Sample
+from resnet_tasks.structures import Batch, LossTerm, Metric, Sample
 from resnet_tasks.training.checkpoint import load_checkpoint, save_checkpoint
-from resnet_tasks.training.optimizer import make_optimizer, rate_factor, set_rates
 from resnet_tasks.training.journal import Journal
+from resnet_tasks.training.optimizer import make_optimizer, rate_factor, set_rates
 from resnet_tasks.training.run import Run, metric_table
 
 SPLITS: tuple[Split, ...] = ("train", "val")
@@ -184,16 +189,21 @@ class Finetuning:
         factor = rate_factor(position.updates, self.total_updates, self.options)
         set_rates(self.optimizer.optimizer, factor)
         self.optimizer.zero_grad()
-        pictures = sum(len(batch) for batch in group)
+        batches = [self._seeded(batch).to(self.device, non_blocking=True) for batch in group]
+        counts = self._counts(batches) if len(batches) > 1 else {}
         shown: dict[str, float] = {}
-        for loaded in group:
-            batch = self._seeded(loaded)
-            losses = self.model(batch.to(self.device, non_blocking=True), mode="loss")
+        for batch in batches:
+            torch.manual_seed(seed)
+            losses = self.model(batch, mode="loss")
+            losses = {
+                name: LossTerm(term.sum, counts.get(name, term.count))
+                for name, term in losses.items()
+            }
             total = self.plain_model.total_loss(losses)
             self._refuse_non_finite(total, losses, batch)
-            self.accelerator.backward(total * (len(batch) / pictures))
+            self.accelerator.backward(total)
             for name, term in losses.items():
-                shown[name] = shown.get(name, 0.0) + term.mean().item() * len(batch) / pictures
+                shown[name] = shown.get(name, 0.0) + term.mean().item()
         if self.options.clip_norm is not None:
             norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.options.clip_norm)
             self._refuse_non_finite(norm, losses, batch)
@@ -204,6 +214,20 @@ class Finetuning:
             rate = self.options.learning_rate * factor
             self.journal.step(position.updates, position.epoch + 1, shown, rate)
         return shown
+
+    @torch.no_grad()
+    def _counts(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
+        """What every loss term counts over all of an optimizer step's batches.
+
+        Accumulated batches must be divided by the step's counts, which sampling inside heads decides during the forward. A first
+        forward without graph finds them: a third more time for sums that equal those of one large batch.
+        """
+        counts: dict[str, Tensor] = {}
+        with _still_statistics(self.plain_model):
+            for batch in batches:
+                for name, term in self.model(batch, mode="loss").items():
+                    counts[name] = counts.get(name, torch.zeros_like(term.count)) + term.count
+        return counts
 
     def _after_epoch(self) -> None:
         position, options = self.position, self.options
@@ -327,7 +351,9 @@ class Finetuning:
         )
 
     def _seeded(self, batch: Batch) -> Batch:
-        """Gives sampling inside heads seeds that depend on (seed, epoch, picture) for every kind of data set."""
+        """Gives sampling inside heads seeds that depend on (seed, epoch, picture) for every kind of
+        data set.
+        """
         run, epoch = self.options.seed, self.position.epoch
         return replace(
             batch, seeds=tuple(sample_seed(run, epoch, each) for each in batch.image_ids)
@@ -342,9 +368,8 @@ class Finetuning:
             process=self.accelerator.process_index,
             processes=self.accelerator.num_processes,
         )
-        if isinstance(self.train_set, CocoDataset):
-            return [[(epoch, position) for position in batch] for batch in batches]
-        return [list(batch) for batch in batches]
+        has_epochs = isinstance(self.train_set, CocoDataset)
+        return [[(epoch, i) if has_epochs else i for i in batch] for batch in batches]
 
 
 def finetune(
@@ -362,7 +387,8 @@ def finetune(
     """Fine-tunes a model on any data set of samples; no recipe needed.
 
     Args:
-        model: Trained in place; at the end it holds the weights to predict with (the averaged ones with `ema`).
+        model: Trained in place; at the end it holds the weights to predict with (the averaged ones
+            with `ema`).
         train: Samples to learn from, in the label indices that the model's label tables translate.
         val: Samples to judge on, without augmentation.
         options: The loop's numbers; default: those of `TrainingRecipe()`.
@@ -377,7 +403,8 @@ def finetune(
 
     Raises:
         NonFiniteLossError: If a loss or gradient is not finite; the last checkpoint stays.
-        RunError: If there is nothing to resume from, or `out` already holds checkpoints and `resume` is False.
+        RunError: If there is nothing to resume from, or `out` already holds checkpoints and
+            `resume` is False.
         Stopped: After Ctrl-C or SIGTERM, when the checkpoint is written.
     """
     folder = Path(out)
@@ -482,24 +509,46 @@ def _groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
         yield group
 
 
+@contextmanager
+def _still_statistics(model: nn.Module) -> Iterator[None]:
+    """Batch norms use a batch's statistics but do not remember them."""
+    norms = [each for each in model.modules() if isinstance(each, _BatchNorm)]
+    before = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, before, strict=True):
+            norm.momentum = momentum
+
+
 def _accelerator(precision: str, device: torch.device) -> Any:
-    """A fresh accelerator; accelerate keeps its settings for the life of a process, which would tie one run to another."""
+    """A fresh accelerator; accelerate keeps its settings for the life of a process, which would tie
+    one run to another.
+    """
     AcceleratorState._reset_state()
     PartialState._reset_state()
     mixed = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[precision]
-    return Accelerator(mixed_precision=mixed, cpu=device.type == "cpu")
+    made = Accelerator(mixed_precision=mixed, cpu=device.type == "cpu")
+    if made.num_processes > 1:
+        raise RunError(
+            f"this run was started with {made.num_processes} processes, but training in several processes is not "
+            "supported yet; start it with one"
+        )
+    return made
 
 
 @contextmanager
 def _deterministic(wanted: bool) -> Iterator[None]:
     """Deterministic algorithms for the duration of a run."""
     before = torch.are_deterministic_algorithms_enabled()
-    fill = torch.utils.deterministic.fill_uninitialized_memory
+    fill: bool = deterministic.fill_uninitialized_memory
     torch.use_deterministic_algorithms(wanted or before)
     # Filling fresh memory guards against reading it uninitialised; it costs time in every operator.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    deterministic.fill_uninitialized_memory = False
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
-        torch.utils.deterministic.fill_uninitialized_memory = fill
+        deterministic.fill_uninitialized_memory = fill

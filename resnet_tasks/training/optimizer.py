@@ -44,7 +44,8 @@ def make_optimizer(model: nn.Module, options: TrainingRecipe) -> torch.optim.Opt
 def rate_factor(step: int, total: int, options: TrainingRecipe) -> float:
     """What the learning rate is multiplied with at optimizer step `step` of `total`.
 
-    Linear warm-up, then cosine to 0 (Loshchilov & Hutter 2017, without restarts), steps, or constant.
+    Linear warm-up, then cosine to 0 (Loshchilov & Hutter 2017, without restarts), steps, or
+    constant.
     """
     warmup = round(total * options.warmup)
     if step < warmup:

@@ -1,4 +1,5 @@
-"""A run folder: everything that one fine-tuning leaves behind, enough by itself to predict, evaluate and go on.
+"""A run folder: everything that one fine-tuning leaves behind, enough by itself to predict,
+evaluate and go on.
 
 recipe.yaml          the resolved recipe
 classes.json         categories of the data set and classes of every head
@@ -45,8 +46,8 @@ from resnet_tasks.errors import RunError
 from resnet_tasks.evaluation.evaluate import evaluate
 from resnet_tasks.model import TaskModel, default_device
 from resnet_tasks.predict import (
-    Preparation,
     PredictionWriter,
+    Preparation,
     find_images,
     output_names,
     predict_arrays,
@@ -159,7 +160,8 @@ class Run:
         """Predictions of all heads for one picture.
 
         Args:
-            image: `(height, width)` or `(height, width, C)` array, RGB, as stored (uint8, uint16 or float); or a file.
+            image: `(height, width)` or `(height, width, C)` array, RGB, as stored (uint8, uint16 or
+                float); or a file.
             checkpoint: `last` or `best`.
 
         Returns:
@@ -186,7 +188,8 @@ class Run:
         Args:
             paths: Pictures or folders of pictures.
             out: Is made; `images.json` says which image id is which file.
-            score: Detections below are left out; default: all are written, those from 0.5 are drawn.
+            score: Detections below are left out; default: all are written, those from 0.5 are
+                drawn.
             checkpoint: `last` or `best`.
             console: For progress.
         """

@@ -1,0 +1,82 @@
+"""Checkpoints survive a kill at any moment and never run code."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from resnet_tasks.errors import RunError
+from resnet_tasks.training.checkpoint import (
+    load_checkpoint,
+    load_model_weights,
+    save_checkpoint,
+    write_text,
+)
+
+WEIGHTS = {"a": torch.arange(4.0)}
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    state = {"position": {"epoch": 1}, "optimizer": {"state": {0: {"step": torch.tensor(3.0)}}}}
+    save_checkpoint(tmp_path / "last", model=WEIGHTS, ema={"a": torch.ones(4)}, state=state)
+    model, ema, loaded = load_checkpoint(tmp_path / "last")
+    assert torch.equal(model["a"], WEIGHTS["a"])
+    assert ema is not None
+    assert torch.equal(load_model_weights(tmp_path / "last")["a"], torch.ones(4))
+    assert loaded["position"] == {"epoch": 1}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["last"]
+
+
+def test_a_failed_write_leaves_the_old_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_checkpoint(tmp_path / "last", model=WEIGHTS, state={"n": 1})
+
+    def full(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="no space"):
+        save_checkpoint(tmp_path / "last", model={"a": torch.zeros(4)}, state={"n": 2})
+    assert torch.equal(load_model_weights(tmp_path / "last")["a"], WEIGHTS["a"])
+    assert load_checkpoint(tmp_path / "last")[2] == {"n": 1}
+
+
+def test_a_kill_between_the_two_renames_is_survived(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "last", model=WEIGHTS, state={"n": 1})
+    (tmp_path / "last").rename(tmp_path / "last.previous")
+    assert load_checkpoint(tmp_path / "last")[2] == {"n": 1}
+
+
+def test_missing_and_damaged_checkpoints_are_explained(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="there is no checkpoint at"):
+        load_checkpoint(tmp_path / "last")
+    save_checkpoint(tmp_path / "best", model=WEIGHTS)
+    with pytest.raises(RunError, match="cannot be resumed from"):
+        load_checkpoint(tmp_path / "best")
+    file = tmp_path / "best" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:20])
+    with pytest.raises(RunError, match="cannot be read"):
+        load_model_weights(tmp_path / "best")
+
+
+def test_state_with_code_never_runs(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return (Path.touch, (tmp_path / "ran",))  # type: ignore[return-value]
+
+    save_checkpoint(tmp_path / "last", model=WEIGHTS, state={"n": 1})
+    (tmp_path / "last" / "state.pt").write_bytes(pickle.dumps(Evil(), protocol=2))
+    with pytest.raises(RunError, match="state"):
+        load_checkpoint(tmp_path / "last")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_text_is_written_whole(tmp_path: Path) -> None:
+    write_text(tmp_path / "deep" / "file.txt", "one")
+    write_text(tmp_path / "deep" / "file.txt", "two")
+    assert (tmp_path / "deep" / "file.txt").read_text() == "two"
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["file.txt"]
