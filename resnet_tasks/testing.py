@@ -319,7 +319,7 @@ def _loss_terms_are_well_formed(subject: _Subject) -> None:
         terms = head.loss(subject.features(batch), subject.view(batch))
     _require_terms(subject, terms, "two annotated pictures")
     subject.require(
-        any(float(term.count) > 0 for term in terms.values()),
+        any(float(term.count.detach()) > 0 for term in terms.values()),
         "the count of every loss term is 0 on two annotated pictures, so nothing is learnt",
     )
     in_eval = subject.build(training=False).loss(subject.features(batch), subject.view(batch))
@@ -534,7 +534,7 @@ def _require_terms(subject: _Subject, terms: Any, where: str) -> None:
             subject.require(
                 bool(value.isfinite()) and value.dtype not in (torch.float16, torch.bfloat16),
                 f"the {part} of loss term {name!r} must be finite and of full precision, on "
-                f"{where} it is {value.item()} ({value.dtype})",
+                f"{where} it is {value.detach().item()} ({value.dtype})",
             )
         subject.require(
             term.sum.requires_grad,
@@ -542,9 +542,9 @@ def _require_terms(subject: _Subject, terms: Any, where: str) -> None:
             "it is cut off from the features",
         )
         subject.require(
-            not term.count.requires_grad and float(term.count) >= 0,
+            not term.count.requires_grad and float(term.count.detach()) >= 0,
             f"the count of loss term {name!r} must be at least 0 and carry no gradient, on "
-            f"{where} it is {float(term.count)}",
+            f"{where} it is {float(term.count.detach())}",
         )
 
 

@@ -1,0 +1,438 @@
+"""The contract over every registered head and real backbones; proof that it catches breaches."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ConfigDict
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import resnet_tasks.heads.faster_rcnn
+import resnet_tasks.heads.fpn
+import resnet_tasks.heads.unet  # noqa: F401  (the three register their heads)
+from resnet_tasks.backbone.resnet import ResNet
+from resnet_tasks.errors import ResnetTasksError
+from resnet_tasks.heads.base import HEADS, Head, HeadOptions
+from resnet_tasks.layers.segmentation_losses import cross_entropy
+from resnet_tasks.structures import (
+    SEMANTIC_SEGMENTATION,
+    BatchView,
+    Detections,
+    Geometry,
+    LabelTable,
+    LossTerm,
+    SegmentationMap,
+    Target,
+    Task,
+)
+from resnet_tasks.testing import check_head, random_batch, resnet_specs
+
+FAMILIES = (
+    "resnet18",
+    "resnet50",
+    "resnext50_32x4d",
+    "resnet50d",
+    "wide_resnet50_2",
+    "resnet50_gn",
+)
+# Narrow forms, so that the time goes into the contract and not into wide layers.
+SMALL: dict[str, dict[str, Any]] = {
+    "faster_rcnn": {
+        "anchor_sizes": [16, 32, 64, 128, 256],
+        "pyramid_channels": 32,
+        "box_head_channels": 64,
+        "rpn_pre_nms": [100, 50],
+        "rpn_post_nms": [50, 25],
+        "roi_batch_size": 32,
+    },
+    "fpn": {"pyramid_channels": 32, "segmentation_channels": 64},
+    "unet": {"decoder_channels": [64, 32, 16, 16, 8]},
+}
+CLASSES = ("a", "b", "c")
+
+
+@cache
+def backbone(family: str) -> ResNet:
+    return ResNet(family).train().to(memory_format=torch.channels_last)
+
+
+def test_all_heads_are_seen() -> None:
+    assert {"faster_rcnn", "fpn", "unet"} <= set(HEADS.names())
+
+
+@pytest.mark.parametrize("name", HEADS.names())
+def test_head_keeps_the_contract(name: str) -> None:
+    check_head(name, options=SMALL.get(name))
+
+
+@pytest.mark.parametrize("name", HEADS.names())
+def test_head_keeps_the_contract_on_bottleneck_levels_with_two_classes(name: str) -> None:
+    specs = resnet_specs(8, bottleneck=True)
+    check_head(name, options=SMALL.get(name), classes=("cell", "background"), specs=specs)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("name", HEADS.names())
+def test_gradients_reach_a_real_backbone(name: str, family: str) -> None:
+    net = backbone(family)
+    net.zero_grad(set_to_none=True)
+    head = HEADS.get(name)(net.specs, CLASSES, SMALL.get(name)).train()
+    batch = random_batch()
+    features = net(batch.images)
+    for level, spec in net.specs.items():
+        assert features[level].shape == (2, spec.channels, 64 // spec.stride, 96 // spec.stride)
+    terms = head.loss(features, batch.view(LabelTable.identity(CLASSES)))
+    total = torch.stack([term.mean() for term in terms.values()]).sum()
+    total.backward()
+    assert total.isfinite()
+    for name_, parameter in net.named_parameters():
+        assert parameter.grad is not None, name_
+        assert parameter.grad.isfinite().all(), name_
+    first = next(net.conv1.parameters())
+    assert first.grad.ne(0).any()
+    for stage in (net.layer1, net.layer2, net.layer3, net.layer4):
+        assert any(parameter.grad.ne(0).any() for parameter in stage.parameters())
+    with torch.no_grad():
+        found = head.decode(head(features), batch.geometries)
+    assert len(found) == 2
+
+
+class Plain(Head):
+    """A correct semantic head in a few lines; the broken ones below change one thing each."""
+
+    task = SEMANTIC_SEGMENTATION
+    in_levels = ("C3", "C5")
+
+    def __init__(self, specs: Any, classes: Any, options: Any = None) -> None:
+        super().__init__(specs, classes, options)
+        channels = [self.specs[level].channels for level in self.in_levels]
+        self.norm = nn.BatchNorm2d(channels[0])
+        self.fine = nn.Conv2d(channels[0], len(self.classes), 1)
+        self.coarse = nn.Conv2d(channels[1], len(self.classes), 1)
+
+    def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        fine = self.fine(self.norm(features["C3"])).float()
+        coarse = self.coarse(features["C5"]).float()
+        logits = F.interpolate(fine, scale_factor=8.0, mode="bilinear")
+        return {"logits": logits + F.interpolate(coarse, scale_factor=32.0, mode="bilinear")}
+
+    def loss(self, features: Mapping[str, Tensor], view: BatchView) -> dict[str, LossTerm]:
+        return {"cross_entropy": cross_entropy(self(features)["logits"], view.semantic)}
+
+    def decode(self, raw: Mapping[str, Tensor], geometries: Sequence[Geometry]) -> list[Any]:
+        maps = []
+        for logits, geometry in zip(raw["logits"], geometries, strict=True):
+            probs = geometry.map_to_original(logits).softmax(dim=0)
+            maps.append(SegmentationMap(probs.argmax(dim=0), probs))
+        return maps
+
+
+def changed_loss(change: Callable[[Any, LossTerm, BatchView], Any]) -> dict[str, Any]:
+    """A `loss` whose only term went through `change`."""
+
+    def loss(self: Plain, features: Mapping[str, Tensor], view: BatchView) -> Any:
+        term = Plain.loss(self, features, view)["cross_entropy"]
+        return {"cross_entropy": change(self, term, view)}
+
+    return {"loss": loss}
+
+
+def changed_forward(change: Callable[[Any, Tensor], Any]) -> dict[str, Any]:
+    """A `forward` whose output went through `change`; the loss keeps to the original."""
+
+    def forward(self: Plain, features: Mapping[str, Tensor]) -> Any:
+        return change(self, Plain.forward(self, features)["logits"])
+
+    def loss(self: Plain, features: Mapping[str, Tensor], view: BatchView) -> Any:
+        logits = Plain.forward(self, features)["logits"]
+        return {"cross_entropy": cross_entropy(logits, view.semantic)}
+
+    return {"forward": forward, "loss": loss}
+
+
+def changed_decode(change: Callable[[SegmentationMap], Any]) -> dict[str, Any]:
+    def decode(self: Plain, raw: Mapping[str, Tensor], geometries: Sequence[Geometry]) -> Any:
+        return [change(each) for each in Plain.decode(self, raw, geometries)]
+
+    return {"decode": decode}
+
+
+def boxes_of(*rows: Sequence[float], scores: Sequence[float] = (0.9,), label: int = 0) -> Any:
+    """A detection task whose decode gives the same objects for every picture."""
+    found = Detections(
+        torch.tensor(rows).float(),
+        torch.tensor(scores),
+        torch.full((len(rows),), label, dtype=torch.int64),
+    )
+    return {
+        "task": Task("detection", ("boxes", "labels")),
+        "decode": lambda self, raw, geometries: [found for _ in geometries],
+    }
+
+
+def lax_init(self: Plain, specs: Any, classes: Any, options: Any = None) -> None:
+    full = {**resnet_specs(16), **specs}
+    Plain.__init__(self, full, classes, options)
+
+
+def key_error_init(self: Plain, specs: Any, classes: Any, options: Any = None) -> None:
+    for level in self.in_levels:
+        specs[level]
+    Plain.__init__(self, specs, classes, options)
+
+
+def with_spare_layer(self: Plain, specs: Any, classes: Any, options: Any = None) -> None:
+    Plain.__init__(self, specs, classes, options)
+    self.spare = nn.Linear(2, 2)
+
+
+def with_hidden_state(self: Plain, specs: Any, classes: Any, options: Any = None) -> None:
+    Plain.__init__(self, specs, classes, options)
+    self.hidden = torch.rand(1)
+
+
+def counting(self: Any, term: LossTerm, view: BatchView) -> LossTerm:
+    self.calls = getattr(self, "calls", 0) + 1
+    return LossTerm(term.sum * self.calls, term.count)
+
+
+def nan_when_empty(self: Any, term: LossTerm, view: BatchView) -> LossTerm:
+    return LossTerm(term.sum / term.count, torch.ones(()))
+
+
+def cut_when_empty(self: Any, term: LossTerm, view: BatchView) -> LossTerm:
+    return term if term.count > 0 else LossTerm(torch.zeros(()), term.count)
+
+
+def raises_when_empty(self: Any, term: LossTerm, view: BatchView) -> LossTerm:
+    if term.count == 0:
+        raise RuntimeError("no pixels")
+    return term
+
+
+def mean_in_the_sum(self: Any, term: LossTerm, view: BatchView) -> LossTerm:
+    return LossTerm(term.sum / term.count.clamp(min=1), torch.ones(()))
+
+
+class LaxOptions(HeadOptions):
+    model_config = ConfigDict(extra="ignore")
+
+
+def only_fine(self: Plain, features: Mapping[str, Tensor], view: BatchView) -> Any:
+    cut = {**features, "C5": features["C5"].detach()}
+    return Plain.loss(self, cut, view)
+
+
+def in_low_precision(self: Any, term: LossTerm, view: BatchView) -> LossTerm:
+    return LossTerm(term.sum.bfloat16(), term.count)
+
+
+BROKEN: dict[str, tuple[dict[str, Any], str]] = {
+    "task of another type": ({"task": "semantic"}, "`task` must be a Task"),
+    "task without fields": ({"task": Task("own", ())}, "`task.target_fields` is empty"),
+    "levels in a list": ({"in_levels": ["C3"]}, "`in_levels` must be a tuple"),
+    "lax options": ({"Options": LaxOptions}, "misspelt options"),
+    "level made up": ({"__init__": lax_init}, "can be built without it"),
+    "level as KeyError": ({"__init__": key_error_init}, "must raise HeadError, it raised KeyError"),
+    "forward gives a tensor": (changed_forward(lambda self, x: x), "forward must give a dict"),
+    "no batch dimension": (
+        changed_forward(lambda self, x: {"logits": x[0]}),
+        "first dimension of raw output 'logits' must be the batch",
+    ),
+    "structure by mode": (
+        changed_forward(lambda self, x: {"a": x} if self.training else {"b": x}),
+        "same names, ranks and types",
+    ),
+    "structure by batch size": (
+        changed_forward(lambda self, x: {"logits": x if len(x) > 1 else x[:, 0]}),
+        "same names, ranks and types",
+    ),
+    "noisy forward": (
+        changed_forward(lambda self, x: {"logits": x + torch.rand(())}),
+        "differs between two calls on the same features",
+    ),
+    "loss without a term": ({"loss": lambda self, f, v: {}}, "dict of name -> LossTerm"),
+    "bare tensor": (changed_loss(lambda self, t, v: t.sum), "dict of name -> LossTerm"),
+    "vector": (
+        changed_loss(lambda self, t, v: LossTerm(t.sum[None], t.count)),
+        "sum of loss term 'cross_entropy' must be a scalar",
+    ),
+    "infinite": (
+        changed_loss(lambda self, t, v: LossTerm(t.sum * float("inf"), t.count)),
+        "must be finite",
+    ),
+    "low precision": (changed_loss(in_low_precision), "of full precision"),
+    "no gradient": (
+        changed_loss(lambda self, t, v: LossTerm(t.sum.detach(), t.count)),
+        "must carry a gradient",
+    ),
+    "count with gradient": (
+        changed_loss(lambda self, t, v: LossTerm(t.sum, t.sum)),
+        "carry no gradient",
+    ),
+    "negative count": (
+        changed_loss(lambda self, t, v: LossTerm(t.sum, -t.count)),
+        "must be at least 0",
+    ),
+    "nothing learnt": (
+        changed_loss(lambda self, t, v: LossTerm(t.sum, t.count * 0)),
+        "so nothing is learnt",
+    ),
+    "terms by mode": (
+        {"loss": lambda self, f, v: {str(self.training): Plain.loss(self, f, v)["cross_entropy"]}},
+        "in training mode but",
+    ),
+    "level without gradient": ({"loss": only_fine}, "no gradient of the loss reaches level C5"),
+    "idle parameter": ({"__init__": with_spare_layer}, "spare.weight takes no part in the loss"),
+    "NaN when empty": (changed_loss(nan_when_empty), "on pictures without objects"),
+    "no graph when empty": (changed_loss(cut_when_empty), "on pictures without objects"),
+    "raises when empty": (changed_loss(raises_when_empty), "raised RuntimeError: no pixels"),
+    "fields nobody gives": ({"task": Task("own", ("semantik",))}, "not annotated, but those"),
+    "state between calls": (
+        changed_loss(counting),
+        "must be those of its pictures|differs between",
+    ),
+    "mean as sum": (changed_loss(mean_in_the_sum), "of its pictures added up|without objects"),
+    "global randomness": (
+        changed_loss(
+            lambda self, t, v: LossTerm(t.sum * (1 + self.training * torch.rand(())), t.count)
+        ),
+        "draw randomness from `view.seeds`",
+    ),
+    "one prediction for all": (
+        {"decode": lambda self, raw, g: Plain.decode(self, raw, g)[:1]},
+        "one prediction per picture",
+    ),
+    "decode raises": ({"decode": lambda self, raw, g: 1 // 0}, "decode raised ZeroDivisionError"),
+    "prediction of another type": (changed_decode(lambda m: m.labels), "into SegmentationMap"),
+    "input frame": (
+        {
+            "decode": lambda self, raw, g: [
+                SegmentationMap(x.argmax(0), x.softmax(0)) for x in raw["logits"]
+            ]
+        },
+        "must have the original picture's size",
+    ),
+    "logits as probs": (
+        changed_decode(lambda m: SegmentationMap(m.labels, m.probs * 2)),
+        "sum to 1 over classes",
+    ),
+    "labels of another type": (
+        changed_decode(lambda m: SegmentationMap(m.labels.int(), m.probs)),
+        "labels must be int64",
+    ),
+    "labels out of range": (
+        changed_decode(lambda m: SegmentationMap(m.labels + 3, m.probs)),
+        "indices into the 3 classes",
+    ),
+    "no bfloat16": (
+        changed_forward(
+            lambda self, x: {"logits": x / 0 if torch.is_autocast_enabled("cpu") else x}
+        ),
+        "not finite under bf16",
+    ),
+    "state outside the state dict": (
+        {
+            "__init__": with_hidden_state,
+            **changed_forward(lambda self, x: {"logits": x * self.hidden}),
+        },
+        "changes when the state_dict is loaded",
+    ),
+    "not detections": (
+        {"task": Task("detection", ("boxes",))},
+        "a detection head decodes into Detections",
+    ),
+    "boxes outside": (boxes_of((0, 0, 500, 20)), "inside the original picture"),
+    "boxes as xywh": (boxes_of((30, 30, 5, 5)), "inside the original picture"),
+    "rising scores": (
+        boxes_of((0, 0, 5, 5), (0, 0, 6, 6), scores=(0.1, 0.9)),
+        "scores must lie in 0..1 and fall",
+    ),
+    "scores that do not fit": (
+        boxes_of((0, 0, 5, 5), scores=(0.9, 0.1)),
+        r"must be \(N, 4\), \(N,\) and \(N,\)",
+    ),
+    "background as a label": (boxes_of((0, 0, 5, 5), label=3), "indices into the 3 classes"),
+}
+
+
+def test_a_plain_head_of_ones_own_keeps_the_contract() -> None:
+    check_head(Plain)
+    check_head(type("Boxes", (Plain,), boxes_of((0, 0, 5, 5))))
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_each_breach_is_caught_and_named(case: str) -> None:
+    changes, message = BROKEN[case]
+    with pytest.raises(AssertionError, match=message) as caught:
+        check_head(type("Broken", (Plain,), changes))
+    assert str(caught.value).startswith("head Broken: ")
+
+
+class Counter(Head):
+    """A task of the user's own, with a target field in `extra`: how many objects there are."""
+
+    task = Task("counting", ("number",))
+    in_levels = ("C5",)
+
+    def __init__(self, specs: Any, classes: Any, options: Any = None) -> None:
+        super().__init__(specs, classes, options)
+        self.linear = nn.Linear(self.specs["C5"].channels, 1)
+
+    def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {"number": self.linear(features["C5"].mean(dim=(2, 3)))[:, 0]}
+
+    def loss(self, features: Mapping[str, Tensor], view: BatchView) -> dict[str, LossTerm]:
+        truth = torch.tensor([float(target.extra["number"]) for target in view.targets])
+        errors = (self(features)["number"].float() - truth).square()
+        return {"squared_error": LossTerm(errors.sum(), torch.tensor(float(len(view))))}
+
+    def decode(self, raw: Mapping[str, Tensor], geometries: Sequence[Geometry]) -> list[Any]:
+        return raw["number"].tolist()
+
+
+def test_a_task_of_ones_own_brings_its_targets() -> None:
+    def targets(size: tuple[int, int], num_classes: int, generator: torch.Generator) -> Target:
+        return Target(extra={"number": int(torch.randint(0, 9, (), generator=generator))})
+
+    check_head(Counter, targets=targets)
+    with pytest.raises(AssertionError, match="'number'"):
+        check_head(Counter)
+
+
+def test_a_check_leaves_the_random_state_alone() -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    state = random.getstate()
+    check_head(Plain)
+    assert torch.equal(torch.rand(4), expected)
+    assert random.getstate() == state
+
+
+def test_a_registered_name_will_do() -> None:
+    with pytest.raises(ResnetTasksError, match=r"unknown head 'unett'.*'unet'"):
+        check_head("unett")
+
+
+def test_random_batch_does_not_depend_on_later_pictures() -> None:
+    one, two = random_batch(image_sizes=[(61, 83)]), random_batch()
+    assert two.padded_size == (64, 96)
+    assert torch.equal(one.images[0], two.images[0])
+    assert torch.equal(one.targets[0].boxes, two.targets[0].boxes)
+    assert two.geometries[0].original_size == (122, 166)
+    assert two.geometries[1].scale == (1.0, -1.0)
+
+
+def test_resnet_specs_are_those_of_the_paper() -> None:
+    assert [spec.channels for spec in resnet_specs().values()] == [64, 64, 128, 256, 512]
+    wide = resnet_specs(bottleneck=True)
+    assert [spec.channels for spec in wide.values()] == [64, 256, 512, 1024, 2048]
+    assert [spec.stride for spec in wide.values()] == [2, 4, 8, 16, 32]
+    assert wide == backbone("resnet50").specs
