@@ -89,7 +89,8 @@ def copy_recipe(name: str, target: Path | None = None) -> Path:
 
     Args:
         name: As `find_recipe` takes it.
-        target: New file, or a folder for it; default: the working directory.
+        target: New file, or a folder for it (what has no suffix is one); default: the working
+            directory.
 
     Returns:
         The new file.
@@ -99,7 +100,7 @@ def copy_recipe(name: str, target: Path | None = None) -> Path:
     """
     source = find_recipe(name)
     new = target or Path(source.name)
-    if new.is_dir():
+    if new.is_dir() or not new.suffix:
         new = new / source.name
     try:
         new.parent.mkdir(parents=True, exist_ok=True)

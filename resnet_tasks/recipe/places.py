@@ -1,0 +1,11 @@
+"""Where data sets lie unless a command says otherwise."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def data_base(given: Path | None = None) -> Path:
+    """Folder that holds data sets: the one given, else `$RESNET_TASKS_DATA`, else `./data`."""
+    return given or Path(os.environ.get("RESNET_TASKS_DATA") or "data")
