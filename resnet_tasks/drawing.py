@@ -73,6 +73,7 @@ def draw_prediction(
     classes: Mapping[str, Sequence[str]],
     *,
     least_score: float = 0.5,
+    scale: int = 1,
 ) -> Pixels:
     """All heads' predictions in one picture: maps below, boxes above.
 
@@ -81,11 +82,13 @@ def draw_prediction(
         predictions: Head name -> `Detections` or `SegmentationMap`; other kinds are not drawn.
         classes: Head name -> class names.
         least_score: Boxes below are not drawn.
+        scale: Whole factor by which the drawing is larger than the picture.
     """
-    canvas = image
+    canvas = _enlarged(image, scale)
     for name, each in predictions.items():
         if isinstance(each, SegmentationMap):
-            canvas = draw_map(canvas, each.labels.cpu().numpy(), classes[name])
+            labels = _enlarged(each.labels.cpu().numpy(), scale)
+            canvas = draw_map(canvas, labels, classes[name])
     for name, each in predictions.items():
         if isinstance(each, Detections):
             chosen = (each.scores >= least_score).cpu().numpy()
@@ -93,7 +96,7 @@ def draw_prediction(
                 t.cpu().numpy() for t in (each.boxes, each.labels, each.scores)
             )
             canvas = draw_boxes(
-                canvas, boxes[chosen], labels[chosen], classes[name], scores[chosen]
+                canvas, boxes[chosen] * scale, labels[chosen], classes[name], scores[chosen]
             )
     return canvas
 
@@ -103,6 +106,8 @@ def draw_truth(
     truths: Mapping[str, Truth],
     classes: Mapping[str, Sequence[str]],
     boxes_of: Collection[str],
+    *,
+    scale: int = 1,
 ) -> Pixels:
     """What is annotated, drawn as `draw_prediction` draws what is predicted.
 
@@ -111,17 +116,34 @@ def draw_truth(
         truths: Head name -> truth.
         classes: Head name -> class names.
         boxes_of: Heads whose boxes are drawn; of the others the semantic map is.
+        scale: Whole factor by which the drawing is larger than the picture.
     """
-    canvas = image
+    canvas = _enlarged(image, scale)
     for name, truth in truths.items():
         if name not in boxes_of and truth.semantic is not None:
-            canvas = draw_map(canvas, truth.semantic, classes[name])
+            canvas = draw_map(canvas, _enlarged(truth.semantic, scale), classes[name])
     for name, truth in truths.items():
         if name in boxes_of and truth.boxes_xywh is not None and truth.labels is not None:
             low = truth.boxes_xywh[:, :2]
             corners = np.concatenate((low, low + truth.boxes_xywh[:, 2:]), axis=1)
-            canvas = draw_boxes(canvas, corners.astype(np.float32), truth.labels, classes[name])
+            scaled = (corners * scale).astype(np.float32)
+            canvas = draw_boxes(canvas, scaled, truth.labels, classes[name])
     return canvas
+
+
+def _enlarged(array: NDArray[Any], scale: int) -> NDArray[Any]:
+    """Pixels enlarged smoothly, labels by repetition."""
+    if scale == 1:
+        return array
+    if array.ndim == 2:
+        return array.repeat(scale, axis=0).repeat(scale, axis=1)
+    size = (array.shape[1] * scale, array.shape[0] * scale)
+    return np.asarray(cv2.resize(array, size, interpolation=cv2.INTER_CUBIC))
+
+
+def readable_scale(size: tuple[int, int]) -> int:
+    """The factor that brings a small picture's shorter side to some 400 pixels, so that text on it can be read."""
+    return max(1, round(400 / min(size)))
 
 
 def side_by_side(left: Pixels, right: Pixels, captions: tuple[str, str]) -> Pixels:

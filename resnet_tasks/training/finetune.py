@@ -543,12 +543,13 @@ def _accelerator(precision: str, device: torch.device) -> Any:
 def _deterministic(wanted: bool) -> Iterator[None]:
     """Deterministic algorithms for the duration of a run."""
     before = torch.are_deterministic_algorithms_enabled()
-    fill: bool = deterministic.fill_uninitialized_memory
+    settings: Any = deterministic
+    fill = settings.fill_uninitialized_memory
     torch.use_deterministic_algorithms(wanted or before)
     # Filling fresh memory guards against reading it uninitialised; it costs time in every operator.
-    deterministic.fill_uninitialized_memory = False
+    settings.fill_uninitialized_memory = False
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
-        deterministic.fill_uninitialized_memory = fill
+        settings.fill_uninitialized_memory = fill

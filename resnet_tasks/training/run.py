@@ -41,7 +41,7 @@ from resnet_tasks.assemble import (
 from resnet_tasks.data.coco import CocoFile, read_coco
 from resnet_tasks.data.dataset import CocoDataset
 from resnet_tasks.data.transforms import read_image
-from resnet_tasks.drawing import draw_prediction, draw_truth, side_by_side
+from resnet_tasks.drawing import draw_prediction, draw_truth, readable_scale, side_by_side
 from resnet_tasks.errors import RunError
 from resnet_tasks.evaluation.evaluate import evaluate
 from resnet_tasks.model import TaskModel, default_device
@@ -310,8 +310,9 @@ class Run:
             for name in truths
             if "semantic" not in self.model().named_heads[name].task.target_fields
         }
-        truth = draw_truth(image, truths, self.classes, detecting)
-        prediction = draw_prediction(image, predictions, self.classes)
+        scale = readable_scale((image.shape[0], image.shape[1]))
+        truth = draw_truth(image, truths, self.classes, detecting, scale=scale)
+        prediction = draw_prediction(image, predictions, self.classes, scale=scale)
         pair = side_by_side(truth, prediction, ("truth", "prediction"))
         write_picture(path.with_name(path.name + ".png"), pair)
 
