@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from resnet_tasks.data.transforms import (
     Resize,
     decode_labels,
     encode_labels,
+    open_picture,
     read_image,
     resize_labels,
     resize_pixels,
@@ -108,6 +110,8 @@ class CocoDataset(Dataset[Sample]):
         self._seed = seed
         self._ids = _unique_ids(self._records)
         self._cache: dict[int, _Decoded] | None = {} if self._keeps(cache) else None
+        # Deep pictures take more than the 8 bits that `_keeps` counts on.
+        self._room = float(CACHE_LIMIT) if cache == "auto" else math.inf
 
     def __len__(self) -> int:
         return len(self._records)
@@ -143,28 +147,12 @@ class CocoDataset(Dataset[Sample]):
         """What is annotated on picture `index`, in original pixels and the labels of one head."""
         file, record = self._records[index]
         semantic = None
-        if {"semantic", "masks"} & file.annotated:
+        if _has_semantic(file, record):
             labels = self._semantic(file, record)
             view = table.apply(Target(semantic=torch.from_numpy(labels)))
             assert view.semantic is not None
             semantic = view.semantic.numpy()
-        if "boxes" not in file.annotated:
-            return Truth(self._ids[index], (record.height, record.width), semantic=semantic)
-        mapping = table.mapping
-        known = [
-            (each, mapping[each.category])
-            for each in file.annotations[record.id]
-            if each.bbox is not None and mapping[each.category] >= 0
-        ]
-        return Truth(
-            image_id=self._ids[index],
-            size=(record.height, record.width),
-            boxes_xywh=np.asarray([each.bbox for each, _ in known], np.float64).reshape(-1, 4),
-            labels=np.asarray([label for _, label in known], np.int64),
-            crowd=np.asarray([each.is_crowd for each, _ in known], np.bool_),
-            areas=np.asarray([each.area for each, _ in known], np.float64),
-            semantic=semantic,
-        )
+        return annotated_truth(file, record, self._ids[index], table, semantic)
 
     def counts(self) -> dict[str, int]:
         """Objects per category name, crowds left out."""
@@ -193,7 +181,9 @@ class CocoDataset(Dataset[Sample]):
             return self._cache[index]
         file, record = self._records[index]
         decoded = self._decode(file, record)
-        if self._cache is not None:
+        taken = decoded.pixels.nbytes + (0 if decoded.semantic is None else decoded.semantic.nbytes)
+        if self._cache is not None and taken <= self._room:
+            self._room -= taken
             self._cache[index] = decoded
         return decoded
 
@@ -203,20 +193,21 @@ class CocoDataset(Dataset[Sample]):
         original = (int(image.shape[0]), int(image.shape[1]))
         if original != (record.height, record.width):
             raise DataError(
-                f"{path} is {original[1]} x {original[0]} (width x height, upright), but image {record.id!r} of "
-                f"{file.path} says {record.width} x {record.height}; repair the file (resnet-tasks data check)"
+                f"{path} is {original[1]} x {original[0]} (width x height, upright), but image "
+                f"{record.id!r} of {file.path} says {record.width} x {record.height}; "
+                "repair the file (resnet-tasks data check)"
             )
         size = self._resize.size(original) if self._resize else original
         if image.dtype != np.uint8 or self._intensity.type != "auto":
             image = self._intensity(image, str(path))
         semantic = None
-        if "semantic" in self._fields and {"semantic", "masks"} & file.annotated:
+        if "semantic" in self._fields and _has_semantic(file, record):
             semantic = resize_labels(encode_labels(self._semantic(file, record)), size)
         return _Decoded(resize_pixels(image, size), semantic, original)
 
     def _semantic(self, file: CocoFile, record: ImageRecord) -> NDArray[np.int64]:
         path = file.sem_seg_path(record)
-        if path is not None:
+        if path is not None and "semantic" in file.annotated:
             return read_semantic(path, self.categories, (record.height, record.width))
         labels = np.full((record.height, record.width), UNLABELLED, dtype=np.int64)
         for each in sorted(file.annotations[record.id], key=lambda a: -a.area):
@@ -229,13 +220,19 @@ class CocoDataset(Dataset[Sample]):
     ) -> Target:
         fields: dict[str, Any] = {}
         if "boxes" in self._fields and "boxes" in file.annotated:
-            fields = self._objects(file.annotations[record.id], record, geometry)
+            annotations, is_masked = file.annotations[record.id], "masks" in file.annotated
+            fields = self._objects(annotations, record, geometry, is_masked=is_masked)
         if decoded.semantic is not None:
             fields["semantic"] = torch.from_numpy(decode_labels(decoded.semantic))
         return Target(**fields)
 
     def _objects(
-        self, annotations: Sequence[Annotation], record: ImageRecord, geometry: Geometry
+        self,
+        annotations: Sequence[Annotation],
+        record: ImageRecord,
+        geometry: Geometry,
+        *,
+        is_masked: bool,
     ) -> dict[str, Any]:
         kept = [each for each in annotations if each.bbox is not None]
         xywh = torch.tensor([each.bbox for each in kept], dtype=torch.float32).reshape(-1, 4)
@@ -246,7 +243,7 @@ class CocoDataset(Dataset[Sample]):
             "labels": torch.tensor([each.category for each in kept], dtype=torch.int64)[visible],
             "ignore": torch.tensor([each.is_crowd for each in kept], dtype=torch.bool)[visible],
         }
-        if "masks" in self._fields:
+        if "masks" in self._fields and is_masked:
             masks = [
                 resize_labels(
                     decode_mask(each.segmentation, record.height, record.width).astype(np.uint8),
@@ -261,6 +258,41 @@ class CocoDataset(Dataset[Sample]):
         return fields
 
 
+def annotated_truth(
+    file: CocoFile,
+    record: ImageRecord,
+    image_id: int | str,
+    table: LabelTable,
+    semantic: NDArray[np.int64] | None = None,
+) -> Truth:
+    """The objects of one picture exactly as in the file, in the labels of one head.
+
+    Args:
+        file: Where the picture is annotated.
+        record: The picture.
+        image_id: Its id for the evaluator.
+        table: Categories outside it are left out.
+        semantic: Its label map, already in those labels.
+    """
+    size = (record.height, record.width)
+    if "boxes" not in file.annotated:
+        return Truth(image_id, size, semantic=semantic)
+    known = [
+        (each, table.mapping[each.category])
+        for each in file.annotations[record.id]
+        if each.bbox is not None and table.mapping[each.category] >= 0
+    ]
+    return Truth(
+        image_id=image_id,
+        size=size,
+        boxes_xywh=np.asarray([each.bbox for each, _ in known], np.float64).reshape(-1, 4),
+        labels=np.asarray([label for _, label in known], np.int64),
+        crowd=np.asarray([each.is_crowd for each, _ in known], np.bool_),
+        areas=np.asarray([each.area for each, _ in known], np.float64),
+        semantic=semantic,
+    )
+
+
 def read_semantic(path: Path, categories: CategoryMap, size: tuple[int, int]) -> NDArray[np.int64]:
     """A semantic PNG as category indices.
 
@@ -271,18 +303,20 @@ def read_semantic(path: Path, categories: CategoryMap, size: tuple[int, int]) ->
         DataError: If the file is missing, of another size, or holds a value that is no category.
     """
     try:
-        with Image.open(path) as picture:
+        with open_picture(path) as picture:
             values = np.asarray(picture)
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"semantic map {path} cannot be read: {error}") from None
     if values.ndim != 2 or values.dtype.kind not in "iub":
         raise DataError(
-            f"semantic map {path} must hold one channel of whole numbers, got shape {values.shape} of {values.dtype}; "
-            "convert it with `resnet-tasks data convert label_maps`"
+            f"semantic map {path} must hold one channel of whole numbers, got shape "
+            f"{values.shape} of {values.dtype}; convert it with "
+            "`resnet-tasks data convert label_maps`"
         )
     if values.shape != size:
         raise DataError(
-            f"semantic map {path} is {values.shape[1]} x {values.shape[0]}, its picture {size[1]} x {size[0]}"
+            f"semantic map {path} is {values.shape[1]} x {values.shape[0]}, "
+            f"its picture {size[1]} x {size[0]} (width x height)"
         )
     unknown_value = -3
     void_value = 255 if values.dtype.itemsize == 1 else 65535
@@ -299,10 +333,16 @@ def read_semantic(path: Path, categories: CategoryMap, size: tuple[int, int]) ->
         )
         known = ", ".join(str(category.id) for category in categories.categories)
         raise DataError(
-            f"semantic map {path} holds the value(s) {bad[:5]}, which are no category id ({known}), nor 0 "
-            f"(unlabelled) or {void_value} (void)"
+            f"semantic map {path} holds the value(s) {bad[:5]}, which are no category id "
+            f"({known}), nor 0 (unlabelled) or {void_value} (void)"
         )
     return np.asarray(labels, dtype=np.int64)
+
+
+def _has_semantic(file: CocoFile, record: ImageRecord) -> bool:
+    """Whether the pixels of a picture are annotated: by a map of its own, or by instance masks."""
+    has_map = "semantic" in file.annotated and record.sem_seg_file_name is not None
+    return has_map or "masks" in file.annotated
 
 
 def sample_seed(seed: int, epoch: int, image_id: int | str) -> int:
@@ -315,4 +355,9 @@ def _unique_ids(records: Sequence[tuple[CocoFile, ImageRecord]]) -> list[int | s
     seen = Counter(record.id for _, record in records)
     if max(seen.values()) == 1:
         return [record.id for _, record in records]
-    return [f"{file.path.stem}/{record.id}" for file, record in records]
+    named = [f"{file.path.stem}/{record.id}" for file, record in records]
+    if len(set(named)) == len(named):
+        return list(named)
+    # Files of one name in different folders (or one file given twice).
+    files = list({id(file): None for file, _ in records})
+    return [f"{file.path.stem}-{files.index(id(file)) + 1}/{record.id}" for file, record in records]

@@ -130,6 +130,31 @@ class DetectionEvaluator:
             DataError: If the picture was taken before, its boxes are not annotated, or a score,
                 box or label is no number that can be evaluated.
         """
+        self.update_xywh(
+            boxes_to_xywh(prediction.boxes),
+            prediction.labels.detach().cpu().numpy().astype(np.int64),
+            prediction.scores.detach().double().cpu().numpy(),
+            truth,
+        )
+
+    def update_xywh(
+        self,
+        boxes: NDArray[np.float64],
+        labels: NDArray[np.int64],
+        scores: NDArray[np.float64],
+        truth: Truth,
+    ) -> None:
+        """Takes one picture's detections as COCO results write them.
+
+        Args:
+            boxes: `(N, 4)` xywh, pixels of the original picture.
+            labels: `(N,)`, indices into `classes`.
+            scores: `(N,)`; the order decides between equal ones.
+            truth: As in `update`.
+
+        Raises:
+            DataError: As in `update`.
+        """
         image_id = truth.image_id
         if image_id in self._pictures:
             raise DataError(f"image {image_id!r} is evaluated twice; give each picture once")
@@ -137,16 +162,12 @@ class DetectionEvaluator:
             raise DataError(
                 f"image {image_id!r} has no annotated boxes and cannot be evaluated; leave it out"
             )
-        boxes = np.asarray(truth.boxes_xywh, np.float64).reshape(-1, 4)
-        areas = boxes[:, 2] * boxes[:, 3] if truth.areas is None else truth.areas
-        crowd = np.zeros(len(boxes), np.bool_) if truth.crowd is None else truth.crowd
+        annotated = np.asarray(truth.boxes_xywh, np.float64).reshape(-1, 4)
+        areas = annotated[:, 2] * annotated[:, 3] if truth.areas is None else truth.areas
+        crowd = np.zeros(len(annotated), np.bool_) if truth.crowd is None else truth.crowd
         values = np.stack((areas, crowd.astype(np.float64)), axis=1)
-        expected = _Objects(boxes, np.asarray(truth.labels, np.int64), values)
-        found = _Objects(
-            boxes_to_xywh(prediction.boxes),
-            prediction.labels.detach().cpu().numpy().astype(np.int64),
-            prediction.scores.detach().double().cpu().numpy().reshape(-1, 1),
-        )
+        expected = _Objects(annotated, np.asarray(truth.labels, np.int64), values)
+        found = _Objects(boxes, labels, scores.reshape(-1, 1))
         num_classes = len(self.classes)
         _check(expected, num_classes, image_id, ("an annotation", "area"))
         _check(found, num_classes, image_id, ("a detection", "score"))

@@ -467,7 +467,11 @@ def finetune_recipe(
         console.print(f"{check_recipe(recipe, data_root)}; nothing was trained (--dry-run)")
         return None
     if resume is not None:
-        run = Run(resume, recipe, labels)
+        run = Run.open(resume, trust_plugins=True)  # whoever gave the recipe has run them already
+        if run.labels != labels:
+            raise RunError(
+                f"the data has other categories than the run {resume} was started with; see its classes.json"
+            )
     else:
         name = f"{recipe.name.replace('/', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
         run = Run.create(out or Path("runs") / name, recipe, labels)

@@ -1,0 +1,194 @@
+"""From a recipe to a run folder that is enough by itself."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from rich.console import Console
+
+import resnet_tasks
+from data_tools.synthetic import make_cells
+from resnet_tasks.errors import DataError, RunError
+from resnet_tasks.recipe.load import load_recipe
+from resnet_tasks.recipe.schema import Recipe
+from resnet_tasks.structures import Detections, Metric, SegmentationMap
+from resnet_tasks.training.finetune import finetune_recipe
+from resnet_tasks.training.run import Run, load, metric_table
+
+LIGHT = (
+    "backbone.name=resnet10t",
+    "training.epochs=1",
+    "training.batch_size=4",
+    "training.precision=fp32",
+    "training.device=cpu",
+    "training.ema=0.5",
+    "heads.objects.options.pyramid_channels=16",
+    "heads.objects.options.box_head_channels=32",
+    "heads.objects.options.score_threshold=0.0",
+)
+
+
+def quiet() -> Console:
+    return Console(file=io.StringIO(), width=120)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    make_cells(root / "cells", train=8, val=4, seed=5, size=(96, 128))
+    return root
+
+
+@pytest.fixture(scope="module")
+def recipe() -> Recipe:
+    return load_recipe("quickstart", LIGHT)
+
+
+@pytest.fixture(scope="module")
+def run(data: Path, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    console = quiet()
+    folder = tmp_path_factory.mktemp("runs") / "cells"
+    made = finetune_recipe(recipe, out=folder, data_root=data, console=console)
+    assert made is not None
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "objects/AP50" in text
+    assert "scene/mIoU" in text
+    assert "pictures:" in text
+    return made
+
+
+def test_folder_holds_what_the_design_names(run: Run) -> None:
+    files = {path.relative_to(run.directory).as_posix() for path in run.directory.rglob("*")}
+    assert {
+        "recipe.yaml",
+        "classes.json",
+        "log.jsonl",
+        "checkpoints/last/model.safetensors",
+        "checkpoints/last/ema.safetensors",
+        "checkpoints/last/state.pt",
+        "checkpoints/best/model.safetensors",
+        "evaluations/val/metrics.json",
+        "evaluations/val/predictions/objects.json",
+    } <= files
+    assert len(list((run.directory / "evaluations/val/pictures").glob("*.png"))) == 4
+    assert load_recipe(run.directory / "recipe.yaml").heads == run.recipe.heads
+
+
+def test_metrics_file_says_what_made_the_number(run: Run) -> None:
+    kept = json.loads((run.directory / "evaluations/val/metrics.json").read_text())
+    assert set(kept["metrics"]["objects/AP"]["per_class"]) == {"granular", "striated", "lobed"}
+    assert {"objects", "scene"} == set(kept["protocol"])
+    assert kept["evaluator"]["boxes"] == "hotcoco"
+    assert [len(digest) for digest in kept["data"].values()] == [64]
+    assert "torch" in kept["versions"]
+
+
+def test_written_predictions_judged_by_pycocotools_give_the_same_numbers(
+    run: Run, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth = COCO(str(data / "cells/val.json"))
+    results = truth.loadRes(str(run.directory / "evaluations/val/predictions/objects.json"))
+    referee = COCOeval(truth, results, "bbox")
+    referee.evaluate()
+    referee.accumulate()
+    referee.summarize()
+    kept = json.loads((run.directory / "evaluations/val/metrics.json").read_text())["metrics"]
+    for name, position in (("AP", 0), ("AP50", 1), ("AR_100", 8)):
+        assert kept[f"objects/{name}"]["value"] == pytest.approx(referee.stats[position], abs=1e-12)
+
+
+def test_semantic_predictions_are_category_ids_in_original_size(run: Run) -> None:
+    maps = sorted((run.directory / "evaluations/val/predictions/scene").glob("*.png"))
+    assert len(maps) == 4
+    values = cv2.imread(str(maps[0]), cv2.IMREAD_UNCHANGED)
+    assert values.shape == (96, 128)
+    assert set(np.unique(values)) <= {0, 1, 2, 3}
+
+
+def test_loaded_run_predicts_an_array_in_its_own_pixels(run: Run, data: Path) -> None:
+    opened = resnet_tasks.load(run.directory)
+    file = next((data / "cells/images/val").iterdir())
+    image = cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB)
+    prediction = opened.predict(image)
+    assert isinstance(prediction["objects"], Detections)
+    assert isinstance(prediction["scene"], SegmentationMap)
+    assert prediction["scene"].labels.shape == image.shape[:2]
+    assert (prediction["objects"].boxes[:, 2] <= image.shape[1]).all()
+    from_file = opened.predict(file)
+    assert torch.equal(from_file["scene"].labels, prediction["scene"].labels)
+    with pytest.raises(DataError, match=r"\(height, width, 3\)"):
+        opened.predict(image[:, :, :2])
+
+
+def test_predicting_a_folder_writes_results_maps_and_overlays(
+    run: Run, data: Path, tmp_path: Path
+) -> None:
+    out = run.predict_paths([data / "cells/images/val"], out=tmp_path / "out", console=quiet())
+    listed = json.loads((out / "images.json").read_text())
+    assert [record["id"] for record in listed["images"]] == [1, 2, 3, 4]
+    results = json.loads((out / "objects.json").read_text())
+    assert {entry["category_id"] for entry in results} <= {1, 2, 3}
+    assert len(list((out / "scene").glob("*.png"))) == 4
+    assert len(list((out / "overlays").glob("*.png"))) == 4
+    few = run.predict_paths(
+        [data / "cells/images/val"], out=tmp_path / "few", score=0.99, console=quiet()
+    )
+    assert len(json.loads((few / "objects.json").read_text())) < len(results)
+
+
+def test_evaluating_a_file_of_ones_own(run: Run, data: Path) -> None:
+    metrics = run.evaluate(annotations=data / "cells/train.json", console=quiet())
+    assert (run.directory / "evaluations/train/metrics.json").is_file()
+    assert metrics["scene/mIoU"].value is not None
+
+
+def test_foreign_categories_are_refused(run: Run, data: Path, tmp_path: Path) -> None:
+    content = json.loads((data / "cells/val.json").read_text())
+    content["categories"][0]["name"] = "other"
+    file = tmp_path / "foreign.json"
+    file.write_text(json.dumps(content))
+    with pytest.raises(RunError, match="was trained on"):
+        run.evaluate(annotations=file, images=data / "cells", console=quiet())
+
+
+def test_a_run_is_not_overwritten_and_not_guessed(
+    run: Run, data: Path, recipe: Recipe, tmp_path: Path
+) -> None:
+    with pytest.raises(RunError, match="already holds a run"):
+        finetune_recipe(recipe, out=run.directory, data_root=data, console=quiet())
+    with pytest.raises(RunError, match="is not a run folder"):
+        load(tmp_path)
+    with pytest.raises(RunError, match="last and best"):
+        run.model("newest")
+
+
+def test_dry_run_writes_nothing(data: Path, recipe: Recipe, tmp_path: Path) -> None:
+    console = quiet()
+    made = finetune_recipe(
+        recipe, out=tmp_path / "never", data_root=data, dry_run=True, console=console
+    )
+    assert made is None
+    assert not (tmp_path / "never").exists()
+    assert "M parameters" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_resume_of_a_finished_run_changes_no_weights(
+    run: Run, data: Path, recipe: Recipe
+) -> None:
+    before = (run.directory / "checkpoints/last/model.safetensors").read_bytes()
+    finetune_recipe(recipe, resume=run.directory, data_root=data, console=quiet())
+    assert (run.directory / "checkpoints/last/model.safetensors").read_bytes() == before
+
+
+def test_metric_table_shows_undefined_values_as_a_dash() -> None:
+    console = quiet()
+    console.print(metric_table({"a/AP": Metric(None, {"x": None, "y": 0.5})}))
+    assert "x -, y 0.5000" in console.file.getvalue()  # type: ignore[attr-defined]
