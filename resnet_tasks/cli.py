@@ -398,8 +398,8 @@ def _recipe_of_run(
     changes = [each for each in (recipe, *(overrides or ())) if each is not None and "=" in each]
     if changes:
         raise RunError(
-            f"--resume goes on with the recipe of {run} as it is; leave out {' '.join(changes)}, or "
-            "start a new run"
+            f"--resume goes on with the recipe of {run} as it is; leave out {' '.join(changes)}, "
+            "or start a new run"
         )
     if out is not None:
         raise RunError(f"--resume goes on in {run}; leave out --out {out}")

@@ -62,10 +62,9 @@ def parse_yaml(text: str, where: str) -> Document:
     Raises:
         RecipeError: If it is no YAML, or has a tag, an alias, a key twice or a key that is no text.
     """
-    loader = _NodeLoader(text)
+    lines: dict[KeyPath, int] = {}
     try:
-        root = loader.get_single_node()
-        lines: dict[KeyPath, int] = {}
+        root = _NodeLoader(text).get_single_node()
         value = None if root is None else _value(root, (), lines)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -76,8 +75,6 @@ def parse_yaml(text: str, where: str) -> Document:
         raise RecipeError(
             f"{where}: this is not a YAML text: {' '.join(str(error).split())}"
         ) from None
-    finally:
-        loader.dispose()
     return Document(value, lines)
 
 

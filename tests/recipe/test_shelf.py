@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from resnet_tasks.assemble import check_recipe
+from resnet_tasks.errors import RecipeError
+from resnet_tasks.recipe.load import load_recipe
+from resnet_tasks.recipe.shelf import (
+    RECIPES,
+    copy_recipe,
+    find_recipe,
+    list_recipes,
+    read_header,
+)
+
+SHIPPED = sorted(RECIPES.rglob("*.yaml"))
+
+
+def test_how_many_recipes_there_are() -> None:
+    assert len(SHIPPED) == 5
+    assert {each.path for each in list_recipes()} == set(SHIPPED)
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_every_recipe_validates_and_builds(path: Path, tmp_path: Path) -> None:
+    told = check_recipe(load_recipe(path), data_root=tmp_path)
+    assert told.startswith(f"{path.stem}: resnet")
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_every_header_says_what_data_command_and_result(path: Path) -> None:
+    header = "\n".join(read_header(path))
+    names = {each.path: each.name for each in list_recipes()}
+    assert f"resnet-tasks finetune {names[path]}" in header
+    assert f"resnet-tasks data prepare {load_recipe(path).data.root}" in header
+    assert "Result:" in header
+    assert any(licence in header for licence in ("MIT", "CC0", "research use"))
+
+
+def test_names() -> None:
+    names = [each.name for each in list_recipes()]
+    assert names[0] == "quickstart"
+    assert "medical/bccd_faster_rcnn_resnet18" in names
+    assert find_recipe("quickstart") == find_recipe("quickstart/cells_multitask_resnet18")
+    assert find_recipe("driving/camvid_fpn_resnet18").name == "camvid_fpn_resnet18.yaml"
+
+
+def test_a_folder_of_the_same_name_does_not_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "quickstart").mkdir()
+    (tmp_path / "recipes").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert find_recipe("quickstart") in SHIPPED
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("quikstart", "did you mean 'quickstart'?"),
+        ("bccd_faster_rcnn_resnet18", "did you mean 'medical/bccd_faster_rcnn_resnet18'?"),
+        ("zzz", "neither a file nor the name of a shipped recipe (quickstart, driving/"),
+        ("../recipes/quickstart/cells_multitask_resnet18", "neither a file"),
+    ],
+)
+def test_unknown_names(
+    name: str, part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RecipeError) as caught:
+        find_recipe(name)
+    assert part in str(caught.value)
+    assert repr(name) in str(caught.value)
+
+
+def test_a_copy_is_equal_and_never_overwrites(tmp_path: Path) -> None:
+    made = copy_recipe("quickstart", tmp_path / "new")
+    assert made == tmp_path / "new" / "cells_multitask_resnet18.yaml"
+    assert made.read_text("utf-8") == find_recipe("quickstart").read_text("utf-8")
+    with pytest.raises(RecipeError, match="exists already"):
+        copy_recipe("quickstart", tmp_path / "new")
+    assert copy_recipe("quickstart", tmp_path / "my.yaml") == tmp_path / "my.yaml"
