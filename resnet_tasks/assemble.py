@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from resnet_tasks.errors import DataError, HeadError, RecipeError, ResnetTasksEr
 from resnet_tasks.heads import faster_rcnn, fpn, unet
 from resnet_tasks.heads.base import HEADS, Head
 from resnet_tasks.model import TaskModel
+from resnet_tasks.recipe.places import data_base
 from resnet_tasks.recipe.schema import HeadRecipe, Recipe, SourceRecipe
 from resnet_tasks.registry import nearest
 from resnet_tasks.structures import ABSENT, IGNORED, SEMANTIC_SEGMENTATION, VOID, LabelTable, Task
@@ -88,8 +88,7 @@ def find_data(recipe: Recipe, data_root: Path | None = None) -> Path:
     Raises:
         DataError: If there is no such folder.
     """
-    base = data_root or Path(os.environ.get("RESNET_TASKS_DATA") or "data")
-    folder = base / recipe.data.root  # an absolute data.root replaces the base
+    folder = data_base(data_root) / recipe.data.root  # an absolute data.root replaces the base
     if not folder.is_dir():
         raise DataError(
             f"recipe {recipe.name}: its data folder {folder} does not exist; make it with `resnet-tasks data prepare "

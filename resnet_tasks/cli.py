@@ -436,8 +436,12 @@ def _agreed(recipe: Recipe, trusted: bool) -> bool:
 def _open_run(run: Path, trusted: bool) -> Run:
     from resnet_tasks.recipe.load import load_recipe
 
-    if (run / "recipe.yaml").is_file():
-        trusted = _agreed(load_recipe(run / "recipe.yaml"), trusted)
+    # Looked at before torch is imported, so that a mistyped folder is refused at once.
+    if not (run / "recipe.yaml").is_file():
+        raise RunError(
+            f"{run} is not a run folder: it has no recipe.yaml; runs are made by `resnet-tasks finetune`"
+        )
+    trusted = _agreed(load_recipe(run / "recipe.yaml"), trusted)
 
     from resnet_tasks.training.run import Run
 

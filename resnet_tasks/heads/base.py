@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 
 from resnet_tasks.errors import HeadError
-from resnet_tasks.registry import EVALUATORS, Registry
+from resnet_tasks.registry import EVALUATORS, Registry, nearest
 from resnet_tasks.structures import BatchView, Evaluator, FeatureSpec, Geometry, LossTerm, Task
 
 
@@ -24,6 +24,16 @@ class HeadOptions(BaseModel):
     """Base of every head's options: frozen, and unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+
+def _option_problem(error: Any, head: type[Head]) -> str:
+    """One validation error in words, with the nearest option where the key is unknown."""
+    key = ".".join(map(str, error["loc"]))
+    if error["type"] != "extra_forbidden":
+        return f"{key}: {error['msg']}, got {error['input']!r}"
+    close = nearest(key, list(head.Options.model_fields))
+    hint = f"; did you mean {close!r}?" if close else ""
+    return f"{key} is no option of it{hint}"
 
 
 class Head(nn.Module, ABC):
@@ -81,10 +91,7 @@ class Head(nn.Module, ABC):
         try:
             return cls.Options.model_validate(dict(options or {}))
         except ValidationError as error:
-            problems = "; ".join(
-                f"{'.'.join(map(str, each['loc']))}: {each['msg']}, got {each['input']!r}"
-                for each in error.errors()
-            )
+            problems = "; ".join(_option_problem(each, cls) for each in error.errors())
             allowed = ", ".join(cls.Options.model_fields)
             raise HeadError(
                 f"options of head {cls.__name__}: {problems} (options are: {allowed})"

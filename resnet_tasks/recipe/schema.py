@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -17,7 +17,9 @@ Annotates = Literal["boxes", "masks", "semantic", "image"]
 class _Part(BaseModel):
     """Unknown keys are errors; nothing changes after validation."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=()
+    )
 
 
 class SourceRecipe(_Part):
@@ -99,6 +101,13 @@ class BackboneRecipe(_Part):
     )
     accept_license: bool = False
 
+    @field_validator("weights")
+    @classmethod
+    def _weights_are_a_source(cls, value: str) -> str:
+        if value == "unloaded":
+            raise ValueError("'unloaded' is for callers that load a state dict next; write none")
+        return value
+
 
 class HeadRecipe(_Part):
     """One named head."""
@@ -168,7 +177,7 @@ class Recipe(_Part):
     data: DataRecipe
     backbone: BackboneRecipe = BackboneRecipe()
     heads: Annotated[dict[str, HeadRecipe], Field(min_length=1)]
-    augment: tuple[dict[str, dict[str, Any]], ...] = Field(
+    augment: tuple[dict[str, dict[str, Any] | None], ...] = Field(
         (), description="Albumentations by name, in order"
     )
     training: TrainingRecipe = TrainingRecipe()
