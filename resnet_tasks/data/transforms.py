@@ -1,10 +1,8 @@
 """From a picture file to float32 pixels: decode, intensity, resize, augment.
 
 The order is fixed: decode at full precision -> named intensity step -> float32 in 0..1 -> augment.
-8-bit pictures are
-resized before the (linear) intensity step, everything else after it, so that nothing is ever
-rounded to 8 bits that was not
-8 bits in the file.
+8-bit pictures are resized before the (linear) intensity step, everything else after it, so that
+nothing is ever rounded to 8 bits that was not 8 bits in the file.
 """
 
 from __future__ import annotations
@@ -28,11 +26,13 @@ from resnet_tasks.errors import DataError, RecipeError
 from resnet_tasks.registry import nearest
 from resnet_tasks.structures import UNLABELLED, VOID, Target
 
-MAX_PIXELS = 300_000_000
-"""Larger pictures are refused before they are decoded (decompression bombs)."""
+MAX_PIXELS = 178_956_970
+"""Larger pictures are refused before they are decoded (decompression bombs); Pillow's own limit."""
 
 Array = NDArray[Any]
 
+_ORIENTATION = 274  # EXIF tag
+_DEEP_GREY_MODES = {"I", "I;16", "I;16B", "I;16L", "F"}
 _EIGHT_BIT_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
 
 
@@ -42,8 +42,7 @@ def read_image(path: Path, channels: int = 3) -> Array:
     Args:
         path: PNG, JPEG, TIFF, BMP, WebP, ... 8 or 16 bits per channel, or float.
         channels: How many are wanted. Grey becomes 3 equal channels, an alpha channel is dropped
-            when 3 are wanted,
-            colour becomes luminance when 1 is wanted.
+            when 3 are wanted, colour becomes luminance when 1 is wanted.
 
     Returns:
         `(height, width, channels)` in the file's own type (uint8, uint16, float32), RGB order.
@@ -53,24 +52,38 @@ def read_image(path: Path, channels: int = 3) -> Array:
             channels.
     """
     try:
-        with Image.open(path) as picture:
+        with open_picture(path) as picture:
             if picture.width * picture.height > MAX_PIXELS:
                 raise DataError(
-                    f"{path} has {picture.width} x {picture.height} pixels, more than the limit of {MAX_PIXELS:,}; "
-                    "cut it into tiles"
+                    f"{path} has {picture.width} x {picture.height} pixels, more than the limit "
+                    f"of {MAX_PIXELS:,}; cut it into tiles"
                 )
             raw_mode = _raw_mode(picture)
+            orientation = picture.getexif().get(_ORIENTATION, 1)
             # Reading it whole finds truncation, which OpenCV would fill with grey in silence.
             picture.load()
             if picture.mode in _EIGHT_BIT_MODES and "16" not in raw_mode:
                 return _eight_bit(picture, channels, path)
+            if picture.mode in _DEEP_GREY_MODES:
+                return _with_channels(_deep_grey(picture, raw_mode), channels, path)
     except FileNotFoundError:
         raise DataError(f"picture {path} does not exist") from None
     except UnidentifiedImageError:
-        pass  # OpenCV reads a few formats that Pillow does not.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        orientation = 1  # OpenCV reads a few formats that Pillow does not.
+    except Image.DecompressionBombError:
+        raise DataError(
+            f"{path} has more than the limit of {MAX_PIXELS:,} pixels; cut it into tiles"
+        ) from None
+    except (OSError, SyntaxError, ValueError) as error:
         raise DataError(f"picture {path} cannot be read: {error}") from None
-    return _deep(path, channels)
+    return _with_channels(_upright(_deep_colour(path), orientation), channels, path)
+
+
+def open_picture(path: Path) -> Image.Image:
+    """An opened picture, not yet decoded; large ones up to `MAX_PIXELS` without a warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        return Image.open(path)
 
 
 def _raw_mode(picture: Image.Image) -> str:
@@ -80,6 +93,9 @@ def _raw_mode(picture: Image.Image) -> str:
 
 def _eight_bit(picture: Image.Image, channels: int, path: Path) -> Array:
     upright = ImageOps.exif_transpose(picture)
+    if upright.mode in ("P", "PA"):  # Indices mean nothing without their palette.
+        has_alpha = upright.mode == "PA" or "transparency" in upright.info
+        upright = upright.convert("RGBA" if has_alpha else "RGB")
     if channels == 1:
         return np.asarray(upright.convert("L"))[:, :, None].copy()
     if channels == 3:
@@ -88,15 +104,39 @@ def _eight_bit(picture: Image.Image, channels: int, path: Path) -> Array:
     return _with_channels(array[:, :, None] if array.ndim == 2 else array, channels, path)
 
 
-def _deep(path: Path, channels: int) -> Array:
-    array = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+def _deep_grey(picture: Image.Image, raw_mode: str) -> Array:
+    """`(h, w, 1)` uint16, int32 or float32, upright."""
+    array = np.asarray(ImageOps.exif_transpose(picture))
+    # Older releases of Pillow decode 16-bit PNGs to 32 bits.
+    is_unsigned_16 = "16" in raw_mode and "S" not in raw_mode
+    kind = np.uint16 if is_unsigned_16 else array.dtype.newbyteorder("=")
+    return array.astype(kind)[:, :, None]
+
+
+def _deep_colour(path: Path) -> Array:
+    """`(h, w, C)` in the file's own type, as stored (not turned)."""
+    try:
+        array = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        array = None
     if array is None:
         raise DataError(f"{path} is not a picture that can be read (PNG, JPEG, TIFF, BMP, WebP)")
     if array.ndim == 2:
         array = array[:, :, None]
     if array.shape[2] >= 3:  # OpenCV's order is BGR(A)
         array = np.concatenate((array[:, :, 2::-1], array[:, :, 3:]), axis=2)
-    return _with_channels(array, channels, path)
+    return np.asarray(array)
+
+
+def _upright(array: Array, orientation: int) -> Array:
+    """`(h, w, C)` turned as EXIF's orientation (1..8) asks."""
+    if orientation in (5, 6, 7, 8):
+        array = array.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        array = array[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        array = array[::-1]
+    return array
 
 
 def _with_channels(array: Array, channels: int, path: Path) -> Array:
@@ -109,9 +149,13 @@ def _with_channels(array: Array, channels: int, path: Path) -> Array:
         return np.ascontiguousarray(array[:, :, :3])
     if channels == 1 and present in (3, 4):
         weights = np.asarray([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601 luma
-        return (array[:, :, :3] @ weights).astype(array.dtype)[:, :, None]
+        grey = array[:, :, :3] @ weights
+        if array.dtype.kind != "f":
+            grey = np.rint(grey)
+        return np.asarray(grey.astype(array.dtype)[:, :, None])
     raise DataError(
-        f"{path} has {present} channel(s), the recipe asks for data.channels={channels}; set data.channels={present}"
+        f"{path} has {present} channel(s), the recipe asks for data.channels={channels}; "
+        f"set data.channels={present}"
     )
 
 
@@ -121,8 +165,8 @@ class Intensity:
 
     Attributes:
         type: `auto` divides by the type's range (floats must be 0..1 already), `window` maps level
-            +- width/2 to 0..1,
-            `percentile` maps the picture's own `low`..`high` percentiles to 0..1.
+            +- width/2 to 0..1, `percentile` maps the picture's own `low`..`high` percentiles to
+            0..1.
         level: Centre of the window, in stored values.
         width: Width of the window, in stored values.
         low: Lower percentile.
@@ -164,8 +208,9 @@ class Intensity:
         values = image.astype(np.float32)
         if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
             raise DataError(
-                f"{where} holds {image.dtype} values from {values.min():g} to {values.max():g}, whose range is not known; "
-                "set data.intensity to a window (level, width) or to percentile"
+                f"{where} holds {image.dtype} values from {values.min():g} to {values.max():g}, "
+                "whose range is not known; set data.intensity to a window (level, width) "
+                "or to percentile"
             )
         return values
 
@@ -198,6 +243,9 @@ def resize_pixels(image: Array, size: tuple[int, int]) -> Array:
         return image
     shrinks = size[0] * size[1] < image.shape[0] * image.shape[1]
     mode = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    if image.shape[2] > 4:  # OpenCV shrinks by area at most 4 channels at once.
+        parts = [image[:, :, i : i + 4] for i in range(0, image.shape[2], 4)]
+        return np.concatenate([resize_pixels(part, size) for part in parts], axis=2)
     resized = cv2.resize(image, (size[1], size[0]), interpolation=mode)
     return np.asarray(resized[:, :, None] if resized.ndim == 2 else resized)
 
@@ -238,18 +286,25 @@ class Augmentation:
         RecipeError: If a name or a parameter is unknown.
     """
 
-    def __init__(self, steps: Sequence[Mapping[str, Mapping[str, Any]]]) -> None:
+    def __init__(self, steps: Sequence[Mapping[str, Mapping[str, Any] | None]]) -> None:
         _warn_about_successor()
-        self._compose = albumentations.Compose(
-            [
-                _transform(name, params, i)
-                for i, step in enumerate(steps)
-                for name, params in step.items()
-            ],
-            bbox_params=albumentations.BboxParams(
-                format="pascal_voc", label_fields=["index"], clip=True, filter_invalid_bboxes=True
-            ),
-        )
+        transforms = [
+            _transform(name, params, i)
+            for i, step in enumerate(steps)
+            for name, params in step.items()
+        ]
+        with warnings.catch_warnings():
+            # Boxes are given also where all transforms change pixels only.
+            warnings.filterwarnings("ignore", "Got processor for bboxes", UserWarning)
+            self._compose = albumentations.Compose(
+                transforms,
+                bbox_params=albumentations.BboxParams(
+                    format="pascal_voc",
+                    label_fields=["index"],
+                    clip=True,
+                    filter_invalid_bboxes=True,
+                ),
+            )
 
     def __call__(
         self, image: NDArray[np.float32], target: Target, seed: int
@@ -263,8 +318,10 @@ class Augmentation:
 
         Returns:
             The new picture, clipped to 0..1, and its annotations; boxes clipped to the picture,
-            objects outside it
-            removed together with their labels, flags and masks.
+            objects outside it removed together with their labels, flags and masks.
+
+        Raises:
+            RecipeError: If a transform does not work on such pictures.
         """
         self._compose.set_random_seed(seed)
         given: dict[str, Any] = {"image": image}
@@ -275,7 +332,13 @@ class Augmentation:
             given["mask"] = encode_labels(target.semantic.numpy())
         if target.masks is not None and len(target.masks):
             given["masks"] = target.masks.numpy().astype(np.uint8)
-        made = self._compose(**given)
+        try:
+            made = self._compose(**given)
+        except (TypeError, ValueError) as error:
+            raise RecipeError(
+                f"augment: albumentations refuses a float32 picture of shape "
+                f"{image.shape}: {error}; take that transform out"
+            ) from None
         changes: dict[str, Any] = {}
         if target.boxes is not None:
             kept = torch.as_tensor(np.asarray(made["index"], dtype=np.int64).reshape(-1))
@@ -285,6 +348,8 @@ class Augmentation:
             changes["ignore"] = None if target.ignore is None else target.ignore[kept]
             if "masks" in given:
                 changes["masks"] = torch.from_numpy(np.stack(list(made["masks"])) > 0)[kept]
+        if target.masks is not None and not len(target.masks):
+            changes["masks"] = target.masks.new_zeros((0, *made["image"].shape[:2]))
         if target.semantic is not None:
             changes["semantic"] = torch.from_numpy(decode_labels(made["mask"]))
         return np.clip(made["image"], 0.0, 1.0), replace(target, **changes)
@@ -311,8 +376,11 @@ def _transform(name: str, params: Mapping[str, Any] | None, position: int) -> An
         except (Warning, TypeError, ValueError) as error:
             allowed = [each for each in inspect.signature(found).parameters if each != "self"]
             message = " ".join(str(error).split())
+            unknown = next((each for each in params or {} if each not in allowed), None)
+            close = None if unknown is None else nearest(unknown, allowed)
+            hint = f"; for {unknown!r}, did you mean {close!r}?" if close else ""
             raise RecipeError(
-                f"augment.{position}.{name}: {message} (parameters are: {', '.join(allowed)})"
+                f"augment.{position}.{name}: {message} (parameters are: {', '.join(allowed)}){hint}"
             ) from None
 
 

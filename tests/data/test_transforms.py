@@ -1,0 +1,413 @@
+"""Decoding at full precision, intensity, resizing, augmentation."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from resnet_tasks.data import transforms
+from resnet_tasks.data.transforms import (
+    Augmentation,
+    Intensity,
+    Resize,
+    decode_labels,
+    encode_labels,
+    read_image,
+    resize_labels,
+    resize_pixels,
+)
+from resnet_tasks.errors import DataError, RecipeError
+from resnet_tasks.structures import UNLABELLED, VOID, Target
+
+RNG = np.random.default_rng(0)
+COLOUR = RNG.integers(0, 256, (5, 7, 3)).astype(np.uint8)
+DEEP_GREY = RNG.integers(0, 65536, (5, 7)).astype(np.uint16)
+DEEP_COLOUR = RNG.integers(0, 65536, (5, 7, 3)).astype(np.uint16)
+TURNED = Image.Exif()
+TURNED[274] = 6  # to be shown turned by 90 degrees clockwise
+
+
+def saved(folder: Path, image: Image.Image, name: str, **options: Any) -> Path:
+    image.save(folder / name, **options)
+    return folder / name
+
+
+# --- Decoding ------------------------------------------------------------------------------------
+
+
+def test_colour_is_exact_and_grey_is_repeated(tmp_path: Path) -> None:
+    path = saved(tmp_path, Image.fromarray(COLOUR), "a.png")
+    assert np.array_equal(read_image(path), COLOUR)
+    grey = saved(tmp_path, Image.fromarray(COLOUR[:, :, 0]), "g.png")
+    assert np.array_equal(read_image(grey, 1)[:, :, 0], COLOUR[:, :, 0])
+    assert np.array_equal(read_image(grey), np.repeat(COLOUR[:, :, :1], 3, axis=2))
+    assert read_image(path, 1).shape == (5, 7, 1)
+
+
+def test_alpha_is_dropped_unless_four_channels_are_wanted(tmp_path: Path) -> None:
+    stored = np.concatenate((COLOUR, COLOUR[:, :, :1]), axis=2)
+    path = saved(tmp_path, Image.fromarray(stored), "a.png")
+    assert np.array_equal(read_image(path), COLOUR)
+    assert np.array_equal(read_image(path, 4), stored)
+
+
+def test_palette_means_its_colours(tmp_path: Path) -> None:
+    picture = Image.new("P", (2, 1))
+    picture.putpalette([10, 20, 30, 200, 100, 50])
+    picture.putdata([1, 0])
+    path = saved(tmp_path, picture, "p.png")
+    assert read_image(path).tolist() == [[[200, 100, 50], [10, 20, 30]]]
+    clear = saved(tmp_path, picture, "t.png", transparency=bytes([0, 255]))
+    assert read_image(clear).tolist() == [[[200, 100, 50], [10, 20, 30]]]
+    assert read_image(clear, 4).tolist() == [[[200, 100, 50, 255], [10, 20, 30, 0]]]
+
+
+def test_cmyk_jpeg_becomes_rgb(tmp_path: Path) -> None:
+    red = Image.new("RGB", (16, 16), (255, 0, 0)).convert("CMYK")
+    image = read_image(saved(tmp_path, red, "a.jpg", quality=95))
+    assert image.shape == (16, 16, 3)
+    assert np.abs(image.astype(int) - [255, 0, 0]).max() <= 4
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_sixteen_bits_are_kept(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    cv2.imwrite(str(path), DEEP_GREY)
+    image = read_image(path, 1)
+    assert image.dtype == np.uint16
+    assert np.array_equal(image[:, :, 0], DEEP_GREY)
+    assert np.array_equal(read_image(path, 3), np.repeat(DEEP_GREY[:, :, None], 3, axis=2))
+    cv2.imwrite(str(path), DEEP_COLOUR[:, :, ::-1])
+    image = read_image(path)
+    assert image.dtype == np.uint16
+    assert np.array_equal(image, DEEP_COLOUR)
+
+
+def test_equal_deep_channels_keep_their_value_as_luminance(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    cv2.imwrite(str(path), np.repeat(DEEP_GREY[:, :, None], 3, axis=2))
+    assert np.array_equal(read_image(path, 1)[:, :, 0], DEEP_GREY)
+
+
+def test_float_tiff_is_kept(tmp_path: Path) -> None:
+    stored = RNG.random((5, 7)).astype(np.float32)
+    path = saved(tmp_path, Image.fromarray(stored), "a.tif")
+    assert np.array_equal(read_image(path, 1)[:, :, 0], stored)
+
+
+def test_jpeg_is_turned_upright(tmp_path: Path) -> None:
+    stored = np.zeros((16, 32, 3), np.uint8)
+    stored[:, :16] = 255  # left half white: at the top once turned clockwise
+    path = saved(tmp_path, Image.fromarray(stored), "a.jpg", quality=95, exif=TURNED)
+    image = read_image(path)
+    assert image.shape == (32, 16, 3)
+    assert image[:14].min() > 240
+    assert image[18:].max() < 15
+
+
+def test_deep_pictures_are_turned_upright(tmp_path: Path) -> None:
+    grey = saved(tmp_path, Image.fromarray(DEEP_GREY), "g.png", exif=TURNED)
+    assert np.array_equal(read_image(grey, 1)[:, :, 0], np.rot90(DEEP_GREY, -1))
+    path = tmp_path / "c.png"
+    cv2.imwrite(str(path), DEEP_COLOUR[:, :, ::-1])
+    exif = TURNED.tobytes().removeprefix(b"Exif\0\0")
+    chunk = b"eXIf" + exif
+    chunk = struct.pack(">I", len(exif)) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    stored = path.read_bytes()
+    path.write_bytes(stored[:33] + chunk + stored[33:])  # behind signature and header
+    assert np.array_equal(read_image(path), np.rot90(DEEP_COLOUR, -1))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_as_pillow_turns_it(tmp_path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[274] = orientation
+    path = saved(tmp_path, Image.fromarray(COLOUR), "a.png", exif=exif)
+    assert np.array_equal(transforms._upright(COLOUR, orientation), read_image(path))
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
+def test_truncated_picture_is_refused(tmp_path: Path, name: str) -> None:
+    noise = RNG.integers(0, 256, (100, 100, 3)).astype(np.uint8)
+    path = saved(tmp_path, Image.fromarray(noise), name)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(DataError, match=rf"{name} cannot be read: .*truncated"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a picture"])
+def test_what_is_no_picture_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.png is not a picture"):
+        read_image(path)
+
+
+def test_missing_picture_and_folder_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"a\.png does not exist"):
+        read_image(tmp_path / "a.png")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_image(tmp_path)
+
+
+def test_large_pictures_are_refused_before_decoding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(tmp_path, Image.fromarray(COLOUR), "a.png")
+    monkeypatch.setattr(transforms, "MAX_PIXELS", 34)
+    with pytest.raises(DataError, match=r"7 x 5 pixels, more than the limit of 34; cut it"):
+        read_image(path)
+    monkeypatch.setattr(transforms, "MAX_PIXELS", 35)
+    assert read_image(path).shape == (5, 7, 3)
+
+
+def test_pillows_own_limit_is_said_in_our_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(tmp_path, Image.fromarray(COLOUR), "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)  # 35 pixels: Pillow only warns
+    assert read_image(path).shape == (5, 7, 3)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(DataError, match="cut it into tiles"):
+        read_image(path)
+
+
+def test_other_channels_are_refused_with_the_remedy(tmp_path: Path) -> None:
+    path = saved(tmp_path, Image.fromarray(COLOUR), "a.png")
+    with pytest.raises(DataError, match=r"a\.png has 3 channel.*channels=5; set data.channels=3"):
+        read_image(path, 5)
+
+
+def test_real_photo_is_what_pillow_decodes(shared_data: Path) -> None:
+    path = min((shared_data / "coco_tiny/val2017").glob("*.jpg"))
+    with Image.open(path) as picture:
+        assert np.array_equal(read_image(path), np.asarray(picture.convert("RGB")))
+
+
+# --- Intensity -----------------------------------------------------------------------------------
+
+
+def test_auto_divides_by_the_range_of_the_type() -> None:
+    assert Intensity()(np.asarray([[[0], [51], [255]]], np.uint8)).ravel().tolist() == (
+        pytest.approx([0, 0.2, 1])
+    )
+    assert Intensity()(np.asarray([[[0], [13107], [65535]]], np.uint16)).ravel().tolist() == (
+        pytest.approx([0, 0.2, 1])
+    )
+    kept = np.asarray([[[0.25]]], np.float32)
+    assert Intensity()(kept).item() == 0.25
+    assert Intensity()(kept.astype(np.float64)).dtype == np.float32
+
+
+@pytest.mark.parametrize("value", [1.5, -0.5, np.nan, np.inf])
+def test_auto_refuses_floats_of_unknown_range(value: float) -> None:
+    with pytest.raises(DataError, match=r"ct\.tif holds float32 .*set data.intensity"):
+        Intensity()(np.asarray([[[0.5], [value]]], np.float32), "ct.tif")
+
+
+def test_window_maps_level_and_width() -> None:
+    values = np.asarray([[[-200], [-160], [40], [140], [240], [900]]], np.int16)
+    made = Intensity("window", level=40, width=400)(values)
+    assert made.ravel().tolist() == pytest.approx([0, 0, 0.5, 0.75, 1, 1])
+    assert made.dtype == np.float32
+
+
+def test_percentile_maps_the_pictures_own_range() -> None:
+    values = np.arange(0, 1010, 10, dtype=np.uint16).reshape(1, 101, 1)
+    made = Intensity("percentile", low=10, high=90)(values).ravel()
+    assert made[[0, 10, 50, 90, 100]].tolist() == pytest.approx([0, 0, 0.5, 1, 1])
+    assert (Intensity("percentile")(np.full((2, 2, 1), 7, np.uint16)) == 0).all()
+
+
+@pytest.mark.parametrize("kind", ["window", "percentile"])
+def test_not_a_number_is_refused(kind: Any) -> None:
+    with pytest.raises(DataError, match="a.tif holds values that are not finite"):
+        Intensity(kind, level=0, width=1)(np.asarray([[[np.nan]]], np.float32), "a.tif")
+
+
+# --- Resizing ------------------------------------------------------------------------------------
+
+
+def test_resize_keeps_the_ratio_inside_the_box() -> None:
+    assert Resize(100, 100).size((480, 640)) == (75, 100)
+    assert Resize(100, 1000).size((50, 60)) == (100, 120)
+    assert Resize(100, 90, keep_ratio=False).size((480, 640)) == (100, 90)
+    assert Resize(32, 32).size((1, 1000)) == (1, 32)
+
+
+def test_pixels_shrink_by_area() -> None:
+    image = np.asarray([[0, 2], [4, 6]], np.float32)[:, :, None]
+    assert resize_pixels(image, (1, 1)).tolist() == [[[3.0]]]
+    assert resize_pixels(image, (2, 2)) is image
+
+
+@pytest.mark.parametrize("size", [(10, 10), (40, 40)])
+@pytest.mark.parametrize("channels", [1, 4, 5, 64])
+def test_any_number_of_channels_is_resized(size: tuple[int, int], channels: int) -> None:
+    image = RNG.random((20, 20, channels)).astype(np.float32)
+    made = resize_pixels(image, size)
+    assert made.shape == (*size, channels)
+    last = resize_pixels(np.ascontiguousarray(image[:, :, -1:]), size)
+    assert np.allclose(made[:, :, -1:], last, atol=1e-6)
+
+
+def test_labels_are_never_mixed() -> None:
+    labels = np.asarray([[1, 9], [9, 1]], np.uint8)
+    assert resize_labels(labels, (4, 4)).tolist() == [
+        [1, 1, 9, 9],
+        [1, 1, 9, 9],
+        [9, 9, 1, 1],
+        [9, 9, 1, 1],
+    ]
+
+
+def test_labels_survive_encoding() -> None:
+    for largest, kind in ((253, np.uint8), (254, np.uint16)):
+        labels = np.asarray([[VOID, UNLABELLED, 0, largest]])
+        encoded = encode_labels(labels)
+        assert encoded.dtype == kind
+        assert decode_labels(encoded).tolist() == labels.tolist()
+    assert encode_labels(np.asarray([VOID])).tolist() == [0]
+
+
+# --- Augmentation --------------------------------------------------------------------------------
+
+
+def scene() -> tuple[Any, Target]:
+    """4 x 6 pixels: object A at the top left, object B at the bottom right."""
+    image = np.zeros((4, 6, 3), np.float32)
+    image[0:2, 0:1] = 1.0
+    masks = torch.zeros(2, 4, 6, dtype=torch.bool)
+    masks[0, 0:2, 0:1] = True
+    masks[1, 3:4, 4:6] = True
+    semantic = torch.full((4, 6), UNLABELLED)
+    semantic[masks[0]] = 7
+    semantic[masks[1]] = VOID
+    boxes = torch.tensor([[0.0, 0, 1, 2], [4, 3, 6, 4]])
+    labels, ignore = torch.tensor([5, 6]), torch.tensor([False, True])
+    return image, Target(boxes, labels, ignore, masks, semantic, extra={"patient": 3})
+
+
+@pytest.mark.parametrize(
+    ("name", "axis", "expected"),
+    [
+        ("HorizontalFlip", 1, [[5, 0, 6, 2], [0, 3, 2, 4]]),
+        ("VerticalFlip", 0, [[0, 2, 1, 4], [4, 0, 6, 1]]),
+    ],
+)
+def test_everything_flips_together(name: str, axis: int, expected: list[Any]) -> None:
+    image, target = scene()
+    new, moved = Augmentation([{name: {"p": 1.0}}])(image, target, 0)
+    assert np.array_equal(new, np.flip(image, axis))
+    assert moved.boxes is not None
+    assert moved.labels is not None
+    assert moved.ignore is not None
+    assert moved.masks is not None
+    assert moved.semantic is not None
+    assert target.masks is not None
+    assert target.semantic is not None
+    assert torch.allclose(moved.boxes, torch.tensor(expected).float(), atol=1e-5)
+    assert moved.labels.tolist() == [5, 6]
+    assert moved.ignore.tolist() == [False, True]
+    assert torch.equal(moved.masks, target.masks.flip(axis + 1))
+    assert torch.equal(moved.semantic, target.semantic.flip(axis))
+    assert moved.extra == {"patient": 3}
+
+
+def test_crop_drops_an_object_with_all_of_its_fields() -> None:
+    image, target = scene()
+    crop = Augmentation([{"Crop": {"x_min": 3, "y_min": 1, "x_max": 6, "y_max": 4, "p": 1.0}}])
+    new, left = crop(image, target, 0)
+    assert new.shape == (3, 3, 3)
+    assert left.boxes is not None
+    assert left.labels is not None
+    assert left.ignore is not None
+    assert left.masks is not None
+    assert left.semantic is not None
+    assert torch.allclose(left.boxes, torch.tensor([[1.0, 2, 3, 3]]), atol=1e-5)
+    assert left.labels.tolist() == [6]
+    assert left.ignore.tolist() == [True]
+    assert left.masks.int().tolist() == [[[0, 0, 0], [0, 0, 0], [0, 1, 1]]]
+    assert left.semantic.shape == (3, 3)
+
+
+def test_box_across_the_edge_of_a_crop_is_clipped() -> None:
+    image, target = scene()
+    crop = Augmentation([{"Crop": {"x_min": 0, "y_min": 0, "x_max": 5, "y_max": 4, "p": 1.0}}])
+    boxes = crop(image, target, 0)[1].boxes
+    assert boxes is not None
+    assert torch.allclose(boxes, torch.tensor([[0.0, 0, 1, 2], [4, 3, 5, 4]]), atol=1e-5)
+
+
+def test_warp_pulls_in_void() -> None:
+    image, target = scene()
+    shift = Augmentation([{"Affine": {"translate_px": {"x": [2, 2], "y": [0, 0]}, "p": 1.0}}])
+    semantic = shift(image, target, 0)[1].semantic
+    assert semantic is not None
+    assert (semantic[:, :2] == VOID).all()
+    assert semantic[:, 2].tolist() == [7, 7, UNLABELLED, UNLABELLED]
+
+
+def test_empty_boxes_and_absent_fields_stay_so() -> None:
+    image = np.zeros((4, 6, 3), np.float32)
+    crop = Augmentation([{"Crop": {"x_min": 0, "y_min": 0, "x_max": 3, "y_max": 3, "p": 1.0}}])
+    none = torch.zeros(0, dtype=torch.int64)
+    empty = Target(torch.zeros(0, 4), none, none.bool(), torch.zeros(0, 4, 6, dtype=torch.bool))
+    made = crop(image, empty, 0)[1]
+    assert made.boxes is not None
+    assert made.labels is not None
+    assert made.masks is not None
+    assert made.boxes.shape == (0, 4)
+    assert made.labels.shape == (0,)
+    assert made.masks.shape == (0, 3, 3)
+    assert made.semantic is None
+    unannotated = crop(image, Target(), 0)[1]
+    assert unannotated.boxes is None
+    assert unannotated.labels is None
+
+
+def test_the_seed_alone_decides() -> None:
+    image = RNG.random((16, 16, 3)).astype(np.float32)
+    steps = [{"Affine": {"rotate": [-45, 45], "p": 1.0}}, {"RandomBrightnessContrast": {"p": 1.0}}]
+    augment = Augmentation(steps)
+    first = augment(image, Target(), 2**62 + 1)[0]
+    other = augment(image, Target(), 2**62 + 2)[0]
+    assert np.array_equal(augment(image, Target(), 2**62 + 1)[0], first)
+    assert np.array_equal(Augmentation(steps)(image, Target(), 2**62 + 1)[0], first)
+    assert not np.array_equal(other, first)
+
+
+def test_sixteen_bits_survive_augmentation() -> None:
+    stored = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64, 1) * 16
+    steps = [{"HorizontalFlip": {"p": 1.0}}, {"RandomBrightnessContrast": {"p": 1.0}}]
+    new = Augmentation(steps)(Intensity()(stored), Target(), 3)[0]
+    assert new.dtype == np.float32
+    assert new.shape == (64, 64, 1)
+    assert len(np.unique(new)) > 1000
+    assert 0 <= new.min() <= new.max() <= 1
+
+
+def test_unknown_transform_and_parameter_name_the_nearest() -> None:
+    with pytest.raises(
+        RecipeError, match=r"augment\.1: 'HorizontlFlip'.*did you mean 'HorizontalFlip'"
+    ):
+        Augmentation([{"VerticalFlip": {}}, {"HorizontlFlip": {}}])
+    with pytest.raises(RecipeError, match=r"augment\.0\.Affine: .*'rotat', did you mean 'rotate'"):
+        Augmentation([{"Affine": {"rotat": 3}}])
+    with pytest.raises(RecipeError, match=r"augment\.0\.HorizontalFlip: .*less than or equal to 1"):
+        Augmentation([{"HorizontalFlip": {"p": 3}}])
+    with pytest.raises(RecipeError, match=r"augment\.0\.RandomCrop: .*height"):
+        Augmentation([{"RandomCrop": {}}])
+
+
+def test_transform_that_refuses_the_channels_is_explained() -> None:
+    with pytest.raises(RecipeError, match=r"augment: .*\(8, 8, 5\).*take that transform out"):
+        Augmentation([{"CLAHE": {"p": 1.0}}])(np.zeros((8, 8, 5), np.float32), Target(), 0)
