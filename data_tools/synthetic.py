@@ -1,10 +1,10 @@
 """Draws microscope-like scenes of three kinds of cells, with exact boxes, masks and label maps.
 
-A data set that needs no download, for trying the toolkit and for testing that training works. It
-is built so that colour and brightness alone do not solve it: the light is uneven, a cell may be
-brighter or darker than what surrounds it, all classes share their colours with each other and
-with debris that is not annotated, and cells touch, cover each other and leave the frame. What
-tells the classes apart is shape and inner texture:
+A data set that needs no download, for trying the toolkit and for testing that training works. It is
+built so that colour and brightness alone do not solve it: the light is uneven, a cell may be
+brighter or darker than what surrounds it, all classes share their colours with each other and with
+debris that is not annotated, and cells touch, cover each other and leave the frame. What tells the
+classes apart is shape and inner texture:
 
     granular   round, a dark off-centre nucleus with granules
     striated   bent rods with bands across

@@ -45,9 +45,7 @@ class HeadLabels:
 
 @dataclass(frozen=True)
 class Labels:
-    """The categories of a data set, and what each head makes of them; a run keeps it as
-    `classes.json`.
-    """
+    """Categories of a data set and what each head makes of them; a run keeps it as `classes.json`."""
 
     categories: CategoryMap
     heads: dict[str, HeadLabels]
@@ -91,8 +89,10 @@ def find_data(recipe: Recipe, data_root: Path | None = None) -> Path:
     folder = data_base(data_root) / recipe.data.root  # an absolute data.root replaces the base
     if not folder.is_dir():
         raise DataError(
-            f"recipe {recipe.name}: its data folder {folder} does not exist; make it with `resnet-tasks data prepare "
-            f"{recipe.data.root} --source DIR --out {folder}`, or name another place with --data-root"
+            f"recipe {recipe.name}: its data folder {folder} does not exist; make it with "
+            "`resnet-tasks data prepare "
+            f"{recipe.data.root} --source DIR --out {folder}`, or name another place with "
+            "--data-root"
         )
     return folder
 
@@ -107,7 +107,8 @@ def read_split(recipe: Recipe, split: Split, data_root: Path | None = None) -> l
     sources: tuple[SourceRecipe, ...] = getattr(recipe.data, split)
     if not sources:
         raise DataError(
-            f"recipe {recipe.name} names no files under data.{split}; add them or choose another split"
+            f"recipe {recipe.name} names no files under data.{split}; add them or choose another "
+            "split"
         )
     return [
         read_coco(
@@ -139,7 +140,8 @@ def _head_labels(name: str, head: HeadRecipe, task: Task, categories: CategoryMa
     semantic = task == SEMANTIC_SEGMENTATION
     if head.background and not semantic:
         raise RecipeError(
-            f"heads.{name}.background: only semantic heads have a background class, this is {task.name}"
+            f"heads.{name}.background: only semantic heads have a background class, this is "
+            f"{task.name}"
         )
     if semantic and head.others == BACKGROUND and not head.background:
         raise RecipeError(
@@ -153,11 +155,13 @@ def _head_labels(name: str, head: HeadRecipe, task: Task, categories: CategoryMa
             close = nearest(each, names)
             hint = f"; did you mean {close!r}?" if close else ""
             raise RecipeError(
-                f"heads.{name}.classes: {each!r} is no category of the data set ({', '.join(names)}){hint}"
+                f"heads.{name}.classes: {each!r} is no category of the data set "
+                f"({', '.join(names)}){hint}"
             )
     if not wanted:
         raise RecipeError(
-            f"heads.{name}: the data set has no category with isthing=1 ({', '.join(names)}); name heads.{name}.classes"
+            f"heads.{name}: the data set has no category with isthing=1 ({', '.join(names)}); "
+            f"name heads.{name}.classes"
         )
     first = int(head.background)
     unknown = IGNORED

@@ -439,7 +439,8 @@ def _open_run(run: Path, trusted: bool) -> Run:
     # Looked at before torch is imported, so that a mistyped folder is refused at once.
     if not (run / "recipe.yaml").is_file():
         raise RunError(
-            f"{run} is not a run folder: it has no recipe.yaml; runs are made by `resnet-tasks finetune`"
+            f"{run} is not a run folder: it has no recipe.yaml; runs are made by `resnet-tasks "
+            "finetune`"
         )
     trusted = _agreed(load_recipe(run / "recipe.yaml"), trusted)
 

@@ -142,7 +142,7 @@ def _enlarged(array: NDArray[Any], scale: int) -> NDArray[Any]:
 
 
 def readable_scale(size: tuple[int, int]) -> int:
-    """The factor that brings a small picture's shorter side to some 400 pixels, so that text on it can be read."""
+    """The factor that brings a small picture to some 400 pixels, so that text can be read."""
     return max(1, round(400 / min(size)))
 
 
@@ -165,8 +165,6 @@ def _captioned(image: Pixels, caption: str, bar: int) -> Pixels:
 
 
 def as_rgb8(image: NDArray[np.float32]) -> Pixels:
-    """`(h, w, C)` float32 0..1 as an RGB picture to draw on; 1 channel is repeated, beyond 3 the
-    first 3 are shown.
-    """
+    """`(h, w, C)` float32 0..1 as RGB to draw on: 1 channel repeated, the first 3 of more."""
     shown = np.repeat(image[:, :, :1], 3, axis=2) if image.shape[2] < 3 else image[:, :, :3]
     return np.asarray(np.clip(shown * 255.0 + 0.5, 0, 255), dtype=np.uint8)

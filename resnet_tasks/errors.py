@@ -1,8 +1,7 @@
 """The errors that a user can cause, each a single sentence that says what to do.
 
 Every message says what is wrong, where, what was given, what is allowed and the remedy. The command
-line prints
-them without a traceback; anything else that escapes is a defect of this package.
+line prints them without a traceback; anything else that escapes is a defect of this package.
 """
 
 from __future__ import annotations

@@ -39,8 +39,7 @@ class TaskModel(nn.Module):
         backbone: Gives `specs`, `mean` and `std` besides its features.
         heads: Name -> head, built on the backbone's specs.
         label_tables: Head name -> translation of the data set's categories; default: the head's
-            classes are the
-            data set's categories, in order.
+            classes are the data set's categories, in order.
         loss_weights: Head name -> weight of its terms in the total; default 1.
     """
 
@@ -90,8 +89,7 @@ class TaskModel(nn.Module):
         Args:
             batch: On the model's device.
             mode: `loss` -> `{"head/term": LossTerm}`, heads without an annotated picture in the
-                batch left out;
-                `raw` -> `{head: {name: tensor}}`.
+                batch left out; `raw` -> `{head: {name: tensor}}`.
         """
         images = self.normalise(batch.images, [each.input_size for each in batch.geometries])
         features = self.backbone(images)

@@ -59,7 +59,8 @@ class Preparation:
             array = np.repeat(array, 3, axis=2)
         if array.ndim != 3 or array.shape[2] != self.channels or 0 in array.shape:
             raise DataError(
-                f"{name or 'the picture'} has shape {image.shape}; the model takes (height, width, {self.channels})"
+                f"{name or 'the picture'} has shape {image.shape}; the model takes (height, "
+                f"width, {self.channels})"
                 + (" or (height, width)" if self.channels in (1, 3) else "")
             )
         original = (int(array.shape[0]), int(array.shape[1]))
@@ -117,7 +118,8 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
             raise DataError(f"{path} does not exist; name pictures or folders of pictures")
     if not found:
         raise DataError(
-            f"there is no picture ({', '.join(sorted(SUFFIXES))}) in {', '.join(map(str, named)) or 'nothing'}"
+            f"there is no picture ({', '.join(sorted(SUFFIXES))}) in "
+            f"{', '.join(map(str, named)) or 'nothing'}"
         )
     return list(dict.fromkeys(found))
 
@@ -143,9 +145,7 @@ def predict_files(
     batch_size: int = 4,
     precision: str = "auto",
 ) -> Iterator[tuple[NDArray[Any], dict[str, Any]]]:
-    """Per file: the decoded picture and {head: prediction}; pictures are read as they are
-    needed.
-    """
+    """Per file: the decoded picture and {head: prediction}; read as they are needed."""
     for start in range(0, len(files), batch_size):
         part = files[start : start + batch_size]
         images = [read_image(file, preparation.channels) for file in part]
@@ -158,8 +158,7 @@ class PredictionWriter:
 
     Args:
         folder: Is made where needed. Gets `<head>.json` (COCO results) or `<head>/<name>.png`
-            (category ids), and
-            `overlays/<name>.png`.
+            (category ids), and `overlays/<name>.png`.
         classes: Head name -> class names.
         category_ids: Head name -> category id of every label.
         least_score: Detections below are neither written nor drawn; None writes all and draws those

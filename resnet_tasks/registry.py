@@ -24,8 +24,7 @@ class Registry(Generic[T]):
     Args:
         kind: What is registered, in the singular, for messages (`"head"`).
         group: Entry point group that is searched on a miss (`"resnet_tasks.heads"`); loading an
-            entry point must
-            register the name.
+            entry point must register the name.
     """
 
     def __init__(self, kind: str, group: str | None = None) -> None:
@@ -44,7 +43,8 @@ class Registry(Generic[T]):
             present = self._items.get(name)
             if present is not None and _origin(present) != _origin(item):
                 raise ResnetTasksError(
-                    f"{self._kind} {name!r} is registered twice: by {_origin(present)} and {_origin(item)}; "
+                    f"{self._kind} {name!r} is registered twice: by {_origin(present)} and "
+                    f"{_origin(item)}; "
                     "give one of them another name"
                 )
             self._items[name] = item

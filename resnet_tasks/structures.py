@@ -1,14 +1,12 @@
 """The typed tensors that all parts exchange: one box convention, one label convention.
 
 Shape glossary: `B` batch, `C` channels of a picture, `H, W` the padded batch, `h, w` one picture
-inside it,
-`N` objects, `K` classes.
+inside it, `N` objects, `K` classes.
 
 Boxes are `(N, 4)` float32 `xyxy` in absolute pixels with `0 <= x1 < x2 <= width`. Sizes are
-`(height, width)`.
-Labels of a `Sample` are indices into the categories of the data set; labels inside a head are
-indices into the classes of
-that head (`Batch.view` translates). Category ids exist in COCO files and `data/coco.py` only.
+`(height, width)`. Labels of a `Sample` are indices into the categories of the data set; labels
+inside a head are indices into the classes of that head (`Batch.view` translates). Category ids
+exist in COCO files and `data/coco.py` only.
 """
 
 from __future__ import annotations
@@ -26,8 +24,8 @@ from torch.nn import functional as F
 VOID = -1
 """Semantic label of pixels that are not evaluated and teach nothing."""
 UNLABELLED = -2
-"""Semantic label of pixels outside everything annotated: background where a head has one, else
-void."""
+"""Semantic label of pixels outside everything annotated: background if a head has one, else "
+"void."""
 IGNORED = -1
 """In a `LabelTable`: the head does not know this category (ignore region, void pixels)."""
 ABSENT = -2
@@ -70,8 +68,7 @@ class Geometry:
     """How one picture came to lie in the batch, and the way back.
 
     A point maps as `input = original * scale + offset`, per axis. Original means the picture as
-    people see it (EXIF
-    orientation applied). The picture lies at the top left of the padded batch.
+    people see it (EXIF orientation applied). The picture lies at the top left of the padded batch.
 
     Attributes:
         original_size: (height, width) of the original picture.
@@ -97,9 +94,7 @@ class Geometry:
         return _sorted_and_clipped(mapped, self.original_size)
 
     def boxes_to_input(self, boxes: Tensor) -> Tensor:
-        """`(N, 4)` xyxy original pixels -> xyxy input pixels, clipped to the picture inside the
-        batch.
-        """
+        """`(N, 4)` xyxy original pixels -> xyxy input pixels, clipped to the picture."""
         mapped = boxes * self._scales(boxes) + self._offsets(boxes)
         return _sorted_and_clipped(mapped, self.input_size)
 
@@ -151,8 +146,9 @@ def _sorted_and_clipped(boxes: Tensor, size: tuple[int, int]) -> Tensor:
 
 @dataclass(frozen=True)
 class Target:
-    """What is annotated on one picture. `None` means not annotated, empty means looked at and
-    nothing there.
+    """What is annotated on one picture.
+
+    `None` means not annotated; empty means looked at, and nothing there.
 
     Attributes:
         boxes: `(N, 4)` float32 xyxy, input pixels.
@@ -160,8 +156,8 @@ class Target:
         ignore: `(N,)` bool; crowds and ignore regions: neither positive nor negative.
         masks: `(N, h, w)` bool.
         semantic: `(h, w)` int64 label map; `VOID` and `UNLABELLED` are its special values. Inside a
-            `Batch` padded with
-            `VOID` to `(H, W)`; inside a `BatchView` void is the only special value.
+            `Batch` padded with `VOID` to `(H, W)`; inside a `BatchView` void is the only special
+            value.
         image_labels: `(L,)` int64.
         extra: Fields of the user's own.
     """
@@ -233,9 +229,7 @@ class LabelTable:
         return cls(tuple(classes), tuple(range(len(classes))))
 
     def apply(self, target: Target) -> Target:
-        """`target` with the head's labels: unknown objects ignored or absent, unknown pixels
-        void.
-        """
+        """`target` in the head's labels: unknown objects ignored or absent, their pixels void."""
         changes: dict[str, Any] = {}
         if target.boxes is not None and target.labels is not None:
             mapped = self._tensor(target.labels)[target.labels]
@@ -489,15 +483,12 @@ class Evaluator(Protocol):
     """Compares predictions with the truth, picture by picture."""
 
     protocol: str
-    """One sentence for the metrics file: which numbers these are and how pixels or boxes are
-    counted."""
+    """One sentence for the metrics file: which numbers these are, and how things are counted."""
 
     def update(self, prediction: Any, truth: Truth) -> None:
         """Takes one picture's prediction, as the head's `decode` gives it."""
         ...
 
     def compute(self) -> dict[str, Metric]:
-        """All metrics over the pictures seen so far; names are the project's fixed ones (`AP`,
-        `mIoU`, ...).
-        """
+        """All metrics over the pictures seen so far, under the project's fixed names."""
         ...

@@ -1,4 +1,5 @@
-"""Who may import whom: arrows point downward, there are no cycles, and imports cost nothing until needed."""
+"""Who may import whom: arrows point downward, there are no cycles, and imports cost nothing "
+"until needed."""
 
 from __future__ import annotations
 
@@ -26,7 +27,13 @@ LAYERS: list[list[str]] = [
     ["__main__"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-NEVER = {("heads", "backbone"), ("backbone", "heads"), ("model", "recipe"), ("heads", "data"), ("backbone", "data")}
+NEVER = {
+    ("heads", "backbone"),
+    ("backbone", "heads"),
+    ("model", "recipe"),
+    ("heads", "data"),
+    ("backbone", "data"),
+}
 KNOWS_RECIPES = {"recipe", "assemble", "training", "cli"}
 
 
@@ -77,12 +84,18 @@ def test_arrows_point_downward(name: str) -> None:
         assert LEVEL[other] <= LEVEL[part], f"{name} imports {target}, which lies above it"
         assert (part, other) not in NEVER, f"{name} must not know {target}"
         if other == "recipe":
-            assert part in KNOWS_RECIPES, f"{name} must be usable without recipes, but imports {target}"
+            assert part in KNOWS_RECIPES, (
+                f"{name} must be usable without recipes, but imports {target}"
+            )
 
 
 def test_there_is_no_import_cycle() -> None:
     graph = {
-        name: {target for target in _imports(path, top_level_only=True) if target in PACKAGE and target != name}
+        name: {
+            target
+            for target in _imports(path, top_level_only=True)
+            if target in PACKAGE and target != name
+        }
         for name, path in PACKAGE.items()
         if name != "resnet_tasks"
     }
@@ -108,7 +121,9 @@ def test_imports_inside_functions_only_in_the_command_line() -> None:
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for function in ast.walk(tree):
             if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
-                inner = [n for n in ast.walk(function) if isinstance(n, (ast.Import, ast.ImportFrom))]
+                inner = [
+                    n for n in ast.walk(function) if isinstance(n, (ast.Import, ast.ImportFrom))
+                ]
                 assert not inner, f"{name}.{function.name} imports inside a function"
 
 
@@ -116,7 +131,9 @@ def test_data_tools_use_little_of_the_package() -> None:
     allowed = {"resnet_tasks.errors", "resnet_tasks.registry", "resnet_tasks.data.coco"}
     for name, path in _modules("data_tools").items():
         used = {each for each in _imports(path) if each.startswith("resnet_tasks")}
-        assert all(any(each == a or each.startswith(f"{a}.") for a in allowed) for each in used), name
+        assert all(any(each == a or each.startswith(f"{a}.") for a in allowed) for each in used), (
+            name
+        )
     users = [
         name
         for name, path in PACKAGE.items()

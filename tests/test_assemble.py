@@ -119,12 +119,15 @@ def test_missing_data_names_the_command(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_two_heads_learn_from_real_coco_pictures(shared_data: Path) -> None:
-    """80 categories with gapped ids, crowds and run lengths, from file to losses and predictions."""
+    """80 categories with gapped ids, crowds and run lengths, from file to losses and "
+    "predictions."""
     made = Recipe.model_validate(
         {
             "data": {
                 "root": str(shared_data / "coco_tiny"),
-                "train": [{"annotations": "annotations/instances_val2017.json", "images": "val2017"}],
+                "train": [
+                    {"annotations": "annotations/instances_val2017.json", "images": "val2017"}
+                ],
                 "val": [{"annotations": "annotations/instances_val2017.json", "images": "val2017"}],
                 "resize": {"height": 128, "width": 160},
             },

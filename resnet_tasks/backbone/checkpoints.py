@@ -42,8 +42,7 @@ def read_checkpoint(file: Path) -> dict[str, Tensor]:
 
     Raises:
         WeightsError: If the file is damaged, is no checkpoint, holds more than plain tensors, or
-            two of its tensors
-            have the same name without prefixes.
+            two of its tensors have the same name without prefixes.
     """
     opened = _opened(_read(file))
     tensors: dict[str, Tensor] = {}
@@ -99,8 +98,7 @@ def cover(
 
     Raises:
         WeightsError: If a tensor of the backbone is missing, has another shape or is not finite, or
-            if the file has
-            backbone tensors beyond this variant's.
+            if the file has backbone tensors beyond this variant's.
     """
     own = backbone.state_dict()
     given = _with_adapted_stem(tensors, own, in_channels)

@@ -78,8 +78,7 @@ def hub_metadata(repo: str, revision: str | None, *, spec: str) -> dict[str, Any
     """`mean`, `std` and `license` of a hub repository, as far as it states them.
 
     They stand in `config.json` (timm's layout, in `pretrained_cfg` or at the top); the licence may
-    stand in the
-    front matter of `README.md` instead.
+    stand in the front matter of `README.md` instead.
 
     Raises:
         WeightsError: If the hub cannot be reached, the repository does not exist, or its

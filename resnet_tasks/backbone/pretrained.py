@@ -80,8 +80,7 @@ def load_weights(
     Args:
         backbone: Its state dict has timm's keys, without wrapper and classifier.
         spec: `imagenet` (timm's default tag), `timm:TAG`, `torchvision:ENUM`,
-            `hf-hub:REPO[@REVISION]`,
-            `URL#sha256=HEX`, or a local file.
+            `hf-hub:REPO[@REVISION]`, `URL#sha256=HEX`, or a local file.
         name: The variant, for tags and messages.
         in_channels: Channels of a picture. A stem of three channels is summed for one, tiled and
             scaled for others.
@@ -92,8 +91,7 @@ def load_weights(
 
     Raises:
         WeightsError: If weights cannot be had or read, do not cover the backbone, have other
-            shapes, or may not be
-            used commercially and `accept_license` is False.
+            shapes, or may not be used commercially and `accept_license` is False.
     """
     origin = _find(spec, name, accept_license)
     tensors = read_checkpoint(origin.file)

@@ -41,16 +41,13 @@ class ResNet(nn.Module):
     """Features of five strides from one picture.
 
     He et al., "Deep Residual Learning for Image Recognition", 2015, Table 1, and the variants that
-    timm builds from
-    it. Keys of the state dict are timm's, which for plain variants are torchvision's too
-    (`conv1.weight`, `bn1.*`,
-    `layer1.0.conv1.weight`, ...), without classifier. New weights are Kaiming-normal, and the last
-    norm of every
-    residual branch starts at zero, so that each block starts as the identity.
+    timm builds from it. Keys of the state dict are timm's, which for plain variants are
+    torchvision's too (`conv1.weight`, `bn1.*`, `layer1.0.conv1.weight`, ...), without classifier.
+    New weights are Kaiming-normal, and the last norm of every residual branch starts at zero, so
+    that each block starts as the identity.
 
     Frozen stages run without a graph: not even their input gets a gradient. They are always in
-    evaluation mode and
-    their parameters have `requires_grad` False.
+    evaluation mode and their parameters have `requires_grad` False.
 
     Attributes:
         name: The variant.
@@ -64,23 +61,20 @@ class ResNet(nn.Module):
     Args:
         name: One of `backbone_names()`.
         weights: `none`, `imagenet`, `timm:TAG`, `torchvision:ENUM`, `hf-hub:REPO`, `URL#sha256=HEX`
-            or a local file
-            (see `pretrained.load_weights`). `unloaded`: the caller loads a state dict next, so that
-            frozen parts are
-            allowed.
+            or a local file (see `pretrained.load_weights`). `unloaded`: the caller loads a state
+            dict next, so that frozen parts are allowed.
         in_channels: Channels of a picture; the stem is adapted where it is not 3.
         frozen_stages: 0 none, 1 the stem with its pooling, 2..5 through C2..C5.
         norm: `train`; `frozen`: all norms keep statistics and scale; `group`: batch norms become
-            group norms of 32
-            groups (fewer where 32 does not divide) that take over the scale and offset.
+            group norms of 32 groups (fewer where 32 does not divide) that take over the scale and
+            offset.
         accept_license: Whether weights for non-commercial use are welcome.
 
     Raises:
         ResnetTasksError: If the name is unknown or not of the family, or an argument is out of
             range.
         WeightsError: If weights cannot be had, read, or do not cover the backbone, or if random
-            weights would be
-            frozen.
+            weights would be frozen.
     """
 
     def __init__(

@@ -30,10 +30,8 @@ def training_batches(
     """The batches of one epoch for one process, each a list of positions.
 
     Every picture comes once; the last batch may be smaller. With several processes each global
-    batch of
-    `batch_size * processes` is cut into equal parts, and an incomplete last one is filled from the
-    epoch's start so that all
-    processes take the same number of steps.
+    batch of `batch_size * processes` is cut into equal parts, and an incomplete last one is filled
+    from the epoch's start so that all processes take the same number of steps.
     """
     order = epoch_order(length, seed=seed, epoch=epoch)
     whole = batch_size * processes

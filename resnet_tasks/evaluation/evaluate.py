@@ -40,8 +40,8 @@ def evaluate(
     Args:
         model: On its device; the mode it is in is kept.
         dataset: Samples without augmentation. `CocoDataset` is judged on its files' own
-            annotations, any other data
-            set on its samples' targets, brought back to the original frame.
+            annotations, any other data set on its samples' targets, brought back to the original
+            frame.
         batch_size: Pictures per forward.
         precision: `auto`, `fp32`, `bf16` or `fp16`.
         workers: Loader processes.
@@ -50,8 +50,7 @@ def evaluate(
 
     Returns:
         `{"head/metric": Metric}`, and head -> protocol in one sentence. Heads whose truth is not
-        annotated on any picture are
-        left out.
+        annotated on any picture are left out.
     """
     evaluators = {name: head.evaluator() for name, head in model.named_heads.items()}
     for evaluator in evaluators.values():

@@ -1,9 +1,8 @@
 """The contract of a head: the only plug point of the package.
 
 A head turns the features of a backbone into losses and predictions. It sees `dict[str,
-FeatureSpec]` when it is built
-and `dict[str, Tensor]` when it runs; it never sees a backbone. None of its methods reads
-`self.training` to choose what it returns.
+FeatureSpec]` when it is built and `dict[str, Tensor]` when it runs; it never sees a backbone. None
+of its methods reads `self.training` to choose what it returns.
 """
 
 from __future__ import annotations
@@ -72,7 +71,8 @@ class Head(nn.Module, ABC):
         missing = [level for level in self.in_levels if level not in specs]
         if missing:
             raise HeadError(
-                f"head {type(self).__name__} reads the levels {', '.join(self.in_levels)}, but {', '.join(missing)} "
+                f"head {type(self).__name__} reads the levels {', '.join(self.in_levels)}, but "
+                f"{', '.join(missing)} "
                 f"is not among those offered ({', '.join(specs)})"
             )
         self.specs = {level: specs[level] for level in self.in_levels}
@@ -112,9 +112,7 @@ class Head(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Raw output of fixed structure: traceable, exportable, the same names and ranks for every
-        input.
-        """
+        """Raw output of fixed structure: traceable, the same names and ranks for every input."""
 
     @abstractmethod
     def decode(self, raw: Mapping[str, Tensor], geometries: Sequence[Geometry]) -> list[Any]:

@@ -12,8 +12,10 @@ ALIASES = {"quickstart": "quickstart/cells_multitask_resnet18"}
 """Shorter name -> name."""
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
-"""Beside the package, in a source checkout as in an installed wheel. Never looked up by import: a
-folder `recipes` in the working directory must not take its place."""
+"""Beside the package, in a source checkout as in an installed wheel.
+
+Never looked up by import: a folder `recipes` in the working directory must not take its place.
+"""
 
 
 @dataclass(frozen=True)

@@ -43,13 +43,11 @@ def save_checkpoint(
     ema: Mapping[str, Tensor] | None = None,
     state: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes `model.safetensors`, `ema.safetensors` and `state.pt` into `folder`, replacing it as a
-    whole.
+    """Writes weights and state into `folder`, replacing it as a whole.
 
     Args:
         folder: The checkpoint; a kill at any moment leaves the old one, the new one, or the old one
-            under the name that
-            `load_checkpoint` falls back on.
+            under the name that `load_checkpoint` falls back on.
         model: Weights that are being trained.
         ema: Averaged weights.
         state: Optimizer and progress: tensors, numbers, strings, lists and dicts only.
@@ -131,5 +129,7 @@ def load_checkpoint(folder: Path) -> tuple[Weights, Weights | None, dict[str, An
         values = torch.load(state, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RunError(f"{state} is damaged or not a training state ({reason}); start again") from None
+        raise RunError(
+            f"{state} is damaged or not a training state ({reason}); start again"
+        ) from None
     return (model, load_weights_file(ema) if ema.is_file() else None, values)

@@ -1,10 +1,8 @@
-"""The training loop, readable top to bottom: `finetune` is set-up, then epochs of steps, then the
-last checkpoint.
+"""The training loop, readable top to bottom: set-up, epochs of steps, the last checkpoint.
 
 The order of samples is a function of (seed, epoch), augmentation and the sampling inside heads of
-(seed, epoch, picture), dropout
-of (seed, update). Nothing else is random, so a run that was stopped and resumed ends with the same
-weights.
+(seed, epoch, picture), dropout of (seed, update). Nothing else is random, so a run that was stopped
+and resumed ends with the same weights.
 """
 
 from __future__ import annotations
@@ -219,8 +217,9 @@ class Finetuning:
     def _counts(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
         """What every loss term counts over all of an optimizer step's batches.
 
-        Accumulated batches must be divided by the step's counts, which sampling inside heads decides during the forward. A first
-        forward without graph finds them: a third more time for sums that equal those of one large batch.
+        Accumulated batches must be divided by the step's counts, which sampling inside heads
+        decides during the forward. A first forward without graph finds them: a third more time for
+        sums that equal those of one large batch.
         """
         counts: dict[str, Tensor] = {}
         with _still_statistics(self.plain_model):
@@ -260,7 +259,8 @@ class Finetuning:
         name = self.evaluation.best or self._main_metrics()[0]
         if name not in values:
             raise RunError(
-                f"evaluation.best is {name!r}, which the evaluation did not give; it gave {', '.join(values)}"
+                f"evaluation.best is {name!r}, which the evaluation did not give; it gave "
+                f"{', '.join(values)}"
             )
         value = values[name]
         if value is not None and (self.position.best is None or value > self.position.best):
@@ -292,12 +292,14 @@ class Finetuning:
             self.ema.module.load_state_dict(averaged)
         if state["batches_per_epoch"] != self.batches_per_epoch:
             raise RunError(
-                f"{self.out} was trained with {state['batches_per_epoch']} batches an epoch, now there are "
+                f"{self.out} was trained with {state['batches_per_epoch']} batches an epoch, now "
+                "there are "
                 f"{self.batches_per_epoch}; resume with the same data and batch size"
             )
         if state["threads"] != torch.get_num_threads() and self.options.deterministic:
             self.journal.say(
-                f"note: started with {state['threads']} threads, resumed with {torch.get_num_threads()}; "
+                f"note: started with {state['threads']} threads, resumed with "
+                f"{torch.get_num_threads()}; "
                 "the result will differ in the last digits from an uninterrupted run"
             )
         self.optimizer.optimizer.load_state_dict(state["optimizer"])
@@ -345,15 +347,13 @@ class Finetuning:
             for image_id, name in zip(batch.image_ids, batch.file_names, strict=True)
         )
         raise NonFiniteLossError(
-            f"the loss or its gradient is not finite at update {self.position.updates} (epoch {self.position.epoch + 1}); "
-            f"losses: {terms}; pictures of the batch: {pictures}; lower training.learning_rate, keep training.clip_norm, "
-            "or look at these pictures' annotations"
+            f"the loss or its gradient is not finite at update {self.position.updates} (epoch "
+            f"{self.position.epoch + 1}); losses: {terms}; pictures of the batch: {pictures}; lower "
+            "training.learning_rate, keep training.clip_norm, or look at these pictures' annotations"
         )
 
     def _seeded(self, batch: Batch) -> Batch:
-        """Gives sampling inside heads seeds that depend on (seed, epoch, picture) for every kind of
-        data set.
-        """
+        """Seeds for sampling inside heads, from (seed, epoch, picture) for every data set."""
         run, epoch = self.options.seed, self.position.epoch
         return replace(
             batch, seeds=tuple(sample_seed(run, epoch, each) for each in batch.image_ids)
@@ -470,7 +470,8 @@ def finetune_recipe(
         run = Run.open(resume, trust_plugins=True)  # whoever gave the recipe has run them already
         if run.labels != labels:
             raise RunError(
-                f"the data has other categories than the run {resume} was started with; see its classes.json"
+                f"the data has other categories than the run {resume} was started with; see its "
+                "classes.json"
             )
     else:
         name = f"{recipe.name.replace('/', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -528,8 +529,9 @@ def _still_statistics(model: nn.Module) -> Iterator[None]:
 
 
 def _accelerator(precision: str, device: torch.device) -> Any:
-    """A fresh accelerator; accelerate keeps its settings for the life of a process, which would tie
-    one run to another.
+    """A fresh accelerator, and a refusal of several processes.
+
+    Accelerate keeps its settings for the life of a process, which would tie one run to another.
     """
     AcceleratorState._reset_state()
     PartialState._reset_state()
@@ -537,7 +539,8 @@ def _accelerator(precision: str, device: torch.device) -> Any:
     made = Accelerator(mixed_precision=mixed, cpu=device.type == "cpu")
     if made.num_processes > 1:
         raise RunError(
-            f"this run was started with {made.num_processes} processes, but training in several processes is not "
+            f"this run was started with {made.num_processes} processes, but training in several "
+            "processes is not "
             "supported yet; start it with one"
         )
     return made

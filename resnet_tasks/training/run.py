@@ -1,5 +1,4 @@
-"""A run folder: everything that one fine-tuning leaves behind, enough by itself to predict,
-evaluate and go on.
+"""A run folder: all that one fine-tuning leaves, enough to predict, evaluate and go on.
 
 recipe.yaml          the resolved recipe
 classes.json         categories of the data set and classes of every head
@@ -88,7 +87,8 @@ class Run:
         """
         if (directory / "recipe.yaml").exists():
             raise RunError(
-                f"{directory} already holds a run; continue it with `--resume {directory}` or choose another --out"
+                f"{directory} already holds a run; continue it with `--resume {directory}` or "
+                "choose another --out"
             )
         directory.mkdir(parents=True, exist_ok=True)
         write_json(directory / "classes.json", labels.to_json())
@@ -110,7 +110,8 @@ class Run:
         for name in ("recipe.yaml", "classes.json"):
             if not (folder / name).is_file():
                 raise RunError(
-                    f"{folder} is not a run folder: it has no {name}; runs are made by `resnet-tasks finetune`"
+                    f"{folder} is not a run folder: it has no {name}; runs are made by "
+                    "`resnet-tasks finetune`"
                 )
         recipe = load_recipe(folder / "recipe.yaml")
         load_plugins(recipe, folder, trust=trust_plugins)
@@ -331,7 +332,8 @@ def _check_categories(file: CocoFile, labels: Labels, run: Path) -> None:
     ] != [each.id for each in labels.categories.categories]:
         raise RunError(
             f"{file.path} has the categories {_listed(file)}, but the run {run} was trained on "
-            f"{', '.join(f'{c.id} {c.name}' for c in labels.categories.categories)}; evaluate on a file with those"
+            f"{', '.join(f'{c.id} {c.name}' for c in labels.categories.categories)}; evaluate on "
+            "a file with those"
         )
 
 

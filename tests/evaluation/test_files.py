@@ -18,7 +18,9 @@ NAMES += ("AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large")
 
 
 @pytest.mark.parametrize("backend", ["hotcoco", "pycocotools"])
-def test_real_pictures_and_jittered_results(shared_data: Path, tmp_path: Path, backend: str) -> None:
+def test_real_pictures_and_jittered_results(
+    shared_data: Path, tmp_path: Path, backend: str
+) -> None:
     file = shared_data / "coco_tiny/annotations/instances_val2017.json"
     truth = COCO(str(file))
     rng = np.random.default_rng(0)
@@ -45,6 +47,8 @@ def test_real_pictures_and_jittered_results(shared_data: Path, tmp_path: Path, b
 def test_wrong_entries_are_named(shared_data: Path, tmp_path: Path) -> None:
     file = shared_data / "coco_tiny/annotations/instances_val2017.json"
     written = tmp_path / "results.json"
-    written.write_text(json.dumps([{"image_id": -5, "category_id": 1, "bbox": [0, 0, 1, 1], "score": 1}]))
+    written.write_text(
+        json.dumps([{"image_id": -5, "category_id": 1, "bbox": [0, 0, 1, 1], "score": 1}])
+    )
     with pytest.raises(DataError, match="entry 0 has image_id -5"):
         evaluate_results(file, written)

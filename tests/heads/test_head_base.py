@@ -50,7 +50,10 @@ def test_refuses_no_classes() -> None:
 
 
 def test_options_errors_come_in_one_message() -> None:
-    with pytest.raises(HeadError, match=r"size: .*'x'.*sise: .*4.*\(options are: size\)"):
+    with pytest.raises(
+        HeadError,
+        match=r"size: .*'x'.*sise is no option.*did you mean 'size'.*\(options are: size\)",
+    ):
         Small(SPECS, ["a"], {"size": "x", "sise": 4})
 
 

@@ -65,7 +65,13 @@ class Shapes(Dataset[Sample]):
             ignore=torch.zeros(2, dtype=torch.bool),
             semantic=semantic,
         )
-        return Sample(image.clamp(0, 1), Geometry((height, width), (height, width)), index, f"{index}.png", target)
+        return Sample(
+            image.clamp(0, 1),
+            Geometry((height, width), (height, width)),
+            index,
+            f"{index}.png",
+            target,
+        )
 
 
 @pytest.fixture

@@ -30,10 +30,17 @@ OPTIONS = TrainingRecipe(
 )
 
 
-def test_four_pictures_are_overfitted(tiny_model: Build, shapes: Dataset[Sample], tmp_path: Path) -> None:
+def test_four_pictures_are_overfitted(
+    tiny_model: Build, shapes: Dataset[Sample], tmp_path: Path
+) -> None:
     model = tiny_model("resnet18")
     options = TrainingRecipe(
-        epochs=90, batch_size=4, learning_rate=2e-3, weight_decay=0.0, evaluate_every=0, device="cpu"
+        epochs=90,
+        batch_size=4,
+        learning_rate=2e-3,
+        weight_decay=0.0,
+        evaluate_every=0,
+        device="cpu",
     )
     finetune(model, shapes, None, options, out=tmp_path, **QUIET)
     metrics, protocols = evaluate(model, shapes, precision="fp32")
@@ -48,20 +55,20 @@ def test_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
 ) -> None:
     finetune(tiny_model(), shapes, shapes, OPTIONS, out=tmp_path / "whole", **QUIET)
 
-    class Killed(Exception):
+    class KilledError(Exception):
         pass
 
     update = Finetuning._update
 
     def dies(self: Finetuning, group: Any) -> dict[str, float]:
         if self.position.updates == 3:
-            raise Killed
+            raise KilledError
         return update(self, group)
 
     # A checkpoint after every step, then death in the middle of the second epoch.
     eager = OPTIONS.model_copy(update={"checkpoint_minutes": 1e-9})
     monkeypatch.setattr(Finetuning, "_update", dies)
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         finetune(tiny_model(), shapes, shapes, eager, out=tmp_path / "parts", **QUIET)
     monkeypatch.setattr(Finetuning, "_update", update)
     position = load_checkpoint(tmp_path / "parts/checkpoints/last")[2]["position"]
@@ -101,7 +108,13 @@ def test_accumulated_batches_equal_one_large_batch(
     for batch_size, accumulation in ((4, 1), (1, 4)):
         model = tiny_model()
         options = OPTIONS.model_copy(
-            update={"batch_size": batch_size, "accumulation": accumulation, "epochs": 1, "ema": 0.0, "clip_norm": None}
+            update={
+                "batch_size": batch_size,
+                "accumulation": accumulation,
+                "epochs": 1,
+                "ema": 0.0,
+                "clip_norm": None,
+            }
         )
         work = Finetuning(
             model,
@@ -116,7 +129,9 @@ def test_accumulated_batches_equal_one_large_batch(
         work.journal.step = lambda *_: None  # type: ignore[method-assign]
         batches = list(module.make_loader(shapes, work._batches(0)))
         work._update(batches)
-        gradients.append({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
+        gradients.append(
+            {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+        )
     one, many = gradients
     assert one.keys() == many.keys()
     for name, gradient in one.items():
@@ -155,13 +170,20 @@ def test_second_run_into_the_same_folder_is_refused(
         finetune(tiny_model(), shapes, None, once, out=tmp_path, **QUIET)
 
 
-def test_log_and_console_tell_the_story(tiny_model: Build, shapes: Dataset[Sample], tmp_path: Path) -> None:
+def test_log_and_console_tell_the_story(
+    tiny_model: Build, shapes: Dataset[Sample], tmp_path: Path
+) -> None:
     stream = io.StringIO()
     metrics = finetune(
         tiny_model(), shapes, shapes, OPTIONS, out=tmp_path, console=Console(file=stream, width=120)
     )
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert [line["event"] for line in lines if line["event"] != "step"] == ["start", "evaluation", "evaluation", "end"]
+    assert [line["event"] for line in lines if line["event"] != "step"] == [
+        "start",
+        "evaluation",
+        "evaluation",
+        "end",
+    ]
     steps = [line for line in lines if line["event"] == "step"]
     assert [step["update"] for step in steps] == [0, 1, 2, 3]
     assert set(steps[0]["losses"]) >= {"objects/rpn_box", "scene/cross_entropy"}

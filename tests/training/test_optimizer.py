@@ -23,7 +23,9 @@ class Model(nn.Module):
 def test_groups_by_rate_and_decay_and_without_frozen_parameters() -> None:
     options = TrainingRecipe(learning_rate=0.1, backbone_lr_scale=0.5, weight_decay=0.2)
     model = Model()
-    groups = {(g["lr"], g["weight_decay"]): len(g["params"]) for g in parameter_groups(model, options)}  # type: ignore[arg-type]
+    groups = {
+        (g["lr"], g["weight_decay"]): len(g["params"]) for g in parameter_groups(model, options)
+    }  # type: ignore[arg-type]
     # backbone: 1 kernel decayed; bias, norm weight, norm bias not. head: kernel, bias.
     assert groups == {(0.05, 0.2): 1, (0.05, 0.0): 3, (0.1, 0.2): 1, (0.1, 0.0): 1}
 

@@ -180,9 +180,7 @@ def test_dry_run_writes_nothing(data: Path, recipe: Recipe, tmp_path: Path) -> N
     assert "M parameters" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
-def test_resume_of_a_finished_run_changes_no_weights(
-    run: Run, data: Path, recipe: Recipe
-) -> None:
+def test_resume_of_a_finished_run_changes_no_weights(run: Run, data: Path, recipe: Recipe) -> None:
     before = (run.directory / "checkpoints/last/model.safetensors").read_bytes()
     finetune_recipe(recipe, resume=run.directory, data_root=data, console=quiet())
     assert (run.directory / "checkpoints/last/model.safetensors").read_bytes() == before

@@ -1,0 +1,165 @@
+"""The README is true: its commands, its Python and its tree."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from data_tools.synthetic import make_cells
+from resnet_tasks.heads.base import HEADS
+from resnet_tasks.recipe.load import load_recipe
+from resnet_tasks.testing import check_head
+from resnet_tasks.training.run import load
+
+ROOT = Path(__file__).resolve().parents[1]
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+BASH = re.findall(r"```bash\n(.*?)```", TEXT, flags=re.DOTALL)
+PYTHON = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
+LIGHT = (
+    "training.epochs=1",
+    "backbone.name=resnet10t",
+    "heads.objects.options.pyramid_channels=16",
+    "heads.objects.options.box_head_channels=32",
+)
+
+
+def python_block(marker: str) -> str:
+    found = [block for block in PYTHON if marker in block]
+    assert len(found) == 1, f"one Python block of the README should hold {marker!r}"
+    return found[0]
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with small cells and the run of the README's first command."""
+    folder = tmp_path_factory.mktemp("readme")
+    make_cells(folder / "data" / "cells", train=8, val=4, seed=1)
+    first = BASH[0].strip().split(" && ")
+    assert first[0] == "pip install -e ."
+    words = first[1].split()
+    assert words[0] == "resnet-tasks"
+    command = [sys.executable, "-m", "resnet_tasks", *words[1:], *LIGHT, "--out", "runs/quickstart"]
+    made = run_in(folder, command)
+    assert made.returncode == 0, made.stderr
+    assert "objects/AP50" in made.stdout
+    assert "scene/mIoU" in made.stdout
+    assert "pictures" in made.stdout
+    return folder
+
+
+def run_in(folder: Path, command: list[str]) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"COLUMNS": "120"}
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_second_command_runs_the_tests() -> None:
+    assert BASH[1].strip() == 'pip install -e ".[test]" && pytest'
+
+
+def test_commands_of_the_tour(workplace: Path) -> None:
+    """Those on a data set that must be downloaded are checked as far as their names go."""
+    lines = [line.split("#")[0].strip() for line in BASH[2].splitlines()]
+    assert len(lines) == 6
+    for line in lines:
+        words = line.split()[1:]
+        if words[0] == "finetune":
+            load_recipe(words[1], words[2:])
+            continue
+        if words[:2] == ["data", "prepare"]:
+            words = ["data", "prepare", "--help"]
+        if words[0] == "predict":
+            words = ["predict", "runs/NAME", "data/cells/images/val", *words[4:]]
+        words = [word.replace("runs/NAME", "runs/quickstart") for word in words]
+        made = run_in(workplace, [sys.executable, "-m", "resnet_tasks", *words])
+        assert made.returncode == 0, f"{line}: {made.stderr}"
+    assert len(list((workplace / "predictions" / "overlays").iterdir())) == 4
+
+
+def test_building_and_training_without_yaml(workplace: Path) -> None:
+    block = python_block("resnet_tasks.finetune(").replace('"resnet18"', '"resnet10t"')
+    made = run_in(workplace, [sys.executable, "-c", block])
+    assert made.returncode == 0, made.stderr
+    assert "granular" in made.stdout
+
+
+def test_loading_a_run(workplace: Path) -> None:
+    made = run_in(workplace, [sys.executable, "-c", python_block("resnet_tasks.load(")])
+    assert made.returncode == 0, made.stderr
+
+
+def test_evaluating_results(workplace: Path) -> None:
+    made = run_in(workplace, [sys.executable, "-c", python_block("evaluate_results(")])
+    assert made.returncode == 0, made.stderr
+    assert made.stdout.startswith("AP ")
+
+
+def test_head_of_ones_own(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exactly the README's text: at most 40 lines, kept to the contract, trained from a recipe."""
+    block = python_block('@register_head("tiny_fcn")')
+    assert len(block.strip().splitlines()) <= 40
+    (workplace / "tiny_fcn.py").write_text(block)
+    recipe = {
+        "plugins": ["tiny_fcn.py"],
+        "data": {
+            "root": str(workplace / "data" / "cells"),
+            "train": [{"annotations": "train.json"}],
+            "val": [{"annotations": "val.json"}],
+        },
+        "backbone": {"name": "resnet10t", "weights": "none"},
+        "heads": {"scene": {"type": "tiny_fcn", "background": True}},
+        "training": {"epochs": 1},
+    }
+    (workplace / "own.yaml").write_text(yaml.safe_dump(recipe))
+    command = [sys.executable, "-m", "resnet_tasks", "finetune", "own.yaml", "--out", "runs/own"]
+    refused = run_in(workplace, command)
+    assert refused.returncode == 2
+    assert "--trust-plugins" in refused.stderr
+    made = run_in(workplace, [*command, "--trust-plugins"])
+    assert made.returncode == 0, made.stderr
+    assert "scene/mIoU" in made.stdout
+
+    monkeypatch.syspath_prepend(str(workplace))
+    check = python_block("check_head(tiny_fcn.TinyFCN)")
+    checked = run_in(workplace, [sys.executable, "-c", check])
+    assert checked.returncode == 0, checked.stderr
+    run = load(workplace / "runs" / "own", trust_plugins=True)
+    assert type(run.model().named_heads["scene"]).__name__ == "TinyFCN"
+    check_head("tiny_fcn")
+    assert "tiny_fcn" in HEADS
+
+
+def test_tree_matches_the_folder() -> None:
+    """Every file that is kept has one line, and every line has its file."""
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.split()
+    if not listed:
+        pytest.skip("not a git checkout, so that what is kept cannot be listed")
+    block = next(
+        b for b in re.findall(r"```\n(.*?)```", TEXT, flags=re.DOTALL) if "pyproject.toml" in b
+    )
+    named = paths_of_tree(block)
+    kept = {path for path in listed if not path.startswith("tests/") or path == "tests/conftest.py"}
+    kept = {path for path in kept if Path(path).name != "__init__.py" or path.count("/") == 1}
+    assert named == kept
+
+
+def paths_of_tree(block: str) -> set[str]:
+    """Files named by an indented tree: two spaces a level, folders end with a slash."""
+    found: set[str] = set()
+    trail: list[str] = []
+    for line in block.splitlines():
+        name = line.strip().split()[0]
+        depth = (len(line) - len(line.lstrip())) // 2
+        trail = [*trail[:depth], name]
+        if not name.endswith("/"):
+            found.add("".join(trail))
+    return found
