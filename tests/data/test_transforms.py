@@ -229,7 +229,7 @@ def test_percentile_maps_the_pictures_own_range() -> None:
 
 @pytest.mark.parametrize("kind", ["window", "percentile"])
 def test_not_a_number_is_refused(kind: Any) -> None:
-    with pytest.raises(DataError, match="a.tif holds values that are not finite"):
+    with pytest.raises(DataError, match=r"a\.tif holds values that are not finite"):
         Intensity(kind, level=0, width=1)(np.asarray([[[np.nan]]], np.float32), "a.tif")
 
 

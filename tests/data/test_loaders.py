@@ -1,0 +1,85 @@
+"""The order of samples, the batches of every process, and loaders over them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from resnet_tasks.data.coco import read_coco
+from resnet_tasks.data.dataset import CocoDataset
+from resnet_tasks.data.loaders import auto_workers, epoch_order, make_loader, training_batches
+from resnet_tasks.data.transforms import Augmentation
+
+
+def test_order_is_a_function_of_seed_and_epoch() -> None:
+    order = epoch_order(50, seed=3, epoch=4)
+    assert sorted(order) == list(range(50))
+    torch.manual_seed(99)
+    assert epoch_order(50, seed=3, epoch=4) == order
+    assert epoch_order(50, seed=3, epoch=5) != order
+    assert epoch_order(50, seed=4, epoch=4) != order
+
+
+def test_one_process_sees_every_picture_once() -> None:
+    batches = training_batches(10, 4, seed=0, epoch=0)
+    assert [len(each) for each in batches] == [4, 4, 2]
+    assert [i for each in batches for i in each] == epoch_order(10, seed=0, epoch=0)
+
+
+@pytest.mark.parametrize(("length", "processes"), [(10, 2), (24, 3), (3, 4), (1, 2)])
+def test_several_processes_cover_everything_in_equal_steps(length: int, processes: int) -> None:
+    parts = [
+        training_batches(length, 2, seed=1, epoch=2, process=i, processes=processes)
+        for i in range(processes)
+    ]
+    assert len({len(part) for part in parts}) == 1
+    assert all(len(batch) == 2 for part in parts for batch in part)
+    seen = [i for part in parts for batch in part for i in batch]
+    assert set(seen) == set(range(length))
+    assert len(seen) - length < 2 * processes
+
+
+def test_global_batches_do_not_depend_on_the_number_of_processes() -> None:
+    whole = training_batches(16, 4, seed=0, epoch=0)
+    halves = [training_batches(16, 2, seed=0, epoch=0, process=i, processes=2) for i in (0, 1)]
+    assert [first + second for first, second in zip(*halves, strict=True)] == whole
+
+
+def test_workers_change_nothing(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    images = []
+    for i in range(4):
+        pixels = rng.integers(0, 256, (20 + i, 30, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+        images.append({"id": i, "file_name": f"{i}.png", "height": 20 + i, "width": 30})
+    boxes = [
+        {"id": 1, "image_id": 0, "category_id": 1, "bbox": [1, 2, 9, 8], "area": 72, "iscrowd": 0}
+    ]
+    content = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "a"}]}
+    (tmp_path / "data.json").write_text(json.dumps(content))
+    file = read_coco(tmp_path / "data.json")
+    steps = [{"Affine": {"rotate": [-30, 30], "p": 1.0}}, {"RandomBrightnessContrast": {"p": 1.0}}]
+    data = CocoDataset([file], categories=file.categories, augment=Augmentation(steps), seed=7)
+    keys = [[(1, 3), (1, 0)], [(1, 2), (1, 1)]]
+    alone = list(make_loader(data, keys))
+    shared = list(make_loader(data, keys, workers=2))
+    assert len(make_loader(data, keys)) == len(alone) == len(shared) == 2
+    assert [batch.image_ids for batch in shared] == [(3, 0), (2, 1)]
+    for one, other in zip(alone, shared, strict=True):
+        assert torch.equal(one.images, other.images)
+        assert one.seeds == other.seeds
+        assert one.geometries == other.geometries
+        for mine, theirs in zip(one.targets, other.targets, strict=True):
+            assert mine.boxes is not None
+            assert theirs.boxes is not None
+            assert torch.equal(mine.boxes, theirs.boxes)
+
+
+def test_no_workers_beside_training_on_a_cpu() -> None:
+    assert auto_workers(torch.device("cpu")) == 0
+    assert 1 <= auto_workers(torch.device("cuda")) <= 8

@@ -1,0 +1,98 @@
+"""Drawings: what is coloured, and what stays as it was."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from resnet_tasks.drawing import (
+    as_rgb8,
+    color_of,
+    draw_boxes,
+    draw_map,
+    draw_prediction,
+    draw_truth,
+    side_by_side,
+)
+from resnet_tasks.structures import VOID, Detections, SegmentationMap, Truth
+
+GREY = np.full((60, 80, 3), 100, np.uint8)
+
+
+def test_colours_of_labels_last_and_differ() -> None:
+    colours = [color_of(i) for i in range(30)]
+    assert len(set(colours)) == 30
+    assert all(0 <= value <= 255 for colour in colours for value in colour)
+    assert color_of(7) == colours[7]
+
+
+def test_map_leaves_background_and_void() -> None:
+    labels = np.zeros((60, 80), np.int64)
+    labels[:10], labels[10:20] = 1, VOID
+    before = GREY.copy()
+    drawn = draw_map(GREY, labels, ("background", "a"))
+    assert np.array_equal(GREY, before)
+    assert (drawn[10:] == 100).all()
+    expected = (0.55 * 100 + 0.45 * np.asarray(color_of(1))).astype(np.uint8)
+    assert np.abs(drawn[:10].astype(int) - expected).max() <= 1
+    assert (draw_map(GREY, labels, ("road", "a"))[20:] != 100).any()
+
+
+def test_box_has_its_colour_and_the_picture_stays() -> None:
+    before = GREY.copy()
+    drawn = draw_boxes(
+        GREY, np.asarray([[10, 30, 40, 50]], np.float32), np.asarray([1]), ("a", "b")
+    )
+    assert np.array_equal(GREY, before)
+    assert tuple(drawn[50, 25]) == color_of(1)
+    assert tuple(drawn[40, 40]) == color_of(1)
+    assert tuple(drawn[40, 25]) == (100, 100, 100)
+    none = draw_boxes(GREY, np.zeros((0, 4), np.float32), np.zeros(0, np.int64), ("a",))
+    assert np.array_equal(none, GREY)
+
+
+def test_weak_detections_and_unknown_kinds_are_not_drawn() -> None:
+    boxes = torch.tensor([[10.0, 30, 40, 50]])
+    found = Detections(boxes, torch.tensor([0.4]), torch.tensor([0]))
+    predictions = {"objects": found, "other": object()}
+    assert np.array_equal(draw_prediction(GREY, predictions, {"objects": ("a",)}), GREY)
+    drawn = draw_prediction(GREY, predictions, {"objects": ("a",)}, least_score=0.3)
+    assert tuple(drawn[50, 25]) == color_of(0)
+
+
+def test_boxes_lie_above_maps() -> None:
+    labels = torch.zeros(60, 80, dtype=torch.int64)
+    found = Detections(torch.tensor([[10.0, 30, 40, 50]]), torch.tensor([0.9]), torch.tensor([1]))
+    probs = torch.ones(1, 60, 80)
+    predictions = {"objects": found, "scene": SegmentationMap(labels, probs)}
+    drawn = draw_prediction(GREY, predictions, {"objects": ("a", "b"), "scene": ("road",)})
+    assert tuple(drawn[50, 25]) == color_of(1)
+    assert tuple(drawn[40, 25]) != (100, 100, 100)
+
+
+def test_truth_is_drawn_as_predictions_are() -> None:
+    truth = Truth(
+        1,
+        (60, 80),
+        boxes_xywh=np.asarray([[10.0, 30, 30, 20]]),
+        labels=np.asarray([0]),
+        semantic=np.full((60, 80), VOID),
+    )
+    drawn = draw_truth(
+        GREY, {"objects": truth, "scene": truth}, {"objects": ("a",), "scene": ("r",)}, {"objects"}
+    )
+    assert tuple(drawn[50, 25]) == color_of(0)
+    assert tuple(drawn[40, 25]) == (100, 100, 100)
+
+
+def test_side_by_side_keeps_both_pictures() -> None:
+    both = side_by_side(GREY, GREY + 50, ("truth", "prediction"))
+    assert both.shape[1] == 164
+    assert np.array_equal(both[-60:, :80], GREY)
+    assert np.array_equal(both[-60:, 84:], GREY + 50)
+
+
+def test_any_channels_become_rgb8() -> None:
+    values = np.asarray([[[0.0, 0.5, 1.0, 0.2]]], np.float32)
+    assert as_rgb8(values).tolist() == [[[0, 128, 255]]]
+    assert as_rgb8(values[:, :, 1:2]).tolist() == [[[128, 128, 128]]]

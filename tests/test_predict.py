@@ -1,0 +1,126 @@
+"""Pictures to samples, names of files, and what is written of predictions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from resnet_tasks.data.transforms import Intensity, Resize
+from resnet_tasks.errors import DataError
+from resnet_tasks.predict import (
+    PredictionWriter,
+    Preparation,
+    above,
+    find_images,
+    output_names,
+    shown,
+    write_picture,
+)
+from resnet_tasks.structures import Detections, Geometry, SegmentationMap
+
+
+@pytest.mark.parametrize("shape", [(8, 12), (8, 12, 1), (8, 12, 3)])
+def test_grey_or_colour_becomes_three_channels(shape: tuple[int, ...]) -> None:
+    sample = Preparation().sample(np.full(shape, 51, np.uint8), 4, "a.png")
+    assert sample.image.shape == (3, 8, 12)
+    assert torch.allclose(sample.image, torch.tensor(0.2))
+    assert sample.image_id == 4
+    assert sample.geometry == Geometry((8, 12), (8, 12))
+
+
+def test_picture_is_resized_and_knows_the_way_back() -> None:
+    preparation = Preparation(1, Resize(4, 100), Intensity("window", level=100, width=200))
+    sample = preparation.sample(np.full((8, 12), 50, np.uint16))
+    assert sample.image.shape == (1, 4, 6)
+    assert torch.allclose(sample.image, torch.tensor(0.25))
+    assert sample.geometry == Geometry.resized((8, 12), (4, 6))
+
+
+@pytest.mark.parametrize("shape", [(8, 12, 4), (8, 12, 2), (8,), (0, 12, 3), (1, 8, 12, 3)])
+def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(DataError, match=r"a\.png has shape \(.*takes \(height, width, 3\)"):
+        Preparation().sample(np.zeros(shape, np.uint8), 0, "a.png")
+
+
+def test_floats_of_unknown_range_are_refused() -> None:
+    with pytest.raises(DataError, match=r"a\.png holds float64 values"):
+        Preparation().sample(np.full((8, 12), 7.0), 0, "a.png")
+
+
+def test_folders_are_searched_and_files_taken_as_named(tmp_path: Path) -> None:
+    for name in ("b.PNG", "a.jpg", "notes.txt", "scan"):
+        (tmp_path / name).touch()
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below/c.png").touch()
+    assert find_images([tmp_path]) == [tmp_path / "a.jpg", tmp_path / "b.PNG"]
+    named = [tmp_path / "scan", tmp_path / "a.jpg", tmp_path]
+    assert [each.name for each in find_images(named)] == ["scan", "a.jpg", "b.PNG"]
+
+
+def test_nothing_found_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="there is no picture"):
+        find_images([tmp_path])
+    with pytest.raises(DataError, match=r"gone\.png does not exist"):
+        find_images([tmp_path / "gone.png"])
+
+
+def test_names_of_outputs_are_unique() -> None:
+    files = [Path(each) for each in ("x/a.png", "y/a.jpg", "a-2.png", "b.png", "z/a.png")]
+    assert output_names(files) == ["a", "a-2", "a-2-2", "b", "a-3"]
+
+
+def detections() -> Detections:
+    boxes = torch.tensor([[1.0, 2, 4, 8], [0, 0, 2, 2]])
+    return Detections(boxes, torch.tensor([0.75, 0.25]), torch.tensor([1, 0]))
+
+
+def test_results_have_the_ids_of_the_file(tmp_path: Path) -> None:
+    writer = PredictionWriter(tmp_path, {"objects": ("a", "b")}, {"objects": (3, 90)})
+    writer.write(17, "x", {"objects": detections()})
+    writer.write("p/2", "y", {"objects": above(detections(), 0.5)})
+    first = {"image_id": 17, "category_id": 90, "bbox": [1, 2, 3, 6], "score": 0.75}
+    second = {"image_id": 17, "category_id": 3, "bbox": [0, 0, 2, 2], "score": 0.25}
+    assert writer.results == {"objects": [first, second, {**first, "image_id": "p/2"}]}
+
+
+def test_weak_detections_are_not_written(tmp_path: Path) -> None:
+    writer = PredictionWriter(
+        tmp_path, {"objects": ("a", "b")}, {"objects": (3, 90)}, least_score=0.5
+    )
+    writer.write(1, "x", {"objects": detections()})
+    assert [each["score"] for each in writer.results["objects"]] == [0.75]
+
+
+@pytest.mark.parametrize(("ids", "kind"), [((0, 7, 254), np.uint8), ((0, 7, 255), np.uint16)])
+def test_maps_hold_category_ids(tmp_path: Path, ids: tuple[int, ...], kind: Any) -> None:
+    writer = PredictionWriter(tmp_path, {"scene": ("background", "a", "b")}, {"scene": ids})
+    labels = torch.tensor([[0, 1, 2]])
+    writer.write(1, "x", {"scene": SegmentationMap(labels, torch.zeros(3, 1, 3))})
+    with Image.open(tmp_path / "scene/x.png") as picture:
+        values = np.asarray(picture)
+    assert values.astype(int).tolist() == [list(ids)]
+    assert (values.dtype.itemsize == 1) == (kind is np.uint8)
+    assert writer.results == {}
+
+
+def test_drawing_is_written_in_rgb(tmp_path: Path) -> None:
+    writer = PredictionWriter(tmp_path, {"objects": ("a", "b")}, {"objects": (3, 90)})
+    path = writer.draw("x", np.full((40, 40, 3), (200, 0, 50), np.uint8), {})
+    assert path == tmp_path / "overlays/x.png"
+    with Image.open(path) as picture:
+        assert picture.getpixel((5, 5)) == (200, 0, 50)
+    (tmp_path / "taken.png").mkdir()
+    with pytest.raises(DataError, match="cannot be written"):
+        write_picture(tmp_path / "taken.png", np.zeros((4, 4, 3), np.uint8))
+
+
+def test_shown_goes_through_the_models_intensity() -> None:
+    preparation = Preparation(1, intensity=Intensity("window", level=50, width=100))
+    assert shown(np.asarray([[[0], [100]]], np.uint16), preparation)[0].tolist() == (
+        [[0, 0, 0], [255, 255, 255]]
+    )
