@@ -45,7 +45,7 @@ class HeadLabels:
 
 @dataclass(frozen=True)
 class Labels:
-    """Categories of a data set and what each head makes of them; a run keeps it as `classes.json`."""
+    """Categories of a data set and what each head makes of them: a run's `classes.json`."""
 
     categories: CategoryMap
     heads: dict[str, HeadLabels]

@@ -347,9 +347,10 @@ class Finetuning:
             for image_id, name in zip(batch.image_ids, batch.file_names, strict=True)
         )
         raise NonFiniteLossError(
-            f"the loss or its gradient is not finite at update {self.position.updates} (epoch "
-            f"{self.position.epoch + 1}); losses: {terms}; pictures of the batch: {pictures}; lower "
-            "training.learning_rate, keep training.clip_norm, or look at these pictures' annotations"
+            "the loss or its gradient is not finite at update "
+            f"{self.position.updates} (epoch {self.position.epoch + 1}); losses: {terms}; pictures "
+            f"of the batch: {pictures}; lower training.learning_rate, keep training.clip_norm, or "
+            "look at these pictures' annotations"
         )
 
     def _seeded(self, batch: Batch) -> Batch:
