@@ -8,6 +8,7 @@ nothing is ever rounded to 8 bits that was not 8 bits in the file.
 from __future__ import annotations
 
 import inspect
+import random
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -323,7 +324,9 @@ class Augmentation:
         Raises:
             RecipeError: If a transform does not work on such pictures.
         """
-        self._compose.set_random_seed(seed)
+        # One shared stream: `set_random_seed` would give every transform the same one, so that two
+        # flips of p=0.5 always came together.
+        self._compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
         given: dict[str, Any] = {"image": image}
         boxes = target.boxes if target.boxes is not None else torch.zeros(0, 4)
         given["bboxes"] = boxes.numpy()
@@ -334,7 +337,7 @@ class Augmentation:
             given["masks"] = target.masks.numpy().astype(np.uint8)
         try:
             made = self._compose(**given)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, cv2.error) as error:
             raise RecipeError(
                 f"augment: albumentations refuses a float32 picture of shape "
                 f"{image.shape}: {error}; take that transform out"

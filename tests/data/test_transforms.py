@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -411,3 +412,16 @@ def test_unknown_transform_and_parameter_name_the_nearest() -> None:
 def test_transform_that_refuses_the_channels_is_explained() -> None:
     with pytest.raises(RecipeError, match=r"augment: .*\(8, 8, 5\).*take that transform out"):
         Augmentation([{"CLAHE": {"p": 1.0}}])(np.zeros((8, 8, 5), np.float32), Target(), 0)
+
+
+def test_transforms_draw_independently_of_each_other() -> None:
+    """Two flips of p=0.5 give all four orientations, about equally often."""
+    augment = Augmentation([{"HorizontalFlip": {"p": 0.5}}, {"VerticalFlip": {"p": 0.5}}])
+    image = np.zeros((4, 4, 3), np.float32)
+    image[0, 0] = 1.0
+    seen = Counter(
+        tuple(np.argwhere(augment(image, Target(), seed)[0][:, :, 0])[0].tolist())
+        for seed in range(200)
+    )
+    assert set(seen) == {(0, 0), (0, 3), (3, 0), (3, 3)}
+    assert min(seen.values()) > 25
