@@ -80,6 +80,7 @@ def predict_arrays(
     preparation: Preparation,
     *,
     precision: str = "auto",
+    names: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """Predictions for pictures in memory.
 
@@ -88,13 +89,18 @@ def predict_arrays(
         images: `(h, w, C)` arrays, RGB order.
         preparation: How the model's pictures are prepared.
         precision: `auto`, `fp32`, `bf16` or `fp16`.
+        names: What messages call the pictures; default: their positions.
 
     Returns:
         Per picture: head name -> prediction, in pixels of that picture.
     """
     if not images:
         return []
-    samples = [preparation.sample(image, i, f"picture {i}") for i, image in enumerate(images)]
+    called = names or [f"picture {i}" for i in range(len(images))]
+    samples = [
+        preparation.sample(image, i, name)
+        for i, (image, name) in enumerate(zip(images, called, strict=True))
+    ]
     predictions = model.predict(
         collate(samples), precision=resolve_precision(precision, model.device)
     )
@@ -149,7 +155,9 @@ def predict_files(
     for start in range(0, len(files), batch_size):
         part = files[start : start + batch_size]
         images = [read_image(file, preparation.channels) for file in part]
-        predictions = predict_arrays(model, images, preparation, precision=precision)
+        predictions = predict_arrays(
+            model, images, preparation, precision=precision, names=[str(file) for file in part]
+        )
         yield from zip(images, predictions, strict=True)
 
 

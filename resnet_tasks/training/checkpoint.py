@@ -20,6 +20,20 @@ from resnet_tasks.errors import RunError
 Weights = dict[str, Tensor]
 
 
+def make_folder(folder: Path) -> None:
+    """Makes a folder for results, and those above it, where there is none.
+
+    Raises:
+        RunError: If it cannot be made, or is a file.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(
+            f"folder {folder} cannot be made ({error.strerror}); choose another --out"
+        ) from None
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes a file so that a reader sees the old text or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
