@@ -18,12 +18,18 @@ from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.places import data_base
 from resnet_tasks.recipe.schema import HeadRecipe, Recipe, SourceRecipe
 from resnet_tasks.registry import nearest
-from resnet_tasks.structures import ABSENT, IGNORED, SEMANTIC_SEGMENTATION, VOID, LabelTable, Task
+from resnet_tasks.structures import (
+    ABSENT,
+    BACKGROUND,
+    IGNORED,
+    SEMANTIC_SEGMENTATION,
+    VOID,
+    LabelTable,
+    Task,
+)
 
 BUILT_IN_HEADS = (faster_rcnn, fpn, unet)
 """Importing a head's module registers it; a new built-in head is added here."""
-
-BACKGROUND = "background"
 
 Split = Literal["train", "val", "test"]
 
@@ -162,6 +168,11 @@ def _head_labels(name: str, head: HeadRecipe, task: Task, categories: CategoryMa
         raise RecipeError(
             f"heads.{name}: the data set has no category with isthing=1 ({', '.join(names)}); "
             f"name heads.{name}.classes"
+        )
+    if head.background and BACKGROUND in wanted:
+        raise RecipeError(
+            f"heads.{name}.background: the data set has a category of that name already; set it to "
+            f"false, or leave {BACKGROUND!r} out of heads.{name}.classes"
         )
     first = int(head.background)
     unknown = IGNORED

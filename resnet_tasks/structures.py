@@ -11,7 +11,7 @@ exist in COCO files and `data/coco.py` only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -26,6 +26,8 @@ VOID = -1
 UNLABELLED = -2
 """Semantic label of pixels outside everything annotated: background if a head has one, else "
 "void."""
+BACKGROUND = "background"
+"""Name of the class that a head's `background: true` puts first."""
 IGNORED = -1
 """In a `LabelTable`: the head does not know this category (ignore region, void pixels)."""
 ABSENT = -2
@@ -179,12 +181,17 @@ class Target:
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Target:
         """The same target on `device`."""
-        moved: dict[str, Any] = {
-            name: value.to(device, non_blocking=non_blocking)
-            for name, value in vars(self).items()
-            if isinstance(value, Tensor)
+        return self._with_tensors(lambda value: value.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Target:
+        """The same target in page-locked memory."""
+        return self._with_tensors(Tensor.pin_memory)
+
+    def _with_tensors(self, change: Callable[[Tensor], Tensor]) -> Target:
+        changed: dict[str, Any] = {
+            name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)
         }
-        return replace(self, **moved)
+        return replace(self, **changed)
 
 
 @dataclass(frozen=True)
@@ -328,6 +335,11 @@ class Batch:
             images=self.images.to(device, non_blocking=non_blocking),
             targets=tuple(each.to(device, non_blocking=non_blocking) for each in self.targets),
         )
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory, from which copies to a GPU run on their own."""
+        pinned = tuple(each.pin_memory() for each in self.targets)
+        return replace(self, images=self.images.pin_memory(), targets=pinned)
 
     def annotated(self, task: Task) -> tuple[int, ...]:
         """Positions of the pictures on which everything that `task` needs is annotated."""

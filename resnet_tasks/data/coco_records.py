@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,21 @@ class CocoFile:
     def summary(self) -> dict[str, int]:
         """Number of problems by kind, most frequent first."""
         return summary(self.problems)
+
+    def reindexed(self, categories: CategoryMap) -> CocoFile:
+        """The same file with its objects as indices into another category list.
+
+        Raises:
+            DataError: If a category is not in that list.
+        """
+        if self.categories.ids == categories.ids:
+            return self
+        table = [categories.index_of(category_id) for category_id in self.categories.ids]
+        annotations = {
+            image_id: tuple(replace(each, category=table[each.category]) for each in present)
+            for image_id, present in self.annotations.items()
+        }
+        return replace(self, categories=categories, annotations=annotations)
 
     def missing_files(self) -> tuple[Path, ...]:
         """Pictures and semantic maps that the file names and that are not there."""

@@ -36,6 +36,7 @@ from resnet_tasks.structures import (
     LabelTable,
     Sample,
     Target,
+    Task,
     Truth,
 )
 
@@ -95,7 +96,7 @@ class CocoDataset(Dataset[Sample]):
         seed: int = 0,
         cache: bool | str = "auto",
     ) -> None:
-        self.files = tuple(files)
+        self.files = tuple(file.reindexed(categories) for file in files)
         self.categories = categories
         self._records = [(file, record) for file in self.files for record in file.images]
         if not self._records:
@@ -153,6 +154,12 @@ class CocoDataset(Dataset[Sample]):
             assert view.semantic is not None
             semantic = view.semantic.numpy()
         return annotated_truth(file, record, self._ids[index], table, semantic)
+
+    def annotates(self, task: Task) -> bool:
+        """Whether any of the files annotates what `task` needs; fields of the user's own count."""
+        present = {each for file in self.files for each in file.annotated}
+        sources = {"boxes": {"boxes"}, "labels": {"boxes"}, "semantic": {"semantic", "masks"}}
+        return all(sources.get(name, present) & present for name in task.target_fields)
 
     def counts(self) -> dict[str, int]:
         """Objects per category name, crowds left out."""

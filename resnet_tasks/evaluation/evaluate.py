@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch.utils.data import Dataset
@@ -13,10 +12,13 @@ from torch.utils.data import Dataset
 from resnet_tasks.data.coco import boxes_to_xywh
 from resnet_tasks.data.dataset import HasTruth
 from resnet_tasks.data.loaders import make_loader
-from resnet_tasks.data.transforms import decode_labels, encode_labels
+from resnet_tasks.data.transforms import decode_labels, encode_labels, resize_labels
+from resnet_tasks.errors import RecipeError
 from resnet_tasks.evaluation.detection import DetectionEvaluator
 from resnet_tasks.evaluation.segmentation import SegmentationEvaluator
+from resnet_tasks.heads.base import Head
 from resnet_tasks.model import TaskModel, resolve_precision
+from resnet_tasks.registry import nearest
 from resnet_tasks.structures import Evaluator, LabelTable, Metric, Sample, Task, Truth
 
 MAIN_METRIC = {"detection": "AP", "semantic_segmentation": "mIoU", "classification": "top1"}
@@ -77,6 +79,43 @@ def evaluate(
     return _collected({name: each for name, each in evaluators.items() if name in seen})
 
 
+def best_metric(heads: Mapping[str, Head], wanted: str | None) -> str:
+    """The metric that chooses the best checkpoint, known before the first step.
+
+    Args:
+        heads: Name -> head.
+        wanted: `head/metric` of a recipe; None: the main metric of the first head.
+
+    Returns:
+        `head/metric`; empty where no head says what it measures.
+
+    Raises:
+        RecipeError: If it is no metric of any head.
+    """
+    if wanted is not None and wanted.split("/")[0] not in heads:
+        raise RecipeError(f"evaluation.best is {wanted!r}; the heads are {', '.join(heads)}")
+    if wanted is not None and _has_own_evaluator(heads[wanted.split("/")[0]]):
+        return wanted  # which need not be able to count nothing
+    tasks = {
+        f"{name}/{metric}": head.task.name
+        for name, head in heads.items()
+        if not _has_own_evaluator(head)
+        for metric in head.evaluator().compute()
+    }
+    if wanted is None:
+        mains = (each for each, task in tasks.items() if each.endswith(f"/{MAIN_METRIC.get(task)}"))
+        return next(mains, next(iter(tasks), ""))
+    if wanted not in tasks:
+        close = nearest(wanted, list(tasks))
+        hint = f"; did you mean {close!r}?" if close else ""
+        raise RecipeError(f"evaluation.best is {wanted!r}; metrics are: {', '.join(tasks)}{hint}")
+    return wanted
+
+
+def _has_own_evaluator(head: Head) -> bool:
+    return type(head).evaluator is not Head.evaluator
+
+
 def _collected(
     evaluators: Mapping[str, Evaluator],
 ) -> tuple[dict[str, Metric], dict[str, str]]:
@@ -104,12 +143,9 @@ def truth_of(dataset: Dataset[Sample], index: int, table: LabelTable) -> Truth:
     size = sample.geometry.original_size
     semantic = None
     if target.semantic is not None:
-        encoded = encode_labels(target.semantic.numpy())
-        if encoded.shape != size:
-            encoded = np.asarray(
-                cv2.resize(encoded, (size[1], size[0]), interpolation=cv2.INTER_NEAREST_EXACT)
-            )
-        semantic = decode_labels(encoded)
+        flips = tuple(axis for axis, scale in enumerate(sample.geometry.scale) if scale < 0)
+        upright = np.flip(target.semantic.numpy(), flips)
+        semantic = decode_labels(resize_labels(encode_labels(upright), size))
     if target.boxes is None or target.labels is None:
         return Truth(sample.image_id, size, semantic=semantic, extra=target.extra)
     xywh = boxes_to_xywh(sample.geometry.boxes_to_original(target.boxes).numpy())

@@ -12,10 +12,7 @@ from numpy.typing import NDArray
 
 from resnet_tasks.errors import DataError
 from resnet_tasks.registry import EVALUATORS
-from resnet_tasks.structures import VOID, Metric, SegmentationMap, Truth
-
-BACKGROUND = "background"
-"""Name of the class that a head's `background: true` puts first."""
+from resnet_tasks.structures import BACKGROUND, VOID, Metric, SegmentationMap, Truth
 
 
 class SegmentationEvaluator:

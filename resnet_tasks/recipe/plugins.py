@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import sys
@@ -53,12 +54,13 @@ def resolve_plugins(plugins: tuple[str, ...], base_dir: Path) -> tuple[str, ...]
 
 
 def _run_file(path: Path) -> None:
-    path = path.resolve()
-    name = f"resnet_tasks_plugin_{path.stem}_{abs(hash(path)):x}"
-    if name in sys.modules:
-        return
     if not path.is_file():
         raise RecipeError(f"plugin {path} does not exist; correct `plugins` in the recipe")
+    # Named by content: the copy that a run keeps is the same plugin.
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    name = f"resnet_tasks_plugin_{path.stem}_{digest}"
+    if name in sys.modules:
+        return
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None

@@ -155,7 +155,6 @@ class TrainingRecipe(_Part):
     )
     checkpoint_minutes: Positive = 10.0
     device: str = "auto"
-    channels_last: bool = True
     deterministic: bool = True
 
 

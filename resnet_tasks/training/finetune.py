@@ -7,6 +7,7 @@ and resumed ends with the same weights.
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -36,10 +37,12 @@ from resnet_tasks.assemble import (
     merged_categories,
     read_split,
 )
+from resnet_tasks.backbone.pretrained import LoadReport
 from resnet_tasks.data.dataset import CocoDataset, Key, sample_seed
 from resnet_tasks.data.loaders import auto_workers, make_loader, training_batches
-from resnet_tasks.errors import NonFiniteLossError, RunError
-from resnet_tasks.evaluation.evaluate import MAIN_METRIC, evaluate
+from resnet_tasks.errors import NonFiniteLossError, RecipeError, RunError
+from resnet_tasks.evaluation.evaluate import MAIN_METRIC, best_metric, evaluate
+from resnet_tasks.heads.base import HEADS
 from resnet_tasks.model import Losses, TaskModel, default_device, resolve_precision
 from resnet_tasks.recipe.schema import EvaluationRecipe, Recipe, TrainingRecipe
 from resnet_tasks.structures import Batch, LossTerm, Metric, Sample
@@ -109,10 +112,10 @@ class Finetuning:
         device = default_device(options.device)
         self.precision = resolve_precision(options.precision, device)
         self.accelerator = _accelerator(self.precision, device)
-        self.device = self.accelerator.device
+        self.device = device
         self.workers = auto_workers(self.device) if workers is None else workers
-        layout = torch.channels_last if options.channels_last else torch.contiguous_format
-        self.plain_model = model.to(self.device, memory_format=layout)  # type: ignore[call-overload]
+        layout = torch.channels_last
+        self.plain_model = model.to(device, memory_format=layout)  # type: ignore[call-overload]
         # Copied before accelerate wraps the forward, which a copy would share.
         self.ema = ModelEmaV3(model, decay=options.ema, use_warmup=True) if options.ema else None
         self.model, self.optimizer = self.accelerator.prepare(model, make_optimizer(model, options))
@@ -121,12 +124,23 @@ class Finetuning:
         self.updates_per_epoch = -(-self.batches_per_epoch // options.accumulation)
         self.total_updates = self.updates_per_epoch * options.epochs
         self.metrics: dict[str, Metric] = {}
+        self.best_metric = best_metric(model.named_heads, evaluation.best)
         self._stop = False
 
     # --- the loop
 
     def run(self) -> dict[str, Metric]:
-        """Trains to the end; the last evaluation's metrics."""
+        """Trains to the end.
+
+        Returns:
+            The last evaluation's metrics; empty where there was no `val` or nothing left to do.
+        """
+        if self.options.deterministic and self.device.type != "cpu":
+            self.journal.say(
+                f"note: training.deterministic holds on a CPU only, not on {self.device}"
+            )
+        if self.position.updates == 0:
+            self.save()  # from here on a kill can be resumed from
         self.journal.log(
             "start",
             position=asdict(self.position),
@@ -135,13 +149,15 @@ class Finetuning:
             threads=torch.get_num_threads(),
         )
         with (
-            self.journal.open_board(),
+            self.journal.open_board(self.position.updates),
             _deterministic(self.options.deterministic and self.device.type == "cpu"),
             self._signals(),
         ):
             while self.position.epoch < self.options.epochs:
                 self._train_epoch()
                 self._after_epoch()
+                if self._stop and self.position.epoch < self.options.epochs:
+                    raise self._stopped()
         self.journal.log("end", seconds=round(self.position.seconds, 1))
         if self.ema is not None:
             self.plain_model.load_state_dict(self.ema.module.state_dict())
@@ -174,7 +190,7 @@ class Finetuning:
                 started = now
                 if self._stop:
                     self.save()
-                    raise Stopped
+                    raise self._stopped()
                 if now - written > self.options.checkpoint_minutes * 60:
                     self.save()
                     written = time.monotonic()
@@ -197,21 +213,30 @@ class Finetuning:
                 name: LossTerm(term.sum, counts.get(name, term.count))
                 for name, term in losses.items()
             }
+            if not losses:
+                continue  # nothing in it is annotated for any head: it teaches nothing
             total = self.plain_model.total_loss(losses)
-            self._refuse_non_finite(total, losses, batch)
+            self._refuse_non_finite(total, losses, [batch])
             self.accelerator.backward(total)
             for name, term in losses.items():
                 shown[name] = shown.get(name, 0.0) + term.mean().item()
-        if self.options.clip_norm is not None:
-            norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.options.clip_norm)
-            self._refuse_non_finite(norm, losses, batch)
-        self.optimizer.step()
-        if self.ema is not None:
-            self.ema.update(self.plain_model, step=position.updates)
+        if shown:
+            self._step(losses, batches)
         if position.updates % 10 == 0 or self.updates_per_epoch < 10:
             rate = self.options.learning_rate * factor
             self.journal.step(position.updates, position.epoch + 1, shown, rate)
         return shown
+
+    def _step(self, losses: Losses, batches: Sequence[Batch]) -> None:
+        limit = float("inf") if self.options.clip_norm is None else self.options.clip_norm
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), limit)
+        if (
+            self.precision != "fp16"
+        ):  # whose scaler finds its scale by overflowing, and skips the step
+            self._refuse_non_finite(norm, losses, batches)
+        self.optimizer.step()
+        if self.ema is not None:
+            self.ema.update(self.plain_model, step=self.position.updates)
 
     @torch.no_grad()
     def _counts(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
@@ -256,13 +281,7 @@ class Finetuning:
         self._keep_best(values)
 
     def _keep_best(self, values: dict[str, float | None]) -> None:
-        name = self.evaluation.best or self._main_metrics()[0]
-        if name not in values:
-            raise RunError(
-                f"evaluation.best is {name!r}, which the evaluation did not give; it gave "
-                f"{', '.join(values)}"
-            )
-        value = values[name]
+        value = values.get(self.best_metric or self._main_metrics()[0])
         if value is not None and (self.position.best is None or value > self.position.best):
             self.position.best = value
             self._save_to("best", with_state=False)
@@ -286,9 +305,18 @@ class Finetuning:
             RunError: If there is none, or it belongs to other settings.
         """
         weights, averaged, state = load_checkpoint(self.out / "checkpoints" / "last")
+        now = self._settings()
+        changed = [key for key, value in state["settings"].items() if now.get(key) != value]
+        if changed:
+            texts = (
+                f"training.{key} was {state['settings'][key]!r}, is {now[key]!r}" for key in changed
+            )
+            raise RunError(
+                f"{self.out} was started with other settings: {'; '.join(texts)}; resume with the "
+                "same, or start a new run"
+            )
         self.plain_model.load_state_dict(weights)
-        if self.ema is not None:
-            assert averaged is not None
+        if averaged is not None and self.ema is not None:
             self.ema.module.load_state_dict(averaged)
         if state["batches_per_epoch"] != self.batches_per_epoch:
             raise RunError(
@@ -303,6 +331,8 @@ class Finetuning:
                 "the result will differ in the last digits from an uninterrupted run"
             )
         self.optimizer.optimizer.load_state_dict(state["optimizer"])
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
         self.position = Position(**state["position"])
 
     def _save_to(self, name: str, *, with_state: bool) -> None:
@@ -311,6 +341,8 @@ class Finetuning:
             "optimizer": self.optimizer.optimizer.state_dict(),
             "batches_per_epoch": self.batches_per_epoch,
             "threads": torch.get_num_threads(),
+            "settings": self._settings(),
+            "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else {},
         }
         save_checkpoint(
             self.out / "checkpoints" / name,
@@ -318,6 +350,16 @@ class Finetuning:
             ema=self.ema.module.state_dict() if self.ema is not None else None,
             state=state if with_state else None,
         )
+
+    def _settings(self) -> dict[str, Any]:
+        """Options that decide the final weights, as plain values."""
+        free = {"evaluate_every", "checkpoint_minutes", "device", "deterministic"}
+        values: dict[str, Any] = json.loads(self.options.model_dump_json(exclude=free))
+        return values
+
+    def _stopped(self) -> Stopped:
+        done = f"{self.position.updates} of {self.total_updates} steps"
+        return Stopped(f"{done} are done and written to {self.out}; go on with --resume {self.out}")
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -338,12 +380,13 @@ class Finetuning:
             for each, handler in previous.items():
                 signal.signal(each, handler)
 
-    def _refuse_non_finite(self, value: Tensor, losses: Losses, batch: Batch) -> None:
+    def _refuse_non_finite(self, value: Tensor, losses: Losses, batches: Sequence[Batch]) -> None:
         if torch.isfinite(value):
             return
         terms = ", ".join(f"{name} {term.mean().item():.4g}" for name, term in losses.items())
         pictures = ", ".join(
             f"{image_id} ({name})"
+            for batch in batches
             for image_id, name in zip(batch.image_ids, batch.file_names, strict=True)
         )
         raise NonFiniteLossError(
@@ -463,17 +506,19 @@ def finetune_recipe(
     val = build_dataset(recipe, files["val"], categories)
     for split, dataset in (("train", train), ("val", val)):
         say_data(console, split, dataset)
+        for file in dataset.files:
+            file.require_files()
+    _require_annotations(recipe, train, val)
     model = build_model(recipe, labels, weights="unloaded" if resume else None)
+    say_weights(console, model)
+    # Before the folder is made: what cannot run leaves none behind.
+    resolve_precision(recipe.training.precision, default_device(recipe.training.device))
+    best_metric(model.named_heads, recipe.evaluation.best)
     if dry_run:
         console.print(f"{check_recipe(recipe, data_root)}; nothing was trained (--dry-run)")
         return None
     if resume is not None:
-        run = Run.open(resume, trust_plugins=True)  # whoever gave the recipe has run them already
-        if run.labels != labels:
-            raise RunError(
-                f"the data has other categories than the run {resume} was started with; see its "
-                "classes.json"
-            )
+        run = Run.reopen(resume, recipe, labels)
     else:
         name = f"{recipe.name.replace('/', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
         run = Run.create(out or Path("runs") / name, recipe, labels)
@@ -508,6 +553,43 @@ def say_data(console: Console, split: str, dataset: CocoDataset) -> None:
             console.print(f"{split}: {file.path.name}: {kind}: {count}", highlight=False)
 
 
+def say_weights(console: Console, model: TaskModel) -> None:
+    """One line on where the backbone's weights came from and under which licence."""
+    report: LoadReport | None = getattr(model.backbone, "report", None)
+    if report is not None:
+        console.print(
+            f"weights: {report.source}; licence: {report.license or 'not stated'}; "
+            f"{len(report.matched)} tensors matched, {len(report.missing)} missing, "
+            f"{len(report.unexpected)} left over",
+            highlight=False,
+            markup=False,
+        )
+
+
+def _require_annotations(recipe: Recipe, train: CocoDataset, val: CocoDataset) -> None:
+    """Every head learns from something, and the best checkpoint can be chosen.
+
+    Raises:
+        RecipeError: Otherwise.
+    """
+    best = (recipe.evaluation.best or next(iter(recipe.heads))).split("/")[0]
+    for name, head in recipe.heads.items():
+        task = HEADS.get(head.type).task
+        needs = ", ".join(task.target_fields)
+        if not train.annotates(task):
+            raise RecipeError(
+                f"heads.{name}: no file under data.train annotates what {task.name} needs "
+                f"({needs}); "
+                "take the head out, or add data that does"
+            )
+        if name == best and not val.annotates(task):
+            raise RecipeError(
+                f"evaluation.best: no file under data.val annotates what head {name} needs "
+                f"({needs}); "
+                "name a metric of another head"
+            )
+
+
 def _groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
     """Consecutive batches, `size` at a time; the last group may be smaller."""
     stream = iter(batches)
@@ -537,7 +619,7 @@ def _accelerator(precision: str, device: torch.device) -> Any:
     AcceleratorState._reset_state()
     PartialState._reset_state()
     mixed = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[precision]
-    made = Accelerator(mixed_precision=mixed, cpu=device.type == "cpu")
+    made = Accelerator(mixed_precision=mixed, cpu=device.type == "cpu", device_placement=False)
     if made.num_processes > 1:
         raise RunError(
             f"this run was started with {made.num_processes} processes, but training in several "

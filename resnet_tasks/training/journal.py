@@ -39,9 +39,14 @@ class Journal:
         self._board: Any = None
 
     @contextmanager
-    def open_board(self) -> Iterator[None]:
-        """TensorBoard files under `tensorboard/` for the duration."""
-        with SummaryWriter(str(self._folder / "tensorboard")) as self._board:
+    def open_board(self, update: int) -> Iterator[None]:
+        """TensorBoard files under `tensorboard/` for the duration.
+
+        Args:
+            update: The first step to come; what a killed sitting wrote from there on is hidden.
+        """
+        folder = str(self._folder / "tensorboard")
+        with SummaryWriter(folder, purge_step=update) as self._board:
             yield
 
     def say(self, text: str) -> None:

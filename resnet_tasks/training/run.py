@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -43,6 +44,7 @@ from resnet_tasks.data.transforms import read_image
 from resnet_tasks.drawing import draw_prediction, draw_truth, readable_scale, side_by_side
 from resnet_tasks.errors import RunError
 from resnet_tasks.evaluation.evaluate import evaluate
+from resnet_tasks.heads.base import HEADS
 from resnet_tasks.model import TaskModel, default_device
 from resnet_tasks.predict import (
     PredictionWriter,
@@ -58,7 +60,12 @@ from resnet_tasks.recipe.load import load_recipe, recipe_to_yaml
 from resnet_tasks.recipe.plugins import load_plugins
 from resnet_tasks.recipe.schema import Recipe
 from resnet_tasks.structures import Metric
-from resnet_tasks.training.checkpoint import load_model_weights, write_json, write_text
+from resnet_tasks.training.checkpoint import (
+    load_model_weights,
+    make_folder,
+    write_json,
+    write_text,
+)
 
 Pictures = NDArray[Any] | str | Path
 
@@ -83,16 +90,19 @@ class Run:
         """Makes the folder.
 
         Raises:
-            RunError: If it already holds a run.
+            RunError: If it already holds a run, or cannot be made.
         """
         if (directory / "recipe.yaml").exists():
+            has_checkpoint = (directory / "checkpoints").exists()
+            remedy = f"continue it with `--resume {directory}`" if has_checkpoint else "remove it"
+            state = "" if has_checkpoint else " that has no checkpoint yet"
             raise RunError(
-                f"{directory} already holds a run; continue it with `--resume {directory}` or "
-                "choose another --out"
+                f"{directory} already holds a run{state}; {remedy} or choose another --out"
             )
-        directory.mkdir(parents=True, exist_ok=True)
+        make_folder(directory)
         write_json(directory / "classes.json", labels.to_json())
-        write_text(directory / "recipe.yaml", recipe_to_yaml(recipe))
+        kept = recipe.model_copy(update={"plugins": _keep_plugins(recipe.plugins, directory)})
+        write_text(directory / "recipe.yaml", recipe_to_yaml(kept))
         return cls(directory, recipe, labels)
 
     @classmethod
@@ -107,21 +117,29 @@ class Run:
             RunError: If it is not a run folder.
         """
         folder = Path(directory)
-        for name in ("recipe.yaml", "classes.json"):
-            if not (folder / name).is_file():
-                raise RunError(
-                    f"{folder} is not a run folder: it has no {name}; runs are made by "
-                    "`resnet-tasks finetune`"
-                )
+        _require_run_files(folder)
         recipe = load_recipe(folder / "recipe.yaml")
         load_plugins(recipe, folder, trust=trust_plugins)
-        try:
-            labels = Labels.from_json(json.loads((folder / "classes.json").read_text("utf-8")))
-        except (ValueError, KeyError, TypeError) as error:
+        return cls(folder, recipe, _read_labels(folder))
+
+    @classmethod
+    def reopen(cls, directory: Path, recipe: Recipe, labels: Labels) -> Run:
+        """A run folder to go on with, held against what it was started with; runs no code of it.
+
+        Raises:
+            RunError: If it is not a run folder, or its recipe or categories are others.
+        """
+        _require_run_files(directory)
+        if load_recipe(directory / "recipe.yaml") != recipe:
             raise RunError(
-                f"{folder / 'classes.json'} is damaged ({error}); restore it from a copy"
-            ) from None
-        return cls(folder, recipe, labels)
+                f"the recipe is not that of the run {directory}; resume with the run's own recipe"
+            )
+        if _read_labels(directory) != labels:
+            raise RunError(
+                f"the data has other categories than the run {directory} was started with; see its "
+                "classes.json"
+            )
+        return cls(directory, recipe, labels)
 
     @property
     def preparation(self) -> Preparation:
@@ -197,6 +215,7 @@ class Run:
         console = console or Console(stderr=True)
         files = find_images(paths)
         names = output_names(files)
+        make_folder(out)
         writer = PredictionWriter(out, self.classes, self.category_ids, least_score=score)
         preparation = self.preparation
         records = []
@@ -245,14 +264,21 @@ class Run:
         console = console or Console(stderr=True)
         if annotations is not None:
             files = [read_coco(annotations, images_root=images)]
-            name = annotations.stem
+            name = f"file-{annotations.stem}-{file_sha256(annotations)[:8]}"
         else:
             files, name = read_split(self.recipe, split, data_root), split
         for file in files:
             _check_categories(file, self.labels, self.directory)
         dataset = build_dataset(self.recipe, files, self.labels.categories)
+        if checkpoint != "last":
+            name = f"{name}-{checkpoint}"
         folder = self.directory / "evaluations" / name
-        return self._judge(dataset, folder, checkpoint, console, pictures)
+        partial = folder.with_name(f"{name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        metrics = self._judge(dataset, partial, checkpoint, console, pictures)
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+        return metrics
 
     def _judge(
         self, dataset: CocoDataset, folder: Path, checkpoint: str, console: Console, pictures: int
@@ -292,6 +318,7 @@ class Run:
                 "checkpoint": checkpoint,
                 "pictures": len(dataset),
                 "data": {str(file.path): file_sha256(file.path) for file in dataset.files},
+                "data_problems": {str(file.path): file.summary() for file in dataset.files},
                 "versions": versions(),
                 "hardware": hardware(),
                 "date": strftime("%Y-%m-%d %H:%M:%S"),
@@ -309,13 +336,44 @@ class Run:
         detecting = {
             name
             for name in truths
-            if "semantic" not in self.model().named_heads[name].task.target_fields
+            if "semantic" not in HEADS.get(self.recipe.heads[name].type).task.target_fields
         }
         scale = readable_scale((image.shape[0], image.shape[1]))
         truth = draw_truth(image, truths, self.classes, detecting, scale=scale)
         prediction = draw_prediction(image, predictions, self.classes, scale=scale)
         pair = side_by_side(truth, prediction, ("truth", "prediction"))
         write_picture(path.with_name(path.name + ".png"), pair)
+
+
+def _require_run_files(folder: Path) -> None:
+    for name in ("recipe.yaml", "classes.json"):
+        if not (folder / name).is_file():
+            raise RunError(
+                f"{folder} is not a run folder: it has no {name}; runs are made by "
+                "`resnet-tasks finetune`"
+            )
+
+
+def _keep_plugins(plugins: Sequence[str], folder: Path) -> tuple[str, ...]:
+    """Copies the files among the plugins into the run, which must be enough by itself."""
+    kept = []
+    for number, plugin in enumerate(plugins):
+        if not plugin.endswith(".py"):
+            kept.append(plugin)
+            continue
+        name = f"plugins/{number}_{Path(plugin).name}"
+        write_text(folder / name, Path(plugin).read_text(encoding="utf-8"))
+        kept.append(name)
+    return tuple(kept)
+
+
+def _read_labels(folder: Path) -> Labels:
+    try:
+        return Labels.from_json(json.loads((folder / "classes.json").read_text("utf-8")))
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"{folder / 'classes.json'} is damaged ({error}); restore it from a copy"
+        ) from None
 
 
 @contextmanager
@@ -327,13 +385,12 @@ def _bar(console: Console, text: str, total: int) -> Iterator[Callable[[], None]
 
 
 def _check_categories(file: CocoFile, labels: Labels, run: Path) -> None:
-    if file.categories.names != labels.categories.names or [
-        each.id for each in file.categories.categories
-    ] != [each.id for each in labels.categories.categories]:
+    known = {(each.id, each.name) for each in labels.categories.categories}
+    if not {(each.id, each.name) for each in file.categories.categories} <= known:
         raise RunError(
             f"{file.path} has the categories {_listed(file)}, but the run {run} was trained on "
-            f"{', '.join(f'{c.id} {c.name}' for c in labels.categories.categories)}; evaluate on "
-            "a file with those"
+            f"{', '.join(f'{c.id} {c.name}' for c in labels.categories.categories)}; evaluate on a "
+            "file with those"
         )
 
 

@@ -62,7 +62,7 @@ def test_values_defaults_and_name(tmp_path: Path) -> None:
         ("  learning_rate: 0", ["training.learning_rate: got 0", "a number above 0"]),
         ("  learning_rate: fast", ['got "fast"', "a number above 0"]),
         ("  precision: fp8", ['"fp8"', "one of 'auto', 'fp32', 'bf16', 'fp16'"]),
-        ("  channels_last: yes", ['channels_last: got "yes"', "true or false"]),
+        ("  deterministic: yes", ['deterministic: got "yes"', "true or false"]),
         ("  deterministic: 1", ["deterministic: got 1", "true or false"]),
         ("  steps: 0.5", ["training.steps: got 0.5", "a list"]),
         ("  steps: [0.5, 2]", ["training.steps.1: got 2", "at least 0 and at most 1"]),

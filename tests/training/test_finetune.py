@@ -18,7 +18,7 @@ from resnet_tasks.errors import NonFiniteLossError, RunError
 from resnet_tasks.evaluation.evaluate import evaluate
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema import TrainingRecipe
-from resnet_tasks.structures import Sample
+from resnet_tasks.structures import Sample, Target
 from resnet_tasks.training import finetune as module
 from resnet_tasks.training.checkpoint import load_checkpoint
 from resnet_tasks.training.finetune import Finetuning, Stopped, finetune
@@ -191,3 +191,42 @@ def test_log_and_console_tell_the_story(
     assert "epoch 2/2" in stream.getvalue()
     assert list((tmp_path / "tensorboard").iterdir())
     assert (tmp_path / "checkpoints/best/model.safetensors").is_file()
+
+
+def test_resume_with_other_settings_names_them(
+    tiny_model: Build, shapes: Dataset[Sample], tmp_path: Path
+) -> None:
+    once = OPTIONS.model_copy(update={"epochs": 1})
+    finetune(tiny_model(), shapes, None, once, out=tmp_path, **QUIET)
+    other = once.model_copy(update={"learning_rate": 0.5})
+    with pytest.raises(RunError, match=r"training\.learning_rate was 0\.001, is 0\.5"):
+        finetune(tiny_model(), shapes, None, other, out=tmp_path, resume=True, **QUIET)
+
+
+def test_pictures_that_nobody_annotated_teach_nothing(
+    tiny_model: Build, shapes: Dataset[Sample], tmp_path: Path
+) -> None:
+    """Not even weight decay moves the weights; boxes alone leave the other head as it was."""
+
+    class Unlabelled(Dataset[Sample]):
+        def __init__(self, *, boxes: bool) -> None:
+            self.boxes = boxes
+
+        def __len__(self) -> int:
+            return 4
+
+        def __getitem__(self, index: int) -> Sample:
+            sample = shapes[index]
+            kept = replace(sample.target, semantic=None) if self.boxes else Target()
+            return replace(sample, target=kept)
+
+    for boxes in (False, True):
+        model = tiny_model()
+        before = {name: value.clone() for name, value in model.named_parameters()}
+        folder = tmp_path / str(boxes)
+        finetune(model, Unlabelled(boxes=boxes), None, OPTIONS, out=folder, **QUIET)
+        moved = {
+            name for name, value in model.named_parameters() if not torch.equal(value, before[name])
+        }
+        assert not any(name.startswith("heads.scene") for name in moved)
+        assert any(name.startswith("heads.objects") for name in moved) == boxes

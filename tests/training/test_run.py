@@ -16,7 +16,7 @@ from rich.console import Console
 
 import resnet_tasks
 from data_tools.synthetic import make_cells
-from resnet_tasks.errors import DataError, RunError
+from resnet_tasks.errors import DataError, RecipeError, RunError
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.schema import Recipe
 from resnet_tasks.structures import Detections, Metric, SegmentationMap
@@ -145,9 +145,12 @@ def test_predicting_a_folder_writes_results_maps_and_overlays(
 
 
 def test_evaluating_a_file_of_ones_own(run: Run, data: Path) -> None:
-    metrics = run.evaluate(annotations=data / "cells/train.json", console=quiet())
-    assert (run.directory / "evaluations/train/metrics.json").is_file()
+    before = (run.directory / "evaluations/val/metrics.json").read_bytes()
+    metrics = run.evaluate(annotations=data / "cells/val.json", checkpoint="best", console=quiet())
+    (made,) = (run.directory / "evaluations").glob("file-val-*-best")
+    assert json.loads((made / "metrics.json").read_text())["checkpoint"] == "best"
     assert metrics["scene/mIoU"].value is not None
+    assert (run.directory / "evaluations/val/metrics.json").read_bytes() == before
 
 
 def test_foreign_categories_are_refused(run: Run, data: Path, tmp_path: Path) -> None:
@@ -184,6 +187,41 @@ def test_resume_of_a_finished_run_changes_no_weights(run: Run, data: Path, recip
     before = (run.directory / "checkpoints/last/model.safetensors").read_bytes()
     finetune_recipe(recipe, resume=run.directory, data_root=data, console=quiet())
     assert (run.directory / "checkpoints/last/model.safetensors").read_bytes() == before
+
+
+def test_resume_with_another_recipe_is_refused(run: Run, data: Path) -> None:
+    other = load_recipe("quickstart", [*LIGHT, "training.learning_rate=0.5"])
+    with pytest.raises(RunError, match="resume with the run's own recipe"):
+        finetune_recipe(other, resume=run.directory, data_root=data, console=quiet())
+
+
+def test_a_head_that_nothing_annotates_is_refused_before_training(
+    data: Path, tmp_path: Path
+) -> None:
+    content = json.loads((data / "cells/train.json").read_text())
+    content["info"]["annotated"] = ["boxes"]
+    (data / "cells/boxes_only.json").write_text(json.dumps(content))
+    only = load_recipe("quickstart", [*LIGHT, "data.train=[{annotations: boxes_only.json}]"])
+    with pytest.raises(RecipeError, match=r"heads\.scene: no file under data\.train annotates"):
+        finetune_recipe(only, out=tmp_path / "never", data_root=data, console=quiet())
+    assert not (tmp_path / "never").exists()
+
+
+def test_metric_of_the_best_checkpoint_is_checked_before_training(
+    data: Path, tmp_path: Path
+) -> None:
+    wrong = load_recipe("quickstart", [*LIGHT, "evaluation.best=objects/AP5"])
+    with pytest.raises(RecipeError, match="objects/AP50"):
+        finetune_recipe(wrong, out=tmp_path / "never", data_root=data, console=quiet())
+
+
+def test_missing_pictures_are_named_before_training(data: Path, tmp_path: Path) -> None:
+    content = json.loads((data / "cells/train.json").read_text())
+    content["images"][0]["file_name"] = "images/train/gone.jpg"
+    (data / "cells/gone.json").write_text(json.dumps(content))
+    gone = load_recipe("quickstart", [*LIGHT, "data.train=[{annotations: gone.json}]"])
+    with pytest.raises(DataError, match=r"gone\.jpg"):
+        finetune_recipe(gone, out=tmp_path / "never", data_root=data, console=quiet())
 
 
 def test_metric_table_shows_undefined_values_as_a_dash() -> None:
