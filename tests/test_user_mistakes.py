@@ -1,0 +1,146 @@
+"""Mistakes of users on the command line: each gets a sentence, never a traceback."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from data_tools.synthetic import make_cells
+from resnet_tasks.cli import app
+
+WEIGHTS = Path("checkpoints", "last", "model.safetensors")
+SMALL = (
+    *("backbone.name=resnet10t", "training.epochs=1", "training.batch_size=2", "data.workers=0"),
+    *("heads.objects.options.pyramid_channels=16", "heads.objects.options.box_head_channels=32"),
+)
+
+
+def _run(*words: object) -> tuple[int, str]:
+    """Exit code and everything printed, line ends folded."""
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, " ".join(result.output.split())
+
+
+@pytest.fixture(scope="module")
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    make_cells(root / "cells", train=2, val=2, size=(96, 96))
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "small"
+    code, said = _run(
+        *("finetune", "quickstart", *SMALL, "--data-root", data_root, "--out", folder)
+    )
+    assert code == 0, said
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("training.precision=fp16", "training.precision is fp16"),
+        ("training.device=warp", "training.device is 'warp'"),
+        (
+            "evaluation.best=objects/AP5",
+            "evaluation.best is 'objects/AP5'; metrics are: objects/AP",
+        ),
+    ],
+)
+def test_settings_that_cannot_run_leave_no_folder(
+    data_root: Path, tmp_path: Path, change: str, message: str
+) -> None:
+    folder = tmp_path / "run"
+
+    code, said = _run(
+        "finetune", "quickstart", *SMALL, change, "--data-root", data_root, "--out", folder
+    )
+
+    assert code == 2
+    assert message in said
+    assert not folder.exists()
+
+
+def test_an_out_that_is_a_file(data_root: Path, run: Path, tmp_path: Path) -> None:
+    taken = tmp_path / "taken"
+    taken.write_text("mine", encoding="utf-8")
+    picture = next((data_root / "cells").rglob("*.jpg"))
+
+    for words in (
+        ("finetune", "quickstart", *SMALL, "--data-root", data_root),
+        ("predict", run, picture),
+    ):
+        code, said = _run(*words, "--out", taken)
+        assert code == 2
+        assert f"folder {taken} cannot be made" in said
+    assert taken.read_text(encoding="utf-8") == "mine"
+
+
+def test_a_run_without_checkpoint_is_not_offered_for_resuming(
+    data_root: Path, run: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "recipe.yaml").write_bytes((run / "recipe.yaml").read_bytes())
+
+    code, said = _run("finetune", "quickstart", *SMALL, "--data-root", data_root, "--out", tmp_path)
+
+    assert code == 2
+    assert "has no checkpoint yet; remove it or choose another --out" in said
+    assert "--resume" not in said
+
+
+def test_predict_names_the_file_whose_values_it_cannot_place(run: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "scan.tif"
+    Image.fromarray(np.full((32, 32), 254, np.float32)).save(picture)
+
+    code, said = _run("predict", run, picture, "--out", tmp_path / "out")
+
+    assert code == 2
+    assert f"{picture} holds float32 values from 254 to 254" in said
+
+
+def test_the_best_checkpoint_is_judged_without_the_last(
+    data_root: Path, run: Path, tmp_path: Path
+) -> None:
+    kept = tmp_path / "last"
+    (run / "checkpoints" / "last").rename(kept)
+    try:
+        code, said = _run("evaluate", run, "--checkpoint", "best", "--data-root", data_root)
+    finally:
+        kept.rename(run / "checkpoints" / "last")
+
+    assert code == 0, said
+    metrics = json.loads((run / "evaluations" / "val-best" / "metrics.json").read_text("utf-8"))
+    assert metrics["checkpoint"] == "best"
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(
+    data_root: Path, run: Path, tmp_path: Path
+) -> None:
+    torch.rand(3)  # whatever happened before in the process must not matter
+
+    weights = []
+    for name, seed in (("again", 0), ("other", 1)):
+        words = (*SMALL, f"training.seed={seed}", "--data-root", data_root)
+        code, said = _run("finetune", "quickstart", *words, "--out", tmp_path / name)
+        assert code == 0, said
+        weights.append((tmp_path / name / WEIGHTS).read_bytes())
+
+    assert weights[0] == (run / WEIGHTS).read_bytes()
+    assert weights[1] != weights[0]
+
+
+def test_a_seed_that_no_generator_takes_is_refused_with_the_recipe() -> None:
+    code, said = _run("recipes", "validate", "quickstart", "training.seed=99999999999999999999")
+
+    assert code == 2
+    assert "training.seed: got 99999999999999999999" in said
