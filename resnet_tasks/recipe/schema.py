@@ -149,7 +149,7 @@ class TrainingRecipe(_Part):
         0.0, description="Decay of the averaged weights; 0: none"
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     evaluate_every: Annotated[int, Field(ge=0)] = Field(
         1, description="Epochs between evaluations; 0: at the end only"
     )
