@@ -20,6 +20,7 @@ import albumentations
 import cv2
 import numpy as np
 import torch
+from albumentations.augmentations.crops.transforms import CropSizeError
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -337,7 +338,7 @@ class Augmentation:
             given["masks"] = target.masks.numpy().astype(np.uint8)
         try:
             made = self._compose(**given)
-        except (TypeError, ValueError, cv2.error) as error:
+        except (TypeError, ValueError, cv2.error, CropSizeError) as error:
             raise RecipeError(
                 f"augment: albumentations refuses a float32 picture of shape "
                 f"{image.shape}: {error}; take that transform out"
