@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from data_tools.synthetic import make_cells
@@ -144,3 +146,64 @@ def test_a_seed_that_no_generator_takes_is_refused_with_the_recipe() -> None:
 
     assert code == 2
     assert "training.seed: got 99999999999999999999" in said
+
+
+def test_weights_of_another_model(run: Path, data_root: Path, tmp_path: Path) -> None:
+    other = tmp_path / "run"
+    shutil.copytree(run, other)
+    save_file({"backbone.alien": torch.zeros(1)}, other / WEIGHTS)
+    picture = next((data_root / "cells").rglob("*.jpg"))
+
+    for words in (("predict", other, picture), ("finetune", "--resume", other)):
+        root = ("--data-root", data_root) if words[0] == "finetune" else ()
+        code, said = _run(*words, *root)
+        assert code == 2
+        assert "are not those of the run's model" in said
+        assert "backbone.alien" in said
+
+
+def test_a_state_of_another_version(run: Path, data_root: Path, tmp_path: Path) -> None:
+    other = tmp_path / "run"
+    shutil.copytree(run, other)
+    torch.save({"position": {}}, other / "checkpoints" / "last" / "state.pt")
+
+    code, said = _run("finetune", "--resume", other, "--data-root", data_root)
+
+    assert code == 2
+    assert "lacks optimizer, batches_per_epoch" in said
+
+
+def test_a_crop_larger_than_the_pictures(data_root: Path, tmp_path: Path) -> None:
+    crop = "augment=[{RandomCrop: {height: 5000, width: 5000}}]"
+
+    code, said = _run(
+        *("finetune", "quickstart", *SMALL, crop, "--data-root", data_root),
+        *("--out", tmp_path / "run"),
+    )
+
+    assert code == 2
+    assert "augment: albumentations refuses" in said
+    assert "(5000, 5000)" in said
+
+
+@pytest.mark.parametrize("content", [b"hello\n", b"", b"PK\x03\x04 cut off"])
+def test_a_damaged_state(run: Path, data_root: Path, tmp_path: Path, content: bytes) -> None:
+    other = tmp_path / "run"
+    shutil.copytree(run, other)
+    (other / "checkpoints" / "last" / "state.pt").write_bytes(content)
+
+    code, said = _run("finetune", "--resume", other, "--data-root", data_root)
+
+    assert code == 2
+    assert "state.pt is damaged or not a training state" in said
+
+
+@pytest.mark.parametrize("content", ["[1", "[]", "{}", '{"categories": [], "heads": {}}'])
+def test_damaged_classes(run: Path, data_root: Path, tmp_path: Path, content: str) -> None:
+    (tmp_path / "recipe.yaml").write_bytes((run / "recipe.yaml").read_bytes())
+    (tmp_path / "classes.json").write_text(content, encoding="utf-8")
+
+    code, said = _run("predict", tmp_path, data_root)
+
+    assert code == 2
+    assert f"{tmp_path / 'classes.json'} is damaged" in said

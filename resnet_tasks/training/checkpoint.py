@@ -13,11 +13,14 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from resnet_tasks.errors import RunError
 
 Weights = dict[str, Tensor]
+
+NONSENSE = (LookupError, ValueError, TypeError, AttributeError)
+"""What torch's reader of old files raises on bytes that are none."""
 
 
 def make_folder(folder: Path) -> None:
@@ -118,6 +121,28 @@ def load_weights_file(path: Path) -> Weights:
         ) from None
 
 
+def fill(model: nn.Module, weights: Weights, folder: Path) -> None:
+    """Puts a checkpoint's weights into the model of the run that wrote it.
+
+    Raises:
+        RunError: If they are those of another model.
+    """
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError:
+        mine, theirs = model.state_dict(), weights
+        odd = [
+            name
+            for name in sorted(mine.keys() | theirs.keys())
+            if name not in mine or name not in theirs or mine[name].shape != theirs[name].shape
+        ]
+        raise RunError(
+            f"the weights in {folder} are not those of the run's model: {len(odd)} tensors are "
+            f"missing, left over or of another shape ({', '.join(odd[:3])}, ...); restore the "
+            "checkpoint and recipe.yaml of one run"
+        ) from None
+
+
 def load_model_weights(folder: Path) -> Weights:
     """The weights to predict with: the averaged ones where there are any."""
     found = checkpoint_folder(folder)
@@ -141,7 +166,7 @@ def load_checkpoint(folder: Path) -> tuple[Weights, Weights | None, dict[str, An
         )
     try:
         values = torch.load(state, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, *NONSENSE) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RunError(
             f"{state} is damaged or not a training state ({reason}); start again"

@@ -1,8 +1,8 @@
 """The training loop, readable top to bottom: set-up, epochs of steps, the last checkpoint.
 
 The order of samples is a function of (seed, epoch), augmentation and the sampling inside heads of
-(seed, epoch, picture), dropout of (seed, update). Nothing else is random, so a run that was stopped
-and resumed ends with the same weights.
+(seed, epoch, picture), dropout of (seed, update), first weights of the seed. Nothing else is
+random, so a run that was stopped and resumed ends with the same weights.
 """
 
 from __future__ import annotations
@@ -46,12 +46,14 @@ from resnet_tasks.heads.base import HEADS
 from resnet_tasks.model import Losses, TaskModel, default_device, resolve_precision
 from resnet_tasks.recipe.schema import EvaluationRecipe, Recipe, TrainingRecipe
 from resnet_tasks.structures import Batch, LossTerm, Metric, Sample
-from resnet_tasks.training.checkpoint import load_checkpoint, save_checkpoint
+from resnet_tasks.training.checkpoint import fill, load_checkpoint, save_checkpoint
 from resnet_tasks.training.journal import Journal
 from resnet_tasks.training.optimizer import make_optimizer, rate_factor, set_rates
 from resnet_tasks.training.run import Run, metric_table
 
 SPLITS: tuple[Split, ...] = ("train", "val")
+STATE = ("position", "optimizer", "batches_per_epoch", "threads", "settings", "scaler")
+"""What `state.pt` must hold to go on from it."""
 
 
 @dataclass
@@ -305,6 +307,12 @@ class Finetuning:
             RunError: If there is none, or it belongs to other settings.
         """
         weights, averaged, state = load_checkpoint(self.out / "checkpoints" / "last")
+        lacking = [key for key in STATE if key not in state]
+        if lacking:
+            raise RunError(
+                f"the training state of {self.out} is not of this version: it lacks "
+                f"{', '.join(lacking)}; start again"
+            )
         now = self._settings()
         changed = [key for key, value in state["settings"].items() if now.get(key) != value]
         if changed:
@@ -315,7 +323,7 @@ class Finetuning:
                 f"{self.out} was started with other settings: {'; '.join(texts)}; resume with the "
                 "same, or start a new run"
             )
-        self.plain_model.load_state_dict(weights)
+        fill(self.plain_model, weights, self.out / "checkpoints" / "last")
         if averaged is not None and self.ema is not None:
             self.ema.module.load_state_dict(averaged)
         if state["batches_per_epoch"] != self.batches_per_epoch:
@@ -509,6 +517,7 @@ def finetune_recipe(
         for file in dataset.files:
             file.require_files()
     _require_annotations(recipe, train, val)
+    torch.manual_seed(recipe.training.seed)  # the first weights of what is not pretrained
     model = build_model(recipe, labels, weights="unloaded" if resume else None)
     say_weights(console, model)
     # Before the folder is made: what cannot run leaves none behind.

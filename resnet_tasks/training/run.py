@@ -42,7 +42,7 @@ from resnet_tasks.data.coco import CocoFile, read_coco
 from resnet_tasks.data.dataset import CocoDataset
 from resnet_tasks.data.transforms import read_image
 from resnet_tasks.drawing import draw_prediction, draw_truth, readable_scale, side_by_side
-from resnet_tasks.errors import RunError
+from resnet_tasks.errors import DataError, RunError
 from resnet_tasks.evaluation.evaluate import evaluate
 from resnet_tasks.heads.base import HEADS
 from resnet_tasks.model import TaskModel, default_device
@@ -61,6 +61,7 @@ from resnet_tasks.recipe.plugins import load_plugins
 from resnet_tasks.recipe.schema import Recipe
 from resnet_tasks.structures import Metric
 from resnet_tasks.training.checkpoint import (
+    fill,
     load_model_weights,
     make_folder,
     write_json,
@@ -169,7 +170,7 @@ class Run:
         if checkpoint not in self._models:
             weights = load_model_weights(self.checkpoint(checkpoint))
             model = build_model(self.recipe, self.labels, weights="unloaded")
-            model.load_state_dict(weights)
+            fill(model, weights, self.checkpoint(checkpoint))
             device = default_device(self.recipe.training.device)
             model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
             self._models[checkpoint] = model.eval()
@@ -370,7 +371,7 @@ def _keep_plugins(plugins: Sequence[str], folder: Path) -> tuple[str, ...]:
 def _read_labels(folder: Path) -> Labels:
     try:
         return Labels.from_json(json.loads((folder / "classes.json").read_text("utf-8")))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, DataError) as error:
         raise RunError(
             f"{folder / 'classes.json'} is damaged ({error}); restore it from a copy"
         ) from None
