@@ -25,14 +25,18 @@ def output_folder(out: Path, *, source: Path | None, overwrite: bool) -> Iterato
         overwrite: Replace what an earlier conversion wrote.
 
     Raises:
-        DataError: If `out` is taken and may not be replaced.
+        DataError: If `out` is taken and may not be replaced, or cannot be made.
     """
     _check(out, source, overwrite)
-    out.parent.mkdir(parents=True, exist_ok=True)
     token = uuid.uuid4().hex[:8]
     partial = out.with_name(f".{out.name}.partial-{token}")
     replaced = out.with_name(f".{out.name}.replaced-{token}")
-    partial.mkdir()
+    try:
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise DataError(
+            f"the output folder {out} cannot be made ({error.strerror}); choose another"
+        ) from None
     try:
         yield partial
         if out.exists():

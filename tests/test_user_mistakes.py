@@ -207,3 +207,13 @@ def test_damaged_classes(run: Path, data_root: Path, tmp_path: Path, content: st
 
     assert code == 2
     assert f"{tmp_path / 'classes.json'} is damaged" in said
+
+
+def test_data_below_a_file(tmp_path: Path) -> None:
+    taken = tmp_path / "taken"
+    taken.write_text("mine", encoding="utf-8")
+
+    code, said = _run("data", "prepare", "cells", "train=1", "val=1", "--out", taken / "cells")
+
+    assert code == 2
+    assert f"the output folder {taken / 'cells'} cannot be made" in said
