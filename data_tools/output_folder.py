@@ -59,7 +59,7 @@ def _check(out: Path, source: Path | None, overwrite: bool) -> None:
     if not overwrite:
         raise DataError(
             f"the output folder {out} already holds {listing(out)}; choose another, or pass "
-            "overwrite to replace an earlier conversion"
+            "overwrite (--overwrite) to replace an earlier conversion"
         )
     if not (out / CARD).is_file():
         raise DataError(

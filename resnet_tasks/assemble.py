@@ -12,11 +12,12 @@ from resnet_tasks.data.coco import Category, CategoryMap, CocoFile, read_coco
 from resnet_tasks.data.dataset import CocoDataset
 from resnet_tasks.data.transforms import Augmentation, Intensity, Resize
 from resnet_tasks.errors import DataError, HeadError, RecipeError, ResnetTasksError
+from resnet_tasks.evaluation.evaluate import best_metric
 from resnet_tasks.heads import faster_rcnn, fpn, unet
 from resnet_tasks.heads.base import HEADS, Head
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.places import data_base
-from resnet_tasks.recipe.schema import HeadRecipe, Recipe, SourceRecipe
+from resnet_tasks.recipe.schema import BackboneRecipe, HeadRecipe, Recipe, SourceRecipe
 from resnet_tasks.registry import nearest
 from resnet_tasks.structures import (
     ABSENT,
@@ -135,10 +136,17 @@ def label_heads(recipe: Recipe, categories: CategoryMap) -> Labels:
     return Labels(
         categories,
         {
-            name: _head_labels(name, head, HEADS.get(head.type).task, categories)
+            name: _head_labels(name, head, _head_class(name, head).task, categories)
             for name, head in recipe.heads.items()
         },
     )
+
+
+def _head_class(name: str, head: HeadRecipe) -> type[Head]:
+    try:
+        return HEADS.get(head.type)
+    except ResnetTasksError as error:
+        raise RecipeError(f"heads.{name}.type: {error}") from None
 
 
 def _head_labels(name: str, head: HeadRecipe, task: Task, categories: CategoryMap) -> HeadLabels:
@@ -216,9 +224,9 @@ def build_model(recipe: Recipe, labels: Labels, *, weights: str | None = None) -
                 backbone.specs, labels.heads[name].classes, head.options
             )
         except HeadError as error:
-            problems.append(f"heads.{name}: {error}")
+            problems.append(f"recipe {recipe.name}: heads.{name}: {error}")
     if problems:
-        raise RecipeError(f"recipe {recipe.name}: " + "\n".join(problems))
+        raise RecipeError("\n".join(problems))
     return TaskModel(
         backbone,
         heads,
@@ -274,18 +282,47 @@ def check_recipe(recipe: Recipe, data_root: Path | None = None) -> str:
         names = list(dict.fromkeys(wanted)) or ["first", "second"]
         categories = CategoryMap(tuple(Category(i + 1, name) for i, name in enumerate(names)))
         source = "made-up categories, its data being absent"
-    Augmentation(recipe.augment)
-    loose = recipe.model_copy(
-        update={
-            "backbone": recipe.backbone.model_copy(update={"frozen_stages": 0, "norm": "train"})
-        }
-    )
-    model = build_model(loose, label_heads(recipe, categories), weights="none")
+    model = _built_whole(recipe, categories)
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     heads = ", ".join(f"{name} ({head.type})" for name, head in recipe.heads.items())
     return (
         f"{recipe.name}: {recipe.backbone.name} with {heads}, {millions:.1f} M parameters, {source}"
     )
+
+
+def _built_whole(recipe: Recipe, categories: CategoryMap) -> TaskModel:
+    """The model of a recipe without its weights, after every part of the recipe was looked at.
+
+    Raises:
+        RecipeError: With the problems of all parts, a line each.
+    """
+    problems: list[str] = []
+    models: list[TaskModel] = []
+    part = recipe.backbone
+    # Weights are not loaded; whether parts may be frozen depends on there being any.
+    weights = "none" if part.weights == "none" else "unloaded"
+
+    def build_backbone() -> None:
+        ResNet(part.name, weights=weights, frozen_stages=part.frozen_stages, norm=part.norm)
+
+    def build_heads() -> None:
+        plain = part if not problems else BackboneRecipe(name="resnet18")  # to look at heads anyway
+        made = recipe.model_copy(update={"backbone": plain})
+        labels = label_heads(made, categories)
+        models.append(build_model(made, labels, weights="unloaded"))
+        best_metric(models[0].named_heads, recipe.evaluation.best)
+
+    def build_augmentation() -> None:
+        Augmentation(recipe.augment)
+
+    for build in (build_backbone, build_heads, build_augmentation):
+        try:
+            build()
+        except ResnetTasksError as error:
+            problems.append(str(error))
+    if problems:
+        raise RecipeError("\n".join(problems))
+    return models[0]
 
 
 def merged_categories(files: list[CocoFile]) -> CategoryMap:

@@ -191,9 +191,12 @@ def evaluate(
         checkpoint=checkpoint.value,
         data_root=data_root,
     )
-    judged = annotations.stem if annotations else split.value
+    folder = opened.evaluation_folder(
+        split.value, annotations=annotations, checkpoint=checkpoint.value
+    )
+    judged = annotations or split.value
     Console().print(metric_table(metrics, f"{run}: {judged}, {checkpoint.value} checkpoint"))
-    typer.echo(f"written to {opened.directory / 'evaluations' / judged}")
+    typer.echo(f"written to {folder}")
 
 
 @app.command()

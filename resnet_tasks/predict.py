@@ -130,6 +130,16 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
+def count_others(paths: Iterable[Path]) -> int:
+    """How many entries of the folders among `paths` `find_images` passes over."""
+    return sum(
+        each.suffix.lower() not in SUFFIXES
+        for path in paths
+        if path.is_dir()
+        for each in path.iterdir()
+    )
+
+
 def output_names(files: Sequence[Path]) -> list[str]:
     """One output name per file: its stem, numbered where stems repeat."""
     names: list[str] = []

@@ -106,6 +106,30 @@ def test_every_shipped_recipe_builds() -> None:
         assert "M parameters" in sentence
 
 
+def test_problems_of_all_parts_come_at_once() -> None:
+    made = load_recipe(
+        "quickstart",
+        [
+            "backbone.name=resnet81",
+            "heads.scene.options.los=x",
+            "heads.objects.options.nms_iou=7",
+            "augment=[{Flp: {p: 0.5}}]",
+        ],
+    )
+    with pytest.raises(RecipeError) as caught:
+        check_recipe(made, Path("nowhere"))
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 4
+    for wrong in ("resnet81", "los", "nms_iou", "Flp"):
+        assert any(wrong in line for line in lines)
+
+
+def test_unknown_head_type_comes_with_its_key_path() -> None:
+    made = recipe(a={"type": "retinanet"})
+    with pytest.raises(RecipeError, match=r"heads\.a\.type: unknown head 'retinanet'"):
+        label_heads(made, CATEGORIES)
+
+
 def test_missing_data_names_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = recipe(a={"type": "unet"})
     with pytest.raises(DataError, match="resnet-tasks data prepare here"):

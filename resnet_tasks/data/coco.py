@@ -86,7 +86,8 @@ def check_coco(
     Args:
         path: The JSON.
         images_root: As in `read_coco`.
-        read_images: Also decode every picture and semantic map, and compare the sizes.
+        read_images: Also decode every picture and semantic map, and compare the sizes; that they
+            are there is always looked at.
     """
     path = Path(path)
     findings = Findings(path)
@@ -95,8 +96,10 @@ def check_coco(
     except DataError as error:
         return CheckReport(path, (Problem("unreadable", "error", str(error)),))
     problems = findings.problems()
-    if coco is not None and read_images:
-        problems += _picture_problems(coco)
+    if coco is not None and not coco.images:
+        problems += (Problem("no_images", "error", f"{path}: there is no picture in it"),)
+    if coco is not None:
+        problems += _picture_problems(coco) if read_images else _missing_problems(coco)
     return CheckReport(path, problems, coco)
 
 
@@ -170,14 +173,19 @@ def read_results(path: str | Path, coco: CocoFile) -> list[dict[str, Any]]:
     return raw
 
 
+def _missing_problems(coco: CocoFile) -> tuple[Problem, ...]:
+    """Pictures and semantic maps that are not there."""
+    missing = coco.missing_files()
+    if not missing:
+        return ()
+    message = missing_message(coco, missing)
+    return (Problem("missing_file", "error", message, count=len(missing)),)
+
+
 def _picture_problems(coco: CocoFile) -> tuple[Problem, ...]:
     """Pictures and semantic maps that are missing, unreadable, or of another size than stated."""
-    problems: list[Problem] = []
-    missing = coco.missing_files()
-    if missing:
-        message = missing_message(coco, missing)
-        problems.append(Problem("missing_file", "error", message, count=len(missing)))
-    absent = set(missing)
+    problems = list(_missing_problems(coco))
+    absent = set(coco.missing_files())
     for record in coco.images:
         for path in (coco.image_path(record), coco.sem_seg_path(record)):
             if path is None or path in absent:

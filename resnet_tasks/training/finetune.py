@@ -210,7 +210,7 @@ class Finetuning:
         shown: dict[str, float] = {}
         for batch in batches:
             torch.manual_seed(seed)
-            losses = self.model(batch, mode="loss")
+            losses = self._losses(batch)
             losses = {
                 name: LossTerm(term.sum, counts.get(name, term.count))
                 for name, term in losses.items()
@@ -228,6 +228,20 @@ class Finetuning:
             rate = self.options.learning_rate * factor
             self.journal.step(position.updates, position.epoch + 1, shown, rate)
         return shown
+
+    def _losses(self, batch: Batch) -> Losses:
+        try:
+            losses: Losses = self.model(batch, mode="loss")
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise RunError(
+                f"a batch of {len(batch)} picture(s) of {batch.padded_size} pixels leaves a batch "
+                "norm a single value per channel, from which no statistics can be learnt; use "
+                "larger pictures (data.resize), a training.batch_size that divides the data "
+                "without a rest of 1, or backbone.norm=group"
+            ) from None
+        return losses
 
     def _step(self, losses: Losses, batches: Sequence[Batch]) -> None:
         limit = float("inf") if self.options.clip_norm is None else self.options.clip_norm
@@ -260,9 +274,10 @@ class Finetuning:
         position.epoch, position.batch = position.epoch + 1, 0
         is_last = position.epoch == options.epochs
         every = options.evaluate_every
+        self.save()
         if self.val is not None and (is_last or (every and position.epoch % every == 0)):
             self._evaluate()
-        self.save()
+            self.save()  # again, with what is best so far
 
     def _evaluate(self) -> None:
         assert self.val is not None
@@ -374,6 +389,8 @@ class Finetuning:
         """Ctrl-C and SIGTERM finish the step and write a checkpoint before they end the run."""
 
         def ask(_number: int, _frame: FrameType | None) -> None:
+            if self._stop:  # asked twice: now, without waiting for the end of a step or evaluation
+                raise KeyboardInterrupt
             self._stop = True
 
         previous = {}

@@ -49,6 +49,7 @@ from resnet_tasks.model import TaskModel, default_device
 from resnet_tasks.predict import (
     PredictionWriter,
     Preparation,
+    count_others,
     find_images,
     output_names,
     predict_arrays,
@@ -216,6 +217,9 @@ class Run:
         console = console or Console(stderr=True)
         files = find_images(paths)
         names = output_names(files)
+        others = count_others(paths)
+        if others:
+            console.print(f"left out: {others} files and folders that are no pictures")
         make_folder(out)
         writer = PredictionWriter(out, self.classes, self.category_ids, least_score=score)
         preparation = self.preparation
@@ -223,21 +227,20 @@ class Run:
         made = predict_files(
             self.model(checkpoint), files, preparation, precision=self.recipe.training.precision
         )
-        with _bar(console, "Predicting", len(files)) as advance:
-            for i, (image, predictions) in enumerate(made, start=1):
-                name = names[i - 1]
-                writer.write(i, name, predictions)
-                writer.draw(name, shown(image, preparation), predictions)
-                height, width = image.shape[:2]
-                records.append(
-                    {"id": i, "file_name": str(files[i - 1]), "height": height, "width": width}
-                )
-                advance()
-        for head in self.labels.heads:
-            if head in writer.results:
-                write_json(out / f"{head}.json", writer.results[head])
-        categories = self.labels.categories.to_json()
-        write_json(out / "images.json", {"images": records, "categories": categories})
+        try:
+            with _bar(console, "Predicting", len(files)) as advance:
+                for i, (image, predictions) in enumerate(made, start=1):
+                    name = names[i - 1]
+                    writer.write(i, name, predictions)
+                    writer.draw(name, shown(image, preparation), predictions)
+                    size = {"height": int(image.shape[0]), "width": int(image.shape[1])}
+                    records.append({"id": i, "file_name": str(files[i - 1]), **size})
+                    advance()
+        finally:  # a bad picture in the middle does not cost the results before it
+            for head, results in writer.results.items():
+                write_json(out / f"{head}.json", results)
+            categories = self.labels.categories.to_json()
+            write_json(out / "images.json", {"images": records, "categories": categories})
         return out
 
     def evaluate(
@@ -265,21 +268,29 @@ class Run:
         console = console or Console(stderr=True)
         if annotations is not None:
             files = [read_coco(annotations, images_root=images)]
-            name = f"file-{annotations.stem}-{file_sha256(annotations)[:8]}"
         else:
-            files, name = read_split(self.recipe, split, data_root), split
+            files = read_split(self.recipe, split, data_root)
         for file in files:
             _check_categories(file, self.labels, self.directory)
         dataset = build_dataset(self.recipe, files, self.labels.categories)
-        if checkpoint != "last":
-            name = f"{name}-{checkpoint}"
-        folder = self.directory / "evaluations" / name
-        partial = folder.with_name(f"{name}.partial")
+        folder = self.evaluation_folder(split, annotations=annotations, checkpoint=checkpoint)
+        partial = folder.with_name(f"{folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         metrics = self._judge(dataset, partial, checkpoint, console, pictures)
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
         return metrics
+
+    def evaluation_folder(
+        self, split: Split = "val", *, annotations: Path | None = None, checkpoint: str = "last"
+    ) -> Path:
+        """Where `evaluate` with the same arguments keeps its results."""
+        name: str = split
+        if annotations is not None:
+            name = f"file-{annotations.stem}-{file_sha256(annotations)[:8]}"
+        if checkpoint != "last":
+            name = f"{name}-{checkpoint}"
+        return self.directory / "evaluations" / name
 
     def _judge(
         self, dataset: CocoDataset, folder: Path, checkpoint: str, console: Console, pictures: int
@@ -304,9 +315,8 @@ class Run:
                 backend=self.recipe.evaluation.backend,
                 on_picture=keep,
             )
-        for head in model.named_heads:
-            if head in writer.results:
-                write_json(folder / "predictions" / f"{head}.json", writer.results[head])
+        for head, results in writer.results.items():
+            write_json(folder / "predictions" / f"{head}.json", results)
         write_json(
             folder / "metrics.json",
             {

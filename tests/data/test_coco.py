@@ -456,7 +456,8 @@ def test_check_looks_at_the_pictures(tmp_path: Path) -> None:
     turned[274] = 6
     Image.new("RGB", (10, 20)).save(tmp_path / "d.jpg", exif=turned)
     path = written(tmp_path, content)
-    assert check_coco(path).is_usable
+    (missing,) = check_coco(path).problems
+    assert missing.kind == "missing_file"  # looked at without decoding anything
     report = check_coco(path, read_images=True)
     assert report.summary() == {"missing_file": 1, "unreadable_file": 1}
     assert report.problems[1].image_id == 3

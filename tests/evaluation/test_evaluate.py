@@ -76,7 +76,7 @@ def test_best_metric_is_known_before_anything_is_evaluated() -> None:
     heads = {"objects": FasterRCNN(resnet_specs(8), ("a",), {"pyramid_channels": 8})}
     assert best_metric(heads, None) == "objects/AP"
     assert best_metric(heads, "objects/AP75") == "objects/AP75"
-    with pytest.raises(RecipeError, match="did you mean .objects/AP_small."):
+    with pytest.raises(RecipeError, match="did you mean 'objects/AP_small'"):
         best_metric(heads, "objects/AP_smal")
     with pytest.raises(RecipeError, match="the heads are objects"):
         best_metric(heads, "object/AP")

@@ -18,7 +18,7 @@ from resnet_tasks.errors import NonFiniteLossError, RunError
 from resnet_tasks.evaluation.evaluate import evaluate
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema import TrainingRecipe
-from resnet_tasks.structures import Sample, Target
+from resnet_tasks.structures import Geometry, Sample, Target
 from resnet_tasks.training import finetune as module
 from resnet_tasks.training.checkpoint import load_checkpoint
 from resnet_tasks.training.finetune import Finetuning, Stopped, finetune
@@ -230,3 +230,21 @@ def test_pictures_that_nobody_annotated_teach_nothing(
         }
         assert not any(name.startswith("heads.scene") for name in moved)
         assert any(name.startswith("heads.objects") for name in moved) == boxes
+
+
+def test_a_single_value_per_channel_is_explained(tiny_model: Build, tmp_path: Path) -> None:
+    class Small(Dataset[Sample]):
+        def __len__(self) -> int:
+            return 2
+
+        def __getitem__(self, index: int) -> Sample:
+            target = Target(
+                boxes=torch.tensor([[4.0, 4.0, 20.0, 20.0]]),
+                labels=torch.tensor([0]),
+                semantic=torch.zeros(32, 32, dtype=torch.int64),
+            )
+            return Sample(torch.rand(3, 32, 32), Geometry((32, 32), (32, 32)), index, "", target)
+
+    options = OPTIONS.model_copy(update={"batch_size": 1})
+    with pytest.raises(RunError, match=r"backbone\.norm=group"):
+        finetune(tiny_model(), Small(), None, options, out=tmp_path, **QUIET)
