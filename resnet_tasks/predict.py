@@ -3,75 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from resnet_tasks.data.coco import coco_results
-from resnet_tasks.data.transforms import Intensity, Resize, read_image, resize_pixels
+from resnet_tasks.data.preparation import Preparation
+from resnet_tasks.data.transforms import read_image
 from resnet_tasks.drawing import as_rgb8, draw_prediction
 from resnet_tasks.errors import DataError
 from resnet_tasks.model import TaskModel, resolve_precision
-from resnet_tasks.structures import (
-    Detections,
-    Geometry,
-    Sample,
-    SegmentationMap,
-    collate,
-)
+from resnet_tasks.structures import Detections, SegmentationMap, collate
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 """What a folder is searched for; a file named by itself may end as it likes."""
-
-
-@dataclass(frozen=True)
-class Preparation:
-    """How a picture becomes a sample; the same at training and at prediction.
-
-    Attributes:
-        channels: Channels that the model takes.
-        resize: Box that pictures are brought to.
-        intensity: How stored values become 0..1.
-    """
-
-    channels: int = 3
-    resize: Resize | None = None
-    intensity: Intensity = field(default_factory=Intensity)
-
-    def sample(self, image: NDArray[Any], image_id: int | str = 0, name: str = "") -> Sample:
-        """A sample of one stored picture.
-
-        Args:
-            image: `(h, w)` or `(h, w, C)`; uint8, uint16 or float.
-            image_id: For the prediction.
-            name: For messages.
-
-        Raises:
-            DataError: If the shape does not fit the model.
-        """
-        array = image[:, :, None] if image.ndim == 2 else image
-        if array.ndim == 3 and array.shape[2] == 1 and self.channels == 3:
-            array = np.repeat(array, 3, axis=2)
-        if array.ndim != 3 or array.shape[2] != self.channels or 0 in array.shape:
-            raise DataError(
-                f"{name or 'the picture'} has shape {image.shape}; the model takes (height, "
-                f"width, {self.channels})"
-                + (" or (height, width)" if self.channels in (1, 3) else "")
-            )
-        original = (int(array.shape[0]), int(array.shape[1]))
-        if array.dtype != np.uint8 or self.intensity.type != "auto":
-            array = self.intensity(array, name or "the picture")
-        array = resize_pixels(array, self.resize.size(original) if self.resize else original)
-        if array.dtype == np.uint8:
-            array = self.intensity(array)
-        size = (int(array.shape[0]), int(array.shape[1]))
-        pixels = torch.from_numpy(np.ascontiguousarray(array)).permute(2, 0, 1)
-        return Sample(pixels, Geometry.resized(original, size), image_id, name)
 
 
 def predict_arrays(

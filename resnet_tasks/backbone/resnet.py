@@ -15,12 +15,12 @@ from typing import Literal
 
 import timm
 import torch
-from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from resnet_tasks.backbone.pretrained import IMAGENET_MEAN, IMAGENET_STD, LoadReport, load_weights
 from resnet_tasks.errors import ResnetTasksError, WeightsError
+from resnet_tasks.layers.norms import batch_to_group_norm
 from resnet_tasks.registry import nearest
 from resnet_tasks.structures import FeatureSpec
 
@@ -103,7 +103,8 @@ class ResNet(nn.Module):
             for level, info in zip(LEVELS, net.feature_info, strict=True)
         }
         if norm == "group":
-            _replace_batch_norms(self)
+            # 32 groups, as Wu and He 2018 train their ResNets.
+            batch_to_group_norm(self, lambda channels: math.gcd(32, channels))
         self.mean, self.std = (
             _per_channel(IMAGENET_MEAN, in_channels),
             _per_channel(IMAGENET_STD, in_channels),
@@ -212,17 +213,3 @@ def _per_channel(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
     if channels == 1:
         return (sum(values) / len(values),)
     return tuple(values[i % len(values)] for i in range(channels))
-
-
-def _replace_batch_norms(module: nn.Module) -> None:
-    """Puts a group norm with the same scale and offset in the place of every batch norm."""
-    for name, child in module.named_children():
-        if isinstance(child, _BatchNorm):
-            assert not isinstance(child, BatchNormAct2d), "timm's ResNets keep the activation apart"
-            group = nn.GroupNorm(math.gcd(32, child.num_features), child.num_features, child.eps)
-            with torch.no_grad():
-                group.weight.copy_(child.weight)
-                group.bias.copy_(child.bias)
-            setattr(module, name, group)
-        else:
-            _replace_batch_norms(child)

@@ -17,6 +17,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from resnet_tasks.data.coco import Annotation, CategoryMap, CocoFile, ImageRecord, decode_mask
+from resnet_tasks.data.preparation import Preparation, as_tensor, unit_range
 from resnet_tasks.data.transforms import (
     Augmentation,
     Intensity,
@@ -26,7 +27,6 @@ from resnet_tasks.data.transforms import (
     open_picture,
     read_image,
     resize_labels,
-    resize_pixels,
 )
 from resnet_tasks.errors import DataError
 from resnet_tasks.structures import (
@@ -104,9 +104,7 @@ class CocoDataset(Dataset[Sample]):
                 f"{', '.join(str(file.path) for file in files)}: there is no picture in it"
             )
         self._fields = frozenset(fields)
-        self._resize = resize
-        self._intensity = intensity or Intensity()
-        self._channels = channels
+        self._preparation = Preparation(channels, resize, intensity or Intensity())
         self._augment = augment
         self._seed = seed
         self._ids = _unique_ids(self._records)
@@ -124,16 +122,14 @@ class CocoDataset(Dataset[Sample]):
         size = (int(decoded.pixels.shape[0]), int(decoded.pixels.shape[1]))
         geometry = Geometry.resized(decoded.original_size, size)
         target = self._target(file, record, decoded, geometry)
-        image = decoded.pixels
-        if image.dtype == np.uint8:
-            image = Intensity()(image)
+        image = unit_range(decoded.pixels)
         seed = sample_seed(self._seed, epoch, self._ids[index])
         if self._augment is not None:
             image, target = self._augment(image, target, seed)
             # The way back through an augmentation is not kept: its pictures are for training only.
             geometry = replace(geometry, input_size=(image.shape[0], image.shape[1]))
-        pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
-        return Sample(pixels, geometry, self._ids[index], record.file_name, target, seed)
+        name = record.file_name
+        return Sample(as_tensor(image), geometry, self._ids[index], name, target, seed)
 
     def path(self, index: int) -> Path:
         """File of picture `index`."""
@@ -179,8 +175,8 @@ class CocoDataset(Dataset[Sample]):
         total = 0
         for _, record in self._records:
             size = (record.height, record.width)
-            height, width = self._resize.size(size) if self._resize else size
-            total += height * width * (self._channels + 1)
+            height, width = self._preparation.input_size(size)
+            total += height * width * (self._preparation.channels + 1)
         return total <= CACHE_LIMIT
 
     def _decoded(self, index: int) -> _Decoded:
@@ -196,7 +192,7 @@ class CocoDataset(Dataset[Sample]):
 
     def _decode(self, file: CocoFile, record: ImageRecord) -> _Decoded:
         path = file.image_path(record)
-        image = read_image(path, self._channels)
+        image = read_image(path, self._preparation.channels)
         original = (int(image.shape[0]), int(image.shape[1]))
         if original != (record.height, record.width):
             raise DataError(
@@ -204,13 +200,11 @@ class CocoDataset(Dataset[Sample]):
                 f"{record.id!r} of {file.path} says {record.width} x {record.height}; "
                 "repair the file (resnet-tasks data check)"
             )
-        size = self._resize.size(original) if self._resize else original
-        if image.dtype != np.uint8 or self._intensity.type != "auto":
-            image = self._intensity(image, str(path))
         semantic = None
         if "semantic" in self._fields and _has_semantic(file, record):
+            size = self._preparation.input_size(original)
             semantic = resize_labels(encode_labels(self._semantic(file, record)), size)
-        return _Decoded(resize_pixels(image, size), semantic, original)
+        return _Decoded(self._preparation.pixels(image, str(path)), semantic, original)
 
     def _semantic(self, file: CocoFile, record: ImageRecord) -> NDArray[np.int64]:
         path = file.sem_seg_path(record)

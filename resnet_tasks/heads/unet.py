@@ -15,10 +15,11 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 from segmentation_models_pytorch.base.initialization import initialize_decoder
 from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
-from torch import Tensor, nn
+from torch import Tensor
 
 from resnet_tasks.heads.base import HeadOptions, register_head
 from resnet_tasks.heads.semantic import SemanticHead, SemanticOptions, check_strides
+from resnet_tasks.layers.norms import batch_to_group_norm
 from resnet_tasks.structures import FeatureSpec
 
 Channels = Annotated[int, Field(ge=1)]
@@ -75,7 +76,7 @@ class UNet(SemanticHead):
         encoder_channels = [0, *(self.specs[level].channels for level in self.in_levels)]
         self.decoder = UnetDecoder(encoder_channels, channels, n_blocks=len(channels))
         if self.options.norm == "group":
-            _batch_to_group_norm(self.decoder)
+            batch_to_group_norm(self.decoder, _groups)
         initialize_decoder(self.decoder)
         self._add_classifier(channels[-1], kernel_size=3)
 
@@ -87,16 +88,10 @@ class UNet(SemanticHead):
         return decoded
 
 
-def _batch_to_group_norm(module: nn.Module) -> None:
-    """Replaces every batch norm by a group norm of about 16 channels per group.
+def _groups(channels: int) -> int:
+    """About 16 channels per group.
 
-    Wu and He 2018, Table 3, find a fixed 16 channels per group on a par with 32 groups, and the
-    last blocks of the decoder have too few channels for the latter.
+    Wu and He 2018, Table 3, find that on a par with 32 groups, and the last blocks of the decoder
+    have too few channels for the latter.
     """
-    for name, child in module.named_children():
-        if isinstance(child, nn.BatchNorm2d):
-            channels = child.num_features
-            groups = math.gcd(channels, max(1, channels // 16))
-            setattr(module, name, nn.GroupNorm(groups, channels))
-        else:
-            _batch_to_group_norm(child)
+    return math.gcd(channels, max(1, channels // 16))

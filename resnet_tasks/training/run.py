@@ -40,6 +40,7 @@ from resnet_tasks.assemble import (
 )
 from resnet_tasks.data.coco import CocoFile, read_coco
 from resnet_tasks.data.dataset import CocoDataset
+from resnet_tasks.data.preparation import Preparation
 from resnet_tasks.data.transforms import read_image
 from resnet_tasks.drawing import draw_prediction, draw_truth, readable_scale, side_by_side
 from resnet_tasks.errors import DataError, RunError
@@ -48,7 +49,6 @@ from resnet_tasks.heads.base import HEADS
 from resnet_tasks.model import TaskModel, default_device
 from resnet_tasks.predict import (
     PredictionWriter,
-    Preparation,
     count_others,
     find_images,
     output_names,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -19,8 +20,8 @@ from data_tools.synthetic import make_cells
 from resnet_tasks.errors import DataError, RecipeError, RunError
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.schema import Recipe
-from resnet_tasks.structures import Detections, Metric, SegmentationMap
-from resnet_tasks.training.finetune import finetune_recipe
+from resnet_tasks.structures import Batch, Detections, Metric, SegmentationMap
+from resnet_tasks.training.finetune import Finetuning, finetune_recipe
 from resnet_tasks.training.run import Run, load, metric_table
 
 LIGHT = (
@@ -187,6 +188,37 @@ def test_resume_of_a_finished_run_changes_no_weights(run: Run, data: Path, recip
     before = (run.directory / "checkpoints/last/model.safetensors").read_bytes()
     finetune_recipe(recipe, resume=run.directory, data_root=data, console=quiet())
     assert (run.directory / "checkpoints/last/model.safetensors").read_bytes() == before
+
+
+def test_killed_run_resumes_to_the_same_weights(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two heads, augmentation, accumulation and averaged weights, from a recipe, in mid-epoch."""
+    settings = [
+        "training.epochs=2",
+        "training.batch_size=2",
+        "training.accumulation=2",
+        "training.checkpoint_minutes=0.000001",
+        "training.evaluate_every=0",
+    ]
+    chosen = load_recipe("quickstart", [*LIGHT, *settings])
+    finetune_recipe(chosen, out=tmp_path / "whole", data_root=data, console=quiet())
+    update = Finetuning._update
+
+    def dies(self: Finetuning, group: Sequence[Batch]) -> dict[str, float]:
+        if self.position.updates == 3:
+            raise InterruptedError
+        return update(self, group)
+
+    monkeypatch.setattr(Finetuning, "_update", dies)
+    with pytest.raises(InterruptedError):
+        finetune_recipe(chosen, out=tmp_path / "parts", data_root=data, console=quiet())
+    monkeypatch.setattr(Finetuning, "_update", update)
+    again = load_recipe(tmp_path / "parts" / "recipe.yaml")
+    finetune_recipe(again, resume=tmp_path / "parts", data_root=data, console=quiet())
+    for name in ("model.safetensors", "ema.safetensors"):
+        whole, parts = (tmp_path / each / "checkpoints/last" / name for each in ("whole", "parts"))
+        assert whole.read_bytes() == parts.read_bytes(), name
 
 
 def test_resume_with_another_recipe_is_refused(run: Run, data: Path) -> None:
