@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -483,12 +483,21 @@ class Metric:
     """One number of an evaluation.
 
     Attributes:
-        value: 0..1; None where it is not defined (no such object in the truth).
+        value: 0..1 unless `unit` says otherwise; None where it is not defined (no such object in
+            the truth).
         per_class: The same by class name.
+        interval: Low and high end of its 95 % interval; None where none was made.
+        per_class_interval: The same by class name.
+        unit: `px`, `mm`, ...; empty for a share of 1.
+        lower_is_better: As for distances and errors.
     """
 
     value: float | None
     per_class: Mapping[str, float | None] = field(default_factory=dict)
+    interval: tuple[float, float] | None = None
+    per_class_interval: Mapping[str, tuple[float, float] | None] = field(default_factory=dict)
+    unit: str = ""
+    lower_is_better: bool = False
 
 
 class Evaluator(Protocol):
@@ -503,4 +512,47 @@ class Evaluator(Protocol):
 
     def compute(self) -> dict[str, Metric]:
         """All metrics over the pictures seen so far, under the project's fixed names."""
+        ...
+
+
+@runtime_checkable
+class Resampled(Protocol):
+    """An evaluator whose metrics can be computed again with pictures drawn more or less often.
+
+    It is what intervals and paired comparisons need: pictures are matched once, then weighted.
+    """
+
+    @property
+    def picture_ids(self) -> tuple[int | str, ...]:
+        """Ids of the pictures seen so far; the `P` columns of `resample`, in this order."""
+        ...
+
+    def resample(self, counts: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
+        """Metrics of resampled data sets.
+
+        Args:
+            counts: `(R, P)` how often each picture occurs in each of `R` data sets.
+
+        Returns:
+            `metric` and `metric/class` (names of `compute`) -> `(R,)` values, NaN where not
+            defined. A row of ones gives the values of `compute`.
+        """
+        ...
+
+
+@runtime_checkable
+class Detailed(Protocol):
+    """An evaluator that has more to show than numbers."""
+
+    def details(self) -> dict[str, Any]:
+        """Curves and tables as plain JSON values, each key optional.
+
+        Returns:
+            `pr_curves`: class name (`all`: their mean) -> `{"recall": [..], "precision": [..]}` at
+            IoU 0.5. `confusion`: `{"labels": [..], "matrix": [[..]]}`, truth by row, prediction by
+            column. `error_types`: name -> AP lost to it. `froc`: `{"false_positives": [..],
+            "sensitivity": [..]}` per picture. `reliability`: `{"confidence": [..], "accuracy":
+            [..], "count": [..]}`. `pictures`: per picture `{"image_id", "quality"}`, 0..1, the
+            higher the better the prediction. `notes`: sentences.
+        """
         ...

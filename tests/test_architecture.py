@@ -116,7 +116,7 @@ def test_there_is_no_import_cycle() -> None:
 
 def test_imports_inside_functions_only_in_the_command_line() -> None:
     for name, path in PACKAGE.items():
-        if name in {"resnet_tasks", "resnet_tasks.cli"}:
+        if name == "resnet_tasks" or name.startswith("resnet_tasks.cli"):
             continue
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for function in ast.walk(tree):
@@ -139,7 +139,7 @@ def test_data_tools_use_little_of_the_package() -> None:
         for name, path in PACKAGE.items()
         if any(each.split(".")[0] == "data_tools" for each in _imports(path))
     ]
-    assert users == ["resnet_tasks.cli"]
+    assert all(name.startswith("resnet_tasks.cli.") for name in users), users
 
 
 def test_import_is_light_and_silent() -> None:

@@ -1,0 +1,164 @@
+"""The command line's frame: the app, its groups, shared options, and how mistakes are told."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from resnet_tasks.errors import ResnetTasksError, RunError
+
+if TYPE_CHECKING:
+    from resnet_tasks.recipe.schema import Recipe
+    from resnet_tasks.training.run import Run
+
+MISTAKE = 2
+STOPPED = 130
+VERBS = ("finetune", "evaluate", "predict", "recipes", "data", "heads", "backbones")
+"""Order in the help."""
+
+
+class Split(StrEnum):
+    """A part of a data set."""
+
+    train = "train"
+    val = "val"
+    test = "test"
+
+
+class Checkpoint(StrEnum):
+    """A checkpoint of a run."""
+
+    last = "last"
+    best = "best"
+
+
+class _Verbs(TyperGroup):
+    """Turns errors that a user can mend into one line and an exit code, for every verb."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The verbs in the order in which they are used; new ones at the end."""
+        known = super().list_commands(ctx)
+        return sorted(known, key=lambda verb: VERBS.index(verb) if verb in VERBS else len(VERBS))
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ResnetTasksError as error:
+            complain(str(error))
+            raise typer.Exit(MISTAKE) from None
+        except KeyboardInterrupt:
+            complain("stopped by Ctrl-C; what was written stays usable", "stopped:")
+            raise typer.Exit(STOPPED) from None
+
+
+app = typer.Typer(
+    cls=_Verbs,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="One pretrained ResNet, many heads, one recipe: detection and segmentation on COCO data.",
+)
+recipes = typer.Typer(no_args_is_help=True, help="List, show, copy and check recipes.")
+data = typer.Typer(no_args_is_help=True, help="Bring data to COCO format, and check it.")
+app.add_typer(recipes, name="recipes")
+app.add_typer(data, name="data")
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...", help="Changes, as in training.epochs=20 or training.steps=[0.5,1]"
+    ),
+]
+DataRoot = Annotated[
+    Path | None,
+    typer.Option(help="Folder that holds data sets; default: $RESNET_TASKS_DATA, else ./data"),
+]
+Trust = Annotated[
+    bool, typer.Option("--trust-plugins", help="Run the Python code that the recipe names")
+]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder made by finetune")]
+Which = Annotated[Checkpoint, typer.Option(help="Whose weights to use")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"resnet-tasks {version('resnet-tasks')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _top(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version")
+    ] = False,
+) -> None:
+    pass
+
+
+def complain(message: str, prefix: str = "error:") -> None:
+    """Prints one line on standard error."""
+    from rich.console import Console
+    from rich.text import Text
+
+    line = Text.assemble((prefix, "bold red"), " ", message)
+    Console(stderr=True, soft_wrap=True, highlight=False).print(line)
+
+
+def run_plugins(recipe: Recipe, trusted: bool) -> None:
+    """Executes the code that a recipe names, where the user agreed."""
+    if recipe.plugins:
+        from resnet_tasks.recipe.plugins import load_plugins
+
+        load_plugins(recipe, trust=_agreed(recipe, trusted))
+
+
+def _agreed(recipe: Recipe, trusted: bool) -> bool:
+    """Whether the recipe's plugins may run; asks where somebody is there to answer."""
+    if trusted or not recipe.plugins or not sys.stdin.isatty():
+        return trusted
+    listed = "\n  ".join(recipe.plugins)
+    return typer.confirm(
+        f"Recipe {recipe.name} wants to run this code on your machine:\n  {listed}\nRun it?"
+    )
+
+
+def open_run(run: Path, trusted: bool) -> Run:
+    """A run folder, with its plugins where the user agreed.
+
+    Raises:
+        RunError: If it is none.
+    """
+    from resnet_tasks.recipe.load import load_recipe
+
+    # Looked at before torch is imported, so that a mistyped folder is refused at once.
+    if not (run / "recipe.yaml").is_file():
+        raise RunError(
+            f"{run} is not a run folder: it has no recipe.yaml; runs are made by `resnet-tasks "
+            "finetune`"
+        )
+    trusted = _agreed(load_recipe(run / "recipe.yaml"), trusted)
+
+    from resnet_tasks.training.run import Run
+
+    return Run.open(run, trust_plugins=trusted)
+
+
+@contextmanager
+def bar(text: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on standard error; gives the function to call with (done, total)."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(text, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)

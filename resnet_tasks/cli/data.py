@@ -1,0 +1,143 @@
+"""`data`: bring data to COCO format, and check it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from resnet_tasks.cli.app import MISTAKE, Overrides, bar, data
+from resnet_tasks.errors import DataError
+
+if TYPE_CHECKING:
+    from data_tools.data_card import DataCard
+    from resnet_tasks.data.coco_records import CheckReport
+
+SHOWN_PROBLEMS = 10
+"""Problems of one kind that `data check` prints before it counts the rest."""
+
+
+@data.command()
+def prepare(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", help="Data set; leave it out for a list"),
+    ] = None,
+    options: Overrides = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(help="Folder that the data set was unpacked to"),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Result; default: NAME below $RESNET_TASKS_DATA, else below ./data"),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the result")] = False,
+) -> None:
+    """Convert a data set known by name; nothing is downloaded."""
+    from data_tools.catalogue import DATA_SETS
+    from data_tools.catalogue import prepare as run
+    from resnet_tasks.recipe.places import data_base
+
+    if name is None:
+        for key, each in DATA_SETS.items():
+            about = each.origin
+            typer.echo(f"{key:8}  {about.title} ({about.licence}); {about.homepage}")
+        return
+    known = DATA_SETS.get(name)
+    typed = _options(known.format if known else "", options or [])
+    folder = out or data_base() / name
+    with bar(f"Preparing {name}") as advance:
+        card = run(name, source, folder, overwrite=overwrite, progress=advance, **typed)
+    say_card(card, folder)
+
+
+@data.command()
+def convert(
+    format_name: Annotated[
+        str, typer.Argument(metavar="FORMAT", help="voc, label-maps or instance-masks")
+    ],
+    source: Annotated[Path, typer.Argument(help="Folder to read")],
+    out: Annotated[Path, typer.Argument(help="Folder for the COCO files")],
+    options: Overrides = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the result")] = False,
+) -> None:
+    """Convert a folder to COCO format."""
+    from data_tools.catalogue import convert as run
+
+    typed = _options(format_name, options or [])
+    with bar(f"Converting {source}") as advance:
+        card = run(format_name, source, out, overwrite=overwrite, progress=advance, **typed)
+    say_card(card, out)
+
+
+@data.command()
+def check(
+    file: Annotated[Path, typer.Argument(help="COCO JSON")],
+    images: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the pictures; default: what the file says, else its own"),
+    ] = None,
+    read_images: Annotated[
+        bool, typer.Option("--read-images", help="Also decode every picture")
+    ] = False,
+) -> None:
+    """Say everything that is wrong with a COCO file; exits with 2 if it cannot be used."""
+    from resnet_tasks.data.coco import check_coco
+
+    report = check_coco(file, images_root=images, read_images=read_images)
+    _say_report(report)
+    if not report.is_usable:
+        raise typer.Exit(MISTAKE)
+
+
+def _options(format_name: str, texts: list[str]) -> dict[str, Any]:
+    """`key=value` options of a converter, typed by YAML and checked against its signature."""
+    from typing import get_type_hints
+
+    from pydantic import TypeAdapter, ValidationError
+
+    from data_tools.catalogue import FORMATS
+    from resnet_tasks.recipe.yaml_text import parse_yaml
+
+    hints = get_type_hints(FORMATS[format_name].convert) if format_name in FORMATS else {}
+    typed: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise DataError(f"option {text!r} is not of the form key=value, for example void=11")
+        typed[key] = parse_yaml(value, f"option {text!r}").value
+        if key in hints:
+            try:
+                typed[key] = TypeAdapter(hints[key]).validate_python(typed[key])
+            except ValidationError as error:
+                reason = error.errors()[0]["msg"]
+                raise DataError(f"option {text!r} of {format_name}: {reason}") from None
+    return typed
+
+
+def say_card(card: DataCard, folder: Path) -> None:
+    """Prints what a converted data set holds and where it lies."""
+    for split in card.splits:
+        objects = ", ".join(f"{name} {count}" for name, count in split.objects.items())
+        typer.echo(f"{split.split}: {split.images} pictures; objects: {objects or 'none'}")
+    if card.num_skipped:
+        typer.echo(f"left out: {card.num_skipped} objects, listed in the data card")
+    typer.echo(f"written to {folder}; data card: {folder / 'data_card.md'}")
+
+
+def _say_report(report: CheckReport) -> None:
+    seen: dict[str, int] = {}
+    for problem in report.problems:
+        seen[problem.kind] = seen.get(problem.kind, 0) + 1
+        if seen[problem.kind] <= SHOWN_PROBLEMS:
+            typer.echo(f"{problem.severity}: {problem.kind}: {problem.message}")
+    for kind, count in seen.items():
+        if count > SHOWN_PROBLEMS:
+            typer.echo(f"{kind}: {count - SHOWN_PROBLEMS} more of this kind")
+    if report.coco is not None:
+        typer.echo(
+            f"{report.path}: {len(report.coco.images)} pictures, "
+            f"{', '.join(report.coco.categories.names)}; {len(report.problems)} problems"
+        )

@@ -1,0 +1,74 @@
+"""`evaluate` and `predict`: what a run is worth, and what it sees in pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from resnet_tasks.cli.app import Checkpoint, DataRoot, RunFolder, Split, Trust, Which, app, open_run
+from resnet_tasks.errors import DataError
+
+
+@app.command()
+def evaluate(
+    run: RunFolder,
+    split: Annotated[Split, typer.Option(help="Which part of the recipe's data")] = Split.val,
+    annotations: Annotated[
+        Path | None,
+        typer.Option(help="A COCO file to judge on instead"),
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(help="Folder of that file's pictures; default: its own folder"),
+    ] = None,
+    checkpoint: Which = Checkpoint.last,
+    data_root: DataRoot = None,
+    trust_plugins: Trust = False,
+) -> None:
+    """Judge a run; writes RUN/evaluations/<split>."""
+    if images is not None and annotations is None:
+        raise DataError("--images names the pictures of --annotations FILE; give that too")
+
+    from rich.console import Console
+
+    from resnet_tasks.training.run import metric_table
+
+    opened = open_run(run, trust_plugins)
+    metrics = opened.evaluate(
+        split.value,
+        annotations=annotations,
+        images=images,
+        checkpoint=checkpoint.value,
+        data_root=data_root,
+    )
+    folder = opened.evaluation_folder(
+        split.value, annotations=annotations, checkpoint=checkpoint.value
+    )
+    judged = annotations or split.value
+    Console().print(metric_table(metrics, f"{run}: {judged}, {checkpoint.value} checkpoint"))
+    typer.echo(f"written to {folder}")
+
+
+@app.command()
+def predict(
+    run: RunFolder,
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGES...", help="Files or folders")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the results; default: RUN/predictions"),
+    ] = None,
+    score: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Leave out detections that score less"),
+    ] = None,
+    checkpoint: Which = Checkpoint.last,
+    trust_plugins: Trust = False,
+) -> None:
+    """Predict pictures: COCO results, label maps and drawings."""
+    opened = open_run(run, trust_plugins)
+    folder = opened.predict_paths(
+        images, out=out or run / "predictions", score=score, checkpoint=checkpoint.value
+    )
+    typer.echo(f"written to {folder}")

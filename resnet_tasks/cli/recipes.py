@@ -1,0 +1,70 @@
+"""`recipes`: list, show, copy and check recipes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from resnet_tasks.cli.app import DataRoot, Overrides, Trust, recipes, run_plugins
+
+
+@recipes.command("list")
+def list_all() -> None:
+    """List the shipped recipes."""
+    from resnet_tasks.recipe.shelf import list_recipes
+
+    found = list_recipes()
+    width = max((len(each.name) for each in found), default=0)
+    for each in found:
+        typer.echo(f"{each.name:{width}}  {each.summary}")
+
+
+@recipes.command()
+def show(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
+    """Print a recipe."""
+    from resnet_tasks.recipe.shelf import find_recipe
+
+    typer.echo(find_recipe(name).read_text(encoding="utf-8"), nl=False)
+
+
+@recipes.command()
+def copy(
+    name: Annotated[str, typer.Argument(metavar="NAME")],
+    target: Annotated[
+        Path | None,
+        typer.Argument(help="New file, or a folder for it; default: here"),
+    ] = None,
+) -> None:
+    """Copy a shipped recipe, to be changed."""
+    from resnet_tasks.recipe.shelf import copy_recipe
+
+    typer.echo(f"copied to {copy_recipe(name, target)}")
+
+
+@recipes.command()
+def validate(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE")],
+    overrides: Overrides = None,
+    data_root: DataRoot = None,
+    trust_plugins: Trust = False,
+) -> None:
+    """Check a recipe and build its model, without weights or training."""
+    from resnet_tasks.recipe.load import load_recipe
+
+    chosen = load_recipe(recipe, overrides or ())
+    run_plugins(chosen, trust_plugins)
+
+    from resnet_tasks.assemble import check_recipe
+
+    typer.echo(f"valid: {check_recipe(chosen, data_root)}")
+
+
+@recipes.command()
+def schema() -> None:
+    """Print the JSON schema of recipes, for editors."""
+    from resnet_tasks.recipe.load import recipe_schema
+
+    typer.echo(json.dumps(recipe_schema(), indent=2))

@@ -1,0 +1,121 @@
+"""`finetune`: train the model of a recipe, or go on with a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from resnet_tasks.cli.app import (
+    STOPPED,
+    DataRoot,
+    Overrides,
+    Trust,
+    app,
+    bar,
+    complain,
+    run_plugins,
+)
+from resnet_tasks.cli.data import say_card
+from resnet_tasks.errors import RecipeError, RunError
+
+if TYPE_CHECKING:
+    from resnet_tasks.recipe.schema import Recipe
+
+
+@app.command()
+def finetune(
+    recipe: Annotated[
+        str | None,
+        typer.Argument(metavar="RECIPE", help="Name of a shipped recipe, or a YAML file"),
+    ] = None,
+    overrides: Overrides = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Run folder; default: runs/<recipe>-<time>"),
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Go on with a run that was stopped"),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Build everything, train nothing")
+    ] = False,
+    data_root: DataRoot = None,
+    trust_plugins: Trust = False,
+) -> None:
+    """Fine-tune the model of a recipe and judge it."""
+    if resume is not None:
+        chosen = _recipe_of_run(resume, recipe, overrides, out)
+    elif recipe is None:
+        raise RecipeError(
+            "finetune needs a recipe: a name of `resnet-tasks recipes list`, or a YAML file"
+        )
+    else:
+        from resnet_tasks.recipe.load import load_recipe
+
+        chosen = load_recipe(recipe, overrides or ())
+    run_plugins(chosen, trust_plugins)
+    if recipe is not None:
+        _draw_cells(recipe, chosen, data_root)
+
+    from rich.console import Console
+
+    from resnet_tasks.training.finetune import Stopped, finetune_recipe
+
+    try:
+        finetune_recipe(
+            chosen,
+            out=out,
+            resume=resume,
+            dry_run=dry_run,
+            data_root=data_root,
+            console=Console(),
+        )
+    except Stopped as stopped:
+        complain(str(stopped), "stopped:")
+        raise typer.Exit(STOPPED) from None
+
+
+def _recipe_of_run(
+    run: Path, recipe: str | None, overrides: list[str] | None, out: Path | None
+) -> Recipe:
+    """The recipe of a run that is resumed; nothing about it may change."""
+    changes = [each for each in (recipe, *(overrides or ())) if each is not None and "=" in each]
+    if changes:
+        raise RunError(
+            f"--resume goes on with the recipe of {run} as it is; leave out {' '.join(changes)}, "
+            "or start a new run"
+        )
+    if out is not None:
+        raise RunError(f"--resume goes on in {run}; leave out --out {out}")
+    if not (run / "recipe.yaml").is_file():
+        raise RunError(
+            f"{run} is not a run folder: it has no recipe.yaml; name one made by finetune"
+        )
+
+    from resnet_tasks.recipe.load import load_recipe
+
+    kept = load_recipe(run / "recipe.yaml")
+    if recipe is not None and (given := load_recipe(recipe).name) != kept.name:
+        raise RunError(f"{run} is a run of {kept.name}, not of {given}; leave the recipe out")
+    return kept
+
+
+def _draw_cells(ref: str, recipe: Recipe, data_root: Path | None) -> None:
+    """Draws the quickstart's data where it is absent; no other recipe can make its own."""
+    from resnet_tasks.recipe.places import data_base
+    from resnet_tasks.recipe.shelf import find_recipe
+
+    folder = data_base(data_root) / "cells"
+    shipped = find_recipe(ref).resolve() == find_recipe("quickstart").resolve()
+    if not shipped or recipe.data.root != "cells" or folder.exists():
+        return
+
+    from data_tools.catalogue import prepare as run
+
+    typer.echo(f"{folder} does not exist; drawing the synthetic cells")
+    with bar("Drawing cells") as advance:
+        card = run("cells", None, folder, progress=advance)
+    say_card(card, folder)
