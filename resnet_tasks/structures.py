@@ -552,7 +552,8 @@ class Detailed(Protocol):
             IoU 0.5. `confusion`: `{"labels": [..], "matrix": [[..]]}`, truth by row, prediction by
             column. `error_types`: name -> AP lost to it. `froc`: `{"false_positives": [..],
             "sensitivity": [..]}` per picture. `reliability`: `{"confidence": [..], "accuracy":
-            [..], "count": [..]}`. `pictures`: per picture `{"image_id", "quality"}`, 0..1, the
-            higher the better the prediction. `notes`: sentences.
+            [..], "count": [..]}`. `pictures`: per picture `{"image_id", "quality", "surprise"}`,
+            both 0..1: how good the prediction is, and the highest confidence of anything wrong in
+            it. `notes`: sentences.
         """
         ...
