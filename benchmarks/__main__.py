@@ -1,0 +1,51 @@
+"""`python -m benchmarks NAME [options]` runs one measurement; without a name it lists them."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from resnet_tasks.errors import ResnetTasksError
+
+FOLDER = Path(__file__).parent
+
+
+def measurements() -> dict[str, str]:
+    """Name -> first line of its docstring; nothing is imported for it."""
+    found = {}
+    for path in sorted(FOLDER.glob("[!_]*.py")):
+        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        found[path.stem] = text.partition("\n")[0]
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the measurement named first; the rest of the words are its own.
+
+    Returns:
+        The exit code: 0, or 2 after a mistake that can be mended.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    known = measurements()
+    if not words or words[0] in ("-h", "--help"):
+        print("python -m benchmarks NAME [options]\n")
+        print("\n".join(f"{name:14}{title}" for name, title in known.items()))
+        return 0
+    if words[0] not in known:
+        print(
+            f"there is no measurement {words[0]!r}; there are {', '.join(known)}", file=sys.stderr
+        )
+        return 2
+    try:
+        importlib.import_module(f"benchmarks.{words[0]}").main(words[1:])
+    except ResnetTasksError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
