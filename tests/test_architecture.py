@@ -15,7 +15,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # Lower layers first. A module may import its own layer and those above it in this list.
 LAYERS: list[list[str]] = [
     ["errors"],
-    ["registry", "structures"],
+    ["registry", "metrics"],
+    ["structures"],
     ["layers"],
     ["heads", "backbone"],
     ["data"],

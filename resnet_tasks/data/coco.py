@@ -11,11 +11,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from resnet_tasks.data.categories import Category, CategoryMap
 from resnet_tasks.data.coco_masks import decode_mask
@@ -30,7 +29,12 @@ from resnet_tasks.data.coco_records import (
     stored_size,
 )
 from resnet_tasks.errors import DataError
-from resnet_tasks.structures import Detections
+from resnet_tasks.metrics import as_array
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from resnet_tasks.structures import Detections
 
 __all__ = [
     "ANNOTATED",
@@ -105,8 +109,7 @@ def check_coco(
 
 def boxes_to_xywh(boxes: Tensor | NDArray[Any]) -> NDArray[np.float64]:
     """`(N, 4)` xyxy boxes as COCO's `(N, 4)` (x, y, width, height), computed in float64."""
-    corners = boxes.detach().cpu().numpy() if isinstance(boxes, Tensor) else np.asarray(boxes)
-    corners = corners.astype(np.float64).reshape(-1, 4)
+    corners = as_array(boxes).astype(np.float64).reshape(-1, 4)
     return np.concatenate((corners[:, :2], corners[:, 2:] - corners[:, :2]), axis=1)
 
 

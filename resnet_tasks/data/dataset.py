@@ -13,25 +13,24 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch.utils.data import Dataset
 
 from resnet_tasks.data.coco import Annotation, CategoryMap, CocoFile, ImageRecord, decode_mask
 from resnet_tasks.data.preparation import Preparation, as_tensor, unit_range
+from resnet_tasks.data.semantic_maps import read_semantic
 from resnet_tasks.data.transforms import (
     Augmentation,
     Intensity,
     Resize,
     decode_labels,
     encode_labels,
-    open_picture,
     read_image,
     resize_labels,
 )
+from resnet_tasks.data.truths import annotated_truth
 from resnet_tasks.errors import DataError
 from resnet_tasks.structures import (
     UNLABELLED,
-    VOID,
     Geometry,
     LabelTable,
     Sample,
@@ -149,7 +148,7 @@ class CocoDataset(Dataset[Sample]):
             view = table.apply(Target(semantic=torch.from_numpy(labels)))
             assert view.semantic is not None
             semantic = view.semantic.numpy()
-        return annotated_truth(file, record, self._ids[index], table, semantic)
+        return annotated_truth(file, record, self._ids[index], table.mapping, semantic)
 
     def annotates(self, task: Task) -> bool:
         """Whether any of the files annotates what `task` needs; fields of the user's own count."""
@@ -257,87 +256,6 @@ class CocoDataset(Dataset[Sample]):
             stacked = np.stack(masks) if masks else np.zeros((0, *geometry.input_size), np.uint8)
             fields["masks"] = torch.from_numpy(stacked > 0)[visible]
         return fields
-
-
-def annotated_truth(
-    file: CocoFile,
-    record: ImageRecord,
-    image_id: int | str,
-    table: LabelTable,
-    semantic: NDArray[np.int64] | None = None,
-) -> Truth:
-    """The objects of one picture exactly as in the file, in the labels of one head.
-
-    Args:
-        file: Where the picture is annotated.
-        record: The picture.
-        image_id: Its id for the evaluator.
-        table: Categories outside it are left out.
-        semantic: Its label map, already in those labels.
-    """
-    size = (record.height, record.width)
-    if "boxes" not in file.annotated:
-        return Truth(image_id, size, semantic=semantic)
-    known = [
-        (each, table.mapping[each.category])
-        for each in file.annotations[record.id]
-        if each.bbox is not None and table.mapping[each.category] >= 0
-    ]
-    return Truth(
-        image_id=image_id,
-        size=size,
-        boxes_xywh=np.asarray([each.bbox for each, _ in known], np.float64).reshape(-1, 4),
-        labels=np.asarray([label for _, label in known], np.int64),
-        crowd=np.asarray([each.is_crowd for each, _ in known], np.bool_),
-        areas=np.asarray([each.area for each, _ in known], np.float64),
-        semantic=semantic,
-    )
-
-
-def read_semantic(path: Path, categories: CategoryMap, size: tuple[int, int]) -> NDArray[np.int64]:
-    """A semantic PNG as category indices.
-
-    Values are category ids; 0 is unlabelled and 255 (65535 for 16 bits) void, unless a category has
-    that id.
-
-    Raises:
-        DataError: If the file is missing, of another size, or holds a value that is no category.
-    """
-    try:
-        with open_picture(path) as picture:
-            values = np.asarray(picture)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"semantic map {path} cannot be read: {error}") from None
-    if values.ndim != 2 or values.dtype.kind not in "iub":
-        raise DataError(
-            f"semantic map {path} must hold one channel of whole numbers, got shape "
-            f"{values.shape} of {values.dtype}; convert it with "
-            "`resnet-tasks data convert label_maps`"
-        )
-    if values.shape != size:
-        raise DataError(
-            f"semantic map {path} is {values.shape[1]} x {values.shape[0]}, "
-            f"its picture {size[1]} x {size[0]} (width x height)"
-        )
-    unknown_value = -3
-    void_value = 255 if values.dtype.itemsize == 1 else 65535
-    table = np.full(void_value + 1, unknown_value, dtype=np.int64)
-    table[0], table[void_value] = UNLABELLED, VOID
-    for index, category in enumerate(categories.categories):
-        if 0 <= category.id <= void_value:
-            table[category.id] = index
-    clipped = np.clip(values.astype(np.int64), 0, void_value)
-    labels = table[clipped]
-    if (labels == unknown_value).any() or (clipped != values).any():
-        bad = sorted(
-            {int(v) for v in np.unique(values[(labels == unknown_value) | (clipped != values)])}
-        )
-        known = ", ".join(str(category.id) for category in categories.categories)
-        raise DataError(
-            f"semantic map {path} holds the value(s) {bad[:5]}, which are no category id "
-            f"({known}), nor 0 (unlabelled) or {void_value} (void)"
-        )
-    return np.asarray(labels, dtype=np.int64)
 
 
 def _has_semantic(file: CocoFile, record: ImageRecord) -> bool:

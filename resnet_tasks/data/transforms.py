@@ -24,6 +24,7 @@ from albumentations.augmentations.crops.transforms import CropSizeError
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from resnet_tasks.data.picture_files import open_picture
 from resnet_tasks.errors import DataError, RecipeError
 from resnet_tasks.registry import nearest
 from resnet_tasks.structures import UNLABELLED, VOID, Target
@@ -79,13 +80,6 @@ def read_image(path: Path, channels: int = 3) -> Array:
     except (OSError, SyntaxError, ValueError) as error:
         raise DataError(f"picture {path} cannot be read: {error}") from None
     return _with_channels(_upright(_deep_colour(path), orientation), channels, path)
-
-
-def open_picture(path: Path) -> Image.Image:
-    """An opened picture, not yet decoded; large ones up to `MAX_PIXELS` without a warning."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        return Image.open(path)
 
 
 def _raw_mode(picture: Image.Image) -> str:

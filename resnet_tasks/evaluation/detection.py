@@ -14,7 +14,7 @@ import contextlib
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hotcoco
 import numpy as np
@@ -24,8 +24,11 @@ from pycocotools import cocoeval as reference_eval
 
 from resnet_tasks.data.coco import boxes_to_xywh
 from resnet_tasks.errors import DataError
+from resnet_tasks.metrics import Metric, Truth, as_array
 from resnet_tasks.registry import EVALUATORS
-from resnet_tasks.structures import Detections, Metric, Truth
+
+if TYPE_CHECKING:
+    from resnet_tasks.structures import Detections
 
 Tables = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Precision `(T, R, K, S, M)` and recall `(T, K, S, M)`; -1 where nothing can be found."""
@@ -132,8 +135,8 @@ class DetectionEvaluator:
         """
         self.update_xywh(
             boxes_to_xywh(prediction.boxes),
-            prediction.labels.detach().cpu().numpy().astype(np.int64),
-            prediction.scores.detach().double().cpu().numpy(),
+            as_array(prediction.labels).astype(np.int64),
+            as_array(prediction.scores).astype(np.float64),
             truth,
         )
 

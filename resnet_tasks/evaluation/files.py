@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from resnet_tasks.data.coco import read_coco, read_results
-from resnet_tasks.data.dataset import annotated_truth
+from resnet_tasks.data.truths import annotated_truth
 from resnet_tasks.evaluation.detection import DetectionEvaluator
-from resnet_tasks.structures import LabelTable, Metric
+from resnet_tasks.metrics import Metric
 
 
 def evaluate_results(
@@ -35,13 +35,13 @@ def evaluate_results(
         label = coco.categories.index_of(entry["category_id"])
         by_image[entry["image_id"]].append((entry["bbox"], label, entry["score"]))
     evaluator = DetectionEvaluator(coco.categories.names, backend=backend)
-    table = LabelTable.identity(coco.categories.names)
+    labels = range(len(coco.categories))
     for record in coco.images:
         found = by_image.get(record.id, [])
         evaluator.update_xywh(
             np.asarray([box for box, _, _ in found], np.float64).reshape(-1, 4),
             np.asarray([label for _, label, _ in found], np.int64),
             np.asarray([score for _, _, score in found], np.float64),
-            annotated_truth(coco, record, record.id, table),
+            annotated_truth(coco, record, record.id, labels),
         )
     return evaluator.compute()

@@ -6,13 +6,17 @@ Shape glossary: `h, w` an original picture, `K` classes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from resnet_tasks.errors import DataError
+from resnet_tasks.metrics import BACKGROUND, VOID, Metric, Truth, as_array
 from resnet_tasks.registry import EVALUATORS
-from resnet_tasks.structures import BACKGROUND, VOID, Metric, SegmentationMap, Truth
+
+if TYPE_CHECKING:
+    from resnet_tasks.structures import SegmentationMap
 
 
 class SegmentationEvaluator:
@@ -60,7 +64,7 @@ class SegmentationEvaluator:
             raise DataError(
                 f"{where} has no annotated pixels and cannot be evaluated; leave it out"
             )
-        found = prediction.labels.detach().cpu().numpy()
+        found = as_array(prediction.labels)
         if found.shape != expected.shape:
             raise DataError(
                 f"{where}: the predicted map has size {found.shape} (height, width), its truth "

@@ -1,0 +1,60 @@
+"""Semantic label maps: PNGs whose values are category ids."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from resnet_tasks.data.categories import CategoryMap
+from resnet_tasks.data.picture_files import open_picture
+from resnet_tasks.errors import DataError
+from resnet_tasks.metrics import UNLABELLED, VOID
+
+
+def read_semantic(path: Path, categories: CategoryMap, size: tuple[int, int]) -> NDArray[np.int64]:
+    """A semantic PNG as category indices.
+
+    Values are category ids; 0 is unlabelled and 255 (65535 for 16 bits) void, unless a category has
+    that id.
+
+    Raises:
+        DataError: If the file is missing, of another size, or holds a value that is no category.
+    """
+    try:
+        with open_picture(path) as picture:
+            values = np.asarray(picture)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"semantic map {path} cannot be read: {error}") from None
+    if values.ndim != 2 or values.dtype.kind not in "iub":
+        raise DataError(
+            f"semantic map {path} must hold one channel of whole numbers, got shape "
+            f"{values.shape} of {values.dtype}; convert it with "
+            "`resnet-tasks data convert label_maps`"
+        )
+    if values.shape != size:
+        raise DataError(
+            f"semantic map {path} is {values.shape[1]} x {values.shape[0]}, "
+            f"its picture {size[1]} x {size[0]} (width x height)"
+        )
+    unknown_value = -3
+    void_value = 255 if values.dtype.itemsize == 1 else 65535
+    table = np.full(void_value + 1, unknown_value, dtype=np.int64)
+    table[0], table[void_value] = UNLABELLED, VOID
+    for index, category in enumerate(categories.categories):
+        if 0 <= category.id <= void_value:
+            table[category.id] = index
+    clipped = np.clip(values.astype(np.int64), 0, void_value)
+    labels = table[clipped]
+    if (labels == unknown_value).any() or (clipped != values).any():
+        bad = sorted(
+            {int(v) for v in np.unique(values[(labels == unknown_value) | (clipped != values)])}
+        )
+        known = ", ".join(str(category.id) for category in categories.categories)
+        raise DataError(
+            f"semantic map {path} holds the value(s) {bad[:5]}, which are no category id "
+            f"({known}), nor 0 (unlabelled) or {void_value} (void)"
+        )
+    return np.asarray(labels, dtype=np.int64)

@@ -1,0 +1,47 @@
+"""Annotations of a picture as the evaluators take them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resnet_tasks.data.coco_records import CocoFile, ImageRecord
+from resnet_tasks.metrics import Truth
+
+
+def annotated_truth(
+    file: CocoFile,
+    record: ImageRecord,
+    image_id: int | str,
+    mapping: Sequence[int],
+    semantic: NDArray[np.int64] | None = None,
+) -> Truth:
+    """The objects of one picture exactly as in the file, in the labels of one head.
+
+    Args:
+        file: Where the picture is annotated.
+        record: The picture.
+        image_id: Its id for the evaluator.
+        mapping: Label of every category index (`LabelTable.mapping`); objects of categories below 0
+            are left out.
+        semantic: Its label map, already in those labels.
+    """
+    size = (record.height, record.width)
+    if "boxes" not in file.annotated:
+        return Truth(image_id, size, semantic=semantic)
+    known = [
+        (each, mapping[each.category])
+        for each in file.annotations[record.id]
+        if each.bbox is not None and mapping[each.category] >= 0
+    ]
+    return Truth(
+        image_id=image_id,
+        size=size,
+        boxes_xywh=np.asarray([each.bbox for each, _ in known], np.float64).reshape(-1, 4),
+        labels=np.asarray([label for _, label in known], np.int64),
+        crowd=np.asarray([each.is_crowd for each, _ in known], np.bool_),
+        areas=np.asarray([each.area for each, _ in known], np.float64),
+        semantic=semantic,
+    )

@@ -1,0 +1,35 @@
+"""The evaluators' contract needs no torch, nor does judging results files."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import torch
+
+from resnet_tasks import metrics, structures
+
+
+def test_evaluation_imports_no_torch() -> None:
+    code = (
+        "import sys, resnet_tasks.metrics, resnet_tasks.data.coco, resnet_tasks.data.truths, "
+        "resnet_tasks.data.semantic_maps, resnet_tasks.evaluation.detection, "
+        "resnet_tasks.evaluation.segmentation, resnet_tasks.evaluation.files; "
+        "heavy = [m for m in ('torch', 'timm', 'albumentations', 'cv2') if m in sys.modules]; "
+        "assert not heavy, heavy"
+    )
+    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (made.returncode, made.stdout, made.stderr) == (0, "", "")
+
+
+def test_structures_give_the_same_objects() -> None:
+    for name in ("Truth", "Metric", "Evaluator", "Resampled", "Detailed", "VOID", "BACKGROUND"):
+        assert getattr(structures, name) is getattr(metrics, name)
+
+
+def test_tensors_and_lists_become_arrays() -> None:
+    tensor = torch.tensor([[1.5, 2.0]], requires_grad=True)
+    assert np.array_equal(metrics.as_array(tensor), [[1.5, 2.0]])
+    assert metrics.as_array(tensor).dtype == np.float32
+    assert np.array_equal(metrics.as_array([1, 2]), [1, 2])
