@@ -19,6 +19,11 @@ UNLABELLED = -2
 void."""
 BACKGROUND = "background"
 """Name of the class that a head's `background: true` puts first."""
+IGNORED = -1
+"""In a `LabelTable`: the head does not know this category (ignore region, void pixels); also what
+such a category becomes among the image-level labels that the head sees."""
+ABSENT = -2
+"""In a `LabelTable`: objects of this category count as background for the head."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,9 @@ class Truth:
         areas: `(N,)` float64, the file's `area` (pixels²), which COCO's size classes use.
         semantic: `(height, width)` int64 label map with `VOID`; None where pixels are not
             annotated.
+        image_labels: `(L,)` int64, each once, `IGNORED` for labels that the head does not know;
+            None where the picture as a whole is not annotated.
+        extra: Fields of the user's own.
     """
 
     image_id: int | str
@@ -43,6 +51,7 @@ class Truth:
     crowd: NDArray[np.bool_] | None = None
     areas: NDArray[np.float64] | None = None
     semantic: NDArray[np.int64] | None = None
+    image_labels: NDArray[np.int64] | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -20,7 +20,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from resnet_tasks.metrics import (
+    ABSENT,
     BACKGROUND,
+    IGNORED,
     UNLABELLED,
     VOID,
     Detailed,
@@ -41,6 +43,7 @@ __all__ = [
     "VOID",
     "Batch",
     "BatchView",
+    "Classification",
     "Detailed",
     "Detections",
     "Evaluator",
@@ -57,11 +60,6 @@ __all__ = [
     "Truth",
     "collate",
 ]
-
-IGNORED = -1
-"""In a `LabelTable`: the head does not know this category (ignore region, void pixels)."""
-ABSENT = -2
-"""In a `LabelTable`: objects of this category count as background for the head."""
 
 
 @dataclass(frozen=True)
@@ -190,7 +188,8 @@ class Target:
         semantic: `(h, w)` int64 label map; `VOID` and `UNLABELLED` are its special values. Inside a
             `Batch` padded with `VOID` to `(H, W)`; inside a `BatchView` void is the only special
             value.
-        image_labels: `(L,)` int64.
+        image_labels: `(L,)` int64, each label once; inside a `BatchView` `IGNORED` stands for
+            labels that the head does not know.
         extra: Fields of the user's own.
     """
 
@@ -292,7 +291,7 @@ class LabelTable:
             changes["semantic"] = table[target.semantic]
         if target.image_labels is not None:
             mapped = self._tensor(target.image_labels)[target.image_labels]
-            changes["image_labels"] = mapped[mapped >= 0]
+            changes["image_labels"] = mapped[mapped != ABSENT]
         return replace(target, **changes)
 
     def _tensor(self, like: Tensor) -> Tensor:
@@ -463,6 +462,29 @@ class SegmentationMap:
 
     labels: Tensor
     probs: Tensor
+
+
+@dataclass(frozen=True)
+class Classification:
+    """What one picture shows as a whole.
+
+    Attributes:
+        probs: `(K,)` float32, 0..1, in the order of the head's classes; sums to 1 unless
+            `is_multi_label`.
+        is_multi_label: Whether each class is a yes or no of its own.
+    """
+
+    probs: Tensor
+    is_multi_label: bool = False
+
+    @property
+    def labels(self) -> Tensor:
+        """`(L,)` int64 classes found, best first: the best one; of several labels, those from 0.5.
+
+        Among equals the first in class order is the best.
+        """
+        order = self.probs.sort(descending=True, stable=True).indices
+        return order[self.probs[order] >= 0.5] if self.is_multi_label else order[:1]
 
 
 @dataclass(frozen=True)

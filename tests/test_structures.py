@@ -115,7 +115,10 @@ def test_label_table_on_image_labels_and_without_annotations() -> None:
     table = LabelTable(("a",), (IGNORED, 0))
     seen = table.apply(Target(image_labels=torch.tensor([1, 0])))
     assert seen.image_labels is not None
-    assert seen.image_labels.tolist() == [0]
+    assert seen.image_labels.tolist() == [0, IGNORED]  # known, but not to this head
+    absent = LabelTable(("a",), (ABSENT, 0)).apply(Target(image_labels=torch.tensor([1, 0])))
+    assert absent.image_labels is not None
+    assert absent.image_labels.tolist() == [0]
     assert seen.boxes is None
     assert seen.semantic is None
 

@@ -234,6 +234,8 @@ class _Annotations:
             findings.add("unknown_category", record.id, annotation_id, detail)
             return
         crowd = raw.get("iscrowd")
+        if crowd is None and not (raw.get("bbox") or raw.get("segmentation")):
+            crowd = 0  # an image-level label is no region that could be a crowd
         if crowd is None:
             findings.add("missing_iscrowd", record.id, annotation_id)
         elif crowd not in (0, 1):

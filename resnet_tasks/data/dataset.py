@@ -27,7 +27,7 @@ from resnet_tasks.data.transforms import (
     read_image,
     resize_labels,
 )
-from resnet_tasks.data.truths import annotated_truth
+from resnet_tasks.data.truths import annotated_truth, image_labels
 from resnet_tasks.errors import DataError
 from resnet_tasks.structures import (
     UNLABELLED,
@@ -68,8 +68,8 @@ class CocoDataset(Dataset[Sample]):
     Args:
         files: Parsed COCO files with the same categories.
         categories: Categories whose indices the samples' labels are.
-        fields: What to load: any of `boxes`, `masks`, `semantic`. A field that a file does not
-            annotate stays `None`.
+        fields: What to load: any of `boxes`, `masks`, `semantic`, `image_labels`. A field that a
+            file does not annotate stays `None`.
         resize: Box that every picture is brought to; None keeps the stored size.
         intensity: How stored values become 0..1.
         channels: Channels of the pictures.
@@ -87,7 +87,7 @@ class CocoDataset(Dataset[Sample]):
         files: Sequence[CocoFile],
         *,
         categories: CategoryMap,
-        fields: Sequence[str] = ("boxes", "semantic"),
+        fields: Sequence[str] = ("boxes", "semantic", "image_labels"),
         resize: Resize | None = None,
         intensity: Intensity | None = None,
         channels: int = 3,
@@ -153,7 +153,12 @@ class CocoDataset(Dataset[Sample]):
     def annotates(self, task: Task) -> bool:
         """Whether any of the files annotates what `task` needs; fields of the user's own count."""
         present = {each for file in self.files for each in file.annotated}
-        sources = {"boxes": {"boxes"}, "labels": {"boxes"}, "semantic": {"semantic", "masks"}}
+        sources = {
+            "boxes": {"boxes"},
+            "labels": {"boxes"},
+            "semantic": {"semantic", "masks"},
+            "image_labels": {"image"},
+        }
         return all(sources.get(name, present) & present for name in task.target_fields)
 
     def counts(self) -> dict[str, int]:
@@ -224,6 +229,8 @@ class CocoDataset(Dataset[Sample]):
             fields = self._objects(annotations, record, geometry, is_masked=is_masked)
         if decoded.semantic is not None:
             fields["semantic"] = torch.from_numpy(decode_labels(decoded.semantic))
+        if "image_labels" in self._fields and "image" in file.annotated:
+            fields["image_labels"] = torch.tensor(image_labels(file, record), dtype=torch.int64)
         return Target(**fields)
 
     def _objects(

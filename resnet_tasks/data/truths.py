@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_tasks.data.coco_records import CocoFile, ImageRecord
-from resnet_tasks.metrics import Truth
+from resnet_tasks.metrics import ABSENT, Truth
 
 
 def annotated_truth(
@@ -18,19 +18,23 @@ def annotated_truth(
     mapping: Sequence[int],
     semantic: NDArray[np.int64] | None = None,
 ) -> Truth:
-    """The objects of one picture exactly as in the file, in the labels of one head.
+    """Objects and labels of one picture exactly as in the file, in the labels of one head.
 
     Args:
         file: Where the picture is annotated.
         record: The picture.
         image_id: Its id for the evaluator.
         mapping: Label of every category index (`LabelTable.mapping`); objects of categories below 0
-            are left out.
+            are left out, image-level labels of categories that are `IGNORED` stay as that.
         semantic: Its label map, already in those labels.
     """
     size = (record.height, record.width)
+    whole = None
+    if "image" in file.annotated:
+        mapped = [mapping[category] for category in image_labels(file, record)]
+        whole = np.asarray([label for label in mapped if label != ABSENT], np.int64)
     if "boxes" not in file.annotated:
-        return Truth(image_id, size, semantic=semantic)
+        return Truth(image_id, size, semantic=semantic, image_labels=whole)
     known = [
         (each, mapping[each.category])
         for each in file.annotations[record.id]
@@ -44,4 +48,10 @@ def annotated_truth(
         crowd=np.asarray([each.is_crowd for each, _ in known], np.bool_),
         areas=np.asarray([each.area for each, _ in known], np.float64),
         semantic=semantic,
+        image_labels=whole,
     )
+
+
+def image_labels(file: CocoFile, record: ImageRecord) -> list[int]:
+    """Category indices of the picture's annotations that have no box, each once, in order."""
+    return sorted({each.category for each in file.annotations[record.id] if each.bbox is None})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -128,7 +129,12 @@ def _collected(
 
 
 def _judges(task: Task, truth: Truth) -> bool:
-    present = {"boxes": truth.boxes_xywh, "labels": truth.labels, "semantic": truth.semantic}
+    present = {
+        "boxes": truth.boxes_xywh,
+        "labels": truth.labels,
+        "semantic": truth.semantic,
+        "image_labels": truth.image_labels,
+    }
     return all(
         present.get(field) is not None or field in truth.extra for field in task.target_fields
     )
@@ -146,17 +152,16 @@ def truth_of(dataset: Dataset[Sample], index: int, table: LabelTable) -> Truth:
         flips = tuple(axis for axis, scale in enumerate(sample.geometry.scale) if scale < 0)
         upright = np.flip(target.semantic.numpy(), flips)
         semantic = decode_labels(resize_labels(encode_labels(upright), size))
+    whole = None if target.image_labels is None else target.image_labels.numpy()
+    known = Truth(sample.image_id, size, semantic=semantic, image_labels=whole, extra=target.extra)
     if target.boxes is None or target.labels is None:
-        return Truth(sample.image_id, size, semantic=semantic, extra=target.extra)
+        return known
     xywh = boxes_to_xywh(sample.geometry.boxes_to_original(target.boxes).numpy())
     crowd = target.ignore if target.ignore is not None else torch.zeros(len(xywh), dtype=torch.bool)
-    return Truth(
-        image_id=sample.image_id,
-        size=size,
+    return replace(
+        known,
         boxes_xywh=xywh,
         labels=target.labels.numpy(),
         crowd=crowd.numpy(),
         areas=xywh[:, 2] * xywh[:, 3],
-        semantic=semantic,
-        extra=target.extra,
     )

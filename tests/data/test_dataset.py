@@ -17,7 +17,15 @@ from resnet_tasks.data.dataset import CocoDataset, HasTruth, sample_seed
 from resnet_tasks.data.semantic_maps import read_semantic
 from resnet_tasks.data.transforms import Augmentation, Intensity, Resize
 from resnet_tasks.errors import DataError
-from resnet_tasks.structures import IGNORED, UNLABELLED, VOID, Geometry, LabelTable
+from resnet_tasks.structures import (
+    CLASSIFICATION,
+    DETECTION,
+    IGNORED,
+    UNLABELLED,
+    VOID,
+    Geometry,
+    LabelTable,
+)
 
 CATEGORIES = [{"id": 7, "name": "car"}, {"id": 90, "name": "road"}, {"id": 3, "name": "dog"}]
 """Indices: dog 0, car 1, road 2."""
@@ -318,6 +326,51 @@ def test_truth_is_in_original_pixels_as_in_the_file(tmp_path: Path) -> None:
 
 
 # --- Real pictures -------------------------------------------------------------------------------
+
+
+def labelled(folder: Path, annotated: list[str]) -> CocoFile:
+    """Pictures 1 (labels 90, 3 and 3 again, and a box), 2 (none) and 3 (label 7)."""
+    labels = [(1, 90), (1, 3), (1, 3), (3, 7)]
+    annotations = [
+        {"id": i, "image_id": image, "category_id": category}
+        for i, (image, category) in enumerate(labels, start=1)
+    ]
+    annotations.append(box(9, 1, 7, [0, 0, 6, 6]))
+    info = {"annotated": annotated}
+    return coco(folder, annotations=annotations, info=info)
+
+
+def test_annotations_without_a_box_are_labels_of_the_whole_picture(tmp_path: Path) -> None:
+    file = labelled(tmp_path, ["boxes", "image"])
+    assert file.problems == ()
+    dataset = CocoDataset([file], categories=file.categories)
+    found = [dataset[i].target for i in range(3)]
+    assert [each.image_labels.tolist() for each in found] == [[0, 2], [], [1]]
+    assert [each.labels.tolist() for each in found] == [[1], [], []]
+    assert dataset.annotates(CLASSIFICATION)
+    assert dataset.annotates(DETECTION)
+    flipped = CocoDataset(
+        [file], categories=file.categories, augment=Augmentation([{"HorizontalFlip": {"p": 1.0}}])
+    )
+    assert flipped[0].target.image_labels.tolist() == [0, 2]
+
+
+def test_image_labels_are_not_annotated_unless_said(tmp_path: Path) -> None:
+    file = labelled(tmp_path, ["boxes"])
+    assert file.summary() == {"no_box": 4}
+    dataset = CocoDataset([file], categories=file.categories)
+    assert dataset[0].target.image_labels is None
+    assert not dataset.annotates(CLASSIFICATION)
+    assert dataset.truth(0, LabelTable.identity(file.categories.names)).image_labels is None
+
+
+def test_truth_of_image_labels_in_a_heads_own_labels(tmp_path: Path) -> None:
+    file = labelled(tmp_path, ["image"])
+    dataset = CocoDataset([file], categories=file.categories)
+    table = LabelTable(("road", "car"), (IGNORED, 1, 0))
+    truths = [dataset.truth(i, table) for i in range(3)]
+    assert [each.image_labels.tolist() for each in truths] == [[IGNORED, 0], [], [1]]
+    assert truths[0].boxes_xywh is None
 
 
 def test_real_coco(shared_data: Path) -> None:
