@@ -41,6 +41,13 @@ class Truth:
             annotated.
         image_labels: `(L,)` int64, each once, `IGNORED` for labels that the head does not know;
             None where the picture as a whole is not annotated.
+        group: Patient, study or sequence of the picture; None where it stands for itself.
+        spacing: (y, x) millimetres per pixel; None where the file does not say.
+        occluded: `(N,)` float64, KITTI's degrees: 0 visible, 1 partly, 2 largely occluded, 3
+            unknown; NaN where the file does not say. None: it never says.
+        truncated: `(N,)` float64, share 0..1 that lies outside the picture; NaN and None as above.
+        others_xywh: `(M, 4)` float64 boxes of categories that the head does not know.
+        others: `(M,)` names of their categories.
         extra: Fields of the user's own.
     """
 
@@ -52,6 +59,12 @@ class Truth:
     areas: NDArray[np.float64] | None = None
     semantic: NDArray[np.int64] | None = None
     image_labels: NDArray[np.int64] | None = None
+    group: str | None = None
+    spacing: tuple[float, float] | None = None
+    occluded: NDArray[np.float64] | None = None
+    truncated: NDArray[np.float64] | None = None
+    others_xywh: NDArray[np.float64] | None = None
+    others: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 

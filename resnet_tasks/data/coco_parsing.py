@@ -19,6 +19,10 @@ ANNOTATED = ("boxes", "masks", "semantic", "image")
 """What a file can say it annotates."""
 
 
+VISIBILITY = {"occluded": (3, 1.0), "truncated": (1, 0.3)}
+"""Key -> (highest value, what a bare `true` counts as: visible enough for KITTI's moderate, not for
+its easy)."""
+
 FRAME_TOLERANCE = 1e-3
 """Pixels by which a box may leave its picture before that is worth a note (rounding of files)."""
 
@@ -120,7 +124,7 @@ def _top_level(path: Path, raw: Any) -> dict[str, Any]:
 
 
 _BOOKKEEPING = frozenset(
-    {"id", "file_name", "height", "width", "sem_seg_file_name", "group"}
+    {"id", "file_name", "height", "width", "sem_seg_file_name", "group", "spacing"}
     | {"license", "coco_url", "flickr_url", "date_captured"}
 )
 
@@ -172,7 +176,10 @@ def _image(position: int, raw: Any, root: Path, findings: Findings) -> ImageReco
         detail = f"height {shown(height)}, width {shown(width)}"
         findings.add("image_record", image_id, detail=detail)
         return None
-    group = raw.get("group")
+    group, spacing = raw.get("group"), raw.get("spacing")
+    if spacing is not None and not _is_spacing(spacing):
+        findings.add("bad_spacing", image_id, detail=f"spacing {shown(spacing)}")
+        return None
     return ImageRecord(
         id=image_id,
         file_name=name,
@@ -180,6 +187,7 @@ def _image(position: int, raw: Any, root: Path, findings: Findings) -> ImageReco
         width=int(width),
         sem_seg_file_name=semantic,
         group=None if group is None else str(group),
+        spacing=None if spacing is None else (float(spacing[0]), float(spacing[1])),
         extra={key: value for key, value in raw.items() if key not in _BOOKKEEPING},
     )
 
@@ -248,7 +256,15 @@ class _Annotations:
             return
         area = self._area(raw.get("area"), box, segmentation, record, annotation_id)
         annotation = Annotation(
-            annotation_id, record.id, category, box, area, bool(crowd), segmentation
+            annotation_id,
+            record.id,
+            category,
+            box,
+            area,
+            bool(crowd),
+            segmentation,
+            occluded=self._visibility(raw, "occluded", record, annotation_id),
+            truncated=self._visibility(raw, "truncated", record, annotation_id),
         )
         self._has_boxes = self._has_boxes or box is not None
         self._has_masks = self._has_masks or segmentation is not None
@@ -340,6 +356,25 @@ class _Annotations:
             return mask_area(segmentation, record.height, record.width)
         return float(box[2] * box[3])
 
+    def _visibility(
+        self, raw: dict[str, Any], key: str, record: ImageRecord, annotation_id: Id
+    ) -> float | None:
+        """`occluded` or `truncated`, from the annotation itself or its `attributes`."""
+        attributes = raw.get("attributes")
+        value = raw.get(key)
+        if value is None and isinstance(attributes, dict):
+            value = attributes.get(key)
+        if value is None or value == -1:  # -1: KITTI's regions where nothing is known
+            return None
+        most, told = VISIBILITY[key]
+        if isinstance(value, bool):
+            return told if value else 0.0
+        if isinstance(value, int | float) and 0 <= value <= most:
+            return float(value)
+        detail = f"{key} {shown(value)}"
+        self._findings.add("bad_visibility", record.id, annotation_id, detail)
+        return None
+
 
 def _declared(path: Path, raw: object) -> frozenset[str]:
     chosen = [raw] if isinstance(raw, str) else raw
@@ -372,6 +407,14 @@ def _is_id(value: object) -> TypeGuard[Id]:
 
 def _is_length(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and 1 <= value < math.inf and value == int(value)
+
+
+def _is_spacing(value: object) -> TypeGuard[Sequence[float]]:
+    return (
+        isinstance(value, list | tuple)
+        and len(value) == 2
+        and all(type(each) in (int, float) and 0 < each < math.inf for each in value)
+    )
 
 
 def is_box(value: object) -> TypeGuard[Xywh]:

@@ -54,6 +54,13 @@ _KINDS: dict[str, tuple[Severity, str]] = {
             "relative to the folder and name the folder with `images:`"
         ),
     ),
+    "bad_spacing": (
+        "error",
+        (
+            "{n} image(s) have a `spacing` that cannot be used: {first}; it is [y, x] in "
+            "millimetres per pixel, two numbers above 0; mend or remove it"
+        ),
+    ),
     "duplicate_image": (
         "error",
         "{n} image id(s) appear more than once: {first}; give every picture its own id",
@@ -96,6 +103,13 @@ _KINDS: dict[str, tuple[Severity, str]] = {
         (
             "{n} annotation(s) have an area that is no number of at least 0; computed from mask or "
             "box: {first}"
+        ),
+    ),
+    "bad_visibility": (
+        "repaired",
+        (
+            "{n} annotation(s) have an `occluded` that is no number of 0 to 3, or a `truncated` "
+            "that is none of 0 to 1; taken as unknown: {first}"
         ),
     ),
     "missing_bbox": (

@@ -28,6 +28,7 @@ class ImageRecord:
         width: Pixels of the upright picture.
         sem_seg_file_name: Semantic label map, relative to the file's semantic root.
         group: Patient, study or sequence; splits never cut through a group.
+        spacing: (y, x) millimetres per pixel.
         extra: The record's other fields, COCO's own bookkeeping left out.
     """
 
@@ -37,6 +38,7 @@ class ImageRecord:
     width: int
     sem_seg_file_name: str | None = None
     group: str | None = None
+    spacing: tuple[float, float] | None = None
     extra: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
 
@@ -53,6 +55,8 @@ class Annotation:
         area: Pixels² as in the file (of the mask where there is one), or computed.
         is_crowd: A region of many objects: neither positive nor negative.
         segmentation: What `decode_mask` takes: polygons (packed as `array("d")`) or run lengths.
+        occluded: KITTI's degree: 0 visible, 1 partly, 2 largely occluded, 3 unknown.
+        truncated: Share 0..1 that lies outside the picture.
     """
 
     id: Id
@@ -62,6 +66,8 @@ class Annotation:
     area: float
     is_crowd: bool = False
     segmentation: list[Any] | dict[str, Any] | None = None
+    occluded: float | None = None
+    truncated: float | None = None
 
 
 @dataclass

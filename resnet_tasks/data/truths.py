@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,28 +30,41 @@ def annotated_truth(
             are left out, image-level labels of categories that are `IGNORED` stay as that.
         semantic: Its label map, already in those labels.
     """
-    size = (record.height, record.width)
     whole = None
     if "image" in file.annotated:
         mapped = [mapping[category] for category in image_labels(file, record)]
         whole = np.asarray([label for label in mapped if label != ABSENT], np.int64)
+    picture = Truth(
+        image_id,
+        (record.height, record.width),
+        semantic=semantic,
+        image_labels=whole,
+        group=record.group,
+        spacing=record.spacing,
+    )
     if "boxes" not in file.annotated:
-        return Truth(image_id, size, semantic=semantic, image_labels=whole)
-    known = [
-        (each, mapping[each.category])
-        for each in file.annotations[record.id]
-        if each.bbox is not None and mapping[each.category] >= 0
-    ]
-    return Truth(
-        image_id=image_id,
-        size=size,
+        return picture
+    boxed = [each for each in file.annotations[record.id] if each.bbox is not None]
+    known = [(each, mapping[each.category]) for each in boxed if mapping[each.category] >= 0]
+    others = [each for each in boxed if mapping[each.category] < 0]
+    return replace(
+        picture,
         boxes_xywh=np.asarray([each.bbox for each, _ in known], np.float64).reshape(-1, 4),
         labels=np.asarray([label for _, label in known], np.int64),
         crowd=np.asarray([each.is_crowd for each, _ in known], np.bool_),
         areas=np.asarray([each.area for each, _ in known], np.float64),
-        semantic=semantic,
-        image_labels=whole,
+        occluded=_told([each.occluded for each, _ in known]),
+        truncated=_told([each.truncated for each, _ in known]),
+        others_xywh=np.asarray([each.bbox for each in others], np.float64).reshape(-1, 4),
+        others=tuple(file.categories.names[each.category] for each in others),
     )
+
+
+def _told(values: Sequence[float | None]) -> NDArray[np.float64] | None:
+    """Numbers with NaN for None; None where there is no number at all."""
+    if all(each is None for each in values):
+        return None
+    return np.asarray([math.nan if each is None else each for each in values], np.float64)
 
 
 def image_labels(file: CocoFile, record: ImageRecord) -> list[int]:

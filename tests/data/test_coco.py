@@ -268,6 +268,35 @@ def test_box_beyond_the_frame_is_kept_as_it_is(tmp_path: Path) -> None:
     assert [(p.kind, p.severity) for p in coco.problems] == [("box_beyond_frame", "note")]
 
 
+def test_visibility_is_read_from_the_annotation_or_its_attributes(tmp_path: Path) -> None:
+    content = copy.deepcopy(SMALL)
+    first = content["annotations"][0]
+    content["images"][0]["spacing"] = [0.7, 1]
+    given: list[dict[str, Any]] = [
+        {"occluded": 2, "truncated": 0.25},
+        {"attributes": {"occluded": True, "truncated": True}},
+        {"attributes": {"occluded": False}, "truncated": -1},
+        {"occluded": 4, "truncated": "half"},
+        {},
+    ]
+    content["annotations"] = [{**first, "id": i, **each} for i, each in enumerate(given)]
+    coco = read_coco(written(tmp_path, content))
+    assert [record.spacing for record in coco.images] == [(0.7, 1.0), None]
+    assert "spacing" not in coco.images[0].extra
+    read = [(each.occluded, each.truncated) for each in coco.annotations[7]]
+    assert read == [(2, 0.25), (1, 0.3), (0, None), (None, None), (None, None)]
+    assert coco.summary() == {"bad_visibility": 2}
+    assert "annotation 3 of image 7 (occluded 4)" in coco.problems[0].message
+
+
+@pytest.mark.parametrize("spacing", [0.5, [1], [1, 0], [1, "2"], [1, math.inf], [True, 1]])
+def test_unusable_spacing_is_refused(tmp_path: Path, spacing: Any) -> None:
+    content = copy.deepcopy(SMALL)
+    content["images"][0]["spacing"] = spacing
+    with pytest.raises(DataError, match=r"image 7 \(spacing .*\[y, x\] in millimetres per pixel"):
+        read_coco(written(tmp_path, content))
+
+
 def test_duplicate_annotation_ids_are_numbered_anew(tmp_path: Path) -> None:
     content = small()
     content["annotations"] *= 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from resnet_tasks.data.coco import CategoryMap, CocoFile, read_coco
 from resnet_tasks.data.dataset import CocoDataset, HasTruth, sample_seed
 from resnet_tasks.data.semantic_maps import read_semantic
 from resnet_tasks.data.transforms import Augmentation, Intensity, Resize
+from resnet_tasks.data.truths import annotated_truth
 from resnet_tasks.errors import DataError
 from resnet_tasks.structures import (
     CLASSIFICATION,
@@ -323,6 +325,25 @@ def test_truth_is_in_original_pixels_as_in_the_file(tmp_path: Path) -> None:
     nothing = data.truth(1, IDENTITY).boxes_xywh
     assert nothing is not None
     assert nothing.shape == (0, 4)
+
+
+def test_truth_tells_group_spacing_visibility_and_unknown_objects(tmp_path: Path) -> None:
+    file = coco(tmp_path)
+    record = replace(file.images[0], group="p1", spacing=(0.5, 2.0))
+    seen = [each for each in file.annotations[record.id] if each.bbox is not None]
+    names = [file.categories.names[each.category] for each in seen]
+    assert sorted(names) == ["car", "dog", "road"]
+    hidden = tuple(replace(each, occluded=2.0 if i == 2 else None) for i, each in enumerate(seen))
+    file = replace(file, annotations={**file.annotations, record.id: hidden})
+    truth = annotated_truth(file, record, 1, (0, 1, 2))
+    assert (truth.group, truth.spacing, truth.others) == ("p1", (0.5, 2.0), ())
+    assert truth.occluded is not None
+    assert np.array_equal(truth.occluded, [np.nan, np.nan, 2.0], equal_nan=True)
+    assert truth.truncated is None
+    truth = annotated_truth(file, record, 1, (IGNORED, IGNORED, IGNORED))
+    assert truth.others == tuple(names)
+    assert truth.others_xywh is not None
+    assert truth.others_xywh.tolist() == [list(each.bbox) for each in seen if each.bbox]
 
 
 # --- Real pictures -------------------------------------------------------------------------------
