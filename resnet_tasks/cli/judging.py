@@ -33,10 +33,10 @@ def evaluate(
 
     from rich.console import Console
 
-    from resnet_tasks.training.run import metric_table
+    from resnet_tasks.training.judging import metric_table
 
     opened = open_run(run, trust_plugins)
-    metrics = opened.evaluate(
+    evaluation = opened.evaluate(
         split.value,
         annotations=annotations,
         images=images,
@@ -47,7 +47,9 @@ def evaluate(
         split.value, annotations=annotations, checkpoint=checkpoint.value
     )
     judged = annotations or split.value
-    Console().print(metric_table(metrics, f"{run}: {judged}, {checkpoint.value} checkpoint"))
+    Console().print(
+        metric_table(evaluation.metrics, f"{run}: {judged}, {checkpoint.value} checkpoint")
+    )
     typer.echo(f"written to {folder}")
 
 

@@ -55,6 +55,15 @@ class HasTruth(Protocol):
         ...
 
 
+@runtime_checkable
+class HasGroups(Protocol):
+    """A data set that knows which of its pictures belong together."""
+
+    def group(self, index: int) -> str | None:
+        """Patient, study or sequence of picture `index`; None where it has none."""
+        ...
+
+
 @dataclass(frozen=True)
 class _Decoded:
     pixels: NDArray[Any]
@@ -138,6 +147,10 @@ class CocoDataset(Dataset[Sample]):
     def image_id(self, index: int) -> int | str:
         """Id of picture `index`; made unique with the file's name where several files share ids."""
         return self._ids[index]
+
+    def group(self, index: int) -> str | None:
+        """Patient, study or sequence of picture `index`; None where the file names none."""
+        return self._records[index][1].group
 
     def truth(self, index: int, table: LabelTable) -> Truth:
         """What is annotated on picture `index`, in original pixels and the labels of one head."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,21 +12,87 @@ import torch
 from torch.utils.data import Dataset
 
 from resnet_tasks.data.coco import boxes_to_xywh
-from resnet_tasks.data.dataset import HasTruth
+from resnet_tasks.data.dataset import HasGroups, HasTruth
 from resnet_tasks.data.loaders import make_loader
 from resnet_tasks.data.transforms import decode_labels, encode_labels, resize_labels
-from resnet_tasks.errors import RecipeError
+from resnet_tasks.errors import HeadError, RecipeError
 from resnet_tasks.evaluation.detection import DetectionEvaluator
+from resnet_tasks.evaluation.intervals import (
+    Bootstrap,
+    Resampling,
+    resample_heads,
+    with_intervals,
+)
 from resnet_tasks.evaluation.segmentation import SegmentationEvaluator
 from resnet_tasks.heads.base import Head
 from resnet_tasks.model import TaskModel, resolve_precision
 from resnet_tasks.registry import nearest
-from resnet_tasks.structures import Evaluator, LabelTable, Metric, Sample, Task, Truth
+from resnet_tasks.structures import Detailed, Evaluator, LabelTable, Metric, Sample, Task, Truth
 
 MAIN_METRIC = {"detection": "AP", "semantic_segmentation": "mIoU", "classification": "top1"}
 """Task -> the metric that chooses the best checkpoint unless a recipe says otherwise."""
 
-__all__ = ["MAIN_METRIC", "DetectionEvaluator", "SegmentationEvaluator", "evaluate", "truth_of"]
+__all__ = [
+    "MAIN_METRIC",
+    "DetectionEvaluator",
+    "Evaluation",
+    "Evaluators",
+    "SegmentationEvaluator",
+    "best_metric",
+    "evaluate",
+    "evaluators_of",
+    "truth_of",
+]
+
+Evaluators = Mapping[str, Sequence[Evaluator]]
+"""Head -> those who judge it; each takes every picture that is annotated for the head."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model is worth on a data set.
+
+    Attributes:
+        metrics: `head/metric` -> value, with its interval where one was made. Heads whose truth is
+            not annotated on any picture are left out.
+        protocols: Head -> how its numbers are counted.
+        evaluators: Head -> those who judged it, with all that they have seen.
+        picture_ids: All pictures that were predicted, in order.
+        resampling: How the intervals were made; None where none were asked for.
+    """
+
+    metrics: dict[str, Metric]
+    protocols: dict[str, str]
+    evaluators: Evaluators
+    picture_ids: tuple[int | str, ...]
+    resampling: Resampling | None = None
+
+    def details(self) -> dict[str, dict[str, Any]]:
+        """Head -> curves and tables of all its evaluators as JSON values (`Detailed.details`).
+
+        Where two evaluators of a head bring the same key, the first one's stands; notes are joined.
+        """
+        found: dict[str, dict[str, Any]] = {}
+        for head, evaluators in self.evaluators.items():
+            parts = [each.details() for each in evaluators if isinstance(each, Detailed)]
+            merged = {key: value for part in reversed(parts) for key, value in part.items()}
+            notes = [note for part in parts for note in part.get("notes", ())]
+            found[head] = {**merged, "notes": notes} if notes else merged
+        return found
+
+
+def evaluators_of(heads: Mapping[str, Head], *, backend: str = "hotcoco") -> Evaluators:
+    """Fresh evaluators of every head.
+
+    Args:
+        heads: Name -> head.
+        backend: Evaluator of boxes: `hotcoco` or `pycocotools`; they give the same numbers.
+    """
+    evaluators = {name: [head.evaluator()] for name, head in heads.items()}
+    for each in evaluators.values():
+        if isinstance(each[0], DetectionEvaluator):
+            each[0].backend = backend
+    return evaluators
 
 
 def evaluate(
@@ -35,10 +102,11 @@ def evaluate(
     batch_size: int = 8,
     precision: str = "auto",
     workers: int = 0,
-    backend: str = "hotcoco",
+    evaluators: Evaluators | None = None,
+    bootstrap: Bootstrap | None = Bootstrap(),  # noqa: B008  # frozen
     on_picture: Callable[[int, dict[str, Any]], None] | None = None,
-) -> tuple[dict[str, Metric], dict[str, str]]:
-    """Metrics of every head of `model` on `dataset`.
+) -> Evaluation:
+    """Metrics of every head of `model` on `dataset`, with 95 % intervals.
 
     Args:
         model: On its device; the mode it is in is kept.
@@ -48,36 +116,46 @@ def evaluate(
         batch_size: Pictures per forward.
         precision: `auto`, `fp32`, `bf16` or `fp16`.
         workers: Loader processes.
-        backend: Evaluator of boxes: `hotcoco` or `pycocotools`; they give the same numbers.
+        evaluators: Who judges each head; default: `evaluators_of` the model's heads.
+        bootstrap: How intervals are made; None: no intervals.
         on_picture: Called with (position, {head: prediction}) after each picture.
 
-    Returns:
-        `{"head/metric": Metric}`, and head -> protocol in one sentence. Heads whose truth is not
-        annotated on any picture are left out.
+    Raises:
+        HeadError: If two evaluators of a head give a metric of the same name.
     """
-    evaluators = {name: head.evaluator() for name, head in model.named_heads.items()}
-    for evaluator in evaluators.values():
-        if isinstance(evaluator, DetectionEvaluator):
-            evaluator.backend = backend
+    judges = evaluators_of(model.named_heads) if evaluators is None else evaluators
     length = len(dataset)  # type: ignore[arg-type]
     batches = [list(range(i, min(i + batch_size, length))) for i in range(0, length, batch_size)]
     chosen = resolve_precision(precision, model.device)
     seen: set[str] = set()
+    ids: list[int | str] = []
+    groups: dict[int | str, str] = {}
     for positions, batch in zip(
         batches, make_loader(dataset, batches, workers=workers), strict=True
     ):
         predictions = model.predict(batch, precision=chosen)
         for offset, index in enumerate(positions):
             here = {name: each[offset] for name, each in predictions.items()}
-            for name, evaluator in evaluators.items():
-                head = model.named_heads[name]
+            ids.append(batch.image_ids[offset])
+            group = dataset.group(index) if isinstance(dataset, HasGroups) else None
+            if group is not None:
+                groups[ids[-1]] = group
+            for name, head in model.named_heads.items():
                 truth = truth_of(dataset, index, model.label_tables[name])
                 if _judges(head.task, truth):
                     seen.add(name)
-                    evaluator.update(here[name], truth)
+                    for evaluator in judges.get(name, ()):
+                        evaluator.update(here[name], truth)
             if on_picture is not None:
                 on_picture(index, here)
-    return _collected({name: each for name, each in evaluators.items() if name in seen})
+    judged = {name: tuple(each) for name, each in judges.items() if name in seen}
+    metrics = _metrics(judged)
+    protocols = {name: " ".join(one.protocol for one in each) for name, each in judged.items()}
+    if bootstrap is None or not bootstrap.resamples:
+        return Evaluation(metrics, protocols, judged, tuple(ids))
+    resampling = resample_heads(judged, groups, bootstrap)
+    metrics = with_intervals(metrics, resampling.values)
+    return Evaluation(metrics, protocols, judged, tuple(ids), resampling)
 
 
 def best_metric(heads: Mapping[str, Head], wanted: str | None) -> str:
@@ -117,15 +195,25 @@ def _has_own_evaluator(head: Head) -> bool:
     return type(head).evaluator is not Head.evaluator
 
 
-def _collected(
-    evaluators: Mapping[str, Evaluator],
-) -> tuple[dict[str, Metric], dict[str, str]]:
-    metrics = {
-        f"{name}/{metric}": value
-        for name, evaluator in evaluators.items()
-        for metric, value in evaluator.compute().items()
-    }
-    return metrics, {name: evaluator.protocol for name, evaluator in evaluators.items()}
+def _metrics(evaluators: Evaluators) -> dict[str, Metric]:
+    """`head/metric` of all evaluators.
+
+    Raises:
+        HeadError: If two evaluators of a head give a metric of the same name.
+    """
+    metrics: dict[str, Metric] = {}
+    for head, each in evaluators.items():
+        parts = [evaluator.compute() for evaluator in each]
+        names = Counter(name for part in parts for name in part)
+        twice = [name for name, times in names.items() if times > 1]
+        if twice:
+            raise HeadError(
+                f"head {head}: more than one of its evaluators "
+                f"({', '.join(type(one).__name__ for one in each)}) gives {', '.join(twice)}; "
+                "every metric of a head needs a name of its own"
+            )
+        metrics |= {f"{head}/{name}": value for part in parts for name, value in part.items()}
+    return metrics
 
 
 def _judges(task: Task, truth: Truth) -> bool:

@@ -159,11 +159,14 @@ class TrainingRecipe(_Part):
 
 
 class EvaluationRecipe(_Part):
-    """Which number chooses the best checkpoint."""
+    """Which number chooses the best checkpoint, and how numbers are made."""
 
     best: str | None = Field(None, description="head/metric; default: the first head's main metric")
     batch_size: Annotated[int, Field(ge=1)] | None = None
     backend: Literal["hotcoco", "pycocotools"] = "hotcoco"
+    resamples: Annotated[int, Field(ge=0)] = Field(
+        1000, description="Resampled data sets behind every 95 % interval; 0: no intervals"
+    )
 
 
 class Recipe(_Part):

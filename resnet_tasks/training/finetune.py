@@ -41,15 +41,16 @@ from resnet_tasks.backbone.pretrained import LoadReport
 from resnet_tasks.data.dataset import CocoDataset, Key, sample_seed
 from resnet_tasks.data.loaders import auto_workers, make_loader, training_batches
 from resnet_tasks.errors import NonFiniteLossError, RecipeError, RunError
-from resnet_tasks.evaluation.evaluate import MAIN_METRIC, best_metric, evaluate
+from resnet_tasks.evaluation.evaluate import MAIN_METRIC, best_metric, evaluate, evaluators_of
 from resnet_tasks.heads.base import HEADS
 from resnet_tasks.model import Losses, TaskModel, default_device, resolve_precision
 from resnet_tasks.recipe.schema import EvaluationRecipe, Recipe, TrainingRecipe
 from resnet_tasks.structures import Batch, LossTerm, Metric, Sample
 from resnet_tasks.training.checkpoint import fill, load_checkpoint, save_checkpoint
 from resnet_tasks.training.journal import Journal
+from resnet_tasks.training.judging import metric_table
 from resnet_tasks.training.optimizer import make_optimizer, rate_factor, set_rates
-from resnet_tasks.training.run import Run, metric_table
+from resnet_tasks.training.run import Run
 
 SPLITS: tuple[Split, ...] = ("train", "val")
 STATE = ("position", "optimizer", "batches_per_epoch", "threads", "settings", "scaler")
@@ -282,13 +283,14 @@ class Finetuning:
     def _evaluate(self) -> None:
         assert self.val is not None
         model = self.ema.module if self.ema is not None else self.plain_model
-        self.metrics, _ = evaluate(
+        self.metrics = evaluate(
             model,
             self.val,
             batch_size=self.evaluation.batch_size or self.options.batch_size,
             precision=self.precision,
-            backend=self.evaluation.backend,
-        )
+            evaluators=evaluators_of(model.named_heads, backend=self.evaluation.backend),
+            bootstrap=None,  # the loop needs values only
+        ).metrics
         values = {name: each.value for name, each in self.metrics.items()}
         position = self.position
         heading = f"epoch {position.epoch}/{self.options.epochs}"
@@ -298,8 +300,12 @@ class Finetuning:
         self._keep_best(values)
 
     def _keep_best(self, values: dict[str, float | None]) -> None:
-        value = values.get(self.best_metric or self._main_metrics()[0])
-        if value is not None and (self.position.best is None or value > self.position.best):
+        name = self.best_metric or self._main_metrics()[0]
+        value, best = values.get(name), self.position.best
+        if value is None:
+            return
+        is_lower = best is not None and value < best
+        if best is None or (value != best and is_lower == self.metrics[name].lower_is_better):
             self.position.best = value
             self._save_to("best", with_state=False)
 
@@ -561,9 +567,11 @@ def finetune_recipe(
         workers=None if recipe.data.workers == "auto" else recipe.data.workers,
     )
     minutes = (time.monotonic() - started) / 60
-    metrics = run.evaluate("val", data_root=data_root, console=console)
+    evaluation = run.evaluate("val", data_root=data_root, console=console)
     console.print(
-        metric_table(metrics, f"{recipe.name}: val, last checkpoint, {minutes:.1f} minutes")
+        metric_table(
+            evaluation.metrics, f"{recipe.name}: val, last checkpoint, {minutes:.1f} minutes"
+        )
     )
     folder = run.directory / "evaluations" / "val"
     console.print(f"pictures: {folder / 'pictures'}\nrun:      {run.directory}", highlight=False)

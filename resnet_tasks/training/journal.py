@@ -122,3 +122,11 @@ class Journal:
                 bar.update(task, advance=1, losses=" ".join(texts), speed=rate)
 
             yield show
+
+
+@contextmanager
+def bar(console: Console, text: str, total: int) -> Iterator[Callable[[], None]]:
+    """A progress bar; gives the function that advances it by one."""
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(text, total=total)
+        yield lambda: progress.advance(task)

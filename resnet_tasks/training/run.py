@@ -5,47 +5,28 @@ classes.json         categories of the data set and classes of every head
 log.jsonl            one JSON object per line: start, steps, epochs, end
 checkpoints/last     model.safetensors, ema.safetensors (where averaged), state.pt
 checkpoints/best     the same without state
-evaluations/<split>  metrics.json, predictions, pictures
+evaluations/<split>  metrics.json, details.json, resamples.npz, predictions, pictures
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import platform
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
-from time import strftime
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
 
-from resnet_tasks.assemble import (
-    Labels,
-    Split,
-    build_dataset,
-    build_model,
-    image_intensity,
-    image_resize,
-    read_split,
-)
-from resnet_tasks.data.coco import CocoFile, read_coco
-from resnet_tasks.data.dataset import CocoDataset
+from resnet_tasks.assemble import Labels, Split, build_dataset, build_model, read_split
+from resnet_tasks.data.coco import read_coco
 from resnet_tasks.data.preparation import Preparation
 from resnet_tasks.data.transforms import read_image
-from resnet_tasks.drawing import draw_prediction, draw_truth, readable_scale, side_by_side
 from resnet_tasks.errors import DataError, RunError
-from resnet_tasks.evaluation.evaluate import evaluate
-from resnet_tasks.heads.base import HEADS
+from resnet_tasks.evaluation.evaluate import Evaluation
 from resnet_tasks.model import TaskModel, default_device
 from resnet_tasks.predict import (
     PredictionWriter,
@@ -55,12 +36,10 @@ from resnet_tasks.predict import (
     predict_arrays,
     predict_files,
     shown,
-    write_picture,
 )
 from resnet_tasks.recipe.load import load_recipe, recipe_to_yaml
 from resnet_tasks.recipe.plugins import load_plugins
 from resnet_tasks.recipe.schema import Recipe
-from resnet_tasks.structures import Metric
 from resnet_tasks.training.checkpoint import (
     fill,
     load_model_weights,
@@ -68,6 +47,8 @@ from resnet_tasks.training.checkpoint import (
     write_json,
     write_text,
 )
+from resnet_tasks.training.journal import bar
+from resnet_tasks.training.judging import check_categories, file_sha256, judge, preparation_of
 
 Pictures = NDArray[Any] | str | Path
 
@@ -146,9 +127,7 @@ class Run:
     @property
     def preparation(self) -> Preparation:
         """How this run's pictures become samples."""
-        return Preparation(
-            self.recipe.data.channels, image_resize(self.recipe), image_intensity(self.recipe)
-        )
+        return preparation_of(self.recipe)
 
     @property
     def classes(self) -> dict[str, tuple[str, ...]]:
@@ -228,7 +207,7 @@ class Run:
             self.model(checkpoint), files, preparation, precision=self.recipe.training.precision
         )
         try:
-            with _bar(console, "Predicting", len(files)) as advance:
+            with bar(console, "Predicting", len(files)) as advance:
                 for i, (image, predictions) in enumerate(made, start=1):
                     name = names[i - 1]
                     writer.write(i, name, predictions)
@@ -253,7 +232,7 @@ class Run:
         data_root: Path | None = None,
         console: Console | None = None,
         pictures: int = 12,
-    ) -> dict[str, Metric]:
+    ) -> Evaluation:
         """Judges a checkpoint and keeps metrics, predictions and pictures under `evaluations/`.
 
         Args:
@@ -271,15 +250,24 @@ class Run:
         else:
             files = read_split(self.recipe, split, data_root)
         for file in files:
-            _check_categories(file, self.labels, self.directory)
+            check_categories(file, self.labels, self.directory)
         dataset = build_dataset(self.recipe, files, self.labels.categories)
         folder = self.evaluation_folder(split, annotations=annotations, checkpoint=checkpoint)
         partial = folder.with_name(f"{folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
-        metrics = self._judge(dataset, partial, checkpoint, console, pictures)
+        evaluation = judge(
+            self.model(checkpoint),
+            dataset,
+            partial,
+            recipe=self.recipe,
+            labels=self.labels,
+            checkpoint=checkpoint,
+            console=console,
+            pictures=pictures,
+        )
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
-        return metrics
+        return evaluation
 
     def evaluation_folder(
         self, split: Split = "val", *, annotations: Path | None = None, checkpoint: str = "last"
@@ -291,69 +279,6 @@ class Run:
         if checkpoint != "last":
             name = f"{name}-{checkpoint}"
         return self.directory / "evaluations" / name
-
-    def _judge(
-        self, dataset: CocoDataset, folder: Path, checkpoint: str, console: Console, pictures: int
-    ) -> dict[str, Metric]:
-        model = self.model(checkpoint)
-        writer = PredictionWriter(folder / "predictions", self.classes, self.category_ids)
-        names = output_names([dataset.path(i) for i in range(len(dataset))])
-        drawn = set(np.linspace(0, len(dataset) - 1, min(pictures, len(dataset))).astype(int))
-        with _bar(console, "Evaluating", len(dataset)) as advance:
-
-            def keep(index: int, predictions: dict[str, Any]) -> None:
-                writer.write(dataset.image_id(index), names[index], predictions)
-                if index in drawn:
-                    self._draw_pair(dataset, index, predictions, folder / "pictures" / names[index])
-                advance()
-
-            metrics, protocols = evaluate(
-                model,
-                dataset,
-                batch_size=self.recipe.evaluation.batch_size or self.recipe.training.batch_size,
-                precision=self.recipe.training.precision,
-                backend=self.recipe.evaluation.backend,
-                on_picture=keep,
-            )
-        for head, results in writer.results.items():
-            write_json(folder / "predictions" / f"{head}.json", results)
-        write_json(
-            folder / "metrics.json",
-            {
-                "metrics": {name: metric_json(each) for name, each in metrics.items()},
-                "protocol": protocols,
-                "evaluator": {
-                    "boxes": self.recipe.evaluation.backend,
-                    "pixels": "resnet_tasks confusion matrix",
-                },
-                "checkpoint": checkpoint,
-                "pictures": len(dataset),
-                "data": {str(file.path): file_sha256(file.path) for file in dataset.files},
-                "data_problems": {str(file.path): file.summary() for file in dataset.files},
-                "versions": versions(),
-                "hardware": hardware(),
-                "date": strftime("%Y-%m-%d %H:%M:%S"),
-            },
-        )
-        return metrics
-
-    def _draw_pair(
-        self, dataset: CocoDataset, index: int, predictions: dict[str, Any], path: Path
-    ) -> None:
-        image = shown(read_image(dataset.path(index), self.preparation.channels), self.preparation)
-        truths = {
-            name: dataset.truth(index, each.table) for name, each in self.labels.heads.items()
-        }
-        detecting = {
-            name
-            for name in truths
-            if "semantic" not in HEADS.get(self.recipe.heads[name].type).task.target_fields
-        }
-        scale = readable_scale((image.shape[0], image.shape[1]))
-        truth = draw_truth(image, truths, self.classes, detecting, scale=scale)
-        prediction = draw_prediction(image, predictions, self.classes, scale=scale)
-        pair = side_by_side(truth, prediction, ("truth", "prediction"))
-        write_picture(path.with_name(path.name + ".png"), pair)
 
 
 def _require_run_files(folder: Path) -> None:
@@ -385,82 +310,6 @@ def _read_labels(folder: Path) -> Labels:
         raise RunError(
             f"{folder / 'classes.json'} is damaged ({error}); restore it from a copy"
         ) from None
-
-
-@contextmanager
-def _bar(console: Console, text: str, total: int) -> Iterator[Callable[[], None]]:
-    """A progress bar; gives the function that advances it by one."""
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(text, total=total)
-        yield lambda: progress.advance(task)
-
-
-def _check_categories(file: CocoFile, labels: Labels, run: Path) -> None:
-    known = {(each.id, each.name) for each in labels.categories.categories}
-    if not {(each.id, each.name) for each in file.categories.categories} <= known:
-        raise RunError(
-            f"{file.path} has the categories {_listed(file)}, but the run {run} was trained on "
-            f"{', '.join(f'{c.id} {c.name}' for c in labels.categories.categories)}; evaluate on a "
-            "file with those"
-        )
-
-
-def _listed(file: CocoFile) -> str:
-    return ", ".join(f"{each.id} {each.name}" for each in file.categories.categories)
-
-
-def metric_json(metric: Metric) -> dict[str, Any]:
-    """A metric as it stands in `metrics.json`."""
-    plain: dict[str, Any] = {"value": metric.value}
-    if metric.per_class:
-        plain["per_class"] = dict(metric.per_class)
-    return plain
-
-
-def metric_table(metrics: Mapping[str, Metric], title: str = "") -> Table:
-    """Headline metrics with their per-class values, for a console."""
-    table = Table(title=title, title_justify="left")
-    table.add_column("metric")
-    table.add_column("value", justify="right")
-    table.add_column("by class")
-    for name, metric in metrics.items():
-        classes = ", ".join(f"{each} {_number(value)}" for each, value in metric.per_class.items())
-        table.add_row(name, _number(metric.value), classes)
-    return table
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
-
-
-def file_sha256(path: Path) -> str:
-    """Hex digest of a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def versions() -> dict[str, str]:
-    """Versions of what made a number."""
-    names = (
-        "torch",
-        "torchvision",
-        "timm",
-        "segmentation-models-pytorch",
-        "hotcoco",
-        "pycocotools",
-    )
-    found = {name: version(name) for name in names}
-    return {"resnet-tasks": version("resnet-tasks"), "python": platform.python_version(), **found}
-
-
-def hardware() -> dict[str, Any]:
-    """What the numbers were made on."""
-    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
-    return {
-        "cpu": platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "gpu": gpu,
-    }
 
 
 def load(directory: Path | str, *, trust_plugins: bool = False) -> Run:

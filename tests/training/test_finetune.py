@@ -43,7 +43,8 @@ def test_four_pictures_are_overfitted(
         device="cpu",
     )
     finetune(model, shapes, None, options, out=tmp_path, **QUIET)
-    metrics, protocols = evaluate(model, shapes, precision="fp32")
+    evaluation = evaluate(model, shapes, precision="fp32")
+    metrics, protocols = evaluation.metrics, evaluation.protocols
     assert metrics["objects/AP"].value == pytest.approx(1.0, abs=0.05)
     assert metrics["scene/mIoU"].value == pytest.approx(1.0, abs=0.05)
     assert set(metrics["objects/AP"].per_class) == {"square", "disc"}

@@ -22,7 +22,8 @@ from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.schema import Recipe
 from resnet_tasks.structures import Batch, Detections, Metric, SegmentationMap
 from resnet_tasks.training.finetune import Finetuning, finetune_recipe
-from resnet_tasks.training.run import Run, load, metric_table
+from resnet_tasks.training.judging import metric_table
+from resnet_tasks.training.run import Run, load
 
 LIGHT = (
     "backbone.name=resnet10t",
@@ -147,7 +148,8 @@ def test_predicting_a_folder_writes_results_maps_and_overlays(
 
 def test_evaluating_a_file_of_ones_own(run: Run, data: Path) -> None:
     before = (run.directory / "evaluations/val/metrics.json").read_bytes()
-    metrics = run.evaluate(annotations=data / "cells/val.json", checkpoint="best", console=quiet())
+    file = data / "cells/val.json"
+    metrics = run.evaluate(annotations=file, checkpoint="best", console=quiet()).metrics
     (made,) = (run.directory / "evaluations").glob("file-val-*-best")
     assert json.loads((made / "metrics.json").read_text())["checkpoint"] == "best"
     assert metrics["scene/mIoU"].value is not None

@@ -1,0 +1,270 @@
+"""95 % intervals of metrics: the percentile bootstrap over pictures, or over groups of them.
+
+Pictures are matched once; a resampled data set is the same matches, each counted as often as its
+picture was drawn (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13).
+Pictures of one group (patient, study, sequence) resemble each other, so a group is drawn as a
+whole: drawing its pictures apart would make intervals too narrow.
+
+What the draws are depends on the pictures' ids, their groups, `resamples` and `seed` alone: two
+models judged on the same pictures see the same resampled data sets, which is what a paired
+comparison needs.
+
+Shape glossary: `R` resampled data sets, `P` pictures, `U` units (groups or pictures).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resnet_tasks.errors import DataError
+from resnet_tasks.metrics import Evaluator, Metric, Resampled
+
+LEVEL = 0.95
+LEAST_UNITS = 10
+"""Below this many pictures or groups no interval is given: it would be far too narrow."""
+LEAST_DEFINED = 0.95
+"""Share of the resampled data sets that must define a metric before it gets an interval."""
+COUNTS_AT_ONCE = 4_000_000
+"""Entries of one matrix of counts (32 MB)."""
+
+Id = int | str
+Values = dict[str, NDArray[np.float64]]
+"""`metric` and `metric/class` -> `(R,)` values, NaN where not defined."""
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """How intervals are made.
+
+    Attributes:
+        resamples: Resampled data sets (`R`); 0: no intervals.
+        seed: Of the draws; runs are compared in pairs at the same one.
+    """
+
+    resamples: int = 1000
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Units:
+    """What is drawn as a whole.
+
+    Attributes:
+        over: `pictures` or `groups`.
+        number: How many units there are (`U`).
+        of_picture: `(P,)` unit of each picture, counted in an order that does not depend on that
+            of the pictures.
+        digest: Equal for two sets of pictures if ids and groups are.
+    """
+
+    over: str
+    number: int
+    of_picture: NDArray[np.int64]
+    digest: str
+
+    @classmethod
+    def of(cls, picture_ids: Sequence[Id], groups: Mapping[Id, str] | None = None) -> Units:
+        """The units of pictures.
+
+        Args:
+            picture_ids: Ids, each once.
+            groups: Id -> group; a picture without one is a unit of its own.
+        """
+        known = groups or {}
+        keys = [
+            ("group", known[each]) if each in known else (type(each).__name__, str(each))
+            for each in picture_ids
+        ]
+        order = {key: number for number, key in enumerate(sorted(set(keys)))}
+        pairs = sorted(zip(map(repr, picture_ids), map(repr, keys), strict=True))
+        return cls(
+            over="groups" if any(kind == "group" for kind, _ in keys) else "pictures",
+            number=len(order),
+            of_picture=np.asarray([order[key] for key in keys], np.int64),
+            digest=hashlib.sha256(repr(pairs).encode()).hexdigest(),
+        )
+
+    def counts(self, bootstrap: Bootstrap) -> Iterator[NDArray[np.int64]]:
+        """`(r, P)` how often each picture occurs in each resampled data set, some rows at a time.
+
+        Every data set holds as many units as the original, drawn with replacement.
+        """
+        rng = np.random.default_rng(bootstrap.seed)
+        pictures = max(self.number, len(self.of_picture), 1)
+        at_once = max(1, COUNTS_AT_ONCE // pictures)
+        for start in range(0, bootstrap.resamples, at_once):
+            rows = min(at_once, bootstrap.resamples - start)
+            drawn = rng.integers(0, self.number, size=(rows, self.number))
+            drawn += np.arange(rows)[:, None] * self.number
+            counts = np.bincount(drawn.ravel(), minlength=rows * self.number)
+            yield counts.reshape(rows, self.number)[:, self.of_picture]
+
+
+def resampled_values(evaluator: Resampled, units: Units, bootstrap: Bootstrap) -> Values:
+    """Every metric of `evaluator` on every resampled data set.
+
+    Args:
+        evaluator: That has seen its pictures.
+        units: Of `evaluator.picture_ids`, in that order.
+        bootstrap: How many, and which.
+    """
+    parts = [evaluator.resample(counts) for counts in units.counts(bootstrap)]
+    if not parts:
+        return {}
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def interval(values: NDArray[np.float64] | None) -> tuple[float, float] | None:
+    """The 2.5 and 97.5 percentiles of resampled values.
+
+    Resamples that do not define the metric (a class that was not drawn) are left out; None where
+    they are more than 5 %, for what is left would no longer stand for all.
+    """
+    if values is None or not len(values):
+        return None
+    defined = values[~np.isnan(values)]
+    if len(defined) < LEAST_DEFINED * len(values):
+        return None
+    low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def with_intervals(
+    metrics: Mapping[str, Metric], values: Mapping[str, NDArray[np.float64]]
+) -> dict[str, Metric]:
+    """`metrics` with an interval for every value that is defined and was resampled."""
+    filled = {}
+    for name, metric in metrics.items():
+        by_class = {
+            each: None if value is None else interval(values.get(f"{name}/{each}"))
+            for each, value in metric.per_class.items()
+        }
+        whole = None if metric.value is None else interval(values.get(name))
+        filled[name] = replace(metric, interval=whole, per_class_interval=by_class)
+    return filled
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """An evaluation on many resampled data sets, and how those were drawn.
+
+    Attributes:
+        bootstrap: How many, and the seed.
+        over: `pictures` or `groups`.
+        units: How many of them were judged.
+        digests: Head -> digest of its pictures' ids and groups.
+        values: `head/metric` and `head/metric/class` -> `(R,)`.
+        notes: Sentences on what got no interval, and why.
+    """
+
+    bootstrap: Bootstrap
+    over: str
+    units: int
+    digests: Mapping[str, str]
+    values: Mapping[str, NDArray[np.float64]]
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in `metrics.json`."""
+        return {
+            "method": f"percentile bootstrap over {self.over}",
+            "level": LEVEL,
+            "resamples": self.bootstrap.resamples,
+            "seed": self.bootstrap.seed,
+            "units": self.units,
+            "notes": list(self.notes),
+        }
+
+    def save(self, path: Path) -> None:
+        """Writes what a paired comparison needs, so that nothing is evaluated again for it."""
+        about = {
+            "resamples": self.bootstrap.resamples,
+            "seed": self.bootstrap.seed,
+            "over": self.over,
+            "units": self.units,
+            "digests": dict(self.digests),
+            "notes": list(self.notes),
+            "names": list(self.values),
+        }
+        rows = [
+            np.zeros((0, self.bootstrap.resamples)),
+            *(each[None] for each in self.values.values()),
+        ]
+        np.savez_compressed(path, about=np.array(json.dumps(about)), values=np.concatenate(rows))
+
+    @classmethod
+    def load(cls, path: Path) -> Resampling:
+        """The inverse of `save`.
+
+        Raises:
+            DataError: If the file is no such file.
+        """
+        try:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
+                about, values = json.loads(str(stored["about"])), stored["values"]
+            return cls(
+                Bootstrap(int(about["resamples"]), int(about["seed"])),
+                about["over"],
+                int(about["units"]),
+                about["digests"],
+                dict(zip(about["names"], values, strict=True)),
+                tuple(about["notes"]),
+            )
+        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+            raise DataError(
+                f"{path} does not hold resampled metrics ({error}); evaluate the run again"
+            ) from None
+
+
+def resample_heads(
+    evaluators: Mapping[str, Sequence[Evaluator]],
+    groups: Mapping[Id, str],
+    bootstrap: Bootstrap,
+) -> Resampling:
+    """Every metric of every head on the resampled data sets.
+
+    Args:
+        evaluators: By head; those that are not `Resampled` get no intervals, which is noted.
+        groups: Id of a picture -> its group, where it has one.
+        bootstrap: How many, and which.
+    """
+    values: Values = {}
+    notes, digests, over, most = [], {}, "pictures", 0
+    for head, each in evaluators.items():
+        for evaluator in each:
+            if not isinstance(evaluator, Resampled):
+                notes.append(f"{head}: {type(evaluator).__name__} cannot resample: no intervals")
+                continue
+            units = Units.of(evaluator.picture_ids, groups)
+            most, over = max(most, units.number), "groups" if units.over == "groups" else over
+            digests[head] = units.digest
+            if units.number < LEAST_UNITS:
+                notes.append(
+                    f"{head}: only {units.number} {units.over}, too few for intervals "
+                    f"({LEAST_UNITS} at least)"
+                )
+                continue
+            made = resampled_values(evaluator, units, bootstrap)
+            values |= {f"{head}/{name}": column for name, column in made.items()}
+    seldom = [name for name, column in values.items() if _is_seldom(column)]
+    if seldom:
+        notes.append(
+            f"defined on fewer than {LEAST_DEFINED:.0%} of the resampled data sets, hence without "
+            f"interval: {', '.join(seldom)}"
+        )
+    return Resampling(bootstrap, over, most, digests, values, tuple(dict.fromkeys(notes)))
+
+
+def _is_seldom(values: NDArray[np.float64]) -> bool:
+    """Whether a metric is defined on some resampled data sets, but on too few."""
+    defined = int((~np.isnan(values)).sum())
+    return 0 < defined < LEAST_DEFINED * len(values)

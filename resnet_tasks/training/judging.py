@@ -1,0 +1,241 @@
+"""An evaluation of a run as files: metrics, details, resampled values, predictions and drawings."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from time import strftime
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from resnet_tasks.assemble import Labels, image_intensity, image_resize
+from resnet_tasks.data.coco import CocoFile
+from resnet_tasks.data.dataset import CocoDataset
+from resnet_tasks.data.preparation import Preparation
+from resnet_tasks.data.transforms import read_image
+from resnet_tasks.drawing import draw_prediction, draw_truth, readable_scale, side_by_side
+from resnet_tasks.errors import RunError
+from resnet_tasks.evaluation.evaluate import Evaluation, evaluate, evaluators_of
+from resnet_tasks.evaluation.intervals import Bootstrap
+from resnet_tasks.heads.base import HEADS
+from resnet_tasks.model import TaskModel
+from resnet_tasks.predict import PredictionWriter, output_names, shown, write_picture
+from resnet_tasks.recipe.schema import Recipe
+from resnet_tasks.structures import Metric
+from resnet_tasks.training.checkpoint import write_json
+from resnet_tasks.training.journal import bar
+
+
+def judge(
+    model: TaskModel,
+    dataset: CocoDataset,
+    folder: Path,
+    *,
+    recipe: Recipe,
+    labels: Labels,
+    checkpoint: str,
+    console: Console,
+    pictures: int,
+) -> Evaluation:
+    """Evaluates a model and writes what came out.
+
+    Args:
+        model: With the checkpoint's weights.
+        dataset: What it is judged on.
+        folder: Gets `metrics.json`, `details.json`, `resamples.npz` (where intervals were made),
+            `predictions/` and `pictures/`.
+        recipe: Of the run.
+        labels: Of the run.
+        checkpoint: Its name, for the file.
+        console: For progress.
+        pictures: How many pictures to draw, truth beside prediction.
+    """
+    classes = {name: each.classes for name, each in labels.heads.items()}
+    ids = {name: each.category_ids for name, each in labels.heads.items()}
+    writer = PredictionWriter(folder / "predictions", classes, ids)
+    names = output_names([dataset.path(i) for i in range(len(dataset))])
+    drawn = set(np.linspace(0, len(dataset) - 1, min(pictures, len(dataset))).astype(int))
+    options = recipe.evaluation
+    with bar(console, "Evaluating", len(dataset)) as advance:
+
+        def keep(index: int, predictions: dict[str, Any]) -> None:
+            writer.write(dataset.image_id(index), names[index], predictions)
+            if index in drawn:
+                path = folder / "pictures" / f"{names[index]}.png"
+                _draw_pair(dataset, index, predictions, recipe=recipe, labels=labels, path=path)
+            advance()
+
+        evaluation = evaluate(
+            model,
+            dataset,
+            batch_size=options.batch_size or recipe.training.batch_size,
+            precision=recipe.training.precision,
+            evaluators=evaluators_of(model.named_heads, backend=options.backend),
+            bootstrap=Bootstrap(options.resamples),
+            on_picture=keep,
+        )
+    for head, results in writer.results.items():
+        write_json(folder / "predictions" / f"{head}.json", results)
+    about = {
+        "evaluator": {"boxes": options.backend, "pixels": "resnet_tasks confusion matrix"},
+        "checkpoint": checkpoint,
+        "data": {str(file.path): file_sha256(file.path) for file in dataset.files},
+        "data_problems": {str(file.path): file.summary() for file in dataset.files},
+    }
+    write_evaluation(evaluation, folder, about)
+    return evaluation
+
+
+def write_evaluation(evaluation: Evaluation, folder: Path, about: Mapping[str, Any]) -> None:
+    """Writes `metrics.json`, `details.json` and, where intervals were made, `resamples.npz`.
+
+    Args:
+        evaluation: What to write.
+        folder: Is made where needed.
+        about: What was judged, on what: further keys of `metrics.json`.
+    """
+    made = evaluation.resampling
+    write_json(folder / "details.json", evaluation.details())
+    if made is not None:
+        made.save(folder / "resamples.npz")
+    write_json(
+        folder / "metrics.json",
+        {
+            "metrics": {name: metric_json(each) for name, each in evaluation.metrics.items()},
+            "intervals": None if made is None else made.to_json(),
+            "protocol": evaluation.protocols,
+            **about,
+            "pictures": len(evaluation.picture_ids),
+            "versions": versions(),
+            "hardware": hardware(),
+            "date": strftime("%Y-%m-%d %H:%M:%S"),
+        },
+    )
+
+
+def _draw_pair(
+    dataset: CocoDataset,
+    index: int,
+    predictions: dict[str, Any],
+    *,
+    recipe: Recipe,
+    labels: Labels,
+    path: Path,
+) -> None:
+    preparation = preparation_of(recipe)
+    image = shown(read_image(dataset.path(index), preparation.channels), preparation)
+    classes = {name: each.classes for name, each in labels.heads.items()}
+    truths = {name: dataset.truth(index, each.table) for name, each in labels.heads.items()}
+    detecting = {
+        name
+        for name in truths
+        if "semantic" not in HEADS.get(recipe.heads[name].type).task.target_fields
+    }
+    scale = readable_scale((image.shape[0], image.shape[1]))
+    truth = draw_truth(image, truths, classes, detecting, scale=scale)
+    prediction = draw_prediction(image, predictions, classes, scale=scale)
+    write_picture(path, side_by_side(truth, prediction, ("truth", "prediction")))
+
+
+def preparation_of(recipe: Recipe) -> Preparation:
+    """How a recipe's pictures become samples."""
+    return Preparation(recipe.data.channels, image_resize(recipe), image_intensity(recipe))
+
+
+def check_categories(file: CocoFile, labels: Labels, run: Path) -> None:
+    """Refuses a file to judge on whose categories are not those of the run.
+
+    Raises:
+        RunError: If it has one that the run does not know.
+    """
+    known = {(each.id, each.name) for each in labels.categories.categories}
+    if not {(each.id, each.name) for each in file.categories.categories} <= known:
+        raise RunError(
+            f"{file.path} has the categories {_listed(file)}, but the run {run} was trained on "
+            f"{', '.join(f'{c.id} {c.name}' for c in labels.categories.categories)}; evaluate on a "
+            "file with those"
+        )
+
+
+def _listed(file: CocoFile) -> str:
+    return ", ".join(f"{each.id} {each.name}" for each in file.categories.categories)
+
+
+def metric_json(metric: Metric) -> dict[str, Any]:
+    """A metric as it stands in `metrics.json`: `interval` null where none was made."""
+    plain: dict[str, Any] = {"value": metric.value, "interval": _pair(metric.interval)}
+    if metric.per_class:
+        plain["per_class"] = dict(metric.per_class)
+        found = {name: _pair(each) for name, each in metric.per_class_interval.items()}
+        plain["per_class_interval"] = {name: found.get(name) for name in metric.per_class}
+    if metric.unit:
+        plain["unit"] = metric.unit
+    if metric.lower_is_better:
+        plain["lower_is_better"] = True
+    return plain
+
+
+def _pair(interval: tuple[float, float] | None) -> list[float] | None:
+    return None if interval is None else list(interval)
+
+
+def metric_table(metrics: Mapping[str, Metric], title: str = "") -> Table:
+    """Headline metrics with their 95 % intervals and per-class values, for a console."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("metric")
+    table.add_column("value [95 % interval]", justify="right")
+    table.add_column("by class")
+    for name, metric in metrics.items():
+        classes = ", ".join(
+            f"{each} {number(value, metric.per_class_interval.get(each))}"
+            for each, value in metric.per_class.items()
+        )
+        unit = f" {metric.unit}" if metric.unit else ""
+        table.add_row(name, number(metric.value, metric.interval) + unit, classes)
+    return table
+
+
+def number(value: float | None, interval: tuple[float, float] | None = None) -> str:
+    """`0.605 [0.571, 0.640]` for a console; a dash where there is none."""
+    if value is None:
+        return "-"
+    if interval is None:
+        return f"{value:.4f}"
+    return rf"{value:.3f} \[{interval[0]:.3f}, {interval[1]:.3f}]"
+
+
+def file_sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Versions of what made a number."""
+    names = (
+        "torch",
+        "torchvision",
+        "timm",
+        "segmentation-models-pytorch",
+        "hotcoco",
+        "pycocotools",
+    )
+    found = {name: version(name) for name in names}
+    return {"resnet-tasks": version("resnet-tasks"), "python": platform.python_version(), **found}
+
+
+def hardware() -> dict[str, Any]:
+    """What the numbers were made on."""
+    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
+    return {
+        "cpu": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "gpu": gpu,
+    }
