@@ -13,7 +13,7 @@ from resnet_tasks.data.dataset import CocoDataset
 from resnet_tasks.data.transforms import Augmentation, Intensity, Resize
 from resnet_tasks.errors import DataError, HeadError, RecipeError, ResnetTasksError
 from resnet_tasks.evaluation.evaluate import best_metric
-from resnet_tasks.heads import faster_rcnn, fpn, unet
+from resnet_tasks.heads import classifier, faster_rcnn, fpn, unet
 from resnet_tasks.heads.base import HEADS, Head
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.places import data_base
@@ -22,6 +22,7 @@ from resnet_tasks.registry import nearest
 from resnet_tasks.structures import (
     ABSENT,
     BACKGROUND,
+    CLASSIFICATION,
     IGNORED,
     SEMANTIC_SEGMENTATION,
     VOID,
@@ -29,7 +30,7 @@ from resnet_tasks.structures import (
     Task,
 )
 
-BUILT_IN_HEADS = (faster_rcnn, fpn, unet)
+BUILT_IN_HEADS = (classifier, faster_rcnn, fpn, unet)
 """Importing a head's module registers it; a new built-in head is added here."""
 
 Split = Literal["train", "val", "test"]
@@ -163,7 +164,8 @@ def _head_labels(name: str, head: HeadRecipe, task: Task, categories: CategoryMa
         )
     wanted = head.classes
     if wanted is None:
-        wanted = tuple(each.name for each in categories.categories if semantic or each.is_thing)
+        takes_all = semantic or task == CLASSIFICATION
+        wanted = tuple(each.name for each in categories.categories if takes_all or each.is_thing)
     for each in wanted:
         if each not in names:
             close = nearest(each, names)

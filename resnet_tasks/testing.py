@@ -24,6 +24,7 @@ from resnet_tasks.structures import (
     VOID,
     Batch,
     BatchView,
+    Classification,
     Detections,
     FeatureSpec,
     Geometry,
@@ -85,7 +86,7 @@ def random_features(
 def random_target(
     size: tuple[int, int], num_classes: int, generator: torch.Generator, *, objects: int = 3
 ) -> Target:
-    """Boxes, labels, masks, a semantic map and image labels that agree with one another.
+    """Boxes, labels, masks and a semantic map that agree with one another, and one image label.
 
     Args:
         size: (height, width) of the picture; 16 x 16 at least.
@@ -114,7 +115,7 @@ def random_target(
         ignore=torch.zeros(objects, dtype=torch.bool),
         masks=masks,
         semantic=semantic,
-        image_labels=torch.unique(labels),
+        image_labels=integers(0, num_classes, (1,)),
     )
 
 
@@ -446,6 +447,8 @@ def _decodes_into_the_original_frame(subject: _Subject) -> None:
             _require_detections(subject, prediction, geometry)
         elif head.task.name == "semantic_segmentation":
             _require_segmentation_map(subject, prediction, geometry)
+        elif head.task.name == "classification":
+            _require_classification(subject, prediction)
 
 
 def _works_in_bfloat16(subject: _Subject) -> None:
@@ -625,4 +628,25 @@ def _require_segmentation_map(subject: _Subject, found: Any, geometry: Geometry)
     subject.require(
         bool((probs.sum(dim=0) - 1).abs().max() < 1e-4) and bool((probs >= 0).all()),
         "the probabilities of a pixel must lie in 0..1 and sum to 1 over classes",
+    )
+
+
+def _require_classification(subject: _Subject, found: Any) -> None:
+    subject.require(
+        isinstance(found, Classification),
+        f"a classification head decodes into Classification, it gave {type(found).__name__}",
+    )
+    probs, shape = found.probs, (len(subject.classes),)
+    subject.require(
+        tuple(probs.shape) == shape and probs.dtype == torch.float32,
+        f"probs must be float32 of shape {shape}, one per class; they are {probs.dtype} of shape "
+        f"{tuple(probs.shape)}",
+    )
+    subject.require(
+        bool(((probs >= 0) & (probs <= 1)).all()), "the probabilities of a picture must lie in 0..1"
+    )
+    subject.require(
+        found.is_multi_label or abs(float(probs.sum()) - 1) < 1e-4,
+        f"the probabilities of a picture must sum to 1 unless `is_multi_label`, they sum to "
+        f"{float(probs.sum()):.6g}",
     )

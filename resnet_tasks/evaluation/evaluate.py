@@ -16,6 +16,7 @@ from resnet_tasks.data.dataset import HasGroups, HasTruth
 from resnet_tasks.data.loaders import make_loader
 from resnet_tasks.data.transforms import decode_labels, encode_labels, resize_labels
 from resnet_tasks.errors import HeadError, RecipeError
+from resnet_tasks.evaluation.classification import ClassificationEvaluator, MultiLabelEvaluator
 from resnet_tasks.evaluation.detection import DetectionEvaluator
 from resnet_tasks.evaluation.intervals import (
     Bootstrap,
@@ -29,14 +30,21 @@ from resnet_tasks.model import TaskModel, resolve_precision
 from resnet_tasks.registry import nearest
 from resnet_tasks.structures import Detailed, Evaluator, LabelTable, Metric, Sample, Task, Truth
 
-MAIN_METRIC = {"detection": "AP", "semantic_segmentation": "mIoU", "classification": "top1"}
-"""Task -> the metric that chooses the best checkpoint unless a recipe says otherwise."""
+MAIN_METRIC = {
+    "detection": "AP",
+    "semantic_segmentation": "mIoU",
+    "classification": "top1",
+    "multi_label_classification": "AUROC",
+}
+"""Evaluator -> the metric that chooses the best checkpoint unless a recipe says otherwise."""
 
 __all__ = [
     "MAIN_METRIC",
+    "ClassificationEvaluator",
     "DetectionEvaluator",
     "Evaluation",
     "Evaluators",
+    "MultiLabelEvaluator",
     "SegmentationEvaluator",
     "best_metric",
     "evaluate",
@@ -176,7 +184,7 @@ def best_metric(heads: Mapping[str, Head], wanted: str | None) -> str:
     if wanted is not None and _has_own_evaluator(heads[wanted.split("/")[0]]):
         return wanted  # which need not be able to count nothing
     tasks = {
-        f"{name}/{metric}": head.task.name
+        f"{name}/{metric}": head.evaluator_name
         for name, head in heads.items()
         if not _has_own_evaluator(head)
         for metric in head.evaluator().compute()

@@ -118,9 +118,14 @@ class Head(nn.Module, ABC):
     def decode(self, raw: Mapping[str, Tensor], geometries: Sequence[Geometry]) -> list[Any]:
         """One prediction per picture, in pixels of the original picture."""
 
+    @property
+    def evaluator_name(self) -> str:
+        """Key of its evaluator in `registry.EVALUATORS`; the task's unless options ask for more."""
+        return self.task.name
+
     def evaluator(self) -> Evaluator:
-        """A fresh evaluator for this head: that of its task unless a subclass brings its own."""
-        made: Evaluator = EVALUATORS.get(self.task.name)(self.classes)
+        """A fresh evaluator for this head: the registered one unless a subclass brings its own."""
+        made: Evaluator = EVALUATORS.get(self.evaluator_name)(self.classes)
         return made
 
 

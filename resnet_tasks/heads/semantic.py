@@ -5,12 +5,10 @@ Shape glossary: `B` batch, `K` classes, `H, W` padded picture, `h, w` original p
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
-import torch
 from pydantic import Field, field_validator
 from segmentation_models_pytorch.base.heads import SegmentationHead
 from segmentation_models_pytorch.base.initialization import initialize_head
@@ -19,6 +17,8 @@ from torch.nn import functional as F
 
 from resnet_tasks.errors import HeadError
 from resnet_tasks.heads.base import Head, HeadOptions
+from resnet_tasks.heads.class_weights import weights_in_order
+from resnet_tasks.layers.dropout import kept_channels
 from resnet_tasks.layers.segmentation_losses import cross_entropy, dice, focal
 from resnet_tasks.structures import (
     SEMANTIC_SEGMENTATION,
@@ -91,7 +91,7 @@ class SemanticHead(Head):
         options: HeadOptions | Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(specs, classes, options)
-        weights = _weights_in_order(self.options.class_weights, self.classes, type(self).__name__)
+        weights = weights_in_order(self.options.class_weights, self.classes, type(self).__name__)
         # Not persistent: the weights are an option of the training, not a part of the model.
         self.register_buffer("class_weights", weights, persistent=False)
 
@@ -120,7 +120,7 @@ class SemanticHead(Head):
         """
         decoded = self.pixel_features(features)
         if self.training and self.options.dropout > 0:
-            decoded = decoded * _kept_channels(decoded, self.options.dropout, view.seeds)
+            decoded = decoded * kept_channels(decoded, self.options.dropout, view.seeds)
         logits, labels = self._logits(decoded, view.padded_size), view.semantic
         options, weights = self.options, self.class_weights
         terms = {}
@@ -181,44 +181,3 @@ def check_strides(head: Head, *, allowed_ratios: tuple[int, ...]) -> None:
                 f"{' or '.join(map(str, allowed))}; use a backbone without such dilation, or "
                 "another head"
             )
-
-
-def _weights_in_order(
-    given: Mapping[str, float] | tuple[float, ...] | None, classes: tuple[str, ...], head: str
-) -> Tensor | None:
-    """`(K,)` float32 class weights in label order.
-
-    Raises:
-        HeadError: If a class is unknown, the number of weights is wrong, or a weight is not usable.
-    """
-    if given is None:
-        return None
-    where = f"options of head {head}: class_weights"
-    if isinstance(given, Mapping):
-        unknown = [name for name in given if name not in classes]
-        if unknown:
-            raise HeadError(
-                f"{where} names {', '.join(map(repr, unknown))}, which is not among the classes "
-                f"{', '.join(map(repr, classes))}"
-            )
-        values = [given.get(name, 1.0) for name in classes]
-    else:
-        values = list(given)
-        if len(values) != len(classes):
-            raise HeadError(
-                f"{where} has {len(values)} values for {len(classes)} classes; give one per class "
-                f"in the order {', '.join(classes)}, or name -> weight"
-            )
-    if not all(math.isfinite(each) and each >= 0 for each in values) or not any(values):
-        raise HeadError(
-            f"{where} is {values}; every weight must be finite and at least 0, and one above 0"
-        )
-    return torch.tensor(values, dtype=torch.float32)
-
-
-def _kept_channels(decoded: Tensor, dropout: float, seeds: Sequence[int]) -> Tensor:
-    """`(B, channels, 1, 1)`: 0 for dropped channels, else the factor that keeps the mean."""
-    channels = decoded.shape[1]
-    draws = [torch.rand(channels, generator=torch.Generator().manual_seed(s)) for s in seeds]
-    kept = (torch.stack(draws) >= dropout).to(decoded) / (1 - dropout)
-    return kept[:, :, None, None]

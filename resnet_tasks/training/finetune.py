@@ -311,7 +311,7 @@ class Finetuning:
 
     def _main_metrics(self) -> list[str]:
         heads = self.plain_model.named_heads.items()
-        names = [f"{name}/{MAIN_METRIC.get(head.task.name, '')}" for name, head in heads]
+        names = [f"{name}/{MAIN_METRIC.get(head.evaluator_name, '')}" for name, head in heads]
         known = [name for name in names if name in self.metrics]
         return known or list(self.metrics)[:1]
 

@@ -13,9 +13,10 @@ from pydantic import ConfigDict
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import resnet_tasks.heads.classifier
 import resnet_tasks.heads.faster_rcnn
 import resnet_tasks.heads.fpn
-import resnet_tasks.heads.unet  # noqa: F401  (the three register their heads)
+import resnet_tasks.heads.unet  # noqa: F401  (they register their heads)
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.errors import ResnetTasksError
 from resnet_tasks.heads.base import HEADS, Head, HeadOptions
@@ -63,7 +64,7 @@ def backbone(family: str) -> ResNet:
 
 
 def test_all_heads_are_seen() -> None:
-    assert {"faster_rcnn", "fpn", "unet"} <= set(HEADS.names())
+    assert {"classifier", "faster_rcnn", "fpn", "unet"} <= set(HEADS.names())
 
 
 @pytest.mark.parametrize("name", HEADS.names())

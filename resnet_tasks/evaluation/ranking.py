@@ -1,0 +1,87 @@
+"""Numbers over ranked scores, for many weightings of the same pictures at once; ties are exact.
+
+Shape glossary: `P` pictures, `R` weightings (resampled data sets), `G` groups of equal scores.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+def auroc(scores: Floats, positive: NDArray[np.bool_], weights: Floats) -> Floats:
+    """Area under the ROC curve: how often a positive picture scores above a negative one.
+
+    Pairs with equal scores count half (Hanley and McNeil 1982), so that the order of the pictures
+    never matters.
+
+    Args:
+        scores: `(P,)`.
+        positive: `(P,)`.
+        weights: `(R, P)`, at least 0.
+
+    Returns:
+        `(R,)`, 0..1; NaN where there is no positive or no negative picture.
+    """
+    groups, members = _groups(scores)
+    positives, negatives = _by_group(groups, members, positive, weights)
+    below = np.cumsum(negatives, axis=1) - negatives
+    wins = (positives * (below + negatives / 2)).sum(axis=1)
+    return divided(wins, positives.sum(axis=1) * negatives.sum(axis=1))
+
+
+def average_precision(scores: Floats, positive: NDArray[np.bool_], weights: Floats) -> Floats:
+    """Mean of the precision at every positive picture, not interpolated.
+
+    Pictures with equal scores are taken in together.
+
+    Args:
+        scores: `(P,)`.
+        positive: `(P,)`.
+        weights: `(R, P)`, at least 0.
+
+    Returns:
+        `(R,)`, 0..1; NaN where there is no positive picture.
+    """
+    groups, members = _groups(-scores)
+    positives, negatives = _by_group(groups, members, positive, weights)
+    hits = np.cumsum(positives, axis=1)
+    taken = hits + np.cumsum(negatives, axis=1)
+    precision = np.divide(hits, taken, out=np.zeros_like(hits), where=taken > 0)
+    return divided((positives * precision).sum(axis=1), positives.sum(axis=1))
+
+
+def divided(sums: Floats, totals: Floats) -> Floats:
+    """`sums / totals`, NaN where the total is 0."""
+    share: Floats = np.divide(sums, totals, out=np.full(sums.shape, np.nan), where=totals > 0)
+    return share
+
+
+def mean_of_defined(values: Floats) -> Floats:
+    """`(K, R)` -> `(R,)` means over those that are not NaN; NaN where all are."""
+    defined = ~np.isnan(values)
+    return divided(np.where(defined, values, 0.0).sum(axis=0), defined.sum(axis=0).astype(float))
+
+
+def _groups(keys: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where each group of equal keys starts among the sorted pictures, and that order."""
+    order = np.argsort(keys, kind="stable")
+    ranked = keys[order]
+    starts = np.flatnonzero(np.concatenate(([True], ranked[1:] != ranked[:-1])))
+    return starts, order
+
+
+def _by_group(
+    starts: NDArray[np.int64],
+    order: NDArray[np.int64],
+    positive: NDArray[np.bool_],
+    weights: Floats,
+) -> tuple[Floats, Floats]:
+    """`(R, G)` weight of the positive and of the negative pictures of each group."""
+    ranked = weights[:, order]
+    if not len(order):
+        return np.zeros((len(weights), 0)), np.zeros((len(weights), 0))
+    hits = np.add.reduceat(ranked * positive[order], starts, axis=1)
+    return hits, np.add.reduceat(ranked * ~positive[order], starts, axis=1)

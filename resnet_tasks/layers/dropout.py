@@ -1,0 +1,25 @@
+"""Dropout that is a function of the pictures' seeds and of nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def kept_channels(decoded: Tensor, dropout: float, seeds: Sequence[int]) -> Tensor:
+    """A factor for every channel of every picture.
+
+    Args:
+        decoded: `(B, channels, H, W)`.
+        dropout: Probability that a channel is dropped, 0..1.
+        seeds: One per picture.
+
+    Returns:
+        `(B, channels, 1, 1)`: 0 for dropped channels, else the factor that keeps the mean.
+    """
+    channels = decoded.shape[1]
+    draws = [torch.rand(channels, generator=torch.Generator().manual_seed(s)) for s in seeds]
+    kept = (torch.stack(draws) >= dropout).to(decoded) / (1 - dropout)
+    return kept[:, :, None, None]
