@@ -250,7 +250,9 @@ def build_dataset(
         resize=image_resize(recipe),
         intensity=image_intensity(recipe),
         channels=data.channels,
-        augment=Augmentation(recipe.augment) if training and recipe.augment else None,
+        augment=Augmentation(recipe.augment, data.channels)
+        if training and recipe.augment
+        else None,
         seed=recipe.training.seed,
         cache=data.cache,
     )
@@ -315,7 +317,7 @@ def _built_whole(recipe: Recipe, categories: CategoryMap) -> TaskModel:
         best_metric(models[0].named_heads, recipe.evaluation.best)
 
     def build_augmentation() -> None:
-        Augmentation(recipe.augment)
+        Augmentation(recipe.augment, recipe.data.channels)
 
     for build in (build_backbone, build_heads, build_augmentation):
         try:

@@ -11,15 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_tasks.data.coco import coco_results
+from resnet_tasks.data.decoding import read_image
+from resnet_tasks.data.picture_files import SUFFIXES
 from resnet_tasks.data.preparation import Preparation
-from resnet_tasks.data.transforms import read_image
 from resnet_tasks.drawing import as_rgb8, draw_prediction
 from resnet_tasks.errors import DataError
 from resnet_tasks.model import TaskModel, resolve_precision
 from resnet_tasks.structures import Detections, SegmentationMap, collate
-
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
-"""What a folder is searched for; a file named by itself may end as it likes."""
 
 
 def predict_arrays(

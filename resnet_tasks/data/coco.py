@@ -26,8 +26,8 @@ from resnet_tasks.data.coco_records import (
     CocoFile,
     ImageRecord,
     missing_message,
-    stored_size,
 )
+from resnet_tasks.data.picture_files import stored_size
 from resnet_tasks.errors import DataError
 from resnet_tasks.metrics import as_array
 

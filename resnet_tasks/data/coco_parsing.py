@@ -12,7 +12,8 @@ from typing import Any, TypeGuard
 from resnet_tasks.data.categories import CategoryMap
 from resnet_tasks.data.coco_masks import is_rle, mask_area, packed_polygon, surrounding
 from resnet_tasks.data.coco_problems import Findings, Id, listed, shown
-from resnet_tasks.data.coco_records import Annotation, CocoFile, ImageRecord, Xywh, stored_size
+from resnet_tasks.data.coco_records import Annotation, CocoFile, ImageRecord, Xywh
+from resnet_tasks.data.picture_files import stored_size
 from resnet_tasks.errors import DataError
 
 ANNOTATED = ("boxes", "masks", "semantic", "image")

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from resnet_tasks.data.categories import CategoryMap
 from resnet_tasks.data.coco_problems import Id, Problem, summary
 from resnet_tasks.errors import DataError
@@ -175,17 +173,3 @@ def missing_message(coco: CocoFile, missing: Sequence[Path]) -> str:
         f"{coco.path}: {len(missing)} of {total} named files are not there, the first is "
         f"{missing[0]}; name the folder of the pictures with `images:` beside `annotations:`"
     )
-
-
-def stored_size(path: Path, *, decode: bool = False) -> tuple[int, int] | None:
-    """(height, width) of a picture as people see it; None where it cannot be read."""
-    try:
-        with Image.open(path) as picture:
-            if decode:
-                picture.load()
-            width, height = picture.size
-            # EXIF orientation (tag 274) 5 to 8 turn the picture by 90 degrees.
-            is_turned = picture.getexif().get(274, 1) in (5, 6, 7, 8)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return None
-    return (width, height) if is_turned else (height, width)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from resnet_tasks.data.coco import Annotation, CategoryMap, CocoFile, ImageRecord, decode_mask
+from resnet_tasks.data.decoding import read_image
 from resnet_tasks.data.preparation import Preparation, as_tensor, unit_range
 from resnet_tasks.data.semantic_maps import read_semantic
 from resnet_tasks.data.transforms import (
@@ -24,7 +25,6 @@ from resnet_tasks.data.transforms import (
     Resize,
     decode_labels,
     encode_labels,
-    read_image,
     resize_labels,
 )
 from resnet_tasks.data.truths import annotated_truth, image_labels

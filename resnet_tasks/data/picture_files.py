@@ -1,11 +1,46 @@
-"""Picture files, opened but not decoded."""
+"""Picture files, opened and measured, but not decoded into pixels."""
 
 from __future__ import annotations
 
+import struct
+import tokenize
 import warnings
+import zlib
 from pathlib import Path
+from typing import Any, Literal
 
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
 from PIL import Image
+
+from resnet_tasks.errors import DataError
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".npy"})
+"""How picture files end; a file named by itself may end as it likes."""
+ORIENTATION = 274
+"""EXIF's and TIFF's tag."""
+TURNED = (5, 6, 7, 8)
+"""Orientations that turn a picture by 90 degrees."""
+NEEDED_CODECS = "imagecodecs"
+"""What tifffile names where it cannot decode a compression by itself."""
+DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    LookupError,
+    TypeError,
+    ArithmeticError,
+    AssertionError,
+    RuntimeError,
+    struct.error,
+    tokenize.TokenError,
+    zlib.error,
+    tifffile.TiffFileError,
+)
+"""What readers raise on files that are damaged."""
+_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_NUMPY_START = b"\x93NUMPY"
 
 
 def open_picture(path: Path) -> Image.Image:
@@ -13,3 +48,98 @@ def open_picture(path: Path) -> Image.Image:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         return Image.open(path)
+
+
+def stored_size(path: Path, *, decode: bool = False) -> tuple[int, int] | None:
+    """(height, width) of a picture as people see it; None where it cannot be read.
+
+    Args:
+        path: Of the picture.
+        decode: Decode it whole, which finds damage behind the header.
+    """
+    try:
+        kind = file_kind(path)
+        if kind == "numpy":
+            array = mapped_array(path)  # its length is checked
+            return (int(array.shape[0]), int(array.shape[1]))
+        if kind == "tiff":
+            return _tiff_size(path, decode)
+        with open_picture(path) as picture:
+            if decode:
+                picture.load()
+            width, height = picture.size
+            is_turned = picture.getexif().get(ORIENTATION, 1) in TURNED
+    except (DataError, Image.DecompressionBombError, *DAMAGE):
+        return None
+    return (width, height) if is_turned else (height, width)
+
+
+def _tiff_size(path: Path, decode: bool) -> tuple[int, int]:
+    with tifffile.TiffFile(path) as tiff:
+        series = only_series(tiff, path)
+        size = (int(series.sizes["height"]), int(series.sizes["width"]))
+        is_turned = tiff_orientation(tiff) in TURNED
+        if decode:
+            try:
+                series.asarray()
+            except ValueError as error:
+                if NEEDED_CODECS not in str(error):
+                    raise
+                with open_picture(path) as picture:
+                    picture.load()
+    return size[::-1] if is_turned else size
+
+
+def file_kind(path: Path) -> Literal["numpy", "tiff", "other"]:
+    """How a picture file starts, whatever its name.
+
+    Raises:
+        DataError: If it cannot be opened.
+    """
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(len(_NUMPY_START))
+    except FileNotFoundError:
+        raise DataError(f"picture {path} does not exist") from None
+    except OSError as error:
+        raise DataError(f"picture {path} cannot be read: {error}") from None
+    if start == _NUMPY_START:
+        return "numpy"
+    return "tiff" if start[:4] in _TIFF_STARTS else "other"
+
+
+def mapped_array(path: Path) -> NDArray[Any]:
+    """The array of a file that `numpy.save` wrote, not yet read.
+
+    Raises:
+        DataError: If it is no picture.
+    """
+    array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    if array.ndim not in (2, 3) or array.dtype.kind not in "uif" or 0 in array.shape:
+        raise DataError(
+            f"{path} holds {array.dtype} of shape {array.shape}; a picture is numbers of shape "
+            "(height, width) or (height, width, channels)"
+        )
+    return array
+
+
+def only_series(tiff: tifffile.TiffFile, path: Path) -> Any:
+    """The one full picture of a file; thumbnails, overviews and transparency masks are no others.
+
+    Raises:
+        DataError: If there are several.
+    """
+    found = [each for each in tiff.series if not int(each.keyframe.subfiletype) & 0b101]
+    if len(found) != 1:
+        shapes = ", ".join(f"{each.shape} {each.dtype}" for each in found[:3])
+        raise DataError(
+            f"{path} holds {len(found)} pictures of different kinds ({shapes}); store each in a "
+            "file of its own"
+        )
+    return found[0]
+
+
+def tiff_orientation(tiff: tifffile.TiffFile) -> int:
+    """EXIF's orientation, 1..8."""
+    tag = tiff.pages.first.tags.get(ORIENTATION)
+    return 1 if tag is None else int(tag.value)

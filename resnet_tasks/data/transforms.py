@@ -1,4 +1,4 @@
-"""From a picture file to float32 pixels: decode, intensity, resize, augment.
+"""From stored values to float32 pixels: intensity, resize, augment.
 
 The order is fixed: decode at full precision -> named intensity step -> float32 in 0..1 -> augment.
 8-bit pictures are resized before the (linear) intensity step, everything else after it, so that
@@ -13,7 +13,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any, Literal
 
 import albumentations
@@ -22,137 +21,35 @@ import numpy as np
 import torch
 from albumentations.augmentations.crops.transforms import CropSizeError
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
 
-from resnet_tasks.data.picture_files import open_picture
+from resnet_tasks.data.decoding import read_image
 from resnet_tasks.errors import DataError, RecipeError
 from resnet_tasks.registry import nearest
 from resnet_tasks.structures import UNLABELLED, VOID, Target
 
-MAX_PIXELS = 178_956_970
-"""Larger pictures are refused before they are decoded (decompression bombs); Pillow's own limit."""
+__all__ = [
+    "Augmentation",
+    "Intensity",
+    "Resize",
+    "decode_labels",
+    "encode_labels",
+    "read_image",
+    "resize_labels",
+    "resize_pixels",
+]
 
 Array = NDArray[Any]
 
-_ORIENTATION = 274  # EXIF tag
-_DEEP_GREY_MODES = {"I", "I;16", "I;16B", "I;16L", "F"}
-_EIGHT_BIT_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
-
-
-def read_image(path: Path, channels: int = 3) -> Array:
-    """Decodes a picture at full precision, EXIF orientation applied.
-
-    Args:
-        path: PNG, JPEG, TIFF, BMP, WebP, ... 8 or 16 bits per channel, or float.
-        channels: How many are wanted. Grey becomes 3 equal channels, an alpha channel is dropped
-            when 3 are wanted, colour becomes luminance when 1 is wanted.
-
-    Returns:
-        `(height, width, channels)` in the file's own type (uint8, uint16, float32), RGB order.
-
-    Raises:
-        DataError: If the file is missing, not a picture, truncated, too large, or has other
-            channels.
-    """
-    try:
-        with open_picture(path) as picture:
-            if picture.width * picture.height > MAX_PIXELS:
-                raise DataError(
-                    f"{path} has {picture.width} x {picture.height} pixels, more than the limit "
-                    f"of {MAX_PIXELS:,}; cut it into tiles"
-                )
-            raw_mode = _raw_mode(picture)
-            orientation = picture.getexif().get(_ORIENTATION, 1)
-            # Reading it whole finds truncation, which OpenCV would fill with grey in silence.
-            picture.load()
-            if picture.mode in _EIGHT_BIT_MODES and "16" not in raw_mode:
-                return _eight_bit(picture, channels, path)
-            if picture.mode in _DEEP_GREY_MODES:
-                return _with_channels(_deep_grey(picture, raw_mode), channels, path)
-    except FileNotFoundError:
-        raise DataError(f"picture {path} does not exist") from None
-    except UnidentifiedImageError:
-        orientation = 1  # OpenCV reads a few formats that Pillow does not.
-    except Image.DecompressionBombError:
-        raise DataError(
-            f"{path} has more than the limit of {MAX_PIXELS:,} pixels; cut it into tiles"
-        ) from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"picture {path} cannot be read: {error}") from None
-    return _with_channels(_upright(_deep_colour(path), orientation), channels, path)
-
-
-def _raw_mode(picture: Image.Image) -> str:
-    tiles = getattr(picture, "tile", None)
-    return str(tiles[0][3]) if tiles else ""
-
-
-def _eight_bit(picture: Image.Image, channels: int, path: Path) -> Array:
-    upright = ImageOps.exif_transpose(picture)
-    if upright.mode in ("P", "PA"):  # Indices mean nothing without their palette.
-        has_alpha = upright.mode == "PA" or "transparency" in upright.info
-        upright = upright.convert("RGBA" if has_alpha else "RGB")
-    if channels == 1:
-        return np.asarray(upright.convert("L"))[:, :, None].copy()
-    if channels == 3:
-        return np.asarray(upright.convert("RGB")).copy()
-    array = np.asarray(upright)
-    return _with_channels(array[:, :, None] if array.ndim == 2 else array, channels, path)
-
-
-def _deep_grey(picture: Image.Image, raw_mode: str) -> Array:
-    """`(h, w, 1)` uint16, int32 or float32, upright."""
-    array = np.asarray(ImageOps.exif_transpose(picture))
-    # Older releases of Pillow decode 16-bit PNGs to 32 bits.
-    is_unsigned_16 = "16" in raw_mode and "S" not in raw_mode
-    kind = np.uint16 if is_unsigned_16 else array.dtype.newbyteorder("=")
-    return array.astype(kind)[:, :, None]
-
-
-def _deep_colour(path: Path) -> Array:
-    """`(h, w, C)` in the file's own type, as stored (not turned)."""
-    try:
-        array = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    except cv2.error:
-        array = None
-    if array is None:
-        raise DataError(f"{path} is not a picture that can be read (PNG, JPEG, TIFF, BMP, WebP)")
-    if array.ndim == 2:
-        array = array[:, :, None]
-    if array.shape[2] >= 3:  # OpenCV's order is BGR(A)
-        array = np.concatenate((array[:, :, 2::-1], array[:, :, 3:]), axis=2)
-    return np.asarray(array)
-
-
-def _upright(array: Array, orientation: int) -> Array:
-    """`(h, w, C)` turned as EXIF's orientation (1..8) asks."""
-    if orientation in (5, 6, 7, 8):
-        array = array.transpose(1, 0, 2)
-    if orientation in (2, 3, 6, 7):
-        array = array[:, ::-1]
-    if orientation in (3, 4, 7, 8):
-        array = array[::-1]
-    return array
-
-
-def _with_channels(array: Array, channels: int, path: Path) -> Array:
-    present = array.shape[2]
-    if present == channels:
-        return np.ascontiguousarray(array)
-    if channels == 3 and present == 1:
-        return np.repeat(array, 3, axis=2)
-    if channels == 3 and present == 4:
-        return np.ascontiguousarray(array[:, :, :3])
-    if channels == 1 and present in (3, 4):
-        weights = np.asarray([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601 luma
-        grey = array[:, :, :3] @ weights
-        if array.dtype.kind != "f":
-            grey = np.rint(grey)
-        return np.asarray(grey.astype(array.dtype)[:, :, None])
-    raise DataError(
-        f"{path} has {present} channel(s), the recipe asks for data.channels={channels}; "
-        f"set data.channels={present}"
-    )
+_REFUSALS = (
+    TypeError,
+    ValueError,
+    KeyError,
+    IndexError,
+    NotImplementedError,
+    cv2.error,
+    CropSizeError,
+)
+"""What albumentations raises on pictures that a transform cannot take."""
 
 
 @dataclass(frozen=True)
@@ -183,7 +80,9 @@ class Intensity:
         """
         if self.type == "auto":
             return self._by_type(image, where)
-        values = image.astype(np.float32)
+        # float32 holds whole numbers up to 24 bits exactly.
+        is_wide = image.dtype.itemsize > 2 and image.dtype != np.float32
+        values: NDArray[np.floating[Any]] = image.astype(np.float64 if is_wide else np.float32)
         if not np.isfinite(values).all():
             raise DataError(f"{where} holds values that are not finite; repair the file")
         if self.type == "window":
@@ -197,10 +96,9 @@ class Intensity:
 
     @staticmethod
     def _by_type(image: Array, where: str) -> NDArray[np.float32]:
-        if image.dtype == np.uint8:
-            return np.multiply(image, np.float32(1 / 255), dtype=np.float32)
-        if image.dtype == np.uint16:
-            return np.multiply(image, np.float32(1 / 65535), dtype=np.float32)
+        if image.dtype in (np.uint8, np.uint16):
+            # Divided, not multiplied by the inverse: exactly the nearest float32 to v / maximum.
+            return np.divide(image, np.float32(np.iinfo(image.dtype).max), dtype=np.float32)
         values = image.astype(np.float32)
         if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
             raise DataError(
@@ -277,18 +175,22 @@ class Augmentation:
 
     Args:
         steps: `{name: parameters}` in order; names of albumentations' transforms.
+        channels: Of the pictures. Transforms of colour work on 3 only, some on 1 as well.
 
     Raises:
-        RecipeError: If a name or a parameter is unknown.
+        RecipeError: If a name or a parameter is unknown, or a transform does not work on so many
+            channels.
     """
 
-    def __init__(self, steps: Sequence[Mapping[str, Mapping[str, Any] | None]]) -> None:
+    def __init__(
+        self, steps: Sequence[Mapping[str, Mapping[str, Any] | None]], channels: int = 3
+    ) -> None:
         _warn_about_successor()
-        transforms = [
-            _transform(name, params, i)
-            for i, step in enumerate(steps)
-            for name, params in step.items()
-        ]
+        named = [(i, name, params) for i, step in enumerate(steps) for name, params in step.items()]
+        transforms = [_transform(name, params, i) for i, name, params in named]
+        if channels != 3:
+            for i, name, params in named:
+                _require_channels(name, params, i, channels)
         with warnings.catch_warnings():
             # Boxes are given also where all transforms change pixels only.
             warnings.filterwarnings("ignore", "Got processor for bboxes", UserWarning)
@@ -332,11 +234,18 @@ class Augmentation:
             given["masks"] = target.masks.numpy().astype(np.uint8)
         try:
             made = self._compose(**given)
-        except (TypeError, ValueError, cv2.error, CropSizeError) as error:
+        except _REFUSALS as error:
             raise RecipeError(
                 f"augment: albumentations refuses a float32 picture of shape "
-                f"{image.shape}: {error}; take that transform out"
+                f"{image.shape}: {_sentence(error)}; take that transform out"
             ) from None
+        new = made["image"]
+        if not _is_picture(new, image.shape[2]):
+            raise RecipeError(
+                f"augment: the steps make {new.dtype} of shape {tuple(new.shape)} of a float32 "
+                f"picture of shape {image.shape}; take the transform out that changes channels or "
+                "type (ToTensorV2 and FromFloat are not needed here)"
+            )
         changes: dict[str, Any] = {}
         if target.boxes is not None:
             kept = torch.as_tensor(np.asarray(made["index"], dtype=np.int64).reshape(-1))
@@ -351,6 +260,48 @@ class Augmentation:
         if target.semantic is not None:
             changes["semantic"] = torch.from_numpy(decode_labels(made["mask"]))
         return np.clip(made["image"], 0.0, 1.0), replace(target, **changes)
+
+
+def _is_picture(made: Any, channels: int) -> bool:
+    return (
+        isinstance(made, np.ndarray)
+        and made.dtype == np.float32
+        and made.ndim == 3
+        and made.shape[2] == channels
+    )
+
+
+def _sentence(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _require_channels(
+    name: str, params: Mapping[str, Any] | None, position: int, channels: int
+) -> None:
+    """Tries a transform on a small picture, so that it is refused before the first step.
+
+    Raises:
+        RecipeError: If it works on 3 channels, but not on so many.
+    """
+    # Sizes, annotations or other pictures that it needs may be missing here; that shows with 3.
+    if not _works_on(name, params, channels) and _works_on(name, params, 3):
+        also = " or 1" if channels != 1 and _works_on(name, params, 1) else ""
+        raise RecipeError(
+            f"augment.{position}.{name} works on pictures of 3{also} channels, but data.channels "
+            f"is {channels}; take it out"
+        )
+
+
+def _works_on(name: str, params: Mapping[str, Any] | None, channels: int) -> bool:
+    transform = _transform(name, {**(params or {}), "p": 1.0}, 0)
+    picture = np.random.default_rng(0).random((64, 64, channels), dtype=np.float32)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # "not applicable to grey pictures"
+            made = albumentations.Compose([transform], seed=0)(image=picture)["image"]
+    except (Warning, *_REFUSALS):
+        return False
+    return _is_picture(made, channels)
 
 
 def _transform(name: str, params: Mapping[str, Any] | None, position: int) -> Any:

@@ -18,8 +18,8 @@ from rich.table import Table
 from resnet_tasks.assemble import Labels, image_intensity, image_resize
 from resnet_tasks.data.coco import CocoFile
 from resnet_tasks.data.dataset import CocoDataset
+from resnet_tasks.data.decoding import read_image
 from resnet_tasks.data.preparation import Preparation
-from resnet_tasks.data.transforms import read_image
 from resnet_tasks.drawing import draw_prediction, draw_truth, readable_scale, side_by_side
 from resnet_tasks.errors import RunError
 from resnet_tasks.evaluation.evaluate import Evaluation, evaluate, evaluators_of

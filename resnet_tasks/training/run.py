@@ -23,8 +23,8 @@ from rich.console import Console
 
 from resnet_tasks.assemble import Labels, Split, build_dataset, build_model, read_split
 from resnet_tasks.data.coco import read_coco
+from resnet_tasks.data.decoding import read_image
 from resnet_tasks.data.preparation import Preparation
-from resnet_tasks.data.transforms import read_image
 from resnet_tasks.errors import DataError, RunError
 from resnet_tasks.evaluation.evaluate import Evaluation
 from resnet_tasks.model import TaskModel, default_device

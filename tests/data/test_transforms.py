@@ -1,27 +1,21 @@
-"""Decoding at full precision, intensity, resizing, augmentation."""
+"""Intensity, resizing, augmentation."""
 
 from __future__ import annotations
 
-import struct
-import zlib
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from resnet_tasks.data import transforms
 from resnet_tasks.data.transforms import (
     Augmentation,
     Intensity,
     Resize,
     decode_labels,
     encode_labels,
-    read_image,
     resize_labels,
     resize_pixels,
 )
@@ -34,163 +28,6 @@ DEEP_GREY = RNG.integers(0, 65536, (5, 7)).astype(np.uint16)
 DEEP_COLOUR = RNG.integers(0, 65536, (5, 7, 3)).astype(np.uint16)
 TURNED = Image.Exif()
 TURNED[274] = 6  # to be shown turned by 90 degrees clockwise
-
-
-def saved(folder: Path, image: Image.Image, name: str, **options: Any) -> Path:
-    image.save(folder / name, **options)
-    return folder / name
-
-
-# --- Decoding ------------------------------------------------------------------------------------
-
-
-def test_colour_is_exact_and_grey_is_repeated(tmp_path: Path) -> None:
-    path = saved(tmp_path, Image.fromarray(COLOUR), "a.png")
-    assert np.array_equal(read_image(path), COLOUR)
-    grey = saved(tmp_path, Image.fromarray(COLOUR[:, :, 0]), "g.png")
-    assert np.array_equal(read_image(grey, 1)[:, :, 0], COLOUR[:, :, 0])
-    assert np.array_equal(read_image(grey), np.repeat(COLOUR[:, :, :1], 3, axis=2))
-    assert read_image(path, 1).shape == (5, 7, 1)
-
-
-def test_alpha_is_dropped_unless_four_channels_are_wanted(tmp_path: Path) -> None:
-    stored = np.concatenate((COLOUR, COLOUR[:, :, :1]), axis=2)
-    path = saved(tmp_path, Image.fromarray(stored), "a.png")
-    assert np.array_equal(read_image(path), COLOUR)
-    assert np.array_equal(read_image(path, 4), stored)
-
-
-def test_palette_means_its_colours(tmp_path: Path) -> None:
-    picture = Image.new("P", (2, 1))
-    picture.putpalette([10, 20, 30, 200, 100, 50])
-    picture.putdata([1, 0])
-    path = saved(tmp_path, picture, "p.png")
-    assert read_image(path).tolist() == [[[200, 100, 50], [10, 20, 30]]]
-    clear = saved(tmp_path, picture, "t.png", transparency=bytes([0, 255]))
-    assert read_image(clear).tolist() == [[[200, 100, 50], [10, 20, 30]]]
-    assert read_image(clear, 4).tolist() == [[[200, 100, 50, 255], [10, 20, 30, 0]]]
-
-
-def test_cmyk_jpeg_becomes_rgb(tmp_path: Path) -> None:
-    red = Image.new("RGB", (16, 16), (255, 0, 0)).convert("CMYK")
-    image = read_image(saved(tmp_path, red, "a.jpg", quality=95))
-    assert image.shape == (16, 16, 3)
-    assert np.abs(image.astype(int) - [255, 0, 0]).max() <= 4
-
-
-@pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_sixteen_bits_are_kept(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"a.{suffix}"
-    cv2.imwrite(str(path), DEEP_GREY)
-    image = read_image(path, 1)
-    assert image.dtype == np.uint16
-    assert np.array_equal(image[:, :, 0], DEEP_GREY)
-    assert np.array_equal(read_image(path, 3), np.repeat(DEEP_GREY[:, :, None], 3, axis=2))
-    cv2.imwrite(str(path), DEEP_COLOUR[:, :, ::-1])
-    image = read_image(path)
-    assert image.dtype == np.uint16
-    assert np.array_equal(image, DEEP_COLOUR)
-
-
-def test_equal_deep_channels_keep_their_value_as_luminance(tmp_path: Path) -> None:
-    path = tmp_path / "a.png"
-    cv2.imwrite(str(path), np.repeat(DEEP_GREY[:, :, None], 3, axis=2))
-    assert np.array_equal(read_image(path, 1)[:, :, 0], DEEP_GREY)
-
-
-def test_float_tiff_is_kept(tmp_path: Path) -> None:
-    stored = RNG.random((5, 7)).astype(np.float32)
-    path = saved(tmp_path, Image.fromarray(stored), "a.tif")
-    assert np.array_equal(read_image(path, 1)[:, :, 0], stored)
-
-
-def test_jpeg_is_turned_upright(tmp_path: Path) -> None:
-    stored = np.zeros((16, 32, 3), np.uint8)
-    stored[:, :16] = 255  # left half white: at the top once turned clockwise
-    path = saved(tmp_path, Image.fromarray(stored), "a.jpg", quality=95, exif=TURNED)
-    image = read_image(path)
-    assert image.shape == (32, 16, 3)
-    assert image[:14].min() > 240
-    assert image[18:].max() < 15
-
-
-def test_deep_pictures_are_turned_upright(tmp_path: Path) -> None:
-    grey = saved(tmp_path, Image.fromarray(DEEP_GREY), "g.png", exif=TURNED)
-    assert np.array_equal(read_image(grey, 1)[:, :, 0], np.rot90(DEEP_GREY, -1))
-    path = tmp_path / "c.png"
-    cv2.imwrite(str(path), DEEP_COLOUR[:, :, ::-1])
-    exif = TURNED.tobytes().removeprefix(b"Exif\0\0")
-    chunk = b"eXIf" + exif
-    chunk = struct.pack(">I", len(exif)) + chunk + struct.pack(">I", zlib.crc32(chunk))
-    stored = path.read_bytes()
-    path.write_bytes(stored[:33] + chunk + stored[33:])  # behind signature and header
-    assert np.array_equal(read_image(path), np.rot90(DEEP_COLOUR, -1))
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_every_orientation_is_as_pillow_turns_it(tmp_path: Path, orientation: int) -> None:
-    exif = Image.Exif()
-    exif[274] = orientation
-    path = saved(tmp_path, Image.fromarray(COLOUR), "a.png", exif=exif)
-    assert np.array_equal(transforms._upright(COLOUR, orientation), read_image(path))
-
-
-@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
-def test_truncated_picture_is_refused(tmp_path: Path, name: str) -> None:
-    noise = RNG.integers(0, 256, (100, 100, 3)).astype(np.uint8)
-    path = saved(tmp_path, Image.fromarray(noise), name)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(DataError, match=rf"{name} cannot be read: .*truncated"):
-        read_image(path)
-
-
-@pytest.mark.parametrize("content", [b"", b"not a picture"])
-def test_what_is_no_picture_is_refused(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "a.png"
-    path.write_bytes(content)
-    with pytest.raises(DataError, match=r"a\.png is not a picture"):
-        read_image(path)
-
-
-def test_missing_picture_and_folder_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"a\.png does not exist"):
-        read_image(tmp_path / "a.png")
-    with pytest.raises(DataError, match="cannot be read"):
-        read_image(tmp_path)
-
-
-def test_large_pictures_are_refused_before_decoding(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = saved(tmp_path, Image.fromarray(COLOUR), "a.png")
-    monkeypatch.setattr(transforms, "MAX_PIXELS", 34)
-    with pytest.raises(DataError, match=r"7 x 5 pixels, more than the limit of 34; cut it"):
-        read_image(path)
-    monkeypatch.setattr(transforms, "MAX_PIXELS", 35)
-    assert read_image(path).shape == (5, 7, 3)
-
-
-def test_pillows_own_limit_is_said_in_our_words(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = saved(tmp_path, Image.fromarray(COLOUR), "a.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)  # 35 pixels: Pillow only warns
-    assert read_image(path).shape == (5, 7, 3)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
-    with pytest.raises(DataError, match="cut it into tiles"):
-        read_image(path)
-
-
-def test_other_channels_are_refused_with_the_remedy(tmp_path: Path) -> None:
-    path = saved(tmp_path, Image.fromarray(COLOUR), "a.png")
-    with pytest.raises(DataError, match=r"a\.png has 3 channel.*channels=5; set data.channels=3"):
-        read_image(path, 5)
-
-
-def test_real_photo_is_what_pillow_decodes(shared_data: Path) -> None:
-    path = min((shared_data / "coco_tiny/val2017").glob("*.jpg"))
-    with Image.open(path) as picture:
-        assert np.array_equal(read_image(path), np.asarray(picture.convert("RGB")))
 
 
 # --- Intensity -----------------------------------------------------------------------------------
@@ -206,6 +43,19 @@ def test_auto_divides_by_the_range_of_the_type() -> None:
     kept = np.asarray([[[0.25]]], np.float32)
     assert Intensity()(kept).item() == 0.25
     assert Intensity()(kept.astype(np.float64)).dtype == np.float32
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_every_whole_value_is_the_nearest_float_to_its_fraction(kind: Any) -> None:
+    values = np.arange(np.iinfo(kind).max + 1).astype(kind)
+    exact = (values.astype(np.float64) / np.iinfo(kind).max).astype(np.float32)
+    assert np.array_equal(Intensity()(values.reshape(1, -1, 1)).ravel(), exact)
+
+
+def test_window_on_large_whole_numbers_is_exact() -> None:
+    values = np.asarray([[[2**30], [2**30 + 5], [2**30 + 10]]], np.int32)
+    made = Intensity("window", level=2**30 + 5, width=10)(values)
+    assert made.ravel().tolist() == [0.0, 0.5, 1.0]
 
 
 @pytest.mark.parametrize("value", [1.5, -0.5, np.nan, np.inf])
@@ -425,3 +275,40 @@ def test_transforms_draw_independently_of_each_other() -> None:
     )
     assert set(seen) == {(0, 0), (0, 3), (3, 0), (3, 3)}
     assert min(seen.values()) > 25
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4, 7])
+def test_many_channels_move_together(channels: int) -> None:
+    image = RNG.random((20, 30, channels), dtype=np.float32)
+    steps = [{"HorizontalFlip": {"p": 1.0}}, {"Transpose": {"p": 1.0}}]
+    new = Augmentation(steps, channels)(image, Target(), 0)[0]
+    assert np.array_equal(new, image[:, ::-1].transpose(1, 0, 2))
+    warped = Augmentation([{"Affine": {"rotate": (30, 30), "p": 1.0}}], channels)
+    assert warped(image, Target(), 0)[0].shape == image.shape
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "allowed"),
+    [
+        ("ColorJitter", 5, "3 or 1"),
+        ("HueSaturationValue", 2, "3"),
+        ("CLAHE", 4, "3 or 1"),
+        ("RandomFog", 7, "3"),
+        ("ISONoise", 1, "3"),
+        ("ChannelDropout", 1, "3"),
+    ],
+)
+def test_colour_transform_is_refused_when_the_recipe_is_built(
+    name: str, channels: int, allowed: str
+) -> None:
+    steps = [{"HorizontalFlip": {}}, {name: {"p": 0.01}}]
+    wanted = rf"augment\.1\.{name} works on pictures of {allowed} channels, but data.channels is "
+    with pytest.raises(RecipeError, match=f"{wanted}{channels}; take it out"):
+        Augmentation(steps, channels)
+    Augmentation(steps, 3)
+
+
+@pytest.mark.parametrize("name", ["FromFloat", "ToTensorV2"])
+def test_transform_that_makes_something_else_is_refused(name: str) -> None:
+    with pytest.raises(RecipeError, match="take the transform out that changes channels or type"):
+        Augmentation([{name: {"p": 1.0}}])(np.zeros((8, 8, 3), np.float32), Target(), 0)

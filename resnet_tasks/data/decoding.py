@@ -1,0 +1,341 @@
+"""Picture files of any depth and number of channels, decoded as they are stored.
+
+Pillow decodes what has 8 bits, tifffile the TIFFs beyond that (deep, float, many bands, many
+pages), numpy its own arrays, OpenCV the rest (deep colour PNG, EXR). Nothing is rounded and no
+channel is left out in silence.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from resnet_tasks.data.picture_files import (
+    DAMAGE,
+    NEEDED_CODECS,
+    ORIENTATION,
+    file_kind,
+    mapped_array,
+    only_series,
+    open_picture,
+    tiff_orientation,
+)
+from resnet_tasks.errors import DataError
+
+MAX_PIXELS = 178_956_970
+"""Larger pictures are refused before they are decoded (decompression bombs); Pillow's own limit."""
+MAX_CHANNELS = 64
+"""More channels are refused before they are decoded; the recipe's limit."""
+
+Array = NDArray[Any]
+Layout = Literal["grey", "grey and alpha", "colour", "colour and alpha", "bands"]
+
+_DEEP_GREY_MODES = {"I", "I;16", "I;16B", "I;16L", "F"}
+_EIGHT_BIT_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
+_PILLOW_PHOTOMETRICS = {0, 1, 2, 3, 5, 6}  # grey, RGB, palette, CMYK, YCbCr
+_ALPHA = {1, 2}  # TIFF's ExtraSamples: associated and unassociated alpha
+_ALPHA_AFTER: dict[str, Layout] = {"grey and alpha": "grey", "colour and alpha": "colour"}
+
+
+@dataclass(frozen=True)
+class StoredPicture:
+    """A decoded file.
+
+    Attributes:
+        pixels: `(height, width, C)` in the file's own type, upright; colour in RGB order.
+        layout: What the channels are; `bands` where the file does not say.
+        pages: Of the file; they lie behind one another as channels.
+    """
+
+    pixels: Array
+    layout: Layout
+    pages: int = 1
+
+
+def read_image(path: Path, channels: int = 3) -> Array:
+    """Decodes a picture at full precision, EXIF orientation applied.
+
+    Args:
+        path: PNG, JPEG, TIFF, BMP, WebP, ...: 8 or 16 bits per channel, or float; or an array of
+            `(height, width)` or `(height, width, C)` that `numpy.save` wrote (`.npy`).
+        channels: How many are wanted. Grey becomes 3 equal channels, an alpha channel is dropped
+            when 1 or 3 are wanted, colour becomes luminance when 1 is wanted. Bands and pages are
+            neither mixed nor dropped.
+
+    Returns:
+        `(height, width, channels)` in the file's own type (uint8, uint16, float32, ...), RGB order.
+
+    Raises:
+        DataError: If the file is missing, not a picture, truncated, too large, or has other
+            channels.
+    """
+    return _with_channels(read_stored(path), channels, path)
+
+
+def read_stored(path: Path) -> StoredPicture:
+    """Decodes a picture with all channels that it has.
+
+    Raises:
+        DataError: If the file is missing, not a picture, truncated or too large.
+    """
+    kind = file_kind(path)
+    try:
+        if kind == "numpy":
+            return _numpy_array(path)
+        if kind == "tiff":
+            with tifffile.TiffFile(path) as tiff:
+                if not _is_for_pillow(tiff):
+                    return _tiff(tiff, path)
+        return _picture(path)
+    except DAMAGE as error:
+        raise DataError(f"picture {path} cannot be read: {_sentence(error)}") from None
+
+
+def _sentence(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _refuse_large(path: Path, height: int, width: int, channels: int = 1) -> None:
+    if height * width > MAX_PIXELS:
+        raise DataError(
+            f"{path} has {width} x {height} pixels, more than the limit of {MAX_PIXELS:,}; cut it "
+            "into tiles"
+        )
+    if channels > MAX_CHANNELS:
+        raise DataError(
+            f"{path} has {channels} channels of {width} x {height} (width x height), more than "
+            f"the limit of {MAX_CHANNELS}; channels come last, and volumes are stored as slices"
+        )
+
+
+# --- numpy
+
+
+def _numpy_array(path: Path) -> StoredPicture:
+    array = mapped_array(path)
+    channels = array.shape[2] if array.ndim == 3 else 1
+    _refuse_large(path, array.shape[0], array.shape[1], channels)
+    return StoredPicture(
+        _native(array).reshape(*array.shape[:2], channels), "grey" if channels == 1 else "bands"
+    )
+
+
+def _native(array: Array) -> Array:
+    """A copy in memory, in the machine's byte order."""
+    return np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
+
+
+# --- TIFF
+
+
+def _is_for_pillow(tiff: tifffile.TiffFile) -> bool:
+    """Whether it is one plain 8-bit picture: Pillow knows its colour space and compression."""
+    page = tiff.pages.first
+    bits = page.bitspersample
+    is_plain = page.samplesperpixel in (1, 3) or (
+        # CMYK, or a channel that the file marks as alpha
+        int(page.photometric) == 5 or (page.samplesperpixel in (2, 4) and _has_alpha(page))
+    )
+    return (
+        len(tiff.pages) == 1
+        and is_plain
+        and bits in (1, 2, 4, 8)
+        and page.sampleformat == 1
+        and int(page.photometric) in _PILLOW_PHOTOMETRICS
+    )
+
+
+def _has_alpha(page: Any) -> bool:
+    return len(page.extrasamples) == 1 and int(page.extrasamples[0]) in _ALPHA
+
+
+def _tiff(tiff: tifffile.TiffFile, path: Path) -> StoredPicture:
+    series = only_series(tiff, path)
+    page = series.keyframe
+    axes, shape = str(series.axes), series.shape
+    if "Y" not in axes or "X" not in axes:
+        raise DataError(f"{path} holds no picture but {shape} values along {axes}")
+    height, width = shape[axes.index("Y")], shape[axes.index("X")]
+    _refuse_large(path, height, width, math.prod(shape) // (height * width))
+    try:
+        array = series.asarray()
+    except ValueError as error:
+        if NEEDED_CODECS not in str(error):
+            raise
+        return _without_codec(tiff, path)
+    moved = np.moveaxis(array, (axes.index("Y"), axes.index("X")), (0, 1))
+    pixels = _native(moved.reshape(height, width, -1))
+    if int(page.photometric) == 0 and pixels.dtype.kind == "u":  # white is zero
+        pixels = np.iinfo(pixels.dtype).max - pixels
+    pages = pixels.shape[2] // page.samplesperpixel
+    return StoredPicture(_upright(pixels, tiff_orientation(tiff)), _tiff_layout(page, pages), pages)
+
+
+def _tiff_layout(page: Any, pages: int) -> Layout:
+    samples, is_colour = page.samplesperpixel, int(page.photometric) == 2
+    if pages != 1:
+        return "bands"
+    if samples == 1:
+        return "grey"
+    if is_colour and samples == 3:
+        return "colour"
+    if is_colour and samples == 4 and (_has_alpha(page) or not page.extrasamples):
+        return "colour and alpha"
+    if not is_colour and samples == 2 and _has_alpha(page):
+        return "grey and alpha"
+    return "bands"
+
+
+def _without_codec(tiff: tifffile.TiffFile, path: Path) -> StoredPicture:
+    """What Pillow and OpenCV can decode of the compressions that tifffile leaves to imagecodecs."""
+    page = tiff.pages.first
+    plain = (
+        len(tiff.pages) == 1 and tiff_orientation(tiff) == 1 and page.samplesperpixel in (1, 3, 4)
+    )
+    array = _opencv(path) if plain else None
+    expected = (page.imagelength, page.imagewidth, page.samplesperpixel)
+    if array is None or array.shape != expected or array.dtype != page.dtype:
+        codec = getattr(page.compression, "name", page.compression)
+        raise DataError(
+            f"{path} is a TIFF of {page.samplesperpixel} channel(s) in {len(tiff.pages)} page(s) "
+            f"compressed with {codec}, which needs imagecodecs: `pip install imagecodecs`, or "
+            "store it uncompressed or with deflate"
+        )
+    return StoredPicture(array, _tiff_layout(page, 1))
+
+
+# --- Pillow and OpenCV
+
+
+def _picture(path: Path) -> StoredPicture:
+    try:
+        with open_picture(path) as picture:
+            _refuse_large(path, picture.height, picture.width)
+            raw_mode = _raw_mode(picture)
+            orientation = picture.getexif().get(ORIENTATION, 1)
+            # Reading it whole finds truncation, which OpenCV would fill with grey in silence.
+            picture.load()
+            if picture.mode in _EIGHT_BIT_MODES and "16" not in raw_mode:
+                return _eight_bit(picture)
+            if picture.mode in _DEEP_GREY_MODES:
+                return StoredPicture(_deep_grey(picture, raw_mode), "grey")
+    except UnidentifiedImageError:
+        raw_mode, orientation = "", 1  # OpenCV reads a few formats that Pillow does not.
+    except Image.DecompressionBombError:
+        raise DataError(
+            f"{path} has more than the limit of {MAX_PIXELS:,} pixels; cut it into tiles"
+        ) from None
+    array = _opencv(path)
+    if array is None:
+        raise DataError(
+            f"{path} is not a picture that can be read (PNG, JPEG, TIFF, BMP, WebP, npy)"
+        )
+    if raw_mode.startswith("LA"):  # OpenCV makes colour of grey with alpha
+        array = array[:, :, [0, 3]]
+    layouts: dict[int, Layout] = {
+        1: "grey",
+        2: "grey and alpha",
+        3: "colour",
+        4: "colour and alpha",
+    }
+    return StoredPicture(_upright(array, orientation), layouts[array.shape[2]])
+
+
+def _raw_mode(picture: Image.Image) -> str:
+    tiles = getattr(picture, "tile", None)
+    return str(tiles[0][3]) if tiles else ""
+
+
+def _eight_bit(picture: Image.Image) -> StoredPicture:
+    upright = ImageOps.exif_transpose(picture)
+    if upright.mode in ("P", "PA"):  # Indices mean nothing without their palette.
+        has_alpha = upright.mode == "PA" or "transparency" in upright.info
+        upright = upright.convert("RGBA" if has_alpha else "RGB")
+    elif upright.mode not in ("L", "LA", "RGB", "RGBA"):
+        upright = upright.convert("L" if upright.mode == "1" else "RGB")
+    layouts: dict[str, Layout] = {
+        "L": "grey",
+        "LA": "grey and alpha",
+        "RGB": "colour",
+        "RGBA": "colour and alpha",
+    }
+    pixels = np.array(upright)
+    return StoredPicture(pixels[:, :, None] if pixels.ndim == 2 else pixels, layouts[upright.mode])
+
+
+def _deep_grey(picture: Image.Image, raw_mode: str) -> Array:
+    """`(h, w, 1)` uint16, int32 or float32, upright."""
+    array = np.asarray(ImageOps.exif_transpose(picture))
+    # Older releases of Pillow decode 16-bit PNGs to 32 bits.
+    is_unsigned_16 = "16" in raw_mode and "S" not in raw_mode
+    kind = np.uint16 if is_unsigned_16 else array.dtype.newbyteorder("=")
+    return array.astype(kind)[:, :, None]
+
+
+def _opencv(path: Path) -> Array | None:
+    """`(h, w, C)` in the file's own type, as stored (not turned)."""
+    try:
+        array = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        array = None
+    if array is None:
+        return None
+    if array.ndim == 2:
+        array = array[:, :, None]
+    if array.shape[2] >= 3:  # OpenCV's order is BGR(A)
+        array = np.concatenate((array[:, :, 2::-1], array[:, :, 3:]), axis=2)
+    return np.asarray(array)
+
+
+def _upright(array: Array, orientation: int) -> Array:
+    """`(h, w, C)` turned as EXIF's orientation (1..8) asks."""
+    if orientation in (5, 6, 7, 8):
+        array = array.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        array = array[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        array = array[::-1]
+    return array
+
+
+# --- Channels
+
+
+def _with_channels(stored: StoredPicture, channels: int, path: Path) -> Array:
+    pixels, layout = stored.pixels, stored.layout
+    if pixels.shape[2] == channels:
+        return np.ascontiguousarray(pixels)
+    if channels in (1, 3) and layout in _ALPHA_AFTER:
+        pixels, layout = pixels[:, :, :-1], _ALPHA_AFTER[layout]
+    if pixels.shape[2] == channels:
+        return np.ascontiguousarray(pixels)
+    if channels == 3 and layout == "grey":
+        return np.repeat(pixels, 3, axis=2)
+    if channels == 1 and layout == "colour":
+        return luminance(pixels)
+    present = stored.pixels.shape[2]
+    pages = f" in {stored.pages} pages" if stored.pages > 1 else ""
+    raise DataError(
+        f"{path} has {present} channel(s){pages} ({stored.layout}), the recipe asks for "
+        f"data.channels={channels}; set data.channels={present}"
+    )
+
+
+def luminance(pixels: Array) -> Array:
+    """`(h, w, 3)` RGB as `(h, w, 1)` in the same type: the luma of ITU-R BT.601."""
+    if pixels.dtype == np.uint8:
+        # Fixed point of 16 bits, so that grey is what Pillow makes of the same picture.
+        weights = np.asarray([19595, 38470, 7471], dtype=np.uint32)
+        return np.asarray(((pixels @ weights + 0x8000) >> 16).astype(np.uint8)[:, :, None])
+    grey = pixels @ np.asarray([0.299, 0.587, 0.114], dtype=np.float32)
+    if pixels.dtype.kind != "f":
+        grey = np.rint(grey)
+    return np.asarray(grey.astype(pixels.dtype)[:, :, None])

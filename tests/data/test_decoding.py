@@ -1,0 +1,394 @@
+"""Decoding at full precision: any depth, any number of channels, from every kind of file."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from resnet_tasks.data import decoding
+from resnet_tasks.data.decoding import read_image, read_stored
+from resnet_tasks.data.picture_files import stored_size
+from resnet_tasks.errors import DataError
+
+RNG = np.random.default_rng(0)
+COLOUR = RNG.integers(0, 256, (5, 7, 3)).astype(np.uint8)
+DEEP_GREY = RNG.integers(0, 65536, (5, 7)).astype(np.uint16)
+DEEP_COLOUR = RNG.integers(0, 65536, (5, 7, 3)).astype(np.uint16)
+TURNED = Image.Exif()
+TURNED[274] = 6  # to be shown turned by 90 degrees clockwise
+
+
+def saved(folder: Path, image: Image.Image, name: str, **options: Any) -> Path:
+    image.save(folder / name, **options)
+    return folder / name
+
+
+def test_colour_is_exact_and_grey_is_repeated(tmp_path: Path) -> None:
+    path = saved(tmp_path, Image.fromarray(COLOUR), "a.png")
+    assert np.array_equal(read_image(path), COLOUR)
+    grey = saved(tmp_path, Image.fromarray(COLOUR[:, :, 0]), "g.png")
+    assert np.array_equal(read_image(grey, 1)[:, :, 0], COLOUR[:, :, 0])
+    assert np.array_equal(read_image(grey), np.repeat(COLOUR[:, :, :1], 3, axis=2))
+    assert read_image(path, 1).shape == (5, 7, 1)
+
+
+def test_alpha_is_dropped_unless_four_channels_are_wanted(tmp_path: Path) -> None:
+    stored = np.concatenate((COLOUR, COLOUR[:, :, :1]), axis=2)
+    path = saved(tmp_path, Image.fromarray(stored), "a.png")
+    assert np.array_equal(read_image(path), COLOUR)
+    assert np.array_equal(read_image(path, 4), stored)
+
+
+def test_palette_means_its_colours(tmp_path: Path) -> None:
+    picture = Image.new("P", (2, 1))
+    picture.putpalette([10, 20, 30, 200, 100, 50])
+    picture.putdata([1, 0])
+    path = saved(tmp_path, picture, "p.png")
+    assert read_image(path).tolist() == [[[200, 100, 50], [10, 20, 30]]]
+    clear = saved(tmp_path, picture, "t.png", transparency=bytes([0, 255]))
+    assert read_image(clear).tolist() == [[[200, 100, 50], [10, 20, 30]]]
+    assert read_image(clear, 4).tolist() == [[[200, 100, 50, 255], [10, 20, 30, 0]]]
+
+
+def test_cmyk_jpeg_becomes_rgb(tmp_path: Path) -> None:
+    red = Image.new("RGB", (16, 16), (255, 0, 0)).convert("CMYK")
+    image = read_image(saved(tmp_path, red, "a.jpg", quality=95))
+    assert image.shape == (16, 16, 3)
+    assert np.abs(image.astype(int) - [255, 0, 0]).max() <= 4
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_sixteen_bits_are_kept(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    cv2.imwrite(str(path), DEEP_GREY)
+    image = read_image(path, 1)
+    assert image.dtype == np.uint16
+    assert np.array_equal(image[:, :, 0], DEEP_GREY)
+    assert np.array_equal(read_image(path, 3), np.repeat(DEEP_GREY[:, :, None], 3, axis=2))
+    cv2.imwrite(str(path), DEEP_COLOUR[:, :, ::-1])
+    image = read_image(path)
+    assert image.dtype == np.uint16
+    assert np.array_equal(image, DEEP_COLOUR)
+
+
+def test_equal_deep_channels_keep_their_value_as_luminance(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    cv2.imwrite(str(path), np.repeat(DEEP_GREY[:, :, None], 3, axis=2))
+    assert np.array_equal(read_image(path, 1)[:, :, 0], DEEP_GREY)
+
+
+def test_float_tiff_is_kept(tmp_path: Path) -> None:
+    stored = RNG.random((5, 7)).astype(np.float32)
+    path = saved(tmp_path, Image.fromarray(stored), "a.tif")
+    assert np.array_equal(read_image(path, 1)[:, :, 0], stored)
+
+
+def test_jpeg_is_turned_upright(tmp_path: Path) -> None:
+    stored = np.zeros((16, 32, 3), np.uint8)
+    stored[:, :16] = 255  # left half white: at the top once turned clockwise
+    path = saved(tmp_path, Image.fromarray(stored), "a.jpg", quality=95, exif=TURNED)
+    image = read_image(path)
+    assert image.shape == (32, 16, 3)
+    assert image[:14].min() > 240
+    assert image[18:].max() < 15
+
+
+def test_deep_pictures_are_turned_upright(tmp_path: Path) -> None:
+    grey = saved(tmp_path, Image.fromarray(DEEP_GREY), "g.png", exif=TURNED)
+    assert np.array_equal(read_image(grey, 1)[:, :, 0], np.rot90(DEEP_GREY, -1))
+    path = tmp_path / "c.png"
+    cv2.imwrite(str(path), DEEP_COLOUR[:, :, ::-1])
+    exif = TURNED.tobytes().removeprefix(b"Exif\0\0")
+    chunk = b"eXIf" + exif
+    chunk = struct.pack(">I", len(exif)) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    stored = path.read_bytes()
+    path.write_bytes(stored[:33] + chunk + stored[33:])  # behind signature and header
+    assert np.array_equal(read_image(path), np.rot90(DEEP_COLOUR, -1))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_as_pillow_turns_it(tmp_path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[274] = orientation
+    path = saved(tmp_path, Image.fromarray(COLOUR), "a.png", exif=exif)
+    assert np.array_equal(decoding._upright(COLOUR, orientation), read_image(path))
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
+def test_truncated_picture_is_refused(tmp_path: Path, name: str) -> None:
+    noise = RNG.integers(0, 256, (100, 100, 3)).astype(np.uint8)
+    path = saved(tmp_path, Image.fromarray(noise), name)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(DataError, match=rf"{name} cannot be read: .*truncated"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a picture"])
+def test_what_is_no_picture_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.png is not a picture"):
+        read_image(path)
+
+
+def test_missing_picture_and_folder_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"a\.png does not exist"):
+        read_image(tmp_path / "a.png")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_image(tmp_path)
+
+
+def test_large_pictures_are_refused_before_decoding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(tmp_path, Image.fromarray(COLOUR), "a.png")
+    monkeypatch.setattr(decoding, "MAX_PIXELS", 34)
+    with pytest.raises(DataError, match=r"7 x 5 pixels, more than the limit of 34; cut it"):
+        read_image(path)
+    monkeypatch.setattr(decoding, "MAX_PIXELS", 35)
+    assert read_image(path).shape == (5, 7, 3)
+
+
+def test_pillows_own_limit_is_said_in_our_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(tmp_path, Image.fromarray(COLOUR), "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)  # 35 pixels: Pillow only warns
+    assert read_image(path).shape == (5, 7, 3)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(DataError, match="cut it into tiles"):
+        read_image(path)
+
+
+def test_other_channels_are_refused_with_the_remedy(tmp_path: Path) -> None:
+    path = saved(tmp_path, Image.fromarray(COLOUR), "a.png")
+    with pytest.raises(DataError, match=r"a\.png has 3 channel.*channels=5; set data.channels=3"):
+        read_image(path, 5)
+
+
+def test_real_photo_is_what_pillow_decodes(shared_data: Path) -> None:
+    path = min((shared_data / "coco_tiny/val2017").glob("*.jpg"))
+    with Image.open(path) as picture:
+        assert np.array_equal(read_image(path), np.asarray(picture.convert("RGB")))
+
+
+# --- Many channels, deep or float ----------------------------------------------------------------
+
+
+def stack(channels: int, kind: str) -> Any:
+    """`(5, 7, channels)` of random values over the whole range of a type."""
+    values = np.random.default_rng(channels).random((5, 7, channels))
+    return (values * (1 if kind == "float32" else np.iinfo(kind).max)).astype(kind)
+
+
+def write_tiff(path: Path, pixels: Any, **options: Any) -> Path:
+    photometric = "rgb" if pixels.shape[2] == 3 else "minisblack"
+    is_grey = pixels.shape[2] == 1
+    layout = {"photometric": photometric, "planarconfig": None if is_grey else "contig"} | options
+    tifffile.imwrite(path, pixels[:, :, 0] if is_grey else pixels, **layout)
+    return path
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("kind", ["uint8", "uint16", "float32", "int16"])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 7])
+def test_tiff_of_any_depth_and_bands(
+    tmp_path: Path, channels: int, kind: str, compression: str | None
+) -> None:
+    pixels = stack(channels, kind)
+    read = read_image(write_tiff(tmp_path / "a.tif", pixels, compression=compression), channels)
+    assert read.dtype == pixels.dtype
+    assert np.array_equal(read, pixels)
+    assert stored_size(tmp_path / "a.tif") == (5, 7)
+
+
+@pytest.mark.parametrize("kind", ["uint8", "uint16", "float32", "float64", "int16"])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 7])
+def test_numpy_array_of_any_depth_and_bands(tmp_path: Path, channels: int, kind: str) -> None:
+    pixels = stack(channels, "float32" if kind == "float64" else kind).astype(kind)
+    np.save(tmp_path / "a.npy", pixels)
+    read = read_image(tmp_path / "a.npy", channels)
+    assert read.dtype == pixels.dtype
+    assert np.array_equal(read, pixels)
+    assert read.flags.writeable
+    assert stored_size(tmp_path / "a.npy") == (5, 7)
+    if channels == 1:
+        np.save(tmp_path / "flat.npy", pixels[:, :, 0])
+        assert np.array_equal(read_image(tmp_path / "flat.npy", 1), pixels)
+
+
+@pytest.mark.parametrize("metadata", [{}, None, {"axes": "CYX"}])
+def test_pages_are_channels_in_their_order(tmp_path: Path, metadata: Any) -> None:
+    pages = np.moveaxis(stack(7, "uint16"), 2, 0)
+    path = tmp_path / ("a.ome.tif" if metadata else "a.tif")
+    tifffile.imwrite(path, pages, photometric="minisblack", metadata=metadata)
+    assert np.array_equal(read_image(path, 7), stack(7, "uint16"))
+    with pytest.raises(DataError, match=r"7 channel.* in 7 pages \(bands\).*channels=3; set .*=7"):
+        read_image(path, 3)
+
+
+def test_thumbnail_beside_the_picture_is_no_channel(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        writer.write(DEEP_GREY, photometric="minisblack", metadata=None)
+        writer.write(DEEP_GREY[:2, :3], photometric="minisblack", subfiletype=1, metadata=None)
+    assert np.array_equal(read_image(tmp_path / "a.tif", 1)[:, :, 0], DEEP_GREY)
+
+
+def test_pictures_of_different_sizes_in_one_file_are_refused(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        writer.write(DEEP_GREY, photometric="minisblack", metadata=None)
+        writer.write(DEEP_GREY[:4, :6], photometric="minisblack", metadata=None)
+    with pytest.raises(DataError, match=r"a\.tif holds 2 pictures of different kinds .*\(5, 7\)"):
+        read_image(tmp_path / "a.tif", 1)
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_deep_tiff_is_turned_upright(
+    tmp_path: Path, orientation: int, compression: str | None
+) -> None:
+    """Pillow garbles such files where they are not compressed."""
+    tag = (274, "H", 1, orientation, True)
+    for channels in (1, 5):
+        pixels = stack(channels, "uint16")
+        path = tmp_path / f"{channels}.tif"
+        write_tiff(path, pixels, compression=compression, extratags=[tag])
+        upright = decoding._upright(pixels, orientation)
+        assert np.array_equal(read_image(path, channels), upright)
+        assert stored_size(path) == upright.shape[:2]
+
+
+def test_white_is_zero_where_the_tiff_says_so(tmp_path: Path) -> None:
+    write_tiff(tmp_path / "a.tif", DEEP_GREY[:, :, None], photometric="miniswhite")
+    assert np.array_equal(read_image(tmp_path / "a.tif", 1)[:, :, 0], 65535 - DEEP_GREY)
+
+
+def test_planes_behind_one_another_are_colours(tmp_path: Path) -> None:
+    planes = np.moveaxis(DEEP_COLOUR, 2, 0)
+    tifffile.imwrite(tmp_path / "a.tif", planes, photometric="rgb", planarconfig="separate")
+    assert np.array_equal(read_image(tmp_path / "a.tif"), DEEP_COLOUR)
+    assert read_image(tmp_path / "a.tif", 1).shape == (5, 7, 1)
+
+
+@pytest.mark.parametrize("kind", ["uint8", "uint16"])
+def test_a_fourth_band_is_dropped_only_where_it_is_marked_as_alpha(
+    tmp_path: Path, kind: str
+) -> None:
+    pixels = stack(4, kind)
+    alpha = write_tiff(tmp_path / "a.tif", pixels, photometric="rgb", extrasamples=["unassalpha"])
+    assert np.array_equal(read_image(alpha), pixels[:, :, :3])
+    assert np.array_equal(read_image(alpha, 4), pixels)
+    infrared = write_tiff(tmp_path / "b.tif", pixels, photometric="rgb", extrasamples=[0])
+    assert np.array_equal(read_image(infrared, 4), pixels)
+    with pytest.raises(DataError, match=r"b\.tif has 4 channel.*\(bands\).*set data.channels=4"):
+        read_image(infrared)
+
+
+def test_deep_png_with_alpha(tmp_path: Path) -> None:
+    pixels = stack(4, "uint16")
+    cv2.imwrite(str(tmp_path / "a.png"), pixels[:, :, [2, 1, 0, 3]])
+    assert np.array_equal(read_image(tmp_path / "a.png", 4), pixels)
+    assert np.array_equal(read_image(tmp_path / "a.png"), pixels[:, :, :3])
+
+
+def test_deep_grey_png_with_alpha(tmp_path: Path) -> None:
+    pixels = stack(2, "uint16")
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", 7, 5, 16, 4, 0, 0, 0))]
+    chunks += [(b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    path = tmp_path / "a.png"
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(
+            struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+            for name, body in chunks
+        )
+    )
+    assert np.array_equal(read_image(path, 2), pixels)
+    assert np.array_equal(read_image(path, 1), pixels[:, :, :1])
+    assert np.array_equal(read_image(path, 3), np.repeat(pixels[:, :, :1], 3, axis=2))
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3), (5, 7, 4)])
+def test_tiff_as_opencv_writes_it(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    """LZW, which tifffile alone does not decode."""
+    pixels = np.random.default_rng(1).integers(0, 65536, shape).astype(np.uint16)
+    stored = pixels if pixels.ndim == 2 else pixels[:, :, [2, 1, 0, 3][: shape[2]]]
+    cv2.imwrite(str(tmp_path / "a.tif"), stored)
+    channels = 1 if pixels.ndim == 2 else shape[2]
+    assert np.array_equal(read_image(tmp_path / "a.tif", channels), pixels.reshape(5, 7, channels))
+
+
+def test_compression_that_cannot_be_decoded_names_the_remedy(tmp_path: Path) -> None:
+    page = Image.fromarray(DEEP_GREY)
+    page.save(tmp_path / "a.tif", compression="tiff_lzw", save_all=True, append_images=[page])
+    with pytest.raises(DataError, match=r"a\.tif is a TIFF of 1 .* 2 page.*LZW.*imagecodecs"):
+        read_image(tmp_path / "a.tif", 2)
+
+
+def test_eight_bit_luminance_is_pillows(shared_data: Path) -> None:
+    path = min((shared_data / "coco_tiny/val2017").glob("*.jpg"))
+    with Image.open(path) as picture:
+        assert np.array_equal(read_image(path, 1)[:, :, 0], np.asarray(picture.convert("L")))
+
+
+def test_real_nuclei_have_alpha(shared_data: Path) -> None:
+    path = min((shared_data / "dsb2018/stage1_train").glob("*/images/*.png"))
+    stored = read_stored(path)
+    assert (stored.layout, stored.pixels.shape[2]) == ("colour and alpha", 4)
+    assert np.array_equal(read_image(path), stored.pixels[:, :, :3])
+
+
+def test_arrays_that_are_no_picture_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.npy"
+    np.save(path, np.zeros((2, 3, 4, 5)))
+    with pytest.raises(DataError, match=r"a\.npy holds float64 of shape \(2, 3, 4, 5\); a picture"):
+        read_image(path)
+    np.save(path, np.asarray([{"code": 1}]), allow_pickle=True)
+    with pytest.raises(DataError, match=r"a\.npy cannot be read: .*Python objects"):
+        read_image(path)
+    np.save(path, np.zeros((5, 300, 400)))
+    with pytest.raises(DataError, match=r"400 channels of 300 x 5 .*channels come last"):
+        read_image(path, 5)
+    np.save(path, stack(3, "uint16"))
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(DataError, match=r"a\.npy cannot be read"):
+        read_image(path)
+    assert stored_size(path) is None
+
+
+def test_channels_of_arrays_are_neither_mixed_nor_dropped(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", stack(3, "uint16"))
+    with pytest.raises(DataError, match=r"has 3 channel.*data.channels=1; set data.channels=3"):
+        read_image(tmp_path / "a.npy", 1)
+
+
+@pytest.mark.parametrize("suffix", ["tif", "npy"])
+def test_deep_files_are_limited_too(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / f"a.{suffix}"
+    if suffix == "npy":
+        np.save(path, DEEP_COLOUR)
+    else:
+        write_tiff(path, DEEP_COLOUR)
+    monkeypatch.setattr(decoding, "MAX_PIXELS", 34)
+    with pytest.raises(DataError, match=r"7 x 5 pixels, more than the limit of 34; cut it"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_truncated_deep_tiff_is_refused(tmp_path: Path, compression: str | None) -> None:
+    pixels = np.random.default_rng(0).integers(0, 65536, (64, 64, 5)).astype(np.uint16)
+    path = write_tiff(tmp_path / "a.tif", pixels, compression=compression)
+    path.write_bytes(path.read_bytes()[:20_000])
+    with pytest.raises(DataError, match=r"a\.tif"):
+        read_image(path, 5)
