@@ -15,11 +15,12 @@ from safetensors.torch import load_file
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
+from resnet_tasks.backbone.request import Request
 from resnet_tasks.errors import WeightsError
 
 CONTAINERS = ("state_dict", "model_state_dict", "model", "state_dict_ema", "model_ema")
 """Keys under which training scripts keep the tensors; the first that is present is opened."""
-PREFIXES = ("module.", "backbone.", "encoder.", "model.", "body.")
+PREFIXES = ("module.", "backbone.", "encoder.", "model.", "body.", "bottom_up.")
 """What wrappers put in front of a backbone's keys; stripped as often as they occur."""
 PLAIN_SHAPES: dict[tuple[str, tuple[int, ...]], str] = {
     ("conv2", (2, 2, 2, 2)): "resnet18",
@@ -36,27 +37,15 @@ _STATISTICS = ("running_mean", "running_var")
 
 
 def read_checkpoint(file: Path) -> dict[str, Tensor]:
-    """Tensors of a file by name, containers opened, wrappers' prefixes stripped.
+    """Tensors of a file by name, containers opened.
 
     Nothing is unpickled beyond plain tensors, so that reading a file never runs code from it.
 
     Raises:
-        WeightsError: If the file is damaged, is no checkpoint, holds more than plain tensors, or
-            two of its tensors have the same name without prefixes.
+        WeightsError: If the file is damaged, is no checkpoint, or holds more than plain tensors.
     """
     opened = _opened(_read(file))
-    tensors: dict[str, Tensor] = {}
-    for key, value in opened.items():
-        if not isinstance(value, Tensor):
-            continue
-        plain = stripped(str(key))
-        if plain in tensors:
-            raise WeightsError(
-                f"{file} holds {plain!r} twice once prefixes ({', '.join(PREFIXES)}) are "
-                "stripped; keep one of the "
-                "two models in a file of its own"
-            )
-        tensors[plain] = value
+    tensors = {str(key): value for key, value in opened.items() if isinstance(value, Tensor)}
     if not tensors:
         raise WeightsError(
             f"{file} holds no tensors by name (found {type(opened).__name__} with "
@@ -64,6 +53,24 @@ def read_checkpoint(file: Path) -> dict[str, Tensor]:
             "state dict"
         )
     return tensors
+
+
+def without_prefixes(tensors: Mapping[str, Tensor], file: Path) -> dict[str, Tensor]:
+    """`tensors` without what wrappers put in front of their names.
+
+    Raises:
+        WeightsError: If two of them have the same name then.
+    """
+    plain: dict[str, Tensor] = {}
+    for key, value in tensors.items():
+        name = stripped(key)
+        if name in plain:
+            raise WeightsError(
+                f"{file} holds {name!r} twice once prefixes ({', '.join(PREFIXES)}) are stripped; "
+                "keep one of the two models in a file of its own"
+            )
+        plain[name] = value
+    return plain
 
 
 def stripped(key: str) -> str:
@@ -80,7 +87,7 @@ def cover(
     tensors: Mapping[str, Tensor],
     *,
     name: str,
-    source: str,
+    source: Request,
     in_channels: int,
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Copies `tensors` into a backbone, all of it or nothing.
@@ -102,7 +109,7 @@ def cover(
     """
     own = backbone.state_dict()
     given = _with_adapted_stem(tensors, own, in_channels)
-    where = f"backbone.weights {source!r} do not fit backbone.name {name!r}"
+    where = f"{source.key} {source.spec!r} do not fit backbone.name {name!r}"
     required = {key for key in own if not key.endswith(_COUNTER)}
     missing = sorted(required - given.keys())
     has_statistics = any(key.endswith(_STATISTICS) for key in own)
@@ -128,7 +135,7 @@ def cover(
     broken = [key for key in sorted(required) if not bool(torch.isfinite(given[key]).all())]
     if broken:
         raise WeightsError(
-            f"backbone.weights {source!r} hold values that are not finite in {len(broken)} "
+            f"{source.key} {source.spec!r} hold values that are not finite in {len(broken)} "
             "tensors, first "
             f"{broken[0]}; use another checkpoint"
         )
@@ -147,16 +154,27 @@ def _read(file: Path) -> Any:
         return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if zipfile.is_zipfile(file) or _starts_like_pickle(file):
+            found = re.search(r"GLOBAL (\S+)", str(error))
             raise WeightsError(
-                f"{file} holds Python objects beyond plain tensors, which are never loaded "
-                "because they can run "
-                "code; save the model's state dict alone, best as .safetensors"
+                f"{file} holds Python objects beyond plain tensors"
+                f"{f' ({found[1]})' if found else ''}, which are never loaded because they can run "
+                "code; save the model's state dict alone, best as .safetensors - where you trust "
+                f"who made the file: {_conversion(file)}"
             ) from error
         raise WeightsError(f"{file} is no checkpoint; give a .safetensors or .pth file") from error
     except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         raise WeightsError(
             f"{file} is damaged or no checkpoint ({_first_line(error)}); fetch or save it again"
         ) from error
+
+
+def _conversion(file: Path) -> str:
+    """A command that leaves a file of plain tensors."""
+    target = file.with_name(f"{file.stem}-tensors.pth").name
+    return (
+        f"python -c \"import torch; c = torch.load('{file.name}', map_location='cpu', "
+        f"weights_only=False); torch.save(c.get('state_dict', c.get('model', c)), '{target}')\""
+    )
 
 
 def _starts_like_pickle(file: Path) -> bool:

@@ -1,15 +1,14 @@
-"""Downloads of weights: caches first, everything bounded in time, every failure in one sentence."""
+"""Downloads of weights: caches first, resumed, verified, bounded in time, errors in a sentence."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
+import re
 import ssl
-import tempfile
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
@@ -21,60 +20,62 @@ import yaml
 from huggingface_hub import constants, hf_hub_download, hf_hub_url
 from huggingface_hub.errors import (
     EntryNotFoundError,
+    GatedRepoError,
     HFValidationError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.file_download import repo_folder_name
 
+from resnet_tasks.backbone.request import Request
+from resnet_tasks.backbone.transfer import Pace, alone, discard, sha256_of, transfer, unreachable
 from resnet_tasks.errors import WeightsError
 
 PROBE_SECONDS = 6.0
 """How long a server may take to answer at all; name resolution included."""
-READ_SECONDS = 20.0
-"""How long a running download may stand still."""
-REMEDY = (
-    "give a file on this machine with backbone.weights=PATH, or start from random weights with "
-    "backbone.weights=none"
-)
-_CHUNK = 1 << 20
+HUB_STILL_SECONDS = 120.0
+"""How long the hub's client may bring nothing; it works in blocks of many megabytes."""
 _OUT_OF_ORDER = (500, 502, 503, 504)
 
 
-def hub_file(repo: str, names: tuple[str, ...], *, spec: str, revision: str | None = None) -> Path:
+def hub_file(
+    repo: str, names: tuple[str, ...], *, request: Request, revision: str | None = None
+) -> Path:
     """The first of some files that a hub repository has, from the cache if it is there.
 
     Args:
         repo: `owner/name`.
         names: File names, best first.
-        spec: What the user wrote, for messages.
+        request: For messages.
         revision: Branch, tag or commit; default: the main branch.
 
     Raises:
         WeightsError: If the hub cannot be reached in some seconds, or repository or file do not
             exist.
     """
+    damaged = False
     for name in names:
-        cached = _cached(repo, name, revision, spec)
-        if cached is not None:
+        cached = _cached(repo, name, revision, request)
+        if cached is not None and _is_intact(cached):
             return cached
+        damaged |= cached is not None
     if constants.HF_HUB_OFFLINE:
         raise WeightsError(
-            f"backbone.weights: {spec!r} ({repo}) is not in the cache and HF_HUB_OFFLINE forbids "
-            f"to fetch it; {REMEDY}"
+            f"{request} ({repo}) is {'damaged' if damaged else 'not'} in the cache and "
+            f"HF_HUB_OFFLINE forbids to fetch it; {request.remedy}"
         )
-    _check_reachable(hf_hub_url(repo, names[0], revision=revision), spec)
+    _check_reachable(hf_hub_url(repo, names[0], revision=revision), request)
     for name in names:
-        fetched = _fetched(repo, name, revision, spec)
+        fetched = _fetched(repo, name, revision, request, anew=damaged)
         if fetched is not None:
             return fetched
     raise WeightsError(
-        f"backbone.weights: {spec!r}: the repository {repo} has none of {', '.join(names)}; "
-        f"{REMEDY}"
+        f"{request}: the repository {repo} has none of {', '.join(names)}; {request.remedy}"
     )
 
 
-def hub_metadata(repo: str, revision: str | None, *, spec: str) -> dict[str, Any]:
+def hub_metadata(repo: str, revision: str | None, *, request: Request) -> dict[str, Any]:
     """`mean`, `std` and `license` of a hub repository, as far as it states them.
 
     They stand in `config.json` (timm's layout, in `pretrained_cfg` or at the top); the licence may
@@ -85,7 +86,7 @@ def hub_metadata(repo: str, revision: str | None, *, spec: str) -> dict[str, Any
             `config.json` is broken.
     """
     known: dict[str, Any] = {}
-    config = _optional(repo, "config.json", revision, spec)
+    config = _optional(repo, "config.json", revision, request)
     if config is not None:
         try:
             content = json.loads(config.read_text(encoding="utf-8"))
@@ -96,19 +97,19 @@ def hub_metadata(repo: str, revision: str | None, *, spec: str) -> dict[str, Any
         for source in (content, inner if isinstance(inner, dict) else {}):
             known |= {key: source[key] for key in ("mean", "std", "license") if source.get(key)}
     if "license" not in known:
-        card = _optional(repo, "README.md", revision, spec)
+        card = _optional(repo, "README.md", revision, request)
         if card is not None:
             known["license"] = _front_matter(card).get("license")
     return known
 
 
-def cached_download(url: str, sha256: str, *, spec: str) -> Path:
+def cached_download(url: str, sha256: str, *, request: Request) -> Path:
     """A file from a URL, kept in torch's own cache of checkpoints and checked on every use.
 
     Args:
         url: `http` or `https`.
         sha256: All 64 or the first hexadecimal digits.
-        spec: What the user wrote, for messages.
+        request: For messages.
 
     Raises:
         WeightsError: If the server cannot be reached or refuses, or the content has another sha256.
@@ -117,67 +118,142 @@ def cached_download(url: str, sha256: str, *, spec: str) -> Path:
     base = Path(urlsplit(url).path).name or "weights"
     # torch.hub keeps torchvision's files by name, which holds the digits already.
     target = folder / (base if sha256 in base else f"{sha256[:16]}-{base}")
-    if target.is_file() and _sha256(target).startswith(sha256):
+    if _holds(target, sha256):
         return target
-    _check_reachable(url, spec)
-    folder.mkdir(parents=True, exist_ok=True)
-    handle, part = tempfile.mkstemp(dir=folder, suffix=".part")
-    os.close(handle)
-    try:
-        found = _stream(url, Path(part), spec)
-        if not found.startswith(sha256):
-            raise WeightsError(
-                f"backbone.weights: {url} has the sha256 {found}, but {sha256} was asked for; "
-                "the file was not kept: "
-                "check the source, then the digits"
-            )
-        Path(part).replace(target)
-    finally:
-        Path(part).unlink(missing_ok=True)
+    _check_reachable(url, request)
+    part = target.with_name(target.name + ".part")
+    with alone(part, request):
+        if _holds(target, sha256):  # another process was faster
+            return target
+        begun = part.is_file()
+        transfer(url, part, request)
+        if begun and not _holds(part, sha256):  # the old beginning may be at fault
+            discard(part)
+            transfer(url, part, request)
+        found = sha256_of(part)
+        if found.startswith(sha256):
+            part.replace(target)
+        discard(part)
+    if not found.startswith(sha256):
+        raise WeightsError(
+            f"{request.key}: {url} has the sha256 {found}, but {sha256} was asked for; the file "
+            "was not kept: check the source, then the digits"
+        )
     return target
 
 
-def _cached(repo: str, name: str, revision: str | None, spec: str) -> Path | None:
+def _holds(file: Path, sha256: str) -> bool:
+    return file.is_file() and sha256_of(file).startswith(sha256)
+
+
+def _cached(repo: str, name: str, revision: str | None, request: Request) -> Path | None:
     try:
         return Path(hf_hub_download(repo, name, revision=revision, local_files_only=True))
     except HFValidationError as error:
         raise WeightsError(
-            f"backbone.weights: {spec!r} names the repository {repo!r}; write it as "
-            "hf-hub:OWNER/NAME"
+            f"{request} names the repository {repo!r}; write it as hf-hub:OWNER/NAME"
         ) from error
     except LocalEntryNotFoundError:
         return None
 
 
-def _fetched(repo: str, name: str, revision: str | None, spec: str) -> Path | None:
+def _is_intact(file: Path) -> bool:
+    """Whether a file of the hub's cache is what its name promises: large ones go by their sha256.
+
+    Small files, and caches on systems without links, state no sha256 and pass.
+    """
+    name = file.resolve().name
+    return re.fullmatch("[0-9a-f]{64}", name) is None or sha256_of(file) == name
+
+
+def _fetched(
+    repo: str, name: str, revision: str | None, request: Request, *, anew: bool = False
+) -> Path | None:
     """The downloaded file; None where the repository does not have it."""
+
+    def fetch() -> Path:
+        return Path(
+            hf_hub_download(
+                repo, name, revision=revision, etag_timeout=PROBE_SECONDS, force_download=anew
+            )
+        )
+
+    url = hf_hub_url(repo, name)
     try:
-        return Path(hf_hub_download(repo, name, revision=revision, etag_timeout=PROBE_SECONDS))
+        file = _watched(fetch, repo)
+    except GatedRepoError as error:
+        raise WeightsError(
+            f"{request}: the hub gives {repo} to readers who accepted its terms only; accept them "
+            f"on its page and name your token with HF_TOKEN, or {request.remedy}"
+        ) from error
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise WeightsError(
-            f"backbone.weights: {spec!r}: the hub has no repository {repo} at "
-            f"{revision or 'main'} that you may read; "
-            f"check the name, or {REMEDY}"
+            f"{request}: the hub has no repository {repo} at {revision or 'main'} that you may "
+            f"read; check the name, or {request.remedy}"
         ) from error
     except LocalEntryNotFoundError as error:
-        raise _unreachable(hf_hub_url(repo, name), spec, error) from error
+        raise unreachable(url, request, error) from error
     except EntryNotFoundError:
         return None
     except Exception as error:
-        raise _unreachable(hf_hub_url(repo, name), spec, error) from error
+        raise unreachable(url, request, error) from error
+    if not _is_intact(file):
+        raise WeightsError(
+            f"{request}: {name} of {repo} came with another sha256 than the hub states; nothing "
+            f"of it is used: try again, or {request.remedy}"
+        )
+    return file
 
 
-def _optional(repo: str, name: str, revision: str | None, spec: str) -> Path | None:
+def _watched(fetch: Callable[[], Path], repo: str) -> Path:
+    """What `fetch` returns or raises, given up where nothing comes.
+
+    The hub's client bounds every read, but not their sum nor its wait for another process.
+
+    Raises:
+        TimeoutError: If nothing came for `HUB_STILL_SECONDS`, or the whole takes too long.
+    """
+    results: list[Path] = []
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            results.append(fetch())
+        except BaseException as error:  # noqa: BLE001  # raised again below, in the caller's thread
+            failures.append(error)
+
+    folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type="model")
+    pace = Pace(_bytes_below(folder), HUB_STILL_SECONDS)
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.2)
+        pace.check(_bytes_below(folder))
+    if failures:
+        raise failures[0]
+    return results[0]
+
+
+def _bytes_below(folder: Path) -> int:
+    total = 0
+    for file in folder.glob("blobs/*"):
+        with suppress(OSError):  # a finished file is renamed under our eyes
+            total += file.stat().st_size
+    return total
+
+
+def _optional(repo: str, name: str, revision: str | None, request: Request) -> Path | None:
     """A file that a repository need not have. Offline, what is in the cache has to do."""
-    cached = _cached(repo, name, revision, spec)
+    cached = _cached(repo, name, revision, request)
     if cached is not None or constants.HF_HUB_OFFLINE:
         return cached
     weights = [
-        _cached(repo, each, revision, spec) for each in ("model.safetensors", "pytorch_model.bin")
+        _cached(repo, each, revision, request)
+        for each in ("model.safetensors", "pytorch_model.bin")
     ]
     try:
-        _check_reachable(hf_hub_url(repo, name, revision=revision), spec)
-        return _fetched(repo, name, revision, spec)
+        _check_reachable(hf_hub_url(repo, name, revision=revision), request)
+        return _fetched(repo, name, revision, request)
     except WeightsError:
         if any(weights):
             return None
@@ -195,7 +271,7 @@ def _front_matter(card: Path) -> dict[str, Any]:
     return {}
 
 
-def _check_reachable(url: str, spec: str) -> None:
+def _check_reachable(url: str, request: Request) -> None:
     """Raises within `PROBE_SECONDS` where no server answers; refusals are answers too.
 
     The hub client retries for minutes, and name resolution has no time limit of its own, hence the
@@ -208,13 +284,13 @@ def _check_reachable(url: str, spec: str) -> None:
     if thread.is_alive():
         failures.append(TimeoutError(f"no answer in {PROBE_SECONDS:.0f} s"))
     if failures:
-        raise _unreachable(url, spec, failures[0]) from failures[0]
+        raise unreachable(url, request, failures[0]) from failures[0]
 
 
 def _probe(url: str, failures: list[BaseException]) -> None:
-    request = urllib.request.Request(url, method="HEAD")
+    asked = urllib.request.Request(url, method="HEAD")
     try:
-        urllib.request.build_opener(_Unfollowed).open(request, timeout=PROBE_SECONDS).close()
+        urllib.request.build_opener(_Unfollowed).open(asked, timeout=PROBE_SECONDS).close()
     except urllib.error.HTTPError as answer:
         answer.close()
         if answer.code in _OUT_OF_ORDER:
@@ -231,42 +307,3 @@ class _Unfollowed(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(self, *_: Any) -> None:
         return None
-
-
-def _stream(url: str, file: Path, spec: str) -> str:
-    """Writes what `url` gives and returns its sha256."""
-    digest = hashlib.sha256()
-    try:
-        with (
-            urllib.request.urlopen(url, timeout=READ_SECONDS) as answer,
-            file.open("wb") as stream,
-        ):
-            while chunk := answer.read(_CHUNK):
-                digest.update(chunk)
-                stream.write(chunk)
-    except urllib.error.HTTPError as error:
-        with error:
-            raise WeightsError(
-                f"backbone.weights: {spec!r}: the server answers {error.code} {error.reason}; "
-                "check the address, or "
-                f"{REMEDY}"
-            ) from error
-    except (OSError, HTTPException) as error:
-        raise _unreachable(url, spec, error) from error
-    return digest.hexdigest()
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _unreachable(url: str, spec: str, error: BaseException) -> WeightsError:
-    parts = urlsplit(url)
-    lines = str(error).strip().splitlines()
-    reason = lines[0][:120] if lines else type(error).__name__
-    return WeightsError(
-        f"backbone.weights: {spec!r} is not in the cache and cannot be fetched from "
-        f"{parts.scheme}://{parts.netloc} "
-        f"({reason}); {REMEDY}"
-    )

@@ -14,8 +14,11 @@ import timm
 import torchvision
 from torch import nn
 
-from resnet_tasks.backbone.checkpoints import cover, read_checkpoint
+from resnet_tasks.backbone.checkpoints import cover, read_checkpoint, without_prefixes
 from resnet_tasks.backbone.downloads import cached_download, hub_file, hub_metadata
+from resnet_tasks.backbone.layouts import recognised
+from resnet_tasks.backbone.request import Request
+from resnet_tasks.backbone.run_folders import find_in_folder, split_checkpoint
 from resnet_tasks.errors import WeightsError
 from resnet_tasks.registry import nearest
 
@@ -23,8 +26,8 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 """RGB, 0..1, the constants of torchvision's ImageNet models."""
 IMAGENET_STD = (0.229, 0.224, 0.225)
 FORMS = (
-    "none, imagenet, timm:TAG, torchvision:ENUM, hf-hub:REPO, https://...#sha256=HEX, or a "
-    ".safetensors, .pth or .pt file"
+    "none, imagenet, timm:TAG, torchvision:ENUM, hf-hub:REPO, https://...#sha256=HEX, a "
+    ".safetensors, .pth or .pt file, or a run folder (RUN or RUN@best)"
 )
 """What `backbone.weights` may be."""
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
@@ -43,6 +46,7 @@ class LoadReport:
         license: Their licence, or why it is not known.
         mean: Per channel of the weights, 0..1 scale.
         std: Per channel of the weights, 0..1 scale.
+        notes: What was changed, assumed or begun anew, a sentence each.
     """
 
     matched: tuple[str, ...]
@@ -52,10 +56,22 @@ class LoadReport:
     license: str
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values, for logs; of what matched only the number."""
+        return {
+            "source": self.source,
+            "license": self.license,
+            "matched": len(self.matched),
+            "missing": list(self.missing),
+            "unexpected": list(self.unexpected),
+            "notes": list(self.notes),
+        }
 
 
 @dataclass(frozen=True)
-class _Origin:
+class Origin:
     """A file of weights on this machine and what is known of it."""
 
     file: Path
@@ -63,6 +79,7 @@ class _Origin:
     license: str
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
+    backbone: str | None = None
 
 
 def load_weights(
@@ -80,7 +97,8 @@ def load_weights(
     Args:
         backbone: Its state dict has timm's keys, without wrapper and classifier.
         spec: `imagenet` (timm's default tag), `timm:TAG`, `torchvision:ENUM`,
-            `hf-hub:REPO[@REVISION]`, `URL#sha256=HEX`, or a local file.
+            `hf-hub:REPO[@REVISION]`, `URL#sha256=HEX`, a local file, or a run folder (`RUN`,
+            `RUN@best`).
         name: The variant, for tags and messages.
         in_channels: Channels of a picture. A stem of three channels is summed for one, tiled and
             scaled for others.
@@ -93,49 +111,73 @@ def load_weights(
         WeightsError: If weights cannot be had or read, do not cover the backbone, have other
             shapes, or may not be used commercially and `accept_license` is False.
     """
-    origin = _find(spec, name, accept_license)
-    tensors = read_checkpoint(origin.file)
-    matched, unexpected = cover(backbone, tensors, name=name, source=spec, in_channels=in_channels)
+    request = Request(spec)
+    origin = find_weights(request, name, accept_license)
+    if origin.backbone not in (None, name):
+        raise WeightsError(
+            f"{request} is a run whose backbone is {origin.backbone}, but backbone.name is {name}; "
+            f"set backbone.name={origin.backbone}, or choose other weights"
+        )
+    plain = without_prefixes(read_checkpoint(origin.file), origin.file)
+    layout = recognised(plain, str(request))
+    matched, unexpected = cover(
+        backbone, layout.tensors, name=name, source=request, in_channels=in_channels
+    )
     return LoadReport(
         matched=matched,
         missing=(),
         unexpected=unexpected,
         source=origin.source,
         license=origin.license,
-        mean=origin.mean,
-        std=origin.std,
+        mean=layout.mean or origin.mean,
+        std=layout.std or origin.std,
+        notes=layout.notes,
     )
 
 
-def _find(spec: str, name: str, accept_license: bool) -> _Origin:
+def find_weights(request: Request, name: str, accept_license: bool) -> Origin:
+    """The file that a user means, fetched where it is not on this machine.
+
+    Args:
+        request: Any form but `none`.
+        name: The backbone, whose default or tag is meant.
+        accept_license: Whether weights for non-commercial use are welcome.
+
+    Raises:
+        WeightsError: If it cannot be had, or may not be used commercially.
+    """
+    spec = request.spec
     kind, _, rest = spec.partition(":")
     if spec == "imagenet":
-        return _from_timm(spec, name, None, accept_license)
+        return _from_timm(request, name, None, accept_license)
     if kind == "timm":
-        return _from_timm(spec, name, rest, accept_license)
+        return _from_timm(request, name, rest, accept_license)
     if kind == "torchvision":
-        return _from_torchvision(spec, name, rest)
+        return _from_torchvision(request, name, rest)
     if kind == "hf-hub":
-        return _from_hub(spec, rest, accept_license)
+        return _from_hub(request, rest, accept_license)
     if kind in ("http", "https"):
-        return _from_url(spec)
-    return _from_file(spec)
+        return _from_url(request)
+    folder, checkpoint = split_checkpoint(spec)
+    if folder.is_dir():
+        return _from_folder(request, folder, checkpoint, accept_license)
+    return _from_file(request)
 
 
-def _from_timm(spec: str, name: str, tag: str | None, accept_license: bool) -> _Origin:
+def _from_timm(request: Request, name: str, tag: str | None, accept_license: bool) -> Origin:
     config = _timm_config(name, tag)
     if config is None or not config.hf_hub_id:
         tags = [each.partition(".")[2] for each in timm.list_pretrained(f"{name}.*")]
         close = nearest(tag or "", tags)
         raise WeightsError(
-            f"backbone.weights: timm has no weights {spec!r} for {name}; its tags are "
+            f"{request.key}: timm has no weights {request.spec!r} for {name}; its tags are "
             f"{', '.join(tags) or 'none'}" + (f"; did you mean timm:{close}?" if close else "")
         )
     licence = config.license or "not stated by timm"
-    _check_license(spec, licence, accept_license)
-    file = hub_file(config.hf_hub_id, ("model.safetensors", "pytorch_model.bin"), spec=spec)
+    _check_license(request, licence, accept_license)
+    file = hub_file(config.hf_hub_id, ("model.safetensors", "pytorch_model.bin"), request=request)
     mean, std = tuple(map(float, config.mean)), tuple(map(float, config.std))
-    return _Origin(file, f"{config.hf_hub_id} ({spec})", licence, mean, std)
+    return Origin(file, f"{config.hf_hub_id} ({request.spec})", licence, mean, std)
 
 
 def _timm_config(name: str, tag: str | None) -> Any:
@@ -145,7 +187,7 @@ def _timm_config(name: str, tag: str | None) -> Any:
         return None
 
 
-def _from_torchvision(spec: str, name: str, enum: str) -> _Origin:
+def _from_torchvision(request: Request, name: str, enum: str) -> Origin:
     try:
         if "." in enum:
             entry: Any = torchvision.models.get_weight(enum)
@@ -153,14 +195,14 @@ def _from_torchvision(spec: str, name: str, enum: str) -> _Origin:
             entry = torchvision.models.get_model_weights(name)[enum]
     except (ValueError, KeyError):
         raise WeightsError(
-            f"backbone.weights: torchvision has no weights {enum!r} for {name}; "
+            f"{request.key}: torchvision has no weights {enum!r} for {name}; "
             f"{_torchvision_choices(name)}"
         ) from None
     # torchvision names files `<model>-<first 8 digits of the sha256>.pth`.
     digits = Path(entry.url).stem.rpartition("-")[2]
-    file = cached_download(entry.url, digits, spec=spec)
+    file = cached_download(entry.url, digits, request=request)
     constants = entry.transforms() if entry.transforms else SimpleNamespace()
-    return _Origin(
+    return Origin(
         file,
         f"torchvision {entry} ({entry.url})",
         "BSD-3-Clause (torchvision)",
@@ -177,14 +219,14 @@ def _torchvision_choices(name: str) -> str:
     return f"it has {', '.join(f'torchvision:{each}' for each in known)}"
 
 
-def _from_hub(spec: str, rest: str, accept_license: bool) -> _Origin:
+def _from_hub(request: Request, rest: str, accept_license: bool) -> Origin:
     repo, _, revision = rest.partition("@")
-    config = hub_metadata(repo, revision or None, spec=spec)
+    config = hub_metadata(repo, revision or None, request=request)
     licence = str(config.get("license") or "not stated in the repository")
-    _check_license(spec, licence, accept_license)
+    _check_license(request, licence, accept_license)
     names = ("model.safetensors", "pytorch_model.bin")
-    file = hub_file(repo, names, revision=revision or None, spec=spec)
-    return _Origin(
+    file = hub_file(repo, names, revision=revision or None, request=request)
+    return Origin(
         file,
         f"{rest} (hf-hub)",
         licence,
@@ -193,34 +235,54 @@ def _from_hub(spec: str, rest: str, accept_license: bool) -> _Origin:
     )
 
 
-def _from_url(spec: str) -> _Origin:
-    url, _, digits = spec.partition("#sha256=")
+def _from_url(request: Request) -> Origin:
+    url, _, digits = request.spec.partition("#sha256=")
     if len(digits) != 64 or any(each not in "0123456789abcdef" for each in digits.lower()):
         raise WeightsError(
-            f"backbone.weights: {spec!r} needs the file's sha256 (64 hexadecimal digits); write "
+            f"{request} needs the file's sha256 (64 hexadecimal digits); write "
             f"{url.partition('#')[0]}#sha256=HEX, with HEX from sha256sum"
         )
-    return _Origin(
-        cached_download(url, digits.lower(), spec=url), spec, "not stated (downloaded file)"
+    file = cached_download(url, digits.lower(), request=Request(url, request.key))
+    return Origin(file, request.spec, "not stated (downloaded file)")
+
+
+def _from_folder(request: Request, folder: Path, checkpoint: str, accept_license: bool) -> Origin:
+    found = find_in_folder(request, folder, checkpoint)
+    _check_license(request, found.license, accept_license)
+    return Origin(
+        found.file,
+        found.source,
+        found.license,
+        found.mean or IMAGENET_MEAN,
+        found.std or IMAGENET_STD,
+        found.backbone,
     )
 
 
-def _from_file(spec: str) -> _Origin:
-    file = Path(spec).expanduser()
+def _from_file(request: Request) -> Origin:
+    file = Path(request.spec).expanduser()
+    if file.suffix == ".pkl":
+        raise WeightsError(
+            f"{request} is a pickle, which is never opened because it can run code; where you "
+            'trust who made it, bring its arrays to plain tensors: python -c "import pickle, '
+            f"torch; d = pickle.load(open('{file.name}', 'rb'), encoding='latin1'); torch.save("
+            "{k: torch.as_tensor(v) for k, v in d['model'].items()}, "
+            f"'{file.stem}.pth')\""
+        )
     if file.suffix not in SUFFIXES:
-        close = nearest(spec, ["imagenet", "none"])
+        close = nearest(request.spec, ["imagenet", "none"])
         hint = f"; did you mean {close!r}?" if close else ""
-        raise WeightsError(f"backbone.weights is {spec!r}; allowed are {FORMS}{hint}")
+        raise WeightsError(f"{request.key} is {request.spec!r}; allowed are {FORMS}{hint}")
     if not file.is_file():
-        raise WeightsError(f"backbone.weights: there is no file {file.absolute()}")
-    return _Origin(file, str(file), "not stated (local file)")
+        raise WeightsError(f"{request.key}: there is no file {file.absolute()}")
+    return Origin(file, str(file), "not stated (local file)")
 
 
-def _check_license(spec: str, licence: str, accepted: bool) -> None:
+def _check_license(request: Request, licence: str, accepted: bool) -> None:
     plain = licence.lower().replace("-", "").replace(" ", "").replace("_", "")
     limited = "noncommercial" in plain or "nc" in licence.lower().replace(" ", "-").split("-")
     if limited and not accepted:
         raise WeightsError(
-            f"backbone.weights: {spec!r} is under {licence}, which forbids commercial use; set "
+            f"{request} is under {licence}, which forbids commercial use; set "
             "backbone.accept_license=true if that suits you, or choose other weights"
         )

@@ -61,8 +61,8 @@ class ResNet(nn.Module):
     Args:
         name: One of `backbone_names()`.
         weights: `none`, `imagenet`, `timm:TAG`, `torchvision:ENUM`, `hf-hub:REPO`, `URL#sha256=HEX`
-            or a local file (see `pretrained.load_weights`). `unloaded`: the caller loads a state
-            dict next, so that frozen parts are allowed.
+            a local file or a run folder (see `pretrained.load_weights`). `unloaded`: the caller
+            loads a state dict next, so that frozen parts are allowed.
         in_channels: Channels of a picture; the stem is adapted where it is not 3.
         frozen_stages: 0 none, 1 the stem with its pooling, 2..5 through C2..C5.
         norm: `train`; `frozen`: all norms keep statistics and scale; `group`: batch norms become
@@ -150,13 +150,18 @@ class ResNet(nn.Module):
         return self
 
     def _load(self, weights: str, in_channels: int, accept_license: bool) -> None:
-        self.report = load_weights(
+        report = load_weights(
             self, weights, self.name, in_channels=in_channels, accept_license=accept_license
         )
-        self.mean = _per_channel(self.report.mean, in_channels)
-        self.std = _per_channel(self.report.std, in_channels)
-        self.license = self.report.license
-        self.weights_description = self.report.source
+        self.adopt(report, in_channels)
+
+    def adopt(self, report: LoadReport, in_channels: int) -> None:
+        """Takes over what travels with weights that were loaded into this backbone."""
+        self.report = report
+        self.mean = _per_channel(report.mean, in_channels)
+        self.std = _per_channel(report.std, in_channels)
+        self.license = report.license
+        self.weights_description = report.source
 
     def _freeze(self) -> None:
         for stage in _STAGES[: self.frozen_stages]:

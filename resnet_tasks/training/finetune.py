@@ -55,6 +55,8 @@ from resnet_tasks.training.run import Run
 SPLITS: tuple[Split, ...] = ("train", "val")
 STATE = ("position", "optimizer", "batches_per_epoch", "threads", "settings", "scaler")
 """What `state.pt` must hold to go on from it."""
+SHOWN_NAMES = 4
+"""Unexpected tensors that are named on the console; `log.jsonl` names all."""
 
 
 @dataclass
@@ -150,6 +152,9 @@ class Finetuning:
             precision=self.precision,
             device=str(self.device),
             threads=torch.get_num_threads(),
+            weights=None
+            if (report := weights_report(self.plain_model)) is None
+            else report.to_json(),
         )
         with (
             self.journal.open_board(self.position.updates),
@@ -587,17 +592,31 @@ def say_data(console: Console, split: str, dataset: CocoDataset) -> None:
             console.print(f"{split}: {file.path.name}: {kind}: {count}", highlight=False)
 
 
-def say_weights(console: Console, model: TaskModel) -> None:
-    """One line on where the backbone's weights came from and under which licence."""
+def weights_report(model: TaskModel) -> LoadReport | None:
+    """What was loaded into a model; None where it began with random weights, or with a run's."""
     report: LoadReport | None = getattr(model.backbone, "report", None)
-    if report is not None:
-        console.print(
-            f"weights: {report.source}; licence: {report.license or 'not stated'}; "
-            f"{len(report.matched)} tensors matched, {len(report.missing)} missing, "
-            f"{len(report.unexpected)} left over",
-            highlight=False,
-            markup=False,
-        )
+    return report
+
+
+def say_weights(console: Console, model: TaskModel) -> None:
+    """Where the weights came from, under which licence, and what was made of them."""
+    report = weights_report(model)
+    if report is None:
+        return
+    lines = [
+        f"weights: {report.source}; licence: {report.license or 'not stated'}",
+        (
+            f"weights: {len(report.matched)} tensors matched, {len(report.missing)} missing, "
+            f"{len(report.unexpected)} unexpected"
+        ),
+    ]
+    if report.unexpected:
+        shown = ", ".join(report.unexpected[:SHOWN_NAMES])
+        more = ", ..." if len(report.unexpected) > SHOWN_NAMES else ""
+        lines.append(f"weights: not used: {shown}{more}")
+    lines += [f"weights: {note}" for note in report.notes]
+    for line in lines:
+        console.print(line, highlight=False, markup=False)
 
 
 def _require_annotations(recipe: Recipe, train: CocoDataset, val: CocoDataset) -> None:

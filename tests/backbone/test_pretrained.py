@@ -22,6 +22,8 @@ import torchvision
 from huggingface_hub import constants
 from safetensors.torch import save
 
+from resnet_tasks.backbone.downloads import hub_file
+from resnet_tasks.backbone.request import Request
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.errors import WeightsError
 
@@ -35,7 +37,11 @@ class Server:
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.requests: list[str] = []
+        self.closing = threading.Event()
         self.cut_short = False
+        self.other_etag = False
+        self.stop_after: int | None = None
+        self.refusal: tuple[int, str] | None = None
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -48,6 +54,12 @@ class Server:
             def _answer(self, *, body: bool) -> None:
                 outer.requests.append(f"{self.command} {self.path}")
                 content = outer.files.get(self.path)
+                if outer.refusal is not None:
+                    self.send_response(outer.refusal[0])
+                    self.send_header("X-Error-Code", outer.refusal[1])
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
                 if content is None:
                     repo = self.path.split("/resolve/")[0]
                     known = any(each.startswith(repo + "/") for each in outer.files)
@@ -58,13 +70,17 @@ class Server:
                     self.end_headers()
                     return
                 self.send_response(200)
-                self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+                stated = b"other" if outer.other_etag else content
+                self.send_header("ETag", f'"{hashlib.sha256(stated).hexdigest()}"')
                 self.send_header("X-Repo-Commit", COMMIT)
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
                 if body:
                     half = len(content) // 2 if outer.cut_short else len(content)
-                    self.wfile.write(content[:half])
+                    self.wfile.write(content[: outer.stop_after or half])
+                    if outer.stop_after:
+                        self.wfile.flush()
+                        outer.closing.wait(20)
 
             def log_message(self, *_: object) -> None:
                 """Nothing on the test's output."""
@@ -78,6 +94,7 @@ class Server:
         self.files[f"/{repo}/resolve/main/{name}"] = content
 
     def close(self) -> None:
+        self.closing.set()
         self._http.shutdown()
         self._http.server_close()
         self._thread.join()
@@ -273,6 +290,76 @@ def test_hub_repository_without_weights(server: Server) -> None:
         ResNet(TINY, weights="hf-hub:lab/cells")
 
 
+def test_hub_files_are_held_to_the_digits_that_the_hub_states(
+    server: Server, checkpoint: bytes
+) -> None:
+    server.add("lab/cells", "model.safetensors", checkpoint)
+    server.other_etag = True
+    with pytest.raises(WeightsError, match="another sha256 than the hub states"):
+        ResNet(TINY, weights="hf-hub:lab/cells")
+    with pytest.raises(WeightsError, match="another sha256"):  # the cache is not believed either
+        ResNet(TINY, weights="hf-hub:lab/cells")
+
+
+def test_a_file_that_was_damaged_in_the_cache_is_fetched_anew(
+    server: Server, checkpoint: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.add("lab/cells", "model.safetensors", checkpoint)
+    ResNet(TINY, weights="hf-hub:lab/cells")
+    blob = Path(constants.HF_HUB_CACHE) / "models--lab--cells" / "blobs"
+    blob = blob / hashlib.sha256(checkpoint).hexdigest()
+    blob.write_bytes(checkpoint[:-8] + b"12345678")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(WeightsError, match="is damaged in the cache"):
+        ResNet(TINY, weights="hf-hub:lab/cells")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    ResNet(TINY, weights="hf-hub:lab/cells")
+    assert blob.read_bytes() == checkpoint
+
+
+@pytest.mark.parametrize(
+    ("refusal", "said"),
+    [((403, "GatedRepo"), "accepted its terms"), ((401, ""), "401")],
+)
+def test_hub_repositories_that_may_not_be_read(
+    refusal: tuple[int, str], said: str, server: Server
+) -> None:
+    server.refusal = refusal
+    with pytest.raises(WeightsError, match=said) as caught:
+        ResNet(TINY, weights="hf-hub:lab/cells")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_hub_out_of_order_is_told(server: Server) -> None:
+    server.refusal = (503, "")
+    with pytest.raises(WeightsError, match="503"):
+        ResNet(TINY, weights="imagenet")
+
+
+def test_a_hub_that_stops_in_mid_file_is_given_up(
+    server: Server, checkpoint: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resnet_tasks.backbone.downloads.HUB_STILL_SECONDS", 0.4)
+    server.add("lab/cells", "model.safetensors", checkpoint)
+    server.stop_after = 1000
+    start = time.perf_counter()
+    with pytest.raises(WeightsError, match=r"bytes in 0\.\d s"):
+        hub_file("lab/cells", ("model.safetensors",), request=Request("hf-hub:lab/cells"))
+    assert time.perf_counter() - start < 5
+
+
+def test_pickles_of_the_hub_never_run(server: Server, tmp_path: Path) -> None:
+    class Attack:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (os.mkdir, (str(tmp_path / "ran"),))
+
+    torch.save({"state_dict": {"a": torch.zeros(1)}, "x": Attack()}, tmp_path / "evil.bin")
+    server.add("lab/evil", "pytorch_model.bin", (tmp_path / "evil.bin").read_bytes())
+    with pytest.raises(WeightsError, match="run code"):
+        ResNet(TINY, weights="hf-hub:lab/evil")
+    assert not (tmp_path / "ran").exists()
+
+
 def test_url_with_sha256(server: Server, pth: bytes) -> None:
     server.files["/files/a.pth"] = pth
     digits = hashlib.sha256(pth).hexdigest()
@@ -291,7 +378,7 @@ def test_url_with_another_sha256_is_not_kept(server: Server, pth: bytes) -> None
         ResNet(TINY, weights=f"{server.url}/files/a.pth#sha256={'0' * 64}")
     assert found in str(caught.value)
     folder = Path(torch.hub.get_dir()) / "checkpoints"
-    assert list(folder.iterdir()) == []
+    assert [each for each in folder.iterdir() if each.is_file()] == []
 
 
 @pytest.mark.parametrize("fault", ["404", "cut", "refused"])
@@ -303,7 +390,7 @@ def test_url_that_fails(fault: str, server: Server, pth: bytes) -> None:
     spec = f"{base}/a.pth#sha256={hashlib.sha256(pth).hexdigest()}"
     with pytest.raises(WeightsError) as caught:
         ResNet(TINY, weights=spec)
-    assert {"404": "404", "cut": "sha256", "refused": "cannot be fetched"}[fault] in str(
+    assert {"404": "404", "cut": "ended after", "refused": "cannot be fetched"}[fault] in str(
         caught.value
     )
 

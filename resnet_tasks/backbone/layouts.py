@@ -1,0 +1,164 @@
+"""Key layouts of other projects: their names, colour order and constants brought to ours.
+
+Ours are torchvision's names for plain variants, RGB on the 0..1 scale, and blocks that halve the
+picture in their 3x3 convolution. A checkpoint does not say how its model read pictures; its content
+mostly does.
+
+Sources: detectron2's `modeling/backbone/resnet.py` (names), `config/defaults.py` and
+`MODEL_ZOO.md` (pixel constants and strides of its ImageNet models).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from resnet_tasks.errors import WeightsError
+
+CAFFE_RATIO = 300.0
+"""Variance behind the stem per squared weight: about 1 for pictures of unit variance, some thousand
+for those on the 0..255 scale."""
+_STAGE = re.compile(r"^res([2-5])\.(\d+)\.(conv[123]|shortcut)\.(norm\.)?(.+)$")
+_STEM = re.compile(r"^stem\.conv1\.(norm\.)?(.+)$")
+_REMEDY = (
+    "this package halves in the 3x3 convolution and reads RGB, so that they would be silently "
+    "wrong; take weights that were trained the way torchvision's are (detectron2's "
+    "torchvision/R-50.pkl, MMDetection's style='pytorch'), or backbone.weights=imagenet"
+)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Tensors under our names, and what is known of the pictures they were trained on.
+
+    Attributes:
+        tensors: By name; the stem reads RGB.
+        notes: What was changed or assumed, a sentence each.
+        mean: Per channel, 0..1 scale; None where the file does not say.
+        std: Per channel, 0..1 scale.
+    """
+
+    tensors: dict[str, Tensor]
+    notes: tuple[str, ...] = ()
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+
+def recognised(tensors: Mapping[str, Tensor], where: str) -> Layout:
+    """Brings tensors of any known layout to our names and colour order.
+
+    Args:
+        tensors: By name, prefixes of wrappers stripped.
+        where: For messages.
+
+    Raises:
+        WeightsError: If the model read pictures, or halved them, in a way that a backbone of this
+            package cannot.
+    """
+    named = dict(tensors)
+    if _is_ours(named):
+        own = {key: tuple(map(float, named.pop(key).tolist())) for key in ("mean", "std")}
+        note = "mean and std are those stored with the weights"
+        return Layout(named, (note,), own["mean"], own["std"])
+    notes: list[str] = []
+    is_detectron = any(key.startswith("stem.conv1.") for key in named) and any(
+        key.startswith("res2.") for key in named
+    )
+    if is_detectron:
+        named = {_torchvision_name(key): value for key, value in named.items()}
+        notes.append("names are detectron2's")
+    mean, std, flip = _pixels(named, where)
+    if flip:
+        named["conv1.weight"] = named["conv1.weight"].flip(1)
+        notes.append("trained on BGR pictures: the stem's input channels are reversed to RGB")
+    elif is_detectron and mean is None:
+        notes.append(
+            "taken as trained on RGB with ImageNet's mean and std and strides in 3x3 convolutions, "
+            "since the norms hold statistics; do not use them if the model read BGR"
+        )
+    return Layout(named, tuple(notes), mean, std)
+
+
+def _is_ours(tensors: Mapping[str, Tensor]) -> bool:
+    mean, std = tensors.get("mean"), tensors.get("std")
+    return mean is not None and std is not None and mean.ndim == 1 and mean.shape == std.shape
+
+
+def _torchvision_name(key: str) -> str:
+    stem = _STEM.match(key)
+    if stem:
+        return f"{'bn1' if stem[1] else 'conv1'}.{stem[2]}"
+    found = _STAGE.match(key)
+    if not found:
+        return key
+    block = f"layer{int(found[1]) - 1}.{found[2]}"
+    if found[3] == "shortcut":
+        return f"{block}.downsample.{1 if found[4] else 0}.{found[5]}"
+    return f"{block}.{found[3].replace('conv', 'bn') if found[4] else found[3]}.{found[5]}"
+
+
+def _pixels(
+    tensors: dict[str, Tensor], where: str
+) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None, bool]:
+    """Mean and std for RGB on the 0..1 scale as far as they are known, and whether to flip BGR."""
+    stem = tensors.get("conv1.weight")
+    is_color = stem is not None and stem.ndim == 4 and stem.shape[1] == 3
+    second = tensors.get("layer1.0.conv2.weight")
+    is_grouped = second is not None and second.shape[1] < second.shape[0]
+    has_bottlenecks = "layer1.0.conv3.weight" in tensors
+    stated = tuple(
+        tensors.pop(key).flatten().tolist() if key in tensors else None
+        for key in ("pixel_mean", "pixel_std")
+    )
+    is_folded = _has_folded_norms(tensors)
+    is_caffe = (is_folded and not is_grouped) or _reads_bytes(tensors)
+    if has_bottlenecks and (is_caffe or (stated[1] is not None and max(stated[1]) < 2)):
+        raise WeightsError(
+            f"{where} holds a model of the Caffe kind (pixels on the 0..255 scale in BGR order, "
+            f"strides in 1x1 convolutions), as MSRA's R-50 and R-101 are; {_REMEDY}"
+        )
+    if stated[0] is not None and stated[1] is not None and is_color:
+        flip = stated[0][0] < stated[0][-1]  # ImageNet's red is brighter than its blue
+        order = -1 if flip else 1
+        mean = tuple(each / 255 for each in stated[0][::order])
+        return mean, tuple(each / 255 for each in stated[1][::order]), flip
+    if is_caffe:
+        raise WeightsError(
+            f"{where} holds a model that reads pixels on the 0..255 scale, and not in which order "
+            f"their colours come; {_REMEDY}"
+        )
+    # Folded and grouped: the ResNeXts that were trained with Caffe2, BGR with ImageNet's constants.
+    return None, None, is_folded and is_color
+
+
+def _has_folded_norms(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether the norms only scale and shift, as Caffe's affine layers do.
+
+    New norms have the same trivial statistics, but trivial scale and shift too.
+    """
+    norm = re.compile(r"^(bn1|layer\d+\..+)\.running_(mean|var)$")
+    statistics = {key: value for key, value in tensors.items() if norm.match(key)}
+    shift = tensors.get("bn1.bias")
+    if not statistics or shift is None or not bool(torch.any(shift != 0)):
+        return False
+    return all(
+        bool(torch.all((value - float(key.endswith("var"))).abs() < 1e-3))
+        for key, value in statistics.items()
+    )
+
+
+def _reads_bytes(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether the statistics behind the stem are those of pixels that go up to 255."""
+    weight, variance = tensors.get("conv1.weight"), tensors.get("bn1.running_var")
+    if weight is None or variance is None or weight.ndim != 4 or len(weight) != len(variance):
+        return False
+    power = weight.float().square().sum((1, 2, 3))
+    is_alive = power > 1e-6  # dead filters say nothing
+    if not bool(is_alive.any()):
+        return False
+    ratio = (variance.float()[is_alive] / power[is_alive]).median()
+    return bool(ratio > CAFFE_RATIO)

@@ -1,0 +1,134 @@
+"""Weights in folders: runs of this package, checkpoints of theirs, and saved hub repositories."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from resnet_tasks.backbone.request import Request
+from resnet_tasks.errors import WeightsError
+
+CHECKPOINTS = ("last", "best")
+FILES = ("ema.safetensors", "model.safetensors", "pytorch_model.bin")
+"""What may hold the weights, best first: averaged ones where a run has them."""
+
+
+@dataclass(frozen=True)
+class FolderWeights:
+    """A file of weights and what its folder says of it.
+
+    Attributes:
+        file: The weights.
+        source: Where they come from, for people.
+        license: What the run or its `config.json` says.
+        backbone: The variant; None where the folder does not say.
+        mean: Per channel, 0..1; None where the folder does not say.
+        std: Per channel, 0..1; None where the folder does not say.
+    """
+
+    file: Path
+    source: str
+    license: str
+    backbone: str | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+
+def split_checkpoint(spec: str) -> tuple[Path, str]:
+    """Folder and checkpoint of `RUN` (the last) or `RUN@best`."""
+    whole = Path(spec).expanduser()
+    base, at, checkpoint = spec.rpartition("@")
+    if at and not whole.exists():
+        return Path(base).expanduser(), checkpoint
+    return whole, "last"
+
+
+def find_in_folder(request: Request, folder: Path, checkpoint: str) -> FolderWeights:
+    """The weights that a folder holds.
+
+    Args:
+        request: For messages.
+        folder: A run, one of its checkpoints, or a repository saved with `config.json`.
+        checkpoint: Of a run: `last` or `best`.
+
+    Raises:
+        WeightsError: If it holds none.
+    """
+    if (folder / "recipe.yaml").is_file():
+        return _in_run(request, folder, checkpoint)
+    for name in FILES:
+        if (folder / name).is_file():
+            config = _json(folder / "config.json")
+            inner = config.get("pretrained_cfg")
+            known = {**config, **(inner if isinstance(inner, dict) else {})}
+            licence = str(known.get("license") or "not stated (local folder)")
+            mean, std = (_numbers(known.get(key)) for key in ("mean", "std"))
+            return FolderWeights(folder / name, str(folder / name), licence, None, mean, std)
+    raise WeightsError(
+        f"{request} is a folder with neither recipe.yaml (a run) nor {', '.join(FILES)}; name a "
+        "run folder or a file of weights"
+    )
+
+
+def _in_run(request: Request, folder: Path, checkpoint: str) -> FolderWeights:
+    if checkpoint not in CHECKPOINTS:
+        raise WeightsError(
+            f"{request}: a run keeps the checkpoints {' and '.join(CHECKPOINTS)}, not "
+            f"{checkpoint!r}; write {folder} or {folder}@best"
+        )
+    # A kill between two renames leaves the previous one, whole.
+    for name in (checkpoint, f"{checkpoint}.previous"):
+        place = folder / "checkpoints" / name
+        file = next((place / each for each in FILES if (place / each).is_file()), None)
+        if file is not None:
+            break
+    else:
+        raise WeightsError(
+            f"{request}: the run has no checkpoint {checkpoint} yet; let it train, or name another"
+        )
+    try:
+        recipe: Any = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
+        backbone = str(recipe["backbone"]["name"])
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise WeightsError(
+            f"{request}: {folder / 'recipe.yaml'} is damaged; restore it from a copy"
+        ) from error
+    averaged = ", averaged weights" if file.name == FILES[0] else ""
+    return FolderWeights(
+        file, f"run {folder} ({checkpoint}{averaged})", _license_of(folder), backbone
+    )
+
+
+def _license_of(run: Path) -> str:
+    """Licence of the weights that a run began with; its own work adds no other."""
+    try:
+        lines = (run / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return "not stated (run without log.jsonl)"
+    for line in lines:
+        try:
+            event: Any = json.loads(line)
+        except ValueError:
+            continue  # the last line of a killed run
+        if isinstance(event, dict) and event.get("event") == "start" and "weights" in event:
+            began = event["weights"]
+            return str(began["license"]) if began else "your own (trained from random weights)"
+    return "not stated (log.jsonl does not say what the run began with)"
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        content: Any = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _numbers(value: Any) -> tuple[float, ...] | None:
+    if isinstance(value, list) and value and all(isinstance(each, (int, float)) for each in value):
+        return tuple(map(float, value))
+    return None
