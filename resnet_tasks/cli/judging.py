@@ -24,10 +24,18 @@ def evaluate(
         typer.Option(help="Folder of that file's pictures; default: its own folder"),
     ] = None,
     checkpoint: Which = Checkpoint.last,
+    paired: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN_B",
+            help="Another run: the differences on the same pictures, and whether they could be "
+            "chance",
+        ),
+    ] = None,
     data_root: DataRoot = None,
     trust_plugins: Trust = False,
 ) -> None:
-    """Judge a run; writes RUN/evaluations/<split>."""
+    """Judge a run, with 95 % intervals; writes RUN/evaluations/<split>."""
     if images is not None and annotations is None:
         raise DataError("--images names the pictures of --annotations FILE; give that too")
 
@@ -36,6 +44,7 @@ def evaluate(
     from resnet_tasks.training.judging import metric_table
 
     opened = open_run(run, trust_plugins)
+    other = None if paired is None else open_run(paired, trust_plugins)
     evaluation = opened.evaluate(
         split.value,
         annotations=annotations,
@@ -50,6 +59,17 @@ def evaluate(
     Console().print(
         metric_table(evaluation.metrics, f"{run}: {judged}, {checkpoint.value} checkpoint")
     )
+    for note in evaluation.resampling.notes if evaluation.resampling else ():
+        console.print(f"note: {note}", markup=False, highlight=False)
+    if other is not None:
+        from resnet_tasks.training.pairing import Judged, compare_runs, paired_table
+
+        question = Judged(split.value, annotations, images, checkpoint.value, data_root)
+        found, file = compare_runs(opened, other, question, console=Console(stderr=True))
+        console.print(paired_table(found, f"{run} against {paired}: {judged}"))
+        for name, why in found.not_compared.items():
+            console.print(f"not compared: {name}: {why}", markup=False, highlight=False)
+        typer.echo(f"differences written to {file}")
     typer.echo(f"written to {folder}")
 
 

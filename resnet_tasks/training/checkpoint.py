@@ -143,11 +143,16 @@ def fill(model: nn.Module, weights: Weights, folder: Path) -> None:
         ) from None
 
 
-def load_model_weights(folder: Path) -> Weights:
-    """The weights to predict with: the averaged ones where there are any."""
+def weights_file(folder: Path) -> Path:
+    """The file of the weights to predict with: the averaged ones where there are any."""
     found = checkpoint_folder(folder)
     ema = found / "ema.safetensors"
-    return load_weights_file(ema if ema.is_file() else found / "model.safetensors")
+    return ema if ema.is_file() else found / "model.safetensors"
+
+
+def load_model_weights(folder: Path) -> Weights:
+    """The weights to predict with: the averaged ones where there are any."""
+    return load_weights_file(weights_file(folder))
 
 
 def load_checkpoint(folder: Path) -> tuple[Weights, Weights | None, dict[str, Any]]:

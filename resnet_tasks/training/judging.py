@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from resnet_tasks.assemble import Labels, image_intensity, image_resize
 from resnet_tasks.data.coco import CocoFile
@@ -29,7 +30,7 @@ from resnet_tasks.model import TaskModel
 from resnet_tasks.predict import PredictionWriter, output_names, shown, write_picture
 from resnet_tasks.recipe.schema import Recipe
 from resnet_tasks.structures import Metric
-from resnet_tasks.training.checkpoint import write_json
+from resnet_tasks.training.checkpoint import weights_file, write_json
 from resnet_tasks.training.journal import bar
 
 
@@ -40,7 +41,7 @@ def judge(
     *,
     recipe: Recipe,
     labels: Labels,
-    checkpoint: str,
+    checkpoint: Path,
     console: Console,
     pictures: int,
 ) -> Evaluation:
@@ -53,7 +54,7 @@ def judge(
             `predictions/` and `pictures/`.
         recipe: Of the run.
         labels: Of the run.
-        checkpoint: Its name, for the file.
+        checkpoint: Folder that the weights are from.
         console: For progress.
         pictures: How many pictures to draw, truth beside prediction.
     """
@@ -85,7 +86,8 @@ def judge(
         write_json(folder / "predictions" / f"{head}.json", results)
     about = {
         "evaluator": {"boxes": options.backend, "pixels": "resnet_tasks confusion matrix"},
-        "checkpoint": checkpoint,
+        "checkpoint": checkpoint.name,
+        "weights": weights_sha256(checkpoint),
         "data": {str(file.path): file_sha256(file.path) for file in dataset.files},
         "data_problems": {str(file.path): file.summary() for file in dataset.files},
     }
@@ -198,17 +200,27 @@ def metric_table(metrics: Mapping[str, Metric], title: str = "") -> Table:
             for each, value in metric.per_class.items()
         )
         unit = f" {metric.unit}" if metric.unit else ""
-        table.add_row(name, number(metric.value, metric.interval) + unit, classes)
+        # As text: a class may be named like markup.
+        value = Text(number(metric.value, metric.interval) + unit)
+        table.add_row(Text(name), value, Text(classes))
     return table
 
 
-def number(value: float | None, interval: tuple[float, float] | None = None) -> str:
-    """`0.605 [0.571, 0.640]` for a console; a dash where there is none."""
+def number(
+    value: float | None, interval: tuple[float, float] | None = None, *, signed: bool = False
+) -> str:
+    """`0.605 [0.571, 0.640]`, for people; a dash where there is no value."""
+    sign = "+" if signed else ""
     if value is None:
         return "-"
     if interval is None:
-        return f"{value:.4f}"
-    return rf"{value:.3f} \[{interval[0]:.3f}, {interval[1]:.3f}]"
+        return f"{value:{sign}.4f}"
+    return f"{value:{sign}.3f} [{interval[0]:{sign}.3f}, {interval[1]:{sign}.3f}]"
+
+
+def weights_sha256(checkpoint: Path) -> str:
+    """Hex digest of the weights that a checkpoint predicts with."""
+    return file_sha256(weights_file(checkpoint))
 
 
 def file_sha256(path: Path) -> str:

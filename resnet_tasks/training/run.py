@@ -261,7 +261,7 @@ class Run:
             partial,
             recipe=self.recipe,
             labels=self.labels,
-            checkpoint=checkpoint,
+            checkpoint=self.checkpoint(checkpoint),
             console=console,
             pictures=pictures,
         )

@@ -1,0 +1,194 @@
+"""Two evaluations on the same pictures: how far apart they are, and whether that could be chance.
+
+Both are resampled with the same draws, so that what makes a picture easy or hard for both cancels:
+the interval of the difference is narrower than the two intervals beside one another suggest.
+
+Shape glossary: `R` resampled data sets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resnet_tasks.errors import DataError
+from resnet_tasks.evaluation.intervals import LEVEL, Resampling, interval
+from resnet_tasks.metrics import Metric
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One metric of two models on the same pictures.
+
+    Attributes:
+        value: Of the first.
+        other: Of the second.
+        interval: 95 % interval of `value - other`; None where none can be given.
+        p: Two-sided: how often a difference as clear as this one comes about where there is none;
+            None without interval.
+        per_class: The same by class name.
+        unit: As in `Metric`.
+        lower_is_better: As in `Metric`.
+    """
+
+    value: float | None
+    other: float | None
+    interval: tuple[float, float] | None = None
+    p: float | None = None
+    per_class: Mapping[str, Difference] = field(default_factory=dict)
+    unit: str = ""
+    lower_is_better: bool = False
+
+    @property
+    def difference(self) -> float | None:
+        """`value - other`; None where either is not defined."""
+        return None if self.value is None or self.other is None else self.value - self.other
+
+    @property
+    def could_be_chance(self) -> bool | None:
+        """Whether the interval holds 0; None without interval."""
+        return None if self.interval is None else self.interval[0] <= 0 <= self.interval[1]
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        plain: dict[str, Any] = {
+            "value": self.value,
+            "other": self.other,
+            "difference": self.difference,
+            "interval": None if self.interval is None else list(self.interval),
+            "p": self.p,
+            "could_be_chance": self.could_be_chance,
+        }
+        if self.per_class:
+            plain["per_class"] = {name: each.to_json() for name, each in self.per_class.items()}
+        if self.unit:
+            plain["unit"] = self.unit
+        if self.lower_is_better:
+            plain["lower_is_better"] = True
+        return plain
+
+
+@dataclass(frozen=True)
+class Paired:
+    """All that two evaluations share.
+
+    Attributes:
+        differences: `head/metric` -> difference.
+        not_compared: `head` or `head/metric` -> why it is not among them.
+        resampling: That of the first, which says how both were resampled.
+    """
+
+    differences: Mapping[str, Difference]
+    not_compared: Mapping[str, str]
+    resampling: Resampling
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return {
+            "method": f"percentile bootstrap of the difference over {self.resampling.over}, the "
+            "same draws for both",
+            "level": LEVEL,
+            "resamples": self.resampling.bootstrap.resamples,
+            "seed": self.resampling.bootstrap.seed,
+            "units": self.resampling.units,
+            "differences": {name: each.to_json() for name, each in self.differences.items()},
+            "not_compared": dict(self.not_compared),
+        }
+
+
+def compare(
+    first: tuple[Mapping[str, Metric], Resampling],
+    second: tuple[Mapping[str, Metric], Resampling],
+) -> Paired:
+    """The differences between two evaluations.
+
+    Args:
+        first: `{"head/metric": Metric}` and how they were resampled.
+        second: Of the other model, on the same pictures, with the same draws.
+
+    Raises:
+        DataError: If the draws differ, or no head was judged on the same pictures in both.
+    """
+    metrics, resampling = first
+    others, other_resampling = second
+    if resampling.bootstrap != other_resampling.bootstrap:
+        raise DataError(
+            f"the evaluations were resampled differently ({resampling.bootstrap} and "
+            f"{other_resampling.bootstrap}); evaluate both with the same evaluation.resamples"
+        )
+    reasons = _heads_apart(resampling, other_resampling)
+    if reasons.keys() >= resampling.digests.keys():
+        told = "; ".join(f"{head}: {why}" for head, why in reasons.items()) or "no head resamples"
+        raise DataError(f"the evaluations have nothing to compare in pairs ({told})")
+    shared: dict[str, Difference] = {}
+    for name in dict.fromkeys((*metrics, *others)):
+        if name.split("/")[0] in reasons:
+            continue
+        if name not in metrics or name not in others:
+            reasons[name] = f"only the {'first' if name in metrics else 'second'} gives it"
+        elif metrics[name].per_class.keys() != others[name].per_class.keys():
+            reasons[name] = "the classes differ: " + " / ".join(
+                ", ".join(each[name].per_class) for each in (metrics, others)
+            )
+        else:
+            shared[name] = _difference(name, first, second)
+    return Paired(shared, reasons, resampling)
+
+
+def _heads_apart(first: Resampling, second: Resampling) -> dict[str, str]:
+    """Heads that cannot be compared, and why."""
+    reasons = {}
+    for head in dict.fromkeys((*first.digests, *second.digests)):
+        if head not in first.digests or head not in second.digests:
+            reasons[head] = f"only the {'first' if head in first.digests else 'second'} has it"
+        elif first.digests[head] != second.digests[head]:
+            reasons[head] = "judged on other pictures, or pictures in other groups"
+    return reasons
+
+
+def _difference(
+    name: str,
+    first: tuple[Mapping[str, Metric], Resampling],
+    second: tuple[Mapping[str, Metric], Resampling],
+) -> Difference:
+    metric, other = first[0][name], second[0][name]
+
+    def made(key: str, value: float | None, against: float | None) -> Difference:
+        columns = [each[1].values.get(key) for each in (first, second)]
+        if value is None or against is None or columns[0] is None or columns[1] is None:
+            return Difference(value, against, unit=metric.unit)
+        apart = columns[0] - columns[1]
+        found = interval(apart)
+        p = None if found is None else two_sided_p(apart)
+        return Difference(value, against, found, p, {}, metric.unit, metric.lower_is_better)
+
+    whole = made(name, metric.value, other.value)
+    by_class = {
+        each: made(f"{name}/{each}", value, other.per_class[each])
+        for each, value in metric.per_class.items()
+    }
+    return Difference(
+        whole.value,
+        whole.other,
+        whole.interval,
+        whole.p,
+        by_class,
+        metric.unit,
+        metric.lower_is_better,
+    )
+
+
+def two_sided_p(differences: NDArray[np.float64]) -> float:
+    """The two-sided bootstrap p-value of resampled differences, `(R,)`.
+
+    Twice the share of resamples on the other side of 0 (Efron and Tibshirani 1993, chapter 15), one
+    counted in addition on either side, so that it is never 0: at 1,000 resamples it cannot fall
+    below 0.002 (Davison and Hinkley, Bootstrap Methods and their Application, 1997, chapter 4).
+    """
+    defined = differences[~np.isnan(differences)]
+    least = min(int((defined <= 0).sum()), int((defined >= 0).sum()))
+    return min(1.0, 2 * (least + 1) / (len(defined) + 1))

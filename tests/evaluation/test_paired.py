@@ -1,0 +1,102 @@
+"""Differences of two evaluations: the same draws for both, and honest about chance."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from resnet_tasks.errors import DataError
+from resnet_tasks.evaluation.intervals import Bootstrap, Resampling, interval
+from resnet_tasks.evaluation.paired import compare, two_sided_p
+from resnet_tasks.metrics import Metric
+
+Side = tuple[dict[str, Metric], Resampling]
+
+
+def side(
+    values: NDArray[np.float64], *, head: str = "objects", digest: str = "x", seed: int = 0
+) -> Side:
+    """An evaluation whose one metric is the mean of a value per picture."""
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(0, len(values), (1000, len(values)))
+    column = values[drawn].mean(axis=1)
+    metrics = {f"{head}/AP": Metric(float(values.mean()), {"a": float(values.mean())})}
+    made = {f"{head}/AP": column, f"{head}/AP/a": column}
+    bootstrap = Bootstrap(1000, seed)
+    return metrics, Resampling(bootstrap, "pictures", len(values), {head: digest}, made)
+
+
+def test_a_small_steady_gain_shows_although_the_intervals_overlap() -> None:
+    """Pictures differ a lot, both models follow them, and one is always 0.02 better."""
+    hard = np.random.default_rng(0).uniform(0.2, 0.8, 60)
+    wobble = np.random.default_rng(1).normal(0, 0.01, 60)
+    better, worse = side(hard + 0.02 + wobble), side(hard)
+    apart = [interval(each[1].values["objects/AP"]) for each in (better, worse)]
+    assert apart[0] is not None
+    assert apart[1] is not None
+    assert apart[0][0] < apart[1][1]  # side by side, nothing could be said
+    found = compare(better, worse).differences["objects/AP"]
+    assert found.difference == pytest.approx(0.02, abs=0.005)
+    assert found.could_be_chance is False
+    assert found.p == pytest.approx(2 / 1001)
+    assert found.per_class["a"].interval == found.interval
+    mirrored = compare(worse, better).differences["objects/AP"]
+    assert mirrored.interval is not None
+    assert found.interval is not None
+    assert mirrored.interval == pytest.approx((-found.interval[1], -found.interval[0]))
+
+
+def test_no_difference_could_be_chance() -> None:
+    rng = np.random.default_rng(3)
+    hard = rng.uniform(0.2, 0.8, 60)
+    found = compare(side(hard + rng.normal(0, 0.05, 60)), side(hard + rng.normal(0, 0.05, 60)))
+    assert found.differences["objects/AP"].could_be_chance is True
+    same = compare(side(hard), side(hard)).differences["objects/AP"]
+    assert (same.difference, same.interval, same.p) == (0.0, (0.0, 0.0), 1.0)
+    assert same.could_be_chance is True
+
+
+def test_p_counts_the_resamples_beyond_zero() -> None:
+    assert two_sided_p(np.array([1.0] * 97 + [-1.0] * 2)) == pytest.approx(2 * 3 / 100)
+    assert two_sided_p(np.array([1.0] * 98 + [np.nan, np.nan])) == pytest.approx(2 / 99)
+    assert two_sided_p(np.array([-1.0, 1.0])) == 1.0
+
+
+def test_what_is_not_shared_is_listed_with_the_reason() -> None:
+    values = np.linspace(0, 1, 20)
+    first, second = side(values), side(values / 2)
+    first[0]["objects/FROC"] = Metric(0.5)
+    first[0]["objects/AP50"] = Metric(0.5, {"a": 0.5})
+    second[0]["objects/AP50"] = Metric(0.5, {"b": 0.5})
+    made = side(values, head="scene")
+    second[0].update(made[0])
+    digests = {"objects": "x", "scene": "x"}
+    merged = {**second[1].values, **made[1].values}
+    found = compare(
+        first, (second[0], Resampling(Bootstrap(1000), "pictures", 20, digests, merged))
+    )
+    assert list(found.differences) == ["objects/AP"]
+    assert found.not_compared == {
+        "scene": "only the second has it",
+        "objects/FROC": "only the first gives it",
+        "objects/AP50": "the classes differ: a / b",
+    }
+    plain = found.to_json()
+    assert plain["differences"]["objects/AP"]["could_be_chance"] is False
+    assert plain["resamples"] == 1000
+
+
+def test_other_pictures_or_draws_are_refused() -> None:
+    values = np.linspace(0, 1, 20)
+    with pytest.raises(DataError, match="objects: judged on other pictures"):
+        compare(side(values), side(values, digest="y"))
+    with pytest.raises(DataError, match="resampled differently"):
+        compare(side(values), side(values, seed=1))
+
+
+def test_undefined_values_have_no_interval() -> None:
+    first, second = side(np.linspace(0, 1, 20)), side(np.linspace(0, 1, 20))
+    second[0]["objects/AP"] = Metric(None, {"a": None})
+    found = compare(first, second).differences["objects/AP"]
+    assert (found.difference, found.interval, found.p, found.could_be_chance) == (None,) * 4
