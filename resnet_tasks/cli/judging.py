@@ -42,9 +42,13 @@ def evaluate(
     from rich.console import Console
 
     from resnet_tasks.training.judging import metric_table
+    from resnet_tasks.training.pairing import Judged, check_pair, compare_runs, paired_table
 
     opened = open_run(run, trust_plugins)
+    question = Judged(split.value, annotations, images, checkpoint.value, data_root)
     other = None if paired is None else open_run(paired, trust_plugins)
+    if other is not None:
+        check_pair(opened, other, question)
     evaluation = opened.evaluate(
         split.value,
         annotations=annotations,
@@ -56,15 +60,13 @@ def evaluate(
         split.value, annotations=annotations, checkpoint=checkpoint.value
     )
     judged = annotations or split.value
-    Console().print(
+    console = Console()
+    console.print(
         metric_table(evaluation.metrics, f"{run}: {judged}, {checkpoint.value} checkpoint")
     )
     for note in evaluation.resampling.notes if evaluation.resampling else ():
         console.print(f"note: {note}", markup=False, highlight=False)
     if other is not None:
-        from resnet_tasks.training.pairing import Judged, compare_runs, paired_table
-
-        question = Judged(split.value, annotations, images, checkpoint.value, data_root)
         found, file = compare_runs(opened, other, question, console=Console(stderr=True))
         console.print(paired_table(found, f"{run} against {paired}: {judged}"))
         for name, why in found.not_compared.items():

@@ -109,6 +109,30 @@ def metric_from_json(plain: Mapping[str, Any]) -> Metric:
     )
 
 
+def check_pair(run: Run, other: Run, judged: Judged) -> None:
+    """Refuses runs that cannot be compared, before anything is evaluated.
+
+    Raises:
+        DataError: If they are judged on other files.
+        RunError: If both are one run, or one of them makes no intervals.
+    """
+    if run.directory.resolve() == other.directory.resolve():
+        raise RunError(f"{run.directory} cannot be compared with itself; name another run")
+    for each in (run, other):
+        if not each.recipe.evaluation.resamples:
+            raise RunError(
+                f"{each.directory} is evaluated without intervals (evaluation.resamples is 0), "
+                "which a comparison in pairs needs; set it in its recipe.yaml"
+            )
+    data, other_data = judged.data(run), judged.data(other)
+    if sorted(data.values()) != sorted(other_data.values()):
+        raise DataError(
+            f"{run.directory} is judged on {', '.join(data)}, {other.directory} on "
+            f"{', '.join(other_data) or 'files that are not there'}, which hold something else; "
+            "name one file for both with --annotations FILE --images DIR"
+        )
+
+
 def compare_runs(run: Run, other: Run, judged: Judged, *, console: Console) -> tuple[Paired, Path]:
     """Compares `run`, which was evaluated just now, with `other` on the same pictures.
 
@@ -126,37 +150,23 @@ def compare_runs(run: Run, other: Run, judged: Judged, *, console: Console) -> t
         What was found, and the file it was written to.
 
     Raises:
-        DataError: If the two were not judged on the same pictures.
-        RunError: If both are one run, or intervals were not asked for.
+        DataError: If `run` has no such evaluation, or the two judge no head on the same pictures.
+        RunError: As in `check_pair`.
     """
-    if run.directory.resolve() == other.directory.resolve():
-        raise RunError(f"{run.directory} cannot be compared with itself; name another run")
+    check_pair(run, other, judged)
     mine = Kept.read(judged.folder(run))
     if mine.resampling is None:
-        raise RunError(
-            f"{run.directory} was evaluated without intervals (evaluation.resamples is 0), which a "
-            "comparison in pairs needs; set it in the recipe"
-        )
-    data, other_data = judged.data(run), judged.data(other)
-    if sorted(data.values()) != sorted(other_data.values()):
-        raise DataError(
-            f"{run.directory} is judged on {', '.join(data)}, {other.directory} on "
-            f"{', '.join(other_data) or 'files that are not there'}, which hold something else; "
-            "name one file for both with --annotations FILE --images DIR"
-        )
+        raise DataError(f"{judged.folder(run)} holds no resamples.npz; evaluate the run again")
     theirs = _still_true(other, judged, mine)
     if theirs is None:
         console.print(f"evaluating {other.directory}", highlight=False, markup=False)
         judged.make(other, console)
         theirs = Kept.read(judged.folder(other))
-    if theirs.resampling is None:
-        raise RunError(
-            f"{other.directory} was evaluated without intervals (evaluation.resamples is 0), which "
-            "a comparison in pairs needs; set it in its recipe"
-        )
+    assert theirs.resampling is not None
     found = compare((mine.metrics, mine.resampling), (theirs.metrics, theirs.resampling))
     name = re.sub(r"[^\w.-]", "_", other.directory.resolve().name)
     path = judged.folder(run) / f"paired-{name}.json"
+    data = mine.about["data"]
     about = {"run": str(run.directory), "with": str(other.directory), "data": data}
     write_json(path, {**about, "checkpoint": judged.checkpoint, **found.to_json()})
     return found, path

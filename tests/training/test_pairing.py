@@ -1,0 +1,159 @@
+"""Two untrained classifiers on the same pictures: stored draws are used, and refusals say why."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from resnet_tasks.assemble import build_model, label_heads, merged_categories, read_split
+from resnet_tasks.errors import DataError, RunError
+from resnet_tasks.recipe.load import load_recipe
+from resnet_tasks.training.checkpoint import save_checkpoint
+from resnet_tasks.training.judging import number
+from resnet_tasks.training.pairing import Judged, Kept, compare_runs, paired_table
+from resnet_tasks.training.run import Run
+
+RECIPE = """\
+data:
+  root: kinds
+  train: [{annotations: val.json}]
+  val: [{annotations: val.json}]
+backbone: {name: resnet10t, weights: none}
+heads: {kind: {type: classifier}}
+training: {epochs: 1, precision: fp32, device: cpu}
+evaluation: {resamples: 200}
+"""
+
+
+def quiet() -> Console:
+    return Console(file=io.StringIO(), width=160)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 noisy pictures of 12 patients, half of them bright; `other.json` holds half of them."""
+    folder = tmp_path_factory.mktemp("data") / "kinds"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    images, annotations = [], []
+    for number_ in range(1, 25):
+        name, kind = f"{number_}.png", number_ % 2
+        cv2.imwrite(str(folder / name), (rng.random((32, 32, 3)) * 127 + 128 * kind).astype("u1"))
+        size = {"height": 32, "width": 32, "group": f"patient {number_ // 2}"}
+        images.append({"id": number_, "file_name": name, **size})
+        annotations.append({"id": number_, "image_id": number_, "category_id": kind + 1})
+    for name, count in (("val", 24), ("other", 12)):
+        content = {
+            "info": {"annotated": ["image"]},
+            "images": images[:count],
+            "annotations": annotations[:count],
+            "categories": [{"id": 1, "name": "dark"}, {"id": 2, "name": "[bright]"}],
+        }
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    return folder.parent
+
+
+def make_run(folder: Path, root: Path, seed: int, *changes: str) -> Run:
+    recipe_file = folder.parent / f"{folder.name}.yaml"
+    recipe_file.write_text(RECIPE)
+    recipe = load_recipe(recipe_file, changes)
+    labels = label_heads(recipe, merged_categories(read_split(recipe, "val", root)))
+    run = Run.create(folder, recipe, labels)
+    torch.manual_seed(seed)
+    model = build_model(recipe, labels)
+    save_checkpoint(run.checkpoint(), model=model.state_dict())
+    return run
+
+
+@pytest.fixture
+def pair(tmp_path: Path, root: Path) -> tuple[Run, Run]:
+    return make_run(tmp_path / "a", root, 1), make_run(tmp_path / "b", root, 2)
+
+
+def test_the_other_runs_stored_draws_are_used_and_give_the_same_answer(
+    pair: tuple[Run, Run], root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, other = pair
+    judged = Judged(data_root=root)
+    evaluation = run.evaluate(data_root=root, console=quiet())
+    assert evaluation.resampling is not None
+    assert (evaluation.resampling.over, evaluation.resampling.units) == ("groups", 13)
+    console = quiet()
+    fresh, file = compare_runs(run, other, judged, console=console)
+    assert "evaluating" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert file == run.directory / "evaluations/val/paired-b.json"
+
+    monkeypatch.setattr(Run, "evaluate", None)  # what is kept is enough now
+    again, _ = compare_runs(run, other, judged, console=quiet())
+    assert again.to_json() == fresh.to_json()
+    kept = json.loads(file.read_text())
+    metric = kept["differences"]["kind/top1"]
+    assert metric["difference"] == metric["value"] - metric["other"]
+    assert metric["interval"][0] <= metric["difference"] <= metric["interval"][1]
+    back, _ = compare_runs(other, run, judged, console=quiet())
+    mirrored = back.differences["kind/top1"].interval
+    assert mirrored == pytest.approx((-metric["interval"][1], -metric["interval"][0]))
+
+
+def test_changed_weights_are_judged_again(pair: tuple[Run, Run], root: Path) -> None:
+    run, other = pair
+    for each in pair:
+        each.evaluate(data_root=root, console=quiet())
+    weights = run.model().state_dict()
+    save_checkpoint(other.checkpoint(), model=weights)
+    console = quiet()
+    opened = Run.open(other.directory)
+    found, _ = compare_runs(run, opened, Judged(data_root=root), console=console)
+    assert "evaluating" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert all(each.difference in (0.0, None) for each in found.differences.values())
+    assert all(each.could_be_chance is not False for each in found.differences.values())
+
+
+def test_refusals_say_why(pair: tuple[Run, Run], root: Path, tmp_path: Path) -> None:
+    run, other = pair
+    judged = Judged(data_root=root)
+    with pytest.raises(RunError, match="cannot be compared with itself"):
+        compare_runs(run, Run.open(run.directory), judged, console=quiet())
+    with pytest.raises(DataError, match="evaluate the run again"):
+        compare_runs(run, other, judged, console=quiet())
+    run.evaluate(data_root=root, console=quiet())
+    elsewhere = make_run(tmp_path / "c", root, 3, "data.val=[{annotations: other.json}]")
+    with pytest.raises(DataError, match=r"val\.json, .* on .*other\.json, which hold something"):
+        compare_runs(run, elsewhere, judged, console=quiet())
+    bare = make_run(tmp_path / "d", root, 4, "evaluation.resamples=0")
+    bare.evaluate(data_root=root, console=quiet())
+    with pytest.raises(RunError, match=r"evaluation\.resamples is 0"):
+        compare_runs(bare, run, judged, console=quiet())
+
+
+def test_an_evaluation_reads_back_as_it_was_made(pair: tuple[Run, Run], root: Path) -> None:
+    made = pair[0].evaluate(data_root=root, console=quiet())
+    folder = pair[0].evaluation_folder()
+    kept = Kept.read(folder)
+    assert dict(kept.metrics) == made.metrics
+    assert kept.about["intervals"]["method"] == "percentile bootstrap over groups"
+    assert kept.about["intervals"]["units"] == 13
+    assert json.loads((folder / "details.json").read_text()).keys() == {"kind"}
+
+
+def test_tables_show_the_sign_the_interval_and_the_verdict(
+    pair: tuple[Run, Run], root: Path
+) -> None:
+    for each in pair:
+        each.evaluate(data_root=root, console=quiet())
+    found, _ = compare_runs(*pair, Judged(data_root=root), console=quiet())
+    console = quiet()
+    console.print(paired_table(found, "a against b"))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "kind/top1" in text
+    assert "[bright]" in text  # not read as markup
+    assert "chance" in text
+    assert number(0.1234, (-0.1, 0.2), signed=True) == "+0.123 [-0.100, +0.200]"
+    assert number(None) == "-"
