@@ -1,0 +1,357 @@
+"""The degradation experiment: training error of plain and of residual nets against their depth.
+
+The experiment of He et al. 2015, section 4.2, on scikit-learn's handwritten digits: nets of
+`6n + 2` layers, plain and residual, of the same widths (16, 32, 64) and trained in the same way.
+The residual ones have option A shortcuts, which add no parameter: both of a depth start with the
+same weights.
+
+    python -m benchmarks degradation                  # both of 20, 56 and 110 layers
+    python -m benchmarks degradation --epochs 3 --depths 8
+
+What is finished is kept below `--out`: a command that was stopped goes on with the next net.
+
+Shape glossary: `B` batch, `C` channels, `S` side of a picture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from resnet_tasks.errors import DataError
+from resnet_tasks.model import autocast, resolve_precision
+
+try:
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+except ImportError:
+    load_digits = train_test_split = None
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt
+
+WIDTHS = (16, 32, 64)  # He et al. 2015, section 4.2
+KINDS = ("plain", "residual")
+COLORS = {"plain": "tab:red", "residual": "tab:blue"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides the numbers of one net.
+
+    Attributes:
+        epochs: Passes over the training pictures.
+        batch_size: Pictures per step.
+        size: Side that the pictures of 8 x 8 pixels are enlarged to.
+        learning_rate: Of SGD; a tenth after half, a hundredth after three quarters of the steps.
+        momentum: Of SGD.
+        weight_decay: Of SGD.
+        warm_up: Steps over which the learning rate rises from a tenth.
+        shift: Pixels by which training pictures are moved at most, along each side.
+        seed: Of split, weights, order and shifts.
+        precision: `fp32` or `bf16`.
+    """
+
+    epochs: int = 60
+    batch_size: int = 64
+    size: int = 16
+    learning_rate: float = 0.1  # this line to weight_decay: section 4.2
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    warm_up: int = 100
+    shift: int = 2  # 4 of 32 pixels there
+    seed: int = 0
+    precision: str = "fp32"
+
+
+class Block(nn.Module):
+    """Two 3 x 3 convolutions, with or without the shortcut around them.
+
+    Args:
+        channels_in: Channels that come in.
+        channels: Channels that go out.
+        stride: Of the first convolution.
+        is_residual: Whether the input is added to the output (option A: subsampled, the channels
+            that are new filled with zeros).
+    """
+
+    def __init__(self, channels_in: int, channels: int, stride: int, *, is_residual: bool) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels_in, channels, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.stride, self.new_channels = stride, channels - channels_in
+        self.is_residual = is_residual
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(B, C, S, S)` -> `(B, channels, S / stride, S / stride)`."""
+        out: Tensor = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))
+        if self.is_residual:
+            kept = x[:, :, :: self.stride, :: self.stride]
+            out = out + F.pad(kept, (0, 0, 0, 0, 0, self.new_channels))
+        return out.relu()
+
+
+def build_net(depth: int, *, is_residual: bool, num_classes: int = 10) -> nn.Sequential:
+    """A net of `depth` layers with weights, one input channel.
+
+    Raises:
+        DataError: If the depth is not `6n + 2`.
+    """
+    if depth < 8 or (depth - 2) % 6:
+        raise DataError(f"--depths: {depth} is not 6n + 2; allowed: 8, 14, 20, 26, 32, ...")
+    layers: list[nn.Module] = [
+        nn.Conv2d(1, WIDTHS[0], 3, 1, 1, bias=False),
+        nn.BatchNorm2d(WIDTHS[0]),
+        nn.ReLU(),
+    ]
+    channels = WIDTHS[0]
+    for width in WIDTHS:
+        for position in range((depth - 2) // 6):
+            stride = 2 if position == 0 and width != WIDTHS[0] else 1
+            layers.append(Block(channels, width, stride, is_residual=is_residual))
+            channels = width
+    net = nn.Sequential(
+        *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes)
+    )
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    return net
+
+
+@dataclass(frozen=True)
+class Digits:
+    """Pictures `(N, 1, S, S)` float32 of mean 0 and deviation 1, and their digits `(N,)`."""
+
+    train: Tensor
+    train_labels: Tensor
+    test: Tensor
+    test_labels: Tensor
+
+
+def read_digits(settings: Settings) -> Digits:
+    """scikit-learn's digits (UCI, 1797 pictures), a fifth of each class kept for testing.
+
+    Raises:
+        DataError: If scikit-learn is not installed.
+    """
+    if load_digits is None:
+        raise DataError('scikit-learn is not installed; run: pip install -e ".[bench]"')
+    found = load_digits()
+    pictures = torch.from_numpy(found.images / 16.0).float()[:, None]
+    size = (settings.size, settings.size)
+    pictures = F.interpolate(pictures, size=size, mode="bilinear", align_corners=False)
+    labels = torch.from_numpy(found.target).long()
+    train, test = train_test_split(
+        np.arange(len(labels)), test_size=0.2, stratify=found.target, random_state=settings.seed
+    )
+    deviation, mean = torch.std_mean(pictures[train])
+    pictures = (pictures - mean) / deviation
+    return Digits(pictures[train], labels[train], pictures[test], labels[test])
+
+
+def learning_rate(settings: Settings, step: int, steps: int) -> float:
+    """The learning rate of a step: warm-up, then falling by ten at half and three quarters."""
+    rate = settings.learning_rate * 0.1 ** ((step >= steps * 0.5) + (step >= steps * 0.75))
+    warm = min(settings.warm_up, steps // 4)
+    return rate * (0.1 + 0.9 * step / warm) if step < warm else rate
+
+
+def shifted(pictures: Tensor, shift: int, generator: torch.Generator) -> Tensor:
+    """Each picture moved by up to `shift` pixels along each side, its edge repeated."""
+    size = pictures.shape[-1]
+    padded = F.pad(pictures, (shift,) * 4, mode="replicate")
+    moves = torch.randint(0, 2 * shift + 1, (len(pictures), 2), generator=generator).tolist()
+    return torch.stack(
+        [each[:, y : y + size, x : x + size] for each, (y, x) in zip(padded, moves, strict=True)]
+    )
+
+
+def batches(settings: Settings, digits: Digits) -> Iterator[tuple[Tensor, Tensor]]:
+    """Endless training batches, shuffled and shifted; the last, smaller one of an epoch too."""
+    generator = torch.Generator().manual_seed(settings.seed)
+    while True:
+        order = torch.randperm(len(digits.train), generator=generator)
+        for chosen in torch.split(order, settings.batch_size):
+            pictures = shifted(digits.train[chosen], settings.shift, generator)
+            yield pictures, digits.train_labels[chosen]
+
+
+@torch.no_grad()
+def error_rate(net: nn.Module, pictures: Tensor, labels: Tensor, precision: str) -> float:
+    """Share of the pictures whose best class is wrong, in evaluation mode."""
+    net.eval()
+    with autocast(torch.device("cpu"), precision):
+        found = torch.cat([net(part).argmax(1) for part in torch.split(pictures, 256)])
+    net.train()
+    return float((found != labels).double().mean())
+
+
+def train_net(
+    kind: str, depth: int, settings: Settings, digits: Digits, progress: Progress
+) -> dict[str, Any]:
+    """Trains one net.
+
+    Returns:
+        Its final errors, the running training error of every epoch and the minutes it took.
+    """
+    torch.manual_seed(settings.seed)
+    net = build_net(depth, is_residual=kind == "residual")
+    net.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(
+        net.parameters(),
+        settings.learning_rate,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+    )
+    per_epoch = -(-len(digits.train) // settings.batch_size)
+    steps = per_epoch * settings.epochs
+    task = progress.add_task(f"{kind}-{depth}", total=steps)
+    started, wrong, curve = time.perf_counter(), 0, []
+    for step, (pictures, labels) in zip(range(steps), batches(settings, digits), strict=False):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(settings, step, steps)
+        with autocast(torch.device("cpu"), settings.precision):
+            logits = net(pictures.contiguous(memory_format=torch.channels_last))
+        loss = F.cross_entropy(logits.float(), labels)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        wrong += int((logits.argmax(1) != labels).sum())
+        progress.advance(task)
+        if (step + 1) % per_epoch == 0:
+            curve.append(wrong / len(digits.train))
+            wrong = 0
+    minutes = (time.perf_counter() - started) / 60
+    return {
+        "kind": kind,
+        "depth": depth,
+        "parameters": sum(each.numel() for each in net.parameters()),
+        "train_error": error_rate(net, digits.train, digits.train_labels, settings.precision),
+        "test_error": error_rate(net, digits.test, digits.test_labels, settings.precision),
+        "curve": curve,
+        "minutes": minutes,
+        "settings": asdict(settings),
+    }
+
+
+def measure(
+    depths: Sequence[int], settings: Settings, out: Path, console: Console
+) -> list[dict[str, Any]]:
+    """Trains every net that `out` does not hold yet with these settings, and keeps each result."""
+    for depth in depths:
+        build_net(depth, is_residual=False)  # a wrong depth is told before the first net is trained
+    digits = read_digits(settings)
+    out.mkdir(parents=True, exist_ok=True)
+    found = []
+    with Progress(console=console, transient=True) as progress:
+        for depth in depths:
+            for kind in KINDS:
+                file = out / f"{kind}-{depth}.json"
+                made = _finished(file, settings)
+                if made is None:
+                    made = train_net(kind, depth, settings, digits, progress)
+                    _write(file, made)
+                    console.print(f"{kind}-{depth}: {made['minutes']:.1f} minutes")
+                else:
+                    console.print(f"{kind}-{depth}: taken from {file}")
+                found.append(made)
+    return found
+
+
+def _finished(file: Path, settings: Settings) -> dict[str, Any] | None:
+    """The result in `file`, if it was made with the same settings."""
+    if not file.is_file():
+        return None
+    made: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return made if made.get("settings") == asdict(settings) else None
+
+
+def _write(file: Path, content: Any) -> None:
+    temporary = file.with_name(f".{file.name}.partial")
+    temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    temporary.replace(file)
+
+
+def draw(found: Sequence[Mapping[str, Any]], file: Path) -> None:
+    """Left the running training error over the epochs, right the final training error by depth."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    depths = sorted({each["depth"] for each in found})
+    for each in found:
+        style = ("-", "--", ":")[depths.index(each["depth"]) % 3]
+        epochs = range(1, len(each["curve"]) + 1)
+        errors = [100 * value for value in each["curve"]]
+        label = f"{each['kind']}-{each['depth']}"
+        left.plot(epochs, errors, style, color=COLORS[each["kind"]], label=label)
+    left.set(xlabel="epoch", ylabel="training error, %", title="while training")
+    left.legend()
+    for kind in KINDS:
+        chosen = [each for each in found if each["kind"] == kind]
+        errors = [100 * each["train_error"] for each in chosen]
+        x = [each["depth"] for each in chosen]
+        right.plot(x, errors, "o-", color=COLORS[kind], label=kind)
+    right.set(xlabel="layers", ylabel="training error, %", title="at the end", xticks=depths)
+    right.legend()
+    figure.savefig(file, dpi=120)
+    plt.close(figure)
+
+
+def table_of(found: Sequence[Mapping[str, Any]]) -> Table:
+    """The final numbers."""
+    table = Table("net", "parameters", "training error", "test error", "minutes")
+    for each in found:
+        table.add_row(
+            f"{each['kind']}-{each['depth']}",
+            f"{each['parameters']:,}",
+            f"{each['train_error']:.2%}",
+            f"{each['test_error']:.2%}",
+            f"{each['minutes']:.1f}",
+        )
+    return table
+
+
+def main(argv: Sequence[str]) -> None:
+    """Trains the nets, draws the picture and prints the numbers."""
+    parser = argparse.ArgumentParser("python -m benchmarks degradation", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--epochs", type=int, default=Settings.epochs)
+    parser.add_argument("--depths", type=int, nargs="+", default=[20, 56, 110])
+    parser.add_argument("--seed", type=int, default=Settings.seed)
+    parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="fp32")
+    parser.add_argument("--out", type=Path, default=Path("runs/degradation"))
+    given = parser.parse_args(argv)
+    if given.epochs < 1:
+        raise DataError(f"--epochs is {given.epochs}; it must be at least 1")
+    console = Console()
+    precision = resolve_precision(given.precision, torch.device("cpu"))
+    settings = Settings(epochs=given.epochs, seed=given.seed, precision=precision)
+    found = measure(given.depths, settings, given.out, console)
+    machine = {
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "date": time.strftime("%Y-%m-%d"),
+    }
+    _write(given.out / "degradation.json", {"nets": found, "machine": machine})
+    draw(found, given.out / "degradation.png")
+    console.print(table_of(found))
+    console.print(f"{given.out / 'degradation.json'} and {given.out / 'degradation.png'}")
