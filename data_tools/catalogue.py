@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from data_tools.coco_writer import Category, Progress, SplitSummary
 from data_tools.data_card import DataCard, Origin
+from data_tools.image_folders import convert_image_folders
 from data_tools.instance_masks import convert_instance_masks
 from data_tools.label_maps import SMALL_COMPONENT, convert_label_maps
 from data_tools.output_folder import CARD, output_folder
@@ -113,6 +114,7 @@ FORMATS: dict[str, Format] = {
         "one folder per picture with one mask PNG per object (Data Science Bowl 2018)",
         convert_instance_masks,
     ),
+    "image-folders": Format("one folder of pictures per class", convert_image_folders),
     "cells": Format("synthetic microscope scenes, drawn here", make_cells, needs_source=False),
 }
 

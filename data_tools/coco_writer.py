@@ -179,6 +179,20 @@ class CocoWriter:
         self._images.append(record)
         return image_id
 
+    def add_label(self, image_id: int, category: str) -> None:
+        """Adds a label of the whole picture: an annotation without a box.
+
+        Args:
+            image_id: What `add_image` returned.
+            category: Name of the class.
+
+        Raises:
+            DataError: If the class is unknown.
+        """
+        category_id = self._category_id(image_id, category)
+        label = {"image_id": image_id, "category_id": category_id}
+        self._annotations.append({"id": len(self._annotations) + 1, **label})
+
     def add_box(
         self, image_id: int, category: str, box: Sequence[float], *, iscrowd: bool = False
     ) -> None:
@@ -307,17 +321,14 @@ class CocoWriter:
         segmentation: Any,
         iscrowd: bool,
     ) -> None:
+        category_id = self._category_id(image_id, category)
         name = self._images[image_id - 1]["file_name"]
-        if category not in self._ids:
-            raise DataError(
-                f"an object of {name} is a {category!r}; the classes are {', '.join(self._names)}"
-            )
         if not (box[2] > 0 and box[3] > 0 and area > 0):
             raise DataError(f"a {category} of {name} has no area (x, y, width, height = {box})")
         annotation = {
             "id": len(self._annotations) + 1,
             "image_id": image_id,
-            "category_id": self._ids[category],
+            "category_id": category_id,
             "bbox": [_plain(value) for value in box],
             "area": _plain(area),
             "iscrowd": int(iscrowd),
@@ -325,6 +336,14 @@ class CocoWriter:
         if segmentation is not None:
             annotation["segmentation"] = segmentation
         self._annotations.append(annotation)
+
+    def _category_id(self, image_id: int, category: str) -> int:
+        if category not in self._ids:
+            name = self._images[image_id - 1]["file_name"]
+            raise DataError(
+                f"an object of {name} is a {category!r}; the classes are {', '.join(self._names)}"
+            )
+        return self._ids[category]
 
 
 def picture_size(picture: Path) -> tuple[int, int]:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_tasks.structures import VOID, Detections, SegmentationMap, Truth
+from resnet_tasks.structures import VOID, Classification, Detections, SegmentationMap, Truth
 
 Pixels = NDArray[np.uint8]
 
@@ -56,8 +56,28 @@ def draw_boxes(
     return canvas
 
 
+def draw_lines(image: Pixels, lines: Sequence[tuple[str, int]]) -> Pixels:
+    """(text, label) lines below one another at the top left, drawn on a copy."""
+    canvas = image.copy()
+    y = 0
+    for text, label in lines:
+        y += _text_height(canvas)
+        _write(canvas, text, (0, y), color_of(label))
+    return canvas
+
+
+def _text_scale(canvas: Pixels) -> float:
+    return float(max(0.33, min(canvas.shape[:2]) / 1100))
+
+
+def _text_height(canvas: Pixels) -> int:
+    """Pixels from one line to the next."""
+    (_, height), base = cv2.getTextSize("Ag", cv2.FONT_HERSHEY_SIMPLEX, _text_scale(canvas), 1)
+    return int(height + base)
+
+
 def _write(canvas: Pixels, text: str, corner: tuple[int, int], color: tuple[int, int, int]) -> None:
-    scale = max(0.33, min(canvas.shape[:2]) / 1100)
+    scale = _text_scale(canvas)
     (width, height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
     x = int(np.clip(corner[0], 0, max(0, canvas.shape[1] - width)))
     y = int(np.clip(corner[1], height + base, canvas.shape[0]))
@@ -75,11 +95,12 @@ def draw_prediction(
     least_score: float = 0.5,
     scale: int = 1,
 ) -> Pixels:
-    """All heads' predictions in one picture: maps below, boxes above.
+    """All heads' predictions in one picture: maps below, boxes above, labels of the whole as text.
 
     Args:
         image: `(height, width, 3)` uint8 RGB, the original picture.
-        predictions: Head name -> `Detections` or `SegmentationMap`; other kinds are not drawn.
+        predictions: Head name -> `Detections`, `SegmentationMap` or `Classification` (the best
+            three classes, or the labels that were found); other kinds are not drawn.
         classes: Head name -> class names.
         least_score: Boxes below are not drawn.
         scale: Whole factor by which the drawing is larger than the picture.
@@ -98,7 +119,30 @@ def draw_prediction(
             canvas = draw_boxes(
                 canvas, boxes[chosen] * scale, labels[chosen], classes[name], scores[chosen]
             )
-    return canvas
+    lines = [
+        (
+            f"{_prefix(name, predictions)}{classes[name][label]} {float(each.probs[label]):.2f}",
+            label,
+        )
+        for name, each in predictions.items()
+        if isinstance(each, Classification)
+        for label in _written(each, least_score)
+    ]
+    return draw_lines(canvas, lines) if lines else canvas
+
+
+def _written(found: Classification, least_score: float) -> list[int]:
+    """The labels to write, best first."""
+    order: list[int] = found.probs.sort(descending=True, stable=True).indices.tolist()
+    if not found.is_multi_label:
+        return order[:3]
+    return [label for label in order if float(found.probs[label]) >= least_score][:5]
+
+
+def _prefix(name: str, predictions: Mapping[str, Any]) -> str:
+    """The head's name, where several heads write labels."""
+    kinds = sum(isinstance(each, Classification) for each in predictions.values())
+    return f"{name}: " if kinds > 1 else ""
 
 
 def draw_truth(
@@ -115,7 +159,8 @@ def draw_truth(
         image: `(height, width, 3)` uint8 RGB, the original picture.
         truths: Head name -> truth.
         classes: Head name -> class names.
-        boxes_of: Heads whose boxes are drawn; of the others the semantic map is.
+        boxes_of: Heads whose boxes are drawn; of the others the semantic map is. Image-level labels
+            are written for all heads that have them.
         scale: Whole factor by which the drawing is larger than the picture.
     """
     canvas = _enlarged(image, scale)
@@ -128,7 +173,13 @@ def draw_truth(
             corners = np.concatenate((low, low + truth.boxes_xywh[:, 2:]), axis=1)
             scaled = (corners * scale).astype(np.float32)
             canvas = draw_boxes(canvas, scaled, truth.labels, classes[name])
-    return canvas
+    lines = [
+        (classes[name][label], label)
+        for name, truth in truths.items()
+        if truth.image_labels is not None
+        for label in truth.image_labels[truth.image_labels >= 0].tolist()
+    ]
+    return draw_lines(canvas, lines) if lines else canvas
 
 
 def _enlarged(array: NDArray[Any], scale: int) -> NDArray[Any]:

@@ -17,7 +17,7 @@ from resnet_tasks.data.preparation import Preparation
 from resnet_tasks.drawing import as_rgb8, draw_prediction
 from resnet_tasks.errors import DataError
 from resnet_tasks.model import TaskModel, resolve_precision
-from resnet_tasks.structures import Detections, SegmentationMap, collate
+from resnet_tasks.structures import Classification, Detections, SegmentationMap, collate
 
 
 def predict_arrays(
@@ -121,12 +121,13 @@ class PredictionWriter:
     """Writes predictions as they come: semantic PNGs and drawings at once, results at the end.
 
     Args:
-        folder: Is made where needed. Gets `<head>.json` (COCO results) or `<head>/<name>.png`
-            (category ids), and `overlays/<name>.png`.
+        folder: Is made where needed. Gets `<head>.json` (COCO results; for a classifier one entry
+            per picture, its classes best first) or `<head>/<name>.png` (category ids), and
+            `overlays/<name>.png`.
         classes: Head name -> class names.
         category_ids: Head name -> category id of every label.
-        least_score: Detections below are neither written nor drawn; None writes all and draws those
-            from 0.5.
+        least_score: Detections and labels below are neither written nor drawn; None writes all and
+            draws those from 0.5. Of a single-label classifier the best three are drawn anyway.
     """
 
     def __init__(
@@ -152,6 +153,9 @@ class PredictionWriter:
                 self.results.setdefault(head, []).extend(coco_results(kept, image_id, ids))
             elif isinstance(each, SegmentationMap):
                 self._write_map(self.folder / head / f"{name}.png", each, self._ids[head])
+            elif isinstance(each, Classification):
+                entry = classification_result(each, image_id, self._ids[head], self._least or 0.0)
+                self.results.setdefault(head, []).append(entry)
 
     def draw(self, name: str, image: NDArray[np.uint8], predictions: Mapping[str, Any]) -> Path:
         """Draws all heads' predictions over an RGB picture."""
@@ -166,6 +170,27 @@ class PredictionWriter:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not cv2.imwrite(str(path), table[prediction.labels.cpu().numpy()]):
             raise DataError(f"{path} cannot be written; is the disk full?")
+
+
+def classification_result(
+    found: Classification, image_id: int | str, ids: Sequence[int], least_score: float = 0.0
+) -> dict[str, Any]:
+    """One picture's classes as JSON: `{image_id, category_ids, scores}`, best first.
+
+    Args:
+        found: The prediction.
+        image_id: Id of the picture.
+        ids: Category id of every label.
+        least_score: Classes below are left out.
+    """
+    order = found.probs.sort(descending=True, stable=True).indices.tolist()
+    scores = {label: round(float(found.probs[label]), 6) for label in order}
+    kept = [label for label in order if scores[label] >= least_score]
+    return {
+        "image_id": image_id,
+        "category_ids": [ids[label] for label in kept],
+        "scores": [scores[label] for label in kept],
+    }
 
 
 def above(detections: Detections, least_score: float) -> Detections:

@@ -14,7 +14,14 @@ from resnet_tasks.drawing import (
     draw_truth,
     side_by_side,
 )
-from resnet_tasks.structures import VOID, Detections, SegmentationMap, Truth
+from resnet_tasks.structures import (
+    IGNORED,
+    VOID,
+    Classification,
+    Detections,
+    SegmentationMap,
+    Truth,
+)
 
 GREY = np.full((60, 80, 3), 100, np.uint8)
 
@@ -96,3 +103,28 @@ def test_any_channels_become_rgb8() -> None:
     values = np.asarray([[[0.0, 0.5, 1.0, 0.2]]], np.float32)
     assert as_rgb8(values).tolist() == [[[0, 128, 255]]]
     assert as_rgb8(values[:, :, 1:2]).tolist() == [[[128, 128, 128]]]
+
+
+def bands(drawn: np.ndarray) -> list[int]:
+    """Labels whose colour fills the left column, top to bottom."""
+    colours = {color_of(i): i for i in range(10)}
+    column = [colours.get(tuple(map(int, pixel))) for pixel in drawn[:, 1]]
+    return list(dict.fromkeys(each for each in column if each is not None))
+
+
+def test_classes_of_the_whole_picture_are_written_best_first() -> None:
+    grey, names = np.full((240, 320, 3), 100, np.uint8), {"kind": tuple("abcde")}
+    probs = torch.tensor([0.1, 0.5, 0.05, 0.3, 0.05])
+    assert bands(draw_prediction(grey, {"kind": Classification(probs)}, names)) == [1, 3, 0]
+    several = Classification(torch.tensor([0.9, 0.1, 0.6, 0.4, 0.95]), is_multi_label=True)
+    assert bands(draw_prediction(grey, {"kind": several}, names)) == [4, 0, 2]
+    assert bands(draw_prediction(grey, {"kind": several}, names, least_score=0.92)) == [4]
+    nothing = Classification(torch.zeros(5), is_multi_label=True)
+    assert np.array_equal(draw_prediction(grey, {"kind": nothing}, names), grey)
+    assert (grey == 100).all()
+
+
+def test_true_labels_are_written_unknown_ones_are_not() -> None:
+    grey = np.full((240, 320, 3), 100, np.uint8)
+    truth = Truth(1, (240, 320), image_labels=np.asarray([2, IGNORED, 0]))
+    assert bands(draw_truth(grey, {"kind": truth}, {"kind": tuple("abc")}, {"kind"})) == [2, 0]

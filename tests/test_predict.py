@@ -21,7 +21,7 @@ from resnet_tasks.predict import (
     shown,
     write_picture,
 )
-from resnet_tasks.structures import Detections, Geometry, SegmentationMap
+from resnet_tasks.structures import Classification, Detections, Geometry, SegmentationMap
 
 
 @pytest.mark.parametrize("shape", [(8, 12), (8, 12, 1), (8, 12, 3)])
@@ -94,6 +94,17 @@ def test_weak_detections_are_not_written(tmp_path: Path) -> None:
     )
     writer.write(1, "x", {"objects": detections()})
     assert [each["score"] for each in writer.results["objects"]] == [0.75]
+
+
+def test_classes_are_written_best_first_with_the_ids_of_the_file(tmp_path: Path) -> None:
+    found = Classification(torch.tensor([0.25, 0.5, 0.25]))
+    writer = PredictionWriter(tmp_path, {"kind": ("a", "b", "c")}, {"kind": (3, 90, 1)})
+    writer.write(17, "x", {"kind": found})
+    whole = {"image_id": 17, "category_ids": [90, 3, 1], "scores": [0.5, 0.25, 0.25]}
+    assert writer.results == {"kind": [whole]}
+    strict = PredictionWriter(tmp_path, {}, {"kind": (3, 90, 1)}, least_score=0.3)
+    strict.write(17, "x", {"kind": found})
+    assert strict.results["kind"] == [{"image_id": 17, "category_ids": [90], "scores": [0.5]}]
 
 
 @pytest.mark.parametrize(("ids", "kind"), [((0, 7, 254), np.uint8), ((0, 7, 255), np.uint16)])

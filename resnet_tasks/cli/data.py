@@ -56,7 +56,8 @@ def prepare(
 @data.command()
 def convert(
     format_name: Annotated[
-        str, typer.Argument(metavar="FORMAT", help="voc, label-maps or instance-masks")
+        str,
+        typer.Argument(metavar="FORMAT", help="voc, label-maps, instance-masks or image-folders"),
     ],
     source: Annotated[Path, typer.Argument(help="Folder to read")],
     out: Annotated[Path, typer.Argument(help="Folder for the COCO files")],

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from time import strftime
@@ -29,7 +30,7 @@ from resnet_tasks.heads.base import HEADS
 from resnet_tasks.model import TaskModel
 from resnet_tasks.predict import PredictionWriter, output_names, shown, write_picture
 from resnet_tasks.recipe.schema import Recipe
-from resnet_tasks.structures import Metric
+from resnet_tasks.structures import Metric, Truth
 from resnet_tasks.training.checkpoint import weights_file, write_json
 from resnet_tasks.training.journal import bar
 
@@ -134,16 +135,25 @@ def _draw_pair(
     preparation = preparation_of(recipe)
     image = shown(read_image(dataset.path(index), preparation.channels), preparation)
     classes = {name: each.classes for name, each in labels.heads.items()}
-    truths = {name: dataset.truth(index, each.table) for name, each in labels.heads.items()}
-    detecting = {
-        name
-        for name in truths
-        if "semantic" not in HEADS.get(recipe.heads[name].type).task.target_fields
+    fields = {name: HEADS.get(head.type).task.target_fields for name, head in recipe.heads.items()}
+    truths = {
+        name: _only(dataset.truth(index, each.table), fields[name])
+        for name, each in labels.heads.items()
     }
+    detecting = {name for name in truths if "semantic" not in fields[name]}
     scale = readable_scale((image.shape[0], image.shape[1]))
     truth = draw_truth(image, truths, classes, detecting, scale=scale)
     prediction = draw_prediction(image, predictions, classes, scale=scale)
     write_picture(path, side_by_side(truth, prediction, ("truth", "prediction")))
+
+
+def _only(truth: Truth, fields: Collection[str]) -> Truth:
+    """What a head learns from; the rest of the truth is not its business."""
+    return replace(
+        truth,
+        boxes_xywh=truth.boxes_xywh if "boxes" in fields else None,
+        image_labels=truth.image_labels if "image_labels" in fields else None,
+    )
 
 
 def preparation_of(recipe: Recipe) -> Preparation:

@@ -165,7 +165,8 @@ class Run:
             checkpoint: `last` or `best`.
 
         Returns:
-            Head name -> `Detections` or `SegmentationMap`, in pixels of that picture.
+            Head name -> `Detections`, `SegmentationMap` (in pixels of that picture) or
+            `Classification`.
         """
         preparation = self.preparation
         if isinstance(image, (str, Path)):

@@ -1,0 +1,162 @@
+"""Folders of pictures named by what the pictures show, as torchvision's `ImageFolder` reads them.
+
+    ROOT/CLASS/PICTURE.jpg                one folder per class
+    ROOT/train/CLASS/PICTURE.jpg          the same for each of `train`, `val` and `test`
+
+Classes are the sorted names of the folders of all splits. Folders inside a class folder are
+searched too. Where there are no splits, `val_fraction` of every class goes to `val`.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from data_tools.coco_writer import Category, CocoWriter, Progress, SplitSummary, picture_size
+from data_tools.source_folder import PICTURE_SUFFIXES, listing, require_parts
+from resnet_tasks.errors import DataError
+
+SPLITS = ("train", "val", "test")
+ALIASES = {"valid": "val", "validation": "val"}
+"""Other names of folders of splits."""
+
+Pictures = Mapping[str, Sequence[Path]]
+"""Class -> its pictures, sorted."""
+
+
+def convert_image_folders(
+    source: Path,
+    out: Path,
+    *,
+    val_fraction: float = 0.0,
+    seed: int = 0,
+    copy_images: bool = False,
+    license_name: str = "",
+    progress: Progress | None = None,
+) -> tuple[SplitSummary, ...]:
+    """Converts a folder per class to COCO JSON with one image-level label per picture.
+
+    Pictures that cannot be read are left out and listed in the summary.
+
+    Args:
+        source: Folder that holds the folders of classes, or those of splits.
+        out: Folder for the JSON files.
+        val_fraction: Share of every class that goes to `val`, 0 to below 1; for sources without
+            splits only. Which pictures these are depends on `seed` and their names.
+        seed: Of that choice.
+        copy_images: Copy the pictures beside the JSON instead of referring to them.
+        license_name: Licence of the data, for the JSON.
+        progress: Called with (done, total) after each picture.
+
+    Returns:
+        What was written, by split.
+
+    Raises:
+        DataError: If there is no class, a class has no picture at all, a folder is both a split and
+            a class, or `val_fraction` does not fit.
+    """
+    require_parts(source, ())
+    if not 0 <= val_fraction < 1:
+        raise DataError(f"val_fraction is {val_fraction}; it must be at least 0 and below 1")
+    splits = _native_splits(source)
+    if splits and val_fraction:
+        raise DataError(
+            f"{source} has splits of its own ({', '.join(splits)}); leave val_fraction out"
+        )
+    if not splits:
+        splits = _split(_classes(source), val_fraction, seed)
+    names = sorted({name for pictures in splits.values() for name in pictures})
+    total = sum(len(files) for pictures in splits.values() for files in pictures.values())
+    if not total:
+        raise DataError(
+            f"{source} holds no picture ({', '.join(PICTURE_SUFFIXES)}) in folders named by class; "
+            f"there is {listing(source)}: give the folder that holds the folders of classes"
+        )
+    filled = {name for pictures in splits.values() for name, files in pictures.items() if files}
+    if filled != set(names):
+        empty = ", ".join(sorted(set(names) - filled)[:5])
+        raise DataError(
+            f"{source}: no picture ({', '.join(PICTURE_SUFFIXES)}) lies in the folders {empty}; "
+            "every folder is a class, so remove those that are none"
+        )
+    summaries, done = [], 0
+    for split, pictures in splits.items():
+        writer = CocoWriter(
+            out,
+            split,
+            [Category(name) for name in names],
+            annotated=("image",),
+            images_root=source,
+            copy_images=copy_images,
+            description=f"Converted from folders of classes, {split}",
+            license_name=license_name,
+        )
+        for name, file in ((name, file) for name, files in pictures.items() for file in files):
+            _add(writer, source, file, name)
+            done += 1
+            if progress is not None:
+                progress(done, total)
+        summaries.append(writer.write())
+    return tuple(summaries)
+
+
+def _add(writer: CocoWriter, source: Path, file: Path, name: str) -> None:
+    try:
+        size = picture_size(file)
+    except DataError as error:
+        writer.skip(file.relative_to(source).as_posix(), name, str(error))
+        return
+    writer.add_label(writer.add_image(file, size=size), name)
+
+
+def _native_splits(source: Path) -> dict[str, Pictures]:
+    """The pictures of every split that has a folder; empty where no folder is named by one."""
+    folders = _folders(source)
+    named = {ALIASES.get(each.name.lower(), each.name.lower()): each for each in folders}
+    splits = {split: named[split] for split in SPLITS if split in named}
+    # A class may be called "test": only folders that hold folders of pictures are splits.
+    splits = {split: folder for split, folder in splits.items() if _folders(folder)}
+    others = [each.name for each in folders if each not in splits.values()]
+    if "train" not in splits:
+        return {}
+    if others:
+        raise DataError(
+            f"{source} holds the splits {', '.join(splits)} and beside them "
+            f"{', '.join(others[:5])}; move what is no split away"
+        )
+    return {split: _classes(folder) for split, folder in splits.items()}
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(
+        each for each in folder.iterdir() if each.is_dir() and not each.name.startswith(".")
+    )
+
+
+def _classes(folder: Path) -> dict[str, Sequence[Path]]:
+    return {each.name: sorted(_pictures_below(each)) for each in _folders(folder)}
+
+
+def _pictures_below(folder: Path) -> Iterator[Path]:
+    for parent, below, names in os.walk(folder):
+        below[:] = [each for each in below if not each.startswith(".")]
+        for name in names:
+            if Path(name).suffix.lower() in PICTURE_SUFFIXES and not name.startswith("."):
+                yield Path(parent, name)
+
+
+def _split(classes: Pictures, val_fraction: float, seed: int) -> dict[str, Pictures]:
+    """`train` and, where a share of every class is wanted there, `val`."""
+    if not val_fraction:
+        return {"train": classes}
+    train, val = {}, {}
+    for name, files in classes.items():
+        # Rounded, but of two pictures or more each split gets one.
+        count = round(len(files) * val_fraction)
+        count = min(max(count, 1), len(files) - 1) if len(files) > 1 else 0
+        chosen = set(random.Random(f"{seed}/{name}").sample(range(len(files)), count))
+        train[name] = [file for i, file in enumerate(files) if i not in chosen]
+        val[name] = [file for i, file in enumerate(files) if i in chosen]
+    return {"train": train, "val": val}
