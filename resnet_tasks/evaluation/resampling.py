@@ -1,0 +1,155 @@
+"""COCO's numbers again for pictures drawn more or less often, from one matching.
+
+A picture that is drawn `w` times counts as `w` copies of it. Precision is needed at true positives
+only: between them it falls, and COCO takes the best precision at any higher recall.
+
+Shape glossary: `R` resampled data sets, `P` pictures, `K` classes, `D` detections of one class, `E`
+those of them that bear on one threshold and size class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resnet_tasks.evaluation.matches import SIZE_RANGES, THRESHOLDS, Matches, within_sizes
+
+Floats = NDArray[np.float64]
+Weights = NDArray[np.int32]
+
+RECALLS = np.linspace(0, 1, 101)
+"""COCO's recall levels, the same floats as pycocotools'."""
+_ELEMENTS = 1 << 17
+"""Numbers per array: what fits into a core's cache."""
+
+
+def resampled_tables(
+    matches: Matches,
+    counts: NDArray[np.int64],
+    num_classes: int,
+    limits: Sequence[int],
+    *,
+    threads: int = 2,
+) -> tuple[Floats, Floats]:
+    """Average precision and recall of every class in every resampled data set.
+
+    Args:
+        matches: Of all pictures.
+        counts: `(R, P)` how often each picture occurs.
+        num_classes: K.
+        limits: Limits of detections per picture and class, rising.
+        threads: Classes worked on at a time.
+
+    Returns:
+        Average precision `(R, T, K, S)`, and recall `(R, T, K, S, M)`; NaN where the data set holds
+        no such object.
+    """
+    weights = np.ascontiguousarray(counts, dtype=np.int32)
+    shape = (len(counts), len(THRESHOLDS), num_classes, len(SIZE_RANGES))
+    precision, recall = np.full(shape, np.nan), np.full((*shape, len(limits)), np.nan)
+
+    def fill(label: int) -> None:
+        one = _OneClass(matches, label, limits)
+        if not one.truth_counts.any():
+            return
+        rows = max(1, _ELEMENTS // max(one.num_events, 1))
+        for begin in range(0, len(weights), rows):
+            part = slice(begin, begin + rows)
+            precision[part, :, label], recall[part, :, label] = one.evaluate(weights[part])
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(fill, range(num_classes)))
+    return precision, recall
+
+
+class _OneClass:
+    """Detections of one class by falling score, and what each was matched to."""
+
+    def __init__(self, matches: Matches, label: int, limits: Sequence[int]) -> None:
+        truth, found = matches.truth, matches.found
+        mine = truth.labels == label
+        self.truth_pictures = truth.pictures[mine]
+        self.truth_counts = matches.counts_in[mine].astype(np.float64)
+        self.limits = limits
+        members = np.flatnonzero(found.labels == label)
+        # Order between equal scores: by picture, then as ranked within the picture (COCO).
+        keys = (matches.rank[members], found.pictures[members], -found.scores[members])
+        members = members[np.lexsort(keys)]
+        self.pictures = found.pictures[members]
+        self.rank = matches.rank[members]
+        self.in_range = within_sizes(found.areas[members])
+        place = np.searchsorted(matches.greedy.found, members)
+        known = place < len(matches.greedy.found)
+        known[known] = matches.greedy.found[place[known]] == members[known]
+        self.candidates = np.flatnonzero(known)
+        chosen = matches.greedy.truth[place[known]]
+        sizes = np.arange(len(SIZE_RANGES))
+        self.is_matched = chosen >= 0
+        self.is_hit = self.is_matched & matches.counts_in[chosen, sizes]
+        self.num_events = max(len(members), 1)
+
+    def evaluate(self, weights: Weights) -> tuple[Floats, Floats]:
+        """Average precision `(R, T, S)` and recall `(R, T, S, M)` for weights `(R, P)`."""
+        totals = weights[:, self.truth_pictures].astype(np.float64) @ self.truth_counts
+        drawn = weights[:, self.pictures]
+        shape = (len(weights), *self.is_hit.shape[1:])
+        precision, recall = np.full(shape, np.nan), np.full((*shape, len(self.limits)), np.nan)
+        for size in range(len(SIZE_RANGES)):
+            is_defined = totals[:, size] > 0
+            if not is_defined.any():
+                continue
+            kept, total = drawn[is_defined], totals[is_defined, size]
+            seen = self._seen_in_range(kept, size)
+            for threshold in range(len(THRESHOLDS)):
+                precision[is_defined, threshold, size], recall[is_defined, threshold, size] = (
+                    self._curve(kept, seen, total, threshold, size)
+                )
+        return precision, recall
+
+    def _seen_in_range(self, drawn: Weights, size: int) -> Weights:
+        """`(R, C)` detections inside the size class up to and with each candidate."""
+        inside = np.flatnonzero(self.in_range[:, size])
+        if len(inside) == len(self.in_range):
+            return np.cumsum(drawn, axis=1, dtype=np.int32)[:, self.candidates]
+        sums = np.zeros((len(drawn), len(inside) + 1), np.int32)
+        np.cumsum(drawn[:, inside], axis=1, out=sums[:, 1:])
+        return sums[:, np.searchsorted(inside, self.candidates, side="right")]
+
+    def _curve(
+        self, drawn: Weights, seen: Weights, total: Floats, threshold: int, size: int
+    ) -> tuple[Floats, Floats]:
+        is_hit = self.is_hit[:, threshold, size]
+        # Matched detections are no false positives; those outside the range never counted as such.
+        is_withdrawn = self.is_matched[:, threshold, size] & self.in_range[self.candidates, size]
+        events = np.flatnonzero(is_hit | is_withdrawn)
+        recall = np.zeros((len(drawn), len(self.limits)))
+        if not is_hit.any():
+            return np.zeros(len(drawn)), recall
+        weight = drawn[:, self.candidates[events]]
+        hit = is_hit[events]
+        hits = weight * hit
+        for position, limit in enumerate(self.limits):
+            is_within = self.rank[self.candidates[events]] < limit
+            recall[:, position] = (hits @ is_within.astype(np.int32)) / total
+        true = np.cumsum(hits, axis=1, dtype=np.int32)
+        withdrawn = is_withdrawn[events]
+        if (hit == withdrawn).all():
+            matched = true
+        else:
+            matched = np.cumsum(weight * withdrawn, axis=1, dtype=np.int32)
+        wrong = seen[:, events] - matched
+        best = true / np.maximum(true + wrong, 1)
+        best = np.maximum.accumulate(best[:, ::-1], axis=1)[:, ::-1]
+        reached = _levels_reached(true / total[:, None])
+        gained = np.diff(reached, axis=1, prepend=0)
+        return np.einsum("re,re->r", best, gained) / len(RECALLS), recall
+
+
+def _levels_reached(recall: Floats) -> Floats:
+    """How many of COCO's recall levels are at or below each recall, by exact comparison."""
+    # A recall that is a level up to rounding must not be lost to truncation: look from above.
+    nearest = (recall * 100 + 1e-6).astype(np.int32)
+    return nearest + (RECALLS[nearest] <= recall)
