@@ -48,6 +48,8 @@ class Truth:
         truncated: `(N,)` float64, share 0..1 that lies outside the picture; NaN and None as above.
         others_xywh: `(M, 4)` float64 boxes of categories that the head does not know.
         others: `(M,)` names of their categories.
+        segmentations: One per object, as COCO writes them (polygons or run lengths), None for those
+            without; None where masks are not annotated.
         extra: Fields of the user's own.
     """
 
@@ -65,6 +67,7 @@ class Truth:
     truncated: NDArray[np.float64] | None = None
     others_xywh: NDArray[np.float64] | None = None
     others: tuple[str, ...] = ()
+    segmentations: tuple[Any, ...] | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -57,6 +57,9 @@ def annotated_truth(
         truncated=_told([each.truncated for each, _ in known]),
         others_xywh=np.asarray([each.bbox for each in others], np.float64).reshape(-1, 4),
         others=tuple(file.categories.names[each.category] for each in others),
+        segmentations=(
+            tuple(each.segmentation for each, _ in known) if "masks" in file.annotated else None
+        ),
     )
 
 

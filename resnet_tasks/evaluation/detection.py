@@ -1,82 +1,63 @@
-"""COCO's twelve numbers for boxes, equal to pycocotools' to the last digit.
+"""COCO's twelve numbers for boxes and masks, equal to pycocotools' to the last digit.
 
-The matching is done by hotcoco (compiled) or pycocotools (the reference); which pictures, boxes and
-ids they see, and the summary of their tables, is the same code for both. So the numbers are those
-of evaluating a results file with `pycocotools` on the annotation file itself.
-
-Shape glossary of the tables: `T` overlap thresholds 0.5:0.05:0.95, `R` recall levels 0:0.01:1, `K`
-classes, `S` size classes (all, small, medium, large), `M` limits of detections per picture.
+The numbers are those of evaluating a results file with `pycocotools` on the annotation file itself.
+Tables come from a compiled evaluator (or the reference); resampled data sets, confusions and
+pictures' quality from one matching of our own, which gives the same numbers.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import hotcoco
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import coco as reference_coco
-from pycocotools import cocoeval as reference_eval
 
 from resnet_tasks.data.coco import boxes_to_xywh
 from resnet_tasks.errors import DataError
+from resnet_tasks.evaluation.coco_tables import BOX_BACKENDS, Pictures, Tables, compiled_run
+from resnet_tasks.evaluation.detection_details import (
+    confusion,
+    error_types,
+    picture_values,
+    precision_curves,
+)
+from resnet_tasks.evaluation.matches import Matches, Objects, Pairs, box_pairs, match
+from resnet_tasks.evaluation.resampling import resampled_tables
 from resnet_tasks.metrics import Metric, Truth, as_array
 from resnet_tasks.registry import EVALUATORS
 
 if TYPE_CHECKING:
     from resnet_tasks.structures import Detections
 
-Tables = tuple[NDArray[np.float64], NDArray[np.float64]]
-"""Precision `(T, R, K, S, M)` and recall `(T, K, S, M)`; -1 where nothing can be found."""
+Made = TypeVar("Made")
 
 SIZES = {"": 0, "small": 1, "medium": 2, "large": 3}
 """Area below 32², to 96², above, in pixels² of the file's `area` (COCO)."""
 
 
 @dataclass(frozen=True)
-class _Objects:
-    """Truth or predictions of one picture, or of all of them.
+class Block:
+    """Some pictures with their objects in columns.
 
     Attributes:
-        boxes: `(N, 4)` float64 xywh, original pixels.
-        labels: `(N,)` int64, indices into the classes.
-        values: `(N, V)` float64; of the truth area and crowd flag, of predictions the score.
+        image_ids: Of the pictures.
+        truth: Annotated objects; `pictures` index `image_ids`.
+        truth_boxes: `(G, 4)` float64 xywh, original pixels.
+        found: Detections.
+        found_boxes: `(D, 4)` float64 xywh, original pixels.
     """
 
-    boxes: NDArray[np.float64]
-    labels: NDArray[np.int64]
-    values: NDArray[np.float64]
+    image_ids: tuple[int | str, ...]
+    truth: Objects
+    truth_boxes: NDArray[np.float64]
+    found: Objects
+    found_boxes: NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class _Problem:
-    """All pictures in the form that the backends take; ids count from 1.
-
-    The reference takes an object with id 0 for unmatched, hence not from 0.
-    """
-
-    num_images: int
-    classes: tuple[str, ...]
-    truth: _Objects
-    truth_images: NDArray[np.int64]
-    found: _Objects
-    found_images: NDArray[np.int64]
-
-    @property
-    def images(self) -> list[dict[str, Any]]:
-        return [{"id": i + 1, "width": 1, "height": 1} for i in range(self.num_images)]
-
-    @property
-    def categories(self) -> list[dict[str, Any]]:
-        return [{"id": i + 1, "name": name} for i, name in enumerate(self.classes)]
-
-
-class DetectionEvaluator:
-    """Average precision and recall of boxes, by COCO's rules.
+class CocoEvaluator:
+    """What boxes and masks share: pictures in columns, the twelve numbers, resampling, details.
 
     Args:
         classes: Names in label order.
@@ -84,6 +65,10 @@ class DetectionEvaluator:
         max_detections: Rising limits of detections per picture and class for the recalls; the last
             one holds for everything else.
     """
+
+    iou_type = ""
+    kind = ""
+    is_streamed = False
 
     def __init__(
         self,
@@ -94,32 +79,174 @@ class DetectionEvaluator:
     ) -> None:
         self.classes = tuple(classes)
         self.max_detections = max_detections
+        self._blocks: list[Block] = []
+        self._seen: dict[int | str, int] = {}
+        self._joined: _Joined | None = None
+        self._backend = ""
         self.backend = backend
-        self._pictures: dict[int | str, tuple[_Objects, _Objects]] = {}
 
     @property
     def backend(self) -> str:
-        """Who does the matching; may be set until the numbers are computed.
+        """Who makes the tables; for masks it must be set before the first picture.
 
         Raises:
-            DataError: If it is unknown.
+            DataError: If it is unknown, or comes too late.
         """
         return self._backend
 
     @backend.setter
     def backend(self, name: str) -> None:
-        if name not in _BACKENDS:
+        if name not in BOX_BACKENDS:
             raise DataError(
-                f"evaluator of boxes {name!r} is unknown; known: {', '.join(_BACKENDS)}"
+                f"{self.kind} evaluator {name!r} is unknown; known: {', '.join(BOX_BACKENDS)}"
+            )
+        if self._blocks and self.is_streamed and name != self._backend:
+            raise DataError(
+                f"{self.kind} evaluator {name!r} comes too late: {len(self._seen)} pictures were "
+                f"matched by {self._backend}; choose it before the first picture"
             )
         self._backend = name
+        limit = self.max_detections[-1]
         self.protocol = (
-            "COCO box evaluation (equal to pycocotools COCOeval, iouType bbox), computed with "
-            f"{name}: AP over IoU 0.50:0.05:0.95 and 101 recall levels, at most "
-            f"{self.max_detections[-1]} detections per picture and class, size classes by the "
-            "annotations' area, crowd regions neither found nor missed, mean over classes that "
-            "occur in the truth."
+            f"COCO {self.kind} evaluation (equal to "
+            f"pycocotools COCOeval, iouType {self.iou_type}), computed with {name}: AP over IoU "
+            f"0.50:0.05:0.95 and 101 recall levels, at most {limit} detections per picture and "
+            "class, size classes by the annotations' area, crowd regions neither found nor missed, "
+            "mean over classes that occur in the truth."
         )
+
+    @property
+    def picture_ids(self) -> tuple[int | str, ...]:
+        """Ids of the pictures seen so far; the `P` columns of `resample`, in this order."""
+        return tuple(self._seen)
+
+    def compute(self) -> dict[str, Metric]:
+        """All numbers over the pictures seen so far.
+
+        Returns:
+            `AP, AP50, AP75, AP_small, AP_medium, AP_large`, `AR_1, AR_10, AR_100` (by
+            `max_detections`) and `AR_small, AR_medium, AR_large`, each with its value per class;
+            None where the truth holds no such object.
+        """
+        tables = self._tables()
+        means = np.ma.masked_equal(tables.precision, -1.0).mean(axis=1).filled(np.nan)[..., -1]
+        recall = np.where(tables.recall == -1, np.nan, tables.recall)
+        values = self._by_class(means[None], recall[None])
+        return {
+            name: Metric(
+                _mean(each[0]),
+                dict(zip(self.classes, map(_number, each[0].tolist()), strict=True)),
+            )
+            for name, each in values.items()
+        }
+
+    def resample(self, counts: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
+        """The numbers of data sets in which pictures occur more or less often.
+
+        Args:
+            counts: `(R, P)` how often each picture of `picture_ids` occurs; whole numbers.
+
+        Returns:
+            `metric` and `metric/class` -> `(R,)` values, NaN where not defined.
+        """
+        joined = self._join()
+        precision, recall = resampled_tables(
+            self._matches(),
+            np.asarray(counts)[:, joined.order],
+            len(self.classes),
+            self.max_detections,
+        )
+        values: dict[str, NDArray[np.float64]] = {}
+        for name, each in self._by_class(precision, recall).items():
+            known = ~np.isnan(each)
+            total = np.where(known, each, 0.0).sum(axis=1)
+            number = known.sum(axis=1)
+            values[name] = np.where(number > 0, total / np.maximum(number, 1), np.nan)
+            values |= {f"{name}/{label}": each[:, i] for i, label in enumerate(self.classes)}
+        return values
+
+    def details(self) -> dict[str, Any]:
+        """Curves and tables of the pictures seen so far, as `Detailed` describes them."""
+        matches, joined = self._matches(), self._join()
+        labels, matrix = confusion(matches, self._pairs_of_any_class, self.classes)
+        ids = tuple(self._seen)
+        errors, notes = self._error_types()
+        return {
+            "pr_curves": precision_curves(self._tables(), self.classes),
+            "confusion": {"labels": labels, "matrix": matrix},
+            **({"error_types": errors} if errors else {}),
+            "pictures": picture_values(matches, [ids[i] for i in joined.order]),
+            "notes": notes,
+        }
+
+    def _add(self, block: Block) -> None:
+        """Takes pictures.
+
+        Raises:
+            DataError: If one was taken before, or a number or label is none that can be evaluated.
+        """
+        for image_id in block.image_ids:
+            if image_id in self._seen:
+                raise DataError(f"image {image_id!r} is evaluated twice; give each picture once")
+        parts = (
+            (block.truth, block.truth_boxes, "an annotation", ("area", block.truth.areas)),
+            (block.found, block.found_boxes, "a detection", ("score", block.found.scores)),
+        )
+        for objects, boxes, what, (value, numbers) in parts:
+            _check_finite(block.image_ids, objects, what, "box", boxes)
+            _check_finite(block.image_ids, objects, what, value, numbers[:, None])
+            _check_labels(block.image_ids, objects, what, len(self.classes))
+        for image_id in block.image_ids:
+            self._seen[image_id] = len(self._seen)
+        self._blocks.append(block)
+        self._joined = None
+
+    def _join(self) -> _Joined:
+        if self._joined is None:
+            self._joined = _Joined(self._blocks)
+        return self._joined
+
+    def _tables(self) -> Tables:
+        raise NotImplementedError
+
+    def _matches(self) -> Matches:
+        raise NotImplementedError
+
+    def _pairs_of_any_class(self, rows: NDArray[np.int64]) -> Pairs:
+        raise NotImplementedError
+
+    def _error_types(self) -> tuple[dict[str, float], list[str]]:
+        raise NotImplementedError
+
+    def _by_class(
+        self, precision: NDArray[np.float64], recall: NDArray[np.float64]
+    ) -> dict[str, NDArray[np.float64]]:
+        """Average precision `(R, T, K, S)` and recall `(R, T, K, S, M)` -> metric -> `(R, K)`."""
+        whole = {
+            "AP": precision[..., 0].mean(axis=1),
+            "AP50": precision[:, 0, :, 0],
+            "AP75": precision[:, 5, :, 0],
+        }
+        sized = [(name, index) for name, index in SIZES.items() if name]
+        whole |= {f"AP_{name}": precision[..., i].mean(axis=1) for name, i in sized}
+        for position, limit in enumerate(self.max_detections):
+            whole[f"AR_{limit}"] = recall[..., 0, position].mean(axis=1)
+        whole |= {f"AR_{name}": recall[..., i, -1].mean(axis=1) for name, i in sized}
+        return whole
+
+
+class DetectionEvaluator(CocoEvaluator):
+    """Average precision and recall of boxes, by COCO's rules.
+
+    Args:
+        classes: Names in label order.
+        backend: `hotcoco` (fast) or `pycocotools` (the reference); the numbers are the same.
+        max_detections: Rising limits of detections per picture and class for the recalls; the last
+            one holds for everything else.
+    """
+
+    iou_type = "bbox"
+    kind = "box"
 
     def update(self, prediction: Detections, truth: Truth) -> None:
         """Takes one picture.
@@ -158,180 +285,179 @@ class DetectionEvaluator:
         Raises:
             DataError: As in `update`.
         """
-        image_id = truth.image_id
-        if image_id in self._pictures:
-            raise DataError(f"image {image_id!r} is evaluated twice; give each picture once")
-        if truth.boxes_xywh is None or truth.labels is None:
-            raise DataError(
-                f"image {image_id!r} has no annotated boxes and cannot be evaluated; leave it out"
-            )
-        annotated = np.asarray(truth.boxes_xywh, np.float64).reshape(-1, 4)
-        areas = annotated[:, 2] * annotated[:, 3] if truth.areas is None else truth.areas
-        crowd = np.zeros(len(annotated), np.bool_) if truth.crowd is None else truth.crowd
-        values = np.stack((areas, crowd.astype(np.float64)), axis=1)
-        expected = _Objects(annotated, np.asarray(truth.labels, np.int64), values)
-        found = _Objects(boxes, labels, scores.reshape(-1, 1))
-        num_classes = len(self.classes)
-        _check(expected, num_classes, image_id, ("an annotation", "area"))
-        _check(found, num_classes, image_id, ("a detection", "score"))
-        self._pictures[image_id] = (expected, found)
+        expected, annotated = annotated_objects(truth)
+        areas = boxes[:, 2] * boxes[:, 3]
+        found = found_objects(labels, scores, areas)
+        self._add(Block((truth.image_id,), expected, annotated, found, boxes))
 
-    def compute(self) -> dict[str, Metric]:
-        """All numbers over the pictures seen so far.
+    def update_block(self, block: Block) -> None:
+        """Takes many pictures at once.
 
-        Returns:
-            `AP, AP50, AP75, AP_small, AP_medium, AP_large`, `AR_1, AR_10, AR_100` (by
-            `max_detections`) and `AR_small, AR_medium, AR_large`, each with its value per class;
-            None where the truth holds no such object.
+        Raises:
+            DataError: As in `update`.
         """
-        if not self._pictures or not self.classes:
-            precision = np.full((10, 101, len(self.classes), 4, len(self.max_detections)), -1.0)
-            return self._summary(precision, precision[:, 0])
-        tables = _BACKENDS[self.backend](self._problem(), self.max_detections)
-        return self._summary(*tables)
+        self._add(block)
 
-    def _problem(self) -> _Problem:
-        # COCO resolves equal scores by the order of image ids: keep the order of the file's own.
-        ids = sorted(self._pictures, key=lambda image_id: (isinstance(image_id, str), image_id))
-        truth = [self._pictures[image_id][0] for image_id in ids]
-        found = [self._pictures[image_id][1] for image_id in ids]
-        return _Problem(
-            len(ids),
-            self.classes,
-            *(_joined(truth)),
-            *(_joined(found)),
+    def _tables(self) -> Tables:
+        if not self._blocks or not self.classes:
+            return Tables.empty(len(self.classes), len(self.max_detections))
+        joined = self._join()
+        key = f"tables by {self.backend}"
+        return joined.kept(
+            key, lambda: BOX_BACKENDS[self.backend](self._pictures(), self.max_detections)
         )
 
-    def _summary(
-        self, precision: NDArray[np.float64], recall: NDArray[np.float64]
-    ) -> dict[str, Metric]:
-        metrics = {
-            "AP": self._metric(precision[..., 0, -1]),
-            "AP50": self._metric(precision[:1, ..., 0, -1]),
-            "AP75": self._metric(precision[5:6, ..., 0, -1]),
-        }
-        sized = [(name, index) for name, index in SIZES.items() if name]
-        metrics |= {f"AP_{name}": self._metric(precision[..., i, -1]) for name, i in sized}
-        for position, limit in enumerate(self.max_detections):
-            metrics[f"AR_{limit}"] = self._metric(recall[..., 0, position])
-        metrics |= {f"AR_{name}": self._metric(recall[..., i, -1]) for name, i in sized}
-        return metrics
+    def _pictures(self) -> Pictures:
+        joined = self._join()
+        return Pictures(
+            len(joined.order),
+            self.classes,
+            joined.truth,
+            joined.truth_boxes,
+            joined.found,
+            joined.found_boxes,
+        )
 
-    def _metric(self, table: NDArray[np.float64]) -> Metric:
-        """Means of a table whose last axis is classes."""
-        per_class = {name: _mean(table[..., i]) for i, name in enumerate(self.classes)}
-        return Metric(_mean(table), per_class)
+    def _matches(self) -> Matches:
+        joined = self._join()
+
+        def made() -> Matches:
+            keys = [each.pictures * len(self.classes) + each.labels for each in joined.objects]
+            pairs = box_pairs(
+                joined.found_boxes, joined.truth_boxes, joined.truth.crowd, keys=(keys[1], keys[0])
+            )
+            return match(joined.truth, joined.found, pairs, limit=self.max_detections[-1])
+
+        return joined.kept("matches", made)
+
+    def _pairs_of_any_class(self, rows: NDArray[np.int64]) -> Pairs:
+        joined = self._join()
+        return box_pairs(
+            joined.found_boxes[rows],
+            joined.truth_boxes,
+            joined.truth.crowd,
+            keys=(joined.found.pictures[rows], joined.truth.pictures),
+        )
+
+    def _error_types(self) -> tuple[dict[str, float], list[str]]:
+        if not self._blocks or not self.classes:
+            return {}, []
+        return error_types(compiled_run(self._pictures(), self.max_detections))
 
 
-def _mean(table: NDArray[np.float64]) -> float | None:
-    defined = table[table > -1]
+class _Joined:
+    """All blocks as one, pictures in the order of their ids."""
+
+    def __init__(self, blocks: Sequence[Block]) -> None:
+        ids = [image_id for block in blocks for image_id in block.image_ids]
+        # COCO resolves equal scores by the order of image ids: keep the order of the file's own.
+        keys = sorted(range(len(ids)), key=lambda i: (isinstance(ids[i], str), ids[i]))
+        self.order = np.asarray(keys, np.int64)
+        rank = np.empty(len(ids), np.int64)
+        rank[self.order] = np.arange(len(ids))
+        starts = np.cumsum([0, *(len(block.image_ids) for block in blocks)])
+        pieces = list(zip(blocks, starts.tolist(), strict=False))
+        self.truth = _moved([(block.truth, start) for block, start in pieces], rank)
+        self.found = _moved([(block.found, start) for block, start in pieces], rank)
+        none = np.zeros((0, 4))
+        self.truth_boxes = np.concatenate([none, *(block.truth_boxes for block in blocks)])
+        self.found_boxes = np.concatenate([none, *(block.found_boxes for block in blocks)])
+        self._made: dict[str, Any] = {}
+
+    @property
+    def objects(self) -> tuple[Objects, Objects]:
+        """Annotated objects and detections."""
+        return self.truth, self.found
+
+    def kept(self, name: str, make: Callable[[], Made]) -> Made:
+        """What `make` gives, made once."""
+        if name not in self._made:
+            self._made[name] = make()
+        found: Made = self._made[name]
+        return found
+
+
+def _moved(parts: Sequence[tuple[Objects, int]], rank: NDArray[np.int64]) -> Objects:
+    if not parts:
+        whole, real = np.zeros(0, np.int64), np.zeros(0)
+        return Objects(whole, whole, real, real, np.zeros(0, np.bool_))
+    pictures = np.concatenate([each.pictures + start for each, start in parts])
+    return Objects(
+        rank[pictures],
+        np.concatenate([each.labels for each, _ in parts]),
+        np.concatenate([each.areas for each, _ in parts]),
+        np.concatenate([each.scores for each, _ in parts]),
+        np.concatenate([each.crowd for each, _ in parts]),
+    )
+
+
+def annotated_objects(truth: Truth) -> tuple[Objects, NDArray[np.float64]]:
+    """The objects of one picture and their `(N, 4)` xywh boxes.
+
+    Raises:
+        DataError: If its boxes are not annotated.
+    """
+    if truth.boxes_xywh is None or truth.labels is None:
+        raise DataError(
+            f"image {truth.image_id!r} has no annotated boxes and cannot be evaluated; leave it out"
+        )
+    boxes = np.asarray(truth.boxes_xywh, np.float64).reshape(-1, 4)
+    areas = boxes[:, 2] * boxes[:, 3] if truth.areas is None else truth.areas
+    crowd = np.zeros(len(boxes), np.bool_) if truth.crowd is None else truth.crowd
+    objects = found_objects(truth.labels, np.zeros(len(boxes)), np.asarray(areas, np.float64))
+    return replace(objects, crowd=np.asarray(crowd, np.bool_)), boxes
+
+
+def found_objects(labels: Any, scores: NDArray[np.float64], areas: NDArray[np.float64]) -> Objects:
+    """Detections of one picture."""
+    number = len(scores)
+    return Objects(
+        np.zeros(number, np.int64),
+        np.asarray(labels, np.int64),
+        areas,
+        scores,
+        np.zeros(number, np.bool_),
+    )
+
+
+def _mean(values: NDArray[np.float64]) -> float | None:
+    defined = values[~np.isnan(values)]
     return float(np.mean(defined)) if defined.size else None
 
 
-def _check(
-    objects: _Objects, num_classes: int, image_id: int | str, names: tuple[str, str]
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else value
+
+
+def _check_finite(
+    image_ids: Sequence[int | str],
+    objects: Objects,
+    what: str,
+    name: str,
+    numbers: NDArray[np.float64],
 ) -> None:
-    """Refuses what cannot be evaluated; `names` are those of an object and of its first value."""
-    what, value = names
-    for name, numbers in (("box", objects.boxes), (value, objects.values)):
-        bad = ~np.isfinite(numbers).all(axis=1)
-        if bad.any():
-            first = int(np.flatnonzero(bad)[0])
-            raise DataError(
-                f"image {image_id!r}: {what} (number {first}) has a non-finite {name}: "
-                f"{numbers[first].tolist()}; the model or its input is broken"
-            )
-    outside = (objects.labels < 0) | (objects.labels >= num_classes)
-    if outside.any():
+    bad = ~np.isfinite(numbers).all(axis=1)
+    if bad.any():
+        first = int(np.flatnonzero(bad)[0])
+        picture = objects.pictures[first]
+        number = first - int(np.flatnonzero(objects.pictures == picture)[0])
         raise DataError(
-            f"image {image_id!r}: {what} has label {int(objects.labels[outside][0])}; allowed are "
-            f"0 to {num_classes - 1}, indices into the evaluator's classes"
+            f"image {image_ids[picture]!r}: {what} (number {number}) has a non-finite {name}: "
+            f"{numbers[first].tolist()}; the model or its input is broken"
         )
 
 
-def _joined(pictures: Sequence[_Objects]) -> tuple[_Objects, NDArray[np.int64]]:
-    """All objects one after the other, and the 1-based number of the picture of each."""
-    counts = [len(each.labels) for each in pictures]
-    joined = _Objects(
-        np.concatenate([each.boxes for each in pictures]),
-        np.concatenate([each.labels for each in pictures]),
-        np.concatenate([each.values for each in pictures]),
-    )
-    return joined, np.repeat(np.arange(1, len(pictures) + 1, dtype=np.int64), counts)
-
-
-def _with_hotcoco(problem: _Problem, limits: tuple[int, ...]) -> Tables:
-    truth = hotcoco.COCO.from_arrays(
-        problem.images,
-        problem.categories,
-        problem.truth_images,
-        problem.truth.labels + 1,
-        problem.truth.boxes,
-        area=problem.truth.values[:, 0],
-        iscrowd=problem.truth.values[:, 1].astype(np.bool_),
-    )
-    if len(problem.found_images):
-        rows = (problem.found_images, problem.found.boxes, problem.found.values)
-        table = np.column_stack((*rows, problem.found.labels + 1))
-        found = truth.load_res(np.ascontiguousarray(table, dtype=np.float64))
-    else:
-        found = hotcoco.COCO(_dataset(problem, []))
-    run = hotcoco.COCOeval(truth, found, "bbox")
-    return _tables(run, limits)
-
-
-def _with_pycocotools(problem: _Problem, limits: tuple[int, ...]) -> Tables:
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth, found = reference_coco.COCO(), reference_coco.COCO()
-        truth.dataset = _dataset(problem, _annotations(problem.truth, problem.truth_images))
-        found.dataset = _dataset(problem, _annotations(problem.found, problem.found_images))
-        truth.createIndex()
-        found.createIndex()
-        return _tables(reference_eval.COCOeval(truth, found, "bbox"), limits)
-
-
-_BACKENDS: dict[str, Callable[[_Problem, tuple[int, ...]], Tables]] = {
-    "hotcoco": _with_hotcoco,
-    "pycocotools": _with_pycocotools,
-}
-
-
-def _tables(run: Any, limits: tuple[int, ...]) -> Tables:
-    run.params.maxDets = list(limits)
-    run.evaluate()
-    run.accumulate()
-    return np.asarray(run.eval["precision"]), np.asarray(run.eval["recall"])
-
-
-def _dataset(problem: _Problem, annotations: list[dict[str, Any]]) -> dict[str, Any]:
-    return {
-        "images": problem.images,
-        "categories": problem.categories,
-        "annotations": annotations,
-    }
-
-
-def _annotations(objects: _Objects, images: NDArray[np.int64]) -> list[dict[str, Any]]:
-    is_truth = objects.values.shape[1] == 2
-    rows = zip(
-        images.tolist(),
-        objects.labels.tolist(),
-        objects.boxes.tolist(),
-        objects.values.tolist(),
-        strict=True,
-    )
-    return [
-        {
-            "id": number,
-            "image_id": image_id,
-            "category_id": label + 1,
-            "bbox": box,
-            "area": values[0] if is_truth else box[2] * box[3],
-            "iscrowd": int(values[1]) if is_truth else 0,
-            "score": 0.0 if is_truth else values[0],
-        }
-        for number, (image_id, label, box, values) in enumerate(rows, start=1)
-    ]
+def _check_labels(
+    image_ids: Sequence[int | str], objects: Objects, what: str, num_classes: int
+) -> None:
+    outside = (objects.labels < 0) | (objects.labels >= num_classes)
+    if outside.any():
+        first = int(np.flatnonzero(outside)[0])
+        raise DataError(
+            f"image {image_ids[objects.pictures[first]]!r}: {what} has label "
+            f"{int(objects.labels[first])}; allowed are 0 to {num_classes - 1}, indices into the "
+            "evaluator's classes"
+        )
 
 
 @EVALUATORS.register("detection")

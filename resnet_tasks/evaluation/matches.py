@@ -6,6 +6,7 @@ thresholds, `S` size classes (all, small, medium, large).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -98,9 +99,7 @@ def _meetings(found: Ints, truth: Ints) -> Iterator[tuple[Ints, Ints]]:
         begin = end
 
 
-def _overlapping(
-    found: Floats, truth: Floats, crowd: Bools, rows: Ints, columns: Ints
-) -> Pairs:
+def _overlapping(found: Floats, truth: Floats, crowd: Bools, rows: Ints, columns: Ints) -> Pairs:
     """Overlaps in the order of operations of cocoapi's maskApi.c (bbIou), hence the same floats."""
     d, g = found[rows], truth[columns]
     size = np.minimum(d[:, :2] + d[:, 2:], g[:, :2] + g[:, 2:]) - np.maximum(d[:, :2], g[:, :2])
@@ -162,7 +161,7 @@ def match_greedily(
     order = np.lexsort((pairs.truth, pairs.found, rank[pairs.found]))
     ranks = rank[pairs.found][order]
     bounds = np.flatnonzero(np.diff(ranks, prepend=-1, append=-2))
-    for begin, end in zip(bounds[:-1], bounds[1:], strict=True):
+    for begin, end in itertools.pairwise(bounds):
         here = order[begin:end]
         objects, who = pairs.truth[here], position[here]
         is_free = (~taken[objects] | crowd[objects][:, None, None]) & (
@@ -201,12 +200,14 @@ class Matches:
     Attributes:
         truth: Annotated objects.
         found: Detections; those beyond the limit per picture and class are left out.
+        rows: `(D,)` which of all detections each one is.
         rank: `(D,)` place among the detections of the same picture and class.
         greedy: COCO's matching within picture and class at `THRESHOLDS` and `SIZE_RANGES`.
     """
 
     truth: Objects
     found: Objects
+    rows: Ints
     rank: Ints
     greedy: Greedy
 
@@ -242,9 +243,7 @@ def match(truth: Objects, found: Objects, pairs: Pairs, *, limit: int) -> Matche
     rank = rank_within(found.pictures * num_labels + found.labels, found.scores)
     kept = rank < limit
     if not kept.all():
-        pairs = pairs.where(kept[pairs.found])
-        place = np.cumsum(kept) - 1
-        pairs = Pairs(place[pairs.found], pairs.truth, pairs.iou)
+        pairs = pairs_of_kept(pairs, kept)
         found = Objects(
             found.pictures[kept],
             found.labels[kept],
@@ -255,4 +254,11 @@ def match(truth: Objects, found: Objects, pairs: Pairs, *, limit: int) -> Matche
         rank = rank[kept]
     ignored = truth.crowd[:, None] | ~within_sizes(truth.areas)
     greedy = match_greedily(pairs, rank, truth.crowd, ignored, thresholds=THRESHOLDS)
-    return Matches(truth, found, rank, greedy)
+    return Matches(truth, found, np.flatnonzero(kept), rank, greedy)
+
+
+def pairs_of_kept(pairs: Pairs, kept: Bools) -> Pairs:
+    """Pairs of the kept detections, counted among these."""
+    pairs = pairs.where(kept[pairs.found])
+    place = np.cumsum(kept) - 1
+    return Pairs(place[pairs.found], pairs.truth, pairs.iou)

@@ -1,6 +1,8 @@
 """COCO's numbers again for pictures drawn more or less often, from one matching.
 
-A picture that is drawn `w` times counts as `w` copies of it. Precision is needed at true positives
+A picture that is drawn `w` times counts as `w` copies of it, with ids beside each other. (Equal
+scores of one class within one picture are the exception: copy for copy they would alternate, here
+the copies of the first come before those of the second.) Precision is needed at true positives
 only: between them it falls, and COCO takes the best precision at any higher recall.
 
 Shape glossary: `R` resampled data sets, `P` pictures, `K` classes, `D` detections of one class, `E`
@@ -148,8 +150,8 @@ class _OneClass:
         return np.einsum("re,re->r", best, gained) / len(RECALLS), recall
 
 
-def _levels_reached(recall: Floats) -> Floats:
+def _levels_reached(recall: Floats) -> Weights:
     """How many of COCO's recall levels are at or below each recall, by exact comparison."""
     # A recall that is a level up to rounding must not be lost to truncation: look from above.
     nearest = (recall * 100 + 1e-6).astype(np.int32)
-    return nearest + (RECALLS[nearest] <= recall)
+    return np.add(nearest, RECALLS[nearest] <= recall, dtype=np.int32)

@@ -281,7 +281,9 @@ def test_broken_input_names_the_picture() -> None:
     evaluator.update(found(), truth(image_id=7))
     with pytest.raises(DataError, match="image 7 is evaluated twice"):
         evaluator.update(found(), truth(image_id=7))
-    with pytest.raises(DataError, match="'other' is unknown; known: hotcoco, pycocotools"):
+    with pytest.raises(
+        DataError, match="box evaluator 'other' is unknown; known: hotcoco, pycocotools"
+    ):
         evaluator.backend = "other"
 
 
