@@ -99,8 +99,8 @@ def find_data(recipe: Recipe, data_root: Path | None = None) -> Path:
         raise DataError(
             f"recipe {recipe.name}: its data folder {folder} does not exist; make it with "
             "`resnet-tasks data prepare "
-            f"{recipe.data.root} --source DIR --out {folder}`, or name another place with "
-            "--data-root"
+            f"{recipe.data.root} --source DIR --out {folder}` (or `data convert`, see the head of "
+            "the recipe), or name another place with --data-root"
         )
     return folder
 

@@ -117,7 +117,8 @@ class HeadRecipe(_Part):
     classes: tuple[str, ...] | None = Field(
         None,
         description=(
-            "Subset of the data set's categories; default: things for boxes, all for pixels"
+            "Subset of the data set's categories; default: things for boxes, all for pixels and "
+            "for whole pictures"
         ),
     )
     others: Literal["ignore", "background"] = "ignore"
