@@ -16,8 +16,15 @@ from resnet_tasks.evaluation.evaluate import best_metric
 from resnet_tasks.heads import classifier, faster_rcnn, fpn, unet
 from resnet_tasks.heads.base import HEADS, Head
 from resnet_tasks.model import TaskModel
+from resnet_tasks.model_weights.filling import fill_model
 from resnet_tasks.recipe.places import data_base
-from resnet_tasks.recipe.schema import BackboneRecipe, HeadRecipe, Recipe, SourceRecipe
+from resnet_tasks.recipe.schema import (
+    BackboneRecipe,
+    HeadRecipe,
+    ModelWeightsRecipe,
+    Recipe,
+    SourceRecipe,
+)
 from resnet_tasks.registry import nearest
 from resnet_tasks.structures import (
     ABSENT,
@@ -203,16 +210,16 @@ def build_model(recipe: Recipe, labels: Labels, *, weights: str | None = None) -
     Args:
         recipe: What to build.
         labels: Classes of its heads.
-        weights: In place of `backbone.weights`.
+        weights: In place of `backbone.weights` and `model_weights`.
 
     Raises:
         ResnetTasksError: If weights, levels or options do not fit; problems of all heads come
             together.
     """
-    part = recipe.backbone
+    part, whole = recipe.backbone, recipe.model_weights if weights is None else None
     backbone = ResNet(
         part.name,
-        weights=part.weights if weights is None else weights,
+        weights=weights or ("unloaded" if whole else part.weights),
         in_channels=recipe.data.channels,
         frozen_stages=part.frozen_stages,
         norm=part.norm,
@@ -229,12 +236,22 @@ def build_model(recipe: Recipe, labels: Labels, *, weights: str | None = None) -
             problems.append(f"recipe {recipe.name}: heads.{name}: {error}")
     if problems:
         raise RecipeError("\n".join(problems))
-    return TaskModel(
+    model = TaskModel(
         backbone,
         heads,
         label_tables={name: each.table for name, each in labels.heads.items()},
         loss_weights={name: each.loss_weight for name, each in recipe.heads.items()},
     )
+    if whole is not None:
+        named = ModelWeightsRecipe(source=whole) if isinstance(whole, str) else whole
+        fill_model(
+            model,
+            named.source,
+            head=named.head,
+            in_channels=recipe.data.channels,
+            accept_license=part.accept_license,
+        )
+    return model
 
 
 def build_dataset(
@@ -304,7 +321,8 @@ def _built_whole(recipe: Recipe, categories: CategoryMap) -> TaskModel:
     models: list[TaskModel] = []
     part = recipe.backbone
     # Weights are not loaded; whether parts may be frozen depends on there being any.
-    weights = "none" if part.weights == "none" else "unloaded"
+    has_weights = part.weights != "none" or recipe.model_weights is not None
+    weights = "unloaded" if has_weights else "none"
 
     def build_backbone() -> None:
         ResNet(part.name, weights=weights, frozen_stages=part.frozen_stages, norm=part.norm)

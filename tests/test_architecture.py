@@ -21,7 +21,7 @@ LAYERS: list[list[str]] = [
     ["heads", "backbone"],
     ["data"],
     ["recipe", "model", "testing"],
-    ["evaluation", "drawing"],
+    ["evaluation", "drawing", "model_weights"],
     ["assemble", "predict"],
     ["training"],
     ["cli"],

@@ -89,7 +89,8 @@ class BackboneRecipe(_Part):
     weights: str = Field(
         "imagenet",
         description=(
-            "none, imagenet, timm:TAG, torchvision:ENUM, hf-hub:REPO, URL#sha256=…, or a file"
+            "none, imagenet, timm:TAG, torchvision:ENUM, hf-hub:REPO, URL#sha256=…, a file, or a "
+            "run folder (RUN, RUN@best)"
         ),
     )
     frozen_stages: Annotated[int, Field(ge=0, le=5)] = Field(
@@ -107,6 +108,13 @@ class BackboneRecipe(_Part):
         if value == "unloaded":
             raise ValueError("'unloaded' is for callers that load a state dict next; write none")
         return value
+
+
+class ModelWeightsRecipe(_Part):
+    """Weights of a whole pretrained model, and the head that takes its head's."""
+
+    source: str
+    head: str | None = Field(None, description="Default: the only head that fits")
 
 
 class HeadRecipe(_Part):
@@ -179,6 +187,13 @@ class Recipe(_Part):
     )
     data: DataRecipe
     backbone: BackboneRecipe = BackboneRecipe()
+    model_weights: str | ModelWeightsRecipe | None = Field(
+        None,
+        description=(
+            "Backbone and head of a pretrained model: torchvision:ENUM of a detector, hf-hub:REPO, "
+            "URL#sha256=…, a file, or a folder; backbone.weights is none then"
+        ),
+    )
     heads: Annotated[dict[str, HeadRecipe], Field(min_length=1)]
     augment: tuple[dict[str, dict[str, Any] | None], ...] = Field(
         (), description="Albumentations by name, in order"
@@ -193,5 +208,22 @@ class Recipe(_Part):
             raise ValueError(
                 f"evaluation.best is {best!r}, but the heads are {', '.join(self.heads)}; "
                 "write head/metric"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _weights_have_one_source(self) -> Recipe:
+        if self.model_weights is None:
+            return self
+        if self.backbone.weights != "none":
+            raise ValueError(
+                f"model_weights bring those of the backbone too, but backbone.weights is "
+                f"{self.backbone.weights!r}; write backbone.weights: none, or leave model_weights "
+                "out"
+            )
+        head = None if isinstance(self.model_weights, str) else self.model_weights.head
+        if head is not None and head not in self.heads:
+            raise ValueError(
+                f"model_weights.head is {head!r}, but the heads are {', '.join(self.heads)}"
             )
         return self

@@ -1,0 +1,123 @@
+"""Models of other libraries, taken apart into what a backbone and a head of ours call it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from resnet_tasks.backbone.request import Request
+from resnet_tasks.errors import WeightsError
+from resnet_tasks.heads.base import Head
+from resnet_tasks.heads.faster_rcnn import FasterRCNN, split_torchvision_state_dict
+from resnet_tasks.heads.fpn import SemanticFPN
+from resnet_tasks.heads.unet import UNet
+
+ZERO_EPSILON = ("258fb6c6", "bf2d0c1e", "fc266e95")
+"""sha256 of torchvision's first COCO checkpoints of Faster, Mask and Keypoint R-CNN, whose frozen
+norms add nothing to the variance (`overwrite_eps(model, 0.0)` in torchvision's constructors)."""
+EPSILON = 1e-5
+"""What the norms of our backbones add to the variance."""
+_WRAPPERS = ("module.", "model.")
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A whole model's tensors, apart.
+
+    Attributes:
+        kind: Whose model it is, for messages.
+        head_type: The head that it fits.
+        backbone: In a backbone's names.
+        head: In the head's names.
+        predictor: What the names of the tensors that depend on the classes begin with.
+        extras: What tensors begin with that only another head has, such as masks.
+    """
+
+    kind: str
+    head_type: type[Head]
+    backbone: dict[str, Tensor]
+    head: dict[str, Tensor]
+    predictor: str
+    extras: tuple[str, ...]
+
+
+def take_apart(tensors: Mapping[str, Tensor], request: Request) -> ModelFile:
+    """Backbone and head of a model of a known layout.
+
+    Raises:
+        WeightsError: If it is of none.
+    """
+    tensors = _unwrapped(tensors)
+    parts = {key.split(".")[0] for key in tensors}
+    if {"backbone", "rpn", "roi_heads"} <= parts:
+        known = {k: v for k, v in tensors.items() if k.split(".")[0] != "transform"}
+        body, head = split_torchvision_state_dict(known)
+        return ModelFile(
+            "torchvision's Faster R-CNN",
+            FasterRCNN,
+            body,
+            head,
+            "roi_heads.box_predictor.",
+            ("roi_heads.mask_", "roi_heads.keypoint_"),
+        )
+    if {"encoder", "decoder", "segmentation_head"} <= parts:
+        encoder: dict[str, Tensor] = {}
+        head = {}
+        for key, value in tensors.items():
+            part, _, rest = key.partition(".")
+            if part == "encoder":
+                encoder[rest] = value
+            else:
+                head[f"classifier.{rest}" if part == "segmentation_head" else key] = value
+        for kind, head_type, sign in (("U-Net", UNet, "blocks.0."), ("FPN", SemanticFPN, "p5.")):
+            if any(key.startswith(f"decoder.{sign}") for key in head):
+                kind_text = f"a {kind} of segmentation_models_pytorch"
+                extras = ("classification_head.",)
+                return ModelFile(kind_text, head_type, encoder, head, "classifier.", extras)
+    if {"backbone", "heads"} <= parts:
+        raise WeightsError(
+            f"{request} holds a model of a run of this package; its backbone can be had with "
+            f"backbone.weights={request.spec}"
+        )
+    shown = ", ".join(list(tensors)[:3])
+    raise WeightsError(
+        f"{request} is no whole model that is known here (a Faster R-CNN of torchvision, a U-Net "
+        f"or FPN of segmentation_models_pytorch): its names begin with {shown}; weights of a "
+        "backbone alone belong under backbone.weights"
+    )
+
+
+def absorb_epsilon(tensors: dict[str, Tensor], sha256: str) -> list[str]:
+    """Brings norms that add nothing to the variance to norms that add `EPSILON`, exactly.
+
+    Only the checkpoints of `ZERO_EPSILON` have such norms, which their tensors do not tell. Scale
+    and variance are chosen so that scale / sqrt(variance + epsilon) stays what it was.
+
+    Args:
+        tensors: Of the backbone; changed in place.
+        sha256: Of their file.
+
+    Returns:
+        A note where something was changed.
+    """
+    if not sha256.startswith(ZERO_EPSILON):
+        return []
+    for key in [key for key in tensors if key.endswith(".running_var")]:
+        scale = f"{key.removesuffix('running_var')}weight"
+        variance = tensors[key].double()
+        reduced = (variance - EPSILON).clamp(min=0)
+        factor = ((reduced + EPSILON) / variance.clamp(min=1e-30)).sqrt()
+        tensors[scale] = (tensors[scale].double() * factor).float()
+        tensors[key] = reduced.float()
+    return [f"norms of epsilon 0 are brought to epsilon {EPSILON:g}; their output is the same"]
+
+
+def _unwrapped(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Without the prefix that a wrapper puts in front of all names."""
+    while True:
+        prefix = next((w for w in _WRAPPERS if all(k.startswith(w) for k in tensors)), None)
+        if prefix is None:
+            return tensors
+        tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}

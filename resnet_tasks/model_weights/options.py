@@ -1,0 +1,82 @@
+"""The options of a head with which a file would fit, read from the shapes of its tensors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from resnet_tasks.heads.base import Head
+from resnet_tasks.heads.faster_rcnn import FasterRCNN
+from resnet_tasks.heads.unet import UNet
+from resnet_tasks.model_weights.known_models import ModelFile
+
+
+def differing_options(head: Head, file: ModelFile) -> dict[str, Any]:
+    """Options of the head that the file's shapes show to be others: name -> the file's value."""
+    if isinstance(head, FasterRCNN):
+        wanted = _detector_options(head, file.head)
+    elif isinstance(head, UNet):
+        wanted = _unet_options(file.head)
+    else:
+        wanted = _fpn_options(file.head)
+    return {k: v for k, v in wanted.items() if v is not None and getattr(head.options, k) != v}
+
+
+def option_advice(head: Head, file: ModelFile, name: str) -> str:
+    """What to set so that the file fits, where that can be told."""
+    wrong = differing_options(head, file)
+    if not wrong:
+        return f"the file's {file.kind} is built otherwise than this head can be"
+    texts = (f"heads.{name}.options.{key}={_plain(value)}" for key, value in wrong.items())
+    return f"set {' and '.join(texts)}"
+
+
+def _detector_options(head: FasterRCNN, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    pyramid = tensors.get("fpn.inner_blocks.0.0.weight")
+    hidden = tensors.get("roi_heads.box_head.fc6.weight")
+    if pyramid is None or hidden is None:
+        return {}
+    channels = len(pyramid)
+    options: dict[str, Any] = {
+        "pyramid_channels": channels,
+        "box_head_channels": len(hidden),
+        "roi_output_size": round((hidden.shape[1] / channels) ** 0.5),
+    }
+    objectness, usual = tensors.get("rpn.head.cls_logits.weight"), FasterRCNN.parse_options(None)
+    # Other anchors of the same number are the user's choice; `predictors` tells about them.
+    if objectness is not None and len(usual.aspect_ratios) == len(objectness):
+        own = head.options
+        if len(own.sizes_per_level[0]) * len(own.aspect_ratios) != len(objectness):
+            options |= {"aspect_ratios": usual.aspect_ratios, "anchor_sizes": usual.anchor_sizes}
+    return options
+
+
+def _unet_options(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    blocks = {
+        int(found[1]): len(value)
+        for key, value in tensors.items()
+        if (found := re.match(r"decoder\.blocks\.(\d+)\.conv2\.0\.weight$", key))
+    }
+    channels = tuple(blocks[each] for each in sorted(blocks)) if len(blocks) == 5 else None
+    has_statistics = any(key.endswith("running_var") for key in tensors)
+    return {"decoder_channels": channels, "norm": "batch" if has_statistics else None}
+
+
+def _fpn_options(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    pyramid = tensors.get("decoder.p5.weight")
+    branch = tensors.get("decoder.seg_blocks.0.block.0.block.0.weight")
+    classifier = tensors.get("classifier.0.weight")
+    if pyramid is None or branch is None or classifier is None:
+        return {}
+    return {
+        "pyramid_channels": len(pyramid),
+        "segmentation_channels": len(branch),
+        "merge": "add" if classifier.shape[1] == len(branch) else "cat",
+    }
+
+
+def _plain(value: object) -> str:
+    return str(list(value)) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,104 @@
+"""Rows of a pretrained predictor for the classes of a head, or the reason why they start anew."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
+
+from resnet_tasks.heads.base import Head
+from resnet_tasks.heads.faster_rcnn import FasterRCNN
+from resnet_tasks.model_weights.known_models import ModelFile
+from resnet_tasks.structures import BACKGROUND
+
+COCO_NAMES: tuple[str, ...] = tuple(FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"])
+"""What the 91 rows of torchvision's COCO detectors mean: background, then names by category id."""
+NO_CLASS = ("__background__", "N/A")
+_BOX_PREDICTOR = ("cls_score.weight", "cls_score.bias", "bbox_pred.weight", "bbox_pred.bias")
+
+
+def predictor_rows(
+    head: Head, file: ModelFile, name: str
+) -> tuple[dict[str, Tensor] | None, list[str]]:
+    """The tensors that depend on the classes, for the classes of a head.
+
+    - Detectors with torchvision's 91 rows for COCO: where every class of the head is one of COCO's
+      names, row by row; where one is not, all start anew, so that no class has a head start.
+    - Other files name no classes: where they have as many rows as the head needs, in their order.
+    - A segmenter of one class (a sigmoid) gives background and that class (a softmax) the same
+      probabilities.
+
+    Returns:
+        Tensors by the head's names, or None where they start anew; and what to tell.
+    """
+    if isinstance(head, FasterRCNN):
+        return _box_rows(head, file, name)
+    weight, bias = (file.head.get(f"classifier.0.{each}") for each in ("weight", "bias"))
+    if weight is None or bias is None:
+        return None, [f"heads.{name}: the file has no classifier; it starts anew"]
+    rows, classes = len(weight), head.classes
+    if rows == len(classes):
+        note = f"heads.{name}: the classifier's {rows} rows are taken in order for {_said(classes)}"
+        return {"classifier.0.weight": weight, "classifier.0.bias": bias}, [note]
+    if rows == 1 and len(classes) == 2 and classes[0] == BACKGROUND:
+        weight, bias = (torch.cat([torch.zeros_like(each), each]) for each in (weight, bias))
+        note = f"heads.{name}: the file's one class is taken for {classes[1]}"
+        return {"classifier.0.weight": weight, "classifier.0.bias": bias}, [note]
+    note = (
+        f"heads.{name}: only the classifier starts anew: the file has {rows} classes, the head "
+        f"{len(classes)} ({_said(classes)})"
+    )
+    return None, [note]
+
+
+def _box_rows(
+    head: FasterRCNN, file: ModelFile, name: str
+) -> tuple[dict[str, Tensor] | None, list[str]]:
+    parts = {key: file.head.get(f"{file.predictor}{key}") for key in _BOX_PREDICTOR}
+    notes = _anchor_notes(head, name)
+    if any(value is None for value in parts.values()):
+        return None, [f"heads.{name}: the file has no box predictor; it starts anew", *notes]
+    rows, wanted = len(parts["cls_score.bias"]), len(head.classes) + 1  # type: ignore[arg-type]
+    strangers = [each for each in head.classes if each not in COCO_NAMES or each in NO_CLASS]
+    if rows == len(COCO_NAMES) and not strangers:
+        chosen = [0, *(COCO_NAMES.index(each) for each in head.classes)]
+        note = f"heads.{name}: the box predictor keeps COCO's rows of {_said(head.classes)}"
+    elif rows == wanted and rows != len(COCO_NAMES):
+        chosen = list(range(rows))
+        note = (
+            f"heads.{name}: the box predictor's {rows} rows are taken in order for background, "
+            f"{_said(head.classes)}"
+        )
+    else:
+        reason = (
+            f"{_said(strangers)} {'is' if len(strangers) == 1 else 'are'} not among COCO's classes"
+            if rows == len(COCO_NAMES)
+            else f"the file has {rows} rows, the head needs {wanted}"
+        )
+        note = f"heads.{name}: only the box predictor starts anew: {reason}"
+        return None, [note, *notes]
+    taken = {}
+    for key, value in parts.items():
+        assert value is not None
+        per_class = value.reshape(rows, -1, *value.shape[1:])[chosen]
+        taken[f"{file.predictor}{key}"] = per_class.flatten(0, 1)
+    return taken, [note, *notes]
+
+
+def _anchor_notes(head: FasterRCNN, name: str) -> list[str]:
+    usual = FasterRCNN.parse_options(None)
+    changed = [
+        f"{key} ({getattr(usual, key)})"
+        for key in ("anchor_sizes", "aspect_ratios")
+        if getattr(head.options, key) != getattr(usual, key)
+    ]
+    if not changed:
+        return []
+    learnt = " and ".join(changed)
+    return [f"heads.{name}: the file's proposals were learnt with {learnt}; they have to adapt"]
+
+
+def _said(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
