@@ -332,7 +332,7 @@ def _built_whole(recipe: Recipe, categories: CategoryMap) -> TaskModel:
         made = recipe.model_copy(update={"backbone": plain})
         labels = label_heads(made, categories)
         models.append(build_model(made, labels, weights="unloaded"))
-        best_metric(models[0].named_heads, recipe.evaluation.best)
+        best_metric(models[0].named_heads, recipe.evaluation.best, recipe.evaluation.extra)
 
     def build_augmentation() -> None:
         Augmentation(recipe.augment, recipe.data.channels)

@@ -94,3 +94,7 @@ def _origin(item: object) -> str:
 
 EVALUATORS: Registry[Callable[[tuple[str, ...]], Any]] = Registry("evaluator")
 """Task name -> factory that takes a head's class names and gives an `Evaluator`."""
+
+EXTRA_EVALUATORS: Registry[Any] = Registry("evaluator", group="resnet_tasks.evaluators")
+"""Name under `evaluation.extra` of a recipe -> class of an additional evaluator (see
+`evaluation.extra.ExtraEvaluator`)."""

@@ -16,8 +16,10 @@ from resnet_tasks.data.dataset import HasGroups, HasTruth
 from resnet_tasks.data.loaders import make_loader
 from resnet_tasks.data.transforms import decode_labels, encode_labels, resize_labels
 from resnet_tasks.errors import HeadError, RecipeError
+from resnet_tasks.evaluation import froc, kitti, surfaces
 from resnet_tasks.evaluation.classification import ClassificationEvaluator, MultiLabelEvaluator
 from resnet_tasks.evaluation.detection import DetectionEvaluator
+from resnet_tasks.evaluation.extra import extra_evaluator
 from resnet_tasks.evaluation.intervals import (
     Bootstrap,
     Resampling,
@@ -49,11 +51,18 @@ __all__ = [
     "best_metric",
     "evaluate",
     "evaluators_of",
+    "extra_for",
     "truth_of",
 ]
 
 Evaluators = Mapping[str, Sequence[Evaluator]]
 """Head -> those who judge it; each takes every picture that is annotated for the head."""
+
+Extra = Mapping[str, Mapping[str, Mapping[str, Any] | None]]
+"""Head -> name of an additional evaluator -> its options; None: its defaults."""
+
+BUILT_IN_EVALUATORS = (froc, kitti, surfaces)
+"""Importing their modules registers them; a new built-in one is added here."""
 
 
 @dataclass(frozen=True)
@@ -89,18 +98,55 @@ class Evaluation:
         return found
 
 
-def evaluators_of(heads: Mapping[str, Head], *, backend: str = "hotcoco") -> Evaluators:
-    """Fresh evaluators of every head.
+def evaluators_of(
+    heads: Mapping[str, Head], *, backend: str = "hotcoco", extra: Extra | None = None
+) -> Evaluators:
+    """Fresh evaluators of every head: its own, then the additional ones.
 
     Args:
         heads: Name -> head.
         backend: Evaluator of boxes: `hotcoco` or `pycocotools`; they give the same numbers.
+        extra: Additional evaluators.
+
+    Raises:
+        RecipeError: If an additional evaluator or its head is unknown, or an option is wrong; all
+            problems together.
     """
     evaluators = {name: [head.evaluator()] for name, head in heads.items()}
     for each in evaluators.values():
         if isinstance(each[0], DetectionEvaluator):
             each[0].backend = backend
+    problems = []
+    for name, wanted in (extra or {}).items():
+        if name not in heads:
+            problems.append(f"evaluation.extra.{name}: the heads are {', '.join(heads)}")
+            continue
+        classes, task = heads[name].classes, heads[name].task.name
+        for each_name, options in wanted.items():
+            try:
+                made = extra_evaluator(each_name, options, classes=classes, task=task)
+                evaluators[name].append(made)
+            except RecipeError as error:
+                problems.append(f"evaluation.extra.{name}: {error}")
+    if problems:
+        raise RecipeError("\n".join(problems))
     return evaluators
+
+
+def extra_for(heads: Mapping[str, Head], metric: str, extra: Extra) -> Extra:
+    """Those additional evaluators that give one metric; none where the head's own one does.
+
+    Args:
+        heads: Name -> head.
+        metric: `head/metric`.
+        extra: Of the recipe.
+    """
+    head, _, wanted = metric.partition("/")
+    for name, options in extra.get(head, {}).items():
+        chosen = {head: {name: options}}
+        if any(wanted in each.compute() for each in evaluators_of(heads, extra=chosen)[head][1:]):
+            return chosen
+    return {}
 
 
 def evaluate(
@@ -166,19 +212,21 @@ def evaluate(
     return Evaluation(metrics, protocols, judged, tuple(ids), resampling)
 
 
-def best_metric(heads: Mapping[str, Head], wanted: str | None) -> str:
+def best_metric(heads: Mapping[str, Head], wanted: str | None, extra: Extra | None = None) -> str:
     """The metric that chooses the best checkpoint, known before the first step.
 
     Args:
         heads: Name -> head.
         wanted: `head/metric` of a recipe; None: the main metric of the first head.
+        extra: Additional evaluators, whose metrics can be chosen as well.
 
     Returns:
         `head/metric`; empty where no head says what it measures.
 
     Raises:
-        RecipeError: If it is no metric of any head.
+        RecipeError: If it is no metric of any head, or an additional evaluator is wrong.
     """
+    evaluators = evaluators_of(heads, extra=extra)
     if wanted is not None and wanted.split("/")[0] not in heads:
         raise RecipeError(f"evaluation.best is {wanted!r}; the heads are {', '.join(heads)}")
     if wanted is not None and _has_own_evaluator(heads[wanted.split("/")[0]]):
@@ -187,7 +235,8 @@ def best_metric(heads: Mapping[str, Head], wanted: str | None) -> str:
         f"{name}/{metric}": head.evaluator_name
         for name, head in heads.items()
         if not _has_own_evaluator(head)
-        for metric in head.evaluator().compute()
+        for evaluator in evaluators[name]
+        for metric in evaluator.compute()
     }
     if wanted is None:
         mains = (each for each, task in tasks.items() if each.endswith(f"/{MAIN_METRIC.get(task)}"))

@@ -1,26 +1,41 @@
-"""Mean IoU, mean Dice and pixel accuracy from one confusion matrix over the whole data set.
+"""IoU, Dice and pixel accuracy: over all pixels of a data set together, and picture by picture.
 
-Shape glossary: `h, w` an original picture, `K` classes.
+Shape glossary: `h, w` an original picture, `K` classes, `P` pictures, `R` resampled data sets.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from resnet_tasks.errors import DataError
+from resnet_tasks.evaluation.weighted_means import (
+    Counts,
+    mean_defined,
+    metrics_of,
+    picture_means,
+    ratio,
+    with_classes,
+)
 from resnet_tasks.metrics import BACKGROUND, VOID, Metric, Truth, as_array
 from resnet_tasks.registry import EVALUATORS
 
 if TYPE_CHECKING:
     from resnet_tasks.structures import SegmentationMap
 
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+BINS = 15  # Guo et al., ICML 2017: bins of equal width of confidence
+
 
 class SegmentationEvaluator:
-    """IoU and Dice of every class, counted over all pixels of all pictures together.
+    """IoU and Dice of every class, over all pictures together and as means over pictures.
+
+    What it keeps does not grow with the size of pictures: per picture and class three counts.
 
     Args:
         classes: Names in label order. Where the first one is `background`, the means are also given
@@ -29,7 +44,13 @@ class SegmentationEvaluator:
 
     def __init__(self, classes: Sequence[str]) -> None:
         self.classes = tuple(classes)
-        self._confusion = np.zeros((len(self.classes), len(self.classes)), dtype=np.int64)
+        size = len(self.classes)
+        self._confusion = np.zeros((size, size), dtype=np.int64)
+        self._ids: dict[int | str, None] = {}
+        # Per picture `(3, K)`: pixels that are right, of the truth, of the prediction.
+        self._counts: list[Ints] = []
+        self._surprise: list[float] = []
+        self._bins = np.zeros((3, BINS))
         background = (
             "; background is a class like any other, *_foreground leaves it out of the mean"
             if self.has_background
@@ -38,7 +59,10 @@ class SegmentationEvaluator:
         self.protocol = (
             "One confusion matrix over all pixels of all pictures at original size, void pixels "
             "left out; mIoU and Dice are means over the classes that occur in the truth "
-            f"(of {len(self.classes)}){background}."
+            f"(of {len(self.classes)}){background}. *_per_picture: per picture the mean over the "
+            "classes in its truth or its prediction (absent from both: not counted, from one: 0), "
+            "then the mean over pictures; per class the mean over pictures that have the class in "
+            "either."
         )
 
     @property
@@ -51,77 +75,169 @@ class SegmentationEvaluator:
         """`(K, K)` pixels seen so far, by class of the truth (row) and of the prediction."""
         return self._confusion.copy()
 
+    @property
+    def picture_ids(self) -> tuple[int | str, ...]:
+        """Ids of the pictures seen so far."""
+        return tuple(self._ids)
+
     def update(self, prediction: SegmentationMap, truth: Truth) -> None:
         """Takes one picture.
 
         Raises:
-            DataError: If the picture's pixels are not annotated, sizes differ, or a label is no
-                index into the classes.
+            DataError: If the picture was taken before, its pixels are not annotated, sizes differ,
+                or a label is no index into the classes.
         """
-        where = f"image {truth.image_id!r}"
-        expected = truth.semantic
-        if expected is None:
-            raise DataError(
-                f"{where} has no annotated pixels and cannot be evaluated; leave it out"
-            )
-        found = as_array(prediction.labels)
-        if found.shape != expected.shape:
-            raise DataError(
-                f"{where}: the predicted map has size {found.shape} (height, width), its truth "
-                f"{expected.shape}; `decode` must give maps of the original size"
-            )
-        num_classes = len(self.classes)
+        probs = as_array(prediction.probs)
+        self.update_labels(
+            as_array(prediction.labels),
+            truth,
+            confidence=probs.max(axis=0) if len(probs) == len(self.classes) else None,
+        )
+
+    def update_labels(
+        self, labels: NDArray[np.generic], truth: Truth, *, confidence: NDArray[Any] | None = None
+    ) -> None:
+        """Takes one picture's label map.
+
+        Args:
+            labels: `(h, w)` indices into `classes`, at the picture's original size.
+            truth: Of the same picture, pixels annotated.
+            confidence: `(h, w)` probability of the label, 0..1; None: not known.
+
+        Raises:
+            DataError: As in `update`.
+        """
+        if truth.image_id in self._ids:
+            raise DataError(f"image {truth.image_id!r} is evaluated twice; give each picture once")
+        expected, found = judged_labels(labels, truth, len(self.classes))
         valid = expected != VOID
-        expected, found = expected[valid].astype(np.int64), found[valid].astype(np.int64)
-        for labels, what in ((expected, "truth"), (found, "prediction")):
-            outside = (labels < 0) | (labels >= num_classes)
-            if outside.any():
-                raise DataError(
-                    f"{where}: its {what} holds label {int(labels[outside][0])}; allowed are 0 to "
-                    f"{num_classes - 1}, indices into the evaluator's classes"
-                )
-        pairs = np.bincount(expected * num_classes + found, minlength=num_classes**2)
-        self._confusion += pairs.reshape(num_classes, num_classes)
+        expected, found = expected[valid], found[valid]
+        size = len(self.classes)
+        pairs = np.bincount(expected * size + found, minlength=size**2).reshape(size, size)
+        self._confusion += pairs
+        self._ids[truth.image_id] = None
+        self._counts.append(np.stack((np.diagonal(pairs), pairs.sum(axis=1), pairs.sum(axis=0))))
+        if confidence is None:
+            self._surprise.append(float(np.mean(expected != found)) if len(found) else 0.0)
+            return
+        sure, right = confidence[valid].astype(np.float64), expected == found
+        self._surprise.append(float(np.mean(np.where(right, 0.0, sure))) if len(found) else 0.0)
+        bins = np.clip(np.ceil(sure * BINS).astype(np.int64) - 1, 0, BINS - 1)
+        for row, weights in enumerate((None, sure, right)):
+            self._bins[row] += np.bincount(bins, weights, minlength=BINS)
 
     def compute(self) -> dict[str, Metric]:
         """All numbers over the pictures seen so far.
 
         Returns:
-            `mIoU` and `Dice` with their values per class, `pixel_accuracy` (per class: recall), and
-            with a background class `mIoU_foreground` and `Dice_foreground`. None where the truth
-            has no such pixel.
+            `mIoU` and `Dice` with their values per class, `pixel_accuracy` (per class: recall),
+            `mIoU_per_picture` and `Dice_per_picture`, and with a background class
+            `mIoU_foreground`, `Dice_foreground` and the same per picture. None where the truth has
+            no such pixel (per picture: neither truth nor prediction).
         """
-        hits = np.diagonal(self._confusion).astype(np.float64)
-        expected = self._confusion.sum(axis=1)
-        found = self._confusion.sum(axis=0)
-        iou = self._by_class(hits, expected + found - hits)
-        dice = self._by_class(2 * hits, expected + found)
-        accuracy = float(hits.sum() / expected.sum()) if expected.any() else None
-        metrics = {
-            "mIoU": Metric(_mean(iou), iou),
-            "Dice": Metric(_mean(dice), dice),
-            "pixel_accuracy": Metric(accuracy, self._by_class(hits, expected)),
-        }
+        return metrics_of(self.resample(np.ones((1, len(self._ids)), np.int64)))
+
+    def resample(self, counts: Counts) -> dict[str, Floats]:
+        """Metrics of resampled data sets; see `metrics.Resampled`."""
+        size = len(self.classes)
+        table = np.reshape(self._counts, (len(self._ids), 3, size)).astype(np.int64)
+        summed = (counts @ table.reshape(len(table), 3 * size)).reshape(len(counts), 3, size)
+        hits, expected, _ = (summed[:, i] for i in range(3))
+        # Classes that the truth does not hold have no value in the data set as a whole.
+        iou, dice = (np.where(expected > 0, each, np.nan) for each in _overlaps(summed))
+        accuracy = ratio(hits.sum(axis=1), expected.sum(axis=1))
+        found = with_classes("mIoU", mean_defined(iou, axis=1), iou, self.classes)
+        found |= with_classes("Dice", mean_defined(dice, axis=1), dice, self.classes)
+        found |= with_classes("pixel_accuracy", accuracy, ratio(hits, expected), self.classes)
         if self.has_background:
             for name, values in (("mIoU", iou), ("Dice", dice)):
-                foreground = {key: values[key] for key in self.classes[1:]}
-                metrics[f"{name}_foreground"] = Metric(_mean(foreground), foreground)
-        return metrics
+                inner = values[:, 1:]
+                mean = mean_defined(inner, axis=1)
+                found |= with_classes(f"{name}_foreground", mean, inner, self.classes[1:])
+        for name, values in zip(("mIoU", "Dice"), _overlaps(table), strict=True):
+            found |= _per_picture(f"{name}_per_picture", values, counts, self.classes)
+            if self.has_background:
+                name_inside = f"{name}_per_picture_foreground"
+                found |= _per_picture(name_inside, values[:, 1:], counts, self.classes[1:])
+        return found
 
-    def _by_class(
-        self, counts: NDArray[np.float64], totals: NDArray[np.generic]
-    ) -> dict[str, float | None]:
-        """`counts / totals` by name; None for classes that the truth does not hold."""
-        occurs = self._confusion.sum(axis=1) > 0
-        return {
-            name: float(counts[i] / totals[i]) if occurs[i] else None
-            for i, name in enumerate(self.classes)
+    def details(self) -> dict[str, Any]:
+        """Confusion matrix, reliability of pixels and pictures; see `metrics.Detailed`.
+
+        `surprise` of a picture is the share of its pixels that are wrong, each weighted with its
+        confidence. `reliability` is there where confidences were given; bins without a pixel are
+        left out, `ece` is the expected calibration error over them.
+        """
+        size = len(self.classes)
+        table = np.reshape(self._counts, (len(self._ids), 3, size)).astype(np.int64)
+        quality = mean_defined(_overlaps(table)[0], axis=1)
+        told: dict[str, Any] = {
+            "confusion": {"labels": list(self.classes), "matrix": self._confusion.tolist()},
+            "pictures": [
+                {"image_id": image_id, "quality": float(good), "surprise": surprise}
+                for image_id, good, surprise in zip(self._ids, quality, self._surprise, strict=True)
+                if not np.isnan(good)
+            ],
         }
+        count, confidence, right = self._bins[:, self._bins[0] > 0]
+        if count.size:
+            told["reliability"] = {
+                "confidence": (confidence / count).tolist(),
+                "accuracy": (right / count).tolist(),
+                "count": count.astype(np.int64).tolist(),
+                "ece": float(np.abs(right - confidence).sum() / count.sum()),
+            }
+        return told
 
 
-def _mean(values: dict[str, float | None]) -> float | None:
-    defined = [value for value in values.values() if value is not None]
-    return float(np.mean(defined)) if defined else None
+def judged_labels(labels: Any, truth: Truth, num_classes: int) -> tuple[Ints, Ints]:
+    """Label maps of truth and prediction, once they can be compared.
+
+    Args:
+        labels: `(h, w)` predicted labels, a tensor or an array.
+        truth: Of the same picture.
+        num_classes: Labels are below it.
+
+    Returns:
+        Two `(h, w)` int64 maps; the truth's holds `VOID` where nothing is judged.
+
+    Raises:
+        DataError: If the picture's pixels are not annotated, sizes differ, or a label is no index
+            into the classes.
+    """
+    where = f"image {truth.image_id!r}"
+    if truth.semantic is None:
+        raise DataError(f"{where} has no annotated pixels and cannot be evaluated; leave it out")
+    expected = np.asarray(truth.semantic).astype(np.int64, copy=False)
+    found = as_array(labels).astype(np.int64, copy=False)
+    if found.shape != expected.shape:
+        raise DataError(
+            f"{where}: the predicted map has size {found.shape} (height, width), its truth "
+            f"{expected.shape}; `decode` must give maps of the original size"
+        )
+    valid = expected != VOID
+    for values, what in ((expected, "truth"), (found, "prediction")):
+        outside = valid & ((values < 0) | (values >= num_classes))
+        if outside.any():
+            raise DataError(
+                f"{where}: its {what} holds label {int(values[outside][0])}; allowed are 0 to "
+                f"{num_classes - 1}, indices into the evaluator's classes"
+            )
+    return expected, found
+
+
+def _overlaps(table: Ints) -> tuple[Floats, Floats]:
+    """IoU and Dice `(N, K)` of counts `(N, 3, K)`; NaN where a class is in neither."""
+    hits, expected, found = table[:, 0], table[:, 1], table[:, 2]
+    return ratio(hits, expected + found - hits), ratio(2 * hits, expected + found)
+
+
+def _per_picture(
+    name: str, values: Floats, counts: Counts, classes: Sequence[str]
+) -> dict[str, Floats]:
+    """Means over pictures of `(P, K)` values: of each picture's own mean, and of every class."""
+    overall = picture_means(mean_defined(values, axis=1), counts)
+    return with_classes(name, overall, picture_means(values, counts), classes)
 
 
 @EVALUATORS.register("semantic_segmentation")

@@ -176,6 +176,13 @@ class EvaluationRecipe(_Part):
     resamples: Annotated[int, Field(ge=0)] = Field(
         1000, description="Resampled data sets behind every 95 % interval; 0: no intervals"
     )
+    extra: dict[str, dict[str, dict[str, Any] | None]] = Field(
+        {},
+        description=(
+            "Head -> further evaluators, each with its options: froc or kitti for boxes, surface "
+            "for pixels"
+        ),
+    )
 
 
 class Recipe(_Part):

@@ -41,7 +41,13 @@ from resnet_tasks.backbone.pretrained import LoadReport
 from resnet_tasks.data.dataset import CocoDataset, Key, sample_seed
 from resnet_tasks.data.loaders import auto_workers, make_loader, training_batches
 from resnet_tasks.errors import NonFiniteLossError, RecipeError, RunError
-from resnet_tasks.evaluation.evaluate import MAIN_METRIC, best_metric, evaluate, evaluators_of
+from resnet_tasks.evaluation.evaluate import (
+    MAIN_METRIC,
+    best_metric,
+    evaluate,
+    evaluators_of,
+    extra_for,
+)
 from resnet_tasks.heads.base import HEADS
 from resnet_tasks.model import Losses, TaskModel, default_device, resolve_precision
 from resnet_tasks.recipe.schema import EvaluationRecipe, Recipe, TrainingRecipe
@@ -129,7 +135,7 @@ class Finetuning:
         self.updates_per_epoch = -(-self.batches_per_epoch // options.accumulation)
         self.total_updates = self.updates_per_epoch * options.epochs
         self.metrics: dict[str, Metric] = {}
-        self.best_metric = best_metric(model.named_heads, evaluation.best)
+        self.best_metric = best_metric(model.named_heads, evaluation.best, evaluation.extra)
         self._stop = False
 
     # --- the loop
@@ -293,7 +299,11 @@ class Finetuning:
             self.val,
             batch_size=self.evaluation.batch_size or self.options.batch_size,
             precision=self.precision,
-            evaluators=evaluators_of(model.named_heads, backend=self.evaluation.backend),
+            evaluators=evaluators_of(
+                model.named_heads,
+                backend=self.evaluation.backend,
+                extra=extra_for(model.named_heads, self.best_metric, self.evaluation.extra),
+            ),
             bootstrap=None,  # the loop needs values only
         ).metrics
         values = {name: each.value for name, each in self.metrics.items()}
@@ -550,7 +560,7 @@ def finetune_recipe(
     say_weights(console, model)
     # Before the folder is made: what cannot run leaves none behind.
     resolve_precision(recipe.training.precision, default_device(recipe.training.device))
-    best_metric(model.named_heads, recipe.evaluation.best)
+    best_metric(model.named_heads, recipe.evaluation.best, recipe.evaluation.extra)
     if dry_run:
         console.print(f"{check_recipe(recipe, data_root)}; nothing was trained (--dry-run)")
         return None

@@ -79,7 +79,9 @@ def judge(
             dataset,
             batch_size=options.batch_size or recipe.training.batch_size,
             precision=recipe.training.precision,
-            evaluators=evaluators_of(model.named_heads, backend=options.backend),
+            evaluators=evaluators_of(
+                model.named_heads, backend=options.backend, extra=options.extra
+            ),
             bootstrap=Bootstrap(options.resamples),
             on_picture=keep,
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -31,6 +33,8 @@ def test_perfect_is_one() -> None:
         "mIoU": 1.0,
         "Dice": 1.0,
         "pixel_accuracy": 1.0,
+        "mIoU_per_picture": 1.0,
+        "Dice_per_picture": 1.0,
     }
     assert np.array_equal(evaluator.confusion, 2 * np.eye(3))
 
@@ -90,6 +94,88 @@ def test_background_is_also_left_out() -> None:
     plain = SegmentationEvaluator(("nucleus",))
     assert "mIoU_foreground" not in plain.compute()
     assert "background" not in plain.protocol
+
+
+def test_per_picture_by_hand() -> None:
+    """First picture: a 1/2, b 2/3, c in neither. Second: a 0 (only predicted), c 1/2."""
+    evaluator = SegmentationEvaluator(("a", "b", "c"))
+    evaluator.update(predicted([[0, 1, 1, 1]]), truth([[0, 0, 1, 1]]))
+    evaluator.update(predicted([[2, 0, 0]]), truth([[2, 2, VOID]], image_id=2))
+    evaluator.update(predicted([[1]]), truth([[VOID]], image_id=3))  # nothing to judge
+    metrics = evaluator.compute()
+    iou = metrics["mIoU_per_picture"]
+    assert iou.value == pytest.approx(((1 / 2 + 2 / 3) / 2 + (0 + 1 / 2) / 2) / 2)
+    assert iou.per_class == pytest.approx({"a": (1 / 2 + 0) / 2, "b": 2 / 3, "c": 1 / 2})
+    dice = metrics["Dice_per_picture"]
+    assert dice.per_class == pytest.approx({"a": (2 / 3 + 0) / 2, "b": 4 / 5, "c": 2 / 3})
+    assert "absent from both: not counted, from one: 0" in evaluator.protocol
+
+
+def test_per_picture_without_background() -> None:
+    evaluator = SegmentationEvaluator(("background", "nucleus"))
+    evaluator.update(predicted([[0, 0, 1, 1]]), truth([[0, 0, 0, 1]]))
+    evaluator.update(predicted([[0, 0]]), truth([[0, 0]], image_id=2))  # no nucleus in either
+    metrics = evaluator.compute()
+    assert metrics["Dice_per_picture_foreground"].value == pytest.approx(2 / 3)
+    assert metrics["mIoU_per_picture_foreground"].per_class == {"nucleus": 1 / 2}
+    assert metrics["mIoU_per_picture"].value == pytest.approx(((2 / 3 + 1 / 2) / 2 + 1) / 2)
+
+
+def test_resampled_data_sets_equal_their_pictures_repeated() -> None:
+    generator = np.random.default_rng(0)
+    classes = ("background", "b", "c")
+    pictures = [generator.integers(0, 3 if i else 1, (2, 5, 6)).tolist() for i in range(6)]
+    evaluator = SegmentationEvaluator(classes)
+    for i, (found, expected) in enumerate(pictures):
+        evaluator.update(predicted(found), truth(expected, image_id=i))
+    counts = np.array([[1] * 6, [6, 0, 0, 0, 0, 0], [0, 2, 3, 0, 0, 1]])
+    resampled = evaluator.resample(counts)
+    assert evaluator.picture_ids == tuple(range(6))
+    for row, weights in enumerate(counts):
+        again = SegmentationEvaluator(classes)
+        for number, position in enumerate(np.repeat(np.arange(6), weights)):
+            found, expected = pictures[position]
+            again.update(predicted(found), truth(expected, image_id=number))
+        for name, metric in again.compute().items():
+            for key, value in (
+                (name, metric.value),
+                *((f"{name}/{each}", value) for each, value in metric.per_class.items()),
+            ):
+                got = resampled[key][row]
+                assert np.isnan(got) if value is None else got == pytest.approx(value, abs=1e-12)
+
+
+def test_details_hold_confusion_pictures_and_reliability() -> None:
+    """Of four pixels, two right at 0.95 and 0.55, one wrong at 0.95, one void."""
+    probs = torch.tensor([[[0.95, 0.55, 0.05, 0.5]], [[0.05, 0.45, 0.95, 0.5]]])
+    evaluator = SegmentationEvaluator(("a", "b"))
+    evaluator.update(
+        SegmentationMap(probs.argmax(0), probs), truth([[0, 0, 0, VOID]], image_id="x")
+    )
+    told = evaluator.details()
+    assert told["confusion"] == {"labels": ["a", "b"], "matrix": [[2, 1], [0, 0]]}
+    assert told["pictures"] == [
+        {
+            "image_id": "x",
+            "quality": pytest.approx((2 / 3 + 0) / 2),
+            "surprise": pytest.approx(0.95 / 3),
+        }
+    ]
+    assert told["reliability"]["confidence"] == pytest.approx([0.55, 0.95])
+    assert told["reliability"]["accuracy"] == [1.0, 0.5]
+    assert told["reliability"]["count"] == [1, 2]
+    assert told["reliability"]["ece"] == pytest.approx((0.45 + 2 * 0.45) / 3)
+    json.dumps(told)
+
+
+def test_label_maps_alone_have_no_reliability() -> None:
+    evaluator = SegmentationEvaluator(("a", "b"))
+    evaluator.update_labels(np.array([[0, 1]], np.uint8), truth([[0, 0]]))
+    told = evaluator.details()
+    assert "reliability" not in told
+    assert told["pictures"][0]["surprise"] == 0.5
+    with pytest.raises(DataError, match="image 1 is evaluated twice"):
+        evaluator.update_labels(np.array([[0, 1]]), truth([[0, 0]]))
 
 
 def test_broken_input_names_the_picture() -> None:

@@ -1,0 +1,307 @@
+"""FROC: which share of the lesions is found at so many false positives per picture.
+
+As in LUNA16 (Setio et al., Medical Image Analysis 2017) and CAMELYON16 (Ehteshami Bejnordi et al.,
+JAMA 2017): sensitivity at 1/8 to 8 false positives per picture and the mean of the seven (CPM, van
+Ginneken et al., Medical Image Analysis 2010). A lesion is found when any detection hits it.
+
+Shape glossary: `L` lesions, `F` false positives, `P` pictures, `R` resampled data sets, `K`
+classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from resnet_tasks.errors import DataError
+from resnet_tasks.evaluation.box_overlap import PictureBoxes, overlaps, picture_boxes
+from resnet_tasks.evaluation.extra import EvaluatorOptions
+from resnet_tasks.evaluation.ranking import auroc
+from resnet_tasks.evaluation.weighted_means import (
+    Counts,
+    mean_defined,
+    metrics_of,
+    ratio,
+    with_classes,
+)
+from resnet_tasks.metrics import Metric, Truth
+from resnet_tasks.registry import EXTRA_EVALUATORS
+
+if TYPE_CHECKING:
+    from resnet_tasks.structures import Detections
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # LUNA16, CAMELYON16: 1/8 to 8 per scan
+CURVE_POINTS = 400
+"""Points of the curve that `details` gives at most."""
+
+
+class FrocOptions(EvaluatorOptions):
+    """What counts as a hit.
+
+    Attributes:
+        hit: `iou`: the boxes overlap by at least `iou`; `centre`: the centre of the detection lies
+            inside the lesion's box.
+        iou: Least overlap, for `hit: iou`.
+    """
+
+    hit: Literal["iou", "centre"] = "iou"
+    iou: Annotated[float, Field(gt=0, le=1)] = 0.5
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """Lesions with the best score of a detection that hits them, or false positives.
+
+    Attributes:
+        scores: `(N,)`, falling; -inf for lesions that nothing hits.
+        pictures: `(N,)` position of the picture of each.
+    """
+
+    scores: Floats
+    pictures: Ints
+
+    @classmethod
+    def sorted(cls, scores: Floats, pictures: Ints) -> _Scored:
+        order = np.argsort(-scores, kind="stable")
+        return cls(scores[order], pictures[order])
+
+
+class FrocEvaluator:
+    """Sensitivity by false positives per picture, for lesions and patients, and AUROC of pictures.
+
+    Args:
+        classes: Names in label order.
+        options: What counts as a hit.
+    """
+
+    Options: ClassVar[type[EvaluatorOptions]] = FrocOptions
+    task: ClassVar[str] = "detection"
+
+    def __init__(self, classes: Sequence[str], options: FrocOptions | None = None) -> None:
+        self.classes = tuple(classes)
+        self.options = options or FrocOptions()
+        self._ids: dict[int | str, None] = {}
+        self._groups: list[str | None] = []
+        # Rows of (picture, label, score).
+        self._lesions: list[Floats] = []
+        self._false: list[Floats] = []
+        self._best: list[Floats] = []
+        self._has: list[Floats] = []
+        rule = (
+            f"IoU >= {self.options.iou:g}"
+            if self.options.hit == "iou"
+            else "the detection's centre lies inside the lesion's box"
+        )
+        self.protocol = (
+            f"FROC (LUNA16, CAMELYON16), hit when {rule}, class by class: a lesion is found at a "
+            "threshold if any detection with at least that score hits it; further hits of it count "
+            "neither for nor against; a detection that hits nothing is a false positive, one that "
+            "hits only crowd regions is not counted; sensitivity_at_F is that of the lowest "
+            "threshold with at most F false positives per picture, without interpolation; CPM is "
+            "the mean over 1/8, 1/4, 1/2, 1, 2, 4 and 8; a patient (group; a picture without one "
+            "stands for itself) is found if any of its lesions is; picture_AUROC ranks pictures by "
+            "their highest score, ties count half; the value over all classes counts the lesions "
+            "and false positives of all classes together."
+        )
+
+    @property
+    def picture_ids(self) -> tuple[int | str, ...]:
+        """Ids of the pictures seen so far."""
+        return tuple(self._ids)
+
+    def update(self, prediction: Detections, truth: Truth) -> None:
+        """Takes one picture.
+
+        Raises:
+            DataError: If the picture was taken before, its boxes are not annotated, or a score, box
+                or label is no number that can be evaluated.
+        """
+        if truth.image_id in self._ids:
+            raise DataError(f"image {truth.image_id!r} is evaluated twice; give each picture once")
+        boxes = picture_boxes(prediction, truth, len(self.classes))
+        lesion_scores, is_false = self._judged(boxes)
+        position = len(self._ids)
+        self._ids[truth.image_id] = None
+        self._groups.append(truth.group)
+        real = ~boxes.crowd
+        self._lesions.append(_rows(position, boxes.labels[real], lesion_scores[real]))
+        self._false.append(_rows(position, boxes.found_labels[is_false], boxes.scores[is_false]))
+        best = np.full(len(self.classes), -np.inf)
+        np.maximum.at(best, boxes.found_labels, boxes.scores)
+        has = np.zeros(len(self.classes))
+        has[boxes.labels[boxes.crowd]] = np.nan
+        has[boxes.labels[real]] = 1.0
+        self._best.append(best)
+        self._has.append(has)
+
+    def _judged(self, boxes: PictureBoxes) -> tuple[Floats, NDArray[np.bool_]]:
+        """Best score of a hit of every object, and which detections hit nothing at all."""
+        overlap, inside = overlaps(boxes.found, boxes.objects)
+        if self.options.hit == "iou":
+            # A region of many has no extent of its own to compare with: COCO's rule for crowds.
+            overlap = np.where(boxes.crowd[None], inside, overlap)
+            hits = np.asarray(overlap >= self.options.iou, np.bool_)
+        else:
+            centres = (boxes.found[:, None, :2] + boxes.found[:, None, 2:]) / 2
+            low, high = boxes.objects[None, :, :2], boxes.objects[None, :, 2:]
+            hits = np.asarray(((centres >= low) & (centres <= high)).all(axis=2), np.bool_)
+        hits &= boxes.found_labels[:, None] == boxes.labels[None]
+        scores = np.where(hits, boxes.scores[:, None], -np.inf).max(axis=0, initial=-np.inf)
+        return scores, np.asarray(~hits.any(axis=1), np.bool_)
+
+    def compute(self) -> dict[str, Metric]:
+        """All numbers over the pictures seen so far.
+
+        Returns:
+            `CPM`, `sensitivity_at_0.125` ... `sensitivity_at_8`, `patient_CPM`,
+            `patient_sensitivity_at_0.125` ..., `picture_AUROC`, each with its value per class; None
+            where there is no lesion (for AUROC: no picture with or none without).
+        """
+        return metrics_of(self.resample(np.ones((1, len(self._ids)), np.int64)))
+
+    def resample(self, counts: Counts) -> dict[str, Floats]:
+        """Metrics of resampled data sets; see `metrics.Resampled`."""
+        parts = [self._class_values(label, counts) for label in (None, *range(len(self.classes)))]
+        found: dict[str, Floats] = {}
+        for name, overall in parts[0].items():
+            per_class = np.stack([each[name] for each in parts[1:]], axis=1)
+            found |= with_classes(name, overall, per_class, self.classes)
+        return found
+
+    def _class_values(self, label: int | None, counts: Counts) -> dict[str, Floats]:
+        """Metrics of one class, or of all together, `(R,)` each."""
+        lesions, false = self._scored(self._lesions, label), self._scored(self._false, label)
+        thresholds = _thresholds(false, counts)
+        values: dict[str, Floats] = {}
+        for prefix, found in (
+            ("", _lesion_sensitivity(lesions, thresholds, counts)),
+            ("patient_", self._patient_sensitivity(lesions, thresholds, counts)),
+        ):
+            values[f"{prefix}CPM"] = mean_defined(found, axis=1)
+            for i, rate in enumerate(RATES):
+                values[f"{prefix}sensitivity_at_{rate:g}"] = found[:, i]
+        best, has = self._by_picture(label)
+        kept = ~np.isnan(has)
+        weights = counts[:, kept].astype(np.float64)
+        values["picture_AUROC"] = auroc(best[kept], has[kept] > 0, weights)
+        return values
+
+    def _scored(self, rows: Sequence[Floats], label: int | None) -> _Scored:
+        table = np.concatenate(rows) if rows else np.zeros((0, 3))
+        if label is not None:
+            table = table[table[:, 1] == label]
+        return _Scored.sorted(table[:, 2], table[:, 0].astype(np.int64))
+
+    def _by_picture(self, label: int | None) -> tuple[Floats, Floats]:
+        """Highest score `(P,)` and whether there is a lesion (NaN: only crowds) `(P,)`."""
+        shape = (len(self._ids), len(self.classes))
+        best, has = np.reshape(self._best, shape), np.reshape(self._has, shape)
+        if label is not None:
+            return best[:, label], has[:, label]
+        some = np.where(np.isnan(has), 0.0, has).max(axis=1, initial=0.0) > 0
+        overall = np.where(some, 1.0, np.where(np.isnan(has).any(axis=1), np.nan, 0.0))
+        return best.max(axis=1, initial=-np.inf), overall
+
+    def _patient_sensitivity(self, lesions: _Scored, thresholds: Floats, counts: Counts) -> Floats:
+        """Share of patients with a lesion above the threshold, `(R, rates)`."""
+        named = [
+            ("group", group) if group is not None else ("picture", str(i))
+            for i, group in enumerate(self._groups)
+        ]
+        numbers = {name: i for i, name in enumerate(dict.fromkeys(named))}
+        patient_of = np.asarray([numbers[name] for name in named], np.int64)
+        patients = patient_of[lesions.pictures]
+        order = np.argsort(patients, kind="stable")  # the best lesion of each patient first
+        if not len(order):
+            return np.full(thresholds.shape, np.nan)
+        starts = np.flatnonzero(np.diff(patients[order], prepend=-1))
+        scores, pictures = lesions.scores[order], lesions.pictures[order]
+        shares = np.empty(thresholds.shape)
+        for row, (weights, limits) in enumerate(zip(counts, thresholds, strict=True)):
+            weight = weights[pictures]
+            drawn = np.maximum.reduceat(weight, starts).astype(np.float64)
+            best = np.maximum.reduceat(np.where(weight > 0, scores, -np.inf), starts)
+            found = (best[:, None] > limits[None]).astype(np.float64)
+            shares[row] = ratio(drawn @ found, drawn.sum())
+        return shares
+
+    def details(self) -> dict[str, Any]:
+        """`froc`, over all classes together, and what was counted; see `metrics.Detailed`."""
+        lesions, false = self._scored(self._lesions, None), self._scored(self._false, None)
+        patients = len({group for group in self._groups if group is not None})
+        notes = [
+            f"FROC: {len(lesions.scores)} lesions in {len(self._ids)} pictures"
+            + (f" of {patients} groups." if patients else ", none with a group.")
+        ]
+        if not len(lesions.scores):
+            return {"notes": notes}
+        rates, sensitivity = curve(lesions.scores, false.scores, len(self._ids))
+        kept = np.unique(np.linspace(0, len(rates) - 1, CURVE_POINTS).round().astype(np.int64))
+        froc = {
+            "false_positives": rates[kept].tolist(),
+            "sensitivity": sensitivity[kept].tolist(),
+        }
+        return {"froc": froc, "notes": notes}
+
+
+def _rows(position: int, labels: Ints, scores: Floats) -> Floats:
+    return np.column_stack((np.full(len(labels), position), labels, scores)).astype(np.float64)
+
+
+def _thresholds(false: _Scored, counts: Counts) -> Floats:
+    """Scores that a lesion must exceed for each rate, `(R, rates)`; -inf where all count.
+
+    One false positive more than the rate allows lies at that score, so that of lesions and false
+    positives with equal scores none counts.
+    """
+    limits = np.full((len(counts), len(RATES)), -np.inf)
+    allowed = np.asarray(RATES)[None] * counts.sum(axis=1)[:, None]
+    padded = np.append(false.scores, -np.inf)
+    for row, weights in enumerate(counts):
+        seen = np.cumsum(weights[false.pictures])
+        limits[row] = padded[np.searchsorted(seen, allowed[row], side="right")]
+    return limits
+
+
+def _lesion_sensitivity(lesions: _Scored, thresholds: Floats, counts: Counts) -> Floats:
+    """Share of the lesions above the threshold, `(R, rates)`."""
+    shares = np.full(thresholds.shape, np.nan)
+    for row, (weights, limits) in enumerate(zip(counts, thresholds, strict=True)):
+        seen = np.append(0, np.cumsum(weights[lesions.pictures]))
+        above = np.searchsorted(-lesions.scores, -limits, side="left")
+        shares[row] = ratio(seen[above], seen[-1])
+    return shares
+
+
+def curve(lesions: Floats, false: Floats, num_pictures: int) -> tuple[Floats, Floats]:
+    """False positives per picture and sensitivity at every threshold, from the highest down.
+
+    Args:
+        lesions: `(L,)` best score of every lesion, -inf where it is never hit; at least one.
+        false: `(F,)` scores of the false positives.
+        num_pictures: All pictures, those without lesions included.
+
+    Returns:
+        Two `(T + 1,)` arrays, both rising, beginning with (0, 0).
+    """
+    hit = np.sort(lesions[np.isfinite(lesions)])
+    missed = np.sort(false)
+    levels = np.unique(np.concatenate((hit, missed)))[::-1]
+    found = len(hit) - np.searchsorted(hit, levels, side="left")
+    wrong = len(missed) - np.searchsorted(missed, levels, side="left")
+    start = np.zeros(1)
+    return (
+        np.concatenate((start, wrong / num_pictures)),
+        np.concatenate((start, found / len(lesions))),
+    )
+
+
+EXTRA_EVALUATORS.register("froc")(FrocEvaluator)

@@ -1,0 +1,386 @@
+"""KITTI's average precision of 2-D boxes: easy, moderate, hard, and bins of height.
+
+The rules of the object development kit (Geiger et al., CVPR 2012) with 40 recall points (Simonelli
+et al., ICCV 2019). One deviation: the kit lets objects take low detections of any class, here they
+take those of their own. The numbers come from steps: what lowering the threshold past a detection's
+score adds to true and false positives of its picture. Steps are found once and then weighted.
+
+Shape glossary: `P` pictures, `D` detections, `G` objects of one class and picture.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, field_validator
+
+from resnet_tasks.errors import DataError, RecipeError
+from resnet_tasks.evaluation.box_overlap import PictureBoxes, corners, overlaps, picture_boxes
+from resnet_tasks.evaluation.extra import EvaluatorOptions
+from resnet_tasks.evaluation.weighted_means import Counts, mean_defined, metrics_of, with_classes
+from resnet_tasks.metrics import Metric, Truth
+from resnet_tasks.registry import EXTRA_EVALUATORS, nearest
+
+if TYPE_CHECKING:
+    from resnet_tasks.structures import Detections
+
+Floats = NDArray[np.float64]
+
+RECALL_POINTS = 40  # Simonelli et al. 2019: 1/40 .. 1, recall 0 left out
+LEAST_IOU = {"car": 0.7, "pedestrian": 0.5, "cyclist": 0.5}  # development kit
+OTHER_IOU = 0.5
+NEIGHBOURS = {"van": "car", "person_sitting": "pedestrian"}  # development kit
+DONT_CARE = "dontcare"
+
+
+@dataclass(frozen=True)
+class _Level:
+    """Which objects count; others of the class are neither found nor missed.
+
+    Attributes:
+        name: In the metrics' names.
+        low: Least height of a box, pixels.
+        high: Height from which on boxes no longer count.
+        occluded: Highest degree of occlusion.
+        truncated: Highest share outside the picture.
+    """
+
+    name: str
+    low: float
+    high: float
+    occluded: float
+    truncated: float
+
+
+LEVELS = (  # development kit: MIN_HEIGHT, MAX_OCCLUSION, MAX_TRUNCATION
+    _Level("easy", 40, math.inf, 0, 0.15),
+    _Level("moderate", 25, math.inf, 1, 0.30),
+    _Level("hard", 25, math.inf, 2, 0.50),
+)
+
+
+class KittiOptions(EvaluatorOptions):
+    """KITTI's rules for other classes, and bins of height.
+
+    Attributes:
+        iou: Class -> the overlap that a hit must exceed; default: 0.7 for car, 0.5 for others.
+        neighbours: Class -> the class for which its objects are neither found nor missed.
+        heights: Rising edges in pixels; AP is also given for the boxes between each two of them and
+            from the last one on, with the occlusion and truncation of `hard`.
+    """
+
+    iou: Mapping[str, Annotated[float, Field(gt=0, lt=1)]] = Field(default_factory=dict)
+    neighbours: Mapping[str, str] = Field(default_factory=lambda: dict(NEIGHBOURS))
+    heights: tuple[Annotated[float, Field(ge=0)], ...] = ()
+
+    @field_validator("heights")
+    @classmethod
+    def _edges_rise(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if any(low >= high for low, high in pairwise(value)):
+            raise ValueError("edges must rise")
+        return value
+
+
+@dataclass
+class _Tally:
+    """What one class and level has added up to, picture by picture.
+
+    Attributes:
+        objects: Number of objects that count, per picture.
+        hits: Rows of (score, picture): best detection of every object that counts.
+        steps: Rows of (score, true positives, false positives, picture).
+    """
+
+    objects: list[int] = field(default_factory=list)
+    hits: list[tuple[float, int]] = field(default_factory=list)
+    steps: list[tuple[float, int, int, int]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """Detections and objects of one class in one picture.
+
+    Attributes:
+        scores: `(D,)`.
+        is_small: `(D,)` detections whose height does not count.
+        is_excused: `(D,)` detections inside a don't-care region.
+        hits: `(D, G)` overlaps above the class's threshold, else 0.
+        counts: `(G,)` objects that count; the others may take a detection.
+    """
+
+    scores: Floats
+    is_small: NDArray[np.bool_]
+    is_excused: NDArray[np.bool_]
+    hits: Floats
+    counts: NDArray[np.bool_]
+
+
+class KittiEvaluator:
+    """AP of boxes by KITTI's rules.
+
+    Args:
+        classes: Names in label order. Classes that are a neighbour of another one, and `DontCare`,
+            are not judged themselves; case does not matter.
+        options: Overlaps, neighbours and bins of height.
+
+    Raises:
+        RecipeError: If the options name a class that the head does not have.
+    """
+
+    Options: ClassVar[type[EvaluatorOptions]] = KittiOptions
+    task: ClassVar[str] = "detection"
+
+    def __init__(self, classes: Sequence[str], options: KittiOptions | None = None) -> None:
+        self.classes = tuple(classes)
+        self.options = options or KittiOptions()
+        known = {name.lower(): name for name in self.classes}
+        wanted = {name.lower(): value for name, value in self.options.iou.items()}
+        for name in wanted:
+            if name not in known:
+                close = nearest(name, list(self.classes))
+                hint = f"; did you mean {close!r}?" if close else ""
+                raise RecipeError(
+                    f"options of evaluator 'kitti': iou names {name!r}, but the classes are "
+                    f"{', '.join(self.classes)}{hint}"
+                )
+        self._neighbours = {
+            one.lower(): other.lower() for one, other in self.options.neighbours.items()
+        }
+        self.judged = tuple(
+            name
+            for key, name in known.items()
+            if key != DONT_CARE and self._neighbours.get(key) not in known
+        )
+        self._iou = {
+            name: wanted.get(name.lower(), LEAST_IOU.get(name.lower(), OTHER_IOU))
+            for name in self.judged
+        }
+        edges = (*self.options.heights, math.inf)
+        bins = tuple(
+            _Level(f"height_{low:g}_{'up' if math.isinf(high) else f'{high:g}'}", low, high, 2, 0.5)
+            for low, high in pairwise(edges)
+        )
+        self.levels = LEVELS + bins
+        self._tallies = {(name, level): _Tally() for name in self.judged for level in self.levels}
+        self._ids: dict[int | str, None] = {}
+        self._objects = self._undescribed = 0
+        overlap = ", ".join(f"{name} {value:g}" for name, value in self._iou.items())
+        heights = "; height bins: as hard, other heights ignored" if bins else ""
+        self.protocol = (
+            "KITTI 2-D object AP over 40 recall points (Simonelli et al. 2019), IoU above "
+            f"{overlap}; easy / moderate / hard count boxes of at least 40 / 25 / 25 px height, "
+            "occluded up to 0 / 1 / 2 and truncated up to 0.15 / 0.30 / 0.50 (an object whose "
+            "record does not say counts as visible and whole); other objects of the class, those "
+            "of neighbouring classes, lower detections, and detections inside DontCare or crowd "
+            f"regions neither help nor hurt{heights}; mean over the classes that occur."
+        )
+
+    @property
+    def picture_ids(self) -> tuple[int | str, ...]:
+        """Ids of the pictures seen so far."""
+        return tuple(self._ids)
+
+    def update(self, prediction: Detections, truth: Truth) -> None:
+        """Takes one picture.
+
+        Raises:
+            DataError: If the picture was taken before, its boxes are not annotated, or a score, box
+                or label is no number that can be evaluated.
+        """
+        if truth.image_id in self._ids:
+            raise DataError(f"image {truth.image_id!r} is evaluated twice; give each picture once")
+        boxes = picture_boxes(prediction, truth, len(self.classes))
+        picture = len(self._ids)
+        self._ids[truth.image_id] = None
+        occluded, truncated = _visibility(truth, len(boxes.labels))
+        self._objects += len(boxes.labels)
+        self._undescribed += int((np.isnan(occluded) & np.isnan(truncated)).sum())
+        # Comparisons with NaN are false: what is not described is not held against an object.
+        hidden = {
+            level: (occluded > level.occluded) | (truncated > level.truncated)
+            for level in self.levels
+        }
+        for name in self.judged:
+            scene_of = self._class_scene(name, boxes, truth)
+            for level in self.levels:
+                _add(self._tallies[name, level], scene_of(level, hidden[level]), picture)
+
+    def _class_scene(self, name: str, boxes: PictureBoxes, truth: Truth) -> Any:
+        """A function from (level, which objects are hidden) to the scene of one class."""
+        label, least = self.classes.index(name), self._iou[name]
+        is_found = boxes.found_labels == label
+        found, scores = boxes.found[is_found], boxes.scores[is_found]
+        called = np.asarray([self.classes[each].lower() for each in boxes.labels], np.str_)
+        others = np.asarray([each.lower() for each in truth.others], np.str_)
+        other_boxes = corners(np.zeros((0, 4)) if truth.others_xywh is None else truth.others_xywh)
+        near = [one for one, other in self._neighbours.items() if other == name.lower()]
+        regions = boxes.crowd | (called == DONT_CARE)
+        own = (called == name.lower()) & ~regions
+        beside = np.isin(called, near) & ~regions
+        objects = np.concatenate((boxes.objects[own | beside], other_boxes[np.isin(others, near)]))
+        care = np.concatenate((boxes.objects[regions], other_boxes[others == DONT_CARE]))
+        overlap, _ = overlaps(found, objects)
+        hits = np.where(overlap > least, overlap, 0.0)
+        is_excused = np.asarray((overlaps(found, care)[1] > least).any(axis=1), np.bool_)
+        heights = np.abs(found[:, 3] - found[:, 1])
+        tall = objects[:, 3] - objects[:, 1]
+        is_own = np.zeros(len(objects), np.bool_)
+        is_own[: int((own | beside).sum())] = own[own | beside]
+
+        def scene(level: _Level, hidden: NDArray[np.bool_]) -> _Scene:
+            unseen = np.zeros(len(objects), np.bool_)
+            unseen[: int((own | beside).sum())] = hidden[own | beside]
+            counts = is_own & ~unseen & (tall >= level.low) & (tall < level.high)
+            is_small = (heights < level.low) | (heights >= level.high)
+            return _Scene(scores, np.asarray(is_small, np.bool_), is_excused, hits, counts)
+
+        return scene
+
+    def compute(self) -> dict[str, Metric]:
+        """All numbers over the pictures seen so far.
+
+        Returns:
+            `KITTI_AP_easy`, `KITTI_AP_moderate`, `KITTI_AP_hard` and `KITTI_AP_height_LOW_HIGH` for
+            the bins, each with its value per class; None where no object counts.
+        """
+        return metrics_of(self.resample(np.ones((1, len(self._ids)), np.int64)))
+
+    def resample(self, counts: Counts) -> dict[str, Floats]:
+        """Metrics of resampled data sets; see `metrics.Resampled`."""
+        found: dict[str, Floats] = {}
+        for level in self.levels:
+            columns = [
+                _average_precision(self._tallies[name, level], counts) for name in self.judged
+            ]
+            per_class = np.stack(columns, axis=1) if columns else np.zeros((len(counts), 0))
+            overall = mean_defined(per_class, axis=1)
+            found |= with_classes(f"KITTI_AP_{level.name}", overall, per_class, self.judged)
+        return found
+
+    def details(self) -> dict[str, Any]:
+        """What the truth does not say; see `metrics.Detailed`."""
+        notes = []
+        if self._undescribed:
+            notes.append(
+                f"KITTI: {self._undescribed} of {self._objects} objects have neither `occluded` "
+                "nor `truncated`; they count as visible and whole, so that easy, moderate and hard "
+                "differ by height alone for them."
+            )
+        for (name, level), tally in self._tallies.items():
+            number = sum(tally.objects)
+            if 0 < number <= RECALL_POINTS:
+                notes.append(
+                    f"KITTI: only {number} objects of {name} count as {level.name}; by its rules "
+                    f"AP cannot exceed {number - 1}/{RECALL_POINTS} with so few."
+                )
+        return {"notes": notes} if notes else {}
+
+
+def _visibility(truth: Truth, count: int) -> tuple[Floats, Floats]:
+    unknown = np.full(count, np.nan)
+    return (
+        unknown if truth.occluded is None else truth.occluded,
+        unknown if truth.truncated is None else truth.truncated,
+    )
+
+
+def _add(tally: _Tally, scene: _Scene, picture: int) -> None:
+    """Adds one picture to a tally."""
+    tally.objects.append(int(scene.counts.sum()))
+    tally.hits += [(score, picture) for score in _best_hits(scene)]
+    near = (scene.hits > 0).any(axis=1)
+    lone = ~near & ~scene.is_small & ~scene.is_excused
+    tally.steps += [(float(score), 0, 1, picture) for score in scene.scores[lone]]
+    # Whom an object takes changes with the threshold: match anew at every score.
+    before = (0, 0)
+    for threshold in np.unique(scene.scores[near])[::-1]:
+        now = _matched(scene, np.flatnonzero(near & (scene.scores >= threshold)))
+        step = (now[0] - before[0], now[1] - before[1])
+        if step != (0, 0):
+            tally.steps.append((float(threshold), *step, picture))
+        before = now
+
+
+def _best_hits(scene: _Scene) -> list[float]:
+    """Scores at which objects that count are first found: each takes its best-scored detection."""
+    found: list[float] = []
+    is_free = np.ones(len(scene.scores), np.bool_)
+    for place, is_counted in enumerate(scene.counts):
+        able = np.flatnonzero(is_free & (scene.hits[:, place] > 0))
+        if not len(able):
+            continue
+        taken = able[np.argmax(scene.scores[able])]
+        is_free[taken] = False
+        if is_counted and not scene.is_small[taken]:
+            found.append(float(scene.scores[taken]))
+    return found
+
+
+def _matched(scene: _Scene, present: NDArray[np.intp]) -> tuple[int, int]:
+    """True and false positives among some detections: each object takes the best overlap."""
+    is_free = np.zeros(len(scene.scores), np.bool_)
+    is_free[present] = True
+    hits = 0
+    for place, is_counted in enumerate(scene.counts):
+        able = np.flatnonzero(is_free & (scene.hits[:, place] > 0))
+        if not len(able):
+            continue
+        tall = able[~scene.is_small[able]]
+        # A detection too low to count is taken only where there is no other one.
+        taken = tall[np.argmax(scene.hits[tall, place])] if len(tall) else able[0]
+        is_free[taken] = False
+        hits += bool(is_counted and len(tall))
+    return hits, int((is_free & ~scene.is_small & ~scene.is_excused).sum())
+
+
+def _average_precision(tally: _Tally, counts: Counts) -> Floats:
+    """AP of every resampled data set, `(R,)`; NaN where no object counts."""
+    objects = counts @ np.asarray(tally.objects, np.int64).reshape(counts.shape[1])
+    hits = np.asarray(sorted(tally.hits, reverse=True), np.float64).reshape(-1, 2)
+    steps = np.asarray(sorted(tally.steps, reverse=True), np.float64).reshape(-1, 4)
+    hit_pictures, step_pictures = hits[:, 1].astype(np.int64), steps[:, 3].astype(np.int64)
+    found = np.full(len(counts), np.nan)
+    for row, weights in enumerate(counts):
+        if not objects[row]:
+            continue
+        thresholds = recall_thresholds(
+            np.repeat(hits[:, 0], weights[hit_pictures]), int(objects[row])
+        )
+        weighted = steps[:, 1:3] * weights[step_pictures][:, None]
+        summed = np.concatenate((np.zeros((1, 2)), np.cumsum(weighted, axis=0)))
+        right, wrong = summed[np.searchsorted(-steps[:, 0], -thresholds, side="right")].T
+        total = right + wrong
+        precision = np.divide(right, total, out=np.zeros(len(right)), where=total > 0)
+        envelope = np.maximum.accumulate(precision[::-1])[::-1]
+        found[row] = envelope[1 : RECALL_POINTS + 1].sum() / RECALL_POINTS
+    return found
+
+
+def recall_thresholds(scores: Floats, num_objects: int) -> Floats:
+    """Scores at which recall comes nearest to 0, 1/40, 2/40, ...; at most 41.
+
+    Args:
+        scores: `(N,)` of the objects found, falling.
+        num_objects: That there are; at least `N`.
+    """
+    chosen: list[float] = []
+    recall, place, last = 0.0, 0, len(scores) - 1
+    while place <= last:
+        left, right = (place + 1) / num_objects, (place + 2) / num_objects
+        if place < last and right - recall < recall - left:
+            # Far from the next point: go close to it at once, then one by one.
+            place = max(place + 1, min(int(recall * num_objects) - 3, last))
+            continue
+        chosen.append(float(scores[place]))
+        recall += 1 / RECALL_POINTS
+        place += 1
+    return np.asarray(chosen, np.float64)
+
+
+EXTRA_EVALUATORS.register("kitti")(KittiEvaluator)

@@ -1,0 +1,217 @@
+"""HD95 and normalised surface Dice: how far the outlines of truth and prediction lie apart.
+
+The outline of a class is its pixels with one of the 4 neighbours outside it, and distances run
+between pixel centres, as in MONAI and MedPy; SciPy's exact Euclidean distance transform computes
+them. HD95: the larger of the two directed 95th percentiles (Maier-Hein et al., Metrics Reloaded,
+Nature Methods 2024). Surface Dice: the share of both outlines within a tolerance of the other one
+(Nikolov et al., JMIR 2021).
+
+Shape glossary: `h, w` an original picture, `K` classes, `P` pictures.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+from scipy import ndimage
+
+from resnet_tasks.errors import DataError
+from resnet_tasks.evaluation.extra import EvaluatorOptions
+from resnet_tasks.evaluation.segmentation import judged_labels
+from resnet_tasks.evaluation.weighted_means import (
+    Counts,
+    mean_defined,
+    metrics_of,
+    picture_means,
+    with_classes,
+)
+from resnet_tasks.metrics import BACKGROUND, VOID, Metric, Truth
+from resnet_tasks.registry import EXTRA_EVALUATORS
+
+if TYPE_CHECKING:
+    from resnet_tasks.structures import SegmentationMap
+
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+
+class SurfaceOptions(EvaluatorOptions):
+    """How distances are measured.
+
+    Attributes:
+        tolerance: Distance up to which outlines agree, in the unit of the distances.
+        unit: `auto`: mm where the pictures have a `spacing`, else px; `px`; `mm`.
+    """
+
+    tolerance: Annotated[float, Field(ge=0)] = 2.0
+    unit: Literal["auto", "px", "mm"] = "auto"
+
+
+class SurfaceEvaluator:
+    """HD95 and surface Dice of every class but the background, per picture, then averaged.
+
+    Args:
+        classes: Names in label order; a first one called `background` has no outline of interest.
+        options: How distances are measured.
+    """
+
+    Options: ClassVar[type[EvaluatorOptions]] = SurfaceOptions
+    task: ClassVar[str] = "semantic_segmentation"
+
+    def __init__(self, classes: Sequence[str], options: SurfaceOptions | None = None) -> None:
+        self.classes = tuple(classes)
+        self.options = options or SurfaceOptions()
+        self._first = int(bool(self.classes) and self.classes[0] == BACKGROUND)
+        self._unit = "" if self.options.unit == "auto" else self.options.unit
+        self._ids: dict[int | str, None] = {}
+        self._distances: list[Floats] = []
+        self._dice: list[Floats] = []
+        self._one_sided = 0
+
+    @property
+    def outlined(self) -> tuple[str, ...]:
+        """The classes that are judged."""
+        return self.classes[self._first :]
+
+    @property
+    def unit(self) -> str:
+        """Of the distances: `mm` or `px`."""
+        return self._unit or "px"
+
+    @property
+    def protocol(self) -> str:
+        """One sentence for the metrics file."""
+        return (
+            f"Outlines of {'all classes but the background' if self._first else 'all classes'} in "
+            f"each picture at original size, distances in {self.unit} between centres of pixels "
+            "that have one of 4 neighbours outside the class (the frame counts as outside), void "
+            "pixels taken out of truth and prediction; HD95 is the larger of the two directed 95th "
+            "percentiles, NSD the share of both outlines that lies within "
+            f"{self.options.tolerance:g} {self.unit} of the other; a class absent from truth and "
+            "prediction of a picture is not counted there, one absent from just one of them gets "
+            "NSD 0 and the picture's diagonal as HD95; per class the mean over pictures, over all "
+            "the mean of the classes."
+        )
+
+    @property
+    def picture_ids(self) -> tuple[int | str, ...]:
+        """Ids of the pictures seen so far."""
+        return tuple(self._ids)
+
+    def update(self, prediction: SegmentationMap, truth: Truth) -> None:
+        """Takes one picture.
+
+        Raises:
+            DataError: As `SegmentationEvaluator.update`; if the picture was taken before; if it has
+                no spacing although distances are in mm.
+        """
+        if truth.image_id in self._ids:
+            raise DataError(f"image {truth.image_id!r} is evaluated twice; give each picture once")
+        expected, found = judged_labels(prediction.labels, truth, len(self.classes))
+        spacing = self._spacing(truth)
+        found = np.where(expected == VOID, VOID, found)
+        present = {int(each) for labels in (expected, found) for each in np.unique(labels)}
+        distances = np.full(len(self.outlined), np.nan)
+        dice = np.full(len(self.outlined), np.nan)
+        for label in sorted(present - {VOID} - set(range(self._first))):
+            place = label - self._first
+            made = surface_distances(expected == label, found == label, spacing)
+            if made is None:
+                self._one_sided += 1
+                height, width = expected.shape
+                distances[place] = math.hypot(height * spacing[0], width * spacing[1])
+                dice[place] = 0.0
+            else:
+                distances[place] = max(float(np.percentile(each, 95)) for each in made)
+                both = np.concatenate(made)
+                # Sums of binary fractions of a millimetre: equal to the tolerance up to rounding.
+                dice[place] = np.mean(both <= self.options.tolerance * (1 + 1e-9))
+        self._ids[truth.image_id] = None
+        self._distances.append(distances)
+        self._dice.append(dice)
+
+    def _spacing(self, truth: Truth) -> tuple[float, float]:
+        if not self._unit:
+            self._unit = "px" if truth.spacing is None else "mm"
+        elif self.options.unit == "auto" and (truth.spacing is None) != (self._unit == "px"):
+            has = "has no spacing" if truth.spacing is None else "has a spacing"
+            raise DataError(
+                f"image {truth.image_id!r} {has}, unlike the pictures before it: distances in px "
+                "and mm have no mean; give every picture a `spacing`, or set unit: px"
+            )
+        if self._unit == "px":
+            return (1.0, 1.0)
+        if truth.spacing is None:
+            raise DataError(
+                f"image {truth.image_id!r} has no spacing, but distances are wanted in mm; write "
+                "`spacing: [y, x]` (mm per pixel) into its image record, or set unit: px"
+            )
+        return truth.spacing
+
+    def compute(self) -> dict[str, Metric]:
+        """All numbers over the pictures seen so far.
+
+        Returns:
+            `HD95` (in px or mm, lower is better) and `NSD`, each with its value per class.
+        """
+        values = self.resample(np.ones((1, len(self._ids)), np.int64))
+        distances = {key: each for key, each in values.items() if key.startswith("HD95")}
+        shares = {key: each for key, each in values.items() if key.startswith("NSD")}
+        return metrics_of(distances, unit=self.unit, lower_is_better=True) | metrics_of(shares)
+
+    def resample(self, counts: Counts) -> dict[str, Floats]:
+        """Metrics of resampled data sets; see `metrics.Resampled`."""
+        found: dict[str, Floats] = {}
+        for name, rows in (("HD95", self._distances), ("NSD", self._dice)):
+            table = np.reshape(rows, (len(rows), len(self.outlined))).astype(np.float64)
+            per_class = picture_means(table, counts)
+            overall = mean_defined(per_class, axis=1)
+            found |= with_classes(name, overall, per_class, self.outlined)
+        return found
+
+    def details(self) -> dict[str, Any]:
+        """How often an outline was missing on one side; see `metrics.Detailed`."""
+        table = np.reshape(self._dice, (len(self._dice), len(self.outlined)))
+        counted = int((~np.isnan(table.astype(np.float64))).sum())
+        note = (
+            f"Surfaces: {counted} outlines of a class in a picture, {self._one_sided} of them only "
+            "in the truth or only in the prediction (NSD 0, HD95 the diagonal)."
+        )
+        return {"notes": [note]}
+
+
+def outline(mask: Mask) -> Mask:
+    """Pixels of a mask with one of the 4 neighbours outside; the frame counts as outside."""
+    return np.asarray(mask & ~ndimage.binary_erosion(mask), np.bool_)
+
+
+def surface_distances(
+    first: Mask, second: Mask, spacing: tuple[float, float] = (1.0, 1.0)
+) -> tuple[Floats, Floats] | None:
+    """Distances between the outlines of two masks.
+
+    Args:
+        first: `(h, w)`.
+        second: `(h, w)`.
+        spacing: (y, x) of a pixel.
+
+    Returns:
+        Of every outline pixel of the first the distance to the second's nearest one, and the other
+        way round; None where a mask is empty.
+    """
+    if not (first.any() and second.any()):
+        return None
+    # Both outlines lie inside this part, hence so do all nearest neighbours.
+    box = ndimage.find_objects((first | second).astype(np.uint8))[0]
+    one, other = outline(first[box]), outline(second[box])
+    to_other = ndimage.distance_transform_edt(~other, sampling=spacing)
+    to_one = ndimage.distance_transform_edt(~one, sampling=spacing)
+    return to_other[one], to_one[other]
+
+
+EXTRA_EVALUATORS.register("surface")(SurfaceEvaluator)

@@ -1,0 +1,86 @@
+"""Weighted means and metrics of data sets whose pictures are drawn more or less often.
+
+Shape glossary: `R` resampled data sets, `P` pictures, `K` classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resnet_tasks.metrics import Metric
+
+Counts = NDArray[np.int64]
+"""`(R, P)` how often each picture occurs in each data set."""
+Floats = NDArray[np.float64]
+
+
+def ratio(numerator: NDArray[np.generic], denominator: NDArray[np.generic]) -> Floats:
+    """`numerator / denominator`, NaN where the denominator is 0."""
+    top, bottom = np.broadcast_arrays(
+        np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)
+    )
+    found = np.full(top.shape, np.nan)
+    np.divide(top, bottom, out=found, where=bottom != 0)
+    return found
+
+
+def mean_defined(values: Floats, axis: int) -> Floats:
+    """Mean over an axis of the values that are not NaN; NaN where there is none."""
+    defined = ~np.isnan(values)
+    return ratio(np.where(defined, values, 0.0).sum(axis), defined.sum(axis))
+
+
+def picture_means(values: Floats, counts: Counts) -> Floats:
+    """Means over pictures, those with NaN left out.
+
+    Args:
+        values: `(P, ...)`, NaN where not defined.
+        counts: `(R, P)`.
+
+    Returns:
+        `(R, ...)`, NaN where no picture is defined.
+    """
+    flat = values.reshape(len(values), int(np.prod(values.shape[1:])))
+    weights = counts.astype(np.float64)
+    defined = ~np.isnan(flat)
+    means = ratio(weights @ np.where(defined, flat, 0.0), weights @ defined.astype(np.float64))
+    return means.reshape(len(counts), *values.shape[1:])
+
+
+def with_classes(
+    name: str, value: Floats, per_class: Floats, classes: Sequence[str]
+) -> dict[str, Floats]:
+    """`name` and `name/class` of `(R,)` and `(R, K)` values, as `resample` gives them."""
+    found = {name: value}
+    found |= {f"{name}/{each}": per_class[:, i] for i, each in enumerate(classes)}
+    return found
+
+
+def metrics_of(
+    values: Mapping[str, Floats], *, unit: str = "", lower_is_better: bool = False
+) -> dict[str, Metric]:
+    """The metrics of the first data set of what `resample` gives.
+
+    Args:
+        values: `metric` and `metric/class` -> `(R,)`; a metric comes before its classes.
+        unit: Of all of them.
+        lower_is_better: For all of them.
+    """
+    numbers = {key: _defined(each[0]) for key, each in values.items()}
+    per_class: dict[str, dict[str, float | None]] = {}
+    for key, value in numbers.items():
+        name, slash, label = key.partition("/")
+        found = per_class.setdefault(name, {})
+        if slash:
+            found[label] = value
+    return {
+        name: Metric(numbers[name], found, unit=unit, lower_is_better=lower_is_better)
+        for name, found in per_class.items()
+    }
+
+
+def _defined(value: np.float64) -> float | None:
+    return None if np.isnan(value) else float(value)
