@@ -10,6 +10,7 @@ from typing import Any, Literal
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.data.coco import Category, CategoryMap, CocoFile, read_coco
 from resnet_tasks.data.dataset import CocoDataset
+from resnet_tasks.data.statistics import Advance, measure_channels
 from resnet_tasks.data.transforms import Augmentation, Intensity, Resize
 from resnet_tasks.errors import DataError, HeadError, RecipeError, ResnetTasksError
 from resnet_tasks.evaluation.evaluate import best_metric
@@ -21,7 +22,9 @@ from resnet_tasks.recipe.places import data_base
 from resnet_tasks.recipe.schema import (
     BackboneRecipe,
     HeadRecipe,
+    IntensityRecipe,
     ModelWeightsRecipe,
+    NormalizeRecipe,
     Recipe,
     SourceRecipe,
 )
@@ -207,6 +210,9 @@ def _head_labels(name: str, head: HeadRecipe, task: Task, categories: CategoryMa
 def build_model(recipe: Recipe, labels: Labels, *, weights: str | None = None) -> TaskModel:
     """The model of a recipe.
 
+    `data.normalize: data` is for `with_constants` to resolve; until then the weights' constants
+    stand.
+
     Args:
         recipe: What to build.
         labels: Classes of its heads.
@@ -251,7 +257,31 @@ def build_model(recipe: Recipe, labels: Labels, *, weights: str | None = None) -
             in_channels=recipe.data.channels,
             accept_license=part.accept_license,
         )
+    normalise(model, recipe)
     return model
+
+
+def normalise(model: TaskModel, recipe: Recipe) -> None:
+    """Gives a model the constants that the recipe states, where it states any."""
+    constants = recipe.data.normalize
+    if isinstance(constants, NormalizeRecipe):
+        model.normalise_with(constants.mean, constants.std)
+
+
+def with_constants(recipe: Recipe, train: CocoDataset, advance: Advance | None = None) -> Recipe:
+    """The recipe with the constants of its training data in the place of `data.normalize: data`.
+
+    Args:
+        recipe: Whose other settings stay.
+        train: The training split; all of its pictures are read.
+        advance: For progress, called with (done, total).
+
+    Raises:
+        DataError: If a picture cannot be read, or a channel never changes.
+    """
+    mean, std = measure_channels(train, advance)
+    data = recipe.data.model_copy(update={"normalize": NormalizeRecipe(mean=mean, std=std)})
+    return recipe.model_copy(update={"data": data})
 
 
 def build_dataset(
@@ -283,7 +313,11 @@ def image_resize(recipe: Recipe) -> Resize | None:
 
 def image_intensity(recipe: Recipe) -> Intensity:
     """The intensity step of the recipe."""
-    step = recipe.data.intensity
+    return intensity_of(recipe.data.intensity)
+
+
+def intensity_of(step: IntensityRecipe) -> Intensity:
+    """An intensity step as the data pipeline takes it."""
     return Intensity(step.type, step.level, step.width, step.low, step.high)
 
 
@@ -364,7 +398,10 @@ __all__ = [
     "build_model",
     "check_recipe",
     "find_data",
+    "intensity_of",
     "label_heads",
     "merged_categories",
+    "normalise",
     "read_split",
+    "with_constants",
 ]

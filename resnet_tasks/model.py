@@ -69,6 +69,30 @@ class TaskModel(nn.Module):
         self.register_buffer("mean", torch.tensor(backbone.mean, dtype=torch.float32))
         self.register_buffer("std", torch.tensor(backbone.std, dtype=torch.float32))
 
+    def normalise_with(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Puts other constants, such as those of the data, in the place of the weights' own.
+
+        They are saved and loaded with the model.
+
+        Args:
+            mean: Per channel, on the 0..1 scale.
+            std: Per channel, on the 0..1 scale.
+
+        Raises:
+            RecipeError: If their number is not that of the channels, or a `std` is not above 0.
+        """
+        for name, values in (("mean", mean), ("std", std)):
+            if len(values) != len(self.mean):
+                raise RecipeError(
+                    f"data.normalize: {name} has {len(values)} values, but the model takes "
+                    f"{len(self.mean)} channel(s); give one value per channel"
+                )
+        if not all(value > 0 for value in std):
+            raise RecipeError(f"data.normalize: std is {list(std)}; every value must be above 0")
+        with torch.no_grad():
+            self.mean.copy_(torch.tensor(list(mean), dtype=torch.float32))
+            self.std.copy_(torch.tensor(list(std), dtype=torch.float32))
+
     @property
     def named_heads(self) -> dict[str, Head]:
         """Head name -> head."""

@@ -252,6 +252,19 @@ def test_prepare_cells_and_check_them(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "2 pictures, granular, striated, lobed; 0 problems" in checked.stdout
 
 
+def test_a_data_set_is_measured(tmp_path: Path) -> None:
+    run("data", "prepare", "cells", "train=2", "val=1", "--out", tmp_path / "cells")
+    file = tmp_path / "cells" / "train.json"
+    result = run("data", "stats", file, "data.channels=1", "--out", tmp_path / "drawn.png")
+    assert result.exit_code == 0, result.output
+    assert "2 pictures" in result.output
+    assert "normalize: {mean: [0." in result.output
+    assert (tmp_path / "drawn.png").is_file()
+    assert "has 3 channel" in mistake("data", "stats", file, "data.channels=5")
+    assert "only data.channels" in mistake("data", "stats", file, "training.epochs=2")
+    assert "is not there" in mistake("data", "stats", tmp_path / "none.json")
+
+
 def test_check_exits_with_2_for_a_file_that_cannot_be_used(tmp_path: Path) -> None:
     file = tmp_path / "bad.json"
     file.write_text("[1]", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""`data`: bring data to COCO format, and check it."""
+"""`data`: bring data to COCO format, check it, and measure it."""
 
 from __future__ import annotations
 
@@ -91,6 +91,41 @@ def check(
     _say_report(report)
     if not report.is_usable:
         raise typer.Exit(MISTAKE)
+
+
+@data.command()
+def stats(
+    file: Annotated[Path, typer.Argument(help="COCO JSON")],
+    overrides: Overrides = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the pictures; default: what the file says, else its own"),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Also draw it, as a PNG")] = None,
+) -> None:
+    """Measure channels, sizes, objects and class pixels of a COCO file.
+
+    KEY=VALUE may set data.channels and data.intensity as in a recipe.
+    """
+    from rich.console import Console
+
+    from resnet_tasks.assemble import intensity_of
+    from resnet_tasks.data.coco import read_coco
+    from resnet_tasks.data.statistics import dataset_statistics
+    from resnet_tasks.data.statistics_report import draw_statistics, print_statistics
+    from resnet_tasks.recipe.load import load_data_steps
+
+    steps = load_data_steps(overrides or [])
+    coco = read_coco(file, images_root=images)
+    coco.require_files()
+    with bar(f"Reading {file}") as advance:
+        found = dataset_statistics(
+            coco, channels=steps.channels, intensity=intensity_of(steps.intensity), advance=advance
+        )
+    print_statistics(found, Console(highlight=False), title=str(file), channels=steps.channels)
+    if out is not None:
+        draw_statistics(found, out)
+        typer.echo(f"drawn: {out}")
 
 
 def _options(format_name: str, texts: list[str]) -> dict[str, Any]:

@@ -87,6 +87,11 @@ class CocoDataset(Dataset[Sample]):
         cache: Keep resized pictures in memory: True, False or "auto" (where they take at most 1
             GB).
 
+    Attributes:
+        files: With their objects as indices into `categories`.
+        categories: As given.
+        preparation: The steps between a stored picture and a sample, augmentation apart.
+
     Raises:
         DataError: If there is no picture at all.
     """
@@ -112,7 +117,7 @@ class CocoDataset(Dataset[Sample]):
                 f"{', '.join(str(file.path) for file in files)}: there is no picture in it"
             )
         self._fields = frozenset(fields)
-        self._preparation = Preparation(channels, resize, intensity or Intensity())
+        self.preparation = Preparation(channels, resize, intensity or Intensity())
         self._augment = augment
         self._seed = seed
         self._ids = _unique_ids(self._records)
@@ -138,6 +143,14 @@ class CocoDataset(Dataset[Sample]):
             geometry = replace(geometry, input_size=(image.shape[0], image.shape[1]))
         name = record.file_name
         return Sample(as_tensor(image), geometry, self._ids[index], name, target, seed)
+
+    def picture(self, index: int) -> NDArray[Any]:
+        """Picture `index` as stored, `(h, w, C)` at full precision, upright.
+
+        Raises:
+            DataError: If it cannot be read, or has another size than its file says.
+        """
+        return self._picture(*self._records[index])
 
     def path(self, index: int) -> Path:
         """File of picture `index`."""
@@ -192,8 +205,8 @@ class CocoDataset(Dataset[Sample]):
         total = 0
         for _, record in self._records:
             size = (record.height, record.width)
-            height, width = self._preparation.input_size(size)
-            total += height * width * (self._preparation.channels + 1)
+            height, width = self.preparation.input_size(size)
+            total += height * width * (self.preparation.channels + 1)
         return total <= CACHE_LIMIT
 
     def _decoded(self, index: int) -> _Decoded:
@@ -208,20 +221,26 @@ class CocoDataset(Dataset[Sample]):
         return decoded
 
     def _decode(self, file: CocoFile, record: ImageRecord) -> _Decoded:
+        image = self._picture(file, record)
+        original = (record.height, record.width)
+        semantic = None
+        if "semantic" in self._fields and _has_semantic(file, record):
+            size = self.preparation.input_size(original)
+            semantic = resize_labels(encode_labels(self._semantic(file, record)), size)
+        where = str(file.image_path(record))
+        return _Decoded(self.preparation.pixels(image, where), semantic, original)
+
+    def _picture(self, file: CocoFile, record: ImageRecord) -> NDArray[Any]:
         path = file.image_path(record)
-        image = read_image(path, self._preparation.channels)
-        original = (int(image.shape[0]), int(image.shape[1]))
-        if original != (record.height, record.width):
+        image = read_image(path, self.preparation.channels)
+        height, width = image.shape[:2]
+        if (height, width) != (record.height, record.width):
             raise DataError(
-                f"{path} is {original[1]} x {original[0]} (width x height, upright), but image "
+                f"{path} is {width} x {height} (width x height, upright), but image "
                 f"{record.id!r} of {file.path} says {record.width} x {record.height}; "
                 "repair the file (resnet-tasks data check)"
             )
-        semantic = None
-        if "semantic" in self._fields and _has_semantic(file, record):
-            size = self._preparation.input_size(original)
-            semantic = resize_labels(encode_labels(self._semantic(file, record)), size)
-        return _Decoded(self._preparation.pixels(image, str(path)), semantic, original)
+        return image
 
     def _semantic(self, file: CocoFile, record: ImageRecord) -> NDArray[np.int64]:
         path = file.sem_seg_path(record)

@@ -17,7 +17,7 @@ from resnet_tasks.errors import RecipeError
 from resnet_tasks.recipe.overrides import apply_overrides
 from resnet_tasks.recipe.plugins import load_plugins, resolve_plugins
 from resnet_tasks.recipe.problems import find_problems, json_schema
-from resnet_tasks.recipe.schema import Recipe
+from resnet_tasks.recipe.schema import DataRecipe, Recipe
 from resnet_tasks.recipe.shelf import (
     RecipeInfo,
     copy_recipe,
@@ -69,6 +69,38 @@ def load_recipe(
     return recipe
 
 
+def load_data_steps(overrides: Sequence[str]) -> DataRecipe:
+    """The settings between a stored picture and a tensor, for commands without a recipe.
+
+    Args:
+        overrides: `data.channels=…` and `data.intensity…=…`, as they stand in a recipe.
+
+    Raises:
+        RecipeError: All problems, one a line.
+    """
+    value: dict[str, Any] = {
+        "data": {"root": ".", "train": [{"annotations": "."}], "val": [{"annotations": "."}]},
+        "heads": {"none": {"type": "none"}},
+    }
+    origins, problems = apply_overrides(value, overrides)
+    allowed = ("data.channels", "data.intensity")
+    problems += [
+        f"override {text!r}: only {' and '.join(allowed)} can be set here"
+        for text in origins.values()
+        if not text.startswith(allowed)
+    ]
+    try:
+        recipe = Recipe.model_validate_json(json.dumps(value), strict=True)
+    except ValidationError as error:
+        problems += [
+            f"{_origin(place, Path(), {}, origins)}: {sentence}"
+            for place, sentence in find_problems(error, value).items()
+        ]
+    if problems:
+        raise RecipeError("\n".join(dict.fromkeys(problems)))
+    return recipe.data
+
+
 def recipe_to_yaml(recipe: Recipe) -> str:
     """The recipe with every default written out; `load_recipe` reads it back equal."""
     return dump_yaml(recipe.model_dump(mode="json"))
@@ -110,6 +142,7 @@ __all__ = [
     "copy_recipe",
     "find_recipe",
     "list_recipes",
+    "load_data_steps",
     "load_plugins",
     "load_recipe",
     "read_header",

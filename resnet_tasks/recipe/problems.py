@@ -44,7 +44,7 @@ def find_problems(error: ValidationError, document: Any) -> dict[KeyPath, str]:
         if each["type"] == "extra_forbidden":
             sentence = _unknown(path)
         elif each["type"] == "missing":
-            path = each["loc"]
+            path = (*path, each["loc"][-1])
             sentence = f"{dotted(path)} is missing; give {_allowed(path)}"
         elif each["type"] == "value_error":
             sentence = ": ".join(part for part in (dotted(path), str(each["ctx"]["error"])) if part)

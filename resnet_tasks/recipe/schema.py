@@ -64,6 +64,13 @@ class IntensityRecipe(_Part):
         return self
 
 
+class NormalizeRecipe(_Part):
+    """Constants for normalisation, one per channel, on the 0..1 scale after the intensity step."""
+
+    mean: Annotated[tuple[float, ...], Field(min_length=1)]
+    std: Annotated[tuple[Positive, ...], Field(min_length=1)]
+
+
 class DataRecipe(_Part):
     """Where pictures and annotations come from."""
 
@@ -76,10 +83,29 @@ class DataRecipe(_Part):
     resize: ResizeRecipe | None = None
     intensity: IntensityRecipe = IntensityRecipe()
     channels: Annotated[int, Field(ge=1, le=64)] = 3
+    normalize: Literal["weights", "data"] | NormalizeRecipe = Field(
+        "weights",
+        description=(
+            "weights: constants of the weights; data: of data.train, measured when training "
+            "starts; or mean and std"
+        ),
+    )
     cache: bool | Literal["auto"] = Field(
         "auto", description="Keep resized pictures in memory; auto: where 1 GB holds them"
     )
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+
+    @model_validator(mode="after")
+    def _constants_fit_the_channels(self) -> DataRecipe:
+        if isinstance(self.normalize, NormalizeRecipe):
+            for name in ("mean", "std"):
+                count = len(getattr(self.normalize, name))
+                if count != self.channels:
+                    raise ValueError(
+                        f"normalize.{name} has {count} value(s) for channels={self.channels}; give "
+                        "one per channel"
+                    )
+        return self
 
 
 class BackboneRecipe(_Part):

@@ -22,6 +22,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 from rich.console import Console
+from rich.progress import Progress
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -35,7 +36,9 @@ from resnet_tasks.assemble import (
     check_recipe,
     label_heads,
     merged_categories,
+    normalise,
     read_split,
+    with_constants,
 )
 from resnet_tasks.backbone.pretrained import LoadReport
 from resnet_tasks.data.dataset import CocoDataset, Key, sample_seed
@@ -50,7 +53,12 @@ from resnet_tasks.evaluation.evaluate import (
 )
 from resnet_tasks.heads.base import HEADS
 from resnet_tasks.model import Losses, TaskModel, default_device, resolve_precision
-from resnet_tasks.recipe.schema import EvaluationRecipe, Recipe, TrainingRecipe
+from resnet_tasks.recipe.schema import (
+    EvaluationRecipe,
+    NormalizeRecipe,
+    Recipe,
+    TrainingRecipe,
+)
 from resnet_tasks.structures import Batch, LossTerm, Metric, Sample
 from resnet_tasks.training.checkpoint import fill, load_checkpoint, save_checkpoint
 from resnet_tasks.training.journal import Journal
@@ -564,6 +572,9 @@ def finetune_recipe(
     if dry_run:
         console.print(f"{check_recipe(recipe, data_root)}; nothing was trained (--dry-run)")
         return None
+    if recipe.data.normalize == "data":
+        recipe = _measured(recipe, train, console)
+        normalise(model, recipe)
     if resume is not None:
         run = Run.reopen(resume, recipe, labels)
     else:
@@ -591,6 +602,23 @@ def finetune_recipe(
     folder = run.directory / "evaluations" / "val"
     console.print(f"pictures: {folder / 'pictures'}\nrun:      {run.directory}", highlight=False)
     return run
+
+
+def _measured(recipe: Recipe, train: CocoDataset, console: Console) -> Recipe:
+    """The recipe with the constants of its training data, told on the console."""
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("Measuring channels", total=len(train))
+        recipe = with_constants(
+            recipe, train, lambda done, _: progress.update(task, completed=done)
+        )
+    constants = recipe.data.normalize
+    assert isinstance(constants, NormalizeRecipe)
+    shown = ", ".join(
+        f"{name} {' '.join(f'{value:.4f}' for value in getattr(constants, name))}"
+        for name in ("mean", "std")
+    )
+    console.print(f"normalize: {shown}, of {len(train)} training pictures", highlight=False)
+    return recipe
 
 
 def say_data(console: Console, split: str, dataset: CocoDataset) -> None:

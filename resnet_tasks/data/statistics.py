@@ -1,0 +1,282 @@
+"""What a data set holds, in numbers: values of its channels, sizes, objects, class pixels.
+
+Pictures are read one after the other; sums are kept in float64, merged picture by picture (Chan,
+Golub, LeVeque: Updating formulae and a pairwise algorithm for computing sample variances, 1979).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resnet_tasks.data.coco_records import Annotation, CocoFile
+from resnet_tasks.data.dataset import CocoDataset
+from resnet_tasks.data.transforms import Intensity
+from resnet_tasks.errors import DataError
+from resnet_tasks.structures import UNLABELLED, VOID, LabelTable
+
+Constants = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation per channel."""
+Advance = Callable[[int, int], None]
+"""Is called with (done, total)."""
+
+AREA_LIMITS = (32**2, 96**2)
+"""Pixels²: COCO's small objects lie below the first, its large ones above the second."""
+BINS = 256
+"""Of a channel's histogram over 0..1."""
+HEAT_CELLS = 32
+"""Per side of the map of box centres."""
+
+
+class ChannelMoments:
+    """Mean, variance, range and histogram per channel over all pixels that were added."""
+
+    def __init__(self) -> None:
+        self.pixels = 0
+        self._mean = np.zeros(0)
+        self._squares = np.zeros(0)  # sum of squared deviations from the mean
+        self._low = np.zeros(0)
+        self._high = np.zeros(0)
+        self.histogram = np.zeros((0, BINS), np.int64)
+
+    def add(self, values: NDArray[np.float32]) -> None:
+        """Takes the pixels of one picture, `(h, w, C)` in 0..1."""
+        flat = values.reshape(-1, values.shape[2]).astype(np.float64)
+        count, mean = len(flat), flat.mean(axis=0)
+        squares = ((flat - mean) ** 2).sum(axis=0)
+        bins = np.minimum((flat * BINS).astype(np.int64), BINS - 1)
+        counts = np.stack([np.bincount(column, minlength=BINS) for column in bins.T])
+        if self.pixels == 0:
+            self.pixels, self._mean, self._squares = count, mean, squares
+            self._low, self._high = flat.min(axis=0), flat.max(axis=0)
+            self.histogram = counts
+            return
+        total, shift = self.pixels + count, mean - self._mean
+        self._squares += squares + shift**2 * (self.pixels * count / total)
+        self._mean += shift * (count / total)
+        self._low = np.minimum(self._low, flat.min(axis=0))
+        self._high = np.maximum(self._high, flat.max(axis=0))
+        self.histogram += counts
+        self.pixels = total
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Per channel, 0..1."""
+        return tuple(self._mean.tolist())
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Per channel: of the population, not of a sample."""
+        return tuple(np.sqrt(self._squares / max(self.pixels, 1)).tolist())
+
+    @property
+    def low(self) -> tuple[float, ...]:
+        """Smallest value per channel."""
+        return tuple(self._low.tolist())
+
+    @property
+    def high(self) -> tuple[float, ...]:
+        """Largest value per channel."""
+        return tuple(self._high.tolist())
+
+
+@dataclass
+class StoredValues:
+    """Pictures of one type, and the range of their stored values."""
+
+    pictures: int = 0
+    low: float = float("inf")
+    high: float = float("-inf")
+
+    def add(self, image: NDArray[Any]) -> None:
+        """Takes one picture."""
+        self.pictures += 1
+        self.low = min(self.low, float(image.min()))
+        self.high = max(self.high, float(image.max()))
+
+
+@dataclass
+class DatasetStatistics:
+    """A COCO file in numbers.
+
+    Attributes:
+        pictures: How many there are.
+        sizes: (height, width) -> pictures.
+        stored: Type of the stored values -> their range.
+        channels: Over the pictures that the intensity step could place in 0..1.
+        unplaced: Pictures that it could not place; their stored range is unknown to `auto`.
+        objects: Class name -> boxed objects, crowds left out.
+        crowds: Crowd regions.
+        per_picture: Boxed objects of every picture, crowds left out.
+        boxes: `(N, 4)` x, y, width, height of the boxed objects, pixels of the original picture.
+        centres: `(HEAT_CELLS, HEAT_CELLS)` boxes by their centre, relative to the picture's size.
+        areas: `(N,)` as in the file, pixels².
+        image_labels: Class name -> pictures that carry it as a whole.
+        class_pixels: Class name -> pixels of label maps or drawn instances; None where no pixel is
+            annotated.
+        void_pixels: Pixels that are unlabelled or void.
+        groups: Patients, studies or sequences; 0 where none is named.
+    """
+
+    pictures: int = 0
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    stored: dict[str, StoredValues] = field(default_factory=dict)
+    channels: ChannelMoments = field(default_factory=ChannelMoments)
+    unplaced: int = 0
+    objects: dict[str, int] = field(default_factory=dict)
+    crowds: int = 0
+    per_picture: list[int] = field(default_factory=list)
+    boxes: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 4)))
+    centres: NDArray[np.int64] = field(
+        default_factory=lambda: np.zeros((HEAT_CELLS, HEAT_CELLS), np.int64)
+    )
+    areas: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    image_labels: dict[str, int] = field(default_factory=dict)
+    class_pixels: dict[str, int] | None = None
+    void_pixels: int = 0
+    groups: int = 0
+
+    @property
+    def by_size(self) -> tuple[int, int, int]:
+        """Small, medium and large objects by COCO's limits."""
+        small, large = AREA_LIMITS
+        is_small, is_large = self.areas < small, self.areas > large
+        return (int(is_small.sum()), int((~is_small & ~is_large).sum()), int(is_large.sum()))
+
+    @property
+    def sides(self) -> NDArray[np.float64]:
+        """`(N,)` square root of width times height: what an anchor's size is held against."""
+        return np.sqrt(self.boxes[:, 2] * self.boxes[:, 3])
+
+    @property
+    def aspect_ratios(self) -> NDArray[np.float64]:
+        """`(N,)` height / width, as the option `aspect_ratios` of Faster R-CNN has it."""
+        return self.boxes[:, 3] / self.boxes[:, 2]
+
+
+def measure_channels(dataset: CocoDataset, advance: Advance | None = None) -> Constants:
+    """Mean and standard deviation per channel over a data set, after its own intensity step.
+
+    Every pixel of the stored pictures weighs the same; resize and augmentation come later and are
+    left out.
+
+    Args:
+        dataset: Whose pictures are read.
+        advance: For progress.
+
+    Raises:
+        DataError: If a picture cannot be read or placed in 0..1, or a channel never changes.
+    """
+    moments = ChannelMoments()
+    for index in range(len(dataset)):
+        where = str(dataset.path(index))
+        moments.add(dataset.preparation.intensity(dataset.picture(index), where))
+        if advance:
+            advance(index + 1, len(dataset))
+    for channel, std in enumerate(moments.std):
+        if std == 0:
+            raise DataError(
+                f"channel {channel} of the {len(dataset)} pictures of {dataset.files[0].path} is "
+                f"{moments.mean[channel]:g} everywhere, so that it cannot be normalised by the "
+                "data; set data.normalize=weights, or leave the channel out of the pictures"
+            )
+    return moments.mean, moments.std
+
+
+def dataset_statistics(
+    coco: CocoFile,
+    *,
+    channels: int = 3,
+    intensity: Intensity | None = None,
+    advance: Advance | None = None,
+) -> DatasetStatistics:
+    """Reads a COCO file's pictures and label maps once and says what is in them.
+
+    Args:
+        coco: Parsed.
+        channels: Of the pictures, as in a recipe's `data.channels`.
+        intensity: How stored values become 0..1.
+        advance: For progress.
+
+    Raises:
+        DataError: If a picture or map is missing, unreadable, of another size than the file says,
+            of other channels, or holds values that are not finite.
+    """
+    step = intensity or Intensity()
+    dataset = CocoDataset(
+        [coco], categories=coco.categories, channels=channels, intensity=step, cache=False
+    )
+    found = DatasetStatistics(pictures=len(coco.images))
+    _count_annotations(found, coco)
+    has_pixels = bool({"semantic", "masks"} & coco.annotated)
+    pixels: Counter[int] = Counter()
+    # Unlabelled apart from void would need a label of its own; both teach nothing.
+    table = LabelTable.identity(coco.categories.names)
+    for index in range(len(dataset)):
+        image, where = dataset.picture(index), str(dataset.path(index))
+        found.sizes[image.shape[0], image.shape[1]] += 1
+        _add_values(found, image, step, where)
+        semantic = dataset.truth(index, table).semantic if has_pixels else None
+        if semantic is not None:
+            labels, counts = np.unique(semantic, return_counts=True)
+            pixels.update(dict(zip(labels.tolist(), counts.tolist(), strict=True)))
+        if advance:
+            advance(index + 1, len(dataset))
+    if has_pixels:
+        names = coco.categories.names
+        found.class_pixels = {name: pixels[label] for label, name in enumerate(names)}
+        found.void_pixels = pixels[VOID] + pixels[UNLABELLED]
+    return found
+
+
+def _add_values(found: DatasetStatistics, image: NDArray[Any], step: Intensity, where: str) -> None:
+    if image.dtype.kind == "f" and not np.isfinite(image).all():
+        raise DataError(f"{where} holds values that are not finite; repair the file")
+    found.stored.setdefault(str(image.dtype), StoredValues()).add(image)
+    try:
+        values = step(image, where)
+    except DataError:
+        found.unplaced += 1  # `auto` on a type whose range it does not know
+        return
+    found.channels.add(values)
+
+
+def _count_annotations(found: DatasetStatistics, coco: CocoFile) -> None:
+    names = coco.categories.names
+    objects: Counter[int] = Counter()
+    whole: Counter[int] = Counter()
+    kept: list[Annotation] = []
+    for record in coco.images:
+        mine = [each for each in coco.annotations[record.id] if each.bbox is not None]
+        single = [each for each in mine if not each.is_crowd]
+        found.crowds += len(mine) - len(single)
+        found.per_picture.append(len(single))
+        objects.update(each.category for each in single)
+        labels = coco.annotations[record.id] if "image" in coco.annotated else ()
+        whole.update({each.category for each in labels if each.bbox is None})
+        kept += single
+        _add_centres(found.centres, single, (record.height, record.width))
+    found.objects = {name: objects[i] for i, name in enumerate(names)}
+    if whole:
+        found.image_labels = {name: whole[i] for i, name in enumerate(names)}
+    found.boxes = np.asarray([each.bbox for each in kept], np.float64).reshape(-1, 4)
+    found.areas = np.asarray([each.area for each in kept], np.float64)
+    found.groups = len({each.group for each in coco.images if each.group is not None})
+
+
+def _add_centres(
+    heat: NDArray[np.int64], objects: Sequence[Annotation], size: tuple[int, int]
+) -> None:
+    for each in objects:
+        assert each.bbox is not None
+        x, y, width, height = each.bbox
+        row, column = ((y + height / 2) / size[0], (x + width / 2) / size[1])
+        heat[
+            int(np.clip(row * HEAT_CELLS, 0, HEAT_CELLS - 1)),
+            int(np.clip(column * HEAT_CELLS, 0, HEAT_CELLS - 1)),
+        ] += 1

@@ -1,0 +1,195 @@
+"""A data set's statistics as tables on a console and as one figure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from resnet_tasks.data.statistics import BINS, DatasetStatistics
+from resnet_tasks.errors import DataError
+
+SHOWN_SIZES = 5
+"""Picture sizes that are listed before the rest is counted."""
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+RGB = ("tab:red", "tab:green", "tab:blue")
+
+
+def print_statistics(
+    found: DatasetStatistics, console: Console, *, title: str, channels: int
+) -> None:
+    """Prints everything, and what to put into a recipe.
+
+    Args:
+        found: To print.
+        console: Where to.
+        title: The file, for the headline.
+        channels: As in `data.channels`.
+    """
+    groups = f" in {found.groups} groups" if found.groups else ""
+    console.print(f"{title}: {found.pictures} pictures{groups}", markup=False, soft_wrap=True)
+    _print_sizes(found, console)
+    for kind, stored in sorted(found.stored.items()):
+        console.print(
+            f"stored: {stored.pictures} pictures of {kind}, values {stored.low:g} to "
+            f"{stored.high:g}",
+            soft_wrap=True,
+        )
+    if found.channels.pixels:
+        console.print(_channel_table(found))
+    _print_objects(found, console)
+    if found.image_labels:
+        console.print(
+            f"whole pictures: {_listed(found.image_labels)}", markup=False, soft_wrap=True
+        )
+    if found.class_pixels is not None:
+        console.print(_pixel_table(found))
+    _print_remedy(found, console, channels)
+
+
+def _print_sizes(found: DatasetStatistics, console: Console) -> None:
+    frequent = found.sizes.most_common(SHOWN_SIZES)
+    shown = ", ".join(f"{width} x {height}: {count}" for (height, width), count in frequent)
+    rest = len(found.sizes) - len(frequent)
+    more = f", and {rest} more sizes" if rest else ""
+    console.print(f"sizes (width x height): {shown}{more}", soft_wrap=True)
+
+
+def _channel_table(found: DatasetStatistics) -> Table:
+    table = Table(title="channels, 0..1 after the intensity step", title_justify="left")
+    for name in ("channel", "mean", "std", "min", "max"):
+        table.add_column(name, justify="right")
+    measured = found.channels
+    rows = zip(measured.mean, measured.std, measured.low, measured.high, strict=True)
+    for number, row in enumerate(rows):
+        table.add_row(str(number), *(f"{value:.4f}" for value in row))
+    return table
+
+
+def _print_objects(found: DatasetStatistics, console: Console) -> None:
+    if not found.per_picture or not (len(found.boxes) or found.crowds):
+        return
+    counts = np.asarray(found.per_picture)
+    console.print(
+        f"objects: {_listed(found.objects)}; {found.crowds} crowd regions; per picture "
+        f"{counts.min()} to {counts.max()}, mean {counts.mean():.2f}, {(counts == 0).sum()} "
+        "pictures without",
+        markup=False,
+        soft_wrap=True,
+    )
+    if not len(found.boxes):
+        return
+    small, medium, large = found.by_size
+    console.print(f"areas by COCO's limits: {small} small, {medium} medium, {large} large")
+    table = Table(title="boxes, pixels of the stored pictures", title_justify="left")
+    table.add_column("")
+    for quantile in QUANTILES:
+        table.add_column(f"{quantile:.0%}", justify="right")
+    for name, values, digits in (
+        ("width", found.boxes[:, 2], 1),
+        ("height", found.boxes[:, 3], 1),
+        ("square root of area", found.sides, 1),
+        ("height / width", found.aspect_ratios, 2),
+    ):
+        row = np.quantile(values, QUANTILES)
+        table.add_row(name, *(f"{value:.{digits}f}" for value in row))
+    console.print(table)
+
+
+def _pixel_table(found: DatasetStatistics) -> Table:
+    assert found.class_pixels is not None
+    table = Table(title="annotated pixels", title_justify="left")
+    table.add_column("class")
+    table.add_column("pixels", justify="right")
+    table.add_column("share", justify="right")
+    rows = {**found.class_pixels, "(unlabelled or void)": found.void_pixels}
+    total = max(1, sum(rows.values()))
+    for name, count in rows.items():
+        table.add_row(name, str(count), f"{count / total:.2%}")
+    return table
+
+
+def _print_remedy(found: DatasetStatistics, console: Console, channels: int) -> None:
+    """What to write into a recipe's `data:`."""
+    if found.unplaced:
+        low = min(each.low for each in found.stored.values())
+        high = max(each.high for each in found.stored.values())
+        console.print(
+            f"{found.unplaced} pictures hold values whose range is not known; measure again with "
+            f"data.intensity.type=window data.intensity.level={(low + high) / 2:g} "
+            f"data.intensity.width={high - low:g} (all values from {low:g} to {high:g}), or with "
+            "data.intensity.type=percentile",
+            soft_wrap=True,
+        )
+        return
+    mean, std = (
+        ", ".join(f"{value:.4f}" for value in values)
+        for values in (found.channels.mean, found.channels.std)
+    )
+    console.print(
+        "to normalise by this data, write into the recipe's data section:\n"
+        f"  channels: {channels}\n  normalize: {{mean: [{mean}], std: [{std}]}}",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
+
+
+def draw_statistics(found: DatasetStatistics, path: Path) -> None:
+    """Draws sizes, box centres, box sizes and channel histograms into one PNG.
+
+    Raises:
+        DataError: If the file cannot be written.
+    """
+    figure = Figure(figsize=(10, 8), layout="constrained")
+    sizes, centres, sides, channels = figure.subplots(2, 2).ravel()
+    _draw_sizes(found, sizes)
+    centres.set_title("centres of boxes, relative to the picture")
+    drawn = centres.imshow(found.centres, extent=(0, 1, 1, 0), cmap="magma", aspect="auto")
+    figure.colorbar(drawn, ax=centres, label="boxes")
+    sides.set(title="square root of box area", xlabel="pixels", ylabel="boxes")
+    if len(found.boxes):
+        sides.hist(found.sides, bins=_log_bins(found.sides), color="tab:blue")
+        sides.set_xscale("log")
+    _draw_channels(found, channels)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, format="png", dpi=110)
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be written ({error.strerror}); choose another --out"
+        ) from None
+
+
+def _draw_sizes(found: DatasetStatistics, axes: Axes) -> None:
+    axes.set(title="pictures by size", xlabel="width, pixels", ylabel="height, pixels")
+    heights, widths = np.asarray(list(found.sizes)).T
+    counts = np.asarray(list(found.sizes.values()))
+    axes.scatter(widths, heights, s=20 + 380 * counts / counts.max(), alpha=0.6)
+    axes.set_xlim(0, widths.max() * 1.1)
+    axes.set_ylim(0, heights.max() * 1.1)
+
+
+def _log_bins(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    low, high = float(values.min()), float(values.max())
+    return np.geomspace(low * 0.99, high * 1.01, 41)
+
+
+def _draw_channels(found: DatasetStatistics, axes: Axes) -> None:
+    axes.set(title="channel values after the intensity step", xlabel="0..1", ylabel="share")
+    histogram = found.channels.histogram
+    places = (np.arange(BINS) + 0.5) / BINS
+    for number, counts in enumerate(histogram):
+        color = RGB[number] if len(histogram) == 3 else None
+        axes.plot(places, counts / max(1, counts.sum()), label=f"{number}", color=color)
+    if len(histogram):
+        axes.set_yscale("log")
+        axes.legend(title="channel")

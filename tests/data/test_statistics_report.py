@@ -1,0 +1,78 @@
+"""What `data stats` prints and draws."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from resnet_tasks.data.statistics import DatasetStatistics, StoredValues
+from resnet_tasks.data.statistics_report import draw_statistics, print_statistics
+from resnet_tasks.errors import DataError
+
+
+def measured() -> DatasetStatistics:
+    found = DatasetStatistics(pictures=2, per_picture=[1, 0], objects={"cell": 1}, groups=2)
+    found.sizes.update({(4, 6): 2})
+    values = np.full((4, 6, 2), 0.25, np.float32)
+    values[:2] = 0.75
+    found.channels.add(values)
+    found.stored["uint16"] = StoredValues(2, 5, 900)
+    found.boxes = np.asarray([[1.0, 1, 2, 3]])
+    found.areas = np.asarray([6.0])
+    found.class_pixels, found.void_pixels = {"cell": 6}, 18
+    return found
+
+
+def printed(found: DatasetStatistics) -> str:
+    console = Console(file=io.StringIO(), width=100)
+    print_statistics(found, console, title="a.json", channels=2)
+    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+
+
+def test_text_holds_the_numbers_and_what_to_write() -> None:
+    text = printed(measured())
+    for part in (
+        "a.json: 2 pictures in 2 groups",
+        "6 x 4: 2",
+        "2 pictures of uint16, values 5 to 900",
+        "objects: cell 1; 0 crowd regions; per picture 0 to 1, mean 0.50, 1 pictures without",
+        "1 small, 0 medium, 0 large",
+        "25.00%",
+        "channels: 2",
+        "normalize: {mean: [0.5000, 0.5000], std: [0.2500, 0.2500]}",
+    ):
+        assert part in text
+
+
+def test_values_that_cannot_be_placed_get_a_window() -> None:
+    found = DatasetStatistics(pictures=1, unplaced=1)
+    found.sizes[4, 6] = 1
+    found.stored["int16"] = StoredValues(1, -1000, 3000)
+    text = printed(found)
+    assert "data.intensity.level=1000 data.intensity.width=4000" in text
+    assert "normalize:" not in text
+
+
+@pytest.mark.parametrize("bare", [False, True])
+def test_figure_is_a_picture(tmp_path: Path, bare: bool) -> None:
+    found = measured()
+    if bare:  # nothing but the size of a picture
+        found = DatasetStatistics(pictures=1)
+        found.sizes[4, 6] = 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        draw_statistics(found, tmp_path / "new" / "a.png")
+    with Image.open(tmp_path / "new" / "a.png") as picture:
+        assert np.asarray(picture.convert("L")).std() > 5
+
+
+def test_figure_that_cannot_be_written_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("")
+    with pytest.raises(DataError, match=r"b\.png cannot be written .*choose another --out"):
+        draw_statistics(measured(), tmp_path / "a" / "b.png")
