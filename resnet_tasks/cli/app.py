@@ -66,7 +66,7 @@ app = typer.Typer(
     help="One pretrained ResNet, many heads, one recipe: detection and segmentation on COCO data.",
 )
 recipes = typer.Typer(no_args_is_help=True, help="List, show, copy and check recipes.")
-data = typer.Typer(no_args_is_help=True, help="Bring data to COCO format, check it, and measure it.")
+data = typer.Typer(no_args_is_help=True, help="Bring data to COCO format, check and measure it.")
 app.add_typer(recipes, name="recipes")
 app.add_typer(data, name="data")
 

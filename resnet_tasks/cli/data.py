@@ -1,4 +1,4 @@
-"""`data`: bring data to COCO format, check it, and measure it."""
+"""`data`: bring data to COCO format, check and measure it."""
 
 from __future__ import annotations
 
