@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from resnet_tasks.data.dataset import Key
 from resnet_tasks.structures import Batch, Sample, collate
+
+Item = TypeVar("Item")
 
 
 def epoch_order(length: int, *, seed: int, epoch: int) -> list[int]:
@@ -29,17 +32,19 @@ def training_batches(
 ) -> list[list[int]]:
     """The batches of one epoch for one process, each a list of positions.
 
-    Every picture comes once; the last batch may be smaller. With several processes each global
-    batch of `batch_size * processes` is cut into equal parts, and an incomplete last one is filled
-    from the epoch's start so that all processes take the same number of steps.
+    Every picture comes once; the last batch may be smaller. Several processes share each batch of
+    `batch_size` pictures: as evenly as it goes, all with the same number of batches, so that a part
+    may be empty.
     """
     order = epoch_order(length, seed=seed, epoch=epoch)
-    whole = batch_size * processes
-    if processes > 1 and length % whole:
-        missing = whole - length % whole
-        order += [order[i % length] for i in range(missing)]
-    starts = range(process * batch_size, len(order), whole)
-    return [order[start : start + batch_size] for start in starts]
+    whole = [order[start : start + batch_size] for start in range(0, length, batch_size)]
+    return [part_of(batch, process, processes) for batch in whole]
+
+
+def part_of(items: Sequence[Item], process: int, processes: int) -> list[Item]:
+    """What one of several processes does of a list: consecutive, even to within one item."""
+    first, last = (len(items) * each // processes for each in (process, process + 1))
+    return list(items[first:last])
 
 
 class _Batches:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import chain
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from torch.utils.data import Dataset
 
 from resnet_tasks.data.coco import boxes_to_xywh
 from resnet_tasks.data.dataset import HasGroups, HasTruth
-from resnet_tasks.data.loaders import make_loader
+from resnet_tasks.data.loaders import make_loader, part_of
 from resnet_tasks.data.transforms import decode_labels, encode_labels, resize_labels
 from resnet_tasks.errors import HeadError, RecipeError
 from resnet_tasks.evaluation import froc, kitti, surfaces
@@ -30,8 +31,19 @@ from resnet_tasks.evaluation.segmentation import SegmentationEvaluator
 from resnet_tasks.heads.base import Head
 from resnet_tasks.model import TaskModel, resolve_precision
 from resnet_tasks.registry import nearest
-from resnet_tasks.structures import Detailed, Evaluator, LabelTable, Metric, Sample, Task, Truth
+from resnet_tasks.structures import (
+    Batch,
+    Detailed,
+    Evaluator,
+    LabelTable,
+    Metric,
+    Sample,
+    Task,
+    Truth,
+)
 
+Found = tuple[int, int | str, dict[str, Any]]
+"""Position of a picture, its id, and {head: prediction}."""
 MAIN_METRIC = {
     "detection": "AP",
     "semantic_segmentation": "mIoU",
@@ -54,6 +66,36 @@ __all__ = [
     "extra_for",
     "truth_of",
 ]
+
+
+class Team(Protocol):
+    """The processes that evaluate together; the first one judges what all of them predicted."""
+
+    @property
+    def index(self) -> int:
+        """Which one this is, from 0."""
+        ...
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        ...
+
+    def collect(self, value: list[Found]) -> list[list[Found]]:
+        """The values of all of them, by index, in the first one; nothing in the others."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Alone:
+    """A process that evaluates by itself."""
+
+    index: int = 0
+    count: int = 1
+
+    def collect(self, value: list[Found]) -> list[list[Found]]:
+        return [value]
+
 
 Evaluators = Mapping[str, Sequence[Evaluator]]
 """Head -> those who judge it; each takes every picture that is annotated for the head."""
@@ -159,6 +201,7 @@ def evaluate(
     evaluators: Evaluators | None = None,
     bootstrap: Bootstrap | None = Bootstrap(),  # noqa: B008  # frozen
     on_picture: Callable[[int, dict[str, Any]], None] | None = None,
+    team: Team = _Alone(),  # noqa: B008  # frozen
 ) -> Evaluation:
     """Metrics of every head of `model` on `dataset`, with 95 % intervals.
 
@@ -173,6 +216,8 @@ def evaluate(
         evaluators: Who judges each head; default: `evaluators_of` the model's heads.
         bootstrap: How intervals are made; None: no intervals.
         on_picture: Called with (position, {head: prediction}) after each picture.
+        team: Processes that share the pictures, each predicted once. The first one judges; the
+            others return an evaluation without metrics.
 
     Raises:
         HeadError: If two evaluators of a head give a metric of the same name.
@@ -184,13 +229,12 @@ def evaluate(
     seen: set[str] = set()
     ids: list[int | str] = []
     groups: dict[int | str, str] = {}
-    for positions, batch in zip(
-        batches, make_loader(dataset, batches, workers=workers), strict=True
-    ):
-        predictions = model.predict(batch, precision=chosen)
-        for offset, index in enumerate(positions):
-            here = {name: each[offset] for name, each in predictions.items()}
-            ids.append(batch.image_ids[offset])
+    parts = [part_of(each, team.index, team.count) for each in batches]
+    loader = iter(make_loader(dataset, [each for each in parts if each], workers=workers))
+    for part in parts:
+        found = _predicted(model, part, next(loader), chosen) if part else []
+        for index, image_id, here in chain.from_iterable(team.collect(found)):
+            ids.append(image_id)
             group = dataset.group(index) if isinstance(dataset, HasGroups) else None
             if group is not None:
                 groups[ids[-1]] = group
@@ -210,6 +254,17 @@ def evaluate(
     resampling = resample_heads(judged, groups, bootstrap)
     metrics = with_intervals(metrics, resampling.values)
     return Evaluation(metrics, protocols, judged, tuple(ids), resampling)
+
+
+def _predicted(
+    model: TaskModel, positions: Sequence[int], batch: Batch, precision: str
+) -> list[Found]:
+    """(position, image id, {head: prediction}) of every picture of a batch."""
+    predictions = model.predict(batch, precision=precision)
+    return [
+        (index, batch.image_ids[i], {name: each[i] for name, each in predictions.items()})
+        for i, index in enumerate(positions)
+    ]
 
 
 def best_metric(heads: Mapping[str, Head], wanted: str | None, extra: Extra | None = None) -> str:

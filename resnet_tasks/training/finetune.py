@@ -8,19 +8,21 @@ random, so a run that was stopped and resumed ends with the same weights.
 from __future__ import annotations
 
 import json
+import math
 import signal
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState, PartialState
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs
 from rich.console import Console
 from rich.progress import Progress
 from timm.utils import ModelEmaV3
@@ -59,12 +61,15 @@ from resnet_tasks.recipe.schema import (
     Recipe,
     TrainingRecipe,
 )
-from resnet_tasks.structures import Batch, LossTerm, Metric, Sample
+from resnet_tasks.structures import Batch, LossTerm, Metric, Sample, Target
 from resnet_tasks.training.checkpoint import fill, load_checkpoint, save_checkpoint
 from resnet_tasks.training.journal import Journal
 from resnet_tasks.training.judging import metric_table
 from resnet_tasks.training.optimizer import make_optimizer, rate_factor, set_rates
+from resnet_tasks.training.processes import ALONE, Processes
 from resnet_tasks.training.run import Run
+
+Item = TypeVar("Item")
 
 SPLITS: tuple[Split, ...] = ("train", "val")
 STATE = ("position", "optimizer", "batches_per_epoch", "threads", "settings", "scaler")
@@ -108,6 +113,7 @@ class Finetuning:
         evaluation: Which metric is best, and how it is computed.
         console: For progress.
         workers: Loader processes; None: what suits the machine.
+        processes: Those that train this model together; every one builds the same `Finetuning`.
     """
 
     def __init__(
@@ -121,30 +127,34 @@ class Finetuning:
         evaluation: EvaluationRecipe,
         console: Console,
         workers: int | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         self.options = options
         self.out = out
-        self.journal = Journal(out, console)
+        self.processes = processes
+        self.journal = Journal(out, console, silent=not processes.is_main)
         self.evaluation = evaluation
         self.val = val
         self.train_set = train
-        device = default_device(options.device)
+        device = own_device(options.device, processes)
         self.precision = resolve_precision(options.precision, device)
-        self.accelerator = _accelerator(self.precision, device)
+        self.accelerator = _accelerator(self.precision, device, model)
         self.device = device
         self.workers = auto_workers(self.device) if workers is None else workers
         layout = torch.channels_last
         self.plain_model = model.to(device, memory_format=layout)  # type: ignore[call-overload]
-        # Copied before accelerate wraps the forward, which a copy would share.
         self.ema = ModelEmaV3(model, decay=options.ema, use_warmup=True) if options.ema else None
-        self.model, self.optimizer = self.accelerator.prepare(model, make_optimizer(model, options))
+        self.model, self.optimizer = self.accelerator.prepare(
+            _Anchored(model).to(device), make_optimizer(model, options)
+        )
         self.position = Position()
         self.batches_per_epoch = len(self._batches(0))
         self.updates_per_epoch = -(-self.batches_per_epoch // options.accumulation)
         self.total_updates = self.updates_per_epoch * options.epochs
         self.metrics: dict[str, Metric] = {}
         self.best_metric = best_metric(model.named_heads, evaluation.best, evaluation.extra)
-        self._stop = False
+        self._stop = False  # asked for in this process
+        self._all_stop = False  # known to all of them
 
     # --- the loop
 
@@ -169,8 +179,10 @@ class Finetuning:
             weights=None
             if (report := weights_report(self.plain_model)) is None
             else report.to_json(),
+            processes=self.processes.count,
         )
         with (
+            self.processes.watched(),
             self.journal.open_board(self.position.updates),
             _deterministic(self.options.deterministic and self.device.type == "cpu"),
             self._signals(),
@@ -178,7 +190,7 @@ class Finetuning:
             while self.position.epoch < self.options.epochs:
                 self._train_epoch()
                 self._after_epoch()
-                if self._stop and self.position.epoch < self.options.epochs:
+                if self._agreed_stop() and self.position.epoch < self.options.epochs:
                     raise self._stopped()
         self.journal.log("end", seconds=round(self.position.seconds, 1))
         if self.ema is not None:
@@ -187,7 +199,10 @@ class Finetuning:
 
     def _train_epoch(self) -> None:
         position, accumulation = self.position, self.options.accumulation
-        batches = self._batches(position.epoch)[position.batch :]
+        parts = self._batches(position.epoch)[position.batch :]
+        whole = self._pictures(position.epoch)[position.batch :]
+        # A part without pictures still takes part in the step, with one that teaches nothing.
+        filler = self._batches(position.epoch, process=0)[0][:1]
         started, written = time.monotonic(), time.monotonic()
         self.model.train()
         with self.journal.progress(
@@ -197,20 +212,25 @@ class Finetuning:
         ) as show:
             loader = make_loader(
                 self.train_set,
-                batches,
+                [part or filler for part in parts],
                 workers=self.workers,
                 pin_memory=self.device.type == "cuda",
             )
-            for group in _groups(loader, accumulation):
+            taught = (
+                batch if part else _unannotated(batch)
+                for part, batch in zip(parts, loader, strict=True)
+            )
+            for group, pictures in zip(
+                _groups(taught, accumulation), map(sum, _groups(whole, accumulation)), strict=True
+            ):
                 losses = self._update(group)
-                pictures = sum(len(batch) for batch in group)
                 position.batch += len(group)
                 position.updates += 1
                 now = time.monotonic()
                 position.seconds += now - started
                 show(losses, pictures / max(now - started, 1e-9))
                 started = now
-                if self._stop:
+                if self._all_stop:
                     self.save()
                     raise self._stopped()
                 if now - written > self.options.checkpoint_minutes * 60:
@@ -226,32 +246,63 @@ class Finetuning:
         set_rates(self.optimizer.optimizer, factor)
         self.optimizer.zero_grad()
         batches = [self._seeded(batch).to(self.device, non_blocking=True) for batch in group]
-        counts = self._counts(batches) if len(batches) > 1 else {}
+        counts = self._counts(batches, seed) if len(batches) > 1 else {}
         shown: dict[str, float] = {}
         for batch in batches:
-            torch.manual_seed(seed)
-            losses = self._losses(batch)
-            losses = {
-                name: LossTerm(term.sum, counts.get(name, term.count))
-                for name, term in losses.items()
-            }
-            if not losses:
-                continue  # nothing in it is annotated for any head: it teaches nothing
-            total = self.plain_model.total_loss(losses)
-            self._refuse_non_finite(total, losses, [batch])
-            self.accelerator.backward(total)
-            for name, term in losses.items():
-                shown[name] = shown.get(name, 0.0) + term.mean().item()
-        if shown:
-            self._step(losses, batches)
+            torch.manual_seed(seed + self.processes.index)
+            own, anchor = self._losses(batch)
+            report = self._exchange(own, batch)
+            here = counts or report.counts
+            self.accelerator.backward(self._total(own, here) + anchor)
+            for name, value in report.sums.items():
+                shown[name] = shown.get(name, 0.0) + value / max(here[name], 1e-12)
+        if shown:  # else nothing in it is annotated for any head: it teaches nothing
+            self._step(own, batches)
         if position.updates % 10 == 0 or self.updates_per_epoch < 10:
             rate = self.options.learning_rate * factor
             self.journal.step(position.updates, position.epoch + 1, shown, rate)
         return shown
 
-    def _losses(self, batch: Batch) -> Losses:
+    def _total(self, losses: Losses, counts: Mapping[str, float]) -> Tensor:
+        """This process's share of the loss of all of them.
+
+        Gradients are averaged over processes, hence the factor.
+        """
+        shares = {
+            name: LossTerm(
+                term.sum * self.processes.count, torch.full_like(term.count, counts[name])
+            )
+            for name, term in losses.items()
+        }
+        if not shares:
+            return torch.zeros((), device=self.device)
+        total: Tensor = self.plain_model.total_loss(shares)
+        return total
+
+    def _exchange(self, losses: Losses, batch: Batch) -> _Report:
+        """What all processes computed on their parts of a batch.
+
+        Raises:
+            NonFiniteLossError: In all of them, if a term of one is not finite.
+        """
+        sums = {name: term.sum.item() for name, term in losses.items()}
+        counts = {name: float(term.count.item()) for name, term in losses.items()}
+        trouble = "" if all(map(math.isfinite, sums.values())) else _described(losses, [batch])
+        reports = self.processes.gather(_Report(sums, counts, trouble, self._stop))
+        self._all_stop = any(each.stop for each in reports)
+        self._refuse([each.trouble for each in reports if each.trouble])
+        return _Report(
+            _summed([each.sums for each in reports]), _summed([each.counts for each in reports])
+        )
+
+    def _agreed_stop(self) -> bool:
+        """Whether any process was asked to stop."""
+        self._all_stop = any(self.processes.gather(self._stop))
+        return self._all_stop
+
+    def _losses(self, batch: Batch) -> tuple[Losses, Tensor]:
         try:
-            losses: Losses = self.model(batch, mode="loss")
+            losses: tuple[Losses, Tensor] = self.model(batch)
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
@@ -265,29 +316,30 @@ class Finetuning:
 
     def _step(self, losses: Losses, batches: Sequence[Batch]) -> None:
         limit = float("inf") if self.options.clip_norm is None else self.options.clip_norm
-        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), limit)
-        if (
-            self.precision != "fp16"
-        ):  # whose scaler finds its scale by overflowing, and skips the step
-            self._refuse_non_finite(norm, losses, batches)
+        norm = self.accelerator.clip_grad_norm_(self.plain_model.parameters(), limit)
+        # fp16's scaler finds its scale by overflowing, and skips the step.
+        if self.precision != "fp16" and not torch.isfinite(norm):
+            # The gradient is the same in all processes: all of them come here.
+            self._refuse(self.processes.gather(_described(losses, batches)))
         self.optimizer.step()
         if self.ema is not None:
             self.ema.update(self.plain_model, step=self.position.updates)
 
     @torch.no_grad()
-    def _counts(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
-        """What every loss term counts over all of an optimizer step's batches.
+    def _counts(self, batches: Sequence[Batch], seed: int) -> dict[str, float]:
+        """What every loss term counts over all of an optimizer step's batches and processes.
 
         Accumulated batches must be divided by the step's counts, which sampling inside heads
         decides during the forward. A first forward without graph finds them: a third more time for
         sums that equal those of one large batch.
         """
-        counts: dict[str, Tensor] = {}
+        counts: list[dict[str, float]] = []
         with _still_statistics(self.plain_model):
             for batch in batches:
-                for name, term in self.model(batch, mode="loss").items():
-                    counts[name] = counts.get(name, torch.zeros_like(term.count)) + term.count
-        return counts
+                torch.manual_seed(seed + self.processes.index)
+                losses, _ = self.model(batch)
+                counts.append({name: float(term.count.item()) for name, term in losses.items()})
+        return _summed([each for part in self.processes.gather(counts) for each in part])
 
     def _after_epoch(self) -> None:
         position, options = self.position, self.options
@@ -302,7 +354,9 @@ class Finetuning:
     def _evaluate(self) -> None:
         assert self.val is not None
         model = self.ema.module if self.ema is not None else self.plain_model
-        self.metrics = evaluate(
+        # Statistics of norms are each process's own; the main one's are kept, and judged.
+        self.processes.share_buffers(model)
+        evaluation = evaluate(
             model,
             self.val,
             batch_size=self.evaluation.batch_size or self.options.batch_size,
@@ -313,7 +367,9 @@ class Finetuning:
                 extra=extra_for(model.named_heads, self.best_metric, self.evaluation.extra),
             ),
             bootstrap=None,  # the loop needs values only
-        ).metrics
+            team=self.processes,
+        )
+        self.metrics = self.processes.decide(lambda: evaluation.metrics)
         values = {name: each.value for name, each in self.metrics.items()}
         position = self.position
         heading = f"epoch {position.epoch}/{self.options.epochs}"
@@ -388,6 +444,8 @@ class Finetuning:
         self.position = Position(**state["position"])
 
     def _save_to(self, name: str, *, with_state: bool) -> None:
+        if not self.processes.is_main:
+            return
         state: dict[str, Any] = {
             "position": asdict(self.position),
             "optimizer": self.optimizer.optimizer.state_dict(),
@@ -434,21 +492,14 @@ class Finetuning:
             for each, handler in previous.items():
                 signal.signal(each, handler)
 
-    def _refuse_non_finite(self, value: Tensor, losses: Losses, batches: Sequence[Batch]) -> None:
-        if torch.isfinite(value):
-            return
-        terms = ", ".join(f"{name} {term.mean().item():.4g}" for name, term in losses.items())
-        pictures = ", ".join(
-            f"{image_id} ({name})"
-            for batch in batches
-            for image_id, name in zip(batch.image_ids, batch.file_names, strict=True)
-        )
-        raise NonFiniteLossError(
-            "the loss or its gradient is not finite at update "
-            f"{self.position.updates} (epoch {self.position.epoch + 1}); losses: {terms}; pictures "
-            f"of the batch: {pictures}; lower training.learning_rate, keep training.clip_norm, or "
-            "look at these pictures' annotations"
-        )
+    def _refuse(self, troubles: Sequence[str]) -> None:
+        if troubles:
+            raise NonFiniteLossError(
+                "the loss or its gradient is not finite at update "
+                f"{self.position.updates} (epoch {self.position.epoch + 1}); "
+                f"{'; '.join(troubles)}; lower training.learning_rate, keep training.clip_norm, or "
+                "look at these pictures' annotations"
+            )
 
     def _seeded(self, batch: Batch) -> Batch:
         """Seeds for sampling inside heads, from (seed, epoch, picture) for every data set."""
@@ -457,17 +508,51 @@ class Finetuning:
             batch, seeds=tuple(sample_seed(run, epoch, each) for each in batch.image_ids)
         )
 
-    def _batches(self, epoch: int) -> list[list[Key]]:
+    def _batches(self, epoch: int, *, process: int | None = None) -> list[list[Key]]:
+        """This process's part of every batch of an epoch."""
         batches = training_batches(
             len(self.train_set),  # type: ignore[arg-type]
             self.options.batch_size,
             seed=self.options.seed,
             epoch=epoch,
-            process=self.accelerator.process_index,
-            processes=self.accelerator.num_processes,
+            process=self.processes.index if process is None else process,
+            processes=self.processes.count,
         )
         has_epochs = isinstance(self.train_set, CocoDataset)
         return [[(epoch, i) if has_epochs else i for i in batch] for batch in batches]
+
+    def _pictures(self, epoch: int) -> list[int]:
+        """How many pictures every batch of an epoch has, over all processes."""
+        length = len(self.train_set)  # type: ignore[arg-type]
+        options = self.options
+        whole = training_batches(length, options.batch_size, seed=options.seed, epoch=epoch)
+        return [len(batch) for batch in whole]
+
+
+@dataclass(frozen=True)
+class _Report:
+    """What a process tells the others of its part of a batch: sums and counts by loss term."""
+
+    sums: dict[str, float]
+    counts: dict[str, float]
+    trouble: str = ""
+    stop: bool = False
+
+
+class _Anchored(nn.Module):
+    """A model's losses, and a zero that hangs on a parameter of this module's own.
+
+    Gradients are exchanged during the backward of every process, also of one whose pictures teach
+    nothing: there the zero is all that is left to go backward from.
+    """
+
+    def __init__(self, model: TaskModel) -> None:
+        super().__init__()
+        self.model = model
+        self.anchor = nn.Parameter(torch.zeros(()))
+
+    def forward(self, batch: Batch) -> tuple[Losses, Tensor]:
+        return self.model(batch, mode="loss"), self.anchor * 0.0
 
 
 def finetune(
@@ -483,6 +568,9 @@ def finetune(
     workers: int | None = None,
 ) -> dict[str, Metric]:
     """Fine-tunes a model on any data set of samples; no recipe needed.
+
+    Started by `torchrun` or `accelerate launch`, all processes train the one model together, each
+    on its part of every batch; the first one writes.
 
     Args:
         model: Trained in place; at the end it holds the weights to predict with (the averaged ones
@@ -506,24 +594,34 @@ def finetune(
         Stopped: After Ctrl-C or SIGTERM, when the checkpoint is written.
     """
     folder = Path(out)
-    if not resume and (folder / "checkpoints").exists():
-        raise RunError(
-            f"{folder} already holds checkpoints; resume from them or choose another folder"
+    options = options or TrainingRecipe()
+    together = Processes.start(default_device(options.device))
+
+    def require_fresh() -> None:
+        if not resume and (folder / "checkpoints").exists():
+            raise RunError(
+                f"{folder} already holds checkpoints; resume from them or choose another folder"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+
+    try:
+        together.decide(require_fresh)
+        work = Finetuning(
+            model,
+            train,
+            val,
+            options,
+            out=folder,
+            evaluation=evaluation or EvaluationRecipe(),
+            console=_heard(console or Console(stderr=True), together),
+            workers=workers,
+            processes=together,
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    work = Finetuning(
-        model,
-        train,
-        val,
-        options or TrainingRecipe(),
-        out=folder,
-        evaluation=evaluation or EvaluationRecipe(),
-        console=console or Console(stderr=True),
-        workers=workers,
-    )
-    if resume:
-        work.resume()
-    return work.run()
+        if resume:
+            work.resume()
+        return work.run()
+    finally:
+        together.leave()
 
 
 def finetune_recipe(
@@ -536,6 +634,9 @@ def finetune_recipe(
     console: Console | None = None,
 ) -> Run | None:
     """Fine-tunes, evaluates the last checkpoint, and leaves a run folder.
+
+    Started by `torchrun` or `accelerate launch`, all processes train together; the first one
+    writes, talks, and evaluates at the end.
 
     Args:
         recipe: What to run; with `resume` that of the run.
@@ -552,7 +653,36 @@ def finetune_recipe(
         ResnetTasksError: If recipe, data or weights are wrong.
         Stopped: After Ctrl-C or SIGTERM, when the checkpoint is written.
     """
-    console = console or Console()
+    together = Processes.start(default_device(recipe.training.device))
+    started = time.monotonic()
+    try:
+        run = _finetune_together(
+            recipe,
+            together,
+            out=out,
+            resume=resume,
+            dry_run=dry_run,
+            data_root=data_root,
+            console=_heard(console or Console(), together),
+        )
+    finally:
+        together.leave()
+    if run is not None and together.is_main:
+        _judge(run, data_root, console or Console(), (time.monotonic() - started) / 60)
+    return run
+
+
+def _finetune_together(
+    recipe: Recipe,
+    together: Processes,
+    *,
+    out: Path | None,
+    resume: Path | None,
+    dry_run: bool,
+    data_root: Path | None,
+    console: Console,
+) -> Run | None:
+    """`finetune_recipe` up to the last checkpoint, in every process."""
     files = {split: read_split(recipe, split, data_root) for split in SPLITS}
     categories = merged_categories([*files["train"], *files["val"]])
     labels = label_heads(recipe, categories)
@@ -573,35 +703,43 @@ def finetune_recipe(
         console.print(f"{check_recipe(recipe, data_root)}; nothing was trained (--dry-run)")
         return None
     if recipe.data.normalize == "data":
-        recipe = _measured(recipe, train, console)
+        measured = recipe
+        recipe = together.decide(lambda: _measured(measured, train, console))
         normalise(model, recipe)
     if resume is not None:
         run = Run.reopen(resume, recipe, labels)
     else:
         name = f"{recipe.name.replace('/', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
-        run = Run.create(out or Path("runs") / name, recipe, labels)
-    started = time.monotonic()
-    finetune(
+        run = together.decide(lambda: Run.create(out or Path("runs") / name, recipe, labels))
+    work = Finetuning(
         model,
         train,
         val,
         recipe.training,
         out=run.directory,
-        resume=resume is not None,
         evaluation=recipe.evaluation,
         console=console,
         workers=None if recipe.data.workers == "auto" else recipe.data.workers,
+        processes=together,
     )
-    minutes = (time.monotonic() - started) / 60
+    if resume is not None:
+        work.resume()
+    work.run()
+    return run
+
+
+def _judge(run: Run, data_root: Path | None, console: Console, minutes: float) -> None:
+    """Evaluates the last checkpoint and says where everything is."""
     evaluation = run.evaluate("val", data_root=data_root, console=console)
-    console.print(
-        metric_table(
-            evaluation.metrics, f"{recipe.name}: val, last checkpoint, {minutes:.1f} minutes"
-        )
-    )
+    title = f"{run.recipe.name}: val, last checkpoint, {minutes:.1f} minutes"
+    console.print(metric_table(evaluation.metrics, title))
     folder = run.directory / "evaluations" / "val"
     console.print(f"pictures: {folder / 'pictures'}\nrun:      {run.directory}", highlight=False)
-    return run
+
+
+def _heard(console: Console, processes: Processes) -> Console:
+    """`console` in the main process; one that says nothing in the others."""
+    return console if processes.is_main else Console(quiet=True)
 
 
 def _measured(recipe: Recipe, train: CocoDataset, console: Console) -> Recipe:
@@ -681,11 +819,33 @@ def _require_annotations(recipe: Recipe, train: CocoDataset, val: CocoDataset) -
             )
 
 
-def _groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
-    """Consecutive batches, `size` at a time; the last group may be smaller."""
-    stream = iter(batches)
+def _groups(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Consecutive items, `size` at a time; the last group may be smaller."""
+    stream = iter(items)
     while group := list(islice(stream, size)):
         yield group
+
+
+def _unannotated(batch: Batch) -> Batch:
+    """The same pictures, with nothing known of them."""
+    return replace(batch, targets=tuple(Target() for _ in batch.targets))
+
+
+def _summed(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Sums by name, in the order of names, so that all processes agree to the last digit."""
+    names = sorted({name for part in parts for name in part})
+    return {name: math.fsum(part.get(name, 0.0) for part in parts) for name in names}
+
+
+def _described(losses: Losses, batches: Sequence[Batch]) -> str:
+    """Losses and pictures of a step that went wrong."""
+    terms = ", ".join(f"{name} {term.mean().item():.4g}" for name, term in losses.items())
+    pictures = ", ".join(
+        f"{image_id} ({name})"
+        for batch in batches
+        for image_id, name in zip(batch.image_ids, batch.file_names, strict=True)
+    )
+    return f"losses: {terms}; pictures of the batch: {pictures}"
 
 
 @contextmanager
@@ -702,22 +862,36 @@ def _still_statistics(model: nn.Module) -> Iterator[None]:
             norm.momentum = momentum
 
 
-def _accelerator(precision: str, device: torch.device) -> Any:
-    """A fresh accelerator, and a refusal of several processes.
+def own_device(name: str, processes: Processes) -> torch.device:
+    """The device of one of several processes: each GPU of a machine serves one.
 
-    Accelerate keeps its settings for the life of a process, which would tie one run to another.
+    Raises:
+        RecipeError: If it is not there.
     """
-    AcceleratorState._reset_state()
-    PartialState._reset_state()
-    mixed = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[precision]
-    made = Accelerator(mixed_precision=mixed, cpu=device.type == "cpu", device_placement=False)
-    if made.num_processes > 1:
-        raise RunError(
-            f"this run was started with {made.num_processes} processes, but training in several "
-            "processes is not "
-            "supported yet; start it with one"
+    device = default_device(name)
+    if processes.count == 1 or device.type != "cuda":
+        return device
+    if name not in ("auto", "cuda") or processes.local_index >= torch.cuda.device_count():
+        raise RecipeError(
+            f"training.device is {name!r}, but {processes.local_index + 1} or more processes run "
+            f"on this machine with {torch.cuda.device_count()} GPUs; use auto or cuda, and start "
+            "one process per GPU"
         )
-    return made
+    return torch.device("cuda", processes.local_index)
+
+
+def _accelerator(precision: str, device: torch.device, model: TaskModel) -> Any:
+    """Mixed precision and the exchange of gradients among the `Processes` that were started."""
+    AcceleratorState._reset_state()
+    mixed = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[precision]
+    # A head without labels in a process leaves its parameters without gradient there.
+    several_heads = len(model.named_heads) > 1
+    return Accelerator(
+        mixed_precision=mixed,
+        cpu=device.type == "cpu",
+        device_placement=False,
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=several_heads)],
+    )
 
 
 @contextmanager

@@ -31,11 +31,13 @@ class Journal:
     Args:
         folder: Run folder.
         console: Where people read.
+        silent: Write and say nothing: for all but one of several processes.
     """
 
-    def __init__(self, folder: Path, console: Console) -> None:
+    def __init__(self, folder: Path, console: Console, *, silent: bool = False) -> None:
         self._folder = folder
-        self._console = console
+        self._console = Console(quiet=True) if silent else console
+        self._silent = silent
         self._board: Any = None
 
     @contextmanager
@@ -45,6 +47,9 @@ class Journal:
         Args:
             update: The first step to come; what a killed sitting wrote from there on is hidden.
         """
+        if self._silent:
+            yield
+            return
         folder = str(self._folder / "tensorboard")
         with SummaryWriter(folder, purge_step=update) as self._board:
             yield
@@ -55,6 +60,8 @@ class Journal:
 
     def log(self, event: str, **values: object) -> None:
         """A line of `log.jsonl`."""
+        if self._silent:
+            return
         line = json.dumps({"event": event, "time": time.strftime("%Y-%m-%dT%H:%M:%S"), **values})
         with (self._folder / "log.jsonl").open("a", encoding="utf-8") as stream:
             stream.write(line + "\n")
@@ -62,9 +69,8 @@ class Journal:
     def step(self, update: int, epoch: int, losses: Mapping[str, float], rate: float) -> None:
         """The losses of one optimizer step."""
         self.log("step", update=update, epoch=epoch, losses=dict(losses), learning_rate=rate)
-        for name, value in losses.items():
-            self._board.add_scalar(f"train/{name}", value, update)
-        self._board.add_scalar("train/learning_rate", rate, update)
+        self._plot({f"train/{name}": value for name, value in losses.items()}, update)
+        self._plot({"train/learning_rate": rate}, update)
 
     def evaluation(
         self,
@@ -77,11 +83,15 @@ class Journal:
     ) -> None:
         """All metrics of an evaluation; those in `shown` on the console."""
         self.log("evaluation", epoch=epoch, update=update, metrics=dict(values))
-        for name, value in values.items():
-            if value is not None:
-                self._board.add_scalar(f"val/{name}", value, update)
+        self._plot({f"val/{name}": value for name, value in values.items()}, update)
         texts = [f"{name} {'-' if (v := values[name]) is None else f'{v:.4f}'}" for name in shown]
         self.say("  ".join([heading, *texts]))
+
+    def _plot(self, values: Mapping[str, float | None], update: int) -> None:
+        if self._board is not None:
+            for name, value in values.items():
+                if value is not None:
+                    self._board.add_scalar(name, value, update)
 
     @contextmanager
     def progress(self, heading: str, done: int, total: int) -> Iterator[Show]:

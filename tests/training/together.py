@@ -1,0 +1,102 @@
+"""One of several processes that train one tiny model: `python together.py OUT ACCUMULATION`.
+
+With a third argument, process 1 dies in the middle of training, without a word.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from conftest import CLASSES, LIGHT_DETECTOR, Shapes
+from rich.console import Console
+
+from resnet_tasks.backbone.resnet import ResNet
+from resnet_tasks.errors import ResnetTasksError
+from resnet_tasks.heads.faster_rcnn import FasterRCNN
+from resnet_tasks.heads.unet import UNet
+from resnet_tasks.layers.norms import batch_to_group_norm
+from resnet_tasks.model import TaskModel
+from resnet_tasks.recipe.schema import TrainingRecipe
+from resnet_tasks.structures import Sample, Target
+from resnet_tasks.training.finetune import Finetuning, finetune
+
+
+class PartlyAnnotated(Shapes):
+    """Boxes on some pictures, pixels on others, nothing at all on one."""
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = super().__getitem__(index)
+        known = sample.target
+        kinds = (
+            known,
+            replace(known, semantic=None),
+            Target(semantic=known.semantic),
+            Target(),
+        )
+        return replace(sample, target=kinds[index % 4])
+
+
+def model() -> TaskModel:
+    torch.manual_seed(3)
+    backbone = ResNet("resnet10t", weights="none")
+    heads = {
+        "objects": FasterRCNN(backbone.specs, CLASSES, LIGHT_DETECTOR),
+        "scene": UNet(
+            backbone.specs,
+            ("background", *CLASSES),
+            {"decoder_channels": (32, 16, 16, 16, 16), "loss": "cross_entropy+dice"},
+        ),
+    }
+    made = TaskModel(backbone, heads)
+    batch_to_group_norm(made, lambda channels: math.gcd(8, channels))
+    return made
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    out, accumulation = Path(sys.argv[1]), int(sys.argv[2])
+    options = TrainingRecipe(
+        epochs=7,
+        batch_size=3,  # 7 pictures: the last batch holds one, so that a process has none
+        accumulation=accumulation,
+        optimizer="sgd",
+        learning_rate=0.01,
+        precision="fp32",
+        device="cpu",
+        ema=0.9,
+        evaluate_every=0,
+    )
+    if len(sys.argv) > 3:
+        update = Finetuning._update
+
+        def dies(self: Finetuning, group: list) -> dict[str, float]:
+            if self.position.updates == 2 and os.environ["RANK"] == "1":
+                os.kill(os.getpid(), signal.SIGKILL)
+            return update(self, group)
+
+        Finetuning._update = dies
+    try:
+        metrics = finetune(
+            model(),
+            PartlyAnnotated(7),
+            PartlyAnnotated(5),
+            options,
+            out=out,
+            console=Console(stderr=True),
+            workers=0,
+        )
+    except ResnetTasksError as error:
+        raise SystemExit(f"told: {error}") from None
+    if os.environ.get("RANK", "0") == "0":
+        print(json.dumps({name: each.value for name, each in metrics.items()}))
+
+
+if __name__ == "__main__":
+    main()
