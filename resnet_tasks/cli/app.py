@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -104,11 +105,20 @@ def _top(
     pass
 
 
+def launched_index() -> int | None:
+    """The number that a launcher (torchrun, accelerate) gave this process; None if it is alone."""
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return int(os.environ.get("RANK", "0")) if several else None
+
+
 def complain(message: str, prefix: str = "error:") -> None:
     """Prints one line on standard error."""
     from rich.console import Console
     from rich.text import Text
 
+    index = launched_index()
+    if index is not None:
+        prefix = f"process {index}: {prefix}"
     line = Text.assemble((prefix, "bold red"), " ", message)
     Console(stderr=True, soft_wrap=True, highlight=False).print(line)
 

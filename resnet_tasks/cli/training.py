@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,10 +16,11 @@ from resnet_tasks.cli.app import (
     app,
     bar,
     complain,
+    launched_index,
     run_plugins,
 )
 from resnet_tasks.cli.data import say_card
-from resnet_tasks.errors import RecipeError, RunError
+from resnet_tasks.errors import DataError, RecipeError, RunError
 
 if TYPE_CHECKING:
     from resnet_tasks.recipe.schema import Recipe
@@ -113,9 +115,26 @@ def _draw_cells(ref: str, recipe: Recipe, data_root: Path | None) -> None:
     if not shipped or recipe.data.root != "cells" or folder.exists():
         return
 
+    if launched_index():  # the first of several processes draws
+        _wait_for(folder)
+        return
+
     from data_tools.catalogue import prepare as run
 
     typer.echo(f"{folder} does not exist; drawing the synthetic cells")
     with bar("Drawing cells") as advance:
         card = run("cells", None, folder, progress=advance)
     say_card(card, folder)
+
+
+def _wait_for(folder: Path) -> None:
+    """Returns when another process has made a folder.
+
+    Raises:
+        DataError: If it does not come in ten minutes.
+    """
+    end = time.monotonic() + 600
+    while not folder.exists():
+        if time.monotonic() > end:
+            raise DataError(f"{folder} was not drawn in ten minutes; start one process first")
+        time.sleep(0.2)

@@ -201,7 +201,7 @@ def evaluate(
     evaluators: Evaluators | None = None,
     bootstrap: Bootstrap | None = Bootstrap(),  # noqa: B008  # frozen
     on_picture: Callable[[int, dict[str, Any]], None] | None = None,
-    team: Team = _Alone(),  # noqa: B008  # frozen
+    team: Team = _Alone(),
 ) -> Evaluation:
     """Metrics of every head of `model` on `dataset`, with 95 % intervals.
 
