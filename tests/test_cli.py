@@ -305,3 +305,11 @@ def test_a_format_is_converted(tmp_path: Path, shared_data: Path) -> None:
     assert made.exit_code == 0, made.output
     assert "train: 205 pictures" in made.stdout
     assert (tmp_path / "out" / "val.json").is_file()
+
+
+def test_one_of_several_processes_says_which_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    result = CliRunner().invoke(app, ["recipes", "show", "nonsense"])
+    assert result.exit_code == 2
+    assert result.stderr.startswith("process 1: error: ")
