@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from resnet_tasks.backbone.family import Depth
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.data.coco import Category, CategoryMap, CocoFile, read_coco
 from resnet_tasks.data.dataset import CocoDataset
@@ -207,6 +208,34 @@ def _head_labels(name: str, head: HeadRecipe, task: Task, categories: CategoryMa
     return HeadLabels(classes, ids, LabelTable(classes, mapping, 0 if head.background else VOID))
 
 
+def backbone_shape(part: BackboneRecipe) -> str | Depth:
+    """What `ResNet` is built from: a variant's name, or a depth of one's own."""
+    return part.name if part.layers is None else Depth(part.layers, part.block)
+
+
+def build_backbone(part: BackboneRecipe, weights: str, *, in_channels: int = 3) -> ResNet:
+    """The backbone of a recipe.
+
+    Args:
+        part: What to build.
+        weights: In place of its own.
+        in_channels: Channels of a picture.
+
+    Raises:
+        ResnetTasksError: If the name, the weights or an option does not fit.
+    """
+    return ResNet(
+        backbone_shape(part),
+        weights=weights,
+        in_channels=in_channels,
+        frozen_stages=part.frozen_stages,
+        norm=part.norm,
+        output_stride=part.output_stride,
+        gradient_checkpointing=part.gradient_checkpointing,
+        accept_license=part.accept_license,
+    )
+
+
 def build_model(recipe: Recipe, labels: Labels, *, weights: str | None = None) -> TaskModel:
     """The model of a recipe.
 
@@ -223,13 +252,10 @@ def build_model(recipe: Recipe, labels: Labels, *, weights: str | None = None) -
             together.
     """
     part, whole = recipe.backbone, recipe.model_weights if weights is None else None
-    backbone = ResNet(
-        part.name,
-        weights=weights or ("unloaded" if whole else part.weights),
+    backbone = build_backbone(
+        part,
+        weights or ("unloaded" if whole else part.weights),
         in_channels=recipe.data.channels,
-        frozen_stages=part.frozen_stages,
-        norm=part.norm,
-        accept_license=part.accept_license,
     )
     heads: dict[str, Head] = {}
     problems = []
@@ -340,9 +366,8 @@ def check_recipe(recipe: Recipe, data_root: Path | None = None) -> str:
     model = _built_whole(recipe, categories)
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     heads = ", ".join(f"{name} ({head.type})" for name, head in recipe.heads.items())
-    return (
-        f"{recipe.name}: {recipe.backbone.name} with {heads}, {millions:.1f} M parameters, {source}"
-    )
+    shape = backbone_shape(recipe.backbone)
+    return f"{recipe.name}: {shape} with {heads}, {millions:.1f} M parameters, {source}"
 
 
 def _built_whole(recipe: Recipe, categories: CategoryMap) -> TaskModel:
@@ -358,8 +383,11 @@ def _built_whole(recipe: Recipe, categories: CategoryMap) -> TaskModel:
     has_weights = part.weights != "none" or recipe.model_weights is not None
     weights = "unloaded" if has_weights else "none"
 
-    def build_backbone() -> None:
-        ResNet(part.name, weights=weights, frozen_stages=part.frozen_stages, norm=part.norm)
+    def check_backbone() -> None:
+        shape = backbone_shape(part)
+        if isinstance(shape, Depth) and recipe.model_weights is None:
+            shape.check_weights(part.weights)
+        build_backbone(part, weights)
 
     def build_heads() -> None:
         plain = part if not problems else BackboneRecipe(name="resnet18")  # to look at heads anyway
@@ -371,7 +399,7 @@ def _built_whole(recipe: Recipe, categories: CategoryMap) -> TaskModel:
     def build_augmentation() -> None:
         Augmentation(recipe.augment, recipe.data.channels)
 
-    for build in (build_backbone, build_heads, build_augmentation):
+    for build in (check_backbone, build_heads, build_augmentation):
         try:
             build()
         except ResnetTasksError as error:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from resnet_tasks.assemble import (
     Labels,
@@ -176,3 +177,59 @@ def test_two_heads_learn_from_real_coco_pictures(shared_data: Path) -> None:
     predictions = model.predict(batch)
     height, width = batch.geometries[0].original_size
     assert predictions["scene"][0].labels.shape == (height, width)
+
+
+def with_backbone(part: dict[str, Any], head: str) -> Recipe:
+    values = recipe(scene={"type": head}).model_dump()
+    return Recipe.model_validate(values | {"backbone": part})
+
+
+def test_layers_describe_a_backbone_without_a_name() -> None:
+    part = {"layers": [1, 1, 2, 1], "block": "basic", "weights": "none"}
+    made = with_backbone(part, "unet")
+    assert made.backbone.name == "resnet"
+    assert "resnet of [1, 1, 2, 1] basic blocks with scene" in check_recipe(made, Path("nowhere"))
+    labels = label_heads(made, CATEGORIES)
+    assert len(build_model(made, labels).backbone.layer3) == 2  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ({"name": "resnet50", "layers": [1, 1, 1, 1]}, "name is 'resnet50'; leave one of the two"),
+        ({"name": "resnet"}, "needs layers, such as"),
+        ({"name": "resnet18", "block": "basic"}, "block: basic goes with layers"),
+        ({"layers": [1, 1, 1]}, "backbone.layers"),
+        ({"layers": [1, 1, 1, 0]}, "backbone.layers.3"),
+        ({"output_stride": 4}, "backbone.output_stride"),
+    ],
+)
+def test_backbones_that_contradict_themselves(part: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        with_backbone(part, "unet")
+    assert message in str(caught.value)
+
+
+def test_weights_by_name_do_not_go_with_layers() -> None:
+    made = with_backbone({"layers": [1, 1, 1, 1]}, "unet")
+    with pytest.raises(RecipeError, match=r"backbone\.weights is 'imagenet', but nobody trained"):
+        check_recipe(made, Path("nowhere"))
+
+
+@pytest.mark.parametrize("stride", [8, 16])
+@pytest.mark.parametrize("head", ["faster_rcnn", "fpn"])
+def test_pyramids_refuse_a_dilated_backbone(head: str, stride: int) -> None:
+    part = {"name": "resnet10t", "weights": "none", "output_stride": stride}
+    with pytest.raises(RecipeError, match=r"heads\.scene: .*backbone\.output_stride to 32"):
+        check_recipe(with_backbone(part, head), Path("nowhere"))
+
+
+@pytest.mark.parametrize("stride", [8, 16])
+def test_unet_works_on_a_dilated_backbone(stride: int) -> None:
+    part = {"name": "resnet10t", "weights": "none", "output_stride": stride}
+    made = with_backbone(part, "unet")
+    model = build_model(made, label_heads(made, CATEGORIES)).eval()
+    with torch.no_grad():
+        features = model.backbone(torch.rand(1, 3, 64, 96))
+        raw = model.named_heads["scene"](features)
+    assert raw["logits"].shape == (1, 3, 64, 96)

@@ -31,7 +31,7 @@ PLAIN_SHAPES: dict[tuple[str, tuple[int, ...]], str] = {
     ("conv3", (3, 8, 36, 3)): "resnet152",
 }
 """(Last convolution of a block, blocks per stage) -> variant; He et al. 2015, Table 1."""
-_BACKBONE_KEY = re.compile(r"(conv1|bn1|maxpool|layer[1-9])\.")
+_BACKBONE_KEY = re.compile(r"(conv1|bn1|maxpool|layer[0-9]|stem|stages|norm|final_conv)\.")
 _COUNTER = "num_batches_tracked"
 _STATISTICS = ("running_mean", "running_var")
 
@@ -200,7 +200,8 @@ def _with_adapted_stem(
     tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], in_channels: int
 ) -> dict[str, Tensor]:
     given = dict(tensors)
-    stem = "conv1.weight" if "conv1.weight" in own else "conv1.0.weight"
+    # The first convolution is the first tensor of four dimensions, whatever the family calls it.
+    stem = next(key for key, value in own.items() if value.ndim == 4)
     weight = given.get(stem)
     if weight is not None and weight.ndim == 4 and weight.shape[1] == 3 != in_channels:
         given[stem] = adapt_input_conv(in_channels, weight)

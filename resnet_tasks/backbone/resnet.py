@@ -1,73 +1,72 @@
 """A ResNet as a backbone: image -> `{"C1": .., "C5": ..}`.
 
-Built on timm's ResNet family, so that every variant (18 to 420, ResNeXt, ResNet-D, wide, SE, ECA,
-GN) is a name.
+Built on timm's ResNet family (`family.py`), so that every variant is a name.
 
 Shape glossary: `B` batch, `C` channels of a picture, `H, W` the padded batch, `Hk, Wk` level k with
-stride 2^k.
+stride 2^k, or `output_stride` where that is less.
 """
 
 from __future__ import annotations
 
 import math
-from fnmatch import fnmatchcase
 from typing import Literal
 
-import timm
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch import Tensor, distributed, nn
 
+from resnet_tasks.backbone.family import CUSTOM, LEVELS, Depth, backbone_names, build_trunk
 from resnet_tasks.backbone.pretrained import IMAGENET_MEAN, IMAGENET_STD, LoadReport, load_weights
 from resnet_tasks.errors import ResnetTasksError, WeightsError
-from resnet_tasks.layers.norms import batch_to_group_norm
-from resnet_tasks.registry import nearest
-from resnet_tasks.structures import FeatureSpec
-
-LEVELS = ("C1", "C2", "C3", "C4", "C5")
-"""The stem before pooling, then the outputs of the four residual stages."""
-NORMS = ("train", "frozen", "group")
-_STAGES = (
-    ("conv1", "bn1", "act1", "maxpool"),
-    ("layer1",),
-    ("layer2",),
-    ("layer3",),
-    ("layer4",),
+from resnet_tasks.layers.checkpointing import run_checkpointed
+from resnet_tasks.layers.norms import (
+    batch_norms_of,
+    batch_to_group_norm,
+    batch_to_sync_norm,
+    norms_of,
 )
+
+NORMS = ("train", "frozen", "sync", "group")
 _UNTRAINED = ("none", "unloaded")
+_UNSYNCHRONISED = ("cpu", "mps")
+"""Devices on which torch cannot share statistics between processes."""
 
 
 class ResNet(nn.Module):
-    """Features of five strides from one picture.
+    """Features of five levels from one picture.
 
     He et al., "Deep Residual Learning for Image Recognition", 2015, Table 1, and the variants that
     timm builds from it. Keys of the state dict are timm's, which for plain variants are
     torchvision's too (`conv1.weight`, `bn1.*`, `layer1.0.conv1.weight`, ...), without classifier.
-    New weights are Kaiming-normal, and the last norm of every residual branch starts at zero, so
-    that each block starts as the identity.
+    New weights are timm's: in plain variants Kaiming-normal, and the last norm of every residual
+    branch starts at zero, so that each block starts as the identity.
 
     Frozen stages run without a graph: not even their input gets a gradient. They are always in
     evaluation mode and their parameters have `requires_grad` False.
 
     Attributes:
-        name: The variant.
+        name: The variant; `resnet` for one of any depth.
         specs: Level -> channels and stride.
         mean: Per channel, on the 0..1 scale, what the weights expect to be subtracted.
         std: Per channel, on the 0..1 scale, what the weights expect to be divided by.
         license: Licence of the weights; empty without weights.
         weights_description: Where the weights came from.
         report: What was loaded; None without weights.
+        gradient_checkpointing: May be changed at any time; keys and results do not depend on it.
 
     Args:
-        name: One of `backbone_names()`.
+        name: One of `backbone_names()`, or a `Depth` of your own.
         weights: `none`, `imagenet`, `timm:TAG`, `torchvision:ENUM`, `hf-hub:REPO`, `URL#sha256=HEX`
             a local file or a run folder (see `pretrained.load_weights`). `unloaded`: the caller
             loads a state dict next, so that frozen parts are allowed.
         in_channels: Channels of a picture; the stem is adapted where it is not 3.
         frozen_stages: 0 none, 1 the stem with its pooling, 2..5 through C2..C5.
-        norm: `train`; `frozen`: all norms keep statistics and scale; `group`: batch norms become
-            group norms of 32 groups (fewer where 32 does not divide) that take over the scale and
-            offset.
+        norm: `train`; `frozen`: all norms keep statistics and scale; `sync`: batch norms share
+            their statistics between processes (not on CPUs; in one process nothing changes);
+            `group`: batch norms become group norms of 32 groups (fewer where 32 does not divide)
+            that take over the scale and offset.
+        output_stride: Stride of C5: 32, or 16 or 8 with dilated convolutions in the last stages.
+        gradient_checkpointing: Stages keep few activations and compute the others again in the
+            backward: less memory, about a third more time, the same gradients.
         accept_license: Whether weights for non-commercial use are welcome.
 
     Raises:
@@ -79,32 +78,30 @@ class ResNet(nn.Module):
 
     def __init__(
         self,
-        name: str,
+        name: str | Depth,
         *,
         weights: str = "none",
         in_channels: int = 3,
         frozen_stages: int = 0,
-        norm: Literal["train", "frozen", "group"] = "train",
+        norm: Literal["train", "frozen", "sync", "group"] = "train",
+        output_stride: int = 32,
+        gradient_checkpointing: bool = False,
         accept_license: bool = False,
     ) -> None:
         super().__init__()
-        _check_arguments(name, weights, in_channels, frozen_stages, norm)
-        net = timm.create_model(
-            name, pretrained=False, in_chans=in_channels, num_classes=0, global_pool=""
-        )
-        for stage in _STAGES:
-            for part in stage:
-                self.add_module(part, getattr(net, part))
-        self.name = name
+        _check_arguments(in_channels, frozen_stages, norm)
+        _check_weights(name, weights, frozen_stages, norm)
+        trunk = build_trunk(name, in_channels=in_channels, output_stride=output_stride)
+        for child, module in trunk.children.items():
+            self.add_module(child, module)
+        self.name = name if isinstance(name, str) else CUSTOM
         self.frozen_stages = frozen_stages
-        self.norm = norm
-        self.specs = {
-            level: FeatureSpec(int(info["num_chs"]), int(info["reduction"]))
-            for level, info in zip(LEVELS, net.feature_info, strict=True)
-        }
-        if norm == "group":
-            # 32 groups, as Wu and He 2018 train their ResNets.
-            batch_to_group_norm(self, lambda channels: math.gcd(32, channels))
+        self.norm_mode = norm
+        self.gradient_checkpointing = gradient_checkpointing
+        self.specs = trunk.specs
+        self._stages = trunk.stages
+        self._levels = {part: level for level, part in trunk.taps.items()}
+        self._convert_norms()
         self.mean, self.std = (
             _per_channel(IMAGENET_MEAN, in_channels),
             _per_channel(IMAGENET_STD, in_channels),
@@ -123,31 +120,78 @@ class ResNet(nn.Module):
             images: `(B, C, H, W)` normalised; any memory format, channels-last is the fast one.
 
         Returns:
-            `C1`..`C5` -> `(B, channels, ceil(H/stride), ceil(W/stride))`, after the activation; C1
-            before pooling.
+            `C1`..`C5` -> `(B, channels, ceil(H/stride), ceil(W/stride))`; C1 before pooling. They
+            are taken after the activation, but for C1 to C4 of pre-activation nets (resnetv2 and
+            nf_resnet), which are the sums that their next block will normalise.
+
+        Raises:
+            ResnetTasksError: If statistics shall be shared on a device that cannot.
         """
+        self._check_synchronisation(images.device)
         features: dict[str, Tensor] = {}
         x = images
-        for number, (level, stage) in enumerate(zip(LEVELS, _STAGES, strict=True), start=1):
-            with torch.set_grad_enabled(torch.is_grad_enabled() and number > self.frozen_stages):
+        for number, stage in enumerate(self._stages, start=1):
+            graph = torch.is_grad_enabled() and number > self.frozen_stages
+            with torch.set_grad_enabled(graph):
                 for part in stage:
-                    if part == "maxpool":
-                        features[level] = x
-                    x = self.get_submodule(part)(x)
-                features.setdefault(level, x)
+                    blocks = self._blocks(part) if graph and number > 1 else []
+                    x = run_checkpointed(blocks, x) if blocks else self.get_submodule(part)(x)
+                    if part in self._levels:
+                        features[self._levels[part]] = x
         return features
 
     def train(self, mode: bool = True) -> ResNet:
         """Training mode, in which frozen stages and frozen norms stay in evaluation mode."""
         super().train(mode)
-        for stage in _STAGES[: self.frozen_stages]:
-            for part in stage:
-                self.get_submodule(part).eval()
-        if self.norm == "frozen":
-            for module in self.modules():
-                if isinstance(module, _BatchNorm):
-                    module.eval()
+        for part in self._frozen_parts():
+            part.eval()
+        if self.norm_mode == "frozen":
+            for norm in norms_of(self):
+                norm.eval()
         return self
+
+    def _blocks(self, part: str) -> list[nn.Module]:
+        """The blocks of a stage that shall be checkpointed."""
+        if not self.gradient_checkpointing:
+            return []
+        stage = self.get_submodule(part)
+        blocks = getattr(stage, "blocks", stage)
+        return list(blocks) if isinstance(blocks, nn.Sequential) else []
+
+    def _frozen_parts(self) -> list[nn.Module]:
+        frozen = self._stages[: self.frozen_stages]
+        return [self.get_submodule(part) for stage in frozen for part in stage]
+
+    def _convert_norms(self) -> None:
+        """Brings the batch norms to the wanted kind.
+
+        Raises:
+            ResnetTasksError: If there is nothing that could be of this kind.
+        """
+        if self.norm_mode == "train":
+            return
+        needed = batch_norms_of(self) if self.norm_mode == "sync" else norms_of(self)
+        if not needed:
+            kind = "batch norms" if self.norm_mode == "sync" else "norms"
+            raise ResnetTasksError(
+                f"backbone.norm is {self.norm_mode}, but {self.name} has no {kind}; use train"
+            )
+        if self.norm_mode == "sync":
+            batch_to_sync_norm(self)
+        elif self.norm_mode == "group":
+            # 32 groups, as Wu and He 2018 train their ResNets.
+            batch_to_group_norm(self, lambda channels: math.gcd(32, channels))
+
+    def _check_synchronisation(self, device: torch.device) -> None:
+        if self.norm_mode != "sync" or not self.training or device.type not in _UNSYNCHRONISED:
+            return
+        if distributed.is_available() and distributed.is_initialized():
+            processes = distributed.get_world_size()
+            if processes > 1:
+                raise ResnetTasksError(
+                    f"backbone.norm is sync, but torch cannot share statistics between {processes} "
+                    f"processes on {device.type}; use backbone.norm=group, or frozen, or GPUs"
+                )
 
     def _load(self, weights: str, in_channels: int, accept_license: bool) -> None:
         report = load_weights(
@@ -164,43 +208,29 @@ class ResNet(nn.Module):
         self.weights_description = report.source
 
     def _freeze(self) -> None:
-        for stage in _STAGES[: self.frozen_stages]:
-            for part in stage:
-                self.get_submodule(part).requires_grad_(False)
-        if self.norm == "frozen":
-            for module in self.modules():
-                if isinstance(module, (_BatchNorm, nn.GroupNorm)):
-                    module.requires_grad_(False)
+        for part in self._frozen_parts():
+            part.requires_grad_(False)
+        if self.norm_mode == "frozen":
+            for norm in norms_of(self):
+                norm.requires_grad_(False)
         self.train(self.training)
 
 
-def backbone_names(pattern: str = "*") -> list[str]:
-    """Names of all variants that match a shell pattern (`"resnet*d"`), in timm's natural order."""
-    return [name for name in timm.list_models(module="resnet") if fnmatchcase(name, pattern)]
-
-
-def _check_arguments(
-    name: str, weights: str, in_channels: int, frozen_stages: int, norm: str
-) -> None:
-    names = backbone_names()
-    if name not in names:
-        other = (
-            "is no ResNet that this package supports"
-            if name in timm.list_models()
-            else "is unknown"
-        )
-        close = nearest(name, names)
-        hint = f"did you mean {close!r}?" if close else "`backbone_names()` lists all"
-        raise ResnetTasksError(f"backbone.name: {name!r} {other} ({len(names)} are); {hint}")
+def _check_arguments(in_channels: int, frozen_stages: int, norm: str) -> None:
     if in_channels < 1:
         raise ResnetTasksError(f"backbone: in_channels is {in_channels}, but must be at least 1")
-    if not 0 <= frozen_stages <= len(_STAGES):
+    if not 0 <= frozen_stages <= len(LEVELS):
         raise ResnetTasksError(
             f"backbone.frozen_stages is {frozen_stages}; allowed are 0 (none), 1 (the stem) to 5 "
             "(through C5)"
         )
     if norm not in NORMS:
         raise ResnetTasksError(f"backbone.norm is {norm!r}; allowed are {', '.join(NORMS)}")
+
+
+def _check_weights(name: str | Depth, weights: str, frozen_stages: int, norm: str) -> None:
+    if isinstance(name, Depth):
+        name.check_weights(weights)
     if weights == "none" and (frozen_stages > 0 or norm == "frozen"):
         key, remedy = (
             (f"backbone.frozen_stages={frozen_stages}", "backbone.frozen_stages=0")
@@ -218,3 +248,6 @@ def _per_channel(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
     if channels == 1:
         return (sum(values) / len(values),)
     return tuple(values[i % len(values)] for i in range(channels))
+
+
+__all__ = ["LEVELS", "NORMS", "Depth", "ResNet", "backbone_names"]

@@ -19,7 +19,8 @@ from segmentation_models_pytorch.decoders.fpn.decoder import FPNDecoder
 from torch import Tensor, nn
 
 from resnet_tasks.heads.base import HeadOptions, register_head
-from resnet_tasks.heads.semantic import SemanticHead, SemanticOptions, check_strides
+from resnet_tasks.heads.semantic import SemanticHead, SemanticOptions
+from resnet_tasks.layers.strides import check_strides
 from resnet_tasks.structures import FeatureSpec
 
 
@@ -67,7 +68,7 @@ class SemanticFPN(SemanticHead):
         options: HeadOptions | Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(specs, classes, options)
-        check_strides(self, allowed_ratios=(2,))
+        check_strides(self.specs, f"head {type(self).__name__}")
         self.decoder = FPNDecoder(
             [self.specs[level].channels for level in self.in_levels],
             pyramid_channels=self.options.pyramid_channels,

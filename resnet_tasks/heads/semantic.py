@@ -15,7 +15,6 @@ from segmentation_models_pytorch.base.initialization import initialize_head
 from torch import Tensor
 from torch.nn import functional as F
 
-from resnet_tasks.errors import HeadError
 from resnet_tasks.heads.base import Head, HeadOptions
 from resnet_tasks.heads.class_weights import weights_in_order
 from resnet_tasks.layers.dropout import kept_channels
@@ -162,22 +161,3 @@ class SemanticHead(Head):
         if tuple(logits.shape[-2:]) == size:
             return logits
         return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
-
-
-def check_strides(head: Head, *, allowed_ratios: tuple[int, ...]) -> None:
-    """Refuses levels whose strides do not follow one another as the decoder needs it.
-
-    Raises:
-        HeadError: If a level's stride is not one of `allowed_ratios` times that of the next finer
-            level.
-    """
-    for finer, level in zip(head.in_levels, head.in_levels[1:], strict=False):
-        allowed = [head.specs[finer].stride * ratio for ratio in allowed_ratios]
-        given = head.specs[level].stride
-        if given not in allowed:
-            raise HeadError(
-                f"head {type(head).__name__} cannot use level {level} of stride {given}: after "
-                f"{finer} of stride {head.specs[finer].stride} it takes "
-                f"{' or '.join(map(str, allowed))}; use a backbone without such dilation, or "
-                "another head"
-            )

@@ -18,8 +18,9 @@ from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
 from torch import Tensor
 
 from resnet_tasks.heads.base import HeadOptions, register_head
-from resnet_tasks.heads.semantic import SemanticHead, SemanticOptions, check_strides
+from resnet_tasks.heads.semantic import SemanticHead, SemanticOptions
 from resnet_tasks.layers.norms import batch_to_group_norm
+from resnet_tasks.layers.strides import check_strides
 from resnet_tasks.structures import FeatureSpec
 
 Channels = Annotated[int, Field(ge=1)]
@@ -70,7 +71,7 @@ class UNet(SemanticHead):
         options: HeadOptions | Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(specs, classes, options)
-        check_strides(self, allowed_ratios=(1, 2))
+        check_strides(self.specs, f"head {type(self).__name__}", allowed_ratios=(1, 2))
         channels = self.options.decoder_channels
         # The decoder's list opens with the picture, whose channels it does not use.
         encoder_channels = [0, *(self.specs[level].channels for level in self.in_levels)]

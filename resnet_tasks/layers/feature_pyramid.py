@@ -9,12 +9,11 @@ Shapes: `B` batch, `Hk, Wk` cells of level k.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import pairwise
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from resnet_tasks.errors import HeadError
+from resnet_tasks.layers.strides import check_strides
 from resnet_tasks.structures import FeatureSpec
 
 
@@ -86,18 +85,3 @@ class FeaturePyramid(nn.Module):
             last = f"P{self.in_levels[-1][1:]}"
             pyramid[self.extra_level] = F.max_pool2d(pyramid[last], kernel_size=1, stride=2)
         return pyramid
-
-
-def check_strides(specs: Mapping[str, FeatureSpec], who: str) -> None:
-    """Checks that every level's stride is twice that of the level before.
-
-    Raises:
-        HeadError: If it is not.
-    """
-    strides = [spec.stride for spec in specs.values()]
-    if any(coarse != 2 * fine for fine, coarse in pairwise(strides)):
-        given = ", ".join(f"{level} {spec.stride}" for level, spec in specs.items())
-        raise HeadError(
-            f"the strides of {who} must double from level to level, got {given}; "
-            "use a backbone without dilation"
-        )

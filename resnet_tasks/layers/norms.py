@@ -1,16 +1,47 @@
-"""Norms that do not depend on the batch."""
+"""Norms of a finished network: replaced by other kinds, or held fixed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import torch
-from torch import nn
+from timm.layers import GroupNormAct, convert_sync_batchnorm
+from timm.layers.evo_norm import EvoNorm2dB0, EvoNorm2dB1, EvoNorm2dB2, EvoNorm2dS0, EvoNorm2dS1
+from timm.layers.filter_response_norm import FilterResponseNormAct2d, FilterResponseNormTlu2d
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+NORM_TYPES = (
+    _BatchNorm,
+    nn.GroupNorm,
+    nn.LayerNorm,
+    EvoNorm2dB0,
+    EvoNorm2dB1,
+    EvoNorm2dB2,
+    EvoNorm2dS0,
+    EvoNorm2dS1,
+    FilterResponseNormAct2d,
+    FilterResponseNormTlu2d,
+)
+"""Every kind of norm that ResNets come with."""
+
+
+def norms_of(module: nn.Module) -> list[nn.Module]:
+    """All norms inside a module, whatever their kind."""
+    return [each for each in module.modules() if isinstance(each, NORM_TYPES)]
+
+
+def batch_norms_of(module: nn.Module) -> list[_BatchNorm]:
+    """All norms inside a module that learn statistics over batches."""
+    return [each for each in module.modules() if isinstance(each, _BatchNorm)]
 
 
 def batch_to_group_norm(module: nn.Module, groups_of: Callable[[int], int]) -> None:
     """Puts a group norm with the same scale and offset in the place of every batch norm.
+
+    An activation that lives inside a norm is kept. Keys of the state dict stay, but for those of
+    the statistics, which a group norm does not have.
 
     Source: Wu and He, Group Normalization, ECCV 2018.
 
@@ -20,12 +51,62 @@ def batch_to_group_norm(module: nn.Module, groups_of: Callable[[int], int]) -> N
     """
     for name, child in module.named_children():
         if isinstance(child, _BatchNorm):
-            assert not hasattr(child, "act"), "the activation inside this norm would be lost"
-            channels = child.num_features
-            group = nn.GroupNorm(groups_of(channels), channels, child.eps)
-            with torch.no_grad():
-                group.weight.copy_(child.weight)
-                group.bias.copy_(child.bias)
-            setattr(module, name, group)
+            setattr(module, name, _group_norm_of(child, groups_of(child.num_features)))
         else:
             batch_to_group_norm(child, groups_of)
+
+
+def batch_to_sync_norm(module: nn.Module) -> None:
+    """Puts a norm that shares its statistics between processes in the place of every batch norm.
+
+    Weights, statistics, inner activations and keys of the state dict stay as they are. In a single
+    process the new norm computes what the old one did.
+
+    Args:
+        module: Changed in place.
+    """
+    for name, child in module.named_children():
+        setattr(module, name, convert_sync_batchnorm(child))
+
+
+class StatisticsKept(AbstractContextManager[None]):
+    """While it holds, batch norms normalise as ever but learn no statistics.
+
+    For a second forward over the same batch, as gradient checkpointing makes, which would count it
+    twice.
+
+    Args:
+        module: Whose norms are meant.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.norms = batch_norms_of(module)
+        self.before: list[tuple[float | None, Tensor | None]] = []
+
+    def __enter__(self) -> None:
+        # A momentum of 0 leaves mean and variance alone; what autograd saves stays the same.
+        for norm in self.norms:
+            count = norm.num_batches_tracked
+            self.before.append((norm.momentum, None if count is None else count.clone()))
+            norm.momentum = 0.0
+
+    def __exit__(self, *_: object) -> None:
+        for norm, (momentum, count) in zip(self.norms, self.before, strict=True):
+            norm.momentum = momentum
+            if norm.num_batches_tracked is not None and count is not None:
+                norm.num_batches_tracked.copy_(count)
+        self.before.clear()
+
+
+def _group_norm_of(norm: _BatchNorm, groups: int) -> nn.GroupNorm:
+    channels = norm.num_features
+    if hasattr(norm, "act"):  # timm's norm with an activation inside
+        group: nn.GroupNorm = GroupNormAct(channels, groups, norm.eps, apply_act=False)
+        group.act = norm.act
+        group.drop = norm.drop
+    else:
+        group = nn.GroupNorm(groups, channels, norm.eps)
+    with torch.no_grad():
+        group.weight.copy_(norm.weight)
+        group.bias.copy_(norm.bias)
+    return group

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Blocks = Annotated[int, Field(ge=1, le=4096)]
 Annotates = Literal["boxes", "masks", "semantic", "image"]
 
 
@@ -111,7 +112,13 @@ class DataRecipe(_Part):
 class BackboneRecipe(_Part):
     """A ResNet and its weights."""
 
-    name: str = "resnet18"
+    name: str = Field("resnet18", description="See `resnet-tasks backbones`; resnet: see layers")
+    layers: Annotated[tuple[Blocks, ...], Field(min_length=4, max_length=4)] | None = Field(
+        None, description="name: resnet: blocks of the stages C2..C5, such as [3, 4, 6, 3]"
+    )
+    block: Literal["basic", "bottleneck"] = Field(
+        "bottleneck", description="layers: two 3x3 convolutions, or 1x1, 3x3, 1x1"
+    )
     weights: str = Field(
         "imagenet",
         description=(
@@ -122,11 +129,45 @@ class BackboneRecipe(_Part):
     frozen_stages: Annotated[int, Field(ge=0, le=5)] = Field(
         0, description="0 none, 1 the stem, 2..5 through C2..C5"
     )
-    norm: Literal["train", "frozen", "group"] = Field(
+    norm: Literal["train", "frozen", "sync", "group"] = Field(
         "train",
-        description="Batch norms: learn, keep statistics and scale, or replace by GroupNorm",
+        description=(
+            "Batch norms: learn, keep statistics and scale, share statistics between processes, "
+            "or replace by GroupNorm"
+        ),
     )
-    accept_license: bool = False
+    output_stride: Literal[8, 16, 32] = Field(
+        32, description="Stride of C5; below 32 the last stages are dilated"
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="Less memory, about a third more time, the same gradients"
+    )
+    accept_license: bool = Field(False, description="Welcome weights for non-commercial use")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _layers_bring_their_name(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.get("layers") is not None and "name" not in value:
+            return {**value, "name": "resnet"}
+        return value
+
+    @model_validator(mode="after")
+    def _layers_and_name_agree(self) -> BackboneRecipe:
+        if self.layers is not None and self.name != "resnet":
+            raise ValueError(
+                f"layers describe a ResNet of your own depth, but name is {self.name!r}; leave one "
+                "of the two out"
+            )
+        if self.layers is None and self.name == "resnet":
+            raise ValueError(
+                "name: resnet needs layers, such as [3, 4, 6, 3]; or name a variant such as "
+                "resnet50"
+            )
+        if self.layers is None and "block" in self.model_fields_set and self.block != "bottleneck":
+            raise ValueError(
+                f"block: {self.block} goes with layers; {self.name} has its own kind of block"
+            )
+        return self
 
     @field_validator("weights")
     @classmethod

@@ -16,6 +16,13 @@ TINY = "test_resnet"
 DEEP = (64, 256, 512, 1024, 2048)
 
 
+def assert_equal(found: torch.Tensor, expected: torch.Tensor) -> None:
+    """To 1e-5 of the largest value."""
+    assert found.shape == expected.shape
+    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+    assert expected.abs().max().isfinite()
+
+
 @pytest.fixture
 def tiny_weights(tmp_path: Path) -> str:
     """A tiny variant's weights with statistics that differ from the initial ones."""
@@ -55,47 +62,41 @@ def test_levels_have_the_channels_and_strides_of_the_specs(
         assert features[level].shape == expected
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", backbone_names())
-def test_every_variant_gives_what_its_specs_say(name: str) -> None:
-    with torch.device("meta"):
-        backbone = ResNet(name).eval()
-        features = backbone(torch.rand(1, 3, 64, 96))
-    for level, spec in backbone.specs.items():
-        expected = (1, spec.channels, 64 // spec.stride, 96 // spec.stride)
-        assert features[level].shape == expected
+TORCHVISION = (
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "resnext50_32x4d",
+    "resnext101_32x8d",
+    "resnext101_64x4d",
+    "wide_resnet50_2",
+    "wide_resnet101_2",
+)
 
 
-def test_features_equal_torchvisions_with_the_same_state_dict(tmp_path: Path) -> None:
-    oracle = torchvision.models.resnet18(weights=None).train()
+@pytest.mark.parametrize(
+    "name", ["resnet18", *(pytest.param(name, marks=pytest.mark.slow) for name in TORCHVISION)]
+)
+def test_features_equal_torchvisions_with_the_same_state_dict(name: str, tmp_path: Path) -> None:
+    oracle = torchvision.models.get_model(name, weights=None).train()
     with torch.no_grad():
         oracle(torch.rand(2, 3, 64, 64))
     oracle.eval()
     torch.save(oracle.state_dict(), tmp_path / "oracle.pth")
-    backbone = ResNet("resnet18", weights=str(tmp_path / "oracle.pth")).eval()
+    backbone = ResNet(name, weights=str(tmp_path / "oracle.pth")).eval()
     images = torch.randn(2, 3, 75, 101)
     with torch.no_grad():
         features = backbone(images)
         x = oracle.relu(oracle.bn1(oracle.conv1(images)))
-        torch.testing.assert_close(features["C1"], x, rtol=1e-5, atol=1e-5)
+        assert_equal(features["C1"], x)
         x = oracle.maxpool(x)
         for number in range(1, 5):
             x = oracle.get_submodule(f"layer{number}")(x)
-            torch.testing.assert_close(features[f"C{number + 1}"], x, rtol=1e-5, atol=1e-5)
+            assert_equal(features[f"C{number + 1}"], x)
     assert set(backbone.state_dict()) == {
         key for key in oracle.state_dict() if not key.startswith("fc.")
     }
-
-
-@pytest.mark.parametrize("name", [TINY, "resnet10t", "seresnet18", "resnet26d"])
-def test_features_equal_timms(name: str) -> None:
-    oracle = timm.create_model(name, features_only=True, out_indices=(0, 1, 2, 3, 4)).eval()
-    backbone = ResNet(name).eval()
-    backbone.load_state_dict(oracle.state_dict())
-    images = torch.randn(1, 3, 64, 64)
-    with torch.no_grad():
-        for level, expected in zip(LEVELS, oracle(images), strict=True):
-            assert torch.equal(backbone(images)[level], expected), level
 
 
 def test_same_seed_gives_the_same_weights() -> None:
@@ -234,11 +235,16 @@ def test_random_features_are_never_frozen(arguments: dict[str, object], said: st
     ("name", "arguments", "said"),
     [
         ("resnet81", {}, "'resnet18'"),
-        ("resnetv2_50", {}, "is no ResNet that this package supports"),
+        ("cspresnet50", {}, "is no ResNet that this package supports"),
         ("vit_base_patch16_224", {}, "is no ResNet"),
         (TINY, {"frozen_stages": 6}, "6; allowed are 0"),
-        (TINY, {"norm": "batch"}, "'batch'; allowed are train, frozen, group"),
+        (TINY, {"norm": "batch"}, "'batch'; allowed are train, frozen, sync, group"),
         (TINY, {"in_channels": 0}, "in_channels is 0"),
+        (TINY, {"output_stride": 4}, "backbone.output_stride is 4; allowed are 8, 16 and 32"),
+        ("legacy_seresnet50", {"output_stride": 8}, "cannot be dilated; use 32, or seresnet50"),
+        ("resnet", {}, "needs backbone.layers, such as [3, 4, 6, 3]"),
+        ("resnet50_gn", {"norm": "sync"}, "backbone.norm is sync, but resnet50_gn has no batch"),
+        ("nf_resnet26", {"norm": "group"}, "backbone.norm is group, but nf_resnet26 has no norms"),
     ],
 )
 def test_wrong_arguments_are_named(name: str, arguments: dict[str, object], said: str) -> None:
@@ -249,5 +255,73 @@ def test_wrong_arguments_are_named(name: str, arguments: dict[str, object], said
 
 def test_names_are_filtered_by_pattern() -> None:
     assert {"resnet18", "resnext50_32x4d", "wide_resnet50_2", "seresnet50"} <= set(backbone_names())
-    assert not any(name.startswith("resnetv2") for name in backbone_names())
     assert backbone_names("resnet1?") == ["resnet18"]
+
+
+@pytest.mark.parametrize("name", ["resnetv2_50x1_bit", "nf_resnet26", "skresnet18", "resnet33ts"])
+def test_other_families_run_in_bf16_and_channels_last(name: str) -> None:
+    backbone = ResNet(name).to(memory_format=torch.channels_last).eval()
+    images = torch.randn(1, 3, 64, 64).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        exact = backbone(images)
+        with torch.autocast("cpu", torch.bfloat16):
+            rough = backbone(images)
+    for level in LEVELS:
+        assert exact[level].is_contiguous(memory_format=torch.channels_last), level
+        # Random weights amplify the rounding; a wrong kernel or layout would leave nothing alike.
+        alike = torch.cosine_similarity(rough[level].float().flatten(), exact[level].flatten(), 0)
+        assert alike > 0.9, level
+
+
+@pytest.mark.parametrize("name", ["resnetv2_50x1_bit", "resnetv2_50d_evos", "resnetv2_18"])
+def test_weights_of_preactivation_nets_load_freeze_and_adapt(name: str, tmp_path: Path) -> None:
+    net = timm.create_model(name)
+    save_file(net.state_dict(), tmp_path / "own.safetensors")
+    backbone = ResNet(
+        name, weights=str(tmp_path / "own.safetensors"), in_channels=1, frozen_stages=2
+    )
+    assert backbone.report is not None
+    assert set(backbone.report.matched) == set(backbone.state_dict())
+    assert set(backbone.report.unexpected) == {"head.fc.weight", "head.fc.bias"}
+    stem = next(key for key in backbone.state_dict() if key.startswith("stem.conv"))
+    given = net.state_dict()[stem].sum(1, keepdim=True)
+    torch.testing.assert_close(backbone.state_dict()[stem], given)
+    for key, value in backbone.named_parameters():
+        assert value.requires_grad != key.startswith(("stem.", "stages.0.")), key
+    still = ResNet(name, weights=str(tmp_path / "own.safetensors"), norm="frozen")
+    for key, value in still.named_parameters():
+        assert value.requires_grad == ("norm" not in key), key
+    longer = net.state_dict() | {"stages.2.blocks.9.conv1.weight": torch.zeros(1)}
+    save_file(longer, tmp_path / "longer.safetensors")
+    with pytest.raises(WeightsError, match=r"have no place \(stages\.2\.blocks\.9"):
+        ResNet(name, weights=str(tmp_path / "longer.safetensors"))
+
+
+def test_shared_statistics_keep_keys_weights_and_frozen_parts(tiny_weights: str) -> None:
+    plain = ResNet(TINY, weights=tiny_weights, frozen_stages=2)
+    backbone = ResNet(TINY, weights=tiny_weights, frozen_stages=2, norm="sync")
+    norms = [
+        each for each in backbone.modules() if isinstance(each, nn.modules.batchnorm._NormBase)
+    ]
+    assert len(norms) > 10
+    assert all(isinstance(each, nn.SyncBatchNorm) for each in norms)
+    assert list(backbone.state_dict()) == list(plain.state_dict())
+    images = torch.rand(2, 3, 64, 64)
+    mine, theirs = backbone.train()(images), plain.train()(images)
+    assert all(torch.equal(mine[level], theirs[level]) for level in LEVELS)
+    before, after = _step(backbone)
+    for key, value in after.items():
+        if key.startswith(("conv1.", "bn1.", "layer1.")):
+            assert torch.equal(before[key], value), key
+    assert not torch.equal(before["layer4.0.bn1.running_mean"], after["layer4.0.bn1.running_mean"])
+
+
+def test_statistics_are_not_shared_where_torch_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = ResNet(TINY, norm="sync").train()
+    images = torch.rand(2, 3, 64, 64)
+    backbone(images)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    with pytest.raises(ResnetTasksError, match=r"between 2 processes on cpu; use backbone\.norm="):
+        backbone(images)
+    backbone.eval()(images)

@@ -55,7 +55,7 @@ def test_a_constant_score_stays_constant_when_upsampled() -> None:
 
 def test_refuses_a_dilated_level_and_says_what_it_takes() -> None:
     specs = {**SPECS, "C5": FeatureSpec(8, 16)}
-    with pytest.raises(HeadError, match="level C5 of stride 16: after C4 of stride 16 it takes 32"):
+    with pytest.raises(HeadError, match="after C4 of stride 16, C5 may have 32"):
         SemanticFPN(specs, ["a"])
 
 

@@ -57,7 +57,7 @@ def test_fits_a_dilated_backbone() -> None:
 )
 def test_refuses_strides_that_do_not_fit(level: str, stride: int, allowed: str) -> None:
     specs = {**SPECS, level: FeatureSpec(8, stride)}
-    with pytest.raises(HeadError, match=f"level {level} of stride {stride}: .* takes {allowed}"):
+    with pytest.raises(HeadError, match=f"{level} may have {allowed}, got .*{level} {stride}"):
         UNet(specs, ["a"])
 
 

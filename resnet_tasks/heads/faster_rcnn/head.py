@@ -22,7 +22,8 @@ from resnet_tasks.heads.base import Head, HeadOptions, register_head
 from resnet_tasks.heads.faster_rcnn.matching import Sampling
 from resnet_tasks.heads.faster_rcnn.roi import RoiHeads
 from resnet_tasks.heads.faster_rcnn.rpn import Anchors, RegionProposals
-from resnet_tasks.layers.feature_pyramid import FeaturePyramid, check_strides
+from resnet_tasks.layers.feature_pyramid import FeaturePyramid
+from resnet_tasks.layers.strides import check_strides
 from resnet_tasks.structures import (
     DETECTION,
     BatchView,

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from resnet_tasks.backbone.family import LEVELS, Depth, backbone_names, build_trunk, family
+from resnet_tasks.backbone.resnet import ResNet
+from resnet_tasks.errors import ResnetTasksError, WeightsError
+
+SAMPLES = ["test_resnet", "seresnet18", "resnetv2_50x1_bit"]
+"""A plain net, one with attention, one with pre-activation and standardised weights."""
+
+
+def rest(names: list[str]) -> list[object]:
+    return [pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
+EVERY = [*SAMPLES, *rest([name for name in backbone_names() if name not in SAMPLES])]
+
+
+def settled(name: str) -> ResNet:
+    """A random net whose every branch says something: no zero weights, fitting statistics."""
+    backbone = ResNet(name)
+    for value in backbone.parameters():
+        if not value.any():
+            nn.init.constant_(value, 0.5)
+    for module in backbone.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+    with torch.no_grad():
+        backbone.train()(torch.randn(2, 3, 64, 64))
+    return backbone.eval()
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_features_equal_timms(name: str) -> None:
+    backbone = settled(name)
+    state = backbone.state_dict()
+    whole = timm.create_model(name, num_classes=0, global_pool="").eval()
+    missing, unexpected = whole.load_state_dict(state, strict=False, assign=True)
+    assert not unexpected
+    assert all(key.startswith(("fc.", "head.", "last_linear.")) for key in missing)
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        features = backbone(images)
+        last = whole.forward_features(images)
+        del whole
+        lower = timm.create_model(name, features_only=True, out_indices=(0, 1, 2, 3)).eval()
+        renamed = {
+            key.replace("stem.", "stem_", 1).replace("stages.", "stages_", 1): value
+            for key, value in state.items()
+        }
+        assert lower.load_state_dict(renamed, strict=False, assign=True).missing_keys == []
+        expected = [*lower(images), last]
+    for level, wanted in zip(LEVELS, expected, strict=True):
+        largest = wanted.abs().max()
+        assert largest.isfinite()
+        assert largest > 0
+        assert (features[level] - wanted).abs().max() <= 1e-5 * largest, level
+
+
+@pytest.mark.parametrize(
+    "name", [*SAMPLES, "nf_resnet26", "resnet33ts", *rest(list(backbone_names()))]
+)
+@pytest.mark.parametrize("stride", [32, 16, 8])
+def test_levels_are_what_the_specs_say(name: str, stride: int) -> None:
+    with torch.device("meta"):
+        if stride < 32 and name.startswith("legacy"):
+            with pytest.raises(ResnetTasksError, match="cannot be dilated"):
+                ResNet(name, output_stride=stride)
+            return
+        backbone = ResNet(name, output_stride=stride).eval()
+        features = backbone(torch.rand(1, 3, 64, 96))
+    assert [spec.stride for spec in backbone.specs.values()] == [
+        min(each, stride) for each in (2, 4, 8, 16, 32)
+    ]
+    for level, spec in backbone.specs.items():
+        expected = (1, spec.channels, 64 // spec.stride, 96 // spec.stride)
+        assert features[level].shape == expected, level
+
+
+def test_dilation_keeps_the_weights() -> None:
+    plain = ResNet("test_resnet")
+    dilated = ResNet("test_resnet", output_stride=8)
+    dilated.load_state_dict(plain.state_dict())
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        fine, coarse = dilated.eval()(images), plain.eval()(images)
+    assert torch.equal(fine["C3"], coarse["C3"])
+    assert fine["C5"].shape[-2:] == (8, 8)
+    # The dilated stage reads the same cells as the strided one, where that one looks.
+    torch.testing.assert_close(fine["C4"][..., ::2, ::2], coarse["C4"], rtol=1e-4, atol=1e-5)
+
+
+def test_the_last_level_of_a_preactivation_net_gets_its_final_norm() -> None:
+    trunk = build_trunk("resnetv2_50x1_bit")
+    assert trunk.stages[0] == ("stem.conv", "stem.pad", "stem.pool")
+    assert trunk.stages[4] == ("stages.3", "norm")
+    assert trunk.taps == {
+        "C1": "stem.conv",
+        "C2": "stages.0",
+        "C3": "stages.1",
+        "C4": "stages.2",
+        "C5": "norm",
+    }
+
+
+def test_the_family_holds_what_its_rule_says() -> None:
+    names = set(family())
+    assert len(names) == len(family()) > 140
+    assert {
+        *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2"),
+        *("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d", "resnet50d", "seresnet50"),
+        *("resnet50_gn", "resnetv2_50x1_bit", "resnetv2_101", "skresnet18", "res2net50_26w_4s"),
+        *("resnest50d", "legacy_senet154", "resnet50_clip", "nf_resnet50", "gcresnet50t"),
+    } <= names
+    assert not names & {"cspresnet50", "tresnet_m", "gernet_l", "nf_regnet_b0", "bat_resnext26ts"}
+
+
+def test_layers_of_a_known_variant_build_that_variant() -> None:
+    named, own = ResNet("resnet34"), ResNet(Depth((3, 4, 6, 3), "basic"))
+    assert own.state_dict().keys() == named.state_dict().keys()
+    own.load_state_dict(named.state_dict())
+    assert own.specs == named.specs
+    assert own.name == "resnet"
+    images = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(own.eval()(images)["C5"], named.eval()(images)["C5"])
+
+
+@pytest.mark.parametrize(
+    ("depth", "convolutions"),
+    [
+        (Depth((2, 2, 2, 2), "basic"), 18),
+        (Depth((3, 4, 6, 3)), 50),
+        (Depth((3, 8, 36, 3)), 152),
+        (Depth((3, 46, 281, 3)), 1001),
+    ],
+)
+def test_depth_counts_as_in_the_paper(depth: Depth, convolutions: int) -> None:
+    assert depth.convolutions == convolutions
+
+
+def test_wrong_depths_are_refused() -> None:
+    with pytest.raises(ResnetTasksError, match=r"backbone.layers is \[3, 4, 6\]; give the blocks"):
+        Depth((3, 4, 6))
+    with pytest.raises(ResnetTasksError, match=r"\[3, 0, 6, 3\]"):
+        Depth((3, 0, 6, 3))
+    with pytest.raises(ResnetTasksError, match=r"backbone\.block is 'deep'"):
+        Depth((1, 1, 1, 1), "deep")  # type: ignore[arg-type]
+    for weights in ("imagenet", "timm:a1_in1k", "torchvision:IMAGENET1K_V2"):
+        with pytest.raises(WeightsError, match=r"nobody trained a resnet of \[1, 1, 1, 1\] basic"):
+            ResNet(Depth((1, 1, 1, 1), "basic"), weights=weights)
