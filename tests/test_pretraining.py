@@ -105,3 +105,80 @@ def test_a_detection_recipe_starts_from_every_tensor_of_it(
     assert (
         "objects/AP50" in json.loads((out / "evaluations/val/metrics.json").read_text())["metrics"]
     )
+
+
+def with_labels(folder: Path, split: str, labels: dict[int, list[int]]) -> None:
+    """Gives the cells a second file of the same pictures: image-level labels only."""
+    content = json.loads((folder / f"{split}.json").read_text())
+    content["info"] = {"annotated": ["image"]}
+    content["categories"] += [{"id": 11, "name": "dim"}, {"id": 12, "name": "bright"}]
+    boxed = {**content, "info": {"annotated": ["boxes", "masks", "semantic"]}}
+    (folder / f"{split}.json").write_text(json.dumps(boxed))
+    found = [
+        {"id": 1000 + 10 * image + i, "image_id": image, "category_id": label}
+        for image, several in labels.items()
+        for i, label in enumerate(several)
+    ]
+    content["images"] = [each for each in content["images"] if each["id"] in labels]
+    content["annotations"] = found
+    (folder / f"{split}_labels.json").write_text(json.dumps(content))
+
+
+JOINT = """
+data:
+  root: cells
+  train: [{annotations: train.json}, {annotations: train_labels.json}]
+  val: [{annotations: val.json}, {annotations: val_labels.json}]
+backbone: {name: resnet10t, weights: none}
+heads:
+  light: {type: classifier, classes: [dim, bright], options: {multi_label: MULTI}}
+  objects:
+    type: faster_rcnn
+    classes: [smooth, granular, lobed]
+    options: {pyramid_channels: 16, box_head_channels: 16, anchor_sizes: [16, 32, 64, 128, 256]}
+training: {epochs: 1, batch_size: 4, precision: fp32}
+"""
+
+
+def joint(folder: Path, labels: dict[int, list[int]], *, multi_label: bool) -> Path:
+    """A recipe of a classifier beside a detector, each with files of its own."""
+    cells = folder / "data" / "cells"
+    make_cells(cells, train=4, val=2, seed=0, size=(96, 128))
+    with_labels(cells, "train", labels)
+    with_labels(cells, "val", {1: [11], 2: [12]})
+    names = [each["name"] for each in json.loads((cells / "val.json").read_text())["categories"]]
+    text = JOINT.replace("MULTI", str(multi_label).lower())
+    text = text.replace("[smooth, granular, lobed]", str(names[:-2]).replace("'", ""))
+    (folder / "joint.yaml").write_text(text)
+    return folder / "joint.yaml"
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_a_classifier_and_a_detector_learn_from_files_of_their_own(
+    tmp_path: Path, multi_label: bool
+) -> None:
+    file = joint(tmp_path, {1: [11], 2: [12], 3: [11]}, multi_label=multi_label)
+    out = tmp_path / "run"
+    finetune_recipe(load_recipe(file), data_root=tmp_path / "data", out=out, console=QUIET)
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert any("light/" in json.dumps(each) and "objects/" in json.dumps(each) for each in lines)
+    found = json.loads((out / "evaluations/val/metrics.json").read_text())
+    main = "light/AUROC" if multi_label else "light/top1"
+    assert found["metrics"][main]["value"] is not None
+    assert "objects/AP" in found["metrics"]
+    details = json.loads((out / "evaluations/val/details.json").read_text())
+    assert [each["image_id"] for each in details["light"]["pictures"]] == [
+        "val_labels/1",
+        "val_labels/2",
+    ]
+
+
+def test_another_number_of_labels_stops_with_the_pictures_name(tmp_path: Path) -> None:
+    file = joint(tmp_path, {1: [11], 2: [11, 12], 3: []}, multi_label=False)
+    words = ["finetune", str(file), "--data-root", str(tmp_path / "data"), "--out"]
+    made = CliRunner().invoke(app, [*words, str(tmp_path / "run")])
+    assert made.exit_code == 2
+    assert "image-level labels among the classes of this head" in made.stderr
+    assert "error: heads.light: image 'train_labels/2' has 2" in " ".join(made.stderr.split())
+    assert "(1 other pictures alike)" in " ".join(made.stderr.split())
+    assert not (tmp_path / "run").exists()

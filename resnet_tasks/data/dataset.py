@@ -27,7 +27,7 @@ from resnet_tasks.data.transforms import (
     encode_labels,
     resize_labels,
 )
-from resnet_tasks.data.truths import annotated_truth, image_labels
+from resnet_tasks.data.truths import annotated_truth, image_labels, mapped_labels
 from resnet_tasks.errors import DataError
 from resnet_tasks.structures import (
     UNLABELLED,
@@ -175,6 +175,11 @@ class CocoDataset(Dataset[Sample]):
             assert view.semantic is not None
             semantic = view.semantic.numpy()
         return annotated_truth(file, record, self._ids[index], table.mapping, semantic)
+
+    def image_labels(self, index: int, table: LabelTable) -> tuple[int, ...] | None:
+        """Labels of picture `index` as a whole, as one head sees them; None: not annotated."""
+        file, record = self._records[index]
+        return mapped_labels(file, record, table.mapping)
 
     def annotates(self, task: Task) -> bool:
         """Whether any of the files annotates what `task` needs; fields of the user's own count."""

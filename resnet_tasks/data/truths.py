@@ -30,10 +30,8 @@ def annotated_truth(
             are left out, image-level labels of categories that are `IGNORED` stay as that.
         semantic: Its label map, already in those labels.
     """
-    whole = None
-    if "image" in file.annotated:
-        mapped = [mapping[category] for category in image_labels(file, record)]
-        whole = np.asarray([label for label in mapped if label != ABSENT], np.int64)
+    known_labels = mapped_labels(file, record, mapping)
+    whole = None if known_labels is None else np.asarray(known_labels, np.int64)
     picture = Truth(
         image_id,
         (record.height, record.width),
@@ -68,6 +66,19 @@ def _told(values: Sequence[float | None]) -> NDArray[np.float64] | None:
     if all(each is None for each in values):
         return None
     return np.asarray([math.nan if each is None else each for each in values], np.float64)
+
+
+def mapped_labels(
+    file: CocoFile, record: ImageRecord, mapping: Sequence[int]
+) -> tuple[int, ...] | None:
+    """Image-level labels of one picture in those of a head, `IGNORED` for what it does not know.
+
+    None where the file does not annotate pictures as a whole.
+    """
+    if "image" not in file.annotated:
+        return None
+    mapped = (mapping[category] for category in image_labels(file, record))
+    return tuple(label for label in mapped if label != ABSENT)
 
 
 def image_labels(file: CocoFile, record: ImageRecord) -> list[int]:

@@ -179,20 +179,29 @@ class Classifier(Head):
 
 
 def _single_labels(view: BatchView) -> list[int]:
-    """The label of each picture; `VOID` where it has none that the head knows.
-
-    Raises:
-        DataError: If a picture has no label at all, or more than one that the head knows.
-    """
+    """The label of each picture; `VOID` where it has none that the head knows."""
     labels = []
     for image_id, target in zip(view.image_ids, view.targets, strict=True):
         assert target.image_labels is not None, "a view holds annotated pictures only"
-        known = target.image_labels[target.image_labels >= 0].tolist()
-        if len(known) > 1 or not len(target.image_labels):
-            raise DataError(
-                f"image {image_id!r} has {len(known) or 'no'} image-level labels among the classes "
-                "of this head, but a classifier needs exactly one; mend the file, or set "
-                "multi_label: true where a picture may have any number"
-            )
-        labels.append(known[0] if known else VOID)
+        labels.append(single_label(target.image_labels.tolist(), image_id))
     return labels
+
+
+def single_label(labels: Sequence[int], image_id: int | str) -> int:
+    """The one label of a picture; `VOID` where its labels are all unknown to the head.
+
+    Args:
+        labels: In the head's own numbers, `IGNORED` for what it does not know.
+        image_id: For the message.
+
+    Raises:
+        DataError: If there is no label at all, or more than one that the head knows.
+    """
+    known = [label for label in labels if label >= 0]
+    if len(known) > 1 or not labels:
+        raise DataError(
+            f"image {image_id!r} has {len(known) or 'no'} image-level labels among the classes of "
+            "this head, but a classifier needs exactly one; mend the file, or set multi_label: "
+            "true where a picture may have any number"
+        )
+    return known[0] if known else VOID

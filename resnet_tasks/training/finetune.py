@@ -65,6 +65,7 @@ from resnet_tasks.structures import Batch, LossTerm, Metric, Sample, Target
 from resnet_tasks.training.checkpoint import fill, load_checkpoint, save_checkpoint
 from resnet_tasks.training.journal import Journal
 from resnet_tasks.training.judging import metric_table
+from resnet_tasks.training.label_fit import require_fitting_labels
 from resnet_tasks.training.optimizer import make_optimizer, rate_factor, set_rates
 from resnet_tasks.training.processes import ALONE, Processes
 from resnet_tasks.training.run import Run
@@ -696,6 +697,7 @@ def _finetune_together(
     torch.manual_seed(recipe.training.seed)  # the first weights of what is not pretrained
     model = build_model(recipe, labels, weights="unloaded" if resume else None)
     say_weights(console, model)
+    require_fitting_labels(model, (train, val))
     # Before the folder is made: what cannot run leaves none behind.
     resolve_precision(recipe.training.precision, default_device(recipe.training.device))
     best_metric(model.named_heads, recipe.evaluation.best, recipe.evaluation.extra)

@@ -1,0 +1,35 @@
+"""Whether the labels of all pictures fit the classifiers of a model, looked at before training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from resnet_tasks.data.dataset import CocoDataset
+from resnet_tasks.errors import DataError
+from resnet_tasks.heads.classifier import Classifier, single_label
+from resnet_tasks.model import TaskModel
+
+
+def require_fitting_labels(model: TaskModel, datasets: Iterable[CocoDataset]) -> None:
+    """Every picture has the labels that its classifiers can learn from and be judged by.
+
+    Raises:
+        DataError: With the first picture that has not, and how many others there are.
+    """
+    chosen = tuple(datasets)
+    for name, head in model.named_heads.items():
+        if not isinstance(head, Classifier) or head.options.multi_label:
+            continue
+        problems = []
+        for dataset in chosen:
+            for index in range(len(dataset)):
+                labels = dataset.image_labels(index, model.label_tables[name])
+                if labels is None:
+                    continue
+                try:
+                    single_label(labels, dataset.image_id(index))
+                except DataError as error:
+                    problems.append(str(error))
+        if problems:
+            others = f" ({len(problems) - 1} other pictures alike)" if len(problems) > 1 else ""
+            raise DataError(f"heads.{name}: {problems[0]}{others}")
