@@ -23,3 +23,30 @@ def kept_channels(decoded: Tensor, dropout: float, seeds: Sequence[int]) -> Tens
     draws = [torch.rand(channels, generator=torch.Generator().manual_seed(s)) for s in seeds]
     kept = (torch.stack(draws) >= dropout).to(decoded) / (1 - dropout)
     return kept[:, :, None, None]
+
+
+def kept_units(
+    counts: Sequence[int],
+    generators: Sequence[torch.Generator],
+    *,
+    channels: int,
+    dropout: float,
+    like: Tensor,
+) -> Tensor:
+    """A factor for every unit of every row, rows lying picture by picture.
+
+    Args:
+        counts: Rows of each picture.
+        generators: One per picture, on the CPU; drawn from.
+        channels: Units of a row.
+        dropout: Probability that a unit is dropped, 0..1.
+        like: Whose type and device the factors get.
+
+    Returns:
+        `(sum of counts, channels)`: 0 for dropped units, else the factor that keeps the mean.
+    """
+    draws = [
+        torch.rand(count, channels, generator=generator)
+        for count, generator in zip(counts, generators, strict=True)
+    ]
+    return (torch.cat(draws) >= dropout).to(like) / (1 - dropout)

@@ -21,6 +21,7 @@ from resnet_tasks.errors import HeadError
 from resnet_tasks.heads.base import HEADS
 from resnet_tasks.heads.faster_rcnn import FasterRCNN, split_torchvision_state_dict
 from resnet_tasks.heads.faster_rcnn.matching import NEGATIVE, NEITHER, Sampling
+from resnet_tasks.heads.faster_rcnn.roi import BoxHead
 from resnet_tasks.structures import BatchView, Detections, FeatureSpec, Geometry, Target
 
 CLASSES = ("cat", "dog", "cow")
@@ -272,6 +273,68 @@ def test_a_picture_draws_the_same_wherever_it_lies_in_the_batch() -> None:
     )
     for name in TERMS:
         torch.testing.assert_close(both[name].sum, swapped[name].sum, atol=1e-4, rtol=1e-5)
+
+
+DROPPING = {**SMALL, "roi_batch_size": 16, "box_head_dropout": 0.5}
+
+
+def sums_of(head: FasterRCNN, seeds: tuple[int, int]) -> dict[str, float]:
+    terms = head.loss(features(), view(*OBJECTS, seeds=seeds))
+    return {name: term.sum.item() for name, term in terms.items()}
+
+
+def test_dropout_of_the_box_head_is_in_training_only() -> None:
+    torch.manual_seed(0)
+    plain = lively(FasterRCNN(SPECS, CLASSES, {**SMALL, "roi_batch_size": 16}))
+    dropping = FasterRCNN(SPECS, CLASSES, DROPPING)
+    assert isinstance(plain, FasterRCNN)
+    dropping.load_state_dict(plain.state_dict())  # the same parameters, by the same names
+    plain.train()
+    dropping.eval()
+    assert sums_of(dropping, (7, 8)) == sums_of(plain, (7, 8))
+    dropping.train()
+    without, with_it = sums_of(plain, (7, 8)), sums_of(dropping, (7, 8))
+    # The first stage and the choice of proposals stay; what the second stage says of them changes.
+    for name in ("rpn_objectness", "rpn_box"):
+        assert with_it[name] == without[name]
+    assert with_it["roi_classification"] != without["roi_classification"]
+    with torch.no_grad():
+        for name, value in dropping(features()).items():
+            assert torch.equal(value, plain(features())[name])
+
+
+def test_dropout_of_the_box_head_follows_the_seeds_of_the_pictures() -> None:
+    head = lively(FasterRCNN(SPECS, CLASSES, DROPPING)).train()
+    assert isinstance(head, FasterRCNN)
+    torch.manual_seed(1)
+    first = sums_of(head, (7, 8))
+    torch.manual_seed(2)
+    assert sums_of(head, (7, 8)) == first
+    assert sums_of(head, (7, 9))["roi_classification"] != first["roi_classification"]
+    swapped = head.loss(
+        {level: tensor.flip(0) for level, tensor in features().items()},
+        view(*OBJECTS[::-1], seeds=(8, 7)),
+    )
+    for name in TERMS:
+        assert swapped[name].sum.item() == pytest.approx(first[name], rel=1e-4, abs=1e-4)
+
+
+def test_dropout_of_the_box_head_by_hand() -> None:
+    head = BoxHead(2, 3, dropout=0.25)
+    generators = [torch.Generator().manual_seed(seed) for seed in (1, 2)]
+    factors = head.kept((400, 100), generators, torch.zeros(1))
+    assert factors is not None
+    for each in factors:
+        assert each.shape == (500, 3)
+        assert each.unique().tolist() == pytest.approx([0, 1 / 0.75])
+        assert (each == 0).float().mean().item() == pytest.approx(0.25, abs=0.03)
+    assert not torch.equal(*factors)
+    again = head.kept((400,), [torch.Generator().manual_seed(1)], torch.zeros(1))
+    assert again is not None
+    assert torch.equal(again[0], factors[0][:400])
+    pooled = torch.randn(500, 2, 1, 1)
+    hidden = head.fc6(pooled.flatten(1)).relu() * factors[0]
+    assert torch.equal(head(pooled, factors), head.fc7(hidden).relu() * factors[1])
 
 
 def test_ignore_regions_are_neither_positive_nor_negative() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -89,3 +91,18 @@ def test_default_dropout_is_the_library_s() -> None:
     head = SemanticFPN(SPECS, ["a"])
     assert head.options.dropout == 0.2
     assert head.decoder.dropout.p == 0.0
+
+
+def test_dropout_is_drawn_from_the_seeds_in_training_only() -> None:
+    head = SemanticFPN(SPECS, ["a", "b"], {**SMALL, "dropout": 0.5}).train()
+    features, labels = random_features(SPECS), torch.randint(0, 2, (2, 64, 96))
+    targets = tuple(Target(semantic=each) for each in labels)
+    view = BatchView(targets, ((64, 96),) * 2, (64, 96), (0, 1), (0, 1))
+
+    def loss(*seeds: int) -> float:
+        term = head.loss(features, replace(view, seeds=seeds))["cross_entropy"]
+        return term.sum.item()
+
+    assert loss(1, 2) == loss(1, 2) != loss(1, 3)
+    head.eval()
+    assert loss(1, 2) == loss(1, 3)

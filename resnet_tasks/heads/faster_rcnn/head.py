@@ -20,7 +20,7 @@ from torch import Tensor
 from resnet_tasks.errors import HeadError
 from resnet_tasks.heads.base import Head, HeadOptions, register_head
 from resnet_tasks.heads.faster_rcnn.matching import Sampling
-from resnet_tasks.heads.faster_rcnn.roi import RoiHeads
+from resnet_tasks.heads.faster_rcnn.roi import BoxHead, RoiHeads
 from resnet_tasks.heads.faster_rcnn.rpn import Anchors, RegionProposals
 from resnet_tasks.layers.feature_pyramid import FeaturePyramid
 from resnet_tasks.layers.strides import check_strides
@@ -65,6 +65,7 @@ class FasterRCNNOptions(HeadOptions):
         roi_output_size: Bins per axis of a pooled box.
         roi_sampling_ratio: Samples per bin and axis.
         box_head_channels: Channels of the two fully connected layers.
+        box_head_dropout: Probability that a unit of these layers is dropped, in training.
         pyramid_channels: Channels of the pyramid; a shared pyramid brings its own.
         box_loss: `smooth_l1` on offsets or `giou` on boxes, in both stages.
     """
@@ -88,6 +89,7 @@ class FasterRCNNOptions(HeadOptions):
     roi_output_size: Count = 7
     roi_sampling_ratio: Count = 2
     box_head_channels: Count = 1024
+    box_head_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     pyramid_channels: Count = 256
     box_loss: Literal["smooth_l1", "giou"] = "smooth_l1"
 
@@ -160,10 +162,13 @@ class FasterRCNN(Head):
             box_loss=chosen.box_loss,
         )
         self.roi_heads = RoiHeads(
-            channels,
+            BoxHead(
+                channels * chosen.roi_output_size**2,
+                chosen.box_head_channels,
+                chosen.box_head_dropout,
+            ),
             strides[:-1],  # P6 proposes only
             len(self.classes),
-            head_channels=chosen.box_head_channels,
             output_size=chosen.roi_output_size,
             sampling_ratio=chosen.roi_sampling_ratio,
             sampling=Sampling(

@@ -23,6 +23,7 @@ from resnet_tasks.heads.faster_rcnn.matching import (
     generator_for,
     objects_of,
 )
+from resnet_tasks.layers.dropout import kept_units
 from resnet_tasks.layers.roi_align import multilevel_roi_align
 from resnet_tasks.structures import BatchView, LossTerm
 
@@ -37,16 +38,45 @@ class BoxHead(nn.Module):
     Args:
         in_features: Channels times bins of a pooled box.
         channels: Of both layers.
+        dropout: Probability that a unit of either layer is dropped, for `kept`.
     """
 
-    def __init__(self, in_features: int, channels: int) -> None:
+    def __init__(self, in_features: int, channels: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.fc6 = nn.Linear(in_features, channels)
         self.fc7 = nn.Linear(channels, channels)
+        self.dropout = dropout
 
-    def forward(self, pooled: Tensor) -> Tensor:
-        """`(Q, C, S, S)` -> `(Q, channels)`."""
-        return F.relu(self.fc7(F.relu(self.fc6(pooled.flatten(1)))))
+    def forward(self, pooled: Tensor, kept: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """`(Q, C, S, S)` -> `(Q, channels)`; `kept` multiplies what the two layers give."""
+        hidden = F.relu(self.fc6(pooled.flatten(1)))
+        if kept is None:
+            return F.relu(self.fc7(hidden))
+        return F.relu(self.fc7(hidden * kept[0])) * kept[1]
+
+    def kept(
+        self, counts: Sequence[int], generators: Sequence[torch.Generator], like: Tensor
+    ) -> tuple[Tensor, Tensor] | None:
+        """Factors of both layers for a batch, drawn picture by picture; None without dropout.
+
+        Args:
+            counts: Boxes of each picture, in the order of the rows.
+            generators: One per picture.
+            like: Whose type and device the factors get.
+        """
+        if self.dropout == 0:
+            return None
+        first, second = (
+            kept_units(
+                counts,
+                generators,
+                channels=self.fc7.out_features,
+                dropout=self.dropout,
+                like=like,
+            )
+            for _ in range(2)
+        )
+        return first, second
 
 
 class BoxPredictor(nn.Module):
@@ -72,10 +102,9 @@ class RoiHeads(nn.Module):
     """The second stage.
 
     Args:
-        channels: Of every level.
+        box_head: Reads a pooled box; its dropout acts in `loss`, in training mode only.
         strides: Of the levels that boxes are pooled from, finest first.
         num_classes: Without the background.
-        head_channels: Of the fully connected layers.
         output_size: Bins per axis of a pooled box.
         sampling_ratio: Samples per bin and axis.
         sampling: Which proposals the loss looks at.
@@ -84,19 +113,18 @@ class RoiHeads(nn.Module):
 
     def __init__(
         self,
-        channels: int,
+        box_head: BoxHead,
         strides: Sequence[int],
         num_classes: int,
         *,
-        head_channels: int,
         output_size: int,
         sampling_ratio: int,
         sampling: Sampling,
         box_loss: str,
     ) -> None:
         super().__init__()
-        self.box_head = BoxHead(channels * output_size**2, head_channels)
-        self.box_predictor = BoxPredictor(head_channels, num_classes)
+        self.box_head = box_head
+        self.box_predictor = BoxPredictor(box_head.fc7.out_features, num_classes)
         self.strides = tuple(strides)
         self.output_size = output_size
         self.sampling_ratio = sampling_ratio
@@ -105,7 +133,11 @@ class RoiHeads(nn.Module):
         self.box_loss = box_loss
 
     def forward(
-        self, levels: Sequence[Tensor], boxes: Tensor, pictures: Tensor
+        self,
+        levels: Sequence[Tensor],
+        boxes: Tensor,
+        pictures: Tensor,
+        kept: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """What the stage says of every proposal.
 
@@ -113,6 +145,7 @@ class RoiHeads(nn.Module):
             levels: `(B, channels, Hk, Wk)` each, finest first.
             boxes: `(Q, 4)` float32 xyxy, input pixels.
             pictures: `(Q,)` int64, the picture of each.
+            kept: Dropout's factors, from `BoxHead.kept`.
 
         Returns:
             Class logits `(Q, 1 + K)`, background first, and box deltas `(Q, 1 + K, 4)`; float32.
@@ -125,7 +158,7 @@ class RoiHeads(nn.Module):
             output_size=self.output_size,
             sampling_ratio=self.sampling_ratio,
         )
-        logits, deltas = self.box_predictor(self.box_head(pooled))
+        logits, deltas = self.box_predictor(self.box_head(pooled, kept))
         return logits, deltas
 
     def loss(
@@ -140,18 +173,22 @@ class RoiHeads(nn.Module):
             view: The batch.
         """
         chosen, pictures, classes, wanted = [], [], [], []
+        generators = [generator_for(seed, STAGE) for seed in view.seeds]
         for picture, target in enumerate(view.targets):
             boxes, labels, ignored = objects_of(target)
             candidates = torch.cat((proposals[picture][valid[picture]], boxes))
-            generator = generator_for(view.seeds[picture], STAGE)
-            positive, negative, found = self.sampling.choose(candidates, boxes, ignored, generator)
+            positive, negative, found = self.sampling.choose(
+                candidates, boxes, ignored, generators[picture]
+            )
             chosen.append(candidates[torch.cat((positive, negative))])
             pictures.append(labels.new_full((len(chosen[-1]),), picture))
             background = torch.zeros_like(negative)
             classes.append(torch.cat((labels[found] + 1, background)))
             wanted.append(boxes[found])
         rois, wanted_classes = torch.cat(chosen), torch.cat(classes)
-        logits, deltas = self(levels, rois, torch.cat(pictures))
+        counts = [len(each) for each in chosen]
+        kept = self.box_head.kept(counts, generators, levels[0]) if self.training else None
+        logits, deltas = self(levels, rois, torch.cat(pictures), kept)
         classification = F.cross_entropy(logits, wanted_classes, reduction="sum")
         positive = torch.where(wanted_classes > 0)[0]
         box = box_loss_sum(
