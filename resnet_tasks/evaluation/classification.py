@@ -32,8 +32,11 @@ if TYPE_CHECKING:
 NUM_BINS = 15  # Guo et al. 2017, section 2
 LARGEST_CONFUSION = 200
 """Classes up to which `details` holds the confusion matrix."""
-CHUNK = 4_000_000
+CHUNK = 1_000_000
 """Weights (`R x P`) that are looked at together, so that memory stays bounded."""
+
+LARGEST_RANKED = 5_000_000
+"""Probabilities (`P x K`) up to which AUROC and mAP are resampled: minutes for 1000 times."""
 
 Values = dict[str, tuple[Floats, Floats | None]]
 """Metric -> `(R,)` values and, where it has them, `(K, R)` values per class."""
@@ -92,7 +95,8 @@ class _Classified(ABC):
 
     def compute(self) -> dict[str, Metric]:
         """All numbers over the pictures seen so far; None where the truth does not define one."""
-        values = self._values(np.ones((1, len(self._ids))))
+        ones = np.ones((1, len(self._ids)))
+        values = {**self._counted(ones), **self._ranked(ones)}
         return {
             name: Metric(
                 _number(value[0]),
@@ -103,10 +107,16 @@ class _Classified(ABC):
         }
 
     def resample(self, counts: NDArray[np.int64]) -> dict[str, Floats]:
-        """Metrics of resampled data sets; see `resnet_tasks.metrics.Resampled`."""
+        """Metrics of resampled data sets; see `resnet_tasks.metrics.Resampled`.
+
+        Beyond `LARGEST_RANKED` probabilities those that need them ranked are left out, and get no
+        interval.
+        """
         step = max(1, CHUNK // max(1, len(self._ids)))
         starts = range(0, max(1, len(counts)), step)
-        parts = [self._flat(counts[start : start + step].astype(np.float64)) for start in starts]
+        # A picture's weights side by side: rows are gathered much faster than columns.
+        chunks = (counts[start : start + step] for start in starts)
+        parts = [self._flat(np.asarray(each, np.float64, order="F")) for each in chunks]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def details(self) -> dict[str, Any]:
@@ -122,8 +132,12 @@ class _Classified(ABC):
         """Whether a picture is judged; DataError where its labels do not fit the task."""
 
     @abstractmethod
-    def _values(self, weights: Floats) -> Values:
-        """All metrics for `(R, P)` weights."""
+    def _counted(self, weights: Floats) -> Values:
+        """Metrics of sums over pictures, for `(R, P)` weights."""
+
+    @abstractmethod
+    def _ranked(self, weights: Floats) -> Values:
+        """Metrics of the order of pictures, for `(R, P)` weights."""
 
     @abstractmethod
     def _calibration(self) -> tuple[Floats, NDArray[np.bool_]]:
@@ -146,7 +160,10 @@ class _Classified(ABC):
 
     def _flat(self, weights: Floats) -> dict[str, Floats]:
         flat = {}
-        for name, (value, per_class) in self._values(weights).items():
+        values = self._counted(weights)
+        if len(self._ids) * len(self.classes) <= LARGEST_RANKED:
+            values |= self._ranked(weights)
+        for name, (value, per_class) in values.items():
             flat[name] = value
             flat |= {f"{name}/{each}": row for each, row in self._named(per_class)}
         return flat
@@ -233,16 +250,15 @@ class ClassificationEvaluator(_Classified):
             )
         return bool(known)
 
-    def _values(self, weights: Floats) -> Values:
+    def _counted(self, weights: Floats) -> Values:
         better = self._num_better()
-        values = {"top1": self._share(better < 1, weights)}
+        values: Values = {"top1": self._share(better < 1, weights)}
         if self._has_top5:
             values["top5"] = self._share(better < 5, weights)
-        return {
-            **values,
-            "AUROC": self._auroc(weights),
-            "ECE": (self._calibration_error(weights), None),
-        }
+        return {**values, "ECE": (self._calibration_error(weights), None)}
+
+    def _ranked(self, weights: Floats) -> Values:
+        return {"AUROC": self._auroc(weights)}
 
     def _share(self, hits: NDArray[np.bool_], weights: Floats) -> tuple[Floats, Floats]:
         """`(R,)` share of pictures that are hits, and `(K, R)` that of each class."""
@@ -307,19 +323,23 @@ class MultiLabelEvaluator(_Classified):
     def _fits(self, known: tuple[int, ...], *, num_labels: int, where: str) -> bool:  # noqa: ARG002
         return True
 
-    def _values(self, weights: Floats) -> Values:
+    def _counted(self, weights: Floats) -> Values:
         probs, truth = self._matrix(), self._truth()
         found = probs >= self.THRESHOLD
-        columns = list(zip(probs.T.astype(np.float64), truth.T, strict=True))
-        precision = np.stack([average_precision(p, t, weights) for p, t in columns])
         f1 = np.stack([_f1(f, t, weights) for f, t in zip(found.T, truth.T, strict=True)])
         whole = (found == truth).all(axis=1)
         return {
-            "AUROC": self._auroc(weights),
-            "mAP": (mean_of_defined(precision), precision),
             "F1": (mean_of_defined(f1), f1),
             "subset_accuracy": (divided(weights @ whole, weights.sum(axis=1)), None),
             "ECE": (self._calibration_error(weights), None),
+        }
+
+    def _ranked(self, weights: Floats) -> Values:
+        columns = zip(self._matrix().T.astype(np.float64), self._truth().T, strict=True)
+        precision = np.stack([average_precision(p, t, weights) for p, t in columns])
+        return {
+            "AUROC": self._auroc(weights),
+            "mAP": (mean_of_defined(precision), precision),
         }
 
     def _calibration(self) -> tuple[Floats, NDArray[np.bool_]]:

@@ -27,9 +27,10 @@ def auroc(scores: Floats, positive: NDArray[np.bool_], weights: Floats) -> Float
     """
     groups, members = _groups(scores)
     positives, negatives = _by_group(groups, members, positive, weights)
-    below = np.cumsum(negatives, axis=1) - negatives
-    wins = (positives * (below + negatives / 2)).sum(axis=1)
-    return divided(wins, positives.sum(axis=1) * negatives.sum(axis=1))
+    below = np.cumsum(negatives, axis=0)
+    below -= negatives / 2
+    wins = np.einsum("gr,gr->r", positives, below)
+    return divided(wins, positives.sum(axis=0) * negatives.sum(axis=0))
 
 
 def average_precision(scores: Floats, positive: NDArray[np.bool_], weights: Floats) -> Floats:
@@ -47,10 +48,10 @@ def average_precision(scores: Floats, positive: NDArray[np.bool_], weights: Floa
     """
     groups, members = _groups(-scores)
     positives, negatives = _by_group(groups, members, positive, weights)
-    hits = np.cumsum(positives, axis=1)
-    taken = hits + np.cumsum(negatives, axis=1)
+    hits = np.cumsum(positives, axis=0)
+    taken = hits + np.cumsum(negatives, axis=0)
     precision = np.divide(hits, taken, out=np.zeros_like(hits), where=taken > 0)
-    return divided((positives * precision).sum(axis=1), positives.sum(axis=1))
+    return divided(np.einsum("gr,gr->r", positives, precision), positives.sum(axis=0))
 
 
 def divided(sums: Floats, totals: Floats) -> Floats:
@@ -79,9 +80,12 @@ def _by_group(
     positive: NDArray[np.bool_],
     weights: Floats,
 ) -> tuple[Floats, Floats]:
-    """`(R, G)` weight of the positive and of the negative pictures of each group."""
-    ranked = weights[:, order]
+    """`(G, R)` weight of the positive and of the negative pictures of each group."""
     if not len(order):
-        return np.zeros((len(weights), 0)), np.zeros((len(weights), 0))
-    hits = np.add.reduceat(ranked * positive[order], starts, axis=1)
-    return hits, np.add.reduceat(ranked * ~positive[order], starts, axis=1)
+        return np.zeros((0, len(weights))), np.zeros((0, len(weights)))
+    ranked = weights.T[order]
+    hits = ranked * positive[order][:, None]
+    misses = ranked - hits
+    if len(starts) == len(order):
+        return hits, misses
+    return np.add.reduceat(hits, starts, axis=0), np.add.reduceat(misses, starts, axis=0)

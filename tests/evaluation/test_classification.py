@@ -51,7 +51,7 @@ def random_single(seed: int = 0, pictures: int = 60, classes: int = 7) -> Classi
 def test_by_hand() -> None:
     rows = [[0.7, 0.2, 0.1], [0.6, 0.3, 0.1], [0.1, 0.8, 0.1], [0.25, 0.5, 0.25]]
     found = filled(ClassificationEvaluator(ABC), rows, [[0], [1], [1], [2]]).compute()
-    assert list(found) == ["top1", "AUROC", "ECE"]  # of 3 classes the best 5 are all
+    assert list(found) == ["top1", "ECE", "AUROC"]  # of 3 classes the best 5 are all
     assert found["top1"].value == 0.5
     assert found["top1"].per_class == {"a": 1.0, "b": 0.5, "c": 0.0}
     # a: 0.7 above all. b: 0.3 and 0.8 against 0.2 and 0.5: 3 of 4 pairs. c: 0.25 above all 0.1.
@@ -74,7 +74,7 @@ def test_pictures_of_one_bin_balance_out() -> None:
 
 def test_perfect_and_all_wrong() -> None:
     perfect = filled(ClassificationEvaluator(ABC), np.eye(3).tolist(), [[0], [1], [2]]).compute()
-    assert [each.value for each in perfect.values()] == [1.0, 1.0, 0.0]
+    assert [each.value for each in perfect.values()] == [1.0, 0.0, 1.0]
     wrong = filled(ClassificationEvaluator(ABC), np.eye(3).tolist(), [[1], [2], [0]]).compute()
     assert wrong["top1"].value == 0.0
     assert wrong["AUROC"].value == 0.25  # one of two negatives ties, the other is above
@@ -188,6 +188,15 @@ def test_resampling_in_parts_changes_nothing(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("resnet_tasks.evaluation.classification.CHUNK", 120)
     for name, values in made.resample(counts).items():
         assert np.array_equal(values, whole[name], equal_nan=True)
+
+
+def test_what_is_too_large_to_be_ranked_often_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = random_multi()
+    monkeypatch.setattr("resnet_tasks.evaluation.classification.LARGEST_RANKED", 3 * 60 - 1)
+    assert "AUROC" in made.compute()
+    names = set(made.resample(np.ones((2, 60), np.int64)))
+    assert {"F1", "F1/a", "ECE", "subset_accuracy"} <= names
+    assert not any(each.startswith(("AUROC", "mAP")) for each in names)
 
 
 def test_auroc_is_the_share_of_ordered_pairs() -> None:
