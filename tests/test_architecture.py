@@ -24,6 +24,7 @@ LAYERS: list[list[str]] = [
     ["evaluation", "drawing", "model_weights"],
     ["assemble", "predict"],
     ["training"],
+    ["report"],
     ["cli"],
     ["__main__"],
 ]
@@ -35,7 +36,7 @@ NEVER = {
     ("heads", "data"),
     ("backbone", "data"),
 }
-KNOWS_RECIPES = {"recipe", "assemble", "training", "cli"}
+KNOWS_RECIPES = {"recipe", "assemble", "training", "report", "cli"}
 
 
 def _modules(package: str) -> dict[str, Path]:

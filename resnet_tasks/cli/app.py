@@ -21,7 +21,17 @@ if TYPE_CHECKING:
 
 MISTAKE = 2
 STOPPED = 130
-VERBS = ("finetune", "evaluate", "predict", "recipes", "data", "heads", "backbones")
+VERBS = (
+    "finetune",
+    "evaluate",
+    "predict",
+    "report",
+    "compare",
+    "recipes",
+    "data",
+    "heads",
+    "backbones",
+)
 """Order in the help."""
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from resnet_tasks.cli.app import Checkpoint, DataRoot, RunFolder, Split, Trust, Which, app, open_run
+from resnet_tasks.cli.reporting import report_after
 from resnet_tasks.errors import DataError
 
 
@@ -73,6 +74,7 @@ def evaluate(
             console.print(f"not compared: {name}: {why}", markup=False, highlight=False)
         typer.echo(f"differences written to {file}")
     typer.echo(f"written to {folder}")
+    report_after(run, folder.name, data_root)
 
 
 @app.command()

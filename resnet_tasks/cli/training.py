@@ -20,6 +20,7 @@ from resnet_tasks.cli.app import (
     run_plugins,
 )
 from resnet_tasks.cli.data import say_card
+from resnet_tasks.cli.reporting import report_after
 from resnet_tasks.errors import DataError, RecipeError, RunError
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def finetune(
     from resnet_tasks.training.finetune import Stopped, finetune_recipe
 
     try:
-        finetune_recipe(
+        run = finetune_recipe(
             chosen,
             out=out,
             resume=resume,
@@ -78,6 +79,8 @@ def finetune(
     except Stopped as stopped:
         complain(str(stopped), "stopped:")
         raise typer.Exit(STOPPED) from None
+    if run is not None and not launched_index():  # one of several processes writes it
+        report_after(run.directory, "val", data_root)
 
 
 def _recipe_of_run(

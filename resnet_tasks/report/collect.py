@@ -1,0 +1,233 @@
+"""What a run folder holds, as a typed view; runs no code of the run and needs no data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from resnet_tasks.assemble import Labels, Split
+from resnet_tasks.errors import DataError, RunError
+from resnet_tasks.recipe.load import load_recipe
+from resnet_tasks.recipe.schema import Recipe
+from resnet_tasks.report.history import History, read_history
+
+Interval = tuple[float, float]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
+"""Ends of names of tensors that are kept with the weights and are not learnt."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """One number with its 95 % interval.
+
+    Attributes:
+        value: None where it is not defined.
+        interval: Low and high end; None where none was made.
+    """
+
+    value: float | None
+    interval: Interval | None = None
+
+
+@dataclass(frozen=True)
+class MetricView(Score):
+    """A metric of one head.
+
+    Attributes:
+        per_class: The same by class name.
+        unit: `px`, `mm`, ...; empty for a share of 1.
+        lower_is_better: As for distances and errors.
+    """
+
+    per_class: dict[str, Score] = field(default_factory=dict)
+    unit: str = ""
+    lower_is_better: bool = False
+
+
+@dataclass(frozen=True)
+class EvaluationView:
+    """One folder below `evaluations/`.
+
+    Attributes:
+        name: Of the folder.
+        folder: The folder.
+        heads: Head -> metric -> value, in the file's order.
+        details: Head -> curves and tables (`Detailed.details`); empty where none were made.
+        about: The other keys of `metrics.json`: protocol, checkpoint, data, versions, ...
+    """
+
+    name: str
+    folder: Path
+    heads: dict[str, dict[str, MetricView]]
+    details: dict[str, dict[str, Any]]
+    about: dict[str, Any]
+
+    @property
+    def has_intervals(self) -> bool:
+        """Whether any metric has its interval."""
+        return any(each.interval for head in self.heads.values() for each in head.values())
+
+    @property
+    def split(self) -> Split | None:
+        """The recipe's split that was judged; None where it was another file."""
+        name = self.name.removesuffix("-best")
+        return next((each for each in SPLITS if each == name), None)
+
+
+@dataclass(frozen=True)
+class RunView:
+    """All that a run folder holds, the weights themselves apart.
+
+    Attributes:
+        folder: The run folder.
+        recipe: What was run.
+        recipe_text: `recipe.yaml` as it stands.
+        labels: Categories and the classes of every head.
+        history: Its course.
+        evaluations: Latest first.
+        parameters: Part of the model -> numbers learnt or frozen in it; empty without checkpoint.
+        weights_bytes: Size of the weights that predict; None without checkpoint.
+    """
+
+    folder: Path
+    recipe: Recipe
+    recipe_text: str
+    labels: Labels
+    history: History
+    evaluations: tuple[EvaluationView, ...]
+    parameters: dict[str, int]
+    weights_bytes: int | None
+
+    def evaluation(self, name: str | None = None) -> EvaluationView | None:
+        """The evaluation of that name; without a name the latest, None where there is none.
+
+        Raises:
+            RunError: If there is no evaluation of that name.
+        """
+        for each in self.evaluations:
+            if name in (None, each.name):
+                return each
+        if name is None:
+            return None
+        known = ", ".join(each.name for each in self.evaluations) or "none"
+        raise RunError(
+            f"{self.folder} has no evaluation {name!r} (it has: {known}); make it with "
+            f"`resnet-tasks evaluate {self.folder}`"
+        )
+
+
+def read_run(folder: Path) -> RunView:
+    """Reads a run folder, finished or not.
+
+    Raises:
+        RunError: If it is none, or a file in it is damaged.
+        RecipeError: If its recipe is damaged.
+    """
+    for name in ("recipe.yaml", "classes.json"):
+        if not (folder / name).is_file():
+            raise RunError(
+                f"{folder} is not a run folder: it has no {name}; runs are made by "
+                "`resnet-tasks finetune`"
+            )
+    try:
+        labels = Labels.from_json(_read_object(folder / "classes.json"))
+    except (KeyError, TypeError, AttributeError, ValueError, DataError) as error:
+        raise RunError(
+            f"{folder / 'classes.json'} is damaged ({error}); restore it from a copy"
+        ) from None
+    found = [_evaluation(each.parent) for each in folder.glob("evaluations/*/metrics.json")]
+    found.sort(key=lambda each: (str(each.about.get("date", "")), each.name), reverse=True)
+    weights = _weights_file(folder)
+    return RunView(
+        folder=folder,
+        recipe=load_recipe(folder / "recipe.yaml"),
+        recipe_text=(folder / "recipe.yaml").read_text(encoding="utf-8"),
+        labels=labels,
+        history=read_history(folder / "log.jsonl"),
+        evaluations=tuple(each for each in found if not each.name.endswith(".partial")),
+        parameters={} if weights is None else _parameters(weights),
+        weights_bytes=None if weights is None else weights.stat().st_size,
+    )
+
+
+def _evaluation(folder: Path) -> EvaluationView:
+    about = _read_object(folder / "metrics.json")
+    heads: dict[str, dict[str, MetricView]] = {}
+    try:
+        for key, raw in about.pop("metrics").items():
+            head, _, name = key.partition("/")
+            heads.setdefault(head, {})[name] = _metric(raw)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise RunError(
+            f"{folder / 'metrics.json'} is damaged ({error!r}); evaluate the run again"
+        ) from None
+    extra = folder / "details.json"
+    details = _read_object(extra) if extra.is_file() else {}
+    plain = {head: each for head, each in details.items() if isinstance(each, dict)}
+    return EvaluationView(folder.name, folder, heads, plain, about)
+
+
+def _metric(raw: Mapping[str, Any]) -> MetricView:
+    intervals = raw.get("per_class_interval") or {}
+    return MetricView(
+        value=raw["value"],
+        interval=_interval(raw.get("interval")),
+        per_class={
+            name: Score(value, _interval(intervals.get(name)))
+            for name, value in (raw.get("per_class") or {}).items()
+        },
+        unit=str(raw.get("unit") or ""),
+        lower_is_better=bool(raw.get("lower_is_better")),
+    )
+
+
+def _interval(raw: Any) -> Interval | None:
+    return None if raw is None else (float(raw[0]), float(raw[1]))
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read ({error}); make it again") from None
+    if not isinstance(value, dict):
+        raise RunError(f"{path} must hold a JSON object, it holds a {type(value).__name__}")
+    return value
+
+
+def _weights_file(folder: Path) -> Path | None:
+    """The weights that predict: averaged ones where there are any."""
+    names = ("ema.safetensors", "model.safetensors")
+    files = [folder / "checkpoints" / "last" / name for name in names]
+    return next((each for each in files if each.is_file()), None)
+
+
+def _parameters(weights: Path) -> dict[str, int]:
+    """Numbers per part of the model, read from the file's header."""
+    counts: dict[str, int] = {}
+    try:
+        with safe_open(weights, "numpy") as stored:
+            for name in stored.keys():  # noqa: SIM118 - not a mapping
+                part = _part(name)
+                if part is not None:
+                    size = 1
+                    for side in stored.get_slice(name).get_shape():
+                        size *= side
+                    counts[part] = counts.get(part, 0) + size
+    except (SafetensorError, OSError):
+        return {}
+    return counts
+
+
+def _part(tensor: str) -> str | None:
+    """`backbone` or a head's name; None for what is not a parameter."""
+    parts = tensor.split(".")
+    if len(parts) < 2 or parts[-1] in BUFFERS:
+        return None
+    return parts[1] if parts[0] == "heads" and len(parts) > 2 else parts[0]

@@ -1,0 +1,152 @@
+"""The data behind a run, where it is still at hand: summaries by split, and what was judged."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from resnet_tasks.assemble import Split, find_data
+from resnet_tasks.data.coco import CocoFile, read_coco
+from resnet_tasks.data.dataset import CocoDataset
+from resnet_tasks.errors import DataError
+from resnet_tasks.recipe.schema import Recipe
+from resnet_tasks.report.collect import SPLITS, EvaluationView, RunView
+
+
+@dataclass(frozen=True)
+class SplitView:
+    """One split in numbers.
+
+    Attributes:
+        name: `train`, `val`, `test`, or the evaluation's name.
+        files: Paths as text.
+        pictures: How many.
+        empty: Pictures without any object.
+        objects: Class name -> objects, crowds left out.
+        annotated: What the files annotate.
+        sizes: (width x height, pictures), most frequent first.
+        side: 5th, 50th and 95th percentile of the objects' size, square root of area, pixels; None
+            without objects.
+        problems: Kind -> count, of all that was repaired or left out while reading.
+    """
+
+    name: str
+    files: tuple[str, ...]
+    pictures: int
+    empty: int
+    objects: dict[str, int]
+    annotated: tuple[str, ...]
+    sizes: tuple[tuple[str, int], ...]
+    side: tuple[float, float, float] | None
+    problems: dict[str, int]
+
+
+def data_folder(run: RunView, evaluation: EvaluationView | None, data_root: Path | None) -> Path:
+    """The folder that `data.root` names: where the caller says, else where it was when judged.
+
+    Raises:
+        DataError: If it is nowhere.
+    """
+    try:
+        return find_data(run.recipe, data_root)
+    except DataError:
+        if data_root is not None:
+            raise
+        known = _folder_of(run.recipe, evaluation)
+        if known is None:
+            raise
+        return known
+
+
+def _folder_of(recipe: Recipe, evaluation: EvaluationView | None) -> Path | None:
+    """The data folder, from the files that an evaluation names."""
+    for text in (evaluation.about.get("data") or {}) if evaluation else ():
+        for split in SPLITS:
+            for source in getattr(recipe.data, split):
+                path, parts = Path(text), Path(source.annotations).parts
+                if path.is_file() and path.parts[-len(parts) :] == parts:
+                    return path.parents[len(parts) - 1]
+    return None
+
+
+def split_files(recipe: Recipe, split: Split, folder: Path) -> list[CocoFile]:
+    """The COCO files of a split.
+
+    Raises:
+        DataError: If one is missing or wrong.
+    """
+    return [
+        read_coco(
+            folder / source.annotations,
+            images_root=None if source.images is None else folder / source.images,
+            annotated=source.annotated,
+        )
+        for source in getattr(recipe.data, split)
+    ]
+
+
+def judged_files(
+    run: RunView, evaluation: EvaluationView, data_root: Path | None
+) -> list[CocoFile]:
+    """The COCO files that an evaluation was made on.
+
+    Raises:
+        DataError: If they are not there any more.
+    """
+    if evaluation.split is not None:
+        return split_files(run.recipe, evaluation.split, data_folder(run, evaluation, data_root))
+    paths = list(evaluation.about.get("data") or {})
+    if not paths:
+        raise DataError(f"{evaluation.folder / 'metrics.json'} does not say what was judged")
+    return [read_coco(path) for path in paths]
+
+
+def as_dataset(run: RunView, files: list[CocoFile]) -> CocoDataset:
+    """The files as a data set of the run's categories; loads no picture by itself.
+
+    Raises:
+        DataError: If it holds no picture, or a category that the run does not know.
+    """
+    return CocoDataset(
+        files,
+        categories=run.labels.categories,
+        fields=(),
+        channels=run.recipe.data.channels,
+        cache=False,
+    )
+
+
+def summarise(name: str, dataset: CocoDataset) -> SplitView:
+    """A split in numbers."""
+    records = [record for file in dataset.files for record in file.images]
+    objects = [
+        each
+        for file in dataset.files
+        for annotations in file.annotations.values()
+        for each in annotations
+        if not each.is_crowd
+    ]
+    held = [bool(each) for file in dataset.files for each in file.annotations.values()]
+    sides = np.sqrt([each.area for each in objects if each.bbox is not None])
+    side = None
+    if len(sides):
+        low, middle, high = np.percentile(sides, (5, 50, 95))
+        side = (float(low), float(middle), float(high))
+    sizes = Counter(f"{record.width} × {record.height}" for record in records)
+    problems: Counter[str] = Counter()
+    for file in dataset.files:
+        problems.update(file.summary())
+    return SplitView(
+        name=name,
+        files=tuple(str(file.path) for file in dataset.files),
+        pictures=len(records),
+        empty=held.count(False),
+        objects=dataset.counts(),
+        annotated=tuple(sorted({each for file in dataset.files for each in file.annotated})),
+        sizes=tuple(sizes.most_common()),
+        side=side,
+        problems=dict(problems),
+    )

@@ -1,0 +1,118 @@
+"""What `log.jsonl` tells: losses, learning rate, validation metrics and time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+Points = list[tuple[float, float | None]]
+MAX_POINTS = 120
+"""Points of a drawn learning curve; more logged steps than that are averaged."""
+
+
+@dataclass(frozen=True)
+class History:
+    """The course of one run.
+
+    Attributes:
+        losses: `head/term` -> (update, value), as logged, later sittings in place of what they
+            did again.
+        rates: (update, learning rate).
+        validation: `head/metric` -> (epoch, value); None where it was not defined.
+        starts: The `start` events, one per sitting.
+        seconds: Spent training, over all sittings; None where the run did not end.
+        wall_seconds: From the last start to the end, evaluations included.
+        last_epoch: The last epoch that left a trace.
+        unreadable: Lines that are no JSON objects, as a kill in mid-line leaves them.
+    """
+
+    losses: dict[str, Points] = field(default_factory=dict)
+    rates: Points = field(default_factory=list)
+    validation: dict[str, Points] = field(default_factory=dict)
+    starts: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float | None = None
+    wall_seconds: float | None = None
+    last_epoch: int = 0
+    unreadable: int = 0
+
+
+def read_history(path: Path) -> History:
+    """The history in a log; empty where there is none."""
+    if not path.is_file():
+        return History()
+    events, unreadable = _events(path.read_text(encoding="utf-8", errors="replace").splitlines())
+    steps = {each["update"]: each for each in events if each["event"] == "step"}
+    judged = {each["epoch"]: each for each in events if each["event"] == "evaluation"}
+    starts = [each for each in events if each["event"] == "start"]
+    ends = [each for each in events if each["event"] == "end"]
+    return History(
+        losses=_curves((u, steps[u].get("losses", {})) for u in sorted(steps)),
+        rates=[(u, steps[u].get("learning_rate")) for u in sorted(steps)],
+        validation=_curves((e, judged[e].get("metrics", {})) for e in sorted(judged)),
+        starts=starts,
+        seconds=ends[-1].get("seconds") if ends else None,
+        wall_seconds=_between(starts[-1], ends[-1]) if starts and ends else None,
+        last_epoch=max((int(each.get("epoch", 0)) for each in events), default=0),
+        unreadable=unreadable,
+    )
+
+
+def _events(lines: Iterable[str]) -> tuple[list[dict[str, Any]], int]:
+    """The events among the lines, and how many lines are none."""
+    needed = {"step": "update", "evaluation": "epoch"}
+    events, unreadable = [], 0
+    for line in lines:
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except ValueError:
+            unreadable += 1
+            continue
+        if isinstance(value, dict) and needed.get(value.get("event", ""), "event") in value:
+            events.append(value)
+        else:
+            unreadable += 1
+    return events, unreadable
+
+
+def _curves(rows: Iterable[tuple[int, Mapping[str, float | None]]]) -> dict[str, Points]:
+    curves: dict[str, Points] = {}
+    for x, values in rows:
+        for name, value in values.items():
+            curves.setdefault(name, []).append((x, value))
+    return curves
+
+
+def _between(start: Mapping[str, Any], end: Mapping[str, Any]) -> float | None:
+    try:
+        first, last = (datetime.fromisoformat(each["time"]) for each in (start, end))
+    except (KeyError, TypeError, ValueError):
+        return None
+    return max((last - first).total_seconds(), 0.0)
+
+
+def smoothed(points: Points) -> tuple[Points, int]:
+    """At most `MAX_POINTS` points, each the mean of consecutive ones.
+
+    Returns:
+        The points, and how many logged ones each is the mean of; 1: as logged.
+    """
+    size = max(1, -(-len(points) // MAX_POINTS))
+    if size == 1:
+        return points, 1
+    groups = [points[i : i + size] for i in range(0, len(points), size)]
+    return [(_mean([x for x, _ in group]), _known_mean(group)) for group in groups], size
+
+
+def _known_mean(group: Points) -> float | None:
+    known = [y for _, y in group if y is not None]
+    return _mean(known) if known else None
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,106 @@
+"""The pages as files: templates filled in, written whole or not at all."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from time import strftime
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from resnet_tasks.report.charts import number, share
+from resnet_tasks.report.collect import read_run
+from resnet_tasks.report.comparison import make_comparison
+from resnet_tasks.report.sections import make_page
+from resnet_tasks.training.checkpoint import write_text
+
+
+def write_report(
+    run: Path | str,
+    *,
+    evaluation: str | None = None,
+    data_root: Path | None = None,
+    out: Path | None = None,
+) -> Path:
+    """Writes the page of one run.
+
+    Args:
+        run: The run folder, finished or not.
+        evaluation: Name of the folder below `evaluations/` that leads; default: the latest.
+        data_root: Folder that holds data sets; default: `$RESNET_TASKS_DATA` or `./data`, else
+            where the data lay when it was judged. Without data the page has no pictures and says
+            so.
+        out: The file; default: `report.html` in the run folder.
+
+    Returns:
+        The file.
+
+    Raises:
+        ResnetTasksError: If it is no run folder, has no such evaluation, or a file in it is
+            damaged.
+    """
+    view = read_run(Path(run))
+    chosen = view.evaluation(evaluation)
+    page = make_page(view, chosen, data_root)
+    target = out or view.folder / "report.html"
+    write_text(target, _rendered("report.html.j2", page=page))
+    return target
+
+
+def write_comparison(
+    runs: Sequence[Path | str], out: Path, *, evaluation: str | None = None
+) -> Path:
+    """Writes a page of several runs beside each other; the first is what the others differ from.
+
+    Args:
+        runs: Run folders, at least two.
+        out: The file.
+        evaluation: Name of the evaluation to compare; default: the latest that all have.
+
+    Returns:
+        The file.
+
+    Raises:
+        ResnetTasksError: If there are fewer than two, or one of them is no run folder.
+    """
+    page = make_comparison([read_run(Path(run)) for run in runs], evaluation)
+    write_text(out, _rendered("comparison.html.j2", page=page))
+    return out
+
+
+def _rendered(template: str, **values: Any) -> str:
+    environment = Environment(
+        loader=PackageLoader("resnet_tasks.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = number
+    environment.filters |= {"share": share, "signed": _signed, "breakable": _breakable}
+    made = f"{strftime('%Y-%m-%d %H:%M')} by resnet-tasks {version('resnet-tasks')}"
+    return environment.get_template(template).render(
+        css=_own_text("page.css"), js=_own_text("page.js"), made=made, **values
+    )
+
+
+def _own_text(name: str) -> Markup:
+    """A text of this package, which goes into the page as it is."""
+    return Markup(files("resnet_tasks.report").joinpath("templates", name).read_text("utf-8"))
+
+
+def _signed(value: float) -> str:
+    if value == 0:
+        return "±0"
+    return f"{'−' if value < 0 else '+'}{share(abs(value))}"
+
+
+def _breakable(name: str) -> Markup:
+    """A name that may be broken behind underscores and slashes."""
+    safe = Markup("").join(Markup("{}<wbr>").format(part) for part in re.split(r"(?<=[_/])", name))
+    return safe.removesuffix("<wbr>")

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from resnet_tasks.errors import RunError
+from resnet_tasks.report.collect import read_run
+
+
+def test_metrics_come_with_their_intervals_units_and_direction(made: Any) -> None:
+    evaluation = read_run(made.folder).evaluation("val")
+    assert evaluation is not None
+    ap = evaluation.heads["objects"]["AP"]
+    assert (ap.value, ap.interval) == (0.5, (0.4, 0.6))
+    assert ap.per_class[made.names[0]].interval == (0.4, 0.6)
+    assert evaluation.heads["objects"]["AP_large"].interval is None
+    distance = evaluation.heads["scene"]["HD95"]
+    assert (distance.unit, distance.lower_is_better) == ("px", True)
+    assert evaluation.has_intervals
+    assert evaluation.split == "val"
+
+
+def test_the_latest_evaluation_leads_and_unknown_ones_get_a_sentence(made: Any) -> None:
+    other = made.folder / "evaluations" / "test-best"
+    other.mkdir()
+    raw = json.loads((made.evaluation / "metrics.json").read_text())
+    (other / "metrics.json").write_text(json.dumps({**raw, "date": "2027-01-01 00:00:00"}))
+    run = read_run(made.folder)
+    assert [each.name for each in run.evaluations] == ["test-best", "val"]
+    chosen = run.evaluation()
+    assert chosen is not None
+    assert (chosen.name, chosen.split, chosen.details) == ("test-best", "test", {})
+    with pytest.raises(RunError, match=r"no evaluation 'tset' \(it has: test-best, val\)"):
+        run.evaluation("tset")
+
+
+def test_parameters_are_counted_from_the_weights_without_buffers(made: Any) -> None:
+    assert read_run(made.folder).parameters == {}
+    weights = {
+        "backbone.conv1.weight": np.zeros((2, 3, 1, 1), np.float32),
+        "backbone.bn1.running_mean": np.zeros(5, np.float32),
+        "heads.objects.rpn.weight": np.zeros((4, 2), np.float32),
+        "mean": np.zeros(3, np.float32),
+    }
+    folder = made.folder / "checkpoints" / "last"
+    folder.mkdir(parents=True)
+    save_file(weights, folder / "model.safetensors")
+    assert read_run(made.folder).parameters == {"backbone": 6, "objects": 8}
+
+
+def test_damage_gets_a_sentence(made: Any, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"is not a run folder: it has no recipe\.yaml"):
+        read_run(tmp_path / "nothing")
+    metrics = made.evaluation / "metrics.json"
+    for text, message in (
+        ("{", r"metrics\.json cannot be read"),
+        ("[]", r"metrics\.json must hold a JSON object, it holds a list"),
+        ('{"metrics": {"a/AP": {}}}', r"metrics\.json is damaged .*evaluate the run again"),
+    ):
+        metrics.write_text(text)
+        with pytest.raises(RunError, match=message):
+            read_run(made.folder)
+    (made.folder / "classes.json").write_text("{}")
+    with pytest.raises(RunError, match=r"classes\.json is damaged"):
+        read_run(made.folder)

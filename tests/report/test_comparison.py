@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from resnet_tasks.errors import RunError
+from resnet_tasks.report.collect import read_run
+from resnet_tasks.report.comparison import Comparison, distinct_names, make_comparison
+
+
+@pytest.fixture
+def pair(made: Any, tmp_path: Path) -> tuple[Any, Any]:
+    """Two runs; the second is free to be changed."""
+    shutil.copytree(made.folder, tmp_path / "second")
+    return made, type(made)(tmp_path / "second", made.data)
+
+
+def compared(pair: tuple[Any, Any]) -> Any:
+    return make_comparison([read_run(each.folder) for each in pair], None)
+
+
+def row(table: Comparison, name: str) -> Any:
+    return next(cells for key, _, cells in table.rows if key == name)
+
+
+def test_differences_are_to_the_first_and_know_what_is_better(pair: tuple[Any, Any]) -> None:
+    def change(value: dict[str, Any]) -> None:
+        value["metrics"]["objects/AP"]["value"] = 0.6
+        value["metrics"]["objects/AP"]["per_class"][pair[0].names[0]] = 0.4
+        value["metrics"]["scene/HD95"]["value"] = 4.5
+        del value["metrics"]["scene/mIoU"]
+
+    pair[1].edit("metrics.json", change)
+    page = compared(pair)
+    objects, scene = page.metrics
+    first, second = row(objects, "AP")
+    assert (first.difference, first.better) == (None, None)
+    assert second.difference == pytest.approx(0.1)
+    assert second.better is True
+    assert row(objects, "AP50")[1].better is None  # equal
+    assert row(objects, "AP_large")[1].difference is None  # not defined
+    assert row(scene, "HD95")[1].better is False  # larger distances are worse
+    assert row(scene, "mIoU")[1].score is None
+    by_class = page.classes[0]
+    assert by_class.title == "objects: AP"
+    assert row(by_class, pair[0].names[0])[1].better is False
+
+
+def test_recipes_are_compared_key_by_key_with_defaults(pair: tuple[Any, Any]) -> None:
+    recipe = pair[1].folder / "recipe.yaml"
+    text = recipe.read_text().replace("epochs: 2", "epochs: 3")
+    recipe.write_text(text.replace("{type: unet,", "{type: fpn,"))
+    assert compared(pair).recipes == [
+        ("heads.scene.type", ("unet", "fpn")),
+        ("training.epochs", ("2", "3")),
+    ]
+    costs = dict(compared(pair).costs)
+    assert costs["epochs"] == ("2", "3")
+    assert costs["training time"] == ("1 min 0 s", "1 min 0 s")
+    assert costs["parameters"] == ("–", "–")
+
+
+def test_what_cannot_be_compared_is_said(pair: tuple[Any, Any]) -> None:
+    assert compared(pair).warnings == []
+    pair[1].edit("metrics.json", lambda value: value.update(data={"x": "another"}, protocol={}))
+    said = " ".join(compared(pair).warnings)
+    assert "different annotation files" in said
+    assert "different protocols" in said
+    shutil.rmtree(pair[1].folder / "evaluations")
+    assert "second has no evaluation." in compared(pair).warnings
+    with pytest.raises(RunError, match="at least two runs"):
+        make_comparison([read_run(pair[0].folder)], None)
+    with pytest.raises(RunError, match="no evaluation 'val'"):
+        make_comparison([read_run(each.folder) for each in pair], "val")
+
+
+def test_all_curves_of_a_metric_share_a_chart(pair: tuple[Any, Any]) -> None:
+    lines = (pair[1].folder / "log.jsonl").read_text().splitlines()
+    events = [json.loads(each) for each in lines]
+    kept = [each for each in events if "objects/AP" not in each.get("metrics", {})]
+    (pair[1].folder / "log.jsonl").write_text("\n".join(map(json.dumps, kept)))
+    charts = {each.title: each for each in compared(pair).learning.value}
+    assert [name for name, _ in charts["objects: training loss"].legend] == ["run", "second"]
+    assert charts["objects/AP: validation"].legend == ()
+
+
+def test_names_tell_the_folders_apart(tmp_path: Path) -> None:
+    folders = [tmp_path / "a" / "run", tmp_path / "b" / "run", tmp_path / "b" / "other"]
+    assert distinct_names(folders) == ["a/run", "b/run", "b/other"]
+    assert distinct_names([tmp_path, tmp_path]) == [f"{tmp_path.name} (1)", f"{tmp_path.name} (2)"]

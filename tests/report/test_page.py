@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from resnet_tasks.cli import app
+from resnet_tasks.cli.reporting import report_after
+from resnet_tasks.report import page as pages
+from resnet_tasks.report.page import write_comparison, write_report
+
+SECTIONS = ("metrics", "learning", "pictures", "data", "recipe", "made")
+
+
+class Reader(HTMLParser):
+    """Tags, addresses and visible text of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.ids: list[str] = []
+        self.addresses: list[str] = []
+        self.handlers: list[str] = []
+        self.words: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        for name, value in attrs:
+            if name == "id":
+                self.ids.append(value or "")
+            if name in ("href", "src", "srcset", "action", "data"):
+                self.addresses.append(value or "")
+            if name.startswith("on"):
+                self.handlers.append(name)
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return "".join(self.words)
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(each) for each in arguments])
+
+
+def read(path: Path) -> Reader:
+    return Reader(path.read_text(encoding="utf-8"))
+
+
+def test_a_finished_run_shows_everything(made: Any) -> None:
+    page = read(write_report(made.folder))
+    assert set(SECTIONS) <= set(page.ids)
+    assert len(set(page.ids)) == len(page.ids)
+    for wanted in (
+        "0.400 to 0.600",
+        "Precision and recall",
+        "FROC",
+        "What costs average precision",
+        "Reliability",
+        "truth by row, prediction by column",
+        "objects: training loss",
+        "scene: validation",
+        "objects: worst (quality 0.00)",
+        "Nothing had to be repaired",
+        "torch 9.9",
+        "1 min 0 s",
+        "30.0 s (2 epochs)",
+        "0.1 images/s",
+        "lower is better",
+        "resnet-tasks finetune recipe.yaml",
+        "learning_rate: 0.001",
+    ):
+        assert wanted in page.text, wanted
+    assert page.tags.count("article") == 3
+    assert "No intervals" not in page.text
+
+
+def test_hostile_names_stay_text_and_nothing_is_fetched(made: Any, tmp_path: Path) -> None:
+    other = shutil.copytree(made.folder, tmp_path / "<b>other<b>")
+    for path in (
+        write_report(made.folder),
+        write_comparison([made.folder, other], tmp_path / "both.html"),
+    ):
+        page = read(path)
+        assert page.tags.count("script") == 1  # the page's own
+        assert not {"img", "iframe", "object", "embed", "b"} & set(page.tags)
+        assert page.handlers == []
+        assert all(each.startswith(("#", "data:")) for each in page.addresses)
+        assert "url(" not in path.read_text()
+        for name in made.names:
+            assert name in page.text, name
+    assert made.files[1] in read(made.folder / "report.html").text
+
+
+def test_the_page_is_small_and_whole(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = write_report(made.folder)
+    assert page.stat().st_size < 300_000
+    before = page.read_text()
+    monkeypatch.setattr(pages, "make_page", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_report(made.folder)
+    assert page.read_text() == before
+    assert [each.name for each in made.folder.glob("report*")] == ["report.html"]
+
+
+def _drop(*names: str) -> Callable[[Any], None]:
+    def change(made: Any) -> None:
+        for name in names:
+            path = made.folder / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    return change
+
+
+def _lose_intervals(made: Any) -> None:
+    made.edit("metrics.json", lambda v: [each.pop("interval", 0) for each in v["metrics"].values()])
+
+
+def _lose_data(made: Any) -> None:
+    recipe = made.folder / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace(str(made.data), "/nowhere/at/all"))
+    made.edit("metrics.json", lambda value: value.update(data={}))
+
+
+def _damage_details(made: Any) -> None:
+    made.edit(
+        "details.json",
+        lambda value: value["objects"].update(
+            pr_curves={"a": {"recall": [0.1]}},
+            froc={"false_positives": [1.0], "sensitivity": []},
+            confusion={"labels": ["a"], "matrix": [[1, 2]]},
+            error_types={"a": "x"},
+            reliability=[1],
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "wanted"),
+    [
+        (_drop("evaluations"), "There is no evaluation yet"),
+        (_drop("log.jsonl"), "This run has not ended: its log reaches epoch 0 of 2"),
+        (_drop("evaluations/val/details.json"), "No curves or tables were made for this head"),
+        (_drop("evaluations/val/predictions"), "No pictures: "),
+        (_drop("evaluations", "log.jsonl"), "log.jsonl holds no steps"),
+        (_lose_intervals, "No intervals were made for this evaluation"),
+        (_lose_data, "No pictures: recipe tiny: its data folder /nowhere/at/all does not exist"),
+        (_damage_details, "The precision-recall curves could not be drawn: KeyError"),
+    ],
+)
+def test_what_is_absent_is_said(made: Any, change: Callable[[Any], None], wanted: str) -> None:
+    change(made)
+    page = read(write_report(made.folder))
+    assert wanted in page.text
+    assert set(SECTIONS) <= set(page.ids)
+
+
+def test_every_damaged_detail_gets_its_sentence(made: Any) -> None:
+    _damage_details(made)
+    text = read(write_report(made.folder)).text
+    for what in (
+        "FROC curve could not be drawn",
+        "error types could not be drawn",
+        "reliability diagram could not be drawn",
+        "confusion matrix could not be drawn: ValueError: 1 labels do not fit",
+    ):
+        assert what in text
+
+
+def test_data_that_moved_is_found_by_the_evaluation(made: Any, tmp_path: Path) -> None:
+    recipe = made.folder / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace(str(made.data), "data"))
+    assert read(write_report(made.folder)).tags.count("article") == 3
+    page = read(write_report(made.folder, data_root=tmp_path))
+    assert "does not exist" in page.text
+    assert page.tags.count("article") == 0
+
+
+def test_many_classes_are_cut_down_and_it_is_said(made: Any) -> None:
+    def change(value: dict[str, Any]) -> None:
+        labels = [f"class{i}" for i in range(60)]
+        matrix = [
+            [float(i == j) * 5 + (i == 0 and j == 59) * 3 for j in range(60)] for i in range(60)
+        ]
+        curve = {"recall": [0.0, 1.0]}
+        value["objects"].update(
+            confusion={"labels": labels, "matrix": matrix},
+            pr_curves={
+                name: {**curve, "precision": [i / 60, i / 60]} for i, name in enumerate(labels)
+            },
+        )
+
+    made.edit("details.json", change)
+    text = read(write_report(made.folder)).text
+    assert "of 60 classes the 6 best and the 6 worst are drawn" in text
+    assert "With 60 classes the whole matrix is left to details.json" in text
+    assert re.search(r"class0\s*class59\s*3", text)
+
+
+def test_commands_write_pages_and_refuse_with_a_sentence(made: Any, tmp_path: Path) -> None:
+    result = run("report", made.folder)
+    assert result.exit_code == 0, result.output
+    assert (made.folder / "report.html").is_file()
+    result = run("report", made.folder, "--split", "test")
+    assert (result.exit_code, "no evaluation 'test' (it has: val)" in result.stderr) == (2, True)
+    both = tmp_path / "both.html"
+    result = run("compare", made.folder, made.folder, "--out", both)
+    assert result.exit_code == 0, result.output
+    assert "2 runs compared" in read(both).text
+    assert run("compare", made.folder).exit_code == 2
+    assert "not a run folder" in run("compare", made.folder, tmp_path).stderr
+
+
+def test_a_failing_report_costs_nothing(
+    made: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(pages, "write_report", lambda *_, **__: 1 / 0)
+    report_after(made.folder, "val", None)
+    said = capsys.readouterr().err
+    assert "report.html could not be made (ZeroDivisionError" in said
+    assert "the run itself is whole" in said
+    last = json.loads((made.folder / "log.jsonl").read_text().splitlines()[-1])
+    assert last["event"] == "report_failed"
+    assert "ZeroDivisionError" in last["error"]
+    monkeypatch.undo()
+    report_after(made.folder, "val", None)
+    assert "could not be read" not in read(made.folder / "report.html").text
