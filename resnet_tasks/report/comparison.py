@@ -215,7 +215,7 @@ def _learning(page: ComparisonPage) -> list[Chart]:
     charts = []
     histories = [run.history for run in page.runs]
     for key in _union(each.validation for each in histories):
-        if key.partition("/")[2] not in CURVES[:5]:
+        if key.partition("/")[2] not in CURVES[:6]:
             continue
         lines = [
             Line(name, history.validation[key])

@@ -61,6 +61,7 @@ class PictureView:
         image_id: Its id there.
         size: (height, width), original pixels.
         reasons: Why it is shown.
+        labels: Of every classifier: head, annotated classes, predicted classes with scores.
         truth: Drawing of what is annotated.
         prediction: Drawing of what was predicted.
         nbytes: Of both drawings.
@@ -70,6 +71,7 @@ class PictureView:
     image_id: int | str
     size: tuple[int, int]
     reasons: tuple[str, ...]
+    labels: tuple[tuple[str, str, str], ...]
     truth: Markup
     prediction: Markup
 
@@ -181,12 +183,21 @@ def draw_gallery(
         recipe: Of the run.
         labels: Of the run.
         details: Head -> details of the evaluation.
-        results: Head -> COCO results of the evaluation.
+        results: Head -> results of the evaluation: boxes, or classes of whole pictures.
     """
     ids = [dataset.image_id(i) for i in range(len(dataset))]
     names = output_names([dataset.path(i) for i in range(len(dataset))])
     choices, notes = choose(details, ids)
-    boxes = {head: _by_picture(each, labels.heads[head]) for head, each in results.items()}
+    classified = {
+        head: {each["image_id"]: each for each in rows}
+        for head, rows in results.items()
+        if any("category_ids" in each for each in rows)
+    }
+    boxes = {
+        head: _by_picture(each, labels.heads[head])
+        for head, each in results.items()
+        if head not in classified
+    }
     maps = [head for head in labels.heads if (predictions / head).is_dir()]
     preparation = preparation_of(recipe)
     colors = {name: color_of(i) for i, name in enumerate(labels.categories.names)}
@@ -200,14 +211,17 @@ def draw_gallery(
             continue
         image = shown(read_image(path, preparation.channels), preparation)
         painter = _Painter(len(drawn), image, colors)
-        for head in maps:
-            file = predictions / head / f"{names[choice.index]}.png"
-            truth = dataset.truth(choice.index, labels.heads[head].table)
-            painter.add_maps(labels.heads[head], truth, file)
-        for head, found in boxes.items():
-            truth = dataset.truth(choice.index, labels.heads[head].table)
-            painter.add_boxes(labels.heads[head], truth, found.get(ids[choice.index]))
-        view = painter.view(path.name, ids[choice.index], choice.reasons)
+        image_id = ids[choice.index]
+        for head, each in labels.heads.items():
+            truth = dataset.truth(choice.index, each.table)
+            if head in maps:
+                file = predictions / head / f"{names[choice.index]}.png"
+                painter.add_maps(each, truth, file)
+            if head in boxes:
+                painter.add_boxes(each, truth, boxes[head].get(image_id))
+            if head in classified:
+                painter.add_classes(head, each, truth, classified[head].get(image_id))
+        view = painter.view(path.name, image_id, choice.reasons)
         if used + view.nbytes > MAX_BYTES:
             too_much += 1
             continue
@@ -297,6 +311,7 @@ class _Painter:
         self._height, self._width = int(image.shape[0]), int(image.shape[1])
         self._truth: list[Markup] = []
         self._prediction: list[Markup] = []
+        self._labels: list[tuple[str, str, str]] = []
 
     def add_maps(self, head: HeadLabels, truth: Truth, file: Path) -> None:
         """Semantic maps of both sides, and where they differ."""
@@ -343,6 +358,19 @@ class _Painter:
                 )
             )
 
+    def add_classes(
+        self, name: str, head: HeadLabels, truth: Truth, found: Mapping[str, Any] | None
+    ) -> None:
+        """Classes of the whole picture, the best three predicted ones, as text."""
+        expected = "not annotated"
+        if truth.image_labels is not None:
+            known = [head.classes[int(label)] for label in truth.image_labels if label >= 0]
+            expected = ", ".join(known) or "none"
+        by_id = dict(zip(head.category_ids, head.classes, strict=True))
+        pairs = zip(found["category_ids"], found["scores"], strict=True) if found else ()
+        best = [f"{by_id.get(each, each)} {score:.2f}" for each, score in list(pairs)[:3]]
+        self._labels.append((name, expected, ", ".join(best) or "none"))
+
     def view(self, name: str, image_id: int | str, reasons: tuple[str, ...]) -> PictureView:
         """The finished picture."""
         picture = element(
@@ -357,7 +385,7 @@ class _Painter:
         truth = self._svg(picture, self._truth, f"truth of {name}")
         again = element("use", href=f"#{self._id}")
         prediction = self._svg(again, self._prediction, f"prediction for {name}")
-        return PictureView(name, image_id, size, reasons, truth, prediction)
+        return PictureView(name, image_id, size, reasons, tuple(self._labels), truth, prediction)
 
     def _svg(self, picture: Markup, layers: Sequence[Markup], label: str) -> Markup:
         inner = picture + Markup("").join(layers)

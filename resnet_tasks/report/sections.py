@@ -22,10 +22,10 @@ from resnet_tasks.report.datasets import (
 from resnet_tasks.report.history import History, Points, smoothed
 from resnet_tasks.report.pictures import Gallery, draw_gallery
 
-MAIN = ("AP", "AP50", "mIoU", "Dice", "top1", "AUROC", "pixel_accuracy")
+MAIN = ("AP", "AP50", "mIoU", "Dice", "top1", "AUROC", "mAP", "F1", "pixel_accuracy")
 """Metrics that a page opens with, in this order, at most `CARDS` a head."""
 CARDS = 3
-CURVES = ("AP", "AP50", "AP75", "mIoU", "Dice", "pixel_accuracy", "top1")
+CURVES = ("AP", "mIoU", "top1", "AUROC", "AP50", "AP75", "Dice", "mAP", "pixel_accuracy")
 """Metrics drawn over the epochs; the table holds all."""
 MAX_MATRIX = 40
 """Classes up to which a confusion matrix is drawn whole."""
