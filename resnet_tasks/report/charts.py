@@ -204,15 +204,15 @@ def bar_chart(title: str, values: Mapping[str, float], *, label: str, note: str 
     for i, (name, value) in enumerate(values.items()):
         y = top + i * step
         start, end = sorted((across(0.0), across(value)))
-        tip = element("title", escape(f"{name}: {number(value)}"))
+        tip = element("title", escape(f"{name}: {share(value)}"))
         drawing.parts.append(
             element("text", tip + escape(cut(name, 16)), x=left - 8, y=y + 16, class_="end")
         )
         drawing.add("rect", x=start, y=y + 4, width=max(end - start, 1.0), height=16, class_="bar")
-        drawing.add("text", number(value), x=end + 6, y=y + 16)
+        drawing.add("text", share(value), x=end + 6, y=y + 16)
     drawing.add("path", class_="axis", d=f"M{across(0.0):.1f} {top}V{height - BOTTOM + 4}")
     drawing.add("text", label, x=(left + WIDTH - 60) / 2, y=height - 14, class_="middle axis-label")
-    rows = tuple((name, number(value)) for name, value in values.items())
+    rows = tuple((name, share(value)) for name, value in values.items())
     return Chart(title, drawing.svg(title, label, height), Table(("", label), rows), note=note)
 
 

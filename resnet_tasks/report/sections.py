@@ -31,6 +31,17 @@ MAX_MATRIX = 40
 """Classes up to which a confusion matrix is drawn whole."""
 MAX_LINES = 12
 """Classes up to which every one gets its precision-recall curve."""
+ERROR_TYPES = {
+    "Cls": "wrong class",
+    "Loc": "wrong place",
+    "Both": "class and place",
+    "Dupe": "found twice",
+    "Bkg": "nothing there",
+    "Miss": "missed",
+    "FP": "all false alarms",
+    "FN": "all not found",
+}
+"""TIDE's short names in words."""
 UNMADE = (LookupError, TypeError, ValueError, AttributeError, OSError, ResnetTasksError)
 """What a damaged or foreign file can cause while a part of the page is made."""
 
@@ -259,8 +270,12 @@ def _froc_chart(curve: Mapping[str, Sequence[float]]) -> Chart:
 
 
 def _errors_chart(errors: Mapping[str, float]) -> Chart:
-    known = {name: float(value) for name, value in errors.items() if value is not None}
-    return bar_chart("What costs average precision", known, label="AP lost to this kind of error")
+    known = {
+        ERROR_TYPES.get(name, name): float(value)
+        for name, value in errors.items()
+        if value is not None
+    }
+    return bar_chart("What costs average precision", known, label="AP lost to it")
 
 
 def _reliability_chart(bins: Mapping[str, Sequence[float | None]]) -> Chart:

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -235,3 +236,17 @@ def test_a_failing_report_costs_nothing(
     monkeypatch.undo()
     report_after(made.folder, "val", None)
     assert "could not be read" not in read(made.folder / "report.html").text
+
+
+def test_finetune_ends_with_the_page(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = SimpleNamespace(directory=made.folder)
+    monkeypatch.setattr("resnet_tasks.training.finetune.finetune_recipe", lambda *_, **__: done)
+    result = run("finetune", made.folder / "recipe.yaml")
+    assert (result.exit_code, "report.html" in result.output) == (0, True)
+    page = made.folder / "report.html"
+    assert page.is_file()
+    page.unlink()
+    (made.folder / "classes.json").write_text("{")
+    result = run("finetune", made.folder / "recipe.yaml")
+    assert (result.exit_code, page.exists()) == (0, False)
+    assert "report.html could not be made" in result.stderr

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -131,3 +132,17 @@ def test_pictures_that_are_gone_are_counted(made: Any, tmp_path: Path) -> None:
     part = make_page(read_run(made.folder), read_run(made.folder).evaluation(), None).gallery
     assert part.value.pictures == ()
     assert "3 chosen picture(s) are not there" in part.value.notes[0]
+
+
+def test_classes_of_whole_pictures_stand_beside_them(made: Any) -> None:
+    """The head's results say what it is: here the boxes become classes with scores."""
+    rows = [{"image_id": 1, "category_ids": [20, 10, 40, 30], "scores": [0.7, 0.2, 0.06, 0.04]}]
+    (made.evaluation / "predictions" / "objects.json").write_text(json.dumps(rows))
+    made_gallery = gallery(made)
+    first = next(each for each in made_gallery.pictures if each.image_id == 1)
+    names = made.names
+    shown = f"{names[1]} 0.70, {names[0]} 0.20, {names[3]} 0.06"
+    assert first.labels == (("objects", "not annotated", shown),)
+    assert not made_gallery.has_boxes
+    other = next(each for each in made_gallery.pictures if each.image_id == 2)
+    assert other.labels == (("objects", "not annotated", "none"),)
