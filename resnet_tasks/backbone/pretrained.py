@@ -39,8 +39,9 @@ class LoadReport:
 
     Attributes:
         matched: Tensors of the backbone that were filled.
-        missing: Tensors of the backbone that the file lacks; always empty, since that is an error.
-        unexpected: Tensors of the file that have no place in a backbone (`fc.weight`, heads), as
+        missing: Tensors that the file lacks: none of a backbone, since that is an error; of a head
+            those that depend on the classes and start anew.
+        unexpected: Tensors of the file that have no place in the model (`fc.weight`, heads), as
             named in the file.
         source: Where the weights came from.
         license: Their licence, or why it is not known.

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import segmentation_models_pytorch as smp
 import torch
+import torchvision
 from pydantic import ValidationError
 from rich.console import Console
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN as TorchvisionFasterRCNN
 from torchvision.models.detection import fasterrcnn_resnet50_fpn
+from torchvision.transforms._presets import ObjectDetection
 
 from resnet_tasks.assemble import build_model, check_recipe, label_heads
 from resnet_tasks.backbone.resnet import ResNet
@@ -216,6 +221,38 @@ def test_coco_rows_are_kept_by_name(small_detector: dict[str, Tensor], tmp_path:
     assert report.missing == ()
     assert any("keeps COCO's rows of truck, person, zebra" in note for note in report.notes)
     assert any("anchor_sizes (32" in note.replace("((", "(") for note in report.notes)
+
+
+def test_torchvisions_enum_is_found_in_torchs_cache(
+    small_detector: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    file = Path(saved(small_detector, folder))
+    name = f"fasterrcnn-{hashlib.sha256(file.read_bytes()).hexdigest()[:8]}.pth"
+    file.rename(folder / name)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "_hub_dir", None)
+    entry = SimpleNamespace(url=f"http://127.0.0.1:9/{name}", transforms=ObjectDetection)
+    monkeypatch.setattr(torchvision.models, "get_weight", lambda _: entry)
+    heads = {"objects": {"type": "faster_rcnn", "options": LIGHT}}
+    spec = "torchvision:FasterRCNN_ResNet50_FPN_Weights.COCO_V1"
+    model = build(recipe(spec, heads), "person")
+    backbone: Any = model.backbone
+    assert backbone.license.startswith("BSD-3-Clause")
+    assert backbone.mean == (0.485, 0.456, 0.406)
+    assert backbone.weights_description.endswith("torchvision's Faster R-CNN")
+
+
+def test_code_in_a_pickle_never_runs(tmp_path: Path) -> None:
+    class Attack:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (os.mkdir, (str(tmp_path / "ran"),))
+
+    torch.save({"model": {"a": torch.zeros(1)}, "x": Attack()}, tmp_path / "evil.pth")
+    with pytest.raises(WeightsError, match="run code"):
+        build(recipe(str(tmp_path / "evil.pth"), {"a": {"type": "unet"}}), "x")
+    assert not (tmp_path / "ran").exists()
 
 
 def test_one_other_class_renews_the_box_predictor_only(
