@@ -29,7 +29,12 @@ def option_advice(head: Head, file: ModelFile, name: str) -> str:
     """What to set so that the file fits, where that can be told."""
     wrong = differing_options(head, file)
     if not wrong:
-        return f"the file's {file.kind} is built otherwise than this head can be"
+        known = (
+            ", as torchvision's V2 detectors are; FasterRCNN_ResNet50_FPN_Weights.COCO_V1 fits"
+            if isinstance(head, FasterRCNN)
+            else ", whatever its options; choose a model with the library's default decoder"
+        )
+        return f"{file.kind} in this file is built otherwise than the head can be{known}"
     texts = (f"heads.{name}.options.{key}={_plain(value)}" for key, value in wrong.items())
     return f"set {' and '.join(texts)}"
 

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN as TorchvisionFasterRCNN
-from torchvision.models.detection import fasterrcnn_resnet50_fpn
+from torchvision.models.detection import fasterrcnn_resnet50_fpn, fasterrcnn_resnet50_fpn_v2
 from torchvision.transforms._presets import ObjectDetection
 
 from resnet_tasks.assemble import build_model, check_recipe, label_heads
@@ -352,6 +352,13 @@ def test_upsampling_that_only_the_configuration_tells(tmp_path: Path) -> None:
     theirs.save_pretrained(str(tmp_path / "net"))
     message = _message(recipe(str(tmp_path / "net"), {"a": {"type": "unet"}}), "x")
     assert "upsamples by 'bilinear'" in message
+
+
+def test_detectors_of_the_second_version_are_named(tmp_path: Path) -> None:
+    theirs = fasterrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None, num_classes=2)
+    file = saved(theirs.state_dict(), tmp_path)
+    made = recipe(file, {"a": {"type": "faster_rcnn"}}, name="resnet50")
+    assert "as torchvision's V2 detectors are" in _message(made, "x")
 
 
 def test_another_backbone_is_named(small_detector: dict[str, Tensor], tmp_path: Path) -> None:
