@@ -92,7 +92,7 @@ def draw_prediction(
     predictions: Mapping[str, Any],
     classes: Mapping[str, Sequence[str]],
     *,
-    least_score: float = 0.5,
+    least_score: float | Mapping[str, float] = 0.5,
     scale: int = 1,
 ) -> Pixels:
     """All heads' predictions in one picture: maps below, boxes above, labels of the whole as text.
@@ -102,17 +102,22 @@ def draw_prediction(
         predictions: Head name -> `Detections`, `SegmentationMap` or `Classification` (the best
             three classes, or the labels that were found); other kinds are not drawn.
         classes: Head name -> class names.
-        least_score: Boxes below are not drawn.
+        least_score: Boxes below are not drawn; by head, or one for all.
         scale: Whole factor by which the drawing is larger than the picture.
     """
     canvas = _enlarged(image, scale)
+    least = (
+        dict.fromkeys(predictions, least_score)
+        if isinstance(least_score, float | int)
+        else least_score
+    )
     for name, each in predictions.items():
         if isinstance(each, SegmentationMap):
             labels = _enlarged(each.labels.cpu().numpy(), scale)
             canvas = draw_map(canvas, labels, classes[name])
     for name, each in predictions.items():
         if isinstance(each, Detections):
-            chosen = (each.scores >= least_score).cpu().numpy()
+            chosen = (each.scores >= least[name]).cpu().numpy()
             boxes, labels, scores = (
                 t.cpu().numpy() for t in (each.boxes, each.labels, each.scores)
             )
@@ -126,7 +131,7 @@ def draw_prediction(
         )
         for name, each in predictions.items()
         if isinstance(each, Classification)
-        for label in _written(each, least_score)
+        for label in _written(each, least[name])
     ]
     return draw_lines(canvas, lines) if lines else canvas
 

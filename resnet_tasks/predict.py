@@ -8,7 +8,9 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from resnet_tasks.data.coco import coco_results
 from resnet_tasks.data.decoding import read_image
@@ -128,6 +130,7 @@ class PredictionWriter:
         category_ids: Head name -> category id of every label.
         least_score: Detections and labels below are neither written nor drawn; None writes all and
             draws those from 0.5. Of a single-label classifier the best three are drawn anyway.
+        thresholds: Head -> least score of the detections of every label, in place of `least_score`.
     """
 
     def __init__(
@@ -137,18 +140,20 @@ class PredictionWriter:
         category_ids: Mapping[str, Sequence[int]],
         *,
         least_score: float | None = None,
+        thresholds: Mapping[str, Sequence[float]] | None = None,
     ) -> None:
         self.folder = folder
         self._classes = classes
         self._ids = category_ids
         self._least = least_score
+        self._thresholds = thresholds or {}
         self.results: dict[str, list[dict[str, Any]]] = {}
 
     def write(self, image_id: int | str, name: str, predictions: Mapping[str, Any]) -> None:
         """Takes one picture's predictions."""
         for head, each in predictions.items():
             if isinstance(each, Detections):
-                kept = each if self._least is None else above(each, self._least)
+                kept = self._kept(head, each)
                 ids = self._ids[head]
                 self.results.setdefault(head, []).extend(coco_results(kept, image_id, ids))
             elif isinstance(each, SegmentationMap):
@@ -161,8 +166,19 @@ class PredictionWriter:
         """Draws all heads' predictions over an RGB picture."""
         path = self.folder / "overlays" / f"{name}.png"
         least = 0.5 if self._least is None else self._least
-        write_picture(path, draw_prediction(image, predictions, self._classes, least_score=least))
+        # What a head's own thresholds keep is drawn, however low it scores.
+        filtered = {
+            head: self._kept(head, each) if head in self._thresholds else each
+            for head, each in predictions.items()
+        }
+        scores = {head: 0.0 if head in self._thresholds else least for head in predictions}
+        write_picture(path, draw_prediction(image, filtered, self._classes, least_score=scores))
         return path
+
+    def _kept(self, head: str, found: Detections) -> Detections:
+        if head in self._thresholds:
+            return above(found, torch.tensor(self._thresholds[head])[found.labels.cpu()])
+        return found if self._least is None else above(found, self._least)
 
     @staticmethod
     def _write_map(path: Path, prediction: SegmentationMap, ids: Sequence[int]) -> None:
@@ -193,8 +209,10 @@ def classification_result(
     }
 
 
-def above(detections: Detections, least_score: float) -> Detections:
-    """The detections that score at least `least_score`."""
+def above(detections: Detections, least_score: float | Tensor) -> Detections:
+    """The detections that score at least `least_score`: one for all, or `(N,)`, one for each."""
+    if isinstance(least_score, Tensor):
+        least_score = least_score.to(detections.scores)
     kept = detections.scores >= least_score
     return Detections(detections.boxes[kept], detections.scores[kept], detections.labels[kept])
 

@@ -24,6 +24,7 @@ STOPPED = 130
 VERBS = (
     "finetune",
     "evaluate",
+    "operating-point",
     "predict",
     "report",
     "compare",

@@ -233,17 +233,30 @@ class FrocEvaluator:
             shares[row] = ratio(drawn @ found, drawn.sum())
         return shares
 
+    def judged_scores(self, label: int | None = None) -> tuple[Floats, Floats]:
+        """What a threshold decides about.
+
+        Args:
+            label: Of a class; None: all classes together.
+
+        Returns:
+            `(L,)` best score of a hit of every lesion, -inf where nothing hits it, and `(F,)`
+            scores of the false positives; both falling.
+        """
+        lesions, false = self._scored(self._lesions, label), self._scored(self._false, label)
+        return lesions.scores, false.scores
+
     def details(self) -> dict[str, Any]:
         """`froc`, over all classes together, and what was counted; see `metrics.Detailed`."""
-        lesions, false = self._scored(self._lesions, None), self._scored(self._false, None)
+        lesions, false = self.judged_scores()
         patients = len({group for group in self._groups if group is not None})
         notes = [
-            f"FROC: {len(lesions.scores)} lesions in {len(self._ids)} pictures"
+            f"FROC: {len(lesions)} lesions in {len(self._ids)} pictures"
             + (f" of {patients} groups." if patients else ", none with a group.")
         ]
-        if not len(lesions.scores):
+        if not len(lesions):
             return {"notes": notes}
-        rates, sensitivity = curve(lesions.scores, false.scores, len(self._ids))
+        rates, sensitivity = curve(lesions, false, len(self._ids))
         kept = np.unique(np.linspace(0, len(rates) - 1, CURVE_POINTS).round().astype(np.int64))
         froc = {
             "false_positives": rates[kept].tolist(),

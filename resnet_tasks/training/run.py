@@ -5,6 +5,7 @@ classes.json         categories of the data set and classes of every head
 log.jsonl            one JSON object per line: start, steps, epochs, end
 checkpoints/last     model.safetensors, ema.safetensors (where averaged), state.pt
 checkpoints/best     the same without state
+operating_point.json thresholds chosen on val, where that was asked for
 evaluations/<split>  metrics.json, details.json, resamples.npz, predictions, pictures
 """
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -181,6 +182,7 @@ class Run:
         *,
         out: Path,
         score: float | None = None,
+        thresholds: Mapping[str, Sequence[float]] | None = None,
         checkpoint: str = "last",
         console: Console | None = None,
     ) -> Path:
@@ -191,6 +193,7 @@ class Run:
             out: Is made; `images.json` says which image id is which file.
             score: Detections below are left out; default: all are written, those from 0.5 are
                 drawn.
+            thresholds: Head -> least score of the detections of every label, in place of `score`.
             checkpoint: `last` or `best`.
             console: For progress.
         """
@@ -201,7 +204,9 @@ class Run:
         if others:
             console.print(f"left out: {others} files and folders that are no pictures")
         make_folder(out)
-        writer = PredictionWriter(out, self.classes, self.category_ids, least_score=score)
+        writer = PredictionWriter(
+            out, self.classes, self.category_ids, least_score=score, thresholds=thresholds
+        )
         preparation = self.preparation
         records = []
         made = predict_files(

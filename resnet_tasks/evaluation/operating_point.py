@@ -1,0 +1,180 @@
+"""The score from which on a detection is acted upon, chosen class by class by a stated rule."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resnet_tasks.errors import DataError
+from resnet_tasks.evaluation.froc import FrocEvaluator
+
+Kind = Literal["max F1", "sensitivity", "false positives"]
+Floats = NDArray[np.float64]
+
+_FORMS = "`max-f1`, `sensitivity>=0.9`, `false-positives<=1` (per picture)"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a threshold has to achieve.
+
+    Attributes:
+        kind: `max F1`: the best harmonic mean of precision and sensitivity; `sensitivity`: at least
+            `value`, with as few false positives as possible; `false positives`: at most `value` per
+            picture, with as much sensitivity as possible.
+        value: The bound; 0 for `max F1`.
+    """
+
+    kind: Kind
+    value: float = 0.0
+
+    @classmethod
+    def parse(cls, text: str) -> Rule:
+        """The rule that a user wrote.
+
+        Raises:
+            DataError: If it is none, or its bound is out of range.
+        """
+        plain = re.sub(r"[\s_-]+", "", text.lower())
+        if plain in ("maxf1", "f1"):
+            return cls("max F1")
+        found = re.fullmatch(r"(sensitivity>=|falsepositives(?:perpicture)?<=)(\d*\.?\d+)", plain)
+        if found is None:
+            raise DataError(f"rule {text!r} is not known; rules are {_FORMS}")
+        value = float(found[2])
+        if found[1].startswith("false"):
+            return cls("false positives", value)
+        if not 0 < value <= 1:
+            raise DataError(f"rule {text!r}: a sensitivity lies above 0 and is at most 1")
+        return cls("sensitivity", value)
+
+    def __str__(self) -> str:
+        if self.kind == "max F1":
+            return "max F1"
+        if self.kind == "sensitivity":
+            return f"sensitivity >= {self.value:g}"
+        return f"false positives per picture <= {self.value:g}"
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """A threshold and what it gives on the pictures it was chosen on.
+
+    Attributes:
+        threshold: Detections with at least this score count.
+        sensitivity: Share of the objects that are found.
+        precision: Objects found over objects found and false positives.
+        f1: Harmonic mean of the two.
+        false_positives: Per picture.
+        objects: How many there are.
+    """
+
+    threshold: float
+    sensitivity: float
+    precision: float
+    f1: float
+    false_positives: float
+    objects: int
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain numbers."""
+        return asdict(self)
+
+
+def choose(evaluator: FrocEvaluator, rule: Rule) -> dict[str, OperatingPoint | None]:
+    """The operating point of every class, by the hits and false positives of a FROC.
+
+    Args:
+        evaluator: That has seen the pictures to choose on.
+        rule: What to achieve, by every class for itself.
+
+    Returns:
+        Class -> its point, and `all` -> that of all classes under one threshold; None for a class
+        that these pictures hold no object of, and where F1 is 0 at every threshold.
+
+    Raises:
+        DataError: If no threshold achieves the rule; the message says for which class, and what can
+            be achieved.
+    """
+    pictures = len(evaluator.picture_ids)
+    points: dict[str, OperatingPoint | None] = {}
+    for name, label in (("all", None), *((n, i) for i, n in enumerate(evaluator.classes))):
+        objects, false = evaluator.judged_scores(label)
+        if not len(objects):
+            if label is None:
+                raise DataError(
+                    f"there is no object of {', '.join(evaluator.classes)} in the {pictures} "
+                    "pictures; an operating point is chosen on pictures with objects"
+                )
+            points[name] = None
+            continue
+        table = _table(objects, false, pictures)
+        is_found = any(point.sensitivity > 0 for point in table)
+        if label is not None and rule.kind == "max F1" and not is_found:
+            points[name] = None
+            continue
+        points[name] = _best(table, rule, "all classes together" if label is None else name)
+    return points
+
+
+def label_thresholds(
+    points: Mapping[str, OperatingPoint | None], classes: tuple[str, ...]
+) -> tuple[float, ...]:
+    """Threshold of every label; classes without a point take that of all classes together."""
+    overall = points["all"]
+    assert overall is not None
+    chosen = (points[name] or overall for name in classes)
+    return tuple(point.threshold for point in chosen)
+
+
+def _table(objects: Floats, false: Floats, pictures: int) -> list[OperatingPoint]:
+    """What every threshold gives, from the highest score down."""
+    hit, missed = np.sort(objects[np.isfinite(objects)]), np.sort(false)
+    levels = np.unique(np.concatenate((hit, missed)))[::-1]
+    found = len(hit) - np.searchsorted(hit, levels, side="left")
+    wrong = len(missed) - np.searchsorted(missed, levels, side="left")
+    total = len(objects)
+    return [
+        OperatingPoint(
+            threshold=float(level),
+            sensitivity=right / total,
+            precision=right / (right + false_ones),
+            f1=2 * right / (right + false_ones + total),
+            false_positives=false_ones / pictures,
+            objects=total,
+        )
+        for level, right, false_ones in zip(
+            levels.tolist(), found.tolist(), wrong.tolist(), strict=True
+        )
+    ]
+
+
+def _best(table: list[OperatingPoint], rule: Rule, name: str) -> OperatingPoint:
+    """The point that the rule chooses; of equally good ones that with the highest threshold."""
+    useful = [point for point in table if point.sensitivity > 0]
+    if not useful:
+        raise DataError(f"{name}: no object is found at any score; there is nothing to choose")
+    if rule.kind == "max F1":
+        return max(useful, key=lambda point: point.f1)
+    if rule.kind == "sensitivity":
+        able = [point for point in useful if point.sensitivity >= rule.value]
+        if not able:
+            most = useful[-1]
+            raise DataError(
+                f"{name}: no threshold reaches {rule}; the most is {most.sensitivity:.3f}, with "
+                f"{most.false_positives:.3g} false positives per picture"
+            )
+        return able[0]
+    able = [point for point in useful if point.false_positives <= rule.value]
+    if not able:
+        least = useful[0]
+        raise DataError(
+            f"{name}: no threshold that finds anything keeps to {rule}; the fewest is "
+            f"{least.false_positives:.3g}, with sensitivity {least.sensitivity:.3f}"
+        )
+    return max(able, key=lambda point: point.sensitivity)

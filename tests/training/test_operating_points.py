@@ -1,0 +1,127 @@
+"""An operating point of a run: chosen, kept, used by predict, refused where it does not fit."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from data_tools.synthetic import make_cells
+from resnet_tasks.cli.app import app
+from resnet_tasks.errors import RunError
+from resnet_tasks.evaluation.froc import FrocOptions
+from resnet_tasks.evaluation.operating_point import Rule
+from resnet_tasks.recipe.load import load_recipe
+from resnet_tasks.training.finetune import finetune_recipe
+from resnet_tasks.training.operating_points import choose_operating_points, kept_thresholds
+from resnet_tasks.training.run import Run
+
+LIGHT = (
+    "backbone.name=resnet10t",
+    "training.epochs=1",
+    "training.batch_size=4",
+    "training.precision=fp32",
+    "training.device=cpu",
+    "heads.objects.options.pyramid_channels=16",
+    "heads.objects.options.box_head_channels=32",
+    "heads.objects.options.score_threshold=0.0",
+    "evaluation.resamples=20",
+    "evaluation.extra={objects: {froc: {hit: centre}, kitti: null}, scene: {surface: null}}",
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    make_cells(root / "cells", train=4, val=12, seed=5, size=(96, 96))
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("runs") / "cells"
+    console = Console(file=io.StringIO(), width=120)
+    finetune_recipe(load_recipe("quickstart", LIGHT), out=folder, data_root=data, console=console)
+    return Run.open(folder)
+
+
+def test_extra_evaluators_of_the_recipe_reach_the_files(run: Run) -> None:
+    folder = run.directory / "evaluations" / "val"
+    found = json.loads((folder / "metrics.json").read_text())
+    for name in ("objects/CPM", "objects/KITTI_AP_hard", "scene/HD95", "objects/AP"):
+        assert name in found["metrics"]
+    assert found["metrics"]["scene/HD95"]["unit"] == "px"
+    assert found["metrics"]["scene/HD95"]["lower_is_better"] is True
+    assert found["metrics"]["scene/HD95"]["interval"] is not None
+    assert "centre lies inside" in found["protocol"]["objects"]
+    assert "Outlines of" in found["protocol"]["scene"]
+    details = json.loads((folder / "details.json").read_text())
+    assert "confusion" in details["scene"]
+    assert any(note.startswith("KITTI: ") for note in details["objects"]["notes"])
+
+
+def test_chosen_thresholds_are_kept_and_filter_predictions(
+    run: Run, data: Path, tmp_path: Path
+) -> None:
+    # Hits by centre: a detector of one epoch finds hardly anything at IoU 0.5.
+    options = FrocOptions(hit="centre")
+    points = choose_operating_points(run, Rule.parse("max-f1"), options=options, data_root=data)
+    overall = points["objects"]["all"]
+    assert overall is not None
+    kept = json.loads((run.directory / "operating_point.json").read_text())
+    assert kept["rule"] == "max F1"
+    assert kept["hit"] == {"hit": "centre", "iou": 0.5}
+    assert kept["heads"]["objects"]["all"]["threshold"] == overall.threshold
+    assert (kept["split"], kept["checkpoint"], kept["pictures"]) == ("val", "last", 12)
+    assert len(kept["data"]) == 1
+    thresholds = kept_thresholds(run)
+    assert len(thresholds["objects"]) == len(run.classes["objects"])
+    pictures = [data / "cells" / "images" / "val"]
+    folder = run.predict_paths(
+        pictures, out=tmp_path / "out", thresholds=thresholds, console=Console(file=io.StringIO())
+    )
+    ids = run.category_ids["objects"]
+    results = json.loads((folder / "objects.json").read_text())
+    assert results
+    assert all(
+        each["score"] >= thresholds["objects"][ids.index(each["category_id"])] for each in results
+    )
+
+
+def test_other_weights_and_broken_files_are_refused(run: Run, data: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run.directory, copy)
+    opened = Run.open(copy)
+    (copy / "operating_point.json").unlink(missing_ok=True)
+    with pytest.raises(RunError, match=r"is not there; choose thresholds with `resnet-tasks oper"):
+        kept_thresholds(opened)
+    options = FrocOptions(hit="centre")
+    choose_operating_points(opened, Rule.parse("max-f1"), options=options, data_root=data)
+    path = copy / "operating_point.json"
+    changed = json.loads(path.read_text()) | {"weights": "0" * 64}
+    path.write_text(json.dumps(changed))
+    with pytest.raises(RunError, match=r"was chosen for other weights \(checkpoint last"):
+        kept_thresholds(opened)
+    path.write_text("{}")
+    with pytest.raises(RunError, match=r"cannot be read \('weights'\)"):
+        kept_thresholds(opened)
+
+
+def test_command_line(run: Run, data: Path) -> None:
+    runner = CliRunner()
+    root = ["--data-root", str(data)]
+    made = runner.invoke(
+        app, ["operating-point", str(run.directory), "--rule", "max-f1", "--hit", "centre", *root]
+    )
+    assert made.exit_code == 0, made.output
+    assert "max F1 on val" in made.output
+    wrong = runner.invoke(app, ["operating-point", str(run.directory), "--rule", "best", *root])
+    assert wrong.exit_code == 2
+    picture = str(next((data / "cells").rglob("*.jpg")))
+    both = ["predict", str(run.directory), picture, "--score", "0.5", "--operating-point"]
+    assert runner.invoke(app, both).exit_code == 2
