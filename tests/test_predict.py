@@ -96,6 +96,26 @@ def test_weak_detections_are_not_written(tmp_path: Path) -> None:
     assert [each["score"] for each in writer.results["objects"]] == [0.75]
 
 
+def test_every_label_can_have_its_own_threshold(tmp_path: Path) -> None:
+    """Scores 0.75 of b and 0.25 of a; b needs 0.8, a exactly what it has."""
+    writer = PredictionWriter(
+        tmp_path,
+        {"objects": ("a", "b")},
+        {"objects": (3, 90)},
+        thresholds={"objects": (0.25, 0.8)},
+    )
+    writer.write(1, "x", {"objects": detections()})
+    assert [each["category_id"] for each in writer.results["objects"]] == [3]
+    grey = np.full((40, 40, 3), 128, np.uint8)
+    drawn = np.asarray(Image.open(writer.draw("x", grey, {"objects": detections()})))
+    assert (drawn != 128).any()  # 0.25 is drawn, although it lies below one half
+    strict = PredictionWriter(
+        tmp_path, {"objects": ("a", "b")}, {"objects": (3, 90)}, thresholds={"objects": (0.3, 0.8)}
+    )
+    drawn = np.asarray(Image.open(strict.draw("y", grey, {"objects": detections()})))
+    assert (drawn == 128).all()
+
+
 def test_classes_are_written_best_first_with_the_ids_of_the_file(tmp_path: Path) -> None:
     found = Classification(torch.tensor([0.25, 0.5, 0.25]))
     writer = PredictionWriter(tmp_path, {"kind": ("a", "b", "c")}, {"kind": (3, 90, 1)})

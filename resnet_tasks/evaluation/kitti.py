@@ -297,14 +297,23 @@ def _add(tally: _Tally, scene: _Scene, picture: int) -> None:
     near = (scene.hits > 0).any(axis=1)
     lone = ~near & ~scene.is_small & ~scene.is_excused
     tally.steps += [(float(score), 0, 1, picture) for score in scene.scores[lone]]
+    if not near.any():
+        return
     # Whom an object takes changes with the threshold: match anew at every score.
+    wishes = _wishes(scene)
+    excused = (scene.is_small | scene.is_excused)[near]
+    scores = scene.scores[near]
     before = (0, 0)
-    for threshold in np.unique(scene.scores[near])[::-1]:
-        now = _matched(scene, np.flatnonzero(near & (scene.scores >= threshold)))
-        step = (now[0] - before[0], now[1] - before[1])
+    for threshold in np.unique(scores)[::-1]:
+        hits, taken = _matched(scene, wishes, float(threshold))
+        present = scores >= threshold
+        wrong = int((present & ~excused).sum()) - sum(
+            not (scene.is_small[each] or scene.is_excused[each]) for each in taken
+        )
+        step = (hits - before[0], wrong - before[1])
         if step != (0, 0):
             tally.steps.append((float(threshold), *step, picture))
-        before = now
+        before = (hits, wrong)
 
 
 def _best_hits(scene: _Scene) -> list[float]:
@@ -322,21 +331,32 @@ def _best_hits(scene: _Scene) -> list[float]:
     return found
 
 
-def _matched(scene: _Scene, present: NDArray[np.intp]) -> tuple[int, int]:
-    """True and false positives among some detections: each object takes the best overlap."""
-    is_free = np.zeros(len(scene.scores), np.bool_)
-    is_free[present] = True
+def _wishes(scene: _Scene) -> list[list[int]]:
+    """Per object the detections that hit it, the most wanted first.
+
+    That is the greatest overlap; a detection too low to count only where there is no other one.
+    """
+    found = []
+    for overlap in scene.hits.T:
+        able = np.flatnonzero(overlap > 0)
+        low = scene.is_small[able]
+        tall = able[~low]
+        best_first = np.argsort(-overlap[tall], kind="stable")
+        found.append([*tall[best_first].tolist(), *able[low].tolist()])
+    return found
+
+
+def _matched(scene: _Scene, wishes: list[list[int]], threshold: float) -> tuple[int, set[int]]:
+    """True positives, and all detections taken, among those with at least a score."""
+    taken: set[int] = set()
     hits = 0
-    for place, is_counted in enumerate(scene.counts):
-        able = np.flatnonzero(is_free & (scene.hits[:, place] > 0))
-        if not len(able):
-            continue
-        tall = able[~scene.is_small[able]]
-        # A detection too low to count is taken only where there is no other one.
-        taken = tall[np.argmax(scene.hits[tall, place])] if len(tall) else able[0]
-        is_free[taken] = False
-        hits += bool(is_counted and len(tall))
-    return hits, int((is_free & ~scene.is_small & ~scene.is_excused).sum())
+    for wanted, is_counted in zip(wishes, scene.counts, strict=True):
+        for each in wanted:
+            if each not in taken and scene.scores[each] >= threshold:
+                taken.add(each)
+                hits += bool(is_counted and not scene.is_small[each])
+                break
+    return hits, taken
 
 
 def _average_precision(tally: _Tally, counts: Counts) -> Floats:
@@ -344,6 +364,7 @@ def _average_precision(tally: _Tally, counts: Counts) -> Floats:
     objects = counts @ np.asarray(tally.objects, np.int64).reshape(counts.shape[1])
     hits = np.asarray(sorted(tally.hits, reverse=True), np.float64).reshape(-1, 2)
     steps = np.asarray(sorted(tally.steps, reverse=True), np.float64).reshape(-1, 4)
+    falling, rights, wrongs = (np.ascontiguousarray(each) for each in (steps[:, :3] * (-1, 1, 1)).T)
     hit_pictures, step_pictures = hits[:, 1].astype(np.int64), steps[:, 3].astype(np.int64)
     found = np.full(len(counts), np.nan)
     for row, weights in enumerate(counts):
@@ -352,9 +373,11 @@ def _average_precision(tally: _Tally, counts: Counts) -> Floats:
         thresholds = recall_thresholds(
             np.repeat(hits[:, 0], weights[hit_pictures]), int(objects[row])
         )
-        weighted = steps[:, 1:3] * weights[step_pictures][:, None]
-        summed = np.concatenate((np.zeros((1, 2)), np.cumsum(weighted, axis=0)))
-        right, wrong = summed[np.searchsorted(-steps[:, 0], -thresholds, side="right")].T
+        drawn = weights[step_pictures]
+        passed = np.searchsorted(falling, -thresholds, side="right")
+        right, wrong = (
+            np.append(0.0, np.cumsum(each * drawn))[passed] for each in (rights, wrongs)
+        )
         total = right + wrong
         precision = np.divide(right, total, out=np.zeros(len(right)), where=total > 0)
         envelope = np.maximum.accumulate(precision[::-1])[::-1]
