@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the measurement named first; the rest of the words are its own.
 
     Returns:
-        The exit code: 0, or 2 after a mistake that can be mended.
+        The exit code: 0, 2 after a mistake that can be mended, or 130 when stopped.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     known = measurements()
@@ -44,6 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ResnetTasksError as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -281,7 +281,10 @@ def _finished(file: Path, settings: Settings) -> dict[str, Any] | None:
     """The result in `file`, if it was made with the same settings."""
     if not file.is_file():
         return None
-    made: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        made: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        return None  # not one of ours: made again
     return made if made.get("settings") == asdict(settings) else None
 
 

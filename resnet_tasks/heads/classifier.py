@@ -24,7 +24,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from resnet_tasks.errors import DataError
+from resnet_tasks.errors import DataError, HeadError
 from resnet_tasks.heads.base import Head, HeadOptions, register_head
 from resnet_tasks.heads.class_weights import weights_in_order
 from resnet_tasks.layers.dropout import kept_channels
@@ -74,7 +74,7 @@ class Classifier(Head):
     Dropout draws from the pictures' seeds in `loss`, in training mode, and never touches `forward`.
 
     Raises:
-        HeadError: If C5 is missing, or an option is wrong.
+        HeadError: If C5 is missing, an option is wrong, or there is but one class to choose from.
     """
 
     Options: ClassVar[type[HeadOptions]] = ClassifierOptions
@@ -90,6 +90,11 @@ class Classifier(Head):
         options: HeadOptions | Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(specs, classes, options)
+        if len(self.classes) < 2 and not self.options.multi_label:
+            raise HeadError(
+                f"head {type(self).__name__} has the one class {self.classes[0]!r}, which every "
+                "picture would show; name another class, or set multi_label: true for yes or no"
+            )
         weights = weights_in_order(self.options.class_weights, self.classes, type(self).__name__)
         # Not persistent: the weights are an option of the training, not a part of the model.
         self.register_buffer("class_weights", weights, persistent=False)

@@ -170,6 +170,9 @@ def test_wrong_options_are_refused() -> None:
         head(class_weights={"cow": 1.0})
     with pytest.raises(HeadError, match=r"poolng is no option.*'pooling'"):
         head(poolng="avg")
+    with pytest.raises(HeadError, match="one class 'cat', which every picture"):
+        Classifier(SPECS, ("cat",))
+    assert Classifier(SPECS, ("cat",), {"multi_label": True}).classes == ("cat",)
 
 
 def test_two_heads_share_partially_labelled_pictures() -> None:
