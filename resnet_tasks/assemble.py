@@ -344,7 +344,9 @@ def image_intensity(recipe: Recipe) -> Intensity:
 
 def intensity_of(step: IntensityRecipe) -> Intensity:
     """An intensity step as the data pipeline takes it."""
-    return Intensity(step.type, step.level, step.width, step.low, step.high)
+    return Intensity(
+        step.type, step.level, step.width, step.low, step.high, per_channel=step.per_channel
+    )
 
 
 def check_recipe(recipe: Recipe, data_root: Path | None = None) -> str:

@@ -22,21 +22,9 @@ import torch
 from albumentations.augmentations.crops.transforms import CropSizeError
 from numpy.typing import NDArray
 
-from resnet_tasks.data.decoding import read_image
 from resnet_tasks.errors import DataError, RecipeError
 from resnet_tasks.registry import nearest
 from resnet_tasks.structures import UNLABELLED, VOID, Target
-
-__all__ = [
-    "Augmentation",
-    "Intensity",
-    "Resize",
-    "decode_labels",
-    "encode_labels",
-    "read_image",
-    "resize_labels",
-    "resize_pixels",
-]
 
 Array = NDArray[Any]
 
@@ -64,6 +52,7 @@ class Intensity:
         width: Width of the window, in stored values.
         low: Lower percentile.
         high: Upper percentile.
+        per_channel: Percentiles of each channel by itself, not of all together.
     """
 
     type: Literal["auto", "window", "percentile"] = "auto"
@@ -71,6 +60,7 @@ class Intensity:
     width: float | None = None
     low: float = 0.5
     high: float = 99.5
+    per_channel: bool = False
 
     def __call__(self, image: Array, where: str = "the picture") -> NDArray[np.float32]:
         """`image` as float32 in 0..1.
@@ -85,13 +75,16 @@ class Intensity:
         values: NDArray[np.floating[Any]] = image.astype(np.float64 if is_wide else np.float32)
         if not np.isfinite(values).all():
             raise DataError(f"{where} holds values that are not finite; repair the file")
+        low: Any  # a number, or one per channel
+        high: Any
         if self.type == "window":
             assert self.level is not None
             assert self.width is not None
             low, high = self.level - self.width / 2, self.level + self.width / 2
         else:
-            low, high = (float(each) for each in np.percentile(values, (self.low, self.high)))
-        scaled = (values - low) / max(high - low, 1e-6)
+            axes = (0, 1) if self.per_channel else None
+            low, high = np.percentile(values, (self.low, self.high), axis=axes)
+        scaled = (values - low) / np.maximum(high - low, 1e-6)
         return np.asarray(np.clip(scaled, 0.0, 1.0), dtype=np.float32)
 
     @staticmethod

@@ -55,6 +55,9 @@ class IntensityRecipe(_Part):
     width: Positive | None = None
     low: Annotated[float, Field(ge=0, lt=100)] = 0.5
     high: Annotated[float, Field(gt=0, le=100)] = 99.5
+    per_channel: bool = Field(
+        False, description="type=percentile: of each channel by itself, not of all together"
+    )
 
     @model_validator(mode="after")
     def _window_is_complete(self) -> IntensityRecipe:

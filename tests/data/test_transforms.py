@@ -78,6 +78,18 @@ def test_percentile_maps_the_pictures_own_range() -> None:
     assert (Intensity("percentile")(np.full((2, 2, 1), 7, np.uint16)) == 0).all()
 
 
+def test_percentiles_of_each_channel_by_itself() -> None:
+    ramp = np.arange(0, 1010, 10, dtype=np.uint16).reshape(1, 101, 1)
+    values = np.concatenate((ramp, ramp * 50), axis=2)
+    step = Intensity("percentile", low=10, high=90, per_channel=True)
+    alone = Intensity("percentile", low=10, high=90)
+    for channel in range(2):
+        one = np.ascontiguousarray(values[:, :, channel : channel + 1])
+        assert np.allclose(step(values)[:, :, channel : channel + 1], alone(one), atol=1e-6)
+    assert not np.allclose(alone(values), step(values))
+    assert step(values).dtype == np.float32
+
+
 @pytest.mark.parametrize("kind", ["window", "percentile"])
 def test_not_a_number_is_refused(kind: Any) -> None:
     with pytest.raises(DataError, match=r"a\.tif holds values that are not finite"):
