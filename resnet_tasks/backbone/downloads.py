@@ -224,7 +224,7 @@ def _watched(fetch: Callable[[], Path], repo: str) -> Path:
 
     folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type="model")
     pace = Pace(_bytes_below(folder), HUB_STILL_SECONDS)
-    thread = threading.Thread(target=work, daemon=True)
+    thread = threading.Thread(target=work, name=f"fetch {repo}", daemon=True)
     thread.start()
     while thread.is_alive():
         thread.join(0.2)

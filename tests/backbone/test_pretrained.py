@@ -343,9 +343,15 @@ def test_a_hub_that_stops_in_mid_file_is_given_up(
     server.add("lab/cells", "model.safetensors", checkpoint)
     server.stop_after = 1000
     start = time.perf_counter()
-    with pytest.raises(WeightsError, match=r"bytes in 0\.\d s"):
+    with pytest.raises(WeightsError, match=r"bytes in \d+\.\d s"):
         hub_file("lab/cells", ("model.safetensors",), request=Request("hf-hub:lab/cells"))
-    assert time.perf_counter() - start < 5
+    assert time.perf_counter() - start < 15
+    # The hub's client cannot be stopped: let it finish before the next test begins.
+    server.stop_after = None
+    server.closing.set()
+    for thread in threading.enumerate():
+        if thread.name == "fetch lab/cells":
+            thread.join(timeout=20)
 
 
 def test_pickles_of_the_hub_never_run(server: Server, tmp_path: Path) -> None:
