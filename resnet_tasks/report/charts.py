@@ -180,7 +180,9 @@ def line_chart(title: str, lines: Sequence[Line], axes: Axes, *, note: str = "")
             if y is not None:
                 dot = element("title", escape(f"{each.name}: {number(x)}, {number(y)}"))
                 drawing.parts.append(
-                    element("circle", dot, class_=f"dot {style_of(i)}", cx=across(x), cy=up(y), r=3)
+                    element(
+                        "circle", dot, class_=f"dot {_style(i, each)}", cx=across(x), cy=up(y), r=3
+                    )
                 )
     described = f"{axes.y_label} over {axes.x_label}: {', '.join(line.name for line in lines)}"
     legend = tuple((each.name, _style(i, each)) for i, each in enumerate(lines))
@@ -237,7 +239,8 @@ def tick_texts(ticks: Sequence[float]) -> list[str]:
     """The marks of an axis, all with as many digits as they need to differ."""
     size = max((abs(tick) for tick in ticks), default=0.0)
     if size and (size < 0.01 or size >= 1e5):
-        return [f"{tick:g}" if tick == 0 else f"{tick:.2g}" for tick in ticks]
+        power = math.floor(math.log10(size))
+        return [f"{tick / 10.0**power:.3g}e{power}" if tick else "0" for tick in ticks]
     for digits in range(5):
         if all(math.isclose(tick, round(tick, digits), abs_tol=1e-9) for tick in ticks):
             return [f"{tick:.{digits}f}" for tick in ticks]
@@ -335,7 +338,7 @@ def _y_range(values: Sequence[float], *, log: bool) -> Range:
     if 0 <= low <= high and low < 0.5 * high:
         low = 0.0
     if high == low:
-        return (low - 0.5, high + 0.5) if low else (0.0, 1.0)
+        return (0.0, 1.0) if not low else (min(0.0, 2 * low), max(0.0, 2 * low))
     ticks = _ticks(low, high, 5, log=False, base=10)
     if len(ticks) < 2:
         return (low, high)

@@ -295,6 +295,14 @@ def _overlaps(
     return sides[..., 0] * sides[..., 1], a[:, 2] * a[:, 3], b[:, 2] * b[:, 3]
 
 
+@dataclass
+class _Layers:
+    """What lies over a picture, maps below boxes."""
+
+    maps: list[Markup] = field(default_factory=list)
+    boxes: list[Markup] = field(default_factory=list)
+
+
 class _Painter:
     """Builds the two drawings of one picture.
 
@@ -309,21 +317,21 @@ class _Painter:
         self._id = f"picture-{number}"
         self._image = image
         self._height, self._width = int(image.shape[0]), int(image.shape[1])
-        self._truth: list[Markup] = []
-        self._prediction: list[Markup] = []
+        self._truth = _Layers()
+        self._prediction = _Layers()
         self._labels: list[tuple[str, str, str]] = []
 
     def add_maps(self, head: HeadLabels, truth: Truth, file: Path) -> None:
         """Semantic maps of both sides, and where they differ."""
         predicted = read_map(file, head, (self._height, self._width))
         if truth.semantic is not None:
-            self._truth.append(self._overlay(truth.semantic, head.classes, "maps"))
+            self._truth.maps.append(self._overlay(truth.semantic, head.classes, "maps"))
         if predicted is not None:
-            self._prediction.append(self._overlay(predicted, head.classes, "maps"))
+            self._prediction.maps.append(self._overlay(predicted, head.classes, "maps"))
         if truth.semantic is not None and predicted is not None:
             wrong = (truth.semantic != VOID) & (truth.semantic != predicted)
             uri = _png(reduced(wrong.astype(np.int64)), [(0, 0, 0, 0), (255, 0, 200, 210)])
-            self._prediction.append(self._picture(uri, "differences"))
+            self._prediction.maps.append(self._picture(uri, "differences"))
 
     def add_boxes(self, head: HeadLabels, truth: Truth, found: FoundBoxes | None) -> None:
         """Boxes of both sides, each told whether the other side has it."""
@@ -338,7 +346,7 @@ class _Painter:
                 kind = "truth crowd" if is_crowd else "truth"
                 name = head.classes[int(label)] + (" (crowd)" if is_crowd else "")
                 wrong = " missed" if score < START_SCORE else ""
-                self._truth.append(
+                self._truth.boxes.append(
                     self._box(
                         box,
                         self._css(head, label),
@@ -352,7 +360,7 @@ class _Painter:
             kind = "found wrong" if hits[i] == -1 else "found"
             hidden = " below" if score < START_SCORE else ""
             name = f"{head.classes[int(label)]} {score:.2f}"
-            self._prediction.append(
+            self._prediction.boxes.append(
                 self._box(
                     box, self._css(head, label), name, class_=f"boxes {kind}{hidden}", score=score
                 )
@@ -387,8 +395,8 @@ class _Painter:
         prediction = self._svg(again, self._prediction, f"prediction for {name}")
         return PictureView(name, image_id, size, reasons, tuple(self._labels), truth, prediction)
 
-    def _svg(self, picture: Markup, layers: Sequence[Markup], label: str) -> Markup:
-        inner = picture + Markup("").join(layers)
+    def _svg(self, picture: Markup, layers: _Layers, label: str) -> Markup:
+        inner = picture + Markup("").join((*layers.maps, *layers.boxes))
         box = f"0 0 {self._width} {self._height}"
         return element("svg", inner, viewBox=box, role="img", class_="panel", aria_label=label)
 
@@ -425,7 +433,7 @@ class _Painter:
         text = element(
             "text",
             Markup.escape(name),
-            x=min(max(x, 0.0), max(self._width - size * 0.5 * len(name), 0.0)),
+            x=min(max(x, 0.0), max(self._width - size * 0.58 * len(name), 0.0)),
             y=max(y - size * 0.25, size),
             font_size=size,
         )

@@ -347,9 +347,15 @@ def learning_charts(history: History) -> list[Chart]:
         if head in validation:
             names = validation[head]
             drawn = [name for name in names if name in CURVES] or names[:4]
-            lines = [Line(name, history.validation[f"{head}/{name}"]) for name in drawn]
-            axes = Axes("epoch", "value", whole_x=True)
-            charts.append(line_chart(f"{head}: validation", lines, axes))
+            curves = {name: history.validation[f"{head}/{name}"] for name in drawn}
+            lines = [
+                Line(name, points)
+                for name, points in curves.items()
+                if any(y is not None for _, y in points)
+            ]
+            if lines:
+                axes = Axes("epoch", "value", whole_x=True)
+                charts.append(line_chart(f"{head}: validation", lines, axes))
     if history.rates:
         points, _ = smoothed(history.rates)
         axes = Axes("optimizer step", "learning rate", whole_x=True)

@@ -91,10 +91,16 @@ def test_styles_differ_and_numbers_are_short() -> None:
     assert shown == ["–", "–", "0", "1", "0.123", "12.35", "1234", "1.00e-05"]
     assert [share(v) for v in (None, 1.0, 0.5, 3.25)] == ["–", "1.000", "0.500", "3.250"]
     assert tick_texts((0.0, 0.5, 1.0)) == ["0.0", "0.5", "1.0"]
-    assert tick_texts((0.0, 0.0005)) == ["0", "0.0005"]
+    assert tick_texts((0.0, 0.0005, 0.0015)) == ["0", "0.5e-3", "1.5e-3"]
 
 
 def test_names_are_cut_by_their_width() -> None:
     assert cut("localisation", 12) == "localisation"
     assert cut("localisations", 12) == "localisatio…"
     assert cut("白血球と赤血球", 12) == "白血球と赤…"
+
+
+def test_a_constant_is_drawn_between_zero_and_twice_itself() -> None:
+    svg = line_chart("t", [Line("a", [(0.0, 0.001), (1.0, 0.001)])], Axes("x", "y")).svg
+    assert [text for text in (">0<", ">1e-3<", ">2e-3<") if text not in svg] == []
+    assert ">-" not in svg

@@ -70,7 +70,7 @@ def test_a_finished_run_shows_everything(made: Any) -> None:
         "Reliability",
         "truth by row, prediction by column",
         "objects: training loss",
-        "scene: validation",
+        "objects: validation",
         "objects: worst (quality 0.00)",
         "Nothing had to be repaired",
         "torch 9.9",
@@ -82,6 +82,7 @@ def test_a_finished_run_shows_everything(made: Any) -> None:
         "learning_rate: 0.001",
     ):
         assert wanted in page.text, wanted
+    assert "scene: validation" not in page.text  # never defined, so nothing to draw
     assert page.tags.count("article") == 3
     assert "No intervals" not in page.text
 

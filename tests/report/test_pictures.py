@@ -120,6 +120,7 @@ def test_right_wrong_and_missed_boxes_are_told_apart(made: Any) -> None:
     assert 'data-score="0.3000"' in first.truth
     assert first.truth.count('class="maps"') == 1
     assert first.prediction.count('class="differences"') == 1
+    assert first.prediction.rindex("data:image/png") < first.prediction.index("boxes found")
 
 
 def test_pictures_that_are_gone_are_counted(made: Any, tmp_path: Path) -> None:
