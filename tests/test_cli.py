@@ -235,7 +235,12 @@ def test_heads_and_backbones() -> None:
     assert "faster_rcnn: detection, reads C2, C3, C4, C5" in listed
     assert "    anchor_sizes: [32, 64, 128, 256, 512]" in listed
     assert "unet: semantic_segmentation, reads C1" in listed
-    assert run("backbones", "resnet18*").stdout.split() == ["resnet18", "resnet18d"]
+    rows = [line.split() for line in run("backbones", "resnet18*").stdout.splitlines()[1:]]
+    assert {row[0] for row in rows} == {"resnet18", "resnet18d"}
+    listed = [" ".join(row) for row in rows]
+    assert listed[0] == "resnet18 11.2 1.81 timm:a1_in1k (imagenet) 73.16 288 apache-2.0"
+    assert "resnet18 11.2 1.81 timm:fb_swsl_ig1b_ft_in1k 73.29 224 cc-by-nc-4.0*" in listed
+    assert run("backbones", "skresnet50").stdout.split()[-5:] == ["4.09", *"----"]
     assert "no backbone matches 'vgg*'" in mistake("backbones", "vgg*")
 
 

@@ -14,6 +14,7 @@ import timm
 import torchvision
 from torch import nn
 
+from resnet_tasks.backbone.catalogue import forbids_commercial_use
 from resnet_tasks.backbone.checkpoints import cover, read_checkpoint, without_prefixes
 from resnet_tasks.backbone.downloads import cached_download, hub_file, hub_metadata
 from resnet_tasks.backbone.layouts import recognised
@@ -280,9 +281,7 @@ def _from_file(request: Request) -> Origin:
 
 
 def _check_license(request: Request, licence: str, accepted: bool) -> None:
-    plain = licence.lower().replace("-", "").replace(" ", "").replace("_", "")
-    limited = "noncommercial" in plain or "nc" in licence.lower().replace(" ", "-").split("-")
-    if limited and not accepted:
+    if forbids_commercial_use(licence) and not accepted:
         raise WeightsError(
             f"{request} is under {licence}, which forbids commercial use; set "
             "backbone.accept_license=true if that suits you, or choose other weights"

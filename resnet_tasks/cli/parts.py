@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from resnet_tasks.cli.app import app
 from resnet_tasks.errors import ResnetTasksError
+
+if TYPE_CHECKING:
+    from resnet_tasks.backbone.catalogue import Variant
+
+COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (
+    ("backbone", "left"),
+    ("M params", "right"),
+    ("GFLOPs", "right"),
+    ("weights", "left"),
+    ("top-1 %", "right"),
+    ("px", "right"),
+    ("licence", "left"),
+)
+LEGEND = """
+M params, GFLOPs: without classifier, the latter for 224 x 224 pixels; a multiplication with its
+addition counts as one FLOP, as in most papers. Top-1: ImageNet-1k validation at so many pixels.
+-: no published figure that we know, or no weights. (imagenet): what `weights: imagenet` stands for.
+*: not for commercial use, asks for backbone.accept_license=true."""
 
 
 @app.command()
@@ -31,12 +50,48 @@ def heads() -> None:
 def backbones(
     pattern: Annotated[str, typer.Argument(help="Shell pattern, as in 'resnet*d'")] = "*",
 ) -> None:
-    """List the ResNet variants that a recipe can name."""
-    from resnet_tasks.backbone.resnet import backbone_names
+    """List the ResNet variants that a recipe can name, with size, work, weights and licences."""
+    from resnet_tasks.backbone.catalogue import catalogue
 
-    names = backbone_names(pattern)
-    if not names:
+    variants = catalogue(pattern)
+    if not variants:
         raise ResnetTasksError(
             f"no backbone matches {pattern!r}; `resnet-tasks backbones` lists all"
         )
-    typer.echo("\n".join(names))
+    _print_backbones(variants)
+
+
+def _print_backbones(variants: Sequence[Variant]) -> None:
+    """A row per weight set: a table for people, plain columns with every cell filled for pipes."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from resnet_tasks.backbone.catalogue import forbids_commercial_use
+
+    people = Console().is_terminal
+    console = Console(width=max(Console().width, 110) if people else 160, soft_wrap=True)
+    table = Table(box=None, pad_edge=False)
+    for name, side in COLUMNS:
+        table.add_column(name, justify=side, no_wrap=True)
+    for variant in variants:
+        size = (
+            variant.name,
+            f"{variant.parameters / 1e6:.1f}",
+            f"{variant.multiply_adds / 1e9:.2f}",
+        )
+        for number, each in enumerate(variant.weights or (None,)):
+            cells = size if number == 0 or not people else ("", "", "")
+            if each is None:
+                table.add_row(*cells, "-", "-", "-", "-")
+                continue
+            limited = "*" if forbids_commercial_use(each.license) else ""
+            table.add_row(
+                *cells,
+                each.spec + (" (imagenet)" if each.is_default else ""),
+                "-" if each.top1 is None else f"{100 * each.top1:.2f}",
+                "-" if each.picture_size is None else str(each.picture_size),
+                each.license + limited,
+            )
+    console.print(table, highlight=False, markup=False)
+    if people:
+        console.print(LEGEND, highlight=False, markup=False)

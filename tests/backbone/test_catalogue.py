@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+import timm
+from torch import nn
+
+from resnet_tasks.backbone.catalogue import catalogue, forbids_commercial_use, sources
+from resnet_tasks.backbone.family import backbone_names
+from resnet_tasks.backbone.pretrained import load_weights
+from resnet_tasks.backbone.survey import measure, weight_sets
+from resnet_tasks.errors import WeightsError
+
+KNOWN = {each.name: each for each in catalogue()}
+SAMPLES = ["resnet18", "resnetv2_50x1_bit", "nf_resnet26", "legacy_seresnet50"]
+LIMITED = [
+    (variant.name, each.spec)
+    for variant in KNOWN.values()
+    for each in variant.weights
+    if forbids_commercial_use(each.license)
+]
+has_the_catalogues_timm = pytest.mark.skipif(
+    f"timm {timm.__version__};" not in sources()["licences"],
+    reason="the catalogue was made with another timm: python -m resnet_tasks.backbone.survey",
+)
+
+
+@has_the_catalogues_timm
+def test_every_variant_is_listed() -> None:
+    assert list(KNOWN) == backbone_names()
+
+
+@has_the_catalogues_timm
+def test_every_weight_set_has_its_licence_and_default() -> None:
+    for name, variant in KNOWN.items():
+        found = weight_sets(name, {})
+        assert [(each.spec, each.license, each.is_default) for each in variant.weights] == [
+            (each.spec, each.license, each.is_default) for each in found
+        ]
+        for listed, each in zip(variant.weights, found, strict=True):
+            if each.spec.startswith("torchvision:"):
+                assert (listed.top1, listed.picture_size) == (each.top1, each.picture_size)
+        assert sum(each.is_default for each in variant.weights) == bool(variant.weights)
+
+
+@pytest.mark.parametrize(
+    "name", [*SAMPLES, *(pytest.param(each, marks=pytest.mark.slow) for each in KNOWN)]
+)
+def test_sizes_and_work_are_those_of_the_built_net(name: str) -> None:
+    assert measure(name) == (KNOWN[name].parameters, KNOWN[name].multiply_adds)
+
+
+def test_counts_agree_with_a_count_by_hand() -> None:
+    """He et al. 2015, Table 1, gives 1.8e9 for ResNet-18; here layer by layer."""
+    stem = 64 * 3 * 49 * 112**2
+    convolutions = 4 * 64 * 64 * 9 * 56**2
+    for width, size in ((128, 28), (256, 14), (512, 7)):
+        entry = (width // 2) * width * (9 + 1)
+        convolutions += (entry + 3 * width * width * 9) * size**2
+    assert KNOWN["resnet18"].multiply_adds == stem + convolutions
+    assert KNOWN["resnet18"].parameters == 11_689_512 - 513_000  # torchvision's, less its fc
+
+
+def test_published_figures_are_read_at_the_largest_pictures() -> None:
+    row = {"model": "resnet18.a1_in1k", "top1": "71.498", "img_size": "224"}
+    larger = row | {"top1": "73.164", "img_size": "288"}
+    first, *others = weight_sets("resnet18", {"resnet18.a1_in1k": [row, larger]})
+    assert (first.spec, first.top1, first.picture_size) == ("timm:a1_in1k", 0.73164, 288)
+    assert all(each.top1 is None for each in others if each.spec.startswith("timm:"))
+    assert KNOWN["resnet18"].weights[0] == first
+
+
+def test_figures_are_fractions_or_absent() -> None:
+    sets = [each for variant in KNOWN.values() for each in variant.weights]
+    assert len(sets) > 240
+    for each in sets:
+        assert (each.top1 is None) == (each.picture_size is None), each
+        assert each.top1 is None or 0.4 < each.top1 < 0.9, each
+    unknown = [each.spec for each in sets if each.top1 is None]
+    assert unknown.count("timm:goog_in21k") == 6  # no ImageNet-1k classifier, so no figure
+
+
+def test_the_weights_known_to_be_limited_are_limited() -> None:
+    """Facebook's (semi-, weakly) supervised ones: CC BY-NC 4.0, say timm's cards."""
+    every = [(variant.name, each.spec) for variant in KNOWN.values() for each in variant.weights]
+    pattern = re.compile(r"timm:fb_(ssl|swsl|wsl)_")
+    assert sorted(LIMITED) == sorted(each for each in every if pattern.match(each[1]))
+    assert len(LIMITED) == 15
+
+
+@pytest.mark.parametrize(("name", "spec"), LIMITED)
+def test_limited_weights_are_refused_without_consent(name: str, spec: str) -> None:
+    with pytest.raises(WeightsError, match=r"cc-by-nc-4\.0.*backbone\.accept_license=true"):
+        load_weights(nn.Module(), spec, name)
+
+
+def test_a_limited_default_is_refused_too() -> None:
+    names = [
+        each.name
+        for each in KNOWN.values()
+        if each.weights and forbids_commercial_use(each.weights[0].license)
+    ]
+    assert names
+    for name in names:
+        with pytest.raises(WeightsError, match=r"'imagenet'.*cc-by-nc-4\.0"):
+            load_weights(nn.Module(), "imagenet", name)
+
+
+@pytest.mark.parametrize(
+    ("licence", "limited"),
+    [
+        ("cc-by-nc-4.0", True),
+        ("CC BY-NC-SA 4.0", True),
+        ("cc_by_nc", True),
+        ("Non-Commercial use only", True),
+        ("noncommercial", True),
+        ("apache-2.0", False),
+        ("mit", False),
+        ("bsd-3-clause", False),
+        ("ncsa", False),
+        ("not stated", False),
+    ],
+)
+def test_licences_are_read(licence: str, limited: bool) -> None:
+    assert forbids_commercial_use(licence) == limited
+
+
+def test_listing_does_not_import_torch() -> None:
+    code = (
+        "import sys; from resnet_tasks.backbone.catalogue import catalogue; "
+        "assert len(catalogue('resnet18*')) == 2; "
+        "assert not {'torch', 'timm'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
