@@ -66,7 +66,7 @@ class ResNet(nn.Module):
             that take over the scale and offset.
         output_stride: Stride of C5: 32, or 16 or 8 with dilated convolutions in the last stages.
         gradient_checkpointing: Stages keep few activations and compute the others again in the
-            backward: less memory, about a third more time, the same gradients.
+            backward: less memory for one more forward of the stages, the same gradients.
         accept_license: Whether weights for non-commercial use are welcome.
 
     Raises:

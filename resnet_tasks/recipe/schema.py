@@ -143,7 +143,7 @@ class BackboneRecipe(_Part):
         32, description="Stride of C5; below 32 the last stages are dilated"
     )
     gradient_checkpointing: bool = Field(
-        False, description="Less memory, about a third more time, the same gradients"
+        False, description="Less memory for one more forward of the stages, the same gradients"
     )
     accept_license: bool = Field(False, description="Welcome weights for non-commercial use")
 

@@ -697,6 +697,7 @@ def _finetune_together(
     torch.manual_seed(recipe.training.seed)  # the first weights of what is not pretrained
     model = build_model(recipe, labels, weights="unloaded" if resume else None)
     say_weights(console, model)
+    say_norms(console, model, together.count)
     require_fitting_labels(model, (train, val))
     # Before the folder is made: what cannot run leaves none behind.
     resolve_precision(recipe.training.precision, default_device(recipe.training.device))
@@ -795,6 +796,16 @@ def say_weights(console: Console, model: TaskModel) -> None:
     lines += [f"weights: {note}" for note in report.notes]
     for line in lines:
         console.print(line, highlight=False, markup=False)
+
+
+def say_norms(console: Console, model: TaskModel, processes: int) -> None:
+    """That shared statistics of batch norms are not shared with anybody, where that is so."""
+    if processes == 1 and getattr(model.backbone, "norm_mode", "") == "sync":
+        console.print(
+            "norms: backbone.norm is sync, but this is the only process: the same as train",
+            highlight=False,
+            markup=False,
+        )
 
 
 def _require_annotations(recipe: Recipe, train: CocoDataset, val: CocoDataset) -> None:

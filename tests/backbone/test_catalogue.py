@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import timm
@@ -136,3 +137,25 @@ def test_listing_does_not_import_torch() -> None:
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
+
+def test_the_page_about_backbones_tells_the_same() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "backbones.md").read_text(encoding="utf-8")
+    rows = re.findall(r"\| `(\w+)` \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) at (\d+) px", page)
+    assert len(rows) == 11
+    for name, parameters, work, top1, pixels in rows:
+        variant = KNOWN[name]
+        default = variant.weights[0]
+        assert default.is_default
+        assert default.top1 is not None
+        assert (parameters, work, top1, pixels) == (
+            f"{variant.parameters / 1e6:.1f}",
+            f"{variant.multiply_adds / 1e9:.2f}",
+            f"{100 * default.top1:.2f}",
+            str(default.picture_size),
+        ), name
+    total = sum(len(variant.weights) for variant in KNOWN.values())
+    assert f"{len(KNOWN)} variants by name, with {total} weight sets" in page
+    figures = {each.spec: each.top1 for each in KNOWN["resnet50"].weights if each.top1}
+    assert f"has {len(KNOWN['resnet50'].weights)} sets" in page
+    for best in (min(figures, key=figures.__getitem__), max(figures, key=figures.__getitem__)):
+        assert f"{100 * figures[best]:.2f} (`{best}`)" in page
