@@ -8,7 +8,6 @@ is counted in `CocoFile.problems`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +17,8 @@ from numpy.typing import NDArray
 
 from resnet_tasks.data.categories import Category, CategoryMap
 from resnet_tasks.data.coco_masks import decode_mask
-from resnet_tasks.data.coco_parsing import ANNOTATED, find, is_box, parsed, read_json
-from resnet_tasks.data.coco_problems import Findings, Id, Problem, listed, shown
+from resnet_tasks.data.coco_parsing import ANNOTATED, parsed
+from resnet_tasks.data.coco_problems import Findings, Id, Problem
 from resnet_tasks.data.coco_records import (
     Annotation,
     CheckReport,
@@ -50,7 +49,6 @@ __all__ = [
     "coco_results",
     "decode_mask",
     "read_coco",
-    "read_results",
 ]
 
 
@@ -59,6 +57,7 @@ def read_coco(
     *,
     images_root: str | Path | None = None,
     annotated: Iterable[str] | None = None,
+    keep_degenerate: bool = False,
 ) -> CocoFile:
     """A COCO file, parsed and checked; pictures are not touched.
 
@@ -69,13 +68,15 @@ def read_coco(
         annotated: What the file annotates, of `ANNOTATED`. Default: `info.annotated`, else what it
             holds: boxes, masks, semantic maps, annotations that have neither box nor mask (image).
             An empty list of annotations counts as boxes that were looked for and not found.
+        keep_degenerate: Keep boxes without area or outside their picture, as the judges of results
+            files do: nothing can match them, so they count as missed.
 
     Raises:
         DataError: With all errors of the file that keep it from being used.
     """
     path = Path(path)
     findings = Findings(path)
-    coco = parsed(path, findings, images_root, annotated)
+    coco = parsed(path, findings, images_root, annotated, keep_degenerate=keep_degenerate)
     errors = [problem.message for problem in findings.problems() if problem.severity == "error"]
     if coco is None or errors:
         raise DataError("\n".join(errors))
@@ -130,50 +131,6 @@ def coco_results(
         {"image_id": image_id, "category_id": category_ids[label], "bbox": box, "score": score}
         for box, score, label in zip(boxes, scores, labels, strict=True)
     ]
-
-
-def read_results(path: str | Path, coco: CocoFile) -> list[dict[str, Any]]:
-    """A COCO results file, every entry checked against the file that it belongs to.
-
-    Raises:
-        DataError: If it is no list, or an entry has an unknown image or category id, or no box or
-            score of finite numbers.
-    """
-    path = Path(path)
-    raw = read_json(path)
-    if not isinstance(raw, list):
-        raise DataError(
-            f"{path}: a COCO results file is a list of {{image_id, category_id, bbox, score}}, "
-            f"got {shown(raw)}"
-        )
-    known = coco.annotations
-    table = coco.categories.index_table
-    for position, entry in enumerate(raw):
-        where = f"{path}: entry {position}"
-        if not isinstance(entry, dict):
-            raise DataError(f"{where} must be an object, got {shown(entry)}")
-        if find(known, entry.get("image_id")) is None:
-            raise DataError(
-                f"{where} has image_id {entry.get('image_id')!r}, which {coco.path} does not have; "
-                f"its ids look like {listed(known)}"
-            )
-        if find(table, entry.get("category_id")) is None:
-            raise DataError(
-                f"{where} (image {entry['image_id']!r}) has category_id "
-                f"{entry.get('category_id')!r}; known: {listed(coco.categories.ids, 100)}"
-            )
-        box, score = entry.get("bbox"), entry.get("score")
-        if not is_box(box) or not math.isfinite(sum(box)):
-            raise DataError(
-                f"{where} (image {entry['image_id']!r}) has bbox {shown(box)}; "
-                "it must be [x, y, width, height], finite numbers in pixels"
-            )
-        if not isinstance(score, int | float) or not math.isfinite(score):
-            raise DataError(
-                f"{where} (image {entry['image_id']!r}) has score {shown(score)}; "
-                "it must be a finite number"
-            )
-    return raw
 
 
 def _missing_problems(coco: CocoFile) -> tuple[Problem, ...]:

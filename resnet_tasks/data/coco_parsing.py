@@ -33,6 +33,8 @@ def parsed(  # noqa: C901 - one check after the other
     findings: Findings,
     images_root: str | Path | None,
     annotated: Iterable[str] | None,
+    *,
+    keep_degenerate: bool = False,
 ) -> CocoFile | None:
     """The file, or None where errors among the findings keep its annotations from being read."""
     raw = _top_level(path, read_json(path))
@@ -63,7 +65,7 @@ def parsed(  # noqa: C901 - one check after the other
         findings.add("missing_annotations")
     declared = annotated if annotated is not None else info.get("annotated")
     chosen = None if declared is None else _declared(path, declared)
-    parser = _Annotations(categories, images, findings)
+    parser = _Annotations(categories, images, findings, keep_degenerate=keep_degenerate)
     for position, each in enumerate(raws or ()):
         parser.take(position, each)
     if chosen is None:
@@ -201,8 +203,14 @@ class _Annotations:
     """One pass over the annotations of a file."""
 
     def __init__(
-        self, categories: CategoryMap, images: Sequence[ImageRecord], findings: Findings
+        self,
+        categories: CategoryMap,
+        images: Sequence[ImageRecord],
+        findings: Findings,
+        *,
+        keep_degenerate: bool,
     ) -> None:
+        self._keep_degenerate = keep_degenerate
         self._indices = categories.index_table
         self._records = {record.id: record for record in images}
         self._findings = findings
@@ -334,6 +342,8 @@ class _Annotations:
                 or y + height > record.height + FRAME_TOLERANCE
             ):
                 findings.add("box_beyond_frame", record.id, annotation_id)
+            return (x, y, width, height)
+        if self._keep_degenerate and kind != "non_finite_box":
             return (x, y, width, height)
         size = f"the picture is {record.width} x {record.height}"
         findings.add(kind, record.id, annotation_id, f"bbox {list(raw)}, {size}")
