@@ -20,9 +20,31 @@ class Hit(StrEnum):
     centre = "centre"
 
 
+class ResultsTask(StrEnum):
+    """What a results file holds."""
+
+    box = "box"
+    mask = "mask"
+    semantic = "semantic"
+
+
+class Backend(StrEnum):
+    """Who makes COCO's tables."""
+
+    hotcoco = "hotcoco"
+    pycocotools = "pycocotools"
+
+
+_OF_RESULTS = ("truth", "results", "task", "backend", "resamples", "out")
+
+
 @app.command()
 def evaluate(
-    run: RunFolder,
+    ctx: typer.Context,
+    run: Annotated[
+        Path | None,
+        typer.Argument(metavar="[RUN]", help="Folder made by finetune; or --truth and --results"),
+    ] = None,
     split: Annotated[Split, typer.Option(help="Which part of the recipe's data")] = Split.val,
     annotations: Annotated[
         Path | None,
@@ -41,10 +63,51 @@ def evaluate(
             "chance",
         ),
     ] = None,
+    truth: Annotated[
+        Path | None, typer.Option(help="COCO annotations, to judge --results of any tool")
+    ] = None,
+    results: Annotated[
+        Path | None,
+        typer.Option(help="COCO results; for semantic a folder of PNGs of category ids"),
+    ] = None,
+    task: Annotated[ResultsTask, typer.Option(help="What the results are")] = ResultsTask.box,
+    backend: Annotated[
+        Backend, typer.Option(help="Evaluator of results; the numbers are the same")
+    ] = Backend.hotcoco,
+    resamples: Annotated[
+        int, typer.Option(min=0, help="For the intervals of results; 0: none")
+    ] = 1000,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for metrics.json and details.json of results")
+    ] = None,
     data_root: DataRoot = None,
     trust_plugins: Trust = False,
 ) -> None:
-    """Judge a run, with 95 % intervals; writes RUN/evaluations/<split>."""
+    """Judge a run (writes RUN/evaluations/<split>), or --results of any tool against --truth."""
+    given = {
+        name
+        for name in ctx.params
+        if (source := ctx.get_parameter_source(name)) is not None and source.name != "DEFAULT"
+    }
+    of_results = [name for name in _OF_RESULTS if name in given]
+    of_runs = sorted(given - set(_OF_RESULTS))
+    if of_results and of_runs:
+        raise DataError(
+            f"{_spelled(of_results)} judge results of any tool, {_spelled(of_runs)} a run; give "
+            "one or the other"
+        )
+    if truth is not None and results is not None:
+        _judge_results(truth, results, task.value, backend.value, resamples=resamples, out=out)
+        return
+    if of_results:
+        missing = "--results" if results is None else "--truth"
+        raise DataError(
+            f"{_spelled(of_results)} needs {missing} too: evaluate --truth FILE --results FILE"
+        )
+    if run is None:
+        raise DataError(
+            "nothing to judge: give a RUN folder, or --truth FILE and --results FILE of any tool"
+        )
     if images is not None and annotations is None:
         raise DataError("--images names the pictures of --annotations FILE; give that too")
 
@@ -83,6 +146,36 @@ def evaluate(
         typer.echo(f"differences written to {file}")
     typer.echo(f"written to {folder}")
     report_after(run, folder.name, data_root)
+
+
+def _spelled(names: list[str]) -> str:
+    options = ("RUN" if name == "run" else f"--{name.replace('_', '-')}" for name in names)
+    return ", ".join(options)
+
+
+def _judge_results(
+    truth: Path, results: Path, task: str, backend: str, *, resamples: int, out: Path | None
+) -> None:
+    """Results of any tool; neither models nor torch are loaded."""
+    from rich.console import Console
+
+    from resnet_tasks.evaluation.files import judge_results
+    from resnet_tasks.evaluation.intervals import Bootstrap
+    from resnet_tasks.evaluation.reporting import metric_table
+    from resnet_tasks.evaluation.results_report import add_intervals, write_report
+    from resnet_tasks.whole_files import make_folder
+
+    if out is not None:
+        make_folder(out)
+    judged = judge_results(truth, results, task=task, backend=backend)
+    judged = add_intervals(judged, Bootstrap(resamples))
+    console = Console()
+    console.print(metric_table(judged.metrics, f"{results} ({task}, by {judged.made_by})"))
+    for note in judged.notes:
+        console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+    if out is not None:
+        write_report(judged, out, truth=truth, results=results, task=task)
+        typer.echo(f"written to {out}")
 
 
 @app.command()

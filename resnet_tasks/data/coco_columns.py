@@ -152,8 +152,11 @@ def read_truth_columns(path: str | Path, *, kind: Kind = "box") -> TruthColumns:
 def _clean_truth(path: Path, kind: Kind) -> TruthColumns | None:
     """The columns of a file that needs no repair; None for any other."""
     try:
-        form = _MaskedFile if kind == "mask" else _File
-        raw = msgspec.json.decode(path.read_bytes(), type=form)
+        raw: _File | _MaskedFile
+        if kind == "mask":
+            raw = msgspec.json.decode(path.read_bytes(), type=_MaskedFile)
+        else:
+            raw = msgspec.json.decode(path.read_bytes(), type=_File)
         categories = CategoryMap.from_json(raw.categories)
     except (OSError, msgspec.MsgspecError, UnicodeError, RecursionError, DataError):
         return None
@@ -246,7 +249,8 @@ def read_result_columns(
 def _clean_results(path: Path, truth: TruthColumns, kind: Kind) -> ResultColumns | None:
     """The columns of a results file without any fault; None for any other."""
     is_masked = kind == "mask"
-    decoder = msgspec.json.Decoder(list[_MaskedDetection] if is_masked else list[_Detection])
+    form: Any = list[_MaskedDetection] if is_masked else list[_Detection]
+    decoder = msgspec.json.Decoder(form)
     if not all(type(each) is int for each in truth.image_ids):
         return None
     images, categories, scores, boxes, masks = [], [], [], [], []
@@ -386,7 +390,7 @@ class _Entries:
         self._look_at_box(entry, where)
         self._look_at_mask(entry, where, picture)
         score = entry.get("score")
-        if type(score) not in (int, float) or not math.isfinite(score):
+        if not isinstance(score, int | float) or score is True or not math.isfinite(score):
             faults.add("it must be a finite number", f"{where} has score {shown(score)}")
 
     def _image_remedy(self, image_id: Any) -> str:

@@ -106,6 +106,14 @@ def compiled_run(pictures: Pictures, limits: tuple[int, ...]) -> Any:
     return run
 
 
+def compiled_tables(truth: Any, found: Any, limits: tuple[int, ...]) -> Tables:
+    """Hotcoco's tables of two of its data sets of boxes."""
+    run = hotcoco.COCOeval(truth, found, "bbox")
+    run.params.maxDets = list(limits)
+    run.evaluate()
+    return tables_of(run)
+
+
 def _with_hotcoco(pictures: Pictures, limits: tuple[int, ...]) -> Tables:
     return tables_of(compiled_run(pictures, limits))
 

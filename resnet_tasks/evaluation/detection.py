@@ -106,14 +106,7 @@ class CocoEvaluator:
                 f"matched by {self._backend}; choose it before the first picture"
             )
         self._backend = name
-        limit = self.max_detections[-1]
-        self.protocol = (
-            f"COCO {self.kind} evaluation (equal to "
-            f"pycocotools COCOeval, iouType {self.iou_type}), computed with {name}: AP over IoU "
-            f"0.50:0.05:0.95 and 101 recall levels, at most {limit} detections per picture and "
-            "class, size classes by the annotations' area, crowd regions neither found nor missed, "
-            "mean over classes that occur in the truth."
-        )
+        self.protocol = protocol_of(self.kind, self.iou_type, name, self.max_detections)
 
     @property
     def picture_ids(self) -> tuple[int | str, ...]:
@@ -128,17 +121,7 @@ class CocoEvaluator:
             `max_detections`) and `AR_small, AR_medium, AR_large`, each with its value per class;
             None where the truth holds no such object.
         """
-        tables = self._tables()
-        means = np.ma.masked_equal(tables.precision, -1.0).mean(axis=1).filled(np.nan)[..., -1]
-        recall = np.where(tables.recall == -1, np.nan, tables.recall)
-        values = self._by_class(means[None], recall[None])
-        return {
-            name: Metric(
-                _mean(each[0]),
-                dict(zip(self.classes, map(_number, each[0].tolist()), strict=True)),
-            )
-            for name, each in values.items()
-        }
+        return metrics_of(self._tables(), self.classes, self.max_detections)
 
     def resample(self, counts: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
         """The numbers of data sets in which pictures occur more or less often.
@@ -157,7 +140,7 @@ class CocoEvaluator:
             self.max_detections,
         )
         values: dict[str, NDArray[np.float64]] = {}
-        for name, each in self._by_class(precision, recall).items():
+        for name, each in _by_class(precision, recall, self.max_detections).items():
             known = ~np.isnan(each)
             total = np.where(known, each, 0.0).sum(axis=1)
             number = known.sum(axis=1)
@@ -218,21 +201,48 @@ class CocoEvaluator:
     def _error_types(self) -> tuple[dict[str, float], list[str]]:
         raise NotImplementedError
 
-    def _by_class(
-        self, precision: NDArray[np.float64], recall: NDArray[np.float64]
-    ) -> dict[str, NDArray[np.float64]]:
-        """Average precision `(R, T, K, S)` and recall `(R, T, K, S, M)` -> metric -> `(R, K)`."""
-        whole = {
-            "AP": precision[..., 0].mean(axis=1),
-            "AP50": precision[:, 0, :, 0],
-            "AP75": precision[:, 5, :, 0],
-        }
-        sized = [(name, index) for name, index in SIZES.items() if name]
-        whole |= {f"AP_{name}": precision[..., i].mean(axis=1) for name, i in sized}
-        for position, limit in enumerate(self.max_detections):
-            whole[f"AR_{limit}"] = recall[..., 0, position].mean(axis=1)
-        whole |= {f"AR_{name}": recall[..., i, -1].mean(axis=1) for name, i in sized}
-        return whole
+
+def protocol_of(kind: str, iou_type: str, backend: str, limits: Sequence[int]) -> str:
+    """How the numbers are counted, in one sentence."""
+    return (
+        f"COCO {kind} evaluation (equal to pycocotools COCOeval, iouType {iou_type}), computed "
+        f"with {backend}: AP over IoU 0.50:0.05:0.95 and 101 recall levels, at most {limits[-1]} "
+        "detections per picture and class, size classes by the annotations' area, crowd regions "
+        "neither found nor missed, mean over classes that occur in the truth."
+    )
+
+
+def metrics_of(tables: Tables, classes: Sequence[str], limits: Sequence[int]) -> dict[str, Metric]:
+    """COCO's numbers, each with its value per class, from tables."""
+    shape = tables.precision.shape
+    # Summed over the recall levels; a class that the truth does not hold is -1 at all of them.
+    precision = np.where(
+        tables.precision[:, 0, ..., -1] == -1, np.nan, tables.precision[..., -1].sum(1) / shape[1]
+    )
+    recall = np.where(tables.recall == -1, np.nan, tables.recall)
+    return {
+        name: Metric(
+            _mean(each[0]), dict(zip(classes, map(_number, each[0].tolist()), strict=True))
+        )
+        for name, each in _by_class(precision[None], recall[None], limits).items()
+    }
+
+
+def _by_class(
+    precision: NDArray[np.float64], recall: NDArray[np.float64], limits: Sequence[int]
+) -> dict[str, NDArray[np.float64]]:
+    """Average precision `(R, T, K, S)` and recall `(R, T, K, S, M)` -> metric -> `(R, K)`."""
+    whole = {
+        "AP": precision[..., 0].mean(axis=1),
+        "AP50": precision[:, 0, :, 0],
+        "AP75": precision[:, 5, :, 0],
+    }
+    sized = [(name, index) for name, index in SIZES.items() if name]
+    whole |= {f"AP_{name}": precision[..., i].mean(axis=1) for name, i in sized}
+    for position, limit in enumerate(limits):
+        whole[f"AR_{limit}"] = recall[..., 0, position].mean(axis=1)
+    whole |= {f"AR_{name}": recall[..., i, -1].mean(axis=1) for name, i in sized}
+    return whole
 
 
 class DetectionEvaluator(CocoEvaluator):

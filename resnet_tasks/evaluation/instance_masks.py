@@ -74,7 +74,19 @@ class InstanceMaskEvaluator(CocoEvaluator):
         self._sizes: list[tuple[int, tuple[int, int]]] = []
         self._number = 0
 
-    def update(
+    def update(self, prediction: Any, truth: Truth) -> None:
+        """Takes one picture.
+
+        Args:
+            prediction: With `masks`, `labels` and `scores`, as `update_masks` takes them.
+            truth: As in `update_masks`.
+
+        Raises:
+            DataError: As in `update_masks`.
+        """
+        self.update_masks(prediction.masks, prediction.labels, prediction.scores, truth)
+
+    def update_masks(
         self,
         masks: Sequence[Any] | NDArray[Any],
         labels: Any,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 import shutil
@@ -16,41 +15,26 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from resnet_tasks.errors import RunError
+from resnet_tasks.whole_files import make_folder, write_json, write_text
+
+__all__ = [
+    "NONSENSE",
+    "checkpoint_folder",
+    "fill",
+    "load_checkpoint",
+    "load_model_weights",
+    "load_weights_file",
+    "make_folder",
+    "save_checkpoint",
+    "weights_file",
+    "write_json",
+    "write_text",
+]
 
 Weights = dict[str, Tensor]
 
 NONSENSE = (LookupError, ValueError, TypeError, AttributeError)
 """What torch's reader of old files raises on bytes that are none."""
-
-
-def make_folder(folder: Path) -> None:
-    """Makes a folder for results, and those above it, where there is none.
-
-    Raises:
-        RunError: If it cannot be made, or is a file.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(
-            f"folder {folder} cannot be made ({error.strerror}); choose another --out"
-        ) from None
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a file so that a reader sees the old text or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(path)
-
-
-def write_json(path: Path, value: object) -> None:
-    """`write_text` of indented JSON."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def save_checkpoint(

@@ -1,54 +1,345 @@
-"""Results files of any tool give pycocotools' numbers."""
+"""Results files of any tool give pycocotools' numbers, whatever is in them."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from resnet_tasks.errors import DataError
-from resnet_tasks.evaluation.files import evaluate_results
+from resnet_tasks.evaluation import files
+from resnet_tasks.evaluation.files import evaluate_results, judge_results
+from resnet_tasks.evaluation.intervals import Bootstrap
+from resnet_tasks.evaluation.results_report import add_intervals
 
 NAMES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
 NAMES += ("AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large")
+BACKENDS = pytest.mark.parametrize("backend", ["hotcoco", "pycocotools"])
 
 
-@pytest.mark.parametrize("backend", ["hotcoco", "pycocotools"])
-def test_real_pictures_and_jittered_results(
-    shared_data: Path, tmp_path: Path, backend: str
-) -> None:
-    file = shared_data / "coco_tiny/annotations/instances_val2017.json"
-    truth = COCO(str(file))
-    rng = np.random.default_rng(0)
-    results = [
+def referee(truth: Path, results: Path, kind: str = "bbox") -> list[float]:
+    with contextlib.redirect_stdout(io.StringIO()):
+        expected = COCO(str(truth))
+        if json.loads(results.read_text()):
+            found = expected.loadRes(str(results))
+        else:  # pycocotools cannot load an empty list
+            found = COCO()
+            found.dataset = {**expected.dataset, "annotations": []}
+            found.createIndex()
+        run = COCOeval(expected, found, kind)
+        run.evaluate()
+        run.accumulate()
+        run.summarize()
+    return [float(value) for value in run.stats]
+
+
+def numbers(truth: Path, results: Path, backend: str, task: str = "box") -> list[float]:
+    metrics = evaluate_results(truth, results, task=task, backend=backend)
+    return [-1.0 if metrics[name].value is None else metrics[name].value for name in NAMES]
+
+
+def jittered(truth: Path, *, seed: int = 0, digits: int = 9) -> list[dict[str, Any]]:
+    content = json.loads(truth.read_text())
+    rng = np.random.default_rng(seed)
+    return [
         {
             "image_id": each["image_id"],
             "category_id": each["category_id"],
             "bbox": (np.asarray(each["bbox"]) * rng.uniform(0.8, 1.2, 4)).tolist(),
-            "score": float(rng.uniform()),
+            "score": round(float(rng.uniform()), digits),
         }
-        for each in truth.dataset["annotations"]
+        for each in content["annotations"]
+        for _ in range(2)
     ]
+
+
+@BACKENDS
+@pytest.mark.parametrize("digits", [9, 1])
+def test_real_pictures_and_jittered_results(
+    shared_data: Path, tmp_path: Path, backend: str, digits: int
+) -> None:
+    truth = shared_data / "coco_tiny/annotations/instances_val2017.json"
     written = tmp_path / "results.json"
+    written.write_text(json.dumps(jittered(truth, digits=digits)))
+    expected = referee(truth, written)
+    assert numbers(truth, written, backend) == pytest.approx(expected, abs=1e-12)
+    assert 0.05 < expected[0] < 0.95
+
+
+@BACKENDS
+@pytest.mark.parametrize("with_boxes", [False, True])
+def test_real_masks(shared_data: Path, tmp_path: Path, backend: str, with_boxes: bool) -> None:
+    truth = shared_data / "coco_tiny/annotations/instances_val2017.json"
+    content = json.loads(truth.read_text())
+    by_image: dict[int, list[dict[str, Any]]] = {}
+    for each in content["annotations"]:
+        by_image.setdefault(each["image_id"], []).append(each)
+    rng = np.random.default_rng(0)
+    results = []
+    for present in by_image.values():
+        for each in present:
+            other = present[int(rng.integers(len(present)))] if rng.random() < 0.3 else each
+            entry = {
+                "image_id": each["image_id"],
+                "category_id": each["category_id"],
+                "segmentation": other["segmentation"],
+                "score": round(float(rng.random()), 2),
+            }
+            if not isinstance(other["segmentation"], dict):  # pycocotools wants run lengths packed
+                results.append(entry | ({"bbox": other["bbox"]} if with_boxes else {}))
+    written = tmp_path / "results.json"
+    with contextlib.redirect_stdout(io.StringIO()):
+        loaded = COCO(str(truth))
+    for entry in results:
+        lengths = loaded.annToRLE(entry)
+        entry["segmentation"] = {**lengths, "counts": lengths["counts"].decode()}
     written.write_text(json.dumps(results))
-    referee = COCOeval(truth, truth.loadRes(str(written)), "bbox")
-    referee.evaluate()
-    referee.accumulate()
-    referee.summarize()
-    metrics = evaluate_results(file, written, backend=backend)
-    assert [metrics[name].value for name in NAMES] == pytest.approx(list(referee.stats), abs=1e-12)
-    assert 0.05 < referee.stats[0] < 0.95
+    expected = referee(truth, written, "segm")
+    assert numbers(truth, written, backend, "mask") == pytest.approx(expected, abs=1e-12)
+    assert 0.2 < expected[0] < 0.99
 
 
-def test_wrong_entries_are_named(shared_data: Path, tmp_path: Path) -> None:
-    file = shared_data / "coco_tiny/annotations/instances_val2017.json"
+def dataset(seed: int, **changes: Any) -> dict[str, Any]:
+    """Gapped, unsorted ids; coarse boxes and scores, so that ties abound; boxes without area."""
+    rng = np.random.default_rng(seed)
+    images = [
+        {"id": int(i), "file_name": f"{i}.png", "height": 200, "width": 200}
+        for i in rng.permutation([900, 3, 77, 12345, 8, 41])
+    ]
+    annotations = []
+    for image in images:
+        for _ in range(int(rng.integers(0, 6))):
+            x, y, w, h = (rng.integers(0, 6, 4) * 20).tolist()
+            annotations.append(
+                {
+                    "id": 5 * len(annotations) + 2,
+                    "image_id": image["id"],
+                    "category_id": int(rng.choice([90, 2, 17])),
+                    "bbox": [x, y, w, h],
+                    "area": w * h * 0.7,
+                    "iscrowd": int(rng.random() < 0.2),
+                    "ignore": int(rng.random() < 0.1),  # pycocotools goes by `iscrowd` alone
+                }
+            )
+    categories = [{"id": i, "name": f"class {i}"} for i in (90, 2, 17, 4)]
+    return {"images": images, "annotations": annotations, "categories": categories, **changes}
+
+
+def found_in(content: dict[str, Any], seed: int) -> list[dict[str, Any]]:
+    rng = np.random.default_rng(seed)
+    results = []
+    for each in [*content["annotations"], *content["annotations"]]:
+        x, y, w, h = each["bbox"]
+        dx, dy = (rng.integers(-1, 2, 2) * 4).tolist()
+        category = int(rng.choice([each["category_id"], 2]))
+        box = [x + dx, y - dy, w, h]
+        score = round(float(rng.random()), 1)
+        results.append(
+            {"image_id": each["image_id"], "category_id": category, "bbox": box, "score": score}
+        )
+    return results
+
+
+@BACKENDS
+def test_random_files_with_ties_and_gaps(tmp_path: Path, backend: str) -> None:
+    truth, results = tmp_path / "truth.json", tmp_path / "results.json"
+    for seed in range(20):
+        content = dataset(seed)
+        truth.write_text(json.dumps(content))
+        results.write_text(json.dumps(found_in(content, seed)))
+        expected = referee(truth, results)
+        assert numbers(truth, results, backend) == pytest.approx(expected, abs=1e-12), seed
+
+
+@BACKENDS
+@pytest.mark.parametrize("case", ["no detections", "no truth", "crowd only", "negative corner"])
+def test_adversarial_files(tmp_path: Path, backend: str, case: str) -> None:
+    content = dataset(4)
+    entries = found_in(content, 4)
+    if case == "no detections":
+        entries = []
+    elif case == "no truth":
+        content = {**content, "annotations": []}
+    elif case == "crowd only":
+        for each in content["annotations"]:
+            each["iscrowd"] = 1
+    else:
+        for each in entries[::2]:
+            each["bbox"][:2] = [-3.5, -1e-5]
+    truth, results = tmp_path / "truth.json", tmp_path / "results.json"
+    truth.write_text(json.dumps(content))
+    results.write_text(json.dumps(entries))
+    expected = referee(truth, results)
+    assert numbers(truth, results, backend) == pytest.approx(expected, abs=1e-12)
+    if case in ("no truth", "crowd only"):
+        assert expected == [-1.0] * 12
+
+
+def test_big_files_take_the_short_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = dataset(1)
+    truth, results = tmp_path / "truth.json", tmp_path / "results.json"
+    truth.write_text(json.dumps(content))
+    results.write_text(json.dumps(found_in(content, 1)))
+    slow = numbers(truth, results, "pycocotools")
+    monkeypatch.setattr(files, "_boxes", lambda *_: pytest.fail("the long way"))
+    assert numbers(truth, results, "hotcoco") == pytest.approx(slow, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"image_id": -5}, "entry 0 has image_id -5"),
+        ({"image_id": 10**9}, "entry 0 has image_id 1000000000"),
+        ({"category_id": 3}, "entry 0 .* has category_id 3; known: 2, 4, 17, 90"),
+        ({"score": float("nan")}, "entry 0 .* has score nan"),
+        ({"score": float("inf")}, "entry 0 .* has score inf"),
+        ({"score": None}, "entry 0 .* has score None"),
+        ({"bbox": [1, 2, -3, 4]}, r"entry 0 .* has bbox \[1, 2, -3, 4\]"),
+        ({"bbox": [1, 2, 3, -4.5]}, r"entry 0 .* has bbox \[1, 2, 3, -4.5\]"),
+        ({"bbox": None}, "entry 0 .* has bbox None"),
+    ],
+)
+def test_wrong_entries_are_named(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    content = dataset(2)
+    truth, results = tmp_path / "truth.json", tmp_path / "results.json"
+    truth.write_text(json.dumps(content))
+    entries = found_in(content, 2)
+    entries[0].update(change)
+    results.write_text(json.dumps(entries))
+    for backend in ("hotcoco", "pycocotools"):
+        with pytest.raises(DataError, match=said):
+            evaluate_results(truth, results, backend=backend)
+
+
+def test_odd_files_get_a_note(tmp_path: Path) -> None:
+    content = dataset(3)
+    for each in content["annotations"]:
+        del each["iscrowd"]
+    truth, results = tmp_path / "truth.json", tmp_path / "results.json"
+    truth.write_text(json.dumps(content))
+    results.write_text("[]")
+    notes = judge_results(truth, results).notes
+    assert any("have no `iscrowd`; taken as 0" in note for note in notes)
+    assert any("the results are empty" in note for note in notes)
+    with pytest.raises(DataError, match="task 'boxes' is unknown; known: box, mask, semantic"):
+        judge_results(truth, results, task="boxes")
+
+
+def test_intervals_hold_the_value(shared_data: Path, tmp_path: Path) -> None:
+    truth = shared_data / "coco_tiny/annotations/instances_val2017.json"
     written = tmp_path / "results.json"
-    written.write_text(
-        json.dumps([{"image_id": -5, "category_id": 1, "bbox": [0, 0, 1, 1], "score": 1}])
+    written.write_text(json.dumps(jittered(truth)))
+    metric = add_intervals(judge_results(truth, written), Bootstrap(200)).metrics["AP50"]
+    assert metric.interval is not None
+    low, high = metric.interval
+    assert metric.value is not None
+    assert low < metric.value < high
+
+
+# --- Pixels --------------------------------------------------------------------------------------
+
+
+def pixels(folder: Path) -> tuple[Path, Path]:
+    """Two classes (ids 3 and 8) and void on 2 x 4 pixels; one of six judged pixels is wrong."""
+    truth, answers = folder / "maps", folder / "answers"
+    truth.mkdir()
+    answers.mkdir()
+    Image.fromarray(np.array([[3, 3, 3, 255], [8, 8, 8, 0]], np.uint8)).save(truth / "a.png")
+    Image.fromarray(np.array([[3, 3, 8, 3], [8, 8, 8, 0]], np.uint8)).save(answers / "a.png")
+    image = {"id": 1, "file_name": "a.jpg", "height": 2, "width": 4, "sem_seg_file_name": "a.png"}
+    content = {
+        "info": {"sem_seg_root": "maps"},
+        "images": [image],
+        "annotations": [],
+        "categories": [{"id": 3, "name": "road"}, {"id": 8, "name": "sky"}],
+    }
+    file = folder / "truth.json"
+    file.write_text(json.dumps(content))
+    return file, answers
+
+
+def test_pixels_by_hand(tmp_path: Path) -> None:
+    metrics = evaluate_results(*pixels(tmp_path), task="semantic")
+    assert metrics["mIoU"].per_class == {"road": pytest.approx(2 / 3), "sky": pytest.approx(3 / 4)}
+    assert metrics["pixel_accuracy"].value == pytest.approx(5 / 6)
+
+
+def test_pixels_that_cannot_be_judged(tmp_path: Path) -> None:
+    truth, answers = pixels(tmp_path)
+    Image.fromarray(np.zeros((2, 4), np.uint8)).save(answers / "a.png")
+    with pytest.raises(DataError, match=r"names no category \(0 or void\) on 6 pixels"):
+        evaluate_results(truth, answers, task="semantic")
+    (answers / "a.png").unlink()
+    with pytest.raises(DataError, match=r"1 of 1 label maps are not there, the first is a\.png"):
+        evaluate_results(truth, answers, task="semantic")
+    with pytest.raises(DataError, match="is not a folder"):
+        evaluate_results(truth, truth, task="semantic")
+
+
+# --- The command ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", ["box", "semantic"])
+def test_command_loads_no_torch(tmp_path: Path, task: str) -> None:
+    if task == "box":
+        content = dataset(5)
+        truth, results = tmp_path / "truth.json", tmp_path / "results.json"
+        truth.write_text(json.dumps(content))
+        results.write_text(json.dumps(found_in(content, 5)))
+    else:
+        truth, results = pixels(tmp_path)
+    out = tmp_path / "out"
+    options = ["--truth", str(truth), "--results", str(results), "--task", task, "--out", str(out)]
+    code = (
+        "import sys\n"
+        "from resnet_tasks.cli import app\n"
+        f"app({['evaluate', *options]!r}, standalone_mode=False)\n"
+        "heavy = [m for m in ('torch', 'timm', 'albumentations') if m in sys.modules]\n"
+        "assert not heavy, heavy\n"
     )
-    with pytest.raises(DataError, match="entry 0 has image_id -5"):
-        evaluate_results(file, written)
+    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (made.returncode, made.stderr) == (0, "")
+    written = json.loads((out / "metrics.json").read_text())
+    assert written["evaluator"] == ("hotcoco" if task == "box" else "resnet_tasks confusion matrix")
+    assert {"hotcoco", "pycocotools", "resnet-tasks"} <= set(written["versions"])
+    assert [len(digest) for digest in written["data"].values()] == [64, 64]
+    assert set(written["metrics"]) >= ({"AP", "AR_100"} if task == "box" else {"mIoU", "Dice"})
+    if task == "box":
+        assert "error_types" in json.loads((out / "details.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--truth", "a.json"], "--truth needs --results too"),
+        (["--results", "a.json"], "--results needs --truth too"),
+        (["--task", "mask"], "--task needs --truth too|--task needs --results too"),
+        ([], "nothing to judge: give a RUN folder, or --truth FILE and --results FILE"),
+        (
+            ["runs/x", "--truth", "a", "--results", "b"],
+            "--truth, --results judge results of any tool, RUN a run; give one or the other",
+        ),
+        (["--split", "test", "--truth", "a", "--results", "b"], "--split a run"),
+        (["--truth", "gone.json", "--results", "b.json"], "gone.json is not there"),
+    ],
+)
+def test_mixtures_are_refused(options: list[str], said: str) -> None:
+    made = subprocess.run(
+        [sys.executable, "-m", "resnet_tasks", "evaluate", *options],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert made.returncode == 2
+    assert any(each in made.stderr for each in said.split("|")), made.stderr
+    assert "Traceback" not in made.stderr

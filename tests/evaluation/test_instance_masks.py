@@ -29,13 +29,13 @@ def truth(*polygons: list[list[float]] | None, image_id: int | str = 1) -> Truth
 def test_by_hand() -> None:
     """IoU 240/400 = 0.6 counts at 0.50, 0.55 and 0.60."""
     evaluator = InstanceMaskEvaluator(("a",))
-    evaluator.update([HALF], [0], [0.9], truth(SQUARE))
+    evaluator.update_masks([HALF], [0], [0.9], truth(SQUARE))
     metrics = evaluator.compute()
     assert metrics["AP"].value == pytest.approx(0.3, abs=1e-12)
     assert metrics["AP50"].value == pytest.approx(1.0, abs=1e-12)
     flags = np.zeros((1, 40, 50), np.bool_)
     flags[0, :20, :20] = True
-    evaluator.update(flags, [0], [0.95], truth(SQUARE, image_id="second"))
+    evaluator.update_masks(flags, [0], [0.95], truth(SQUARE, image_id="second"))
     assert evaluator.compute()["AP75"].value == pytest.approx(51 / 101, abs=1e-12)
     assert "iouType segm" in evaluator.protocol
 
@@ -60,7 +60,7 @@ def test_equals_pycocotools_on_real_masks(shared_data: Path, with_boxes: bool) -
         scores = np.round(generator.random(len(masks)), 1)
         boxes = generator.uniform(20, 120, (len(masks), 4)) if with_boxes else None
         for evaluator in evaluators:
-            evaluator.update(masks, labels, scores, expected, boxes=boxes)
+            evaluator.update_masks(masks, labels, scores, expected, boxes=boxes)
     compiled, reference = (evaluator.compute() for evaluator in evaluators)
     assert compiled == reference
     assert 0.2 < (compiled["AP"].value or 0) < 0.9
@@ -72,17 +72,19 @@ def test_equals_pycocotools_on_real_masks(shared_data: Path, with_boxes: bool) -
 def test_refusals_name_the_picture() -> None:
     evaluator = InstanceMaskEvaluator(("a",))
     with pytest.raises(DataError, match=r"image 1: a mask has size \(3, 3\) .* \(40, 50\)"):
-        evaluator.update(np.zeros((1, 3, 3), np.bool_), [0], [0.9], truth(SQUARE))
+        evaluator.update_masks(np.zeros((1, 3, 3), np.bool_), [0], [0.9], truth(SQUARE))
     with pytest.raises(DataError, match=r"image 1: run lengths .* do not fit"):
-        evaluator.update([{"size": [3, 3], "counts": [9]}], [0], [0.9], truth(SQUARE))
+        evaluator.update_masks([{"size": [3, 3], "counts": [9]}], [0], [0.9], truth(SQUARE))
     with pytest.raises(DataError, match=r"image 1: an annotation \(number 1\) has no mask"):
-        evaluator.update([], [], [], truth(SQUARE, None))
+        evaluator.update_masks([], [], [], truth(SQUARE, None))
     with pytest.raises(DataError, match="image 9 has no annotated masks"):
-        evaluator.update([], [], [], Truth(9, (4, 4), np.zeros((1, 4)), np.zeros(1, np.int64)))
+        evaluator.update_masks(
+            [], [], [], Truth(9, (4, 4), np.zeros((1, 4)), np.zeros(1, np.int64))
+        )
     with pytest.raises(DataError, match="non-finite score"):
-        evaluator.update([SQUARE], [0], [float("nan")], truth(SQUARE))
+        evaluator.update_masks([SQUARE], [0], [float("nan")], truth(SQUARE))
     assert evaluator.compute()["AP"].value is None
-    evaluator.update([SQUARE], [0], [0.9], truth(SQUARE))
+    evaluator.update_masks([SQUARE], [0], [0.9], truth(SQUARE))
     with pytest.raises(DataError, match="'pycocotools' comes too late: 1 pictures"):
         evaluator.backend = "pycocotools"
 
@@ -109,7 +111,7 @@ def test_memory_does_not_grow_with_pictures() -> None:
                 np.zeros(1, np.int64),
                 segmentations=(mask,),
             )
-            evaluator.update([mask] * 4, [0] * 4, [0.9, 0.8, 0.7, 0.6], expected)
+            evaluator.update_masks([mask] * 4, [0] * 4, [0.9, 0.8, 0.7, 0.6], expected)
 
     judge(0, 10)
     tracemalloc.start()

@@ -115,7 +115,7 @@ def test_real_boxes_and_masks(shared_data: Path) -> None:
         scores = np.round(generator.random(len(truth.labels)), 2)
         moved = truth.boxes_xywh * generator.uniform(0.8, 1.2, truth.boxes_xywh.shape)
         boxes.update_xywh(moved, truth.labels, scores, truth)
-        masks.update(truth.segmentations or (), truth.labels[::-1], scores, truth)
+        masks.update_masks(truth.segmentations or (), truth.labels[::-1], scores, truth)
     for evaluator in (boxes, masks):
         found = evaluator.resample(np.ones((1, 40), np.int64))
         for name, metric in evaluator.compute().items():

@@ -1,0 +1,231 @@
+"""COCO box evaluation of big files: ours and pycocotools, from two files to the 12 numbers.
+
+A set like COCO val2017 is drawn: 5,000 pictures, 36,000 objects of 80 classes, 500,000 detections.
+Both run in processes of their own, one after the other in turn, so that time and greatest memory
+count from start to end, imports included. The 12 numbers must agree to 1e-12.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from time import strftime
+from typing import Any
+
+import numpy as np
+
+from resnet_tasks.errors import DataError
+
+NAMES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
+NAMES += ("AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large")
+
+_MEASURED = """
+import json, resource, sys, time
+start = time.perf_counter()
+{work}
+seconds = time.perf_counter() - start
+# Kilobytes on Linux, bytes on macOS.
+unit = 1 if sys.platform == "darwin" else 1024
+memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+print(json.dumps({{"seconds": seconds, "bytes": memory, "numbers": numbers}}))
+"""
+_OURS = f"""
+from resnet_tasks.evaluation.files import evaluate_results
+metrics = evaluate_results(sys.argv[1], sys.argv[2])
+numbers = [-1.0 if metrics[n].value is None else metrics[n].value for n in {NAMES!r}]
+"""
+_PEER = """
+import contextlib, io
+with contextlib.redirect_stdout(io.StringIO()):
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+    truth = COCO(sys.argv[1])
+    run = COCOeval(truth, truth.loadRes(sys.argv[2]), "bbox")
+    run.evaluate()
+    run.accumulate()
+    run.summarize()
+numbers = run.stats.tolist()
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Draws the set, runs both in turn, prints the ratios.
+
+    Raises:
+        DataError: If the numbers do not agree.
+    """
+    options = _options(argv)
+    with tempfile.TemporaryDirectory() as folder:
+        truth, results = draw(
+            Path(folder),
+            pictures=options.pictures,
+            objects=options.objects,
+            detections=options.detections,
+        )
+        runs: dict[str, list[dict[str, Any]]] = {"ours": [], "pycocotools": []}
+        for turn in range(max(options.repeats, options.peer_repeats)):
+            if turn < options.repeats:
+                runs["ours"].append(_run(_OURS, truth, results))
+            if turn < options.peer_repeats:
+                runs["pycocotools"].append(_run(_PEER, truth, results))
+    report = _report(runs, options)
+    print(_told(report))
+    if options.out is not None:
+        options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        print(f"written to {options.out}")
+
+
+def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks coco_evaluation")
+    parser.add_argument("--repeats", type=int, default=7, help="of ours")
+    parser.add_argument("--peer-repeats", type=int, default=7, help="of pycocotools, a minute each")
+    parser.add_argument("--pictures", type=int, default=5_000)
+    parser.add_argument("--objects", type=int, default=36_000)
+    parser.add_argument("--detections", type=int, default=500_000)
+    parser.add_argument("--out", type=Path, help="JSON file for the report")
+    options = parser.parse_args(argv)
+    if min(options.repeats, options.peer_repeats) < 1:
+        parser.error("--repeats and --peer-repeats must be at least 1")
+    return options
+
+
+def draw(folder: Path, *, pictures: int, objects: int, detections: int) -> tuple[Path, Path]:
+    """Annotations and results of a set like COCO val2017, the same at every call.
+
+    Class frequencies fall as 1/rank, areas are log-normal, 1 % of the objects are crowds. A third
+    of the detections lie near an object of their class, with better scores; all are clipped to
+    their pictures, as detectors do.
+
+    Returns:
+        The two files.
+    """
+    rng = np.random.default_rng(0)
+    ids = np.sort(rng.choice(600_000, pictures, replace=False)) + 1
+    classes = np.sort(rng.choice(90, 80, replace=False)) + 1
+    frequency = 1 / np.arange(1, 81)
+    of_picture = np.sort(rng.integers(0, pictures, objects))
+    of_class = rng.choice(80, objects, p=frequency / frequency.sum())
+    area = np.exp(rng.normal(8, 2, objects)).clip(50, 150_000)
+    aspect = np.exp(rng.normal(0, 0.4, objects))
+    size = np.column_stack((np.sqrt(area * aspect), np.sqrt(area / aspect))).clip(2, (600, 440))
+    corner = rng.random((objects, 2)) * ((640, 480) - size)
+    boxes = np.round(np.column_stack((corner, size)), 2)
+    crowd = rng.random(objects) < 0.01
+    annotations = [
+        {
+            "id": i + 1,
+            "image_id": int(ids[of_picture[i]]),
+            "category_id": int(classes[of_class[i]]),
+            "bbox": boxes[i].tolist(),
+            "area": round(float(0.7 * size[i].prod()), 2),
+            "iscrowd": int(crowd[i]),
+        }
+        for i in range(objects)
+    ]
+    images = [
+        {"id": int(i), "file_name": f"{i:012d}.jpg", "height": 480, "width": 640} for i in ids
+    ]
+    categories = [{"id": int(i), "name": f"class {i}"} for i in classes]
+    truth, results = folder / "truth.json", folder / "results.json"
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    truth.write_text(json.dumps(content), encoding="utf-8")
+
+    source = rng.integers(0, objects, detections)
+    near = rng.random(detections) < 0.35
+    scores = np.where(near, rng.beta(4, 2, detections), rng.beta(1, 6, detections))
+    noise = np.tile(size[source], 2) * np.where(near, 0.08, 0.5)[:, None]
+    moved = boxes[source] + rng.normal(0, 1, (detections, 4)) * noise
+    low = moved[:, :2].clip(0, (630, 470))
+    high = (low + moved[:, 2:].clip(2, None)).clip(None, (640, 480))
+    found = np.round(np.column_stack((low, high - low)), 2).tolist()
+    picture = np.where(near, of_picture[source], rng.integers(0, pictures, detections))
+    label = np.where(near, of_class[source], rng.integers(0, 80, detections))
+    entries = [
+        {"image_id": image, "category_id": category, "bbox": box, "score": score}
+        for image, category, box, score in zip(
+            ids[picture].tolist(),
+            classes[label].tolist(),
+            found,
+            np.round(scores, 5).tolist(),
+            strict=True,
+        )
+    ]
+    results.write_text(json.dumps(entries), encoding="utf-8")
+    return truth, results
+
+
+def _run(work: str, truth: Path, results: Path) -> dict[str, Any]:
+    code = _MEASURED.format(work=work)
+    made = subprocess.run(
+        [sys.executable, "-c", code, str(truth), str(results)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if made.returncode != 0:
+        raise DataError(f"a measured process failed: {made.stderr.strip().splitlines()[-1]}")
+    found: dict[str, Any] = json.loads(made.stdout)
+    return found
+
+
+def _report(runs: dict[str, list[dict[str, Any]]], options: argparse.Namespace) -> dict[str, Any]:
+    ours, theirs = runs["ours"], runs["pycocotools"]
+    apart = max(
+        abs(a - b)
+        for run in (*ours, *theirs)
+        for a, b in zip(run["numbers"], theirs[0]["numbers"], strict=True)
+    )
+    if apart > 1e-12:
+        raise DataError(f"the 12 numbers differ by up to {apart:.3g}; allowed is 1e-12")
+    medians = {
+        name: {key: statistics.median(run[key] for run in each) for key in ("seconds", "bytes")}
+        for name, each in runs.items()
+    }
+    return {
+        "set": {key: getattr(options, key) for key in ("pictures", "objects", "detections")},
+        "numbers": dict(zip(NAMES, ours[0]["numbers"], strict=True)),
+        "greatest_difference": apart,
+        "medians": medians,
+        "times_faster": medians["pycocotools"]["seconds"] / medians["ours"]["seconds"],
+        "times_less_memory": medians["pycocotools"]["bytes"] / medians["ours"]["bytes"],
+        "runs": {
+            name: [{key: run[key] for key in ("seconds", "bytes")} for run in each]
+            for name, each in runs.items()
+        },
+        "versions": {
+            name: version(name) for name in ("resnet-tasks", "hotcoco", "pycocotools", "numpy")
+        },
+        "hardware": {
+            "cpu": platform.processor() or platform.machine(),
+            "cores": os.cpu_count(),
+            "load": os.getloadavg(),
+        },
+        "python": platform.python_version(),
+        "date": strftime("%Y-%m-%d %H:%M:%S"),
+    }
+
+
+def _told(report: dict[str, Any]) -> str:
+    lines = [
+        f"{name:12} {median['seconds']:7.2f} s {median['bytes'] / 1e9:5.2f} GB (medians of "
+        f"{len(report['runs'][name])})"
+        for name, median in report["medians"].items()
+    ]
+    lines.append(
+        f"{report['times_faster']:.0f} times faster, {report['times_less_memory']:.1f} times less "
+        f"memory; the 12 numbers differ by at most {report['greatest_difference']:.1g}"
+    )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""COCO files as columns: the fast way and the careful way agree, and bad entries are named."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from resnet_tasks.data import coco_columns
+from resnet_tasks.data.coco_columns import read_result_columns, read_truth_columns
+from resnet_tasks.errors import DataError
+
+TRUTH: dict[str, Any] = {
+    "info": {},
+    "images": [
+        {"id": 7, "file_name": "a.png", "height": 10, "width": 20, "group": "p1"},
+        {"id": 3, "file_name": "b.png", "height": 10, "width": 20},
+    ],
+    "categories": [{"id": 90, "name": "cat"}, {"id": 5, "name": "dog"}],
+    "annotations": [
+        {"id": 1, "image_id": 3, "category_id": 90, "bbox": [1, 2, 3, 4], "area": 9, "iscrowd": 1},
+        {"id": 2, "image_id": 7, "category_id": 5, "bbox": [1, 2, 3, 0], "area": 0, "iscrowd": 0},
+    ],
+}
+ENTRY = {"image_id": 7, "category_id": 90, "bbox": [1, 2, 3, 4], "score": 0.5}
+MASK = {"size": [10, 20], "counts": [0, 4, 196]}
+
+
+def written(folder: Path, content: Any, name: str = "file.json") -> Path:
+    path = folder / name
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_truth_by_hand(tmp_path: Path) -> None:
+    columns = read_truth_columns(written(tmp_path, TRUTH))
+    assert columns.image_ids == (7, 3)
+    assert columns.categories.ids == (5, 90)
+    assert columns.pictures.tolist() == [1, 0]
+    assert columns.labels.tolist() == [1, 0]
+    assert columns.boxes.tolist() == [[1, 2, 3, 4], [1, 2, 3, 0]]  # COCO counts empty boxes too.
+    assert (columns.areas.tolist(), columns.crowd.tolist()) == ([9, 0], [True, False])
+    assert columns.groups == {7: "p1"}
+    assert columns.problems == ()
+
+
+def test_almost_coco_gives_the_same_columns(tmp_path: Path) -> None:
+    almost = json.loads(json.dumps(TRUTH))
+    del almost["info"]
+    for each in almost["annotations"]:
+        del each["id"]
+    del almost["annotations"][1]["iscrowd"], almost["annotations"][1]["area"]
+    clean = read_truth_columns(written(tmp_path, TRUTH))
+    repaired = read_truth_columns(written(tmp_path, almost, "almost.json"))
+    kinds = {each.kind for each in repaired.problems}
+    assert {"missing_iscrowd", "missing_area", "missing_id"} <= kinds
+    order = np.argsort(clean.pictures)
+    for name in ("pictures", "labels", "boxes", "areas", "crowd"):
+        assert getattr(repaired, name).tolist() == getattr(clean, name)[order].tolist(), name
+
+
+def test_portions_are_cut_between_entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    truth = read_truth_columns(written(tmp_path, TRUTH))
+    entries = [
+        {**ENTRY, "score": i / 50, "note": "a } , { in a text" if i == 30 else "", "deep": {"a": 1}}
+        for i in range(50)
+    ]
+    path = written(tmp_path, entries, "results.json")
+    whole = read_result_columns(path, truth)
+    for size in (1, 90, 333):
+        monkeypatch.setattr(coco_columns, "_PORTION", size)
+        portions = read_result_columns(path, truth)
+        assert portions.scores.tolist() == whole.scores.tolist() == [i / 50 for i in range(50)]
+        assert portions.boxes is not None
+        assert portions.boxes.tolist() == [[1, 2, 3, 4]] * 50
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_clean_results_take_the_fast_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, indent: int | None
+) -> None:
+    truth = read_truth_columns(written(tmp_path, TRUTH))
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps([ENTRY] * 3, indent=indent))
+    monkeypatch.setattr(coco_columns, "_checked_results", lambda *_: pytest.fail("slow"))
+    assert read_result_columns(path, truth).labels.tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"image_id": 4}, "entry 1 has image_id 4; .* does not have it; its ids look like 7, 3"),
+        ({"image_id": "7"}, "entry 1 has image_id '7'; ids are numbers there, .*: write 7, not"),
+        ({"image_id": None}, "entry 1 has image_id None"),
+        ({"image_id": [7]}, r"entry 1 has image_id \[7\]"),
+        ({"category_id": 1}, r"entry 1 \(image 7\) has category_id 1; known: 5, 90"),
+        ({"bbox": [1, 2, 3]}, r"has bbox \[1, 2, 3\]; it must be"),
+        ({"bbox": [1, 2, 3, math.nan]}, "finite numbers in pixels"),
+        ({"bbox": [9, 9, -3, 4]}, r"has bbox \[9, 9, -3, 4\]; width and height must be 0 or more"),
+        ({"bbox": None}, "has bbox None"),
+        ({"score": None}, "has score None; it must be a finite number"),
+        ({"score": math.inf}, "has score inf"),
+        ({"score": math.nan}, "has score nan"),
+        ({"score": "0.5"}, "has score '0.5'"),
+        ({"score": True}, "has score True"),
+    ],
+)
+def test_bad_entries_are_named(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    truth = read_truth_columns(written(tmp_path, TRUTH))
+    path = written(tmp_path, [ENTRY, {**ENTRY, **change}], "results.json")
+    with pytest.raises(DataError, match=said):
+        read_result_columns(path, truth)
+
+
+def test_first_five_are_shown_and_all_are_counted(tmp_path: Path) -> None:
+    truth = read_truth_columns(written(tmp_path, TRUTH))
+    bad = [{**ENTRY, "image_id": 100 + i} for i in range(8)] + [{**ENTRY, "score": "high"}]
+    with pytest.raises(DataError) as error:
+        read_result_columns(written(tmp_path, bad, "results.json"), truth)
+    first, second = str(error.value).splitlines()
+    assert "entry 4 has image_id 104, ... (8 of 9 entries)" in first
+    assert "entry 5" not in first
+    assert "entry 8 (image 7) has score 'high'" in second
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"annotations": [ENTRY]}, "got an object .* write the list under `annotations` alone"),
+        ({}, "a COCO results file is a list"),
+        (3, "a COCO results file is a list .* got 3"),
+        ([ENTRY, 5], "entry 1 is 5; every entry must be an object"),
+    ],
+)
+def test_other_files_say_what_is_wanted(tmp_path: Path, content: Any, said: str) -> None:
+    truth = read_truth_columns(written(tmp_path, TRUTH))
+    with pytest.raises(DataError, match=said):
+        read_result_columns(written(tmp_path, content, "results.json"), truth)
+
+
+def test_no_results_are_results(tmp_path: Path) -> None:
+    truth = read_truth_columns(written(tmp_path, TRUTH))
+    columns = read_result_columns(written(tmp_path, [], "results.json"), truth)
+    assert columns.boxes is not None
+    assert columns.boxes.shape == (0, 4)
+
+
+def test_masks(tmp_path: Path) -> None:
+    truth = read_truth_columns(written(tmp_path, TRUTH), kind="mask")
+    entry = {"image_id": 7, "category_id": 90, "score": 0.5, "segmentation": MASK}
+    columns = read_result_columns(written(tmp_path, [entry], "r.json"), truth, kind="mask")
+    assert (columns.boxes, columns.segmentations) == (None, [MASK])
+    boxed = {**entry, "bbox": [1, 2, 3, 4]}
+    columns = read_result_columns(written(tmp_path, [boxed], "r.json"), truth, kind="mask")
+    assert columns.boxes is not None
+    with pytest.raises(DataError, match="entry 1 has no bbox, others have"):
+        read_result_columns(written(tmp_path, [boxed, entry], "r.json"), truth, kind="mask")
+    for bad in ({"size": [3, 3], "counts": [9]}, None, [[1, 2]], "x"):
+        path = written(tmp_path, [{**entry, "segmentation": bad}], "r.json")
+        with pytest.raises(DataError, match=r"entry 0 \(image 7\) of height 10 and width 20 has"):
+            read_result_columns(path, truth, kind="mask")
