@@ -25,8 +25,9 @@ import numpy as np
 
 from resnet_tasks.errors import DataError
 
-NAMES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
-NAMES += ("AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large")
+_PRECISIONS = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
+_RECALLS = ("AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large")
+NAMES = (*_PRECISIONS, *_RECALLS)
 
 _MEASURED = """
 import json, resource, sys, time

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -215,8 +214,7 @@ def _judge_pixels(truth: Path, results: Path) -> JudgedResults:
                 f"{results / name} names no category (0 or void) on {int(unanswered.sum())} pixels "
                 "that the truth labels; give each of them a category id"
             )
-        answer: Any = SimpleNamespace(labels=labels)
-        evaluator.update(answer, Truth(record.id, size, semantic=expected))
+        evaluator.update_labels(labels, Truth(record.id, size, semantic=expected))
     groups = {each.id: each.group for each in records if each.group is not None}
     left_out = len(coco.images) - len(records)
     note = f"{left_out} pictures without `sem_seg_file_name` are not judged"
