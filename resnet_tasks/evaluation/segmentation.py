@@ -120,11 +120,13 @@ class SegmentationEvaluator:
         if confidence is None:
             self._surprise.append(float(np.mean(expected != found)) if len(found) else 0.0)
             return
-        sure, right = confidence[valid].astype(np.float64), expected == found
-        self._surprise.append(float(np.mean(np.where(right, 0.0, sure))) if len(found) else 0.0)
-        bins = np.clip(np.ceil(sure * BINS).astype(np.int64) - 1, 0, BINS - 1)
-        for row, weights in enumerate((None, sure, right)):
-            self._bins[row] += np.bincount(bins, weights, minlength=BINS)
+        sure = confidence[valid]
+        bins = np.clip(np.ceil(sure * BINS).astype(np.intp) - 1, 0, BINS - 1)
+        bins += BINS * (expected == found)  # wrong pixels in the first half, right ones behind
+        numbers = np.bincount(bins, minlength=2 * BINS).reshape(2, BINS)
+        weights = np.bincount(bins, sure, minlength=2 * BINS).reshape(2, BINS)
+        self._bins += (numbers.sum(axis=0), weights.sum(axis=0), numbers[1])
+        self._surprise.append(float(weights[0].sum()) / max(len(found), 1))
 
     def compute(self) -> dict[str, Metric]:
         """All numbers over the pictures seen so far.
