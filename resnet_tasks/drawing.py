@@ -56,6 +56,29 @@ def draw_boxes(
     return canvas
 
 
+def draw_heat(
+    image: Pixels,
+    heat: NDArray[np.float32],
+    box: tuple[float, float, float, float] | None = None,
+) -> Pixels:
+    """A heat map blended over an RGB picture, and the box that it explains.
+
+    Args:
+        image: `(height, width, 3)` uint8 RGB.
+        heat: `(height, width)`, 0..1; the picture stays as it is where it is 0.
+        box: xyxy, the picture's pixels.
+    """
+    colors = cv2.applyColorMap((heat * 255).astype(np.uint8), cv2.COLORMAP_TURBO)[:, :, ::-1]
+    share = 0.6 * heat[:, :, None]
+    canvas: Pixels = ((1 - share) * image + share * colors).astype(np.uint8)
+    if box is not None:
+        x1, y1, x2, y2 = (round(value) for value in box)
+        canvas = np.ascontiguousarray(canvas)
+        thickness = max(1, round(min(image.shape[:2]) / 240))
+        cv2.rectangle(canvas, (x1, y1), (x2, y2), (255, 255, 255), thickness)
+    return canvas
+
+
 def draw_lines(image: Pixels, lines: Sequence[tuple[str, int]]) -> Pixels:
     """(text, label) lines below one another at the top left, drawn on a copy."""
     canvas = image.copy()

@@ -21,7 +21,7 @@ LAYERS: list[list[str]] = [
     ["heads", "backbone"],
     ["data"],
     ["recipe", "model", "testing"],
-    ["evaluation", "drawing", "model_weights"],
+    ["evaluation", "drawing", "model_weights", "explain"],
     ["assemble", "predict"],
     ["training"],
     ["report"],

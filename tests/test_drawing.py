@@ -9,6 +9,7 @@ from resnet_tasks.drawing import (
     as_rgb8,
     color_of,
     draw_boxes,
+    draw_heat,
     draw_map,
     draw_prediction,
     draw_truth,
@@ -128,3 +129,14 @@ def test_true_labels_are_written_unknown_ones_are_not() -> None:
     grey = np.full((240, 320, 3), 100, np.uint8)
     truth = Truth(1, (240, 320), image_labels=np.asarray([2, IGNORED, 0]))
     assert bands(draw_truth(grey, {"kind": truth}, {"kind": tuple("abc")}, {"kind"})) == [2, 0]
+
+
+def test_heat_leaves_cold_places_as_they_are() -> None:
+    image = np.full((40, 60, 3), 90, np.uint8)
+    heat = np.zeros((40, 60), np.float32)
+    heat[10:20, 10:20] = 1.0
+    drawn = draw_heat(image, heat, (30.0, 5.0, 50.0, 35.0))
+    assert (drawn[0, 0] == 90).all()
+    assert (drawn[15, 15] != 90).any()
+    assert (drawn[5, 40] == 255).all()
+    assert (image == 90).all()

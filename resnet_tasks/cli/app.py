@@ -26,6 +26,7 @@ VERBS = (
     "evaluate",
     "operating-point",
     "predict",
+    "explain",
     "report",
     "compare",
     "recipes",

@@ -1,0 +1,75 @@
+"""`explain`: which places of a picture speak for a prediction."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from resnet_tasks.cli.app import Checkpoint, RunFolder, Trust, Which, app, open_run
+from resnet_tasks.errors import DataError
+
+
+class How(StrEnum):
+    """How channels or places are weighed."""
+
+    gradcam = "gradcam"
+    hirescam = "hirescam"
+
+
+@app.command()
+def explain(
+    run: RunFolder,
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGES...", help="Files or folders")],
+    head: Annotated[str | None, typer.Option(help="Default: every head")] = None,
+    class_name: Annotated[
+        str | None,
+        typer.Option("--class", help="What to explain; default: the strongest prediction"),
+    ] = None,
+    box: Annotated[
+        str | None,
+        typer.Option(metavar="X1,Y1,X2,Y2", help="The detection there, or the pixels inside"),
+    ] = None,
+    level: Annotated[str, typer.Option(help="C1 (where) to C5 (what)")] = "C5",
+    method: Annotated[
+        How | None,
+        typer.Option(help="Default: gradcam for a class of a picture, hirescam for a box"),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Default: RUN/explanations")] = None,
+    checkpoint: Which = Checkpoint.last,
+    trust_plugins: Trust = False,
+) -> None:
+    """Show which places of pictures speak for a prediction (Grad-CAM)."""
+    corners = None if box is None else _corners(box)
+    opened = open_run(run, trust_plugins)
+
+    from rich.console import Console
+
+    from resnet_tasks.explain import Question
+    from resnet_tasks.training.explaining import Wanted, explain_paths
+
+    wanted = Wanted(
+        head,
+        level,
+        Question(class_name, corners),
+        None if method is None else method.value,
+        checkpoint.value,
+    )
+    folder, empty = explain_paths(
+        opened, images, wanted, out=out or run / "explanations", console=Console(stderr=True)
+    )
+    for sentence in empty:
+        typer.echo(f"not explained: {sentence}")
+    typer.echo(f"written to {folder}")
+
+
+def _corners(text: str) -> tuple[float, float, float, float]:
+    try:
+        x1, y1, x2, y2 = (float(each) for each in text.split(","))
+    except ValueError:
+        raise DataError(f"--box {text!r} is no box; write X1,Y1,X2,Y2 in pixels") from None
+    if not (x1 < x2 and y1 < y2):
+        raise DataError(f"--box {text!r} has no area; write X1,Y1,X2,Y2 with X1 < X2 and Y1 < Y2")
+    return x1, y1, x2, y2

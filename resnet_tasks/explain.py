@@ -1,0 +1,299 @@
+"""Why a head says what it says: which places of a feature level speak for a box, a class or pixels.
+
+Grad-CAM: Selvaraju et al., ICCV 2017, section 3; for a region of pixels Vinogradova et al., AAAI
+2020; HiResCAM: Draelos and Carin, 2020. The libraries that offer them either pin numpy below 2 or
+bring a second OpenCV, and none knows several heads on one backbone.
+
+Shape glossary: `H, W` padded picture, `Hk, Wk` level k, `h, w` original picture, `K` classes, `D`
+detections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.ops import box_iou
+
+from resnet_tasks.errors import DataError, HeadError
+from resnet_tasks.heads.base import Head
+from resnet_tasks.model import TaskModel
+from resnet_tasks.registry import nearest
+from resnet_tasks.structures import Geometry, Sample, collate
+
+Method = Literal["gradcam", "hirescam"]
+LEAST_OVERLAP = 0.5
+"""IoU from which a detection is taken for the box that was asked for."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is to be explained.
+
+    Attributes:
+        class_name: One of the head's classes; None: that of the box, or the strongest.
+        box: xyxy, pixels of the original picture: the detection there, or the pixels inside;
+            None: the strongest detection, or all pixels of the class.
+    """
+
+    class_name: str | None = None
+    box: tuple[float, float, float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Where a feature level speaks for what was asked.
+
+    Attributes:
+        heat: `(h, w)` float32, 0..1 of the original picture's strongest place; all 0 where nothing
+            speaks for it.
+        head: Name of the head.
+        level: `C1` to `C5`.
+        method: `gradcam` or `hirescam`.
+        class_name: What was explained.
+        box: xyxy, original pixels; None for a picture, or all pixels of a class.
+        evidence: The logit that was explained: of the detection's score, of the class, or the mean
+            over the pixels.
+    """
+
+    heat: NDArray[np.float32]
+    head: str
+    level: str
+    method: str
+    class_name: str
+    box: tuple[float, float, float, float] | None
+    evidence: float
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    """A scalar with gradient, and what it stands for."""
+
+    value: Tensor
+    label: int
+    box: tuple[float, float, float, float] | None = None
+
+
+def explain(
+    model: TaskModel,
+    sample: Sample,
+    *,
+    head: str,
+    level: str = "C5",
+    question: Question | None = None,
+    method: Method | None = None,
+) -> Explanation:
+    """The places of one picture that speak for a prediction of one head.
+
+    Computed in float32, in evaluation mode, with the gradients of the whole model down to `level`,
+    frozen stages included.
+
+    Args:
+        model: In any mode.
+        sample: The picture; its target is not used.
+        head: Name of the head.
+        level: Feature level of the backbone: deep ones see what, shallow ones where.
+        question: What is asked; default: the head's strongest prediction.
+        method: `gradcam` weighs channels by their mean gradient over the picture, which shows all
+            that speaks for a class, wherever it is; `hirescam` weighs every place by its own
+            gradient. Default: `gradcam` for a whole picture, `hirescam` for a box or its pixels.
+
+    Raises:
+        HeadError: If head, level or class do not exist, or the head does not use the level.
+        DataError: If there is no detection or pixel of what was asked.
+    """
+    asked = question or Question()
+    part = _head(model, head)
+    if level not in model.backbone.specs:
+        raise HeadError(
+            f"level {level!r} does not exist; the backbone has {', '.join(model.backbone.specs)}"
+        )
+    device = model.device
+    batch = collate([sample]).to(device)
+    with _whole_graph(model), torch.enable_grad():
+        images = model.normalise(batch.images, [sample.geometry.input_size])
+        features = model.backbone(images.requires_grad_())
+        raw = part({name: feature.float() for name, feature in features.items()})
+        found = _evidence_of(part, raw, sample.geometry, asked, head)
+        (gradient,) = torch.autograd.grad(found.value, features[level], allow_unused=True)
+    if gradient is None:
+        raise HeadError(
+            f"head {head} does not use {level} (it reads {', '.join(part.in_levels)}); name a "
+            "level that it reads, or one before it"
+        )
+    chosen = method or ("gradcam" if found.box is None else "hirescam")
+    heat = _heat(features[level][0].detach(), gradient[0], chosen)
+    return Explanation(
+        heat=_on_picture(heat, batch.padded_size, sample.geometry),
+        head=head,
+        level=level,
+        method=chosen,
+        class_name=part.classes[found.label],
+        box=found.box,
+        evidence=float(found.value.detach()),
+    )
+
+
+def _head(model: TaskModel, name: str) -> Head:
+    heads = model.named_heads
+    if name not in heads:
+        close = nearest(name, list(heads))
+        hint = f"; did you mean {close!r}?" if close else ""
+        raise HeadError(f"head {name!r} does not exist; the heads are {', '.join(heads)}{hint}")
+    return heads[name]
+
+
+@contextmanager
+def _whole_graph(model: TaskModel) -> Iterator[None]:
+    """Evaluation mode, and gradients through frozen stages too."""
+    was_training = model.training
+    backbone: Any = model.backbone
+    frozen = getattr(backbone, "frozen_stages", None)
+    model.eval()
+    if frozen is not None:
+        backbone.frozen_stages = 0
+    try:
+        yield
+    finally:
+        if frozen is not None:
+            backbone.frozen_stages = frozen
+        model.train(was_training)
+
+
+def _evidence_of(
+    head: Head, raw: Mapping[str, Tensor], geometry: Geometry, asked: Question, name: str
+) -> _Evidence:
+    known = EVIDENCE.get(head.task.name)
+    if known is None:
+        raise HeadError(
+            f"head {name} has the task {head.task.name}; explained can be {', '.join(EVIDENCE)}"
+        )
+    label = None
+    if asked.class_name is not None:
+        if asked.class_name not in head.classes:
+            close = nearest(asked.class_name, list(head.classes))
+            hint = f"; did you mean {close!r}?" if close else ""
+            raise HeadError(
+                f"head {name} has no class {asked.class_name!r}; its classes are "
+                f"{', '.join(head.classes)}{hint}"
+            )
+        label = head.classes.index(asked.class_name)
+    return known(head, raw, geometry, label, asked.box)
+
+
+def _of_detection(
+    head: Head,
+    raw: Mapping[str, Tensor],
+    geometry: Geometry,
+    label: int | None,
+    box: tuple[float, float, float, float] | None,
+) -> _Evidence:
+    """The log-odds of a detection's score, whose gradient does not vanish where it is sure."""
+    usable = raw["valid"][0]
+    if label is not None:
+        usable = usable & (raw["labels"][0] == label)
+    what = "object" if label is None else head.classes[label]
+    if not usable.any():
+        raise DataError(f"there is no {what} among the detections; ask for another class or box")
+    boxes = geometry.boxes_to_original(raw["boxes"][0].detach().float())
+    rank = raw["scores"][0].detach().float()
+    if box is not None:
+        overlap = box_iou(boxes.new_tensor([box]), boxes)[0]
+        usable = usable & (overlap >= LEAST_OVERLAP)
+        if not usable.any():
+            best = overlap[raw["valid"][0]].max().item()
+            raise DataError(
+                f"no detection of {what} overlaps the box {list(box)} by {LEAST_OVERLAP} or more "
+                f"(the nearest detection: {best:.2f}); give a box as predict writes it"
+            )
+        rank = overlap
+    index = int(rank.masked_fill(~usable, -1.0).argmax())
+    score = raw["scores"][0][index].float()
+    value = torch.logit(score, eps=1e-6)
+    corners = boxes[index].tolist()
+    return _Evidence(
+        value, int(raw["labels"][0][index]), (corners[0], corners[1], corners[2], corners[3])
+    )
+
+
+def _of_pixels(
+    head: Head,
+    raw: Mapping[str, Tensor],
+    geometry: Geometry,
+    label: int | None,
+    box: tuple[float, float, float, float] | None,
+) -> _Evidence:
+    """The mean logit of a class over its pixels, or over those of them inside a box."""
+    height, width = geometry.input_size
+    logits = raw["logits"][0, :, :height, :width].float()
+    labels = logits.detach().argmax(dim=0)
+    region = torch.ones_like(labels, dtype=torch.bool)
+    if box is not None:
+        limits = geometry.boxes_to_input(logits.new_tensor([box]))[0].round().int().tolist()
+        region[:] = False
+        region[limits[1] : limits[3], limits[0] : limits[2]] = True
+    if not region.any():
+        raise DataError(f"the box {list(box or ())} holds no pixel of the picture")
+    if label is None:
+        counts = torch.bincount(labels[region], minlength=len(head.classes))
+        if head.classes[0] == "background" and counts[1:].any():
+            counts[0] = 0
+        label = int(counts.argmax())
+    chosen = region & (labels == label)
+    if not chosen.any():
+        raise DataError(
+            f"no pixel there is taken for {head.classes[label]}; ask for another class or box"
+        )
+    return _Evidence(logits[label][chosen].mean(), label, box)
+
+
+def _of_picture(
+    head: Head,
+    raw: Mapping[str, Tensor],
+    geometry: Geometry,
+    label: int | None,
+    box: tuple[float, float, float, float] | None,
+) -> _Evidence:
+    """The logit of a class of the whole picture."""
+    if box is not None:
+        raise DataError("a head that judges whole pictures has no boxes; leave the box out")
+    pooled: Any = head
+    logits = pooled.pooled(raw["logits"].float(), [geometry.input_size])[0]
+    chosen = int(logits.argmax()) if label is None else label
+    return _Evidence(logits[chosen], chosen)
+
+
+EVIDENCE: dict[str, Callable[..., _Evidence]] = {
+    "detection": _of_detection,
+    "semantic_segmentation": _of_pixels,
+    "classification": _of_picture,
+}
+"""Task -> what is explained of its heads."""
+
+
+def _heat(feature: Tensor, gradient: Tensor, method: str) -> Tensor:
+    """`(C, Hk, Wk)` features and gradients -> `(Hk, Wk)`, at least 0."""
+    feature, gradient = feature.float(), gradient.float()
+    if method == "gradcam":
+        gradient = gradient.mean(dim=(1, 2), keepdim=True)
+    return F.relu((gradient * feature).sum(dim=0))
+
+
+def _on_picture(heat: Tensor, padded: tuple[int, int], geometry: Geometry) -> NDArray[np.float32]:
+    """`(Hk, Wk)` -> `(h, w)` of the original picture, its strongest place 1."""
+    whole = F.interpolate(heat[None, None], size=padded, mode="bilinear", align_corners=False)[0]
+    original = geometry.map_to_original(whole)[0]
+    strongest = original.max()
+    shown = original / strongest if strongest > 0 else original
+    result: NDArray[np.float32] = shown.cpu().numpy().astype(np.float32)
+    return result
+
+
+__all__ = ["EVIDENCE", "Explanation", "Method", "Question", "explain"]
