@@ -5,7 +5,7 @@ Shape glossary: `B` batch, `C` channels, `H, W` the padded batch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, Protocol, overload
 
@@ -18,6 +18,7 @@ from resnet_tasks.structures import Batch, FeatureSpec, LabelTable, LossTerm
 
 Losses = dict[str, LossTerm]
 Raw = dict[str, dict[str, Tensor]]
+Adjustment = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 
 
 class Backbone(Protocol):
@@ -41,6 +42,10 @@ class TaskModel(nn.Module):
         label_tables: Head name -> translation of the data set's categories; default: the head's
             classes are the data set's categories, in order.
         loss_weights: Head name -> weight of its terms in the total; default 1.
+
+    Attributes:
+        adjustments: Head name -> what `predict` makes of its raw output before it is decoded, as a
+            calibration does; none unless set.
     """
 
     mean: Tensor
@@ -66,6 +71,7 @@ class TaskModel(nn.Module):
             for name, head in heads.items()
         }
         self.loss_weights = {name: (loss_weights or {}).get(name, 1.0) for name in heads}
+        self.adjustments: dict[str, Adjustment] = {}
         self.register_buffer("mean", torch.tensor(backbone.mean, dtype=torch.float32))
         self.register_buffer("std", torch.tensor(backbone.std, dtype=torch.float32))
 
@@ -176,6 +182,8 @@ class TaskModel(nn.Module):
                 raw = self(batch.to(self.device), mode="raw")
         finally:
             self.train(was_training)
+        for name, adjust in self.adjustments.items():
+            raw[name] = adjust(raw[name])
         return {
             name: head.decode(raw[name], batch.geometries)
             for name, head in self.named_heads.items()

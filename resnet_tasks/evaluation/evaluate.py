@@ -18,6 +18,7 @@ from resnet_tasks.data.loaders import make_loader, part_of
 from resnet_tasks.data.transforms import decode_labels, encode_labels, resize_labels
 from resnet_tasks.errors import HeadError, RecipeError
 from resnet_tasks.evaluation import froc, kitti, surfaces
+from resnet_tasks.evaluation.calibration import calibration_evaluator
 from resnet_tasks.evaluation.classification import ClassificationEvaluator, MultiLabelEvaluator
 from resnet_tasks.evaluation.detection import DetectionEvaluator
 from resnet_tasks.evaluation.extra import extra_evaluator
@@ -28,8 +29,9 @@ from resnet_tasks.evaluation.intervals import (
     with_intervals,
 )
 from resnet_tasks.evaluation.segmentation import SegmentationEvaluator
+from resnet_tasks.evaluation.views import Predictor, at_scale, plain_model, predict_at, scales_of
 from resnet_tasks.heads.base import Head
-from resnet_tasks.model import TaskModel, resolve_precision
+from resnet_tasks.model import resolve_precision
 from resnet_tasks.registry import nearest
 from resnet_tasks.structures import (
     Batch,
@@ -65,6 +67,7 @@ __all__ = [
     "evaluators_of",
     "extra_for",
     "truth_of",
+    "with_calibration",
 ]
 
 
@@ -191,8 +194,21 @@ def extra_for(heads: Mapping[str, Head], metric: str, extra: Extra) -> Extra:
     return {}
 
 
+def with_calibration(evaluators: Evaluators, heads: Mapping[str, Head]) -> Evaluators:
+    """`evaluators`, and for heads judged by their task's own one a judge of its calibration."""
+    added = {
+        name: calibration_evaluator(head.task.name, head.classes)
+        for name, head in heads.items()
+        if not _has_own_evaluator(head)
+    }
+    return {
+        name: [*each, extra] if (extra := added.get(name)) is not None else list(each)
+        for name, each in evaluators.items()
+    }
+
+
 def evaluate(
-    model: TaskModel,
+    model: Predictor,
     dataset: Dataset[Sample],
     *,
     batch_size: int = 8,
@@ -206,7 +222,7 @@ def evaluate(
     """Metrics of every head of `model` on `dataset`, with 95 % intervals.
 
     Args:
-        model: On its device; the mode it is in is kept.
+        model: A `TaskModel` on its device, whose mode is kept, or `ManyViews` of one.
         dataset: Samples without augmentation. `CocoDataset` is judged on its files' own
             annotations, any other data set on its samples' targets, brought back to the original
             frame.
@@ -222,24 +238,30 @@ def evaluate(
     Raises:
         HeadError: If two evaluators of a head give a metric of the same name.
     """
-    judges = evaluators_of(model.named_heads) if evaluators is None else evaluators
+    plain = plain_model(model)
+    judges = evaluators_of(plain.named_heads) if evaluators is None else evaluators
     length = len(dataset)  # type: ignore[arg-type]
     batches = [list(range(i, min(i + batch_size, length))) for i in range(0, length, batch_size)]
-    chosen = resolve_precision(precision, model.device)
+    chosen = resolve_precision(precision, plain.device)
     seen: set[str] = set()
     ids: list[int | str] = []
     groups: dict[int | str, str] = {}
     parts = [part_of(each, team.index, team.count) for each in batches]
-    loader = iter(make_loader(dataset, [each for each in parts if each], workers=workers))
+    chosen_parts = [each for each in parts if each]
+    loaders = [
+        iter(make_loader(at_scale(dataset, scale), chosen_parts, workers=workers))
+        for scale in scales_of(model)
+    ]
     for part in parts:
-        found = _predicted(model, part, next(loader), chosen) if part else []
+        views = [next(loader) for loader in loaders] if part else []
+        found = _predicted(model, part, views, chosen) if part else []
         for index, image_id, here in chain.from_iterable(team.collect(found)):
             ids.append(image_id)
             group = dataset.group(index) if isinstance(dataset, HasGroups) else None
             if group is not None:
                 groups[ids[-1]] = group
-            for name, head in model.named_heads.items():
-                truth = truth_of(dataset, index, model.label_tables[name])
+            for name, head in plain.named_heads.items():
+                truth = truth_of(dataset, index, plain.label_tables[name])
                 if _judges(head.task, truth):
                     seen.add(name)
                     for evaluator in judges.get(name, ()):
@@ -257,12 +279,12 @@ def evaluate(
 
 
 def _predicted(
-    model: TaskModel, positions: Sequence[int], batch: Batch, precision: str
+    model: Predictor, positions: Sequence[int], views: Sequence[Batch], precision: str
 ) -> list[Found]:
-    """(position, image id, {head: prediction}) of every picture of a batch."""
-    predictions = model.predict(batch, precision=precision)
+    """(position, image id, {head: prediction}) of every picture of a batch in all its sizes."""
+    predictions = predict_at(model, views, precision=precision)
     return [
-        (index, batch.image_ids[i], {name: each[i] for name, each in predictions.items()})
+        (index, views[0].image_ids[i], {name: each[i] for name, each in predictions.items()})
         for i, index in enumerate(positions)
     ]
 

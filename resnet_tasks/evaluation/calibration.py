@@ -1,0 +1,223 @@
+"""Whether confidence means what it says: calibration error, reliability, and what abstaining gains.
+
+A decision is a pixel's class or a detection; its confidence is the probability of that class or the
+detection's score, and it comes true where the class is right or the detection finds an object. The
+expected calibration error is the mean gap between the two, over equal bins of confidence (Guo et
+al., On Calibration of Modern Neural Networks, ICML 2017, equation 3); for detections it is the
+D-ECE of Küppers et al., Multivariate Confidence Calibration for Object Detection, CVPR workshops
+2020, over confidence alone.
+
+Shape glossary: `P` pictures, `R` resampled data sets, `M` bins, `N` decisions, `C` cuts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resnet_tasks.errors import DataError
+from resnet_tasks.evaluation.matches import box_pairs, match_greedily, rank_within
+from resnet_tasks.metrics import VOID, Metric, Truth, as_array
+
+if TYPE_CHECKING:
+    from resnet_tasks.metrics import Evaluator
+    from resnet_tasks.structures import Detections, SegmentationMap
+
+NUM_BINS = 15  # Guo et al. 2017, section 2
+HIT_IOU = 0.5
+CUTS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+"""Confidences from which decisions are kept in the table of what abstaining gains."""
+
+Floats = NDArray[np.float64]
+
+
+class _Calibration:
+    """Decisions of all pictures, summed by bin of confidence.
+
+    Args:
+        classes: Names in label order.
+    """
+
+    name = "ECE"
+    protocol = ""
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self.classes = tuple(classes)
+        self._ids: list[int | str] = []
+        self._bins: list[Floats] = []
+        self._kept = np.zeros((len(CUTS), 2))
+
+    @property
+    def picture_ids(self) -> tuple[int | str, ...]:
+        """Ids of the pictures seen so far."""
+        return tuple(self._ids)
+
+    def compute(self) -> dict[str, Metric]:
+        """The calibration error; None where there is no decision."""
+        value = float(self.resample(np.ones((1, len(self._ids)), np.int64))[self.name][0])
+        return {self.name: Metric(None if np.isnan(value) else value, lower_is_better=True)}
+
+    def resample(self, counts: NDArray[np.int64]) -> dict[str, Floats]:
+        """The calibration error of resampled data sets; see `resnet_tasks.metrics.Resampled`."""
+        sums = np.stack(self._bins) if self._bins else np.zeros((0, 3, NUM_BINS))
+        number, confidence, hits = (
+            counts.astype(np.float64) @ sums[:, i].reshape(-1, NUM_BINS) for i in range(3)
+        )
+        totals = number.sum(axis=1)
+        gaps = np.abs(hits - confidence).sum(axis=1)
+        errors = np.full(len(counts), np.nan)
+        np.divide(gaps, totals, out=errors, where=totals > 0)
+        return {self.name: errors}
+
+    def details(self) -> dict[str, Any]:
+        """`reliability`, and `abstention`: from which confidence how much is kept, and its error.
+
+        Returns:
+            `abstention`: `{"confidence": [..], "coverage": [..], "risk": [..]}`; `coverage` is the
+            share of decisions that are at least so confident, `risk` the share of those that are
+            wrong (left out where none is).
+        """
+        number, confidence, hits = np.sum(self._bins, axis=0) if self._bins else np.zeros((3, 1))
+        filled = number > 0
+        kept, wrong = self._kept.T
+        some = kept > 0
+        return {
+            "reliability": {
+                "confidence": (confidence[filled] / number[filled]).tolist(),
+                "accuracy": (hits[filled] / number[filled]).tolist(),
+                "count": number[filled].astype(np.int64).tolist(),
+            },
+            "abstention": {
+                "confidence": np.asarray(CUTS)[some].tolist(),
+                "coverage": (kept[some] / max(kept[0], 1)).tolist(),
+                "risk": (wrong[some] / kept[some]).tolist(),
+            },
+        }
+
+    def _take(self, image_id: int | str, confidence: Floats, came_true: NDArray[np.bool_]) -> None:
+        """Sums one picture's decisions, each of shape `(N,)`."""
+        self._ids.append(image_id)
+        self._bins.append(binned(confidence, came_true))
+        # Decisions between two cuts, then all from a cut upwards.
+        place = np.searchsorted(CUTS, confidence, side="right") - 1
+        kept = np.bincount(place, minlength=len(CUTS))
+        wrong = np.bincount(place[~came_true], minlength=len(CUTS))
+        both = np.stack((kept, wrong), axis=1)
+        self._kept += both[::-1].cumsum(axis=0)[::-1]
+
+
+def binned(confidence: Floats, came_true: NDArray[np.bool_]) -> Floats:
+    """`(3, M)` decisions, sum of their confidence, and how many came true, by bin of confidence."""
+    # Bins are open below: 1.0 lies in the last one, 0.0 in the first.
+    bins = np.clip(np.ceil(confidence * NUM_BINS).astype(np.int64) - 1, 0, NUM_BINS - 1)
+    return np.stack(
+        [
+            np.bincount(bins, weights=each, minlength=NUM_BINS)
+            for each in (None, confidence, came_true)
+        ]
+    ).astype(np.float64)
+
+
+def expected_calibration_error(confidence: Floats, came_true: NDArray[np.bool_]) -> float:
+    """Of `(N,)` decisions, at least one."""
+    number, sums, hits = binned(confidence, came_true)
+    return float(np.abs(hits - sums).sum() / number.sum())
+
+
+class PixelCalibration(_Calibration):
+    """Calibration of semantic segmentation, every pixel that is not void a decision."""
+
+    protocol = (
+        f"ECE: {NUM_BINS} equal bins of the probability of the predicted class, over all pixels of "
+        "all pictures at original size, void left out (Guo et al. 2017)."
+    )
+
+    def update(self, prediction: SegmentationMap, truth: Truth) -> None:
+        """Takes one picture.
+
+        Raises:
+            DataError: If its pixels are not annotated, or sizes differ.
+        """
+        confidence, came_true, _ = pixel_decisions(prediction, truth)
+        self._take(truth.image_id, confidence, came_true)
+
+
+def pixel_decisions(
+    prediction: SegmentationMap, truth: Truth
+) -> tuple[Floats, NDArray[np.bool_], NDArray[np.bool_]]:
+    """`(N,)` confidence of the predicted class, whether it is right, and `(h, w)` which pixels.
+
+    Raises:
+        DataError: If the picture's pixels are not annotated, or sizes differ.
+    """
+    probs, expected = as_array(prediction.probs), truth.semantic
+    if expected is None or probs.shape[1:] != expected.shape:
+        size = "not annotated" if expected is None else f"of size {expected.shape}"
+        raise DataError(
+            f"image {truth.image_id!r}: the predicted map has size {probs.shape[1:]} (height, "
+            f"width), its pixels are {size}; `decode` must give maps of the original size"
+        )
+    valid = expected != VOID
+    labels = as_array(prediction.labels)
+    confidence = np.take_along_axis(probs, labels[None], axis=0)[0]
+    came_true: NDArray[np.bool_] = labels[valid] == expected[valid]
+    return confidence[valid].astype(np.float64), came_true, valid
+
+
+class DetectionCalibration(_Calibration):
+    """Calibration of detections, every detection that does not lie on a crowd a decision."""
+
+    name = "D_ECE"
+    protocol = (
+        f"D_ECE: {NUM_BINS} equal bins of the score; a detection comes true where it finds an "
+        f"object of its class at IoU {HIT_IOU} by COCO's greedy rule, those on crowds are left "
+        "out; all detections that the head gives count (Küppers et al. 2020, confidence only)."
+    )
+
+    def update(self, prediction: Detections, truth: Truth) -> None:
+        """Takes one picture.
+
+        Raises:
+            DataError: If its boxes are not annotated.
+        """
+        self._take(truth.image_id, *detection_decisions(prediction, truth))
+
+
+def detection_decisions(prediction: Detections, truth: Truth) -> tuple[Floats, NDArray[np.bool_]]:
+    """`(N,)` scores of the detections that do not lie on crowds, and whether they find an object.
+
+    Raises:
+        DataError: If the picture's boxes are not annotated.
+    """
+    if truth.boxes_xywh is None or truth.labels is None:
+        raise DataError(f"image {truth.image_id!r} has no annotated boxes; leave it out")
+    boxes = as_array(prediction.boxes).astype(np.float64).reshape(-1, 4)
+    xywh = np.concatenate((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]), axis=1)
+    labels = as_array(prediction.labels).astype(np.int64)
+    scores = as_array(prediction.scores).astype(np.float64)
+    crowd = np.zeros(len(truth.labels), np.bool_) if truth.crowd is None else truth.crowd
+    pairs = box_pairs(xywh, truth.boxes_xywh, crowd, keys=(labels, truth.labels))
+    rank = rank_within(labels, scores)
+    found = match_greedily(pairs, rank, crowd, crowd[:, None], thresholds=np.array([HIT_IOU]))
+    chosen = np.full(len(scores), -1, np.int64)
+    chosen[found.found] = found.truth[:, 0, 0]
+    is_hit = chosen >= 0
+    on_crowd = np.zeros(len(scores), np.bool_)
+    on_crowd[is_hit] = crowd[chosen[is_hit]]
+    return scores[~on_crowd], is_hit[~on_crowd]
+
+
+CALIBRATION: dict[str, type[PixelCalibration] | type[DetectionCalibration]] = {
+    "semantic_segmentation": PixelCalibration,
+    "detection": DetectionCalibration,
+}
+"""Task -> who judges its calibration; classification brings its own."""
+
+
+def calibration_evaluator(task: str, classes: Sequence[str]) -> Evaluator | None:
+    """Who judges the calibration of a task; None where its own evaluator does, or nobody can."""
+    made = CALIBRATION.get(task)
+    return None if made is None else made(classes)

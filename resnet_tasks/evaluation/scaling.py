@@ -1,0 +1,261 @@
+"""Temperature scaling: one or two numbers per head that make its confidence mean what it says.
+
+Logits are divided by a temperature (Guo et al., On Calibration of Modern Neural Networks, ICML
+2017, section 4.2); scores of detections, which have a bias besides, go through a logistic function
+of their own logits (Platt 1999; Küppers et al., CVPR workshops 2020). Both keep the order: no class
+and no ranking of detections changes, hence no AP and no mIoU. What is fitted on decoded predictions
+acts on `forward`'s raw tensors, before anything else is made of them.
+
+Shape glossary: `N` decisions (pixels, detections, pictures), `K` classes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize, minimize_scalar
+from scipy.special import log_expit, log_softmax, logit
+from torch import Tensor
+
+from resnet_tasks.errors import DataError
+from resnet_tasks.evaluation.calibration import detection_decisions, pixel_decisions
+from resnet_tasks.metrics import Metric, Truth, as_array
+from resnet_tasks.structures import Classification, Detections, SegmentationMap
+
+LEAST_DECISIONS = 50
+"""Fewer say too little about confidence to fit anything to them."""
+PIXELS_PER_PICTURE = 500
+"""Neighbouring pixels resemble each other; so many tell nearly as much as all."""
+LARGEST_FIT = 500_000
+"""Decisions over classes that one fit takes; of more, every second, third, ..."""
+STEEPEST = 20.0
+"""The fit stays between this slope and its inverse: a perfect model has no finite best one."""
+TINY = 1e-7  # probabilities nearer to 0 or 1 have no logit in float32
+
+Floats = NDArray[np.float64]
+RawHead = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """What is done to one head's raw output.
+
+    Attributes:
+        field: `logits` or `scores`.
+        slope: Logits are multiplied by it: 1 / temperature. Above 0.
+        intercept: Added to them afterwards; 0 for `logits`.
+    """
+
+    field: str
+    slope: float
+    intercept: float = 0.0
+
+    @property
+    def temperature(self) -> float:
+        """1 / slope; above 1 where the model is too sure of itself."""
+        return 1 / self.slope
+
+    def __call__(self, raw: RawHead) -> dict[str, Tensor]:
+        """`raw` with the field scaled.
+
+        Raises:
+            DataError: If the head's raw output has no such field.
+        """
+        if self.field not in raw:
+            raise DataError(
+                f"the head's raw output has no {self.field!r} to calibrate (it has "
+                f"{', '.join(raw)}); calibrate the run again, or go without"
+            )
+        values = raw[self.field].float()
+        if self.field == "logits":
+            return {**raw, "logits": values * self.slope}
+        bounded = values.clamp(TINY, 1 - TINY)
+        scaled = torch.sigmoid(torch.logit(bounded) * self.slope + self.intercept)
+        return {**raw, "scores": torch.where(values > 0, scaled, values)}  # 0 is padding
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in `calibration.json`."""
+        return {
+            "field": self.field,
+            "slope": self.slope,
+            "intercept": self.intercept,
+            "temperature": self.temperature,
+        }
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> Scaling:
+        """The inverse of `to_json`."""
+        return cls(str(plain["field"]), float(plain["slope"]), float(plain["intercept"]))
+
+
+class Decisions(ABC):
+    """Collects a head's decisions in the place of an evaluator, and fits its scaling to them."""
+
+    protocol = "Decisions are collected to fit a scaling to them."
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    @abstractmethod
+    def update(self, prediction: Any, truth: Truth) -> None:
+        """Takes one picture."""
+
+    @abstractmethod
+    def fit(self) -> Scaling:
+        """The scaling of the least negative log-likelihood.
+
+        Raises:
+            DataError: If there are too few decisions, or all came out the same.
+        """
+
+    def compute(self) -> dict[str, Metric]:
+        """Nothing: this is no judge."""
+        return {}
+
+    def _require(self, came_true: NDArray[np.bool_] | None = None) -> None:
+        if self.number < LEAST_DECISIONS:
+            raise DataError(
+                f"there are only {self.number} decisions to calibrate on, {LEAST_DECISIONS} are "
+                "needed; use more pictures"
+            )
+        if came_true is not None and (came_true.all() or not came_true.any()):
+            raise DataError(
+                f"all {self.number} decisions to calibrate on are "
+                f"{'right' if came_true.all() else 'wrong'}, which leaves nothing to fit; use "
+                "other pictures, or a checkpoint that has learnt something"
+            )
+
+
+class PixelDecisions(Decisions):
+    """Pixels of a semantic head, some of each picture, drawn by the picture's id."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._probs: list[NDArray[np.float32]] = []
+        self._labels: list[NDArray[np.int64]] = []
+
+    def update(self, prediction: SegmentationMap, truth: Truth) -> None:
+        """Takes one picture."""
+        _, _, valid = pixel_decisions(prediction, truth)
+        assert truth.semantic is not None
+        places = np.flatnonzero(valid)
+        if len(places) > PIXELS_PER_PICTURE:
+            places = _generator(truth.image_id).choice(places, PIXELS_PER_PICTURE, replace=False)
+        probs = as_array(prediction.probs)
+        self._probs.append(probs.reshape(len(probs), -1)[:, places].T.astype(np.float32))
+        self._labels.append(truth.semantic.ravel()[places])
+        self.number += len(places)
+
+    def fit(self) -> Scaling:
+        """One temperature for all classes."""
+        self._require()
+        return Scaling("logits", _softmax_slope(np.concatenate(self._probs), self._labels))
+
+
+class ClassDecisions(Decisions):
+    """Pictures of a classifier; of a multi-label one all pairs of picture and class."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._probs: list[NDArray[np.float32]] = []
+        self._labels: list[NDArray[np.int64]] = []
+        self._is_multi_label = False
+
+    def update(self, prediction: Classification, truth: Truth) -> None:
+        """Takes one picture; single-label ones without a known label are left out."""
+        assert truth.image_labels is not None
+        known = np.unique(truth.image_labels[truth.image_labels >= 0])
+        self._is_multi_label = prediction.is_multi_label
+        if not prediction.is_multi_label and len(known) != 1:
+            return
+        self._probs.append(as_array(prediction.probs).astype(np.float32)[None])
+        self._labels.append(known)
+        self.number += len(prediction.probs) if prediction.is_multi_label else 1
+
+    def fit(self) -> Scaling:
+        """One temperature for all classes."""
+        self._require()
+        probs = np.concatenate(self._probs)
+        if not self._is_multi_label:
+            return Scaling("logits", _softmax_slope(probs, self._labels))
+        truth = np.zeros(probs.shape, np.bool_)
+        for row, labels in zip(truth, self._labels, strict=True):
+            row[labels] = True
+        self._require(truth)
+        return Scaling("logits", _logistic(probs.ravel(), truth.ravel(), has_intercept=False)[0])
+
+
+class DetectionDecisions(Decisions):
+    """Detections and whether each finds an object, as `DetectionCalibration` counts them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._scores: list[Floats] = []
+        self._hits: list[NDArray[np.bool_]] = []
+
+    def update(self, prediction: Detections, truth: Truth) -> None:
+        """Takes one picture."""
+        scores, hits = detection_decisions(prediction, truth)
+        self._scores.append(scores)
+        self._hits.append(hits)
+        self.number += len(scores)
+
+    def fit(self) -> Scaling:
+        """Slope and intercept for all classes."""
+        hits = np.concatenate(self._hits) if self._hits else np.zeros(0, np.bool_)
+        self._require(hits)
+        return Scaling("scores", *_logistic(np.concatenate(self._scores), hits, has_intercept=True))
+
+
+DECISIONS: dict[str, type[Decisions]] = {
+    "classification": ClassDecisions,
+    "detection": DetectionDecisions,
+    "semantic_segmentation": PixelDecisions,
+}
+"""Task -> what its scaling is fitted to."""
+
+
+def _generator(image_id: int | str) -> np.random.Generator:
+    digest = hashlib.blake2b(repr(image_id).encode(), digest_size=8).digest()
+    return np.random.default_rng(int.from_bytes(digest, "little"))
+
+
+def _softmax_slope(probs: NDArray[np.float32], labels: Sequence[NDArray[np.int64]]) -> float:
+    """1 / temperature of the least mean cross entropy; log probabilities serve as logits."""
+    thin = slice(None, None, -(-len(probs) // LARGEST_FIT))
+    logits = np.log(np.maximum(probs[thin].astype(np.float64), np.finfo(np.float32).tiny))
+    chosen = np.concatenate(labels)[thin]
+    rows = np.arange(len(chosen))
+
+    def loss(log_slope: float) -> float:
+        return float(-log_softmax(logits * np.exp(log_slope), axis=1)[rows, chosen].mean())
+
+    limit = np.log(STEEPEST)
+    found = minimize_scalar(loss, bounds=(-limit, limit), method="bounded")
+    return float(np.exp(found.x))
+
+
+def _logistic(
+    scores: NDArray[np.floating[Any]], came_true: NDArray[np.bool_], *, has_intercept: bool
+) -> tuple[float, float]:
+    """Slope and intercept of the least mean cross entropy of `(N,)` decisions."""
+    logits = logit(np.clip(scores.astype(np.float64), TINY, 1 - TINY))
+    signs = np.where(came_true, 1.0, -1.0)
+
+    def loss(numbers: Floats) -> tuple[float, Floats]:
+        margins = signs * (np.exp(numbers[0]) * logits + numbers[1])
+        pull = -signs * np.exp(log_expit(-margins)) / len(signs)
+        slope = (pull * logits).sum() * np.exp(numbers[0])
+        return float(-log_expit(margins).mean()), np.array([slope, pull.sum()])
+
+    limit, offset = np.log(STEEPEST), 20.0 if has_intercept else 0.0
+    bounds = [(-limit, limit), (-offset, offset)]
+    found = minimize(loss, np.zeros(2), jac=True, method="L-BFGS-B", bounds=bounds)
+    return float(np.exp(found.x[0])), float(found.x[1])

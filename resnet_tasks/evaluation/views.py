@@ -1,0 +1,250 @@
+"""Test-time augmentation: one picture seen several ways, and one prediction made of all views.
+
+A view is a sample like any other: mirrored left to right, or prepared at another size, with the
+geometry that leads back. Predictions are decoded in the frame of the original picture, where they
+meet: probabilities are averaged, boxes fused.
+
+Shape glossary: `V` views, `N` detections of all views, `K` classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from resnet_tasks.errors import DataError
+from resnet_tasks.metrics import as_array
+from resnet_tasks.model import TaskModel
+from resnet_tasks.structures import Batch, Classification, Detections, Sample, SegmentationMap
+
+SCALES = (0.75, 1.0, 1.25)
+KINDS = ("flips", "scales", "flips+scales")
+FUSION_IOU = 0.55  # Solovyev et al. 2021
+
+
+@dataclass(frozen=True)
+class Views:
+    """Which views of a picture are predicted.
+
+    Attributes:
+        mirrored: Also from right to left.
+        scales: Sizes, relative to that of the plain prediction.
+    """
+
+    mirrored: bool = False
+    scales: tuple[float, ...] = (1.0,)
+
+    @classmethod
+    def named(cls, kind: str | None) -> Views:
+        """`flips`, `scales` or `flips+scales`; None: the plain view alone.
+
+        Raises:
+            DataError: If the name is another one.
+        """
+        if kind is None:
+            return cls()
+        if kind not in KINDS:
+            raise DataError(
+                f"test-time augmentation {kind!r} is unknown; allowed: {', '.join(KINDS)}"
+            )
+        return cls("flips" in kind, SCALES if "scales" in kind else (1.0,))
+
+    def __len__(self) -> int:
+        return len(self.scales) * (2 if self.mirrored else 1)
+
+
+@runtime_checkable
+class Scalable(Protocol):
+    """A data set that can prepare its pictures at another size."""
+
+    def at_scale(self, factor: float) -> Dataset[Sample]:
+        """The same pictures, `factor` times as large."""
+        ...
+
+
+def at_scale(dataset: Dataset[Sample], factor: float) -> Dataset[Sample]:
+    """`dataset` with pictures `factor` times as large.
+
+    Raises:
+        DataError: If it cannot do that.
+    """
+    if factor == 1.0:
+        return dataset
+    if not isinstance(dataset, Scalable):
+        raise DataError(
+            f"{type(dataset).__name__} has no at_scale(factor), which views at other sizes need; "
+            "use flips alone"
+        )
+    return dataset.at_scale(factor)
+
+
+class ManyViews:
+    """A model that predicts every view of a picture and merges what it finds.
+
+    Takes the place of a `TaskModel` in `evaluate` and `predict_arrays`.
+
+    Args:
+        model: Predicts each view.
+        views: Which ones.
+    """
+
+    def __init__(self, model: TaskModel, views: Views) -> None:
+        self.model = model
+        self.views = views
+
+    def predict(self, batches: Sequence[Batch], *, precision: str = "fp32") -> dict[str, list[Any]]:
+        """Merged predictions, in pixels of the original pictures.
+
+        Args:
+            batches: The same pictures, prepared at each of `views.scales`.
+            precision: `fp32`, `bf16` or `fp16`.
+
+        Returns:
+            Head name -> one prediction per picture.
+        """
+        seen = []
+        for batch in batches:
+            seen.append(self.model.predict(batch, precision=precision))
+            if self.views.mirrored:
+                seen.append(self.model.predict(mirrored(batch), precision=precision))
+        return {
+            name: [merged(each) for each in zip(*(view[name] for view in seen), strict=True)]
+            for name in seen[0]
+        }
+
+
+Predictor = TaskModel | ManyViews
+
+
+def plain_model(predictor: Predictor) -> TaskModel:
+    """The model behind a predictor."""
+    return predictor.model if isinstance(predictor, ManyViews) else predictor
+
+
+def scales_of(predictor: Predictor) -> tuple[float, ...]:
+    """At which sizes a predictor wants to see a picture."""
+    return predictor.views.scales if isinstance(predictor, ManyViews) else (1.0,)
+
+
+def predict_at(
+    predictor: Predictor, batches: Sequence[Batch], *, precision: str
+) -> dict[str, list[Any]]:
+    """Predictions for pictures prepared at each of `scales_of(predictor)`."""
+    if isinstance(predictor, ManyViews):
+        return predictor.predict(batches, precision=precision)
+    return predictor.predict(batches[0], precision=precision)
+
+
+def mirrored(batch: Batch) -> Batch:
+    """The pictures of a batch from right to left, padding where it was.
+
+    Targets stay those of the plain view: predictions do not read them.
+    """
+    images = batch.images.clone()
+    geometries = []
+    for image, geometry in zip(images, batch.geometries, strict=True):
+        height, width = geometry.input_size
+        image[:, :height, :width] = image[:, :height, :width].flip(-1)
+        (scale_y, scale_x), (offset_y, offset_x) = geometry.scale, geometry.offset
+        scale, offset = (scale_y, -scale_x), (offset_y, width - offset_x)
+        geometries.append(replace(geometry, scale=scale, offset=offset))
+    return replace(batch, images=images, geometries=tuple(geometries))
+
+
+def merged(predictions: Sequence[Any]) -> Any:
+    """One prediction of those of all views of a picture; of a single view it is that.
+
+    Raises:
+        DataError: If predictions of that type cannot be merged.
+    """
+    first = predictions[0]
+    if len(predictions) == 1:
+        return first
+    if isinstance(first, Detections):
+        return fused(predictions)
+    if isinstance(first, SegmentationMap):
+        probs = torch.stack([each.probs for each in predictions]).mean(dim=0)
+        return SegmentationMap(labels=probs.argmax(dim=0), probs=probs)
+    if isinstance(first, Classification):
+        probs = torch.stack([each.probs for each in predictions]).mean(dim=0)
+        return replace(first, probs=probs)
+    raise DataError(
+        f"predictions of type {type(first).__name__} cannot be merged over views; go without "
+        "test-time augmentation"
+    )
+
+
+def fused(views: Sequence[Detections]) -> Detections:
+    """Weighted boxes fusion: boxes of one object become their mean, weighted by score.
+
+    A score is the sum of what the views gave, divided by their number: an object that only some
+    views show scores less (Solovyev et al., Weighted boxes fusion, Image and Vision Computing 2021,
+    with one deviation: a view counts once per object, its best box, so that scores stay at most 1
+    and boxes of one view are never fused with one another).
+
+    Args:
+        views: Detections of the same picture, one or more views.
+
+    Returns:
+        Best first; at most as many as the view with the most.
+    """
+    boxes = np.concatenate([as_array(each.boxes).reshape(-1, 4) for each in views]).astype(float)
+    scores = np.concatenate([as_array(each.scores) for each in views]).astype(float)
+    labels = np.concatenate([as_array(each.labels) for each in views])
+    sources = np.repeat(np.arange(len(views)), [len(each) for each in views])
+    objects = _Objects(len(scores), len(views))
+    for i in np.argsort(-scores, kind="stable"):
+        objects.add(boxes[i], scores[i], labels[i], sources[i])
+    totals = objects.totals[: objects.number] / len(views)
+    best = np.argsort(-totals, kind="stable")[: max(len(each) for each in views)]
+    like = views[0]
+    return Detections(
+        torch.from_numpy(objects.boxes[best]).to(like.boxes),
+        torch.from_numpy(totals[best]).to(like.scores),
+        torch.from_numpy(objects.labels[best]).to(like.labels),
+    )
+
+
+class _Objects:
+    """Objects found so far, each with its mean box.
+
+    Args:
+        room: For how many.
+        num_views: V.
+    """
+
+    def __init__(self, room: int, num_views: int) -> None:
+        self.number = 0
+        self.boxes = np.zeros((room, 4))
+        self.totals = np.zeros(room)
+        self.labels = np.zeros(room, np.int64)
+        self.seen_by = np.zeros((room, num_views), np.bool_)
+
+    def add(self, box: NDArray[np.float64], score: float, label: int, view: int) -> None:
+        """Joins a box to the object of its class that it overlaps most, or opens a new one."""
+        overlaps = _overlaps(self.boxes[: self.number], box)
+        overlaps[self.labels[: self.number] != label] = 0.0
+        overlaps[self.seen_by[: self.number, view]] = 0.0
+        at = int(overlaps.argmax()) if self.number else 0
+        if not self.number or overlaps[at] <= FUSION_IOU:
+            at, self.number = self.number, self.number + 1
+            self.labels[at], self.boxes[at] = label, box
+        total = self.totals[at] + score
+        if total > 0:
+            self.boxes[at] += (box - self.boxes[at]) * (score / total)
+        self.totals[at] = total
+        self.seen_by[at, view] = True
+
+
+def _overlaps(boxes: NDArray[np.float64], box: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`(N,)` intersection over union of xyxy boxes with one."""
+    size = np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2])
+    shared = size.clip(min=0).prod(axis=1)
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) + (box[2:] - box[:2]).prod()
+    return np.asarray(shared / np.maximum(areas - shared, 1e-12))
