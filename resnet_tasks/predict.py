@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,13 @@ from resnet_tasks.data.picture_files import SUFFIXES
 from resnet_tasks.data.preparation import Preparation
 from resnet_tasks.drawing import as_rgb8, draw_prediction
 from resnet_tasks.errors import DataError
-from resnet_tasks.model import TaskModel, resolve_precision
+from resnet_tasks.evaluation.views import Predictor, plain_model, predict_at, scales_of
+from resnet_tasks.model import resolve_precision
 from resnet_tasks.structures import Classification, Detections, SegmentationMap, collate
 
 
 def predict_arrays(
-    model: TaskModel,
+    model: Predictor,
     images: Sequence[NDArray[Any]],
     preparation: Preparation,
     *,
@@ -33,7 +35,7 @@ def predict_arrays(
     """Predictions for pictures in memory.
 
     Args:
-        model: In any mode.
+        model: A `TaskModel` in any mode, or `ManyViews` of one.
         images: `(h, w, C)` arrays, RGB order.
         preparation: How the model's pictures are prepared.
         precision: `auto`, `fp32`, `bf16` or `fp16`.
@@ -45,13 +47,13 @@ def predict_arrays(
     if not images:
         return []
     called = names or [f"picture {i}" for i in range(len(images))]
-    samples = [
-        preparation.sample(image, i, name)
-        for i, (image, name) in enumerate(zip(images, called, strict=True))
-    ]
-    predictions = model.predict(
-        collate(samples), precision=resolve_precision(precision, model.device)
-    )
+    batches = []
+    for scale in scales_of(model):
+        prepared = replace(preparation, scale=preparation.scale * scale)
+        pairs = enumerate(zip(images, called, strict=True))
+        batches.append(collate([prepared.sample(image, i, name) for i, (image, name) in pairs]))
+    chosen = resolve_precision(precision, plain_model(model).device)
+    predictions = predict_at(model, batches, precision=chosen)
     return [{name: each[i] for name, each in predictions.items()} for i in range(len(images))]
 
 
@@ -102,7 +104,7 @@ def output_names(files: Sequence[Path]) -> list[str]:
 
 
 def predict_files(
-    model: TaskModel,
+    model: Predictor,
     files: Sequence[Path],
     preparation: Preparation,
     *,

@@ -24,6 +24,7 @@ STOPPED = 130
 VERBS = (
     "finetune",
     "evaluate",
+    "calibrate",
     "operating-point",
     "predict",
     "explain",
@@ -50,6 +51,14 @@ class Checkpoint(StrEnum):
 
     last = "last"
     best = "best"
+
+
+class Views(StrEnum):
+    """Test-time augmentation."""
+
+    flips = "flips"
+    scales = "scales"
+    both = "flips+scales"
 
 
 class _Verbs(TyperGroup):
@@ -98,6 +107,15 @@ Trust = Annotated[
 ]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder made by finetune")]
 Which = Annotated[Checkpoint, typer.Option(help="Whose weights to use")]
+Calibrated = Annotated[
+    bool, typer.Option("--calibrated", help="With the confidences that `calibrate` has fitted")
+]
+Tta = Annotated[
+    Views | None,
+    typer.Option(
+        help="Test-time augmentation: pictures seen mirrored too, at three sizes, or both"
+    ),
+]
 
 
 def _version(wanted: bool) -> None:

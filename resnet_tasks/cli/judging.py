@@ -1,4 +1,4 @@
-"""`evaluate` and `predict`: what a run is worth, and what it sees in pictures."""
+"""`evaluate`, `calibrate`, `predict`: what a run is worth, and what it sees in pictures."""
 
 from __future__ import annotations
 
@@ -8,7 +8,18 @@ from typing import Annotated
 
 import typer
 
-from resnet_tasks.cli.app import Checkpoint, DataRoot, RunFolder, Split, Trust, Which, app, open_run
+from resnet_tasks.cli.app import (
+    Calibrated,
+    Checkpoint,
+    DataRoot,
+    RunFolder,
+    Split,
+    Trust,
+    Tta,
+    Which,
+    app,
+    open_run,
+)
 from resnet_tasks.cli.reporting import report_after
 from resnet_tasks.errors import DataError
 
@@ -63,6 +74,8 @@ def evaluate(
             "chance",
         ),
     ] = None,
+    calibrated: Calibrated = False,
+    tta: Tta = None,
     truth: Annotated[
         Path | None, typer.Option(help="COCO annotations, to judge --results of any tool")
     ] = None,
@@ -113,11 +126,13 @@ def evaluate(
 
     from rich.console import Console
 
+    from resnet_tasks.training.inference import Inference
     from resnet_tasks.training.judging import metric_table
     from resnet_tasks.training.pairing import Judged, check_pair, compare_runs, paired_table
 
     opened = open_run(run, trust_plugins)
-    question = Judged(split.value, annotations, images, checkpoint.value, data_root)
+    how = Inference(calibrated, tta.value if tta else None)
+    question = Judged(split.value, annotations, images, checkpoint.value, data_root, how)
     other = None if paired is None else open_run(paired, trust_plugins)
     if other is not None:
         check_pair(opened, other, question)
@@ -126,15 +141,16 @@ def evaluate(
         annotations=annotations,
         images=images,
         checkpoint=checkpoint.value,
+        how=how,
         data_root=data_root,
     )
-    folder = opened.evaluation_folder(
-        split.value, annotations=annotations, checkpoint=checkpoint.value
-    )
+    folder = question.folder(opened)
     judged = annotations or split.value
     console = Console()
     console.print(
-        metric_table(evaluation.metrics, f"{run}: {judged}, {checkpoint.value} checkpoint")
+        metric_table(
+            evaluation.metrics, f"{run}: {judged}, {checkpoint.value} checkpoint{how.suffix}"
+        )
     )
     for note in evaluation.resampling.notes if evaluation.resampling else ():
         console.print(f"note: {note}", markup=False, highlight=False)
@@ -179,6 +195,32 @@ def _judge_results(
 
 
 @app.command()
+def calibrate(
+    run: RunFolder,
+    split: Annotated[
+        Split, typer.Option(help="Part of the recipe's data to fit to; not what it learnt from")
+    ] = Split.val,
+    checkpoint: Which = Checkpoint.last,
+    data_root: DataRoot = None,
+    trust_plugins: Trust = False,
+) -> None:
+    """Fit a run's confidences to what comes true; writes RUN/calibration.json."""
+    opened = open_run(run, trust_plugins)
+
+    from rich.console import Console
+
+    from resnet_tasks.training.calibrating import calibrate as fit
+    from resnet_tasks.training.calibrating import calibration_table
+
+    done, reasons = fit(opened, split.value, checkpoint=checkpoint.value, data_root=data_root)
+    console = Console()
+    console.print(calibration_table(done, f"{run}: fitted to {split.value}"))
+    for head, why in reasons.items():
+        console.print(f"not calibrated: {head}: {why}", markup=False, highlight=False)
+    typer.echo(f"written to {run / 'calibration.json'}; used by --calibrated")
+
+
+@app.command()
 def predict(
     run: RunFolder,
     images: Annotated[list[Path], typer.Argument(metavar="IMAGES...", help="Files or folders")],
@@ -197,13 +239,23 @@ def predict(
         ),
     ] = False,
     checkpoint: Which = Checkpoint.last,
+    calibrated: Calibrated = False,
+    tta: Tta = None,
     trust_plugins: Trust = False,
 ) -> None:
     """Predict pictures: COCO results, label maps and drawings."""
     if operating_point and score is not None:
         raise DataError("--score and --operating-point both set the least score; give one of them")
+    if operating_point and (calibrated or tta):
+        raise DataError(
+            "--operating-point was chosen on plain scores, which --calibrated and --tta change; "
+            "leave them out, or give a --score"
+        )
 
     opened = open_run(run, trust_plugins)
+
+    from resnet_tasks.training.inference import Inference
+
     thresholds = None
     if operating_point:
         from resnet_tasks.training.operating_points import kept_thresholds
@@ -215,6 +267,7 @@ def predict(
         score=score,
         thresholds=thresholds,
         checkpoint=checkpoint.value,
+        how=Inference(calibrated, tta.value if tta else None),
     )
     typer.echo(f"written to {folder}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 from collections import Counter
@@ -151,6 +152,14 @@ class CocoDataset(Dataset[Sample]):
             DataError: If it cannot be read, or has another size than its file says.
         """
         return self._picture(*self._records[index])
+
+    def at_scale(self, factor: float) -> CocoDataset:
+        """The same pictures, prepared `factor` times as large; none of them kept in memory."""
+        made = copy.copy(self)
+        scale = self._preparation.scale * factor
+        made._preparation = replace(self._preparation, scale=scale)
+        made._cache = None
+        return made
 
     def path(self, index: int) -> Path:
         """File of picture `index`."""

@@ -23,15 +23,18 @@ class Preparation:
         channels: Channels that the model takes.
         resize: Box that pictures are brought to; None keeps the stored size.
         intensity: How stored values become 0..1.
+        scale: Sizes relative to that; for test-time augmentation.
     """
 
     channels: int = 3
     resize: Resize | None = None
     intensity: Intensity = field(default_factory=Intensity)
+    scale: float = 1.0
 
     def input_size(self, original: tuple[int, int]) -> tuple[int, int]:
         """The (height, width) that a picture of size `original` gets."""
-        return self.resize.size(original) if self.resize else original
+        height, width = self.resize.size(original) if self.resize else original
+        return (max(1, round(height * self.scale)), max(1, round(width * self.scale)))
 
     def pixels(self, image: NDArray[Any], where: str) -> NDArray[Any]:
         """A picture through intensity step and resize.

@@ -21,15 +21,21 @@ from resnet_tasks.data.decoding import read_image
 from resnet_tasks.data.preparation import Preparation
 from resnet_tasks.drawing import draw_prediction, draw_truth, readable_scale, side_by_side
 from resnet_tasks.errors import RunError
-from resnet_tasks.evaluation.evaluate import Evaluation, evaluate, evaluators_of
+from resnet_tasks.evaluation.evaluate import (
+    Evaluation,
+    evaluate,
+    evaluators_of,
+    with_calibration,
+)
 from resnet_tasks.evaluation.intervals import Bootstrap
 from resnet_tasks.evaluation.reporting import file_sha256, metric_json, metric_table, number
+from resnet_tasks.evaluation.views import Predictor, plain_model
 from resnet_tasks.heads.base import HEADS
-from resnet_tasks.model import TaskModel
 from resnet_tasks.predict import PredictionWriter, output_names, shown, write_picture
 from resnet_tasks.recipe.schema import Recipe
 from resnet_tasks.structures import Truth
 from resnet_tasks.training.checkpoint import weights_file, write_json
+from resnet_tasks.training.inference import Inference
 from resnet_tasks.training.journal import bar
 
 __all__ = [
@@ -48,26 +54,28 @@ __all__ = [
 
 
 def judge(
-    model: TaskModel,
+    model: Predictor,
     dataset: CocoDataset,
     folder: Path,
     *,
     recipe: Recipe,
     labels: Labels,
     checkpoint: Path,
+    how: Inference,
     console: Console,
     pictures: int,
 ) -> Evaluation:
     """Evaluates a model and writes what came out.
 
     Args:
-        model: With the checkpoint's weights.
+        model: With the checkpoint's weights, and what is done around it.
         dataset: What it is judged on.
         folder: Gets `metrics.json`, `details.json`, `resamples.npz` (where intervals were made),
             `predictions/` and `pictures/`.
         recipe: Of the run.
         labels: Of the run.
         checkpoint: Folder that the weights are from.
+        how: What `model` does around them, for the file.
         console: For progress.
         pictures: How many pictures to draw, truth beside prediction.
     """
@@ -76,7 +84,7 @@ def judge(
     writer = PredictionWriter(folder / "predictions", classes, ids)
     names = output_names([dataset.path(i) for i in range(len(dataset))])
     drawn = set(np.linspace(0, len(dataset) - 1, min(pictures, len(dataset))).astype(int))
-    options = recipe.evaluation
+    options, heads = recipe.evaluation, plain_model(model).named_heads
     with bar(console, "Evaluating", len(dataset)) as advance:
 
         def keep(index: int, predictions: dict[str, Any]) -> None:
@@ -91,8 +99,8 @@ def judge(
             dataset,
             batch_size=options.batch_size or recipe.training.batch_size,
             precision=recipe.training.precision,
-            evaluators=evaluators_of(
-                model.named_heads, backend=options.backend, extra=options.extra
+            evaluators=with_calibration(
+                evaluators_of(heads, backend=options.backend, extra=options.extra), heads
             ),
             bootstrap=Bootstrap(options.resamples),
             on_picture=keep,
@@ -103,6 +111,8 @@ def judge(
         "evaluator": {"boxes": options.backend, "pixels": "resnet_tasks confusion matrix"},
         "checkpoint": checkpoint.name,
         "weights": weights_sha256(checkpoint),
+        "calibrated": how.calibrated,
+        "test_time_augmentation": how.views,
         "data": {str(file.path): file_sha256(file.path) for file in dataset.files},
         "data_problems": {str(file.path): file.summary() for file in dataset.files},
     }

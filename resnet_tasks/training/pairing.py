@@ -19,6 +19,7 @@ from resnet_tasks.evaluation.intervals import Resampling
 from resnet_tasks.evaluation.paired import Difference, Paired, compare
 from resnet_tasks.metrics import Metric
 from resnet_tasks.training.checkpoint import write_json
+from resnet_tasks.training.inference import PLAIN, Inference
 from resnet_tasks.training.judging import file_sha256, number, weights_sha256
 from resnet_tasks.training.run import Run
 
@@ -32,11 +33,12 @@ class Judged:
     images: Path | None = None
     checkpoint: str = "last"
     data_root: Path | None = None
+    how: Inference = PLAIN
 
     def folder(self, run: Run) -> Path:
         """Where `run` keeps it."""
         return run.evaluation_folder(
-            self.split, annotations=self.annotations, checkpoint=self.checkpoint
+            self.split, annotations=self.annotations, checkpoint=self.checkpoint, how=self.how
         )
 
     def data(self, run: Run) -> dict[str, str]:
@@ -55,6 +57,7 @@ class Judged:
             annotations=self.annotations,
             images=self.images,
             checkpoint=self.checkpoint,
+            how=self.how,
             data_root=self.data_root,
             console=console,
         )
@@ -114,11 +117,13 @@ def check_pair(run: Run, other: Run, judged: Judged) -> None:
 
     Raises:
         DataError: If they are judged on other files.
-        RunError: If both are one run, or one of them makes no intervals.
+        RunError: If both are one run, one of them makes no intervals, or it lacks a calibration
+            that is asked for.
     """
     if run.directory.resolve() == other.directory.resolve():
         raise RunError(f"{run.directory} cannot be compared with itself; name another run")
     for each in (run, other):
+        each.require(judged.checkpoint, judged.how)
         if not each.recipe.evaluation.resamples:
             raise RunError(
                 f"{each.directory} is evaluated without intervals (evaluation.resamples is 0), "
@@ -179,7 +184,8 @@ def _still_true(run: Run, judged: Judged, mine: Kept) -> Kept | None:
     except DataError:
         return None
     same = (
-        kept.resampling is not None
+        not judged.how.calibrated  # which may have been fitted again since
+        and kept.resampling is not None
         and mine.resampling is not None
         and kept.resampling.bootstrap == mine.resampling.bootstrap
         and _digests(kept) == _digests(mine)

@@ -6,6 +6,7 @@ log.jsonl            one JSON object per line: start, steps, epochs, end
 checkpoints/last     model.safetensors, ema.safetensors (where averaged), state.pt
 checkpoints/best     the same without state
 operating_point.json thresholds chosen on val, where that was asked for
+calibration.json     how confidences are scaled, where `calibrate` was asked for
 evaluations/<split>  metrics.json, details.json, resamples.npz, predictions, pictures
 """
 
@@ -24,10 +25,13 @@ from rich.console import Console
 
 from resnet_tasks.assemble import Labels, Split, build_dataset, build_model, read_split
 from resnet_tasks.data.coco import read_coco
+from resnet_tasks.data.dataset import CocoDataset
 from resnet_tasks.data.decoding import read_image
 from resnet_tasks.data.preparation import Preparation
 from resnet_tasks.errors import DataError, RunError
 from resnet_tasks.evaluation.evaluate import Evaluation
+from resnet_tasks.evaluation.scaling import Scaling
+from resnet_tasks.evaluation.views import Predictor
 from resnet_tasks.model import TaskModel, default_device
 from resnet_tasks.predict import (
     PredictionWriter,
@@ -48,8 +52,15 @@ from resnet_tasks.training.checkpoint import (
     write_json,
     write_text,
 )
+from resnet_tasks.training.inference import PLAIN, Inference, read_calibration
 from resnet_tasks.training.journal import bar
-from resnet_tasks.training.judging import check_categories, file_sha256, judge, preparation_of
+from resnet_tasks.training.judging import (
+    check_categories,
+    file_sha256,
+    judge,
+    preparation_of,
+    weights_sha256,
+)
 
 Pictures = NDArray[Any] | str | Path
 
@@ -157,13 +168,35 @@ class Run:
             self._models[checkpoint] = model.eval()
         return self._models[checkpoint]
 
-    def predict(self, image: Pictures, *, checkpoint: str = "last") -> dict[str, Any]:
+    def predictor(self, checkpoint: str = "last", how: Inference = PLAIN) -> Predictor:
+        """The trained model, with what `how` asks for around it.
+
+        Raises:
+            DataError: If the views are unknown.
+            RunError: If a calibration is asked for that the run does not have for these weights.
+        """
+        return how.predictor(self.model(checkpoint), self.require(checkpoint, how))
+
+    def require(self, checkpoint: str, how: Inference) -> dict[str, Scaling]:
+        """The calibration that `how` asks for; empty where it asks for none.
+
+        Raises:
+            RunError: If the run has none for these weights.
+        """
+        if not how.calibrated:
+            return {}
+        return read_calibration(self.directory, weights_sha256(self.checkpoint(checkpoint)))
+
+    def predict(
+        self, image: Pictures, *, checkpoint: str = "last", how: Inference = PLAIN
+    ) -> dict[str, Any]:
         """Predictions of all heads for one picture.
 
         Args:
             image: `(height, width)` or `(height, width, C)` array, RGB, as stored (uint8, uint16 or
                 float); or a file.
             checkpoint: `last` or `best`.
+            how: Calibration and views.
 
         Returns:
             Head name -> `Detections`, `SegmentationMap` (in pixels of that picture) or
@@ -173,7 +206,7 @@ class Run:
         if isinstance(image, (str, Path)):
             image = read_image(Path(image), preparation.channels)
         precision = self.recipe.training.precision
-        model = self.model(checkpoint)
+        model = self.predictor(checkpoint, how)
         return predict_arrays(model, [image], preparation, precision=precision)[0]
 
     def predict_paths(
@@ -184,6 +217,7 @@ class Run:
         score: float | None = None,
         thresholds: Mapping[str, Sequence[float]] | None = None,
         checkpoint: str = "last",
+        how: Inference = PLAIN,
         console: Console | None = None,
     ) -> Path:
         """Predicts files and folders into `out`: COCO results, semantic PNGs and overlays.
@@ -195,9 +229,11 @@ class Run:
                 drawn.
             thresholds: Head -> least score of the detections of every label, in place of `score`.
             checkpoint: `last` or `best`.
+            how: Calibration and views.
             console: For progress.
         """
         console = console or Console(stderr=True)
+        model = self.predictor(checkpoint, how)
         files = find_images(paths)
         names = output_names(files)
         others = count_others(paths)
@@ -209,9 +245,7 @@ class Run:
         )
         preparation = self.preparation
         records = []
-        made = predict_files(
-            self.model(checkpoint), files, preparation, precision=self.recipe.training.precision
-        )
+        made = predict_files(model, files, preparation, precision=self.recipe.training.precision)
         try:
             with bar(console, "Predicting", len(files)) as advance:
                 for i, (image, predictions) in enumerate(made, start=1):
@@ -235,6 +269,7 @@ class Run:
         annotations: Path | None = None,
         images: Path | None = None,
         checkpoint: str = "last",
+        how: Inference = PLAIN,
         data_root: Path | None = None,
         console: Console | None = None,
         pictures: int = 12,
@@ -246,28 +281,27 @@ class Run:
             annotations: A COCO file to judge on instead.
             images: Folder of that file's pictures; default: its own folder.
             checkpoint: `last` or `best`.
+            how: Calibration and views; each combination keeps its results apart.
             data_root: Folder that holds data sets; default `$RESNET_TASKS_DATA`, else `./data`.
             console: For progress.
             pictures: How many pictures to draw, truth beside prediction.
         """
         console = console or Console(stderr=True)
-        if annotations is not None:
-            files = [read_coco(annotations, images_root=images)]
-        else:
-            files = read_split(self.recipe, split, data_root)
-        for file in files:
-            check_categories(file, self.labels, self.directory)
-        dataset = build_dataset(self.recipe, files, self.labels.categories)
-        folder = self.evaluation_folder(split, annotations=annotations, checkpoint=checkpoint)
+        model = self.predictor(checkpoint, how)
+        dataset = self.dataset(split, annotations=annotations, images=images, data_root=data_root)
+        folder = self.evaluation_folder(
+            split, annotations=annotations, checkpoint=checkpoint, how=how
+        )
         partial = folder.with_name(f"{folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         evaluation = judge(
-            self.model(checkpoint),
+            model,
             dataset,
             partial,
             recipe=self.recipe,
             labels=self.labels,
             checkpoint=self.checkpoint(checkpoint),
+            how=how,
             console=console,
             pictures=pictures,
         )
@@ -275,8 +309,35 @@ class Run:
         partial.rename(folder)
         return evaluation
 
+    def dataset(
+        self,
+        split: Split = "val",
+        *,
+        annotations: Path | None = None,
+        images: Path | None = None,
+        data_root: Path | None = None,
+    ) -> CocoDataset:
+        """What `evaluate` with the same arguments judges on.
+
+        Raises:
+            DataError: If a file is missing or wrong.
+            RunError: If it has categories that the run does not know.
+        """
+        if annotations is not None:
+            files = [read_coco(annotations, images_root=images)]
+        else:
+            files = read_split(self.recipe, split, data_root)
+        for file in files:
+            check_categories(file, self.labels, self.directory)
+        return build_dataset(self.recipe, files, self.labels.categories)
+
     def evaluation_folder(
-        self, split: Split = "val", *, annotations: Path | None = None, checkpoint: str = "last"
+        self,
+        split: Split = "val",
+        *,
+        annotations: Path | None = None,
+        checkpoint: str = "last",
+        how: Inference = PLAIN,
     ) -> Path:
         """Where `evaluate` with the same arguments keeps its results."""
         name: str = split
@@ -284,7 +345,7 @@ class Run:
             name = f"file-{annotations.stem}-{file_sha256(annotations)[:8]}"
         if checkpoint != "last":
             name = f"{name}-{checkpoint}"
-        return self.directory / "evaluations" / name
+        return self.directory / "evaluations" / f"{name}{how.suffix}"
 
 
 def _require_run_files(folder: Path) -> None:

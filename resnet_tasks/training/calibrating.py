@@ -1,0 +1,185 @@
+"""Fits a run's confidences to what came true on its val split, and keeps that with the run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from time import strftime
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from resnet_tasks.assemble import Split
+from resnet_tasks.data.dataset import CocoDataset
+from resnet_tasks.errors import DataError
+from resnet_tasks.evaluation.evaluate import (
+    Evaluators,
+    evaluate,
+    evaluators_of,
+    with_calibration,
+)
+from resnet_tasks.evaluation.scaling import DECISIONS, Decisions, Scaling
+from resnet_tasks.evaluation.views import Predictor, plain_model
+from resnet_tasks.metrics import Metric
+from resnet_tasks.training.checkpoint import write_json
+from resnet_tasks.training.inference import CALIBRATION_FILE, Inference
+from resnet_tasks.training.judging import file_sha256, number, versions, weights_sha256
+from resnet_tasks.training.run import Run
+
+ERRORS = ("ECE", "D_ECE")
+"""Metrics that say how far confidence is off."""
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What a calibration has done to one head.
+
+    Attributes:
+        scaling: What its raw output goes through.
+        number: Decisions that it was fitted to.
+        before: `ECE` or `D_ECE` -> value on the pictures that it was fitted to.
+        after: The same with the scaling.
+    """
+
+    scaling: Scaling
+    number: int
+    before: Mapping[str, float | None]
+    after: Mapping[str, float | None]
+
+
+def calibrate(
+    run: Run,
+    split: Split = "val",
+    *,
+    checkpoint: str = "last",
+    data_root: Path | None = None,
+    console: Console | None = None,
+) -> tuple[dict[str, Calibrated], dict[str, str]]:
+    """Fits a scaling to every head and writes `calibration.json` into the run.
+
+    Fit it on pictures that the model has not learnt from, and judge it on others still: on those it
+    was fitted to, the error that remains is a little too small.
+
+    Args:
+        run: Is calibrated.
+        split: Of the recipe, whose pictures are used.
+        checkpoint: `last` or `best`; the calibration holds for its weights only.
+        data_root: Folder that holds data sets; default `$RESNET_TASKS_DATA`, else `./data`.
+        console: For progress.
+
+    Returns:
+        Head -> what was done, and head -> why nothing was.
+
+    Raises:
+        DataError: If no head could be calibrated.
+    """
+    console = console or Console(stderr=True)
+    dataset = run.dataset(split, data_root=data_root)
+    model = run.model(checkpoint)
+    collectors: dict[str, Decisions] = {
+        name: DECISIONS[head.task.name]()
+        for name, head in model.named_heads.items()
+        if head.task.name in DECISIONS
+    }
+    reasons = {
+        name: f"nothing is known about calibrating {head.task.name}"
+        for name, head in model.named_heads.items()
+        if name not in collectors
+    }
+    console.print(f"collecting decisions on {len(dataset)} pictures", highlight=False)
+    before = _judged(run, model, dataset, collectors)
+    scalings: dict[str, Scaling] = {}
+    for name, collector in collectors.items():
+        try:
+            scalings[name] = collector.fit()
+        except DataError as error:
+            reasons[name] = str(error)
+    if not scalings:
+        told = "; ".join(f"{name}: {why}" for name, why in reasons.items())
+        raise DataError(f"no head of {run.directory} could be calibrated on {split}: {told}")
+    console.print("judging the calibrated model", highlight=False)
+    after = _judged(run, Inference(calibrated=True).predictor(model, scalings), dataset, {})
+    done = {
+        name: Calibrated(
+            scaling, collectors[name].number, _errors(name, before), _errors(name, after)
+        )
+        for name, scaling in scalings.items()
+    }
+    _write(run, done, reasons, dataset, split=split, checkpoint=checkpoint)
+    return done, reasons
+
+
+def _judged(
+    run: Run, predictor: Predictor, dataset: CocoDataset, collectors: Mapping[str, Decisions]
+) -> Mapping[str, Metric]:
+    heads = plain_model(predictor).named_heads
+    judges = with_calibration(evaluators_of(heads, backend=run.recipe.evaluation.backend), heads)
+    both: Evaluators = {
+        name: [*each, *([collectors[name]] if name in collectors else [])]
+        for name, each in judges.items()
+    }
+    return evaluate(
+        predictor,
+        dataset,
+        batch_size=run.recipe.evaluation.batch_size or run.recipe.training.batch_size,
+        precision=run.recipe.training.precision,
+        evaluators=both,
+        bootstrap=None,
+    ).metrics
+
+
+def _errors(head: str, metrics: Mapping[str, Metric]) -> dict[str, float | None]:
+    return {name: metrics[f"{head}/{name}"].value for name in ERRORS if f"{head}/{name}" in metrics}
+
+
+def _write(
+    run: Run,
+    done: Mapping[str, Calibrated],
+    reasons: Mapping[str, str],
+    dataset: CocoDataset,
+    *,
+    split: str,
+    checkpoint: str,
+) -> None:
+    write_json(
+        run.directory / CALIBRATION_FILE,
+        {
+            "heads": {
+                name: {
+                    **each.scaling.to_json(),
+                    "decisions": each.number,
+                    "before": dict(each.before),
+                    "after": dict(each.after),
+                }
+                for name, each in done.items()
+            },
+            "not_calibrated": dict(reasons),
+            "split": split,
+            "data": {str(file.path): file_sha256(file.path) for file in dataset.files},
+            "checkpoint": checkpoint,
+            "weights": weights_sha256(run.checkpoint(checkpoint)),
+            "versions": versions(),
+            "date": strftime("%Y-%m-%d %H:%M:%S"),
+        },
+    )
+
+
+def calibration_table(done: Mapping[str, Calibrated], title: str = "") -> Table:
+    """What a calibration has done to each head, for a console."""
+    table = Table(title=title, title_justify="left")
+    for heading in ("head", "temperature", "intercept", "decisions", "error", "before", "after"):
+        table.add_column(heading, justify="left" if heading in ("head", "error") else "right")
+    for name, each in done.items():
+        for error, before in each.before.items():
+            table.add_row(
+                Text(name),
+                f"{each.scaling.temperature:.3f}",
+                f"{each.scaling.intercept:+.3f}",
+                str(each.number),
+                error,
+                number(before),
+                number(each.after.get(error)),
+            )
+    return table

@@ -1,0 +1,127 @@
+"""A run is calibrated, keeps that, and refuses it for other weights."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from data_tools.synthetic import make_cells
+from resnet_tasks.assemble import build_model, label_heads, merged_categories, read_split
+from resnet_tasks.errors import DataError, RunError
+from resnet_tasks.recipe.load import load_recipe
+from resnet_tasks.training.calibrating import calibrate, calibration_table
+from resnet_tasks.training.checkpoint import save_checkpoint
+from resnet_tasks.training.inference import Inference
+from resnet_tasks.training.run import Run
+
+LIGHT = (
+    "backbone.name=resnet10t",
+    "backbone.weights=none",
+    "training.precision=fp32",
+    "training.device=cpu",
+    "heads.objects.options.pyramid_channels=16",
+    "heads.objects.options.box_head_channels=32",
+    "heads.objects.options.score_threshold=0.0",
+    "heads.objects.options.detections_per_image=20",
+    "heads.objects.options.rpn_post_nms=[50,50]",
+    "heads.scene.options.decoder_channels=[16,16,8,8,8]",
+    "data.resize={height: 64, width: 64}",
+    "evaluation.resamples=50",
+)
+CALIBRATED = Inference(calibrated=True)
+
+
+def quiet() -> Console:
+    return Console(file=io.StringIO(), width=120)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    make_cells(folder / "cells", train=2, val=10, seed=5, size=(96, 96))
+    return folder
+
+
+@pytest.fixture
+def run(root: Path, tmp_path: Path) -> Run:
+    """An untrained model of two heads, far too sure of its pixels."""
+    recipe = load_recipe("quickstart", LIGHT)
+    labels = label_heads(recipe, merged_categories(read_split(recipe, "val", root)))
+    made = Run.create(tmp_path / "run", recipe, labels)
+    torch.manual_seed(0)
+    model = build_model(recipe, labels)
+    weights = model.state_dict()
+    for name in weights:
+        if name.startswith("heads.scene.classifier") and name.endswith("weight"):
+            weights[name] *= 30
+    save_checkpoint(made.checkpoint(), model=weights)
+    return made
+
+
+def test_calibration_lowers_the_error_and_leaves_the_ranking(run: Run, root: Path) -> None:
+    plain = run.evaluate(data_root=root, console=quiet())
+    done, reasons = calibrate(run, data_root=root, console=quiet())
+    assert set(done) | set(reasons) == {"objects", "scene"}
+    scene = done["scene"]
+    before, after = scene.before["ECE"], scene.after["ECE"]
+    assert before is not None
+    assert after is not None
+    assert before == plain.metrics["scene/ECE"].value
+    assert scene.scaling.temperature > 2
+    assert after < before / 2
+    kept = json.loads((run.directory / "calibration.json").read_text())
+    assert kept["heads"]["scene"]["temperature"] == scene.scaling.temperature
+    assert (kept["split"], kept["checkpoint"]) == ("val", "last")
+    assert [len(each) for each in kept["data"].values()] == [64]
+
+    found = run.evaluate(data_root=root, how=CALIBRATED, console=quiet())
+    assert found.metrics["scene/ECE"].value == after
+    for name in ("scene/mIoU", "scene/pixel_accuracy", "objects/AP"):
+        assert found.metrics[name].value == pytest.approx(plain.metrics[name].value, abs=1e-9)
+    folder = run.directory / "evaluations"
+    assert json.loads((folder / "val-calibrated/metrics.json").read_text())["calibrated"] is True
+    assert json.loads((folder / "val/metrics.json").read_text())["calibrated"] is False
+    text = quiet()
+    text.print(calibration_table(done, "run"))
+    assert "scene" in text.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_a_calibration_is_asked_for_and_holds_for_its_weights_alone(run: Run, root: Path) -> None:
+    with pytest.raises(RunError, match=r"is not calibrated: .* run `resnet-tasks calibrate"):
+        run.evaluate(data_root=root, how=CALIBRATED, console=quiet())
+    calibrate(run, data_root=root, console=quiet())
+    plain, scaled = run.predictor(), run.predictor(how=CALIBRATED)
+    assert plain is run.model()  # off unless asked for
+    assert not plain.adjustments
+    assert plain is not scaled
+    file = run.directory / "calibration.json"
+    text = file.read_text()
+    file.write_text(text.replace('"slope"', '"slop"'))
+    with pytest.raises(RunError, match="is damaged"):
+        run.predictor(how=CALIBRATED)
+    file.write_text(text)
+    weights = {name: each + 1 for name, each in run.model().state_dict().items()}
+    save_checkpoint(run.checkpoint(), model=weights)
+    with pytest.raises(RunError, match="was fitted to other weights"):
+        run.predictor(how=CALIBRATED)
+
+
+def test_views_and_calibration_go_together(run: Run, root: Path) -> None:
+    calibrate(run, data_root=root, console=quiet())
+    how = Inference(calibrated=True, views="flips+scales")
+    made = run.evaluate(data_root=root, how=how, console=quiet())
+    assert made.metrics["scene/mIoU"].value is not None
+    folder = run.directory / "evaluations/val-calibrated-flips+scales"
+    kept = json.loads((folder / "metrics.json").read_text())
+    assert kept["test_time_augmentation"] == "flips+scales"
+    assert kept["metrics"]["objects/D_ECE"]["lower_is_better"] is True
+    assert {"reliability", "abstention"} <= set(
+        json.loads((folder / "details.json").read_text())["scene"]
+    )
+    with pytest.raises(DataError, match="'rotations' is unknown"):
+        run.evaluate(data_root=root, how=Inference(views="rotations"), console=quiet())
