@@ -156,8 +156,8 @@ class CocoDataset(Dataset[Sample]):
     def at_scale(self, factor: float) -> CocoDataset:
         """The same pictures, prepared `factor` times as large; none of them kept in memory."""
         made = copy.copy(self)
-        scale = self._preparation.scale * factor
-        made._preparation = replace(self._preparation, scale=scale)
+        scale = self.preparation.scale * factor
+        made.preparation = replace(self.preparation, scale=scale)
         made._cache = None
         return made
 
