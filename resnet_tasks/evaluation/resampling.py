@@ -133,10 +133,12 @@ class _OneClass:
         weight = drawn[:, self.candidates[events]]
         hit = is_hit[events]
         hits = weight * hit
-        for position, limit in enumerate(self.limits):
-            is_within = self.rank[self.candidates[events]] < limit
-            recall[:, position] = (hits @ is_within.astype(np.int32)) / total
         true = np.cumsum(hits, axis=1, dtype=np.int32)
+        rank = self.rank[self.candidates[events]]
+        for position, limit in enumerate(self.limits):
+            is_within = rank < limit
+            found = true[:, -1] if is_within.all() else hits[:, is_within].sum(axis=1)
+            recall[:, position] = found / total
         withdrawn = is_withdrawn[events]
         if (hit == withdrawn).all():
             matched = true

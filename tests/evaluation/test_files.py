@@ -7,6 +7,7 @@ import io
 import json
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -284,6 +285,29 @@ def test_pixels_that_cannot_be_judged(tmp_path: Path) -> None:
         evaluate_results(truth, answers, task="semantic")
     with pytest.raises(DataError, match="is not a folder"):
         evaluate_results(truth, truth, task="semantic")
+
+
+def test_pixels_are_taken_one_picture_at_a_time(tmp_path: Path) -> None:
+    """24 maps take 8 MB each while they are judged, and together no more."""
+    truth, answers = pixels(tmp_path)
+    content = json.loads(truth.read_text())
+    content["images"] = []
+    for number in range(24):
+        name = f"{number}.png"
+        labels = np.full((1000, 1000), 3, np.uint8)
+        labels[: 20 * number] = 8
+        for folder in (tmp_path / "maps", answers):
+            Image.fromarray(labels).save(folder / name)
+        record = {"id": number, "file_name": name, "height": 1000, "width": 1000}
+        content["images"].append({**record, "sem_seg_file_name": name})
+    truth.write_text(json.dumps(content))
+    tracemalloc.start()
+    judged = judge_results(truth, answers, task="semantic")
+    left, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert judged.metrics["mIoU"].value == 1.0
+    assert left < 2e6
+    assert peak < 12 * 8e6  # Of some arrays at a time, not of 48.
 
 
 # --- The command ---------------------------------------------------------------------------------

@@ -1,0 +1,34 @@
+"""The benchmark's set is the same at every call, and both evaluators agree on it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import coco_evaluation
+
+
+def test_set_is_the_same_at_every_call(tmp_path: Path) -> None:
+    texts = []
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        files = coco_evaluation.draw(tmp_path / name, pictures=20, objects=90, detections=400)
+        texts.append([file.read_text() for file in files])
+    assert texts[0] == texts[1]
+    results = json.loads(texts[0][1])
+    assert len(results) == 400
+    assert all(min(each["bbox"]) >= 0 for each in results)
+
+
+@pytest.mark.slow
+def test_both_agree(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "report.json"
+    options = ["--pictures", "40", "--objects", "200", "--detections", "900", "--repeats", "1"]
+    coco_evaluation.main([*options, "--peer-repeats", "1", "--out", str(out)])
+    report = json.loads(out.read_text())
+    assert report["greatest_difference"] <= 1e-12
+    assert report["numbers"]["AP50"] > 0.1
+    assert {"hotcoco", "pycocotools"} <= set(report["versions"])
+    assert "times faster" in capsys.readouterr().out
