@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from resnet_tasks.data.picture_files import read_image
+from resnet_tasks.data.decoding import read_image
 from resnet_tasks.drawing import draw_heat
 from resnet_tasks.errors import DataError
 from resnet_tasks.explain import Explanation, Method, Question, explain
