@@ -94,10 +94,12 @@ def output_names(files: Sequence[Path]) -> list[str]:
     """One output name per file: its stem, numbered where stems repeat."""
     names: list[str] = []
     taken: set[str] = set()
+    numbers: dict[str, int] = {}  # all below are taken: thousands of files may share a stem
     for file in files:
-        name, number = file.stem, 2
+        name, number = file.stem, numbers.get(file.stem, 2)
         while name in taken:
             name, number = f"{file.stem}-{number}", number + 1
+        numbers[file.stem] = number
         taken.add(name)
         names.append(name)
     return names

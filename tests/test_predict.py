@@ -155,3 +155,10 @@ def test_shown_goes_through_the_models_intensity() -> None:
     assert shown(np.asarray([[[0], [100]]], np.uint16), preparation)[0].tolist() == (
         [[0, 0, 0], [255, 255, 255]]
     )
+
+
+def test_output_names_of_one_stem_are_numbered_in_linear_time() -> None:
+    files = [Path(f"patient{i}/0001.png") for i in range(20_000)]
+    names = output_names([*files[:2], Path("0001-3.png"), *files[2:]])
+    assert names[:5] == ["0001", "0001-2", "0001-3", "0001-4", "0001-5"]
+    assert len(set(names)) == 20_001
