@@ -34,9 +34,12 @@ import json, resource, sys, time
 start = time.perf_counter()
 {work}
 seconds = time.perf_counter() - start
-# Kilobytes on Linux, bytes on macOS.
-unit = 1 if sys.platform == "darwin" else 1024
-memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+# On Linux `ru_maxrss` starts from the parent's; `VmHWM` is this program's own. macOS counts bytes.
+if sys.platform == "linux":
+    lines = open("/proc/self/status").read().splitlines()
+    memory = next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+else:
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(json.dumps({{"seconds": seconds, "bytes": memory, "numbers": numbers}}))
 """
 _OURS = f"""
