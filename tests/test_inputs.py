@@ -30,7 +30,7 @@ from resnet_tasks.predict import predict_arrays, predict_files, shown
 from resnet_tasks.recipe.load import load_data_steps, load_recipe
 from resnet_tasks.recipe.schema import NormalizeRecipe, Recipe
 from resnet_tasks.structures import SegmentationMap, collate
-from resnet_tasks.training.finetune import finetune_recipe
+from resnet_tasks.training.from_recipe import finetune_recipe
 from resnet_tasks.training.run import Run, load
 
 SIZE = (64, 96)

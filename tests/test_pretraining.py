@@ -18,7 +18,7 @@ from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.cli import app
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.structures import Classification
-from resnet_tasks.training.finetune import finetune_recipe
+from resnet_tasks.training.from_recipe import finetune_recipe
 from resnet_tasks.training.run import load
 
 SMALL = ("backbone.name=resnet10t", "training.batch_size=4", "training.precision=fp32")

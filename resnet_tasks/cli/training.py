@@ -65,7 +65,8 @@ def finetune(
 
     from rich.console import Console
 
-    from resnet_tasks.training.finetune import Stopped, finetune_recipe
+    from resnet_tasks.training.finetune import Stopped
+    from resnet_tasks.training.from_recipe import finetune_recipe
 
     try:
         run = finetune_recipe(

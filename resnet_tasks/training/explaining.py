@@ -135,6 +135,3 @@ def _entry(file: Path, drawing: Path, found: Explanation) -> dict[str, object]:
             int(each) for each in np.unravel_index(int(found.heat.argmax()), found.heat.shape)[::-1]
         ],
     }
-
-
-__all__ = ["Wanted", "explain_image", "explain_paths"]

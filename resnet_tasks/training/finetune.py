@@ -24,28 +24,14 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
 from rich.console import Console
-from rich.progress import Progress
 from timm.utils import ModelEmaV3
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils import deterministic
+from torch import Tensor
 from torch.utils.data import Dataset
 
-from resnet_tasks.assemble import (
-    Split,
-    build_dataset,
-    build_model,
-    check_recipe,
-    label_heads,
-    merged_categories,
-    normalise,
-    read_split,
-    with_constants,
-)
 from resnet_tasks.backbone.pretrained import LoadReport
 from resnet_tasks.data.dataset import CocoDataset, Key, sample_seed
 from resnet_tasks.data.loaders import auto_workers, make_loader, training_batches
-from resnet_tasks.errors import NonFiniteLossError, RecipeError, RunError
+from resnet_tasks.errors import NonFiniteLossError, RunError
 from resnet_tasks.evaluation.evaluate import (
     MAIN_METRIC,
     best_metric,
@@ -53,30 +39,23 @@ from resnet_tasks.evaluation.evaluate import (
     evaluators_of,
     extra_for,
 )
-from resnet_tasks.heads.base import HEADS
 from resnet_tasks.model import Losses, TaskModel, default_device, resolve_precision
 from resnet_tasks.recipe.schema import (
     EvaluationRecipe,
-    NormalizeRecipe,
-    Recipe,
     TrainingRecipe,
 )
-from resnet_tasks.structures import Batch, LossTerm, Metric, Sample, Target
+from resnet_tasks.structures import Batch, LossTerm, Metric, Sample
 from resnet_tasks.training.checkpoint import fill, load_checkpoint, save_checkpoint
+from resnet_tasks.training.conditions import deterministic_algorithms, still_statistics
 from resnet_tasks.training.journal import Journal
-from resnet_tasks.training.judging import metric_table
-from resnet_tasks.training.label_fit import require_fitting_labels
 from resnet_tasks.training.optimizer import make_optimizer, rate_factor, set_rates
-from resnet_tasks.training.processes import ALONE, Processes
-from resnet_tasks.training.run import Run
+from resnet_tasks.training.processes import ALONE, Processes, own_device
+from resnet_tasks.training.shares import Anchored, Report, described, summed, unannotated
 
 Item = TypeVar("Item")
 
-SPLITS: tuple[Split, ...] = ("train", "val")
 STATE = ("position", "optimizer", "batches_per_epoch", "threads", "settings", "scaler")
 """What `state.pt` must hold to go on from it."""
-SHOWN_NAMES = 4
-"""Unexpected tensors that are named on the console; `log.jsonl` names all."""
 
 
 @dataclass
@@ -146,7 +125,7 @@ class Finetuning:
         self.plain_model = model.to(device, memory_format=layout)  # type: ignore[call-overload]
         self.ema = ModelEmaV3(model, decay=options.ema, use_warmup=True) if options.ema else None
         self.model, self.optimizer = self.accelerator.prepare(
-            _Anchored(model).to(device), make_optimizer(model, options)
+            Anchored(model).to(device), make_optimizer(model, options)
         )
         self.position = Position()
         self.batches_per_epoch = len(self._batches(0))
@@ -185,7 +164,7 @@ class Finetuning:
         with (
             self.processes.watched(),
             self.journal.open_board(self.position.updates),
-            _deterministic(self.options.deterministic and self.device.type == "cpu"),
+            deterministic_algorithms(self.options.deterministic and self.device.type == "cpu"),
             self._signals(),
         ):
             while self.position.epoch < self.options.epochs:
@@ -218,7 +197,7 @@ class Finetuning:
                 pin_memory=self.device.type == "cuda",
             )
             taught = (
-                batch if part else _unannotated(batch)
+                batch if part else unannotated(batch)
                 for part, batch in zip(parts, loader, strict=True)
             )
             for group, pictures in zip(
@@ -280,7 +259,7 @@ class Finetuning:
         total: Tensor = self.plain_model.total_loss(shares)
         return total
 
-    def _exchange(self, losses: Losses, batch: Batch) -> _Report:
+    def _exchange(self, losses: Losses, batch: Batch) -> Report:
         """What all processes computed on their parts of a batch.
 
         Raises:
@@ -288,12 +267,12 @@ class Finetuning:
         """
         sums = {name: term.sum.item() for name, term in losses.items()}
         counts = {name: float(term.count.item()) for name, term in losses.items()}
-        trouble = "" if all(map(math.isfinite, sums.values())) else _described(losses, [batch])
-        reports = self.processes.gather(_Report(sums, counts, trouble, self._stop))
+        trouble = "" if all(map(math.isfinite, sums.values())) else described(losses, [batch])
+        reports = self.processes.gather(Report(sums, counts, trouble, self._stop))
         self._all_stop = any(each.stop for each in reports)
         self._refuse([each.trouble for each in reports if each.trouble])
-        return _Report(
-            _summed([each.sums for each in reports]), _summed([each.counts for each in reports])
+        return Report(
+            summed([each.sums for each in reports]), summed([each.counts for each in reports])
         )
 
     def _agreed_stop(self) -> bool:
@@ -321,7 +300,7 @@ class Finetuning:
         # fp16's scaler finds its scale by overflowing, and skips the step.
         if self.precision != "fp16" and not torch.isfinite(norm):
             # The gradient is the same in all processes: all of them come here.
-            self._refuse(self.processes.gather(_described(losses, batches)))
+            self._refuse(self.processes.gather(described(losses, batches)))
         self.optimizer.step()
         if self.ema is not None:
             self.ema.update(self.plain_model, step=self.position.updates)
@@ -335,12 +314,12 @@ class Finetuning:
         sums that equal those of one large batch.
         """
         counts: list[dict[str, float]] = []
-        with _still_statistics(self.plain_model):
+        with still_statistics(self.plain_model):
             for batch in batches:
                 torch.manual_seed(seed + self.processes.index)
                 losses, _ = self.model(batch)
                 counts.append({name: float(term.count.item()) for name, term in losses.items()})
-        return _summed([each for part in self.processes.gather(counts) for each in part])
+        return summed([each for part in self.processes.gather(counts) for each in part])
 
     def _after_epoch(self) -> None:
         position, options = self.position, self.options
@@ -530,32 +509,6 @@ class Finetuning:
         return [len(batch) for batch in whole]
 
 
-@dataclass(frozen=True)
-class _Report:
-    """What a process tells the others of its part of a batch: sums and counts by loss term."""
-
-    sums: dict[str, float]
-    counts: dict[str, float]
-    trouble: str = ""
-    stop: bool = False
-
-
-class _Anchored(nn.Module):
-    """A model's losses, and a zero that hangs on a parameter of this module's own.
-
-    Gradients are exchanged during the backward of every process, also of one whose pictures teach
-    nothing: there the zero is all that is left to go backward from.
-    """
-
-    def __init__(self, model: TaskModel) -> None:
-        super().__init__()
-        self.model = model
-        self.anchor = nn.Parameter(torch.zeros(()))
-
-    def forward(self, batch: Batch) -> tuple[Losses, Tensor]:
-        return self.model(batch, mode="loss"), self.anchor * 0.0
-
-
 def finetune(
     model: TaskModel,
     train: Dataset[Sample],
@@ -614,7 +567,7 @@ def finetune(
             options,
             out=folder,
             evaluation=evaluation or EvaluationRecipe(),
-            console=_heard(console or Console(stderr=True), together),
+            console=heard(console or Console(stderr=True), together),
             workers=workers,
             processes=together,
         )
@@ -625,272 +578,11 @@ def finetune(
         together.leave()
 
 
-def finetune_recipe(
-    recipe: Recipe,
-    *,
-    out: Path | None = None,
-    resume: Path | None = None,
-    dry_run: bool = False,
-    data_root: Path | None = None,
-    console: Console | None = None,
-) -> Run | None:
-    """Fine-tunes, evaluates the last checkpoint, and leaves a run folder.
-
-    Started by `torchrun` or `accelerate launch`, all processes train together; the first one
-    writes, talks, and evaluates at the end.
-
-    Args:
-        recipe: What to run; with `resume` that of the run.
-        out: The run folder; default `runs/<recipe>-<time>`.
-        resume: A run folder to go on with.
-        dry_run: Build everything, take no step, write nothing.
-        data_root: Folder that holds data sets; default `$RESNET_TASKS_DATA`, else `./data`.
-        console: For progress and the final table; default: standard output.
-
-    Returns:
-        The run; None after a dry run.
-
-    Raises:
-        ResnetTasksError: If recipe, data or weights are wrong.
-        Stopped: After Ctrl-C or SIGTERM, when the checkpoint is written.
-    """
-    together = Processes.start(default_device(recipe.training.device))
-    started = time.monotonic()
-    try:
-        run = _finetune_together(
-            recipe,
-            together,
-            out=out,
-            resume=resume,
-            dry_run=dry_run,
-            data_root=data_root,
-            console=_heard(console or Console(), together),
-        )
-    finally:
-        together.leave()
-    if run is not None and together.is_main:
-        _judge(run, data_root, console or Console(), (time.monotonic() - started) / 60)
-    return run
-
-
-def _finetune_together(
-    recipe: Recipe,
-    together: Processes,
-    *,
-    out: Path | None,
-    resume: Path | None,
-    dry_run: bool,
-    data_root: Path | None,
-    console: Console,
-) -> Run | None:
-    """`finetune_recipe` up to the last checkpoint, in every process."""
-    files = {split: read_split(recipe, split, data_root) for split in SPLITS}
-    categories = merged_categories([*files["train"], *files["val"]])
-    labels = label_heads(recipe, categories)
-    train = build_dataset(recipe, files["train"], categories, training=True)
-    val = build_dataset(recipe, files["val"], categories)
-    for split, dataset in (("train", train), ("val", val)):
-        say_data(console, split, dataset)
-        for file in dataset.files:
-            file.require_files()
-    _require_annotations(recipe, train, val)
-    torch.manual_seed(recipe.training.seed)  # the first weights of what is not pretrained
-    model = build_model(recipe, labels, weights="unloaded" if resume else None)
-    say_weights(console, model)
-    say_norms(console, model, together.count)
-    require_fitting_labels(model, (train, val))
-    # Before the folder is made: what cannot run leaves none behind.
-    resolve_precision(recipe.training.precision, default_device(recipe.training.device))
-    best_metric(model.named_heads, recipe.evaluation.best, recipe.evaluation.extra)
-    if dry_run:
-        console.print(f"{check_recipe(recipe, data_root)}; nothing was trained (--dry-run)")
-        return None
-    if recipe.data.normalize == "data":
-        measured = recipe
-        recipe = together.decide(lambda: _measured(measured, train, console))
-        normalise(model, recipe)
-    if resume is not None:
-        run = Run.reopen(resume, recipe, labels)
-    else:
-        name = f"{recipe.name.replace('/', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
-        run = together.decide(lambda: Run.create(out or Path("runs") / name, recipe, labels))
-    work = Finetuning(
-        model,
-        train,
-        val,
-        recipe.training,
-        out=run.directory,
-        evaluation=recipe.evaluation,
-        console=console,
-        workers=None if recipe.data.workers == "auto" else recipe.data.workers,
-        processes=together,
-    )
-    if resume is not None:
-        work.resume()
-    work.run()
-    return run
-
-
-def _judge(run: Run, data_root: Path | None, console: Console, minutes: float) -> None:
-    """Evaluates the last checkpoint and says where everything is."""
-    evaluation = run.evaluate("val", data_root=data_root, console=console)
-    title = f"{run.recipe.name}: val, last checkpoint, {minutes:.1f} minutes"
-    console.print(metric_table(evaluation.metrics, title))
-    folder = run.directory / "evaluations" / "val"
-    console.print(f"pictures: {folder / 'pictures'}\nrun:      {run.directory}", highlight=False)
-
-
-def _heard(console: Console, processes: Processes) -> Console:
-    """`console` in the main process; one that says nothing in the others."""
-    return console if processes.is_main else Console(quiet=True)
-
-
-def _measured(recipe: Recipe, train: CocoDataset, console: Console) -> Recipe:
-    """The recipe with the constants of its training data, told on the console."""
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("Measuring channels", total=len(train))
-        recipe = with_constants(
-            recipe, train, lambda done, _: progress.update(task, completed=done)
-        )
-    constants = recipe.data.normalize
-    assert isinstance(constants, NormalizeRecipe)
-    shown = ", ".join(
-        f"{name} {' '.join(f'{value:.4f}' for value in getattr(constants, name))}"
-        for name in ("mean", "std")
-    )
-    console.print(f"normalize: {shown}, of {len(train)} training pictures", highlight=False)
-    return recipe
-
-
-def say_data(console: Console, split: str, dataset: CocoDataset) -> None:
-    """One line on what a split holds, and one on what was repaired or left out."""
-    objects = ", ".join(f"{name} {count}" for name, count in dataset.counts().items())
-    console.print(f"{split}: {len(dataset)} pictures; objects: {objects}", highlight=False)
-    for file in dataset.files:
-        for kind, count in file.summary().items():
-            console.print(f"{split}: {file.path.name}: {kind}: {count}", highlight=False)
-
-
-def weights_report(model: TaskModel) -> LoadReport | None:
-    """What was loaded into a model; None where it began with random weights, or with a run's."""
-    report: LoadReport | None = getattr(model.backbone, "report", None)
-    return report
-
-
-def say_weights(console: Console, model: TaskModel) -> None:
-    """Where the weights came from, under which licence, and what was made of them."""
-    report = weights_report(model)
-    if report is None:
-        return
-    lines = [
-        f"weights: {report.source}; licence: {report.license or 'not stated'}",
-        (
-            f"weights: {len(report.matched)} tensors matched, {len(report.missing)} missing, "
-            f"{len(report.unexpected)} unexpected"
-        ),
-    ]
-    if report.unexpected:
-        shown = ", ".join(report.unexpected[:SHOWN_NAMES])
-        more = ", ..." if len(report.unexpected) > SHOWN_NAMES else ""
-        lines.append(f"weights: not used: {shown}{more}")
-    lines += [f"weights: {note}" for note in report.notes]
-    for line in lines:
-        console.print(line, highlight=False, markup=False)
-
-
-def say_norms(console: Console, model: TaskModel, processes: int) -> None:
-    """That shared statistics of batch norms are not shared with anybody, where that is so."""
-    if processes == 1 and getattr(model.backbone, "norm_mode", "") == "sync":
-        console.print(
-            "norms: backbone.norm is sync, but this is the only process: the same as train",
-            highlight=False,
-            markup=False,
-        )
-
-
-def _require_annotations(recipe: Recipe, train: CocoDataset, val: CocoDataset) -> None:
-    """Every head learns from something, and the best checkpoint can be chosen.
-
-    Raises:
-        RecipeError: Otherwise.
-    """
-    best = (recipe.evaluation.best or next(iter(recipe.heads))).split("/")[0]
-    for name, head in recipe.heads.items():
-        task = HEADS.get(head.type).task
-        needs = ", ".join(task.target_fields)
-        if not train.annotates(task):
-            raise RecipeError(
-                f"heads.{name}: no file under data.train annotates what {task.name} needs "
-                f"({needs}); "
-                "take the head out, or add data that does"
-            )
-        if name == best and not val.annotates(task):
-            raise RecipeError(
-                f"evaluation.best: no file under data.val annotates what head {name} needs "
-                f"({needs}); "
-                "name a metric of another head"
-            )
-
-
 def _groups(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     """Consecutive items, `size` at a time; the last group may be smaller."""
     stream = iter(items)
     while group := list(islice(stream, size)):
         yield group
-
-
-def _unannotated(batch: Batch) -> Batch:
-    """The same pictures, with nothing known of them."""
-    return replace(batch, targets=tuple(Target() for _ in batch.targets))
-
-
-def _summed(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Sums by name, in the order of names, so that all processes agree to the last digit."""
-    names = sorted({name for part in parts for name in part})
-    return {name: math.fsum(part.get(name, 0.0) for part in parts) for name in names}
-
-
-def _described(losses: Losses, batches: Sequence[Batch]) -> str:
-    """Losses and pictures of a step that went wrong."""
-    terms = ", ".join(f"{name} {term.mean().item():.4g}" for name, term in losses.items())
-    pictures = ", ".join(
-        f"{image_id} ({name})"
-        for batch in batches
-        for image_id, name in zip(batch.image_ids, batch.file_names, strict=True)
-    )
-    return f"losses: {terms}; pictures of the batch: {pictures}"
-
-
-@contextmanager
-def _still_statistics(model: nn.Module) -> Iterator[None]:
-    """Batch norms use a batch's statistics but do not remember them."""
-    norms = [each for each in model.modules() if isinstance(each, _BatchNorm)]
-    before = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        for norm, momentum in zip(norms, before, strict=True):
-            norm.momentum = momentum
-
-
-def own_device(name: str, processes: Processes) -> torch.device:
-    """The device of one of several processes: each GPU of a machine serves one.
-
-    Raises:
-        RecipeError: If it is not there.
-    """
-    device = default_device(name)
-    if processes.count == 1 or device.type != "cuda":
-        return device
-    if name not in ("auto", "cuda") or processes.local_index >= torch.cuda.device_count():
-        raise RecipeError(
-            f"training.device is {name!r}, but {processes.local_index + 1} or more processes run "
-            f"on this machine with {torch.cuda.device_count()} GPUs; use auto or cuda, and start "
-            "one process per GPU"
-        )
-    return torch.device("cuda", processes.local_index)
 
 
 def _accelerator(precision: str, device: torch.device, model: TaskModel) -> Any:
@@ -907,17 +599,12 @@ def _accelerator(precision: str, device: torch.device, model: TaskModel) -> Any:
     )
 
 
-@contextmanager
-def _deterministic(wanted: bool) -> Iterator[None]:
-    """Deterministic algorithms for the duration of a run."""
-    before = torch.are_deterministic_algorithms_enabled()
-    settings: Any = deterministic
-    fill = settings.fill_uninitialized_memory
-    torch.use_deterministic_algorithms(wanted or before)
-    # Filling fresh memory guards against reading it uninitialised; it costs time in every operator.
-    settings.fill_uninitialized_memory = False
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)
-        settings.fill_uninitialized_memory = fill
+def heard(console: Console, processes: Processes) -> Console:
+    """`console` in the main process; one that says nothing in the others."""
+    return console if processes.is_main else Console(quiet=True)
+
+
+def weights_report(model: TaskModel) -> LoadReport | None:
+    """What was loaded into a model; None where it began with random weights, or with a run's."""
+    report: LoadReport | None = getattr(model.backbone, "report", None)
+    return report

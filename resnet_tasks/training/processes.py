@@ -15,7 +15,8 @@ import torch
 from accelerate.state import AcceleratorState, PartialState
 from torch import distributed, nn
 
-from resnet_tasks.errors import ResnetTasksError, RunError
+from resnet_tasks.errors import RecipeError, ResnetTasksError, RunError
+from resnet_tasks.model import default_device
 
 Value = TypeVar("Value")
 
@@ -151,6 +152,24 @@ class Processes:
 
 ALONE = Processes()
 """A process that trains by itself."""
+
+
+def own_device(name: str, processes: Processes) -> torch.device:
+    """The device of one of several processes: each GPU of a machine serves one.
+
+    Raises:
+        RecipeError: If it is not there.
+    """
+    device = default_device(name)
+    if processes.count == 1 or device.type != "cuda":
+        return device
+    if name not in ("auto", "cuda") or processes.local_index >= torch.cuda.device_count():
+        raise RecipeError(
+            f"training.device is {name!r}, but {processes.local_index + 1} or more processes run "
+            f"on this machine with {torch.cuda.device_count()} GPUs; use auto or cuda, and start "
+            "one process per GPU"
+        )
+    return torch.device("cuda", processes.local_index)
 
 
 def _on_cpu(value: Any) -> Any:

@@ -29,7 +29,7 @@ from resnet_tasks.model import TaskModel
 from resnet_tasks.model_weights.predictors import COCO_NAMES
 from resnet_tasks.recipe.schema import Recipe
 from resnet_tasks.structures import Geometry, Sample, collate
-from resnet_tasks.training.finetune import say_weights
+from resnet_tasks.training.from_recipe import say_weights
 
 SIZE = (96, 128)
 LIGHT = {

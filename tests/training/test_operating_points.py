@@ -17,7 +17,7 @@ from resnet_tasks.errors import RunError
 from resnet_tasks.evaluation.froc import FrocOptions
 from resnet_tasks.evaluation.operating_point import Rule
 from resnet_tasks.recipe.load import load_recipe
-from resnet_tasks.training.finetune import finetune_recipe
+from resnet_tasks.training.from_recipe import finetune_recipe
 from resnet_tasks.training.operating_points import choose_operating_points, kept_thresholds
 from resnet_tasks.training.run import Run
 

@@ -21,7 +21,8 @@ from resnet_tasks.errors import DataError, RecipeError, RunError
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.schema import Recipe
 from resnet_tasks.structures import Batch, Detections, Metric, SegmentationMap
-from resnet_tasks.training.finetune import Finetuning, finetune_recipe
+from resnet_tasks.training.finetune import Finetuning
+from resnet_tasks.training.from_recipe import finetune_recipe
 from resnet_tasks.training.judging import metric_table
 from resnet_tasks.training.run import Run, load
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from data_tools.synthetic import make_cells
 from resnet_tasks.recipe.load import load_recipe
-from resnet_tasks.training.finetune import finetune_recipe
+from resnet_tasks.training.from_recipe import finetune_recipe
 
 LIGHT = (
     "backbone.name=resnet10t",

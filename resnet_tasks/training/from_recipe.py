@@ -1,0 +1,238 @@
+"""From a recipe to an evaluated run: data, labels, model, training, judgement."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+
+from resnet_tasks.assemble import (
+    Split,
+    build_dataset,
+    build_model,
+    check_recipe,
+    label_heads,
+    merged_categories,
+    normalise,
+    read_split,
+    with_constants,
+)
+from resnet_tasks.data.dataset import CocoDataset
+from resnet_tasks.errors import RecipeError
+from resnet_tasks.evaluation.evaluate import (
+    best_metric,
+)
+from resnet_tasks.heads.base import HEADS
+from resnet_tasks.model import TaskModel, default_device, resolve_precision
+from resnet_tasks.recipe.schema import (
+    NormalizeRecipe,
+    Recipe,
+)
+from resnet_tasks.training.finetune import Finetuning, heard, weights_report
+from resnet_tasks.training.judging import metric_table
+from resnet_tasks.training.label_fit import require_fitting_labels
+from resnet_tasks.training.processes import Processes
+from resnet_tasks.training.run import Run
+
+SPLITS: tuple[Split, ...] = ("train", "val")
+SHOWN_NAMES = 4
+"""Unexpected tensors that are named on the console; `log.jsonl` names all."""
+
+
+def finetune_recipe(
+    recipe: Recipe,
+    *,
+    out: Path | None = None,
+    resume: Path | None = None,
+    dry_run: bool = False,
+    data_root: Path | None = None,
+    console: Console | None = None,
+) -> Run | None:
+    """Fine-tunes, evaluates the last checkpoint, and leaves a run folder.
+
+    Started by `torchrun` or `accelerate launch`, all processes train together; the first one
+    writes, talks, and evaluates at the end.
+
+    Args:
+        recipe: What to run; with `resume` that of the run.
+        out: The run folder; default `runs/<recipe>-<time>`.
+        resume: A run folder to go on with.
+        dry_run: Build everything, take no step, write nothing.
+        data_root: Folder that holds data sets; default `$RESNET_TASKS_DATA`, else `./data`.
+        console: For progress and the final table; default: standard output.
+
+    Returns:
+        The run; None after a dry run.
+
+    Raises:
+        ResnetTasksError: If recipe, data or weights are wrong.
+        Stopped: After Ctrl-C or SIGTERM, when the checkpoint is written.
+    """
+    together = Processes.start(default_device(recipe.training.device))
+    started = time.monotonic()
+    try:
+        run = _finetune_together(
+            recipe,
+            together,
+            out=out,
+            resume=resume,
+            dry_run=dry_run,
+            data_root=data_root,
+            console=heard(console or Console(), together),
+        )
+    finally:
+        together.leave()
+    if run is not None and together.is_main:
+        _judge(run, data_root, console or Console(), (time.monotonic() - started) / 60)
+    return run
+
+
+def _finetune_together(
+    recipe: Recipe,
+    together: Processes,
+    *,
+    out: Path | None,
+    resume: Path | None,
+    dry_run: bool,
+    data_root: Path | None,
+    console: Console,
+) -> Run | None:
+    """`finetune_recipe` up to the last checkpoint, in every process."""
+    files = {split: read_split(recipe, split, data_root) for split in SPLITS}
+    categories = merged_categories([*files["train"], *files["val"]])
+    labels = label_heads(recipe, categories)
+    train = build_dataset(recipe, files["train"], categories, training=True)
+    val = build_dataset(recipe, files["val"], categories)
+    for split, dataset in (("train", train), ("val", val)):
+        say_data(console, split, dataset)
+        for file in dataset.files:
+            file.require_files()
+    _require_annotations(recipe, train, val)
+    torch.manual_seed(recipe.training.seed)  # the first weights of what is not pretrained
+    model = build_model(recipe, labels, weights="unloaded" if resume else None)
+    say_weights(console, model)
+    say_norms(console, model, together.count)
+    require_fitting_labels(model, (train, val))
+    # Before the folder is made: what cannot run leaves none behind.
+    resolve_precision(recipe.training.precision, default_device(recipe.training.device))
+    best_metric(model.named_heads, recipe.evaluation.best, recipe.evaluation.extra)
+    if dry_run:
+        console.print(f"{check_recipe(recipe, data_root)}; nothing was trained (--dry-run)")
+        return None
+    if recipe.data.normalize == "data":
+        measured = recipe
+        recipe = together.decide(lambda: _measured(measured, train, console))
+        normalise(model, recipe)
+    if resume is not None:
+        run = Run.reopen(resume, recipe, labels)
+    else:
+        name = f"{recipe.name.replace('/', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
+        run = together.decide(lambda: Run.create(out or Path("runs") / name, recipe, labels))
+    work = Finetuning(
+        model,
+        train,
+        val,
+        recipe.training,
+        out=run.directory,
+        evaluation=recipe.evaluation,
+        console=console,
+        workers=None if recipe.data.workers == "auto" else recipe.data.workers,
+        processes=together,
+    )
+    if resume is not None:
+        work.resume()
+    work.run()
+    return run
+
+
+def _judge(run: Run, data_root: Path | None, console: Console, minutes: float) -> None:
+    """Evaluates the last checkpoint and says where everything is."""
+    evaluation = run.evaluate("val", data_root=data_root, console=console)
+    title = f"{run.recipe.name}: val, last checkpoint, {minutes:.1f} minutes"
+    console.print(metric_table(evaluation.metrics, title))
+    folder = run.directory / "evaluations" / "val"
+    console.print(f"pictures: {folder / 'pictures'}\nrun:      {run.directory}", highlight=False)
+
+
+def _measured(recipe: Recipe, train: CocoDataset, console: Console) -> Recipe:
+    """The recipe with the constants of its training data, told on the console."""
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("Measuring channels", total=len(train))
+        recipe = with_constants(
+            recipe, train, lambda done, _: progress.update(task, completed=done)
+        )
+    constants = recipe.data.normalize
+    assert isinstance(constants, NormalizeRecipe)
+    shown = ", ".join(
+        f"{name} {' '.join(f'{value:.4f}' for value in getattr(constants, name))}"
+        for name in ("mean", "std")
+    )
+    console.print(f"normalize: {shown}, of {len(train)} training pictures", highlight=False)
+    return recipe
+
+
+def say_data(console: Console, split: str, dataset: CocoDataset) -> None:
+    """One line on what a split holds, and one on what was repaired or left out."""
+    objects = ", ".join(f"{name} {count}" for name, count in dataset.counts().items())
+    console.print(f"{split}: {len(dataset)} pictures; objects: {objects}", highlight=False)
+    for file in dataset.files:
+        for kind, count in file.summary().items():
+            console.print(f"{split}: {file.path.name}: {kind}: {count}", highlight=False)
+
+
+def say_weights(console: Console, model: TaskModel) -> None:
+    """Where the weights came from, under which licence, and what was made of them."""
+    report = weights_report(model)
+    if report is None:
+        return
+    lines = [
+        f"weights: {report.source}; licence: {report.license or 'not stated'}",
+        (
+            f"weights: {len(report.matched)} tensors matched, {len(report.missing)} missing, "
+            f"{len(report.unexpected)} unexpected"
+        ),
+    ]
+    if report.unexpected:
+        shown = ", ".join(report.unexpected[:SHOWN_NAMES])
+        more = ", ..." if len(report.unexpected) > SHOWN_NAMES else ""
+        lines.append(f"weights: not used: {shown}{more}")
+    lines += [f"weights: {note}" for note in report.notes]
+    for line in lines:
+        console.print(line, highlight=False, markup=False)
+
+
+def say_norms(console: Console, model: TaskModel, processes: int) -> None:
+    """That shared statistics of batch norms are not shared with anybody, where that is so."""
+    if processes == 1 and getattr(model.backbone, "norm_mode", "") == "sync":
+        console.print(
+            "norms: backbone.norm is sync, but this is the only process: the same as train",
+            highlight=False,
+            markup=False,
+        )
+
+
+def _require_annotations(recipe: Recipe, train: CocoDataset, val: CocoDataset) -> None:
+    """Every head learns from something, and the best checkpoint can be chosen.
+
+    Raises:
+        RecipeError: Otherwise.
+    """
+    best = (recipe.evaluation.best or next(iter(recipe.heads))).split("/")[0]
+    for name, head in recipe.heads.items():
+        task = HEADS.get(head.type).task
+        needs = ", ".join(task.target_fields)
+        if not train.annotates(task):
+            raise RecipeError(
+                f"heads.{name}: no file under data.train annotates what {task.name} needs "
+                f"({needs}); "
+                "take the head out, or add data that does"
+            )
+        if name == best and not val.annotates(task):
+            raise RecipeError(
+                f"evaluation.best: no file under data.val annotates what head {name} needs "
+                f"({needs}); "
+                "name a metric of another head"
+            )

@@ -1,0 +1,62 @@
+"""What processes tell each other about a step, and what their parts of a batch mean together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from resnet_tasks.model import Losses, TaskModel
+from resnet_tasks.structures import Batch, Target
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a process tells the others of its part of a batch: sums and counts by loss term."""
+
+    sums: dict[str, float]
+    counts: dict[str, float]
+    trouble: str = ""
+    stop: bool = False
+
+
+class Anchored(nn.Module):
+    """A model's losses, and a zero that hangs on a parameter of this module's own.
+
+    Gradients are exchanged during the backward of every process, also of one whose pictures teach
+    nothing: there the zero is all that is left to go backward from.
+    """
+
+    def __init__(self, model: TaskModel) -> None:
+        super().__init__()
+        self.model = model
+        self.anchor = nn.Parameter(torch.zeros(()))
+
+    def forward(self, batch: Batch) -> tuple[Losses, Tensor]:
+        """The losses of a batch, and the zero."""
+        return self.model(batch, mode="loss"), self.anchor * 0.0
+
+
+def unannotated(batch: Batch) -> Batch:
+    """The same pictures, with nothing known of them."""
+    return replace(batch, targets=tuple(Target() for _ in batch.targets))
+
+
+def summed(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Sums by name, in the order of names, so that all processes agree to the last digit."""
+    names = sorted({name for part in parts for name in part})
+    return {name: math.fsum(part.get(name, 0.0) for part in parts) for name in names}
+
+
+def described(losses: Losses, batches: Sequence[Batch]) -> str:
+    """Losses and pictures of a step that went wrong."""
+    terms = ", ".join(f"{name} {term.mean().item():.4g}" for name, term in losses.items())
+    pictures = ", ".join(
+        f"{image_id} ({name})"
+        for batch in batches
+        for image_id, name in zip(batch.image_ids, batch.file_names, strict=True)
+    )
+    return f"losses: {terms}; pictures of the batch: {pictures}"
