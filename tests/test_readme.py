@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from data_tools.synthetic import make_cells
+from resnet_tasks.cli import app
 from resnet_tasks.heads.base import HEADS
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.testing import check_head
@@ -81,6 +85,40 @@ def test_commands_of_the_tour(workplace: Path) -> None:
         made = run_in(workplace, [sys.executable, "-m", "resnet_tasks", *words])
         assert made.returncode == 0, f"{line}: {made.stderr}"
     assert len(list((workplace / "predictions" / "overlays").iterdir())) == 4
+
+
+def test_commands_on_how_good_it_is(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the quickstart's run and a copy of it, with a class that its data has."""
+    monkeypatch.chdir(workplace)
+    for name in ("A", "B"):
+        shutil.copytree("runs/quickstart", f"runs/{name}")
+    lines = [line.split("#")[0].strip() for line in BASH[3].splitlines()]
+    assert len(lines) == 7
+    for line in lines:
+        words = shlex.split(line)[1:]
+        words = ["granular" if word == "WBC" else word for word in words]
+        pictures = {"photo.jpg": "data/cells/images/val", "images/": "data/cells/images/val"}
+        words = [pictures.get(word, word) for word in words]
+        made = CliRunner().invoke(app, words)
+        if "operating-point" in line:  # one epoch finds nothing: there is none to choose
+            assert made.exit_code == 2, made.output
+            assert "nothing to choose" in made.output or "choose thresholds with" in made.output
+        else:
+            assert made.exit_code == 0, f"{line}: {made.output}{made.exception}"
+    assert (workplace / "comparison.html").is_file()
+    assert (workplace / "runs/A/calibration.json").is_file()
+    assert list((workplace / "runs/A/explanations").glob("*-scene.png"))
+
+
+def test_results_of_any_tool(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workplace)
+    found = [line for block in BASH for line in block.splitlines() if "--results" in line]
+    assert len(found) == 1
+    results = "runs/quickstart/evaluations/val/predictions/objects.json"
+    line = found[0].split("#")[0].replace("gt.json", "data/cells/val.json")
+    made = CliRunner().invoke(app, shlex.split(line.replace("dt.json", results))[1:])
+    assert made.exit_code == 0, made.output
+    assert "AP50" in made.output
 
 
 def test_building_and_training_without_yaml(workplace: Path) -> None:

@@ -214,17 +214,19 @@ def paired_table(found: Paired, title: str = "") -> Table:
 
 def _cells(each: Difference) -> tuple[Text, ...]:
     unit = f" {each.unit}" if each.unit else ""
-    verdict = {None: "-", True: "could be chance", False: _verdict(each)}[each.could_be_chance]
     return (
         Text(number(each.value) + unit),
         Text(number(each.other) + unit),
         Text(number(each.difference, each.interval, signed=True)),
         Text("-" if each.p is None else f"{each.p:.3f}"),
-        Text(verdict),
+        Text(_verdict(each)),
     )
 
 
 def _verdict(each: Difference) -> str:
-    assert each.interval is not None
+    if each.interval is None:
+        return "-"
+    if each.could_be_chance:
+        return "could be chance"
     is_better = (each.interval[0] > 0) != each.lower_is_better
     return "no: better" if is_better else "no: worse"
