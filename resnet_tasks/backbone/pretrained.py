@@ -19,7 +19,12 @@ from resnet_tasks.backbone.checkpoints import cover, read_checkpoint, without_pr
 from resnet_tasks.backbone.downloads import cached_download, hub_file, hub_metadata
 from resnet_tasks.backbone.layouts import recognised
 from resnet_tasks.backbone.request import Request
-from resnet_tasks.backbone.run_folders import find_in_folder, split_checkpoint
+from resnet_tasks.backbone.run_folders import (
+    find_in_folder,
+    license_of,
+    run_of,
+    split_checkpoint,
+)
 from resnet_tasks.errors import WeightsError
 from resnet_tasks.registry import nearest
 
@@ -82,6 +87,7 @@ class Origin:
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     backbone: str | None = None
+    settings: str = ""
 
 
 def load_weights(
@@ -118,7 +124,7 @@ def load_weights(
     if origin.backbone not in (None, name):
         raise WeightsError(
             f"{request} is a run whose backbone is {origin.backbone}, but backbone.name is {name}; "
-            f"set backbone.name={origin.backbone}, or choose other weights"
+            f"set {origin.settings}, or choose other weights"
         )
     plain = without_prefixes(read_checkpoint(origin.file), origin.file)
     layout = recognised(plain, str(request))
@@ -163,7 +169,7 @@ def find_weights(request: Request, name: str, accept_license: bool) -> Origin:
     folder, checkpoint = split_checkpoint(spec)
     if folder.is_dir():
         return _from_folder(request, folder, checkpoint, accept_license)
-    return _from_file(request)
+    return _from_file(request, accept_license)
 
 
 def _from_timm(request: Request, name: str, tag: str | None, accept_license: bool) -> Origin:
@@ -258,10 +264,11 @@ def _from_folder(request: Request, folder: Path, checkpoint: str, accept_license
         found.mean or IMAGENET_MEAN,
         found.std or IMAGENET_STD,
         found.backbone,
+        found.settings,
     )
 
 
-def _from_file(request: Request) -> Origin:
+def _from_file(request: Request, accept_license: bool) -> Origin:
     file = Path(request.spec).expanduser()
     if file.suffix == ".pkl":
         raise WeightsError(
@@ -277,7 +284,10 @@ def _from_file(request: Request) -> Origin:
         raise WeightsError(f"{request.key} is {request.spec!r}; allowed are {FORMS}{hint}")
     if not file.is_file():
         raise WeightsError(f"{request.key}: there is no file {file.absolute()}")
-    return Origin(file, str(file), "not stated (local file)")
+    run = run_of(file)
+    licence = "not stated (local file)" if run is None else license_of(run)
+    _check_license(request, licence, accept_license)
+    return Origin(file, str(file), licence)
 
 
 def _check_license(request: Request, licence: str, accepted: bool) -> None:

@@ -26,6 +26,7 @@ class FolderWeights:
         source: Where they come from, for people.
         license: What the run or its `config.json` says.
         backbone: The variant; None where the folder does not say.
+        settings: What to set in a recipe for that backbone; empty where the folder does not say.
         mean: Per channel, 0..1; None where the folder does not say.
         std: Per channel, 0..1; None where the folder does not say.
     """
@@ -36,6 +37,7 @@ class FolderWeights:
     backbone: str | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    settings: str = ""
 
 
 def split_checkpoint(spec: str) -> tuple[Path, str]:
@@ -62,6 +64,9 @@ def find_in_folder(request: Request, folder: Path, checkpoint: str) -> FolderWei
         return _in_run(request, folder, checkpoint)
     for name in FILES:
         if (folder / name).is_file():
+            run = run_of(folder / name)
+            if run is not None:
+                return _weights_of_run(request, run, folder / name, str(folder / name))
             config = _json(folder / "config.json")
             inner = config.get("pretrained_cfg")
             known = {**config, **(inner if isinstance(inner, dict) else {})}
@@ -90,20 +95,35 @@ def _in_run(request: Request, folder: Path, checkpoint: str) -> FolderWeights:
         raise WeightsError(
             f"{request}: the run has no checkpoint {checkpoint} yet; let it train, or name another"
         )
-    try:
-        recipe: Any = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
-        backbone = str(recipe["backbone"]["name"])
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise WeightsError(
-            f"{request}: {folder / 'recipe.yaml'} is damaged; restore it from a copy"
-        ) from error
     averaged = ", averaged weights" if file.name == FILES[0] else ""
-    return FolderWeights(
-        file, f"run {folder} ({checkpoint}{averaged})", _license_of(folder), backbone
-    )
+    return _weights_of_run(request, folder, file, f"run {folder} ({checkpoint}{averaged})")
 
 
-def _license_of(run: Path) -> str:
+def run_of(file: Path) -> Path | None:
+    """The run that a file of weights is a checkpoint of; None where it is not."""
+    places = file.absolute().parents
+    if len(places) < 3 or places[1].name != "checkpoints":
+        return None
+    return places[2] if (places[2] / "recipe.yaml").is_file() else None
+
+
+def _weights_of_run(request: Request, run: Path, file: Path, source: str) -> FolderWeights:
+    try:
+        recipe: Any = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
+        part = recipe["backbone"]
+        name, layers = str(part["name"]), part.get("layers")
+    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(
+            f"{request}: {run / 'recipe.yaml'} is damaged; restore it from a copy"
+        ) from error
+    settings = f"backbone.name={name}"
+    if layers:
+        blocks = ",".join(map(str, layers))
+        settings += f" backbone.layers=[{blocks}] backbone.block={part.get('block')}"
+    return FolderWeights(file, source, license_of(run), name, settings=settings)
+
+
+def license_of(run: Path) -> str:
     """Licence of the weights that a run began with; its own work adds no other."""
     try:
         lines = (run / "log.jsonl").read_text(encoding="utf-8").splitlines()

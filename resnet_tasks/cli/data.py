@@ -116,13 +116,20 @@ def stats(
     from resnet_tasks.recipe.load import load_data_steps
 
     steps = load_data_steps(overrides or [])
+    intensity = intensity_of(steps.intensity)
     coco = read_coco(file, images_root=images)
     coco.require_files()
     with bar(f"Reading {file}") as advance:
         found = dataset_statistics(
-            coco, channels=steps.channels, intensity=intensity_of(steps.intensity), advance=advance
+            coco, channels=steps.channels, intensity=intensity, advance=advance
         )
-    print_statistics(found, Console(highlight=False), title=str(file), channels=steps.channels)
+    print_statistics(
+        found,
+        Console(highlight=False),
+        title=str(file),
+        channels=steps.channels,
+        intensity=intensity,
+    )
     if out is not None:
         draw_statistics(found, out)
         typer.echo(f"drawn: {out}")

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from resnet_tasks.data.statistics import BINS, DatasetStatistics
+from resnet_tasks.data.transforms import Intensity
 from resnet_tasks.errors import DataError
 
 SHOWN_SIZES = 5
@@ -21,7 +22,12 @@ RGB = ("tab:red", "tab:green", "tab:blue")
 
 
 def print_statistics(
-    found: DatasetStatistics, console: Console, *, title: str, channels: int
+    found: DatasetStatistics,
+    console: Console,
+    *,
+    title: str,
+    channels: int,
+    intensity: Intensity | None = None,
 ) -> None:
     """Prints everything, and what to put into a recipe.
 
@@ -30,6 +36,7 @@ def print_statistics(
         console: Where to.
         title: The file, for the headline.
         channels: As in `data.channels`.
+        intensity: The step that the pictures went through.
     """
     groups = f" in {found.groups} groups" if found.groups else ""
     console.print(f"{title}: {found.pictures} pictures{groups}", markup=False, soft_wrap=True)
@@ -49,7 +56,7 @@ def print_statistics(
         )
     if found.class_pixels is not None:
         console.print(_pixel_table(found))
-    _print_remedy(found, console, channels)
+    _print_remedy(found, console, channels, intensity or Intensity())
 
 
 def _print_sizes(found: DatasetStatistics, console: Console) -> None:
@@ -114,7 +121,9 @@ def _pixel_table(found: DatasetStatistics) -> Table:
     return table
 
 
-def _print_remedy(found: DatasetStatistics, console: Console, channels: int) -> None:
+def _print_remedy(
+    found: DatasetStatistics, console: Console, channels: int, intensity: Intensity
+) -> None:
     """What to write into a recipe's `data:`."""
     if found.unplaced:
         low = min(each.low for each in found.stored.values())
@@ -127,16 +136,38 @@ def _print_remedy(found: DatasetStatistics, console: Console, channels: int) -> 
             soft_wrap=True,
         )
         return
+    constant = [str(number) for number, std in enumerate(found.channels.std) if std == 0]
+    if constant:
+        console.print(
+            f"channel {', '.join(constant)} is the same everywhere, so that this data gives no "
+            "constants to normalise by; leave it out of the pictures, or use those of the weights",
+            soft_wrap=True,
+        )
+        return
+    # Six digits, not decimals: a deep sensor may use a hundredth of its type's range.
     mean, std = (
-        ", ".join(f"{value:.4f}" for value in values)
+        ", ".join(f"{value:.6g}" for value in values)
         for values in (found.channels.mean, found.channels.std)
     )
     console.print(
         "to normalise by this data, write into the recipe's data section:\n"
-        f"  channels: {channels}\n  normalize: {{mean: [{mean}], std: [{std}]}}",
+        f"  channels: {channels}\n{_intensity_line(intensity)}"
+        f"  normalize: {{mean: [{mean}], std: [{std}]}}",
         markup=False,
         soft_wrap=True,
     )
+
+
+def _intensity_line(step: Intensity) -> str:
+    """The step on which the constants depend; nothing for the default."""
+    if step.type == "auto":
+        return ""
+    if step.type == "window":
+        values = f"level: {step.level:.10g}, width: {step.width:.10g}"
+    else:
+        values = f"low: {step.low:.10g}, high: {step.high:.10g}"
+        values += ", per_channel: true" if step.per_channel else ""
+    return f"  intensity: {{type: {step.type}, {values}}}\n"
 
 
 def _listed(counts: dict[str, int]) -> str:

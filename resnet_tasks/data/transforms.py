@@ -38,6 +38,7 @@ _REFUSALS = (
     CropSizeError,
 )
 """What albumentations raises on pictures that a transform cannot take."""
+_NOT_FINITE = "{} holds values that are not finite; repair the file"
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Intensity:
         is_wide = image.dtype.itemsize > 2 and image.dtype != np.float32
         values: NDArray[np.floating[Any]] = image.astype(np.float64 if is_wide else np.float32)
         if not np.isfinite(values).all():
-            raise DataError(f"{where} holds values that are not finite; repair the file")
+            raise DataError(_NOT_FINITE.format(where))
         low: Any  # a number, or one per channel
         high: Any
         if self.type == "window":
@@ -93,7 +94,9 @@ class Intensity:
             # Divided, not multiplied by the inverse: exactly the nearest float32 to v / maximum.
             return np.divide(image, np.float32(np.iinfo(image.dtype).max), dtype=np.float32)
         values = image.astype(np.float32)
-        if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
+        if not np.isfinite(image).all():
+            raise DataError(_NOT_FINITE.format(where))
+        if values.min() < 0 or values.max() > 1:
             raise DataError(
                 f"{where} holds {image.dtype} values from {values.min():g} to {values.max():g}, "
                 "whose range is not known; set data.intensity to a window (level, width) "

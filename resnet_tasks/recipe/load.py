@@ -128,13 +128,12 @@ def _origin(
     place: KeyPath, path: Path, lines: dict[KeyPath, int], origins: dict[KeyPath, str]
 ) -> str:
     """The override that set a place, else the file and the line of the nearest text around it."""
-    for end in range(len(place), -1, -1):
-        around = place[:end]
-        if around in origins:
-            return f"override {origins[around]!r}"
-        if around in lines:
-            return f"{path}:{lines[around]}"
-    return str(path)
+    around = [place[:end] for end in range(len(place), -1, -1)]
+    override = next((origins[each] for each in around if each in origins), None)
+    if override is not None:
+        return f"override {override!r}"
+    line = next((lines[each] for each in around if each in lines), None)
+    return str(path) if line is None else f"{path}:{line}"
 
 
 __all__ = [

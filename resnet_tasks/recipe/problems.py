@@ -39,7 +39,7 @@ def find_problems(error: ValidationError, document: Any) -> dict[KeyPath, str]:
     found: dict[KeyPath, str] = {}
     for each in error.errors(include_url=False):
         path, value = _locate(each["loc"], document)
-        if each["type"] == "too_short" and value:
+        if each["type"] == "too_short" and value and each["ctx"]["actual_length"] < len(value):
             continue  # entries that are wrong are not counted; each has a sentence of its own
         if each["type"] == "extra_forbidden":
             sentence = _unknown(path)
@@ -156,11 +156,17 @@ def _describe(node: Schema) -> str:
     if kind in ("integer", "number"):
         return ("a whole number" if kind == "integer" else "a number") + _range(node)
     if kind == "array":
-        least = " not empty," if node.get("minItems") else ""
-        return f"a list,{least} each entry {_describe(node.get('items', {}))}"
+        return f"a list{_count(node)}, each entry {_describe(node.get('items', {}))}"
     if kind == "object" and node.get("properties"):
         return "a section with the keys " + ", ".join(node["properties"])
     return _PLAIN.get(kind, "any value")
+
+
+def _count(node: Schema) -> str:
+    least = node.get("minItems")
+    if least is not None and least == node.get("maxItems"):
+        return f" of {least}"
+    return ", not empty" if least else ""
 
 
 def _range(node: Schema) -> str:

@@ -60,9 +60,18 @@ class IntensityRecipe(_Part):
     )
 
     @model_validator(mode="after")
-    def _window_is_complete(self) -> IntensityRecipe:
+    def _values_belong_to_the_type(self) -> IntensityRecipe:
         if self.type == "window" and (self.level is None or self.width is None):
             raise ValueError("a window needs both level and width")
+        owners = {"window": ("level", "width"), "percentile": ("low", "high", "per_channel")}
+        for owner, names in owners.items():
+            # A resolved recipe states every default.
+            stated = [n for n in names if getattr(self, n) != type(self).model_fields[n].default]
+            if stated and self.type != owner:
+                raise ValueError(
+                    f"{stated[0]} goes with type: {owner}, but the type is {self.type}; set type: "
+                    f"{owner}, or leave {stated[0]} out"
+                )
         if self.low >= self.high:
             raise ValueError(f"low ({self.low}) must lie below high ({self.high})")
         return self
@@ -150,9 +159,10 @@ class BackboneRecipe(_Part):
     @model_validator(mode="before")
     @classmethod
     def _layers_bring_their_name(cls, value: Any) -> Any:
-        if isinstance(value, dict) and value.get("layers") is not None and "name" not in value:
-            return {**value, "name": "resnet"}
-        return value
+        if not isinstance(value, dict) or not isinstance(value.get("layers"), (list, tuple)):
+            return value
+        # A recipe is read strictly as JSON, where a list is a tuple; from here on it is Python.
+        return {"name": "resnet", **value, "layers": tuple(value["layers"])}
 
     @model_validator(mode="after")
     def _layers_and_name_agree(self) -> BackboneRecipe:

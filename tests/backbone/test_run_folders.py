@@ -95,14 +95,26 @@ def test_pictures_of_one_channel_keep_their_constants(tmp_path: Path) -> None:
 def test_another_architecture_names_both(run: Path) -> None:
     with pytest.raises(WeightsError, match=rf"backbone is {TINY}, but backbone.name is resnet18"):
         ResNet("resnet18", weights=str(run))
+    with pytest.raises(WeightsError, match=rf"backbone is {TINY}, but backbone.name is resnet18"):
+        ResNet("resnet18", weights=str(run / "checkpoints" / "best"))
 
 
-def test_a_run_that_began_with_weights_for_research_alone(run: Path) -> None:
+def test_a_run_of_another_depth_says_what_to_set(run: Path) -> None:
+    part = {"name": "resnet", "layers": [1, 2, 1, 1], "block": "basic"}
+    (run / "recipe.yaml").write_text(yaml.safe_dump({"backbone": part}))
+    wanted = r"set backbone\.name=resnet backbone\.layers=\[1,2,1,1\] backbone\.block=basic, or"
+    with pytest.raises(WeightsError, match=wanted):
+        ResNet("resnet18", weights=str(run))
+
+
+@pytest.mark.parametrize("form", ["", "checkpoints/last", "checkpoints/best/model.safetensors"])
+def test_a_run_that_began_with_weights_for_research_alone(form: str, run: Path) -> None:
     event = {"event": "start", "weights": {"license": "cc-by-nc-4.0"}}
     (run / "log.jsonl").write_text(json.dumps(event) + "\n")
+    weights = str(run / form)
     with pytest.raises(WeightsError, match="accept_license=true"):
-        ResNet(TINY, weights=str(run))
-    assert ResNet(TINY, weights=str(run), accept_license=True).license == "cc-by-nc-4.0"
+        ResNet(TINY, weights=weights)
+    assert ResNet(TINY, weights=weights, accept_license=True).license == "cc-by-nc-4.0"
 
 
 @pytest.mark.parametrize("events", ['{"event": "start", "weights": null}\n', ""])

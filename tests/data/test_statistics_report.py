@@ -11,9 +11,12 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from resnet_tasks.data.statistics import DatasetStatistics, StoredValues
+from resnet_tasks.data.statistics import ChannelMoments, DatasetStatistics, StoredValues
 from resnet_tasks.data.statistics_report import draw_statistics, print_statistics
+from resnet_tasks.data.transforms import Intensity
 from resnet_tasks.errors import DataError
+from resnet_tasks.recipe.schema import IntensityRecipe
+from resnet_tasks.recipe.yaml_text import parse_yaml
 
 
 def measured() -> DatasetStatistics:
@@ -45,9 +48,36 @@ def test_text_holds_the_numbers_and_what_to_write() -> None:
         "1 small, 0 medium, 0 large",
         "25.00%",
         "channels: 2",
-        "normalize: {mean: [0.5000, 0.5000], std: [0.2500, 0.2500]}",
+        "normalize: {mean: [0.5, 0.5], std: [0.25, 0.25]}",
     ):
         assert part in text
+    assert "intensity:" not in text
+
+
+def test_small_values_keep_their_digits_and_the_step_is_named() -> None:
+    found = measured()
+    found.channels = ChannelMoments()
+    found.channels.add(np.asarray([[[0.00001234]], [[0.00003234]]]).repeat(2, axis=2))
+    console = Console(file=io.StringIO(), width=100)
+    step = Intensity("percentile", low=1, per_channel=True)
+    print_statistics(found, console, title="a.json", channels=2, intensity=step)
+    *_, channels, intensity, normalize = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    lines = parse_yaml("\n".join((channels, intensity, normalize)), "printed").value
+    assert lines["channels"] == 2
+    assert IntensityRecipe(**lines["intensity"]) == IntensityRecipe(
+        type="percentile", low=1, per_channel=True
+    )
+    assert lines["normalize"]["mean"] == pytest.approx([2.234e-5] * 2)
+    assert lines["normalize"]["std"] == pytest.approx([1e-5] * 2)
+
+
+def test_a_channel_that_never_changes_gives_no_constants() -> None:
+    found = measured()
+    found.channels = ChannelMoments()
+    found.channels.add(np.stack([np.full((4, 6), 0.5), np.eye(4, 6)], axis=2))
+    text = printed(found)
+    assert "channel 0 is the same everywhere" in text
+    assert "normalize:" not in text
 
 
 def test_values_that_cannot_be_placed_get_a_window() -> None:

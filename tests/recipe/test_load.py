@@ -109,6 +109,53 @@ def test_rules_between_keys(tmp_path: Path) -> None:
     assert ":3: data.intensity: a window needs both level and width" in told
 
 
+@pytest.mark.parametrize(
+    ("override", "part"),
+    [
+        ("data.intensity.level=40", "level goes with type: window, but the type is auto"),
+        ("data.intensity={type: percentile, width: 4}", "width goes with type: window"),
+        ("data.intensity.low=1", "low goes with type: percentile, but the type is auto"),
+        (
+            "data.intensity={type: window, level: 1, width: 2, per_channel: true}",
+            "per_channel goes with type: percentile, but the type is window",
+        ),
+    ],
+)
+def test_intensity_values_of_another_type_are_no_use(
+    tmp_path: Path, override: str, part: str
+) -> None:
+    assert part in message(written(tmp_path, GOOD), override)
+
+
+LAYERS = GOOD + "backbone: {layers: [1, 1, 2, 1], block: basic, weights: none}\n"
+
+
+def test_a_depth_of_ones_own_is_read_from_a_file_and_back(tmp_path: Path) -> None:
+    recipe = load_recipe(written(tmp_path, LAYERS))
+    assert (recipe.backbone.name, recipe.backbone.layers) == ("resnet", (1, 1, 2, 1))
+    again = tmp_path / "again.yaml"
+    again.write_text(recipe_to_yaml(recipe), encoding="utf-8")
+    assert load_recipe(again).backbone == recipe.backbone
+    deeper = load_recipe(again, ["backbone.layers.2=3"])
+    assert deeper.backbone.layers == (1, 1, 3, 1)
+
+
+@pytest.mark.parametrize(
+    ("layers", "part"),
+    [
+        ("[1, 1, 1]", "backbone.layers: got [1, 1, 1]; allowed is a list of 4, each entry"),
+        ("[1, 1, 1, 1, 1]", "backbone.layers: got [1, 1, 1, 1, 1]; allowed is a list of 4"),
+        ("[1, 1, 1, 0]", "backbone.layers.3: got 0; allowed is a whole number at least 1"),
+        ("[1, 1, 1.0, 1]", "backbone.layers.2: got 1.0; allowed is a whole number"),
+        ("7", "backbone.layers: got 7; allowed is a list of 4"),
+    ],
+)
+def test_depths_that_are_none(tmp_path: Path, layers: str, part: str) -> None:
+    said = message(written(tmp_path, LAYERS), f"backbone.layers={layers}")
+    assert said.startswith(f"override 'backbone.layers={layers}': ")
+    assert part in said
+
+
 def test_all_problems_of_text_and_overrides_come_together(tmp_path: Path) -> None:
     path = written(tmp_path, GOOD + "  batch_size: 0\n  wrong: 1\n")
     told = message(path, "training.epochs=x", "nonsense", "backbone.nme=resnet50").splitlines()
