@@ -20,9 +20,10 @@ def require_parts(source: Path, parts: Sequence[str]) -> None:
         DataError: Naming what is missing and what is there.
     """
     if not source.is_dir():
+        wanted = f"; it should hold {', '.join(parts)}" if parts else ""
         raise DataError(
-            f"the source {source} is no folder; it should hold {', '.join(parts)}: download the "
-            "data set and give the folder it was unpacked to"
+            f"the source {source} is no folder{wanted}: download the data set and give the folder "
+            "it was unpacked to"
         )
     missing = [part for part in parts if not (source / part).exists()]
     if missing:

@@ -44,11 +44,12 @@ def read_checkpoint(file: Path) -> dict[str, Tensor]:
     Raises:
         WeightsError: If the file is damaged, is no checkpoint, or holds more than plain tensors.
     """
-    opened = _opened(_read(file))
+    content = _read(file)
+    opened = _opened(content)
     tensors = {str(key): value for key, value in opened.items() if isinstance(value, Tensor)}
     if not tensors:
         raise WeightsError(
-            f"{file} holds no tensors by name (found {type(opened).__name__} with "
+            f"{file} holds no tensors by name (found {type(content).__name__} with "
             f"{', '.join(map(repr, list(opened)[:3])) or 'nothing'}); give a file with a model's "
             "state dict"
         )
@@ -170,10 +171,11 @@ def _read(file: Path) -> Any:
 
 def _conversion(file: Path) -> str:
     """A command that leaves a file of plain tensors."""
-    target = file.with_name(f"{file.stem}-tensors.pth").name
+    target = file.with_name(f"{file.stem}-tensors.pth")
     return (
-        f"python -c \"import torch; c = torch.load('{file.name}', map_location='cpu', "
-        f"weights_only=False); torch.save(c.get('state_dict', c.get('model', c)), '{target}')\""
+        f"python -c \"import torch; c = torch.load('{file}', map_location='cpu', "
+        "weights_only=False); c = c.state_dict() if hasattr(c, 'state_dict') else "
+        f"c.get('state_dict', c.get('model', c)); torch.save(dict(c), '{target}')\""
     )
 
 
@@ -184,7 +186,8 @@ def _starts_like_pickle(file: Path) -> bool:
 
 def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
-    return lines[0][:120] if lines else type(error).__name__
+    # Of a missing key the message is the key alone, which says nothing.
+    return lines[0][:120] if lines and not isinstance(error, KeyError) else type(error).__name__
 
 
 def _opened(content: Any) -> Mapping[Any, Any]:

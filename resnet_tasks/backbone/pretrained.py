@@ -281,7 +281,10 @@ def _from_file(request: Request, accept_license: bool) -> Origin:
     if file.suffix not in SUFFIXES:
         close = nearest(request.spec, ["imagenet", "none"])
         hint = f"; did you mean {close!r}?" if close else ""
-        raise WeightsError(f"{request.key} is {request.spec!r}; allowed are {FORMS}{hint}")
+        raise WeightsError(
+            f"{request.key} is {request.spec!r}, and {file.absolute()} is no folder; allowed are "
+            f"{FORMS}{hint}"
+        )
     if not file.is_file():
         raise WeightsError(f"{request.key}: there is no file {file.absolute()}")
     run = run_of(file)

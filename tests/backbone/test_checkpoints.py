@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import argparse
 import os
 import pickle
+import shlex
+import subprocess
+import sys
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -165,9 +169,31 @@ def test_damaged_files_are_refused(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [{"epoch": 3}, torch.zeros(3), [1, 2]])
-def test_files_without_named_tensors_are_refused(content: Any, tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="no tensors by name"):
+@pytest.mark.parametrize("kind", ["module", "checkpoint"])
+def test_the_offered_conversion_works_from_any_folder(kind: str, tmp_path: Path) -> None:
+    model = timm.create_model(TINY, pretrained=False, num_classes=3)
+    file = tmp_path / "a.pth"
+    torch.save(
+        model
+        if kind == "module"
+        else {"state_dict": model.state_dict(), "args": argparse.Namespace(lr=1)},
+        file,
+    )
+    with pytest.raises(WeightsError) as caught:
+        ResNet(TINY, weights=str(file))
+    command = shlex.split(str(caught.value).partition("who made the file: ")[2])
+    assert command[0] == "python"
+    subprocess.run([sys.executable, *command[1:]], check=True)
+    made = ResNet(TINY, weights=str(tmp_path / "a-tensors.pth")).state_dict()
+    expected = model.state_dict()
+    assert all(torch.equal(value, expected[key]) for key, value in made.items())
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"), [({"epoch": 3}, "dict"), (torch.zeros(3), "Tensor"), ([1, 2], "list")]
+)
+def test_files_without_named_tensors_are_refused(content: Any, kind: str, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=f"no tensors by name .found {kind} with"):
         ResNet(TINY, weights=_save(content, tmp_path / "a.pth"))
 
 

@@ -272,6 +272,7 @@ def test_timms_non_commercial_tags_are_known(tag: str, server: Server) -> None:
         ("resnet18", "torchvision:IMAGENET1K_V9", "torchvision:IMAGENET1K_V1"),
         ("resnet18d", "torchvision:IMAGENET1K_V1", "no resnet18d at all"),
         ("resnet18", "imagnet", "did you mean 'imagenet'?"),
+        ("resnet18", "runs/mistyped", "runs/mistyped is no folder; allowed are none, imagenet"),
         ("resnet18", "nowhere/a.pth", "there is no file"),
         ("resnet18", "https://example.org/a.pth", "a.pth#sha256=HEX"),
         ("resnet18", "https://example.org/a.pth#sha256=12", "64 hexadecimal digits"),

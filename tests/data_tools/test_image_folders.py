@@ -124,5 +124,5 @@ def test_mistakes_are_told(
             pictures(source, name)
     with pytest.raises(DataError, match=said):
         convert_image_folders(source, tmp_path / "out", **options)
-    with pytest.raises(DataError, match=r"gone is no folder"):
+    with pytest.raises(DataError, match=r"gone is no folder: download the data set"):
         convert_image_folders(tmp_path / "gone", tmp_path / "out2")
