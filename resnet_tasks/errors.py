@@ -33,3 +33,7 @@ class RunError(ResnetTasksError):
 
 class NonFiniteLossError(ResnetTasksError):
     """A loss or gradient became NaN or infinite; the message names pictures and losses by head."""
+
+
+class MemoryLimitError(ResnetTasksError):
+    """The GPU's or the machine's memory is too small; the message names the settings to change."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from resnet_tasks.errors import RunError
@@ -24,16 +25,34 @@ def make_folder(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file so that a reader sees the old text or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Writes a file so that a reader sees the old text or the new one, never a part.
+
+    Raises:
+        RunError: If the disk is full, or the folder cannot be written to.
+    """
     partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise unwritten(path, error) from None
 
 
 def write_json(path: Path, value: object) -> None:
     """`write_text` of indented JSON."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def unwritten(path: Path, error: Exception) -> RunError:
+    """The sentence for a file that cannot be written."""
+    reason = getattr(error, "strerror", None) or (str(error).splitlines() or ["no reason"])[0]
+    return RunError(
+        f"{path} cannot be written ({reason}); free space on that disk, or see that the folder is "
+        "there and may be written to, and start the same command again"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from resnet_tasks.recipe.schema import Recipe
     from resnet_tasks.training.run import Run
 
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""What a disk answers that takes no more; its user can mend it."""
 MISTAKE = 2
 STOPPED = 130
 VERBS = (
@@ -74,6 +77,12 @@ class _Verbs(TyperGroup):
             return super().invoke(ctx)
         except ResnetTasksError as error:
             complain(str(error))
+            raise typer.Exit(MISTAKE) from None
+        except OSError as error:
+            if error.errno not in DISK:
+                raise
+            where = f": {error.filename}" if error.filename else ""
+            complain(f"a file cannot be written ({error.strerror}){where}; free space and repeat")
             raise typer.Exit(MISTAKE) from None
         except KeyboardInterrupt:
             complain("stopped by Ctrl-C; what was written stays usable", "stopped:")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from resnet_tasks.data.dataset import Key
+from resnet_tasks.errors import ResnetTasksError
 from resnet_tasks.structures import Batch, Sample, collate
 
 Item = TypeVar("Item")
@@ -60,20 +61,70 @@ class _Batches:
         return len(self._batches)
 
 
+class _Careful(Dataset[Sample | ResnetTasksError]):
+    """Hands over a mistake in the data: raised in a worker it would arrive as a traceback."""
+
+    def __init__(self, dataset: Dataset[Sample]) -> None:
+        self._dataset = dataset
+
+    def __getitem__(self, key: Any) -> Sample | ResnetTasksError:
+        try:
+            return self._dataset[key]
+        except ResnetTasksError as error:
+            return error
+
+
+def _collate(samples: Sequence[Sample | ResnetTasksError]) -> Batch | ResnetTasksError:
+    wrong = [each for each in samples if isinstance(each, ResnetTasksError)]
+    return wrong[0] if wrong else collate([each for each in samples if isinstance(each, Sample)])
+
+
+class Loader:
+    """Batches in order, made by worker processes or here.
+
+    Raises:
+        ResnetTasksError: While it is read, what is wrong with a picture.
+    """
+
+    def __init__(self, loader: DataLoader[Any]) -> None:
+        self._loader = loader
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self._loader:
+            if isinstance(batch, ResnetTasksError):
+                raise batch
+            yield batch
+
+
 def make_loader(
     dataset: Dataset[Sample],
     batches: Sequence[Sequence[Key]],
     *,
     workers: int = 0,
     pin_memory: bool = False,
-) -> DataLoader[Batch]:
-    """A loader that collates exactly the given batches, in order."""
-    return DataLoader(
-        dataset,  # type: ignore[arg-type]  # torch's stubs want Dataset[Batch] here
-        batch_sampler=_Batches(batches),  # type: ignore[arg-type]
-        collate_fn=collate,
-        num_workers=workers,
-        pin_memory=pin_memory,
+    start_method: str | None = None,
+) -> Loader:
+    """A loader that collates exactly the given batches, in order.
+
+    Args:
+        dataset: Samples by key.
+        batches: The keys of each.
+        workers: Processes that make them; 0: this one.
+        pin_memory: Hand them over in page-locked memory.
+        start_method: How workers start: `fork`, `spawn`, `forkserver`; None: as the system does.
+    """
+    return Loader(
+        DataLoader(
+            _Careful(dataset),
+            batch_sampler=_Batches(batches),  # type: ignore[arg-type]
+            collate_fn=_collate,
+            num_workers=workers,
+            pin_memory=pin_memory,
+            multiprocessing_context=start_method if workers else None,
+        )
     )
 
 

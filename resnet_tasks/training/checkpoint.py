@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from resnet_tasks.errors import RunError
-from resnet_tasks.whole_files import make_folder, write_json, write_text
+from resnet_tasks.whole_files import make_folder, unwritten, write_json, write_text
 
 __all__ = [
     "NONSENSE",
@@ -52,11 +52,34 @@ def save_checkpoint(
         model: Weights that are being trained.
         ema: Averaged weights.
         state: Optimizer and progress: tensors, numbers, strings, lists and dicts only.
+
+    Raises:
+        RunError: If the disk is full or the folder has gone; the old checkpoint stays.
     """
     partial = folder.with_name(folder.name + ".partial")
     previous = folder.with_name(folder.name + ".previous")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    try:
+        partial.mkdir(parents=True)
+        _write(partial, model, ema, state)
+        if folder.exists():
+            shutil.rmtree(previous, ignore_errors=True)
+            folder.rename(previous)
+        partial.rename(folder)
+    except (OSError, SafetensorError, RuntimeError) as error:  # torch.save: RuntimeError
+        shutil.rmtree(partial, ignore_errors=True)
+        kept = (folder, previous)
+        old = "the checkpoint before it stays readable" if any(map(Path.exists, kept)) else ""
+        raise RunError("; ".join(filter(None, (str(unwritten(folder, error)), old)))) from None
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+def _write(
+    partial: Path,
+    model: Mapping[str, Tensor],
+    ema: Mapping[str, Tensor] | None,
+    state: Mapping[str, Any] | None,
+) -> None:
     save_file(_plain(model), partial / "model.safetensors")
     if ema is not None:
         save_file(_plain(ema), partial / "ema.safetensors")
@@ -65,11 +88,6 @@ def save_checkpoint(
     for file in partial.iterdir():
         with file.open("rb") as stream:
             os.fsync(stream.fileno())
-    if folder.exists():
-        shutil.rmtree(previous, ignore_errors=True)
-        folder.rename(previous)
-    partial.rename(folder)
-    shutil.rmtree(previous, ignore_errors=True)
 
 
 def _plain(weights: Mapping[str, Tensor]) -> Weights:

@@ -12,7 +12,7 @@ import math
 import signal
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -47,6 +47,7 @@ from resnet_tasks.recipe.schema import (
 from resnet_tasks.structures import Batch, LossTerm, Metric, Sample
 from resnet_tasks.training.checkpoint import fill, load_checkpoint, save_checkpoint
 from resnet_tasks.training.conditions import deterministic_algorithms, still_statistics
+from resnet_tasks.training.in_use import hold
 from resnet_tasks.training.journal import Journal
 from resnet_tasks.training.optimizer import make_optimizer, rate_factor, set_rates
 from resnet_tasks.training.processes import ALONE, Processes, own_device
@@ -66,6 +67,7 @@ class Position:
         epoch: The current epoch, from 0.
         batch: Batches of it that are done.
         updates: Optimizer steps since the start.
+        judged: Epochs up to the last evaluation; one that a kill cut off is made again.
         best: Value of the metric that chooses the best checkpoint.
         seconds: Spent training, over all sittings.
     """
@@ -73,6 +75,7 @@ class Position:
     epoch: int = 0
     batch: int = 0
     updates: int = 0
+    judged: int = 0
     best: float | None = None
     seconds: float = 0.0
 
@@ -167,6 +170,7 @@ class Finetuning:
             deterministic_algorithms(self.options.deterministic and self.device.type == "cpu"),
             self._signals(),
         ):
+            self._judge_epoch()  # where the last sitting ended in it
             while self.position.epoch < self.options.epochs:
                 self._train_epoch()
                 self._after_epoch()
@@ -322,14 +326,20 @@ class Finetuning:
         return summed([each for part in self.processes.gather(counts) for each in part])
 
     def _after_epoch(self) -> None:
-        position, options = self.position, self.options
-        position.epoch, position.batch = position.epoch + 1, 0
-        is_last = position.epoch == options.epochs
-        every = options.evaluate_every
+        self.position.epoch, self.position.batch = self.position.epoch + 1, 0
         self.save()
-        if self.val is not None and (is_last or (every and position.epoch % every == 0)):
-            self._evaluate()
-            self.save()  # again, with what is best so far
+        self._judge_epoch()
+
+    def _judge_epoch(self) -> None:
+        """Evaluates after a whole epoch, where that is due and not done."""
+        position, every = self.position, self.options.evaluate_every
+        is_last = position.epoch == self.options.epochs
+        is_due = is_last or bool(every and position.epoch and position.epoch % every == 0)
+        if self.val is None or position.batch or position.judged == position.epoch or not is_due:
+            return
+        self._evaluate()
+        position.judged = position.epoch
+        self.save()  # again, with what is best so far
 
     def _evaluate(self) -> None:
         assert self.val is not None
@@ -426,6 +436,11 @@ class Finetuning:
     def _save_to(self, name: str, *, with_state: bool) -> None:
         if not self.processes.is_main:
             return
+        if not self.out.is_dir():
+            raise RunError(
+                f"the run folder {self.out} has gone while the run was in it; put it back (a moved "
+                "folder, a disk that is not mounted) and go on with --resume, or start again"
+            )
         state: dict[str, Any] = {
             "position": asdict(self.position),
             "optimizer": self.optimizer.optimizer.state_dict(),
@@ -543,8 +558,8 @@ def finetune(
 
     Raises:
         NonFiniteLossError: If a loss or gradient is not finite; the last checkpoint stays.
-        RunError: If there is nothing to resume from, or `out` already holds checkpoints and
-            `resume` is False.
+        RunError: If there is nothing to resume from, `out` already holds checkpoints and `resume`
+            is False, another process trains in it, or it cannot be written to.
         Stopped: After Ctrl-C or SIGTERM, when the checkpoint is written.
     """
     folder = Path(out)
@@ -558,7 +573,9 @@ def finetune(
             )
         folder.mkdir(parents=True, exist_ok=True)
 
-    try:
+    with ExitStack() as held:
+        held.callback(together.leave)
+        together.decide(lambda: hold(held, folder))
         together.decide(require_fresh)
         work = Finetuning(
             model,
@@ -574,8 +591,6 @@ def finetune(
         if resume:
             work.resume()
         return work.run()
-    finally:
-        together.leave()
 
 
 def _groups(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -32,6 +33,7 @@ from resnet_tasks.recipe.schema import (
     Recipe,
 )
 from resnet_tasks.training.finetune import Finetuning, heard, weights_report
+from resnet_tasks.training.in_use import hold
 from resnet_tasks.training.judging import metric_table
 from resnet_tasks.training.label_fit import require_fitting_labels
 from resnet_tasks.training.processes import Processes
@@ -73,26 +75,28 @@ def finetune_recipe(
     """
     together = Processes.start(default_device(recipe.training.device))
     started = time.monotonic()
-    try:
-        run = _finetune_together(
-            recipe,
-            together,
-            out=out,
-            resume=resume,
-            dry_run=dry_run,
-            data_root=data_root,
-            console=heard(console or Console(), together),
-        )
-    finally:
-        together.leave()
-    if run is not None and together.is_main:
-        _judge(run, data_root, console or Console(), (time.monotonic() - started) / 60)
+    with ExitStack() as held:
+        with ExitStack() as team:
+            team.callback(together.leave)
+            run = _finetune_together(
+                recipe,
+                together,
+                held,
+                out=out,
+                resume=resume,
+                dry_run=dry_run,
+                data_root=data_root,
+                console=heard(console or Console(), together),
+            )
+        if run is not None and together.is_main:
+            _judge(run, data_root, console or Console(), (time.monotonic() - started) / 60)
     return run
 
 
 def _finetune_together(
     recipe: Recipe,
     together: Processes,
+    held: ExitStack,
     *,
     out: Path | None,
     resume: Path | None,
@@ -128,9 +132,12 @@ def _finetune_together(
         normalise(model, recipe)
     if resume is not None:
         run = Run.reopen(resume, recipe, labels)
+        together.decide(lambda: hold(held, resume))
     else:
         name = f"{recipe.name.replace('/', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
-        run = together.decide(lambda: Run.create(out or Path("runs") / name, recipe, labels))
+        folder = out or Path("runs") / name
+        together.decide(lambda: hold(held, folder))
+        run = together.decide(lambda: Run.create(folder, recipe, labels))
     work = Finetuning(
         model,
         train,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from rich.console import Console
 from rich.progress import (
@@ -19,6 +20,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from torch.utils.tensorboard import SummaryWriter
+
+from resnet_tasks.whole_files import unwritten
 
 Show = Callable[[Mapping[str, float], float], None]
 SMOOTHING = 0.9
@@ -50,21 +53,38 @@ class Journal:
         if self._silent:
             yield
             return
-        folder = str(self._folder / "tensorboard")
-        with SummaryWriter(folder, purge_step=update) as self._board:
+        try:
+            self._board = board = SummaryWriter(
+                str(self._folder / "tensorboard"), purge_step=update
+            )
+        except OSError as error:
+            raise unwritten(self._folder / "tensorboard", error) from None
+        try:
             yield
+        finally:
+            self._board = None
+            with suppress(OSError):  # its last points; the log has them
+                board.close()
 
     def say(self, text: str) -> None:
         """A line for people."""
         self._console.print(text, highlight=False, markup=False)
 
     def log(self, event: str, **values: object) -> None:
-        """A line of `log.jsonl`."""
+        """A line of `log.jsonl`.
+
+        Raises:
+            RunError: If the disk is full or the folder has gone.
+        """
         if self._silent:
             return
         line = json.dumps({"event": event, "time": time.strftime("%Y-%m-%dT%H:%M:%S"), **values})
-        with (self._folder / "log.jsonl").open("a", encoding="utf-8") as stream:
-            stream.write(line + "\n")
+        path = self._folder / "log.jsonl"
+        try:
+            with path.open("ab+") as stream:
+                stream.write(_line_end(stream) + line.encode() + b"\n")
+        except OSError as error:
+            raise unwritten(path, error) from None
 
     def step(self, update: int, epoch: int, losses: Mapping[str, float], rate: float) -> None:
         """The losses of one optimizer step."""
@@ -88,10 +108,15 @@ class Journal:
         self.say("  ".join([heading, *texts]))
 
     def _plot(self, values: Mapping[str, float | None], update: int) -> None:
-        if self._board is not None:
+        if self._board is None:
+            return
+        try:
             for name, value in values.items():
                 if value is not None:
                     self._board.add_scalar(name, value, update)
+        except OSError as error:
+            self._board = None
+            self.say(f"warning: tensorboard has failed and is left out from here on ({error})")
 
     @contextmanager
     def progress(self, heading: str, done: int, total: int) -> Iterator[Show]:
@@ -132,6 +157,14 @@ class Journal:
                 bar.update(task, advance=1, losses=" ".join(texts), speed=rate)
 
             yield show
+
+
+def _line_end(stream: BinaryIO) -> bytes:
+    """The end of the line that a kill or a full disk may have cut off; else nothing."""
+    if stream.seek(0, os.SEEK_END) == 0:
+        return b""
+    stream.seek(-1, os.SEEK_END)
+    return b"" if stream.read(1) == b"\n" else b"\n"
 
 
 @contextmanager

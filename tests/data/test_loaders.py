@@ -11,9 +11,10 @@ import torch
 from PIL import Image
 
 from resnet_tasks.data.coco import read_coco
-from resnet_tasks.data.dataset import CocoDataset
+from resnet_tasks.data.dataset import CocoDataset, Key
 from resnet_tasks.data.loaders import auto_workers, epoch_order, make_loader, training_batches
 from resnet_tasks.data.transforms import Augmentation
+from resnet_tasks.errors import DataError
 
 
 def test_order_is_a_function_of_seed_and_epoch() -> None:
@@ -49,7 +50,9 @@ def test_global_batches_do_not_depend_on_the_number_of_processes() -> None:
     assert all(1 <= len(batch) <= 2 for part in parts for batch in part)
 
 
-def test_workers_change_nothing(tmp_path: Path) -> None:
+@pytest.fixture
+def pictures(tmp_path: Path) -> CocoDataset:
+    """Four augmented pictures of different sizes."""
     rng = np.random.default_rng(0)
     images = []
     for i in range(4):
@@ -63,10 +66,18 @@ def test_workers_change_nothing(tmp_path: Path) -> None:
     (tmp_path / "data.json").write_text(json.dumps(content))
     file = read_coco(tmp_path / "data.json")
     steps = [{"Affine": {"rotate": [-30, 30], "p": 1.0}}, {"RandomBrightnessContrast": {"p": 1.0}}]
-    data = CocoDataset([file], categories=file.categories, augment=Augmentation(steps), seed=7)
-    keys = [[(1, 3), (1, 0)], [(1, 2), (1, 1)]]
+    return CocoDataset([file], categories=file.categories, augment=Augmentation(steps), seed=7)
+
+
+KEYS: list[list[Key]] = [[(1, 3), (1, 0)], [(1, 2), (1, 1)]]
+
+
+@pytest.mark.parametrize("start_method", ["fork", "spawn"])
+def test_workers_change_nothing(pictures: CocoDataset, start_method: str) -> None:
+    """Also those that start empty, as on macOS and Windows."""
+    data, keys = pictures, KEYS
     alone = list(make_loader(data, keys))
-    shared = list(make_loader(data, keys, workers=2))
+    shared = list(make_loader(data, keys, workers=1, start_method=start_method))
     assert len(make_loader(data, keys)) == len(alone) == len(shared) == 2
     assert [batch.image_ids for batch in shared] == [(3, 0), (2, 1)]
     for one, other in zip(alone, shared, strict=True):
@@ -77,6 +88,17 @@ def test_workers_change_nothing(tmp_path: Path) -> None:
             assert mine.boxes is not None
             assert theirs.boxes is not None
             assert torch.equal(mine.boxes, theirs.boxes)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_picture_that_has_gone_is_one_sentence(pictures: CocoDataset, workers: int) -> None:
+    gone = pictures.path(2)
+    gone.unlink()
+    with pytest.raises(DataError) as caught:
+        list(make_loader(pictures, KEYS, workers=workers))
+    assert str(gone) in str(caught.value)
+    assert "Traceback" not in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_no_workers_beside_training_on_a_cpu() -> None:

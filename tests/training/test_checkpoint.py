@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import pickle
 from pathlib import Path
 
@@ -36,13 +37,14 @@ def test_a_failed_write_leaves_the_old_checkpoint(
     save_checkpoint(tmp_path / "last", model=WEIGHTS, state={"n": 1})
 
     def full(*_: object) -> None:
-        raise OSError("no space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(RunError, match=r"last cannot be written \(No space left.*stays readable"):
         save_checkpoint(tmp_path / "last", model={"a": torch.zeros(4)}, state={"n": 2})
     assert torch.equal(load_model_weights(tmp_path / "last")["a"], WEIGHTS["a"])
     assert load_checkpoint(tmp_path / "last")[2] == {"n": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["last"]
 
 
 def test_a_kill_between_the_two_renames_is_survived(tmp_path: Path) -> None:

@@ -1,0 +1,107 @@
+"""A run folder belongs to one training at a time, and to none that is dead."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from resnet_tasks.errors import RunError
+from resnet_tasks.whole_files import make_folder
+
+LOCK = ".lock"
+HOLDER = ".lock.json"
+ORPHANS = 20.0
+"""Seconds in which the loader processes of a killed run end (torch looks every 5)."""
+
+
+@contextmanager
+def in_use(folder: Path) -> Iterator[None]:
+    """Keeps a run folder for this process; the system lets go of it when the process ends.
+
+    Args:
+        folder: Is made where there is none.
+
+    Raises:
+        RunError: If another process trains in it, or it cannot be made.
+    """
+    make_folder(folder)
+    lock = FileLock(folder / LOCK, timeout=0, thread_local=False)
+    try:
+        _acquire(lock, folder)
+    except Timeout:
+        raise RunError(
+            f"{folder} is in use by {_holder(folder)}; wait until that run ends or stop it "
+            "(Ctrl-C; it writes a checkpoint), or choose another --out"
+        ) from None
+    except OSError as error:
+        raise RunError(
+            f"{folder} cannot be written to ({error.strerror}); choose another --out"
+        ) from None
+    about = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%F %T")}
+    try:
+        # Only the message to others needs it: a full disk must not stop a resume here.
+        with suppress(OSError):
+            (folder / HOLDER).write_text(json.dumps(about), encoding="utf-8")
+        yield
+    finally:
+        with suppress(OSError):
+            (folder / HOLDER).unlink()
+        with suppress(OSError):
+            lock.release()
+
+
+def hold(held: ExitStack, folder: Path) -> None:
+    """`in_use` until `held` ends.
+
+    Raises:
+        RunError: If another process trains in the folder, or it cannot be made.
+    """
+    held.enter_context(in_use(folder))
+
+
+def _acquire(lock: FileLock, folder: Path) -> None:
+    try:
+        lock.acquire()
+    except Timeout:
+        about = _about(folder)
+        if about.get("host") != socket.gethostname() or not _is_gone(about.get("pid")):
+            raise
+        # Loader processes of a killed run share its lock for the seconds until they notice.
+        lock.acquire(timeout=ORPHANS)
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    """What the holder wrote of itself; empty where that cannot be read."""
+    try:
+        about = json.loads((folder / HOLDER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return about if isinstance(about, dict) else {}
+
+
+def _is_gone(pid: object) -> bool:
+    """Whether a process of this machine has ended; False where that cannot be known."""
+    if os.name == "nt" or not isinstance(pid, int):
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _holder(folder: Path) -> str:
+    about = _about(folder)
+    if not {"pid", "host", "since"} <= about.keys():
+        return "another process"
+    return f"process {about['pid']} on {about['host']} since {about['since']}"

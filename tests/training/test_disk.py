@@ -1,0 +1,112 @@
+"""A disk that is full and folders that vanish: one sentence, and the last checkpoint stays."""
+
+from __future__ import annotations
+
+import errno
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from torch.utils.data import Dataset
+
+from resnet_tasks.errors import RunError
+from resnet_tasks.model import TaskModel
+from resnet_tasks.recipe.schema import TrainingRecipe
+from resnet_tasks.structures import Sample
+from resnet_tasks.training import checkpoint, journal
+from resnet_tasks.training.checkpoint import load_checkpoint
+from resnet_tasks.training.finetune import Finetuning, finetune
+
+Build = Callable[..., TaskModel]
+OPTIONS = TrainingRecipe(
+    epochs=1, batch_size=2, precision="fp32", device="cpu", checkpoint_minutes=1e-9
+)
+
+
+def _full(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def _quiet() -> Console:
+    return Console(file=io.StringIO(), width=200)
+
+
+def _after_one_update(monkeypatch: pytest.MonkeyPatch, harm: Callable[[], None]) -> None:
+    update = Finetuning._update
+
+    def harmed(self: Finetuning, group: Any) -> dict[str, float]:
+        if self.position.updates == 1:
+            harm()
+        return update(self, group)
+
+    monkeypatch.setattr(Finetuning, "_update", harmed)
+
+
+@pytest.mark.parametrize("what", ["weights", "state", "log"])
+def test_a_full_disk_ends_with_a_sentence_and_the_run_goes_on_later(
+    tiny_model: Build,
+    shapes: Dataset[Sample],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    what: str,
+) -> None:
+    finetune(tiny_model(), shapes, None, OPTIONS, out=tmp_path / "whole", console=_quiet())
+
+    with monkeypatch.context() as patch:
+        owner, name = {
+            "weights": (checkpoint, "save_file"),
+            "state": (torch, "save"),
+            "log": (journal, "_line_end"),
+        }[what]
+        _after_one_update(patch, lambda: patch.setattr(owner, name, _full))
+        with pytest.raises(RunError, match=r"cannot be written \(No space left on device\)"):
+            finetune(tiny_model(), shapes, None, OPTIONS, out=tmp_path / "run", console=_quiet())
+    assert load_checkpoint(tmp_path / "run/checkpoints/last")[2]["position"]["updates"] == 1
+
+    finetune(
+        tiny_model(), shapes, None, OPTIONS, out=tmp_path / "run", resume=True, console=_quiet()
+    )
+    one, other = (
+        load_checkpoint(tmp_path / each / "checkpoints/last")[0] for each in ("whole", "run")
+    )
+    assert all(torch.equal(one[each], other[each]) for each in one)
+
+
+def test_a_full_disk_costs_tensorboard_only_its_curves(
+    tiny_model: Build, shapes: Dataset[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    console = _quiet()
+    monkeypatch.setattr(journal.SummaryWriter, "add_scalar", _full)
+    finetune(tiny_model(), shapes, None, OPTIONS, out=tmp_path, console=console)
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    assert said.count("warning: tensorboard has failed") == 1
+    assert load_checkpoint(tmp_path / "checkpoints/last")[2]["position"]["epoch"] == 1
+
+
+def test_a_run_folder_that_is_moved_is_not_made_anew(
+    tiny_model: Build, shapes: Dataset[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, moved = tmp_path / "run", tmp_path / "moved"
+    _after_one_update(monkeypatch, lambda: out.rename(moved) and None)
+    with pytest.raises(RunError, match=r"run(/log\.jsonl cannot be written| has gone while)"):
+        finetune(tiny_model(), shapes, None, OPTIONS, out=out, console=_quiet())
+    assert not out.exists()
+    assert load_checkpoint(moved / "checkpoints/last")[2]["position"]["updates"] == 1
+
+
+def test_a_log_line_that_was_cut_off_spoils_no_other(tmp_path: Path) -> None:
+    book = journal.Journal(tmp_path, _quiet())
+    book.log("start")
+    with (tmp_path / "log.jsonl").open("a") as stream:
+        stream.write('{"event": "st')
+    book.log("end")
+    lines = (tmp_path / "log.jsonl").read_text().splitlines()
+    assert [line[:16] for line in lines] == [
+        '{"event": "start',
+        '{"event": "st',
+        '{"event": "end",',
+    ]
