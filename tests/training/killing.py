@@ -93,7 +93,7 @@ def until_end(process: BaseProcess, marks: Connection) -> Marks:
 def kill_in(
     process: BaseProcess, marks: Connection, phase: str, count: int, delay: float
 ) -> str | None:
-    """Kills a process `delay` seconds into its `count`-th `phase`; what it was at, None: at its end.
+    """Kills a process a while into its `count`-th `phase`; what it was at, None: ended by itself.
 
     It goes on while the clock runs, so that it may be at something else by then.
     """

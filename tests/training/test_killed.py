@@ -6,6 +6,7 @@ import random
 import shutil
 import signal
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -19,11 +20,7 @@ PHASES = ("step", "evaluation", "checkpoint")
 
 
 def _durations(marks: Marks, phase: str) -> list[float]:
-    return [
-        end - begin
-        for (begin, name), (end, _) in zip(marks, marks[1:], strict=False)
-        if name == phase
-    ]
+    return [end - begin for (begin, name), (end, _) in pairwise(marks) if name == phase]
 
 
 @pytest.mark.slow
