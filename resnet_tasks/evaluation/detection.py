@@ -107,6 +107,8 @@ class CocoEvaluator:
             )
         self._backend = name
         self.protocol = protocol_of(self.kind, self.iou_type, name, self.max_detections)
+        # Of both backends alike: they give the same numbers.
+        self.rules = protocol_of(self.kind, self.iou_type, "any backend", self.max_detections)
 
     @property
     def picture_ids(self) -> tuple[int | str, ...]:

@@ -171,15 +171,22 @@ class KittiEvaluator:
         self._ids: dict[int | str, None] = {}
         self._objects = self._undescribed = 0
         overlap = ", ".join(f"{name} {value:g}" for name, value in self._iou.items())
-        heights = "; height bins: as hard, other heights ignored" if bins else ""
-        self.protocol = (
+        beside = ", ".join(
+            f"{one} beside {other}"
+            for one, other in self._neighbours.items()
+            if other in {name.lower() for name in self.judged}
+        )
+        heights = " (height bins: as hard, other heights ignored)" if bins else ""
+        self.rules = (
             "KITTI 2-D object AP over 40 recall points (Simonelli et al. 2019), IoU above "
             f"{overlap}; easy / moderate / hard count boxes of at least 40 / 25 / 25 px height, "
             "occluded up to 0 / 1 / 2 and truncated up to 0.15 / 0.30 / 0.50 (an object whose "
             "record does not say counts as visible and whole); other objects of the class, those "
-            "of neighbouring classes, lower detections, and detections inside DontCare or crowd "
-            f"regions neither help nor hurt{heights}; mean over the classes that occur."
+            f"of neighbouring classes ({beside or 'none'}), lower detections, and detections "
+            "inside DontCare or crowd regions neither help nor hurt; mean over the classes that "
+            "occur."
         )
+        self.protocol = self.rules + heights
 
     @property
     def picture_ids(self) -> tuple[int | str, ...]:

@@ -8,6 +8,7 @@ Shape glossary: `R` resampled data sets.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -134,9 +135,22 @@ def compare(
             reasons[name] = "the classes differ: " + " / ".join(
                 ", ".join(each[name].per_class) for each in (metrics, others)
             )
+        elif resampling.rules.get(name) != other_resampling.rules.get(name):
+            rules = [each.rules.get(name, "") for each in (resampling, other_resampling)]
+            reasons[name] = f"counted by other rules: {_apart(*rules)}"
         else:
             shared[name] = _difference(name, first, second)
     return Paired(shared, reasons, resampling)
+
+
+def _apart(first: str, second: str) -> str:
+    """The parts of two protocols that differ."""
+    parts = [re.split(r"[,;:.]\s+", each) for each in (first, second)]
+    alone = (
+        ", ".join(part for part in mine if part not in others) or "-"
+        for mine, others in (parts, parts[::-1])
+    )
+    return " / ".join(alone)
 
 
 def _heads_apart(first: Resampling, second: Resampling) -> dict[str, str]:
@@ -160,7 +174,9 @@ def _difference(
     def made(key: str, value: float | None, against: float | None) -> Difference:
         columns = [each[1].values.get(key) for each in (first, second)]
         if value is None or against is None or columns[0] is None or columns[1] is None:
-            return Difference(value, against, unit=metric.unit)
+            return Difference(
+                value, against, unit=metric.unit, lower_is_better=metric.lower_is_better
+            )
         apart = columns[0] - columns[1]
         found = interval(apart)
         p = None if found is None else two_sided_p(apart)

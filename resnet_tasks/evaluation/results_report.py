@@ -15,6 +15,7 @@ from resnet_tasks.evaluation.intervals import (
     LEAST_UNITS,
     Bootstrap,
     Units,
+    caution_about,
     resampled_values,
     with_intervals,
 )
@@ -36,11 +37,12 @@ def add_intervals(judged: JudgedResults, bootstrap: Bootstrap) -> JudgedResults:
         note = f"only {units.number} {units.over}, too few for intervals ({LEAST_UNITS} at least)"
         return replace(judged, notes=(*judged.notes, note))
     values = resampled_values(evaluator, units, bootstrap)
-    note = f"intervals: 95 %, {bootstrap.resamples} bootstrap resamples over {units.over}"
+    drawn = f"{bootstrap.resamples} bootstrap resamples over {units.number} {units.over}"
+    notes = [f"intervals: 95 %, {drawn}", caution_about(units)]
     return replace(
         judged,
         metrics=with_intervals(judged.metrics, values),
-        notes=(*judged.notes, note),
+        notes=(*judged.notes, *filter(None, notes)),
         make_evaluator=lambda: evaluator,
     )
 

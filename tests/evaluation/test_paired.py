@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from resnet_tasks.errors import DataError
-from resnet_tasks.evaluation.intervals import Bootstrap, Resampling, interval
+from resnet_tasks.evaluation.detection import DetectionEvaluator
+from resnet_tasks.evaluation.froc import FrocEvaluator, FrocOptions
+from resnet_tasks.evaluation.intervals import Bootstrap, Resampling, interval, resample_heads
+from resnet_tasks.evaluation.kitti import KittiEvaluator, KittiOptions
 from resnet_tasks.evaluation.paired import compare, two_sided_p
-from resnet_tasks.metrics import Metric
+from resnet_tasks.metrics import Evaluator, Metric
 
 Side = tuple[dict[str, Metric], Resampling]
 
@@ -85,6 +90,52 @@ def test_what_is_not_shared_is_listed_with_the_reason() -> None:
     plain = found.to_json()
     assert plain["differences"]["objects/AP"]["could_be_chance"] is False
     assert plain["resamples"] == 1000
+
+
+def test_numbers_counted_by_other_rules_are_not_compared() -> None:
+    values = np.linspace(0, 1, 20)
+    first, second = (
+        (
+            metrics,
+            replace(made, rules={"objects/AP": f"FROC (LUNA16), hit when IoU >= {iou}; CPM."}),
+        )
+        for (metrics, made), iou in ((side(values), 0.5), (side(values), 0.3))
+    )
+    found = compare(first, second)
+    assert not found.differences
+    assert found.not_compared == {
+        "objects/AP": "counted by other rules: hit when IoU >= 0.5 / hit when IoU >= 0.3"
+    }
+    assert compare(first, first).differences
+
+
+def test_the_rules_of_an_evaluation_leave_out_what_does_not_change_numbers() -> None:
+    """Both backends of boxes give the same numbers; more height bins do not change `easy`."""
+
+    def rules(*evaluators: Evaluator) -> dict[str, str]:
+        return dict(resample_heads({"head": evaluators}, {}, Bootstrap(10)).rules)
+
+    one, other = (DetectionEvaluator(["a"], backend=each) for each in ("hotcoco", "pycocotools"))
+    assert one.protocol != other.protocol
+    assert rules(one) == rules(other)
+    assert "head/AP" in rules(one)
+    assert "head/AP/a" not in rules(one)
+    plain, binned, alone = (
+        KittiEvaluator(["Car", "Van"], KittiOptions(**options))
+        for options in ({}, {"heights": (25, 50)}, {"neighbours": {}})
+    )
+    name = "head/KITTI_AP_easy"
+    assert rules(plain)[name] == rules(binned)[name] != rules(alone)[name]
+    froc = [FrocEvaluator(["a"], FrocOptions(iou=iou)) for iou in (0.5, 0.3)]
+    assert rules(froc[0])["head/CPM"] != rules(froc[1])["head/CPM"]
+
+
+def test_what_is_better_is_known_where_nothing_is_defined() -> None:
+    first, second = side(np.linspace(0, 1, 20)), side(np.linspace(0, 1, 20))
+    first[0]["objects/AP"] = Metric(None, {"a": None}, lower_is_better=True)
+    found = compare(first, second).differences["objects/AP"]
+    assert found.lower_is_better
+    assert found.per_class["a"].lower_is_better
 
 
 def test_other_pictures_or_draws_are_refused() -> None:
