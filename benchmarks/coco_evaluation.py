@@ -2,7 +2,8 @@
 
 A set like COCO val2017 is drawn: 5,000 pictures, 36,000 objects of 80 classes, 500,000 detections.
 Both run in processes of their own, one after the other in turn, so that time and greatest memory
-count from start to end, imports included. The 12 numbers must agree to 1e-12.
+count from start to end, imports included. The 12 numbers must agree to 1e-12. Then the same files
+once more with bootstrap intervals of every number, for which there is no peer.
 """
 
 from __future__ import annotations
@@ -47,6 +48,13 @@ from resnet_tasks.evaluation.files import evaluate_results
 metrics = evaluate_results(sys.argv[1], sys.argv[2])
 numbers = [-1.0 if metrics[n].value is None else metrics[n].value for n in {NAMES!r}]
 """
+_INTERVALS = f"""
+from resnet_tasks.evaluation.files import judge_results
+from resnet_tasks.evaluation.intervals import Bootstrap
+from resnet_tasks.evaluation.results_report import add_intervals
+judged = add_intervals(judge_results(sys.argv[1], sys.argv[2]), Bootstrap(int(sys.argv[3])))
+numbers = [list(judged.metrics[n].interval or ()) for n in {NAMES!r}]
+"""
 _PEER = """
 import contextlib, io
 with contextlib.redirect_stdout(io.StringIO()):
@@ -81,7 +89,12 @@ def main(argv: Sequence[str] | None = None) -> None:
                 runs["ours"].append(_run(_OURS, truth, results))
             if turn < options.peer_repeats:
                 runs["pycocotools"].append(_run(_PEER, truth, results))
-    report = _report(runs, options)
+        report = _report(runs, options)
+        if options.resamples:
+            report["intervals"] = {
+                "resamples": options.resamples,
+                **_run(_INTERVALS, truth, results, str(options.resamples)),
+            }
     print(_told(report))
     if options.out is not None:
         options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
@@ -92,6 +105,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks coco_evaluation")
     parser.add_argument("--repeats", type=int, default=7, help="of ours")
     parser.add_argument("--peer-repeats", type=int, default=7, help="of pycocotools, a minute each")
+    parser.add_argument("--resamples", type=int, default=1000, help="for the intervals; 0: none")
     parser.add_argument("--pictures", type=int, default=5_000)
     parser.add_argument("--objects", type=int, default=36_000)
     parser.add_argument("--detections", type=int, default=500_000)
@@ -167,10 +181,10 @@ def draw(folder: Path, *, pictures: int, objects: int, detections: int) -> tuple
     return truth, results
 
 
-def _run(work: str, truth: Path, results: Path) -> dict[str, Any]:
+def _run(work: str, *arguments: Path | str) -> dict[str, Any]:
     code = _MEASURED.format(work=work)
     made = subprocess.run(
-        [sys.executable, "-c", code, str(truth), str(results)],
+        [sys.executable, "-c", code, *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,
@@ -228,6 +242,12 @@ def _told(report: dict[str, Any]) -> str:
         f"{report['times_faster']:.0f} times faster, {report['times_less_memory']:.1f} times less "
         f"memory; the 12 numbers differ by at most {report['greatest_difference']:.1g}"
     )
+    if "intervals" in report:
+        made = report["intervals"]
+        lines.append(
+            f"with intervals of {made['resamples']} resamples: {made['seconds']:.1f} s, "
+            f"{made['bytes'] / 1e9:.2f} GB"
+        )
     return "\n".join(lines)
 
 

@@ -26,9 +26,12 @@ def test_set_is_the_same_at_every_call(tmp_path: Path) -> None:
 def test_both_agree(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "report.json"
     options = ["--pictures", "40", "--objects", "200", "--detections", "900", "--repeats", "1"]
-    coco_evaluation.main([*options, "--peer-repeats", "1", "--out", str(out)])
+    options += ["--resamples", "20", "--peer-repeats", "1", "--out", str(out)]
+    coco_evaluation.main(options)
     report = json.loads(out.read_text())
     assert report["greatest_difference"] <= 1e-12
     assert report["numbers"]["AP50"] > 0.1
+    low, high = report["intervals"]["numbers"][0]
+    assert low < report["numbers"]["AP"] < high
     assert {"hotcoco", "pycocotools"} <= set(report["versions"])
     assert "times faster" in capsys.readouterr().out
