@@ -273,6 +273,7 @@ def build_model(recipe: Recipe, labels: Labels, *, weights: str | None = None) -
         heads,
         label_tables={name: each.table for name, each in labels.heads.items()},
         loss_weights={name: each.loss_weight for name, each in recipe.heads.items()},
+        lr_scales={name: each.lr_scale for name, each in recipe.heads.items()},
     )
     if whole is not None:
         named = ModelWeightsRecipe(source=whole) if isinstance(whole, str) else whole

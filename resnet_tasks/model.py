@@ -42,6 +42,7 @@ class TaskModel(nn.Module):
         label_tables: Head name -> translation of the data set's categories; default: the head's
             classes are the data set's categories, in order.
         loss_weights: Head name -> weight of its terms in the total; default 1.
+        lr_scales: Head name -> its learning rate relative to that of the run; default 1.
 
     Attributes:
         adjustments: Head name -> what `predict` makes of its raw output before it is decoded, as a
@@ -58,6 +59,7 @@ class TaskModel(nn.Module):
         *,
         label_tables: Mapping[str, LabelTable] | None = None,
         loss_weights: Mapping[str, float] | None = None,
+        lr_scales: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
         if not heads:
@@ -71,6 +73,7 @@ class TaskModel(nn.Module):
             for name, head in heads.items()
         }
         self.loss_weights = {name: (loss_weights or {}).get(name, 1.0) for name in heads}
+        self.lr_scales = {name: (lr_scales or {}).get(name, 1.0) for name in heads}
         self.adjustments: dict[str, Adjustment] = {}
         self.register_buffer("mean", torch.tensor(backbone.mean, dtype=torch.float32))
         self.register_buffer("std", torch.tensor(backbone.std, dtype=torch.float32))

@@ -144,11 +144,40 @@ class ResNet(nn.Module):
         """Training mode, in which frozen stages and frozen norms stay in evaluation mode."""
         super().train(mode)
         for part in self._frozen_parts():
-            part.eval()
+            self.get_submodule(part).eval()
         if self.norm_mode == "frozen":
             for norm in norms_of(self):
                 norm.eval()
         return self
+
+    def freeze_stages(self, stages: int) -> None:
+        """Freezes the first `stages` stages and frees those after them, in place.
+
+        Args:
+            stages: 0 none, 1 the stem with its pooling, 2..5 through C2..C5.
+
+        Raises:
+            ResnetTasksError: If there are not so many.
+        """
+        _check_frozen_stages(stages)
+        for part in self._frozen_parts():
+            self.get_submodule(part).requires_grad_(True)
+        self.frozen_stages = stages
+        self._freeze()
+
+    def stage_of(self, parameter: str) -> int:
+        """The stage that a parameter belongs to: 1 the stem, 2..5 those that end in C2..C5.
+
+        Args:
+            parameter: Its name, such as `layer1.0.conv1.weight`.
+
+        Raises:
+            KeyError: If there is no such parameter.
+        """
+        for number, stage in enumerate(self._stages, start=1):
+            if any(parameter.startswith(f"{part}.") for part in stage):
+                return number
+        raise KeyError(parameter)
 
     def _blocks(self, part: str) -> list[nn.Module]:
         """The blocks of a stage that shall be checkpointed."""
@@ -158,9 +187,8 @@ class ResNet(nn.Module):
         blocks = getattr(stage, "blocks", stage)
         return list(blocks) if isinstance(blocks, nn.Sequential) else []
 
-    def _frozen_parts(self) -> list[nn.Module]:
-        frozen = self._stages[: self.frozen_stages]
-        return [self.get_submodule(part) for stage in frozen for part in stage]
+    def _frozen_parts(self) -> list[str]:
+        return [part for stage in self._stages[: self.frozen_stages] for part in stage]
 
     def _convert_norms(self) -> None:
         """Brings the batch norms to the wanted kind.
@@ -209,7 +237,7 @@ class ResNet(nn.Module):
 
     def _freeze(self) -> None:
         for part in self._frozen_parts():
-            part.requires_grad_(False)
+            self.get_submodule(part).requires_grad_(False)
         if self.norm_mode == "frozen":
             for norm in norms_of(self):
                 norm.requires_grad_(False)
@@ -219,13 +247,17 @@ class ResNet(nn.Module):
 def _check_arguments(in_channels: int, frozen_stages: int, norm: str) -> None:
     if in_channels < 1:
         raise ResnetTasksError(f"backbone: in_channels is {in_channels}, but must be at least 1")
-    if not 0 <= frozen_stages <= len(LEVELS):
-        raise ResnetTasksError(
-            f"backbone.frozen_stages is {frozen_stages}; allowed are 0 (none), 1 (the stem) to 5 "
-            "(through C5)"
-        )
+    _check_frozen_stages(frozen_stages)
     if norm not in NORMS:
         raise ResnetTasksError(f"backbone.norm is {norm!r}; allowed are {', '.join(NORMS)}")
+
+
+def _check_frozen_stages(stages: int) -> None:
+    if not 0 <= stages <= len(LEVELS):
+        raise ResnetTasksError(
+            f"backbone.frozen_stages is {stages}; allowed are 0 (none), 1 (the stem) to 5 "
+            "(through C5)"
+        )
 
 
 def _check_weights(name: str | Depth, weights: str, frozen_stages: int, norm: str) -> None:

@@ -5,6 +5,7 @@ Numbers live here; the wiring lives in `assemble.py`.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -202,6 +203,9 @@ class HeadRecipe(_Part):
 
     type: str
     loss_weight: Annotated[float, Field(ge=0)] = 1.0
+    lr_scale: Annotated[float, Field(ge=0)] = Field(
+        1.0, description="The head's learning rate, relative to training.learning_rate"
+    )
     classes: tuple[str, ...] | None = Field(
         None,
         description=(
@@ -216,6 +220,15 @@ class HeadRecipe(_Part):
     options: dict[str, Any] = {}
 
 
+class UnfreezeRecipe(_Part):
+    """From when on fewer stages of the backbone are frozen."""
+
+    epoch: Annotated[int, Field(ge=1)] = Field(description="Epochs that are trained before it")
+    frozen_stages: Annotated[int, Field(ge=0, le=4)] = Field(
+        description="backbone.frozen_stages from then on"
+    )
+
+
 class TrainingRecipe(_Part):
     """The loop's numbers; usable from Python without any other part of a recipe."""
 
@@ -225,6 +238,13 @@ class TrainingRecipe(_Part):
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: Positive = 1e-3
     backbone_lr_scale: Annotated[float, Field(ge=0)] = 1.0
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0,
+        description="Each stage of the backbone learns at this times the rate of the one after it",
+    )
+    unfreeze: tuple[UnfreezeRecipe, ...] = Field(
+        (), description="Stages of the backbone that join later, by epoch"
+    )
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     momentum: Fraction = 0.9
     schedule: Literal["cosine", "steps", "constant"] = "cosine"
@@ -242,9 +262,40 @@ class TrainingRecipe(_Part):
     evaluate_every: Annotated[int, Field(ge=0)] = Field(
         1, description="Epochs between evaluations; 0: at the end only"
     )
+    patience: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Evaluations without a better evaluation.best that end the run early"
+    )
     checkpoint_minutes: Positive = 10.0
     device: str = "auto"
     deterministic: bool = True
+
+    @model_validator(mode="after")
+    def _patience_has_evaluations(self) -> TrainingRecipe:
+        if self.patience is not None and self.evaluate_every == 0:
+            raise ValueError(
+                f"patience is {self.patience}, but evaluate_every is 0, so that there is a single "
+                "evaluation at the end; set evaluate_every to 1 or more, or leave patience out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _stages_join_one_after_another(self) -> TrainingRecipe:
+        for before, after in pairwise(self.unfreeze):
+            if after.epoch <= before.epoch or after.frozen_stages >= before.frozen_stages:
+                raise ValueError(
+                    f"unfreeze: {_step(after)} follows {_step(before)}; epochs must rise and "
+                    "frozen_stages fall from entry to entry"
+                )
+        if self.unfreeze and self.unfreeze[-1].epoch >= self.epochs:
+            raise ValueError(
+                f"unfreeze: {_step(self.unfreeze[-1])} is never reached in {self.epochs} epochs; "
+                "train longer, or take it out"
+            )
+        return self
+
+
+def _step(entry: UnfreezeRecipe) -> str:
+    return f"{{epoch: {entry.epoch}, frozen_stages: {entry.frozen_stages}}}"
 
 
 class EvaluationRecipe(_Part):
@@ -295,6 +346,16 @@ class Recipe(_Part):
             raise ValueError(
                 f"evaluation.best is {best!r}, but the heads are {', '.join(self.heads)}; "
                 "write head/metric"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _unfreezing_frees_something(self) -> Recipe:
+        steps, frozen = self.training.unfreeze, self.backbone.frozen_stages
+        if steps and steps[0].frozen_stages >= frozen:
+            raise ValueError(
+                f"training.unfreeze: {_step(steps[0])} frees nothing, for backbone.frozen_stages "
+                f"is {frozen}; begin with more frozen stages, or take it out"
             )
         return self
 

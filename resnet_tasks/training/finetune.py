@@ -52,6 +52,7 @@ from resnet_tasks.training.journal import Journal
 from resnet_tasks.training.optimizer import make_optimizer, rate_factor, set_rates
 from resnet_tasks.training.processes import ALONE, Processes, own_device
 from resnet_tasks.training.shares import Anchored, Report, described, summed, unannotated
+from resnet_tasks.training.unfreezing import Unfreezing
 
 Item = TypeVar("Item")
 
@@ -70,6 +71,7 @@ class Position:
         judged: Epochs up to the last evaluation; one that a kill cut off is made again.
         best: Value of the metric that chooses the best checkpoint.
         seconds: Spent training, over all sittings.
+        stale: Evaluations since the best one.
     """
 
     epoch: int = 0
@@ -78,6 +80,7 @@ class Position:
     judged: int = 0
     best: float | None = None
     seconds: float = 0.0
+    stale: int = 0
 
 
 class Stopped(Exception):  # noqa: N818  # not an error: the user asked for it
@@ -121,20 +124,29 @@ class Finetuning:
         self.train_set = train
         device = own_device(options.device, processes)
         self.precision = resolve_precision(options.precision, device)
-        self.accelerator = _accelerator(self.precision, device, model)
+        self.unfreezing = Unfreezing(model.backbone, options.unfreeze)
+        # A head without labels in a process leaves its parameters without gradient there.
+        unused = len(model.named_heads) > 1 or bool(self.unfreezing)
+        self.accelerator = _accelerator(self.precision, device, find_unused=unused)
         self.device = device
         self.workers = auto_workers(self.device) if workers is None else workers
         layout = torch.channels_last
         self.plain_model = model.to(device, memory_format=layout)  # type: ignore[call-overload]
         self.ema = ModelEmaV3(model, decay=options.ema, use_warmup=True) if options.ema else None
-        self.model, self.optimizer = self.accelerator.prepare(
-            Anchored(model).to(device), make_optimizer(model, options)
-        )
+        with self.unfreezing.all_free():
+            self.model, self.optimizer = self.accelerator.prepare(
+                Anchored(model).to(device), make_optimizer(model, options)
+            )
         self.position = Position()
         self.batches_per_epoch = len(self._batches(0))
         self.updates_per_epoch = -(-self.batches_per_epoch // options.accumulation)
         self.total_updates = self.updates_per_epoch * options.epochs
         self.metrics: dict[str, Metric] = {}
+        if options.patience is not None and val is None:
+            raise RunError(
+                f"training.patience is {options.patience}, but there is nothing to evaluate on; "
+                "give val, or leave patience out"
+            )
         self.best_metric = best_metric(model.named_heads, evaluation.best, evaluation.extra)
         self._stop = False  # asked for in this process
         self._all_stop = False  # known to all of them
@@ -171,18 +183,37 @@ class Finetuning:
             self._signals(),
         ):
             self._judge_epoch()  # where the last sitting ended in it
-            while self.position.epoch < self.options.epochs:
+            while not (reason := self._reason_to_end()):
                 self._train_epoch()
                 self._after_epoch()
-                if self._agreed_stop() and self.position.epoch < self.options.epochs:
+                if self._agreed_stop() and not self._reason_to_end():
                     raise self._stopped()
-        self.journal.log("end", seconds=round(self.position.seconds, 1))
+        self.journal.log("end", seconds=round(self.position.seconds, 1), reason=reason)
+        if self.position.epoch < self.options.epochs:
+            self.journal.say(f"stopped early: {reason}")
         if self.ema is not None:
             self.plain_model.load_state_dict(self.ema.module.state_dict())
         return self.metrics
 
+    def _reason_to_end(self) -> str:
+        """Why the run is over; empty while it is not."""
+        position, patience = self.position, self.options.patience
+        if position.epoch >= self.options.epochs:
+            return "all epochs are done"
+        if patience is None or position.stale < patience:
+            return ""
+        best = "no value" if position.best is None else f"{position.best:.4f}"
+        return (
+            f"{self.best_metric} has not improved on {best} in {position.stale} evaluations "
+            f"(training.patience), up to epoch {position.epoch} of {self.options.epochs}"
+        )
+
     def _train_epoch(self) -> None:
         position, accumulation = self.position, self.options.accumulation
+        frozen = self.unfreezing.enter(position.epoch)
+        if frozen is not None:
+            self.journal.log("unfreeze", epoch=position.epoch, frozen_stages=frozen)
+            self.journal.say(f"epoch {position.epoch + 1}: frozen_stages is {frozen} from now on")
         parts = self._batches(position.epoch)[position.batch :]
         whole = self._pictures(position.epoch)[position.batch :]
         # A part without pictures still takes part in the step, with one that teaches nothing.
@@ -371,11 +402,12 @@ class Finetuning:
     def _keep_best(self, values: dict[str, float | None]) -> None:
         name = self.best_metric or self._main_metrics()[0]
         value, best = values.get(name), self.position.best
+        self.position.stale += 1
         if value is None:
             return
         is_lower = best is not None and value < best
         if best is None or (value != best and is_lower == self.metrics[name].lower_is_better):
-            self.position.best = value
+            self.position.best, self.position.stale = value, 0
             self._save_to("best", with_state=False)
 
     def _main_metrics(self) -> list[str]:
@@ -458,7 +490,9 @@ class Finetuning:
 
     def _settings(self) -> dict[str, Any]:
         """Options that decide the final weights, as plain values."""
-        free = {"evaluate_every", "checkpoint_minutes", "device", "deterministic"}
+        free = {"checkpoint_minutes", "device", "deterministic"}
+        if self.options.patience is None:
+            free.add("evaluate_every")
         values: dict[str, Any] = json.loads(self.options.model_dump_json(exclude=free))
         return values
 
@@ -600,17 +634,21 @@ def _groups(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
         yield group
 
 
-def _accelerator(precision: str, device: torch.device, model: TaskModel) -> Any:
-    """Mixed precision and the exchange of gradients among the `Processes` that were started."""
+def _accelerator(precision: str, device: torch.device, *, find_unused: bool) -> Any:
+    """Mixed precision and the exchange of gradients among the `Processes` that were started.
+
+    Args:
+        precision: `fp32`, `bf16` or `fp16`.
+        device: Where the model lies.
+        find_unused: Whether parameters may be left without gradient in a step.
+    """
     AcceleratorState._reset_state()
     mixed = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[precision]
-    # A head without labels in a process leaves its parameters without gradient there.
-    several_heads = len(model.named_heads) > 1
     return Accelerator(
         mixed_precision=mixed,
         cpu=device.type == "cpu",
         device_placement=False,
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=several_heads)],
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=find_unused)],
     )
 
 

@@ -65,26 +65,29 @@ def _losses(run: Path) -> list[dict[str, float]]:
     return [line["losses"] for line in lines if line["event"] == "step"]
 
 
-@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize(("accumulation", "mode"), [(1, ""), (2, ""), (1, "unfreeze")])
 def test_two_processes_give_the_losses_and_weights_of_one(
-    accumulation: int, tmp_path: Path
+    accumulation: int, mode: str, tmp_path: Path
 ) -> None:
     alone, together = tmp_path / "alone", tmp_path / "together"
-    (single,) = _finish(_start(1, str(alone), str(accumulation)))
+    (single,) = _finish(_start(1, str(alone), str(accumulation), mode))
     assert single[0] == 0, single[2]
-    pair = _finish(_start(2, str(together), str(accumulation)))
+    pair = _finish(_start(2, str(together), str(accumulation), mode))
     assert [each[0] for each in pair] == [0, 0], pair
     assert pair[1][1] == "", "only the first process talks"
 
     expected, found = _losses(alone), _losses(together)
-    assert len(expected) == len(found) == 7 * (3 if accumulation == 1 else 2)
+    steps = 3 if accumulation == 1 else 2
+    assert len(expected) == len(found) == (4 if mode == "unfreeze" else 7) * steps
+    # Rounding grows faster where all stages start to move at once.
+    tolerance = 10 * TOLERANCE if mode else TOLERANCE
     for step, (first, second) in enumerate(zip(expected, found, strict=True)):
-        assert second == pytest.approx(first, abs=TOLERANCE), f"step {step}"
+        assert second == pytest.approx(first, abs=tolerance), f"step {step}"
     for file in ("model.safetensors", "ema.safetensors"):
         weights = [load_file(run / "checkpoints/last" / file) for run in (alone, together)]
         for name, value in weights[0].items():
             torch.testing.assert_close(
-                weights[1][name], value, atol=TOLERANCE, rtol=0, msg=f"{file}: {name}"
+                weights[1][name], value, atol=tolerance, rtol=0, msg=f"{file}: {name}"
             )
     single_metrics, pair_metrics = (json.loads(each[0][1]) for each in ([single], pair))
     assert pair_metrics == pytest.approx(single_metrics, abs=1e-3)

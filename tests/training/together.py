@@ -1,6 +1,7 @@
 """One of several processes that train one tiny model: `python together.py OUT ACCUMULATION`.
 
-With a third argument, process 1 dies in the middle of training, without a word.
+With `die`, process 1 dies in the middle of training, without a word. With `unfreeze`, the backbone
+is frozen at first, joins in two steps, and the run ends early for want of anything better.
 """
 
 from __future__ import annotations
@@ -23,9 +24,18 @@ from resnet_tasks.heads.faster_rcnn import FasterRCNN
 from resnet_tasks.heads.unet import UNet
 from resnet_tasks.layers.norms import batch_to_group_norm
 from resnet_tasks.model import TaskModel
-from resnet_tasks.recipe.schema import TrainingRecipe
+from resnet_tasks.recipe.schema import TrainingRecipe, UnfreezeRecipe
 from resnet_tasks.structures import Sample, Target
 from resnet_tasks.training.finetune import Finetuning, finetune
+
+UNFREEZING = {
+    "unfreeze": (
+        UnfreezeRecipe(epoch=1, frozen_stages=3),
+        UnfreezeRecipe(epoch=2, frozen_stages=0),
+    ),
+    "evaluate_every": 1,
+    "patience": 3,
+}
 
 
 class PartlyAnnotated(Shapes):
@@ -43,9 +53,9 @@ class PartlyAnnotated(Shapes):
         return replace(sample, target=kinds[index % 4])
 
 
-def model() -> TaskModel:
+def model(frozen_stages: int = 0) -> TaskModel:
     torch.manual_seed(3)
-    backbone = ResNet("resnet10t", weights="none")
+    backbone = ResNet("resnet10t", weights="unloaded", frozen_stages=frozen_stages)
     heads = {
         "objects": FasterRCNN(backbone.specs, CLASSES, LIGHT_DETECTOR),
         "scene": UNet(
@@ -73,7 +83,10 @@ def main() -> None:
         ema=0.9,
         evaluate_every=0,
     )
-    if len(sys.argv) > 3:
+    mode = sys.argv[3] if len(sys.argv) > 3 else ""
+    if mode == "unfreeze":
+        options = options.model_copy(update=UNFREEZING)
+    if mode == "die":
         update = Finetuning._update
 
         def dies(self: Finetuning, group: list) -> dict[str, float]:
@@ -84,7 +97,7 @@ def main() -> None:
         Finetuning._update = dies
     try:
         metrics = finetune(
-            model(),
+            model(5 if mode == "unfreeze" else 0),
             PartlyAnnotated(7),
             PartlyAnnotated(5),
             options,
