@@ -231,6 +231,7 @@ def build_backbone(part: BackboneRecipe, weights: str, *, in_channels: int = 3) 
         frozen_stages=part.frozen_stages,
         norm=part.norm,
         output_stride=part.output_stride,
+        drop_path=part.drop_path,
         gradient_checkpointing=part.gradient_checkpointing,
         accept_license=part.accept_license,
     )

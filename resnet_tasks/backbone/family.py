@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
 from itertools import pairwise
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import timm
 from timm.models.resnet import BasicBlock, Bottleneck
@@ -122,22 +122,28 @@ def backbone_names(pattern: str = "*") -> list[str]:
     return [name for name in family() if fnmatchcase(name, pattern)]
 
 
-def build_trunk(name: str | Depth, *, in_channels: int = 3, output_stride: int = 32) -> Trunk:
+def build_trunk(
+    name: str | Depth, *, in_channels: int = 3, output_stride: int = 32, drop_path: float = 0.0
+) -> Trunk:
     """A net with random weights, cut where its classifier begins.
 
     Args:
         name: One of `backbone_names()`, or a depth.
         in_channels: Channels of a picture.
         output_stride: Stride of C5; the convolutions of stages that would exceed it are dilated.
+        drop_path: Stochastic depth of the last block.
 
     Raises:
-        ResnetTasksError: If the name is unknown or not of the family, or the net cannot be dilated.
+        ResnetTasksError: If the name is unknown or not of the family, or the net cannot be dilated
+            or cut.
     """
+    if not 0 <= drop_path < 1:
+        raise ResnetTasksError(f"backbone.drop_path is {drop_path}; allowed is 0 to below 1")
     if output_stride not in OUTPUT_STRIDES:
         raise ResnetTasksError(
             f"backbone.output_stride is {output_stride}; allowed are 8, 16 and 32"
         )
-    net = _net(name, in_channels, output_stride)
+    net = _net(name, in_channels, output_stride, drop_path)
     children: dict[str, nn.Module] = {}
     for child, module in net.named_children():
         if child in _CLASSIFIER:
@@ -146,8 +152,10 @@ def build_trunk(name: str | Depth, *, in_channels: int = 3, output_stride: int =
     return _trunk(children, cast("list[dict[str, object]]", net.feature_info))
 
 
-def _net(name: str | Depth, in_channels: int, output_stride: int) -> nn.Module:
-    options = {"in_chans": in_channels, "num_classes": 0, "global_pool": ""}
+def _net(name: str | Depth, in_channels: int, output_stride: int, drop_path: float) -> nn.Module:
+    options: dict[str, Any] = {"in_chans": in_channels, "num_classes": 0, "global_pool": ""}
+    if drop_path:
+        options["drop_path_rate"] = drop_path
     if output_stride != 32:
         options["output_stride"] = output_stride
     net: nn.Module
@@ -161,6 +169,11 @@ def _net(name: str | Depth, in_channels: int, output_stride: int) -> nn.Module:
         raise ResnetTasksError(
             f"backbone.output_stride is {output_stride}, but timm's {name} cannot be dilated; use "
             f"32, or {modern if modern in family() else 'a variant without legacy_ in its name'}"
+        )
+    if drop_path and name.startswith("legacy_"):
+        raise ResnetTasksError(
+            f"backbone.drop_path is {drop_path}, but timm's {name} has no stochastic depth; use 0, "
+            "or a variant without legacy_ in its name"
         )
     net = timm.create_model(name, pretrained=False, **options)
     return net

@@ -65,6 +65,9 @@ class ResNet(nn.Module):
             `group`: batch norms become group norms of 32 groups (fewer where 32 does not divide)
             that take over the scale and offset.
         output_stride: Stride of C5: 32, or 16 or 8 with dilated convolutions in the last stages.
+        drop_path: Stochastic depth (Huang et al. 2016): how often the last block's branch is left
+            out for a picture in training; less often for those before, as the paper has it. Frozen
+            stages are never cut.
         gradient_checkpointing: Stages keep few activations and compute the others again in the
             backward: less memory for one more forward of the stages, the same gradients.
         accept_license: Whether weights for non-commercial use are welcome.
@@ -85,13 +88,16 @@ class ResNet(nn.Module):
         frozen_stages: int = 0,
         norm: Literal["train", "frozen", "sync", "group"] = "train",
         output_stride: int = 32,
+        drop_path: float = 0.0,
         gradient_checkpointing: bool = False,
         accept_license: bool = False,
     ) -> None:
         super().__init__()
         _check_arguments(in_channels, frozen_stages, norm)
         _check_weights(name, weights, frozen_stages, norm)
-        trunk = build_trunk(name, in_channels=in_channels, output_stride=output_stride)
+        trunk = build_trunk(
+            name, in_channels=in_channels, output_stride=output_stride, drop_path=drop_path
+        )
         for child, module in trunk.children.items():
             self.add_module(child, module)
         self.name = name if isinstance(name, str) else CUSTOM

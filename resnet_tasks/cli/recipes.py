@@ -23,10 +23,19 @@ def list_all() -> None:
 
 
 @recipes.command()
-def show(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
+def show(
+    name: Annotated[str, typer.Argument(metavar="NAME")],
+    resolved: Annotated[
+        bool, typer.Option("--resolved", help="With every default and preset written out")
+    ] = False,
+) -> None:
     """Print a recipe."""
+    from resnet_tasks.recipe.load import load_recipe, recipe_to_yaml
     from resnet_tasks.recipe.shelf import find_recipe
 
+    if resolved:
+        typer.echo(recipe_to_yaml(load_recipe(name)), nl=False)
+        return
     typer.echo(find_recipe(name).read_text(encoding="utf-8"), nl=False)
 
 

@@ -8,7 +8,16 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from resnet_tasks.recipe.presets import PRESETS, expand
 
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -151,6 +160,9 @@ class BackboneRecipe(_Part):
     )
     output_stride: Literal[8, 16, 32] = Field(
         32, description="Stride of C5; below 32 the last stages are dilated"
+    )
+    drop_path: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="Stochastic depth: how often the last block is skipped in training"
     )
     gradient_checkpointing: bool = Field(
         False, description="Less memory for one more forward of the stages, the same gradients"
@@ -316,6 +328,12 @@ class EvaluationRecipe(_Part):
     )
 
 
+def _list_or_preset(schema: dict[str, Any]) -> None:
+    """Lets editors accept a preset's name in place of the list."""
+    steps = {key: schema.pop(key) for key in ("type", "items") if key in schema}
+    schema["anyOf"] = [steps, {"type": "string", "enum": list(PRESETS)}]
+
+
 class Recipe(_Part):
     """One run: data, one backbone, one or more named heads, and how to train and judge them."""
 
@@ -334,10 +352,23 @@ class Recipe(_Part):
     )
     heads: Annotated[dict[str, HeadRecipe], Field(min_length=1)]
     augment: tuple[dict[str, dict[str, Any] | None], ...] = Field(
-        (), description="Albumentations by name, in order"
+        (),
+        description=(
+            "Albumentations by name, in order; or a preset: medical_microscopy, radiology, driving"
+        ),
+        json_schema_extra=_list_or_preset,
     )
     training: TrainingRecipe = TrainingRecipe()
     evaluation: EvaluationRecipe = EvaluationRecipe()
+
+    @field_validator("augment", mode="before")
+    @classmethod
+    def _presets_become_steps(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, str):
+            data = info.data.get("data")
+            return expand(value, data.channels if isinstance(data, DataRecipe) else 3)
+        # What comes from a before-validator is no longer JSON, whose lists stand for tuples.
+        return tuple(value) if isinstance(value, list) else value
 
     @model_validator(mode="after")
     def _best_names_a_head(self) -> Recipe:

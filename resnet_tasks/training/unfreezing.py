@@ -6,8 +6,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from torch import nn
-
 from resnet_tasks.errors import RunError
 from resnet_tasks.recipe.schema import UnfreezeRecipe
 
@@ -19,16 +17,16 @@ class Unfreezing:
     first gradients of new heads do not destroy what was pretrained.
 
     Args:
-        backbone: The backbone, with `frozen_stages` and `freeze_stages` where there are steps.
+        backbone: A module with `frozen_stages` and `freeze_stages`, where there are steps.
         steps: By rising epoch, with ever fewer frozen stages.
 
     Raises:
         RunError: If the backbone cannot be freed by stages, or the first step frees nothing.
     """
 
-    def __init__(self, backbone: nn.Module, steps: Sequence[UnfreezeRecipe]) -> None:
+    def __init__(self, backbone: Any, steps: Sequence[UnfreezeRecipe]) -> None:
         self._steps = tuple(steps)
-        self._backbone: Any = backbone  # any with the two attributes, of the user's own too
+        self._backbone = backbone
         if not steps:
             return
         if not hasattr(self._backbone, "freeze_stages"):

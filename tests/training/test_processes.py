@@ -65,7 +65,10 @@ def _losses(run: Path) -> list[dict[str, float]]:
     return [line["losses"] for line in lines if line["event"] == "step"]
 
 
-@pytest.mark.parametrize(("accumulation", "mode"), [(1, ""), (2, ""), (1, "unfreeze")])
+@pytest.mark.parametrize(
+    ("accumulation", "mode"),
+    [(1, ""), (2, ""), pytest.param(1, "unfreeze", marks=pytest.mark.slow)],
+)
 def test_two_processes_give_the_losses_and_weights_of_one(
     accumulation: int, mode: str, tmp_path: Path
 ) -> None:
