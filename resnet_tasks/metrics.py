@@ -25,6 +25,21 @@ such a category becomes among the image-level labels that the head sees."""
 ABSENT = -2
 """In a `LabelTable`: objects of this category count as background for the head."""
 
+HEADLINE = (
+    "AP",
+    "AP50",
+    "mIoU",
+    "Dice",
+    "top1",
+    "AUROC",
+    "mAP",
+    "F1",
+    "CPM",
+    "KITTI_AP_moderate",
+    "pixel_accuracy",
+)
+"""Metrics that people look at first, the most telling first."""
+
 
 @dataclass(frozen=True)
 class Truth:

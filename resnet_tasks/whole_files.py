@@ -38,10 +38,12 @@ def write_text(path: Path, text: str) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         partial.replace(path)
-    except OSError as error:
+    except BaseException as error:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
-        raise unwritten(path, error) from None
+        if isinstance(error, OSError):
+            raise unwritten(path, error) from None
+        raise
 
 
 def write_json(path: Path, value: object) -> None:

@@ -127,7 +127,7 @@ def evaluate(
     from rich.console import Console
 
     from resnet_tasks.training.inference import Inference
-    from resnet_tasks.training.judging import metric_table
+    from resnet_tasks.training.judging import metric_tables
     from resnet_tasks.training.pairing import Judged, check_pair, compare_runs, paired_table
 
     opened = open_run(run, trust_plugins)
@@ -148,7 +148,7 @@ def evaluate(
     judged = annotations or split.value
     console = Console()
     console.print(
-        metric_table(
+        metric_tables(
             evaluation.metrics, f"{run}: {judged}, {checkpoint.value} checkpoint{how.suffix}"
         )
     )
@@ -177,7 +177,7 @@ def _judge_results(
 
     from resnet_tasks.evaluation.files import judge_results
     from resnet_tasks.evaluation.intervals import Bootstrap
-    from resnet_tasks.evaluation.reporting import metric_table
+    from resnet_tasks.evaluation.reporting import metric_tables
     from resnet_tasks.evaluation.results_report import add_intervals, write_report
     from resnet_tasks.whole_files import make_folder
 
@@ -186,7 +186,7 @@ def _judge_results(
     judged = judge_results(truth, results, task=task, backend=backend)
     judged = add_intervals(judged, Bootstrap(resamples))
     console = Console()
-    console.print(metric_table(judged.metrics, f"{results} ({task}, by {judged.made_by})"))
+    console.print(metric_tables(judged.metrics, f"{results} ({task}, by {judged.made_by})"))
     for note in judged.notes:
         console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
     if out is not None:
@@ -293,6 +293,7 @@ def operating_point(
     """Choose the least score of every class by a rule; writes RUN/operating_point.json."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from resnet_tasks.evaluation.froc import FrocOptions
     from resnet_tasks.evaluation.operating_point import Rule
@@ -307,15 +308,17 @@ def operating_point(
         checkpoint=checkpoint.value,
         data_root=data_root,
     )
-    columns = ("threshold", "sensitivity", "precision", "F1", "false positives per picture")
+    # Short enough for 80 columns.
+    columns = ("score ≥", "sensitivity", "precision", "F1", "FP/picture")
     for head, points in heads.items():
-        table = Table("class", *columns, "objects", title=f"{head}: {wanted} on {split.value}")
+        title = Text(f"{head}: {wanted} on {split.value}")
+        table = Table("class", *columns, "objects", title=title, title_justify="left")
         for name, point in points.items():
             if point is None:
-                table.add_row(name, *("-" for _ in columns), "-")
+                table.add_row(Text(name), *("-" for _ in columns), "-")
                 continue
             numbers = (point.threshold, point.sensitivity, point.precision, point.f1)
             shown = (f"{each:.3f}" for each in (*numbers, point.false_positives))
-            table.add_row(name, *shown, str(point.objects))
+            table.add_row(Text(name), *shown, str(point.objects))
         Console().print(table)
     typer.echo(f"written to {run / FILE}")

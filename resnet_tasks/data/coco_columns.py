@@ -174,6 +174,7 @@ def _clean_truth(path: Path, kind: Kind) -> TruthColumns | None:
         is_known.all()
         and is_labelled.all()
         and np.isfinite(boxes).all()
+        and (boxes[:, 2:] >= 0).all()
         and ((areas >= 0) & np.isfinite(areas)).all()
         and np.isin(crowd, (0, 1)).all()
         and len(np.unique(ids)) == len(ids)
@@ -390,22 +391,24 @@ class _Entries:
         self._look_at_box(entry, where)
         self._look_at_mask(entry, where, picture)
         score = entry.get("score")
-        if not isinstance(score, int | float) or score is True or not math.isfinite(score):
+        if not _is_finite(score):
             faults.add("it must be a finite number", f"{where} has score {shown(score)}")
 
     def _image_remedy(self, image_id: Any) -> str:
         known = f"{self._truth.path} does not have it; its ids look like {listed(self.pictures)}"
         if isinstance(image_id, str) and image_id.isdecimal() and int(image_id) in self.pictures:
-            return f"ids are numbers there, not text: write {int(image_id)}, not {image_id!r}"
+            first = next(str(each) for each in self.pictures if type(each) is int)
+            return f"ids are numbers there, not text: write {first}, not {first!r}"
         if type(image_id) is int and str(image_id) in self.pictures:
-            return f"ids are text there, not numbers: write {str(image_id)!r}, not {image_id}"
+            first = next(e for e in self.pictures if isinstance(e, str) and e.isdecimal())
+            return f"ids are text there, not numbers: write {first!r}, not {first}"
         return known
 
     def _look_at_box(self, entry: dict[str, Any], where: str) -> None:
         box = entry.get("bbox")
         if box is None and self._kind == "mask":
             return
-        if not is_box(box) or not math.isfinite(sum(box)):
+        if not is_box(box) or not all(map(_is_finite, box)):
             self.faults.add(
                 "it must be [x, y, width, height], finite numbers in pixels",
                 f"{where} has bbox {shown(box)}",
@@ -433,6 +436,15 @@ class _Entries:
                 "[height, width]",
                 f"{where} of height {height} and width {width} has segmentation {shown(mask)}",
             )
+
+
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # A whole number beyond all floats.
+        return False
 
 
 def _column(rows: Sequence[Any], name: str, kind: Any) -> NDArray[Any]:

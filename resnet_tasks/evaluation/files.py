@@ -165,21 +165,24 @@ def _judge_masks(truth: Path, results: Path, backend: str) -> JudgedResults:
     for picture, image_id in enumerate(expected.image_ids):
         wanted, given = of_truth[picture], of_found[picture]
         height, width = expected.sizes[picture].tolist()
-        evaluator.update_masks(
-            [found.segmentations[row] for row in given],
-            found.labels[given],
-            found.scores[given],
-            Truth(
-                image_id,
-                (height, width),
-                expected.boxes[wanted],
-                expected.labels[wanted],
-                expected.crowd[wanted],
-                expected.areas[wanted],
-                segmentations=tuple(expected.segmentations[row] for row in wanted),
-            ),
-            boxes=None if found.boxes is None else found.boxes[given],
-        )
+        try:
+            evaluator.update_masks(
+                [found.segmentations[row] for row in given],
+                found.labels[given],
+                found.scores[given],
+                Truth(
+                    image_id,
+                    (height, width),
+                    expected.boxes[wanted],
+                    expected.labels[wanted],
+                    expected.crowd[wanted],
+                    expected.areas[wanted],
+                    segmentations=tuple(expected.segmentations[row] for row in wanted),
+                ),
+                boxes=None if found.boxes is None else found.boxes[given],
+            )
+        except DataError as error:  # The results were looked at on reading.
+            raise DataError(f"{truth}: {error}; mend the annotation") from None
     return _judged(evaluator, backend, expected.groups, _notes(expected))
 
 
@@ -238,9 +241,16 @@ def _rows_by_picture(pictures: np.ndarray[Any, Any], number: int) -> list[np.nda
 
 
 def _notes(columns: TruthColumns) -> tuple[str, ...]:
-    return tuple(
-        each.message for each in columns.problems if each.severity in ("repaired", "left out")
-    )
+    told = [each.message for each in columns.problems if each.severity in ("repaired", "left out")]
+    if not len(columns.labels):
+        told.append(f"{columns.path} holds no object: there is nothing to find, and no metric")
+    negative = int((columns.boxes[:, 2:] < 0).any(axis=1).sum())
+    if negative:
+        told.append(
+            f"{columns.path}: {negative} object(s) have a box of negative width or height, which "
+            "nothing can find; boxes are [x, y, width, height]"
+        )
+    return tuple(told)
 
 
 def _corner_note(truth: TruthColumns, found: ResultColumns) -> tuple[str, ...]:

@@ -40,7 +40,8 @@ class Rule:
         Raises:
             DataError: If it is none, or its bound is out of range.
         """
-        plain = re.sub(r"[\s_-]+", "", text.lower())
+        # Signs before numbers stay: a bound below 0 is refused, not read as one above.
+        plain = re.sub(r"[\s_]+|-(?![\d.])", "", text.lower())
         if plain in ("maxf1", "f1"):
             return cls("max F1")
         found = re.fullmatch(r"(sensitivity>=|falsepositives(?:perpicture)?<=)(\d*\.?\d+)", plain)

@@ -7,10 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from resnet_tasks.metrics import Metric
+from resnet_tasks.metrics import HEADLINE, Metric
+
+CLASS_COLUMNS = 2
+"""Metrics by class on a console: as many as fit into 80 columns with their intervals."""
+CLASS_ROWS = 20
+"""Classes on a console; of more the lowest and the highest are shown."""
 
 
 def metric_json(metric: Metric) -> dict[str, Any]:
@@ -31,22 +37,82 @@ def _pair(interval: tuple[float, float] | None) -> list[float] | None:
     return None if interval is None else list(interval)
 
 
-def metric_table(metrics: Mapping[str, Metric], title: str = "") -> Table:
-    """Headline metrics with their 95 % intervals and per-class values, for a console."""
-    table = Table(title=title, title_justify="left")
-    table.add_column("metric")
-    table.add_column("value [95 % interval]", justify="right")
-    table.add_column("by class")
+def metric_tables(
+    metrics: Mapping[str, Metric], title: str = "", *, headline_only: bool = False
+) -> Group:
+    """Metrics with their 95 % intervals, a line each, then the headline ones by class.
+
+    Args:
+        metrics: `head/metric` -> metric; without `head/` where there is none.
+        title: Of the first table.
+        headline_only: Leaves out the others, of heads that have headline metrics.
+    """
+    heads: dict[str, dict[str, Metric]] = {}
     for name, metric in metrics.items():
-        classes = ", ".join(
-            f"{each} {number(value, metric.per_class_interval.get(each))}"
-            for each, value in metric.per_class.items()
-        )
-        unit = f" {metric.unit}" if metric.unit else ""
-        # As text: a class may be named like markup.
-        value = Text(number(metric.value, metric.interval) + unit)
-        table.add_row(Text(name), value, Text(classes))
-    return table
+        heads.setdefault(name.rpartition("/")[0], {})[name] = metric
+    table = Table()
+    # Names are folded where even they are too wide, never cut.
+    table.add_column("metric", overflow="fold")
+    table.add_column("value", justify="right", no_wrap=True)
+    table.add_column("95 % interval", no_wrap=True)
+    for of_head in heads.values():
+        headline = _headline(of_head)
+        for name, each in of_head.items():
+            if headline_only and headline and name not in headline:
+                continue
+            unit = f" {each.unit}" if each.unit else ""
+            value = "-" if each.value is None else f"{each.value:.4f}{unit}"
+            # As text: a head or a class may be named like markup.
+            style = "bold" if name in headline else ""
+            table.add_row(Text(name), Text(value), Text(_span(each.interval)), style=style)
+    tables = [part for head, of_head in heads.items() for part in _class_table(head, of_head)]
+    return Group(*([_title(title)] if title else []), table, *tables)
+
+
+def _title(text: str) -> Text:
+    # Not the table's own title: that is broken where the table is narrow.
+    return Text(text, style="italic")
+
+
+def _headline(metrics: Mapping[str, Metric]) -> list[str]:
+    """The headline metrics among those of a head, the most telling first."""
+    rank = {name: HEADLINE.index(_bare(name)) for name in metrics if _bare(name) in HEADLINE}
+    return sorted(rank, key=lambda name: rank[name])
+
+
+def _class_table(head: str, metrics: Mapping[str, Metric]) -> list[Text | Table]:
+    """The first headline metrics of a head by class; nothing where there is but one class."""
+    named = _headline(metrics) or list(metrics)
+    columns = [name for name in named if len(metrics[name].per_class) > 1][:CLASS_COLUMNS]
+    first = metrics[columns[0]].per_class if columns else {}
+    if all(value is None for value in first.values()):
+        return []
+    rows = list(first)
+    title = f"{head}, by class" if head else "by class"
+    if len(rows) > CLASS_ROWS:
+        known = {name: value for name, value in first.items() if value is not None}
+        ranked = sorted(known, key=lambda name: known[name])
+        if len(ranked) > CLASS_ROWS:
+            ranked = ranked[: CLASS_ROWS // 2] + ranked[-CLASS_ROWS // 2 :]
+        title += f": the lowest and highest {len(ranked)} of {len(rows)}"
+        rows = ranked
+    table = Table()
+    table.add_column("class", overflow="fold")
+    for name in columns:
+        table.add_column(Text(_bare(name)), justify="right", no_wrap=True)
+    for label in rows:
+        each = (metrics[name] for name in columns)
+        values = (number(m.per_class.get(label), m.per_class_interval.get(label)) for m in each)
+        table.add_row(Text(label), *map(Text, values))
+    return [_title(title), table]
+
+
+def _bare(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
+def _span(interval: tuple[float, float] | None) -> str:
+    return "-" if interval is None else f"[{interval[0]:.3f}, {interval[1]:.3f}]"
 
 
 def number(

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from resnet_tasks.errors import RunError
+from resnet_tasks.metrics import HEADLINE
 from resnet_tasks.report.charts import Axes, Chart, Line, line_chart
 from resnet_tasks.report.collect import EvaluationView, RunView, Score
 from resnet_tasks.report.history import History, smoothed
-from resnet_tasks.report.sections import CURVES, MAIN, Part, attempt, duration
+from resnet_tasks.report.sections import CURVES, Part, attempt, duration
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ def _classes(evaluations: Sequence[EvaluationView | None]) -> list[Comparison]:
         ]
         if not with_classes:
             continue
-        name = next((each for each in MAIN if each in with_classes), with_classes[0])
+        name = next((each for each in HEADLINE if each in with_classes), with_classes[0])
         metrics = [table.get(name) for table in tables]
         lower = any(each.lower_is_better for each in metrics if each)
         classes = _union(each.per_class if each else {} for each in metrics)

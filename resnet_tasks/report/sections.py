@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from resnet_tasks.errors import ResnetTasksError, RunError
+from resnet_tasks.metrics import HEADLINE
 from resnet_tasks.report.charts import Axes, Chart, Line, Table, bar_chart, line_chart, number
 from resnet_tasks.report.collect import SPLITS, EvaluationView, MetricView, RunView, Score
 from resnet_tasks.report.datasets import (
@@ -22,8 +23,6 @@ from resnet_tasks.report.datasets import (
 from resnet_tasks.report.history import History, Points, smoothed
 from resnet_tasks.report.pictures import Gallery, draw_gallery
 
-MAIN = ("AP", "AP50", "mIoU", "Dice", "top1", "AUROC", "mAP", "F1", "pixel_accuracy")
-"""Metrics that a page opens with, in this order, at most `CARDS` a head."""
 CARDS = 3
 CURVES = ("AP", "mIoU", "top1", "AUROC", "AP50", "AP75", "Dice", "mAP", "pixel_accuracy")
 """Metrics drawn over the epochs; the table holds all."""
@@ -186,14 +185,14 @@ def _head(run: RunView, evaluation: EvaluationView, name: str) -> HeadSection:
 def metric_rows(metrics: Mapping[str, MetricView]) -> tuple[Row, ...]:
     """One row per metric, in the file's order."""
     return tuple(
-        Row(name, each, each.unit, each.lower_is_better, name in MAIN)
+        Row(name, each, each.unit, each.lower_is_better, name in HEADLINE)
         for name, each in metrics.items()
     )
 
 
 def cards(rows: Sequence[Row]) -> list[Row]:
     """The rows that a page opens with: the best known ones, else the first."""
-    ranked = sorted((row for row in rows if row.main), key=lambda row: MAIN.index(row.name))
+    ranked = sorted((row for row in rows if row.main), key=lambda row: HEADLINE.index(row.name))
     return (ranked or list(rows))[:CARDS]
 
 

@@ -168,7 +168,7 @@ def _write(
 
 def calibration_table(done: Mapping[str, Calibrated], title: str = "") -> Table:
     """What a calibration has done to each head, for a console."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=Text(title), title_justify="left")
     for heading in ("head", "temperature", "intercept", "decisions", "error", "before", "after"):
         table.add_column(heading, justify="left" if heading in ("head", "error") else "right")
     for name, each in done.items():

@@ -34,7 +34,7 @@ from resnet_tasks.recipe.schema import (
 )
 from resnet_tasks.training.finetune import Finetuning, heard, weights_report
 from resnet_tasks.training.in_use import hold
-from resnet_tasks.training.judging import metric_table
+from resnet_tasks.training.judging import metric_tables
 from resnet_tasks.training.label_fit import require_fitting_labels
 from resnet_tasks.training.processes import Processes
 from resnet_tasks.training.run import Run
@@ -159,9 +159,15 @@ def _judge(run: Run, data_root: Path | None, console: Console, minutes: float) -
     """Evaluates the last checkpoint and says where everything is."""
     evaluation = run.evaluate("val", data_root=data_root, console=console)
     title = f"{run.recipe.name}: val, last checkpoint, {minutes:.1f} minutes"
-    console.print(metric_table(evaluation.metrics, title))
+    console.print(metric_tables(evaluation.metrics, title, headline_only=True))
     folder = run.directory / "evaluations" / "val"
-    console.print(f"pictures: {folder / 'pictures'}\nrun:      {run.directory}", highlight=False)
+    console.print(
+        f"metrics:  {folder / 'metrics.json'} (all {len(evaluation.metrics)})\n"
+        f"pictures: {folder / 'pictures'}\nrun:      {run.directory}",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 def _measured(recipe: Recipe, train: CocoDataset, console: Console) -> Recipe:

@@ -28,7 +28,7 @@ from resnet_tasks.evaluation.evaluate import (
     with_calibration,
 )
 from resnet_tasks.evaluation.intervals import Bootstrap
-from resnet_tasks.evaluation.reporting import file_sha256, metric_json, metric_table, number
+from resnet_tasks.evaluation.reporting import file_sha256, metric_json, metric_tables, number
 from resnet_tasks.evaluation.views import Predictor, plain_model
 from resnet_tasks.heads.base import HEADS
 from resnet_tasks.predict import PredictionWriter, output_names, shown, write_picture
@@ -44,7 +44,7 @@ __all__ = [
     "hardware",
     "judge",
     "metric_json",
-    "metric_table",
+    "metric_tables",
     "number",
     "preparation_of",
     "versions",

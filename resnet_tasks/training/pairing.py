@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -17,7 +17,7 @@ from resnet_tasks.assemble import Split, find_data
 from resnet_tasks.errors import DataError, RunError
 from resnet_tasks.evaluation.intervals import Resampling
 from resnet_tasks.evaluation.paired import Difference, Paired, compare
-from resnet_tasks.metrics import Metric
+from resnet_tasks.metrics import HEADLINE, Metric
 from resnet_tasks.training.checkpoint import write_json
 from resnet_tasks.training.inference import PLAIN, Inference
 from resnet_tasks.training.judging import file_sha256, number, weights_sha256
@@ -200,13 +200,15 @@ def _digests(kept: Kept) -> list[str]:
 
 
 def paired_table(found: Paired, title: str = "") -> Table:
-    """The differences, for a console; per class where there is more than one class."""
-    table = Table(title=title, title_justify="left")
-    for heading in ("metric", "run", "other", "difference [95 % interval]", "p", "chance?"):
-        table.add_column(heading, justify="left" if heading in ("metric", "chance?") else "right")
+    """The differences, for a console; the headline metrics also by class, if there are several."""
+    table = Table(title=Text(title), title_justify="left")
+    table.add_column("metric", overflow="fold")
+    for heading in ("run", "other", "difference [95 % interval]", "chance?"):
+        justify: JustifyMethod = "left" if heading == "chance?" else "right"
+        table.add_column(heading, justify=justify, no_wrap=heading in ("run", "other"))
     for name, each in found.differences.items():
         table.add_row(Text(name), *_cells(each))
-        if len(each.per_class) > 1:
+        if len(each.per_class) > 1 and name.rpartition("/")[2] in HEADLINE:
             for label, one in each.per_class.items():
                 table.add_row(Text(f"  {label}"), *_cells(one), style="dim")
     return table
@@ -215,18 +217,22 @@ def paired_table(found: Paired, title: str = "") -> Table:
 def _cells(each: Difference) -> tuple[Text, ...]:
     unit = f" {each.unit}" if each.unit else ""
     return (
-        Text(number(each.value) + unit),
-        Text(number(each.other) + unit),
+        Text(_short(each.value) + unit),
+        Text(_short(each.other) + unit),
         Text(number(each.difference, each.interval, signed=True)),
-        Text("-" if each.p is None else f"{each.p:.3f}"),
         Text(_verdict(each)),
     )
+
+
+def _short(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _verdict(each: Difference) -> str:
     if each.interval is None:
         return "-"
+    p = "" if each.p is None else f" (p {each.p:.3f})"
     if each.could_be_chance:
-        return "could be chance"
+        return f"maybe{p}"
     is_better = (each.interval[0] > 0) != each.lower_is_better
-    return "no: better" if is_better else "no: worse"
+    return f"{'better' if is_better else 'worse'}{p}"

@@ -107,6 +107,8 @@ def test_clean_results_take_the_fast_way(
         ({"score": math.nan}, "has score nan"),
         ({"score": "0.5"}, "has score '0.5'"),
         ({"score": True}, "has score True"),
+        ({"score": 10**400}, "has score 1000.*; it must be a finite number"),
+        ({"bbox": [1, 2, 3, 10**400]}, "finite numbers in pixels"),
     ],
 )
 def test_bad_entries_are_named(tmp_path: Path, change: dict[str, Any], said: str) -> None:
@@ -114,6 +116,13 @@ def test_bad_entries_are_named(tmp_path: Path, change: dict[str, Any], said: str
     path = written(tmp_path, [ENTRY, {**ENTRY, **change}], "results.json")
     with pytest.raises(DataError, match=said):
         read_result_columns(path, truth)
+
+
+def test_ids_as_text_are_one_fault_however_many_pictures(tmp_path: Path) -> None:
+    truth = read_truth_columns(written(tmp_path, TRUTH))
+    entries = [{**ENTRY, "image_id": each} for each in ("3", "7")]
+    with pytest.raises(DataError, match=r"'3', .* '7'; ids are numbers .* write 7, not '7'$"):
+        read_result_columns(written(tmp_path, entries, "results.json"), truth)
 
 
 def test_first_five_are_shown_and_all_are_counted(tmp_path: Path) -> None:

@@ -232,8 +232,28 @@ def test_odd_files_get_a_note(tmp_path: Path) -> None:
     notes = judge_results(truth, results).notes
     assert any("have no `iscrowd`; taken as 0" in note for note in notes)
     assert any("the results are empty" in note for note in notes)
+    content["annotations"][0]["bbox"][2] = -3
+    truth.write_text(json.dumps(content))
+    assert any(
+        "1 object(s) have a box of neg" in each for each in judge_results(truth, results).notes
+    )
+    truth.write_text(json.dumps({**content, "annotations": []}))
+    assert any("holds no object" in each for each in judge_results(truth, results).notes)
     with pytest.raises(DataError, match="task 'boxes' is unknown; known: box, mask, semantic"):
         judge_results(truth, results, task="boxes")
+
+
+def test_a_broken_mask_of_the_truth_is_told_with_its_file(tmp_path: Path) -> None:
+    content = dataset(3)
+    for each in content["annotations"]:
+        each["segmentation"] = [[1, 2, 3, 4]]
+    truth, results = tmp_path / "truth.json", tmp_path / "results.json"
+    truth.write_text(json.dumps(content))
+    results.write_text("[]")
+    with pytest.raises(
+        DataError, match=r"truth\.json: image .* holds no polygon; .*; mend the ann"
+    ):
+        evaluate_results(truth, results, task="mask")
 
 
 def test_intervals_hold_the_value(shared_data: Path, tmp_path: Path) -> None:

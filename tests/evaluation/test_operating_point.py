@@ -110,6 +110,8 @@ def test_every_class_has_its_own_threshold() -> None:
         ("sensitivity>=0.9", r"a.*: no threshold reaches sensitivity >= 0.9; the most is 0.750, "),
         ("sensitivity>=1.5", "lies above 0 and is at most 1"),
         ("sensitivity<=0.5", "rules are `max-f1`, `sensitivity>=0.9`, `false-positives<=1`"),
+        ("false-positives<=-1", "rule 'false-positives<=-1' is not known"),
+        ("sensitivity>=-0.5", "rule 'sensitivity>=-0.5' is not known"),
         ("", "rule '' is not known"),
         ("best", "rule 'best' is not known"),
     ],

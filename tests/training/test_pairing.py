@@ -14,6 +14,8 @@ from rich.console import Console
 
 from resnet_tasks.assemble import build_model, label_heads, merged_categories, read_split
 from resnet_tasks.errors import DataError, RunError
+from resnet_tasks.evaluation.intervals import Bootstrap, Resampling
+from resnet_tasks.evaluation.paired import Difference, Paired
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.training.checkpoint import save_checkpoint
 from resnet_tasks.training.judging import number
@@ -155,5 +157,29 @@ def test_tables_show_the_sign_the_interval_and_the_verdict(
     assert "kind/top1" in text
     assert "[bright]" in text  # not read as markup
     assert "chance" in text
+    assert "maybe (p " in text
     assert number(0.1234, (-0.1, 0.2), signed=True) == "+0.123 [-0.100, +0.200]"
     assert number(None) == "-"
+
+
+def test_a_difference_without_an_interval_has_no_verdict() -> None:
+    bare = Difference(0.5, 0.25, None, None)
+    per_class = {"absent": Difference(None, None, None, None), "there": bare}
+    worse = Difference(3.0, 1.0, (1.5, 2.5), 0.002, unit="px", lower_is_better=True)
+    differences = {
+        "a/AP": Difference(0.5, 0.25, (0.125, 0.375), 0.002, per_class),
+        "a/patient_sensitivity_at_0.125": bare,
+        "a/HD95": worse,
+    }
+    made = Resampling(Bootstrap(10), "pictures", 10, {}, {})
+    console = Console(file=io.StringIO(), width=120)
+    console.print(paired_table(Paired(differences, {}, made)))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines()[3:-1]]
+    assert rows == [
+        ["a/AP", "0.500", "0.250", "+0.250 [+0.125, +0.375]", "better (p 0.002)"],
+        ["absent", "-", "-", "-", "-"],
+        ["there", "0.500", "0.250", "+0.2500", "-"],
+        ["a/patient_sensitivity_at_0.125", "0.500", "0.250", "+0.2500", "-"],
+        ["a/HD95", "3.000 px", "1.000 px", "+2.000 [+1.500, +2.500]", "worse (p 0.002)"],
+    ]

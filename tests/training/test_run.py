@@ -20,10 +20,9 @@ from data_tools.synthetic import make_cells
 from resnet_tasks.errors import DataError, RecipeError, RunError
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.schema import Recipe
-from resnet_tasks.structures import Batch, Detections, Metric, SegmentationMap
+from resnet_tasks.structures import Batch, Detections, SegmentationMap
 from resnet_tasks.training.finetune import Finetuning
 from resnet_tasks.training.from_recipe import finetune_recipe
-from resnet_tasks.training.judging import metric_table
 from resnet_tasks.training.run import Run, load
 
 LIGHT = (
@@ -257,9 +256,3 @@ def test_missing_pictures_are_named_before_training(data: Path, tmp_path: Path) 
     gone = load_recipe("quickstart", [*LIGHT, "data.train=[{annotations: gone.json}]"])
     with pytest.raises(DataError, match=r"gone\.jpg"):
         finetune_recipe(gone, out=tmp_path / "never", data_root=data, console=quiet())
-
-
-def test_metric_table_shows_undefined_values_as_a_dash() -> None:
-    console = quiet()
-    console.print(metric_table({"a/AP": Metric(None, {"x": None, "y": 0.5})}))
-    assert "x -, y 0.5000" in console.file.getvalue()  # type: ignore[attr-defined]

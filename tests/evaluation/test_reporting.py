@@ -1,0 +1,77 @@
+"""Metrics as tables: nothing is cut on a narrow console, and classes do not bury the numbers."""
+
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+
+from resnet_tasks.evaluation.reporting import metric_tables
+from resnet_tasks.metrics import Metric
+
+
+def printed(metrics: dict[str, Metric], *, headline_only: bool = False) -> str:
+    console = Console(file=io.StringIO(), width=80)
+    console.print(metric_tables(metrics, "run: val", headline_only=headline_only))
+    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+
+
+def test_a_metric_is_one_line_with_its_whole_name_value_and_interval() -> None:
+    name = "objects/patient_sensitivity_at_0.125"
+    made = {
+        name: Metric(0.25, {"lesion": 0.25, "cyst": None}, (0.125, 0.5)),
+        "objects/HD95": Metric(12.5, unit="mm"),
+    }
+    rows = [line for line in printed(made).splitlines() if "objects/" in line and "│" in line]
+    cells = [[cell.strip() for cell in row.split("│")[1:-1]] for row in rows]
+    assert cells == [[name, "0.2500", "[0.125, 0.500]"], ["objects/HD95", "12.5000 mm", "-"]]
+
+
+def test_the_headline_metrics_stand_by_class_with_a_dash_for_undefined_values() -> None:
+    made = {
+        "a/AP": Metric(0.5, {"[bold]x": None, "y": 0.5}, None, {"y": (0.25, 0.75)}),
+        "a/AP75": Metric(0.3, {"[bold]x": None, "y": 0.3}),
+        "a/AP50": Metric(0.9, {"[bold]x": None, "y": 0.9}),
+        "b/mIoU": Metric(0.9, {"only": 0.9}),
+    }
+    text = printed(made)
+    assert "a, by class" in text
+    assert "b, by class" not in text, "one class says nothing that the table above does not"
+    rows = [line.split("│") for line in text.splitlines() if "[bold]x" in line or "│ y" in line]
+    assert [[cell.strip() for cell in row[1:-1]] for row in rows] == [
+        ["[bold]x", "-", "-"],
+        ["y", "0.500 [0.250, 0.750]", "0.9000"],
+    ]
+
+
+def test_only_the_headline_metrics_where_that_is_asked_for() -> None:
+    made = {
+        "a/AP": Metric(0.5),
+        "a/AR_100": Metric(0.4),
+        "own/wonder": Metric(0.3),
+    }
+    text = printed(made, headline_only=True)
+    assert "a/AP " in text
+    assert "a/AR_100" not in text
+    assert "own/wonder" in text, "a head without headline metrics shows all of its own"
+
+
+def test_of_many_classes_the_lowest_and_the_highest_are_shown() -> None:
+    values: dict[str, float | None] = {f"c{i:02}": i / 100 for i in range(80)}
+    text = printed({"AP": Metric(0.395, {**values, "absent": None})})
+    assert "by class: the lowest and highest 20 of 81" in text
+    shown = [name for name in (*values, "absent") if f" {name} " in text]
+    assert shown == [f"c{i:02}" for i in (*range(10), *range(70, 80))]
+
+
+def test_a_long_name_is_folded_not_cut() -> None:
+    name = "head/" + "long_" * 20
+    text = printed({name: Metric(0.5)})
+    folded = "".join(
+        line.split("│")[1].strip() for line in text.splitlines() if line.startswith("│")
+    )
+    assert folded == name
+
+
+def test_classes_without_any_value_get_no_table() -> None:
+    assert "by class" not in printed({"AP": Metric(None, {"a": None, "b": None})})

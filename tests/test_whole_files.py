@@ -1,0 +1,44 @@
+"""Files are there whole or not at all, and what cannot be written is told in one sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from resnet_tasks.errors import RunError
+from resnet_tasks.whole_files import write_json, write_text
+
+
+def test_a_new_text_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "deep/file.json"
+    write_text(path, "old")
+    write_json(path, {"ü": 1})
+    assert path.read_text(encoding="utf-8") == '{\n  "ü": 1\n}\n'
+    assert [each.name for each in path.parent.iterdir()] == ["file.json"]
+
+
+def test_what_is_stopped_leaves_the_old_text_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file.txt"
+    write_text(path, "old")
+
+    def stopped(_: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("resnet_tasks.whole_files.os.fsync", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        write_text(path, "new")
+    assert path.read_text() == "old"
+    assert [each.name for each in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(RunError, match=r"file/page\.html cannot be written \(.+\); free space"):
+        write_text(tmp_path / "file/page.html", "text")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(RunError, match="folder cannot be written"):
+        write_text(tmp_path / "folder", "text")
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["file", "folder"]
