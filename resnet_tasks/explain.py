@@ -210,7 +210,7 @@ def _of_detection(
         if not usable.any():
             best = overlap[raw["valid"][0]].max().item()
             raise DataError(
-                f"no detection of {what} overlaps the box {list(box)} by {LEAST_OVERLAP} or more "
+                f"no detection{'' if label is None else f' of {what}'} overlaps the box {list(box)} by {LEAST_OVERLAP} or more "
                 f"(the nearest detection: {best:.2f}); give a box as predict writes it"
             )
         rank = overlap

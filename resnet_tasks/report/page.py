@@ -97,6 +97,8 @@ def _own_text(name: str) -> Markup:
 def _signed(value: float) -> str:
     if value == 0:
         return "±0"
+    if not float(share(abs(value))):
+        return "±0.000"
     return f"{'−' if value < 0 else '+'}{share(abs(value))}"
 
 

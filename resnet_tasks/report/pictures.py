@@ -162,6 +162,9 @@ def _ordered(
 ) -> list[tuple[int, float, float]]:
     if wanted == "most surprising":
         return sorted((row for row in rows if row[2] > 0), key=lambda row: (-row[2], row[0]))
+    rows = list(rows)
+    if wanted == "best" and len({row[1] for row in rows}) == 1:
+        return []  # All are alike; the worst ones stand for them.
     sign = -1 if wanted == "best" else 1
     return sorted(rows, key=lambda row: (sign * row[1], row[0]))
 

@@ -197,7 +197,12 @@ def cards(rows: Sequence[Row]) -> list[Row]:
 
 
 def _class_table(metrics: Mapping[str, MetricView]) -> ClassTable | None:
-    with_classes = {name: each for name, each in metrics.items() if each.per_class}
+    # Of one class a mean over the foreground says what the mean over all says.
+    with_classes = {
+        name: each
+        for name, each in metrics.items()
+        if each.per_class and name.removesuffix("_foreground") not in metrics.keys() - {name}
+    }
     if not with_classes:
         return None
     classes = dict.fromkeys(name for each in with_classes.values() for name in each.per_class)

@@ -10,6 +10,7 @@ import pytest
 from resnet_tasks.errors import RunError
 from resnet_tasks.report.collect import read_run
 from resnet_tasks.report.comparison import Comparison, distinct_names, make_comparison
+from resnet_tasks.report.page import write_comparison
 
 
 @pytest.fixture
@@ -92,3 +93,18 @@ def test_names_tell_the_folders_apart(tmp_path: Path) -> None:
     folders = [tmp_path / "a" / "run", tmp_path / "b" / "run", tmp_path / "b" / "other"]
     assert distinct_names(folders) == ["a/run", "b/run", "b/other"]
     assert distinct_names([tmp_path, tmp_path]) == [f"{tmp_path.name} (1)", f"{tmp_path.name} (2)"]
+
+
+def test_a_difference_that_rounds_to_nothing_has_no_sign(
+    pair: tuple[Any, Any], tmp_path: Path
+) -> None:
+    def change(value: dict[str, Any]) -> None:
+        for each in value["metrics"].values():
+            if each["value"] is not None:
+                each["value"] -= 0.0001
+
+    pair[1].edit("metrics.json", change)
+    page = write_comparison([each.folder for each in pair], tmp_path / "page.html")
+    text = page.read_text(encoding="utf-8")
+    assert "±0.000" in text
+    assert "−0.000" not in text

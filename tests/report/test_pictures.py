@@ -76,6 +76,10 @@ def test_worst_surprising_and_best_are_chosen_and_each_picture_once() -> None:
     assert sum("surprising" in each for each in reasons) == 4
     few, _ = choose({"a": {"pictures": rows[:2]}}, [0, 1])
     assert [len(each.reasons) for each in few] == [2, 3]  # the first one surprises nobody
+    alike, _ = choose({"a": {"pictures": [{**each, "quality": 0.0} for each in rows]}}, range(40))
+    reasons = [reason for each in alike for reason in each.reasons]
+    assert sum("worst" in each for each in reasons) == 4
+    assert not any("best" in each for each in reasons), "no picture is worst and best at once"
 
 
 def test_without_judged_pictures_they_are_spread_and_it_is_said() -> None:
