@@ -209,9 +209,10 @@ def _of_detection(
         usable = usable & (overlap >= LEAST_OVERLAP)
         if not usable.any():
             best = overlap[raw["valid"][0]].max().item()
+            named = "" if label is None else f" of {what}"
             raise DataError(
-                f"no detection{'' if label is None else f' of {what}'} overlaps the box {list(box)} by {LEAST_OVERLAP} or more "
-                f"(the nearest detection: {best:.2f}); give a box as predict writes it"
+                f"no detection{named} overlaps the box {list(box)} by {LEAST_OVERLAP} or more (the "
+                f"nearest detection: {best:.2f}); give a box as predict writes it"
             )
         rank = overlap
     index = int(rank.masked_fill(~usable, -1.0).argmax())
