@@ -163,7 +163,7 @@ def _evaluation(folder: Path) -> EvaluationView:
         for key, raw in about.pop("metrics").items():
             head, _, name = key.partition("/")
             heads.setdefault(head, {})[name] = _metric(raw)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise RunError(
             f"{folder / 'metrics.json'} is damaged ({error!r}); evaluate the run again"
         ) from None
@@ -176,15 +176,19 @@ def _evaluation(folder: Path) -> EvaluationView:
 def _metric(raw: Mapping[str, Any]) -> MetricView:
     intervals = raw.get("per_class_interval") or {}
     return MetricView(
-        value=raw["value"],
+        value=_value(raw["value"]),
         interval=_interval(raw.get("interval")),
         per_class={
-            name: Score(value, _interval(intervals.get(name)))
+            name: Score(_value(value), _interval(intervals.get(name)))
             for name, value in (raw.get("per_class") or {}).items()
         },
         unit=str(raw.get("unit") or ""),
         lower_is_better=bool(raw.get("lower_is_better")),
     )
+
+
+def _value(raw: Any) -> float | None:
+    return None if raw is None else float(raw)
 
 
 def _interval(raw: Any) -> Interval | None:

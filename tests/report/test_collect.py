@@ -68,3 +68,10 @@ def test_damage_gets_a_sentence(made: Any, tmp_path: Path) -> None:
     (made.folder / "classes.json").write_text("{}")
     with pytest.raises(RunError, match=r"classes\.json is damaged"):
         read_run(made.folder)
+
+
+@pytest.mark.parametrize("damage", [{"value": "high"}, {"value": 0.5, "interval": [1]}, {}])
+def test_numbers_that_are_none_are_refused(made: Any, damage: dict[str, Any]) -> None:
+    made.edit("metrics.json", lambda value: value["metrics"].update({"objects/AP": damage}))
+    with pytest.raises(RunError, match=r"metrics\.json is damaged .*; evaluate the run again"):
+        read_run(made.folder)
