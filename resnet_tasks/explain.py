@@ -32,6 +32,9 @@ Method = Literal["gradcam", "hirescam"]
 LEAST_OVERLAP = 0.5
 """IoU from which a detection is taken for the box that was asked for."""
 
+SATURATED = 1e-6
+"""Scores this close to 0 or 1 have lost their gradient to rounding."""
+
 
 @dataclass(frozen=True)
 class Question:
@@ -217,8 +220,14 @@ def _of_detection(
         rank = overlap
     index = int(rank.masked_fill(~usable, -1.0).argmax())
     score = raw["scores"][0][index].float()
-    value = torch.logit(score, eps=1e-6)
     corners = boxes[index].tolist()
+    if not SATURATED < score.detach() < 1 - SATURATED:
+        raise DataError(
+            f"the score of the {head.classes[int(raw['labels'][0][index])]} at "
+            f"{[round(each, 1) for each in corners]} is {score.item():.7f}, where float32 leaves "
+            "no gradient to explain it by; ask for another box or class"
+        )
+    value = torch.logit(score)
     return _Evidence(
         value, int(raw["labels"][0][index]), (corners[0], corners[1], corners[2], corners[3])
     )

@@ -146,6 +146,18 @@ def test_heat_is_in_original_pixels() -> None:
     assert _mass_inside(found.heat, tuple(2 * v for v in DARK), margin=8) > 0.95  # type: ignore[arg-type]
 
 
+def test_a_score_without_gradient_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    forward = Boxes.forward
+
+    def sure(self: Boxes, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        raw = forward(self, features)
+        return {**raw, "scores": raw["scores"] * 0 + 1}
+
+    monkeypatch.setattr(Boxes, "forward", sure)
+    with pytest.raises(DataError, match=r"the bright at \[40\.0, .* is 1\.0000000, where float32"):
+        explain(_model(), _sample(), head="objects", question=Question("bright"))
+
+
 def test_strongest_prediction_is_explained_unless_asked() -> None:
     # The bright square lies 0.45 above the grey, the dark one 0.4 below it.
     found = explain(_model(), _sample(), head="objects")

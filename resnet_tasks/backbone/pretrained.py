@@ -199,6 +199,10 @@ def _from_torchvision(request: Request, name: str, enum: str) -> Origin:
     try:
         if "." in enum:
             entry: Any = torchvision.models.get_weight(enum)
+            if name in torchvision.models.list_models() and entry not in list(
+                torchvision.models.get_model_weights(name)
+            ):  # of another variant: refused before anything is fetched
+                raise KeyError(name)
         else:
             entry = torchvision.models.get_model_weights(name)[enum]
     except (ValueError, KeyError):

@@ -231,6 +231,13 @@ class ResNet(nn.Module):
         report = load_weights(
             self, weights, self.name, in_channels=in_channels, accept_license=accept_license
         )
+        lost_statistics = any(key.endswith("running_mean") for key in report.unexpected)
+        if self.norm_mode == "group" and self.frozen_stages and lost_statistics:
+            raise WeightsError(
+                f"backbone.frozen_stages={self.frozen_stages} with backbone.norm=group would "
+                f"freeze filters whose batch norms, those of {weights!r}, lose their statistics; "
+                "set backbone.frozen_stages=0, or backbone.norm=frozen"
+            )
         self.adopt(report, in_channels)
 
     def adopt(self, report: LoadReport, in_channels: int) -> None:

@@ -270,6 +270,7 @@ def test_timms_non_commercial_tags_are_known(tag: str, server: Server) -> None:
         ("resnet18", "timm:a1_in2k", "did you mean timm:a1_in1k?"),
         ("seresnet18", "imagenet", "its tags are none"),
         ("resnet18", "torchvision:IMAGENET1K_V9", "torchvision:IMAGENET1K_V1"),
+        ("resnet18", "torchvision:ResNet50_Weights.IMAGENET1K_V2", "torchvision:IMAGENET1K_V1"),
         ("resnet18d", "torchvision:IMAGENET1K_V1", "no resnet18d at all"),
         ("resnet18", "imagnet", "did you mean 'imagenet'?"),
         ("resnet18", "runs/mistyped", "runs/mistyped is no folder; allowed are none, imagenet"),

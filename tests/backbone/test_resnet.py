@@ -181,6 +181,11 @@ def test_group_norms_take_over_scale_and_offset(tiny_weights: str) -> None:
         assert backbone.eval()(torch.rand(1, 3, 64, 64))["C5"].isfinite().all()
 
 
+def test_group_norms_of_frozen_stages_would_miss_the_statistics(tiny_weights: str) -> None:
+    with pytest.raises(WeightsError, match=r"frozen_stages=2 with backbone\.norm=group"):
+        ResNet(TINY, weights=tiny_weights, norm="group", frozen_stages=2)
+
+
 @pytest.mark.parametrize(
     ("channels", "mean", "std"),
     [
