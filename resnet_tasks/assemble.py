@@ -318,7 +318,7 @@ def build_dataset(
     """Samples of the given files, prepared as the recipe says; augmented when `training`."""
     data = recipe.data
     tasks = [HEADS.get(head.type).task for head in recipe.heads.values()]
-    return CocoDataset(
+    made = CocoDataset(
         files,
         categories=categories,
         fields=sorted({field for task in tasks for field in task.target_fields}),
@@ -331,6 +331,7 @@ def build_dataset(
         seed=recipe.training.seed,
         cache=data.cache,
     )
+    return made.with_scales(data.scales) if training else made
 
 
 def image_resize(recipe: Recipe) -> Resize | None:

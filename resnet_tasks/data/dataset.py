@@ -43,8 +43,9 @@ from resnet_tasks.structures import (
 CACHE_LIMIT = 1_000_000_000
 """Bytes of resized pictures that `cache="auto"` keeps in memory."""
 
-Key = int | tuple[int, int]
-"""Position of a picture, or (epoch, position): the epoch moves the randomness of augmentation."""
+Key = int | tuple[int, int] | tuple[int, int, float]
+"""Position of a picture, or (epoch, position), or (epoch, position, scale): the epoch moves the
+randomness of augmentation, the scale is relative to the prepared size."""
 
 
 @runtime_checkable
@@ -120,9 +121,10 @@ class CocoDataset(Dataset[Sample]):
         self._fields = frozenset(fields)
         self.preparation = Preparation(channels, resize, intensity or Intensity())
         self._augment = augment
+        self._scales: tuple[float, ...] = ()
         self._seed = seed
         self._ids = _unique_ids(self._records)
-        self._cache: dict[int, _Decoded] | None = {} if self._keeps(cache) else None
+        self._cache: dict[tuple[int, float], _Decoded] | None = {} if self._keeps(cache) else None
         # Deep pictures take more than the 8 bits that `_keeps` counts on.
         self._room = float(CACHE_LIMIT) if cache == "auto" else math.inf
 
@@ -130,9 +132,9 @@ class CocoDataset(Dataset[Sample]):
         return len(self._records)
 
     def __getitem__(self, key: Key) -> Sample:
-        epoch, index = key if isinstance(key, tuple) else (0, key)
+        epoch, index, scale = _whole(key)
         file, record = self._records[index]
-        decoded = self._decoded(index)
+        decoded = self._decoded(index, scale)
         size = (int(decoded.pixels.shape[0]), int(decoded.pixels.shape[1]))
         geometry = Geometry.resized(decoded.original_size, size)
         target = self._target(file, record, decoded, geometry)
@@ -144,6 +146,32 @@ class CocoDataset(Dataset[Sample]):
             geometry = replace(geometry, input_size=(image.shape[0], image.shape[1]))
         name = record.file_name
         return Sample(as_tensor(image), geometry, self._ids[index], name, target, seed)
+
+    def with_scales(self, scales: Sequence[float]) -> CocoDataset:
+        """The same pictures, whose training batches have one of several sizes.
+
+        Args:
+            scales: Relative to the prepared size, one drawn per batch; none: all have that size.
+        """
+        made = copy.copy(self)
+        made._scales = tuple(scales)
+        return made
+
+    def batch_keys(self, epoch: int, number: int, positions: Sequence[int]) -> list[Key]:
+        """Keys of one training batch, all at one scale, so that padded sizes stay few.
+
+        The scale is a function of (seed, epoch, number): it depends neither on processes nor on
+        where a run was resumed.
+
+        Args:
+            epoch: From 0.
+            number: Of the batch in the epoch, from 0.
+            positions: Of the pictures.
+        """
+        if not self._scales:
+            return [(epoch, each) for each in positions]
+        drawn = sample_seed(self._seed, epoch, f"scale of batch {number}") % len(self._scales)
+        return [(epoch, each, self._scales[drawn]) for each in positions]
 
     def picture(self, index: int) -> NDArray[Any]:
         """Picture `index` as stored, `(h, w, C)` at full precision, upright.
@@ -223,26 +251,27 @@ class CocoDataset(Dataset[Sample]):
             total += height * width * (self.preparation.channels + 1)
         return total <= CACHE_LIMIT
 
-    def _decoded(self, index: int) -> _Decoded:
-        if self._cache is not None and index in self._cache:
-            return self._cache[index]
+    def _decoded(self, index: int, scale: float) -> _Decoded:
+        if self._cache is not None and (index, scale) in self._cache:
+            return self._cache[index, scale]
         file, record = self._records[index]
-        decoded = self._decode(file, record)
+        decoded = self._decode(file, record, scale)
         taken = decoded.pixels.nbytes + (0 if decoded.semantic is None else decoded.semantic.nbytes)
         if self._cache is not None and taken <= self._room:
             self._room -= taken
-            self._cache[index] = decoded
+            self._cache[index, scale] = decoded
         return decoded
 
-    def _decode(self, file: CocoFile, record: ImageRecord) -> _Decoded:
+    def _decode(self, file: CocoFile, record: ImageRecord, scale: float) -> _Decoded:
         image = self._picture(file, record)
+        preparation = replace(self.preparation, scale=self.preparation.scale * scale)
         original = (record.height, record.width)
         semantic = None
         if "semantic" in self._fields and _has_semantic(file, record):
-            size = self.preparation.input_size(original)
+            size = preparation.input_size(original)
             semantic = resize_labels(encode_labels(self._semantic(file, record)), size)
         where = str(file.image_path(record))
-        return _Decoded(self.preparation.pixels(image, where), semantic, original)
+        return _Decoded(preparation.pixels(image, where), semantic, original)
 
     def _picture(self, file: CocoFile, record: ImageRecord) -> NDArray[Any]:
         path = file.image_path(record)
@@ -309,6 +338,13 @@ class CocoDataset(Dataset[Sample]):
             stacked = np.stack(masks) if masks else np.zeros((0, *geometry.input_size), np.uint8)
             fields["masks"] = torch.from_numpy(stacked > 0)[visible]
         return fields
+
+
+def _whole(key: Key) -> tuple[int, int, float]:
+    """(epoch, position, scale) of a key."""
+    if isinstance(key, int):
+        return (0, key, 1.0)
+    return (key[0], key[1], key[2] if len(key) == 3 else 1.0)
 
 
 def _has_semantic(file: CocoFile, record: ImageRecord) -> bool:

@@ -104,6 +104,9 @@ class DataRecipe(_Part):
     val: Annotated[tuple[SourceRecipe, ...], Field(min_length=1)]
     test: tuple[SourceRecipe, ...] = ()
     resize: ResizeRecipe | None = None
+    scales: tuple[Annotated[float, Field(ge=0.1, le=4)], ...] = Field(
+        (), description="Training batches at these sizes relative to resize, one drawn per batch"
+    )
     intensity: IntensityRecipe = IntensityRecipe()
     channels: Annotated[int, Field(ge=1, le=64)] = 3
     normalize: Literal["weights", "data"] | NormalizeRecipe = Field(

@@ -547,8 +547,9 @@ class Finetuning:
             process=self.processes.index if process is None else process,
             processes=self.processes.count,
         )
-        has_epochs = isinstance(self.train_set, CocoDataset)
-        return [[(epoch, i) if has_epochs else i for i in batch] for batch in batches]
+        if not isinstance(self.train_set, CocoDataset):
+            return [list(batch) for batch in batches]
+        return [self.train_set.batch_keys(epoch, i, batch) for i, batch in enumerate(batches)]
 
     def _pictures(self, epoch: int) -> list[int]:
         """How many pictures every batch of an epoch has, over all processes."""
