@@ -84,6 +84,38 @@ def finetune(
         report_after(run.directory, "val", data_root)
 
 
+@app.command("lr-find")
+def lr_find(
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="Name of a shipped recipe, or a YAML file")
+    ],
+    overrides: Overrides = None,
+    out: Annotated[Path, typer.Option(help="Folder for lr_find.json and lr_find.png")] = Path(
+        "lr_find"
+    ),
+    first: Annotated[float, typer.Option(help="Rate of the first step")] = 1e-6,
+    last: Annotated[float, typer.Option(help="Rate of the last step")] = 1.0,
+    steps: Annotated[int, typer.Option(help="Steps of the sweep, a batch each")] = 100,
+    data_root: DataRoot = None,
+    trust_plugins: Trust = False,
+) -> None:
+    """Look for a learning rate: sweep it, draw the loss, suggest one."""
+    from resnet_tasks.recipe.load import load_recipe
+
+    chosen = load_recipe(recipe, overrides or ())
+    if (out / "recipe.yaml").exists():
+        raise RunError(f"{out} is a run folder; name another --out for the sweep")
+    run_plugins(chosen, trust_plugins)
+    _draw_cells(recipe, chosen, data_root)
+
+    from resnet_tasks.training.rate_finder import find_rate
+
+    found = find_rate(chosen, first=first, last=last, steps=steps, data_root=data_root)
+    typer.echo(found.sentence())
+    for path in found.write(out):
+        typer.echo(str(path))
+
+
 def _recipe_of_run(
     run: Path, recipe: str | None, overrides: list[str] | None, out: Path | None
 ) -> Recipe:

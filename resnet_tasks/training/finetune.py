@@ -253,11 +253,23 @@ class Finetuning:
                     written = time.monotonic()
 
     def _update(self, group: Sequence[Batch]) -> dict[str, float]:
-        """One optimizer step over the batches of `group`; the mean of each loss term."""
+        """One optimizer step at the rate of the schedule; the mean of each loss term."""
+        factor = rate_factor(self.position.updates, self.total_updates, self.options)
+        return self.learn(group, factor)
+
+    def learn(self, group: Sequence[Batch], factor: float) -> dict[str, float]:
+        """One optimizer step over the batches of `group`; the mean of each loss term.
+
+        Args:
+            group: Batches that are accumulated.
+            factor: What all rates are multiplied with.
+
+        Raises:
+            NonFiniteLossError: If a loss or gradient is not finite.
+        """
         position = self.position
         seed = sample_seed(self.options.seed, position.epoch, f"update {position.updates}")
         torch.manual_seed(seed)
-        factor = rate_factor(position.updates, self.total_updates, self.options)
         set_rates(self.optimizer.optimizer, factor)
         self.optimizer.zero_grad()
         batches = [self._seeded(batch).to(self.device, non_blocking=True) for batch in group]

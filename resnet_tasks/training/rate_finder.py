@@ -1,0 +1,234 @@
+"""The learning-rate finder: a sweep over rates on a model that is thrown away, and its picture.
+
+Smith 2017 ("Cyclical Learning Rates for Training Neural Networks", section 3.3): raise the rate
+step by step, here by a constant factor, and look where the loss falls and where it breaks out.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from resnet_tasks.assemble import (
+    build_dataset,
+    build_model,
+    label_heads,
+    merged_categories,
+    normalise,
+    read_split,
+    with_constants,
+)
+from resnet_tasks.data.dataset import CocoDataset
+from resnet_tasks.data.loaders import make_loader, training_batches
+from resnet_tasks.errors import NonFiniteLossError, RunError
+from resnet_tasks.model import TaskModel
+from resnet_tasks.recipe.schema import EvaluationRecipe, Recipe, TrainingRecipe
+from resnet_tasks.structures import Batch
+from resnet_tasks.training.conditions import deterministic_algorithms
+from resnet_tasks.training.finetune import Finetuning
+from resnet_tasks.training.journal import bar
+from resnet_tasks.whole_files import make_folder, write_json
+
+SMOOTHING = 0.9
+"""Share of the past in the smoothed loss."""
+DIVERGED = 4.0
+"""Times the best smoothed loss at which the sweep ends, as fastai's finder does."""
+
+
+@dataclass(frozen=True)
+class RateSweep:
+    """What a sweep found.
+
+    Attributes:
+        rates: `training.learning_rate` of every step, rising by a constant factor.
+        losses: The weighted total of all heads at that step.
+        smoothed: Their running mean, corrected for its start.
+        suggestion: The rate at which the smoothed loss falls fastest per decade, before its lowest
+            point; None where it never falls.
+        lowest: The rate at which the smoothed loss is lowest.
+        diverged: The rate at which the sweep was broken off; None where it came to its end.
+    """
+
+    rates: tuple[float, ...]
+    losses: tuple[float, ...]
+    smoothed: tuple[float, ...]
+    suggestion: float | None
+    lowest: float
+    diverged: float | None
+
+    def sentence(self) -> str:
+        """What it means, for people."""
+        end = (
+            f"it came to {self.rates[-1]:.2g} without diverging"
+            if self.diverged is None
+            else f"it diverges at {self.diverged:.2g}"
+        )
+        if self.suggestion is None:
+            return f"the loss never falls, and {end}: no rate can be suggested"
+        return (
+            f"training.learning_rate={self.suggestion:.2g}: there the smoothed loss falls fastest; "
+            f"it is lowest at {self.lowest:.2g}, and {end}"
+        )
+
+    def write(self, folder: Path) -> tuple[Path, Path]:
+        """Writes `lr_find.json` and `lr_find.png` into a folder; their paths."""
+        make_folder(folder)
+        numbers, picture = folder / "lr_find.json", folder / "lr_find.png"
+        write_json(numbers, {**asdict(self), "rule": "steepest fall of the smoothed loss"})
+        figure = Figure(figsize=(7, 4.5), layout="constrained")
+        axes = figure.add_subplot()
+        axes.plot(self.rates, self.losses, color="0.75", linewidth=1, label="loss")
+        axes.plot(self.rates, self.smoothed, color="tab:blue", label="smoothed")
+        if self.suggestion is not None:
+            label = f"steepest fall: {self.suggestion:.2g}"
+            axes.axvline(self.suggestion, color="tab:red", linestyle="--", label=label)
+        top = max(self.smoothed[: max(1, len(self.smoothed) - 1)])
+        axes.set(xscale="log", xlabel="training.learning_rate", ylabel="loss", ylim=(0, 1.5 * top))
+        axes.legend()
+        figure.savefig(picture, dpi=120)
+        return numbers, picture
+
+
+def read_sweep(rates: Sequence[float], losses: Sequence[float], *, broken: bool) -> RateSweep:
+    """What rates and losses say.
+
+    Args:
+        rates: Of every step, rising.
+        losses: As many.
+        broken: Whether the last step's loss had broken out.
+
+    Raises:
+        RunError: If there are fewer than three.
+    """
+    if len(losses) < 3:
+        raise RunError(
+            f"lr-find: the loss broke out after {len(losses)} steps, at a rate of "
+            f"{rates[max(0, len(losses) - 1)]:.2g}; begin lower (--first) or look at the data"
+        )
+    smoothed = smooth(losses)
+    lowest = int(np.argmin(smoothed))
+    slopes = np.gradient(smoothed, np.log10(rates))[: lowest + 1]
+    steepest = int(np.argmin(slopes))
+    return RateSweep(
+        tuple(rates),
+        tuple(losses),
+        tuple(smoothed),
+        suggestion=float(rates[steepest]) if slopes[steepest] < 0 else None,
+        lowest=float(rates[lowest]),
+        diverged=float(rates[-1]) if broken else None,
+    )
+
+
+def smooth(losses: Sequence[float]) -> list[float]:
+    """A running mean in which the first values count fully (as Adam corrects its own)."""
+    mean, smoothed = 0.0, []
+    for step, loss in enumerate(losses, start=1):
+        mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
+        smoothed.append(mean / (1 - SMOOTHING**step))
+    return smoothed
+
+
+def find_rate(
+    recipe: Recipe,
+    *,
+    first: float = 1e-6,
+    last: float = 1.0,
+    steps: int = 100,
+    data_root: Path | None = None,
+    console: Console | None = None,
+) -> RateSweep:
+    """Sweeps `training.learning_rate` on the recipe's model and training data; keeps no model.
+
+    Everything else is as the recipe has it (optimizer, clipping, rates by stage and head,
+    augmentation), but for averaging, accumulation, stages that join later, and the schedule.
+
+    Args:
+        recipe: Whose rate is looked for.
+        first: Rate of the first step.
+        last: Rate of the last step, if the loss does not break out before.
+        steps: How many; each takes one batch.
+        data_root: Folder that holds data sets; default `$RESNET_TASKS_DATA`, else `./data`.
+        console: For progress.
+
+    Raises:
+        ResnetTasksError: If recipe, data or weights are wrong.
+        RunError: If the sweep has no room, or the loss breaks out at once.
+    """
+    if not 0 < first < last or steps < 10:
+        raise RunError(
+            f"lr-find: from {first} to {last} in {steps} steps is no sweep; rates must rise from "
+            "above 0, in at least 10 steps"
+        )
+    rates = [float(rate) for rate in np.geomspace(first, last, steps)]
+    model, train = _parts(recipe, data_root)
+    without = {"ema": 0.0, "unfreeze": (), "patience": None, "accumulation": 1}
+    with tempfile.TemporaryDirectory() as folder:
+        work = Finetuning(
+            model,
+            train,
+            None,
+            recipe.training.model_copy(update=without),
+            out=Path(folder),
+            evaluation=EvaluationRecipe(),
+            console=Console(quiet=True),
+        )
+        return _sweep(work, train, rates, console or Console(stderr=True))
+
+
+def _sweep(
+    work: Finetuning, train: CocoDataset, rates: Sequence[float], console: Console
+) -> RateSweep:
+    options, losses = work.options, list[float]()
+    work.model.train()
+    broken = False
+    deterministic = options.deterministic and work.device.type == "cpu"
+    with deterministic_algorithms(deterministic), bar(console, "Sweeping", len(rates)) as advance:
+        for batch in _endless(work, train, options):
+            try:
+                terms = work.learn([batch], rates[len(losses)] / options.learning_rate)
+            except NonFiniteLossError:
+                broken = True
+                break
+            work.position.updates += 1
+            if not terms:
+                continue  # nothing in it is annotated for any head
+            weights = work.plain_model.loss_weights
+            losses.append(sum(weights[name.split("/")[0]] * each for name, each in terms.items()))
+            advance()
+            smoothed = smooth(losses)
+            broken = not math.isfinite(losses[-1]) or smoothed[-1] > DIVERGED * min(smoothed)
+            if broken or len(losses) == len(rates):
+                break
+    return read_sweep(rates[: len(losses)], losses, broken=broken)
+
+
+def _endless(work: Finetuning, train: CocoDataset, options: TrainingRecipe) -> Iterator[Batch]:
+    """The batches of one epoch after another."""
+    for epoch in range(2**20):
+        work.position.epoch = epoch
+        parts = training_batches(len(train), options.batch_size, seed=options.seed, epoch=epoch)
+        keys = [train.batch_keys(epoch, number, part) for number, part in enumerate(parts)]
+        yield from make_loader(train, keys, workers=work.workers)
+
+
+def _parts(recipe: Recipe, data_root: Path | None) -> tuple[TaskModel, CocoDataset]:
+    """The model and the training data that `finetune` would begin with."""
+    files = {"train": read_split(recipe, "train", data_root)}
+    files["val"] = read_split(recipe, "val", data_root)
+    categories = merged_categories([*files["train"], *files["val"]])
+    train = build_dataset(recipe, files["train"], categories, training=True)
+    for file in train.files:
+        file.require_files()
+    torch.manual_seed(recipe.training.seed)
+    model = build_model(recipe, label_heads(recipe, categories))
+    if recipe.data.normalize == "data":
+        normalise(model, with_constants(recipe, train))
+    return model, train

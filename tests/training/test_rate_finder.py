@@ -1,0 +1,116 @@
+"""The learning-rate finder: what a curve says, and a sweep on drawn cells."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from resnet_tasks.cli import app
+from resnet_tasks.errors import RunError
+from resnet_tasks.training.rate_finder import read_sweep, smooth
+
+RATES = [10.0**k for k in range(-5, 1)]
+
+
+def test_smoothing_by_hand() -> None:
+    # The second mean weighs 0.09 and 0.1 of 0.19.
+    assert smooth([1.0, 3.0]) == pytest.approx([1.0, 0.39 / 0.19])
+    assert smooth([2.0] * 5) == pytest.approx([2.0] * 5)
+
+
+def test_the_steepest_fall_is_suggested(tmp_path: Path) -> None:
+    found = read_sweep(RATES, [10.0, 10.0, 9.0, 0.0, 0.0, 300.0], broken=True)
+    # Smoothed means fall most between 1e-3 and 1e-2, by central differences at 1e-2.
+    slopes = np.gradient(found.smoothed, np.log10(RATES))
+    assert RATES[int(np.argmin(slopes))] == found.suggestion
+    assert found.suggestion in (1e-3, 1e-2)
+    assert found.lowest == 1e-1
+    assert found.diverged == 1.0
+    assert "it is lowest at 0.1, and it diverges at 1" in found.sentence()
+    numbers, picture = found.write(tmp_path)
+    assert json.loads(numbers.read_text())["suggestion"] == found.suggestion
+    assert np.asarray(Image.open(picture)).std() > 0
+
+
+def test_a_loss_that_only_rises_suggests_nothing() -> None:
+    found = read_sweep(RATES, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0], broken=False)
+    assert found.suggestion is None
+    assert "the loss never falls, and it came to 1 without diverging" in found.sentence()
+
+
+def test_too_short_a_sweep_is_refused() -> None:
+    with pytest.raises(RunError, match=r"broke out after 2 steps, at a rate of 0\.0001"):
+        read_sweep(RATES, [1.0, 9.0], broken=True)
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    """Four pictures, half of each bright."""
+    rng = np.random.default_rng(0)
+    images, annotations = [], []
+    for i in range(1, 5):
+        pixels = rng.integers(0, 90, (64, 64, 3)).astype(np.uint8)
+        pixels[:, 32:] += 120
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+        images.append({"id": i, "file_name": f"{i}.png", "height": 64, "width": 64})
+        half = [[32, 0, 64, 0, 64, 64, 32, 64]]
+        annotations.append(
+            {
+                "id": i,
+                "image_id": i,
+                "category_id": 1,
+                "bbox": [32, 0, 32, 64],
+                "area": 2048,
+                "iscrowd": 0,
+                "segmentation": half,
+            }
+        )
+    content = {
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": 1, "name": "bright"}],
+    }
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        f"""
+data: {{root: {tmp_path}, train: [{{annotations: a.json}}], val: [{{annotations: a.json}}]}}
+backbone: {{name: test_resnet, weights: none}}
+heads:
+  scene: {{type: unet, background: true, options: {{decoder_channels: [16, 8, 8, 8, 8]}}}}
+training: {{batch_size: 2, optimizer: sgd, precision: fp32, device: cpu, clip_norm: null}}
+"""
+    )
+    return path
+
+
+def test_a_sweep_writes_a_picture_and_no_run(recipe: Path, tmp_path: Path) -> None:
+    out = tmp_path / "found"
+    command = ["lr-find", str(recipe), "--out", str(out), "--last", "1e6", "--steps", "60"]
+    made = CliRunner().invoke(app, command)
+    assert made.exit_code == 0, made.output
+    found = json.loads((out / "lr_find.json").read_text())
+    # Rates of thousands without clipping break any net; the suggestion lies well below.
+    assert found["diverged"] is not None
+    assert found["suggestion"] < found["diverged"]
+    assert len(found["losses"]) == len(found["rates"]) < 60
+    assert "training.learning_rate=" in made.output
+    assert {each.name for each in out.iterdir()} == {"lr_find.json", "lr_find.png"}
+    again = CliRunner().invoke(app, command)
+    assert again.exit_code == 0
+    assert json.loads((out / "lr_find.json").read_text()) == found  # nothing random in it
+
+
+def test_a_run_folder_and_a_senseless_range_are_refused(recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("")
+    made = CliRunner().invoke(app, ["lr-find", str(recipe), "--out", str(tmp_path)])
+    assert made.exit_code == 2
+    assert "is a run folder; name another --out" in made.output
+    made = CliRunner().invoke(app, ["lr-find", str(recipe), "--first", "2", "--last", "1"])
+    assert made.exit_code == 2
+    assert "from 2.0 to 1.0 in 100 steps is no sweep" in made.output
