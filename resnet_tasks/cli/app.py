@@ -26,6 +26,7 @@ MISTAKE = 2
 STOPPED = 130
 VERBS = (
     "finetune",
+    "replay",
     "evaluate",
     "calibrate",
     "operating-point",

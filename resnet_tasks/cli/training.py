@@ -17,6 +17,7 @@ from resnet_tasks.cli.app import (
     bar,
     complain,
     launched_index,
+    open_run,
     run_plugins,
 )
 from resnet_tasks.cli.data import say_card
@@ -25,6 +26,24 @@ from resnet_tasks.errors import DataError, RecipeError, RunError
 
 if TYPE_CHECKING:
     from resnet_tasks.recipe.schema import Recipe
+
+
+@app.command()
+def replay(
+    folder: Annotated[Path, typer.Argument(metavar="REPLAY", help="Folder below RUN/replays")],
+    trust_plugins: Trust = False,
+) -> None:
+    """Do a step again whose loss or gradient was not finite; exit code 1: it is finite now."""
+    from rich.console import Console
+
+    from resnet_tasks.training.replay import replay as do_again
+    from resnet_tasks.training.replay import say_replay
+
+    run = folder if folder.is_dir() else folder.parent
+    made = do_again(run, run=open_run(run, trust_plugins))
+    say_replay(made, Console())
+    if not made.came_again:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -43,7 +62,7 @@ def finetune(
         typer.Option(metavar="RUN", help="Go on with a run that was stopped"),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Build everything, train nothing")
+        bool, typer.Option("--dry-run", help="Build everything, take two steps, tell their cost")
     ] = False,
     data_root: DataRoot = None,
     trust_plugins: Trust = False,

@@ -283,6 +283,13 @@ class TrainingRecipe(_Part):
     checkpoint_minutes: Positive = 10.0
     device: str = "auto"
     deterministic: bool = True
+    non_finite: Literal["stop", "skip"] = Field(
+        "stop",
+        description=(
+            "A loss or gradient that is not finite: stop, or leave the step out (at most 1 % of "
+            "the steps); either way it is kept for `resnet-tasks replay`"
+        ),
+    )
 
     @model_validator(mode="after")
     def _patience_has_evaluations(self) -> TrainingRecipe:

@@ -1,4 +1,4 @@
-"""Conditions of a step: deterministic algorithms, and batch norms that do not remember."""
+"""Conditions of a step: precision, deterministic algorithms, norms that do not remember."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import deterministic
@@ -40,3 +43,34 @@ def still_statistics(model: nn.Module) -> Iterator[None]:
     finally:
         for norm, momentum in zip(norms, before, strict=True):
             norm.momentum = momentum
+
+
+class KeptBuffers:
+    """Buffers of a model (statistics of norms) as they were, to put back."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._buffers = list(model.buffers())
+        self._copies = [buffer.clone() for buffer in self._buffers]
+
+    def restore(self) -> None:
+        """Puts them back."""
+        for buffer, copy in zip(self._buffers, self._copies, strict=True):
+            buffer.copy_(copy)
+
+
+def mixed_precision(precision: str, device: torch.device, *, find_unused: bool) -> Any:
+    """Mixed precision and the exchange of gradients among the `Processes` that were started.
+
+    Args:
+        precision: `fp32`, `bf16` or `fp16`.
+        device: Where the model lies.
+        find_unused: Whether parameters may be left without gradient in a step.
+    """
+    AcceleratorState._reset_state()
+    mixed = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[precision]
+    return Accelerator(
+        mixed_precision=mixed,
+        cpu=device.type == "cpu",
+        device_placement=False,
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=find_unused)],
+    )

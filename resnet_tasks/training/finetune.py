@@ -20,9 +20,6 @@ from types import FrameType
 from typing import Any, TypeVar
 
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs
 from rich.console import Console
 from timm.utils import ModelEmaV3
 from torch import Tensor
@@ -46,16 +43,28 @@ from resnet_tasks.recipe.schema import (
 )
 from resnet_tasks.structures import Batch, LossTerm, Metric, Sample
 from resnet_tasks.training.checkpoint import fill, load_checkpoint, save_checkpoint
-from resnet_tasks.training.conditions import deterministic_algorithms, still_statistics
+from resnet_tasks.training.conditions import (
+    KeptBuffers,
+    deterministic_algorithms,
+    mixed_precision,
+    still_statistics,
+)
 from resnet_tasks.training.in_use import hold
 from resnet_tasks.training.journal import Journal
+from resnet_tasks.training.limits import evaluation_advice, training_advice, within_memory
 from resnet_tasks.training.optimizer import make_optimizer, rate_factor, set_rates
 from resnet_tasks.training.processes import ALONE, Processes, own_device
+from resnet_tasks.training.replay import Step, write_replay
 from resnet_tasks.training.shares import Anchored, Report, described, summed, unannotated
+from resnet_tasks.training.spikes import SpikeWatch
 from resnet_tasks.training.unfreezing import Unfreezing
 
 Item = TypeVar("Item")
 
+MOST_SKIPPED = 3
+"""Steps that `training.non_finite=skip` may leave out, or 1 % of them where that is more."""
+MOST_IN_ROW = 10
+"""Steps left out in a row that end a run."""
 STATE = ("position", "optimizer", "batches_per_epoch", "threads", "settings", "scaler")
 """What `state.pt` must hold to go on from it."""
 
@@ -68,6 +77,8 @@ class Position:
         epoch: The current epoch, from 0.
         batch: Batches of it that are done.
         updates: Optimizer steps since the start.
+        skipped: Steps that were left out because a value was not finite.
+        skipped_in_row: Of those, the ones since the last good step.
         judged: Epochs up to the last evaluation; one that a kill cut off is made again.
         best: Value of the metric that chooses the best checkpoint.
         seconds: Spent training, over all sittings.
@@ -77,6 +88,8 @@ class Position:
     epoch: int = 0
     batch: int = 0
     updates: int = 0
+    skipped: int = 0
+    skipped_in_row: int = 0
     judged: int = 0
     best: float | None = None
     seconds: float = 0.0
@@ -127,7 +140,7 @@ class Finetuning:
         self.unfreezing = Unfreezing(model.backbone, options.unfreeze)
         # A head without labels in a process leaves its parameters without gradient there.
         unused = len(model.named_heads) > 1 or bool(self.unfreezing)
-        self.accelerator = _accelerator(self.precision, device, find_unused=unused)
+        self.accelerator = mixed_precision(self.precision, device, find_unused=unused)
         self.device = device
         self.workers = auto_workers(self.device) if workers is None else workers
         layout = torch.channels_last
@@ -148,6 +161,11 @@ class Finetuning:
                 "give val, or leave patience out"
             )
         self.best_metric = best_metric(model.named_heads, evaluation.best, evaluation.extra)
+        self.picture_size: tuple[int, int] | None = None  # (H, W) of the last batch
+        self._counted: list[dict[str, float]] = []  # what the step's loss terms are divided by
+        self._means: dict[str, float] = {}  # this process's, of the last batch
+        self._is_source = False  # whether a value that is not finite arose in this process
+        self._spikes = SpikeWatch()
         self._stop = False  # asked for in this process
         self._all_stop = False  # known to all of them
 
@@ -184,7 +202,8 @@ class Finetuning:
         ):
             self._judge_epoch()  # where the last sitting ended in it
             while not (reason := self._reason_to_end()):
-                self._train_epoch()
+                with within_memory(self._training_advice):
+                    self._train_epoch()
                 self._after_epoch()
                 if self._agreed_stop() and not self._reason_to_end():
                     raise self._stopped()
@@ -272,22 +291,44 @@ class Finetuning:
         torch.manual_seed(seed)
         set_rates(self.optimizer.optimizer, factor)
         self.optimizer.zero_grad()
+        self.picture_size = group[0].padded_size
         batches = [self._seeded(batch).to(self.device, non_blocking=True) for batch in group]
+        buffers = KeptBuffers(self.plain_model)
+        self._counted.clear()
+        try:
+            shown = self._learn(batches, seed)
+        except NonFiniteLossError as trouble:
+            buffers.restore()  # norms have seen the step
+            self._skip(trouble, batches, seed)
+            return {}
+        position.skipped_in_row = 0
+        if position.updates % 10 == 0 or self.updates_per_epoch < 10:
+            rate = self.options.learning_rate * factor
+            self.journal.step(position.updates, position.epoch + 1, shown, rate)
+        images = [image_id for batch in batches for image_id in batch.image_ids]
+        for spike in self._spikes.spikes(shown):
+            self.journal.spike(position.updates, position.epoch + 1, spike, images)
+        return shown
+
+    def _learn(self, batches: Sequence[Batch], seed: int) -> dict[str, float]:
+        """Gradients of an optimizer step, and the step; the mean of each loss term.
+
+        Raises:
+            NonFiniteLossError: In all processes, if a loss or the gradient is not finite.
+        """
         counts = self._counts(batches, seed) if len(batches) > 1 else {}
         shown: dict[str, float] = {}
         for batch in batches:
             torch.manual_seed(seed + self.processes.index)
             own, anchor = self._losses(batch)
-            report = self._exchange(own, batch)
-            here = counts or report.counts
+            self._means = {name: term.mean().item() for name, term in own.items()}
+            report = self._exchange(own, batch, counts)
+            here = self._counted[-1]
             self.accelerator.backward(self._total(own, here) + anchor)
             for name, value in report.sums.items():
                 shown[name] = shown.get(name, 0.0) + value / max(here[name], 1e-12)
         if shown:  # else nothing in it is annotated for any head: it teaches nothing
             self._step(own, batches)
-        if position.updates % 10 == 0 or self.updates_per_epoch < 10:
-            rate = self.options.learning_rate * factor
-            self.journal.step(position.updates, position.epoch + 1, shown, rate)
         return shown
 
     def _total(self, losses: Losses, counts: Mapping[str, float]) -> Tensor:
@@ -306,8 +347,13 @@ class Finetuning:
         total: Tensor = self.plain_model.total_loss(shares)
         return total
 
-    def _exchange(self, losses: Losses, batch: Batch) -> Report:
+    def _exchange(self, losses: Losses, batch: Batch, known: dict[str, float]) -> Report:
         """What all processes computed on their parts of a batch.
+
+        Args:
+            losses: Of this process.
+            batch: Of this process.
+            known: Counts of the whole step, where they are known; else those of the batch hold.
 
         Raises:
             NonFiniteLossError: In all of them, if a term of one is not finite.
@@ -317,10 +363,13 @@ class Finetuning:
         trouble = "" if all(map(math.isfinite, sums.values())) else described(losses, [batch])
         reports = self.processes.gather(Report(sums, counts, trouble, self._stop))
         self._all_stop = any(each.stop for each in reports)
-        self._refuse([each.trouble for each in reports if each.trouble])
-        return Report(
+        report = Report(
             summed([each.sums for each in reports]), summed([each.counts for each in reports])
         )
+        self._counted.append(known or report.counts)
+        self._is_source = bool(trouble)
+        self._refuse([each.trouble for each in reports if each.trouble])
+        return report
 
     def _agreed_stop(self) -> bool:
         """Whether any process was asked to stop."""
@@ -347,6 +396,7 @@ class Finetuning:
         # fp16's scaler finds its scale by overflowing, and skips the step.
         if self.precision != "fp16" and not torch.isfinite(norm):
             # The gradient is the same in all processes: all of them come here.
+            self._is_source = True
             self._refuse(self.processes.gather(described(losses, batches)))
         self.optimizer.step()
         if self.ema is not None:
@@ -380,7 +430,8 @@ class Finetuning:
         is_due = is_last or bool(every and position.epoch and position.epoch % every == 0)
         if self.val is None or position.batch or position.judged == position.epoch or not is_due:
             return
-        self._evaluate()
+        with within_memory(self._evaluation_advice):
+            self._evaluate()
         position.judged = position.epoch
         self.save()  # again, with what is best so far
 
@@ -508,6 +559,47 @@ class Finetuning:
         values: dict[str, Any] = json.loads(self.options.model_dump_json(exclude=free))
         return values
 
+    def _training_advice(self) -> str:
+        options = self.options
+        return training_advice(options.batch_size, options.accumulation, self.picture_size)
+
+    def _evaluation_advice(self) -> str:
+        return evaluation_advice(
+            self.evaluation.batch_size or self.options.batch_size, self.picture_size
+        )
+
+    def rehearse(self, steps: int = 2) -> list[float]:
+        """Takes the first steps of a run without writing anything.
+
+        Args:
+            steps: How many; fewer where an epoch has fewer.
+
+        Returns:
+            Seconds of each, the loading of its pictures included.
+
+        Raises:
+            MemoryLimitError: If memory does not suffice.
+        """
+        self.journal = Journal(self.out, Console(quiet=True), silent=True)
+        taken: list[float] = []
+        self.unfreezing.enter(0)
+        self.model.train()
+        with (
+            within_memory(self._training_advice),
+            deterministic_algorithms(self.options.deterministic and self.device.type == "cpu"),
+        ):
+            batches = self._batches(0)[: steps * self.options.accumulation]
+            started = time.monotonic()
+            loader = make_loader(self.train_set, batches, workers=self.workers)
+            for group in _groups(loader, self.options.accumulation):
+                self._update(group)
+                if self.device.type == "cuda":
+                    torch.cuda.synchronize(self.device)
+                self.position.updates += 1
+                taken.append(time.monotonic() - started)
+                started = time.monotonic()
+        return taken
+
     def _stopped(self) -> Stopped:
         done = f"{self.position.updates} of {self.total_updates} steps"
         return Stopped(f"{done} are done and written to {self.out}; go on with --resume {self.out}")
@@ -532,6 +624,52 @@ class Finetuning:
         finally:
             for each, handler in previous.items():
                 signal.signal(each, handler)
+
+    def _skip(self, trouble: NonFiniteLossError, batches: Sequence[Batch], seed: int) -> None:
+        """Leaves a step out that was not finite, where that is wanted; keeps it for `replay`.
+
+        Raises:
+            NonFiniteLossError: If the run is to stop there, or too many steps were left out.
+        """
+        position = self.position
+        kept = self._keep_replay(str(trouble), batches, seed)
+        how = "" if kept is None else f"; do the step again with `resnet-tasks replay {kept}`"
+        if self.options.non_finite == "stop":
+            raise NonFiniteLossError(
+                f"{trouble}{how}; training.non_finite=skip leaves such steps out"
+            )
+        position.skipped += 1
+        position.skipped_in_row += 1
+        most = max(MOST_SKIPPED, self.total_updates // 100)
+        if position.skipped > most or position.skipped_in_row >= MOST_IN_ROW:
+            raise NonFiniteLossError(
+                f"{trouble}{how}; {position.skipped} of {position.updates + 1} steps were left "
+                f"out, {position.skipped_in_row} in a row; allowed are {most}, and fewer than "
+                f"{MOST_IN_ROW} in a row"
+            )
+        self.journal.log(
+            "skipped", update=position.updates, epoch=position.epoch + 1, reason=str(trouble)
+        )
+        self.journal.say(f"step {position.updates} was left out: {trouble}{how}")
+
+    def _keep_replay(self, trouble: str, batches: Sequence[Batch], seed: int) -> Path | None:
+        """Writes the step for `replay`, in the processes where it went wrong."""
+        if not self._is_source:
+            return None
+        others = f"-process-{self.processes.index}" if self.processes.count > 1 else ""
+        step = Step(
+            update=self.position.updates,
+            seed=seed + self.processes.index,
+            precision=self.precision,
+            deterministic=self.options.deterministic,
+            threads=torch.get_num_threads(),
+            counts=list(self._counted),
+            losses=self._means,
+            trouble=trouble,
+            frozen=[n for n, p in self.plain_model.named_parameters() if not p.requires_grad],
+        )
+        name = f"update-{self.position.updates}{others}"
+        return write_replay(self.out, name, self.plain_model, batches, step)
 
     def _refuse(self, troubles: Sequence[str]) -> None:
         if troubles:
@@ -645,24 +783,6 @@ def _groups(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     stream = iter(items)
     while group := list(islice(stream, size)):
         yield group
-
-
-def _accelerator(precision: str, device: torch.device, *, find_unused: bool) -> Any:
-    """Mixed precision and the exchange of gradients among the `Processes` that were started.
-
-    Args:
-        precision: `fp32`, `bf16` or `fp16`.
-        device: Where the model lies.
-        find_unused: Whether parameters may be left without gradient in a step.
-    """
-    AcceleratorState._reset_state()
-    mixed = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[precision]
-    return Accelerator(
-        mixed_precision=mixed,
-        cpu=device.type == "cpu",
-        device_placement=False,
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=find_unused)],
-    )
 
 
 def heard(console: Console, processes: Processes) -> Console:

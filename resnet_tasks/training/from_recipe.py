@@ -32,6 +32,7 @@ from resnet_tasks.recipe.schema import (
     NormalizeRecipe,
     Recipe,
 )
+from resnet_tasks.training.dry_run import dry_run_table
 from resnet_tasks.training.finetune import Finetuning, heard, weights_report
 from resnet_tasks.training.in_use import hold
 from resnet_tasks.training.judging import metric_tables
@@ -62,7 +63,7 @@ def finetune_recipe(
         recipe: What to run; with `resume` that of the run.
         out: The run folder; default `runs/<recipe>-<time>`.
         resume: A run folder to go on with.
-        dry_run: Build everything, take no step, write nothing.
+        dry_run: Build everything, take two steps, tell what they cost, write nothing.
         data_root: Folder that holds data sets; default `$RESNET_TASKS_DATA`, else `./data`.
         console: For progress and the final table; default: standard output.
 
@@ -123,13 +124,18 @@ def _finetune_together(
     # Before the folder is made: what cannot run leaves none behind.
     resolve_precision(recipe.training.precision, default_device(recipe.training.device))
     best_metric(model.named_heads, recipe.evaluation.best, recipe.evaluation.extra)
-    if dry_run:
-        console.print(f"{check_recipe(recipe, data_root)}; nothing was trained (--dry-run)")
-        return None
-    if recipe.data.normalize == "data":
+    if dry_run and recipe.data.normalize == "data":
+        console.print("normalize: measured when training starts, not with --dry-run")
+    elif recipe.data.normalize == "data":
         measured = recipe
         recipe = together.decide(lambda: _measured(measured, train, console))
         normalise(model, recipe)
+    if dry_run:
+        sentence = f"{check_recipe(recipe, data_root)}; nothing was written (--dry-run)"
+        work = _work(recipe, model, train, val, Path("never"), console, together)
+        console.print(dry_run_table(work, recipe.name, len(val)))
+        console.print(sentence)
+        return None
     if resume is not None:
         run = Run.reopen(resume, recipe, labels)
         together.decide(lambda: hold(held, resume))
@@ -138,21 +144,33 @@ def _finetune_together(
         folder = out or Path("runs") / name
         together.decide(lambda: hold(held, folder))
         run = together.decide(lambda: Run.create(folder, recipe, labels))
-    work = Finetuning(
+    work = _work(recipe, model, train, val, run.directory, console, together)
+    if resume is not None:
+        work.resume()
+    work.run()
+    return run
+
+
+def _work(
+    recipe: Recipe,
+    model: TaskModel,
+    train: CocoDataset,
+    val: CocoDataset,
+    out: Path,
+    console: Console,
+    together: Processes,
+) -> Finetuning:
+    return Finetuning(
         model,
         train,
         val,
         recipe.training,
-        out=run.directory,
+        out=out,
         evaluation=recipe.evaluation,
         console=console,
         workers=None if recipe.data.workers == "auto" else recipe.data.workers,
         processes=together,
     )
-    if resume is not None:
-        work.resume()
-    work.run()
-    return run
 
 
 def _judge(run: Run, data_root: Path | None, console: Console, minutes: float) -> None:

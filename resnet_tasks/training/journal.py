@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,6 +22,7 @@ from rich.progress import (
 )
 from torch.utils.tensorboard import SummaryWriter
 
+from resnet_tasks.training.spikes import Spike
 from resnet_tasks.whole_files import unwritten
 
 Show = Callable[[Mapping[str, float], float], None]
@@ -42,6 +44,7 @@ class Journal:
         self._console = Console(quiet=True) if silent else console
         self._silent = silent
         self._board: Any = None
+        self._told_spike = 0  # epoch of the last spike on the console
 
     @contextmanager
     def open_board(self, update: int) -> Iterator[None]:
@@ -91,6 +94,18 @@ class Journal:
         self.log("step", update=update, epoch=epoch, losses=dict(losses), learning_rate=rate)
         self._plot({f"train/{name}": value for name, value in losses.items()}, update)
         self._plot({"train/learning_rate": rate}, update)
+
+    def spike(self, update: int, epoch: int, spike: Spike, image_ids: Sequence[int | str]) -> None:
+        """A loss far above its recent values: always in the log, on the console once an epoch."""
+        self.log("spike", update=update, epoch=epoch, **asdict(spike), image_ids=list(image_ids))
+        if self._told_spike != epoch:
+            self._told_spike = epoch
+            pictures = ", ".join(map(str, image_ids))
+            self.say(
+                f"note: {spike.term} leapt to {spike.value:.4g} at update {update}, "
+                f"{spike.deviations:.0f} deviations above its recent mean of {spike.mean:.4g}; "
+                f"pictures: {pictures} (further ones of this epoch are in log.jsonl)"
+            )
 
     def evaluation(
         self,

@@ -53,10 +53,13 @@ def test_twenty_kills_change_no_weight(tmp_path: Path, capsys: pytest.CaptureFix
             assert process.exitcode == -signal.SIGKILL
             fell[where] += 1
             kept = sorted(each.name for each in (folder / "checkpoints").iterdir())
-            lines.append(
+            line = (
                 f"run {number}, sitting {sitting}: {phase} {count} + {delay * 1000:.0f} ms: "
                 f"in {where}; checkpoints: {', '.join(kept)}"
             )
+            lines.append(line)
+            with capsys.disabled():
+                print(f"\n{line}", end="", flush=True)
         process, marks = start(folder, tmp_path / "data")
         until_end(process, marks)
         assert process.exitcode == 0, lines[-2:]
@@ -65,5 +68,5 @@ def test_twenty_kills_change_no_weight(tmp_path: Path, capsys: pytest.CaptureFix
             assert one.read_bytes() == other.read_bytes(), (name, lines[-2:])
         shutil.rmtree(folder)
     with capsys.disabled():
-        print("\n" + "\n".join([*lines, f"fell in: {dict(fell)}"]))
+        print(f"\nfell in: {dict(fell)}")
     assert all(fell[phase] for phase in PHASES)

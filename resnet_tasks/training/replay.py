@@ -1,0 +1,271 @@
+"""A step whose loss or gradient was not finite, kept as files and done again.
+
+RUN/replays/update-N   model.safetensors   weights and buffers before the step
+                       batch.safetensors   pictures and targets of its batches
+                       replay.json         seeds, settings, ids, losses as they were
+                       recipe.yaml, classes.json, plugins/   those of the run, where it has them
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from safetensors.torch import save_file
+from torch import Tensor
+
+from resnet_tasks.assemble import build_model
+from resnet_tasks.errors import RunError
+from resnet_tasks.model import TaskModel, default_device
+from resnet_tasks.structures import Batch, Geometry, LossTerm, Target
+from resnet_tasks.training.checkpoint import fill, load_weights_file
+from resnet_tasks.training.conditions import deterministic_algorithms, mixed_precision
+from resnet_tasks.training.run import Run
+from resnet_tasks.training.shares import Anchored
+from resnet_tasks.whole_files import make_folder, unwritten, write_json
+
+FORMAT = 1
+FIELDS = ("boxes", "labels", "ignore", "masks", "semantic", "image_labels")
+MOST = 3
+"""Replays that a run keeps: each takes as much room as the model."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What decides a step's losses and gradients besides weights and batches.
+
+    Attributes:
+        update: Its number.
+        seed: Of the generator before every batch.
+        precision: `fp32`, `bf16` or `fp16`.
+        deterministic: Whether algorithms were.
+        threads: Of the process.
+        counts: Per batch, loss term -> what it is divided by.
+        losses: `head/term` -> mean, of the batch that it went wrong in.
+        trouble: What was said of it.
+        frozen: Parameters that were not trained.
+    """
+
+    update: int
+    seed: int
+    precision: str
+    deterministic: bool
+    threads: int
+    counts: list[dict[str, float]]
+    losses: dict[str, float]
+    trouble: str
+    frozen: list[str]
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """A step that was done again.
+
+    Attributes:
+        step: As it was recorded.
+        losses: `head/term` -> mean, of the batch that it went wrong in.
+        norms: Part of the model -> norm of its gradient; empty where no backward was reached.
+        pictures: "id (file)" of every picture.
+    """
+
+    step: Step
+    losses: dict[str, float]
+    norms: dict[str, float]
+    pictures: tuple[str, ...]
+
+    @property
+    def came_again(self) -> bool:
+        """Whether a loss or gradient is not finite this time too."""
+        return not all(map(math.isfinite, (*self.losses.values(), *self.norms.values())))
+
+
+def write_replay(
+    run: Path, name: str, model: TaskModel, batches: Sequence[Batch], step: Step
+) -> Path | None:
+    """Keeps a step below `run/replays`; None where the run has enough of them.
+
+    Raises:
+        RunError: If it cannot be written.
+    """
+    folder = run / "replays" / name
+    if not folder.exists() and len(list(folder.parent.glob("update-*"))) >= MOST:
+        return None
+    make_folder(folder)
+    tensors: dict[str, Tensor] = {}
+    try:
+        weights = {name: each.detach().cpu() for name, each in model.state_dict().items()}
+        save_file(
+            {name: each.contiguous() for name, each in weights.items()},
+            folder / "model.safetensors",
+        )
+        records = [_record(batch, str(i), tensors) for i, batch in enumerate(batches)]
+        save_file(tensors, folder / "batch.safetensors")
+        for each in ("recipe.yaml", "classes.json"):
+            if (run / each).is_file():
+                shutil.copyfile(run / each, folder / each)
+        if (run / "plugins").is_dir():
+            shutil.copytree(run / "plugins", folder / "plugins", dirs_exist_ok=True)
+    except OSError as error:
+        raise unwritten(folder, error) from None
+    about = asdict(step)
+    about["losses"] = {name: str(value) for name, value in step.losses.items()}  # nan, inf
+    write_json(folder / "replay.json", {"format": FORMAT, **about, "batches": records})
+    return folder
+
+
+def _record(batch: Batch, prefix: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """A batch without its tensors, which go into `tensors`."""
+    tensors[f"{prefix}.images"] = batch.images.detach().cpu().contiguous()
+    for i, target in enumerate(batch.targets):
+        fields = {name: getattr(target, name) for name in FIELDS}
+        extra = {f"extra.{name}": value for name, value in target.extra.items()}
+        for name, value in {**fields, **extra}.items():
+            if isinstance(value, Tensor):
+                tensors[f"{prefix}.{i}.{name}"] = value.detach().cpu().contiguous()
+    return {
+        "geometries": [asdict(each) for each in batch.geometries],
+        "image_ids": list(batch.image_ids),
+        "file_names": list(batch.file_names),
+        "seeds": list(batch.seeds),
+    }
+
+
+def _batch(record: Mapping[str, Any], prefix: str, tensors: Mapping[str, Tensor]) -> Batch:
+    targets = []
+    for i in range(len(record["image_ids"])):
+        start = f"{prefix}.{i}."
+        own = {name[len(start) :]: t for name, t in tensors.items() if name.startswith(start)}
+        extra = {name[6:]: t for name, t in own.items() if name.startswith("extra.")}
+        fields = {name: tensor for name, tensor in own.items() if name in FIELDS}
+        targets.append(Target(**fields, extra=extra))
+    images = tensors[f"{prefix}.images"].contiguous(memory_format=torch.channels_last)
+    return Batch(
+        images=images,
+        geometries=tuple(
+            Geometry(**{name: tuple(value) for name, value in each.items()})
+            for each in record["geometries"]
+        ),
+        image_ids=tuple(record["image_ids"]),
+        file_names=tuple(record["file_names"]),
+        targets=tuple(targets),
+        seeds=tuple(record["seeds"]),
+    )
+
+
+def read_replay(folder: Path) -> tuple[Step, list[Batch]]:
+    """A step and its batches.
+
+    Raises:
+        RunError: If the folder holds none.
+    """
+    file = folder / "replay.json" if folder.is_dir() else folder
+    try:
+        about = json.loads(file.read_text(encoding="utf-8"))
+        records = about.pop("batches")
+        if about.pop("format") != FORMAT:
+            raise RunError(f"{file} was written by another version; it reads format {FORMAT} only")
+        about["losses"] = {name: float(value) for name, value in about["losses"].items()}
+        step = Step(**about)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise RunError(
+            f"{folder} is no replay ({error}); name a folder below RUN/replays, as the message on "
+            "a loss that is not finite does"
+        ) from None
+    tensors = load_weights_file(file.parent / "batch.safetensors")
+    return step, [_batch(record, str(i), tensors) for i, record in enumerate(records)]
+
+
+def replay(folder: Path, *, model: TaskModel | None = None, run: Run | None = None) -> Replayed:
+    """Does a kept step again, from its weights, batches and seeds; takes no optimizer step.
+
+    Args:
+        folder: Below `RUN/replays`.
+        model: Of the run, with any weights; default: built from the recipe of `run`.
+        run: The replay's folder opened as a run; default: opened here, without plugins.
+
+    Raises:
+        RunError: If the folder holds no replay, or no recipe and no model is given.
+    """
+    folder = folder if folder.is_dir() else folder.parent
+    step, batches = read_replay(folder)
+    device = torch.device("cpu") if model is None else model.device
+    if model is None:
+        run = run or Run.open(folder)
+        model = build_model(run.recipe, run.labels, weights="unloaded")
+        device = default_device(run.recipe.training.device)
+    fill(model, load_weights_file(folder / "model.safetensors"), folder)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name not in step.frozen)
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    precision = mixed_precision(step.precision, device, find_unused=False)
+    prepared = precision.prepare(Anchored(model).to(device))
+    model.train()
+    with deterministic_algorithms(step.deterministic and device.type == "cpu"):
+        losses = _backward(prepared, model, batches, step)
+    pictures = tuple(
+        f"{image_id} ({name})"
+        for batch in batches
+        for image_id, name in zip(batch.image_ids, batch.file_names, strict=True)
+    )
+    return Replayed(step, losses, gradient_norms(model), pictures)
+
+
+def _backward(
+    prepared: Any, model: TaskModel, batches: Sequence[Batch], step: Step
+) -> dict[str, float]:
+    """Gradients of the batches, up to the first whose loss is not finite; its losses."""
+    shown: dict[str, float] = {}
+    for batch, counts in zip(batches, step.counts, strict=False):
+        torch.manual_seed(step.seed)
+        losses, anchor = prepared(batch.to(model.device))
+        shown = {name: term.mean().item() for name, term in losses.items()}
+        shares = {
+            name: LossTerm(term.sum, torch.full_like(term.count, counts[name]))
+            for name, term in losses.items()
+        }
+        if shares:
+            (model.total_loss(shares) + anchor).backward()
+        if not all(map(math.isfinite, shown.values())):
+            break
+    return shown
+
+
+def gradient_norms(model: TaskModel) -> dict[str, float]:
+    """Norm of the gradient of every part: stages of the backbone, and heads."""
+    squares: dict[str, float] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            part = ".".join(name.split(".")[:2])
+            own = parameter.grad.double().square().sum().item()
+            squares[part] = squares.get(part, 0.0) + own
+    return {part: math.sqrt(value) for part, value in squares.items()}
+
+
+def say_replay(made: Replayed, console: Console) -> None:
+    """Losses then and now, norms of the gradients, and whether it went wrong again."""
+    step = made.step
+    table = Table("loss", "then", "now", title=f"update {step.update}, {step.precision}")
+    for name in sorted(step.losses.keys() | made.losses.keys()):
+        then, now = (each.get(name, math.nan) for each in (step.losses, made.losses))
+        table.add_row(name, f"{then:.6g}", f"{now:.6g}")
+    console.print(table)
+    norms = Table("part", "norm of the gradient")
+    for name, value in made.norms.items():
+        norms.add_row(name, f"{value:.6g}")
+    console.print(norms)
+    console.print(f"pictures: {', '.join(made.pictures)}", highlight=False, markup=False)
+    if step.threads != torch.get_num_threads():
+        console.print(
+            f"note: recorded with {step.threads} threads, done again with "
+            f"{torch.get_num_threads()}; last digits may differ"
+        )
+    verdict = "again, a value is not finite" if made.came_again else "this time all is finite"
+    console.print(verdict)

@@ -1,0 +1,85 @@
+"""Memory that runs out: one sentence with the settings to change."""
+
+from __future__ import annotations
+
+import errno
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from torch.utils.data import Dataset
+
+from resnet_tasks.errors import MemoryLimitError
+from resnet_tasks.model import TaskModel
+from resnet_tasks.recipe.schema import TrainingRecipe
+from resnet_tasks.structures import Sample
+from resnet_tasks.training import finetune as module
+from resnet_tasks.training.finetune import Finetuning, finetune
+from resnet_tasks.training.limits import training_advice, within_memory
+
+Build = Callable[..., TaskModel]
+OPTIONS = TrainingRecipe(epochs=1, batch_size=2, precision="fp32", device="cpu")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"),
+        RuntimeError("DataLoader worker (pid 3) is killed by signal: Killed. "),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+    ],
+)
+def test_every_way_of_running_out_is_known(error: Exception) -> None:
+    with (
+        pytest.raises(MemoryLimitError, match="out of memory in a test"),
+        within_memory(lambda: "in a test"),
+    ):
+        raise error
+
+
+def test_torchs_own_refusal_is_known_and_other_errors_pass() -> None:
+    with pytest.raises(MemoryLimitError), within_memory(lambda: "here"):
+        torch.empty(2**58)
+    with pytest.raises(RuntimeError, match="shape"), within_memory(lambda: "here"):
+        raise RuntimeError("shape")
+
+
+def test_the_advice_keeps_the_step_as_large() -> None:
+    text = training_advice(7, 2, (352, 480))
+    assert "7 picture(s) of 352 x 480 pixels" in text
+    assert "training.batch_size=3 training.accumulation=6" in text
+    assert "data.resize" in text
+    assert "backbone.gradient_checkpointing=true" in text
+    assert "cannot be lower" in training_advice(1, 1, None)
+
+
+def test_a_step_that_does_not_fit_names_batch_and_size(
+    tiny_model: Build, shapes: Dataset[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def large(self: Finetuning, batch: Any) -> Any:
+        return torch.empty(2**58)
+
+    monkeypatch.setattr(Finetuning, "_losses", large)
+    with pytest.raises(MemoryLimitError, match=r"2 picture\(s\) of 64 x 96 pixels"):
+        finetune(
+            tiny_model(), shapes, None, OPTIONS, out=tmp_path, console=Console(file=io.StringIO())
+        )
+
+
+def test_an_evaluation_that_does_not_fit_says_so(
+    tiny_model: Build, shapes: Dataset[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def large(*_: Any, **__: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(module, "evaluate", large)
+    with pytest.raises(MemoryLimitError, match=r"in evaluation of 2.*evaluation\.batch_size"):
+        finetune(
+            tiny_model(), shapes, shapes, OPTIONS, out=tmp_path, console=Console(file=io.StringIO())
+        )

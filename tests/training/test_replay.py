@@ -1,0 +1,130 @@
+"""Steps that were not finite: stopped at or left out, kept, and done again."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from safetensors.torch import load_file
+from torch.utils.data import Dataset
+
+from resnet_tasks.errors import NonFiniteLossError, RunError
+from resnet_tasks.model import TaskModel
+from resnet_tasks.recipe.schema import TrainingRecipe
+from resnet_tasks.structures import Sample
+from resnet_tasks.training.checkpoint import load_checkpoint
+from resnet_tasks.training.finetune import Finetuning, finetune
+from resnet_tasks.training.replay import read_replay, replay
+
+Build = Callable[..., TaskModel]
+OPTIONS = TrainingRecipe(epochs=1, batch_size=2, precision="fp32", device="cpu", ema=0.5)
+
+
+class Broken(Dataset[Sample]):
+    """One picture is not a number."""
+
+    def __init__(self, good: Dataset[Sample]) -> None:
+        self.good = good
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = self.good[index]
+        return replace(sample, image=sample.image * math.nan) if index == 2 else sample
+
+
+def _quiet() -> Console:
+    return Console(file=io.StringIO(), width=400)
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_stopped_step_is_kept_and_comes_again(
+    tiny_model: Build, shapes: Dataset[Sample], tmp_path: Path, accumulation: int
+) -> None:
+    options = OPTIONS.model_copy(update={"accumulation": accumulation})
+    with pytest.raises(NonFiniteLossError) as caught:
+        finetune(tiny_model(), Broken(shapes), None, options, out=tmp_path, console=_quiet())
+    found = re.search(r"resnet-tasks replay (\S+)`;", str(caught.value))
+    assert found is not None
+    folder = Path(found.group(1))
+    assert folder.parent == tmp_path / "replays"
+    assert sorted(each.name for each in folder.iterdir()) == [
+        "batch.safetensors",
+        "model.safetensors",
+        "replay.json",
+    ]
+
+    step, batches = read_replay(folder)
+    assert 2 in [image_id for batch in batches for image_id in batch.image_ids]
+    made = replay(folder, model=tiny_model())
+    assert made.came_again
+    assert "2 (2.png)" in made.pictures
+    assert {n for n, v in made.losses.items() if not math.isfinite(v)} == {
+        n for n, v in step.losses.items() if not math.isfinite(v)
+    }
+    before = load_file(folder / "model.safetensors")  # holds no trace of the step
+    assert all(each.isfinite().all() for each in before.values())
+
+
+def test_losses_of_a_replay_equal_those_of_the_run_to_the_bit(
+    tiny_model: Build, shapes: Dataset[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gradient that is said to be wrong, so that all losses are numbers."""
+    step = Finetuning._step
+
+    def refused(self: Finetuning, losses: Any, batches: Any) -> None:
+        if self.position.updates == 1:
+            self._is_source = True
+            self._refuse(["made up"])
+        step(self, losses, batches)
+
+    monkeypatch.setattr(Finetuning, "_step", refused)
+    with pytest.raises(NonFiniteLossError, match="made up"):
+        finetune(tiny_model(), shapes, None, OPTIONS, out=tmp_path, console=_quiet())
+    made = replay(tmp_path / "replays" / "update-1", model=tiny_model())
+    assert not made.came_again
+    assert made.losses == made.step.losses
+    assert {"backbone.body", "heads.objects"} & made.norms.keys()
+    assert all(value > 0 for name, value in made.norms.items() if name.startswith("heads"))
+
+
+def test_a_skipped_step_leaves_no_trace_in_weights_and_norms(
+    tiny_model: Build, shapes: Dataset[Sample], tmp_path: Path
+) -> None:
+    console = _quiet()
+    options = OPTIONS.model_copy(update={"non_finite": "skip"})
+    model = tiny_model()
+    finetune(model, Broken(shapes), None, options, out=tmp_path, console=console)
+    assert all(each.isfinite().all() for each in model.state_dict().values())
+    events = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    (skipped,) = [event for event in events if event["event"] == "skipped"]
+    assert "2 (2.png)" in skipped["reason"]
+    assert "was left out" in console.file.getvalue()  # type: ignore[attr-defined]
+    state = load_checkpoint(tmp_path / "checkpoints/last")[2]
+    assert (state["position"]["skipped"], state["position"]["updates"]) == (1, 2)
+
+
+def test_too_many_skipped_steps_end_the_run(
+    tiny_model: Build, shapes: Dataset[Sample], tmp_path: Path
+) -> None:
+    options = OPTIONS.model_copy(update={"non_finite": "skip", "epochs": 5})
+    with pytest.raises(NonFiniteLossError, match=r"4 of \d+ steps were left out.*allowed are 3"):
+        finetune(tiny_model(), Broken(shapes), None, options, out=tmp_path, console=_quiet())
+    assert len(list((tmp_path / "replays").iterdir())) == 3
+
+
+def test_what_is_no_replay_is_explained(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="is no replay"):
+        read_replay(tmp_path)
+    (tmp_path / "replay.json").write_text('{"format": 9, "batches": []}')
+    with pytest.raises(RunError, match="another version"):
+        read_replay(tmp_path)
