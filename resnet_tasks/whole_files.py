@@ -56,5 +56,5 @@ def unwritten(path: Path, error: Exception) -> RunError:
     reason = getattr(error, "strerror", None) or (str(error).splitlines() or ["no reason"])[0]
     return RunError(
         f"{path} cannot be written ({reason}); free space on that disk, or see that the folder is "
-        "there and may be written to, and start the same command again"
+        "there and may be written to"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import shutil
@@ -68,9 +69,12 @@ def save_checkpoint(
         partial.rename(folder)
     except (OSError, SafetensorError, RuntimeError) as error:  # torch.save: RuntimeError
         shutil.rmtree(partial, ignore_errors=True)
-        kept = (folder, previous)
-        old = "the checkpoint before it stays readable" if any(map(Path.exists, kept)) else ""
-        raise RunError("; ".join(filter(None, (str(unwritten(folder, error)), old)))) from None
+        full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        # torch.save tells the same in terms of its file format.
+        told = error if isinstance(error, (OSError, SafetensorError)) else full
+        has_old = folder.exists() or previous.exists()
+        rest = "; the checkpoint before it stays: go on from it with --resume" if has_old else ""
+        raise RunError(f"{unwritten(folder, told)}{rest}") from None
     shutil.rmtree(previous, ignore_errors=True)
 
 

@@ -40,7 +40,9 @@ def test_a_failed_write_leaves_the_old_checkpoint(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(RunError, match=r"last cannot be written \(No space left.*stays readable"):
+    with pytest.raises(
+        RunError, match=r"last cannot be written \(No space left.*the checkpoint before it stays"
+    ):
         save_checkpoint(tmp_path / "last", model={"a": torch.zeros(4)}, state={"n": 2})
     assert torch.equal(load_model_weights(tmp_path / "last")["a"], WEIGHTS["a"])
     assert load_checkpoint(tmp_path / "last")[2] == {"n": 1}

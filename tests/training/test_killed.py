@@ -42,11 +42,11 @@ def test_twenty_kills_change_no_weight(tmp_path: Path, capsys: pytest.CaptureFix
         folder = tmp_path / f"run-{number}"
         for sitting in range(2):
             phase = PHASES[(2 * number + sitting) % 3]
-            first = max(1, len(lengths[phase]) // 2)  # the second sitting has the other half
-            count = rng.randint(1, first)
+            share = 2 + sitting  # so much is left for the second sitting in any case
+            count = rng.randint(1, max(1, len(lengths[phase]) // share))
             delay = rng.random() * sorted(lengths[phase])[len(lengths[phase]) // 2]
             if sitting == 0 and phase == "checkpoint":
-                count += 1  # the first one of all: nothing to go on from, see below
+                count += 1  # in the first one of all there is nothing to go on from yet
             process, marks = start(folder, tmp_path / "data")
             where = kill_in(process, marks, phase, count, delay)
             assert where is not None, f"run {number} ended before it was killed"

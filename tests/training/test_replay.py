@@ -13,15 +13,20 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch.utils.data import Dataset
+from typer.testing import CliRunner
 
+from data_tools.synthetic import make_cells
+from resnet_tasks.cli import app
 from resnet_tasks.errors import NonFiniteLossError, RunError
 from resnet_tasks.model import TaskModel
+from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.schema import TrainingRecipe
 from resnet_tasks.structures import Sample
 from resnet_tasks.training.checkpoint import load_checkpoint
 from resnet_tasks.training.finetune import Finetuning, finetune
+from resnet_tasks.training.from_recipe import finetune_recipe
 from resnet_tasks.training.replay import read_replay, replay
 
 Build = Callable[..., TaskModel]
@@ -128,3 +133,38 @@ def test_what_is_no_replay_is_explained(tmp_path: Path) -> None:
     (tmp_path / "replay.json").write_text('{"format": 9, "batches": []}')
     with pytest.raises(RunError, match="another version"):
         read_replay(tmp_path)
+
+
+def test_replay_on_the_command_line_needs_nothing_but_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_cells(tmp_path / "data" / "cells", train=2, val=1, size=(96, 96))
+    settings = (
+        *("backbone.name=resnet10t", "training.batch_size=2", "training.device=cpu"),
+        *("heads.objects.options.pyramid_channels=16", "data.workers=0"),
+    )
+
+    def refused(self: Finetuning, losses: Any, batches: Any) -> None:
+        self._is_source = True
+        self._refuse(["made up"])
+
+    monkeypatch.setattr(Finetuning, "_step", refused)
+    with pytest.raises(NonFiniteLossError, match="made up"):
+        finetune_recipe(
+            load_recipe("quickstart", settings),
+            out=tmp_path / "run",
+            data_root=tmp_path / "data",
+            console=_quiet(),
+        )
+    folder = (tmp_path / "run" / "replays" / "update-0").rename(tmp_path / "sent")
+
+    result = CliRunner().invoke(app, ["replay", str(folder)])
+    assert result.exit_code == 1, result.output  # the gradient was fine, and is
+    assert "this time all is finite" in result.output
+    assert "heads.objects" in result.output
+
+    batch = load_file(folder / "batch.safetensors")
+    save_file({**batch, "0.images": batch["0.images"] * math.nan}, folder / "batch.safetensors")
+    result = CliRunner().invoke(app, ["replay", str(folder / "replay.json")])
+    assert result.exit_code == 0, result.output
+    assert "again, a value is not finite" in result.output

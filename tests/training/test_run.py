@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -183,7 +184,15 @@ def test_dry_run_writes_nothing(data: Path, recipe: Recipe, tmp_path: Path) -> N
     )
     assert made is None
     assert not (tmp_path / "never").exists()
-    assert "M parameters" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert not list(tmp_path.iterdir())
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "M parameters" in said
+    assert "4 of 96 x 128 pixels at a time" in said
+    assert "(2 steps), evaluation apart" in said  # 8 pictures
+    assert "4 pictures each time" in said
+    memory = re.search(r"([0-9.]+) GiB of the machine's", said)
+    assert memory is not None
+    assert 0.1 < float(memory.group(1)) < 100
 
 
 def test_resume_of_a_finished_run_changes_no_weights(run: Run, data: Path, recipe: Recipe) -> None:
