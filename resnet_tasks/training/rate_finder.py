@@ -90,8 +90,12 @@ class RateSweep:
         if self.suggestion is not None:
             label = f"steepest fall: {self.suggestion:.2g}"
             axes.axvline(self.suggestion, color="tab:red", linestyle="--", label=label)
-        top = max(self.smoothed[: max(1, len(self.smoothed) - 1)])
-        axes.set(xscale="log", xlabel="training.learning_rate", ylabel="loss", ylim=(0, 1.5 * top))
+        # What comes after the lowest point would press the fall before it flat.
+        low = min(self.smoothed)
+        high = max(self.smoothed[: self.smoothed.index(low) + 1])
+        room = max(0.3 * (high - low), 0.05 * abs(high))
+        axes.set(xscale="log", xlabel="training.learning_rate", ylabel="loss")
+        axes.set_ylim(low - room, high + 2 * room)
         axes.legend()
         figure.savefig(picture, dpi=120)
         return numbers, picture
