@@ -86,6 +86,40 @@ def test_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
     assert not all(torch.equal(whole[name], whole_ema[name]) for name in whole)
 
 
+def test_an_evaluation_that_was_cut_off_is_made_again(
+    tiny_model: Build, shapes: Dataset[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(*_: Any, **__: Any) -> Any:
+        raise InterruptedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "evaluate", dies)
+        with pytest.raises(InterruptedError):
+            finetune(tiny_model(), shapes, shapes, OPTIONS, out=tmp_path, **QUIET)
+    assert not (tmp_path / "checkpoints/best").exists()
+    finetune(tiny_model(), shapes, shapes, OPTIONS, out=tmp_path, resume=True, **QUIET)
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines if line["event"] == "evaluation"] == [1, 2]
+    assert (tmp_path / "checkpoints/best").is_dir()
+    # What is done is not done again.
+    finetune(tiny_model(), shapes, shapes, OPTIONS, out=tmp_path, resume=True, **QUIET)
+    assert (tmp_path / "log.jsonl").read_text().count('"evaluation"') == 2
+
+
+def test_another_number_of_threads_is_told(
+    tiny_model: Build, shapes: Dataset[Sample], tmp_path: Path
+) -> None:
+    once = OPTIONS.model_copy(update={"epochs": 1})
+    finetune(tiny_model(), shapes, None, once, out=tmp_path, **QUIET)
+    file = tmp_path / "checkpoints/last/state.pt"
+    state = torch.load(file, weights_only=True)
+    torch.save({**state, "threads": 77}, file)
+    console = Console(file=io.StringIO(), width=300)
+    finetune(tiny_model(), shapes, None, once, out=tmp_path, resume=True, console=console)
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "note: started with 77 threads" in said
+
+
 def test_a_stop_request_finishes_the_step_and_writes(
     tiny_model: Build, shapes: Dataset[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
