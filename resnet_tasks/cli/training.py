@@ -61,6 +61,10 @@ def finetune(
         Path | None,
         typer.Option(metavar="RUN", help="Go on with a run that was stopped"),
     ] = None,
+    seeds: Annotated[
+        int,
+        typer.Option(min=1, help="Runs with this many seeds, below --out; their mean and spread"),
+    ] = 1,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Build everything, take two steps, tell their cost")
     ] = False,
@@ -86,8 +90,13 @@ def finetune(
 
     from resnet_tasks.training.finetune import Stopped
     from resnet_tasks.training.from_recipe import finetune_recipe
+    from resnet_tasks.training.repeats import finetune_seeds
 
     try:
+        if seeds > 1:
+            folder = _folder_of_seeds(out, resume, dry_run=dry_run)
+            finetune_seeds(chosen, seeds, out=folder, data_root=data_root, console=Console())
+            return
         run = finetune_recipe(
             chosen,
             out=out,
@@ -133,6 +142,18 @@ def lr_find(
     typer.echo(found.sentence())
     for path in found.write(out):
         typer.echo(str(path))
+
+
+def _folder_of_seeds(out: Path | None, resume: Path | None, *, dry_run: bool) -> Path:
+    """The folder of several runs, which is named so that the same command goes on with it."""
+    if out is None or resume is not None or dry_run:
+        raise RunError(
+            "--seeds needs --out DIR and goes neither with --resume nor with --dry-run; the same "
+            "command goes on where it stopped"
+        )
+    if launched_index() is not None:
+        raise RunError("--seeds runs one process after another; start it without a launcher")
+    return out
 
 
 def _recipe_of_run(

@@ -173,7 +173,13 @@ def find_rate(
         )
     rates = [float(rate) for rate in np.geomspace(first, last, steps)]
     model, train = _parts(recipe, data_root)
-    without = {"ema": 0.0, "unfreeze": (), "patience": None, "accumulation": 1}
+    without = {
+        "ema": 0.0,
+        "unfreeze": (),
+        "patience": None,
+        "accumulation": 1,
+        "non_finite": "stop",  # the end that a sweep looks for
+    }
     with tempfile.TemporaryDirectory() as folder:
         work = Finetuning(
             model,

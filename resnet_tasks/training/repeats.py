@@ -1,0 +1,186 @@
+"""One recipe over several seeds: a run each, then mean and deviation of every metric."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from resnet_tasks.errors import RunError
+from resnet_tasks.recipe.load import load_recipe
+from resnet_tasks.recipe.schema import Recipe
+from resnet_tasks.training.from_recipe import finetune_recipe
+from resnet_tasks.whole_files import make_folder, write_json
+
+SUMMARY = "seeds.json"
+
+
+@dataclass(frozen=True)
+class Spread:
+    """One metric over several runs.
+
+    Attributes:
+        values: Of every run; None where it is not defined.
+        mean: Of those that are; None where there is none.
+        deviation: Standard deviation of a sample (n - 1); None below two values.
+    """
+
+    values: tuple[float | None, ...]
+    mean: float | None
+    deviation: float | None
+
+    @classmethod
+    def of(cls, values: Sequence[float | None]) -> Spread:
+        """The spread of some values."""
+        known = [each for each in values if each is not None]
+        return cls(
+            tuple(values),
+            fmean(known) if known else None,
+            stdev(known) if len(known) > 1 else None,
+        )
+
+
+def finetune_seeds(
+    recipe: Recipe,
+    count: int,
+    *,
+    out: Path,
+    data_root: Path | None = None,
+    console: Console | None = None,
+) -> dict[str, Spread]:
+    """Fine-tunes a recipe with the seeds `training.seed`, `training.seed + 1`, ...
+
+    Every run has a folder `out/seed-N`. Asked again, finished runs are kept, one that was
+    interrupted goes on, and the others follow. `out/seeds.json` is written when all are done.
+
+    Args:
+        recipe: What to run.
+        count: How many seeds, at least two.
+        out: Folder of the runs.
+        data_root: Folder that holds data sets; default `$RESNET_TASKS_DATA`, else `./data`.
+        console: For progress and the table.
+
+    Returns:
+        Metric -> its spread, judged on val with the last checkpoint of each run.
+
+    Raises:
+        RunError: If a folder holds a run of another recipe.
+        Stopped: After Ctrl-C or SIGTERM; the same command goes on.
+    """
+    if count < 2:
+        raise RunError(f"--seeds is {count}; a deviation takes at least 2")
+    console = console or Console()
+    first = recipe.training.seed
+    # All folders are looked at first: what belongs to another recipe shall not show after hours.
+    todo = [(seed, with_seed(recipe, seed), out / f"seed-{seed}") for seed in _seeds(first, count)]
+    for _, chosen, folder in todo:
+        _require_same(chosen, folder)
+    make_folder(out)
+    for seed, chosen, folder in todo:
+        if _is_judged(folder):
+            console.print(f"seed {seed}: {folder} is done and kept", highlight=False)
+        elif (folder / "checkpoints").exists():
+            kept = load_recipe(folder / "recipe.yaml")
+            finetune_recipe(kept, resume=folder, data_root=data_root, console=console)
+        else:
+            finetune_recipe(chosen, out=folder, data_root=data_root, console=console)
+    spreads = read_spreads([folder for _, _, folder in todo])
+    write_json(
+        out / SUMMARY,
+        {
+            "recipe": recipe.name,
+            "split": "val",
+            "checkpoint": "last",
+            "deviation": "standard deviation of a sample (n - 1)",
+            "seeds": [seed for seed, _, _ in todo],
+            "metrics": {
+                name: {
+                    "mean": each.mean,
+                    "deviation": each.deviation,
+                    "values": list(each.values),
+                }
+                for name, each in spreads.items()
+            },
+        },
+    )
+    console.print(spread_table(spreads, f"{recipe.name}: val, last checkpoint, {count} seeds"))
+    console.print(f"numbers: {out / SUMMARY}", highlight=False)
+    return spreads
+
+
+def with_seed(recipe: Recipe, seed: int) -> Recipe:
+    """The same recipe with another `training.seed`."""
+    training = recipe.training.model_copy(update={"seed": seed})
+    return recipe.model_copy(update={"training": training})
+
+
+def read_spreads(folders: Sequence[Path]) -> dict[str, Spread]:
+    """Metric -> its spread over judged runs, in the order of the first of them.
+
+    Raises:
+        RunError: If a run's metrics cannot be read.
+    """
+    runs = [_metrics(folder) for folder in folders]
+    return {name: Spread.of([run.get(name) for run in runs]) for name in runs[0]}
+
+
+def spread_table(spreads: Mapping[str, Spread], title: str) -> Table:
+    """Metric, mean, deviation and the values, for people."""
+    table = Table(title=title)
+    for heading in ("metric", "mean", "deviation", "values"):
+        table.add_column(heading, justify="left" if heading == "metric" else "right")
+    for name, each in spreads.items():
+        values = "  ".join(_text(value) for value in each.values)
+        table.add_row(name, _text(each.mean), _text(each.deviation), values)
+    return table
+
+
+def _seeds(first: int, count: int) -> range:
+    if first + count > 2**32:
+        raise RunError(f"training.seed is {first}; {count} seeds from there go beyond 2^32 - 1")
+    return range(first, first + count)
+
+
+def _text(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _is_judged(folder: Path) -> bool:
+    return (folder / "evaluations" / "val" / "metrics.json").is_file()
+
+
+def _metrics(folder: Path) -> dict[str, float | None]:
+    path = folder / "evaluations" / "val" / "metrics.json"
+    try:
+        metrics = json.loads(path.read_text(encoding="utf-8"))["metrics"]
+        return {name: each["value"] for name, each in metrics.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(
+            f"{path} cannot be read ({error}); make it again with `resnet-tasks evaluate {folder}`"
+        ) from None
+
+
+def _require_same(recipe: Recipe, folder: Path) -> None:
+    """Refuses to go on in a folder of another recipe."""
+    if not (folder / "recipe.yaml").is_file():
+        return
+    kept, wanted = (_compared(each) for each in (load_recipe(folder / "recipe.yaml"), recipe))
+    if recipe.data.normalize == "data":  # the run holds what was measured
+        kept["data"]["normalize"] = wanted["data"]["normalize"]
+    odd = [key for key in wanted if kept[key] != wanted[key]]
+    if odd:
+        raise RunError(
+            f"{folder} is a run of another recipe ({', '.join(odd)} differ); choose another --out"
+        )
+
+
+def _compared(recipe: Recipe) -> dict[str, Any]:
+    """Everything of a recipe but its plugins, of which a run keeps copies."""
+    values: dict[str, Any] = json.loads(recipe.model_dump_json(exclude={"plugins"}))
+    return values

@@ -1,0 +1,127 @@
+"""Several seeds: what is kept, what goes on, and the numbers over them."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+from typer.testing import CliRunner
+
+from resnet_tasks.cli import app
+from resnet_tasks.errors import RunError
+from resnet_tasks.recipe.load import load_recipe
+from resnet_tasks.training.finetune import Finetuning
+from resnet_tasks.training.repeats import Spread, finetune_seeds, read_spreads
+
+
+def test_spread_by_hand() -> None:
+    # Deviations from the mean 0.4 are -0.2, 0, 0.2: sqrt(0.08 / 2).
+    assert Spread.of([0.2, 0.4, 0.6]).deviation == pytest.approx(0.2)
+    assert Spread.of([0.2, None, 0.6]) == Spread((0.2, None, 0.6), 0.4, pytest.approx(0.08**0.5))
+    assert Spread.of([None, 0.5]) == Spread((None, 0.5), 0.5, None)
+    assert Spread.of([None]) == Spread((None,), None, None)
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    """Two pictures, half of each bright."""
+    rng = np.random.default_rng(0)
+    images, annotations = [], []
+    for i in (1, 2):
+        pixels = rng.integers(0, 90, (32, 64, 3)).astype(np.uint8)
+        pixels[:, 32:] += 120
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+        images.append({"id": i, "file_name": f"{i}.png", "height": 32, "width": 64})
+        half = [[32, 0, 64, 0, 64, 32, 32, 32]]
+        annotations.append(
+            {
+                "id": i,
+                "image_id": i,
+                "category_id": 1,
+                "bbox": [32, 0, 32, 32],
+                "area": 1024,
+                "iscrowd": 0,
+                "segmentation": half,
+            }
+        )
+    categories = [{"id": 1, "name": "bright"}]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        f"""
+data:
+  root: {tmp_path}
+  train: [{{annotations: a.json}}]
+  val: [{{annotations: a.json}}]
+  normalize: data
+backbone: {{name: test_resnet, weights: none}}
+heads:
+  scene: {{type: unet, background: true, options: {{decoder_channels: [16, 8, 8, 8, 8]}}}}
+training: {{epochs: 2, batch_size: 1, precision: fp32, device: cpu, seed: 4}}
+evaluation: {{resamples: 0}}
+"""
+    )
+    return path
+
+
+def test_finished_seeds_are_kept_and_stopped_ones_go_on(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen, out, said = load_recipe(recipe), tmp_path / "runs", io.StringIO()
+
+    class KilledError(Exception):
+        pass
+
+    update = Finetuning._update
+
+    def dies(self: Finetuning, group: list) -> dict[str, float]:  # type: ignore[type-arg]
+        if self.options.seed == 5 and self.position.updates == 3:
+            raise KilledError
+        return update(self, group)
+
+    monkeypatch.setattr(Finetuning, "_update", dies)
+    with pytest.raises(KilledError):
+        finetune_seeds(chosen, 3, out=out, console=Console(file=said))
+    monkeypatch.setattr(Finetuning, "_update", update)
+    assert not (out / "seeds.json").exists()
+    done = (out / "seed-4/log.jsonl").read_text()
+    spreads = finetune_seeds(chosen, 3, out=out, console=Console(file=said, width=200))
+    assert "seed 4: " in said.getvalue()
+    assert "is done and kept" in said.getvalue()
+    assert (out / "seed-4/log.jsonl").read_text() == done
+
+    logs = [(out / f"seed-{seed}/log.jsonl").read_text().splitlines() for seed in (4, 5, 6)]
+    starts = [sum('"event": "start"' in line for line in lines) for lines in logs]
+    assert starts == [1, 2, 1]
+    kept = json.loads((out / "seeds.json").read_text())
+    assert kept["seeds"] == [4, 5, 6]
+    values = [
+        json.loads((out / f"seed-{seed}/evaluations/val/metrics.json").read_text())["metrics"][
+            "scene/mIoU"
+        ]["value"]
+        for seed in (4, 5, 6)
+    ]
+    assert kept["metrics"]["scene/mIoU"]["values"] == values
+    assert kept["metrics"]["scene/mIoU"]["mean"] == pytest.approx(np.mean(values))
+    assert spreads["scene/mIoU"].deviation == pytest.approx(np.std(values, ddof=1))
+    assert len(set(values)) > 1, "seeds differ"
+
+    with pytest.raises(RunError, match=r"seed-4 is a run of another recipe \(training differ\)"):
+        finetune_seeds(load_recipe(recipe, ["training.epochs=3"]), 2, out=out)
+
+
+def test_the_command_needs_a_folder(recipe: Path) -> None:
+    made = CliRunner().invoke(app, ["finetune", str(recipe), "--seeds", "2"])
+    assert made.exit_code == 2
+    assert "--seeds needs --out DIR" in made.output
+
+
+def test_unreadable_metrics_are_named(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"metrics\.json cannot be read"):
+        read_spreads([tmp_path])
