@@ -55,7 +55,7 @@ from resnet_tasks.training.limits import evaluation_advice, training_advice, wit
 from resnet_tasks.training.optimizer import make_optimizer, rate_factor, set_rates
 from resnet_tasks.training.processes import ALONE, Processes, own_device
 from resnet_tasks.training.replay import Step, write_replay
-from resnet_tasks.training.shares import Anchored, Report, described, summed, unannotated
+from resnet_tasks.training.shares import Anchored, Report, described, means, summed, unannotated
 from resnet_tasks.training.spikes import SpikeWatch
 from resnet_tasks.training.unfreezing import Unfreezing
 
@@ -321,7 +321,6 @@ class Finetuning:
         for batch in batches:
             torch.manual_seed(seed + self.processes.index)
             own, anchor = self._losses(batch)
-            self._means = {name: term.mean().item() for name, term in own.items()}
             report = self._exchange(own, batch, counts)
             here = self._counted[-1]
             self.accelerator.backward(self._total(own, here) + anchor)
@@ -360,6 +359,7 @@ class Finetuning:
         """
         sums = {name: term.sum.item() for name, term in losses.items()}
         counts = {name: float(term.count.item()) for name, term in losses.items()}
+        self._means = means(sums, counts)
         trouble = "" if all(map(math.isfinite, sums.values())) else described(losses, [batch])
         reports = self.processes.gather(Report(sums, counts, trouble, self._stop))
         self._all_stop = any(each.stop for each in reports)

@@ -29,7 +29,7 @@ from resnet_tasks.structures import Batch, Geometry, LossTerm, Target
 from resnet_tasks.training.checkpoint import fill, load_weights_file
 from resnet_tasks.training.conditions import deterministic_algorithms, mixed_precision
 from resnet_tasks.training.run import Run
-from resnet_tasks.training.shares import Anchored
+from resnet_tasks.training.shares import Anchored, means
 from resnet_tasks.whole_files import make_folder, unwritten, write_json
 
 FORMAT = 1
@@ -226,7 +226,8 @@ def _backward(
     for batch, counts in zip(batches, step.counts, strict=False):
         torch.manual_seed(step.seed)
         losses, anchor = prepared(batch.to(model.device))
-        shown = {name: term.mean().item() for name, term in losses.items()}
+        sums = {name: term.sum.item() for name, term in losses.items()}
+        shown = means(sums, {name: term.count.item() for name, term in losses.items()})
         shares = {
             name: LossTerm(term.sum, torch.full_like(term.count, counts[name]))
             for name, term in losses.items()

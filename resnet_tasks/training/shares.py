@@ -51,6 +51,11 @@ def summed(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: math.fsum(part.get(name, 0.0) for part in parts) for name in names}
 
 
+def means(sums: Mapping[str, float], counts: Mapping[str, float]) -> dict[str, float]:
+    """Mean of every loss term; 0 where it counts nothing."""
+    return {name: value / max(counts[name], 1e-12) for name, value in sums.items()}
+
+
 def described(losses: Losses, batches: Sequence[Batch]) -> str:
     """Losses and pictures of a step that went wrong."""
     terms = ", ".join(f"{name} {term.mean().item():.4g}" for name, term in losses.items())

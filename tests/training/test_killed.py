@@ -29,7 +29,7 @@ def test_twenty_kills_change_no_weight(tmp_path: Path, capsys: pytest.CaptureFix
 
     Every run is killed twice, so that what is killed is a resumed run as often as a first one.
     """
-    make_cells(tmp_path / "data" / "cells", train=12, val=3, seed=5, size=(96, 96))
+    make_cells(tmp_path / "data" / "cells", train=12, val=8, seed=5, size=(96, 96))
     whole = tmp_path / "whole"
     process, marks = start(whole, tmp_path / "data")
     told = until_end(process, marks)
@@ -44,7 +44,8 @@ def test_twenty_kills_change_no_weight(tmp_path: Path, capsys: pytest.CaptureFix
             phase = PHASES[(2 * number + sitting) % 3]
             share = 2 + sitting  # so much is left for the second sitting in any case
             count = rng.randint(1, max(1, len(lengths[phase]) // share))
-            delay = rng.random() * sorted(lengths[phase])[len(lengths[phase]) // 2]
+            usual = sorted(lengths[phase])[len(lengths[phase]) // 2]
+            delay = 0.6 * usual * rng.random()  # the signal itself takes its time
             if sitting == 0 and phase == "checkpoint":
                 count += 1  # in the first one of all there is nothing to go on from yet
             process, marks = start(folder, tmp_path / "data")
