@@ -1,0 +1,98 @@
+"""A run at several scales that was killed ends with the weights of one that was not."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+
+from resnet_tasks.backbone.resnet import ResNet
+from resnet_tasks.data.coco import read_coco
+from resnet_tasks.data.dataset import CocoDataset
+from resnet_tasks.heads.unet import UNet
+from resnet_tasks.model import TaskModel
+from resnet_tasks.recipe.schema import TrainingRecipe
+from resnet_tasks.structures import Batch
+from resnet_tasks.training.finetune import Finetuning, finetune
+
+OPTIONS = TrainingRecipe(
+    epochs=3, batch_size=1, precision="fp32", device="cpu", evaluate_every=0, warmup=0.0
+)
+
+
+def pictures(folder: Path) -> CocoDataset:
+    rng = np.random.default_rng(0)
+    images = []
+    for i in range(1, 4):
+        Image.fromarray(rng.integers(0, 255, (64, 64, 3)).astype(np.uint8)).save(
+            folder / f"{i}.png"
+        )
+        images.append({"id": i, "file_name": f"{i}.png", "height": 64, "width": 64})
+    half = [[32, 0, 64, 0, 64, 64, 32, 64]]
+    annotations = [
+        {
+            "id": i,
+            "image_id": i,
+            "category_id": 1,
+            "bbox": [32, 0, 32, 64],
+            "area": 2048,
+            "iscrowd": 0,
+            "segmentation": half,
+        }
+        for i in range(1, 4)
+    ]
+    content = {
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": 1, "name": "half"}],
+    }
+    (folder / "a.json").write_text(json.dumps(content))
+    file = read_coco(folder / "a.json")
+    return CocoDataset([file], categories=file.categories).with_scales((1.0, 1.5, 2.0))
+
+
+def test_a_resumed_run_draws_the_same_scales(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = pictures(tmp_path)
+    update = Finetuning._update
+    sizes: list[tuple[int, int]] = []
+
+    class KilledError(Exception):
+        pass
+
+    def train(name: str, *, resume: bool = False, kill: int = -1) -> dict[str, torch.Tensor]:
+        def watched(self: Finetuning, group: list[Batch]) -> dict[str, float]:
+            if self.position.updates == kill:
+                self.save()
+                raise KilledError
+            sizes.extend(batch.padded_size for batch in group)
+            return update(self, group)
+
+        monkeypatch.setattr(Finetuning, "_update", watched)
+        torch.manual_seed(3)
+        backbone = ResNet("test_resnet")
+        head = UNet(backbone.specs, ("half",), {"decoder_channels": (16, 8, 8, 8, 8)})
+        model = TaskModel(backbone, {"scene": head})
+        console = Console(file=io.StringIO())
+        out = tmp_path / name
+        finetune(model, data, None, OPTIONS, out=out, resume=resume, console=console)
+        return model.state_dict()
+
+    whole = train("whole")
+    drawn = list(sizes)
+    assert len(drawn) == 9
+    assert len(set(drawn)) > 1
+    assert set(drawn) <= {(64, 64), (96, 96), (128, 128)}
+    sizes.clear()
+    with pytest.raises(KilledError):
+        train("parts", kill=4)
+    parts = train("parts", resume=True)
+    assert sizes == drawn
+    assert all(torch.equal(whole[key], parts[key]) for key in whole)
