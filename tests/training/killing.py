@@ -24,6 +24,7 @@ Marks = list[tuple[float, str]]
 SETTINGS = (
     "backbone.name=resnet10t",
     "training.epochs=2",
+    "training.evaluate_every=1",
     "training.batch_size=2",
     "training.accumulation=2",
     "training.precision=fp32",
