@@ -18,7 +18,7 @@ from resnet_tasks.backbone.catalogue import forbids_commercial_use
 from resnet_tasks.backbone.checkpoints import cover, read_checkpoint, without_prefixes
 from resnet_tasks.backbone.downloads import cached_download, hub_file, hub_metadata
 from resnet_tasks.backbone.layouts import recognised
-from resnet_tasks.backbone.request import Request
+from resnet_tasks.backbone.request import BACKBONE_KEY, Request
 from resnet_tasks.backbone.run_folders import (
     find_in_folder,
     license_of,
@@ -199,10 +199,8 @@ def _from_torchvision(request: Request, name: str, enum: str) -> Origin:
     try:
         if "." in enum:
             entry: Any = torchvision.models.get_weight(enum)
-            if name in torchvision.models.list_models() and entry not in list(
-                torchvision.models.get_model_weights(name)
-            ):  # of another variant: refused before anything is fetched
-                raise KeyError(name)
+            if request.key == BACKBONE_KEY and _is_of_another(entry, name):
+                raise KeyError(name)  # before anything is fetched
         else:
             entry = torchvision.models.get_model_weights(name)[enum]
     except (ValueError, KeyError):
@@ -221,6 +219,12 @@ def _from_torchvision(request: Request, name: str, enum: str) -> Origin:
         tuple(map(float, getattr(constants, "mean", IMAGENET_MEAN))),
         tuple(map(float, getattr(constants, "std", IMAGENET_STD))),
     )
+
+
+def _is_of_another(entry: Any, name: str) -> bool:
+    """Whether torchvision knows the variant, and these weights are not among its own."""
+    known = name in torchvision.models.list_models()
+    return known and entry not in list(torchvision.models.get_model_weights(name))
 
 
 def _torchvision_choices(name: str) -> str:
