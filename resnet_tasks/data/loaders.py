@@ -28,22 +28,21 @@ def training_batches(
     *,
     seed: int,
     epoch: int,
-    process: int = 0,
-    processes: int = 1,
 ) -> list[list[int]]:
-    """The batches of one epoch for one process, each a list of positions.
+    """The batches of one epoch, each a list of positions.
 
     Every picture comes once; the last batch may be smaller. Several processes share each batch of
-    `batch_size` pictures: as evenly as it goes, all with the same number of batches, so that a part
-    may be empty.
+    `batch_size` pictures (`part_of`).
     """
     order = epoch_order(length, seed=seed, epoch=epoch)
-    whole = [order[start : start + batch_size] for start in range(0, length, batch_size)]
-    return [part_of(batch, process, processes) for batch in whole]
+    return [order[start : start + batch_size] for start in range(0, length, batch_size)]
 
 
 def part_of(items: Sequence[Item], process: int, processes: int) -> list[Item]:
-    """What one of several processes does of a list: consecutive, even to within one item."""
+    """What one of several processes does of a list: consecutive, even to within one item.
+
+    It may be nothing.
+    """
     first, last = (len(items) * each // processes for each in (process, process + 1))
     return list(items[first:last])
 

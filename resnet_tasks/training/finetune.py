@@ -27,7 +27,7 @@ from torch.utils.data import Dataset
 
 from resnet_tasks.backbone.pretrained import LoadReport
 from resnet_tasks.data.dataset import CocoDataset, Key, sample_seed
-from resnet_tasks.data.loaders import auto_workers, make_loader, training_batches
+from resnet_tasks.data.loaders import auto_workers, make_loader, part_of, training_batches
 from resnet_tasks.errors import NonFiniteLossError, RunError
 from resnet_tasks.evaluation.evaluate import (
     MAIN_METRIC,
@@ -233,10 +233,7 @@ class Finetuning:
         if frozen is not None:
             self.journal.log("unfreeze", epoch=position.epoch, frozen_stages=frozen)
             self.journal.say(f"epoch {position.epoch + 1}: frozen_stages is {frozen} from now on")
-        parts = self._batches(position.epoch)[position.batch :]
-        whole = self._pictures(position.epoch)[position.batch :]
-        # A part without pictures still takes part in the step, with one that teaches nothing.
-        filler = self._batches(position.epoch, process=0)[0][:1]
+        batches = self._batches(position.epoch)[position.batch :]
         started, written = time.monotonic(), time.monotonic()
         self.model.train()
         with self.journal.progress(
@@ -244,18 +241,9 @@ class Finetuning:
             position.updates,
             self.total_updates,
         ) as show:
-            loader = make_loader(
-                self.train_set,
-                [part or filler for part in parts],
-                workers=self.workers,
-                pin_memory=self.device.type == "cuda",
-            )
-            taught = (
-                batch if part else unannotated(batch)
-                for part, batch in zip(parts, loader, strict=True)
-            )
+            sizes = _groups(map(len, batches), accumulation)
             for group, pictures in zip(
-                _groups(taught, accumulation), map(sum, _groups(whole, accumulation)), strict=True
+                _groups(self._loaded(batches), accumulation), map(sum, sizes), strict=True
             ):
                 losses = self._update(group)
                 position.batch += len(group)
@@ -590,8 +578,7 @@ class Finetuning:
         ):
             batches = self._batches(0)[: steps * self.options.accumulation]
             started = time.monotonic()
-            loader = make_loader(self.train_set, batches, workers=self.workers)
-            for group in _groups(loader, self.options.accumulation):
+            for group in _groups(self._loaded(batches), self.options.accumulation):
                 self._update(group)
                 if self.device.type == "cuda":
                     torch.cuda.synchronize(self.device)
@@ -687,26 +674,36 @@ class Finetuning:
             batch, seeds=tuple(sample_seed(run, epoch, each) for each in batch.image_ids)
         )
 
-    def _batches(self, epoch: int, *, process: int | None = None) -> list[list[Key]]:
-        """This process's part of every batch of an epoch."""
+    def _batches(self, epoch: int) -> list[list[Key]]:
+        """The batches of an epoch, of all processes together."""
         batches = training_batches(
             len(self.train_set),  # type: ignore[arg-type]
             self.options.batch_size,
             seed=self.options.seed,
             epoch=epoch,
-            process=self.processes.index if process is None else process,
-            processes=self.processes.count,
         )
         if not isinstance(self.train_set, CocoDataset):
             return [list(batch) for batch in batches]
         return [self.train_set.batch_keys(epoch, i, batch) for i, batch in enumerate(batches)]
 
-    def _pictures(self, epoch: int) -> list[int]:
-        """How many pictures every batch of an epoch has, over all processes."""
-        length = len(self.train_set)  # type: ignore[arg-type]
-        options = self.options
-        whole = training_batches(length, options.batch_size, seed=options.seed, epoch=epoch)
-        return [len(batch) for batch in whole]
+    def batches_of(self, epoch: int) -> Iterator[Batch]:
+        """This process's part of every batch of an epoch, read, in the order of training."""
+        return self._loaded(self._batches(epoch))
+
+    def _loaded(self, batches: Sequence[Sequence[Key]]) -> Iterator[Batch]:
+        """This process's part of every batch, read.
+
+        A part without pictures still takes part in the step, with one that teaches nothing.
+        """
+        parts = [part_of(each, self.processes.index, self.processes.count) for each in batches]
+        loader = make_loader(
+            self.train_set,
+            [part or whole[:1] for part, whole in zip(parts, batches, strict=True)],
+            workers=self.workers,
+            pin_memory=self.device.type == "cuda",
+        )
+        for part, batch in zip(parts, loader, strict=True):
+            yield batch if part else unannotated(batch)
 
 
 def finetune(

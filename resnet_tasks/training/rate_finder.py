@@ -27,10 +27,9 @@ from resnet_tasks.assemble import (
     with_constants,
 )
 from resnet_tasks.data.dataset import CocoDataset
-from resnet_tasks.data.loaders import make_loader, training_batches
 from resnet_tasks.errors import NonFiniteLossError, RunError
 from resnet_tasks.model import TaskModel
-from resnet_tasks.recipe.schema import EvaluationRecipe, Recipe, TrainingRecipe
+from resnet_tasks.recipe.schema import EvaluationRecipe, Recipe
 from resnet_tasks.structures import Batch
 from resnet_tasks.training.conditions import deterministic_algorithms
 from resnet_tasks.training.finetune import Finetuning
@@ -190,18 +189,16 @@ def find_rate(
             evaluation=EvaluationRecipe(),
             console=Console(quiet=True),
         )
-        return _sweep(work, train, rates, console or Console(stderr=True))
+        return _sweep(work, rates, console or Console(stderr=True))
 
 
-def _sweep(
-    work: Finetuning, train: CocoDataset, rates: Sequence[float], console: Console
-) -> RateSweep:
+def _sweep(work: Finetuning, rates: Sequence[float], console: Console) -> RateSweep:
     options, losses = work.options, list[float]()
     work.model.train()
     broken = False
     deterministic = options.deterministic and work.device.type == "cpu"
     with deterministic_algorithms(deterministic), bar(console, "Sweeping", len(rates)) as advance:
-        for batch in _endless(work, train, options):
+        for batch in _endless(work):
             try:
                 terms = work.learn([batch], rates[len(losses)] / options.learning_rate)
             except NonFiniteLossError:
@@ -220,13 +217,11 @@ def _sweep(
     return read_sweep(rates[: len(losses)], losses, broken=broken)
 
 
-def _endless(work: Finetuning, train: CocoDataset, options: TrainingRecipe) -> Iterator[Batch]:
+def _endless(work: Finetuning) -> Iterator[Batch]:
     """The batches of one epoch after another."""
     for epoch in range(2**20):
         work.position.epoch = epoch
-        parts = training_batches(len(train), options.batch_size, seed=options.seed, epoch=epoch)
-        keys = [train.batch_keys(epoch, number, part) for number, part in enumerate(parts)]
-        yield from make_loader(train, keys, workers=work.workers)
+        yield from work.batches_of(epoch)
 
 
 def _parts(recipe: Recipe, data_root: Path | None) -> tuple[TaskModel, CocoDataset]:

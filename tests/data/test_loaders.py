@@ -12,7 +12,13 @@ from PIL import Image
 
 from resnet_tasks.data.coco import read_coco
 from resnet_tasks.data.dataset import CocoDataset, Key
-from resnet_tasks.data.loaders import auto_workers, epoch_order, make_loader, training_batches
+from resnet_tasks.data.loaders import (
+    auto_workers,
+    epoch_order,
+    make_loader,
+    part_of,
+    training_batches,
+)
 from resnet_tasks.data.transforms import Augmentation
 from resnet_tasks.errors import DataError
 
@@ -34,17 +40,15 @@ def test_one_process_sees_every_picture_once() -> None:
 
 @pytest.mark.parametrize(("length", "processes"), [(10, 2), (24, 3), (3, 4), (1, 2)])
 def test_several_processes_cover_everything_in_equal_steps(length: int, processes: int) -> None:
-    parts = [
-        training_batches(length, 2, seed=1, epoch=2, process=i, processes=processes)
-        for i in range(processes)
-    ]
+    whole = training_batches(length, 2, seed=1, epoch=2)
+    parts = [[part_of(batch, i, processes) for batch in whole] for i in range(processes)]
     assert {len(part) for part in parts} == {-(-length // 2)}
     assert sorted(i for part in parts for batch in part for i in batch) == list(range(length))
 
 
 def test_global_batches_do_not_depend_on_the_number_of_processes() -> None:
     whole = training_batches(16, 4, seed=0, epoch=0)
-    parts = [training_batches(16, 4, seed=0, epoch=0, process=i, processes=3) for i in range(3)]
+    parts = [[part_of(batch, i, 3) for batch in whole] for i in range(3)]
     joined = [[i for part in each for i in part] for each in zip(*parts, strict=True)]
     assert joined == whole
     assert all(1 <= len(batch) <= 2 for part in parts for batch in part)
