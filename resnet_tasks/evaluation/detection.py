@@ -7,6 +7,7 @@ pictures' quality from one matching of our own, which gives the same numbers.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -56,7 +57,7 @@ class Block:
     found_boxes: NDArray[np.float64]
 
 
-class CocoEvaluator:
+class CocoEvaluator(ABC):
     """What boxes and masks share: pictures in columns, the twelve numbers, resampling, details.
 
     Args:
@@ -191,17 +192,17 @@ class CocoEvaluator:
             self._joined = _Joined(self._blocks)
         return self._joined
 
-    def _tables(self) -> Tables:
-        raise NotImplementedError
+    @abstractmethod
+    def _tables(self) -> Tables: ...
 
-    def _matches(self) -> Matches:
-        raise NotImplementedError
+    @abstractmethod
+    def _matches(self) -> Matches: ...
 
-    def _pairs_of_any_class(self, rows: NDArray[np.int64]) -> Pairs:
-        raise NotImplementedError
+    @abstractmethod
+    def _pairs_of_any_class(self, rows: NDArray[np.int64]) -> Pairs: ...
 
-    def _error_types(self) -> tuple[dict[str, float], list[str]]:
-        raise NotImplementedError
+    @abstractmethod
+    def _error_types(self) -> tuple[dict[str, float], list[str]]: ...
 
 
 def protocol_of(kind: str, iou_type: str, backend: str, limits: Sequence[int]) -> str:
