@@ -1,0 +1,163 @@
+"""Splits: pictures into folds or shares, groups whole, classes alike in every part.
+
+Glossary: `N` pictures, `G` groups, `K` classes, `P` parts (folds, or train, val and test).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resnet_tasks.data.categories import CategoryMap
+from resnet_tasks.data.coco_records import CocoFile
+from resnet_tasks.errors import DataError
+
+Counts = NDArray[np.float64]
+
+
+def fold_of_each(
+    groups: Sequence[Hashable], folds: int, *, counts: Counts | None = None, seed: int = 0
+) -> NDArray[np.int64]:
+    """Fold `0..folds-1` of every picture; no group lies in two of them.
+
+    Args:
+        groups: `(N,)` patient, study or sequence of every picture, see `groups_of`.
+        folds: How many, at least 2.
+        counts: As in `divide`.
+        seed: Of the order in which like groups are placed.
+
+    Raises:
+        DataError: If there are fewer groups than folds, or less than two folds.
+    """
+    if folds < 2:
+        raise DataError(f"{folds} fold(s) cannot be held out in turn; take at least 2")
+    return divide(groups, [1.0] * folds, counts=counts, seed=seed)
+
+
+def divide(
+    groups: Sequence[Hashable],
+    shares: Sequence[float],
+    *,
+    counts: Counts | None = None,
+    seed: int = 0,
+) -> NDArray[np.int64]:
+    """Part `0..P-1` of every picture: parts of given shares, no group in two of them.
+
+    Groups are placed one after the other where the sum of squared departures from the shares
+    grows least, of the pictures and, with `counts`, of every class. Groups that hold much of
+    something come first (in octaves, shuffled within), while there is still a choice. Without
+    classes and groups the parts have exactly the shares, rounded by Sainte-Laguë's rule.
+
+    Args:
+        groups: `(N,)` what belongs together has the same value.
+        shares: `(P,)` relative sizes of the parts, above 0; they need not sum to 1.
+        counts: `(N, K)` how much of each class a picture shows (objects, pixels, or 1 and 0):
+            parts get alike shares of each. None: of pictures alone.
+        seed: Of the order in which like groups are placed.
+
+    Returns:
+        `(N,)` part of every picture; every part has at least one group.
+
+    Raises:
+        DataError: If there are fewer groups than parts, or a share is not above 0.
+    """
+    wanted = np.asarray(shares, dtype=np.float64)
+    if wanted.ndim != 1 or len(wanted) < 2 or not (np.isfinite(wanted) & (wanted > 0)).all():
+        raise DataError(f"shares are {list(shares)}; give two or more numbers above 0")
+    members, load = _group_loads(groups, counts)
+    if len(load) < len(wanted):
+        raise DataError(
+            f"{len(wanted)} parts take at least {len(wanted)} groups (patients, sequences or "
+            f"single pictures), but {len(groups)} pictures have {len(load)}; take fewer parts, or "
+            "more data"
+        )
+    order = _order(load, np.random.default_rng(seed))
+    return _place(load, wanted / wanted.sum(), order)[members]
+
+
+def groups_of(files: Sequence[CocoFile]) -> list[str]:
+    """What every picture of some files belongs to: its `group`, else its own file.
+
+    The same picture in two files (boxes in one, pixels in the other) is one group, and a group's
+    name means the same in all files, so that a split of all of them has no picture in two parts.
+
+    Returns:
+        `(N,)` in the order of the files and of the pictures in them.
+    """
+    pictures = [
+        (os.path.normpath(file.image_path(record)), record.group)
+        for file in files
+        for record in file.images
+    ]
+    known = {path: group for path, group in pictures if group is not None}
+    return [f"group {known[path]}" if path in known else f"file {path}" for path, _ in pictures]
+
+
+def objects_of_each(files: Sequence[CocoFile], categories: CategoryMap) -> Counts:
+    """`(N, K)` objects and image-level labels of each category on every picture, no crowds.
+
+    Pixels of semantic maps are not counted: that takes reading all of them.
+
+    Args:
+        files: Whose pictures, in this order.
+        categories: The columns.
+
+    Raises:
+        DataError: If a file has a category that is not among them.
+    """
+    counts = np.zeros((sum(len(file.images) for file in files), len(categories)))
+    row = 0
+    for file in files:
+        columns = [categories.index_of(each) for each in file.categories.ids]
+        for record in file.images:
+            for each in file.annotations[record.id]:
+                counts[row, columns[each.category]] += not each.is_crowd
+            row += 1
+    return counts
+
+
+def _group_loads(
+    groups: Sequence[Hashable], counts: Counts | None
+) -> tuple[NDArray[np.int64], Counts]:
+    """`(N,)` number of every picture's group, and `(G, 1 + K)` its share of all pictures, classes.
+
+    Groups are numbered as they first appear, so that nothing depends on how their names sort.
+    """
+    numbers: dict[Hashable, int] = {}
+    members = np.array([numbers.setdefault(each, len(numbers)) for each in groups], dtype=np.int64)
+    columns = np.ones((len(members), 1))
+    if counts is not None:
+        if counts.ndim != 2 or len(counts) != len(members):
+            raise DataError(f"counts of shape {counts.shape} do not fit {len(members)} pictures")
+        columns = np.concatenate((columns, counts), axis=1)
+    load = np.zeros((len(numbers), columns.shape[1]))
+    np.add.at(load, members, columns)
+    total = load.sum(axis=0)
+    return members, load[:, total > 0] / total[total > 0]
+
+
+def _order(load: Counts, random: np.random.Generator) -> NDArray[np.int64]:
+    """Groups by the largest share of anything that they hold, falling, shuffled where alike."""
+    shuffled = random.permutation(len(load))
+    octave = np.floor(np.log2(load[shuffled].max(axis=1)))
+    return shuffled[np.argsort(-octave, kind="stable")]
+
+
+def _place(load: Counts, shares: Counts, order: NDArray[np.int64]) -> NDArray[np.int64]:
+    """`(G,)` part of every group."""
+    filled = np.zeros((len(shares), load.shape[1]))
+    parts = np.zeros(len(load), dtype=np.int64)
+    empty = np.ones(len(shares), dtype=bool)
+    for left, group in zip(range(len(order), 0, -1), order, strict=True):
+        # What the sum over parts of filled^2 / share grows by; least where all are at their share.
+        growth = ((2 * filled + load[group]) * load[group]).sum(axis=1) / shares
+        if left <= empty.sum():
+            growth[~empty] = np.inf
+        part = int(growth.argmin())
+        parts[group] = part
+        filled[part] += load[group]
+        empty[part] = False
+    return parts

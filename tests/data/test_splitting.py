@@ -1,0 +1,126 @@
+"""Splits: groups whole, classes alike, shares exact, the same for the same seed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.model_selection import StratifiedGroupKFold
+
+from resnet_tasks.data.categories import Category, CategoryMap
+from resnet_tasks.data.coco_records import Annotation, CocoFile, ImageRecord
+from resnet_tasks.data.splitting import divide, fold_of_each, groups_of, objects_of_each
+from resnet_tasks.errors import DataError
+
+
+def _departure(parts: np.ndarray, counts: np.ndarray, folds: int) -> float:
+    """Mean over classes of the spread of their shares over the folds."""
+    shares = np.stack([counts[parts == fold].sum(0) for fold in range(folds)]) / counts.sum(0)
+    return float(shares.std(axis=0).mean())
+
+
+def test_shares_without_groups_are_exact() -> None:
+    parts = divide(range(10), [0.8, 0.2], seed=3)
+    assert np.bincount(parts).tolist() == [8, 2]
+    assert np.bincount(divide(range(103), [70, 20, 10])).tolist() == [72, 21, 10]
+    assert sorted(np.bincount(fold_of_each(range(11), 3))) == [3, 4, 4]
+
+
+def test_the_seed_alone_decides() -> None:
+    groups = [f"patient {i // 3}" for i in range(60)]
+    made = [fold_of_each(groups, 5, seed=seed).tolist() for seed in (0, 0, 1)]
+    assert made[0] == made[1] != made[2]
+    sizes = [i for i in range(1, 20) for _ in range(i)]  # all groups of different sizes
+    assert divide(sizes, [3, 1], seed=0).tolist() != divide(sizes, [3, 1], seed=1).tolist()
+
+
+def test_classes_by_hand() -> None:
+    # Four groups of two pictures; the rare class in two of them: one to each part.
+    groups = ["a", "a", "b", "b", "c", "c", "d", "d"]
+    counts = np.array([[1, 0]] * 4 + [[0, 1], [0, 0]] * 2, dtype=np.float64)
+    for seed in range(10):
+        parts = fold_of_each(groups, 2, counts=counts, seed=seed)
+        assert parts[0] == parts[1] != parts[2] == parts[3]
+        assert parts[4] == parts[5] != parts[6] == parts[7]
+
+
+def test_no_group_is_cut_and_classes_are_nearer_than_the_references() -> None:
+    departures = []
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        groups = rng.integers(0, 60, 400)
+        # Classes cluster in groups: what a patient has.
+        habit = rng.dirichlet([0.4, 0.3, 0.2, 0.1], 60)
+        labels = np.array([rng.choice(4, p=habit[group]) for group in groups])
+        counts = np.eye(4)[labels]
+        parts = fold_of_each(groups, 5, counts=counts, seed=seed)
+        assert all(len(set(parts[groups == group])) == 1 for group in np.unique(groups))
+        assert set(parts) == set(range(5))
+        reference = np.zeros(len(groups), dtype=int)
+        split = StratifiedGroupKFold(5, shuffle=True, random_state=seed)
+        for fold, (_, held_out) in enumerate(split.split(groups, labels, groups)):
+            reference[held_out] = fold
+        plain = fold_of_each(groups, 5, seed=seed)
+        departures.append([_departure(each, counts, 5) for each in (parts, reference, plain)])
+    ours, theirs, without_classes = np.mean(departures, axis=0)
+    assert ours <= theirs
+    assert ours < without_classes / 3
+
+
+def test_one_huge_group_leaves_no_part_empty() -> None:
+    groups = ["huge"] * 97 + ["a", "b", "c"]
+    parts = fold_of_each(groups, 4)
+    assert sorted(np.bincount(parts)) == [1, 1, 1, 97]
+
+
+def test_mistakes() -> None:
+    with pytest.raises(DataError, match=r"5 parts take at least 5 groups .* 4 pictures have 2"):
+        fold_of_each(["a", "a", "b", "b"], 5)
+    with pytest.raises(DataError, match="1 fold"):
+        fold_of_each(["a", "b"], 1)
+    with pytest.raises(DataError, match=r"shares are \[1, 0\]"):
+        divide(["a", "b"], [1, 0])
+    with pytest.raises(DataError, match="0 pictures have 0"):
+        divide([], [1, 1])
+    with pytest.raises(DataError, match="do not fit 2 pictures"):
+        divide(["a", "b"], [1, 1], counts=np.zeros((3, 1)))
+
+
+@pytest.fixture
+def file() -> CocoFile:
+    """Three pictures: two of patient 7, one of nobody; a dog, two cats (one a crowd)."""
+    images = (
+        ImageRecord(1, "a.png", 8, 8, group="7"),
+        ImageRecord(2, "b.png", 8, 8),
+        ImageRecord(3, "c.png", 8, 8, group="7"),
+    )
+
+    def annotation(number: int, image: int, category: int, *, crowd: bool = False) -> Annotation:
+        return Annotation(number, image, category, (0, 0, 4, 4), 16, crowd)
+
+    annotations = {
+        1: (annotation(1, 1, 1),),
+        2: (annotation(2, 2, 0), annotation(3, 2, 0, crowd=True)),
+        3: (),
+    }
+    categories = CategoryMap((Category(4, "cat"), Category(9, "dog")))
+    frozen = frozenset({"boxes"})
+    return CocoFile(Path("d/a.json"), Path("d"), categories, images, annotations, frozen)
+
+
+def test_groups_and_counts_of_files(file: CocoFile) -> None:
+    # A second file on the same pictures, by another way to their folder, without groups.
+    again = replace(
+        file,
+        images_root=Path("d/../d"),
+        images=tuple(replace(each, group=None) for each in file.images),
+        categories=CategoryMap((Category(9, "dog"), Category(11, "eel"))),
+        annotations={1: (), 2: (Annotation(1, 2, 1, None, 0),), 3: ()},
+    )
+    keys = groups_of([file, again])
+    assert keys == ["group 7", "file d/b.png", "group 7"] * 2
+    merged = CategoryMap.merged([file.categories, again.categories])
+    counts = objects_of_each([file, again], merged)
+    assert counts.tolist() == [[0, 1, 0], [1, 0, 0], [0, 0, 0], [0, 0, 0], [0, 0, 1], [0, 0, 0]]
