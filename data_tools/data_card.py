@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from data_tools.coco_writer import SplitSummary
 
 UNKNOWN = "not stated"
+UNVERIFIED = (
+    "unverified on the full data set: this conversion was tested on small files of the format, "
+    "never on the publisher's own; compare the counts below with the published ones"
+)
 
 
 @dataclass(frozen=True)
@@ -38,12 +42,14 @@ class DataCard:
         origin: Where it comes from.
         source: Folder or generator that was read.
         splits: What each split holds.
+        verified: Whether this conversion has run on the publisher's own files.
     """
 
     name: str
     origin: Origin
     source: str
     splits: tuple[SplitSummary, ...]
+    verified: bool
 
     @property
     def num_skipped(self) -> int:
@@ -61,6 +67,7 @@ class DataCard:
             f"- Licence: {origin.licence}",
             f"- Cite: {origin.citation}",
             f"- Converted from: {self.source}",
+            *(() if self.verified else (f"- Note: {UNVERIFIED}",)),
             *(f"- Note: {note}" for note in origin.notes),
             "",
             *self._counts(),

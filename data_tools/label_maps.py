@@ -95,6 +95,62 @@ def convert_label_maps(
     return tuple(summaries)
 
 
+def convert_named_label_maps(
+    source: Path,
+    out: Path,
+    *,
+    classes: Sequence[str] = (),
+    things: Sequence[str] = (),
+    void: int | None = None,
+    boxes: bool = False,
+    copy_images: bool = False,
+    license_name: str = "",
+    progress: Progress | None = None,
+) -> tuple[SplitSummary, ...]:
+    """`convert_label_maps` with classes by name.
+
+    Args:
+        source: As there.
+        out: As there.
+        classes: The names of index 0, 1, ... in order.
+        things: Those of them that come in objects.
+        void: As there.
+        boxes: As there.
+        copy_images: As there.
+        license_name: As there.
+        progress: As there.
+
+    Raises:
+        DataError: If there are no classes, a thing is none of them, or the source is wrong.
+    """
+    return convert_label_maps(
+        source,
+        out,
+        classes=named_categories(classes, things, source),
+        void=void,
+        boxes=boxes,
+        copy_images=copy_images,
+        license_name=license_name,
+        progress=progress,
+    )
+
+
+def named_categories(classes: Sequence[str], things: Sequence[str], source: Path) -> list[Category]:
+    """Categories in the order of `classes`; `things` are those that come in objects.
+
+    Raises:
+        DataError: If there are no classes or a thing is none of them.
+    """
+    if not classes:
+        raise DataError(
+            f"the label maps of {source} need classes: the names of index 0, 1, ... in order"
+        )
+    unknown = [name for name in things if name not in classes]
+    if unknown:
+        raise DataError(f"the thing {unknown[0]!r} is not among the classes {', '.join(classes)}")
+    return [Category(name, isthing=name in things) for name in classes]
+
+
 def find_pairs(source: Path, split: str) -> list[Pair]:
     """(picture, label map) files of a split: by its list, else by equal names; empty if absent.
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from resnet_tasks.errors import DataError
@@ -11,6 +12,8 @@ from resnet_tasks.errors import DataError
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 SHOWN = 6
 """How many names an error lists."""
+DEEPEST = 3
+"""Folders below a source in which its parts are looked for; archives wrap them in such."""
 
 
 def require_parts(source: Path, parts: Sequence[str]) -> None:
@@ -31,6 +34,54 @@ def require_parts(source: Path, parts: Sequence[str]) -> None:
             f"{source} should hold {', '.join(parts)}, but {', '.join(missing)} is missing; there "
             f"is {listing(source)}: give the folder that holds them"
         )
+
+
+def locate(source: Path, expects: Mapping[str, str], by_hand: str) -> Path:
+    """The folder that holds all parts of a data set: `source`, or the only one inside that does.
+
+    Args:
+        source: Folder that the user gave.
+        expects: Relative path, `*` allowed -> what lies there.
+        by_hand: What the user must do to have them, for the message.
+
+    Raises:
+        DataError: If no folder down to `DEEPEST` levels has all parts, or several have.
+    """
+    if not source.is_dir():
+        require_parts(source, tuple(expects))
+    level = [source]
+    for _ in range(DEEPEST + 1):
+        found = [folder for folder in level if not _missing(folder, expects)]
+        if len(found) > 1:
+            raise DataError(
+                f"{found[0]} and {found[1]} both hold {', '.join(expects)}; give the one to convert"
+            )
+        if found:
+            return found[0]
+        level = [each for folder in level for each in _folders(folder)]
+    missing = _missing(source, expects)
+    lacking = "; ".join(f"{part} ({expects[part]})" for part in missing)
+    raise DataError(
+        f"{source} should hold {', '.join(expects)}, but it lacks {lacking}, and no folder inside "
+        f"has all of them; there is {listing(source)}. {sentence(by_hand)}"
+    )
+
+
+def sentence(text: str) -> str:
+    """A text that begins with a capital."""
+    return text[:1].upper() + text[1:]
+
+
+def _missing(folder: Path, parts: Mapping[str, str]) -> list[str]:
+    return [part for part in parts if next(folder.glob(part), None) is None]
+
+
+def _folders(folder: Path) -> list[Path]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(Path(each.path) for each in entries if each.is_dir())
+    except PermissionError:
+        return []
 
 
 def listing(folder: Path) -> str:

@@ -284,10 +284,15 @@ def test_check_exits_with_2_for_a_file_that_cannot_be_used(tmp_path: Path) -> No
     [
         (["prepare", "cels"], "did you mean 'cells'?"),
         (["prepare", "cells", "trian=2"], "has no option 'trian'"),
-        (["prepare", "cells", "train=two"], "option 'train=two' of cells: Input should be"),
+        (["prepare", "cells", "train=two"], "option train of the format 'cells': Input should"),
         (["prepare", "cells", "train"], "not of the form key=value"),
-        (["prepare", "bccd"], "needs a source"),
+        (
+            ["prepare", "bccd"],
+            "needs a source, the folder that the data set was unpacked to: clone",
+        ),
+        (["prepare", "own.yaml"], "the data set own.yaml cannot be read"),
         (["convert", "vox", "x", "y"], "did you mean 'voc'?"),
+        (["convert", "voc", "x"], "data convert voc needs a SOURCE to read and OUT"),
         (["convert", "voc", "/nowhere", "y"], "/nowhere"),
     ],
 )
@@ -303,6 +308,9 @@ def test_data_sets_are_listed() -> None:
     listed = run("data", "prepare").stdout
     for name in ("bccd", "camvid", "dsb2018", "cells"):
         assert f"\n{name} " in f"\n{listed}"
+    assert "(MIT); https://github.com/Shenggan/BCCD_Dataset" in listed
+    assert "voc: Pascal VOC" in (formats := run("data", "convert").stdout)
+    assert "options: classes, one_based, copy_images, license_name" in formats
 
 
 def test_a_format_is_converted(tmp_path: Path, shared_data: Path) -> None:

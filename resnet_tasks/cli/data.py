@@ -22,7 +22,9 @@ SHOWN_PROBLEMS = 10
 def prepare(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME]", help="Data set; leave it out for a list"),
+        typer.Argument(
+            metavar="[NAME]", help="Data set, or a YAML of your own; leave it out for a list"
+        ),
     ] = None,
     options: Overrides = None,
     source: Annotated[
@@ -36,40 +38,48 @@ def prepare(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the result")] = False,
 ) -> None:
     """Convert a data set known by name; nothing is downloaded."""
-    from data_tools.catalogue import DATA_SETS
+    from data_tools.catalogue import data_sets, find_data_set
     from data_tools.catalogue import prepare as run
     from resnet_tasks.recipe.places import data_base
 
     if name is None:
-        for key, each in DATA_SETS.items():
+        width = max(map(len, data_sets()))
+        for key, each in data_sets().items():
             about = each.origin
-            typer.echo(f"{key:8}  {about.title} ({about.licence}); {about.homepage}")
+            typer.echo(f"{key:{width}}  {about.title} ({about.licence}); {about.homepage}")
         return
-    known = DATA_SETS.get(name)
-    typed = _options(known.format if known else "", options or [])
-    folder = out or data_base() / name
+    folder = out or data_base() / find_data_set(name).name
+    given = _options(options or [])
     with bar(f"Preparing {name}") as advance:
-        card = run(name, source, folder, overwrite=overwrite, progress=advance, **typed)
+        card = run(name, source, folder, overwrite=overwrite, progress=advance, **given)
     say_card(card, folder)
 
 
 @data.command()
 def convert(
     format_name: Annotated[
-        str,
-        typer.Argument(metavar="FORMAT", help="voc, label-maps, instance-masks or image-folders"),
-    ],
-    source: Annotated[Path, typer.Argument(help="Folder to read")],
-    out: Annotated[Path, typer.Argument(help="Folder for the COCO files")],
+        str | None,
+        typer.Argument(metavar="[FORMAT]", help="Leave it out for a list with options"),
+    ] = None,
+    source: Annotated[Path | None, typer.Argument(help="Folder to read")] = None,
+    out: Annotated[Path | None, typer.Argument(help="Folder for the COCO files")] = None,
     options: Overrides = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the result")] = False,
 ) -> None:
     """Convert a folder to COCO format."""
     from data_tools.catalogue import convert as run
+    from data_tools.formats import FORMATS
 
-    typed = _options(format_name, options or [])
+    if format_name is None:
+        for each in map(FORMATS.get, FORMATS):
+            typer.echo(f"{each.name}: {each.title}\n    options: {', '.join(each.options)}")
+        return
+    FORMATS.get(format_name)
+    if source is None or out is None:
+        raise DataError(f"data convert {format_name} needs a SOURCE to read and OUT, a new folder")
+    given = _options(options or [])
     with bar(f"Converting {source}") as advance:
-        card = run(format_name, source, out, overwrite=overwrite, progress=advance, **typed)
+        card = run(format_name, source, out, overwrite=overwrite, progress=advance, **given)
     say_card(card, out)
 
 
@@ -135,29 +145,17 @@ def stats(
         typer.echo(f"drawn: {out}")
 
 
-def _options(format_name: str, texts: list[str]) -> dict[str, Any]:
-    """`key=value` options of a converter, typed by YAML and checked against its signature."""
-    from typing import get_type_hints
-
-    from pydantic import TypeAdapter, ValidationError
-
-    from data_tools.catalogue import FORMATS
+def _options(texts: list[str]) -> dict[str, Any]:
+    """`key=value` options of a converter, typed by YAML."""
     from resnet_tasks.recipe.yaml_text import parse_yaml
 
-    hints = get_type_hints(FORMATS[format_name].convert) if format_name in FORMATS else {}
-    typed: dict[str, Any] = {}
+    given: dict[str, Any] = {}
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals or not key:
             raise DataError(f"option {text!r} is not of the form key=value, for example void=11")
-        typed[key] = parse_yaml(value, f"option {text!r}").value
-        if key in hints:
-            try:
-                typed[key] = TypeAdapter(hints[key]).validate_python(typed[key])
-            except ValidationError as error:
-                reason = error.errors()[0]["msg"]
-                raise DataError(f"option {text!r} of {format_name}: {reason}") from None
-    return typed
+        given[key] = parse_yaml(value, f"option {text!r}").value
+    return given
 
 
 def say_card(card: DataCard, folder: Path) -> None:

@@ -5,9 +5,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_tools.catalogue import DATA_SETS, FORMATS, convert, prepare
+from data_tools.catalogue import convert, data_sets, find_data_set, prepare
+from data_tools.data_card import UNVERIFIED
+from data_tools.formats import FORMATS
+from data_tools.label_maps import SMALL_COMPONENT
 from resnet_tasks.data.coco import read_coco
-from resnet_tasks.errors import DataError
+from resnet_tasks.errors import DataError, ResnetTasksError
+from resnet_tasks.recipe.load import load_recipe
 
 SMALL: dict[str, Any] = {"train": 1, "val": 1, "size": (96, 128)}
 
@@ -23,11 +27,82 @@ def names(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir())
 
 
-def test_every_data_set_has_a_format_and_says_where_it_comes_from() -> None:
-    assert set(DATA_SETS) == {"bccd", "camvid", "dsb2018", "cells"}
-    for data_set in DATA_SETS.values():
-        assert set(data_set.options) <= set(FORMATS[data_set.format].options)
-        assert "not stated" not in vars(data_set.origin).values()
+@pytest.mark.parametrize("name", data_sets())
+def test_every_data_set_fits_its_format_and_its_recipes(name: str) -> None:
+    data_set = data_sets()[name]
+    assert FORMATS.get(data_set.format).typed(data_set.options, name).keys() == (
+        data_set.options.keys()
+    )
+    assert "not stated" not in vars(data_set.origin).values()
+    assert data_set.recipes
+    for recipe in data_set.recipes:
+        assert load_recipe(recipe).data.root == name
+
+
+def test_the_catalogue() -> None:
+    assert set(data_sets()) >= {"bccd", "camvid", "dsb2018", "cells"}
+    for name in FORMATS:
+        assert callable(FORMATS.get(name).convert)
+    (note,) = data_sets()["camvid"].origin.notes
+    assert f"components under {SMALL_COMPONENT} pixels" in note
+
+
+def own(folder: Path, **changes: Any) -> Path:
+    """A description of a user's own data set; `None` takes a key out."""
+    content = {
+        "title": "Lanes",
+        "homepage": "https://example.org",
+        "licence": "MIT",
+        "citation": "none",
+        "by_hand": "ask the owner",
+        "format": "label-maps",
+        "expects": "{train: the pictures, trainannot: their maps}",
+        "options": "{classes: [road, car]}",
+    } | changes
+    file = folder / "lanes.yaml"
+    file.write_text("".join(f"{k}: {v}\n" for k, v in content.items() if v is not None))
+    return file
+
+
+def test_own_data_sets_are_described_in_a_file(tmp_path: Path) -> None:
+    segnet(tmp_path / "in" / "lanes-main" / "data")
+    segnet(tmp_path / "in" / "lanes-main" / "empty" / "deeper")
+    (tmp_path / "in/lanes-main/empty/deeper/train/a.png").unlink()
+    file = own(tmp_path, expects="{train/*.png: the pictures, trainannot: their maps}")
+    card = prepare(str(file), tmp_path / "in", tmp_path / "out")
+    assert card.name == "lanes"
+    assert card.splits[0].pixels == {"road": 0, "car": 16}
+    text = card.markdown()
+    assert f"- Converted from: {tmp_path / 'in' / 'lanes-main' / 'data'}" in text
+    assert UNVERIFIED in text
+    segnet(tmp_path / "in" / "lanes-main" / "copy")
+    with pytest.raises(DataError, match=r"copy and .*data both hold train/\*\.png, trainannot"):
+        prepare(str(file), tmp_path / "in", tmp_path / "other")
+    with pytest.raises(
+        DataError, match=r"lacks train.*; trainannot \(their maps\), .* Ask the owner"
+    ):
+        prepare(str(file), tmp_path / "in/lanes-main/data/train", tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"title": None}, "title is missing"),
+        ({"license": "MIT"}, "lanes.yaml:9: license is unknown; .*did you mean 'licence'"),
+        ({"verified": '"yes"'}, "lanes.yaml:9: verified: Input should be a valid boolean"),
+        ({"expects": "[train]"}, "lanes.yaml:7: expects: Input should be an object; got"),
+        ({"by_hand": None}, "by_hand of a data set of the format 'label-maps' must say"),
+        ({"options": "{classes: 3}"}, "data set lanes: option classes of the format 'label-maps'"),
+        ({"options": "{class: [a]}"}, "has no option 'class'; .*did you mean 'classes'"),
+    ],
+)
+def test_mistakes_in_a_description(changes: dict[str, Any], told: str, tmp_path: Path) -> None:
+    file = own(tmp_path, **changes)
+    with pytest.raises(DataError, match=told):
+        prepare(str(file), segnet(tmp_path / "in"), tmp_path / "out")
+    file.write_text("[]")
+    with pytest.raises(DataError, match=r"lanes\.yaml:1: the data set: Input should be an object"):
+        find_data_set(str(file))
 
 
 def test_bccd_card(shared_data: Path, tmp_path: Path) -> None:
@@ -46,6 +121,7 @@ def test_bccd_card(shared_data: Path, tmp_path: Path) -> None:
     assert "| train | BloodImage_00343.xml | RBC (object 3)" in text
     assert "| val | BloodImage_00338.xml | RBC (object 12)" in text
     assert card.num_skipped == 2
+    assert UNVERIFIED not in text
     categories = read_coco(tmp_path / "bccd" / "train.json").categories.categories
     assert [c.name for c in categories] == ["RBC", "WBC", "Platelets"]
 
@@ -88,11 +164,11 @@ def test_label_maps_by_format(tmp_path: Path) -> None:
 def test_unknown_names_get_the_nearest_match(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no data set 'BCDD'; there are .*mean 'bccd'\?"):
         prepare("BCDD", tmp_path, tmp_path / "out")
-    with pytest.raises(DataError, match=r"no format 'label_maps'; .*mean 'label-maps'\?"):
+    with pytest.raises(ResnetTasksError, match=r"unknown format 'label_maps'; .*'label-maps'\?"):
         convert("label_maps", tmp_path, tmp_path / "out")
     with pytest.raises(DataError, match=r"no option 'one_base'; .*mean 'one_based'\?"):
         convert("voc", tmp_path, tmp_path / "out", one_base=True)
-    with pytest.raises(DataError, match="there is no format 'zzz'") as raised:
+    with pytest.raises(ResnetTasksError, match="unknown format 'zzz'") as raised:
         convert("zzz", tmp_path, tmp_path / "out")
     assert "did you mean" not in str(raised.value)
 

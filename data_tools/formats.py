@@ -1,0 +1,134 @@
+"""The formats that can be converted, each with the one line that makes it known."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from data_tools.coco_writer import SplitSummary
+from resnet_tasks.errors import DataError
+from resnet_tasks.registry import Registry, nearest
+
+Converter = Callable[..., tuple[SplitSummary, ...]]
+"""`(source, out, *, progress, **options)`, or `(out, *, ...)` where nothing is read."""
+
+COPY_IMAGES = "copy_images"
+"""Option by which a converter copies the pictures instead of referring to them."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """One kind of source.
+
+    Attributes:
+        name: What it is called on the command line.
+        place: `module:function` of the converter, imported when it is used: listing formats costs
+            nothing, and a format may need libraries that others do without.
+        title: What it is, for a list.
+        needs_source: Whether something is read (the synthetic cells need nothing).
+        verified: Whether the converter has run on files as their publisher gives them out; data
+            cards of others say that it has not.
+    """
+
+    name: str
+    place: str
+    title: str
+    needs_source: bool = True
+    verified: bool = False
+
+    @property
+    def convert(self) -> Converter:
+        """The converter; its keyword arguments are the format's options."""
+        module, _, function = self.place.partition(":")
+        converter: Converter = getattr(import_module(module), function)
+        return converter
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Names of the options, apart from those that all formats share."""
+        return tuple(
+            name
+            for name, parameter in inspect.signature(self.convert).parameters.items()
+            if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name != "progress"
+        )
+
+    def typed(self, options: Mapping[str, Any], where: str) -> dict[str, Any]:
+        """Options as the converter takes them, lists made tuples and so on.
+
+        Args:
+            options: Name -> value, as YAML has it.
+            where: Who gives them, for the message.
+
+        Raises:
+            DataError: If the format has no such option or the value is of another type.
+        """
+        hints = get_type_hints(self.convert)
+        checked = {}
+        for option, value in options.items():
+            if option not in self.options:
+                close = nearest(option, list(self.options))
+                hint = f"; did you mean {close!r}?" if close else ""
+                raise DataError(
+                    f"{where}: the format {self.name!r} has no option {option!r}; it has "
+                    f"{', '.join(self.options)}{hint}"
+                )
+            try:
+                checked[option] = TypeAdapter(hints[option]).validate_python(value)
+            except ValidationError as error:
+                wrong = error.errors()[0]
+                key = ".".join(map(str, (option, *wrong["loc"])))
+                raise DataError(
+                    f"{where}: option {key} of the format {self.name!r}: {wrong['msg']}; got "
+                    f"{wrong['input']!r}"
+                ) from None
+        return checked
+
+
+FORMATS: Registry[Format] = Registry("format", group="resnet_tasks.formats")
+"""Name -> format; an entry point of the group must call `register_format`."""
+
+
+def register_format(
+    name: str, place: str, title: str, *, needs_source: bool = True, verified: bool = False
+) -> None:
+    """Makes a format known; the arguments are those of `Format`.
+
+    Raises:
+        ResnetTasksError: If the name belongs to another format.
+    """
+    FORMATS.register(name)(Format(name, place, title, needs_source, verified))
+
+
+# One statement per format, by name. `verified` says: has run on real files of a publisher.
+register_format(
+    "cells",
+    "data_tools.synthetic:make_cells",
+    "synthetic microscope scenes, drawn here",
+    needs_source=False,
+    verified=True,
+)
+register_format(
+    "image-folders",
+    "data_tools.image_folders:convert_image_folders",
+    "one folder of pictures per class",
+)
+register_format(
+    "instance-masks",
+    "data_tools.instance_masks:convert_instance_masks",
+    "one folder per picture with one mask PNG per object (Data Science Bowl 2018)",
+    verified=True,
+)
+register_format(
+    "label-maps",
+    "data_tools.label_maps:convert_named_label_maps",
+    "pictures with class-index PNGs (CamVid as laid out for SegNet)",
+    verified=True,
+)
+register_format(
+    "voc", "data_tools.voc:convert_voc", "Pascal VOC: one XML of boxes per picture", verified=True
+)
