@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterator
-from importlib.metadata import entry_points
+from importlib import import_module
 from typing import Any, Generic, TypeVar
 
 from resnet_tasks.errors import ResnetTasksError
@@ -83,7 +83,8 @@ class Registry(Generic[T]):
     def _load_entry_points(self) -> None:
         if self._group is None:
             return
-        for point in entry_points(group=self._group):
+        # Imported where installed packages are asked for: it takes longer than all of this module.
+        for point in import_module("importlib.metadata").entry_points(group=self._group):
             if point.name not in self._items:
                 point.load()
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from resnet_tasks import registry as module
 from resnet_tasks.errors import ResnetTasksError
 from resnet_tasks.registry import Registry, nearest
 
@@ -62,7 +61,7 @@ def test_entry_points_are_loaded_on_a_miss(monkeypatch: pytest.MonkeyPatch) -> N
         asked.append(group)
         return [Point()]
 
-    monkeypatch.setattr(module, "entry_points", points)
+    monkeypatch.setattr("importlib.metadata.entry_points", points)
     assert registry.get("mine") is dict
     assert asked == ["some.group"]
     assert registry.names() == ["mine"]

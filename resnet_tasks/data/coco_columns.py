@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from resnet_tasks.data.categories import CategoryMap
 from resnet_tasks.data.coco import read_coco
 from resnet_tasks.data.coco_masks import is_rle, packed_polygon
-from resnet_tasks.data.coco_parsing import find, is_box, read_json
+from resnet_tasks.data.coco_parsing import find, is_box, read_json, uncollected
 from resnet_tasks.data.coco_problems import SHOWN, Id, Problem, listed, shown
 from resnet_tasks.errors import DataError
 
@@ -145,7 +145,8 @@ def read_truth_columns(path: str | Path, *, kind: Kind = "box") -> TruthColumns:
         DataError: If the file cannot be used; the message names the first bad entries.
     """
     path = Path(path)
-    clean = _clean_truth(path, kind)
+    with uncollected():
+        clean = _clean_truth(path, kind)
     return clean if clean is not None else _repaired_truth(path, kind)
 
 
@@ -243,7 +244,8 @@ def read_result_columns(
             mask or score that can be evaluated; the message names the first ones.
     """
     path = Path(path)
-    clean = _clean_results(path, truth, kind)
+    with uncollected():
+        clean = _clean_results(path, truth, kind)
     return clean if clean is not None else _checked_results(path, truth, kind)
 
 

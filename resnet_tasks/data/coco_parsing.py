@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -85,11 +86,9 @@ def read_json(path: Path) -> Any:
     Raises:
         DataError: If it is not there or no JSON, with line and column.
     """
-    # Millions of small objects are made and none is freed: collecting meanwhile only costs time.
-    was_enabled = gc.isenabled()
-    gc.disable()
     try:
-        return json.loads(path.read_bytes())
+        with uncollected():
+            return json.loads(path.read_bytes())
     except FileNotFoundError:
         raise DataError(f"{path} is not there; mend the path, or prepare the data first") from None
     except OSError as error:
@@ -101,6 +100,18 @@ def read_json(path: Path) -> Any:
         ) from None
     except (UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"{path} is not JSON: {error}; is it the right file?") from None
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """No garbage collection inside.
+
+    Where millions of small objects are made and none is freed, collecting only costs time.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
     finally:
         if was_enabled:
             gc.enable()

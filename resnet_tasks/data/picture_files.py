@@ -6,15 +6,18 @@ import struct
 import tokenize
 import warnings
 import zlib
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
 from resnet_tasks.errors import DataError
+
+if TYPE_CHECKING:
+    import tifffile
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".npy"})
 """How picture files end; a file named by itself may end as it likes."""
@@ -36,9 +39,8 @@ DAMAGE = (
     struct.error,
     tokenize.TokenError,
     zlib.error,
-    tifffile.TiffFileError,
 )
-"""What readers raise on files that are damaged."""
+"""What readers raise on files that are damaged; tifffile's own error is a `ValueError`."""
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _NUMPY_START = b"\x93NUMPY"
 
@@ -75,7 +77,9 @@ def stored_size(path: Path, *, decode: bool = False) -> tuple[int, int] | None:
 
 
 def _tiff_size(path: Path, decode: bool) -> tuple[int, int]:
-    with tifffile.TiffFile(path) as tiff:
+    # Imported where there is a TIFF: results files are judged without any picture, in a fraction
+    # of a second, of which this import would be a part.
+    with import_module("tifffile").TiffFile(path) as tiff:
         series = only_series(tiff, path)
         size = (int(series.sizes["height"]), int(series.sizes["width"]))
         is_turned = tiff_orientation(tiff) in TURNED
