@@ -1,0 +1,16 @@
+from pathlib import Path
+
+import numpy as np
+from tiny_sources import indices, picture, text
+
+
+def write(folder: Path) -> Path:
+    for split, names in {"train": ("a", "b"), "val": ("c",)}.items():
+        for seed, name in enumerate(names):
+            picture(folder / f"stage1_train/{name}/images/{name}.png", seed=seed)
+            for number, column in enumerate((4, 50)):
+                mask = np.zeros((64, 96))
+                mask[8:30, column : column + 20] = 255
+                indices(folder / f"stage1_train/{name}/masks/{number}.png", mask)
+        text(folder / f"{split}.txt", "\n".join(names))
+    return folder
