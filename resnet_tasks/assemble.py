@@ -11,6 +11,7 @@ from resnet_tasks.backbone.family import Depth
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.data.coco import Category, CategoryMap, CocoFile, read_coco
 from resnet_tasks.data.dataset import CocoDataset
+from resnet_tasks.data.splitting import Folds
 from resnet_tasks.data.statistics import Advance, measure_channels
 from resnet_tasks.data.transforms import Augmentation, Intensity, Resize
 from resnet_tasks.errors import DataError, HeadError, RecipeError, ResnetTasksError
@@ -123,12 +124,68 @@ def read_split(recipe: Recipe, split: Split, data_root: Path | None = None) -> l
         DataError: If a file is missing or wrong, or the recipe has no such split.
     """
     folder = find_data(recipe, data_root)
-    sources: tuple[SourceRecipe, ...] = getattr(recipe.data, split)
-    if not sources:
+    if not sources_of(recipe, split):
         raise DataError(
             f"recipe {recipe.name} names no files under data.{split}; add them or choose another "
             "split"
         )
+    return read_sources(recipe, split, folder)
+
+
+def sources_of(recipe: Recipe, split: Split) -> tuple[SourceRecipe, ...]:
+    """Where the pictures of a split are from: with `data.folds` those of val are from train."""
+    name = "train" if split == "val" and recipe.data.folds is not None else split
+    sources: tuple[SourceRecipe, ...] = getattr(recipe.data, name)
+    return sources
+
+
+def read_sources(recipe: Recipe, split: Split, folder: Path) -> list[CocoFile]:
+    """The COCO files of a split, in the folder where its data are.
+
+    Raises:
+        DataError: If a file is missing or wrong, or gives other folds than the run was made with.
+    """
+    folds = recipe.data.folds
+    if folds is None or split == "test":
+        return _read_whole(recipe, split, folder)
+    made = Folds.of(_read_whole(recipe, "train", folder), folds.count, seed=folds.seed)
+    if folds.digest not in (None, made.digest):
+        raise DataError(
+            f"recipe {recipe.name}: the files under data.train are divided into other folds "
+            f"({made.digest}) than when the run was started ({folds.digest}), so that pictures it "
+            "was trained on may be held out; bring the files back as they were"
+        )
+    return made.without(folds.held_out) if split == "train" else made.only(folds.held_out)
+
+
+def divided(recipe: Recipe, data_root: Path | None = None) -> Folds:
+    """The folds of a recipe's training data.
+
+    Raises:
+        DataError: If a file is missing or wrong, or there are fewer groups than folds.
+    """
+    folds = recipe.data.folds
+    assert folds is not None, "the recipe has folds"
+    files = _read_whole(recipe, "train", find_data(recipe, data_root))
+    return Folds.of(files, folds.count, seed=folds.seed)
+
+
+def with_digest(recipe: Recipe, data_root: Path | None = None) -> Recipe:
+    """The recipe with the digest of its folds, where it has folds and states none.
+
+    Raises:
+        DataError: As in `divided`.
+    """
+    folds = recipe.data.folds
+    if folds is None or folds.digest is not None:
+        return recipe
+    settled = folds.model_copy(update={"digest": divided(recipe, data_root).digest})
+    data = recipe.data.model_copy(update={"folds": settled})
+    return recipe.model_copy(update={"data": data})
+
+
+def _read_whole(recipe: Recipe, split: Split, folder: Path) -> list[CocoFile]:
+    sources: tuple[SourceRecipe, ...] = getattr(recipe.data, split)
     return [
         read_coco(
             folder / source.annotations,
@@ -430,11 +487,15 @@ __all__ = [
     "build_dataset",
     "build_model",
     "check_recipe",
+    "divided",
     "find_data",
     "intensity_of",
     "label_heads",
     "merged_categories",
     "normalise",
+    "read_sources",
     "read_split",
+    "sources_of",
     "with_constants",
+    "with_digest",
 ]

@@ -65,6 +65,10 @@ def finetune(
         int,
         typer.Option(min=1, help="Runs with this many seeds, below --out; their mean and spread"),
     ] = 1,
+    folds: Annotated[
+        int,
+        typer.Option(min=1, help="Runs below --out, each without a fold of data.train to judge on"),
+    ] = 1,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Build everything, take two steps, tell their cost")
     ] = False,
@@ -89,13 +93,15 @@ def finetune(
     from rich.console import Console
 
     from resnet_tasks.training.finetune import Stopped
+    from resnet_tasks.training.folds import finetune_folds
     from resnet_tasks.training.from_recipe import finetune_recipe
     from resnet_tasks.training.repeats import finetune_seeds
 
     try:
-        if seeds > 1:
-            folder = _folder_of_seeds(out, resume, dry_run=dry_run)
-            finetune_seeds(chosen, seeds, out=folder, data_root=data_root, console=Console())
+        if seeds > 1 or folds > 1:
+            folder = _folder_of_several(out, resume, seeds, folds, dry_run=dry_run)
+            several, number = (finetune_seeds, seeds) if seeds > 1 else (finetune_folds, folds)
+            several(chosen, number, out=folder, data_root=data_root, console=Console())
             return
         run = finetune_recipe(
             chosen,
@@ -144,15 +150,23 @@ def lr_find(
         typer.echo(str(path))
 
 
-def _folder_of_seeds(out: Path | None, resume: Path | None, *, dry_run: bool) -> Path:
+def _folder_of_several(
+    out: Path | None, resume: Path | None, seeds: int, folds: int, *, dry_run: bool
+) -> Path:
     """The folder of several runs, which is named so that the same command goes on with it."""
+    option = "--seeds" if seeds > 1 else "--folds"
+    if seeds > 1 and folds > 1:
+        raise RunError(
+            "--seeds and --folds cannot be asked for together; repeat --folds with "
+            "training.seed=... and another --out"
+        )
     if out is None or resume is not None or dry_run:
         raise RunError(
-            "--seeds needs --out DIR and goes neither with --resume nor with --dry-run; the same "
+            f"{option} needs --out DIR and goes neither with --resume nor with --dry-run; the same "
             "command goes on where it stopped"
         )
     if launched_index() is not None:
-        raise RunError("--seeds runs one process after another; start it without a launcher")
+        raise RunError(f"{option} runs one process after another; start it without a launcher")
     return out
 
 

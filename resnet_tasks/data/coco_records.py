@@ -125,6 +125,11 @@ class CocoFile:
         }
         return replace(self, categories=categories, annotations=annotations)
 
+    def of_images(self, images: Sequence[ImageRecord]) -> CocoFile:
+        """The same file with some of its pictures and what is annotated on them."""
+        annotations = {each.id: self.annotations[each.id] for each in images}
+        return replace(self, images=tuple(images), annotations=annotations)
+
     def missing_files(self) -> tuple[Path, ...]:
         """Pictures and semantic maps that the file names and that are not there."""
         named: list[Path] = [self.image_path(record) for record in self.images]

@@ -189,6 +189,14 @@ class CocoDataset(Dataset[Sample]):
         made._cache = None
         return made
 
+    def of_positions(self, positions: Sequence[int]) -> CocoDataset:
+        """Some of its pictures, under the same ids; `files` stay as they are."""
+        made = copy.copy(self)
+        made._records = [self._records[i] for i in positions]
+        made._ids = [self._ids[i] for i in positions]
+        made._cache = None
+        return made
+
     def path(self, index: int) -> Path:
         """File of picture `index`."""
         file, record = self._records[index]

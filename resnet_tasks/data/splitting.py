@@ -5,8 +5,10 @@ Glossary: `N` pictures, `G` groups, `K` classes, `P` parts (folds, or train, val
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,6 +119,65 @@ def objects_of_each(files: Sequence[CocoFile], categories: CategoryMap) -> Count
                 counts[row, columns[each.category]] += not each.is_crowd
             row += 1
     return counts
+
+
+@dataclass(frozen=True)
+class Folds:
+    """Pictures of some files in folds.
+
+    Attributes:
+        files: All of them.
+        groups: `(N,)` group of every picture, in the order of the files.
+        fold: `(N,)` fold of every picture.
+    """
+
+    files: tuple[CocoFile, ...]
+    groups: tuple[str, ...]
+    fold: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, files: Sequence[CocoFile], folds: int, *, seed: int = 0) -> Folds:
+        """Folds with whole groups and, where objects are annotated, alike shares of each category.
+
+        Args:
+            files: Whose pictures are divided together; groups may span several files.
+            folds: How many.
+            seed: As in `divide`.
+
+        Raises:
+            DataError: If there are fewer groups than folds.
+        """
+        groups = groups_of(files)
+        counts = objects_of_each(files, CategoryMap.merged([each.categories for each in files]))
+        return cls(
+            tuple(files), tuple(groups), fold_of_each(groups, folds, counts=counts, seed=seed)
+        )
+
+    @property
+    def digest(self) -> str:
+        """Changes with the pictures' ids, their order, or the fold of any of them."""
+        ids = (repr(record.id) for file in self.files for record in file.images)
+        text = "\n".join(f"{i} {fold}" for i, fold in zip(ids, self.fold, strict=True))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def without(self, fold: int) -> list[CocoFile]:
+        """The files without the pictures of a fold; files that have no others are left out."""
+        return self._files(self.fold != fold)
+
+    def only(self, fold: int) -> list[CocoFile]:
+        """The files with the pictures of a fold; files that have none of them are left out."""
+        return self._files(self.fold == fold)
+
+    def _files(self, chosen: NDArray[np.bool_]) -> list[CocoFile]:
+        ends = np.cumsum([len(file.images) for file in self.files])
+        parts = np.split(chosen, ends[:-1])
+        return [
+            file.of_images(
+                [record for record, is_in in zip(file.images, part, strict=True) if is_in]
+            )
+            for file, part in zip(self.files, parts, strict=True)
+            if part.any()
+        ]
 
 
 def _group_loads(

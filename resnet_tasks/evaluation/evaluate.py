@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, Protocol
 
@@ -31,7 +31,7 @@ from resnet_tasks.evaluation.intervals import (
 from resnet_tasks.evaluation.segmentation import SegmentationEvaluator
 from resnet_tasks.evaluation.views import Predictor, at_scale, plain_model, predict_at, scales_of
 from resnet_tasks.heads.base import Head
-from resnet_tasks.model import resolve_precision
+from resnet_tasks.model import TaskModel, resolve_precision
 from resnet_tasks.registry import nearest
 from resnet_tasks.structures import (
     Batch,
@@ -64,6 +64,7 @@ __all__ = [
     "SegmentationEvaluator",
     "best_metric",
     "evaluate",
+    "evaluate_in_turn",
     "evaluators_of",
     "extra_for",
     "truth_of",
@@ -238,14 +239,102 @@ def evaluate(
     Raises:
         HeadError: If two evaluators of a head give a metric of the same name.
     """
-    plain = plain_model(model)
-    judges = evaluators_of(plain.named_heads) if evaluators is None else evaluators
+    heads = plain_model(model).named_heads
+    jury = _Jury(evaluators_of(heads) if evaluators is None else evaluators)
+    found = _found(model, dataset, batch_size, precision=precision, workers=workers, team=team)
+    for each in found:
+        jury.hear(plain_model(model), dataset, each)
+        if on_picture is not None:
+            on_picture(each[0], each[2])
+    return jury.verdict(bootstrap)
+
+
+def evaluate_in_turn(
+    parts: Iterable[tuple[Predictor, Dataset[Sample]]],
+    evaluators: Evaluators,
+    *,
+    batch_size: int = 8,
+    precision: str = "auto",
+    bootstrap: Bootstrap | None = Bootstrap(),  # noqa: B008  # frozen
+) -> Evaluation:
+    """Metrics over the pictures of several data sets together, each predicted by its own model.
+
+    That is what the folds of a cross-validation give together: every picture is judged once, by
+    the model that has not seen it.
+
+    Args:
+        parts: Models of the same heads, each with its pictures, whose ids differ in all of them.
+            One is asked for after the other, so that they need not be in memory together.
+        evaluators: Who judges each head.
+        batch_size: As in `evaluate`.
+        precision: As in `evaluate`.
+        bootstrap: As in `evaluate`.
+
+    Raises:
+        HeadError: As in `evaluate`.
+    """
+    jury = _Jury(evaluators)
+    for model, dataset in parts:
+        for each in _found(model, dataset, batch_size, precision=precision):
+            jury.hear(plain_model(model), dataset, each)
+    return jury.verdict(bootstrap)
+
+
+@dataclass
+class _Jury:
+    """The evaluators of all heads, and the pictures that they were shown.
+
+    Attributes:
+        judges: By head.
+        seen: Heads that had something to judge.
+        ids: Of the pictures, in order.
+        groups: Id of a picture -> its group, where it has one.
+    """
+
+    judges: Evaluators
+    seen: set[str] = field(default_factory=set)
+    ids: list[int | str] = field(default_factory=list)
+    groups: dict[int | str, str] = field(default_factory=dict)
+
+    def hear(self, model: TaskModel, dataset: Dataset[Sample], found: Found) -> None:
+        """Takes the predictions for one picture of a data set."""
+        index, image_id, here = found
+        self.ids.append(image_id)
+        group = dataset.group(index) if isinstance(dataset, HasGroups) else None
+        if group is not None:
+            self.groups[image_id] = group
+        for name, head in model.named_heads.items():
+            truth = truth_of(dataset, index, model.label_tables[name])
+            if _judges(head.task, truth):
+                self.seen.add(name)
+                for evaluator in self.judges.get(name, ()):
+                    evaluator.update(here[name], truth)
+
+    def verdict(self, bootstrap: Bootstrap | None) -> Evaluation:
+        """All metrics over what was taken."""
+        judged = {name: tuple(each) for name, each in self.judges.items() if name in self.seen}
+        metrics = _metrics(judged)
+        protocols = {name: " ".join(one.protocol for one in each) for name, each in judged.items()}
+        if bootstrap is None or not bootstrap.resamples:
+            return Evaluation(metrics, protocols, judged, tuple(self.ids))
+        resampling = resample_heads(judged, self.groups, bootstrap)
+        metrics = with_intervals(metrics, resampling.values)
+        return Evaluation(metrics, protocols, judged, tuple(self.ids), resampling)
+
+
+def _found(
+    model: Predictor,
+    dataset: Dataset[Sample],
+    batch_size: int,
+    *,
+    precision: str,
+    workers: int = 0,
+    team: Team = _Alone(),
+) -> Iterator[Found]:
+    """What a model predicts for the pictures of a data set, in their order."""
     length = len(dataset)  # type: ignore[arg-type]
     batches = [list(range(i, min(i + batch_size, length))) for i in range(0, length, batch_size)]
-    chosen = resolve_precision(precision, plain.device)
-    seen: set[str] = set()
-    ids: list[int | str] = []
-    groups: dict[int | str, str] = {}
+    chosen = resolve_precision(precision, plain_model(model).device)
     parts = [part_of(each, team.index, team.count) for each in batches]
     chosen_parts = [each for each in parts if each]
     loaders = [
@@ -254,28 +343,8 @@ def evaluate(
     ]
     for part in parts:
         views = [next(loader) for loader in loaders] if part else []
-        found = _predicted(model, part, views, chosen) if part else []
-        for index, image_id, here in chain.from_iterable(team.collect(found)):
-            ids.append(image_id)
-            group = dataset.group(index) if isinstance(dataset, HasGroups) else None
-            if group is not None:
-                groups[ids[-1]] = group
-            for name, head in plain.named_heads.items():
-                truth = truth_of(dataset, index, plain.label_tables[name])
-                if _judges(head.task, truth):
-                    seen.add(name)
-                    for evaluator in judges.get(name, ()):
-                        evaluator.update(here[name], truth)
-            if on_picture is not None:
-                on_picture(index, here)
-    judged = {name: tuple(each) for name, each in judges.items() if name in seen}
-    metrics = _metrics(judged)
-    protocols = {name: " ".join(one.protocol for one in each) for name, each in judged.items()}
-    if bootstrap is None or not bootstrap.resamples:
-        return Evaluation(metrics, protocols, judged, tuple(ids))
-    resampling = resample_heads(judged, groups, bootstrap)
-    metrics = with_intervals(metrics, resampling.values)
-    return Evaluation(metrics, protocols, judged, tuple(ids), resampling)
+        here = _predicted(model, part, views, chosen) if part else []
+        yield from chain.from_iterable(team.collect(here))
 
 
 def _predicted(
@@ -357,9 +426,7 @@ def _judges(task: Task, truth: Truth) -> bool:
         "semantic": truth.semantic,
         "image_labels": truth.image_labels,
     }
-    return all(
-        present.get(field) is not None or field in truth.extra for field in task.target_fields
-    )
+    return all(present.get(name) is not None or name in truth.extra for name in task.target_fields)
 
 
 def truth_of(dataset: Dataset[Sample], index: int, table: LabelTable) -> Truth:

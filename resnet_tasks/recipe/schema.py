@@ -46,6 +46,26 @@ class SourceRecipe(_Part):
     )
 
 
+class FoldsRecipe(_Part):
+    """Cross-validation: train without one fold of data.train, judge on it in place of data.val."""
+
+    count: Annotated[int, Field(ge=2)] = Field(description="Folds that data.train is divided into")
+    held_out: Annotated[int, Field(ge=0)] = Field(description="The one to judge on, from 0")
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(0, description="Of the division")
+    digest: str | None = Field(
+        None, description="Of the division; a run keeps it and refuses another one"
+    )
+
+    @model_validator(mode="after")
+    def _held_out_is_a_fold(self) -> FoldsRecipe:
+        if self.held_out >= self.count:
+            raise ValueError(
+                f"held_out is {self.held_out}, but {self.count} folds are numbered "
+                f"0 to {self.count - 1}"
+            )
+        return self
+
+
 class ResizeRecipe(_Part):
     """The box that every picture is brought to, before augmentation."""
 
@@ -103,6 +123,13 @@ class DataRecipe(_Part):
     train: Annotated[tuple[SourceRecipe, ...], Field(min_length=1)]
     val: Annotated[tuple[SourceRecipe, ...], Field(min_length=1)]
     test: tuple[SourceRecipe, ...] = ()
+    folds: FoldsRecipe | None = Field(
+        None,
+        description=(
+            "Hold a fold of data.train out and judge on it: whole groups, classes alike; data.val "
+            "is not read then"
+        ),
+    )
     resize: ResizeRecipe | None = None
     scales: tuple[Annotated[float, Field(ge=0.1, le=4)], ...] = Field(
         (), description="Training batches at these sizes relative to resize, one drawn per batch"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from resnet_tasks.assemble import Split, find_data
+from resnet_tasks.assemble import find_data, read_sources, sources_of
 from resnet_tasks.data.coco import CocoFile, read_coco
 from resnet_tasks.data.dataset import CocoDataset
 from resnet_tasks.errors import DataError
@@ -65,27 +65,11 @@ def _folder_of(recipe: Recipe, evaluation: EvaluationView | None) -> Path | None
     """The data folder, from the files that an evaluation names."""
     for text in (evaluation.about.get("data") or {}) if evaluation else ():
         for split in SPLITS:
-            for source in getattr(recipe.data, split):
+            for source in sources_of(recipe, split):
                 path, parts = Path(text), Path(source.annotations).parts
                 if path.is_file() and path.parts[-len(parts) :] == parts:
                     return path.parents[len(parts) - 1]
     return None
-
-
-def split_files(recipe: Recipe, split: Split, folder: Path) -> list[CocoFile]:
-    """The COCO files of a split.
-
-    Raises:
-        DataError: If one is missing or wrong.
-    """
-    return [
-        read_coco(
-            folder / source.annotations,
-            images_root=None if source.images is None else folder / source.images,
-            annotated=source.annotated,
-        )
-        for source in getattr(recipe.data, split)
-    ]
 
 
 def judged_files(
@@ -97,7 +81,7 @@ def judged_files(
         DataError: If they are not there any more.
     """
     if evaluation.split is not None:
-        return split_files(run.recipe, evaluation.split, data_folder(run, evaluation, data_root))
+        return read_sources(run.recipe, evaluation.split, data_folder(run, evaluation, data_root))
     paths = list(evaluation.about.get("data") or {})
     if not paths:
         raise DataError(f"{evaluation.folder / 'metrics.json'} does not say what was judged")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from resnet_tasks.assemble import read_sources
 from resnet_tasks.errors import ResnetTasksError, RunError
 from resnet_tasks.metrics import HEADLINE
 from resnet_tasks.report.charts import Axes, Chart, Line, Table, bar_chart, line_chart, number
@@ -17,7 +18,6 @@ from resnet_tasks.report.datasets import (
     as_dataset,
     data_folder,
     judged_files,
-    split_files,
     summarise,
 )
 from resnet_tasks.report.history import History, Points, smoothed
@@ -402,7 +402,7 @@ def _splits(
 ) -> list[SplitView]:
     folder = data_folder(run, evaluation, data_root)
     found = [
-        summarise(split, as_dataset(run, split_files(run.recipe, split, folder)))
+        summarise(split, as_dataset(run, read_sources(run.recipe, split, folder)))
         for split in SPLITS
         if getattr(run.recipe.data, split)
     ]

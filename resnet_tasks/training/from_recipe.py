@@ -20,6 +20,7 @@ from resnet_tasks.assemble import (
     normalise,
     read_split,
     with_constants,
+    with_digest,
 )
 from resnet_tasks.data.dataset import CocoDataset
 from resnet_tasks.errors import RecipeError
@@ -106,11 +107,18 @@ def _finetune_together(
     console: Console,
 ) -> Run | None:
     """`finetune_recipe` up to the last checkpoint, in every process."""
+    recipe = with_digest(recipe, data_root)
     files = {split: read_split(recipe, split, data_root) for split in SPLITS}
     categories = merged_categories([*files["train"], *files["val"]])
     labels = label_heads(recipe, categories)
     train = build_dataset(recipe, files["train"], categories, training=True)
     val = build_dataset(recipe, files["val"], categories)
+    if (folds := recipe.data.folds) is not None:
+        console.print(
+            f"val: held out of data.train, fold {folds.held_out} of 0 to {folds.count - 1}; "
+            "data.val is not read",
+            highlight=False,
+        )
     for split, dataset in (("train", train), ("val", val)):
         say_data(console, split, dataset)
         for file in dataset.files:

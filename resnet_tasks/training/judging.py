@@ -114,6 +114,7 @@ def judge(
         "calibrated": how.calibrated,
         "test_time_augmentation": how.views,
         "data": {str(file.path): file_sha256(file.path) for file in dataset.files},
+        "folds": None if recipe.data.folds is None else recipe.data.folds.model_dump(),
         "data_problems": {str(file.path): file.summary() for file in dataset.files},
     }
     write_evaluation(evaluation, folder, about)

@@ -13,7 +13,7 @@ from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
-from resnet_tasks.assemble import Split, find_data
+from resnet_tasks.assemble import Split, find_data, sources_of
 from resnet_tasks.errors import DataError, RunError
 from resnet_tasks.evaluation.intervals import Resampling
 from resnet_tasks.evaluation.paired import Difference, Paired, compare
@@ -47,7 +47,7 @@ class Judged:
             paths = [self.annotations]
         else:
             root = find_data(run.recipe, self.data_root)
-            paths = [root / each.annotations for each in getattr(run.recipe.data, self.split)]
+            paths = [root / each.annotations for each in sources_of(run.recipe, self.split)]
         return {str(path): file_sha256(path) for path in paths if path.is_file()}
 
     def make(self, run: Run, console: Console) -> None:

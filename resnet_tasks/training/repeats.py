@@ -1,4 +1,4 @@
-"""One recipe over several seeds: a run each, then mean and deviation of every metric."""
+"""One recipe several times, as over seeds: a run each, then mean and deviation of every metric."""
 
 from __future__ import annotations
 
@@ -13,12 +13,30 @@ from rich.console import Console
 from rich.table import Table
 
 from resnet_tasks.errors import RunError
+from resnet_tasks.evaluation.reporting import number
+from resnet_tasks.metrics import Metric
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.schema import Recipe
 from resnet_tasks.training.from_recipe import finetune_recipe
 from resnet_tasks.whole_files import make_folder, write_json
 
 SUMMARY = "seeds.json"
+DEVIATION = "standard deviation of a sample (n - 1)"
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """One of several runs of a recipe.
+
+    Attributes:
+        label: For people.
+        recipe: What to run.
+        folder: The run's.
+    """
+
+    label: str
+    recipe: Recipe
+    folder: Path
 
 
 @dataclass(frozen=True)
@@ -44,6 +62,10 @@ class Spread:
             fmean(known) if known else None,
             stdev(known) if len(known) > 1 else None,
         )
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return {"mean": self.mean, "deviation": self.deviation, "values": list(self.values)}
 
 
 def finetune_seeds(
@@ -76,42 +98,58 @@ def finetune_seeds(
     if count < 2:
         raise RunError(f"--seeds is {count}; a deviation takes at least 2")
     console = console or Console()
-    first = recipe.training.seed
-    # All folders are looked at first: what belongs to another recipe shall not show after hours.
-    todo = [(seed, with_seed(recipe, seed), out / f"seed-{seed}") for seed in _seeds(first, count)]
-    for _, chosen, folder in todo:
-        _require_same(chosen, folder)
-    make_folder(out)
-    for seed, chosen, folder in todo:
-        if _is_judged(folder):
-            console.print(f"seed {seed}: {folder} is done and kept", highlight=False)
-        elif (folder / "checkpoints").exists():
-            kept = load_recipe(folder / "recipe.yaml")
-            finetune_recipe(kept, resume=folder, data_root=data_root, console=console)
-        else:
-            finetune_recipe(chosen, out=folder, data_root=data_root, console=console)
-    spreads = read_spreads([folder for _, _, folder in todo])
+    repeats = [
+        Repeat(f"seed {seed}", with_seed(recipe, seed), out / f"seed-{seed}")
+        for seed in _seeds(recipe.training.seed, count)
+    ]
+    spreads = run_repeats(repeats, out, data_root=data_root, console=console)
     write_json(
         out / SUMMARY,
         {
             "recipe": recipe.name,
             "split": "val",
             "checkpoint": "last",
-            "deviation": "standard deviation of a sample (n - 1)",
-            "seeds": [seed for seed, _, _ in todo],
-            "metrics": {
-                name: {
-                    "mean": each.mean,
-                    "deviation": each.deviation,
-                    "values": list(each.values),
-                }
-                for name, each in spreads.items()
-            },
+            "deviation": DEVIATION,
+            "seeds": [each.recipe.training.seed for each in repeats],
+            "metrics": {name: each.to_json() for name, each in spreads.items()},
         },
     )
     console.print(spread_table(spreads, f"{recipe.name}: val, last checkpoint, {count} seeds"))
     console.print(f"numbers: {out / SUMMARY}", highlight=False)
     return spreads
+
+
+def run_repeats(
+    repeats: Sequence[Repeat], out: Path, *, data_root: Path | None, console: Console
+) -> dict[str, Spread]:
+    """Makes the runs that are not there yet, goes on with those that were stopped.
+
+    Args:
+        repeats: Which, in order.
+        out: Folder of the runs.
+        data_root: As in `finetune_recipe`.
+        console: For progress.
+
+    Returns:
+        Metric -> its spread, judged on val with the last checkpoint of each run.
+
+    Raises:
+        RunError: If a folder holds a run of another recipe.
+        Stopped: After Ctrl-C or SIGTERM; asked again, it goes on.
+    """
+    # All folders are looked at first: what belongs to another recipe shall not show after hours.
+    for each in repeats:
+        _require_same(each.recipe, each.folder)
+    make_folder(out)
+    for each in repeats:
+        if _is_judged(each.folder):
+            console.print(f"{each.label}: {each.folder} is done and kept", highlight=False)
+        elif (each.folder / "checkpoints").exists():
+            kept = load_recipe(each.folder / "recipe.yaml")
+            finetune_recipe(kept, resume=each.folder, data_root=data_root, console=console)
+        else:
+            finetune_recipe(each.recipe, out=each.folder, data_root=data_root, console=console)
+    return read_spreads([each.folder for each in repeats])
 
 
 def with_seed(recipe: Recipe, seed: int) -> Recipe:
@@ -121,24 +159,39 @@ def with_seed(recipe: Recipe, seed: int) -> Recipe:
 
 
 def read_spreads(folders: Sequence[Path]) -> dict[str, Spread]:
-    """Metric -> its spread over judged runs, in the order of the first of them.
+    """Metric -> its spread over judged runs; a run without it counts as not defined.
 
     Raises:
         RunError: If a run's metrics cannot be read.
     """
     runs = [_metrics(folder) for folder in folders]
-    return {name: Spread.of([run.get(name) for run in runs]) for name in runs[0]}
+    names = dict.fromkeys(name for run in runs for name in run)
+    return {name: Spread.of([run.get(name) for run in runs]) for name in names}
 
 
-def spread_table(spreads: Mapping[str, Spread], title: str) -> Table:
-    """Metric, mean, deviation and the values, for people."""
+def spread_table(
+    spreads: Mapping[str, Spread], title: str, pooled: Mapping[str, Metric] | None = None
+) -> Table:
+    """Metric, mean, deviation and the values, for people.
+
+    Args:
+        spreads: By metric.
+        title: Of the table.
+        pooled: The metrics over the pictures of all runs together, as a further column.
+    """
     table = Table(title=title)
-    for heading in ("metric", "mean", "deviation", "values"):
+    further = () if pooled is None else ("pooled [95 %]",)
+    for heading in ("metric", "mean", "deviation", *further, "values"):
         table.add_column(heading, justify="left" if heading == "metric" else "right")
     for name, each in spreads.items():
         values = "  ".join(_text(value) for value in each.values)
-        table.add_row(name, _text(each.mean), _text(each.deviation), values)
+        shown = [] if pooled is None else [_pooled(pooled.get(name))]
+        table.add_row(name, _text(each.mean), _text(each.deviation), *shown, values)
     return table
+
+
+def _pooled(metric: Metric | None) -> str:
+    return "-" if metric is None else number(metric.value, metric.interval)
 
 
 def _seeds(first: int, count: int) -> range:

@@ -11,7 +11,13 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from resnet_tasks.data.categories import Category, CategoryMap
 from resnet_tasks.data.coco_records import Annotation, CocoFile, ImageRecord
-from resnet_tasks.data.splitting import divide, fold_of_each, groups_of, objects_of_each
+from resnet_tasks.data.splitting import (
+    Folds,
+    divide,
+    fold_of_each,
+    groups_of,
+    objects_of_each,
+)
 from resnet_tasks.errors import DataError
 
 
@@ -124,3 +130,18 @@ def test_groups_and_counts_of_files(file: CocoFile) -> None:
     merged = CategoryMap.merged([file.categories, again.categories])
     counts = objects_of_each([file, again], merged)
     assert counts.tolist() == [[0, 1, 0], [1, 0, 0], [0, 0, 0], [0, 0, 0], [0, 0, 1], [0, 0, 0]]
+
+
+def test_folds_of_files_cut_no_picture_and_no_group(file: CocoFile) -> None:
+    again = replace(file, images=file.images[1:2], annotations={2: ()})
+    folds = Folds.of([file, again], 2)
+    assert folds.fold[0] == folds.fold[2] != folds.fold[1] == folds.fold[3]
+    of_patient = int(folds.fold[0])
+    (alone,) = folds.only(of_patient)
+    assert [each.id for each in alone.images] == [1, 3]
+    assert set(alone.annotations) == {1, 3}
+    both = folds.without(of_patient)
+    assert [[each.id for each in part.images] for part in both] == [[2], [2]]
+    assert folds.digest == Folds.of([file, again], 2).digest != Folds.of([file], 2).digest
+    with pytest.raises(DataError, match="3 parts take at least 3 groups"):
+        Folds.of([file, again], 3)

@@ -1,0 +1,189 @@
+"""Cross-validation of a recipe: every training picture judged by a run that never saw it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from resnet_tasks.assemble import (
+    Labels,
+    build_dataset,
+    build_model,
+    divided,
+    label_heads,
+    merged_categories,
+)
+from resnet_tasks.data.dataset import CocoDataset
+from resnet_tasks.data.splitting import Folds
+from resnet_tasks.errors import DataError, RunError
+from resnet_tasks.evaluation.evaluate import (
+    Evaluation,
+    evaluate_in_turn,
+    evaluators_of,
+    with_calibration,
+)
+from resnet_tasks.evaluation.intervals import Bootstrap
+from resnet_tasks.evaluation.views import Predictor
+from resnet_tasks.metrics import Metric
+from resnet_tasks.recipe.load import load_recipe
+from resnet_tasks.recipe.schema import FoldsRecipe, Recipe
+from resnet_tasks.training.judging import file_sha256, metric_json, weights_sha256, write_evaluation
+from resnet_tasks.training.pairing import Kept
+from resnet_tasks.training.repeats import DEVIATION, Repeat, Spread, run_repeats, spread_table
+from resnet_tasks.training.run import Run
+from resnet_tasks.whole_files import write_json
+
+SUMMARY = "folds.json"
+POOLED = "out-of-fold"
+PROTOCOL = (
+    "the pictures of all folds judged together, each predicted by the run that it was held out "
+    "of; scores of different runs are ranked together"
+)
+
+
+def finetune_folds(
+    recipe: Recipe,
+    count: int,
+    *,
+    out: Path,
+    data_root: Path | None = None,
+    console: Console | None = None,
+) -> dict[str, Spread]:
+    """Fine-tunes a recipe `count` times, each time judged on a fold of its training data.
+
+    Folds are those of `training.seed`, with whole groups. Every run has a folder `out/fold-N`;
+    asked again, finished runs are kept, one that was interrupted goes on, and the others follow.
+    When all are done, `out/folds.json` and `out/out-of-fold` are written. `data.val` is not read.
+
+    Args:
+        recipe: What to run.
+        count: How many folds, at least two.
+        out: Folder of the runs.
+        data_root: Folder that holds data sets; default `$RESNET_TASKS_DATA`, else `./data`.
+        console: For progress and the table.
+
+    Returns:
+        Metric -> its spread over the held-out folds, with the last checkpoint of each run.
+
+    Raises:
+        DataError: If there are fewer groups than folds.
+        RunError: If a folder holds a run of another recipe, or the recipe holds a fold out itself.
+        Stopped: After Ctrl-C or SIGTERM; the same command goes on.
+    """
+    if count < 2:
+        raise RunError(f"--folds is {count}; take at least 2")
+    if recipe.data.folds is not None:
+        raise RunError("--folds divides data.train itself; leave data.folds out of the recipe")
+    console = console or Console()
+    folds = divided(with_fold(recipe, count, 0), data_root)
+    repeats = [
+        Repeat(f"fold {i}", with_fold(recipe, count, i, folds.digest), out / f"fold-{i}")
+        for i in range(count)
+    ]
+    sizes = np.bincount(folds.fold).tolist()
+    console.print(
+        f"folds: {len(folds.fold)} pictures in {len(set(folds.groups))} groups, held out in turn: "
+        f"{', '.join(map(str, sizes))}",
+        highlight=False,
+    )
+    spreads = run_repeats(repeats, out, data_root=data_root, console=console)
+    pooled = _pooled(repeats, folds, out / POOLED, console)
+    write_json(
+        out / SUMMARY,
+        {
+            "recipe": recipe.name,
+            "checkpoint": "last",
+            "deviation": DEVIATION,
+            "pooled": PROTOCOL,
+            "seed": recipe.training.seed,
+            "digest": folds.digest,
+            "folds": _held_out(folds, count),
+            "metrics": {
+                name: {**each.to_json(), "pooled": _json(pooled.get(name))}
+                for name, each in spreads.items()
+            },
+        },
+    )
+    title = f"{recipe.name}: held-out folds, last checkpoint, {count} folds"
+    console.print(spread_table(spreads, title, pooled))
+    console.print(f"numbers: {out / SUMMARY}", highlight=False)
+    return spreads
+
+
+def with_fold(recipe: Recipe, count: int, held_out: int, digest: str | None = None) -> Recipe:
+    """The same recipe with a fold of its training data held out, divided by `training.seed`."""
+    folds = FoldsRecipe(count=count, held_out=held_out, seed=recipe.training.seed, digest=digest)
+    data = recipe.data.model_copy(update={"folds": folds})
+    return recipe.model_copy(update={"data": data})
+
+
+def _json(metric: Metric | None) -> dict[str, Any] | None:
+    return None if metric is None else metric_json(metric)
+
+
+def _held_out(folds: Folds, count: int) -> list[dict[str, Any]]:
+    """Every fold's pictures, by annotation file."""
+    groups = np.array(folds.groups)
+    return [
+        {
+            "fold": i,
+            "pictures": int((folds.fold == i).sum()),
+            "groups": len(set(groups[folds.fold == i].tolist())),
+            "image_ids": {
+                str(file.path): [record.id for record in file.images] for file in folds.only(i)
+            },
+        }
+        for i in range(count)
+    ]
+
+
+def _pooled(
+    repeats: Sequence[Repeat], folds: Folds, folder: Path, console: Console
+) -> Mapping[str, Metric]:
+    """Metrics over all folds together; those that are kept, where the weights are still these."""
+    last = [each.folder / "checkpoints" / "last" for each in repeats]
+    about = {
+        "judged": PROTOCOL,
+        "weights": [weights_sha256(each) for each in last],
+        "digest": folds.digest,
+        "data": {str(file.path): file_sha256(file.path) for file in folds.files},
+    }
+    try:
+        kept = Kept.read(folder)
+        if all(kept.about.get(key) == value for key, value in about.items()):
+            return kept.metrics
+    except DataError:  # not there, or cut off
+        pass
+    console.print("judging all held-out pictures together", highlight=False)
+    evaluation = _judged_together(repeats, folds)
+    write_evaluation(evaluation, folder, about)
+    return evaluation.metrics
+
+
+def _judged_together(repeats: Sequence[Repeat], folds: Folds) -> Evaluation:
+    recipe = repeats[0].recipe
+    labels = label_heads(recipe, merged_categories(list(folds.files)))
+    whole = build_dataset(recipe, list(folds.files), labels.categories)
+    heads = build_model(recipe, labels, weights="unloaded").named_heads
+    options = recipe.evaluation
+    evaluators = evaluators_of(heads, backend=options.backend, extra=options.extra)
+    return evaluate_in_turn(
+        _models_and_pictures(repeats, folds, whole, labels),
+        with_calibration(evaluators, heads),
+        batch_size=options.batch_size or recipe.training.batch_size,
+        precision=recipe.training.precision,
+        bootstrap=Bootstrap(options.resamples),
+    )
+
+
+def _models_and_pictures(
+    repeats: Sequence[Repeat], folds: Folds, whole: CocoDataset, labels: Labels
+) -> Iterator[tuple[Predictor, CocoDataset]]:
+    for i, each in enumerate(repeats):
+        # Its plugins, if it has any, ran when it was trained.
+        run = Run.reopen(each.folder, load_recipe(each.folder / "recipe.yaml"), labels)
+        yield run.model(), whole.of_positions(np.flatnonzero(folds.fold == i).tolist())

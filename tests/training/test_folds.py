@@ -1,0 +1,197 @@
+"""Folds: whole groups held out, stopped runs that go on, and numbers over all pictures."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+from typer.testing import CliRunner
+
+from resnet_tasks.cli import app
+from resnet_tasks.errors import DataError, RunError
+from resnet_tasks.recipe.load import load_recipe
+from resnet_tasks.report.page import write_report
+from resnet_tasks.training.finetune import Finetuning
+from resnet_tasks.training.folds import finetune_folds
+from resnet_tasks.training.run import Run
+
+GROUPS = (*"aabccd", None, *"efghi", None, "d")
+PER_FILE = 7
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    """Fourteen pictures in two files whose ids collide; a part of each picture is bright."""
+    data = tmp_path / "data"
+    data.mkdir()
+    rng = np.random.default_rng(0)
+    files: dict[str, dict[str, Any]] = {}
+    for number, group in enumerate(GROUPS):
+        name = "first.json" if number < PER_FILE else "second.json"
+        categories = [{"id": 1, "name": "bright"}]
+        file = files.setdefault(name, {"images": [], "annotations": [], "categories": categories})
+        image_id, edge = number % PER_FILE + 1, 8 * (number % 3) + 24
+        pixels = rng.integers(0, 90, (32, 64, 3)).astype(np.uint8)
+        pixels[:, edge:] += 120
+        Image.fromarray(pixels).save(data / f"{number}.png")
+        record = {"id": image_id, "file_name": f"{number}.png", "height": 32, "width": 64}
+        file["images"].append(record if group is None else {**record, "group": group})
+        file["annotations"].append(
+            {
+                "id": image_id,
+                "image_id": image_id,
+                "category_id": 1,
+                "bbox": [edge, 0, 64 - edge, 32],
+                "area": 32 * (64 - edge),
+                "iscrowd": 0,
+                "segmentation": [[edge, 0, 64, 0, 64, 32, edge, 32]],
+            }
+        )
+    for name, content in files.items():
+        (data / name).write_text(json.dumps(content))
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        f"""
+data:
+  root: {data}
+  train: [{{annotations: first.json}}, {{annotations: second.json}}]
+  val: [{{annotations: not_read.json}}]
+backbone: {{name: test_resnet, weights: none}}
+heads:
+  scene: {{type: unet, background: true, options: {{decoder_channels: [16, 8, 8, 8, 8]}}}}
+training: {{epochs: 2, batch_size: 2, precision: fp32, device: cpu, seed: 4}}
+evaluation: {{resamples: 20}}
+"""
+    )
+    return path
+
+
+def _mean_iou(out: Path, data: Path) -> float:
+    """Of the predictions that the folds have left, counted together."""
+    both, either = np.zeros(2), np.zeros(2)
+    for i in range(3):
+        for path in (out / f"fold-{i}/evaluations/val/predictions").rglob("*.png"):
+            found = np.asarray(Image.open(path)) == 1
+            edge = 8 * (int(path.stem) % 3) + 24
+            truth = np.zeros((32, 64), dtype=bool)
+            truth[:, edge:] = True
+            for k, (ours, wanted) in enumerate(((~found, ~truth), (found, truth))):
+                both[k] += (ours & wanted).sum()
+                either[k] += (ours | wanted).sum()
+    return float((both / either).mean())
+
+
+def test_every_picture_is_judged_by_a_run_that_never_saw_it(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen, out, said = load_recipe(recipe), tmp_path / "runs", io.StringIO()
+    console = Console(file=said, width=200)
+
+    class KilledError(Exception):
+        pass
+
+    update = Finetuning._update
+
+    def dies(self: Finetuning, group: list) -> dict[str, float]:  # type: ignore[type-arg]
+        if self.out.name == "fold-1" and self.position.updates == 1:
+            raise KilledError
+        return update(self, group)
+
+    monkeypatch.setattr(Finetuning, "_update", dies)
+    with pytest.raises(KilledError):
+        finetune_folds(chosen, 3, out=out, console=console)
+    monkeypatch.setattr(Finetuning, "_update", update)
+    assert not (out / "folds.json").exists()
+    spreads = finetune_folds(chosen, 3, out=out, console=console)
+    assert "fold 0: " in said.getvalue()
+    assert "is done and kept" in said.getvalue()
+
+    kept = json.loads((out / "folds.json").read_text())
+    held = [
+        (Path(name).name, image_id)
+        for fold in kept["folds"]
+        for name, ids in fold["image_ids"].items()
+        for image_id in ids
+    ]
+    assert len(held) == len(set(held)) == len(GROUPS)
+    of_group: dict[str, set[int]] = {}
+    for fold in kept["folds"]:
+        for name, ids in fold["image_ids"].items():
+            for image_id in ids:
+                number = image_id - 1 + PER_FILE * (Path(name).name == "second.json")
+                of_group.setdefault(GROUPS[number] or f"{number}", set()).add(fold["fold"])
+    assert all(len(folds) == 1 for folds in of_group.values())
+
+    for i, fold in enumerate(kept["folds"]):
+        judged = json.loads((out / f"fold-{i}/evaluations/val/metrics.json").read_text())
+        assert judged["pictures"] == fold["pictures"]
+        assert judged["folds"]["held_out"] == i
+    pooled = kept["metrics"]["scene/mIoU"]["pooled"]
+    assert pooled["value"] == pytest.approx(_mean_iou(out, tmp_path / "data"), abs=1e-9)
+    low, high = pooled["interval"]
+    assert low <= pooled["value"] <= high
+    assert spreads["scene/mIoU"].mean == pytest.approx(np.mean(spreads["scene/mIoU"].values))
+
+    # Asked again, nothing is trained or judged again.
+    before = (out / "out-of-fold/metrics.json").stat().st_mtime_ns
+    finetune_folds(chosen, 3, out=out, console=console)
+    assert (out / "out-of-fold/metrics.json").stat().st_mtime_ns == before
+    with pytest.raises(RunError, match=r"fold-0 is a run of another recipe \(data differ\)"):
+        finetune_folds(chosen, 4, out=out, console=console)
+
+    # A fold's run alone is enough, wherever it lies.
+    moved = tmp_path / "elsewhere"
+    shutil.move(out / "fold-2", moved)
+    metrics = Run.open(moved).evaluate("val").metrics
+    assert metrics["scene/mIoU"].value == spreads["scene/mIoU"].values[2]
+    assert write_report(moved).is_file()
+
+    # Other data under the same name: what was held out may have been trained on.
+    first = json.loads((tmp_path / "data/first.json").read_text())
+    first["images"].pop()
+    first["annotations"].pop()
+    (tmp_path / "data/first.json").write_text(json.dumps(first))
+    with pytest.raises(DataError, match=r"divided into other folds .* than when the run was start"):
+        Run.open(moved).evaluate("val")
+
+
+def test_a_fold_can_be_held_out_by_the_recipe_alone(recipe: Path, tmp_path: Path) -> None:
+    changes = ["data.folds={count: 3, held_out: 1}", "training.epochs=1"]
+    made = CliRunner().invoke(
+        app, ["finetune", str(recipe), *changes, "--out", str(tmp_path / "one")]
+    )
+    assert made.exit_code == 0, made.output
+    assert "val: held out of data.train, fold 1 of 0 to 2" in made.output
+    digest = load_recipe(tmp_path / "one/recipe.yaml").data.folds.digest  # type: ignore[union-attr]
+    assert digest is not None
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--folds", "12", "--out", "x"], "12 parts take at least 12 groups"),
+        (["--folds", "2"], "--folds needs --out DIR"),
+        (["--folds", "2", "--seeds", "2", "--out", "x"], "--seeds and --folds cannot be asked"),
+        (["--folds", "2", "--out", "x", "data.folds={count: 3, held_out: 0}"], "leave data.folds"),
+        (["data.folds={count: 3, held_out: 3}"], "3 folds are numbered 0 to 2"),
+    ],
+)
+def test_mistakes(
+    recipe: Path,
+    options: list[str],
+    sentence: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = CliRunner().invoke(app, ["finetune", str(recipe), *options])
+    assert made.exit_code == 2
+    assert sentence in " ".join(made.output.split())
+    assert not (tmp_path / "x").exists()
