@@ -8,7 +8,8 @@ source, out)` is `resnet-tasks data convert voc`. Nothing is downloaded. A data 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -16,9 +17,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from data_tools.archives import SUFFIXES, is_archive, unpacked
 from data_tools.coco_writer import Progress
 from data_tools.data_card import DataCard, Origin
-from data_tools.formats import FORMATS, Format
+from data_tools.formats import COPY_IMAGES, FORMATS, Format
 from data_tools.output_folder import CARD, output_folder
 from data_tools.source_folder import locate
 from resnet_tasks.errors import DataError
@@ -28,6 +30,8 @@ from resnet_tasks.registry import nearest
 DATA_SETS = Path(__file__).with_name("data_sets")
 """Folder of the known data sets."""
 
+Source = Path | Sequence[Path] | None
+"""A folder, an archive, several archives that belong together, or nothing."""
 Text = Annotated[str, Field(min_length=1)]
 
 
@@ -153,7 +157,7 @@ def find_data_set(name: str) -> DataSet:
 
 def prepare(
     name: str,
-    source: Path | None,
+    source: Source,
     out: Path,
     *,
     overwrite: bool = False,
@@ -164,10 +168,13 @@ def prepare(
 
     Args:
         name: Of a shipped data set, or the path of a YAML file that describes one.
-        source: Folder that the data set was unpacked to; `None` for those that are drawn.
+        source: Folder that the data set was unpacked to, its archive, or several archives (zip,
+            tar, tar.gz, tar.xz, tar.bz2), whose pictures are then copied; `None` for those that are
+            drawn.
         out: Folder for the result; appears when complete.
         overwrite: Replace an earlier conversion in `out`.
-        progress: Called with (done, total) after each picture.
+        progress: Called with (done, total) after each picture; before that with the bytes of
+            archives.
         **options: Options of the data set's format that replace its own.
 
     Returns:
@@ -184,7 +191,7 @@ def prepare(
 
 def convert(
     format_name: str,
-    source: Path | None,
+    source: Source,
     out: Path,
     *,
     overwrite: bool = False,
@@ -195,10 +202,11 @@ def convert(
 
     Args:
         format_name: Key of `FORMATS`.
-        source: Folder to read; `None` for formats that are drawn.
+        source: Folder, archive or archives to read, as for `prepare`; `None` for formats that are
+            drawn.
         out: Folder for the result; appears when complete.
         overwrite: Replace an earlier conversion in `out`.
-        progress: Called with (done, total) after each picture.
+        progress: As for `prepare`.
         **options: Options of the format (`FORMATS.get(format_name).options`).
 
     Returns:
@@ -218,31 +226,72 @@ def convert(
 def _run(
     data_set: DataSet,
     format_: Format,
-    source: Path | None,
+    source: Source,
     out: Path,
     overwrite: bool,
     progress: Progress | None,
     options: Mapping[str, Any],
 ) -> DataCard:
-    name = data_set.name
-    if format_.needs_source and source is None:
+    sources = [source] if isinstance(source, Path) else list(source or ())
+    if format_.needs_source and not sources:
         remedy = f": {data_set.by_hand}" if data_set.by_hand else ""
         raise DataError(
-            f"{name} needs a source, the folder that the data set was unpacked to{remedy}"
+            f"{data_set.name} needs a source, the folder that the data set was unpacked to or its "
+            f"archive{remedy}"
         )
-    if not format_.needs_source and source is not None:
-        raise DataError(f"{name} is drawn, not read; leave out the source {source}")
-    with output_folder(out, source=source, overwrite=overwrite) as folder:
-        if source is None:
+    if not format_.needs_source and sources:
+        raise DataError(f"{data_set.name} is drawn, not read; leave out the source {sources[0]}")
+    with output_folder(out, sources=sources, overwrite=overwrite) as folder:
+        if not sources:
             splits = format_.convert(folder, progress=progress, **options)
             where = _drawn(options)
         else:
-            found = locate(source, data_set.expects, data_set.by_hand)
-            splits = format_.convert(found, folder, progress=progress, **options)
-            where = str(found.resolve())
-        card = DataCard(name, data_set.origin, where, splits, data_set.verified)
+            with _opened(sources, format_, out, progress, options) as (opened, settings):
+                found = locate(opened, data_set.expects, data_set.by_hand)
+                splits = format_.convert(found, folder, progress=progress, **settings)
+                where = " and ".join(str(each.resolve()) for each in sources)
+                if opened == sources[0]:
+                    where = str(found.resolve())
+        card = DataCard(data_set.name, data_set.origin, where, splits, data_set.verified)
         (folder / CARD).write_text(card.markdown(), encoding="utf-8")
     return card
+
+
+@contextmanager
+def _opened(
+    sources: Sequence[Path],
+    format_: Format,
+    out: Path,
+    progress: Progress | None,
+    options: Mapping[str, Any],
+) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+    """The folder to convert and the options to do it with.
+
+    What is unpacked from an archive goes away in the end, so that its pictures must be copied.
+    """
+    archives = [each for each in sources if is_archive(each)]
+    if not archives and len(sources) == 1:
+        yield sources[0], options
+        return
+    if len(archives) < len(sources):
+        odd = next(each for each in sources if each not in archives)
+        raise DataError(
+            f"several sources must all be archives ({', '.join(SUFFIXES)}), and {odd} is none; "
+            "unpack them all into one folder and give that"
+        )
+    if COPY_IMAGES in format_.options and options.get(COPY_IMAGES) is False:
+        raise DataError(
+            f"{COPY_IMAGES}=false needs pictures that stay, but those of {archives[0]} are "
+            "unpacked for the conversion only; unpack it yourself and give the folder, or leave "
+            f"{COPY_IMAGES} out"
+        )
+    copied = {COPY_IMAGES: True} if COPY_IMAGES in format_.options else {}
+    with unpacked(archives, out, progress=progress) as folder:
+        try:
+            yield folder, {**options, **copied}
+        except DataError as error:  # the folder is gone when the message is read
+            called = " + ".join(map(str, archives))
+            raise DataError(str(error).replace(str(folder), called)) from error
 
 
 def _drawn(options: Mapping[str, Any]) -> str:

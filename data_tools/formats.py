@@ -18,7 +18,8 @@ Converter = Callable[..., tuple[SplitSummary, ...]]
 """`(source, out, *, progress, **options)`, or `(out, *, ...)` where nothing is read."""
 
 COPY_IMAGES = "copy_images"
-"""Option by which a converter copies the pictures instead of referring to them."""
+"""Option by which a converter copies the pictures instead of referring to them. It is set when the
+source is an archive; a format without it must write its pictures itself."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,18 +16,18 @@ CARD = "data_card.md"
 
 
 @contextmanager
-def output_folder(out: Path, *, source: Path | None, overwrite: bool) -> Iterator[Path]:
+def output_folder(out: Path, *, sources: Sequence[Path], overwrite: bool) -> Iterator[Path]:
     """A temporary folder beside `out` that takes its place when the block ends without error.
 
     Args:
         out: Where the result goes; absent or empty, unless `overwrite`.
-        source: What is converted; it must not lie in a folder that is replaced.
+        sources: What is converted; it must not lie in a folder that is replaced.
         overwrite: Replace what an earlier conversion wrote.
 
     Raises:
         DataError: If `out` is taken and may not be replaced, or cannot be made.
     """
-    _check(out, source, overwrite)
+    _check(out, sources, overwrite)
     token = uuid.uuid4().hex[:8]
     partial = out.with_name(f".{out.name}.partial-{token}")
     replaced = out.with_name(f".{out.name}.replaced-{token}")
@@ -49,7 +49,7 @@ def output_folder(out: Path, *, source: Path | None, overwrite: bool) -> Iterato
         shutil.rmtree(replaced, ignore_errors=True)
 
 
-def _check(out: Path, source: Path | None, overwrite: bool) -> None:
+def _check(out: Path, sources: Sequence[Path], overwrite: bool) -> None:
     if not out.exists():
         return
     if not out.is_dir():
@@ -66,8 +66,9 @@ def _check(out: Path, source: Path | None, overwrite: bool) -> None:
             f"the output folder {out} holds {listing(out)} but no {CARD}, so no conversion wrote "
             "it and it is not replaced; choose another"
         )
-    if source is not None and source.resolve().is_relative_to(out.resolve()):
-        raise DataError(
-            f"the source {source} lies in the output folder {out}, which would be replaced; choose "
-            "another output folder"
-        )
+    for source in sources:
+        if source.resolve().is_relative_to(out.resolve()):
+            raise DataError(
+                f"the source {source} lies in the output folder {out}, which would be replaced; "
+                "choose another output folder"
+            )

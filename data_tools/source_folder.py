@@ -49,8 +49,9 @@ def locate(source: Path, expects: Mapping[str, str], by_hand: str) -> Path:
     """
     if not source.is_dir():
         require_parts(source, tuple(expects))
-    level = [source]
+    level, nearest = [source], source
     for _ in range(DEEPEST + 1):
+        nearest = min((nearest, *level), key=lambda folder: len(_missing(folder, expects)))
         found = [folder for folder in level if not _missing(folder, expects)]
         if len(found) > 1:
             raise DataError(
@@ -59,11 +60,10 @@ def locate(source: Path, expects: Mapping[str, str], by_hand: str) -> Path:
         if found:
             return found[0]
         level = [each for folder in level for each in _folders(folder)]
-    missing = _missing(source, expects)
-    lacking = "; ".join(f"{part} ({expects[part]})" for part in missing)
+    lacking = "; ".join(f"{part} ({expects[part]})" for part in _missing(nearest, expects))
     raise DataError(
-        f"{source} should hold {', '.join(expects)}, but it lacks {lacking}, and no folder inside "
-        f"has all of them; there is {listing(source)}. {sentence(by_hand)}"
+        f"{source} should hold {', '.join(expects)}, but {nearest} lacks {lacking}, and no folder "
+        f"inside has more of them; {source} holds {listing(source)}. {sentence(by_hand)}"
     )
 
 

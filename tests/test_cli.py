@@ -288,7 +288,7 @@ def test_check_exits_with_2_for_a_file_that_cannot_be_used(tmp_path: Path) -> No
         (["prepare", "cells", "train"], "not of the form key=value"),
         (
             ["prepare", "bccd"],
-            "needs a source, the folder that the data set was unpacked to: clone",
+            "needs a source, the folder that the data set was unpacked to or its archive: clone",
         ),
         (["prepare", "own.yaml"], "the data set own.yaml cannot be read"),
         (["convert", "vox", "x", "y"], "did you mean 'voc'?"),

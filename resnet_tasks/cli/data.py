@@ -28,8 +28,11 @@ def prepare(
     ] = None,
     options: Overrides = None,
     source: Annotated[
-        Path | None,
-        typer.Option(help="Folder that the data set was unpacked to"),
+        list[Path] | None,
+        typer.Option(
+            help="Folder that the data set was unpacked to, or its archive (zip, tar); several "
+            "archives by repeating it"
+        ),
     ] = None,
     out: Annotated[
         Path | None,
@@ -61,7 +64,7 @@ def convert(
         str | None,
         typer.Argument(metavar="[FORMAT]", help="Leave it out for a list with options"),
     ] = None,
-    source: Annotated[Path | None, typer.Argument(help="Folder to read")] = None,
+    source: Annotated[Path | None, typer.Argument(help="Folder or archive to read")] = None,
     out: Annotated[Path | None, typer.Argument(help="Folder for the COCO files")] = None,
     options: Overrides = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the result")] = False,

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import numpy as np
+
 from tiny_sources import indices, picture
 
 

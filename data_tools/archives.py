@@ -1,0 +1,344 @@
+"""Unpacks zip and tar archives: plain files only, inside one folder only, within limits.
+
+Refused are absolute paths, `..`, links of both kinds, devices, a name that comes twice, encrypted
+entries, and whatever exceeds `LIMITS`. What is read is counted while it is read; sizes that an
+archive claims are only used to refuse early.
+"""
+
+from __future__ import annotations
+
+import bz2
+import errno
+import gzip
+import io
+import lzma
+import re
+import shutil
+import stat
+import struct
+import tarfile
+import uuid
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from resnet_tasks.errors import DataError
+
+SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
+CHUNK = 1 << 20
+LONGEST_HEADER = 16 << 20
+"""Bytes that tar headers may ask for at once; larger ones would fill the memory."""
+SLACK = 100 << 20
+"""Unpacked bytes below which the ratio is not looked at: small archives may be very regular."""
+DRIVE = re.compile(r"[A-Za-z]:")
+BROKEN = (
+    *(zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError),
+    *(EOFError, struct.error, ValueError, OverflowError),
+)
+"""What the standard library raises when an archive is not what it should be."""
+
+Report = Callable[[int, int], None]
+"""Called with (done, total) bytes of the archives."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an archive may become.
+
+    Attributes:
+        bytes: All files together, unpacked.
+        files: Number of files.
+        ratio: Unpacked bytes per byte of the archive.
+    """
+
+    bytes: int = 2 << 40
+    files: int = 5_000_000
+    ratio: float = 200.0
+
+
+LIMITS = Limits()
+"""Above the largest public sets of pictures (two terabytes), far below what hurts by surprise."""
+
+
+def is_archive(source: Path) -> bool:
+    """Whether a path names an archive by its suffix and is no folder."""
+    return source.name.lower().endswith(SUFFIXES) and not source.is_dir()
+
+
+@contextmanager
+def unpacked(
+    archives: Sequence[Path], beside: Path, *, progress: Report | None = None
+) -> Iterator[Path]:
+    """A temporary folder beside another one that holds the content of archives.
+
+    Args:
+        archives: As for `unpack`.
+        beside: The folder is made in the folder that this one is in, and removed at the end.
+        progress: As for `unpack`.
+
+    Raises:
+        DataError: As `unpack`.
+    """
+    folder = beside.with_name(f".{beside.name}.unpacked-{uuid.uuid4().hex[:8]}")
+    try:
+        unpack(archives, folder, progress=progress)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def unpack(
+    archives: Sequence[Path],
+    folder: Path,
+    *,
+    limits: Limits = LIMITS,
+    progress: Report | None = None,
+) -> None:
+    """Unpacks archives into one new folder, side by side.
+
+    A file that several archives hold must be the same in all of them.
+
+    Args:
+        archives: Files with one of `SUFFIXES`.
+        folder: Made here; must not exist. After an error its content is partial: remove it.
+        limits: Of every archive.
+        progress: Called with the bytes read so far, and those of all archives.
+
+    Raises:
+        DataError: If an archive is missing, damaged, unsafe or too large; the message names the
+            archive and its entry.
+    """
+    for archive in archives:
+        if not archive.is_file():
+            raise DataError(f"there is no archive {archive}; give an existing file")
+    total = sum(archive.stat().st_size for archive in archives)
+    folder.mkdir(parents=True)
+    before = 0
+    for archive in archives:
+        size = archive.stat().st_size
+        unpacking = _Unpacking(archive, folder, limits, size)
+        steps = _zip_steps if archive.name.lower().endswith(".zip") else _tar_steps
+        try:
+            for done in steps(unpacking):
+                if progress is not None:
+                    progress(before + min(done, size), total)
+        except NotImplementedError as error:
+            raise unpacking.refusal(f"is packed in a rare way ({error})") from None
+        except BROKEN as error:
+            raise _damaged(archive, error) from None
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # an offset that no file has
+                raise
+            raise _damaged(archive, error) from None
+        before += size
+
+
+def _damaged(archive: Path, error: Exception) -> DataError:
+    return DataError(f"the archive {archive} is damaged or incomplete ({error}); download it again")
+
+
+class _Unpacking:
+    """One archive on its way into a folder: names are checked, bytes and files counted."""
+
+    def __init__(self, archive: Path, folder: Path, limits: Limits, packed: int) -> None:
+        self.archive = archive
+        self.folder = folder
+        self.total = 0
+        self._files: set[Path] = set()
+        self._limits = limits
+        self._packed = packed
+        self._most = min(limits.bytes, max(SLACK, int(limits.ratio * packed)))
+
+    def add_bytes(self, number: int) -> None:
+        """Counts unpacked bytes."""
+        self.total += number
+        if self.total > self._most:
+            limits = self._limits
+            raise self.refusal(
+                f"of {self._packed / 1e6:g} MB grows beyond {self._most / 1e6:g} MB (the limits "
+                f"are {limits.ratio:g} times its size and {limits.bytes / 1e12:.1f} TB)"
+            )
+
+    def refusal(self, why: str) -> DataError:
+        """The error for something that is not unpacked."""
+        return DataError(
+            f"the archive {self.archive} {why}, so it is not unpacked; if you trust it, unpack it "
+            "yourself and give the folder"
+        )
+
+    def target(self, name: str) -> Path | None:
+        """Where an entry goes; None for the folder itself and the bookkeeping of macOS."""
+        plain = name.replace("\\", "/")
+        parts = [part for part in plain.split("/") if part not in ("", ".")]
+        if plain.startswith("/") or DRIVE.match(plain) or "\0" in plain or ".." in parts:
+            raise self.refusal(f"holds {name!r}, a path that leads outside")
+        if not parts or parts[0] == "__MACOSX" or parts[-1].startswith("._"):
+            return None
+        return self.folder.joinpath(*parts)
+
+    def make_folder(self, folder: Path) -> None:
+        """Makes a folder and those above it."""
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise self.refusal(f"holds {self._named(folder)!r} as a file and as a folder") from None
+        except OSError as error:
+            raise self._nameable(error, folder) from None
+
+    def write(self, stream: IO[bytes], target: Path, *, is_counted: bool = False) -> None:
+        """Copies one file out.
+
+        Args:
+            stream: Its content.
+            target: Where it goes.
+            is_counted: Whether `stream` counts its bytes itself.
+        """
+        if len(self._files) >= self._limits.files:
+            raise self.refusal(f"holds more than {self._limits.files:,} files")
+        self.make_folder(target.parent)
+        try:
+            if target in self._files or target.is_dir():
+                raise self.refusal(f"holds {self._named(target)!r} twice")
+            self._files.add(target)
+            self._copy(stream, target, is_counted=is_counted)
+        except OSError as error:
+            raise self._nameable(error, target) from None
+
+    def _copy(self, stream: IO[bytes], target: Path, *, is_counted: bool) -> None:
+        earlier = target.exists()  # from another archive
+        with target.open("rb" if earlier else "xb") as file:
+            while chunk := stream.read(CHUNK):
+                if not is_counted:
+                    self.add_bytes(len(chunk))
+                if not earlier:
+                    file.write(chunk)
+                elif file.read(len(chunk)) != chunk:
+                    raise self._different(target)
+            if earlier and file.read(1):
+                raise self._different(target)
+
+    def _different(self, target: Path) -> DataError:
+        return self.refusal(
+            f"holds {self._named(target)!r}, which differs in an archive given before it"
+        )
+
+    def _named(self, target: Path) -> str:
+        return target.relative_to(self.folder).as_posix()
+
+    def _nameable(self, error: OSError, target: Path) -> Exception:
+        if error.errno in (errno.ENAMETOOLONG, errno.EILSEQ):
+            return self.refusal(f"holds {self._named(target)[:80]!r}…, which is no name here")
+        return error
+
+
+def _zip_steps(unpacking: _Unpacking) -> Iterator[int]:
+    """Unpacks a zip; gives the packed bytes done after each file."""
+    with zipfile.ZipFile(unpacking.archive) as opened:
+        entries = opened.infolist()
+        _require_space(unpacking, sum(each.file_size for each in entries))
+        done = 0
+        for entry in entries:
+            name = entry.orig_filename  # `filename` ends at a zero byte
+            if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
+                raise unpacking.refusal(f"holds {name!r}, a link or device")
+            if entry.flag_bits & 1:
+                raise unpacking.refusal(f"holds {name!r}, which is encrypted")
+            target = unpacking.target(name)
+            if target is None:
+                continue
+            if entry.is_dir():
+                unpacking.make_folder(target)
+                continue
+            with opened.open(entry) as stream:
+                unpacking.write(stream, target)
+            done += entry.compress_size
+            yield done
+
+
+def _tar_steps(unpacking: _Unpacking) -> Iterator[int]:
+    """Unpacks a tar; gives the packed bytes done after each file."""
+    with unpacking.archive.open("rb") as packed:
+        stream = _CountedStream(_decompressed(unpacking.archive, packed), unpacking)
+        # A plain tar for tarfile: with compression of its own it reads headers without bound.
+        with tarfile.open(fileobj=stream, mode="r:") as opened:
+            while (entry := opened.next()) is not None:
+                opened.members = []  # type: ignore[attr-defined]  # it keeps every entry; millions would fill the memory
+                if not (entry.isreg() or entry.isdir()) or entry.issparse():
+                    raise unpacking.refusal(f"holds {entry.name!r}, a link, device or sparse file")
+                target = unpacking.target(entry.name)
+                if target is None:
+                    continue
+                if entry.isdir():
+                    unpacking.make_folder(target)
+                    continue
+                content = opened.extractfile(entry)
+                assert content is not None  # a regular file has content
+                unpacking.write(content, target, is_counted=True)
+                yield packed.tell()
+            # tarfile also stops, silently, at a header that is damaged or cut off.
+            if stream.last != bytes(tarfile.BLOCKSIZE):
+                raise EOFError("it does not end as a tar does")
+            while stream.read(CHUNK):  # the checksum of a compressed file comes last
+                pass
+
+
+def _decompressed(archive: Path, packed: IO[bytes]) -> IO[bytes]:
+    name = archive.name.lower()
+    openers: dict[str, Any] = {"gz": gzip.open, "xz": lzma.open, "bz2": bz2.open}
+    for ending, opener in openers.items():
+        if name.endswith((f".{ending}", f".t{ending}", f".t{ending[:-1]}")):
+            opened: IO[bytes] = opener(packed, "rb")
+            return opened
+    return packed
+
+
+class _CountedStream(io.RawIOBase):
+    """The bytes of a tar: counted by the farthest place reached, and never many at once."""
+
+    last = b""
+    """What the latest read gave."""
+
+    def __init__(self, raw: IO[bytes], unpacking: _Unpacking) -> None:
+        self._raw = raw
+        self._unpacking = unpacking
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= LONGEST_HEADER:
+            raise self._unpacking.refusal(f"has a header of {size:,} bytes")
+        self.last = self._raw.read(size)
+        self._reached()
+        return self.last
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        # Ahead in steps: a decompressor reads all that is skipped.
+        while whence == io.SEEK_SET and offset - self._raw.tell() > LONGEST_HEADER:
+            if not self._raw.read(LONGEST_HEADER):
+                break
+            self._reached()
+        return self._raw.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._raw.tell()
+
+    def seekable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return True
+
+    def _reached(self) -> None:
+        self._unpacking.add_bytes(max(self._raw.tell() - self._unpacking.total, 0))
+
+
+def _require_space(unpacking: _Unpacking, claimed: int) -> None:
+    free = shutil.disk_usage(unpacking.folder).free
+    if claimed > free:
+        raise DataError(
+            f"the archive {unpacking.archive} needs {claimed / 1e9:.1f} GB unpacked, but there are "
+            f"{free / 1e9:.1f} GB free in {unpacking.folder.parent}; make room or choose another "
+            "output folder"
+        )
