@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -35,6 +35,8 @@ Progress = Callable[[int, int], None]
 Annotated = Literal["boxes", "masks", "semantic", "image"]
 
 MAX_8BIT_CATEGORIES = 254
+MAX_REACH = 100
+"""How far from the picture a polygon may go, in longer sides of the picture."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ class SplitSummary:
         objects: Number of objects by class name.
         pixels: Number of labelled pixels by class name; empty without semantic maps.
         skipped: What was left out, and why.
+        changed: Objects that are not what the source says -> their number.
     """
 
     split: str
@@ -82,6 +85,7 @@ class SplitSummary:
     objects: dict[str, int]
     pixels: dict[str, int] = field(default_factory=dict)
     skipped: tuple[SkippedObject, ...] = ()
+    changed: Mapping[str, int] = field(default_factory=dict)
 
 
 class CocoWriter:
@@ -241,6 +245,54 @@ class CocoWriter:
             segmentation = [list(polygon) for polygon in polygons]
         self._add(image_id, category, box, float(coco_mask.area(rle)), segmentation, iscrowd=False)
 
+    def add_polygons(
+        self,
+        image_id: int,
+        category: str,
+        polygons: Sequence[Sequence[float]],
+        *,
+        iscrowd: bool = False,
+    ) -> bool:
+        """Adds an object by its outlines; the box is the tight one around what the picture shows.
+
+        Args:
+            image_id: What `add_image` returned.
+            category: Name of the class.
+            polygons: Flat `[x0, y0, x1, y1, ...]` lists in pixels of the picture; several are parts
+                of one object.
+            iscrowd: Neither taught nor judged.
+
+        Returns:
+            Whether they cover any pixel; where they do not, nothing is added.
+
+        Raises:
+            DataError: If a polygon has fewer than three points or one that is far outside, or the
+                class is unknown.
+        """
+        record = self._images[image_id - 1]
+        height, width = record["height"], record["width"]
+        reach = MAX_REACH * max(height, width)
+        for polygon in polygons:
+            # Rasterising walks along the outline: a stray point far away would take all memory.
+            if len(polygon) < 6 or len(polygon) % 2 or not all(abs(v) <= reach for v in polygon):
+                raise DataError(
+                    f"a {category} of {record['file_name']} (height {height}, width {width}) has "
+                    f"the polygon {_shortened(polygon)}; it needs three or more points x, y, none "
+                    f"further away than {MAX_REACH} times the picture's longer side"
+                )
+        stored = [[_plain(value) for value in polygon] for polygon in polygons]
+        rle = coco_mask.merge(coco_mask.frPyObjects(stored, height, width))
+        area = float(coco_mask.area(rle))
+        if not area:
+            return False
+        points = np.concatenate([np.reshape(polygon, (-1, 2)) for polygon in stored])
+        low, high = points.min(axis=0), points.max(axis=0)
+        box = [*map(float, low), *map(float, high - low)]
+        if low.min() < 0 or high[0] > width or high[1] > height:
+            box = [float(value) for value in coco_mask.toBbox(rle)]
+        self._add(image_id, category, box, area, stored, iscrowd)
+        return True
+
     def add_semantic(self, image_id: int, ids: NDArray[np.integer[Any]]) -> None:
         """Writes the label map of a picture.
 
@@ -270,6 +322,10 @@ class CocoWriter:
             name = name.with_name(f"{name.stem}_{image_id}.png")
         write_picture(self.folder / name, ids.astype(np.uint8 if self.void == 255 else np.uint16))
         record["sem_seg_file_name"] = name.as_posix()
+
+    def annotates(self, *kinds: Annotated) -> None:
+        """Replaces what the source annotates, where that is known only once it is read."""
+        self._info["annotated"] = list(kinds)
 
     def skip(self, file: Path | str, what: str, why: str) -> None:
         """Counts an object that is left out."""
@@ -400,6 +456,11 @@ def write_picture(file: Path, pixels: NDArray[Any], *options: int) -> None:
 def _absolute(path: Path) -> Path:
     """The path from the root, links kept: a linked picture still lies where it is named."""
     return Path(os.path.abspath(path))  # noqa: PTH100 - pathlib's own way follows links
+
+
+def _shortened(numbers: Sequence[float]) -> str:
+    text = ", ".join(f"{value:g}" for value in numbers[:8])
+    return f"[{text}, ...]" if len(numbers) > 8 else f"[{text}]"
 
 
 def _plain(value: float) -> float | int:

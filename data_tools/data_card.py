@@ -72,6 +72,7 @@ class DataCard:
             "",
             *self._counts(),
             *self._pixels(),
+            *self._changed(),
             f"## Left out: {self.num_skipped}",
             "",
         ]
@@ -102,6 +103,12 @@ class DataCard:
         ]
         header = ("", *(split.split for split in labelled))
         return ["## Share of the labelled pixels", "", *_table(header, rows), ""]
+
+    def _changed(self) -> list[str]:
+        rows = [
+            (s.split, what, str(count)) for s in self.splits for what, count in s.changed.items()
+        ]
+        return ["## Changed", "", *_table(("split", "what", "objects"), rows), ""] if rows else []
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -133,3 +133,8 @@ register_format(
 register_format(
     "voc", "data_tools.voc:convert_voc", "Pascal VOC: one XML of boxes per picture", verified=True
 )
+register_format(
+    "yolo",
+    "data_tools.yolo:convert_yolo",
+    "YOLO: data.yaml, and a text file of boxes or polygons per picture",
+)

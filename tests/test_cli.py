@@ -320,6 +320,21 @@ def test_a_format_is_converted(tmp_path: Path, shared_data: Path) -> None:
     assert (tmp_path / "out" / "val.json").is_file()
 
 
+def test_coco_is_exported_and_converted_back(tmp_path: Path) -> None:
+    assert (
+        run("data", "prepare", "cells", "train=1", "val=1", "--out", tmp_path / "coco").exit_code
+        == 0
+    )
+    made = run("data", "export", "yolo", tmp_path / "coco", tmp_path / "yolo", "shapes=polygons")
+    assert made.exit_code == 0, made.output
+    assert "val: 1 pictures" in made.stdout
+    back = run("data", "convert", "yolo", tmp_path / "yolo", tmp_path / "again")
+    assert back.exit_code == 0, back.output
+    assert "yolo: data.yaml" in run("data", "export").stdout
+    assert "needs a COCO file to read" in mistake("data", "export", "voc", tmp_path / "coco")
+    assert "did you mean 'yolo'" in mistake("data", "export", "yool", tmp_path, tmp_path / "x")
+
+
 def test_one_of_several_processes_says_which_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")

@@ -12,7 +12,9 @@ from resnet_tasks.errors import DataError
 
 if TYPE_CHECKING:
     from data_tools.data_card import DataCard
+    from data_tools.formats import Format
     from resnet_tasks.data.coco_records import CheckReport
+    from resnet_tasks.registry import Registry
 
 SHOWN_PROBLEMS = 10
 """Problems of one kind that `data check` prints before it counts the rest."""
@@ -74,8 +76,7 @@ def convert(
     from data_tools.formats import FORMATS
 
     if format_name is None:
-        for each in map(FORMATS.get, FORMATS):
-            typer.echo(f"{each.name}: {each.title}\n    options: {', '.join(each.options)}")
+        _list_formats(FORMATS)
         return
     FORMATS.get(format_name)
     if source is None or out is None:
@@ -83,6 +84,49 @@ def convert(
     given = _options(options or [])
     with bar(f"Converting {source}") as advance:
         card = run(format_name, source, out, overwrite=overwrite, progress=advance, **given)
+    say_card(card, out)
+
+
+@data.command()
+def export(
+    format_name: Annotated[
+        str | None,
+        typer.Argument(metavar="[FORMAT]", help="Leave it out for a list with options"),
+    ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Argument(help="COCO JSON, or a folder with train.json, val.json, test.json"),
+    ] = None,
+    out: Annotated[Path | None, typer.Argument(help="Folder for the result")] = None,
+    options: Overrides = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the pictures; default: what the file says, else its own"),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the result")] = False,
+) -> None:
+    """Write COCO data in another format: YOLO or Pascal VOC."""
+    from data_tools.exporting import EXPORTS, export_coco
+
+    if format_name is None:
+        _list_formats(EXPORTS)
+        return
+    EXPORTS.get(format_name)
+    if source is None or out is None:
+        raise DataError(
+            f"data export {format_name} needs a COCO file to read and OUT, a new folder"
+        )
+    given = _options(options or [])
+    with bar(f"Exporting {source}") as advance:
+        card = export_coco(
+            format_name,
+            source,
+            out,
+            images_root=images,
+            overwrite=overwrite,
+            progress=advance,
+            **given,
+        )
     say_card(card, out)
 
 
@@ -159,6 +203,11 @@ def _options(texts: list[str]) -> dict[str, Any]:
             raise DataError(f"option {text!r} is not of the form key=value, for example void=11")
         given[key] = parse_yaml(value, f"option {text!r}").value
     return given
+
+
+def _list_formats(formats: Registry[Format]) -> None:
+    for each in map(formats.get, formats):
+        typer.echo(f"{each.name}: {each.title}\n    options: {', '.join(each.options)}")
 
 
 def say_card(card: DataCard, folder: Path) -> None:

@@ -52,12 +52,14 @@ def dotted(path: KeyPath) -> str:
     return ".".join(map(str, path))
 
 
-def parse_yaml(text: str, where: str) -> Document:
+def parse_yaml(text: str, where: str, *, number_keys: bool = False) -> Document:
     """Parses one YAML document.
 
     Args:
         text: What to parse.
         where: File or override, for the message.
+        number_keys: Take keys that are no text as the text that stands there, as foreign files
+            need that count their classes.
 
     Raises:
         RecipeError: If it is no YAML, or has a tag, an alias, a key twice or a key that is no text.
@@ -65,7 +67,7 @@ def parse_yaml(text: str, where: str) -> Document:
     lines: dict[KeyPath, int] = {}
     try:
         root = _NodeLoader(text).get_single_node()
-        value = None if root is None else _value(root, (), lines)
+        value = None if root is None else _value(root, (), lines, number_keys)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
@@ -106,14 +108,14 @@ def dump_yaml(value: Any) -> str:
     return text
 
 
-def _value(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int]) -> Any:
+def _value(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], number_keys: bool) -> Any:
     lines[path] = node.start_mark.line + 1
     if isinstance(node, yaml.SequenceNode):
-        return [_value(each, (*path, i), lines) for i, each in enumerate(node.value)]
+        return [_value(each, (*path, i), lines, number_keys) for i, each in enumerate(node.value)]
     if isinstance(node, yaml.MappingNode):
         found: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            key = _key(key_node)
+            key = _key(key_node, number_keys)
             if key in found:
                 first = lines[(*path, key)]
                 raise yaml.MarkedYAMLError(
@@ -121,7 +123,7 @@ def _value(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int]) -> Any:
                     f"{first}; keep one of them",
                     problem_mark=key_node.start_mark,
                 )
-            found[key] = _value(value_node, (*path, key), lines)
+            found[key] = _value(value_node, (*path, key), lines, number_keys)
             lines[(*path, key)] = key_node.start_mark.line + 1
         return found
     return scalar(node.value) if _is_plain(node) else node.value
@@ -131,8 +133,8 @@ def _is_plain(node: yaml.Node) -> bool:
     return isinstance(node, yaml.ScalarNode) and node.style is None
 
 
-def _key(node: yaml.Node) -> str:
-    key = scalar(node.value) if _is_plain(node) else node.value
+def _key(node: yaml.Node, number_keys: bool) -> str:
+    key = scalar(node.value) if _is_plain(node) and not number_keys else node.value
     if isinstance(node, yaml.ScalarNode) and isinstance(key, str):
         return key
     raise yaml.MarkedYAMLError(

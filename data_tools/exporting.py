@@ -1,0 +1,198 @@
+"""From COCO files to other formats: which splits, under which names, and what could not be kept."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from data_tools.coco_writer import Progress, SkippedObject, SplitSummary
+from data_tools.data_card import DataCard, Origin
+from data_tools.formats import Format
+from data_tools.output_folder import CARD, output_folder
+from resnet_tasks.data.coco import Annotation, CocoFile, ImageRecord, read_coco
+from resnet_tasks.errors import DataError
+from resnet_tasks.registry import Registry
+
+Pictures = Literal["copy", "link", "none"]
+"""What becomes of the pictures."""
+SPLITS = ("train", "val", "test")
+
+
+def flat_names(images: Sequence[ImageRecord]) -> Iterator[tuple[ImageRecord, str]]:
+    """Every picture with a file name that is unique without its suffix and has no folder.
+
+    Labels go by the name without suffix; YOLO replaces `images` in paths, and VOC has one folder.
+    """
+    stems = Counter(Path(record.file_name).stem for record in images)
+    taken: set[str] = set()
+    for record in images:
+        path = Path(record.file_name)
+        stem = path.stem
+        if stems[stem] > 1:
+            stem = "_".join((*path.parts[:-1], stem, path.suffix[1:]))
+        while stem in taken:
+            stem = f"{stem}_{record.id}"
+        taken.add(stem)
+        yield record, f"{stem}{path.suffix}"
+
+
+@dataclass
+class SplitExport:
+    """What one exported split holds.
+
+    Attributes:
+        split: Its name.
+        classes: Names in order.
+        images: Number of pictures.
+        objects: Number of objects by class name.
+        changed: Objects that are not quite what they were -> their number.
+        left_out: What is not in the output, and why.
+    """
+
+    split: str
+    classes: tuple[str, ...]
+    images: int = 0
+    objects: Counter[str] = field(default_factory=Counter)
+    changed: Counter[str] = field(default_factory=Counter)
+    left_out: list[SkippedObject] = field(default_factory=list)
+
+    def count(self, annotation: Annotation) -> None:
+        """Counts an object that was written."""
+        self.objects[self.classes[annotation.category]] += 1
+
+    def change(self, what: str) -> None:
+        """Counts an object that was changed."""
+        self.changed[what] += 1
+
+    def leave_out(self, record: ImageRecord, annotation: Annotation, why: str) -> None:
+        """Counts an object that the format cannot hold."""
+        what = f"{self.classes[annotation.category]} (annotation {annotation.id})"
+        self.left_out.append(SkippedObject(record.file_name, what, why))
+
+    def summary(self) -> SplitSummary:
+        """As the data card takes it."""
+        objects = {name: self.objects[name] for name in self.classes}
+        return SplitSummary(
+            self.split, self.images, objects, {}, tuple(self.left_out), self.changed
+        )
+
+
+EXPORTS: Registry[Format] = Registry("export format", group="resnet_tasks.exports")
+"""Name -> format; `convert` of these takes (splits, out)."""
+
+for _name, _place, _title in (
+    (
+        "yolo",
+        "data_tools.yolo_export:export_yolo",
+        "data.yaml, and a text file of boxes or polygons per picture",
+    ),
+    ("voc", "data_tools.voc_export:export_voc", "Pascal VOC: one XML of boxes per picture"),
+):
+    EXPORTS.register(_name)(Format(_name, _place, _title))
+
+
+def export_coco(
+    format_name: str,
+    source: Path,
+    out: Path,
+    *,
+    images_root: Path | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    **options: Any,
+) -> DataCard:
+    """Writes COCO data in another format, with a card that lists what could not be kept.
+
+    Args:
+        format_name: Key of `EXPORTS`.
+        source: A COCO file, or a folder with `train.json`, `val.json`, `test.json`.
+        out: Folder for the result; appears when complete.
+        images_root: Folder of the pictures; default: what the files say.
+        overwrite: Replace an earlier result in `out`.
+        progress: Called with (done, total) after each picture.
+        **options: Options of the format.
+
+    Returns:
+        The card, which is also `out/data_card.md`.
+
+    Raises:
+        DataError: If an option, a file or a picture is wrong.
+        ResnetTasksError: If there is no such format.
+    """
+    format_ = EXPORTS.get(format_name)
+    typed = format_.typed(options, "options")
+    splits = {
+        name: read_coco(file, images_root=images_root) for name, file in coco_splits(source).items()
+    }
+    _check_same_classes(splits)
+    with output_folder(out, source=source, overwrite=overwrite) as folder:
+        summaries = format_.convert(splits, folder, progress=progress, **typed)
+        notes = [
+            f"{name}: {problem.message}"
+            for name, coco in splits.items()
+            for problem in coco.problems
+            if problem.severity == "left out"
+        ]
+        origin = Origin(f"{out.name}: exported as {format_name}", notes=tuple(notes))
+        card = DataCard(out.name, origin, str(source.resolve()), summaries, verified=True)
+        (folder / CARD).write_text(card.markdown(), encoding="utf-8")
+    return card
+
+
+def coco_splits(source: Path) -> dict[str, Path]:
+    """The COCO files of a folder by split, or the one file by the split that its name tells.
+
+    Raises:
+        DataError: If there are none, or a file's name tells no split.
+    """
+    if source.is_dir():
+        found = {name: source / f"{name}.json" for name in SPLITS}
+        found = {name: file for name, file in found.items() if file.is_file()}
+        if not found:
+            raise DataError(f"{source} holds none of train.json, val.json, test.json; name a file")
+        return found
+    words = set(re.split(r"[^a-z]+", source.stem.lower()))
+    told = [name for name in SPLITS if name in words]
+    if len(told) != 1:
+        raise DataError(
+            f"the name of {source} should tell one split of {', '.join(SPLITS)}, as in train.json "
+            "or instances_val2017.json; rename or link it"
+        )
+    return {told[0]: source}
+
+
+def place_picture(picture: Path, target: Path, images: Pictures) -> None:
+    """Copies a picture or links to it.
+
+    Raises:
+        DataError: If it is missing.
+    """
+    if images == "none":
+        return
+    if not picture.is_file():
+        raise DataError(
+            f"the picture {picture} is missing; name the folder of the pictures (--images), or "
+            "write labels only (images=none)"
+        )
+    if images == "link":
+        target.symlink_to(os.path.abspath(picture))  # noqa: PTH100 - links are kept
+    else:
+        shutil.copyfile(picture, target)
+
+
+def _check_same_classes(splits: Mapping[str, CocoFile]) -> None:
+    (name, first), *others = splits.items()
+    for other, coco in others:
+        if coco.categories.index_table != first.categories.index_table or (
+            coco.categories.names != first.categories.names
+        ):
+            raise DataError(
+                f"{first.path} and {coco.path} have different categories, so their classes cannot "
+                f"be numbered alike; export {name} and {other} apart"
+            )

@@ -1,0 +1,136 @@
+"""COCO to Pascal VOC: one XML of boxes per picture, and a list of names per split."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from xml.etree.ElementTree import Element, ElementTree, SubElement, indent
+
+from PIL import Image
+
+from data_tools.coco_writer import Progress, SplitSummary
+from data_tools.exporting import Pictures, SplitExport, flat_names, place_picture
+from resnet_tasks.data.coco import Annotation, CocoFile, ImageRecord
+from resnet_tasks.errors import DataError
+
+
+def export_voc(
+    splits: Mapping[str, CocoFile],
+    out: Path,
+    *,
+    one_based: bool = False,
+    images: Pictures = "copy",
+    progress: Progress | None = None,
+) -> tuple[SplitSummary, ...]:
+    """Writes `JPEGImages`, `Annotations` and `ImageSets/Main`.
+
+    Crowd objects become `difficult`, which judges of VOC ignore as those of COCO ignore crowds.
+    Masks have no place in the XML and are counted; labels of whole pictures are left out
+    and listed.
+
+    Args:
+        splits: Name -> what it holds.
+        out: Folder to write to.
+        one_based: Count pixels from 1 and include both ends, as the original devkit does; otherwise
+            xmin, ymin, xmax, ymax are plain edges, as most tools write them.
+        images: `copy` them, `link` to them, or leave them (`none`).
+        progress: Called with (done, total) after each picture.
+
+    Returns:
+        What was written, by split.
+
+    Raises:
+        DataError: If a picture is missing, two splits hold the same picture, or a class has a name
+            that XML cannot hold.
+    """
+    for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
+        (out / folder).mkdir(parents=True)
+    total, done = sum(len(coco.images) for coco in splits.values()), 0
+    summaries = []
+    for name, coco in splits.items():
+        _check_names(coco.categories.names)
+        export = SplitExport(name, coco.categories.names)
+        listed = []
+        for record, file_name in flat_names(coco.images):
+            place_picture(coco.image_path(record), out / "JPEGImages" / file_name, images)
+            root = _header(record, file_name, coco.image_path(record))
+            for annotation in coco.annotations[record.id]:
+                _add_object(root, annotation, record, export, one_based=one_based)
+            indent(root)
+            file = (out / "Annotations" / file_name).with_suffix(".xml")
+            if file.exists():
+                raise DataError(
+                    f"{file_name} is in two splits, but VOC keeps the pictures of all in one "
+                    "folder; export one split at a time, or rename one"
+                )
+            ElementTree(root).write(file, encoding="utf-8", xml_declaration=True)
+            listed.append(file.stem)
+            export.images += 1
+            done += 1
+            if progress is not None:
+                progress(done, total)
+        text = "".join(f"{stem}\n" for stem in listed)
+        (out / "ImageSets" / "Main" / f"{name}.txt").write_text(text, encoding="utf-8")
+        summaries.append(export.summary())
+    return tuple(summaries)
+
+
+def _check_names(names: tuple[str, ...]) -> None:
+    wrong = [name for name in names if not name.isprintable() or name != name.strip()]
+    if wrong:
+        raise DataError(f"the class name {wrong[0]!r} cannot be kept in XML; rename it")
+
+
+def _header(record: ImageRecord, file_name: str, picture: Path) -> Element:
+    root = Element("annotation")
+    for tag, text in (("folder", "JPEGImages"), ("filename", file_name)):
+        SubElement(root, tag).text = text
+    SubElement(SubElement(root, "source"), "database").text = "converted from COCO"
+    size = SubElement(root, "size")
+    sides = {"width": record.width, "height": record.height, "depth": _depth(picture)}
+    for tag, side in sides.items():
+        SubElement(size, tag).text = str(side)
+    SubElement(root, "segmented").text = "0"
+    return root
+
+
+def _depth(picture: Path) -> int:
+    """Channels of a picture; 3 where only its annotations are at hand."""
+    try:
+        with Image.open(picture) as opened:
+            return len(opened.getbands())
+    except OSError:
+        return 3
+
+
+def _add_object(
+    root: Element,
+    annotation: Annotation,
+    record: ImageRecord,
+    export: SplitExport,
+    *,
+    one_based: bool,
+) -> None:
+    if annotation.bbox is None:
+        export.leave_out(record, annotation, "a label of the whole picture has no box")
+        return
+    if annotation.segmentation is not None:
+        export.change("masks, of which only the boxes are kept")
+    x, y, width, height = annotation.bbox
+    start = 1 if one_based else 0
+    corners = {"xmin": x + start, "ymin": y + start, "xmax": x + width, "ymax": y + height}
+    object_ = SubElement(root, "object")
+    fields = {
+        "name": export.classes[annotation.category],
+        "pose": "Unspecified",
+        "truncated": str(int((annotation.truncated or 0) > 0)),
+        "difficult": str(int(annotation.is_crowd)),
+    }
+    if annotation.occluded is not None:
+        fields["occluded"] = str(int(annotation.occluded > 0))
+    for tag, text in fields.items():
+        SubElement(object_, tag).text = text
+    box = SubElement(object_, "bndbox")
+    for tag, value in corners.items():
+        SubElement(box, tag).text = f"{round(value, 4):.10g}"
+    export.count(annotation)

@@ -1,0 +1,354 @@
+"""YOLO: one text file of boxes or polygons per picture, named by a data.yaml.
+
+    ROOT/data.yaml               names, train, val, test; `path` and `nc` where there are any
+    ROOT/images/train/NAME.jpg   pictures, in folders as deep as one likes
+    ROOT/labels/train/NAME.txt   one object a line: the last `images` of the picture's path is
+                                 `labels`; where there is none, the text lies beside the picture
+
+A line is `class x_center y_center width height`, or `class x1 y1 x2 y2 x3 y3 ...`, all as shares
+of the picture's width and height; classes count from 0. A split is a folder, a list of pictures
+(.txt), or several of them. Published files carry paths of the machine they were made on: a
+path is tried from its end, inside ROOT and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from data_tools.coco_writer import Category, CocoWriter, Progress, SplitSummary, picture_size
+from data_tools.outlines import clipped_box
+from data_tools.source_folder import PICTURE_SUFFIXES, listing, require_parts
+from resnet_tasks.errors import DataError
+from resnet_tasks.recipe.yaml_text import parse_yaml
+
+SPLITS = ("train", "val", "test")
+ROUNDING = 1e-6
+"""By how much a share may leave 0..1: what writing with six decimals does."""
+NOT_LABELS = ("classes.txt",)
+"""What labelling tools leave beside the labels."""
+
+
+@dataclass(frozen=True)
+class YoloFile:
+    """What a data.yaml says.
+
+    Attributes:
+        file: The YAML.
+        names: Classes in order of their indices.
+        indices: Index in the label files -> name.
+        splits: Split -> folders and lists of pictures, as found.
+    """
+
+    file: Path
+    names: tuple[str, ...]
+    indices: Mapping[int, str]
+    splits: Mapping[str, tuple[Path, ...]]
+
+
+@dataclass(frozen=True)
+class YoloObject:
+    """One line of a label file.
+
+    Attributes:
+        line: Its number, from 1.
+        name: Its class.
+        box: (x_center, y_center, width, height) as shares; None for a polygon.
+        polygon: x and y in turn as shares; empty for a box.
+    """
+
+    line: int
+    name: str
+    box: tuple[float, ...] | None
+    polygon: tuple[float, ...] = ()
+
+
+def convert_yolo(
+    source: Path,
+    out: Path,
+    *,
+    data_yaml: str | None = None,
+    missing_labels: Literal["empty", "error"] = "empty",
+    copy_images: bool = False,
+    license_name: str = "",
+    progress: Progress | None = None,
+) -> tuple[SplitSummary, ...]:
+    """Converts every split of a data.yaml to COCO JSON with boxes, and polygons where it has them.
+
+    A picture without a label file was looked at and holds nothing (so says the format). Without any
+    label file the split `test` counts as not annotated; other splits are refused. A split counts as
+    annotated with masks where every object has a polygon. Objects without area and repeated lines
+    are left out and listed in the summary.
+
+    Args:
+        source: Folder that holds the data.yaml.
+        out: Folder for `train.json`, `val.json`, `test.json`, as far as the YAML names them.
+        data_yaml: Name of the YAML; default: data.yaml, else the only one.
+        missing_labels: What a picture without a label file means: `empty`, or `error` for data
+            whose tool writes a file for every picture that was looked at.
+        copy_images: Copy the pictures beside the JSON instead of referring to them.
+        license_name: Licence of the data, for the JSON.
+        progress: Called with (done, total) after each picture.
+
+    Returns:
+        What was written, by split.
+
+    Raises:
+        DataError: If a file or folder is missing, or a line of a label file is wrong; the message
+            names file and line.
+    """
+    described = read_yolo_file(_yaml_file(source, data_yaml))
+    root = described.file.parent
+    splits = {
+        split: {picture: label_file(picture, root) for picture in _pictures(described, split)}
+        for split in described.splits
+    }
+    is_annotated = {
+        split: _check_presence(split, labels, missing_labels) for split, labels in splits.items()
+    }
+    total, done = sum(map(len, splits.values())), 0
+    summaries = []
+    for split, labels in splits.items():
+        writer = CocoWriter(
+            out,
+            split,
+            [Category(name) for name in described.names],
+            annotated=("boxes",) if is_annotated[split] else (),
+            images_root=root,
+            copy_images=copy_images,
+            description=f"Converted from YOLO, {split}",
+            license_name=license_name,
+        )
+        kinds: Counter[str] = Counter()
+        for picture, label in labels.items():
+            kinds.update(_add_picture(writer, picture, label, described.indices))
+            done += 1
+            if progress is not None:
+                progress(done, total)
+        if kinds["polygon"] and not kinds["box"]:
+            writer.annotates("boxes", "masks")
+        if not is_annotated[split]:
+            writer.skip(described.file.name, f"labels of {split}", "no picture has a label file")
+        _report_orphans(writer, described.splits[split], set(labels.values()), root)
+        summaries.append(writer.write())
+    return tuple(summaries)
+
+
+def _yaml_file(source: Path, data_yaml: str | None) -> Path:
+    require_parts(source, () if data_yaml is None else (data_yaml,))
+    if data_yaml is not None:
+        return source / data_yaml
+    found = sorted(file for file in source.iterdir() if file.suffix in (".yaml", ".yml"))
+    named = [file for file in found if file.stem == "data"] or found
+    if len(named) != 1:
+        raise DataError(
+            f"{source} holds {len(named)} YAML files; it should hold one data.yaml with names, "
+            f"train and val; there is {listing(source)}: name the file with data_yaml=NAME"
+        )
+    return named[0]
+
+
+def read_yolo_file(file: Path) -> YoloFile:
+    """Reads a data.yaml and finds its splits beside it.
+
+    Raises:
+        DataError: If names or splits are missing or wrong.
+        RecipeError: If it is no YAML.
+    """
+    content = parse_yaml(_text(file), str(file), number_keys=True).value
+    if not isinstance(content, dict):
+        raise DataError(f"{file} should say names, train and val; it is no mapping of keys")
+    if "kpt_shape" in content:
+        raise DataError(
+            f"{file} describes key points (kpt_shape), which are not converted; their label lines "
+            "cannot be told from polygons"
+        )
+    indices = _names(content, file)
+    prefix = str(content.get("path") or "")
+    splits = {}
+    for split in SPLITS:
+        entries = content.get(split, content.get("valid") if split == "val" else None)
+        if entries:
+            listed = entries if isinstance(entries, list) else [entries]
+            names = [f"{prefix}/{entry}".lstrip("/") for entry in listed]
+            splits[split] = tuple(_find(file.parent, name, f"{file}, {split},") for name in names)
+    if not splits:
+        raise DataError(
+            f"{file} names none of train, val, test; each should name a folder of pictures, a list "
+            "of them (.txt), or several"
+        )
+    return YoloFile(file, tuple(indices[index] for index in sorted(indices)), indices, splits)
+
+
+def _names(content: Mapping[str, Any], file: Path) -> dict[int, str]:
+    names = content.get("names")
+    if isinstance(names, list):
+        names = dict(enumerate(names))
+    if not isinstance(names, dict) or not names:
+        raise DataError(f"{file} needs names: the classes as a list, or as `index: name`")
+    indices = {}
+    for index, name in names.items():
+        if not str(index).isdecimal() or isinstance(name, dict | list) or name in (None, ""):
+            raise DataError(
+                f"{file}: names has an entry for {index!r} that is no `index: name`; indices are "
+                "whole numbers from 0, names are text"
+            )
+        indices[int(index)] = str(name)
+    count = content.get("nc")
+    if count is not None and count != len(indices):
+        raise DataError(f"{file} says nc: {count}, but names has {len(indices)} classes; mend one")
+    return indices
+
+
+def _find(root: Path, name: str, where: str) -> Path:
+    parts = [
+        part
+        for part in PurePosixPath(name.replace("\\", "/")).parts
+        if part not in ("/", ".", "..")
+    ]
+    for start in range(len(parts)):
+        candidate = root.joinpath(*parts[start:])
+        if candidate.exists():
+            return candidate
+    raise DataError(
+        f"{where} names {name!r}, but {root} has nothing under any ending of that path; there is "
+        f"{listing(root)}"
+    )
+
+
+def _pictures(described: YoloFile, split: str) -> list[Path]:
+    found: dict[Path, None] = {}
+    for place in described.splits[split]:
+        if place.is_dir():
+            files = (each for each in sorted(place.rglob("*")) if each.is_file())
+            found.update(dict.fromkeys(f for f in files if f.suffix.lower() in PICTURE_SUFFIXES))
+        else:
+            lines = map(str.strip, _text(place).splitlines())
+            found.update(
+                {_find(described.file.parent, line, str(place)): None for line in lines if line}
+            )
+    if not found:
+        places = ", ".join(map(str, described.splits[split]))
+        raise DataError(f"{described.file}: {split} has no picture in {places}; mend the path")
+    return list(found)
+
+
+def label_file(picture: Path, root: Path) -> Path:
+    """The label file that belongs to a picture inside `root`, whether it is there or not."""
+    parts = list(picture.relative_to(root).with_suffix(".txt").parts)
+    folders = parts[:-1]
+    if "images" in folders:
+        last = len(folders) - 1 - folders[::-1].index("images")
+        parts[last] = "labels"
+    return root.joinpath(*parts)
+
+
+def _check_presence(split: str, labels: Mapping[Path, Path], missing_labels: str) -> bool:
+    """Whether the split is annotated at all."""
+    missing = [picture for picture, label in labels.items() if not label.is_file()]
+    first = labels[missing[0]] if missing else None
+    if len(missing) == len(labels) and split == "test":
+        return False
+    if len(missing) == len(labels):
+        raise DataError(
+            f"none of the {len(labels)} pictures of {split} has a label file; the first was looked "
+            f"for at {first}: put labels there (empty ones where there is no object)"
+        )
+    if missing and missing_labels == "error":
+        raise DataError(
+            f"{len(missing)} of {len(labels)} pictures of {split} have no label file, the first "
+            f"{first}; add them, or say missing_labels=empty where absence means no object"
+        )
+    return True
+
+
+def _add_picture(
+    writer: CocoWriter, picture: Path, label: Path, names: Mapping[int, str]
+) -> Iterator[str]:
+    """Adds a picture with its objects and yields the kind of each."""
+    size = picture_size(picture)
+    height, width = size
+    image_id = writer.add_image(picture, size=size)
+    seen: set[tuple[Any, ...]] = set()
+    for each in read_labels(label, names) if label.is_file() else ():
+        what = f"{each.name} (line {each.line})"
+        if (content := (each.name, each.box, each.polygon)) in seen:
+            writer.skip(label.name, what, "the same line stands above it")
+            continue
+        seen.add(content)
+        if each.box is not None:
+            x, y, w, h = each.box
+            corners = [(x - w / 2) * width, (y - h / 2) * height]
+            corners += [(x + w / 2) * width, (y + h / 2) * height]
+            box = clipped_box(corners, size)
+            is_seen = min(box[2:]) > 0
+            if is_seen:
+                writer.add_box(image_id, each.name, box)
+        else:
+            scale = (width, height) * (len(each.polygon) // 2)
+            polygon = [share * side for share, side in zip(each.polygon, scale, strict=True)]
+            is_seen = writer.add_polygons(image_id, each.name, [polygon])
+        if is_seen:
+            yield "box" if each.box is not None else "polygon"
+        else:
+            writer.skip(label.name, what, "it has no area inside the picture")
+
+
+def read_labels(file: Path, names: Mapping[int, str]) -> Iterator[YoloObject]:
+    """The objects of one label file.
+
+    Raises:
+        DataError: If a line has a wrong count, class or value; the message names file and line.
+    """
+    for number, line in enumerate(_text(file).splitlines(), start=1):
+        if words := line.split():
+            yield _object(words, number, f"{file}, line {number}", names)
+
+
+def _object(words: Sequence[str], line: int, where: str, names: Mapping[int, str]) -> YoloObject:
+    if len(words) != 5 and (len(words) < 7 or len(words) % 2 == 0):
+        hint = "; with a confidence it is a prediction, not a label" if len(words) == 6 else ""
+        raise DataError(
+            f"{where} has {len(words)} values; a box has 5 (class, x_center, y_center, width, "
+            f"height), a polygon 7, 9, 11, ... (class and three or more points){hint}"
+        )
+    try:
+        index, *shares = map(float, words)
+    except ValueError:
+        raise DataError(f"{where} is {' '.join(words)[:60]!r}; it should hold numbers") from None
+    if index not in names:
+        known = ", ".join(f"{i} {name}" for i, name in list(names.items())[:12])
+        raise DataError(f"{where} has the class {words[0]}; data.yaml has {known}, counted from 0")
+    for word, share in zip(words[1:], shares, strict=True):
+        if not -ROUNDING <= share <= 1 + ROUNDING:
+            raise DataError(
+                f"{where} has the value {word}; all but the class are shares of the picture's "
+                "width and height, 0 to 1: divide pixels by them"
+            )
+    name = names[int(index)]
+    if len(shares) == 4:
+        return YoloObject(line, name, tuple(shares))
+    return YoloObject(line, name, None, tuple(min(max(share, 0.0), 1.0) for share in shares))
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except (UnicodeDecodeError, OSError) as error:
+        raise DataError(f"{file} cannot be read as text in UTF-8 ({error}); replace it") from None
+
+
+def _report_orphans(
+    writer: CocoWriter, places: Sequence[Path], used: set[Path], root: Path
+) -> None:
+    for place in places:
+        folder = label_file(place / "any", root).parent
+        if not place.is_dir() or not folder.is_dir():
+            continue
+        for file in sorted(folder.rglob("*.txt")):
+            if file not in used and file.name not in NOT_LABELS:
+                name = file.relative_to(root).as_posix()
+                writer.skip(name, "all its objects", "there is no picture of that name")

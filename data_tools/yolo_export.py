@@ -1,0 +1,117 @@
+"""COCO to YOLO: a data.yaml, pictures, and a text file of boxes or polygons for each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from data_tools.coco_writer import Progress, SplitSummary
+from data_tools.exporting import Pictures, SplitExport, flat_names, place_picture
+from data_tools.outlines import outline
+from resnet_tasks.data.coco import Annotation, CocoFile, ImageRecord
+from resnet_tasks.recipe.yaml_text import dump_yaml
+
+DECIMALS = 9
+"""Of a share: finer than a hundredth of a pixel for pictures of any size."""
+
+
+def export_yolo(
+    splits: Mapping[str, CocoFile],
+    out: Path,
+    *,
+    shapes: Literal["boxes", "polygons"] = "boxes",
+    images: Pictures = "copy",
+    progress: Progress | None = None,
+) -> tuple[SplitSummary, ...]:
+    """Writes `data.yaml`, `images/SPLIT` and `labels/SPLIT`.
+
+    Classes count from 0 in the order of their category ids. A picture without objects gets an empty
+    label file. YOLO knows no crowd objects and no labels of whole pictures: they are left out and
+    listed. A polygon line holds one line around the whole object: holes and parts are joined to it
+    by bridges of no width, and masks are traced along the edges of their pixels, so that the pixels
+    stay the same; an object without a mask becomes the rectangle of its box. All of these are
+    counted.
+
+    Args:
+        splits: Name -> what it holds.
+        out: Folder to write to.
+        shapes: What the lines hold; `polygons` for segmentation.
+        images: `copy` them, `link` to them, or leave them (`none`).
+        progress: Called with (done, total) after each picture.
+
+    Returns:
+        What was written, by split.
+
+    Raises:
+        DataError: If a picture is missing.
+    """
+    total, done = sum(len(coco.images) for coco in splits.values()), 0
+    summaries = []
+    for name, coco in splits.items():
+        export = SplitExport(name, coco.categories.names)
+        labels = out / "labels" / name
+        (out / "images" / name).mkdir(parents=True)
+        labels.mkdir(parents=True)
+        for record, file_name in flat_names(coco.images):
+            place_picture(coco.image_path(record), out / "images" / name / file_name, images)
+            lines = [
+                line
+                for annotation in coco.annotations[record.id]
+                if (line := _line(annotation, record, shapes, export))
+            ]
+            text = "".join(f"{line}\n" for line in lines)
+            (labels / file_name).with_suffix(".txt").write_text(text, encoding="utf-8")
+            export.images += 1
+            done += 1
+            if progress is not None:
+                progress(done, total)
+        summaries.append(export.summary())
+    classes = next(iter(splits.values())).categories.names
+    described = {
+        **{name: f"images/{name}" for name in splits},
+        "nc": len(classes),
+        "names": list(classes),
+    }
+    (out / "data.yaml").write_text(dump_yaml(described), encoding="utf-8")
+    return tuple(summaries)
+
+
+def _line(
+    annotation: Annotation, record: ImageRecord, shapes: str, export: SplitExport
+) -> str | None:
+    """One line of a label file; None, and an entry in the report, where YOLO cannot say it."""
+    box = annotation.bbox
+    refusal = "YOLO has no crowd objects" if annotation.is_crowd else None
+    if box is None or refusal:
+        export.leave_out(record, annotation, refusal or "a label of the whole picture has no box")
+        return None
+    x1, x2 = (min(max(v, 0.0), float(record.width)) for v in (box[0], box[0] + box[2]))
+    y1, y2 = (min(max(v, 0.0), float(record.height)) for v in (box[1], box[1] + box[3]))
+    values = [(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1]
+    if shapes == "polygons" and annotation.segmentation is None:
+        export.change("objects without a mask, written as the rectangle of their box")
+        values = [x1, y1, x2, y1, x2, y2, x1, y2]
+    elif shapes == "polygons":
+        traced = _traced(annotation, record, export)
+        if traced is None:
+            return None
+        values = traced
+    export.count(annotation)
+    sides = (record.width, record.height)
+    shares = (f"{value / sides[i % 2]:.{DECIMALS}f}" for i, value in enumerate(values))
+    return " ".join((str(annotation.category), *(s.rstrip("0").rstrip(".") for s in shares)))
+
+
+def _traced(annotation: Annotation, record: ImageRecord, export: SplitExport) -> list[float] | None:
+    assert annotation.segmentation is not None
+    found = outline(annotation.segmentation, (record.height, record.width))
+    if found is None:
+        export.leave_out(record, annotation, "its mask covers no pixel")
+        return None
+    if found.parts > 1:
+        export.change("objects in several parts, joined to one outline")
+    if found.holes:
+        export.change("objects with holes, joined to one outline")
+    points: list[float] = found.points.ravel().tolist()
+    return points

@@ -1,0 +1,217 @@
+"""Fixtures follow the published description of the format, docs.ultralytics.com/datasets/detect and
+/datasets/segment (read 2026): the data.yaml of COCO8 and the two label lines of its example."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_tools.yolo import convert_yolo
+from resnet_tasks.data.coco import read_coco
+from resnet_tasks.errors import DataError, ResnetTasksError
+
+COCO8 = """# Train/val/test sets as 1) dir: path/to/imgs, 2) file: path/to/imgs.txt, or 3) list
+path: ../datasets/coco8 # dataset root dir
+train: images/train # train images (relative to 'path')
+val: images/val # val images (relative to 'path')
+test: # test images (optional)
+
+# Classes
+names:
+  0: person
+  1: bicycle
+  2: car
+"""
+SEGMENTS = """0 0.681 0.485 0.670 0.487 0.676 0.487
+1 0.504 0.000 0.501 0.004 0.498 0.004 0.493 0.010 0.492 0.0104
+"""
+
+
+def yolo(root: Path, labels: dict[str, str | None], description: str = COCO8) -> Path:
+    """A data set of 200 x 100 (width x height) pictures; `None` leaves the label file out."""
+    root.mkdir(exist_ok=True)
+    (root / "data.yaml").write_text(description)
+    for name, text in labels.items():
+        picture = root / f"images/{name}.png"
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.zeros((100, 200, 3), dtype=np.uint8)).save(picture)
+        label = root / f"labels/{name}.txt"
+        label.parent.mkdir(parents=True, exist_ok=True)
+        if text is not None:
+            label.write_text(text)
+    return root
+
+
+def load(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def test_boxes_by_hand(tmp_path: Path) -> None:
+    source = yolo(
+        tmp_path / "in",
+        {"train/a": "2 0.5 0.5 0.1 0.2\n0 0.05 0.95 0.1 0.1\n", "val/b": "1 0.25 0.5 0.5 1\n"},
+    )
+    train, val = convert_yolo(source, tmp_path / "out")
+    content = load(tmp_path / "out/train.json")
+    assert [c["name"] for c in content["categories"]] == ["person", "bicycle", "car"]
+    assert content["images"][0]["file_name"] == "images/train/a.png"
+    assert [(a["category_id"], a["bbox"]) for a in content["annotations"]] == [
+        (3, [90, 40, 20, 20]),
+        (1, [0, 90, 20, 10]),
+    ]
+    assert train.objects == {"person": 1, "bicycle": 0, "car": 1}
+    assert (val.split, val.images) == ("val", 1)
+    assert read_coco(tmp_path / "out/val.json").annotated == {"boxes"}
+    assert read_coco(tmp_path / "out/train.json").missing_files() == ()
+
+
+def test_polygons_are_masks_with_their_boxes(tmp_path: Path) -> None:
+    source = yolo(
+        tmp_path / "in",
+        {"train/a": "0 0.1 0.1 0.3 0.1 0.3 0.4 0.1 0.4\n", "val/b": SEGMENTS},
+    )
+    convert_yolo(source, tmp_path / "out")
+    content = load(tmp_path / "out/train.json")
+    (annotation,) = content["annotations"]
+    assert annotation["segmentation"] == [[20, 10, 60, 10, 60, 40, 20, 40]]
+    assert (annotation["bbox"], annotation["area"]) == ([20, 10, 40, 30], 1200)
+    assert read_coco(tmp_path / "out/train.json").annotated == {"boxes", "masks"}
+
+
+def test_a_split_with_boxes_and_polygons_does_not_claim_masks(tmp_path: Path) -> None:
+    lines = "0 0.1 0.1 0.3 0.1 0.3 0.4 0.1 0.4\n0 0.5 0.5 0.1 0.2\n"
+    source = yolo(tmp_path / "in", {"train/a": lines, "val/b": ""})
+    convert_yolo(source, tmp_path / "out")
+    coco = read_coco(tmp_path / "out/train.json")
+    assert coco.annotated == {"boxes"}
+    assert [a.segmentation is None for a in coco.annotations[1]] == [False, True]
+
+
+def test_absent_and_empty_label_files_are_pictures_without_objects(tmp_path: Path) -> None:
+    source = yolo(
+        tmp_path / "in", {"train/a": "0 0.5 0.5 0.1 0.2\n", "train/b": "", "train/c": None}
+    )
+    (source / "images/val").mkdir()
+    Image.new("RGB", (10, 10)).save(source / "images/val/d.png")
+    with pytest.raises(
+        DataError, match=r"none of the 1 pictures of val has a label file.*val/d\.txt"
+    ):
+        convert_yolo(source, tmp_path / "out")
+    (source / "labels/val").mkdir()
+    (source / "labels/val/d.txt").write_text("\n")
+    convert_yolo(source, tmp_path / "out")
+    coco = read_coco(tmp_path / "out/train.json")
+    assert [len(coco.annotations[record.id]) for record in coco.images] == [1, 0, 0]
+    assert read_coco(tmp_path / "out/val.json").annotated == {"boxes"}
+    with pytest.raises(DataError, match=r"1 of 3 pictures of train have no label file.*c\.txt"):
+        convert_yolo(source, tmp_path / "strict", missing_labels="error")
+
+
+def test_a_test_split_without_labels_is_not_annotated(tmp_path: Path) -> None:
+    description = COCO8.replace("test:", "test: images/test")
+    labels = {"train/a": "0 0.5 0.5 0.1 0.2", "val/b": "", "test/c": None}
+    source = yolo(tmp_path / "in", labels, description)
+    *_, test = convert_yolo(source, tmp_path / "out")
+    assert read_coco(tmp_path / "out/test.json").annotated == frozenset()
+    assert [each.what for each in test.skipped] == ["labels of test"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("0 0.5 0.5 0.1", "line 2 has 4 values; a box has 5"),
+        ("0 0.5 0.5 0.1 0.2 0.9", "line 2 has 6 values.*with a confidence it is a prediction"),
+        ("0 0.1 0.1 0.3 0.1 0.3 0.4 0.1", "line 2 has 8 values; .* a polygon 7, 9, 11"),
+        ("3 0.5 0.5 0.1 0.2", "line 2 has the class 3; data.yaml has 0 person, 1 bicycle, 2 car"),
+        ("-1 0.5 0.5 0.1 0.2", "line 2 has the class -1"),
+        ("0.5 0.5 0.5 0.1 0.2", "line 2 has the class 0.5"),
+        ("car 0.5 0.5 0.1 0.2", "line 2 is 'car 0.5 0.5 0.1 0.2'; it should hold numbers"),
+        ("0 100 50 20 20", "line 2 has the value 100; .* 0 to 1: divide pixels"),
+        ("0 0.5 nan 0.1 0.2", "line 2 has the value nan"),
+        ("0 0.1 0.1 0.3 -0.01 0.3 0.4", "line 2 has the value -0.01"),
+    ],
+)
+def test_wrong_lines_are_named(tmp_path: Path, line: str, message: str) -> None:
+    text = f"0 0.5 0.5 0.1 0.2\n{line}\n"
+    source = yolo(tmp_path / "in", {"train/a": text, "val/b": ""})
+    with pytest.raises(DataError, match=rf"train/a\.txt, {message}"):
+        convert_yolo(source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_objects_without_area_repeated_lines_and_orphans_are_listed(tmp_path: Path) -> None:
+    lines = "0 0.5 0.5 0 0.2\n1 0.5 0.5 0.1 0.1\n1 0.5 0.5 0.1 0.1\n2 0.1 0.1 0.1 0.1 0.1 0.1\n"
+    source = yolo(tmp_path / "in", {"train/a": lines, "val/b": ""})
+    (source / "labels/train/gone.txt").write_text("0 0.5 0.5 0.1 0.2")
+    (source / "labels/train/classes.txt").write_text("person")
+    train, _ = convert_yolo(source, tmp_path / "out")
+    assert train.objects == {"person": 0, "bicycle": 1, "car": 0}
+    assert [(each.file, each.what, each.why) for each in train.skipped] == [
+        ("a.txt", "person (line 1)", "it has no area inside the picture"),
+        ("a.txt", "bicycle (line 3)", "the same line stands above it"),
+        ("a.txt", "car (line 4)", "it has no area inside the picture"),
+        ("labels/train/gone.txt", "all its objects", "there is no picture of that name"),
+    ]
+
+
+def test_layouts_of_exporting_tools(tmp_path: Path) -> None:
+    """`train: ../train/images` as Roboflow writes it, `valid`, names as a list, and list files."""
+    source = tmp_path / "in"
+    for split in ("train", "valid"):
+        for folder in ("images", "labels"):
+            (source / split / folder).mkdir(parents=True)
+        Image.new("RGB", (200, 100)).save(source / split / "images/x.jpg")
+        (source / split / "labels/x.txt").write_bytes(b"\xef\xbb\xbf1.0 0.5 0.5 0.1 0.2")
+    (source / "data.yaml").write_text(
+        "train: ../train/images\nval: ../valid/images\nnc: 2\nnames: ['no', 7]\n"
+    )
+    train, val = convert_yolo(source, tmp_path / "out")
+    assert train.objects == val.objects == {"no": 0, "7": 1}
+    (source / "all.txt").write_text("./train/images/x.jpg\n/home/me/in/valid/images/x.jpg\n\n")
+    (source / "data.yaml").write_text("train: [all.txt, train/images]\nnames: [a, b]\n")
+    (only,) = convert_yolo(source, tmp_path / "lists")
+    assert only.images == 2
+
+
+@pytest.mark.parametrize(
+    ("description", "message"),
+    [
+        ("train: images/train\n", "needs names"),
+        ("names: [a]\n", "names none of train, val, test"),
+        ("names: [a]\ntrain: images/nothing\n", "train, names 'images/nothing', but .* there is"),
+        ("names: [a, b]\nnc: 3\ntrain: images/train\n", "says nc: 3, but names has 2 classes"),
+        ("names: {x: a}\ntrain: images/train\n", "names has an entry for 'x'"),
+        ("names: [a]\nkpt_shape: [17, 3]\ntrain: images/train\n", "describes key points"),
+        ("- a\n", "it is no mapping"),
+        ("names: [a, a]\ntrain: images/train\n", "each name once"),
+        ("names: [a\n", "not valid YAML"),
+        ("names: &x [a]\nother: *x\ntrain: images/train\n", "alias"),
+    ],
+)
+def test_wrong_descriptions_are_named(tmp_path: Path, description: str, message: str) -> None:
+    source = yolo(tmp_path / "in", {"train/a": ""}, description)
+    with pytest.raises(ResnetTasksError, match=message):
+        convert_yolo(source, tmp_path / "out")
+
+
+def test_which_yaml(tmp_path: Path) -> None:
+    source = yolo(tmp_path / "in", {"train/a": "0 0.5 0.5 0.1 0.2", "val/b": ""})
+    (source / "data.yaml").rename(source / "coco8.yaml")
+    assert len(convert_yolo(source, tmp_path / "one")) == 2
+    (source / "other.yaml").write_text("names: [a]\ntrain: images/val\n")
+    with pytest.raises(DataError, match="holds 2 YAML files"):
+        convert_yolo(source, tmp_path / "out")
+    assert len(convert_yolo(source, tmp_path / "named", data_yaml="other.yaml")) == 1
+    with pytest.raises(DataError, match=r"none\.yaml is missing"):
+        convert_yolo(source, tmp_path / "out", data_yaml="none.yaml")
+
+
+def test_nothing_outside_the_folder_is_read(tmp_path: Path) -> None:
+    yolo(tmp_path / "secret", {"train/a": "0 0.5 0.5 0.1 0.2"})
+    source = yolo(tmp_path / "in", {"val/b": ""})
+    (source / "data.yaml").write_text(f"names: [a]\ntrain: {tmp_path}/secret/images/train\n")
+    with pytest.raises(DataError, match="has nothing under any ending of that path"):
+        convert_yolo(source, tmp_path / "out")
