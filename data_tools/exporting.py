@@ -131,7 +131,7 @@ def export_coco(
         name: read_coco(file, images_root=images_root) for name, file in coco_splits(source).items()
     }
     _check_same_classes(splits)
-    with output_folder(out, source=source, overwrite=overwrite) as folder:
+    with output_folder(out, sources=(source,), overwrite=overwrite) as folder:
         summaries = format_.convert(splits, folder, progress=progress, **typed)
         notes = [
             f"{name}: {problem.message}"
