@@ -157,7 +157,13 @@ class CocoWriter:
         return 255 if len(self._names) <= MAX_8BIT_CATEGORIES else 65535
 
     def add_image(
-        self, picture: Path, *, size: tuple[int, int] | None = None, group: str | None = None
+        self,
+        picture: Path,
+        *,
+        size: tuple[int, int] | None = None,
+        group: str | None = None,
+        spacing: tuple[float, float] | None = None,
+        attributes: Mapping[str, Any] | None = None,
     ) -> int:
         """Adds a picture and returns its id.
 
@@ -165,6 +171,8 @@ class CocoWriter:
             picture: The file, inside the images root.
             size: (height, width); read from the file when absent.
             group: Patient, study or sequence that splits must not cut through.
+            spacing: (y, x) millimetres per pixel.
+            attributes: What else is known of the picture; kept under that key.
 
         Raises:
             DataError: If the file cannot be read or lies outside the images root.
@@ -180,6 +188,10 @@ class CocoWriter:
         }
         if group is not None:
             record["group"] = group
+        if spacing is not None:
+            record["spacing"] = list(spacing)
+        if attributes:
+            record["attributes"] = dict(attributes)
         self._images.append(record)
         return image_id
 
@@ -198,7 +210,13 @@ class CocoWriter:
         self._annotations.append({"id": len(self._annotations) + 1, **label})
 
     def add_box(
-        self, image_id: int, category: str, box: Sequence[float], *, iscrowd: bool = False
+        self,
+        image_id: int,
+        category: str,
+        box: Sequence[float],
+        *,
+        iscrowd: bool = False,
+        attributes: Mapping[str, Any] | None = None,
     ) -> None:
         """Adds an object that has a box and nothing finer.
 
@@ -207,11 +225,14 @@ class CocoWriter:
             category: Name of the class.
             box: (x, y, width, height) in pixels of the picture.
             iscrowd: Neither taught nor judged.
+            attributes: What else is known of the object; kept under that key.
 
         Raises:
             DataError: If the box has no area or the class is unknown.
         """
         self._add(image_id, category, box, float(box[2]) * float(box[3]), None, iscrowd)
+        if attributes:
+            self._annotations[-1]["attributes"] = dict(attributes)
 
     def add_mask(
         self,

@@ -41,6 +41,7 @@ Layout = Literal["grey", "grey and alpha", "colour", "colour and alpha", "bands"
 _DEEP_GREY_MODES = {"I", "I;16", "I;16B", "I;16L", "F"}
 _EIGHT_BIT_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
 _PILLOW_PHOTOMETRICS = {0, 1, 2, 3, 5, 6}  # grey, RGB, palette, CMYK, YCbCr
+_PILLOW_COLOURS = {2, 6}  # of three samples; of three grey samples Pillow reads the first alone
 _ALPHA = {1, 2}  # TIFF's ExtraSamples: associated and unassociated alpha
 _ALPHA_AFTER: dict[str, Layout] = {"grey and alpha": "grey", "colour and alpha": "colour"}
 
@@ -140,7 +141,8 @@ def _is_for_pillow(tiff: tifffile.TiffFile) -> bool:
     """Whether it is one plain 8-bit picture: Pillow knows its colour space and compression."""
     page = tiff.pages.first
     bits = page.bitspersample
-    is_plain = page.samplesperpixel in (1, 3) or (
+    is_colour = int(page.photometric) in _PILLOW_COLOURS
+    is_plain = page.samplesperpixel == (3 if is_colour else 1) or (
         # CMYK, or a channel that the file marks as alpha
         int(page.photometric) == 5 or (page.samplesperpixel in (2, 4) and _has_alpha(page))
     )

@@ -1,0 +1,87 @@
+"""Pictures of any depth and number of channels, written without loss."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from data_tools.coco_writer import write_picture
+
+Array = NDArray[Any]
+
+WHOLE: tuple[type[np.integer[Any]], ...] = (
+    *(np.uint8, np.uint16, np.int16),
+    *(np.uint32, np.int32),
+)
+"""Types of pictures of whole numbers; the first that holds all values is taken."""
+
+
+def smallest_type(low: float, high: float, *, is_whole: bool) -> type[np.number[Any]]:
+    """The first of `WHOLE` that holds every value of a range, else float32.
+
+    Args:
+        low: Smallest value.
+        high: Largest value.
+        is_whole: Whether all values are whole numbers; others need floats.
+    """
+    for kind in WHOLE if is_whole else ():
+        limits = np.iinfo(kind)
+        if limits.min <= low and high <= limits.max:
+            return kind
+    return np.float32
+
+
+def write_deep_picture(name: Path, pixels: Array, *, is_colour: bool = False) -> Path:
+    """Writes a picture and returns its file.
+
+    Grey and colour of 8 and 16 bits become PNG, everything else TIFF (deflate): negative and
+    fractional values, 32 bits, and channels that are no colours.
+
+    Args:
+        name: Of the file, without suffix; folders are made.
+        pixels: `(height, width)` or `(height, width, channels)` of a type of `WHOLE`
+            or float32.
+        is_colour: Three channels are red, green and blue.
+
+    Raises:
+        DataError: If the file cannot be written.
+    """
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[:, :, 0]
+    is_png = pixels.dtype in (np.uint8, np.uint16) and (pixels.ndim == 2 or is_colour)
+    # Not `with_suffix`, which would take the end of `1.2.840.113` for one.
+    file = name.with_name(f"{name.name}.{'png' if is_png else 'tif'}")
+    if is_png:
+        write_picture(file, pixels)
+        return file
+    file.parent.mkdir(parents=True, exist_ok=True)
+    tifffile.imwrite(
+        file,
+        np.ascontiguousarray(pixels),
+        photometric="rgb" if is_colour else "minisblack",
+        planarconfig="contig" if pixels.ndim == 3 else None,
+        compression="zlib",
+    )
+    return file
+
+
+def shrink(pixels: Array, longest_side: int | None) -> Array:
+    """`(h, w)` or `(h, w, C)` at most `longest_side` high and wide, averaged by area.
+
+    The type stays; whole numbers are rounded. Smaller pictures come back as they are.
+    """
+    height, width = pixels.shape[:2]
+    if longest_side is None or max(height, width) <= longest_side:
+        return pixels
+    scale = longest_side / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    # OpenCV averages neither int32 nor uint32; doubles hold both exactly.
+    averaged = cv2.resize(pixels.astype(np.float64), size, interpolation=cv2.INTER_AREA)
+    if pixels.dtype.kind in "iu":
+        averaged = np.rint(averaged)
+    return np.asarray(averaged.astype(pixels.dtype))

@@ -1,0 +1,181 @@
+"""DICOM: single files, series and multi-frame files as pictures of full depth.
+
+    ROOT/**/*                  any files, with or without suffix
+    ROOT/train/**, val/, test/ native splits, where there are folders of these names
+
+Every frame becomes a picture of its own in the output. What is no DICOM file, holds no picture or
+repeats an instance is left out and listed in the data card. No name, date or id of a patient is
+written: groups are hashes, attributes are modality, view and side. But files keep their names
+(a file `DOE_JOHN.dcm` gives `DOE_JOHN.png`) unless `hashed_names` is set, and what is burnt into
+the pixels stays there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+from data_tools.coco_writer import Category, CocoWriter, Progress, SplitSummary
+from data_tools.deep_pictures import write_deep_picture
+from data_tools.dicom_frames import DicomFile, DicomReading, Values, is_dicom
+from data_tools.source_folder import listing, require_parts
+from resnet_tasks.errors import DataError
+
+SPLITS = ("train", "val", "test")
+
+
+def convert_dicom(  # noqa: PLR0913  # each is an option on the command line
+    source: Path,
+    out: Path,
+    *,
+    classes: Sequence[str] = ("object",),
+    values: Values = "modality",
+    group: Literal["patient", "study", "none"] = "patient",
+    salt: str = "",
+    hashed_names: bool = False,
+    longest_side: int | None = None,
+    damaged: Literal["stop", "skip"] = "stop",
+    license_name: str = "",
+    progress: Progress | None = None,
+) -> tuple[SplitSummary, ...]:
+    """Converts DICOM files to pictures and COCO JSON without annotations.
+
+    Args:
+        source: Folder of files and folders.
+        out: Folder for the JSON files and `images/`.
+        classes: What is going to be annotated; the JSON says that nothing is so far.
+        values: See `DicomReading`.
+        group: See `DicomReading`.
+        salt: See `DicomReading`.
+        hashed_names: Name pictures, and files that are left out, by hashes of their paths.
+        longest_side: See `DicomReading`.
+        damaged: `stop` at a damaged file, or `skip` and list it.
+        license_name: Licence of the data, for the JSON.
+        progress: Called with (done, total) after each file.
+
+    Returns:
+        What was written, by split.
+
+    Raises:
+        DataError: If there is no DICOM picture, or one is damaged or cannot be decoded.
+    """
+    reading = DicomReading(values, group, salt, longest_side)
+    splits = {split: list(_files(folder)) for split, folder in split_folders(source).items()}
+    total, done = sum(map(len, splits.values())), 0
+    summaries: list[SplitSummary] = []
+    instances: set[bytes] = set()
+    for split, files in splits.items():
+        writer = CocoWriter(
+            out,
+            split,
+            [Category(name) for name in classes],
+            annotated=(),
+            description=f"Converted from DICOM, {split}",
+            license_name=license_name,
+        )
+        for file in files:
+            # Relative to the source: folders tell series apart.
+            name = file.relative_to(source).as_posix()
+            name = reading.hashed("file", name) if hashed_names else name
+            try:
+                why = _add_file(writer, file, Path(name), reading, instances)
+            except DataError as error:
+                if damaged == "stop":
+                    raise
+                why = name if hashed_names else str(error)
+            if why:
+                writer.skip(name, "file", why)
+            done += 1
+            if progress is not None:
+                progress(done, total)
+        summaries.append(writer.write())
+    if not any(summary.images for summary in summaries):
+        raise DataError(f"{source} holds no DICOM picture; there is {listing(source)}")
+    return tuple(summaries)
+
+
+def split_folders(source: Path) -> dict[str, Path]:
+    """The folders of native splits, or the source itself as `train`.
+
+    Raises:
+        DataError: If the source is no folder.
+    """
+    require_parts(source, ())
+    found = {split: source / split for split in SPLITS if (source / split).is_dir()}
+    return found if "train" in found else {"train": source}
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """All files below a folder that are not hidden, by path."""
+    for parent, below, names in os.walk(folder):
+        below[:] = sorted(each for each in below if not each.startswith("."))
+        for name in sorted(names):
+            if not name.startswith("."):
+                yield Path(parent, name)
+
+
+def _add_file(
+    writer: CocoWriter, file: Path, name: Path, reading: DicomReading, instances: set[bytes]
+) -> str | None:
+    """Adds the frames of a file, or says why there are none."""
+    if not is_dicom(file):
+        return "it is no DICOM file"
+    dicom = DicomFile(file, reading)
+    if why := dicom.lacks_picture():
+        return why
+    if not add_frames(writer, dicom, name, instances):
+        return "an earlier file has the same instance id and the same pixels"
+    return None
+
+
+def add_frames(
+    writer: CocoWriter, dicom: DicomFile, name: Path, instances: set[bytes]
+) -> list[tuple[int, float, float]]:
+    """Writes the frames of a DICOM file as pictures of a split.
+
+    Args:
+        writer: Of the split.
+        dicom: The file.
+        name: Relative path of the pictures; a suffix `.dcm` or `.dicom` is left out.
+        instances: Digests of what was added so far; the file's is put there.
+
+    Returns:
+        Of every frame: image id, and (y, x) by which the picture was shrunk. Empty for a file whose
+        instance id and first picture are those of an earlier one.
+
+    Raises:
+        DataError: If the pixels cannot be decoded.
+    """
+    stem = name.with_suffix("") if name.suffix.lower() in (".dcm", ".dicom", ".dic") else name
+    added: list[tuple[int, float, float]] = []
+    for frame in dicom.frames():
+        if not added and dicom.instance:
+            # The id alone will not do: careless anonymisation gives many files the same.
+            what = f"{dicom.instance} {dicom.num_frames}".encode()
+            digest = hashlib.blake2b(what + frame.pixels.tobytes(), digest_size=16).digest()
+            if digest in instances:
+                return []
+            instances.add(digest)
+        numbered = stem if frame.index is None else stem / f"{frame.index:04d}"
+        base = _free_name(writer.folder / "images" / writer.split / numbered)
+        picture = write_deep_picture(base, frame.pixels, is_colour=frame.is_colour)
+        image_id = writer.add_image(
+            picture,
+            size=(frame.pixels.shape[0], frame.pixels.shape[1]),
+            group=dicom.group,
+            spacing=frame.spacing,
+            attributes=frame.attributes,
+        )
+        added.append((image_id, *frame.scale))
+    return added
+
+
+def _free_name(base: Path) -> Path:
+    """`base`, or with a number behind it where `a.dcm` and `a.dicom` lie side by side."""
+    name, number = base, 2
+    while any(name.with_name(name.name + suffix).exists() for suffix in (".png", ".tif")):
+        name, number = base.with_name(f"{base.name}_{number}"), number + 1
+    return name
