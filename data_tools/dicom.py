@@ -16,13 +16,16 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from data_tools.coco_writer import Category, CocoWriter, Progress, SplitSummary
 from data_tools.deep_pictures import write_deep_picture
-from data_tools.dicom_frames import DicomFile, DicomReading, Values, is_dicom
+from data_tools.dicom_reading import DicomReading, Group, Values, is_dicom
 from data_tools.source_folder import listing, require_parts
 from resnet_tasks.errors import DataError
+
+if TYPE_CHECKING:
+    from data_tools.dicom_frames import DicomFile
 
 SPLITS = ("train", "val", "test")
 
@@ -33,7 +36,7 @@ def convert_dicom(  # noqa: PLR0913  # each is an option on the command line
     *,
     classes: Sequence[str] = ("object",),
     values: Values = "modality",
-    group: Literal["patient", "study", "none"] = "patient",
+    group: Group = "patient",
     salt: str = "",
     hashed_names: bool = False,
     longest_side: int | None = None,
@@ -123,12 +126,24 @@ def _add_file(
     """Adds the frames of a file, or says why there are none."""
     if not is_dicom(file):
         return "it is no DICOM file"
-    dicom = DicomFile(file, reading)
+    dicom = open_dicom(file, reading)
     if why := dicom.lacks_picture():
         return why
     if not add_frames(writer, dicom, name, instances):
         return "an earlier file has the same instance id and the same pixels"
     return None
+
+
+def open_dicom(file: Path, reading: DicomReading) -> DicomFile:
+    """The header of a DICOM file.
+
+    Raises:
+        DataError: If it is damaged, or pydicom is not installed.
+    """
+    # Here, so that formats are listed where pydicom is not installed.
+    from data_tools.dicom_frames import DicomFile  # noqa: PLC0415
+
+    return DicomFile(file, reading)
 
 
 def add_frames(

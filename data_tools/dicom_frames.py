@@ -7,7 +7,6 @@ Colours (RGB, YBR, palettes) become RGB and have no window.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import struct
 import warnings
@@ -16,12 +15,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_tools.deep_pictures import shrink, smallest_type
+from data_tools.dicom_reading import DicomReading
 from resnet_tasks.errors import DataError
 
 try:
@@ -37,7 +37,6 @@ except ModuleNotFoundError:
     ) from None
 
 Array = NDArray[Any]
-Values = Literal["stored", "modality", "voi"] | tuple[float, float]
 
 DAMAGE = (
     AttributeError,
@@ -54,6 +53,7 @@ DAMAGE = (
     struct.error,
     zlib.error,
     pydicom.errors.InvalidDicomError,
+    pydicom.errors.BytesLengthException,
 )
 """What pydicom and its decoders raise on files that are damaged."""
 
@@ -77,7 +77,6 @@ PACKAGES = {
 }
 """What decodes a transfer syntax that Pillow does not; all under permissive licences."""
 
-_PREAMBLE = 128
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _OF_FRAMES = (
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "SamplesPerPixel"),
@@ -90,41 +89,6 @@ _GROUPS = (
     *("PixelValueTransformationSequence", "FrameVOILUTSequence", "PixelMeasuresSequence"),
     "FrameAnatomySequence",
 )
-
-
-@dataclass(frozen=True)
-class DicomReading:
-    """How DICOM files become pictures.
-
-    Attributes:
-        values: Of grey pictures. `modality`: in the units of the modality LUT or rescale (HU in
-            CT), nothing cut off; `stored`: as in the file; `voi`: through the file's first VOI LUT
-            or window, 0..65535; a pair (level, width): `level - width/2` becomes 0, `level +
-            width/2` 65535.
-        group: What splits must not cut through; `patient` falls back to the study where the file
-            names no patient.
-        salt: Secret that is mixed into the hashes of ids. Without one, whoever can guess an id can
-            check the guess.
-        longest_side: Larger pictures are shrunk to it, by area.
-    """
-
-    values: Values = "modality"
-    group: Literal["patient", "study", "none"] = "patient"
-    salt: str = ""
-    longest_side: int | None = None
-
-    def __post_init__(self) -> None:
-        if isinstance(self.values, tuple) and not (
-            all(map(math.isfinite, self.values)) and self.values[1] > 0
-        ):
-            raise DataError(f"values is {self.values}; level and width are numbers, width above 0")
-        if self.longest_side is not None and self.longest_side < 1:
-            raise DataError(f"longest_side is {self.longest_side}; it must be 1 or more")
-
-    def hashed(self, kind: str, identity: str) -> str:
-        """16 hexadecimal digits that stand for an id, the same for the same salt."""
-        text = f"{kind}\0{identity}".encode()
-        return hashlib.blake2b(text, digest_size=8, key=self.salt.encode()[:64]).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -155,15 +119,6 @@ class _Range(NamedTuple):
     high: float
 
 
-def is_dicom(path: Path) -> bool:
-    """Whether a file has DICOM's preamble."""
-    try:
-        with path.open("rb") as stream:
-            return stream.read(_PREAMBLE + 4)[_PREAMBLE:] == b"DICM"
-    except OSError:
-        return False
-
-
 class DicomFile:
     """The header of a DICOM file, and its frames when they are asked for.
 
@@ -184,15 +139,16 @@ class DicomFile:
 
     def lacks_picture(self) -> str | None:
         """Why the file holds no picture (a report, a plan, a segmentation); None where it does."""
-        modality = str(self.header.get("Modality", "") or "")
-        if modality in NO_PICTURES:
-            return f"it holds {NO_PICTURES[modality]} ({modality}), no picture"
-        if "Rows" in self.header and "Columns" in self.header:
-            return None
-        kind = self.header.get("SOPClassUID", None) or self.header.file_meta.get(
-            "MediaStorageSOPClassUID", None
-        )
-        return f"it holds no picture ({UID(str(kind)).name if kind else 'no SOP class'})"
+        with _damage(self.path), _Quiet():
+            modality = str(self.header.get("Modality", "") or "")
+            if modality in NO_PICTURES:
+                return f"it holds {NO_PICTURES[modality]} ({modality}), no picture"
+            if "Rows" in self.header and "Columns" in self.header:
+                return None
+            kind = self.header.get("SOPClassUID", None) or self.header.file_meta.get(
+                "MediaStorageSOPClassUID", None
+            )
+            return f"it holds no picture ({UID(str(kind)).name if kind else 'no SOP class'})"
 
     @property
     def group(self) -> str | None:

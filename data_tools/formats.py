@@ -114,6 +114,12 @@ register_format(
     verified=True,
 )
 register_format(
+    "dicom",
+    "data_tools.dicom:convert_dicom",
+    "DICOM files and series, as pictures of full depth without annotations",
+    verified=True,
+)
+register_format(
     "image-folders",
     "data_tools.image_folders:convert_image_folders",
     "one folder of pictures per class",
