@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 from resnet_tasks.errors import RunError
 
@@ -24,8 +26,9 @@ def make_folder(folder: Path) -> None:
         ) from None
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a file so that a reader sees the old text or the new one, never a part.
+@contextmanager
+def whole_file(path: Path) -> Iterator[TextIO]:
+    """A file to write to piece by piece: it appears under its name when all of it is there.
 
     Raises:
         RunError: If the disk is full, or the folder cannot be written to.
@@ -34,7 +37,7 @@ def write_text(path: Path, text: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("w", encoding="utf-8") as stream:
-            stream.write(text)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         partial.replace(path)
@@ -44,6 +47,16 @@ def write_text(path: Path, text: str) -> None:
         if isinstance(error, OSError):
             raise unwritten(path, error) from None
         raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file so that a reader sees the old text or the new one, never a part.
+
+    Raises:
+        RunError: If the disk is full, or the folder cannot be written to.
+    """
+    with whole_file(path) as stream:
+        stream.write(text)
 
 
 def write_json(path: Path, value: object) -> None:

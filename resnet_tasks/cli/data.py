@@ -13,11 +13,10 @@ from resnet_tasks.errors import DataError
 if TYPE_CHECKING:
     from data_tools.data_card import DataCard
     from data_tools.formats import Format
-    from resnet_tasks.data.coco_records import CheckReport
     from resnet_tasks.registry import Registry
 
-SHOWN_PROBLEMS = 10
-"""Problems of one kind that `data check` prints before it counts the rest."""
+UNCLEAN = 1
+"""What `data check --strict` answers to files that can be used and are not clean."""
 
 
 @data.command()
@@ -132,7 +131,9 @@ def export(
 
 @data.command()
 def check(
-    file: Annotated[Path, typer.Argument(help="COCO JSON")],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="COCO JSON; several are splits")
+    ],
     images: Annotated[
         Path | None,
         typer.Option(help="Folder of the pictures; default: what the file says, else its own"),
@@ -140,14 +141,50 @@ def check(
     read_images: Annotated[
         bool, typer.Option("--read-images", help="Also decode every picture")
     ] = False,
+    with_splits: Annotated[
+        bool, typer.Option("--with-splits", help="Also train.json, val.json, test.json beside FILE")
+    ] = False,
+    allow_outside: Annotated[
+        bool, typer.Option("--allow-outside", help="Accept absolute and .. paths in file names")
+    ] = False,
+    json_report: Annotated[
+        Path | None, typer.Option("--json", help="Write every finding to this file")
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 1 where there is a warning or a repair")
+    ] = False,
 ) -> None:
-    """Say everything that is wrong with a COCO file; exits with 2 if it cannot be used."""
-    from resnet_tasks.data.coco import check_coco
+    """Say everything that is wrong with COCO files, and between splits.
 
-    report = check_coco(file, images_root=images, read_images=read_images)
-    _say_report(report)
-    if not report.is_usable:
+    Exits with 0 if they can be used, 2 if not; with --strict with 1 if they can be used but
+    something was warned of or repaired in memory.
+    """
+    from rich.console import Console
+
+    from resnet_tasks.data.doctor.check import Look
+    from resnet_tasks.data.doctor.report import print_checks, write_findings
+    from resnet_tasks.data.doctor.splits import check_splits, siblings
+
+    if with_splits and len(files) > 1:
+        raise DataError("--with-splits looks beside one FILE; name either all splits or one")
+    paths = siblings(files[0]) if with_splits else files
+    with bar("Reading pictures") as advance:
+        look = Look(
+            images,
+            read_images=read_images,
+            hash_images=read_images and len(paths) > 1,
+            allow_outside=allow_outside,
+            advance=advance,
+        )
+        checks = check_splits(paths, look)
+    print_checks(checks, Console(highlight=False))
+    if json_report is not None:
+        write_findings(checks, json_report)
+        typer.echo(f"findings: {json_report}")
+    if not all(each.is_usable for each in checks):
         raise typer.Exit(MISTAKE)
+    if strict and not all(each.is_clean for each in checks):
+        raise typer.Exit(UNCLEAN)
 
 
 @data.command()
@@ -218,19 +255,3 @@ def say_card(card: DataCard, folder: Path) -> None:
     if card.num_skipped:
         typer.echo(f"left out: {card.num_skipped} objects, listed in the data card")
     typer.echo(f"written to {folder}; data card: {folder / 'data_card.md'}")
-
-
-def _say_report(report: CheckReport) -> None:
-    seen: dict[str, int] = {}
-    for problem in report.problems:
-        seen[problem.kind] = seen.get(problem.kind, 0) + 1
-        if seen[problem.kind] <= SHOWN_PROBLEMS:
-            typer.echo(f"{problem.severity}: {problem.kind}: {problem.message}")
-    for kind, count in seen.items():
-        if count > SHOWN_PROBLEMS:
-            typer.echo(f"{kind}: {count - SHOWN_PROBLEMS} more of this kind")
-    if report.coco is not None:
-        typer.echo(
-            f"{report.path}: {len(report.coco.images)} pictures, "
-            f"{', '.join(report.coco.categories.names)}; {len(report.problems)} problems"
-        )

@@ -19,14 +19,7 @@ from resnet_tasks.data.categories import Category, CategoryMap
 from resnet_tasks.data.coco_masks import decode_mask
 from resnet_tasks.data.coco_parsing import ANNOTATED, parsed
 from resnet_tasks.data.coco_problems import Findings, Id, Problem
-from resnet_tasks.data.coco_records import (
-    Annotation,
-    CheckReport,
-    CocoFile,
-    ImageRecord,
-    missing_message,
-)
-from resnet_tasks.data.picture_files import stored_size
+from resnet_tasks.data.coco_records import Annotation, CocoFile, ImageRecord
 from resnet_tasks.errors import DataError
 from resnet_tasks.metrics import as_array
 
@@ -40,12 +33,10 @@ __all__ = [
     "Annotation",
     "Category",
     "CategoryMap",
-    "CheckReport",
     "CocoFile",
     "ImageRecord",
     "Problem",
     "boxes_to_xywh",
-    "check_coco",
     "coco_results",
     "decode_mask",
     "read_coco",
@@ -58,6 +49,7 @@ def read_coco(
     images_root: str | Path | None = None,
     annotated: Iterable[str] | None = None,
     keep_degenerate: bool = False,
+    allow_outside: bool = False,
 ) -> CocoFile:
     """A COCO file, parsed and checked; pictures are not touched.
 
@@ -70,42 +62,26 @@ def read_coco(
             An empty list of annotations counts as boxes that were looked for and not found.
         keep_degenerate: Keep boxes without area or outside their picture, as the judges of results
             files do: nothing can match them, so they count as missed.
+        allow_outside: Accept file names that are absolute or hold `..`; they can name any file of
+            the machine.
 
     Raises:
         DataError: With all errors of the file that keep it from being used.
     """
     path = Path(path)
     findings = Findings(path)
-    coco = parsed(path, findings, images_root, annotated, keep_degenerate=keep_degenerate)
+    coco = parsed(
+        path,
+        findings,
+        images_root,
+        annotated,
+        keep_degenerate=keep_degenerate,
+        allow_outside=allow_outside,
+    )
     errors = [problem.message for problem in findings.problems() if problem.severity == "error"]
     if coco is None or errors:
         raise DataError("\n".join(errors))
     return coco
-
-
-def check_coco(
-    path: str | Path, *, images_root: str | Path | None = None, read_images: bool = False
-) -> CheckReport:
-    """All that is wrong with a COCO file; raises nothing for what is in it.
-
-    Args:
-        path: The JSON.
-        images_root: As in `read_coco`.
-        read_images: Also decode every picture and semantic map, and compare the sizes; that they
-            are there is always looked at.
-    """
-    path = Path(path)
-    findings = Findings(path)
-    try:
-        coco = parsed(path, findings, images_root, None)
-    except DataError as error:
-        return CheckReport(path, (Problem("unreadable", "error", str(error)),))
-    problems = findings.problems()
-    if coco is not None and not coco.images:
-        problems += (Problem("no_images", "error", f"{path}: there is no picture in it"),)
-    if coco is not None:
-        problems += _picture_problems(coco) if read_images else _missing_problems(coco)
-    return CheckReport(path, problems, coco)
 
 
 def boxes_to_xywh(boxes: Tensor | NDArray[Any]) -> NDArray[np.float64]:
@@ -131,35 +107,3 @@ def coco_results(
         {"image_id": image_id, "category_id": category_ids[label], "bbox": box, "score": score}
         for box, score, label in zip(boxes, scores, labels, strict=True)
     ]
-
-
-def _missing_problems(coco: CocoFile) -> tuple[Problem, ...]:
-    """Pictures and semantic maps that are not there."""
-    missing = coco.missing_files()
-    if not missing:
-        return ()
-    message = missing_message(coco, missing)
-    return (Problem("missing_file", "error", message, count=len(missing)),)
-
-
-def _picture_problems(coco: CocoFile) -> tuple[Problem, ...]:
-    """Pictures and semantic maps that are missing, unreadable, or of another size than stated."""
-    problems = list(_missing_problems(coco))
-    absent = set(coco.missing_files())
-    for record in coco.images:
-        for path in (coco.image_path(record), coco.sem_seg_path(record)):
-            if path is None or path in absent:
-                continue
-            size = stored_size(path, decode=True)
-            expected = (record.height, record.width)
-            if size is None:
-                kind, text = "unreadable_file", "cannot be decoded; replace it"
-            elif size != expected:
-                kind = "wrong_size"
-                text = f"is {size[1]} x {size[0]} (width x height, upright), the file says "
-                text += f"{expected[1]} x {expected[0]}; mend the image record"
-            else:
-                continue
-            message = f"{coco.path}: image {record.id!r}: {path} {text}"
-            problems.append(Problem(kind, "error", message, record.id))
-    return tuple(problems)

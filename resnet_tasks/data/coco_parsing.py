@@ -29,32 +29,29 @@ FRAME_TOLERANCE = 1e-3
 """Pixels by which a box may leave its picture before that is worth a note (rounding of files)."""
 
 
-def parsed(  # noqa: C901 - one check after the other
+def parsed(
     path: Path,
     findings: Findings,
     images_root: str | Path | None,
     annotated: Iterable[str] | None,
     *,
     keep_degenerate: bool = False,
+    allow_outside: bool = False,
 ) -> CocoFile | None:
     """The file, or None where errors among the findings keep its annotations from being read."""
-    raw = _top_level(path, read_json(path))
+    raw = require_coco(path, read_json(path))
     info = raw.get("info")
     if not isinstance(info, dict):
         findings.add("missing_info")
         info = {}
-    if images_root is not None and not Path(images_root).is_dir():
-        raise DataError(
-            f"{path}: its folder of pictures {images_root} is not there; mend `images:`"
-        )
-    root = (
-        Path(images_root) if images_root is not None else path.parent / _text(info, "images_root")
-    )
+    root = picture_folder(path, info, images_root)
     try:
         categories = CategoryMap.from_json(raw["categories"])
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
-    images = _images(raw["images"], root, findings)
+    reader = ImageReader(root, findings, allow_outside=allow_outside)
+    found = (reader.read(position, each) for position, each in enumerate(raw["images"]))
+    images = tuple(record for record in found if record is not None)
     if findings.has_errors():
         return None
     findings.context = {
@@ -65,8 +62,8 @@ def parsed(  # noqa: C901 - one check after the other
     if raws is None:
         findings.add("missing_annotations")
     declared = annotated if annotated is not None else info.get("annotated")
-    chosen = None if declared is None else _declared(path, declared)
-    parser = _Annotations(categories, images, findings, keep_degenerate=keep_degenerate)
+    chosen = None if declared is None else declared_kinds(path, declared)
+    parser = AnnotationReader(categories, images, findings, keep_degenerate=keep_degenerate)
     for position, each in enumerate(raws or ()):
         parser.take(position, each)
     if chosen is None:
@@ -117,7 +114,12 @@ def uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def _top_level(path: Path, raw: Any) -> dict[str, Any]:
+def require_coco(path: Path, raw: Any) -> dict[str, Any]:
+    """The top level of a COCO file.
+
+    Raises:
+        DataError: If it is something else, such as a results file.
+    """
     if isinstance(raw, list):
         raise DataError(
             f"{path} is a list: that is a COCO results file (predictions); give the annotation "
@@ -143,75 +145,119 @@ _BOOKKEEPING = frozenset(
 )
 
 
-def _images(raws: list[Any], root: Path, findings: Findings) -> tuple[ImageRecord, ...]:
-    records: list[ImageRecord] = []
-    ids: set[Id] = set()
-    names: set[str] = set()
-    for position, raw in enumerate(raws):
-        record = _image(position, raw, root, findings)
+def picture_folder(
+    path: Path, info: Mapping[str, Any], images_root: str | Path | None = None
+) -> Path:
+    """The folder that the pictures' names are relative to.
+
+    Raises:
+        DataError: If a folder is named that is not there.
+    """
+    if images_root is None:
+        return path.parent / _text(info, "images_root")
+    if not Path(images_root).is_dir():
+        raise DataError(
+            f"{path}: its folder of pictures {images_root} is not there; mend `images:`"
+        )
+    return Path(images_root)
+
+
+class ImageReader:
+    """One pass over the image records of a file.
+
+    Args:
+        root: Folder of the pictures.
+        findings: Where problems go.
+        allow_outside: As in `read_coco`.
+    """
+
+    def __init__(self, root: Path, findings: Findings, *, allow_outside: bool = False) -> None:
+        self._root = root
+        self._allow_outside = allow_outside
+        self._findings = findings
+        self._ids: set[Id] = set()
+        self._names: set[str] = set()
+
+    def read(self, position: int, raw: Any) -> ImageRecord | None:
+        """The record, or None and a problem where it cannot be used."""
+        self._findings.position = position
+        record = self._image(position, raw)
         if record is None:
-            continue
-        if record.id in ids:
-            findings.add("duplicate_image", record.id, detail=record.file_name)
-        if record.file_name in names:
-            findings.add("repeated_file", record.id, detail=record.file_name)
-        ids.add(record.id)
-        names.add(record.file_name)
-        records.append(record)
-    return tuple(records)
-
-
-def _image(position: int, raw: Any, root: Path, findings: Findings) -> ImageRecord | None:
-    if not isinstance(raw, dict):
-        findings.add("image_record", detail=f"images[{position}] is {shown(raw)}")
-        return None
-    image_id, name = raw.get("id"), raw.get("file_name")
-    if not _is_id(image_id):
-        findings.add("image_record", detail=f"images[{position}] has id {shown(image_id)}")
-        return None
-    if not isinstance(name, str) or not name:
-        findings.add("image_record", image_id, detail=f"file_name {shown(name)}")
-        return None
-    semantic = raw.get("sem_seg_file_name")
-    for each in (name, semantic):
-        if each is not None and not (isinstance(each, str) and is_inside(each)):
-            findings.add("image_path", image_id, detail=str(each))
             return None
-    height, width = raw.get("height"), raw.get("width")
-    if height is None and width is None:
-        size = stored_size(root / name)
-        if size is None:
-            detail = f"no height and width, and {root / name} cannot be read"
+        if record.id in self._ids:
+            self._findings.add("duplicate_image", record.id, detail=record.file_name)
+        if record.file_name in self._names:
+            self._findings.add("repeated_file", record.id, detail=record.file_name)
+        self._ids.add(record.id)
+        self._names.add(record.file_name)
+        return record
+
+    def _image(self, position: int, raw: Any) -> ImageRecord | None:
+        root, findings = self._root, self._findings
+        if not isinstance(raw, dict):
+            findings.add("image_record", detail=f"images[{position}] is {shown(raw)}")
+            return None
+        image_id, name = raw.get("id"), raw.get("file_name")
+        if not _is_id(image_id):
+            findings.add("image_record", detail=f"images[{position}] has id {shown(image_id)}")
+            return None
+        if not isinstance(name, str) or not name:
+            findings.add("image_record", image_id, detail=f"file_name {shown(name)}")
+            return None
+        semantic = raw.get("sem_seg_file_name")
+        for each in (name, semantic):
+            if each is not None and not self._is_allowed(each):
+                findings.add("image_path", image_id, detail=str(each))
+                return None
+        height, width = raw.get("height"), raw.get("width")
+        if height is None and width is None:
+            size = stored_size(root / name)
+            if size is None:
+                detail = f"no height and width, and {root / name} cannot be read"
+                findings.add("image_record", image_id, detail=detail)
+                return None
+            findings.add("missing_size", image_id)
+            height, width = size
+        if not (_is_length(height) and _is_length(width)):
+            detail = f"height {shown(height)}, width {shown(width)}"
             findings.add("image_record", image_id, detail=detail)
             return None
-        findings.add("missing_size", image_id)
-        height, width = size
-    if not (_is_length(height) and _is_length(width)):
-        detail = f"height {shown(height)}, width {shown(width)}"
-        findings.add("image_record", image_id, detail=detail)
-        return None
-    group, spacing = raw.get("group"), raw.get("spacing")
-    if spacing is not None and not _is_spacing(spacing):
-        findings.add("bad_spacing", image_id, detail=f"spacing {shown(spacing)}")
-        return None
-    return ImageRecord(
-        id=image_id,
-        file_name=name,
-        height=int(height),
-        width=int(width),
-        sem_seg_file_name=semantic,
-        group=None if group is None else str(group),
-        spacing=None if spacing is None else (float(spacing[0]), float(spacing[1])),
-        extra={key: value for key, value in raw.items() if key not in _BOOKKEEPING},
-    )
+        group, spacing = raw.get("group"), raw.get("spacing")
+        if spacing is not None and not _is_spacing(spacing):
+            findings.add("bad_spacing", image_id, detail=f"spacing {shown(spacing)}")
+            return None
+        return ImageRecord(
+            id=image_id,
+            file_name=name,
+            height=int(height),
+            width=int(width),
+            sem_seg_file_name=semantic,
+            group=None if group is None else str(group),
+            spacing=None if spacing is None else (float(spacing[0]), float(spacing[1])),
+            extra={key: value for key, value in raw.items() if key not in _BOOKKEEPING},
+        )
+
+    def _is_allowed(self, name: object) -> bool:
+        return isinstance(name, str) and (self._allow_outside or is_inside(name))
 
 
 _LEFT_OUT: Xywh = (math.nan, math.nan, math.nan, math.nan)
 """Stands for a box that keeps its annotation from being used (compared by identity)."""
 
 
-class _Annotations:
-    """One pass over the annotations of a file."""
+class AnnotationReader:
+    """One pass over the annotations of a file.
+
+    Args:
+        categories: Of the file.
+        images: Of the file.
+        findings: Where problems go.
+        keep_degenerate: As in `read_coco`.
+
+    Attributes:
+        by_image: What was taken, by image id.
+        labels_only: What has neither box nor mask.
+    """
 
     def __init__(
         self,
@@ -246,21 +292,28 @@ class _Annotations:
 
     def take(self, position: int, raw: Any) -> None:
         """Files one annotation under its image, or a problem."""
+        annotation = self.read(position, raw)
+        if annotation is not None:
+            self.by_image[annotation.image_id].append(annotation)
+
+    def read(self, position: int, raw: Any) -> Annotation | None:
+        """The annotation, or None and a problem where it cannot be used."""
         findings = self._findings
+        findings.position = position
         if not isinstance(raw, dict):
             findings.add("annotation_record", detail=f"annotations[{position}] is {shown(raw)}")
-            return
+            return None
         annotation_id = self._annotation_id(position, raw)
         image_id, category_id = raw.get("image_id"), raw.get("category_id")
         record = find(self._records, image_id)
         if record is None:
             findings.add("unknown_image", None, annotation_id, f"image_id {shown(image_id)}")
-            return
+            return None
         category = find(self._indices, category_id)
         if category is None:
             detail = f"category_id {shown(category_id)}"
             findings.add("unknown_category", record.id, annotation_id, detail)
-            return
+            return None
         crowd = raw.get("iscrowd")
         if crowd is None and not (raw.get("bbox") or raw.get("segmentation")):
             crowd = 0  # an image-level label is no region that could be a crowd
@@ -269,11 +322,11 @@ class _Annotations:
         elif crowd not in (0, 1):
             detail = f"iscrowd {shown(crowd)}, allowed are 0 and 1"
             findings.add("annotation_record", record.id, annotation_id, detail)
-            return
+            return None
         segmentation = self._segmentation(raw.get("segmentation"), record, annotation_id)
         box = self._box(raw.get("bbox"), segmentation, record, annotation_id)
         if box is _LEFT_OUT:
-            return
+            return None
         area = self._area(raw.get("area"), box, segmentation, record, annotation_id)
         annotation = Annotation(
             annotation_id,
@@ -290,7 +343,7 @@ class _Annotations:
         self._has_masks = self._has_masks or segmentation is not None
         if box is None:
             self.labels_only.append(annotation)
-        self.by_image[record.id].append(annotation)
+        return annotation
 
     def _annotation_id(self, position: int, raw: dict[str, Any]) -> Id:
         found = raw.get("id")
@@ -398,7 +451,12 @@ class _Annotations:
         return None
 
 
-def _declared(path: Path, raw: object) -> frozenset[str]:
+def declared_kinds(path: Path, raw: object) -> frozenset[str]:
+    """What a file or a caller says is annotated.
+
+    Raises:
+        DataError: If that is none of `ANNOTATED`.
+    """
     chosen = [raw] if isinstance(raw, str) else raw
     if not isinstance(chosen, Iterable):
         raise DataError(f"{path}: `annotated` must be a list of {listed(ANNOTATED)}, got {raw!r}")

@@ -1,11 +1,11 @@
-"""What can be wrong with a COCO file, in one table, and how it is counted."""
+"""What can be wrong with COCO files, in one table, and how it is counted."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 SHOWN = 5
 """How many offenders a message names."""
@@ -14,7 +14,8 @@ SHOWN = 5
 Id = int | str
 
 
-Severity = Literal["error", "repaired", "left out", "note"]
+Severity = Literal["error", "warning", "repaired", "note"]
+SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +24,9 @@ class Problem:
 
     Attributes:
         kind: One of a fixed set of short names (`unknown_category`, `missing_area`, ...).
-        severity: `error`: the file cannot be worked with. `repaired`: read as if it were right.
-            `left out`: an annotation or its mask is not used. `note`: used as it is.
+        severity: `error`: the file cannot be worked with. `warning`: an annotation or its mask is
+            not used, or it is used and results may mislead. `repaired`: read as if it were right.
+            `note`: used as it is.
         message: One sentence with the file, the ids and what to do.
         image_id: Of the first picture concerned.
         annotation_id: Of the first annotation concerned.
@@ -38,8 +40,35 @@ class Problem:
     annotation_id: Id | None = None
     count: int = 1
 
+    @property
+    def rank(self) -> tuple[int, int]:
+        """By which problems are sorted: the worst first, then in the order of the table."""
+        return _rank(self.kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is not as it should be.
+
+    Attributes:
+        kind: As in `Problem`.
+        image_id: Of the picture concerned.
+        annotation_id: Of the annotation concerned.
+        detail: What was given.
+        position: Of the entry in the file's `images` or `annotations`, from 0.
+    """
+
+    kind: str
+    image_id: Id | None = None
+    annotation_id: Id | None = None
+    detail: str = ""
+    position: int | None = None
+
 
 _KINDS: dict[str, tuple[Severity, str]] = {
+    "unreadable": ("error", "{first}"),
+    "bad_categories": ("error", "{first}; annotations were not looked at"),
+    "no_images": ("error", "there is no picture in it"),
     "image_record": (
         "error",
         (
@@ -51,7 +80,8 @@ _KINDS: dict[str, tuple[Severity, str]] = {
         "error",
         (
             "{n} file name(s) lead out of the images folder or are absolute: {first}; write them "
-            "relative to the folder and name the folder with `images:`"
+            "relative to the folder and name the folder with `images:`; or, where you trust the "
+            "file, set `allow_outside: true` beside `annotations:`, or --allow-outside here"
         ),
     ),
     "bad_spacing": (
@@ -81,6 +111,88 @@ _KINDS: dict[str, tuple[Severity, str]] = {
         (
             "{n} annotation(s) have a category id that the file does not list: {first}; known ids: "
             "{categories}; add the categories or mend the annotations"
+        ),
+    ),
+    "missing_file": (
+        "error",
+        (
+            "{n} named file(s) are not there: {first}; name the folder of the pictures with "
+            "`images:` beside `annotations:` in a recipe, with --images here"
+        ),
+    ),
+    "unreadable_file": (
+        "error",
+        "{n} file(s) cannot be decoded: {first}; replace them, or take their images out",
+    ),
+    "wrong_size": (
+        "error",
+        (
+            "{n} file(s) have another size than their image record says: {first}; mend the record "
+            "where its annotations belong to the picture as it is, else replace the picture"
+        ),
+    ),
+    "turned_size": (
+        "error",
+        (
+            "{n} picture(s) are turned by their EXIF orientation, and their image records give "
+            "the size as stored: {first}; boxes drawn on the stored pixels lie elsewhere on the "
+            "upright picture: store the pictures without the tag, or turn size and annotations"
+        ),
+    ),
+    "semantic_map": ("error", "{n} semantic map(s) cannot be used: {first}"),
+    "categories_differ": ("error", "{first}"),
+    "shared_group": (
+        "error",
+        (
+            "{n} group(s) have pictures in another split too, so that what is learnt is judged on "
+            "what was learnt from: {first}; split by group (resnet-tasks data split --by group)"
+        ),
+    ),
+    "shared_picture": (
+        "error",
+        "{n} picture(s) are in another split too: {first}; leave each in one split",
+    ),
+    "near_duplicate": (
+        "warning",
+        (
+            "{n} picture(s) look like one of another split: {first}; put pictures of one scene, "
+            "patient or sequence into one split"
+        ),
+    ),
+    "absent_class": (
+        "warning",
+        (
+            "{n} class(es) have no object here, but have in another split: {first}; they cannot "
+            "be learnt or judged on it: split by class (resnet-tasks data split --by class)"
+        ),
+    ),
+    "box_apart": (
+        "warning",
+        (
+            "{n} box(es) do not enclose their segmentation: {first}; one of the two belongs to "
+            "another object, or to another size of the picture"
+        ),
+    ),
+    "corner_boxes": (
+        "warning",
+        ("{first}; if they are corners [x1, y1, x2, y2], write [x, y, width, height]"),
+    ),
+    "relative_boxes": (
+        "warning",
+        "{first}; if they are shares of the picture, multiply by its width and height",
+    ),
+    "area_beyond_box": (
+        "warning",
+        (
+            "{n} annotation(s) have an area greater than that of their box: {first}; objects count "
+            "as small, medium or large by it"
+        ),
+    ),
+    "repeated_object": (
+        "warning",
+        (
+            "{n} annotation(s) repeat another of the same picture in class, box and mask: {first}; "
+            "each counts as an object of its own, that can only be missed"
         ),
     ),
     "missing_info": ("repaired", "the file has no `info`; taken as empty"),
@@ -117,21 +229,24 @@ _KINDS: dict[str, tuple[Severity, str]] = {
         "{n} annotation(s) have a segmentation and no box; the box is drawn around it: {first}",
     ),
     "empty_box": (
-        "left out",
-        "{first} is left out: its width and height must be above 0",
+        "warning",
+        "{n} annotation(s) are left out: {first}; width and height must be above 0",
     ),
-    "non_finite_box": ("left out", "{first} is left out: its numbers must be finite"),
+    "non_finite_box": (
+        "warning",
+        "{n} annotation(s) are left out: {first}; the numbers of a box must be finite",
+    ),
     "box_outside": (
-        "left out",
+        "warning",
         (
-            "{first} is left out: it lies wholly outside its picture; are these pixels of this "
-            "picture, as x, y, width, height?"
+            "{n} annotation(s) are left out: {first}; they lie wholly outside their picture; are "
+            "these pixels of this picture, as x, y, width, height?"
         ),
     ),
     "bad_segmentation": (
-        "left out",
+        "warning",
         (
-            "the segmentation of {first} is left out, its box is kept: polygons need at least "
+            "{n} segmentation(s) are left out, their boxes kept: {first}; polygons need at least "
             "three points (six numbers of at most a million), run lengths the size of their picture"
         ),
     ),
@@ -154,17 +269,45 @@ _KINDS: dict[str, tuple[Severity, str]] = {
         ),
     ),
     "repeated_file": ("note", "{n} file name(s) are used by more than one image: {first}"),
+    "exif_turned": (
+        "note",
+        (
+            "{n} picture(s) are turned by their EXIF orientation; here they are always taken "
+            "upright, by other tools not always: {first}"
+        ),
+    ),
+    "unused_category": ("note", "{n} categor(ies) have no object: {first}"),
 }
 """Kind -> (severity, sentence); `{first}` names the offenders."""
+_LEFT_OUT = frozenset({"empty_box", "non_finite_box", "box_outside", "bad_segmentation"})
+"""Kinds that get a problem for each offender: something of it is not used."""
+
+
+def severity_of(kind: str) -> Severity:
+    """How bad a kind of problem is."""
+    return _KINDS[kind][0]
 
 
 class Findings:
-    """Counts problems by kind; keeps the ids of the first few, of left-out ones all."""
+    """Counts problems by kind; keeps the ids of the first few, of left-out ones all.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: The file.
+        keep_all: Keep every finding.
+
+    Attributes:
+        all: Every finding in the order of finding, where they are kept.
+        position: Of the entry of the file that is looked at.
+        context: Fills further places of the sentences.
+    """
+
+    def __init__(self, path: Path, *, keep_all: bool = False) -> None:
         self._path = path
+        self._keep_all = keep_all
         self._found: dict[str, list[tuple[Id | None, Id | None, str]]] = {}
         self._counts: dict[str, int] = {}
+        self.all: list[Finding] = []
+        self.position: int | None = None
         self.context: dict[str, str] = {"images": "", "categories": ""}
 
     def add(
@@ -177,25 +320,31 @@ class Findings:
         """Counts one offender of this kind; `detail` says what was given."""
         self._counts[kind] = self._counts.get(kind, 0) + 1
         shown = self._found.setdefault(kind, [])
-        if len(shown) < SHOWN or _KINDS[kind][0] == "left out":
+        if len(shown) < SHOWN or (kind in _LEFT_OUT and not self._keep_all):
             shown.append((image_id, annotation_id, detail))
+        if self._keep_all:
+            self.all.append(Finding(kind, image_id, annotation_id, detail, self.position))
 
     def __contains__(self, kind: str) -> bool:
         return kind in self._counts
 
     def has_errors(self) -> bool:
         """Whether anything found keeps the file from being used."""
-        return any(_KINDS[kind][0] == "error" for kind in self._counts)
+        return any(severity_of(kind) == "error" for kind in self._counts)
 
     def problems(self) -> tuple[Problem, ...]:
-        """All that was found, errors first; one for each kind, and for each thing left out."""
+        """All that was found, the worst first; one for each kind.
+
+        Where not every finding is kept, each thing that is left out has a problem of its own.
+        """
         found: list[Problem] = []
-        for kind in (kind for kind in _KINDS if kind in self._counts):
-            severity, sentence = _KINDS[kind]
+        for kind in sorted(self._counts, key=_rank):
             shown = self._found[kind]
-            groups = [[each] for each in shown] if severity == "left out" else [shown]
+            is_one_each = kind in _LEFT_OUT and not self._keep_all
+            groups = [[each] for each in shown] if is_one_each else [shown]
             for group in groups:
-                count = 1 if severity == "left out" else self._counts[kind]
+                severity, sentence = _KINDS[kind]
+                count = 1 if is_one_each else self._counts[kind]
                 first = ", ".join(_offender(*each) for each in group)
                 if count > len(group):
                     first += ", ..."
@@ -203,6 +352,10 @@ class Findings:
                 message = f"{self._path}: {text}"
                 found.append(Problem(kind, severity, message, group[0][0], group[0][1], count))
         return tuple(found)
+
+
+def _rank(kind: str) -> tuple[int, int]:
+    return (SEVERITIES.index(severity_of(kind)), list(_KINDS).index(kind))
 
 
 def _offender(image_id: Id | None, annotation_id: Id | None, detail: str) -> str:

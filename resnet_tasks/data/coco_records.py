@@ -144,35 +144,10 @@ class CocoFile:
         """
         missing = self.missing_files()
         if missing:
-            raise DataError(missing_message(self, missing))
+            raise DataError(_missing_message(self, missing))
 
 
-@dataclass(frozen=True)
-class CheckReport:
-    """What `check_coco` found.
-
-    Attributes:
-        path: The JSON.
-        problems: Everything, errors included.
-        coco: The parsed file; None where errors made that impossible.
-    """
-
-    path: Path
-    problems: tuple[Problem, ...]
-    coco: CocoFile | None = None
-
-    @property
-    def is_usable(self) -> bool:
-        """Whether training and evaluation can work with the file."""
-        return not any(problem.severity == "error" for problem in self.problems)
-
-    def summary(self) -> dict[str, int]:
-        """Number of problems by kind, most frequent first."""
-        return summary(self.problems)
-
-
-def missing_message(coco: CocoFile, missing: Sequence[Path]) -> str:
-    """What to say about files that are not there."""
+def _missing_message(coco: CocoFile, missing: Sequence[Path]) -> str:
     total = sum(1 + (record.sem_seg_file_name is not None) for record in coco.images)
     return (
         f"{coco.path}: {len(missing)} of {total} named files are not there, the first is "

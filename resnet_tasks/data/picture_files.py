@@ -147,3 +147,19 @@ def tiff_orientation(tiff: tifffile.TiffFile) -> int:
     """EXIF's orientation, 1..8."""
     tag = tiff.pages.first.tags.get(ORIENTATION)
     return 1 if tag is None else int(tag.value)
+
+
+def orientation(path: Path) -> int:
+    """EXIF's orientation of a picture, 1..8; 1 where it has none or cannot be read."""
+    try:
+        kind = file_kind(path)
+        if kind == "numpy":
+            return 1
+        if kind == "tiff":
+            with tifffile.TiffFile(path) as tiff:
+                return tiff_orientation(tiff)
+        with open_picture(path) as picture:
+            found = int(picture.getexif().get(ORIENTATION, 1))
+    except (DataError, Image.DecompressionBombError, *DAMAGE):
+        return 1
+    return found if 1 <= found <= 8 else 1

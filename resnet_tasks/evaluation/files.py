@@ -241,7 +241,7 @@ def _rows_by_picture(pictures: np.ndarray[Any, Any], number: int) -> list[np.nda
 
 
 def _notes(columns: TruthColumns) -> tuple[str, ...]:
-    told = [each.message for each in columns.problems if each.severity in ("repaired", "left out")]
+    told = [each.message for each in columns.problems if each.severity in ("repaired", "warning")]
     if not len(columns.labels):
         told.append(f"{columns.path} holds no object: there is nothing to find, and no metric")
     negative = int((columns.boxes[:, 2:] < 0).any(axis=1).sum())

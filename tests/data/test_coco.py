@@ -18,12 +18,12 @@ from resnet_tasks.data.coco import (
     Category,
     CategoryMap,
     boxes_to_xywh,
-    check_coco,
     coco_results,
     decode_mask,
     read_coco,
 )
 from resnet_tasks.data.coco_masks import is_rle
+from resnet_tasks.data.doctor.check import Look, check_coco
 from resnet_tasks.errors import DataError
 from resnet_tasks.structures import Detections
 
@@ -144,8 +144,7 @@ def test_real_pictures_pass_the_check(shared_data: Path) -> None:
     folder = shared_data / "coco_tiny"
     report = check_coco(
         folder / "annotations/instances_val2017.json",
-        images_root=folder / "val2017",
-        read_images=True,
+        Look(images_root=folder / "val2017", read_images=True),
     )
     assert report.is_usable
     assert report.summary() == {"missing_info": 1}
@@ -256,7 +255,7 @@ def test_unusable_boxes_are_left_out_by_id(
     coco = read_coco(written(tmp_path, content))
     assert [each.id for each in coco.annotations[7]] == [12]
     (problem,) = coco.problems
-    assert (problem.kind, problem.severity) == (kind, "left out")
+    assert (problem.kind, problem.severity) == (kind, "warning")
     assert (problem.image_id, problem.annotation_id) == (7, 11)
     assert said in problem.message
 
@@ -484,15 +483,17 @@ def test_check_looks_at_the_pictures(tmp_path: Path) -> None:
     turned[274] = 6
     Image.new("RGB", (10, 20)).save(tmp_path / "d.jpg", exif=turned)
     path = written(tmp_path, content)
-    (missing,) = check_coco(path).problems
+    missing, unused = check_coco(path).problems
     assert missing.kind == "missing_file"  # looked at without decoding anything
-    report = check_coco(path, read_images=True)
-    assert report.summary() == {"missing_file": 1, "unreadable_file": 1}
+    assert (unused.kind, unused.severity, unused.count) == ("unused_category", "note", 2)
+    report = check_coco(path, Look(read_images=True))
+    found = {"missing_file": 1, "unreadable_file": 1, "exif_turned": 1, "unused_category": 2}
+    assert report.summary() == found
     assert report.problems[1].image_id == 3
     Image.new("RGB", (20, 11)).save(tmp_path / "b.png")
-    wrong = check_coco(path, read_images=True).problems[1]
+    wrong = check_coco(path, Look(read_images=True)).problems[1]
     assert wrong.kind == "wrong_size"
-    assert "is 20 x 11 (width x height, upright), the file says 20 x 10" in wrong.message
+    assert "is 20 x 11, the record says 20 x 10" in wrong.message
 
 
 def test_sizes_are_read_from_the_pictures_where_the_file_has_none(tmp_path: Path) -> None:

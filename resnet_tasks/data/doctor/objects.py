@@ -1,0 +1,146 @@
+"""Annotations that can be read and are yet suspicious: masks beside their boxes, odd units."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from typing import Any
+
+from resnet_tasks.data.categories import CategoryMap
+from resnet_tasks.data.coco_masks import surrounding
+from resnet_tasks.data.coco_problems import Findings, Id, listed
+from resnet_tasks.data.coco_records import Annotation, ImageRecord, Xywh
+
+APART_PIXELS = 2.0
+APART_SHARE = 0.1
+"""By how many pixels, and by which share of its longer side, an edge of a box may lie off its
+mask's; the greater of the two counts."""
+ENOUGH_BOXES = 20
+"""Fewer say little about the form in which all are written."""
+
+
+class ObjectChecks:
+    """One pass over the annotations of a file that `AnnotationReader` could use.
+
+    Args:
+        categories: Of the file.
+        images: Of the file.
+        findings: Where problems go.
+
+    Attributes:
+        objects: Number of annotations by category id.
+    """
+
+    def __init__(
+        self, categories: CategoryMap, images: Sequence[ImageRecord], findings: Findings
+    ) -> None:
+        self._categories = categories
+        self._sizes = {record.id: (record.height, record.width) for record in images}
+        self._findings = findings
+        self._seen: set[int] = set()
+        self._counts = [0] * len(categories)
+        self._form = _BoxForm()
+
+    @property
+    def objects(self) -> dict[int, int]:
+        """Number of annotations by category id."""
+        return dict(zip(self._categories.ids, self._counts, strict=True))
+
+    def take(self, annotation: Annotation) -> None:
+        """Looks at one annotation."""
+        self._counts[annotation.category] += 1
+        box = annotation.bbox
+        if box is None:
+            return
+        height, width = self._sizes[annotation.image_id]
+        self._form.take(box, height, width)
+        where = (annotation.image_id, annotation.id)
+        if annotation.area > (box[2] + 1) * (box[3] + 1):
+            detail = f"area {annotation.area:g}, box {box[2]:g} x {box[3]:g}"
+            self._findings.add("area_beyond_box", *where, detail)
+        # A hash of 64 bits takes a tenth of what the values take.
+        key = hash((annotation.image_id, annotation.category, box, _content(annotation)))
+        if key in self._seen:
+            self._findings.add("repeated_object", *where)
+        self._seen.add(key)
+        if annotation.segmentation:
+            self._compare(box, annotation.segmentation, where, (height, width))
+
+    def finish(self, annotated: frozenset[str]) -> None:
+        """Says what only the whole file shows.
+
+        Args:
+            annotated: What the file annotates.
+        """
+        for detail, kind in self._form.findings():
+            self._findings.add(kind, detail=detail)
+        if not annotated & {"boxes", "masks", "image"}:
+            return
+        for category, count in zip(self._categories.categories, self._counts, strict=True):
+            # Stuff lies in the semantic maps, where there are any.
+            if count == 0 and (category.is_thing or "semantic" not in annotated):
+                self._findings.add("unused_category", detail=f"{category.id} {category.name!r}")
+
+    def _compare(
+        self, box: Xywh, segmentation: Any, where: tuple[Id, Id], size: tuple[int, int]
+    ) -> None:
+        found = surrounding(segmentation, *size)
+        # Polygons may leave the picture, and boxes are often cut at its edge.
+        edges = _inside(found, size), _inside(box, size)
+        allowed = max(APART_PIXELS, APART_SHARE * max(box[2], box[3]))
+        if max(abs(a - b) for a, b in zip(*edges, strict=True)) > allowed:
+            numbers = listed(f"{value:g}" for value in found)
+            shown = listed(f"{value:g}" for value in box)
+            self._findings.add("box_apart", *where, f"bbox [{shown}], its mask's [{numbers}]")
+
+
+class _BoxForm:
+    """Whether the boxes of a file look as if they were not [x, y, width, height] in pixels."""
+
+    def __init__(self) -> None:
+        self._number = 0
+        self._beyond = 0
+        self._may_be_corners = True
+        self._may_be_relative = True
+
+    def take(self, box: Xywh, height: int, width: int) -> None:
+        x, y, w, h = box
+        self._number += 1
+        self._beyond += x + w > width + 1 or y + h > height + 1
+        self._may_be_corners = self._may_be_corners and x < w <= width + 1 and y < h <= height + 1
+        self._may_be_relative = self._may_be_relative and max(box) <= 1 and min(height, width) > 8
+
+    def findings(self) -> list[tuple[str, str]]:
+        """(what is said, kind)."""
+        if self._number < ENOUGH_BOXES:
+            return []
+        found = []
+        if self._may_be_corners and self._beyond:
+            found.append(
+                (
+                    f"{self._beyond} of {self._number} boxes leave their pictures, none as corners",
+                    "corner_boxes",
+                )
+            )
+        if self._may_be_relative:
+            found.append((f"no number of {self._number} boxes is above 1", "relative_boxes"))
+        return found
+
+
+def _content(annotation: Annotation) -> Any:
+    """What tells masks apart."""
+    mask = annotation.segmentation
+    if isinstance(mask, dict):
+        return str(mask["counts"])
+    return tuple(each.tobytes() if isinstance(each, array) else tuple(each) for each in mask or ())
+
+
+def _inside(box: Sequence[float], size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of a box, cut at the picture's edges."""
+    x, y, width, height = box
+    return (
+        max(x, 0),
+        max(y, 0),
+        min(x + width, size[1]),
+        min(y + height, size[0]),
+    )

@@ -1,0 +1,123 @@
+"""What was found in COCO files: a table for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from resnet_tasks.data.coco_problems import Finding, listed, severity_of
+from resnet_tasks.data.doctor.check import FileCheck
+from resnet_tasks.whole_files import whole_file
+
+_STYLES = {"error": "bold red", "warning": "yellow", "repaired": "cyan", "note": "dim"}
+_SHOWN_IDS = 3
+
+
+def print_checks(checks: Sequence[FileCheck], console: Console) -> None:
+    """Prints a table by severity for each file, then a sentence for each kind of finding.
+
+    Args:
+        checks: In the order in which the files were given.
+        console: Where to.
+    """
+    for check in checks:
+        if check.problems:
+            console.print(_table(check))
+        for problem in check.problems:
+            console.print(
+                f"{problem.severity}: {problem.kind}: {problem.message}",
+                style=_STYLES[problem.severity] if problem.severity == "error" else None,
+                markup=False,
+                soft_wrap=True,
+            )
+        console.print(_headline(check), markup=False, soft_wrap=True)
+
+
+def _headline(check: FileCheck) -> str:
+    names = listed(check.categories.names, 20) if check.categories else "no categories"
+    number = sum(problem.count for problem in check.problems)
+    groups = len({record.group for record in check.images} - {None})
+    held = f" in {groups} groups" if groups else ""
+    return f"{check.path}: {len(check.images)} pictures{held}, {names}; {number} problems"
+
+
+def _table(check: FileCheck) -> Table:
+    table = Table()
+    for name, side in (("severity", "left"), ("finding", "left"), ("count", "right")):
+        table.add_column(name, justify=side)  # type: ignore[arg-type]
+    table.add_column("first")
+    first: dict[str, list[Finding]] = {}
+    for finding in check.findings:
+        named = first.setdefault(finding.kind, [])
+        if len(named) < _SHOWN_IDS:
+            named.append(finding)
+    for problem in check.problems:
+        places = "; ".join(_place(each) for each in first[problem.kind])
+        style = _STYLES[problem.severity]
+        table.add_row(problem.severity, problem.kind, str(problem.count), places, style=style)
+    return table
+
+
+def _place(finding: Finding) -> str:
+    parts = []
+    if finding.annotation_id is not None:
+        parts.append(f"annotation {finding.annotation_id!r}")
+    if finding.image_id is not None:
+        parts.append(f"image {finding.image_id!r}")
+    return ", ".join(parts) or "the file"
+
+
+def write_findings(checks: Sequence[FileCheck], path: Path) -> None:
+    """Writes every finding as JSON, one a line; the file appears whole or not at all.
+
+    Raises:
+        RunError: If it cannot be written.
+    """
+    with whole_file(path) as stream:
+        stream.write('{"files": [')
+        for number, check in enumerate(checks):
+            stream.write(",\n" if number else "\n")
+            head = json.dumps(_about(check), indent=1, ensure_ascii=False).removesuffix("\n}")
+            stream.write(f'{head},\n "findings": [')
+            for place, finding in enumerate(check.findings):
+                entry = json.dumps(_entry(finding), ensure_ascii=False)
+                stream.write(f"{',' if place else ''}\n  {entry}")
+            stream.write("\n ]}")
+        stream.write("\n]}\n")
+
+
+def _about(check: FileCheck) -> dict[str, Any]:
+    categories = check.categories.categories if check.categories else ()
+    return {
+        "file": str(check.path),
+        "images_root": str(check.images_root),
+        "images": len(check.images),
+        "objects": {each.name: check.objects.get(each.id, 0) for each in categories},
+        "annotated": sorted(check.annotated),
+        "is_usable": check.is_usable,
+        "problems": [
+            {
+                "severity": each.severity,
+                "kind": each.kind,
+                "count": each.count,
+                "message": each.message,
+            }
+            for each in check.problems
+        ],
+    }
+
+
+def _entry(finding: Finding) -> dict[str, Any]:
+    return {
+        "severity": severity_of(finding.kind),
+        "kind": finding.kind,
+        "image_id": finding.image_id,
+        "annotation_id": finding.annotation_id,
+        "position": finding.position,
+        "detail": finding.detail,
+    }

@@ -1,0 +1,85 @@
+"""What leaks from one split into another: groups and pictures that are in both."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from resnet_tasks.data.coco_problems import SHOWN
+from resnet_tasks.data.coco_records import ImageRecord
+
+
+class HasImages(Protocol):
+    """A COCO file, parsed or checked."""
+
+    @property
+    def images_root(self) -> Path:
+        """Folder of the pictures."""
+        ...
+
+    @property
+    def images(self) -> tuple[ImageRecord, ...]:
+        """In file order."""
+        ...
+
+
+@dataclass(frozen=True)
+class Leak:
+    """What two splits share.
+
+    Attributes:
+        groups: Group -> its pictures in the first and in the second split, where it is in both.
+        pictures: Files that are in both.
+    """
+
+    groups: Mapping[str, tuple[int, int]]
+    pictures: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.groups or self.pictures)
+
+    def described(self, first: str, second: str) -> str:
+        """What is shared, with counts and the first names; `first` and `second` name the splits."""
+        said = []
+        if self.groups:
+            shown = [
+                f"{group!r} ({a} in {first}, {b} in {second})"
+                for group, (a, b) in list(self.groups.items())[:SHOWN]
+            ]
+            more = ", ..." if len(self.groups) > SHOWN else ""
+            said.append(f"{len(self.groups)} group(s): {', '.join(shown)}{more}")
+        if self.pictures:
+            more = ", ..." if len(self.pictures) > SHOWN else ""
+            shown = list(self.pictures[:SHOWN])
+            said.append(f"{len(self.pictures)} picture(s): {', '.join(shown)}{more}")
+        return "; ".join(said)
+
+
+def find_leak(first: Sequence[HasImages], second: Sequence[HasImages]) -> Leak:
+    """Groups and picture files that occur in both splits, in the order of the second."""
+    ours, theirs = group_counts(first), group_counts(second)
+    groups = {each: (ours[each], theirs[each]) for each in theirs if each in ours}
+    known = {path for file in first for path in picture_paths(file)}
+    shared = (path for file in second for path in picture_paths(file) if path in known)
+    return Leak(groups, tuple(dict.fromkeys(shared)))
+
+
+def group_counts(files: Iterable[HasImages]) -> Counter[str]:
+    """Pictures by group, in the order of the files; pictures without a group are not counted."""
+    return Counter(
+        record.group for file in files for record in file.images if record.group is not None
+    )
+
+
+def picture_paths(file: HasImages) -> list[str]:
+    """Where each picture of a file lies, so that the same file has the same name everywhere."""
+    # The folder is resolved once: following the links of each picture would take minutes.
+    root = os.path.realpath(file.images_root)
+    return [
+        os.path.normpath(os.path.join(root, record.file_name))  # noqa: PTH118 - fast
+        for record in file.images
+    ]

@@ -1,0 +1,255 @@
+"""What the doctor says about one COCO file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from doctored_files import GOOD, content, noise, write
+from PIL import Image
+
+from resnet_tasks.data.coco import read_coco
+from resnet_tasks.data.coco_streaming import open_content
+from resnet_tasks.data.doctor.check import FileCheck, Look, check_coco
+
+LOOK = Look(read_images=True)
+BOX = [1, 1, 8, 6]
+
+
+def found(check: FileCheck) -> list[tuple[str, Any, Any]]:
+    return [(each.kind, each.image_id, each.annotation_id) for each in check.findings]
+
+
+def test_a_good_file_has_no_findings(tmp_path: Path) -> None:
+    check = check_coco(write(tmp_path / "a.json", GOOD), LOOK)
+    assert check.findings == ()
+    assert check.is_usable
+    assert check.is_clean
+    assert check.objects == {3: 1, 7: 1}
+    assert check.annotated == {"boxes"}
+
+
+def test_every_finding_is_kept_with_its_place(tmp_path: Path) -> None:
+    many = [
+        {"id": 10 + i, "image_id": 1, "category_id": 3, "bbox": [i, 1, 5, 5]} for i in range(30)
+    ]
+    many[7]["bbox"] = [0, 0, 0, 3]
+    check = check_coco(write(tmp_path / "a.json", content(annotations=many)))
+    assert check.summary() == {"missing_area": 29, "empty_box": 1}
+    (empty,) = (each for each in check.findings if each.kind == "empty_box")
+    assert (empty.image_id, empty.annotation_id, empty.position) == (1, 17, 9)
+    # One sentence for each kind, the worse first.
+    assert [(each.severity, each.count) for each in check.problems] == [
+        ("warning", 1),
+        ("repaired", 29),
+    ]
+    assert check.is_usable
+    assert not check.is_clean
+
+
+def test_errors_do_not_hide_each_other(tmp_path: Path) -> None:
+    """`read_coco` stops at broken image records; the doctor goes on, and says each thing once."""
+    made = content(
+        images=[
+            {"id": 3, "file_name": "../c.png", "height": 4, "width": 4},
+            {"id": 1, "file_name": "d.png", "height": 40, "width": 60},
+            "no record",
+        ],
+        annotations=[
+            {"id": 3, "image_id": 3, "category_id": 3, "bbox": BOX, "area": 1},
+            {"id": 4, "image_id": 99, "category_id": 3, "bbox": BOX, "area": 1},
+            {"id": 5, "image_id": 1, "category_id": 4, "bbox": BOX, "area": 1},
+            {"id": 6, "image_id": 1, "category_id": 3, "bbox": "wide", "area": 1},
+        ],
+    )
+    check = check_coco(write(tmp_path / "a.json", made, pictures=False))
+    assert found(check)[:6] == [
+        ("image_path", 3, None),
+        ("duplicate_image", 1, None),
+        ("image_record", None, None),
+        ("unknown_image", None, 4),
+        ("unknown_category", 1, 5),
+        ("annotation_record", 1, 6),
+    ]
+    assert not check.is_usable
+
+
+def test_paths_outside_are_refused_unless_allowed(tmp_path: Path) -> None:
+    outside = tmp_path / "pictures" / "a.png"
+    outside.parent.mkdir()
+    Image.fromarray(noise("a", (40, 60))).save(outside)
+    made = content()
+    made["images"][0]["file_name"] = str(outside)
+    made["images"][1]["file_name"] = "../pictures/a.png"
+    path = write(tmp_path / "set" / "a.json", made, pictures=False)
+    assert check_coco(path).summary()["image_path"] == 2
+    allowed = check_coco(path, Look(read_images=True, allow_outside=True))
+    assert allowed.is_usable
+    assert allowed.findings == ()
+    coco = read_coco(path, allow_outside=True)
+    assert [coco.image_path(each).resolve() for each in coco.images] == [outside.resolve()] * 2
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "is not JSON"),
+        ("[1]", "COCO results file"),
+        ('{"images": [], "annotations": []}', "has no `categories`"),
+        ('{"images": [{"id": 1}, {"id": \\ud800}], "categories": []}', "is not JSON"),
+    ],
+)
+def test_what_is_no_coco_file_is_said(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    check = check_coco(path)
+    assert [each.kind for each in check.findings] == ["unreadable"]
+    assert said in check.problems[0].message
+    assert check.problems[0].message.count(str(path)) == 1
+
+
+def test_without_categories_the_rest_is_looked_at(tmp_path: Path) -> None:
+    check = check_coco(write(tmp_path / "a.json", content(categories=[]), pictures=False))
+    assert [each.kind for each in check.problems] == ["bad_categories", "missing_file"]
+
+
+def test_no_picture_at_all(tmp_path: Path) -> None:
+    made = {**GOOD, "images": [], "annotations": []}
+    assert check_coco(write(tmp_path / "a.json", made)).problems[0].kind == "no_images"
+
+
+def test_masks_apart_from_their_boxes(tmp_path: Path) -> None:
+    square = [[10.0, 10.0, 20.0, 10.0, 20.0, 20.0, 10.0, 20.0]]
+    mask = {"image_id": 1, "category_id": 3, "segmentation": square}
+    outside = [[50.0, 30.0, 70.0, 30.0, 70.0, 50.0, 50.0, 50.0]]
+    made = content(
+        annotations=[
+            {"id": 3, **mask, "bbox": [10, 10, 10, 10], "area": 100},
+            {"id": 4, **mask, "bbox": [11.9, 10, 10, 10], "area": 100},  # two pixels are rounding
+            {"id": 5, **mask, "bbox": [10, 10, 10, 13], "area": 100},
+            # The part inside the picture counts: 60 x 40.
+            {**mask, "id": 6, "segmentation": outside, "bbox": [50, 30, 10, 10], "area": 100},
+            {"id": 7, **mask, "bbox": [10, 10, 10, 10], "area": 130},
+        ]
+    )
+    check = check_coco(write(tmp_path / "a.json", made))
+    assert found(check) == [
+        ("box_apart", 1, 5),
+        ("area_beyond_box", 1, 7),
+        ("repeated_object", 1, 7),
+    ]
+    assert "bbox [10, 10, 10, 13], its mask's [10, 10, 10, 10]" in check.problems[0].message
+
+
+def test_repeated_objects_are_equal_in_everything(tmp_path: Path) -> None:
+    twin = {**GOOD["annotations"][0]}
+    made = content(
+        annotations=[
+            {**twin, "id": 3},
+            {**twin, "id": 4, "image_id": 2},
+            {**twin, "id": 5, "category_id": 7},
+            {**twin, "id": 6, "bbox": [5, 6, 20, 11]},
+        ]
+    )
+    assert found(check_coco(write(tmp_path / "a.json", made))) == [("repeated_object", 1, 3)]
+
+
+def test_boxes_in_another_form(tmp_path: Path) -> None:
+    corners = [
+        {"id": 10 + i, "image_id": 1, "category_id": 3, "bbox": [i + 20, 5, 58, i + 8], "area": 4}
+        for i in range(25)
+    ]
+    made = content(annotations=corners)
+    made["annotations"] = corners
+    said = check_coco(write(tmp_path / "a.json", made))
+    assert "corner_boxes" in said.summary()
+    assert "25 of 25 boxes leave their pictures" in said.problems[0].message
+    for each in corners:
+        each["bbox"] = [0.1, 0.2, 0.5, 0.25]
+    said = check_coco(write(tmp_path / "a.json", {**made, "annotations": corners}))
+    assert "relative_boxes" in said.summary()
+    assert "corner_boxes" not in said.summary()
+
+
+def test_pictures_are_read_whole(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "a.json",
+        content(
+            images=[
+                {"id": 3, "file_name": "c.jpg", "height": 40, "width": 60},
+                {"id": 4, "file_name": "d.jpg", "height": 40, "width": 60},
+                {"id": 5, "file_name": "e.jpg", "height": 60, "width": 40},
+                {"id": 6, "file_name": "f.png", "height": 41, "width": 60},
+                {"id": 7, "file_name": "g.png", "height": 41, "width": 60},
+            ]
+        ),
+    )
+    Image.fromarray(noise("c", (40, 60))).save(tmp_path / "c.jpg")
+    whole = (tmp_path / "c.jpg").read_bytes()
+    (tmp_path / "c.jpg").write_bytes(whole[: len(whole) // 2])
+    turned = Image.Exif()
+    turned[274] = 6
+    for name in ("d.jpg", "e.jpg"):  # stored 40 x 60, upright 60 high and 40 wide
+        Image.fromarray(noise(name, (40, 60))).save(tmp_path / name, exif=turned)
+    (tmp_path / "g.png").unlink()
+    check = check_coco(path, LOOK)
+    assert found(check) == [
+        ("unreadable_file", 3, None),
+        ("turned_size", 4, None),
+        ("exif_turned", 5, None),
+        ("wrong_size", 6, None),
+        ("missing_file", 7, None),
+    ]
+    assert found(check_coco(path)) == [("missing_file", 7, None)]
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (np.full((40, 60), 9, np.uint8), "holds the value(s) [9]"),
+        (np.full((40, 61), 3, np.uint8), "is 61 x 40, its picture 60 x 40"),
+        (np.zeros((40, 60, 3), np.uint8), "one channel of whole numbers"),
+        (b"text", "cannot be read"),
+        (None, "are not there"),
+    ],
+)
+def test_semantic_maps(tmp_path: Path, values: Any, said: str) -> None:
+    made = content()
+    made["images"][0]["sem_seg_file_name"] = "maps/a.png"
+    path = write(tmp_path / "a.json", made)
+    (tmp_path / "maps").mkdir()
+    if isinstance(values, bytes):
+        (tmp_path / "maps/a.png").write_bytes(values)
+    elif values is not None:
+        Image.fromarray(values).save(tmp_path / "maps/a.png")
+    (problem,) = check_coco(path, LOOK).problems
+    assert (problem.severity, problem.image_id) == ("error", 1)
+    assert said in problem.message
+
+
+def test_two_runs_say_the_same_in_the_same_order(tmp_path: Path, shared_data: Path) -> None:
+    path = shared_data / "coco_tiny" / "annotations" / "instances_train2017.json"
+    made = json.loads(path.read_text())
+    for each in made["annotations"][::7]:
+        del each["iscrowd"], each["area"]
+    broken = write(tmp_path / "a.json", made, pictures=False)
+    look = Look(shared_data / "coco_tiny" / "train2017", read_images=True, hash_images=True)
+    first, second = check_coco(broken, look), check_coco(broken, look)
+    assert first.findings == second.findings
+    assert first.problems == second.problems
+    assert len(first.findings) > 100
+
+
+def test_unusual_json_is_read_as_the_plain_reader_does(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    text = json.dumps(GOOD).replace("200.0", "NaN")
+    path.write_text(text)
+    assert [each["area"] for each in open_content(path).entries("annotations")][1] == 600.0
+    assert check_coco(path).summary() == {"bad_area": 1, "missing_file": 2}
+    path.write_text(json.dumps(GOOD).replace("200.0", "1e999"))
+    assert check_coco(path).summary() == {"bad_area": 1, "missing_file": 2}
+    path.write_bytes(json.dumps(GOOD).encode("utf-16"))
+    assert check_coco(path).summary() == {"missing_file": 2}
