@@ -156,7 +156,7 @@ def orientation(path: Path) -> int:
         if kind == "numpy":
             return 1
         if kind == "tiff":
-            with tifffile.TiffFile(path) as tiff:
+            with import_module("tifffile").TiffFile(path) as tiff:
                 return tiff_orientation(tiff)
         with open_picture(path) as picture:
             found = int(picture.getexif().get(ORIENTATION, 1))
