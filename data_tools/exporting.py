@@ -137,7 +137,7 @@ def export_coco(
             f"{name}: {problem.message}"
             for name, coco in splits.items()
             for problem in coco.problems
-            if problem.severity == "left out"
+            if problem.severity == "warning"
         ]
         origin = Origin(f"{out.name}: exported as {format_name}", notes=tuple(notes))
         card = DataCard(out.name, origin, str(source.resolve()), summaries, verified=True)
