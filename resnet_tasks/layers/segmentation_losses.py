@@ -31,16 +31,14 @@ def cross_entropy(
     Returns:
         Sum over labelled pixels, and the sum of their class weights.
     """
-    rows, flat = _rows(logits, labels)
-    total = F.cross_entropy(
-        rows,
-        flat,
-        weight=class_weights,
-        ignore_index=VOID,
-        reduction="sum",
-        label_smoothing=label_smoothing,
-    )
-    return LossTerm(total, _weights(flat, class_weights).sum())
+    rows, flat = _log_probs(logits, labels)
+    weights = _weights(flat, class_weights)
+    total = F.nll_loss(rows, flat, weight=class_weights, ignore_index=VOID, reduction="sum")
+    if label_smoothing > 0:
+        each = rows if class_weights is None else rows * class_weights
+        spread = -(each.sum(dim=1) * (flat != VOID)).sum() / rows.shape[1]
+        total = (1 - label_smoothing) * total + label_smoothing * spread
+    return LossTerm(total, weights.sum())
 
 
 def focal(
@@ -57,8 +55,8 @@ def focal(
     Returns:
         Sum over labelled pixels, and the sum of their class weights.
     """
-    rows, flat = _rows(logits, labels)
-    log_likelihood = -F.cross_entropy(rows, flat, ignore_index=VOID, reduction="none")
+    rows, flat = _log_probs(logits, labels)
+    log_likelihood = -F.nll_loss(rows, flat, ignore_index=VOID, reduction="none")
     # The clamp keeps the gradient of the power finite where a pixel is certain and gamma < 1.
     missed = (-torch.expm1(log_likelihood)).clamp(min=1e-8)
     weights = _weights(flat, class_weights)
@@ -92,9 +90,15 @@ def dice(logits: Tensor, labels: Tensor) -> LossTerm:
     return LossTerm(((1 - coefficient) * present).sum(), present.sum().float())
 
 
-def _rows(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """One row per pixel: a view of channels-last logits, and deterministic on every device."""
-    return logits.float().permute(0, 2, 3, 1).flatten(0, 2), labels.flatten()
+def _log_probs(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """`(B * H * W, K)` log-probabilities and `(B * H * W,)` labels.
+
+    The softmax runs over channels, where it is several times faster on a CPU than over rows of few
+    classes; the rows after it are a view of channels-last logits, and what picks the labelled
+    class of each is deterministic on every device, unlike its form for pictures.
+    """
+    log_probs = logits.float().log_softmax(dim=1)
+    return log_probs.permute(0, 2, 3, 1).flatten(0, 2), labels.flatten()
 
 
 def _weights(flat: Tensor, class_weights: Tensor | None) -> Tensor:
