@@ -78,6 +78,7 @@ class SplitSummary:
         pixels: Number of labelled pixels by class name; empty without semantic maps.
         skipped: What was left out, and why.
         changed: Objects that are not what the source says -> their number.
+        notes: What a reader of results must know about it.
     """
 
     split: str
@@ -86,6 +87,7 @@ class SplitSummary:
     pixels: dict[str, int] = field(default_factory=dict)
     skipped: tuple[SkippedObject, ...] = ()
     changed: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 class CocoWriter:
@@ -137,6 +139,7 @@ class CocoWriter:
         self._images: list[dict[str, Any]] = []
         self._annotations: list[dict[str, Any]] = []
         self._skipped: list[SkippedObject] = []
+        self._notes: list[str] = []
         self._pixels = np.zeros(len(names) + 1, dtype=np.int64)
         self._info: dict[str, Any] = {"description": description, "annotated": list(annotated)}
         if images_root is not None and not copy_images:
@@ -230,9 +233,8 @@ class CocoWriter:
         Raises:
             DataError: If the box has no area or the class is unknown.
         """
-        self._add(image_id, category, box, float(box[2]) * float(box[3]), None, iscrowd)
-        if attributes:
-            self._annotations[-1]["attributes"] = dict(attributes)
+        area = float(box[2]) * float(box[3])
+        self._add(image_id, category, box, area, None, iscrowd, attributes)
 
     def add_mask(
         self,
@@ -241,6 +243,8 @@ class CocoWriter:
         mask: NDArray[np.bool_],
         *,
         polygons: Sequence[Sequence[float]] | None = None,
+        iscrowd: bool = False,
+        attributes: Mapping[str, Any] | None = None,
     ) -> None:
         """Adds an object by its pixels; the box is the tight one around them.
 
@@ -249,6 +253,8 @@ class CocoWriter:
             category: Name of the class.
             mask: `(height, width)` of the visible pixels.
             polygons: Flat `[x0, y0, x1, y1, ...]` lists to store instead of run lengths.
+            iscrowd: Neither taught nor judged.
+            attributes: What else is known of the object; kept under that key.
 
         Raises:
             DataError: If the mask is empty or its size is not the picture's.
@@ -264,7 +270,8 @@ class CocoWriter:
         segmentation: Any = {"size": list(mask.shape), "counts": rle["counts"].decode("ascii")}
         if polygons:
             segmentation = [list(polygon) for polygon in polygons]
-        self._add(image_id, category, box, float(coco_mask.area(rle)), segmentation, iscrowd=False)
+        area = float(coco_mask.area(rle))
+        self._add(image_id, category, box, area, segmentation, iscrowd, attributes)
 
     def add_polygons(
         self,
@@ -273,6 +280,7 @@ class CocoWriter:
         polygons: Sequence[Sequence[float]],
         *,
         iscrowd: bool = False,
+        attributes: Mapping[str, Any] | None = None,
     ) -> bool:
         """Adds an object by its outlines; the box is the tight one around what the picture shows.
 
@@ -282,6 +290,7 @@ class CocoWriter:
             polygons: Flat `[x0, y0, x1, y1, ...]` lists in pixels of the picture; several are parts
                 of one object.
             iscrowd: Neither taught nor judged.
+            attributes: What else is known of the object; kept under that key.
 
         Returns:
             Whether they cover any pixel; where they do not, nothing is added.
@@ -311,7 +320,7 @@ class CocoWriter:
         box = [*map(float, low), *map(float, high - low)]
         if low.min() < 0 or high[0] > width or high[1] > height:
             box = [float(value) for value in coco_mask.toBbox(rle)]
-        self._add(image_id, category, box, area, stored, iscrowd)
+        self._add(image_id, category, box, area, stored, iscrowd, attributes)
         return True
 
     def add_semantic(self, image_id: int, ids: NDArray[np.integer[Any]]) -> None:
@@ -352,6 +361,10 @@ class CocoWriter:
         """Counts an object that is left out."""
         self._skipped.append(SkippedObject(str(file), what, why))
 
+    def note(self, text: str) -> None:
+        """Adds a sentence for the data card."""
+        self._notes.append(text)
+
     def write(self) -> SplitSummary:
         """Writes the JSON under a temporary name, renames it, and returns what it holds."""
         content = {
@@ -374,7 +387,8 @@ class CocoWriter:
             objects[self._names[annotation["category_id"] - 1]] += 1
         has_maps = any("sem_seg_file_name" in record for record in self._images)
         pixels = dict(zip(self._names, map(int, self._pixels[1:]), strict=True)) if has_maps else {}
-        return SplitSummary(self.split, len(self._images), objects, pixels, tuple(self._skipped))
+        skipped, notes = tuple(self._skipped), tuple(self._notes)
+        return SplitSummary(self.split, len(self._images), objects, pixels, skipped, notes=notes)
 
     def _file_name(self, picture: Path) -> str:
         absolute = _absolute(picture)
@@ -397,6 +411,7 @@ class CocoWriter:
         area: float,
         segmentation: Any,
         iscrowd: bool,
+        attributes: Mapping[str, Any] | None,
     ) -> None:
         category_id = self._category_id(image_id, category)
         name = self._images[image_id - 1]["file_name"]
@@ -412,6 +427,8 @@ class CocoWriter:
         }
         if segmentation is not None:
             annotation["segmentation"] = segmentation
+        if attributes:
+            annotation["attributes"] = dict(attributes)
         self._annotations.append(annotation)
 
     def _category_id(self, image_id: int, category: str) -> int:

@@ -69,6 +69,7 @@ class DataCard:
             f"- Converted from: {self.source}",
             *(() if self.verified else (f"- Note: {UNVERIFIED}",)),
             *(f"- Note: {note}" for note in origin.notes),
+            *(f"- Note, {split.split}: {note}" for split in self.splits for note in split.notes),
             "",
             *self._counts(),
             *self._pixels(),

@@ -131,6 +131,11 @@ register_format(
     verified=True,
 )
 register_format(
+    "kitti",
+    "data_tools.kitti:convert_kitti",
+    "KITTI's 2-D objects: one text of boxes per picture",
+)
+register_format(
     "label-maps",
     "data_tools.label_maps:convert_named_label_maps",
     "pictures with class-index PNGs (CamVid as laid out for SegNet)",

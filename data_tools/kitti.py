@@ -1,0 +1,256 @@
+"""KITTI's 2-D objects: one text of boxes per picture, without a val split of its own.
+
+    ROOT/training/image_2/000000.png    pictures
+    ROOT/training/label_2/000000.txt    objects, one a line
+    ROOT/ImageSets/train.txt, val.txt   names of a split of your choice, one a line
+
+A line has 15 fields (readme of the object development kit, Geiger et al., CVPR 2012): type,
+truncated (0..1), occluded (0..3), alpha, left, top, right, bottom (pixels from 0), height, width,
+length, x, y, z, rotation_y. Only the first eight are used. The labels of `testing` are not public.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_tools.coco_writer import Category, CocoWriter, Progress, SplitSummary, picture_size
+from data_tools.source_folder import find_picture, pictures_by_stem, read_names, require_parts
+from resnet_tasks.data.splitting import divide
+from resnet_tasks.errors import DataError
+
+CLASSES = (
+    *("Car", "Van", "Truck", "Pedestrian", "Person_sitting", "Cyclist", "Tram", "Misc"),
+    "DontCare",
+)
+"""All types of the development kit. DontCare regions become crowd objects of their own class."""
+DONT_CARE = "DontCare"
+NUM_FIELDS = 15
+SPLITS = ("train", "val")
+LISTS = "ImageSets"
+
+Split = Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True)
+class KittiObject:
+    """One line of a label file.
+
+    Attributes:
+        line: Its number, from 1.
+        type: One of `CLASSES`.
+        corners: (left, top, right, bottom), pixels.
+        occluded: 0 visible, 1 partly, 2 largely, 3 unknown; None in DontCare regions.
+        truncated: Share 0..1 outside the picture; None in DontCare regions.
+    """
+
+    line: int
+    type: str
+    corners: tuple[float, float, float, float]
+    occluded: int | None
+    truncated: float | None
+
+
+def convert_kitti(
+    source: Path,
+    out: Path,
+    *,
+    lists: Path | None = None,
+    val_fraction: float = 0.0,
+    seed: int = 0,
+    mapping: Path | None = None,
+    copy_images: bool = False,
+    license_name: str = "",
+    progress: Progress | None = None,
+) -> tuple[SplitSummary, ...]:
+    """Converts the labelled pictures to COCO JSON with boxes, `occluded` and `truncated`.
+
+    KITTI has no val split: say which one, by lists or by `val_fraction`. Pictures come from drives,
+    whose frames resemble each other; with the development kit's `mapping` the drive is every
+    picture's group, and `val_fraction` keeps drives whole.
+
+    Args:
+        source: Folder that holds `training/image_2` and `training/label_2`.
+        out: Folder for `train.json` and `val.json`.
+        lists: Folder of `train.txt` and `val.txt`; default: `ImageSets` of the source, where there
+            is one.
+        val_fraction: Share of the pictures that goes to val, above 0 and below 1, instead of lists.
+        seed: Of that choice.
+        mapping: Folder of the development kit with `train_mapping.txt` and `train_rand.txt`.
+        copy_images: Copy the pictures beside the JSON instead of referring to them.
+        license_name: Licence of the data, for the JSON.
+        progress: Called with (done, total) after each picture.
+
+    Returns:
+        What was written, by split.
+
+    Raises:
+        DataError: If no split is stated, or a file, line or field is missing or wrong; the message
+            names it.
+    """
+    require_parts(source, ("training/image_2", "training/label_2"))
+    pictures = pictures_by_stem(source / "training/image_2")
+    drives = read_drives(mapping) if mapping is not None else {}
+    splits, how = _splits(source, pictures, drives, lists, val_fraction, seed)
+    total, done = sum(map(len, splits.values())), 0
+    summaries = []
+    for split, names in splits.items():
+        writer = CocoWriter(
+            out,
+            split,
+            [Category(name) for name in CLASSES],
+            annotated=("boxes",),
+            images_root=source,
+            copy_images=copy_images,
+            description=f"Converted from KITTI, {split}; {how}",
+            license_name=license_name,
+        )
+        writer.note(how)
+        for name in names:
+            listed = (lists or source / LISTS) / f"{split}.txt"
+            picture = find_picture(pictures, name, source / "training/image_2", listed)
+            _add_picture(writer, source, picture, drives.get(name))
+            done += 1
+            if progress is not None:
+                progress(done, total)
+        summaries.append(writer.write())
+    return tuple(summaries)
+
+
+def read_kitti_labels(file: Path) -> Iterator[KittiObject]:
+    """The objects of a label file.
+
+    Raises:
+        DataError: If the file is missing or a line is no label; the message names line and field.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise DataError(
+            f"the label file {file} is missing; every picture of a split needs one, empty where "
+            "there is no object"
+        ) from None
+    except UnicodeDecodeError:
+        raise DataError(f"the label file {file} is no text; download it again") from None
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            yield _object(line.split(), number, f"{file}, line {number}")
+
+
+def _object(fields: list[str], number: int, where: str) -> KittiObject:
+    if len(fields) != NUM_FIELDS:
+        hint = "; 16 are a result, not a label" if len(fields) == NUM_FIELDS + 1 else ""
+        raise DataError(f"{where} has {len(fields)} fields; a label has {NUM_FIELDS}{hint}")
+    name = fields[0]
+    if name not in CLASSES:
+        raise DataError(f"{where} has the type {name!r}; KITTI has {', '.join(CLASSES)}")
+    try:
+        truncated, occluded, _, *corners = map(float, fields[1:8])
+    except ValueError:
+        raise DataError(
+            f"{where} has {' '.join(fields[1:8])!r} as truncated, occluded, alpha, left, top, "
+            "right and bottom; all must be numbers"
+        ) from None
+    left, top, right, bottom = corners
+    if not all(map(math.isfinite, corners)):
+        raise DataError(f"{where} has the box {corners}; its edges must be finite numbers")
+    if name == DONT_CARE:
+        return KittiObject(number, name, (left, top, right, bottom), None, None)
+    if not 0 <= truncated <= 1:
+        raise DataError(f"{where} has truncated = {fields[1]}; allowed is 0 to 1")
+    if occluded not in (0, 1, 2, 3):
+        raise DataError(f"{where} has occluded = {fields[2]}; allowed are 0, 1, 2, 3")
+    return KittiObject(number, name, (left, top, right, bottom), int(occluded), truncated)
+
+
+def read_drives(mapping: Path) -> dict[str, str]:
+    """Picture name -> drive that it comes from.
+
+    The development kit numbers pictures in random order: entry i of `train_rand.txt` is the line,
+    from 1, of picture i in `train_mapping.txt`, whose second word is the drive.
+
+    Raises:
+        DataError: If the files are missing or do not belong together.
+    """
+    require_parts(mapping, ("train_mapping.txt", "train_rand.txt"))
+    lines = (mapping / "train_mapping.txt").read_text(encoding="utf-8").splitlines()
+    text = (mapping / "train_rand.txt").read_text(encoding="utf-8")
+    words = text.replace(",", " ").split()
+    drives = {}
+    for index, word in enumerate(words):
+        line = int(word) if word.isascii() and word.isdigit() else 0
+        if not 1 <= line <= len(lines) or len(lines[line - 1].split()) != 3:
+            raise DataError(
+                f"entry {index + 1} of {mapping / 'train_rand.txt'} is {word!r}; it must be the "
+                f"number of a line `date drive frame` of train_mapping.txt, 1 to {len(lines)}"
+            )
+        drives[f"{index:06d}"] = lines[line - 1].split()[1]
+    return drives
+
+
+def _splits(
+    source: Path,
+    pictures: Mapping[str, Path],
+    drives: Mapping[str, str],
+    lists: Path | None,
+    val_fraction: float,
+    seed: int,
+) -> tuple[Split, str]:
+    """Names by split, and a sentence on how they were chosen."""
+    folder = lists if lists is not None else source / LISTS
+    if lists is not None or (folder.is_dir() and not val_fraction):
+        if val_fraction:
+            raise DataError("lists and val_fraction both choose the splits; leave one of them out")
+        require_parts(folder, tuple(f"{split}.txt" for split in SPLITS))
+        chosen = {split: read_names(folder / f"{split}.txt") for split in SPLITS}
+        both = sorted(set(chosen["train"]) & set(chosen["val"]))
+        if both:
+            raise DataError(
+                f"{folder}: {both[0]!r} and {len(both) - 1} others stand in train.txt and in "
+                "val.txt; splits must not share pictures"
+            )
+        return chosen, f"splits by the lists in {folder}"
+    if not 0 < val_fraction < 1:
+        raise DataError(
+            f"KITTI has no val split of its own, and val_fraction is {val_fraction}: put train.txt "
+            f"and val.txt into {source / LISTS}, or give lists=FOLDER, or val_fraction=0.2 (above "
+            "0 and below 1), best with mapping=FOLDER of the development kit, so that drives stay "
+            "whole"
+        )
+    return _drawn(sorted(pictures), drives, val_fraction, seed)
+
+
+def _drawn(
+    names: Sequence[str], drives: Mapping[str, str], fraction: float, seed: int
+) -> tuple[Split, str]:
+    parts = divide([drives.get(name, name) for name in names], (1 - fraction, fraction), seed=seed)
+    split = {
+        each: [name for name, part in zip(names, parts, strict=True) if part == index]
+        for index, each in enumerate(SPLITS)
+    }
+    unit = "drives" if drives else "pictures, whose drives are not known, so that val looks easier"
+    return split, f"splits drawn at random (val_fraction {fraction:g}, seed {seed}) by {unit}"
+
+
+def _add_picture(writer: CocoWriter, source: Path, picture: Path, drive: str | None) -> None:
+    size = picture_size(picture)
+    image_id = writer.add_image(picture, size=size, group=drive)
+    labels = source / "training/label_2" / f"{picture.stem}.txt"
+    for each in read_kitti_labels(labels):
+        left, right = (min(max(each.corners[i], 0.0), float(size[1])) for i in (0, 2))
+        top, bottom = (min(max(each.corners[i], 0.0), float(size[0])) for i in (1, 3))
+        if right <= left or bottom <= top:
+            what = f"{each.type} (line {each.line}), corners {each.corners}"
+            writer.skip(labels.name, what, "its box has no area inside the picture")
+            continue
+        known = {"occluded": each.occluded, "truncated": each.truncated}
+        is_region = each.type == DONT_CARE
+        writer.add_box(
+            image_id,
+            each.type,
+            (left, top, right - left, bottom - top),
+            iscrowd=is_region,
+            attributes=None if is_region else known,
+        )

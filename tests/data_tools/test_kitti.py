@@ -1,0 +1,123 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_sources import kitti, picture, text
+
+from data_tools.catalogue import convert, prepare
+from data_tools.kitti import CLASSES
+from resnet_tasks.data.coco import read_coco
+from resnet_tasks.errors import DataError
+
+
+def written(out: Path, split: str) -> dict[str, Any]:
+    return dict(json.loads((out / f"{split}.json").read_text()))
+
+
+def test_boxes_and_what_is_known_of_them(tmp_path: Path) -> None:
+    card = prepare("kitti", kitti.write(tmp_path / "in"), tmp_path / "out")
+    val = written(tmp_path / "out", "val")
+    assert [each["name"] for each in val["categories"]] == list(CLASSES)
+    assert [image["file_name"] for image in val["images"]] == ["training/image_2/000001.png"]
+    boxes = [(a["category_id"], a["bbox"], a["iscrowd"]) for a in val["annotations"]]
+    assert boxes == [
+        (1, [8.22, 15.25, 31.37, 22.94], 0),
+        (4, [50.76, 9.08, 14, 54.29], 0),
+        (2, [70.62, 12.16, 25.38, 19.45], 0),  # cut at the width of 96
+        (9, [2.5, 40, 17.5, 20], 1),
+    ]
+    known = [a.get("attributes") for a in val["annotations"]]
+    assert known[:3] == [
+        {"occluded": 1, "truncated": 0.0},
+        {"occluded": 0, "truncated": 0.31},
+        {"occluded": 3, "truncated": 0.0},
+    ]
+    assert known[3] is None
+    read = read_coco(tmp_path / "out" / "val.json")
+    assert read.problems == ()
+    ((car, *_, region),) = read.annotations.values()
+    assert (car.occluded, car.truncated) == (1, 0)
+    assert (region.occluded, region.is_crowd) == (None, True)
+    assert f"splits by the lists in {tmp_path / 'in' / 'ImageSets'}" in card.markdown()
+    assert "unverified on the full data set" in card.markdown()
+
+
+def test_a_split_must_be_stated(tmp_path: Path) -> None:
+    source = kitti.write(tmp_path / "in")
+    (source / "ImageSets").rename(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match=r"no val split of its own, and val_fraction is 0\.0: put"):
+        convert("kitti", source, tmp_path / "out")
+    card = convert("kitti", source, tmp_path / "out", lists=tmp_path / "elsewhere")
+    assert [split.images for split in card.splits] == [2, 1]
+    with pytest.raises(DataError, match="both choose the splits"):
+        convert("kitti", source, tmp_path / "x", lists=tmp_path / "elsewhere", val_fraction=0.5)
+    card = convert("kitti", source, tmp_path / "drawn", val_fraction=0.34)
+    assert [split.images for split in card.splits] == [2, 1]
+    assert "by pictures, whose drives are not known" in card.markdown()
+    text(tmp_path / "elsewhere/val.txt", "000000\n")
+    with pytest.raises(DataError, match=r"'000000' and 0 others stand in train\.txt and in val"):
+        convert("kitti", source, tmp_path / "x", lists=tmp_path / "elsewhere")
+    text(tmp_path / "elsewhere/val.txt", "000007\n")
+    with pytest.raises(DataError, match=r"val\.txt lists '000007', but .*image_2 has no such"):
+        convert("kitti", source, tmp_path / "x", lists=tmp_path / "elsewhere")
+
+
+def test_drives_stay_whole(tmp_path: Path) -> None:
+    source = kitti.write(tmp_path / "in")
+    for number in range(3, 8):
+        picture(source / f"training/image_2/{number:06d}.png")
+        text(source / f"training/label_2/{number:06d}.txt", "")
+    drives = [f"2011_09_26 2011_09_26_drive_{n // 2:04d}_sync {n:010d}" for n in range(8)]
+    text(tmp_path / "kit/train_mapping.txt", "\n".join(drives) + "\n")
+    text(tmp_path / "kit/train_rand.txt", "8,1,7,2,6,3,5,4\n")
+    options = {"val_fraction": 0.5, "mapping": tmp_path / "kit"}
+    card = convert("kitti", source, tmp_path / "out", **options)
+    assert "(val_fraction 0.5, seed 0) by drives" in card.markdown()
+    groups = {}
+    for split in ("train", "val"):
+        images = written(tmp_path / "out", split)["images"]
+        groups[split] = {image["group"] for image in images}
+        assert len(images) == 4
+        for image in images:
+            # Picture 0 is line 8 of the mapping: frame 7, the drive 7 // 2.
+            frame = (7, 0, 6, 1, 5, 2, 4, 3)[int(Path(image["file_name"]).stem)]
+            assert image["group"] == f"2011_09_26_drive_{frame // 2:04d}_sync"
+    assert not groups["train"] & groups["val"]
+    text(tmp_path / "kit/train_rand.txt", "8,9")
+    with pytest.raises(DataError, match=r"entry 2 of .*train_rand\.txt is '9'; .* 1 to 8"):
+        convert("kitti", source, tmp_path / "x", **options)
+
+
+GOOD = kitti.LABELS.splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (GOOD + " 0.98", "line 2 has 16 fields; a label has 15; 16 are a result"),
+        ("Car 0 0", "line 2 has 3 fields"),
+        (GOOD.replace("Car", "Auto"), "line 2 has the type 'Auto'; KITTI has Car, Van"),
+        (GOOD.replace("0.00 1", "1.50 1"), r"line 2 has truncated = 1\.50; allowed is 0 to 1"),
+        (GOOD.replace("0.00 1", "0.00 4"), "line 2 has occluded = 4; allowed are 0, 1, 2, 3"),
+        (GOOD.replace("8.22", "x"), "line 2 has '0.00 1 2.13 x 15.25 39.59 38.19' as truncated"),
+        (GOOD.replace("8.22", "nan"), "line 2 has the box .*nan.* must be finite"),
+    ],
+)
+def test_lines_that_are_no_label(line: str, told: str, tmp_path: Path) -> None:
+    source = kitti.write(tmp_path / "in")
+    text(source / "training/label_2/000001.txt", f"{GOOD}\n{line}\n")
+    with pytest.raises(DataError, match=rf"label_2/000001\.txt, {told}"):
+        convert("kitti", source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_boxes_without_area_and_labels_that_are_missing(tmp_path: Path) -> None:
+    source = kitti.write(tmp_path / "in")
+    text(source / "training/label_2/000001.txt", GOOD.replace("39.59", "8.22"))
+    card = convert("kitti", source, tmp_path / "out")
+    (skipped,) = card.splits[1].skipped
+    assert (skipped.file, skipped.what[:12]) == ("000001.txt", "Car (line 1)")
+    (source / "training/label_2/000001.txt").unlink()
+    with pytest.raises(DataError, match=r"the label file .*000001\.txt is missing"):
+        convert("kitti", source, tmp_path / "other")
