@@ -16,9 +16,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
-from xml.parsers import expat
 
 from data_tools.coco_writer import Category, CocoWriter, Progress, SplitSummary, picture_size
+from data_tools.safe_xml import read_xml
 from data_tools.source_folder import find_picture, pictures_by_stem, read_names, require_parts
 from resnet_tasks.errors import DataError
 
@@ -130,30 +130,8 @@ def read_voc_file(file: Path) -> VocFile:
         DataError: If the file is missing, is no XML, declares a document type (entities can grow
             without bound), or an object lacks its name or a coordinate.
     """
-    root = _parse(file)
+    root = read_xml(file)
     return VocFile(file, _stated_size(root), tuple(_objects(root, file)))
-
-
-def _parse(file: Path) -> ElementTree.Element:
-    def refuse(name: str, *_: object) -> None:
-        raise DataError(
-            f"{file} declares the document type {name!r}; VOC files have none, and entities can "
-            "make a small file huge, so remove the declaration"
-        )
-
-    try:
-        content = file.read_bytes()
-    except FileNotFoundError:
-        raise DataError(
-            f"the annotation file {file} is missing; add it or take its name out of the list"
-        ) from None
-    guard = expat.ParserCreate()
-    guard.StartDoctypeDeclHandler = refuse
-    try:
-        guard.Parse(content, True)
-        return ElementTree.fromstring(content)
-    except (expat.ExpatError, ElementTree.ParseError, ValueError) as error:
-        raise DataError(f"{file} is not valid XML ({error}); repair it") from error
 
 
 def _stated_size(root: ElementTree.Element) -> tuple[int, int] | None:

@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from data_tools.coco_writer import Category, CocoWriter, Progress, SplitSummary, picture_size
-from data_tools.outlines import clipped_box
+from data_tools.drawn_objects import DrawnObject, add_drawn
 from data_tools.source_folder import PICTURE_SUFFIXES, listing, require_parts
 from resnet_tasks.errors import DataError
 from resnet_tasks.recipe.yaml_text import parse_yaml
@@ -47,23 +47,6 @@ class YoloFile:
     names: tuple[str, ...]
     indices: Mapping[int, str]
     splits: Mapping[str, tuple[Path, ...]]
-
-
-@dataclass(frozen=True)
-class YoloObject:
-    """One line of a label file.
-
-    Attributes:
-        line: Its number, from 1.
-        name: Its class.
-        box: (x_center, y_center, width, height) as shares; None for a polygon.
-        polygon: x and y in turn as shares; empty for a box.
-    """
-
-    line: int
-    name: str
-    box: tuple[float, ...] | None
-    polygon: tuple[float, ...] = ()
 
 
 def convert_yolo(
@@ -128,7 +111,7 @@ def convert_yolo(
             done += 1
             if progress is not None:
                 progress(done, total)
-        if kinds["polygon"] and not kinds["box"]:
+        if kinds["outline"] and not kinds["box"]:
             writer.annotates("boxes", "masks")
         if not is_annotated[split]:
             writer.skip(described.file.name, f"labels of {split}", "no picture has a label file")
@@ -270,45 +253,46 @@ def _add_picture(
 ) -> Iterator[str]:
     """Adds a picture with its objects and yields the kind of each."""
     size = picture_size(picture)
-    height, width = size
     image_id = writer.add_image(picture, size=size)
-    seen: set[tuple[Any, ...]] = set()
-    for each in read_labels(label, names) if label.is_file() else ():
-        what = f"{each.name} (line {each.line})"
-        if (content := (each.name, each.box, each.polygon)) in seen:
-            writer.skip(label.name, what, "the same line stands above it")
+    seen: set[tuple[str, tuple[float, ...]]] = set()
+    for number, name, shares in read_labels(label, names) if label.is_file() else ():
+        if (name, shares) in seen:
+            writer.skip(label.name, f"{name} (line {number})", "the same line stands above it")
             continue
-        seen.add(content)
-        if each.box is not None:
-            x, y, w, h = each.box
-            corners = [(x - w / 2) * width, (y - h / 2) * height]
-            corners += [(x + w / 2) * width, (y + h / 2) * height]
-            box = clipped_box(corners, size)
-            is_seen = min(box[2:]) > 0
-            if is_seen:
-                writer.add_box(image_id, each.name, box)
-        else:
-            scale = (width, height) * (len(each.polygon) // 2)
-            polygon = [share * side for share, side in zip(each.polygon, scale, strict=True)]
-            is_seen = writer.add_polygons(image_id, each.name, [polygon])
-        if is_seen:
-            yield "box" if each.box is not None else "polygon"
-        else:
-            writer.skip(label.name, what, "it has no area inside the picture")
+        seen.add((name, shares))
+        drawn = _drawn(name, f"line {number}", shares, size)
+        if add_drawn(writer, image_id, drawn, size, label.name):
+            yield drawn.kind
 
 
-def read_labels(file: Path, names: Mapping[int, str]) -> Iterator[YoloObject]:
-    """The objects of one label file.
+def _drawn(name: str, what: str, shares: tuple[float, ...], size: tuple[int, int]) -> DrawnObject:
+    height, width = size
+    if len(shares) > 4:
+        sides = (width, height) * (len(shares) // 2)
+        inside = (min(max(share, 0.0), 1.0) for share in shares)
+        polygon = tuple(share * side for share, side in zip(inside, sides, strict=True))
+        return DrawnObject(name, what, polygons=(polygon,))
+    x, y, w, h = shares
+    corners = ((x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height)
+    return DrawnObject(name, what, boxes=(corners,))
+
+
+def read_labels(
+    file: Path, names: Mapping[int, str]
+) -> Iterator[tuple[int, str, tuple[float, ...]]]:
+    """(number of the line, class, 4 shares of a box or 6 and more of a polygon) of a label file.
 
     Raises:
         DataError: If a line has a wrong count, class or value; the message names file and line.
     """
     for number, line in enumerate(_text(file).splitlines(), start=1):
         if words := line.split():
-            yield _object(words, number, f"{file}, line {number}", names)
+            yield number, *_object(words, f"{file}, line {number}", names)
 
 
-def _object(words: Sequence[str], line: int, where: str, names: Mapping[int, str]) -> YoloObject:
+def _object(
+    words: Sequence[str], where: str, names: Mapping[int, str]
+) -> tuple[str, tuple[float, ...]]:
     if len(words) != 5 and (len(words) < 7 or len(words) % 2 == 0):
         hint = "; with a confidence it is a prediction, not a label" if len(words) == 6 else ""
         raise DataError(
@@ -328,10 +312,7 @@ def _object(words: Sequence[str], line: int, where: str, names: Mapping[int, str
                 f"{where} has the value {word}; all but the class are shares of the picture's "
                 "width and height, 0 to 1: divide pixels by them"
             )
-    name = names[int(index)]
-    if len(shares) == 4:
-        return YoloObject(line, name, tuple(shares))
-    return YoloObject(line, name, None, tuple(min(max(share, 0.0), 1.0) for share in shares))
+    return names[int(index)], tuple(shares)
 
 
 def _text(file: Path) -> str:

@@ -1,0 +1,113 @@
+"""Objects as labelling tools know them: boxes, polygons and masks, in one part or several."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_tools.coco_writer import CocoWriter
+from data_tools.outlines import clipped_box
+from resnet_tasks.data.coco import decode_mask
+
+Kind = Literal["box", "outline"]
+
+
+class PlacedMask(NamedTuple):
+    """Pixels of an object in a part of its picture.
+
+    Attributes:
+        left: Column of the part's first pixel.
+        top: Row of the part's first pixel.
+        pixels: `(h, w)` of the part.
+    """
+
+    left: int
+    top: int
+    pixels: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class DrawnObject:
+    """One object; several shapes are its parts.
+
+    Attributes:
+        label: Its class.
+        what: Where it stands in its file, for reports.
+        boxes: (x1, y1, x2, y2) in pixels, in any order.
+        polygons: Flat `[x0, y0, x1, y1, ...]` in pixels.
+        masks: Pixels.
+        attributes: What else is known of it.
+    """
+
+    label: str
+    what: str
+    boxes: tuple[Sequence[float], ...] = ()
+    polygons: tuple[Sequence[float], ...] = ()
+    masks: tuple[PlacedMask, ...] = ()
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> Kind:
+        """`box` where nothing finer was drawn."""
+        return "outline" if self.polygons or self.masks else "box"
+
+
+def add_drawn(
+    writer: CocoWriter, image_id: int, drawn: DrawnObject, size: tuple[int, int], file: str
+) -> bool:
+    """Adds an object as finely as it was drawn; boxes beside outlines count as rectangles.
+
+    Args:
+        writer: Of the split.
+        image_id: Of its picture.
+        drawn: The object.
+        size: (height, width) of the picture.
+        file: Its source file, for the report.
+
+    Returns:
+        Whether the picture shows any of it; where not, it is listed as left out.
+    """
+    polygons = [*drawn.polygons, *map(_rectangle, drawn.boxes)]
+    if drawn.kind == "box":
+        corners = np.reshape(drawn.boxes, (-1, 2))
+        box = clipped_box([*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist()], size)
+        is_seen = min(box[2:]) > 0
+        if is_seen:
+            writer.add_box(image_id, drawn.label, box, attributes=drawn.attributes)
+    elif drawn.masks:
+        mask = _canvas(drawn.masks, size)
+        if polygons:
+            mask |= decode_mask([list(map(float, each)) for each in polygons], *size)
+        is_seen = bool(mask.any())
+        if is_seen:
+            writer.add_mask(image_id, drawn.label, mask, attributes=drawn.attributes)
+    else:
+        is_seen = writer.add_polygons(image_id, drawn.label, polygons, attributes=drawn.attributes)
+    if not is_seen:
+        writer.skip(file, f"{drawn.label} ({drawn.what})", "it has no area inside the picture")
+    return is_seen
+
+
+def _rectangle(corners: Sequence[float]) -> list[float]:
+    x1, y1, x2, y2 = corners
+    return [x1, y1, x2, y1, x2, y2, x1, y2]
+
+
+def _canvas(masks: Sequence[PlacedMask], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """The masks together on the whole picture; what lies outside is cut off."""
+    height, width = size
+    canvas = np.zeros(size, dtype=np.bool_)
+    for left, top, pixels in masks:
+        rows = slice(max(top, 0), max(min(top + pixels.shape[0], height), 0))
+        columns = slice(max(left, 0), max(min(left + pixels.shape[1], width), 0))
+        part = pixels[
+            rows.start - top : max(rows.stop - top, 0),
+            columns.start - left : max(columns.stop - left, 0),
+        ]
+        if part.size:
+            canvas[rows, columns] |= part
+    return canvas
