@@ -149,3 +149,9 @@ register_format(
     "data_tools.yolo:convert_yolo",
     "YOLO: data.yaml, and a text file of boxes or polygons per picture",
 )
+register_format(
+    "labelme", "data_tools.labelme:convert_labelme", "LabelMe: one JSON of drawn shapes per picture"
+)
+register_format(
+    "cvat", "data_tools.cvat:convert_cvat", "CVAT for images 1.1, CVAT for video 1.1: one XML"
+)

@@ -16,8 +16,8 @@ Box = tuple[float, float, float, float]
 Points = NDArray[np.float64]
 """`(N, 2)` x and y of an outline's corners in pixels; (0, 0) is the picture's upper left corner."""
 
-CIRCLE_POINTS = 64
-"""Corners of the polygon that stands for a circle: its area is 0.2 % smaller."""
+ELLIPSE_POINTS = 64
+"""Corners of the polygon that stands for an ellipse: its area is 0.2 % smaller."""
 
 
 class Ring(NamedTuple):
@@ -53,10 +53,10 @@ def clipped_box(corners: Sequence[float], size: tuple[int, int]) -> Box:
     return x1, y1, x2 - x1, y2 - y1
 
 
-def circle(x: float, y: float, radius: float) -> list[float]:
-    """A circle as a flat polygon `[x0, y0, x1, y1, ...]`."""
-    turns = [2 * math.pi * k / CIRCLE_POINTS for k in range(CIRCLE_POINTS)]
-    return [v for t in turns for v in (x + radius * math.cos(t), y + radius * math.sin(t))]
+def ellipse(x: float, y: float, radius_x: float, radius_y: float) -> list[float]:
+    """An ellipse around (x, y) as a flat polygon `[x0, y0, x1, y1, ...]`."""
+    turns = [2 * math.pi * k / ELLIPSE_POINTS for k in range(ELLIPSE_POINTS)]
+    return [v for t in turns for v in (x + radius_x * math.cos(t), y + radius_y * math.sin(t))]
 
 
 def mask_rings(mask: NDArray[np.bool_]) -> list[Ring]:

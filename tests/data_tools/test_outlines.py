@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_tools.outlines import circle, clipped_box, joined, mask_rings, outline
+from data_tools.outlines import clipped_box, ellipse, joined, mask_rings, outline
 from resnet_tasks.data.coco import decode_mask, read_coco
 
 
@@ -93,9 +93,9 @@ def test_real_masks_keep_every_pixel(shared_data: Path) -> None:
     assert seen > 400
 
 
-def test_boxes_and_circles() -> None:
+def test_boxes_and_ellipses() -> None:
     assert clipped_box((8, -2, 3, 5), (4, 6)) == (3, 0, 3, 4)
     assert clipped_box((8, 0, 9, 5), (4, 6))[2] == 0
-    points = np.reshape(circle(10, 20, 4), (-1, 2))
+    points = np.reshape(ellipse(10, 20, 4, 4), (-1, 2))
     assert np.hypot(*(points - (10, 20)).T) == pytest.approx(4)
     assert filled(points, (40, 40)).sum() == pytest.approx(np.pi * 16, rel=0.1)

@@ -1,0 +1,383 @@
+"""CVAT's own XML, for images and for video, version 1.1.
+
+    ROOT/annotations.xml               shapes of all pictures, or tracks over the frames of a video
+    ROOT/images/NAME.jpg               pictures; also ROOT/NAME.jpg, and images/SUBSET/NAME.jpg as
+                                       projects are exported
+    ROOT/images/frame_000000.png       the frames of a video
+
+A subset called Train, Validation or Test is the split of that name, and so is `default` train.
+Pictures without shapes were looked at and hold nothing: the XML cannot say otherwise.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from xml.etree.ElementTree import Element
+
+import numpy as np
+
+from data_tools.coco_writer import Category, CocoWriter, Progress, SplitSummary, picture_size
+from data_tools.drawn_objects import DrawnObject, PlacedMask, add_drawn
+from data_tools.outlines import ellipse
+from data_tools.safe_xml import read_xml
+from data_tools.source_folder import PICTURE_SUFFIXES, listing, require_parts
+from resnet_tasks.errors import DataError
+
+FILE = "annotations.xml"
+SPLITS = {
+    **dict.fromkeys(("", "default", "train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+"""Subset in small letters -> split."""
+NOT_CONVERTED = {
+    "polyline": "a line has no area",
+    "points": "points have no area",
+    "skeleton": "points have no area",
+    "cuboid": "cuboids are not converted",
+    "tag": "tags of whole pictures are not converted",
+}
+SHAPES = ("box", "polygon", "mask", "ellipse")
+POINT_LABELS = ("points", "polyline", "skeleton", "tag", "cuboid")
+"""Types of labels whose objects are never converted."""
+
+
+@dataclass
+class CvatPicture:
+    """One picture or frame.
+
+    Attributes:
+        name: As the XML has it; for a frame, its number.
+        split: Of its subset.
+        size: (height, width) that the XML states.
+        group: The video that it is a frame of.
+        objects: What is drawn on it.
+        skipped: (object, why) of what is not converted.
+    """
+
+    name: str
+    split: str
+    size: tuple[int, int]
+    group: str | None = None
+    objects: list[DrawnObject] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+
+
+def convert_cvat(
+    source: Path,
+    out: Path,
+    *,
+    classes: Sequence[str] | None = None,
+    copy_images: bool = False,
+    license_name: str = "",
+    progress: Progress | None = None,
+) -> tuple[SplitSummary, ...]:
+    """Converts an export of CVAT to COCO JSON with boxes and outlines.
+
+    Boxes, polygons, masks and ellipses are converted; a turned box becomes the polygon of its
+    corners. Lines, points, skeletons, cuboids and tags are left out and listed in the summary. The
+    frames of a video are one group. A split counts as annotated with masks where every object has
+    an outline.
+
+    Args:
+        source: Folder that holds `annotations.xml` and the pictures.
+        out: Folder for `train.json`, `val.json`, `test.json`, as far as there are such subsets.
+        classes: Names in order of their ids; default: the labels of the task that can have an area,
+            in its order.
+        copy_images: Copy the pictures beside the JSON instead of referring to them.
+        license_name: Licence of the data, for the JSON.
+        progress: Called with (done, total) after each picture.
+
+    Returns:
+        What was written, by split.
+
+    Raises:
+        DataError: If a file or picture is missing, or a shape, label or subset is wrong.
+    """
+    require_parts(source, (FILE,))
+    root = read_xml(source / FILE)
+    pictures, labels = read_cvat(root, source / FILE)
+    chosen = _classes(pictures, labels if classes is None else classes, source / FILE)
+    files = _Pictures(source)
+    splits: defaultdict[str, list[CvatPicture]] = defaultdict(list)
+    for picture in pictures:
+        splits[picture.split].append(picture)
+    done = 0
+    summaries = []
+    for split in sorted(splits, key=("train", "val", "test").index):
+        writer = CocoWriter(
+            out,
+            split,
+            [Category(name) for name in chosen],
+            annotated=("boxes",),
+            images_root=source,
+            copy_images=copy_images,
+            description=f"Converted from CVAT, {split}",
+            license_name=license_name,
+        )
+        kinds: Counter[str] = Counter()
+        for picture in splits[split]:
+            kinds.update(_add_picture(writer, picture, files.find(picture), source / FILE))
+            done += 1
+            if progress is not None:
+                progress(done, len(pictures))
+        if kinds["outline"] and not kinds["box"]:
+            writer.annotates("boxes", "masks")
+        summaries.append(writer.write())
+    return tuple(summaries)
+
+
+def read_cvat(root: Element, file: Path) -> tuple[list[CvatPicture], list[str]]:
+    """Pictures with their objects, and the labels of the task.
+
+    Args:
+        root: Of the XML.
+        file: Where it lies, for messages.
+
+    Raises:
+        DataError: If it is no annotation of CVAT, or a shape or subset is wrong.
+    """
+    if root.tag != "annotations" or (root.findtext("version") or "").strip() != "1.1":
+        raise DataError(
+            f"{file} is no `annotations` of version 1.1, as CVAT exports 'CVAT for images "
+            "1.1' and 'CVAT for video 1.1'; export it so"
+        )
+    labels = [
+        (each.findtext("name") or "").strip()
+        for each in root.iter("label")
+        if each.find("parent") is None and (each.findtext("type") or "") not in POINT_LABELS
+    ]
+    if root.find("track") is not None:
+        return _frames(root, file), labels
+    pictures = []
+    for element in root.iter("image"):
+        where = f"{file}: image {element.get('name')!r}"
+        name = element.get("name")
+        if not name:
+            raise DataError(f"{file}: image {element.get('id')!r} has no name")
+        size = (_whole(element, "height", where), _whole(element, "width", where))
+        picture = CvatPicture(name, _split(element.get("subset") or "", where), size)
+        for number, shape in enumerate(element):
+            _add_shape(picture, shape, shape.get("label"), f"shape {number}", where)
+        pictures.append(picture)
+    if not pictures:
+        raise DataError(f"{file} lists no image and no track; was the task empty?")
+    return pictures, labels
+
+
+def _frames(root: Element, file: Path) -> list[CvatPicture]:
+    """Every frame of a video, also those without objects."""
+    count = root.findtext("meta/task/size") or root.findtext("meta/job/size") or ""
+    original = next(root.iter("original_size"), None)
+    if not count.isdecimal() or original is None:
+        raise DataError(f"{file} has tracks, but its meta lacks `size` or `original_size`")
+    sides = [original.findtext(side) or "" for side in ("height", "width")]
+    if not all(side.isdecimal() for side in sides):
+        raise DataError(f"{file} has the original_size {sides}; height and width are whole numbers")
+    size = (int(sides[0]), int(sides[1]))
+    task = (root.findtext("meta/task/name") or file.parent.name).strip()
+    split = _split(root.findtext("meta/task/subset") or "", str(file))
+    first = int(root.findtext("meta/task/start_frame") or 0)
+    frames = {
+        number: CvatPicture(str(number), split, size, group=task)
+        for number in range(first, first + int(count))
+    }
+    for track in root.iter("track"):
+        for shape in track:
+            where = f"{file}: track {track.get('id')}"
+            number = _whole(shape, "frame", where)
+            if shape.get("outside") == "1":
+                continue
+            if number not in frames:
+                raise DataError(f"{where} is on frame {number}; the task has {count} frames")
+            what = f"track {track.get('id')}"
+            _add_shape(frames[number], shape, track.get("label"), what, f"{where}, frame {number}")
+    return list(frames.values())
+
+
+def _split(subset: str, where: str) -> str:
+    if subset.strip().lower() not in SPLITS:
+        raise DataError(
+            f"{where} is in the subset {subset!r}; known are {', '.join(filter(None, SPLITS))}: "
+            "rename it in CVAT or in the file"
+        )
+    return SPLITS[subset.strip().lower()]
+
+
+def _add_shape(
+    picture: CvatPicture, shape: Element, label: str | None, what: str, where: str
+) -> None:
+    if not label:
+        raise DataError(f"{where}, {what} has no label; every shape needs its class")
+    if shape.tag in NOT_CONVERTED:
+        picture.skipped.append((f"{label} ({what})", NOT_CONVERTED[shape.tag]))
+        return
+    if shape.tag not in SHAPES:
+        known = ", ".join((*SHAPES, *NOT_CONVERTED))
+        raise DataError(f"{where}, {what} is a {shape.tag!r}; known are {known}")
+    where = f"{where}, {what} ({label})"
+    attributes = {"occluded": 1} if shape.get("occluded") == "1" else {}
+    turn = _number(shape, "rotation", where) if shape.get("rotation") else 0.0
+    boxes: list[tuple[float, ...]] = []
+    polygons: list[list[float]] = []
+    masks: list[PlacedMask] = []
+    if shape.tag == "box":
+        x1, y1, x2, y2 = (_number(shape, key, where) for key in ("xtl", "ytl", "xbr", "ybr"))
+        if turn:
+            polygons.append(_turned((x1, y1, x2, y1, x2, y2, x1, y2), turn))
+        else:
+            boxes.append((x1, y1, x2, y2))
+    elif shape.tag == "ellipse":
+        x, y, *radii = (_number(shape, key, where) for key in ("cx", "cy", "rx", "ry"))
+        polygons.append(_turned(ellipse(x, y, *radii), turn))
+    elif shape.tag == "polygon":
+        polygons.append(_points(shape, where))
+    else:
+        masks.append(_mask(shape, where))
+    parts = (tuple(boxes), tuple(polygons), tuple(masks))
+    picture.objects.append(DrawnObject(label, what, *parts, attributes))
+
+
+def _number(element: Element, key: str, where: str) -> float:
+    try:
+        value = float(element.get(key, ""))
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise DataError(f"{where} has {key}={element.get(key)!r}; it must be a number")
+    return value
+
+
+def _whole(element: Element, key: str, where: str) -> int:
+    text = element.get(key, "")
+    if not text.isdecimal():
+        raise DataError(f"{where} has {key}={element.get(key)!r}; it must be a whole number")
+    return int(text)
+
+
+def _points(shape: Element, where: str) -> list[float]:
+    """`x0,y0;x1,y1;...` as a flat list."""
+    text = shape.get("points", "")
+    try:
+        pairs = [tuple(map(float, pair.split(","))) for pair in text.strip(";").split(";")]
+    except ValueError:
+        pairs = []
+    if len(pairs) < 3 or any(len(pair) != 2 or not all(map(math.isfinite, pair)) for pair in pairs):
+        raise DataError(
+            f"{where} has points={text[:40]!r}; a polygon has three or more, as x0,y0;x1,y1;x2,y2"
+        )
+    return [value for pair in pairs for value in pair]
+
+
+def _turned(points: Sequence[float], degrees: float) -> list[float]:
+    """Flat points turned clockwise (as seen) around the middle of their box."""
+    xy = np.reshape(points, (-1, 2))
+    middle = (xy.min(axis=0) + xy.max(axis=0)) / 2
+    cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    turned = (xy - middle) @ np.array([[cosine, sine], [-sine, cosine]]) + middle
+    flat: list[float] = turned.ravel().tolist()
+    return flat
+
+
+def _mask(shape: Element, where: str) -> PlacedMask:
+    """Run lengths along the rows of a part of the picture, background first."""
+    left, top, width, height = (
+        _whole(shape, key, where) for key in ("left", "top", "width", "height")
+    )
+    words = [word.strip() for word in shape.get("rle", "").split(",")]
+    runs = [int(word) for word in words if word.isdecimal()]
+    if len(runs) != len(words) or sum(runs) != width * height:
+        raise DataError(
+            f"{where} has an rle that does not fill its {width} x {height} pixels; it is whole "
+            "numbers with commas between, whose sum is width times height"
+        )
+    flags = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+    return PlacedMask(left, top, flags.reshape(height, width))
+
+
+class _Pictures:
+    """Finds pictures by the names that the XML has."""
+
+    def __init__(self, source: Path) -> None:
+        self._source = source
+        self._frames: dict[int, Path] | None = None
+
+    def find(self, picture: CvatPicture) -> Path:
+        if picture.group is not None:
+            return self._frame(int(picture.name))
+        name = picture.name.replace("\\", "/")
+        if name.startswith("/") or ".." in name.split("/"):
+            raise DataError(
+                f"{self._source / FILE} names the picture {picture.name!r}, which leads out of the "
+                "folder; mend the name"
+            )
+        places = [self._source / "images" / name, self._source / name]
+        places += sorted((self._source / "images").glob(f"*/{_literal(name)}"))
+        found = next((place for place in places if place.is_file()), None)
+        if found is None:
+            raise DataError(
+                f"{self._source / FILE} names the picture {name}, but neither images/ nor the "
+                f"folder has it; there is {listing(self._source)}: export with images, or put them "
+                "there"
+            )
+        return found
+
+    def _frame(self, number: int) -> Path:
+        if self._frames is None:
+            self._frames = dict(_numbered(self._source / "images"))
+        if number not in self._frames:
+            raise DataError(
+                f"{self._source / 'images'} has no frame_{number:06d} with any of "
+                f"{', '.join(PICTURE_SUFFIXES)}; export the video's frames with the annotations"
+            )
+        return self._frames[number]
+
+
+def _literal(name: str) -> str:
+    return re.sub(r"([*?\[])", r"[\1]", name)
+
+
+def _numbered(folder: Path) -> Iterator[tuple[int, Path]]:
+    for file in sorted(folder.glob("frame_*")):
+        number = file.stem.removeprefix("frame_")
+        if file.suffix.lower() in PICTURE_SUFFIXES and number.isdecimal():
+            yield int(number), file
+
+
+def _classes(pictures: Sequence[CvatPicture], labels: Sequence[str], file: Path) -> list[str]:
+    used = {drawn.label for picture in pictures for drawn in picture.objects}
+    chosen = list(dict.fromkeys(labels)) or sorted(used)
+    unknown = sorted(used - set(chosen))
+    if unknown:
+        raise DataError(
+            f"{file} has an object of class {unknown[0]!r}; the classes are {', '.join(chosen)}: "
+            "add it to them or correct the file"
+        )
+    if not chosen:
+        raise DataError(
+            f"{file} has no label whose objects have an area; there is nothing to teach"
+        )
+    return chosen
+
+
+def _add_picture(writer: CocoWriter, picture: CvatPicture, path: Path, file: Path) -> list[str]:
+    """Adds a picture with its objects; the kinds of those that it shows."""
+    size = picture_size(path)
+    if picture.size != size:
+        raise DataError(
+            f"{file}: {picture.name} has the size {picture.size} (height, width), but {path} has "
+            f"{size}; its shapes would be misplaced, so put the original picture there"
+        )
+    image_id = writer.add_image(path, size=size, group=picture.group)
+    for what, why in picture.skipped:
+        writer.skip(picture.name, what, why)
+    return [
+        drawn.kind
+        for drawn in picture.objects
+        if add_drawn(writer, image_id, drawn, size, picture.name)
+    ]

@@ -1,0 +1,307 @@
+"""LabelMe: one JSON of drawn shapes per picture.
+
+    ROOT/NAME.json        shapes; `imagePath` names the picture, relative to the JSON
+    ROOT/NAME.jpg
+    ROOT/train/NAME.json  folders called train, val and test are splits
+    ROOT/train.txt        or lists: names of JSON files without suffix, one a line
+
+Without either everything is the split `train`. Shapes of one picture with one label and one
+`group_id` are parts of one object. The picture inside the JSON (`imageData`) is never used.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from data_tools.coco_writer import Category, CocoWriter, Progress, SplitSummary, picture_size
+from data_tools.drawn_objects import DrawnObject, PlacedMask, add_drawn
+from data_tools.outlines import ellipse
+from data_tools.source_folder import (
+    PICTURE_SUFFIXES,
+    listing,
+    pictures_by_stem,
+    read_names,
+    require_parts,
+)
+from resnet_tasks.errors import DataError
+
+SPLITS = ("train", "val", "test")
+NOT_CONVERTED = ("point", "points", "line", "linestrip")
+"""Shapes without an area."""
+NUM_POINTS = {"rectangle": (2, 4), "circle": (2,), "mask": (2,)}
+"""How many points a shape has; other shapes are polygons of three or more."""
+
+
+@dataclass(frozen=True)
+class LabelMeFile:
+    """One annotation file.
+
+    Attributes:
+        file: Where it lies.
+        picture: The picture that it is about.
+        size: (height, width) that it states; None where it does not.
+        objects: Drawn objects, in order of their first shape.
+        skipped: (shape, why) of the shapes that are not converted.
+    """
+
+    file: Path
+    picture: Path
+    size: tuple[int, int] | None
+    objects: tuple[DrawnObject, ...]
+    skipped: tuple[tuple[str, str], ...]
+
+
+def convert_labelme(
+    source: Path,
+    out: Path,
+    *,
+    classes: Sequence[str] | None = None,
+    copy_images: bool = False,
+    license_name: str = "",
+    progress: Progress | None = None,
+) -> tuple[SplitSummary, ...]:
+    """Converts JSON files of LabelMe to COCO JSON with boxes and outlines.
+
+    Polygons, circles (as polygons) and masks become outlines, rectangles boxes; points and lines
+    are left out and listed in the summary. A split counts as annotated with masks where every
+    object has an outline.
+
+    Args:
+        source: Folder that holds the JSON files.
+        out: Folder for `train.json`, `val.json`, `test.json`, as far as there are such splits.
+        classes: Names in order of their ids; default: all that occur, by name.
+        copy_images: Copy the pictures beside the JSON instead of referring to them.
+        license_name: Licence of the data, for the JSON.
+        progress: Called with (done, total) after each picture.
+
+    Returns:
+        What was written, by split.
+
+    Raises:
+        DataError: If a file, picture, shape or class is missing or wrong; the message names it.
+    """
+    splits = {
+        split: [read_labelme_file(file, source) for file in files]
+        for split, files in _splits(source).items()
+    }
+    chosen = _classes((file for files in splits.values() for file in files), classes)
+    total, done = sum(map(len, splits.values())), 0
+    summaries = []
+    for split, files in splits.items():
+        writer = CocoWriter(
+            out,
+            split,
+            [Category(name) for name in chosen],
+            annotated=("boxes",),
+            images_root=source,
+            copy_images=copy_images,
+            description=f"Converted from LabelMe, {split}",
+            license_name=license_name,
+        )
+        kinds: Counter[str] = Counter()
+        for file in files:
+            kinds.update(_add_picture(writer, file))
+            done += 1
+            if progress is not None:
+                progress(done, total)
+        if kinds["outline"] and not kinds["box"]:
+            writer.annotates("boxes", "masks")
+        summaries.append(writer.write())
+    return tuple(summaries)
+
+
+def _splits(source: Path) -> dict[str, list[Path]]:
+    require_parts(source, ())
+    every = sorted(source.rglob("*.json"))
+    if not every:
+        raise DataError(
+            f"{source} should hold JSON files of LabelMe, but there is {listing(source)}: give the "
+            "folder that holds them"
+        )
+    folders = {split: [f for f in every if f.is_relative_to(source / split)] for split in SPLITS}
+    if sum(map(len, folders.values())) == len(every):
+        return {split: files for split, files in folders.items() if files}
+    lists = {split: source / f"{split}.txt" for split in SPLITS}
+    lists = {split: file for split, file in lists.items() if file.is_file()}
+    if not lists:
+        return {"train": every}
+    splits = {}
+    for split, listed in lists.items():
+        splits[split] = [
+            source / f"{name.removesuffix('.json')}.json" for name in read_names(listed)
+        ]
+        missing = [file for file in splits[split] if not file.is_file()]
+        if missing:
+            raise DataError(
+                f"{listed} lists {len(missing)} names without a file, the first {missing[0]}; add "
+                "them or take them out of the list"
+            )
+    return splits
+
+
+def read_labelme_file(file: Path, root: Path) -> LabelMeFile:
+    """Reads one annotation file.
+
+    Args:
+        file: The JSON.
+        root: Folder that its picture must lie in.
+
+    Raises:
+        DataError: If it is no JSON of LabelMe, a shape is wrong, or its picture is not there.
+    """
+    try:
+        content = json.loads(file.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{file} is not JSON ({error}); repair it") from None
+    if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
+        raise DataError(
+            f"{file} has no list of shapes, so LabelMe did not write it; take it out of the folder"
+        )
+    objects: dict[object, DrawnObject] = {}
+    skipped = []
+    for number, raw in enumerate(content["shapes"]):
+        where = f"shape {number} of {file}"
+        label, kind, points = _shape(raw, where)
+        if kind in NOT_CONVERTED:
+            skipped.append((f"{label} (shape {number})", f"a {kind} has no area"))
+            continue
+        group = raw.get("group_id")
+        key = number if group is None else (label, str(group))
+        objects[key] = _with_part(objects.get(key), label, number, kind, points, raw, where)
+    height, width = content.get("imageHeight"), content.get("imageWidth")
+    size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
+    picture = _picture(file, root, content.get("imagePath"))
+    return LabelMeFile(file, picture, size, tuple(objects.values()), tuple(skipped))
+
+
+def _shape(raw: Any, where: str) -> tuple[str, str, list[list[float]]]:
+    """(label, kind, points) of a shape."""
+    if not isinstance(raw, dict) or not isinstance(raw.get("label"), str) or not raw["label"]:
+        raise DataError(f"{where} has no label; every shape needs its class")
+    label, kind = raw["label"], raw.get("shape_type") or "polygon"
+    points = raw.get("points")
+    if kind not in (*NOT_CONVERTED, *NUM_POINTS, "polygon"):
+        raise DataError(
+            f"{where} ({label}) is a {kind!r}; known are polygon, {', '.join(NUM_POINTS)}, "
+            f"{', '.join(NOT_CONVERTED)}"
+        )
+    if not isinstance(points, list) or not all(map(_is_point, points)):
+        raise DataError(f"{where} ({label}) has points that are no pairs of numbers [x, y]")
+    counts = NUM_POINTS.get(kind)
+    if kind not in NOT_CONVERTED and (
+        len(points) not in counts if counts is not None else len(points) < 3
+    ):
+        wanted = " or ".join(map(str, counts)) if counts is not None else "three or more"
+        raise DataError(f"{where} ({label}) is a {kind} of {len(points)} points; it has {wanted}")
+    return label, kind, points
+
+
+def _is_point(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and all(type(v) in (int, float) and math.isfinite(v) for v in value)
+    )
+
+
+def _with_part(
+    drawn: DrawnObject | None,
+    label: str,
+    number: int,
+    kind: str,
+    points: list[list[float]],
+    raw: Mapping[str, Any],
+    where: str,
+) -> DrawnObject:
+    """The object with one more shape."""
+    boxes, polygons, masks = (drawn.boxes, drawn.polygons, drawn.masks) if drawn else ((), (), ())
+    flat = [value for point in points for value in point]
+    if kind == "rectangle":
+        xs, ys = flat[0::2], flat[1::2]
+        boxes = (*boxes, (min(xs), min(ys), max(xs), max(ys)))
+    elif kind == "circle":
+        (x, y), edge = points
+        radius = math.dist((x, y), edge)
+        polygons = (*polygons, ellipse(x, y, radius, radius))
+    elif kind == "mask":
+        masks = (*masks, _mask(raw.get("mask"), points[0], where))
+    else:
+        polygons = (*polygons, flat)
+    what = f"{drawn.what}, {number}" if drawn else f"shape {number}"
+    return DrawnObject(label, what, boxes, polygons, masks)
+
+
+def _mask(text: Any, corner: Sequence[float], where: str) -> PlacedMask:
+    """A PNG in base64, laid on the picture at its upper left corner."""
+    try:
+        with Image.open(io.BytesIO(base64.b64decode(text, validate=True))) as opened:
+            pixels = np.asarray(opened)
+    except (TypeError, binascii.Error, OSError, Image.DecompressionBombError) as error:
+        raise DataError(f"{where} has a mask that is no PNG in base64 ({error})") from None
+    if pixels.ndim != 2:
+        raise DataError(f"{where} has a mask with {pixels.shape[2]} channels; it has one")
+    return PlacedMask(round(corner[0]), round(corner[1]), pixels > 0)
+
+
+def _picture(file: Path, root: Path, name: Any) -> Path:
+    """The picture of a JSON: as it says, else of its own name beside it, in any case in `root`."""
+    top = os.path.abspath(root)  # noqa: PTH100 - links are kept
+    if isinstance(name, str) and name:
+        path = Path(os.path.normpath(Path(os.path.abspath(file.parent), name.replace("\\", "/"))))  # noqa: PTH100
+        if path.is_relative_to(top) and path.is_file():
+            return path
+    beside = pictures_by_stem(file.parent).get(file.stem)
+    if beside is None:
+        raise DataError(
+            f"{file} is about the picture {name!r}, but that is not there (inside {root}), nor is "
+            f"{file.stem} with any of {', '.join(PICTURE_SUFFIXES)} beside it; add it"
+        )
+    return beside
+
+
+def _classes(files: Iterable[LabelMeFile], classes: Sequence[str] | None) -> list[str]:
+    first_seen: dict[str, Path] = {}
+    for file in files:
+        for drawn in file.objects:
+            first_seen.setdefault(drawn.label, file.file)
+    chosen = sorted(first_seen) if classes is None else list(classes)
+    for label, path in first_seen.items():
+        if label not in chosen:
+            raise DataError(
+                f"{path} has an object of class {label!r}; the classes given are "
+                f"{', '.join(chosen)}: add it to them or correct the file"
+            )
+    if not chosen:
+        raise DataError("no file has a shape with an area, so there are no classes; give classes")
+    return chosen
+
+
+def _add_picture(writer: CocoWriter, labelled: LabelMeFile) -> list[str]:
+    """Adds a picture with its objects; the kinds of those that it shows."""
+    size = picture_size(labelled.picture)
+    if labelled.size is not None and labelled.size != size:
+        raise DataError(
+            f"{labelled.file} is about a picture of size {labelled.size} (height, width), but "
+            f"{labelled.picture} has {size}; its shapes would be misplaced, so put the original "
+            "picture there"
+        )
+    image_id = writer.add_image(labelled.picture, size=size)
+    name = labelled.file.name
+    for what, why in labelled.skipped:
+        writer.skip(name, what, why)
+    return [
+        drawn.kind for drawn in labelled.objects if add_drawn(writer, image_id, drawn, size, name)
+    ]

@@ -1,0 +1,195 @@
+"""Fixtures follow the files that LabelMe 5 writes: `shapes` with label, points, group_id,
+description, shape_type, flags and mask; imagePath, imageData, imageHeight, imageWidth (wkentaro/labelme,
+labelme/label_file.py and examples/; the meaning of the points of each shape_type from
+labelme/utils/shape.py)."""
+
+import base64
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_tools.labelme import convert_labelme
+from resnet_tasks.data.coco import decode_mask, read_coco
+from resnet_tasks.errors import DataError
+
+SQUARE = [[10.0, 10.0], [30.0, 10.0], [30.0, 20.0], [10.0, 20.0]]
+
+
+def shape(
+    label: str, points: Any, kind: str = "polygon", group: int | None = None
+) -> dict[str, Any]:
+    return {
+        "label": label,
+        "points": points,
+        "group_id": group,
+        "description": "",
+        "shape_type": kind,
+        "flags": {},
+        "mask": None,
+    }
+
+
+def labelme(file: Path, drawn: list[dict[str, Any]], **changes: Any) -> Path:
+    """A JSON about an 80 x 60 (width x height) picture beside it; returns their folder."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.zeros((60, 80, 3), dtype=np.uint8)).save(file.with_suffix(".jpg"))
+    content = {
+        "version": "5.5.0",
+        "flags": {},
+        "shapes": drawn,
+        "imagePath": f"{file.stem}.jpg",
+        "imageData": None,
+        "imageHeight": 60,
+        "imageWidth": 80,
+    }
+    file.write_text(json.dumps(content | changes))
+    return file.parent
+
+
+def load(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def test_shapes_by_hand(tmp_path: Path) -> None:
+    shapes = [
+        shape("car", SQUARE),
+        shape("car", [[70, 50], [60.5, 40]], "rectangle"),
+        shape("sun", [[40, 30], [43, 34]], "circle"),
+        shape("tip", [[1, 1]], "point"),
+        shape("road", [[0, 0], [9, 9]], "line"),
+        shape("road", [[0, 0], [9, 9], [3, 4]], "linestrip"),
+    ]
+    source = labelme(tmp_path / "in/a.json", shapes)
+    (summary,) = convert_labelme(source, tmp_path / "out")
+    content = load(tmp_path / "out/train.json")
+    car, box, sun = content["annotations"]
+    assert [c["name"] for c in content["categories"]] == ["car", "sun"]
+    assert (car["segmentation"], car["bbox"]) == (
+        [[10, 10, 30, 10, 30, 20, 10, 20]],
+        [10, 10, 20, 10],
+    )
+    assert ("segmentation" in box, box["bbox"]) == (False, [60.5, 40, 9.5, 10])
+    assert sun["bbox"] == [35, 25, 10, 10]
+    assert sun["area"] == pytest.approx(np.pi * 25, rel=0.05)
+    assert [each.what for each in summary.skipped] == [
+        "tip (shape 3)",
+        "road (shape 4)",
+        "road (shape 5)",
+    ]
+    assert read_coco(tmp_path / "out/train.json").annotated == {"boxes"}
+    assert read_coco(tmp_path / "out/train.json").missing_files() == ()
+
+
+def test_group_id_joins_parts_of_one_object(tmp_path: Path) -> None:
+    part = [[50, 10], [60, 10], [60, 20], [50, 20]]
+    shapes = [
+        shape("car", SQUARE, group=1),
+        shape("bus", SQUARE, group=1),
+        shape("car", part, group=1),
+        shape("car", [[50, 30], [60, 40]], "rectangle", group=1),
+        shape("car", part, group=2),
+    ]
+    convert_labelme(labelme(tmp_path / "in/a.json", shapes), tmp_path / "out")
+    first, bus, second = load(tmp_path / "out/train.json")["annotations"]
+    assert len(first["segmentation"]) == 3
+    assert first["bbox"] == [10, 10, 50, 30]
+    assert first["area"] == 400
+    assert (len(bus["segmentation"]), len(second["segmentation"])) == (1, 1)
+    assert read_coco(tmp_path / "out/train.json").annotated == {"boxes", "masks"}
+
+
+def test_masks_lie_where_their_points_say(tmp_path: Path) -> None:
+    pixels = np.zeros((5, 4), dtype=np.uint8)
+    pixels[1:, 1:] = 1
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    text = base64.b64encode(stream.getvalue()).decode()
+    mask = shape("cell", [[70, 50], [73, 54]], "mask", group=3) | {"mask": text}
+    other = shape("cell", SQUARE, group=3)
+    convert_labelme(labelme(tmp_path / "in/a.json", [mask, other]), tmp_path / "out")
+    (cell,) = load(tmp_path / "out/train.json")["annotations"]
+    decoded = decode_mask(cell["segmentation"], 60, 80)
+    assert decoded[51:55, 71:74].all()
+    assert decoded.sum() == 12 + 200
+    with pytest.raises(DataError, match=r"shape 0 of .*a\.json has a mask that is no PNG"):
+        convert_labelme(labelme(tmp_path / "b/a.json", [mask | {"mask": "x!"}]), tmp_path / "no")
+
+
+def test_splits_by_folder_and_by_list(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    for name in ("train/a", "train/b", "val/c"):
+        labelme(source / f"{name}.json", [shape("car", SQUARE)])
+    train, val = convert_labelme(source, tmp_path / "folders")
+    assert (train.images, val.images) == (2, 1)
+    assert load(tmp_path / "folders/val.json")["images"][0]["file_name"] == "val/c.jpg"
+    labelme(source / "d.json", [])
+    (everything,) = convert_labelme(source, tmp_path / "all")
+    assert (everything.split, everything.images) == ("train", 4)
+    (source / "train.txt").write_text("d\ntrain/a\n")
+    (source / "test.txt").write_text("val/c.json\n")
+    train, test = convert_labelme(source, tmp_path / "lists")
+    assert (train.images, test.split, test.images) == (2, "test", 1)
+    (source / "test.txt").write_text("gone\n")
+    with pytest.raises(DataError, match=r"test\.txt lists 1 names without a file"):
+        convert_labelme(source, tmp_path / "no")
+
+
+def test_pictures_are_found_inside_the_folder_only(tmp_path: Path) -> None:
+    source = labelme(
+        tmp_path / "in/json/a.json", [shape("car", SQUARE)], imagePath="..\\imgs\\x.jpg"
+    )
+    (source / "a.jpg").unlink()
+    with pytest.raises(
+        DataError, match=r"is about the picture '\.\.\\\\imgs\\\\x\.jpg', but that is"
+    ):
+        convert_labelme(tmp_path / "in", tmp_path / "out")
+    for folder in (tmp_path / "in/imgs", tmp_path / "imgs"):
+        folder.mkdir()
+        Image.new("RGB", (80, 60)).save(folder / "x.jpg")
+    convert_labelme(tmp_path / "in", tmp_path / "out")
+    assert load(tmp_path / "out/train.json")["images"][0]["file_name"] == "imgs/x.jpg"
+    with pytest.raises(DataError, match="inside"):
+        convert_labelme(tmp_path / "in/json", tmp_path / "no")
+
+
+@pytest.mark.parametrize(
+    ("shapes", "changes", "message"),
+    [
+        ([{"points": SQUARE}], {}, r"shape 0 of .*a\.json has no label"),
+        ([shape("car", SQUARE[:2])], {}, "is a polygon of 2 points; it has three or more"),
+        ([shape("car", SQUARE[:3], "circle")], {}, "is a circle of 3 points; it has 2"),
+        ([shape("car", [[1, "x"]])], {}, "has points that are no pairs"),
+        ([shape("car", [[1, float("nan")]] * 3)], {}, "has points that are no pairs"),
+        ([shape("car", SQUARE, "cube")], {}, "is a 'cube'; known are polygon, rectangle"),
+        ([shape("car", [[0, 0], [1e9, 0], [0, 5]])], {}, "none further away than"),
+        ([], {"imageHeight": 61}, r"of size \(61, 80\)"),
+        ([], {"shapes": {}}, "LabelMe did not write it"),
+        ([], {}, "there are no classes"),
+    ],
+)
+def test_what_is_wrong_is_named(
+    tmp_path: Path, shapes: list[dict[str, Any]], changes: dict[str, Any], message: str
+) -> None:
+    classes = ("car",) if "imageHeight" in changes else None
+    source = labelme(tmp_path / "in/a.json", shapes, **changes)
+    with pytest.raises(DataError, match=message):
+        convert_labelme(source, tmp_path / "out", classes=classes)
+
+
+def test_classes_and_files(tmp_path: Path) -> None:
+    source = labelme(tmp_path / "in/a.json", [shape("car", SQUARE)])
+    with pytest.raises(DataError, match=r"a\.json has an object of class 'car'; .* given are bus"):
+        convert_labelme(source, tmp_path / "out", classes=("bus",))
+    convert_labelme(source, tmp_path / "out", classes=("bus", "car"))
+    assert load(tmp_path / "out/train.json")["annotations"][0]["category_id"] == 2
+    (source / "a.json").write_text("{")
+    with pytest.raises(DataError, match=r"a\.json is not JSON"):
+        convert_labelme(source, tmp_path / "no")
+    (source / "a.json").unlink()
+    with pytest.raises(DataError, match=r"should hold JSON files of LabelMe, but there is a\.jpg"):
+        convert_labelme(source, tmp_path / "no")
