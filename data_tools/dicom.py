@@ -16,7 +16,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from data_tools.coco_writer import Category, CocoWriter, Progress, SplitSummary
 from data_tools.deep_pictures import write_deep_picture
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from data_tools.dicom_frames import DicomFile
 
 SPLITS = ("train", "val", "test")
+DICOM_SUFFIXES = (".dcm", ".dicom", ".dic")
 
 
 def convert_dicom(  # noqa: PLR0913  # each is an option on the command line
@@ -129,7 +130,7 @@ def _add_file(
     dicom = open_dicom(file, reading)
     if why := dicom.lacks_picture():
         return why
-    if not add_frames(writer, dicom, name, instances):
+    if not add_frames(writer, dicom, name, dicom.group, instances):
         return "an earlier file has the same instance id and the same pixels"
     return None
 
@@ -146,28 +147,46 @@ def open_dicom(file: Path, reading: DicomReading) -> DicomFile:
     return DicomFile(file, reading)
 
 
+class AddedFrame(NamedTuple):
+    """A picture that was written.
+
+    Attributes:
+        image_id: In its COCO file.
+        size: (height, width) of the picture.
+        scale: (y, x) by which it was shrunk, up to 1.
+    """
+
+    image_id: int
+    size: tuple[int, int]
+    scale: tuple[float, float] = (1.0, 1.0)
+
+
 def add_frames(
-    writer: CocoWriter, dicom: DicomFile, name: Path, instances: set[bytes]
-) -> list[tuple[int, float, float]]:
+    writer: CocoWriter,
+    dicom: DicomFile,
+    name: Path,
+    group: str | None,
+    instances: set[bytes] | None = None,
+) -> list[AddedFrame]:
     """Writes the frames of a DICOM file as pictures of a split.
 
     Args:
         writer: Of the split.
         dicom: The file.
         name: Relative path of the pictures; a suffix `.dcm` or `.dicom` is left out.
+        group: Of the pictures.
         instances: Digests of what was added so far; the file's is put there.
 
     Returns:
-        Of every frame: image id, and (y, x) by which the picture was shrunk. Empty for a file whose
-        instance id and first picture are those of an earlier one.
+        All frames; none for a file whose instance id and first picture are in `instances`.
 
     Raises:
         DataError: If the pixels cannot be decoded.
     """
-    stem = name.with_suffix("") if name.suffix.lower() in (".dcm", ".dicom", ".dic") else name
-    added: list[tuple[int, float, float]] = []
+    stem = name.with_suffix("") if name.suffix.lower() in DICOM_SUFFIXES else name
+    added: list[AddedFrame] = []
     for frame in dicom.frames():
-        if not added and dicom.instance:
+        if not added and dicom.instance and instances is not None:
             # The id alone will not do: careless anonymisation gives many files the same.
             what = f"{dicom.instance} {dicom.num_frames}".encode()
             digest = hashlib.blake2b(what + frame.pixels.tobytes(), digest_size=16).digest()
@@ -177,14 +196,11 @@ def add_frames(
         numbered = stem if frame.index is None else stem / f"{frame.index:04d}"
         base = _free_name(writer.folder / "images" / writer.split / numbered)
         picture = write_deep_picture(base, frame.pixels, is_colour=frame.is_colour)
+        size = (frame.pixels.shape[0], frame.pixels.shape[1])
         image_id = writer.add_image(
-            picture,
-            size=(frame.pixels.shape[0], frame.pixels.shape[1]),
-            group=dicom.group,
-            spacing=frame.spacing,
-            attributes=frame.attributes,
+            picture, size=size, group=group, spacing=frame.spacing, attributes=frame.attributes
         )
-        added.append((image_id, *frame.scale))
+        added.append(AddedFrame(image_id, size, frame.scale))
     return added
 
 

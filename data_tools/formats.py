@@ -114,6 +114,11 @@ register_format(
     verified=True,
 )
 register_format(
+    "csv-boxes",
+    "data_tools.csv_boxes:convert_csv_boxes",
+    "CSV tables of boxes on DICOM files or pictures (VinDr-CXR, RSNA)",
+)
+register_format(
     "dicom",
     "data_tools.dicom:convert_dicom",
     "DICOM files and series, as pictures of full depth without annotations",

@@ -1,0 +1,204 @@
+"""CSV tables of one box a row: read, checked, and several readers of a picture brought together."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from resnet_tasks.errors import DataError
+
+Corners = tuple[float, float, float, float]
+
+COLUMNS = {
+    "image": "image_id",
+    "class": "class_name",
+    "reader": "rad_id",
+    "x_min": "x_min",
+    "y_min": "y_min",
+    "x_max": "x_max",
+    "y_max": "y_max",
+    "width": "",
+    "height": "",
+    "group": "",
+}
+"""What a column means -> its name in VinDr-CXR; empty where it has none."""
+OPTIONAL = ("reader",)
+"""Columns that a table may lack without being told so."""
+SAME_FINDING = 0.5
+"""Boxes of two readers that overlap by this IoU at least are one finding."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableBox:
+    """One box of a table.
+
+    Attributes:
+        label: Its class, as the table has it.
+        corners: (x_min, y_min, x_max, y_max) in pixels of the picture.
+        reader: Who drew it; empty where the table does not say.
+        line: Of the file, from 1.
+    """
+
+    label: str
+    corners: Corners
+    reader: str
+    line: int
+
+
+@dataclass
+class TablePicture:
+    """What a table says of one picture.
+
+    Attributes:
+        readers: Who looked at it; with an empty name where the table does not say.
+        boxes: What they drew, in order of the table.
+        group: Patient or study; None where the table has no such column.
+    """
+
+    readers: set[str] = field(default_factory=set)
+    boxes: list[TableBox] = field(default_factory=list)
+    group: str | None = None
+
+
+def read_box_table(
+    file: Path, columns: Mapping[str, str], *, empty: str = "No finding"
+) -> dict[str, TablePicture]:
+    """Reads one table.
+
+    Args:
+        file: The CSV; its first line names the columns.
+        columns: Keys of `COLUMNS` -> names that replace those there. Where `width` and `height` are
+            named, they take the place of `x_max` and `y_max`.
+        empty: Class of rows that say that somebody looked and found nothing; they need no box.
+
+    Returns:
+        Name of a picture -> what is known of it, in order of the table.
+
+    Raises:
+        DataError: If the file cannot be read, lacks a column, or has a row without class, picture
+            or box; the message names the line.
+    """
+    pictures: dict[str, TablePicture] = {}
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as stream:
+            rows = csv.DictReader(stream)
+            names = _names(file, rows.fieldnames or (), columns)
+            for row in rows:
+                cells = {key: (row.get(name) or "").strip() for key, name in names.items() if name}
+                _take(pictures, cells, empty, f"{file}:{rows.line_num}", rows.line_num)
+    except FileNotFoundError:
+        raise DataError(
+            f"the table {file} is missing; put it there, or name it in tables"
+        ) from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"the table {file} cannot be read ({error}); it must be a CSV") from None
+    if not pictures:
+        raise DataError(f"the table {file} has no row; is it the right file?")
+    return pictures
+
+
+def _names(file: Path, header: Sequence[str], columns: Mapping[str, str]) -> dict[str, str]:
+    unknown = [key for key in columns if key not in COLUMNS]
+    if unknown:
+        raise DataError(f"columns has no {unknown[0]!r}; it has {', '.join(COLUMNS)}")
+    names = {**COLUMNS, **columns}
+    if names["width"] or names["height"]:
+        names["x_max"] = names["y_max"] = ""
+    for key in OPTIONAL:
+        if key not in columns and names[key] not in header:
+            names[key] = ""
+    missing = [name for name in names.values() if name and name not in header]
+    if missing:
+        raise DataError(
+            f"the table {file} has no column {missing[0]!r}; it has {', '.join(header) or 'none'}: "
+            "say with columns={...} what its columns are called"
+        )
+    return names
+
+
+def _take(
+    pictures: dict[str, TablePicture], cells: Mapping[str, str], empty: str, where: str, line: int
+) -> None:
+    if not cells["image"] or not cells["class"]:
+        raise DataError(f"{where} names no {'class' if cells['image'] else 'picture'}")
+    picture = pictures.setdefault(cells["image"], TablePicture())
+    reader = cells.get("reader", "")
+    picture.readers.add(reader)
+    if group := cells.get("group", ""):
+        if picture.group not in (None, group):
+            raise DataError(
+                f"{where} puts the picture {cells['image']} into the group {group!r}, an earlier "
+                f"line into {picture.group!r}; a picture has one"
+            )
+        picture.group = group
+    if cells["class"] == empty:
+        return
+    corners = _corners(cells)
+    if corners is None:
+        found = ", ".join(f"{k}={cells[k]!r}" for k in COLUMNS if k in cells and k in _NUMBERS)
+        raise DataError(
+            f"{where}: a {cells['class']} has the box {found}; it needs four numbers, or the class "
+            f"{empty!r} where nothing was found"
+        )
+    picture.boxes.append(TableBox(cells["class"], corners, reader, line))
+
+
+_NUMBERS = ("x_min", "y_min", "x_max", "y_max", "width", "height")
+
+
+def _corners(cells: Mapping[str, str]) -> Corners | None:
+    try:
+        numbers = {key: float(cells[key]) for key in _NUMBERS if key in cells}
+    except ValueError:
+        return None
+    if not all(map(math.isfinite, numbers.values())):
+        return None
+    x, y = numbers["x_min"], numbers["y_min"]
+    if "x_max" in numbers:
+        return (x, y, numbers["x_max"], numbers["y_max"])
+    return (x, y, x + numbers["width"], y + numbers["height"])
+
+
+def merged(boxes: Iterable[TableBox]) -> Iterator[tuple[TableBox, int]]:
+    """Findings of several readers as one set: what any of them found, once.
+
+    In order of the table, a box joins the finding of its class that it overlaps most, by an IoU of
+    `SAME_FINDING` at least and without a box of the same reader so far; otherwise it is a new one.
+    A finding's box is the mean of its readers' corners.
+
+    Returns:
+        Findings in order of their first box (whose reader and line they have), and how many readers
+        drew them.
+    """
+    findings: list[list[TableBox]] = []
+    for box in boxes:
+        open_to_it = [
+            (overlap, index)
+            for index, finding in enumerate(findings)
+            if finding[0].label == box.label and box.reader not in {e.reader for e in finding}
+            if (overlap := _iou(_mean(finding), box.corners)) >= SAME_FINDING
+        ]
+        if open_to_it:
+            findings[max(open_to_it, key=lambda each: (each[0], -each[1]))[1]].append(box)
+        else:
+            findings.append([box])
+    for finding in findings:
+        first = finding[0]
+        yield TableBox(first.label, _mean(finding), first.reader, first.line), len(finding)
+
+
+def _mean(finding: Sequence[TableBox]) -> Corners:
+    x1, y1, x2, y2 = (sum(each.corners[i] for each in finding) / len(finding) for i in range(4))
+    return (x1, y1, x2, y2)
+
+
+def _iou(one: Corners, other: Corners) -> float:
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    areas = [(x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in (one, other)]
+    return width * height / (sum(areas) - width * height)

@@ -1,0 +1,106 @@
+from pathlib import Path
+
+import pytest
+
+from data_tools.box_tables import TableBox, merged, read_box_table
+from resnet_tasks.errors import DataError
+
+VINDR = "image_id,rad_id,class_name,x_min,y_min,x_max,y_max\n"
+
+
+def table(tmp_path: Path, rows: str, header: str = VINDR) -> Path:
+    file = tmp_path / "boxes.csv"
+    file.write_text(header + rows, encoding="utf-8")
+    return file
+
+
+def box(reader: str, *corners: float, label: str = "mass", line: int = 2) -> TableBox:
+    x1, y1, x2, y2 = corners
+    return TableBox(label, (x1, y1, x2, y2), reader, line)
+
+
+def test_rows_are_grouped_by_picture(tmp_path: Path) -> None:
+    rows = "b,R1,mass,1.5,2,3,4e1\na,R2,No finding,,,,\nb,R2,No finding,,,,\nb,R1,cyst,0,0,5,6\n"
+    read = read_box_table(table(tmp_path, rows), {})
+    assert list(read) == ["b", "a"]
+    assert read["b"].readers == {"R1", "R2"}
+    assert read["b"].boxes == [
+        box("R1", 1.5, 2, 3, 40),
+        box("R1", 0, 0, 5, 6, label="cyst", line=5),
+    ]
+    assert (read["a"].readers, read["a"].boxes) == ({"R2"}, [])
+
+
+def test_tables_without_readers_and_with_other_columns(tmp_path: Path) -> None:
+    header = "\ufeffpatientId,x,y,width,height,Target\n"
+    rows = "p1,10,20,30.5,40,1\np2,,,,,0\n"
+    columns = {"image": "patientId", "x_min": "x", "y_min": "y", "width": "width",
+               "height": "height", "class": "Target", "group": "patientId"}  # fmt: skip
+    read = read_box_table(table(tmp_path, rows, header), columns, empty="0")
+    assert read["p1"].boxes == [box("", 10, 20, 40.5, 60, label="1")]
+    assert (read["p1"].group, read["p1"].readers) == ("p1", {""})
+    assert read["p2"].boxes == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "part"),
+    [
+        ("a,R1,mass,1,2,3,\n", r"csv:2: a mass has the box x_min='1', .*y_max=''; it needs four"),
+        ("a,R1,mass,1,2,nan,4\n", "it needs four numbers"),
+        ("a,R1,mass,1,2\n", "it needs four numbers"),
+        ("a,R1,No finding,,,,\n,R1,mass,1,2,3,4\n", "csv:3 names no picture"),
+        ("a,R1,,1,2,3,4\n", "csv:2 names no class"),
+        ("", "has no row"),
+    ],
+)
+def test_rows_without_sense_name_the_line(tmp_path: Path, rows: str, part: str) -> None:
+    with pytest.raises(DataError, match=part):
+        read_box_table(table(tmp_path, rows), {})
+
+
+def test_files_and_columns_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no column 'x_min'; it has image_id, class_name: say"):
+        read_box_table(table(tmp_path, "a,b\n", "image_id,class_name\n"), {})
+    with pytest.raises(DataError, match="no column 'doctor'"):
+        read_box_table(table(tmp_path, "a,R,mass,1,2,3,4\n"), {"reader": "doctor"})
+    with pytest.raises(DataError, match="columns has no 'picture'; it has image, class, reader"):
+        read_box_table(table(tmp_path, "a,R,mass,1,2,3,4\n"), {"picture": "image_id"})
+    with pytest.raises(DataError, match="is missing; put it there"):
+        read_box_table(tmp_path / "none.csv", {})
+    with pytest.raises(DataError, match="cannot be read"):
+        read_box_table(tmp_path, {})
+    (tmp_path / "b.csv").write_bytes(b"\xff\xfe\0\x01")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_box_table(tmp_path / "b.csv", {})
+    rows = "a,g,mass,1,2,3,4\na,h,mass,1,2,3,4\n"
+    with pytest.raises(DataError, match=r"csv:3 puts the picture a into the group 'h', an ear"):
+        read_box_table(table(tmp_path, rows), {"group": "rad_id"})
+
+
+def test_findings_of_several_readers_by_hand() -> None:
+    found = list(
+        merged(
+            [
+                box("R1", 0, 0, 10, 10),
+                box("R2", 1, 0, 11, 10),  # IoU 9/11 with the first: one finding
+                box("R3", 6, 0, 16, 10),  # 5/15.5 with their mean: another
+                box("R3", 0, 0, 10, 10, label="cyst"),  # another class
+                box("R1", 2, 0, 12, 10),  # R1 drew the first: a second finding of theirs
+                box("R3", 100, 0, 110, 10, line=9),
+            ]
+        )
+    )
+    assert [(each.label, each.corners, count) for each, count in found] == [
+        ("mass", (0.5, 0, 10.5, 10), 2),
+        ("mass", (6, 0, 16, 10), 1),
+        ("cyst", (0, 0, 10, 10), 1),
+        ("mass", (2, 0, 12, 10), 1),
+        ("mass", (100, 0, 110, 10), 1),
+    ]
+    assert (found[-1][0].reader, found[-1][0].line) == ("R3", 9)
+
+
+def test_a_box_joins_what_it_overlaps_most() -> None:
+    boxes = [box("R1", 0, 0, 10, 10), box("R1", 3, 0, 13, 10), box("R2", 2, 0, 12, 10)]
+    assert [count for _, count in merged(boxes)] == [1, 2]
+    assert list(merged([])) == []

@@ -1,0 +1,211 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_sources import picture, text, vindr_cxr
+
+from data_tools.catalogue import convert, data_sets, prepare
+from data_tools.csv_boxes import convert_csv_boxes
+from data_tools.dicom_reading import DicomReading
+from resnet_tasks.data.coco import read_coco
+from resnet_tasks.data.decoding import read_stored
+from resnet_tasks.errors import DataError
+
+HEADER = "image_id,class_name,x_min,y_min,x_max,y_max\n"
+
+
+def load(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def boxes(file: Path) -> list[tuple[Any, ...]]:
+    content = load(file)
+    names = {each["id"]: each["file_name"] for each in content["images"]}
+    return [
+        (Path(names[a["image_id"]]).stem[-1], *a["bbox"], a.get("attributes"))
+        for a in content["annotations"]
+    ]
+
+
+@pytest.fixture
+def vindr(tmp_path: Path) -> Path:
+    return vindr_cxr.write(tmp_path / "in")
+
+
+def pictures(root: Path, rows: str, names: tuple[str, ...] = ("a.png", "b.png")) -> Path:
+    for name in names:
+        picture(root / name)
+    text(root / "train.csv", HEADER + rows)
+    return root
+
+
+def test_vindr_cxr_merged(vindr: Path, tmp_path: Path) -> None:
+    card = prepare("vindr_cxr", vindr, tmp_path / "out", **vindr_cxr.OPTIONS)
+    assert [(each.split, each.images) for each in card.splits] == [
+        ("train", 2),
+        ("val", 1),
+        ("test", 2),
+    ]
+    assert boxes(tmp_path / "out/train.json") == [
+        ("1", 10.5, 12, 10, 12, {"readers": 1}),
+        ("2", 41, 8, 20, 22, {"readers": 3}),
+    ]
+    assert boxes(tmp_path / "out/val.json") == [("0", 21, 30, 50, 30, {"readers": 2})]
+    assert boxes(tmp_path / "out/test.json") == [("7", 10, 40, 30, 30, {"readers": 1})]
+    for split in card.splits:
+        read = read_coco(tmp_path / "out" / f"{split.split}.json")
+        assert read.problems == ()
+        assert len(read.categories) == 22
+        assert read.annotated == {"boxes"}
+        assert all(each.spacing == (0.139, 0.139) for each in read.images)
+    # What nobody found anything in is there, and a normal picture.
+    assert len(read.annotations[read.images[1].id]) == 0
+    assert read_stored(read.image_path(read.images[0])).pixels.dtype == np.uint16
+    assert "unverified" in card.markdown()
+
+
+def test_readers_apart(vindr: Path, tmp_path: Path) -> None:
+    def run(readers: str) -> list[tuple[Any, ...]]:
+        convert_csv_boxes(vindr, tmp_path / readers, readers=readers)
+        return boxes(tmp_path / readers / "train.json")
+
+    assert [each[-1]["reader"] for each in run("all")] == ["R1", "R2", "R1", "R1", "R2", "R3"]
+    assert run("R2") == [
+        ("0", 22, 30, 50, 30, {"reader": "R2"}),
+        ("2", 41, 8, 20, 22, {"reader": "R2"}),
+    ]
+    # The consensus of test has no readers and is kept as it is.
+    assert boxes(tmp_path / "R2/test.json") == [("7", 10, 40, 30, 30, None)]
+    assert len(load(tmp_path / "R2/train.json")["images"]) == 3
+    with pytest.raises(DataError, match="no row is by the reader 'R9'; readers are R1, R2, R3;"):
+        run("R9")
+
+
+def test_pictures_that_a_reader_did_not_see_are_left_out(vindr: Path, tmp_path: Path) -> None:
+    file = vindr / "annotations/annotations_train.csv"
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join(line for line in lines if not ("R3" in line and "No" in line)))
+    summary = convert_csv_boxes(vindr, tmp_path / "out", readers="R3")[0]
+    assert summary.images == 1
+    assert [(each.what, each.why) for each in summary.skipped] == [
+        ("2 pictures", "the chosen reader did not look at them")
+    ]
+
+
+def test_boxes_shrink_with_their_pictures(vindr: Path, tmp_path: Path) -> None:
+    card = convert("csv-boxes", vindr, tmp_path / "out", dicom={"longest_side": 48, "salt": "s"})
+    assert card.splits[0].images == 3
+    record = load(tmp_path / "out/test.json")["images"][0]
+    assert (record["height"], record["width"], record["spacing"]) == (40, 48, [0.278, 0.278])
+    assert boxes(tmp_path / "out/test.json") == [("7", 5, 20, 15, 15, None)]
+    with pytest.raises(DataError, match=r"option dicom\.values"):
+        convert("csv-boxes", vindr, tmp_path / "other", dicom={"values": "hu"})
+
+
+def test_rsna_columns_on_ordinary_pictures(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    for name in ("p1.png", "p2.png", "extra.png"):
+        picture(folder / "stage_2" / name)
+    text(folder / "labels.csv", "patientId,x,y,width,height,Target\np1,90,60,30,40,1\np2,,,,,0\n")
+    (summary,) = convert_csv_boxes(
+        folder,
+        tmp_path / "out",
+        tables={"train": "labels.csv"},
+        columns={"image": "patientId", "class": "Target", "x_min": "x", "y_min": "y",
+                 "width": "width", "height": "height", "group": "patientId"},
+        classes={"1": "opacity"},
+        empty="0",
+    )  # fmt: skip
+    assert summary.objects == {"opacity": 1}
+    # clipped to the picture of 64 x 96
+    assert boxes(tmp_path / "out/train.json") == [("1", 90, 60, 6, 4, None)]
+    content = load(tmp_path / "out/train.json")
+    assert [each["file_name"] for each in content["images"]] == [
+        "stage_2/p1.png",
+        "stage_2/p2.png",
+    ]
+    assert content["info"]["images_root"] == folder.as_posix()
+    expected = DicomReading().hashed("group", "p1")
+    assert content["images"][0]["group"] == expected
+
+
+def test_boxes_outside_are_listed(tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "in", "a,x,200,0,220,9\nb.png,x,5,5,5,9\nb.png,x,-5,5,7,9\n")
+    (summary,) = convert_csv_boxes(folder, tmp_path / "out", copy_images=True)
+    assert [each.what for each in summary.skipped] == [
+        "x (line 2), corners (200.0, 0.0, 220.0, 9.0)",
+        "x (line 3), corners (5.0, 5.0, 5.0, 9.0)",
+    ]
+    assert boxes(tmp_path / "out/train.json") == [("b", 0, 5, 7, 4, None)]
+    assert (tmp_path / "out/images/train/a.png").is_file()
+
+
+def test_unread_pictures_are_counted(vindr: Path, tmp_path: Path) -> None:
+    vindr_cxr.xray(vindr / "test/0123.dicom", 9)
+    summary = convert_csv_boxes(vindr, tmp_path / "out")[1]
+    assert summary.images == 2
+    assert [(each.what, each.why) for each in summary.skipped] == [
+        ("1 pictures", "no row of the table is about them")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "part"),
+    [
+        ("a,x,1,2,3,4\nzz,x,1,2,3,4\n", {}, r"rows of 1 pictures that are not in .*, 'zz' first"),
+        ("a,x,1,2,3,4\n", {"classes": ("y",)}, r"csv:2 has a box of class 'x'; the classes given"),
+        ("a,No finding,,,,\n", {}, "no row has a box; give classes"),
+        ("a,x,1,2,3,4\n", {"val_fraction": 1.0}, "val_fraction is 1.0; it must be at least 0"),
+        ("a,x,1,2,3,4\n", {"val_fraction": 1e-9}, "seed 0 leave a split empty"),
+        ("a,x,1,2,3,4\n", {"tables": {"trian": "train.csv"}}, "split 'trian'; splits are train"),
+        ("a,x,1,2,3,4\n", {"tables": {"train": "t.csv"}}, r"t\.csv is missing"),
+        ("../a,x,1,2,3,4\n", {}, "pictures that are not in"),
+    ],
+)
+def test_mistakes(tmp_path: Path, rows: str, options: dict[str, Any], part: str) -> None:
+    folder = pictures(tmp_path / "in", rows)
+    with pytest.raises(DataError, match=part):
+        convert_csv_boxes(folder, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_pictures_that_are_not_clear(tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "in", "a,x,1,2,3,4\n", ("a.png", "a.jpg"))
+    with pytest.raises(DataError, match=r"rows of 'a', which may be .*a\.jpg or .*a\.png; keep"):
+        convert_csv_boxes(folder, tmp_path / "out")
+    (folder / "a.jpg").unlink()
+    vindr_cxr.xray(folder / "b.dicom", 0)
+    text(folder / "train.csv", HEADER + "a,x,1,2,3,4\nb,x,1,2,3,4\n")
+    with pytest.raises(DataError, match=r"b\.dicom is a DICOM file, .*a\.png is none; convert"):
+        convert_csv_boxes(folder, tmp_path / "out")
+    (folder / "train.csv").unlink()
+    with pytest.raises(DataError, match=r"no table \(none of annotations/annotations_train\.csv"):
+        convert_csv_boxes(folder, tmp_path / "out")
+
+
+def test_held_out_groups_stay_together(tmp_path: Path) -> None:
+    rows = "".join(f"p{i},c{i % 20},x,1,2,3,4\n" for i in range(100))
+    for i in range(100):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        Image.new("L", (9, 9)).save(tmp_path / f"in/p{i}.png")
+    text(tmp_path / "in/train.csv", HEADER.replace("image_id", "image_id,case") + rows)
+    options = {"columns": {"group": "case"}, "val_fraction": 0.3}
+    for out in ("one", "two"):
+        convert_csv_boxes(tmp_path / "in", tmp_path / out, **options)
+    assert (tmp_path / "one/val.json").read_bytes() == (tmp_path / "two/val.json").read_bytes()
+    groups = [
+        {each["group"] for each in load(tmp_path / "one" / f"{split}.json")["images"]}
+        for split in ("train", "val")
+    ]
+    assert len(groups[0] | groups[1]) == 20
+    assert not groups[0] & groups[1]
+    assert 2 <= len(groups[1]) <= 12
+
+
+def test_the_catalogue_entry_is_what_the_paper_says() -> None:
+    entry = data_sets()["vindr_cxr"]
+    assert len(entry.options["classes"]) == 22
+    assert not entry.verified
