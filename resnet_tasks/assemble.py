@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -388,7 +388,42 @@ def build_dataset(
         seed=recipe.training.seed,
         cache=data.cache,
     )
-    return made.with_scales(data.scales) if training else made
+    if not training:
+        return made
+    sources = [_source_of(file, data.train) for file in files]
+    weighted = any(source.weight != 1 for source in sources)
+    weights = [source.weight for source in sources] if weighted else None
+    made = made.with_sources(weights, _looked_for(sources, categories))
+    return made.with_scales(data.scales)
+
+
+def _source_of(file: CocoFile, sources: Sequence[SourceRecipe]) -> SourceRecipe:
+    """The source that a file was read for."""
+    for source in sources:
+        parts = Path(source.annotations).parts
+        if file.path.parts[-len(parts) :] == parts:
+            return source
+    return SourceRecipe(annotations=str(file.path))
+
+
+def _looked_for(
+    sources: Sequence[SourceRecipe], categories: CategoryMap
+) -> list[tuple[str, ...] | None]:
+    """The categories that each training source declares; None where it leaves that to its file.
+
+    Raises:
+        RecipeError: If one is no category of the data set.
+    """
+    for source in sources:
+        for each in source.categories or ():
+            if each not in categories.names:
+                close = nearest(each, list(categories.names))
+                hint = f"; did you mean {close!r}?" if close else ""
+                raise RecipeError(
+                    f"data.train: categories of {source.annotations}: {each!r} is none of the data "
+                    f"set ({', '.join(categories.names)}){hint}"
+                )
+    return [source.categories for source in sources]
 
 
 def image_resize(recipe: Recipe) -> Resize | None:
@@ -418,7 +453,7 @@ def check_recipe(recipe: Recipe, data_root: Path | None = None) -> str:
         ResnetTasksError: What would stop `finetune` before its first step.
     """
     try:
-        categories = read_split(recipe, "train", data_root)[0].categories
+        categories = merged_categories(read_split(recipe, "train", data_root))
         source = f"{len(categories)} categories of its data"
     except DataError:
         wanted = [name for head in recipe.heads.values() for name in head.classes or ()]

@@ -130,7 +130,7 @@ class TaskModel(nn.Module):
             return {name: head(features) for name, head in self.named_heads.items()}
         losses: Losses = {}
         for name, head in self.named_heads.items():
-            positions = batch.annotated(head.task)
+            positions = batch.annotated(head.task, self.label_tables[name])
             if not positions:
                 continue
             view = batch.view(self.label_tables[name], positions)

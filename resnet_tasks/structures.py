@@ -62,6 +62,11 @@ __all__ = [
 ]
 
 
+BEYOND = 10_000.0
+"""Pixels by which the region of a whole picture surpasses it: anchors at its border, which lie
+outside for the most part, are inside the region."""
+
+
 @dataclass(frozen=True)
 class FeatureSpec:
     """What a feature level is, known before any tensor exists.
@@ -190,6 +195,8 @@ class Target:
             value.
         image_labels: `(L,)` int64, each label once; inside a `BatchView` `IGNORED` stands for
             labels that the head does not know.
+        unannotated: `(U,)` int64 labels that nobody looked for on this picture: that they are not
+            there does not mean that they are absent. None: all were looked for.
         extra: Fields of the user's own.
     """
 
@@ -199,6 +206,7 @@ class Target:
     masks: Tensor | None = None
     semantic: Tensor | None = None
     image_labels: Tensor | None = None
+    unannotated: Tensor | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def has(self, task: Task) -> bool:
@@ -264,28 +272,44 @@ class LabelTable:
         """The table of a head whose classes are the data set's categories."""
         return cls(tuple(classes), tuple(range(len(classes))))
 
-    def apply(self, target: Target) -> Target:
-        """`target` in the head's labels: unknown objects ignored or absent, their pixels void."""
+    def apply(self, target: Target, size: tuple[int, int] = (0, 0)) -> Target:
+        """`target` in the head's labels: unknown objects ignored or absent, their pixels void.
+
+        Where nobody looked for a class of the head, what is annotated teaches as ever, and the rest
+        of the picture is neither positive nor negative: an ignore region for boxes, void for
+        unlabelled pixels.
+
+        Args:
+            target: In the data set's category indices.
+            size: (height, width) of its picture.
+        """
         changes: dict[str, Any] = {}
+        missing = self._missing(target)
+        if target.unannotated is not None:
+            changes["unannotated"] = missing
         if target.boxes is not None and target.labels is not None:
             mapped = self._tensor(target.labels)[target.labels]
             keep = mapped != ABSENT
             ignore = mapped == IGNORED
             if target.ignore is not None:
                 ignore = ignore | target.ignore
-            changes = {
+            changes |= {
                 "boxes": target.boxes[keep],
                 "labels": mapped.clamp(min=0)[keep],
                 "ignore": ignore[keep],
             }
             if target.masks is not None:
                 changes["masks"] = target.masks[keep]
+            if missing is not None:
+                changes |= _with_region(changes, size)
         if target.semantic is not None:
             # Index -1 (VOID) and -2 (UNLABELLED) reach the two entries appended at the end.
             table = torch.cat(
                 (
                     self._tensor(target.semantic).clamp(min=VOID),
-                    target.semantic.new_tensor([self.unlabelled, VOID]),
+                    target.semantic.new_tensor(
+                        [self.unlabelled if missing is None else VOID, VOID]
+                    ),
                 )
             )
             changes["semantic"] = table[target.semantic]
@@ -294,8 +318,37 @@ class LabelTable:
             changes["image_labels"] = mapped[mapped != ABSENT]
         return replace(target, **changes)
 
+    def concerns(self, target: Target) -> bool:
+        """Whether any class of the head was looked for on a picture."""
+        missing = self._missing(target)
+        return missing is None or len(missing) < sum(label >= 0 for label in self.mapping)
+
+    def _missing(self, target: Target) -> Tensor | None:
+        """The head's labels that nobody looked for; None where there are none."""
+        if target.unannotated is None:
+            return None
+        mapped = self._tensor(target.unannotated)[target.unannotated]
+        missing = mapped[mapped >= 0]
+        return missing if len(missing) else None
+
     def _tensor(self, like: Tensor) -> Tensor:
         return torch.tensor(self.mapping, dtype=torch.int64, device=like.device)
+
+
+def _with_region(objects: Mapping[str, Tensor], size: tuple[int, int]) -> dict[str, Tensor]:
+    """The same objects and an ignore region that holds the whole picture."""
+    boxes, labels, ignore = (objects[name] for name in ("boxes", "labels", "ignore"))
+    height, width = size
+    region = boxes.new_tensor([[-BEYOND, -BEYOND, width + BEYOND, height + BEYOND]])
+    made = {
+        "boxes": torch.cat((boxes, region)),
+        "labels": torch.cat((labels, labels.new_zeros(1))),
+        "ignore": torch.cat((ignore, ignore.new_ones(1))),
+    }
+    if "masks" in objects:
+        masks = objects["masks"]
+        made["masks"] = torch.cat((masks, masks.new_ones(1, *masks.shape[1:])))
+    return made
 
 
 @dataclass(frozen=True)
@@ -370,15 +423,24 @@ class Batch:
         pinned = tuple(each.pin_memory() for each in self.targets)
         return replace(self, images=self.images.pin_memory(), targets=pinned)
 
-    def annotated(self, task: Task) -> tuple[int, ...]:
-        """Positions of the pictures on which everything that `task` needs is annotated."""
-        return tuple(i for i, target in enumerate(self.targets) if target.has(task))
+    def annotated(self, task: Task, table: LabelTable | None = None) -> tuple[int, ...]:
+        """Positions of the pictures on which everything that `task` needs is annotated.
+
+        With the table of a head, those on which none of its classes was looked for are left out.
+        """
+        return tuple(
+            i
+            for i, target in enumerate(self.targets)
+            if target.has(task) and (table is None or table.concerns(target))
+        )
 
     def view(self, table: LabelTable, positions: Sequence[int] | None = None) -> BatchView:
         """The batch in a head's own labels, cut down to `positions` (default: all)."""
         chosen = range(len(self)) if positions is None else positions
         return BatchView(
-            targets=tuple(table.apply(self.targets[i]) for i in chosen),
+            targets=tuple(
+                table.apply(self.targets[i], self.geometries[i].input_size) for i in chosen
+            ),
             image_sizes=tuple(self.geometries[i].input_size for i in chosen),
             padded_size=self.padded_size,
             image_ids=tuple(self.image_ids[i] for i in chosen),

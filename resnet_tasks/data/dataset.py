@@ -6,7 +6,7 @@ import copy
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -43,9 +43,10 @@ from resnet_tasks.structures import (
 CACHE_LIMIT = 1_000_000_000
 """Bytes of resized pictures that `cache="auto"` keeps in memory."""
 
-Key = int | tuple[int, int] | tuple[int, int, float]
-"""Position of a picture, or (epoch, position), or (epoch, position, scale): the epoch moves the
-randomness of augmentation, the scale is relative to the prepared size."""
+Key = int | tuple[int, int] | tuple[int, int, float] | tuple[int, int, float, int]
+"""Position of a picture, or (epoch, position), or (epoch, position, scale), or (epoch, position,
+scale, visit): the epoch moves the randomness of augmentation, and so does how often the picture has
+come before in the epoch; the scale is relative to the prepared size."""
 
 
 @runtime_checkable
@@ -92,6 +93,9 @@ class CocoDataset(Dataset[Sample]):
     Attributes:
         files: With their objects as indices into `categories`.
         categories: As given.
+        unannotated: Per file: indices of the categories that were not looked for, rising; those
+            that the file does not list, unless `with_sources` says otherwise.
+        repeats: `(N,)` how often each picture comes in an epoch of training; None: once.
         preparation: The steps between a stored picture and a sample, augmentation apart.
 
     Raises:
@@ -111,6 +115,9 @@ class CocoDataset(Dataset[Sample]):
         seed: int = 0,
         cache: bool | str = "auto",
     ) -> None:
+        self._listed = tuple(file.categories.names for file in files)
+        self.unannotated = _unannotated(self._listed, categories)
+        self.repeats: NDArray[np.float64] | None = None
         self.files = tuple(file.reindexed(categories) for file in files)
         self.categories = categories
         self._records = [(file, record) for file in self.files for record in file.images]
@@ -132,14 +139,17 @@ class CocoDataset(Dataset[Sample]):
         return len(self._records)
 
     def __getitem__(self, key: Key) -> Sample:
-        epoch, index, scale = _whole(key)
+        epoch, index, scale, visit = _whole(key)
         file, record = self._records[index]
         decoded = self._decoded(index, scale)
         size = (int(decoded.pixels.shape[0]), int(decoded.pixels.shape[1]))
         geometry = Geometry.resized(decoded.original_size, size)
         target = self._target(file, record, decoded, geometry)
+        if unknown := self.unannotated[self._file_number(index)]:
+            target = replace(target, unannotated=torch.tensor(unknown))
         image = unit_range(decoded.pixels)
-        seed = sample_seed(self._seed, epoch, self._ids[index])
+        name = self._ids[index] if not visit else f"{self._ids[index]} again, {visit}"
+        seed = sample_seed(self._seed, epoch, name)
         if self._augment is not None:
             image, target = self._augment(image, target, seed)
             # The way back through an augmentation is not kept: its pictures are for training only.
@@ -157,7 +167,35 @@ class CocoDataset(Dataset[Sample]):
         made._scales = tuple(scales)
         return made
 
-    def batch_keys(self, epoch: int, number: int, positions: Sequence[int]) -> list[Key]:
+    def with_sources(
+        self,
+        weights: Sequence[float] | None = None,
+        looked_for: Sequence[Collection[str] | None] | None = None,
+    ) -> CocoDataset:
+        """The same pictures, with what is known of the files as sources of training.
+
+        Args:
+            weights: Per file: how often each of its pictures comes per epoch, above 0; None: once.
+            looked_for: Per file: names of the categories that were annotated wherever they appear;
+                None: those that the file lists. That another one is not there teaches nothing.
+        """
+        made = copy.copy(self)
+        if weights is not None:
+            counts = [len(file.images) for file in self.files]
+            made.repeats = np.repeat(np.asarray(weights, np.float64), counts)
+        if looked_for is not None:
+            pairs = zip(looked_for, self._listed, strict=True)
+            told = [listed if names is None else names for names, listed in pairs]
+            made.unannotated = _unannotated(told, self.categories)
+        return made
+
+    def batch_keys(
+        self,
+        epoch: int,
+        number: int,
+        positions: Sequence[int],
+        visits: Sequence[int] | None = None,
+    ) -> list[Key]:
         """Keys of one training batch, all at one scale, so that padded sizes stay few.
 
         The scale is a function of (seed, epoch, number): it depends neither on processes nor on
@@ -167,11 +205,18 @@ class CocoDataset(Dataset[Sample]):
             epoch: From 0.
             number: Of the batch in the epoch, from 0.
             positions: Of the pictures.
+            visits: How often each of them has come before in the epoch; None: never.
         """
-        if not self._scales:
-            return [(epoch, each) for each in positions]
-        drawn = sample_seed(self._seed, epoch, f"scale of batch {number}") % len(self._scales)
-        return [(epoch, each, self._scales[drawn]) for each in positions]
+        keys: list[Key] = [(epoch, each) for each in positions]
+        if not self._scales and not any(visits or ()):
+            return keys
+        scales = self._scales or (1.0,)
+        drawn = sample_seed(self._seed, epoch, f"scale of batch {number}") % len(scales)
+        again = visits or [0] * len(positions)
+        return [
+            (epoch, each, scales[drawn], visit) if visit else (epoch, each, scales[drawn])
+            for each, visit in zip(positions, again, strict=True)
+        ]
 
     def picture(self, index: int) -> NDArray[Any]:
         """Picture `index` as stored, `(h, w, C)` at full precision, upright.
@@ -228,14 +273,12 @@ class CocoDataset(Dataset[Sample]):
 
     def annotates(self, task: Task) -> bool:
         """Whether any of the files annotates what `task` needs; fields of the user's own count."""
-        present = {each for file in self.files for each in file.annotated}
-        sources = {
-            "boxes": {"boxes"},
-            "labels": {"boxes"},
-            "semantic": {"semantic", "masks"},
-            "image_labels": {"image"},
-        }
-        return all(sources.get(name, present) & present for name in task.target_fields)
+        return _covers({each for file in self.files for each in file.annotated}, task)
+
+    @staticmethod
+    def file_annotates(file: CocoFile, task: Task) -> bool:
+        """Whether one file annotates what `task` needs; fields of the user's own count."""
+        return _covers(set(file.annotated), task)
 
     def counts(self) -> dict[str, int]:
         """Objects per category name, crowds left out."""
@@ -248,6 +291,11 @@ class CocoDataset(Dataset[Sample]):
             if not each.is_crowd
         )
         return {name: found.get(name, 0) for name in names}
+
+    def _file_number(self, index: int) -> int:
+        """Position in `files` of the one that holds picture `index`."""
+        ends = np.cumsum([len(file.images) for file in self.files])
+        return int(np.searchsorted(ends, range(len(self))[index], side="right"))
 
     def _keeps(self, cache: bool | str) -> bool:
         if cache != "auto":
@@ -348,11 +396,32 @@ class CocoDataset(Dataset[Sample]):
         return fields
 
 
-def _whole(key: Key) -> tuple[int, int, float]:
-    """(epoch, position, scale) of a key."""
+def _whole(key: Key) -> tuple[int, int, float, int]:
+    """(epoch, position, scale, visit) of a key."""
     if isinstance(key, int):
-        return (0, key, 1.0)
-    return (key[0], key[1], key[2] if len(key) == 3 else 1.0)
+        return (0, key, 1.0, 0)
+    return (key[0], key[1], key[2] if len(key) >= 3 else 1.0, key[3] if len(key) == 4 else 0)
+
+
+def _covers(present: set[str], task: Task) -> bool:
+    """Whether these kinds of annotations hold what a task needs."""
+    sources = {
+        "boxes": {"boxes"},
+        "labels": {"boxes"},
+        "semantic": {"semantic", "masks"},
+        "image_labels": {"image"},
+    }
+    return all(sources.get(name, present) & present for name in task.target_fields)
+
+
+def _unannotated(
+    looked_for: Sequence[Collection[str]], categories: CategoryMap
+) -> tuple[tuple[int, ...], ...]:
+    """Per file: indices of the categories that were not looked for."""
+    return tuple(
+        tuple(i for i, name in enumerate(categories.names) if name not in names)
+        for names in map(set, looked_for)
+    )
 
 
 def _has_semantic(file: CocoFile, record: ImageRecord) -> bool:

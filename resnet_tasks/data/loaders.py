@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from resnet_tasks.data.dataset import Key
@@ -16,10 +19,58 @@ from resnet_tasks.structures import Batch, Sample, collate
 Item = TypeVar("Item")
 
 
-def epoch_order(length: int, *, seed: int, epoch: int) -> list[int]:
-    """Positions 0..length-1, shuffled by (seed, epoch) alone."""
+def epoch_order(
+    length: int, *, seed: int, epoch: int, repeats: NDArray[np.float64] | None = None
+) -> list[int]:
+    """The positions that an epoch visits, in its order; a function of (seed, epoch).
+
+    Args:
+        length: Positions are 0..length-1.
+        seed: Of the run.
+        epoch: From 0.
+        repeats: How often each position comes per epoch, above 0, on average over epochs: in each
+            that number rounded down or up. Every epoch has as many visits as they sum to, rounded.
+            None: each comes once.
+    """
     generator = torch.Generator().manual_seed((seed << 20) + epoch)
-    return torch.randperm(length, generator=generator).tolist()
+    order = torch.randperm(length, generator=generator)
+    if repeats is None:
+        return order.tolist()
+    drawn = _systematic(order.numpy(), repeats, float(torch.rand((), generator=generator)))
+    shuffled: list[int] = drawn[torch.randperm(len(drawn), generator=generator).numpy()].tolist()
+    return shuffled
+
+
+def _systematic(
+    order: NDArray[np.int64], repeats: NDArray[np.float64], start: float
+) -> NDArray[np.int64]:
+    """Positions at steps of 1 along their repeats laid end to end (systematic sampling).
+
+    Equal repeats lie together, so that all positions that share them get their due to within one.
+    """
+    order = order[np.argsort(repeats[order], kind="stable")]
+    ends = np.cumsum(repeats[order])
+    total = float(ends[-1])
+    count, part = max(1, round(total)), total % 1
+    # Where the steps begin decides whether one more fits in: every epoch must be equally long.
+    if total >= 1 and part:
+        start = start * part if count > total else part + start * (1 - part)
+    elif part:
+        start *= total
+    points = start + np.arange(count)
+    return order[np.minimum(np.searchsorted(ends, points, side="right"), len(order) - 1)]
+
+
+def earlier_visits(batches: Sequence[Sequence[int]]) -> list[list[int]]:
+    """How often each position of an epoch's batches has come before in that epoch."""
+    seen: Counter[int] = Counter()
+    visits: list[list[int]] = []
+    for batch in batches:
+        visits.append([])
+        for position in batch:
+            visits[-1].append(seen[position])
+            seen[position] += 1
+    return visits
 
 
 def training_batches(
@@ -28,14 +79,15 @@ def training_batches(
     *,
     seed: int,
     epoch: int,
+    repeats: NDArray[np.float64] | None = None,
 ) -> list[list[int]]:
     """The batches of one epoch, each a list of positions.
 
-    Every picture comes once; the last batch may be smaller. Several processes share each batch of
-    `batch_size` pictures (`part_of`).
+    Every picture comes once, or as often as `repeats` says (`epoch_order`); the last batch may be
+    smaller. Several processes share each batch of `batch_size` pictures (`part_of`).
     """
-    order = epoch_order(length, seed=seed, epoch=epoch)
-    return [order[start : start + batch_size] for start in range(0, length, batch_size)]
+    order = epoch_order(length, seed=seed, epoch=epoch, repeats=repeats)
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
 def part_of(items: Sequence[Item], process: int, processes: int) -> list[Item]:

@@ -141,7 +141,7 @@ class Classifier(Head):
         Returns:
             `cross_entropy`: count is the sum of the class weights of the pictures' classes; with
             `multi_label` `binary_cross_entropy`: count is the sum of class weights over all pairs
-            of picture and class.
+            of picture and class, those left out that nobody looked for.
 
         Raises:
             DataError: If a picture of a single-label head has no label, or more than one.
@@ -178,9 +178,14 @@ class Classifier(Head):
             row[target.image_labels[target.image_labels >= 0]] = 1.0
         smoothing = self.options.label_smoothing
         wanted = wanted * (1 - smoothing) + smoothing / 2
-        weights = torch.ones_like(logits[0]) if self.class_weights is None else self.class_weights
+        weights = torch.ones_like(logits)
+        if self.class_weights is not None:
+            weights = weights * self.class_weights
+        for row, target in zip(weights, view.targets, strict=True):
+            if target.unannotated is not None:
+                row[target.unannotated] = 0.0
         total = F.binary_cross_entropy_with_logits(logits, wanted, weight=weights, reduction="sum")
-        return LossTerm(total, weights.sum() * len(view))
+        return LossTerm(total, weights.sum())
 
 
 def _single_labels(view: BatchView) -> list[int]:

@@ -44,6 +44,16 @@ class SourceRecipe(_Part):
         None,
         description="What the file annotates; default: what its `info` says, else what it holds",
     )
+    categories: tuple[str, ...] | None = Field(
+        None,
+        description=(
+            "Categories that were annotated wherever they appear; default: those that the file "
+            "lists. Of others it says nothing: its background is no example against them"
+        ),
+    )
+    weight: Annotated[float, Field(gt=0, le=1000)] = Field(
+        1.0, description="data.train: how often each picture comes per epoch, on average"
+    )
 
 
 class FoldsRecipe(_Part):
@@ -147,6 +157,17 @@ class DataRecipe(_Part):
         "auto", description="Keep resized pictures in memory; auto: where 1 GB holds them"
     )
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+
+    @model_validator(mode="after")
+    def _weights_are_for_training(self) -> DataRecipe:
+        for split in ("val", "test"):
+            for i, source in enumerate(getattr(self, split)):
+                if source.weight != 1:
+                    raise ValueError(
+                        f"{split}[{i}].weight is {source.weight}, but every picture is judged "
+                        "once; weights are for data.train"
+                    )
+        return self
 
     @model_validator(mode="after")
     def _constants_fit_the_channels(self) -> DataRecipe:

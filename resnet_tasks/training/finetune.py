@@ -27,7 +27,13 @@ from torch.utils.data import Dataset
 
 from resnet_tasks.backbone.pretrained import LoadReport
 from resnet_tasks.data.dataset import CocoDataset, Key, sample_seed
-from resnet_tasks.data.loaders import auto_workers, make_loader, part_of, training_batches
+from resnet_tasks.data.loaders import (
+    auto_workers,
+    earlier_visits,
+    make_loader,
+    part_of,
+    training_batches,
+)
 from resnet_tasks.errors import NonFiniteLossError, RunError
 from resnet_tasks.evaluation.evaluate import (
     MAIN_METRIC,
@@ -676,15 +682,20 @@ class Finetuning:
 
     def _batches(self, epoch: int) -> list[list[Key]]:
         """The batches of an epoch, of all processes together."""
+        data = self.train_set
         batches = training_batches(
-            len(self.train_set),  # type: ignore[arg-type]
+            len(data),  # type: ignore[arg-type]
             self.options.batch_size,
             seed=self.options.seed,
             epoch=epoch,
+            repeats=data.repeats if isinstance(data, CocoDataset) else None,
         )
-        if not isinstance(self.train_set, CocoDataset):
+        if not isinstance(data, CocoDataset):
             return [list(batch) for batch in batches]
-        return [self.train_set.batch_keys(epoch, i, batch) for i, batch in enumerate(batches)]
+        return [
+            data.batch_keys(epoch, i, batch, visits)
+            for i, (batch, visits) in enumerate(zip(batches, earlier_visits(batches), strict=True))
+        ]
 
     def batches_of(self, epoch: int) -> Iterator[Batch]:
         """This process's part of every batch of an epoch, read, in the order of training."""

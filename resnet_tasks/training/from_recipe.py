@@ -23,16 +23,15 @@ from resnet_tasks.assemble import (
     with_digest,
 )
 from resnet_tasks.data.dataset import CocoDataset
-from resnet_tasks.errors import RecipeError
 from resnet_tasks.evaluation.evaluate import (
     best_metric,
 )
-from resnet_tasks.heads.base import HEADS
 from resnet_tasks.model import TaskModel, default_device, resolve_precision
 from resnet_tasks.recipe.schema import (
     NormalizeRecipe,
     Recipe,
 )
+from resnet_tasks.training.annotation_fit import require_annotations
 from resnet_tasks.training.dry_run import dry_run_table
 from resnet_tasks.training.finetune import Finetuning, heard, weights_report
 from resnet_tasks.training.in_use import hold
@@ -123,7 +122,8 @@ def _finetune_together(
         say_data(console, split, dataset)
         for file in dataset.files:
             file.require_files()
-    _require_annotations(recipe, train, val)
+    for note in require_annotations(recipe, labels, train, val):
+        console.print(note, highlight=False, markup=False)
     torch.manual_seed(recipe.training.seed)  # the first weights of what is not pretrained
     model = build_model(recipe, labels, weights="unloaded" if resume else None)
     say_weights(console, model)
@@ -251,27 +251,3 @@ def say_norms(console: Console, model: TaskModel, processes: int) -> None:
             highlight=False,
             markup=False,
         )
-
-
-def _require_annotations(recipe: Recipe, train: CocoDataset, val: CocoDataset) -> None:
-    """Every head learns from something, and the best checkpoint can be chosen.
-
-    Raises:
-        RecipeError: Otherwise.
-    """
-    best = (recipe.evaluation.best or next(iter(recipe.heads))).split("/")[0]
-    for name, head in recipe.heads.items():
-        task = HEADS.get(head.type).task
-        needs = ", ".join(task.target_fields)
-        if not train.annotates(task):
-            raise RecipeError(
-                f"heads.{name}: no file under data.train annotates what {task.name} needs "
-                f"({needs}); "
-                "take the head out, or add data that does"
-            )
-        if name == best and not val.annotates(task):
-            raise RecipeError(
-                f"evaluation.best: no file under data.val annotates what head {name} needs "
-                f"({needs}); "
-                "name a metric of another head"
-            )

@@ -33,7 +33,7 @@ from resnet_tasks.training.shares import Anchored, means
 from resnet_tasks.whole_files import make_folder, unwritten, write_json
 
 FORMAT = 1
-FIELDS = ("boxes", "labels", "ignore", "masks", "semantic", "image_labels")
+FIELDS = ("boxes", "labels", "ignore", "masks", "semantic", "image_labels", "unannotated")
 MOST = 3
 """Replays that a run keeps: each takes as much room as the model."""
 

@@ -14,6 +14,7 @@ from resnet_tasks.data.coco import read_coco
 from resnet_tasks.data.dataset import CocoDataset, Key
 from resnet_tasks.data.loaders import (
     auto_workers,
+    earlier_visits,
     epoch_order,
     make_loader,
     part_of,
@@ -108,3 +109,28 @@ def test_a_picture_that_has_gone_is_one_sentence(pictures: CocoDataset, workers:
 def test_no_workers_beside_training_on_a_cpu() -> None:
     assert auto_workers(torch.device("cpu")) == 0
     assert 1 <= auto_workers(torch.device("cuda")) <= 8
+
+
+def test_repeats_are_due_to_within_one_and_epochs_are_equally_long() -> None:
+    repeats = np.array([0.5] * 5 + [1.0] * 4 + [2.0] * 3 + [1.3] * 10)
+    total = np.zeros(len(repeats))
+    for epoch in range(400):
+        order = epoch_order(len(repeats), seed=1, epoch=epoch, repeats=repeats)
+        assert len(order) == round(repeats.sum()) == 26  # of 25.5
+        visits = np.bincount(order, minlength=len(repeats))
+        assert (visits >= np.floor(repeats)).all()
+        assert (visits <= np.ceil(repeats)).all()
+        assert 2 <= visits[:5].sum() <= 3
+        total += visits
+    assert order == epoch_order(len(repeats), seed=1, epoch=399, repeats=repeats)
+    assert np.abs(total / 400 - repeats).max() < 0.16  # all epochs are rounded up
+
+
+@pytest.mark.parametrize("repeat", [0.001, 0.3, 1.0, 3.0])
+def test_repeats_of_one_picture(repeat: float) -> None:
+    order = epoch_order(1, seed=0, epoch=0, repeats=np.array([repeat]))
+    assert order == [0] * max(1, round(repeat))
+
+
+def test_earlier_visits_are_counted_over_the_epoch() -> None:
+    assert earlier_visits([[4, 4, 1], [1, 4]]) == [[0, 1, 0], [1, 2]]

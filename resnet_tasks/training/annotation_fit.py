@@ -1,0 +1,104 @@
+"""Whether the annotations of all sources suffice for all heads, looked at before training."""
+
+from __future__ import annotations
+
+from resnet_tasks.assemble import Labels
+from resnet_tasks.data.dataset import CocoDataset
+from resnet_tasks.errors import RecipeError
+from resnet_tasks.heads.base import HEADS
+from resnet_tasks.recipe.schema import Recipe
+from resnet_tasks.structures import (
+    CLASSIFICATION,
+    DETECTION,
+    SEMANTIC_SEGMENTATION,
+    VOID,
+    LabelTable,
+    Task,
+)
+
+
+def require_annotations(
+    recipe: Recipe, labels: Labels, train: CocoDataset, val: CocoDataset
+) -> list[str]:
+    """Every head learns from something, and the best checkpoint can be chosen.
+
+    Returns:
+        What is worth knowing of sources that did not look for all classes of a head, for people.
+
+    Raises:
+        RecipeError: If a head, or one of its classes, has nothing to learn from.
+    """
+    best = (recipe.evaluation.best or next(iter(recipe.heads))).split("/")[0]
+    notes: list[str] = []
+    for name, head in recipe.heads.items():
+        task = HEADS.get(head.type).task
+        needs = ", ".join(task.target_fields)
+        if not train.annotates(task):
+            raise RecipeError(
+                f"heads.{name}: no file under data.train annotates what {task.name} needs "
+                f"({needs}); "
+                "take the head out, or add data that does"
+            )
+        if name == best and not val.annotates(task):
+            raise RecipeError(
+                f"evaluation.best: no file under data.val annotates what head {name} needs "
+                f"({needs}); "
+                "name a metric of another head"
+            )
+        notes += _partly_annotated(name, task, labels.heads[name].table, train, val)
+    return notes
+
+
+def _partly_annotated(
+    head: str, task: Task, table: LabelTable, train: CocoDataset, val: CocoDataset
+) -> list[str]:
+    """What follows for a head from sources that did not look for all of its classes.
+
+    Raises:
+        RecipeError: If a class was looked for in no source, or background would never be taught.
+    """
+    known = {label for label in table.mapping if label >= 0}
+    lacking = {
+        str(file.path): _lacking(table, unknown)
+        for file, unknown in zip(train.files, train.unannotated, strict=True)
+        if file.images and train.file_annotates(file, task)
+    }
+    for name in table.classes:
+        if lacking and all(name in each for each in lacking.values()):
+            raise RecipeError(
+                f"heads.{head}: no file under data.train that {task.name} learns from lists the "
+                f"category {name!r}; leave it out of heads.{head}.classes, or name it in "
+                "data.train[i].categories of a file in which it was looked for and is just not "
+                "there"
+            )
+    has_rest = task == DETECTION or (task == SEMANTIC_SEGMENTATION and table.unlabelled != VOID)
+    if has_rest and lacking and all(lacking.values()):
+        told = "; ".join(f"{file} lacks {', '.join(each)}" for file, each in lacking.items())
+        raise RecipeError(
+            f"heads.{head}: every file under data.train lacks a category of this head ({told}), so "
+            "that no picture can teach it what is none of them; give each file a head of its own "
+            "classes (heads.NAME.classes), or state in data.train[i].categories what was looked "
+            "for"
+        )
+    notes = []
+    if has_rest or task == CLASSIFICATION:
+        notes = [
+            f"train: {file} was not annotated for {', '.join(names)}: that they are not there "
+            f"teaches {head} nothing"
+            for file, names in lacking.items()
+            if names and len(names) < len(known)
+        ]
+    if has_rest:
+        notes += [
+            f"val: {file.path} does not list {', '.join(names)}: what {head} predicts of them on "
+            "its pictures counts as wrong"
+            for file, unknown in zip(val.files, val.unannotated, strict=True)
+            if (names := _lacking(table, unknown)) and val.file_annotates(file, task)
+        ]
+    return notes
+
+
+def _lacking(table: LabelTable, unknown: tuple[int, ...]) -> tuple[str, ...]:
+    """The classes of a head among category indices that were not looked for."""
+    labels = [table.mapping[each] for each in unknown]
+    return tuple(table.classes[label] for label in labels if label >= 0)

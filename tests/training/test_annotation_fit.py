@@ -1,0 +1,284 @@
+"""Several sources that looked for different things: weights, what each teaches, and refusals."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+
+from resnet_tasks.assemble import (
+    build_dataset,
+    build_model,
+    label_heads,
+    merged_categories,
+    read_split,
+)
+from resnet_tasks.errors import RecipeError
+from resnet_tasks.recipe.load import load_recipe
+from resnet_tasks.recipe.schema import Recipe
+from resnet_tasks.structures import collate
+from resnet_tasks.training.annotation_fit import require_annotations
+from resnet_tasks.training.checkpoint import load_model_weights
+from resnet_tasks.training.finetune import Finetuning, Stopped
+from resnet_tasks.training.from_recipe import finetune_recipe
+
+CAR, ROAD, BUS = (
+    {"id": 1, "name": "car"},
+    {"id": 2, "name": "road", "isthing": 0},
+    {"id": 5, "name": "bus"},
+)
+LIGHT = {
+    "anchor_sizes": [16, 32, 64, 128, 256],
+    "pyramid_channels": 16,
+    "box_head_channels": 16,
+    "rpn_pre_nms": [50, 50],
+    "rpn_post_nms": [20, 20],
+}
+
+
+def write_source(
+    folder: Path, name: str, count: int, categories: list[dict[str, Any]], *kinds: str
+) -> None:
+    """`count` pictures with a car as box, or with pixels of the first category, or both."""
+    rng = np.random.default_rng(len(name))
+    images, annotations = [], []
+    for i in range(1, count + 1):
+        Image.fromarray(rng.integers(0, 255, (64, 64, 3)).astype(np.uint8)).save(
+            folder / f"{name}{i}.png"
+        )
+        record = {"id": i, "file_name": f"{name}{i}.png", "height": 64, "width": 64}
+        if "semantic" in kinds:
+            pixels = np.zeros((64, 64), np.uint8)
+            pixels[32:] = categories[0]["id"]
+            Image.fromarray(pixels).save(folder / f"{name}{i}_map.png")
+            record["sem_seg_file_name"] = f"{name}{i}_map.png"
+        images.append(record)
+        if "boxes" in kinds:
+            annotations.append(
+                {
+                    "id": i,
+                    "image_id": i,
+                    "category_id": categories[0]["id"],
+                    "bbox": [8, 8, 30, 30],
+                    "area": 900,
+                    "iscrowd": 0,
+                }
+            )
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (folder / f"{name}.json").write_text(
+        json.dumps({**content, "info": {"annotated": list(kinds)}})
+    )
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Boxes of cars; pixels of road; both, of cars, roads and buses."""
+    folder = tmp_path / "data" / "mixed"
+    folder.mkdir(parents=True)
+    write_source(folder, "boxes", 4, [CAR], "boxes")
+    write_source(folder, "pixels", 3, [ROAD], "semantic")
+    write_source(folder, "both", 3, [CAR, ROAD, BUS], "boxes", "semantic")
+    return tmp_path / "data"
+
+
+def recipe(*sources: dict[str, Any], **changes: Any) -> Recipe:
+    content = {
+        "name": "mixed",
+        "data": {
+            "root": "mixed",
+            "train": [dict(each) for each in sources],
+            "val": [{"annotations": "both.json"}],
+        },
+        "backbone": {"name": "resnet10t", "weights": "none"},
+        "heads": {
+            "objects": {"type": "faster_rcnn", "options": LIGHT},
+            "scene": {
+                "type": "unet",
+                "background": True,
+                "options": {"decoder_channels": [16, 16, 16, 16, 16]},
+            },
+        },
+        "training": {
+            "epochs": 2,
+            "batch_size": 3,
+            "evaluate_every": 0,
+            "precision": "fp32",
+            "device": "cpu",
+        },
+        **changes,
+    }
+    return Recipe.model_validate_json(json.dumps(content))
+
+
+ALL = (
+    {"annotations": "boxes.json", "weight": 0.5},
+    {"annotations": "pixels.json"},
+    {"annotations": "both.json", "weight": 2.0},
+)
+
+
+def test_each_source_teaches_what_it_was_annotated_for(data: Path) -> None:
+    made = recipe(*ALL)
+    files = read_split(made, "train", data)
+    categories = merged_categories(files)
+    train = build_dataset(made, files, categories, training=True)
+    assert categories.names == ("car", "road", "bus")
+    assert train.unannotated == ((1, 2), (0, 2), ())
+    assert train[0].target.unannotated is not None
+    assert train[0].target.unannotated.tolist() == [1, 2]
+    assert train[9].target.unannotated is None
+    tables = {n: each.table for n, each in label_heads(made, categories).heads.items()}
+    # A car without a look for buses: the car counts, the rest of the picture is ignored.
+    boxes = tables["objects"].apply(train[0].target, (64, 64))
+    assert boxes.boxes is not None
+    assert boxes.boxes.tolist() == [[8, 8, 38, 38], [-10000, -10000, 10064, 10064]]
+    assert boxes.ignore is not None
+    assert boxes.ignore.tolist() == [False, True]
+    assert boxes.labels is not None
+    assert boxes.labels[0] == 0
+    # Nobody looked for cars and buses: unlabelled pixels are no background, road is road.
+    pixels = tables["scene"].apply(train[4].target, (64, 64)).semantic
+    assert pixels is not None
+    assert (pixels[:32] == -1).all()
+    assert (pixels[32:] == 2).all()
+    whole = tables["scene"].apply(train[9].target, (64, 64))
+    assert whole.semantic is not None
+    assert (whole.semantic[:32] == 0).all()
+    assert whole.boxes is not None
+    assert len(whole.boxes) == 1
+
+
+def test_declared_categories_stand_in_place_of_the_listed_ones(data: Path) -> None:
+    looked = {"annotations": "boxes.json", "categories": ["car", "bus"]}
+    made = recipe(looked, *ALL[1:])
+    files = read_split(made, "train", data)
+    train = build_dataset(made, files, merged_categories(files), training=True)
+    assert train.unannotated[0] == (1,)
+    wrong = recipe({**looked, "categories": ["cra"]}, *ALL[1:])
+    with pytest.raises(RecipeError, match=r"boxes\.json: 'cra' is none of .*did you mean 'car'"):
+        build_dataset(wrong, files, merged_categories(files), training=True)
+
+
+def fit(made: Recipe, data: Path) -> list[str]:
+    files = {split: read_split(made, split, data) for split in ("train", "val")}
+    categories = merged_categories([*files["train"], *files["val"]])
+    train = build_dataset(made, files["train"], categories, training=True)
+    val = build_dataset(made, files["val"], categories)
+    return require_annotations(made, label_heads(made, categories), train, val)
+
+
+def test_partial_sources_are_told_of(data: Path) -> None:
+    notes = fit(recipe(*ALL), data)
+    assert len(notes) == 2
+    assert (
+        "boxes.json was not annotated for bus: that they are not there teaches objects"
+        in (notes[0])
+    )
+    assert "pixels.json was not annotated for car, bus" in notes[1]
+    made = recipe({"annotations": "both.json"}).model_dump(mode="json")
+    made["data"]["val"] = [{"annotations": "boxes.json"}]
+    (note,) = fit(Recipe.model_validate_json(json.dumps(made)), data)
+    assert note.startswith("val: ")
+    assert "does not list bus" in note
+
+
+def test_what_no_source_can_teach_is_refused(data: Path) -> None:
+    with pytest.raises(RecipeError, match=r"no file under data\.train .* lists the category 'bus'"):
+        fit(recipe(ALL[0], ALL[1]), data)
+    write_source(data / "mixed", "buses", 2, [BUS], "boxes")
+    with pytest.raises(RecipeError, match=r"every file under data\.train lacks a category"):
+        fit(recipe({"annotations": "buses.json"}, ALL[0], ALL[1]), data)
+    # A head each needs no picture that was looked at for both.
+    own = {"type": "faster_rcnn", "options": LIGHT}
+    heads = {"cars": {**own, "classes": ["car"]}, "buses": {**own, "classes": ["bus"]}}
+    made = recipe({"annotations": "buses.json"}, ALL[0], heads=heads)
+    assert fit(made, data) == []
+
+
+def test_weights_decide_how_often_pictures_come(data: Path) -> None:
+    made = recipe(*ALL)
+    files = read_split(made, "train", data)
+    train = build_dataset(made, files, merged_categories(files), training=True)
+    assert train.repeats is not None
+    assert train.repeats.tolist() == [0.5] * 4 + [1.0] * 3 + [2.0] * 3
+    with pytest.raises(ValueError, match=r"val\[0\]\.weight is 2\.0"):
+        recipe(*ALL, data={**made.data.model_dump(mode="json"), "val": [ALL[2]]})
+
+
+def test_training_on_mixed_sources_is_finite_and_resumes_exactly(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """11 visits an epoch: 2 of 4 pictures of boxes, 3 of pixels, 3 of both, twice each."""
+    torch.set_num_threads(1)
+    quiet = Console(file=io.StringIO())
+    made = recipe(*ALL)
+    whole = finetune_recipe(made, out=tmp_path / "whole", data_root=data, console=quiet)
+    assert whole is not None
+    events = list(map(json.loads, (tmp_path / "whole/log.jsonl").read_text().splitlines()))
+    steps = [each for each in events if each["event"] == "step"]
+    assert len(steps) == 8
+    assert all(np.isfinite(value) for each in steps for value in each["losses"].values())
+    learn = Finetuning.learn
+
+    def stops(self: Finetuning, group: Any, factor: float) -> dict[str, float]:
+        if self.position.updates == 2:
+            self._stop = True
+        return learn(self, group, factor)
+
+    monkeypatch.setattr(Finetuning, "learn", stops)
+    with pytest.raises(Stopped):
+        finetune_recipe(made, out=tmp_path / "cut", data_root=data, console=quiet)
+    monkeypatch.setattr(Finetuning, "learn", learn)
+    kept = load_recipe(tmp_path / "cut/recipe.yaml")
+    finetune_recipe(kept, resume=tmp_path / "cut", data_root=data, console=quiet)
+    first, second = (
+        load_model_weights(tmp_path / n / "checkpoints/last") for n in ("whole", "cut")
+    )
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_batch_of_partial_pictures_without_objects_is_finite(data: Path) -> None:
+    made = recipe(*ALL)
+    files = read_split(made, "train", data)
+    categories = merged_categories(files)
+    train = build_dataset(made, files, categories, training=True)
+
+    model = build_model(made, label_heads(made, categories))
+    sample = train[0]
+    empty = {
+        "boxes": torch.zeros(0, 4),
+        "labels": torch.zeros(0, dtype=torch.int64),
+        "ignore": torch.zeros(0, dtype=torch.bool),
+    }
+
+    sample = replace(sample, target=replace(sample.target, **empty))
+    losses = model(collate([sample, sample]), mode="loss")
+    assert {name.split("/")[0] for name in losses} == {"objects"}
+    total = model.total_loss(losses)
+    total.backward()
+    assert total.item() == 0
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    assert gradients
+    assert all((each == 0).all() for each in gradients)
+
+
+def test_visits_count_per_epoch(data: Path) -> None:
+    made = recipe(*ALL)
+    files = read_split(made, "train", data)
+    train = build_dataset(made, files, merged_categories(files), training=True)
+    keys = train.batch_keys(3, 0, [7, 7, 1], [0, 1, 0])
+    assert keys == [(3, 7, 1.0), (3, 7, 1.0, 1), (3, 1, 1.0)]
+    first, again, other = (train[key] for key in keys)
+    assert first.seed != again.seed
+    assert first.image_id == again.image_id
+    assert Counter([first.seed, train[(3, 7)].seed])[first.seed] == 2
+    assert other.image_id != first.image_id
