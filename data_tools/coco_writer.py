@@ -361,6 +361,11 @@ class CocoWriter:
         """Counts an object that is left out."""
         self._skipped.append(SkippedObject(str(file), what, why))
 
+    def size_of(self, image_id: int) -> tuple[int, int]:
+        """(height, width) of a picture that was added."""
+        record = self._images[image_id - 1]
+        return record["height"], record["width"]
+
     def note(self, text: str) -> None:
         """Adds a sentence for the data card."""
         self._notes.append(text)

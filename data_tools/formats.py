@@ -147,6 +147,11 @@ register_format(
     verified=True,
 )
 register_format(
+    "scalabel",
+    "data_tools.scalabel:convert_scalabel",
+    "Scalabel's JSON (BDD100K): boxes, polygons, drivable area, lanes",
+)
+register_format(
     "voc", "data_tools.voc:convert_voc", "Pascal VOC: one XML of boxes per picture", verified=True
 )
 register_format(

@@ -1,0 +1,113 @@
+"""Reads long JSON lists object by object, so that a file of any size takes little memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from resnet_tasks.errors import DataError
+
+CHUNK = 1 << 20
+LONGEST = 1 << 28
+"""Characters that one object may have."""
+
+_DECODER = json.JSONDecoder()
+
+
+def stream_objects(file: Path, key: str | None = None) -> Iterator[dict[str, Any]]:
+    """The objects of a JSON list, one after the other.
+
+    Args:
+        file: A list of objects; or an object that holds the list.
+        key: Where the list stands in an object; None: the file must be a list.
+
+    Raises:
+        DataError: If the file is missing, is no such JSON, ends early, or holds something else
+            than objects; the message says which entry.
+    """
+    try:
+        with file.open(encoding="utf-8") as stream:
+            yield from _Reader(stream, file).objects(key)
+    except FileNotFoundError:
+        raise DataError(f"the file {file} is missing") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file} is no text in UTF-8 ({error}); download it again") from None
+
+
+class _Reader:
+    """A window on the text that moves on as objects are taken."""
+
+    def __init__(self, stream: IO[str], file: Path) -> None:
+        self._stream = stream
+        self._file = file
+        self._text = ""
+        self._chunk = CHUNK
+
+    def objects(self, key: str | None) -> Iterator[dict[str, Any]]:
+        opening = self._take("[{", "a list of objects")
+        if opening == "{":
+            if key is None:
+                raise DataError(f"{self._file} holds an object; it should hold a list of objects")
+            self._find(key)
+            self._take("[", f"the list {key!r}")
+        number = 0
+        while self._peek() != "]":
+            if number:
+                self._take(",", f"a comma after entry {number - 1}")
+            value = self._value(f"entry {number}")
+            if not isinstance(value, dict):
+                raise DataError(f"entry {number} of {self._file} is {value!r:.60}; want an object")
+            yield value
+            number += 1
+
+    def _find(self, key: str) -> None:
+        while (found := self._value("a key")) != key:
+            self._take(":", f"a colon after {found!r:.60}")
+            self._value(f"the value of {found!r:.60}")
+            if self._take(",}", "a comma") == "}":
+                raise DataError(f"{self._file} has no key {key!r}")
+        self._take(":", f"a colon after {key!r}")
+
+    def _peek(self) -> str:
+        while not (text := self._text.lstrip()):
+            if not self._more():
+                raise DataError(f"{self._file} ends early; download it again")
+        self._text = text
+        return text[0]
+
+    def _take(self, allowed: str, what: str) -> str:
+        found = self._peek()
+        if found not in allowed:
+            raise DataError(f"{self._file} has {self._text[:30]!r} in place of {what}")
+        self._text = self._text[1:]
+        return found
+
+    def _value(self, what: str) -> Any:
+        self._peek()
+        while True:
+            try:
+                value, end = _DECODER.raw_decode(self._text)
+            except RecursionError:
+                raise DataError(f"{what} of {self._file} is nested too deeply") from None
+            except json.JSONDecodeError as error:
+                if len(self._text) > LONGEST or not self._more():
+                    raise DataError(
+                        f"{what} of {self._file} is not valid JSON ({error.msg}), or the file ends "
+                        "early"
+                    ) from None
+                continue
+            # A number at the end of the window may go on behind it.
+            if end == len(self._text) and self._more():
+                continue
+            self._text = self._text[end:]
+            self._chunk = CHUNK
+            return value
+
+    def _more(self) -> bool:
+        """Reads on; twice as much each time, so that a long object is not parsed too often."""
+        added = self._stream.read(self._chunk)
+        self._chunk *= 2
+        self._text += added
+        return bool(added)

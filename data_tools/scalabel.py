@@ -1,0 +1,355 @@
+"""Scalabel's JSON, in which BDD100K comes: boxes, polygons, drivable area and lanes.
+
+    ROOT/images/100k/train/NAME.jpg          pictures (option `images`)
+    ROOT/labels/det_20/det_train.json        frames with labels (option `labels`)
+
+A file is a list of frames, or has them under `frames`; a frame has `name` and `labels`, a label
+`category`, `attributes`, and `box2d` or `poly2d` (BDD100K's format page, Yu et al., CVPR 2020).
+Boxes count both ends, as BDD100K's own `to_coco` does: width = x2 - x1 + 1. The labels of test are
+not public.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from data_tools.coco_writer import (
+    Annotated,
+    Category,
+    CocoWriter,
+    Progress,
+    SplitSummary,
+    picture_size,
+)
+from data_tools.json_streaming import stream_objects
+from data_tools.scalabel_paths import Polygon, box_of, outline, read_paths
+from data_tools.source_folder import require_parts
+from resnet_tasks.data.coco_masks import decode_mask
+from resnet_tasks.errors import DataError
+
+Semantic = Literal["none", "drivable", "lanes", "polygons"]
+
+SPLITS = ("train", "val", "test")
+CLASSES = (
+    *("pedestrian", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"),
+    *("traffic light", "traffic sign"),
+)
+"""BDD100K's detection classes in their order."""
+RENAMED = {
+    "bike": "bicycle",
+    "caravan": "car",
+    "motor": "motorcycle",
+    "person": "pedestrian",
+    "van": "car",
+}
+"""Older names -> classes, as BDD100K's configuration has it (`name_mapping` of det.toml)."""
+IGNORED = {"other person": "pedestrian", "other vehicle": "car", "trailer": "truck"}
+"""Categories whose objects become crowd objects (`ignore_mapping` of det.toml)."""
+DRIVABLE = ("direct", "alternative")
+LANES = (
+    *("crosswalk", "double other", "double white", "double yellow"),
+    *("road curb", "single other", "single white", "single yellow"),
+)
+AREAS = {"area/drivable": "direct", "area/alternative": "alternative"}
+OF_LANES = "lane"
+OF_AREAS = "drivable area"
+"""Categories of the files of 2018, which name the class in an attribute."""
+SIZE = (720, 1280)
+MAX_REACH = 10
+"""A point further away than this many pictures is a mistake, and rasterising to it takes memory."""
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What becomes of which category."""
+
+    things: tuple[str, ...]
+    stuff: tuple[str, ...]
+    semantic: Semantic
+    rename: Mapping[str, str]
+    ignore: Mapping[str, str]
+    lane_width: int
+
+    @property
+    def categories(self) -> list[Category]:
+        things = [Category(name) for name in self.things]
+        names = [name for name in self.stuff if name not in self.things]
+        return things + [Category(name, isthing=False) for name in names]
+
+
+@dataclass
+class _Left:
+    """What is not converted, counted for the data card."""
+
+    labels: Counter[str] = field(default_factory=Counter)
+    frames: int = 0
+
+
+def convert_scalabel(  # noqa: PLR0913 - each is an option of the format
+    source: Path,
+    out: Path,
+    *,
+    labels: Sequence[str] = ("labels/det_20/det_{split}.json",),
+    images: str = "images/100k/{split}",
+    classes: Sequence[str] = CLASSES,
+    rename: Mapping[str, str] = RENAMED,
+    ignore: Mapping[str, str] = IGNORED,
+    semantic: Semantic = "none",
+    stuff: Sequence[str] = (),
+    lane_width: int = 8,
+    masks: bool = False,
+    need_pictures: bool = True,
+    size: tuple[int, int] = SIZE,
+    copy_images: bool = False,
+    license_name: str = "",
+    progress: Progress | None = None,
+) -> tuple[SplitSummary, ...]:
+    """Converts every split with a label file to COCO JSON.
+
+    Boxes and closed polygons of `classes` become objects; those marked crowd or ignored, and those
+    of the categories in `ignore`, crowd objects. Attributes stay with objects and pictures.
+
+    Args:
+        source: Folder that `labels` and `images` are relative to.
+        out: Folder for the JSON files and `semantic/`.
+        labels: Label files with `{split}` in place of the split. The first one says which pictures
+            there are and is read frame by frame; others add labels to its pictures, and are kept in
+            memory.
+        images: Folder of the pictures, with `{split}` likewise.
+        classes: Categories that come in objects, in order of their ids.
+        rename: Category -> the one that it is another name of.
+        ignore: Category -> the class for which its objects are crowd objects.
+        semantic: What label maps are drawn from: drivable areas, lanes, or all polygons (the
+            categories of `classes` and `stuff`, later ones over earlier ones). All other pixels are
+            unlabelled.
+        stuff: Categories for `semantic=polygons` that do not come in objects.
+        lane_width: Pixels across a lane marking that is drawn.
+        masks: Whether the objects are annotated by polygons, so that these are their masks.
+        need_pictures: False takes labels without pictures: names are kept, sizes are `size` where a
+            frame does not state its own.
+        size: (height, width) for that case.
+        copy_images: Copy the pictures beside the JSON instead of referring to them.
+        license_name: Licence of the data, for the JSON.
+        progress: Called with (done, total) after each picture; the total is what is known so far.
+
+    Returns:
+        What was written, by split.
+
+    Raises:
+        DataError: If a file, frame, label or category is missing or wrong; the message names it.
+    """
+    require_parts(source, ())
+    if copy_images and not need_pictures:
+        raise DataError("copy_images needs the pictures; leave need_pictures out")
+    drawn = {"none": (), "drivable": DRIVABLE, "lanes": LANES, "polygons": (*classes, *stuff)}
+    plan = _Plan(tuple(classes), drawn[semantic], semantic, rename, ignore, lane_width)
+    files = {
+        split: [source / each.format(split=split) for each in labels]
+        for split in SPLITS
+        if labels and (source / labels[0].format(split=split)).is_file()
+    }
+    if not files:
+        require_parts(source, [each.format(split="train") for each in labels])
+        raise DataError(f"no label file is given for {source}; name one or more under labels")
+    summaries, done = [], 0
+    for split, (first, *others) in files.items():
+        annotated: tuple[Annotated, ...] = ("boxes", "masks") if masks else ("boxes",)
+        writer = CocoWriter(
+            out,
+            split,
+            plan.categories,
+            annotated=annotated if semantic == "none" else (*annotated, "semantic"),
+            images_root=source,
+            copy_images=copy_images,
+            description=f"Converted from Scalabel, {split}",
+            license_name=license_name,
+        )
+        more, left = _by_name(others), _Left()
+        for frame in _frames(first):
+            picture = source / images.format(split=split) / frame.name
+            frame.labels.extend(more.pop(frame.name, ()))
+            measured = picture_size(picture) if need_pictures else frame.size or size
+            _add_frame(writer, picture, frame, plan, measured, left)
+            done += 1
+            if progress is not None:
+                progress(done, max(done + 1, 2 * done))
+        left.frames = len(more)
+        _say(writer, left, need_pictures=need_pictures)
+        summaries.append(writer.write())
+    return tuple(summaries)
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """One picture of a label file."""
+
+    where: str
+    name: str
+    labels: list[tuple[str, dict[str, Any]]]
+    group: str | None
+    attributes: Mapping[str, Any]
+    size: tuple[int, int] | None
+
+
+def _frames(file: Path) -> Iterator[_Frame]:
+    for number, raw in enumerate(stream_objects(file, "frames")):
+        name = raw.get("name")
+        where = f"{file}, frame {number} ({name})"
+        parts = PurePosixPath(name).parts if isinstance(name, str) else ()
+        if not parts or "\\" in str(name) or parts[0] == "/" or ".." in parts:
+            raise DataError(f"{where} has the name {name!r}; it must be a path inside the images")
+        found = raw.get("labels")
+        if found is not None and not isinstance(found, list):
+            raise DataError(f"{where}: labels are {found!r:.60}; they must be a list")
+        labels = []
+        for index, each in enumerate(found or ()):
+            place = f"{where}, label {index}"
+            if not isinstance(each, dict) or not isinstance(each.get("category"), str):
+                raise DataError(f"{place} is {each!r:.60}; it must be an object with a category")
+            labels.append((f"{place} (id {each.get('id')})", each))
+        group = raw.get("videoName") or raw.get("video_name")
+        attributes = raw.get("attributes")
+        yield _Frame(
+            where,
+            str(name),
+            labels,
+            str(group) if group else None,
+            attributes if isinstance(attributes, dict) else {},
+            _stated_size(raw, where),
+        )
+
+
+def _stated_size(raw: Mapping[str, Any], where: str) -> tuple[int, int] | None:
+    found = raw.get("size")
+    if found is None:
+        return None
+    height, width = (found.get(key) if isinstance(found, dict) else None for key in _SIZE_KEYS)
+    if not (type(height) is int and type(width) is int and height > 0 and width > 0):
+        raise DataError(f"{where} has the size {found!r:.60}; it needs height and width above 0")
+    return height, width
+
+
+_SIZE_KEYS = ("height", "width")
+
+
+def _by_name(files: Sequence[Path]) -> dict[str, list[tuple[str, dict[str, Any]]]]:
+    found: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+    for file in files:
+        for frame in _frames(file):
+            found.setdefault(frame.name, []).extend(frame.labels)
+    return found
+
+
+def _add_frame(
+    writer: CocoWriter,
+    picture: Path,
+    frame: _Frame,
+    plan: _Plan,
+    size: tuple[int, int],
+    left: _Left,
+) -> None:
+    image_id = writer.add_image(picture, size=size, group=frame.group, attributes=frame.attributes)
+    ids = np.zeros(size, dtype=np.int64)
+    names = [each.name for each in plan.categories]
+    for where, label in frame.labels:
+        attributes = _attributes(label, where)
+        category = _category(label, attributes, plan)
+        paths = read_paths(label.get("poly2d"), where)
+        reach = MAX_REACH * max(size)
+        if any(abs(value) > reach for path in paths for point in path.points for value in point):
+            raise DataError(f"{where} has a point more than {reach} pixels away; correct it")
+        is_drawn = plan.semantic != "none" and category in plan.stuff and bool(paths)
+        if is_drawn:
+            ids[_pixels(paths, size, plan)] = names.index(category) + 1
+        if category in plan.things or category in plan.ignore:
+            _add_object(writer, image_id, label, category, attributes, paths, plan, where)
+        elif not is_drawn:
+            if category not in (*DRIVABLE, *LANES, *plan.stuff):
+                known = ", ".join((*plan.things, *plan.ignore, *plan.rename))
+                raise DataError(
+                    f"{where} has the category {category!r}; known are {known}: add it to classes, "
+                    "rename, ignore or stuff"
+                )
+            left.labels[category] += 1
+    if plan.semantic != "none":
+        writer.add_semantic(image_id, ids)
+
+
+def _attributes(label: Mapping[str, Any], where: str) -> dict[str, Any]:
+    found = label.get("attributes")
+    if found is not None and not isinstance(found, dict):
+        raise DataError(f"{where}: attributes are {found!r:.60}; they must be an object")
+    plain = {key: value for key, value in (found or {}).items() if value is not None}
+    # Files of different years write Occluded and occluded.
+    return {key[:1].lower() + key[1:]: value for key, value in plain.items()}
+
+
+def _category(label: Mapping[str, Any], attributes: Mapping[str, Any], plan: _Plan) -> str:
+    name = str(label["category"])
+    if name == OF_AREAS:
+        return str(attributes.get("areaType", name))
+    if name == OF_LANES:
+        return str(attributes.get("laneTypes", attributes.get("laneType", name)))
+    return plan.rename.get(name, AREAS.get(name, name))
+
+
+def _add_object(
+    writer: CocoWriter,
+    image_id: int,
+    label: Mapping[str, Any],
+    category: str,
+    attributes: dict[str, Any],
+    paths: Sequence[Polygon],
+    plan: _Plan,
+    where: str,
+) -> None:
+    flags = [attributes.pop(key, False) for key in ("crowd", "ignored")]
+    iscrowd = category in plan.ignore or any(flag is True for flag in flags)
+    name = plan.ignore.get(category, category)
+    polygons = [outline(path) for path in paths if path.is_closed]
+    if polygons:
+        added = writer.add_polygons(
+            image_id, name, polygons, iscrowd=iscrowd, attributes=attributes
+        )
+        if not added:
+            writer.skip(where, name, "its polygons cover no pixel of the picture")
+        return
+    if label.get("box2d") is None:
+        writer.skip(where, name, "it has neither a box nor a closed polygon")
+        return
+    box = box_of(label["box2d"], writer.size_of(image_id), where)
+    if box is None:
+        writer.skip(where, name, "its box has no area inside the picture")
+    else:
+        writer.add_box(image_id, name, box, iscrowd=iscrowd, attributes=attributes)
+
+
+def _pixels(paths: Sequence[Polygon], size: tuple[int, int], plan: _Plan) -> NDArray[np.bool_]:
+    """`(height, width)` what closed paths enclose and, for lanes, open ones cover."""
+    found = np.zeros(size, dtype=np.uint8)
+    for path in paths:
+        flat = outline(path)
+        if plan.semantic == "lanes":
+            points = np.rint(np.reshape(flat, (-1, 2)) * 16).astype(np.int32)
+            cv2.polylines(found, [points], path.is_closed, 1, plan.lane_width, cv2.LINE_8, 4)
+        elif path.is_closed:
+            found |= decode_mask([flat], *size)
+    return found.astype(np.bool_)
+
+
+def _say(writer: CocoWriter, left: _Left, *, need_pictures: bool) -> None:
+    if left.labels:
+        counted = ", ".join(f"{name} {number}" for name, number in sorted(left.labels.items()))
+        writer.note(f"labels of other tasks that were not asked for: {counted}")
+    if left.frames:
+        writer.note(f"{left.frames} pictures that only the further label files have are left out")
+    if not need_pictures:
+        writer.note("converted without the pictures: their sizes were not looked at")

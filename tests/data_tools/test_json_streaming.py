@@ -1,0 +1,39 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from data_tools import json_streaming
+from data_tools.json_streaming import stream_objects
+from resnet_tasks.errors import DataError
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 7, 1 << 20])
+def test_any_window_gives_the_same(
+    chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(json_streaming, "CHUNK", chunk)
+    items = [{"a": [1, {"b": '],}"é\\'}], "n": 12.5e3}, {}, {"x": None}]
+    file = tmp_path / "x.json"
+    file.write_text(json.dumps(items, indent=3), encoding="utf-8")
+    assert list(stream_objects(file)) == items
+    held = {"n": 123, "frames": items, "after": [1]}
+    file.write_text(json.dumps(held), encoding="utf-8")
+    assert list(stream_objects(file, "frames")) == items
+    file.write_text(" [ ] ")
+    assert list(stream_objects(file)) == []
+    file.write_text(json.dumps(held))
+    with pytest.raises(DataError, match="has no key 'other'"):
+        list(stream_objects(file, "other"))
+
+
+def test_mistakes(tmp_path: Path) -> None:
+    file = tmp_path / "x.json"
+    with pytest.raises(DataError, match=r"x\.json is missing"):
+        list(stream_objects(file))
+    file.write_bytes(b'[{"a": "\xff"}]')
+    with pytest.raises(DataError, match="no text in UTF-8"):
+        list(stream_objects(file))
+    file.write_text("{}")
+    with pytest.raises(DataError, match="should hold a list of objects"):
+        list(stream_objects(file))

@@ -1,0 +1,215 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_sources import bdd100k, picture, text
+
+from data_tools.catalogue import convert, prepare
+from data_tools.data_card import DataCard
+from data_tools.scalabel_paths import Polygon, outline
+from resnet_tasks.data.coco import read_coco
+from resnet_tasks.errors import DataError
+
+Convert = Callable[..., DataCard]
+
+
+def written(out: Path, split: str = "train") -> dict[str, Any]:
+    return dict(json.loads((out / f"{split}.json").read_text()))
+
+
+@pytest.fixture
+def one(tmp_path: Path) -> Convert:
+    """Converts a single picture of 64 x 96 with the labels given."""
+
+    def run(*labels: dict[str, Any], raw: str | None = None, **options: Any) -> DataCard:
+        picture(tmp_path / "in/images/a.jpg", bdd100k.SIZE)
+        frames = [bdd100k.frame("a.jpg", list(labels))]
+        text(tmp_path / "in/train.json", json.dumps(frames) if raw is None else raw)
+        places = {"labels": ("{split}.json",), "images": "images"}
+        return convert("scalabel", tmp_path / "in", tmp_path / "out", **places, **options)
+
+    return run
+
+
+def test_boxes_attributes_and_drivable_area(tmp_path: Path) -> None:
+    prepare("bdd100k", bdd100k.write(tmp_path / "in"), tmp_path / "out")
+    train = written(tmp_path / "out")
+    assert [c["name"] for c in train["categories"]][-3:] == [
+        "traffic sign",
+        "direct",
+        "alternative",
+    ]
+    car, sign = train["annotations"][:2]
+    assert (car["category_id"], car["bbox"]) == (3, [10, 20, 30, 25])  # both ends count
+    assert car["attributes"] == {
+        "occluded": True,
+        "truncated": False,
+        "trafficLightColor": "NA",
+    }
+    assert (sign["category_id"], sign["bbox"], "attributes" in sign) == (10, [70, 5, 8, 8], False)
+    assert train["images"][0]["attributes"]["timeofday"] == "daytime"
+    ids = np.asarray(Image.open(tmp_path / "out/semantic/train/a.png"))
+    assert ids[60, 48] == 11
+    assert ids[10, 48] == 0
+    # A trapezium of height 24 between widths 96 and 30.
+    assert (ids == 11).sum() == pytest.approx(24 * (96 + 30) / 2, rel=0.03)
+
+
+def test_real_labels_without_pictures(shared_data: Path, tmp_path: Path) -> None:
+    labels = {"labels": ("{split}.json",), "images": "", "need_pictures": False}
+    (tmp_path / "in").mkdir()
+    sample = (shared_data / "bdd100k_labels/example_annotation.json").read_text()
+    text(tmp_path / "in/train.json", sample)
+    with pytest.raises(DataError, match=r"b1c81faa-3df17267-0000001\.jpg is missing"):
+        convert("scalabel", tmp_path / "in", tmp_path / "out", labels=("{split}.json",))
+    card = convert("scalabel", tmp_path / "in", tmp_path / "out", **labels, masks=True)
+    assert "without the pictures" in card.markdown()
+    train = written(tmp_path / "out")
+    (image,) = train["images"]
+    assert (image["height"], image["width"]) == (720, 1280)
+    assert image["group"] == "b1c81faa-3df17267"
+    assert len(train["annotations"]) == 4
+    for annotation, label in zip(
+        train["annotations"], json.loads(sample)[0]["labels"], strict=True
+    ):
+        points = np.concatenate([each["vertices"] for each in label["poly2d"]])
+        types = "".join(each["types"] for each in label["poly2d"])
+        on_it = points[[each == "L" for each in types]]  # a curve stays inside its control points
+        x, y, width, height = annotation["bbox"]
+        low, high = (x, y), (x + width, y + height)
+        assert (points.min(axis=0) - 0.01 <= low).all()
+        assert (low <= on_it.min(axis=0) + 0.01).all()
+        assert (on_it.max(axis=0) - 0.01 <= high).all()
+        assert (high <= points.max(axis=0) + 0.01).all()
+        assert annotation["attributes"]["truncated"] is label["attributes"]["truncated"]
+    assert read_coco(tmp_path / "out/train.json").problems == ()
+
+
+def test_real_ignored_labels(shared_data: Path, tmp_path: Path) -> None:
+    sample = shared_data / "bdd100k_labels/example_ignore_annotation.json"
+    text(tmp_path / "in/val.json", sample.read_text())
+    options = {"labels": ("{split}.json",), "images": "", "need_pictures": False}
+    convert("scalabel", tmp_path / "in", tmp_path / "out", **options)
+    ignored, person = written(tmp_path / "out", "val")["annotations"]
+    assert (ignored["category_id"], ignored["iscrowd"]) == (1, 1)
+    assert (person["category_id"], person["iscrowd"]) == (1, 0)
+    assert ignored["bbox"] == [1068.05, 362.77, 41.67, 104.53]
+    assert person["attributes"] == {"occluded": True, "truncated": False}
+
+
+def test_curves() -> None:
+    quarter = 0.5522847498  # of a circle as a cubic curve
+    points = ((1.0, 0.0), (1.0, quarter), (quarter, 1.0), (0.0, 1.0))
+    scaled = tuple((100 * x, 100 * y) for x, y in points)
+    flat = np.reshape(outline(Polygon(scaled, "LCCL", is_closed=False)), (-1, 2))
+    assert len(flat) > 20
+    np.testing.assert_allclose(np.linalg.norm(flat, axis=1), 100, atol=0.05)
+    np.testing.assert_allclose(flat[-1], (0, 100), atol=1e-9)
+    closed = np.reshape(outline(Polygon((*scaled[:3],), "LCC", is_closed=True)), (-1, 2))
+    np.testing.assert_allclose(closed[-1], (100, 0))
+
+
+def test_lanes_are_drawn(one: Convert, tmp_path: Path) -> None:
+    line = {"vertices": [[10, 30], [80, 30]], "types": "LL", "closed": False}
+    old = {"category": "lane", "attributes": {"laneTypes": "road curb"}, "poly2d": [line]}
+    card = one(old, bdd100k.CAR, semantic="lanes", lane_width=4)
+    ids = np.asarray(Image.open(tmp_path / "out/semantic/train/a.png"))
+    curb = 11 + 4
+    assert set(np.unique(ids)) == {0, curb}
+    rows = np.flatnonzero((ids == curb)[:, 40])
+    assert abs(len(rows) - 4) <= 1
+    assert abs(rows.mean() - 30) <= 1
+    assert card.splits[0].pixels["road curb"] == (ids == curb).sum()
+
+
+def test_polygons_as_pixels_and_as_masks(one: Convert, tmp_path: Path) -> None:
+    square = {"vertices": [[10, 10], [30, 10], [30, 30], [10, 30]], "closed": True}
+    labels = [
+        {
+            "category": "sky",
+            "poly2d": [{**square, "vertices": [[0, 0], [96, 0], [96, 64], [0, 64]]}],
+        },
+        {"category": "car", "poly2d": [square], "attributes": {"crowd": True}},
+    ]
+    one(*labels, semantic="polygons", stuff=("sky",), masks=True)
+    train = written(tmp_path / "out")
+    assert train["info"]["annotated"] == ["boxes", "masks", "semantic"]
+    (car,) = train["annotations"]
+    assert (car["iscrowd"], car["area"], car["bbox"]) == (1, 400, [10, 10, 20, 20])
+    ids = np.asarray(Image.open(tmp_path / "out/semantic/train/a.png"))
+    assert ((ids == 3).sum(), (ids == 11).sum()) == (400, 64 * 96 - 400)
+
+
+def test_what_is_left_out_is_said(one: Convert, tmp_path: Path) -> None:
+    flat = {"category": "bus", "box2d": {"x1": 9, "y1": 9, "x2": 5, "y2": 20}}
+    empty = {"category": "bus", "id": 7}
+    card = one(bdd100k.ROAD, flat, empty, bdd100k.CAR)
+    assert [each.why for each in card.splits[0].skipped] == [
+        "its box has no area inside the picture",
+        "it has neither a box nor a closed polygon",
+    ]
+    assert "were not asked for: direct 1" in card.markdown()
+    assert read_coco(tmp_path / "out/train.json").problems == ()
+
+
+def test_further_files_add_to_the_pictures_of_the_first(tmp_path: Path) -> None:
+    source = bdd100k.write(tmp_path / "in")
+    areas = [bdd100k.frame("z.jpg", [bdd100k.ROAD]), bdd100k.frame("a.jpg", [bdd100k.LANE])]
+    file = source / "labels/drivable/polygons/drivable_train.json"
+    text(file, json.dumps({"frames": areas, "config": {"frames": [1]}}))
+    card = prepare("bdd100k", source, tmp_path / "out")
+    assert "1 pictures that only the further label files have" in card.markdown()
+    assert card.splits[0].pixels["direct"] == 0
+    assert card.splits[0].pixels["alternative"] > 0
+
+
+POLY = {"vertices": [[1, 1], [9, 1], [9, 9]], "types": "LLL", "closed": True}
+
+
+@pytest.mark.parametrize(
+    ("label", "told"),
+    [
+        ({"category": "tank", "box2d": bdd100k.CAR["box2d"]}, "category 'tank'; known are pedes"),
+        ({"category": "car", "box2d": {"x1": 1}}, r"has the box \{'x1': 1\}; x1, y1, x2"),
+        ({"category": "car", "box2d": {**bdd100k.CAR["box2d"], "x1": True}}, "has the box"),
+        ({"category": "car", "poly2d": [{**POLY, "types": "LC"}]}, "types 'LC'; it needs one"),
+        ({"category": "car", "poly2d": [{**POLY, "types": "LLC"}]}, "types 'LLC'; a curve is L"),
+        ({"category": "car", "poly2d": [{**POLY, "vertices": [[1, 1]]}]}, "one letter"),
+        ({"category": "car", "poly2d": [{"vertices": [["1", 1]]}]}, "no list of vertices"),
+        ({"category": "car", "poly2d": [{"vertices": [[1e9, 1]] * 3}]}, "more than 960 pixels"),
+        ({"category": "car", "poly2d": {}}, r"poly2d is \{\}; it must be a list"),
+        ({"category": "car", "attributes": []}, r"attributes are \[\]"),
+        ({"box2d": {}}, "must be an object with a category"),
+    ],
+)
+def test_wrong_labels(label: dict[str, Any], told: str, one: Convert, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=rf"train\.json, frame 0 \(a\.jpg\), label 0.*{told}"):
+        one(label)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("raw", "told"),
+    [
+        ('[{"name": "../a.jpg"}]', "must be a path inside the images"),
+        ('[{"name": "/a.jpg"}]', "must be a path inside the images"),
+        ("[{}]", "must be a path inside the images"),
+        ('[{"name": "a.jpg", "labels": 3}]', "labels are 3"),
+        ('[{"name": "a.jpg", "size": {"width": 3}}]', "it needs height and width"),
+        ("[1]", "is 1; want an object"),
+        ('[{"name": "a.jpg"}', "ends early"),
+        ('[{"name": "a.jp', "ends early"),
+        ('[{"name": "a.jpg"} {}]', "in place of a comma after entry 0"),
+        ('{"config": 1}', "has no key 'frames'"),
+        ("", "ends early"),
+        ("[" * 100_000, "nested too deeply|not valid JSON"),
+    ],
+)
+def test_wrong_files(raw: str, told: str, one: Convert, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=rf"train\.json.*({told})|({told}).*train\.json"):
+        one(raw=raw)
+    assert not (tmp_path / "out").exists()
