@@ -331,6 +331,10 @@ class TrainingRecipe(_Part):
     checkpoint_minutes: Positive = 10.0
     device: str = "auto"
     deterministic: bool = True
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field(
+        ("tensorboard",),
+        description="Where curves go beside log.jsonl; wandb and mlflow are installed apart",
+    )
     non_finite: Literal["stop", "skip"] = Field(
         "stop",
         description=(

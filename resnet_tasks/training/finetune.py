@@ -63,6 +63,7 @@ from resnet_tasks.training.processes import ALONE, Processes, own_device
 from resnet_tasks.training.replay import Step, write_replay
 from resnet_tasks.training.shares import Anchored, Report, described, means, summed, unannotated
 from resnet_tasks.training.spikes import SpikeWatch
+from resnet_tasks.training.trackers import require_trackers
 from resnet_tasks.training.unfreezing import Unfreezing
 
 Item = TypeVar("Item")
@@ -134,6 +135,7 @@ class Finetuning:
         workers: int | None = None,
         processes: Processes = ALONE,
     ) -> None:
+        require_trackers(options.trackers)
         self.options = options
         self.out = out
         self.processes = processes
@@ -202,7 +204,7 @@ class Finetuning:
         )
         with (
             self.processes.watched(),
-            self.journal.open_board(self.position.updates),
+            self.journal.tracked(self.options, self.position.updates),
             deterministic_algorithms(self.options.deterministic and self.device.type == "cpu"),
             self._signals(),
         ):
@@ -547,7 +549,7 @@ class Finetuning:
 
     def _settings(self) -> dict[str, Any]:
         """Options that decide the final weights, as plain values."""
-        free = {"checkpoint_minutes", "device", "deterministic"}
+        free = {"checkpoint_minutes", "device", "deterministic", "trackers"}
         if self.options.patience is None:
             free.add("evaluate_every")
         values: dict[str, Any] = json.loads(self.options.model_dump_json(exclude=free))

@@ -39,6 +39,7 @@ from resnet_tasks.training.judging import metric_tables
 from resnet_tasks.training.label_fit import require_fitting_labels
 from resnet_tasks.training.processes import Processes
 from resnet_tasks.training.run import Run
+from resnet_tasks.training.trackers import require_trackers
 
 SPLITS: tuple[Split, ...] = ("train", "val")
 SHOWN_NAMES = 4
@@ -132,6 +133,7 @@ def _finetune_together(
     # Before the folder is made: what cannot run leaves none behind.
     resolve_precision(recipe.training.precision, default_device(recipe.training.device))
     best_metric(model.named_heads, recipe.evaluation.best, recipe.evaluation.extra)
+    require_trackers(recipe.training.trackers)
     if dry_run and recipe.data.normalize == "data":
         console.print("normalize: measured when training starts, not with --dry-run")
     elif recipe.data.normalize == "data":

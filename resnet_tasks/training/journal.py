@@ -1,4 +1,4 @@
-"""What a run tells while it works: progress on the console, `log.jsonl`, TensorBoard."""
+"""What a run tells while it works: progress on the console, `log.jsonl`, its trackers."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from rich.console import Console
 from rich.progress import (
@@ -20,9 +20,10 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
-from torch.utils.tensorboard import SummaryWriter
 
+from resnet_tasks.recipe.schema import TrainingRecipe
 from resnet_tasks.training.spikes import Spike
+from resnet_tasks.training.trackers import TrackedRun, Trackers
 from resnet_tasks.whole_files import unwritten
 
 Show = Callable[[Mapping[str, float], float], None]
@@ -31,7 +32,7 @@ SMOOTHING = 0.9
 
 
 class Journal:
-    """Console, log file and TensorBoard of one run.
+    """Console, log file and trackers of one run.
 
     Args:
         folder: Run folder.
@@ -43,31 +44,28 @@ class Journal:
         self._folder = folder
         self._console = Console(quiet=True) if silent else console
         self._silent = silent
-        self._board: Any = None
+        self._trackers: Trackers | None = None
         self._told_spike = 0  # epoch of the last spike on the console
 
     @contextmanager
-    def open_board(self, update: int) -> Iterator[None]:
-        """TensorBoard files under `tensorboard/` for the duration.
+    def tracked(self, options: TrainingRecipe, update: int) -> Iterator[None]:
+        """The trackers are told what happens for the duration.
 
         Args:
-            update: The first step to come; what a killed sitting wrote from there on is hidden.
+            options: Name the trackers.
+            update: The first step to come; TensorBoard hides what a killed sitting wrote from
+                there on.
         """
         if self._silent:
             yield
             return
-        try:
-            self._board = board = SummaryWriter(
-                str(self._folder / "tensorboard"), purge_step=update
-            )
-        except OSError as error:
-            raise unwritten(self._folder / "tensorboard", error) from None
+        run = TrackedRun.of(self._folder, options, update)
+        self._trackers = trackers = Trackers(options.trackers, run, self.say)
         try:
             yield
         finally:
-            self._board = None
-            with suppress(OSError):  # its last points; the log has them
-                board.close()
+            self._trackers = None
+            trackers.close()
 
     def say(self, text: str) -> None:
         """A line for people."""
@@ -123,15 +121,8 @@ class Journal:
         self.say("  ".join([heading, *texts]))
 
     def _plot(self, values: Mapping[str, float | None], update: int) -> None:
-        if self._board is None:
-            return
-        try:
-            for name, value in values.items():
-                if value is not None:
-                    self._board.add_scalar(name, value, update)
-        except OSError as error:
-            self._board = None
-            self.say(f"warning: tensorboard has failed and is left out from here on ({error})")
+        if self._trackers is not None:
+            self._trackers.plot(values, update)
 
     @contextmanager
     def progress(self, heading: str, done: int, total: int) -> Iterator[Show]:

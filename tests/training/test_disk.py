@@ -17,7 +17,7 @@ from resnet_tasks.errors import RunError
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema import TrainingRecipe
 from resnet_tasks.structures import Sample
-from resnet_tasks.training import checkpoint, journal
+from resnet_tasks.training import checkpoint, journal, trackers
 from resnet_tasks.training.checkpoint import load_checkpoint
 from resnet_tasks.training.finetune import Finetuning, finetune
 
@@ -80,7 +80,7 @@ def test_a_full_disk_costs_tensorboard_only_its_curves(
     tiny_model: Build, shapes: Dataset[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     console = _quiet()
-    monkeypatch.setattr(journal.SummaryWriter, "add_scalar", _full)
+    monkeypatch.setattr(trackers.SummaryWriter, "add_scalar", _full)
     finetune(tiny_model(), shapes, None, OPTIONS, out=tmp_path, console=console)
     said = console.file.getvalue()  # type: ignore[attr-defined]
     assert said.count("warning: tensorboard has failed") == 1
