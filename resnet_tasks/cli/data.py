@@ -153,21 +153,37 @@ def check(
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 1 where there is a warning or a repair")
     ] = False,
+    fix: Annotated[
+        Path | None,
+        typer.Option(metavar="OUT", help="Write a repaired copy, and OUT.changes.json"),
+    ] = None,
+    leave: Annotated[
+        list[str] | None, typer.Option(metavar="FINDING", help="With --fix: do not repair it")
+    ] = None,
+    drop: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FINDING", help="With --fix: take such annotations, or images, out"),
+    ] = None,
 ) -> None:
     """Say everything that is wrong with COCO files, and between splits.
 
     Exits with 0 if they can be used, 2 if not; with --strict with 1 if they can be used but
-    something was warned of or repaired in memory.
+    something was warned of or repaired in memory. With --fix that is said of the repaired copy.
     """
     from rich.console import Console
 
     from resnet_tasks.data.doctor.check import Look
-    from resnet_tasks.data.doctor.report import print_checks, write_findings
+    from resnet_tasks.data.doctor.repair import repair
+    from resnet_tasks.data.doctor.report import print_checks, print_repair, write_findings
     from resnet_tasks.data.doctor.splits import check_splits, siblings
 
     if with_splits and len(files) > 1:
         raise DataError("--with-splits looks beside one FILE; name either all splits or one")
     paths = siblings(files[0]) if with_splits else files
+    if fix is not None and len(paths) > 1:
+        raise DataError("--fix repairs one FILE; repair each by itself, then check them together")
+    if fix is None and (leave or drop):
+        raise DataError("--leave and --drop say what --fix OUT does; add it")
     with bar("Reading pictures") as advance:
         look = Look(
             images,
@@ -176,8 +192,15 @@ def check(
             allow_outside=allow_outside,
             advance=advance,
         )
-        checks = check_splits(paths, look)
-    print_checks(checks, Console(highlight=False))
+        if fix is None:
+            checks = check_splits(paths, look)
+        else:
+            made = repair(paths[0], fix, look=look, leave=leave or (), drop=drop or ())
+            checks = (made.after,)
+    console = Console(highlight=False)
+    if fix is not None:
+        print_repair(made, console)
+    print_checks(checks, console)
     if json_report is not None:
         write_findings(checks, json_report)
         typer.echo(f"findings: {json_report}")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import gc
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -63,14 +64,20 @@ def parsed(
         findings.add("missing_annotations")
     declared = annotated if annotated is not None else info.get("annotated")
     chosen = None if declared is None else declared_kinds(path, declared)
-    parser = AnnotationReader(categories, images, findings, keep_degenerate=keep_degenerate)
+    parser = AnnotationReader(
+        categories,
+        images,
+        findings,
+        keep_degenerate=keep_degenerate,
+        all_ids=lambda: (each.get("id") for each in raws or () if isinstance(each, dict)),
+    )
     for position, each in enumerate(raws or ()):
         parser.take(position, each)
     if chosen is None:
         chosen = parser.held(is_listed=raws is not None)
     if parser.labels_only and "image" not in chosen:
         for each in parser.labels_only:
-            findings.add("no_box", each.image_id, each.id)
+            findings.add("no_box", *each)
     if findings.has_errors():
         return None
     by_image = {image_id: tuple(found) for image_id, found in parser.by_image.items()}
@@ -180,7 +187,7 @@ class ImageReader:
 
     def read(self, position: int, raw: Any) -> ImageRecord | None:
         """The record, or None and a problem where it cannot be used."""
-        self._findings.position = position
+        self._findings.place = ("images", position)
         record = self._image(position, raw)
         if record is None:
             return None
@@ -253,10 +260,11 @@ class AnnotationReader:
         images: Of the file.
         findings: Where problems go.
         keep_degenerate: As in `read_coco`.
+        all_ids: Gives the ids of all annotations of the file; new ones lie above them.
 
     Attributes:
         by_image: What was taken, by image id.
-        labels_only: What has neither box nor mask.
+        labels_only: Image and annotation ids of what has neither box nor mask.
     """
 
     def __init__(
@@ -266,17 +274,19 @@ class AnnotationReader:
         findings: Findings,
         *,
         keep_degenerate: bool,
+        all_ids: Callable[[], Iterable[Any]] = tuple,
     ) -> None:
         self._keep_degenerate = keep_degenerate
+        self._all_ids = all_ids
         self._indices = categories.index_table
         self._records = {record.id: record for record in images}
         self._findings = findings
         self._ids: set[Id] = set()
-        self._next_id = 1
+        self._new_ids: Iterator[int] | None = None
         self._has_sem_seg = any(record.sem_seg_file_name for record in images)
         self._has_boxes = False
         self._has_masks = False
-        self.labels_only: list[Annotation] = []
+        self.labels_only: list[tuple[Id, Id]] = []
         self.by_image: dict[Id, list[Annotation]] = {record.id: [] for record in images}
 
     def held(self, *, is_listed: bool) -> frozenset[str]:
@@ -299,7 +309,7 @@ class AnnotationReader:
     def read(self, position: int, raw: Any) -> Annotation | None:
         """The annotation, or None and a problem where it cannot be used."""
         findings = self._findings
-        findings.position = position
+        findings.place = ("annotations", position)
         if not isinstance(raw, dict):
             findings.add("annotation_record", detail=f"annotations[{position}] is {shown(raw)}")
             return None
@@ -342,7 +352,7 @@ class AnnotationReader:
         self._has_boxes = self._has_boxes or box is not None
         self._has_masks = self._has_masks or segmentation is not None
         if box is None:
-            self.labels_only.append(annotation)
+            self.labels_only.append((record.id, annotation_id))
         return annotation
 
     def _annotation_id(self, position: int, raw: dict[str, Any]) -> Id:
@@ -350,16 +360,17 @@ class AnnotationReader:
         if _is_id(found) and found not in self._ids:
             self._ids.add(found)
             return found
-        while self._next_id in self._ids:
-            self._next_id += 1
-        self._ids.add(self._next_id)
+        if self._new_ids is None:
+            self._new_ids = ids_above(chain(self._ids, self._all_ids()))
+        made = next(self._new_ids)
+        self._ids.add(made)
         image_id = raw.get("image_id")
         shown = image_id if _is_id(image_id) else None
         if _is_id(found):
-            self._findings.add("duplicate_annotation", shown, found, f"now {self._next_id}")
+            self._findings.add("duplicate_annotation", shown, found, f"now {made}")
         else:
             self._findings.add("missing_id", shown, detail=f"annotations[{position}]")
-        return self._next_id
+        return made
 
     def _segmentation(
         self, raw: Any, record: ImageRecord, annotation_id: Id
@@ -474,6 +485,11 @@ def is_inside(name: str) -> bool:
     parts = name.replace("\\", "/").split("/")
     is_rooted = parts[0] == "" or parts[0][1:2] == ":"
     return not is_rooted and ".." not in parts and "\0" not in name
+
+
+def ids_above(known: Iterable[Any]) -> Iterator[int]:
+    """New ids, above all whole numbers among the known ones."""
+    return count(max((each for each in known if type(each) is int), default=0) + 1)
 
 
 def find(table: Mapping[Any, Any], key: object) -> Any:

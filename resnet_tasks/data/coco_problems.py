@@ -12,6 +12,7 @@ SHOWN = 5
 
 
 Id = int | str
+Place = tuple[Literal["images", "annotations"], int]
 
 
 Severity = Literal["error", "warning", "repaired", "note"]
@@ -55,14 +56,14 @@ class Finding:
         image_id: Of the picture concerned.
         annotation_id: Of the annotation concerned.
         detail: What was given.
-        position: Of the entry in the file's `images` or `annotations`, from 0.
+        place: The list in the file, `images` or `annotations`, and the position in it, from 0.
     """
 
     kind: str
     image_id: Id | None = None
     annotation_id: Id | None = None
     detail: str = ""
-    position: int | None = None
+    place: Place | None = None
 
 
 _KINDS: dict[str, tuple[Severity, str]] = {
@@ -297,7 +298,7 @@ class Findings:
 
     Attributes:
         all: Every finding in the order of finding, where they are kept.
-        position: Of the entry of the file that is looked at.
+        place: Of the entry of the file that is looked at.
         context: Fills further places of the sentences.
     """
 
@@ -307,7 +308,7 @@ class Findings:
         self._found: dict[str, list[tuple[Id | None, Id | None, str]]] = {}
         self._counts: dict[str, int] = {}
         self.all: list[Finding] = []
-        self.position: int | None = None
+        self.place: Place | None = None
         self.context: dict[str, str] = {"images": "", "categories": ""}
 
     def add(
@@ -323,7 +324,7 @@ class Findings:
         if len(shown) < SHOWN or (kind in _LEFT_OUT and not self._keep_all):
             shown.append((image_id, annotation_id, detail))
         if self._keep_all:
-            self.all.append(Finding(kind, image_id, annotation_id, detail, self.position))
+            self.all.append(Finding(kind, image_id, annotation_id, detail, self.place))
 
     def __contains__(self, kind: str) -> bool:
         return kind in self._counts

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import msgspec
 
@@ -32,6 +33,18 @@ class Content:
     def entries(self, key: str) -> Iterator[Any]:
         """The records under `images` or `annotations`, decoded one at a time."""
         return map(decoded, self.top.get(key) or ())
+
+    def annotation_ids(self) -> Iterator[Any]:
+        """The ids of all annotations; None where one has none."""
+        for entry in self.top.get("annotations") or ():
+            if isinstance(entry, msgspec.Raw) and bytes(memoryview(entry)[:1]) == b"{":
+                yield msgspec.json.decode(entry, type=_HasId).id
+            else:
+                yield entry.get("id") if isinstance(entry, dict) else None
+
+
+class _HasId(msgspec.Struct):
+    id: Any = None
 
 
 def open_content(path: Path) -> Content:
@@ -65,6 +78,55 @@ def decoded(entry: Any) -> Any:
         return json.loads(text)  # takes what is unusual, such as numbers beyond all floats
     except (ValueError, RecursionError) as error:
         raise DataError(f"is not JSON: {error}, in {shown(text)}") from None
+
+
+def write_content(
+    stream: TextIO, top: Mapping[str, Any], lists: Mapping[str, Iterable[Any]]
+) -> None:
+    """Writes a COCO file, its records one a line; those that are still text stay as they are.
+
+    Args:
+        stream: Where to.
+        top: The file's keys in order.
+        lists: What stands for `images` and `annotations` in place of what `top` holds.
+    """
+    for number, (key, value) in enumerate(top.items()):
+        stream.write(f"{',' if number else '{'}\n{json.dumps(key)}: ")
+        if key not in lists:
+            stream.write(json.dumps(value, ensure_ascii=False))
+            continue
+        stream.write("[")
+        for place, entry in enumerate(lists[key]):
+            stream.write(",\n" if place else "\n")
+            stream.write(_text(entry))
+        stream.write("\n]")
+    stream.write("\n}\n")
+
+
+def moved_info(info: Mapping[str, Any], roots: Mapping[str, Path], folder: Path) -> dict[str, Any]:
+    """The `info` of a file that is written to another folder: its pictures are found from there.
+
+    Args:
+        info: Of the file as it was read.
+        roots: `images_root` and `sem_seg_root`: where the folders lie.
+        folder: Where the file will lie.
+    """
+    moved = dict(info)
+    for key, root in roots.items():
+        here, there = os.path.realpath(folder), os.path.realpath(root)
+        if os.path.realpath(folder / str(info.get(key) or "")) == there:
+            continue
+        try:
+            moved[key] = Path(os.path.relpath(there, here)).as_posix()
+        except ValueError:  # another drive
+            moved[key] = Path(there).as_posix()
+    return moved
+
+
+def _text(entry: Any) -> str:
+    if isinstance(entry, msgspec.Raw):
+        return bytes(entry).decode("utf-8")
+    return json.dumps(entry, ensure_ascii=False)
 
 
 def _value(key: str, raw: msgspec.Raw) -> Any:

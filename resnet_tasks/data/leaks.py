@@ -22,7 +22,7 @@ class HasImages(Protocol):
         ...
 
     @property
-    def images(self) -> tuple[ImageRecord, ...]:
+    def images(self) -> Sequence[ImageRecord]:
         """In file order."""
         ...
 

@@ -299,7 +299,7 @@ def test_duplicate_annotation_ids_are_numbered_anew(tmp_path: Path) -> None:
     content = small()
     content["annotations"] *= 3
     coco = read_coco(written(tmp_path, content))
-    assert [each.id for each in coco.annotations[7]] == [11, 1, 2]
+    assert [each.id for each in coco.annotations[7]] == [11, 12, 13]
     assert coco.summary() == {"duplicate_annotation": 2}
 
 

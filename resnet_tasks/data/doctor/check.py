@@ -100,7 +100,7 @@ def check_coco(path: str | Path, look: Look | None = None) -> FileCheck:
     try:
         return _checked(path, open_content(path), findings, look)
     except DataError as error:
-        findings.position = None
+        findings.place = None
         findings.add("unreadable", detail=str(error).removeprefix(f"{path}").lstrip(": "))
         return FileCheck(path, findings.problems(), tuple(findings.all))
 
@@ -119,7 +119,7 @@ def _checked(path: Path, content: Content, findings: Findings, look: Look) -> Fi
     if categories is not None:
         objects, held = _objects(content, categories, list(images.values()), findings, chosen)
         chosen = held if chosen is None else chosen
-    findings.position = None
+    findings.place = None
     sem_seg_root = path.parent / str(info.get("sem_seg_root", ""))
     hashes = check_pictures(
         images,
@@ -160,7 +160,7 @@ def _images(content: Content, root: Path, findings: Findings, look: Look) -> dic
         record = reader.read(position, raw)
         if record is not None:
             images[position] = record
-    findings.position = None
+    findings.place = None
     if not content.top["images"]:
         findings.add("no_images")
     return images
@@ -184,7 +184,13 @@ def _objects(
     unusable = {each.image_id for each in findings.all if each.image_id is not None} - {
         record.id for record in images
     }
-    reader = AnnotationReader(categories, images, findings, keep_degenerate=False)
+    reader = AnnotationReader(
+        categories,
+        images,
+        findings,
+        keep_degenerate=False,
+        all_ids=content.annotation_ids,
+    )
     checks = ObjectChecks(categories, images, findings)
     for position, raw in enumerate(content.entries("annotations")):
         if _belongs_to(raw, unusable):
@@ -195,8 +201,8 @@ def _objects(
     held = reader.held(is_listed=content.top.get("annotations") is not None)
     if "image" not in (held if declared is None else declared):
         for each in reader.labels_only:
-            findings.add("no_box", each.image_id, each.id)
-    findings.position = None
+            findings.add("no_box", *each)
+    findings.place = None
     checks.finish(held if declared is None else declared)
     return checks.objects, held
 

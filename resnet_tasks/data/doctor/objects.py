@@ -13,7 +13,7 @@ from resnet_tasks.data.coco_records import Annotation, ImageRecord, Xywh
 
 APART_PIXELS = 2.0
 APART_SHARE = 0.1
-"""By how many pixels, and by which share of its longer side, an edge of a box may lie off its
+"""By how many pixels, and by which share of the width (height), an edge of a box may lie off its
 mask's; the greater of the two counts."""
 ENOUGH_BOXES = 20
 """Fewer say little about the form in which all are written."""
@@ -86,9 +86,13 @@ class ObjectChecks:
     ) -> None:
         found = surrounding(segmentation, *size)
         # Polygons may leave the picture, and boxes are often cut at its edge.
-        edges = _inside(found, size), _inside(box, size)
-        allowed = max(APART_PIXELS, APART_SHARE * max(box[2], box[3]))
-        if max(abs(a - b) for a, b in zip(*edges, strict=True)) > allowed:
+        ours, theirs = _inside(box, size), _inside(found, size)
+        across = max(APART_PIXELS, APART_SHARE * max(box[2], found[2]))
+        down = max(APART_PIXELS, APART_SHARE * max(box[3], found[3]))
+        if (
+            max(abs(ours[0] - theirs[0]), abs(ours[2] - theirs[2])) > across
+            or max(abs(ours[1] - theirs[1]), abs(ours[3] - theirs[3])) > down
+        ):
             numbers = listed(f"{value:g}" for value in found)
             shown = listed(f"{value:g}" for value in box)
             self._findings.add("box_apart", *where, f"bbox [{shown}], its mask's [{numbers}]")

@@ -78,7 +78,7 @@ def check_pictures(
         return _look(record, roots, categories, read=read, hashes=hashes)
 
     for index, (position, seen) in enumerate(_looked_at(images, look, beside=read or hashes)):
-        findings.position = position
+        findings.place = ("images", position)
         for kind, detail in seen.problems:
             findings.add(kind, images[position].id, detail=detail)
         if made is not None and seen.hash is not None:
@@ -86,7 +86,7 @@ def check_pictures(
             made.is_known[index] = True
         if advance is not None:
             advance(index + 1, len(images))
-    findings.position = None
+    findings.place = None
     return made
 
 

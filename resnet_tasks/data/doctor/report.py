@@ -12,6 +12,7 @@ from rich.table import Table
 
 from resnet_tasks.data.coco_problems import Finding, listed, severity_of
 from resnet_tasks.data.doctor.check import FileCheck
+from resnet_tasks.data.doctor.repair import Repair
 from resnet_tasks.whole_files import whole_file
 
 _STYLES = {"error": "bold red", "warning": "yellow", "repaired": "cyan", "note": "dim"}
@@ -36,6 +37,23 @@ def print_checks(checks: Sequence[FileCheck], console: Console) -> None:
                 soft_wrap=True,
             )
         console.print(_headline(check), markup=False, soft_wrap=True)
+
+
+def print_repair(made: Repair, console: Console) -> None:
+    """Prints what was changed, and where that is listed.
+
+    Args:
+        made: The repair.
+        console: Where to.
+    """
+    for kind, count in made.counts.items():
+        console.print(f"changed: {kind}: {count}", markup=False, soft_wrap=True)
+    number = sum(made.counts.values())
+    console.print(
+        f"repaired copy: {made.path} ({number} changes, each in {made.changes}); what is left:",
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 def _headline(check: FileCheck) -> str:
@@ -118,6 +136,6 @@ def _entry(finding: Finding) -> dict[str, Any]:
         "kind": finding.kind,
         "image_id": finding.image_id,
         "annotation_id": finding.annotation_id,
-        "position": finding.position,
+        "place": None if finding.place is None else "{}[{}]".format(*finding.place),
         "detail": finding.detail,
     }

@@ -40,7 +40,7 @@ def test_every_finding_is_kept_with_its_place(tmp_path: Path) -> None:
     check = check_coco(write(tmp_path / "a.json", content(annotations=many)))
     assert check.summary() == {"missing_area": 29, "empty_box": 1}
     (empty,) = (each for each in check.findings if each.kind == "empty_box")
-    assert (empty.image_id, empty.annotation_id, empty.position) == (1, 17, 9)
+    assert (empty.image_id, empty.annotation_id, empty.place) == (1, 17, ("annotations", 9))
     # One sentence for each kind, the worse first.
     assert [(each.severity, each.count) for each in check.problems] == [
         ("warning", 1),
