@@ -347,7 +347,8 @@ class CocoWriter:
                 f"{len(self._names)} and {self.void} for void"
             )
         self._pixels += counts[: len(self._names) + 1]
-        name = Path("semantic", self.split, Path(record["file_name"]).stem).with_suffix(".png")
+        # Not `with_suffix`, which would take the end of `1.2.840` for one.
+        name = Path("semantic", self.split, f"{Path(record['file_name']).stem}.png")
         if (self.folder / name).exists():
             name = name.with_name(f"{name.stem}_{image_id}.png")
         write_picture(self.folder / name, ids.astype(np.uint8 if self.void == 255 else np.uint16))

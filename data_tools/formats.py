@@ -147,6 +147,11 @@ register_format(
     verified=True,
 )
 register_format(
+    "nifti",
+    "data_tools.nifti:convert_nifti",
+    "NIfTI volumes with label volumes, as 2-D slices (Medical Segmentation Decathlon, nnU-Net)",
+)
+register_format(
     "scalabel",
     "data_tools.scalabel:convert_scalabel",
     "Scalabel's JSON (BDD100K): boxes, polygons, drivable area, lanes",

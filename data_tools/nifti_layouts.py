@@ -1,0 +1,251 @@
+"""Where the volumes of a NIfTI data set lie, and what their labels mean.
+
+    ROOT/dataset.json                      labels (Medical Segmentation Decathlon, nnU-Net)
+    ROOT/imagesTr/CASE.nii.gz              volumes, channels along the fourth axis (Decathlon)
+    ROOT/imagesTr/CASE_0000.nii.gz, _0001  or one file per channel (nnU-Net)
+    ROOT/labelsTr/CASE.nii.gz              their labels; imagesTs and labelsTs are `test`
+    ROOT/train/images, ROOT/train/labels   without dataset.json: pairs of equal names, by split
+
+Sources: Antonelli et al., The Medical Segmentation Decathlon, Nature Communications 13 (2022), and
+the `dataset.json` of its tasks; nnU-Net 2, documentation/dataset_format.md (`labels` by name,
+`file_ending`, the label `ignore`, the optional `dataset`), and the format of its first version.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from data_tools.source_folder import listing, require_parts
+from resnet_tasks.errors import DataError
+
+SUFFIXES = (".nii.gz", ".nii")
+DESCRIPTION = "dataset.json"
+BACKGROUND = "background"
+IGNORE = "ignore"
+"""nnU-Net's name of a label that is neither taught nor judged."""
+FOLDERS = {
+    "train": (("imagesTr", "labelsTr"), ("train/images", "train/labels"), ("images", "labels")),
+    "val": (("val/images", "val/labels"),),
+    "test": (("imagesTs", "labelsTs"), ("test/images", "test/labels")),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One volume.
+
+    Attributes:
+        name: Of its label file, without suffix.
+        channels: Its files: one each, or a single one with channels along its fourth axis.
+        labels: The label volume.
+    """
+
+    name: str
+    channels: tuple[Path, ...]
+    labels: Path
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A data set of volumes.
+
+    Attributes:
+        splits: The cases that have labels, by split.
+        unlabelled: Names of the cases that have none, by split.
+        classes: Value in the label volumes -> name, rising; without background and void.
+        void: Value that is neither taught nor judged; None where there is none.
+    """
+
+    splits: Mapping[str, tuple[Case, ...]]
+    unlabelled: Mapping[str, tuple[str, ...]]
+    classes: Mapping[int, str]
+    void: int | None
+
+
+def read_layout(source: Path, classes: Mapping[int, str] | None = None) -> Layout:
+    """Finds the cases of a data set.
+
+    Args:
+        source: Its folder.
+        classes: Value in the label volumes -> name, in place of what `dataset.json` says; the names
+            `background` and `ignore` have their meaning.
+
+    Raises:
+        DataError: If there are none, a file is missing, or the meaning of the labels is not clear.
+    """
+    require_parts(source, ())
+    file = source / DESCRIPTION
+    described = _description(file) if file.is_file() else {}
+    if classes is None and not described.get("labels"):
+        raise DataError(
+            f"{source} has no {DESCRIPTION} with labels; say what the values of the label volumes "
+            "mean, for example classes={1: liver, 2: tumour}"
+        )
+    names = dict(classes) if classes is not None else _labels(file, described["labels"])
+    ending = str(described.get("file_ending", SUFFIXES[0]))
+    if ending not in SUFFIXES:
+        raise DataError(
+            f"{file}: file_ending is {ending!r}; only {', '.join(SUFFIXES)} are volumes"
+        )
+    splits, unlabelled = {}, {}
+    for split in FOLDERS:
+        labelled, others = _cases(source, split, described, file)
+        if labelled:
+            splits[split] = labelled
+        if others:
+            unlabelled[split] = others
+    if "train" not in splits:
+        raise DataError(
+            f"{source} has no volumes with labels to train on (imagesTr and labelsTr, or images "
+            f"and labels); there is {listing(source)}: give the folder that holds them"
+        )
+    void = [value for value, name in names.items() if name == IGNORE]
+    meant = {v: n for v, n in sorted(names.items()) if n not in (BACKGROUND, IGNORE)}
+    if not meant:
+        raise DataError(f"{source}: there is no label but the background; give classes={{1: ...}}")
+    return Layout(splits, unlabelled, meant, void[0] if void else None)
+
+
+def _description(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{file} cannot be read ({error}); it must be JSON") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{file} must hold an object with labels, got a {type(content).__name__}")
+    return content
+
+
+def _labels(file: Path, labels: object) -> dict[int, str]:
+    """`{"0": "background"}` (Decathlon) or `{"background": 0}` (nnU-Net 2) as value -> name."""
+    if not isinstance(labels, dict):
+        raise DataError(f"{file}: labels must be an object, got {labels!r}")
+    names: dict[int, str] = {}
+    for key, value in labels.items():
+        if isinstance(value, (list, tuple)):
+            raise DataError(
+                f"{file}: the label {key!r} stands for the values {list(value)}; regions that "
+                "overlap cannot be one map, so name the values with classes={1: ...}"
+            )
+        number, name = (key, value) if isinstance(value, str) else (value, key)
+        try:
+            names[int(number)] = str(name)
+        except (TypeError, ValueError):
+            raise DataError(
+                f"{file}: the label {key!r}: {value!r} has no whole number; give value: name or "
+                "name: value"
+            ) from None
+    return names
+
+
+def _cases(
+    source: Path, split: str, described: Mapping[str, Any], file: Path
+) -> tuple[tuple[Case, ...], tuple[str, ...]]:
+    """The cases of a split that have labels, and the names of those that have none."""
+    stated = described.get({"train": "training", "test": "test"}.get(split, ""))
+    if split == "train" and isinstance(described.get("dataset"), dict):
+        return tuple(
+            _stated_case(source, entry, file, name)
+            for name, entry in sorted(described["dataset"].items())
+        ), ()
+    if split == "train" and isinstance(stated, list) and stated:
+        return tuple(_stated_case(source, entry, file) for entry in stated), ()
+    for images, labels in FOLDERS[split]:
+        if (source / images).is_dir():
+            return _paired(source / images, source / labels, split)
+    return (), ()
+
+
+def _stated_case(source: Path, entry: object, file: Path, name: str | None = None) -> Case:
+    if not isinstance(entry, dict) or not (entry.get("label") and _listed(entry)):
+        raise DataError(
+            f"{file}: {'training' if name is None else f'dataset.{name}'} has the entry {entry!r}; "
+            "it must name an image and its label"
+        )
+    labels = _inside(source, entry["label"], file)
+    images = [_inside(source, each, file, may_have_channels=True) for each in _listed(entry)]
+    channels = tuple(path for image in images for path in _with_channels(image))
+    for path in (labels, *channels):
+        if not path.is_file():
+            raise DataError(f"{file} names {path}, which is not there; add it")
+    return Case(name or _stem(labels), channels, labels)
+
+
+def _listed(entry: Mapping[str, Any]) -> list[Any]:
+    images = entry.get("images", entry.get("image"))
+    return images if isinstance(images, list) else [images] if images else []
+
+
+def _inside(source: Path, name: object, file: Path, *, may_have_channels: bool = False) -> Path:
+    parts = PurePosixPath(str(name)).parts
+    if PurePosixPath(str(name)).is_absolute() or ".." in parts:
+        raise DataError(
+            f"{file} names {str(name)!r}, which leads out of {source}; paths are relative"
+        )
+    path = source.joinpath(*parts)
+    if not may_have_channels and not path.is_file():
+        raise DataError(f"{file} names {path}, which is not there; add it")
+    return path
+
+
+def _with_channels(path: Path) -> list[Path]:
+    """A file, or in its place `NAME_0000`, `NAME_0001`, ... of nnU-Net."""
+    if path.is_file():
+        return [path]
+    return _channel_files(_volumes(path.parent), _stem(path)) or [path]
+
+
+def _paired(images: Path, labels: Path, split: str) -> tuple[tuple[Case, ...], tuple[str, ...]]:
+    volumes = _volumes(images)
+    maps = _volumes(labels) if labels.is_dir() else {}
+    cases = []
+    used: set[Path] = set()
+    for name, file in maps.items():
+        channels = [volumes[name]] if name in volumes else _channel_files(volumes, name)
+        if not channels:
+            raise DataError(f"{file} has no volume of its name in {images}; add it")
+        used.update(channels)
+        cases.append(Case(name, tuple(channels), file))
+    others = tuple(name for name, path in volumes.items() if path not in used)
+    if others and split != "test":
+        raise DataError(f"{volumes[others[0]]} has no labels of its name in {labels}; add them")
+    return tuple(cases), others
+
+
+def _channel_files(volumes: Mapping[str, Path], name: str) -> list[Path]:
+    """`name_0000`, `name_0001`, ... as far as they are there.
+
+    Raises:
+        DataError: If one in between is missing.
+    """
+    numbers = sorted(
+        int(stem[-4:])
+        for stem in volumes
+        if stem[:-5] == name and stem[-5:-4] == "_" and stem[-4:].isdecimal()
+    )
+    if numbers != list(range(len(numbers))):
+        raise DataError(
+            f"the volume {name} has the channels {numbers}; they must be numbered from 0 without "
+            "a gap"
+        )
+    return [volumes[f"{name}_{number:04d}"] for number in numbers]
+
+
+def _volumes(folder: Path) -> dict[str, Path]:
+    """Volumes of a folder by name without suffix; not the `._NAME` that some archives bring."""
+    if not folder.is_dir():
+        return {}
+    return {
+        _stem(file): file
+        for file in sorted(folder.iterdir())
+        if file.name.endswith(SUFFIXES) and not file.name.startswith(".")
+    }
+
+
+def _stem(file: Path) -> str:
+    suffix = next((each for each in SUFFIXES if file.name.endswith(each)), "")
+    return file.name.removesuffix(suffix)

@@ -1,0 +1,268 @@
+"""NIfTI volumes as slices: turned to a plane, scaled as the header asks, labels checked.
+
+Volumes are brought to the anatomical axes nearest to their own (no resampling: an oblique volume
+stays oblique), and their slices lie as radiology shows them and as most DICOM series are stored:
+
+    axial      rows from front to back, columns from the patient's right to left; slices upwards
+    coronal    rows from head to foot,  columns from the patient's right to left; slices forwards
+    sagittal   rows from head to foot,  columns from front to back;               slices to the left
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_tools.deep_pictures import smallest_type
+from data_tools.nifti_layouts import Case
+from resnet_tasks.errors import DataError
+
+try:
+    import nibabel
+    from nibabel import orientations
+    from nibabel.affines import voxel_sizes
+    from nibabel.filebasedimages import ImageFileError
+    from nibabel.spatialimages import HeaderDataError
+except ModuleNotFoundError:
+    raise DataError(
+        "NIfTI files are read by nibabel, which is not installed: "
+        "`pip install 'resnet-tasks[medical]'`"
+    ) from None
+
+Array = NDArray[Any]
+Plane = Literal["axial", "coronal", "sagittal"]
+
+AXES: dict[Plane, tuple[str, str, str]] = {
+    "axial": ("S", "P", "L"),
+    "coronal": ("A", "I", "L"),
+    "sagittal": ("L", "I", "P"),
+}
+"""Where slices, rows and columns run to."""
+MAX_CHANNELS = 64
+"""More along the fourth axis are no channels but moments; the limit of pictures."""
+MILLIMETRES = {"meter": 1000.0, "micron": 0.001}
+SAME_PLACE = 0.5
+"""Volumes whose corners lie apart by less than this share of a voxel are taken to lie together."""
+DAMAGE = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    MemoryError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+    ImageFileError,
+    HeaderDataError,
+)
+"""What nibabel raises on files that are damaged."""
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A file as stored: `values * slope + intercept` is meant."""
+
+    path: Path
+    values: Array  # (x, y, z) or (x, y, z, channels)
+    affine: NDArray[np.float64]
+    slope: float
+    intercept: float
+    unit: float  # millimetres
+
+    @property
+    def is_scaled(self) -> bool:
+        return (self.slope, self.intercept) != (1.0, 0.0)
+
+    def meant(self, values: Array) -> Array:
+        return values * self.slope + self.intercept if self.is_scaled else values
+
+
+class Volume:
+    """One case: channels and labels of a volume, slice by slice.
+
+    Args:
+        case: Its files.
+        plane: Of the slices.
+        check_affine: Refuse channels and labels that lie elsewhere in the patient than the first
+            channel.
+
+    Attributes:
+        num_slices: In that plane.
+        spacing: (y, x) millimetres per pixel of a slice.
+        distance: Millimetres between slices.
+
+    Raises:
+        DataError: If a file is missing or damaged, holds no numbers, or has another size than the
+            first channel.
+    """
+
+    def __init__(self, case: Case, plane: Plane, *, check_affine: bool = True) -> None:
+        self._case = case
+        channels = [_read(path) for path in case.channels]
+        labels = _read(case.labels)
+        if labels.values.ndim != 3:
+            raise DataError(
+                f"the label volume {case.labels} has the size {labels.values.shape}; labels have "
+                "three axes and one value a voxel"
+            )
+        first = channels[0]
+        for other in (*channels[1:], labels):
+            _require_together(first, other, check_affine=check_affine)
+        turn = _turn(first.affine, AXES[plane])
+        sizes = voxel_sizes(first.affine) * first.unit
+        self.distance, *spacing = (float(sizes[i]) for i in np.argsort(turn[:, 0]))
+        self.spacing = (spacing[0], spacing[1])
+        self._channels = [(each, _turned(each.values, turn)) for each in channels]
+        self._labels = (labels, _turned(labels.values, turn))
+        self.num_slices = self._labels[1].shape[0]
+        self._type = _common_type(channels)
+
+    def picture(self, index: int, *, fill: float | None = None) -> Array:
+        """`(height, width)`, or `(height, width, channels)`, of the smallest type that holds all.
+
+        Args:
+            index: Of the slice, from 0.
+            fill: Takes the place of values that are not finite.
+
+        Raises:
+            DataError: If values are not finite and there is no `fill`.
+        """
+        parts = []
+        for stored, values in self._channels:
+            part = stored.meant(values[index])
+            finite = np.isfinite(part)
+            if not finite.all():
+                if fill is None:
+                    raise DataError(
+                        f"{stored.path} has {int((~finite).sum())} values that are not finite in "
+                        f"slice {index}; say with fill=0 what takes their place"
+                    )
+                part = np.where(finite, part, fill)
+            parts.append(part if part.ndim == 3 else part[:, :, None])
+        stacked = np.concatenate(parts, axis=2).astype(self._type)
+        return stacked[:, :, 0] if stacked.shape[2] == 1 else stacked
+
+    def labels(self, index: int, ids: Mapping[int, int]) -> NDArray[np.int64]:
+        """`(height, width)` category ids of a slice.
+
+        Args:
+            index: Of the slice, from 0.
+            ids: Value in the file -> category id.
+
+        Raises:
+            DataError: If a value is no whole number or not in `ids`.
+        """
+        stored, values = self._labels
+        part = stored.meant(values[index])
+        known = np.array(sorted(ids))
+        place = np.clip(np.searchsorted(known, part), 0, len(known) - 1)
+        wrong = known[place] != part
+        if wrong.any():
+            found, counts = np.unique(part[wrong], return_counts=True)
+            shown = ", ".join(
+                f"{v:g} ({n} pixels)" for v, n in zip(found[:6], counts, strict=False)
+            )
+            raise DataError(
+                f"the label volume {stored.path} has the unknown values {shown} in slice {index}; "
+                f"known are {', '.join(map(str, known))}: correct it, or name them with classes"
+            )
+        return np.array([ids[int(value)] for value in known], dtype=np.int64)[place]
+
+
+def _read(path: Path) -> _Stored:
+    with _damage(path):
+        image = nibabel.load(path)
+        if not isinstance(image, nibabel.Nifti1Pair):  # NIfTI-2 and single files are such, too
+            raise DataError(f"{path} is {type(image).__name__}, no NIfTI volume; convert it first")
+        proxy = image.dataobj
+        values = np.asanyarray(proxy.get_unscaled())
+        affine = np.asarray(image.affine, dtype=np.float64)
+        unit = MILLIMETRES.get(image.header.get_xyzt_units()[0], 1.0)
+        slope, intercept = float(proxy.slope), float(proxy.inter)
+    shape = values.shape
+    values = values.reshape((*shape, *(1,) * (3 - len(shape))))
+    while values.ndim > 3 and values.shape[3] == 1:  # also NIfTI's fifth axis, for vectors
+        values = values[:, :, :, 0]
+    if values.dtype.kind not in "iuf":
+        raise DataError(f"{path} holds {values.dtype} values; a volume has whole numbers or floats")
+    channels = values.shape[3] if values.ndim == 4 else 1
+    if values.ndim > 4 or channels > MAX_CHANNELS or 0 in shape or len(shape) < 2:
+        raise DataError(
+            f"{path} has the size {shape}; a volume has three axes, and up to {MAX_CHANNELS} "
+            "channels along a fourth: split moments into volumes"
+        )
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+        raise DataError(f"{path} has an affine without volume ({affine[:3].tolist()}); mend it")
+    return _Stored(path, values, affine, slope, intercept, unit)
+
+
+def _require_together(first: _Stored, other: _Stored, *, check_affine: bool) -> None:
+    if first.values.shape[:3] != other.values.shape[:3]:
+        raise DataError(
+            f"{other.path} has the size {other.values.shape[:3]}, {first.path} "
+            f"{first.values.shape[:3]}; they must agree: resample one of them"
+        )
+    corners = np.array(
+        [(*corner, 1) for corner in product(*((0, n - 1) for n in first.values.shape[:3]))]
+    ).T
+    apart = float(
+        np.linalg.norm(
+            (first.affine * first.unit - other.affine * other.unit)[:3] @ corners, axis=0
+        ).max()
+    )
+    if check_affine and apart > SAME_PLACE * voxel_sizes(first.affine).min() * first.unit:
+        raise DataError(
+            f"{other.path} lies elsewhere in the patient than {first.path} (corners up to "
+            f"{apart:.3g} mm apart by their affines); resample it, or set check_affine=false where "
+            "the affine is wrong and the voxels agree"
+        )
+
+
+def _turn(affine: NDArray[np.float64], axes: Sequence[str]) -> Array:
+    """`(3, 2)`: the new place and the direction of every stored axis."""
+    wanted = orientations.axcodes2ornt(axes)
+    return np.asarray(orientations.ornt_transform(orientations.io_orientation(affine), wanted))
+
+
+def _turned(values: Array, turn: Array) -> Array:
+    """A view of `(x, y, z, ...)` as `(slices, rows, columns, ...)`."""
+    return np.asarray(orientations.apply_orientation(values, turn))
+
+
+def _common_type(channels: Sequence[_Stored]) -> type[np.number[Any]]:
+    """What holds all values of all channels; signed where a file is."""
+    low, high, is_whole, is_signed = math.inf, -math.inf, True, False
+    for each in channels:
+        ends = each.meant(np.array([each.values.min(), each.values.max()], dtype=np.float64))
+        low, high = min(low, float(ends.min())), max(high, float(ends.max()))
+        whole_scale = each.slope.is_integer() and each.intercept.is_integer()
+        is_whole &= each.values.dtype.kind in "iu" and whole_scale
+        is_signed |= each.values.dtype.kind == "i"
+    return smallest_type(min(low, -1.0) if is_signed else low, high, is_whole=is_whole)
+
+
+@contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    """Turns what readers raise into one sentence that names the file."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except DataError:
+        raise
+    except DAMAGE as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"the volume {path} cannot be read: {reason}") from None

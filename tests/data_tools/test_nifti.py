@@ -1,0 +1,161 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+
+from data_tools.catalogue import convert
+from data_tools.coco_writer import read_index_map
+from data_tools.nifti import convert_nifti
+from resnet_tasks.data.coco import read_coco
+from resnet_tasks.data.decoding import read_stored
+from resnet_tasks.errors import DataError
+
+AFFINE = np.diag([0.8, 0.7, 3.0, 1.0])
+LABELS = {"0": "background", "1": "liver", "2": "tumour"}
+
+
+def load(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def decathlon(root: Path, cases: int = 2, channels: int = 0, **description: Any) -> Path:
+    """Volumes of 8 x 6 x 5 voxels whose slices 1 and 2 have labels."""
+    for folder in ("imagesTr", "labelsTr"):
+        (root / folder).mkdir(parents=True)
+    for case in range(cases):
+        rng = np.random.default_rng(case)
+        size = (8, 6, 5, channels) if channels else (8, 6, 5)
+        values = rng.integers(-1000, 1000, size).astype(np.int16)
+        labels = np.zeros((8, 6, 5), np.uint8)
+        labels[2:6, 1:4, 1:3] = 1
+        labels[3, 2, 2] = 2
+        for folder, array in (("imagesTr", values), ("labelsTr", labels)):
+            nibabel.save(nibabel.Nifti1Image(array, AFFINE), root / folder / f"ct_{case}.nii.gz")
+    content = {"labels": LABELS} | description
+    (root / "dataset.json").write_text(json.dumps(content))
+    return root
+
+
+def test_slices_with_label_maps(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    source = decathlon(tmp_path / "in")
+    (summary,) = convert_nifti(
+        source, tmp_path / "out", progress=lambda done, total: seen.append((done, total))
+    )
+    assert (summary.images, seen) == (10, [(1, 2), (2, 2)])
+    assert summary.pixels == {"liver": 2 * (24 - 1), "tumour": 2}
+    assert summary.skipped == ()
+    read = read_coco(tmp_path / "out/train.json")
+    assert (read.problems, read.missing_files()) == ((), ())
+    assert read.annotated == {"semantic"}
+    third = read.images[2]
+    assert third.file_name == "images/train/ct_0/ct_0_axial_0002.tif"
+    assert third.sem_seg_file_name == "semantic/train/ct_0_axial_0002.png"
+    assert third.spacing == pytest.approx((0.7, 0.8))
+    assert {each.group for each in read.images} == {"ct_0", "ct_1"}
+    assert third.extra["attributes"] == {"slice": 2, "slice_distance": 3.0}
+    image = nibabel.load(source / "imagesTr/ct_0.nii.gz")
+    expected = np.asarray(image.dataobj)[::-1, ::-1, 2].T
+    stored = read_stored(read.image_path(third))
+    assert (stored.pixels.dtype, stored.layout) == (np.int16, "grey")
+    np.testing.assert_array_equal(stored.pixels[:, :, 0], expected)
+    labels = np.asarray(nibabel.load(source / "labelsTr/ct_0.nii.gz").dataobj)
+    ids = read_index_map(tmp_path / "out" / third.sem_seg_file_name)
+    np.testing.assert_array_equal(ids, labels[::-1, ::-1, 2].T)
+
+
+def test_empty_slices_are_rationed_and_counted(tmp_path: Path) -> None:
+    source = decathlon(tmp_path / "in", 3)
+    train, val = convert_nifti(source, tmp_path / "out", empty_slices=0.4, val_fraction=0.34)
+    assert (train.images, val.images) == (2 * 3, 5)  # of 3 empty slices of train, one stays
+    assert [(each.what, each.why) for each in train.skipped] == [
+        ("2 of 5 axial slices", "they hold no label, and empty_slices is 0.4")
+    ] * 2
+    assert val.skipped == ()
+    none, _ = convert_nifti(source, tmp_path / "none", empty_slices=0, val_fraction=0.34)
+    assert none.images == 2 * 2
+    groups = [
+        {each["group"] for each in load(tmp_path / "out" / f"{split}.json")["images"]}
+        for split in ("train", "val")
+    ]
+    assert (len(groups[0]), len(groups[1]), groups[0] & groups[1]) == (2, 1, set())
+
+
+def test_channels_planes_and_void(tmp_path: Path) -> None:
+    source = decathlon(tmp_path / "in", 1, channels=4)
+    convert_nifti(
+        source, tmp_path / "out", plane="sagittal", classes={1: "organ", 2: "ignore", 3: "cyst"}
+    )
+    read = read_coco(tmp_path / "out/train.json")
+    assert len(read.images) == 8
+    assert read.categories.names == ("organ", "cyst")
+    assert read.images[0].spacing == pytest.approx((3.0, 0.7))
+    stored = read_stored(read.image_path(read.images[0]))
+    assert (stored.pixels.shape, stored.layout) == ((5, 6, 4), "bands")
+    values = {
+        int(value)
+        for each in read.images
+        for value in np.unique(read_index_map(tmp_path / "out" / str(each.sem_seg_file_name)))
+    }
+    assert values == {0, 1, 255}
+
+
+def test_a_named_background_is_a_class(tmp_path: Path) -> None:
+    source = decathlon(tmp_path / "in", 1)
+    (summary,) = convert_nifti(
+        source, tmp_path / "out", classes={0: "tissue", 1: "liver", 2: "tumour"}, empty_slices=0
+    )
+    assert summary.images == 5
+    assert summary.pixels == {"tissue": 8 * 6 * 5 - 24, "liver": 23, "tumour": 1}
+
+
+def test_volumes_without_labels_are_listed(tmp_path: Path) -> None:
+    source = decathlon(tmp_path / "in", 1)
+    for folder in ("imagesTs", "labelsTs"):
+        (source / folder).mkdir()
+    for name in ("ct_8", "ct_9"):
+        whole = (source / "imagesTr/ct_0.nii.gz").read_bytes()
+        (source / "imagesTs" / f"{name}.nii.gz").write_bytes(whole)
+    labels = (source / "labelsTr/ct_0.nii.gz").read_bytes()
+    (source / "labelsTs/ct_8.nii.gz").write_bytes(labels)
+    card = convert("nifti", source, tmp_path / "out")
+    assert [(each.split, each.images) for each in card.splits] == [("train", 5), ("test", 5)]
+    assert "| test | ct_9 | volume | it has no labels |" in card.markdown()
+    (source / "labelsTs/ct_8.nii.gz").unlink()
+    card = convert("nifti", source, tmp_path / "other")
+    assert [each.split for each in card.splits] == ["train"]
+    assert "| train | test: ct_9 | volume | it has no labels |" in card.markdown()
+
+
+def test_mistakes_leave_nothing_behind(tmp_path: Path) -> None:
+    source = decathlon(tmp_path / "in", 1)
+    for options, part in (
+        ({"empty_slices": 1.5}, "empty_slices is 1.5; it is a share"),
+        ({"val_fraction": 0.5}, "has one volume; there is none to spare"),
+        ({"val_fraction": 1.0}, "val_fraction is 1.0"),
+        ({"classes": {1: "liver"}}, r"unknown values 2 \(1 pixels\) in slice 2; known are 0, 1:"),
+        ({"plane": "oblique"}, "option plane of the format 'nifti'"),
+    ):
+        with pytest.raises(DataError, match=part):
+            convert("nifti", source, tmp_path / "out", **options)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["in"]
+
+
+def test_without_nibabel_formats_are_listed_and_files_ask_for_it(tmp_path: Path) -> None:
+    source = decathlon(tmp_path / "in", 1)
+    code = (
+        "import sys; sys.modules['nibabel'] = None\n"
+        "from pathlib import Path\n"
+        "from data_tools.formats import FORMATS\n"
+        "assert 'plane' in FORMATS.get('nifti').options\n"
+        f"try: FORMATS.get('nifti').convert(Path({str(source)!r}), Path('x'))\n"
+        "except Exception as error: print(type(error).__name__, error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("DataError")
+    assert "pip install 'resnet-tasks[medical]'" in done.stdout

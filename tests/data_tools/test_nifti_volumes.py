@@ -1,0 +1,234 @@
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+
+from data_tools.nifti_layouts import Case
+from data_tools.nifti_volumes import Volume
+from resnet_tasks.errors import DataError
+
+FILES = Path(nibabel.__file__).parent / "tests" / "data"
+RAS = np.diag([2.0, 3.0, 5.0, 1.0])
+"""Millimetres to the right, the front and the head by voxel."""
+
+
+def save(file: Path, values: np.ndarray, affine: np.ndarray = RAS, **header: Any) -> Path:
+    image = nibabel.Nifti1Image(values, affine)
+    if "slope" in header:
+        image.header.set_slope_inter(header["slope"], header.get("inter", 0))
+    nibabel.save(image, file)
+    return file
+
+
+def volume(tmp_path: Path, values: np.ndarray, plane: Any = "axial", **header: Any) -> Volume:
+    image = save(tmp_path / "v.nii.gz", values, **header)
+    labels = save(tmp_path / "l.nii.gz", np.zeros(values.shape[:3], np.uint8),
+                  header.get("affine", RAS))  # fmt: skip
+    return Volume(Case("v", (image,), labels), plane)
+
+
+def marked() -> np.ndarray:
+    """`(R, A, S)` of size 2 x 3 x 4: a voxel's digits say how far right, front and up it lies."""
+    right, front, up = np.meshgrid(range(2), range(3), range(4), indexing="ij")
+    return (100 * right + 10 * front + up).astype(np.int16)
+
+
+def test_planes_by_hand(tmp_path: Path) -> None:
+    axial = volume(tmp_path, marked())
+    assert (axial.num_slices, axial.spacing, axial.distance) == (4, (3, 2), 5)
+    # Third slice from below; from front to back, from the patient's right to left.
+    np.testing.assert_array_equal(axial.picture(2), [[122, 22], [112, 12], [102, 2]])
+    coronal = volume(tmp_path, marked(), "coronal")
+    assert (coronal.num_slices, coronal.spacing, coronal.distance) == (3, (5, 2), 3)
+    np.testing.assert_array_equal(coronal.picture(0), [[103, 3], [102, 2], [101, 1], [100, 0]])
+    sagittal = volume(tmp_path, marked(), "sagittal")
+    assert (sagittal.num_slices, sagittal.spacing, sagittal.distance) == (2, (5, 3), 2)
+    # From the right; from head to foot, from front to back.
+    np.testing.assert_array_equal(
+        sagittal.picture(0), [[123, 113, 103], [122, 112, 102], [121, 111, 101], [120, 110, 100]]
+    )
+
+
+@pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
+@pytest.mark.parametrize("axes", ["LPS", "RAS", "ASL", "PIR", "SRA"])
+def test_the_stored_orientation_does_not_matter(tmp_path: Path, plane: Any, axes: str) -> None:
+    expected = volume(tmp_path, marked(), plane)
+    slices = [expected.picture(i) for i in range(expected.num_slices)]
+    image = nibabel.Nifti1Image(marked(), RAS)
+    turn = nibabel.orientations.ornt_transform(
+        nibabel.io_orientation(RAS), nibabel.orientations.axcodes2ornt(axes)
+    )
+    turned = image.as_reoriented(turn)
+    assert "".join(nibabel.aff2axcodes(turned.affine)) == axes
+    made = volume(tmp_path, np.asarray(turned.dataobj), plane, affine=turned.affine)
+    assert (made.spacing, made.distance) == (expected.spacing, expected.distance)
+    np.testing.assert_array_equal([made.picture(i) for i in range(made.num_slices)], slices)
+
+
+def test_published_volumes_are_read_as_nibabel_reads_them(tmp_path: Path) -> None:
+    for name in ("anatomical.nii", "functional.nii", "example4d.nii.gz", "example_nifti2.nii.gz"):
+        image = nibabel.load(FILES / name)
+        canonical = np.asarray(nibabel.as_closest_canonical(image).dataobj)
+        blank = save(tmp_path / "l.nii", np.zeros(image.shape[:3], np.uint8), image.affine)
+        made = Volume(Case("c", (FILES / name,), blank), "axial")
+        assert made.num_slices == image.shape[2]
+        assert made.spacing == pytest.approx(image.header.get_zooms()[:2])
+        for index in (0, made.num_slices - 1):
+            expected = canonical[::-1, ::-1, index].swapaxes(0, 1)
+            np.testing.assert_allclose(made.picture(index), expected, rtol=1e-6)
+
+
+def test_values_are_scaled_and_typed(tmp_path: Path) -> None:
+    values = marked()
+
+    def kind(array: np.ndarray, **header: Any) -> np.dtype:
+        return volume(tmp_path, array, **header).picture(0).dtype
+
+    assert kind(values) == np.int16
+    assert kind(values.astype(np.uint8)) == np.uint8
+    assert kind(values.astype(np.uint16)) == np.uint8  # 123 is the largest
+    assert kind(values.astype(np.float64)) == np.float32
+    assert kind(values.astype(np.int32) * 1000) == np.int32
+    made = volume(tmp_path, values, slope=0.25).picture(2)
+    assert made.dtype == np.float32
+    np.testing.assert_array_equal(made, [[30.5, 5.5], [28, 3], [25.5, 0.5]])
+
+
+def test_hounsfield_units_of_a_header(tmp_path: Path) -> None:
+    image = nibabel.Nifti1Image(marked().astype(np.uint16), RAS)
+    nibabel.save(image, tmp_path / "v.nii")
+    raw = bytearray((tmp_path / "v.nii").read_bytes())
+    raw[112:120] = np.array([1, -1024], dtype="<f4").tobytes()  # scl_slope, scl_inter
+    (tmp_path / "v.nii").write_bytes(raw)
+    labels = save(tmp_path / "l.nii", np.zeros((2, 3, 4), np.uint8))
+    made = Volume(Case("v", (tmp_path / "v.nii",), labels), "axial").picture(2)
+    assert made.dtype == np.int16
+    assert made[0].tolist() == [122 - 1024, 22 - 1024]
+
+
+def test_channels(tmp_path: Path) -> None:
+    values = marked()
+    stacked = volume(tmp_path, np.stack([values, -values, values * 0], axis=3)).picture(2)
+    assert stacked.shape == (3, 2, 3)
+    assert stacked[0, 0].tolist() == [122, -122, 0]
+    files = [save(tmp_path / f"v{i}.nii.gz", a) for i, a in enumerate([values, values / 2])]
+    labels = save(tmp_path / "l.nii.gz", np.zeros((2, 3, 4), np.uint8))
+    apart = Volume(Case("v", tuple(files), labels), "axial").picture(2)
+    assert apart.dtype == np.float32
+    assert apart[0, 0].tolist() == [122, 61]
+    flat = volume(tmp_path, values[:, :, :, None, None]).picture(2)
+    assert flat.shape == (3, 2)
+
+
+def test_units_are_millimetres(tmp_path: Path) -> None:
+    image = nibabel.Nifti1Image(marked(), np.diag([0.002, 0.003, 0.005, 1]))
+    image.header.set_xyzt_units("meter")
+    nibabel.save(image, tmp_path / "v.nii")
+    blank = nibabel.Nifti1Image(np.zeros((2, 3, 4), np.uint8), RAS)
+    nibabel.save(blank, tmp_path / "l.nii")
+    made = Volume(Case("v", (tmp_path / "v.nii",), tmp_path / "l.nii"), "axial")
+    assert made.spacing == pytest.approx((3, 2))
+
+
+def test_labels_by_hand(tmp_path: Path) -> None:
+    values = np.zeros((2, 3, 4))
+    values[0, 0, 2], values[1, 2, 2] = 7, 3
+    image = save(tmp_path / "v.nii", marked())
+    labels = save(tmp_path / "l.nii", values)  # stored as doubles, as many tools do
+    made = Volume(Case("v", (image,), labels), "axial")
+    ids = {0: 0, 3: 1, 7: 255}
+    assert made.labels(2, ids).tolist() == [[1, 0], [0, 0], [0, 255]]
+    assert not made.labels(0, ids).any()
+    with pytest.raises(DataError, match=r"l\.nii has the unknown values 7 \(1 pixels\) in slice 2"):
+        made.labels(2, {0: 0, 3: 1})
+    values[0, 0, 2] = 6.5
+    made = Volume(Case("v", (image,), save(tmp_path / "l.nii", values)), "axial")
+    with pytest.raises(DataError, match=r"values 6\.5 \(1 pixels\) .*; known are 0, 3, 7"):
+        made.labels(2, ids)
+
+
+def test_labels_must_lie_where_their_volume_lies(tmp_path: Path) -> None:
+    def run(values: np.ndarray, affine: np.ndarray = RAS, **options: Any) -> Volume:
+        labels = save(tmp_path / "l.nii", values, affine)
+        return Volume(Case("v", (image,), labels), "axial", **options)
+
+    image = save(tmp_path / "v.nii", marked())
+    blank = np.zeros((2, 3, 4), np.uint8)
+    with pytest.raises(DataError, match=r"l\.nii has the size \(2, 4, 3\), .*v\.nii \(2, 3, 4\);"):
+        run(np.zeros((2, 4, 3), np.uint8))
+    with pytest.raises(DataError, match="labels have three axes"):
+        run(np.zeros((2, 3, 4, 2), np.uint8))
+    shifted = RAS.copy()
+    shifted[0, 3] = 0.9  # less than half of the smallest voxel
+    run(blank, shifted)
+    shifted[0, 3] = 1.1
+    with pytest.raises(DataError, match=r"\(corners up to 1\.1 mm apart by their affines\)"):
+        run(blank, shifted)
+    run(blank, shifted, check_affine=False)
+    flipped = RAS * [[-1], [1], [1], [1]]
+    with pytest.raises(DataError, match="lies elsewhere in the patient"):
+        run(blank, flipped)
+
+
+def test_values_that_are_not_finite(tmp_path: Path) -> None:
+    values = marked().astype(np.float32)
+    values[0, 0, 2] = np.nan
+    made = volume(tmp_path, values)
+    assert np.isfinite(made.picture(0)).all()
+    with pytest.raises(DataError, match=r"1 values that are not finite in slice 2; say with fill"):
+        made.picture(2)
+    assert made.picture(2, fill=-1)[2, 1] == -1
+
+
+@pytest.mark.parametrize(
+    ("values", "part"),
+    [
+        (np.zeros((2, 3, 4), np.complex64), "holds complex64 values"),
+        (np.zeros((2, 3, 4, 65), np.uint8), "up to 64 channels along a fourth"),
+        (np.zeros((2, 3, 4, 2, 2), np.uint8), r"the size \(2, 3, 4, 2, 2\)"),
+        (np.zeros((2, 3, 4), [("R", "u1"), ("G", "u1"), ("B", "u1")]), "holds .* values; a vol"),
+        (np.zeros(5, np.uint8), r"the size \(5,\)"),
+    ],
+)
+def test_what_is_no_volume(tmp_path: Path, values: np.ndarray, part: str) -> None:
+    image = save(tmp_path / "v.nii", values)
+    with pytest.raises(DataError, match=part):
+        Volume(Case("v", (image,), image), "axial")
+
+
+def test_damage_is_named(tmp_path: Path) -> None:
+    whole = save(tmp_path / "v.nii.gz", marked()).read_bytes()
+    labels = save(tmp_path / "l.nii.gz", np.zeros((2, 3, 4), np.uint8))
+    case = Case("v", (tmp_path / "v.nii.gz",), labels)
+    for content in (b"", b"no volume", whole[:40], whole[:-20]):
+        (tmp_path / "v.nii.gz").write_bytes(content)
+        with pytest.raises(DataError, match=r"the volume .*v\.nii\.gz cannot be read: ."):
+            Volume(case, "axial")
+    (tmp_path / "v.nii.gz").unlink()
+    with pytest.raises(DataError, match=r"v\.nii\.gz cannot be read: No such file"):
+        Volume(case, "axial")
+    with pytest.raises(DataError, match="is MGHImage, no NIfTI volume"):
+        Volume(Case("v", (FILES / "test.mgz",), labels), "axial")
+
+
+def test_random_damage_never_ends_in_a_traceback(tmp_path: Path) -> None:
+    whole = (FILES / "standard.nii.gz").read_bytes()
+    plain = save(tmp_path / "v.nii", marked()).read_bytes()
+    labels = save(tmp_path / "l.nii", np.zeros((2, 3, 4), np.uint8))
+    rng = np.random.default_rng(0)
+    refused = []
+    for step in range(200):
+        name, content = (("v.nii.gz", whole), ("v.nii", plain))[step % 2]
+        damaged = bytearray(content[: rng.integers(1, len(content) + 1)])
+        for place in rng.integers(0, min(len(damaged), 352), size=3):
+            damaged[place] = rng.integers(256)
+        (tmp_path / name).write_bytes(damaged)
+        try:
+            made = Volume(Case("v", (tmp_path / name,), labels), "axial")
+            made.picture(0, fill=0)
+        except DataError as error:
+            refused.append(str(error))
+    assert len(refused) > 50
+    assert not any("\n" in each for each in refused)
