@@ -388,6 +388,7 @@ def build_dataset(
         seed=recipe.training.seed,
         cache=data.cache,
     )
+    made = made.with_limit(data.max_pixels)
     if not training:
         return made
     sources = [_source_of(file, data.train) for file in files]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from resnet_tasks.metrics import as_array
 from resnet_tasks.structures import VOID, Classification, Detections, SegmentationMap, Truth
 
 Pixels = NDArray[np.uint8]
@@ -208,6 +211,42 @@ def draw_truth(
         for label in truth.image_labels[truth.image_labels >= 0].tolist()
     ]
     return draw_lines(canvas, lines) if lines else canvas
+
+
+def resized_prediction(prediction: Any, ratio: tuple[float, float], size: tuple[int, int]) -> Any:
+    """A prediction in the frame of a smaller drawing of its picture; other kinds as they are.
+
+    Args:
+        prediction: `Detections` or `SegmentationMap` in the frame of the picture.
+        ratio: (y, x) pixels of the drawing per pixel of the picture.
+        size: (height, width) of the drawing.
+    """
+    if isinstance(prediction, Detections):
+        factor = prediction.boxes.new_tensor([ratio[1], ratio[0], ratio[1], ratio[0]])
+        return replace(prediction, boxes=prediction.boxes * factor)
+    if isinstance(prediction, SegmentationMap):
+        return SegmentationMap(torch.from_numpy(_sampled(as_array(prediction.labels), size)), None)
+    return prediction
+
+
+def resized_truth(truth: Truth, ratio: tuple[float, float], size: tuple[int, int]) -> Truth:
+    """A truth in the frame of a smaller drawing; arguments as in `resized_prediction`."""
+    factor = np.asarray([ratio[1], ratio[0], ratio[1], ratio[0]])
+    return replace(
+        truth,
+        size=size,
+        boxes_xywh=None if truth.boxes_xywh is None else truth.boxes_xywh * factor,
+        semantic=None if truth.semantic is None else _sampled(truth.semantic, size),
+    )
+
+
+def _sampled(labels: NDArray[Any], size: tuple[int, int]) -> NDArray[np.int64]:
+    """`(h, w)` labels at the pixel centres of a smaller map."""
+    rows, columns = (
+        ((np.arange(new) + 0.5) * old / new).astype(np.intp)
+        for new, old in zip(size, labels.shape, strict=True)
+    )
+    return np.asarray(labels[rows[:, None], columns[None]]).astype(np.int64)
 
 
 def _enlarged(array: NDArray[Any], scale: int) -> NDArray[Any]:

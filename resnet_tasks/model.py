@@ -178,19 +178,30 @@ class TaskModel(nn.Module):
         Returns:
             Head name -> one prediction per picture (`Detections`, `SegmentationMap`, ...).
         """
-        was_training = self.training
-        self.eval()
-        try:
-            with autocast(self.device, precision):
-                raw = self(batch.to(self.device), mode="raw")
-        finally:
-            self.train(was_training)
-        for name, adjust in self.adjustments.items():
-            raw[name] = adjust(raw[name])
+        raw = self.predict_raw(batch, precision=precision)
         return {
             name: head.decode(raw[name], batch.geometries)
             for name, head in self.named_heads.items()
         }
+
+    @torch.inference_mode()
+    def predict_raw(self, batch: Batch, *, precision: str = "fp32") -> Raw:
+        """Raw outputs of every head in evaluation mode, adjusted; what `predict` decodes.
+
+        Args:
+            batch: Pictures; targets are not used.
+            precision: `fp32`, `bf16` or `fp16`.
+        """
+        was_training = self.training
+        self.eval()
+        try:
+            with autocast(self.device, precision):
+                raw: Raw = self(batch.to(self.device), mode="raw")
+        finally:
+            self.train(was_training)
+        for name, adjust in self.adjustments.items():
+            raw[name] = adjust(raw[name])
+        return raw
 
 
 def _rows(features: Mapping[str, Tensor], positions: Sequence[int]) -> dict[str, Tensor]:

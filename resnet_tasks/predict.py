@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from resnet_tasks.data.coco import coco_results
-from resnet_tasks.data.decoding import read_image
 from resnet_tasks.data.picture_files import SUFFIXES
-from resnet_tasks.data.preparation import Preparation
-from resnet_tasks.drawing import as_rgb8, draw_prediction
+from resnet_tasks.data.preparation import Preparation, PreparedPicture
+from resnet_tasks.data.tiles import Tile
+from resnet_tasks.data.transforms import resize_pixels
+from resnet_tasks.drawing import as_rgb8, draw_prediction, resized_prediction
 from resnet_tasks.errors import DataError
+from resnet_tasks.evaluation.sliding import SlidingWindows
 from resnet_tasks.evaluation.views import Predictor, plain_model, predict_at, scales_of
 from resnet_tasks.model import resolve_precision
 from resnet_tasks.structures import Classification, Detections, SegmentationMap, collate
+
+DRAWN_SIDE = 4096
+"""Longest side of a drawing, pixels; of larger pictures a smaller one is drawn."""
 
 
 def predict_arrays(
@@ -35,7 +40,7 @@ def predict_arrays(
     """Predictions for pictures in memory.
 
     Args:
-        model: A `TaskModel` in any mode, or `ManyViews` of one.
+        model: A `TaskModel` in any mode, or `ManyViews` or `SlidingWindows` of one.
         images: `(h, w, C)` arrays, RGB order.
         preparation: How the model's pictures are prepared.
         precision: `auto`, `fp32`, `bf16` or `fp16`.
@@ -47,12 +52,15 @@ def predict_arrays(
     if not images:
         return []
     called = names or [f"picture {i}" for i in range(len(images))]
+    chosen = resolve_precision(precision, plain_model(model).device)
+    if isinstance(model, SlidingWindows):
+        pictures = map(preparation.opened, images, called)
+        return [model.predict(each, precision=chosen) for each in pictures]
     batches = []
     for scale in scales_of(model):
         prepared = replace(preparation, scale=preparation.scale * scale)
         pairs = enumerate(zip(images, called, strict=True))
         batches.append(collate([prepared.sample(image, i, name) for i, (image, name) in pairs]))
-    chosen = resolve_precision(precision, plain_model(model).device)
     predictions = predict_at(model, batches, precision=chosen)
     return [{name: each[i] for name, each in predictions.items()} for i in range(len(images))]
 
@@ -105,6 +113,22 @@ def output_names(files: Sequence[Path]) -> list[str]:
     return names
 
 
+@dataclass(frozen=True)
+class PredictedFile:
+    """What was found in one picture file.
+
+    Attributes:
+        size: (height, width) of the picture.
+        drawable: `(h', w', 3)` uint8 RGB to draw on; of a picture with a side beyond `DRAWN_SIDE`
+            smaller than the picture.
+        predictions: Head name -> prediction, in pixels of the picture.
+    """
+
+    size: tuple[int, int]
+    drawable: NDArray[np.uint8]
+    predictions: dict[str, Any]
+
+
 def predict_files(
     model: Predictor,
     files: Sequence[Path],
@@ -112,15 +136,26 @@ def predict_files(
     *,
     batch_size: int = 4,
     precision: str = "auto",
-) -> Iterator[tuple[NDArray[Any], dict[str, Any]]]:
-    """Per file: the decoded picture and {head: prediction}; read as they are needed."""
+) -> Iterator[PredictedFile]:
+    """What is found in every file; they are read as they are needed.
+
+    With `SlidingWindows` one after the other is opened, and read in parts where its format allows.
+    """
+    if isinstance(model, SlidingWindows):
+        chosen = resolve_precision(precision, model.model.device)
+        for file in files:
+            picture = preparation.opened(file)
+            found = model.predict(picture, precision=chosen)
+            yield PredictedFile(picture.original_size, overview(picture), found)
+        return
     for start in range(0, len(files), batch_size):
         part = files[start : start + batch_size]
-        images = [read_image(file, preparation.channels) for file in part]
-        predictions = predict_arrays(
-            model, images, preparation, precision=precision, names=[str(file) for file in part]
-        )
-        yield from zip(images, predictions, strict=True)
+        images = [preparation.read(file) for file in part]
+        names = [str(file) for file in part]
+        predictions = predict_arrays(model, images, preparation, precision=precision, names=names)
+        for image, name, found in zip(images, names, predictions, strict=True):
+            picture = preparation.opened(image, name)
+            yield PredictedFile(picture.original_size, overview(picture), found)
 
 
 class PredictionWriter:
@@ -166,8 +201,27 @@ class PredictionWriter:
                 entry = classification_result(each, image_id, self._ids[head], self._least or 0.0)
                 self.results.setdefault(head, []).append(entry)
 
-    def draw(self, name: str, image: NDArray[np.uint8], predictions: Mapping[str, Any]) -> Path:
-        """Draws all heads' predictions over an RGB picture."""
+    def draw(
+        self,
+        name: str,
+        image: NDArray[np.uint8],
+        predictions: Mapping[str, Any],
+        size: tuple[int, int] | None = None,
+    ) -> Path:
+        """Draws all heads' predictions over an RGB picture.
+
+        Args:
+            name: Of the file, without its ending.
+            image: `(h', w', 3)`.
+            predictions: Head name -> prediction, in pixels of the picture.
+            size: (height, width) of the picture, where `image` is a smaller one of it.
+        """
+        drawn = (int(image.shape[0]), int(image.shape[1]))
+        if size is not None and size != drawn:
+            ratio = (drawn[0] / size[0], drawn[1] / size[1])
+            predictions = {
+                head: resized_prediction(each, ratio, drawn) for head, each in predictions.items()
+            }
         path = self.folder / "overlays" / f"{name}.png"
         least = 0.5 if self._least is None else self._least
         # What a head's own thresholds keep is drawn, however low it scores.
@@ -235,3 +289,28 @@ def write_picture(path: Path, image: NDArray[np.uint8]) -> None:
 def shown(image: NDArray[Any], preparation: Preparation) -> NDArray[np.uint8]:
     """A stored picture as 8-bit RGB to draw on, through the model's own intensity step."""
     return as_rgb8(preparation.intensity(image))
+
+
+def overview(picture: PreparedPicture, longest: int = DRAWN_SIDE) -> NDArray[np.uint8]:
+    """A picture as 8-bit RGB to draw on, shrunk by area where a side is longer than `longest`.
+
+    It is read a band of rows at a time.
+
+    Args:
+        picture: Read through its intensity step.
+        longest: Pixels.
+
+    Returns:
+        `(h', w', 3)`.
+    """
+    height, width = picture.original_size
+    factor = -(-max(height, width) // longest)
+    rows = height if factor == 1 else factor * 64
+    bands = []
+    for top in range(0, height, rows):
+        tile = Tile(top, 0, min(rows, height - top), width)
+        values = picture.original_values(tile)
+        bands.append(
+            as_rgb8(resize_pixels(values, (-(-tile.height // factor), -(-width // factor))))
+        )
+    return np.concatenate(bands) if len(bands) > 1 else bands[0]

@@ -518,12 +518,17 @@ class SegmentationMap:
     """The class of every pixel of one picture, at its original size.
 
     Attributes:
-        labels: `(height, width)` int64, indices into the head's classes.
-        probs: `(K, height, width)` float32, sums to 1 over classes.
+        labels: `(height, width)` whole numbers, indices into the head's classes; int64 from
+            `decode`, narrower where windows were put together.
+        probs: `(K, height, width)` float32, sums to 1 over classes; None where a picture was too
+            big to keep them.
+        confidence: `(height, width)` float32, the probability of the label, where that is all that
+            was kept.
     """
 
     labels: Tensor
-    probs: Tensor
+    probs: Tensor | None
+    confidence: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from resnet_tasks.errors import ResnetTasksError, RunError
+from resnet_tasks.errors import DataError, ResnetTasksError, RunError
 
 if TYPE_CHECKING:
-    from resnet_tasks.recipe.schema import Recipe
+    from resnet_tasks.recipe.schema import Recipe, SlidingRecipe
     from resnet_tasks.training.run import Run
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -126,6 +126,37 @@ Tta = Annotated[
         help="Test-time augmentation: pictures seen mirrored too, at three sizes, or both"
     ),
 ]
+
+
+Tiles = Annotated[
+    int | None,
+    typer.Option(metavar="PIXELS", help="Predict big pictures in square windows of this side"),
+]
+TileOverlap = Annotated[
+    float | None,
+    typer.Option(min=0, max=0.9, help="Least share of a window that its neighbour shows [0.25]"),
+]
+
+
+def windows_asked(tiles: int | None, overlap: float | None) -> SlidingRecipe | None:
+    """The windows of `--tiles` and `--overlap`; None: what the recipe says.
+
+    Raises:
+        DataError: If they are none.
+    """
+    if tiles is None:
+        if overlap is not None:
+            raise DataError("--overlap is that of --tiles PIXELS; give both")
+        return None
+    if tiles < 64 or tiles % 32:
+        nearest = max(64, round(tiles / 32) * 32)
+        raise DataError(
+            f"--tiles is {tiles}; windows have a side of 64 or more that is a multiple of 32, such "
+            f"as {nearest}"
+        )
+    from resnet_tasks.recipe.schema import SlidingRecipe
+
+    return SlidingRecipe(height=tiles, width=tiles, overlap=0.25 if overlap is None else overlap)
 
 
 def _version(wanted: bool) -> None:

@@ -14,11 +14,14 @@ from resnet_tasks.cli.app import (
     DataRoot,
     RunFolder,
     Split,
+    TileOverlap,
+    Tiles,
     Trust,
     Tta,
     Which,
     app,
     open_run,
+    windows_asked,
 )
 from resnet_tasks.cli.reporting import report_after
 from resnet_tasks.errors import DataError
@@ -76,6 +79,8 @@ def evaluate(
     ] = None,
     calibrated: Calibrated = False,
     tta: Tta = None,
+    tiles: Tiles = None,
+    overlap: TileOverlap = None,
     truth: Annotated[
         Path | None, typer.Option(help="COCO annotations, to judge --results of any tool")
     ] = None,
@@ -131,7 +136,7 @@ def evaluate(
     from resnet_tasks.training.pairing import Judged, check_pair, compare_runs, paired_table
 
     opened = open_run(run, trust_plugins)
-    how = Inference(calibrated, tta.value if tta else None)
+    how = Inference(calibrated, tta.value if tta else None, windows_asked(tiles, overlap))
     question = Judged(split.value, annotations, images, checkpoint.value, data_root, how)
     other = None if paired is None else open_run(paired, trust_plugins)
     if other is not None:
@@ -241,6 +246,11 @@ def predict(
     checkpoint: Which = Checkpoint.last,
     calibrated: Calibrated = False,
     tta: Tta = None,
+    tiles: Tiles = None,
+    overlap: TileOverlap = None,
+    max_pixels: Annotated[
+        int | None, typer.Option(min=1, help="Refuse larger pictures; default: as the recipe says")
+    ] = None,
     trust_plugins: Trust = False,
 ) -> None:
     """Predict pictures: COCO results, label maps and drawings."""
@@ -267,7 +277,8 @@ def predict(
         score=score,
         thresholds=thresholds,
         checkpoint=checkpoint.value,
-        how=Inference(calibrated, tta.value if tta else None),
+        how=Inference(calibrated, tta.value if tta else None, windows_asked(tiles, overlap)),
+        max_pixels=max_pixels,
     )
     typer.echo(f"written to {folder}")
 

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from resnet_tasks.data.coco import Annotation, CategoryMap, CocoFile, ImageRecord, decode_mask
-from resnet_tasks.data.decoding import read_image
-from resnet_tasks.data.preparation import Preparation, as_tensor, unit_range
+from resnet_tasks.data.preparation import Preparation, PreparedPicture, as_tensor, unit_range
 from resnet_tasks.data.semantic_maps import read_semantic
 from resnet_tasks.data.transforms import (
     Augmentation,
@@ -167,6 +166,12 @@ class CocoDataset(Dataset[Sample]):
         made._scales = tuple(scales)
         return made
 
+    def with_limit(self, max_pixels: int) -> CocoDataset:
+        """The same pictures, of which those with more pixels than that are refused."""
+        made = copy.copy(self)
+        made.preparation = replace(self.preparation, max_pixels=max_pixels)
+        return made
+
     def with_sources(
         self,
         weights: Sequence[float] | None = None,
@@ -225,6 +230,17 @@ class CocoDataset(Dataset[Sample]):
             DataError: If it cannot be read, or has another size than its file says.
         """
         return self._picture(*self._records[index])
+
+    def prepared(self, index: int) -> PreparedPicture:
+        """Picture `index`, of which parts can be read.
+
+        Raises:
+            DataError: If it cannot be read, or has another size than its file says.
+        """
+        file, record = self._records[index]
+        opened = self.preparation.opened(file.image_path(record))
+        _require_size(file, record, opened.original_size)
+        return opened
 
     def at_scale(self, factor: float) -> CocoDataset:
         """The same pictures, prepared `factor` times as large; none of them kept in memory."""
@@ -330,15 +346,8 @@ class CocoDataset(Dataset[Sample]):
         return _Decoded(preparation.pixels(image, where), semantic, original)
 
     def _picture(self, file: CocoFile, record: ImageRecord) -> NDArray[Any]:
-        path = file.image_path(record)
-        image = read_image(path, self.preparation.channels)
-        height, width = image.shape[:2]
-        if (height, width) != (record.height, record.width):
-            raise DataError(
-                f"{path} is {width} x {height} (width x height, upright), but image "
-                f"{record.id!r} of {file.path} says {record.width} x {record.height}; "
-                "repair the file (resnet-tasks data check)"
-            )
+        image = self.preparation.read(file.image_path(record))
+        _require_size(file, record, (int(image.shape[0]), int(image.shape[1])))
         return image
 
     def _semantic(self, file: CocoFile, record: ImageRecord) -> NDArray[np.int64]:
@@ -422,6 +431,15 @@ def _unannotated(
         tuple(i for i, name in enumerate(categories.names) if name not in names)
         for names in map(set, looked_for)
     )
+
+
+def _require_size(file: CocoFile, record: ImageRecord, size: tuple[int, int]) -> None:
+    if size != (record.height, record.width):
+        raise DataError(
+            f"{file.image_path(record)} is {size[1]} x {size[0]} (width x height, upright), but "
+            f"image {record.id!r} of {file.path} says {record.width} x {record.height}; "
+            "repair the file (resnet-tasks data check)"
+        )
 
 
 def _has_semantic(file: CocoFile, record: ImageRecord) -> bool:

@@ -61,7 +61,7 @@ class StoredPicture:
     pages: int = 1
 
 
-def read_image(path: Path, channels: int = 3) -> Array:
+def read_image(path: Path, channels: int = 3, *, max_pixels: int | None = None) -> Array:
     """Decodes a picture at full precision, EXIF orientation applied.
 
     Args:
@@ -70,6 +70,7 @@ def read_image(path: Path, channels: int = 3) -> Array:
         channels: How many are wanted. Grey becomes 3 equal channels, an alpha channel is dropped
             when 1 or 3 are wanted, colour becomes luminance when 1 is wanted. Bands and pages are
             neither mixed nor dropped.
+        max_pixels: Larger pictures are refused; None: `MAX_PIXELS`.
 
     Returns:
         `(height, width, channels)` in the file's own type (uint8, uint16, float32, ...), RGB order.
@@ -78,24 +79,29 @@ def read_image(path: Path, channels: int = 3) -> Array:
         DataError: If the file is missing, not a picture, truncated, too large, or has other
             channels.
     """
-    return _with_channels(read_stored(path), channels, path)
+    return with_channels(read_stored(path, max_pixels=max_pixels), channels, path)
 
 
-def read_stored(path: Path) -> StoredPicture:
+def read_stored(path: Path, *, max_pixels: int | None = None) -> StoredPicture:
     """Decodes a picture with all channels that it has.
+
+    Args:
+        path: Of the picture.
+        max_pixels: Larger pictures are refused; None: `MAX_PIXELS`.
 
     Raises:
         DataError: If the file is missing, not a picture, truncated or too large.
     """
     kind = file_kind(path)
+    limit = MAX_PIXELS if max_pixels is None else max_pixels
     try:
         if kind == "numpy":
-            return _numpy_array(path)
+            return _numpy_array(path, limit)
         if kind == "tiff":
             with tifffile.TiffFile(path) as tiff:
                 if not _is_for_pillow(tiff):
-                    return _tiff(tiff, path)
-        return _picture(path)
+                    return _tiff(tiff, path, limit)
+        return _picture(path, limit)
     except DAMAGE as error:
         raise DataError(f"picture {path} cannot be read: {_sentence(error)}") from None
 
@@ -104,11 +110,23 @@ def _sentence(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _refuse_large(path: Path, height: int, width: int, channels: int = 1) -> None:
-    if height * width > MAX_PIXELS:
+def refuse_large(path: Path, size: tuple[int, int], channels: int, limit: int) -> None:
+    """Does nothing where a picture is small enough to be decoded.
+
+    Args:
+        path: For the message.
+        size: (height, width).
+        channels: Of the picture.
+        limit: Pixels.
+
+    Raises:
+        DataError: Otherwise.
+    """
+    height, width = size
+    if height * width > limit:
         raise DataError(
-            f"{path} has {width} x {height} pixels, more than the limit of {MAX_PIXELS:,}; cut it "
-            "into tiles"
+            f"{path} has {width} x {height} pixels, more than the limit of {limit:,}; cut it into "
+            f"several files, or raise data.max_pixels (predict: --max-pixels {height * width})"
         )
     if channels > MAX_CHANNELS:
         raise DataError(
@@ -120,16 +138,16 @@ def _refuse_large(path: Path, height: int, width: int, channels: int = 1) -> Non
 # --- numpy
 
 
-def _numpy_array(path: Path) -> StoredPicture:
+def _numpy_array(path: Path, limit: int) -> StoredPicture:
     array = mapped_array(path)
     channels = array.shape[2] if array.ndim == 3 else 1
-    _refuse_large(path, array.shape[0], array.shape[1], channels)
+    refuse_large(path, (array.shape[0], array.shape[1]), channels, limit)
     return StoredPicture(
-        _native(array).reshape(*array.shape[:2], channels), "grey" if channels == 1 else "bands"
+        native(array).reshape(*array.shape[:2], channels), "grey" if channels == 1 else "bands"
     )
 
 
-def _native(array: Array) -> Array:
+def native(array: Array) -> Array:
     """A copy in memory, in the machine's byte order."""
     return np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
 
@@ -159,14 +177,14 @@ def _has_alpha(page: Any) -> bool:
     return len(page.extrasamples) == 1 and int(page.extrasamples[0]) in _ALPHA
 
 
-def _tiff(tiff: tifffile.TiffFile, path: Path) -> StoredPicture:
+def _tiff(tiff: tifffile.TiffFile, path: Path, limit: int) -> StoredPicture:
     series = only_series(tiff, path)
     page = series.keyframe
     axes, shape = str(series.axes), series.shape
     if "Y" not in axes or "X" not in axes:
         raise DataError(f"{path} holds no picture but {shape} values along {axes}")
     height, width = shape[axes.index("Y")], shape[axes.index("X")]
-    _refuse_large(path, height, width, math.prod(shape) // (height * width))
+    refuse_large(path, (height, width), math.prod(shape) // (height * width), limit)
     try:
         array = series.asarray()
     except ValueError as error:
@@ -174,14 +192,15 @@ def _tiff(tiff: tifffile.TiffFile, path: Path) -> StoredPicture:
             raise
         return _without_codec(tiff, path)
     moved = np.moveaxis(array, (axes.index("Y"), axes.index("X")), (0, 1))
-    pixels = _native(moved.reshape(height, width, -1))
+    pixels = native(moved.reshape(height, width, -1))
     if int(page.photometric) == 0 and pixels.dtype.kind == "u":  # white is zero
         pixels = np.iinfo(pixels.dtype).max - pixels
     pages = pixels.shape[2] // page.samplesperpixel
-    return StoredPicture(_upright(pixels, tiff_orientation(tiff)), _tiff_layout(page, pages), pages)
+    return StoredPicture(_upright(pixels, tiff_orientation(tiff)), tiff_layout(page, pages), pages)
 
 
-def _tiff_layout(page: Any, pages: int) -> Layout:
+def tiff_layout(page: Any, pages: int) -> Layout:
+    """What the channels of a TIFF are that lie in so many pages like this one."""
     samples, is_colour = page.samplesperpixel, int(page.photometric) == 2
     if pages != 1:
         return "bands"
@@ -211,16 +230,16 @@ def _without_codec(tiff: tifffile.TiffFile, path: Path) -> StoredPicture:
             f"compressed with {codec}, which needs imagecodecs: `pip install imagecodecs`, or "
             "store it uncompressed or with deflate"
         )
-    return StoredPicture(array, _tiff_layout(page, 1))
+    return StoredPicture(array, tiff_layout(page, 1))
 
 
 # --- Pillow and OpenCV
 
 
-def _picture(path: Path) -> StoredPicture:
+def _picture(path: Path, limit: int) -> StoredPicture:
     try:
-        with open_picture(path) as picture:
-            _refuse_large(path, picture.height, picture.width)
+        with open_picture(path, limit) as picture:
+            refuse_large(path, (picture.height, picture.width), 1, limit)
             raw_mode = _raw_mode(picture)
             orientation = picture.getexif().get(ORIENTATION, 1)
             # Reading it whole finds truncation, which OpenCV would fill with grey in silence.
@@ -233,7 +252,8 @@ def _picture(path: Path) -> StoredPicture:
         raw_mode, orientation = "", 1  # OpenCV reads a few formats that Pillow does not.
     except Image.DecompressionBombError:
         raise DataError(
-            f"{path} has more than the limit of {MAX_PIXELS:,} pixels; cut it into tiles"
+            f"{path} has more than the limit of {limit:,} pixels; cut it into several files, or "
+            "raise data.max_pixels (predict: --max-pixels)"
         ) from None
     array = _opencv(path)
     if array is None:
@@ -257,7 +277,9 @@ def _raw_mode(picture: Image.Image) -> str:
 
 
 def _eight_bit(picture: Image.Image) -> StoredPicture:
-    upright = ImageOps.exif_transpose(picture)
+    # `exif_transpose` copies what is upright already.
+    is_upright = picture.getexif().get(ORIENTATION, 1) == 1
+    upright = picture if is_upright else ImageOps.exif_transpose(picture)
     if upright.mode in ("P", "PA"):  # Indices mean nothing without their palette.
         has_alpha = upright.mode == "PA" or "transparency" in upright.info
         upright = upright.convert("RGBA" if has_alpha else "RGB")
@@ -311,7 +333,12 @@ def _upright(array: Array, orientation: int) -> Array:
 # --- Channels
 
 
-def _with_channels(stored: StoredPicture, channels: int, path: Path) -> Array:
+def with_channels(stored: StoredPicture, channels: int, path: Path) -> Array:
+    """The channels that are wanted of a decoded picture, or of a part of it; see `read_image`.
+
+    Raises:
+        DataError: If it has others.
+    """
     pixels, layout = stored.pixels, stored.layout
     if pixels.shape[2] == channels:
         return np.ascontiguousarray(pixels)

@@ -6,6 +6,8 @@ import struct
 import tokenize
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -45,11 +47,27 @@ _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _NUMPY_START = b"\x93NUMPY"
 
 
-def open_picture(path: Path) -> Image.Image:
-    """An opened picture, not yet decoded; large ones up to `MAX_PIXELS` without a warning."""
+@contextmanager
+def open_picture(path: Path, max_pixels: int | None = None) -> Iterator[Image.Image]:
+    """An opened picture, not yet decoded, without a warning about its size.
+
+    Args:
+        path: Of the picture.
+        max_pixels: Pictures of twice as many are refused; None: Pillow's own limit.
+
+    Raises:
+        DecompressionBombError: Of Pillow, where they are.
+    """
+    kept = Image.MAX_IMAGE_PIXELS
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        return Image.open(path)
+        try:
+            # Some formats are held to it when they are decoded, not when they are opened.
+            Image.MAX_IMAGE_PIXELS = kept if max_pixels is None else max_pixels
+            with Image.open(path) as picture:
+                yield picture
+        finally:
+            Image.MAX_IMAGE_PIXELS = kept
 
 
 def stored_size(path: Path, *, decode: bool = False) -> tuple[int, int] | None:

@@ -1,8 +1,10 @@
-"""How a stored picture becomes a sample; the same at training and at prediction."""
+"""How a stored picture, or a part of it, becomes a sample; the same at training and prediction."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from resnet_tasks.data.decoding import read_image
+from resnet_tasks.data.regions import ArrayRegions, PictureRegions, open_regions
+from resnet_tasks.data.tiles import Tile
 from resnet_tasks.data.transforms import Intensity, Resize, resize_pixels
 from resnet_tasks.errors import DataError
 from resnet_tasks.structures import Geometry, Sample
@@ -24,12 +29,38 @@ class Preparation:
         resize: Box that pictures are brought to; None keeps the stored size.
         intensity: How stored values become 0..1.
         scale: Sizes relative to that; for test-time augmentation.
+        max_pixels: Larger files are refused before they are decoded; None: `decoding.MAX_PIXELS`.
     """
 
     channels: int = 3
     resize: Resize | None = None
     intensity: Intensity = field(default_factory=Intensity)
     scale: float = 1.0
+    max_pixels: int | None = None
+
+    def read(self, path: Path) -> NDArray[Any]:
+        """A picture file as stored, `(h, w, channels)`, upright.
+
+        Raises:
+            DataError: If it cannot be read, is too large, or has other channels.
+        """
+        return read_image(path, self.channels, max_pixels=self.max_pixels)
+
+    def opened(self, source: Path | NDArray[Any], name: str = "") -> PreparedPicture:
+        """A file or an array, parts of which can be made ready.
+
+        Args:
+            source: A picture file, or `(h, w)` or `(h, w, C)` stored values.
+            name: For messages.
+
+        Raises:
+            DataError: As `read` and `sample`.
+        """
+        if isinstance(source, Path):
+            regions = open_regions(source, self.channels, max_pixels=self.max_pixels)
+            return PreparedPicture(regions, self, str(source))
+        array = self._with_channels(source, name)
+        return PreparedPicture(ArrayRegions(array), self, name or "the picture")
 
     def input_size(self, original: tuple[int, int]) -> tuple[int, int]:
         """The (height, width) that a picture of size `original` gets."""
@@ -62,6 +93,15 @@ class Preparation:
         Raises:
             DataError: If the shape does not fit the model.
         """
+        array = self._with_channels(image, name)
+        values = unit_range(self.pixels(array, name or "the picture"))
+        geometry = Geometry.resized(
+            (int(array.shape[0]), int(array.shape[1])),
+            (int(values.shape[0]), int(values.shape[1])),
+        )
+        return Sample(as_tensor(values), geometry, image_id, name)
+
+    def _with_channels(self, image: NDArray[Any], name: str) -> NDArray[Any]:
         array = image[:, :, None] if image.ndim == 2 else image
         if array.ndim == 3 and array.shape[2] == 1 and self.channels == 3:
             array = np.repeat(array, 3, axis=2)
@@ -71,12 +111,71 @@ class Preparation:
                 f"width, {self.channels})"
                 + (" or (height, width)" if self.channels in (1, 3) else "")
             )
-        values = unit_range(self.pixels(array, name or "the picture"))
-        geometry = Geometry.resized(
-            (int(array.shape[0]), int(array.shape[1])),
-            (int(values.shape[0]), int(values.shape[1])),
+        return array
+
+
+@dataclass(frozen=True)
+class PreparedPicture:
+    """A picture, parts of which are made ready for a model when they are asked for.
+
+    A part equals the same part of the picture prepared as a whole.
+
+    Attributes:
+        regions: The stored picture.
+        preparation: Its way to a sample.
+        name: For messages.
+    """
+
+    regions: PictureRegions
+    preparation: Preparation
+    name: str = "the picture"
+
+    @property
+    def original_size(self) -> tuple[int, int]:
+        """(height, width) as stored, upright."""
+        return self.regions.size
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) as prepared: the frame of `part`."""
+        return self.preparation.input_size(self.original_size)
+
+    def part(self, tile: Tile) -> Sample:
+        """One window of the prepared picture; its geometry leads back to the original.
+
+        Raises:
+            DataError: If the file cannot be read, or its values cannot be placed in 0..1.
+        """
+        whole = Geometry.resized(self.original_size, self.size)
+        geometry = Geometry(
+            self.original_size, tile.size, whole.scale, (-float(tile.top), -float(tile.left))
         )
-        return Sample(as_tensor(values), geometry, image_id, name)
+        return Sample(as_tensor(self._values(tile)), geometry, self.name, self.name)
+
+    def _values(self, tile: Tile) -> NDArray[np.float32]:
+        if self.size != self.original_size:
+            return unit_range(self._resized[tile.rows, tile.columns])
+        return self.original_values(tile)
+
+    def original_values(self, tile: Tile) -> NDArray[np.float32]:
+        """`(h, w, C)` of a part of the original picture in 0..1, through the intensity step alone.
+
+        Raises:
+            DataError: As `part`.
+        """
+        stored = self.regions.read(tile)
+        return self.preparation.intensity(stored, self.name, limits=self._limits)
+
+    @cached_property
+    def _resized(self) -> NDArray[Any]:
+        return self.preparation.pixels(self.regions.whole(), self.name)
+
+    @cached_property
+    def _limits(self) -> tuple[Any, Any] | None:
+        intensity = self.preparation.intensity
+        if not intensity.needs_whole:
+            return None
+        return intensity.limits(self.regions.whole(), self.name)
 
 
 def unit_range(pixels: NDArray[Any]) -> NDArray[np.float32]:

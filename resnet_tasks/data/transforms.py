@@ -63,30 +63,47 @@ class Intensity:
     high: float = 99.5
     per_channel: bool = False
 
-    def __call__(self, image: Array, where: str = "the picture") -> NDArray[np.float32]:
+    def __call__(
+        self, image: Array, where: str = "the picture", *, limits: tuple[Any, Any] | None = None
+    ) -> NDArray[np.float32]:
         """`image` as float32 in 0..1.
+
+        Args:
+            image: `(h, w, C)` stored values.
+            where: What messages call it.
+            limits: Of the picture that `image` is a part of (`limits`); None: it is whole.
 
         Raises:
             DataError: If `auto` meets values it cannot place, or a value is not finite.
         """
         if self.type == "auto":
             return self._by_type(image, where)
-        # float32 holds whole numbers up to 24 bits exactly.
-        is_wide = image.dtype.itemsize > 2 and image.dtype != np.float32
-        values: NDArray[np.floating[Any]] = image.astype(np.float64 if is_wide else np.float32)
-        if not np.isfinite(values).all():
-            raise DataError(_NOT_FINITE.format(where))
-        low: Any  # a number, or one per channel
-        high: Any
+        values = _exact_floats(image, where)
+        low, high = self._limits(values) if limits is None else limits
+        scaled = (values - low) / np.maximum(high - low, 1e-6)
+        return np.asarray(np.clip(scaled, 0.0, 1.0), dtype=np.float32)
+
+    @property
+    def needs_whole(self) -> bool:
+        """Whether a part of a picture cannot be placed in 0..1 without the rest of it."""
+        return self.type == "percentile"
+
+    def limits(self, image: Array, where: str = "the picture") -> tuple[Any, Any]:
+        """The stored values that become 0 and 1, of a whole picture: numbers, or one per channel.
+
+        Raises:
+            DataError: If a value is not finite.
+        """
+        return self._limits(_exact_floats(image, where))
+
+    def _limits(self, values: NDArray[np.floating[Any]]) -> tuple[Any, Any]:
         if self.type == "window":
             assert self.level is not None
             assert self.width is not None
-            low, high = self.level - self.width / 2, self.level + self.width / 2
-        else:
-            axes = (0, 1) if self.per_channel else None
-            low, high = np.percentile(values, (self.low, self.high), axis=axes)
-        scaled = (values - low) / np.maximum(high - low, 1e-6)
-        return np.asarray(np.clip(scaled, 0.0, 1.0), dtype=np.float32)
+            return self.level - self.width / 2, self.level + self.width / 2
+        axes = (0, 1) if self.per_channel else None
+        low, high = np.percentile(values, (self.low, self.high), axis=axes)
+        return low, high
 
     @staticmethod
     def _by_type(image: Array, where: str) -> NDArray[np.float32]:
@@ -103,6 +120,15 @@ class Intensity:
                 "or to percentile"
             )
         return values
+
+
+def _exact_floats(image: Array, where: str) -> NDArray[np.floating[Any]]:
+    # float32 holds whole numbers up to 24 bits exactly.
+    is_wide = image.dtype.itemsize > 2 and image.dtype != np.float32
+    values: NDArray[np.floating[Any]] = image.astype(np.float64 if is_wide else np.float32)
+    if not np.isfinite(values).all():
+        raise DataError(_NOT_FINITE.format(where))
+    return values
 
 
 @dataclass(frozen=True)

@@ -153,16 +153,23 @@ def pixel_decisions(
     Raises:
         DataError: If the picture's pixels are not annotated, or sizes differ.
     """
-    probs, expected = as_array(prediction.probs), truth.semantic
-    if expected is None or probs.shape[1:] != expected.shape:
+    labels, expected = as_array(prediction.labels), truth.semantic
+    if expected is None or labels.shape != expected.shape:
         size = "not annotated" if expected is None else f"of size {expected.shape}"
         raise DataError(
-            f"image {truth.image_id!r}: the predicted map has size {probs.shape[1:]} (height, "
+            f"image {truth.image_id!r}: the predicted map has size {labels.shape} (height, "
             f"width), its pixels are {size}; `decode` must give maps of the original size"
         )
     valid = expected != VOID
-    labels = as_array(prediction.labels)
-    confidence = np.take_along_axis(probs, labels[None], axis=0)[0]
+    if prediction.probs is not None:
+        confidence = np.take_along_axis(as_array(prediction.probs), labels[None], axis=0)[0]
+    elif prediction.confidence is not None:
+        confidence = as_array(prediction.confidence)
+    else:
+        raise DataError(
+            f"image {truth.image_id!r}: its map was predicted without probabilities; let "
+            "SlidingWindows keep the confidence"
+        )
     came_true: NDArray[np.bool_] = labels[valid] == expected[valid]
     return confidence[valid].astype(np.float64), came_true, valid
 

@@ -16,7 +16,7 @@ from resnet_tasks.data.coco import boxes_to_xywh
 from resnet_tasks.data.dataset import HasGroups, HasTruth
 from resnet_tasks.data.loaders import make_loader, part_of
 from resnet_tasks.data.transforms import decode_labels, encode_labels, resize_labels
-from resnet_tasks.errors import HeadError, RecipeError
+from resnet_tasks.errors import DataError, HeadError, RecipeError
 from resnet_tasks.evaluation import froc, kitti, surfaces
 from resnet_tasks.evaluation.calibration import calibration_evaluator
 from resnet_tasks.evaluation.classification import ClassificationEvaluator, MultiLabelEvaluator
@@ -29,7 +29,15 @@ from resnet_tasks.evaluation.intervals import (
     with_intervals,
 )
 from resnet_tasks.evaluation.segmentation import SegmentationEvaluator
-from resnet_tasks.evaluation.views import Predictor, at_scale, plain_model, predict_at, scales_of
+from resnet_tasks.evaluation.sliding import HasPictures, SlidingWindows
+from resnet_tasks.evaluation.views import (
+    ManyViews,
+    Predictor,
+    at_scale,
+    plain_model,
+    predict_at,
+    scales_of,
+)
 from resnet_tasks.heads.base import Head
 from resnet_tasks.model import TaskModel, resolve_precision
 from resnet_tasks.registry import nearest
@@ -223,11 +231,12 @@ def evaluate(
     """Metrics of every head of `model` on `dataset`, with 95 % intervals.
 
     Args:
-        model: A `TaskModel` on its device, whose mode is kept, or `ManyViews` of one.
+        model: A `TaskModel` on its device, whose mode is kept, or `ManyViews` or `SlidingWindows`
+            of one.
         dataset: Samples without augmentation. `CocoDataset` is judged on its files' own
             annotations, any other data set on its samples' targets, brought back to the original
             frame.
-        batch_size: Pictures per forward.
+        batch_size: Pictures per forward; with `SlidingWindows` one after the other is predicted.
         precision: `auto`, `fp32`, `bf16` or `fp16`.
         workers: Loader processes.
         evaluators: Who judges each head; default: `evaluators_of` the model's heads.
@@ -333,29 +342,65 @@ def _found(
 ) -> Iterator[Found]:
     """What a model predicts for the pictures of a data set, in their order."""
     length = len(dataset)  # type: ignore[arg-type]
-    batches = [list(range(i, min(i + batch_size, length))) for i in range(0, length, batch_size)]
+    together = team.count if isinstance(model, SlidingWindows) else batch_size
+    batches = [list(range(i, min(i + together, length))) for i in range(0, length, together)]
     chosen = resolve_precision(precision, plain_model(model).device)
     parts = [part_of(each, team.index, team.count) for each in batches]
-    chosen_parts = [each for each in parts if each]
-    loaders = [
-        iter(make_loader(at_scale(dataset, scale), chosen_parts, workers=workers))
-        for scale in scales_of(model)
-    ]
-    for part in parts:
-        views = [next(loader) for loader in loaders] if part else []
-        here = _predicted(model, part, views, chosen) if part else []
+    for here in _predicted(model, dataset, parts, precision=chosen, workers=workers):
         yield from chain.from_iterable(team.collect(here))
 
 
 def _predicted(
-    model: Predictor, positions: Sequence[int], views: Sequence[Batch], precision: str
+    model: Predictor,
+    dataset: Dataset[Sample],
+    parts: Sequence[Sequence[int]],
+    *,
+    precision: str,
+    workers: int,
+) -> Iterator[list[Found]]:
+    """What is found on the pictures of every part, in order."""
+    if isinstance(model, SlidingWindows):
+        for part in parts:
+            yield [_in_windows(model, dataset, index, precision) for index in part]
+        return
+    chosen = [each for each in parts if each]
+    loaders = [
+        iter(make_loader(at_scale(dataset, scale), chosen, workers=workers))
+        for scale in scales_of(model)
+    ]
+    for part in parts:
+        yield _in_views(model, part, [next(each) for each in loaders], precision) if part else []
+
+
+def _in_views(
+    model: TaskModel | ManyViews, positions: Sequence[int], views: Sequence[Batch], precision: str
 ) -> list[Found]:
-    """(position, image id, {head: prediction}) of every picture of a batch in all its sizes."""
+    """What is found on every picture of a batch in all its sizes."""
     predictions = predict_at(model, views, precision=precision)
     return [
         (index, views[0].image_ids[i], {name: each[i] for name, each in predictions.items()})
         for i, index in enumerate(positions)
     ]
+
+
+def _in_windows(
+    model: SlidingWindows, dataset: Dataset[Sample], index: int, precision: str
+) -> Found:
+    """What is found on one picture, which is read window by window.
+
+    Raises:
+        DataError: If the data set cannot do that.
+    """
+    if not isinstance(dataset, HasPictures):
+        raise DataError(
+            f"{type(dataset).__name__} has no prepared(index), which sliding windows need; "
+            "evaluate whole pictures"
+        )
+    return (
+        index,
+        dataset.image_id(index),
+        model.predict(dataset.prepared(index), precision=precision),
+    )
 
 
 def best_metric(heads: Mapping[str, Head], wanted: str | None, extra: Extra | None = None) -> str:

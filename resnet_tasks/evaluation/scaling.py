@@ -148,6 +148,11 @@ class PixelDecisions(Decisions):
         places = np.flatnonzero(valid)
         if len(places) > PIXELS_PER_PICTURE:
             places = _generator(truth.image_id).choice(places, PIXELS_PER_PICTURE, replace=False)
+        if prediction.probs is None:
+            raise DataError(
+                f"image {truth.image_id!r}: its map was predicted without the probabilities of all "
+                "classes, which calibration needs; let SlidingWindows keep the probs"
+            )
         probs = as_array(prediction.probs)
         self._probs.append(probs.reshape(len(probs), -1)[:, places].T.astype(np.float32))
         self._labels.append(truth.semantic.ravel()[places])

@@ -87,12 +87,10 @@ class SegmentationEvaluator:
             DataError: If the picture was taken before, its pixels are not annotated, sizes differ,
                 or a label is no index into the classes.
         """
-        probs = as_array(prediction.probs)
-        self.update_labels(
-            as_array(prediction.labels),
-            truth,
-            confidence=probs.max(axis=0) if len(probs) == len(self.classes) else None,
-        )
+        sure = None if prediction.confidence is None else as_array(prediction.confidence)
+        if prediction.probs is not None and len(prediction.probs) == len(self.classes):
+            sure = as_array(prediction.probs).max(axis=0)
+        self.update_labels(as_array(prediction.labels), truth, confidence=sure)
 
     def update_labels(
         self, labels: NDArray[np.generic], truth: Truth, *, confidence: NDArray[Any] | None = None

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from resnet_tasks.errors import DataError
+from resnet_tasks.evaluation.sliding import SlidingWindows
 from resnet_tasks.metrics import as_array
 from resnet_tasks.model import TaskModel
 from resnet_tasks.structures import Batch, Classification, Detections, Sample, SegmentationMap
@@ -119,12 +120,12 @@ class ManyViews:
         }
 
 
-Predictor = TaskModel | ManyViews
+Predictor = TaskModel | ManyViews | SlidingWindows
 
 
 def plain_model(predictor: Predictor) -> TaskModel:
     """The model behind a predictor."""
-    return predictor.model if isinstance(predictor, ManyViews) else predictor
+    return predictor if isinstance(predictor, TaskModel) else predictor.model
 
 
 def scales_of(predictor: Predictor) -> tuple[float, ...]:
@@ -133,7 +134,7 @@ def scales_of(predictor: Predictor) -> tuple[float, ...]:
 
 
 def predict_at(
-    predictor: Predictor, batches: Sequence[Batch], *, precision: str
+    predictor: TaskModel | ManyViews, batches: Sequence[Batch], *, precision: str
 ) -> dict[str, list[Any]]:
     """Predictions for pictures prepared at each of `scales_of(predictor)`."""
     if isinstance(predictor, ManyViews):

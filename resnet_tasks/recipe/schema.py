@@ -21,6 +21,8 @@ from resnet_tasks.recipe.presets import PRESETS, expand
 
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Window = Annotated[int, Field(ge=64, multiple_of=32)]
+Overlap = Annotated[float, Field(ge=0, le=0.9)]
 Blocks = Annotated[int, Field(ge=1, le=4096)]
 Annotates = Literal["boxes", "masks", "semantic", "image"]
 
@@ -157,6 +159,10 @@ class DataRecipe(_Part):
         "auto", description="Keep resized pictures in memory; auto: where 1 GB holds them"
     )
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+    max_pixels: Annotated[int, Field(ge=1)] = Field(
+        178_956_970,
+        description="Larger pictures are refused before they are decoded (decompression bombs)",
+    )
 
     @model_validator(mode="after")
     def _weights_are_for_training(self) -> DataRecipe:
@@ -372,6 +378,17 @@ def _step(entry: UnfreezeRecipe) -> str:
     return f"{{epoch: {entry.epoch}, frozen_stages: {entry.frozen_stages}}}"
 
 
+class SlidingRecipe(_Part):
+    """Windows in which big pictures are predicted."""
+
+    height: Window = Field(description="Of a window, pixels of the picture after data.resize")
+    width: Window
+    overlap: Overlap = Field(0.25, description="Least share of a window that its neighbour shows")
+    nms_iou: Fraction = Field(
+        0.5, description="Boxes of two windows that overlap more are one object"
+    )
+
+
 class EvaluationRecipe(_Part):
     """Which number chooses the best checkpoint, and how numbers are made."""
 
@@ -380,6 +397,9 @@ class EvaluationRecipe(_Part):
     backend: Literal["hotcoco", "pycocotools"] = "hotcoco"
     resamples: Annotated[int, Field(ge=0)] = Field(
         1000, description="Resampled data sets behind every 95 % interval; 0: no intervals"
+    )
+    sliding: SlidingRecipe | None = Field(
+        None, description="Predict window by window, in evaluation and predict alike"
     )
     extra: dict[str, dict[str, dict[str, Any] | None]] = Field(
         {},
@@ -451,6 +471,11 @@ class Recipe(_Part):
                 f"is {frozen}; begin with more frozen stages, or take it out"
             )
         return self
+
+    @property
+    def sliding(self) -> SlidingRecipe | None:
+        """The windows that pictures are predicted in; None: they are predicted whole."""
+        return self.evaluation.sliding
 
     @model_validator(mode="after")
     def _weights_have_one_source(self) -> Recipe:

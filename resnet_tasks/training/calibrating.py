@@ -89,7 +89,7 @@ def calibrate(
         if name not in collectors
     }
     console.print(f"collecting decisions on {len(dataset)} pictures", highlight=False)
-    before = _judged(run, model, dataset, collectors)
+    before = _judged(run, run.predictor(checkpoint, keep="probs"), dataset, collectors)
     scalings: dict[str, Scaling] = {}
     for name, collector in collectors.items():
         try:
@@ -100,7 +100,8 @@ def calibrate(
         told = "; ".join(f"{name}: {why}" for name, why in reasons.items())
         raise DataError(f"no head of {run.directory} could be calibrated on {split}: {told}")
     console.print("judging the calibrated model", highlight=False)
-    after = _judged(run, Inference(calibrated=True).predictor(model, scalings), dataset, {})
+    how = Inference(calibrated=True, windows=run.recipe.sliding)
+    after = _judged(run, how.predictor(model, scalings, keep="confidence"), dataset, {})
     done = {
         name: Calibrated(
             scaling, collectors[name].number, _errors(name, before), _errors(name, after)

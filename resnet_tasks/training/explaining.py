@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from resnet_tasks.data.decoding import read_image
 from resnet_tasks.drawing import draw_heat
 from resnet_tasks.errors import DataError
 from resnet_tasks.explain import Explanation, Method, Question, explain
@@ -56,7 +55,7 @@ def explain_image(run: Run, image: NDArray[np.generic] | Path, wanted: Wanted) -
     """
     preparation = run.preparation
     name = str(image) if isinstance(image, Path) else "the picture"
-    pixels = read_image(image, preparation.channels) if isinstance(image, Path) else image
+    pixels = preparation.read(image) if isinstance(image, Path) else image
     sample = preparation.sample(pixels, name=name)
     model = run.model(wanted.checkpoint)
     heads = list(model.named_heads) if wanted.head is None else [wanted.head]
@@ -103,7 +102,7 @@ def explain_paths(
     entries, empty = [], []
     with bar(console, "Explaining", len(files)) as advance:
         for file, name in zip(files, output_names(files), strict=True):
-            image = read_image(file, run.preparation.channels)
+            image = run.preparation.read(file)
             try:
                 found = explain_image(run, file, wanted)
             except DataError as error:

@@ -56,6 +56,7 @@ from resnet_tasks.training.conditions import (
     still_statistics,
 )
 from resnet_tasks.training.in_use import hold
+from resnet_tasks.training.inference import windowed
 from resnet_tasks.training.journal import Journal
 from resnet_tasks.training.limits import evaluation_advice, training_advice, within_memory
 from resnet_tasks.training.optimizer import make_optimizer, rate_factor, set_rates
@@ -436,10 +437,11 @@ class Finetuning:
         model = self.ema.module if self.ema is not None else self.plain_model
         # Statistics of norms are each process's own; the main one's are kept, and judged.
         self.processes.share_buffers(model)
+        batch_size = self.evaluation.batch_size or self.options.batch_size
         evaluation = evaluate(
-            model,
+            windowed(model, self.evaluation.sliding, batch_size=batch_size),
             self.val,
-            batch_size=self.evaluation.batch_size or self.options.batch_size,
+            batch_size=batch_size,
             precision=self.precision,
             evaluators=evaluators_of(
                 model.named_heads,

@@ -9,51 +9,92 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from resnet_tasks.errors import RunError
+from resnet_tasks.data.tiles import Windows
+from resnet_tasks.errors import DataError, RunError
 from resnet_tasks.evaluation.scaling import Scaling
+from resnet_tasks.evaluation.sliding import SlidingWindows
 from resnet_tasks.evaluation.views import ManyViews, Predictor, Views
+from resnet_tasks.evaluation.window_maps import Keep
 from resnet_tasks.model import TaskModel
+from resnet_tasks.recipe.schema import SlidingRecipe
 
 CALIBRATION_FILE = "calibration.json"
 
 
 @dataclass(frozen=True)
 class Inference:
-    """What is done besides one forward; both are off unless asked for, so that numbers compare.
+    """What is done besides one forward; off unless asked for, so that numbers compare.
 
     Attributes:
         calibrated: Confidences go through the scaling that `calibrate` has kept in the run.
         views: Test-time augmentation: `flips`, `scales` or `flips+scales`; None: none.
+        windows: Pictures are predicted in these; None: as the recipe says.
     """
 
     calibrated: bool = False
     views: str | None = None
+    windows: SlidingRecipe | None = None
 
     @property
     def suffix(self) -> str:
         """Of folder names, so that evaluations made differently lie apart; empty when plain."""
         calibrated = "-calibrated" if self.calibrated else ""
-        return calibrated + (f"-{self.views}" if self.views else "")
+        views = f"-{self.views}" if self.views else ""
+        windows = self.windows
+        if windows is None:
+            return calibrated + views
+        return f"{calibrated}{views}-{windows.height}x{windows.width}-{windows.overlap:g}"
 
-    def predictor(self, model: TaskModel, calibration: Mapping[str, Scaling]) -> Predictor:
+    def predictor(
+        self,
+        model: TaskModel,
+        calibration: Mapping[str, Scaling],
+        *,
+        batch_size: int = 4,
+        keep: Keep = "labels",
+    ) -> Predictor:
         """`model` with what is asked for around it; itself where that is nothing.
 
         Args:
             model: Is not changed.
             calibration: Head name -> scaling; used where `calibrated`.
+            batch_size: Windows per forward.
+            keep: What is kept of pixels besides their labels, where they come in windows.
 
         Raises:
-            DataError: If the views are unknown.
+            DataError: If the views are unknown, or asked for together with windows.
+            HeadError: If windows are asked for and a head sees pictures as a whole.
         """
         views = Views.named(self.views)
         if self.calibrated:
             model = copy.copy(model)  # shares all weights
             model.adjustments = {**model.adjustments, **calibration}
-        return ManyViews(model, views) if len(views) > 1 else model
+        if self.windows is None:
+            return ManyViews(model, views) if len(views) > 1 else model
+        if len(views) > 1:
+            raise DataError(
+                f"test-time augmentation ({self.views}) does not go together with windows "
+                "(data.tiles, evaluation.sliding, --tiles); leave one of them out"
+            )
+        return windowed(model, self.windows, batch_size=batch_size, keep=keep)
 
 
 PLAIN = Inference()
 """One forward, nothing else."""
+
+
+def windowed(
+    model: TaskModel, part: SlidingRecipe | None, *, batch_size: int, keep: Keep = "labels"
+) -> TaskModel | SlidingWindows:
+    """A model that predicts in the windows of a recipe; `model` itself where it has none.
+
+    Raises:
+        HeadError: If a head sees pictures as a whole.
+    """
+    if part is None:
+        return model
+    windows = Windows(part.height, part.width, part.overlap)
+    return SlidingWindows(model, windows, batch_size=batch_size, iou=part.nms_iou, keep=keep)
 
 
 def read_calibration(run: Path, weights: str) -> dict[str, Scaling]:

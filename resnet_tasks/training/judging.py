@@ -17,9 +17,15 @@ from rich.console import Console
 from resnet_tasks.assemble import Labels, image_intensity, image_resize
 from resnet_tasks.data.coco import CocoFile
 from resnet_tasks.data.dataset import CocoDataset
-from resnet_tasks.data.decoding import read_image
 from resnet_tasks.data.preparation import Preparation
-from resnet_tasks.drawing import draw_prediction, draw_truth, readable_scale, side_by_side
+from resnet_tasks.drawing import (
+    draw_prediction,
+    draw_truth,
+    readable_scale,
+    resized_prediction,
+    resized_truth,
+    side_by_side,
+)
 from resnet_tasks.errors import RunError
 from resnet_tasks.evaluation.evaluate import (
     Evaluation,
@@ -31,7 +37,7 @@ from resnet_tasks.evaluation.intervals import Bootstrap
 from resnet_tasks.evaluation.reporting import file_sha256, metric_json, metric_tables, number
 from resnet_tasks.evaluation.views import Predictor, plain_model
 from resnet_tasks.heads.base import HEADS
-from resnet_tasks.predict import PredictionWriter, output_names, shown, write_picture
+from resnet_tasks.predict import PredictionWriter, output_names, overview, write_picture
 from resnet_tasks.recipe.schema import Recipe
 from resnet_tasks.structures import Truth
 from resnet_tasks.training.checkpoint import weights_file, write_json
@@ -113,6 +119,7 @@ def judge(
         "weights": weights_sha256(checkpoint),
         "calibrated": how.calibrated,
         "test_time_augmentation": how.views,
+        "windows": None if (part := how.windows or recipe.sliding) is None else part.model_dump(),
         "data": {str(file.path): file_sha256(file.path) for file in dataset.files},
         "folds": None if recipe.data.folds is None else recipe.data.folds.model_dump(),
         "data_problems": {str(file.path): file.summary() for file in dataset.files},
@@ -157,16 +164,22 @@ def _draw_pair(
     labels: Labels,
     path: Path,
 ) -> None:
-    preparation = preparation_of(recipe)
-    image = shown(read_image(dataset.path(index), preparation.channels), preparation)
+    image = overview(preparation_of(recipe).opened(dataset.path(index)))
     classes = {name: each.classes for name, each in labels.heads.items()}
     fields = {name: HEADS.get(head.type).task.target_fields for name, head in recipe.heads.items()}
     truths = {
         name: _only(dataset.truth(index, each.table), fields[name])
         for name, each in labels.heads.items()
     }
+    size, whole = (int(image.shape[0]), int(image.shape[1])), next(iter(truths.values())).size
+    if size != whole:
+        ratio = (size[0] / whole[0], size[1] / whole[1])
+        truths = {name: resized_truth(each, ratio, size) for name, each in truths.items()}
+        predictions = {
+            name: resized_prediction(each, ratio, size) for name, each in predictions.items()
+        }
     detecting = {name for name in truths if "semantic" not in fields[name]}
-    scale = readable_scale((image.shape[0], image.shape[1]))
+    scale = readable_scale(size)
     truth = draw_truth(image, truths, classes, detecting, scale=scale)
     prediction = draw_prediction(image, predictions, classes, scale=scale)
     write_picture(path, side_by_side(truth, prediction, ("truth", "prediction")))
@@ -183,7 +196,12 @@ def _only(truth: Truth, fields: Collection[str]) -> Truth:
 
 def preparation_of(recipe: Recipe) -> Preparation:
     """How a recipe's pictures become samples."""
-    return Preparation(recipe.data.channels, image_resize(recipe), image_intensity(recipe))
+    return Preparation(
+        recipe.data.channels,
+        image_resize(recipe),
+        image_intensity(recipe),
+        max_pixels=recipe.data.max_pixels,
+    )
 
 
 def check_categories(file: CocoFile, labels: Labels, run: Path) -> None:

@@ -61,7 +61,7 @@ def choose_operating_points(
         check_categories(file, run.labels, run.directory)
     recipe = run.recipe
     evaluation = evaluate(
-        model,
+        run.predictor(checkpoint),
         build_dataset(run.recipe, files, run.labels.categories),
         batch_size=recipe.evaluation.batch_size or recipe.training.batch_size,
         precision=recipe.training.precision,

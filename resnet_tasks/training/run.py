@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,14 @@ from rich.console import Console
 from resnet_tasks.assemble import Labels, Split, build_dataset, build_model, read_split
 from resnet_tasks.data.coco import read_coco
 from resnet_tasks.data.dataset import CocoDataset
-from resnet_tasks.data.decoding import read_image
 from resnet_tasks.data.preparation import Preparation
 from resnet_tasks.errors import DataError, RunError
 from resnet_tasks.evaluation.evaluate import Evaluation
 from resnet_tasks.evaluation.scaling import Scaling
+from resnet_tasks.evaluation.sliding import SlidingWindows
 from resnet_tasks.evaluation.views import Predictor
-from resnet_tasks.model import TaskModel, default_device
+from resnet_tasks.evaluation.window_maps import Keep
+from resnet_tasks.model import TaskModel, default_device, resolve_precision
 from resnet_tasks.predict import (
     PredictionWriter,
     count_others,
@@ -40,7 +41,6 @@ from resnet_tasks.predict import (
     output_names,
     predict_arrays,
     predict_files,
-    shown,
 )
 from resnet_tasks.recipe.load import load_recipe, recipe_to_yaml
 from resnet_tasks.recipe.plugins import load_plugins
@@ -168,14 +168,27 @@ class Run:
             self._models[checkpoint] = model.eval()
         return self._models[checkpoint]
 
-    def predictor(self, checkpoint: str = "last", how: Inference = PLAIN) -> Predictor:
-        """The trained model, with what `how` asks for around it.
+    def predictor(
+        self, checkpoint: str = "last", how: Inference = PLAIN, *, keep: Keep = "labels"
+    ) -> Predictor:
+        """The trained model, with what `how` and the recipe ask for around it.
+
+        Args:
+            checkpoint: `last` or `best`.
+            how: Calibration, views and windows.
+            keep: What is kept of pixels besides their labels, where they come in windows.
 
         Raises:
-            DataError: If the views are unknown.
+            DataError: If the views are unknown, or asked for together with windows.
             RunError: If a calibration is asked for that the run does not have for these weights.
         """
-        return how.predictor(self.model(checkpoint), self.require(checkpoint, how))
+        how, recipe = replace(how, windows=how.windows or self.recipe.sliding), self.recipe
+        return how.predictor(
+            self.model(checkpoint),
+            self.require(checkpoint, how),
+            batch_size=recipe.evaluation.batch_size or recipe.training.batch_size,
+            keep=keep,
+        )
 
     def require(self, checkpoint: str, how: Inference) -> dict[str, Scaling]:
         """The calibration that `how` asks for; empty where it asks for none.
@@ -203,10 +216,13 @@ class Run:
             `Classification`.
         """
         preparation = self.preparation
-        if isinstance(image, (str, Path)):
-            image = read_image(Path(image), preparation.channels)
         precision = self.recipe.training.precision
         model = self.predictor(checkpoint, how)
+        if isinstance(image, (str, Path)):
+            if isinstance(model, SlidingWindows):  # read in parts
+                chosen = resolve_precision(precision, model.model.device)
+                return model.predict(preparation.opened(Path(image)), precision=chosen)
+            image = preparation.read(Path(image))
         return predict_arrays(model, [image], preparation, precision=precision)[0]
 
     def predict_paths(
@@ -218,6 +234,7 @@ class Run:
         thresholds: Mapping[str, Sequence[float]] | None = None,
         checkpoint: str = "last",
         how: Inference = PLAIN,
+        max_pixels: int | None = None,
         console: Console | None = None,
     ) -> Path:
         """Predicts files and folders into `out`: COCO results, semantic PNGs and overlays.
@@ -229,7 +246,8 @@ class Run:
                 drawn.
             thresholds: Head -> least score of the detections of every label, in place of `score`.
             checkpoint: `last` or `best`.
-            how: Calibration and views.
+            how: Calibration, views and windows.
+            max_pixels: Larger pictures are refused; None: as the recipe says.
             console: For progress.
         """
         console = console or Console(stderr=True)
@@ -243,16 +261,17 @@ class Run:
         writer = PredictionWriter(
             out, self.classes, self.category_ids, least_score=score, thresholds=thresholds
         )
-        preparation = self.preparation
+        limit = max_pixels or self.recipe.data.max_pixels
+        preparation = replace(self.preparation, max_pixels=limit)
         records = []
         made = predict_files(model, files, preparation, precision=self.recipe.training.precision)
         try:
             with bar(console, "Predicting", len(files)) as advance:
-                for i, (image, predictions) in enumerate(made, start=1):
+                for i, found in enumerate(made, start=1):
                     name = names[i - 1]
-                    writer.write(i, name, predictions)
-                    writer.draw(name, shown(image, preparation), predictions)
-                    size = {"height": int(image.shape[0]), "width": int(image.shape[1])}
+                    writer.write(i, name, found.predictions)
+                    writer.draw(name, found.drawable, found.predictions, found.size)
+                    size = {"height": found.size[0], "width": found.size[1]}
                     records.append({"id": i, "file_name": str(files[i - 1]), **size})
                     advance()
         finally:  # a bad picture in the middle does not cost the results before it
@@ -281,13 +300,13 @@ class Run:
             annotations: A COCO file to judge on instead.
             images: Folder of that file's pictures; default: its own folder.
             checkpoint: `last` or `best`.
-            how: Calibration and views; each combination keeps its results apart.
+            how: Calibration, views and windows; each combination keeps its results apart.
             data_root: Folder that holds data sets; default `$RESNET_TASKS_DATA`, else `./data`.
             console: For progress.
             pictures: How many pictures to draw, truth beside prediction.
         """
         console = console or Console(stderr=True)
-        model = self.predictor(checkpoint, how)
+        model = self.predictor(checkpoint, how, keep="confidence")
         dataset = self.dataset(split, annotations=annotations, images=images, data_root=data_root)
         folder = self.evaluation_folder(
             split, annotations=annotations, checkpoint=checkpoint, how=how

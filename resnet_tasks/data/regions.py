@@ -1,0 +1,241 @@
+"""Parts of picture files, read without the rest of the file where its format allows.
+
+Arrays of numpy and uncompressed TIFFs are mapped into memory; of TIFFs in tiles or strips those are
+decoded that a part touches; everything else (PNG, JPEG, ...) has to be decoded whole.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from resnet_tasks.data.decoding import (
+    MAX_PIXELS,
+    Layout,
+    StoredPicture,
+    native,
+    read_image,
+    refuse_large,
+    tiff_layout,
+    with_channels,
+)
+from resnet_tasks.data.picture_files import (
+    DAMAGE,
+    NEEDED_CODECS,
+    file_kind,
+    mapped_array,
+    only_series,
+    tiff_orientation,
+)
+from resnet_tasks.data.tiles import Tile
+from resnet_tasks.errors import DataError
+
+Array = NDArray[Any]
+
+_PLAIN_PHOTOMETRICS = (1, 2)  # black is zero, RGB
+_WHOLE_BITS = (8, 16, 32, 64)
+_FEWEST_SEGMENTS = 4  # of a TIFF; with fewer, nearly every part needs nearly all of it
+
+
+class PictureRegions(ABC):
+    """A picture that is read in parts.
+
+    Attributes:
+        size: (height, width), upright.
+        is_in_memory: Whether a part costs no decoding.
+    """
+
+    size: tuple[int, int]
+    is_in_memory: bool = False
+
+    @abstractmethod
+    def read(self, tile: Tile) -> Array:
+        """`(tile.height, tile.width, C)` in the file's own type.
+
+        Raises:
+            DataError: If the file cannot be read any more.
+        """
+
+    def whole(self) -> Array:
+        """All of it."""
+        return self.read(Tile.whole(self.size))
+
+
+class ArrayRegions(PictureRegions):
+    """Parts of a picture that is decoded already.
+
+    Args:
+        pixels: `(h, w, C)`.
+    """
+
+    is_in_memory = True
+
+    def __init__(self, pixels: Array) -> None:
+        self.size = (int(pixels.shape[0]), int(pixels.shape[1]))
+        self._pixels = pixels
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes."""
+        return int(self._pixels.nbytes)
+
+    def read(self, tile: Tile) -> Array:
+        """A view of the part."""
+        return self._pixels[tile.rows, tile.columns]
+
+
+class _MappedRegions(PictureRegions):
+    """Parts of values that lie in a file as they are.
+
+    Args:
+        pixels: `(h, w, C)`, mapped.
+        layout: What its channels are.
+        channels: How many are wanted.
+        path: For messages.
+    """
+
+    def __init__(self, pixels: Array, layout: Layout, channels: int, path: Path) -> None:
+        self.size = (int(pixels.shape[0]), int(pixels.shape[1]))
+        self._pixels, self._layout, self._channels, self._path = pixels, layout, channels, path
+
+    def read(self, tile: Tile) -> Array:
+        part = native(self._pixels[tile.rows, tile.columns])
+        return with_channels(StoredPicture(part, self._layout), self._channels, self._path)
+
+
+class _SegmentRegions(PictureRegions):
+    """Parts of a compressed TIFF, decoded from the tiles or strips that they touch.
+
+    Args:
+        path: Of the file; opened for every part, so that processes do not share a position in it.
+        page: Its only page.
+        channels: How many are wanted.
+    """
+
+    def __init__(self, path: Path, page: Any, channels: int) -> None:
+        self.size = (int(page.imagelength), int(page.imagewidth))
+        self._path, self._channels = path, channels
+
+    def read(self, tile: Tile) -> Array:
+        try:
+            with tifffile.TiffFile(self._path) as tiff:
+                page: Any = tiff.pages.first
+                pixels = np.zeros((*tile.size, page.samplesperpixel), page.dtype)
+                for top, left, part in _decoded_segments(tiff, page, tile):
+                    _paste(pixels, tile, part, (top, left))
+                stored = StoredPicture(pixels, tiff_layout(page, 1))
+        except DAMAGE as error:
+            text = " ".join(str(error).split()) or type(error).__name__
+            raise DataError(f"picture {self._path} cannot be read: {text}") from None
+        return with_channels(stored, self._channels, self._path)
+
+
+def open_regions(path: Path, channels: int = 3, *, max_pixels: int | None = None) -> PictureRegions:
+    """A picture file, opened so that parts of it can be read.
+
+    Every part equals the same part of `read_image`.
+
+    Args:
+        path: As `read_image` takes it.
+        channels: As there.
+        max_pixels: Larger pictures are refused; None: `MAX_PIXELS`.
+
+    Raises:
+        DataError: As there.
+    """
+    kind = file_kind(path)
+    limit = MAX_PIXELS if max_pixels is None else max_pixels
+    opened = None
+    try:
+        if kind == "numpy":
+            opened = _numpy_regions(path, channels, limit)
+        elif kind == "tiff":
+            opened = _tiff_regions(path, channels, limit)
+    except DAMAGE as error:
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"picture {path} cannot be read: {text}") from None
+    return opened or ArrayRegions(read_image(path, channels, max_pixels=limit))
+
+
+def _numpy_regions(path: Path, channels: int, limit: int) -> PictureRegions:
+    array = mapped_array(path)
+    present = array.shape[2] if array.ndim == 3 else 1
+    refuse_large(path, (array.shape[0], array.shape[1]), present, limit)
+    layout: Layout = "grey" if present == 1 else "bands"
+    return _MappedRegions(array.reshape(*array.shape[:2], present), layout, channels, path)
+
+
+def _tiff_regions(path: Path, channels: int, limit: int) -> PictureRegions | None:
+    """None where the file has to be decoded whole."""
+    with tifffile.TiffFile(path) as tiff:
+        only_series(tiff, path)
+        page: Any = tiff.pages.first
+        if len(tiff.pages) != 1 or tiff_orientation(tiff) != 1 or not _is_plain(page):
+            return None
+        shape = (int(page.imagelength), int(page.imagewidth), int(page.samplesperpixel))
+        refuse_large(path, shape[:2], shape[2], limit)
+        if page.is_contiguous and page.compression == 1 and page.predictor == 1:
+            kind = np.dtype(page.dtype).newbyteorder(tiff.byteorder)
+            pixels = np.memmap(path, kind, mode="r", offset=page.dataoffsets[0], shape=shape)
+            return _MappedRegions(pixels, tiff_layout(page, 1), channels, path)
+        if len(page.dataoffsets) < _FEWEST_SEGMENTS:
+            return None
+        regions = _SegmentRegions(path, page, channels)
+        try:
+            next(_decoded_segments(tiff, page, Tile(0, 0, 1, 1)), None)
+        except ValueError as error:
+            if NEEDED_CODECS not in str(error):
+                raise
+            return None  # Pillow or OpenCV may decode what tifffile leaves to imagecodecs.
+    return regions
+
+
+def _is_plain(page: Any) -> bool:
+    """Whether its stored values are those of the picture, pixel after pixel."""
+    return (
+        int(page.photometric) in _PLAIN_PHOTOMETRICS
+        and int(page.planarconfig) == 1
+        and page.imagedepth == 1
+        and page.dtype is not None
+        and page.bitspersample in _WHOLE_BITS
+        and page.fillorder == 1
+    )
+
+
+def _decoded_segments(
+    tiff: tifffile.TiffFile, page: Any, tile: Tile
+) -> Iterator[tuple[int, int, Array]]:
+    """(first row, first column, `(h, w, C)`) of every tile or strip that `tile` touches."""
+    rows, columns = (int(each) for each in page.chunks[:2])
+    across = -(-int(page.imagewidth) // columns)
+    wanted = [
+        row * across + column
+        for row in range(tile.top // rows, -(-(tile.top + tile.height) // rows))
+        for column in range(tile.left // columns, -(-(tile.left + tile.width) // columns))
+    ]
+    read = tiff.filehandle.read_segments(
+        [page.dataoffsets[i] for i in wanted],
+        [page.databytecounts[i] for i in wanted],
+        indices=wanted,
+        flat=True,
+    )
+    for segment in read:
+        data, place, shape = page.decode(*segment)
+        if data is not None:  # an absent one is 0
+            yield place[2], place[3], data.reshape(*shape)[0]
+
+
+def _paste(pixels: Array, tile: Tile, part: Array, place: tuple[int, int]) -> None:
+    """Writes what a segment at `place` shows of `tile`."""
+    top, left = max(tile.top, place[0]), max(tile.left, place[1])
+    bottom = min(tile.top + tile.height, place[0] + part.shape[0])
+    right = min(tile.left + tile.width, place[1] + part.shape[1])
+    pixels[top - tile.top : bottom - tile.top, left - tile.left : right - tile.left] = part[
+        top - place[0] : bottom - place[0], left - place[1] : right - place[1]
+    ]

@@ -1,0 +1,148 @@
+"""Big pictures predicted window by window, in memory that depends on the window.
+
+Every window is a sample like any other, whose geometry leads back to the picture. Pixels meet as
+raw logits (`window_maps`), boxes as detections in the frame of the picture (`window_boxes`). On a
+picture that fits one window the prediction is that of the whole picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+
+from resnet_tasks.data.preparation import PreparedPicture
+from resnet_tasks.data.tiles import Tile, Windows
+from resnet_tasks.errors import DataError, HeadError
+from resnet_tasks.evaluation.window_boxes import WindowDetections, merge_detections
+from resnet_tasks.evaluation.window_maps import BlendedMap, Keep, window_logits
+from resnet_tasks.model import Raw, TaskModel
+from resnet_tasks.structures import (
+    CLASSIFICATION,
+    SEMANTIC_SEGMENTATION,
+    Batch,
+    Detections,
+    collate,
+)
+
+
+@runtime_checkable
+class HasPictures(Protocol):
+    """A data set whose pictures can be read in parts."""
+
+    def image_id(self, index: int) -> int | str:
+        """Id of picture `index`."""
+        ...
+
+    def prepared(self, index: int) -> PreparedPicture:
+        """Picture `index`."""
+        ...
+
+
+@dataclass(frozen=True)
+class SlidingWindows:
+    """A model that predicts a picture in overlapping windows.
+
+    Takes the place of a `TaskModel` in `evaluate` and `predict_arrays`.
+
+    Attributes:
+        model: Predicts each window.
+        windows: Their size, in pixels of the prepared picture, and overlap.
+        batch_size: Windows per forward.
+        iou: Boxes of two windows that overlap more are one object.
+        keep: What is kept of the pixels besides their labels: nothing, the `confidence` of the
+            label, or the `probs` of all classes (`K * h * w` numbers).
+
+    Raises:
+        HeadError: If a head sees pictures as a whole.
+    """
+
+    model: TaskModel
+    windows: Windows
+    batch_size: int = 4
+    iou: float = 0.5
+    keep: Keep = "labels"
+
+    def __post_init__(self) -> None:
+        for name, head in self.model.named_heads.items():
+            if head.task == CLASSIFICATION:
+                raise HeadError(
+                    f"head {name} says what a picture shows as a whole, which windows of it do not "
+                    "tell; predict without windows (no data.tiles, evaluation.sliding or --tiles), "
+                    "or take the head out"
+                )
+
+    @torch.inference_mode()
+    def predict(self, picture: PreparedPicture, *, precision: str = "fp32") -> dict[str, Any]:
+        """Predictions of every head, in pixels of the original picture.
+
+        Args:
+            picture: Read window by window.
+            precision: `fp32`, `bf16` or `fp16`.
+
+        Returns:
+            Head name -> `Detections` or `SegmentationMap`.
+
+        Raises:
+            DataError: If the picture cannot be read, or predictions cannot be put together.
+            HeadError: If a semantic head gives no logits of the picture's size.
+        """
+        maps = {
+            name: BlendedMap(
+                head, self.windows, picture.size, picture.original_size, keep=self.keep
+            )
+            for name, head in self.model.named_heads.items()
+            if head.task == SEMANTIC_SEGMENTATION
+        }
+        boxes: dict[str, list[WindowDetections]] = {
+            name: [] for name in self.model.named_heads if name not in maps
+        }
+        for tiles, batch, raw in self._seen(picture, precision):
+            for name, head in self.model.named_heads.items():
+                if name in maps:
+                    size = batch.padded_size
+                    logits = window_logits(name, raw[name], size, len(head.classes))
+                    for tile, each in zip(tiles, logits, strict=True):
+                        maps[name].add(tile, each)
+                    continue
+                decoded = head.decode(raw[name], batch.geometries)
+                boxes[name] += [
+                    _framed(name, found, tile, picture)
+                    for tile, found in zip(tiles, decoded, strict=True)
+                ]
+        size = picture.original_size
+        return {
+            name: maps[name].finish()
+            if name in maps
+            else merge_detections(boxes[name], size, iou=self.iou)
+            for name in self.model.named_heads
+        }
+
+    def _seen(
+        self, picture: PreparedPicture, precision: str
+    ) -> Iterator[tuple[list[Tile], Batch, Raw]]:
+        """The windows of a picture in batches, with every head's raw output."""
+        windows = self.windows.over(picture.size)
+        for start in range(0, len(windows), self.batch_size):
+            tiles = windows[start : start + self.batch_size]
+            batch = collate([picture.part(tile) for tile in tiles])
+            yield tiles, batch, self.model.predict_raw(batch, precision=precision)
+
+
+def _framed(name: str, found: Any, tile: Tile, picture: PreparedPicture) -> WindowDetections:
+    """Detections of a window, and where it lies in the original picture.
+
+    Raises:
+        DataError: If they are of another kind.
+    """
+    if not isinstance(found, Detections):
+        raise DataError(
+            f"head {name}: predictions of type {type(found).__name__} cannot be put together from "
+            "windows; predict without them (no data.tiles, evaluation.sliding or --tiles)"
+        )
+    scale_y = picture.original_size[0] / picture.size[0]
+    scale_x = picture.original_size[1] / picture.size[1]
+    x1, y1, x2, y2 = tile.box
+    return WindowDetections(found, (x1 * scale_x, y1 * scale_y, x2 * scale_x, y2 * scale_y))

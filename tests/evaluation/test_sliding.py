@@ -1,0 +1,307 @@
+"""Pictures predicted window by window: like whole ones, and in memory that windows decide."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from resnet_tasks.backbone.resnet import ResNet
+from resnet_tasks.data.preparation import Preparation
+from resnet_tasks.data.tiles import Windows
+from resnet_tasks.data.transforms import Resize
+from resnet_tasks.errors import DataError, HeadError
+from resnet_tasks.evaluation.sliding import SlidingWindows
+from resnet_tasks.evaluation.window_maps import BlendedMap
+from resnet_tasks.heads.base import Head
+from resnet_tasks.heads.classifier import Classifier
+from resnet_tasks.heads.faster_rcnn.head import FasterRCNN
+from resnet_tasks.heads.unet import UNet
+from resnet_tasks.model import TaskModel
+from resnet_tasks.predict import DRAWN_SIDE, overview, predict_arrays, predict_files
+from resnet_tasks.structures import (
+    DETECTION,
+    SEMANTIC_SEGMENTATION,
+    BatchView,
+    Detections,
+    FeatureSpec,
+    Geometry,
+    LossTerm,
+    SegmentationMap,
+)
+
+
+class Pixels(nn.Module):
+    """The picture itself as the only feature."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.specs = {"C1": FeatureSpec(3, 1)}
+        self.mean, self.std = (0.0,) * 3, (1.0,) * 3
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return {"C1": images}
+
+
+class Equivariant(Head):
+    """Logits of every pixel from its 3 x 3 neighbours: the same wherever a window lies."""
+
+    task = SEMANTIC_SEGMENTATION
+    in_levels = ("C1",)
+
+    def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        kernel = torch.linspace(-2, 2, len(self.classes) * 27).reshape(-1, 3, 3, 3)
+        padded = nn.functional.pad(features["C1"], (1, 1, 1, 1), mode="replicate")
+        return {"logits": nn.functional.conv2d(padded, kernel)}
+
+    def loss(self, features: Mapping[str, Tensor], view: BatchView) -> dict[str, LossTerm]:
+        raise NotImplementedError
+
+    def decode(self, raw: Mapping[str, Tensor], geometries: Sequence[Geometry]) -> list[Any]:
+        pairs = zip(raw["logits"], geometries, strict=True)
+        maps = [geometry.map_to_original(logits).softmax(0) for logits, geometry in pairs]
+        return [SegmentationMap(each.argmax(0), each) for each in maps]
+
+
+class BrightBlobs(Head):
+    """The box around every connected bright region, its score the region's mean."""
+
+    task = DETECTION
+    in_levels = ("C1",)
+
+    def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {"red": features["C1"][:, 0]}
+
+    def loss(self, features: Mapping[str, Tensor], view: BatchView) -> dict[str, LossTerm]:
+        raise NotImplementedError
+
+    def decode(self, raw: Mapping[str, Tensor], geometries: Sequence[Geometry]) -> list[Any]:
+        decoded = []
+        for red, geometry in zip(raw["red"], geometries, strict=True):
+            bright = (red > 0.5).numpy().astype(np.uint8)
+            number, _, stats, _ = cv2.connectedComponentsWithStats(bright)
+            x, y, width, height = stats[1:, :4].T
+            boxes = torch.from_numpy(np.stack((x, y, x + width, y + height), axis=1)).float()
+            scores = torch.linspace(0.9, 0.6, number - 1)
+            labels = torch.zeros(number - 1).long()
+            decoded.append(Detections(geometry.boxes_to_original(boxes), scores, labels))
+        return decoded
+
+
+CLASSES = ("a", "b", "c")
+
+
+def toy(**heads: type[Head]) -> TaskModel:
+    backbone = Pixels()
+    return TaskModel(
+        backbone, {name: kind(backbone.specs, CLASSES) for name, kind in heads.items()}
+    )
+
+
+def small_model() -> TaskModel:
+    """A random ResNet-18 with a detector and a U-Net, which tell something of noise."""
+    torch.manual_seed(0)
+    backbone = ResNet("resnet18", weights="none")
+    options = {"score_threshold": 0.0, "detections_per_image": 20, "rpn_post_nms": (50, 50)}
+    heads = {
+        "objects": FasterRCNN(backbone.specs, CLASSES, {**options, "box_head_channels": 32}),
+        "scene": UNet(backbone.specs, CLASSES),
+    }
+    return TaskModel(backbone, heads).eval()
+
+
+def noise(size: tuple[int, int], seed: int = 0) -> Any:
+    return np.random.default_rng(seed).integers(0, 256, (*size, 3)).astype(np.uint8)
+
+
+def sliding(model: TaskModel, window: int = 64, overlap: float = 0.25, **more: Any) -> Any:
+    return SlidingWindows(model, Windows(window, window, overlap), **more)
+
+
+# --- One window
+
+
+@pytest.mark.parametrize("resize", [None, Resize(64, 60)])
+def test_a_picture_that_fits_one_window_is_predicted_as_it_is_whole(resize: Resize | None) -> None:
+    model, preparation = small_model(), Preparation(3, resize)
+    image = noise((61, 90))
+    (whole,) = predict_arrays(model, [image], preparation, precision="fp32")
+    in_windows = sliding(model, 96, keep="probs")
+    (tiled,) = predict_arrays(in_windows, [image], preparation, precision="fp32")
+    for name in ("boxes", "scores", "labels"):
+        assert torch.equal(getattr(tiled["objects"], name), getattr(whole["objects"], name))
+    assert len(whole["objects"]) > 0
+    if resize is None:
+        assert torch.equal(tiled["scene"].probs, whole["scene"].probs)
+        assert torch.equal(tiled["scene"].labels.long(), whole["scene"].labels)
+    else:  # rows are interpolated one after the other: the same but for rounding
+        assert torch.allclose(tiled["scene"].probs, whole["scene"].probs, atol=1e-5)
+
+
+# --- Pixels
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5])
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_blended_logits_are_those_of_the_whole_picture(overlap: float, batch_size: int) -> None:
+    model, image = toy(scene=Equivariant), noise((150, 201))
+    (whole,) = predict_arrays(model, [image], Preparation())
+    windows = sliding(model, 64, overlap, batch_size=batch_size, keep="probs")
+    (tiled,) = predict_arrays(windows, [image], Preparation())
+    difference = (tiled["scene"].probs - whole["scene"].probs).abs()
+    # Only the pixels beside a window's border see other neighbours there; where windows overlap
+    # they count little.
+    assert difference.max() < (1.0 if overlap == 0 else 0.02)
+    assert (difference > 1e-5).any(dim=0).float().mean() < 0.2
+    assert torch.allclose(difference[:, 2:30, 2:30], torch.zeros(()), atol=1e-6)
+    agreement = (tiled["scene"].labels == whole["scene"].labels).float().mean()
+    assert agreement > (0.97 if overlap == 0 else 0.995)
+
+
+@pytest.mark.parametrize("size", [(50, 40), (97, 131), (200, 333)])
+def test_a_resized_map_comes_back_in_bands_as_it_does_whole(size: tuple[int, int]) -> None:
+    """Logits of a 97 x 131 input, brought to smaller, equal and larger originals."""
+    head = toy(scene=Equivariant).named_heads["scene"]
+    logits = torch.randn(3, 97, 131, generator=torch.Generator().manual_seed(0))
+    (expected,) = head.decode({"logits": logits[None]}, [Geometry.resized(size, (97, 131))])
+    windows = Windows(32, 64, 0.25)
+    blended = BlendedMap(head, windows, (97, 131), size, keep="probs")
+    for tile in windows.over((97, 131)):
+        padded = nn.functional.pad(logits[:, tile.rows, tile.columns], (0, 3, 0, 5), value=9.0)
+        blended.add(tile, padded)
+    made = blended.finish()
+    assert made.labels.shape == size
+    assert made.probs is not None
+    assert torch.allclose(made.probs, expected.probs, atol=1e-5)
+
+
+def test_what_is_kept_of_pixels() -> None:
+    model, image = toy(scene=Equivariant), noise((80, 100))
+    kept = {
+        keep: predict_arrays(sliding(model, keep=keep), [image], Preparation())[0]["scene"]
+        for keep in ("labels", "confidence", "probs")
+    }
+    assert kept["labels"].labels.dtype == torch.uint8
+    assert kept["labels"].probs is None
+    assert kept["labels"].confidence is None
+    assert torch.equal(kept["confidence"].confidence, kept["probs"].probs.max(dim=0).values)
+    assert kept["confidence"].probs is None
+    assert all(torch.equal(each.labels, kept["labels"].labels) for each in kept.values())
+
+
+# --- Boxes
+
+
+def blobs(size: tuple[int, int], *boxes: tuple[int, int, int, int]) -> Any:
+    image = np.zeros((*size, 3), np.uint8)
+    for x1, y1, x2, y2 in boxes:
+        image[y1:y2, x1:x2] = 255
+    return image
+
+
+@pytest.mark.parametrize("resize", [None, Resize(400, 500)])
+def test_an_object_across_a_border_comes_back_as_one_box(resize: Resize | None) -> None:
+    boxes = [(50, 10, 70, 20), (30, 40, 40, 80), (5, 90, 190, 95), (100, 30, 104, 34)]
+    image = blobs((120, 200), *boxes)
+    windows = sliding(toy(objects=BrightBlobs), 64)
+    (made,) = predict_arrays(windows, [image], Preparation(3, resize))
+    found = sorted(tuple(map(round, row)) for row in made["objects"].boxes.tolist())
+    assert found == sorted(boxes)
+    assert made["objects"].scores.tolist() == sorted(made["objects"].scores.tolist(), reverse=True)
+
+
+def test_both_heads_see_the_same_windows_and_files_are_read_in_parts(tmp_path: Path) -> None:
+    model = toy(scene=Equivariant, objects=BrightBlobs)
+    image = blobs((120, 200), (50, 10, 70, 20))
+    np.save(tmp_path / "a.npy", image)
+    windows = sliding(model)
+    (from_file,) = predict_files(windows, [tmp_path / "a.npy"], Preparation())
+    (from_array,) = predict_arrays(windows, [image], Preparation())
+    assert from_file.size == (120, 200)
+    assert np.array_equal(from_file.drawable, image)
+    assert torch.equal(from_file.predictions["scene"].labels, from_array["scene"].labels)
+    assert torch.equal(from_file.predictions["objects"].boxes, from_array["objects"].boxes)
+    assert len(from_array["objects"]) == 1
+
+
+def test_large_pictures_are_drawn_small(tmp_path: Path) -> None:
+    image = np.zeros((100, 2 * DRAWN_SIDE + 10, 3), np.uint8)
+    image[:, :DRAWN_SIDE] = 200
+    np.save(tmp_path / "a.npy", image)
+    drawn = overview(Preparation().opened(tmp_path / "a.npy"))
+    assert drawn.shape == (34, -(-image.shape[1] // 3), 3)
+    assert (drawn[:, :1000] == 200).all()
+    assert (drawn[:, -1000:] == 0).all()
+
+
+# --- Refusals
+
+
+def test_a_head_that_sees_pictures_as_a_whole_is_refused() -> None:
+    backbone = ResNet("resnet18", weights="none")
+    model = TaskModel(backbone, {"kind": Classifier(backbone.specs, CLASSES)})
+    with pytest.raises(HeadError, match="head kind says what a picture shows as a whole"):
+        sliding(model)
+
+
+class Strange(BrightBlobs):
+    def decode(self, raw: Mapping[str, Tensor], geometries: Sequence[Geometry]) -> list[Any]:
+        return ["?" for _ in geometries]
+
+
+class Coarse(Equivariant):
+    def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {"logits": super().forward(features)["logits"][:, :, ::2, ::2]}
+
+
+def test_predictions_that_cannot_be_put_together_are_told() -> None:
+    image = noise((80, 80))
+    with pytest.raises(DataError, match="head x: predictions of type str cannot be put together"):
+        predict_arrays(sliding(toy(x=Strange)), [image], Preparation())
+    with pytest.raises(HeadError, match=r"head y: .* shape \(B, 3, 64, 64\), .* \(4, 3, 32, 32\)"):
+        predict_arrays(sliding(toy(y=Coarse)), [image], Preparation())
+
+
+# --- Memory
+
+_PEAK = """
+import resource, sys
+import numpy as np
+sys.path[:0] = {paths!r}
+from pathlib import Path
+from test_sliding import toy, Equivariant, BrightBlobs, sliding
+import test_sliding
+from resnet_tasks.data.preparation import Preparation
+from resnet_tasks.predict import predict_files
+
+test_sliding.CLASSES = tuple(f"c{{i}}" for i in range(60))
+windows = sliding(toy(scene=Equivariant, objects=BrightBlobs), 256)
+for side in (512, 1024, 2048):
+    pixels = np.lib.format.open_memmap("a.npy", "w+", np.uint8, (side, side, 3))
+    del pixels
+    (found,) = predict_files(windows, [Path("a.npy")], Preparation(), precision="fp32")
+    assert found.predictions["scene"].labels.shape == (side, side)
+    del found
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+def test_memory_grows_with_the_label_map_not_with_classes_times_pixels(tmp_path: Path) -> None:
+    """60 classes: probabilities of 2048 x 2048 pixels would take 1 GB, of 1024 x 1024 0.25 GB."""
+    root = Path(__file__).resolve()
+    script = _PEAK.format(paths=[str(root.parent), str(root.parents[2])])
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    small, middle, large = map(int, done.stdout.split())
+    # A band of logits (60 x 256 x side floats) and its carried-over rows, a label map, a drawing.
+    assert middle - small < 160
+    assert large - middle < 300
