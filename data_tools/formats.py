@@ -119,6 +119,11 @@ register_format(
     "CSV tables of boxes on DICOM files or pictures (VinDr-CXR, RSNA)",
 )
 register_format(
+    "cityscapes",
+    "data_tools.cityscapes:convert_cityscapes",
+    "Cityscapes: polygons as instances and as pixels of 19 classes",
+)
+register_format(
     "dicom",
     "data_tools.dicom:convert_dicom",
     "DICOM files and series, as pictures of full depth without annotations",

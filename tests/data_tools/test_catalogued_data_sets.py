@@ -48,14 +48,21 @@ def test_a_tiny_source_is_prepared_and_learned_from(name: str, tmp_path: Path) -
     for split in card.splits:
         assert read_coco(tmp_path / "data" / name / f"{split.split}.json").problems == ()
     for recipe_name in data_sets()[name].recipes:
-        heads = load_recipe(recipe_name).heads
+        recipe = load_recipe(recipe_name)
+        heads = recipe.heads
+        crop = {"height": 64, "width": 96}
+        steps = [
+            {step: {**(options or {}), **(crop if step == "RandomCrop" else {})}}
+            for each in recipe.augment
+            for step, options in each.items()
+        ]
         narrow = [
             f"heads.{head}.options.{option}={value}"
             for head, each in heads.items()
             for option, value in NARROW.get(each.type, {}).items()
         ]
         run = finetune_recipe(
-            load_recipe(recipe_name, [*SMALL, *narrow]),
+            load_recipe(recipe_name, [*SMALL, *narrow, f"augment={json.dumps(steps)}"]),
             out=tmp_path / "runs" / recipe_name,
             data_root=tmp_path / "data",
             console=Console(file=io.StringIO()),
@@ -63,8 +70,8 @@ def test_a_tiny_source_is_prepared_and_learned_from(name: str, tmp_path: Path) -
         assert run is not None
         written = json.loads((run.directory / "evaluations/val/metrics.json").read_text())
         log = (run.directory / "log.jsonl").read_text().splitlines()
-        steps = [each for each in map(json.loads, log) if each["event"] == "step"]
-        assert len(steps) == 2, recipe_name
+        taken = [each for each in map(json.loads, log) if each["event"] == "step"]
+        assert len(taken) == 2, recipe_name
         for head in heads:
-            assert any(key.startswith(f"{head}/") for key in steps[0]["losses"]), recipe_name
+            assert any(key.startswith(f"{head}/") for key in taken[0]["losses"]), recipe_name
             assert any(key.startswith(f"{head}/") for key in written["metrics"]), recipe_name

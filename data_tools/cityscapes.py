@@ -1,0 +1,204 @@
+"""Cityscapes: polygons in the order in which they cover each other, as instances and as pixels.
+
+    ROOT/leftImg8bit/SPLIT/CITY/CITY_SEQ_FRAME_leftImg8bit.png        pictures
+    ROOT/gtFine/SPLIT/CITY/CITY_SEQ_FRAME_gtFine_polygons.json        objects, back to front
+
+A file has `imgHeight`, `imgWidth` and `objects`, each with `label`, `polygon` and, at times,
+`deleted` (Cordts et al., CVPR 2016; labels and rasterising as in cityscapesScripts,
+`helpers/labels.py` and `preparation/json2labelImg.py`: later objects are drawn over earlier ones).
+The labels of test are not public: its files hold no objects, so that it is not converted.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from data_tools.coco_writer import Category, CocoWriter, Progress, SplitSummary, picture_size
+from data_tools.source_folder import require_parts
+from resnet_tasks.errors import DataError
+
+SPLITS = ("train", "val")
+STUFF = (
+    *("road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign"),
+    *("vegetation", "terrain", "sky"),
+)
+THINGS = ("person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle")
+"""The 19 classes that are judged, in the order of their train ids: stuff, then things."""
+NOT_JUDGED = (
+    *("unlabeled", "ego vehicle", "rectification border", "out of roi", "static", "dynamic"),
+    *("ground", "parking", "rail track", "guard rail", "bridge", "tunnel", "polegroup"),
+    *("caravan", "trailer"),
+)
+"""Their pixels are void."""
+NOT_DRAWN = "license plate"
+"""What lies below shows through (id -1 in cityscapesScripts)."""
+GROUP = "group"
+MAX_REACH = 10
+"""A point further away than this many pictures is a mistake."""
+
+
+@dataclass(frozen=True)
+class CityObject:
+    """One object of a file.
+
+    Attributes:
+        label: Its class, without `group`.
+        is_group: Several of them, not told apart.
+        polygon: Flat `[x0, y0, x1, y1, ...]`.
+    """
+
+    label: str
+    is_group: bool
+    polygon: tuple[float, ...]
+
+
+def convert_cityscapes(
+    source: Path,
+    out: Path,
+    *,
+    labels: Literal["gtFine", "gtCoarse"] = "gtFine",
+    copy_images: bool = False,
+    license_name: str = "",
+    progress: Progress | None = None,
+) -> tuple[SplitSummary, ...]:
+    """Converts train and val to COCO JSON with masks, boxes and label maps.
+
+    Masks are what is visible: what later objects leave of a polygon. Groups (`cargroup`) become
+    crowd objects, classes that are not judged void pixels. The city is every picture's group.
+
+    Args:
+        source: Folder that holds `leftImg8bit` and `gtFine` or `gtCoarse`.
+        out: Folder for the JSON files and `semantic/`.
+        labels: Which annotations to read.
+        copy_images: Copy the pictures beside the JSON instead of referring to them.
+        license_name: Licence of the data, for the JSON.
+        progress: Called with (done, total) after each picture.
+
+    Returns:
+        What was written, by split.
+
+    Raises:
+        DataError: If a folder, file, object or label is missing or wrong; the message names it.
+    """
+    require_parts(source, ("leftImg8bit", labels))
+    ending = f"_{labels}_polygons.json"
+    files = {split: sorted((source / labels / split).glob(f"*/*{ending}")) for split in SPLITS}
+    if not any(files.values()):
+        raise DataError(
+            f"{source / labels} holds no train/CITY/*{ending} and none for val; give the folder "
+            f"that leftImg8bit and {labels} were unpacked to"
+        )
+    categories = [Category(name, isthing=False) for name in STUFF] + [*map(Category, THINGS)]
+    total, done = sum(map(len, files.values())), 0
+    summaries = []
+    for split, listed in files.items():
+        if not listed:
+            continue
+        writer = CocoWriter(
+            out,
+            split,
+            categories,
+            annotated=("boxes", "masks", "semantic"),
+            images_root=source,
+            copy_images=copy_images,
+            description=f"Converted from Cityscapes ({labels}), {split}",
+            license_name=license_name,
+        )
+        for file in listed:
+            city = file.parent.name
+            name = file.name.removesuffix(ending) + "_leftImg8bit.png"
+            _add_picture(writer, source / "leftImg8bit" / split / city / name, file, city)
+            done += 1
+            if progress is not None:
+                progress(done, total)
+        summaries.append(writer.write())
+    return tuple(summaries)
+
+
+def read_city_file(file: Path) -> tuple[tuple[int, int], list[CityObject]]:
+    """(height, width) and the objects of a file, those that were deleted left out.
+
+    Raises:
+        DataError: If it is no such file, or an object's label or polygon is wrong.
+    """
+    try:
+        raw = json.loads(file.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{file} is not valid JSON ({error}); download it again") from None
+    found: Mapping[str, Any] = raw if isinstance(raw, dict) else {}
+    height, width = found.get("imgHeight"), found.get("imgWidth")
+    objects = found.get("objects")
+    if not (type(height) is int and type(width) is int and isinstance(objects, list)):
+        raise DataError(f"{file} needs whole numbers imgHeight and imgWidth and a list of objects")
+    reach = MAX_REACH * max(height, width)
+    read = [_object(each, f"{file}, object {i}", reach) for i, each in enumerate(objects)]
+    return (height, width), [each for each in read if each is not None]
+
+
+def _object(raw: Any, where: str, reach: float) -> CityObject | None:
+    if not isinstance(raw, dict):
+        raise DataError(f"{where} is {raw!r:.60}; it must be an object with label and polygon")
+    if raw.get("deleted"):
+        return None
+    label = raw.get("label")
+    known = (*STUFF, *THINGS, *NOT_JUDGED, NOT_DRAWN)
+    is_group = isinstance(label, str) and label not in known and label.endswith(GROUP)
+    name = str(label).removesuffix(GROUP) if is_group else label
+    if name not in known:
+        raise DataError(f"{where} has the label {label!r:.60}; Cityscapes has {', '.join(known)}")
+    polygon = raw.get("polygon")
+    if not isinstance(polygon, list) or not all(_is_point(each, reach) for each in polygon):
+        raise DataError(f"{where} ({label}) needs a polygon of points [x, y] near its picture")
+    return CityObject(str(name), is_group, tuple(float(v) for point in polygon for v in point))
+
+
+def _is_point(raw: Any, reach: float) -> bool:
+    return (
+        isinstance(raw, list)
+        and len(raw) == 2
+        and all(type(v) in (int, float) and math.isfinite(v) and abs(v) <= reach for v in raw)
+    )
+
+
+def _add_picture(writer: CocoWriter, picture: Path, file: Path, city: str) -> None:
+    size, objects = read_city_file(file)
+    actual = picture_size(picture)
+    if actual != size:
+        raise DataError(
+            f"{file} is about a picture of size {size} (height, width), but {picture} has "
+            f"{actual}; put the original picture there"
+        )
+    image_id = writer.add_image(picture, size=size, group=city)
+    drawn = draw_order(objects, size)
+    names = (*STUFF, *THINGS)
+    # Position in the drawing -> category id; the first entry is what nothing was drawn on.
+    ids = [names.index(o.label) + 1 if o.label in names else writer.void for o in objects]
+    writer.add_semantic(image_id, np.asarray([writer.void, *ids], dtype=np.int64)[drawn])
+    visible = np.bincount(drawn.ravel(), minlength=len(objects) + 1)
+    for number, each in enumerate(objects, start=1):
+        if each.label not in THINGS:
+            continue
+        if visible[number]:
+            writer.add_mask(image_id, each.label, drawn == number, iscrowd=each.is_group)
+        else:
+            what = f"{each.label} (drawn as number {number})"
+            writer.skip(file.name, what, "nothing of it is visible behind others")
+
+
+def draw_order(objects: list[CityObject], size: tuple[int, int]) -> NDArray[np.int32]:
+    """`(height, width)` the number, from 1, of the object that is seen at a pixel; 0: none."""
+    canvas = Image.new("I", (size[1], size[0]), 0)
+    pen = ImageDraw.Draw(canvas)
+    for number, each in enumerate(objects, start=1):
+        if each.label != NOT_DRAWN and len(each.polygon) >= 4:
+            pen.polygon(each.polygon, fill=number)
+    return np.asarray(canvas, dtype=np.int32)
