@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,13 +14,13 @@ from data_tools.coco_writer import Progress, SkippedObject, SplitSummary
 from data_tools.data_card import DataCard, Origin
 from data_tools.formats import Format
 from data_tools.output_folder import CARD, output_folder
+from data_tools.source_folder import coco_splits
 from resnet_tasks.data.coco import Annotation, CocoFile, ImageRecord, read_coco
 from resnet_tasks.errors import DataError
 from resnet_tasks.registry import Registry
 
 Pictures = Literal["copy", "link", "none"]
 """What becomes of the pictures."""
-SPLITS = ("train", "val", "test")
 
 
 def flat_names(images: Sequence[ImageRecord]) -> Iterator[tuple[ImageRecord, str]]:
@@ -143,28 +142,6 @@ def export_coco(
         card = DataCard(out.name, origin, str(source.resolve()), summaries, verified=True)
         (folder / CARD).write_text(card.markdown(), encoding="utf-8")
     return card
-
-
-def coco_splits(source: Path) -> dict[str, Path]:
-    """The COCO files of a folder by split, or the one file by the split that its name tells.
-
-    Raises:
-        DataError: If there are none, or a file's name tells no split.
-    """
-    if source.is_dir():
-        found = {name: source / f"{name}.json" for name in SPLITS}
-        found = {name: file for name, file in found.items() if file.is_file()}
-        if not found:
-            raise DataError(f"{source} holds none of train.json, val.json, test.json; name a file")
-        return found
-    words = set(re.split(r"[^a-z]+", source.stem.lower()))
-    told = [name for name in SPLITS if name in words]
-    if len(told) != 1:
-        raise DataError(
-            f"the name of {source} should tell one split of {', '.join(SPLITS)}, as in train.json "
-            "or instances_val2017.json; rename or link it"
-        )
-    return {told[0]: source}
 
 
 def place_picture(picture: Path, target: Path, images: Pictures) -> None:

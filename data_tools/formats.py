@@ -175,3 +175,14 @@ register_format(
 register_format(
     "cvat", "data_tools.cvat:convert_cvat", "CVAT for images 1.1, CVAT for video 1.1: one XML"
 )
+register_format(
+    "binary-masks",
+    "data_tools.binary_masks:convert_binary_masks",
+    "pictures with one binary mask each (Kvasir-SEG, ISIC 2018 task 1)",
+)
+register_format(
+    "coco",
+    "data_tools.native_coco:convert_coco",
+    "COCO files of others: checked, mended, with pictures found",
+    verified=True,
+)

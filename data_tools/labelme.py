@@ -31,6 +31,7 @@ from data_tools.drawn_objects import DrawnObject, PlacedMask, add_drawn
 from data_tools.outlines import ellipse
 from data_tools.source_folder import (
     PICTURE_SUFFIXES,
+    SPLITS,
     listing,
     pictures_by_stem,
     read_names,
@@ -38,7 +39,6 @@ from data_tools.source_folder import (
 )
 from resnet_tasks.errors import DataError
 
-SPLITS = ("train", "val", "test")
 NOT_CONVERTED = ("point", "points", "line", "linestrip")
 """Shapes without an area."""
 NUM_POINTS = {"rectangle": (2, 4), "circle": (2,), "mask": (2,)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from resnet_tasks.errors import DataError
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+SPLITS = ("train", "val", "test")
 SHOWN = 6
 """How many names an error lists."""
 DEEPEST = 3
@@ -127,3 +129,44 @@ def find_picture(pictures: dict[str, Path], name: str, folder: Path, listed_in: 
             f"{', '.join(PICTURE_SUFFIXES)}); add it or take the name out of the list"
         )
     return pictures[name]
+
+
+def coco_splits(source: Path) -> dict[str, Path]:
+    """The COCO files of a folder by split; of a single file the split that its name tells.
+
+    `train.json` comes before `instances_train2017.json`, and that before other names with the
+    split's word, in the folder or in its `annotations`.
+
+    Raises:
+        DataError: If there are none, a file's name tells no split, or two files tell the same.
+    """
+    if not source.is_dir():
+        told = _told_splits(source)
+        if len(told) != 1:
+            raise DataError(
+                f"the name of {source} should tell one split of {', '.join(SPLITS)}, as in "
+                "train.json or instances_val2017.json; rename or link it"
+            )
+        return {told[0]: source}
+    files = [*sorted(source.glob("*.json")), *sorted(source.glob("annotations/*.json"))]
+    found = {}
+    for split in SPLITS:
+        named = [file for file in files if _told_splits(file) == [split]]
+        exact = [file for file in named if file.stem == split]
+        instances = [file for file in named if "instances" in file.stem]
+        chosen = exact or instances or named
+        if len(chosen) > 1:
+            raise DataError(f"{chosen[0]} and {chosen[1]} both tell the split {split}; name one")
+        if chosen:
+            found[split] = chosen[0]
+    if not found:
+        raise DataError(
+            f"{source} holds none of train.json, val.json, test.json, nor names that tell the "
+            f"split; there is {listing(source)}: name a file"
+        )
+    return found
+
+
+def _told_splits(file: Path) -> list[str]:
+    words = set(re.split(r"[^a-z]+", file.stem.lower()))
+    return [split for split in SPLITS if split in words]

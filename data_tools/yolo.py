@@ -21,11 +21,10 @@ from typing import Any, Literal
 
 from data_tools.coco_writer import Category, CocoWriter, Progress, SplitSummary, picture_size
 from data_tools.drawn_objects import DrawnObject, add_drawn
-from data_tools.source_folder import PICTURE_SUFFIXES, listing, require_parts
+from data_tools.source_folder import PICTURE_SUFFIXES, SPLITS, listing, require_parts
 from resnet_tasks.errors import DataError
 from resnet_tasks.recipe.yaml_text import parse_yaml
 
-SPLITS = ("train", "val", "test")
 ROUNDING = 1e-6
 """By how much a share may leave 0..1: what writing with six decimals does."""
 NOT_LABELS = ("classes.txt",)

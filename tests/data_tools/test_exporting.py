@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_tools.exporting import coco_splits, export_coco
+from data_tools.exporting import export_coco
+from data_tools.source_folder import coco_splits
 from data_tools.voc import convert_voc
 from data_tools.voc_export import export_voc
 from data_tools.yolo import convert_yolo
@@ -136,7 +137,7 @@ def test_coco_to_yolo_and_back(shared_data: Path, tmp_path: Path, shapes: str) -
             assert again == pytest.approx(box, abs=tolerance)
     if shapes == "polygons":
         assert after.annotated == {"boxes", "masks"}
-        for record in before.images:
+        for record in before.images[:25]:
             mine = next(r for r in after.images if Path(r.file_name).name == record.file_name)
             size = (record.height, record.width)
             kept = [each for each in before.annotations[record.id] if not each.is_crowd]

@@ -1,7 +1,7 @@
 """Fixtures follow the files that LabelMe 5 writes: `shapes` with label, points, group_id,
-description, shape_type, flags and mask; imagePath, imageData, imageHeight, imageWidth (wkentaro/labelme,
-labelme/label_file.py and examples/; the meaning of the points of each shape_type from
-labelme/utils/shape.py)."""
+description, shape_type, flags and mask; imagePath, imageData, imageHeight, imageWidth
+(wkentaro/labelme, labelme/label_file.py and examples/; the meaning of the points of each shape_type
+from labelme/utils/shape.py)."""
 
 import base64
 import io

@@ -1,0 +1,300 @@
+"""Pictures with one mask each, white where the one class is: Kvasir-SEG, ISIC 2018 task 1.
+
+    ROOT/images/NAME.jpg   pictures; which folders, by split, is an option
+    ROOT/masks/NAME.jpg    their masks, of the same name, with a suffix where the data set has one
+    ROOT/train.txt         names, one a line, where one folder holds all splits; same for val, test
+
+Masks that were stored as JPEG have no clean values: a pixel belongs to the class from a threshold
+on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from data_tools.coco_writer import Category, CocoWriter, Progress, SplitSummary, picture_size
+from data_tools.outlines import clipped_box
+from data_tools.source_folder import (
+    SPLITS,
+    find_picture,
+    pictures_by_stem,
+    read_names,
+    require_parts,
+)
+from resnet_tasks.errors import DataError
+
+SMALL_COMPONENT = 50
+"""A connected component of fewer pixels is no object of its own; JPEG leaves such specks."""
+EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where the pictures and the masks of a split lie, relative to the source.
+
+    Attributes:
+        images: Folder of the pictures.
+        masks: Folder of the masks.
+    """
+
+    images: str
+    masks: str
+
+
+@dataclass(frozen=True)
+class MaskRule:
+    """How masks are named and read.
+
+    Attributes:
+        suffix: What follows the picture's name in the name of its mask.
+        threshold: Lowest grey value, 1 to 255, of pixels that belong to the class.
+        objects: Whether the whole mask is one object or every connected component is one.
+        boxes: JSON with the boxes of all pictures, as Kvasir-SEG has it: these are the objects
+            then, each with the pixels inside its box.
+    """
+
+    suffix: str = ""
+    threshold: int = 128
+    objects: Literal["whole", "components"] = "whole"
+    boxes: str | None = None
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """One picture of a split."""
+
+    picture: Path
+    mask: Path
+    boxes: Sequence[tuple[float, float, float, float]] | None
+    size: tuple[int, int] | None
+
+
+def convert_binary_masks(
+    source: Path,
+    out: Path,
+    *,
+    category: str,
+    folders: Mapping[str, Folders],
+    masks: MaskRule = MaskRule(),
+    val_fraction: float = 0.0,
+    copy_images: bool = False,
+    license_name: str = "",
+    progress: Progress | None = None,
+) -> tuple[SplitSummary, ...]:
+    """Converts every split to COCO JSON with label maps, masks and boxes.
+
+    Pixels below the threshold are unlabelled (0) in the label maps; a recipe makes them a class
+    with `background: true`. An empty mask is a picture that was looked at and holds nothing.
+
+    Args:
+        source: Folder that holds the folders.
+        out: Folder for the JSON files and `semantic/`.
+        category: What the masks show.
+        folders: Split -> folders. Where `train` is the only one, lists `train.txt`, `val.txt`,
+            `test.txt` in the source, or else `val_fraction`,
+            divide it.
+        masks: How masks are named and read.
+        val_fraction: Share of the pictures, 0 to 1, that becomes val, drawn by name.
+        copy_images: Copy the pictures beside the JSON instead of referring to them.
+        license_name: Licence of the data, for the JSON.
+        progress: Called with (done, total) after each picture.
+
+    Returns:
+        What was written, by split.
+
+    Raises:
+        DataError: If a folder or file is missing or unreadable, or a mask's size is not its
+            picture's; the message names it.
+    """
+    if not 1 <= masks.threshold <= 255 or not 0 <= val_fraction < 1:
+        raise DataError(
+            f"masks.threshold is {masks.threshold} and val_fraction {val_fraction}; allowed are 1 "
+            "to 255, and 0 to below 1"
+        )
+    unknown = sorted(set(folders) - set(SPLITS))
+    if unknown or "train" not in folders:
+        raise DataError(f"folders has {', '.join(folders)}; it needs train, and may have val, test")
+    require_parts(source, [part for each in folders.values() for part in (each.images, each.masks)])
+    boxes = None if masks.boxes is None else _read_boxes(source / masks.boxes)
+    splits = _splits(source, folders, masks.suffix, boxes)
+    if len(splits) == 1:
+        splits = _divided(source, splits["train"], val_fraction)
+    total, done = sum(map(len, splits.values())), 0
+    summaries = []
+    for split, pictures in splits.items():
+        writer = CocoWriter(
+            out,
+            split,
+            [Category(category)],
+            annotated=("boxes", "masks", "semantic"),
+            images_root=source,
+            copy_images=copy_images,
+            description=f"Converted from one mask per picture, {split}",
+            license_name=license_name,
+        )
+        for each in pictures:
+            _add_picture(writer, each, category, masks)
+            done += 1
+            if progress is not None:
+                progress(done, total)
+        summaries.append(writer.write())
+    return tuple(summaries)
+
+
+def _splits(
+    source: Path,
+    folders: Mapping[str, Folders],
+    mask_suffix: str,
+    boxes: Mapping[str, Any] | None,
+) -> dict[str, list[_Picture]]:
+    splits = {}
+    for split in SPLITS:
+        if split not in folders:
+            continue
+        places = folders[split]
+        pictures = pictures_by_stem(source / places.images)
+        masks = pictures_by_stem(source / places.masks)
+        splits[split] = [
+            _Picture(
+                picture,
+                find_picture(
+                    masks, f"{name}{mask_suffix}", source / places.masks, source / places.images
+                ),
+                *_boxes_of(name, boxes),
+            )
+            for name, picture in pictures.items()
+        ]
+        if not splits[split]:
+            raise DataError(f"{source / places.images} holds no picture; unpack the pictures there")
+    return splits
+
+
+def _divided(
+    source: Path, pictures: Sequence[_Picture], val_fraction: float
+) -> dict[str, list[_Picture]]:
+    """One folder's pictures by the lists beside it, else by a share of their names."""
+    by_name = {each.picture.stem: each for each in pictures}
+    lists = {split: source / f"{split}.txt" for split in SPLITS}
+    lists = {split: file for split, file in lists.items() if file.is_file()}
+    if lists:
+        names = {split: read_names(file) for split, file in lists.items()}
+        for split, listed in names.items():
+            missing = [name for name in listed if Path(name).stem not in by_name]
+            if missing:
+                raise DataError(
+                    f"{lists[split]} lists {len(missing)} names without a picture, the first "
+                    f"{missing[0]}; add them or take them out of the list"
+                )
+        return {split: [by_name[Path(n).stem] for n in listed] for split, listed in names.items()}
+    count = round(val_fraction * len(pictures))
+    drawn = set(np.random.default_rng(0).permutation(len(pictures))[:count].tolist())
+    parts = {
+        "train": [each for i, each in enumerate(pictures) if i not in drawn],
+        "val": [each for i, each in enumerate(pictures) if i in drawn],
+    }
+    return {split: part for split, part in parts.items() if part}
+
+
+def _read_boxes(file: Path) -> Mapping[str, Any]:
+    try:
+        content = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        raise DataError(f"the boxes {file} are missing; add them or leave the option out") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{file} is not JSON ({error}); replace it") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{file} should name each picture with its height, width and bbox")
+    for name, each in content.items():
+        try:
+            size = (int(each["height"]), int(each["width"]))
+            found = [tuple(float(box[key]) for key in _CORNERS) for box in each["bbox"]]
+        except (KeyError, TypeError, ValueError):
+            raise DataError(
+                f"{file}: {name!r} should have height, width and bbox, a list of boxes with "
+                f"{', '.join(_CORNERS)}"
+            ) from None
+        content[name] = (found, size)
+    return content
+
+
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+
+def _boxes_of(name: str, boxes: Mapping[str, Any] | None) -> tuple[Any, tuple[int, int] | None]:
+    if boxes is None:
+        return None, None
+    if name not in boxes:
+        raise DataError(f"the file of boxes has no entry for the picture {name}; add it")
+    found: tuple[Any, tuple[int, int]] = boxes[name]
+    return found
+
+
+def _add_picture(writer: CocoWriter, each: _Picture, category: str, rule: MaskRule) -> None:
+    size = picture_size(each.picture)
+    mask = read_binary_mask(each.mask, rule.threshold)
+    for what, other in ((each.mask, mask.shape), ("the file of boxes", each.size or size)):
+        if other != size:
+            raise DataError(
+                f"{each.picture} has the size {size} (height, width), {what} says {other}; both "
+                "must agree"
+            )
+    image_id = writer.add_image(each.picture, size=size)
+    writer.add_semantic(image_id, mask.astype(np.int64))
+    name = each.mask.name
+    if each.boxes is not None:
+        _add_boxes(writer, image_id, category, mask, each.boxes, name)
+        return
+    for part in [mask] if rule.objects == "whole" else _components(mask):
+        area = int(part.sum())
+        if area >= SMALL_COMPONENT or (area and rule.objects == "whole"):
+            writer.add_mask(image_id, category, part)
+        elif area:
+            writer.skip(name, f"{category} of {area} pixels", "a speck; its pixels stay labelled")
+
+
+def _components(mask: NDArray[np.bool_]) -> Iterable[NDArray[np.bool_]]:
+    labels, count = ndimage.label(mask, structure=EIGHT_NEIGHBOURS)
+    return (labels == number for number in range(1, count + 1))
+
+
+def _add_boxes(
+    writer: CocoWriter,
+    image_id: int,
+    category: str,
+    mask: NDArray[np.bool_],
+    boxes: Sequence[tuple[float, float, float, float]],
+    file: str,
+) -> None:
+    """Every box an object, with the mask's pixels inside it."""
+    for corners in boxes:
+        x, y, width, height = clipped_box(corners, mask.shape)
+        part = np.zeros_like(mask)
+        rows = slice(int(y), int(np.ceil(y + height)))
+        columns = slice(int(x), int(np.ceil(x + width)))
+        part[rows, columns] = mask[rows, columns]
+        if part.any():
+            writer.add_mask(image_id, category, part)
+        else:
+            writer.skip(file, f"{category}, box {corners}", "the mask has no pixel in it")
+
+
+def read_binary_mask(file: Path, threshold: int) -> NDArray[np.bool_]:
+    """`(height, width)` bool: where a picture's grey value is at least the threshold.
+
+    Raises:
+        DataError: If the file cannot be read.
+    """
+    grey: NDArray[Any] | None = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE)
+    if grey is None:
+        raise DataError(f"the mask {file} cannot be read; replace it")
+    mask: NDArray[np.bool_] = grey >= threshold
+    return mask

@@ -1,0 +1,177 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_tools.native_coco import convert_coco
+from data_tools.source_folder import coco_splits
+from resnet_tasks.data.coco import read_coco
+from resnet_tasks.errors import DataError
+
+POLYGON = [2.0, 3, 12, 3, 12, 8, 2, 8]
+
+
+def source(root: Path, changes: dict[str, Any] | None = None, **annotation: Any) -> Path:
+    """One 20 x 10 (width x height) picture in a sub-folder that the file does not name."""
+    (root / "images/A172").mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.zeros((10, 20), dtype=np.uint8)).save(root / "images/A172/a.tif")
+    full = {
+        "id": 70,
+        "image_id": 9,
+        "category_id": 5,
+        "bbox": [2, 3, 10, 5],
+        "area": 50,
+        "iscrowd": 0,
+        "segmentation": [POLYGON],
+    }
+    content: dict[str, Any] = {
+        "info": {"description": "LIVECell 2021"},
+        "images": [{"id": 9, "file_name": "a.tif", "height": 10, "width": 20, "url": "x"}],
+        "categories": [{"id": 5, "name": "cell", "supercategory": "thing"}],
+        "annotations": [{k: v for k, v in (full | annotation).items() if v is not None}],
+    }
+    (root / "val.json").write_text(json.dumps(content | (changes or {})))
+    return root
+
+
+def load(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def test_what_is_complete_stays_as_it_is(tmp_path: Path) -> None:
+    (summary,) = convert_coco(source(tmp_path / "in"), tmp_path / "out", license_name="MIT")
+    content = load(tmp_path / "out/val.json")
+    assert content["annotations"] == [
+        {
+            "id": 70,
+            "image_id": 9,
+            "category_id": 5,
+            "bbox": [2, 3, 10, 5],
+            "area": 50.0,
+            "iscrowd": 0,
+            "segmentation": [POLYGON],
+        }
+    ]
+    assert content["images"] == [
+        {"url": "x", "id": 9, "file_name": "images/A172/a.tif", "height": 10, "width": 20}
+    ]
+    assert content["categories"] == [
+        {"id": 5, "name": "cell", "isthing": 1, "supercategory": "thing"}
+    ]
+    assert (summary.objects, summary.changed, summary.skipped) == ({"cell": 1}, {}, ())
+    coco = read_coco(tmp_path / "out/val.json")
+    assert (coco.problems, coco.missing_files(), coco.annotated) == ((), (), {"boxes", "masks"})
+
+
+def test_what_is_missing_is_filled_in_and_counted(tmp_path: Path) -> None:
+    given = source(tmp_path / "in", {"info": None}, iscrowd=None, area=None, bbox=None)
+    (summary,) = convert_coco(given, tmp_path / "out")
+    (annotation,) = load(tmp_path / "out/val.json")["annotations"]
+    assert (annotation["iscrowd"], annotation["area"], annotation["bbox"]) == (0, 50, [2, 3, 10, 5])
+    assert len(summary.changed) == 4
+    assert read_coco(tmp_path / "out/val.json").problems == ()
+
+
+def test_records_keyed_by_id_are_taken(tmp_path: Path) -> None:
+    """As in single-cell files of LIVECell (issues 9 and 23 of sartorius-research/LIVECell)."""
+    given = source(tmp_path / "in")
+    content = load(given / "val.json")
+    content["annotations"] = {"70": content["annotations"][0]}
+    (given / "val.json").write_text(json.dumps(content))
+    convert_coco(given, tmp_path / "out")
+    assert [a["id"] for a in load(tmp_path / "out/val.json")["annotations"]] == [70]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["val.json"]
+
+
+def test_objects_that_cannot_be_used_are_listed(tmp_path: Path) -> None:
+    given = source(tmp_path / "in", bbox=[2, 3, 0, 5])
+    (summary,) = convert_coco(given, tmp_path / "out")
+    assert load(tmp_path / "out/val.json")["annotations"] == []
+    assert [each.what for each in summary.skipped] == ["annotation 70"]
+    assert summary.objects == {"cell": 0}
+
+
+def test_run_lengths_crowds_groups_and_label_maps_are_kept(tmp_path: Path) -> None:
+    record = {
+        "id": 9,
+        "file_name": "a.tif",
+        "height": 10,
+        "width": 20,
+        "group": "p",
+        "spacing": [1, 2],
+    }
+    lengths = {"size": [10, 20], "counts": [23, 5, 172]}
+    given = source(
+        tmp_path / "in",
+        {"images": [record | {"sem_seg_file_name": "maps/a.png"}]},
+        segmentation=lengths,
+        iscrowd=1,
+        occluded=2,
+    )
+    (given / "maps").mkdir()
+    Image.fromarray(np.zeros((10, 20), dtype=np.uint8)).save(given / "maps/a.png")
+    convert_coco(given, tmp_path / "out", copy_images=True)
+    content = load(tmp_path / "out/val.json")
+    (annotation,), (image,) = content["annotations"], content["images"]
+    assert (annotation["iscrowd"], annotation["occluded"]) == (1, 2)
+    assert annotation["segmentation"] == lengths
+    assert (image["group"], image["spacing"]) == ("p", [1, 2])
+    assert image["file_name"] == "images/val/images/A172/a.tif"
+    assert "images_root" not in content["info"]
+    assert read_coco(tmp_path / "out/val.json").missing_files() == ()
+
+
+def test_pictures_must_be_there_once_and_fit(tmp_path: Path) -> None:
+    given = source(tmp_path / "in")
+    (given / "images/BV2").mkdir()
+    Image.new("L", (20, 10)).save(given / "images/BV2/a.tif")
+    with pytest.raises(DataError, match=r"a\.tif of image 9 is not in .*A172/a\.tif and .*BV2"):
+        convert_coco(given, tmp_path / "out")
+    convert_coco(given, tmp_path / "out", images="images/A172")
+    for path in given.glob("images/*/a.tif"):
+        path.unlink()
+    with pytest.raises(DataError, match="a file of that name is nowhere"):
+        convert_coco(given, tmp_path / "no")
+    Image.new("L", (21, 10)).save(given / "a.tif")
+    with pytest.raises(DataError, match=r"has height 10 and width 20, but .* has 10 and 21"):
+        convert_coco(given, tmp_path / "no")
+
+
+def test_errors_of_the_file_are_told(tmp_path: Path) -> None:
+    given = source(tmp_path / "in", category_id=6)
+    with pytest.raises(DataError, match="known ids: 5"):
+        convert_coco(given, tmp_path / "out")
+    with pytest.raises(DataError, match="annotations has holdout; it names files for train, val"):
+        convert_coco(given, tmp_path / "out", annotations={"holdout": "val.json"})
+    with pytest.raises(DataError, match=r"none\.json is missing"):
+        convert_coco(given, tmp_path / "out", annotations={"val": "none.json"})
+    assert not (tmp_path / "out").exists()
+
+
+def test_splits_are_told_by_names(tmp_path: Path, shared_data: Path) -> None:
+    assert coco_splits(shared_data / "coco_tiny") == {
+        split: shared_data / f"coco_tiny/annotations/instances_{split}2017.json"
+        for split in ("train", "val")
+    }
+    for name in ("a_train.json", "b_train.json"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(DataError, match=r"a_train\.json and .*b_train\.json both tell"):
+        coco_splits(tmp_path)
+    (tmp_path / "train.json").write_text("{}")
+    assert coco_splits(tmp_path) == {"train": tmp_path / "train.json"}
+
+
+def test_the_coco_sample(shared_data: Path, tmp_path: Path) -> None:
+    train, val = convert_coco(shared_data / "coco_tiny", tmp_path / "out")
+    assert (train.images, val.images) == (80, 80)
+    before = load(shared_data / "coco_tiny/annotations/instances_val2017.json")
+    after = load(tmp_path / "out/val.json")
+    by_id = {a["id"]: a for a in after["annotations"]}
+    assert len(by_id) == len(before["annotations"])
+    for annotation in before["annotations"]:
+        assert by_id[annotation["id"]] == annotation
+    coco = read_coco(tmp_path / "out/val.json")
+    assert (coco.problems, coco.missing_files()) == ((), ())
