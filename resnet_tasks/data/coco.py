@@ -16,10 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_tasks.data.categories import Category, CategoryMap
+from resnet_tasks.data.coco_cache import packed_form
+from resnet_tasks.data.coco_file import CocoFile
 from resnet_tasks.data.coco_masks import decode_mask
-from resnet_tasks.data.coco_parsing import ANNOTATED, parsed
+from resnet_tasks.data.coco_parsing import ANNOTATED, declared_kinds
 from resnet_tasks.data.coco_problems import Findings, Id, Problem
-from resnet_tasks.data.coco_records import Annotation, CocoFile, ImageRecord
+from resnet_tasks.data.coco_reading import parsed
+from resnet_tasks.data.coco_records import Annotation, ImageRecord
 from resnet_tasks.errors import DataError
 from resnet_tasks.metrics import as_array
 
@@ -53,6 +56,8 @@ def read_coco(
 ) -> CocoFile:
     """A COCO file, parsed and checked; pictures are not touched.
 
+    Of a big file a packed form is kept (`coco_cache`), from which the next reading takes a second.
+
     Args:
         path: The JSON.
         images_root: Folder of the pictures. Default: `info.images_root` (relative to the JSON's
@@ -69,19 +74,26 @@ def read_coco(
         DataError: With all errors of the file that keep it from being used.
     """
     path = Path(path)
+    declared = None if annotated is None else declared_kinds(path, annotated)
+    form = None if keep_degenerate or allow_outside else packed_form(path, declared)
+    known = None if form is None else form.read(images_root)
+    if known is not None:
+        return known
     findings = Findings(path)
     coco = parsed(
         path,
         findings,
         images_root,
-        annotated,
+        declared,
         keep_degenerate=keep_degenerate,
         allow_outside=allow_outside,
     )
     errors = [problem.message for problem in findings.problems() if problem.severity == "error"]
     if coco is None or errors:
         raise DataError("\n".join(errors))
-    return coco
+    if form is None or "missing_size" in findings:  # sizes come from pictures, which may change
+        return coco
+    return form.keep(coco, images_root)
 
 
 def boxes_to_xywh(boxes: Tensor | NDArray[Any]) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""One pass over a COCO file: repairs what is safe to repair, and counts everything it does."""
+"""Records of a COCO file: repairs what is safe to repair, and counts everything it does."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, TypeGuard
 from resnet_tasks.data.categories import CategoryMap
 from resnet_tasks.data.coco_masks import is_rle, mask_area, packed_polygon, surrounding
 from resnet_tasks.data.coco_problems import Findings, Id, listed, shown
-from resnet_tasks.data.coco_records import Annotation, CocoFile, ImageRecord, Xywh
+from resnet_tasks.data.coco_records import Annotation, ImageRecord, Xywh
 from resnet_tasks.data.picture_files import stored_size
 from resnet_tasks.errors import DataError
 
@@ -28,60 +28,6 @@ its easy)."""
 
 FRAME_TOLERANCE = 1e-3
 """Pixels by which a box may leave its picture before that is worth a note (rounding of files)."""
-
-
-def parsed(
-    path: Path,
-    findings: Findings,
-    images_root: str | Path | None,
-    annotated: Iterable[str] | None,
-    *,
-    keep_degenerate: bool = False,
-    allow_outside: bool = False,
-) -> CocoFile | None:
-    """The file, or None where errors among the findings keep its annotations from being read."""
-    raw = require_coco(path, read_json(path))
-    info = raw.get("info")
-    if not isinstance(info, dict):
-        findings.add("missing_info")
-        info = {}
-    root = picture_folder(path, info, images_root)
-    try:
-        categories = CategoryMap.from_json(raw["categories"])
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from None
-    reader = ImageReader(root, findings, allow_outside=allow_outside)
-    found = (reader.read(position, each) for position, each in enumerate(raw["images"]))
-    images = tuple(record for record in found if record is not None)
-    if findings.has_errors():
-        return None
-    findings.context = {
-        "images": listed([record.id for record in images]),
-        "categories": listed(categories.ids, 100),
-    }
-    raws = raw.get("annotations")
-    if raws is None:
-        findings.add("missing_annotations")
-    declared = annotated if annotated is not None else info.get("annotated")
-    chosen = None if declared is None else declared_kinds(path, declared)
-    parser = AnnotationReader(
-        categories,
-        images,
-        findings,
-        keep_degenerate=keep_degenerate,
-        all_ids=lambda: (each.get("id") for each in raws or () if isinstance(each, dict)),
-    )
-    for position, each in enumerate(raws or ()):
-        parser.take(position, each)
-    if chosen is None:
-        chosen = parser.held(is_listed=raws is not None)
-    if parser.labels_only and "image" not in chosen:
-        for each in parser.labels_only:
-            findings.add("no_box", *each)
-    if findings.has_errors():
-        return None
-    by_image = {image_id: tuple(found) for image_id, found in parser.by_image.items()}
-    return CocoFile(path, root, categories, images, by_image, chosen, findings.problems(), info)
 
 
 def read_json(path: Path) -> Any:
@@ -263,7 +209,6 @@ class AnnotationReader:
         all_ids: Gives the ids of all annotations of the file; new ones lie above them.
 
     Attributes:
-        by_image: What was taken, by image id.
         labels_only: Image and annotation ids of what has neither box nor mask.
     """
 
@@ -287,7 +232,6 @@ class AnnotationReader:
         self._has_boxes = False
         self._has_masks = False
         self.labels_only: list[tuple[Id, Id]] = []
-        self.by_image: dict[Id, list[Annotation]] = {record.id: [] for record in images}
 
     def held(self, *, is_listed: bool) -> frozenset[str]:
         """What the file annotates, by what it holds."""
@@ -299,12 +243,6 @@ class AnnotationReader:
         }
         found = frozenset(kind for kind, is_held in kinds.items() if is_held)
         return found or frozenset(("boxes",) if is_listed else ())
-
-    def take(self, position: int, raw: Any) -> None:
-        """Files one annotation under its image, or a problem."""
-        annotation = self.read(position, raw)
-        if annotation is not None:
-            self.by_image[annotation.image_id].append(annotation)
 
     def read(self, position: int, raw: Any) -> Annotation | None:
         """The annotation, or None and a problem where it cannot be used."""

@@ -1,16 +1,12 @@
-"""A parsed COCO file: pictures, annotations, and where the files lie."""
+"""One picture and one annotation of a COCO file."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from resnet_tasks.data.categories import CategoryMap
-from resnet_tasks.data.coco_problems import Id, Problem, summary
-from resnet_tasks.errors import DataError
+from resnet_tasks.data.coco_problems import Id
 
 Xywh = tuple[float, float, float, float]
 
@@ -66,90 +62,3 @@ class Annotation:
     segmentation: list[Any] | dict[str, Any] | None = None
     occluded: float | None = None
     truncated: float | None = None
-
-
-@dataclass
-class CocoFile:
-    """A parsed COCO file.
-
-    Attributes:
-        path: The JSON.
-        images_root: Folder that the pictures' names are relative to.
-        categories: Ids to indices.
-        images: In file order.
-        annotations: By image id, in file order; every image has an entry.
-        annotated: What the file annotates, of `ANNOTATED`.
-        problems: All repairs, omissions and notes.
-        info: The file's `info`.
-    """
-
-    path: Path
-    images_root: Path
-    categories: CategoryMap
-    images: tuple[ImageRecord, ...]
-    annotations: dict[Id, tuple[Annotation, ...]]
-    annotated: frozenset[str]
-    problems: tuple[Problem, ...] = ()
-    info: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def sem_seg_root(self) -> Path:
-        """Folder that semantic label maps are relative to: `info.sem_seg_root`, else the JSON's."""
-        return self.path.parent / str(self.info.get("sem_seg_root", ""))
-
-    def image_path(self, record: ImageRecord) -> Path:
-        """File of a picture."""
-        return self.images_root / record.file_name
-
-    def sem_seg_path(self, record: ImageRecord) -> Path | None:
-        """Semantic label map of a picture; None where it has none."""
-        name = record.sem_seg_file_name
-        return None if name is None else self.sem_seg_root / name
-
-    def summary(self) -> dict[str, int]:
-        """Number of problems by kind, most frequent first."""
-        return summary(self.problems)
-
-    def reindexed(self, categories: CategoryMap) -> CocoFile:
-        """The same file with its objects as indices into another category list.
-
-        Raises:
-            DataError: If a category is not in that list.
-        """
-        if self.categories.ids == categories.ids:
-            return self
-        table = [categories.index_of(category_id) for category_id in self.categories.ids]
-        annotations = {
-            image_id: tuple(replace(each, category=table[each.category]) for each in present)
-            for image_id, present in self.annotations.items()
-        }
-        return replace(self, categories=categories, annotations=annotations)
-
-    def of_images(self, images: Sequence[ImageRecord]) -> CocoFile:
-        """The same file with some of its pictures and what is annotated on them."""
-        annotations = {each.id: self.annotations[each.id] for each in images}
-        return replace(self, images=tuple(images), annotations=annotations)
-
-    def missing_files(self) -> tuple[Path, ...]:
-        """Pictures and semantic maps that the file names and that are not there."""
-        named: list[Path] = [self.image_path(record) for record in self.images]
-        named += [path for record in self.images if (path := self.sem_seg_path(record)) is not None]
-        return tuple(path for path in named if not os.path.isfile(path))  # noqa: PTH113 - fast
-
-    def require_files(self) -> None:
-        """Does nothing where every named file is there.
-
-        Raises:
-            DataError: With the number of missing files and the first of them.
-        """
-        missing = self.missing_files()
-        if missing:
-            raise DataError(_missing_message(self, missing))
-
-
-def _missing_message(coco: CocoFile, missing: Sequence[Path]) -> str:
-    total = sum(1 + (record.sem_seg_file_name is not None) for record in coco.images)
-    return (
-        f"{coco.path}: {len(missing)} of {total} named files are not there, the first is "
-        f"{missing[0]}; name the folder of the pictures with `images:` beside `annotations:`"
-    )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
-from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -119,8 +118,9 @@ class CocoDataset(Dataset[Sample]):
         self.repeats: NDArray[np.float64] | None = None
         self.files = tuple(file.reindexed(categories) for file in files)
         self.categories = categories
-        self._records = [(file, record) for file in self.files for record in file.images]
-        if not self._records:
+        self._ends = np.cumsum([len(file.images) for file in self.files], dtype=np.int64)
+        self._chosen = np.arange(self._ends[-1] if len(self._ends) else 0)
+        if not len(self):
             raise DataError(
                 f"{', '.join(str(file.path) for file in files)}: there is no picture in it"
             )
@@ -129,32 +129,33 @@ class CocoDataset(Dataset[Sample]):
         self._augment = augment
         self._scales: tuple[float, ...] = ()
         self._seed = seed
-        self._ids = _unique_ids(self._records)
+        self._prefixes = _prefixes(self.files)
         self._cache: dict[tuple[int, float], _Decoded] | None = {} if self._keeps(cache) else None
         # Deep pictures take more than the 8 bits that `_keeps` counts on.
         self._room = float(CACHE_LIMIT) if cache == "auto" else math.inf
 
     def __len__(self) -> int:
-        return len(self._records)
+        return len(self._chosen)
 
     def __getitem__(self, key: Key) -> Sample:
         epoch, index, scale, visit = _whole(key)
-        file, record = self._records[index]
+        file, record = self._record(index)
         decoded = self._decoded(index, scale)
         size = (int(decoded.pixels.shape[0]), int(decoded.pixels.shape[1]))
         geometry = Geometry.resized(decoded.original_size, size)
+        image_id = self.image_id(index)
         target = self._target(file, record, decoded, geometry)
-        if unknown := self.unannotated[self._file_number(index)]:
+        if unknown := self.unannotated[self._place(index)[0]]:
             target = replace(target, unannotated=torch.tensor(unknown))
         image = unit_range(decoded.pixels)
-        name = self._ids[index] if not visit else f"{self._ids[index]} again, {visit}"
+        name = image_id if not visit else f"{image_id} again, {visit}"
         seed = sample_seed(self._seed, epoch, name)
         if self._augment is not None:
             image, target = self._augment(image, target, seed)
             # The way back through an augmentation is not kept: its pictures are for training only.
             geometry = replace(geometry, input_size=(image.shape[0], image.shape[1]))
         name = record.file_name
-        return Sample(as_tensor(image), geometry, self._ids[index], name, target, seed)
+        return Sample(as_tensor(image), geometry, image_id, name, target, seed)
 
     def with_scales(self, scales: Sequence[float]) -> CocoDataset:
         """The same pictures, whose training batches have one of several sizes.
@@ -229,7 +230,7 @@ class CocoDataset(Dataset[Sample]):
         Raises:
             DataError: If it cannot be read, or has another size than its file says.
         """
-        return self._picture(*self._records[index])
+        return self._picture(*self._record(index))
 
     def prepared(self, index: int) -> PreparedPicture:
         """Picture `index`, of which parts can be read.
@@ -253,38 +254,41 @@ class CocoDataset(Dataset[Sample]):
     def of_positions(self, positions: Sequence[int]) -> CocoDataset:
         """Some of its pictures, under the same ids; `files` stay as they are."""
         made = copy.copy(self)
-        made._records = [self._records[i] for i in positions]
-        made._ids = [self._ids[i] for i in positions]
+        chosen = np.asarray(positions, np.int64)
+        made._chosen = self._chosen[chosen]
+        made.repeats = None if self.repeats is None else self.repeats[chosen]
         made._cache = None
         return made
 
     def path(self, index: int) -> Path:
         """File of picture `index`."""
-        file, record = self._records[index]
+        file, record = self._record(index)
         return file.image_path(record)
 
     def image_id(self, index: int) -> int | str:
         """Id of picture `index`; made unique with the file's name where several files share ids."""
-        return self._ids[index]
+        file, row = self._place(index)
+        image_id = self.files[file].images.id(row)
+        return image_id if self._prefixes is None else f"{self._prefixes[file]}/{image_id}"
 
     def group(self, index: int) -> str | None:
         """Patient, study or sequence of picture `index`; None where the file names none."""
-        return self._records[index][1].group
+        return self._record(index)[1].group
 
     def truth(self, index: int, table: LabelTable) -> Truth:
         """What is annotated on picture `index`, in original pixels and the labels of one head."""
-        file, record = self._records[index]
+        file, record = self._record(index)
         semantic = None
         if _has_semantic(file, record):
             labels = self._semantic(file, record)
             view = table.apply(Target(semantic=torch.from_numpy(labels)))
             assert view.semantic is not None
             semantic = view.semantic.numpy()
-        return annotated_truth(file, record, self._ids[index], table.mapping, semantic)
+        return annotated_truth(file, record, self.image_id(index), table.mapping, semantic)
 
     def image_labels(self, index: int, table: LabelTable) -> tuple[int, ...] | None:
         """Labels of picture `index` as a whole, as one head sees them; None: not annotated."""
-        file, record = self._records[index]
+        file, record = self._record(index)
         return mapped_labels(file, record, table.mapping)
 
     def annotates(self, task: Task) -> bool:
@@ -298,35 +302,34 @@ class CocoDataset(Dataset[Sample]):
 
     def counts(self) -> dict[str, int]:
         """Objects per category name, crowds left out."""
-        names = self.categories.names
-        found = Counter(
-            names[each.category]
-            for file in self.files
-            for annotations in file.annotations.values()
-            for each in annotations
-            if not each.is_crowd
-        )
-        return {name: found.get(name, 0) for name in names}
-
-    def _file_number(self, index: int) -> int:
-        """Position in `files` of the one that holds picture `index`."""
-        ends = np.cumsum([len(file.images) for file in self.files])
-        return int(np.searchsorted(ends, range(len(self))[index], side="right"))
+        found = sum(file.object_counts() for file in self.files)
+        return dict(zip(self.categories.names, np.asarray(found).tolist(), strict=True))
 
     def _keeps(self, cache: bool | str) -> bool:
         if cache != "auto":
             return bool(cache)
         total = 0
-        for _, record in self._records:
-            size = (record.height, record.width)
-            height, width = self.preparation.input_size(size)
-            total += height * width * (self.preparation.channels + 1)
+        sizes = np.concatenate([file.images.sizes for file in self.files])
+        for size, count in zip(*np.unique(sizes, axis=0, return_counts=True), strict=True):
+            height, width = self.preparation.input_size((int(size[0]), int(size[1])))
+            total += int(count) * height * width * (self.preparation.channels + 1)
         return total <= CACHE_LIMIT
+
+    def _place(self, index: int) -> tuple[int, int]:
+        """Number of the file of picture `index`, and its position in there."""
+        row = int(self._chosen[index])
+        file = int(np.searchsorted(self._ends, row, side="right"))
+        return file, row - (int(self._ends[file - 1]) if file else 0)
+
+    def _record(self, index: int) -> tuple[CocoFile, ImageRecord]:
+        number, row = self._place(index)
+        file = self.files[number]
+        return file, file.images[row]
 
     def _decoded(self, index: int, scale: float) -> _Decoded:
         if self._cache is not None and (index, scale) in self._cache:
             return self._cache[index, scale]
-        file, record = self._records[index]
+        file, record = self._record(index)
         decoded = self._decode(file, record, scale)
         taken = decoded.pixels.nbytes + (0 if decoded.semantic is None else decoded.semantic.nbytes)
         if self._cache is not None and taken <= self._room:
@@ -454,13 +457,18 @@ def sample_seed(seed: int, epoch: int, image_id: int | str) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
-def _unique_ids(records: Sequence[tuple[CocoFile, ImageRecord]]) -> list[int | str]:
-    seen = Counter(record.id for _, record in records)
-    if max(seen.values()) == 1:
-        return [record.id for _, record in records]
-    named = [f"{file.path.stem}/{record.id}" for file, record in records]
-    if len(set(named)) == len(named):
-        return list(named)
+def _prefixes(files: Sequence[CocoFile]) -> list[str] | None:
+    """What makes the ids of several files unique, by file; None where they are so already."""
+    seen: set[int | str] = set()
+    for file in files if len(files) > 1 else ():
+        found = set(file.annotations)
+        if not seen.isdisjoint(found):
+            break
+        seen |= found
+    else:
+        return None
+    stems = [file.path.stem for file in files]
+    if len(set(stems)) == len(stems):
+        return stems
     # Files of one name in different folders (or one file given twice).
-    files = list({id(file): None for file, _ in records})
-    return [f"{file.path.stem}-{files.index(id(file)) + 1}/{record.id}" for file, record in records]
+    return [f"{stem}-{number}" for number, stem in enumerate(stems, 1)]

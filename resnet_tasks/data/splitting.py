@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_tasks.data.categories import CategoryMap
-from resnet_tasks.data.coco_records import CocoFile
+from resnet_tasks.data.coco_file import CocoFile
 from resnet_tasks.errors import DataError
 
 Counts = NDArray[np.float64]

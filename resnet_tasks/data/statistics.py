@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_tasks.data.coco_records import Annotation, CocoFile
+from resnet_tasks.data.coco_file import CocoFile
+from resnet_tasks.data.coco_records import Annotation
 from resnet_tasks.data.dataset import CocoDataset
 from resnet_tasks.data.transforms import Intensity
 from resnet_tasks.errors import DataError

@@ -9,7 +9,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_tasks.data.coco_records import CocoFile, ImageRecord
+from resnet_tasks.data.coco_file import CocoFile
+from resnet_tasks.data.coco_records import ImageRecord
 from resnet_tasks.metrics import ABSENT, Truth
 
 

@@ -220,6 +220,8 @@ def say_data(console: Console, split: str, dataset: CocoDataset) -> None:
     objects = ", ".join(f"{name} {count}" for name, count in dataset.counts().items())
     console.print(f"{split}: {len(dataset)} pictures; objects: {objects}", highlight=False)
     for file in dataset.files:
+        if file.note:
+            console.print(f"{split}: {file.path.name}: {file.note}", highlight=False, markup=False)
         for kind, count in file.summary().items():
             console.print(f"{split}: {file.path.name}: {kind}: {count}", highlight=False)
 

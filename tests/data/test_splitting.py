@@ -10,7 +10,8 @@ import pytest
 from sklearn.model_selection import StratifiedGroupKFold
 
 from resnet_tasks.data.categories import Category, CategoryMap
-from resnet_tasks.data.coco_records import Annotation, CocoFile, ImageRecord
+from resnet_tasks.data.coco_file import CocoFile
+from resnet_tasks.data.coco_records import Annotation, ImageRecord
 from resnet_tasks.data.splitting import (
     Folds,
     divide,

@@ -1,0 +1,220 @@
+"""Annotations at COCO's size: seconds to the first batch, and memory with 0, 2, 4 and 8 workers.
+
+A set like COCO train2017 is drawn: 120,000 pictures, 860,000 objects with polygons (a JSON of about
+450 MB); its records share a few small picture files, so that annotations and not pixels are what is
+measured. Every measurement is a process of its own, which reads the file, starts the loader and
+takes batches spread over the whole set.
+
+Memory is the sum over all processes of their proportional set sizes (PSS: pages shared by n
+processes count 1/n in each, so that the sum counts them once; Linux only), at its greatest. A set
+of a few pictures, read in the same way with as many workers, tells what Python, torch and the
+loader take by themselves. The difference is what the annotations cost; it must not grow with
+workers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from time import strftime
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from resnet_tasks.errors import DataError
+
+LIMIT = 1.1
+"""What annotations may cost with the most workers, relative to none."""
+SIDE = 64
+"""Pixels; height and width of the pictures."""
+_FILES = 50
+"""Different picture files."""
+_MEASURED = """
+import json, os, sys, time
+start, used = time.perf_counter(), time.process_time()
+import psutil
+from resnet_tasks.data.coco import read_coco
+from resnet_tasks.data.dataset import CocoDataset
+from resnet_tasks.data.loaders import make_loader
+imported = time.perf_counter()
+path, workers, samples = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+coco = read_coco(path)
+data = CocoDataset([coco], categories=coco.categories, fields=("boxes",), cache=False)
+counts = data.counts()
+coco.require_files()
+ready = time.perf_counter()
+process = psutil.Process()
+
+def memory():
+    found = [each.memory_full_info() for each in (process, *process.children())]
+    return {"pss": sum(each.pss for each in found), "uss": [each.uss for each in found]}
+
+step = max(1, len(data) // samples)
+keys = [(0, position) for position in range(0, len(data), step)][:samples]
+batches = [keys[begin : begin + 50] for begin in range(0, len(keys), 50)]
+first, seen, greatest = None, 0, memory()
+for number, batch in enumerate(make_loader(data, batches, workers=workers)):
+    first = first or time.perf_counter()
+    seen += sum(len(each.boxes) for each in batch.targets)
+    if number % max(1, len(batches) // 8) == 0 or number == len(batches) - 1:
+        greatest = max(greatest, memory(), key=lambda each: each["pss"])
+status = open("/proc/self/status").read().splitlines()
+peak = next(1024 * int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+print(json.dumps({
+    "import_seconds": imported - start, "read_seconds": ready - imported,
+    "first_batch_seconds": first - start, "cpu_seconds": time.process_time() - used,
+    "objects": sum(counts.values()), "seen": seen, "parent_peak": peak, **greatest,
+}))
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Draws the set, measures, prints.
+
+    Raises:
+        DataError: If a measured process failed, or the annotations cost more with more workers.
+    """
+    options = _options(argv)
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        big = draw(Path(folder) / "big", pictures=options.pictures, objects=options.objects)
+        tiny = draw(Path(folder) / "tiny", pictures=_FILES, objects=7 * _FILES)
+        runs = {"cold": _run(big, 0, options.samples), "warm": _run(big, 0, options.samples)}
+        table = []
+        for workers in options.workers:
+            whole, nothing = (_run(each, workers, options.samples) for each in (big, tiny))
+            table.append({"workers": workers, "big": whole, "tiny": nothing})
+        report = _report(runs, table, big, options)
+    print(_told(report))
+    if options.out is not None:
+        options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        print(f"written to {options.out}")
+    if report["growth"] > LIMIT:
+        raise DataError(
+            f"annotations cost {report['growth']:.2f} times as much with {options.workers[-1]} "
+            f"workers as with {options.workers[0]}; allowed is {LIMIT}"
+        )
+
+
+def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks loading")
+    parser.add_argument("--pictures", type=int, default=120_000)
+    parser.add_argument("--objects", type=int, default=860_000)
+    parser.add_argument("--samples", type=int, default=10_000, help="pictures read per measurement")
+    parser.add_argument("--workers", type=int, nargs="+", default=[0, 2, 4, 8])
+    parser.add_argument("--folder", type=Path, help="where the set is drawn; default: temporary")
+    parser.add_argument("--out", type=Path, help="JSON file for the report")
+    return parser.parse_args(argv)
+
+
+def draw(folder: Path, *, pictures: int, objects: int) -> Path:
+    """Annotations of a set like COCO train2017, the same at every call.
+
+    Class frequencies fall as 1/rank, outlines are ellipses of 4 to 40 points, rounded to 2 digits.
+
+    Returns:
+        The COCO file; `folder/pictures` has the few pictures that all records name.
+    """
+    (folder / "pictures").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for i in range(_FILES):
+        pixels = rng.integers(0, 256, (SIDE, SIDE, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / "pictures" / f"{i}.png")
+    path = folder / "instances.json"
+    with path.open("w", encoding="utf-8") as stream:
+        stream.write('{"info": {"images_root": "pictures"}, "categories": ')
+        json.dump([{"id": i + 1, "name": f"class {i + 1}"} for i in range(80)], stream)
+        stream.write(', "images": [')
+        for i in range(pictures):
+            stream.write(", " if i else "")
+            name = f'"file_name": "{i % _FILES}.png", "height": {SIDE}, "width": {SIDE}'
+            stream.write(f'{{"id": {5 * i + 9}, {name}, "license": 3}}')
+        stream.write('], "annotations": [')
+        for i, text in enumerate(_annotations(rng, pictures, objects)):
+            stream.write((", " if i else "") + text)
+        stream.write("]}")
+    return path
+
+
+def _annotations(rng: np.random.Generator, pictures: int, objects: int) -> Iterator[str]:
+    frequency = 1 / np.arange(1, 81)
+    classes = rng.choice(80, objects, p=frequency / frequency.sum()) + 1
+    images = 5 * rng.integers(0, pictures, objects) + 9
+    sizes = rng.uniform(3, SIDE / 2, (objects, 2))
+    corners = rng.random((objects, 2)) * (SIDE - sizes)
+    points = rng.integers(4, 41, objects)
+    for i in range(objects):
+        angles = np.linspace(0, 2 * np.pi, points[i], endpoint=False)
+        circle = np.column_stack((np.cos(angles), np.sin(angles)))
+        outline = np.round(corners[i] + sizes[i] * (1 + circle) / 2, 2).ravel().tolist()
+        box = np.round(np.concatenate((corners[i], sizes[i])), 2).tolist()
+        area = round(0.785 * float(sizes[i].prod()), 4)
+        yield (
+            f'{{"id": {i + 1}, "image_id": {images[i]}, "category_id": {classes[i]}, '
+            f'"bbox": {box}, "area": {area}, "iscrowd": 0, "segmentation": [{outline}]}}'
+        )
+
+
+def _run(path: Path, workers: int, samples: int) -> dict[str, Any]:
+    made = subprocess.run(
+        [sys.executable, "-c", _MEASURED, str(path), str(workers), str(samples)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if made.returncode != 0:
+        raise DataError(f"a measured process failed: {made.stderr.strip().splitlines()[-1]}")
+    found: dict[str, Any] = json.loads(made.stdout)
+    return found
+
+
+def _report(
+    runs: dict[str, Any], table: list[dict[str, Any]], path: Path, options: argparse.Namespace
+) -> dict[str, Any]:
+    for row in table:
+        row["annotations"] = row["big"]["pss"] - row["tiny"]["pss"]
+    return {
+        "set": {"pictures": options.pictures, "objects": options.objects},
+        "json_bytes": path.stat().st_size,
+        **runs,
+        "by_workers": table,
+        "growth": table[-1]["annotations"] / table[0]["annotations"],
+        "hardware": {
+            "cpu": platform.processor() or platform.machine(),
+            "cores": os.cpu_count(),
+            "load": os.getloadavg(),
+        },
+        "python": platform.python_version(),
+        "date": strftime("%Y-%m-%d %H:%M:%S"),
+    }
+
+
+def _told(report: dict[str, Any]) -> str:
+    lines = [f"{report['set']}, {report['json_bytes'] / 1e6:.0f} MB of JSON"]
+    lines += [
+        f"{name}: first batch after {run['first_batch_seconds']:.1f} s "
+        f"({run['import_seconds']:.1f} s of imports, {run['read_seconds']:.1f} s of reading); "
+        f"{run['cpu_seconds']:.1f} CPU s in all; peak {run['parent_peak'] / 1e9:.2f} GB"
+        for name, run in (("cold", report["cold"]), ("warm", report["warm"]))
+    ]
+    lines.append("workers   all processes   without annotations   annotations   per worker (USS)")
+    for row in report["by_workers"]:
+        own = row["big"]["uss"][1:]
+        each = f"{sum(own) / len(own) / 1e6:11.0f} MB" if own else "          -"
+        lines.append(
+            f"{row['workers']:7d} {row['big']['pss'] / 1e6:12.0f} MB "
+            f"{row['tiny']['pss'] / 1e6:18.0f} MB {row['annotations'] / 1e6:10.0f} MB {each}"
+        )
+    lines.append(f"annotations: {report['growth']:.2f} times with the most workers")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

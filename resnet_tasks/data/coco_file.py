@@ -1,0 +1,130 @@
+"""A parsed COCO file: pictures, annotations, and where the files lie."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resnet_tasks.data.categories import CategoryMap
+from resnet_tasks.data.coco_packing import PackedAnnotations, PackedImages, packed_annotations
+from resnet_tasks.data.coco_problems import Problem, summary
+from resnet_tasks.data.coco_records import ImageRecord
+from resnet_tasks.errors import DataError
+
+
+@dataclass
+class CocoFile:
+    """A parsed COCO file.
+
+    Attributes:
+        path: The JSON.
+        images_root: Folder that the pictures' names are relative to.
+        categories: Ids to indices.
+        images: In file order. Given as any sequence of records, they are packed.
+        annotations: By image id, in file order; every image has an entry. Given as any mapping,
+            they are packed.
+        annotated: What the file annotates, of `ANNOTATED`.
+        problems: All repairs, omissions and notes.
+        info: The file's `info`.
+        note: How it was read, where that is worth telling: a big file took its time, or came from
+            what an earlier reading kept.
+    """
+
+    path: Path
+    images_root: Path
+    categories: CategoryMap
+    images: PackedImages
+    annotations: PackedAnnotations
+    annotated: frozenset[str]
+    problems: tuple[Problem, ...] = ()
+    info: dict[str, Any] = field(default_factory=dict)
+    note: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        self.images = _packed_images(self.images)
+        self.annotations = packed_annotations(self.annotations, self.images)
+
+    @property
+    def sem_seg_root(self) -> Path:
+        """Folder that semantic label maps are relative to: `info.sem_seg_root`, else the JSON's."""
+        return self.path.parent / str(self.info.get("sem_seg_root", ""))
+
+    def image_path(self, record: ImageRecord) -> Path:
+        """File of a picture."""
+        return self.images_root / record.file_name
+
+    def sem_seg_path(self, record: ImageRecord) -> Path | None:
+        """Semantic label map of a picture; None where it has none."""
+        name = record.sem_seg_file_name
+        return None if name is None else self.sem_seg_root / name
+
+    def summary(self) -> dict[str, int]:
+        """Number of problems by kind, most frequent first."""
+        return summary(self.problems)
+
+    def reindexed(self, categories: CategoryMap) -> CocoFile:
+        """The same file with its objects as indices into another category list.
+
+        Raises:
+            DataError: If a category is not in that list.
+        """
+        if self.categories.ids == categories.ids:
+            return self
+        table = [categories.index_of(category_id) for category_id in self.categories.ids]
+        annotations = self.annotations.recategorised(table)
+        return replace(self, categories=categories, annotations=annotations)
+
+    def of_images(self, images: Sequence[ImageRecord]) -> CocoFile:
+        """The same file with some of its pictures and what is annotated on them."""
+        chosen = PackedImages.of(images)
+        annotations = {each.id: self.annotations[each.id] for each in images}
+        packed = packed_annotations(annotations, chosen)
+        return replace(self, images=chosen, annotations=packed)
+
+    def object_counts(self) -> NDArray[np.int64]:
+        """`(K,)` annotations of each category, crowds left out."""
+        return self.annotations.object_counts(len(self.categories))
+
+    def named_files(self) -> Iterator[Path]:
+        """Pictures, then semantic maps, that the file names."""
+        names = map(self.images.file_name, range(len(self.images)))
+        yield from (self.images_root / name for name in names)
+        for rest in self.images.rest():
+            if (name := rest.get("semantic")) is not None:
+                yield self.sem_seg_root / name
+
+    def missing_files(self) -> tuple[Path, ...]:
+        """Pictures and semantic maps that the file names and that are not there."""
+        found: dict[Path, bool] = {}
+        for path in self.named_files():
+            if path not in found:
+                found[path] = os.path.isfile(path)  # noqa: PTH113 - fast
+        return tuple(path for path in self.named_files() if not found[path])
+
+    def require_files(self) -> None:
+        """Does nothing where every named file is there.
+
+        Raises:
+            DataError: With the number of missing files and the first of them.
+        """
+        missing = self.missing_files()
+        if missing:
+            raise DataError(_missing_message(self, missing))
+
+
+def _missing_message(coco: CocoFile, missing: Sequence[Path]) -> str:
+    total = sum(1 for _ in coco.named_files())
+    return (
+        f"{coco.path}: {len(missing)} of {total} named files are not there, the first is "
+        f"{missing[0]}; name the folder of the pictures with `images:` beside `annotations:`"
+    )
+
+
+def _packed_images(images: Sequence[ImageRecord]) -> PackedImages:
+    return images if isinstance(images, PackedImages) else PackedImages.of(images)

@@ -1,0 +1,406 @@
+"""Pictures and annotations of a COCO file as columns of numbers, in place of Python objects.
+
+A million small objects cost gigabytes, and every loader process soon has a copy of its own, for
+reading an object changes its reference count. Columns are a few large buffers that are only read:
+processes share them, in memory or in a mapped file (`coco_cache`). A record is made when it is
+asked for.
+
+P pictures, N annotations, R polygons. Texts lie behind one another as UTF-8, with P + 1 or N + 1
+`starts`; a column of ids is int64, or such texts of JSON where not all are whole numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, pairwise
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resnet_tasks.data.coco_problems import Id
+from resnet_tasks.data.coco_records import Annotation, ImageRecord
+from resnet_tasks.errors import DataError
+
+Columns = Mapping[str, NDArray[Any]]
+
+_INT64 = np.iinfo(np.int64)
+_POLYGONS, _RUN_LENGTHS = 1, 2
+"""Kinds of segmentations; 0: none."""
+
+
+class _Texts:
+    """Texts of a column, one after the other in one buffer."""
+
+    def __init__(self, columns: Columns, name: str) -> None:
+        self._bytes = columns[f"{name}.bytes"]
+        self._starts = columns[f"{name}.starts"]
+
+    def __getitem__(self, position: int) -> str:
+        start, end = self._starts[position : position + 2].tolist()
+        return str(self._bytes[start:end].tobytes(), "utf-8", "surrogatepass")
+
+
+def _texts(name: str, values: Iterable[str]) -> dict[str, NDArray[Any]]:
+    encoded = [each.encode("utf-8", "surrogatepass") for each in values]
+    return {
+        f"{name}.bytes": np.frombuffer(b"".join(encoded), np.uint8),
+        f"{name}.starts": _starts(map(len, encoded)),
+    }
+
+
+def _starts(lengths: Iterable[int]) -> NDArray[np.int64]:
+    return np.cumsum(np.fromiter(chain((0,), lengths), np.int64), dtype=np.int64)
+
+
+class _Ids:
+    """Ids of a column, whole numbers or texts."""
+
+    def __init__(self, columns: Columns, name: str) -> None:
+        self._numbers = columns.get(name)
+        self._texts = _Texts(columns, name) if self._numbers is None else None
+
+    def __getitem__(self, position: int) -> Id:
+        if self._texts is None:
+            assert self._numbers is not None
+            return int(self._numbers[position])
+        found: Id = json.loads(self._texts[position])
+        return found
+
+
+def _id_columns(name: str, ids: Sequence[Id]) -> dict[str, NDArray[Any]]:
+    if all(type(each) is int and _INT64.min <= each <= _INT64.max for each in ids):
+        return {name: np.asarray(ids, np.int64)}
+    return _texts(name, map(json.dumps, ids))
+
+
+def _place(image_id: object) -> int:
+    """Where an id stands among the sorted ones: itself, or a hash that another id may share."""
+    if type(image_id) is int and _INT64.min <= image_id <= _INT64.max:
+        return image_id
+    digest = hashlib.blake2b(json.dumps(image_id).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)
+
+
+class PackedImages(Sequence[ImageRecord]):
+    """The pictures of a file; records are made when asked for.
+
+    Args:
+        columns: As `of` makes them.
+    """
+
+    def __init__(self, columns: Columns) -> None:
+        self.columns = columns
+        self._ids = _Ids(columns, "image.id")
+        self._names = _Texts(columns, "image.file_name")
+        self._rest = _Texts(columns, "image.rest")
+
+    @classmethod
+    def of(cls, records: Iterable[ImageRecord]) -> PackedImages:
+        """Packs records.
+
+        Raises:
+            DataError: If two have the same id.
+        """
+        records = list(records)
+        places = np.fromiter((_place(each.id) for each in records), np.int64, len(records))
+        order = np.argsort(places, kind="stable")
+        sizes = [(each.height, each.width) for each in records]
+        made = cls(
+            {
+                **_id_columns("image.id", [each.id for each in records]),
+                "image.order": order,
+                "image.places": places[order],
+                "image.size": np.asarray(sizes, np.int64).reshape(-1, 2),
+                **_texts("image.file_name", (each.file_name for each in records)),
+                **_texts("image.rest", map(_rest, records)),
+            }
+        )
+        if len({each.id for each in records}) < len(records):
+            raise DataError("two pictures have the same id; give every picture its own")
+        return made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return PackedImages, (self.columns,)
+
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """`(P, 2)` height and width."""
+        return self.columns["image.size"]
+
+    def position(self, image_id: object) -> int | None:
+        """Position of the picture with this id; None where there is none."""
+        if type(image_id) not in (int, str):
+            return None
+        places, place = self.columns["image.places"], _place(image_id)
+        first, last = np.searchsorted(places, [place, place + (place < _INT64.max)])
+        last = len(places) if place == _INT64.max else last
+        for position in self.columns["image.order"][first:last].tolist():
+            if self._ids[position] == image_id:
+                return int(position)
+        return None
+
+    def id(self, position: int) -> Id:
+        """Id of the picture at a position."""
+        return self._ids[position]
+
+    def file_name(self, position: int) -> str:
+        """Name of the picture at a position."""
+        return self._names[position]
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    @overload
+    def __getitem__(self, position: int) -> ImageRecord: ...
+    @overload
+    def __getitem__(self, position: slice) -> Sequence[ImageRecord]: ...
+    def __getitem__(self, position: int | slice) -> ImageRecord | Sequence[ImageRecord]:
+        if isinstance(position, slice):
+            return [self[each] for each in range(*position.indices(len(self)))]
+        place = range(len(self))[position]
+        height, width = self.sizes[place].tolist()
+        rest: dict[str, Any] = json.loads(self._rest[place] or "{}")
+        spacing = rest.get("spacing")
+        return ImageRecord(
+            id=self._ids[place],
+            file_name=self._names[place],
+            height=height,
+            width=width,
+            sem_seg_file_name=rest.get("semantic"),
+            group=rest.get("group"),
+            spacing=None if spacing is None else (spacing[0], spacing[1]),
+            extra=rest.get("extra", {}),
+        )
+
+    def rest(self) -> Iterator[dict[str, Any]]:
+        """What pictures have beside id, name and size, of those that have any."""
+        starts = self.columns["image.rest.starts"]
+        for position in np.flatnonzero(np.diff(starts)).tolist():
+            yield json.loads(self._rest[position])
+
+
+def _rest(record: ImageRecord) -> str:
+    """What few pictures have; empty where this one has nothing of it."""
+    rest = {
+        "semantic": record.sem_seg_file_name,
+        "group": record.group,
+        "spacing": record.spacing,
+        "extra": dict(record.extra) or None,
+    }
+    present = {key: value for key, value in rest.items() if value is not None}
+    return json.dumps(present) if present else ""
+
+
+class PackedAnnotations(Mapping[Id, tuple[Annotation, ...]]):
+    """The annotations of a file by image id, in file order; made when asked for.
+
+    Args:
+        columns: As `AnnotationPacker` makes them.
+        images: Their pictures.
+
+    Attributes:
+        images: As given.
+    """
+
+    def __init__(self, columns: Columns, images: PackedImages) -> None:
+        self.columns = columns
+        self.images = images
+        self._ids = _Ids(columns, "annotation.id")
+        self._runs = _Texts(columns, "annotation.runs")
+
+    def recategorised(self, table: Sequence[int]) -> PackedAnnotations:
+        """The same annotations, category k as `table[k]`."""
+        categories = np.asarray(table, np.int32)[self.columns["annotation.category"]]
+        return PackedAnnotations({**self.columns, "annotation.category": categories}, self.images)
+
+    def object_counts(self, number: int) -> NDArray[np.int64]:
+        """`(number,)` annotations by category, crowds left out."""
+        single = self.columns["annotation.category"][~self.columns["annotation.crowd"]]
+        return np.bincount(single, minlength=number)
+
+    def picture_counts(self, number: int) -> NDArray[np.int64]:
+        """`(number,)` pictures that show each category at least once, crowds left out."""
+        single = ~self.columns["annotation.crowd"]
+        pictures = np.repeat(np.arange(len(self)), np.diff(self.columns["annotation.starts"]))
+        pairs = pictures[single] * number + self.columns["annotation.category"][single]
+        return np.bincount(np.unique(pairs) % number, minlength=number)
+
+    def at(self, position: int) -> tuple[Annotation, ...]:
+        """The annotations of the picture at a position."""
+        start, end = self.columns["annotation.starts"][position : position + 2].tolist()
+        image_id = self.images.id(position)
+        part = {
+            name: self.columns[f"annotation.{name}"][start:end].tolist()
+            for name in ("category", "bbox", "area", "crowd", "occluded", "truncated")
+        }
+        return tuple(
+            Annotation(
+                self._ids[start + i],
+                image_id,
+                part["category"][i],
+                None if math.isnan(box[0]) else tuple(box),
+                part["area"][i],
+                part["crowd"][i],
+                self._segmentation(start + i),
+                _known(part["occluded"][i]),
+                _known(part["truncated"][i]),
+            )
+            for i, box in enumerate(part["bbox"])
+        )
+
+    def __getitem__(self, image_id: Id) -> tuple[Annotation, ...]:
+        position = self.images.position(image_id)
+        if position is None:
+            raise KeyError(image_id)
+        return self.at(position)
+
+    def __iter__(self) -> Iterator[Id]:
+        return (self.images.id(position) for position in range(len(self)))
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def _segmentation(self, row: int) -> list[Any] | dict[str, Any] | None:
+        kind = int(self.columns["annotation.kind"][row])
+        if kind == _RUN_LENGTHS:
+            found: dict[str, Any] = json.loads(self._runs[row])
+            return found
+        if kind != _POLYGONS:
+            return None
+        first, last = self.columns["annotation.polygons"][row : row + 2].tolist()
+        bounds = self.columns["polygon.starts"][first : last + 1].tolist()
+        points = self.columns["polygon.points"]
+        return [array("d", points[start:end].tobytes()) for start, end in pairwise(bounds)]
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+class AnnotationPacker:
+    """Takes the annotations of a file one by one, in any order of pictures, and packs them.
+
+    Args:
+        images: Their pictures.
+    """
+
+    def __init__(self, images: PackedImages) -> None:
+        self._images = images
+        self._pictures = array("q")
+        self._ids: list[Id] = []
+        self._categories = array("i")
+        self._numbers = array("d")  # x, y, width, height, area, occluded, truncated
+        self._flags = bytearray()  # crowd, kind
+        self._polygons = array("q")  # of each annotation
+        self._lengths = array("q")  # of each polygon
+        self._points = array("d")
+        self._runs: list[str] = []
+
+    def take(self, annotation: Annotation) -> None:
+        """Adds one.
+
+        Raises:
+            DataError: If its picture is unknown.
+        """
+        position = self._images.position(annotation.image_id)
+        if position is None:
+            raise DataError(
+                f"annotation {annotation.id!r} belongs to image {annotation.image_id!r}, which is "
+                "not among the pictures; add the picture or leave the annotation out"
+            )
+        self.add(position, annotation)
+
+    def add(self, position: int, annotation: Annotation) -> None:
+        """Adds one that belongs to the picture at `position`."""
+        self._pictures.append(position)
+        self._ids.append(annotation.id)
+        self._categories.append(annotation.category)
+        box = annotation.bbox or (math.nan,) * 4
+        told = (annotation.occluded, annotation.truncated)
+        self._numbers.extend(box)
+        self._numbers.append(annotation.area)
+        self._numbers.extend(math.nan if each is None else each for each in told)
+        segmentation, kind, runs, number = annotation.segmentation, 0, "", 0
+        if isinstance(segmentation, dict):
+            kind, runs = _RUN_LENGTHS, json.dumps(segmentation, default=_text)
+        elif segmentation is not None:
+            kind, number = _POLYGONS, len(segmentation)
+            for polygon in segmentation:
+                self._lengths.append(len(polygon))
+                self._points.extend(polygon)
+        self._flags += bytes((annotation.is_crowd, kind))
+        self._polygons.append(number)
+        self._runs.append(runs)
+
+    def packed(self) -> PackedAnnotations:
+        """All of them, by picture and within one in the order in which they were taken."""
+        pictures = np.frombuffer(self._pictures, np.int64)
+        order = np.argsort(pictures, kind="stable")
+        per_picture = np.bincount(pictures, minlength=len(self._images))
+        numbers = np.frombuffer(self._numbers, np.float64).reshape(-1, 7)[order]
+        flags = np.frombuffer(bytes(self._flags), np.uint8).reshape(-1, 2)[order]
+        polygons = np.frombuffer(self._polygons, np.int64)
+        lengths = np.frombuffer(self._lengths, np.int64)
+        rows = order.tolist()
+        columns = {
+            **_id_columns("annotation.id", [self._ids[row] for row in rows]),
+            "annotation.starts": _starts(per_picture.tolist()),
+            "annotation.category": np.frombuffer(self._categories, np.int32)[order],
+            "annotation.bbox": np.ascontiguousarray(numbers[:, :4]),
+            "annotation.area": np.ascontiguousarray(numbers[:, 4]),
+            "annotation.occluded": np.ascontiguousarray(numbers[:, 5]),
+            "annotation.truncated": np.ascontiguousarray(numbers[:, 6]),
+            "annotation.crowd": np.ascontiguousarray(flags[:, 0]) > 0,
+            "annotation.kind": np.ascontiguousarray(flags[:, 1]),
+            **_texts("annotation.runs", (self._runs[row] for row in rows)),
+            "annotation.polygons": _bounds(polygons[order]),
+        }
+        # Polygons follow their annotations, points follow their polygons.
+        moved = _ranges(_bounds(polygons), order)
+        columns["polygon.starts"] = _bounds(lengths[moved])
+        points = np.frombuffer(self._points, np.float64)
+        columns["polygon.points"] = points[_ranges(_bounds(lengths), moved)]
+        return PackedAnnotations(columns, self._images)
+
+
+def packed_annotations(
+    annotations: Mapping[Id, Sequence[Annotation]], images: PackedImages
+) -> PackedAnnotations:
+    """Annotations by image id, packed where they are not.
+
+    Raises:
+        DataError: If a picture is unknown.
+    """
+    if isinstance(annotations, PackedAnnotations) and annotations.images is images:
+        return annotations
+    packer = AnnotationPacker(images)
+    for present in annotations.values():
+        for each in present:
+            packer.take(each)
+    return packer.packed()
+
+
+def _bounds(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.concatenate((np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)))
+
+
+def _ranges(bounds: NDArray[np.int64], chosen: NDArray[np.int64]) -> NDArray[np.int64]:
+    """All positions of the chosen ranges, one after the other."""
+    lengths = (bounds[1:] - bounds[:-1])[chosen]
+    starts = bounds[:-1][chosen]
+    ends = np.cumsum(lengths)
+    found: NDArray[np.int64] = np.repeat(starts - (ends - lengths), lengths)
+    found += np.arange(len(found))
+    return found
+
+
+def _text(value: object) -> str:
+    """Compressed run lengths as text."""
+    if isinstance(value, bytes):
+        return value.decode("ascii")
+    raise TypeError(f"{type(value).__name__} is no part of run lengths")
