@@ -238,7 +238,7 @@ class CocoDataset(Dataset[Sample]):
         Raises:
             DataError: If it cannot be read, or has another size than its file says.
         """
-        file, record = self._records[index]
+        file, record = self._record(index)
         opened = self.preparation.opened(file.image_path(record))
         _require_size(file, record, opened.original_size)
         return opened
