@@ -124,6 +124,11 @@ register_format(
     "Cityscapes: polygons as instances and as pixels of 19 classes",
 )
 register_format(
+    "colour-maps",
+    "data_tools.colour_maps:convert_colour_maps",
+    "pictures with label maps in colours, and a table of the colours (CamVid as published)",
+)
+register_format(
     "dicom",
     "data_tools.dicom:convert_dicom",
     "DICOM files and series, as pictures of full depth without annotations",

@@ -87,7 +87,7 @@ def convert_label_maps(
             image_id = writer.add_image(picture)
             writer.add_semantic(image_id, ids)
             if boxes:
-                _add_component_boxes(writer, image_id, ids, classes)
+                add_component_boxes(writer, image_id, ids, classes)
             done += 1
             if progress is not None:
                 progress(done, total)
@@ -224,9 +224,17 @@ def to_category_ids(
     return ids
 
 
-def _add_component_boxes(
+def add_component_boxes(
     writer: CocoWriter, image_id: int, ids: NDArray[np.int64], classes: Sequence[Category]
 ) -> None:
+    """Adds a box around every connected component of a thing class; small ones are crowd.
+
+    Args:
+        writer: That the picture was added to.
+        image_id: Of the picture.
+        ids: `(height, width)` category ids.
+        classes: In order of their ids, from 1.
+    """
     for category_id, category in enumerate(classes, start=1):
         if not category.isthing:
             continue

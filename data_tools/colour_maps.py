@@ -1,0 +1,250 @@
+"""Pictures with label maps in colours, as CamVid was published: one colour per class.
+
+    ROOT/IMAGES/NAME.png              pictures (option `images`)
+    ROOT/MAPS/NAME_L.png              label maps in RGB (options `maps`, `ending`)
+    ROOT/label_colors.txt             `R G B name`, one class a line (option `colours`)
+    ROOT/train.txt, val.txt           names of a split, one a line
+
+Where the folders have `{split}` in their names, there are no lists. Without either everything is
+the split `train`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from data_tools.coco_writer import Category, CocoWriter, Progress, SplitSummary
+from data_tools.label_maps import add_component_boxes
+from data_tools.source_folder import find_picture, pictures_by_stem, read_names, require_parts
+from resnet_tasks.errors import DataError
+
+SPLITS = ("train", "val", "test")
+COLOURS = "label_colors.txt"
+SHOWN = 6
+
+Rgb = tuple[int, int, int]
+Pairs = list[tuple[Path, Path]]
+
+
+@dataclass(frozen=True)
+class ColourTable:
+    """What each colour means.
+
+    Attributes:
+        categories: In order of their ids.
+        codes: `(N,)` colours as R * 65536 + G * 256 + B, rising.
+        ids: `(N,)` their category ids; the void value for colours that are void.
+        names: `(N,)` what the table calls them, for messages.
+    """
+
+    categories: tuple[Category, ...]
+    codes: NDArray[np.int64]
+    ids: NDArray[np.int64]
+    names: tuple[str, ...]
+
+
+def convert_colour_maps(  # noqa: PLR0913 - each is an option of the format
+    source: Path,
+    out: Path,
+    *,
+    images: str,
+    maps: str,
+    ending: str = "",
+    colours: str = COLOURS,
+    merge: Mapping[str, str] | None = None,
+    void: Sequence[str] = ("Void",),
+    things: Sequence[str] = (),
+    boxes: bool = False,
+    copy_images: bool = False,
+    license_name: str = "",
+    progress: Progress | None = None,
+) -> tuple[SplitSummary, ...]:
+    """Converts every split to COCO JSON with label maps.
+
+    Args:
+        source: Folder that all other places are relative to.
+        out: Folder for the JSON files and `semantic/`.
+        images: Folder of the pictures; `{split}` in it stands for the split.
+        maps: Folder of the label maps, likewise.
+        ending: What a map's name has after its picture's, before the suffix.
+        colours: Text file of the colours.
+        merge: Class of the table -> class of the output; where given, classes that it does not name
+            are void.
+        void: Classes whose pixels are neither taught nor judged.
+        things: Classes of the output that come in objects.
+        boxes: Also draw a box around every connected component of a thing class, as for label maps.
+        copy_images: Copy the pictures beside the JSON instead of referring to them.
+        license_name: Licence of the data, for the JSON.
+        progress: Called with (done, total) after each picture.
+
+    Returns:
+        What was written, by split.
+
+    Raises:
+        DataError: If a folder, table, list or file is missing or wrong, or a map has a colour that
+            is in no line of the table; the message names the file and the colour.
+    """
+    require_parts(source, (colours,))
+    table = read_colours(source / colours, merge, void, things)
+    pairs = _pairs(source, images, maps, ending)
+    total, done = sum(map(len, pairs.values())), 0
+    summaries = []
+    for split, files in pairs.items():
+        writer = CocoWriter(
+            out,
+            split,
+            table.categories,
+            annotated=("boxes", "semantic") if boxes else ("semantic",),
+            images_root=source,
+            copy_images=copy_images,
+            description=f"Converted from colour-coded maps, {split}",
+            license_name=license_name,
+        )
+        for picture, label_map in files:
+            ids = to_ids(read_colour_map(label_map), table, label_map)
+            image_id = writer.add_image(picture)
+            writer.add_semantic(image_id, ids)
+            if boxes:
+                add_component_boxes(writer, image_id, ids, table.categories)
+            done += 1
+            if progress is not None:
+                progress(done, total)
+        summaries.append(writer.write())
+    return tuple(summaries)
+
+
+def read_colours(
+    file: Path,
+    merge: Mapping[str, str] | None = None,
+    void: Sequence[str] = (),
+    things: Sequence[str] = (),
+) -> ColourTable:
+    """Reads a table of colours.
+
+    Raises:
+        DataError: If a line is no colour and name, one of them comes twice, or the options name a
+            class that there is not.
+    """
+    found: dict[str, Rgb] = {}
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        words = re.split(r"[\s,]+", line.strip(), maxsplit=3)
+        if not line.strip():
+            continue
+        rgb = tuple(int(word) for word in words[:3] if word.isascii() and word.isdigit())
+        if len(words) != 4 or len(rgb) != 3 or max(rgb) > 255:
+            raise DataError(f"{file}, line {number} is {line!r:.60}; it should be R G B name")
+        name = words[3].strip()
+        if name in found or rgb in found.values():
+            raise DataError(f"{file}, line {number}: {line!r:.60} has a name or colour again")
+        found[name] = (rgb[0], rgb[1], rgb[2])
+    for name in (*void, *(merge or {})):
+        if name not in found and name not in ("Void", *(merge or {}).values()):
+            raise DataError(f"{file} has no class {name!r}; it has {', '.join(found)}")
+    target = {name: (merge or {}).get(name, name if merge is None else "") for name in found}
+    kept = [each for each in target.values() if each and each not in void]
+    order = list(dict.fromkeys([*(merge or {}).values(), *kept])) if merge else kept
+    unknown = [name for name in things if name not in order]
+    if unknown or not order:
+        raise DataError(f"{file}: the things {unknown} are not among {', '.join(order) or 'none'}")
+    void_id = 255 if len(order) <= 254 else 65535
+    position = {name: index for index, name in enumerate(order, start=1)}
+    rows = sorted(
+        (r << 16 | g << 8 | b, position.get(target[name], void_id), name)
+        for name, (r, g, b) in found.items()
+    )
+    return ColourTable(
+        tuple(Category(name, isthing=name in things) for name in order),
+        np.asarray([row[0] for row in rows], np.int64),
+        np.asarray([row[1] for row in rows], np.int64),
+        tuple(row[2] for row in rows),
+    )
+
+
+def read_colour_map(file: Path) -> NDArray[np.uint8]:
+    """`(height, width, 3)` colours of a map; a palette is looked up.
+
+    Raises:
+        DataError: If the file is missing, no picture, or deeper than 8 bits.
+    """
+    try:
+        with Image.open(file) as opened:
+            if opened.mode not in ("1", "L", "P", "RGB", "RGBA"):
+                raise DataError(
+                    f"the label map {file} has the mode {opened.mode}; colours need 8-bit RGB"
+                )
+            return np.asarray(opened.convert("RGB"))
+    except FileNotFoundError:
+        raise DataError(f"the label map {file} is missing") from None
+    except (Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"the label map {file} cannot be read ({error}); replace it") from error
+
+
+def to_ids(pixels: NDArray[np.uint8], table: ColourTable, file: Path) -> NDArray[np.int64]:
+    """`(height, width)` category ids of a map.
+
+    Raises:
+        DataError: If a colour is not in the table; it names the file, the colours and the pixels.
+    """
+    wide = pixels.astype(np.int64)
+    codes = wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]
+    places = np.minimum(np.searchsorted(table.codes, codes), len(table.codes) - 1)
+    is_unknown = table.codes[places] != codes
+    if is_unknown.any():
+        values, first, counts = np.unique(codes[is_unknown], return_index=True, return_counts=True)
+        y, x = np.argwhere(is_unknown)[first[0]]
+        shown = ", ".join(
+            f"({v >> 16}, {v >> 8 & 255}, {v & 255}) in {n} pixels"
+            for v, n in zip(values[:SHOWN].tolist(), counts[:SHOWN].tolist(), strict=True)
+        )
+        raise DataError(
+            f"the label map {file} has {len(values)} colours of no class: {shown}; the first one "
+            f"at x {x}, y {y}: correct the map (was it saved as JPEG, or resized?), or add the "
+            "colour to the table"
+        )
+    ids: NDArray[np.int64] = table.ids[places]
+    return ids
+
+
+def _pairs(source: Path, images: str, maps: str, ending: str) -> dict[str, Pairs]:
+    if ("{split}" in images) != ("{split}" in maps):
+        raise DataError(
+            f"images={images} and maps={maps} must both have {{split}}, or none of them"
+        )
+    if "{split}" in images:
+        named = {split: source / images.format(split=split) for split in SPLITS}
+        folders = {split: folder for split, folder in named.items() if folder.is_dir()}
+        if not folders:
+            require_parts(source, (images.format(split="train"), maps.format(split="train")))
+        return {
+            split: _matched(folder, source / maps.format(split=split), ending, None)
+            for split, folder in folders.items()
+        }
+    require_parts(source, (images, maps))
+    lists = {split: source / f"{split}.txt" for split in SPLITS}
+    present = {split: file for split, file in lists.items() if file.is_file()}
+    places = (source / images, source / maps, ending)
+    if not present:
+        return {"train": _matched(*places, None)}
+    return {split: _matched(*places, file) for split, file in present.items()}
+
+
+def _matched(images: Path, maps: Path, ending: str, listed: Path | None) -> Pairs:
+    require_parts(images, ())
+    require_parts(maps, ())
+    pictures, labels = pictures_by_stem(images), pictures_by_stem(maps)
+    names = list(pictures) if listed is None else read_names(listed)
+    where = images if listed is None else listed
+    return [
+        (
+            find_picture(pictures, name, images, where),
+            find_picture(labels, f"{name}{ending}", maps, where),
+        )
+        for name in names
+    ]
