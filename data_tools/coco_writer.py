@@ -245,8 +245,9 @@ class CocoWriter:
         polygons: Sequence[Sequence[float]] | None = None,
         iscrowd: bool = False,
         attributes: Mapping[str, Any] | None = None,
+        box: Sequence[float] | None = None,
     ) -> None:
-        """Adds an object by its pixels; the box is the tight one around them.
+        """Adds an object by its pixels.
 
         Args:
             image_id: What `add_image` returned.
@@ -255,6 +256,7 @@ class CocoWriter:
             polygons: Flat `[x0, y0, x1, y1, ...]` lists to store instead of run lengths.
             iscrowd: Neither taught nor judged.
             attributes: What else is known of the object; kept under that key.
+            box: (x, y, width, height) as annotated; default: the tight one around the pixels.
 
         Raises:
             DataError: If the mask is empty or its size is not the picture's.
@@ -266,7 +268,8 @@ class CocoWriter:
                 f"picture {(record['height'], record['width'])}; both must agree"
             )
         rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
-        box = [float(value) for value in coco_mask.toBbox(rle)]
+        if box is None:
+            box = [float(value) for value in coco_mask.toBbox(rle)]
         segmentation: Any = {"size": list(mask.shape), "counts": rle["counts"].decode("ascii")}
         if polygons:
             segmentation = [list(polygon) for polygon in polygons]

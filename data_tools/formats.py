@@ -162,6 +162,11 @@ register_format(
     "NIfTI volumes with label volumes, as 2-D slices (Medical Segmentation Decathlon, nnU-Net)",
 )
 register_format(
+    "nuimages",
+    "data_tools.nuimages:convert_nuimages",
+    "nuImages: tables of objects and surfaces with masks",
+)
+register_format(
     "scalabel",
     "data_tools.scalabel:convert_scalabel",
     "Scalabel's JSON (BDD100K): boxes, polygons, drivable area, lanes",
