@@ -66,6 +66,7 @@ def write_deep_picture(name: Path, pixels: Array, *, is_colour: bool = False) ->
         photometric="rgb" if is_colour else "minisblack",
         planarconfig="contig" if pixels.ndim == 3 else None,
         compression="zlib",
+        compressionargs={"level": 1},  # a fifth of the time of 6, files 2 % larger
     )
     return file
 

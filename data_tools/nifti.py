@@ -83,15 +83,9 @@ def convert_nifti(  # noqa: PLR0913  # each is an option on the command line
         if layout.void is not None:
             ids[layout.void] = writer.void
         for case in cases:
-            volume = _open(case, plane, check_affine=check_affine)
-            kept = _kept(volume, ids, empty_slices if split == "train" else 1.0)
-            if left_out := volume.num_slices - len(kept):
-                what = f"{left_out} of {volume.num_slices} {plane} slices"
-                why = f"they hold no label, and empty_slices is {empty_slices:g}"
-                writer.skip(case.name, what, why)
-            for index in kept:
-                name = f"{case.name}_{plane}_{index:04d}"
-                _add_slice(writer, Path(case.name, name), volume, index, ids, fill)
+            share = empty_slices if split == "train" else 1.0
+            # In a function of its own: a volume is gone before the next one is read.
+            _add_case(writer, _open(case, plane, check_affine=check_affine), ids, share, fill)
             done += 1
             if progress is not None:
                 progress(done, total)
@@ -139,6 +133,33 @@ def _open(
     return Volume(case, plane, check_affine=check_affine)
 
 
+def _add_case(
+    writer: CocoWriter,
+    volume: Volume,
+    ids: Mapping[int, int],
+    empty_slices: float,
+    fill: float | None,
+) -> None:
+    """Adds the slices of a volume that are kept, and counts the others."""
+    kept = _kept(volume, ids, empty_slices)
+    if left_out := volume.num_slices - len(kept):
+        what = f"{left_out} of {volume.num_slices} {volume.plane} slices"
+        why = f"they hold no label, and empty_slices is {empty_slices:g}"
+        writer.skip(volume.name, what, why)
+    for index in kept:
+        pixels = volume.picture(index, fill=fill)
+        name = Path(volume.name, f"{volume.name}_{volume.plane}_{index:04d}")
+        picture = write_deep_picture(writer.folder / "images" / writer.split / name, pixels)
+        image_id = writer.add_image(
+            picture,
+            size=(pixels.shape[0], pixels.shape[1]),
+            group=volume.name,
+            spacing=volume.spacing,
+            attributes={"slice": index, "slice_distance": round(volume.distance, 6)},
+        )
+        writer.add_semantic(image_id, volume.labels(index, ids))
+
+
 def _kept(volume: Volume, ids: Mapping[int, int], share: float) -> list[int]:
     """Slices with a label, and an evenly spaced share of the others."""
     empty = [i for i in range(volume.num_slices) if not volume.labels(i, ids).any()]
@@ -146,23 +167,3 @@ def _kept(volume: Volume, ids: Mapping[int, int], share: float) -> list[int]:
     places = np.linspace(0, len(empty) - 1, count).round().astype(int) if count else ()
     left_out = set(empty) - {empty[place] for place in places}
     return [i for i in range(volume.num_slices) if i not in left_out]
-
-
-def _add_slice(
-    writer: CocoWriter,
-    name: Path,
-    volume: Volume,
-    index: int,
-    ids: Mapping[int, int],
-    fill: float | None,
-) -> None:
-    pixels = volume.picture(index, fill=fill)
-    base = writer.folder / "images" / writer.split / name
-    image_id = writer.add_image(
-        write_deep_picture(base, pixels),
-        size=(pixels.shape[0], pixels.shape[1]),
-        group=name.parent.name,
-        spacing=volume.spacing,
-        attributes={"slice": index, "slice_distance": round(volume.distance, 6)},
-    )
-    writer.add_semantic(image_id, volume.labels(index, ids))

@@ -100,6 +100,8 @@ class Volume:
             channel.
 
     Attributes:
+        name: Of the case.
+        plane: Of the slices.
         num_slices: In that plane.
         spacing: (y, x) millimetres per pixel of a slice.
         distance: Millimetres between slices.
@@ -110,7 +112,7 @@ class Volume:
     """
 
     def __init__(self, case: Case, plane: Plane, *, check_affine: bool = True) -> None:
-        self._case = case
+        self.name, self.plane = case.name, plane
         channels = [_read(path) for path in case.channels]
         labels = _read(case.labels)
         if labels.values.ndim != 3:
