@@ -395,6 +395,10 @@ def build_dataset(
     weighted = any(source.weight != 1 for source in sources)
     weights = [source.weight for source in sources] if weighted else None
     made = made.with_sources(weights, _looked_for(sources, categories))
+    if data.repeat_factor is not None:
+        made = made.with_rare_repeated(data.repeat_factor)
+    if data.bad_pictures == "skip":
+        made = made.skipping_bad_pictures(data.bad_pictures_limit)
     return made.with_scales(data.scales)
 
 

@@ -19,6 +19,20 @@ class DataError(ResnetTasksError):
     """A picture, an annotation file or a data folder is wrong."""
 
 
+class PictureError(DataError):
+    """A picture, or its label map, cannot be read; training may leave it out.
+
+    Attributes:
+        image_id: Of the picture in its data set.
+        file: Of the picture.
+    """
+
+    def __init__(self, message: str, image_id: int | str = "", file: str = "") -> None:
+        super().__init__(message)
+        self.image_id = image_id
+        self.file = file
+
+
 class WeightsError(ResnetTasksError):
     """Weights cannot be found, read, or do not fit the backbone."""
 

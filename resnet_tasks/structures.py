@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from resnet_tasks.errors import PictureError
 from resnet_tasks.metrics import (
     ABSENT,
     BACKGROUND,
@@ -393,6 +394,8 @@ class Batch:
         file_names: One per picture.
         targets: One per picture; labels are category indices of the data set.
         seeds: One per picture.
+        left_out: What is wrong with pictures that should be in it, and are not.
+        is_stand_in: All were left out; its one black picture is no data.
     """
 
     images: Tensor
@@ -401,6 +404,8 @@ class Batch:
     file_names: tuple[str, ...]
     targets: tuple[Target, ...]
     seeds: tuple[int, ...]
+    left_out: tuple[PictureError, ...] = ()
+    is_stand_in: bool = False
 
     def __len__(self) -> int:
         return len(self.geometries)

@@ -223,12 +223,14 @@ class PackedAnnotations(Mapping[Id, tuple[Annotation, ...]]):
         single = self.columns["annotation.category"][~self.columns["annotation.crowd"]]
         return np.bincount(single, minlength=number)
 
-    def picture_counts(self, number: int) -> NDArray[np.int64]:
-        """`(number,)` pictures that show each category at least once, crowds left out."""
+    def shown(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Every pair of a picture's position and a category that it shows, crowds left out."""
         single = ~self.columns["annotation.crowd"]
         pictures = np.repeat(np.arange(len(self)), np.diff(self.columns["annotation.starts"]))
-        pairs = pictures[single] * number + self.columns["annotation.category"][single]
-        return np.bincount(np.unique(pairs) % number, minlength=number)
+        categories = self.columns["annotation.category"][single].astype(np.int64)
+        number = int(categories.max(initial=0)) + 1
+        pairs = np.unique(pictures[single] * number + categories)
+        return pairs // number, pairs % number
 
     def at(self, position: int) -> tuple[Annotation, ...]:
         """The annotations of the picture at a position."""

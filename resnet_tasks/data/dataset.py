@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 
 from resnet_tasks.data.coco import Annotation, CategoryMap, CocoFile, ImageRecord, decode_mask
 from resnet_tasks.data.preparation import Preparation, PreparedPicture, as_tensor, unit_range
+from resnet_tasks.data.rare_classes import repeat_factors
 from resnet_tasks.data.semantic_maps import read_semantic
 from resnet_tasks.data.transforms import (
     Augmentation,
@@ -27,7 +28,7 @@ from resnet_tasks.data.transforms import (
     resize_labels,
 )
 from resnet_tasks.data.truths import annotated_truth, image_labels, mapped_labels
-from resnet_tasks.errors import DataError
+from resnet_tasks.errors import DataError, PictureError
 from resnet_tasks.structures import (
     UNLABELLED,
     Geometry,
@@ -94,6 +95,8 @@ class CocoDataset(Dataset[Sample]):
         unannotated: Per file: indices of the categories that were not looked for, rising; those
             that the file does not list, unless `with_sources` says otherwise.
         repeats: `(N,)` how often each picture comes in an epoch of training; None: once.
+        bad_picture_limit: Share of pictures that may be unreadable and are left out of training;
+            None: each is an error.
         preparation: The steps between a stored picture and a sample, augmentation apart.
 
     Raises:
@@ -116,6 +119,7 @@ class CocoDataset(Dataset[Sample]):
         self._listed = tuple(file.categories.names for file in files)
         self.unannotated = _unannotated(self._listed, categories)
         self.repeats: NDArray[np.float64] | None = None
+        self.bad_picture_limit: float | None = None
         self.files = tuple(file.reindexed(categories) for file in files)
         self.categories = categories
         self._ends = np.cumsum([len(file.images) for file in self.files], dtype=np.int64)
@@ -194,6 +198,40 @@ class CocoDataset(Dataset[Sample]):
             told = [listed if names is None else names for names, listed in pairs]
             made.unannotated = _unannotated(told, self.categories)
         return made
+
+    def with_rare_repeated(self, threshold: float) -> CocoDataset:
+        """The same pictures; those that show rare classes come several times per epoch.
+
+        Args:
+            threshold: Share of pictures below which a class is rare, of (0, 1] (`repeat_factors`).
+        """
+        made = copy.copy(self)
+        shown = [file.annotations.shown() for file in self.files]
+        pairs = zip([0, *self._ends.tolist()], shown, strict=False)
+        whole = repeat_factors(
+            np.concatenate([start + places for start, (places, _) in pairs]),
+            np.concatenate([found for _, found in shown]),
+            pictures=int(self._ends[-1]),
+            threshold=threshold,
+        )
+        factors = whole[self._chosen]
+        made.repeats = factors if self.repeats is None else self.repeats * factors
+        return made
+
+    def skipping_bad_pictures(self, limit: float) -> CocoDataset:
+        """The same pictures; loaders leave out those that cannot be read.
+
+        Args:
+            limit: Share of all pictures that may be so, of (0, 1].
+        """
+        made = copy.copy(self)
+        made.bad_picture_limit = limit
+        return made
+
+    @property
+    def most_bad_pictures(self) -> int:
+        """How many pictures may be unreadable: the share rounded up; 0 where each is an error."""
+        return math.ceil((self.bad_picture_limit or 0.0) * len(self))
 
     def batch_keys(
         self,
@@ -330,7 +368,11 @@ class CocoDataset(Dataset[Sample]):
         if self._cache is not None and (index, scale) in self._cache:
             return self._cache[index, scale]
         file, record = self._record(index)
-        decoded = self._decode(file, record, scale)
+        try:
+            decoded = self._decode(file, record, scale)
+        except DataError as error:
+            path = str(file.image_path(record))
+            raise PictureError(str(error), self.image_id(index), path) from None
         taken = decoded.pixels.nbytes + (0 if decoded.semantic is None else decoded.semantic.nbytes)
         if self._cache is not None and taken <= self._room:
             self._room -= taken

@@ -42,6 +42,7 @@ _DEEP_GREY_MODES = {"I", "I;16", "I;16B", "I;16L", "F"}
 _EIGHT_BIT_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
 _PILLOW_PHOTOMETRICS = {0, 1, 2, 3, 5, 6}  # grey, RGB, palette, CMYK, YCbCr
 _PILLOW_COLOURS = {2, 6}  # of three samples; of three grey samples Pillow reads the first alone
+_ANIMATED = {"GIF", "PNG", "WEBP", "AVIF"}
 _ALPHA = {1, 2}  # TIFF's ExtraSamples: associated and unassociated alpha
 _ALPHA_AFTER: dict[str, Layout] = {"grey and alpha": "grey", "colour and alpha": "colour"}
 
@@ -240,6 +241,7 @@ def _picture(path: Path, limit: int) -> StoredPicture:
     try:
         with open_picture(path, limit) as picture:
             refuse_large(path, (picture.height, picture.width), 1, limit)
+            _refuse_animation(path, picture)
             raw_mode = _raw_mode(picture)
             orientation = picture.getexif().get(ORIENTATION, 1)
             # Reading it whole finds truncation, which OpenCV would fill with grey in silence.
@@ -269,6 +271,16 @@ def _picture(path: Path, limit: int) -> StoredPicture:
         4: "colour and alpha",
     }
     return StoredPicture(_upright(array, orientation), layouts[array.shape[2]])
+
+
+def _refuse_animation(path: Path, picture: Image.Image) -> None:
+    # Photographs of some cameras (MPO) hold a preview beside the picture: that is no animation.
+    if picture.format in _ANIMATED and getattr(picture, "is_animated", False):
+        frames = getattr(picture, "n_frames", "several")
+        raise DataError(
+            f"{path} is an animation of {frames} pictures; store the one that is meant in a file "
+            "of its own"
+        )
 
 
 def _raw_mode(picture: Image.Image) -> str:

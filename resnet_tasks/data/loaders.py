@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from resnet_tasks.data.dataset import Key
-from resnet_tasks.errors import ResnetTasksError
-from resnet_tasks.structures import Batch, Sample, collate
+from resnet_tasks.data.dataset import CocoDataset, Key
+from resnet_tasks.errors import PictureError, ResnetTasksError
+from resnet_tasks.structures import Batch, Geometry, Sample, collate
 
 Item = TypeVar("Item")
 
@@ -125,9 +126,30 @@ class _Careful(Dataset[Sample | ResnetTasksError]):
             return error
 
 
-def _collate(samples: Sequence[Sample | ResnetTasksError]) -> Batch | ResnetTasksError:
-    wrong = [each for each in samples if isinstance(each, ResnetTasksError)]
-    return wrong[0] if wrong else collate([each for each in samples if isinstance(each, Sample)])
+@dataclass(frozen=True)
+class _Collate:
+    """Makes a batch, or hands over what is wrong.
+
+    Attributes:
+        channels: Of the pictures, where those that cannot be read are left out of their batch.
+    """
+
+    channels: int | None
+
+    def __call__(self, samples: Sequence[Sample | ResnetTasksError]) -> Batch | ResnetTasksError:
+        wrong = [each for each in samples if isinstance(each, ResnetTasksError)]
+        good = [each for each in samples if isinstance(each, Sample)]
+        bad = [each for each in wrong if isinstance(each, PictureError)]
+        if self.channels is None or len(bad) < len(wrong):
+            return wrong[0] if wrong else collate(good)
+        batch = collate(good or [_nothing(self.channels)])
+        return replace(batch, left_out=tuple(bad), is_stand_in=not good) if bad else batch
+
+
+def _nothing(channels: int) -> Sample:
+    """A black picture of which nothing is known: it teaches nothing."""
+    size = (64, 64)  # several cells at stride 32, without which batch norms refuse
+    return Sample(torch.zeros(channels, *size), Geometry(size, size), "none")
 
 
 class Loader:
@@ -160,6 +182,9 @@ def make_loader(
 ) -> Loader:
     """A loader that collates exactly the given batches, in order.
 
+    Of a `CocoDataset` that skips bad pictures those are left out of their batch, which names them
+    (`Batch.left_out`); where none is left, the batch is one black picture without annotations.
+
     Args:
         dataset: Samples by key.
         batches: The keys of each.
@@ -171,12 +196,19 @@ def make_loader(
         DataLoader(
             _Careful(dataset),
             batch_sampler=_Batches(batches),  # type: ignore[arg-type]
-            collate_fn=_collate,
+            collate_fn=_Collate(_skipped_channels(dataset)),
             num_workers=workers,
             pin_memory=pin_memory,
             multiprocessing_context=start_method if workers else None,
         )
     )
+
+
+def _skipped_channels(dataset: Dataset[Sample]) -> int | None:
+    """Channels of a data set whose bad pictures are left out; None: they are errors."""
+    if not isinstance(dataset, CocoDataset) or dataset.bad_picture_limit is None:
+        return None
+    return dataset.preparation.channels
 
 
 def auto_workers(device: torch.device) -> int:

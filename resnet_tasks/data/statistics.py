@@ -171,12 +171,18 @@ def measure_channels(dataset: CocoDataset, advance: Advance | None = None) -> Co
         advance: For progress.
 
     Raises:
-        DataError: If a picture cannot be read or placed in 0..1, or a channel never changes.
+        DataError: If more pictures cannot be read or placed in 0..1 than the data set may leave
+            out (by default none), or a channel never changes.
     """
-    moments = ChannelMoments()
+    moments, bad = ChannelMoments(), 0
     for index in range(len(dataset)):
         where = str(dataset.path(index))
-        moments.add(dataset.preparation.intensity(dataset.picture(index), where))
+        try:
+            moments.add(dataset.preparation.intensity(dataset.picture(index), where))
+        except DataError:
+            bad += 1
+            if bad > dataset.most_bad_pictures:
+                raise
         if advance:
             advance(index + 1, len(dataset))
     for channel, std in enumerate(moments.std):

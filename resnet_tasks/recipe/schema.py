@@ -155,6 +155,23 @@ class DataRecipe(_Part):
             "starts; or mean and std"
         ),
     )
+    repeat_factor: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None,
+        description=(
+            "Share of training pictures below which a class is rare: those that show it come "
+            "sqrt(repeat_factor / share) times per epoch (LVIS: 0.001); default: all come once"
+        ),
+    )
+    bad_pictures: Literal["stop", "skip"] = Field(
+        "stop",
+        description=(
+            "A training picture that cannot be read: stop, or leave it out and list it in "
+            "bad_pictures.jsonl; evaluation always stops"
+        ),
+    )
+    bad_pictures_limit: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.01, description="bad_pictures=skip: share of the training pictures that may be so"
+    )
     cache: bool | Literal["auto"] = Field(
         "auto", description="Keep resized pictures in memory; auto: where 1 GB holds them"
     )

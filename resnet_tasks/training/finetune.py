@@ -34,7 +34,7 @@ from resnet_tasks.data.loaders import (
     part_of,
     training_batches,
 )
-from resnet_tasks.errors import NonFiniteLossError, RunError
+from resnet_tasks.errors import NonFiniteLossError, PictureError, RunError
 from resnet_tasks.evaluation.evaluate import (
     MAIN_METRIC,
     best_metric,
@@ -48,6 +48,7 @@ from resnet_tasks.recipe.schema import (
     TrainingRecipe,
 )
 from resnet_tasks.structures import Batch, LossTerm, Metric, Sample
+from resnet_tasks.training.bad_pictures import BadPictures
 from resnet_tasks.training.checkpoint import fill, load_checkpoint, save_checkpoint
 from resnet_tasks.training.conditions import (
     KeptBuffers,
@@ -175,8 +176,15 @@ class Finetuning:
         self._means: dict[str, float] = {}  # this process's, of the last batch
         self._is_source = False  # whether a value that is not finite arose in this process
         self._spikes = SpikeWatch()
+        self.bad = self._no_bad_pictures(writes=processes.is_main)
         self._stop = False  # asked for in this process
         self._all_stop = False  # known to all of them
+
+    def _no_bad_pictures(self, *, writes: bool) -> BadPictures:
+        data = self.train_set
+        most = data.most_bad_pictures if isinstance(data, CocoDataset) else 0
+        total = len(data)  # type: ignore[arg-type]
+        return BadPictures(self.out, most=most, total=total, writes=writes)
 
     # --- the loop
 
@@ -358,7 +366,9 @@ class Finetuning:
         counts = {name: float(term.count.item()) for name, term in losses.items()}
         self._means = means(sums, counts)
         trouble = "" if all(map(math.isfinite, sums.values())) else described(losses, [batch])
-        reports = self.processes.gather(Report(sums, counts, trouble, self._stop))
+        mine = Report(sums, counts, trouble, self._stop, batch.left_out)
+        reports = self.processes.gather(mine)
+        self._leave_out([error for each in reports for error in each.left_out])
         self._all_stop = any(each.stop for each in reports)
         report = Report(
             summed([each.sums for each in reports]), summed([each.counts for each in reports])
@@ -368,14 +378,28 @@ class Finetuning:
         self._refuse([each.trouble for each in reports if each.trouble])
         return report
 
+    def _leave_out(self, errors: Sequence[PictureError]) -> None:
+        """Lists the pictures of the step that cannot be read.
+
+        Raises:
+            DataError: In all processes, if there are too many.
+        """
+        position = self.position
+        for each in self.bad.add(errors, update=position.updates, epoch=position.epoch):
+            self.journal.log("bad_picture", **asdict(each))
+            self.journal.say(f"left out: {each.reason}")
+
     def _agreed_stop(self) -> bool:
         """Whether any process was asked to stop."""
         self._all_stop = any(self.processes.gather(self._stop))
         return self._all_stop
 
     def _losses(self, batch: Batch) -> tuple[Losses, Tensor]:
+        buffers = KeptBuffers(self.plain_model) if batch.is_stand_in else None
         try:
             losses: tuple[Losses, Tensor] = self.model(batch)
+            if buffers is not None:
+                buffers.restore()  # norms learn nothing of a black picture
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
@@ -525,6 +549,7 @@ class Finetuning:
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.position = Position(**state["position"])
+        self.bad.recall()
 
     def _save_to(self, name: str, *, with_state: bool) -> None:
         if not self.processes.is_main:
@@ -579,6 +604,7 @@ class Finetuning:
             MemoryLimitError: If memory does not suffice.
         """
         self.journal = Journal(self.out, Console(quiet=True), silent=True)
+        self.bad = self._no_bad_pictures(writes=False)
         taken: list[float] = []
         self.unfreezing.enter(0)
         self.model.train()

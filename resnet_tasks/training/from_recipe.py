@@ -121,8 +121,7 @@ def _finetune_together(
         )
     for split, dataset in (("train", train), ("val", val)):
         say_data(console, split, dataset)
-        for file in dataset.files:
-            file.require_files()
+        require_pictures(console, split, dataset)
     for note in require_annotations(recipe, labels, train, val):
         console.print(note, highlight=False, markup=False)
     torch.manual_seed(recipe.training.seed)  # the first weights of what is not pretrained
@@ -219,11 +218,36 @@ def say_data(console: Console, split: str, dataset: CocoDataset) -> None:
     """One line on what a split holds, and one on what was repaired or left out."""
     objects = ", ".join(f"{name} {count}" for name, count in dataset.counts().items())
     console.print(f"{split}: {len(dataset)} pictures; objects: {objects}", highlight=False)
+    if dataset.repeats is not None:
+        console.print(
+            f"{split}: {round(float(dataset.repeats.sum()))} pictures per epoch; one comes up to "
+            f"{dataset.repeats.max():.1f} times",
+            highlight=False,
+        )
     for file in dataset.files:
         if file.note:
             console.print(f"{split}: {file.path.name}: {file.note}", highlight=False, markup=False)
         for kind, count in file.summary().items():
             console.print(f"{split}: {file.path.name}: {kind}: {count}", highlight=False)
+
+
+def require_pictures(console: Console, split: str, dataset: CocoDataset) -> None:
+    """The pictures are there, but for as many as may be left out of training.
+
+    Raises:
+        DataError: With the number of missing files and the first of them.
+    """
+    missing = [path for file in dataset.files for path in file.missing_files()]
+    if len(missing) > dataset.most_bad_pictures:
+        for file in dataset.files:
+            file.require_files()
+    if missing:
+        console.print(
+            f"{split}: {len(missing)} files are not there, the first is {missing[0]}; their "
+            "pictures are left out (data.bad_pictures)",
+            highlight=False,
+            markup=False,
+        )
 
 
 def say_weights(console: Console, model: TaskModel) -> None:

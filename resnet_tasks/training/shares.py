@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from resnet_tasks.errors import PictureError
 from resnet_tasks.model import Losses, TaskModel
 from resnet_tasks.structures import Batch, Target
 
@@ -21,6 +22,7 @@ class Report:
     counts: dict[str, float]
     trouble: str = ""
     stop: bool = False
+    left_out: tuple[PictureError, ...] = ()
 
 
 class Anchored(nn.Module):

@@ -72,13 +72,13 @@ def test_nothing_at_all() -> None:
     annotations = packed_annotations({}, images)
     assert len(images) == len(annotations) == 0
     assert annotations.object_counts(2).tolist() == [0, 0]
-    assert annotations.picture_counts(2).tolist() == [0, 0]
+    assert [each.tolist() for each in annotations.shown()] == [[], []]
 
 
 def test_counts_leave_crowds_out() -> None:
     _, annotations = packed()
     assert annotations.object_counts(4).tolist() == [1, 1, 2, 0]  # of category 2 the crowd is out
-    assert annotations.picture_counts(4).tolist() == [1, 1, 1, 0]
+    assert [each.tolist() for each in annotations.shown()] == [[0, 2, 2], [2, 0, 1]]
 
 
 def test_other_categories() -> None:

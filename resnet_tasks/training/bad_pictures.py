@@ -1,0 +1,99 @@
+"""Pictures that cannot be read: left out of training, listed in the run folder, limited in number.
+
+A picture is known as bad when its batch is reached, not when a loader process happens upon it, so
+that the list is a function of the data and the order of samples, whatever the number of processes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from resnet_tasks.errors import DataError, PictureError
+from resnet_tasks.whole_files import write_text
+
+LIST = "bad_pictures.jsonl"
+"""In the run folder: a line for each."""
+
+
+@dataclass(frozen=True)
+class BadPicture:
+    """A picture that could not be read.
+
+    Attributes:
+        image_id: In its data set.
+        file: Of the picture.
+        reason: One sentence.
+        update: Optimizer step that it was wanted for first.
+        epoch: From 1.
+    """
+
+    image_id: int | str
+    file: str
+    reason: str
+    update: int
+    epoch: int
+
+
+class BadPictures:
+    """Those that a run has met.
+
+    Args:
+        folder: Run folder.
+        most: How many there may be.
+        total: Pictures of the data set.
+        writes: Write the list; several processes keep the same, and one writes it.
+    """
+
+    def __init__(self, folder: Path, *, most: int, total: int, writes: bool) -> None:
+        self._path = folder / LIST
+        self._writes = writes
+        self._most = most
+        self._total = total
+        self._known: dict[int | str, BadPicture] = {}
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def recall(self) -> None:
+        """Reads what an earlier sitting listed."""
+        if self._path.is_file():
+            for line in self._path.read_text(encoding="utf-8").splitlines():
+                found = BadPicture(**json.loads(line))
+                self._known[found.image_id] = found
+
+    def add(
+        self, errors: Iterable[PictureError], *, update: int, epoch: int
+    ) -> Sequence[BadPicture]:
+        """Takes what was left out of a batch.
+
+        Args:
+            errors: What is wrong, of all processes.
+            update: The step.
+            epoch: From 0.
+
+        Returns:
+            Those that were not known.
+
+        Raises:
+            DataError: If there are more than allowed; they are listed nevertheless.
+        """
+        new = []
+        for error in errors:
+            if error.image_id not in self._known:
+                found = BadPicture(error.image_id, error.file, str(error), update, epoch + 1)
+                self._known[error.image_id] = found
+                new.append(found)
+        if new and self._writes:
+            lines = (json.dumps(asdict(each)) for each in self._known.values())
+            write_text(self._path, "".join(f"{line}\n" for line in lines))
+        if new and len(self._known) > self._most:
+            raise DataError(
+                f"{new[-1].reason}; with it {len(self._known)} of {self._total} training pictures "
+                f"cannot be read (listed in {self._path}); data.bad_pictures_limit allows "
+                f"{self._most}: mend or remove them (resnet-tasks data check --read-images), or "
+                "raise the limit"
+            )
+        return new

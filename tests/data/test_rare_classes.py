@@ -1,0 +1,69 @@
+"""Rare classes come more often: repeat factors by hand, and how they reach an epoch."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from resnet_tasks.data.coco import read_coco
+from resnet_tasks.data.dataset import CocoDataset
+from resnet_tasks.data.loaders import training_batches
+from resnet_tasks.data.rare_classes import repeat_factors
+
+
+def test_repeat_factors_by_hand() -> None:
+    # Of 8 pictures 4 show class 0, 1 shows class 1, none shows class 2; threshold 1/2.
+    places, categories = np.asarray([0, 1, 2, 3, 3]), np.asarray([0, 0, 0, 0, 1])
+    found = repeat_factors(places, categories, pictures=8, threshold=0.5)
+    assert found.tolist() == [1, 1, 1, 2, 1, 1, 1, 1]  # sqrt((1/2) / (1/8)) = 2
+    lower = repeat_factors(places, categories, pictures=8, threshold=0.25)
+    assert lower.tolist() == pytest.approx([1, 1, 1, math.sqrt(2), 1, 1, 1, 1])
+    nothing = np.zeros(0, np.int64)
+    assert repeat_factors(nothing, nothing, pictures=2, threshold=1.0).tolist() == [1, 1]
+
+
+def rare(folder: Path) -> CocoDataset:
+    """100 pictures: all show class a, two of them a b, another a crowd of b."""
+    images = [{"id": i, "file_name": f"{i}.png", "height": 9, "width": 9} for i in range(100)]
+    box = {"bbox": [0, 0, 2, 2], "area": 4, "iscrowd": 0}
+    objects = [{"id": i, "image_id": i, "category_id": 1, **box} for i in range(100)]
+    objects.append({"id": 100, "image_id": 7, "category_id": 2, **box})
+    objects.append({"id": 102, "image_id": 9, "category_id": 2, **box})
+    objects.append({"id": 101, "image_id": 8, "category_id": 2, **box, "iscrowd": 1})
+    categories = [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}]
+    text = {"images": images, "annotations": objects, "categories": categories}
+    folder.mkdir(exist_ok=True)
+    (folder / "data.json").write_text(json.dumps(text))
+    file = read_coco(folder / "data.json")
+    return CocoDataset([file], categories=file.categories)
+
+
+def test_pictures_with_rare_classes_come_more_often(tmp_path: Path) -> None:
+    data = rare(tmp_path).with_rare_repeated(0.125)  # sqrt(0.125 / 0.02) = 2.5
+    assert data.repeats is not None
+    assert data.repeats[[7, 9]].tolist() == pytest.approx([2.5, 2.5])
+    assert np.delete(data.repeats, [7, 9]).tolist() == [1.0] * 98
+    seen = []
+    for epoch in range(40):
+        options = {"seed": 3, "epoch": epoch, "repeats": data.repeats}
+        batches = training_batches(len(data), 8, **options)  # type: ignore[arg-type]
+        assert batches == training_batches(len(data), 8, **options)  # type: ignore[arg-type]
+        counts = Counter(each for batch in batches for each in batch)
+        assert sum(counts.values()) == 103  # as many in every epoch
+        assert counts[7] in (2, 3)
+        seen.append(counts[7])
+    assert np.mean(seen) == pytest.approx(2.5, abs=0.3)
+
+
+def test_two_files_count_together_and_weights_of_sources_multiply(tmp_path: Path) -> None:
+    one, two = (rare(tmp_path / name).files[0] for name in ("one", "two"))
+    data = CocoDataset([one, two], categories=one.categories).with_sources([1.0, 3.0])
+    found = data.with_rare_repeated(0.125).repeats
+    assert found is not None
+    assert found[[7, 107]].tolist() == pytest.approx([2.5, 7.5])
+    assert found[[8, 108]].tolist() == [1.0, 3.0]

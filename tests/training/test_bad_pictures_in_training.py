@@ -1,0 +1,193 @@
+"""Training data with pictures that cannot be read: stopped at, or left out, listed and limited."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+
+from resnet_tasks.errors import DataError, PictureError
+from resnet_tasks.recipe.load import load_recipe
+from resnet_tasks.recipe.schema import Recipe
+from resnet_tasks.training.bad_pictures import BadPictures
+from resnet_tasks.training.checkpoint import load_model_weights
+from resnet_tasks.training.finetune import Finetuning, Stopped
+from resnet_tasks.training.from_recipe import finetune_recipe
+
+COUNT = 9
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Nine pictures to learn from, two to judge on; a part of each is bright."""
+    torch.set_num_threads(1)
+    folder = tmp_path / "data"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for split, count in (("train", COUNT), ("val", 2)):
+        images, annotations = [], []
+        for i in range(count):
+            pixels = rng.integers(0, 90, (32, 64, 3)).astype(np.uint8)
+            pixels[:, 32:] += 120
+            Image.fromarray(pixels).save(folder / f"{split}{i}.png")
+            images.append({"id": i, "file_name": f"{split}{i}.png", "height": 32, "width": 64})
+            box = {"bbox": [32, 0, 32, 32], "area": 1024, "iscrowd": 0}
+            outline = [[32, 0, 64, 0, 64, 32, 32, 32]]
+            ids = {"id": i + 1, "image_id": i, "category_id": 1}
+            annotations.append({**ids, **box, "segmentation": outline})
+        content = {"images": images, "annotations": annotations}
+        content["categories"] = [{"id": 1, "name": "bright"}]
+        (folder / f"{split}.json").write_text(json.dumps(content))
+    return folder
+
+
+def recipe(data: Path, **options: Any) -> Recipe:
+    path = data.parent / "mine.yaml"
+    more = "".join(f"  {key}: {value}\n" for key, value in options.items())
+    path.write_text(
+        f"""
+data:
+  root: {data}
+  train: [{{annotations: train.json}}]
+  val: [{{annotations: val.json}}]
+{more}
+backbone: {{name: test_resnet, weights: none}}
+heads:
+  scene: {{type: unet, background: true, options: {{decoder_channels: [16, 8, 8, 8, 8]}}}}
+training: {{epochs: 2, batch_size: 2, precision: fp32, device: cpu, seed: 4}}
+evaluation: {{resamples: 0}}
+"""
+    )
+    return load_recipe(path)
+
+
+def trained(made: Recipe, out: Path, **options: Any) -> str:
+    said = io.StringIO()
+    finetune_recipe(made, out=out, console=Console(file=said, width=300), **options)
+    return said.getvalue()
+
+
+def test_the_default_is_to_stop(data: Path, tmp_path: Path) -> None:
+    (data / "train3.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"train3\.png"):
+        trained(recipe(data), tmp_path / "run")
+
+
+def test_left_out_listed_and_the_same_after_a_stop(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    intact = (data / "train3.png").read_bytes()
+    (data / "train3.png").write_bytes(intact[:-200])
+    (data / "train5.png").write_bytes(b"no picture")
+    made = recipe(data, bad_pictures="skip", bad_pictures_limit=0.2)
+    said = trained(made, whole)
+    listed = (whole / "bad_pictures.jsonl").read_text()
+    entries = [json.loads(line) for line in listed.splitlines()]
+    assert {each["image_id"] for each in entries} == {3, 5}
+    assert {each["file"] for each in entries} == {str(data / f"train{i}.png") for i in (3, 5)}
+    assert all(each["file"] in each["reason"] and each["epoch"] == 1 for each in entries)
+    assert said.count("left out: ") == 2  # once each, though two epochs wanted them
+    events = list(map(json.loads, (whole / "log.jsonl").read_text().splitlines()))
+    assert sum(each["event"] == "bad_picture" for each in events) == 2
+
+    learn = Finetuning.learn
+
+    def stops(self: Finetuning, group: Any, factor: float) -> dict[str, float]:
+        if self.position.updates == 3:
+            self._stop = True
+        return learn(self, group, factor)
+
+    with monkeypatch.context() as once:
+        once.setattr(Finetuning, "learn", stops)
+        with pytest.raises(Stopped):
+            trained(made, stopped)
+    trained(made, stopped, resume=stopped)
+    assert (stopped / "bad_pictures.jsonl").read_text() == listed
+    one, other = (load_model_weights(each / "checkpoints/last") for each in (whole, stopped))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_too_many_end_the_run_and_are_listed(data: Path, tmp_path: Path) -> None:
+    for i in (1, 4):
+        (data / f"train{i}.png").write_bytes(b"")
+    made = recipe(data, bad_pictures="skip")
+    message = r"with it 2 of 9 training pictures cannot be read .* allows 1"
+    with pytest.raises(DataError, match=message):
+        trained(made, tmp_path / "run")
+    assert len((tmp_path / "run/bad_pictures.jsonl").read_text().splitlines()) == 2
+
+
+def test_missing_files_count_as_well(data: Path, tmp_path: Path) -> None:
+    (data / "train2.png").unlink()
+    with pytest.raises(DataError, match="1 of 9 named files are not there"):
+        trained(recipe(data), tmp_path / "never")
+    made = recipe(data, bad_pictures="skip")
+    said = trained(made, tmp_path / "run")
+    assert "train: 1 files are not there" in said
+    (entry,) = map(json.loads, (tmp_path / "run/bad_pictures.jsonl").read_text().splitlines())
+    assert entry["image_id"] == 2
+    (data / "train6.png").unlink()
+    with pytest.raises(DataError, match="2 of 9 named files are not there"):
+        trained(made, tmp_path / "another")
+    assert not (tmp_path / "another").exists()
+
+
+def test_a_step_without_any_picture_changes_nothing(data: Path, tmp_path: Path) -> None:
+    for i in range(COUNT):
+        (data / f"train{i}.png").write_bytes(b"")
+    made = recipe(data, bad_pictures="skip", bad_pictures_limit=1.0)
+    learn = Finetuning.learn
+    changed = []
+
+    def compared(self: Finetuning, group: Any, factor: float) -> dict[str, float]:
+        before = {name: each.clone() for name, each in self.plain_model.state_dict().items()}
+        losses = learn(self, group, factor)
+        after = self.plain_model.state_dict()
+        changed.append([name for name in before if not torch.equal(before[name], after[name])])
+        return losses
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Finetuning, "learn", compared)
+        trained(made, tmp_path / "run")
+    assert changed == [[]] * 10
+
+
+def test_pictures_to_judge_on_are_never_left_out(data: Path, tmp_path: Path) -> None:
+    """A value over fewer pictures is another value."""
+    (data / "val1.png").write_bytes(b"")
+    made = recipe(data, bad_pictures="skip", bad_pictures_limit=1.0)
+    with pytest.raises(DataError, match=r"val1\.png"):
+        trained(made, tmp_path / "run")
+
+
+def test_rare_classes_make_epochs_longer(data: Path, tmp_path: Path) -> None:
+    content = json.loads((data / "train.json").read_text())
+    content["categories"].append({"id": 2, "name": "rare"})
+    content["annotations"][0]["category_id"] = 2
+    (data / "train.json").write_text(json.dumps(content))
+    said = trained(recipe(data, repeat_factor=1.0), tmp_path / "run")
+    # 8 / 9 show `bright`, 1 / 9 `rare`: 8 sqrt(9 / 8) + sqrt(9) = 11.49
+    assert "train: 11 pictures per epoch; one comes up to 3.0 times" in said
+    events = list(map(json.loads, (tmp_path / "run/log.jsonl").read_text().splitlines()))
+    assert sum(each["event"] == "step" for each in events) == 2 * 6
+
+
+def test_several_processes_keep_the_same_list(tmp_path: Path) -> None:
+    first, second = (BadPictures(tmp_path, most=1, total=9, writes=each) for each in (True, False))
+    one, other = PictureError("a is bad", 1, "a"), PictureError("b is bad", "b", "b")
+    for each in (first, second):
+        assert [found.image_id for found in each.add([one, one], update=3, epoch=0)] == [1]
+        assert each.add([one], update=9, epoch=1) == []
+    again = BadPictures(tmp_path, most=1, total=9, writes=False)
+    again.recall()
+    for each in (first, second, again):
+        with pytest.raises(DataError, match="b is bad; with it 2 of 9"):
+            each.add([other], update=4, epoch=0)
