@@ -112,8 +112,9 @@ def _names(file: Path, header: Sequence[str], columns: Mapping[str, str]) -> dic
             names[key] = ""
     missing = [name for name in names.values() if name and name not in header]
     if missing:
+        shown = ", ".join(" ".join(name.split()) for name in header) or "none"
         raise DataError(
-            f"the table {file} has no column {missing[0]!r}; it has {', '.join(header) or 'none'}: "
+            f"the table {file} has no column {missing[0]!r}; it has {shown}: "
             "say with columns={...} what its columns are called"
         )
     return names
@@ -140,8 +141,8 @@ def _take(
     if corners is None:
         found = ", ".join(f"{k}={cells[k]!r}" for k in COLUMNS if k in cells and k in _NUMBERS)
         raise DataError(
-            f"{where}: a {cells['class']} has the box {found}; it needs four numbers, or the class "
-            f"{empty!r} where nothing was found"
+            f"{where}: a {cells['class']!r} has the box {found}; it needs four numbers, or the "
+            f"class {empty!r} where nothing was found"
         )
     picture.boxes.append(TableBox(cells["class"], corners, reader, line))
 

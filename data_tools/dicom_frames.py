@@ -148,7 +148,7 @@ class DicomFile:
             kind = self.header.get("SOPClassUID", None) or self.header.file_meta.get(
                 "MediaStorageSOPClassUID", None
             )
-            return f"it holds no picture ({UID(str(kind)).name if kind else 'no SOP class'})"
+            return f"it holds no picture ({_named(UID(str(kind))) if kind else 'no SOP class'})"
 
     @property
     def group(self) -> str | None:
@@ -204,7 +204,7 @@ class DicomFile:
         except NotImplementedError:
             is_decodable = False
         if not is_decodable:
-            raise DataError(f"{self.path} is stored as {syntax.name}; {_remedy(syntax)}")
+            raise DataError(f"{self.path} is stored as {_named(syntax)}; {_remedy(syntax)}")
 
     def _unused_bits(self) -> int:
         """How many bits below the stored ones mean nothing."""
@@ -236,7 +236,7 @@ class DicomFile:
             if not syntax.is_encapsulated:
                 raise
             raise DataError(
-                f"{self.path}: the pixels, stored as {syntax.name}, cannot be decoded "
+                f"{self.path}: the pixels, stored as {_named(syntax)}, cannot be decoded "
                 f"({_sentence(error)}); if the file is sound, {_remedy(syntax)}"
             ) from None
         native = frame.astype(frame.dtype.newbyteorder("="), copy=False)
@@ -344,6 +344,11 @@ def _damage(path: Path) -> Iterator[None]:
 
 def _sentence(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def _named(uid: UID) -> str:
+    """The name of a UID on one line, whatever a damaged file has there."""
+    return " ".join(uid.name.split())
 
 
 def _remedy(syntax: UID) -> str:

@@ -33,6 +33,7 @@ try:
     from nibabel import orientations
     from nibabel.affines import voxel_sizes
     from nibabel.filebasedimages import ImageFileError
+    from nibabel.imageglobals import LoggingOutputSuppressor
     from nibabel.spatialimages import HeaderDataError
 except ModuleNotFoundError:
     raise DataError(
@@ -260,7 +261,8 @@ def _common_type(channels: Sequence[_Stored]) -> type[np.number[Any]]:
 def _damage(path: Path) -> Iterator[None]:
     """Turns what readers raise into one sentence that names the file."""
     try:
-        with warnings.catch_warnings():
+        # nibabel speaks of headers that it repairs by itself (a code that nobody knows becomes 0).
+        with warnings.catch_warnings(), LoggingOutputSuppressor():
             warnings.simplefilter("ignore")
             yield
     except DataError:

@@ -45,7 +45,7 @@ def test_tables_without_readers_and_with_other_columns(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "part"),
     [
-        ("a,R1,mass,1,2,3,\n", r"csv:2: a mass has the box x_min='1', .*y_max=''; it needs four"),
+        ("a,R1,mass,1,2,3,\n", r"csv:2: a 'mass' has the box x_min='1', .*y_max=''; it needs four"),
         ("a,R1,mass,1,2,nan,4\n", "it needs four numbers"),
         ("a,R1,mass,1,2\n", "it needs four numbers"),
         ("a,R1,No finding,,,,\n,R1,mass,1,2,3,4\n", "csv:3 names no picture"),
