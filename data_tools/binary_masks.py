@@ -217,7 +217,9 @@ def _read_boxes(file: Path) -> Mapping[str, Any]:
         try:
             size = (int(each["height"]), int(each["width"]))
             found = [tuple(float(box[key]) for key in _CORNERS) for box in each["bbox"]]
-        except (KeyError, TypeError, ValueError):
+            if not np.isfinite(found).all():
+                raise ValueError
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise DataError(
                 f"{file}: {name!r} should have height, width and bbox, a list of boxes with "
                 f"{', '.join(_CORNERS)}"

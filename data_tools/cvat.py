@@ -25,7 +25,7 @@ from data_tools.coco_writer import Category, CocoWriter, Progress, SplitSummary,
 from data_tools.drawn_objects import DrawnObject, PlacedMask, add_drawn
 from data_tools.outlines import ellipse
 from data_tools.safe_xml import read_xml
-from data_tools.source_folder import PICTURE_SUFFIXES, listing, require_parts
+from data_tools.source_folder import PICTURE_SUFFIXES, is_file, listing, require_parts
 from resnet_tasks.errors import DataError
 
 FILE = "annotations.xml"
@@ -43,6 +43,8 @@ NOT_CONVERTED = {
     "tag": "tags of whole pictures are not converted",
 }
 SHAPES = ("box", "polygon", "mask", "ellipse")
+MAX_DIGITS = 12
+"""Of whole numbers: frames and pixels are never more."""
 POINT_LABELS = ("points", "polyline", "skeleton", "tag", "cuboid")
 """Types of labels whose objects are never converted."""
 
@@ -174,18 +176,22 @@ def _frames(root: Element, file: Path) -> list[CvatPicture]:
     """Every frame of a video, also those without objects."""
     count = root.findtext("meta/task/size") or root.findtext("meta/job/size") or ""
     original = next(root.iter("original_size"), None)
-    if not count.isdecimal() or original is None:
-        raise DataError(f"{file} has tracks, but its meta lacks `size` or `original_size`")
-    sides = [original.findtext(side) or "" for side in ("height", "width")]
-    if not all(side.isdecimal() for side in sides):
-        raise DataError(f"{file} has the original_size {sides}; height and width are whole numbers")
+    first = root.findtext("meta/task/start_frame") or "0"
+    sides = []
+    if original is not None:
+        sides = [original.findtext(side) or "" for side in ("height", "width")]
+    numbers = [count, first, *sides]
+    if len(sides) != 2 or not all(n.isdecimal() and len(n) <= 7 for n in numbers):
+        raise DataError(
+            f"{file} has tracks; its meta should tell size, start_frame and original_size (height "
+            f"and width) in whole numbers below ten million, got {numbers}"
+        )
     size = (int(sides[0]), int(sides[1]))
     task = (root.findtext("meta/task/name") or file.parent.name).strip()
     split = _split(root.findtext("meta/task/subset") or "", str(file))
-    first = int(root.findtext("meta/task/start_frame") or 0)
     frames = {
         number: CvatPicture(str(number), split, size, group=task)
-        for number in range(first, first + int(count))
+        for number in range(int(first), int(first) + int(count))
     }
     for track in root.iter("track"):
         for shape in track:
@@ -238,7 +244,7 @@ def _add_shape(
     elif shape.tag == "polygon":
         polygons.append(_points(shape, where))
     else:
-        masks.append(_mask(shape, where))
+        masks.append(_mask(shape, picture.size, where))
     parts = (tuple(boxes), tuple(polygons), tuple(masks))
     picture.objects.append(DrawnObject(label, what, *parts, attributes))
 
@@ -255,7 +261,7 @@ def _number(element: Element, key: str, where: str) -> float:
 
 def _whole(element: Element, key: str, where: str) -> int:
     text = element.get(key, "")
-    if not text.isdecimal():
+    if not text.isdecimal() or len(text) > MAX_DIGITS:
         raise DataError(f"{where} has {key}={element.get(key)!r}; it must be a whole number")
     return int(text)
 
@@ -284,20 +290,24 @@ def _turned(points: Sequence[float], degrees: float) -> list[float]:
     return flat
 
 
-def _mask(shape: Element, where: str) -> PlacedMask:
+def _mask(shape: Element, size: tuple[int, int], where: str) -> PlacedMask:
     """Run lengths along the rows of a part of the picture, background first."""
     left, top, width, height = (
         _whole(shape, key, where) for key in ("left", "top", "width", "height")
     )
     words = [word.strip() for word in shape.get("rle", "").split(",")]
-    runs = [int(word) for word in words if word.isdecimal()]
+    runs = [int(word) for word in words if word.isdecimal() and len(word) <= MAX_DIGITS]
+    if height > size[0] or width > size[1]:
+        raise DataError(
+            f"{where} is {width} x {height} pixels (width x height), larger than its picture of "
+            f"{size[1]} x {size[0]}"
+        )
     if len(runs) != len(words) or sum(runs) != width * height:
         raise DataError(
             f"{where} has an rle that does not fill its {width} x {height} pixels; it is whole "
             "numbers with commas between, whose sum is width times height"
         )
-    flags = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
-    return PlacedMask(left, top, flags.reshape(height, width))
+    return PlacedMask(left, top, (height, width), np.array(runs, dtype=np.int64))
 
 
 class _Pictures:
@@ -318,7 +328,7 @@ class _Pictures:
             )
         places = [self._source / "images" / name, self._source / name]
         places += sorted((self._source / "images").glob(f"*/{_literal(name)}"))
-        found = next((place for place in places if place.is_file()), None)
+        found = next((place for place in places if is_file(place)), None)
         if found is None:
             raise DataError(
                 f"{self._source / FILE} names the picture {name}, but neither images/ nor the "

@@ -17,17 +17,30 @@ Kind = Literal["box", "outline"]
 
 
 class PlacedMask(NamedTuple):
-    """Pixels of an object in a part of its picture.
+    """Pixels of an object in a part of its picture; all of a file's are kept until they are drawn.
 
     Attributes:
         left: Column of the part's first pixel.
         top: Row of the part's first pixel.
-        pixels: `(h, w)` of the part.
+        size: (height, width) of the part.
+        runs: Run lengths along its rows, background first; their sum is its number of pixels.
     """
 
     left: int
     top: int
-    pixels: NDArray[np.bool_]
+    size: tuple[int, int]
+    runs: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, left: int, top: int, pixels: NDArray[np.bool_]) -> PlacedMask:
+        """A mask whose pixels `(h, w)` are at hand."""
+        flat = np.concatenate(([False], pixels.ravel()))
+        starts = np.concatenate(([0], np.flatnonzero(flat[1:] != flat[:-1]), [pixels.size]))
+        return cls(left, top, (pixels.shape[0], pixels.shape[1]), np.diff(starts))
+
+    def pixels(self) -> NDArray[np.bool_]:
+        """`(h, w)` of the part."""
+        return np.repeat(np.arange(len(self.runs)) % 2 == 1, self.runs).reshape(self.size)
 
 
 @dataclass(frozen=True)
@@ -101,13 +114,10 @@ def _canvas(masks: Sequence[PlacedMask], size: tuple[int, int]) -> NDArray[np.bo
     """The masks together on the whole picture; what lies outside is cut off."""
     height, width = size
     canvas = np.zeros(size, dtype=np.bool_)
-    for left, top, pixels in masks:
-        rows = slice(max(top, 0), max(min(top + pixels.shape[0], height), 0))
-        columns = slice(max(left, 0), max(min(left + pixels.shape[1], width), 0))
-        part = pixels[
-            rows.start - top : max(rows.stop - top, 0),
-            columns.start - left : max(columns.stop - left, 0),
+    for mask in masks:
+        y, x = max(mask.top, 0), max(mask.left, 0)
+        seen = mask.pixels()[
+            y - mask.top : max(height - mask.top, 0), x - mask.left : max(width - mask.left, 0)
         ]
-        if part.size:
-            canvas[rows, columns] |= part
+        canvas[y : y + seen.shape[0], x : x + seen.shape[1]] |= seen
     return canvas

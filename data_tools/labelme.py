@@ -32,6 +32,7 @@ from data_tools.outlines import ellipse
 from data_tools.source_folder import (
     PICTURE_SUFFIXES,
     SPLITS,
+    is_file,
     listing,
     pictures_by_stem,
     read_names,
@@ -41,6 +42,8 @@ from resnet_tasks.errors import DataError
 
 NOT_CONVERTED = ("point", "points", "line", "linestrip")
 """Shapes without an area."""
+MAX_COORDINATE = 1e9
+"""Pixels. No picture is so large; JSON may hold numbers beyond all floats."""
 NUM_POINTS = {"rectangle": (2, 4), "circle": (2,), "mask": (2,)}
 """How many points a shape has; other shapes are polygons of three or more."""
 
@@ -199,7 +202,9 @@ def _shape(raw: Any, where: str) -> tuple[str, str, list[list[float]]]:
             f"{', '.join(NOT_CONVERTED)}"
         )
     if not isinstance(points, list) or not all(map(_is_point, points)):
-        raise DataError(f"{where} ({label}) has points that are no pairs of numbers [x, y]")
+        raise DataError(
+            f"{where} ({label}) has points that are no pairs of numbers [x, y] in pixels"
+        )
     counts = NUM_POINTS.get(kind)
     if kind not in NOT_CONVERTED and (
         len(points) not in counts if counts is not None else len(points) < 3
@@ -213,7 +218,7 @@ def _is_point(value: Any) -> bool:
     return (
         isinstance(value, list)
         and len(value) == 2
-        and all(type(v) in (int, float) and math.isfinite(v) for v in value)
+        and all(type(v) in (int, float) and abs(v) < MAX_COORDINATE for v in value)
     )
 
 
@@ -253,7 +258,7 @@ def _mask(text: Any, corner: Sequence[float], where: str) -> PlacedMask:
         raise DataError(f"{where} has a mask that is no PNG in base64 ({error})") from None
     if pixels.ndim != 2:
         raise DataError(f"{where} has a mask with {pixels.shape[2]} channels; it has one")
-    return PlacedMask(round(corner[0]), round(corner[1]), pixels > 0)
+    return PlacedMask.of(round(corner[0]), round(corner[1]), pixels > 0)
 
 
 def _picture(file: Path, root: Path, name: Any) -> Path:
@@ -261,7 +266,7 @@ def _picture(file: Path, root: Path, name: Any) -> Path:
     top = os.path.abspath(root)  # noqa: PTH100 - links are kept
     if isinstance(name, str) and name:
         path = Path(os.path.normpath(Path(os.path.abspath(file.parent), name.replace("\\", "/"))))  # noqa: PTH100
-        if path.is_relative_to(top) and path.is_file():
+        if path.is_relative_to(top) and is_file(path):
             return path
     beside = pictures_by_stem(file.parent).get(file.stem)
     if beside is None:

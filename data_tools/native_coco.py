@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.coco_writer import Progress, SkippedObject, SplitSummary, picture_size
-from data_tools.source_folder import PICTURE_SUFFIXES, SPLITS, coco_splits, require_parts
+from data_tools.source_folder import PICTURE_SUFFIXES, SPLITS, coco_splits, is_file, require_parts
 from resnet_tasks.data.coco import Annotation, CocoFile, ImageRecord, read_coco
 from resnet_tasks.errors import DataError
 
@@ -134,7 +134,7 @@ class _Pictures:
 
     def find(self, record: ImageRecord) -> Path:
         direct = self._root / record.file_name
-        if direct.is_file():
+        if is_file(direct):
             return direct
         if self._by_name is None:
             self._by_name = {}

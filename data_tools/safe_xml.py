@@ -34,5 +34,5 @@ def read_xml(file: Path) -> ElementTree.Element:
     try:
         guard.Parse(content, True)
         return ElementTree.fromstring(content)
-    except (expat.ExpatError, ElementTree.ParseError, ValueError) as error:
+    except (expat.ExpatError, ElementTree.ParseError, LookupError, ValueError) as error:
         raise DataError(f"{file} is not valid XML ({error}); repair it") from error

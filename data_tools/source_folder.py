@@ -111,6 +111,22 @@ def read_names(file: Path) -> list[str]:
     return names
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; a name that no file can have is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long, or with a zero byte
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is such a folder; a name that no folder can have is none."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
 def pictures_by_stem(folder: Path) -> dict[str, Path]:
     """Picture files of a folder by name without suffix."""
     files = (file for file in sorted(folder.iterdir()) if file.suffix.lower() in PICTURE_SUFFIXES)

@@ -137,7 +137,7 @@ def read_voc_file(file: Path) -> VocFile:
 def _stated_size(root: ElementTree.Element) -> tuple[int, int] | None:
     try:
         height, width = (int(float(root.findtext(f"size/{k}", "0"))) for k in ("height", "width"))
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return (height, width) if height > 0 and width > 0 else None
 

@@ -21,7 +21,14 @@ from typing import Any, Literal
 
 from data_tools.coco_writer import Category, CocoWriter, Progress, SplitSummary, picture_size
 from data_tools.drawn_objects import DrawnObject, add_drawn
-from data_tools.source_folder import PICTURE_SUFFIXES, SPLITS, listing, require_parts
+from data_tools.source_folder import (
+    PICTURE_SUFFIXES,
+    SPLITS,
+    is_file,
+    is_folder,
+    listing,
+    require_parts,
+)
 from resnet_tasks.errors import DataError
 from resnet_tasks.recipe.yaml_text import parse_yaml
 
@@ -193,7 +200,7 @@ def _find(root: Path, name: str, where: str) -> Path:
     ]
     for start in range(len(parts)):
         candidate = root.joinpath(*parts[start:])
-        if candidate.exists():
+        if is_file(candidate) or is_folder(candidate):
             return candidate
     raise DataError(
         f"{where} names {name!r}, but {root} has nothing under any ending of that path; there is "

@@ -20,6 +20,9 @@ KeyPath = tuple[str | int, ...]
 MAX_DEPTH = 30
 """Deeper nesting is refused before it exhausts the interpreter's stack."""
 
+MAX_DIGITS = 1000
+"""Longer numbers stay text: Python refuses to read them, and no setting means them."""
+
 _NULL = {"", "~", "null", "Null", "NULL"}
 _BOOLEANS = {
     "true": True,
@@ -86,7 +89,7 @@ def scalar(text: str) -> Any:
         return None
     if text in _BOOLEANS:
         return _BOOLEANS[text]
-    if _INTEGER.fullmatch(text):
+    if _INTEGER.fullmatch(text) and len(text) <= MAX_DIGITS:
         return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
     if _FLOAT.fullmatch(text):
         return float(text)
