@@ -51,3 +51,7 @@ class NonFiniteLossError(ResnetTasksError):
 
 class MemoryLimitError(ResnetTasksError):
     """The GPU's or the machine's memory is too small; the message names the settings to change."""
+
+
+class HubError(ResnetTasksError):
+    """A model hub cannot be reached, refuses, or holds something that is no run."""

@@ -25,6 +25,7 @@ LAYERS: list[list[str]] = [
     ["assemble", "predict"],
     ["training"],
     ["report"],
+    ["sharing"],
     ["cli"],
     ["__main__"],
 ]
@@ -36,7 +37,7 @@ NEVER = {
     ("heads", "data"),
     ("backbone", "data"),
 }
-KNOWS_RECIPES = {"recipe", "assemble", "training", "report", "cli"}
+KNOWS_RECIPES = {"recipe", "assemble", "training", "report", "sharing", "cli"}
 
 
 def _modules(package: str) -> dict[str, Path]:

@@ -3,7 +3,26 @@
 Heavy modules are imported inside the verb, so that help and lists come at once.
 """
 
-from resnet_tasks.cli import data, explaining, judging, parts, recipes, reporting, training
+from resnet_tasks.cli import (
+    data,
+    explaining,
+    judging,
+    parts,
+    recipes,
+    reporting,
+    sharing,
+    training,
+)
 from resnet_tasks.cli.app import app
 
-__all__ = ["app", "data", "explaining", "judging", "parts", "recipes", "reporting", "training"]
+__all__ = [
+    "app",
+    "data",
+    "explaining",
+    "judging",
+    "parts",
+    "recipes",
+    "reporting",
+    "sharing",
+    "training",
+]

@@ -34,6 +34,8 @@ VERBS = (
     "explain",
     "report",
     "compare",
+    "push",
+    "pull",
     "recipes",
     "data",
     "heads",

@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,6 +18,7 @@ import pytest
 import timm
 import torch
 import torchvision
+from hub_server import Server, point_at
 from huggingface_hub import constants
 from safetensors.torch import save
 
@@ -28,76 +28,6 @@ from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.errors import WeightsError
 
 TINY = "test_resnet"
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-
-
-class Server:
-    """Files by path below http://127.0.0.1; every request is counted."""
-
-    def __init__(self) -> None:
-        self.files: dict[str, bytes] = {}
-        self.requests: list[str] = []
-        self.closing = threading.Event()
-        self.cut_short = False
-        self.other_etag = False
-        self.stop_after: int | None = None
-        self.refusal: tuple[int, str] | None = None
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_HEAD(self) -> None:
-                self._answer(body=False)
-
-            def do_GET(self) -> None:
-                self._answer(body=True)
-
-            def _answer(self, *, body: bool) -> None:
-                outer.requests.append(f"{self.command} {self.path}")
-                content = outer.files.get(self.path)
-                if outer.refusal is not None:
-                    self.send_response(outer.refusal[0])
-                    self.send_header("X-Error-Code", outer.refusal[1])
-                    self.send_header("Content-Length", "0")
-                    self.end_headers()
-                    return
-                if content is None:
-                    repo = self.path.split("/resolve/")[0]
-                    known = any(each.startswith(repo + "/") for each in outer.files)
-                    self.send_response(404)
-                    self.send_header("X-Error-Code", "EntryNotFound" if known else "RepoNotFound")
-                    self.send_header("X-Repo-Commit", COMMIT)
-                    self.send_header("Content-Length", "0")
-                    self.end_headers()
-                    return
-                self.send_response(200)
-                stated = b"other" if outer.other_etag else content
-                self.send_header("ETag", f'"{hashlib.sha256(stated).hexdigest()}"')
-                self.send_header("X-Repo-Commit", COMMIT)
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                if body:
-                    half = len(content) // 2 if outer.cut_short else len(content)
-                    self.wfile.write(content[: outer.stop_after or half])
-                    if outer.stop_after:
-                        self.wfile.flush()
-                        outer.closing.wait(20)
-
-            def log_message(self, *_: object) -> None:
-                """Nothing on the test's output."""
-
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,))
-        self._thread.start()
-        self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
-
-    def add(self, repo: str, name: str, content: bytes) -> None:
-        self.files[f"/{repo}/resolve/main/{name}"] = content
-
-    def close(self) -> None:
-        self.closing.set()
-        self._http.shutdown()
-        self._http.server_close()
-        self._thread.join()
 
 
 @pytest.fixture
@@ -110,7 +40,7 @@ def server() -> Iterator[Server]:
 @pytest.fixture(autouse=True)
 def hub(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Server:
     """Points hub client and torch.hub at the server and at empty caches."""
-    _point_at(server.url, monkeypatch)
+    point_at(server.url, monkeypatch)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -118,12 +48,6 @@ def hub(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Serv
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(torch.hub, "_hub_dir", None)
     return server
-
-
-def _point_at(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    template = url + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(constants, "ENDPOINT", url)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
 
 
 def _closed_port() -> int:
@@ -163,7 +87,7 @@ def test_cached_weights_need_no_server(
     server.add(f"timm/{TINY}.r160_in1k", "model.safetensors", checkpoint)
     first = ResNet(TINY, weights="imagenet").state_dict()
     asked = len(server.requests)
-    _point_at(f"http://127.0.0.1:{_closed_port()}", monkeypatch)
+    point_at(f"http://127.0.0.1:{_closed_port()}", monkeypatch)
     second = ResNet(TINY, weights="imagenet").state_dict()
     assert len(server.requests) == asked > 0
     assert all(torch.equal(first[key], second[key]) for key in first)
@@ -174,7 +98,7 @@ def test_without_network_one_sentence_names_the_choices(
     spec: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     port = _closed_port()
-    _point_at(f"http://127.0.0.1:{port}", monkeypatch)
+    point_at(f"http://127.0.0.1:{port}", monkeypatch)
     start = time.perf_counter()
     with pytest.raises(WeightsError) as caught:
         ResNet(TINY, weights=spec)
@@ -190,7 +114,7 @@ def test_a_silent_server_is_given_up_within_ten_seconds(monkeypatch: pytest.Monk
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
-        _point_at(f"http://127.0.0.1:{silent.getsockname()[1]}", monkeypatch)
+        point_at(f"http://127.0.0.1:{silent.getsockname()[1]}", monkeypatch)
         start = time.perf_counter()
         with pytest.raises(WeightsError, match="timed out"):
             ResNet(TINY, weights="imagenet")

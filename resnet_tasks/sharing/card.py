@@ -1,0 +1,282 @@
+"""The model card of a shared run, made from what the run holds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from resnet_tasks.backbone.catalogue import forbids_commercial_use
+from resnet_tasks.backbone.run_folders import license_of
+from resnet_tasks.errors import HubError
+from resnet_tasks.heads.base import HEADS
+from resnet_tasks.metrics import HEADLINE
+from resnet_tasks.recipe.load import recipe_to_yaml
+from resnet_tasks.report.collect import EvaluationView, MetricView, RunView, Score
+from resnet_tasks.sharing.contents import shared_recipe, without_paths
+
+TASKS = {
+    "detection": "object-detection",
+    "instance_segmentation": "image-segmentation",
+    "semantic_segmentation": "image-segmentation",
+    "classification": "image-classification",
+    "multi_label_classification": "image-classification",
+}
+"""The hub's names."""
+LICENSES = (
+    "apache-2.0",
+    "mit",
+    "bsd-3-clause",
+    "bsd-2-clause",
+    "cc0-1.0",
+    "cc-by-4.0",
+    "cc-by-sa-4.0",
+    "cc-by-nc-4.0",
+    "cc-by-nc-sa-4.0",
+)
+"""Of the hub's names the frequent ones; others are told by name."""
+
+
+@dataclass(frozen=True)
+class CardOptions:
+    """What a run does not know about itself.
+
+    Attributes:
+        license: Of the shared weights; None: not stated, unless the first weights forbid commerce.
+        data_license: Of the data; None: not stated.
+        dataset: The data on the hub, `OWNER/NAME`; None: not there.
+    """
+
+    license: str | None = None
+    data_license: str | None = None
+    dataset: str | None = None
+
+
+def model_card(view: RunView, repo: str, options: CardOptions) -> str:
+    """The card as Markdown with the hub's metadata before it.
+
+    Args:
+        view: The run.
+        repo: `OWNER/NAME` that it will be at.
+        options: What the run does not know about itself.
+
+    Raises:
+        HubError: If `options.license` allows commercial use of weights that began with others that
+            forbid it.
+    """
+    view = replace(view, recipe=shared_recipe(view))
+    began = str(without_paths(license_of(view.folder)))
+    licence = _licence(began, options.license)
+    parts = [
+        f"---\n{_metadata(view, repo, licence, options)}\n---",
+        f"# {repo.rpartition('/')[2]}",
+        _opening(view),
+        _warning(began),
+        "## Results",
+        *_results(view),
+        "## Use",
+        _use(repo),
+        "## Data",
+        _data(view, options),
+        "## Weights and licence",
+        _weights(licence, began),
+        "## Training",
+        _training(view),
+        "## Limits",
+        _limits(view),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _licence(began: str, wanted: str | None) -> str | None:
+    if not forbids_commercial_use(began):
+        return wanted
+    if wanted is not None and not forbids_commercial_use(wanted):
+        raise HubError(
+            f"--license is {wanted}, but the run began with weights under {began}, which forbid "
+            "commercial use; leave --license out, or name one that forbids it too"
+        )
+    return wanted or began
+
+
+def _metadata(view: RunView, repo: str, licence: str | None, options: CardOptions) -> str:
+    # A plugin's head is not known here: cards run no code of a run.
+    types = [head.type for head in view.recipe.heads.values()]
+    tasks = [TASKS.get(HEADS.get(each).task.name) for each in types if each in HEADS.names()]
+    named = [each for each in dict.fromkeys(tasks) if each is not None]
+    stated: dict[str, Any] = {}
+    if licence is not None and licence.lower() in LICENSES:
+        stated = {"license": licence.lower()}
+    elif licence is not None:
+        stated = {"license": "other", "license_name": _slug(licence)}
+    results = list(_eval_results(view, named[0] if named else "other"))
+    data = ModelCardData(
+        **stated,
+        library_name="resnet-tasks",
+        pipeline_tag=named[0] if named else None,
+        tags=list(dict.fromkeys(["resnet", view.recipe.backbone.name, *types])),
+        datasets=[options.dataset] if options.dataset else None,
+        model_name=repo.rpartition("/")[2],
+        eval_results=results or None,
+    )
+    text: str = data.to_yaml()
+    return text.strip()
+
+
+def _eval_results(view: RunView, task: str) -> Iterator[EvalResult]:
+    root = view.recipe.data.root.replace("\\", "/").rpartition("/")[2] or "data"
+    for evaluation in _by_split(view):
+        for name, metric in _headline(evaluation):
+            if metric.value is not None:
+                yield EvalResult(
+                    task_type=task,
+                    dataset_type=_slug(root),
+                    dataset_name=root,
+                    dataset_split=evaluation.split,
+                    metric_type=_slug(name.rpartition("/")[2]),
+                    metric_name=name,
+                    metric_value=round(metric.value, 6),
+                )
+
+
+def _opening(view: RunView) -> str:
+    heads = "; ".join(
+        f"`{name}` ({head.type}: {', '.join(view.labels.heads[name].classes)})"
+        for name, head in view.recipe.heads.items()
+    )
+    size = sum(view.parameters.values())
+    millions = f", {size / 1e6:.1f} M parameters" if size else ""
+    return (
+        f"A `{view.recipe.backbone.name}` fine-tuned with resnet-tasks{millions}. Heads: {heads}."
+    )
+
+
+def _warning(began: str) -> str:
+    if not forbids_commercial_use(began):
+        return ""
+    return (
+        f"> **Not for commercial use.** The run began with weights under the licence {began}, "
+        "which holds for what was made of them."
+    )
+
+
+def _results(view: RunView) -> Iterator[str]:
+    if not view.evaluations:
+        yield "Not evaluated."
+    for evaluation in view.evaluations:
+        about = evaluation.about
+        yield (
+            f"**{evaluation.name}**: {about.get('pictures', '?')} pictures, checkpoint "
+            f"`{about.get('checkpoint', '?')}`, {about.get('date', 'date not stated')}."
+        )
+        rows = [
+            (name, _number(metric, metric.unit), _interval(metric))
+            for name, metric in _headline(evaluation)
+        ]
+        yield _table(("metric", "value", "95 % interval"), rows)
+        yield from _by_class(evaluation)
+        protocols = about.get("protocol") or {}
+        yield "\n".join(f"- {head}: {text}" for head, text in protocols.items())
+
+
+def _by_class(evaluation: EvaluationView) -> Iterator[str]:
+    for head, metrics in evaluation.heads.items():
+        main = next((name for name in HEADLINE if name in metrics), None)
+        if main is not None and len(metrics[main].per_class) > 1:
+            rows = [
+                (label, _number(score), _interval(score))
+                for label, score in metrics[main].per_class.items()
+            ]
+            yield _table((f"{head}, by class", main, "95 % interval"), rows)
+
+
+def _use(repo: str) -> str:
+    name = repo.rpartition("/")[2]
+    return (
+        f"```\nresnet-tasks pull {repo} --out {name}\n"
+        f"resnet-tasks predict {name} PICTURES --out predictions\n```\n\n"
+        f'In Python: `resnet_tasks.load("{name}").predict("picture.png")`. Only tensors and text '
+        "are read from these files; nothing of them is run."
+    )
+
+
+def _data(view: RunView, options: CardOptions) -> str:
+    data = view.recipe.data
+    lines = [f"- Name: {data.root}", f"- Licence: {options.data_license or 'not stated'}"]
+    if options.dataset:
+        lines.append(f"- On the hub: {options.dataset}")
+    for split in ("train", "val", "test"):
+        files = ", ".join(each.annotations for each in getattr(data, split))
+        if files and not (split == "val" and data.folds is not None):
+            lines.append(f"- {split}: {files}")
+    if data.folds is not None:
+        lines.append(f"- val: fold {data.folds.held_out} of {data.folds.count} of train, held out")
+    size = f"{data.resize.width} x {data.resize.height} pixels" if data.resize else "as stored"
+    lines.append(f"- Pictures: {data.channels} channel(s), {size}; resized by the package")
+    return "\n".join(lines)
+
+
+def _weights(licence: str | None, began: str) -> str:
+    return (
+        f"- Licence of these weights: {licence or 'not stated'}\n"
+        f"- Began with weights under: {began}"
+    )
+
+
+def _training(view: RunView) -> str:
+    about = view.evaluations[0].about if view.evaluations else {}
+    versions = ", ".join(f"{name} {text}" for name, text in (about.get("versions") or {}).items())
+    hardware = about.get("hardware") or {}
+    device = hardware.get("gpu") or f"{hardware.get('cpu', '?')}, {hardware.get('threads')} threads"
+    told = f"Judged on {device}, with {versions}.\n\n" if versions else ""
+    text = recipe_to_yaml(view.recipe).strip()
+    return (
+        f"{told}<details><summary>The recipe, all defaults stated</summary>\n\n```yaml\n{text}\n"
+        "```\n\n</details>"
+    )
+
+
+def _limits(view: RunView) -> str:
+    lines = [
+        "Made from a run, not reviewed by anybody. The numbers hold for the data above.",
+        "On other cameras, sites or populations they may be far off: measure there.",
+        "Not a medical device, and not to be relied on where people may come to harm.",
+    ]
+    if not any(each.has_intervals for each in view.evaluations):
+        lines.append("No intervals were made: how far chance moves the numbers is not known.")
+    if {each.name for each in view.evaluations} == {"val"}:
+        lines.append("Judged on val alone, by which the recipe may have been chosen.")
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _by_split(view: RunView) -> Sequence[EvaluationView]:
+    return [each for each in view.evaluations if each.split is not None]
+
+
+def _headline(evaluation: EvaluationView) -> Iterator[tuple[str, MetricView]]:
+    """`head/metric` of the telling metrics; all of a head that has none of them."""
+    for head, metrics in evaluation.heads.items():
+        chosen = [name for name in HEADLINE if name in metrics] or list(metrics)
+        for name in chosen:
+            yield f"{head}/{name}", metrics[name]
+
+
+def _number(score: Score, unit: str = "") -> str:
+    return "-" if score.value is None else f"{score.value:.4f}{f' {unit}' if unit else ''}"
+
+
+def _interval(score: Score) -> str:
+    return "-" if score.interval is None else f"{score.interval[0]:.3f} to {score.interval[1]:.3f}"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    escaped = ([cell.replace("|", "\\|") for cell in line] for line in lines)
+    return "\n".join(f"| {' | '.join(line)} |" for line in escaped)
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-") or "unnamed"
