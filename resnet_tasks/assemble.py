@@ -13,6 +13,8 @@ from resnet_tasks.data.coco import Category, CategoryMap, CocoFile, read_coco
 from resnet_tasks.data.dataset import CocoDataset
 from resnet_tasks.data.splitting import Folds
 from resnet_tasks.data.statistics import Advance, measure_channels
+from resnet_tasks.data.tiled import Cut, TiledDataset
+from resnet_tasks.data.tiles import Windows
 from resnet_tasks.data.transforms import Augmentation, Intensity, Resize
 from resnet_tasks.errors import DataError, HeadError, RecipeError, ResnetTasksError
 from resnet_tasks.evaluation.evaluate import best_metric
@@ -316,7 +318,7 @@ def build_model(recipe: Recipe, labels: Labels, *, weights: str | None = None) -
         in_channels=recipe.data.channels,
     )
     heads: dict[str, Head] = {}
-    problems = []
+    problems = _whole_in_windows(recipe)
     for name, head in recipe.heads.items():
         try:
             heads[name] = HEADS.get(head.type)(
@@ -344,6 +346,19 @@ def build_model(recipe: Recipe, labels: Labels, *, weights: str | None = None) -
         )
     normalise(model, recipe)
     return model
+
+
+def _whole_in_windows(recipe: Recipe) -> list[str]:
+    """Heads that see pictures as a whole, in a recipe that cuts them."""
+    if recipe.sliding is None:
+        return []
+    cause = "evaluation.sliding" if recipe.data.tiles is None else "data.tiles"
+    return [
+        f"recipe {recipe.name}: heads.{name} says what a picture shows as a whole, which parts of "
+        f"it do not tell; take {cause} out, or the head"
+        for name, head in recipe.heads.items()
+        if HEADS.get(head.type).task == CLASSIFICATION
+    ]
 
 
 def normalise(model: TaskModel, recipe: Recipe) -> None:
@@ -400,6 +415,24 @@ def build_dataset(
     if data.bad_pictures == "skip":
         made = made.skipping_bad_pictures(data.bad_pictures_limit)
     return made.with_scales(data.scales)
+
+
+def training_samples(recipe: Recipe, pictures: CocoDataset) -> CocoDataset | TiledDataset:
+    """What training learns from: the pictures, or tiles of them where the recipe says so.
+
+    Args:
+        recipe: With `data.tiles` or without.
+        pictures: The training split, of `build_dataset`.
+
+    Raises:
+        DataError: If a semantic map cannot be read, or no tile holds anything to learn.
+    """
+    part = recipe.data.tiles
+    if part is None:
+        return pictures
+    windows = Windows(part.height, part.width, part.overlap)
+    cut = Cut(windows, min_visible=part.min_visible, empty=part.empty)
+    return TiledDataset(pictures, cut, cache=recipe.data.cache)
 
 
 def _source_of(file: CocoFile, sources: Sequence[SourceRecipe]) -> SourceRecipe:

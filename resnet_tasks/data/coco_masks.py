@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from resnet_tasks.data.coco_problems import shown
+from resnet_tasks.data.tiles import Tile
 from resnet_tasks.errors import DataError
 
 MAX_COORDINATE = 1e6
@@ -37,6 +38,54 @@ def decode_mask(
     # NumPy 2.)
     flags = np.arange(len(runs)) % 2 == 1
     return np.ascontiguousarray(np.repeat(flags, runs).reshape(width, height).T)
+
+
+def decode_mask_part(
+    segmentation: list[Any] | dict[str, Any], height: int, width: int, tile: Tile
+) -> NDArray[np.bool_]:
+    """What a part of the picture shows of an object: the same pixels as of `decode_mask`.
+
+    The picture's mask is never made as a whole.
+
+    Args:
+        segmentation: As in `decode_mask`.
+        height: Of the picture.
+        width: Of the picture.
+        tile: The part.
+
+    Returns:
+        `(tile.height, tile.width)`.
+
+    Raises:
+        DataError: As `decode_mask`.
+    """
+    bottom, right = tile.top + tile.height, tile.left + tile.width
+    if isinstance(segmentation, dict):
+        encoded, top, left, rows = run_lengths(segmentation, height, width), 0, 0, height
+    else:
+        # Rasterised in a frame that begins where the outline does, never at negative coordinates:
+        # there COCO's rounding is another one.
+        packed = [each for each in map(packed_polygon, segmentation) if each is not None]
+        least_x = min((min(each[0::2]) for each in packed), default=0.0)
+        least_y = min((min(each[1::2]) for each in packed), default=0.0)
+        left = min(max(0, math.floor(least_x)), tile.left)
+        top = min(max(0, math.floor(least_y)), tile.top)
+        moved = [_moved(each, left, top) for each in packed] or segmentation
+        rows = bottom - top
+        encoded = run_lengths(moved, rows, right - left)
+    runs = _runs(encoded["counts"])
+    assert runs is not None
+    ends = np.cumsum(runs)
+    first, last = (tile.left - left) * rows, (right - left) * rows
+    lengths = np.clip(ends, first, last) - np.clip(ends - runs, first, last)
+    flags = np.arange(len(runs)) % 2 == 1
+    columns = np.repeat(flags, lengths).reshape(tile.width, rows)
+    return np.ascontiguousarray(columns[:, tile.top - top : bottom - top].T)
+
+
+def _moved(polygon: array[float], left: int, top: int) -> array[float]:
+    points = np.asarray(polygon).reshape(-1, 2) - (left, top)
+    return array("d", points.ravel().tolist())
 
 
 def run_lengths(segmentation: Any, height: int, width: int) -> Any:

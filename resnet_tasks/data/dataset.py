@@ -66,6 +66,44 @@ class HasGroups(Protocol):
         ...
 
 
+@runtime_checkable
+class HasEpochs(Protocol):
+    """A data set whose samples change from epoch to epoch.
+
+    Attributes:
+        repeats: `(N,)` how often each comes in an epoch, on average; None: once.
+    """
+
+    repeats: NDArray[np.float64] | None
+
+    def batch_keys(
+        self,
+        epoch: int,
+        number: int,
+        positions: Sequence[int],
+        visits: Sequence[int] | None = None,
+    ) -> list[Key]:
+        """Keys of one training batch; see `CocoDataset.batch_keys`."""
+        ...
+
+
+@runtime_checkable
+class LeavesOut(Protocol):
+    """A data set that knows how many of its pictures may be unreadable.
+
+    Attributes:
+        preparation: Of its pictures.
+        bad_picture_limit: Share that is left out of training; None: each is an error.
+    """
+
+    @property
+    def preparation(self) -> Preparation: ...  # noqa: D102
+    @property
+    def bad_picture_limit(self) -> float | None: ...  # noqa: D102
+    @property
+    def most_bad_pictures(self) -> int: ...  # noqa: D102
+
+
 @dataclass(frozen=True)
 class _Decoded:
     pixels: NDArray[Any]
@@ -94,6 +132,7 @@ class CocoDataset(Dataset[Sample]):
         categories: As given.
         unannotated: Per file: indices of the categories that were not looked for, rising; those
             that the file does not list, unless `with_sources` says otherwise.
+        fields: What is loaded.
         repeats: `(N,)` how often each picture comes in an epoch of training; None: once.
         bad_picture_limit: Share of pictures that may be unreadable and are left out of training;
             None: each is an error.
@@ -128,7 +167,7 @@ class CocoDataset(Dataset[Sample]):
             raise DataError(
                 f"{', '.join(str(file.path) for file in files)}: there is no picture in it"
             )
-        self._fields = frozenset(fields)
+        self.fields = frozenset(fields)
         self.preparation = Preparation(channels, resize, intensity or Intensity())
         self._augment = augment
         self._scales: tuple[float, ...] = ()
@@ -142,24 +181,40 @@ class CocoDataset(Dataset[Sample]):
         return len(self._chosen)
 
     def __getitem__(self, key: Key) -> Sample:
-        epoch, index, scale, visit = _whole(key)
-        file, record = self._record(index)
+        epoch, index, scale, visit = parts_of(key)
+        file, record = self.record(index)
         decoded = self._decoded(index, scale)
         size = (int(decoded.pixels.shape[0]), int(decoded.pixels.shape[1]))
         geometry = Geometry.resized(decoded.original_size, size)
-        image_id = self.image_id(index)
-        target = self._target(file, record, decoded, geometry)
+        sample = Sample(
+            as_tensor(unit_range(decoded.pixels)),
+            geometry,
+            self.image_id(index),
+            record.file_name,
+            self._target(file, record, decoded, geometry),
+        )
+        return self.finished(sample, index, epoch, visit)
+
+    def finished(self, sample: Sample, index: int, epoch: int, visit: int) -> Sample:
+        """A sample of picture `index`, or of a part of it, with all that depends on the epoch.
+
+        Args:
+            sample: Its id decides, with epoch and visit, what is random.
+            index: Of the picture.
+            epoch: From 0.
+            visit: How often it has come before in the epoch.
+        """
+        target, image_id, geometry = sample.target, sample.image_id, sample.geometry
         if unknown := self.unannotated[self._place(index)[0]]:
             target = replace(target, unannotated=torch.tensor(unknown))
-        image = unit_range(decoded.pixels)
         name = image_id if not visit else f"{image_id} again, {visit}"
         seed = sample_seed(self._seed, epoch, name)
-        if self._augment is not None:
-            image, target = self._augment(image, target, seed)
-            # The way back through an augmentation is not kept: its pictures are for training only.
-            geometry = replace(geometry, input_size=(image.shape[0], image.shape[1]))
-        name = record.file_name
-        return Sample(as_tensor(image), geometry, image_id, name, target, seed)
+        if self._augment is None:
+            return replace(sample, target=target, seed=seed)
+        image, target = self._augment(sample.image.permute(1, 2, 0).numpy(), target, seed)
+        # The way back through an augmentation is not kept: its pictures are for training only.
+        geometry = replace(geometry, input_size=(image.shape[0], image.shape[1]))
+        return Sample(as_tensor(image), geometry, image_id, sample.file_name, target, seed)
 
     def with_scales(self, scales: Sequence[float]) -> CocoDataset:
         """The same pictures, whose training batches have one of several sizes.
@@ -268,7 +323,7 @@ class CocoDataset(Dataset[Sample]):
         Raises:
             DataError: If it cannot be read, or has another size than its file says.
         """
-        return self._picture(*self._record(index))
+        return self._picture(*self.record(index))
 
     def prepared(self, index: int) -> PreparedPicture:
         """Picture `index`, of which parts can be read.
@@ -276,7 +331,7 @@ class CocoDataset(Dataset[Sample]):
         Raises:
             DataError: If it cannot be read, or has another size than its file says.
         """
-        file, record = self._record(index)
+        file, record = self.record(index)
         opened = self.preparation.opened(file.image_path(record))
         _require_size(file, record, opened.original_size)
         return opened
@@ -298,9 +353,15 @@ class CocoDataset(Dataset[Sample]):
         made._cache = None
         return made
 
+    def record(self, index: int) -> tuple[CocoFile, ImageRecord]:
+        """The file that picture `index` is annotated in, and its record there."""
+        number, row = self._place(index)
+        file = self.files[number]
+        return file, file.images[row]
+
     def path(self, index: int) -> Path:
         """File of picture `index`."""
-        file, record = self._record(index)
+        file, record = self.record(index)
         return file.image_path(record)
 
     def image_id(self, index: int) -> int | str:
@@ -311,11 +372,11 @@ class CocoDataset(Dataset[Sample]):
 
     def group(self, index: int) -> str | None:
         """Patient, study or sequence of picture `index`; None where the file names none."""
-        return self._record(index)[1].group
+        return self.record(index)[1].group
 
     def truth(self, index: int, table: LabelTable) -> Truth:
         """What is annotated on picture `index`, in original pixels and the labels of one head."""
-        file, record = self._record(index)
+        file, record = self.record(index)
         semantic = None
         if _has_semantic(file, record):
             labels = self._semantic(file, record)
@@ -326,7 +387,7 @@ class CocoDataset(Dataset[Sample]):
 
     def image_labels(self, index: int, table: LabelTable) -> tuple[int, ...] | None:
         """Labels of picture `index` as a whole, as one head sees them; None: not annotated."""
-        file, record = self._record(index)
+        file, record = self.record(index)
         return mapped_labels(file, record, table.mapping)
 
     def annotates(self, task: Task) -> bool:
@@ -359,15 +420,10 @@ class CocoDataset(Dataset[Sample]):
         file = int(np.searchsorted(self._ends, row, side="right"))
         return file, row - (int(self._ends[file - 1]) if file else 0)
 
-    def _record(self, index: int) -> tuple[CocoFile, ImageRecord]:
-        number, row = self._place(index)
-        file = self.files[number]
-        return file, file.images[row]
-
     def _decoded(self, index: int, scale: float) -> _Decoded:
         if self._cache is not None and (index, scale) in self._cache:
             return self._cache[index, scale]
-        file, record = self._record(index)
+        file, record = self.record(index)
         try:
             decoded = self._decode(file, record, scale)
         except DataError as error:
@@ -384,7 +440,7 @@ class CocoDataset(Dataset[Sample]):
         preparation = replace(self.preparation, scale=self.preparation.scale * scale)
         original = (record.height, record.width)
         semantic = None
-        if "semantic" in self._fields and _has_semantic(file, record):
+        if "semantic" in self.fields and _has_semantic(file, record):
             size = preparation.input_size(original)
             semantic = resize_labels(encode_labels(self._semantic(file, record)), size)
         where = str(file.image_path(record))
@@ -409,12 +465,12 @@ class CocoDataset(Dataset[Sample]):
         self, file: CocoFile, record: ImageRecord, decoded: _Decoded, geometry: Geometry
     ) -> Target:
         fields: dict[str, Any] = {}
-        if "boxes" in self._fields and "boxes" in file.annotated:
+        if "boxes" in self.fields and "boxes" in file.annotated:
             annotations, is_masked = file.annotations[record.id], "masks" in file.annotated
             fields = self._objects(annotations, record, geometry, is_masked=is_masked)
         if decoded.semantic is not None:
             fields["semantic"] = torch.from_numpy(decode_labels(decoded.semantic))
-        if "image_labels" in self._fields and "image" in file.annotated:
+        if "image_labels" in self.fields and "image" in file.annotated:
             fields["image_labels"] = torch.tensor(image_labels(file, record), dtype=torch.int64)
         return Target(**fields)
 
@@ -435,7 +491,7 @@ class CocoDataset(Dataset[Sample]):
             "labels": torch.tensor([each.category for each in kept], dtype=torch.int64)[visible],
             "ignore": torch.tensor([each.is_crowd for each in kept], dtype=torch.bool)[visible],
         }
-        if "masks" in self._fields and is_masked:
+        if "masks" in self.fields and is_masked:
             masks = [
                 resize_labels(
                     decode_mask(each.segmentation, record.height, record.width).astype(np.uint8),
@@ -450,7 +506,7 @@ class CocoDataset(Dataset[Sample]):
         return fields
 
 
-def _whole(key: Key) -> tuple[int, int, float, int]:
+def parts_of(key: Key) -> tuple[int, int, float, int]:
     """(epoch, position, scale, visit) of a key."""
     if isinstance(key, int):
         return (0, key, 1.0, 0)

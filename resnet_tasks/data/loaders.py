@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from resnet_tasks.data.dataset import CocoDataset, Key
+from resnet_tasks.data.dataset import Key, LeavesOut
 from resnet_tasks.errors import PictureError, ResnetTasksError
 from resnet_tasks.structures import Batch, Geometry, Sample, collate
 
@@ -206,7 +206,7 @@ def make_loader(
 
 def _skipped_channels(dataset: Dataset[Sample]) -> int | None:
     """Channels of a data set whose bad pictures are left out; None: they are errors."""
-    if not isinstance(dataset, CocoDataset) or dataset.bad_picture_limit is None:
+    if not isinstance(dataset, LeavesOut) or dataset.bad_picture_limit is None:
         return None
     return dataset.preparation.channels
 

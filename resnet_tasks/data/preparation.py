@@ -124,11 +124,13 @@ class PreparedPicture:
         regions: The stored picture.
         preparation: Its way to a sample.
         name: For messages.
+        known_limits: Of the intensity step, where they are known (`limits`).
     """
 
     regions: PictureRegions
     preparation: Preparation
     name: str = "the picture"
+    known_limits: tuple[Any, Any] | None = None
 
     @property
     def original_size(self) -> tuple[int, int]:
@@ -164,14 +166,17 @@ class PreparedPicture:
             DataError: As `part`.
         """
         stored = self.regions.read(tile)
-        return self.preparation.intensity(stored, self.name, limits=self._limits)
+        return self.preparation.intensity(stored, self.name, limits=self.limits)
 
     @cached_property
     def _resized(self) -> NDArray[Any]:
         return self.preparation.pixels(self.regions.whole(), self.name)
 
     @cached_property
-    def _limits(self) -> tuple[Any, Any] | None:
+    def limits(self) -> tuple[Any, Any] | None:
+        """What the intensity step must know of the whole picture; None where it needs nothing."""
+        if self.known_limits is not None:
+            return self.known_limits
         intensity = self.preparation.intensity
         if not intensity.needs_whole:
             return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,16 +16,29 @@ from resnet_tasks.metrics import UNLABELLED, VOID
 
 
 def read_semantic(path: Path, categories: CategoryMap, size: tuple[int, int]) -> NDArray[np.int64]:
-    """A semantic PNG as category indices.
-
-    Values are category ids; 0 is unlabelled and 255 (65535 for 16 bits) void, unless a category has
-    that id.
+    """A semantic PNG as category indices; see `category_labels`.
 
     Raises:
         DataError: If the file is missing, of another size, or holds a value that is no category.
     """
+    return category_labels(read_values(path, size), path, categories)
+
+
+def read_values(
+    path: Path, size: tuple[int, int], max_pixels: int | None = None
+) -> NDArray[np.integer[Any]]:
+    """A semantic PNG as it is stored, `(height, width)`.
+
+    Args:
+        path: Of the file.
+        size: (height, width) that it must have.
+        max_pixels: As in `open_picture`.
+
+    Raises:
+        DataError: If the file is missing, of another size, or no map.
+    """
     try:
-        with open_picture(path) as picture:
+        with open_picture(path, max_pixels) as picture:
             values = np.asarray(picture)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"semantic map {path} cannot be read: {error}") from None
@@ -39,6 +53,20 @@ def read_semantic(path: Path, categories: CategoryMap, size: tuple[int, int]) ->
             f"semantic map {path} is {values.shape[1]} x {values.shape[0]}, "
             f"its picture {size[1]} x {size[0]} (width x height)"
         )
+    return values
+
+
+def category_labels(
+    values: NDArray[np.integer[Any]], path: Path, categories: CategoryMap
+) -> NDArray[np.int64]:
+    """Stored values of a semantic map, or of a part of it, as category indices.
+
+    Values are category ids; 0 is unlabelled and 255 (65535 for 16 bits) void, unless a category has
+    that id.
+
+    Raises:
+        DataError: If one is no category.
+    """
     unknown_value = -3
     void_value = 255 if values.dtype.itemsize == 1 else 65535
     table = np.full(void_value + 1, unknown_value, dtype=np.int64)

@@ -175,6 +175,7 @@ def _range(node: Schema) -> str:
         "exclusiveMinimum": "above",
         "maximum": "at most",
         "exclusiveMaximum": "below",
+        "multipleOf": "a multiple of",
     }
     limits = [f"{word} {node[key]:g}" for key, word in words.items() if key in node]
     return " " + " and ".join(limits) if limits else ""

@@ -86,6 +86,21 @@ class ResizeRecipe(_Part):
     keep_ratio: bool = Field(True, description="Fit inside the box; false stretches to it exactly")
 
 
+class TilesRecipe(_Part):
+    """Tiles of pictures as samples of training; prediction goes in windows of the same size."""
+
+    height: Window = Field(description="Of a tile, pixels of the stored picture")
+    width: Window
+    overlap: Overlap = Field(0.25, description="Least share of a tile that its neighbour shows")
+    min_visible: Fraction = Field(
+        0.3, description="Share of its box from which on a cut object counts; below it is ignored"
+    )
+    empty: Annotated[float, Field(ge=0)] | None = Field(
+        0.1,
+        description="Tiles without objects per epoch, for each one with objects; null: all of them",
+    )
+
+
 class IntensityRecipe(_Part):
     """How stored values become 0..1. 8-bit pictures need none."""
 
@@ -146,6 +161,9 @@ class DataRecipe(_Part):
     scales: tuple[Annotated[float, Field(ge=0.1, le=4)], ...] = Field(
         (), description="Training batches at these sizes relative to resize, one drawn per batch"
     )
+    tiles: TilesRecipe | None = Field(
+        None, description="Learn from tiles of the pictures, which are too big or too detailed"
+    )
     intensity: IntensityRecipe = IntensityRecipe()
     channels: Annotated[int, Field(ge=1, le=64)] = 3
     normalize: Literal["weights", "data"] | NormalizeRecipe = Field(
@@ -190,6 +208,15 @@ class DataRecipe(_Part):
                         f"{split}[{i}].weight is {source.weight}, but every picture is judged "
                         "once; weights are for data.train"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _tiles_are_cut_from_stored_pictures(self) -> DataRecipe:
+        if self.tiles is not None and self.resize is not None:
+            raise ValueError(
+                "tiles are cut from the pictures as they are stored, but resize is set too; leave "
+                "one of them out"
+            )
         return self
 
     @model_validator(mode="after")
@@ -492,7 +519,10 @@ class Recipe(_Part):
     @property
     def sliding(self) -> SlidingRecipe | None:
         """The windows that pictures are predicted in; None: they are predicted whole."""
-        return self.evaluation.sliding
+        tiles = self.data.tiles
+        if self.evaluation.sliding is not None or tiles is None:
+            return self.evaluation.sliding
+        return SlidingRecipe(height=tiles.height, width=tiles.width, overlap=tiles.overlap)
 
     @model_validator(mode="after")
     def _weights_have_one_source(self) -> Recipe:

@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from resnet_tasks.backbone.pretrained import LoadReport
-from resnet_tasks.data.dataset import CocoDataset, Key, sample_seed
+from resnet_tasks.data.dataset import HasEpochs, Key, LeavesOut, sample_seed
 from resnet_tasks.data.loaders import (
     auto_workers,
     earlier_visits,
@@ -34,6 +34,7 @@ from resnet_tasks.data.loaders import (
     part_of,
     training_batches,
 )
+from resnet_tasks.data.tiled import TiledDataset
 from resnet_tasks.errors import NonFiniteLossError, PictureError, RunError
 from resnet_tasks.evaluation.evaluate import (
     MAIN_METRIC,
@@ -114,7 +115,8 @@ class Finetuning:
 
     Args:
         model: Is trained in place.
-        train: Samples to learn from; indexed by (epoch, position) when it is a `CocoDataset`.
+        train: Samples to learn from; indexed by (epoch, position) when it has epochs, as
+            `CocoDataset` has.
         val: Samples to judge on; None: none.
         options: The loop's numbers.
         out: Run folder; gets `log.jsonl`, `tensorboard/` and `checkpoints/`.
@@ -182,8 +184,9 @@ class Finetuning:
 
     def _no_bad_pictures(self, *, writes: bool) -> BadPictures:
         data = self.train_set
-        most = data.most_bad_pictures if isinstance(data, CocoDataset) else 0
-        total = len(data)  # type: ignore[arg-type]
+        most = data.most_bad_pictures if isinstance(data, LeavesOut) else 0
+        pictures = data.pictures if isinstance(data, TiledDataset) else data
+        total = len(pictures)  # type: ignore[arg-type]
         return BadPictures(self.out, most=most, total=total, writes=writes)
 
     # --- the loop
@@ -718,9 +721,9 @@ class Finetuning:
             self.options.batch_size,
             seed=self.options.seed,
             epoch=epoch,
-            repeats=data.repeats if isinstance(data, CocoDataset) else None,
+            repeats=data.repeats if isinstance(data, HasEpochs) else None,
         )
-        if not isinstance(data, CocoDataset):
+        if not isinstance(data, HasEpochs):
             return [list(batch) for batch in batches]
         return [
             data.batch_keys(epoch, i, batch, visits)

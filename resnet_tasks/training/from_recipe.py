@@ -19,10 +19,12 @@ from resnet_tasks.assemble import (
     merged_categories,
     normalise,
     read_split,
+    training_samples,
     with_constants,
     with_digest,
 )
 from resnet_tasks.data.dataset import CocoDataset
+from resnet_tasks.data.tiled import TiledDataset
 from resnet_tasks.evaluation.evaluate import (
     best_metric,
 )
@@ -122,6 +124,7 @@ def _finetune_together(
     for split, dataset in (("train", train), ("val", val)):
         say_data(console, split, dataset)
         require_pictures(console, split, dataset)
+    samples = _samples(recipe, train, console)
     for note in require_annotations(recipe, labels, train, val):
         console.print(note, highlight=False, markup=False)
     torch.manual_seed(recipe.training.seed)  # the first weights of what is not pretrained
@@ -141,7 +144,7 @@ def _finetune_together(
         normalise(model, recipe)
     if dry_run:
         sentence = f"{check_recipe(recipe, data_root)}; nothing was written (--dry-run)"
-        work = _work(recipe, model, train, val, Path("never"), console, together)
+        work = _work(recipe, model, samples, val, Path("never"), console, together)
         console.print(dry_run_table(work, recipe.name, len(val)))
         console.print(sentence)
         return None
@@ -153,17 +156,25 @@ def _finetune_together(
         folder = out or Path("runs") / name
         together.decide(lambda: hold(held, folder))
         run = together.decide(lambda: Run.create(folder, recipe, labels))
-    work = _work(recipe, model, train, val, run.directory, console, together)
+    work = _work(recipe, model, samples, val, run.directory, console, together)
     if resume is not None:
         work.resume()
     work.run()
     return run
 
 
+def _samples(recipe: Recipe, train: CocoDataset, console: Console) -> CocoDataset | TiledDataset:
+    """What is trained on, told on the console where it is not the pictures themselves."""
+    samples = training_samples(recipe, train)
+    if isinstance(samples, TiledDataset):
+        console.print(f"train: {samples.described()}", highlight=False)
+    return samples
+
+
 def _work(
     recipe: Recipe,
     model: TaskModel,
-    train: CocoDataset,
+    train: CocoDataset | TiledDataset,
     val: CocoDataset,
     out: Path,
     console: Console,
@@ -175,7 +186,7 @@ def _work(
         val,
         recipe.training,
         out=out,
-        evaluation=recipe.evaluation,
+        evaluation=recipe.evaluation.model_copy(update={"sliding": recipe.sliding}),
         console=console,
         workers=None if recipe.data.workers == "auto" else recipe.data.workers,
         processes=together,

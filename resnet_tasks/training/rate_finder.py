@@ -24,9 +24,11 @@ from resnet_tasks.assemble import (
     merged_categories,
     normalise,
     read_split,
+    training_samples,
     with_constants,
 )
 from resnet_tasks.data.dataset import CocoDataset
+from resnet_tasks.data.tiled import TiledDataset
 from resnet_tasks.errors import NonFiniteLossError, RunError
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema import EvaluationRecipe, Recipe
@@ -224,7 +226,7 @@ def _endless(work: Finetuning) -> Iterator[Batch]:
         yield from work.batches_of(epoch)
 
 
-def _parts(recipe: Recipe, data_root: Path | None) -> tuple[TaskModel, CocoDataset]:
+def _parts(recipe: Recipe, data_root: Path | None) -> tuple[TaskModel, CocoDataset | TiledDataset]:
     """The model and the training data that `finetune` would begin with."""
     files = {"train": read_split(recipe, "train", data_root)}
     files["val"] = read_split(recipe, "val", data_root)
@@ -236,4 +238,4 @@ def _parts(recipe: Recipe, data_root: Path | None) -> tuple[TaskModel, CocoDatas
     model = build_model(recipe, label_heads(recipe, categories))
     if recipe.data.normalize == "data":
         normalise(model, with_constants(recipe, train))
-    return model, train
+    return model, training_samples(recipe, train)

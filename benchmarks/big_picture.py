@@ -1,0 +1,98 @@
+"""Peak memory of one big picture, predicted in windows in a fresh process.
+
+A picture of noise, two random heads on one small ResNet (Faster R-CNN and U-Net, 19 classes). Peaks
+are `ru_maxrss`, which counts what is read of mapped files too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import tifffile
+import torch
+from PIL import Image
+
+from resnet_tasks.backbone.resnet import ResNet
+from resnet_tasks.data.preparation import Preparation
+from resnet_tasks.data.tiles import Windows
+from resnet_tasks.evaluation.sliding import SlidingWindows
+from resnet_tasks.heads.faster_rcnn import FasterRCNN
+from resnet_tasks.heads.unet import UNet
+from resnet_tasks.model import TaskModel
+from resnet_tasks.predict import PredictionWriter, predict_files
+
+CLASSES = tuple(f"class {i}" for i in range(19))
+DETECTOR = {
+    "score_threshold": 0.0,
+    "pyramid_channels": 32,
+    "box_head_channels": 64,
+    "rpn_post_nms": (300, 300),
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Writes a picture, predicts it, and prints what it took."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--side", type=int, default=10_000)
+    parser.add_argument("--window", type=int, default=1024)
+    parser.add_argument("--overlap", type=float, default=0.25)
+    parser.add_argument("--backbone", default="resnet10t")
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--batch-size", type=int, default=1)
+    parser.add_argument("--format", choices=("npy", "tif", "png"), default="npy")
+    chosen = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"big.{chosen.format}"
+        # In a process of its own: what writing takes is no part of the peak.
+        writer = get_context("spawn").Process(target=_write, args=(path, chosen.side))
+        writer.start()
+        writer.join()
+        torch.manual_seed(0)
+        backbone = ResNet(chosen.backbone, weights="none")
+        heads = {
+            "objects": FasterRCNN(backbone.specs, CLASSES, DETECTOR),
+            "scene": UNet(backbone.specs, CLASSES, {"decoder_channels": (32, 16, 16, 16, 16)}),
+        }
+        windows = Windows(chosen.window, chosen.window, chosen.overlap)
+        model = TaskModel(backbone, heads).eval()
+        sliding = SlidingWindows(model, windows, batch_size=chosen.batch_size)
+        _tell("model built")
+        started = time.monotonic()
+        (found,) = predict_files(sliding, [path], Preparation(), precision=chosen.precision)
+        count = len(windows.over((chosen.side, chosen.side)))
+        _tell(f"{count} windows predicted in {time.monotonic() - started:.0f} s")
+        ids = {name: tuple(range(1, len(CLASSES) + 1)) for name in heads}
+        out = PredictionWriter(Path(folder), dict.fromkeys(heads, CLASSES), ids)
+        out.write(1, "big", found.predictions)
+        out.draw("big", found.drawable, found.predictions, found.size)
+        _tell(f"written and drawn, {len(found.predictions['objects'])} detections")
+    return 0
+
+
+def _write(path: Path, side: int) -> None:
+    """A picture of noise."""
+    mapped = np.lib.format.open_memmap(path.with_suffix(".npy"), "w+", np.uint8, (side, side, 3))
+    rng = np.random.default_rng(0)
+    for top in range(0, side, 256):
+        mapped[top : top + 256] = rng.integers(0, 256, mapped[top : top + 256].shape, np.uint8)
+    if path.suffix == ".tif":
+        tifffile.imwrite(path, mapped, tile=(512, 512), compression="zlib", photometric="rgb")
+    elif path.suffix == ".png":
+        Image.fromarray(np.asarray(mapped)).save(path, compress_level=1)
+
+
+def _tell(what: str) -> None:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"{what}; peak so far {peak:.0f} MB", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,119 @@
+"""Training on tiles from a recipe: told, resumed exactly, judged in windows of the same size."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from data_tools.synthetic import make_cells
+from resnet_tasks.assemble import build_model, check_recipe, label_heads, read_split
+from resnet_tasks.errors import RecipeError
+from resnet_tasks.evaluation.sliding import SlidingWindows
+from resnet_tasks.recipe.load import load_recipe
+from resnet_tasks.recipe.schema import SlidingRecipe
+from resnet_tasks.structures import Batch
+from resnet_tasks.training.finetune import Finetuning
+from resnet_tasks.training.from_recipe import finetune_recipe
+from resnet_tasks.training.run import load
+
+SETTINGS = (
+    "backbone.name=resnet10t",
+    "training.epochs=2",
+    "training.batch_size=8",
+    "training.precision=fp32",
+    "training.device=cpu",
+    "training.checkpoint_minutes=0.000001",
+    "training.evaluate_every=0",
+    "heads.objects.options.pyramid_channels=16",
+    "heads.objects.options.box_head_channels=32",
+    "evaluation.resamples=0",
+    "data.tiles={height: 64, width: 64, overlap: 0.1, empty: 0.25}",
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    make_cells(root / "cells", train=4, val=2, seed=5, size=(128, 160))
+    return root
+
+
+def test_a_killed_run_on_tiles_resumes_to_the_same_weights(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, console = load_recipe("quickstart", SETTINGS), Console(file=io.StringIO(), width=200)
+    made = finetune_recipe(recipe, out=tmp_path / "whole", data_root=data, console=console)
+    assert made is not None
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "train: 36 tiles of 64 x 64 (width x height)" in text  # 4 pictures of 3 x 3 tiles
+    update = Finetuning._update
+
+    def dies(self: Finetuning, group: Sequence[Batch]) -> dict[str, float]:
+        assert all(each.padded_size == (64, 64) for each in group)
+        if self.position.updates == 3:
+            raise InterruptedError
+        return update(self, group)
+
+    monkeypatch.setattr(Finetuning, "_update", dies)
+    with pytest.raises(InterruptedError):
+        finetune_recipe(recipe, out=tmp_path / "parts", data_root=data, console=console)
+    monkeypatch.setattr(Finetuning, "_update", update)
+    again = load_recipe(tmp_path / "parts" / "recipe.yaml")
+    finetune_recipe(again, resume=tmp_path / "parts", data_root=data, console=console)
+    whole, parts = (
+        (tmp_path / each / "checkpoints/last/model.safetensors").read_bytes()
+        for each in ("whole", "parts")
+    )
+    assert whole == parts
+    run = load(tmp_path / "whole")
+    assert run.recipe.sliding == SlidingRecipe(height=64, width=64, overlap=0.1)
+    assert isinstance(run.predictor(), SlidingWindows)
+    metrics = json.loads((run.directory / "evaluations/val/metrics.json").read_text())
+    assert metrics["windows"]["height"] == 64
+    assert metrics["pictures"] == 2
+
+
+def test_the_recipe_s_own_windows_come_before_those_of_its_tiles() -> None:
+    more = "evaluation.sliding={height: 96, width: 128, overlap: 0.5}"
+    assert load_recipe("quickstart", (*SETTINGS, more)).sliding == SlidingRecipe(
+        height=96, width=128, overlap=0.5
+    )
+    assert load_recipe("quickstart", SETTINGS[:-1]).sliding is None
+
+
+@pytest.mark.parametrize(
+    ("override", "text"),
+    [
+        ("data.resize={height: 64, width: 64}", "resize is set too"),
+        ("data.tiles.height=100", "a multiple of 32"),
+        ("data.tiles.overlap=0.95", "0.9"),
+        ("data.tiles.min_visible=2", "1"),
+        ("data.max_pixels=0", "data.max_pixels"),
+    ],
+)
+def test_what_does_not_fit_is_told_by_its_key(override: str, text: str) -> None:
+    with pytest.raises(RecipeError, match="data") as caught:
+        load_recipe("quickstart", (*SETTINGS, override))
+    assert text in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "cause"),
+    [
+        (SETTINGS[-1], "data.tiles"),
+        ("evaluation.sliding={height: 64, width: 64}", "evaluation.sliding"),
+    ],
+)
+def test_a_classifier_is_refused_before_training(data: Path, key: str, cause: str) -> None:
+    head = "heads.kind={type: classifier}"
+    recipe = load_recipe("quickstart", (*SETTINGS[:-1], key, head))
+    with pytest.raises(RecipeError, match=rf"heads\.kind says .* take {cause} out"):
+        check_recipe(recipe, data)
+    labels = label_heads(recipe, read_split(recipe, "train", data)[0].categories)
+    with pytest.raises(RecipeError, match=r"heads\.kind says"):
+        build_model(recipe, labels)
