@@ -7,6 +7,7 @@ import random
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -65,7 +66,7 @@ def damaged_json(data: bytes, draw: random.Random) -> bytes:
             if draw.random() < 0.2:
                 del node[key]
             else:
-                node[key] = draw.choice(VALUES)
+                node[key] = deepcopy(draw.choice(VALUES))
     return json.dumps(content).encode()
 
 
