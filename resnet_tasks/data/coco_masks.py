@@ -115,7 +115,7 @@ def packed_polygon(polygon: Any) -> array[float] | None:
         return None
     try:
         packed = array("d", polygon)
-    except TypeError:
+    except (TypeError, OverflowError):  # whole numbers may lie beyond all floats
         return None
     # The list is faster to look through than the array; the sum finds NaN, which max may miss.
     is_near = max(polygon) <= MAX_COORDINATE and min(polygon) >= -MAX_COORDINATE

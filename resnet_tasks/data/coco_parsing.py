@@ -26,6 +26,10 @@ VISIBILITY = {"occluded": (3, 1.0), "truncated": (1, 0.3)}
 """Key -> (highest value, what a bare `true` counts as: visible enough for KITTI's moderate, not for
 its easy)."""
 
+MAX_NUMBER = 1e300
+"""JSON may hold whole numbers beyond all floats."""
+MAX_LENGTH = 1e9
+"""Pixels of a side."""
 FRAME_TOLERANCE = 1e-3
 """Pixels by which a box may leave its picture before that is worth a note (rounding of files)."""
 
@@ -342,7 +346,7 @@ class AnnotationReader:
             findings.add("annotation_record", record.id, annotation_id, detail)
             return _LEFT_OUT
         x, y, width, height = raw
-        if not math.isfinite(x + y + width + height):
+        if not _is_finite(x, y, width, height):
             kind = "non_finite_box"
         elif width <= 0 or height <= 0:
             kind = "empty_box"
@@ -370,7 +374,7 @@ class AnnotationReader:
         record: ImageRecord,
         annotation_id: Id,
     ) -> float:
-        if type(raw) in (int, float) and 0 <= raw < math.inf:
+        if type(raw) in (int, float) and 0 <= raw <= MAX_NUMBER:
             return float(raw)
         if box is None:
             return 0.0
@@ -440,15 +444,23 @@ def _is_id(value: object) -> TypeGuard[Id]:
 
 
 def _is_length(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and 1 <= value < math.inf and value == int(value)
+    return isinstance(value, int | float) and 1 <= value <= MAX_LENGTH and value == int(value)
 
 
 def _is_spacing(value: object) -> TypeGuard[Sequence[float]]:
     return (
         isinstance(value, list | tuple)
         and len(value) == 2
-        and all(type(each) in (int, float) and 0 < each < math.inf for each in value)
+        and all(type(each) in (int, float) and 0 < each <= MAX_NUMBER for each in value)
     )
+
+
+def _is_finite(*numbers: float) -> bool:
+    """Whether no number is infinite, none at all, or a whole number beyond all floats."""
+    try:
+        return math.isfinite(sum(numbers))
+    except OverflowError:
+        return False
 
 
 def is_box(value: object) -> TypeGuard[Xywh]:
