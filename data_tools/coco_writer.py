@@ -35,6 +35,7 @@ Progress = Callable[[int, int], None]
 Annotated = Literal["boxes", "masks", "semantic", "image"]
 
 MAX_8BIT_CATEGORIES = 254
+PNG_TEXTS = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
 MAX_REACH = 100
 """How far from the picture a polygon may go, in longer sides of the picture."""
 
@@ -458,7 +459,9 @@ def picture_size(picture: Path) -> tuple[int, int]:
     try:
         with Image.open(picture) as opened:
             width, height = opened.size
-            turned = opened.getexif().get(0x0112, 1) >= 5
+            # Pillow decodes a whole PNG to look for what may follow its pixels.
+            is_plain = opened.format == "PNG" and not _has_png_texts(picture)
+            turned = not is_plain and opened.getexif().get(0x0112, 1) >= 5
     except FileNotFoundError:
         raise DataError(
             f"the picture {picture} is missing; put it there or leave it out of the list"
@@ -466,6 +469,24 @@ def picture_size(picture: Path) -> tuple[int, int]:
     except (Image.DecompressionBombError, OSError) as error:
         raise DataError(f"the picture {picture} cannot be read ({error}); replace it") from error
     return (width, height) if turned else (height, width)
+
+
+def _has_png_texts(picture: Path) -> bool:
+    """Whether a PNG has chunks that could tell an orientation: EXIF, or texts that hold it.
+
+    Raises:
+        OSError: If the file ends before its last chunk.
+    """
+    with picture.open("rb") as file:
+        file.seek(len(b"\x89PNG\r\n\x1a\n"))
+        while len(header := file.read(8)) == 8:
+            length, kind = int.from_bytes(header[:4], "big"), header[4:]
+            if kind in PNG_TEXTS:
+                return True
+            if kind == b"IEND":
+                return False
+            file.seek(length + 4, os.SEEK_CUR)
+    raise OSError("the file is truncated")
 
 
 def read_index_map(file: Path) -> NDArray[np.integer[Any]]:

@@ -169,3 +169,28 @@ def test_palette_maps_are_read_as_indices(tmp_path: Path) -> None:
     assert read_index_map(tmp_path / "map.png").tolist() == indices.tolist()
     with pytest.raises(DataError, match="3 channels"):
         read_index_map(picture(tmp_path / "rgb.png"))
+
+
+def test_sizes_of_pngs_without_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, turned = tmp_path / "plain.png", tmp_path / "turned.png"
+    picture = Image.new("RGB", (30, 20))
+    picture.save(plain)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture.save(turned, exif=exif)
+    assert picture_size(turned) == (30, 20)
+    # The same chunk behind the pixels.
+    data = turned.read_bytes()
+    start = data.index(b"eXIf") - 4
+    end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+    last = data.index(b"IEND") - 4
+    turned.write_bytes(data[:start] + data[end:last] + data[start:end] + data[last:])
+    assert picture_size(turned) == (30, 20)
+    whole = plain.read_bytes()
+    plain.write_bytes(whole[: len(whole) - 12])
+    with pytest.raises(DataError, match=r"plain\.png cannot be read \(the file is truncated\)"):
+        picture_size(plain)
+    plain.write_bytes(whole)
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", lambda self: pytest.fail("decoded"))
+    assert picture_size(plain) == (20, 30)
