@@ -20,6 +20,7 @@ from resnet_tasks.errors import DataError, HeadError, RecipeError, ResnetTasksEr
 from resnet_tasks.evaluation.evaluate import best_metric
 from resnet_tasks.heads import classifier, faster_rcnn, fpn, unet
 from resnet_tasks.heads.base import HEADS, Head
+from resnet_tasks.layers.feature_pyramid import FeaturePyramid
 from resnet_tasks.model import TaskModel
 from resnet_tasks.model_weights.filling import fill_model
 from resnet_tasks.recipe.places import data_base
@@ -317,15 +318,22 @@ def build_model(recipe: Recipe, labels: Labels, *, weights: str | None = None) -
         weights or ("unloaded" if whole else part.weights),
         in_channels=recipe.data.channels,
     )
+    pyramid = _shared_pyramid(recipe, backbone)
+    specs = {**backbone.specs, **({} if pyramid is None else pyramid.specs)}
     heads: dict[str, Head] = {}
     problems = _whole_in_windows(recipe)
     for name, head in recipe.heads.items():
         try:
-            heads[name] = HEADS.get(head.type)(
-                backbone.specs, labels.heads[name].classes, head.options
-            )
+            heads[name] = HEADS.get(head.type)(specs, labels.heads[name].classes, head.options)
         except HeadError as error:
             problems.append(f"recipe {recipe.name}: heads.{name}: {error}")
+    if pyramid is not None and not problems:
+        read = {level for head in heads.values() for level in head.in_levels}
+        if not read & pyramid.specs.keys():
+            problems.append(
+                f"recipe {recipe.name}: pyramid: no head reads {', '.join(pyramid.specs)}; take it "
+                "out"
+            )
     if problems:
         raise RecipeError("\n".join(problems))
     model = TaskModel(
@@ -334,6 +342,7 @@ def build_model(recipe: Recipe, labels: Labels, *, weights: str | None = None) -
         label_tables={name: each.table for name, each in labels.heads.items()},
         loss_weights={name: each.loss_weight for name, each in recipe.heads.items()},
         lr_scales={name: each.lr_scale for name, each in recipe.heads.items()},
+        pyramid=pyramid,
     )
     if whole is not None:
         named = ModelWeightsRecipe(source=whole) if isinstance(whole, str) else whole
@@ -359,6 +368,21 @@ def _whole_in_windows(recipe: Recipe) -> list[str]:
         for name, head in recipe.heads.items()
         if HEADS.get(head.type).task == CLASSIFICATION
     ]
+
+
+def _shared_pyramid(recipe: Recipe, backbone: ResNet) -> FeaturePyramid | None:
+    """The pyramid of the recipe, on C2..C5.
+
+    Raises:
+        RecipeError: If the backbone's strides do not double.
+    """
+    if recipe.pyramid is None:
+        return None
+    levels = {level: spec for level, spec in backbone.specs.items() if level != "C1"}
+    try:
+        return FeaturePyramid(levels, recipe.pyramid.channels)
+    except HeadError as error:
+        raise RecipeError(f"recipe {recipe.name}: pyramid: {error}") from None
 
 
 def normalise(model: TaskModel, recipe: Recipe) -> None:

@@ -114,15 +114,13 @@ def explain(
     """
     asked = question or Question()
     part = _head(model, head)
-    if level not in model.backbone.specs:
-        raise HeadError(
-            f"level {level!r} does not exist; the backbone has {', '.join(model.backbone.specs)}"
-        )
+    if level not in model.specs:
+        raise HeadError(f"level {level!r} does not exist; the model has {', '.join(model.specs)}")
     device = model.device
     batch = collate([sample]).to(device)
     with _whole_graph(model), torch.enable_grad():
         images = model.normalise(batch.images, [sample.geometry.input_size])
-        features = model.backbone(images.requires_grad_())
+        features = model.features(images.requires_grad_())
         raw = part({name: feature.float() for name, feature in features.items()})
         found = _evidence_of(part, raw, sample.geometry, asked, head)
         (gradient,) = torch.autograd.grad(found.value, features[level], allow_unused=True)

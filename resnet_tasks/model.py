@@ -1,4 +1,4 @@
-"""One backbone, many heads: normalise -> backbone -> heads.
+"""One backbone, many heads: normalise -> backbone (-> shared pyramid) -> heads.
 
 Shape glossary: `B` batch, `C` channels, `H, W` the padded batch.
 """
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.heads.base import Head
+from resnet_tasks.layers.feature_pyramid import FeaturePyramid
 from resnet_tasks.structures import Batch, FeatureSpec, LabelTable, LossTerm
 
 Losses = dict[str, LossTerm]
@@ -43,6 +44,7 @@ class TaskModel(nn.Module):
             classes are the data set's categories, in order.
         loss_weights: Head name -> weight of its terms in the total; default 1.
         lr_scales: Head name -> its learning rate relative to that of the run; default 1.
+        pyramid: Adds its levels to those of the backbone, once for all heads that read them.
 
     Attributes:
         adjustments: Head name -> what `predict` makes of its raw output before it is decoded, as a
@@ -60,12 +62,14 @@ class TaskModel(nn.Module):
         label_tables: Mapping[str, LabelTable] | None = None,
         loss_weights: Mapping[str, float] | None = None,
         lr_scales: Mapping[str, float] | None = None,
+        pyramid: FeaturePyramid | None = None,
     ) -> None:
         super().__init__()
         if not heads:
             raise RecipeError("a model needs at least one head")
         assert isinstance(backbone, nn.Module)
         self.backbone = backbone
+        self.pyramid = pyramid
         self.heads = nn.ModuleDict(dict(heads))
         tables = dict(label_tables or {})
         self.label_tables = {
@@ -125,7 +129,7 @@ class TaskModel(nn.Module):
                 batch left out; `raw` -> `{head: {name: tensor}}`.
         """
         images = self.normalise(batch.images, [each.input_size for each in batch.geometries])
-        features = self.backbone(images)
+        features = self.features(images)
         if mode == "raw":
             return {name: head(features) for name, head in self.named_heads.items()}
         losses: Losses = {}
@@ -137,6 +141,16 @@ class TaskModel(nn.Module):
             for term, value in head.loss(_rows(features, positions), view).items():
                 losses[f"{name}/{term}"] = value
         return losses
+
+    @property
+    def specs(self) -> dict[str, FeatureSpec]:
+        """All levels that heads can read: those of the backbone, and of the shared pyramid."""
+        return {**self.backbone.specs, **({} if self.pyramid is None else self.pyramid.specs)}
+
+    def features(self, images: Tensor) -> dict[str, Tensor]:
+        """Normalised pictures -> level -> `(B, channels, H/stride, W/stride)`, for all heads."""
+        features: dict[str, Tensor] = self.backbone(images)
+        return features if self.pyramid is None else {**features, **self.pyramid(features)}
 
     def normalise(self, images: Tensor, sizes: Sequence[tuple[int, int]]) -> Tensor:
         """Plain pixels -> what the backbone's weights were trained on; padding becomes 0.

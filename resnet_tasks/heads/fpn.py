@@ -2,7 +2,8 @@
 
 Kirillov, Girshick, He, Dollár: Panoptic Feature Pyramid Networks, 2019, section 3.1, with the
 decoder of segmentation_models_pytorch. Deviations: the branches of P2..P5 upsample with aligned
-corners (the decoder's way), and channels can be dropped before the classifier.
+corners (the decoder's way), a pyramid of the head's own has no 3x3 convolution behind its sums
+(likewise; a shared one has), and channels can be dropped before the classifier.
 
 Shape glossary: `B` batch, `H, W` padded picture.
 """
@@ -15,13 +16,20 @@ from typing import Annotated, Any, ClassVar, Literal
 import torch
 from pydantic import Field
 from segmentation_models_pytorch.base.initialization import initialize_decoder
-from segmentation_models_pytorch.decoders.fpn.decoder import FPNDecoder
+from segmentation_models_pytorch.decoders.fpn.decoder import (
+    FPNDecoder,
+    MergeBlock,
+    SegmentationBlock,
+)
 from torch import Tensor, nn
 
 from resnet_tasks.heads.base import HeadOptions, register_head
 from resnet_tasks.heads.semantic import SemanticHead, SemanticOptions
+from resnet_tasks.layers.feature_pyramid import shared_channels
 from resnet_tasks.layers.strides import check_strides
 from resnet_tasks.structures import FeatureSpec
+
+PYRAMID_LEVELS = ("P2", "P3", "P4", "P5")
 
 
 class FPNOptions(SemanticOptions):
@@ -29,7 +37,7 @@ class FPNOptions(SemanticOptions):
 
     Attributes:
         dropout: Probability that a whole channel is dropped before the classifier, in training.
-        pyramid_channels: Of P2..P5.
+        pyramid_channels: Of P2..P5; a shared pyramid brings its own.
         segmentation_channels: Of each branch; a multiple of 32, the number of groups of its norms.
         merge: How the branches join: `add` (the paper) or `cat`.
     """
@@ -43,13 +51,14 @@ class FPNOptions(SemanticOptions):
 
 @register_head("fpn")
 class SemanticFPN(SemanticHead):
-    """Semantic segmentation by a feature pyramid over C2..C5.
+    """Semantic segmentation by a feature pyramid over C2..C5, or by a shared one that offers P2..P5.
 
     Logits are made at the stride of C2 and upsampled bilinearly to the padded picture. Group norms
     throughout: nothing depends on the batch.
 
     Args:
-        specs: Channels and stride of the levels C2..C5, each twice as coarse as the one before.
+        specs: Channels and stride of the levels C2..C5 or P2..P5, each twice as coarse as the one
+            before.
         classes: Class names; a label inside the head is an index into them.
         options: `FPNOptions`, a mapping of them, or None for the defaults.
 
@@ -67,24 +76,54 @@ class SemanticFPN(SemanticHead):
         classes: Sequence[str],
         options: HeadOptions | Mapping[str, Any] | None = None,
     ) -> None:
+        shared = all(level in specs for level in PYRAMID_LEVELS)
+        if shared:
+            self.in_levels = PYRAMID_LEVELS  # type: ignore[misc]
         super().__init__(specs, classes, options)
         check_strides(self.specs, f"head {type(self).__name__}")
-        self.decoder = FPNDecoder(
+        self.decoder = self._branches() if shared else self._whole_decoder()
+        if self.options.merge == "add":
+            self.decoder.merge = _Sum()
+        initialize_decoder(self.decoder)
+        self._add_classifier(self.decoder.out_channels, kernel_size=1)
+
+    def _whole_decoder(self) -> FPNDecoder:
+        return FPNDecoder(
             [self.specs[level].channels for level in self.in_levels],
             pyramid_channels=self.options.pyramid_channels,
             segmentation_channels=self.options.segmentation_channels,
             dropout=0.0,  # ours draws from the pictures' seeds
             merge_policy=self.options.merge,
         )
-        if self.options.merge == "add":
-            self.decoder.merge = _Sum()
-        initialize_decoder(self.decoder)
-        self._add_classifier(self.decoder.out_channels, kernel_size=1)
+
+    def _branches(self) -> _Branches:
+        chosen = self.options
+        asked = chosen.pyramid_channels if "pyramid_channels" in chosen.model_fields_set else None
+        channels = shared_channels(self.specs, asked, f"head {type(self).__name__}")
+        return _Branches(channels, chosen.segmentation_channels, chosen.merge)
 
     def pixel_features(self, features: Mapping[str, Tensor]) -> Tensor:
         """`(B, channels, H/4, W/4)`; `segmentation_channels`, four times so many for `cat`."""
         decoded: Tensor = self.decoder([features[level] for level in self.in_levels])
         return decoded
+
+
+class _Branches(nn.Module):
+    """What the decoder does behind its pyramid, in the decoder's names."""
+
+    def __init__(self, channels: int, segmentation_channels: int, merge: str) -> None:
+        super().__init__()
+        self.out_channels = segmentation_channels * (1 if merge == "add" else len(PYRAMID_LEVELS))
+        self.seg_blocks = nn.ModuleList(
+            SegmentationBlock(channels, segmentation_channels, n_upsamples=upsamplings)
+            for upsamplings in (3, 2, 1, 0)
+        )
+        self.merge = MergeBlock(merge)
+
+    def forward(self, levels: Sequence[Tensor]) -> Tensor:
+        pairs = zip(self.seg_blocks, reversed(levels), strict=True)
+        merged: Tensor = self.merge([block(level) for block, level in pairs])
+        return merged
 
 
 class _Sum(nn.Module):

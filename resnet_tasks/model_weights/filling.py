@@ -18,12 +18,15 @@ from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.backbone.transfer import sha256_of
 from resnet_tasks.errors import WeightsError
 from resnet_tasks.heads.base import Head
+from resnet_tasks.heads.faster_rcnn import FasterRCNN
 from resnet_tasks.model import TaskModel
 from resnet_tasks.model_weights.known_models import ModelFile, absorb_epsilon, take_apart
 from resnet_tasks.model_weights.options import differing_options, option_advice
 from resnet_tasks.model_weights.predictors import predictor_rows
 
 _COUNTER = "num_batches_tracked"
+_OWN_PYRAMID = "fpn."
+"""What the names of a detector's pyramid begin with."""
 _FORMS = (
     "torchvision:ENUM of a detector (torchvision:FasterRCNN_ResNet50_FPN_Weights.COCO_V1), "
     "hf-hub:REPO, https://...#sha256=HEX, a .safetensors, .pth or .pt file, or a folder that "
@@ -70,11 +73,13 @@ def fill_model(
     layout = recognised(without_prefixes(file.backbone, origin.file), str(request))
     rows, told = predictor_rows(model.named_heads[name], file, name)
     # The head is checked before anything is filled, so that an error leaves the model as it was.
-    filled, missing, unused = _fitted_head(model.named_heads[name], file, rows, request, name)
+    own = _tensors_of(model, name)
+    filled, missing, unused = _fitted_head(
+        model.named_heads[name], own, file, rows, request=request, name=name
+    )
     matched, unexpected = cover(
         backbone, layout.tensors, name=backbone.name, source=request, in_channels=in_channels
     )
-    own = model.named_heads[name].state_dict()
     with torch.no_grad():
         for key, value in filled.items():
             own[key].copy_(value)
@@ -84,7 +89,7 @@ def fill_model(
     report = LoadReport(
         matched=(
             *(f"backbone.{key}" for key in matched),
-            *(f"heads.{name}.{key}" for key in filled),
+            *(_full_name(model, name, key) for key in filled),
         ),
         missing=tuple(f"heads.{name}.{key}" for key in missing),
         unexpected=(*unexpected, *unused),
@@ -149,15 +154,34 @@ def _choose_head(model: TaskModel, file: ModelFile, wanted: str | None, request:
     )
 
 
+def _tensors_of(model: TaskModel, head: str) -> dict[str, Tensor]:
+    """What a file of one model fills: a head, and the shared pyramid in the place of its own."""
+    own: dict[str, Tensor] = dict(model.named_heads[head].state_dict())
+    if model.pyramid is not None and isinstance(model.named_heads[head], FasterRCNN):
+        own |= {f"{_OWN_PYRAMID}{key}": each for key, each in model.pyramid.state_dict().items()}
+    return own
+
+
+def _full_name(model: TaskModel, head: str, key: str) -> str:
+    if model.pyramid is not None and key.startswith(_OWN_PYRAMID):
+        return f"pyramid.{key.removeprefix(_OWN_PYRAMID)}"
+    return f"heads.{head}.{key}"
+
+
 def _fitted_head(
-    head: Head, file: ModelFile, rows: dict[str, Tensor] | None, request: Request, name: str
+    head: Head,
+    own: dict[str, Tensor],
+    file: ModelFile,
+    rows: dict[str, Tensor] | None,
+    *,
+    request: Request,
+    name: str,
 ) -> tuple[dict[str, Tensor], list[str], list[str]]:
     """What fills the head, what of it starts anew, and what of the file is not used.
 
     Raises:
         WeightsError: If anything but the predictor would not be filled.
     """
-    own = head.state_dict()
     body = {k: v for k, v in file.head.items() if not k.startswith(file.predictor)}
     given = {**body, **(rows or {})}
     required = {key for key in own if not key.endswith(_COUNTER)}

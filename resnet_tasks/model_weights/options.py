@@ -22,7 +22,15 @@ def differing_options(head: Head, file: ModelFile) -> dict[str, Any]:
         wanted = _unet_options(file.head)
     else:
         wanted = _fpn_options(file.head)
-    return {k: v for k, v in wanted.items() if v is not None and getattr(head.options, k) != v}
+    own = head.options.model_dump()
+    if (shared := _shared_channels(head)) is not None:
+        own["pyramid_channels"] = shared
+    return {k: v for k, v in wanted.items() if v is not None and own[k] != v}
+
+
+def _shared_channels(head: Head) -> int | None:
+    """Channels of the shared pyramid that a head reads; None where it does not."""
+    return head.specs["P2"].channels if "P2" in head.specs else None
 
 
 def option_advice(head: Head, file: ModelFile, name: str) -> str:
@@ -35,7 +43,13 @@ def option_advice(head: Head, file: ModelFile, name: str) -> str:
             else ", whatever its options; choose a model with the library's default decoder"
         )
         return f"{file.kind} in this file is built otherwise than the head can be{known}"
-    texts = (f"heads.{name}.options.{key}={_plain(value)}" for key, value in wrong.items())
+    shared = _shared_channels(head) is not None
+    texts = (
+        f"pyramid.channels={value}"
+        if shared and key == "pyramid_channels"
+        else f"heads.{name}.options.{key}={_plain(value)}"
+        for key, value in wrong.items()
+    )
     return f"set {' and '.join(texts)}"
 
 

@@ -304,6 +304,12 @@ class BackboneRecipe(_Part):
         return value
 
 
+class PyramidRecipe(_Part):
+    """A feature pyramid P2..P6 over C2..C5 that heads share."""
+
+    channels: Annotated[int, Field(ge=1)] = Field(256, description="Of every level")
+
+
 class ModelWeightsRecipe(_Part):
     """Weights of a whole pretrained model, and the head that takes its head's."""
 
@@ -474,6 +480,13 @@ class Recipe(_Part):
         description=(
             "Backbone and head of a pretrained model: torchvision:ENUM of a detector, hf-hub:REPO, "
             "URL#sha256=…, a file, or a folder; backbone.weights is none then"
+        ),
+    )
+    pyramid: PyramidRecipe | None = Field(
+        None,
+        description=(
+            "One pyramid for all heads that read P2..P6 (faster_rcnn, fpn), in the place of one in "
+            "each; {} for its defaults"
         ),
     )
     heads: Annotated[dict[str, HeadRecipe], Field(min_length=1)]

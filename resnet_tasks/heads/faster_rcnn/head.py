@@ -22,7 +22,7 @@ from resnet_tasks.heads.base import Head, HeadOptions, register_head
 from resnet_tasks.heads.faster_rcnn.matching import Sampling
 from resnet_tasks.heads.faster_rcnn.roi import BoxHead, RoiHeads
 from resnet_tasks.heads.faster_rcnn.rpn import Anchors, RegionProposals
-from resnet_tasks.layers.feature_pyramid import FeaturePyramid
+from resnet_tasks.layers.feature_pyramid import FeaturePyramid, shared_channels
 from resnet_tasks.layers.strides import check_strides
 from resnet_tasks.structures import (
     DETECTION,
@@ -145,7 +145,8 @@ class FasterRCNN(Head):
         check_strides(self.specs, "Faster R-CNN's levels")
         self.fpn = None if shared else FeaturePyramid(self.specs, chosen.pyramid_channels)
         pyramid = self.specs if self.fpn is None else self.fpn.specs
-        channels = _channels(pyramid)
+        asked = chosen.pyramid_channels if "pyramid_channels" in chosen.model_fields_set else None
+        channels = shared_channels(pyramid, asked, "head FasterRCNN")
         strides = [spec.stride for spec in pyramid.values()]
         self.finest_stride = strides[0]
         self.rpn = RegionProposals(
@@ -272,21 +273,6 @@ def _anchors(options: FasterRCNNOptions) -> Anchors:
             f"{options.anchor_sizes}; the levels share one classifier"
         )
     return Anchors(sizes, options.aspect_ratios)
-
-
-def _channels(pyramid: Mapping[str, FeatureSpec]) -> int:
-    """The channels that all levels have.
-
-    Raises:
-        HeadError: If they differ.
-    """
-    channels = {spec.channels for spec in pyramid.values()}
-    if len(channels) != 1:
-        given = ", ".join(f"{level} {spec.channels}" for level, spec in pyramid.items())
-        raise HeadError(
-            f"head FasterRCNN needs the same channels on every pyramid level, got {given}"
-        )
-    return channels.pop()
 
 
 _OLD_NAMES = re.compile(

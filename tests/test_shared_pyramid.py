@@ -1,0 +1,178 @@
+"""One pyramid for several heads: what it computes, how often, under which names, and refusals."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torchvision.models.detection import FasterRCNN as TorchvisionFasterRCNN
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
+
+from resnet_tasks.assemble import build_model, check_recipe, label_heads
+from resnet_tasks.data.coco import Category, CategoryMap
+from resnet_tasks.errors import RecipeError, WeightsError
+from resnet_tasks.heads.faster_rcnn import FasterRCNN
+from resnet_tasks.heads.fpn import SemanticFPN
+from resnet_tasks.model import TaskModel
+from resnet_tasks.recipe.schema import Recipe
+from resnet_tasks.structures import Geometry, Sample, Target, collate
+
+CATEGORIES = CategoryMap((Category(1, "car"), Category(2, "road", is_thing=False)))
+LIGHT = {
+    "anchor_sizes": (16, 32, 64, 128, 256),
+    "box_head_channels": 16,
+    "rpn_pre_nms": (50, 50),
+    "rpn_post_nms": (20, 20),
+    "score_threshold": 0.0,
+}
+OBJECTS = {"type": "faster_rcnn", "options": LIGHT}
+SCENE = {"type": "fpn", "options": {"segmentation_channels": 64, "dropout": 0.0}}
+
+
+def recipe(heads: dict[str, Any], **changes: Any) -> Recipe:
+    return Recipe.model_validate(
+        {
+            "name": "test",
+            "data": {
+                "root": "here",
+                "train": [{"annotations": "a.json"}],
+                "val": [{"annotations": "a.json"}],
+            },
+            "backbone": {"name": "resnet18", "weights": "none"},
+            "pyramid": {"channels": 32},
+            "heads": heads,
+            **changes,
+        }
+    )
+
+
+def build(made: Recipe) -> TaskModel:
+    torch.manual_seed(0)
+    return build_model(made, label_heads(made, CATEGORIES))
+
+
+def sample() -> Sample:
+    target = Target(
+        boxes=torch.tensor([[8.0, 8, 40, 50]]),
+        labels=torch.tensor([0]),
+        ignore=torch.tensor([False]),
+        semantic=torch.randint(0, 2, (64, 96)),
+    )
+    return Sample(torch.rand(3, 64, 96), Geometry((64, 96), (64, 96)), 1, "a.png", target)
+
+
+@pytest.fixture
+def model() -> TaskModel:
+    return build(recipe({"objects": OBJECTS, "scene": SCENE})).eval()
+
+
+def test_heads_read_what_one_pyramid_computes(model: TaskModel) -> None:
+    """Equal to backbone, torchvision's pyramid and the heads, put together by hand."""
+    batch = collate([sample(), sample()])
+    theirs = FeaturePyramidNetwork([64, 128, 256, 512], 32, LastLevelMaxPool())
+    assert model.pyramid is not None
+    theirs.load_state_dict(model.pyramid.state_dict())
+    with torch.inference_mode():
+        raw = model(batch, mode="raw")
+        features = model.backbone(model.normalise(batch.images, [(64, 96)] * 2))
+        levels = list(theirs({f"C{k}": features[f"C{k}"] for k in (2, 3, 4, 5)}).values())
+        pyramid = dict(zip(("P2", "P3", "P4", "P5", "P6"), levels, strict=True))
+        for name, head in model.named_heads.items():
+            for key, expected in head(pyramid).items():
+                torch.testing.assert_close(raw[name][key], expected)
+    objects, scene = model.named_heads["objects"], model.named_heads["scene"]
+    assert isinstance(objects, FasterRCNN)
+    assert objects.fpn is None
+    assert isinstance(scene, SemanticFPN)
+    assert scene.in_levels == ("P2", "P3", "P4", "P5")
+    assert not [key for key in scene.state_dict() if key.startswith("decoder.p")]
+    assert raw["scene"]["logits"].shape == (2, 2, 64, 96)
+
+
+@pytest.mark.parametrize("mode", ["raw", "loss"])
+def test_backbone_and_pyramid_run_once_for_all_heads(model: TaskModel, mode: Any) -> None:
+    calls: Counter[str] = Counter()
+    for name in ("backbone", "pyramid"):
+        model.get_submodule(name).register_forward_hook(lambda *_, name=name: calls.update([name]))
+    model(collate([sample()]), mode=mode)
+    assert calls == {"backbone": 1, "pyramid": 1}
+
+
+def test_it_is_counted_once_and_learns_from_all_heads(model: TaskModel) -> None:
+    assert model.pyramid is not None
+    single = {
+        name: build(recipe({name: part}))
+        for name, part in {"objects": OBJECTS, "scene": SCENE}.items()
+    }
+
+    def count(module: torch.nn.Module) -> int:
+        return sum(p.numel() for p in module.parameters())
+
+    shared = count(model.backbone) + count(model.pyramid)
+    assert count(model) == sum(map(count, single.values())) - shared
+    losses = model(collate([sample()]), mode="loss")
+    weight = model.pyramid.layer_blocks[0][0].weight
+    for head in ("objects", "scene"):
+        part = {key: term for key, term in losses.items() if key.startswith(head)}
+        (gradient,) = torch.autograd.grad(model.total_loss(part), weight, retain_graph=True)
+        assert gradient.abs().sum() > 0
+
+
+def detector_weights(channels: int) -> dict[str, Tensor]:
+    torch.manual_seed(2)
+    backbone = resnet_fpn_backbone(backbone_name="resnet18", weights=None, trainable_layers=5)
+    if channels != 256:
+        backbone.fpn = FeaturePyramidNetwork([64, 128, 256, 512], channels, LastLevelMaxPool())
+        backbone.out_channels = channels
+    detector = TorchvisionFasterRCNN(backbone, 2)
+    return dict(detector.state_dict())
+
+
+def test_a_detector_of_torchvision_fills_it(tmp_path: Path) -> None:
+    """Shared or the head's own: the same file gives the same boxes."""
+    torch.save(detector_weights(256), tmp_path / "detector.pth")
+    source = {"source": str(tmp_path / "detector.pth"), "head": "objects"}
+    plain = {"type": "faster_rcnn", "classes": ["car"], "options": {"score_threshold": 0.0}}
+    shared = build(
+        recipe({"objects": plain, "scene": SCENE}, pyramid={}, model_weights=source)
+    ).eval()
+    own = build(recipe({"objects": plain}, pyramid=None, model_weights=source)).eval()
+    assert shared.pyramid is not None
+    torch.testing.assert_close(
+        dict(shared.pyramid.state_dict()),
+        {
+            key.removeprefix("heads.objects.fpn."): value
+            for key, value in own.state_dict().items()
+            if key.startswith("heads.objects.fpn.")
+        },
+    )
+    batch = collate([sample()])
+    with torch.inference_mode():
+        mine, theirs = (each(batch, mode="raw")["objects"] for each in (shared, own))
+    torch.testing.assert_close(mine, theirs)
+    report = shared.backbone.report  # type: ignore[attr-defined]
+    assert "pyramid.inner_blocks.0.0.weight" in report.matched
+    small = recipe({"objects": plain, "scene": SCENE}, model_weights=source)
+    with pytest.raises(WeightsError, match=r"set pyramid\.channels=256"):
+        build(small)
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    with pytest.raises(RecipeError, match="pyramid: no head reads P2, P3, P4, P5, P6; take it out"):
+        build(recipe({"scene": {"type": "unet"}}))
+    asks = {"type": "fpn", "options": {"pyramid_channels": 64}}
+    with pytest.raises(RecipeError, match=r"shares a pyramid of 32 channels, .* is 64; leave that"):
+        build(recipe({"scene": asks}))
+    with pytest.raises(RecipeError, match=r"pyramid: the strides"):
+        check_recipe(
+            recipe(
+                {"objects": OBJECTS},
+                backbone={"name": "resnet18", "weights": "none", "output_stride": 16},
+            ),
+            Path("nowhere"),
+        )
