@@ -344,6 +344,8 @@ def build_model(recipe: Recipe, labels: Labels, *, weights: str | None = None) -
         lr_scales={name: each.lr_scale for name, each in recipe.heads.items()},
         pyramid=pyramid,
     )
+    if recipe.extend is not None and recipe.extend.heads:
+        model.freeze(recipe.extend.freeze or ())
     if whole is not None:
         named = ModelWeightsRecipe(source=whole) if isinstance(whole, str) else whole
         fill_model(

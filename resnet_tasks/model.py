@@ -49,6 +49,8 @@ class TaskModel(nn.Module):
     Attributes:
         adjustments: Head name -> what `predict` makes of its raw output before it is decoded, as a
             calibration does; none unless set.
+        frozen: Parts that are kept as they are: `backbone`, `pyramid`, names of heads; see
+            `freeze`.
     """
 
     mean: Tensor
@@ -79,6 +81,7 @@ class TaskModel(nn.Module):
         self.loss_weights = {name: (loss_weights or {}).get(name, 1.0) for name in heads}
         self.lr_scales = {name: (lr_scales or {}).get(name, 1.0) for name in heads}
         self.adjustments: dict[str, Adjustment] = {}
+        self.frozen: tuple[str, ...] = ()
         self.register_buffer("mean", torch.tensor(backbone.mean, dtype=torch.float32))
         self.register_buffer("std", torch.tensor(backbone.std, dtype=torch.float32))
 
@@ -112,6 +115,44 @@ class TaskModel(nn.Module):
         return {name: head for name, head in self.heads.items() if isinstance(head, Head)}
 
     @property
+    def trained_heads(self) -> tuple[str, ...]:
+        """Names of the heads that are not frozen."""
+        return tuple(name for name in self.named_heads if name not in self.frozen)
+
+    def freeze(self, parts: Sequence[str]) -> None:
+        """Keeps parts as they are: their parameters, and the statistics of their norms.
+
+        Frozen heads have no losses and need no labels; they predict as ever.
+
+        Args:
+            parts: `backbone`, `pyramid`, names of heads.
+
+        Raises:
+            RecipeError: If there is no such part.
+        """
+        known = ["backbone", *(["pyramid"] if self.pyramid is not None else []), *self.heads]
+        for part in parts:
+            if part not in known:
+                raise RecipeError(
+                    f"{part!r} cannot be frozen, for the model has no such part; it has "
+                    f"{', '.join(known)}"
+                )
+        self.frozen = tuple(parts)
+        for part in parts:
+            self._part(part).requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> TaskModel:
+        """Training mode, in which frozen parts stay in evaluation mode."""
+        super().train(mode)
+        for part in self.frozen:
+            self._part(part).eval()
+        return self
+
+    def _part(self, name: str) -> nn.Module:
+        return self.get_submodule(name if name in ("backbone", "pyramid") else f"heads.{name}")
+
+    @property
     def device(self) -> torch.device:
         """Where the model lies."""
         return self.mean.device
@@ -125,15 +166,16 @@ class TaskModel(nn.Module):
 
         Args:
             batch: On the model's device.
-            mode: `loss` -> `{"head/term": LossTerm}`, heads without an annotated picture in the
-                batch left out; `raw` -> `{head: {name: tensor}}`.
+            mode: `loss` -> `{"head/term": LossTerm}`, frozen heads and heads without an annotated
+                picture in the batch left out; `raw` -> `{head: {name: tensor}}`.
         """
         images = self.normalise(batch.images, [each.input_size for each in batch.geometries])
         features = self.features(images)
         if mode == "raw":
             return {name: head(features) for name, head in self.named_heads.items()}
         losses: Losses = {}
-        for name, head in self.named_heads.items():
+        for name in self.trained_heads:
+            head = self.named_heads[name]
             positions = batch.annotated(head.task, self.label_tables[name])
             if not positions:
                 continue
@@ -177,9 +219,17 @@ class TaskModel(nn.Module):
             return sum(
                 (p.sum() * 0.0 for p in self.parameters() if p.requires_grad), self.mean.sum() * 0.0
             )
-        return torch.stack(
-            [self.loss_weights[key.split("/")[0]] * term.mean() for key, term in losses.items()]
-        ).sum()
+        return torch.stack(list(self.head_losses(losses).values())).sum()
+
+    def head_losses(self, losses: Losses) -> dict[str, Tensor]:
+        """Head -> the sum of its terms' means, times its weight; heads without terms left out."""
+        means: dict[str, list[Tensor]] = {}
+        for key, term in losses.items():
+            means.setdefault(key.split("/")[0], []).append(term.mean())
+        return {
+            name: self.loss_weights[name] * torch.stack(terms).sum()
+            for name, terms in means.items()
+        }
 
     @torch.inference_mode()
     def predict(self, batch: Batch, *, precision: str = "fp32") -> dict[str, list[Any]]:

@@ -51,7 +51,7 @@ class FPNOptions(SemanticOptions):
 
 @register_head("fpn")
 class SemanticFPN(SemanticHead):
-    """Semantic segmentation by a feature pyramid over C2..C5, or by a shared one that offers P2..P5.
+    """Semantic segmentation by a feature pyramid over C2..C5, or by a shared one with P2..P5.
 
     Logits are made at the stride of C2 and upsampled bilinearly to the padded picture. Group norms
     throughout: nothing depends on the batch.

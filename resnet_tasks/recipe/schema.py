@@ -310,6 +310,22 @@ class PyramidRecipe(_Part):
     channels: Annotated[int, Field(ge=1)] = Field(256, description="Of every level")
 
 
+class ExtendRecipe(_Part):
+    """A finished run whose backbone and heads are taken over; the recipe names the new heads."""
+
+    run: str = Field(description="A run folder: RUN (its last checkpoint) or RUN@best")
+    freeze: tuple[str, ...] | None = Field(
+        None,
+        description=(
+            "Parts of the run that stay as they are, of backbone, pyramid and its heads; default: "
+            "all of them"
+        ),
+    )
+    heads: tuple[str, ...] = Field(
+        (), description="Heads that came from the run; set when training starts"
+    )
+
+
 class ModelWeightsRecipe(_Part):
     """Weights of a whole pretrained model, and the head that takes its head's."""
 
@@ -390,6 +406,20 @@ class TrainingRecipe(_Part):
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field(
         ("tensorboard",),
         description="Where curves go beside log.jsonl; wandb and mlflow are installed apart",
+    )
+    balancing: str = Field(
+        "fixed",
+        description=(
+            "How the heads' losses are weighed, on top of loss_weight: fixed; uncertainty (Kendall "
+            "et al. 2018, learnt); dwa (Liu et al. 2019, by how fast each falls)"
+        ),
+    )
+    log_gradient_conflict: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description=(
+            "Updates between looks at the cosines between the heads' gradients on the last shared "
+            "stage; 0: never"
+        ),
     )
     non_finite: Literal["stop", "skip"] = Field(
         "stop",
@@ -490,6 +520,9 @@ class Recipe(_Part):
         ),
     )
     heads: Annotated[dict[str, HeadRecipe], Field(min_length=1)]
+    extend: ExtendRecipe | None = Field(
+        None, description="Add the heads to a finished run; backbone and pyramid are its own"
+    )
     augment: tuple[dict[str, dict[str, Any] | None], ...] = Field(
         (),
         description=(

@@ -30,14 +30,17 @@ def require_annotations(
     """
     best = (recipe.evaluation.best or next(iter(recipe.heads))).split("/")[0]
     notes: list[str] = []
+    frozen = () if recipe.extend is None else recipe.extend.freeze or ()
     for name, head in recipe.heads.items():
         task = HEADS.get(head.type).task
         needs = ", ".join(task.target_fields)
-        if not train.annotates(task):
+        if name not in frozen and not train.annotates(task):
+            is_old = recipe.extend is not None and name in recipe.extend.heads
+            remedy = "name it in extend.freeze" if is_old else "take the head out"
             raise RecipeError(
                 f"heads.{name}: no file under data.train annotates what {task.name} needs "
                 f"({needs}); "
-                "take the head out, or add data that does"
+                f"{remedy}, or add data that does"
             )
         if name == best and not val.annotates(task):
             raise RecipeError(
@@ -45,6 +48,8 @@ def require_annotations(
                 f"({needs}); "
                 "name a metric of another head"
             )
+        if name in frozen:
+            continue
         notes += _partly_annotated(name, task, labels.heads[name].table, train, val)
     return notes
 

@@ -50,6 +50,7 @@ from resnet_tasks.recipe.schema import (
 )
 from resnet_tasks.structures import Batch, LossTerm, Metric, Sample
 from resnet_tasks.training.bad_pictures import BadPictures
+from resnet_tasks.training.balancing import BALANCINGS, Fixed
 from resnet_tasks.training.checkpoint import fill, load_checkpoint, save_checkpoint
 from resnet_tasks.training.conditions import (
     KeptBuffers,
@@ -57,6 +58,7 @@ from resnet_tasks.training.conditions import (
     mixed_precision,
     still_statistics,
 )
+from resnet_tasks.training.gradient_conflict import measure_conflict
 from resnet_tasks.training.in_use import hold
 from resnet_tasks.training.inference import windowed
 from resnet_tasks.training.journal import Journal
@@ -158,9 +160,11 @@ class Finetuning:
         layout = torch.channels_last
         self.plain_model = model.to(device, memory_format=layout)  # type: ignore[call-overload]
         self.ema = ModelEmaV3(model, decay=options.ema, use_warmup=True) if options.ema else None
+        self.balancing = BALANCINGS.get(options.balancing)(model.trained_heads).to(device)
         with self.unfreezing.all_free():
             self.model, self.optimizer = self.accelerator.prepare(
-                Anchored(model).to(device), make_optimizer(model, options)
+                Anchored(model, self.balancing).to(device),
+                make_optimizer(model, options, self.balancing),
             )
         self.position = Position()
         self.batches_per_epoch = len(self._batches(0))
@@ -312,7 +316,8 @@ class Finetuning:
         position.skipped_in_row = 0
         if position.updates % 10 == 0 or self.updates_per_epoch < 10:
             rate = self.options.learning_rate * factor
-            self.journal.step(position.updates, position.epoch + 1, shown, rate)
+            weights = None if isinstance(self.balancing, Fixed) else self.balancing.weights()
+            self.journal.step(position.updates, position.epoch + 1, shown, rate, weights)
         images = [image_id for batch in batches for image_id in batch.image_ids]
         for spike in self._spikes.spikes(shown):
             self.journal.spike(position.updates, position.epoch + 1, spike, images)
@@ -328,18 +333,48 @@ class Finetuning:
         shown: dict[str, float] = {}
         for batch in batches:
             torch.manual_seed(seed + self.processes.index)
-            own, anchor = self._losses(batch)
+            own, anchor, variables = self._losses(batch)
             report = self._exchange(own, batch, counts)
             here = self._counted[-1]
-            self.accelerator.backward(self._total(own, here) + anchor)
+            shares = self._shares(own, here)
+            taught = {each: shares.pop(each) for each in self._taught(here)}
+            if batch is batches[0]:
+                self._look_at_conflict(taught)
+            weighed = [self.balancing.total(taught, variables, 1 / len(batches))] if taught else []
+            # What teaches nothing takes part too: other processes wait for its gradients.
+            rest = [] if taught else [each * 0.0 for each in variables.values()]
+            total = torch.stack([*weighed, *rest, *shares.values(), anchor]).sum()
+            self.accelerator.backward(total)
             for name, value in report.sums.items():
                 shown[name] = shown.get(name, 0.0) + value / max(here[name], 1e-12)
         if shown:  # else nothing in it is annotated for any head: it teaches nothing
+            known = self._taught(self._counted[-1])
+            self.balancing.forget([each for each in self.balancing.heads if each not in known])
             self._step(own, batches)
+            weights = self.plain_model.loss_weights
+            self.balancing.note({head: weights[head] * _head_mean(shown, head) for head in known})
         return shown
 
-    def _total(self, losses: Losses, counts: Mapping[str, float]) -> Tensor:
-        """This process's share of the loss of all of them.
+    def _taught(self, counts: Mapping[str, float]) -> list[str]:
+        """The heads that learn something from what these counts are of, in the model's order."""
+        known = {name.split("/")[0] for name, count in counts.items() if count > 0}
+        return [each for each in self.balancing.heads if each in known]
+
+    def _look_at_conflict(self, shares: Mapping[str, Tensor]) -> None:
+        """Logs the cosines between the heads' gradients, where that is asked for and due."""
+        every, position = self.options.log_gradient_conflict, self.position
+        if not every or position.updates % every:
+            return
+        scaler = self.accelerator.scaler
+        scaled = {
+            name: each if scaler is None else scaler.scale(each) for name, each in shares.items()
+        }
+        found = measure_conflict(self.plain_model, scaled, self.processes.add_up)
+        if found is not None:
+            self.journal.conflict(position.updates, position.epoch + 1, found)
+
+    def _shares(self, losses: Losses, counts: Mapping[str, float]) -> dict[str, Tensor]:
+        """Head -> this process's share of its loss in all of them; 0 where it has no labels here.
 
         Gradients are averaged over processes, hence the factor.
         """
@@ -349,10 +384,9 @@ class Finetuning:
             )
             for name, term in losses.items()
         }
-        if not shares:
-            return torch.zeros((), device=self.device)
-        total: Tensor = self.plain_model.total_loss(shares)
-        return total
+        absent = {each: torch.zeros((), device=self.device) for each in self._taught(counts)}
+        present: dict[str, Tensor] = self.plain_model.head_losses(shares)
+        return absent | present
 
     def _exchange(self, losses: Losses, batch: Batch, known: dict[str, float]) -> Report:
         """What all processes computed on their parts of a batch.
@@ -397,10 +431,10 @@ class Finetuning:
         self._all_stop = any(self.processes.gather(self._stop))
         return self._all_stop
 
-    def _losses(self, batch: Batch) -> tuple[Losses, Tensor]:
+    def _losses(self, batch: Batch) -> tuple[Losses, Tensor, dict[str, Tensor]]:
         buffers = KeptBuffers(self.plain_model) if batch.is_stand_in else None
         try:
-            losses: tuple[Losses, Tensor] = self.model(batch)
+            losses: tuple[Losses, Tensor, dict[str, Tensor]] = self.model(batch)
             if buffers is not None:
                 buffers.restore()  # norms learn nothing of a black picture
         except ValueError as error:
@@ -438,12 +472,13 @@ class Finetuning:
         with still_statistics(self.plain_model):
             for batch in batches:
                 torch.manual_seed(seed + self.processes.index)
-                losses, _ = self.model(batch)
+                losses, _, _ = self.model(batch)
                 counts.append({name: float(term.count.item()) for name, term in losses.items()})
         return summed([each for part in self.processes.gather(counts) for each in part])
 
     def _after_epoch(self) -> None:
         self.position.epoch, self.position.batch = self.position.epoch + 1, 0
+        self.balancing.end_epoch()
         self.save()
         self._judge_epoch()
 
@@ -551,6 +586,7 @@ class Finetuning:
         self.optimizer.optimizer.load_state_dict(state["optimizer"])
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.balancing.load_state_dict(state.get("balancing", {}))
         self.position = Position(**state["position"])
         self.bad.recall()
 
@@ -569,6 +605,7 @@ class Finetuning:
             "threads": torch.get_num_threads(),
             "settings": self._settings(),
             "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else {},
+            "balancing": self.balancing.state_dict(),
         }
         save_checkpoint(
             self.out / "checkpoints" / name,
@@ -580,6 +617,7 @@ class Finetuning:
     def _settings(self) -> dict[str, Any]:
         """Options that decide the final weights, as plain values."""
         free = {"checkpoint_minutes", "device", "deterministic", "trackers"}
+        free.add("log_gradient_conflict")
         if self.options.patience is None:
             free.add("evaluate_every")
         values: dict[str, Any] = json.loads(self.options.model_dump_json(exclude=free))
@@ -693,6 +731,7 @@ class Finetuning:
             losses=self._means,
             trouble=trouble,
             frozen=[n for n, p in self.plain_model.named_parameters() if not p.requires_grad],
+            weights=self.balancing.weights(),
         )
         name = f"update-{self.position.updates}{others}"
         return write_replay(self.out, name, self.plain_model, batches, step)
@@ -817,6 +856,11 @@ def finetune(
         if resume:
             work.resume()
         return work.run()
+
+
+def _head_mean(losses: Mapping[str, float], head: str) -> float:
+    """The sum of the means of a head's terms."""
+    return math.fsum(value for name, value in losses.items() if name.split("/")[0] == head)
 
 
 def _groups(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

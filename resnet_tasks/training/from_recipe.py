@@ -25,6 +25,7 @@ from resnet_tasks.assemble import (
 )
 from resnet_tasks.data.dataset import CocoDataset
 from resnet_tasks.data.tiled import TiledDataset
+from resnet_tasks.errors import RecipeError, ResnetTasksError
 from resnet_tasks.evaluation.evaluate import (
     best_metric,
 )
@@ -34,7 +35,9 @@ from resnet_tasks.recipe.schema import (
     Recipe,
 )
 from resnet_tasks.training.annotation_fit import require_annotations
+from resnet_tasks.training.balancing import BALANCINGS
 from resnet_tasks.training.dry_run import dry_run_table
+from resnet_tasks.training.extending import Base
 from resnet_tasks.training.finetune import Finetuning, heard, weights_report
 from resnet_tasks.training.in_use import hold
 from resnet_tasks.training.judging import metric_tables
@@ -110,8 +113,13 @@ def _finetune_together(
 ) -> Run | None:
     """`finetune_recipe` up to the last checkpoint, in every process."""
     recipe = with_digest(recipe, data_root)
+    base = Base.of(recipe, resume)
+    if base is not None:
+        recipe = base.extended(recipe)
     files = {split: read_split(recipe, split, data_root) for split in SPLITS}
     categories = merged_categories([*files["train"], *files["val"]])
+    if base is not None:
+        categories = base.with_categories(categories)
     labels = label_heads(recipe, categories)
     train = build_dataset(recipe, files["train"], categories, training=True)
     val = build_dataset(recipe, files["val"], categories)
@@ -128,12 +136,15 @@ def _finetune_together(
     for note in require_annotations(recipe, labels, train, val):
         console.print(note, highlight=False, markup=False)
     torch.manual_seed(recipe.training.seed)  # the first weights of what is not pretrained
-    model = build_model(recipe, labels, weights="unloaded" if resume else None)
+    model = build_model(recipe, labels, weights="unloaded" if resume or base else None)
+    if base is not None and resume is None:
+        base.fill(model, labels)
     say_weights(console, model)
     say_norms(console, model, together.count)
     require_fitting_labels(model, (train, val))
     # Before the folder is made: what cannot run leaves none behind.
     resolve_precision(recipe.training.precision, default_device(recipe.training.device))
+    _require_balancing(recipe)
     best_metric(model.named_heads, recipe.evaluation.best, recipe.evaluation.extra)
     require_trackers(recipe.training.trackers)
     if dry_run and recipe.data.normalize == "data":
@@ -169,6 +180,18 @@ def _samples(recipe: Recipe, train: CocoDataset, console: Console) -> CocoDatase
     if isinstance(samples, TiledDataset):
         console.print(f"train: {samples.described()}", highlight=False)
     return samples
+
+
+def _require_balancing(recipe: Recipe) -> None:
+    """The balancing of the recipe is known.
+
+    Raises:
+        RecipeError: Otherwise.
+    """
+    try:
+        BALANCINGS.get(recipe.training.balancing)
+    except ResnetTasksError as error:
+        raise RecipeError(f"training.balancing: {error}") from None
 
 
 def _work(

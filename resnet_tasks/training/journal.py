@@ -22,6 +22,7 @@ from rich.progress import (
 )
 
 from resnet_tasks.recipe.schema import TrainingRecipe
+from resnet_tasks.training.gradient_conflict import Conflict
 from resnet_tasks.training.spikes import Spike
 from resnet_tasks.training.trackers import TrackedRun, Trackers
 from resnet_tasks.whole_files import unwritten
@@ -87,11 +88,31 @@ class Journal:
         except OSError as error:
             raise unwritten(path, error) from None
 
-    def step(self, update: int, epoch: int, losses: Mapping[str, float], rate: float) -> None:
-        """The losses of one optimizer step."""
-        self.log("step", update=update, epoch=epoch, losses=dict(losses), learning_rate=rate)
+    def step(
+        self,
+        update: int,
+        epoch: int,
+        losses: Mapping[str, float],
+        rate: float,
+        weights: Mapping[str, float] | None = None,
+    ) -> None:
+        """The losses of one optimizer step, and the weights of the heads where they change."""
+        told = {"weights": dict(weights)} if weights else {}
+        self.log(
+            "step", update=update, epoch=epoch, losses=dict(losses), learning_rate=rate, **told
+        )
+        self._plot(
+            {f"weight/{name}": value for name, value in told.get("weights", {}).items()}, update
+        )
         self._plot({f"train/{name}": value for name, value in losses.items()}, update)
         self._plot({"train/learning_rate": rate}, update)
+
+    def conflict(self, update: int, epoch: int, conflict: Conflict) -> None:
+        """How far the heads pull the last shared stage in one direction."""
+        self.log("gradients", update=update, epoch=epoch, **asdict(conflict))
+        names = {f"gradients/cosine/{k}": value for k, value in conflict.cosines.items()}
+        names |= {f"gradients/norm/{k}": value for k, value in conflict.norms.items()}
+        self._plot(names, update)
 
     def spike(self, update: int, epoch: int, spike: Spike, image_ids: Sequence[int | str]) -> None:
         """A loss far above its recent values: always in the log, on the console once an epoch."""

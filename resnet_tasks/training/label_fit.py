@@ -17,7 +17,8 @@ def require_fitting_labels(model: TaskModel, datasets: Iterable[CocoDataset]) ->
         DataError: With the first picture that has not, and how many others there are.
     """
     chosen = tuple(datasets)
-    for name, head in model.named_heads.items():
+    for name in model.trained_heads:
+        head = model.named_heads[name]
         if not isinstance(head, Classifier) or head.options.multi_label:
             continue
         problems = []

@@ -62,9 +62,18 @@ def rate_scale(model: nn.Module, name: str, options: TrainingRecipe) -> float:
     return options.backbone_lr_scale * float(options.layer_decay**depth)
 
 
-def make_optimizer(model: nn.Module, options: TrainingRecipe) -> torch.optim.Optimizer:
-    """AdamW or SGD with Nesterov momentum over `parameter_groups`."""
+def make_optimizer(
+    model: nn.Module, options: TrainingRecipe, balancing: nn.Module | None = None
+) -> torch.optim.Optimizer:
+    """AdamW or SGD with Nesterov momentum over `parameter_groups`.
+
+    What a balancing of losses learns goes with them at the plain rate, without weight decay, which
+    would pull it towards equal weights.
+    """
     groups = parameter_groups(model, options)
+    learnt = [] if balancing is None else list(balancing.parameters())
+    if learnt:
+        groups.append({"params": learnt, "lr": options.learning_rate, "weight_decay": 0.0})
     if options.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=options.learning_rate, fused=True)
     nesterov = options.momentum > 0

@@ -113,6 +113,17 @@ class Processes:
             distributed.gather_object(_on_cpu(value), values, dst=0, group=self.group)
         return values or []
 
+    def add_up(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The sum of a tensor over all processes.
+
+        Raises:
+            RunError: If another process is gone.
+        """
+        if self.count > 1:
+            with self.watched():
+                distributed.all_reduce(tensor)
+        return tensor
+
     def share_buffers(self, module: nn.Module) -> None:
         """Gives every process the main one's buffers of a module (statistics of norms).
 

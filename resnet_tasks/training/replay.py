@@ -12,7 +12,7 @@ import json
 import math
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,7 @@ class Step:
         losses: `head/term` -> mean, of the batch that it went wrong in.
         trouble: What was said of it.
         frozen: Parameters that were not trained.
+        weights: Head -> what its loss was multiplied with by `training.balancing`.
     """
 
     update: int
@@ -63,6 +64,7 @@ class Step:
     losses: dict[str, float]
     trouble: str
     frozen: list[str]
+    weights: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -204,6 +206,8 @@ def replay(folder: Path, *, model: TaskModel | None = None, run: Run | None = No
     fill(model, load_weights_file(folder / "model.safetensors"), folder)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name not in step.frozen)
+    for name, weight in step.weights.items():
+        model.loss_weights[name] *= weight
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     precision = mixed_precision(step.precision, device, find_unused=False)
     prepared = precision.prepare(Anchored(model).to(device))
@@ -225,7 +229,7 @@ def _backward(
     shown: dict[str, float] = {}
     for batch, counts in zip(batches, step.counts, strict=False):
         torch.manual_seed(step.seed)
-        losses, anchor = prepared(batch.to(model.device))
+        losses, anchor, _ = prepared(batch.to(model.device))
         sums = {name: term.sum.item() for name, term in losses.items()}
         shown = means(sums, {name: term.count.item() for name, term in losses.items()})
         shares = {

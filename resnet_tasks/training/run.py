@@ -111,11 +111,19 @@ class Run:
         Raises:
             RunError: If it is not a run folder.
         """
-        folder = Path(directory)
-        _require_run_files(folder)
-        recipe = load_recipe(folder / "recipe.yaml")
-        load_plugins(recipe, folder, trust=trust_plugins)
-        return cls(folder, recipe, _read_labels(folder))
+        run = cls.read(Path(directory))
+        load_plugins(run.recipe, run.directory, trust=trust_plugins)
+        return run
+
+    @classmethod
+    def read(cls, directory: Path) -> Run:
+        """What a run folder says of itself; runs no code of it.
+
+        Raises:
+            RunError: If it is not a run folder.
+        """
+        _require_run_files(directory)
+        return cls(directory, load_recipe(directory / "recipe.yaml"), _read_labels(directory))
 
     @classmethod
     def reopen(cls, directory: Path, recipe: Recipe, labels: Labels) -> Run:

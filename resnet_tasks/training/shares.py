@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from resnet_tasks.errors import PictureError
 from resnet_tasks.model import Losses, TaskModel
 from resnet_tasks.structures import Batch, Target
+from resnet_tasks.training.balancing import Balancing
 
 
 @dataclass(frozen=True)
@@ -26,20 +27,22 @@ class Report:
 
 
 class Anchored(nn.Module):
-    """A model's losses, and a zero that hangs on a parameter of this module's own.
+    """A model's losses, the variables of their balancing, and a zero on a parameter of its own.
 
     Gradients are exchanged during the backward of every process, also of one whose pictures teach
     nothing: there the zero is all that is left to go backward from.
     """
 
-    def __init__(self, model: TaskModel) -> None:
+    def __init__(self, model: TaskModel, balancing: Balancing | None = None) -> None:
         super().__init__()
         self.model = model
+        self.balancing = balancing
         self.anchor = nn.Parameter(torch.zeros(()))
 
-    def forward(self, batch: Batch) -> tuple[Losses, Tensor]:
-        """The losses of a batch, and the zero."""
-        return self.model(batch, mode="loss"), self.anchor * 0.0
+    def forward(self, batch: Batch) -> tuple[Losses, Tensor, dict[str, Tensor]]:
+        """The losses of a batch, the zero, and what weighs the losses (`Balancing.variables`)."""
+        variables = {} if self.balancing is None else self.balancing.variables()
+        return self.model(batch, mode="loss"), self.anchor * 0.0, variables
 
 
 def unannotated(batch: Batch) -> Batch:

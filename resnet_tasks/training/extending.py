@@ -1,0 +1,188 @@
+"""Heads that are added to a finished run: its backbone and heads go on in a run of their own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from resnet_tasks.assemble import Labels
+from resnet_tasks.backbone.pretrained import LoadReport
+from resnet_tasks.backbone.run_folders import license_of, split_checkpoint
+from resnet_tasks.data.coco import CategoryMap
+from resnet_tasks.errors import RecipeError, RunError
+from resnet_tasks.heads.base import HEADS
+from resnet_tasks.model import TaskModel
+from resnet_tasks.recipe.schema import BackboneRecipe, ExtendRecipe, HeadRecipe, Recipe
+from resnet_tasks.structures import BACKGROUND
+from resnet_tasks.training.checkpoint import load_model_weights
+from resnet_tasks.training.run import Run
+
+ALL_STAGES = 5
+
+
+@dataclass(frozen=True)
+class Base:
+    """The run that a recipe extends; while resuming, the extending run itself, which has it all.
+
+    Attributes:
+        run: The folder.
+        checkpoint: `last` or `best`.
+    """
+
+    run: Run
+    checkpoint: str
+
+    @classmethod
+    def of(cls, recipe: Recipe, resume: Path | None) -> Base | None:
+        """What the recipe extends; None where it extends nothing.
+
+        Raises:
+            RunError: If it is not a run.
+        """
+        if recipe.extend is None:
+            return None
+        folder, checkpoint = split_checkpoint(recipe.extend.run)
+        if resume is not None:
+            folder, checkpoint = resume, "last"
+        return cls(Run.read(folder), checkpoint)
+
+    def extended(self, recipe: Recipe) -> Recipe:
+        """The recipe of all heads, new ones first; unchanged where it names all of them already.
+
+        Raises:
+            RecipeError: If it says something that the run has decided.
+        """
+        extend = recipe.extend
+        assert extend is not None, "made for recipes that extend a run"
+        if extend.heads:
+            return recipe
+        old = self.run.recipe
+        _refuse_decided(recipe, old, str(self.run.directory))
+        heads = {name: self._kept(name, head) for name, head in old.heads.items()}
+        parts = ("backbone", *(("pyramid",) if old.pyramid is not None else ()), *heads)
+        frozen = parts if extend.freeze is None else extend.freeze
+        for part in frozen:
+            if part not in parts:
+                raise RecipeError(
+                    f"extend.freeze: {part!r} is no part of {self.run.directory}, which has "
+                    f"{', '.join(parts)}"
+                )
+        backbone = old.backbone
+        if "backbone" in frozen:
+            if recipe.training.unfreeze:
+                raise RecipeError(
+                    "training.unfreeze frees stages of the backbone, but extend.freeze keeps it as "
+                    "it is; leave one of the two out"
+                )
+            backbone = backbone.model_copy(update={"frozen_stages": ALL_STAGES})
+        kept = ExtendRecipe(run=extend.run, freeze=tuple(frozen), heads=tuple(heads))
+        data = recipe.data.model_copy(update={"normalize": old.data.normalize})
+        changes: dict[str, Any] = {
+            "extend": kept,
+            "backbone": backbone,
+            "pyramid": old.pyramid,
+            "heads": {**recipe.heads, **heads},
+            "data": data,
+        }
+        return recipe.model_copy(update=changes)
+
+    def _kept(self, name: str, head: HeadRecipe) -> HeadRecipe:
+        """A head of the run with its classes by name, whatever the new data has."""
+        classes = self.run.labels.heads[name].classes
+        named = classes[1:] if head.background and classes[0] == BACKGROUND else classes
+        return head.model_copy(update={"classes": named})
+
+    def with_categories(self, categories: CategoryMap) -> CategoryMap:
+        """The categories of the new data and of the run.
+
+        Raises:
+            DataError: If they disagree.
+        """
+        return CategoryMap.merged([self.run.labels.categories, categories])
+
+    def fill(self, model: TaskModel, labels: Labels) -> None:
+        """Puts the run's weights and statistics into a model that has its parts and new heads.
+
+        Raises:
+            RunError: If they do not fit.
+        """
+        own = self.run.recipe.heads
+        for name in own:
+            before, now = self.run.labels.heads[name], labels.heads[name]
+            if (before.classes, before.category_ids) != (now.classes, now.category_ids):
+                raise RunError(
+                    f"head {name} of {self.run.directory} has the classes "
+                    f"{', '.join(before.classes)}, with the new data it would have "
+                    f"{', '.join(now.classes)}; give categories the ids that they had"
+                )
+        folder = self.run.checkpoint(self.checkpoint)
+        weights = load_model_weights(folder)
+        state = model.state_dict()
+        new = tuple(f"heads.{name}." for name in model.named_heads if name not in own)
+        missing = [key for key in state if key not in weights and not key.startswith(new)]
+        odd = [
+            key for key, each in weights.items() if key not in state or _differ(state, key, each)
+        ]
+        if missing or odd:
+            raise RunError(
+                f"the weights in {folder} are not those of the run's model: {len(missing + odd)} "
+                f"tensors are missing, left over or of another shape ({(missing + odd)[0]}, ...); "
+                "restore the checkpoint and recipe.yaml of one run"
+            )
+        with torch.no_grad():
+            for key, value in weights.items():
+                state[key].copy_(value)
+        report = LoadReport(
+            matched=tuple(weights),
+            missing=tuple(key for key in state if key not in weights),
+            unexpected=(),
+            source=f"run {self.run.directory} ({self.checkpoint})",
+            license=license_of(self.run.directory),
+            mean=tuple(model.mean.tolist()),
+            std=tuple(model.std.tolist()),
+            notes=(
+                f"taken over: {', '.join(own)}; frozen: {', '.join(model.frozen) or 'nothing'}",
+            ),
+        )
+        backbone: Any = model.backbone
+        backbone.adopt(report, len(model.mean))
+
+
+def _differ(state: dict[str, torch.Tensor], key: str, value: torch.Tensor) -> bool:
+    return state[key].shape != value.shape
+
+
+def _refuse_decided(recipe: Recipe, old: Recipe, folder: str) -> None:
+    """The recipe leaves to the run what is the run's.
+
+    Raises:
+        RecipeError: Otherwise; all problems, a line each.
+    """
+    problems = []
+    if recipe.backbone not in (BackboneRecipe(), old.backbone):
+        problems.append(
+            "backbone: it is that of the run; leave it out (extend.freeze says whether it learns)"
+        )
+    if recipe.pyramid not in (None, old.pyramid):
+        problems.append("pyramid: it is that of the run; leave it out")
+    if recipe.model_weights is not None:
+        problems.append("model_weights: weights are those of the run; leave it out")
+    for name, head in old.heads.items():
+        if name in recipe.heads:
+            problems.append(f"heads.{name}: the run has a head of that name; choose another one")
+        if head.type not in HEADS:
+            problems.append(
+                f"plugins: name those of the run ({', '.join(old.plugins)}), which bring its head "
+                f"{head.type!r}"
+            )
+    if recipe.data.channels != old.data.channels:
+        problems.append(
+            f"data.channels: {recipe.data.channels}, but the run takes {old.data.channels}"
+        )
+    if recipe.data.normalize not in ("weights", old.data.normalize):
+        problems.append("data.normalize: constants are those of the run; leave it out")
+    if problems:
+        raise RecipeError("\n".join(f"extend: {folder}: {each}" for each in problems))
