@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from resnet_tasks.assemble import (
+    Labels,
     Split,
     build_dataset,
     build_model,
@@ -123,15 +124,7 @@ def _finetune_together(
     labels = label_heads(recipe, categories)
     train = build_dataset(recipe, files["train"], categories, training=True)
     val = build_dataset(recipe, files["val"], categories)
-    if (folds := recipe.data.folds) is not None:
-        console.print(
-            f"val: held out of data.train, fold {folds.held_out} of 0 to {folds.count - 1}; "
-            "data.val is not read",
-            highlight=False,
-        )
-    for split, dataset in (("train", train), ("val", val)):
-        say_data(console, split, dataset)
-        require_pictures(console, split, dataset)
+    _say_splits(recipe, train, val, console)
     samples = _samples(recipe, train, console)
     for note in require_annotations(recipe, labels, train, val):
         console.print(note, highlight=False, markup=False)
@@ -141,12 +134,7 @@ def _finetune_together(
         base.fill(model, labels)
     say_weights(console, model)
     say_norms(console, model, together.count)
-    require_fitting_labels(model, (train, val))
-    # Before the folder is made: what cannot run leaves none behind.
-    resolve_precision(recipe.training.precision, default_device(recipe.training.device))
-    _require_balancing(recipe)
-    best_metric(model.named_heads, recipe.evaluation.best, recipe.evaluation.extra)
-    require_trackers(recipe.training.trackers)
+    _require_runnable(recipe, model, train, val)
     if dry_run and recipe.data.normalize == "data":
         console.print("normalize: measured when training starts, not with --dry-run")
     elif recipe.data.normalize == "data":
@@ -163,10 +151,7 @@ def _finetune_together(
         run = Run.reopen(resume, recipe, labels)
         together.decide(lambda: hold(held, resume))
     else:
-        name = f"{recipe.name.replace('/', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
-        folder = out or Path("runs") / name
-        together.decide(lambda: hold(held, folder))
-        run = together.decide(lambda: Run.create(folder, recipe, labels))
+        run = _new_run(recipe, labels, together, held, out)
     work = _work(recipe, model, samples, val, run.directory, console, together)
     if resume is not None:
         work.resume()
@@ -182,12 +167,45 @@ def _samples(recipe: Recipe, train: CocoDataset, console: Console) -> CocoDatase
     return samples
 
 
-def _require_balancing(recipe: Recipe) -> None:
-    """The balancing of the recipe is known.
+def _new_run(
+    recipe: Recipe, labels: Labels, together: Processes, held: ExitStack, out: Path | None
+) -> Run:
+    """The folder of a new run, held by the main process."""
+    name = f"{recipe.name.replace('/', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = out or Path("runs") / name
+    together.decide(lambda: hold(held, folder))
+    return together.decide(lambda: Run.create(folder, recipe, labels))
+
+
+def _say_splits(recipe: Recipe, train: CocoDataset, val: CocoDataset, console: Console) -> None:
+    """What there is to learn from and to judge on.
 
     Raises:
-        RecipeError: Otherwise.
+        DataError: If a file is not there.
     """
+    if (folds := recipe.data.folds) is not None:
+        console.print(
+            f"val: held out of data.train, fold {folds.held_out} of 0 to {folds.count - 1}; "
+            "data.val is not read",
+            highlight=False,
+        )
+    for split, dataset in (("train", train), ("val", val)):
+        say_data(console, split, dataset)
+        require_pictures(console, split, dataset)
+
+
+def _require_runnable(
+    recipe: Recipe, model: TaskModel, train: CocoDataset, val: CocoDataset
+) -> None:
+    """What cannot run is refused before the folder is made.
+
+    Raises:
+        ResnetTasksError: If labels, precision, balancing, trackers or metric do not fit.
+    """
+    require_fitting_labels(model, (train, val))
+    resolve_precision(recipe.training.precision, default_device(recipe.training.device))
+    best_metric(model.named_heads, recipe.evaluation.best, recipe.evaluation.extra)
+    require_trackers(recipe.training.trackers)
     try:
         BALANCINGS.get(recipe.training.balancing)
     except ResnetTasksError as error:
