@@ -22,6 +22,8 @@ from resnet_tasks.errors import DataError
 
 SPLITS = ("train", "val", "test")
 IDS_FOLDER = "stage1_train"
+CONTOUR = "contour"
+"""Name of the class of rims."""
 
 
 def convert_instance_masks(
@@ -29,6 +31,7 @@ def convert_instance_masks(
     out: Path,
     *,
     category: str = "nucleus",
+    contour: int = 0,
     copy_images: bool = False,
     license_name: str = "",
     progress: Progress | None = None,
@@ -42,6 +45,9 @@ def convert_instance_masks(
         source: Folder that holds the folder of ids and the lists.
         out: Folder for the JSON files and `semantic/`.
         category: What every object is.
+        contour: Width in pixels of the rim of every object that the label maps (not the masks and
+            boxes) show as a class of its own, `CONTOUR`, so that objects that touch stay apart; it
+            lies inside the object, and none runs along the edge of the picture. 0: no such class.
         copy_images: Copy the pictures beside the JSON instead of referring to them.
         license_name: Licence of the data, for the JSON.
         progress: Called with (done, total) after each picture.
@@ -50,9 +56,12 @@ def convert_instance_masks(
         What was written, by split.
 
     Raises:
-        DataError: If a folder or file is missing or unreadable, or a mask's size is not its
-            picture's; the message names it.
+        DataError: If a folder or file is missing or unreadable, a mask's size is not its picture's
+            (the message names it), or `contour` is negative.
     """
+    if contour < 0:
+        raise DataError(f"contour is {contour}, but is a width in pixels; give 0 or more")
+    categories = [Category(category), *([Category(CONTOUR, isthing=False)] if contour else [])]
     require_parts(source, ())
     folder = source / IDS_FOLDER if (source / IDS_FOLDER).is_dir() else source
     splits = _splits(source, folder)
@@ -62,7 +71,7 @@ def convert_instance_masks(
         writer = CocoWriter(
             out,
             split,
-            [Category(category)],
+            categories,
             annotated=("boxes", "masks", "semantic"),
             images_root=source,
             copy_images=copy_images,
@@ -70,7 +79,7 @@ def convert_instance_masks(
             license_name=license_name,
         )
         for name in ids:
-            _add_picture(writer, folder / name, category)
+            _add_picture(writer, folder / name, category, contour)
             done += 1
             if progress is not None:
                 progress(done, total)
@@ -97,7 +106,7 @@ def _splits(source: Path, folder: Path) -> dict[str, list[str]]:
     return splits or {"train": sorted(present)}
 
 
-def _add_picture(writer: CocoWriter, folder: Path, category: str) -> None:
+def _add_picture(writer: CocoWriter, folder: Path, category: str, contour: int) -> None:
     pictures = list(pictures_by_stem(folder / "images").values())
     if len(pictures) != 1:
         raise DataError(f"{folder / 'images'} holds {len(pictures)} pictures; it should hold one")
@@ -118,7 +127,20 @@ def _add_picture(writer: CocoWriter, folder: Path, category: str) -> None:
             continue
         writer.add_mask(image_id, category, mask)
         semantic[mask] = 1
+        if contour:
+            semantic[rim(mask, contour)] = 2
     writer.add_semantic(image_id, semantic)
+
+
+def rim(mask: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
+    """The pixels of an object that lie within `width` pixels of its outside, diagonals included.
+
+    The edge of the picture is no outside: the object may go on there.
+    """
+    kernel = np.ones((2 * width + 1, 2 * width + 1), np.uint8)
+    eroded = cv2.erode(mask.astype(np.uint8), kernel, borderType=cv2.BORDER_REPLICATE)
+    outer: NDArray[np.bool_] = mask & (eroded == 0)
+    return outer
 
 
 def read_mask(file: Path) -> NDArray[np.bool_]:

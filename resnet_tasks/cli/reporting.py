@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from resnet_tasks.cli.app import DataRoot, RunFolder, app, complain
+from resnet_tasks.cli.app import DataRoot, RunFolder, Trust, app, complain, open_run
 from resnet_tasks.errors import ResnetTasksError
 
 Evaluation = Annotated[
@@ -40,12 +40,44 @@ def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Run folders")],
     out: Annotated[Path, typer.Option(help="The page")] = Path("comparison.html"),
     evaluation: Evaluation = None,
+    costs: Annotated[
+        bool,
+        typer.Option(
+            "--costs/--no-costs",
+            help="Run the models to measure work, latency and memory side by side",
+        ),
+    ] = True,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HEIGHTxWIDTH", help="Picture that is measured; default: that of the first run"
+        ),
+    ] = None,
+    trust_plugins: Trust = False,
 ) -> None:
-    """Draw several runs beside each other as one page; differences are to the first."""
-    from resnet_tasks.report.page import write_comparison
+    """Put several runs beside each other: metrics, costs and a page; differences to the first."""
+    from rich.console import Console
+    from rich.table import Table
 
-    page = write_comparison(runs, out, evaluation=evaluation)
-    typer.echo(f"written to {page} ({page.stat().st_size / 1e6:.1f} MB)")
+    from resnet_tasks.report.collect import read_run
+    from resnet_tasks.report.comparison import headline_rows, make_comparison
+    from resnet_tasks.report.page import write_page
+    from resnet_tasks.training.price import price_runs
+
+    views = [read_run(run) for run in runs]
+    page = make_comparison(views, evaluation)  # before time is spent on measuring
+    if costs:
+        opened = [open_run(run, trust_plugins) for run in runs]
+        page = make_comparison(views, evaluation, price_runs(opened, size))
+    table = Table("", *page.names, title=f"differences are to {page.names[0]}")
+    for name, texts in headline_rows(page):
+        table.add_row(name, *texts)
+    console = Console()
+    console.print(table, highlight=False)
+    if page.conditions:
+        console.print(f"measured: {page.conditions}", highlight=False, markup=False)
+    written = write_page(page, out)
+    typer.echo(f"written to {written} ({written.stat().st_size / 1e6:.1f} MB)")
 
 
 def report_after(run: Path, evaluation: str, data_root: Path | None) -> None:

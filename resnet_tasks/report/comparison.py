@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from resnet_tasks.report.charts import Axes, Chart, Line, line_chart
 from resnet_tasks.report.collect import EvaluationView, RunView, Score
 from resnet_tasks.report.history import History, smoothed
 from resnet_tasks.report.sections import CURVES, Part, attempt, duration
+from resnet_tasks.training.price import Price, Prices
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ class ComparisonPage:
         metrics: By head.
         classes: By head: the main metric by class.
         recipes: Key path, and its text in every run; only where they differ.
-        costs: What a run takes: name, and its text in every run. Later measures join here.
+        costs: What a run takes: name, and its text in every run.
+        conditions: How what was measured of them was measured; empty where nothing was.
         learning: Curves of all runs in one chart each.
         warnings: What makes the numbers hard to compare.
     """
@@ -67,17 +69,21 @@ class ComparisonPage:
     classes: list[Comparison] = field(default_factory=list)
     recipes: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
     costs: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
+    conditions: str = ""
     learning: Part = field(default_factory=Part)
     warnings: list[str] = field(default_factory=list)
 
 
-def make_comparison(runs: Sequence[RunView], evaluation: str | None) -> ComparisonPage:
+def make_comparison(
+    runs: Sequence[RunView], evaluation: str | None, prices: Prices | None = None
+) -> ComparisonPage:
     """Everything that the page of several runs shows.
 
     Args:
         runs: At least two.
         evaluation: Name of the evaluation to compare; None: the first run's latest, where all have
             it, else each run's own latest.
+        prices: What their models cost, in the order of the runs.
 
     Raises:
         RunError: If there are fewer than two runs, or one lacks the named evaluation.
@@ -90,6 +96,9 @@ def make_comparison(runs: Sequence[RunView], evaluation: str | None) -> Comparis
     page.classes = _classes(chosen)
     page.recipes = recipe_differences(runs)
     page.costs = costs(runs)
+    if prices is not None:
+        page.costs += measured_costs(runs, list(prices.each.values()))
+        page.conditions = prices.conditions
     page.learning = attempt(lambda: _learning(page))
     page.warnings = _warnings(page)
     return page
@@ -209,6 +218,67 @@ def costs(runs: Sequence[RunView]) -> list[tuple[str, tuple[str, ...]]]:
         "training time": training,
     }
     return [(name, tuple(measure(run) for run in runs)) for name, measure in measures.items()]
+
+
+def measured_costs(
+    runs: Sequence[RunView], prices: Sequence[Price]
+) -> list[tuple[str, tuple[str, ...]]]:
+    """What the models of the runs cost: a row a measure, a text a run.
+
+    Where the first run has exactly the heads of all others together, its price is told as a share
+    of theirs too: the price of sharing.
+    """
+    measures: dict[str, tuple[Callable[[Price], float], float, str]] = {
+        "GFLOPs": (lambda price: price.multiply_adds, 1e9, ".2f"),
+        "latency, ms": (lambda price: price.seconds, 1e-3, ".1f"),
+        "peak memory, MB": (lambda price: price.memory, 1e6, ".0f"),
+    }
+    rows = [
+        (name, tuple(_with_ratio(each, prices[0], value, unit, form) for each in prices))
+        for name, (value, unit, form) in measures.items()
+    ]
+    if not _is_sum(runs):
+        return rows
+    values: dict[str, Callable[[Price], float]] = {"parameters": lambda price: price.parameters}
+    values |= {name: value for name, (value, _, _) in measures.items()}
+    for name, value in values.items():
+        share = value(prices[0]) / max(sum(value(each) for each in prices[1:]), 1e-12)
+        label = f"{name.partition(',')[0]}, share of the other runs together"
+        rows.append((label, (f"{share:.2f}", *("–",) * (len(prices) - 1))))
+    return rows
+
+
+def _with_ratio(
+    price: Price, first: Price, value: Callable[[Price], float], unit: float, form: str
+) -> str:
+    text = f"{value(price) / unit:{form}}"
+    if price is first or not value(first):
+        return text
+    return f"{text} ({value(price) / value(first):.2f}x)"
+
+
+def _is_sum(runs: Sequence[RunView]) -> bool:
+    """Whether the first run has the heads of all others, each once."""
+    first, *others = (list(run.labels.heads) for run in runs)
+    return len(others) > 1 and sorted(first) == sorted(name for each in others for name in each)
+
+
+def headline_rows(page: ComparisonPage) -> list[tuple[str, tuple[str, ...]]]:
+    """The main metrics by head with differences to the first run, then costs: text for consoles."""
+    rows = []
+    for table in page.metrics:
+        for name, unit, cells in table.rows:
+            if name in HEADLINE:
+                shown = f"{table.title}/{name}" + (f", {unit}" if unit else "")
+                rows.append((shown, tuple(map(_cell_text, cells))))
+    return [*rows, *page.costs]
+
+
+def _cell_text(cell: Cell) -> str:
+    if cell.score is None or cell.score.value is None:
+        return "–"
+    difference = "" if cell.difference is None else f" ({cell.difference:+.4f})"
+    return f"{cell.score.value:.4f}{difference}"
 
 
 def _learning(page: ComparisonPage) -> list[Chart]:

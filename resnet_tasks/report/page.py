@@ -15,9 +15,10 @@ from markupsafe import Markup
 
 from resnet_tasks.report.charts import number, share
 from resnet_tasks.report.collect import read_run
-from resnet_tasks.report.comparison import make_comparison
+from resnet_tasks.report.comparison import ComparisonPage, make_comparison
 from resnet_tasks.report.sections import make_page
 from resnet_tasks.training.checkpoint import write_text
+from resnet_tasks.training.price import Prices
 
 
 def write_report(
@@ -53,7 +54,11 @@ def write_report(
 
 
 def write_comparison(
-    runs: Sequence[Path | str], out: Path, *, evaluation: str | None = None
+    runs: Sequence[Path | str],
+    out: Path,
+    *,
+    evaluation: str | None = None,
+    prices: Prices | None = None,
 ) -> Path:
     """Writes a page of several runs beside each other; the first is what the others differ from.
 
@@ -61,6 +66,7 @@ def write_comparison(
         runs: Run folders, at least two.
         out: The file.
         evaluation: Name of the evaluation to compare; default: the latest that all have.
+        prices: What the models cost, in the order of the runs; default: that is left out.
 
     Returns:
         The file.
@@ -68,7 +74,12 @@ def write_comparison(
     Raises:
         ResnetTasksError: If there are fewer than two, or one of them is no run folder.
     """
-    page = make_comparison([read_run(Path(run)) for run in runs], evaluation)
+    page = make_comparison([read_run(Path(run)) for run in runs], evaluation, prices)
+    return write_page(page, out)
+
+
+def write_page(page: ComparisonPage, out: Path) -> Path:
+    """Writes a comparison that was made; gives the file."""
     write_text(out, _rendered("comparison.html.j2", page=page))
     return out
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from resnet_tasks.assemble import Labels
+from resnet_tasks.assemble import Labels, label_heads
 from resnet_tasks.backbone.pretrained import LoadReport
 from resnet_tasks.backbone.run_folders import license_of, split_checkpoint
 from resnet_tasks.data.coco import CategoryMap
@@ -49,19 +49,33 @@ class Base:
             folder, checkpoint = resume, "last"
         return cls(Run.read(folder), checkpoint)
 
-    def extended(self, recipe: Recipe) -> Recipe:
-        """The recipe of all heads, new ones first; unchanged where it names all of them already.
+    def extended(self, recipe: Recipe, categories: CategoryMap) -> tuple[Recipe, CategoryMap]:
+        """The recipe of all heads, new ones first, and the categories of all of them.
+
+        Args:
+            recipe: Of the new heads; one that names all heads already stays as it is.
+            categories: Of the new data, which decide the classes of the new heads.
 
         Raises:
-            RecipeError: If it says something that the run has decided.
+            DataError: If the new data's categories contradict those of the run.
+            RecipeError: If the recipe says something that the run has decided.
         """
+        merged = CategoryMap.merged([self.run.labels.categories, categories])
+        return self._whole(recipe, categories), merged
+
+    def _whole(self, recipe: Recipe, categories: CategoryMap) -> Recipe:
         extend = recipe.extend
         assert extend is not None, "made for recipes that extend a run"
         if extend.heads:
             return recipe
         old = self.run.recipe
         _refuse_decided(recipe, old, str(self.run.directory))
-        heads = {name: self._kept(name, head) for name, head in old.heads.items()}
+        heads = {
+            name: _pinned(head, self.run.labels.heads[name].classes)
+            for name, head in old.heads.items()
+        }
+        found = label_heads(recipe, categories).heads
+        new = {name: _pinned(head, found[name].classes) for name, head in recipe.heads.items()}
         parts = ("backbone", *(("pyramid",) if old.pyramid is not None else ()), *heads)
         frozen = parts if extend.freeze is None else extend.freeze
         for part in frozen:
@@ -84,24 +98,10 @@ class Base:
             "extend": kept,
             "backbone": backbone,
             "pyramid": old.pyramid,
-            "heads": {**recipe.heads, **heads},
+            "heads": {**new, **heads},
             "data": data,
         }
         return recipe.model_copy(update=changes)
-
-    def _kept(self, name: str, head: HeadRecipe) -> HeadRecipe:
-        """A head of the run with its classes by name, whatever the new data has."""
-        classes = self.run.labels.heads[name].classes
-        named = classes[1:] if head.background and classes[0] == BACKGROUND else classes
-        return head.model_copy(update={"classes": named})
-
-    def with_categories(self, categories: CategoryMap) -> CategoryMap:
-        """The categories of the new data and of the run.
-
-        Raises:
-            DataError: If they disagree.
-        """
-        return CategoryMap.merged([self.run.labels.categories, categories])
 
     def fill(self, model: TaskModel, labels: Labels) -> None:
         """Puts the run's weights and statistics into a model that has its parts and new heads.
@@ -153,6 +153,12 @@ class Base:
 
 def _differ(state: dict[str, torch.Tensor], key: str, value: torch.Tensor) -> bool:
     return state[key].shape != value.shape
+
+
+def _pinned(head: HeadRecipe, classes: tuple[str, ...]) -> HeadRecipe:
+    """A head with its classes by name, whatever other data has."""
+    named = classes[1:] if head.background and classes[0] == BACKGROUND else classes
+    return head.model_copy(update={"classes": named})
 
 
 def _refuse_decided(recipe: Recipe, old: Recipe, folder: str) -> None:

@@ -115,12 +115,10 @@ def _finetune_together(
     """`finetune_recipe` up to the last checkpoint, in every process."""
     recipe = with_digest(recipe, data_root)
     base = Base.of(recipe, resume)
-    if base is not None:
-        recipe = base.extended(recipe)
     files = {split: read_split(recipe, split, data_root) for split in SPLITS}
     categories = merged_categories([*files["train"], *files["val"]])
     if base is not None:
-        categories = base.with_categories(categories)
+        recipe, categories = base.extended(recipe, categories)
     labels = label_heads(recipe, categories)
     train = build_dataset(recipe, files["train"], categories, training=True)
     val = build_dataset(recipe, files["val"], categories)

@@ -8,7 +8,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from data_tools.coco_writer import SplitSummary, read_index_map
-from data_tools.instance_masks import convert_instance_masks, read_mask
+from data_tools.instance_masks import convert_instance_masks, read_mask, rim
 from resnet_tasks.data.coco import read_coco
 from resnet_tasks.errors import DataError
 
@@ -147,3 +147,38 @@ def test_wrong_sources_are_named(tmp_path: Path) -> None:
     (source / "val.txt").write_text("beef\ncafe\n")
     with pytest.raises(DataError, match=r"val\.txt lists 'beef' and 0 others"):
         convert_instance_masks(source, tmp_path / "out")
+
+
+def test_rims_are_a_class_of_pixels_and_keep_touching_objects_apart(tmp_path: Path) -> None:
+    """A 4 x 4 object in the corner of the picture beside one of 4 x 3: rims of one pixel."""
+    first, second = np.zeros((6, 8)), np.zeros((6, 8))
+    first[:4, :4] = 255
+    second[:4, 4:7] = 255
+    root = bowl(tmp_path, {"1": first, "2": second})
+    (summary,) = convert_instance_masks(root, tmp_path / "out", contour=1)
+    coco = load(tmp_path / "out/train.json")
+    assert [(each["name"], each["isthing"]) for each in coco["categories"]] == [
+        ("nucleus", 1),
+        ("contour", 0),
+    ]
+    assert summary.objects["nucleus"] == 2
+    assert [each["bbox"] for each in coco["annotations"]] == [[0, 0, 4, 4], [4, 0, 3, 4]]
+    (image,) = coco["images"]
+    found = read_index_map(tmp_path / "out" / image["sem_seg_file_name"])
+    assert found.tolist() == [
+        [1, 1, 1, 2, 2, 1, 2, 0],  # along the edge of the picture there is no rim
+        [1, 1, 1, 2, 2, 1, 2, 0],
+        [1, 1, 1, 2, 2, 1, 2, 0],
+        [2, 2, 2, 2, 2, 2, 2, 0],
+        [0, 0, 0, 0, 0, 0, 0, 0],
+        [0, 0, 0, 0, 0, 0, 0, 0],
+    ]
+
+
+def test_a_thin_object_is_all_rim_and_a_negative_width_is_refused(tmp_path: Path) -> None:
+    mask = np.zeros((9, 9), bool)
+    mask[3:6, 3:6] = True
+    assert (rim(mask, 2) == mask).all()
+    assert rim(mask, 1).sum() == 8
+    with pytest.raises(DataError, match="contour is -1"):
+        convert_instance_masks(tmp_path, tmp_path / "out", contour=-1)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,15 @@ import pytest
 
 from resnet_tasks.errors import RunError
 from resnet_tasks.report.collect import read_run
-from resnet_tasks.report.comparison import Comparison, distinct_names, make_comparison
+from resnet_tasks.report.comparison import (
+    Comparison,
+    distinct_names,
+    headline_rows,
+    make_comparison,
+    measured_costs,
+)
 from resnet_tasks.report.page import write_comparison
+from resnet_tasks.training.price import Price
 
 
 @pytest.fixture
@@ -108,3 +116,29 @@ def test_a_difference_that_rounds_to_nothing_has_no_sign(
     text = page.read_text(encoding="utf-8")
     assert "±0.000" in text
     assert "−0.000" not in text
+
+
+def test_prices_are_shown_with_ratios_and_the_price_of_sharing(pair: tuple[Any, Any]) -> None:
+    both = read_run(pair[0].folder)
+    halves = [
+        replace(both, labels=replace(both.labels, heads={name: each}))
+        for name, each in both.labels.heads.items()
+    ]
+    prices = [Price(80, 1_500_000_000, 0.03, 60_000_000), Price(50, 10**9, 0.02, 40_000_000)]
+    prices.append(Price(50, 2 * 10**9, 0.03, 80_000_000))
+    rows = dict(measured_costs([both, *halves], prices))
+    assert rows["GFLOPs"] == ("1.50", "1.00 (0.67x)", "2.00 (1.33x)")
+    assert rows["latency, ms"] == ("30.0", "20.0 (0.67x)", "30.0 (1.00x)")
+    assert rows["peak memory, MB"] == ("60", "40 (0.67x)", "80 (1.33x)")
+    assert rows["parameters, share of the other runs together"] == ("0.80", "–", "–")
+    assert rows["GFLOPs, share of the other runs together"] == ("0.50", "–", "–")
+    assert rows["latency, share of the other runs together"] == ("0.60", "–", "–")
+    assert len(measured_costs([both, both], prices[:2])) == 3  # no halves of the first
+
+
+def test_the_console_shows_metrics_by_head_and_costs(pair: tuple[Any, Any]) -> None:
+    rows = dict(headline_rows(compared(pair)))
+    assert rows["objects/AP"] == ("0.5000", "0.5000 (+0.0000)")
+    assert "scene/mIoU" in rows
+    assert "parameters" in rows
+    assert not any(name.startswith("objects/AR") for name in rows)

@@ -202,7 +202,7 @@ def test_a_resumed_extension_ends_with_the_same_weights(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"backbone": {"name": "resnet18"}}, "backbone: it is that of the run"),
+        ({"backbone": {"name": "resnet50"}}, "backbone: it is that of the run"),
         ({"pyramid": {"channels": 32}}, "pyramid: it is that of the run"),
         ({"extend": {"freeze": ["necks"]}}, "'necks' is no part of .*backbone, pyramid, objects"),
         (

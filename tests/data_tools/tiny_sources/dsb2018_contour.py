@@ -1,0 +1,3 @@
+from tiny_sources.dsb2018 import write
+
+__all__ = ["write"]
