@@ -120,7 +120,7 @@ def peak_bytes(work: Callable[[], object], device: torch.device) -> int:
         return int(torch.cuda.max_memory_allocated(device)) - before
     with PeakMemory() as watched:
         work()
-    return watched.peak
+    return int(watched.peak)
 
 
 def taking_turns(

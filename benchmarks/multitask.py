@@ -1,0 +1,258 @@
+"""Two heads on one backbone against the two single-task models: time, parameters and memory.
+
+    python -m benchmarks multitask                      # ResNet-18, 50 and 101 at 480 x 640
+    python -m benchmarks multitask --quick              # a tiny net on a tiny picture: does it run?
+
+Boxes (`faster_rcnn`) and pixels (`unet`, or `--pixels fpn`), each alone, both on one backbone, with
+`--pyramid` on one pyramid too, and the backbone by itself. In one process all of them take turns,
+forward and training step (loss, backward, SGD). The goal: both together take no more than the two
+single-task models one after the other minus 90 % of one backbone's own time; exactly one backbone
+fewer in parameters; peak memory of a training step at most 0.85 of the sum of the two. Weights are
+random, which changes neither work nor memory but for the number of proposals: that of RPN and RoI
+is fixed by options and the same in all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from resnet_tasks.backbone.resnet import ResNet
+from resnet_tasks.heads.base import HEADS, Head
+from resnet_tasks.heads.faster_rcnn import FasterRCNN
+from resnet_tasks.layers.feature_pyramid import FeaturePyramid
+from resnet_tasks.model import TaskModel, autocast, default_device
+from resnet_tasks.structures import Batch, Geometry, Sample, Target, collate
+from resnet_tasks.training.price import peak_bytes, taking_turns
+
+CLASSES = ("car", "pedestrian", "bicyclist")
+SURFACES = tuple(f"class {i}" for i in range(11))  # as many as CamVid has
+SPARED = 0.9
+"""Share of one backbone's own time that sharing it should spare."""
+MEMORY_GOAL = 0.85
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One kind of work of one net at one precision.
+
+    Attributes:
+        seconds: Model -> median seconds; `backbone` by itself.
+        memory: Model -> peak bytes beyond parameters and what was there before.
+    """
+
+    backbone: str
+    precision: str
+    work: str
+    seconds: dict[str, float]
+    memory: dict[str, int]
+
+    @property
+    def ratio(self) -> float:
+        """Both heads on one backbone over the two single-task models."""
+        return self.seconds["both"] / (self.seconds["boxes"] + self.seconds["pixels"])
+
+    @property
+    def spared(self) -> float:
+        """What sharing saved, in backbones' own times; the goal is 0.9."""
+        alone = self.seconds["boxes"] + self.seconds["pixels"]
+        return (alone - self.seconds["both"]) / self.seconds["backbone"]
+
+    @property
+    def memory_ratio(self) -> float:
+        """Peak memory of both over the sum of the two."""
+        return self.memory["both"] / (self.memory["boxes"] + self.memory["pixels"])
+
+
+def build(name: str, pixels: str, heads: Sequence[str], *, pyramid: bool) -> TaskModel:
+    """A model with some of the heads `boxes` and `pixels`."""
+    torch.manual_seed(0)
+    backbone = ResNet(name)
+    levels = {level: spec for level, spec in backbone.specs.items() if level != "C1"}
+    shared = FeaturePyramid(levels, 256) if pyramid else None
+    specs = {**backbone.specs, **(shared.specs if shared else {})}
+    makers: dict[str, Callable[[], Head]] = {
+        "boxes": lambda: FasterRCNN(specs, CLASSES),
+        "pixels": lambda: HEADS.get(pixels)(specs, SURFACES),
+    }
+    return TaskModel(backbone, {each: makers[each]() for each in heads}, pyramid=shared)
+
+
+def street(size: tuple[int, int], pictures: int) -> Batch:
+    """Pictures of noise with eight boxes and a label map each."""
+    generator = torch.Generator().manual_seed(0)
+    height, width = size
+    samples = []
+    for number in range(pictures):
+        corners = torch.rand(8, 2, generator=generator) * torch.tensor([width, height]) * 0.7
+        sides = torch.tensor([width, height]) * 0.25
+        samples.append(
+            Sample(
+                torch.rand(3, *size, generator=generator),
+                Geometry(size, size),
+                number,
+                target=Target(
+                    boxes=torch.cat((corners, corners + sides), dim=1),
+                    labels=torch.randint(0, len(CLASSES), (8,), generator=generator),
+                    ignore=torch.zeros(8, dtype=torch.bool),
+                    semantic=torch.randint(0, len(SURFACES), size, generator=generator),
+                ),
+            )
+        )
+    return collate(samples)
+
+
+def works(
+    models: Mapping[str, TaskModel], backbone: nn.Module, batch: Batch, precision: str, kind: str
+) -> dict[str, Callable[[], object]]:
+    """Model -> one forward or one training step; `backbone`: that part by itself."""
+    device = batch.images.device
+    optimizers = {
+        name: torch.optim.SGD(model.parameters(), lr=0.0)
+        for name, model in {**models, "backbone": backbone}.items()
+    }
+    images = next(iter(models.values())).normalise(
+        batch.images, [each.input_size for each in batch.geometries]
+    )
+
+    def forward(name: str) -> object:
+        with torch.no_grad(), autocast(device, precision):
+            return backbone(images) if name == "backbone" else models[name](batch, mode="raw")
+
+    def step(name: str) -> object:
+        with autocast(device, precision):
+            if name == "backbone":
+                total = torch.stack([each.float().mean() for each in backbone(images).values()])
+                loss = total.sum()
+            else:
+                loss = models[name].total_loss(models[name](batch, mode="loss"))
+        loss.backward()
+        optimizers[name].step()
+        optimizers[name].zero_grad()
+        return None
+
+    chosen = forward if kind == "forward" else step
+    names = [*models, "backbone"]
+    return {name: lambda name=name: chosen(name) for name in names}  # type: ignore[misc]
+
+
+def measure(
+    name: str, settings: argparse.Namespace, device: torch.device
+) -> tuple[list[Measured], dict[str, int]]:
+    """All numbers of one backbone, and the parameters of its models."""
+    chosen = {"boxes": ("boxes",), "pixels": ("pixels",), "both": ("boxes", "pixels")}
+    models = {
+        key: build(name, settings.pixels, heads, pyramid=settings.pyramid).to(
+            device, memory_format=torch.channels_last
+        )
+        for key, heads in chosen.items()
+    }
+    backbone = ResNet(name).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    batch = street(tuple(settings.size), settings.batch).to(device)
+    found = []
+    for precision in settings.precisions:
+        for kind in ("forward", "training step"):
+            for model in (*models.values(), backbone):
+                model.train(kind != "forward")
+            made = works(models, backbone, batch, precision, kind)
+            seconds = taking_turns(list(made.values()), device, settings.repeats)
+            memory = {each: peak_bytes(work, device) for each, work in made.items()}
+            found.append(
+                Measured(name, precision, kind, dict(zip(made, seconds, strict=True)), memory)
+            )
+    parameters = {key: sum(p.numel() for p in each.parameters()) for key, each in models.items()}
+    parameters["backbone"] = sum(p.numel() for p in backbone.parameters())
+    return found, parameters
+
+
+def table_of(found: Sequence[Measured], title: str) -> Table:
+    """Times in ms, what sharing spares, and the share of memory, with the goals."""
+    table = Table(title=title)
+    columns = ("net", "precision", "work", "boxes", "pixels", "both", "backbone", "both / sum")
+    for column in (*columns, f"backbones spared (>= {SPARED})", f"memory (<= {MEMORY_GOAL})"):
+        table.add_column(column, justify="right")
+    for each in found:
+        times = (f"{1000 * each.seconds[key]:.1f}" for key in columns[3:7])
+        table.add_row(
+            each.backbone,
+            each.precision,
+            each.work,
+            *times,
+            f"{each.ratio:.2f}",
+            f"{each.spared:.2f}",
+            f"{each.memory_ratio:.2f}",
+        )
+    return table
+
+
+def parsed(argv: Sequence[str]) -> argparse.Namespace:
+    """The options of the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks multitask", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--backbones", nargs="+", default=["resnet18", "resnet50", "resnet101"])
+    parser.add_argument("--size", nargs=2, type=int, default=[480, 640], help="height, width")
+    parser.add_argument("--batch", type=int, default=2, help="pictures")
+    parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"])
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--pixels", choices=["unet", "fpn"], default="unet")
+    parser.add_argument("--pyramid", action="store_true", help="a shared one; for --pixels fpn")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--out", type=Path, help="also write the numbers as JSON")
+    parser.add_argument("--quick", action="store_true", help="tiny: shows that it runs, no more")
+    settings = parser.parse_args(argv)
+    if settings.quick:
+        settings.backbones, settings.size, settings.batch = ["resnet10t"], [64, 96], 1
+        settings.precisions, settings.repeats = ["fp32"], 1
+    return settings
+
+
+def main(argv: Sequence[str] = ()) -> dict[str, Any]:
+    """Measures, prints and returns the numbers."""
+    settings = parsed(argv)
+    device = default_device(settings.device)
+    console = Console()
+    content: dict[str, Any] = {
+        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "size": list(settings.size),
+        "batch": settings.batch,
+        "pixels": settings.pixels,
+        "shared pyramid": settings.pyramid,
+        "repeats": settings.repeats,
+        "parameters": {},
+        "measured": [],
+    }
+    for name in settings.backbones:
+        found, parameters = measure(name, settings, device)
+        height, width = settings.size
+        console.print(
+            table_of(found, f"{settings.batch} x {height} x {width}, {device}, milliseconds")
+        )
+        fewer = parameters["boxes"] + parameters["pixels"] - parameters["both"]
+        console.print(
+            f"{name}: {parameters['both'] / 1e6:.2f} M parameters together, "
+            f"{fewer / 1e6:.2f} M fewer than apart; the backbone has "
+            f"{parameters['backbone'] / 1e6:.2f} M"
+        )
+        content["parameters"][name] = parameters
+        content["measured"] += [
+            {**asdict(each), "ratio": each.ratio, "spared": each.spared} for each in found
+        ]
+    if settings.quick:
+        console.print("--quick shows that the measurement runs; its numbers mean nothing")
+    if settings.out is not None:
+        settings.out.write_text(json.dumps(content, indent=2), encoding="utf-8")
+    return content
