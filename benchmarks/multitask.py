@@ -137,7 +137,7 @@ def works(
                 loss = total.sum()
             else:
                 loss = models[name].total_loss(models[name](batch, mode="loss"))
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizers[name].step()
         optimizers[name].zero_grad()
         return None
@@ -153,12 +153,12 @@ def measure(
     """All numbers of one backbone, and the parameters of its models."""
     chosen = {"boxes": ("boxes",), "pixels": ("pixels",), "both": ("boxes", "pixels")}
     models = {
-        key: build(name, settings.pixels, heads, pyramid=settings.pyramid).to(
-            device, memory_format=torch.channels_last
-        )
+        key: build(name, settings.pixels, heads, pyramid=settings.pyramid)
         for key, heads in chosen.items()
     }
-    backbone = ResNet(name).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    backbone = ResNet(name)
+    for module in (*models.values(), backbone):
+        module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     batch = street(tuple(settings.size), settings.batch).to(device)
     found = []
     for precision in settings.precisions:

@@ -162,3 +162,32 @@ def test_output_names_of_one_stem_are_numbered_in_linear_time() -> None:
     names = output_names([*files[:2], Path("0001-3.png"), *files[2:]])
     assert names[:5] == ["0001", "0001-2", "0001-3", "0001-4", "0001-5"]
     assert len(set(names)) == 20_001
+
+
+def test_all_heads_are_drawn_in_one_overlay_and_written_apart(tmp_path: Path) -> None:
+    """A box outline where the first head found an object, a tint where the second saw its class."""
+    classes = {"objects": ("a", "b"), "scene": ("sky", "road")}
+    ids = {"objects": (3, 90), "scene": (1, 2)}
+    labels = torch.zeros(40, 60, dtype=torch.int64)
+    labels[20:] = 1
+    probs = torch.stack((labels == 0, labels == 1)).float()
+    found = Detections(
+        torch.tensor([[30.0, 4, 50, 18]]), torch.tensor([0.9]), torch.zeros(1, dtype=torch.int64)
+    )
+    predictions = {"objects": found, "scene": SegmentationMap(labels, probs)}
+    writer = PredictionWriter(tmp_path, classes, ids)
+    grey = np.full((40, 60, 3), 128, np.uint8)
+    drawn = {
+        name: np.asarray(Image.open(writer.draw(name, grey, part)))
+        for name, part in {
+            "both": predictions,
+            "boxes": {"objects": found},
+            "pixels": {"scene": predictions["scene"]},
+        }.items()
+    }
+    assert (drawn["both"] != drawn["pixels"]).any(axis=2)[4:18, 30:50].any()
+    assert (drawn["both"] != drawn["boxes"]).any(axis=2)[25:, :25].all()
+    writer.write(1, "x", predictions)
+    assert [each["category_id"] for each in writer.results["objects"]] == [3]
+    assert (np.asarray(Image.open(tmp_path / "scene/x.png"))[[0, 39], 0] == [1, 2]).all()
+    assert [each.name for each in (tmp_path / "overlays").iterdir()].count("both.png") == 1
