@@ -257,7 +257,8 @@ def _add_frame(
     left: _Left,
 ) -> None:
     image_id = writer.add_image(picture, size=size, group=frame.group, attributes=frame.attributes)
-    ids = np.zeros(size, dtype=np.int64)
+    has_map = plan.semantic != "none"
+    ids = np.zeros(size if has_map else (0, 0), dtype=np.int64)
     names = [each.name for each in plan.categories]
     for where, label in frame.labels:
         attributes = _attributes(label, where)
@@ -266,7 +267,7 @@ def _add_frame(
         reach = MAX_REACH * max(size)
         if any(abs(value) > reach for path in paths for point in path.points for value in point):
             raise DataError(f"{where} has a point more than {reach} pixels away; correct it")
-        is_drawn = plan.semantic != "none" and category in plan.stuff and bool(paths)
+        is_drawn = has_map and category in plan.stuff and bool(paths)
         if is_drawn:
             ids[_pixels(paths, size, plan)] = names.index(category) + 1
         if category in plan.things or category in plan.ignore:
@@ -279,7 +280,7 @@ def _add_frame(
                     "rename, ignore or stuff"
                 )
             left.labels[category] += 1
-    if plan.semantic != "none":
+    if has_map:
         writer.add_semantic(image_id, ids)
 
 
