@@ -11,8 +11,9 @@ from resnet_tasks.backbone.family import Depth
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.data.coco import Category, CategoryMap, CocoFile, read_coco
 from resnet_tasks.data.dataset import CocoDataset
+from resnet_tasks.data.rare_classes import NAMED_WEIGHTS, class_weights
 from resnet_tasks.data.splitting import Folds
-from resnet_tasks.data.statistics import Advance, measure_channels
+from resnet_tasks.data.statistics import Advance, count_classes, measure_channels
 from resnet_tasks.data.tiled import Cut, TiledDataset
 from resnet_tasks.data.tiles import Windows
 from resnet_tasks.data.transforms import Augmentation, Intensity, Resize
@@ -301,7 +302,7 @@ def build_model(recipe: Recipe, labels: Labels, *, weights: str | None = None) -
     """The model of a recipe.
 
     `data.normalize: data` is for `with_constants` to resolve; until then the weights' constants
-    stand.
+    stand. Class weights that are named are for `with_class_weights`; until then all weigh 1.
 
     Args:
         recipe: What to build.
@@ -322,9 +323,11 @@ def build_model(recipe: Recipe, labels: Labels, *, weights: str | None = None) -
     specs = {**backbone.specs, **({} if pyramid is None else pyramid.specs)}
     heads: dict[str, Head] = {}
     problems = _whole_in_windows(recipe)
+    measured = weights_to_measure(recipe)
     for name, head in recipe.heads.items():
+        options = {**head.options, "class_weights": None} if name in measured else head.options
         try:
-            heads[name] = HEADS.get(head.type)(specs, labels.heads[name].classes, head.options)
+            heads[name] = HEADS.get(head.type)(specs, labels.heads[name].classes, options)
         except HeadError as error:
             problems.append(f"recipe {recipe.name}: heads.{name}: {error}")
     if pyramid is not None and not problems:
@@ -408,6 +411,53 @@ def with_constants(recipe: Recipe, train: CocoDataset, advance: Advance | None =
     mean, std = measure_channels(train, advance)
     data = recipe.data.model_copy(update={"normalize": NormalizeRecipe(mean=mean, std=std)})
     return recipe.model_copy(update={"data": data})
+
+
+def weights_to_measure(recipe: Recipe) -> dict[str, str]:
+    """Heads whose class weights are measured on the training data, and how.
+
+    Raises:
+        RecipeError: If there is no such way.
+    """
+    found = {}
+    for name, head in recipe.heads.items():
+        way = head.options.get("class_weights")
+        known = _head_class(name, head).Options.model_fields
+        if not isinstance(way, str) or "class_weights" not in known:
+            continue  # numbers, or something that the head refuses
+        if way not in NAMED_WEIGHTS:
+            close = nearest(way, list(NAMED_WEIGHTS))
+            hint = f"; did you mean {close!r}?" if close else ""
+            raise RecipeError(
+                f"heads.{name}.options.class_weights: {way!r} is no way to weigh classes; there "
+                f"are {', '.join(NAMED_WEIGHTS)}, one number per class, or name -> number{hint}"
+            )
+        found[name] = way
+    return found
+
+
+def with_class_weights(
+    recipe: Recipe, labels: Labels, train: CocoDataset, advance: Advance | None = None
+) -> Recipe:
+    """The recipe with numbers in the place of class weights that are named.
+
+    Args:
+        recipe: Whose other settings stay.
+        labels: Classes of its heads.
+        train: The training split; label maps of semantic heads are read.
+        advance: For progress, called with (done, total), for each such head anew.
+
+    Raises:
+        DataError: If a label map cannot be read.
+    """
+    heads = dict(recipe.heads)
+    for name, way in weights_to_measure(recipe).items():
+        table, task = labels.heads[name].table, HEADS.get(heads[name].type).task
+        weights = class_weights(way, count_classes(train, table, task, advance))
+        named = dict(zip(labels.heads[name].classes, weights, strict=True))
+        options = {**heads[name].options, "class_weights": named}
+        heads[name] = heads[name].model_copy(update={"options": options})
+    return recipe.model_copy(update={"heads": heads})
 
 
 def build_dataset(
@@ -595,6 +645,8 @@ __all__ = [
     "read_sources",
     "read_split",
     "sources_of",
+    "weights_to_measure",
+    "with_class_weights",
     "with_constants",
     "with_digest",
 ]

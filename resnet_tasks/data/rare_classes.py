@@ -2,8 +2,84 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
 import numpy as np
 from numpy.typing import NDArray
+
+Values = NDArray[np.float64]
+
+BETA = 0.9999
+"""Cui et al. 2019, the largest that they try: for thousands of pictures of a class."""
+
+
+@dataclass
+class ClassCounts:
+    """How often the classes of a head come in training data.
+
+    Attributes:
+        number: Of classes.
+        labels: `(K,)` labels of each class: pixels, or pictures where these are labelled as wholes.
+        pictures: `(K,)` pictures that show it.
+        around: `(K,)` labels of any class on those pictures.
+    """
+
+    number: int
+    labels: Values = field(init=False)
+    pictures: Values = field(init=False)
+    around: Values = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.labels, self.pictures, self.around = (np.zeros(self.number) for _ in range(3))
+
+    def add(self, labels: NDArray[np.int64], weight: float = 1.0) -> None:
+        """Takes the labels of one picture; those below 0 do not count.
+
+        Args:
+            labels: Of any shape.
+            weight: How often the picture comes in an epoch.
+        """
+        found = np.bincount(labels[labels >= 0].ravel(), minlength=self.number)
+        self.labels += weight * found
+        self.pictures += weight * (found > 0)
+        self.around += weight * found.sum() * (found > 0)
+
+
+def _effective_number(counts: ClassCounts) -> Values:
+    return (1 - BETA) / (1 - BETA**counts.pictures)
+
+
+def _median_frequency(counts: ClassCounts) -> Values:
+    shares = counts.labels / counts.around
+    return np.asarray(np.median(shares) / shares)
+
+
+NAMED_WEIGHTS: dict[str, Callable[[ClassCounts], Values]] = {
+    "balanced": lambda counts: 1 / counts.labels,
+    "inverse_sqrt": lambda counts: 1 / np.sqrt(counts.labels),
+    "median_frequency": _median_frequency,  # Eigen and Fergus 2015, section 6.3
+    "effective_number": _effective_number,  # Cui et al. 2019, section 4
+}
+"""Ways to weigh classes by how often they come."""
+
+
+def class_weights(name: str, counts: ClassCounts) -> list[float]:
+    """`(K,)` weights of the classes, with a mean of 1; a class that never comes weighs 1.
+
+    Args:
+        name: One of `NAMED_WEIGHTS`.
+        counts: Of the training data.
+    """
+    present = counts.labels > 0
+    chosen = ClassCounts(int(present.sum()))
+    for each in ("labels", "pictures", "around"):
+        setattr(chosen, each, getattr(counts, each)[present])
+    weights = np.ones(counts.number)
+    if present.any():
+        values = NAMED_WEIGHTS[name](chosen)
+        weights[present] = values / values.mean()
+    return [float(f"{weight:.6g}") for weight in weights]
 
 
 def repeat_factors(

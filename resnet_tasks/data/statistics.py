@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from resnet_tasks.data.coco_file import CocoFile
 from resnet_tasks.data.coco_records import Annotation
 from resnet_tasks.data.dataset import CocoDataset
+from resnet_tasks.data.rare_classes import ClassCounts
 from resnet_tasks.data.transforms import Intensity
 from resnet_tasks.errors import DataError
-from resnet_tasks.structures import UNLABELLED, VOID, LabelTable
+from resnet_tasks.structures import CLASSIFICATION, UNLABELLED, VOID, LabelTable, Task
 
 Constants = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation per channel."""
@@ -193,6 +194,37 @@ def measure_channels(dataset: CocoDataset, advance: Advance | None = None) -> Co
                 "data; set data.normalize=weights, or leave the channel out of the pictures"
             )
     return moments.mean, moments.std
+
+
+def count_classes(
+    dataset: CocoDataset, table: LabelTable, task: Task, advance: Advance | None = None
+) -> ClassCounts:
+    """How often a head's classes come in an epoch of training: pixels, or labels of pictures.
+
+    Args:
+        dataset: Whose label maps are read.
+        table: To the labels of the head.
+        task: What the head does: classification, or semantic segmentation.
+        advance: For progress.
+
+    Raises:
+        DataError: If more label maps cannot be read than the data set may leave out.
+    """
+    counts, bad = ClassCounts(len(table.classes)), 0
+    for index in range(len(dataset)):
+        weight = 1.0 if dataset.repeats is None else float(dataset.repeats[index])
+        try:
+            if task == CLASSIFICATION:
+                counts.add(np.asarray(dataset.image_labels(index, table) or (), np.int64), weight)
+            elif (labels := dataset.truth(index, table).semantic) is not None:
+                counts.add(labels, weight)
+        except DataError:
+            bad += 1
+            if bad > dataset.most_bad_pictures:
+                raise
+        if advance:
+            advance(index + 1, len(dataset))
+    return counts
 
 
 def dataset_statistics(

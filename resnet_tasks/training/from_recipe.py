@@ -21,6 +21,8 @@ from resnet_tasks.assemble import (
     normalise,
     read_split,
     training_samples,
+    weights_to_measure,
+    with_class_weights,
     with_constants,
     with_digest,
 )
@@ -126,6 +128,7 @@ def _finetune_together(
     samples = _samples(recipe, train, console)
     for note in require_annotations(recipe, labels, train, val):
         console.print(note, highlight=False, markup=False)
+    recipe = _weighted(recipe, labels, train, console, None if dry_run else together)
     torch.manual_seed(recipe.training.seed)  # the first weights of what is not pretrained
     model = build_model(recipe, labels, weights="unloaded" if resume or base else None)
     if base is not None and resume is None:
@@ -245,6 +248,42 @@ def _judge(run: Run, data_root: Path | None, console: Console, minutes: float) -
         markup=False,
         soft_wrap=True,
     )
+
+
+def _weighted(
+    recipe: Recipe,
+    labels: Labels,
+    train: CocoDataset,
+    console: Console,
+    together: Processes | None,
+) -> Recipe:
+    """The recipe with numbers for class weights that are named, told on the console.
+
+    Args:
+        recipe: Whose other settings stay.
+        labels: Classes of its heads.
+        train: What is counted.
+        console: For progress.
+        together: Those that train; one counts for all. None: nothing is counted.
+    """
+    named = weights_to_measure(recipe)
+    if not named:
+        return recipe
+    if together is None:
+        console.print("class_weights: measured when training starts, not with --dry-run")
+        return recipe
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("Counting classes", total=len(train))
+        made = together.decide(
+            lambda: with_class_weights(
+                recipe, labels, train, lambda done, _: progress.update(task, completed=done)
+            )
+        )
+    for name, way in named.items():
+        weights = made.heads[name].options["class_weights"]
+        shown = ", ".join(f"{each} {weight:g}" for each, weight in weights.items())
+        console.print(f"heads.{name}: class_weights {way}: {shown}", highlight=False, markup=False)
+    return made
 
 
 def _measured(recipe: Recipe, train: CocoDataset, console: Console) -> Recipe:

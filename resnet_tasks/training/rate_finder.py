@@ -25,6 +25,7 @@ from resnet_tasks.assemble import (
     normalise,
     read_split,
     training_samples,
+    with_class_weights,
     with_constants,
 )
 from resnet_tasks.data.dataset import CocoDataset
@@ -232,10 +233,12 @@ def _parts(recipe: Recipe, data_root: Path | None) -> tuple[TaskModel, CocoDatas
     files["val"] = read_split(recipe, "val", data_root)
     categories = merged_categories([*files["train"], *files["val"]])
     train = build_dataset(recipe, files["train"], categories, training=True)
-    for file in train.files:
-        file.require_files()
+    if not train.most_bad_pictures:
+        for file in train.files:
+            file.require_files()
     torch.manual_seed(recipe.training.seed)
-    model = build_model(recipe, label_heads(recipe, categories))
+    labels = label_heads(recipe, categories)
+    model = build_model(with_class_weights(recipe, labels, train), labels)
     if recipe.data.normalize == "data":
         normalise(model, with_constants(recipe, train))
     return model, training_samples(recipe, train)

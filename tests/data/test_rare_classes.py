@@ -13,7 +13,7 @@ import pytest
 from resnet_tasks.data.coco import read_coco
 from resnet_tasks.data.dataset import CocoDataset
 from resnet_tasks.data.loaders import training_batches
-from resnet_tasks.data.rare_classes import repeat_factors
+from resnet_tasks.data.rare_classes import NAMED_WEIGHTS, ClassCounts, class_weights, repeat_factors
 
 
 def test_repeat_factors_by_hand() -> None:
@@ -67,3 +67,44 @@ def test_two_files_count_together_and_weights_of_sources_multiply(tmp_path: Path
     assert found is not None
     assert found[[7, 107]].tolist() == pytest.approx([2.5, 7.5])
     assert found[[8, 108]].tolist() == [1.0, 3.0]
+
+
+def counted() -> ClassCounts:
+    """Classes 0 and 1 come together in one picture, 0 alone in another; 2 never comes."""
+    counts = ClassCounts(3)
+    counts.add(np.asarray([[0, 0, 0], [1, -1, -1]]))
+    counts.add(np.asarray([0, 0, 0, 0, 0]))
+    return counts
+
+
+def test_counts_by_hand() -> None:
+    counts = counted()
+    assert counts.labels.tolist() == [8, 1, 0]
+    assert counts.pictures.tolist() == [2, 1, 0]
+    assert counts.around.tolist() == [9, 4, 0]  # labels on the pictures that show it
+    counts.add(np.asarray([2, 2]), weight=1.5)
+    assert counts.labels.tolist() == [8, 1, 3]
+    assert counts.pictures.tolist() == [2, 1, 1.5]
+
+
+@pytest.mark.parametrize(
+    ("name", "ratio"),
+    [
+        ("balanced", 8.0),
+        ("inverse_sqrt", math.sqrt(8)),
+        ("median_frequency", (8 / 9) / (1 / 4)),
+        ("effective_number", 1 + 0.9999),  # (1 - b^2) / (1 - b), of pictures
+    ],
+)
+def test_weights_by_hand(name: str, ratio: float) -> None:
+    weights = class_weights(name, counted())
+    assert weights[1] / weights[0] == pytest.approx(ratio, rel=1e-4)
+    assert weights[0] + weights[1] == pytest.approx(2, abs=1e-4)  # a mean of 1
+    assert weights[2] == 1
+
+
+def test_equal_classes_weigh_the_same() -> None:
+    counts = ClassCounts(2)
+    counts.add(np.asarray([0, 1]))
+    assert all(class_weights(name, counts) == [1, 1] for name in NAMED_WEIGHTS)
+    assert class_weights("balanced", ClassCounts(2)) == [1, 1]  # nothing was seen
