@@ -10,6 +10,7 @@ from typing import Any, Literal
 from resnet_tasks.backbone.family import Depth
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.data.coco import Category, CategoryMap, CocoFile, read_coco
+from resnet_tasks.data.copy_paste import CopyPaste
 from resnet_tasks.data.dataset import CocoDataset
 from resnet_tasks.data.rare_classes import NAMED_WEIGHTS, class_weights
 from resnet_tasks.data.splitting import Folds
@@ -488,6 +489,10 @@ def build_dataset(
     made = made.with_sources(weights, _looked_for(sources, categories))
     if data.repeat_factor is not None:
         made = made.with_rare_repeated(data.repeat_factor)
+    if data.copy_paste is not None:
+        _require_pasting(tasks, files)
+        pasting = data.copy_paste
+        made = made.with_copy_paste(CopyPaste(pasting.p, pasting.share, pasting.min_visible))
     if data.bad_pictures == "skip":
         made = made.skipping_bad_pictures(data.bad_pictures_limit)
     return made.with_scales(data.scales)
@@ -509,6 +514,23 @@ def training_samples(recipe: Recipe, pictures: CocoDataset) -> CocoDataset | Til
     windows = Windows(part.height, part.width, part.overlap)
     cut = Cut(windows, min_visible=part.min_visible, empty=part.empty)
     return TiledDataset(pictures, cut, cache=recipe.data.cache)
+
+
+def _require_pasting(tasks: Sequence[Task], files: Sequence[CocoFile]) -> None:
+    """Objects can be pasted, and what they are pasted into stays true.
+
+    Raises:
+        RecipeError: Otherwise.
+    """
+    if CLASSIFICATION in tasks:
+        raise RecipeError(
+            "data.copy_paste changes what a picture shows, so that its labels as a whole no longer "
+            "hold; take data.copy_paste or the classifier out"
+        )
+    if not any("masks" in file.annotated for file in files):
+        raise RecipeError(
+            "data.copy_paste needs masks, but no file under data.train annotates them; take it out"
+        )
 
 
 def _source_of(file: CocoFile, sources: Sequence[SourceRecipe]) -> SourceRecipe:

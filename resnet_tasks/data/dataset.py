@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from resnet_tasks.data.coco import Annotation, CategoryMap, CocoFile, ImageRecord, decode_mask
+from resnet_tasks.data.copy_paste import CopyPaste
 from resnet_tasks.data.preparation import Preparation, PreparedPicture, as_tensor, unit_range
 from resnet_tasks.data.rare_classes import repeat_factors
 from resnet_tasks.data.semantic_maps import read_semantic
@@ -170,6 +171,8 @@ class CocoDataset(Dataset[Sample]):
         self.fields = frozenset(fields)
         self.preparation = Preparation(channels, resize, intensity or Intensity())
         self._augment = augment
+        self._copy_paste: CopyPaste | None = None
+        self._helping: frozenset[str] = frozenset()  # fields that only pasting needs
         self._scales: tuple[float, ...] = ()
         self._seed = seed
         self._prefixes = _prefixes(self.files)
@@ -182,18 +185,24 @@ class CocoDataset(Dataset[Sample]):
 
     def __getitem__(self, key: Key) -> Sample:
         epoch, index, scale, visit = parts_of(key)
+        made = self.finished(self._plain(index, scale), index, epoch, visit)
+        if self._copy_paste is None:
+            return made
+        return self._with_objects(made, index, scale)
+
+    def _plain(self, index: int, scale: float) -> Sample:
+        """A prepared picture, before all that depends on the epoch."""
         file, record = self.record(index)
         decoded = self._decoded(index, scale)
         size = (int(decoded.pixels.shape[0]), int(decoded.pixels.shape[1]))
         geometry = Geometry.resized(decoded.original_size, size)
-        sample = Sample(
+        return Sample(
             as_tensor(unit_range(decoded.pixels)),
             geometry,
             self.image_id(index),
             record.file_name,
             self._target(file, record, decoded, geometry),
         )
-        return self.finished(sample, index, epoch, visit)
 
     def finished(self, sample: Sample, index: int, epoch: int, visit: int) -> Sample:
         """A sample of picture `index`, or of a part of it, with all that depends on the epoch.
@@ -215,6 +224,46 @@ class CocoDataset(Dataset[Sample]):
         # The way back through an augmentation is not kept: its pictures are for training only.
         geometry = replace(geometry, input_size=(image.shape[0], image.shape[1]))
         return Sample(as_tensor(image), geometry, image_id, sample.file_name, target, seed)
+
+    def _with_objects(self, sample: Sample, index: int, scale: float) -> Sample:
+        """A picture with objects of another one, where chance wants it so."""
+        assert self._copy_paste is not None
+        name = f"{sample.image_id}, pasted into"
+        # The sample's own seed is a function of (seed, epoch, id, visit).
+        rng = np.random.default_rng(sample_seed(sample.seed, 0, name))
+        image, target = sample.image, sample.target
+        if rng.random() < self._copy_paste.p and len(self) > 1:
+            other = (index + 1 + int(rng.integers(len(self) - 1))) % len(self)
+            try:
+                plain = self._plain(other, scale)
+            except PictureError:
+                if self.bad_picture_limit is None:
+                    raise
+                # It is counted when its own turn comes.
+            else:
+                named = replace(plain, image_id=f"{plain.image_id} in {rng.integers(2**63)}")
+                source = self.finished(named, other, 0, 0)
+                pixels, target = self._copy_paste(
+                    (_pixels(sample), target), (_pixels(source), source.target), rng
+                )
+                image = as_tensor(pixels)
+        unwanted = {"boxes": ("boxes", "labels", "ignore"), "masks": ("masks",)}
+        dropped: dict[str, Any] = {
+            each: None for field in self._helping for each in unwanted[field]
+        }
+        return replace(sample, image=image, target=replace(target, **dropped))
+
+    def with_copy_paste(self, copy_paste: CopyPaste) -> CocoDataset:
+        """The same pictures, some of them with objects of others: a function of (seed, epoch, id).
+
+        Args:
+            copy_paste: How often, and what.
+        """
+        made = copy.copy(self)
+        made._copy_paste = copy_paste
+        made._helping = frozenset({"boxes", "masks"}) - self.fields
+        made.fields = self.fields | made._helping
+        return made
 
     def with_scales(self, scales: Sequence[float]) -> CocoDataset:
         """The same pictures, whose training batches have one of several sizes.
@@ -511,6 +560,11 @@ def parts_of(key: Key) -> tuple[int, int, float, int]:
     if isinstance(key, int):
         return (0, key, 1.0, 0)
     return (key[0], key[1], key[2] if len(key) >= 3 else 1.0, key[3] if len(key) == 4 else 0)
+
+
+def _pixels(sample: Sample) -> NDArray[np.float32]:
+    """`(h, w, C)` of a sample."""
+    return np.ascontiguousarray(sample.image.permute(1, 2, 0).numpy())
 
 
 def _covers(present: set[str], task: Task) -> bool:

@@ -141,6 +141,16 @@ class NormalizeRecipe(_Part):
     std: Annotated[tuple[Positive, ...], Field(min_length=1)]
 
 
+class CopyPasteRecipe(_Part):
+    """Objects of other training pictures pasted in; needs masks."""
+
+    p: Fraction = Field(0.5, description="Share of the pictures that get objects of another one")
+    share: Fraction = Field(0.5, description="Of that one's objects, those that are taken")
+    min_visible: Fraction = Field(
+        0.3, description="An object of which less is left becomes an ignore region"
+    )
+
+
 class DataRecipe(_Part):
     """Where pictures and annotations come from."""
 
@@ -180,6 +190,10 @@ class DataRecipe(_Part):
             "sqrt(repeat_factor / share) times per epoch (LVIS: 0.001); default: all come once"
         ),
     )
+    copy_paste: CopyPasteRecipe | None = Field(
+        None,
+        description="Paste objects of other pictures into training pictures, after augmentation",
+    )
     bad_pictures: Literal["stop", "skip"] = Field(
         "stop",
         description=(
@@ -198,6 +212,14 @@ class DataRecipe(_Part):
         178_956_970,
         description="Larger pictures are refused before they are decoded (decompression bombs)",
     )
+
+    @model_validator(mode="after")
+    def _tiles_are_not_pasted_into(self) -> DataRecipe:
+        if self.copy_paste is not None and self.tiles is not None:
+            raise ValueError(
+                "copy_paste works on whole pictures, tiles cuts them up; leave one of the two out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _weights_are_for_training(self) -> DataRecipe:
