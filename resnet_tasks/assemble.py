@@ -196,6 +196,7 @@ def _read_whole(recipe: Recipe, split: Split, folder: Path) -> list[CocoFile]:
             folder / source.annotations,
             images_root=None if source.images is None else folder / source.images,
             annotated=source.annotated,
+            allow_outside=source.allow_outside,
         )
         for source in sources
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,15 @@ if TYPE_CHECKING:
 
 UNCLEAN = 1
 """What `data check --strict` answers to files that can be used and are not clean."""
+
+
+class SplitBy(StrEnum):
+    """What a split goes by; see `SplitPlan`."""
+
+    random = "random"
+    classes = "class"
+    group = "group"
+    group_class = "group-class"
 
 
 @data.command()
@@ -208,6 +218,68 @@ def check(
         raise typer.Exit(MISTAKE)
     if strict and not all(each.is_clean for each in checks):
         raise typer.Exit(UNCLEAN)
+
+
+@data.command()
+def split(
+    file: Annotated[Path, typer.Argument(help="COCO JSON")],
+    out: Annotated[Path, typer.Option(help="Folder for the parts")],
+    fractions: Annotated[
+        str | None, typer.Option(help="Sizes of train, val and test [default: 0.7,0.15,0.15]")
+    ] = None,
+    folds: Annotated[int | None, typer.Option(help="Folds of the same size instead")] = None,
+    by: Annotated[
+        SplitBy | None,
+        typer.Option(
+            help="Pictures alone, classes alike, groups whole, or both of these "
+            "[default: group-class where there are groups, else class]"
+        ),
+    ] = None,
+    group_key: Annotated[
+        str | None, typer.Option(metavar="KEY", help="Key of the image records that names groups")
+    ] = None,
+    group_from: Annotated[
+        str | None,
+        typer.Option(metavar="REGEX", help="What it captures in a file name is the group"),
+    ] = None,
+    ignore_groups: Annotated[
+        bool, typer.Option("--ignore-groups", help="Let random and class cut through groups")
+    ] = False,
+    names: Annotated[str | None, typer.Option(help="Of the parts, as in train,val")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Another one, other parts")] = 0,
+    images: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the pictures; default: what the file says, else its own"),
+    ] = None,
+) -> None:
+    """Divide a COCO file into train, val and test, or into folds; pictures stay where they are."""
+    from rich.console import Console
+
+    from resnet_tasks.data.doctor.report import print_splits
+    from resnet_tasks.data.split_writing import SplitPlan, split_file
+
+    if fractions is not None and folds is not None:
+        raise DataError("--fractions and --folds are two ways to split; give one of them")
+    shares = None if folds is not None else _fractions(fractions or "0.7,0.15,0.15")
+    plan = SplitPlan(
+        shares,
+        folds or 0,
+        None if by is None else by.value,
+        tuple(each.strip() for each in names.split(",")) if names else (),
+        group_key,
+        group_from,
+        ignore_groups,
+        seed,
+    )
+    made = split_file(file, out, plan, images_root=images)
+    print_splits(made, Console(highlight=False))
+
+
+def _fractions(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(each) for each in text.split(","))
+    except ValueError:
+        raise DataError(f"--fractions {text} is no list of numbers such as 0.7,0.15,0.15") from None
 
 
 @data.command()

@@ -7,14 +7,29 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
 
 from resnet_tasks.data.coco_problems import SHOWN
-from resnet_tasks.data.coco_records import ImageRecord
+
+
+class HasName(Protocol):
+    """An image record, or as much of it as tells pictures apart."""
+
+    @property
+    def file_name(self) -> str:
+        """Relative to the images root."""
+        ...
+
+    @property
+    def group(self) -> str | None:
+        """Patient, study or sequence."""
+        ...
 
 
 class HasImages(Protocol):
-    """A COCO file, parsed or checked."""
+    """A COCO file: parsed, checked, or only its pictures."""
 
     @property
     def images_root(self) -> Path:
@@ -22,9 +37,55 @@ class HasImages(Protocol):
         ...
 
     @property
-    def images(self) -> Sequence[ImageRecord]:
+    def images(self) -> Sequence[HasName]:
         """In file order."""
         ...
+
+
+class _Named(msgspec.Struct, gc=False):
+    file_name: str
+    group: str | int | float | None = None
+
+
+class _File(msgspec.Struct):
+    images: list[_Named]
+    info: Any = None
+
+
+@dataclass(frozen=True)
+class NamedPictures:
+    """The pictures of a COCO file, its annotations not looked at."""
+
+    images_root: Path
+    images: tuple[_Name, ...]
+
+
+class _Name(NamedTuple):
+    file_name: str
+    group: str | None
+
+
+def read_pictures(path: Path, images_root: Path | None = None) -> NamedPictures | None:
+    """The names and groups of a COCO file's pictures; annotations are skipped, not parsed.
+
+    Args:
+        path: The JSON.
+        images_root: As in `read_coco`.
+
+    Returns:
+        None where the file is not there or cannot be read in this way.
+    """
+    try:
+        raw = msgspec.json.decode(path.read_bytes(), type=_File)
+    except (OSError, msgspec.MsgspecError, UnicodeError, RecursionError):
+        return None
+    info = raw.info if isinstance(raw.info, dict) else {}
+    root = images_root or path.parent / str(info.get("images_root") or "")
+    names = (
+        _Name(each.file_name, None if each.group is None else str(each.group))
+        for each in raw.images
+    )
+    return NamedPictures(root, tuple(names))
 
 
 @dataclass(frozen=True)

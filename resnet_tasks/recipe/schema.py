@@ -46,6 +46,13 @@ class SourceRecipe(_Part):
         None,
         description="What the file annotates; default: what its `info` says, else what it holds",
     )
+    allow_outside: bool = Field(
+        False,
+        description=(
+            "Accept file names that are absolute or hold `..`; they can name any file of the "
+            "machine"
+        ),
+    )
     categories: tuple[str, ...] | None = Field(
         None,
         description=(
@@ -211,6 +218,13 @@ class DataRecipe(_Part):
     max_pixels: Annotated[int, Field(ge=1)] = Field(
         178_956_970,
         description="Larger pictures are refused before they are decoded (decompression bombs)",
+    )
+    allow_leaks: bool = Field(
+        False,
+        description=(
+            "Accept pictures, and groups (patients, studies, sequences), that are trained on and "
+            "judged on as well"
+        ),
     )
 
     @model_validator(mode="after")

@@ -47,6 +47,7 @@ from resnet_tasks.training.judging import metric_tables
 from resnet_tasks.training.label_fit import require_fitting_labels
 from resnet_tasks.training.processes import Processes
 from resnet_tasks.training.run import Run
+from resnet_tasks.training.split_leaks import require_no_leaks
 from resnet_tasks.training.trackers import require_trackers
 
 SPLITS: tuple[Split, ...] = ("train", "val")
@@ -121,12 +122,13 @@ def _finetune_together(
     categories = merged_categories([*files["train"], *files["val"]])
     if base is not None:
         recipe, categories = base.extended(recipe, categories)
+    leaks = require_no_leaks(recipe, files["train"], files["val"], data_root)
     labels = label_heads(recipe, categories)
     train = build_dataset(recipe, files["train"], categories, training=True)
     val = build_dataset(recipe, files["val"], categories)
     _say_splits(recipe, train, val, console)
     samples = _samples(recipe, train, console)
-    for note in require_annotations(recipe, labels, train, val):
+    for note in (*leaks, *require_annotations(recipe, labels, train, val)):
         console.print(note, highlight=False, markup=False)
     recipe = _weighted(recipe, labels, train, console, None if dry_run else together)
     torch.manual_seed(recipe.training.seed)  # the first weights of what is not pretrained

@@ -61,6 +61,7 @@ from resnet_tasks.training.judging import (
     preparation_of,
     weights_sha256,
 )
+from resnet_tasks.training.split_leaks import require_unseen
 
 Pictures = NDArray[Any] | str | Path
 
@@ -312,10 +313,15 @@ class Run:
             data_root: Folder that holds data sets; default `$RESNET_TASKS_DATA`, else `./data`.
             console: For progress.
             pictures: How many pictures to draw, truth beside prediction.
+
+        Raises:
+            DataError: If a file is wrong, or val or test hold what was trained on.
         """
         console = console or Console(stderr=True)
         model = self.predictor(checkpoint, how, keep="confidence")
         dataset = self.dataset(split, annotations=annotations, images=images, data_root=data_root)
+        if annotations is None:
+            require_unseen(self.recipe, split, dataset.files, data_root)
         folder = self.evaluation_folder(
             split, annotations=annotations, checkpoint=checkpoint, how=how
         )

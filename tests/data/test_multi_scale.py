@@ -120,6 +120,7 @@ data:
   root: {folder}
   train: [{{annotations: train.json}}]
   val: [{{annotations: train.json}}]
+  allow_leaks: true
   resize: {{height: 64, width: 128}}
   scales: [0.75, 1.25]
 heads: {{scene: {{type: unet}}}}

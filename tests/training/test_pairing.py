@@ -27,6 +27,7 @@ data:
   root: kinds
   train: [{annotations: val.json}]
   val: [{annotations: val.json}]
+  allow_leaks: true
 backbone: {name: resnet10t, weights: none}
 heads: {kind: {type: classifier}}
 training: {epochs: 1, precision: fp32, device: cpu}

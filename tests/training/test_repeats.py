@@ -59,6 +59,7 @@ data:
   root: {tmp_path}
   train: [{{annotations: a.json}}]
   val: [{{annotations: a.json}}]
+  allow_leaks: true
   normalize: data
 backbone: {{name: test_resnet, weights: none}}
 heads:

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from resnet_tasks.data.coco_problems import Finding, listed, severity_of
 from resnet_tasks.data.doctor.check import FileCheck
 from resnet_tasks.data.doctor.repair import Repair
+from resnet_tasks.data.split_writing import WrittenSplits
 from resnet_tasks.whole_files import whole_file
 
 _STYLES = {"error": "bold red", "warning": "yellow", "repaired": "cyan", "note": "dim"}
@@ -54,6 +56,35 @@ def print_repair(made: Repair, console: Console) -> None:
         markup=False,
         soft_wrap=True,
     )
+
+
+def print_splits(made: WrittenSplits, console: Console) -> None:
+    """Prints what every part of a data set holds, and how a recipe names the parts.
+
+    Args:
+        made: The parts.
+        console: Where to.
+    """
+    table = Table()
+    table.add_column(f"by {made.by}")
+    for file in made.files:
+        table.add_column(file.stem, justify="right")
+    rows = {"pictures": made.pictures, "groups": made.groups, **made.objects}
+    for name, numbers in rows.items():
+        if name == "groups" and not any(numbers):
+            continue
+        total = sum(numbers) or 1
+        cells = (f"{number} ({100 * number / total:.0f} %)" for number in numbers)
+        table.add_row(escape(name), *cells, end_section=name == "pictures" and not any(made.groups))
+    console.print(table)
+    for name, numbers in made.objects.items():
+        absent = [f.stem for f, number in zip(made.files, numbers, strict=True) if not number]
+        if absent and any(numbers):
+            console.print(f"note: no {name} in {', '.join(absent)}", markup=False)
+    for note in made.notes:
+        console.print(f"note: {note}", markup=False, soft_wrap=True)
+    for file in made.files:
+        console.print(f"written: {file}", markup=False, soft_wrap=True)
 
 
 def _headline(check: FileCheck) -> str:

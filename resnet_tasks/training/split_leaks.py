@@ -1,0 +1,76 @@
+"""A recipe whose splits leak is refused: what is judged must not have been trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from resnet_tasks.assemble import Split, find_data, sources_of
+from resnet_tasks.data.leaks import HasImages, Leak, NamedPictures, find_leak, read_pictures
+from resnet_tasks.errors import DataError
+from resnet_tasks.recipe.schema import Recipe
+
+
+def require_no_leaks(
+    recipe: Recipe,
+    train: Sequence[HasImages],
+    val: Sequence[HasImages],
+    data_root: Path | None = None,
+) -> list[str]:
+    """Does nothing where no picture and no group is in train and in val or test.
+
+    The files under `data.test` are compared where they are there; of them only the pictures are
+    read.
+
+    Returns:
+        What is shared where `data.allow_leaks` accepts it, a sentence for each pair of splits.
+
+    Raises:
+        DataError: If something is shared; it names groups, pictures and their numbers.
+    """
+    leaks: list[tuple[Split, Leak]] = [("val", find_leak(train, val))]
+    if recipe.data.test:
+        leaks.append(("test", find_leak(train, _pictures(recipe, "test", data_root))))
+    return _told(recipe, leaks)
+
+
+def require_unseen(
+    recipe: Recipe, split: Split, files: Sequence[HasImages], data_root: Path | None = None
+) -> None:
+    """Does nothing where a split that is judged holds nothing of `data.train`, or is that itself.
+
+    Raises:
+        DataError: If it does, as in `require_no_leaks`.
+    """
+    # Folds never cut through groups or pictures.
+    if split == "train" or (split == "val" and recipe.data.folds is not None):
+        return
+    if not recipe.data.allow_leaks:
+        _told(recipe, [(split, find_leak(_pictures(recipe, "train", data_root), files))])
+
+
+def _told(recipe: Recipe, leaks: Sequence[tuple[Split, Leak]]) -> list[str]:
+    told = [
+        f"data.train and data.{split} share {leak.described('train', split)}"
+        for split, leak in leaks
+        if leak
+    ]
+    if told and not recipe.data.allow_leaks:
+        raise DataError(
+            f"recipe {recipe.name}: {'; '.join(told)}; results on what was trained on say nothing "
+            "about new data: split again (`resnet-tasks data split FILE --out DIR --by group`), or "
+            "accept it with data.allow_leaks: true"
+        )
+    return [f"leak: {each}; accepted by data.allow_leaks" for each in told]
+
+
+def _pictures(recipe: Recipe, split: Split, data_root: Path | None) -> list[NamedPictures]:
+    folder = find_data(recipe, data_root)
+    found = [
+        read_pictures(
+            folder / source.annotations,
+            None if source.images is None else folder / source.images,
+        )
+        for source in sources_of(recipe, split)
+    ]
+    return [each for each in found if each is not None]

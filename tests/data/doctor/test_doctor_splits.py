@@ -1,0 +1,138 @@
+"""What the doctor says about several files that are splits of one data set."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from doctored_files import GOOD, noise, write
+from PIL import Image
+from typer.testing import CliRunner
+
+from resnet_tasks.cli import app
+from resnet_tasks.data.doctor.check import Look
+from resnet_tasks.data.doctor.splits import check_splits, siblings
+from resnet_tasks.errors import DataError
+
+
+def split(folder: Path, name: str, groups: tuple[str | None, str | None], **top: Any) -> Path:
+    """The good file with pictures of its own, under `name`."""
+    made = copy.deepcopy(GOOD)
+    for record, group in zip(made["images"], groups, strict=True):
+        record["file_name"] = f"{name}/{record['file_name']}"
+        if group:
+            record["group"] = group
+    return write(folder / f"{name}.json", {**made, **top})
+
+
+def kinds(paths: list[Path], look: Look | None = None) -> list[list[tuple[str, Any, str]]]:
+    return [
+        [(each.kind, each.image_id, each.detail) for each in check.findings]
+        for check in check_splits(paths, look)
+    ]
+
+
+def test_clean_splits_have_no_findings(tmp_path: Path) -> None:
+    paths = [split(tmp_path, name, (name, None)) for name in ("train", "val", "test")]
+    look = Look(read_images=True, hash_images=True)
+    assert kinds(paths, look) == [[], [], []]
+    assert siblings(paths[1]) == [paths[1], paths[0], paths[2]]
+
+
+def test_groups_and_pictures_in_two_splits(tmp_path: Path) -> None:
+    train = split(tmp_path, "train", ("p1", "p2"))
+    val = split(tmp_path, "val", ("p2", "p2"))
+    test = split(tmp_path, "test", ("p1", "p3"))
+    content = json.loads(val.read_text())
+    # Another way to write the same place.
+    content["images"][1]["file_name"] = "../set/train/a.png"
+    content["info"]["images_root"] = "val/.."
+    (tmp_path / "set").symlink_to(tmp_path)
+    content["images"][1]["file_name"] = "train/./a.png"
+    val.write_text(json.dumps(content))
+    assert kinds([train, val, test]) == [
+        [],
+        [
+            ("shared_group", 1, "group 'p2': 2 picture(s) here, 1 in train.json"),
+            ("shared_picture", 2, "train/./a.png, image 1 of train.json"),
+        ],
+        [("shared_group", 1, "group 'p1': 1 picture(s) here, 1 in train.json")],
+    ]
+    train_check, val_check, _ = check_splits([train, val, test])
+    assert train_check.is_usable
+    assert not val_check.is_usable
+    assert "split by group" in val_check.problems[0].message
+
+
+def test_classes_without_objects_in_one_split(tmp_path: Path) -> None:
+    train = split(tmp_path, "train", (None, None))
+    val = split(tmp_path, "val", (None, None), annotations=GOOD["annotations"][:1])
+    train_found, val_found = kinds([train, val])
+    assert train_found == []
+    assert ("absent_class", None, "7 'mitosis', 1 in train.json") in val_found
+    (check,) = (each for each in check_splits([train, val]) if each.path == val)
+    assert check.problems[0].severity == "warning"
+
+
+def test_splits_that_number_classes_differently(tmp_path: Path) -> None:
+    train = split(tmp_path, "train", (None, None))
+    swapped = [{"id": 7, "name": "cell"}, {"id": 3, "name": "mitosis"}]
+    val = split(tmp_path, "val", (None, None), categories=swapped)
+    (kind, _, detail), *_ = kinds([train, val])[1]
+    assert kind == "categories_differ"
+    assert "'cell'" in detail
+
+
+def test_pictures_that_look_alike(tmp_path: Path) -> None:
+    train, val = (split(tmp_path, name, (None, None)) for name in ("train", "val"))
+    again = Image.fromarray(noise("train/b.png", (40, 60)))
+    again.resize((120, 80)).save(tmp_path / "val" / "a.png")
+    content = json.loads(val.read_text())
+    content["images"][0].update(height=80, width=120)
+    val.write_text(json.dumps(content))
+    look = Look(read_images=True, hash_images=True)
+    ((kind, image_id, detail),) = kinds([train, val], look)[1]
+    assert (kind, image_id) == ("near_duplicate", 1)
+    assert detail.startswith("val/a.png like train/b.png, image 2 of train.json, ")
+    assert kinds([train, val], Look(read_images=True)) == [[], []]
+
+
+def test_a_file_named_twice_is_refused(tmp_path: Path) -> None:
+    train = split(tmp_path, "train", (None, None))
+    with pytest.raises(DataError, match=r"train\.json is given more than once"):
+        check_splits([train, tmp_path / "." / "train.json"])
+
+
+def test_the_command_line(tmp_path: Path) -> None:
+    def run(*words: object) -> Any:
+        return CliRunner().invoke(app, ["data", "check", *map(str, words)])
+
+    train, val = (split(tmp_path, name, ("p1", name)) for name in ("train", "val"))
+    assert run(train).exit_code == 0
+    leaking = run(train, "--with-splits", "--read-images", "--json", tmp_path / "found.json")
+    assert leaking.exit_code == 2
+    assert "error: shared_group: " in leaking.stdout
+    assert "group 'p1': 1 picture(s) here, 1 in train.json" in leaking.stdout
+    report = json.loads((tmp_path / "found.json").read_text())
+    assert [each["is_usable"] for each in report["files"]] == [True, False]
+    (found,) = report["files"][1]["findings"]
+    assert (found["severity"], found["kind"], found["image_id"]) == ("error", "shared_group", 1)
+    assert run(train, val).exit_code == 2
+    assert run(train, val, "--with-splits").exit_code == 2
+
+    content = json.loads(train.read_text())
+    del content["annotations"][0]["area"]
+    train.write_text(json.dumps(content))
+    assert run(train).exit_code == 0
+    strict = run(train, "--strict")
+    assert strict.exit_code == 1
+    assert "repaired" in strict.stdout
+    fixed = run(train, "--strict", "--fix", tmp_path / "fixed.json")
+    assert fixed.exit_code == 0, fixed.output
+    assert "changed: missing_area: 1" in fixed.stdout
+    assert run(train, "--fix", tmp_path / "fixed.json").exit_code == 2
+    assert run(train, val, "--fix", tmp_path / "other.json").exit_code == 2
+    assert run(train, "--drop", "box_apart").exit_code == 2

@@ -1,0 +1,191 @@
+"""`data split`: whole groups, alike classes, the same parts for the same seed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from resnet_tasks.cli import app
+from resnet_tasks.data.coco import read_coco
+from resnet_tasks.data.doctor.splits import check_splits
+from resnet_tasks.data.split_writing import SplitPlan, split_file
+from resnet_tasks.errors import DataError
+
+NUMBER = 120
+
+
+def data_set(folder: Path, *, group: str | None = "group", unknown: str = "") -> Path:
+    """120 pictures of 30 patients; every fifth patient has the rare class."""
+    images, annotations = [], []
+    for i in range(NUMBER):
+        patient = i // 4
+        record = {"id": 3 * i + 5, "file_name": f"p{patient:02}/{i}.png", "height": 9, "width": 9}
+        if group:
+            record[group] = patient
+        images.append({**record, "scanner": {"kV": 1.50}})
+        for kind in [1, 1] + [2] * (patient % 5 == 0):
+            entry = {"id": len(annotations) + 1, "image_id": record["id"], "category_id": kind}
+            annotations.append(
+                {
+                    **entry,
+                    "bbox": [1, 1, 3, 1 + len(annotations) % 3],
+                    "area": 3.0,
+                    "iscrowd": 0,
+                    "t": i,
+                }
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    categories = [{"id": 1, "name": "cell"}, {"id": 2, "name": "mitosis"}]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    path = folder / "all.json"
+    path.write_text(json.dumps({**content, "licenses": ["CC0"], "info": {"images_root": "pic"}}))
+    return path
+
+
+def run(*words: object) -> Result:
+    return CliRunner().invoke(app, ["data", "split", *map(str, words)])
+
+
+def test_groups_stay_whole_and_classes_alike(tmp_path: Path) -> None:
+    path = data_set(tmp_path / "data")
+    made = split_file(path, tmp_path / "out" / "deep", SplitPlan())
+    assert made.by == "group-class"
+    assert [file.name for file in made.files] == ["train.json", "val.json", "test.json"]
+    assert sum(made.pictures) == NUMBER
+    assert sum(made.groups) == 30
+    assert np.allclose(made.pictures, (84, 18, 18), atol=4)
+    assert made.objects["mitosis"] == (16, 4, 4)  # of six patients
+    checks = check_splits(made.files)
+    assert {kind for each in checks for kind in each.summary()} == {"missing_file"}
+    # Every record is in one part, just as it was, and finds its picture.
+    before = json.loads(path.read_text())
+    parts = [json.loads(file.read_text()) for file in made.files]
+    for key in ("images", "annotations"):
+        assert sorted((e for p in parts for e in p[key]), key=lambda e: e["id"]) == before[key]
+    for part, file in zip(parts, made.files, strict=True):
+        assert part["licenses"] == ["CC0"]
+        coco = read_coco(file)
+        assert coco.images_root.resolve() == (tmp_path / "data" / "pic").resolve()
+        ids = {record.id for record in coco.images}
+        assert {each["image_id"] for each in part["annotations"]} <= ids
+
+
+def test_the_same_seed_gives_the_same_parts(tmp_path: Path) -> None:
+    path = data_set(tmp_path)
+    texts = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        made = split_file(path, tmp_path / name, SplitPlan(seed=seed))
+        texts.append([file.read_text() for file in made.files])
+    assert texts[0] == texts[1] != texts[2]
+
+
+@pytest.mark.parametrize("by", ["group", "group-class"])
+def test_folds_are_used_as_several_files(tmp_path: Path, by: Any) -> None:
+    path = data_set(tmp_path)
+    made = split_file(path, tmp_path / "folds", SplitPlan(None, 3, by))
+    assert [file.stem for file in made.files] == ["fold0", "fold1", "fold2"]
+    assert max(made.pictures) - min(made.pictures) <= 4
+    if by == "group-class":
+        assert made.objects["mitosis"] == (8, 8, 8)
+
+
+def test_without_groups_pictures_are_divided(tmp_path: Path) -> None:
+    path = data_set(tmp_path, group=None)
+    alike = split_file(path, tmp_path / "class", SplitPlan((2, 1)))
+    assert alike.by == "class"
+    assert alike.pictures == (80, 40)
+    assert alike.objects["mitosis"] == (16, 8)
+    alone = split_file(path, tmp_path / "random", SplitPlan((0.5, 0.5), by="random"))
+    assert alone.pictures == (60, 60)
+    with pytest.raises(DataError, match=r"names no groups, .* --group-key or --group-from"):
+        split_file(path, tmp_path / "x", SplitPlan(by="group"))
+
+
+def test_groups_are_found_in_names_and_keys(tmp_path: Path) -> None:
+    path = data_set(tmp_path, group="patient_id")
+    by_key = split_file(path, tmp_path / "key", SplitPlan(group_key="patient_id"))
+    by_name = split_file(path, tmp_path / "name", SplitPlan(group_from=r"^p(\d+)/"))
+    assert by_key.groups == by_name.groups
+    assert sum(by_key.groups) == 30
+    # The group travels in the record, so that later splits and recipes know of it.
+    records = json.loads(by_name.files[0].read_text())["images"]
+    assert all(each["group"] == f"{each['patient_id']:02}" for each in records)
+    assert records[0]["scanner"] == {"kV": 1.5}
+    with pytest.raises(DataError, match=r"120 of 120 pictures are without a key 'study'"):
+        split_file(path, tmp_path / "x", SplitPlan(group_key="study"))
+    with pytest.raises(DataError, match=r"80 of 120 pictures are without what --group-from"):
+        split_file(path, tmp_path / "x", SplitPlan(group_from="^p0"))
+    with pytest.raises(DataError, match="is no regular expression"):
+        split_file(path, tmp_path / "x", SplitPlan(group_from="("))
+
+
+def test_groups_are_not_cut_unless_that_is_asked_for(tmp_path: Path) -> None:
+    path = data_set(tmp_path)
+    with pytest.raises(DataError, match="--by random would cut through them"):
+        split_file(path, tmp_path / "x", SplitPlan(by="random"))
+    made = split_file(path, tmp_path / "x", SplitPlan(by="random", ignore_groups=True))
+    assert made.pictures == (84, 18, 18)
+    assert sum(made.groups) > 30
+
+
+@pytest.mark.parametrize(
+    ("plan", "said"),
+    [
+        (SplitPlan((1.0, 1.0, 1.0, 1.0)), "4 parts need 4 different names, got none"),
+        (SplitPlan((1.0, 1.0), names=("a", "a")), "2 different names, got a, a"),
+        (SplitPlan((1.0, 1.0), names=("a", "../b")), "'../b' cannot name a file"),
+        (SplitPlan((1.0, -1.0)), "give two or more numbers above 0"),
+        (SplitPlan((1.0,), names=("a",)), "give two or more numbers above 0"),
+        (SplitPlan(None, 31), "31 parts take at least 31 groups"),
+        (SplitPlan(None, 1, names=("a",)), "take at least 2"),
+    ],
+)
+def test_plans_that_do_not_fit_say_why(tmp_path: Path, plan: SplitPlan, said: str) -> None:
+    path = data_set(tmp_path)
+    with pytest.raises(DataError) as error:
+        split_file(path, tmp_path / "out", plan)
+    assert said in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_is_overwritten_and_all_parts_appear_or_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = data_set(tmp_path)
+    (tmp_path / "val.json").write_text("mine")
+    with pytest.raises(DataError, match=r"val\.json is already there"):
+        split_file(path, tmp_path, SplitPlan())
+    calls = []
+
+    def stop(*_: Any) -> None:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("resnet_tasks.data.split_writing.write_content", stop)
+    with pytest.raises(KeyboardInterrupt):
+        split_file(path, tmp_path / "out", SplitPlan())
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_the_command_line(tmp_path: Path) -> None:
+    path = data_set(tmp_path)
+    made = run(path, "--out", tmp_path / "out", "--fractions", "0.5,0.5", "--names", "one,two")
+    assert made.exit_code == 0, made.output
+    assert "by group-class" in made.stdout
+    assert "mitosis" in made.stdout
+    assert f"written: {tmp_path / 'out' / 'two.json'}" in made.stdout
+    assert run(path, "--out", tmp_path / "f", "--folds", 3, "--by", "group").exit_code == 0
+    for wrong in (
+        ("--fractions", "half"),
+        ("--fractions", "1,1", "--folds", "2"),
+        ("--by", "random"),
+    ):
+        result = run(path, "--out", tmp_path / "x", *wrong)
+        assert result.exit_code == 2
+        assert "Traceback" not in result.output
