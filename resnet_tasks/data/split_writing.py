@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_tasks.data.coco import CocoFile, ImageRecord, read_coco
+from resnet_tasks.data.coco_packing import PackedImages
 from resnet_tasks.data.coco_problems import listed
 from resnet_tasks.data.coco_streaming import (
     Content,
@@ -151,7 +152,7 @@ def _with_groups(coco: CocoFile, plan: SplitPlan) -> CocoFile:
             f"{listed(without)}; name groups for all, or for none"
         )
     images = [replace(r, group=group) for r, group in zip(coco.images, found, strict=True)]
-    return replace(coco, images=tuple(images))
+    return replace(coco, images=PackedImages.of(images))
 
 
 def _group_at(record: ImageRecord, key: str) -> str | None:
@@ -188,7 +189,8 @@ def _divided(
 ) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     whole = coco
     if not by.startswith("group"):
-        whole = replace(coco, images=tuple(replace(each, group=None) for each in coco.images))
+        alone = PackedImages.of(replace(each, group=None) for each in coco.images)
+        whole = replace(coco, images=alone)
     groups = groups_of([whole])
     notes = []
     counts = None
@@ -199,9 +201,9 @@ def _divided(
                 "no objects are annotated, so that classes could not be balanced (pixels of "
                 "semantic maps are not counted)"
             )
-    alone = sum(record.group is None for record in whole.images)
-    if by.startswith("group") and alone:
-        notes.append(f"{alone} pictures have no group; each is taken by itself")
+    single = sum(record.group is None for record in whole.images)
+    if by.startswith("group") and single:
+        notes.append(f"{single} pictures have no group; each is taken by itself")
     if plan.shares is None:
         return fold_of_each(groups, number, counts=counts, seed=plan.seed), tuple(notes)
     return divide(groups, plan.shares, counts=counts, seed=plan.seed), tuple(notes)
