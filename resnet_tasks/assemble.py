@@ -484,7 +484,7 @@ def build_dataset(
     made = made.with_limit(data.max_pixels)
     if not training:
         return made
-    sources = [_source_of(file, data.train) for file in files]
+    sources = _sources_of(files, data.train)
     weighted = any(source.weight != 1 for source in sources)
     weights = [source.weight for source in sources] if weighted else None
     made = made.with_sources(weights, _looked_for(sources, categories))
@@ -534,13 +534,16 @@ def _require_pasting(tasks: Sequence[Task], files: Sequence[CocoFile]) -> None:
         )
 
 
-def _source_of(file: CocoFile, sources: Sequence[SourceRecipe]) -> SourceRecipe:
-    """The source that a file was read for."""
-    for source in sources:
-        parts = Path(source.annotations).parts
-        if file.path.parts[-len(parts) :] == parts:
-            return source
-    return SourceRecipe(annotations=str(file.path))
+def _sources_of(files: Sequence[CocoFile], sources: Sequence[SourceRecipe]) -> list[SourceRecipe]:
+    """The sources that files were read for; a fold may have left some of them out."""
+    # Both are in the recipe's order, so that two paths that end alike are told apart.
+    left = iter(sources)
+    return [next(each for each in left if _ends_with(file.path, each)) for file in files]
+
+
+def _ends_with(path: Path, source: SourceRecipe) -> bool:
+    parts = Path(source.annotations).parts
+    return path.parts[-len(parts) :] == parts
 
 
 def _looked_for(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -167,6 +168,17 @@ def test_declared_categories_stand_in_place_of_the_listed_ones(data: Path) -> No
     wrong = recipe({**looked, "categories": ["cra"]}, *ALL[1:])
     with pytest.raises(RecipeError, match=r"boxes\.json: 'cra' is none of .*did you mean 'car'"):
         build_dataset(wrong, files, merged_categories(files), training=True)
+
+
+def test_sources_whose_paths_end_alike_keep_their_own_settings(data: Path) -> None:
+    folder = data / "mixed"
+    (folder / "sub").mkdir()
+    shutil.copy(folder / "boxes.json", folder / "sub" / "boxes.json")
+    looked = {"annotations": "sub/boxes.json", "images": ".", "categories": ["car", "bus"]}
+    made = recipe({"annotations": "boxes.json"}, looked, *ALL[1:])
+    files = read_split(made, "train", data)
+    train = build_dataset(made, files, merged_categories(files), training=True)
+    assert train.unannotated == ((1, 2), (1,), (0, 2), ())
 
 
 def fit(made: Recipe, data: Path) -> list[str]:
