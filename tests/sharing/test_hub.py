@@ -66,6 +66,7 @@ data:
   root: {base}
   train: [{{annotations: a.json}}]
   val: [{{annotations: {base / "a.json"}}}]
+  allow_leaks: true
 backbone: {{name: test_resnet, weights: none}}
 heads:
   scene: {{type: unet, background: true, options: {{decoder_channels: [16, 8, 8, 8, 8]}}}}

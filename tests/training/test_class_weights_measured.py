@@ -47,7 +47,11 @@ def recipe(data: Path, weights: str) -> Recipe:
     path = data.parent / "mine.yaml"
     path.write_text(
         f"""
-data: {{root: {data}, train: [{{annotations: all.json}}], val: [{{annotations: all.json}}]}}
+data:
+  root: {data}
+  train: [{{annotations: all.json}}]
+  val: [{{annotations: all.json}}]
+  allow_leaks: true
 backbone: {{name: test_resnet, weights: none}}
 heads:
   scene:

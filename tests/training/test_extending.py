@@ -80,6 +80,7 @@ def recipe(root: str, heads: dict[str, Any], **changes: Any) -> Recipe:
             "root": root,
             "train": [{"annotations": "train.json"}],
             "val": [{"annotations": "train.json"}],
+            "allow_leaks": True,
         },
         "heads": heads,
         "training": {
