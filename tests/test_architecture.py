@@ -22,7 +22,7 @@ LAYERS: list[list[str]] = [
     ["data"],
     ["recipe", "model", "testing"],
     ["evaluation", "drawing", "model_weights", "explain"],
-    ["assemble", "predict"],
+    ["assemble", "predict", "preview"],
     ["training"],
     ["report"],
     ["sharing"],

@@ -324,6 +324,49 @@ def stats(
         typer.echo(f"drawn: {out}")
 
 
+@data.command()
+def preview(
+    file: Annotated[Path, typer.Argument(help="COCO JSON")],
+    out: Annotated[Path, typer.Option(help="The sheet, a PNG")],
+    images: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the pictures; default: what the file says, else its own"),
+    ] = None,
+    category: Annotated[
+        str | None, typer.Option("--class", metavar="NAME", help="Only pictures that show it")
+    ] = None,
+    problems: Annotated[
+        bool, typer.Option("--problems", help="The pictures that `data check` names, with its word")
+    ] = False,
+    number: Annotated[int, typer.Option(min=1, max=400, help="Pictures at most")] = 24,
+    seed: Annotated[int, typer.Option(min=0, help="Decides which pictures")] = 0,
+) -> None:
+    """Draw a contact sheet: pictures with boxes, masks and semantic maps, names and ids below."""
+    from resnet_tasks.data.coco import read_coco
+    from resnet_tasks.data.dataset import CocoDataset
+    from resnet_tasks.data.doctor.check import Look, check_coco
+    from resnet_tasks.predict import write_picture
+    from resnet_tasks.preview import choose_pictures, draw_sheet
+
+    if problems and category is not None:
+        raise DataError("--problems and --class both choose the pictures; give one of them")
+    coco = read_coco(file, images_root=images)
+    dataset = CocoDataset([coco], categories=coco.categories, cache=False)
+    notes: dict[int, str] = {}
+    if problems:
+        places = {dataset.image_id(i): i for i in range(len(dataset))}
+        for each in check_coco(file, Look(images_root=images)).findings:
+            if each.image_id in places:
+                notes.setdefault(places[each.image_id], each.kind.replace("_", " "))
+        if not notes:
+            raise DataError(f"{file}: data check names no picture that could be drawn")
+        chosen = sorted(notes)[:number]
+    else:
+        chosen = choose_pictures(dataset, number=number, seed=seed, category=category)
+    write_picture(out, draw_sheet(dataset, chosen, notes))
+    typer.echo(f"drawn: {out} ({len(chosen)} pictures)")
+
+
 def _options(texts: list[str]) -> dict[str, Any]:
     """`key=value` options of a converter, typed by YAML."""
     from resnet_tasks.recipe.yaml_text import parse_yaml

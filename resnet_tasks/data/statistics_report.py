@@ -7,16 +7,19 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from resnet_tasks.data.statistics import BINS, DatasetStatistics
+from resnet_tasks.data.statistics import AREA_LIMITS, BINS, DatasetStatistics
 from resnet_tasks.data.transforms import Intensity
 from resnet_tasks.errors import DataError
 
 SHOWN_SIZES = 5
 """Picture sizes that are listed before the rest is counted."""
+SHOWN_CLASSES = 20
+"""Classes in the figure."""
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 RGB = ("tab:red", "tab:green", "tab:blue")
 
@@ -175,21 +178,30 @@ def _listed(counts: dict[str, int]) -> str:
 
 
 def draw_statistics(found: DatasetStatistics, path: Path) -> None:
-    """Draws sizes, box centres, box sizes and channel histograms into one PNG.
+    """Draws sizes, classes, boxes' centres, sizes and shapes, and channels into one PNG.
 
     Raises:
         DataError: If the file cannot be written.
     """
-    figure = Figure(figsize=(10, 8), layout="constrained")
-    sizes, centres, sides, channels = figure.subplots(2, 2).ravel()
+    figure = Figure(figsize=(14, 8), layout="constrained")
+    sizes, classes, centres, sides, shapes, channels = figure.subplots(2, 3).ravel()
     _draw_sizes(found, sizes)
+    _draw_classes(found, classes)
     centres.set_title("centres of boxes, relative to the picture")
     drawn = centres.imshow(found.centres, extent=(0, 1, 1, 0), cmap="magma", aspect="auto")
     figure.colorbar(drawn, ax=centres, label="boxes")
     sides.set(title="square root of box area", xlabel="pixels", ylabel="boxes")
     if len(found.boxes):
         sides.hist(found.sides, bins=_log_bins(found.sides), color="tab:blue")
-        sides.set_xscale("log")
+        _log_axis(sides)
+        for limit in AREA_LIMITS:
+            sides.axvline(np.sqrt(limit), color="0.5", linestyle=":")
+        small, medium, large = found.by_size
+        sides.set_xlabel(f"pixels; by area {small} small, {medium} medium, {large} large")
+    shapes.set(title="height / width of boxes", xlabel="ratio", ylabel="boxes")
+    if len(found.boxes):
+        shapes.hist(found.aspect_ratios, bins=_log_bins(found.aspect_ratios), color="tab:green")
+        _log_axis(shapes)
     _draw_channels(found, channels)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -207,6 +219,28 @@ def _draw_sizes(found: DatasetStatistics, axes: Axes) -> None:
     axes.scatter(widths, heights, s=20 + 380 * counts / counts.max(), alpha=0.6)
     axes.set_xlim(0, widths.max() * 1.1)
     axes.set_ylim(0, heights.max() * 1.1)
+
+
+def _draw_classes(found: DatasetStatistics, axes: Axes) -> None:
+    """Objects of the most frequent classes; where there are none, pixels or pictures."""
+    counts, unit = found.objects, "objects"
+    if not any(counts.values()) and found.image_labels:
+        counts, unit = found.image_labels, "pictures"
+    elif not any(counts.values()) and found.class_pixels:
+        counts, unit = found.class_pixels, "pixels"
+    frequent = sorted(counts.items(), key=lambda each: -each[1])[:SHOWN_CLASSES]
+    rest = len(counts) - len(frequent)
+    axes.set(title=f"{unit} by class" + (f" (and {rest} rarer ones)" if rest else ""), xlabel=unit)
+    axes.barh([name for name, _ in frequent], [count for _, count in frequent], color="tab:blue")
+    axes.invert_yaxis()
+
+
+def _log_axis(axes: Axes) -> None:
+    """A logarithmic axis with plain numbers at 1, 2 and 5 of every decade."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _log_bins(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,0 +1,127 @@
+"""Contact sheets of a data set: pictures with what is annotated on them, named."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from resnet_tasks.data.dataset import CocoDataset
+from resnet_tasks.drawing import draw_truth, resized_truth
+from resnet_tasks.errors import DataError
+from resnet_tasks.predict import overview
+from resnet_tasks.structures import LabelTable
+
+CELL = (270, 360)
+"""(height, width) that a picture of the sheet fits into, pixels."""
+CAPTION = 40
+GAP = 8
+
+Pixels = NDArray[np.uint8]
+
+
+def choose_pictures(
+    dataset: CocoDataset, *, number: int, seed: int = 0, category: str | None = None
+) -> list[int]:
+    """Positions of pictures drawn by a seed, rising.
+
+    Args:
+        dataset: To choose from.
+        number: At most so many.
+        seed: Decides which.
+        category: Only those with an object, or a label of the whole, of this category.
+
+    Raises:
+        DataError: If there is no such category, or no picture of it.
+    """
+    positions = list(range(len(dataset)))
+    if category is not None:
+        names = dataset.categories.names
+        if category not in names:
+            raise DataError(f"{category!r} is no category of the file ({', '.join(names)})")
+        wanted = names.index(category)
+        positions = [i for i in positions if _has(dataset, i, wanted)]
+        if not positions:
+            raise DataError(f"no picture has an object of the category {category!r}")
+    drawn = np.random.default_rng(seed).permutation(len(positions))[:number]
+    return sorted(positions[i] for i in drawn)
+
+
+def _has(dataset: CocoDataset, index: int, category: int) -> bool:
+    file, record = dataset.record(index)
+    if any(each.category == category for each in file.annotations[record.id]):
+        return True
+    if "semantic" not in file.annotated or record.sem_seg_file_name is None:
+        return False
+    semantic = dataset.truth(index, LabelTable.identity(dataset.categories.names)).semantic
+    return semantic is not None and bool((semantic == category).any())
+
+
+def draw_sheet(
+    dataset: CocoDataset, positions: Sequence[int], notes: Mapping[int, str] | None = None
+) -> Pixels:
+    """Pictures beside and below each other, each with its truth drawn in and a caption.
+
+    A picture that cannot be read is an empty cell that says so.
+
+    Args:
+        dataset: Where they are.
+        positions: Of the pictures.
+        notes: Position -> a further line of its caption.
+
+    Returns:
+        `(height, width, 3)` RGB.
+    """
+    columns = max(1, min(len(positions), round(math.sqrt(len(positions) * 1.3))))
+    height, width = CELL[0] + CAPTION + GAP, CELL[1] + GAP
+    rows = -(-len(positions) // columns)
+    sheet = np.full((rows * height + GAP, columns * width + GAP, 3), 255, np.uint8)
+    for number, index in enumerate(positions):
+        top, left = GAP + number // columns * height, GAP + number % columns * width
+        note = (notes or {}).get(index, "")
+        try:
+            picture = _drawn(dataset, index)
+            shown = sheet[top : top + picture.shape[0], left : left + picture.shape[1]]
+            shown[:] = picture
+        except DataError:
+            note = note or "cannot be read"
+        corner = (left, top + CELL[0] + 14)
+        _write(sheet, f"{dataset.image_id(index)}: {dataset.path(index).name}", corner, (0, 0, 0))
+        _write(sheet, note, (left, corner[1] + 18), (190, 30, 30))
+    return sheet
+
+
+def _drawn(dataset: CocoDataset, index: int) -> Pixels:
+    """A picture in its cell's size, with pixels and boxes drawn in."""
+    picture = dataset.prepared(index)
+    original = picture.original_size
+    scale = min(CELL[0] / original[0], CELL[1] / original[1])
+    size = (max(1, int(original[0] * scale)), max(1, int(original[1] * scale)))
+    mode = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    image = overview(picture, longest=4 * max(CELL))
+    small = np.asarray(cv2.resize(image, (size[1], size[0]), interpolation=mode), np.uint8)
+    names = dataset.categories.names
+    truth = dataset.truth(index, LabelTable.identity(names))
+    truth = resized_truth(truth, (size[0] / original[0], size[1] / original[1]), size)
+    pixels = replace(truth, image_labels=None)
+    return draw_truth(
+        small,
+        {"pixels": pixels, "objects": truth},
+        {"pixels": names, "objects": names},
+        {"objects"},
+    )
+
+
+def _write(sheet: Pixels, text: str, corner: tuple[int, int], color: tuple[int, int, int]) -> None:
+    """A line of text, shortened in the middle where it is wider than a cell."""
+    scale, font = 0.45, cv2.FONT_HERSHEY_SIMPLEX
+    plain = text.encode("ascii", "replace").decode()
+    line, kept = plain, len(plain)
+    while cv2.getTextSize(line, font, scale, 1)[0][0] > CELL[1] and kept > 8:
+        kept -= 1
+        line = f"{plain[: kept // 2]}...{plain[-(kept - kept // 2) :]}"
+    cv2.putText(sheet, line, corner, font, scale, color, 1, cv2.LINE_AA)

@@ -1,0 +1,80 @@
+"""Contact sheets: which pictures come, how they are drawn with their truth, what is missing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from resnet_tasks.cli.app import app
+from resnet_tasks.data.coco import read_coco
+from resnet_tasks.data.dataset import CocoDataset
+from resnet_tasks.drawing import color_of
+from resnet_tasks.errors import DataError
+from resnet_tasks.preview import CAPTION, CELL, GAP, choose_pictures, draw_sheet
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Six grey pictures of different shapes; a dog on the even ones, one without its file."""
+    images, annotations = [], []
+    for i in range(6):
+        size = (300 + 40 * i, 200)  # width, height
+        if i != 5:
+            Image.new("RGB", size, (128, 128, 128)).save(tmp_path / f"{i}.png")
+        images.append({"id": i, "file_name": f"{i}.png", "width": size[0], "height": size[1]})
+        box = {"id": i + 1, "image_id": i, "category_id": 1 + i % 2, "bbox": [50, 50, 100, 80]}
+        annotations.append({**box, "area": 8000, "iscrowd": 0})
+    annotations[2]["bbox"] = [0, 0, 9000, 80]
+    categories = [{"id": 1, "name": "dog"}, {"id": 2, "name": "cat"}, {"id": 3, "name": "cow"}]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    return tmp_path / "a.json"
+
+
+def dataset(file: Path) -> CocoDataset:
+    coco = read_coco(file)
+    return CocoDataset([coco], categories=coco.categories, cache=False)
+
+
+def test_pictures_are_chosen_by_seed_and_class(file: Path) -> None:
+    data = dataset(file)
+    assert choose_pictures(data, number=24) == list(range(6))
+    chosen = choose_pictures(data, number=3, seed=1)
+    assert len(chosen) == 3
+    assert chosen == choose_pictures(data, number=3, seed=1)
+    assert len({tuple(choose_pictures(data, number=3, seed=s)) for s in range(9)}) > 1
+    assert choose_pictures(data, number=9, category="dog") == [0, 2, 4]
+    with pytest.raises(DataError, match="'horse' is no category"):
+        choose_pictures(data, number=9, category="horse")
+    with pytest.raises(DataError, match="no picture has an object of the category 'cow'"):
+        choose_pictures(data, number=9, category="cow")
+
+
+def test_every_cell_shows_its_picture_with_its_boxes(file: Path) -> None:
+    sheet = draw_sheet(dataset(file), [0, 1, 5])
+    assert sheet.shape == (2 * (CELL[0] + CAPTION + GAP) + GAP, 2 * (CELL[1] + GAP) + GAP, 3)
+    first = sheet[GAP : GAP + CELL[0], GAP : GAP + CELL[1]]
+    assert (first[100, 20] == 128).all()  # the picture
+    assert (first == np.asarray(color_of(0))).all(axis=2).any()  # its box
+    missing = sheet[GAP + CELL[0] + CAPTION + GAP :][: CELL[0], GAP : GAP + CELL[1]]
+    assert (missing == 255).all()  # said below it
+
+
+def test_command(file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "sheets" / "a.png"
+    done = CliRunner().invoke(app, ["data", "preview", str(file), "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    assert "(6 pictures)" in done.output
+    done = CliRunner().invoke(app, ["data", "preview", str(file), "--out", str(out), "--problems"])
+    assert done.exit_code == 0, done.output
+    with Image.open(out) as sheet:
+        assert sheet.height == CELL[0] + CAPTION + 2 * GAP
+    call = ["data", "preview", str(file), "--out", str(out), "--problems", "--class", "dog"]
+    done = CliRunner().invoke(app, call)
+    assert done.exit_code == 2
+    assert "--problems and --class" in " ".join(done.output.split())
