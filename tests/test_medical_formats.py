@@ -25,6 +25,7 @@ data:
   root: {root}
   train: [{{annotations: train.json}}]
   val: [{{annotations: val.json}}]
+  allow_leaks: true  # all slices are of the one patient that pydicom brings
   channels: 1
   intensity: {{type: window, level: 40, width: 400}}
   resize: {{height: 64, width: 64}}
