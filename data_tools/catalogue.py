@@ -12,13 +12,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from data_tools.archives import SUFFIXES, is_archive, unpacked
-from data_tools.coco_writer import Progress
+from data_tools.coco_writer import Progress, SplitSummary
 from data_tools.data_card import DataCard, Origin
 from data_tools.formats import COPY_IMAGES, FORMATS, Format
 from data_tools.output_folder import CARD, output_folder
@@ -248,13 +249,34 @@ def _run(
         else:
             with _opened(sources, format_, out, progress, options) as (opened, settings):
                 found = locate(opened, data_set.expects, data_set.by_hand)
+                _require_outside(out, found)
                 splits = format_.convert(found, folder, progress=progress, **settings)
                 where = " and ".join(str(each.resolve()) for each in sources)
                 if opened == sources[0]:
                     where = str(found.resolve())
+        _require_apart(splits)
         card = DataCard(data_set.name, data_set.origin, where, splits, data_set.verified)
         (folder / CARD).write_text(card.markdown(), encoding="utf-8")
     return card
+
+
+def _require_outside(out: Path, source: Path) -> None:
+    """Refuses an output that the next conversion would read as part of its source."""
+    if out.resolve().is_relative_to(source.resolve()):
+        raise DataError(
+            f"the output folder {out} lies inside the source {source}, whose pictures a later "
+            "conversion would take its copies for; choose a folder outside of it"
+        )
+
+
+def _require_apart(splits: Sequence[SplitSummary]) -> None:
+    """Refuses splits that share pictures: what is judged would have been taught."""
+    for one, other in combinations(splits, 2):
+        if shared := sorted(one.pictures & other.pictures):
+            raise DataError(
+                f"{len(shared)} pictures are in {one.split} and in {other.split}, the first "
+                f"{shared[0]}; splits must not share pictures: take them out of one of the two"
+            )
 
 
 @contextmanager

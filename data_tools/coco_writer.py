@@ -80,6 +80,7 @@ class SplitSummary:
         skipped: What was left out, and why.
         changed: Objects that are not what the source says -> their number.
         notes: What a reader of results must know about it.
+        pictures: The files that its pictures were taken from; no two splits may share one.
     """
 
     split: str
@@ -89,6 +90,7 @@ class SplitSummary:
     skipped: tuple[SkippedObject, ...] = ()
     changed: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    pictures: frozenset[Path] = field(default=frozenset(), repr=False, compare=False)
 
 
 class CocoWriter:
@@ -138,6 +140,7 @@ class CocoWriter:
         self._ids = {name: index for index, name in enumerate(names, start=1)}
         self._names = names
         self._images: list[dict[str, Any]] = []
+        self._pictures: dict[Path, None] = {}
         self._annotations: list[dict[str, Any]] = []
         self._skipped: list[SkippedObject] = []
         self._notes: list[str] = []
@@ -179,8 +182,14 @@ class CocoWriter:
             attributes: What else is known of the picture; kept under that key.
 
         Raises:
-            DataError: If the file cannot be read or lies outside the images root.
+            DataError: If the file cannot be read, lies outside the images root, or comes twice.
         """
+        if (place := _absolute(picture)) in self._pictures:
+            raise DataError(
+                f"{self.split} has the picture {picture} twice, so that its objects would be "
+                "missed in one of the two; bring all its objects under one entry"
+            )
+        self._pictures[place] = None
         height, width = size or picture_size(picture)
         name = self._file_name(picture)
         image_id = len(self._images) + 1
@@ -398,7 +407,11 @@ class CocoWriter:
         has_maps = any("sem_seg_file_name" in record for record in self._images)
         pixels = dict(zip(self._names, map(int, self._pixels[1:]), strict=True)) if has_maps else {}
         skipped, notes = tuple(self._skipped), tuple(self._notes)
-        return SplitSummary(self.split, len(self._images), objects, pixels, skipped, notes=notes)
+        return SplitSummary(
+            *(self.split, len(self._images), objects, pixels, skipped),
+            notes=notes,
+            pictures=frozenset(self._pictures),
+        )
 
     def _file_name(self, picture: Path) -> str:
         absolute = _absolute(picture)
@@ -431,8 +444,8 @@ class CocoWriter:
             "id": len(self._annotations) + 1,
             "image_id": image_id,
             "category_id": category_id,
-            "bbox": [_plain(value) for value in box],
-            "area": _plain(area),
+            "bbox": _rounded(box),
+            "area": _plain(area) or float(area),
             "iscrowd": int(iscrowd),
         }
         if segmentation is not None:
@@ -529,6 +542,12 @@ def _absolute(path: Path) -> Path:
 def _shortened(numbers: Sequence[float]) -> str:
     text = ", ".join(f"{value:g}" for value in numbers[:8])
     return f"[{text}, ...]" if len(numbers) > 8 else f"[{text}]"
+
+
+def _rounded(box: Sequence[float]) -> list[float]:
+    """A box with two decimals, unless nothing would be left of it."""
+    rounded = [_plain(value) for value in box]
+    return rounded if min(rounded[2:]) > 0 else [float(value) for value in box]
 
 
 def _plain(value: float) -> float | int:

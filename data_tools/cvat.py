@@ -56,6 +56,7 @@ class CvatPicture:
     Attributes:
         name: As the XML has it; for a frame, its number.
         split: Of its subset.
+        subset: As the XML has it, which is the folder of its picture in exports of projects.
         size: (height, width) that the XML states.
         group: The video that it is a frame of.
         objects: What is drawn on it.
@@ -68,6 +69,7 @@ class CvatPicture:
     group: str | None = None
     objects: list[DrawnObject] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    subset: str = ""
 
 
 def convert_cvat(
@@ -163,7 +165,8 @@ def read_cvat(root: Element, file: Path) -> tuple[list[CvatPicture], list[str]]:
         if not name:
             raise DataError(f"{file}: image {element.get('id')!r} has no name")
         size = (_whole(element, "height", where), _whole(element, "width", where))
-        picture = CvatPicture(name, _split(element.get("subset") or "", where), size)
+        subset = (element.get("subset") or "").strip()
+        picture = CvatPicture(name, _split(subset, where), size, subset=subset)
         for number, shape in enumerate(element):
             _add_shape(picture, shape, shape.get("label"), f"shape {number}", where)
         pictures.append(picture)
@@ -186,12 +189,13 @@ def _frames(root: Element, file: Path) -> list[CvatPicture]:
             f"{file} has tracks; its meta should tell size, start_frame and original_size (height "
             f"and width) in whole numbers below ten million, got {numbers}"
         )
+    step = _frame_step(root, file)
     size = (int(sides[0]), int(sides[1]))
     task = (root.findtext("meta/task/name") or file.parent.name).strip()
     split = _split(root.findtext("meta/task/subset") or "", str(file))
     frames = {
         number: CvatPicture(str(number), split, size, group=task)
-        for number in range(int(first), int(first) + int(count))
+        for number in range(int(first), int(first) + int(count) * step, step)
     }
     for track in root.iter("track"):
         for shape in track:
@@ -204,6 +208,15 @@ def _frames(root: Element, file: Path) -> list[CvatPicture]:
             what = f"track {track.get('id')}"
             _add_shape(frames[number], shape, track.get("label"), what, f"{where}, frame {number}")
     return list(frames.values())
+
+
+def _frame_step(root: Element, file: Path) -> int:
+    """Of how many frames of the video the task has one: `step=5` in its filter."""
+    text = (root.findtext("meta/task/frame_filter") or "").strip() or "step=1"
+    step = text.removeprefix("step=").strip()
+    if not (step.isdecimal() and len(step) <= 7 and int(step)):
+        raise DataError(f"{file} has the frame_filter {text!r}; it is step=N, N a whole number")
+    return int(step)
 
 
 def _split(subset: str, where: str) -> str:
@@ -326,9 +339,15 @@ class _Pictures:
                 f"{self._source / FILE} names the picture {picture.name!r}, which leads out of the "
                 "folder; mend the name"
             )
-        places = [self._source / "images" / name, self._source / name]
-        places += sorted((self._source / "images").glob(f"*/{_literal(name)}"))
-        found = next((place for place in places if is_file(place)), None)
+        own = [self._source / "images" / subset / name for subset in (picture.subset, "")]
+        elsewhere = sorted((self._source / "images").glob(f"*/{_literal(name)}"))
+        found = next(filter(is_file, (*own, self._source / name)), None)
+        if found is None and len(elsewhere) > 1:
+            raise DataError(
+                f"{self._source / FILE} names the picture {name}, which may be {elsewhere[0]} or "
+                f"{elsewhere[1]}; keep one, or put them into folders named by subset"
+            )
+        found = found or next(iter(elsewhere), None)
         if found is None:
             raise DataError(
                 f"{self._source / FILE} names the picture {name}, but neither images/ nor the "

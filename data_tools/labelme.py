@@ -33,13 +33,15 @@ from data_tools.source_folder import (
     PICTURE_SUFFIXES,
     SPLITS,
     is_file,
+    is_picture,
     listing,
-    pictures_by_stem,
     read_names,
     require_parts,
 )
 from resnet_tasks.errors import DataError
 
+ALIASES = {"valid": "val", "validation": "val"}
+"""Other names of folders of splits."""
 NOT_CONVERTED = ("point", "points", "line", "linestrip")
 """Shapes without an area."""
 MAX_COORDINATE = 1e9
@@ -134,13 +136,10 @@ def _splits(source: Path) -> dict[str, list[Path]]:
             f"{source} should hold JSON files of LabelMe, but there is {listing(source)}: give the "
             "folder that holds them"
         )
-    folders = {split: [f for f in every if f.is_relative_to(source / split)] for split in SPLITS}
-    if sum(map(len, folders.values())) == len(every):
-        return {split: files for split, files in folders.items() if files}
     lists = {split: source / f"{split}.txt" for split in SPLITS}
     lists = {split: file for split, file in lists.items() if file.is_file()}
     if not lists:
-        return {"train": every}
+        return _splits_by_folder(source, every)
     splits = {}
     for split, listed in lists.items():
         splits[split] = [
@@ -153,6 +152,24 @@ def _splits(source: Path) -> dict[str, list[Path]]:
                 "them or take them out of the list"
             )
     return splits
+
+
+def _splits_by_folder(source: Path, every: Sequence[Path]) -> dict[str, list[Path]]:
+    told: dict[str, list[Path]] = {}
+    for file in every:
+        top = file.relative_to(source).parts[0].lower() if file.parent != source else ""
+        told.setdefault(ALIASES.get(top, top), []).append(file)
+    others = [file for name, files in told.items() if name not in SPLITS for file in files]
+    if len(others) == len(every):
+        return {"train": list(every)}
+    if others:
+        named = ", ".join(sorted(set(told) & set(SPLITS)))
+        raise DataError(
+            f"{source} has folders of the splits {named} and {len(others)} JSON files outside of "
+            f"them, the first {others[0]}; move them into a split, or list the splits in train.txt "
+            "and val.txt"
+        )
+    return {split: told[split] for split in SPLITS if split in told}
 
 
 def read_labelme_file(file: Path, root: Path) -> LabelMeFile:
@@ -268,13 +285,20 @@ def _picture(file: Path, root: Path, name: Any) -> Path:
         path = Path(os.path.normpath(Path(os.path.abspath(file.parent), name.replace("\\", "/"))))  # noqa: PTH100
         if path.is_relative_to(top) and is_file(path):
             return path
-    beside = pictures_by_stem(file.parent).get(file.stem)
-    if beside is None:
+    beside = [each for each in _beside(file) if is_picture(each)]
+    if len(beside) > 1:
+        raise DataError(f"{file} may be about {beside[0]} or {beside[1]}; keep one")
+    if not beside:
         raise DataError(
             f"{file} is about the picture {name!r}, but that is not there (inside {root}), nor is "
             f"{file.stem} with any of {', '.join(PICTURE_SUFFIXES)} beside it; add it"
         )
-    return beside
+    return beside[0]
+
+
+def _beside(file: Path) -> list[Path]:
+    """The files of the same folder and name, whatever their suffix."""
+    return sorted(each for each in file.parent.iterdir() if each.stem == file.stem)
 
 
 def _classes(files: Iterable[LabelMeFile], classes: Sequence[str] | None) -> list[str]:

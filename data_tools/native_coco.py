@@ -62,9 +62,13 @@ def convert_coco(
     total, done = sum(len(coco.images) for coco in parsed.values()), 0
     summaries = []
     for split, coco in parsed.items():
-        records = []
+        records, taken = [], set()
         for record in coco.images:
-            records.append(_image(record, coco, pictures, out, split if copy_images else None))
+            path = pictures.find(record)
+            taken.add(path)
+            records.append(
+                _image(path, record, coco, pictures, out, split if copy_images else None)
+            )
             done += 1
             if progress is not None:
                 progress(done, total)
@@ -72,13 +76,13 @@ def convert_coco(
             **coco.info,
             "description": coco.info.get("description") or f"Converted from COCO, {split}",
             "annotated": sorted(coco.annotated),
-            "images_root": Path(os.path.abspath(source)).as_posix(),  # noqa: PTH100 - links are kept
+            "images_root": pictures.source.as_posix(),
         }
         info.pop("sem_seg_root", None)
         if copy_images:
             del info["images_root"]
         _write(out / f"{split}.json", coco, records, info, license_name)
-        summaries.append(_summary(split, coco))
+        summaries.append(_summary(split, coco, frozenset(taken)))
     return tuple(summaries)
 
 
@@ -128,8 +132,14 @@ class _Pictures:
 
     def __init__(self, source: Path, images: str) -> None:
         require_parts(source, (images,))
-        self.source = source
-        self._root = source / images
+        self.source = _absolute(source)
+        self._root = _absolute(source / images)
+        if not self._root.is_relative_to(self.source):
+            raise DataError(
+                f"images is {images!r}, which leads out of the source {source}; give a folder that "
+                "holds annotations and pictures, and name both below it (annotations={train: "
+                "FILE} images=FOLDER)"
+            )
         self._by_name: dict[str, list[Path]] | None = None
 
     def find(self, record: ImageRecord) -> Path:
@@ -154,10 +164,14 @@ class _Pictures:
 
 
 def _image(
-    record: ImageRecord, coco: CocoFile, pictures: _Pictures, out: Path, copied: str | None
+    path: Path,
+    record: ImageRecord,
+    coco: CocoFile,
+    pictures: _Pictures,
+    out: Path,
+    copied: str | None,
 ) -> dict[str, Any]:
-    """The record of a picture in the layout of prepared data."""
-    path = pictures.find(record)
+    """The record of a picture, which lies at `path`, in the layout of prepared data."""
     size = picture_size(path)
     if size != (record.height, record.width):
         raise DataError(
@@ -183,6 +197,11 @@ def _image(
     if record.spacing is not None:
         written["spacing"] = list(record.spacing)
     return written
+
+
+def _absolute(path: Path) -> Path:
+    """The path from the root without `..`, links kept."""
+    return Path(os.path.abspath(path))  # noqa: PTH100 - pathlib's own way follows links
 
 
 def _copy(path: Path, out: Path, place: Path) -> str:
@@ -254,7 +273,7 @@ def _annotation(annotation: Annotation, category_id: int) -> dict[str, Any]:
     return written
 
 
-def _summary(split: str, coco: CocoFile) -> SplitSummary:
+def _summary(split: str, coco: CocoFile, pictures: frozenset[Path]) -> SplitSummary:
     names = coco.categories.names
     counts = Counter(
         each.category for record in coco.images for each in coco.annotations[record.id]
@@ -268,4 +287,6 @@ def _summary(split: str, coco: CocoFile) -> SplitSummary:
         each.message: each.count for each in coco.problems if each.severity in ("repaired", "note")
     }
     objects = {name: counts[index] for index, name in enumerate(names)}
-    return SplitSummary(split, len(coco.images), objects, {}, tuple(skipped), changed)
+    return SplitSummary(
+        split, len(coco.images), objects, {}, tuple(skipped), changed, pictures=pictures
+    )

@@ -91,6 +91,7 @@ class _Left:
 
     labels: Counter[str] = field(default_factory=Counter)
     frames: int = 0
+    undrawn: int = 0
 
 
 def convert_scalabel(  # noqa: PLR0913 - each is an option of the format
@@ -175,14 +176,16 @@ def convert_scalabel(  # noqa: PLR0913 - each is an option of the format
         more, left = _by_name(others), _Left()
         for frame in _frames(first):
             picture = source / images.format(split=split) / frame.name
+            is_drawn = not others or frame.name in more
+            left.undrawn += not is_drawn
             frame.labels.extend(more.pop(frame.name, ()))
             measured = picture_size(picture) if need_pictures else frame.size or size
-            _add_frame(writer, picture, frame, plan, measured, left)
+            _add_frame(writer, picture, frame, plan, measured, left, is_drawn=is_drawn)
             done += 1
             if progress is not None:
                 progress(done, max(done + 1, 2 * done))
         left.frames = len(more)
-        _say(writer, left, need_pictures=need_pictures)
+        _say(writer, left, semantic, need_pictures=need_pictures)
         summaries.append(writer.write())
     return tuple(summaries)
 
@@ -255,10 +258,14 @@ def _add_frame(
     plan: _Plan,
     size: tuple[int, int],
     left: _Left,
+    *,
+    is_drawn: bool,
 ) -> None:
     image_id = writer.add_image(picture, size=size, group=frame.group, attributes=frame.attributes)
     has_map = plan.semantic != "none"
-    ids = np.zeros(size if has_map else (0, 0), dtype=np.int64)
+    # Where nobody drew areas, their absence says nothing: it must not be taught as background.
+    nothing = 0 if is_drawn else writer.void
+    ids = np.full(size if has_map else (0, 0), nothing, dtype=np.int64)
     names = [each.name for each in plan.categories]
     for where, label in frame.labels:
         attributes = _attributes(label, where)
@@ -267,12 +274,12 @@ def _add_frame(
         reach = MAX_REACH * max(size)
         if any(abs(value) > reach for path in paths for point in path.points for value in point):
             raise DataError(f"{where} has a point more than {reach} pixels away; correct it")
-        is_drawn = has_map and category in plan.stuff and bool(paths)
-        if is_drawn:
+        is_area = has_map and category in plan.stuff and bool(paths)
+        if is_area:
             ids[_pixels(paths, size, plan)] = names.index(category) + 1
         if category in plan.things or category in plan.ignore:
             _add_object(writer, image_id, label, category, attributes, paths, plan, where)
-        elif not is_drawn:
+        elif not is_area:
             if category not in (*DRIVABLE, *LANES, *plan.stuff):
                 known = ", ".join((*plan.things, *plan.ignore, *plan.rename))
                 raise DataError(
@@ -346,11 +353,15 @@ def _pixels(paths: Sequence[Polygon], size: tuple[int, int], plan: _Plan) -> NDA
     return found.astype(np.bool_)
 
 
-def _say(writer: CocoWriter, left: _Left, *, need_pictures: bool) -> None:
+def _say(writer: CocoWriter, left: _Left, semantic: Semantic, *, need_pictures: bool) -> None:
     if left.labels:
         counted = ", ".join(f"{name} {number}" for name, number in sorted(left.labels.items()))
         writer.note(f"labels of other tasks that were not asked for: {counted}")
     if left.frames:
         writer.note(f"{left.frames} pictures that only the further label files have are left out")
+    if left.undrawn and semantic != "none":
+        writer.note(
+            f"{left.undrawn} pictures that the further label files lack: their label maps are void"
+        )
     if not need_pictures:
         writer.note("converted without the pictures: their sizes were not looked at")

@@ -128,9 +128,24 @@ def is_folder(path: Path) -> bool:
 
 
 def pictures_by_stem(folder: Path) -> dict[str, Path]:
-    """Picture files of a folder by name without suffix."""
-    files = (file for file in sorted(folder.iterdir()) if file.suffix.lower() in PICTURE_SUFFIXES)
-    return {file.stem: file for file in files}
+    """Picture files of a folder by name without suffix.
+
+    Raises:
+        DataError: If two have the same.
+    """
+    found: dict[str, Path] = {}
+    for file in filter(is_picture, sorted(folder.iterdir())):
+        if (other := found.setdefault(file.stem, file)) != file:
+            raise DataError(
+                f"{other} and {file} have one name, so that it is not clear which of them the "
+                "labels of that name are about; keep one"
+            )
+    return found
+
+
+def is_picture(file: Path) -> bool:
+    """Whether a name is that of a picture; not the hidden `._NAME` that macOS leaves."""
+    return file.suffix.lower() in PICTURE_SUFFIXES and not file.name.startswith(".")
 
 
 def find_picture(pictures: dict[str, Path], name: str, folder: Path, listed_in: Path) -> Path:

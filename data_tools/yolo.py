@@ -22,10 +22,10 @@ from typing import Any, Literal
 from data_tools.coco_writer import Category, CocoWriter, Progress, SplitSummary, picture_size
 from data_tools.drawn_objects import DrawnObject, add_drawn
 from data_tools.source_folder import (
-    PICTURE_SUFFIXES,
     SPLITS,
     is_file,
     is_folder,
+    is_picture,
     listing,
     require_parts,
 )
@@ -213,7 +213,7 @@ def _pictures(described: YoloFile, split: str) -> list[Path]:
     for place in described.splits[split]:
         if place.is_dir():
             files = (each for each in sorted(place.rglob("*")) if each.is_file())
-            found.update(dict.fromkeys(f for f in files if f.suffix.lower() in PICTURE_SUFFIXES))
+            found.update(dict.fromkeys(filter(is_picture, files)))
         else:
             lines = map(str.strip, _text(place).splitlines())
             found.update(

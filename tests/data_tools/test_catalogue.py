@@ -226,3 +226,41 @@ def test_an_empty_output_folder_is_used(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     prepare("cells", None, tmp_path / "out", **SMALL)
     assert (tmp_path / "out" / "data_card.md").is_file()
+
+
+def yolo(root: Path, description: str) -> Path:
+    for split in ("train", "valid"):
+        for folder in ("images", "labels"):
+            (root / split / folder).mkdir(parents=True)
+        Image.new("RGB", (200, 100)).save(root / split / "images/x.png")
+        (root / split / "images/._x.png").write_bytes(b"what macOS leaves")
+        (root / split / "labels/x.txt").write_text("0 0.5 0.5 0.00001 0.1\n")
+    (root / "data.yaml").write_text(f"{description}\nnames: [a]\n")
+    return root
+
+
+def test_splits_do_not_share_pictures(tmp_path: Path) -> None:
+    source = yolo(tmp_path / "in", "train: train/images\nval: train/images")
+    with pytest.raises(DataError, match=r"1 pictures are in train and in val, the first .*x\.png"):
+        convert("yolo", source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_result_inside_its_source_is_refused(tmp_path: Path) -> None:
+    """Copies in it would be pictures without labels the next time."""
+    source = yolo(tmp_path / "in", "train: train/images\nval: valid/images")
+    out = source / "train/images/out"
+    with pytest.raises(DataError, match=r"out lies inside the source .*; choose a folder outside"):
+        convert("yolo", source, out, copy_images=True)
+    assert not out.exists()
+    card = convert("yolo", source, tmp_path / "out")
+    assert [split.images for split in card.splits] == [1, 1]
+    coco = read_coco(tmp_path / "out/train.json")
+    assert [len(each) for each in coco.annotations.values()] == [1]  # thin, and still there
+
+
+def test_coco_pictures_outside_of_the_source_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/train.json").write_text('{"images": [], "annotations": [], "categories": []}')
+    with pytest.raises(DataError, match=r"images is '\.\.', which leads out of the source"):
+        convert("coco", tmp_path / "in", tmp_path / "out", images="..")

@@ -126,6 +126,42 @@ def test_subsets_are_splits(tmp_path: Path) -> None:
         convert_cvat(source, tmp_path / "no")
 
 
+def test_pictures_of_one_name_belong_to_their_subsets(tmp_path: Path) -> None:
+    """As projects are exported: images/SUBSET/NAME."""
+    box = '<box label="car" xtl="1" ytl="2" xbr="11" ybr="22"/>'
+    source = cvat(tmp_path / "in", image(box, 'subset="Train"') + image("", 'subset="Val"'))
+    for subset in ("Train", "Val"):
+        picture(source / f"images/{subset}/a.png", (30, 40))
+    convert_cvat(source, tmp_path / "out")
+    names = [
+        load(tmp_path / f"out/{split}.json")["images"][0]["file_name"] for split in ("train", "val")
+    ]
+    assert names == ["images/Train/a.png", "images/Val/a.png"]
+    cvat(source, image(box))
+    with pytest.raises(DataError, match=r"which may be .*Train.* or .*Val.*; keep one"):
+        convert_cvat(source, tmp_path / "no")
+
+
+def test_frames_of_a_step(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    for number in (2, 7):
+        picture(source / f"images/frame_{number:06d}.png", (30, 40))
+    text = """<annotations><version>1.1</version><meta><task><name>v</name><size>2</size>
+        <start_frame>2</start_frame><frame_filter>{}</frame_filter>
+        <labels><label><name>car</name></label></labels><original_size><width>40</width>
+        <height>30</height></original_size></task></meta><track id="0" label="car">
+        <box frame="7" outside="0" xtl="1" ytl="2" xbr="11" ybr="22"/></track></annotations>"""
+    (source / "annotations.xml").write_text(text.format("step=5"))
+    (train,) = convert_cvat(source, tmp_path / "out")
+    assert (train.images, train.objects) == (2, {"car": 1})
+    written = load(tmp_path / "out/train.json")
+    assert [each["image_id"] for each in written["annotations"]] == [2]
+    assert written["images"][1]["file_name"] == "images/frame_000007.png"
+    (source / "annotations.xml").write_text(text.format("step=0"))
+    with pytest.raises(DataError, match=r"frame_filter 'step=0'; it is step=N"):
+        convert_cvat(source, tmp_path / "no")
+
+
 def test_turned_boxes_and_ellipses_are_outlines(tmp_path: Path) -> None:
     shapes = (
         '<box label="car" xtl="10" ytl="5" xbr="30" ybr="9" rotation="90"/>'

@@ -128,8 +128,9 @@ def test_splits_by_folder_and_by_list(tmp_path: Path) -> None:
     assert (train.images, val.images) == (2, 1)
     assert load(tmp_path / "folders/val.json")["images"][0]["file_name"] == "val/c.jpg"
     labelme(source / "d.json", [])
-    (everything,) = convert_labelme(source, tmp_path / "all")
-    assert (everything.split, everything.images) == ("train", 4)
+    # Taking them all for train would teach what val is for.
+    with pytest.raises(DataError, match=r"train, val and 1 JSON files outside of them, the first"):
+        convert_labelme(source, tmp_path / "mixed")
     (source / "train.txt").write_text("d\ntrain/a\n")
     (source / "test.txt").write_text("val/c.json\n")
     train, test = convert_labelme(source, tmp_path / "lists")
@@ -137,6 +138,26 @@ def test_splits_by_folder_and_by_list(tmp_path: Path) -> None:
     (source / "test.txt").write_text("gone\n")
     with pytest.raises(DataError, match=r"test\.txt lists 1 names without a file"):
         convert_labelme(source, tmp_path / "no")
+
+
+def test_folders_of_splits_have_other_names(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    for name in ("Train/a", "valid/b"):
+        labelme(source / f"{name}.json", [shape("car", SQUARE)])
+    train, val = convert_labelme(source, tmp_path / "out")
+    assert (train.split, train.images, val.split, val.images) == ("train", 1, "val", 1)
+
+
+def test_two_files_about_one_picture_are_refused(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    labelme(source / "a.json", [shape("car", SQUARE)])
+    labelme(source / "b.json", [shape("car", SQUARE)], imagePath="a.jpg")
+    with pytest.raises(DataError, match=r"train has the picture .*a\.jpg twice"):
+        convert_labelme(source, tmp_path / "out")
+    (source / "b.json").write_text((source / "b.json").read_text().replace('"a.jpg"', '"c.jpg"'))
+    Image.new("RGB", (80, 60)).save(source / "b.png")
+    with pytest.raises(DataError, match=r"b\.json may be about .*b\.jpg or .*b\.png; keep one"):
+        convert_labelme(source, tmp_path / "out2")
 
 
 def test_pictures_are_found_inside_the_folder_only(tmp_path: Path) -> None:

@@ -167,6 +167,19 @@ def test_further_files_add_to_the_pictures_of_the_first(tmp_path: Path) -> None:
     assert card.splits[0].pixels["alternative"] > 0
 
 
+def test_what_nobody_drew_is_void(tmp_path: Path) -> None:
+    source = bdd100k.write(tmp_path / "in")
+    file = source / "labels/drivable/polygons/drivable_train.json"
+    text(file, json.dumps([bdd100k.frame("z.jpg", [bdd100k.ROAD])]))
+    card = prepare("bdd100k", source, tmp_path / "out")
+    assert "pictures that the further label files lack: their label maps are void" in (
+        card.markdown()
+    )
+    assert sum(card.splits[0].pixels.values()) == 0
+    (first, *_) = sorted((tmp_path / "out/semantic/train").iterdir())
+    assert set(np.unique(np.asarray(Image.open(first)))) == {255}
+
+
 POLY = {"vertices": [[1, 1], [9, 1], [9, 9]], "types": "LLL", "closed": True}
 
 
