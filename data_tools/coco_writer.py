@@ -408,7 +408,11 @@ class CocoWriter:
         pixels = dict(zip(self._names, map(int, self._pixels[1:]), strict=True)) if has_maps else {}
         skipped, notes = tuple(self._skipped), tuple(self._notes)
         return SplitSummary(
-            *(self.split, len(self._images), objects, pixels, skipped),
+            self.split,
+            len(self._images),
+            objects,
+            pixels,
+            skipped,
             notes=notes,
             pictures=frozenset(self._pictures),
         )

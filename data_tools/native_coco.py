@@ -62,7 +62,8 @@ def convert_coco(
     total, done = sum(len(coco.images) for coco in parsed.values()), 0
     summaries = []
     for split, coco in parsed.items():
-        records, taken = [], set()
+        records: list[dict[str, Any]] = []
+        taken: set[Path] = set()
         for record in coco.images:
             path = pictures.find(record)
             taken.add(path)

@@ -331,6 +331,9 @@ def test_coco_is_exported_and_converted_back(tmp_path: Path) -> None:
     assert "val: 1 pictures" in made.stdout
     back = run("data", "convert", "yolo", tmp_path / "yolo", tmp_path / "again")
     assert back.exit_code == 0, back.output
+    # Numbers as keys are what the message of another format proposes.
+    keyed = ("data", "convert", "nifti", tmp_path / "yolo", tmp_path / "no", "classes={1: liver}")
+    assert "has no volumes with labels" in mistake(*keyed)
     assert "yolo: data.yaml" in run("data", "export").stdout
     assert "needs a COCO file to read" in mistake("data", "export", "voc", tmp_path / "coco")
     assert "did you mean 'yolo'" in mistake("data", "export", "yool", tmp_path, tmp_path / "x")

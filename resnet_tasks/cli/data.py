@@ -376,7 +376,7 @@ def _options(texts: list[str]) -> dict[str, Any]:
         key, equals, value = text.partition("=")
         if not equals or not key:
             raise DataError(f"option {text!r} is not of the form key=value, for example void=11")
-        given[key] = parse_yaml(value, f"option {text!r}").value
+        given[key] = parse_yaml(value, f"option {text!r}", number_keys=True).value
     return given
 
 

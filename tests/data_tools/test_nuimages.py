@@ -100,9 +100,13 @@ def tables() -> Tables:
 
 
 def write(folder: Path, content: Tables, split: str = "train") -> Path:
-    picture(folder / "samples/CAM_FRONT/a.jpg", SIZE)
+    name_of_picture = "a.jpg" if split == "train" else f"{split}.jpg"
+    picture(folder / "samples/CAM_FRONT" / name_of_picture, SIZE)
     for name, rows in content.items():
-        text(folder / f"v1.0-{split}/{name}.json", json.dumps(rows, indent=0))
+        written_rows = json.dumps(rows, indent=0).replace(
+            "CAM_FRONT/a.jpg", f"CAM_FRONT/{name_of_picture}"
+        )
+        text(folder / f"v1.0-{split}/{name}.json", written_rows)
     return folder
 
 
