@@ -33,7 +33,7 @@ from resnet_tasks.heads.base import HEADS, Head
 from resnet_tasks.heads.faster_rcnn import FasterRCNN
 from resnet_tasks.layers.feature_pyramid import FeaturePyramid
 from resnet_tasks.model import TaskModel, autocast, default_device
-from resnet_tasks.structures import Batch, Geometry, Sample, Target, collate
+from resnet_tasks.structures import ABSENT, Batch, Geometry, LabelTable, Sample, Target, collate
 from resnet_tasks.training.price import peak_bytes, taking_turns
 
 CLASSES = ("car", "pedestrian", "bicyclist")
@@ -86,7 +86,11 @@ def build(name: str, pixels: str, heads: Sequence[str], *, pyramid: bool) -> Tas
         "boxes": lambda: FasterRCNN(specs, CLASSES),
         "pixels": lambda: HEADS.get(pixels)(specs, SURFACES),
     }
-    return TaskModel(backbone, {each: makers[each]() for each in heads}, pyramid=shared)
+    # Categories of the scenes: the surfaces, of which the first are the things in boxes.
+    beyond = (ABSENT,) * (len(SURFACES) - len(CLASSES))
+    tables = {"boxes": LabelTable(CLASSES, (*range(len(CLASSES)), *beyond))}
+    made = {each: makers[each]() for each in heads}
+    return TaskModel(backbone, made, label_tables=tables, pyramid=shared)
 
 
 def street(size: tuple[int, int], pictures: int) -> Batch:

@@ -170,7 +170,7 @@ def test_strongest_prediction_is_explained_unless_asked() -> None:
     ("head", "level", "question", "error", "text"),
     [
         ("objets", "C5", None, HeadError, "did you mean 'objects'"),
-        ("objects", "C3", None, HeadError, "the backbone has C4, C5"),
+        ("objects", "C3", None, HeadError, "the model has C4, C5"),
         ("objects", "C4", None, HeadError, "does not use C4 (it reads C5)"),
         ("objects", "C5", Question("brigth"), HeadError, "did you mean 'bright'"),
         ("objects", "C5", Question(box=(0, 0, 8, 8)), DataError, "overlaps the box"),

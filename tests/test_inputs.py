@@ -113,14 +113,15 @@ def test_from_file_to_tensor_to_prediction(
     assert sample.image.dtype == torch.float32
     assert np.array_equal(sample.image.permute(1, 2, 0).numpy(), exact)
     model, preparation = small_model(channels), Preparation(channels)
-    image, from_file = next(predict_files(model, [path], preparation, precision="fp32"))
-    assert np.array_equal(image, pixels)
+    found = next(predict_files(model, [path], preparation, precision="fp32"))
+    from_file = found.predictions
+    assert np.array_equal(found.drawable, shown(pixels, preparation))
     in_memory = predict_arrays(model, [pixels], preparation, precision="fp32")[0]
     direct = model.predict(collate([sample]))["scene"][0]
     assert direct.probs.shape == (2, *SIZE)
     for other in (from_file["scene"], in_memory["scene"]):
         assert torch.equal(other.probs, direct.probs)
-    drawn = draw_prediction(shown(image, preparation), from_file, {"scene": ("background", "left")})
+    drawn = draw_prediction(found.drawable, from_file, {"scene": ("background", "left")})
     assert (drawn.shape, drawn.dtype) == ((*SIZE, 3), np.uint8)
     losses = model(collate([sample]), mode="loss")
     assert all(torch.isfinite(term.sum) for term in losses.values())

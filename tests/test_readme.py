@@ -87,12 +87,28 @@ def test_commands_of_the_tour(workplace: Path) -> None:
     assert len(list((workplace / "predictions" / "overlays").iterdir())) == 4
 
 
+def test_commands_on_data_of_ones_own(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the cells, brought to YOLO first."""
+    monkeypatch.chdir(workplace)
+    prepared = CliRunner().invoke(app, ["data", "export", "yolo", "data/cells", "dataset"])
+    assert prepared.exit_code == 0, prepared.output
+    lines = [line.split("#")[0].strip() for line in BASH[3].splitlines()]
+    assert len(lines) == 7
+    for line in lines:
+        made = CliRunner().invoke(app, shlex.split(line)[1:])
+        assert made.exit_code == 0, f"{line}: {made.output}{made.exception}"
+    assert len(list(Path("splits").glob("fold*.json"))) == 5
+    assert Path("sheet.png").is_file()
+    assert Path("statistics.png").is_file()
+    assert len(list(Path("elsewhere", "Annotations").iterdir())) == 8
+
+
 def test_commands_on_how_good_it_is(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the quickstart's run and a copy of it, with a class that its data has."""
     monkeypatch.chdir(workplace)
     for name in ("A", "B"):
         shutil.copytree("runs/quickstart", f"runs/{name}")
-    lines = [line.split("#")[0].strip() for line in BASH[3].splitlines()]
+    lines = [line.split("#")[0].strip() for line in BASH[4].splitlines()]
     assert len(lines) == 7
     for line in lines:
         words = shlex.split(line)[1:]

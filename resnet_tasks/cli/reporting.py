@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from resnet_tasks.cli.app import DataRoot, RunFolder, Trust, app, complain, open_run
-from resnet_tasks.errors import ResnetTasksError
+from resnet_tasks.errors import ResnetTasksError, RunError
 
 Evaluation = Annotated[
     str | None,
@@ -67,8 +67,11 @@ def compare(
     views = [read_run(run) for run in runs]
     page = make_comparison(views, evaluation)  # before time is spent on measuring
     if costs:
-        opened = [open_run(run, trust_plugins) for run in runs]
-        page = make_comparison(views, evaluation, price_runs(opened, size))
+        try:
+            opened = [open_run(run, trust_plugins) for run in runs]
+            page = make_comparison(views, evaluation, price_runs(opened, size))
+        except RunError as error:
+            complain(f"costs are left out, for the models cannot all be run: {error}", "note:")
     table = Table("", *page.names, title=f"differences are to {page.names[0]}")
     for name, texts in headline_rows(page):
         table.add_row(name, *texts)

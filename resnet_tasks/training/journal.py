@@ -101,9 +101,8 @@ class Journal:
         self.log(
             "step", update=update, epoch=epoch, losses=dict(losses), learning_rate=rate, **told
         )
-        self._plot(
-            {f"weight/{name}": value for name, value in told.get("weights", {}).items()}, update
-        )
+        if weights:
+            self._plot({f"weight/{name}": value for name, value in weights.items()}, update)
         self._plot({f"train/{name}": value for name, value in losses.items()}, update)
         self._plot({"train/learning_rate": rate}, update)
 

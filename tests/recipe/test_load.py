@@ -88,7 +88,7 @@ def test_sections(tmp_path: Path) -> None:
     assert f"{path}:1: data.root is missing; give text (Folder below --data-root" in told[0]
     assert told[1] == (
         f"{path}:3: unknown key 'data.val.0.imges'; known under 'data.val.0': annotations, images, "
-        "annotated; did you mean 'data.val.0.images'?"
+        "annotated, allow_outside, categories, weight; did you mean 'data.val.0.images'?"
     )
     assert f'{path}:10: augment.0: got "Flip"; allowed is a section of keys' in "\n".join(told)
     assert "unknown key 'epochs'" in told[3]

@@ -78,7 +78,7 @@ def test_drawings_and_a_list_of_every_head(run: Path, pictures: Path, tmp_path: 
     [
         (("--class", "granula"), "did you mean 'granular'"),
         (("--head", "object"), "did you mean 'objects'"),
-        (("--level", "P3"), "the backbone has C1, C2, C3, C4, C5"),
+        (("--level", "P3"), "the model has C1, C2, C3, C4, C5"),
         (("--box", "1,2,3"), "write X1,Y1,X2,Y2"),
         (("--box", "9,9,3,3"), "has no area"),
         (("--head", "objects", "--box", "500,500,600,600"), "no detection overlaps"),
