@@ -152,11 +152,12 @@ def test_constant_channel_cannot_be_normalised(tmp_path: Path) -> None:
 def test_real_nuclei_are_what_numpy_finds(shared_data: Path, tmp_path: Path) -> None:
     """RGBA pictures of several sizes, with a mask per nucleus."""
     names = (shared_data / "dsb2018/val.txt").read_text().split()[:12]
-    (tmp_path / "stage1_train").mkdir()
+    source = tmp_path / "source"
+    (source / "stage1_train").mkdir(parents=True)
     for name in names:
-        (tmp_path / "stage1_train" / name).symlink_to(shared_data / "dsb2018/stage1_train" / name)
-    (tmp_path / "val.txt").write_text("\n".join(names))
-    convert("instance-masks", tmp_path, tmp_path / "out", category="nucleus")
+        (source / "stage1_train" / name).symlink_to(shared_data / "dsb2018/stage1_train" / name)
+    (source / "val.txt").write_text("\n".join(names))
+    convert("instance-masks", source, tmp_path / "out", category="nucleus")
     coco = read_coco(tmp_path / "out/val.json")
     found = dataset_statistics(coco)
     paths = [coco.image_path(record) for record in coco.images]

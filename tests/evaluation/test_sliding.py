@@ -294,6 +294,7 @@ for side in (512, 1024, 2048):
 """
 
 
+@pytest.mark.slow
 def test_memory_grows_with_the_label_map_not_with_classes_times_pixels(tmp_path: Path) -> None:
     """60 classes: probabilities of 2048 x 2048 pixels would take 1 GB, of 1024 x 1024 0.25 GB."""
     root = Path(__file__).resolve()

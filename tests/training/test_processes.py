@@ -67,7 +67,7 @@ def _losses(run: Path) -> list[dict[str, float]]:
 
 @pytest.mark.parametrize(
     ("accumulation", "mode"),
-    [(1, ""), (2, ""), pytest.param(1, "unfreeze", marks=pytest.mark.slow)],
+    [(2, ""), *(pytest.param(1, mode, marks=pytest.mark.slow) for mode in ("", "unfreeze"))],
 )
 def test_two_processes_give_the_losses_and_weights_of_one(
     accumulation: int, mode: str, tmp_path: Path
