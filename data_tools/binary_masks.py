@@ -21,7 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from data_tools.coco_writer import Category, CocoWriter, Progress, SplitSummary, picture_size
+from data_tools.coco_writer import (
+    Category,
+    CocoWriter,
+    PictureCount,
+    Progress,
+    SplitSummary,
+    picture_size,
+)
 from data_tools.outlines import clipped_box
 from data_tools.source_folder import (
     SPLITS,
@@ -29,6 +36,7 @@ from data_tools.source_folder import (
     pictures_by_stem,
     read_names,
     require_parts,
+    split_lists,
 )
 from resnet_tasks.errors import DataError
 
@@ -128,7 +136,7 @@ def convert_binary_masks(
     splits = _splits(source, folders, masks.suffix, boxes)
     if len(splits) == 1:
         splits = _divided(source, splits["train"], val_fraction)
-    total, done = sum(map(len, splits.values())), 0
+    count = PictureCount(sum(map(len, splits.values())), progress)
     summaries = []
     for split, pictures in splits.items():
         writer = CocoWriter(
@@ -141,11 +149,8 @@ def convert_binary_masks(
             description=f"Converted from one mask per picture, {split}",
             license_name=license_name,
         )
-        for each in pictures:
+        for each in count.over(pictures):
             _add_picture(writer, each, category, masks)
-            done += 1
-            if progress is not None:
-                progress(done, total)
         summaries.append(writer.write())
     return tuple(summaries)
 
@@ -183,9 +188,7 @@ def _divided(
 ) -> dict[str, list[_Picture]]:
     """One folder's pictures by the lists beside it, else by a share of their names."""
     by_name = {each.picture.stem: each for each in pictures}
-    lists = {split: source / f"{split}.txt" for split in SPLITS}
-    lists = {split: file for split, file in lists.items() if file.is_file()}
-    if lists:
+    if lists := split_lists(source):
         names = {split: read_names(file) for split, file in lists.items()}
         for split, listed in names.items():
             missing = [name for name in listed if Path(name).stem not in by_name]

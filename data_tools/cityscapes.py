@@ -22,7 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from data_tools.coco_writer import Category, CocoWriter, Progress, SplitSummary, picture_size
+from data_tools.coco_writer import (
+    Category,
+    CocoWriter,
+    PictureCount,
+    Progress,
+    SplitSummary,
+    picture_size,
+)
 from data_tools.source_folder import require_parts
 from resnet_tasks.errors import DataError
 
@@ -98,7 +105,7 @@ def convert_cityscapes(
             f"that leftImg8bit and {labels} were unpacked to"
         )
     categories = [Category(name, isthing=False) for name in STUFF] + [*map(Category, THINGS)]
-    total, done = sum(map(len, files.values())), 0
+    count = PictureCount(sum(map(len, files.values())), progress)
     summaries = []
     for split, listed in files.items():
         if not listed:
@@ -113,13 +120,10 @@ def convert_cityscapes(
             description=f"Converted from Cityscapes ({labels}), {split}",
             license_name=license_name,
         )
-        for file in listed:
+        for file in count.over(listed):
             city = file.parent.name
             name = file.name.removesuffix(ending) + "_leftImg8bit.png"
             _add_picture(writer, source / "leftImg8bit" / split / city / name, file, city)
-            done += 1
-            if progress is not None:
-                progress(done, total)
         summaries.append(writer.write())
     return tuple(summaries)
 

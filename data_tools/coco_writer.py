@@ -17,10 +17,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import cv2
 import numpy as np
@@ -32,12 +32,33 @@ from resnet_tasks.errors import DataError
 
 Progress = Callable[[int, int], None]
 """Called with (done, total) after each picture."""
+Item = TypeVar("Item")
 Annotated = Literal["boxes", "masks", "semantic", "image"]
 
 MAX_8BIT_CATEGORIES = 254
 PNG_TEXTS = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
 MAX_REACH = 100
 """How far from the picture a polygon may go, in longer sides of the picture."""
+
+
+class PictureCount:
+    """Tells the progress of a conversion while its pictures pass by.
+
+    Args:
+        total: Pictures of all splits.
+        progress: Called after each; None tells nobody.
+    """
+
+    def __init__(self, total: int, progress: Progress | None) -> None:
+        self._done, self._total, self._progress = 0, total, progress
+
+    def over(self, pictures: Iterable[Item]) -> Iterator[Item]:
+        """The pictures of a split; each is done when the next one is asked for."""
+        for picture in pictures:
+            yield picture
+            self._done += 1
+            if self._progress is not None:
+                self._progress(self._done, self._total)
 
 
 @dataclass(frozen=True)
@@ -161,7 +182,7 @@ class CocoWriter:
     @property
     def void(self) -> int:
         """Value of void pixels in the semantic PNGs."""
-        return 255 if len(self._names) <= MAX_8BIT_CATEGORIES else 65535
+        return void_value(len(self._names))
 
     def add_image(
         self,
@@ -371,6 +392,14 @@ class CocoWriter:
         """Replaces what the source annotates, where that is known only once it is read."""
         self._info["annotated"] = list(kinds)
 
+    def annotates_outlines(self) -> None:
+        """States boxes and masks where every object has an outline, and leaves the rest as it is.
+
+        An object that has only a box would be taught as one without pixels.
+        """
+        if self._annotations and all("segmentation" in each for each in self._annotations):
+            self.annotates("boxes", "masks")
+
     def skip(self, file: Path | str, what: str, why: str) -> None:
         """Counts an object that is left out."""
         self._skipped.append(SkippedObject(str(file), what, why))
@@ -465,6 +494,11 @@ class CocoWriter:
                 f"an object of {name} is a {category!r}; the classes are {', '.join(self._names)}"
             )
         return self._ids[category]
+
+
+def void_value(num_categories: int) -> int:
+    """Value of void pixels in semantic PNGs: the largest that 8 bits hold, else 16."""
+    return 255 if num_categories <= MAX_8BIT_CATEGORIES else 65535
 
 
 def picture_size(picture: Path) -> tuple[int, int]:

@@ -20,12 +20,25 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from data_tools.coco_writer import Category, CocoWriter, Progress, SplitSummary
-from data_tools.label_maps import add_component_boxes
-from data_tools.source_folder import find_picture, pictures_by_stem, read_names, require_parts
+from data_tools.coco_writer import (
+    Category,
+    CocoWriter,
+    PictureCount,
+    Progress,
+    SplitSummary,
+    void_value,
+)
+from data_tools.label_maps import add_mapped_picture
+from data_tools.source_folder import (
+    SPLITS,
+    find_picture,
+    pictures_by_stem,
+    read_names,
+    require_parts,
+    split_lists,
+)
 from resnet_tasks.errors import DataError
 
-SPLITS = ("train", "val", "test")
 COLOURS = "label_colors.txt"
 SHOWN = 6
 
@@ -94,7 +107,7 @@ def convert_colour_maps(  # noqa: PLR0913 - each is an option of the format
     require_parts(source, (colours,))
     table = read_colours(source / colours, merge, void, things)
     pairs = _pairs(source, images, maps, ending)
-    total, done = sum(map(len, pairs.values())), 0
+    count = PictureCount(sum(map(len, pairs.values())), progress)
     summaries = []
     for split, files in pairs.items():
         writer = CocoWriter(
@@ -107,15 +120,9 @@ def convert_colour_maps(  # noqa: PLR0913 - each is an option of the format
             description=f"Converted from colour-coded maps, {split}",
             license_name=license_name,
         )
-        for picture, label_map in files:
+        for picture, label_map in count.over(files):
             ids = to_ids(read_colour_map(label_map), table, label_map)
-            image_id = writer.add_image(picture)
-            writer.add_semantic(image_id, ids)
-            if boxes:
-                add_component_boxes(writer, image_id, ids, table.categories)
-            done += 1
-            if progress is not None:
-                progress(done, total)
+            add_mapped_picture(writer, picture, ids, boxed=table.categories if boxes else ())
         summaries.append(writer.write())
     return tuple(summaries)
 
@@ -153,7 +160,7 @@ def read_colours(
     unknown = [name for name in things if name not in order]
     if unknown or not order:
         raise DataError(f"{file}: the things {unknown} are not among {', '.join(order) or 'none'}")
-    void_id = 255 if len(order) <= 254 else 65535
+    void_id = void_value(len(order))
     position = {name: index for index, name in enumerate(order, start=1)}
     rows = sorted(
         (r << 16 | g << 8 | b, position.get(target[name], void_id), name)
@@ -227,12 +234,11 @@ def _pairs(source: Path, images: str, maps: str, ending: str) -> dict[str, Pairs
             for split, folder in folders.items()
         }
     require_parts(source, (images, maps))
-    lists = {split: source / f"{split}.txt" for split in SPLITS}
-    present = {split: file for split, file in lists.items() if file.is_file()}
+    lists = split_lists(source)
     places = (source / images, source / maps, ending)
-    if not present:
+    if not lists:
         return {"train": _matched(*places, None)}
-    return {split: _matched(*places, file) for split, file in present.items()}
+    return {split: _matched(*places, file) for split, file in lists.items()}
 
 
 def _matched(images: Path, maps: Path, ending: str, listed: Path | None) -> Pairs:

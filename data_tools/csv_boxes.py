@@ -18,13 +18,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from data_tools.box_tables import TableBox, TablePicture, merged, read_box_table
-from data_tools.coco_writer import Category, CocoWriter, Progress, SplitSummary, picture_size
+from data_tools.coco_writer import (
+    Category,
+    CocoWriter,
+    PictureCount,
+    Progress,
+    SplitSummary,
+    picture_size,
+)
 from data_tools.dicom import DICOM_SUFFIXES, AddedFrame, add_frames, open_dicom
 from data_tools.dicom_reading import DicomReading, is_dicom
-from data_tools.source_folder import PICTURE_SUFFIXES, listing, require_parts
+from data_tools.source_folder import PICTURE_SUFFIXES, SPLITS, listing, require_parts
 from resnet_tasks.errors import DataError
 
-SPLITS = ("train", "val", "test")
 TABLES = ("annotations/annotations_{split}.csv", "annotations_{split}.csv", "{split}.csv")
 """Where the table of a split may lie."""
 
@@ -101,18 +107,15 @@ def convert_csv_boxes(  # noqa: PLR0913  # each is an option on the command line
         for split in SPLITS
         if split in read or (split == "val" and val_fraction)
     }
-    total, done = sum(map(len, found.values())), 0
+    count = PictureCount(sum(map(len, found.values())), progress)
     for split, paths in found.items():
-        for name, path in paths.items():
+        for name, path in count.over(paths.items()):
             picture = chosen[split][name]
             source_picture = _SourcePicture(path, name, picture.group, reading, is_dicom=is_made)
             is_held_out = split == "train" and _share(seed, source_picture.unit) < val_fraction
             writer = writers["val" if is_held_out else split]
             boxes = _findings(picture, is_merged=readers == "merged")
             _add_boxes(writer, source_picture.add(writer), boxes, names, files[split])
-            done += 1
-            if progress is not None:
-                progress(done, total)
         _count_unread(writers[split], source, split, read[split], chosen[split])
     if val_fraction and not (writers["val"].summary().images and writers["train"].summary().images):
         raise DataError(

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,14 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from data_tools.coco_writer import Category, CocoWriter, Progress, SplitSummary, picture_size
+from data_tools.coco_writer import (
+    Category,
+    CocoWriter,
+    PictureCount,
+    Progress,
+    SplitSummary,
+    picture_size,
+)
 from data_tools.drawn_objects import DrawnObject, PlacedMask, add_drawn
 from data_tools.outlines import ellipse
 from data_tools.safe_xml import read_xml
@@ -111,7 +118,7 @@ def convert_cvat(
     splits: defaultdict[str, list[CvatPicture]] = defaultdict(list)
     for picture in pictures:
         splits[picture.split].append(picture)
-    done = 0
+    count = PictureCount(len(pictures), progress)
     summaries = []
     for split in sorted(splits, key=("train", "val", "test").index):
         writer = CocoWriter(
@@ -124,14 +131,9 @@ def convert_cvat(
             description=f"Converted from CVAT, {split}",
             license_name=license_name,
         )
-        kinds: Counter[str] = Counter()
-        for picture in splits[split]:
-            kinds.update(_add_picture(writer, picture, files.find(picture), source / FILE))
-            done += 1
-            if progress is not None:
-                progress(done, len(pictures))
-        if kinds["outline"] and not kinds["box"]:
-            writer.annotates("boxes", "masks")
+        for picture in count.over(splits[split]):
+            _add_picture(writer, picture, files.find(picture), source / FILE)
+        writer.annotates_outlines()
         summaries.append(writer.write())
     return tuple(summaries)
 
@@ -394,8 +396,8 @@ def _classes(pictures: Sequence[CvatPicture], labels: Sequence[str], file: Path)
     return chosen
 
 
-def _add_picture(writer: CocoWriter, picture: CvatPicture, path: Path, file: Path) -> list[str]:
-    """Adds a picture with its objects; the kinds of those that it shows."""
+def _add_picture(writer: CocoWriter, picture: CvatPicture, path: Path, file: Path) -> None:
+    """Adds a picture with its objects."""
     size = picture_size(path)
     if picture.size != size:
         raise DataError(
@@ -405,8 +407,5 @@ def _add_picture(writer: CocoWriter, picture: CvatPicture, path: Path, file: Pat
     image_id = writer.add_image(path, size=size, group=picture.group)
     for what, why in picture.skipped:
         writer.skip(picture.name, what, why)
-    return [
-        drawn.kind
-        for drawn in picture.objects
-        if add_drawn(writer, image_id, drawn, size, picture.name)
-    ]
+    for drawn in picture.objects:
+        add_drawn(writer, image_id, drawn, size, picture.name)

@@ -18,16 +18,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from data_tools.coco_writer import Category, CocoWriter, Progress, SplitSummary
+from data_tools.coco_writer import Category, CocoWriter, PictureCount, Progress, SplitSummary
 from data_tools.deep_pictures import write_deep_picture
 from data_tools.dicom_reading import DicomReading, Group, Values, is_dicom
-from data_tools.source_folder import listing, require_parts
+from data_tools.source_folder import SPLITS, listing, require_parts
 from resnet_tasks.errors import DataError
 
 if TYPE_CHECKING:
     from data_tools.dicom_frames import DicomFile
 
-SPLITS = ("train", "val", "test")
 DICOM_SUFFIXES = (".dcm", ".dicom", ".dic")
 
 
@@ -68,7 +67,7 @@ def convert_dicom(  # noqa: PLR0913  # each is an option on the command line
     """
     reading = DicomReading(values, group, salt, longest_side)
     splits = {split: list(_files(folder)) for split, folder in split_folders(source).items()}
-    total, done = sum(map(len, splits.values())), 0
+    count = PictureCount(sum(map(len, splits.values())), progress)
     summaries: list[SplitSummary] = []
     instances: set[bytes] = set()
     for split, files in splits.items():
@@ -80,7 +79,7 @@ def convert_dicom(  # noqa: PLR0913  # each is an option on the command line
             description=f"Converted from DICOM, {split}",
             license_name=license_name,
         )
-        for file in files:
+        for file in count.over(files):
             # Relative to the source: folders tell series apart.
             name = file.relative_to(source).as_posix()
             name = reading.hashed("file", name) if hashed_names else name
@@ -92,9 +91,6 @@ def convert_dicom(  # noqa: PLR0913  # each is an option on the command line
                 why = name if hashed_names else str(error)
             if why:
                 writer.skip(name, "file", why)
-            done += 1
-            if progress is not None:
-                progress(done, total)
         summaries.append(writer.write())
     if not any(summary.images for summary in summaries):
         raise DataError(f"{source} holds no DICOM picture; there is {listing(source)}")

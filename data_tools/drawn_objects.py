@@ -71,8 +71,10 @@ class DrawnObject:
 
 def add_drawn(
     writer: CocoWriter, image_id: int, drawn: DrawnObject, size: tuple[int, int], file: str
-) -> bool:
+) -> None:
     """Adds an object as finely as it was drawn; boxes beside outlines count as rectangles.
+
+    Where the picture shows none of it, it is listed as left out.
 
     Args:
         writer: Of the split.
@@ -80,9 +82,6 @@ def add_drawn(
         drawn: The object.
         size: (height, width) of the picture.
         file: Its source file, for the report.
-
-    Returns:
-        Whether the picture shows any of it; where not, it is listed as left out.
     """
     polygons = [*drawn.polygons, *map(_rectangle, drawn.boxes)]
     if drawn.kind == "box":
@@ -102,7 +101,6 @@ def add_drawn(
         is_seen = writer.add_polygons(image_id, drawn.label, polygons, attributes=drawn.attributes)
     if not is_seen:
         writer.skip(file, f"{drawn.label} ({drawn.what})", "it has no area inside the picture")
-    return is_seen
 
 
 def _rectangle(corners: Sequence[float]) -> list[float]:

@@ -14,11 +14,17 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from data_tools.coco_writer import Category, CocoWriter, Progress, SplitSummary, picture_size
-from data_tools.source_folder import PICTURE_SUFFIXES, listing, require_parts
+from data_tools.coco_writer import (
+    Category,
+    CocoWriter,
+    PictureCount,
+    Progress,
+    SplitSummary,
+    picture_size,
+)
+from data_tools.source_folder import PICTURE_SUFFIXES, SPLITS, listing, require_parts
 from resnet_tasks.errors import DataError
 
-SPLITS = ("train", "val", "test")
 ALIASES = {"valid": "val", "validation": "val"}
 """Other names of folders of splits."""
 
@@ -81,7 +87,8 @@ def convert_image_folders(
             f"{source}: no picture ({', '.join(PICTURE_SUFFIXES)}) lies in the folders {empty}; "
             "every folder is a class, so remove those that are none"
         )
-    summaries, done = [], 0
+    count = PictureCount(total, progress)
+    summaries = []
     for split, pictures in splits.items():
         writer = CocoWriter(
             out,
@@ -93,11 +100,9 @@ def convert_image_folders(
             description=f"Converted from folders of classes, {split}",
             license_name=license_name,
         )
-        for name, file in ((name, file) for name, files in pictures.items() for file in files):
+        named = ((name, file) for name, files in pictures.items() for file in files)
+        for name, file in count.over(named):
             _add(writer, source, file, name)
-            done += 1
-            if progress is not None:
-                progress(done, total)
         summaries.append(writer.write())
     return tuple(summaries)
 

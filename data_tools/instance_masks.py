@@ -16,11 +16,23 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from data_tools.coco_writer import Category, CocoWriter, Progress, SplitSummary, picture_size
-from data_tools.source_folder import listing, pictures_by_stem, read_names, require_parts
+from data_tools.coco_writer import (
+    Category,
+    CocoWriter,
+    PictureCount,
+    Progress,
+    SplitSummary,
+    picture_size,
+)
+from data_tools.source_folder import (
+    listing,
+    pictures_by_stem,
+    read_names,
+    require_parts,
+    split_lists,
+)
 from resnet_tasks.errors import DataError
 
-SPLITS = ("train", "val", "test")
 IDS_FOLDER = "stage1_train"
 CONTOUR = "contour"
 """Name of the class of rims."""
@@ -65,7 +77,7 @@ def convert_instance_masks(
     require_parts(source, ())
     folder = source / IDS_FOLDER if (source / IDS_FOLDER).is_dir() else source
     splits = _splits(source, folder)
-    total, done = sum(map(len, splits.values())), 0
+    count = PictureCount(sum(map(len, splits.values())), progress)
     summaries = []
     for split, ids in splits.items():
         writer = CocoWriter(
@@ -78,18 +90,15 @@ def convert_instance_masks(
             description=f"Converted from one mask per object, {split}",
             license_name=license_name,
         )
-        for name in ids:
+        for name in count.over(ids):
             _add_picture(writer, folder / name, category, contour)
-            done += 1
-            if progress is not None:
-                progress(done, total)
         summaries.append(writer.write())
     return tuple(summaries)
 
 
 def _splits(source: Path, folder: Path) -> dict[str, list[str]]:
-    lists = {split: source / f"{split}.txt" for split in SPLITS}
-    splits = {split: read_names(file) for split, file in lists.items() if file.is_file()}
+    lists = split_lists(source)
+    splits = {split: read_names(file) for split, file in lists.items()}
     present = {entry.name for entry in folder.iterdir() if (entry / "images").is_dir()}
     if not present:
         raise DataError(

@@ -16,7 +16,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_tools.coco_writer import Category, CocoWriter, Progress, SplitSummary, picture_size
+from data_tools.coco_writer import (
+    Category,
+    CocoWriter,
+    PictureCount,
+    Progress,
+    SplitSummary,
+    picture_size,
+)
 from data_tools.source_folder import find_picture, pictures_by_stem, read_names, require_parts
 from resnet_tasks.data.splitting import divide
 from resnet_tasks.errors import DataError
@@ -94,7 +101,7 @@ def convert_kitti(
     pictures = pictures_by_stem(source / "training/image_2")
     drives = read_drives(mapping) if mapping is not None else {}
     splits, how = _splits(source, pictures, drives, lists, val_fraction, seed)
-    total, done = sum(map(len, splits.values())), 0
+    count = PictureCount(sum(map(len, splits.values())), progress)
     summaries = []
     for split, names in splits.items():
         writer = CocoWriter(
@@ -108,13 +115,10 @@ def convert_kitti(
             license_name=license_name,
         )
         writer.note(how)
-        for name in names:
+        for name in count.over(names):
             listed = (lists or source / LISTS) / f"{split}.txt"
             picture = find_picture(pictures, name, source / "training/image_2", listed)
             _add_picture(writer, source, picture, drives.get(name))
-            done += 1
-            if progress is not None:
-                progress(done, total)
         summaries.append(writer.write())
     return tuple(summaries)
 

@@ -18,11 +18,18 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from data_tools.coco_writer import Category, CocoWriter, Progress, SplitSummary, read_index_map
-from data_tools.source_folder import PICTURE_SUFFIXES, pictures_by_stem, require_parts
+from data_tools.coco_writer import (
+    Category,
+    CocoWriter,
+    PictureCount,
+    Progress,
+    SplitSummary,
+    read_index_map,
+    void_value,
+)
+from data_tools.source_folder import PICTURE_SUFFIXES, SPLITS, pictures_by_stem, require_parts
 from resnet_tasks.errors import DataError
 
-SPLITS = ("train", "val", "test")
 SMALL_COMPONENT = 50
 """A connected component of fewer pixels is a crowd object: neither taught nor judged."""
 EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=np.int64)
@@ -69,7 +76,7 @@ def convert_label_maps(
             f"{source / 'train.txt'} lists nothing; give pairs of picture and label map"
         )
     table = _id_table(len(classes), void)
-    total, done = sum(map(len, pairs.values())), 0
+    count = PictureCount(sum(map(len, pairs.values())), progress)
     summaries = []
     for split, files in pairs.items():
         writer = CocoWriter(
@@ -82,15 +89,9 @@ def convert_label_maps(
             description=f"Converted from class-index maps, {split}",
             license_name=license_name,
         )
-        for picture, label_map in files:
+        for picture, label_map in count.over(files):
             ids = to_category_ids(read_index_map(label_map), table, label_map)
-            image_id = writer.add_image(picture)
-            writer.add_semantic(image_id, ids)
-            if boxes:
-                add_component_boxes(writer, image_id, ids, classes)
-            done += 1
-            if progress is not None:
-                progress(done, total)
+            add_mapped_picture(writer, picture, ids, boxed=classes if boxes else ())
         summaries.append(writer.write())
     return tuple(summaries)
 
@@ -199,7 +200,7 @@ def _id_table(num_classes: int, void: int | None) -> NDArray[np.int64]:
     table = np.full(max(num_classes, (void or 0) + 1) + 1, -1, dtype=np.int64)
     table[:num_classes] = np.arange(1, num_classes + 1)
     if void is not None:
-        table[void] = 255 if num_classes <= 254 else 65535
+        table[void] = void_value(num_classes)
     return table
 
 
@@ -224,18 +225,21 @@ def to_category_ids(
     return ids
 
 
-def add_component_boxes(
-    writer: CocoWriter, image_id: int, ids: NDArray[np.int64], classes: Sequence[Category]
+def add_mapped_picture(
+    writer: CocoWriter, picture: Path, ids: NDArray[np.int64], *, boxed: Sequence[Category]
 ) -> None:
-    """Adds a box around every connected component of a thing class; small ones are crowd.
+    """Adds a picture with its label map.
 
     Args:
-        writer: That the picture was added to.
-        image_id: Of the picture.
+        writer: Of the split.
+        picture: The file.
         ids: `(height, width)` category ids.
-        classes: In order of their ids, from 1.
+        boxed: Categories in order of their ids, from 1: each connected component of a thing among
+            them gets a box, small ones as crowd. Empty: no boxes.
     """
-    for category_id, category in enumerate(classes, start=1):
+    image_id = writer.add_image(picture)
+    writer.add_semantic(image_id, ids)
+    for category_id, category in enumerate(boxed, start=1):
         if not category.isthing:
             continue
         labels, count = ndimage.label(ids == category_id, structure=EIGHT_NEIGHBOURS)

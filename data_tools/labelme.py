@@ -17,7 +17,6 @@ import io
 import json
 import math
 import os
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from data_tools.coco_writer import Category, CocoWriter, Progress, SplitSummary, picture_size
+from data_tools.coco_writer import (
+    Category,
+    CocoWriter,
+    PictureCount,
+    Progress,
+    SplitSummary,
+    picture_size,
+)
 from data_tools.drawn_objects import DrawnObject, PlacedMask, add_drawn
 from data_tools.outlines import ellipse
 from data_tools.source_folder import (
@@ -37,6 +43,7 @@ from data_tools.source_folder import (
     listing,
     read_names,
     require_parts,
+    split_lists,
 )
 from resnet_tasks.errors import DataError
 
@@ -103,7 +110,7 @@ def convert_labelme(
         for split, files in _splits(source).items()
     }
     chosen = _classes((file for files in splits.values() for file in files), classes)
-    total, done = sum(map(len, splits.values())), 0
+    count = PictureCount(sum(map(len, splits.values())), progress)
     summaries = []
     for split, files in splits.items():
         writer = CocoWriter(
@@ -116,14 +123,9 @@ def convert_labelme(
             description=f"Converted from LabelMe, {split}",
             license_name=license_name,
         )
-        kinds: Counter[str] = Counter()
-        for file in files:
-            kinds.update(_add_picture(writer, file))
-            done += 1
-            if progress is not None:
-                progress(done, total)
-        if kinds["outline"] and not kinds["box"]:
-            writer.annotates("boxes", "masks")
+        for file in count.over(files):
+            _add_picture(writer, file)
+        writer.annotates_outlines()
         summaries.append(writer.write())
     return tuple(summaries)
 
@@ -136,8 +138,7 @@ def _splits(source: Path) -> dict[str, list[Path]]:
             f"{source} should hold JSON files of LabelMe, but there is {listing(source)}: give the "
             "folder that holds them"
         )
-    lists = {split: source / f"{split}.txt" for split in SPLITS}
-    lists = {split: file for split, file in lists.items() if file.is_file()}
+    lists = split_lists(source)
     if not lists:
         return _splits_by_folder(source, every)
     splits = {}
@@ -318,8 +319,8 @@ def _classes(files: Iterable[LabelMeFile], classes: Sequence[str] | None) -> lis
     return chosen
 
 
-def _add_picture(writer: CocoWriter, labelled: LabelMeFile) -> list[str]:
-    """Adds a picture with its objects; the kinds of those that it shows."""
+def _add_picture(writer: CocoWriter, labelled: LabelMeFile) -> None:
+    """Adds a picture with its objects."""
     size = picture_size(labelled.picture)
     if labelled.size is not None and labelled.size != size:
         raise DataError(
@@ -331,6 +332,5 @@ def _add_picture(writer: CocoWriter, labelled: LabelMeFile) -> list[str]:
     name = labelled.file.name
     for what, why in labelled.skipped:
         writer.skip(name, what, why)
-    return [
-        drawn.kind for drawn in labelled.objects if add_drawn(writer, image_id, drawn, size, name)
-    ]
+    for drawn in labelled.objects:
+        add_drawn(writer, image_id, drawn, size, name)

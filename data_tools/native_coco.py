@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from data_tools.coco_writer import Progress, SkippedObject, SplitSummary, picture_size
+from data_tools.coco_writer import PictureCount, Progress, SkippedObject, SplitSummary, picture_size
 from data_tools.source_folder import PICTURE_SUFFIXES, SPLITS, coco_splits, is_file, require_parts
 from resnet_tasks.data.coco import Annotation, CocoFile, ImageRecord, read_coco
 from resnet_tasks.errors import DataError
@@ -59,20 +59,17 @@ def convert_coco(
     pictures = _Pictures(source, images)
     with _listed(files, out) as readable:
         parsed = {split: read_coco(file) for split, file in readable.items()}
-    total, done = sum(len(coco.images) for coco in parsed.values()), 0
+    count = PictureCount(sum(len(coco.images) for coco in parsed.values()), progress)
     summaries = []
     for split, coco in parsed.items():
         records: list[dict[str, Any]] = []
         taken: set[Path] = set()
-        for record in coco.images:
+        for record in count.over(coco.images):
             path = pictures.find(record)
             taken.add(path)
             records.append(
                 _image(path, record, coco, pictures, out, split if copy_images else None)
             )
-            done += 1
-            if progress is not None:
-                progress(done, total)
         info: dict[str, Any] = {
             **coco.info,
             "description": coco.info.get("description") or f"Converted from COCO, {split}",

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from data_tools.coco_writer import Category, CocoWriter, Progress, SplitSummary
+from data_tools.coco_writer import Category, CocoWriter, PictureCount, Progress, SplitSummary
 from data_tools.deep_pictures import write_deep_picture
 from data_tools.nifti_layouts import Case, Layout, read_layout
+from data_tools.source_folder import SPLITS
 from resnet_tasks.errors import DataError
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def convert_nifti(  # noqa: PLR0913  # each is an option on the command line
     layout = read_layout(source, classes)
     splits = _splits(layout, val_fraction, seed, source)
     names = list(layout.classes.values())
-    total, done = sum(map(len, splits.values())), 0
+    count = PictureCount(sum(map(len, splits.values())), progress)
     summaries = []
     for split, cases in splits.items():
         writer = CocoWriter(
@@ -82,13 +83,10 @@ def convert_nifti(  # noqa: PLR0913  # each is an option on the command line
         ids = {0: 0, **{value: place for place, value in enumerate(layout.classes, start=1)}}
         if layout.void is not None:
             ids[layout.void] = writer.void
-        for case in cases:
+        for case in count.over(cases):
             share = empty_slices if split == "train" else 1.0
             # In a function of its own: a volume is gone before the next one is read.
             _add_case(writer, _open(case, plane, check_affine=check_affine), ids, share, fill)
-            done += 1
-            if progress is not None:
-                progress(done, total)
         for name in _unlabelled(layout, split, splits):
             writer.skip(name, "volume", "it has no labels")
         summaries.append(writer.write())
@@ -112,7 +110,7 @@ def _splits(
         chosen = set(random.Random(seed).sample(range(len(cases)), count))
         splits["train"] = [each for i, each in enumerate(cases) if i not in chosen]
         splits["val"] = [each for i, each in enumerate(cases) if i in chosen]
-    return {split: splits[split] for split in ("train", "val", "test") if split in splits}
+    return {split: splits[split] for split in SPLITS if split in splits}
 
 
 def _unlabelled(layout: Layout, split: str, written: Collection[str]) -> Iterator[str]:

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from data_tools.coco_writer import (
     Category,
     CocoWriter,
+    PictureCount,
     Progress,
     SplitSummary,
     picture_size,
@@ -108,7 +109,7 @@ def convert_nuimages(
         folders = {"train": source / f"{version}-{MINI}"}
     read = {split: _read_split(folder, rename or {}) for split, folder in folders.items()}
     pictures = {split: _pictures(each) for split, each in read.items()}
-    total, done = sum(map(len, pictures.values())), 0
+    count = PictureCount(sum(map(len, pictures.values())), progress)
     summaries = []
     for split, tables in read.items():
         writer = CocoWriter(
@@ -124,14 +125,11 @@ def convert_nuimages(
         if folders[split].name.endswith(MINI):
             writer.note("nuImages mini, 50 pictures, stands in for train")
         objects, surfaces = (_by_picture(tables.folder, t) for t in ("object_ann", "surface_ann"))
-        for row in pictures[split]:
+        for row in count.over(pictures[split]):
             token = str(row["token"])
             _add_picture(
                 writer, source, row, tables, objects.pop(token, []), surfaces.pop(token, [])
             )
-            done += 1
-            if progress is not None:
-                progress(done, total)
         for left in (objects, surfaces):
             for where, row in (each for rows in left.values() for each in rows):
                 raise DataError(

@@ -31,13 +31,12 @@ from data_tools.coco_writer import (
 )
 from data_tools.json_streaming import stream_objects
 from data_tools.scalabel_paths import Polygon, box_of, outline, read_paths
-from data_tools.source_folder import require_parts
+from data_tools.source_folder import SPLITS, require_parts
 from resnet_tasks.data.coco_masks import decode_mask
 from resnet_tasks.errors import DataError
 
 Semantic = Literal["none", "drivable", "lanes", "polygons"]
 
-SPLITS = ("train", "val", "test")
 CLASSES = (
     *("pedestrian", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"),
     *("traffic light", "traffic sign"),

@@ -69,6 +69,12 @@ def locate(source: Path, expects: Mapping[str, str], by_hand: str) -> Path:
     )
 
 
+def split_lists(folder: Path) -> dict[str, Path]:
+    """Those of `train.txt`, `val.txt` and `test.txt` that lie in a folder."""
+    lists = {split: folder / f"{split}.txt" for split in SPLITS}
+    return {split: file for split, file in lists.items() if file.is_file()}
+
+
 def sentence(text: str) -> str:
     """A text that begins with a capital."""
     return text[:1].upper() + text[1:]

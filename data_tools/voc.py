@@ -17,12 +17,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from data_tools.coco_writer import Category, CocoWriter, Progress, SplitSummary, picture_size
+from data_tools.coco_writer import (
+    Category,
+    CocoWriter,
+    PictureCount,
+    Progress,
+    SplitSummary,
+    picture_size,
+)
 from data_tools.safe_xml import read_xml
-from data_tools.source_folder import find_picture, pictures_by_stem, read_names, require_parts
+from data_tools.source_folder import (
+    find_picture,
+    pictures_by_stem,
+    read_names,
+    require_parts,
+    split_lists,
+)
 from resnet_tasks.errors import DataError
 
-SPLITS = ("train", "val", "test")
 """`trainval` is the union of two of them and is not converted."""
 
 Box = tuple[float, float, float, float]
@@ -89,8 +101,8 @@ def convert_voc(
         DataError: If a folder, file, picture or class is missing or wrong; the message names it.
     """
     require_parts(source, ("JPEGImages", "Annotations", "ImageSets/Main"))
-    lists = {s: source / "ImageSets" / "Main" / f"{s}.txt" for s in SPLITS}
-    names = {split: read_names(file) for split, file in lists.items() if file.is_file()}
+    lists = split_lists(source / "ImageSets" / "Main")
+    names = {split: read_names(file) for split, file in lists.items()}
     if not names:
         raise DataError(f"{source / 'ImageSets/Main'} holds none of train.txt, val.txt, test.txt")
     annotations = {
@@ -99,8 +111,7 @@ def convert_voc(
     }
     chosen = _classes(annotations.values(), classes)
     pictures = pictures_by_stem(source / "JPEGImages")
-    total = sum(map(len, names.values()))
-    done = 0
+    count = PictureCount(sum(map(len, names.values())), progress)
     summaries = []
     for split, listed in names.items():
         writer = CocoWriter(
@@ -113,12 +124,9 @@ def convert_voc(
             description=f"Converted from Pascal VOC, {split}",
             license_name=license_name,
         )
-        for name in listed:
+        for name in count.over(listed):
             picture = find_picture(pictures, name, source / "JPEGImages", lists[split])
             _add_picture(writer, picture, annotations[name], one_based=one_based)
-            done += 1
-            if progress is not None:
-                progress(done, total)
         summaries.append(writer.write())
     return tuple(summaries)
 

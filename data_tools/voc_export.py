@@ -8,7 +8,7 @@ from xml.etree.ElementTree import Element, ElementTree, SubElement, indent
 
 from PIL import Image
 
-from data_tools.coco_writer import Progress, SplitSummary
+from data_tools.coco_writer import PictureCount, Progress, SplitSummary
 from data_tools.exporting import Pictures, SplitExport, flat_names, place_picture
 from resnet_tasks.data.coco import Annotation, CocoFile, ImageRecord
 from resnet_tasks.errors import DataError
@@ -45,13 +45,13 @@ def export_voc(
     """
     for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (out / folder).mkdir(parents=True)
-    total, done = sum(len(coco.images) for coco in splits.values()), 0
+    count = PictureCount(sum(len(coco.images) for coco in splits.values()), progress)
     summaries = []
     for name, coco in splits.items():
         _check_names(coco.categories.names)
         export = SplitExport(name, coco.categories.names)
         listed = []
-        for record, file_name in flat_names(coco.images):
+        for record, file_name in count.over(flat_names(coco.images)):
             place_picture(coco.image_path(record), out / "JPEGImages" / file_name, images)
             root = _header(record, file_name, coco.image_path(record))
             for annotation in coco.annotations[record.id]:
@@ -66,9 +66,6 @@ def export_voc(
             ElementTree(root).write(file, encoding="utf-8", xml_declaration=True)
             listed.append(file.stem)
             export.images += 1
-            done += 1
-            if progress is not None:
-                progress(done, total)
         text = "".join(f"{stem}\n" for stem in listed)
         (out / "ImageSets" / "Main" / f"{name}.txt").write_text(text, encoding="utf-8")
         summaries.append(export.summary())

@@ -13,13 +13,19 @@ path is tried from its end, inside ROOT and nowhere else.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from data_tools.coco_writer import Category, CocoWriter, Progress, SplitSummary, picture_size
+from data_tools.coco_writer import (
+    Category,
+    CocoWriter,
+    PictureCount,
+    Progress,
+    SplitSummary,
+    picture_size,
+)
 from data_tools.drawn_objects import DrawnObject, add_drawn
 from data_tools.source_folder import (
     SPLITS,
@@ -98,7 +104,7 @@ def convert_yolo(
     is_annotated = {
         split: _check_presence(split, labels, missing_labels) for split, labels in splits.items()
     }
-    total, done = sum(map(len, splits.values())), 0
+    count = PictureCount(sum(map(len, splits.values())), progress)
     summaries = []
     for split, labels in splits.items():
         writer = CocoWriter(
@@ -111,14 +117,9 @@ def convert_yolo(
             description=f"Converted from YOLO, {split}",
             license_name=license_name,
         )
-        kinds: Counter[str] = Counter()
-        for picture, label in labels.items():
-            kinds.update(_add_picture(writer, picture, label, described.indices))
-            done += 1
-            if progress is not None:
-                progress(done, total)
-        if kinds["outline"] and not kinds["box"]:
-            writer.annotates("boxes", "masks")
+        for picture, label in count.over(labels.items()):
+            _add_picture(writer, picture, label, described.indices)
+        writer.annotates_outlines()
         if not is_annotated[split]:
             writer.skip(described.file.name, f"labels of {split}", "no picture has a label file")
         _report_orphans(writer, described.splits[split], set(labels.values()), root)
@@ -254,10 +255,8 @@ def _check_presence(split: str, labels: Mapping[Path, Path], missing_labels: str
     return True
 
 
-def _add_picture(
-    writer: CocoWriter, picture: Path, label: Path, names: Mapping[int, str]
-) -> Iterator[str]:
-    """Adds a picture with its objects and yields the kind of each."""
+def _add_picture(writer: CocoWriter, picture: Path, label: Path, names: Mapping[int, str]) -> None:
+    """Adds a picture with its objects."""
     size = picture_size(picture)
     image_id = writer.add_image(picture, size=size)
     seen: set[tuple[str, tuple[float, ...]]] = set()
@@ -267,8 +266,7 @@ def _add_picture(
             continue
         seen.add((name, shares))
         drawn = _drawn(name, f"line {number}", shares, size)
-        if add_drawn(writer, image_id, drawn, size, label.name):
-            yield drawn.kind
+        add_drawn(writer, image_id, drawn, size, label.name)
 
 
 def _drawn(name: str, what: str, shares: tuple[float, ...], size: tuple[int, int]) -> DrawnObject:

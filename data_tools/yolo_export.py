@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from data_tools.coco_writer import Progress, SplitSummary
+from data_tools.coco_writer import PictureCount, Progress, SplitSummary
 from data_tools.exporting import Pictures, SplitExport, flat_names, place_picture
 from data_tools.outlines import outline
 from resnet_tasks.data.coco import Annotation, CocoFile, ImageRecord
@@ -46,14 +46,14 @@ def export_yolo(
     Raises:
         DataError: If a picture is missing.
     """
-    total, done = sum(len(coco.images) for coco in splits.values()), 0
+    count = PictureCount(sum(len(coco.images) for coco in splits.values()), progress)
     summaries = []
     for name, coco in splits.items():
         export = SplitExport(name, coco.categories.names)
         labels = out / "labels" / name
         (out / "images" / name).mkdir(parents=True)
         labels.mkdir(parents=True)
-        for record, file_name in flat_names(coco.images):
+        for record, file_name in count.over(flat_names(coco.images)):
             place_picture(coco.image_path(record), out / "images" / name / file_name, images)
             lines = [
                 line
@@ -63,9 +63,6 @@ def export_yolo(
             text = "".join(f"{line}\n" for line in lines)
             (labels / file_name).with_suffix(".txt").write_text(text, encoding="utf-8")
             export.images += 1
-            done += 1
-            if progress is not None:
-                progress(done, total)
         summaries.append(export.summary())
     classes = next(iter(splits.values())).categories.names
     described = {
