@@ -21,6 +21,7 @@ from typing import Any
 from data_tools.coco_writer import PictureCount, Progress, SkippedObject, SplitSummary, picture_size
 from data_tools.source_folder import PICTURE_SUFFIXES, SPLITS, coco_splits, is_file, require_parts
 from resnet_tasks.data.coco import Annotation, CocoFile, ImageRecord, read_coco
+from resnet_tasks.data.coco_parsing import read_json, require_object
 from resnet_tasks.errors import DataError
 
 
@@ -102,27 +103,27 @@ def _files(source: Path, annotations: Mapping[str, str] | None) -> dict[str, Pat
 def _listed(files: Mapping[str, Path], out: Path) -> Iterator[dict[str, Path]]:
     """The files, those with keyed records in a form with lists for as long as they are read."""
     readable = dict(files)
-    made = []
-    for split, file in files.items():
-        with file.open("rb") as stream:
-            start = stream.read(1 << 20)
-        if b'"annotations": {' not in start and b'"annotations":{' not in start:
-            # Cheap, and right for what writes such files: keys stand before a million bytes.
-            continue
-        content = json.loads(file.read_bytes())
-        for key in ("images", "annotations"):
-            if isinstance(content.get(key), dict):
-                content[key] = list(content[key].values())
-        out.mkdir(parents=True, exist_ok=True)
-        readable[split] = out / f".{split}.listed.json"
-        readable[split].write_text(json.dumps(content), encoding="utf-8")
-        made.append(readable[split])
-        del content
+    made: list[Path] = []
     try:
+        for split, file in files.items():
+            with file.open("rb") as stream:
+                start = stream.read(1 << 20)
+            if b'"annotations": {' not in start and b'"annotations":{' not in start:
+                # Cheap, and right for what writes such files: keys stand before a million bytes.
+                continue
+            content = require_object(file, read_json(file))
+            for key in ("images", "annotations"):
+                if isinstance(content.get(key), dict):
+                    content[key] = list(content[key].values())
+            out.mkdir(parents=True, exist_ok=True)
+            made.append(out / f".{split}.listed.json")
+            made[-1].write_text(json.dumps(content), encoding="utf-8")
+            readable[split] = made[-1]
+            del content
         yield readable
     finally:
         for file in made:
-            file.unlink()
+            file.unlink(missing_ok=True)
 
 
 class _Pictures:

@@ -71,8 +71,8 @@ def uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def require_coco(path: Path, raw: Any) -> dict[str, Any]:
-    """The top level of a COCO file.
+def require_object(path: Path, raw: Any) -> dict[str, Any]:
+    """The top level of a COCO file, which is an object.
 
     Raises:
         DataError: If it is something else, such as a results file.
@@ -84,16 +84,26 @@ def require_coco(path: Path, raw: Any) -> dict[str, Any]:
         )
     if not isinstance(raw, dict):
         raise DataError(f"{path} must hold a COCO object, got {shown(raw)}")
+    return raw
+
+
+def require_coco(path: Path, raw: Any) -> dict[str, Any]:
+    """The top level of a COCO file, with lists of pictures, annotations and categories.
+
+    Raises:
+        DataError: If it is something else, or lacks one.
+    """
+    content = require_object(path, raw)
     for key in ("images", "categories"):
-        if key not in raw:
+        if key not in content:
             raise DataError(
-                f"{path} has no `{key}` (its keys: {listed(raw, 20)}); a COCO file needs `images` "
+                f"{path} has no `{key}` (its keys: {listed(content, 20)}); a COCO file needs `images` "
                 "and `categories`"
             )
     for key in ("images", "annotations"):
-        if not isinstance(raw.get(key, []), list):
-            raise DataError(f"{path}: `{key}` must be a list, got {shown(raw[key])}")
-    return raw
+        if not isinstance(content.get(key, []), list):
+            raise DataError(f"{path}: `{key}` must be a list, got {shown(content[key])}")
+    return content
 
 
 _BOOKKEEPING = frozenset(
