@@ -97,8 +97,8 @@ def require_coco(path: Path, raw: Any) -> dict[str, Any]:
     for key in ("images", "categories"):
         if key not in content:
             raise DataError(
-                f"{path} has no `{key}` (its keys: {listed(content, 20)}); a COCO file needs `images` "
-                "and `categories`"
+                f"{path} has no `{key}` (its keys: {listed(content, 20)}); a COCO file needs "
+                "`images` and `categories`"
             )
     for key in ("images", "annotations"):
         if not isinstance(content.get(key, []), list):
