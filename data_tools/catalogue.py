@@ -26,7 +26,7 @@ from data_tools.output_folder import CARD, output_folder
 from data_tools.source_folder import locate
 from resnet_tasks.errors import DataError
 from resnet_tasks.recipe.yaml_text import dotted, parse_yaml
-from resnet_tasks.registry import nearest
+from resnet_tasks.registry import did_you_mean
 
 DATA_SETS = Path(__file__).with_name("data_sets")
 """Folder of the known data sets."""
@@ -130,8 +130,7 @@ def _problem(error: Any, file: Path, lines: Mapping[tuple[str | int, ...], int])
     line = next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), 1)
     place = f"{file}:{line}: {dotted(path) or 'the data set'}"
     if error["type"] == "extra_forbidden":
-        close = nearest(str(path[-1]), list(DataSetFile.model_fields))
-        hint = f"; did you mean {close!r}?" if close else ""
+        hint = did_you_mean(str(path[-1]), DataSetFile.model_fields)
         return f"{place} is unknown; known are {', '.join(DataSetFile.model_fields)}{hint}"
     if error["type"] == "missing":
         return f"{place} is missing; give it"
@@ -149,11 +148,8 @@ def find_data_set(name: str) -> DataSet:
         return known[name]
     if Path(name).suffix in (".yaml", ".yml"):
         return read_data_set(Path(name))
-    close = nearest(name.lower(), list(known))
-    raise DataError(
-        f"there is no data set {name!r}; there are {', '.join(known)}"
-        + (f"; did you mean {close!r}?" if close else "")
-    )
+    hint = did_you_mean(name.lower(), known)
+    raise DataError(f"there is no data set {name!r}; there are {', '.join(known)}{hint}")
 
 
 def prepare(

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from data_tools.coco_writer import SplitSummary
 from resnet_tasks.errors import DataError
-from resnet_tasks.registry import Registry, nearest
+from resnet_tasks.registry import Registry, did_you_mean
 
 Converter = Callable[..., tuple[SplitSummary, ...]]
 """`(source, out, *, progress, **options)`, or `(out, *, ...)` where nothing is read."""
@@ -72,8 +72,7 @@ class Format:
         checked = {}
         for option, value in options.items():
             if option not in self.options:
-                close = nearest(option, list(self.options))
-                hint = f"; did you mean {close!r}?" if close else ""
+                hint = did_you_mean(option, self.options)
                 raise DataError(
                     f"{where}: the format {self.name!r} has no option {option!r}; it has "
                     f"{', '.join(self.options)}{hint}"

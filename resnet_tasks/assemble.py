@@ -35,7 +35,7 @@ from resnet_tasks.recipe.schema import (
     Recipe,
     SourceRecipe,
 )
-from resnet_tasks.registry import nearest
+from resnet_tasks.registry import did_you_mean
 from resnet_tasks.structures import (
     ABSENT,
     BACKGROUND,
@@ -242,8 +242,7 @@ def _head_labels(name: str, head: HeadRecipe, task: Task, categories: CategoryMa
         wanted = tuple(each.name for each in categories.categories if takes_all or each.is_thing)
     for each in wanted:
         if each not in names:
-            close = nearest(each, names)
-            hint = f"; did you mean {close!r}?" if close else ""
+            hint = did_you_mean(each, names)
             raise RecipeError(
                 f"heads.{name}.classes: {each!r} is no category of the data set "
                 f"({', '.join(names)}){hint}"
@@ -428,8 +427,7 @@ def weights_to_measure(recipe: Recipe) -> dict[str, str]:
         if not isinstance(way, str) or "class_weights" not in known:
             continue  # numbers, or something that the head refuses
         if way not in NAMED_WEIGHTS:
-            close = nearest(way, list(NAMED_WEIGHTS))
-            hint = f"; did you mean {close!r}?" if close else ""
+            hint = did_you_mean(way, NAMED_WEIGHTS)
             raise RecipeError(
                 f"heads.{name}.options.class_weights: {way!r} is no way to weigh classes; there "
                 f"are {', '.join(NAMED_WEIGHTS)}, one number per class, or name -> number{hint}"
@@ -557,8 +555,7 @@ def _looked_for(
     for source in sources:
         for each in source.categories or ():
             if each not in categories.names:
-                close = nearest(each, list(categories.names))
-                hint = f"; did you mean {close!r}?" if close else ""
+                hint = did_you_mean(each, categories.names)
                 raise RecipeError(
                     f"data.train: categories of {source.annotations}: {each!r} is none of the data "
                     f"set ({', '.join(categories.names)}){hint}"

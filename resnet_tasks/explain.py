@@ -25,7 +25,7 @@ from torchvision.ops import box_iou
 from resnet_tasks.errors import DataError, HeadError
 from resnet_tasks.heads.base import Head
 from resnet_tasks.model import TaskModel
-from resnet_tasks.registry import nearest
+from resnet_tasks.registry import did_you_mean
 from resnet_tasks.structures import Geometry, Sample, collate
 
 Method = Literal["gradcam", "hirescam"]
@@ -145,8 +145,7 @@ def explain(
 def _head(model: TaskModel, name: str) -> Head:
     heads = model.named_heads
     if name not in heads:
-        close = nearest(name, list(heads))
-        hint = f"; did you mean {close!r}?" if close else ""
+        hint = did_you_mean(name, heads)
         raise HeadError(f"head {name!r} does not exist; the heads are {', '.join(heads)}{hint}")
     return heads[name]
 
@@ -179,8 +178,7 @@ def _evidence_of(
     label = None
     if asked.class_name is not None:
         if asked.class_name not in head.classes:
-            close = nearest(asked.class_name, list(head.classes))
-            hint = f"; did you mean {close!r}?" if close else ""
+            hint = did_you_mean(asked.class_name, head.classes)
             raise HeadError(
                 f"head {name} has no class {asked.class_name!r}; its classes are "
                 f"{', '.join(head.classes)}{hint}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from typing import Any, Generic, TypeVar
 
@@ -12,10 +12,16 @@ from resnet_tasks.errors import ResnetTasksError
 T = TypeVar("T")
 
 
-def nearest(name: str, choices: list[str]) -> str | None:
+def nearest(name: str, choices: Iterable[str]) -> str | None:
     """The choice that looks most like `name`, or None where none is close."""
-    found = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
+    found = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.5)
     return found[0] if found else None
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """The end of a message about an unknown name: `; did you mean 'unet'?`, or nothing."""
+    close = nearest(name, choices)
+    return f"; did you mean {close!r}?" if close else ""
 
 
 class Registry(Generic[T]):
@@ -62,8 +68,7 @@ class Registry(Generic[T]):
             self._load_entry_points()
         if name not in self._items:
             choices = self.names()
-            close = nearest(name, choices)
-            hint = f"; did you mean {close!r}?" if close else ""
+            hint = did_you_mean(name, choices)
             raise ResnetTasksError(
                 f"unknown {self._kind} {name!r}; known: {', '.join(choices) or 'none'}{hint}"
             )

@@ -191,7 +191,7 @@ def _check_name(name: str) -> None:
     other = (
         "is no ResNet that this package supports" if name in timm.list_models() else "is unknown"
     )
-    close = nearest(name, list(names))
+    close = nearest(name, names)
     hint = f"did you mean {close!r}?" if close else "`resnet-tasks backbones` lists all"
     raise ResnetTasksError(f"backbone.name: {name!r} {other} ({len(names)} are); {hint}")
 

@@ -26,7 +26,7 @@ from resnet_tasks.backbone.run_folders import (
     split_checkpoint,
 )
 from resnet_tasks.errors import WeightsError
-from resnet_tasks.registry import nearest
+from resnet_tasks.registry import did_you_mean, nearest
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 """RGB, 0..1, the constants of torchvision's ImageNet models."""
@@ -287,8 +287,7 @@ def _from_file(request: Request, accept_license: bool) -> Origin:
             f"'{file.stem}.pth')\""
         )
     if file.suffix not in SUFFIXES:
-        close = nearest(request.spec, ["imagenet", "none"])
-        hint = f"; did you mean {close!r}?" if close else ""
+        hint = did_you_mean(request.spec, ["imagenet", "none"])
         raise WeightsError(
             f"{request.key} is {request.spec!r}, and {file.absolute()} is no folder; allowed are "
             f"{FORMS}{hint}"

@@ -7,7 +7,7 @@ Golub, LeVeque: Updating formulae and a pairwise algorithm for computing sample 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -175,17 +175,13 @@ def measure_channels(dataset: CocoDataset, advance: Advance | None = None) -> Co
         DataError: If more pictures cannot be read or placed in 0..1 than the data set may leave
             out (by default none), or a channel never changes.
     """
-    moments, bad = ChannelMoments(), 0
-    for index in range(len(dataset)):
-        where = str(dataset.path(index))
-        try:
-            moments.add(dataset.preparation.intensity(dataset.picture(index), where))
-        except DataError:
-            bad += 1
-            if bad > dataset.most_bad_pictures:
-                raise
-        if advance:
-            advance(index + 1, len(dataset))
+
+    def pixels(index: int) -> NDArray[np.float32]:
+        return dataset.preparation.intensity(dataset.picture(index), str(dataset.path(index)))
+
+    moments = ChannelMoments()
+    for _, values in _each_readable(dataset, pixels, advance):
+        moments.add(values)
     for channel, std in enumerate(moments.std):
         if std == 0:
             raise DataError(
@@ -210,21 +206,35 @@ def count_classes(
     Raises:
         DataError: If more label maps cannot be read than the data set may leave out.
     """
-    counts, bad = ClassCounts(len(table.classes)), 0
+
+    def labels(index: int) -> NDArray[Any]:
+        if task == CLASSIFICATION:
+            return np.asarray(dataset.image_labels(index, table) or (), np.int64)
+        semantic = dataset.truth(index, table).semantic
+        return np.zeros(0, np.int64) if semantic is None else semantic
+
+    counts = ClassCounts(len(table.classes))
+    for index, found in _each_readable(dataset, labels, advance):
+        counts.add(found, 1.0 if dataset.repeats is None else float(dataset.repeats[index]))
+    return counts
+
+
+def _each_readable(
+    dataset: CocoDataset, read: Callable[[int], NDArray[Any]], advance: Advance | None
+) -> Iterator[tuple[int, NDArray[Any]]]:
+    """What `read` gives for every picture, those left out that the data set may leave out."""
+    bad = 0
     for index in range(len(dataset)):
-        weight = 1.0 if dataset.repeats is None else float(dataset.repeats[index])
         try:
-            if task == CLASSIFICATION:
-                counts.add(np.asarray(dataset.image_labels(index, table) or (), np.int64), weight)
-            elif (labels := dataset.truth(index, table).semantic) is not None:
-                counts.add(labels, weight)
+            found = read(index)
         except DataError:
             bad += 1
             if bad > dataset.most_bad_pictures:
                 raise
+        else:
+            yield index, found
         if advance:
             advance(index + 1, len(dataset))
-    return counts
 
 
 def dataset_statistics(

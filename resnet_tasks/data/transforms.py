@@ -23,7 +23,7 @@ from albumentations.augmentations.crops.transforms import CropSizeError
 from numpy.typing import NDArray
 
 from resnet_tasks.errors import DataError, RecipeError
-from resnet_tasks.registry import nearest
+from resnet_tasks.registry import did_you_mean, nearest
 from resnet_tasks.structures import UNLABELLED, VOID, Target
 
 Array = NDArray[Any]
@@ -334,8 +334,7 @@ def _transform(name: str, params: Mapping[str, Any] | None, position: int) -> An
             for each, item in vars(albumentations).items()
             if inspect.isclass(item) and issubclass(item, albumentations.BasicTransform)
         ]
-        close = nearest(name, names)
-        hint = f"; did you mean {close!r}?" if close else ""
+        hint = did_you_mean(name, names)
         raise RecipeError(
             f"augment.{position}: {name!r} is not a transform of albumentations 2.0.8{hint}"
         )

@@ -40,7 +40,7 @@ from resnet_tasks.evaluation.views import (
 )
 from resnet_tasks.heads.base import Head
 from resnet_tasks.model import TaskModel, resolve_precision
-from resnet_tasks.registry import nearest
+from resnet_tasks.registry import did_you_mean
 from resnet_tasks.structures import (
     Batch,
     Detailed,
@@ -433,8 +433,7 @@ def best_metric(heads: Mapping[str, Head], wanted: str | None, extra: Extra | No
         mains = (each for each, task in tasks.items() if each.endswith(f"/{MAIN_METRIC.get(task)}"))
         return next(mains, next(iter(tasks), ""))
     if wanted not in tasks:
-        close = nearest(wanted, list(tasks))
-        hint = f"; did you mean {close!r}?" if close else ""
+        hint = did_you_mean(wanted, tasks)
         raise RecipeError(f"evaluation.best is {wanted!r}; metrics are: {', '.join(tasks)}{hint}")
     return wanted
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from resnet_tasks.errors import RecipeError, ResnetTasksError
 from resnet_tasks.metrics import Evaluator
-from resnet_tasks.registry import EXTRA_EVALUATORS, nearest
+from resnet_tasks.registry import EXTRA_EVALUATORS, did_you_mean
 
 
 class EvaluatorOptions(BaseModel):
@@ -73,6 +73,5 @@ def _problem(error: Any, options: type[EvaluatorOptions]) -> str:
     key = ".".join(map(str, error["loc"]))
     if error["type"] != "extra_forbidden":
         return ": ".join(part for part in (key, f"{error['msg']}, got {error['input']!r}") if part)
-    close = nearest(key, list(options.model_fields))
-    hint = f"; did you mean {close!r}?" if close else ""
+    hint = did_you_mean(key, options.model_fields)
     return f"{key} is no option of it{hint}"

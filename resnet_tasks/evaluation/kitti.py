@@ -25,7 +25,7 @@ from resnet_tasks.evaluation.box_overlap import PictureBoxes, corners, overlaps,
 from resnet_tasks.evaluation.extra import EvaluatorOptions
 from resnet_tasks.evaluation.weighted_means import Counts, mean_defined, metrics_of, with_classes
 from resnet_tasks.metrics import Metric, Truth
-from resnet_tasks.registry import EXTRA_EVALUATORS, nearest
+from resnet_tasks.registry import EXTRA_EVALUATORS, did_you_mean
 
 if TYPE_CHECKING:
     from resnet_tasks.structures import Detections
@@ -143,8 +143,7 @@ class KittiEvaluator:
         wanted = {name.lower(): value for name, value in self.options.iou.items()}
         for name in wanted:
             if name not in known:
-                close = nearest(name, list(self.classes))
-                hint = f"; did you mean {close!r}?" if close else ""
+                hint = did_you_mean(name, self.classes)
                 raise RecipeError(
                     f"options of evaluator 'kitti': iou names {name!r}, but the classes are "
                     f"{', '.join(self.classes)}{hint}"

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 
 from resnet_tasks.errors import HeadError
-from resnet_tasks.registry import EVALUATORS, Registry, nearest
+from resnet_tasks.registry import EVALUATORS, Registry, did_you_mean
 from resnet_tasks.structures import BatchView, Evaluator, FeatureSpec, Geometry, LossTerm, Task
 
 
@@ -30,8 +30,7 @@ def _option_problem(error: Any, head: type[Head]) -> str:
     key = ".".join(map(str, error["loc"]))
     if error["type"] != "extra_forbidden":
         return f"{key}: {error['msg']}, got {error['input']!r}"
-    close = nearest(key, list(head.Options.model_fields))
-    hint = f"; did you mean {close!r}?" if close else ""
+    hint = did_you_mean(key, head.Options.model_fields)
     return f"{key} is no option of it{hint}"
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.recipe.yaml_text import KeyPath, dotted, parse_yaml
-from resnet_tasks.registry import nearest
+from resnet_tasks.registry import did_you_mean
 
 
 def apply_overrides(
@@ -80,8 +80,7 @@ def _check_head(heads: dict[str, Any], path: KeyPath, text: str) -> None:
     """Refuses a new head that an override would make up in passing."""
     if len(path) != 2 or path[0] != "heads":
         return
-    close = nearest(str(path[1]), list(heads))
-    hint = f"; did you mean {close!r}?" if close else ""
+    hint = did_you_mean(str(path[1]), heads)
     raise RecipeError(
         f"override {text!r}: the recipe has no head {path[1]!r}, its heads are "
         f"{', '.join(heads) or 'none'}{hint}"

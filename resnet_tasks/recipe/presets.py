@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from resnet_tasks.registry import nearest
+from resnet_tasks.registry import did_you_mean
 
 Steps = tuple[dict[str, dict[str, Any] | None], ...]
 
@@ -91,8 +91,7 @@ def expand(name: str, channels: int) -> Steps:
         ValueError: If there is no such preset.
     """
     if name not in PRESETS:
-        close = nearest(name, list(PRESETS))
-        hint = f"; did you mean {close!r}?" if close else ""
+        hint = did_you_mean(name, PRESETS)
         raise ValueError(
             f"{name!r} is no preset; allowed are {', '.join(PRESETS)}, or a list of "
             f"albumentations{hint}"

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from pixel_heads import PixelBoxHead, PixelMapHead, Pixels
 from torch import Tensor, nn
 
 from resnet_tasks.backbone.resnet import ResNet
@@ -28,60 +29,25 @@ from resnet_tasks.heads.unet import UNet
 from resnet_tasks.model import TaskModel
 from resnet_tasks.predict import DRAWN_SIDE, overview, predict_arrays, predict_files
 from resnet_tasks.structures import (
-    DETECTION,
-    SEMANTIC_SEGMENTATION,
-    BatchView,
     Detections,
-    FeatureSpec,
     Geometry,
-    LossTerm,
-    SegmentationMap,
 )
 
 
-class Pixels(nn.Module):
-    """The picture itself as the only feature."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.specs = {"C1": FeatureSpec(3, 1)}
-        self.mean, self.std = (0.0,) * 3, (1.0,) * 3
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        return {"C1": images}
-
-
-class Equivariant(Head):
+class Equivariant(PixelMapHead):
     """Logits of every pixel from its 3 x 3 neighbours: the same wherever a window lies."""
-
-    task = SEMANTIC_SEGMENTATION
-    in_levels = ("C1",)
 
     def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         kernel = torch.linspace(-2, 2, len(self.classes) * 27).reshape(-1, 3, 3, 3)
         padded = nn.functional.pad(features["C1"], (1, 1, 1, 1), mode="replicate")
         return {"logits": nn.functional.conv2d(padded, kernel)}
 
-    def loss(self, features: Mapping[str, Tensor], view: BatchView) -> dict[str, LossTerm]:
-        raise NotImplementedError
 
-    def decode(self, raw: Mapping[str, Tensor], geometries: Sequence[Geometry]) -> list[Any]:
-        pairs = zip(raw["logits"], geometries, strict=True)
-        maps = [geometry.map_to_original(logits).softmax(0) for logits, geometry in pairs]
-        return [SegmentationMap(each.argmax(0), each) for each in maps]
-
-
-class BrightBlobs(Head):
+class BrightBlobs(PixelBoxHead):
     """The box around every connected bright region, its score the region's mean."""
-
-    task = DETECTION
-    in_levels = ("C1",)
 
     def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {"red": features["C1"][:, 0]}
-
-    def loss(self, features: Mapping[str, Tensor], view: BatchView) -> dict[str, LossTerm]:
-        raise NotImplementedError
 
     def decode(self, raw: Mapping[str, Tensor], geometries: Sequence[Geometry]) -> list[Any]:
         decoded = []

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from pixel_heads import PixelBoxHead, PixelMapHead, Pixels
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from resnet_tasks.data.preparation import Preparation
@@ -15,61 +16,28 @@ from resnet_tasks.data.transforms import Resize
 from resnet_tasks.errors import DataError
 from resnet_tasks.evaluation.evaluate import evaluate
 from resnet_tasks.evaluation.views import ManyViews, Views, at_scale, fused, merged, mirrored
-from resnet_tasks.heads.base import Head
 from resnet_tasks.model import TaskModel
 from resnet_tasks.predict import predict_arrays
 from resnet_tasks.structures import (
-    DETECTION,
-    SEMANTIC_SEGMENTATION,
-    BatchView,
     Classification,
     Detections,
-    FeatureSpec,
     Geometry,
-    LossTerm,
     Sample,
-    SegmentationMap,
     Target,
     collate,
 )
 
 
-class Pixels(nn.Module):
-    """The picture itself as the only feature."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.specs = {"C1": FeatureSpec(3, 1)}
-        self.mean, self.std = (0.0,) * 3, (1.0,) * 3
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        return {"C1": images}
-
-
-class BrightPixels(Head):
+class BrightPixels(PixelMapHead):
     """Class 1 where the red channel is bright, from each pixel alone."""
-
-    task = SEMANTIC_SEGMENTATION
-    in_levels = ("C1",)
 
     def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         red = features["C1"][:, :1]
         return {"logits": torch.cat((1 - red, red), dim=1) * 4}
 
-    def loss(self, features: Mapping[str, Tensor], view: BatchView) -> dict[str, LossTerm]:
-        raise NotImplementedError
 
-    def decode(self, raw: Mapping[str, Tensor], geometries: Sequence[Geometry]) -> list[Any]:
-        pairs = zip(raw["logits"], geometries, strict=True)
-        maps = [geometry.map_to_original(logits).softmax(0) for logits, geometry in pairs]
-        return [SegmentationMap(each.argmax(0), each) for each in maps]
-
-
-class BrightBox(Head):
+class BrightBox(PixelBoxHead):
     """The box around all bright pixels, its score their mean."""
-
-    task = DETECTION
-    in_levels = ("C1",)
 
     def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         boxes, scores = [], []
@@ -79,9 +47,6 @@ class BrightBox(Head):
             boxes.append(torch.cat((low, columns.max()[None] + 1, rows.max()[None] + 1)).float())
             scores.append(red[red > 0.5].mean())
         return {"boxes": torch.stack(boxes)[:, None], "scores": torch.stack(scores)[:, None]}
-
-    def loss(self, features: Mapping[str, Tensor], view: BatchView) -> dict[str, LossTerm]:
-        raise NotImplementedError
 
     def decode(self, raw: Mapping[str, Tensor], geometries: Sequence[Geometry]) -> list[Any]:
         return [

@@ -8,46 +8,33 @@ import shutil
 from pathlib import Path
 
 import pytest
+from light_run import trained_on_cells
 from rich.console import Console
 from typer.testing import CliRunner
 
-from data_tools.synthetic import make_cells
 from resnet_tasks.cli.app import app
 from resnet_tasks.errors import RunError
 from resnet_tasks.evaluation.froc import FrocOptions
 from resnet_tasks.evaluation.operating_point import Rule
-from resnet_tasks.recipe.load import load_recipe
-from resnet_tasks.training.from_recipe import finetune_recipe
 from resnet_tasks.training.operating_points import choose_operating_points, kept_thresholds
 from resnet_tasks.training.run import Run
-
-LIGHT = (
-    "backbone.name=resnet10t",
-    "training.epochs=1",
-    "training.batch_size=4",
-    "training.precision=fp32",
-    "training.device=cpu",
-    "heads.objects.options.pyramid_channels=16",
-    "heads.objects.options.box_head_channels=32",
-    "heads.objects.options.score_threshold=0.0",
-    "evaluation.resamples=20",
-    "evaluation.extra={objects: {froc: {hit: centre}, kitti: null}, scene: {surface: null}}",
-)
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("data")
-    make_cells(root / "cells", train=4, val=12, seed=5, size=(96, 96))
-    return root
+    return tmp_path_factory.mktemp("data")
 
 
 @pytest.fixture(scope="module")
-def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    folder = tmp_path_factory.mktemp("runs") / "cells"
-    console = Console(file=io.StringIO(), width=120)
-    finetune_recipe(load_recipe("quickstart", LIGHT), out=folder, data_root=data, console=console)
-    return Run.open(folder)
+def run(data: Path) -> Run:
+    return trained_on_cells(
+        data,
+        "evaluation.extra={objects: {froc: {hit: centre}, kitti: null}, scene: {surface: null}}",
+        "evaluation.resamples=20",
+        train=4,
+        val=12,
+        size=(96, 96),
+    )
 
 
 def test_extra_evaluators_of_the_recipe_reach_the_files(run: Run) -> None:

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from light_run import ONE_EPOCH
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from rich.console import Console
@@ -26,17 +27,7 @@ from resnet_tasks.training.finetune import Finetuning
 from resnet_tasks.training.from_recipe import finetune_recipe
 from resnet_tasks.training.run import Run, load
 
-LIGHT = (
-    "backbone.name=resnet10t",
-    "training.epochs=1",
-    "training.batch_size=4",
-    "training.precision=fp32",
-    "training.device=cpu",
-    "training.ema=0.5",
-    "heads.objects.options.pyramid_channels=16",
-    "heads.objects.options.box_head_channels=32",
-    "heads.objects.options.score_threshold=0.0",
-)
+LIGHT = (*ONE_EPOCH, "training.ema=0.5")
 
 
 def quiet() -> Console:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from light_run import LIGHT
 from rich.console import Console
 
 from data_tools.synthetic import make_cells
@@ -22,15 +23,11 @@ from resnet_tasks.training.from_recipe import finetune_recipe
 from resnet_tasks.training.run import load
 
 SETTINGS = (
-    "backbone.name=resnet10t",
+    *LIGHT,
     "training.epochs=2",
     "training.batch_size=8",
-    "training.precision=fp32",
-    "training.device=cpu",
     "training.checkpoint_minutes=0.000001",
     "training.evaluate_every=0",
-    "heads.objects.options.pyramid_channels=16",
-    "heads.objects.options.box_head_channels=32",
     "evaluation.resamples=0",
     "data.tiles={height: 64, width: 64, overlap: 0.1, empty: 0.25}",
 )

@@ -10,45 +10,29 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from light_run import trained_on_cells
 from rich.console import Console
 from typer.testing import CliRunner
 
-from data_tools.synthetic import make_cells
 from resnet_tasks.cli.app import app
 from resnet_tasks.errors import DataError
 from resnet_tasks.evaluation.sliding import SlidingWindows
-from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.schema import SlidingRecipe
 from resnet_tasks.training.calibrating import calibrate
-from resnet_tasks.training.from_recipe import finetune_recipe
 from resnet_tasks.training.inference import Inference
 from resnet_tasks.training.run import Run
-
-LIGHT = (
-    "backbone.name=resnet10t",
-    "training.epochs=1",
-    "training.batch_size=4",
-    "training.precision=fp32",
-    "training.device=cpu",
-    "heads.objects.options.pyramid_channels=16",
-    "heads.objects.options.box_head_channels=32",
-    "heads.objects.options.score_threshold=0.0",
-    "evaluation.resamples=0",
-)
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    root = tmp_path_factory.mktemp("data")
-    make_cells(root / "cells", train=8, val=2, seed=5, size=(96, 128))
-    recipe = load_recipe(
-        "quickstart", (*LIGHT, "evaluation.sliding={height: 64, width: 64, overlap: 0.5}")
+    return trained_on_cells(
+        tmp_path_factory.mktemp("data"),
+        "evaluation.sliding={height: 64, width: 64, overlap: 0.5}",
+        "evaluation.resamples=0",
+        train=8,
+        val=2,
+        size=(96, 128),
     )
-    made = finetune_recipe(
-        recipe, out=root / "run", data_root=root, console=Console(file=io.StringIO())
-    )
-    assert made is not None
-    return made
 
 
 def test_the_recipe_s_windows_hold_in_training_evaluation_and_prediction(run: Run) -> None:

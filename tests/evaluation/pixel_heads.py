@@ -1,0 +1,57 @@
+"""Heads that read pixels instead of features, so that what they predict is known beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from resnet_tasks.heads.base import Head
+from resnet_tasks.structures import (
+    DETECTION,
+    SEMANTIC_SEGMENTATION,
+    BatchView,
+    FeatureSpec,
+    Geometry,
+    LossTerm,
+    SegmentationMap,
+)
+
+
+class Pixels(nn.Module):
+    """The picture itself as the only feature."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.specs = {"C1": FeatureSpec(3, 1)}
+        self.mean, self.std = (0.0,) * 3, (1.0,) * 3
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return {"C1": images}
+
+
+class PixelHead(Head):
+    """Reads the picture and learns nothing."""
+
+    in_levels = ("C1",)
+
+    def loss(self, features: Mapping[str, Tensor], view: BatchView) -> dict[str, LossTerm]:
+        raise NotImplementedError
+
+
+class PixelMapHead(PixelHead):
+    """Gives logits of every pixel; a subclass writes `forward`."""
+
+    task = SEMANTIC_SEGMENTATION
+
+    def decode(self, raw: Mapping[str, Tensor], geometries: Sequence[Geometry]) -> list[Any]:
+        pairs = zip(raw["logits"], geometries, strict=True)
+        maps = [geometry.map_to_original(logits).softmax(0) for logits, geometry in pairs]
+        return [SegmentationMap(each.argmax(0), each) for each in maps]
+
+
+class PixelBoxHead(PixelHead):
+    """Finds boxes; a subclass writes `forward` and `decode`."""
+
+    task = DETECTION
