@@ -14,11 +14,12 @@ FOLDER = Path(__file__).parent
 
 
 def measurements() -> dict[str, str]:
-    """Name -> first line of its docstring; nothing is imported for it."""
+    """Modules with a `main`: name -> first line of the docstring; nothing is imported for it."""
     found = {}
     for path in sorted(FOLDER.glob("[!_]*.py")):
-        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-        found[path.stem] = text.partition("\n")[0]
+        module = ast.parse(path.read_text(encoding="utf-8"))
+        if any(isinstance(each, ast.FunctionDef) and each.name == "main" for each in module.body):
+            found[path.stem] = (ast.get_docstring(module) or "").partition("\n")[0]
     return found
 
 
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     known = measurements()
     if not words or words[0] in ("-h", "--help"):
         print("python -m benchmarks NAME [options]\n")
-        print("\n".join(f"{name:14}{title}" for name, title in known.items()))
+        print("\n".join(f"{name:18}{title}" for name, title in known.items()))
         return 0
     if words[0] not in known:
         print(

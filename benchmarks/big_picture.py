@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import argparse
 import resource
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tifffile
 import torch
 from PIL import Image
 
+from benchmarks.measuring import Row, add_shared_options, finish, markdown_table, with_rows
+from benchmarks.side_by_side import conditions
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.data.preparation import Preparation
 from resnet_tasks.data.tiles import Windows
@@ -38,7 +40,7 @@ DETECTOR = {
 }
 
 
-def main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str]) -> dict[str, Any]:
     """Writes a picture, predicts it, and prints what it took."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--side", type=int, default=10_000)
@@ -48,7 +50,10 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--batch-size", type=int, default=1)
     parser.add_argument("--format", choices=("npy", "tif", "png"), default="npy")
+    add_shared_options(parser)
     chosen = parser.parse_args(argv)
+    if chosen.quick:
+        chosen.side, chosen.window = 160, 128
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"big.{chosen.format}"
         # In a process of its own: what writing takes is no part of the peak.
@@ -65,16 +70,23 @@ def main(argv: Sequence[str]) -> int:
         model = TaskModel(backbone, heads).eval()
         sliding = SlidingWindows(model, windows, batch_size=chosen.batch_size)
         _tell("model built")
-        started = time.monotonic()
+        before, started = _peak(), time.monotonic()
         (found,) = predict_files(sliding, [path], Preparation(), precision=chosen.precision)
         count = len(windows.over((chosen.side, chosen.side)))
-        _tell(f"{count} windows predicted in {time.monotonic() - started:.0f} s")
+        seconds = time.monotonic() - started
+        _tell(f"{count} windows predicted in {seconds:.0f} s")
         ids = {name: tuple(range(1, len(CLASSES) + 1)) for name in heads}
         out = PredictionWriter(Path(folder), dict.fromkeys(heads, CLASSES), ids)
         out.write(1, "big", found.predictions)
         out.draw("big", found.drawable, found.predictions, found.size)
         _tell(f"written and drawn, {len(found.predictions['objects'])} detections")
-    return 0
+    work = f"one picture of {chosen.side:,} x {chosen.side:,} ({chosen.format}) in windows"
+    rows = [
+        Row(work, "alone", "", seconds, None, "s"),
+        Row(f"{work}: memory", "alone", "the program before it", _peak(), before, "bytes"),
+    ]
+    report = {**conditions(model.device), "windows": count}
+    return finish(with_rows(report, rows), markdown_table(rows), chosen)
 
 
 def _write(path: Path, side: int) -> None:
@@ -90,9 +102,9 @@ def _write(path: Path, side: int) -> None:
 
 
 def _tell(what: str) -> None:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{what}; peak so far {peak:.0f} MB", flush=True)
+    print(f"{what}; peak so far {_peak() / 1e6:.0f} MB", flush=True)
 
 
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+def _peak() -> int:
+    """Greatest memory of this process so far, bytes; of Linux, which counts kB."""
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -10,50 +10,42 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
-from time import strftime
 from typing import Any
 
 import numpy as np
 
+from benchmarks.measuring import (
+    REPEATS,
+    Row,
+    add_shared_options,
+    conditions,
+    finish,
+    timed_process,
+    with_rows,
+)
 from resnet_tasks.errors import DataError
 
 _PRECISIONS = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
 _RECALLS = ("AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large")
 NAMES = (*_PRECISIONS, *_RECALLS)
+GOAL = 80
+"""Times faster than pycocotools."""
 
-_MEASURED = """
-import json, resource, sys, time
-start = time.perf_counter()
-{work}
-seconds = time.perf_counter() - start
-# On Linux `ru_maxrss` starts from the parent's; `VmHWM` is this program's own. macOS counts bytes.
-if sys.platform == "linux":
-    lines = open("/proc/self/status").read().splitlines()
-    memory = next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
-else:
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(json.dumps({{"seconds": seconds, "bytes": memory, "numbers": numbers}}))
-"""
 _OURS = f"""
 from resnet_tasks.evaluation.files import evaluate_results
 metrics = evaluate_results(sys.argv[1], sys.argv[2])
-numbers = [-1.0 if metrics[n].value is None else metrics[n].value for n in {NAMES!r}]
+found = [-1.0 if metrics[n].value is None else metrics[n].value for n in {NAMES!r}]
 """
 _INTERVALS = f"""
 from resnet_tasks.evaluation.files import judge_results
 from resnet_tasks.evaluation.intervals import Bootstrap
 from resnet_tasks.evaluation.results_report import add_intervals
 judged = add_intervals(judge_results(sys.argv[1], sys.argv[2]), Bootstrap(int(sys.argv[3])))
-numbers = [list(judged.metrics[n].interval or ()) for n in {NAMES!r}]
+found = [list(judged.metrics[n].interval or ()) for n in {NAMES!r}]
 """
 _PEER = """
 import contextlib, io
@@ -65,12 +57,15 @@ with contextlib.redirect_stdout(io.StringIO()):
     run.evaluate()
     run.accumulate()
     run.summarize()
-numbers = run.stats.tolist()
+found = run.stats.tolist()
 """
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Draws the set, runs both in turn, prints the ratios.
+
+    Returns:
+        The report.
 
     Raises:
         DataError: If the numbers do not agree.
@@ -86,31 +81,32 @@ def main(argv: Sequence[str] | None = None) -> None:
         runs: dict[str, list[dict[str, Any]]] = {"ours": [], "pycocotools": []}
         for turn in range(max(options.repeats, options.peer_repeats)):
             if turn < options.repeats:
-                runs["ours"].append(_run(_OURS, truth, results))
+                runs["ours"].append(timed_process(_OURS, truth, results))
             if turn < options.peer_repeats:
-                runs["pycocotools"].append(_run(_PEER, truth, results))
+                runs["pycocotools"].append(timed_process(_PEER, truth, results))
         report = _report(runs, options)
         if options.resamples:
             report["intervals"] = {
                 "resamples": options.resamples,
-                **_run(_INTERVALS, truth, results, str(options.resamples)),
+                **timed_process(_INTERVALS, truth, results, str(options.resamples)),
             }
-    print(_told(report))
-    if options.out is not None:
-        options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-        print(f"written to {options.out}")
+    return finish(with_rows(report, _rows(report)), _told(report), options)
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks coco_evaluation")
-    parser.add_argument("--repeats", type=int, default=7, help="of ours")
-    parser.add_argument("--peer-repeats", type=int, default=7, help="of pycocotools, a minute each")
+    parser.add_argument("--repeats", type=int, default=REPEATS, help="of ours")
+    parser.add_argument("--peer-repeats", type=int, default=REPEATS, help="a minute each")
     parser.add_argument("--resamples", type=int, default=1000, help="for the intervals; 0: none")
     parser.add_argument("--pictures", type=int, default=5_000)
     parser.add_argument("--objects", type=int, default=36_000)
     parser.add_argument("--detections", type=int, default=500_000)
-    parser.add_argument("--out", type=Path, help="JSON file for the report")
+    add_shared_options(parser)
     options = parser.parse_args(argv)
+    if options.quick:
+        options.repeats = options.peer_repeats = 1
+        options.resamples, options.pictures = 20, 40
+        options.objects, options.detections = 200, 900
     if min(options.repeats, options.peer_repeats) < 1:
         parser.error("--repeats and --peer-repeats must be at least 1")
     return options
@@ -181,26 +177,12 @@ def draw(folder: Path, *, pictures: int, objects: int, detections: int) -> tuple
     return truth, results
 
 
-def _run(work: str, *arguments: Path | str) -> dict[str, Any]:
-    code = _MEASURED.format(work=work)
-    made = subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if made.returncode != 0:
-        raise DataError(f"a measured process failed: {made.stderr.strip().splitlines()[-1]}")
-    found: dict[str, Any] = json.loads(made.stdout)
-    return found
-
-
 def _report(runs: dict[str, list[dict[str, Any]]], options: argparse.Namespace) -> dict[str, Any]:
     ours, theirs = runs["ours"], runs["pycocotools"]
     apart = max(
         abs(a - b)
         for run in (*ours, *theirs)
-        for a, b in zip(run["numbers"], theirs[0]["numbers"], strict=True)
+        for a, b in zip(run["found"], theirs[0]["found"], strict=True)
     )
     if apart > 1e-12:
         raise DataError(f"the 12 numbers differ by up to {apart:.3g}; allowed is 1e-12")
@@ -210,7 +192,7 @@ def _report(runs: dict[str, list[dict[str, Any]]], options: argparse.Namespace) 
     }
     return {
         "set": {key: getattr(options, key) for key in ("pictures", "objects", "detections")},
-        "numbers": dict(zip(NAMES, ours[0]["numbers"], strict=True)),
+        "numbers": dict(zip(NAMES, ours[0]["found"], strict=True)),
         "greatest_difference": apart,
         "medians": medians,
         "times_faster": medians["pycocotools"]["seconds"] / medians["ours"]["seconds"],
@@ -219,17 +201,20 @@ def _report(runs: dict[str, list[dict[str, Any]]], options: argparse.Namespace) 
             name: [{key: run[key] for key in ("seconds", "bytes")} for run in each]
             for name, each in runs.items()
         },
-        "versions": {
-            name: version(name) for name in ("resnet-tasks", "hotcoco", "pycocotools", "numpy")
-        },
-        "hardware": {
-            "cpu": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
-            "load": os.getloadavg(),
-        },
-        "python": platform.python_version(),
-        "date": strftime("%Y-%m-%d %H:%M:%S"),
+        **conditions("hotcoco", "pycocotools", "numpy"),
     }
+
+
+def _rows(report: dict[str, Any]) -> list[Row]:
+    pictures, ours = report["set"]["pictures"], report["medians"]["ours"]
+    theirs = report["medians"]["pycocotools"]
+    work = f"COCO box evaluation of {pictures:,} pictures, files to numbers"
+    peer = f"pycocotools {report['versions']['pycocotools']}"
+    near = f"the 12 numbers differ by at most {report['greatest_difference']:.1g}"
+    return [
+        Row(work, "same precision", peer, ours["seconds"], theirs["seconds"], "s", GOAL, near),
+        Row(f"{work}: memory", "same precision", peer, ours["bytes"], theirs["bytes"], "bytes"),
+    ]
 
 
 def _told(report: dict[str, Any]) -> str:

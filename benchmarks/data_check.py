@@ -8,25 +8,30 @@ Each run is a process of its own, imports included; what it finds must be exactl
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import statistics
-import subprocess
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from time import strftime
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from benchmarks.drawn_sets import CLASSES, draw_ellipses, picture_id, write_coco
+from benchmarks.measuring import (
+    Row,
+    add_shared_options,
+    conditions,
+    finish,
+    timed_process,
+    with_rows,
+)
 from resnet_tasks.errors import DataError
 
 SECONDS, BYTES = 60, 3_000_000_000
 """What a check may take."""
+SIZE = (480, 640)
 _FAULTS = (
     "missing_area",
     "missing_iscrowd",
@@ -35,33 +40,21 @@ _FAULTS = (
     "box_apart",
     "unknown_category",
 )
-_MEASURED = """
-import json, resource, sys, time
-start = time.perf_counter()
+_CHECK = """
 from pathlib import Path
 from resnet_tasks.data.doctor.report import write_findings
 from resnet_tasks.data.doctor.check import check_coco
-{work}
-seconds = time.perf_counter() - start
-used = resource.getrusage(resource.RUSAGE_SELF)
-# On Linux `ru_maxrss` starts from the parent's; `VmHWM` is this program's own. macOS counts bytes.
-if sys.platform == "linux":
-    lines = open("/proc/self/status").read().splitlines()
-    memory = next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
-else:
-    memory = used.ru_maxrss
-cpu = used.ru_utime + used.ru_stime
-print(json.dumps({{"seconds": seconds, "cpu_seconds": cpu, "bytes": memory, "found": found}}))
-"""
-_CHECK = """
 check = check_coco(sys.argv[1])
 write_findings([check], Path(sys.argv[2]))
 found = check.summary()
 """
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Draws the set, checks it, prints what that took.
+
+    Returns:
+        The report.
 
     Raises:
         DataError: If the findings are not those that were drawn, or a limit is exceeded.
@@ -73,19 +66,17 @@ def main(argv: Sequence[str] | None = None) -> None:
             folder, pictures=options.pictures, objects=options.objects, every=options.every
         )
         size = path.stat().st_size
-        runs = [_run(_CHECK, path, folder / "report.json") for _ in range(options.repeats)]
+        runs = [timed_process(_CHECK, path, folder / "report.json") for _ in range(options.repeats)]
         for run in runs:
             found = run.pop("found")
             if found != expected:
                 raise DataError(f"found {found}, but drawn were {expected}")
     report = _report(runs, size, expected, options)
-    print(_told(report))
-    if options.out is not None:
-        options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-        print(f"written to {options.out}")
+    finish(report, _told(report), options)
     median = report["medians"]
     if median["bytes"] > BYTES or median["seconds"] > SECONDS:
         raise DataError(f"a check may take {SECONDS} s and {BYTES / 1e9:g} GB; see above")
+    return report
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -95,8 +86,10 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--objects", type=int, default=860_000)
     parser.add_argument("--every", type=int, default=100, help="one object in this many is faulty")
     parser.add_argument("--folder", type=Path, help="where the set is drawn; default: temporary")
-    parser.add_argument("--out", type=Path, help="JSON file for the report")
+    add_shared_options(parser)
     options = parser.parse_args(argv)
+    if options.quick:
+        options.repeats, options.pictures, options.objects, options.every = 1, 50, 1000, 50
     if min(options.repeats, options.pictures, options.objects, options.every) < 1:
         parser.error("all numbers must be at least 1")
     return options
@@ -108,56 +101,33 @@ def draw(folder: Path, *, pictures: int, objects: int, every: int) -> tuple[Path
     Returns:
         The COCO file, and what is wrong with it: kind -> number, most frequent first.
     """
-    rng = np.random.default_rng(0)
     path = folder / "instances.json"
     expected = Counter({"missing_file": pictures, "missing_info": 1})
-    with path.open("w", encoding="utf-8") as stream:
-        stream.write('{"categories": ')
-        json.dump([{"id": i + 1, "name": f"class {i + 1}"} for i in range(80)], stream)
-        stream.write(', "images": [')
-        for i in range(pictures):
-            stream.write(", " if i else "")
-            name = f'"file_name": "{5 * i + 9:012d}.jpg", "height": 480, "width": 640'
-            stream.write(f'{{"id": {5 * i + 9}, {name}, "license": 3}}')
-        stream.write('], "annotations": [')
-        for i, (text, fault) in enumerate(_annotations(rng, pictures, objects, every)):
-            stream.write((", " if i else "") + text)
-            if fault:
-                expected[fault] += 1
-        stream.write("]}")
+    write_coco(
+        path,
+        _annotations(pictures, objects, every, expected),
+        pictures=pictures,
+        size=SIZE,
+        file_name=lambda i: f"{picture_id(i):012d}.jpg",
+    )
     return path, dict(expected.most_common())
 
 
 def _annotations(
-    rng: np.random.Generator, pictures: int, objects: int, every: int
-) -> Iterator[tuple[str, str]]:
-    """(JSON, fault) of each object; classes fall as 1/rank, the first 80 have one each."""
-    frequency = 1 / np.arange(1, 81)
-    classes = rng.choice(80, objects, p=frequency / frequency.sum()) + 1
-    classes[:80] = np.arange(1, 81)[: len(classes)]
-    images = 5 * rng.integers(0, pictures, objects) + 9
-    sizes = np.exp(rng.uniform(np.log(20), np.log(300), (objects, 2)))
-    corners = rng.random((objects, 2)) * ((640, 480) - sizes)
-    points = rng.integers(1, 11, objects) * 4  # so that an ellipse touches all sides of its box
-    for i in range(objects):
-        angles = np.linspace(0, 2 * np.pi, points[i], endpoint=False)
-        circle = np.column_stack((np.cos(angles), np.sin(angles)))
-        outline = np.round(corners[i] + sizes[i] * (1 + circle) / 2, 2).ravel().tolist()
-        box = np.round(np.concatenate((corners[i], sizes[i])), 2).tolist()
-        entry: dict[str, Any] = {
-            "id": i + 1,
-            "image_id": int(images[i]),
-            "category_id": int(classes[i]),
-            "segmentation": [outline],
-            "area": round(0.785 * float(sizes[i].prod()), 4),
-            "bbox": box,
-            "iscrowd": 0,
-        }
-        fault = ""
-        if i >= 80 and i % every == 0:
+    pictures: int, objects: int, every: int, expected: Counter[str]
+) -> Iterator[dict[str, Any]]:
+    """The objects, one in `every` spoilt; what is done to them is counted in `expected`."""
+    drawn = draw_ellipses(pictures=pictures, objects=objects, size=SIZE, sides=_sides)
+    for i, entry in enumerate(drawn):
+        if i >= CLASSES and i % every == 0:
             fault = _FAULTS[i // every % len(_FAULTS)]
             _spoil(entry, fault)
-        yield json.dumps(entry), fault
+            expected[fault] += 1
+        yield entry
+
+
+def _sides(rng: np.random.Generator, objects: int) -> NDArray[np.float64]:
+    return np.exp(rng.uniform(np.log(20), np.log(300), (objects, 2)))
 
 
 def _spoil(entry: dict[str, Any], fault: str) -> None:
@@ -174,36 +144,27 @@ def _spoil(entry: dict[str, Any], fault: str) -> None:
         entry["category_id"] = 99
 
 
-def _run(work: str, *arguments: Path) -> dict[str, Any]:
-    made = subprocess.run(
-        [sys.executable, "-c", _MEASURED.format(work=work), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if made.returncode != 0:
-        raise DataError(f"a measured process failed: {made.stderr.strip().splitlines()[-1]}")
-    found: dict[str, Any] = json.loads(made.stdout)
-    return found
-
-
 def _report(
     runs: list[dict[str, Any]], size: int, expected: dict[str, int], options: argparse.Namespace
 ) -> dict[str, Any]:
-    return {
+    medians = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+    report = {
         "set": {key: getattr(options, key) for key in ("pictures", "objects", "every")},
         "json_bytes": size,
         "found": expected,
-        "medians": {key: statistics.median(run[key] for run in runs) for key in runs[0]},
+        "medians": medians,
         "runs": runs,
-        "hardware": {
-            "cpu": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
-            "load": os.getloadavg(),
-        },
-        "python": platform.python_version(),
-        "date": strftime("%Y-%m-%d %H:%M:%S"),
+        **conditions("numpy", "msgspec"),
     }
+    work, limit = f"data check of {options.objects:,} objects", "a limit of our own"
+    exact = "finds exactly the faults that were drawn"
+    return with_rows(
+        report,
+        [
+            Row(work, "alone", limit, medians["seconds"], None, "s", SECONDS, exact),
+            Row(f"{work}: memory", "alone", limit, medians["bytes"], None, "bytes", BYTES),
+        ],
+    )
 
 
 def _told(report: dict[str, Any]) -> str:

@@ -17,8 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -34,6 +32,7 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.side_by_side import conditions
 from resnet_tasks.errors import DataError
 from resnet_tasks.model import autocast, resolve_precision
 
@@ -347,13 +346,7 @@ def main(argv: Sequence[str]) -> None:
     precision = resolve_precision(given.precision, torch.device("cpu"))
     settings = Settings(epochs=given.epochs, seed=given.seed, precision=precision)
     found = measure(given.depths, settings, given.out, console)
-    machine = {
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "date": time.strftime("%Y-%m-%d"),
-    }
+    machine = conditions(torch.device("cpu"))
     _write(given.out / "degradation.json", {"nets": found, "machine": machine})
     draw(found, given.out / "degradation.png")
     console.print(table_of(found))

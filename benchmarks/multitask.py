@@ -15,12 +15,8 @@ is fixed by options and the same in all.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,16 +24,17 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from benchmarks import side_by_side
+from benchmarks.measuring import Row, add_shared_options, finish, markdown_table, with_rows
+from benchmarks.side_by_side import SURFACES, THINGS, street
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.heads.base import HEADS, Head
 from resnet_tasks.heads.faster_rcnn import FasterRCNN
 from resnet_tasks.layers.feature_pyramid import FeaturePyramid
 from resnet_tasks.model import TaskModel, autocast, default_device
-from resnet_tasks.structures import ABSENT, Batch, Geometry, LabelTable, Sample, Target, collate
+from resnet_tasks.structures import ABSENT, Batch, LabelTable
 from resnet_tasks.training.price import peak_bytes, taking_turns
 
-CLASSES = ("car", "pedestrian", "bicyclist")
-SURFACES = tuple(f"class {i}" for i in range(11))  # as many as CamVid has
 SPARED = 0.9
 """Share of one backbone's own time that sharing it should spare."""
 MEMORY_GOAL = 0.85
@@ -83,38 +80,14 @@ def build(name: str, pixels: str, heads: Sequence[str], *, pyramid: bool) -> Tas
     shared = FeaturePyramid(levels, 256) if pyramid else None
     specs = {**backbone.specs, **(shared.specs if shared else {})}
     makers: dict[str, Callable[[], Head]] = {
-        "boxes": lambda: FasterRCNN(specs, CLASSES),
+        "boxes": lambda: FasterRCNN(specs, THINGS),
         "pixels": lambda: HEADS.get(pixels)(specs, SURFACES),
     }
     # Categories of the scenes: the surfaces, of which the first are the things in boxes.
-    beyond = (ABSENT,) * (len(SURFACES) - len(CLASSES))
-    tables = {"boxes": LabelTable(CLASSES, (*range(len(CLASSES)), *beyond))}
+    beyond = (ABSENT,) * (len(SURFACES) - len(THINGS))
+    tables = {"boxes": LabelTable(THINGS, (*range(len(THINGS)), *beyond))}
     made = {each: makers[each]() for each in heads}
     return TaskModel(backbone, made, label_tables=tables, pyramid=shared)
-
-
-def street(size: tuple[int, int], pictures: int) -> Batch:
-    """Pictures of noise with eight boxes and a label map each."""
-    generator = torch.Generator().manual_seed(0)
-    height, width = size
-    samples = []
-    for number in range(pictures):
-        corners = torch.rand(8, 2, generator=generator) * torch.tensor([width, height]) * 0.7
-        sides = torch.tensor([width, height]) * 0.25
-        samples.append(
-            Sample(
-                torch.rand(3, *size, generator=generator),
-                Geometry(size, size),
-                number,
-                target=Target(
-                    boxes=torch.cat((corners, corners + sides), dim=1),
-                    labels=torch.randint(0, len(CLASSES), (8,), generator=generator),
-                    ignore=torch.zeros(8, dtype=torch.bool),
-                    semantic=torch.randint(0, len(SURFACES), size, generator=generator),
-                ),
-            )
-        )
-    return collate(samples)
 
 
 def works(
@@ -212,13 +185,33 @@ def parsed(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--pixels", choices=["unet", "fpn"], default="unet")
     parser.add_argument("--pyramid", action="store_true", help="a shared one; for --pixels fpn")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--out", type=Path, help="also write the numbers as JSON")
-    parser.add_argument("--quick", action="store_true", help="tiny: shows that it runs, no more")
+    add_shared_options(parser)
     settings = parser.parse_args(argv)
     if settings.quick:
         settings.backbones, settings.size, settings.batch = ["resnet10t"], [64, 96], 1
         settings.precisions, settings.repeats = ["fp32"], 1
     return settings
+
+
+def rows_from(found: Sequence[Measured], settings: argparse.Namespace) -> list[Row]:
+    """Both heads on one backbone against what the goals allow them."""
+    height, width = settings.size
+    rows = []
+    for each in found:
+        alone = each.seconds["boxes"] + each.seconds["pixels"]
+        allowed = alone - SPARED * each.seconds["backbone"]
+        work = f"boxes + pixels on one {each.backbone}, {each.work}, {settings.batch} x "
+        work += f"{height}x{width}, {each.precision}"
+        peer = f"ours: two models less {SPARED} of a backbone"
+        rows.append(Row(work, "same precision", peer, each.seconds["both"], allowed, "s", 1.0))
+        if each.work == "training step":
+            memory = each.memory["boxes"] + each.memory["pixels"]
+            goal, both = MEMORY_GOAL, each.memory["both"]
+            name = f"{work}: memory"
+            rows.append(
+                Row(name, "same precision", "ours: two models", both, memory, "bytes", goal)
+            )
+    return rows
 
 
 def main(argv: Sequence[str] = ()) -> dict[str, Any]:
@@ -227,10 +220,7 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
     device = default_device(settings.device)
     console = Console()
     content: dict[str, Any] = {
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
-        "device": str(device),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
+        **side_by_side.conditions(device),
         "size": list(settings.size),
         "batch": settings.batch,
         "pixels": settings.pixels,
@@ -239,8 +229,10 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
         "parameters": {},
         "measured": [],
     }
+    measured: list[Measured] = []
     for name in settings.backbones:
         found, parameters = measure(name, settings, device)
+        measured += found
         height, width = settings.size
         console.print(
             table_of(found, f"{settings.batch} x {height} x {width}, {device}, milliseconds")
@@ -255,8 +247,5 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
         content["measured"] += [
             {**asdict(each), "ratio": each.ratio, "spared": each.spared} for each in found
         ]
-    if settings.quick:
-        console.print("--quick shows that the measurement runs; its numbers mean nothing")
-    if settings.out is not None:
-        settings.out.write_text(json.dumps(content, indent=2), encoding="utf-8")
-    return content
+    rows = rows_from(measured, settings)
+    return finish(with_rows(content, rows), markdown_table(rows), settings)

@@ -127,6 +127,13 @@ def taking_turns(
     works: Sequence[Callable[[], object]], device: torch.device, repeats: int = REPEATS
 ) -> list[float]:
     """Median seconds of each work; they take turns, so that the machine's moods hit all alike."""
+    return [median(each) for each in seconds_in_turns(works, device, repeats)]
+
+
+def seconds_in_turns(
+    works: Sequence[Callable[[], object]], device: torch.device, repeats: int = REPEATS
+) -> list[list[float]]:
+    """Seconds of every timed run of each work, in turns, after `WARM_UPS` that do not count."""
     taken: list[list[float]] = [[] for _ in works]
     for turn in range(-WARM_UPS, repeats):
         for number, work in enumerate(works):
@@ -138,7 +145,7 @@ def taking_turns(
                 torch.cuda.synchronize(device)
             if turn >= 0:
                 taken[number].append(time.perf_counter() - started)
-    return [median(each) for each in taken]
+    return taken
 
 
 def noise_picture(size: tuple[int, int], channels: int, device: torch.device) -> Batch:

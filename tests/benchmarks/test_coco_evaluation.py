@@ -31,7 +31,7 @@ def test_both_agree(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = json.loads(out.read_text())
     assert report["greatest_difference"] <= 1e-12
     assert report["numbers"]["AP50"] > 0.1
-    low, high = report["intervals"]["numbers"][0]
+    low, high = report["intervals"]["found"][0]
     assert low < report["numbers"]["AP"] < high
     assert {"hotcoco", "pycocotools"} <= set(report["versions"])
     assert "times faster" in capsys.readouterr().out
