@@ -5,11 +5,12 @@ A set like COCO train2017 is drawn: 120,000 pictures, 860,000 objects with polyg
 measured. Every measurement is a process of its own, which reads the file, starts the loader and
 takes batches spread over the whole set.
 
-Memory is the sum over all processes of their proportional set sizes (PSS: pages shared by n
-processes count 1/n in each, so that the sum counts them once; Linux only), at its greatest. A set
-of a few pictures, read in the same way with as many workers, tells what Python, torch and the
-loader take by themselves. The difference is what the annotations cost; it must not grow with
-workers.
+Memory is what all processes hold themselves or have mapped of the annotations' cache, as the sum of
+proportional set sizes (PSS: pages shared by n processes count 1/n in each, so that the sum counts
+them once; Linux only), at its greatest; program code is left out, of which other programs may share
+pages. A set of a few pictures, from which as many batches are made by as many workers, tells what
+Python, torch and the loader take by themselves. The difference is what the annotations cost; it
+must not grow with workers.
 """
 
 from __future__ import annotations
@@ -37,9 +38,12 @@ SIDE = 64
 """Pixels; height and width of the pictures."""
 _FILES = 50
 """Different picture files."""
+_TIDY = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+"""The C library gives freed memory back at once: what is measured is in use."""
 _MEASURED = """
 import json, os, sys, time
 start, used = time.perf_counter(), time.process_time()
+import numpy as np
 import psutil
 from resnet_tasks.data.coco import read_coco
 from resnet_tasks.data.dataset import CocoDataset
@@ -54,18 +58,30 @@ ready = time.perf_counter()
 process = psutil.Process()
 
 def memory():
-    found = [each.memory_full_info() for each in (process, *process.children())]
-    return {"pss": sum(each.pss for each in found), "uss": [each.uss for each in found]}
+    processes = (process, *process.children())
+    own = [sum(sizes(each, "smaps_rollup", "Pss_Anon:")) for each in processes]
+    columns = sum(sum(sizes(each, "smaps", "Pss:", ".packed.safetensors")) for each in processes)
+    return {"own": own, "columns": columns, "bytes": sum(own) + columns}
 
-step = max(1, len(data) // samples)
-keys = [(0, position) for position in range(0, len(data), step)][:samples]
+def sizes(each, table, wanted, mapped=""):
+    name = ""
+    for line in open(f"/proc/{each.pid}/{table}"):
+        first, *rest = line.split()
+        if "-" in first:
+            name = rest[-1]
+        elif first == wanted and name.endswith(mapped):
+            yield 1024 * int(rest[0])
+
+# A small set is gone through more than once: both make as many batches.
+rng = np.random.default_rng(0)
+keys = [(0, i % len(data)) for i in rng.permutation(max(samples, len(data)))[:samples].tolist()]
 batches = [keys[begin : begin + 50] for begin in range(0, len(keys), 50)]
 first, seen, greatest = None, 0, memory()
 for number, batch in enumerate(make_loader(data, batches, workers=workers)):
     first = first or time.perf_counter()
     seen += sum(len(each.boxes) for each in batch.targets)
     if number % max(1, len(batches) // 8) == 0 or number == len(batches) - 1:
-        greatest = max(greatest, memory(), key=lambda each: each["pss"])
+        greatest = max(greatest, memory(), key=lambda each: each["bytes"])
 status = open("/proc/self/status").read().splitlines()
 peak = next(1024 * int(line.split()[1]) for line in status if line.startswith("VmHWM"))
 print(json.dumps({
@@ -168,6 +184,7 @@ def _run(path: Path, workers: int, samples: int) -> dict[str, Any]:
         capture_output=True,
         text=True,
         check=False,
+        env={**os.environ, **_TIDY},
     )
     if made.returncode != 0:
         raise DataError(f"a measured process failed: {made.stderr.strip().splitlines()[-1]}")
@@ -179,7 +196,7 @@ def _report(
     runs: dict[str, Any], table: list[dict[str, Any]], path: Path, options: argparse.Namespace
 ) -> dict[str, Any]:
     for row in table:
-        row["annotations"] = row["big"]["pss"] - row["tiny"]["pss"]
+        row["annotations"] = row["big"]["bytes"] - row["tiny"]["bytes"]
     return {
         "set": {"pictures": options.pictures, "objects": options.objects},
         "json_bytes": path.stat().st_size,
@@ -204,13 +221,12 @@ def _told(report: dict[str, Any]) -> str:
         f"{run['cpu_seconds']:.1f} CPU s in all; peak {run['parent_peak'] / 1e9:.2f} GB"
         for name, run in (("cold", report["cold"]), ("warm", report["warm"]))
     ]
-    lines.append("workers   all processes   without annotations   annotations   per worker (USS)")
+    lines.append("workers   all processes   without annotations   annotations   of them mapped")
     for row in report["by_workers"]:
-        own = row["big"]["uss"][1:]
-        each = f"{sum(own) / len(own) / 1e6:11.0f} MB" if own else "          -"
+        big, tiny = row["big"], row["tiny"]
         lines.append(
-            f"{row['workers']:7d} {row['big']['pss'] / 1e6:12.0f} MB "
-            f"{row['tiny']['pss'] / 1e6:18.0f} MB {row['annotations'] / 1e6:10.0f} MB {each}"
+            f"{row['workers']:7d} {big['bytes'] / 1e6:12.0f} MB {tiny['bytes'] / 1e6:18.0f} MB "
+            f"{row['annotations'] / 1e6:10.0f} MB {big['columns'] / 1e6:12.0f} MB"
         )
     lines.append(f"annotations: {report['growth']:.2f} times with the most workers")
     return "\n".join(lines)

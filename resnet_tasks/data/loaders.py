@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -200,8 +201,17 @@ def make_loader(
             num_workers=workers,
             pin_memory=pin_memory,
             multiprocessing_context=start_method if workers else None,
+            worker_init_fn=_keep_shared,
         )
     )
+
+
+def _keep_shared(_: int) -> None:
+    """What a forked worker has from its parent stays in pages that both share.
+
+    A collection of garbage writes into every object that it looks at, which would copy them.
+    """
+    gc.freeze()
 
 
 def _skipped_channels(dataset: Dataset[Sample]) -> int | None:

@@ -31,7 +31,7 @@ def test_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     loading.main([*options, "--workers", "0", "2", "--out", str(out), "--folder", str(tmp_path)])
     report = json.loads(out.read_text())
     assert [row["workers"] for row in report["by_workers"]] == [0, 2]
-    assert [len(row["big"]["uss"]) for row in report["by_workers"]] == [1, 3]
+    assert [len(row["big"]["own"]) for row in report["by_workers"]] == [1, 3]
     assert report["cold"]["objects"] == 140_000
     assert report["growth"] <= loading.LIMIT
     assert "times with the most workers" in capsys.readouterr().out
