@@ -593,15 +593,20 @@ def check_recipe(recipe: Recipe, data_root: Path | None = None) -> str:
         categories = merged_categories(read_split(recipe, "train", data_root))
         source = f"{len(categories)} categories of its data"
     except DataError:
-        wanted = [name for head in recipe.heads.values() for name in head.classes or ()]
-        names = list(dict.fromkeys(wanted)) or ["first", "second"]
-        categories = CategoryMap(tuple(Category(i + 1, name) for i, name in enumerate(names)))
+        categories = made_up_categories(recipe)
         source = "made-up categories, its data being absent"
     model = _built_whole(recipe, categories)
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     heads = ", ".join(f"{name} ({head.type})" for name, head in recipe.heads.items())
     shape = backbone_shape(recipe.backbone)
     return f"{recipe.name}: {shape} with {heads}, {millions:.1f} M parameters, {source}"
+
+
+def made_up_categories(recipe: Recipe) -> CategoryMap:
+    """Those that the heads name, or two, where the recipe's data is absent."""
+    wanted = [name for head in recipe.heads.values() for name in head.classes or ()]
+    names = list(dict.fromkeys(wanted)) or ["first", "second"]
+    return CategoryMap(tuple(Category(i + 1, name) for i, name in enumerate(names)))
 
 
 def _built_whole(recipe: Recipe, categories: CategoryMap) -> TaskModel:
@@ -663,6 +668,7 @@ __all__ = [
     "find_data",
     "intensity_of",
     "label_heads",
+    "made_up_categories",
     "merged_categories",
     "normalise",
     "read_sources",

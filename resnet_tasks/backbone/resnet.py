@@ -185,6 +185,11 @@ class ResNet(nn.Module):
                 return number
         raise KeyError(parameter)
 
+    @property
+    def stage_parts(self) -> tuple[tuple[str, ...], ...]:
+        """Paths of the modules of each stage, the stem first, in the order in which they run."""
+        return self._stages
+
     def _blocks(self, part: str) -> list[nn.Module]:
         """The blocks of a stage that shall be checkpointed."""
         if not self.gradient_checkpointing:

@@ -26,6 +26,7 @@ MISTAKE = 2
 STOPPED = 130
 VERBS = (
     "finetune",
+    "benchmark",
     "replay",
     "evaluate",
     "calibrate",

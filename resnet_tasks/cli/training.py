@@ -1,7 +1,8 @@
-"""`finetune`: train the model of a recipe, or go on with a run."""
+"""`finetune` and `benchmark`: train the model of a recipe, or measure a step of it."""
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -148,6 +149,54 @@ def lr_find(
     typer.echo(found.sentence())
     for path in found.write(out):
         typer.echo(str(path))
+
+
+@app.command()
+def benchmark(
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="Name of a shipped recipe, or a YAML file")
+    ],
+    overrides: Overrides = None,
+    steps: Annotated[int, typer.Option(min=1, help="Measured steps")] = 8,
+    warm_up: Annotated[int, typer.Option(min=1, help="Steps before them")] = 3,
+    synthetic: Annotated[
+        bool,
+        typer.Option("--synthetic", help="Draw pictures, annotations and weights; no data needed"),
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="JSON file for all numbers")
+    ] = None,
+    data_root: DataRoot = None,
+    trust_plugins: Trust = False,
+) -> None:
+    """Measure where the time and memory of a training step go, and what to change."""
+    from resnet_tasks.recipe.load import load_recipe
+
+    chosen = load_recipe(recipe, overrides or ())
+    if launched_index() is not None:
+        raise RunError("benchmark measures one process; start it without a launcher")
+    if out is not None and out.is_dir():
+        raise RunError(f"{out} is a folder; name a file for the numbers, such as {out}/step.json")
+    run_plugins(chosen, trust_plugins)
+    if not synthetic:
+        _draw_cells(recipe, chosen, data_root)
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler talks on standard error
+
+    from rich.console import Console
+
+    from resnet_tasks.training.step_advice import advice
+    from resnet_tasks.training.step_profile import profile_recipe
+    from resnet_tasks.training.step_report import say_profile
+    from resnet_tasks.whole_files import write_json
+
+    found = profile_recipe(
+        chosen, steps=steps, warm_up=warm_up, drawn=synthetic, data_root=data_root
+    )
+    sentences = advice(found, chosen)
+    say_profile(Console(), found, sentences)
+    if out is not None:
+        write_json(out, {**found.to_json(), "advice": sentences})
+        typer.echo(f"written to {out}")
 
 
 def _folder_of_several(

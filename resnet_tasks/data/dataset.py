@@ -185,13 +185,18 @@ class CocoDataset(Dataset[Sample]):
 
     def __getitem__(self, key: Key) -> Sample:
         epoch, index, scale, visit = parts_of(key)
-        made = self.finished(self._plain(index, scale), index, epoch, visit)
+        made = self.finished(self.plain(index, scale), index, epoch, visit)
         if self._copy_paste is None:
             return made
         return self._with_objects(made, index, scale)
 
-    def _plain(self, index: int, scale: float) -> Sample:
-        """A prepared picture, before all that depends on the epoch."""
+    def plain(self, index: int, scale: float = 1.0) -> Sample:
+        """A prepared picture, before all that depends on the epoch (`finished`).
+
+        Args:
+            index: Of the picture.
+            scale: Relative to the prepared size.
+        """
         file, record = self.record(index)
         decoded = self._decoded(index, scale)
         size = (int(decoded.pixels.shape[0]), int(decoded.pixels.shape[1]))
@@ -235,7 +240,7 @@ class CocoDataset(Dataset[Sample]):
         if rng.random() < self._copy_paste.p and len(self) > 1:
             other = (index + 1 + int(rng.integers(len(self) - 1))) % len(self)
             try:
-                plain = self._plain(other, scale)
+                plain = self.plain(other, scale)
             except PictureError:
                 if self.bad_picture_limit is None:
                     raise
@@ -452,6 +457,11 @@ class CocoDataset(Dataset[Sample]):
         """Objects per category name, crowds left out."""
         found = sum(file.object_counts() for file in self.files)
         return dict(zip(self.categories.names, np.asarray(found).tolist(), strict=True))
+
+    @property
+    def keeps_pictures(self) -> bool:
+        """Whether pictures that were read once come from memory, within one process."""
+        return self._cache is not None
 
     def _keeps(self, cache: bool | str) -> bool:
         if cache != "auto":

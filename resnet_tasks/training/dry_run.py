@@ -56,7 +56,7 @@ def dry_run_table(work: Finetuning, title: str, pictures_to_judge: int) -> Table
 
 def peak_memory(device: torch.device) -> str:
     """The most memory that was in use so far, in words."""
-    own = f"{_resident() / 2**30:.2f} GiB of the machine's, at its peak, this process alone"
+    own = f"{resident_peak() / 2**30:.2f} GiB of the machine's, at its peak, this process alone"
     if device.type != "cuda":
         return own
     taken = torch.cuda.max_memory_reserved(device) / 2**30
@@ -64,7 +64,7 @@ def peak_memory(device: torch.device) -> str:
     return f"{taken:.2f} of {whole:.0f} GiB of the GPU's, at its peak; {own}"
 
 
-def _resident() -> int:
+def resident_peak() -> int:
     """Greatest resident bytes of this process."""
     if sys.platform == "win32":
         return int(psutil.Process().memory_info().peak_wset)

@@ -13,30 +13,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from resnet_tasks.assemble import (
-    build_dataset,
-    build_model,
-    label_heads,
-    merged_categories,
-    normalise,
-    read_split,
-    training_samples,
-    with_class_weights,
-    with_constants,
-)
-from resnet_tasks.data.dataset import CocoDataset
-from resnet_tasks.data.tiled import TiledDataset
 from resnet_tasks.errors import NonFiniteLossError, RunError
-from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema import EvaluationRecipe, Recipe
 from resnet_tasks.structures import Batch
 from resnet_tasks.training.conditions import deterministic_algorithms
 from resnet_tasks.training.finetune import Finetuning
 from resnet_tasks.training.journal import bar
+from resnet_tasks.training.untrained import untrained
 from resnet_tasks.whole_files import make_folder, write_json
 
 SMOOTHING = 0.9
@@ -174,7 +160,7 @@ def find_rate(
             "above 0, in at least 10 steps"
         )
     rates = [float(rate) for rate in np.geomspace(first, last, steps)]
-    model, train = _parts(recipe, data_root)
+    model, train = untrained(recipe, data_root)
     without = {
         "ema": 0.0,
         "unfreeze": (),
@@ -225,20 +211,3 @@ def _endless(work: Finetuning) -> Iterator[Batch]:
     for epoch in range(2**20):
         work.position.epoch = epoch
         yield from work.batches_of(epoch)
-
-
-def _parts(recipe: Recipe, data_root: Path | None) -> tuple[TaskModel, CocoDataset | TiledDataset]:
-    """The model and the training data that `finetune` would begin with."""
-    files = {"train": read_split(recipe, "train", data_root)}
-    files["val"] = read_split(recipe, "val", data_root)
-    categories = merged_categories([*files["train"], *files["val"]])
-    train = build_dataset(recipe, files["train"], categories, training=True)
-    if not train.most_bad_pictures:
-        for file in train.files:
-            file.require_files()
-    torch.manual_seed(recipe.training.seed)
-    labels = label_heads(recipe, categories)
-    model = build_model(with_class_weights(recipe, labels, train), labels)
-    if recipe.data.normalize == "data":
-        normalise(model, with_constants(recipe, train))
-    return model, training_samples(recipe, train)

@@ -1,0 +1,102 @@
+"""Samples drawn at random, to measure a recipe whose data is not at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from resnet_tasks.assemble import Labels, build_model, label_heads, made_up_categories
+from resnet_tasks.model import TaskModel
+from resnet_tasks.recipe.schema import Recipe
+from resnet_tasks.structures import Geometry, Sample, Target, Task
+
+SIZE = (480, 640)
+"""Of the pictures of a recipe that neither resizes nor cuts them."""
+OBJECTS = 8
+CELLS = 8
+"""Patches of one class along each side of a label map."""
+
+
+class DrawnSamples(Dataset[Sample]):
+    """Noise with boxes, patches of classes and labels at random; a function of the position.
+
+    Args:
+        length: How many there are.
+        channels: Of the pictures.
+        size: (height, width) of the pictures.
+        categories: How many there are to draw labels from.
+        tasks: Whose target fields are drawn.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        *,
+        channels: int,
+        size: tuple[int, int],
+        categories: int,
+        tasks: Sequence[Task],
+    ) -> None:
+        self._length = length
+        self._channels = channels
+        self._size = size
+        self._categories = categories
+        self._fields = {field for task in tasks for field in task.target_fields}
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, position: int) -> Sample:
+        generator = torch.Generator().manual_seed(position)
+        image = torch.rand(self._channels, *self._size, generator=generator)
+        target = Target(**self._drawn(generator))
+        return Sample(image, Geometry(self._size, self._size), position, "drawn", target, position)
+
+    def _drawn(self, generator: torch.Generator) -> dict[str, Any]:
+        drawn: dict[str, Any] = {}
+
+        def labels(*shape: int) -> torch.Tensor:
+            return torch.randint(self._categories, shape, generator=generator)
+
+        if "boxes" in self._fields:
+            height, width = self._size
+            extent = torch.tensor([width, height], dtype=torch.float32)
+            sides = (0.05 + 0.35 * torch.rand(OBJECTS, 2, generator=generator)) * extent
+            corner = torch.rand(OBJECTS, 2, generator=generator) * (extent - sides)
+            drawn["boxes"] = torch.cat((corner, corner + sides), dim=1)
+            drawn["labels"] = labels(OBJECTS)
+            drawn["ignore"] = torch.zeros(OBJECTS, dtype=torch.bool)
+        if "semantic" in self._fields:
+            patches = labels(1, 1, CELLS, CELLS).float()
+            drawn["semantic"] = F.interpolate(patches, self._size)[0, 0].long()
+        if "image_labels" in self._fields:
+            drawn["image_labels"] = labels(1)
+        return drawn
+
+
+def drawn_parts(recipe: Recipe) -> tuple[TaskModel, DrawnSamples]:
+    """The model of a recipe with random weights, and drawn samples of the size of its pictures.
+
+    Args:
+        recipe: What to build.
+
+    Raises:
+        ResnetTasksError: If parts of the recipe do not fit together.
+    """
+    categories = made_up_categories(recipe)
+    labels: Labels = label_heads(recipe, categories)
+    torch.manual_seed(recipe.training.seed)
+    model = build_model(recipe, labels, weights="unloaded")
+    options, box = recipe.training, recipe.data.resize or recipe.data.tiles
+    samples = DrawnSamples(
+        1000 * options.batch_size * options.accumulation,
+        channels=recipe.data.channels,
+        size=SIZE if box is None else (box.height, box.width),
+        categories=len(categories),
+        tasks=[head.task for head in model.named_heads.values()],
+    )
+    return model, samples

@@ -1,0 +1,108 @@
+"""What one picture costs a loader process: read, prepared and augmented on one core."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from operator import getitem
+from statistics import median
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from resnet_tasks.data.dataset import CocoDataset, HasEpochs
+from resnet_tasks.structures import Sample
+
+PICTURES = 24
+"""That are read, evenly over the data set."""
+LONGEST = 6.0
+"""Seconds after which no further picture is read."""
+
+
+@dataclass(frozen=True)
+class ReadingCost:
+    """Median seconds per picture, on one core.
+
+    Attributes:
+        pictures: That were read.
+        whole: From the file to the sample.
+        decoding: Of that, reading the file into pixels; None where it cannot be told apart.
+        augmentation: Of that, all that changes from epoch to epoch; None likewise.
+        from_memory: Of a picture that is kept in memory, its augmentation included; None where
+            none are.
+        stored_size: (height, width) of the first one as stored; None likewise.
+    """
+
+    pictures: int
+    whole: float
+    decoding: float | None = None
+    augmentation: float | None = None
+    from_memory: float | None = None
+    stored_size: tuple[int, int] | None = None
+
+    @property
+    def preparation(self) -> float | None:
+        """What is neither decoding nor augmentation: resize, annotations, conversion."""
+        if self.decoding is None or self.augmentation is None:
+            return None
+        return max(0.0, self.whole - self.decoding - self.augmentation)
+
+
+def reading_cost(data: Dataset[Sample]) -> ReadingCost:
+    """Reads some pictures of a training set.
+
+    Raises:
+        ResnetTasksError: If one cannot be read.
+    """
+    length = len(data)  # type: ignore[arg-type]
+    positions = np.unique(np.linspace(0, length - 1, min(PICTURES, length)).astype(int)).tolist()
+    taken: dict[str, list[float]] = {}
+
+    def timed(name: str, work: Callable[[], Any]) -> Any:
+        started = time.perf_counter()
+        made = work()
+        taken.setdefault(name, []).append(time.perf_counter() - started)
+        return made
+
+    started, size = time.perf_counter(), None
+    with _one_core():
+        for position in positions:
+            key: Any = (0, position) if isinstance(data, HasEpochs) else position
+            if not isinstance(data, CocoDataset):
+                timed("whole", partial(getitem, data, key))
+            else:
+                fresh = data.at_scale(1.0)  # keeps nothing in memory
+                timed("whole", partial(getitem, fresh, key))
+                stored = timed("decoding", partial(data.picture, position))
+                size = size or (int(stored.shape[0]), int(stored.shape[1]))
+                plain = fresh.plain(position)
+                timed("augmentation", partial(data.finished, plain, position, 0, 0))
+                if data.keeps_pictures:
+                    data[key]
+                    timed("from_memory", partial(getitem, data, key))
+            if time.perf_counter() - started > LONGEST:
+                break
+    return ReadingCost(
+        pictures=len(taken["whole"]),
+        stored_size=size,
+        **{name: median(values) for name, values in taken.items()},
+    )
+
+
+@contextmanager
+def _one_core() -> Iterator[None]:
+    """One thread, as a loader process has."""
+    threads, of_cv2 = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        cv2.setNumThreads(of_cv2)

@@ -1,0 +1,342 @@
+"""Where the time of a training step goes, by part and by operator, and what memory it takes."""
+
+from __future__ import annotations
+
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import psutil
+import torch
+from rich.console import Console
+from torch.utils.data import Dataset
+
+from resnet_tasks.errors import RunError
+from resnet_tasks.model import TaskModel, resolve_precision
+from resnet_tasks.recipe.schema import EvaluationRecipe, Recipe
+from resnet_tasks.structures import Batch, Sample
+from resnet_tasks.training.conditions import deterministic_algorithms
+from resnet_tasks.training.drawn_samples import drawn_parts
+from resnet_tasks.training.dry_run import resident_peak
+from resnet_tasks.training.finetune import Finetuning
+from resnet_tasks.training.journal import bar
+from resnet_tasks.training.limits import training_advice, within_memory
+from resnet_tasks.training.operators import Operator, profile_operators
+from resnet_tasks.training.optimizer import rate_factor
+from resnet_tasks.training.price import peak_bytes
+from resnet_tasks.training.reading_cost import ReadingCost, reading_cost
+from resnet_tasks.training.timeline import DATA, Recorder, Timeline, copied, place_of, probed
+from resnet_tasks.training.untrained import untrained
+
+PROFILED = 2
+"""Steps under torch's profiler."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the step.
+
+    Attributes:
+        name: As in `timeline`.
+        seconds: Median over the measured steps.
+        share: Of the time of all measured steps; those of all parts sum to 1.
+    """
+
+    name: str
+    seconds: float
+    share: float
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes.
+
+    Attributes:
+        process: The most that this process ever held, whatever for.
+        step: The most that the tensors of a step took at once, beside what stays between steps; on
+            a GPU as its allocator counts them.
+        device: Of the GPU, the most that was reserved; None on a CPU.
+        total: Of the GPU, or of the machine.
+    """
+
+    process: int
+    step: int
+    device: int | None
+    total: int
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Under which a step was measured.
+
+    Attributes:
+        recipe: Its name.
+        is_drawn: Whether pictures and annotations were drawn at random.
+        device: `cpu` or `cuda`.
+        machine: For people.
+        precision: `fp32`, `bf16` or `fp16`.
+        best_precision: What `training.precision: auto` would choose here.
+        threads: Of torch in this process.
+        cores: That this process may use.
+        workers: Loader processes.
+        batch_size: Pictures at a time.
+        accumulation: Batches per step.
+        picture_size: (H, W) of the last batch.
+        parameters: Of the model.
+        trained: Of them.
+        steps: That were measured.
+    """
+
+    recipe: str
+    is_drawn: bool
+    device: str
+    machine: str
+    precision: str
+    best_precision: str
+    threads: int
+    cores: int
+    workers: int
+    batch_size: int
+    accumulation: int
+    picture_size: tuple[int, int]
+    parameters: int
+    trained: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class StepProfile:
+    """What was measured.
+
+    Attributes:
+        conditions: How.
+        seconds: Median of steps without probes, waiting for data included.
+        probed_seconds: Median of steps with probes; the two kinds took turns.
+        parts: In the order of the step; they sum to the probed steps.
+        operators: Most expensive first.
+        reading: What a picture costs a loader process; None of drawn ones.
+        memory: At the most.
+    """
+
+    conditions: Conditions
+    seconds: float
+    probed_seconds: float
+    parts: tuple[Part, ...]
+    operators: tuple[Operator, ...]
+    reading: ReadingCost | None
+    memory: Memory
+
+    def share(self, *starts: str) -> float:
+        """Of the time of the step, what parts took whose names start so."""
+        return sum(each.share for each in self.parts if each.name.startswith(starts))
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values; of operators the 50 most expensive."""
+        values = asdict(self)
+        values["operators"] = values["operators"][:50]
+        return values
+
+
+def profile_recipe(
+    recipe: Recipe,
+    *,
+    steps: int = 8,
+    warm_up: int = 3,
+    drawn: bool = False,
+    data_root: Path | None = None,
+    console: Console | None = None,
+) -> StepProfile:
+    """Takes steps of a recipe's training as `finetune` would, on a model that is thrown away.
+
+    Args:
+        recipe: Whose step is measured.
+        steps: Measured with probes, and as many without.
+        warm_up: Steps before that.
+        drawn: Measure drawn pictures and random weights in place of the recipe's own.
+        data_root: Folder that holds data sets; default `$RESNET_TASKS_DATA`, else `./data`.
+        console: For progress.
+
+    Raises:
+        ResnetTasksError: If recipe, data or weights are wrong.
+        MemoryLimitError: If memory does not suffice.
+    """
+    if steps < 1 or warm_up < 1:
+        raise RunError(
+            f"benchmark: {steps} steps after {warm_up} of warm-up measure nothing; give at least 1 "
+            "of each"
+        )
+    model, samples = drawn_parts(recipe) if drawn else untrained(recipe, data_root, measured=False)
+    with tempfile.TemporaryDirectory() as folder:
+        work = profiled_work(recipe, model, samples, Path(folder))
+        measured = _measure(work, steps, warm_up, console or Console(stderr=True))
+    seconds, timeline, operators, memory = measured
+    return StepProfile(
+        conditions=_conditions(recipe, work, steps, is_drawn=drawn),
+        seconds=median(seconds),
+        probed_seconds=median(sum(each.values()) for each in timeline.steps),
+        parts=parts_of_steps(timeline.steps),
+        operators=tuple(operators),
+        reading=None if drawn else reading_cost(samples),
+        memory=memory,
+    )
+
+
+def profiled_work(
+    recipe: Recipe, model: TaskModel, samples: Dataset[Sample], folder: Path
+) -> Finetuning:
+    """A fine-tuning whose steps are measured.
+
+    Args:
+        recipe: Whose step it is.
+        model: Is trained a little.
+        samples: To learn from.
+        folder: Gets a log.
+    """
+    # Neither is part of a step, and both want more than one.
+    options = recipe.training.model_copy(update={"patience": None, "trackers": ()})
+    return Finetuning(
+        model,
+        samples,
+        None,
+        options,
+        out=folder,
+        evaluation=EvaluationRecipe(),
+        console=Console(quiet=True),
+        workers=None if recipe.data.workers == "auto" else recipe.data.workers,
+    )
+
+
+def parts_of_steps(steps: Sequence[dict[str, float]]) -> tuple[Part, ...]:
+    """Medians of the parts, in the order of the steps, and their shares of all time.
+
+    Args:
+        steps: For each: part -> seconds.
+    """
+    names = sorted({name: 0 for step in steps for name in step}, key=place_of)
+    total = sum(sum(step.values()) for step in steps)
+    return tuple(
+        Part(
+            name,
+            median(step.get(name, 0.0) for step in steps),
+            sum(step.get(name, 0.0) for step in steps) / total,
+        )
+        for name in names
+    )
+
+
+def _measure(
+    work: Finetuning, steps: int, warm_up: int, console: Console
+) -> tuple[list[float], Timeline, list[Operator], Memory]:
+    """Seconds of plain steps, the timeline of probed ones, operators, and memory."""
+    device, options = work.device, work.options
+    groups = _groups(work)
+    plain, timeline, recorder = list[float](), Timeline(device), Recorder(device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+    def advice() -> str:
+        return training_advice(options.batch_size, options.accumulation, work.picture_size)
+
+    deterministic = options.deterministic and device.type == "cpu"
+    total = warm_up + 2 * steps + 1 + PROFILED
+    with (
+        within_memory(advice),
+        deterministic_algorithms(deterministic),
+        bar(console, "Measuring steps", total) as advance,
+    ):
+        work.unfreezing.enter(0)
+        work.model.train()
+        for number in range(warm_up + steps):
+            seconds = plain_step(work, groups)
+            advance()
+            if number >= warm_up:
+                plain.append(seconds)
+                with probed(work, timeline):
+                    timed_step(work, groups, timeline)
+                advance()
+        reserved = torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None
+        process = resident_peak()
+        memory = Memory(process, _step_bytes(work, groups), reserved, _total_memory(device))
+        advance()
+
+        def recorded() -> None:
+            timed_step(work, groups, recorder)
+            advance()
+
+        with probed(work, recorder):
+            operators = profile_operators(recorded, PROFILED, device)
+    groups.close()
+    return plain, timeline, operators, memory
+
+
+def plain_step(work: Finetuning, groups: Iterator[list[Batch]]) -> float:
+    """One step as it is; its seconds, the wait for its data included."""
+    started = time.perf_counter()
+    _learn(work, next(groups))
+    if work.device.type == "cuda":
+        torch.cuda.synchronize(work.device)
+    return time.perf_counter() - started
+
+
+def timed_step(work: Finetuning, groups: Iterator[list[Batch]], timeline: Timeline) -> None:
+    """One step whose parts a timeline is told of; `probed` must hold."""
+    timeline.begin()
+    with timeline.part(DATA):
+        group = next(groups)
+    _learn(work, copied(timeline, group, work.device))
+    timeline.end()
+
+
+def _learn(work: Finetuning, group: list[Batch]) -> None:
+    work.learn(group, rate_factor(work.position.updates, work.total_updates, work.options))
+    work.position.updates += 1
+
+
+def _step_bytes(work: Finetuning, groups: Iterator[list[Batch]]) -> int:
+    group = next(groups)
+    return peak_bytes(lambda: _learn(work, group), work.device)
+
+
+def _groups(work: Finetuning) -> Any:
+    """The batches of every step, one epoch after another."""
+    for epoch in range(2**20):
+        work.position.epoch = epoch
+        stream = work.batches_of(epoch)
+        while group := list(islice(stream, work.options.accumulation)):
+            yield group
+
+
+def _total_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return int(psutil.virtual_memory().total)
+
+
+def _conditions(recipe: Recipe, work: Finetuning, steps: int, *, is_drawn: bool) -> Conditions:
+    device, model = work.device, work.plain_model
+    is_cuda = device.type == "cuda"
+    has_affinity = hasattr(os, "sched_getaffinity")
+    return Conditions(
+        recipe=recipe.name,
+        is_drawn=is_drawn,
+        device=device.type,
+        machine=torch.cuda.get_device_name(device) if is_cuda else platform.processor() or "CPU",
+        precision=work.precision,
+        best_precision=resolve_precision("auto", device),
+        threads=torch.get_num_threads(),
+        cores=len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1,
+        workers=work.workers,
+        batch_size=work.options.batch_size,
+        accumulation=work.options.accumulation,
+        picture_size=work.picture_size or (0, 0),
+        parameters=sum(each.numel() for each in model.parameters()),
+        trained=sum(each.numel() for each in model.parameters() if each.requires_grad),
+        steps=steps,
+    )

@@ -1,0 +1,168 @@
+"""`benchmark`: a step of a small recipe, its parts, its operators, and what is said of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from resnet_tasks.cli import app
+from resnet_tasks.data.dataset import CocoDataset
+from resnet_tasks.heads.unet import UNet
+from resnet_tasks.recipe.load import load_recipe
+from resnet_tasks.training.reading_cost import ReadingCost
+from resnet_tasks.training.step_advice import advice
+from resnet_tasks.training.step_profile import parts_of_steps, profile_recipe
+from resnet_tasks.training.timeline import BACKWARD, DATA, OPTIMIZER, REST
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    """Six pictures, half of each bright."""
+    rng = np.random.default_rng(0)
+    images, annotations = [], []
+    for i in range(1, 7):
+        pixels = rng.integers(0, 90, (96, 128, 3)).astype(np.uint8)
+        pixels[:, 64:] += 120
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+        images.append({"id": i, "file_name": f"{i}.png", "height": 96, "width": 128})
+        half = {"segmentation": [[64, 0, 128, 0, 128, 96, 64, 96]], "bbox": [64, 0, 64, 96]}
+        annotations.append(
+            {"id": i, "image_id": i, "category_id": 1, "area": 6144, "iscrowd": 0, **half}
+        )
+    categories = [{"id": 1, "name": "bright"}]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        f"""
+data:
+  root: {tmp_path}
+  train: [{{annotations: a.json}}]
+  val: [{{annotations: a.json}}]
+  resize: {{height: 48, width: 64}}
+  allow_leaks: true
+backbone: {{name: test_resnet, weights: none}}
+heads:
+  scene: {{type: unet, background: true, options: {{decoder_channels: [16, 8, 8, 8, 8]}}}}
+augment: [{{HorizontalFlip: {{p: 0.5}}}}]
+training: {{batch_size: 2, precision: fp32, device: cpu, ema: 0.9}}
+"""
+    )
+    return path
+
+
+def test_shares_are_of_all_steps_and_parts_come_in_their_order() -> None:
+    steps = [
+        {REST: 1.0, DATA: 2.0, "forward: a": 1.0},
+        {REST: 1.0, "forward: a": 4.0, BACKWARD: 3.0},
+        {REST: 4.0, DATA: 1.0, "forward: a": 2.0, BACKWARD: 1.0},
+    ]
+    parts = parts_of_steps(steps)
+    assert [(each.name, each.seconds, each.share) for each in parts] == [
+        (DATA, 1.0, 0.15),
+        ("forward: a", 2.0, 0.35),
+        (BACKWARD, 1.0, 0.2),
+        (REST, 1.0, 0.3),
+    ]
+
+
+def test_the_command_tells_parts_and_writes_them(recipe: Path, tmp_path: Path) -> None:
+    out = tmp_path / "numbers" / "step.json"
+    command = ["benchmark", str(recipe), "--steps", "2", "--warm-up", "1", "--out", str(out)]
+    made = CliRunner().invoke(app, command)
+    assert made.exit_code == 0, made.output
+    for text in ("Where the time of a step goes", "backbone C3", "scene decoder", "Operators by"):
+        assert text in made.stdout
+    found = json.loads(out.read_text())
+    assert sum(each["share"] for each in found["parts"]) == pytest.approx(1.0)
+    names = [each["name"] for each in found["parts"]]
+    assert names[0] == DATA
+    assert names[-1] == REST
+    assert {BACKWARD, OPTIMIZER, "forward: scene losses"} <= set(names)
+    assert sum(each["share"] for each in found["operators"]) <= 1.0 + 1e-9
+    assert found["conditions"]["steps"] == 2
+    assert found["conditions"]["picture_size"] == [64, 64]
+    assert found["memory"]["step"] > 0
+    assert found["memory"]["process"] > 2**20
+    assert found["reading"]["pictures"] == 6
+    assert found["reading"]["stored_size"] == [96, 128]
+    assert found["reading"]["from_memory"] < found["reading"]["whole"]
+    assert isinstance(found["advice"], list)
+    assert not any(tmp_path.glob("**/log.jsonl"))  # no run is left
+
+
+def test_slow_data_is_told(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = CocoDataset._picture
+
+    def slow(self: CocoDataset, *arguments: Any) -> Any:
+        time.sleep(0.1)
+        return real(self, *arguments)
+
+    monkeypatch.setattr(CocoDataset, "_picture", slow)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
+    chosen = load_recipe(str(recipe), ["data.cache=false"])
+    found = profile_recipe(chosen, steps=2, warm_up=1)
+    assert found.share(DATA) > 0.5
+    assert isinstance(found.reading, ReadingCost)
+    assert found.reading.whole > 0.1
+    assert any(
+        "waiting for data takes" in each and "set data.workers=3" in each
+        for each in advice(found, chosen)
+    )
+
+
+def test_an_fp32_operator_in_bf16_is_listed(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = UNet.pixel_features
+
+    def with_island(self: UNet, features: Any) -> torch.Tensor:
+        with torch.autocast("cpu", enabled=False):
+            square = torch.rand(600, 600)
+            for _ in range(4):
+                square = square @ square / 600
+        return plain(self, features) + 0.0 * square.mean()
+
+    monkeypatch.setattr(UNet, "pixel_features", with_island)
+    chosen = load_recipe(str(recipe), ["training.precision=bf16"])
+    found = profile_recipe(chosen, steps=1, warm_up=1)
+    (told,) = [each for each in advice(found, chosen) if "is spent in fp32" in each]
+    assert "aten::mm (forward: scene losses" in told
+    plain_run = profile_recipe(load_recipe(str(recipe), []), steps=1, warm_up=1)
+    assert not any("is spent in fp32" in each for each in advice(plain_run, chosen))
+
+
+def test_drawn_data_needs_none(tmp_path: Path) -> None:
+    out = tmp_path / "step.json"
+    command = [
+        "benchmark", "quickstart", "--synthetic", "--steps", "1", "--warm-up", "1",
+        "data.resize={height: 64, width: 96}", "training.batch_size=1", "training.device=cpu",
+        "--data-root", str(tmp_path / "nowhere"), "--out", str(out),
+    ]  # fmt: skip
+    made = CliRunner().invoke(app, command)
+    assert made.exit_code == 0, made.output
+    assert "drawn at random: reading files is not measured" in " ".join(made.stdout.split())
+    found = json.loads(out.read_text())
+    assert found["reading"] is None
+    assert any(each["name"] == "forward: objects rpn.proposals" for each in found["parts"])
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_senseless_and_absent_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*arguments: str) -> str:
+        made = CliRunner().invoke(app, ["benchmark", *arguments])
+        assert made.exit_code == 2, made.output
+        return " ".join(made.output.split())
+
+    absent = ["medical/bccd_faster_rcnn_resnet18", "--data-root", str(tmp_path)]
+    assert "does not exist" in refused(*absent)
+    assert "is a folder; name a file" in refused("quickstart", "--out", str(tmp_path))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "start it without a launcher" in refused("quickstart")

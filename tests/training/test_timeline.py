@@ -1,0 +1,166 @@
+"""Parts of a step: every moment in one of them, and nothing computed otherwise."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from resnet_tasks.backbone.resnet import ResNet
+from resnet_tasks.errors import RunError
+from resnet_tasks.heads.faster_rcnn import FasterRCNN
+from resnet_tasks.heads.unet import UNet
+from resnet_tasks.model import TaskModel
+from resnet_tasks.recipe.schema import EvaluationRecipe, TrainingRecipe
+from resnet_tasks.structures import DETECTION, SEMANTIC_SEGMENTATION
+from resnet_tasks.training import timeline as module
+from resnet_tasks.training.drawn_samples import DrawnSamples
+from resnet_tasks.training.finetune import Finetuning
+from resnet_tasks.training.timeline import BACKWARD, COUNTING, DATA, REST, Timeline, probed
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time, to be set by the test."""
+    now = [0.0]
+    monkeypatch.setattr(module.time, "perf_counter", lambda: now[0])
+    return now
+
+
+def test_every_moment_belongs_to_the_innermost_part(clock: list[float]) -> None:
+    made = Timeline(CPU)
+    made.begin()
+    clock[0] = 1.0
+    with made.part(DATA):
+        clock[0] = 3.0
+    clock[0] = 3.5
+    with made.part("forward: a"):
+        clock[0] = 5.0
+        with made.part("forward: a b"):
+            clock[0] = 9.0
+        clock[0] = 10.0
+    clock[0] = 12.0
+    made.end()
+    assert made.steps == [{REST: 3.5, DATA: 2.0, "forward: a": 2.5, "forward: a b": 4.0}]
+
+
+def test_what_runs_inside_the_backward_is_backward(clock: list[float]) -> None:
+    """As checkpointed blocks do, which are computed again there."""
+    made = Timeline(CPU)
+    made.begin()
+    with made.part(BACKWARD):
+        clock[0] = 1.0
+        with made.part("forward: backbone C2"):
+            clock[0] = 5.0
+        clock[0] = 6.0
+    made.end()
+    assert made.steps == [{REST: 0.0, BACKWARD: 6.0}]
+
+
+def test_parts_outside_of_a_step_count_for_none(clock: list[float]) -> None:
+    made = Timeline(CPU)
+    with made.part("forward: a"):
+        clock[0] = 2.0
+    made.begin()
+    made.end()
+    assert made.steps == [{REST: 0.0}]
+
+
+def fine_tuning(folder: Path, **options: object) -> Finetuning:
+    """Two heads on a tiny backbone, always the same."""
+    torch.manual_seed(0)
+    backbone = ResNet("test_resnet")
+    heads = {
+        "objects": FasterRCNN(
+            backbone.specs,
+            ("a", "b"),
+            {"anchor_sizes": (8, 16, 32, 64, 128), "pyramid_channels": 8, "box_head_channels": 8},
+        ),
+        "scene": UNet(backbone.specs, ("a", "b"), {"decoder_channels": (8, 8, 8, 8, 8)}),
+    }
+    samples = DrawnSamples(
+        8, channels=3, size=(64, 64), categories=2, tasks=(DETECTION, SEMANTIC_SEGMENTATION)
+    )
+    recipe = TrainingRecipe(
+        batch_size=2, precision="fp32", device="cpu", trackers=(), ema=0.9, **options
+    )
+    return Finetuning(
+        TaskModel(backbone, heads),
+        samples,
+        None,
+        recipe,
+        out=folder,
+        evaluation=EvaluationRecipe(),
+        console=None,  # type: ignore[arg-type]
+        workers=0,
+    )
+
+
+def learnt(work: Finetuning, made: Timeline | None) -> dict[str, torch.Tensor]:
+    """Weights after two steps, with probes or without."""
+    groups = list(pairwise(work.batches_of(0)))[: 2 if work.options.accumulation > 1 else 1]
+    work.model.train()
+    for first, second in groups:
+        steps = [[first, second]] if work.options.accumulation > 1 else [[first], [second]]
+        for group in steps:
+            if made is None:
+                work.learn(group, 1.0)
+                continue
+            with probed(work, made):
+                made.begin()
+                work.learn(group, 1.0)
+                made.end()
+    return {name: value.clone() for name, value in work.plain_model.state_dict().items()}
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_probes_change_nothing_and_leave_nothing(tmp_path: Path, accumulation: int) -> None:
+    plain = learnt(fine_tuning(tmp_path, accumulation=accumulation), None)
+    work, made = fine_tuning(tmp_path, accumulation=accumulation), Timeline(CPU)
+    watched = learnt(work, made)
+    assert plain.keys() == watched.keys()
+    assert all(torch.equal(plain[name], watched[name]) for name in plain)
+    labels = set().union(*made.steps)
+    assert {"forward: backbone stem", "forward: backbone C5", "forward: normalise"} <= labels
+    assert {"forward: objects fpn", "forward: objects rpn.proposals"} <= labels
+    assert {"forward: objects roi_heads.loss", "forward: scene decoder"} <= labels
+    assert {BACKWARD, module.OPTIMIZER, module.CLIPPING, module.AVERAGING} <= labels
+    assert (COUNTING in labels) == (accumulation == 2)
+    model = work.plain_model
+    assert not any(each._forward_pre_hooks or each._forward_hooks for each in model.modules())
+    for owner in (model, *model.named_heads.values(), model.heads["objects"].rpn):
+        assert not {"loss", "normalise", "proposals"} & vars(owner).keys()
+    assert work.optimizer.step.__name__ == "step"
+    assert "update" not in vars(work.ema)
+
+
+def test_probes_are_taken_off_after_an_error(tmp_path: Path) -> None:
+    work, made = fine_tuning(tmp_path), Timeline(CPU)
+
+    def fails(*_: object) -> None:
+        raise RunError("no")
+
+    decoder = work.plain_model.heads["scene"].decoder
+    decoder.forward = fails
+    batch = next(work.batches_of(0))
+    work.model.train()
+    made.begin()
+    with pytest.raises(RunError, match="no"), probed(work, made):
+        work.learn([batch], 1.0)
+    assert not any(each._forward_hooks for each in work.plain_model.modules())
+    made.begin()
+    made.end()
+    assert list(made.steps[0]) == [REST]
+
+
+def test_checkpointed_blocks_are_seen_by_stage(tmp_path: Path) -> None:
+    work, made = fine_tuning(tmp_path), Timeline(CPU)
+    work.plain_model.backbone.gradient_checkpointing = True
+    assert isinstance(work.plain_model.backbone, nn.Module)
+    learnt(work, made)
+    assert {"forward: backbone C2", "forward: backbone C5"} <= made.steps[0].keys()
