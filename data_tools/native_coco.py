@@ -21,7 +21,8 @@ from typing import Any
 from data_tools.coco_writer import PictureCount, Progress, SkippedObject, SplitSummary, picture_size
 from data_tools.source_folder import PICTURE_SUFFIXES, SPLITS, coco_splits, is_file, require_parts
 from resnet_tasks.data.coco import Annotation, CocoFile, ImageRecord, read_coco
-from resnet_tasks.data.coco_parsing import read_json, require_object
+from resnet_tasks.data.coco_parsing import require_object
+from resnet_tasks.data.json_files import read_json
 from resnet_tasks.errors import DataError
 
 

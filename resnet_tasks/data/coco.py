@@ -12,9 +12,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from resnet_tasks.data.categories import Category, CategoryMap
 from resnet_tasks.data.coco_cache import packed_form
 from resnet_tasks.data.coco_file import CocoFile
@@ -22,13 +19,10 @@ from resnet_tasks.data.coco_masks import decode_mask
 from resnet_tasks.data.coco_parsing import ANNOTATED, declared_kinds
 from resnet_tasks.data.coco_problems import Findings, Id, Problem
 from resnet_tasks.data.coco_reading import parsed
-from resnet_tasks.data.coco_records import Annotation, ImageRecord
+from resnet_tasks.data.coco_records import Annotation, ImageRecord, boxes_to_xywh
 from resnet_tasks.errors import DataError
-from resnet_tasks.metrics import as_array
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from resnet_tasks.structures import Detections
 
 __all__ = [
@@ -94,12 +88,6 @@ def read_coco(
     if form is None or "missing_size" in findings:  # sizes come from pictures, which may change
         return coco
     return form.keep(coco, images_root)
-
-
-def boxes_to_xywh(boxes: Tensor | NDArray[Any]) -> NDArray[np.float64]:
-    """`(N, 4)` xyxy boxes as COCO's `(N, 4)` (x, y, width, height), computed in float64."""
-    corners = as_array(boxes).astype(np.float64).reshape(-1, 4)
-    return np.concatenate((corners[:, :2], corners[:, 2:] - corners[:, :2]), axis=1)
 
 
 def coco_results(

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import gc
-import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from itertools import chain, count
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -32,43 +29,6 @@ MAX_LENGTH = 1e9
 """Pixels of a side."""
 FRAME_TOLERANCE = 1e-3
 """Pixels by which a box may leave its picture before that is worth a note (rounding of files)."""
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file.
-
-    Raises:
-        DataError: If it is not there or no JSON, with line and column.
-    """
-    try:
-        with uncollected():
-            return json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise DataError(f"{path} is not there; mend the path, or prepare the data first") from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from None
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{path} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}; "
-            "is it complete, and the right file?"
-        ) from None
-    except (UnicodeDecodeError, RecursionError) as error:
-        raise DataError(f"{path} is not JSON: {error}; is it the right file?") from None
-
-
-@contextmanager
-def uncollected() -> Iterator[None]:
-    """No garbage collection inside.
-
-    Where millions of small objects are made and none is freed, collecting only costs time.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def require_object(path: Path, raw: Any) -> dict[str, Any]:

@@ -14,12 +14,11 @@ from resnet_tasks.data.coco_parsing import (
     ImageReader,
     declared_kinds,
     picture_folder,
-    read_json,
-    uncollected,
 )
 from resnet_tasks.data.coco_problems import Findings, listed
 from resnet_tasks.data.coco_records import ImageRecord
 from resnet_tasks.data.coco_streaming import Content, open_content
+from resnet_tasks.data.json_files import read_json, uncollected
 from resnet_tasks.errors import DataError
 
 

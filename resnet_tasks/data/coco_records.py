@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from resnet_tasks.data.coco_problems import Id
+from resnet_tasks.metrics import as_array
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Xywh = tuple[float, float, float, float]
 
@@ -62,3 +69,9 @@ class Annotation:
     segmentation: list[Any] | dict[str, Any] | None = None
     occluded: float | None = None
     truncated: float | None = None
+
+
+def boxes_to_xywh(boxes: Tensor | NDArray[Any]) -> NDArray[np.float64]:
+    """`(N, 4)` xyxy boxes as COCO's `(N, 4)` (x, y, width, height), computed in float64."""
+    corners = as_array(boxes).astype(np.float64).reshape(-1, 4)
+    return np.concatenate((corners[:, :2], corners[:, 2:] - corners[:, :2]), axis=1)

@@ -11,8 +11,9 @@ from typing import Any, TextIO
 
 import msgspec
 
-from resnet_tasks.data.coco_parsing import read_json, require_coco
+from resnet_tasks.data.coco_parsing import require_coco
 from resnet_tasks.data.coco_problems import shown
+from resnet_tasks.data.json_files import read_json
 from resnet_tasks.errors import DataError
 
 LISTS = ("images", "annotations")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_tasks.data.coco import boxes_to_xywh
+from resnet_tasks.data.coco_records import boxes_to_xywh
 from resnet_tasks.errors import DataError
 from resnet_tasks.evaluation.coco_tables import BOX_BACKENDS, Pictures, Tables, compiled_run
 from resnet_tasks.evaluation.detection_details import (

@@ -10,7 +10,6 @@ from pathlib import Path
 from time import strftime
 from typing import Any
 
-from resnet_tasks.evaluation.files import JudgedResults
 from resnet_tasks.evaluation.intervals import (
     LEAST_UNITS,
     Bootstrap,
@@ -19,6 +18,7 @@ from resnet_tasks.evaluation.intervals import (
     resampled_values,
     with_intervals,
 )
+from resnet_tasks.evaluation.judged import JudgedResults
 from resnet_tasks.evaluation.reporting import file_sha256, metric_json
 from resnet_tasks.metrics import Detailed, Resampled
 from resnet_tasks.whole_files import write_json

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from resnet_tasks.data import coco_columns
+from resnet_tasks.data import checked_columns, coco_columns
 from resnet_tasks.data.coco_columns import read_result_columns, read_truth_columns
 from resnet_tasks.errors import DataError
 
@@ -86,7 +86,7 @@ def test_clean_results_take_the_fast_way(
     truth = read_truth_columns(written(tmp_path, TRUTH))
     path = tmp_path / "results.json"
     path.write_text(json.dumps([ENTRY] * 3, indent=indent))
-    monkeypatch.setattr(coco_columns, "_checked_results", lambda *_: pytest.fail("slow"))
+    monkeypatch.setattr(checked_columns, "checked_results", lambda *_: pytest.fail("slow"))
     assert read_result_columns(path, truth).labels.tolist() == [1, 1, 1]
 
 
