@@ -18,7 +18,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from resnet_tasks.errors import DataError
-from resnet_tasks.evaluation import files
+from resnet_tasks.evaluation import box_files
 from resnet_tasks.evaluation.files import evaluate_results, judge_results
 from resnet_tasks.evaluation.intervals import Bootstrap
 from resnet_tasks.evaluation.results_report import add_intervals
@@ -192,7 +192,7 @@ def test_big_files_take_the_short_way(tmp_path: Path, monkeypatch: pytest.Monkey
     truth.write_text(json.dumps(content))
     results.write_text(json.dumps(found_in(content, 1)))
     slow = numbers(truth, results, "pycocotools")
-    monkeypatch.setattr(files, "_boxes", lambda *_: pytest.fail("the long way"))
+    monkeypatch.setattr(box_files, "_boxes", lambda *_: pytest.fail("the long way"))
     assert numbers(truth, results, "hotcoco") == pytest.approx(slow, abs=1e-12)
 
 
