@@ -29,7 +29,8 @@ from resnet_tasks.evaluation.sliding import SlidingWindows
 from resnet_tasks.heads.faster_rcnn import FasterRCNN
 from resnet_tasks.heads.unet import UNet
 from resnet_tasks.model import TaskModel
-from resnet_tasks.predict import PredictionWriter, predict_files
+from resnet_tasks.predict import predict_files
+from resnet_tasks.prediction_files import PredictionWriter
 
 CLASSES = tuple(f"class {i}" for i in range(19))
 DETECTOR = {

@@ -12,12 +12,13 @@ from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.data.coco import Category, CategoryMap, CocoFile, read_coco
 from resnet_tasks.data.copy_paste import CopyPaste
 from resnet_tasks.data.dataset import CocoDataset
+from resnet_tasks.data.pixels import Intensity, Resize
 from resnet_tasks.data.rare_classes import NAMED_WEIGHTS, class_weights
 from resnet_tasks.data.splitting import Folds
 from resnet_tasks.data.statistics import Advance, count_classes, measure_channels
 from resnet_tasks.data.tiled import Cut, TiledDataset
 from resnet_tasks.data.tiles import Windows
-from resnet_tasks.data.transforms import Augmentation, Intensity, Resize
+from resnet_tasks.data.transforms import Augmentation
 from resnet_tasks.errors import DataError, HeadError, RecipeError, ResnetTasksError
 from resnet_tasks.evaluation.evaluate import best_metric
 from resnet_tasks.heads import classifier, faster_rcnn, fpn, unet

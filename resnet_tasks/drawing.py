@@ -9,11 +9,10 @@ from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from resnet_tasks.metrics import as_array
-from resnet_tasks.structures import VOID, Classification, Detections, SegmentationMap, Truth
+from resnet_tasks.metrics import VOID, Truth, as_array
+from resnet_tasks.predictions import Classification, Detections, SegmentationMap
 
 Pixels = NDArray[np.uint8]
 
@@ -139,14 +138,12 @@ def draw_prediction(
     )
     for name, each in predictions.items():
         if isinstance(each, SegmentationMap):
-            labels = _enlarged(each.labels.cpu().numpy(), scale)
+            labels = _enlarged(as_array(each.labels), scale)
             canvas = draw_map(canvas, labels, classes[name])
     for name, each in predictions.items():
         if isinstance(each, Detections):
-            chosen = (each.scores >= least[name]).cpu().numpy()
-            boxes, labels, scores = (
-                t.cpu().numpy() for t in (each.boxes, each.labels, each.scores)
-            )
+            boxes, labels, scores = map(as_array, (each.boxes, each.labels, each.scores))
+            chosen = scores >= least[name]
             canvas = draw_boxes(
                 canvas, boxes[chosen] * scale, labels[chosen], classes[name], scores[chosen]
             )
@@ -164,7 +161,7 @@ def draw_prediction(
 
 def _written(found: Classification, least_score: float) -> list[int]:
     """The labels to write, best first."""
-    order: list[int] = found.probs.sort(descending=True, stable=True).indices.tolist()
+    order: list[int] = np.argsort(-as_array(found.probs), kind="stable").tolist()
     if not found.is_multi_label:
         return order[:3]
     return [label for label in order if float(found.probs[label]) >= least_score][:5]
@@ -222,10 +219,12 @@ def resized_prediction(prediction: Any, ratio: tuple[float, float], size: tuple[
         size: (height, width) of the drawing.
     """
     if isinstance(prediction, Detections):
-        factor = prediction.boxes.new_tensor([ratio[1], ratio[0], ratio[1], ratio[0]])
-        return replace(prediction, boxes=prediction.boxes * factor)
+        boxes: Any = as_array(prediction.boxes)
+        factor = np.asarray([ratio[1], ratio[0], ratio[1], ratio[0]], boxes.dtype)
+        return replace(prediction, boxes=boxes * factor)
     if isinstance(prediction, SegmentationMap):
-        return SegmentationMap(torch.from_numpy(_sampled(as_array(prediction.labels), size)), None)
+        labels: Any = _sampled(as_array(prediction.labels), size)
+        return SegmentationMap(labels, None)
     return prediction
 
 

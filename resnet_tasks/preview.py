@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from resnet_tasks.data.dataset import CocoDataset
 from resnet_tasks.drawing import draw_truth, resized_truth
 from resnet_tasks.errors import DataError
-from resnet_tasks.predict import overview
+from resnet_tasks.prediction_files import overview
 from resnet_tasks.structures import LabelTable
 
 CELL = (270, 360)

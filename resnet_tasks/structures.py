@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from resnet_tasks.errors import PictureError
+from resnet_tasks.geometry import Geometry, flipped_and_resized
 from resnet_tasks.metrics import (
     ABSENT,
     BACKGROUND,
@@ -32,6 +33,7 @@ from resnet_tasks.metrics import (
     Resampled,
     Truth,
 )
+from resnet_tasks.predictions import Classification, Detections, SegmentationMap
 
 __all__ = [
     "ABSENT",
@@ -99,85 +101,14 @@ SEMANTIC_SEGMENTATION = Task("semantic_segmentation", ("semantic",))
 CLASSIFICATION = Task("classification", ("image_labels",))
 
 
-@dataclass(frozen=True)
-class Geometry:
-    """How one picture came to lie in the batch, and the way back.
-
-    A point maps as `input = original * scale + offset`, per axis. Original means the picture as
-    people see it (EXIF orientation applied). The picture lies at the top left of the padded batch.
-
-    Attributes:
-        original_size: (height, width) of the original picture.
-        input_size: (height, width) inside the padded batch.
-        scale: (y, x) input pixels per original pixel; negative where the axis is flipped.
-        offset: (y, x) in input pixels.
-    """
-
-    original_size: tuple[int, int]
-    input_size: tuple[int, int]
-    scale: tuple[float, float] = (1.0, 1.0)
-    offset: tuple[float, float] = (0.0, 0.0)
-
-    @classmethod
-    def resized(cls, original_size: tuple[int, int], input_size: tuple[int, int]) -> Geometry:
-        """The geometry of a plain resize."""
-        scale = (input_size[0] / original_size[0], input_size[1] / original_size[1])
-        return cls(original_size, input_size, scale)
-
-    def boxes_to_original(self, boxes: Tensor) -> Tensor:
-        """`(N, 4)` xyxy input pixels -> xyxy original pixels, clipped to the original picture."""
-        mapped = (boxes - self._offsets(boxes)) / self._scales(boxes)
-        return _sorted_and_clipped(mapped, self.original_size)
-
-    def boxes_to_input(self, boxes: Tensor) -> Tensor:
-        """`(N, 4)` xyxy original pixels -> xyxy input pixels, clipped to the picture."""
-        mapped = boxes * self._scales(boxes) + self._offsets(boxes)
-        return _sorted_and_clipped(mapped, self.input_size)
-
-    def map_to_original(self, dense: Tensor) -> Tensor:
-        """Bilinear resize of dense values to the original picture, padding cut off.
-
-        Args:
-            dense: `(C, H, W)` values (logits) over the padded batch picture, at its full
-                resolution.
-
-        Returns:
-            `(C, height, width)` float32 values over the original picture.
-
-        Raises:
-            ValueError: If the geometry holds more than a resize and flips (crops cannot be filled).
-        """
-        dense = dense[:, : self.input_size[0], : self.input_size[1]].float()
-        flips = [axis for axis, scale in ((1, self.scale[0]), (2, self.scale[1])) if scale < 0]
-        plain = Geometry.resized(self.original_size, self.input_size)
-        for axis in (0, 1):
-            expected = self.input_size[axis] if self.scale[axis] < 0 else 0.0
-            if (
-                abs(abs(self.scale[axis]) - plain.scale[axis]) > 1e-6
-                or abs(self.offset[axis] - expected) > 1e-3
-            ):
-                raise ValueError(f"{self} is not a resize with flips; its map has no full inverse")
-        if flips:
-            dense = dense.flip(flips)
-        if tuple(dense.shape[1:]) == self.original_size:
-            return dense
-        size = list(self.original_size)
-        return F.interpolate(dense[None], size=size, mode="bilinear", align_corners=False)[0]
-
-    def _scales(self, like: Tensor) -> Tensor:
-        return like.new_tensor([self.scale[1], self.scale[0], self.scale[1], self.scale[0]])
-
-    def _offsets(self, like: Tensor) -> Tensor:
-        return like.new_tensor([self.offset[1], self.offset[0], self.offset[1], self.offset[0]])
-
-
-def _sorted_and_clipped(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Orders the corners (a flip swaps them) and clips them to `size`."""
-    low = torch.minimum(boxes[:, :2], boxes[:, 2:])
-    high = torch.maximum(boxes[:, :2], boxes[:, 2:])
-    limit = boxes.new_tensor([size[1], size[0]])
-    zero = torch.zeros_like(limit)
-    return torch.cat((low.clamp(zero, limit), high.clamp(zero, limit)), dim=1)
+@flipped_and_resized.register
+def _(dense: Tensor, flips: tuple[int, ...], size: tuple[int, int]) -> Tensor:
+    values = dense.float()
+    if flips:
+        values = values.flip([axis + 1 for axis in flips])
+    if tuple(values.shape[1:]) == size:
+        return values
+    return F.interpolate(values[None], size=list(size), mode="bilinear", align_corners=False)[0]
 
 
 @dataclass(frozen=True)
@@ -498,65 +429,6 @@ def _padded(target: Target, height: int, width: int) -> Target:
 
 def _rounded_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
-
-
-@dataclass(frozen=True)
-class Detections:
-    """Objects found in one picture, best first.
-
-    Attributes:
-        boxes: `(N, 4)` float32 xyxy, pixels of the original picture.
-        scores: `(N,)` float32, 0..1, falling.
-        labels: `(N,)` int64, indices into the head's classes.
-    """
-
-    boxes: Tensor
-    scores: Tensor
-    labels: Tensor
-
-    def __len__(self) -> int:
-        return len(self.boxes)
-
-
-@dataclass(frozen=True)
-class SegmentationMap:
-    """The class of every pixel of one picture, at its original size.
-
-    Attributes:
-        labels: `(height, width)` whole numbers, indices into the head's classes; int64 from
-            `decode`, narrower where windows were put together.
-        probs: `(K, height, width)` float32, sums to 1 over classes; None where a picture was too
-            big to keep them.
-        confidence: `(height, width)` float32, the probability of the label, where that is all that
-            was kept.
-    """
-
-    labels: Tensor
-    probs: Tensor | None
-    confidence: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Classification:
-    """What one picture shows as a whole.
-
-    Attributes:
-        probs: `(K,)` float32, 0..1, in the order of the head's classes; sums to 1 unless
-            `is_multi_label`.
-        is_multi_label: Whether each class is a yes or no of its own.
-    """
-
-    probs: Tensor
-    is_multi_label: bool = False
-
-    @property
-    def labels(self) -> Tensor:
-        """`(L,)` int64 classes found, best first: the best one; of several labels, those from 0.5.
-
-        Among equals the first in class order is the best.
-        """
-        order = self.probs.sort(descending=True, stable=True).indices
-        return order[self.probs[order] >= 0.5] if self.is_multi_label else order[:1]
 
 
 @dataclass(frozen=True)

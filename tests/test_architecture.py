@@ -15,14 +15,16 @@ ROOT = Path(__file__).resolve().parents[1]
 # Lower layers first. A module may import its own layer and those above it in this list.
 LAYERS: list[list[str]] = [
     ["errors"],
-    ["registry", "metrics", "whole_files"],
+    ["registry", "metrics", "whole_files", "geometry", "progress"],
+    ["predictions"],
     ["structures"],
     ["layers"],
     ["heads", "backbone"],
     ["data"],
     ["recipe", "model", "testing"],
     ["evaluation", "drawing", "model_weights", "explain"],
-    ["assemble", "predict", "preview"],
+    ["assemble", "prediction_files"],
+    ["predict", "preview"],
     ["training"],
     ["report"],
     ["sharing"],

@@ -26,7 +26,8 @@ from resnet_tasks.drawing import draw_prediction
 from resnet_tasks.errors import DataError, RecipeError
 from resnet_tasks.heads.unet import UNet
 from resnet_tasks.model import TaskModel
-from resnet_tasks.predict import predict_arrays, predict_files, shown
+from resnet_tasks.predict import predict_arrays, predict_files
+from resnet_tasks.prediction_files import shown
 from resnet_tasks.recipe.load import load_data_steps, load_recipe
 from resnet_tasks.recipe.schema import NormalizeRecipe, Recipe
 from resnet_tasks.structures import SegmentationMap, collate

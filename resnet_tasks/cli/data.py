@@ -345,7 +345,7 @@ def preview(
     from resnet_tasks.data.coco import read_coco
     from resnet_tasks.data.dataset import CocoDataset
     from resnet_tasks.data.doctor.check import Look, check_coco
-    from resnet_tasks.predict import write_picture
+    from resnet_tasks.prediction_files import write_picture
     from resnet_tasks.preview import choose_pictures, draw_sheet
 
     if problems and category is not None:

@@ -21,9 +21,10 @@ from resnet_tasks.data.coco_problems import Findings, Id, Problem
 from resnet_tasks.data.coco_reading import parsed
 from resnet_tasks.data.coco_records import Annotation, ImageRecord, boxes_to_xywh
 from resnet_tasks.errors import DataError
+from resnet_tasks.metrics import as_array
 
 if TYPE_CHECKING:
-    from resnet_tasks.structures import Detections
+    from resnet_tasks.predictions import Detections
 
 __all__ = [
     "ANNOTATED",
@@ -101,8 +102,8 @@ def coco_results(
         category_ids: By label index of the detections.
     """
     boxes = boxes_to_xywh(detections.boxes).tolist()
-    scores = detections.scores.detach().double().tolist()
-    labels = detections.labels.tolist()
+    scores = as_array(detections.scores).astype("float64").tolist()
+    labels = as_array(detections.labels).tolist()
     return [
         {"image_id": image_id, "category_id": category_ids[label], "bbox": box, "score": score}
         for box, score, label in zip(boxes, scores, labels, strict=True)

@@ -17,17 +17,12 @@ from torch.utils.data import Dataset
 
 from resnet_tasks.data.coco import Annotation, CategoryMap, CocoFile, ImageRecord, decode_mask
 from resnet_tasks.data.copy_paste import CopyPaste
-from resnet_tasks.data.preparation import Preparation, PreparedPicture, as_tensor, unit_range
+from resnet_tasks.data.pixels import Intensity, Resize
+from resnet_tasks.data.preparation import Preparation, PreparedPicture, unit_range
 from resnet_tasks.data.rare_classes import repeat_factors
+from resnet_tasks.data.samples import as_tensor
 from resnet_tasks.data.semantic_maps import read_semantic
-from resnet_tasks.data.transforms import (
-    Augmentation,
-    Intensity,
-    Resize,
-    decode_labels,
-    encode_labels,
-    resize_labels,
-)
+from resnet_tasks.data.transforms import Augmentation, decode_labels, encode_labels, resize_labels
 from resnet_tasks.data.truths import annotated_truth, image_labels, mapped_labels
 from resnet_tasks.errors import DataError, PictureError
 from resnet_tasks.structures import (

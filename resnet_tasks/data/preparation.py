@@ -1,4 +1,4 @@
-"""How a stored picture, or a part of it, becomes a sample; the same at training and prediction."""
+"""How a stored picture, or a part of it, is made ready; the same at training and prediction."""
 
 from __future__ import annotations
 
@@ -8,16 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from resnet_tasks.data.decoding import read_image
+from resnet_tasks.data.pixels import Intensity, Resize, resize_pixels
 from resnet_tasks.data.regions import ArrayRegions, PictureRegions, open_regions
 from resnet_tasks.data.tiles import Tile
-from resnet_tasks.data.transforms import Intensity, Resize, resize_pixels
 from resnet_tasks.errors import DataError
-from resnet_tasks.structures import Geometry, Sample
+from resnet_tasks.geometry import Geometry
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ class Preparation:
             name: For messages.
 
         Raises:
-            DataError: As `read` and `sample`.
+            DataError: As `read` and `placed`.
         """
         if isinstance(source, Path):
             regions = open_regions(source, self.channels, max_pixels=self.max_pixels)
@@ -82,13 +80,15 @@ class Preparation:
         values = image if is_plain else self.intensity(image, where)
         return resize_pixels(values, self.input_size((image.shape[0], image.shape[1])))
 
-    def sample(self, image: NDArray[Any], image_id: int | str = 0, name: str = "") -> Sample:
-        """A sample of one stored picture, without annotations.
+    def placed(self, image: NDArray[Any], name: str = "") -> tuple[NDArray[np.float32], Geometry]:
+        """What a model takes of one stored picture, and the way back.
 
         Args:
             image: `(h, w)` or `(h, w, C)`; uint8, uint16 or float.
-            image_id: For the prediction.
             name: For messages.
+
+        Returns:
+            `(h', w', C)` in 0..1, and its geometry.
 
         Raises:
             DataError: If the shape does not fit the model.
@@ -99,7 +99,7 @@ class Preparation:
             (int(array.shape[0]), int(array.shape[1])),
             (int(values.shape[0]), int(values.shape[1])),
         )
-        return Sample(as_tensor(values), geometry, image_id, name)
+        return values, geometry
 
     def _with_channels(self, image: NDArray[Any], name: str) -> NDArray[Any]:
         array = image[:, :, None] if image.ndim == 2 else image
@@ -142,8 +142,8 @@ class PreparedPicture:
         """(height, width) as prepared: the frame of `part`."""
         return self.preparation.input_size(self.original_size)
 
-    def part(self, tile: Tile) -> Sample:
-        """One window of the prepared picture; its geometry leads back to the original.
+    def part(self, tile: Tile) -> tuple[NDArray[np.float32], Geometry]:
+        """One window of the prepared picture, as `Preparation.placed` gives a whole one.
 
         Raises:
             DataError: If the file cannot be read, or its values cannot be placed in 0..1.
@@ -152,7 +152,7 @@ class PreparedPicture:
         geometry = Geometry(
             self.original_size, tile.size, whole.scale, (-float(tile.top), -float(tile.left))
         )
-        return Sample(as_tensor(self._values(tile)), geometry, self.name, self.name)
+        return self._values(tile), geometry
 
     def _values(self, tile: Tile) -> NDArray[np.float32]:
         if self.size != self.original_size:
@@ -186,8 +186,3 @@ class PreparedPicture:
 def unit_range(pixels: NDArray[Any]) -> NDArray[np.float32]:
     """What `Preparation.pixels` gives, as float32 in 0..1."""
     return Intensity()(pixels) if pixels.dtype == np.uint8 else pixels
-
-
-def as_tensor(values: NDArray[np.float32]) -> Tensor:
-    """`(h, w, C)` -> `(C, h, w)`."""
-    return torch.from_numpy(np.ascontiguousarray(values)).permute(2, 0, 1)

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from resnet_tasks.data.coco_file import CocoFile
 from resnet_tasks.data.coco_records import Annotation
 from resnet_tasks.data.dataset import CocoDataset
+from resnet_tasks.data.pixels import Intensity
 from resnet_tasks.data.rare_classes import ClassCounts
-from resnet_tasks.data.transforms import Intensity
 from resnet_tasks.errors import DataError
 from resnet_tasks.structures import CLASSIFICATION, UNLABELLED, VOID, LabelTable, Task
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from resnet_tasks.data.pixels import Intensity
 from resnet_tasks.data.statistics import AREA_LIMITS, BINS, DatasetStatistics
-from resnet_tasks.data.transforms import Intensity
 from resnet_tasks.errors import DataError
 
 SHOWN_SIZES = 5

@@ -18,15 +18,12 @@ from torch.utils.data import Dataset
 from resnet_tasks.data.coco import Annotation, CocoFile, ImageRecord
 from resnet_tasks.data.coco_masks import decode_mask_part
 from resnet_tasks.data.dataset import CACHE_LIMIT, CocoDataset, Key, parts_of
-from resnet_tasks.data.preparation import Preparation, PreparedPicture, as_tensor
+from resnet_tasks.data.pixels import resize_pixels
+from resnet_tasks.data.preparation import Preparation, PreparedPicture
+from resnet_tasks.data.samples import as_tensor
 from resnet_tasks.data.semantic_maps import category_labels, read_values
 from resnet_tasks.data.tiles import Tile, Windows
-from resnet_tasks.data.transforms import (
-    decode_labels,
-    encode_labels,
-    resize_labels,
-    resize_pixels,
-)
+from resnet_tasks.data.transforms import decode_labels, encode_labels, resize_labels
 from resnet_tasks.errors import DataError, PictureError
 from resnet_tasks.metrics import BACKGROUND
 from resnet_tasks.structures import UNLABELLED, Geometry, Sample, Target

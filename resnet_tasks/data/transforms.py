@@ -1,9 +1,4 @@
-"""From stored values to float32 pixels: intensity, resize, augment.
-
-The order is fixed: decode at full precision -> named intensity step -> float32 in 0..1 -> augment.
-8-bit pictures are resized before the (linear) intensity step, everything else after it, so that
-nothing is ever rounded to 8 bits that was not 8 bits in the file.
-"""
+"""Augmentation: pictures and annotations that change together."""
 
 from __future__ import annotations
 
@@ -11,9 +6,9 @@ import inspect
 import random
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Literal
+from typing import Any
 
 import albumentations
 import cv2
@@ -22,7 +17,7 @@ import torch
 from albumentations.augmentations.crops.transforms import CropSizeError
 from numpy.typing import NDArray
 
-from resnet_tasks.errors import DataError, RecipeError
+from resnet_tasks.errors import RecipeError
 from resnet_tasks.registry import did_you_mean, nearest
 from resnet_tasks.structures import UNLABELLED, VOID, Target
 
@@ -38,132 +33,6 @@ _REFUSALS = (
     CropSizeError,
 )
 """What albumentations raises on pictures that a transform cannot take."""
-_NOT_FINITE = "{} holds values that are not finite; repair the file"
-
-
-@dataclass(frozen=True)
-class Intensity:
-    """How stored values become 0..1.
-
-    Attributes:
-        type: `auto` divides by the type's range (floats must be 0..1 already), `window` maps level
-            +- width/2 to 0..1, `percentile` maps the picture's own `low`..`high` percentiles to
-            0..1.
-        level: Centre of the window, in stored values.
-        width: Width of the window, in stored values.
-        low: Lower percentile.
-        high: Upper percentile.
-        per_channel: Percentiles of each channel by itself, not of all together.
-    """
-
-    type: Literal["auto", "window", "percentile"] = "auto"
-    level: float | None = None
-    width: float | None = None
-    low: float = 0.5
-    high: float = 99.5
-    per_channel: bool = False
-
-    def __call__(
-        self, image: Array, where: str = "the picture", *, limits: tuple[Any, Any] | None = None
-    ) -> NDArray[np.float32]:
-        """`image` as float32 in 0..1.
-
-        Args:
-            image: `(h, w, C)` stored values.
-            where: What messages call it.
-            limits: Of the picture that `image` is a part of (`limits`); None: it is whole.
-
-        Raises:
-            DataError: If `auto` meets values it cannot place, or a value is not finite.
-        """
-        if self.type == "auto":
-            return self._by_type(image, where)
-        values = _exact_floats(image, where)
-        low, high = self._limits(values) if limits is None else limits
-        scaled = (values - low) / np.maximum(high - low, 1e-6)
-        return np.asarray(np.clip(scaled, 0.0, 1.0), dtype=np.float32)
-
-    @property
-    def needs_whole(self) -> bool:
-        """Whether a part of a picture cannot be placed in 0..1 without the rest of it."""
-        return self.type == "percentile"
-
-    def limits(self, image: Array, where: str = "the picture") -> tuple[Any, Any]:
-        """The stored values that become 0 and 1, of a whole picture: numbers, or one per channel.
-
-        Raises:
-            DataError: If a value is not finite.
-        """
-        return self._limits(_exact_floats(image, where))
-
-    def _limits(self, values: NDArray[np.floating[Any]]) -> tuple[Any, Any]:
-        if self.type == "window":
-            assert self.level is not None
-            assert self.width is not None
-            return self.level - self.width / 2, self.level + self.width / 2
-        axes = (0, 1) if self.per_channel else None
-        low, high = np.percentile(values, (self.low, self.high), axis=axes)
-        return low, high
-
-    @staticmethod
-    def _by_type(image: Array, where: str) -> NDArray[np.float32]:
-        if image.dtype in (np.uint8, np.uint16):
-            # Divided, not multiplied by the inverse: exactly the nearest float32 to v / maximum.
-            return np.divide(image, np.float32(np.iinfo(image.dtype).max), dtype=np.float32)
-        values = image.astype(np.float32)
-        if not np.isfinite(image).all():
-            raise DataError(_NOT_FINITE.format(where))
-        if values.min() < 0 or values.max() > 1:
-            raise DataError(
-                f"{where} holds {image.dtype} values from {values.min():g} to {values.max():g}, "
-                "whose range is not known; set data.intensity to a window (level, width) "
-                "or to percentile"
-            )
-        return values
-
-
-def _exact_floats(image: Array, where: str) -> NDArray[np.floating[Any]]:
-    # float32 holds whole numbers up to 24 bits exactly.
-    is_wide = image.dtype.itemsize > 2 and image.dtype != np.float32
-    values: NDArray[np.floating[Any]] = image.astype(np.float64 if is_wide else np.float32)
-    if not np.isfinite(values).all():
-        raise DataError(_NOT_FINITE.format(where))
-    return values
-
-
-@dataclass(frozen=True)
-class Resize:
-    """Brings pictures to one box.
-
-    Attributes:
-        height: Of the box, pixels.
-        width: Of the box, pixels.
-        keep_ratio: Fit inside the box; False stretches to it exactly.
-    """
-
-    height: int
-    width: int
-    keep_ratio: bool = True
-
-    def size(self, original: tuple[int, int]) -> tuple[int, int]:
-        """The (height, width) that a picture of size `original` gets."""
-        if not self.keep_ratio:
-            return (self.height, self.width)
-        scale = min(self.height / original[0], self.width / original[1])
-        return (max(1, round(original[0] * scale)), max(1, round(original[1] * scale)))
-
-
-def resize_pixels(image: Array, size: tuple[int, int]) -> Array:
-    """`(h, w, C)` at a new (height, width): by area when shrinking, else bilinear."""
-    if image.shape[:2] == size:
-        return image
-    shrinks = size[0] * size[1] < image.shape[0] * image.shape[1]
-    mode = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    if image.shape[2] > 4:  # OpenCV shrinks by area at most 4 channels at once.
-        parts = [image[:, :, i : i + 4] for i in range(0, image.shape[2], 4)]
-        return np.concatenate([resize_pixels(part, size) for part in parts], axis=2)
-    resized = cv2.resize(image, (size[1], size[0]), interpolation=mode)
-    return np.asarray(resized[:, :, None] if resized.ndim == 2 else resized)
 
 
 def resize_labels(labels: Array, size: tuple[int, int]) -> Array:

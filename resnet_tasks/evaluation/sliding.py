@@ -14,6 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 
 from resnet_tasks.data.preparation import PreparedPicture
+from resnet_tasks.data.samples import sample_of_part
 from resnet_tasks.data.tiles import Tile, Windows
 from resnet_tasks.errors import DataError, HeadError
 from resnet_tasks.evaluation.window_boxes import WindowDetections, merge_detections
@@ -127,7 +128,7 @@ class SlidingWindows:
         windows = self.windows.over(picture.size)
         for start in range(0, len(windows), self.batch_size):
             tiles = windows[start : start + self.batch_size]
-            batch = collate([picture.part(tile) for tile in tiles])
+            batch = collate([sample_of_part(picture, tile) for tile in tiles])
             yield tiles, batch, self.model.predict_raw(batch, precision=precision)
 
 

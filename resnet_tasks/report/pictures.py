@@ -18,7 +18,7 @@ from resnet_tasks.assemble import HeadLabels, Labels
 from resnet_tasks.data.dataset import CocoDataset
 from resnet_tasks.data.decoding import read_image
 from resnet_tasks.drawing import color_of
-from resnet_tasks.predict import output_names, shown
+from resnet_tasks.prediction_files import output_names, shown
 from resnet_tasks.recipe.schema import Recipe
 from resnet_tasks.report.charts import element
 from resnet_tasks.structures import VOID, Truth

@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
+from resnet_tasks.data.samples import sample_of
 from resnet_tasks.drawing import draw_heat
 from resnet_tasks.errors import DataError
 from resnet_tasks.explain import Explanation, Method, Question, explain
-from resnet_tasks.predict import find_images, output_names, shown, write_picture
+from resnet_tasks.prediction_files import find_images, output_names, shown, write_picture
+from resnet_tasks.progress import bar
 from resnet_tasks.training.checkpoint import make_folder, write_json
-from resnet_tasks.training.journal import bar
 from resnet_tasks.training.run import Run
 
 STRONGEST = Question()
@@ -56,7 +57,7 @@ def explain_image(run: Run, image: NDArray[np.generic] | Path, wanted: Wanted) -
     preparation = run.preparation
     name = str(image) if isinstance(image, Path) else "the picture"
     pixels = preparation.read(image) if isinstance(image, Path) else image
-    sample = preparation.sample(pixels, name=name)
+    sample = sample_of(preparation, pixels, name=name)
     model = run.model(wanted.checkpoint)
     heads = list(model.named_heads) if wanted.head is None else [wanted.head]
     found, problems = [], []

@@ -191,11 +191,3 @@ def _line_end(stream: BinaryIO) -> bytes:
         return b""
     stream.seek(-1, os.SEEK_END)
     return b"" if stream.read(1) == b"\n" else b"\n"
-
-
-@contextmanager
-def bar(console: Console, text: str, total: int) -> Iterator[Callable[[], None]]:
-    """A progress bar; gives the function that advances it by one."""
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(text, total=total)
-        yield lambda: progress.advance(task)

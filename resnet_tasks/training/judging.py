@@ -37,12 +37,12 @@ from resnet_tasks.evaluation.intervals import Bootstrap
 from resnet_tasks.evaluation.reporting import file_sha256, metric_json, metric_tables, number
 from resnet_tasks.evaluation.views import Predictor, plain_model
 from resnet_tasks.heads.base import HEADS
-from resnet_tasks.predict import PredictionWriter, output_names, overview, write_picture
+from resnet_tasks.prediction_files import PredictionWriter, output_names, overview, write_picture
+from resnet_tasks.progress import bar
 from resnet_tasks.recipe.schema import Recipe
 from resnet_tasks.structures import Truth
 from resnet_tasks.training.checkpoint import weights_file, write_json
 from resnet_tasks.training.inference import Inference
-from resnet_tasks.training.journal import bar
 
 __all__ = [
     "check_categories",

@@ -17,11 +17,11 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from resnet_tasks.errors import NonFiniteLossError, RunError
+from resnet_tasks.progress import bar
 from resnet_tasks.recipe.schema import EvaluationRecipe, Recipe
 from resnet_tasks.structures import Batch
 from resnet_tasks.training.conditions import deterministic_algorithms
 from resnet_tasks.training.finetune import Finetuning
-from resnet_tasks.training.journal import bar
 from resnet_tasks.training.untrained import untrained
 from resnet_tasks.whole_files import make_folder, write_json
 

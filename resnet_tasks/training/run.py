@@ -34,14 +34,14 @@ from resnet_tasks.evaluation.sliding import SlidingWindows
 from resnet_tasks.evaluation.views import Predictor
 from resnet_tasks.evaluation.window_maps import Keep
 from resnet_tasks.model import TaskModel, default_device, resolve_precision
-from resnet_tasks.predict import (
+from resnet_tasks.predict import predict_arrays, predict_files
+from resnet_tasks.prediction_files import (
     PredictionWriter,
     count_others,
     find_images,
-    output_names,
-    predict_arrays,
-    predict_files,
+    write_predictions,
 )
+from resnet_tasks.progress import bar
 from resnet_tasks.recipe.load import load_recipe, recipe_to_yaml
 from resnet_tasks.recipe.plugins import load_plugins
 from resnet_tasks.recipe.schema import Recipe
@@ -53,7 +53,6 @@ from resnet_tasks.training.checkpoint import (
     write_text,
 )
 from resnet_tasks.training.inference import PLAIN, Inference, read_calibration
-from resnet_tasks.training.journal import bar
 from resnet_tasks.training.judging import (
     check_categories,
     file_sha256,
@@ -262,7 +261,6 @@ class Run:
         console = console or Console(stderr=True)
         model = self.predictor(checkpoint, how)
         files = find_images(paths)
-        names = output_names(files)
         others = count_others(paths)
         if others:
             console.print(f"left out: {others} files and folders that are no pictures")
@@ -272,22 +270,11 @@ class Run:
         )
         limit = max_pixels or self.recipe.data.max_pixels
         preparation = replace(self.preparation, max_pixels=limit)
-        records = []
         made = predict_files(model, files, preparation, precision=self.recipe.training.precision)
-        try:
-            with bar(console, "Predicting", len(files)) as advance:
-                for i, found in enumerate(made, start=1):
-                    name = names[i - 1]
-                    writer.write(i, name, found.predictions)
-                    writer.draw(name, found.drawable, found.predictions, found.size)
-                    size = {"height": found.size[0], "width": found.size[1]}
-                    records.append({"id": i, "file_name": str(files[i - 1]), **size})
-                    advance()
-        finally:  # a bad picture in the middle does not cost the results before it
-            for head, results in writer.results.items():
-                write_json(out / f"{head}.json", results)
-            categories = self.labels.categories.to_json()
-            write_json(out / "images.json", {"images": records, "categories": categories})
+        with bar(console, "Predicting", len(files)) as advance:
+            write_predictions(
+                made, files, writer, self.labels.categories.to_json(), on_picture=advance
+            )
         return out
 
     def evaluate(

@@ -20,13 +20,13 @@ from torch.utils.data import Dataset
 
 from resnet_tasks.errors import RunError
 from resnet_tasks.model import TaskModel, resolve_precision
+from resnet_tasks.progress import bar
 from resnet_tasks.recipe.schema import EvaluationRecipe, Recipe
 from resnet_tasks.structures import Batch, Sample
 from resnet_tasks.training.conditions import deterministic_algorithms
 from resnet_tasks.training.drawn_samples import drawn_parts
 from resnet_tasks.training.dry_run import resident_peak
 from resnet_tasks.training.finetune import Finetuning
-from resnet_tasks.training.journal import bar
 from resnet_tasks.training.limits import training_advice, within_memory
 from resnet_tasks.training.operators import Operator, profile_operators
 from resnet_tasks.training.optimizer import rate_factor

@@ -15,8 +15,9 @@ from PIL import Image
 from resnet_tasks.data import dataset as module
 from resnet_tasks.data.coco import CategoryMap, CocoFile, read_coco
 from resnet_tasks.data.dataset import CocoDataset, HasTruth, sample_seed
+from resnet_tasks.data.pixels import Intensity, Resize
 from resnet_tasks.data.semantic_maps import read_semantic
-from resnet_tasks.data.transforms import Augmentation, Intensity, Resize
+from resnet_tasks.data.transforms import Augmentation
 from resnet_tasks.data.truths import annotated_truth
 from resnet_tasks.errors import DataError
 from resnet_tasks.structures import (

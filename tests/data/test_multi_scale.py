@@ -15,7 +15,7 @@ from resnet_tasks.assemble import build_dataset, read_split
 from resnet_tasks.data.coco import read_coco
 from resnet_tasks.data.dataset import CocoDataset
 from resnet_tasks.data.loaders import make_loader, part_of, training_batches
-from resnet_tasks.data.transforms import Resize
+from resnet_tasks.data.pixels import Resize
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.recipe.load import load_recipe
 

@@ -12,10 +12,11 @@ from PIL import Image
 
 from resnet_tasks.data import regions as module
 from resnet_tasks.data.decoding import read_image
+from resnet_tasks.data.pixels import Intensity, Resize
 from resnet_tasks.data.preparation import Preparation
 from resnet_tasks.data.regions import ArrayRegions, open_regions
+from resnet_tasks.data.samples import sample_of, sample_of_part
 from resnet_tasks.data.tiles import Tile, Windows
-from resnet_tasks.data.transforms import Intensity, Resize
 from resnet_tasks.errors import DataError
 
 SIZE = (101, 150)
@@ -143,11 +144,11 @@ def test_prepared_parts_equal_the_prepared_whole(
 ) -> None:
     np.save(tmp_path / "a.npy", noise(3, np.uint16))
     preparation = Preparation(3, resize, intensity)
-    whole = preparation.sample(read_image(tmp_path / "a.npy"))
+    whole = sample_of(preparation, read_image(tmp_path / "a.npy"))
     for source in (tmp_path / "a.npy", read_image(tmp_path / "a.npy")):
         opened = preparation.opened(source)
         assert opened.size == tuple(whole.image.shape[1:])
         for tile in Windows(32, 32, 0.3).over(opened.size):
-            part = opened.part(tile)
+            part = sample_of_part(opened, tile)
             assert (part.image == whole.image[:, tile.rows, tile.columns]).all()
             assert part.geometry.original_size == SIZE

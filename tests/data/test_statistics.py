@@ -14,8 +14,8 @@ from data_tools.catalogue import convert
 from resnet_tasks.data.coco import read_coco
 from resnet_tasks.data.dataset import CocoDataset
 from resnet_tasks.data.decoding import read_image
+from resnet_tasks.data.pixels import Intensity
 from resnet_tasks.data.statistics import ChannelMoments, dataset_statistics, measure_channels
-from resnet_tasks.data.transforms import Intensity
 from resnet_tasks.errors import DataError
 
 CATEGORIES = [{"id": 3, "name": "cell"}, {"id": 8, "name": "dust"}]

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from resnet_tasks.data.pixels import Intensity
 from resnet_tasks.data.statistics import ChannelMoments, DatasetStatistics, StoredValues
 from resnet_tasks.data.statistics_report import draw_statistics, print_statistics
-from resnet_tasks.data.transforms import Intensity
 from resnet_tasks.errors import DataError
 from resnet_tasks.recipe.schema import IntensityRecipe
 from resnet_tasks.recipe.yaml_text import parse_yaml

@@ -16,10 +16,11 @@ from resnet_tasks.data.coco import read_coco
 from resnet_tasks.data.coco_masks import decode_mask, decode_mask_part
 from resnet_tasks.data.dataset import CocoDataset, HasEpochs
 from resnet_tasks.data.loaders import make_loader, training_batches
+from resnet_tasks.data.pixels import Intensity, Resize
 from resnet_tasks.data.semantic_maps import read_semantic
 from resnet_tasks.data.tiled import Cut, TiledDataset, visible_parts
 from resnet_tasks.data.tiles import Tile, Windows
-from resnet_tasks.data.transforms import Augmentation, Intensity, Resize
+from resnet_tasks.data.transforms import Augmentation
 from resnet_tasks.errors import DataError, PictureError
 
 SIZE = (128, 192)

@@ -16,9 +16,9 @@ from pixel_heads import PixelBoxHead, PixelMapHead, Pixels
 from torch import Tensor, nn
 
 from resnet_tasks.backbone.resnet import ResNet
+from resnet_tasks.data.pixels import Resize
 from resnet_tasks.data.preparation import Preparation
 from resnet_tasks.data.tiles import Windows
-from resnet_tasks.data.transforms import Resize
 from resnet_tasks.errors import DataError, HeadError
 from resnet_tasks.evaluation.sliding import SlidingWindows
 from resnet_tasks.evaluation.window_maps import BlendedMap
@@ -27,7 +27,8 @@ from resnet_tasks.heads.classifier import Classifier
 from resnet_tasks.heads.faster_rcnn.head import FasterRCNN
 from resnet_tasks.heads.unet import UNet
 from resnet_tasks.model import TaskModel
-from resnet_tasks.predict import DRAWN_SIDE, overview, predict_arrays, predict_files
+from resnet_tasks.predict import predict_arrays, predict_files
+from resnet_tasks.prediction_files import DRAWN_SIDE, overview
 from resnet_tasks.structures import (
     Detections,
     Geometry,

@@ -11,8 +11,8 @@ from pixel_heads import PixelBoxHead, PixelMapHead, Pixels
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from resnet_tasks.data.pixels import Resize
 from resnet_tasks.data.preparation import Preparation
-from resnet_tasks.data.transforms import Resize
 from resnet_tasks.errors import DataError
 from resnet_tasks.evaluation.evaluate import evaluate
 from resnet_tasks.evaluation.views import ManyViews, Views, at_scale, fused, merged, mirrored

@@ -134,7 +134,7 @@ class RpnHead(nn.Module):
         """`(B, channels, Hk, Wk)` -> logits `(B, Hk*Wk*A)` and deltas `(B, Hk*Wk*A, 4)`."""
         hidden = self.conv(level)
         logits = self.cls_logits(hidden).permute(0, 2, 3, 1).flatten(1)
-        deltas = self.bbox_pred(hidden).permute(0, 2, 3, 1).reshape(len(level), -1, 4)
+        deltas = self.bbox_pred(hidden).permute(0, 2, 3, 1).reshape(level.shape[0], -1, 4)
         return logits, deltas
 
 

@@ -1,7 +1,9 @@
-"""Pictures to samples, names of files, and what is written of predictions."""
+"""Names of files, and what is written of predictions."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,46 +12,18 @@ import pytest
 import torch
 from PIL import Image
 
-from resnet_tasks.data.transforms import Intensity, Resize
+from resnet_tasks.data.pixels import Intensity
+from resnet_tasks.data.preparation import Preparation
 from resnet_tasks.errors import DataError
-from resnet_tasks.predict import (
+from resnet_tasks.prediction_files import (
     PredictionWriter,
-    Preparation,
     above,
     find_images,
     output_names,
     shown,
     write_picture,
 )
-from resnet_tasks.structures import Classification, Detections, Geometry, SegmentationMap
-
-
-@pytest.mark.parametrize("shape", [(8, 12), (8, 12, 1), (8, 12, 3)])
-def test_grey_or_colour_becomes_three_channels(shape: tuple[int, ...]) -> None:
-    sample = Preparation().sample(np.full(shape, 51, np.uint8), 4, "a.png")
-    assert sample.image.shape == (3, 8, 12)
-    assert torch.allclose(sample.image, torch.tensor(0.2))
-    assert sample.image_id == 4
-    assert sample.geometry == Geometry((8, 12), (8, 12))
-
-
-def test_picture_is_resized_and_knows_the_way_back() -> None:
-    preparation = Preparation(1, Resize(4, 100), Intensity("window", level=100, width=200))
-    sample = preparation.sample(np.full((8, 12), 50, np.uint16))
-    assert sample.image.shape == (1, 4, 6)
-    assert torch.allclose(sample.image, torch.tensor(0.25))
-    assert sample.geometry == Geometry.resized((8, 12), (4, 6))
-
-
-@pytest.mark.parametrize("shape", [(8, 12, 4), (8, 12, 2), (8,), (0, 12, 3), (1, 8, 12, 3)])
-def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(DataError, match=r"a\.png has shape \(.*takes \(height, width, 3\)"):
-        Preparation().sample(np.zeros(shape, np.uint8), 0, "a.png")
-
-
-def test_floats_of_unknown_range_are_refused() -> None:
-    with pytest.raises(DataError, match=r"a\.png holds float64 values"):
-        Preparation().sample(np.full((8, 12), 7.0), 0, "a.png")
+from resnet_tasks.structures import Classification, Detections, SegmentationMap
 
 
 def test_folders_are_searched_and_files_taken_as_named(tmp_path: Path) -> None:
@@ -191,3 +165,42 @@ def test_all_heads_are_drawn_in_one_overlay_and_written_apart(tmp_path: Path) ->
     assert [each["category_id"] for each in writer.results["objects"]] == [3]
     assert (np.asarray(Image.open(tmp_path / "scene/x.png"))[[0, 39], 0] == [1, 2]).all()
     assert [each.name for each in (tmp_path / "overlays").iterdir()].count("both.png") == 1
+
+
+def test_predictions_of_arrays_are_written_and_drawn_as_those_of_tensors(tmp_path: Path) -> None:
+    """Without torch predictions are numpy arrays; files and drawings are the same."""
+    found = detections()
+    seen = {
+        "objects": found,
+        "scene": SegmentationMap(torch.tensor([[0, 1], [1, 1]]), None),
+        "whole": Classification(torch.tensor([0.25, 0.75])),
+    }
+    arrays: dict[str, Any] = {
+        "objects": Detections(found.boxes.numpy(), found.scores.numpy(), found.labels.numpy()),  # type: ignore[arg-type]
+        "scene": SegmentationMap(np.asarray([[0, 1], [1, 1]]), None),  # type: ignore[arg-type]
+        "whole": Classification(np.asarray([0.25, 0.75], np.float32)),  # type: ignore[arg-type]
+    }
+    made = []
+    for name, each in (("tensors", seen), ("arrays", arrays)):
+        heads = ("objects", "scene", "whole")
+        writer = PredictionWriter(
+            tmp_path / name,
+            dict.fromkeys(heads, ("a", "b")),
+            dict.fromkeys(heads, (3, 90)),
+            thresholds={"objects": (0.5, 0.5)},
+        )
+        writer.write(1, "x", each)
+        drawn = writer.draw("x", np.zeros((2, 2, 3), np.uint8), each, (4, 4))
+        kept = (tmp_path / name / "scene/x.png").read_bytes()
+        made.append((writer.results, drawn.read_bytes(), kept))
+    assert made[0] == made[1]
+
+
+def test_pictures_are_read_and_predictions_written_without_torch() -> None:
+    code = (
+        "import sys, resnet_tasks.prediction_files, resnet_tasks.data.preparation; "
+        "heavy = [m for m in ('torch', 'albumentations', 'pydantic') if m in sys.modules]; "
+        "assert not heavy, heavy"
+    )
+    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (made.returncode, made.stderr) == (0, "")

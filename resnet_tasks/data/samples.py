@@ -1,0 +1,47 @@
+"""Prepared pictures as samples: the step from numpy to tensors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from resnet_tasks.data.preparation import Preparation, PreparedPicture
+from resnet_tasks.data.tiles import Tile
+from resnet_tasks.structures import Sample
+
+
+def as_tensor(values: NDArray[np.float32]) -> Tensor:
+    """`(h, w, C)` -> `(C, h, w)`."""
+    return torch.from_numpy(np.ascontiguousarray(values)).permute(2, 0, 1)
+
+
+def sample_of(
+    preparation: Preparation, image: NDArray[Any], image_id: int | str = 0, name: str = ""
+) -> Sample:
+    """A sample of one stored picture, without annotations.
+
+    Args:
+        preparation: Its way to what the model takes.
+        image: `(h, w)` or `(h, w, C)`; uint8, uint16 or float.
+        image_id: For the prediction.
+        name: For messages.
+
+    Raises:
+        DataError: If the shape does not fit the model.
+    """
+    values, geometry = preparation.placed(image, name)
+    return Sample(as_tensor(values), geometry, image_id, name)
+
+
+def sample_of_part(picture: PreparedPicture, tile: Tile) -> Sample:
+    """A sample of one window of a picture; its geometry leads back to the original.
+
+    Raises:
+        DataError: If the file cannot be read, or its values cannot be placed in 0..1.
+    """
+    values, geometry = picture.part(tile)
+    return Sample(as_tensor(values), geometry, picture.name, picture.name)

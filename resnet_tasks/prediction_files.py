@@ -1,0 +1,281 @@
+"""Pictures by their files, and predictions as files: COCO results, PNGs and drawings; no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from resnet_tasks.data.coco import coco_results
+from resnet_tasks.data.picture_files import SUFFIXES
+from resnet_tasks.data.pixels import resize_pixels
+from resnet_tasks.data.preparation import Preparation, PreparedPicture
+from resnet_tasks.data.tiles import Tile
+from resnet_tasks.drawing import as_rgb8, draw_prediction, resized_prediction
+from resnet_tasks.errors import DataError
+from resnet_tasks.metrics import as_array
+from resnet_tasks.predictions import Classification, Detections, SegmentationMap
+from resnet_tasks.whole_files import write_json
+
+DRAWN_SIDE = 4096
+"""Longest side of a drawing, pixels; of larger pictures a smaller one is drawn."""
+
+
+def find_images(paths: Iterable[Path]) -> list[Path]:
+    """Files as named, folders searched (not below), sorted within a folder.
+
+    Raises:
+        DataError: If a path does not exist or nothing is found.
+    """
+    named = list(paths)
+    found: list[Path] = []
+    for path in named:
+        if path.is_dir():
+            found += sorted(each for each in path.iterdir() if each.suffix.lower() in SUFFIXES)
+        elif path.exists():
+            found.append(path)
+        else:
+            raise DataError(f"{path} does not exist; name pictures or folders of pictures")
+    if not found:
+        raise DataError(
+            f"there is no picture ({', '.join(sorted(SUFFIXES))}) in "
+            f"{', '.join(map(str, named)) or 'nothing'}"
+        )
+    return list(dict.fromkeys(found))
+
+
+def count_others(paths: Iterable[Path]) -> int:
+    """How many entries of the folders among `paths` `find_images` passes over."""
+    return sum(
+        each.suffix.lower() not in SUFFIXES
+        for path in paths
+        if path.is_dir()
+        for each in path.iterdir()
+    )
+
+
+def output_names(files: Sequence[Path]) -> list[str]:
+    """One output name per file: its stem, numbered where stems repeat."""
+    names: list[str] = []
+    taken: set[str] = set()
+    numbers: dict[str, int] = {}  # all below are taken: thousands of files may share a stem
+    for file in files:
+        name, number = file.stem, numbers.get(file.stem, 2)
+        while name in taken:
+            name, number = f"{file.stem}-{number}", number + 1
+        numbers[file.stem] = number
+        taken.add(name)
+        names.append(name)
+    return names
+
+
+@dataclass(frozen=True)
+class PredictedFile:
+    """What was found in one picture file.
+
+    Attributes:
+        size: (height, width) of the picture.
+        drawable: `(h', w', 3)` uint8 RGB to draw on; of a picture with a side beyond `DRAWN_SIDE`
+            smaller than the picture.
+        predictions: Head name -> prediction, in pixels of the picture.
+    """
+
+    size: tuple[int, int]
+    drawable: NDArray[np.uint8]
+    predictions: dict[str, Any]
+
+
+class PredictionWriter:
+    """Writes predictions as they come: semantic PNGs and drawings at once, results at the end.
+
+    Args:
+        folder: Is made where needed. Gets `<head>.json` (COCO results; for a classifier one entry
+            per picture, its classes best first) or `<head>/<name>.png` (category ids), and
+            `overlays/<name>.png`.
+        classes: Head name -> class names.
+        category_ids: Head name -> category id of every label.
+        least_score: Detections and labels below are neither written nor drawn; None writes all and
+            draws those from 0.5. Of a single-label classifier the best three are drawn anyway.
+        thresholds: Head -> least score of the detections of every label, in place of `least_score`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        classes: Mapping[str, Sequence[str]],
+        category_ids: Mapping[str, Sequence[int]],
+        *,
+        least_score: float | None = None,
+        thresholds: Mapping[str, Sequence[float]] | None = None,
+    ) -> None:
+        self.folder = folder
+        self._classes = classes
+        self._ids = category_ids
+        self._least = least_score
+        self._thresholds = thresholds or {}
+        self.results: dict[str, list[dict[str, Any]]] = {}
+
+    def write(self, image_id: int | str, name: str, predictions: Mapping[str, Any]) -> None:
+        """Takes one picture's predictions."""
+        for head, each in predictions.items():
+            if isinstance(each, Detections):
+                kept = self._kept(head, each)
+                ids = self._ids[head]
+                self.results.setdefault(head, []).extend(coco_results(kept, image_id, ids))
+            elif isinstance(each, SegmentationMap):
+                self._write_map(self.folder / head / f"{name}.png", each, self._ids[head])
+            elif isinstance(each, Classification):
+                entry = classification_result(each, image_id, self._ids[head], self._least or 0.0)
+                self.results.setdefault(head, []).append(entry)
+
+    def draw(
+        self,
+        name: str,
+        image: NDArray[np.uint8],
+        predictions: Mapping[str, Any],
+        size: tuple[int, int] | None = None,
+    ) -> Path:
+        """Draws all heads' predictions over an RGB picture.
+
+        Args:
+            name: Of the file, without its ending.
+            image: `(h', w', 3)`.
+            predictions: Head name -> prediction, in pixels of the picture.
+            size: (height, width) of the picture, where `image` is a smaller one of it.
+        """
+        drawn = (int(image.shape[0]), int(image.shape[1]))
+        if size is not None and size != drawn:
+            ratio = (drawn[0] / size[0], drawn[1] / size[1])
+            predictions = {
+                head: resized_prediction(each, ratio, drawn) for head, each in predictions.items()
+            }
+        path = self.folder / "overlays" / f"{name}.png"
+        least = 0.5 if self._least is None else self._least
+        # What a head's own thresholds keep is drawn, however low it scores.
+        filtered = {
+            head: self._kept(head, each) if head in self._thresholds else each
+            for head, each in predictions.items()
+        }
+        scores = {head: 0.0 if head in self._thresholds else least for head in predictions}
+        write_picture(path, draw_prediction(image, filtered, self._classes, least_score=scores))
+        return path
+
+    def _kept(self, head: str, found: Detections) -> Detections:
+        if head in self._thresholds:
+            return above(found, np.asarray(self._thresholds[head])[as_array(found.labels)])
+        return found if self._least is None else above(found, self._least)
+
+    @staticmethod
+    def _write_map(path: Path, prediction: SegmentationMap, ids: Sequence[int]) -> None:
+        table = np.asarray(ids, dtype=np.uint8 if max(ids) < 255 else np.uint16)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not cv2.imwrite(str(path), table[as_array(prediction.labels)]):
+            raise DataError(f"{path} cannot be written; is the disk full?")
+
+
+def write_predictions(
+    made: Iterable[PredictedFile],
+    files: Sequence[Path],
+    writer: PredictionWriter,
+    categories: Sequence[Mapping[str, Any]],
+    *,
+    on_picture: Callable[[], None] = lambda: None,
+) -> None:
+    """Writes what was found in every file, drawings included, and `images.json`.
+
+    A picture that cannot be read does not cost the results of those before it.
+
+    Args:
+        made: What was found, in the order of `files`; made while it is written.
+        files: The pictures.
+        writer: Knows folder, classes and thresholds.
+        categories: Of the data set, as COCO writes them.
+        on_picture: Called after each.
+    """
+    records = []
+    try:
+        for i, (file, name, found) in enumerate(zip(files, output_names(files), made, strict=True)):
+            writer.write(i + 1, name, found.predictions)
+            writer.draw(name, found.drawable, found.predictions, found.size)
+            size = {"height": found.size[0], "width": found.size[1]}
+            records.append({"id": i + 1, "file_name": str(file), **size})
+            on_picture()
+    finally:
+        for head, results in writer.results.items():
+            write_json(writer.folder / f"{head}.json", results)
+        write_json(writer.folder / "images.json", {"images": records, "categories": categories})
+
+
+def classification_result(
+    found: Classification, image_id: int | str, ids: Sequence[int], least_score: float = 0.0
+) -> dict[str, Any]:
+    """One picture's classes as JSON: `{image_id, category_ids, scores}`, best first.
+
+    Args:
+        found: The prediction.
+        image_id: Id of the picture.
+        ids: Category id of every label.
+        least_score: Classes below are left out.
+    """
+    probs = as_array(found.probs)
+    order = np.argsort(-probs, kind="stable").tolist()
+    scores = {label: round(float(probs[label]), 6) for label in order}
+    kept = [label for label in order if scores[label] >= least_score]
+    return {
+        "image_id": image_id,
+        "category_ids": [ids[label] for label in kept],
+        "scores": [scores[label] for label in kept],
+    }
+
+
+def above(detections: Detections, least_score: float | NDArray[np.floating[Any]]) -> Detections:
+    """The detections that score at least `least_score`: one for all, or `(N,)`, one for each."""
+    scores = as_array(detections.scores)
+    kept = np.flatnonzero(scores >= np.asarray(least_score, scores.dtype))
+    return Detections(detections.boxes[kept], detections.scores[kept], detections.labels[kept])
+
+
+def write_picture(path: Path, image: NDArray[np.uint8]) -> None:
+    """Writes an RGB picture.
+
+    Raises:
+        DataError: If it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not cv2.imwrite(str(path), np.ascontiguousarray(image[:, :, ::-1])):
+        raise DataError(f"{path} cannot be written; is the disk full?")
+
+
+def shown(image: NDArray[Any], preparation: Preparation) -> NDArray[np.uint8]:
+    """A stored picture as 8-bit RGB to draw on, through the model's own intensity step."""
+    return as_rgb8(preparation.intensity(image))
+
+
+def overview(picture: PreparedPicture, longest: int = DRAWN_SIDE) -> NDArray[np.uint8]:
+    """A picture as 8-bit RGB to draw on, shrunk by area where a side is longer than `longest`.
+
+    It is read a band of rows at a time.
+
+    Args:
+        picture: Read through its intensity step.
+        longest: Pixels.
+
+    Returns:
+        `(h', w', 3)`.
+    """
+    height, width = picture.original_size
+    factor = -(-max(height, width) // longest)
+    rows = height if factor == 1 else factor * 64
+    bands = []
+    for top in range(0, height, rows):
+        tile = Tile(top, 0, min(rows, height - top), width)
+        values = picture.original_values(tile)
+        bands.append(
+            as_rgb8(resize_pixels(values, (-(-tile.height // factor), -(-width // factor))))
+        )
+    return np.concatenate(bands) if len(bands) > 1 else bands[0]

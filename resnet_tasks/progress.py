@@ -1,0 +1,17 @@
+"""A progress bar on the console."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import Progress
+
+
+@contextmanager
+def bar(console: Console, text: str, total: int) -> Iterator[Callable[[], None]]:
+    """A progress bar; gives the function that advances it by one."""
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(text, total=total)
+        yield lambda: progress.advance(task)
