@@ -21,6 +21,8 @@ from resnet_tasks.training.from_recipe import finetune_recipe
 from resnet_tasks.whole_files import make_folder, write_json
 
 SUMMARY = "seeds.json"
+ASKED = "asked.json"
+"""The recipes of the runs, as they were asked for."""
 DEVIATION = "standard deviation of a sample (n - 1)"
 
 
@@ -138,9 +140,12 @@ def run_repeats(
         Stopped: After Ctrl-C or SIGTERM; asked again, it goes on.
     """
     # All folders are looked at first: what belongs to another recipe shall not show after hours.
+    asked = _asked(out)
     for each in repeats:
-        _require_same(each.recipe, each.folder)
+        _require_same(each, asked.get(each.folder.name))
     make_folder(out)
+    wanted = {each.folder.name: _compared(each.recipe) for each in repeats}
+    write_json(out / ASKED, {**asked, **wanted})
     for each in repeats:
         if _is_judged(each.folder):
             console.print(f"{each.label}: {each.folder} is done and kept", highlight=False)
@@ -219,17 +224,35 @@ def _metrics(folder: Path) -> dict[str, float | None]:
         ) from None
 
 
-def _require_same(recipe: Recipe, folder: Path) -> None:
-    """Refuses to go on in a folder of another recipe."""
-    if not (folder / "recipe.yaml").is_file():
+def _asked(out: Path) -> dict[str, Any]:
+    """Folder name -> the recipe as it was asked for, of runs that are there."""
+    path = out / ASKED
+    try:
+        found: dict[str, Any] = dict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError) as error:
+        raise RunError(
+            f"{path} cannot be read ({error}); it tells which recipe the runs are of: choose "
+            "another --out, or remove it if you know"
+        ) from None
+    return found
+
+
+def _require_same(wanted: Repeat, asked: dict[str, Any] | None) -> None:
+    """Refuses to go on in a folder of another recipe.
+
+    What a run keeps of its recipe is filled in: what was measured, what it extends.
+    """
+    if not (wanted.folder / "recipe.yaml").is_file():
         return
-    kept, wanted = (_compared(each) for each in (load_recipe(folder / "recipe.yaml"), recipe))
-    if recipe.data.normalize == "data":  # the run holds what was measured
-        kept["data"]["normalize"] = wanted["data"]["normalize"]
-    odd = [key for key in wanted if kept[key] != wanted[key]]
+    kept = asked or _compared(load_recipe(wanted.folder / "recipe.yaml"))
+    now = _compared(wanted.recipe)
+    odd = [key for key in now if kept.get(key) != now[key]]
     if odd:
         raise RunError(
-            f"{folder} is a run of another recipe ({', '.join(odd)} differ); choose another --out"
+            f"{wanted.folder} is a run of another recipe ({', '.join(odd)} differ); choose another "
+            "--out"
         )
 
 

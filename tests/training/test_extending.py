@@ -21,6 +21,7 @@ from resnet_tasks.recipe.schema import Recipe
 from resnet_tasks.training.checkpoint import load_model_weights
 from resnet_tasks.training.finetune import Finetuning, Stopped
 from resnet_tasks.training.from_recipe import finetune_recipe
+from resnet_tasks.training.repeats import finetune_seeds
 from resnet_tasks.training.run import Run, load
 
 LIGHT = {
@@ -245,3 +246,26 @@ def test_frozen_heads_stay_in_evaluation_mode(first: Path) -> None:
     assert model.trained_heads == ()
     with pytest.raises(RecipeError, match="'scene' cannot be frozen"):
         model.freeze(["scene"])
+
+
+@pytest.mark.slow
+def test_over_seeds_and_asked_again(first: Path, data: Path, tmp_path: Path) -> None:
+    weighted = {"scene": {**SCENE["scene"], "options": {**SCENE["scene"]["options"]}}}
+    weighted["scene"]["options"]["class_weights"] = "inverse_sqrt"
+    wanted = recipe("roads", weighted, extend={"run": str(first)})
+    made = finetune_seeds(wanted, 2, out=tmp_path / "seeds", data_root=data, console=QUIET)
+    said = io.StringIO()
+    again = finetune_seeds(
+        wanted, 2, out=tmp_path / "seeds", data_root=data, console=Console(file=said, width=300)
+    )
+    assert made.keys() == again.keys()
+    assert any(name.startswith("scene/") for name in made)
+    assert said.getvalue().count("is done and kept") == 2
+    old = load_model_weights(first / "checkpoints/last")
+    for seed in (0, 1):
+        kept = load_model_weights(tmp_path / f"seeds/seed-{seed}/checkpoints/last")
+        assert all(torch.equal(kept[name], value) for name, value in old.items())
+    with pytest.raises(RunError, match="another recipe"):
+        finetune_seeds(
+            recipe("roads", weighted), 2, out=tmp_path / "seeds", data_root=data, console=QUIET
+        )

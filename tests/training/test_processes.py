@@ -67,7 +67,13 @@ def _losses(run: Path) -> list[dict[str, float]]:
 
 @pytest.mark.parametrize(
     ("accumulation", "mode"),
-    [(2, ""), *(pytest.param(1, mode, marks=pytest.mark.slow) for mode in ("", "unfreeze"))],
+    [
+        (2, ""),
+        *(
+            pytest.param(1, mode, marks=pytest.mark.slow)
+            for mode in ("", "unfreeze", "uncertainty", "dwa")
+        ),
+    ],
 )
 def test_two_processes_give_the_losses_and_weights_of_one(
     accumulation: int, mode: str, tmp_path: Path
@@ -81,7 +87,7 @@ def test_two_processes_give_the_losses_and_weights_of_one(
 
     expected, found = _losses(alone), _losses(together)
     steps = 3 if accumulation == 1 else 2
-    assert len(expected) == len(found) == (4 if mode == "unfreeze" else 7) * steps
+    assert len(expected) == len(found) == (4 if mode else 7) * steps
     # Rounding grows faster where all stages start to move at once.
     tolerance = 10 * TOLERANCE if mode else TOLERANCE
     for step, (first, second) in enumerate(zip(expected, found, strict=True)):

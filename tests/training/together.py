@@ -1,7 +1,8 @@
 """One of several processes that train one tiny model: `python together.py OUT ACCUMULATION`.
 
 With `die`, process 1 dies in the middle of training, without a word. With `unfreeze`, the backbone
-is frozen at first, joins in two steps, and the run ends early for want of anything better.
+is frozen at first, joins in two steps, and the run ends early for want of anything better. With the
+name of a balancing, that weighs the heads' losses.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from resnet_tasks.layers.norms import batch_to_group_norm
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema import TrainingRecipe, UnfreezeRecipe
 from resnet_tasks.structures import Sample, Target
+from resnet_tasks.training.balancing import BALANCINGS
 from resnet_tasks.training.finetune import Finetuning, finetune
 
 UNFREEZING = {
@@ -86,6 +88,10 @@ def main() -> None:
     mode = sys.argv[3] if len(sys.argv) > 3 else ""
     if mode == "unfreeze":
         options = options.model_copy(update=UNFREEZING)
+    if mode in BALANCINGS:
+        # Few and small steps: rounding grows, until a proposal is chosen in the place of another.
+        slow = {"epochs": 4, "learning_rate": 0.002, "balancing": mode}
+        options = options.model_copy(update=slow)
     if mode == "die":
         update = Finetuning._update
 
