@@ -225,6 +225,44 @@ def test_losses_equal_torchvisions_when_everything_is_sampled() -> None:
         assert terms[ours].mean() > 0
     for level, tensor in given.items():
         torch.testing.assert_close(tensor.grad, wanted[level], atol=1e-5, rtol=1e-3)
+    parameters = dict(head.named_parameters())
+    for name, parameter in model.rpn.named_parameters(prefix="rpn"):
+        torch.testing.assert_close(parameters[name].grad, parameter.grad, atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("size", [(128, 160), (96, 224)])  # 96: three rows on P5, halved to two
+def test_first_stage_says_the_same_at_single_cells(size: tuple[int, int]) -> None:
+    head = lively(FasterRCNN(SPECS, CLASSES, SMALL))
+    assert isinstance(head, FasterRCNN)
+    pyramid = head._pyramid(features(size=size))
+    whole = head.rpn(pyramid, size)
+    per_picture = len(whole.anchors) // 3
+    everywhere = torch.arange(2 * per_picture).flip(0)
+    logits, deltas = head.rpn.head.at_cells(
+        pyramid, everywhere // per_picture, everywhere % per_picture
+    )
+    wanted = whole.objectness_logits.reshape(-1, 3)[everywhere]
+    torch.testing.assert_close(logits, wanted, atol=1e-5, rtol=1e-4)
+    wanted = whole.box_deltas.reshape(-1, 3, 4)[everywhere]
+    torch.testing.assert_close(deltas, wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_gradients_in_bfloat16_reach_all_that_is_learnt() -> None:
+    """Weights that autocast rounds without a graph must not be those of the loss."""
+    head = lively(FasterRCNN(SPECS, CLASSES, {**SMALL, "rpn_batch_size": 64}))
+    gradients = []
+    for is_rounded in (False, True):
+        head.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_rounded):
+            terms = head.loss(features(), view(*OBJECTS))
+        sum(terms[name].mean() for name in ("rpn_objectness", "rpn_box")).backward()
+        gradients.append({name: each.grad for name, each in head.named_parameters()})
+    exact, rounded = gradients
+    reached = [name for name, gradient in exact.items() if gradient is not None]
+    assert sum(name.startswith("rpn.head") for name in reached) == 6
+    for name in reached:
+        assert rounded[name] is not None, name
+        assert (rounded[name] - exact[name]).norm() <= 0.05 * exact[name].norm() + 1e-6, name
 
 
 def test_normalisation_of_an_indifferent_head_by_hand() -> None:

@@ -185,7 +185,7 @@ class FasterRCNN(Head):
     def loss(self, features: Mapping[str, Tensor], view: BatchView) -> dict[str, LossTerm]:
         """Both stages' terms, normalised as in torchvision; the draws depend on `view.seeds`."""
         levels = self._pyramid(features)
-        output = self.rpn(levels, self._padded_size(levels))
+        output = self.rpn.without_graph(levels, self._padded_size(levels))
         limits = output.anchors.new_tensor([(width, height) for height, width in view.image_sizes])
         proposals, valid = self.rpn.proposals(
             output,
@@ -194,7 +194,7 @@ class FasterRCNN(Head):
             after_nms=self.options.rpn_post_nms[0],
         )
         return {
-            **self.rpn.loss(output, view),
+            **self.rpn.loss(output.anchors, levels, view),
             **self.roi_heads.loss(levels[:-1], proposals, valid, view),
         }
 

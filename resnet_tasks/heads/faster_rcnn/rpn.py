@@ -3,6 +3,10 @@
 Source: Ren et al., Faster R-CNN, NeurIPS 2015, section 3, on a feature pyramid (Lin et al.,
 CVPR 2017, section 4.1). Parameter names are torchvision's.
 
+The loss looks at a few hundred anchors of tens of thousands. The whole maps are therefore made
+without a graph, for the proposals, and what the loss needs is made a second time at its cells
+alone: the same values and gradients, without the backward of the convolutions over whole levels.
+
 Shapes: `B` pictures, `A` anchors per cell, `Hk, Wk` cells of level k, `M` anchors of all levels,
 `T` candidates before NMS, `R` proposals.
 """
@@ -137,6 +141,57 @@ class RpnHead(nn.Module):
         deltas = self.bbox_pred(hidden).permute(0, 2, 3, 1).reshape(level.shape[0], -1, 4)
         return logits, deltas
 
+    def at_cells(
+        self, levels: Sequence[Tensor], pictures: Tensor, cells: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """What `forward` says of some cells, by matrix products over their neighbourhoods.
+
+        Args:
+            levels: `(B, channels, Hk, Wk)` each, finest first.
+            pictures: `(N,)` int64.
+            cells: `(N,)` int64, counted through the levels, row by row.
+
+        Returns:
+            Logits `(N, A)` and deltas `(N, A, 4)`.
+        """
+        patches, places, first = [], [], 0
+        for level in levels:
+            count = level.shape[2] * level.shape[3]
+            here = torch.where((cells >= first) & (cells < first + count))[0]
+            places.append(here)
+            patches.append(_patches(level, pictures[here], cells[here] - first))
+            first += count
+        convolution = self.conv[0][0]  # type: ignore[index]
+        weight = convolution.weight.permute(0, 2, 3, 1).flatten(1)
+        hidden = F.relu(F.linear(torch.cat(patches), weight, convolution.bias))
+        logits = F.linear(hidden, self.cls_logits.weight.flatten(1), self.cls_logits.bias)
+        deltas = F.linear(hidden, self.bbox_pred.weight.flatten(1), self.bbox_pred.bias)
+        order = torch.cat(places).argsort()
+        return logits[order], deltas[order].unflatten(1, (-1, 4))
+
+
+def _patches(level: Tensor, pictures: Tensor, cells: Tensor) -> Tensor:
+    """The 3x3 neighbourhoods of cells, 0 outside.
+
+    Args:
+        level: `(B, channels, Hk, Wk)`; fastest in channels-last memory.
+        pictures: `(N,)` int64.
+        cells: `(N,)` int64, row by row.
+
+    Returns:
+        `(N, 9 * channels)`, the place before the channel.
+    """
+    _, channels, height, width = level.shape
+    steps = torch.arange(-1, 2, device=level.device)
+    rows = (cells // width)[:, None] + steps.repeat_interleave(3)
+    columns = (cells % width)[:, None] + steps.repeat(3)
+    outside = (rows < 0) | (rows >= height) | (columns < 0) | (columns >= width)
+    rows, columns = rows.clamp(0, height - 1), columns.clamp(0, width - 1)
+    index = (pictures[:, None] * height + rows) * width + columns
+    table = level.permute(0, 2, 3, 1).reshape(-1, channels)
+    found = table.index_select(0, index.flatten()).view(len(cells), 9, channels)
+    return found.masked_fill(outside[..., None], 0.0).flatten(1)
+
 
 class RegionProposals(nn.Module):
     """The first stage.
@@ -227,9 +282,28 @@ class RegionProposals(nn.Module):
         boxes = self.coder.decode_single(deltas.flatten(0, 1), output.anchors[index].flatten(0, 1))
         return logits.gather(1, index).sigmoid(), boxes.view_as(deltas), torch.cat(levels)
 
-    def loss(self, output: RpnOutput, view: BatchView) -> dict[str, LossTerm]:
-        """`rpn_objectness` and `rpn_box`, both per sampled anchor."""
-        anchors = output.anchors
+    def without_graph(self, levels: Sequence[Tensor], padded_size: tuple[int, int]) -> RpnOutput:
+        """What `forward` gives, for `proposals` alone; `loss` takes care of the gradients."""
+        # Autocast would keep the weights that it rounds here, without graph, for the loss.
+        keeps = torch.is_autocast_cache_enabled()
+        torch.set_autocast_cache_enabled(False)
+        try:
+            with torch.no_grad():
+                output: RpnOutput = self(levels, padded_size)
+        finally:
+            torch.set_autocast_cache_enabled(keeps)
+        return output
+
+    def loss(
+        self, anchors: Tensor, levels: Sequence[Tensor], view: BatchView
+    ) -> dict[str, LossTerm]:
+        """`rpn_objectness` and `rpn_box`, both per sampled anchor.
+
+        Args:
+            anchors: `(M, 4)` float32 xyxy, input pixels.
+            levels: `(B, channels, Hk, Wk)` each, finest first.
+            view: The batch.
+        """
         num_anchors = len(anchors)
         positives, negatives, sources, wanted = [], [], [], []
         for picture, target in enumerate(view.targets):
@@ -242,11 +316,28 @@ class RegionProposals(nn.Module):
             wanted.append(boxes[found])
         positive, negative = torch.cat(positives), torch.cat(negatives)
         rows = torch.cat((positive, negative))
-        logits = output.objectness_logits.flatten().index_select(0, rows).float()
+        logits, deltas = self._of_anchors(levels, rows, num_anchors)
         is_object = torch.zeros_like(logits)
         is_object[: len(positive)] = 1.0
         objectness = F.binary_cross_entropy_with_logits(logits, is_object, reduction="sum")
-        deltas = output.box_deltas.flatten(0, 1).index_select(0, positive).float()
-        box = box_loss_sum(deltas, torch.cat(sources), torch.cat(wanted), self.coder, self.box_loss)
+        box = box_loss_sum(
+            deltas[: len(positive)],
+            torch.cat(sources),
+            torch.cat(wanted),
+            self.coder,
+            self.box_loss,
+        )
         count = objectness.new_tensor(float(len(rows)))
         return {"rpn_objectness": LossTerm(objectness, count), "rpn_box": LossTerm(box, count)}
+
+    def _of_anchors(
+        self, levels: Sequence[Tensor], rows: Tensor, num_anchors: int
+    ) -> tuple[Tensor, Tensor]:
+        """Logits `(N,)` and deltas `(N, 4)`, float32, of anchors counted through all pictures."""
+        per_cell = self.anchors.per_cell
+        # Anchors of one cell share its neighbourhood.
+        cells, place = torch.unique(rows // per_cell, return_inverse=True)
+        per_picture = num_anchors // per_cell
+        logits, deltas = self.head.at_cells(levels, cells // per_picture, cells % per_picture)
+        anchor = rows % per_cell
+        return logits[place, anchor].float(), deltas[place, anchor].float()
