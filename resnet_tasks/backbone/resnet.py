@@ -18,6 +18,7 @@ from resnet_tasks.backbone.family import CUSTOM, LEVELS, Depth, backbone_names, 
 from resnet_tasks.backbone.pretrained import IMAGENET_MEAN, IMAGENET_STD, LoadReport, load_weights
 from resnet_tasks.errors import ResnetTasksError, WeightsError
 from resnet_tasks.layers.checkpointing import run_checkpointed
+from resnet_tasks.layers.folded_norms import fold_norms
 from resnet_tasks.layers.norms import (
     batch_norms_of,
     batch_to_group_norm,
@@ -108,6 +109,7 @@ class ResNet(nn.Module):
         self._stages = trunk.stages
         self._levels = {part: level for level, part in trunk.taps.items()}
         self._convert_norms()
+        fold_norms(self)
         self.mean, self.std = (
             _per_channel(IMAGENET_MEAN, in_channels),
             _per_channel(IMAGENET_STD, in_channels),

@@ -313,7 +313,8 @@ def test_shared_statistics_keep_keys_weights_and_frozen_parts(tiny_weights: str)
     assert list(backbone.state_dict()) == list(plain.state_dict())
     images = torch.rand(2, 3, 64, 64)
     mine, theirs = backbone.train()(images), plain.train()(images)
-    assert all(torch.equal(mine[level], theirs[level]) for level in LEVELS)
+    for level in LEVELS:  # norms that share statistics are not folded where they are frozen
+        torch.testing.assert_close(mine[level], theirs[level], atol=1e-4, rtol=1e-4)
     before, after = _step(backbone)
     for key, value in after.items():
         if key.startswith(("conv1.", "bn1.", "layer1.")):

@@ -1,0 +1,104 @@
+"""Batch norms that only scale and shift are folded into the convolutions before them.
+
+In evaluation mode, and where it is frozen, a batch norm multiplies every channel by a number and
+adds another: a convolution whose filters are scaled so, and which has such a bias, gives the same
+without a pass over its output, and without keeping that output for the backward. Nothing is
+replaced for good: parameters, buffers and the keys of the state dict stay as they are, and a norm
+that learns statistics works as ever. Gradients reach the filters through the scaling.
+
+The filters are scaled in every forward: a pass over them, where a norm is two over what they make.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+
+class FoldingConv2d(nn.Conv2d):
+    """A convolution that does the work of the batch norm behind it while that learns nothing."""
+
+    _partner: tuple[nn.Module, str]  # whose child the norm is; a tuple, lest it become a child
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # torch's name
+        """`(B, C, H, W)` -> `(B, channels, H', W')`; normalised too, unless the norm learns."""
+        norm = _partner_of(self)
+        if not isinstance(norm, FoldedBatchNorm2d) or norm.training:
+            return super().forward(input)
+        made: Tensor = self._conv_forward(input, *self._folded(norm))
+        return made
+
+    def _folded(self, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+        """Filters and bias that hold the norm."""
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        scale = (norm.running_var + norm.eps).rsqrt()
+        if norm.weight is not None:
+            scale = scale * norm.weight
+        bias = -norm.running_mean * scale
+        if norm.bias is not None:
+            bias = bias + norm.bias
+        if self.bias is not None:
+            bias = bias + self.bias * scale
+        return self.weight * scale[:, None, None, None], bias
+
+
+class FoldedBatchNorm2d(nn.BatchNorm2d):
+    """A batch norm whose work is done by the convolution before it, unless it learns."""
+
+    _partner: tuple[nn.Module, str]
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # torch's name
+        """`(B, C, H, W)` -> the same shape."""
+        if self.training or not isinstance(_partner_of(self), FoldingConv2d):
+            return super().forward(input)
+        return input
+
+
+def _partner_of(module: FoldingConv2d | FoldedBatchNorm2d) -> nn.Module | None:
+    """What stands now where its partner was: layers may be replaced."""
+    parent, name = module._partner
+    return getattr(parent, name, None)
+
+
+def fold_norms(module: nn.Module) -> int:
+    """Lets convolutions do the work of the batch norms right behind them, wherever both are known.
+
+    Known are a convolution and a norm that follow each other in an `nn.Sequential`, and those named
+    `conv1`, `bn1` and so on in the blocks of timm's ResNets. Norms of other kinds, or with an
+    activation inside, stay as they are.
+
+    Args:
+        module: Changed in place; its results stay, up to rounding.
+
+    Returns:
+        How many norms are folded.
+    """
+    pairs = [(each, *names) for each in module.modules() for names in _pairs(each)]
+    for parent, convolution, norm in pairs:
+        getattr(parent, convolution).__class__ = FoldingConv2d
+        getattr(parent, norm).__class__ = FoldedBatchNorm2d
+        getattr(parent, convolution).__dict__["_partner"] = (parent, norm)
+        getattr(parent, norm).__dict__["_partner"] = (parent, convolution)
+    return len(pairs)
+
+
+def _pairs(module: nn.Module) -> list[tuple[str, str]]:
+    """Names of a module's own convolutions, with those of the norms that follow them."""
+    children = dict(module.named_children())
+    if isinstance(module, nn.Sequential):
+        found = list(pairwise(children))
+    else:
+        names = [name for name in children if name.startswith("conv")]
+        found = [(name, name.replace("conv", "bn", 1)) for name in names]
+    return [pair for pair in found if _can_fold(*map(children.get, pair))]
+
+
+def _can_fold(convolution: nn.Module | None, norm: nn.Module | None) -> bool:
+    return (
+        type(convolution) is nn.Conv2d
+        and type(norm) is nn.BatchNorm2d
+        and norm.track_running_stats
+        and convolution.out_channels == norm.num_features
+    )
