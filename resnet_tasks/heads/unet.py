@@ -10,15 +10,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
+import torch
 from pydantic import Field
 from segmentation_models_pytorch.base.initialization import initialize_decoder
 from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
 from torch import Tensor
+from torch.nn import functional as F
 
 from resnet_tasks.heads.base import HeadOptions, register_head
 from resnet_tasks.heads.semantic import SemanticHead, SemanticOptions
+from resnet_tasks.layers.folded_norms import fold_norms
+from resnet_tasks.layers.made_again import apply_to_made
 from resnet_tasks.layers.norms import batch_to_group_norm
 from resnet_tasks.layers.strides import check_strides
 from resnet_tasks.structures import FeatureSpec
@@ -78,15 +83,26 @@ class UNet(SemanticHead):
         self.decoder = UnetDecoder(encoder_channels, channels, n_blocks=len(channels))
         if self.options.norm == "group":
             batch_to_group_norm(self.decoder, _groups)
+        fold_norms(self.decoder)
         initialize_decoder(self.decoder)
         self._add_classifier(channels[-1], kernel_size=3)
 
     def pixel_features(self, features: Mapping[str, Tensor]) -> Tensor:
         """`(B, decoder_channels[-1], H, W)`."""
-        # The decoder reads only the size of the picture that opens its list.
-        picture = features["C1"].new_empty((0, 0, *self._padded_size(features)))
-        decoded: Tensor = self.decoder([picture, *(features[level] for level in self.in_levels)])
-        return decoded
+        # The decoder's own steps; what its blocks concatenate is not kept for the backward.
+        x: Tensor = self.decoder.center(features["C5"])
+        skips: list[Tensor | None] = [features[level] for level in ("C4", "C3", "C2", "C1")]
+        for block, skip in zip(self.decoder.blocks, [*skips, None], strict=True):
+            size = self._padded_size(features) if skip is None else (skip.shape[2], skip.shape[3])
+            inputs = (x,) if skip is None else (x, skip)
+            x = block.conv2(apply_to_made(block.conv1, partial(_upsampled, size), *inputs))
+        return x
+
+
+def _upsampled(size: tuple[int, int], x: Tensor, skip: Tensor | None = None) -> Tensor:
+    """`x` at a new (height, width), and the skip connection behind its channels."""
+    grown = F.interpolate(x, size=size, mode="nearest")
+    return grown if skip is None else torch.cat((grown, skip), dim=1)
 
 
 def _groups(channels: int) -> int:

@@ -35,7 +35,8 @@ def cross_entropy(
     weights = _weights(flat, class_weights)
     total = F.nll_loss(rows, flat, weight=class_weights, ignore_index=VOID, reduction="sum")
     if label_smoothing > 0:
-        each = rows if class_weights is None else rows * class_weights
+        shape = (1, -1, *(1,) * (rows.ndim - 2))
+        each = rows if class_weights is None else rows * class_weights.view(shape)
         spread = -(each.sum(dim=1) * (flat != VOID)).sum() / rows.shape[1]
         total = (1 - label_smoothing) * total + label_smoothing * spread
     return LossTerm(total, weights.sum())
@@ -91,13 +92,15 @@ def dice(logits: Tensor, labels: Tensor) -> LossTerm:
 
 
 def _log_probs(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """`(B * H * W, K)` log-probabilities and `(B * H * W,)` labels.
+    """`(B * H * W, K)` log-probabilities and `(B * H * W,)` labels; on a CPU as pictures.
 
     The softmax runs over channels, where it is several times faster on a CPU than over rows of few
-    classes; the rows after it are a view of channels-last logits, and what picks the labelled
-    class of each is deterministic on every device, unlike its form for pictures.
+    classes. What picks the labelled class of each row is deterministic on every device, unlike its
+    form for pictures, which spares a copy.
     """
     log_probs = logits.float().log_softmax(dim=1)
+    if log_probs.device.type == "cpu":
+        return log_probs, labels
     return log_probs.permute(0, 2, 3, 1).flatten(0, 2), labels.flatten()
 
 

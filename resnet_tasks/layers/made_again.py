@@ -1,0 +1,49 @@
+"""Inputs of layers that are cheap to make are made again in the backward instead of being kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def apply_to_made(
+    layer: Callable[[Tensor], Tensor], make: Callable[..., Tensor], *inputs: Tensor
+) -> Tensor:
+    """`layer(make(*inputs))`, whose backward keeps `inputs` in the place of what `make` made.
+
+    Worth it where the inputs are kept anyway, by those that made them, and `make` is a copy such
+    as an upsampling or a concatenation: memory for one more copy in the backward. Values and
+    gradients are the same to the last bit.
+
+    Args:
+        layer: Is called once; what it keeps of its input is replaced, other things are not.
+        make: Depends on `inputs` alone.
+        inputs: Must not be changed in place before the backward.
+
+    Raises:
+        RuntimeError: In the backward, if an input was changed in place.
+    """
+    made = make(*inputs)
+    is_traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
+    if not torch.is_grad_enabled() or is_traced:
+        return layer(made)
+    place, shape, versions = made.data_ptr(), made.shape, [each._version for each in inputs]
+    kept = tuple(each.detach() for each in inputs)
+
+    def pack(tensor: Tensor) -> Tensor | None:
+        same = tensor.data_ptr() == place and tensor.shape == shape and tensor.dtype == made_type
+        return None if same else tensor
+
+    def unpack(packed: Tensor | None) -> Tensor:
+        if packed is not None:
+            return packed
+        if [each._version for each in kept] != versions:
+            raise RuntimeError("an input of a layer was changed in place before its backward")
+        with torch.no_grad():
+            return make(*kept)
+
+    made_type = made.dtype
+    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+        return layer(made)
