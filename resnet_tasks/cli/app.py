@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """What a disk answers that takes no more; its user can mend it."""
+PLAIN = None
+"""Help without boxes: what draws them takes as long to import as all the rest of `--help`."""
 MISTAKE = 2
 STOPPED = 130
 VERBS = (
@@ -68,7 +70,18 @@ class Views(StrEnum):
     both = "flips+scales"
 
 
-class _Verbs(TyperGroup):
+class _Group(TyperGroup):
+    """Lists its verbs with whole sentences, where plain help cuts them to a line."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Writes the list of verbs into the help."""
+        found = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        rows = [(name, verb.get_short_help_str(limit=500)) for name, verb in found if verb]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+class _Verbs(_Group):
     """Turns errors that a user can mend into one line and an exit code, for every verb."""
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -97,11 +110,22 @@ app = typer.Typer(
     cls=_Verbs,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=PLAIN,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="One pretrained ResNet, many heads, one recipe: detection and segmentation on COCO data.",
 )
-recipes = typer.Typer(no_args_is_help=True, help="List, show, copy and check recipes.")
-data = typer.Typer(no_args_is_help=True, help="Bring data to COCO format, check and measure it.")
+recipes = typer.Typer(
+    cls=_Group,
+    no_args_is_help=True,
+    help="List, show, copy and check recipes.",
+    rich_markup_mode=PLAIN,
+)
+data = typer.Typer(
+    cls=_Group,
+    no_args_is_help=True,
+    help="Bring data to COCO format, check and measure it.",
+    rich_markup_mode=PLAIN,
+)
 app.add_typer(recipes, name="recipes")
 app.add_typer(data, name="data")
 
