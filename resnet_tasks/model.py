@@ -169,8 +169,8 @@ class TaskModel(nn.Module):
             mode: `loss` -> `{"head/term": LossTerm}`, frozen heads and heads without an annotated
                 picture in the batch left out; `raw` -> `{head: {name: tensor}}`.
         """
-        images = self.normalise(batch.images, [each.input_size for each in batch.geometries])
-        features = self.features(images)
+        sizes = [each.input_size for each in batch.geometries]
+        features = self._read(self.features(self.normalise(batch.images, sizes)))
         if mode == "raw":
             return {name: head(features) for name, head in self.named_heads.items()}
         losses: Losses = {}
@@ -193,6 +193,11 @@ class TaskModel(nn.Module):
         """Normalised pictures -> level -> `(B, channels, H/stride, W/stride)`, for all heads."""
         features: dict[str, Tensor] = self.backbone(images)
         return features if self.pyramid is None else {**features, **self.pyramid(features)}
+
+    def _read(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The levels that a head reads: the others are let go of, large as they are."""
+        read = {level for head in self.named_heads.values() for level in head.in_levels}
+        return {level: feature for level, feature in features.items() if level in read}
 
     def normalise(self, images: Tensor, sizes: Sequence[tuple[int, int]]) -> Tensor:
         """Plain pixels -> what the backbone's weights were trained on; padding becomes 0.

@@ -370,8 +370,8 @@ def test_dropout_of_the_box_head_by_hand() -> None:
     again = head.kept((400,), [torch.Generator().manual_seed(1)], torch.zeros(1))
     assert again is not None
     assert torch.equal(again[0], factors[0][:400])
-    pooled = torch.randn(500, 2, 1, 1)
-    hidden = head.fc6(pooled.flatten(1)).relu() * factors[0]
+    pooled = torch.randn(500, 2)
+    hidden = head.fc6(pooled).relu() * factors[0]
     assert torch.equal(head(pooled, factors), head.fc7(hidden).relu() * factors[1])
 
 

@@ -48,8 +48,8 @@ class BoxHead(nn.Module):
         self.dropout = dropout
 
     def forward(self, pooled: Tensor, kept: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        """`(Q, C, S, S)` -> `(Q, channels)`; `kept` multiplies what the two layers give."""
-        hidden = F.relu(self.fc6(pooled.flatten(1)))
+        """`(Q, C * S * S)` -> `(Q, channels)`; `kept` multiplies what the two layers give."""
+        hidden = F.relu(self.fc6(pooled))
         if kept is None:
             return F.relu(self.fc7(hidden))
         return F.relu(self.fc7(hidden * kept[0])) * kept[1]
@@ -157,7 +157,7 @@ class RoiHeads(nn.Module):
             pictures,
             output_size=self.output_size,
             sampling_ratio=self.sampling_ratio,
-        )
+        ).flatten(1)  # here, so that what is copied is not kept meanwhile
         logits, deltas = self.box_predictor(self.box_head(pooled, kept))
         return logits, deltas
 
