@@ -16,20 +16,24 @@ must not grow with workers.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from time import strftime
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks.drawn_sets import draw_ellipses, write_coco
+from benchmarks.measuring import (
+    Row,
+    add_shared_options,
+    conditions,
+    finish,
+    in_fresh_process,
+    with_rows,
+)
 from resnet_tasks.errors import DataError
 
 LIMIT = 1.1
@@ -92,8 +96,11 @@ print(json.dumps({
 """
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Draws the set, measures, prints.
+
+    Returns:
+        The report.
 
     Raises:
         DataError: If a measured process failed, or the annotations cost more with more workers.
@@ -108,15 +115,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             whole, nothing = (_run(each, workers, options.samples) for each in (big, tiny))
             table.append({"workers": workers, "big": whole, "tiny": nothing})
         report = _report(runs, table, big, options)
-    print(_told(report))
-    if options.out is not None:
-        options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-        print(f"written to {options.out}")
-    if report["growth"] > LIMIT:
+    finish(report, _told(report), options)
+    if report["growth"] > LIMIT and not options.quick:
         raise DataError(
             f"annotations cost {report['growth']:.2f} times as much with {options.workers[-1]} "
             f"workers as with {options.workers[0]}; allowed is {LIMIT}"
         )
+    return report
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -126,14 +131,16 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--samples", type=int, default=10_000, help="pictures read per measurement")
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 2, 4, 8])
     parser.add_argument("--folder", type=Path, help="where the set is drawn; default: temporary")
-    parser.add_argument("--out", type=Path, help="JSON file for the report")
-    return parser.parse_args(argv)
+    add_shared_options(parser)
+    options = parser.parse_args(argv)
+    if options.quick:
+        options.pictures, options.objects, options.samples = 500, 3500, 100
+        options.workers = [0, 2]
+    return options
 
 
 def draw(folder: Path, *, pictures: int, objects: int) -> Path:
     """Annotations of a set like COCO train2017, the same at every call.
-
-    Class frequencies fall as 1/rank, outlines are ellipses of 4 to 40 points, rounded to 2 digits.
 
     Returns:
         The COCO file; `folder/pictures` has the few pictures that all records name.
@@ -144,52 +151,24 @@ def draw(folder: Path, *, pictures: int, objects: int) -> Path:
         pixels = rng.integers(0, 256, (SIDE, SIDE, 3)).astype(np.uint8)
         Image.fromarray(pixels).save(folder / "pictures" / f"{i}.png")
     path = folder / "instances.json"
-    with path.open("w", encoding="utf-8") as stream:
-        stream.write('{"info": {"images_root": "pictures"}, "categories": ')
-        json.dump([{"id": i + 1, "name": f"class {i + 1}"} for i in range(80)], stream)
-        stream.write(', "images": [')
-        for i in range(pictures):
-            stream.write(", " if i else "")
-            name = f'"file_name": "{i % _FILES}.png", "height": {SIDE}, "width": {SIDE}'
-            stream.write(f'{{"id": {5 * i + 9}, {name}, "license": 3}}')
-        stream.write('], "annotations": [')
-        for i, text in enumerate(_annotations(rng, pictures, objects)):
-            stream.write((", " if i else "") + text)
-        stream.write("]}")
+    drawn = draw_ellipses(pictures=pictures, objects=objects, size=(SIDE, SIDE), sides=_sides)
+    write_coco(
+        path,
+        drawn,
+        pictures=pictures,
+        size=(SIDE, SIDE),
+        file_name=lambda i: f"{i % _FILES}.png",
+        info={"images_root": "pictures"},
+    )
     return path
 
 
-def _annotations(rng: np.random.Generator, pictures: int, objects: int) -> Iterator[str]:
-    frequency = 1 / np.arange(1, 81)
-    classes = rng.choice(80, objects, p=frequency / frequency.sum()) + 1
-    images = 5 * rng.integers(0, pictures, objects) + 9
-    sizes = rng.uniform(3, SIDE / 2, (objects, 2))
-    corners = rng.random((objects, 2)) * (SIDE - sizes)
-    points = rng.integers(4, 41, objects)
-    for i in range(objects):
-        angles = np.linspace(0, 2 * np.pi, points[i], endpoint=False)
-        circle = np.column_stack((np.cos(angles), np.sin(angles)))
-        outline = np.round(corners[i] + sizes[i] * (1 + circle) / 2, 2).ravel().tolist()
-        box = np.round(np.concatenate((corners[i], sizes[i])), 2).tolist()
-        area = round(0.785 * float(sizes[i].prod()), 4)
-        yield (
-            f'{{"id": {i + 1}, "image_id": {images[i]}, "category_id": {classes[i]}, '
-            f'"bbox": {box}, "area": {area}, "iscrowd": 0, "segmentation": [{outline}]}}'
-        )
+def _sides(rng: np.random.Generator, objects: int) -> NDArray[np.float64]:
+    return rng.uniform(3, SIDE / 2, (objects, 2))
 
 
 def _run(path: Path, workers: int, samples: int) -> dict[str, Any]:
-    made = subprocess.run(
-        [sys.executable, "-c", _MEASURED, str(path), str(workers), str(samples)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, **_TIDY},
-    )
-    if made.returncode != 0:
-        raise DataError(f"a measured process failed: {made.stderr.strip().splitlines()[-1]}")
-    found: dict[str, Any] = json.loads(made.stdout)
-    return found
+    return in_fresh_process(_MEASURED, path, workers, samples, environment=_TIDY)
 
 
 def _report(
@@ -197,20 +176,25 @@ def _report(
 ) -> dict[str, Any]:
     for row in table:
         row["annotations"] = row["big"]["bytes"] - row["tiny"]["bytes"]
-    return {
+    report = {
         "set": {"pictures": options.pictures, "objects": options.objects},
         "json_bytes": path.stat().st_size,
         **runs,
         "by_workers": table,
         "growth": table[-1]["annotations"] / table[0]["annotations"],
-        "hardware": {
-            "cpu": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
-            "load": os.getloadavg(),
-        },
-        "python": platform.python_version(),
-        "date": strftime("%Y-%m-%d %H:%M:%S"),
+        **conditions("torch", "numpy", "msgspec"),
     }
+    none, most = table[0], table[-1]
+    memory = Row(
+        f"annotations of {options.objects:,} objects with {most['workers']} workers: memory",
+        "alone",
+        f"ours with {none['workers']} workers",
+        most["annotations"],
+        none["annotations"],
+        "bytes",
+        LIMIT,
+    )
+    return with_rows(report, [memory])
 
 
 def _told(report: dict[str, Any]) -> str:

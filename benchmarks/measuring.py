@@ -141,12 +141,15 @@ def with_rows(report: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
     return {**report, "rows": [row.to_json() for row in rows]}
 
 
-def in_fresh_process(code: str, *arguments: Path | str | int) -> dict[str, Any]:
+def in_fresh_process(
+    code: str, *arguments: Path | str | int, environment: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Runs Python code in a process of its own.
 
     Args:
         code: Reads `arguments` from `sys.argv[1:]` and prints one JSON object.
         arguments: For the code.
+        environment: Variables besides those of this process.
 
     Raises:
         DataError: If it failed.
@@ -156,6 +159,7 @@ def in_fresh_process(code: str, *arguments: Path | str | int) -> dict[str, Any]:
         capture_output=True,
         text=True,
         check=False,
+        env={**os.environ, **(environment or {})},
     )
     if made.returncode != 0:
         told = made.stderr.strip().splitlines() or [f"exit code {made.returncode}"]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks import measuring
 from resnet_tasks.errors import DataError
@@ -43,12 +44,20 @@ def peaks(works: Mapping[str, Work], device: torch.device) -> dict[str, int]:
     return {name: peak_bytes(work, device) for name, work in works.items()}
 
 
-def street(size: tuple[int, int], pictures: int) -> Batch:
+def street(
+    size: tuple[int, int],
+    pictures: int,
+    *,
+    things: int = len(THINGS),
+    surfaces: int = len(SURFACES),
+) -> Batch:
     """Pictures of noise with eight boxes and a label map each, the same at every call.
 
     Args:
         size: (height, width).
         pictures: How many.
+        things: Classes of the boxes.
+        surfaces: Classes of the pixels.
     """
     generator = torch.Generator().manual_seed(0)
     height, width = size
@@ -63,9 +72,9 @@ def street(size: tuple[int, int], pictures: int) -> Batch:
                 number,
                 target=Target(
                     boxes=torch.cat((corners, corners + sides), dim=1),
-                    labels=torch.randint(0, len(THINGS), (8,), generator=generator),
+                    labels=torch.randint(0, things, (8,), generator=generator),
                     ignore=torch.zeros(8, dtype=torch.bool),
-                    semantic=torch.randint(0, len(SURFACES), size, generator=generator),
+                    semantic=torch.randint(0, surfaces, size, generator=generator),
                 ),
             )
         )
@@ -73,7 +82,7 @@ def street(size: tuple[int, int], pictures: int) -> Batch:
 
 
 def require_close(what: str, ours: Tensor, theirs: Tensor, tolerance: float) -> float:
-    """How far outputs are apart, relative to the greatest of the peer's.
+    """How far outputs are apart: the length of the difference over that of the peer's.
 
     Args:
         what: What they are, for the message.
@@ -86,18 +95,18 @@ def require_close(what: str, ours: Tensor, theirs: Tensor, tolerance: float) -> 
     """
     if ours.shape != theirs.shape:
         raise DataError(f"{what}: ours is {tuple(ours.shape)}, the peer's {tuple(theirs.shape)}")
-    scale = theirs.float().abs().max().clamp(min=1e-12)
-    apart = float(((ours.float() - theirs.float()).abs().max() / scale).item())
+    mine, yours = ours.double(), theirs.double()
+    apart = float((mine - yours).norm() / yours.norm().clamp(min=1e-12))
     if not apart <= tolerance:
         raise DataError(
-            f"{what}: ours and the peer's are {apart:.3g} of the greatest value apart; allowed is "
+            f"{what}: ours and the peer's are {apart:.3g} of their length apart; allowed is "
             f"{tolerance:g}, so that the two did not do the same work"
         )
     return apart
 
 
 def of_precision(precision: str) -> float:
-    """What outputs may be apart, relative to the greatest, at a precision of arithmetic.
+    """What outputs may be apart, relative to their length, at a precision of arithmetic.
 
     fp32: other orders of summing in nets of this depth. bf16: 8 bits of each of some fifty layers.
     """
@@ -107,3 +116,73 @@ def of_precision(precision: str) -> float:
 def joined(values: Sequence[Tensor]) -> Tensor:
     """Tensors of any shapes as one row."""
     return torch.cat([each.detach().float().flatten() for each in values])
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The peer and ours at the same work.
+
+    Attributes:
+        work: What is done, at which size and precision.
+        kind: As in `Row`.
+        peer: Its name.
+        ours: Does it once.
+        theirs: Does it once.
+        goal: Times faster, at least.
+        memory_goal: Share of the peer's memory, at most; None: memory is not measured.
+        agreement: How near the results are.
+        metric: Of the recipe's model.
+    """
+
+    work: str
+    kind: measuring.Kind
+    peer: str
+    ours: Work
+    theirs: Work
+    goal: float | None
+    memory_goal: float | None = None
+    agreement: str = ""
+    metric: str = ""
+
+
+def compare(
+    pairs: Iterable[Pair], device: torch.device, repeats: int
+) -> tuple[list[measuring.Row], dict[str, Any]]:
+    """The rows of all pairs, and every run; the two of a pair take turns.
+
+    Args:
+        pairs: Measured one after the other, before the next is asked for.
+        device: Where they work.
+        repeats: Timed runs of each.
+    """
+    rows, runs = [], {}
+    for pair in pairs:
+        works = {"ours": pair.ours, "theirs": pair.theirs}
+        seconds, taken = medians(works, device, repeats)
+        runs[f"{pair.work}; {pair.kind}"] = taken
+        rows.append(_row(pair, seconds, "s"))
+        if pair.memory_goal is not None:
+            rows.append(_row(pair, peaks(works, device), "bytes"))
+        print(f"{pair.work}: measured", flush=True)
+    return rows, runs
+
+
+def _row(pair: Pair, found: Mapping[str, float], unit: Literal["s", "bytes"]) -> measuring.Row:
+    is_time = unit == "s"
+    return measuring.Row(
+        pair.work if is_time else f"{pair.work}: memory",
+        pair.kind,
+        pair.peer,
+        found["ours"],
+        found["theirs"],
+        unit,
+        pair.goal if is_time else pair.memory_goal,
+        pair.agreement if is_time else "",
+        pair.metric,
+    )
+
+
+def settled(model: nn.Module, *, channels_last: bool) -> None:
+    """Brings a model's filters to channels-last, or back to how models are built."""
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    model.to(memory_format=layout)

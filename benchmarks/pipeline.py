@@ -1,0 +1,220 @@
+"""From JPEG files to batches: decode, augment, collate on one core, ours and torchvision's v2.
+
+    python -m benchmarks pipeline
+
+Both read the same files, resize every picture to one size, flip it and its boxes half of the time,
+with `colour` change its brightness, contrast, saturation and hue by random factors of the same
+ranges, and make float batches of 0..1. Ours is what a recipe's data go through: COCO records,
+sample seeds, geometries, boxes clipped and filtered, padding. Torchvision's is its v2 transforms on
+`tv_tensors`, as its documentation has it: resized and jittered as uint8, which is its fast way, and
+stacked. Everything happens in this process, on one thread; a worker of a loader does no more.
+
+In the same script the pictures of both are compared without what is random.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.io import ImageReadMode, decode_jpeg, read_file
+from torchvision.transforms import v2
+
+from benchmarks.measuring import (
+    REPEATS,
+    add_shared_options,
+    finish,
+    markdown_table,
+    with_rows,
+)
+from benchmarks.side_by_side import Pair, compare, conditions
+from resnet_tasks.data.coco import read_coco
+from resnet_tasks.data.dataset import CocoDataset
+from resnet_tasks.data.loaders import make_loader
+from resnet_tasks.data.pixels import Resize
+from resnet_tasks.data.transforms import Augmentation
+from resnet_tasks.errors import DataError
+
+GOALS = {"plain": 1.0, "colour": 4.0}
+BATCH = 4
+STORED = (480, 640)
+SIZE = (384, 512)
+"""(height, width) after resizing."""
+OBJECTS = 8
+TOLERANCE = 0.02
+"""Mean difference of pixels of 0..1: resizing by area is not the peer's bilinear with antialias."""
+_FLIP: dict[str, Any] = {"HorizontalFlip": {"p": 0.5}}
+_JITTER = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.05}
+
+
+def main(argv: Sequence[str] = ()) -> dict[str, Any]:
+    """Measures, prints and returns the numbers.
+
+    Raises:
+        DataError: If the pictures of both do not agree.
+    """
+    parser = argparse.ArgumentParser(prog="python -m benchmarks pipeline", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--pictures", type=int, default=64)
+    parser.add_argument("--repeats", type=int, default=REPEATS)
+    add_shared_options(parser)
+    options = parser.parse_args(argv)
+    if options.quick:
+        options.pictures, options.repeats = BATCH, 1
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = draw(Path(folder), options.pictures)
+            agreement = _agreement(path)
+            pairs = [_pair(path, kind, options.pictures, agreement) for kind in GOALS]
+            rows, runs = compare(pairs, torch.device("cpu"), options.repeats)
+    finally:
+        torch.set_num_threads(threads)
+    report = {**conditions(torch.device("cpu")), "pictures": options.pictures, "runs": runs}
+    return finish(with_rows(report, rows), markdown_table(rows), options)
+
+
+def draw(folder: Path, pictures: int) -> Path:
+    """JPEG files of soft shapes and their COCO file, the same at every call.
+
+    Returns:
+        The COCO file.
+    """
+    rng = np.random.default_rng(0)
+    height, width = STORED
+    annotations: list[dict[str, Any]] = []
+    for i in range(pictures):
+        # Shapes of many sizes, as photographs have: noise would take longest to decode.
+        pixels = np.zeros((*STORED, 3))
+        for side in (4, 16, 64, 240):
+            coarse = rng.integers(0, 256, (height // side, width // side, 3)).astype(np.uint8)
+            grown = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+            pixels += np.asarray(grown) / 4
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i}.jpg", quality=90)
+        for _ in range(OBJECTS):
+            corner, sides = rng.random(2) * (400, 300), 20 + rng.random(2) * 150
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": i + 1,
+                    "category_id": int(rng.integers(1, 4)),
+                    "bbox": [*corner.round(1).tolist(), *sides.round(1).tolist()],
+                    "area": float(sides.prod()),
+                    "iscrowd": 0,
+                }
+            )
+    content = {
+        "images": [
+            {"id": i + 1, "file_name": f"{i}.jpg", "height": height, "width": width}
+            for i in range(pictures)
+        ],
+        "annotations": annotations,
+        "categories": [{"id": i, "name": f"class {i}"} for i in (1, 2, 3)],
+    }
+    path = folder / "instances.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
+def _pair(path: Path, kind: str, pictures: int, agreement: str) -> Pair:
+    steps = [_FLIP] + ([{"ColorJitter": {**_JITTER, "p": 1.0}}] if kind == "colour" else [])
+    with_colour = "with" if kind == "colour" else "without"
+    return Pair(
+        f"{pictures} JPEGs of {STORED[0]}x{STORED[1]} to batches, {with_colour} colour jitter",
+        "same precision",
+        f"torchvision {version('torchvision')} v2",
+        ours(path, steps),
+        peers(path, _peers_steps(is_coloured=kind == "colour")),
+        GOALS[kind],
+        agreement=agreement,
+    )
+
+
+def ours(path: Path, steps: Sequence[dict[str, Any]]) -> Callable[[], list[Tensor]]:
+    """All batches of a COCO file, each picture read anew."""
+    coco = read_coco(path)
+    data = CocoDataset(
+        [coco],
+        categories=coco.categories,
+        fields=("boxes",),
+        resize=Resize(*SIZE, keep_ratio=False),
+        augment=Augmentation(steps) if steps else None,
+        cache=False,
+    )
+    keys = [
+        [(0, i) for i in range(at, min(at + BATCH, len(data)))] for at in range(0, len(data), BATCH)
+    ]
+    return lambda: [batch.images for batch in make_loader(data, keys)]
+
+
+def _peers_steps(*, is_coloured: bool) -> v2.Compose:
+    steps = [v2.Resize(SIZE, antialias=True), v2.RandomHorizontalFlip(0.5)]
+    if is_coloured:
+        steps.append(v2.ColorJitter(**_JITTER))
+    return v2.Compose([*steps, *_ends()])
+
+
+def _ends() -> list[Any]:
+    return [v2.SanitizeBoundingBoxes(), v2.ToDtype(torch.float32, scale=True)]
+
+
+def peers(path: Path, transform: v2.Compose) -> Callable[[], list[Tensor]]:
+    """All batches of a COCO file by torchvision, the annotations in memory."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    boxes: dict[int, list[list[float]]] = {}
+    labels: dict[int, list[int]] = {}
+    for each in content["annotations"]:
+        boxes.setdefault(each["image_id"], []).append(each["bbox"])
+        labels.setdefault(each["image_id"], []).append(each["category_id"])
+
+    def sample(record: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
+        file = str(path.parent / record["file_name"])
+        picture = decode_jpeg(read_file(file), mode=ImageReadMode.RGB)
+        target = {
+            "boxes": tv_tensors.BoundingBoxes(
+                boxes[record["id"]],
+                format="XYWH",
+                canvas_size=(record["height"], record["width"]),
+            ),
+            "labels": torch.tensor(labels[record["id"]]),
+        }
+        made: tuple[Tensor, dict[str, Any]] = transform(tv_tensors.Image(picture), target)
+        return made
+
+    def batches() -> list[Tensor]:
+        with warnings.catch_warnings():
+            # Its decoder still is the fastest that it has, though another package shall follow it.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            made = [sample(record) for record in content["images"]]
+        pictures = [picture for picture, _ in made]
+        return [torch.stack(pictures[at : at + BATCH]) for at in range(0, len(made), BATCH)]
+
+    return batches
+
+
+def _agreement(path: Path) -> str:
+    """How near pictures are that nothing random is done to.
+
+    Raises:
+        DataError: If they are too far apart.
+    """
+    mine = torch.cat(ours(path, [])())
+    yours = torch.cat(peers(path, v2.Compose([v2.Resize(SIZE, antialias=True), *_ends()]))())
+    if mine.shape != yours.shape:
+        raise DataError(f"ours makes {tuple(mine.shape)}, the peer {tuple(yours.shape)}")
+    apart = float((mine - yours).abs().mean())
+    if not apart <= TOLERANCE:
+        raise DataError(f"pixels are {apart:.3f} apart on average; allowed is {TOLERANCE}")
+    return f"pixels {apart:.1g} apart on average"

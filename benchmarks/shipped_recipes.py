@@ -1,0 +1,110 @@
+"""A training step of a recipe as it is shipped, on pictures of noise in its sizes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from torch.utils.data import Dataset
+
+from benchmarks.side_by_side import street
+from resnet_tasks.assemble import build_model, label_heads
+from resnet_tasks.data.categories import Category, CategoryMap
+from resnet_tasks.recipe.load import load_recipe
+from resnet_tasks.recipe.shelf import find_recipe, read_header
+from resnet_tasks.structures import Batch, Sample
+from resnet_tasks.training.conditions import deterministic_algorithms
+from resnet_tasks.training.finetune import Finetuning
+from resnet_tasks.training.journal import Journal
+
+
+class _Pictures(Dataset[Sample]):
+    """As many as a batch has; they are never read."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, _position: int) -> Sample:
+        raise AssertionError("batches are handed over")
+
+
+class RecipeStep:
+    """Training as `resnet-tasks finetune` does it, of one batch, with all that a step is.
+
+    Everything that a run does for a step is done: its precision, deterministic algorithms,
+    clipping, optimizer (at rate 0, so that every step is the same) and averaging. Weights are
+    random; stages that the recipe freezes are frozen.
+
+    Attributes:
+        size: (height, width) that pictures have in training, before they are padded.
+        batch: What is learnt from.
+        metric: What the recipe's header says that its model reached.
+
+    Args:
+        name: Of a shipped recipe.
+        classes: Classes of its data.
+        folder: For what training would write; nothing is.
+    """
+
+    def __init__(self, name: str, classes: int, folder: Path) -> None:
+        recipe = load_recipe(name)
+        categories = CategoryMap(tuple(Category(i + 1, f"class {i}") for i in range(classes)))
+        torch.manual_seed(0)
+        model = build_model(recipe, label_heads(recipe, categories), weights="unloaded")
+        options = recipe.training
+        self.work = Finetuning(
+            model,
+            _Pictures(options.batch_size),
+            None,
+            options,
+            out=folder,
+            evaluation=recipe.evaluation.model_copy(update={"best": None}),
+            console=Console(quiet=True),
+            workers=0,
+        )
+        self.work.journal = Journal(folder, Console(quiet=True), silent=True)
+        self.work.model.train()
+        self.name = name
+        self.backbone = recipe.backbone.name
+        self.size = _training_size(name)
+        drawn = street(self.size, options.batch_size, things=classes, surfaces=classes)
+        self.batch: Batch = drawn.to(self.work.device)
+        self.metric = result_of(name)
+
+    def __call__(self) -> None:
+        """Learns from the batch once."""
+        wanted = self.work.options.deterministic and self.work.device.type == "cpu"
+        with deterministic_algorithms(wanted):
+            self.work.learn([self.batch], 0.0)
+
+
+def _training_size(name: str) -> tuple[int, int]:
+    """The size of a recipe's training pictures: of its crop, or what it resizes to."""
+    recipe = load_recipe(name)
+    steps = recipe.augment if isinstance(recipe.augment, (list, tuple)) else ()
+    for step in steps:
+        for options in step.values():
+            if isinstance(options, dict) and "size" in options:
+                height, width = options["size"]
+                return int(height), int(width)
+    assert recipe.data.resize is not None, "recipes of benchmarks resize"
+    return recipe.data.resize.height, recipe.data.resize.width
+
+
+def result_of(name: str) -> str:
+    """The numbers that a recipe's header gives as its result, and of which run."""
+    text = " ".join(" ".join(read_header(find_recipe(name))).split())
+    result = text.partition("Result:")[2].strip()
+    numbers = re.findall(r"\b(?:AP50|AP|mIoU|Dice of \w+|IoU) 0\.\d+", result)
+    if not numbers:
+        return f"{name}: not yet measured"
+    start = "from scratch: " if result.startswith("from scratch") else ""
+    return f"{name}: {start}{', '.join(dict.fromkeys(numbers[:2]))}"
+
+
+__all__ = ["RecipeStep", "result_of"]

@@ -1,0 +1,94 @@
+"""How long the command's help and `import resnet_tasks` take, each in a fresh process.
+
+A fresh interpreter that does nothing takes turns with them, so that what Python itself takes is
+known. The import must bring no torch with it; that is checked in the same process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from statistics import median
+from typing import Any
+
+from benchmarks.measuring import (
+    REPEATS,
+    Row,
+    add_shared_options,
+    conditions,
+    finish,
+    in_fresh_process,
+    markdown_table,
+    with_rows,
+)
+from resnet_tasks.errors import DataError
+
+LIMIT = 0.3
+"""Seconds that the help may take, the interpreter included."""
+HEAVY = ("torch", "timm", "torchvision", "albumentations", "cv2", "pydantic")
+_IMPORT = f"""
+import json, sys
+import resnet_tasks
+print(json.dumps({{"heavy": [name for name in {HEAVY!r} if name in sys.modules]}}))
+"""
+
+
+def main(argv: Sequence[str] = ()) -> dict[str, Any]:
+    """Measures, prints and returns the numbers.
+
+    Raises:
+        DataError: If `import resnet_tasks` brings a heavy package with it, or a process failed.
+    """
+    parser = argparse.ArgumentParser(prog="python -m benchmarks startup", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--repeats", type=int, default=3 * REPEATS)
+    add_shared_options(parser)
+    options = parser.parse_args(argv)
+    if options.quick:
+        options.repeats = 1
+    heavy = in_fresh_process(_IMPORT)["heavy"]
+    if heavy:
+        raise DataError(f"import resnet_tasks brings {', '.join(heavy)} with it")
+    works: dict[str, Callable[[], None]] = {
+        "python": _command("-c", "pass"),
+        "import": _command("-c", "import resnet_tasks"),
+        "help": _command("-m", "resnet_tasks", "--help"),
+    }
+    runs: dict[str, list[float]] = {name: [] for name in works}
+    for turn in range(options.repeats + 1):
+        for name, work in works.items():
+            started = time.perf_counter()
+            work()
+            if turn:  # the first fills the disk's cache
+                runs[name].append(time.perf_counter() - started)
+    seconds = {name: median(each) for name, each in runs.items()}
+    peer = "a Python that does nothing"
+    rows = [
+        Row(
+            "resnet-tasks --help", "alone", "a limit of our own", seconds["help"], None, "s", LIMIT
+        ),
+        Row(
+            "import resnet_tasks",
+            "alone",
+            peer,
+            seconds["import"],
+            seconds["python"],
+            "s",
+            agreement=f"brings none of {', '.join(HEAVY)}",
+        ),
+    ]
+    report = {**conditions("typer"), "seconds": seconds, "runs": runs}
+    return finish(with_rows(report, rows), markdown_table(rows), options)
+
+
+def _command(*arguments: str) -> Callable[[], None]:
+    def run() -> None:
+        command = [sys.executable, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise DataError(f"{' '.join(arguments)} failed: {done.stderr.strip()[-300:]}")
+
+    return run

@@ -1,0 +1,90 @@
+"""Measurements against peers run in tiny, check agreement, and refuse what does not agree."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks import detectors, pipeline, pixels
+from benchmarks.measuring import rows_of
+from benchmarks.shipped_recipes import result_of
+from benchmarks.side_by_side import Pair, compare, require_close, street
+from resnet_tasks.errors import DataError
+
+CPU = torch.device("cpu")
+
+
+def test_outputs_must_agree() -> None:
+    theirs = torch.tensor([3.0, -4.0])
+    ours = torch.tensor([3.05, -4.0])
+    assert require_close("x", ours, theirs, 0.02) == pytest.approx(0.01, rel=1e-4)
+    with pytest.raises(DataError, match=r"x: .* 0\.01 of their length apart"):
+        require_close("x", ours, theirs, 0.005)
+    with pytest.raises(DataError, match="nan of their length"):
+        require_close("x", theirs * float("nan"), theirs, 0.5)
+    with pytest.raises(DataError, match=r"ours is \(1,\), the peer's \(2,\)"):
+        require_close("x", theirs[:1], theirs, 0.5)
+
+
+def test_the_two_of_a_pair_take_turns() -> None:
+    order: list[str] = []
+    pair = Pair("w", "same precision", "p", lambda: order.append("o"), lambda: order.append("t"), 1)
+    rows, runs = compare([pair], CPU, 3)
+    assert order == ["o", "t"] * 5  # two warm-ups
+    assert [len(each) for each in runs["w; same precision"].values()] == [3, 3]
+    assert [row.unit for row in rows] == ["s"]
+
+
+def test_detectors_that_differ_are_refused() -> None:
+    batch = street((64, 96), 2)
+    ours = detectors.our_detector("resnet18", batch)
+    theirs = detectors.peers_detector("resnet18", ours, _skip_resize=True)
+    told = detectors.require_same_losses(ours, theirs, batch, "fp32")
+    assert "apart" in told
+    with torch.no_grad():
+        theirs.rpn.head.cls_logits.bias += 1
+    with pytest.raises(DataError, match="losses in fp32"):
+        detectors.require_same_losses(ours, theirs, batch, "fp32")
+
+
+@pytest.mark.parametrize("architecture", ["unet", "fpn"])
+def test_nets_that_differ_are_refused(architecture: str) -> None:
+    batch = street((64, 96), 2)
+    ours = pixels.our_net(architecture, "resnet18").eval()
+    theirs = pixels.peers_net(architecture, "resnet18", ours).eval()
+    assert "apart" in pixels.require_same_logits(ours, theirs, batch, "fp32")
+    with torch.no_grad():
+        theirs.segmentation_head[0].bias += 1  # type: ignore[index,operator]
+    with pytest.raises(DataError, match="logits in fp32"):
+        pixels.require_same_logits(ours, theirs, batch, "fp32")
+
+
+def test_pipelines_make_the_same_pictures() -> None:
+    report = pipeline.main(["--quick"])
+    assert [row.kind for row in rows_of(report)] == ["same precision"] * 2
+    assert all("pixels" in row.agreement for row in rows_of(report))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [("detector_step", 8), ("detector_inference", 3), ("pixels_step", 14), ("pixels_inference", 6)],
+)
+def test_tiny_measurements_run(name: str, rows: int) -> None:
+    report: dict[str, Any] = importlib.import_module(f"benchmarks.{name}").main(
+        ["--quick", "--device", "cpu"]
+    )
+    found = rows_of(report)
+    assert len(found) == rows
+    assert {row.kind for row in found} == {"same precision", "as it comes"}
+    assert all(row.ours > 0 and row.theirs and row.theirs > 0 for row in found)
+    assert all(row.agreement for row in found if row.kind == "same precision" and row.unit == "s")
+
+
+def test_results_are_quoted_from_the_recipes() -> None:
+    assert result_of("medical/bccd_faster_rcnn_resnet18").endswith("AP 0.6053, AP50 0.9190")
+    assert "Dice of nuclei 0.909" in result_of("medical/dsb2018_unet_resnet34")
+    assert result_of("driving/kitti_faster_rcnn_resnet50").endswith("not yet measured")
