@@ -6,6 +6,7 @@ Heavy modules are imported inside the verb, so that help and lists come at once.
 from resnet_tasks.cli import (
     data,
     explaining,
+    exporting,
     judging,
     parts,
     recipes,
@@ -19,6 +20,7 @@ __all__ = [
     "app",
     "data",
     "explaining",
+    "exporting",
     "judging",
     "parts",
     "recipes",

@@ -34,6 +34,7 @@ VERBS = (
     "calibrate",
     "operating-point",
     "predict",
+    "export",
     "explain",
     "report",
     "compare",

@@ -49,6 +49,7 @@ class Backend(StrEnum):
     pycocotools = "pycocotools"
 
 
+_OF_EXPORTS = {"run", "images", "out", "score", "max_pixels"}
 _OF_RESULTS = ("truth", "results", "task", "backend", "resamples", "out")
 
 
@@ -102,11 +103,7 @@ def evaluate(
     trust_plugins: Trust = False,
 ) -> None:
     """Judge a run (writes RUN/evaluations/<split>), or --results of any tool against --truth."""
-    given = {
-        name
-        for name in ctx.params
-        if (source := ctx.get_parameter_source(name)) is not None and source.name != "DEFAULT"
-    }
+    given = _given(ctx)
     of_results = [name for name in _OF_RESULTS if name in given]
     of_runs = sorted(given - set(_OF_RESULTS))
     if of_results and of_runs:
@@ -227,7 +224,10 @@ def calibrate(
 
 @app.command()
 def predict(
-    run: RunFolder,
+    ctx: typer.Context,
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="Folder made by finetune or by export")
+    ],
     images: Annotated[list[Path], typer.Argument(metavar="IMAGES...", help="Files or folders")],
     out: Annotated[
         Path | None,
@@ -261,6 +261,9 @@ def predict(
             "--operating-point was chosen on plain scores, which --calibrated and --tta change; "
             "leave them out, or give a --score"
         )
+    if (run / "export.json").is_file():
+        _predict_exported(ctx, run, images, out=out, score=score, max_pixels=max_pixels)
+        return
 
     opened = open_run(run, trust_plugins)
 
@@ -281,6 +284,43 @@ def predict(
         max_pixels=max_pixels,
     )
     typer.echo(f"written to {folder}")
+
+
+def _predict_exported(
+    ctx: typer.Context,
+    folder: Path,
+    images: list[Path],
+    *,
+    out: Path | None,
+    score: float | None,
+    max_pixels: int | None,
+) -> None:
+    """Predicts with an exported model; torch is not loaded.
+
+    Raises:
+        DataError: If options are given that need the run.
+    """
+    others = sorted(_given(ctx) - _OF_EXPORTS)
+    if others:
+        raise DataError(
+            f"{folder} is an exported model, which {_spelled(others)} cannot change; name the run "
+            "folder instead"
+        )
+    from resnet_tasks.exported.model import ExportedModel
+
+    written = ExportedModel.open(folder).predict_paths(
+        images, out=out or folder / "predictions", score=score, max_pixels=max_pixels
+    )
+    typer.echo(f"written to {written}")
+
+
+def _given(ctx: typer.Context) -> set[str]:
+    """Names of the parameters that the command line gives."""
+    return {
+        name
+        for name in ctx.params
+        if (source := ctx.get_parameter_source(name)) is not None and source.name != "DEFAULT"
+    }
 
 
 @app.command("operating-point")

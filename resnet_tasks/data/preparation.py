@@ -57,7 +57,7 @@ class Preparation:
         if isinstance(source, Path):
             regions = open_regions(source, self.channels, max_pixels=self.max_pixels)
             return PreparedPicture(regions, self, str(source))
-        array = self._with_channels(source, name)
+        array = self.with_channels(source, name)
         return PreparedPicture(ArrayRegions(array), self, name or "the picture")
 
     def input_size(self, original: tuple[int, int]) -> tuple[int, int]:
@@ -93,7 +93,7 @@ class Preparation:
         Raises:
             DataError: If the shape does not fit the model.
         """
-        array = self._with_channels(image, name)
+        array = self.with_channels(image, name)
         values = unit_range(self.pixels(array, name or "the picture"))
         geometry = Geometry.resized(
             (int(array.shape[0]), int(array.shape[1])),
@@ -101,7 +101,16 @@ class Preparation:
         )
         return values, geometry
 
-    def _with_channels(self, image: NDArray[Any], name: str) -> NDArray[Any]:
+    def with_channels(self, image: NDArray[Any], name: str) -> NDArray[Any]:
+        """`(h, w, C)` with the channels of the model, grey ones repeated for a model of colours.
+
+        Args:
+            image: `(h, w)` or `(h, w, C)`.
+            name: For messages.
+
+        Raises:
+            DataError: If the shape does not fit the model.
+        """
         array = image[:, :, None] if image.ndim == 2 else image
         if array.ndim == 3 and array.shape[2] == 1 and self.channels == 3:
             array = np.repeat(array, 3, axis=2)

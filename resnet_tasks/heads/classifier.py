@@ -114,14 +114,15 @@ class Classifier(Head):
         """`{"logits": (B, K, H5, W5)}` float32: class activation maps, padding included."""
         return {"logits": self.classifier(features["C5"]).float()}
 
-    def pooled(self, logits: Tensor, sizes: Sequence[tuple[int, int]]) -> Tensor:
+    def pooled(self, logits: Tensor, sizes: Tensor | Sequence[tuple[int, int]]) -> Tensor:
         """`(B, K)` logits of the pictures, from the cells that hold a part of them.
 
         Args:
             logits: `(B, K, H5, W5)` float32.
-            sizes: (height, width) of each picture in input pixels.
+            sizes: (height, width) of each picture in input pixels; or `(B, 2)` int64.
         """
-        limits = torch.tensor(sizes, device=logits.device).reshape(-1, 2)
+        given = sizes if isinstance(sizes, Tensor) else torch.tensor(sizes, device=logits.device)
+        limits = given.reshape(-1, 2)
         cells = torch.div(limits + self.stride - 1, self.stride, rounding_mode="floor")
         rows = torch.arange(logits.shape[2], device=logits.device)[None, :, None]
         columns = torch.arange(logits.shape[3], device=logits.device)[None, None]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 
 
@@ -82,6 +83,28 @@ def fold_norms(module: nn.Module) -> int:
         getattr(parent, convolution).__dict__["_partner"] = (parent, norm)
         getattr(parent, norm).__dict__["_partner"] = (parent, convolution)
     return len(pairs)
+
+
+def fold_for_good(module: nn.Module) -> None:
+    """Puts plain convolutions, whose filters hold the norms, in the place of folding ones.
+
+    For models that only predict: keys of the state dict change, and nothing is scaled any more.
+
+    Args:
+        module: Changed in place.
+    """
+    for convolution in [each for each in module.modules() if isinstance(each, FoldingConv2d)]:
+        norm = _partner_of(convolution)
+        if not isinstance(norm, FoldedBatchNorm2d):
+            continue
+        parent, name = norm._partner
+        with torch.no_grad():
+            filters, bias = convolution._folded(norm)
+        convolution.__class__ = nn.Conv2d  # type: ignore[assignment]
+        convolution.weight = nn.Parameter(filters)
+        convolution.bias = nn.Parameter(bias)
+        assert getattr(parent, name) is convolution
+        setattr(parent, convolution._partner[1], nn.Identity())
 
 
 def _pairs(module: nn.Module) -> list[tuple[str, str]]:

@@ -9,7 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from resnet_tasks.backbone.resnet import ResNet
-from resnet_tasks.layers.folded_norms import FoldedBatchNorm2d, FoldingConv2d, fold_norms
+from resnet_tasks.layers.folded_norms import (
+    FoldedBatchNorm2d,
+    FoldingConv2d,
+    fold_for_good,
+    fold_norms,
+)
 from resnet_tasks.layers.norms import batch_norms_of
 
 
@@ -122,3 +127,22 @@ def test_backbones_say_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> N
         made, wanted = folded.eval()(images), plain.eval()(images)
     for level, feature in wanted.items():
         assert (made[level] - feature).norm() <= 1e-3 * feature.norm(), level
+
+
+def test_folded_for_good_there_is_nothing_left_to_scale() -> None:
+    layers = net()
+    images = torch.randn(2, 3, 24, 24)
+    wanted = layers(images)
+    fold_norms(layers)
+    fold_for_good(layers)
+    assert [type(each) for each in layers] == [
+        nn.Conv2d,
+        nn.Identity,
+        nn.ReLU,
+        nn.Conv2d,
+        nn.Identity,
+        nn.ReLU,
+        nn.BatchNorm2d,
+    ]
+    assert torch.allclose(layers(images), wanted, atol=1e-5)
+    assert all(not isinstance(each, FoldingConv2d) for each in layers)

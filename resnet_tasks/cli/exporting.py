@@ -1,0 +1,79 @@
+"""`export`: a run's model for other engines."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from resnet_tasks.cli.app import Checkpoint, DataRoot, RunFolder, Trust, Which, app, open_run
+from resnet_tasks.errors import DataError
+
+
+class GraphFormat(StrEnum):
+    """What the graph is written as."""
+
+    onnx = "onnx"
+    openvino = "openvino"
+
+
+@app.command()
+def export(
+    run: RunFolder,
+    form: Annotated[
+        GraphFormat, typer.Option("--format", help="Who is to run it: ONNX Runtime, or OpenVINO")
+    ] = GraphFormat.onnx,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Quantize it, calibrated on training pictures")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder to make; default: RUN/exports/FORMAT or FORMAT-int8"),
+    ] = None,
+    checkpoint: Which = Checkpoint.last,
+    images: Annotated[
+        list[Path] | None,
+        typer.Option(help="Pictures or folders to compare on; default: the run's val pictures"),
+    ] = None,
+    pictures: Annotated[int, typer.Option(min=1, help="How many of them to compare on")] = 8,
+    calibrate_on: Annotated[
+        int | None, typer.Option(min=1, help="Training pictures for --int8, at most [300]")
+    ] = None,
+    evaluate_on: Annotated[
+        int | None, typer.Option(min=1, help="Val pictures for --int8, at most [all]")
+    ] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="What --int8 may cost the main metric [0.01]"),
+    ] = None,
+    data_root: DataRoot = None,
+    trust_plugins: Trust = False,
+) -> None:
+    """Write a run's whole model as a graph that predicts without torch, and check that it does."""
+    if not int8 and any(each is not None for each in (calibrate_on, evaluate_on, max_drop)):
+        raise DataError("--calibrate-on, --evaluate-on and --max-drop go with --int8; add that")
+    opened = open_run(run, trust_plugins)
+
+    from rich.console import Console
+
+    from resnet_tasks.export.exporting import Int8, Shown, export_run
+    from resnet_tasks.export.tables import export_tables
+
+    chosen = None
+    if int8:
+        chosen = Int8(calibrate_on or 300, evaluate_on, 0.01 if max_drop is None else max_drop)
+    folder = out or run / "exports" / (form.value + ("-int8" if int8 else ""))
+    done = export_run(
+        opened,
+        folder,
+        form=form.value,
+        int8=chosen,
+        checkpoint=checkpoint.value,
+        shown=Shown(tuple(images or ()), pictures),
+        data_root=data_root,
+    )
+    for table in export_tables(done):
+        Console().print(table)
+    typer.echo(f"written to {folder}; used by: resnet-tasks predict {folder} IMAGES...")

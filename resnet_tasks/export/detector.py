@@ -1,0 +1,177 @@
+"""Faster R-CNN as a graph of fixed-size stages: the best K of each, and a mask of those that count.
+
+It computes what `FasterRCNN.forward` and `decode` do. Where those gather what is valid, here every
+stage keeps a fixed number of places: `rpn_pre_nms` candidates per level, `rpn_post_nms` proposals
+and `detections_per_image` detections of each picture. Invalid places score -1.
+
+Shapes: `B` pictures, `L` levels, `A` anchors per cell, `T` candidates per level, `R` proposals of a
+picture, `K` classes, `D` detections of a picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torchvision.models.detection._utils import BoxCoder
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+
+from resnet_tasks.export.operators import pooled, size_of, survivors
+from resnet_tasks.heads.faster_rcnn import FasterRCNN
+from resnet_tasks.heads.faster_rcnn.roi import MIN_SIZE as MIN_DETECTION
+from resnet_tasks.heads.faster_rcnn.rpn import MIN_SIZE as MIN_PROPOSAL
+from resnet_tasks.heads.faster_rcnn.rpn import Anchors
+from resnet_tasks.layers.roi_align import levels_for_boxes
+
+INVALID = -1.0
+
+
+def detector_outputs(
+    head: FasterRCNN, features: Mapping[str, Tensor], sizes: Tensor
+) -> dict[str, Tensor]:
+    """The detections of every picture, best first.
+
+    Args:
+        head: The detector.
+        features: Level -> `(B, channels, H/stride, W/stride)`.
+        sizes: `(B, 2)` int64, (height, width) of each picture inside the padded batch.
+
+    Returns:
+        `boxes` `(B, D, 4)` float32 xyxy in input pixels, inside the picture; `scores` `(B, D)`
+        float32, -1 in places without a detection, else falling; `labels` `(B, D)` int64.
+    """
+    levels = head._pyramid(features)
+    stride = head.finest_stride
+    padded = torch.stack((size_of(levels[0], 2), size_of(levels[0], 3))) * stride
+    proposals, valid = _proposals(head, levels, padded)
+    probs, deltas = _judged(head, levels[:-1], proposals)
+    boxes = decoded(deltas, proposals[:, :, None], head.roi_heads.coder)
+    boxes = _clipped(boxes, padded).transpose(1, 2)  # (B, K, R, 4)
+    good = valid[:, :, None] & (probs > head.options.score_threshold)
+    good = good.transpose(1, 2) & _large(boxes, MIN_DETECTION)
+    scores = torch.where(good, probs.transpose(1, 2), INVALID)
+    kept = survivors(boxes.flatten(0, 1), scores.flatten(0, 1), iou=head.options.nms_iou, least=0.0)
+    scores = torch.where(kept.view_as(scores), scores, INVALID).flatten(1)
+    number = proposals.shape[1]
+    count = min(head.options.detections_per_image, len(head.classes) * number)
+    scores, best = scores.topk(count, dim=1)
+    boxes = boxes.flatten(1, 2).gather(1, best[..., None].expand(-1, -1, 4))
+    boxes = torch.minimum(boxes, sizes[:, None].flip(2).repeat(1, 1, 2).to(boxes.dtype))
+    # Those that lie in the padding alone.
+    is_seen = (scores > 0) & (boxes[..., 2:] > boxes[..., :2]).all(dim=2)
+    labels = torch.div(best, number, rounding_mode="trunc")
+    return {
+        "boxes": torch.where(is_seen[..., None], boxes, 0.0),
+        "scores": torch.where(is_seen, scores, INVALID),
+        "labels": torch.where(is_seen, labels, 0),
+    }
+
+
+def _proposals(head: FasterRCNN, levels: Sequence[Tensor], padded: Tensor) -> tuple[Tensor, Tensor]:
+    """Boxes `(B, R, 4)` and which of them are `(B, R)` valid; first those that score best."""
+    before, after = head.options.rpn_pre_nms[1], head.options.rpn_post_nms[1]
+    found = [_candidates(head, level, index, padded) for index, level in enumerate(levels)]
+    scores = torch.stack([score for score, _ in found], dim=1)  # (B, L, T)
+    boxes = _clipped(torch.stack([box for _, box in found], dim=1), padded)
+    scores = torch.where(_large(boxes, MIN_PROPOSAL), scores, INVALID)
+    kept = survivors(
+        boxes.flatten(0, 1), scores.flatten(0, 1), iou=head.rpn.nms_iou, least=INVALID / 2
+    )
+    scores = torch.where(kept.view_as(scores), scores, INVALID).flatten(1)
+    best, order = scores.topk(min(after, before * len(levels)), dim=1)
+    return boxes.flatten(1, 2).gather(1, order[..., None].expand(-1, -1, 4)), best >= 0
+
+
+def _candidates(
+    head: FasterRCNN, level: Tensor, index: int, padded: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The best anchors of a level: scores `(B, T)`, -1 where it has fewer, and boxes `(B, T, 4)`.
+
+    Only their boxes are decoded, and only their anchors made.
+    """
+    count = head.options.rpn_pre_nms[1]
+    logits, deltas = head.rpn.head(level)
+    # So that the best T exist on a level with fewer anchors.
+    filled = torch.cat((logits, torch.full_like(logits[:, :1], -torch.inf).expand(-1, count)), 1)
+    best, places = filled.topk(count, dim=1)
+    places = torch.minimum(places, size_of(logits, 1) - 1)
+    chosen = deltas.gather(1, places[..., None].expand(-1, -1, 4))
+    anchors = _anchors_at(head.rpn.anchors, index, places, level, padded)
+    scores = torch.where(best > -torch.inf, best.sigmoid(), INVALID)
+    return scores, decoded(chosen, anchors, head.rpn.coder)
+
+
+def _anchors_at(
+    anchors: Anchors, index: int, places: Tensor, level: Tensor, padded: Tensor
+) -> Tensor:
+    """Anchors by their number on a level: `(..., 4)` float32 xyxy, input pixels."""
+    generator = AnchorGenerator(anchors.sizes, (anchors.aspect_ratios,) * len(anchors.sizes))
+    shapes = generator.cell_anchors[index].to(places.device)
+    rows, columns = size_of(level, 2), size_of(level, 3)
+    cells = torch.div(places, anchors.per_cell, rounding_mode="trunc")
+    row = torch.div(cells, columns, rounding_mode="trunc")
+    column = cells - row * columns
+    # The steps are rounded as in `rpn`.
+    y = row * torch.div(padded[0], rows, rounding_mode="trunc")
+    x = column * torch.div(padded[1], columns, rounding_mode="trunc")
+    corner = torch.stack((x, y), dim=-1).to(torch.float32).repeat(1, 1, 2)
+    made: Tensor = corner + shapes[places - cells * anchors.per_cell]
+    return made
+
+
+def decoded(deltas: Tensor, boxes: Tensor, coder: BoxCoder) -> Tensor:
+    """Torchvision's `BoxCoder.decode_single` for any leading axes.
+
+    Args:
+        deltas: `(..., 4)`.
+        boxes: `(..., 4)` float32 xyxy that they are relative to.
+        coder: Gives weights and limit.
+    """
+    weights = deltas.new_tensor(coder.weights)
+    offsets = deltas / weights
+    size = boxes[..., 2:] - boxes[..., :2]
+    centre = boxes[..., :2] + 0.5 * size + offsets[..., :2] * size
+    half = 0.5 * torch.exp(offsets[..., 2:].clamp(max=coder.bbox_xform_clip)) * size
+    return torch.cat((centre - half, centre + half), dim=-1)
+
+
+def _clipped(boxes: Tensor, padded: Tensor) -> Tensor:
+    return torch.minimum(boxes.clamp(min=0), padded.flip(0).repeat(2).to(boxes.dtype))
+
+
+def _large(boxes: Tensor, least: float) -> Tensor:
+    return ((boxes[..., 2:] - boxes[..., :2]) >= least).all(dim=-1)
+
+
+def _judged(head: FasterRCNN, levels: Sequence[Tensor], proposals: Tensor) -> tuple[Tensor, Tensor]:
+    """What the second stage says: probabilities `(B, R, K)` and deltas `(B, R, K, 4)`.
+
+    Proposals are sorted by the level that they read, so that their features are put one behind the
+    other and never moved.
+    """
+    stage = head.roi_heads
+    number = proposals.shape[1]
+    boxes = proposals.reshape(-1, 4)
+    reads = levels_for_boxes(boxes, stage.strides)
+    parts, orders = [], []
+    for index, (level, stride) in enumerate(zip(levels, stage.strides, strict=True)):
+        rows = torch.where(reads == index)[0]
+        pictures = torch.div(rows, number, rounding_mode="trunc")
+        orders.append(rows)
+        parts.append(
+            pooled(
+                level,
+                boxes[rows].reshape(-1, 4),
+                pictures,
+                stride=stride,
+                size=stage.output_size,
+                ratio=stage.sampling_ratio,
+            )
+        )
+    order = torch.cat(orders)
+    logits, deltas = stage.box_predictor(stage.box_head(torch.cat(parts).flatten(1)))
+    places = torch.arange(order.shape[0], device=order.device)
+    back = torch.zeros_like(order).scatter(0, order, places)
+    probs = logits.softmax(dim=1)[back, 1:].view(-1, number, logits.shape[1] - 1)
+    return probs, deltas[back, 1:].view(*probs.shape[:2], -1, 4)

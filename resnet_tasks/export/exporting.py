@@ -1,0 +1,426 @@
+"""A run as an exported folder: written, run, compared with the model, and only then kept."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+
+from resnet_tasks.data.dataset import CocoDataset
+from resnet_tasks.data.samples import sample_of
+from resnet_tasks.errors import DataError, RunError
+from resnet_tasks.evaluation.evaluate import MAIN_METRIC
+from resnet_tasks.evaluation.reporting import metric_json
+from resnet_tasks.export.comparing import EXACT, ROUNDED, Difference, Tolerance, compare
+from resnet_tasks.export.graph import ExportGraph
+from resnet_tasks.export.quantizing import Feed, judged, quantize
+from resnet_tasks.export.writing import write_onnx, write_openvino
+from resnet_tasks.exported.engines import PACKAGES, extra_package
+from resnet_tasks.exported.manifest import GRAPHS, ExportedHead, Manifest, PixelRange
+from resnet_tasks.exported.model import ExportedModel, collated
+from resnet_tasks.heads.classifier import MULTI_LABEL
+from resnet_tasks.metrics import Metric
+from resnet_tasks.model import TaskModel, resolve_precision
+from resnet_tasks.prediction_files import find_images
+from resnet_tasks.progress import bar
+from resnet_tasks.structures import Batch, collate
+from resnet_tasks.training.judging import weights_sha256
+from resnet_tasks.training.run import Run
+from resnet_tasks.whole_files import make_folder
+
+Format = Literal["onnx", "openvino"]
+Picture = tuple[str, NDArray[Any]]
+TIMED = 5
+"""Forwards whose median is told."""
+
+
+@dataclass(frozen=True)
+class Int8:
+    """How an export is quantized.
+
+    Attributes:
+        calibration: Training pictures to calibrate on, at most.
+        evaluation: Val pictures to judge on before and after, at most; None: all.
+        max_drop: The main metric of no head may fall by more.
+    """
+
+    calibration: int = 300
+    evaluation: int | None = None
+    max_drop: float = 0.01
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The pictures that an export is compared with its model on.
+
+    Attributes:
+        paths: Pictures and folders; none: those of the run's val split.
+        number: How many of them, at most; evenly spread.
+    """
+
+    paths: tuple[Path, ...] = ()
+    number: int = 8
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What came out.
+
+    Attributes:
+        folder: With graph and `export.json`.
+        manifest: The latter.
+    """
+
+    folder: Path
+    manifest: Manifest
+
+
+def export_run(
+    run: Run,
+    out: Path,
+    *,
+    form: Format = "onnx",
+    int8: Int8 | None = None,
+    checkpoint: str = "last",
+    shown: Shown = Shown(),  # frozen
+    data_root: Path | None = None,
+    console: Console | None = None,
+    tolerance: Tolerance = EXACT,
+) -> Exported:
+    """Exports a run's model, compares it with the model on real pictures, and keeps it if it fits.
+
+    Args:
+        run: Whose model.
+        out: Folder to make.
+        form: Of the graph.
+        int8: Quantize it too; None: float32 weights.
+        checkpoint: `last` or `best`.
+        shown: Pictures to compare on.
+        data_root: Folder that holds data sets.
+        console: For progress and the table.
+        tolerance: Of float32 against float32.
+
+    Raises:
+        DataError: If there are no pictures to compare on.
+        HeadError: If a head cannot be exported.
+        RunError: If `out` exists, a package is missing, or the export differs from the model.
+    """
+    console = console or Console(stderr=True)
+    if out.exists():
+        raise RunError(f"{out} exists already; remove it or choose another --out")
+    for package in ("onnx", PACKAGES[form], *(("nncf",) if int8 else ())):
+        extra_package(package)
+    if int8 is not None and run.recipe.sliding is not None:
+        raise RunError(
+            f"{run.directory} predicts in windows, whose metric an export cannot measure; export "
+            "without --int8"
+        )
+    model = _on_cpu(run.model(checkpoint))
+    manifest = _manifest(run, model, form, checkpoint)
+    graph = ExportGraph(model, manifest.pixels).eval()
+    pictures = _pictures(run, shown, data_root)
+    partial = out.with_name(f"{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    make_folder(partial)
+    try:
+        _write(graph, manifest, partial)
+        about, manifest = _compared(model, manifest, partial, pictures, tolerance, console)
+        if int8 is not None:
+            about["int8"] = _quantized(run, model, manifest, partial, int8, data_root, console)
+            manifest = replace(manifest, is_int8=True)
+        about["latency"] = _latency(model, manifest, partial, pictures[0])
+        about["bytes"] = {each.name: each.stat().st_size for each in sorted(partial.iterdir())}
+        manifest = replace(manifest, about={**manifest.about, **about})
+        manifest.write(partial)
+        partial.rename(out)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return Exported(out, manifest)
+
+
+def _on_cpu(model: TaskModel) -> TaskModel:
+    plain = model if model.device.type == "cpu" else copy.deepcopy(model).cpu()
+    return plain.eval()
+
+
+def _manifest(run: Run, model: TaskModel, form: Format, checkpoint: str) -> Manifest:
+    recipe, preparation = run.recipe, run.preparation
+    heads = {
+        name: ExportedHead(
+            recipe.heads[name].type,
+            head.task.name,
+            head.classes,
+            run.category_ids[name],
+            head.evaluator_name == MULTI_LABEL,
+            getattr(head.options, "score_threshold", None),
+        )
+        for name, head in model.named_heads.items()
+    }
+    return Manifest(
+        format=form,
+        heads=heads,
+        categories=tuple(run.labels.categories.to_json()),
+        preparation=preparation,
+        pixels=PixelRange.of(preparation),
+        normalisation={"mean": tuple(model.mean.tolist()), "std": tuple(model.std.tolist())},
+        windows=None if recipe.sliding is None else recipe.sliding.model_dump(),
+        about={
+            "source": {
+                "recipe": recipe.name,
+                "run": run.directory.name,
+                "checkpoint": checkpoint,
+                "weights": weights_sha256(run.checkpoint(checkpoint)),
+            },
+            "versions": _versions(),
+        },
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in ("resnet-tasks", "torch", "torchvision", "onnx", "onnxruntime", "openvino", "nncf"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _pictures(run: Run, shown: Shown, data_root: Path | None) -> list[Picture]:
+    """Stored pictures to compare on, evenly spread; of big ones the first window.
+
+    Raises:
+        DataError: If there are none.
+    """
+    preparation, windows = run.preparation, run.recipe.sliding
+    if shown.paths:
+        files = find_images(shown.paths)
+    else:
+        try:
+            dataset = run.dataset("val", data_root=data_root)
+        except DataError as error:
+            raise DataError(
+                f"an export is compared with its model on real pictures, but there are none: "
+                f"{error}; name some with --images FILES-OR-FOLDER, or the data with --data-root"
+            ) from None
+        files = [dataset.path(i) for i in range(len(dataset))]
+    chosen = np.linspace(0, len(files) - 1, min(shown.number, len(files))).astype(int)
+    found = [(str(files[i]), preparation.read(files[i])) for i in chosen]
+    if windows is None:
+        return found
+    return [(name, image[: windows.height, : windows.width]) for name, image in found]
+
+
+def _write(graph: ExportGraph, manifest: Manifest, folder: Path) -> None:
+    target = folder / manifest.graph
+    traced = folder / GRAPHS["onnx"]
+    write_onnx(graph, manifest.preparation.channels, traced)
+    if manifest.format == "openvino":
+        write_openvino(traced, target)
+        traced.unlink()
+
+
+def _batches(pictures: Sequence[Picture]) -> Iterator[Sequence[Picture]]:
+    """One by one and in twos, so that a graph is tried with several numbers and sizes."""
+    start, number = 0, 1
+    while start < len(pictures):
+        yield pictures[start : start + number]
+        start, number = start + number, 3 - number
+
+
+def _compared(
+    model: TaskModel,
+    manifest: Manifest,
+    folder: Path,
+    pictures: Sequence[Picture],
+    tolerance: Tolerance,
+    console: Console,
+) -> tuple[dict[str, Any], Manifest]:
+    """How far the export is from the model in float32 and in the engine's own precision.
+
+    Raises:
+        RunError: If it is too far in float32.
+    """
+    engines = {"fp32": tolerance}
+    if manifest.format == "openvino":
+        engines["auto"] = ROUNDED
+    wanted = []
+    parts = list(_batches(pictures))
+    with bar(console, "Predicting with the model", len(parts)) as advance:
+        for part in parts:
+            wanted += _predictions(model, manifest, part)
+            advance()
+    told: dict[str, Any] = {"pictures": [name for name, _ in pictures]}
+    for precision, allowed in engines.items():
+        manifest.write(folder)
+        exported = ExportedModel.open(folder, precision=precision)
+        found: list[dict[str, Any]] = []
+        with bar(console, f"Predicting with the export ({precision})", len(parts)) as advance:
+            for part in parts:
+                found += exported.predict([image for _, image in part], [name for name, _ in part])
+                advance()
+        differences = compare(wanted, found, allowed)
+        good = all(each.within(allowed) for each in differences.values())
+        if precision == "fp32" and not good:
+            raise RunError(_too_far(differences, allowed, len(pictures)))
+        if precision == "auto":
+            manifest = replace(manifest, precision="auto" if good else "fp32")
+        told[precision] = {
+            "tolerance": asdict(allowed),
+            "within": good,
+            "heads": {name: each.to_json() for name, each in differences.items()},
+        }
+    return {"comparison": told}, manifest
+
+
+def _too_far(differences: Mapping[str, Difference], allowed: Tolerance, number: int) -> str:
+    bad = "; ".join(
+        f"head {name}: {each.unmatched} of {each.detections} detections without a counterpart, "
+        f"boxes {each.box:.3g} px, scores {each.score:.3g}, {each.pixels:.2%} of the pixels apart"
+        for name, each in differences.items()
+        if not each.within(allowed)
+    )
+    return (
+        f"the exported graph does not predict what the model predicts on {number} pictures: {bad}; "
+        f"allowed are boxes {allowed.box:g} px, scores {allowed.score:g}, "
+        f"{allowed.unmatched:.0%} of the detections and {allowed.pixels:.1%} of the pixels; "
+        "nothing was written: predict with the run folder, and please report this"
+    )
+
+
+def _predictions(
+    model: TaskModel, manifest: Manifest, pictures: Sequence[Picture]
+) -> list[dict[str, Any]]:
+    found = model.predict(_batch(manifest, pictures), precision="fp32")
+    return [{name: each[i] for name, each in found.items()} for i in range(len(pictures))]
+
+
+def _batch(manifest: Manifest, pictures: Sequence[Picture]) -> Batch:
+    samples = [sample_of(manifest.preparation, image, 0, name) for name, image in pictures]
+    return collate(samples)
+
+
+def _feed(manifest: Manifest, pictures: Sequence[Picture]) -> Feed:
+    prepared = [
+        manifest.pixels.prepared(manifest.preparation, image, name) for name, image in pictures
+    ]
+    images, sizes = collated(prepared, manifest.multiple)
+    return {"images": images, "sizes": sizes}
+
+
+def _quantized(
+    run: Run,
+    model: TaskModel,
+    manifest: Manifest,
+    folder: Path,
+    how: Int8,
+    data_root: Path | None,
+    console: Console,
+) -> dict[str, Any]:
+    """Quantizes the graph in `folder`; its metrics before and after.
+
+    Raises:
+        RunError: If a main metric falls too far.
+    """
+    train = _spread(run.dataset("train", data_root=data_root), how.calibration)
+    val = _spread(run.dataset("val", data_root=data_root), how.evaluation)
+
+    def metrics(text: str) -> dict[str, Metric]:
+        manifest.write(folder)
+        exported = ExportedModel.open(folder)
+        with bar(console, text, len(val)) as advance:
+            return judged(model, exported, val, on_picture=advance).metrics
+
+    before = metrics("Judging before int8")
+    console.print(f"calibrating on {len(train)} training pictures")
+    quantize(folder / manifest.graph, _Calibration(manifest, train), len(train))
+    after = metrics("Judging int8")
+    main = {
+        f"{name}/{MAIN_METRIC[head.evaluator_name]}"
+        for name, head in model.named_heads.items()
+        if head.evaluator_name in MAIN_METRIC
+    }
+    fallen = {
+        name: (before[name].value, after[name].value)
+        for name in sorted(main & before.keys())
+        if (before[name].value or 0) - (after[name].value or 0) > how.max_drop
+    }
+    if fallen:
+        listed = ", ".join(
+            f"{name} from {a or 0:.4f} to {b or 0:.4f}" for name, (a, b) in fallen.items()
+        )
+        raise RunError(
+            f"int8 costs too much on {len(val)} val pictures: {listed}, allowed is a fall of "
+            f"{how.max_drop:g}; nothing was written: calibrate on more pictures (--calibrate-on), "
+            "allow more (--max-drop), or export without --int8"
+        )
+    return {
+        "calibrated_on": len(train),
+        "judged_on": len(val),
+        "main": sorted(main & before.keys()),
+        "before": {name: metric_json(each) for name, each in before.items()},
+        "after": {name: metric_json(each) for name, each in after.items()},
+    }
+
+
+@dataclass(frozen=True)
+class _Calibration:
+    """Training pictures one by one, as often as they are asked for."""
+
+    manifest: Manifest
+    pictures: CocoDataset
+
+    def __iter__(self) -> Iterator[Feed]:
+        for i in range(len(self.pictures)):
+            picture = (str(self.pictures.path(i)), self.pictures.picture(i))
+            yield _feed(self.manifest, [picture])
+
+
+def _spread(dataset: CocoDataset, number: int | None) -> CocoDataset:
+    """At most so many of its pictures, evenly spread."""
+    if number is None or number >= len(dataset):
+        return dataset
+    return dataset.of_positions(np.linspace(0, len(dataset) - 1, number).astype(int).tolist())
+
+
+def _latency(
+    model: TaskModel, manifest: Manifest, folder: Path, picture: Picture
+) -> dict[str, Any]:
+    """Milliseconds of one picture, from prepared pixels to raw outputs: medians."""
+    batch, feed = _batch(manifest, [picture]), _feed(manifest, [picture])
+    precision = resolve_precision("auto", torch.device("cpu"))
+    manifest.write(folder)
+    exported = ExportedModel.open(folder)
+    timed: dict[str, Callable[[], object]] = {
+        "pytorch_fp32_ms": lambda: model.predict_raw(batch, precision="fp32"),
+        f"pytorch_{precision}_ms": lambda: model.predict_raw(batch, precision=precision),
+        "export_ms": lambda: exported.engine.run(feed["images"], feed["sizes"]),
+    }
+    size = list(batch.padded_size)
+    return {
+        "size": size,
+        "threads": torch.get_num_threads(),
+        **{n: _ms(f) for n, f in timed.items()},
+    }
+
+
+def _ms(call: Callable[[], object]) -> float:
+    call()
+    times = []
+    for _ in range(TIMED):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return round(1000 * median(times), 2)

@@ -1,0 +1,134 @@
+"""The engines that run exported graphs: ONNX Runtime and OpenVINO; neither imports torch."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resnet_tasks.errors import DataError, RunError
+
+PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}
+"""Format -> the package that runs it."""
+PRECISIONS = ("auto", "fp32")
+
+Arrays = dict[str, NDArray[Any]]
+
+
+class Engine(Protocol):
+    """A graph that is ready to run."""
+
+    def run(self, images: NDArray[np.float32], sizes: NDArray[np.int64]) -> Arrays:
+        """Outputs of a batch, by name.
+
+        Args:
+            images: `(B, C, H, W)`, padded right and below.
+            sizes: `(B, 2)` (height, width) of every picture inside the padding.
+        """
+        ...
+
+
+def extra_package(name: str) -> Any:
+    """A package of the extra `export`, imported; it tells nobody that it was.
+
+    Raises:
+        RunError: If it is not installed.
+    """
+    # OpenVINO and NNCF report their use over the network at import unless this one is missing.
+    modules: dict[str, Any] = sys.modules
+    modules.setdefault("openvino_telemetry", None)
+    try:
+        return import_module(name)
+    except ImportError as error:
+        if error.name is not None and error.name.split(".")[0] != name.split(".", maxsplit=1)[0]:
+            raise
+        raise RunError(
+            f"the package {name} is needed for this and not installed; install it with: pip "
+            "install 'resnet-tasks[export]'"
+        ) from None
+
+
+def open_engine(graph: Path, *, precision: str = "auto", threads: int = 0) -> Engine:
+    """A graph file, ready to run on the CPU.
+
+    Args:
+        graph: `.onnx` runs on ONNX Runtime, `.xml` on OpenVINO.
+        precision: `fp32`, or `auto`: what the engine takes to be fastest on the hardware (bf16 in
+            OpenVINO where there are units for it). Quantized parts are int8 in either.
+        threads: Most threads; 0: as many as there are cores, or `OMP_NUM_THREADS`.
+
+    Raises:
+        DataError: If the precision is none of these.
+        RunError: If the graph is missing or damaged, or its engine is not installed.
+    """
+    if precision not in PRECISIONS:
+        raise DataError(f"precision {precision!r} is unknown; allowed: {', '.join(PRECISIONS)}")
+    if not graph.is_file():
+        raise RunError(f"{graph} does not exist; export the run again")
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    threads = threads or (int(wanted) if wanted.isdigit() else 0)
+    try:
+        if graph.suffix == ".onnx":
+            return OnnxEngine(graph, threads)
+        return OpenVinoEngine(graph, precision, threads)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise RunError(f"{graph} cannot be loaded ({reason[-1]}); export the run again") from None
+
+
+class OnnxEngine:
+    """ONNX Runtime on the CPU; it computes in float32 (and int8)."""
+
+    def __init__(self, graph: Path, threads: int = 0) -> None:
+        runtime = extra_package("onnxruntime")
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3  # warnings about its own optimizations
+        try:
+            self._session = runtime.InferenceSession(
+                str(graph), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # noqa: BLE001  # its errors have no common base
+            raise RuntimeError(str(error)) from None
+        self._names = [each.name for each in self._session.get_outputs()]
+
+    def run(self, images: NDArray[np.float32], sizes: NDArray[np.int64]) -> Arrays:
+        """Outputs of a batch, by name."""
+        made = self._session.run(None, {"images": images, "sizes": sizes})
+        return dict(zip(self._names, made, strict=True))
+
+
+class OpenVinoEngine:
+    """OpenVINO on the CPU."""
+
+    def __init__(self, graph: Path | Any, precision: str = "auto", threads: int = 0) -> None:
+        openvino = extra_package("openvino")
+        config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+        if precision == "fp32":
+            config["INFERENCE_PRECISION_HINT"] = "f32"
+        if threads:
+            config["INFERENCE_NUM_THREADS"] = threads
+        model = str(graph) if isinstance(graph, Path) else graph
+        self._compiled = openvino.Core().compile_model(model, "CPU", config)
+        # Ours may stand beside names that conversion gave.
+        self._names = [tuple(each.get_names()) for each in self._compiled.outputs]
+
+    def run(self, images: NDArray[np.float32], sizes: NDArray[np.int64]) -> Arrays:
+        """Outputs of a batch, by name."""
+        made = self._compiled({"images": images, "sizes": sizes})
+        return {name: made[i] for i, names in enumerate(self._names) for name in names}
+
+
+def outputs_of(outputs: Mapping[str, NDArray[Any]], head: str) -> Arrays:
+    """Those of one head, by field: `head.field` is their name in the graph."""
+    return {
+        name.removeprefix(f"{head}."): each
+        for name, each in outputs.items()
+        if name.rpartition(".")[0] == head
+    }

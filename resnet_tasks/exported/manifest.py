@@ -1,0 +1,224 @@
+"""`export.json`: all that prediction with an exported model needs besides its graph."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resnet_tasks.data.pixels import Intensity, Resize
+from resnet_tasks.data.preparation import Preparation, unit_range
+from resnet_tasks.errors import DataError, RunError
+from resnet_tasks.whole_files import write_json
+
+FILE = "export.json"
+LAYOUT = 1
+"""Version of the file's layout."""
+GRAPHS = {"onnx": "model.onnx", "openvino": "model.xml"}
+"""Format -> the file of the graph."""
+
+
+@dataclass(frozen=True)
+class PixelRange:
+    """The values that an exported graph takes: what it turns into 0..1 by itself.
+
+    Attributes:
+        low: Becomes 0.
+        high: Becomes 1.
+        clip: Whether values outside are possible, and clipped by the graph.
+    """
+
+    low: float
+    high: float
+    clip: bool = False
+
+    @classmethod
+    def of(cls, preparation: Preparation) -> PixelRange:
+        """As much of the intensity step as a graph can do.
+
+        8-bit values where the step is the division by the type's range, stored values where it is a
+        window and pictures keep their size; all else is prepared outside, and 0..1 goes in.
+        """
+        step = preparation.intensity
+        if step.type == "auto":
+            return cls(0.0, 255.0)
+        if step.type == "window" and preparation.resize is None:
+            assert step.level is not None
+            assert step.width is not None
+            return cls(step.level - step.width / 2, step.level + step.width / 2, clip=True)
+        return cls(0.0, 1.0)
+
+    def from_unit(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Values in 0..1 as the graph takes them."""
+        made: NDArray[np.float32] = values * np.float32(self.high - self.low) + np.float32(self.low)
+        return made
+
+    def prepared(
+        self, preparation: Preparation, image: NDArray[Any], name: str
+    ) -> NDArray[np.float32]:
+        """`(h', w', C)` of one stored picture as the graph takes it.
+
+        Raises:
+            DataError: If its shape or its values do not fit the model.
+        """
+        image = preparation.with_channels(image, name)
+        if self.clip:
+            if not np.isfinite(image).all():
+                raise DataError(f"{name} holds values that are not finite; repair the file")
+            return image.astype(np.float32)
+        values = preparation.pixels(image, name)
+        if values.dtype == np.uint8 and (self.low, self.high) == (0.0, 255.0):
+            return values.astype(np.float32)
+        return self.from_unit(unit_range(values))
+
+
+@dataclass(frozen=True)
+class ExportedHead:
+    """What a head's outputs are.
+
+    Attributes:
+        type: Its name in recipes.
+        task: `detection` (outputs `boxes`, `scores`, `labels`), `semantic_segmentation` (`logits`)
+            or `classification` (`probs`).
+        classes: Names, in label order.
+        category_ids: Of every label.
+        multi_label: Of a classifier: each class is a yes or no of its own.
+        score_threshold: Of a detector: detections score more than this.
+    """
+
+    type: str
+    task: str
+    classes: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    multi_label: bool = False
+    score_threshold: float | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an exported folder says of itself.
+
+    Attributes:
+        format: `onnx` or `openvino`.
+        heads: Name -> what its outputs are; an output's name is `head.field`.
+        categories: Of the data set, as COCO writes them.
+        preparation: How pictures are made ready outside the graph.
+        pixels: The values that the graph takes.
+        normalisation: `mean` and `std` per channel on the 0..1 scale; inside the graph.
+        multiple: Sides of what the graph takes are multiples of this.
+        precision: What the engine computes in unless asked otherwise: `auto` (bf16 where the
+            hardware has it and the engine uses it) or `fp32`.
+        is_int8: Whether weights and activations are quantized.
+        windows: Pictures were to be predicted in windows, which `predict` cannot do with an export.
+        about: Source run, versions, tolerance, comparison, metrics; for people.
+    """
+
+    format: Literal["onnx", "openvino"]
+    heads: Mapping[str, ExportedHead]
+    categories: tuple[Mapping[str, Any], ...]
+    preparation: Preparation
+    pixels: PixelRange
+    normalisation: Mapping[str, tuple[float, ...]]
+    multiple: int = 32
+    precision: str = "auto"
+    is_int8: bool = False
+    windows: Mapping[str, Any] | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def graph(self) -> str:
+        """Name of the graph's file."""
+        return GRAPHS[self.format]
+
+    def write(self, folder: Path) -> None:
+        """Writes `export.json`."""
+        prepared = self.preparation
+        value = {
+            "layout": LAYOUT,
+            "format": self.format,
+            "graph": self.graph,
+            "int8": self.is_int8,
+            "precision": self.precision,
+            "input": {
+                "images": "(B, C, H, W) float32, RGB order, padded right and below",
+                "sizes": "(B, 2) int64: (height, width) of every picture inside the padding",
+                "channels": prepared.channels,
+                "multiple": self.multiple,
+                "pixels": asdict(self.pixels),
+                "normalisation": {name: list(each) for name, each in self.normalisation.items()},
+            },
+            "preparation": {
+                "resize": None if prepared.resize is None else asdict(prepared.resize),
+                "intensity": asdict(prepared.intensity),
+                "max_pixels": prepared.max_pixels,
+            },
+            "heads": {name: asdict(each) for name, each in self.heads.items()},
+            "categories": list(self.categories),
+            "windows": self.windows,
+            **self.about,
+        }
+        write_json(folder / FILE, value)
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """What was written.
+
+        Raises:
+            RunError: If the folder holds no export, or a damaged or newer one.
+        """
+        path = folder / FILE
+        if not path.is_file():
+            raise RunError(
+                f"{folder} is not an exported model: it has no {FILE}; make one with `resnet-tasks "
+                "export RUN`"
+            )
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+            if value["layout"] != LAYOUT:
+                raise RunError(
+                    f"{path} has layout {value['layout']!r}, but this version of resnet-tasks "
+                    f"reads {LAYOUT}; export the run again"
+                )
+            return _from_json(value)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise RunError(f"{path} is damaged ({error!r}); export the run again") from None
+
+
+def _head(value: Mapping[str, Any]) -> ExportedHead:
+    lists = {name: tuple(value[name]) for name in ("classes", "category_ids")}
+    given: dict[str, Any] = {**value, **lists}
+    return ExportedHead(**given)
+
+
+def _from_json(value: Mapping[str, Any]) -> Manifest:
+    given, steps = value["input"], value["preparation"]
+    if value["format"] not in GRAPHS:
+        raise ValueError(f"format {value['format']!r}")
+    preparation = Preparation(
+        given["channels"],
+        None if steps["resize"] is None else Resize(**steps["resize"]),
+        Intensity(**steps["intensity"]),
+        max_pixels=steps["max_pixels"],
+    )
+    heads = {name: _head(each) for name, each in value["heads"].items()}
+    known = ("layout", "format", "graph", "int8", "precision", "input", "preparation", "heads")
+    return Manifest(
+        format=value["format"],
+        heads=heads,
+        categories=tuple(value["categories"]),
+        preparation=preparation,
+        pixels=PixelRange(**given["pixels"]),
+        normalisation={name: tuple(each) for name, each in given["normalisation"].items()},
+        multiple=given["multiple"],
+        precision=value["precision"],
+        is_int8=value["int8"],
+        windows=value["windows"],
+        about={
+            key: each for key, each in value.items() if key not in (*known, "categories", "windows")
+        },
+    )

@@ -1,0 +1,204 @@
+"""An exported model: pictures in, predictions out, without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from resnet_tasks.errors import RunError
+from resnet_tasks.exported.decoding import decode
+from resnet_tasks.exported.engines import Engine, open_engine, outputs_of
+from resnet_tasks.exported.manifest import FILE, Manifest
+from resnet_tasks.geometry import Geometry
+from resnet_tasks.prediction_files import (
+    PredictedFile,
+    PredictionWriter,
+    count_others,
+    find_images,
+    overview,
+    write_predictions,
+)
+from resnet_tasks.progress import bar
+from resnet_tasks.whole_files import make_folder
+
+
+def is_exported(folder: Path) -> bool:
+    """Whether a folder holds an exported model."""
+    return (folder / FILE).is_file()
+
+
+@dataclass(frozen=True)
+class ExportedModel:
+    """An opened folder of `resnet-tasks export`.
+
+    Attributes:
+        manifest: What it says of itself.
+        engine: Runs its graph.
+    """
+
+    manifest: Manifest
+    engine: Engine
+
+    @classmethod
+    def open(
+        cls, folder: Path | str, *, precision: str | None = None, threads: int = 0
+    ) -> ExportedModel:
+        """Opens an exported folder.
+
+        Args:
+            folder: Made by `resnet-tasks export`.
+            precision: `auto` or `fp32`; None: as the export found right.
+            threads: Most threads; 0: as many as there are cores.
+
+        Raises:
+            DataError: If the precision is neither.
+            RunError: If it holds no export, a damaged one, or its engine is not installed.
+        """
+        manifest = Manifest.read(Path(folder))
+        chosen = manifest.precision if precision is None else precision
+        graph = Path(folder) / manifest.graph
+        return cls(manifest, open_engine(graph, precision=chosen, threads=threads))
+
+    @property
+    def classes(self) -> dict[str, tuple[str, ...]]:
+        """Head name -> class names, in label order."""
+        return {name: each.classes for name, each in self.manifest.heads.items()}
+
+    @property
+    def category_ids(self) -> dict[str, tuple[int, ...]]:
+        """Head name -> category id of every label."""
+        return {name: each.category_ids for name, each in self.manifest.heads.items()}
+
+    def predict(
+        self, images: Sequence[NDArray[Any]], names: Sequence[str] = ()
+    ) -> list[dict[str, Any]]:
+        """Predictions for pictures in memory, all in one batch.
+
+        Args:
+            images: `(h, w)` or `(h, w, C)` arrays as stored, RGB order.
+            names: What messages call them; default: their positions.
+
+        Returns:
+            Per picture: head name -> `Detections`, `SegmentationMap` (in pixels of that picture) or
+            `Classification`; of numpy arrays.
+
+        Raises:
+            DataError: If a picture does not fit the model.
+        """
+        if not images:
+            return []
+        called = names or [f"picture {i}" for i in range(len(images))]
+        preparation, pixels = self.manifest.preparation, self.manifest.pixels
+        prepared = [
+            pixels.prepared(preparation, image, name)
+            for image, name in zip(images, called, strict=True)
+        ]
+        geometries = [
+            Geometry.resized((image.shape[0], image.shape[1]), (values.shape[0], values.shape[1]))
+            for image, values in zip(images, prepared, strict=True)
+        ]
+        batch, sizes = collated(prepared, self.manifest.multiple)
+        return self.decoded(self.engine.run(batch, sizes), geometries)
+
+    def decoded(
+        self, outputs: dict[str, NDArray[Any]], geometries: Sequence[Geometry]
+    ) -> list[dict[str, Any]]:
+        """Per picture: head name -> prediction, from the outputs of the graph."""
+        found = {
+            name: decode(head, outputs_of(outputs, name), geometries)
+            for name, head in self.manifest.heads.items()
+        }
+        return [{name: each[i] for name, each in found.items()} for i in range(len(geometries))]
+
+    def predict_files(
+        self, files: Sequence[Path], *, batch_size: int = 1
+    ) -> Iterator[PredictedFile]:
+        """What is found in every file; they are read as they are needed.
+
+        Raises:
+            DataError: If one cannot be read or does not fit the model.
+            RunError: If the run predicts in windows.
+        """
+        if self.manifest.windows is not None:
+            raise RunError(
+                "this model was trained on windows of big pictures, which `predict` puts together "
+                "with the run folder only; name that, or run the graph on windows of your own"
+            )
+        preparation = self.manifest.preparation
+        for start in range(0, len(files), batch_size):
+            part = files[start : start + batch_size]
+            images = [preparation.read(file) for file in part]
+            names = [str(file) for file in part]
+            found = self.predict(images, names)
+            for image, name, each in zip(images, names, found, strict=True):
+                picture = preparation.opened(image, name)
+                yield PredictedFile(picture.original_size, overview(picture), each)
+
+    def predict_paths(
+        self,
+        paths: Sequence[Path],
+        *,
+        out: Path,
+        score: float | None = None,
+        max_pixels: int | None = None,
+        console: Console | None = None,
+    ) -> Path:
+        """Predicts files and folders into `out`, as `Run.predict_paths` does.
+
+        Args:
+            paths: Pictures and folders of pictures.
+            out: Folder for results.
+            score: Detections below are left out; None keeps all and draws those from 0.5.
+            max_pixels: Larger pictures are refused; None: as the recipe said.
+            console: For progress.
+
+        Raises:
+            DataError: If there is no picture, or one cannot be read.
+            RunError: If the folder cannot be written to.
+        """
+        console = console or Console(stderr=True)
+        files = find_images(paths)
+        others = count_others(paths)
+        if others:
+            console.print(f"left out: {others} files and folders that are no pictures")
+        make_folder(out)
+        model = self
+        if max_pixels is not None:
+            limited = replace(self.manifest.preparation, max_pixels=max_pixels)
+            model = replace(self, manifest=replace(self.manifest, preparation=limited))
+        writer = PredictionWriter(out, self.classes, self.category_ids, least_score=score)
+        with bar(console, "Predicting", len(files)) as advance:
+            write_predictions(
+                model.predict_files(files),
+                files,
+                writer,
+                self.manifest.categories,
+                on_picture=advance,
+            )
+        return out
+
+
+def collated(
+    pictures: Sequence[NDArray[np.float32]], multiple: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """A batch of prepared pictures, padded as `structures.collate` pads.
+
+    Args:
+        pictures: `(h, w, C)` each.
+        multiple: The batch's sides are multiples of it.
+
+    Returns:
+        `(B, C, H, W)`, and `(B, 2)` (height, width) of every picture.
+    """
+    sizes = np.asarray([each.shape[:2] for each in pictures], dtype=np.int64)
+    height, width = (-(-int(side) // multiple) * multiple for side in sizes.max(axis=0))
+    batch = np.zeros((len(pictures), pictures[0].shape[2], height, width), np.float32)
+    for row, (each, (h, w)) in zip(batch, zip(pictures, sizes, strict=True), strict=True):
+        row[:, :h, :w] = each.transpose(2, 0, 1)
+    return batch, sizes

@@ -1,0 +1,59 @@
+"""Differences by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from resnet_tasks.export.comparing import Difference, Tolerance, compare
+from resnet_tasks.predictions import Classification, Detections, SegmentationMap
+
+ALLOWED = Tolerance(box=1.0, score=0.1, unmatched=0.25, pixels=0.25)
+
+
+def boxes(*rows: tuple[float, float, int]) -> Detections:
+    """(left, score, label) of boxes of 10 x 10."""
+    corners = [[x, 0, x + 10, 10] for x, _, _ in rows]
+    return Detections(
+        torch.tensor(corners, dtype=torch.float32).reshape(-1, 4),
+        torch.tensor([score for _, score, _ in rows]),
+        torch.tensor([label for *_, label in rows], dtype=torch.int64),
+    )
+
+
+def test_detections_are_paired_by_class_place_and_score() -> None:
+    wanted = boxes((0, 0.9, 0), (20, 0.8, 1), (40, 0.7, 0))
+    found = boxes((40.5, 0.75, 0), (0.25, 0.9, 0), (20, 0.8, 0))  # the last: another class
+    (here,) = compare([{"a": wanted}], [{"a": found}], ALLOWED).values()
+    assert (here.pictures, here.detections, here.unmatched) == (1, 3, 2)  # one of either side
+    assert here.box == pytest.approx(0.5)
+    assert here.score == pytest.approx(0.05)
+    assert not here.within(ALLOWED)  # 2 of 6
+
+
+def test_nothing_found_and_nothing_wanted() -> None:
+    none = boxes()
+    assert compare([{"a": none}], [{"a": none}], ALLOWED)["a"].within(ALLOWED)
+    lost = compare([{"a": none}], [{"a": boxes((0, 0.9, 0))}], ALLOWED)["a"]
+    assert (lost.unmatched, lost.within(ALLOWED)) == (1, False)
+
+
+def test_pixels_of_all_pictures_together() -> None:
+    def map_of(*labels: int) -> SegmentationMap:
+        probs = np.eye(2, dtype=np.float32)[:, list(labels)][:, None]
+        return SegmentationMap(np.asarray([labels]), probs)  # type: ignore[arg-type]
+
+    wanted = [{"a": map_of(0, 1)}, {"a": map_of(0, 0, 0, 1, 1, 1)}]
+    found = [{"a": map_of(0, 0)}, {"a": map_of(0, 0, 0, 1, 1, 0)}]
+    here = compare(wanted, found, ALLOWED)["a"]
+    assert here.pixels == 2 / 8
+    assert here.score == pytest.approx(0.5)  # one of two pixels of the first picture
+
+
+def test_classes_of_pictures_and_values_that_are_none() -> None:
+    wanted = Classification(torch.tensor([0.25, 0.75]))
+    here = compare([{"a": wanted}], [{"a": Classification(torch.tensor([0.5, 0.5]))}], ALLOWED)["a"]
+    assert here == Difference(pictures=1, score=0.25)
+    lost = Classification(torch.tensor([torch.nan, 0.5]))
+    assert not compare([{"a": wanted}], [{"a": lost}], ALLOWED)["a"].within(ALLOWED)

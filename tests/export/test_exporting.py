@@ -1,0 +1,255 @@
+"""Exports are whole models that predict, without torch, what the model predicts."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from torch import Tensor
+from typer.testing import CliRunner
+
+from resnet_tasks.backbone.resnet import ResNet
+from resnet_tasks.cli import app
+from resnet_tasks.errors import HeadError, RunError
+from resnet_tasks.export.comparing import EXACT, compare
+from resnet_tasks.export.exporting import Exported, Int8, Shown, export_run
+from resnet_tasks.export.graph import ExportGraph
+from resnet_tasks.export.tables import export_tables
+from resnet_tasks.exported.manifest import PixelRange
+from resnet_tasks.exported.model import ExportedModel
+from resnet_tasks.heads.faster_rcnn import FasterRCNN
+from resnet_tasks.heads.unet import UNet
+from resnet_tasks.model import TaskModel
+from resnet_tasks.training.run import Run
+
+REASON = "the extra `export` is not installed"
+onnx = pytest.importorskip("onnx", reason=REASON)
+pytest.importorskip("onnxruntime", reason=REASON)
+pytest.importorskip("openvino", reason=REASON)
+
+
+@pytest.fixture(scope="module")
+def made(run: Run, cells: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Exported]:
+    """The run of two heads in both formats."""
+    folder = tmp_path_factory.mktemp("exports")
+    return {
+        form: export_run(run, folder / form, form=form, data_root=cells)  # type: ignore[arg-type]
+        for form in ("onnx", "openvino")
+    }
+
+
+def _pictures(*sizes: tuple[int, int]) -> list[np.ndarray]:  # type: ignore[type-arg]
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
+
+
+@pytest.mark.parametrize("form", ["onnx", "openvino"])
+def test_any_number_of_pictures_of_any_size(form: str, made: dict[str, Exported], run: Run) -> None:
+    exported = ExportedModel.open(made[form].folder, precision="fp32")
+    for sizes in ([(64, 96)], [(40, 130), (101, 33), (200, 180)], [(7, 9)]):
+        pictures = _pictures(*sizes)
+        found = exported.predict(pictures)
+        wanted = [run.predict(each) for each in pictures]
+        if len(sizes) == 1:
+            differences = compare(wanted, found, EXACT)
+            assert all(each.within(EXACT) for each in differences.values()), differences
+            assert sizes != [(64, 96)] or differences["objects"].detections > 5
+        for size, each in zip(sizes, found, strict=True):
+            assert each["scene"].labels.shape == size
+            assert isinstance(each["objects"].boxes, np.ndarray)
+
+
+def test_the_manifest_tells_what_was_found(made: dict[str, Exported], run: Run) -> None:
+    told = json.loads((made["onnx"].folder / "export.json").read_text())
+    assert told["heads"]["objects"]["classes"] == list(run.classes["objects"])
+    assert told["heads"]["scene"]["category_ids"] == list(run.category_ids["scene"])
+    assert told["input"]["pixels"] == {"low": 0.0, "high": 255.0, "clip": False}
+    assert told["source"]["recipe"] == run.recipe.name
+    assert told["comparison"]["fp32"]["within"] is True
+    assert told["comparison"]["fp32"]["heads"]["objects"]["detections"] > 0
+    assert len(told["comparison"]["pictures"]) == 3
+    assert told["latency"]["export_ms"] > 0
+    assert told["bytes"]["model.onnx"] == (made["onnx"].folder / "model.onnx").stat().st_size
+    shown = io.StringIO()
+    for table in export_tables(made["onnx"]):
+        Console(width=120, file=shown).print(table)
+    assert "model.onnx" in shown.getvalue()
+    assert "compared with PyTorch fp32 on 3 pictures" in shown.getvalue()
+
+
+def test_norms_are_inside_the_filters(made: dict[str, Exported]) -> None:
+    graph = onnx.load(made["onnx"].folder / "model.onnx").graph
+    constants = {each.name for each in graph.initializer}
+    convolutions = [each for each in graph.node if each.op_type == "Conv"]
+    assert len(convolutions) > 20
+    assert all(each.input[1] in constants for each in convolutions)
+    operators = {each.op_type for each in graph.node}
+    assert not operators & {"BatchNormalization", "If", "Loop"}
+    assert {"NonMaxSuppression", "RoiAlign", "TopK"} <= operators
+    assert [each.op_type for each in graph.node].count("NonMaxSuppression") == 2
+
+
+def test_predict_does_without_torch(
+    made: dict[str, Exported], run: Run, cells: Path, tmp_path: Path
+) -> None:
+    """Results, maps and drawings are those of the run."""
+    files = sorted((cells / "cells").rglob("*.jpg")) or sorted((cells / "cells").rglob("*.png"))
+    chosen = [str(each) for each in files if "mask" not in str(each) and "sem" not in str(each)][:2]
+    code = (
+        "import sys; sys.modules['torch'] = None; from resnet_tasks.cli import app; "
+        f"app({['predict', str(made['onnx'].folder), *chosen, '--out', str(tmp_path / 'a')]}, "
+        "standalone_mode=False); assert sys.modules['torch'] is None; "
+        "assert not [m for m in sys.modules if m.startswith(('albumentations', 'timm'))]"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    run.predict_paths([Path(each) for each in chosen], out=tmp_path / "b")
+    listed = [json.loads((tmp_path / part / "images.json").read_text()) for part in "ab"]
+    assert listed[0] == listed[1]
+    results = [json.loads((tmp_path / part / "objects.json").read_text()) for part in "ab"]
+    assert len(results[0]) == len(results[1]) > 0
+    for found, wanted in zip(*results, strict=True):
+        for name in ("image_id", "category_id"):
+            assert found[name] == wanted[name]
+        np.testing.assert_allclose(found["bbox"], wanted["bbox"], atol=0.01)
+        assert found["score"] == pytest.approx(wanted["score"], abs=1e-4)
+    maps = [sorted((tmp_path / part / "scene").glob("*.png")) for part in "ab"]
+    assert [each.name for each in maps[0]] == [each.name for each in maps[1]]
+    for one, other in zip(*maps, strict=True):
+        assert (cv2.imread(str(one), -1) != cv2.imread(str(other), -1)).mean() < 1e-3
+    drawn = sorted((tmp_path / "a/overlays").glob("*.png"))
+    assert len(drawn) == 2
+
+
+def test_options_of_runs_are_refused(made: dict[str, Exported], tmp_path: Path) -> None:
+    folder = made["onnx"].folder
+    told = CliRunner().invoke(
+        app, ["predict", str(folder), str(tmp_path), "--tta", "flips", "--tiles", "64"]
+    )
+    assert told.exit_code == 2
+    assert "--tiles, --tta cannot change" in " ".join(told.stderr.split())
+
+
+@pytest.mark.parametrize("form", ["onnx", pytest.param("openvino", marks=pytest.mark.slow)])
+def test_a_shared_pyramid_and_a_classifier(
+    form: str, three_heads: Run, cells: Path, tmp_path: Path
+) -> None:
+    done = export_run(three_heads, tmp_path / "out", form=form, data_root=cells)  # type: ignore[arg-type]
+    exported = ExportedModel.open(done.folder, precision="fp32")
+    assert set(exported.classes) == {"objects", "scene", "whole"}
+    for picture in _pictures((64, 96), (150, 90)):
+        (found,) = exported.predict([picture])
+        differences = compare([three_heads.predict(picture)], [found], EXACT)
+        assert all(each.within(EXACT) for each in differences.values()), differences
+        assert found["whole"].probs.sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_real_pictures(run: Run, shared_data: Path, tmp_path: Path) -> None:
+    files = sorted((shared_data / "bccd/JPEGImages").iterdir())[:2]
+    done = export_run(run, tmp_path / "out", shown=Shown(tuple(files)))
+    assert done.manifest.about["comparison"]["pictures"] == [str(each) for each in files]
+
+
+def test_a_graph_that_differs_is_refused_and_leaves_nothing(
+    run: Run, cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = ExportGraph._normalised
+
+    def darker(graph: ExportGraph, images: Tensor, sizes: Tensor) -> Tensor:
+        return whole(graph, images * 0.5, sizes)
+
+    monkeypatch.setattr(ExportGraph, "_normalised", darker)
+    with pytest.raises(RunError, match=r"head objects: \d+ of \d+ detections without.*allowed are"):
+        export_run(run, tmp_path / "out", data_root=cells)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_done_is_one_sentence(
+    run: Run, cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(RunError, match="exists already; remove it"):
+        export_run(run, tmp_path, data_root=cells)
+    with pytest.raises(Exception, match="--images FILES-OR-FOLDER"):
+        export_run(run, tmp_path / "out", data_root=tmp_path)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(RunError, match=r"onnx is needed.*resnet-tasks\[export\]"):
+        export_run(run, tmp_path / "out", data_root=cells)
+    told = CliRunner().invoke(app, ["export", str(run.directory), "--max-drop", "0.1"])
+    assert (told.exit_code, "go with --int8" in " ".join(told.stderr.split())) == (2, True)
+
+
+class MyUNet(UNet):
+    """A semantic head of a user's own gives logits as the others do."""
+
+
+class MyDetector(FasterRCNN):
+    """May give something else than its base class."""
+
+
+def test_other_heads_are_refused() -> None:
+    backbone = ResNet("resnet10t", weights="none")
+    ExportGraph(TaskModel(backbone, {"a": MyUNet(backbone.specs, "xy")}), PixelRange(0, 255))
+    model = TaskModel(backbone, {"a": MyDetector(backbone.specs, "xy")})
+    told = "head a is a MyDetector, which cannot be exported; the heads that can are "
+    with pytest.raises(HeadError, match=told):
+        ExportGraph(model, PixelRange(0, 255))
+
+
+def test_windows_of_intensity_are_inside_the_graph(run: Run) -> None:
+    """Stored values of 16 bits go in; 0..1 of the window comes out, as outside the graph."""
+    pixels = PixelRange(900.0, 1100.0, clip=True)
+    model = run.model()
+    graph = ExportGraph(model, pixels)
+    stored = torch.tensor([0.0, 950.0, 1100.0, 4000.0])[None, None, None].expand(1, 3, 1, 4)
+    unit = torch.tensor([0.0, 0.25, 1.0, 1.0])[None, None, None].expand(1, 3, 1, 4)
+    wanted = model.normalise(unit, [(1, 4)])
+    found = graph._normalised(stored, torch.tensor([[1, 4]]))
+    assert torch.allclose(found, wanted, atol=1e-5)
+    assert (graph._normalised(stored, torch.tensor([[1, 2]]))[..., 2:] == 0).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["onnx", "openvino"])
+def test_int8_tells_metrics_before_and_after(
+    form: str, run: Run, cells: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("nncf", reason="the extra `export` is not installed: nncf is missing")
+    how = Int8(calibration=3, evaluation=2, max_drop=1.0)
+    done = export_run(run, tmp_path / "out", form=form, int8=how, data_root=cells)  # type: ignore[arg-type]
+    about: dict[str, Any] = dict(done.manifest.about["int8"])
+    assert (about["calibrated_on"], about["judged_on"]) == (3, 2)
+    assert about["main"] == ["objects/AP", "scene/mIoU"]
+    assert ExportedModel.open(done.folder).manifest.is_int8
+    plain = export_run(run, tmp_path / "plain", form=form, data_root=cells)  # type: ignore[arg-type]
+    sizes = [
+        sum(n for name, n in each.manifest.about["bytes"].items() if not name.endswith("json"))
+        for each in (done, plain)
+    ]
+    assert sizes[0] < 0.6 * sizes[1]
+    with pytest.raises(RunError, match="int8 costs too much on 2 val pictures"):
+        export_run(
+            run, tmp_path / "no", form=form, int8=replace(how, max_drop=-1.0), data_root=cells
+        )  # type: ignore[arg-type]
+    assert not (tmp_path / "no").exists()
+
+
+def test_nothing_is_reported_over_the_network() -> None:
+    code = (
+        "import socket, sys; from resnet_tasks.exported.engines import extra_package\n"
+        "def refuse(*_): raise AssertionError('network')\n"
+        "socket.socket.connect = refuse; socket.getaddrinfo = refuse\n"
+        "extra_package('openvino')\n"
+        "assert sys.modules['openvino_telemetry'] is None"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,79 @@
+"""`export.json` comes back as it was written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from resnet_tasks.data.pixels import Intensity, Resize
+from resnet_tasks.data.preparation import Preparation
+from resnet_tasks.errors import DataError, RunError
+from resnet_tasks.exported.engines import open_engine
+from resnet_tasks.exported.manifest import ExportedHead, Manifest, PixelRange
+
+PREPARATION = Preparation(1, Resize(32, 64), Intensity("percentile", low=1.0), max_pixels=99)
+MANIFEST = Manifest(
+    format="onnx",
+    heads={"a": ExportedHead("unet", "semantic_segmentation", ("x", "y"), (3, 90))},
+    categories=({"id": 3, "name": "x"}, {"id": 90, "name": "y"}),
+    preparation=PREPARATION,
+    pixels=PixelRange.of(PREPARATION),
+    normalisation={"mean": (0.5,), "std": (0.25,)},
+    about={"source": {"run": "r"}},
+)
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    MANIFEST.write(tmp_path)
+    assert Manifest.read(tmp_path) == MANIFEST
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", '{"layout": 1}', '{"layout": 2}'])
+def test_damaged_and_foreign_files_are_named(damage: str, tmp_path: Path) -> None:
+    (tmp_path / "export.json").write_text(damage)
+    with pytest.raises(RunError, match=r"export\.json (is damaged|has layout 2).*export the run"):
+        Manifest.read(tmp_path)
+
+
+def test_unknown_formats_and_missing_files(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="is not an exported model"):
+        Manifest.read(tmp_path)
+    MANIFEST.write(tmp_path)
+    told = json.loads((tmp_path / "export.json").read_text())
+    (tmp_path / "export.json").write_text(json.dumps({**told, "format": "tea"}))
+    with pytest.raises(RunError, match="format 'tea'"):
+        Manifest.read(tmp_path)
+    with pytest.raises(RunError, match=r"model\.onnx does not exist"):
+        open_engine(tmp_path / "model.onnx")
+    with pytest.raises(DataError, match="'fp64' is unknown"):
+        open_engine(tmp_path / "model.onnx", precision="fp64")
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.xml"])
+def test_a_damaged_graph_is_named(name: str, tmp_path: Path) -> None:
+    package = {"model.onnx": "onnxruntime", "model.xml": "openvino"}[name]
+    pytest.importorskip(package, reason="the extra `export` is not installed")
+    (tmp_path / name).write_bytes(b"no graph")
+    with pytest.raises(RunError, match="cannot be loaded"):
+        open_engine(tmp_path / name)
+
+
+def test_what_goes_into_the_graph() -> None:
+    """8-bit values as they are; deeper ones on the same scale; windows as stored; else 0..1."""
+    plain = Preparation(1)
+    eight = np.asarray([[0, 51, 255]], np.uint8)
+    assert PixelRange.of(plain).prepared(plain, eight, "a").ravel().tolist() == [0, 51, 255]
+    deep = eight.astype(np.uint16) * 257
+    found = PixelRange.of(plain).prepared(plain, deep, "a").ravel()
+    np.testing.assert_allclose(found, [0, 51, 255], atol=1e-4)
+    window = Preparation(1, None, Intensity("window", level=100, width=40))
+    assert PixelRange.of(window) == PixelRange(80, 120, clip=True)
+    assert PixelRange.of(window).prepared(window, deep, "a").ravel().tolist() == [0, 13107, 65535]
+    with pytest.raises(DataError, match="a holds values that are not finite"):
+        PixelRange.of(window).prepared(window, np.asarray([[np.nan]]), "a")
+    resized = Preparation(1, Resize(1, 3), window.intensity)
+    assert PixelRange.of(resized) == PixelRange(0, 1)
+    assert PixelRange.of(resized).prepared(resized, deep, "a").ravel().tolist() == [0, 1, 1]
