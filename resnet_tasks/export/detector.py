@@ -25,6 +25,9 @@ from resnet_tasks.heads.faster_rcnn.rpn import Anchors
 from resnet_tasks.layers.roi_align import levels_for_boxes
 
 INVALID = -1.0
+"""Score of a place that holds nothing."""
+FILLER = -1e30
+"""Below every logit; finite, so that statistics over it are."""
 
 
 def detector_outputs(
@@ -93,12 +96,12 @@ def _candidates(
     count = head.options.rpn_pre_nms[1]
     logits, deltas = head.rpn.head(level)
     # So that the best T exist on a level with fewer anchors.
-    filled = torch.cat((logits, torch.full_like(logits[:, :1], -torch.inf).expand(-1, count)), 1)
+    filled = torch.cat((logits, torch.full_like(logits[:, :1], FILLER).expand(-1, count)), 1)
     best, places = filled.topk(count, dim=1)
     places = torch.minimum(places, size_of(logits, 1) - 1)
     chosen = deltas.gather(1, places[..., None].expand(-1, -1, 4))
     anchors = _anchors_at(head.rpn.anchors, index, places, level, padded)
-    scores = torch.where(best > -torch.inf, best.sigmoid(), INVALID)
+    scores = torch.where(best > FILLER, best.sigmoid(), INVALID)
     return scores, decoded(chosen, anchors, head.rpn.coder)
 
 
