@@ -67,5 +67,6 @@ def _looks_clean(raw: bytes) -> bool:
     if not (raw[:64].lstrip().startswith(b"[") and number > 0):
         return False
     has_boxes = any(raw.count(start) == number for start in _BOX_STARTS)
-    has_scores = raw.count(b'"score":') == number and b"null" not in raw
+    # Looking for one letter that the usual keys lack is cheap; looking for a word is not.
+    has_scores = raw.count(b'"score":') == number and (b"n" not in raw or b"null" not in raw)
     return has_boxes and has_scores and _NEGATIVE_SIZE.search(raw) is None

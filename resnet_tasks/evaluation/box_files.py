@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
-
-import numpy as np
 
 from resnet_tasks.data.coco_columns import (
     ResultColumns,
@@ -13,9 +12,9 @@ from resnet_tasks.data.coco_columns import (
     read_truth_columns,
 )
 from resnet_tasks.evaluation.big_files import tables_of_clean_files
-from resnet_tasks.evaluation.detection import Block, DetectionEvaluator, metrics_of, protocol_of
+from resnet_tasks.evaluation.coco_numbers import metrics_of, protocol_of
 from resnet_tasks.evaluation.judged import JudgedResults, judged_by, notes_on
-from resnet_tasks.evaluation.matches import Objects
+from resnet_tasks.metrics import Evaluator
 
 LIMITS = (1, 10, 100)
 """COCO's limits of detections per picture and class."""
@@ -41,45 +40,22 @@ def judge(truth: Path, results: Path, backend: str) -> JudgedResults:
                 metrics_of(tables, names, LIMITS),
                 protocol_of("box", "bbox", backend, LIMITS),
                 backend,
-                lambda: _boxes(expected, read_result_columns(results, expected), backend),
+                lambda: _evaluator(expected, read_result_columns(results, expected), backend),
                 expected.groups,
                 notes_on(expected),
             )
     found = read_result_columns(results, expected)
-    evaluator = _boxes(expected, found, backend)
+    evaluator = _evaluator(expected, found, backend)
     notes = notes_on(expected) + _corner_note(expected, found)
     return judged_by(evaluator, backend, expected.groups, notes)
 
 
-def _boxes(expected: TruthColumns, found: ResultColumns, backend: str) -> DetectionEvaluator:
-    assert found.boxes is not None, "results of boxes have boxes"
-    evaluator = DetectionEvaluator(expected.categories.names, backend=backend)
-    evaluator.update_block(
-        Block(
-            expected.image_ids,
-            _truth_objects(expected),
-            expected.boxes,
-            Objects(
-                found.pictures,
-                found.labels,
-                found.boxes[:, 2] * found.boxes[:, 3],
-                found.scores,
-                np.zeros(len(found.scores), np.bool_),
-            ),
-            found.boxes,
-        )
+def _evaluator(expected: TruthColumns, found: ResultColumns, backend: str) -> Evaluator:
+    """Imported where it is needed: that takes a part of what a clean file takes."""
+    made: Evaluator = import_module("resnet_tasks.evaluation.box_columns").evaluator_of(
+        expected, found, backend
     )
-    return evaluator
-
-
-def _truth_objects(columns: TruthColumns) -> Objects:
-    return Objects(
-        columns.pictures,
-        columns.labels,
-        columns.areas,
-        np.zeros(len(columns.labels)),
-        columns.crowd,
-    )
+    return made
 
 
 def _corner_note(truth: TruthColumns, found: ResultColumns) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from resnet_tasks.data.coco_records import boxes_to_xywh
 from resnet_tasks.errors import DataError
+from resnet_tasks.evaluation.coco_numbers import by_class, metrics_of, protocol_of
 from resnet_tasks.evaluation.coco_tables import BOX_BACKENDS, Pictures, Tables, compiled_run
 from resnet_tasks.evaluation.detection_details import (
     confusion,
@@ -33,9 +34,6 @@ if TYPE_CHECKING:
     from resnet_tasks.structures import Detections
 
 Made = TypeVar("Made")
-
-SIZES = {"": 0, "small": 1, "medium": 2, "large": 3}
-"""Area below 32², to 96², above, in pixels² of the file's `area` (COCO)."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +141,7 @@ class CocoEvaluator(ABC):
             self.max_detections,
         )
         values: dict[str, NDArray[np.float64]] = {}
-        for name, each in _by_class(precision, recall, self.max_detections).items():
+        for name, each in by_class(precision, recall, self.max_detections).items():
             known = ~np.isnan(each)
             total = np.where(known, each, 0.0).sum(axis=1)
             number = known.sum(axis=1)
@@ -203,49 +201,6 @@ class CocoEvaluator(ABC):
 
     @abstractmethod
     def _error_types(self) -> tuple[dict[str, float], list[str]]: ...
-
-
-def protocol_of(kind: str, iou_type: str, backend: str, limits: Sequence[int]) -> str:
-    """How the numbers are counted, in one sentence."""
-    return (
-        f"COCO {kind} evaluation (equal to pycocotools COCOeval, iouType {iou_type}), computed "
-        f"with {backend}: AP over IoU 0.50:0.05:0.95 and 101 recall levels, at most {limits[-1]} "
-        "detections per picture and class, size classes by the annotations' area, crowd regions "
-        "neither found nor missed, mean over classes that occur in the truth."
-    )
-
-
-def metrics_of(tables: Tables, classes: Sequence[str], limits: Sequence[int]) -> dict[str, Metric]:
-    """COCO's numbers, each with its value per class, from tables."""
-    shape = tables.precision.shape
-    # Summed over the recall levels; a class that the truth does not hold is -1 at all of them.
-    precision = np.where(
-        tables.precision[:, 0, ..., -1] == -1, np.nan, tables.precision[..., -1].sum(1) / shape[1]
-    )
-    recall = np.where(tables.recall == -1, np.nan, tables.recall)
-    return {
-        name: Metric(
-            _mean(each[0]), dict(zip(classes, map(_number, each[0].tolist()), strict=True))
-        )
-        for name, each in _by_class(precision[None], recall[None], limits).items()
-    }
-
-
-def _by_class(
-    precision: NDArray[np.float64], recall: NDArray[np.float64], limits: Sequence[int]
-) -> dict[str, NDArray[np.float64]]:
-    """Average precision `(R, T, K, S)` and recall `(R, T, K, S, M)` -> metric -> `(R, K)`."""
-    whole = {
-        "AP": precision[..., 0].mean(axis=1),
-        "AP50": precision[:, 0, :, 0],
-        "AP75": precision[:, 5, :, 0],
-    }
-    sized = [(name, index) for name, index in SIZES.items() if name]
-    whole |= {f"AP_{name}": precision[..., i].mean(axis=1) for name, i in sized}
-    for position, limit in enumerate(limits):
-        whole[f"AR_{limit}"] = recall[..., 0, position].mean(axis=1)
-    whole |= {f"AR_{name}": recall[..., i, -1].mean(axis=1) for name, i in sized}
-    return whole
 
 
 class DetectionEvaluator(CocoEvaluator):
@@ -431,15 +386,6 @@ def found_objects(labels: Any, scores: NDArray[np.float64], areas: NDArray[np.fl
         scores,
         np.zeros(number, np.bool_),
     )
-
-
-def _mean(values: NDArray[np.float64]) -> float | None:
-    defined = values[~np.isnan(values)]
-    return float(np.mean(defined)) if defined.size else None
-
-
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else value
 
 
 def _check_finite(

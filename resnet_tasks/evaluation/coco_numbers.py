@@ -1,0 +1,75 @@
+"""COCO's twelve numbers from its tables, and the sentence that says how they are counted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resnet_tasks.evaluation.coco_tables import Tables
+from resnet_tasks.metrics import Metric
+
+SIZES = {"": 0, "small": 1, "medium": 2, "large": 3}
+"""Area below 32², to 96², above, in pixels² of the file's `area` (COCO)."""
+
+
+def protocol_of(kind: str, iou_type: str, backend: str, limits: Sequence[int]) -> str:
+    """How the numbers are counted, in one sentence."""
+    return (
+        f"COCO {kind} evaluation (equal to pycocotools COCOeval, iouType {iou_type}), computed "
+        f"with {backend}: AP over IoU 0.50:0.05:0.95 and 101 recall levels, at most {limits[-1]} "
+        "detections per picture and class, size classes by the annotations' area, crowd regions "
+        "neither found nor missed, mean over classes that occur in the truth."
+    )
+
+
+def metrics_of(tables: Tables, classes: Sequence[str], limits: Sequence[int]) -> dict[str, Metric]:
+    """COCO's numbers, each with its value per class, from tables."""
+    shape = tables.precision.shape
+    # Summed over the recall levels; a class that the truth does not hold is -1 at all of them.
+    precision = np.where(
+        tables.precision[:, 0, ..., -1] == -1, np.nan, tables.precision[..., -1].sum(1) / shape[1]
+    )
+    recall = np.where(tables.recall == -1, np.nan, tables.recall)
+    return {
+        name: Metric(
+            _mean(each[0]), dict(zip(classes, map(_number, each[0].tolist()), strict=True))
+        )
+        for name, each in by_class(precision[None], recall[None], limits).items()
+    }
+
+
+def by_class(
+    precision: NDArray[np.float64], recall: NDArray[np.float64], limits: Sequence[int]
+) -> dict[str, NDArray[np.float64]]:
+    """Every number by class, of many resamples at once.
+
+    Args:
+        precision: Average precision, `(R, T, K, S)`.
+        recall: `(R, T, K, S, M)`.
+        limits: Rising limits of detections per picture and class, `M`.
+
+    Returns:
+        Metric -> `(R, K)`.
+    """
+    whole = {
+        "AP": precision[..., 0].mean(axis=1),
+        "AP50": precision[:, 0, :, 0],
+        "AP75": precision[:, 5, :, 0],
+    }
+    sized = [(name, index) for name, index in SIZES.items() if name]
+    whole |= {f"AP_{name}": precision[..., i].mean(axis=1) for name, i in sized}
+    for position, limit in enumerate(limits):
+        whole[f"AR_{limit}"] = recall[..., 0, position].mean(axis=1)
+    whole |= {f"AR_{name}": recall[..., i, -1].mean(axis=1) for name, i in sized}
+    return whole
+
+
+def _mean(values: NDArray[np.float64]) -> float | None:
+    defined = values[~np.isnan(values)]
+    return float(np.mean(defined)) if defined.size else None
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else value
