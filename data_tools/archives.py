@@ -131,7 +131,8 @@ def unpack(
         except BROKEN as error:
             raise _damaged(archive, error) from None
         except OSError as error:
-            if error.errno != errno.EINVAL:  # an offset that no file has
+            # An offset that no file has; bzip2's own errors have no number.
+            if error.errno not in (errno.EINVAL, None):
                 raise
             raise _damaged(archive, error) from None
         before += size

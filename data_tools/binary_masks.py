@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from data_tools.coco_writer import (
+    UNREADABLE,
     Category,
     CocoWriter,
     PictureCount,
@@ -38,6 +38,7 @@ from data_tools.source_folder import (
     require_parts,
     split_lists,
 )
+from resnet_tasks.data.picture_files import open_picture
 from resnet_tasks.errors import DataError
 
 SMALL_COMPONENT = 50
@@ -298,8 +299,13 @@ def read_binary_mask(file: Path, threshold: int) -> NDArray[np.bool_]:
     Raises:
         DataError: If the file cannot be read.
     """
-    grey: NDArray[Any] | None = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE)
-    if grey is None:
-        raise DataError(f"the mask {file} cannot be read; replace it")
+    try:
+        # Not by OpenCV, which fills what is cut off.
+        with open_picture(file) as opened:
+            opened.draft("L", opened.size)  # of a JPEG the brightness alone, as it is stored
+            is_deep = opened.mode.startswith("I")
+            grey = np.asarray(opened) >> 8 if is_deep else np.asarray(opened.convert("L"))
+    except UNREADABLE as error:
+        raise DataError(f"the mask {file} cannot be read ({error}); replace it") from None
     mask: NDArray[np.bool_] = grey >= threshold
     return mask

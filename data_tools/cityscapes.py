@@ -12,7 +12,6 @@ The labels of test are not public: its files hold no objects, so that it is not 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from data_tools.coco_writer import (
     SplitSummary,
     picture_size,
 )
+from data_tools.outlines import is_point
 from data_tools.source_folder import require_parts
 from resnet_tasks.errors import DataError
 
@@ -160,17 +160,10 @@ def _object(raw: Any, where: str, reach: float) -> CityObject | None:
     if name not in known:
         raise DataError(f"{where} has the label {label!r:.60}; Cityscapes has {', '.join(known)}")
     polygon = raw.get("polygon")
-    if not isinstance(polygon, list) or not all(_is_point(each, reach) for each in polygon):
+    is_polygon = isinstance(polygon, list) and all(map(is_point, polygon))
+    if not is_polygon or any(abs(v) > reach for point in polygon for v in point):
         raise DataError(f"{where} ({label}) needs a polygon of points [x, y] near its picture")
     return CityObject(str(name), is_group, tuple(float(v) for point in polygon for v in point))
-
-
-def _is_point(raw: Any, reach: float) -> bool:
-    return (
-        isinstance(raw, list)
-        and len(raw) == 2
-        and all(type(v) in (int, float) and math.isfinite(v) and abs(v) <= reach for v in raw)
-    )
 
 
 def _add_picture(writer: CocoWriter, picture: Path, file: Path, city: str) -> None:

@@ -28,6 +28,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from data_tools.source_folder import is_file
+from resnet_tasks.data.picture_files import DAMAGE, measured_size, open_picture
 from resnet_tasks.errors import DataError
 
 Progress = Callable[[int, int], None]
@@ -36,7 +38,6 @@ Item = TypeVar("Item")
 Annotated = Literal["boxes", "masks", "semantic", "image"]
 
 MAX_8BIT_CATEGORIES = 254
-PNG_TEXTS = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
 MAX_REACH = 100
 """How far from the picture a polygon may go, in longer sides of the picture."""
 
@@ -507,37 +508,18 @@ def picture_size(picture: Path) -> tuple[int, int]:
     Raises:
         DataError: If the file is missing or is no picture.
     """
-    try:
-        with Image.open(picture) as opened:
-            width, height = opened.size
-            # Pillow decodes a whole PNG to look for what may follow its pixels.
-            is_plain = opened.format == "PNG" and not _has_png_texts(picture)
-            turned = not is_plain and opened.getexif().get(0x0112, 1) >= 5
-    except FileNotFoundError:
+    if not is_file(picture):
         raise DataError(
             f"the picture {picture} is missing; put it there or leave it out of the list"
-        ) from None
-    except (Image.DecompressionBombError, OSError) as error:
+        )
+    try:
+        return measured_size(picture)
+    except (DataError, *UNREADABLE) as error:
         raise DataError(f"the picture {picture} cannot be read ({error}); replace it") from error
-    return (width, height) if turned else (height, width)
 
 
-def _has_png_texts(picture: Path) -> bool:
-    """Whether a PNG has chunks that could tell an orientation: EXIF, or texts that hold it.
-
-    Raises:
-        OSError: If the file ends before its last chunk.
-    """
-    with picture.open("rb") as file:
-        file.seek(len(b"\x89PNG\r\n\x1a\n"))
-        while len(header := file.read(8)) == 8:
-            length, kind = int.from_bytes(header[:4], "big"), header[4:]
-            if kind in PNG_TEXTS:
-                return True
-            if kind == b"IEND":
-                return False
-            file.seek(length + 4, os.SEEK_CUR)
-    raise OSError("the file is truncated")
+UNREADABLE = (Image.DecompressionBombError, *DAMAGE)
+"""What Pillow raises on a file that is damaged, too large or no picture."""
 
 
 def read_index_map(file: Path) -> NDArray[np.integer[Any]]:
@@ -547,11 +529,11 @@ def read_index_map(file: Path) -> NDArray[np.integer[Any]]:
         DataError: If the file is missing, no picture, or has colours instead of indices.
     """
     try:
-        with Image.open(file) as opened:
+        with open_picture(file) as opened:
             values = np.asarray(opened)
     except FileNotFoundError:
         raise DataError(f"the label map {file} is missing") from None
-    except (Image.DecompressionBombError, OSError) as error:
+    except UNREADABLE as error:
         raise DataError(f"the label map {file} cannot be read ({error}); replace it") from error
     if values.ndim != 2:
         raise DataError(
@@ -568,8 +550,10 @@ def write_picture(file: Path, pixels: NDArray[Any], *options: int) -> None:
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     stored = pixels[..., ::-1] if pixels.ndim == 3 else pixels
-    if not cv2.imwrite(str(file), stored, list(options)):
-        raise DataError(f"the picture {file} cannot be written; is the folder writable?")
+    is_made, encoded = cv2.imencode(file.suffix, stored, list(options))
+    if not is_made:
+        raise DataError(f"the picture {file} cannot be made of {pixels.dtype} {pixels.shape}")
+    file.write_bytes(encoded)  # not by OpenCV, which says nothing of a disk that is full
 
 
 def _absolute(path: Path) -> Path:

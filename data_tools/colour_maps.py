@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from data_tools.coco_writer import (
+    UNREADABLE,
     Category,
     CocoWriter,
     PictureCount,
@@ -33,12 +33,15 @@ from data_tools.source_folder import (
     SPLITS,
     find_picture,
     pictures_by_stem,
+    read_lines,
     read_names,
     require_parts,
     split_lists,
 )
+from resnet_tasks.data.picture_files import open_picture
 from resnet_tasks.errors import DataError
 
+BYTE = re.compile("[0-9]{1,3}")
 COLOURS = "label_colors.txt"
 SHOWN = 6
 
@@ -140,11 +143,11 @@ def read_colours(
             class that there is not.
     """
     found: dict[str, Rgb] = {}
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_lines(file), start=1):
         words = re.split(r"[\s,]+", line.strip(), maxsplit=3)
         if not line.strip():
             continue
-        rgb = tuple(int(word) for word in words[:3] if word.isascii() and word.isdigit())
+        rgb = tuple(int(word) for word in words[:3] if BYTE.fullmatch(word))
         if len(words) != 4 or len(rgb) != 3 or max(rgb) > 255:
             raise DataError(f"{file}, line {number} is {line!r:.60}; it should be R G B name")
         name = words[3].strip()
@@ -181,7 +184,7 @@ def read_colour_map(file: Path) -> NDArray[np.uint8]:
         DataError: If the file is missing, no picture, or deeper than 8 bits.
     """
     try:
-        with Image.open(file) as opened:
+        with open_picture(file) as opened:
             if opened.mode not in ("1", "L", "P", "RGB", "RGBA"):
                 raise DataError(
                     f"the label map {file} has the mode {opened.mode}; colours need 8-bit RGB"
@@ -189,7 +192,7 @@ def read_colour_map(file: Path) -> NDArray[np.uint8]:
             return np.asarray(opened.convert("RGB"))
     except FileNotFoundError:
         raise DataError(f"the label map {file} is missing") from None
-    except (Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
+    except UNREADABLE as error:
         raise DataError(f"the label map {file} cannot be read ({error}); replace it") from error
 
 

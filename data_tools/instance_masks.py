@@ -10,13 +10,13 @@ Without lists everything is the split `train`. The folder of ids may also be ROO
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from data_tools.coco_writer import (
+    UNREADABLE,
     Category,
     CocoWriter,
     PictureCount,
@@ -31,6 +31,7 @@ from data_tools.source_folder import (
     require_parts,
     split_lists,
 )
+from resnet_tasks.data.picture_files import open_picture
 from resnet_tasks.errors import DataError
 
 IDS_FOLDER = "stage1_train"
@@ -158,11 +159,13 @@ def read_mask(file: Path) -> NDArray[np.bool_]:
     Raises:
         DataError: If the file cannot be read.
     """
-    stored: NDArray[Any] | None = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
-    if stored is None:
-        raise DataError(f"the mask {file} cannot be read; replace it")
-    if stored.ndim == 3:
-        # A fourth channel is opacity, which is full everywhere.
-        stored = stored[..., :3].max(axis=2)
-    mask: NDArray[np.bool_] = stored > 0
+    try:
+        # Not by OpenCV, which fills what is cut off.
+        with open_picture(file) as opened:
+            # Indices and opacity are no colours.
+            has_more = opened.mode in ("P", "PA", "LA", "RGBA")
+            stored = np.asarray(opened.convert("RGB") if has_more else opened)
+    except UNREADABLE as error:
+        raise DataError(f"the mask {file} cannot be read ({error}); replace it") from None
+    mask: NDArray[np.bool_] = stored.reshape(*stored.shape[:2], -1).max(axis=2) > 0
     return mask

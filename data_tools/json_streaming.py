@@ -91,11 +91,11 @@ class _Reader:
                 value, end = _DECODER.raw_decode(self._text)
             except RecursionError:
                 raise DataError(f"{what} of {self._file} is nested too deeply") from None
-            except json.JSONDecodeError as error:
+            except ValueError as error:  # also where a number has too many digits
                 if len(self._text) > LONGEST or not self._more():
                     raise DataError(
-                        f"{what} of {self._file} is not valid JSON ({error.msg}), or the file ends "
-                        "early"
+                        f"{what} of {self._file} is not valid JSON "
+                        f"({getattr(error, 'msg', error)}), or the file ends early"
                     ) from None
                 continue
             # A number at the end of the window may go on behind it.

@@ -12,6 +12,7 @@ length, x, y, z, rotation_y. Only the first eight are used. The labels of `testi
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,13 @@ from data_tools.coco_writer import (
     SplitSummary,
     picture_size,
 )
-from data_tools.source_folder import find_picture, pictures_by_stem, read_names, require_parts
+from data_tools.source_folder import (
+    find_picture,
+    pictures_by_stem,
+    read_lines,
+    read_names,
+    require_parts,
+)
 from resnet_tasks.data.splitting import divide
 from resnet_tasks.errors import DataError
 
@@ -35,6 +42,7 @@ CLASSES = (
 """All types of the development kit. DontCare regions become crowd objects of their own class."""
 DONT_CARE = "DontCare"
 NUM_FIELDS = 15
+LINE = re.compile("[0-9]{1,9}")
 SPLITS = ("train", "val")
 LISTS = "ImageSets"
 
@@ -129,16 +137,12 @@ def read_kitti_labels(file: Path) -> Iterator[KittiObject]:
     Raises:
         DataError: If the file is missing or a line is no label; the message names line and field.
     """
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
+    if not file.is_file():
         raise DataError(
             f"the label file {file} is missing; every picture of a split needs one, empty where "
             "there is no object"
-        ) from None
-    except UnicodeDecodeError:
-        raise DataError(f"the label file {file} is no text; download it again") from None
-    for number, line in enumerate(lines, start=1):
+        )
+    for number, line in enumerate(read_lines(file), start=1):
         if line.strip():
             yield _object(line.split(), number, f"{file}, line {number}")
 
@@ -179,12 +183,11 @@ def read_drives(mapping: Path) -> dict[str, str]:
         DataError: If the files are missing or do not belong together.
     """
     require_parts(mapping, ("train_mapping.txt", "train_rand.txt"))
-    lines = (mapping / "train_mapping.txt").read_text(encoding="utf-8").splitlines()
-    text = (mapping / "train_rand.txt").read_text(encoding="utf-8")
-    words = text.replace(",", " ").split()
+    lines = read_lines(mapping / "train_mapping.txt")
+    words = " ".join(read_lines(mapping / "train_rand.txt")).replace(",", " ").split()
     drives = {}
     for index, word in enumerate(words):
-        line = int(word) if word.isascii() and word.isdigit() else 0
+        line = int(word) if LINE.fullmatch(word) else 0
         if not 1 <= line <= len(lines) or len(lines[line - 1].split()) != 3:
             raise DataError(
                 f"entry {index + 1} of {mapping / 'train_rand.txt'} is {word!r}; it must be the "

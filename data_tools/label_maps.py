@@ -27,7 +27,14 @@ from data_tools.coco_writer import (
     read_index_map,
     void_value,
 )
-from data_tools.source_folder import PICTURE_SUFFIXES, SPLITS, pictures_by_stem, require_parts
+from data_tools.source_folder import (
+    PICTURE_SUFFIXES,
+    SPLITS,
+    is_file,
+    pictures_by_stem,
+    read_lines,
+    require_parts,
+)
 from resnet_tasks.errors import DataError
 
 SMALL_COMPONENT = 50
@@ -161,7 +168,7 @@ def find_pairs(source: Path, split: str) -> list[Pair]:
     pictures, maps = source / split, source / f"{split}annot"
     listed = source / f"{split}.txt"
     if listed.is_file():
-        lines = [line.split() for line in listed.read_text(encoding="utf-8").splitlines()]
+        lines = [line.split() for line in read_lines(listed)]
         return [_pair(source, line, listed) for line in lines if line]
     if not (pictures.is_dir() and maps.is_dir()):
         return []
@@ -187,7 +194,7 @@ def _resolve(source: Path, name: str, listed: Path) -> Path:
     for start in range(len(parts)):
         path = source.joinpath(*parts[start:])
         for candidate in (path, *(path.with_suffix(suffix) for suffix in PICTURE_SUFFIXES)):
-            if candidate.is_file():
+            if is_file(candidate):
                 return candidate
     raise DataError(
         f"{listed} lists {name!r}, but {source} has no such file under any ending of that path; "

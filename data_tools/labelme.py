@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from data_tools.coco_writer import (
+    UNREADABLE,
     Category,
     CocoWriter,
     PictureCount,
@@ -34,7 +34,7 @@ from data_tools.coco_writer import (
     picture_size,
 )
 from data_tools.drawn_objects import DrawnObject, PlacedMask, add_drawn
-from data_tools.outlines import ellipse
+from data_tools.outlines import ellipse, is_point
 from data_tools.source_folder import (
     PICTURE_SUFFIXES,
     SPLITS,
@@ -45,14 +45,13 @@ from data_tools.source_folder import (
     require_parts,
     split_lists,
 )
+from resnet_tasks.data.picture_files import open_picture
 from resnet_tasks.errors import DataError
 
 ALIASES = {"valid": "val", "validation": "val"}
 """Other names of folders of splits."""
 NOT_CONVERTED = ("point", "points", "line", "linestrip")
 """Shapes without an area."""
-MAX_COORDINATE = 1e9
-"""Pixels. No picture is so large; JSON may hold numbers beyond all floats."""
 NUM_POINTS = {"rectangle": (2, 4), "circle": (2,), "mask": (2,)}
 """How many points a shape has; other shapes are polygons of three or more."""
 
@@ -219,7 +218,7 @@ def _shape(raw: Any, where: str) -> tuple[str, str, list[list[float]]]:
             f"{where} ({label}) is a {kind!r}; known are polygon, {', '.join(NUM_POINTS)}, "
             f"{', '.join(NOT_CONVERTED)}"
         )
-    if not isinstance(points, list) or not all(map(_is_point, points)):
+    if not isinstance(points, list) or not all(map(is_point, points)):
         raise DataError(
             f"{where} ({label}) has points that are no pairs of numbers [x, y] in pixels"
         )
@@ -230,14 +229,6 @@ def _shape(raw: Any, where: str) -> tuple[str, str, list[list[float]]]:
         wanted = " or ".join(map(str, counts)) if counts is not None else "three or more"
         raise DataError(f"{where} ({label}) is a {kind} of {len(points)} points; it has {wanted}")
     return label, kind, points
-
-
-def _is_point(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) == 2
-        and all(type(v) in (int, float) and abs(v) < MAX_COORDINATE for v in value)
-    )
 
 
 def _with_part(
@@ -270,9 +261,9 @@ def _with_part(
 def _mask(text: Any, corner: Sequence[float], where: str) -> PlacedMask:
     """A PNG in base64, laid on the picture at its upper left corner."""
     try:
-        with Image.open(io.BytesIO(base64.b64decode(text, validate=True))) as opened:
+        with open_picture(io.BytesIO(base64.b64decode(text, validate=True))) as opened:
             pixels = np.asarray(opened)
-    except (TypeError, binascii.Error, OSError, Image.DecompressionBombError) as error:
+    except (binascii.Error, *UNREADABLE) as error:
         raise DataError(f"{where} has a mask that is no PNG in base64 ({error})") from None
     if pixels.ndim != 2:
         raise DataError(f"{where} has a mask with {pixels.shape[2]} channels; it has one")

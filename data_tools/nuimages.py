@@ -31,6 +31,7 @@ from data_tools.coco_writer import (
     picture_size,
 )
 from data_tools.json_streaming import stream_objects
+from data_tools.outlines import is_number
 from data_tools.source_folder import require_parts
 from resnet_tasks.data.coco_masks import decode_mask
 from resnet_tasks.errors import DataError
@@ -266,7 +267,7 @@ def _add_object(
     """Adds an object by its mask, else by its box; gives the mask."""
     height, width = size = writer.size_of(image_id)
     edges = _field(row, "bbox", list, where)
-    if len(edges) != 4 or not all(type(edge) in (int, float) for edge in edges):
+    if len(edges) != 4 or not all(map(is_number, edges)):
         raise DataError(f"{where} has the bbox {edges!r:.60}; it needs [xmin, ymin, xmax, ymax]")
     left, right = (min(max(edges[i], 0), width) for i in (0, 2))
     top, bottom = (min(max(edges[i], 0), height) for i in (1, 3))

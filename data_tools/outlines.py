@@ -16,6 +16,8 @@ Box = tuple[float, float, float, float]
 Points = NDArray[np.float64]
 """`(N, 2)` x and y of an outline's corners in pixels; (0, 0) is the picture's upper left corner."""
 
+MAX_COORDINATE = 1e9
+"""Pixels. No picture is so large; JSON may hold numbers beyond all floats, and NaN."""
 ELLIPSE_POINTS = 64
 """Corners of the polygon that stands for an ellipse: its area is 0.2 % smaller."""
 
@@ -44,6 +46,16 @@ class Outline(NamedTuple):
     points: Points
     parts: int
     holes: int
+
+
+def is_number(raw: object) -> bool:
+    """Whether a value of a JSON file is a number that a coordinate can be."""
+    return type(raw) in (int, float) and abs(raw) <= MAX_COORDINATE  # type: ignore[operator]
+
+
+def is_point(raw: object) -> bool:
+    """Whether a value of a JSON file is a point [x, y]."""
+    return isinstance(raw, list) and len(raw) == 2 and all(map(is_number, raw))
 
 
 def clipped_box(corners: Sequence[float], size: tuple[int, int]) -> Box:

@@ -29,6 +29,8 @@ def read_xml(file: Path) -> ElementTree.Element:
         raise DataError(
             f"the annotation file {file} is missing; add it or take its name out of the list"
         ) from None
+    except OSError as error:
+        raise DataError(f"{file} cannot be read ({error.strerror}); mend its name") from None
     guard = expat.ParserCreate()
     guard.StartDoctypeDeclHandler = refuse
     try:

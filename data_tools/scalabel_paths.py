@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from data_tools.outlines import is_number, is_point
 from resnet_tasks.errors import DataError
 
 Point = tuple[float, float]
@@ -48,7 +49,7 @@ def read_paths(raw: Any, where: str) -> list[Polygon]:
 
 def _path(raw: Any, where: str) -> Polygon:
     vertices = raw.get("vertices") if isinstance(raw, dict) else None
-    if not isinstance(vertices, list) or not all(map(_is_point, vertices)):
+    if not isinstance(vertices, list) or not all(map(is_point, vertices)):
         raise DataError(f"{where} has no list of vertices [x, y] that are finite numbers")
     points = tuple((float(x), float(y)) for x, y in vertices)
     types = raw.get("types") or "L" * len(points)
@@ -67,14 +68,6 @@ def _path(raw: Any, where: str) -> Polygon:
             "where it ends"
         )
     return path
-
-
-def _is_point(raw: Any) -> bool:
-    return (
-        isinstance(raw, list)
-        and len(raw) == 2
-        and all(type(value) in (int, float) and math.isfinite(value) for value in raw)
-    )
 
 
 def _curves(types: str) -> list[int]:
@@ -133,8 +126,8 @@ def box_of(raw: Any, size: tuple[int, int], where: str) -> Box | None:
     """
     found = raw if isinstance(raw, dict) else {}
     edges = [found.get(key) for key in ("x1", "y1", "x2", "y2")]
-    known = [float(e) for e in edges if type(e) in (int, float) and e is not None]
-    if len(known) < 4 or not all(map(math.isfinite, known)):
+    known = [float(edge) for edge in edges if is_number(edge)]
+    if len(known) < 4:
         raise DataError(f"{where} has the box {raw!r:.90}; x1, y1, x2 and y2 must be numbers")
     x1, y1, x2, y2 = known
     if x2 < x1 or y2 < y1:

@@ -101,15 +101,28 @@ def listing(folder: Path) -> str:
     return ", ".join(names[:SHOWN]) + more
 
 
+def read_lines(file: Path) -> list[str]:
+    """The lines of a text.
+
+    Raises:
+        DataError: If the file cannot be read, or is no text in UTF-8.
+    """
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (UnicodeDecodeError, OSError) as error:
+        raise DataError(f"{file} cannot be read as text in UTF-8 ({error}); replace it") from None
+    if "\0" in text:
+        raise DataError(f"{file} holds a zero byte, so that it is no text; replace it")
+    return text.splitlines()
+
+
 def read_names(file: Path) -> list[str]:
     """The first word of every line that has one.
 
     Raises:
-        DataError: If the list is empty or holds a name twice.
+        DataError: If the list cannot be read, is empty or holds a name twice.
     """
-    names = [
-        line.split()[0] for line in file.read_text(encoding="utf-8").splitlines() if line.strip()
-    ]
+    names = [line.split()[0] for line in read_lines(file) if line.strip()]
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated or not names:
         problem = f"lists {repeated[0]!r} more than once" if repeated else "lists nothing"

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from xml.etree.ElementTree import Element, ElementTree, SubElement, indent
 
-from PIL import Image
-
-from data_tools.coco_writer import PictureCount, Progress, SplitSummary
+from data_tools.coco_writer import UNREADABLE, PictureCount, Progress, SplitSummary
 from data_tools.exporting import Pictures, SplitExport, flat_names, place_picture
 from resnet_tasks.data.coco import Annotation, CocoFile, ImageRecord
+from resnet_tasks.data.picture_files import open_picture
 from resnet_tasks.errors import DataError
 
 
@@ -94,9 +93,9 @@ def _header(record: ImageRecord, file_name: str, picture: Path) -> Element:
 def _depth(picture: Path) -> int:
     """Channels of a picture; 3 where only its annotations are at hand."""
     try:
-        with Image.open(picture) as opened:
+        with open_picture(picture) as opened:
             return len(opened.getbands())
-    except OSError:
+    except UNREADABLE:
         return 3
 
 

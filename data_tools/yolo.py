@@ -13,6 +13,7 @@ path is tried from its end, inside ROOT and nowhere else.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -33,11 +34,13 @@ from data_tools.source_folder import (
     is_folder,
     is_picture,
     listing,
+    read_lines,
     require_parts,
 )
 from resnet_tasks.errors import DataError
 from resnet_tasks.recipe.yaml_text import parse_yaml
 
+INDEX = re.compile("[0-9]{1,9}")
 ROUNDING = 1e-6
 """By how much a share may leave 0..1: what writing with six decimals does."""
 NOT_LABELS = ("classes.txt",)
@@ -148,7 +151,7 @@ def read_yolo_file(file: Path) -> YoloFile:
         DataError: If names or splits are missing or wrong.
         RecipeError: If it is no YAML.
     """
-    content = parse_yaml(_text(file), str(file), number_keys=True).value
+    content = parse_yaml("\n".join(read_lines(file)), str(file), number_keys=True).value
     if not isinstance(content, dict):
         raise DataError(f"{file} should say names, train and val; it is no mapping of keys")
     if "kpt_shape" in content:
@@ -181,7 +184,7 @@ def _names(content: Mapping[str, Any], file: Path) -> dict[int, str]:
         raise DataError(f"{file} needs names: the classes as a list, or as `index: name`")
     indices = {}
     for index, name in names.items():
-        if not str(index).isdecimal() or isinstance(name, dict | list) or name in (None, ""):
+        if not INDEX.fullmatch(str(index)) or isinstance(name, dict | list) or name in (None, ""):
             raise DataError(
                 f"{file}: names has an entry for {index!r} that is no `index: name`; indices are "
                 "whole numbers from 0, names are text"
@@ -216,7 +219,7 @@ def _pictures(described: YoloFile, split: str) -> list[Path]:
             files = (each for each in sorted(place.rglob("*")) if each.is_file())
             found.update(dict.fromkeys(filter(is_picture, files)))
         else:
-            lines = map(str.strip, _text(place).splitlines())
+            lines = map(str.strip, read_lines(place))
             found.update(
                 {_find(described.file.parent, line, str(place)): None for line in lines if line}
             )
@@ -289,7 +292,7 @@ def read_labels(
     Raises:
         DataError: If a line has a wrong count, class or value; the message names file and line.
     """
-    for number, line in enumerate(_text(file).splitlines(), start=1):
+    for number, line in enumerate(read_lines(file), start=1):
         if words := line.split():
             yield number, *_object(words, f"{file}, line {number}", names)
 
@@ -317,13 +320,6 @@ def _object(
                 "width and height, 0 to 1: divide pixels by them"
             )
     return names[int(index)], tuple(shares)
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except (UnicodeDecodeError, OSError) as error:
-        raise DataError(f"{file} cannot be read as text in UTF-8 ({error}); replace it") from None
 
 
 def _report_orphans(

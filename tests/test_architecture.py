@@ -141,6 +141,7 @@ def test_data_tools_use_little_of_the_package() -> None:
         "resnet_tasks.data.coco_masks",
         "resnet_tasks.data.coco_parsing",
         "resnet_tasks.data.json_files",
+        "resnet_tasks.data.picture_files",
         "resnet_tasks.data.splitting",
         "resnet_tasks.recipe.yaml_text",
     }

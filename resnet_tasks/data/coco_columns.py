@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from itertools import chain
@@ -145,10 +146,9 @@ def read_truth_columns(path: str | Path, *, kind: Kind = "box") -> TruthColumns:
         DataError: If the file cannot be used; the message names the first bad entries.
     """
     path = Path(path)
-    with uncollected():
-        clean = _clean_truth(path, kind)
-    if clean is not None:
-        return clean
+    with uncollected(), suppress(OverflowError):  # of whole numbers beyond 64 bits
+        if (clean := _clean_truth(path, kind)) is not None:
+            return clean
     found: TruthColumns = import_module(_CAREFUL).repaired_truth(path, kind)
     return found
 
@@ -218,10 +218,9 @@ def read_result_columns(
             mask or score that can be evaluated; the message names the first ones.
     """
     path = Path(path)
-    with uncollected():
-        clean = _clean_results(path, truth, kind)
-    if clean is not None:
-        return clean
+    with uncollected(), suppress(OverflowError):
+        if (clean := _clean_results(path, truth, kind)) is not None:
+            return clean
     found: ResultColumns = import_module(_CAREFUL).checked_results(path, truth, kind)
     return found
 
@@ -244,7 +243,7 @@ def _clean_results(path: Path, truth: TruthColumns, kind: Kind) -> ResultColumns
                 boxes.append(_boxes(rows))
             if is_masked:
                 masks += [row.segmentation for row in rows]
-    except (OSError, msgspec.MsgspecError, UnicodeError, RecursionError, OverflowError):
+    except (OSError, msgspec.MsgspecError, UnicodeError, RecursionError):
         return None
     pictures, is_known = _places(np.asarray(truth.image_ids, np.int64), _joined(images, np.int64))
     labels, is_labelled = _places(

@@ -30,7 +30,7 @@ def read_json(path: Path) -> Any:
             f"{path} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}; "
             "is it complete, and the right file?"
         ) from None
-    except (UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also of numbers with thousands of digits
         raise DataError(f"{path} is not JSON: {error}; is it the right file?") from None
 
 

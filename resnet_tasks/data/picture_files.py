@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import tokenize
 import warnings
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,14 +46,18 @@ DAMAGE = (
 """What readers raise on files that are damaged; tifffile's own error is a `ValueError`."""
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _NUMPY_START = b"\x93NUMPY"
+_PNG_START = b"\x89PNG\r\n\x1a\n"
+_PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+_ORIENTING_TEXTS = (b"Raw profile type exif", b"XML:com.adobe.xmp")
+"""Keywords of a PNG's texts that may hold an orientation."""
 
 
 @contextmanager
-def open_picture(path: Path, max_pixels: int | None = None) -> Iterator[Image.Image]:
+def open_picture(path: Path | IO[bytes], max_pixels: int | None = None) -> Iterator[Image.Image]:
     """An opened picture, not yet decoded, without a warning about its size.
 
     Args:
-        path: Of the picture.
+        path: Of the picture, or its bytes.
         max_pixels: Pictures of twice as many are refused; None: Pillow's own limit.
 
     Raises:
@@ -78,19 +83,33 @@ def stored_size(path: Path, *, decode: bool = False) -> tuple[int, int] | None:
         decode: Decode it whole, which finds damage behind the header.
     """
     try:
-        kind = file_kind(path)
-        if kind == "numpy":
-            array = mapped_array(path)  # its length is checked
-            return (int(array.shape[0]), int(array.shape[1]))
-        if kind == "tiff":
-            return _tiff_size(path, decode)
-        with open_picture(path) as picture:
-            if decode:
-                picture.load()
-            width, height = picture.size
-            is_turned = picture.getexif().get(ORIENTATION, 1) in TURNED
+        return measured_size(path, decode=decode)
     except (DataError, Image.DecompressionBombError, *DAMAGE):
         return None
+
+
+def measured_size(path: Path, *, decode: bool = False) -> tuple[int, int]:
+    """(height, width) of a picture as people see it.
+
+    Args:
+        path: Of the picture.
+        decode: As for `stored_size`.
+
+    Raises:
+        DataError: If it is not there or no picture.
+        Exception: Any of `DAMAGE`, or Pillow's `DecompressionBombError`, where it cannot be read.
+    """
+    kind = file_kind(path)
+    if kind == "numpy":
+        array = mapped_array(path)  # its length is checked
+        return (int(array.shape[0]), int(array.shape[1]))
+    if kind == "tiff":
+        return _tiff_size(path, decode)
+    with open_picture(path) as picture:
+        if decode:
+            picture.load()
+        width, height = picture.size
+        is_turned = _orientation(picture, path) in TURNED
     return (width, height) if is_turned else (height, width)
 
 
@@ -177,7 +196,52 @@ def orientation(path: Path) -> int:
             with import_module("tifffile").TiffFile(path) as tiff:
                 return tiff_orientation(tiff)
         with open_picture(path) as picture:
-            found = int(picture.getexif().get(ORIENTATION, 1))
+            found = _orientation(picture, path)
     except (DataError, Image.DecompressionBombError, *DAMAGE):
         return 1
     return found if 1 <= found <= 8 else 1
+
+
+def _orientation(picture: Image.Image, path: Path) -> int:
+    """What EXIF or XMP says, as Pillow's `getexif` gives it.
+
+    Pillow decodes a whole PNG for what may follow its pixels; here its chunks are looked at.
+
+    Raises:
+        OSError: If a PNG ends before its last chunk.
+    """
+    if picture.format != "PNG" or "exif" in picture.info:
+        return int(picture.getexif().get(ORIENTATION, 1))
+    late, needs_pillow = _chunks_after_pixels(path)
+    if needs_pillow:
+        return int(picture.getexif().get(ORIENTATION, 1))
+    if late is not None:
+        picture.info["exif"] = b"Exif\0\0" + late
+    # Not the method of PNGs, which decodes.
+    return int(Image.Image.getexif(picture).get(ORIENTATION, 1))
+
+
+def _chunks_after_pixels(path: Path) -> tuple[bytes | None, bool]:
+    """EXIF behind the pixels of a PNG, and whether a text there may hold an orientation.
+
+    Raises:
+        OSError: If the file ends before its last chunk.
+    """
+    exif, has_text, has_pixels = None, False, False
+    with path.open("rb") as file:
+        file.seek(len(_PNG_START))
+        while len(header := file.read(8)) == 8:
+            length, kind = int.from_bytes(header[:4], "big"), header[4:]
+            if kind == b"IEND":
+                return exif, has_text
+            has_pixels = has_pixels or kind == b"IDAT"
+            used = 0
+            if has_pixels and kind == b"eXIf":
+                exif = file.read(length)
+                used = len(exif)
+            elif has_pixels and kind in _PNG_TEXTS:
+                keyword = file.read(min(length, 80)).partition(b"\0")[0]
+                used = min(length, 80)
+                has_text = has_text or keyword in _ORIENTING_TEXTS
+            file.seek(length - used + 4, os.SEEK_CUR)
+    raise OSError("the file is truncated")

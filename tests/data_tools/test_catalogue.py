@@ -3,6 +3,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from damage import MANY, damaged_yaml, outcomes, told
 from PIL import Image
 
 from data_tools.catalogue import convert, data_sets, find_data_set, prepare
@@ -264,3 +265,23 @@ def test_coco_pictures_outside_of_the_source_are_refused(tmp_path: Path) -> None
     (tmp_path / "in/train.json").write_text('{"images": [], "annotations": [], "categories": []}')
     with pytest.raises(DataError, match=r"images is '\.\.', which leads out of the source"):
         convert("coco", tmp_path / "in", tmp_path / "out", images="..")
+
+
+@pytest.mark.parametrize("cases", [60, pytest.param(MANY, marks=pytest.mark.slow)])
+def test_damaged_descriptions_are_read_or_refused(
+    cases: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = own(tmp_path)
+
+    def described(data: bytes) -> None:
+        file.write_bytes(data)
+        data_set = find_data_set(str(file))
+        FORMATS.get(data_set.format).typed(data_set.options, data_set.name)
+
+    good = file.read_bytes()
+    described(good)
+    found = outcomes(good, described, damaged_yaml, cases, "catalogue")
+    assert found["accepted"]
+    if cases == MANY:
+        with capsys.disabled():
+            print(told("descriptions of data sets", found))

@@ -1,99 +1,65 @@
 """Annotation files with random damage: every one is read or refused with a sentence."""
 
+from __future__ import annotations
+
 import base64
+import csv
 import io
 import json
 import random
 import shutil
 from collections import Counter
-from collections.abc import Callable
-from copy import deepcopy
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from damage import (
+    MANY,
+    WORDS,
+    Damage,
+    damaged_json,
+    damaged_png,
+    damaged_words,
+    damaged_xml,
+    outcomes,
+    told,
+)
 from PIL import Image
+from pycocotools import mask as coco_mask
 
 from data_tools.binary_masks import Folders, MaskRule, convert_binary_masks
+from data_tools.cityscapes import convert_cityscapes
+from data_tools.colour_maps import convert_colour_maps
+from data_tools.csv_boxes import convert_csv_boxes
 from data_tools.cvat import convert_cvat
+from data_tools.image_folders import convert_image_folders
+from data_tools.instance_masks import convert_instance_masks
+from data_tools.kitti import convert_kitti
+from data_tools.label_maps import convert_named_label_maps
 from data_tools.labelme import convert_labelme
 from data_tools.native_coco import convert_coco
+from data_tools.nuimages import convert_nuimages
+from data_tools.scalabel import convert_scalabel
 from data_tools.voc import convert_voc
 from data_tools.yolo import convert_yolo
-from resnet_tasks.errors import ResnetTasksError
-
-WORDS = ("", "x", "-1", "0.5", "1e999", "nan", "9" * 30, "9" * 5000, "\x00", "../a", "/", "a" * 300)
-VALUES: tuple[Any, ...] = (
-    *(None, True, -1, 0, 0.5, 10**400, float("nan"), float("inf"), "", "x", "\x00", "../../etc"),
-    *([], [[]], [1, 2], {}, {"a": 1}, "a" * 300),
-)
-BYTES = (b"<", b'"', b"{", b"]", b"\x00", b"\xff\xfe", b"-", b"9" * 400, b",", b"\n", b"&a;")
+from resnet_tasks.errors import DataError
 
 
-def damaged_text(data: bytes, draw: random.Random) -> bytes:
-    """Bytes cut out, put in or moved."""
-    found = bytearray(data)
-    for _ in range(draw.randint(1, 3)):
-        start = draw.randrange(len(found) + 1)
-        stop = min(len(found), start + draw.randrange(10))
-        other = draw.randrange(len(found) + 1)
-        found[start:stop] = draw.choice((b"", *BYTES, bytes(found[other : other + 20])))
-    return bytes(found)
-
-
-def damaged_words(data: bytes, draw: random.Random) -> bytes:
-    """One word of a text replaced."""
-    words = data.decode().split(" ")
-    words[draw.randrange(len(words))] = draw.choice((*WORDS, "\n", "7", "1"))
-    return " ".join(words).encode()
-
-
-def damaged_json(data: bytes, draw: random.Random) -> bytes:
-    """One or two values replaced or taken out."""
-    content = json.loads(data)
-    for _ in range(draw.randint(1, 2)):
-        places: list[tuple[Any, Any]] = []
-        left = [content]
-        while left:
-            node = left.pop()
-            keys = list(node) if isinstance(node, dict) else range(len(node))
-            places += [(node, key) for key in keys]
-            left += [node[key] for key in keys if isinstance(node[key], dict | list)]
-        if places:
-            node, key = draw.choice(places)
-            if draw.random() < 0.2:
-                del node[key]
-            else:
-                node[key] = deepcopy(draw.choice(VALUES))
-    return json.dumps(content).encode()
-
-
-def damaged_xml(data: bytes, draw: random.Random) -> bytes:
-    """One or two attributes, texts or tags replaced or taken out."""
-    root = ElementTree.fromstring(data)
-    for _ in range(draw.randint(1, 2)):
-        element = draw.choice(list(root.iter()))
-        word = draw.choice([word for word in WORDS if "\x00" not in word])
-        if element.attrib and draw.random() < 0.7:
-            key = draw.choice(list(element.attrib))
-            if draw.random() < 0.2:
-                del element.attrib[key]
-            else:
-                element.set(key, word)
-        elif draw.random() < 0.7:
-            element.text = word
-        elif draw.random() < 0.5:
-            element.tag = draw.choice(("box", "mask", "polygon", "image", "track", "object"))
-        else:
-            element.clear()
-    return ElementTree.tostring(root)
-
-
-def png(file: Path, size: tuple[int, int] = (30, 40)) -> None:
+def png(file: Path, values: Any = None) -> Path:
+    """A small picture, all 0 unless its values are given."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.zeros(size, dtype=np.uint8)).save(file)
+    pixels = np.zeros((30, 40)) if values is None else np.asarray(values)
+    Image.fromarray(pixels.astype(np.uint8)).save(file)
+    return file
+
+
+def text(file: Path, content: str) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(content, encoding="utf-8")
+    return file
 
 
 def labelme(root: Path) -> Path:
@@ -212,48 +178,265 @@ def convert_kvasir(source: Path, out: Path) -> object:
     return convert_binary_masks(source, out, category="polyp", folders=folders, masks=rule)
 
 
-Damage = Callable[[bytes, random.Random], bytes]
-CASES: dict[str, tuple[Callable[[Path], Path], Callable[..., object], Damage]] = {
+KITTI = """\
+Car 0.00 1 2.13 8.22 5.25 39.59 28.19 1.59 1.72 3.86 -11.46 2.22 18.60 1.58
+DontCare -1 -1 -10 2.5 20 20 30 -1 -1 -1 -1000 -1000 -1000 -10
+"""
+
+
+def kitti(root: Path) -> Path:
+    for name in ("000000", "000001"):
+        png(root / f"training/image_2/{name}.png")
+        text(root / f"training/label_2/{name}.txt", KITTI)
+    text(root / "ImageSets/train.txt", "000000\n")
+    text(root / "ImageSets/val.txt", "000001\n")
+    text(root / "kit/train_mapping.txt", "2011_09_26 d1 0000000005\n2011_09_26 d2 0000000104\n")
+    text(root / "kit/train_rand.txt", "2,1")
+    return root / "training/label_2/000000.txt"
+
+
+def kitti_list(root: Path) -> Path:
+    return kitti(root).parents[2] / "ImageSets/train.txt"
+
+
+def kitti_drives(root: Path) -> Path:
+    return kitti(root).parents[2] / "kit/train_mapping.txt"
+
+
+def kitti_numbers(root: Path) -> Path:
+    return kitti(root).parents[2] / "kit/train_rand.txt"
+
+
+def scalabel(root: Path) -> Path:
+    png(root / "images/100k/train/a.png")
+    path = {"vertices": [[1, 2], [9, 2], [12, 5], [9, 8]], "types": "LCCL", "closed": True}
+    labels = [
+        {"id": "1", "category": "car", "box2d": {"x1": 1, "y1": 2.5, "x2": 9, "y2": 8}},
+        {"id": "2", "category": "person", "attributes": {"crowd": False}, "poly2d": [path]},
+    ]
+    frame = {"name": "a.png", "attributes": {"weather": "clear"}, "labels": labels}
+    return text(root / "labels/det_20/det_train.json", json.dumps({"frames": [frame]}))
+
+
+def scalabel_lanes(root: Path) -> Path:
+    scalabel(root)
+    path = {"vertices": [[1, 2], [9, 2], [12, 5], [9, 8]], "types": "LCCL", "closed": False}
+    labels = [
+        {"category": "single white", "attributes": {"laneDirection": "parallel"}, "poly2d": [path]},
+        {"category": "lane", "attributes": {"laneTypes": "crosswalk"}, "poly2d": [path, path]},
+    ]
+    return text(root / "lanes_train.json", json.dumps([{"name": "a.png", "labels": labels}]))
+
+
+def cityscapes(root: Path) -> Path:
+    png(root / "leftImg8bit/train/aachen/aachen_0_0_leftImg8bit.png")
+    objects = [
+        {"label": "road", "polygon": [[0, 0], [39, 0], [39, 29], [0, 29]]},
+        {"label": "cargroup", "polygon": [[1, 2], [9, 2], [9, 8]], "deleted": 0},
+        {"label": "person", "polygon": [[11, 2], [19, 2], [19, 8]]},
+    ]
+    content = {"imgHeight": 30, "imgWidth": 40, "objects": objects}
+    file = root / "gtFine/train/aachen/aachen_0_0_gtFine_polygons.json"
+    return text(file, json.dumps(content))
+
+
+def nuimages(root: Path) -> Path:
+    png(root / "samples/CAM_FRONT/a.png")
+    frame = {"token": "f", "sample_token": "m", "fileformat": "png", "width": 40, "height": 30}
+    frame |= {"filename": "samples/CAM_FRONT/a.png", "is_key_frame": True}
+    pixels = np.asfortranarray(np.eye(30, 40), dtype=np.uint8)
+    lengths = base64.b64encode(coco_mask.encode(pixels)["counts"]).decode()
+    mask = {"size": [30, 40], "counts": lengths}
+    owner = {"sample_data_token": "f", "mask": mask}
+    box = {"attribute_tokens": ["a"], "bbox": [3, 2, 9, 12]}
+    tables: dict[str, list[dict[str, Any]]] = {
+        "log": [{"token": "g", "logfile": "n003"}],
+        "sample": [{"token": "m", "log_token": "g"}],
+        "sample_data": [frame],
+        "category": [
+            {"token": "c", "name": "vehicle.car"},
+            {"token": "d", "name": "flat.driveable_surface"},
+        ],
+        "attribute": [{"token": "a", "name": "vehicle.parked"}],
+        "object_ann": [{"token": "o", "category_token": "c", **owner, **box}],
+        "surface_ann": [{"token": "u", "category_token": "d", **owner}],
+    }
+    for name, rows in tables.items():
+        text(root / f"v1.0-train/{name}.json", json.dumps(rows))
+    return root / "v1.0-train/object_ann.json"
+
+
+def nuimages_frames(root: Path) -> Path:
+    return nuimages(root).with_name("sample_data.json")
+
+
+def nuimages_surfaces(root: Path) -> Path:
+    return nuimages(root).with_name("surface_ann.json")
+
+
+def colours(root: Path) -> Path:
+    png(root / "images/a.png")
+    png(root / "maps/a_L.png", np.full((30, 40, 3), (128, 0, 0)))
+    text(root / "train.txt", "a\n")
+    return text(root / "label_colors.txt", "128 0 0 Road\n0 128 0\tCar\n0 0 0 Void\n")
+
+
+def colour_map(root: Path) -> Path:
+    return colours(root).with_name("maps") / "a_L.png"
+
+
+def index_map(root: Path) -> Path:
+    png(root / "train/a.png")
+    text(root / "train.txt", "SegNet/train/a.png SegNet/trainannot/a.png\n")
+    return png(root / "trainannot/a.png", np.eye(30, 40))
+
+
+def index_list(root: Path) -> Path:
+    return index_map(root).parents[1] / "train.txt"
+
+
+def binary_mask(root: Path) -> Path:
+    png(root / "images/a.png")
+    return png(root / "masks/a.png", np.eye(30, 40) * 255)
+
+
+def instance_mask(root: Path) -> Path:
+    png(root / "stage1_train/a/images/a.png")
+    text(root / "train.txt", "a\n")
+    return png(root / "stage1_train/a/masks/1.png", np.eye(30, 40) * 255)
+
+
+def instance_list(root: Path) -> Path:
+    return instance_mask(root).parents[3] / "train.txt"
+
+
+def classed_picture(root: Path) -> Path:
+    png(root / "cat/a.png")
+    return png(root / "dog/b.png")
+
+
+def box_table(root: Path) -> Path:
+    for name in "ab":
+        png(root / f"train/{name}.png")
+    header = "image_id,rad_id,class_name,x_min,y_min,x_max,y_max"
+    rows = "a,R1,mass,3,4,20,14\na,R2,mass,3.5,4,21,15\nb,R1,No finding,,,,\n"
+    return text(root / "annotations_train.csv", f"{header}\n{rows}")
+
+
+def voc_list(root: Path) -> Path:
+    return voc(root).parents[1] / "ImageSets/Main/train.txt"
+
+
+def damaged_rows(data: bytes, draw: random.Random) -> bytes:
+    """One cell of a table replaced, or a row taken out."""
+    rows = list(csv.reader(io.StringIO(data.decode())))
+    row = draw.randrange(len(rows))
+    if draw.random() < 0.2:
+        del rows[row]
+    else:
+        rows[row][draw.randrange(len(rows[row]))] = draw.choice((*WORDS, "R1", "No finding", "b"))
+    stream = io.StringIO()
+    csv.writer(stream).writerows(rows)
+    return stream.getvalue().encode()
+
+
+def damaged_lines(data: bytes, draw: random.Random) -> bytes:
+    """A word replaced, at either side of any space or line end."""
+    found = data.replace(b"\n", b" \n ").replace(b",", b" , ")
+    return damaged_words(found, draw).replace(b" \n ", b"\n").replace(b" , ", b",")
+
+
+def convert_kitti_drives(source: Path, out: Path) -> object:
+    return convert_kitti(source, out, mapping=source / "kit")
+
+
+def convert_lanes(source: Path, out: Path) -> object:
+    files = ("labels/det_20/det_{split}.json", "lanes_{split}.json")
+    return convert_scalabel(source, out, labels=files, semantic="lanes")
+
+
+def convert_colours(source: Path, out: Path) -> object:
+    return convert_colour_maps(source, out, images="images", maps="maps", ending="_L")
+
+
+def convert_pictures(source: Path, out: Path) -> None:
+    """Bad pictures are left out and listed."""
+    for summary in convert_image_folders(source, out):
+        for each in summary.skipped:
+            raise DataError(each.why)
+
+
+def convert_indices(source: Path, out: Path) -> object:
+    classes = ("road", "car")
+    return convert_named_label_maps(
+        source, out, classes=classes, things=("car",), void=2, boxes=True
+    )
+
+
+whole_masks = partial(
+    convert_binary_masks, category="lesion", folders={"train": Folders("images", "masks")}
+)
+Convert = Callable[..., object]
+CASES: Mapping[str, tuple[Callable[[Path], Path], Convert, Damage]] = {
     "labelme": (labelme, convert_labelme, damaged_json),
     "cvat": (cvat, convert_cvat, damaged_xml),
     "cvat_video": (cvat_video, convert_cvat, damaged_xml),
     "voc": (voc, convert_voc, damaged_xml),
+    "voc_list": (voc_list, convert_voc, damaged_lines),
     "yolo": (yolo, convert_yolo, damaged_words),
     "yolo_yaml": (yolo_yaml, convert_yolo, damaged_words),
     "coco": (coco, convert_coco, damaged_json),
     "kvasir": (kvasir, convert_kvasir, damaged_json),
+    "kitti": (kitti, convert_kitti, damaged_lines),
+    "kitti_list": (kitti_list, convert_kitti, damaged_lines),
+    "kitti_drives": (kitti_drives, convert_kitti_drives, damaged_lines),
+    "kitti_numbers": (kitti_numbers, convert_kitti_drives, damaged_lines),
+    "scalabel": (scalabel, partial(convert_scalabel, masks=True), damaged_json),
+    "scalabel_lanes": (scalabel_lanes, convert_lanes, damaged_json),
+    "cityscapes": (cityscapes, convert_cityscapes, damaged_json),
+    "nuimages": (nuimages, convert_nuimages, damaged_json),
+    "nuimages_frames": (nuimages_frames, convert_nuimages, damaged_json),
+    "nuimages_surfaces": (nuimages_surfaces, convert_nuimages, damaged_json),
+    "colours": (colours, convert_colours, damaged_lines),
+    "colour_map": (colour_map, convert_colours, damaged_png),
+    "index_map": (index_map, convert_indices, damaged_png),
+    "index_list": (index_list, convert_indices, damaged_lines),
+    "binary_mask": (binary_mask, whole_masks, damaged_png),
+    "instance_mask": (instance_mask, convert_instance_masks, damaged_png),
+    "instance_list": (instance_list, convert_instance_masks, damaged_lines),
+    "classed_picture": (classed_picture, convert_pictures, damaged_png),
+    "box_table": (box_table, convert_csv_boxes, damaged_rows),
 }
 
 
-def outcomes(name: str, folder: Path, count: int) -> Counter[str]:
-    """How often damaged files are accepted and refused; all else is raised."""
+def converted(name: str, folder: Path, count: int) -> Counter[str]:
+    """How often the damaged file of a source is accepted and refused."""
     build, convert, damage = CASES[name]
     source, out = folder / "in", folder / "out"
     source.mkdir()
     file = build(source)
     good = file.read_bytes()
-    found: Counter[str] = Counter()
-    draw = random.Random(f"{name} 0")
-    for number in range(count):
-        file.write_bytes((damaged_text if number % 4 == 0 else damage)(good, draw))
+    convert(source, out)
+    shutil.rmtree(out)
+
+    def use(content: bytes) -> None:
+        file.write_bytes(content)
         try:
             convert(source, out)
-            found["accepted"] += 1
-        except ResnetTasksError:
-            found["refused"] += 1
-        shutil.rmtree(out, ignore_errors=True)
-    return found
+        finally:
+            shutil.rmtree(out, ignore_errors=True)
+
+    return outcomes(good, use, damage, count, name)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_damaged_files_are_read_or_refused(name: str, tmp_path: Path) -> None:
-    found = outcomes(name, tmp_path, 120)
-    assert min(found["accepted"], found["refused"]) > 0
+    converted(name, tmp_path, 120)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_many_damaged_files(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = outcomes(name, tmp_path, 20_000)
+    found = converted(name, tmp_path, MANY)
     with capsys.disabled():
-        print(f"\n{name}: {found['accepted']} accepted, {found['refused']} refused")
+        print(told(name, found))
