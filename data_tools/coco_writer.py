@@ -17,10 +17,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from tempfile import TemporaryFile
+from typing import IO, Any, Literal, TextIO, TypeVar
+from weakref import finalize
 
 import cv2
 import numpy as np
@@ -28,7 +30,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from data_tools.source_folder import is_file
+from data_tools.source_folder import count_unused, is_file
 from resnet_tasks.data.picture_files import DAMAGE, measured_size, open_picture
 from resnet_tasks.errors import DataError
 
@@ -38,6 +40,8 @@ Item = TypeVar("Item")
 Annotated = Literal["boxes", "masks", "semantic", "image"]
 
 MAX_8BIT_CATEGORIES = 254
+WAITING = 1 << 16
+"""Characters of records that wait in memory before they go to disk."""
 MAX_REACH = 100
 """How far from the picture a polygon may go, in longer sides of the picture."""
 
@@ -115,8 +119,52 @@ class SplitSummary:
     pictures: frozenset[Path] = field(default=frozenset(), repr=False, compare=False)
 
 
+class _TextParts:
+    """Texts on their way into a list of a JSON file; what is more than a little waits on disk.
+
+    The file has no name and vanishes with this object or its process, whatever becomes of them.
+
+    Args:
+        folder: Where it lies; made when it is needed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.count = 0
+        self._folder = folder
+        self._waiting: list[str] = []
+        self._length = 0
+        self._stream: IO[str] | None = None
+
+    def add(self, text: str) -> None:
+        """Takes one more."""
+        self._waiting.append(f", {text}" if self.count else text)
+        self._length += len(text)
+        self.count += 1
+        if self._length > WAITING:
+            self._store()
+
+    def copy_to(self, stream: TextIO) -> None:
+        """Writes them all, with commas between."""
+        if self._stream is not None:
+            self._stream.seek(0)
+            shutil.copyfileobj(self._stream, stream, 1 << 20)
+        stream.write("".join(self._waiting))
+
+    def _store(self) -> None:
+        if self._stream is None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            # Open from call to call, and closed with this object.
+            self._stream = TemporaryFile("w+", encoding="utf-8", dir=self._folder)  # noqa: SIM115
+            finalize(self, self._stream.close)
+        self._stream.write("".join(self._waiting))
+        self._waiting.clear()
+        self._length = 0
+
+
 class CocoWriter:
-    """Collects one split and writes it; the JSON appears last and only when complete.
+    """Takes one split record by record and writes it; the JSON appears only when complete.
+
+    Annotations go to disk as they come, so that their number costs no memory.
 
     Args:
         folder: Where the JSON goes; made when absent.
@@ -163,7 +211,9 @@ class CocoWriter:
         self._names = names
         self._images: list[dict[str, Any]] = []
         self._pictures: dict[Path, None] = {}
-        self._annotations: list[dict[str, Any]] = []
+        self._annotations = _TextParts(folder)
+        self._objects = [0] * len(names)
+        self._outlines = 0
         self._skipped: list[SkippedObject] = []
         self._notes: list[str] = []
         self._pixels = np.zeros(len(names) + 1, dtype=np.int64)
@@ -241,8 +291,7 @@ class CocoWriter:
             DataError: If the class is unknown.
         """
         category_id = self._category_id(image_id, category)
-        label = {"image_id": image_id, "category_id": category_id}
-        self._annotations.append({"id": len(self._annotations) + 1, **label})
+        self._write_annotation({"image_id": image_id, "category_id": category_id})
 
     def add_box(
         self,
@@ -398,12 +447,23 @@ class CocoWriter:
 
         An object that has only a box would be taught as one without pixels.
         """
-        if self._annotations and all("segmentation" in each for each in self._annotations):
+        if 0 < self._outlines == self._annotations.count:
             self.annotates("boxes", "masks")
 
     def skip(self, file: Path | str, what: str, why: str) -> None:
         """Counts an object that is left out."""
         self._skipped.append(SkippedObject(str(file), what, why))
+
+    def skip_unused(self, folder: Path, why: str, used: Collection[Path] | None = None) -> None:
+        """Counts the pictures in a folder and below that no split has.
+
+        Args:
+            folder: To look into.
+            why: They are left out.
+            used: Those that are in a split; default: those of this one.
+        """
+        if number := count_unused(folder, self._pictures if used is None else used):
+            self.skip(folder.name, "1 picture" if number == 1 else f"{number} pictures", why)
 
     def size_of(self, image_id: int) -> tuple[int, int]:
         """(height, width) of a picture that was added."""
@@ -416,24 +476,22 @@ class CocoWriter:
 
     def write(self) -> SplitSummary:
         """Writes the JSON under a temporary name, renames it, and returns what it holds."""
-        content = {
-            "info": self._info,
-            "licenses": self._licenses,
-            "images": self._images,
-            "annotations": self._annotations,
-            "categories": self._categories,
-        }
         self.folder.mkdir(parents=True, exist_ok=True)
         temporary = self.file.with_name(f".{self.file.name}.partial")
-        temporary.write_text(json.dumps(content), encoding="utf-8")
+        with temporary.open("w", encoding="utf-8") as stream:
+            stream.write(f'{{"info": {json.dumps(self._info)}, ')
+            stream.write(f'"licenses": {json.dumps(self._licenses)}, "images": [')
+            for number, record in enumerate(self._images):
+                stream.write(f"{', ' if number else ''}{json.dumps(record)}")
+            stream.write('], "annotations": [')
+            self._annotations.copy_to(stream)
+            stream.write(f'], "categories": {json.dumps(self._categories)}}}')
         temporary.replace(self.file)
         return self.summary()
 
     def summary(self) -> SplitSummary:
         """Counts of what was added so far."""
-        objects = dict.fromkeys(self._names, 0)
-        for annotation in self._annotations:
-            objects[self._names[annotation["category_id"] - 1]] += 1
+        objects = dict(zip(self._names, self._objects, strict=True))
         has_maps = any("sem_seg_file_name" in record for record in self._images)
         pixels = dict(zip(self._names, map(int, self._pixels[1:]), strict=True)) if has_maps else {}
         skipped, notes = tuple(self._skipped), tuple(self._notes)
@@ -449,6 +507,13 @@ class CocoWriter:
 
     def _file_name(self, picture: Path) -> str:
         absolute = _absolute(picture)
+        try:
+            str(absolute).encode()
+        except UnicodeEncodeError:
+            raise DataError(
+                f"the picture {str(picture)!r} has a name that is no UTF-8, which JSON cannot "
+                "hold; rename the file"
+            ) from None
         if not absolute.is_relative_to(self.images_root):
             raise DataError(f"{picture} does not lie inside {self.images_root}, the images root")
         name = absolute.relative_to(self.images_root)
@@ -457,7 +522,10 @@ class CocoWriter:
     def _copied(self, picture: Path, name: Path) -> str:
         target = Path("images", self.split, name)
         (self.folder / target).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(picture, self.folder / target)
+        try:
+            shutil.copyfile(picture, self.folder / target)
+        except FileNotFoundError:
+            raise DataError(f"the picture {picture} was there and is missing now") from None
         return target.as_posix()
 
     def _add(
@@ -475,7 +543,6 @@ class CocoWriter:
         if not (box[2] > 0 and box[3] > 0 and area > 0):
             raise DataError(f"a {category} of {name} has no area (x, y, width, height = {box})")
         annotation = {
-            "id": len(self._annotations) + 1,
             "image_id": image_id,
             "category_id": category_id,
             "bbox": _rounded(box),
@@ -486,7 +553,12 @@ class CocoWriter:
             annotation["segmentation"] = segmentation
         if attributes:
             annotation["attributes"] = dict(attributes)
-        self._annotations.append(annotation)
+        self._outlines += segmentation is not None
+        self._write_annotation(annotation)
+
+    def _write_annotation(self, annotation: Mapping[str, Any]) -> None:
+        self._objects[annotation["category_id"] - 1] += 1
+        self._annotations.add(json.dumps({"id": self._annotations.count + 1, **annotation}))
 
     def _category_id(self, image_id: int, category: str) -> int:
         if category not in self._ids:
@@ -553,7 +625,7 @@ def write_picture(file: Path, pixels: NDArray[Any], *options: int) -> None:
     is_made, encoded = cv2.imencode(file.suffix, stored, list(options))
     if not is_made:
         raise DataError(f"the picture {file} cannot be made of {pixels.dtype} {pixels.shape}")
-    file.write_bytes(encoded)  # not by OpenCV, which says nothing of a disk that is full
+    file.write_bytes(encoded.tobytes())  # not by OpenCV, which says nothing of a disk that is full
 
 
 def _absolute(path: Path) -> Path:

@@ -1,4 +1,6 @@
 import json
+import os
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -194,3 +196,53 @@ def test_sizes_of_pngs_without_decoding(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
     monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", lambda self: pytest.fail("decoded"))
     assert picture_size(plain) == (20, 30)
+
+
+def test_the_file_is_what_json_makes_of_its_content(tmp_path: Path) -> None:
+    coco = writer(tmp_path / "out", images_root=tmp_path)
+    for name in ("ä.png", "b.png"):
+        image_id = coco.add_image(picture(tmp_path / name), group="p")
+        coco.add_box(image_id, "car", (1, 2, 3.456, 2), attributes={"text": 'a "b" é'})
+        coco.add_polygons(image_id, "road", [[0, 0, 5, 0, 5, 5.5]])
+        coco.add_label(image_id, "car")
+    summary = coco.write()
+    text = (tmp_path / "out/train.json").read_text(encoding="utf-8")
+    content = json.loads(text)
+    assert text == json.dumps(content)
+    assert list(content) == ["info", "licenses", "images", "annotations", "categories"]
+    assert [each["id"] for each in content["annotations"]] == [1, 2, 3, 4, 5, 6]
+    assert list(content["annotations"][0])[:4] == ["id", "image_id", "category_id", "bbox"]
+    assert summary.objects == {"road": 2, "car": 4}
+    empty = writer(tmp_path / "none", images_root=tmp_path)
+    empty.write()
+    text = (tmp_path / "none/train.json").read_text()
+    assert text == json.dumps(json.loads(text))
+
+
+def test_annotations_take_no_memory_and_leave_nothing(tmp_path: Path) -> None:
+    coco = writer(tmp_path / "out", images_root=tmp_path)
+    image_id = coco.add_image(picture(tmp_path / "x.png"))
+    coco.add_box(image_id, "car", (1, 2, 3, 2))
+    tracemalloc.start()
+    for number in range(20_000):
+        coco.add_box(image_id, "car", (1, 2, 3, 2), attributes={"number": number})
+    kept, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert max(kept, peak) < 200_000  # of 2,600,000 bytes of JSON
+    assert list((tmp_path / "out").iterdir()) == []  # no name that could be left behind
+    coco.write()
+    assert len(load(tmp_path / "out/train.json")["annotations"]) == 20_001
+
+
+def test_names_that_json_cannot_hold_are_refused(tmp_path: Path) -> None:
+    name = os.fsdecode(b"gr\xfcn.png")
+    picture(tmp_path / "x.png").rename(tmp_path / name)
+    coco = writer(tmp_path / "out", images_root=tmp_path)
+    with pytest.raises(DataError, match=r"gr\\udcfcn\.png' has a name that is no UTF-8"):
+        coco.add_image(tmp_path / name)
+
+
+def test_a_picture_that_vanishes_is_told(tmp_path: Path) -> None:
+    coco = writer(tmp_path / "out", images_root=tmp_path, copy_images=True)
+    with pytest.raises(DataError, match=r"x\.png was there and is missing now"):
+        coco.add_image(tmp_path / "x.png", size=(6, 8))
