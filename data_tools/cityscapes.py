@@ -124,6 +124,7 @@ def convert_cityscapes(
             city = file.parent.name
             name = file.name.removesuffix(ending) + "_leftImg8bit.png"
             _add_picture(writer, source / "leftImg8bit" / split / city / name, file, city)
+        writer.skip_unused(source / "leftImg8bit" / split, f"they have no {labels} polygons")
         summaries.append(writer.write())
     return tuple(summaries)
 
@@ -160,8 +161,11 @@ def _object(raw: Any, where: str, reach: float) -> CityObject | None:
     if name not in known:
         raise DataError(f"{where} has the label {label!r:.60}; Cityscapes has {', '.join(known)}")
     polygon = raw.get("polygon")
-    is_polygon = isinstance(polygon, list) and all(map(is_point, polygon))
-    if not is_polygon or any(abs(v) > reach for point in polygon for v in point):
+    if (
+        not isinstance(polygon, list)
+        or not all(map(is_point, polygon))
+        or any(abs(value) > reach for point in polygon for value in point)
+    ):
         raise DataError(f"{where} ({label}) needs a polygon of points [x, y] near its picture")
     return CityObject(str(name), is_group, tuple(float(v) for point in polygon for v in point))
 

@@ -37,6 +37,7 @@ from data_tools.source_folder import (
     read_names,
     require_parts,
     split_lists,
+    without_suffix,
 )
 from resnet_tasks.data.picture_files import open_picture
 from resnet_tasks.errors import DataError
@@ -248,7 +249,9 @@ def _matched(images: Path, maps: Path, ending: str, listed: Path | None) -> Pair
     require_parts(images, ())
     require_parts(maps, ())
     pictures, labels = pictures_by_stem(images), pictures_by_stem(maps)
-    names = list(pictures) if listed is None else read_names(listed)
+    names = (
+        list(pictures) if listed is None else [without_suffix(name) for name in read_names(listed)]
+    )
     where = images if listed is None else listed
     return [
         (

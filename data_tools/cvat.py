@@ -342,21 +342,22 @@ class _Pictures:
                 "folder; mend the name"
             )
         own = [self._source / "images" / subset / name for subset in (picture.subset, "")]
-        elsewhere = sorted((self._source / "images").glob(f"*/{_literal(name)}"))
         found = next(filter(is_file, (*own, self._source / name)), None)
-        if found is None and len(elsewhere) > 1:
+        if found is not None:
+            return found
+        elsewhere = sorted((self._source / "images").glob(f"*/{_literal(name)}"))
+        if len(elsewhere) > 1:
             raise DataError(
                 f"{self._source / FILE} names the picture {name}, which may be {elsewhere[0]} or "
                 f"{elsewhere[1]}; keep one, or put them into folders named by subset"
             )
-        found = found or next(iter(elsewhere), None)
-        if found is None:
+        if not elsewhere:
             raise DataError(
                 f"{self._source / FILE} names the picture {name}, but neither images/ nor the "
                 f"folder has it; there is {listing(self._source)}: export with images, or put them "
                 "there"
             )
-        return found
+        return elsewhere[0]
 
     def _frame(self, number: int) -> Path:
         if self._frames is None:

@@ -31,6 +31,7 @@ from data_tools.source_folder import (
     read_lines,
     read_names,
     require_parts,
+    without_suffix,
 )
 from resnet_tasks.data.splitting import divide
 from resnet_tasks.errors import DataError
@@ -127,6 +128,9 @@ def convert_kitti(
             listed = (lists or source / LISTS) / f"{split}.txt"
             picture = find_picture(pictures, name, source / "training/image_2", listed)
             _add_picture(writer, source, picture, drives.get(name))
+        if split == SPLITS[-1]:
+            listed_of_all = [pictures[name] for part in splits.values() for name in part]
+            writer.skip_unused(source / "training/image_2", "no list names them", listed_of_all)
         summaries.append(writer.write())
     return tuple(summaries)
 
@@ -211,7 +215,10 @@ def _splits(
         if val_fraction:
             raise DataError("lists and val_fraction both choose the splits; leave one of them out")
         require_parts(folder, tuple(f"{split}.txt" for split in SPLITS))
-        chosen = {split: read_names(folder / f"{split}.txt") for split in SPLITS}
+        chosen = {
+            split: [without_suffix(name) for name in read_names(folder / f"{split}.txt")]
+            for split in SPLITS
+        }
         both = sorted(set(chosen["train"]) & set(chosen["val"]))
         if both:
             raise DataError(

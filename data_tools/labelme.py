@@ -39,7 +39,6 @@ from data_tools.source_folder import (
     PICTURE_SUFFIXES,
     SPLITS,
     is_file,
-    is_picture,
     listing,
     read_names,
     require_parts,
@@ -125,6 +124,9 @@ def convert_labelme(
         for file in count.over(files):
             _add_picture(writer, file)
         writer.annotates_outlines()
+        if split == [*splits][-1]:
+            used = [file.picture for part in splits.values() for file in part]
+            writer.skip_unused(source, "no JSON is about them", used)
         summaries.append(writer.write())
     return tuple(summaries)
 
@@ -277,7 +279,7 @@ def _picture(file: Path, root: Path, name: Any) -> Path:
         path = Path(os.path.normpath(Path(os.path.abspath(file.parent), name.replace("\\", "/"))))  # noqa: PTH100
         if path.is_relative_to(top) and is_file(path):
             return path
-    beside = [each for each in _beside(file) if is_picture(each)]
+    beside = _beside(file)
     if len(beside) > 1:
         raise DataError(f"{file} may be about {beside[0]} or {beside[1]}; keep one")
     if not beside:
@@ -289,8 +291,14 @@ def _picture(file: Path, root: Path, name: Any) -> Path:
 
 
 def _beside(file: Path) -> list[Path]:
-    """The files of the same folder and name, whatever their suffix."""
-    return sorted(each for each in file.parent.iterdir() if each.stem == file.stem)
+    """The pictures of the same folder and name, as far as their suffix is written as usual.
+
+    The folder is not listed: that would be done anew for each of its files.
+    """
+    suffixes = [form for each in PICTURE_SUFFIXES for form in (each, each.upper(), each.title())]
+    named = (file.with_name(f"{file.stem}{suffix}") for suffix in suffixes)
+    # Where letters of either case are one, a file is found more than once.
+    return list({each.stat().st_ino: each for each in filter(is_file, named)}.values())
 
 
 def _classes(files: Iterable[LabelMeFile], classes: Sequence[str] | None) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,12 +48,14 @@ class Outline(NamedTuple):
     holes: int
 
 
-def is_number(raw: object) -> bool:
+def is_number(raw: object) -> TypeGuard[float]:
     """Whether a value of a JSON file is a number that a coordinate can be."""
-    return type(raw) in (int, float) and abs(raw) <= MAX_COORDINATE  # type: ignore[operator]
+    if isinstance(raw, bool) or not isinstance(raw, int | float):
+        return False
+    return abs(raw) <= MAX_COORDINATE
 
 
-def is_point(raw: object) -> bool:
+def is_point(raw: object) -> TypeGuard[list[float]]:
     """Whether a value of a JSON file is a point [x, y]."""
     return isinstance(raw, list) and len(raw) == 2 and all(map(is_number, raw))
 

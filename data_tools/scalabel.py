@@ -153,7 +153,8 @@ def convert_scalabel(  # noqa: PLR0913 - each is an option of the format
     plan = _Plan(tuple(classes), drawn[semantic], semantic, rename, ignore, lane_width)
     files = {
         split: [source / each.format(split=split) for each in labels]
-        for split in SPLITS
+        # A name without {split} is one file, of one split.
+        for split in (SPLITS if labels and "{split}" in labels[0] else SPLITS[:1])
         if labels and (source / labels[0].format(split=split)).is_file()
     }
     if not files:
@@ -184,6 +185,8 @@ def convert_scalabel(  # noqa: PLR0913 - each is an option of the format
             if progress is not None:
                 progress(done, max(done + 1, 2 * done))
         left.frames = len(more)
+        if need_pictures:
+            writer.skip_unused(source / images.format(split=split), "no frame is about them")
         _say(writer, left, semantic, need_pictures=need_pictures)
         summaries.append(writer.write())
     return tuple(summaries)

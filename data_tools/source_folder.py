@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 
 from resnet_tasks.errors import DataError
 
@@ -165,6 +165,22 @@ def pictures_by_stem(folder: Path) -> dict[str, Path]:
 def is_picture(file: Path) -> bool:
     """Whether a name is that of a picture; not the hidden `._NAME` that macOS leaves."""
     return file.suffix.lower() in PICTURE_SUFFIXES and not file.name.startswith(".")
+
+
+def without_suffix(name: str) -> str:
+    """A name of a list, whether or not it has the suffix of a picture."""
+    path = PurePosixPath(name)
+    return name.removesuffix(path.suffix) if path.suffix.lower() in PICTURE_SUFFIXES else name
+
+
+def count_unused(folder: Path, used: Collection[Path]) -> int:
+    """How many pictures in a folder and below are none of those that were used."""
+    known = {os.path.abspath(path) for path in used}  # noqa: PTH100 - links are kept
+    return sum(
+        is_picture(Path(name)) and os.path.abspath(Path(parent, name)) not in known  # noqa: PTH100
+        for parent, _, names in os.walk(folder)
+        for name in names
+    )
 
 
 def find_picture(pictures: dict[str, Path], name: str, folder: Path, listed_in: Path) -> Path:

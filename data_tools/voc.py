@@ -32,6 +32,7 @@ from data_tools.source_folder import (
     read_names,
     require_parts,
     split_lists,
+    without_suffix,
 )
 from resnet_tasks.errors import DataError
 
@@ -102,7 +103,9 @@ def convert_voc(
     """
     require_parts(source, ("JPEGImages", "Annotations", "ImageSets/Main"))
     lists = split_lists(source / "ImageSets" / "Main")
-    names = {split: read_names(file) for split, file in lists.items()}
+    names = {
+        split: [without_suffix(name) for name in read_names(file)] for split, file in lists.items()
+    }
     if not names:
         raise DataError(f"{source / 'ImageSets/Main'} holds none of train.txt, val.txt, test.txt")
     annotations = {
@@ -127,6 +130,9 @@ def convert_voc(
         for name in count.over(listed):
             picture = find_picture(pictures, name, source / "JPEGImages", lists[split])
             _add_picture(writer, picture, annotations[name], one_based=one_based)
+        if split == [*names][-1]:
+            used = [pictures[name] for name in annotations]
+            writer.skip_unused(source / "JPEGImages", "no list names them", used)
         summaries.append(writer.write())
     return tuple(summaries)
 

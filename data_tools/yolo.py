@@ -208,7 +208,7 @@ def _find(root: Path, name: str, where: str) -> Path:
             return candidate
     raise DataError(
         f"{where} names {name!r}, but {root} has nothing under any ending of that path; there is "
-        f"{listing(root)}"
+        f"{listing(root)}: mend the path, or take it out if you have no such part"
     )
 
 

@@ -14,6 +14,7 @@ from resnet_tasks.data.dataset import CocoDataset
 from resnet_tasks.drawing import draw_truth, resized_truth
 from resnet_tasks.errors import DataError
 from resnet_tasks.prediction_files import overview
+from resnet_tasks.registry import did_you_mean
 from resnet_tasks.structures import LabelTable
 
 CELL = (270, 360)
@@ -42,7 +43,8 @@ def choose_pictures(
     if category is not None:
         names = dataset.categories.names
         if category not in names:
-            raise DataError(f"{category!r} is no category of the file ({', '.join(names)})")
+            hint = did_you_mean(category, names)
+            raise DataError(f"{category!r} is no category of the file ({', '.join(names)}){hint}")
         wanted = names.index(category)
         positions = [i for i in positions if _has(dataset, i, wanted)]
         if not positions:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -22,10 +25,14 @@ if TYPE_CHECKING:
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """What a disk answers that takes no more; its user can mend it."""
+CLOSED = (errno.EACCES, errno.EPERM, errno.EIO, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR)
+"""What a system answers where a file may not, or cannot, be opened; its user can mend it too."""
 PLAIN = None
 """Help without boxes: what draws them takes as long to import as all the rest of `--help`."""
 MISTAKE = 2
 STOPPED = 130
+STOPS = ("SIGINT", "SIGTERM", "SIGHUP")
+"""Signals that ask a process to end, as far as the system has them."""
 VERBS = (
     "finetune",
     "benchmark",
@@ -97,14 +104,25 @@ class _Verbs(_Group):
             complain(str(error))
             raise typer.Exit(MISTAKE) from None
         except OSError as error:
-            if error.errno not in DISK:
-                raise
-            where = f": {error.filename}" if error.filename else ""
-            complain(f"a file cannot be written ({error.strerror}){where}; free space and repeat")
+            complain(_disk_problem(error))
             raise typer.Exit(MISTAKE) from None
         except KeyboardInterrupt:
             complain("stopped by Ctrl-C; what was written stays usable", "stopped:")
             raise typer.Exit(STOPPED) from None
+
+
+def _disk_problem(error: OSError) -> str:
+    """What a disk refused, in a sentence.
+
+    Raises:
+        OSError: The error itself, where its user cannot mend it.
+    """
+    where = f": {error.filename}" if error.filename else ""
+    if error.errno in DISK:
+        return f"a file cannot be written ({error.strerror}){where}; free space and repeat"
+    if error.errno in CLOSED and where:
+        return f"a file cannot be opened ({error.strerror}){where}; mend its place or its rights"
+    raise error
 
 
 app = typer.Typer(
@@ -208,6 +226,42 @@ def launched_index() -> int | None:
     """The number that a launcher (torchrun, accelerate) gave this process; None if it is alone."""
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     return int(os.environ.get("RANK", "0")) if several else None
+
+
+@contextmanager
+def unwritten_when_stopped(out: Path) -> Iterator[None]:
+    """Ctrl-C, SIGTERM and a closed terminal end what is inside with one sentence.
+
+    What is unfinished is taken away: signals come as exceptions, also those that would end the
+    process without a word.
+
+    Args:
+        out: What will not be there.
+
+    Raises:
+        Exit: 128 and the number of the signal, as shells have it.
+    """
+    asked: list[int] = []
+
+    def stop(number: int, _: FrameType | None) -> None:
+        if not asked:  # once: taking things away is not to be stopped again
+            asked.append(number)
+            raise KeyboardInterrupt
+
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():  # only there can it be done
+        signals = [getattr(signal, each) for each in STOPS if hasattr(signal, each)]
+        before = {each: signal.signal(each, stop) for each in signals}
+    try:
+        yield
+    except KeyboardInterrupt:
+        number = asked[0] if asked else signal.SIGINT
+        name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+        complain(f"by {name}; nothing was written to {out}", "stopped:")
+        raise typer.Exit(128 + number) from None
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def complain(message: str, prefix: str = "error:") -> None:

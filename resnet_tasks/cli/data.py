@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from resnet_tasks.cli.app import MISTAKE, Overrides, bar, data
+from resnet_tasks.cli.app import MISTAKE, Overrides, bar, data, unwritten_when_stopped
 from resnet_tasks.errors import DataError
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def prepare(
         return
     folder = out or data_base() / find_data_set(name).name
     given = _options(options or [])
-    with bar(f"Preparing {name}") as advance:
+    with unwritten_when_stopped(folder), bar(f"Preparing {name}") as advance:
         card = run(name, source, folder, overwrite=overwrite, progress=advance, **given)
     say_card(card, folder)
 
@@ -91,7 +91,7 @@ def convert(
     if source is None or out is None:
         raise DataError(f"data convert {format_name} needs a SOURCE to read and OUT, a new folder")
     given = _options(options or [])
-    with bar(f"Converting {source}") as advance:
+    with unwritten_when_stopped(out), bar(f"Converting {source}") as advance:
         card = run(format_name, source, out, overwrite=overwrite, progress=advance, **given)
     say_card(card, out)
 
@@ -126,7 +126,7 @@ def export(
             f"data export {format_name} needs a COCO file to read and OUT, a new folder"
         )
     given = _options(options or [])
-    with bar(f"Exporting {source}") as advance:
+    with unwritten_when_stopped(out), bar(f"Exporting {source}") as advance:
         card = export_coco(
             format_name,
             source,
@@ -388,8 +388,11 @@ def _list_formats(formats: Registry[Format]) -> None:
 def say_card(card: DataCard, folder: Path) -> None:
     """Prints what a converted data set holds and where it lies."""
     for split in card.splits:
-        objects = ", ".join(f"{name} {count}" for name, count in split.objects.items())
-        typer.echo(f"{split.split}: {split.images} pictures; objects: {objects or 'none'}")
+        # A class that only pixels have needs no 0.
+        found = {name: n for name, n in split.objects.items() if n or not split.pixels}
+        objects = ", ".join(f"{name} {count}" for name, count in found.items())
+        maps = f"; label maps of {len(split.pixels)} classes" if split.pixels else ""
+        typer.echo(f"{split.split}: {split.images} pictures; objects: {objects or 'none'}{maps}")
     if card.num_skipped:
         typer.echo(f"left out: {card.num_skipped} objects, listed in the data card")
     typer.echo(f"written to {folder}; data card: {folder / 'data_card.md'}")

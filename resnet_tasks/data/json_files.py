@@ -23,6 +23,9 @@ def read_json(path: Path) -> Any:
             return json.loads(path.read_bytes())
     except FileNotFoundError:
         raise DataError(f"{path} is not there; mend the path, or prepare the data first") from None
+    except IsADirectoryError:
+        found = ", ".join(sorted(each.name for each in path.glob("*.json"))[:8])
+        raise DataError(f"{path} is a folder; name a file in it ({found or 'no .json'})") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
     except json.JSONDecodeError as error:

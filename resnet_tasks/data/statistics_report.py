@@ -85,8 +85,10 @@ def _print_objects(found: DatasetStatistics, console: Console) -> None:
     if not found.per_picture or not (len(found.boxes) or found.crowds):
         return
     counts = np.asarray(found.per_picture)
+    # A class that only pixels have needs no 0.
+    objects = {name: n for name, n in found.objects.items() if n or found.class_pixels is None}
     console.print(
-        f"objects: {_listed(found.objects)}; {found.crowds} crowd regions; per picture "
+        f"objects: {_listed(objects)}; {found.crowds} crowd regions; per picture "
         f"{counts.min()} to {counts.max()}, mean {counts.mean():.2f}, {(counts == 0).sum()} "
         "pictures without",
         markup=False,

