@@ -57,7 +57,8 @@ def checked(file: Path) -> None:
 def repaired(file: Path) -> None:
     """What was repaired can be read."""
     out = file.with_name("repaired.json")
-    out.unlink(missing_ok=True)
+    for each in (out, file.with_name("repaired.json.changes.json")):
+        each.unlink(missing_ok=True)
     repair(file, out)
     read(out)
 

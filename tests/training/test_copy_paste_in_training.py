@@ -1,0 +1,127 @@
+"""Objects pasted in a whole run: the same for any number of workers and processes, and resumed."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pasting import SETTINGS, Drawn
+from rich.console import Console
+
+from data_tools.synthetic import make_cells
+from resnet_tasks.recipe.load import load_recipe
+from resnet_tasks.structures import Batch
+from resnet_tasks.training.finetune import Finetuning
+from resnet_tasks.training.from_recipe import finetune_recipe
+
+SCRIPT = Path(__file__).with_name("pasting.py")
+PICTURES = 5
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    make_cells(root / "cells", train=PICTURES, val=2, seed=5, size=(96, 96))
+    return root
+
+
+def trained(data: Path, out: Path, workers: int, processes: int = 1) -> Drawn:
+    """What all processes of a run were given."""
+    out.mkdir()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    running = []
+    for index in range(processes):
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        if processes > 1:
+            environment |= {"RANK": str(index), "LOCAL_RANK": str(index)}
+            environment |= {key: str(processes) for key in ("WORLD_SIZE", "LOCAL_WORLD_SIZE")}
+            environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        command = [sys.executable, str(SCRIPT), str(data), str(out), str(workers)]
+        running.append(
+            subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+        )
+    for process in running:
+        _, told = process.communicate(timeout=240)
+        assert process.returncode == 0, told
+    parts = [json.loads((out / f"{index}.json").read_text()) for index in range(processes)]
+    seen: Drawn = {}
+    for key, value in (item for part in parts for item in part.items()):
+        # Where there are too few pictures for all processes, two are given the same.
+        assert seen.setdefault(key, value) == value
+    return seen
+
+
+def weights(out: Path) -> bytes:
+    return (out / "run/checkpoints/last/model.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def alone(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Drawn]:
+    out = tmp_path_factory.mktemp("runs") / "alone"
+    return out, trained(data, out, workers=0)
+
+
+@pytest.mark.slow
+def test_workers_change_nothing(alone: tuple[Path, Drawn], data: Path, tmp_path: Path) -> None:
+    out, seen = alone
+    assert len(seen) == 2 * PICTURES
+    assert trained(data, tmp_path / "two", workers=2) == seen
+    assert weights(tmp_path / "two") == weights(out)
+    train = json.loads((data / "cells/train.json").read_text())
+    objects = {image["id"]: 0 for image in train["images"]}
+    for each in train["annotations"]:
+        objects[each["image_id"]] += 1
+    more = [len(boxes) - objects[int(key.split()[1])] for key, (_, boxes) in seen.items()]  # type: ignore[misc, arg-type]
+    assert sum(number > 0 for number in more) > PICTURES  # something was pasted
+
+
+@pytest.mark.slow
+def test_two_processes_draw_what_one_does(
+    alone: tuple[Path, Drawn], data: Path, tmp_path: Path
+) -> None:
+    _, seen = alone
+    by_picture: dict[str, list[Any]] = {}
+    together: dict[str, list[Any]] = {}
+    both = trained(data, tmp_path / "both", workers=0, processes=2)
+    # A step of two processes takes as many pictures as two of one.
+    for found, groups in ((seen, by_picture), (both, together)):
+        for key in sorted(found, key=lambda each: int(each.split()[0])):
+            groups.setdefault(key.split()[1], []).append(found[key])
+    assert together == by_picture
+
+
+@pytest.mark.slow
+def test_a_killed_run_resumes_to_the_same_weights(
+    alone: tuple[Path, Drawn], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    console = Console(file=io.StringIO(), width=200)
+    update = Finetuning._update
+
+    def dies(self: Finetuning, group: Sequence[Batch]) -> dict[str, float]:
+        if self.position.updates == 4:  # in the middle of the second epoch
+            raise InterruptedError
+        return update(self, group)
+
+    monkeypatch.setattr(Finetuning, "_update", dies)
+    run = tmp_path / "run"
+    with pytest.raises(InterruptedError):
+        finetune_recipe(
+            load_recipe("quickstart", (*SETTINGS, "data.workers=0")),
+            out=run,
+            data_root=data,
+            console=console,
+        )
+    monkeypatch.setattr(Finetuning, "_update", update)
+    again = load_recipe(run / "recipe.yaml")
+    finetune_recipe(again, resume=run, data_root=data, console=console)
+    assert weights(tmp_path) == weights(alone[0])
