@@ -23,7 +23,7 @@ from data_tools.coco_writer import Progress, SplitSummary
 from data_tools.data_card import DataCard, Origin
 from data_tools.formats import COPY_IMAGES, FORMATS, Format
 from data_tools.output_folder import CARD, output_folder
-from data_tools.source_folder import locate
+from data_tools.source_folder import locate, wrapped
 from resnet_tasks.errors import DataError
 from resnet_tasks.recipe.yaml_text import dotted, parse_yaml
 from resnet_tasks.registry import did_you_mean
@@ -246,7 +246,7 @@ def _run(
             with _opened(sources, format_, out, progress, options) as (opened, settings):
                 found = locate(opened, data_set.expects, data_set.by_hand)
                 _require_outside(out, found)
-                splits = format_.convert(found, folder, progress=progress, **settings)
+                splits = _converted(format_, found, folder, progress, settings)
                 where = " and ".join(str(each.resolve()) for each in sources)
                 if opened == sources[0]:
                     where = str(found.resolve())
@@ -254,6 +254,29 @@ def _run(
         card = DataCard(data_set.name, data_set.origin, where, splits, data_set.verified)
         (folder / CARD).write_text(card.markdown(), encoding="utf-8")
     return card
+
+
+def _converted(
+    format_: Format,
+    source: Path,
+    folder: Path,
+    progress: Progress | None,
+    options: Mapping[str, Any],
+) -> tuple[SplitSummary, ...]:
+    """Converts a source, or what it wraps in folders that hold nothing else.
+
+    Raises:
+        DataError: What is wrong with the source, and with the innermost that was tried.
+    """
+    told: list[str] = []
+    for place in (source, *wrapped(source)):
+        try:
+            return format_.convert(place, folder, progress=progress, **options)
+        except DataError as error:
+            told.append(str(error))
+            if any(folder.iterdir()):  # it got further than to look for its parts
+                break
+    raise DataError("; and ".join(dict.fromkeys((told[0], told[-1]))))
 
 
 def _require_outside(out: Path, source: Path) -> None:

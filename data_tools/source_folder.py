@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from resnet_tasks.errors import DataError
@@ -67,6 +67,16 @@ def locate(source: Path, expects: Mapping[str, str], by_hand: str) -> Path:
         f"{source} should hold {', '.join(expects)}, but {nearest} lacks {lacking}, and no folder "
         f"inside has more of them; {source} holds {listing(source)}. {sentence(by_hand)}"
     )
+
+
+def wrapped(folder: Path) -> Iterator[Path]:
+    """Folders inside each other, down to `DEEPEST` levels, as long as there is nothing beside."""
+    for _ in range(DEEPEST if folder.is_dir() else 0):
+        inside = [each for each in folder.iterdir() if not each.name.startswith((".", "__"))]
+        if len(inside) != 1 or not inside[0].is_dir():
+            return
+        folder = inside[0]
+        yield folder
 
 
 def split_lists(folder: Path) -> dict[str, Path]:

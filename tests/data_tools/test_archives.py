@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from damage import MANY, damaged_bytes, outcomes, told
-from tiny_sources import bccd
+from tiny_sources import bccd, kitti
 
 from data_tools.archives import CHUNK, LONGEST_HEADER, SLACK, Limits, unpack
 from data_tools.catalogue import convert, prepare
@@ -235,3 +235,15 @@ def test_sources_that_do_not_go_together(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"notes\.txt is no folder"):
         prepare("bccd", tmp_path / "notes.txt", tmp_path / "out")
     assert {each.name for each in tmp_path.iterdir()} == {"in", "x.zip", "y.zip", "notes.txt"}
+
+
+def test_folders_around_the_source_are_looked_into(tmp_path: Path) -> None:
+    kitti.write(tmp_path / "in/top/KITTI")
+    archive = Path(shutil.make_archive(str(tmp_path / "kitti"), "zip", tmp_path / "in"))
+    for source, out in ((archive, "a"), (tmp_path / "in", "b")):
+        card = convert("kitti", source, tmp_path / out)
+        assert [split.images for split in card.splits] == [2, 1]
+    (tmp_path / "in/top/KITTI/training/label_2/000000.txt").write_text("Car\n")
+    with pytest.raises(DataError, match=r"in should hold .*; and .*000000\.txt, line 1 has"):
+        convert("kitti", tmp_path / "in", tmp_path / "c")
+    assert not (tmp_path / "c").exists()

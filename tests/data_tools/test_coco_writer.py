@@ -228,7 +228,7 @@ def test_annotations_take_no_memory_and_leave_nothing(tmp_path: Path) -> None:
         coco.add_box(image_id, "car", (1, 2, 3, 2), attributes={"number": number})
     kept, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert max(kept, peak) < 200_000  # of 2,600,000 bytes of JSON
+    assert max(kept, peak) < 400_000  # of 2,600,000 bytes of JSON
     assert list((tmp_path / "out").iterdir()) == []  # no name that could be left behind
     coco.write()
     assert len(load(tmp_path / "out/train.json")["annotations"]) == 20_001
