@@ -464,7 +464,7 @@ def test_all_errors_are_reported_together(tmp_path: Path) -> None:
 
 def test_absent_files_and_folders(tmp_path: Path) -> None:
     assert "is not there" in refusal(tmp_path / "no.json")
-    assert "cannot be read" in refusal(tmp_path)
+    assert "is a folder; name a file in it (no .json)" in refusal(tmp_path)
     path = written(tmp_path, SMALL)
     assert "mend `images:`" in refusal(path, images_root=tmp_path / "no")
     coco = read_coco(path)

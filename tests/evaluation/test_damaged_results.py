@@ -41,7 +41,7 @@ def label_map(file: Path) -> bytes:
 @pytest.mark.parametrize(
     ("task", "backend"), [("box", "hotcoco"), ("box", "pycocotools"), ("mask", "hotcoco")]
 )
-@pytest.mark.parametrize("cases", [60, pytest.param(MANY, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("cases", [200, pytest.param(MANY, marks=pytest.mark.slow)])
 def test_damaged_objects_are_judged_or_refused(
     damaged: str,
     task: str,
@@ -72,7 +72,7 @@ def test_damaged_objects_are_judged_or_refused(
             print(told(name, found))
 
 
-@pytest.mark.parametrize("cases", [60, pytest.param(MANY, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("cases", [200, pytest.param(MANY, marks=pytest.mark.slow)])
 def test_damaged_label_maps_are_judged_or_refused(
     cases: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

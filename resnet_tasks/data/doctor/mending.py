@@ -199,9 +199,12 @@ def _cut(box: list[float], record: ImageRecord) -> list[float]:
 
 def relative_name(name: str, root: Path) -> str | None:
     """An absolute or roundabout file name, relative to the folder that it lies in; else None."""
-    inside = os.path.relpath(
-        os.path.realpath(os.path.join(root, name)),  # noqa: PTH118
-        os.path.realpath(root),
-    )
+    try:
+        inside = os.path.relpath(
+            os.path.realpath(os.path.join(root, name)),  # noqa: PTH118
+            os.path.realpath(root),
+        )
+    except (OSError, ValueError):  # too long, or with a zero byte
+        return None
     made = Path(inside).as_posix()
     return made if is_inside(made) and made != "." else None
