@@ -18,7 +18,6 @@ from pydantic import Field
 from segmentation_models_pytorch.base.initialization import initialize_decoder
 from segmentation_models_pytorch.decoders.fpn.decoder import (
     FPNDecoder,
-    MergeBlock,
     SegmentationBlock,
 )
 from torch import Tensor, nn
@@ -82,8 +81,6 @@ class SemanticFPN(SemanticHead):
         super().__init__(specs, classes, options)
         check_strides(self.specs, f"head {type(self).__name__}")
         self.decoder = self._branches() if shared else self._whole_decoder()
-        if self.options.merge == "add":
-            self.decoder.merge = _Sum()
         initialize_decoder(self.decoder)
         self._add_classifier(self.decoder.out_channels, kernel_size=1)
 
@@ -104,12 +101,31 @@ class SemanticFPN(SemanticHead):
 
     def pixel_features(self, features: Mapping[str, Tensor]) -> Tensor:
         """`(B, channels, H/4, W/4)`; `segmentation_channels`, four times so many for `cat`."""
-        decoded: Tensor = self.decoder([features[level] for level in self.in_levels])
-        return decoded
+        levels = [features[level] for level in self.in_levels]
+        if isinstance(self.decoder, FPNDecoder):
+            levels = _pyramid(self.decoder, levels)
+        branches = zip(self.decoder.seg_blocks, reversed(levels), strict=True)
+        if self.options.merge == "cat":
+            return torch.cat([block(level) for block, level in branches], dim=1)
+        # One by one and in place, which stacking them first is not: it holds and copies all.
+        (block, coarsest), *others = branches
+        total: Tensor = block(coarsest)
+        for block, level in others:
+            total = total.add_(block(level))
+        return total
+
+
+def _pyramid(decoder: FPNDecoder, levels: Sequence[Tensor]) -> list[Tensor]:
+    """The decoder's own pyramid: C2..C5 -> P2..P5."""
+    c2, c3, c4, c5 = levels
+    p5 = decoder.p5(c5)
+    p4 = decoder.p4(p5, c4)
+    p3 = decoder.p3(p4, c3)
+    return [decoder.p2(p3, c2), p3, p4, p5]
 
 
 class _Branches(nn.Module):
-    """What the decoder does behind its pyramid, in the decoder's names."""
+    """What the decoder has behind its pyramid, in the decoder's names."""
 
     def __init__(self, channels: int, segmentation_channels: int, merge: str) -> None:
         super().__init__()
@@ -118,19 +134,3 @@ class _Branches(nn.Module):
             SegmentationBlock(channels, segmentation_channels, n_upsamples=upsamplings)
             for upsamplings in (3, 2, 1, 0)
         )
-        self.merge = MergeBlock(merge)
-
-    def forward(self, levels: Sequence[Tensor]) -> Tensor:
-        pairs = zip(self.seg_blocks, reversed(levels), strict=True)
-        merged: Tensor = self.merge([block(level) for block, level in pairs])
-        return merged
-
-
-class _Sum(nn.Module):
-    """Adds the branches one by one: stacking them first copies all and loses channels-last."""
-
-    def forward(self, branches: Sequence[Tensor]) -> Tensor:
-        first, *others = branches
-        for other in others:
-            first = torch.add(first, other)
-        return first

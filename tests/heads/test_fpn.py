@@ -39,10 +39,21 @@ def test_logits_cover_the_padded_picture_and_stay_channels_last(merge: str) -> N
     assert head(features)["logits"].shape == (2, 2, 96, 160)
 
 
-def test_adding_equals_the_library_s_stacked_sum() -> None:
-    head = SemanticFPN(SPECS, ["a"], SMALL).eval()
-    branches = [torch.randn(2, 8, 4, 4) for _ in range(4)]
-    torch.testing.assert_close(head.decoder.merge(branches), torch.stack(branches).sum(dim=0))
+@pytest.mark.parametrize("merge", ["add", "cat"])
+def test_equals_the_library_s_decoder(merge: str) -> None:
+    head = SemanticFPN(SPECS, ["a"], {**SMALL, "merge": merge})
+    found = []
+    for is_ours in (True, False):
+        head.zero_grad()
+        features = random_features(SPECS, padded_size=(96, 160))
+        levels = [features[level].requires_grad_() for level in head.in_levels]
+        made = head.pixel_features(features) if is_ours else head.decoder(levels)
+        (made * torch.linspace(-1, 1, made.numel()).view(made.shape)).sum().backward()
+        given = [level.grad for level in levels]
+        found.append([made, *given, *(each.grad for each in head.decoder.parameters())])
+    for mine, yours in zip(*found, strict=True):
+        assert mine is not None
+        torch.testing.assert_close(mine, yours, atol=1e-4, rtol=1e-3)
 
 
 def test_a_constant_score_stays_constant_when_upsampled() -> None:
