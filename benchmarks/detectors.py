@@ -197,30 +197,65 @@ def peers_forward(model: TorchvisionFasterRCNN, batch: Batch, precision: str) ->
     return forward
 
 
-def require_same_detections(ours: Work, theirs: Work, precision: str) -> str:
-    """Which share of the peer's detections has one of ours in the same place.
+def require_same_detections(ours: Work, theirs: Work) -> str:
+    """Which share of the peer's detections has one of ours in the same place, in fp32.
 
-    The same place: the same class, IoU of at least 0.99 and scores at most 0.01 apart in fp32; 0.5
-    and 0.1 in bf16, whose rounding changes the order of proposals.
+    The same place: the same class, IoU of at least 0.99, scores at most 0.01 apart.
 
     Raises:
-        DataError: If it is below 0.98 (fp32) or 0.8 (bf16).
+        DataError: If it is below 0.98.
     """
-    least, iou, score = (0.98, 0.99, 0.01) if precision == "fp32" else (0.8, 0.5, 0.1)
     mine, yours = ours(), theirs()
     assert isinstance(mine, list)
     assert isinstance(yours, list)
     found = total = 0
     for each, other in zip(mine, yours, strict=True):
-        near = box_iou(other["boxes"].float(), each.boxes.float()) >= iou
-        near &= (other["scores"][:, None].float() - each.scores[None]).abs() <= score
+        near = box_iou(other["boxes"], each.boxes) >= 0.99
+        near &= (other["scores"][:, None] - each.scores[None]).abs() <= 0.01
         near &= other["labels"][:, None] == each.labels[None] + 1
         found += int(near.any(dim=1).sum())
         total += len(near)
     share = found / max(total, 1)
-    if not total or share < least:
+    if not total or share < 0.98:
         raise DataError(
-            f"detections in {precision}: {found} of the peer's {total} are among ours; at least "
-            f"{least:.0%} must be, so that the two did not do the same work"
+            f"detections in fp32: {found} of the peer's {total} are among ours; at least 98% must "
+            "be, so that the two did not do the same work"
         )
     return f"{share:.0%} of the peer's {total} detections among ours"
+
+
+@torch.no_grad()
+def require_same_stages(
+    ours: TaskModel, theirs: TorchvisionFasterRCNN, batch: Batch, precision: str
+) -> str:
+    """How near pyramid, objectness and class logits of the same boxes are.
+
+    For precisions whose rounding changes which of many nearly equal random boxes come out.
+
+    Raises:
+        DataError: If they are further apart than the precision explains.
+    """
+    head = ours.named_heads["boxes"]
+    assert isinstance(head, FasterRCNN)
+    sizes = [each.input_size for each in batch.geometries]
+    images = ours.normalise(batch.images, sizes)
+    boxes = [target["boxes"] for target in peers_targets(batch)]
+    pictures = torch.arange(len(boxes)).repeat_interleave(torch.tensor([len(b) for b in boxes]))
+    with autocast(batch.images.device, precision):
+        levels = list(head._pyramid(ours.features(images)))
+        mine = head.rpn(levels, batch.padded_size).objectness_logits
+        logits, _ = head.roi_heads(levels[:-1], torch.cat(boxes), pictures.to(images.device))
+        features = theirs.backbone(images)
+        objectness, _ = theirs.rpn.head(list(features.values()))
+        pooled = theirs.roi_heads.box_roi_pool(features, boxes, sizes)
+        classes, _ = theirs.roi_heads.box_predictor(theirs.roi_heads.box_head(pooled))
+    yours = torch.cat([each.permute(0, 2, 3, 1).flatten(1) for each in objectness], dim=1)
+    allowed = of_precision(precision)
+    apart = max(
+        require_close(
+            f"pyramid in {precision}", joined(levels), joined(list(features.values())), allowed
+        ),
+        require_close(f"objectness in {precision}", mine, yours, allowed),
+        require_close(f"class logits in {precision}", logits, classes, allowed),
+    )
+    return f"pyramid, objectness and class logits at most {apart:.1g} apart"

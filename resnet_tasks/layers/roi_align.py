@@ -133,6 +133,7 @@ def roi_align_rows(
         mode="sum",
         per_sample_weights=weights.reshape(-1, per_bin).to(table.dtype),
     )
+    del table  # as large as all levels, in float32; the backward does not need it
     pooled = pooled.to(levels[0].dtype)
     return pooled.view(len(boxes), output_size, output_size, channels).permute(0, 3, 1, 2)
 

@@ -44,10 +44,21 @@ def test_detectors_that_differ_are_refused() -> None:
     theirs = detectors.peers_detector("resnet18", ours, _skip_resize=True)
     told = detectors.require_same_losses(ours, theirs, batch, "fp32")
     assert "apart" in told
+    assert "apart" in detectors.require_same_stages(ours, theirs, batch, "bf16")
+    plain = detectors.peers_detector("resnet18", ours, min_size=64, max_size=96).eval()
+    mine = detectors.our_forward(ours.eval(), batch, "fp32")
+    yours = detectors.peers_forward(plain, batch, "fp32")
+    assert "100%" in detectors.require_same_detections(mine, yours)
+    ours.train()
     with torch.no_grad():
         theirs.rpn.head.cls_logits.bias += 1
+        plain.roi_heads.box_predictor.cls_score.bias[2] += 2
     with pytest.raises(DataError, match="losses in fp32"):
         detectors.require_same_losses(ours, theirs, batch, "fp32")
+    with pytest.raises(DataError, match="objectness in bf16"):
+        detectors.require_same_stages(ours, theirs, batch, "bf16")
+    with pytest.raises(DataError, match="of the peer's"):
+        detectors.require_same_detections(mine, yours)
 
 
 @pytest.mark.parametrize("architecture", ["unet", "fpn"])
@@ -86,5 +97,5 @@ def test_tiny_measurements_run(name: str, rows: int) -> None:
 
 def test_results_are_quoted_from_the_recipes() -> None:
     assert result_of("medical/bccd_faster_rcnn_resnet18").endswith("AP 0.6053, AP50 0.9190")
-    assert "Dice of nuclei 0.909" in result_of("medical/dsb2018_unet_resnet34")
+    assert "from scratch: Dice of nuclei 0." in result_of("medical/dsb2018_unet_resnet34")
     assert result_of("driving/kitti_faster_rcnn_resnet50").endswith("not yet measured")

@@ -162,10 +162,11 @@ def test_segmenters_give_the_same_logits(
         head: Any = model.heads["scene"]
         mine = head.classifier(head.pixel_features(model.backbone(images)))
         yours = theirs(images)
-    torch.testing.assert_close(mine, yours, atol=1e-5, rtol=1e-5)
+    # Ours folds norms into convolutions, which rounds in another order.
+    torch.testing.assert_close(mine, yours, atol=1e-4, rtol=1e-4)
     if kind == "unet":
         raw = model(batch, mode="raw")["scene"]["logits"]
-        torch.testing.assert_close(raw, yours, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(raw, yours, atol=1e-4, rtol=1e-4)
     report: Any = model.backbone.report
     assert report.missing == report.unexpected == ()
     assert len(report.matched) == len(model.state_dict()) - 2
