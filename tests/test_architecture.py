@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Lower layers first. A module may import its own layer and those above it in this list.
 LAYERS: list[list[str]] = [
     ["errors"],
-    ["registry", "metrics", "whole_files", "geometry", "progress"],
+    ["registry", "metrics", "whole_files", "in_use", "geometry", "progress"],
     ["predictions"],
     ["structures"],
     ["layers"],
@@ -24,7 +24,7 @@ LAYERS: list[list[str]] = [
     ["recipe", "model", "testing"],
     ["evaluation", "drawing", "model_weights", "explain"],
     ["assemble", "prediction_files"],
-    ["predict", "preview", "exported"],
+    ["predict", "preview", "exported", "streaming"],
     ["training"],
     ["export"],
     ["report"],

@@ -228,11 +228,28 @@ def predict(
     run: Annotated[
         Path, typer.Argument(metavar="RUN", help="Folder made by finetune or by export")
     ],
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGES...", help="Files or folders")],
+    images: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[IMAGES]...", help="Pictures, videos, folders of them, or patterns in quotes"
+        ),
+    ] = None,
+    listed: Annotated[
+        Path | None, typer.Option("--list", help="A text file that names more, one on each line")
+    ] = None,
+    recursive: Annotated[
+        bool, typer.Option("--recursive", help="Search folders below folders too")
+    ] = False,
+    every: Annotated[int, typer.Option(min=1, help="Of videos every n-th frame")] = 1,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder for the results; default: RUN/predictions"),
     ] = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Begin anew where a prediction was stopped on the way"),
+    ] = False,
+    draw: Annotated[bool, typer.Option(help="Draw predictions over the pictures")] = True,
     score: Annotated[
         float | None,
         typer.Option(min=0, max=1, help="Leave out detections that score less"),
@@ -251,9 +268,22 @@ def predict(
     max_pixels: Annotated[
         int | None, typer.Option(min=1, help="Refuse larger pictures; default: as the recipe says")
     ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", help="Predict on a Ray cluster; local: one on this machine"
+        ),
+    ] = None,
+    actors: Annotated[
+        int | None, typer.Option(min=1, help="Processes on the cluster [one per GPU, or per node]")
+    ] = None,
     trust_plugins: Trust = False,
 ) -> None:
-    """Predict pictures: COCO results, label maps and drawings."""
+    """Predict pictures and videos: COCO results, label maps and drawings; goes on where stopped."""
+    if not images and listed is None:
+        raise DataError("nothing to predict: name pictures, videos or folders, or give --list FILE")
+    if actors is not None and ray is None:
+        raise DataError("--actors are those of a cluster; give --ray ADDRESS (or --ray local) too")
     if operating_point and score is not None:
         raise DataError("--score and --operating-point both set the least score; give one of them")
     if operating_point and (calibrated or tta):
@@ -274,14 +304,26 @@ def predict(
         from resnet_tasks.training.operating_points import kept_thresholds
 
         thresholds = kept_thresholds(opened, checkpoint.value)
-    folder = opened.predict_paths(
-        images,
-        out=out or run / "predictions",
-        score=score,
-        thresholds=thresholds,
-        checkpoint=checkpoint.value,
-        how=Inference(calibrated, tta.value if tta else None, windows_asked(tiles, overlap)),
-        max_pixels=max_pixels,
+    from resnet_tasks.streaming.stream import StreamOptions, Wanted, predict_all
+
+    how = Inference(calibrated, tta.value if tta else None, windows_asked(tiles, overlap))
+    asked = (checkpoint.value, how, max_pixels)
+    folder = out or run / "predictions"
+    options = StreamOptions(score, thresholds, draw=draw, every=every)
+    runner = None
+    if ray is not None:
+        from resnet_tasks.streaming.cluster import Cluster
+        from resnet_tasks.training.run_predictor import RunPredictor
+
+        made = RunPredictor(run.absolute(), *asked, trust_plugins=trust_plugins)
+        runner = Cluster(ray, actors).runner(made, folder, options)
+    predict_all(
+        opened.stream_predictor(*asked),
+        Wanted(tuple(images or ()), recursive, listed, overwrite),
+        folder,
+        settings=opened.stream_settings(*asked),
+        options=options,
+        runner=runner,
     )
     typer.echo(f"written to {folder}")
 

@@ -43,6 +43,7 @@ from resnet_tasks.evaluation.evaluate import (
     evaluators_of,
     extra_for,
 )
+from resnet_tasks.in_use import hold
 from resnet_tasks.model import Losses, TaskModel, default_device, resolve_precision
 from resnet_tasks.recipe.schema import (
     EvaluationRecipe,
@@ -59,7 +60,6 @@ from resnet_tasks.training.conditions import (
     still_statistics,
 )
 from resnet_tasks.training.gradient_conflict import measure_conflict
-from resnet_tasks.training.in_use import hold
 from resnet_tasks.training.inference import windowed
 from resnet_tasks.training.journal import Journal
 from resnet_tasks.training.limits import evaluation_advice, training_advice, within_memory

@@ -32,6 +32,7 @@ from resnet_tasks.errors import RecipeError, ResnetTasksError
 from resnet_tasks.evaluation.evaluate import (
     best_metric,
 )
+from resnet_tasks.in_use import hold
 from resnet_tasks.model import TaskModel, default_device, resolve_precision
 from resnet_tasks.recipe.schema import (
     NormalizeRecipe,
@@ -42,7 +43,6 @@ from resnet_tasks.training.balancing import BALANCINGS
 from resnet_tasks.training.dry_run import dry_run_table
 from resnet_tasks.training.extending import Base
 from resnet_tasks.training.finetune import Finetuning, heard, weights_report
-from resnet_tasks.training.in_use import hold
 from resnet_tasks.training.judging import metric_tables
 from resnet_tasks.training.label_fit import require_fitting_labels
 from resnet_tasks.training.processes import Processes

@@ -45,6 +45,11 @@ class Inference:
             return calibrated + views
         return f"{calibrated}{views}-{windows.height}x{windows.width}-{windows.overlap:g}"
 
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        windows = None if self.windows is None else self.windows.model_dump()
+        return {"calibrated": self.calibrated, "views": self.views, "windows": windows}
+
     def predictor(
         self,
         model: TaskModel,

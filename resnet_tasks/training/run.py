@@ -34,17 +34,12 @@ from resnet_tasks.evaluation.sliding import SlidingWindows
 from resnet_tasks.evaluation.views import Predictor
 from resnet_tasks.evaluation.window_maps import Keep
 from resnet_tasks.model import TaskModel, default_device, resolve_precision
-from resnet_tasks.predict import predict_arrays, predict_files
-from resnet_tasks.prediction_files import (
-    PredictionWriter,
-    count_others,
-    find_images,
-    write_predictions,
-)
-from resnet_tasks.progress import bar
+from resnet_tasks.predict import predict_arrays
 from resnet_tasks.recipe.load import load_recipe, recipe_to_yaml
 from resnet_tasks.recipe.plugins import load_plugins
 from resnet_tasks.recipe.schema import Recipe
+from resnet_tasks.streaming.model_predictor import ModelPredictor
+from resnet_tasks.streaming.stream import StreamOptions, Wanted, predict_all
 from resnet_tasks.training.checkpoint import (
     fill,
     load_model_weights,
@@ -63,6 +58,8 @@ from resnet_tasks.training.judging import (
 from resnet_tasks.training.split_leaks import require_unseen
 
 Pictures = NDArray[Any] | str | Path
+STREAMED = 4
+"""Pictures that `predict` sends through the model together, unless evaluation.batch_size is set."""
 
 
 @dataclass
@@ -245,11 +242,14 @@ class Run:
         max_pixels: int | None = None,
         console: Console | None = None,
     ) -> Path:
-        """Predicts files and folders into `out`: COCO results, semantic PNGs and overlays.
+        """Predicts files, folders and videos into `out`: COCO results, semantic PNGs and overlays.
+
+        What was stopped on the way goes on where it was with the same call.
 
         Args:
-            paths: Pictures or folders of pictures.
-            out: Is made; `images.json` says which image id is which file.
+            paths: Pictures, videos, or folders or patterns of them.
+            out: Is made; `images.json` says which image id is which file, `bad_pictures.jsonl`
+                which files could not be read.
             score: Detections below are left out; default: all are written, those from 0.5 are
                 drawn.
             thresholds: Head -> least score of the detections of every label, in place of `score`.
@@ -257,25 +257,47 @@ class Run:
             how: Calibration, views and windows.
             max_pixels: Larger pictures are refused; None: as the recipe says.
             console: For progress.
+
+        Raises:
+            DataError: If there is no picture, or none can be read.
+            RunError: If `out` is in use, or holds an unfinished prediction that was made otherwise.
         """
-        console = console or Console(stderr=True)
-        model = self.predictor(checkpoint, how)
-        files = find_images(paths)
-        others = count_others(paths)
-        if others:
-            console.print(f"left out: {others} files and folders that are no pictures")
-        make_folder(out)
-        writer = PredictionWriter(
-            out, self.classes, self.category_ids, least_score=score, thresholds=thresholds
+        predict_all(
+            self.stream_predictor(checkpoint, how, max_pixels),
+            Wanted(tuple(paths)),
+            out,
+            settings=self.stream_settings(checkpoint, how, max_pixels),
+            options=StreamOptions(score, thresholds),
+            console=console,
         )
-        limit = max_pixels or self.recipe.data.max_pixels
-        preparation = replace(self.preparation, max_pixels=limit)
-        made = predict_files(model, files, preparation, precision=self.recipe.training.precision)
-        with bar(console, "Predicting", len(files)) as advance:
-            write_predictions(
-                made, files, writer, self.labels.categories.to_json(), on_picture=advance
-            )
         return out
+
+    def stream_predictor(
+        self, checkpoint: str = "last", how: Inference = PLAIN, max_pixels: int | None = None
+    ) -> ModelPredictor:
+        """The trained model as a stream uses it; see `predict_paths`."""
+        model, limit = self.predictor(checkpoint, how), max_pixels or self.recipe.data.max_pixels
+        # Windows go through the model together, and big pictures should not wait in memory.
+        batch_size = 1 if isinstance(model, SlidingWindows) else self.recipe.evaluation.batch_size
+        return ModelPredictor(
+            model,
+            replace(self.preparation, max_pixels=limit),
+            self.classes,
+            self.category_ids,
+            self.labels.categories.to_json(),
+            precision=self.recipe.training.precision,
+            batch_size=batch_size or STREAMED,
+        )
+
+    def stream_settings(
+        self, checkpoint: str = "last", how: Inference = PLAIN, max_pixels: int | None = None
+    ) -> dict[str, Any]:
+        """What decides a stream's results: a restart with other settings is refused."""
+        return {
+            "weights": weights_sha256(self.checkpoint(checkpoint)),
+            "inference": how.to_json(),
+            "max_pixels": max_pixels or self.recipe.data.max_pixels,
+        }
 
     def evaluate(
         self,

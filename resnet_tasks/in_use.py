@@ -1,4 +1,4 @@
-"""A run folder belongs to one training at a time, and to none that is dead."""
+"""A folder of results belongs to one process at a time, and to none that is dead."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ ORPHANS = 20.0
 
 @contextmanager
 def in_use(folder: Path) -> Iterator[None]:
-    """Keeps a run folder for this process; the system lets go of it when the process ends.
+    """Keeps a folder for this process; the system lets go of it when the process ends.
 
     Args:
         folder: Is made where there is none.
 
     Raises:
-        RunError: If another process trains in it, or it cannot be made.
+        RunError: If another process works in it, or it cannot be made.
     """
     make_folder(folder)
     lock = FileLock(folder / LOCK, timeout=0, thread_local=False)
@@ -38,8 +38,8 @@ def in_use(folder: Path) -> Iterator[None]:
         _acquire(lock, folder)
     except Timeout:
         raise RunError(
-            f"{folder} is in use by {_holder(folder)}; wait until that run ends or stop it "
-            "(Ctrl-C; it writes a checkpoint), or choose another --out"
+            f"{folder} is in use by {_holder(folder)}; wait until that ends, or stop it "
+            "(Ctrl-C; what is done stays and can be gone on with), or choose another --out"
         ) from None
     except OSError as error:
         raise RunError(
@@ -62,7 +62,7 @@ def hold(held: ExitStack, folder: Path) -> None:
     """`in_use` until `held` ends.
 
     Raises:
-        RunError: If another process trains in the folder, or it cannot be made.
+        RunError: If another process works in the folder, or it cannot be made.
     """
     held.enter_context(in_use(folder))
 

@@ -1,0 +1,236 @@
+"""Prediction on a Ray cluster: the units of a stream, spread over actors by Ray Data.
+
+Every actor runs `predict_units`, the code of a single process, and writes maps and drawings into
+the output folder itself; results come back batch by batch, in any order, to the journal. So run
+folder, pictures and output folder must lie on a disk that all machines share.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resnet_tasks.errors import DataError, ResnetTasksError, RunError
+from resnet_tasks.streaming.journal import BatchResult
+from resnet_tasks.streaming.predictor import StreamPredictor
+from resnet_tasks.streaming.sources import Source, Unit
+from resnet_tasks.streaming.stream import Done, StreamOptions, predict_units
+
+LOCAL = "local"
+"""In the place of an address: a cluster of this machine alone, for as long as it takes."""
+AT_ONCE = 8
+"""Units that an actor takes at a time."""
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # Ray would report to its makers
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # warns of a change that does not concern us
+    "RAY_DEDUP_LOGS": "1",
+}
+
+MakePredictor = Callable[[], StreamPredictor]
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A Ray cluster, existing or of this machine.
+
+    Attributes:
+        address: `local`, `auto`, `HOST:PORT` or `ray://HOST:PORT`.
+        actors: Processes that predict; None: one per GPU, without GPUs one per machine.
+    """
+
+    address: str
+    actors: int | None = None
+
+    def runner(
+        self, make: MakePredictor, out: Path, options: StreamOptions
+    ) -> Callable[[Sequence[Unit], Done], Generator[BatchResult]]:
+        """What predicts on the cluster in the place of `predict_units`.
+
+        Args:
+            make: Makes the predictor, in every actor; is pickled.
+            out: The output folder.
+            options: What is written.
+
+        Raises:
+            DataError: If Ray is not installed.
+        """
+        _ray()  # before anything is read
+
+        def run(units: Sequence[Unit], done: Done) -> Generator[BatchResult]:
+            if units:
+                yield from self._run(units, done, (make, out.absolute(), options))
+
+        return run
+
+    def _run(
+        self, units: Sequence[Unit], done: Done, about: tuple[MakePredictor, Path, StreamOptions]
+    ) -> Generator[BatchResult]:
+        given = {str(s.path.absolute()): str(s.path) for unit in units for s in unit.sources}
+        with self._connected() as ray, _one_error():
+            actors, share = _spread(ray, self.actors)
+            data = import_module("ray.data")
+            of_unit: dict[int, list[int]] = {}
+            for unit, batch in sorted(done):
+                of_unit.setdefault(unit, []).append(batch)
+            items = [{"unit": _packed(each, of_unit.get(each.number, ()))} for each in units]
+            blocks = min(len(items), 8 * actors)
+            found = data.from_items(items, override_num_blocks=blocks).map_batches(
+                RayWorker,
+                fn_constructor_args=about,
+                batch_size=max(1, min(AT_ONCE, len(items) // (2 * actors))),
+                batch_format="numpy",
+                concurrency=actors,
+                **share,
+            )
+            for row in found.iter_rows():
+                result = BatchResult.from_line(row["line"])
+                frames = (replace(f, file_name=given[f.file_name]) for f in result.frames)
+                yield replace(
+                    result, frames=tuple(frames), video=given.get(result.video, result.video)
+                )
+
+    @contextmanager
+    def _connected(self) -> Iterator[Any]:
+        """Ray, connected to the cluster.
+
+        Raises:
+            RunError: If there is none at the address.
+        """
+        ray = _ray()
+        has_begun = not ray.is_initialized()
+        if has_begun:
+            try:
+                ray.init(
+                    address=self.address,
+                    include_dashboard=False if self.address == LOCAL else None,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                )
+            except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+                reason = (str(error).splitlines() or ["no reason"])[0]
+                raise RunError(
+                    f"--ray {self.address}: no Ray cluster answers there ({reason}); start one "
+                    "with `ray start --head`, or give --ray local"
+                ) from None
+        context = import_module("ray.data").DataContext.get_current()
+        context.enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        try:
+            yield ray
+        finally:
+            if has_begun:
+                ray.shutdown()
+
+
+class RayWorker:
+    """An actor: predicts units with a predictor of its own.
+
+    Args:
+        make: Makes the predictor.
+        out: Output folder, on a shared disk.
+        options: What is written.
+    """
+
+    def __init__(self, make: MakePredictor, out: Path, options: StreamOptions) -> None:
+        self._predictor = make()
+        self._out = out
+        self._options = options
+
+    def __call__(self, batch: Mapping[str, NDArray[Any]]) -> Iterator[dict[str, NDArray[Any]]]:
+        """The lines of the journal, one by one.
+
+        Args:
+            batch: `unit` -> packed units.
+        """
+        unpacked = [_unpacked(str(each)) for each in batch["unit"]]
+        done = frozenset((unit.number, each) for unit, batches in unpacked for each in batches)
+        results = predict_units(
+            [unit for unit, _ in unpacked],
+            self._predictor,
+            self._out,
+            self._options,
+            done=done,
+        )
+        for result in results:
+            yield {"line": np.array([result.to_line()], dtype=object)}
+
+
+def _packed(unit: Unit, done: Sequence[int]) -> str:
+    """A unit as text, with its batches that are done."""
+    sources = [[str(each.path.absolute()), each.name] for each in unit.sources]
+    return json.dumps({"number": unit.number, "sources": sources, "done": list(done)})
+
+
+def _unpacked(text: str) -> tuple[Unit, list[int]]:
+    value = json.loads(text)
+    sources = tuple(Source(Path(path), name) for path, name in value["sources"])
+    return Unit(value["number"], sources), value["done"]
+
+
+def _ray() -> Any:
+    """The package, which says nothing and tells nobody.
+
+    Raises:
+        DataError: If it is not installed.
+    """
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    try:
+        import_module("ray.data")
+        return import_module("ray")
+    except ImportError as error:
+        raise DataError(
+            f'--ray needs Ray Data ({error}); install it with pip install "resnet-tasks[scale]"'
+        ) from None
+
+
+def _spread(ray: Any, asked: int | None) -> tuple[int, dict[str, float]]:
+    """How many actors there shall be, and what each takes of the cluster.
+
+    Raises:
+        RunError: If more are asked for than there are processors.
+    """
+    nodes = [each["Resources"] for each in ray.nodes() if each["Alive"]]
+    gpus = int(sum(each.get("GPU", 0) for each in nodes))
+    cores = [int(each.get("CPU", 0)) for each in nodes if each.get("CPU", 0) >= 1]
+    if gpus:
+        return asked or gpus, {"num_gpus": min(1.0, gpus / (asked or gpus)), "num_cpus": 1}
+    actors = asked or len(cores)
+    if not cores or actors > sum(cores):
+        raise RunError(f"--actors {actors}: the cluster has {sum(cores)} processors; ask for fewer")
+    per_node = -(-actors // len(cores))
+    return actors, {"num_cpus": max(1, min(cores) // per_node)}
+
+
+@contextmanager
+def _one_error() -> Iterator[None]:
+    """An error of an actor as what it was there, or as one sentence.
+
+    Raises:
+        ResnetTasksError: If something went wrong.
+    """
+    errors = import_module("ray.exceptions")
+    try:
+        yield
+    except errors.RayError as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            inner = getattr(cause, "cause", None) or cause.__cause__
+            if isinstance(cause, ResnetTasksError) and not isinstance(cause, errors.RayError):
+                raise type(cause)(str(cause)) from None
+            cause = inner
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        raise RunError(
+            f"prediction on the cluster failed: {lines[-1] if lines else type(error).__name__}; "
+            "what is done stays, the same command goes on with it"
+        ) from None

@@ -1,0 +1,291 @@
+"""What is already predicted, kept in the output folder until all of it is: a restart goes on there.
+
+stream.json      how it is predicted, and a digest of what; another way is refused
+stream.jsonl     a line per batch: its results, and pictures that cannot be read
+
+At the end both become the files that stay: `<head>.json`, `images.json`, `bad_pictures.jsonl`. A
+line is written when the maps and drawings of its batch are; one that a kill cut off is made again,
+with its whole batch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from resnet_tasks.errors import RunError
+from resnet_tasks.whole_files import unwritten, whole_file, write_json
+
+SETTINGS = "stream.json"
+LINES = "stream.jsonl"
+BAD = "bad_pictures.jsonl"
+VERSION = 1
+Key = tuple[int, int]
+"""(unit, batch in it)."""
+
+
+@dataclass(frozen=True)
+class FrameResult:
+    """What was found in a picture or frame.
+
+    Attributes:
+        file_name: As the source names it.
+        frame: Number in its video; None of a picture.
+        seconds: From the beginning of its video; None of a picture.
+        size: (height, width); None where it cannot be read.
+        entries: Head -> results without the id of their picture.
+        reason: Why it cannot be read; empty where it can.
+    """
+
+    file_name: str
+    frame: int | None = None
+    seconds: float | None = None
+    size: tuple[int, int] | None = None
+    entries: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class BatchResult:
+    """What was found in pictures or frames that went through the model together.
+
+    Attributes:
+        unit: Number of the unit.
+        batch: Number in the unit.
+        frames: In order.
+        is_last: Nothing more comes of the unit.
+        note: What is wrong with a video as a whole, such as that it is cut off.
+        video: Its file, where there is a note.
+    """
+
+    unit: int
+    batch: int
+    frames: tuple[FrameResult, ...] = ()
+    is_last: bool = True
+    note: str = ""
+    video: str = ""
+
+    def to_line(self) -> str:
+        """As a line of JSON."""
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+    @classmethod
+    def from_line(cls, line: bytes | str) -> BatchResult:
+        """The inverse of `to_line`.
+
+        Raises:
+            ValueError: If it is cut off or none.
+        """
+        try:
+            value = json.loads(line)
+            frames = tuple(_frame(each) for each in value.pop("frames"))
+            return cls(frames=frames, **value)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(str(error)) from None
+
+
+def _frame(value: dict[str, Any]) -> FrameResult:
+    size = value.pop("size")
+    return FrameResult(size=None if size is None else (size[0], size[1]), **value)
+
+
+class StreamJournal:
+    """The journal of an output folder, which this process holds.
+
+    Args:
+        folder: Is there.
+        settings: How it is predicted, and a digest of what; plain values.
+        overwrite: Begin anew, whatever is there.
+
+    Attributes:
+        done: Batches that are.
+        ended: Units that are.
+        good: Pictures and frames that are predicted.
+        bad: Those that cannot be read.
+
+    Raises:
+        RunError: If the folder holds an unfinished prediction that was made otherwise.
+    """
+
+    def __init__(
+        self, folder: Path, settings: Mapping[str, Any], *, overwrite: bool = False
+    ) -> None:
+        self._folder = folder
+        self._path = folder / LINES
+        self._places: dict[Key, int] = {}
+        self._heads: set[str] = set()  # that have entries, and not maps
+        self.ended: set[int] = set()
+        self.good = 0
+        self.bad = 0
+        wanted = json.loads(json.dumps({"version": VERSION, **settings}))
+        if not overwrite and self._path.exists():
+            self._require_same(wanted)
+            self._recall()
+        else:
+            self._path.unlink(missing_ok=True)
+            write_json(folder / SETTINGS, wanted)
+        try:
+            self._stream: BinaryIO = self._path.open("ab")
+        except OSError as error:
+            raise unwritten(self._path, error) from None
+
+    @property
+    def done(self) -> frozenset[Key]:
+        """Batches that are done."""
+        return frozenset(self._places)
+
+    def add(self, result: BatchResult) -> None:
+        """Keeps a batch.
+
+        Raises:
+            RunError: If the disk is full, or the folder cannot be written to.
+        """
+        try:
+            place = self._stream.tell()
+            self._stream.write(result.to_line().encode() + b"\n")
+            self._stream.flush()
+        except OSError as error:
+            raise unwritten(self._path, error) from None
+        self._note(result, place)
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        self._stream.close()
+
+    def finish(self, categories: Sequence[Mapping[str, Any]]) -> None:
+        """Makes the files that stay of what was kept, and removes the journal.
+
+        Args:
+            categories: For `images.json`.
+        """
+        self.close()
+        with ExitStack() as files:
+            results = {
+                head: _JsonList(files.enter_context(whole_file(self._folder / f"{head}.json")))
+                for head in sorted(self._heads)
+            }
+            images = files.enter_context(whole_file(self._folder / "images.json"))
+            images.write('{"images": ')
+            records = _JsonList(images)
+            for number, frame in enumerate(self._frames(), start=1):
+                if frame.size is None:
+                    continue
+                records.add(_record(number, frame))
+                for head, entries in frame.entries.items():
+                    for entry in entries:
+                        results[head].add({"image_id": number, **entry})
+            records.end()
+            images.write(f', "categories": {json.dumps(list(categories))}}}\n')
+            for each in results.values():
+                each.end()
+        self._write_bad()
+        self._path.unlink()
+        (self._folder / SETTINGS).unlink(missing_ok=True)
+
+    def first_reason(self) -> str:
+        """Why the first of those that cannot be read cannot."""
+        for line in self._lines():
+            for reason in (line.note, *(each.reason for each in line.frames)):
+                if reason:
+                    return reason
+        return ""
+
+    def _write_bad(self) -> None:
+        path = self._folder / BAD
+        if not self.bad:
+            path.unlink(missing_ok=True)
+            return
+        with whole_file(path) as stream:
+            for line in self._lines():
+                for each in line.frames:
+                    if each.reason:
+                        told = {"file": each.file_name, "frame": each.frame, "reason": each.reason}
+                        stream.write(json.dumps(told, ensure_ascii=False) + "\n")
+                if line.note:
+                    told = {"file": line.video, "frame": None, "reason": line.note}
+                    stream.write(json.dumps(told, ensure_ascii=False) + "\n")
+
+    def _frames(self) -> Iterator[FrameResult]:
+        """All frames in the order of the sources, whoever predicted them when."""
+        for line in self._lines():
+            yield from line.frames
+
+    def _lines(self) -> Iterator[BatchResult]:
+        with self._path.open("rb") as stream:
+            for key in sorted(self._places):
+                stream.seek(self._places[key])
+                yield BatchResult.from_line(stream.readline())
+
+    def _require_same(self, wanted: Mapping[str, Any]) -> None:
+        """Raises `RunError` where the journal was begun otherwise."""
+        remedy = "go on with the same command, begin anew with --overwrite, or choose another --out"
+        try:
+            kept = json.loads((self._folder / SETTINGS).read_text(encoding="utf-8"))
+            changed = [key for key in {**wanted, **kept} if kept.get(key) != wanted.get(key)]
+        except (OSError, ValueError, AttributeError, TypeError) as error:
+            raise RunError(
+                f"{self._folder} holds an unfinished prediction whose {SETTINGS} cannot be read "
+                f"({error}); {remedy}"
+            ) from None
+        if changed:
+            told = "; ".join(
+                f"{key} was {kept.get(key)!r}, is {wanted.get(key)!r}" for key in changed
+            )
+            raise RunError(
+                f"{self._folder} holds an unfinished prediction that was begun otherwise: {told}; "
+                f"{remedy}"
+            )
+
+    def _recall(self) -> None:
+        """Reads what is done, and cuts off a line that a kill cut."""
+        place = 0
+        with self._path.open("r+b") as stream:
+            for raw in iter(stream.readline, b""):
+                try:
+                    result = BatchResult.from_line(raw if raw.endswith(b"\n") else b"")
+                except ValueError:
+                    break
+                self._note(result, place)
+                place += len(raw)
+            stream.truncate(place)
+
+    def _note(self, result: BatchResult, place: int) -> None:
+        self._places[result.unit, result.batch] = place
+        if result.is_last:
+            self.ended.add(result.unit)
+        bad = sum(bool(each.reason) for each in result.frames) + bool(result.note)
+        self.bad += bad
+        self._heads.update(*(each.entries for each in result.frames))
+        self.good += sum(each.size is not None for each in result.frames)
+
+
+class _JsonList:
+    """A list of JSON written entry by entry, a line each."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._start = "[\n"
+
+    def add(self, value: Mapping[str, Any]) -> None:
+        self._stream.write(f"{self._start}{json.dumps(value, ensure_ascii=False)}")
+        self._start = ",\n"
+
+    def end(self) -> None:
+        self._stream.write("[]\n" if self._start == "[\n" else "\n]\n")
+
+
+def _record(number: int, frame: FrameResult) -> dict[str, Any]:
+    assert frame.size is not None
+    record: dict[str, Any] = {
+        "id": number,
+        "file_name": frame.file_name,
+        "height": frame.size[0],
+        "width": frame.size[1],
+    }
+    if frame.frame is not None:
+        record |= {"frame": frame.frame, "seconds": frame.seconds}
+    return record

@@ -1,0 +1,65 @@
+"""A torch model as a stream uses it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from resnet_tasks.data.preparation import Preparation
+from resnet_tasks.data.samples import sample_of
+from resnet_tasks.evaluation.sliding import SlidingWindows
+from resnet_tasks.evaluation.views import Predictor, plain_model, predict_at, scales_of
+from resnet_tasks.model import resolve_precision
+from resnet_tasks.streaming.predictor import ReadyPicture
+from resnet_tasks.structures import collate
+
+
+@dataclass(frozen=True)
+class ModelPredictor:
+    """A `TaskModel`, or `ManyViews` or `SlidingWindows` of one, as a `StreamPredictor`.
+
+    Attributes:
+        model: Predicts.
+        preparation: How its pictures are made ready.
+        classes: Head name -> class names.
+        category_ids: Head name -> category id of every label.
+        categories: Of the data set, as in a COCO file.
+        precision: `auto`, `fp32`, `bf16` or `fp16`.
+        batch_size: Pictures that go through the model together.
+    """
+
+    model: Predictor
+    preparation: Preparation
+    classes: Mapping[str, Sequence[str]]
+    category_ids: Mapping[str, Sequence[int]]
+    categories: Sequence[Mapping[str, Any]]
+    precision: str = "auto"
+    batch_size: int = 4
+
+    def read(self, source: Path | NDArray[Any], name: str) -> ReadyPicture:
+        """See `StreamPredictor`; for windows a file is opened only, and read in parts later."""
+        if isinstance(self.model, SlidingWindows):
+            return ReadyPicture(self.preparation.opened(source, name), None)
+        image = self.preparation.read(source) if isinstance(source, Path) else source
+        ready = [
+            sample_of(
+                replace(self.preparation, scale=self.preparation.scale * scale), image, 0, name
+            )
+            for scale in scales_of(self.model)
+        ]
+        return ReadyPicture(self.preparation.opened(image, name), ready)
+
+    def predict(self, pictures: Sequence[ReadyPicture]) -> list[dict[str, Any]]:
+        """See `StreamPredictor`."""
+        precision = resolve_precision(self.precision, plain_model(self.model).device)
+        if isinstance(self.model, SlidingWindows):
+            return [self.model.predict(each.picture, precision=precision) for each in pictures]
+        batches = [
+            collate(samples) for samples in zip(*(each.ready for each in pictures), strict=True)
+        ]
+        found = predict_at(self.model, batches, precision=precision)
+        return [{head: each[i] for head, each in found.items()} for i in range(len(pictures))]

@@ -1,0 +1,75 @@
+"""What a stream needs of a model: pictures made ready by one thread, predicted by another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resnet_tasks.data.preparation import Preparation, PreparedPicture
+from resnet_tasks.prediction_files import overview
+
+
+@dataclass(frozen=True)
+class ReadyPicture:
+    """A picture that was read.
+
+    Attributes:
+        picture: As stored, to draw on.
+        ready: What the predictor takes.
+    """
+
+    picture: PreparedPicture
+    ready: Any
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) as stored, upright."""
+        return self.picture.original_size
+
+    def drawable(self) -> NDArray[np.uint8]:
+        """`(h', w', 3)` RGB to draw on."""
+        return overview(self.picture)
+
+
+class StreamPredictor(Protocol):
+    """A model as a stream uses it; reads in threads, predicts in one.
+
+    Attributes:
+        preparation: How pictures are made ready.
+        batch_size: Pictures that go through the model together.
+        classes: Head name -> class names.
+        category_ids: Head name -> category id of every label.
+        categories: Of the data set, as in a COCO file.
+    """
+
+    @property
+    def preparation(self) -> Preparation: ...  # noqa: D102
+    @property
+    def batch_size(self) -> int: ...  # noqa: D102
+    @property
+    def classes(self) -> Mapping[str, Sequence[str]]: ...  # noqa: D102
+    @property
+    def category_ids(self) -> Mapping[str, Sequence[int]]: ...  # noqa: D102
+    @property
+    def categories(self) -> Sequence[Mapping[str, Any]]: ...  # noqa: D102
+
+    def read(self, source: Path | NDArray[Any], name: str) -> ReadyPicture:
+        """A picture file, or a frame, made ready; runs in several threads at once.
+
+        Raises:
+            DataError: If it cannot be read.
+        """
+        ...
+
+    def predict(self, pictures: Sequence[ReadyPicture]) -> list[dict[str, Any]]:
+        """Head name -> prediction in pixels of the picture, for each picture.
+
+        Raises:
+            DataError: If one cannot be read.
+        """
+        ...

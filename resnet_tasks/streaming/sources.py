@@ -1,0 +1,150 @@
+"""What is predicted: pictures and videos by path, folder, pattern or list, in a fixed order."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from resnet_tasks.data.picture_files import SUFFIXES
+from resnet_tasks.errors import DataError
+from resnet_tasks.prediction_files import output_names
+
+VIDEOS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"})
+"""How video files end."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A picture or a video.
+
+    Attributes:
+        path: Of the file.
+        name: Of what is written for it, without an ending; its own among all sources.
+    """
+
+    path: Path
+    name: str
+
+    @property
+    def is_video(self) -> bool:
+        """Whether it has frames."""
+        return self.path.suffix.lower() in VIDEOS
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What is predicted as one: some pictures that go through the model together, or a video.
+
+    Attributes:
+        number: From 0, in the order of the sources.
+        sources: Pictures, or one video.
+    """
+
+    number: int
+    sources: tuple[Source, ...]
+
+    @property
+    def video(self) -> Source | None:
+        """The video; None of pictures."""
+        first = self.sources[0]
+        return first if first.is_video else None
+
+
+def find_sources(
+    paths: Iterable[Path], *, recursive: bool = False, listed: Path | None = None
+) -> tuple[list[Source], int]:
+    """Files as named, folders searched and sorted, patterns (`*`, `?`, `[`, `**`) expanded.
+
+    Args:
+        paths: Files, folders and patterns.
+        recursive: Search folders below folders too.
+        listed: A text file that names one more on each line; empty lines and those that begin
+            with # count for nothing.
+
+    Returns:
+        The sources, and how many files and folders in the folders were passed over.
+
+    Raises:
+        DataError: If a path does not exist, or nothing is found.
+    """
+    named = [*paths, *_lines(listed)]
+    found: list[Path] = []
+    others = 0
+    for path in named:
+        if path.is_dir():
+            entries = path.rglob("*") if recursive else path.iterdir()
+            inside = [each for each in entries if not (recursive and each.is_dir())]
+            wanted = [each for each in inside if each.suffix.lower() in SUFFIXES | VIDEOS]
+            others += len(inside) - len(wanted)
+            found += sorted(wanted)
+        elif path.exists():
+            found.append(path)
+        else:
+            found += _matched(path)
+    files = list(dict.fromkeys(found))
+    if not files:
+        raise DataError(
+            f"there is no picture ({', '.join(sorted(SUFFIXES))}) and no video "
+            f"({', '.join(sorted(VIDEOS))}) in {', '.join(map(str, named)) or 'nothing'}"
+            f"{'' if recursive else '; --recursive searches folders below folders too'}"
+        )
+    return [Source(*each) for each in zip(files, output_names(files), strict=True)], others
+
+
+def _matched(pattern: Path) -> list[Path]:
+    """Files that a pattern stands for, sorted.
+
+    Raises:
+        DataError: If it is none, or stands for nothing.
+    """
+    text = str(pattern)
+    if not glob.has_magic(text):
+        raise DataError(f"{text} does not exist; name pictures, videos, or folders of them")
+    found = [each for each in map(Path, glob.glob(text, recursive=True)) if each.is_file()]  # noqa: PTH207  # may be absolute
+    if not found:
+        raise DataError(f"no file matches the pattern {text}")
+    return sorted(found)
+
+
+def _lines(listed: Path | None) -> list[Path]:
+    if listed is None:
+        return []
+    try:
+        text = listed.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"the list {listed} cannot be read ({error}); it is a text file with a path per line"
+        ) from None
+    lines = (line.strip() for line in text.splitlines())
+    return [Path(line) for line in lines if line and not line.startswith("#")]
+
+
+def units_of(sources: Sequence[Source], batch_size: int) -> Iterator[Unit]:
+    """Pictures that follow one another, `batch_size` at a time; each video by itself.
+
+    What goes through the model together does not depend on where a restart begins, nor on who
+    predicts it.
+    """
+    number, waiting = 0, list[Source]()
+    for source in sources:
+        if waiting and (source.is_video or len(waiting) == batch_size):
+            yield Unit(number, tuple(waiting))
+            number, waiting = number + 1, []
+        if source.is_video:
+            yield Unit(number, (source,))
+            number += 1
+        else:
+            waiting.append(source)
+    if waiting:
+        yield Unit(number, tuple(waiting))
+
+
+def digest(sources: Sequence[Source]) -> str:
+    """Of the paths, in their order."""
+    made = hashlib.blake2b(digest_size=16)
+    for source in sources:
+        made.update(str(source.path.absolute()).encode("utf-8", "surrogateescape") + b"\0")
+    return made.hexdigest()

@@ -1,0 +1,73 @@
+"""What is predicted, and in which order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from resnet_tasks.errors import DataError
+from resnet_tasks.streaming.sources import Source, digest, find_sources, units_of
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("b.PNG", "a.jpg", "clip.MP4", "notes.txt", "below/c.png", "below/deep/a.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def found(*paths: Path, **how: object) -> tuple[list[str], int]:
+    sources, others = find_sources(paths, **how)  # type: ignore[arg-type]
+    return [f"{each.path.name} {each.name}" for each in sources], others
+
+
+def test_folders_are_searched_with_videos(folder: Path) -> None:
+    assert found(folder) == (["a.jpg a", "b.PNG b", "clip.MP4 clip"], 2)  # a text, a folder
+    names, others = found(folder, recursive=True)
+    assert names == ["a.jpg a", "b.PNG b", "c.png c", "a.png a-2", "clip.MP4 clip"]
+    assert others == 1
+
+
+def test_patterns_and_lists(folder: Path) -> None:
+    assert found(folder / "*.jpg")[0] == ["a.jpg a"]
+    assert found(folder / "**/*.png")[0] == ["c.png c", "a.png a-2"] or found(folder / "**/*.png")[
+        0
+    ] == ["c.png c", "a.png a"]
+    listed = folder / "list"
+    listed.write_text(f"# mine\n\n{folder / 'b.PNG'}\n{folder / 'a.jpg'}\n{folder / 'b.PNG'}\n")
+    assert found(listed=listed)[0] == ["b.PNG b", "a.jpg a"]
+
+
+def test_nothing_and_absent_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no picture .* and no video .*--recursive searches"):
+        find_sources([tmp_path])
+    with pytest.raises(DataError, match=r"gone\.png does not exist"):
+        find_sources([tmp_path / "gone.png"])
+    with pytest.raises(DataError, match=r"no file matches the pattern .*\*\.png"):
+        find_sources([tmp_path / "*.png"])
+    with pytest.raises(DataError, match=r"the list .*gone cannot be read"):
+        find_sources([], listed=tmp_path / "gone")
+
+
+def test_units_are_batches_of_neighbours_and_videos() -> None:
+    names = ["a.png", "b.png", "c.png", "v.mp4", "d.png", "w.avi"]
+    sources = [Source(Path(each), each) for each in names]
+    units = list(units_of(sources, 2))
+    assert [[each.name for each in unit.sources] for unit in units] == [
+        ["a.png", "b.png"],
+        ["c.png"],
+        ["v.mp4"],
+        ["d.png"],
+        ["w.avi"],
+    ]
+    assert [unit.number for unit in units] == [0, 1, 2, 3, 4]
+    assert [unit.video is not None for unit in units] == [False, False, True, False, True]
+    assert list(units_of([], 2)) == []
+
+
+def test_the_digest_is_of_paths_in_order() -> None:
+    one, two = Source(Path("a.png"), "a"), Source(Path("b.png"), "b")
+    assert digest([one, two]) == digest([one, two])
+    assert digest([one, two]) != digest([two, one])

@@ -1,0 +1,82 @@
+"""Frames of real, odd and broken videos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from streamed import video
+
+from resnet_tasks.errors import DataError
+from resnet_tasks.streaming.videos import announced_frames, read_frames
+
+
+@pytest.mark.parametrize("name", ["a.avi", "a.mp4"])
+def test_frames_come_in_order_with_number_and_time(tmp_path: Path, name: str) -> None:
+    path = video(tmp_path / name, 7)
+    frames = list(read_frames(path))
+    assert announced_frames(path) == 7
+    assert [each.number for each in frames] == list(range(7))
+    assert [each.seconds for each in frames] == pytest.approx([i / 10 for i in range(7)])
+    for each in frames:
+        assert each.pixels is not None
+        assert each.pixels.shape == (48, 64, 3)
+        assert each.pixels.mean() == pytest.approx(10 * (each.number + 1), abs=4)
+
+
+def test_every_third_and_only_what_is_wanted(tmp_path: Path) -> None:
+    path = video(tmp_path / "a.avi", 8)
+    frames = list(read_frames(path, every=3, wanted=lambda i: i != 1))
+    assert [(each.number, each.pixels is None) for each in frames] == [
+        (0, False),
+        (3, True),
+        (6, False),
+    ]
+    (grey, *_) = read_frames(path, channels=1)
+    assert grey.pixels is not None
+    assert grey.pixels.shape == (48, 64)
+
+
+def test_colours_are_red_green_blue(tmp_path: Path) -> None:
+    path = tmp_path / "red.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 5.0, (64, 48))
+    writer.write(np.full((48, 64, 3), (0, 0, 250), np.uint8))
+    writer.release()
+    (frame,) = read_frames(path)
+    assert frame.pixels is not None
+    assert frame.pixels[20, 20, 0] > 200 > frame.pixels[20, 20, 2]
+
+
+def test_what_is_no_video_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    text = tmp_path / "text.mp4"
+    text.write_text("this is no video")
+    empty = tmp_path / "empty.mp4"
+    empty.touch()
+    for path in (text, empty):
+        with pytest.raises(DataError, match=f"video .*{path.name} cannot be opened"):
+            list(read_frames(path))
+        assert announced_frames(path) == 0
+    with pytest.raises(DataError, match="does not exist or is no file"):
+        list(read_frames(tmp_path / "gone.mp4"))
+    with pytest.raises(DataError, match="frames have 3 channels; the model takes 5"):
+        list(read_frames(text, channels=5))
+    assert capfd.readouterr().err == ""
+
+
+def test_a_video_without_frames(tmp_path: Path) -> None:
+    path = video(tmp_path / "none.avi", 0)
+    with pytest.raises(DataError, match=r"none\.avi (has no frame|cannot be opened)"):
+        list(read_frames(path))
+
+
+def test_a_video_that_is_cut_off_gives_what_it_has(tmp_path: Path) -> None:
+    whole = video(tmp_path / "whole.avi", 40).read_bytes()
+    path = tmp_path / "cut.avi"
+    path.write_bytes(whole[: len(whole) // 2])
+    found: list[int] = []
+    with pytest.raises(DataError, match=r"ends after \d+ of the 40 frames that it announces"):
+        found.extend(each.number for each in read_frames(path))
+    assert 5 < len(found) < 35
+    assert found == list(range(len(found)))
