@@ -345,3 +345,9 @@ def test_one_of_several_processes_says_which_it_is(monkeypatch: pytest.MonkeyPat
     result = CliRunner().invoke(app, ["recipes", "show", "nonsense"])
     assert result.exit_code == 2
     assert result.stderr.startswith("process 1: error: ")
+
+
+def test_predict_says_what_is_lacking(run_folder: Path, tmp_path: Path) -> None:
+    assert "name pictures, videos or folders, or give --list FILE" in mistake("predict", run_folder)
+    told = mistake("predict", run_folder, tmp_path, "--actors", 2)
+    assert "--actors are those of a cluster" in told

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from resnet_tasks import errors
 from resnet_tasks.errors import DataError, ResnetTasksError, RunError
 from resnet_tasks.streaming.journal import BatchResult
 from resnet_tasks.streaming.predictor import StreamPredictor
@@ -35,6 +37,9 @@ QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # warns of a change that does not concern us
     "RAY_DEDUP_LOGS": "1",
 }
+
+_RAISED = re.compile(r"^\s*((?:\w+\.)*\w+(?:Error|Exception)): (.+)$", re.MULTILINE)
+"""A line of a traceback that names what was raised."""
 
 MakePredictor = Callable[[], StreamPredictor]
 
@@ -219,18 +224,24 @@ def _one_error() -> Iterator[None]:
     Raises:
         ResnetTasksError: If something went wrong.
     """
-    errors = import_module("ray.exceptions")
     try:
         yield
-    except errors.RayError as error:
-        cause: BaseException | None = error
-        while cause is not None:
-            inner = getattr(cause, "cause", None) or cause.__cause__
-            if isinstance(cause, ResnetTasksError) and not isinstance(cause, errors.RayError):
-                raise type(cause)(str(cause)) from None
-            cause = inner
-        lines = [line for line in str(error).splitlines() if line.strip()]
-        raise RunError(
-            f"prediction on the cluster failed: {lines[-1] if lines else type(error).__name__}; "
-            "what is done stays, the same command goes on with it"
-        ) from None
+    except import_module("ray.exceptions").RayError as error:
+        raise _translated(str(error)) from None
+
+
+def _translated(text: str) -> ResnetTasksError:
+    """What a traceback of an actor, as Ray hands it over, says: its first cause."""
+    raised = [(each[1], each[2]) for each in _RAISED.finditer(text)]
+    for name, message in raised:
+        kind = getattr(errors, name.rpartition(".")[2], None)
+        if name.startswith(errors.__name__) and kind is not None:
+            made: ResnetTasksError = kind(message)
+            return made
+    causes = [f"{name}: {message}" for name, message in raised if not name.startswith("ray.")]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    reason = (causes or lines or ["no reason is known"])[0]
+    return RunError(
+        f"prediction on the cluster failed ({reason}); what is done stays, the same command goes "
+        "on with it"
+    )

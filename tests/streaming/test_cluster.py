@@ -72,6 +72,23 @@ def test_actors_are_spread_over_what_there_is() -> None:
         module._spread(two, 13)
 
 
+def test_an_error_of_an_actor_is_told_as_what_it_was_there() -> None:
+    text = """ray::MapWorker.submit() (pid=7)
+  File "stream.py", line 3, in predict
+resnet_tasks.errors.DataError: a.png is damaged; mend it
+
+The above exception was the direct cause of the following exception:
+
+ray.data.exceptions.UserCodeException: UDF failed to process a data block.
+To change retry attempts, configure `ray.data.DataContext`"""
+    told = module._translated(text)
+    assert (type(told), str(told)) == (DataError, "a.png is damaged; mend it")
+    bug = module._translated(text.replace("resnet_tasks.errors.DataError", "ZeroDivisionError"))
+    assert isinstance(bug, RunError)
+    assert "failed (ZeroDivisionError: a.png is damaged; mend it); what is done stays" in str(bug)
+    assert "(the node died); what" in str(module._translated("\nthe node died\nbye"))
+
+
 # In a process of its own: Ray's imports and threads warn, and stay.
 CHILD = """
 import sys
@@ -97,7 +114,9 @@ class Absent(MeanPredictor):
     def __init__(self):
         raise DataError("the weights are not on this machine")
 
+import atexit
 machines = Machines(initialize_head=True, head_node_args={{"num_cpus": 1}})
+atexit.register(machines.shutdown)
 machines.add_node(num_cpus=1)
 cluster = Cluster(machines.address)
 import os
@@ -117,7 +136,6 @@ for make, text in ((Broken, "a bug"), (Absent, "not on this machine")):
     else:
         raise AssertionError(make)
 wanted({out!r} + "-broken", cluster.runner)
-machines.shutdown()
 """
 
 
@@ -143,5 +161,5 @@ def test_two_workers_give_the_files_of_one_process(tmp_path: Path, data: Path) -
     assert len(json.loads((out / "images.json").read_text())["images"]) == 16
     # What an error of the actors stopped goes on.
     assert tree(tmp_path / "out-broken") == tree(alone)
-    assert "RunError" in done.stdout
-    assert "DataError" in done.stdout or "RunError" in done.stdout
+    assert "RunError prediction on the cluster failed (ZeroDivisionError: a bug)" in done.stdout
+    assert "not on this machine" in done.stdout

@@ -1,0 +1,96 @@
+"""A torch model in a stream predicts what it predicts for pictures in memory."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from rich.console import Console
+
+from resnet_tasks.backbone.resnet import ResNet
+from resnet_tasks.data.pixels import Resize
+from resnet_tasks.data.preparation import Preparation
+from resnet_tasks.data.tiles import Windows
+from resnet_tasks.errors import DataError
+from resnet_tasks.evaluation.sliding import SlidingWindows
+from resnet_tasks.evaluation.views import ManyViews, Views
+from resnet_tasks.heads.unet import UNet
+from resnet_tasks.model import TaskModel
+from resnet_tasks.predict import predict_arrays
+from resnet_tasks.streaming.model_predictor import ModelPredictor
+from resnet_tasks.streaming.stream import StreamOptions, Wanted, predict_all
+
+PREPARATION = Preparation(3, Resize(64, 64))
+
+
+@pytest.fixture
+def model() -> TaskModel:
+    backbone = ResNet("test_resnet")
+    head = UNet(backbone.specs, ("a", "b"), {"decoder_channels": (8, 8, 8, 8, 8)})
+    return TaskModel(backbone, {"scene": head}).eval()
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> list[Path]:
+    rng = np.random.default_rng(0)
+    paths = [tmp_path / f"{i}.png" for i in range(3)]
+    for path in paths:
+        cv2.imwrite(str(path), rng.integers(0, 255, (60, 90, 3)).astype(np.uint8))
+    return paths
+
+
+def stream_predictor(model: Any) -> ModelPredictor:
+    ids = {"scene": (1, 2)}
+    return ModelPredictor(model, PREPARATION, {"scene": ("a", "b")}, ids, (), "fp32", batch_size=2)
+
+
+def streamed(model: Any, pictures: list[Path], out: Path) -> list[np.ndarray]:
+    """The label maps that a stream writes."""
+    predict_all(
+        stream_predictor(model),
+        Wanted(tuple(pictures)),
+        out,
+        settings={},
+        options=StreamOptions(draw=False),
+        console=Console(file=io.StringIO()),
+    )
+    return [cv2.imread(str(out / f"scene/{i}.png"), cv2.IMREAD_UNCHANGED) for i in range(3)]
+
+
+@pytest.mark.parametrize("kind", [None, "flips+scales"])
+def test_maps_are_those_of_arrays(
+    model: TaskModel, pictures: list[Path], tmp_path: Path, kind: str | None
+) -> None:
+    made = model if kind is None else ManyViews(model, Views.named(kind))
+    images = [PREPARATION.read(path) for path in pictures]
+    first = predict_arrays(made, images[:2], PREPARATION, precision="fp32")
+    last = predict_arrays(made, images[2:], PREPARATION, precision="fp32")
+    found = streamed(made, pictures, tmp_path / "out")
+    for expected, each in zip([*first, *last], found, strict=True):
+        assert np.array_equal(expected["scene"].labels.numpy() + 1, each)
+    assert json.loads((tmp_path / "out/images.json").read_text())["images"][2]["width"] == 90
+
+
+def test_windows_read_files_in_parts(
+    model: TaskModel, pictures: list[Path], tmp_path: Path
+) -> None:
+    made = SlidingWindows(model, Windows(64, 64, 0.25))
+    predictor = stream_predictor(made)
+    assert predictor.read(pictures[0], "a").ready is None
+    found = streamed(made, pictures, tmp_path / "out")
+    for path, each in zip(pictures, found, strict=True):
+        whole = made.predict(PREPARATION.opened(path), precision="fp32")["scene"].labels
+        assert np.array_equal(whole.numpy() + 1, each)
+
+
+def test_a_file_that_cannot_be_read_is_a_data_error(model: TaskModel, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"no")
+    with pytest.raises(DataError, match=r"a\.png"):
+        stream_predictor(model).read(tmp_path / "a.png", "a.png")
+    with pytest.raises(DataError, match=r"frame 3 .*has shape \(8, 8, 5\)"):
+        stream_predictor(model).read(np.zeros((8, 8, 5), np.uint8), "frame 3 of a.mp4")
