@@ -183,6 +183,11 @@ class StreamJournal:
             for each in results.values():
                 each.end()
         self._write_bad()
+        self.discard()
+
+    def discard(self) -> None:
+        """Removes the journal: there is nothing to go on from."""
+        self.close()
         self._path.unlink()
         (self._folder / SETTINGS).unlink(missing_ok=True)
 

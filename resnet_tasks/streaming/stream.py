@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -43,14 +44,14 @@ class StreamOptions:
         thresholds: Head -> least score of the detections of every label, in place of `score`.
         draw: Write drawings.
         every: Of videos every n-th frame.
-        threads: That read, and as many that draw and write.
+        threads: That read, and as many that draw and write; None: what suits the machine.
     """
 
     score: float | None = None
     thresholds: Mapping[str, Sequence[float]] | None = None
     draw: bool = True
     every: int = 1
-    threads: int = 2
+    threads: int | None = None
 
 
 Done = frozenset[Key]
@@ -76,11 +77,12 @@ def predict_units(
         options: What is written.
         done: Batches that are left out.
     """
+    threads = options.threads or suited_threads()
     batches = read_ahead(
-        units, predictor, done=done, every=options.every, threads=options.threads, ahead=WRITING
+        units, predictor, done=done, every=options.every, threads=threads, ahead=WRITING
     )
     writing: deque[tuple[ReadBatch, list[Future[FrameResult]]]] = deque()
-    with ThreadPoolExecutor(options.threads, thread_name_prefix="write") as pool:
+    with ThreadPoolExecutor(threads, thread_name_prefix="write") as pool:
         try:
             for batch in batches:
                 predictions = _predicted(batch.frames, predictor)
@@ -98,6 +100,13 @@ def predict_units(
             for _, jobs in writing:
                 for job in jobs:
                     job.cancel()
+
+
+def suited_threads() -> int:
+    """As many as there are processors, two to eight: readers mostly leave Python's lock alone."""
+    has_affinity = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    return max(2, min(8, cores))
 
 
 def _finished(batch: ReadBatch, jobs: Sequence[Future[FrameResult]]) -> BatchResult:
@@ -121,9 +130,10 @@ def _predicted(
         return [each.reason for each in frames]
     try:
         found: Iterator[dict[str, Any] | str] = iter(predictor.predict(pictures))
-    except DataError:
+    except DataError as error:
         # Some files are read in parts, when they are predicted: which of them is it?
-        found = iter([_alone(predictor, each) for each in pictures])
+        is_known = len(pictures) == 1
+        found = iter([str(error)] if is_known else [_alone(predictor, p) for p in pictures])
     return [each.reason if each.picture is None else next(found) for each in frames]
 
 
@@ -278,9 +288,12 @@ def _all(
             journal.add(result)
             advance(len(result.frames))
     if not journal.good:
+        reason = journal.first_reason()
+        journal.discard()  # once they are mended, the same command shall read them again
+        if len(sources) == 1:
+            raise DataError(reason)
         raise DataError(
-            f"none of {len(sources)} pictures and videos can be read; the first: "
-            f"{journal.first_reason()}"
+            f"none of {len(sources)} pictures and videos can be read; the first: {reason}"
         )
     return Streamed(journal.good, journal.bad, continued)
 

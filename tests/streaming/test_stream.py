@@ -182,8 +182,14 @@ def test_a_folder_is_predicted_into_by_one(tmp_path: Path, data: Path) -> None:
 def test_where_nothing_can_be_read_the_first_reason_is_told(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"no")
     (tmp_path / "b.mp4").write_bytes(b"no")
+    both = [tmp_path / "a.png", tmp_path / "b.mp4"]
     with pytest.raises(DataError, match=r"none of 2 pictures .* can be read; the first: .*a\.png"):
-        predicted(tmp_path / "out", tmp_path)
+        predicted(tmp_path / "out", *both)
+    with pytest.raises(DataError, match=r"^video .*b\.mp4 cannot be opened"):
+        predicted(tmp_path / "out", both[1])
+    picture(both[0], 100)  # mended
+    done, _ = predicted(tmp_path / "out", *both)
+    assert done == Streamed(good=1, bad=1, continued=0)
 
 
 def test_a_video_that_is_cut_off_is_predicted_and_told(tmp_path: Path) -> None:
