@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from resnet_tasks.drawing import as_rgb8, draw_prediction, resized_prediction
 from resnet_tasks.errors import DataError
 from resnet_tasks.metrics import as_array
 from resnet_tasks.predictions import Classification, Detections, SegmentationMap
-from resnet_tasks.whole_files import write_json
 
 DRAWN_SIDE = 4096
 """Longest side of a drawing, pixels; of larger pictures a smaller one is drawn."""
@@ -47,16 +46,6 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
             f"{', '.join(map(str, named)) or 'nothing'}"
         )
     return list(dict.fromkeys(found))
-
-
-def count_others(paths: Iterable[Path]) -> int:
-    """How many entries of the folders among `paths` `find_images` passes over."""
-    return sum(
-        each.suffix.lower() not in SUFFIXES
-        for path in paths
-        if path.is_dir()
-        for each in path.iterdir()
-    )
 
 
 def output_names(files: Sequence[Path]) -> list[str]:
@@ -176,39 +165,6 @@ class PredictionWriter:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not cv2.imwrite(str(path), table[as_array(prediction.labels)]):
             raise DataError(f"{path} cannot be written; is the disk full?")
-
-
-def write_predictions(
-    made: Iterable[PredictedFile],
-    files: Sequence[Path],
-    writer: PredictionWriter,
-    categories: Sequence[Mapping[str, Any]],
-    *,
-    on_picture: Callable[[], None] = lambda: None,
-) -> None:
-    """Writes what was found in every file, drawings included, and `images.json`.
-
-    A picture that cannot be read does not cost the results of those before it.
-
-    Args:
-        made: What was found, in the order of `files`; made while it is written.
-        files: The pictures.
-        writer: Knows folder, classes and thresholds.
-        categories: Of the data set, as COCO writes them.
-        on_picture: Called after each.
-    """
-    records = []
-    try:
-        for i, (file, name, found) in enumerate(zip(files, output_names(files), made, strict=True)):
-            writer.write(i + 1, name, found.predictions)
-            writer.draw(name, found.drawable, found.predictions, found.size)
-            size = {"height": found.size[0], "width": found.size[1]}
-            records.append({"id": i + 1, "file_name": str(file), **size})
-            on_picture()
-    finally:
-        for head, results in writer.results.items():
-            write_json(writer.folder / f"{head}.json", results)
-        write_json(writer.folder / "images.json", {"images": records, "categories": categories})
 
 
 def classification_result(

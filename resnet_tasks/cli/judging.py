@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,6 +25,9 @@ from resnet_tasks.cli.app import (
 )
 from resnet_tasks.cli.reporting import report_after
 from resnet_tasks.errors import DataError
+
+if TYPE_CHECKING:
+    from resnet_tasks.streaming.stream import StreamOptions, Wanted
 
 
 class Hit(StrEnum):
@@ -50,6 +53,7 @@ class Backend(StrEnum):
 
 
 _OF_EXPORTS = {"run", "images", "out", "score", "max_pixels"}
+_OF_EXPORTS |= {"listed", "recursive", "overwrite", "draw", "every"}
 _OF_RESULTS = ("truth", "results", "task", "backend", "resamples", "out")
 
 
@@ -291,11 +295,16 @@ def predict(
             "--operating-point was chosen on plain scores, which --calibrated and --tta change; "
             "leave them out, or give a --score"
         )
-    if (run / "export.json").is_file():
-        _predict_exported(ctx, run, images, out=out, score=score, max_pixels=max_pixels)
-        return
+    opened = None if (run / "export.json").is_file() else open_run(run, trust_plugins)
 
-    opened = open_run(run, trust_plugins)
+    from resnet_tasks.streaming.stream import StreamOptions, Wanted, predict_all
+
+    folder = out or run / "predictions"
+    wanted = Wanted(tuple(images or ()), recursive, listed, overwrite)
+    if opened is None:
+        options = StreamOptions(score, draw=draw, every=every)
+        _predict_exported(ctx, run, wanted, folder, options=options, max_pixels=max_pixels)
+        return
 
     from resnet_tasks.training.inference import Inference
 
@@ -304,11 +313,8 @@ def predict(
         from resnet_tasks.training.operating_points import kept_thresholds
 
         thresholds = kept_thresholds(opened, checkpoint.value)
-    from resnet_tasks.streaming.stream import StreamOptions, Wanted, predict_all
-
     how = Inference(calibrated, tta.value if tta else None, windows_asked(tiles, overlap))
     asked = (checkpoint.value, how, max_pixels)
-    folder = out or run / "predictions"
     options = StreamOptions(score, thresholds, draw=draw, every=every)
     runner = None
     if ray is not None:
@@ -319,7 +325,7 @@ def predict(
         runner = Cluster(ray, actors).runner(made, folder, options)
     predict_all(
         opened.stream_predictor(*asked),
-        Wanted(tuple(images or ()), recursive, listed, overwrite),
+        wanted,
         folder,
         settings=opened.stream_settings(*asked),
         options=options,
@@ -330,11 +336,11 @@ def predict(
 
 def _predict_exported(
     ctx: typer.Context,
-    folder: Path,
-    images: list[Path],
+    export: Path,
+    wanted: Wanted,
+    out: Path,
     *,
-    out: Path | None,
-    score: float | None,
+    options: StreamOptions,
     max_pixels: int | None,
 ) -> None:
     """Predicts with an exported model; torch is not loaded.
@@ -345,15 +351,15 @@ def _predict_exported(
     others = sorted(_given(ctx) - _OF_EXPORTS)
     if others:
         raise DataError(
-            f"{folder} is an exported model, which {_spelled(others)} cannot change; name the run "
+            f"{export} is an exported model, which {_spelled(others)} cannot change; name the run "
             "folder instead"
         )
     from resnet_tasks.exported.model import ExportedModel
+    from resnet_tasks.streaming.stream import predict_all
 
-    written = ExportedModel.open(folder).predict_paths(
-        images, out=out or folder / "predictions", score=score, max_pixels=max_pixels
-    )
-    typer.echo(f"written to {written}")
+    predictor = ExportedModel.open(export).streamed(max_pixels)
+    predict_all(predictor, wanted, out, settings=predictor.settings, options=options)
+    typer.echo(f"written to {out}")
 
 
 def _given(ctx: typer.Context) -> set[str]:

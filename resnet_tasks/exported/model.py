@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,21 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
+from resnet_tasks.data.preparation import Preparation
 from resnet_tasks.errors import RunError
 from resnet_tasks.exported.decoding import decode
 from resnet_tasks.exported.engines import Engine, open_engine, outputs_of
 from resnet_tasks.exported.manifest import FILE, Manifest
 from resnet_tasks.geometry import Geometry
-from resnet_tasks.prediction_files import (
-    PredictedFile,
-    PredictionWriter,
-    count_others,
-    find_images,
-    overview,
-    write_predictions,
-)
-from resnet_tasks.progress import bar
-from resnet_tasks.whole_files import make_folder
+from resnet_tasks.streaming.predictor import ReadyPicture
+from resnet_tasks.streaming.stream import StreamOptions, Wanted, predict_all
 
 
 def is_exported(folder: Path) -> bool:
@@ -116,30 +110,6 @@ class ExportedModel:
         }
         return [{name: each[i] for name, each in found.items()} for i in range(len(geometries))]
 
-    def predict_files(
-        self, files: Sequence[Path], *, batch_size: int = 1
-    ) -> Iterator[PredictedFile]:
-        """What is found in every file; they are read as they are needed.
-
-        Raises:
-            DataError: If one cannot be read or does not fit the model.
-            RunError: If the run predicts in windows.
-        """
-        if self.manifest.windows is not None:
-            raise RunError(
-                "this model was trained on windows of big pictures, which `predict` puts together "
-                "with the run folder only; name that, or run the graph on windows of your own"
-            )
-        preparation = self.manifest.preparation
-        for start in range(0, len(files), batch_size):
-            part = files[start : start + batch_size]
-            images = [preparation.read(file) for file in part]
-            names = [str(file) for file in part]
-            found = self.predict(images, names)
-            for image, name, each in zip(images, names, found, strict=True):
-                picture = preparation.opened(image, name)
-                yield PredictedFile(picture.original_size, overview(picture), each)
-
     def predict_paths(
         self,
         paths: Sequence[Path],
@@ -149,39 +119,100 @@ class ExportedModel:
         max_pixels: int | None = None,
         console: Console | None = None,
     ) -> Path:
-        """Predicts files and folders into `out`, as `Run.predict_paths` does.
+        """Predicts files, folders and videos into `out`, as `Run.predict_paths` does.
 
         Args:
-            paths: Pictures and folders of pictures.
+            paths: Pictures, videos, or folders or patterns of them.
             out: Folder for results.
             score: Detections below are left out; None keeps all and draws those from 0.5.
             max_pixels: Larger pictures are refused; None: as the recipe said.
             console: For progress.
 
         Raises:
-            DataError: If there is no picture, or one cannot be read.
-            RunError: If the folder cannot be written to.
+            DataError: If there is no picture, or none can be read.
+            RunError: If the folder cannot be written to, or the run predicts in windows.
         """
-        console = console or Console(stderr=True)
-        files = find_images(paths)
-        others = count_others(paths)
-        if others:
-            console.print(f"left out: {others} files and folders that are no pictures")
-        make_folder(out)
-        model = self
-        if max_pixels is not None:
-            limited = replace(self.manifest.preparation, max_pixels=max_pixels)
-            model = replace(self, manifest=replace(self.manifest, preparation=limited))
-        writer = PredictionWriter(out, self.classes, self.category_ids, least_score=score)
-        with bar(console, "Predicting", len(files)) as advance:
-            write_predictions(
-                model.predict_files(files),
-                files,
-                writer,
-                self.manifest.categories,
-                on_picture=advance,
-            )
+        predictor = self.streamed(max_pixels)
+        predict_all(
+            predictor,
+            Wanted(tuple(paths)),
+            out,
+            settings=predictor.settings,
+            options=StreamOptions(score),
+            console=console,
+        )
         return out
+
+    def streamed(self, max_pixels: int | None = None) -> StreamedExport:
+        """This model as a stream of pictures uses it.
+
+        Args:
+            max_pixels: Larger pictures are refused; None: as the recipe said.
+
+        Raises:
+            RunError: If the run predicts in windows.
+        """
+        if self.manifest.windows is not None:
+            raise RunError(
+                "this model was trained on windows of big pictures, which `predict` puts together "
+                "with the run folder only; name that, or run the graph on windows of your own"
+            )
+        if max_pixels is None:
+            return StreamedExport(self)
+        limited = replace(self.manifest.preparation, max_pixels=max_pixels)
+        return StreamedExport(replace(self, manifest=replace(self.manifest, preparation=limited)))
+
+
+@dataclass(frozen=True)
+class StreamedExport:
+    """An exported model as a `StreamPredictor`.
+
+    Attributes:
+        model: Predicts.
+        batch_size: Pictures that go through the graph together.
+    """
+
+    model: ExportedModel
+    batch_size: int = 1
+
+    @property
+    def preparation(self) -> Preparation:
+        """How pictures are made ready."""
+        return self.model.manifest.preparation
+
+    @property
+    def classes(self) -> dict[str, tuple[str, ...]]:
+        """Head name -> class names, in label order."""
+        return self.model.classes
+
+    @property
+    def category_ids(self) -> dict[str, tuple[int, ...]]:
+        """Head name -> category id of every label."""
+        return self.model.category_ids
+
+    @property
+    def categories(self) -> Sequence[Mapping[str, Any]]:
+        """Of the data set, as in a COCO file."""
+        return self.model.manifest.categories
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides a stream's results: a restart with other settings is refused."""
+        manifest = repr(replace(self.model.manifest, preparation=Preparation())).encode()
+        return {
+            "export": hashlib.sha256(manifest).hexdigest(),
+            "max_pixels": self.preparation.max_pixels,
+        }
+
+    def read(self, source: Path | NDArray[Any], name: str) -> ReadyPicture:
+        """See `StreamPredictor`."""
+        image = self.preparation.read(source) if isinstance(source, Path) else source
+        return ReadyPicture(self.preparation.opened(image, name), image)
+
+    def predict(self, pictures: Sequence[ReadyPicture]) -> list[dict[str, Any]]:
+        """See `StreamPredictor`."""
+        names = [each.picture.name for each in pictures]
+        return self.model.predict([each.ready for each in pictures], names)
 
 
 def collated(
