@@ -35,7 +35,7 @@ AT_ONCE = 8
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # Ray would report to its makers
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # warns of a change that does not concern us
-    "RAY_DEDUP_LOGS": "1",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
 }
 
 _RAISED = re.compile(r"^\s*((?:\w+\.)*\w+(?:Error|Exception)): (.+)$", re.MULTILINE)
@@ -98,11 +98,7 @@ class Cluster:
                 **share,
             )
             for row in found.iter_rows():
-                result = BatchResult.from_line(row["line"])
-                frames = (replace(f, file_name=given[f.file_name]) for f in result.frames)
-                yield replace(
-                    result, frames=tuple(frames), video=given.get(result.video, result.video)
-                )
+                yield _as_given(BatchResult.from_line(row["line"]), given)
 
     @contextmanager
     def _connected(self) -> Iterator[Any]:
@@ -168,6 +164,23 @@ class RayWorker:
         )
         for result in results:
             yield {"line": np.array([result.to_line()], dtype=object)}
+
+
+def _as_given(result: BatchResult, given: Mapping[str, str]) -> BatchResult:
+    """A result whose files are named as they were asked for, not by their absolute paths."""
+    frames = tuple(
+        replace(
+            each,
+            file_name=given[each.file_name],
+            reason=each.reason.replace(each.file_name, given[each.file_name]),
+        )
+        for each in result.frames
+    )
+    if not result.video:
+        return replace(result, frames=frames)
+    video = given[result.video]
+    note = result.note.replace(result.video, video)
+    return replace(result, frames=frames, video=video, note=note)
 
 
 def _packed(unit: Unit, done: Sequence[int]) -> str:

@@ -15,6 +15,7 @@ from streamed import MeanPredictor, picture, tree, video
 from resnet_tasks.errors import DataError, RunError
 from resnet_tasks.streaming import cluster as module
 from resnet_tasks.streaming.cluster import Cluster
+from resnet_tasks.streaming.journal import BatchResult, FrameResult
 from resnet_tasks.streaming.sources import Source, Unit
 from resnet_tasks.streaming.stream import StreamOptions, Wanted, predict_all
 
@@ -48,6 +49,14 @@ def test_nothing_is_imported_until_a_cluster_is_wanted() -> None:
 def test_a_unit_travels_with_what_is_done_of_it() -> None:
     unit = Unit(3, (Source(Path("/a/clip.mp4"), "clip-2"),))
     assert module._unpacked(module._packed(unit, [0, 2])) == (unit, [0, 2])
+
+
+def test_files_are_named_as_they_were_asked_for() -> None:
+    frame = FrameResult("/a/b.png", reason="picture /a/b.png is damaged")
+    found = BatchResult(0, 0, (frame,), note="video /a/c.mp4 ends", video="/a/c.mp4")
+    told = module._as_given(found, {"/a/b.png": "b.png", "/a/c.mp4": "c.mp4"})
+    assert told.frames == (FrameResult("b.png", reason="picture b.png is damaged"),)
+    assert (told.note, told.video) == ("video c.mp4 ends", "c.mp4")
 
 
 class _Nodes:
