@@ -57,7 +57,10 @@ def _learner(name: str) -> ResNet:
     torch.manual_seed(0)
     made = ResNet(name)
     for norm in batch_norms_of(made):
-        nn.init.ones_(norm.weight)  # else the blocks start as the identity
+        if not norm.weight.any():
+            # The last of a block, which starts as the identity. Branches as wide as shortcuts would
+            # make a deep net of random weights blow up every rounding.
+            nn.init.constant_(norm.weight, 0.2)
         norm.momentum = 1.0
     return made
 

@@ -397,9 +397,8 @@ def collate(samples: Sequence[Sample], *, multiple: int = 32) -> Batch:
     height = _rounded_up(max(sample.image.shape[1] for sample in samples), multiple)
     width = _rounded_up(max(sample.image.shape[2] for sample in samples), multiple)
     channels = samples[0].image.shape[0]
-    images = torch.zeros(len(samples), channels, height, width).to(
-        memory_format=torch.channels_last
-    )
+    shape = (len(samples), channels, height, width)
+    images = torch.empty(shape, memory_format=torch.channels_last).zero_()
     targets = []
     for image, sample in zip(images, samples, strict=True):
         image[:, : sample.image.shape[1], : sample.image.shape[2]] = sample.image
