@@ -151,17 +151,20 @@ def _judged(head: FasterRCNN, levels: Sequence[Tensor], proposals: Tensor) -> tu
     """What the second stage says: probabilities `(B, R, K)` and deltas `(B, R, K, 4)`.
 
     Proposals are sorted by the level that they read, so that their features are put one behind the
-    other and never moved.
+    other and never moved. Every level pools one box more, whose result is not used: the range of
+    what a level without a box holds is none, and would spoil that of all in int8.
     """
     stage = head.roi_heads
     number = proposals.shape[1]
     boxes = proposals.reshape(-1, 4)
     reads = levels_for_boxes(boxes, stage.strides)
+    first, end = torch.zeros_like(reads[:1]), size_of(reads, 0).reshape(1)
     parts, orders = [], []
     for index, (level, stride) in enumerate(zip(levels, stage.strides, strict=True)):
         rows = torch.where(reads == index)[0]
+        orders.append(torch.cat((rows, end)))
+        rows = torch.cat((rows, first))
         pictures = torch.div(rows, number, rounding_mode="trunc")
-        orders.append(rows)
         parts.append(
             pooled(
                 level,
@@ -175,6 +178,6 @@ def _judged(head: FasterRCNN, levels: Sequence[Tensor], proposals: Tensor) -> tu
     order = torch.cat(orders)
     logits, deltas = stage.box_predictor(stage.box_head(torch.cat(parts).flatten(1)))
     places = torch.arange(order.shape[0], device=order.device)
-    back = torch.zeros_like(order).scatter(0, order, places)
+    back = torch.zeros_like(order).scatter(0, order, places)[: reads.shape[0]]
     probs = logits.softmax(dim=1)[back, 1:].view(-1, number, logits.shape[1] - 1)
     return probs, deltas[back, 1:].view(*probs.shape[:2], -1, 4)
