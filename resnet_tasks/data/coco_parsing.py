@@ -78,8 +78,13 @@ def picture_folder(
     """The folder that the pictures' names are relative to.
 
     Raises:
-        DataError: If a folder is named that is not there.
+        DataError: If a folder is named that is not there, or that no folder can be called.
     """
+    for key in ("images_root", "sem_seg_root"):
+        if "\0" in str(info.get(key, "")):
+            raise DataError(
+                f"{path}: info.{key} holds a zero byte, as no folder's name does; mend it"
+            )
     if images_root is None:
         return path.parent / _text(info, "images_root")
     if not Path(images_root).is_dir():

@@ -56,8 +56,12 @@ def trained(data: Path, out: Path, workers: int, processes: int = 1) -> Drawn:
     parts = [json.loads((out / f"{index}.json").read_text()) for index in range(processes)]
     seen: Drawn = {}
     for key, value in (item for part in parts for item in part.items()):
-        # Where there are too few pictures for all processes, two are given the same.
-        assert seen.setdefault(key, value) == value
+        # Where there are too few pictures for all processes, one is given another's, unannotated.
+        pixels, boxes = value
+        known = seen.setdefault(key, [pixels, boxes])
+        known[1] = boxes if known[1] is None else known[1]
+        assert known[0] == pixels
+        assert boxes in (None, known[1])
     return seen
 
 
