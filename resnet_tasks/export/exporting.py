@@ -119,6 +119,8 @@ def export_run(
     console = console or Console(stderr=True)
     if out.exists():
         raise RunError(f"{out} exists already; remove it or choose another --out")
+    if int8 is not None and form != "openvino":
+        raise RunError("int8 is made of OpenVINO's graphs only; add --format openvino")
     for package in ("onnx", PACKAGES[form], *(("nncf",) if int8 else ())):
         extra_package(package)
     if int8 is not None and run.recipe.sliding is not None:

@@ -25,7 +25,7 @@ def quantize(graph: Path, pictures: Iterable[Feed], number: int) -> None:
     """Brings a graph file's convolutions and products to int8, in place.
 
     Args:
-        graph: `.onnx` or `.xml`.
+        graph: `.xml`, with its `.bin` beside it.
         pictures: What the graph takes: `images` and `sizes`, one picture each; they are gone
             through several times.
         number: How many there are.
@@ -37,21 +37,14 @@ def quantize(graph: Path, pictures: Iterable[Feed], number: int) -> None:
     nncf.set_log_level(logging.ERROR)
     openvino = extra_package("openvino")
     data = nncf.Dataset(pictures)
-    is_onnx = graph.suffix == ".onnx"
-    if is_onnx:
-        model = extra_package("onnx").load(str(graph))
-    else:
-        model = openvino.Core().read_model(str(graph))
+    model = openvino.Core().read_model(str(graph))
     try:
         made = nncf.quantize(model, data, subset_size=number, preset=nncf.QuantizationPreset.MIXED)
     except Exception as error:  # nncf's errors have no common base
         raise RunError(
             f"nncf cannot quantize {graph.name} ({type(error).__name__}: {error}); export without "
-            "--int8" + (", or with --format openvino" if is_onnx else "")
+            "--int8"
         ) from error
-    if is_onnx:
-        extra_package("onnx").save(made, str(graph))
-        return
     del model  # its weights are read from the file that is written now
     partial = graph.with_name(f"int8-{graph.name}")
     openvino.save_model(made, str(partial), compress_to_fp16=False)

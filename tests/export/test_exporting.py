@@ -181,6 +181,8 @@ def test_what_cannot_be_done_is_one_sentence(
         export_run(run, tmp_path, data_root=cells)
     with pytest.raises(Exception, match="--images FILES-OR-FOLDER"):
         export_run(run, tmp_path / "out", data_root=tmp_path)
+    with pytest.raises(RunError, match="add --format openvino"):
+        export_run(run, tmp_path / "out", int8=Int8(), data_root=cells)
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(RunError, match=r"onnx is needed.*resnet-tasks\[export\]"):
         export_run(run, tmp_path / "out", data_root=cells)
@@ -219,18 +221,15 @@ def test_windows_of_intensity_are_inside_the_graph(run: Run) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", ["onnx", "openvino"])
-def test_int8_tells_metrics_before_and_after(
-    form: str, run: Run, cells: Path, tmp_path: Path
-) -> None:
+def test_int8_tells_metrics_before_and_after(run: Run, cells: Path, tmp_path: Path) -> None:
     pytest.importorskip("nncf", reason="the extra `export` is not installed: nncf is missing")
     how = Int8(calibration=3, evaluation=2, max_drop=1.0)
-    done = export_run(run, tmp_path / "out", form=form, int8=how, data_root=cells)  # type: ignore[arg-type]
+    done = export_run(run, tmp_path / "out", form="openvino", int8=how, data_root=cells)
     about: dict[str, Any] = dict(done.manifest.about["int8"])
     assert (about["calibrated_on"], about["judged_on"]) == (3, 2)
     assert about["main"] == ["objects/AP", "scene/mIoU"]
     assert ExportedModel.open(done.folder).manifest.is_int8
-    plain = export_run(run, tmp_path / "plain", form=form, data_root=cells)  # type: ignore[arg-type]
+    plain = export_run(run, tmp_path / "plain", form="openvino", data_root=cells)
     sizes = [
         sum(n for name, n in each.manifest.about["bytes"].items() if not name.endswith("json"))
         for each in (done, plain)
@@ -238,8 +237,8 @@ def test_int8_tells_metrics_before_and_after(
     assert sizes[0] < 0.6 * sizes[1]
     with pytest.raises(RunError, match="int8 costs too much on 2 val pictures"):
         export_run(
-            run, tmp_path / "no", form=form, int8=replace(how, max_drop=-1.0), data_root=cells
-        )  # type: ignore[arg-type]
+            run, tmp_path / "no", form="openvino", int8=replace(how, max_drop=-1.0), data_root=cells
+        )
     assert not (tmp_path / "no").exists()
 
 
