@@ -80,7 +80,7 @@ class UNet(SemanticHead):
         channels = self.options.decoder_channels
         # The decoder's list opens with the picture, whose channels it does not use.
         encoder_channels = [0, *(self.specs[level].channels for level in self.in_levels)]
-        self.decoder = UnetDecoder(encoder_channels, channels, n_blocks=len(channels))
+        self.decoder = _Decoder(encoder_channels, channels, n_blocks=len(channels))
         if self.options.norm == "group":
             batch_to_group_norm(self.decoder, _groups)
         fold_norms(self.decoder)
@@ -89,13 +89,22 @@ class UNet(SemanticHead):
 
     def pixel_features(self, features: Mapping[str, Tensor]) -> Tensor:
         """`(B, decoder_channels[-1], H, W)`."""
-        # The decoder's own steps; what its blocks concatenate is not kept for the backward.
-        x: Tensor = self.decoder.center(features["C5"])
-        skips: list[Tensor | None] = [features[level] for level in ("C4", "C3", "C2", "C1")]
-        for block, skip in zip(self.decoder.blocks, [*skips, None], strict=True):
-            size = self._padded_size(features) if skip is None else (skip.shape[2], skip.shape[3])
+        decoded: Tensor = self.decoder(
+            [features[level] for level in reversed(self.in_levels)], self._padded_size(features)
+        )
+        return decoded
+
+
+class _Decoder(UnetDecoder):  # type: ignore[misc]
+    """The peer's decoder, which keeps nothing of what its blocks concatenate for the backward."""
+
+    def forward(self, levels: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """`(B, channels, *size)` from the backbone's levels, coarsest first."""
+        x: Tensor = self.center(levels[0])
+        for block, skip in zip(self.blocks, [*levels[1:], None], strict=True):
+            at = size if skip is None else (skip.shape[2], skip.shape[3])
             inputs = (x,) if skip is None else (x, skip)
-            x = block.conv2(apply_to_made(block.conv1, partial(_upsampled, size), *inputs))
+            x = block.conv2(apply_to_made(block.conv1, partial(_upsampled, at), *inputs))
         return x
 
 

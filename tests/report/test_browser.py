@@ -17,6 +17,7 @@ selenium = pytest.importorskip("selenium", reason="selenium is not installed (ex
 from selenium import webdriver  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
+from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 WIDTHS = (390, 1400)
@@ -234,5 +235,6 @@ def test_pictures_enlarge_by_mouse_and_keyboard(made: Any, browser: Browser) -> 
     stage.send_keys("0")
     assert browser.one("#viewer .pair").size["width"] == fitted
     browser.one("[data-zoom=close]").click()
-    assert len(browser.all("#tools-home #tools")) == 1
+    # A dialog tells that it was closed a moment later.
+    WebDriverWait(browser.driver, 10).until(lambda _: len(browser.all("#tools-home #tools")) == 1)
     assert browser.driver.get_log("browser") == []

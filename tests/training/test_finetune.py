@@ -45,7 +45,9 @@ def test_four_pictures_are_overfitted(
     finetune(model, shapes, None, options, out=tmp_path, **QUIET)
     evaluation = evaluate(model, shapes, precision="fp32")
     metrics, protocols = evaluation.metrics, evaluation.protocols
-    assert metrics["objects/AP"].value == pytest.approx(1.0, abs=0.05)
+    # Rounding to bf16 decides about overlaps of 0.9 and 0.95, a tenth of AP each and class.
+    assert metrics["objects/AP"].value == pytest.approx(1.0, abs=0.1)
+    assert metrics["objects/AP75"].value == pytest.approx(1.0, abs=0.01)
     assert metrics["scene/mIoU"].value == pytest.approx(1.0, abs=0.05)
     assert set(metrics["objects/AP"].per_class) == {"square", "disc"}
     assert set(protocols) == {"objects", "scene"}

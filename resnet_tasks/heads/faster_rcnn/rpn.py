@@ -167,7 +167,7 @@ class RpnHead(nn.Module):
         logits = F.linear(hidden, self.cls_logits.weight.flatten(1), self.cls_logits.bias)
         deltas = F.linear(hidden, self.bbox_pred.weight.flatten(1), self.bbox_pred.bias)
         order = torch.cat(places).argsort()
-        return logits[order], deltas[order].view(len(order), -1, 4)
+        return logits[order], deltas[order].view(len(order), deltas.shape[1] // 4, 4)
 
 
 def _patches(level: Tensor, pictures: Tensor, cells: Tensor) -> Tensor:
