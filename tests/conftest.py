@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+TOLD = "told"
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -37,3 +39,18 @@ def shared_weights() -> Path:
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def tell(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Takes what people want to read after a run, such as counts; shown in the summary."""
+    return lambda text: record_property(TOLD, text)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Shows what tests told, whichever process they ran in."""
+    reports = [each for found in terminalreporter.stats.values() for each in found]
+    for report in reports:
+        for name, text in getattr(report, "user_properties", ()):
+            if name == TOLD and getattr(report, "when", "") == "call":
+                terminalreporter.write_line(f"{report.nodeid.split('::')[-1]}: {text}")

@@ -167,4 +167,4 @@ def outcomes(
 
 def told(name: str, found: Counter[str]) -> str:
     """One line of counts."""
-    return f"\n{name}: {found['accepted']} accepted, {found['refused']} refused"
+    return f"{name}: {found['accepted']} accepted, {found['refused']} refused"

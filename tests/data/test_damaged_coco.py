@@ -66,7 +66,7 @@ def repaired(file: Path) -> None:
 @pytest.mark.parametrize("use", [read, checked, repaired], ids=lambda use: use.__name__)
 @pytest.mark.parametrize("cases", [120, pytest.param(MANY, marks=pytest.mark.slow)])
 def test_damaged_files_are_used_or_refused(
-    use: Callable[[Path], None], cases: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    use: Callable[[Path], None], cases: int, tmp_path: Path, tell: Callable[[str], None]
 ) -> None:
     for name in "ab":
         Image.fromarray(np.zeros((30, 40), np.uint8)).save(tmp_path / f"{name}.png")
@@ -80,5 +80,4 @@ def test_damaged_files_are_used_or_refused(
     on_file(good)
     found: Counter[str] = outcomes(good, on_file, damaged_json, cases, use.__name__)
     if cases == MANY:
-        with capsys.disabled():
-            print(told(f"COCO {use.__name__}", found))
+        tell(told(f"COCO {use.__name__}", found))

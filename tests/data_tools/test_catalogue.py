@@ -269,7 +269,7 @@ def test_coco_pictures_outside_of_the_source_are_refused(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("cases", [60, pytest.param(MANY, marks=pytest.mark.slow)])
 def test_damaged_descriptions_are_read_or_refused(
-    cases: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    cases: int, tmp_path: Path, tell: Callable[[str], None]
 ) -> None:
     file = own(tmp_path)
 
@@ -282,5 +282,4 @@ def test_damaged_descriptions_are_read_or_refused(
     described(good)
     found = outcomes(good, described, damaged_yaml, cases, "catalogue")
     if cases == MANY:
-        with capsys.disabled():
-            print(told("descriptions of data sets", found))
+        tell(told("descriptions of data sets", found))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def test_damaged_objects_are_judged_or_refused(
     backend: str,
     cases: int,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    tell: Callable[[str], None],
 ) -> None:
     entries = results()
     if task == "box":
@@ -68,13 +69,12 @@ def test_damaged_objects_are_judged_or_refused(
     name = f"{damaged} of {task}, {backend}"
     found = outcomes(good, judged, damaged_json, cases, name)
     if cases == MANY:
-        with capsys.disabled():
-            print(told(name, found))
+        tell(told(name, found))
 
 
 @pytest.mark.parametrize("cases", [200, pytest.param(MANY, marks=pytest.mark.slow)])
 def test_damaged_label_maps_are_judged_or_refused(
-    cases: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    cases: int, tmp_path: Path, tell: Callable[[str], None]
 ) -> None:
     (tmp_path / "results").mkdir()
     (tmp_path / "truth.json").write_text(json.dumps(truth()))
@@ -88,5 +88,4 @@ def test_damaged_label_maps_are_judged_or_refused(
     judged(good)
     found = outcomes(good, judged, damaged_png, cases, "label maps")
     if cases == MANY:
-        with capsys.disabled():
-            print(told("results of pixels", found))
+        tell(told("results of pixels", found))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ training: {epochs: 3, learning_rate: 1e-3, steps: [0.5, 0.9]}
 
 @pytest.mark.parametrize("cases", [60, pytest.param(MANY, marks=pytest.mark.slow)])
 def test_damaged_recipes_are_read_or_refused(
-    cases: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    cases: int, tmp_path: Path, tell: Callable[[str], None]
 ) -> None:
     file = tmp_path / "mine.yaml"
 
@@ -37,5 +38,4 @@ def test_damaged_recipes_are_read_or_refused(
     loaded(RECIPE.encode())
     found = outcomes(RECIPE.encode(), loaded, damaged_yaml, cases, "recipe")
     if cases == MANY:
-        with capsys.disabled():
-            print(told("recipes", found))
+        tell(told("recipes", found))

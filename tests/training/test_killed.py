@@ -6,6 +6,7 @@ import random
 import shutil
 import signal
 from collections import Counter
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def _durations(marks: Marks, phase: str) -> list[float]:
 
 
 @pytest.mark.slow
-def test_twenty_kills_change_no_weight(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_twenty_kills_change_no_weight(tmp_path: Path, tell: Callable[[str], None]) -> None:
     """Inside steps, evaluation and writing; workers, averaging, augmentation, accumulation.
 
     Every run is killed twice, so that what is killed is a resumed run as often as a first one.
@@ -59,8 +60,7 @@ def test_twenty_kills_change_no_weight(tmp_path: Path, capsys: pytest.CaptureFix
                 f"in {where}; checkpoints: {', '.join(kept)}"
             )
             lines.append(line)
-            with capsys.disabled():
-                print(f"\n{line}", end="", flush=True)
+            tell(line)
         process, marks = start(folder, tmp_path / "data")
         until_end(process, marks)
         assert process.exitcode == 0, lines[-2:]
@@ -68,6 +68,5 @@ def test_twenty_kills_change_no_weight(tmp_path: Path, capsys: pytest.CaptureFix
             one, other = (each / "checkpoints" / name for each in (whole, folder))
             assert one.read_bytes() == other.read_bytes(), (name, lines[-2:])
         shutil.rmtree(folder)
-    with capsys.disabled():
-        print(f"\nfell in: {dict(fell)}")
+    tell(f"fell in: {dict(fell)}")
     assert all(fell[phase] for phase in PHASES)
