@@ -218,7 +218,7 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
     """Measures, prints and returns the numbers."""
     settings = parsed(argv)
     device = default_device(settings.device)
-    console = Console()
+    console = Console(width=max(Console().width, 140))  # the table has ten columns
     content: dict[str, Any] = {
         **side_by_side.conditions(device),
         "size": list(settings.size),
