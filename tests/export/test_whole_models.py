@@ -113,7 +113,11 @@ def test_predict_does_without_torch(
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    run.predict_paths([Path(each) for each in chosen], out=tmp_path / "b")
+    again = [sys.executable, "-m", "resnet_tasks", "predict", str(run.directory), *chosen]
+    done = subprocess.run(
+        [*again, "--out", str(tmp_path / "b")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
     listed = [json.loads((tmp_path / part / "images.json").read_text()) for part in "ab"]
     assert listed[0] == listed[1]
     results = [json.loads((tmp_path / part / "objects.json").read_text()) for part in "ab"]
