@@ -32,6 +32,10 @@ from resnet_tasks.heads.unet import UNet
 from resnet_tasks.model import TaskModel
 from resnet_tasks.training.run import Run
 
+# Several engines and torch in one process: `.ci/run` gives them one of their own, since in one that
+# had run hundreds of other tests before, native code crashed (not understood).
+pytestmark = pytest.mark.slow
+
 REASON = "the extra `export` is not installed"
 onnx = pytest.importorskip("onnx", reason=REASON)
 pytest.importorskip("onnxruntime", reason=REASON)
