@@ -44,6 +44,8 @@ DAMAGE = (
     zlib.error,
 )
 """What readers raise on files that are damaged; tifffile's own error is a `ValueError`."""
+MOST_WIDE = 1 << 25
+"""Pixels of a line that Pillow decodes in every mode; beyond, it says that memory is short."""
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _NUMPY_START = b"\x93NUMPY"
 _PNG_START = b"\x89PNG\r\n\x1a\n"
@@ -62,6 +64,7 @@ def open_picture(path: Path | IO[bytes], max_pixels: int | None = None) -> Itera
 
     Raises:
         DecompressionBombError: Of Pillow, where they are.
+        OSError: If its lines are longer than `MOST_WIDE`.
     """
     kept = Image.MAX_IMAGE_PIXELS
     with warnings.catch_warnings():
@@ -70,6 +73,10 @@ def open_picture(path: Path | IO[bytes], max_pixels: int | None = None) -> Itera
             # Some formats are held to it when they are decoded, not when they are opened.
             Image.MAX_IMAGE_PIXELS = kept if max_pixels is None else max_pixels
             with Image.open(path) as picture:
+                if picture.width > MOST_WIDE:
+                    raise OSError(
+                        f"its lines of {picture.width:,} pixels are longer than {MOST_WIDE:,}"
+                    )
                 yield picture
         finally:
             Image.MAX_IMAGE_PIXELS = kept

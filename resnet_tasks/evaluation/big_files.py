@@ -33,14 +33,15 @@ def tables_of_clean_files(
     ids = truth.image_ids
     if not ids or not all(type(each) is int and 0 <= each < _MOST_ID for each in ids):
         return None
-    if not (len(truth.labels) and min(truth.categories.ids) >= 0):
+    classes = truth.categories.ids
+    if not (len(truth.labels) and min(classes) >= 0 and max(classes) < _MOST_ID):
         return None
     numbers = np.asarray(ids, np.int64)
     expected = hotcoco.COCO.from_arrays(
         [{"id": each, "width": 1, "height": 1} for each in ids],
         truth.categories.to_json(),
         numbers[truth.pictures],
-        np.asarray(truth.categories.ids, np.int64)[truth.labels],
+        np.asarray(classes, np.int64)[truth.labels],
         truth.boxes,
         area=truth.areas,
         iscrowd=truth.crowd,

@@ -168,6 +168,13 @@ def test_pillows_own_limit_is_said_in_our_words(
         read_image(path)
 
 
+def test_lines_too_long_for_the_decoder_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "long.png"
+    Image.new("1", (1 << 26, 1)).save(file)
+    with pytest.raises(DataError, match=r"lines of 67,108,864 pixels are longer than 33,554,432"):
+        read_stored(file)
+
+
 def test_other_channels_are_refused_with_the_remedy(tmp_path: Path) -> None:
     path = saved(tmp_path, Image.fromarray(COLOUR), "a.png")
     with pytest.raises(DataError, match=r"a\.png has 3 channel.*channels=5; set data.channels=3"):
