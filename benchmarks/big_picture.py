@@ -29,8 +29,8 @@ from resnet_tasks.evaluation.sliding import SlidingWindows
 from resnet_tasks.heads.faster_rcnn import FasterRCNN
 from resnet_tasks.heads.unet import UNet
 from resnet_tasks.model import TaskModel
-from resnet_tasks.predict import predict_files
 from resnet_tasks.prediction_files import PredictionWriter
+from resnet_tasks.streaming.model_predictor import ModelPredictor
 
 CLASSES = tuple(f"class {i}" for i in range(19))
 DETECTOR = {
@@ -72,15 +72,17 @@ def main(argv: Sequence[str]) -> dict[str, Any]:
         sliding = SlidingWindows(model, windows, batch_size=chosen.batch_size)
         _tell("model built")
         before, started = _peak(), time.monotonic()
-        (found,) = predict_files(sliding, [path], Preparation(), precision=chosen.precision)
+        predictor = ModelPredictor(sliding, Preparation(), precision=chosen.precision)
+        picture = predictor.read(path, "big")
+        (found,) = predictor.predict([picture])
         count = len(windows.over((chosen.side, chosen.side)))
         seconds = time.monotonic() - started
         _tell(f"{count} windows predicted in {seconds:.0f} s")
         ids = {name: tuple(range(1, len(CLASSES) + 1)) for name in heads}
         out = PredictionWriter(Path(folder), dict.fromkeys(heads, CLASSES), ids)
-        out.write(1, "big", found.predictions)
-        out.draw("big", found.drawable, found.predictions, found.size)
-        _tell(f"written and drawn, {len(found.predictions['objects'])} detections")
+        out.write(1, "big", found)
+        out.draw("big", picture.drawable(), found, picture.size)
+        _tell(f"written and drawn, {len(found['objects'])} detections")
     work = f"one picture of {chosen.side:,} x {chosen.side:,} ({chosen.format}) in windows"
     rows = [
         Row(work, "alone", "", seconds, None, "s"),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import glob
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,27 +25,68 @@ DRAWN_SIDE = 4096
 """Longest side of a drawing, pixels; of larger pictures a smaller one is drawn."""
 
 
-def find_images(paths: Iterable[Path]) -> list[Path]:
-    """Files as named, folders searched (not below), sorted within a folder.
+def find_images(paths: Sequence[Path]) -> list[Path]:
+    """Pictures as named, in folders (not below) and by pattern, as `find_files` finds them.
 
     Raises:
-        DataError: If a path does not exist or nothing is found.
+        DataError: If a path does not exist, or nothing is found.
     """
-    named = list(paths)
+    files, _ = find_files(paths, SUFFIXES)
+    if not files:
+        raise DataError(f"there is no picture ({', '.join(sorted(SUFFIXES))}) {within(paths)}")
+    return files
+
+
+def find_files(
+    paths: Iterable[Path], endings: Collection[str], *, recursive: bool = False
+) -> tuple[list[Path], int]:
+    """Files as named, folders searched and sorted, patterns (`*`, `?`, `[`, `**`) expanded.
+
+    Args:
+        paths: Files, whatever their ending, folders and patterns.
+        endings: Of the files in folders that are wanted, in lower case.
+        recursive: Search folders below folders too.
+
+    Returns:
+        The files, each once, and how many files and folders in the folders were passed over.
+
+    Raises:
+        DataError: If a path does not exist, or a pattern matches no file.
+    """
     found: list[Path] = []
-    for path in named:
+    others = 0
+    for path in paths:
         if path.is_dir():
-            found += sorted(each for each in path.iterdir() if each.suffix.lower() in SUFFIXES)
+            entries = path.rglob("*") if recursive else path.iterdir()
+            inside = [each for each in entries if not (recursive and each.is_dir())]
+            wanted = [each for each in inside if each.suffix.lower() in endings]
+            others += len(inside) - len(wanted)
+            found += sorted(wanted)
         elif path.exists():
             found.append(path)
         else:
-            raise DataError(f"{path} does not exist; name pictures or folders of pictures")
+            found += _matched(path)
+    return list(dict.fromkeys(found)), others
+
+
+def _matched(pattern: Path) -> list[Path]:
+    """Files that a pattern stands for, sorted.
+
+    Raises:
+        DataError: If it is none, or stands for nothing.
+    """
+    text = str(pattern)
+    if not glob.has_magic(text):
+        raise DataError(f"{text} does not exist; name pictures, or folders of pictures")
+    found = [each for each in map(Path, glob.glob(text, recursive=True)) if each.is_file()]  # noqa: PTH207  # may be absolute
     if not found:
-        raise DataError(
-            f"there is no picture ({', '.join(sorted(SUFFIXES))}) in "
-            f"{', '.join(map(str, named)) or 'nothing'}"
-        )
-    return list(dict.fromkeys(found))
+        raise DataError(f"no file matches the pattern {text}")
+    return sorted(found)
+
+
+def within(paths: Iterable[Path]) -> str:
+    """Where was looked, for a message."""
+    return f"in {', '.join(map(str, paths)) or 'nothing'}"
 
 
 def output_names(files: Sequence[Path]) -> list[str]:
@@ -61,22 +102,6 @@ def output_names(files: Sequence[Path]) -> list[str]:
         taken.add(name)
         names.append(name)
     return names
-
-
-@dataclass(frozen=True)
-class PredictedFile:
-    """What was found in one picture file.
-
-    Attributes:
-        size: (height, width) of the picture.
-        drawable: `(h', w', 3)` uint8 RGB to draw on; of a picture with a side beyond `DRAWN_SIDE`
-            smaller than the picture.
-        predictions: Head name -> prediction, in pixels of the picture.
-    """
-
-    size: tuple[int, int]
-    drawable: NDArray[np.uint8]
-    predictions: dict[str, Any]
 
 
 class PredictionWriter:

@@ -26,10 +26,11 @@ from resnet_tasks.drawing import draw_prediction
 from resnet_tasks.errors import DataError, RecipeError
 from resnet_tasks.heads.unet import UNet
 from resnet_tasks.model import TaskModel
-from resnet_tasks.predict import predict_arrays, predict_files
+from resnet_tasks.predict import predict_pictures
 from resnet_tasks.prediction_files import shown
 from resnet_tasks.recipe.load import load_data_steps, load_recipe
 from resnet_tasks.recipe.schema import NormalizeRecipe, Recipe
+from resnet_tasks.streaming.model_predictor import ModelPredictor
 from resnet_tasks.structures import SegmentationMap, collate
 from resnet_tasks.training.from_recipe import finetune_recipe
 from resnet_tasks.training.run import Run, load
@@ -114,15 +115,15 @@ def test_from_file_to_tensor_to_prediction(
     assert sample.image.dtype == torch.float32
     assert np.array_equal(sample.image.permute(1, 2, 0).numpy(), exact)
     model, preparation = small_model(channels), Preparation(channels)
-    found = next(predict_files(model, [path], preparation, precision="fp32"))
-    from_file = found.predictions
-    assert np.array_equal(found.drawable, shown(pixels, preparation))
-    in_memory = predict_arrays(model, [pixels], preparation, precision="fp32")[0]
+    picture = ModelPredictor(model, preparation).read(path, "a")
+    assert np.array_equal(picture.drawable(), shown(pixels, preparation))
+    from_file = predict_pictures(model, [path], preparation, precision="fp32")[0]
+    in_memory = predict_pictures(model, [pixels], preparation, precision="fp32")[0]
     direct = model.predict(collate([sample]))["scene"][0]
     assert direct.probs.shape == (2, *SIZE)
     for other in (from_file["scene"], in_memory["scene"]):
         assert torch.equal(other.probs, direct.probs)
-    drawn = draw_prediction(found.drawable, from_file, {"scene": ("background", "left")})
+    drawn = draw_prediction(picture.drawable(), from_file, {"scene": ("background", "left")})
     assert (drawn.shape, drawn.dtype) == ((*SIZE, 3), np.uint8)
     losses = model(collate([sample]), mode="loss")
     assert all(torch.isfinite(term.sum) for term in losses.values())
@@ -132,7 +133,7 @@ def test_from_file_to_tensor_to_prediction(
 def test_file_of_other_channels_gets_one_sentence(tmp_path: Path, wanted: int, remedy: int) -> None:
     path = write(tmp_path / "a.tif", stored(5, "uint16"))
     with pytest.raises(DataError, match=rf"a\.tif has 5 .*channels={wanted}; .*channels={remedy}"):
-        next(predict_files(small_model(wanted), [path], Preparation(wanted)))
+        predict_pictures(small_model(wanted), [path], Preparation(wanted))
 
 
 # --- The stem

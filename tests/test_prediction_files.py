@@ -34,6 +34,7 @@ def test_folders_are_searched_and_files_taken_as_named(tmp_path: Path) -> None:
     assert find_images([tmp_path]) == [tmp_path / "a.jpg", tmp_path / "b.PNG"]
     named = [tmp_path / "scan", tmp_path / "a.jpg", tmp_path]
     assert [each.name for each in find_images(named)] == ["scan", "a.jpg", "b.PNG"]
+    assert find_images([tmp_path / "**/*.png"]) == [tmp_path / "below/c.png"]
 
 
 def test_nothing_found_is_an_error(tmp_path: Path) -> None:

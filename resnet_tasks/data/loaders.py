@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from resnet_tasks.data.dataset import Key, LeavesOut
 from resnet_tasks.errors import PictureError, ResnetTasksError
+from resnet_tasks.processors import usable_cores
 from resnet_tasks.structures import Batch, Geometry, Sample, collate
 
 Item = TypeVar("Item")
@@ -229,7 +229,4 @@ def auto_workers(device: torch.device) -> int:
     """
     if device.type == "cpu":
         return 0
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    return max(1, min(8, cores - 1))
+    return max(1, min(8, usable_cores() - 1))

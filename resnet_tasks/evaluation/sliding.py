@@ -46,7 +46,7 @@ class HasPictures(Protocol):
 class SlidingWindows:
     """A model that predicts a picture in overlapping windows.
 
-    Takes the place of a `TaskModel` in `evaluate` and `predict_arrays`.
+    Takes the place of a `TaskModel` in `evaluate` and `predict_pictures`.
 
     Attributes:
         model: Predicts each window.

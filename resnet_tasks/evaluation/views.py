@@ -88,7 +88,7 @@ def at_scale(dataset: Dataset[Sample], factor: float) -> Dataset[Sample]:
 class ManyViews:
     """A model that predicts every view of a picture and merges what it finds.
 
-    Takes the place of a `TaskModel` in `evaluate` and `predict_arrays`.
+    Takes the place of a `TaskModel` in `evaluate` and `predict_pictures`.
 
     Args:
         model: Predicts each view.

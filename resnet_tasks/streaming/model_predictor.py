@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ class ModelPredictor:
     Attributes:
         model: Predicts.
         preparation: How its pictures are made ready.
-        classes: Head name -> class names.
+        classes: Head name -> class names; with the ids and categories for who writes files.
         category_ids: Head name -> category id of every label.
         categories: Of the data set, as in a COCO file.
         precision: `auto`, `fp32`, `bf16` or `fp16`.
@@ -34,9 +34,9 @@ class ModelPredictor:
 
     model: Predictor
     preparation: Preparation
-    classes: Mapping[str, Sequence[str]]
-    category_ids: Mapping[str, Sequence[int]]
-    categories: Sequence[Mapping[str, Any]]
+    classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    category_ids: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    categories: Sequence[Mapping[str, Any]] = ()
     precision: str = "auto"
     batch_size: int = 4
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from resnet_tasks.data.picture_files import SUFFIXES
 from resnet_tasks.errors import DataError
-from resnet_tasks.prediction_files import output_names
+from resnet_tasks.prediction_files import find_files, output_names, within
 
 VIDEOS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"})
 """How video files end."""
@@ -56,7 +55,7 @@ class Unit:
 def find_sources(
     paths: Iterable[Path], *, recursive: bool = False, listed: Path | None = None
 ) -> tuple[list[Source], int]:
-    """Files as named, folders searched and sorted, patterns (`*`, `?`, `[`, `**`) expanded.
+    """Pictures and videos by `find_files`, and those that a list names.
 
     Args:
         paths: Files, folders and patterns.
@@ -71,42 +70,14 @@ def find_sources(
         DataError: If a path does not exist, or nothing is found.
     """
     named = [*paths, *_lines(listed)]
-    found: list[Path] = []
-    others = 0
-    for path in named:
-        if path.is_dir():
-            entries = path.rglob("*") if recursive else path.iterdir()
-            inside = [each for each in entries if not (recursive and each.is_dir())]
-            wanted = [each for each in inside if each.suffix.lower() in SUFFIXES | VIDEOS]
-            others += len(inside) - len(wanted)
-            found += sorted(wanted)
-        elif path.exists():
-            found.append(path)
-        else:
-            found += _matched(path)
-    files = list(dict.fromkeys(found))
+    files, others = find_files(named, SUFFIXES | VIDEOS, recursive=recursive)
     if not files:
         raise DataError(
             f"there is no picture ({', '.join(sorted(SUFFIXES))}) and no video "
-            f"({', '.join(sorted(VIDEOS))}) in {', '.join(map(str, named)) or 'nothing'}"
+            f"({', '.join(sorted(VIDEOS))}) {within(named)}"
             f"{'' if recursive else '; --recursive searches folders below folders too'}"
         )
     return [Source(*each) for each in zip(files, output_names(files), strict=True)], others
-
-
-def _matched(pattern: Path) -> list[Path]:
-    """Files that a pattern stands for, sorted.
-
-    Raises:
-        DataError: If it is none, or stands for nothing.
-    """
-    text = str(pattern)
-    if not glob.has_magic(text):
-        raise DataError(f"{text} does not exist; name pictures, videos, or folders of them")
-    found = [each for each in map(Path, glob.glob(text, recursive=True)) if each.is_file()]  # noqa: PTH207  # may be absolute
-    if not found:
-        raise DataError(f"no file matches the pattern {text}")
-    return sorted(found)
 
 
 def _lines(listed: Path | None) -> list[Path]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -25,6 +24,7 @@ from rich.progress import (
 from resnet_tasks.errors import DataError
 from resnet_tasks.in_use import in_use
 from resnet_tasks.prediction_files import PredictionWriter
+from resnet_tasks.processors import usable_cores
 from resnet_tasks.streaming.journal import BAD, BatchResult, FrameResult, Key, StreamJournal
 from resnet_tasks.streaming.predictor import StreamPredictor
 from resnet_tasks.streaming.reading import ReadBatch, ReadFrame, read_ahead
@@ -104,9 +104,7 @@ def predict_units(
 
 def suited_threads() -> int:
     """As many as there are processors, two to eight: readers mostly leave Python's lock alone."""
-    has_affinity = hasattr(os, "sched_getaffinity")
-    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
-    return max(2, min(8, cores))
+    return max(2, min(8, usable_cores()))
 
 
 def _finished(batch: ReadBatch, jobs: Sequence[Future[FrameResult]]) -> BatchResult:

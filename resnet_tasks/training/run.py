@@ -34,7 +34,7 @@ from resnet_tasks.evaluation.sliding import SlidingWindows
 from resnet_tasks.evaluation.views import Predictor
 from resnet_tasks.evaluation.window_maps import Keep
 from resnet_tasks.model import TaskModel, default_device, resolve_precision
-from resnet_tasks.predict import predict_arrays
+from resnet_tasks.predict import predict_pictures
 from resnet_tasks.recipe.load import load_recipe, recipe_to_yaml
 from resnet_tasks.recipe.plugins import load_plugins
 from resnet_tasks.recipe.schema import Recipe
@@ -228,7 +228,7 @@ class Run:
                 chosen = resolve_precision(precision, model.model.device)
                 return model.predict(preparation.opened(Path(image)), precision=chosen)
             image = preparation.read(Path(image))
-        return predict_arrays(model, [image], preparation, precision=precision)[0]
+        return predict_pictures(model, [image], preparation, precision=precision)[0]
 
     def predict_paths(
         self,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import tempfile
 import time
@@ -20,6 +19,7 @@ from torch.utils.data import Dataset
 
 from resnet_tasks.errors import RunError
 from resnet_tasks.model import TaskModel, resolve_precision
+from resnet_tasks.processors import usable_cores
 from resnet_tasks.progress import bar
 from resnet_tasks.recipe.schema import EvaluationRecipe, Recipe
 from resnet_tasks.structures import Batch, Sample
@@ -322,7 +322,6 @@ def _total_memory(device: torch.device) -> int:
 def _conditions(recipe: Recipe, work: Finetuning, steps: int, *, is_drawn: bool) -> Conditions:
     device, model = work.device, work.plain_model
     is_cuda = device.type == "cuda"
-    has_affinity = hasattr(os, "sched_getaffinity")
     return Conditions(
         recipe=recipe.name,
         is_drawn=is_drawn,
@@ -331,7 +330,7 @@ def _conditions(recipe: Recipe, work: Finetuning, steps: int, *, is_drawn: bool)
         precision=work.precision,
         best_precision=resolve_precision("auto", device),
         threads=torch.get_num_threads(),
-        cores=len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1,
+        cores=usable_cores(),
         workers=work.workers,
         batch_size=work.options.batch_size,
         accumulation=work.options.accumulation,

@@ -27,7 +27,7 @@ from resnet_tasks.heads.classifier import Classifier
 from resnet_tasks.heads.faster_rcnn.head import FasterRCNN
 from resnet_tasks.heads.unet import UNet
 from resnet_tasks.model import TaskModel
-from resnet_tasks.predict import predict_arrays, predict_files
+from resnet_tasks.predict import predict_pictures
 from resnet_tasks.prediction_files import DRAWN_SIDE, overview
 from resnet_tasks.structures import (
     Detections,
@@ -100,9 +100,9 @@ def sliding(model: TaskModel, window: int = 64, overlap: float = 0.25, **more: A
 def test_a_picture_that_fits_one_window_is_predicted_as_it_is_whole(resize: Resize | None) -> None:
     model, preparation = small_model(), Preparation(3, resize)
     image = noise((61, 90))
-    (whole,) = predict_arrays(model, [image], preparation, precision="fp32")
+    (whole,) = predict_pictures(model, [image], preparation, precision="fp32")
     in_windows = sliding(model, 96, keep="probs")
-    (tiled,) = predict_arrays(in_windows, [image], preparation, precision="fp32")
+    (tiled,) = predict_pictures(in_windows, [image], preparation, precision="fp32")
     for name in ("boxes", "scores", "labels"):
         assert torch.equal(getattr(tiled["objects"], name), getattr(whole["objects"], name))
     assert len(whole["objects"]) > 0
@@ -120,9 +120,9 @@ def test_a_picture_that_fits_one_window_is_predicted_as_it_is_whole(resize: Resi
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_blended_logits_are_those_of_the_whole_picture(overlap: float, batch_size: int) -> None:
     model, image = toy(scene=Equivariant), noise((150, 201))
-    (whole,) = predict_arrays(model, [image], Preparation())
+    (whole,) = predict_pictures(model, [image], Preparation())
     windows = sliding(model, 64, overlap, batch_size=batch_size, keep="probs")
-    (tiled,) = predict_arrays(windows, [image], Preparation())
+    (tiled,) = predict_pictures(windows, [image], Preparation())
     difference = (tiled["scene"].probs - whole["scene"].probs).abs()
     # Only the pixels beside a window's border see other neighbours there; where windows overlap
     # they count little.
@@ -153,7 +153,7 @@ def test_a_resized_map_comes_back_in_bands_as_it_does_whole(size: tuple[int, int
 def test_what_is_kept_of_pixels() -> None:
     model, image = toy(scene=Equivariant), noise((80, 100))
     kept = {
-        keep: predict_arrays(sliding(model, keep=keep), [image], Preparation())[0]["scene"]
+        keep: predict_pictures(sliding(model, keep=keep), [image], Preparation())[0]["scene"]
         for keep in ("labels", "confidence", "probs")
     }
     assert kept["labels"].labels.dtype == torch.uint8
@@ -179,7 +179,7 @@ def test_an_object_across_a_border_comes_back_as_one_box(resize: Resize | None) 
     boxes = [(50, 10, 70, 20), (30, 40, 40, 80), (5, 90, 190, 95), (100, 30, 104, 34)]
     image = blobs((120, 200), *boxes)
     windows = sliding(toy(objects=BrightBlobs), 64)
-    (made,) = predict_arrays(windows, [image], Preparation(3, resize))
+    (made,) = predict_pictures(windows, [image], Preparation(3, resize))
     found = sorted(tuple(map(round, row)) for row in made["objects"].boxes.tolist())
     assert found == sorted(boxes)
     assert made["objects"].scores.tolist() == sorted(made["objects"].scores.tolist(), reverse=True)
@@ -190,12 +190,10 @@ def test_both_heads_see_the_same_windows_and_files_are_read_in_parts(tmp_path: P
     image = blobs((120, 200), (50, 10, 70, 20))
     np.save(tmp_path / "a.npy", image)
     windows = sliding(model)
-    (from_file,) = predict_files(windows, [tmp_path / "a.npy"], Preparation())
-    (from_array,) = predict_arrays(windows, [image], Preparation())
-    assert from_file.size == (120, 200)
-    assert np.array_equal(from_file.drawable, image)
-    assert torch.equal(from_file.predictions["scene"].labels, from_array["scene"].labels)
-    assert torch.equal(from_file.predictions["objects"].boxes, from_array["objects"].boxes)
+    (from_file,) = predict_pictures(windows, [tmp_path / "a.npy"], Preparation())
+    (from_array,) = predict_pictures(windows, [image], Preparation())
+    assert torch.equal(from_file["scene"].labels, from_array["scene"].labels)
+    assert torch.equal(from_file["objects"].boxes, from_array["objects"].boxes)
     assert len(from_array["objects"]) == 1
 
 
@@ -232,9 +230,9 @@ class Coarse(Equivariant):
 def test_predictions_that_cannot_be_put_together_are_told() -> None:
     image = noise((80, 80))
     with pytest.raises(DataError, match="head x: predictions of type str cannot be put together"):
-        predict_arrays(sliding(toy(x=Strange)), [image], Preparation())
+        predict_pictures(sliding(toy(x=Strange)), [image], Preparation())
     with pytest.raises(HeadError, match=r"head y: .* shape \(B, 3, 64, 64\), .* \(4, 3, 32, 32\)"):
-        predict_arrays(sliding(toy(y=Coarse)), [image], Preparation())
+        predict_pictures(sliding(toy(y=Coarse)), [image], Preparation())
 
 
 # --- Memory
@@ -247,15 +245,15 @@ from pathlib import Path
 from test_sliding import toy, Equivariant, BrightBlobs, sliding
 import test_sliding
 from resnet_tasks.data.preparation import Preparation
-from resnet_tasks.predict import predict_files
+from resnet_tasks.predict import predict_pictures
 
 test_sliding.CLASSES = tuple(f"c{{i}}" for i in range(60))
 windows = sliding(toy(scene=Equivariant, objects=BrightBlobs), 256)
 for side in (512, 1024, 2048):
     pixels = np.lib.format.open_memmap("a.npy", "w+", np.uint8, (side, side, 3))
     del pixels
-    (found,) = predict_files(windows, [Path("a.npy")], Preparation(), precision="fp32")
-    assert found.predictions["scene"].labels.shape == (side, side)
+    (found,) = predict_pictures(windows, [Path("a.npy")], Preparation(), precision="fp32")
+    assert found["scene"].labels.shape == (side, side)
     del found
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """

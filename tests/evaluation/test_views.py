@@ -17,7 +17,7 @@ from resnet_tasks.errors import DataError
 from resnet_tasks.evaluation.evaluate import evaluate
 from resnet_tasks.evaluation.views import ManyViews, Views, at_scale, fused, merged, mirrored
 from resnet_tasks.model import TaskModel
-from resnet_tasks.predict import predict_arrays
+from resnet_tasks.predict import predict_pictures
 from resnet_tasks.structures import (
     Classification,
     Detections,
@@ -129,7 +129,7 @@ def test_other_sizes_go_through_the_preparation_and_come_back(model: TaskModel) 
     model.predict = watched  # type: ignore[method-assign, assignment]
     many = ManyViews(model, Views.named("flips+scales"))
     preparation = Preparation(resize=Resize(48, 80))
-    (found,) = predict_arrays(many, [image], preparation, precision="fp32")
+    (found,) = predict_pictures(many, [image], preparation, precision="fp32")
     assert seen == [(36, 60), (36, 60), (48, 80), (48, 80), (60, 100), (60, 100)]
     assert found["scene"].labels.shape == (60, 100)
     assert found["objects"].boxes[0].tolist() == pytest.approx([4, 5, 20, 15], abs=1.5)

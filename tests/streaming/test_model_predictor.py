@@ -21,7 +21,7 @@ from resnet_tasks.evaluation.sliding import SlidingWindows
 from resnet_tasks.evaluation.views import ManyViews, Views
 from resnet_tasks.heads.unet import UNet
 from resnet_tasks.model import TaskModel
-from resnet_tasks.predict import predict_arrays
+from resnet_tasks.predict import predict_pictures
 from resnet_tasks.streaming.model_predictor import ModelPredictor
 from resnet_tasks.streaming.stream import StreamOptions, Wanted, predict_all
 
@@ -68,8 +68,8 @@ def test_maps_are_those_of_arrays(
 ) -> None:
     made = model if kind is None else ManyViews(model, Views.named(kind))
     images = [PREPARATION.read(path) for path in pictures]
-    first = predict_arrays(made, images[:2], PREPARATION, precision="fp32")
-    last = predict_arrays(made, images[2:], PREPARATION, precision="fp32")
+    first = predict_pictures(made, images[:2], PREPARATION, precision="fp32")
+    last = predict_pictures(made, images[2:], PREPARATION, precision="fp32")
     found = streamed(made, pictures, tmp_path / "out")
     for expected, each in zip([*first, *last], found, strict=True):
         assert np.array_equal(expected["scene"].labels.numpy() + 1, each)

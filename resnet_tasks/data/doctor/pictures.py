@@ -19,6 +19,7 @@ from resnet_tasks.data.doctor.likeness import HASH_BYTES, difference_hash
 from resnet_tasks.data.picture_files import TURNED, orientation
 from resnet_tasks.data.semantic_maps import read_semantic
 from resnet_tasks.errors import DataError
+from resnet_tasks.processors import usable_cores
 
 _AT_A_TIME = 256
 """Pictures whose results wait to be filed."""
@@ -99,7 +100,7 @@ def _looked_at(
             yield position, look(record)
         return
     items = list(images.items())
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(8, usable_cores())) as pool:
         for start in range(0, len(items), _AT_A_TIME):
             part = items[start : start + _AT_A_TIME]
             found = pool.map(look, (record for _, record in part))
