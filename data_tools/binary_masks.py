@@ -10,7 +10,6 @@ on.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,11 +32,13 @@ from data_tools.outlines import clipped_box
 from data_tools.source_folder import (
     SPLITS,
     find_picture,
+    is_file,
     pictures_by_stem,
     read_names,
     require_parts,
     split_lists,
 )
+from resnet_tasks.data.json_files import read_json
 from resnet_tasks.data.picture_files import open_picture
 from resnet_tasks.errors import DataError
 
@@ -209,12 +210,9 @@ def _divided(
 
 
 def _read_boxes(file: Path) -> Mapping[str, Any]:
-    try:
-        content = json.loads(file.read_bytes())
-    except FileNotFoundError:
-        raise DataError(f"the boxes {file} are missing; add them or leave the option out") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{file} is not JSON ({error}); replace it") from None
+    if not is_file(file):
+        raise DataError(f"the boxes {file} are missing; add them or leave the option out")
+    content = read_json(file)
     if not isinstance(content, dict):
         raise DataError(f"{file} should name each picture with its height, width and bbox")
     for name, each in content.items():

@@ -11,7 +11,6 @@ The labels of test are not public: its files hold no objects, so that it is not 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,9 +27,11 @@ from data_tools.coco_writer import (
     Progress,
     SplitSummary,
     picture_size,
+    with_unused,
 )
 from data_tools.outlines import is_point
 from data_tools.source_folder import require_parts
+from resnet_tasks.data.json_files import read_json
 from resnet_tasks.errors import DataError
 
 SPLITS = ("train", "val")
@@ -124,9 +125,8 @@ def convert_cityscapes(
             city = file.parent.name
             name = file.name.removesuffix(ending) + "_leftImg8bit.png"
             _add_picture(writer, source / "leftImg8bit" / split / city / name, file, city)
-        writer.skip_unused(source / "leftImg8bit" / split, f"they have no {labels} polygons")
         summaries.append(writer.write())
-    return tuple(summaries)
+    return with_unused(summaries, source, "leftImg8bit/{split}", f"they have no {labels} polygons")
 
 
 def read_city_file(file: Path) -> tuple[tuple[int, int], list[CityObject]]:
@@ -135,10 +135,7 @@ def read_city_file(file: Path) -> tuple[tuple[int, int], list[CityObject]]:
     Raises:
         DataError: If it is no such file, or an object's label or polygon is wrong.
     """
-    try:
-        raw = json.loads(file.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{file} is not valid JSON ({error}); download it again") from None
+    raw = read_json(file)
     found: Mapping[str, Any] = raw if isinstance(raw, dict) else {}
     height, width = found.get("imgHeight"), found.get("imgWidth")
     objects = found.get("objects")

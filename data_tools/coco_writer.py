@@ -17,8 +17,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any, Literal, TextIO, TypeVar
@@ -117,6 +117,29 @@ class SplitSummary:
     changed: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     pictures: frozenset[Path] = field(default=frozenset(), repr=False, compare=False)
+
+
+def with_unused(
+    summaries: Sequence[SplitSummary], source: Path, images: str, why: str
+) -> tuple[SplitSummary, ...]:
+    """The summaries of all splits; pictures that none of them has count as left out.
+
+    Args:
+        summaries: As the writers gave them.
+        source: Folder of the data set.
+        images: Folder of the pictures below it, where `{split}` may stand for the split; what lies
+            in a folder of several splits is told with the last of them.
+        why: They are left out.
+    """
+    used = [picture for each in summaries for picture in each.pictures]
+    last = {source / images.format(split=each.split): i for i, each in enumerate(summaries)}
+    counted = list(summaries)
+    for folder, place in last.items():
+        if number := count_unused(folder, used):
+            what = "1 picture" if number == 1 else f"{number} pictures"
+            skipped = (*counted[place].skipped, SkippedObject(folder.name, what, why))
+            counted[place] = replace(counted[place], skipped=skipped)
+    return tuple(counted)
 
 
 class _TextParts:
@@ -453,17 +476,6 @@ class CocoWriter:
     def skip(self, file: Path | str, what: str, why: str) -> None:
         """Counts an object that is left out."""
         self._skipped.append(SkippedObject(str(file), what, why))
-
-    def skip_unused(self, folder: Path, why: str, used: Collection[Path] | None = None) -> None:
-        """Counts the pictures in a folder and below that no split has.
-
-        Args:
-            folder: To look into.
-            why: They are left out.
-            used: Those that are in a split; default: those of this one.
-        """
-        if number := count_unused(folder, self._pictures if used is None else used):
-            self.skip(folder.name, "1 picture" if number == 1 else f"{number} pictures", why)
 
     def size_of(self, image_id: int) -> tuple[int, int]:
         """(height, width) of a picture that was added."""

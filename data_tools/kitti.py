@@ -24,6 +24,7 @@ from data_tools.coco_writer import (
     Progress,
     SplitSummary,
     picture_size,
+    with_unused,
 )
 from data_tools.source_folder import (
     find_picture,
@@ -128,11 +129,8 @@ def convert_kitti(
             listed = (lists or source / LISTS) / f"{split}.txt"
             picture = find_picture(pictures, name, source / "training/image_2", listed)
             _add_picture(writer, source, picture, drives.get(name))
-        if split == SPLITS[-1]:
-            listed_of_all = [pictures[name] for part in splits.values() for name in part]
-            writer.skip_unused(source / "training/image_2", "no list names them", listed_of_all)
         summaries.append(writer.write())
-    return tuple(summaries)
+    return with_unused(summaries, source, "training/image_2", "no list names them")
 
 
 def read_kitti_labels(file: Path) -> Iterator[KittiObject]:

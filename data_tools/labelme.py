@@ -14,7 +14,6 @@ from __future__ import annotations
 import base64
 import binascii
 import io
-import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,6 +31,7 @@ from data_tools.coco_writer import (
     Progress,
     SplitSummary,
     picture_size,
+    with_unused,
 )
 from data_tools.drawn_objects import DrawnObject, PlacedMask, add_drawn
 from data_tools.outlines import ellipse, is_point
@@ -44,6 +44,7 @@ from data_tools.source_folder import (
     require_parts,
     split_lists,
 )
+from resnet_tasks.data.json_files import read_json
 from resnet_tasks.data.picture_files import open_picture
 from resnet_tasks.errors import DataError
 
@@ -124,11 +125,8 @@ def convert_labelme(
         for file in count.over(files):
             _add_picture(writer, file)
         writer.annotates_outlines()
-        if split == [*splits][-1]:
-            used = [file.picture for part in splits.values() for file in part]
-            writer.skip_unused(source, "no JSON is about them", used)
         summaries.append(writer.write())
-    return tuple(summaries)
+    return with_unused(summaries, source, "", "no JSON is about them")
 
 
 def _splits(source: Path) -> dict[str, list[Path]]:
@@ -184,10 +182,7 @@ def read_labelme_file(file: Path, root: Path) -> LabelMeFile:
     Raises:
         DataError: If it is no JSON of LabelMe, a shape is wrong, or its picture is not there.
     """
-    try:
-        content = json.loads(file.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{file} is not JSON ({error}); repair it") from None
+    content = read_json(file)
     if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
         raise DataError(
             f"{file} has no list of shapes, so LabelMe did not write it; take it out of the folder"

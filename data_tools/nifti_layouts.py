@@ -13,13 +13,13 @@ the `dataset.json` of its tasks; nnU-Net 2, documentation/dataset_format.md (`la
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from data_tools.source_folder import listing, require_parts
+from resnet_tasks.data.json_files import read_json
 from resnet_tasks.errors import DataError
 
 SUFFIXES = (".nii.gz", ".nii")
@@ -111,10 +111,7 @@ def read_layout(source: Path, classes: Mapping[int, str] | None = None) -> Layou
 
 
 def _description(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{file} cannot be read ({error}); it must be JSON") from None
+    content = read_json(file)
     if not isinstance(content, dict):
         raise DataError(f"{file} must hold an object with labels, got a {type(content).__name__}")
     return content

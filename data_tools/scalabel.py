@@ -28,6 +28,7 @@ from data_tools.coco_writer import (
     Progress,
     SplitSummary,
     picture_size,
+    with_unused,
 )
 from data_tools.json_streaming import stream_objects
 from data_tools.scalabel_paths import Polygon, box_of, outline, read_paths
@@ -185,11 +186,11 @@ def convert_scalabel(  # noqa: PLR0913 - each is an option of the format
             if progress is not None:
                 progress(done, max(done + 1, 2 * done))
         left.frames = len(more)
-        if need_pictures:
-            writer.skip_unused(source / images.format(split=split), "no frame is about them")
         _say(writer, left, semantic, need_pictures=need_pictures)
         summaries.append(writer.write())
-    return tuple(summaries)
+    if not need_pictures:
+        return tuple(summaries)
+    return with_unused(summaries, source, images, "no frame is about them")
 
 
 @dataclass(frozen=True)

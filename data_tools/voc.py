@@ -24,6 +24,7 @@ from data_tools.coco_writer import (
     Progress,
     SplitSummary,
     picture_size,
+    with_unused,
 )
 from data_tools.safe_xml import read_xml
 from data_tools.source_folder import (
@@ -130,11 +131,8 @@ def convert_voc(
         for name in count.over(listed):
             picture = find_picture(pictures, name, source / "JPEGImages", lists[split])
             _add_picture(writer, picture, annotations[name], one_based=one_based)
-        if split == [*names][-1]:
-            used = [pictures[name] for name in annotations]
-            writer.skip_unused(source / "JPEGImages", "no list names them", used)
         summaries.append(writer.write())
-    return tuple(summaries)
+    return with_unused(summaries, source, "JPEGImages", "no list names them")
 
 
 def read_voc_file(file: Path) -> VocFile:

@@ -70,7 +70,7 @@ def test_coarse_labels_and_a_single_split(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ("{", "is not valid JSON"),
+        ("{", "is not JSON"),
         ("[]", "needs whole numbers imgHeight"),
         ('{"imgHeight": 64, "imgWidth": 96, "objects": 1}', "needs whole numbers imgHeight"),
         ('{"imgHeight": 64, "imgWidth": 96, "objects": [1]}', "object 0 is 1; it must"),

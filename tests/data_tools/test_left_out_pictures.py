@@ -32,6 +32,21 @@ def test_bdd100k(tmp_path: Path) -> None:
     assert left_out(card) == [("train", "train", "2 pictures", "no frame is about them")]
 
 
+def test_one_folder_of_all_splits(tmp_path: Path) -> None:
+    source = bdd100k.write(tmp_path / "in")
+    pictures = source / "all"
+    pictures.mkdir()
+    for file in list((source / "images/100k").rglob("*.jpg")):
+        file.rename(pictures / file.name)
+    labels = ["labels/det_20/det_{split}.json"]
+    card = convert("scalabel", source, tmp_path / "out", images="all", labels=labels)
+    assert [split.images for split in card.splits] == [2, 1]
+    assert left_out(card) == []
+    picture(pictures / "x.jpg", bdd100k.SIZE)
+    card = convert("scalabel", source, tmp_path / "more", images="all", labels=labels)
+    assert left_out(card) == [("val", "all", "1 picture", "no frame is about them")]
+
+
 @pytest.mark.parametrize("suffix", ["", ".png"])
 def test_kitti_and_names_with_a_suffix(suffix: str, tmp_path: Path) -> None:
     source = kitti.write(tmp_path / "in")
