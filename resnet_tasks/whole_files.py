@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
@@ -46,6 +46,22 @@ def whole_file(path: Path) -> Iterator[TextIO]:
             partial.unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise unwritten(path, error) from None
+        raise
+
+
+@contextmanager
+def new_files(paths: Sequence[Path]) -> Iterator[None]:
+    """Files that are not there yet: what ends early leaves none of them, nor folders for them."""
+    folders = [each for path in paths for each in path.parents if not each.exists()]
+    try:
+        yield
+    except BaseException:
+        for path in paths:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+        for folder in dict.fromkeys(folders):
+            with suppress(OSError):  # it was not made, or another process uses it
+                folder.rmdir()
         raise
 
 

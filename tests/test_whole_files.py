@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from resnet_tasks.errors import RunError
-from resnet_tasks.whole_files import write_json, write_text
+from resnet_tasks.whole_files import new_files, write_json, write_text
 
 
 def test_a_new_text_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
@@ -42,3 +43,29 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="folder cannot be written"):
         write_text(tmp_path / "folder", "text")
     assert sorted(each.name for each in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def stopped(paths: Sequence[Path], written: Sequence[Path]) -> None:
+    with new_files(paths):
+        for path in written:
+            write_text(path, "new")
+        raise KeyboardInterrupt
+
+
+def test_of_several_new_files_all_are_there_or_none(tmp_path: Path) -> None:
+    paths = [tmp_path / "deep/er/a.json", tmp_path / "deep/b.json", tmp_path / "c.json"]
+    (tmp_path / "kept").touch()
+    with pytest.raises(KeyboardInterrupt):
+        stopped(paths, paths[:2])
+    assert [each.name for each in tmp_path.iterdir()] == ["kept"]
+    with new_files(paths):
+        for path in paths:
+            write_text(path, "new")
+    assert all(path.is_file() for path in paths)
+
+
+def test_a_folder_that_others_write_to_stays(tmp_path: Path) -> None:
+    own, other = tmp_path / "new/own.json", tmp_path / "new/of another.json"
+    with pytest.raises(KeyboardInterrupt):
+        stopped([own], [own, other])
+    assert [each.name for each in (tmp_path / "new").iterdir()] == [other.name]

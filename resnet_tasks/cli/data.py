@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -194,7 +195,8 @@ def check(
         raise DataError("--fix repairs one FILE; repair each by itself, then check them together")
     if fix is None and (leave or drop):
         raise DataError("--leave and --drop say what --fix OUT does; add it")
-    with bar("Reading pictures") as advance:
+    fixing = nullcontext() if fix is None else unwritten_when_stopped(fix)
+    with fixing, bar("Reading pictures") as advance:
         look = Look(
             images,
             read_images=read_images,
@@ -212,7 +214,8 @@ def check(
         print_repair(made, console)
     print_checks(checks, console)
     if json_report is not None:
-        write_findings(checks, json_report)
+        with unwritten_when_stopped(json_report):
+            write_findings(checks, json_report)
         typer.echo(f"findings: {json_report}")
     if not all(each.is_usable for each in checks):
         raise typer.Exit(MISTAKE)
@@ -271,7 +274,8 @@ def split(
         ignore_groups,
         seed,
     )
-    made = split_file(file, out, plan, images_root=images)
+    with unwritten_when_stopped(out):
+        made = split_file(file, out, plan, images_root=images)
     print_splits(made, Console(highlight=False))
 
 

@@ -26,7 +26,7 @@ from resnet_tasks.data.coco_streaming import (
 )
 from resnet_tasks.data.splitting import divide, fold_of_each, groups_of, objects_of_each
 from resnet_tasks.errors import DataError
-from resnet_tasks.whole_files import whole_file
+from resnet_tasks.whole_files import new_files, whole_file
 
 By = Literal["random", "class", "group", "group-class"]
 USUAL_NAMES = {2: ("train", "val"), 3: ("train", "val", "test")}
@@ -105,8 +105,9 @@ def split_file(
     coco = _with_groups(read_coco(path, images_root=images_root), plan)
     by = _by(coco, plan)
     part, notes = _divided(coco, by, plan, len(names))
-    _write(coco, path, files, part)
-    return _summary(coco, by, files, part, notes)
+    with new_files(files):
+        _write(coco, path, files, part)
+        return _summary(coco, by, files, part, notes)
 
 
 def _names(plan: SplitPlan) -> tuple[str, ...]:

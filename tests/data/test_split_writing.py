@@ -170,7 +170,7 @@ def test_nothing_is_overwritten_and_all_parts_appear_or_none(
     monkeypatch.setattr("resnet_tasks.data.split_writing.write_content", stop)
     with pytest.raises(KeyboardInterrupt):
         split_file(path, tmp_path / "out", SplitPlan())
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_command_line(tmp_path: Path) -> None:

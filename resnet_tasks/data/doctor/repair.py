@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -28,7 +27,7 @@ from resnet_tasks.data.doctor.check import FileCheck, Look, check_coco
 from resnet_tasks.data.doctor.mending import ABSENT, AnnotationMender, Note, relative_name
 from resnet_tasks.data.picture_files import stored_size
 from resnet_tasks.errors import DataError
-from resnet_tasks.whole_files import whole_file
+from resnet_tasks.whole_files import new_files, whole_file
 
 DROPPED_ANNOTATIONS = ("unknown_image", "unknown_category", "annotation_record", "box_apart")
 DROPPED_IMAGES = (
@@ -98,15 +97,10 @@ def repair(
             f"{path} cannot be repaired: {before.problems[0].message.removeprefix(f'{path}: ')}"
         )
     content = open_content(path)
-    try:
+    with new_files((out, changes)):
         with whole_file(out) as copy, whole_file(changes) as listed:
             counts = _write(before, content, copy, _Log(listed), out.parent, leave, drop)
-    except BaseException:
-        with suppress(OSError):
-            if not out.exists():
-                changes.unlink(missing_ok=True)
-        raise
-    after = check_coco(out, replace(look, images_root=None))
+        after = check_coco(out, replace(look, images_root=None))
     return Repair(out, changes, dict(counts.most_common()), after)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from resnet_tasks.data.coco import read_coco
-from resnet_tasks.data.doctor.check import Look, check_coco
+from resnet_tasks.data.doctor.check import FileCheck, Look, check_coco
 from resnet_tasks.data.doctor.repair import Repair, repair
 from resnet_tasks.errors import DataError
 
@@ -308,13 +308,18 @@ def test_nothing_is_overwritten_and_nothing_half_written(
         repair(path, tmp_path / "c.json", drop=["empty_box"])
     listed = sorted(tmp_path.iterdir())
 
-    def stop(*_: Any) -> None:
+    def stop(*_: Any) -> NoReturn:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("resnet_tasks.data.doctor.repair.write_content", stop)
-    with pytest.raises(KeyboardInterrupt):
-        repair(path, tmp_path / "c.json")
-    assert sorted(tmp_path.iterdir()) == listed
+    def stop_after_writing(file: Path, look: Look) -> FileCheck:
+        return check_coco(file, look) if file == path else stop()
+
+    for name, instead in (("write_content", stop), ("check_coco", stop_after_writing)):
+        with monkeypatch.context() as once:
+            once.setattr(f"resnet_tasks.data.doctor.repair.{name}", instead)
+            with pytest.raises(KeyboardInterrupt):
+                repair(path, tmp_path / "c.json")
+        assert sorted(tmp_path.iterdir()) == listed
     assert path.read_bytes() == before
 
 
