@@ -10,7 +10,8 @@ from rich.console import Console
 from torch.utils.data import Dataset
 
 from benchmarks.side_by_side import street
-from resnet_tasks.assemble import build_model, label_heads
+from resnet_tasks.assemble.labels import label_heads
+from resnet_tasks.assemble.model import build_model
 from resnet_tasks.data.categories import Category, CategoryMap
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.shelf import find_recipe, read_header

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from resnet_tasks.assemble import build_model, label_heads
+from resnet_tasks.assemble.labels import label_heads
+from resnet_tasks.assemble.model import build_model
 from resnet_tasks.data.coco import read_coco
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.training.checkpoint import save_checkpoint

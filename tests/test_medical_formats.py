@@ -14,7 +14,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from resnet_tasks.assemble import build_dataset
+from resnet_tasks.assemble.datasets import build_dataset
 from resnet_tasks.cli import app
 from resnet_tasks.data.coco import read_coco
 from resnet_tasks.recipe.load import load_recipe

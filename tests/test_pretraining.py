@@ -13,7 +13,9 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from data_tools.synthetic import make_cells
-from resnet_tasks.assemble import build_model, label_heads, merged_categories, read_split
+from resnet_tasks.assemble.labels import label_heads
+from resnet_tasks.assemble.model import build_model
+from resnet_tasks.assemble.splits import merged_categories, read_split
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.cli import app
 from resnet_tasks.recipe.load import load_recipe

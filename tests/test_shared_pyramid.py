@@ -13,7 +13,9 @@ from torchvision.models.detection import FasterRCNN as TorchvisionFasterRCNN
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
-from resnet_tasks.assemble import build_model, check_recipe, label_heads
+from resnet_tasks.assemble.check import check_recipe
+from resnet_tasks.assemble.labels import label_heads
+from resnet_tasks.assemble.model import build_model
 from resnet_tasks.data.coco import Category, CategoryMap
 from resnet_tasks.errors import RecipeError, WeightsError
 from resnet_tasks.heads.faster_rcnn import FasterRCNN

@@ -302,7 +302,7 @@ def stats(
     """
     from rich.console import Console
 
-    from resnet_tasks.assemble import intensity_of
+    from resnet_tasks.assemble.datasets import intensity_of
     from resnet_tasks.data.coco import read_coco
     from resnet_tasks.data.statistics import dataset_statistics
     from resnet_tasks.data.statistics_report import draw_statistics, print_statistics

@@ -33,7 +33,7 @@ addition counts as one FLOP, as in most papers. Top-1: ImageNet-1k validation at
 @app.command()
 def heads() -> None:
     """List the heads that a recipe can name, with their options and defaults."""
-    from resnet_tasks.assemble import BUILT_IN_HEADS
+    from resnet_tasks.assemble.heads import BUILT_IN_HEADS
     from resnet_tasks.heads.base import HEADS
 
     assert BUILT_IN_HEADS  # importing them registered them

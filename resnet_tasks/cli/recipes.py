@@ -66,7 +66,7 @@ def validate(
     chosen = load_recipe(recipe, overrides or ())
     run_plugins(chosen, trust_plugins)
 
-    from resnet_tasks.assemble import check_recipe
+    from resnet_tasks.assemble.check import check_recipe
 
     typer.echo(f"valid: {check_recipe(chosen, data_root)}")
 

@@ -1,6 +1,6 @@
 """A recipe's text and overrides -> a checked `Recipe`, and back to text.
 
-Reading never runs code. Options of heads are free-form here; `assemble.py` checks them against the
+Reading never runs code. Options of heads are free-form here; `assemble` checks them against the
 head's own model.
 """
 

@@ -1,6 +1,6 @@
 """The typed, frozen description of one run.
 
-Numbers live here; the wiring lives in `assemble.py`.
+Numbers live here; the wiring lives in `assemble`.
 """
 
 from __future__ import annotations

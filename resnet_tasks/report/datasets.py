@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from resnet_tasks.assemble import find_data, read_sources, sources_of
+from resnet_tasks.assemble.splits import find_data, read_sources, sources_of
 from resnet_tasks.data.coco import CocoFile, read_coco
 from resnet_tasks.data.dataset import CocoDataset
 from resnet_tasks.errors import DataError

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
-from resnet_tasks.assemble import HeadLabels, Labels
+from resnet_tasks.assemble.labels import HeadLabels, Labels
 from resnet_tasks.data.dataset import CocoDataset
 from resnet_tasks.data.decoding import read_image
 from resnet_tasks.drawing import color_of

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from resnet_tasks.assemble import read_sources
+from resnet_tasks.assemble.splits import read_sources
 from resnet_tasks.errors import ResnetTasksError, RunError
 from resnet_tasks.metrics import HEADLINE
 from resnet_tasks.report.charts import Axes, Chart, Line, Table, bar_chart, line_chart, number

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from resnet_tasks.assemble import Labels
+from resnet_tasks.assemble.labels import Labels
 from resnet_tasks.data.dataset import CocoDataset
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.heads.base import HEADS

@@ -9,7 +9,8 @@ import torch
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from resnet_tasks.assemble import Labels, build_model, label_heads, made_up_categories
+from resnet_tasks.assemble.labels import Labels, label_heads, made_up_categories
+from resnet_tasks.assemble.model import build_model
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema import Recipe
 from resnet_tasks.structures import Geometry, Sample, Target, Task

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from resnet_tasks.assemble import Labels, label_heads
+from resnet_tasks.assemble.labels import Labels, label_heads
 from resnet_tasks.backbone.pretrained import LoadReport
 from resnet_tasks.backbone.run_folders import license_of, split_checkpoint
 from resnet_tasks.data.coco import CategoryMap

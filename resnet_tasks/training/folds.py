@@ -9,14 +9,10 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from resnet_tasks.assemble import (
-    Labels,
-    build_dataset,
-    build_model,
-    divided,
-    label_heads,
-    merged_categories,
-)
+from resnet_tasks.assemble.datasets import build_dataset
+from resnet_tasks.assemble.labels import Labels, label_heads
+from resnet_tasks.assemble.model import build_model
+from resnet_tasks.assemble.splits import divided, merged_categories
 from resnet_tasks.data.dataset import CocoDataset
 from resnet_tasks.data.splitting import Folds
 from resnet_tasks.errors import DataError, RunError

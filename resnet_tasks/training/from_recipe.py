@@ -10,22 +10,12 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from resnet_tasks.assemble import (
-    Labels,
-    Split,
-    build_dataset,
-    build_model,
-    check_recipe,
-    label_heads,
-    merged_categories,
-    normalise,
-    read_split,
-    training_samples,
-    weights_to_measure,
-    with_class_weights,
-    with_constants,
-    with_digest,
-)
+from resnet_tasks.assemble.check import check_recipe
+from resnet_tasks.assemble.datasets import build_dataset, training_samples
+from resnet_tasks.assemble.labels import Labels, label_heads
+from resnet_tasks.assemble.measured import weights_to_measure, with_class_weights, with_constants
+from resnet_tasks.assemble.model import build_model, normalise
+from resnet_tasks.assemble.splits import Split, merged_categories, read_split, with_digest
 from resnet_tasks.data.dataset import CocoDataset
 from resnet_tasks.data.tiled import TiledDataset
 from resnet_tasks.errors import RecipeError, ResnetTasksError

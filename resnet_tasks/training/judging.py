@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from resnet_tasks.assemble import Labels, image_intensity, image_resize
+from resnet_tasks.assemble.datasets import image_intensity, image_resize
+from resnet_tasks.assemble.labels import Labels
 from resnet_tasks.data.coco import CocoFile
 from resnet_tasks.data.dataset import CocoDataset
 from resnet_tasks.data.preparation import Preparation

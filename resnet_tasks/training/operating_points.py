@@ -7,7 +7,8 @@ from pathlib import Path
 from time import strftime
 from typing import Any
 
-from resnet_tasks.assemble import Split, build_dataset, read_split
+from resnet_tasks.assemble.datasets import build_dataset
+from resnet_tasks.assemble.splits import Split, read_split
 from resnet_tasks.errors import DataError, RunError
 from resnet_tasks.evaluation.evaluate import evaluate
 from resnet_tasks.evaluation.froc import FrocEvaluator, FrocOptions

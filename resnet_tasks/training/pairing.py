@@ -13,7 +13,7 @@ from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
-from resnet_tasks.assemble import Split, find_data, sources_of
+from resnet_tasks.assemble.splits import Split, find_data, sources_of
 from resnet_tasks.errors import DataError, RunError
 from resnet_tasks.evaluation.intervals import Resampling
 from resnet_tasks.evaluation.paired import Difference, Paired, compare

@@ -22,7 +22,7 @@ from rich.table import Table
 from safetensors.torch import save_file
 from torch import Tensor
 
-from resnet_tasks.assemble import build_model
+from resnet_tasks.assemble.model import build_model
 from resnet_tasks.errors import RunError
 from resnet_tasks.model import TaskModel, default_device
 from resnet_tasks.structures import Batch, Geometry, LossTerm, Target

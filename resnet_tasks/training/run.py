@@ -23,7 +23,10 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
-from resnet_tasks.assemble import Labels, Split, build_dataset, build_model, read_split
+from resnet_tasks.assemble.datasets import build_dataset
+from resnet_tasks.assemble.labels import Labels
+from resnet_tasks.assemble.model import build_model
+from resnet_tasks.assemble.splits import Split, read_split
 from resnet_tasks.data.coco import read_coco
 from resnet_tasks.data.dataset import CocoDataset
 from resnet_tasks.data.preparation import Preparation

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from resnet_tasks.assemble import Split, find_data, sources_of
+from resnet_tasks.assemble.splits import Split, find_data, sources_of
 from resnet_tasks.data.leaks import HasImages, Leak, NamedPictures, find_leak, read_pictures
 from resnet_tasks.errors import DataError
 from resnet_tasks.recipe.schema import Recipe

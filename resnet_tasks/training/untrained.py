@@ -6,17 +6,11 @@ from pathlib import Path
 
 import torch
 
-from resnet_tasks.assemble import (
-    build_dataset,
-    build_model,
-    label_heads,
-    merged_categories,
-    normalise,
-    read_split,
-    training_samples,
-    with_class_weights,
-    with_constants,
-)
+from resnet_tasks.assemble.datasets import build_dataset, training_samples
+from resnet_tasks.assemble.labels import label_heads
+from resnet_tasks.assemble.measured import with_class_weights, with_constants
+from resnet_tasks.assemble.model import build_model, normalise
+from resnet_tasks.assemble.splits import merged_categories, read_split
 from resnet_tasks.data.dataset import CocoDataset
 from resnet_tasks.data.tiled import TiledDataset
 from resnet_tasks.model import TaskModel

@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from resnet_tasks.assemble import build_dataset, read_split
+from resnet_tasks.assemble.datasets import build_dataset
+from resnet_tasks.assemble.splits import read_split
 from resnet_tasks.data.coco import read_coco
 from resnet_tasks.data.dataset import CocoDataset
 from resnet_tasks.data.loaders import make_loader, part_of, training_batches

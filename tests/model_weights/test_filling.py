@@ -21,7 +21,9 @@ from torchvision.models.detection import FasterRCNN as TorchvisionFasterRCNN
 from torchvision.models.detection import fasterrcnn_resnet50_fpn, fasterrcnn_resnet50_fpn_v2
 from torchvision.transforms._presets import ObjectDetection
 
-from resnet_tasks.assemble import build_model, check_recipe, label_heads
+from resnet_tasks.assemble.check import check_recipe
+from resnet_tasks.assemble.labels import label_heads
+from resnet_tasks.assemble.model import build_model
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.data.coco import Category, CategoryMap
 from resnet_tasks.errors import WeightsError

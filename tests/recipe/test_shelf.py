@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from data_tools.catalogue import data_sets
-from resnet_tasks.assemble import check_recipe
+from resnet_tasks.assemble.check import check_recipe
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.shelf import (

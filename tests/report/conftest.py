@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnet_tasks.assemble import label_heads
+from resnet_tasks.assemble.labels import label_heads
 from resnet_tasks.data.coco import Category, CategoryMap
 from resnet_tasks.recipe.load import load_recipe
 

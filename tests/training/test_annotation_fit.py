@@ -16,13 +16,10 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from resnet_tasks.assemble import (
-    build_dataset,
-    build_model,
-    label_heads,
-    merged_categories,
-    read_split,
-)
+from resnet_tasks.assemble.datasets import build_dataset
+from resnet_tasks.assemble.labels import label_heads
+from resnet_tasks.assemble.model import build_model
+from resnet_tasks.assemble.splits import merged_categories, read_split
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.schema import Recipe

@@ -11,7 +11,9 @@ import torch
 from rich.console import Console
 
 from data_tools.synthetic import make_cells
-from resnet_tasks.assemble import build_model, label_heads, merged_categories, read_split
+from resnet_tasks.assemble.labels import label_heads
+from resnet_tasks.assemble.model import build_model
+from resnet_tasks.assemble.splits import merged_categories, read_split
 from resnet_tasks.errors import DataError, RunError
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.training.calibrating import calibrate, calibration_table

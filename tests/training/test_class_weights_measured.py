@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from resnet_tasks.assemble import check_recipe
+from resnet_tasks.assemble.check import check_recipe
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.schema import Recipe

@@ -11,7 +11,8 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-from resnet_tasks.assemble import build_model, label_heads
+from resnet_tasks.assemble.labels import label_heads
+from resnet_tasks.assemble.model import build_model
 from resnet_tasks.cli import app
 from resnet_tasks.data.coco import Category, CategoryMap
 from resnet_tasks.recipe.load import load_recipe

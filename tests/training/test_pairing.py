@@ -12,7 +12,9 @@ import pytest
 import torch
 from rich.console import Console
 
-from resnet_tasks.assemble import build_model, label_heads, merged_categories, read_split
+from resnet_tasks.assemble.labels import label_heads
+from resnet_tasks.assemble.model import build_model
+from resnet_tasks.assemble.splits import merged_categories, read_split
 from resnet_tasks.errors import DataError, RunError
 from resnet_tasks.evaluation.intervals import Bootstrap, Resampling
 from resnet_tasks.evaluation.paired import Difference, Paired

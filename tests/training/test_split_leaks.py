@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from resnet_tasks.assemble import read_split
+from resnet_tasks.assemble.splits import read_split
 from resnet_tasks.errors import DataError
 from resnet_tasks.recipe.schema import Recipe
 from resnet_tasks.training.from_recipe import finetune_recipe

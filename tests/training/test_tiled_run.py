@@ -12,7 +12,10 @@ from light_run import LIGHT
 from rich.console import Console
 
 from data_tools.synthetic import make_cells
-from resnet_tasks.assemble import build_model, check_recipe, label_heads, read_split
+from resnet_tasks.assemble.check import check_recipe
+from resnet_tasks.assemble.labels import label_heads
+from resnet_tasks.assemble.model import build_model
+from resnet_tasks.assemble.splits import read_split
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.evaluation.sliding import SlidingWindows
 from resnet_tasks.recipe.load import load_recipe

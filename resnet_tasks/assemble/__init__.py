@@ -1,0 +1,1 @@
+"""Recipe -> objects: the only translator between numbers and parts."""

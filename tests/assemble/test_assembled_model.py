@@ -1,0 +1,96 @@
+"""Models of recipes: several heads on real pictures, backbones of any depth and stride."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from small_recipes import CATEGORIES, recipe, with_backbone
+
+from resnet_tasks.assemble.datasets import build_dataset
+from resnet_tasks.assemble.labels import label_heads
+from resnet_tasks.assemble.model import build_model
+from resnet_tasks.assemble.splits import read_split
+from resnet_tasks.errors import RecipeError
+from resnet_tasks.recipe.schema import Recipe
+from resnet_tasks.structures import collate
+
+
+def test_problems_of_all_heads_come_together() -> None:
+    made = recipe(
+        a={"type": "faster_rcnn", "options": {"score_treshold": 0.1}},
+        b={"type": "unet", "options": {"loss": "hinge"}},
+    )
+    with pytest.raises(RecipeError) as caught:
+        build_model(made, label_heads(made, CATEGORIES))
+    assert "heads.a" in str(caught.value)
+    assert "score_treshold" in str(caught.value)
+    assert "heads.b" in str(caught.value)
+    assert "hinge" in str(caught.value)
+
+
+def test_two_heads_learn_from_real_coco_pictures(shared_data: Path) -> None:
+    """80 categories with gapped ids, crowds and run lengths, from file to losses and "
+    "predictions."""
+    made = Recipe.model_validate(
+        {
+            "data": {
+                "root": str(shared_data / "coco_tiny"),
+                "train": [
+                    {"annotations": "annotations/instances_val2017.json", "images": "val2017"}
+                ],
+                "val": [{"annotations": "annotations/instances_val2017.json", "images": "val2017"}],
+                "resize": {"height": 128, "width": 160},
+            },
+            "backbone": {"name": "resnet10t", "weights": "none"},
+            "heads": {
+                "objects": {"type": "faster_rcnn", "options": {"pyramid_channels": 32}},
+                "scene": {"type": "fpn", "background": True},
+            },
+        }
+    )
+    files = read_split(made, "val")
+    labels = label_heads(made, files[0].categories)
+    assert len(labels.heads["objects"].classes) == 80
+    assert labels.heads["scene"].category_ids[-1] == 90
+    dataset = build_dataset(made, files, files[0].categories)
+    model = build_model(made, labels)
+    batch = collate([dataset[i] for i in range(2)])
+    losses = model(batch, mode="loss")
+    assert {name.split("/")[0] for name in losses} == {"objects", "scene"}
+    model.total_loss(losses).backward()
+    assert torch.isfinite(model.backbone.conv1[0].weight.grad).all()  # type: ignore[index, union-attr]
+    predictions = model.predict(batch)
+    height, width = batch.geometries[0].original_size
+    assert predictions["scene"][0].labels.shape == (height, width)
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ({"name": "resnet50", "layers": [1, 1, 1, 1]}, "name is 'resnet50'; leave one of the two"),
+        ({"name": "resnet"}, "needs layers, such as"),
+        ({"name": "resnet18", "block": "basic"}, "block: basic goes with layers"),
+        ({"layers": [1, 1, 1]}, "backbone.layers"),
+        ({"layers": [1, 1, 1, 0]}, "backbone.layers.3"),
+        ({"output_stride": 4}, "backbone.output_stride"),
+    ],
+)
+def test_backbones_that_contradict_themselves(part: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        with_backbone(part, "unet")
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("stride", [8, 16])
+def test_unet_works_on_a_dilated_backbone(stride: int) -> None:
+    part = {"name": "resnet10t", "weights": "none", "output_stride": stride}
+    made = with_backbone(part, "unet")
+    model = build_model(made, label_heads(made, CATEGORIES)).eval()
+    with torch.no_grad():
+        features = model.backbone(torch.rand(1, 3, 64, 96))
+        raw = model.named_heads["scene"](features)
+    assert raw["logits"].shape == (1, 3, 64, 96)

@@ -1,0 +1,59 @@
+"""What heads make of the categories of a data set, and errors that say what to do."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from small_recipes import CATEGORIES, recipe
+
+from resnet_tasks.assemble.labels import Labels, label_heads
+from resnet_tasks.errors import RecipeError
+from resnet_tasks.structures import ABSENT, IGNORED, VOID
+
+
+def test_boxes_take_the_things_and_pixels_take_all() -> None:
+    labels = label_heads(recipe(a={"type": "faster_rcnn"}, b={"type": "unet"}), CATEGORIES)
+    assert labels.heads["a"].classes == ("car", "person")
+    assert labels.heads["a"].category_ids == (3, 9)
+    assert labels.heads["a"].table.mapping == (0, IGNORED, 1)
+    assert labels.heads["b"].classes == ("car", "road", "person")
+    assert labels.heads["b"].table.unlabelled == VOID
+
+
+def test_background_comes_first_and_takes_others_when_asked() -> None:
+    part = {"type": "unet", "background": True, "classes": ["person"]}
+    ignoring = label_heads(recipe(a=part), CATEGORIES).heads["a"]
+    assert ignoring.classes == ("background", "person")
+    assert ignoring.category_ids == (0, 9)
+    assert ignoring.table.mapping == (IGNORED, IGNORED, 1)
+    assert ignoring.table.unlabelled == 0
+    taking = label_heads(recipe(a={**part, "others": "background"}), CATEGORIES).heads["a"]
+    assert taking.table.mapping == (0, 0, 1)
+    boxes = {"type": "faster_rcnn", "classes": ["person"], "others": "background"}
+    assert label_heads(recipe(a=boxes), CATEGORIES).heads["a"].table.mapping == (ABSENT, ABSENT, 0)
+
+
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        ({"type": "faster_rcnn", "background": True}, "only semantic heads have a background"),
+        ({"type": "unet", "others": "background"}, "needs heads.a.background: true"),
+        ({"type": "unet", "classes": ["persn"]}, "did you mean 'person'"),
+    ],
+)
+def test_labels_that_do_not_fit(head: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        label_heads(recipe(a=head), CATEGORIES)
+
+
+def test_unknown_head_type_comes_with_its_key_path() -> None:
+    made = recipe(a={"type": "retinanet"})
+    with pytest.raises(RecipeError, match=r"heads\.a\.type: unknown head 'retinanet'"):
+        label_heads(made, CATEGORIES)
+
+
+def test_labels_survive_json() -> None:
+    labels = label_heads(recipe(a={"type": "faster_rcnn"}, b={"type": "unet"}), CATEGORIES)
+    assert Labels.from_json(json.loads(json.dumps(labels.to_json()))) == labels
