@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from resnet_tasks.data.coco import Annotation, CategoryMap, CocoFile, ImageRecord, decode_mask
+from resnet_tasks.data.coco import CategoryMap, CocoFile, ImageRecord
 from resnet_tasks.data.copy_paste import CopyPaste
+from resnet_tasks.data.picture_cache import DecodedPicture, cache_for
+from resnet_tasks.data.picture_index import PictureIndex
+from resnet_tasks.data.pixel_labels import has_pixel_labels, pixel_labels
 from resnet_tasks.data.pixels import Intensity, Resize
 from resnet_tasks.data.preparation import Preparation, PreparedPicture, unit_range
 from resnet_tasks.data.rare_classes import repeat_factors
+from resnet_tasks.data.sample_keys import Key, parts_of, sample_seed
 from resnet_tasks.data.samples import as_tensor
-from resnet_tasks.data.semantic_maps import read_semantic
+from resnet_tasks.data.targets import annotated_target
 from resnet_tasks.data.transforms import Augmentation, decode_labels, encode_labels, resize_labels
-from resnet_tasks.data.truths import annotated_truth, image_labels, mapped_labels
+from resnet_tasks.data.truths import annotated_truth, mapped_labels
 from resnet_tasks.errors import DataError, PictureError
 from resnet_tasks.structures import (
-    UNLABELLED,
     Geometry,
     LabelTable,
     Sample,
@@ -34,77 +36,6 @@ from resnet_tasks.structures import (
     Task,
     Truth,
 )
-
-CACHE_LIMIT = 1_000_000_000
-"""Bytes of resized pictures that `cache="auto"` keeps in memory."""
-
-Key = int | tuple[int, int] | tuple[int, int, float] | tuple[int, int, float, int]
-"""Position of a picture, or (epoch, position), or (epoch, position, scale), or (epoch, position,
-scale, visit): the epoch moves the randomness of augmentation, and so does how often the picture has
-come before in the epoch; the scale is relative to the prepared size."""
-
-
-@runtime_checkable
-class HasTruth(Protocol):
-    """A data set that knows its annotations in the frame of the original pictures."""
-
-    def truth(self, index: int, table: LabelTable) -> Truth:
-        """What is annotated on picture `index`, in the labels of one head."""
-        ...
-
-
-@runtime_checkable
-class HasGroups(Protocol):
-    """A data set that knows which of its pictures belong together."""
-
-    def group(self, index: int) -> str | None:
-        """Patient, study or sequence of picture `index`; None where it has none."""
-        ...
-
-
-@runtime_checkable
-class HasEpochs(Protocol):
-    """A data set whose samples change from epoch to epoch.
-
-    Attributes:
-        repeats: `(N,)` how often each comes in an epoch, on average; None: once.
-    """
-
-    repeats: NDArray[np.float64] | None
-
-    def batch_keys(
-        self,
-        epoch: int,
-        number: int,
-        positions: Sequence[int],
-        visits: Sequence[int] | None = None,
-    ) -> list[Key]:
-        """Keys of one training batch; see `CocoDataset.batch_keys`."""
-        ...
-
-
-@runtime_checkable
-class LeavesOut(Protocol):
-    """A data set that knows how many of its pictures may be unreadable.
-
-    Attributes:
-        preparation: Of its pictures.
-        bad_picture_limit: Share that is left out of training; None: each is an error.
-    """
-
-    @property
-    def preparation(self) -> Preparation: ...  # noqa: D102
-    @property
-    def bad_picture_limit(self) -> float | None: ...  # noqa: D102
-    @property
-    def most_bad_pictures(self) -> int: ...  # noqa: D102
-
-
-@dataclass(frozen=True)
-class _Decoded:
-    pixels: NDArray[Any]
-    semantic: NDArray[Any] | None
-    original_size: tuple[int, int]
 
 
 class CocoDataset(Dataset[Sample]):
@@ -157,8 +88,7 @@ class CocoDataset(Dataset[Sample]):
         self.bad_picture_limit: float | None = None
         self.files = tuple(file.reindexed(categories) for file in files)
         self.categories = categories
-        self._ends = np.cumsum([len(file.images) for file in self.files], dtype=np.int64)
-        self._chosen = np.arange(self._ends[-1] if len(self._ends) else 0)
+        self._index = PictureIndex(self.files)
         if not len(self):
             raise DataError(
                 f"{', '.join(str(file.path) for file in files)}: there is no picture in it"
@@ -170,13 +100,11 @@ class CocoDataset(Dataset[Sample]):
         self._helping: frozenset[str] = frozenset()  # fields that only pasting needs
         self._scales: tuple[float, ...] = ()
         self._seed = seed
-        self._prefixes = _prefixes(self.files)
-        self._cache: dict[tuple[int, float], _Decoded] | None = {} if self._keeps(cache) else None
-        # Deep pictures take more than the 8 bits that `_keeps` counts on.
-        self._room = float(CACHE_LIMIT) if cache == "auto" else math.inf
+        sizes = np.concatenate([file.images.sizes for file in self.files])
+        self._cache = cache_for(cache, sizes, self.preparation)
 
     def __len__(self) -> int:
-        return len(self._chosen)
+        return len(self._index)
 
     def __getitem__(self, key: Key) -> Sample:
         epoch, index, scale, visit = parts_of(key)
@@ -196,12 +124,15 @@ class CocoDataset(Dataset[Sample]):
         decoded = self._decoded(index, scale)
         size = (int(decoded.pixels.shape[0]), int(decoded.pixels.shape[1]))
         geometry = Geometry.resized(decoded.original_size, size)
+        target = annotated_target(file, record, geometry, self.fields)
+        if decoded.semantic is not None:
+            target = replace(target, semantic=torch.from_numpy(decode_labels(decoded.semantic)))
         return Sample(
             as_tensor(unit_range(decoded.pixels)),
             geometry,
             self.image_id(index),
             record.file_name,
-            self._target(file, record, decoded, geometry),
+            target,
         )
 
     def finished(self, sample: Sample, index: int, epoch: int, visit: int) -> Sample:
@@ -214,7 +145,7 @@ class CocoDataset(Dataset[Sample]):
             visit: How often it has come before in the epoch.
         """
         target, image_id, geometry = sample.target, sample.image_id, sample.geometry
-        if unknown := self.unannotated[self._place(index)[0]]:
+        if unknown := self.unannotated[self._index.place(index)[0]]:
             target = replace(target, unannotated=torch.tensor(unknown))
         name = image_id if not visit else f"{image_id} again, {visit}"
         seed = sample_seed(self._seed, epoch, name)
@@ -295,8 +226,7 @@ class CocoDataset(Dataset[Sample]):
         """
         made = copy.copy(self)
         if weights is not None:
-            counts = [len(file.images) for file in self.files]
-            made.repeats = np.repeat(np.asarray(weights, np.float64), counts)
+            made.repeats = self._index.by_file(weights)
         if looked_for is not None:
             pairs = zip(looked_for, self._listed, strict=True)
             told = [listed if names is None else names for names, listed in pairs]
@@ -310,15 +240,9 @@ class CocoDataset(Dataset[Sample]):
             threshold: Share of pictures below which a class is rare, of (0, 1] (`repeat_factors`).
         """
         made = copy.copy(self)
-        shown = [file.annotations.shown() for file in self.files]
-        pairs = zip([0, *self._ends.tolist()], shown, strict=False)
-        whole = repeat_factors(
-            np.concatenate([start + places for start, (places, _) in pairs]),
-            np.concatenate([found for _, found in shown]),
-            pictures=int(self._ends[-1]),
-            threshold=threshold,
-        )
-        factors = whole[self._chosen]
+        rows, found, pictures = self._index.shown()
+        whole = repeat_factors(rows, found, pictures=pictures, threshold=threshold)
+        factors = self._index.chosen(whole)
         made.repeats = factors if self.repeats is None else self.repeats * factors
         return made
 
@@ -396,17 +320,14 @@ class CocoDataset(Dataset[Sample]):
     def of_positions(self, positions: Sequence[int]) -> CocoDataset:
         """Some of its pictures, under the same ids; `files` stay as they are."""
         made = copy.copy(self)
-        chosen = np.asarray(positions, np.int64)
-        made._chosen = self._chosen[chosen]
-        made.repeats = None if self.repeats is None else self.repeats[chosen]
+        made._index = self._index.of_positions(positions)
+        made.repeats = None if self.repeats is None else self.repeats[np.asarray(positions)]
         made._cache = None
         return made
 
     def record(self, index: int) -> tuple[CocoFile, ImageRecord]:
         """The file that picture `index` is annotated in, and its record there."""
-        number, row = self._place(index)
-        file = self.files[number]
-        return file, file.images[row]
+        return self._index.record(index)
 
     def path(self, index: int) -> Path:
         """File of picture `index`."""
@@ -415,9 +336,7 @@ class CocoDataset(Dataset[Sample]):
 
     def image_id(self, index: int) -> int | str:
         """Id of picture `index`; made unique with the file's name where several files share ids."""
-        file, row = self._place(index)
-        image_id = self.files[file].images.id(row)
-        return image_id if self._prefixes is None else f"{self._prefixes[file]}/{image_id}"
+        return self._index.image_id(index)
 
     def group(self, index: int) -> str | None:
         """Patient, study or sequence of picture `index`; None where the file names none."""
@@ -427,8 +346,8 @@ class CocoDataset(Dataset[Sample]):
         """What is annotated on picture `index`, in original pixels and the labels of one head."""
         file, record = self.record(index)
         semantic = None
-        if _has_semantic(file, record):
-            labels = self._semantic(file, record)
+        if has_pixel_labels(file, record):
+            labels = pixel_labels(file, record, self.categories)
             view = table.apply(Target(semantic=torch.from_numpy(labels)))
             assert view.semantic is not None
             semantic = view.semantic.numpy()
@@ -458,113 +377,35 @@ class CocoDataset(Dataset[Sample]):
         """Whether pictures that were read once come from memory, within one process."""
         return self._cache is not None
 
-    def _keeps(self, cache: bool | str) -> bool:
-        if cache != "auto":
-            return bool(cache)
-        total = 0
-        sizes = np.concatenate([file.images.sizes for file in self.files])
-        for size, count in zip(*np.unique(sizes, axis=0, return_counts=True), strict=True):
-            height, width = self.preparation.input_size((int(size[0]), int(size[1])))
-            total += int(count) * height * width * (self.preparation.channels + 1)
-        return total <= CACHE_LIMIT
-
-    def _place(self, index: int) -> tuple[int, int]:
-        """Number of the file of picture `index`, and its position in there."""
-        row = int(self._chosen[index])
-        file = int(np.searchsorted(self._ends, row, side="right"))
-        return file, row - (int(self._ends[file - 1]) if file else 0)
-
-    def _decoded(self, index: int, scale: float) -> _Decoded:
-        if self._cache is not None and (index, scale) in self._cache:
-            return self._cache[index, scale]
+    def _decoded(self, index: int, scale: float) -> DecodedPicture:
+        kept = None if self._cache is None else self._cache.get(index, scale)
+        if kept is not None:
+            return kept
         file, record = self.record(index)
         try:
             decoded = self._decode(file, record, scale)
         except DataError as error:
             path = str(file.image_path(record))
             raise PictureError(str(error), self.image_id(index), path) from None
-        taken = decoded.pixels.nbytes + (0 if decoded.semantic is None else decoded.semantic.nbytes)
-        if self._cache is not None and taken <= self._room:
-            self._room -= taken
-            self._cache[index, scale] = decoded
+        if self._cache is not None:
+            self._cache.add(index, scale, decoded)
         return decoded
 
-    def _decode(self, file: CocoFile, record: ImageRecord, scale: float) -> _Decoded:
+    def _decode(self, file: CocoFile, record: ImageRecord, scale: float) -> DecodedPicture:
         image = self._picture(file, record)
         preparation = replace(self.preparation, scale=self.preparation.scale * scale)
         original = (record.height, record.width)
         semantic = None
-        if "semantic" in self.fields and _has_semantic(file, record):
-            size = preparation.input_size(original)
-            semantic = resize_labels(encode_labels(self._semantic(file, record)), size)
+        if "semantic" in self.fields and has_pixel_labels(file, record):
+            labels = pixel_labels(file, record, self.categories)
+            semantic = resize_labels(encode_labels(labels), preparation.input_size(original))
         where = str(file.image_path(record))
-        return _Decoded(preparation.pixels(image, where), semantic, original)
+        return DecodedPicture(preparation.pixels(image, where), semantic, original)
 
     def _picture(self, file: CocoFile, record: ImageRecord) -> NDArray[Any]:
         image = self.preparation.read(file.image_path(record))
         _require_size(file, record, (int(image.shape[0]), int(image.shape[1])))
         return image
-
-    def _semantic(self, file: CocoFile, record: ImageRecord) -> NDArray[np.int64]:
-        path = file.sem_seg_path(record)
-        if path is not None and "semantic" in file.annotated:
-            return read_semantic(path, self.categories, (record.height, record.width))
-        labels = np.full((record.height, record.width), UNLABELLED, dtype=np.int64)
-        for each in sorted(file.annotations[record.id], key=lambda a: -a.area):
-            if each.segmentation is not None:
-                labels[decode_mask(each.segmentation, record.height, record.width)] = each.category
-        return labels
-
-    def _target(
-        self, file: CocoFile, record: ImageRecord, decoded: _Decoded, geometry: Geometry
-    ) -> Target:
-        fields: dict[str, Any] = {}
-        if "boxes" in self.fields and "boxes" in file.annotated:
-            annotations, is_masked = file.annotations[record.id], "masks" in file.annotated
-            fields = self._objects(annotations, record, geometry, is_masked=is_masked)
-        if decoded.semantic is not None:
-            fields["semantic"] = torch.from_numpy(decode_labels(decoded.semantic))
-        if "image_labels" in self.fields and "image" in file.annotated:
-            fields["image_labels"] = torch.tensor(image_labels(file, record), dtype=torch.int64)
-        return Target(**fields)
-
-    def _objects(
-        self,
-        annotations: Sequence[Annotation],
-        record: ImageRecord,
-        geometry: Geometry,
-        *,
-        is_masked: bool,
-    ) -> dict[str, Any]:
-        kept = [each for each in annotations if each.bbox is not None]
-        xywh = torch.tensor([each.bbox for each in kept], dtype=torch.float32).reshape(-1, 4)
-        boxes = geometry.boxes_to_input(torch.cat((xywh[:, :2], xywh[:, :2] + xywh[:, 2:]), dim=1))
-        visible = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(dim=1)
-        fields: dict[str, Any] = {
-            "boxes": boxes[visible],
-            "labels": torch.tensor([each.category for each in kept], dtype=torch.int64)[visible],
-            "ignore": torch.tensor([each.is_crowd for each in kept], dtype=torch.bool)[visible],
-        }
-        if "masks" in self.fields and is_masked:
-            masks = [
-                resize_labels(
-                    decode_mask(each.segmentation, record.height, record.width).astype(np.uint8),
-                    geometry.input_size,
-                )
-                if each.segmentation is not None
-                else np.zeros(geometry.input_size, np.uint8)
-                for each in kept
-            ]
-            stacked = np.stack(masks) if masks else np.zeros((0, *geometry.input_size), np.uint8)
-            fields["masks"] = torch.from_numpy(stacked > 0)[visible]
-        return fields
-
-
-def parts_of(key: Key) -> tuple[int, int, float, int]:
-    """(epoch, position, scale, visit) of a key."""
-    if isinstance(key, int):
-        return (0, key, 1.0, 0)
-    return (key[0], key[1], key[2] if len(key) >= 3 else 1.0, key[3] if len(key) == 4 else 0)
 
 
 def _pixels(sample: Sample) -> NDArray[np.float32]:
@@ -600,32 +441,3 @@ def _require_size(file: CocoFile, record: ImageRecord, size: tuple[int, int]) ->
             f"image {record.id!r} of {file.path} says {record.width} x {record.height}; "
             "repair the file (resnet-tasks data check)"
         )
-
-
-def _has_semantic(file: CocoFile, record: ImageRecord) -> bool:
-    """Whether the pixels of a picture are annotated: by a map of its own, or by instance masks."""
-    has_map = "semantic" in file.annotated and record.sem_seg_file_name is not None
-    return has_map or "masks" in file.annotated
-
-
-def sample_seed(seed: int, epoch: int, image_id: int | str) -> int:
-    """A 63-bit seed that depends on the run's seed, the epoch and the picture only."""
-    digest = hashlib.blake2b(f"{seed}/{epoch}/{image_id!r}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
-
-
-def _prefixes(files: Sequence[CocoFile]) -> list[str] | None:
-    """What makes the ids of several files unique, by file; None where they are so already."""
-    seen: set[int | str] = set()
-    for file in files if len(files) > 1 else ():
-        found = set(file.annotations)
-        if not seen.isdisjoint(found):
-            break
-        seen |= found
-    else:
-        return None
-    stems = [file.path.stem for file in files]
-    if len(set(stems)) == len(stems):
-        return stems
-    # Files of one name in different folders (or one file given twice).
-    return [f"{stem}-{number}" for number, stem in enumerate(stems, 1)]

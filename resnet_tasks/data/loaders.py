@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from resnet_tasks.data.dataset import Key, LeavesOut
+from resnet_tasks.data.data_set_protocols import LeavesOut
+from resnet_tasks.data.sample_keys import Key
 from resnet_tasks.errors import PictureError, ResnetTasksError
 from resnet_tasks.processors import usable_cores
 from resnet_tasks.structures import Batch, Geometry, Sample, collate

@@ -17,9 +17,12 @@ from torch.utils.data import Dataset
 
 from resnet_tasks.data.coco import Annotation, CocoFile, ImageRecord
 from resnet_tasks.data.coco_masks import decode_mask_part
-from resnet_tasks.data.dataset import CACHE_LIMIT, CocoDataset, Key, parts_of
+from resnet_tasks.data.dataset import CocoDataset
+from resnet_tasks.data.picture_cache import fits_in_memory
+from resnet_tasks.data.pixel_labels import drawn_in_order, has_map
 from resnet_tasks.data.pixels import resize_pixels
 from resnet_tasks.data.preparation import Preparation, PreparedPicture
+from resnet_tasks.data.sample_keys import Key, parts_of
 from resnet_tasks.data.samples import as_tensor
 from resnet_tasks.data.semantic_maps import category_labels, read_values
 from resnet_tasks.data.tiles import Tile, Windows
@@ -85,7 +88,9 @@ class TiledDataset(Dataset[Sample]):
         self.cut = cut
         sizes = [self._size(index) for index in range(len(pictures))]
         self._ends = np.cumsum([len(self._tiles(size)) for size in sizes], dtype=np.int64)
-        self._keeps_all = self._fits(sizes) if cache == "auto" else bool(cache)
+        stored = np.asarray(sizes, np.int64).reshape(-1, 2)
+        fits = cache == "auto" and fits_in_memory(stored, pictures.preparation)
+        self._keeps_all = fits or cache is True
         self._opened: OrderedDict[int, PreparedPicture] = OrderedDict()
         self._maps: OrderedDict[int, NDArray[Any]] = OrderedDict()
         self._limits: dict[int, tuple[Any, Any]] = {}
@@ -210,7 +215,7 @@ class TiledDataset(Dataset[Sample]):
         file, record = self.pictures.record(index)
         tiles = self._tiles((record.height, record.width))
         shows = np.zeros(len(tiles), np.bool_)
-        if self._has_map(file, record):
+        if has_map(file, record):
             try:
                 for i, tile in enumerate(tiles):
                     labels = self._map_labels(file, record, index, tile)
@@ -268,22 +273,18 @@ class TiledDataset(Dataset[Sample]):
         self, file: CocoFile, record: ImageRecord, index: int, tile: Tile
     ) -> NDArray[np.int64] | None:
         """`(tile.height, tile.width)` category indices; None where pixels are not annotated."""
-        if self._has_map(file, record):
+        if has_map(file, record):
             return self._map_labels(file, record, index, tile)
         if "masks" not in file.annotated:
             return None
         labels = np.full(tile.size, UNLABELLED, np.int64)
-        for each in sorted(file.annotations[record.id], key=lambda a: -a.area):
+        for each in drawn_in_order(file.annotations[record.id]):
             if each.segmentation is None:
                 continue
             if each.bbox is None or visible_parts(_boxes([each]), _grown(tile))[1][0] > 0:
                 mask = decode_mask_part(each.segmentation, record.height, record.width, tile)
                 labels[mask] = each.category
         return labels
-
-    @staticmethod
-    def _has_map(file: CocoFile, record: ImageRecord) -> bool:
-        return "semantic" in file.annotated and record.sem_seg_file_name is not None
 
     def _map_labels(
         self, file: CocoFile, record: ImageRecord, index: int, tile: Tile
@@ -309,10 +310,6 @@ class TiledDataset(Dataset[Sample]):
                 self._limits[index] = opened.limits
             _keep(self._opened, index, opened, all_of_them=self._keeps_all)
         return opened
-
-    def _fits(self, sizes: Sequence[tuple[int, int]]) -> bool:
-        pixels = sum(height * width for height, width in sizes)
-        return pixels * (self.pictures.preparation.channels + 1) <= CACHE_LIMIT
 
 
 def visible_parts(boxes: Floats, tile: Tile) -> tuple[Floats, Floats]:

@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import Dataset
 
 from resnet_tasks.data.coco_records import boxes_to_xywh
-from resnet_tasks.data.dataset import HasGroups, HasTruth
+from resnet_tasks.data.data_set_protocols import HasGroups, HasTruth
 from resnet_tasks.data.loaders import make_loader, part_of
 from resnet_tasks.data.transforms import decode_labels, encode_labels, resize_labels
 from resnet_tasks.errors import DataError, HeadError, RecipeError

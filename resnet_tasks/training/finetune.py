@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from resnet_tasks.backbone.pretrained import LoadReport
-from resnet_tasks.data.dataset import HasEpochs, Key, LeavesOut, sample_seed
+from resnet_tasks.data.data_set_protocols import HasEpochs, LeavesOut
 from resnet_tasks.data.loaders import (
     auto_workers,
     earlier_visits,
@@ -34,6 +34,7 @@ from resnet_tasks.data.loaders import (
     part_of,
     training_batches,
 )
+from resnet_tasks.data.sample_keys import Key, sample_seed
 from resnet_tasks.data.tiled import TiledDataset
 from resnet_tasks.errors import NonFiniteLossError, PictureError, RunError
 from resnet_tasks.evaluation.evaluate import (

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from resnet_tasks.data.dataset import CocoDataset, HasEpochs
+from resnet_tasks.data.data_set_protocols import HasEpochs
+from resnet_tasks.data.dataset import CocoDataset
 from resnet_tasks.structures import Sample
 
 PICTURES = 24

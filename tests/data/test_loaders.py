@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from resnet_tasks.data.coco import read_coco
-from resnet_tasks.data.dataset import CocoDataset, Key
+from resnet_tasks.data.dataset import CocoDataset
 from resnet_tasks.data.loaders import (
     auto_workers,
     earlier_visits,
@@ -20,6 +20,7 @@ from resnet_tasks.data.loaders import (
     part_of,
     training_batches,
 )
+from resnet_tasks.data.sample_keys import Key
 from resnet_tasks.data.transforms import Augmentation
 from resnet_tasks.errors import DataError
 

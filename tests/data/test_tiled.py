@@ -14,7 +14,8 @@ from PIL import Image
 
 from resnet_tasks.data.coco import read_coco
 from resnet_tasks.data.coco_masks import decode_mask, decode_mask_part
-from resnet_tasks.data.dataset import CocoDataset, HasEpochs
+from resnet_tasks.data.data_set_protocols import HasEpochs
+from resnet_tasks.data.dataset import CocoDataset
 from resnet_tasks.data.loaders import make_loader, training_batches
 from resnet_tasks.data.pixels import Intensity, Resize
 from resnet_tasks.data.semantic_maps import read_semantic

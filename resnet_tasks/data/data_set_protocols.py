@@ -1,0 +1,69 @@
+"""What a data set may know beyond its samples; training and evaluation ask for it by protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resnet_tasks.data.preparation import Preparation
+from resnet_tasks.data.sample_keys import Key
+from resnet_tasks.structures import LabelTable, Truth
+
+
+@runtime_checkable
+class HasTruth(Protocol):
+    """A data set that knows its annotations in the frame of the original pictures."""
+
+    def truth(self, index: int, table: LabelTable) -> Truth:
+        """What is annotated on picture `index`, in the labels of one head."""
+        ...
+
+
+@runtime_checkable
+class HasGroups(Protocol):
+    """A data set that knows which of its pictures belong together."""
+
+    def group(self, index: int) -> str | None:
+        """Patient, study or sequence of picture `index`; None where it has none."""
+        ...
+
+
+@runtime_checkable
+class HasEpochs(Protocol):
+    """A data set whose samples change from epoch to epoch.
+
+    Attributes:
+        repeats: `(N,)` how often each comes in an epoch, on average; None: once.
+    """
+
+    repeats: NDArray[np.float64] | None
+
+    def batch_keys(
+        self,
+        epoch: int,
+        number: int,
+        positions: Sequence[int],
+        visits: Sequence[int] | None = None,
+    ) -> list[Key]:
+        """Keys of one training batch; see `CocoDataset.batch_keys`."""
+        ...
+
+
+@runtime_checkable
+class LeavesOut(Protocol):
+    """A data set that knows how many of its pictures may be unreadable.
+
+    Attributes:
+        preparation: Of its pictures.
+        bad_picture_limit: Share that is left out of training; None: each is an error.
+    """
+
+    @property
+    def preparation(self) -> Preparation: ...  # noqa: D102
+    @property
+    def bad_picture_limit(self) -> float | None: ...  # noqa: D102
+    @property
+    def most_bad_pictures(self) -> int: ...  # noqa: D102

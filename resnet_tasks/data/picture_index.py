@@ -1,0 +1,94 @@
+"""Positions in a data set as pictures of its files."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resnet_tasks.data.coco import CocoFile, ImageRecord
+
+
+class PictureIndex:
+    """All pictures of several COCO files, file after file, or some of them.
+
+    Args:
+        files: Whose pictures are all in it.
+    """
+
+    def __init__(self, files: Sequence[CocoFile]) -> None:
+        self._files = tuple(files)
+        self._ends = np.cumsum([len(file.images) for file in files], dtype=np.int64)
+        self._chosen = np.arange(self._ends[-1] if len(files) else 0)
+        self._prefixes = _prefixes(files)
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    def of_positions(self, positions: Sequence[int]) -> PictureIndex:
+        """Some of the pictures, under the same ids."""
+        made = copy.copy(self)
+        made._chosen = self._chosen[np.asarray(positions, np.int64)]
+        return made
+
+    def place(self, index: int) -> tuple[int, int]:
+        """Number of the file of picture `index`, and its position in there."""
+        row = int(self._chosen[index])
+        file = int(np.searchsorted(self._ends, row, side="right"))
+        return file, row - (int(self._ends[file - 1]) if file else 0)
+
+    def record(self, index: int) -> tuple[CocoFile, ImageRecord]:
+        """The file that picture `index` is annotated in, and its record there."""
+        number, row = self.place(index)
+        file = self._files[number]
+        return file, file.images[row]
+
+    def image_id(self, index: int) -> int | str:
+        """Id of picture `index`; made unique with the file's name where several files share ids."""
+        file, row = self.place(index)
+        image_id = self._files[file].images.id(row)
+        return image_id if self._prefixes is None else f"{self._prefixes[file]}/{image_id}"
+
+    def by_file(self, values: Sequence[float]) -> NDArray[np.float64]:
+        """`(N,)` for each picture the value of its file.
+
+        Args:
+            values: One per file.
+        """
+        counts = [len(file.images) for file in self._files]
+        return np.repeat(np.asarray(values, np.float64), counts)[self._chosen]
+
+    def shown(self) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+        """What all pictures of the files show, also those that are not chosen.
+
+        Returns:
+            `(S,)` rows of pictures and `(S,)` the category that each shows, every pair once, and
+            the number of pictures; `chosen` takes what is found for the rows.
+        """
+        shown = [file.annotations.shown() for file in self._files]
+        pairs = zip([0, *self._ends.tolist()], shown, strict=False)
+        rows = np.concatenate([start + places for start, (places, _) in pairs])
+        return rows, np.concatenate([found for _, found in shown]), int(self._ends[-1])
+
+    def chosen(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """`(N,)` values of the pictures, of those by row of `shown`."""
+        return values[self._chosen]
+
+
+def _prefixes(files: Sequence[CocoFile]) -> list[str] | None:
+    """What makes the ids of several files unique, by file; None where they are so already."""
+    seen: set[int | str] = set()
+    for file in files if len(files) > 1 else ():
+        found = set(file.annotations)
+        if not seen.isdisjoint(found):
+            break
+        seen |= found
+    else:
+        return None
+    stems = [file.path.stem for file in files]
+    if len(set(stems)) == len(stems):
+        return stems
+    # Files of one name in different folders (or one file given twice).
+    return [f"{stem}-{number}" for number, stem in enumerate(stems, 1)]

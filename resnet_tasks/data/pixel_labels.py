@@ -1,0 +1,48 @@
+"""What is annotated of the pixels of a picture: by a map of its own, or by its instance masks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resnet_tasks.data.coco import Annotation, CategoryMap, CocoFile, ImageRecord, decode_mask
+from resnet_tasks.data.semantic_maps import read_semantic
+from resnet_tasks.structures import UNLABELLED
+
+
+def has_map(file: CocoFile, record: ImageRecord) -> bool:
+    """Whether a picture has a semantic map of its own."""
+    return "semantic" in file.annotated and record.sem_seg_file_name is not None
+
+
+def has_pixel_labels(file: CocoFile, record: ImageRecord) -> bool:
+    """Whether the pixels of a picture are annotated."""
+    return has_map(file, record) or "masks" in file.annotated
+
+
+def pixel_labels(file: CocoFile, record: ImageRecord, categories: CategoryMap) -> NDArray[np.int64]:
+    """`(height, width)` category indices, `UNLABELLED` and `VOID`, of a picture that has them.
+
+    Args:
+        file: Where the picture is annotated.
+        record: The picture.
+        categories: Whose indices the labels are.
+
+    Raises:
+        DataError: If its map cannot be read or holds what is no category.
+    """
+    path = file.sem_seg_path(record)
+    if path is not None and "semantic" in file.annotated:
+        return read_semantic(path, categories, (record.height, record.width))
+    labels = np.full((record.height, record.width), UNLABELLED, dtype=np.int64)
+    for each in drawn_in_order(file.annotations[record.id]):
+        if each.segmentation is not None:
+            labels[decode_mask(each.segmentation, record.height, record.width)] = each.category
+    return labels
+
+
+def drawn_in_order(annotations: Iterable[Annotation]) -> list[Annotation]:
+    """Objects in the order in which they are drawn into a map: small ones on top."""
+    return sorted(annotations, key=lambda each: -each.area)

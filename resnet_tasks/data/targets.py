@@ -1,0 +1,60 @@
+"""Annotations of a picture as what its sample teaches, in the frame of the sample."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from resnet_tasks.data.coco import Annotation, CocoFile, ImageRecord, decode_mask
+from resnet_tasks.data.transforms import resize_labels
+from resnet_tasks.data.truths import image_labels
+from resnet_tasks.structures import Geometry, Target
+
+
+def annotated_target(
+    file: CocoFile, record: ImageRecord, geometry: Geometry, fields: Collection[str]
+) -> Target:
+    """All but the semantic map; what is not annotated or not wanted stays None.
+
+    Args:
+        file: Where the picture is annotated.
+        record: The picture.
+        geometry: From the picture as stored to the sample.
+        fields: Wanted: any of `boxes`, `masks` and `image_labels`.
+    """
+    found: dict[str, Any] = {}
+    if "boxes" in fields and "boxes" in file.annotated:
+        kept = [each for each in file.annotations[record.id] if each.bbox is not None]
+        boxes, visible = _boxes(kept, geometry)
+        found["boxes"] = boxes[visible]
+        found["labels"] = torch.tensor([each.category for each in kept], dtype=torch.int64)[visible]
+        found["ignore"] = torch.tensor([each.is_crowd for each in kept], dtype=torch.bool)[visible]
+        if "masks" in fields and "masks" in file.annotated:
+            found["masks"] = _masks(kept, record, geometry.input_size)[visible]
+    if "image_labels" in fields and "image" in file.annotated:
+        found["image_labels"] = torch.tensor(image_labels(file, record), dtype=torch.int64)
+    return Target(**found)
+
+
+def _boxes(
+    annotations: Sequence[Annotation], geometry: Geometry
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`(N, 4)` boxes in pixels of the sample, and `(N,)` whether anything of each is inside."""
+    xywh = torch.tensor([each.bbox for each in annotations], dtype=torch.float32).reshape(-1, 4)
+    boxes = geometry.boxes_to_input(torch.cat((xywh[:, :2], xywh[:, :2] + xywh[:, 2:]), dim=1))
+    return boxes, ((boxes[:, 2:] - boxes[:, :2]) > 0).all(dim=1)
+
+
+def _masks(
+    annotations: Sequence[Annotation], record: ImageRecord, size: tuple[int, int]
+) -> torch.Tensor:
+    """`(N, height, width)` pixels of each object in a sample of that size."""
+    stacked = np.zeros((len(annotations), *size), np.uint8)
+    for mask, each in zip(stacked, annotations, strict=True):
+        if each.segmentation is not None:
+            stored = decode_mask(each.segmentation, record.height, record.width)
+            mask[:] = resize_labels(stored.astype(np.uint8), size)
+    return torch.from_numpy(stacked > 0)

@@ -1,0 +1,49 @@
+"""Pictures that are kept in memory are those that would be read again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hand_written import coco, made
+
+from resnet_tasks.data import picture_cache
+from resnet_tasks.data.pixels import Intensity, Resize
+from resnet_tasks.data.transforms import Augmentation
+from resnet_tasks.errors import DataError
+
+
+@pytest.mark.parametrize("intensity", [Intensity(), Intensity("window", level=128, width=64)])
+def test_cache_changes_nothing(tmp_path: Path, intensity: Intensity) -> None:
+    file = coco(tmp_path)
+    options: dict[str, Any] = {"resize": Resize(6, 6), "intensity": intensity}
+    options["augment"] = Augmentation([{"Affine": {"rotate": [-20, 20], "p": 1.0}}])
+    kept, fresh = (made(file, cache=cache, **options) for cache in (True, False))
+    for key in (0, 1, 2, 0, (1, 0), 0):
+        one, other = kept[key], fresh[key]
+        assert torch.equal(one.image, other.image)
+        assert one.target.semantic is not None
+        assert other.target.semantic is not None
+        assert torch.equal(one.target.semantic, other.target.semantic)
+        assert one.seed == other.seed
+    (tmp_path / "1.png").unlink()
+    assert kept[0].image.shape == (3, 4, 6)
+    with pytest.raises(DataError, match="does not exist"):
+        fresh[0]
+
+
+def test_cache_keeps_no_more_than_its_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As 8-bit pictures all would fit.
+    monkeypatch.setattr(picture_cache, "CACHE_LIMIT", 3 * 8 * 12 * 4)
+    deep = made(coco(tmp_path), intensity=Intensity("percentile"), fields=("boxes",))
+    for i in range(3):
+        deep[i]
+    for i in (1, 2, 3):
+        (tmp_path / f"{i}.png").unlink()
+    assert deep[0].image.shape == (3, 8, 12)
+    with pytest.raises(DataError, match="does not exist"):
+        deep[1]

@@ -1,0 +1,79 @@
+"""Annotations as evaluators take them: in original pixels, in the labels of a head."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from hand_written import IDENTITY, coco, labelled, made
+
+from resnet_tasks.data.data_set_protocols import HasTruth
+from resnet_tasks.data.dataset import CocoDataset
+from resnet_tasks.data.pixels import Resize
+from resnet_tasks.data.truths import annotated_truth
+from resnet_tasks.structures import (
+    CLASSIFICATION,
+    IGNORED,
+    VOID,
+    LabelTable,
+)
+
+
+def test_truth_is_in_original_pixels_as_in_the_file(tmp_path: Path) -> None:
+    data = made(coco(tmp_path), resize=Resize(4, 4))
+    assert isinstance(data, HasTruth)
+    truth = data.truth(2, IDENTITY)
+    assert truth.size == (8, 12)
+    assert truth.boxes_xywh is not None
+    assert truth.boxes_xywh.tolist() == [[9, 5, 6, 6]]  # exactly: not clipped
+    truth = data.truth(0, LabelTable(("car", "dog"), (1, 0, IGNORED)))
+    assert truth.labels is not None
+    assert truth.crowd is not None
+    assert truth.areas is not None
+    assert truth.labels.tolist() == [1, 0]
+    assert truth.crowd.tolist() == [False, True]
+    assert truth.areas.tolist() == [4, 16]
+    assert truth.semantic is not None
+    assert truth.semantic.shape == (8, 12)
+    assert truth.semantic[0, 0] == VOID  # road, unknown to this head
+    nothing = data.truth(1, IDENTITY).boxes_xywh
+    assert nothing is not None
+    assert nothing.shape == (0, 4)
+
+
+def test_truth_tells_group_spacing_visibility_and_unknown_objects(tmp_path: Path) -> None:
+    file = coco(tmp_path)
+    record = replace(file.images[0], group="p1", spacing=(0.5, 2.0))
+    seen = [each for each in file.annotations[record.id] if each.bbox is not None]
+    names = [file.categories.names[each.category] for each in seen]
+    assert sorted(names) == ["car", "dog", "road"]
+    hidden = tuple(replace(each, occluded=2.0 if i == 2 else None) for i, each in enumerate(seen))
+    file = replace(file, annotations={**file.annotations, record.id: hidden})
+    truth = annotated_truth(file, record, 1, (0, 1, 2))
+    assert (truth.group, truth.spacing, truth.others) == ("p1", (0.5, 2.0), ())
+    assert truth.occluded is not None
+    assert np.array_equal(truth.occluded, [np.nan, np.nan, 2.0], equal_nan=True)
+    assert truth.truncated is None
+    truth = annotated_truth(file, record, 1, (IGNORED, IGNORED, IGNORED))
+    assert truth.others == tuple(names)
+    assert truth.others_xywh is not None
+    assert truth.others_xywh.tolist() == [list(each.bbox) for each in seen if each.bbox]
+
+
+def test_image_labels_are_not_annotated_unless_said(tmp_path: Path) -> None:
+    file = labelled(tmp_path, ["boxes"])
+    assert file.summary() == {"no_box": 4}
+    dataset = CocoDataset([file], categories=file.categories)
+    assert dataset[0].target.image_labels is None
+    assert not dataset.annotates(CLASSIFICATION)
+    assert dataset.truth(0, LabelTable.identity(file.categories.names)).image_labels is None
+
+
+def test_truth_of_image_labels_in_a_heads_own_labels(tmp_path: Path) -> None:
+    file = labelled(tmp_path, ["image"])
+    dataset = CocoDataset([file], categories=file.categories)
+    table = LabelTable(("road", "car"), (IGNORED, 1, 0))
+    truths = [dataset.truth(i, table) for i in range(3)]
+    assert [each.image_labels.tolist() for each in truths] == [[IGNORED, 0], [], [1]]
+    assert truths[0].boxes_xywh is None
