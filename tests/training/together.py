@@ -79,7 +79,7 @@ def main() -> None:
         batch_size=3,  # 7 pictures: the last batch holds one, so that a process has none
         accumulation=accumulation,
         optimizer="sgd",
-        learning_rate=0.01,
+        learning_rate=0.005,  # rounding grows, until a proposal is chosen in the place of another
         precision="fp32",
         device="cpu",
         ema=0.9,
@@ -89,7 +89,7 @@ def main() -> None:
     if mode == "unfreeze":
         options = options.model_copy(update=UNFREEZING)
     if mode in BALANCINGS:
-        # Few and small steps: rounding grows, until a proposal is chosen in the place of another.
+        # Fewer and smaller steps: the balance makes rounding grow faster.
         slow = {"epochs": 4, "learning_rate": 0.002, "balancing": mode}
         options = options.model_copy(update=slow)
     if mode == "die":
