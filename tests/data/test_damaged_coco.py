@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from damage import MANY, damaged_json, outcomes, told
+from damage import FULL, MANY, damaged_json, outcomes, told
 from PIL import Image
 
 from resnet_tasks.data.coco import decode_mask, read_coco
@@ -64,7 +64,7 @@ def repaired(file: Path) -> None:
 
 
 @pytest.mark.parametrize("use", [read, checked, repaired], ids=lambda use: use.__name__)
-@pytest.mark.parametrize("cases", [120, pytest.param(MANY, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("cases", [120, pytest.param(MANY, marks=FULL)])
 def test_damaged_files_are_used_or_refused(
     use: Callable[[Path], None], cases: int, tmp_path: Path, tell: Callable[[str], None]
 ) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from damage import MANY, damaged_bytes, outcomes, told
+from damage import FULL, MANY, damaged_bytes, outcomes, told
 from tiny_sources import bccd, kitti
 
 from data_tools.archives import CHUNK, LONGEST_HEADER, SLACK, Limits, unpack
@@ -147,7 +147,7 @@ def test_every_truncation_is_told(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["x.zip", "x.tar", "x.tar.gz", "x.tar.xz", "x.tbz2"])
-@pytest.mark.parametrize("cases", [100, pytest.param(MANY, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("cases", [100, pytest.param(MANY, marks=FULL)])
 def test_damaged_archives_are_refused_or_harmless(
     name: str, cases: int, tmp_path: Path, tell: Callable[[str], None]
 ) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from damage import MANY, damaged_yaml, outcomes, told
+from damage import FULL, MANY, damaged_yaml, outcomes, told
 from PIL import Image
 
 from data_tools.catalogue import convert, data_sets, find_data_set, prepare
@@ -268,7 +268,7 @@ def test_coco_pictures_outside_of_the_source_are_refused(tmp_path: Path) -> None
         convert("coco", tmp_path / "in", tmp_path / "out", images="..")
 
 
-@pytest.mark.parametrize("cases", [60, pytest.param(MANY, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("cases", [60, pytest.param(MANY, marks=FULL)])
 def test_damaged_descriptions_are_read_or_refused(
     cases: int, tmp_path: Path, tell: Callable[[str], None]
 ) -> None:

@@ -435,6 +435,7 @@ def test_damaged_files_are_read_or_refused(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.fuzz
 @pytest.mark.parametrize("name", CASES)
 def test_many_damaged_files(name: str, tmp_path: Path, tell: Callable[[str], None]) -> None:
     found = converted(name, tmp_path, MANY)

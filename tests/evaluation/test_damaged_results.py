@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from damage import MANY, damaged_json, damaged_png, outcomes, told
+from damage import FULL, MANY, damaged_json, damaged_png, outcomes, told
 from PIL import Image
 
 from resnet_tasks.evaluation.files import judge_results
@@ -42,7 +42,7 @@ def label_map(file: Path) -> bytes:
 @pytest.mark.parametrize(
     ("task", "backend"), [("box", "hotcoco"), ("box", "pycocotools"), ("mask", "hotcoco")]
 )
-@pytest.mark.parametrize("cases", [200, pytest.param(MANY, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("cases", [200, pytest.param(MANY, marks=FULL)])
 def test_damaged_objects_are_judged_or_refused(
     damaged: str,
     task: str,
@@ -72,7 +72,7 @@ def test_damaged_objects_are_judged_or_refused(
         tell(told(name, found))
 
 
-@pytest.mark.parametrize("cases", [200, pytest.param(MANY, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("cases", [200, pytest.param(MANY, marks=FULL)])
 def test_damaged_label_maps_are_judged_or_refused(
     cases: int, tmp_path: Path, tell: Callable[[str], None]
 ) -> None:

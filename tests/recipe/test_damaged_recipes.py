@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from damage import MANY, damaged_yaml, outcomes, told
+from damage import FULL, MANY, damaged_yaml, outcomes, told
 
 from resnet_tasks.recipe.load import load_recipe
 
@@ -25,7 +25,7 @@ training: {epochs: 3, learning_rate: 1e-3, steps: [0.5, 0.9]}
 """
 
 
-@pytest.mark.parametrize("cases", [60, pytest.param(MANY, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("cases", [60, pytest.param(MANY, marks=FULL)])
 def test_damaged_recipes_are_read_or_refused(
     cases: int, tmp_path: Path, tell: Callable[[str], None]
 ) -> None:
