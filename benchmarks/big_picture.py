@@ -6,7 +6,6 @@ are `ru_maxrss`, which counts what is read of mapped files too.
 
 from __future__ import annotations
 
-import argparse
 import resource
 import tempfile
 import time
@@ -20,7 +19,7 @@ import tifffile
 import torch
 from PIL import Image
 
-from benchmarks.measuring import Row, add_shared_options, finish, markdown_table, with_rows
+from benchmarks.measuring import Row, finish, option_parser
 from benchmarks.side_by_side import conditions
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.data.preparation import Preparation
@@ -41,9 +40,9 @@ DETECTOR = {
 }
 
 
-def main(argv: Sequence[str]) -> dict[str, Any]:
+def main(argv: Sequence[str] = ()) -> dict[str, Any]:
     """Writes a picture, predicts it, and prints what it took."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = option_parser("big_picture", __doc__)
     parser.add_argument("--side", type=int, default=10_000)
     parser.add_argument("--window", type=int, default=1024)
     parser.add_argument("--overlap", type=float, default=0.25)
@@ -51,7 +50,6 @@ def main(argv: Sequence[str]) -> dict[str, Any]:
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--batch-size", type=int, default=1)
     parser.add_argument("--format", choices=("npy", "tif", "png"), default="npy")
-    add_shared_options(parser)
     chosen = parser.parse_args(argv)
     if chosen.quick:
         chosen.side, chosen.window = 160, 128
@@ -89,7 +87,7 @@ def main(argv: Sequence[str]) -> dict[str, Any]:
         Row(f"{work}: memory", "alone", "the program before it", _peak(), before, "bytes"),
     ]
     report = {**conditions(model.device), "windows": count}
-    return finish(with_rows(report, rows), markdown_table(rows), chosen)
+    return finish(report, rows, chosen)
 
 
 def _write(path: Path, side: int) -> None:

@@ -21,11 +21,10 @@ import numpy as np
 from benchmarks.measuring import (
     REPEATS,
     Row,
-    add_shared_options,
     conditions,
     finish,
+    option_parser,
     timed_process,
-    with_rows,
 )
 from resnet_tasks.errors import DataError
 
@@ -61,7 +60,7 @@ found = run.stats.tolist()
 """
 
 
-def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+def main(argv: Sequence[str] = ()) -> dict[str, Any]:
     """Draws the set, runs both in turn, prints the ratios.
 
     Returns:
@@ -90,18 +89,17 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
                 "resamples": options.resamples,
                 **timed_process(_INTERVALS, truth, results, str(options.resamples)),
             }
-    return finish(with_rows(report, _rows(report)), _told(report), options)
+    return finish(report, _rows(report), options, told=_told(report))
 
 
-def _options(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks coco_evaluation")
+def _options(argv: Sequence[str]) -> argparse.Namespace:
+    parser = option_parser("coco_evaluation", __doc__)
     parser.add_argument("--repeats", type=int, default=REPEATS, help="of ours")
     parser.add_argument("--peer-repeats", type=int, default=REPEATS, help="a minute each")
     parser.add_argument("--resamples", type=int, default=1000, help="for the intervals; 0: none")
     parser.add_argument("--pictures", type=int, default=5_000)
     parser.add_argument("--objects", type=int, default=36_000)
     parser.add_argument("--detections", type=int, default=500_000)
-    add_shared_options(parser)
     options = parser.parse_args(argv)
     if options.quick:
         options.repeats = options.peer_repeats = 1
@@ -234,7 +232,3 @@ def _told(report: dict[str, Any]) -> str:
             f"{made['bytes'] / 1e9:.2f} GB"
         )
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    main()

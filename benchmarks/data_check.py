@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 
 from benchmarks.drawn_sets import CLASSES, draw_ellipses, picture_id, write_coco
 from benchmarks.measuring import (
+    REPEATS,
     Row,
-    add_shared_options,
     conditions,
     finish,
+    option_parser,
     timed_process,
-    with_rows,
 )
 from resnet_tasks.errors import DataError
 
@@ -50,7 +50,7 @@ found = check.summary()
 """
 
 
-def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+def main(argv: Sequence[str] = ()) -> dict[str, Any]:
     """Draws the set, checks it, prints what that took.
 
     Returns:
@@ -72,21 +72,20 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
             if found != expected:
                 raise DataError(f"found {found}, but drawn were {expected}")
     report = _report(runs, size, expected, options)
-    finish(report, _told(report), options)
+    report = finish(report, _rows(report), options, told=_told(report))
     median = report["medians"]
     if median["bytes"] > BYTES or median["seconds"] > SECONDS:
         raise DataError(f"a check may take {SECONDS} s and {BYTES / 1e9:g} GB; see above")
     return report
 
 
-def _options(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks data_check")
-    parser.add_argument("--repeats", type=int, default=3)
+def _options(argv: Sequence[str]) -> argparse.Namespace:
+    parser = option_parser("data_check", __doc__)
+    parser.add_argument("--repeats", type=int, default=REPEATS)
     parser.add_argument("--pictures", type=int, default=120_000)
     parser.add_argument("--objects", type=int, default=860_000)
     parser.add_argument("--every", type=int, default=100, help="one object in this many is faulty")
     parser.add_argument("--folder", type=Path, help="where the set is drawn; default: temporary")
-    add_shared_options(parser)
     options = parser.parse_args(argv)
     if options.quick:
         options.repeats, options.pictures, options.objects, options.every = 1, 50, 1000, 50
@@ -148,7 +147,7 @@ def _report(
     runs: list[dict[str, Any]], size: int, expected: dict[str, int], options: argparse.Namespace
 ) -> dict[str, Any]:
     medians = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
-    report = {
+    return {
         "set": {key: getattr(options, key) for key in ("pictures", "objects", "every")},
         "json_bytes": size,
         "found": expected,
@@ -156,15 +155,16 @@ def _report(
         "runs": runs,
         **conditions("numpy", "msgspec"),
     }
-    work, limit = f"data check of {options.objects:,} objects", "a limit of our own"
+
+
+def _rows(report: dict[str, Any]) -> list[Row]:
+    medians, limit = report["medians"], "a limit of our own"
+    work = f"data check of {report['set']['objects']:,} objects"
     exact = "finds exactly the faults that were drawn"
-    return with_rows(
-        report,
-        [
-            Row(work, "alone", limit, medians["seconds"], None, "s", SECONDS, exact),
-            Row(f"{work}: memory", "alone", limit, medians["bytes"], None, "bytes", BYTES),
-        ],
-    )
+    return [
+        Row(work, "alone", limit, medians["seconds"], None, "s", SECONDS, exact),
+        Row(f"{work}: memory", "alone", limit, medians["bytes"], None, "bytes", BYTES),
+    ]
 
 
 def _told(report: dict[str, Any]) -> str:
@@ -176,7 +176,3 @@ def _told(report: dict[str, Any]) -> str:
         f"{median['bytes'] / 1e9:.2f} GB (medians of {len(report['runs'])}; load "
         f"{report['hardware']['load'][0]:.1f})"
     )
-
-
-if __name__ == "__main__":
-    main()

@@ -11,13 +11,13 @@ bf16, whose rounding changes which of many nearly equal random boxes come out, t
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
-from importlib.metadata import version
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from benchmarks.detectors import (
+    PEER,
     our_detector,
     our_forward,
     peers_detector,
@@ -25,19 +25,11 @@ from benchmarks.detectors import (
     require_same_detections,
     require_same_stages,
 )
-from benchmarks.measuring import (
-    REPEATS,
-    add_shared_options,
-    finish,
-    markdown_table,
-    with_rows,
-)
-from benchmarks.side_by_side import Pair, compare, conditions, settled, street
-from resnet_tasks.model import default_device, resolve_precision
+from benchmarks.model_pairs import Contest, Goals, measure, model_parser, parsed
+from benchmarks.side_by_side import street
+from resnet_tasks.model import default_device
 
-PEER = f"torchvision {version('torchvision')}"
-GOALS = {"fp32": 1.2, "bf16": 1.4}
-AS_IT_COMES = 4.0
+GOALS = Goals({"fp32": 1.2, "bf16": 1.4}, 4.0)
 
 
 def main(argv: Sequence[str] = ()) -> dict[str, Any]:
@@ -46,67 +38,36 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
     Raises:
         DataError: If ours and torchvision's boxes do not agree.
     """
-    options = _options(argv)
-    device = default_device(options.device)
-    rows, runs = compare(_pairs(options, device), device, options.repeats)
-    report = {**conditions(device), "size": options.size, "batch": options.batch, "runs": runs}
-    return finish(with_rows(report, rows), markdown_table(rows), options)
-
-
-def _options(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks detector_inference", description=__doc__
-    )
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = model_parser("detector_inference", __doc__, size=(480, 640), batch=1)
     parser.add_argument("--backbone", default="resnet50")
-    parser.add_argument("--size", nargs=2, type=int, default=[480, 640], help="height, width")
-    parser.add_argument("--batch", type=int, default=1, help="pictures")
-    parser.add_argument("--precisions", nargs="*", default=["fp32", "bf16"])
-    parser.add_argument("--repeats", type=int, default=REPEATS)
-    parser.add_argument("--device", default="auto")
-    add_shared_options(parser)
-    options = parser.parse_args(argv)
-    if options.quick:
-        options.backbone, options.size, options.repeats = "resnet18", [64, 96], 1
-    return options
+    options = parsed(parser, argv, backbone="resnet18")
+    device = default_device(options.device)
+    pairs = _contest(options, device).pairs(options.precisions, device)
+    return measure(pairs, options, device)
 
 
-def _pairs(options: argparse.Namespace, device: torch.device) -> Iterator[Pair]:
+def _contest(options: argparse.Namespace, device: torch.device) -> Contest:
     batch = street(tuple(options.size), options.batch).to(device)
-    ours = our_detector(options.backbone, batch).to(device).eval()
+    ours = our_detector(options.backbone, batch).eval()
     height, width = options.size
     # Its own resizing, which cannot be left out here, finds pictures of the size it wants.
     theirs = peers_detector(options.backbone, ours, min_size=height, max_size=width)
     theirs.to(device).eval()
-    work = f"Faster R-CNN {options.backbone} inference, {options.batch} x {height}x{width}"
-    settled(ours, channels_last=True)
-    settled(theirs, channels_last=True)
-    for precision in options.precisions:
-        mine = our_forward(ours, batch, precision)
-        yours = peers_forward(theirs, batch, precision)
-        agreement = (
-            require_same_detections(mine, yours)
-            if precision == "fp32"
-            else require_same_stages(ours, theirs, batch, precision)
-        )
-        yield Pair(
-            f"{work}, {precision}",
-            "same precision",
-            PEER,
-            mine,
-            yours,
-            GOALS[precision],
-            agreement=agreement,
-        )
-    settled(theirs, channels_last=False)
-    auto = resolve_precision("auto", device)
-    mine, yours = our_forward(ours, batch, auto), peers_forward(theirs, batch, "fp32")
-    yield Pair(
-        f"{work}, ours {auto}, the peer fp32",
-        "as it comes",
-        PEER,
-        mine,
-        yours,
-        AS_IT_COMES,
-        agreement="layers and proposals alike",
+
+    def check(precision: str) -> str:
+        if precision != "fp32":
+            return require_same_stages(ours, theirs, batch, precision)
+        works = our_forward(ours, batch, precision), peers_forward(theirs, batch, precision)
+        return require_same_detections(*works)
+
+    return Contest(
+        work=f"Faster R-CNN {options.backbone} inference, {options.batch} x {height}x{width}",
+        peer=PEER,
+        ours=ours,
+        theirs=theirs,
+        our_work=lambda precision: our_forward(ours, batch, precision),
+        their_work=lambda precision: peers_forward(theirs, batch, precision),
+        check=check,
+        alike="layers and proposals",
+        goals=GOALS,
     )

@@ -8,6 +8,7 @@ so that scores differ and boxes move.
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops import box_iou
 from torchvision.ops.misc import FrozenBatchNorm2d
 
+from benchmarks.model_pairs import inference, training_step
 from benchmarks.side_by_side import THINGS, Work, joined, of_precision, require_close
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.errors import DataError
@@ -25,6 +27,7 @@ from resnet_tasks.layers.norms import batch_norms_of
 from resnet_tasks.model import TaskModel, autocast
 from resnet_tasks.structures import ABSENT, Batch, LabelTable
 
+PEER = f"torchvision {version('torchvision')}"
 FROZEN_STAGES = 2
 """Stem and C2: what torchvision's `trainable_layers=3`, its default, leaves untrained."""
 EVERYTHING = 1_000_000
@@ -38,8 +41,15 @@ LOSSES = {
 
 
 def our_detector(backbone: str, batch: Batch) -> TaskModel:
-    """Our Faster R-CNN with its defaults, which are torchvision's; in training mode."""
+    """Our Faster R-CNN with its defaults, which are torchvision's; in training mode.
+
+    Args:
+        backbone: Name of the ResNet.
+        batch: What the norms' statistics are of; the model is on its device.
+    """
+    device = batch.images.device
     learner = TaskModel(_learner(backbone), {"boxes": FasterRCNN(_learner(backbone).specs, THINGS)})
+    learner.to(device)
     with torch.no_grad():
         sizes = [each.input_size for each in batch.geometries]
         learner.train().features(learner.normalise(batch.images, sizes))
@@ -49,7 +59,7 @@ def our_detector(backbone: str, batch: Batch) -> TaskModel:
     head = FasterRCNN(frozen.specs, THINGS)
     _draw_wide(head)
     table = LabelTable(THINGS, (*range(len(THINGS)), *(ABSENT,) * 8))
-    return TaskModel(frozen, {"boxes": head}, label_tables={"boxes": table}).train()
+    return TaskModel(frozen, {"boxes": head}, label_tables={"boxes": table}).to(device).train()
 
 
 def _learner(name: str) -> ResNet:
@@ -117,36 +127,22 @@ def peers_targets(batch: Batch) -> list[dict[str, Tensor]]:
 
 
 def our_step(model: TaskModel, batch: Batch, precision: str) -> Work:
-    """Losses, gradients and an optimizer step of rate 0, so that every step is the same."""
-    optimizer = _optimizer(model)
+    """A training step, see `training_step`."""
 
-    def step() -> None:
-        with autocast(batch.images.device, precision):
-            losses = model(batch, mode="loss")
-        model.total_loss(losses).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        optimizer.zero_grad()
+    def loss() -> Tensor:
+        return model.total_loss(model(batch, mode="loss"))
 
-    return step
+    return training_step(model, loss, batch.images.device, precision)
 
 
 def peers_step(model: TorchvisionFasterRCNN, batch: Batch, precision: str) -> Work:
     """The same of torchvision's model, as its reference training does it."""
-    optimizer, images, targets = _optimizer(model), pictures_of(batch), peers_targets(batch)
+    images, targets = pictures_of(batch), peers_targets(batch)
 
-    def step() -> None:
-        with autocast(batch.images.device, precision):
-            losses = model(images, targets)
-        sum(losses.values()).backward()
-        optimizer.step()
-        optimizer.zero_grad()
+    def loss() -> Tensor:
+        return torch.stack(list(model(images, targets).values())).sum()
 
-    return step
-
-
-def _optimizer(model: nn.Module) -> torch.optim.Optimizer:
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return torch.optim.SGD(trained, lr=0.0, momentum=0.9)
+    return training_step(model, loss, batch.images.device, precision)
 
 
 def require_same_losses(
@@ -192,12 +188,7 @@ def our_forward(model: TaskModel, batch: Batch, precision: str) -> Work:
 def peers_forward(model: TorchvisionFasterRCNN, batch: Batch, precision: str) -> Work:
     """The same of torchvision's model, as its documentation calls it."""
     images = pictures_of(batch)
-
-    def forward() -> object:
-        with torch.inference_mode(), autocast(batch.images.device, precision):
-            return model(images)
-
-    return forward
+    return inference(lambda: model(images), batch.images.device, precision)
 
 
 def require_same_detections(ours: Work, theirs: Work) -> str:

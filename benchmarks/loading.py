@@ -28,11 +28,10 @@ from PIL import Image
 from benchmarks.drawn_sets import draw_ellipses, write_coco
 from benchmarks.measuring import (
     Row,
-    add_shared_options,
     conditions,
     finish,
     in_fresh_process,
-    with_rows,
+    option_parser,
 )
 from resnet_tasks.errors import DataError
 
@@ -96,14 +95,15 @@ print(json.dumps({
 """
 
 
-def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+def main(argv: Sequence[str] = ()) -> dict[str, Any]:
     """Draws the set, measures, prints.
 
     Returns:
         The report.
 
     Raises:
-        DataError: If a measured process failed, or the annotations cost more with more workers.
+        DataError: If a measured process failed or saw other objects than the others, or the
+            annotations cost more with more workers.
     """
     options = _options(argv)
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
@@ -114,8 +114,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         for workers in options.workers:
             whole, nothing = (_run(each, workers, options.samples) for each in (big, tiny))
             table.append({"workers": workers, "big": whole, "tiny": nothing})
+        require_all_objects([*runs.values(), *(row["big"] for row in table)], options.objects)
         report = _report(runs, table, big, options)
-    finish(report, _told(report), options)
+    report = finish(report, [_row(report)], options, told=_told(report))
     if report["growth"] > LIMIT and not options.quick:
         raise DataError(
             f"annotations cost {report['growth']:.2f} times as much with {options.workers[-1]} "
@@ -124,14 +125,13 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     return report
 
 
-def _options(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks loading")
+def _options(argv: Sequence[str]) -> argparse.Namespace:
+    parser = option_parser("loading", __doc__)
     parser.add_argument("--pictures", type=int, default=120_000)
     parser.add_argument("--objects", type=int, default=860_000)
     parser.add_argument("--samples", type=int, default=10_000, help="pictures read per measurement")
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 2, 4, 8])
     parser.add_argument("--folder", type=Path, help="where the set is drawn; default: temporary")
-    add_shared_options(parser)
     options = parser.parse_args(argv)
     if options.quick:
         options.pictures, options.objects, options.samples = 500, 3500, 100
@@ -171,12 +171,27 @@ def _run(path: Path, workers: int, samples: int) -> dict[str, Any]:
     return in_fresh_process(_MEASURED, path, workers, samples, environment=_TIDY)
 
 
+def require_all_objects(runs: Sequence[dict[str, Any]], objects: int) -> None:
+    """Makes sure that all objects were read, and that the batches of all runs held as many.
+
+    Raises:
+        DataError: If not.
+    """
+    seen = runs[0]["seen"]
+    for run in runs:
+        if (run["objects"], run["seen"]) != (objects, seen):
+            raise DataError(
+                f"a run read {run['objects']:,} objects and had {run['seen']:,} in its batches; "
+                f"drawn were {objects:,}, of which the first run had {seen:,} in its batches"
+            )
+
+
 def _report(
     runs: dict[str, Any], table: list[dict[str, Any]], path: Path, options: argparse.Namespace
 ) -> dict[str, Any]:
     for row in table:
         row["annotations"] = row["big"]["bytes"] - row["tiny"]["bytes"]
-    report = {
+    return {
         "set": {"pictures": options.pictures, "objects": options.objects},
         "json_bytes": path.stat().st_size,
         **runs,
@@ -184,9 +199,13 @@ def _report(
         "growth": table[-1]["annotations"] / table[0]["annotations"],
         **conditions("torch", "numpy", "msgspec"),
     }
-    none, most = table[0], table[-1]
-    memory = Row(
-        f"annotations of {options.objects:,} objects with {most['workers']} workers: memory",
+
+
+def _row(report: dict[str, Any]) -> Row:
+    none, most = report["by_workers"][0], report["by_workers"][-1]
+    objects = report["set"]["objects"]
+    return Row(
+        f"annotations of {objects:,} objects with {most['workers']} workers: memory",
         "alone",
         f"ours with {none['workers']} workers",
         most["annotations"],
@@ -194,7 +213,6 @@ def _report(
         "bytes",
         LIMIT,
     )
-    return with_rows(report, [memory])
 
 
 def _told(report: dict[str, Any]) -> str:
@@ -214,7 +232,3 @@ def _told(report: dict[str, Any]) -> str:
         )
     lines.append(f"annotations: {report['growth']:.2f} times with the most workers")
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    main()

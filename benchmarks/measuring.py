@@ -221,28 +221,41 @@ def _version(name: str) -> str:
         return "not installed"
 
 
-def add_shared_options(parser: argparse.ArgumentParser) -> None:
-    """`--out` and `--quick`, which every measurement has."""
+def option_parser(name: str, about: str | None) -> argparse.ArgumentParser:
+    """A parser with `--out` and `--quick`, which every measurement has.
+
+    Args:
+        name: Of the measurement.
+        about: What its help says, laid out.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks {name}", description=about)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--out", type=Path, help="JSON file for the report")
     parser.add_argument("--quick", action="store_true", help="tiny: shows that it runs, no more")
+    return parser
 
 
-def finish(report: dict[str, Any], told: str, options: argparse.Namespace) -> dict[str, Any]:
+def finish(
+    report: Mapping[str, Any], rows: Sequence[Row], options: argparse.Namespace, *, told: str = ""
+) -> dict[str, Any]:
     """Prints what a measurement found, and writes its report where that is wanted.
 
     Args:
         report: Plain values.
-        told: For people.
+        rows: For the table of all measurements.
         options: With `out` and `quick`.
+        told: For people; default: the rows as a table.
 
     Returns:
-        The report.
+        The report with the rows.
     """
-    report["quick"] = options.quick
-    print(told)
+    content = {**with_rows(report, rows), "quick": options.quick}
+    print(told or markdown_table(rows))
     if options.quick:
         print(QUICK)
+    elif getattr(options, "repeats", REPEATS) < REPEATS:
+        print(f"medians of {options.repeats} run(s); numbers to quote take {REPEATS}")
     if options.out is not None:
-        options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        options.out.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         print(f"written to {options.out}")
-    return report
+    return content

@@ -22,18 +22,19 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks import side_by_side
-from benchmarks.measuring import Row, add_shared_options, finish, markdown_table, with_rows
-from benchmarks.side_by_side import SURFACES, THINGS, street
+from benchmarks.measuring import Row, finish
+from benchmarks.model_pairs import inference, model_parser, parsed, training_step
+from benchmarks.side_by_side import SURFACES, THINGS, Work, medians, peaks, require_close, street
 from resnet_tasks.backbone.resnet import ResNet
+from resnet_tasks.errors import DataError
 from resnet_tasks.heads.base import HEADS, Head
 from resnet_tasks.heads.faster_rcnn import FasterRCNN
 from resnet_tasks.layers.feature_pyramid import FeaturePyramid
-from resnet_tasks.model import TaskModel, autocast, default_device
+from resnet_tasks.model import TaskModel, default_device
 from resnet_tasks.structures import ABSENT, Batch, LabelTable
-from resnet_tasks.training.price import peak_bytes, taking_turns
 
 SPARED = 0.9
 """Share of one backbone's own time that sharing it should spare."""
@@ -91,66 +92,96 @@ def build(name: str, pixels: str, heads: Sequence[str], *, pyramid: bool) -> Tas
 
 
 def works(
-    models: Mapping[str, TaskModel], backbone: nn.Module, batch: Batch, precision: str, kind: str
-) -> dict[str, Callable[[], object]]:
+    models: Mapping[str, TaskModel], backbone: ResNet, batch: Batch, precision: str, kind: str
+) -> dict[str, Work]:
     """Model -> one forward or one training step; `backbone`: that part by itself."""
     device = batch.images.device
-    optimizers = {
-        name: torch.optim.SGD(model.parameters(), lr=0.0)
-        for name, model in {**models, "backbone": backbone}.items()
-    }
     images = next(iter(models.values())).normalise(
         batch.images, [each.input_size for each in batch.geometries]
     )
 
-    def forward(name: str) -> object:
-        with torch.no_grad(), autocast(device, precision):
-            return backbone(images) if name == "backbone" else models[name](batch, mode="raw")
+    def mean_of_levels() -> Tensor:
+        return torch.stack([each.float().mean() for each in backbone(images).values()]).sum()
 
-    def step(name: str) -> object:
-        with autocast(device, precision):
-            if name == "backbone":
-                total = torch.stack([each.float().mean() for each in backbone(images).values()])
-                loss = total.sum()
-            else:
-                loss = models[name].total_loss(models[name](batch, mode="loss"))
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizers[name].step()
-        optimizers[name].zero_grad()
-        return None
+    def loss_of(model: TaskModel) -> Callable[[], Tensor]:
+        return lambda: model.total_loss(model(batch, mode="loss"))
 
-    chosen = forward if kind == "forward" else step
-    names = [*models, "backbone"]
-    return {name: lambda name=name: chosen(name) for name in names}  # type: ignore[misc]
+    def raw_of(model: TaskModel) -> Work:
+        return lambda: model(batch, mode="raw")
+
+    if kind == "forward":
+        made = {name: inference(raw_of(each), device, precision) for name, each in models.items()}
+        return {**made, "backbone": inference(lambda: backbone(images), device, precision)}
+    steps = {
+        name: training_step(each, loss_of(each), device, precision) for name, each in models.items()
+    }
+    return {**steps, "backbone": training_step(backbone, mean_of_levels, device, precision)}
+
+
+def require_same_outputs(models: Mapping[str, TaskModel], batch: Batch) -> str:
+    """Makes sure that a head gives the same beside another one as alone; the weights are shared.
+
+    Raises:
+        DataError: If not.
+    """
+    both = models["both"]
+    wanted = both.predict_raw(batch)
+    apart = 0.0
+    for name in ("boxes", "pixels"):
+        own = {
+            key: value
+            for key, value in both.state_dict().items()
+            if key in models[name].state_dict()
+        }
+        models[name].load_state_dict(own)
+        for field, value in models[name].predict_raw(batch)[name].items():
+            found = wanted[name][field]
+            apart = max(apart, require_close(f"{name}/{field} of both", found, value, 1e-4))
+    return f"outputs {apart:.1g} apart"
 
 
 def measure(
     name: str, settings: argparse.Namespace, device: torch.device
-) -> tuple[list[Measured], dict[str, int]]:
-    """All numbers of one backbone, and the parameters of its models."""
+) -> tuple[list[Measured], dict[str, int], str]:
+    """All numbers of one backbone, the parameters of its models, and how near their outputs are."""
     chosen = {"boxes": ("boxes",), "pixels": ("pixels",), "both": ("boxes", "pixels")}
     models = {
         key: build(name, settings.pixels, heads, pyramid=settings.pyramid)
         for key, heads in chosen.items()
     }
+    parameters = {key: _parameters(each) for key, each in models.items()}
     backbone = ResNet(name)
+    parameters["backbone"] = _parameters(backbone)
     for module in (*models.values(), backbone):
         module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     batch = street(tuple(settings.size), settings.batch).to(device)
+    agreement = require_same_outputs(models, batch)
+    _require_one_backbone_fewer(models["both"], parameters)
     found = []
     for precision in settings.precisions:
         for kind in ("forward", "training step"):
             for model in (*models.values(), backbone):
                 model.train(kind != "forward")
             made = works(models, backbone, batch, precision, kind)
-            seconds = taking_turns(list(made.values()), device, settings.repeats)
-            memory = {each: peak_bytes(work, device) for each, work in made.items()}
-            found.append(
-                Measured(name, precision, kind, dict(zip(made, seconds, strict=True)), memory)
-            )
-    parameters = {key: sum(p.numel() for p in each.parameters()) for key, each in models.items()}
-    parameters["backbone"] = sum(p.numel() for p in backbone.parameters())
-    return found, parameters
+            seconds, _ = medians(made, device, settings.repeats)
+            found.append(Measured(name, precision, kind, seconds, peaks(made, device)))
+    return found, parameters, agreement
+
+
+def _parameters(model: nn.Module) -> int:
+    return sum(each.numel() for each in model.parameters())
+
+
+def _require_one_backbone_fewer(both: TaskModel, parameters: Mapping[str, int]) -> None:
+    """Makes sure that both have the parameters of the two less those that they share.
+
+    Raises:
+        DataError: If not.
+    """
+    shared = parameters["backbone"] + (_parameters(both.pyramid) if both.pyramid else 0)
+    fewer = parameters["boxes"] + parameters["pixels"] - parameters["both"]
+    if fewer != shared:
+        raise DataError(f"both have {fewer:,} parameters fewer than apart; shared are {shared:,}")
 
 
 def table_of(found: Sequence[Measured], title: str) -> Table:
@@ -173,27 +204,15 @@ def table_of(found: Sequence[Measured], title: str) -> Table:
     return table
 
 
-def parsed(argv: Sequence[str]) -> argparse.Namespace:
-    """The options of the command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks multitask", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+def _options(argv: Sequence[str]) -> argparse.Namespace:
+    parser = model_parser("multitask", __doc__, size=(480, 640), batch=2)
     parser.add_argument("--backbones", nargs="+", default=["resnet18", "resnet50", "resnet101"])
-    parser.add_argument("--size", nargs=2, type=int, default=[480, 640], help="height, width")
-    parser.add_argument("--batch", type=int, default=2, help="pictures")
-    parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"])
-    parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--pixels", choices=["unet", "fpn"], default="unet")
     parser.add_argument("--pyramid", action="store_true", help="a shared one; for --pixels fpn")
-    parser.add_argument("--device", default="auto")
-    add_shared_options(parser)
-    settings = parser.parse_args(argv)
-    if settings.quick:
-        settings.backbones, settings.size, settings.batch = ["resnet10t"], [64, 96], 1
-        settings.precisions, settings.repeats = ["fp32"], 1
-    return settings
+    return parsed(parser, argv, backbones=["resnet10t"], batch=1, precisions=["fp32"])
 
 
-def rows_from(found: Sequence[Measured], settings: argparse.Namespace) -> list[Row]:
+def rows_from(found: Sequence[Measured], agreement: str, settings: argparse.Namespace) -> list[Row]:
     """Both heads on one backbone against what the goals allow them."""
     height, width = settings.size
     rows = []
@@ -203,20 +222,20 @@ def rows_from(found: Sequence[Measured], settings: argparse.Namespace) -> list[R
         work = f"boxes + pixels on one {each.backbone}, {each.work}, {settings.batch} x "
         work += f"{height}x{width}, {each.precision}"
         peer = f"ours: two models less {SPARED} of a backbone"
-        rows.append(Row(work, "same precision", peer, each.seconds["both"], allowed, "s", 1.0))
+        both = each.seconds["both"]
+        rows.append(Row(work, "same precision", peer, both, allowed, "s", 1.0, agreement))
         if each.work == "training step":
             memory = each.memory["boxes"] + each.memory["pixels"]
-            goal, both = MEMORY_GOAL, each.memory["both"]
-            name = f"{work}: memory"
+            taken, goal, name = each.memory["both"], MEMORY_GOAL, f"{work}: memory"
             rows.append(
-                Row(name, "same precision", "ours: two models", both, memory, "bytes", goal)
+                Row(name, "same precision", "ours: two models", taken, memory, "bytes", goal)
             )
     return rows
 
 
 def main(argv: Sequence[str] = ()) -> dict[str, Any]:
     """Measures, prints and returns the numbers."""
-    settings = parsed(argv)
+    settings = _options(argv)
     device = default_device(settings.device)
     console = Console(width=max(Console().width, 140))  # the table has ten columns
     content: dict[str, Any] = {
@@ -229,10 +248,10 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
         "parameters": {},
         "measured": [],
     }
-    measured: list[Measured] = []
+    rows: list[Row] = []
     for name in settings.backbones:
-        found, parameters = measure(name, settings, device)
-        measured += found
+        found, parameters, agreement = measure(name, settings, device)
+        rows += rows_from(found, agreement, settings)
         height, width = settings.size
         console.print(
             table_of(found, f"{settings.batch} x {height} x {width}, {device}, milliseconds")
@@ -247,5 +266,4 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
         content["measured"] += [
             {**asdict(each), "ratio": each.ratio, "spared": each.spared} for each in found
         ]
-    rows = rows_from(measured, settings)
-    return finish(with_rows(content, rows), markdown_table(rows), settings)
+    return finish(content, rows, settings)

@@ -14,7 +14,6 @@ In the same script the pictures of both are compared without what is random.
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
 import warnings
@@ -31,13 +30,7 @@ from torchvision import tv_tensors
 from torchvision.io import ImageReadMode, decode_jpeg, read_file
 from torchvision.transforms import v2
 
-from benchmarks.measuring import (
-    REPEATS,
-    add_shared_options,
-    finish,
-    markdown_table,
-    with_rows,
-)
+from benchmarks.measuring import REPEATS, finish, option_parser
 from benchmarks.side_by_side import Pair, compare, conditions
 from resnet_tasks.data.coco import read_coco
 from resnet_tasks.data.dataset import CocoDataset
@@ -64,11 +57,9 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
     Raises:
         DataError: If the pictures of both do not agree.
     """
-    parser = argparse.ArgumentParser(prog="python -m benchmarks pipeline", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = option_parser("pipeline", __doc__)
     parser.add_argument("--pictures", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=REPEATS)
-    add_shared_options(parser)
     options = parser.parse_args(argv)
     if options.quick:
         options.pictures, options.repeats = BATCH, 1
@@ -83,7 +74,7 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
     finally:
         torch.set_num_threads(threads)
     report = {**conditions(torch.device("cpu")), "pictures": options.pictures, "runs": runs}
-    return finish(with_rows(report, rows), markdown_table(rows), options)
+    return finish(report, rows, options)
 
 
 def draw(folder: Path, pictures: int) -> Path:

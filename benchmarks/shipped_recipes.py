@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from rich.console import Console
 from torch.utils.data import Dataset
 
-from benchmarks.side_by_side import street
+from benchmarks.side_by_side import Pair, Work, street
 from resnet_tasks.assemble.labels import label_heads
 from resnet_tasks.assemble.model import build_model
 from resnet_tasks.data.categories import Category, CategoryMap
@@ -44,20 +47,22 @@ class RecipeStep:
     Attributes:
         size: (height, width) that pictures have in training, before they are padded.
         batch: What is learnt from.
+        classes: Of the first head.
         metric: What the recipe's header says that its model reached.
 
     Args:
         name: Of a shipped recipe.
-        classes: Classes of its data.
+        categories: How many its data have.
+        device: Where it learns.
         folder: For what training would write; nothing is.
     """
 
-    def __init__(self, name: str, classes: int, folder: Path) -> None:
+    def __init__(self, name: str, categories: int, device: torch.device, folder: Path) -> None:
         recipe = load_recipe(name)
-        categories = CategoryMap(tuple(Category(i + 1, f"class {i}") for i in range(classes)))
+        named = CategoryMap(tuple(Category(i + 1, f"class {i}") for i in range(categories)))
         torch.manual_seed(0)
-        model = build_model(recipe, label_heads(recipe, categories), weights="unloaded")
-        options = recipe.training
+        model = build_model(recipe, label_heads(recipe, named), weights="unloaded")
+        options = recipe.training.model_copy(update={"device": str(device)})
         self.work = Finetuning(
             model,
             _Pictures(options.batch_size),
@@ -73,8 +78,9 @@ class RecipeStep:
         self.name = name
         self.backbone = recipe.backbone.name
         self.size = _training_size(name)
-        drawn = street(self.size, options.batch_size, things=classes, surfaces=classes)
-        self.batch: Batch = drawn.to(self.work.device)
+        self.classes = next(iter(model.named_heads.values())).classes
+        drawn = street(self.size, options.batch_size, things=categories, surfaces=categories)
+        self.batch: Batch = drawn.to(device)
         self.metric = result_of(name)
 
     def __call__(self) -> None:
@@ -82,6 +88,27 @@ class RecipeStep:
         wanted = self.work.options.deterministic and self.work.device.type == "cpu"
         with deterministic_algorithms(wanted):
             self.work.learn([self.batch], 0.0)
+
+    def against(self, peer: str, theirs: Work, goal: float, memory_goal: float) -> Pair:
+        """The pair of this and a step of the peer on the same pictures, at its defaults."""
+        height, width = self.size
+        return Pair(
+            f"{self.name}, training step, {len(self.batch)} x {height}x{width}",
+            "as it comes",
+            f"{peer}'s defaults",
+            self,
+            theirs,
+            goal,
+            memory_goal,
+            metric=self.metric,
+        )
+
+
+@contextmanager
+def shipped_step(name: str, categories: int, device: torch.device) -> Iterator[RecipeStep]:
+    """A `RecipeStep` with a folder of its own, which is removed again."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield RecipeStep(name, categories, device, Path(folder))
 
 
 def _training_size(name: str) -> tuple[int, int]:
@@ -106,6 +133,3 @@ def result_of(name: str) -> str:
         return f"{name}: not yet measured"
     start = "from scratch: " if result.startswith("from scratch") else ""
     return f"{name}: {start}{', '.join(dict.fromkeys(numbers[:2]))}"
-
-
-__all__ = ["RecipeStep", "result_of"]

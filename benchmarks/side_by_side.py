@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks import measuring
 from resnet_tasks.errors import DataError
@@ -181,9 +181,3 @@ def _row(pair: Pair, found: Mapping[str, float], unit: Literal["s", "bytes"]) ->
         pair.agreement if is_time else "",
         pair.metric,
     )
-
-
-def settled(model: nn.Module, *, channels_last: bool) -> None:
-    """Brings a model's filters to channels-last, or back to how models are built."""
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    model.to(memory_format=layout)

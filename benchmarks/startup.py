@@ -6,7 +6,6 @@ known. The import must bring no torch with it; that is checked in the same proce
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 import time
@@ -17,12 +16,10 @@ from typing import Any
 from benchmarks.measuring import (
     REPEATS,
     Row,
-    add_shared_options,
     conditions,
     finish,
     in_fresh_process,
-    markdown_table,
-    with_rows,
+    option_parser,
 )
 from resnet_tasks.errors import DataError
 
@@ -42,10 +39,8 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
     Raises:
         DataError: If `import resnet_tasks` brings a heavy package with it, or a process failed.
     """
-    parser = argparse.ArgumentParser(prog="python -m benchmarks startup", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = option_parser("startup", __doc__)
     parser.add_argument("--repeats", type=int, default=3 * REPEATS)
-    add_shared_options(parser)
     options = parser.parse_args(argv)
     if options.quick:
         options.repeats = 1
@@ -81,7 +76,7 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
         ),
     ]
     report = {**conditions("typer"), "seconds": seconds, "runs": runs}
-    return finish(with_rows(report, rows), markdown_table(rows), options)
+    return finish(report, rows, options)
 
 
 def _command(*arguments: str) -> Callable[[], None]:

@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks import loading
 from resnet_tasks.data.coco import read_coco
+from resnet_tasks.errors import DataError
 
 
 def test_set_is_the_same_at_every_call_and_clean(tmp_path: Path) -> None:
@@ -21,6 +22,14 @@ def test_set_is_the_same_at_every_call_and_clean(tmp_path: Path) -> None:
     coco.require_files()
     masks = [each.segmentation for found in coco.annotations.values() for each in found]
     assert all(masks)
+
+
+def test_runs_that_saw_other_objects_are_refused() -> None:
+    good = {"objects": 90, "seen": 30}
+    loading.require_all_objects([good, good], 90)
+    for bad in ({"objects": 89, "seen": 30}, {"objects": 90, "seen": 29}):
+        with pytest.raises(DataError, match=r"drawn were 90, of which the first run had 30"):
+            loading.require_all_objects([good, bad], 90)
 
 
 @pytest.mark.slow

@@ -11,11 +11,13 @@ import pytest
 
 from benchmarks.measuring import (
     QUICK,
+    REPEATS,
     Row,
     conditions,
     finish,
     in_fresh_process,
     markdown_table,
+    option_parser,
     rows_of,
     shown,
     timed_process,
@@ -79,8 +81,16 @@ def test_report_is_written_and_tiny_runs_say_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "report.json"
-    finish({"a": 1}, "told", Namespace(out=out, quick=True))
-    assert json.loads(out.read_text()) == {"a": 1, "quick": True}
-    assert QUICK in capsys.readouterr().out
-    finish({"a": 1}, "told", Namespace(out=None, quick=False))
-    assert QUICK not in capsys.readouterr().out
+    made = finish({"a": 1}, [STEP], Namespace(out=out, quick=True), told="told")
+    assert json.loads(out.read_text()) == made == {"a": 1, "rows": [STEP.to_json()], "quick": True}
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"told\n{QUICK}")
+    finish({"a": 1}, [STEP], Namespace(out=None, quick=False))
+    assert capsys.readouterr().out == f"{markdown_table([STEP])}\n"
+
+
+def test_fewer_runs_than_count_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    options = option_parser("x", "about").parse_args([])
+    for repeats in (REPEATS - 1, REPEATS):
+        finish({}, [STEP], Namespace(**vars(options), repeats=repeats))
+    assert capsys.readouterr().out.count("medians of 6 run(s); numbers to quote take 7") == 1

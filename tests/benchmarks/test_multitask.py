@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.multitask import Measured, main
+from benchmarks.measuring import rows_of
+from benchmarks.multitask import Measured, build, main, require_same_outputs
+from benchmarks.side_by_side import street
+from resnet_tasks.errors import DataError
 
 
 def test_a_tiny_measurement_runs(tmp_path: Path) -> None:
@@ -22,6 +25,19 @@ def test_a_tiny_measurement_runs(tmp_path: Path) -> None:
     for each in content["measured"]:
         assert each["seconds"].keys() == each["memory"].keys() == parameters.keys()
         assert all(value > 0 for value in (*each["seconds"].values(), *each["memory"].values()))
+    assert all(row.agreement for row in rows_of(content) if row.unit == "s")
+
+
+def test_heads_that_give_other_outputs_together_are_refused() -> None:
+    heads = {"boxes": ("boxes",), "pixels": ("pixels",), "both": ("boxes", "pixels")}
+    models = {
+        name: build("resnet10t", "unet", each, pyramid=False).eval() for name, each in heads.items()
+    }
+    batch = street((64, 96), 1)
+    assert "apart" in require_same_outputs(models, batch)
+    models["pixels"].adjustments["pixels"] = lambda raw: {"logits": raw["logits"] + 1}
+    with pytest.raises(DataError, match="pixels/logits of both"):
+        require_same_outputs(models, batch)
 
 
 def test_what_is_spared_is_told_in_backbones() -> None:

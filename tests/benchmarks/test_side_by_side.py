@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -62,6 +66,13 @@ def test_detectors_that_differ_are_refused() -> None:
 
 
 @pytest.mark.parametrize("architecture", ["unet", "fpn"])
+def test_the_peer_has_as_many_classes(architecture: str) -> None:
+    ours = pixels.our_net(architecture, "resnet18", ("background", "nucleus"))
+    theirs = pixels.peers_net(architecture, "resnet18", ours).eval()
+    assert theirs(torch.zeros(1, 3, 32, 64)).shape == (1, 2, 32, 64)
+
+
+@pytest.mark.parametrize("architecture", ["unet", "fpn"])
 def test_nets_that_differ_are_refused(architecture: str) -> None:
     batch = street((64, 96), 2)
     ours = pixels.our_net(architecture, "resnet18").eval()
@@ -93,6 +104,22 @@ def test_tiny_measurements_run(name: str, rows: int) -> None:
     assert {row.kind for row in found} == {"same precision", "as it comes"}
     assert all(row.ours > 0 and row.theirs and row.theirs > 0 for row in found)
     assert all(row.agreement for row in found if row.kind == "same precision" and row.unit == "s")
+
+
+@pytest.mark.slow
+def test_tiny_exports_run(tmp_path: Path) -> None:
+    """In a process of its own, as tests of exports are."""
+    for package in ("onnx", "openvino", "nncf"):
+        pytest.importorskip(package, reason="the extra `export` is not installed")
+    out = tmp_path / "report.json"
+    command = [sys.executable, "-m", "benchmarks", "exported_inference", "--quick", "--out"]
+    made = subprocess.run([*command, str(out)], capture_output=True, text=True, check=False)
+    assert made.returncode == 0, made.stderr[-2000:]
+    found = rows_of(json.loads(out.read_text()))
+    assert [row.goal for row in found] == [5.0, 1.3, 5.5, 1.3]
+    assert {row.kind for row in found} == {"as it comes"}
+    assert "detections among ours" in found[0].agreement
+    assert "logits" in found[2].agreement
 
 
 def test_results_are_quoted_from_the_recipes() -> None:
