@@ -41,7 +41,7 @@ from resnet_tasks.structures import Batch, Detections
 
 CPU = torch.device("cpu")
 DETECTOR_GOAL, PIXELS_GOAL, INT8_GOAL = 5.0, 5.5, 1.3
-CALIBRATED = 8
+CALIBRATED = 2
 """Pictures that int8 is calibrated on; speed does not depend on them."""
 
 Arrays = dict[str, NDArray[Any]]
