@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from half_bright import RIGHT_HALF, write_recipe, write_split
 from hub_server import Server, point_at
 from huggingface_hub import constants
 from huggingface_hub.utils import _http as client
@@ -42,37 +43,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with everything that may be shared, and much that may not."""
     base = tmp_path_factory.mktemp("secret place") / "bright"
     base.mkdir()
-    rng = np.random.default_rng(0)
-    images, annotations = [], []
-    for i in range(1, 13):
-        pixels = rng.integers(0, 90, (32, 64, 3)).astype(np.uint8)
-        pixels[:, 32:] += 120
-        Image.fromarray(pixels).save(base / f"{i}.png")
-        images.append({"id": i, "file_name": f"{i}.png", "height": 32, "width": 64})
-        half = [[32, 0, 64, 0, 64, 32, 32, 32]]
-        box = {"bbox": [32, 0, 32, 32], "area": 1024, "iscrowd": 0, "segmentation": half}
-        annotations.append({"id": i, "image_id": i, "category_id": 1, **box})
-    content = {
-        "images": images,
-        "annotations": annotations,
-        "categories": [{"id": 1, "name": "bright"}],
-    }
-    (base / "a.json").write_text(json.dumps(content))
+    write_split(base / "a.json", dict.fromkeys(map(str, range(1, 13)), RIGHT_HALF))
     (base / "mine.py").write_text(PLUGIN)
-    (base / "mine.yaml").write_text(
-        f"""
-plugins: [mine.py]
-data:
-  root: {base}
-  train: [{{annotations: a.json}}]
-  val: [{{annotations: {base / "a.json"}}}]
-  allow_leaks: true
-backbone: {{name: test_resnet, weights: none}}
-heads:
-  scene: {{type: unet, background: true, options: {{decoder_channels: [16, 8, 8, 8, 8]}}}}
-training: {{epochs: 1, batch_size: 4, precision: fp32, device: cpu, ema: 0.5}}
-evaluation: {{resamples: 20}}
-"""
+    write_recipe(
+        base / "mine.yaml",
+        base,
+        plugins=["mine.py"],
+        data={"val": [{"annotations": str(base / "a.json")}]},
+        training={"epochs": 1, "batch_size": 4, "ema": 0.5},
+        evaluation={"resamples": 20},
     )
     run = base / "runs" / "mine-1"
     finetune_recipe(load_recipe(base / "mine.yaml"), out=run)

@@ -7,10 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+from half_bright import RIGHT_HALF, write_recipe, write_split
 from rich.console import Console
 
 from resnet_tasks.errors import DataError, PictureError
@@ -26,44 +25,23 @@ COUNT = 9
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Nine pictures to learn from, two to judge on; a part of each is bright."""
+    """Nine pictures to learn from, two to judge on; a half of each is bright."""
     torch.set_num_threads(1)
     folder = tmp_path / "data"
-    folder.mkdir()
-    rng = np.random.default_rng(0)
     for split, count in (("train", COUNT), ("val", 2)):
-        images, annotations = [], []
-        for i in range(count):
-            pixels = rng.integers(0, 90, (32, 64, 3)).astype(np.uint8)
-            pixels[:, 32:] += 120
-            Image.fromarray(pixels).save(folder / f"{split}{i}.png")
-            images.append({"id": i, "file_name": f"{split}{i}.png", "height": 32, "width": 64})
-            box = {"bbox": [32, 0, 32, 32], "area": 1024, "iscrowd": 0}
-            outline = [[32, 0, 64, 0, 64, 32, 32, 32]]
-            ids = {"id": i + 1, "image_id": i, "category_id": 1}
-            annotations.append({**ids, **box, "segmentation": outline})
-        content = {"images": images, "annotations": annotations}
-        content["categories"] = [{"id": 1, "name": "bright"}]
-        (folder / f"{split}.json").write_text(json.dumps(content))
+        names = [f"{split}{i}" for i in range(count)]
+        write_split(folder / f"{split}.json", dict.fromkeys(names, RIGHT_HALF), first_id=0)
     return folder
 
 
 def recipe(data: Path, **options: Any) -> Recipe:
-    path = data.parent / "mine.yaml"
-    more = "".join(f"  {key}: {value}\n" for key, value in options.items())
-    path.write_text(
-        f"""
-data:
-  root: {data}
-  train: [{{annotations: train.json}}]
-  val: [{{annotations: val.json}}]
-{more}
-backbone: {{name: test_resnet, weights: none}}
-heads:
-  scene: {{type: unet, background: true, options: {{decoder_channels: [16, 8, 8, 8, 8]}}}}
-training: {{epochs: 2, batch_size: 2, precision: fp32, device: cpu, seed: 4}}
-evaluation: {{resamples: 0}}
-"""
+    places = {split: [{"annotations": f"{split}.json"}] for split in ("train", "val")}
+    path = write_recipe(
+        data.parent / "mine.yaml",
+        data,
+        data={**places, **options, "allow_leaks": False},
+        training={"epochs": 2, "seed": 4},
+        evaluation={"resamples": 0},
     )
     return load_recipe(path)
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import io
-import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+from half_bright import write_recipe, write_split
 from rich.console import Console
 
 from resnet_tasks.assemble.check import check_recipe
@@ -25,44 +23,17 @@ def data(tmp_path: Path) -> Path:
     """Four pictures with a square of class a in a quarter of each, one of b in one of them."""
     torch.set_num_threads(1)
     folder = tmp_path / "data"
-    folder.mkdir()
-    images, annotations = [], []
-    for i in range(4):
-        pixels = np.random.default_rng(i).integers(0, 255, (64, 64, 3)).astype(np.uint8)
-        Image.fromarray(pixels).save(folder / f"{i}.png")
-        images.append({"id": i, "file_name": f"{i}.png", "height": 64, "width": 64})
-        squares = [(1, 0, 32)] + ([(2, 32, 64)] if i == 0 else [])
-        for category, low, high in squares:
-            outline = [[low, low, high, low, high, high, low, high]]
-            found = {"id": len(annotations) + 1, "image_id": i, "category_id": category}
-            box = {"bbox": [low, low, 32, 32], "area": 1024, "iscrowd": 0}
-            annotations.append({**found, **box, "segmentation": outline})
-    content = {"images": images, "annotations": annotations}
-    content["categories"] = [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}]
-    (folder / "all.json").write_text(json.dumps(content))
+    first = (1, 0.0, 0.0, 0.5, 0.5)
+    pictures = {"0": (first, (2, 0.5, 0.5, 1.0, 1.0)), **dict.fromkeys("123", (first,))}
+    write_split(folder / "a.json", pictures, size=(64, 64), categories="ab")
     return folder
 
 
 def recipe(data: Path, weights: str) -> Recipe:
-    path = data.parent / "mine.yaml"
-    path.write_text(
-        f"""
-data:
-  root: {data}
-  train: [{{annotations: all.json}}]
-  val: [{{annotations: all.json}}]
-  allow_leaks: true
-backbone: {{name: test_resnet, weights: none}}
-heads:
-  scene:
-    type: unet
-    background: true
-    options: {{decoder_channels: [16, 8, 8, 8, 8], class_weights: {weights}}}
-training: {{epochs: 1, batch_size: 2, precision: fp32, device: cpu}}
-evaluation: {{resamples: 0}}
-"""
+    path = write_recipe(
+        data.parent / "mine.yaml", data, training={"epochs": 1}, evaluation={"resamples": 0}
     )
-    return load_recipe(path)
+    return load_recipe(path, [f"heads.scene.options.class_weights={weights}"])
 
 
 def test_numbers_are_in_the_run(data: Path, tmp_path: Path) -> None:

@@ -6,10 +6,10 @@ import io
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from half_bright import write_recipe, write_split
 from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
@@ -30,47 +30,26 @@ PER_FILE = 7
 def recipe(tmp_path: Path) -> Path:
     """Fourteen pictures in two files whose ids collide; a part of each picture is bright."""
     data = tmp_path / "data"
-    data.mkdir()
-    rng = np.random.default_rng(0)
-    files: dict[str, dict[str, Any]] = {}
-    for number, group in enumerate(GROUPS):
-        name = "first.json" if number < PER_FILE else "second.json"
-        categories = [{"id": 1, "name": "bright"}]
-        file = files.setdefault(name, {"images": [], "annotations": [], "categories": categories})
-        image_id, edge = number % PER_FILE + 1, 8 * (number % 3) + 24
-        pixels = rng.integers(0, 90, (32, 64, 3)).astype(np.uint8)
-        pixels[:, edge:] += 120
-        Image.fromarray(pixels).save(data / f"{number}.png")
-        record = {"id": image_id, "file_name": f"{number}.png", "height": 32, "width": 64}
-        file["images"].append(record if group is None else {**record, "group": group})
-        file["annotations"].append(
-            {
-                "id": image_id,
-                "image_id": image_id,
-                "category_id": 1,
-                "bbox": [edge, 0, 64 - edge, 32],
-                "area": 32 * (64 - edge),
-                "iscrowd": 0,
-                "segmentation": [[edge, 0, 64, 0, 64, 32, edge, 32]],
-            }
-        )
-    for name, content in files.items():
-        (data / name).write_text(json.dumps(content))
-    path = tmp_path / "mine.yaml"
-    path.write_text(
-        f"""
-data:
-  root: {data}
-  train: [{{annotations: first.json}}, {{annotations: second.json}}]
-  val: [{{annotations: not_read.json}}]
-backbone: {{name: test_resnet, weights: none}}
-heads:
-  scene: {{type: unet, background: true, options: {{decoder_channels: [16, 8, 8, 8, 8]}}}}
-training: {{epochs: 2, batch_size: 2, precision: fp32, device: cpu, seed: 4}}
-evaluation: {{resamples: 20}}
-"""
+    pictures = {f"{i}": [(1, _edge(i) / 64, 0.0, 1.0, 1.0)] for i in range(len(GROUPS))}
+    for name, part in (("first", slice(PER_FILE)), ("second", slice(PER_FILE, None))):
+        chosen = dict([*pictures.items()][part])
+        write_split(data / f"{name}.json", chosen, groups=GROUPS[part])
+    return write_recipe(
+        tmp_path / "mine.yaml",
+        data,
+        data={
+            "train": [{"annotations": "first.json"}, {"annotations": "second.json"}],
+            "val": [{"annotations": "not_read.json"}],
+            "allow_leaks": False,
+        },
+        training={"epochs": 2, "seed": 4},
+        evaluation={"resamples": 20},
     )
-    return path
+
+
+def _edge(number: int) -> int:
+    """Column from which on a picture is bright."""
+    return 8 * (number % 3) + 24
 
 
 def _mean_iou(out: Path, data: Path) -> float:
@@ -79,9 +58,8 @@ def _mean_iou(out: Path, data: Path) -> float:
     for i in range(3):
         for path in (out / f"fold-{i}/evaluations/val/predictions").rglob("*.png"):
             found = np.asarray(Image.open(path)) == 1
-            edge = 8 * (int(path.stem) % 3) + 24
             truth = np.zeros((32, 64), dtype=bool)
-            truth[:, edge:] = True
+            truth[:, _edge(int(path.stem)) :] = True
             for k, (ours, wanted) in enumerate(((~found, ~truth), (found, truth))):
                 both[k] += (ours & wanted).sum()
                 either[k] += (ours | wanted).sum()

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import io
-import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+from half_bright import RIGHT_HALF, write_split
 from rich.console import Console
 
 from resnet_tasks.backbone.resnet import ResNet
@@ -27,32 +25,7 @@ OPTIONS = TrainingRecipe(
 
 
 def pictures(folder: Path) -> CocoDataset:
-    rng = np.random.default_rng(0)
-    images = []
-    for i in range(1, 4):
-        Image.fromarray(rng.integers(0, 255, (64, 64, 3)).astype(np.uint8)).save(
-            folder / f"{i}.png"
-        )
-        images.append({"id": i, "file_name": f"{i}.png", "height": 64, "width": 64})
-    half = [[32, 0, 64, 0, 64, 64, 32, 64]]
-    annotations = [
-        {
-            "id": i,
-            "image_id": i,
-            "category_id": 1,
-            "bbox": [32, 0, 32, 64],
-            "area": 2048,
-            "iscrowd": 0,
-            "segmentation": half,
-        }
-        for i in range(1, 4)
-    ]
-    content = {
-        "images": images,
-        "annotations": annotations,
-        "categories": [{"id": 1, "name": "half"}],
-    }
-    (folder / "a.json").write_text(json.dumps(content))
+    write_split(folder / "a.json", dict.fromkeys("123", RIGHT_HALF), size=(64, 64))
     file = read_coco(folder / "a.json")
     return CocoDataset([file], categories=file.categories).with_scales((1.0, 1.5, 2.0))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from half_bright import RIGHT_HALF, write_recipe, write_split
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -51,42 +52,9 @@ def test_too_short_a_sweep_is_refused() -> None:
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
     """Four pictures, half of each bright."""
-    rng = np.random.default_rng(0)
-    images, annotations = [], []
-    for i in range(1, 5):
-        pixels = rng.integers(0, 90, (64, 64, 3)).astype(np.uint8)
-        pixels[:, 32:] += 120
-        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
-        images.append({"id": i, "file_name": f"{i}.png", "height": 64, "width": 64})
-        half = [[32, 0, 64, 0, 64, 64, 32, 64]]
-        annotations.append(
-            {
-                "id": i,
-                "image_id": i,
-                "category_id": 1,
-                "bbox": [32, 0, 32, 64],
-                "area": 2048,
-                "iscrowd": 0,
-                "segmentation": half,
-            }
-        )
-    content = {
-        "images": images,
-        "annotations": annotations,
-        "categories": [{"id": 1, "name": "bright"}],
-    }
-    (tmp_path / "a.json").write_text(json.dumps(content))
-    path = tmp_path / "mine.yaml"
-    path.write_text(
-        f"""
-data: {{root: {tmp_path}, train: [{{annotations: a.json}}], val: [{{annotations: a.json}}]}}
-backbone: {{name: test_resnet, weights: none}}
-heads:
-  scene: {{type: unet, background: true, options: {{decoder_channels: [16, 8, 8, 8, 8]}}}}
-training: {{batch_size: 2, optimizer: sgd, precision: fp32, device: cpu, clip_norm: null}}
-"""
-    )
-    return path
+    write_split(tmp_path / "a.json", dict.fromkeys("1234", RIGHT_HALF), size=(64, 64))
+    training = {"optimizer": "sgd", "clip_norm": None}
+    return write_recipe(tmp_path / "mine.yaml", tmp_path, training=training)
 
 
 def test_a_sweep_writes_a_picture_and_no_run(recipe: Path, tmp_path: Path) -> None:

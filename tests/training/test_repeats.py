@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from half_bright import RIGHT_HALF, write_recipe, write_split
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -30,45 +30,14 @@ def test_spread_by_hand() -> None:
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
     """Two pictures, half of each bright."""
-    rng = np.random.default_rng(0)
-    images, annotations = [], []
-    for i in (1, 2):
-        pixels = rng.integers(0, 90, (32, 64, 3)).astype(np.uint8)
-        pixels[:, 32:] += 120
-        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
-        images.append({"id": i, "file_name": f"{i}.png", "height": 32, "width": 64})
-        half = [[32, 0, 64, 0, 64, 32, 32, 32]]
-        annotations.append(
-            {
-                "id": i,
-                "image_id": i,
-                "category_id": 1,
-                "bbox": [32, 0, 32, 32],
-                "area": 1024,
-                "iscrowd": 0,
-                "segmentation": half,
-            }
-        )
-    categories = [{"id": 1, "name": "bright"}]
-    content = {"images": images, "annotations": annotations, "categories": categories}
-    (tmp_path / "a.json").write_text(json.dumps(content))
-    path = tmp_path / "mine.yaml"
-    path.write_text(
-        f"""
-data:
-  root: {tmp_path}
-  train: [{{annotations: a.json}}]
-  val: [{{annotations: a.json}}]
-  allow_leaks: true
-  normalize: data
-backbone: {{name: test_resnet, weights: none}}
-heads:
-  scene: {{type: unet, background: true, options: {{decoder_channels: [16, 8, 8, 8, 8]}}}}
-training: {{epochs: 2, batch_size: 1, precision: fp32, device: cpu, seed: 4}}
-evaluation: {{resamples: 0}}
-"""
+    write_split(tmp_path / "a.json", dict.fromkeys("12", RIGHT_HALF))
+    return write_recipe(
+        tmp_path / "mine.yaml",
+        tmp_path,
+        data={"normalize": "data"},
+        training={"epochs": 2, "batch_size": 1, "seed": 4},
+        evaluation={"resamples": 0},
     )
-    return path
 
 
 def test_finished_seeds_are_kept_and_stopped_ones_go_on(

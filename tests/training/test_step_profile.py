@@ -8,10 +8,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+from half_bright import RIGHT_HALF, write_recipe, write_split
 from typer.testing import CliRunner
 
 from resnet_tasks.cli import app
@@ -27,37 +26,14 @@ from resnet_tasks.training.timeline import BACKWARD, DATA, OPTIMIZER, REST
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
     """Six pictures, half of each bright."""
-    rng = np.random.default_rng(0)
-    images, annotations = [], []
-    for i in range(1, 7):
-        pixels = rng.integers(0, 90, (96, 128, 3)).astype(np.uint8)
-        pixels[:, 64:] += 120
-        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
-        images.append({"id": i, "file_name": f"{i}.png", "height": 96, "width": 128})
-        half = {"segmentation": [[64, 0, 128, 0, 128, 96, 64, 96]], "bbox": [64, 0, 64, 96]}
-        annotations.append(
-            {"id": i, "image_id": i, "category_id": 1, "area": 6144, "iscrowd": 0, **half}
-        )
-    categories = [{"id": 1, "name": "bright"}]
-    content = {"images": images, "annotations": annotations, "categories": categories}
-    (tmp_path / "a.json").write_text(json.dumps(content))
-    path = tmp_path / "mine.yaml"
-    path.write_text(
-        f"""
-data:
-  root: {tmp_path}
-  train: [{{annotations: a.json}}]
-  val: [{{annotations: a.json}}]
-  resize: {{height: 48, width: 64}}
-  allow_leaks: true
-backbone: {{name: test_resnet, weights: none}}
-heads:
-  scene: {{type: unet, background: true, options: {{decoder_channels: [16, 8, 8, 8, 8]}}}}
-augment: [{{HorizontalFlip: {{p: 0.5}}}}]
-training: {{batch_size: 2, precision: fp32, device: cpu, ema: 0.9}}
-"""
+    write_split(tmp_path / "a.json", dict.fromkeys("123456", RIGHT_HALF), size=(96, 128))
+    return write_recipe(
+        tmp_path / "mine.yaml",
+        tmp_path,
+        data={"resize": {"height": 48, "width": 64}},
+        augment=[{"HorizontalFlip": {"p": 0.5}}],
+        training={"ema": 0.9},
     )
-    return path
 
 
 def test_shares_are_of_all_steps_and_parts_come_in_their_order() -> None:
