@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+
+from data_tools.synthetic import make_cells
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # One of several processes: more threads than cores would wait for each other.
@@ -34,6 +37,18 @@ def shared_weights() -> Path:
     if not file.is_file():
         pytest.skip(f"the real ResNet-18 weights are not at {file}")
     return file
+
+
+@pytest.fixture(scope="session")
+def draw_cells(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Draws cells, with the options of `make_cells`, below a new data root."""
+
+    def draw(**options: Any) -> Path:
+        root = tmp_path_factory.mktemp("data")
+        make_cells(root / "cells", **{"seed": 5, **options})
+        return root
+
+    return draw
 
 
 @pytest.fixture(autouse=True)

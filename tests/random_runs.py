@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -10,8 +10,10 @@ from torch import nn
 
 from resnet_tasks.assemble.labels import label_heads
 from resnet_tasks.assemble.model import build_model
-from resnet_tasks.data.coco import read_coco
+from resnet_tasks.data.coco import CategoryMap, read_coco
+from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.load import load_recipe
+from resnet_tasks.recipe.schema import Recipe
 from resnet_tasks.training.checkpoint import save_checkpoint
 from resnet_tasks.training.run import Run
 
@@ -26,14 +28,42 @@ LIGHT = (
 )
 
 
+def untrained_run(
+    folder: Path,
+    recipe: Recipe,
+    categories: CategoryMap,
+    *,
+    seed: int = 0,
+    change: Callable[[TaskModel], None] | None = None,
+) -> Run:
+    """A run of a recipe that ended before its first step.
+
+    Args:
+        folder: Where to.
+        recipe: Of the run; weights that it names are not loaded.
+        categories: Of its data.
+        seed: Of the weights.
+        change: What is done to them before they are kept.
+    """
+    labels = label_heads(recipe, categories)
+    run = Run.create(folder, recipe, labels)
+    torch.manual_seed(seed)
+    model = build_model(recipe, labels, weights="unloaded")
+    if change is not None:
+        change(model)
+    save_checkpoint(run.checkpoint(), model=model.state_dict())
+    return run
+
+
 def random_run(folder: Path, data_root: Path, recipe: str, changes: Sequence[str]) -> Run:
     """A run of a recipe whose predictors have weights large enough to say different things."""
-    chosen = load_recipe(recipe, changes)
     categories = read_coco(data_root / "cells/train.json").categories
-    labels = label_heads(chosen, categories)
-    run = Run.create(folder, chosen, labels)
-    torch.manual_seed(0)
-    model = build_model(chosen, labels, weights="unloaded")
+    return untrained_run(
+        folder, load_recipe(recipe, changes), categories, change=_say_different_things
+    )
+
+
+def _say_different_things(model: TaskModel) -> None:
     for name, layer in model.named_modules():
         if isinstance(layer, nn.BatchNorm2d):  # statistics that differ from those of no training
             assert layer.running_mean is not None
@@ -41,5 +71,3 @@ def random_run(folder: Path, data_root: Path, recipe: str, changes: Sequence[str
         if name.endswith(("cls_score", "bbox_pred", "cls_logits", "classifier")):
             for weight in layer.parameters():
                 nn.init.normal_(weight, std=0.1)
-    save_checkpoint(folder / "checkpoints/last", model=model.state_dict())
-    return run

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,6 @@ from PIL import Image
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from data_tools.synthetic import make_cells
 from resnet_tasks.cli import app
 
 WEIGHTS = Path("checkpoints", "last", "model.safetensors")
@@ -32,10 +32,8 @@ def _run(*words: object) -> tuple[int, str]:
 
 
 @pytest.fixture(scope="module")
-def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("data")
-    make_cells(root / "cells", train=2, val=2, size=(96, 96))
-    return root
+def data_root(draw_cells: Callable[..., Path]) -> Path:
+    return draw_cells(train=2, val=2, size=(96, 96))
 
 
 @pytest.fixture(scope="module")

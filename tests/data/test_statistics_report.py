@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+from consoles import heard, quiet
 from PIL import Image
-from rich.console import Console
 
 from resnet_tasks.data.pixels import Intensity
 from resnet_tasks.data.statistics import ChannelMoments, DatasetStatistics, StoredValues
@@ -33,9 +32,9 @@ def measured() -> DatasetStatistics:
 
 
 def printed(found: DatasetStatistics) -> str:
-    console = Console(file=io.StringIO(), width=100)
+    console = quiet(100)
     print_statistics(found, console, title="a.json", channels=2)
-    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+    return heard(console)
 
 
 def test_text_holds_the_numbers_and_what_to_write() -> None:
@@ -58,10 +57,10 @@ def test_small_values_keep_their_digits_and_the_step_is_named() -> None:
     found = measured()
     found.channels = ChannelMoments()
     found.channels.add(np.asarray([[[0.00001234]], [[0.00003234]]]).repeat(2, axis=2))
-    console = Console(file=io.StringIO(), width=100)
+    console = quiet(100)
     step = Intensity("percentile", low=1, per_channel=True)
     print_statistics(found, console, title="a.json", channels=2, intensity=step)
-    *_, channels, intensity, normalize = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    *_, channels, intensity, normalize = heard(console).splitlines()
     lines = parse_yaml("\n".join((channels, intensity, normalize)), "printed").value
     assert lines["channels"] == 2
     assert IntensityRecipe(**lines["intensity"]) == IntensityRecipe(

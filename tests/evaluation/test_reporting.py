@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import io
-
-from rich.console import Console
+from consoles import heard, quiet
 
 from resnet_tasks.evaluation.reporting import metric_tables
 from resnet_tasks.metrics import Metric
 
 
 def printed(metrics: dict[str, Metric], *, headline_only: bool = False) -> str:
-    console = Console(file=io.StringIO(), width=80)
+    console = quiet(80)
     console.print(metric_tables(metrics, "run: val", headline_only=headline_only))
-    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+    return heard(console)
 
 
 def test_a_metric_is_one_line_with_its_whole_name_value_and_interval() -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from random_runs import LIGHT, random_run
-from rich.console import Console
 
-from data_tools.synthetic import make_cells
 from resnet_tasks.training.run import Run
 
 SHARED_PYRAMID = """\
@@ -27,17 +25,10 @@ training: {epochs: 1, batch_size: 2, learning_rate: 0.001, precision: fp32}
 """
 
 
-@pytest.fixture
-def quiet() -> Console:
-    return Console(file=io.StringIO(), width=120)
-
-
 @pytest.fixture(scope="session")
-def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def cells(draw_cells: Callable[..., Path]) -> Path:
     """A data root with pictures of 96 x 128."""
-    root = tmp_path_factory.mktemp("data")
-    make_cells(root / "cells", train=4, val=3, seed=5, size=(96, 128))
-    return root
+    return draw_cells(train=4, val=3, size=(96, 128))
 
 
 @pytest.fixture(scope="session")

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
-from rich.console import Console
+from consoles import heard, quiet
+from random_runs import untrained_run
 
-from data_tools.synthetic import make_cells
-from resnet_tasks.assemble.labels import label_heads
-from resnet_tasks.assemble.model import build_model
 from resnet_tasks.assemble.splits import merged_categories, read_split
 from resnet_tasks.errors import DataError, RunError
+from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.training.calibrating import calibrate, calibration_table
 from resnet_tasks.training.checkpoint import save_checkpoint
@@ -38,31 +36,23 @@ LIGHT = (
 CALIBRATED = Inference(calibrated=True)
 
 
-def quiet() -> Console:
-    return Console(file=io.StringIO(), width=120)
-
-
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    make_cells(folder / "cells", train=2, val=10, seed=5, size=(96, 96))
-    return folder
+def root(draw_cells: Callable[..., Path]) -> Path:
+    return draw_cells(train=2, val=10, size=(96, 96))
 
 
 @pytest.fixture
 def run(root: Path, tmp_path: Path) -> Run:
     """An untrained model of two heads, far too sure of its pixels."""
+
+    def sharpen(model: TaskModel) -> None:
+        for name, weights in model.state_dict().items():
+            if name.startswith("heads.scene.classifier") and name.endswith("weight"):
+                weights.mul_(30)
+
     recipe = load_recipe("quickstart", LIGHT)
-    labels = label_heads(recipe, merged_categories(read_split(recipe, "val", root)))
-    made = Run.create(tmp_path / "run", recipe, labels)
-    torch.manual_seed(0)
-    model = build_model(recipe, labels)
-    weights = model.state_dict()
-    for name in weights:
-        if name.startswith("heads.scene.classifier") and name.endswith("weight"):
-            weights[name] *= 30
-    save_checkpoint(made.checkpoint(), model=weights)
-    return made
+    categories = merged_categories(read_split(recipe, "val", root))
+    return untrained_run(tmp_path / "run", recipe, categories, change=sharpen)
 
 
 def test_calibration_lowers_the_error_and_leaves_the_ranking(run: Run, root: Path) -> None:
@@ -90,7 +80,7 @@ def test_calibration_lowers_the_error_and_leaves_the_ranking(run: Run, root: Pat
     assert json.loads((folder / "val/metrics.json").read_text())["calibrated"] is False
     text = quiet()
     text.print(calibration_table(done, "run"))
-    assert "scene" in text.file.getvalue()  # type: ignore[attr-defined]
+    assert "scene" in heard(text)
 
 
 def test_a_calibration_is_asked_for_and_holds_for_its_weights_alone(run: Run, root: Path) -> None:

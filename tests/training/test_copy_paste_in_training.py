@@ -8,7 +8,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ import pytest
 from pasting import SETTINGS, Drawn
 from rich.console import Console
 
-from data_tools.synthetic import make_cells
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.structures import Batch
 from resnet_tasks.training.finetune import Finetuning
@@ -27,10 +26,8 @@ PICTURES = 5
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("data")
-    make_cells(root / "cells", train=PICTURES, val=2, seed=5, size=(96, 96))
-    return root
+def data(draw_cells: Callable[..., Path]) -> Path:
+    return draw_cells(train=PICTURES, val=2, size=(96, 96))
 
 
 def trained(data: Path, out: Path, workers: int, processes: int = 1) -> Drawn:

@@ -8,16 +8,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
+from random_runs import untrained_run
 from typer.testing import CliRunner, Result
 
-from resnet_tasks.assemble.labels import label_heads
-from resnet_tasks.assemble.model import build_model
 from resnet_tasks.cli import app
 from resnet_tasks.data.coco import Category, CategoryMap
 from resnet_tasks.recipe.load import load_recipe
-from resnet_tasks.training.checkpoint import save_checkpoint
-from resnet_tasks.training.run import Run
 
 LIGHT = (
     "data.resize={height: 64, width: 96}",
@@ -29,15 +25,9 @@ LIGHT = (
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder with random weights: what it sees is nonsense, what it writes is not."""
     folder = tmp_path_factory.mktemp("runs") / "random"
-    recipe = load_recipe("quickstart", LIGHT)
     names = ("granular", "striated", "lobed")
     categories = CategoryMap(tuple(Category(i + 1, name) for i, name in enumerate(names)))
-    labels = label_heads(recipe, categories)
-    Run.create(folder, recipe, labels)
-    torch.manual_seed(0)
-    model = build_model(recipe, labels, weights="unloaded")
-    save_checkpoint(folder / "checkpoints/last", model=model.state_dict())
-    return folder
+    return untrained_run(folder, load_recipe("quickstart", LIGHT), categories).directory
 
 
 @pytest.fixture

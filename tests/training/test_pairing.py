@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-import torch
-from rich.console import Console
+from consoles import heard, quiet
+from random_runs import untrained_run
 
-from resnet_tasks.assemble.labels import label_heads
-from resnet_tasks.assemble.model import build_model
 from resnet_tasks.assemble.splits import merged_categories, read_split
 from resnet_tasks.errors import DataError, RunError
 from resnet_tasks.evaluation.intervals import Bootstrap, Resampling
@@ -35,10 +32,6 @@ heads: {kind: {type: classifier}}
 training: {epochs: 1, precision: fp32, device: cpu}
 evaluation: {resamples: 200}
 """
-
-
-def quiet() -> Console:
-    return Console(file=io.StringIO(), width=160)
 
 
 @pytest.fixture(scope="module")
@@ -69,12 +62,9 @@ def make_run(folder: Path, root: Path, seed: int, *changes: str) -> Run:
     recipe_file = folder.parent / f"{folder.name}.yaml"
     recipe_file.write_text(RECIPE)
     recipe = load_recipe(recipe_file, changes)
-    labels = label_heads(recipe, merged_categories(read_split(recipe, "val", root)))
-    run = Run.create(folder, recipe, labels)
-    torch.manual_seed(seed)
-    model = build_model(recipe, labels)
-    save_checkpoint(run.checkpoint(), model=model.state_dict())
-    return run
+    return untrained_run(
+        folder, recipe, merged_categories(read_split(recipe, "val", root)), seed=seed
+    )
 
 
 @pytest.fixture
@@ -92,7 +82,7 @@ def test_the_other_runs_stored_draws_are_used_and_give_the_same_answer(
     assert (evaluation.resampling.over, evaluation.resampling.units) == ("groups", 13)
     console = quiet()
     fresh, file = compare_runs(run, other, judged, console=console)
-    assert "evaluating" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert "evaluating" in heard(console)
     assert file == run.directory / "evaluations/val/paired-b.json"
 
     monkeypatch.setattr(Run, "evaluate", None)  # what is kept is enough now
@@ -116,7 +106,7 @@ def test_changed_weights_are_judged_again(pair: tuple[Run, Run], root: Path) -> 
     console = quiet()
     opened = Run.open(other.directory)
     found, _ = compare_runs(run, opened, Judged(data_root=root), console=console)
-    assert "evaluating" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert "evaluating" in heard(console)
     assert all(each.difference in (0.0, None) for each in found.differences.values())
     assert all(each.could_be_chance is not False for each in found.differences.values())
 
@@ -156,7 +146,7 @@ def test_tables_show_the_sign_the_interval_and_the_verdict(
     found, _ = compare_runs(*pair, Judged(data_root=root), console=quiet())
     console = quiet()
     console.print(paired_table(found, "a against b"))
-    text = console.file.getvalue()  # type: ignore[attr-defined]
+    text = heard(console)
     assert "kind/top1" in text
     assert "[bright]" in text  # not read as markup
     assert "chance" in text
@@ -175,9 +165,9 @@ def test_a_difference_without_an_interval_has_no_verdict() -> None:
         "a/HD95": worse,
     }
     made = Resampling(Bootstrap(10), "pictures", 10, {}, {})
-    console = Console(file=io.StringIO(), width=120)
+    console = quiet()
     console.print(paired_table(Paired(differences, {}, made)))
-    text = console.file.getvalue()  # type: ignore[attr-defined]
+    text = heard(console)
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines()[3:-1]]
     assert rows == [
         ["a/AP", "0.500", "0.250", "+0.250 [+0.125, +0.375]", "better (p 0.002)"],

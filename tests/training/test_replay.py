@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import re
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
+from consoles import heard, quiet
 from safetensors.torch import load_file, save_file
 from torch.utils.data import Dataset
 from typer.testing import CliRunner
@@ -47,17 +46,13 @@ class Broken(Dataset[Sample]):
         return replace(sample, image=sample.image * math.nan) if index == 2 else sample
 
 
-def _quiet() -> Console:
-    return Console(file=io.StringIO(), width=400)
-
-
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_a_stopped_step_is_kept_and_comes_again(
     tiny_model: Build, shapes: Dataset[Sample], tmp_path: Path, accumulation: int
 ) -> None:
     options = OPTIONS.model_copy(update={"accumulation": accumulation})
     with pytest.raises(NonFiniteLossError) as caught:
-        finetune(tiny_model(), Broken(shapes), None, options, out=tmp_path, console=_quiet())
+        finetune(tiny_model(), Broken(shapes), None, options, out=tmp_path, console=quiet())
     found = re.search(r"resnet-tasks replay (\S+)`;", str(caught.value))
     assert found is not None
     folder = Path(found.group(1))
@@ -94,7 +89,7 @@ def test_losses_of_a_replay_equal_those_of_the_run_to_the_bit(
 
     monkeypatch.setattr(Finetuning, "_step", refused)
     with pytest.raises(NonFiniteLossError, match="made up"):
-        finetune(tiny_model(), shapes, None, OPTIONS, out=tmp_path, console=_quiet())
+        finetune(tiny_model(), shapes, None, OPTIONS, out=tmp_path, console=quiet())
     made = replay(tmp_path / "replays" / "update-1", model=tiny_model())
     assert not made.came_again
     assert made.losses == made.step.losses
@@ -105,7 +100,7 @@ def test_losses_of_a_replay_equal_those_of_the_run_to_the_bit(
 def test_a_skipped_step_leaves_no_trace_in_weights_and_norms(
     tiny_model: Build, shapes: Dataset[Sample], tmp_path: Path
 ) -> None:
-    console = _quiet()
+    console = quiet()
     options = OPTIONS.model_copy(update={"non_finite": "skip"})
     model = tiny_model()
     finetune(model, Broken(shapes), None, options, out=tmp_path, console=console)
@@ -113,7 +108,7 @@ def test_a_skipped_step_leaves_no_trace_in_weights_and_norms(
     events = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     (skipped,) = [event for event in events if event["event"] == "skipped"]
     assert "2 (2.png)" in skipped["reason"]
-    assert "was left out" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert "was left out" in heard(console)
     state = load_checkpoint(tmp_path / "checkpoints/last")[2]
     assert (state["position"]["skipped"], state["position"]["updates"]) == (1, 2)
 
@@ -123,7 +118,7 @@ def test_too_many_skipped_steps_end_the_run(
 ) -> None:
     options = OPTIONS.model_copy(update={"non_finite": "skip", "epochs": 5})
     with pytest.raises(NonFiniteLossError, match=r"4 of \d+ steps were left out.*allowed are 3"):
-        finetune(tiny_model(), Broken(shapes), None, options, out=tmp_path, console=_quiet())
+        finetune(tiny_model(), Broken(shapes), None, options, out=tmp_path, console=quiet())
     assert len(list((tmp_path / "replays").iterdir())) == 3
 
 
@@ -154,7 +149,7 @@ def test_replay_on_the_command_line_needs_nothing_but_the_folder(
             load_recipe("quickstart", settings),
             out=tmp_path / "run",
             data_root=tmp_path / "data",
-            console=_quiet(),
+            console=quiet(),
         )
     folder = (tmp_path / "run" / "replays" / "update-0").rename(tmp_path / "sent")
 

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from consoles import heard, quiet
 from light_run import ONE_EPOCH
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from rich.console import Console
 
 import resnet_tasks
-from data_tools.synthetic import make_cells
 from resnet_tasks.errors import DataError, RecipeError, RunError
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.schema import Recipe
@@ -30,15 +28,9 @@ from resnet_tasks.training.run import Run, load
 LIGHT = (*ONE_EPOCH, "training.ema=0.5")
 
 
-def quiet() -> Console:
-    return Console(file=io.StringIO(), width=120)
-
-
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("data")
-    make_cells(root / "cells", train=8, val=4, seed=5, size=(96, 128))
-    return root
+def data(draw_cells: Callable[..., Path]) -> Path:
+    return draw_cells(train=8, val=4, size=(96, 128))
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +44,7 @@ def run(data: Path, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) ->
     folder = tmp_path_factory.mktemp("runs") / "cells"
     made = finetune_recipe(recipe, out=folder, data_root=data, console=console)
     assert made is not None
-    text = console.file.getvalue()  # type: ignore[attr-defined]
+    text = heard(console)
     assert "objects/AP50" in text
     assert "scene/mIoU" in text
     assert "pictures:" in text
@@ -176,7 +168,7 @@ def test_dry_run_writes_nothing(data: Path, recipe: Recipe, tmp_path: Path) -> N
     assert made is None
     assert not (tmp_path / "never").exists()
     assert not list(tmp_path.iterdir())
-    said = console.file.getvalue()  # type: ignore[attr-defined]
+    said = heard(console)
     assert "M parameters" in said
     assert "4 of 96 x 128 pixels at a time" in said
     assert "(2 steps), evaluation apart" in said  # 8 pictures

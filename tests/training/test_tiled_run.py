@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from consoles import heard, quiet
 from light_run import LIGHT
-from rich.console import Console
 
-from data_tools.synthetic import make_cells
 from resnet_tasks.assemble.check import check_recipe
 from resnet_tasks.assemble.labels import label_heads
 from resnet_tasks.assemble.model import build_model
@@ -37,20 +35,18 @@ SETTINGS = (
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("data")
-    make_cells(root / "cells", train=4, val=2, seed=5, size=(128, 160))
-    return root
+def data(draw_cells: Callable[..., Path]) -> Path:
+    return draw_cells(train=4, val=2, size=(128, 160))
 
 
 @pytest.mark.slow
 def test_a_killed_run_on_tiles_resumes_to_the_same_weights(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe, console = load_recipe("quickstart", SETTINGS), Console(file=io.StringIO(), width=200)
+    recipe, console = load_recipe("quickstart", SETTINGS), quiet()
     made = finetune_recipe(recipe, out=tmp_path / "whole", data_root=data, console=console)
     assert made is not None
-    text = console.file.getvalue()  # type: ignore[attr-defined]
+    text = heard(console)
     assert "train: 36 tiles of 64 x 64 (width x height)" in text  # 4 pictures of 3 x 3 tiles
     update = Finetuning._update
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 
-from rich.console import Console
+from consoles import heard, quiet
 from safetensors.torch import load_file
 
 from data_tools.synthetic import make_cells
@@ -33,16 +32,16 @@ def _begun_with(run: Path) -> object:
 def test_the_backbone_of_a_run_begins_the_next_one(tmp_path: Path) -> None:
     make_cells(tmp_path / "data" / "cells", train=4, val=2, seed=5, size=(96, 96))
     first, second = tmp_path / "first", tmp_path / "second"
-    quiet = Console(file=io.StringIO(), width=400)
+    first_console = quiet()
     recipe = load_recipe("quickstart", (*LIGHT, "training.ema=0.5"))
-    finetune_recipe(recipe, out=first, data_root=tmp_path / "data", console=quiet)
+    finetune_recipe(recipe, out=first, data_root=tmp_path / "data", console=first_console)
     assert _begun_with(first) is None
-    assert "weights:" not in quiet.file.getvalue()  # type: ignore[attr-defined]
+    assert "weights:" not in heard(first_console)
 
     # Nothing of the backbone moves: it must end as the averaged weights of the first run.
     still = (f"backbone.weights={first}", "backbone.frozen_stages=5", "heads={scene: {type: unet}}")
     recipe = load_recipe("quickstart", (*LIGHT, *still, "training.ema=0"))
-    console = Console(file=io.StringIO(), width=400)
+    console = quiet()
     finetune_recipe(recipe, out=second, data_root=tmp_path / "data", console=console)
     began = load_file(first / "checkpoints" / "last" / "ema.safetensors")
     ended = load_file(second / "checkpoints" / "last" / "model.safetensors")
@@ -56,6 +55,6 @@ def test_the_backbone_of_a_run_begins_the_next_one(tmp_path: Path) -> None:
     assert logged["license"] == "your own (trained from random weights)"
     assert (logged["matched"], logged["missing"]) == (len(parts), [])
     assert all(name.startswith("heads.scene.") for name in logged["unexpected"])
-    text = console.file.getvalue()  # type: ignore[attr-defined]
+    text = heard(console)
     assert f"weights: {len(parts)} tensors matched, 0 missing, " in text
     assert "weights: not used: heads.scene." in text
