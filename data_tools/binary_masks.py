@@ -10,14 +10,13 @@ on.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from data_tools.coco_writer import (
     UNREADABLE,
@@ -28,6 +27,7 @@ from data_tools.coco_writer import (
     SplitSummary,
     picture_size,
 )
+from data_tools.components import SMALL_COMPONENT, components
 from data_tools.outlines import clipped_box
 from data_tools.source_folder import (
     SPLITS,
@@ -41,10 +41,6 @@ from data_tools.source_folder import (
 from resnet_tasks.data.json_files import read_json
 from resnet_tasks.data.picture_files import open_picture
 from resnet_tasks.errors import DataError
-
-SMALL_COMPONENT = 50
-"""A connected component of fewer pixels is no object of its own; JPEG leaves such specks."""
-EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -257,17 +253,16 @@ def _add_picture(writer: CocoWriter, each: _Picture, category: str, rule: MaskRu
     if each.boxes is not None:
         _add_boxes(writer, image_id, category, mask, each.boxes, name)
         return
-    for part in [mask] if rule.objects == "whole" else _components(mask):
-        area = int(part.sum())
-        if area >= SMALL_COMPONENT or (area and rule.objects == "whole"):
-            writer.add_mask(image_id, category, part)
-        elif area:
-            writer.skip(name, f"{category} of {area} pixels", "a speck; its pixels stay labelled")
-
-
-def _components(mask: NDArray[np.bool_]) -> Iterable[NDArray[np.bool_]]:
-    labels, count = ndimage.label(mask, structure=EIGHT_NEIGHBOURS)
-    return (labels == number for number in range(1, count + 1))
+    if rule.objects == "whole":
+        if mask.any():
+            writer.add_mask(image_id, category, mask)
+        return
+    for part in components(mask):
+        if part.area < SMALL_COMPONENT:
+            speck = f"{category} of {part.area} pixels"
+            writer.skip(name, speck, "a speck; its pixels stay labelled")
+        else:
+            writer.add_mask(image_id, category, part.mask(size))
 
 
 def _add_boxes(

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from data_tools.coco_writer import (
     Category,
@@ -27,6 +26,7 @@ from data_tools.coco_writer import (
     read_index_map,
     void_value,
 )
+from data_tools.components import SMALL_COMPONENT, components
 from data_tools.source_folder import (
     PICTURE_SUFFIXES,
     SPLITS,
@@ -36,10 +36,6 @@ from data_tools.source_folder import (
     require_parts,
 )
 from resnet_tasks.errors import DataError
-
-SMALL_COMPONENT = 50
-"""A connected component of fewer pixels is a crowd object: neither taught nor judged."""
-EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=np.int64)
 
 Pair = tuple[Path, Path]
 
@@ -249,13 +245,6 @@ def add_mapped_picture(
     for category_id, category in enumerate(boxed, start=1):
         if not category.isthing:
             continue
-        labels, count = ndimage.label(ids == category_id, structure=EIGHT_NEIGHBOURS)
-        areas = np.bincount(labels.ravel(), minlength=count + 1)[1:]
-        for area, (rows, columns) in zip(areas, ndimage.find_objects(labels), strict=True):
-            box = (
-                columns.start,
-                rows.start,
-                columns.stop - columns.start,
-                rows.stop - rows.start,
-            )
-            writer.add_box(image_id, category.name, box, iscrowd=bool(area < SMALL_COMPONENT))
+        for part in components(ids == category_id):
+            is_small = part.area < SMALL_COMPONENT
+            writer.add_box(image_id, category.name, part.box, iscrowd=is_small)

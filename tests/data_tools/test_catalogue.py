@@ -8,9 +8,9 @@ from damage import FULL, MANY, damaged_yaml, outcomes, told
 from PIL import Image
 
 from data_tools.catalogue import convert, data_sets, find_data_set, prepare
+from data_tools.components import SMALL_COMPONENT
 from data_tools.data_card import UNVERIFIED
 from data_tools.formats import FORMATS
-from data_tools.label_maps import SMALL_COMPONENT
 from resnet_tasks.data.coco import read_coco
 from resnet_tasks.errors import DataError, ResnetTasksError
 from resnet_tasks.recipe.load import load_recipe
