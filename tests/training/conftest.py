@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -74,9 +76,22 @@ class Shapes(Dataset[Sample]):
         )
 
 
+class Broken(Shapes):
+    """Shapes of which one picture is not a number."""
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = super().__getitem__(index)
+        return replace(sample, image=sample.image * math.nan) if index == 2 else sample
+
+
 @pytest.fixture
 def shapes() -> Shapes:
     return Shapes()
+
+
+@pytest.fixture
+def broken() -> Broken:
+    return Broken()
 
 
 @pytest.fixture

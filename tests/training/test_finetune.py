@@ -177,21 +177,10 @@ def test_accumulated_batches_equal_one_large_batch(
 
 
 def test_non_finite_loss_names_pictures_and_losses(
-    tiny_model: Build, shapes: Dataset[Sample], tmp_path: Path
+    tiny_model: Build, broken: Dataset[Sample], tmp_path: Path
 ) -> None:
-    class Broken(Dataset[Sample]):
-        def __init__(self, good: Dataset[Sample]) -> None:
-            self.good = good
-
-        def __len__(self) -> int:
-            return 4
-
-        def __getitem__(self, index: int) -> Sample:
-            sample = self.good[index]
-            return replace(sample, image=sample.image * float("nan")) if index == 2 else sample
-
     with pytest.raises(NonFiniteLossError) as caught:
-        finetune(tiny_model(), Broken(shapes), None, OPTIONS, out=tmp_path, **QUIET)
+        finetune(tiny_model(), broken, None, OPTIONS, out=tmp_path, **QUIET)
     message = str(caught.value)
     assert "2 (2.png)" in message
     assert "scene/cross_entropy" in message

@@ -6,7 +6,6 @@ import json
 import math
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,27 +31,13 @@ Build = Callable[..., TaskModel]
 OPTIONS = TrainingRecipe(epochs=1, batch_size=2, precision="fp32", device="cpu", ema=0.5)
 
 
-class Broken(Dataset[Sample]):
-    """One picture is not a number."""
-
-    def __init__(self, good: Dataset[Sample]) -> None:
-        self.good = good
-
-    def __len__(self) -> int:
-        return 4
-
-    def __getitem__(self, index: int) -> Sample:
-        sample = self.good[index]
-        return replace(sample, image=sample.image * math.nan) if index == 2 else sample
-
-
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_a_stopped_step_is_kept_and_comes_again(
-    tiny_model: Build, shapes: Dataset[Sample], tmp_path: Path, accumulation: int
+    tiny_model: Build, broken: Dataset[Sample], tmp_path: Path, accumulation: int
 ) -> None:
     options = OPTIONS.model_copy(update={"accumulation": accumulation})
     with pytest.raises(NonFiniteLossError) as caught:
-        finetune(tiny_model(), Broken(shapes), None, options, out=tmp_path, console=quiet())
+        finetune(tiny_model(), broken, None, options, out=tmp_path, console=quiet())
     found = re.search(r"resnet-tasks replay (\S+)`;", str(caught.value))
     assert found is not None
     folder = Path(found.group(1))
@@ -98,12 +83,12 @@ def test_losses_of_a_replay_equal_those_of_the_run_to_the_bit(
 
 
 def test_a_skipped_step_leaves_no_trace_in_weights_and_norms(
-    tiny_model: Build, shapes: Dataset[Sample], tmp_path: Path
+    tiny_model: Build, broken: Dataset[Sample], tmp_path: Path
 ) -> None:
     console = quiet()
     options = OPTIONS.model_copy(update={"non_finite": "skip"})
     model = tiny_model()
-    finetune(model, Broken(shapes), None, options, out=tmp_path, console=console)
+    finetune(model, broken, None, options, out=tmp_path, console=console)
     assert all(each.isfinite().all() for each in model.state_dict().values())
     events = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     (skipped,) = [event for event in events if event["event"] == "skipped"]
@@ -114,11 +99,11 @@ def test_a_skipped_step_leaves_no_trace_in_weights_and_norms(
 
 
 def test_too_many_skipped_steps_end_the_run(
-    tiny_model: Build, shapes: Dataset[Sample], tmp_path: Path
+    tiny_model: Build, broken: Dataset[Sample], tmp_path: Path
 ) -> None:
     options = OPTIONS.model_copy(update={"non_finite": "skip", "epochs": 5})
     with pytest.raises(NonFiniteLossError, match=r"4 of \d+ steps were left out.*allowed are 3"):
-        finetune(tiny_model(), Broken(shapes), None, options, out=tmp_path, console=quiet())
+        finetune(tiny_model(), broken, None, options, out=tmp_path, console=quiet())
     assert len(list((tmp_path / "replays").iterdir())) == 3
 
 
