@@ -107,7 +107,7 @@ class _Verbs(_Group):
             complain(_disk_problem(error))
             raise typer.Exit(MISTAKE) from None
         except KeyboardInterrupt:
-            complain("stopped by Ctrl-C; what was written stays usable", "stopped:")
+            complain("by Ctrl-C; what was written stays usable", "stopped:")
             raise typer.Exit(STOPPED) from None
 
 
