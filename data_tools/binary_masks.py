@@ -18,17 +18,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from data_tools.coco_writer import (
-    UNREADABLE,
-    Category,
-    CocoWriter,
-    PictureCount,
-    Progress,
-    SplitSummary,
-    picture_size,
-)
+from data_tools.coco_writer import Category, CocoWriter
 from data_tools.components import SMALL_COMPONENT, components
 from data_tools.outlines import clipped_box
+from data_tools.picture_io import UNREADABLE, picture_size
+from data_tools.progress import PictureCount, Progress
 from data_tools.source_folder import (
     SPLITS,
     find_picture,
@@ -38,6 +32,7 @@ from data_tools.source_folder import (
     require_parts,
     split_lists,
 )
+from data_tools.split_summary import SplitSummary
 from resnet_tasks.data.json_files import read_json
 from resnet_tasks.data.picture_files import open_picture
 from resnet_tasks.errors import DataError

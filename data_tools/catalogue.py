@@ -19,11 +19,12 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from data_tools.archives import SUFFIXES, is_archive, unpacked
-from data_tools.coco_writer import Progress, SplitSummary
 from data_tools.data_card import DataCard, Origin
 from data_tools.formats import COPY_IMAGES, FORMATS, Format
 from data_tools.output_folder import CARD, output_folder
+from data_tools.progress import Progress
 from data_tools.source_folder import locate, wrapped
+from data_tools.split_summary import SplitSummary
 from resnet_tasks.errors import DataError
 from resnet_tasks.recipe.yaml_text import dotted, parse_yaml
 from resnet_tasks.registry import did_you_mean

@@ -20,17 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from data_tools.coco_writer import (
-    Category,
-    CocoWriter,
-    PictureCount,
-    Progress,
-    SplitSummary,
-    picture_size,
-    with_unused,
-)
+from data_tools.coco_writer import Category, CocoWriter
 from data_tools.outlines import is_point
+from data_tools.picture_io import picture_size
+from data_tools.progress import PictureCount, Progress
 from data_tools.source_folder import require_parts
+from data_tools.split_summary import SplitSummary, with_unused
 from resnet_tasks.data.json_files import read_json
 from resnet_tasks.errors import DataError
 

@@ -17,53 +17,23 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryFile
-from typing import IO, Any, Literal, TextIO, TypeVar
-from weakref import finalize
+from typing import Any, Literal
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
-from pycocotools import mask as coco_mask
 
-from data_tools.source_folder import count_unused, is_file
-from resnet_tasks.data.picture_files import DAMAGE, measured_size, open_picture
+from data_tools.coco_shapes import Shape, shape_of_box, shape_of_mask, shape_of_polygons
+from data_tools.picture_io import picture_size, write_picture
+from data_tools.split_summary import SkippedObject, SplitSummary
+from data_tools.text_parts import TextParts
 from resnet_tasks.errors import DataError
 
-Progress = Callable[[int, int], None]
-"""Called with (done, total) after each picture."""
-Item = TypeVar("Item")
 Annotated = Literal["boxes", "masks", "semantic", "image"]
 
 MAX_8BIT_CATEGORIES = 254
-WAITING = 1 << 16
-"""Characters of records that wait in memory before they go to disk."""
-MAX_REACH = 100
-"""How far from the picture a polygon may go, in longer sides of the picture."""
-
-
-class PictureCount:
-    """Tells the progress of a conversion while its pictures pass by.
-
-    Args:
-        total: Pictures of all splits.
-        progress: Called after each; None tells nobody.
-    """
-
-    def __init__(self, total: int, progress: Progress | None) -> None:
-        self._done, self._total, self._progress = 0, total, progress
-
-    def over(self, pictures: Iterable[Item]) -> Iterator[Item]:
-        """The pictures of a split; each is done when the next one is asked for."""
-        for picture in pictures:
-            yield picture
-            self._done += 1
-            if self._progress is not None:
-                self._progress(self._done, self._total)
 
 
 @dataclass(frozen=True)
@@ -77,111 +47,6 @@ class Category:
 
     name: str
     isthing: bool = True
-
-
-@dataclass(frozen=True)
-class SkippedObject:
-    """One object or file of the source that is not in the output.
-
-    Attributes:
-        file: The source file that holds it.
-        what: Which object.
-        why: What is wrong with it.
-    """
-
-    file: str
-    what: str
-    why: str
-
-
-@dataclass(frozen=True)
-class SplitSummary:
-    """What one written split holds.
-
-    Attributes:
-        split: Its name.
-        images: Number of pictures.
-        objects: Number of objects by class name.
-        pixels: Number of labelled pixels by class name; empty without semantic maps.
-        skipped: What was left out, and why.
-        changed: Objects that are not what the source says -> their number.
-        notes: What a reader of results must know about it.
-        pictures: The files that its pictures were taken from; no two splits may share one.
-    """
-
-    split: str
-    images: int
-    objects: dict[str, int]
-    pixels: dict[str, int] = field(default_factory=dict)
-    skipped: tuple[SkippedObject, ...] = ()
-    changed: Mapping[str, int] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    pictures: frozenset[Path] = field(default=frozenset(), repr=False, compare=False)
-
-
-def with_unused(
-    summaries: Sequence[SplitSummary], source: Path, images: str, why: str
-) -> tuple[SplitSummary, ...]:
-    """The summaries of all splits; pictures that none of them has count as left out.
-
-    Args:
-        summaries: As the writers gave them.
-        source: Folder of the data set.
-        images: Folder of the pictures below it, where `{split}` may stand for the split; what lies
-            in a folder of several splits is told with the last of them.
-        why: They are left out.
-    """
-    used = [picture for each in summaries for picture in each.pictures]
-    last = {source / images.format(split=each.split): i for i, each in enumerate(summaries)}
-    counted = list(summaries)
-    for folder, place in last.items():
-        if number := count_unused(folder, used):
-            what = "1 picture" if number == 1 else f"{number} pictures"
-            skipped = (*counted[place].skipped, SkippedObject(folder.name, what, why))
-            counted[place] = replace(counted[place], skipped=skipped)
-    return tuple(counted)
-
-
-class _TextParts:
-    """Texts on their way into a list of a JSON file; what is more than a little waits on disk.
-
-    The file has no name and vanishes with this object or its process, whatever becomes of them.
-
-    Args:
-        folder: Where it lies; made when it is needed.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.count = 0
-        self._folder = folder
-        self._waiting: list[str] = []
-        self._length = 0
-        self._stream: IO[str] | None = None
-
-    def add(self, text: str) -> None:
-        """Takes one more."""
-        self._waiting.append(f", {text}" if self.count else text)
-        self._length += len(text)
-        self.count += 1
-        if self._length > WAITING:
-            self._store()
-
-    def copy_to(self, stream: TextIO) -> None:
-        """Writes them all, with commas between."""
-        if self._stream is not None:
-            self._stream.seek(0)
-            shutil.copyfileobj(self._stream, stream, 1 << 20)
-        stream.write("".join(self._waiting))
-
-    def _store(self) -> None:
-        if self._stream is None:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            # Open from call to call, and closed with this object.
-            self._stream = TemporaryFile("w+", encoding="utf-8", dir=self._folder)  # noqa: SIM115
-            finalize(self, self._stream.close)
-        self._stream.write("".join(self._waiting))
-        self._waiting.clear()
-        self._length = 0
 
 
 class CocoWriter:
@@ -234,7 +99,7 @@ class CocoWriter:
         self._names = names
         self._images: list[dict[str, Any]] = []
         self._pictures: dict[Path, None] = {}
-        self._annotations = _TextParts(folder)
+        self._annotations = TextParts(folder)
         self._objects = [0] * len(names)
         self._outlines = 0
         self._skipped: list[SkippedObject] = []
@@ -337,8 +202,7 @@ class CocoWriter:
         Raises:
             DataError: If the box has no area or the class is unknown.
         """
-        area = float(box[2]) * float(box[3])
-        self._add(image_id, category, box, area, None, iscrowd, attributes)
+        self._add(image_id, category, shape_of_box(box), iscrowd, attributes)
 
     def add_mask(
         self,
@@ -371,14 +235,8 @@ class CocoWriter:
                 f"a mask of {record['file_name']} has size {mask.shape} (height, width), the "
                 f"picture {(record['height'], record['width'])}; both must agree"
             )
-        rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
-        if box is None:
-            box = [float(value) for value in coco_mask.toBbox(rle)]
-        segmentation: Any = {"size": list(mask.shape), "counts": rle["counts"].decode("ascii")}
-        if polygons:
-            segmentation = [list(polygon) for polygon in polygons]
-        area = float(coco_mask.area(rle))
-        self._add(image_id, category, box, area, segmentation, iscrowd, attributes)
+        shape = shape_of_mask(mask, polygons=polygons, box=box)
+        self._add(image_id, category, shape, iscrowd, attributes)
 
     def add_polygons(
         self,
@@ -407,28 +265,11 @@ class CocoWriter:
                 class is unknown.
         """
         record = self._images[image_id - 1]
-        height, width = record["height"], record["width"]
-        reach = MAX_REACH * max(height, width)
-        for polygon in polygons:
-            # Rasterising walks along the outline: a stray point far away would take all memory.
-            if len(polygon) < 6 or len(polygon) % 2 or not all(abs(v) <= reach for v in polygon):
-                raise DataError(
-                    f"a {category} of {record['file_name']} (height {height}, width {width}) has "
-                    f"the polygon {_shortened(polygon)}; it needs three or more points x, y, none "
-                    f"further away than {MAX_REACH} times the picture's longer side"
-                )
-        stored = [[_plain(value) for value in polygon] for polygon in polygons]
-        rle = coco_mask.merge(coco_mask.frPyObjects(stored, height, width))
-        area = float(coco_mask.area(rle))
-        if not area:
-            return False
-        points = np.concatenate([np.reshape(polygon, (-1, 2)) for polygon in stored])
-        low, high = points.min(axis=0), points.max(axis=0)
-        box = [*map(float, low), *map(float, high - low)]
-        if low.min() < 0 or high[0] > width or high[1] > height:
-            box = [float(value) for value in coco_mask.toBbox(rle)]
-        self._add(image_id, category, box, area, stored, iscrowd, attributes)
-        return True
+        what = f"a {category} of {record['file_name']}"
+        shape = shape_of_polygons(polygons, self.size_of(image_id), what)
+        if shape is not None:
+            self._add(image_id, category, shape, iscrowd, attributes)
+        return shape is not None
 
     def add_semantic(self, image_id: int, ids: NDArray[np.integer[Any]]) -> None:
         """Writes the label map of a picture.
@@ -544,28 +385,27 @@ class CocoWriter:
         self,
         image_id: int,
         category: str,
-        box: Sequence[float],
-        area: float,
-        segmentation: Any,
+        shape: Shape,
         iscrowd: bool,
         attributes: Mapping[str, Any] | None,
     ) -> None:
         category_id = self._category_id(image_id, category)
         name = self._images[image_id - 1]["file_name"]
-        if not (box[2] > 0 and box[3] > 0 and area > 0):
-            raise DataError(f"a {category} of {name} has no area (x, y, width, height = {box})")
+        if shape.is_empty:
+            raise DataError(
+                f"a {category} of {name} has no area (x, y, width, height = {shape.box})"
+            )
         annotation = {
             "image_id": image_id,
             "category_id": category_id,
-            "bbox": _rounded(box),
-            "area": _plain(area) or float(area),
+            **shape.fields(),
             "iscrowd": int(iscrowd),
         }
-        if segmentation is not None:
-            annotation["segmentation"] = segmentation
+        if shape.segmentation is not None:
+            annotation["segmentation"] = shape.segmentation
         if attributes:
             annotation["attributes"] = dict(attributes)
-        self._outlines += segmentation is not None
+        self._outlines += shape.segmentation is not None
         self._write_annotation(annotation)
 
     def _write_annotation(self, annotation: Mapping[str, Any]) -> None:
@@ -586,77 +426,6 @@ def void_value(num_categories: int) -> int:
     return 255 if num_categories <= MAX_8BIT_CATEGORIES else 65535
 
 
-def picture_size(picture: Path) -> tuple[int, int]:
-    """(height, width) of a picture file as people see it (EXIF orientation applied).
-
-    Raises:
-        DataError: If the file is missing or is no picture.
-    """
-    if not is_file(picture):
-        raise DataError(
-            f"the picture {picture} is missing; put it there or leave it out of the list"
-        )
-    try:
-        return measured_size(picture)
-    except (DataError, *UNREADABLE) as error:
-        raise DataError(f"the picture {picture} cannot be read ({error}); replace it") from error
-
-
-UNREADABLE = (Image.DecompressionBombError, *DAMAGE)
-"""What Pillow raises on a file that is damaged, too large or no picture."""
-
-
-def read_index_map(file: Path) -> NDArray[np.integer[Any]]:
-    """`(height, width)` stored values of a single-channel or palette PNG, never its colours.
-
-    Raises:
-        DataError: If the file is missing, no picture, or has colours instead of indices.
-    """
-    try:
-        with open_picture(file) as opened:
-            values = np.asarray(opened)
-    except FileNotFoundError:
-        raise DataError(f"the label map {file} is missing") from None
-    except UNREADABLE as error:
-        raise DataError(f"the label map {file} cannot be read ({error}); replace it") from error
-    if values.ndim != 2:
-        raise DataError(
-            f"the label map {file} has {values.shape[2]} channels; a class-index map has one"
-        )
-    return values.astype(np.int64)
-
-
-def write_picture(file: Path, pixels: NDArray[Any], *options: int) -> None:
-    """Writes a grey or RGB picture in the format of the file's suffix.
-
-    Raises:
-        DataError: If the file cannot be written.
-    """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    stored = pixels[..., ::-1] if pixels.ndim == 3 else pixels
-    is_made, encoded = cv2.imencode(file.suffix, stored, list(options))
-    if not is_made:
-        raise DataError(f"the picture {file} cannot be made of {pixels.dtype} {pixels.shape}")
-    file.write_bytes(encoded.tobytes())  # not by OpenCV, which says nothing of a disk that is full
-
-
 def _absolute(path: Path) -> Path:
     """The path from the root, links kept: a linked picture still lies where it is named."""
     return Path(os.path.abspath(path))  # noqa: PTH100 - pathlib's own way follows links
-
-
-def _shortened(numbers: Sequence[float]) -> str:
-    text = ", ".join(f"{value:g}" for value in numbers[:8])
-    return f"[{text}, ...]" if len(numbers) > 8 else f"[{text}]"
-
-
-def _rounded(box: Sequence[float]) -> list[float]:
-    """A box with two decimals, unless nothing would be left of it."""
-    rounded = [_plain(value) for value in box]
-    return rounded if min(rounded[2:]) > 0 else [float(value) for value in box]
-
-
-def _plain(value: float) -> float | int:
-    """Whole numbers as integers, the rest with two decimals: shorter files, the same boxes."""
-    number = round(float(value), 2)
-    return int(number) if number.is_integer() else number

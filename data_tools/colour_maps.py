@@ -19,16 +19,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data_tools.coco_writer import (
-    UNREADABLE,
-    Category,
-    CocoWriter,
-    PictureCount,
-    Progress,
-    SplitSummary,
-    void_value,
-)
+from data_tools.coco_writer import Category, CocoWriter, void_value
 from data_tools.label_maps import add_mapped_picture
+from data_tools.picture_io import UNREADABLE
+from data_tools.progress import PictureCount, Progress
 from data_tools.source_folder import (
     SPLITS,
     find_picture,
@@ -39,6 +33,7 @@ from data_tools.source_folder import (
     split_lists,
     without_suffix,
 )
+from data_tools.split_summary import SplitSummary
 from resnet_tasks.data.picture_files import open_picture
 from resnet_tasks.errors import DataError
 

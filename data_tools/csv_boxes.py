@@ -18,17 +18,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from data_tools.box_tables import TableBox, TablePicture, merged, read_box_table
-from data_tools.coco_writer import (
-    Category,
-    CocoWriter,
-    PictureCount,
-    Progress,
-    SplitSummary,
-    picture_size,
-)
+from data_tools.coco_writer import Category, CocoWriter
 from data_tools.dicom import DICOM_SUFFIXES, AddedFrame, add_frames, open_dicom
 from data_tools.dicom_reading import DicomReading, is_dicom
+from data_tools.picture_io import picture_size
+from data_tools.progress import PictureCount, Progress
 from data_tools.source_folder import PICTURE_SUFFIXES, SPLITS, listing, require_parts
+from data_tools.split_summary import SplitSummary
 from resnet_tasks.errors import DataError
 
 TABLES = ("annotations/annotations_{split}.csv", "annotations_{split}.csv", "{split}.csv")

@@ -21,18 +21,14 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from data_tools.coco_writer import (
-    Category,
-    CocoWriter,
-    PictureCount,
-    Progress,
-    SplitSummary,
-    picture_size,
-)
+from data_tools.coco_writer import Category, CocoWriter
 from data_tools.drawn_objects import DrawnObject, PlacedMask, add_drawn
 from data_tools.outlines import ellipse
+from data_tools.picture_io import picture_size
+from data_tools.progress import PictureCount, Progress
 from data_tools.safe_xml import read_xml
 from data_tools.source_folder import PICTURE_SUFFIXES, is_file, listing, require_parts
+from data_tools.split_summary import SplitSummary
 from resnet_tasks.errors import DataError
 
 FILE = "annotations.xml"

@@ -18,10 +18,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from data_tools.coco_writer import Category, CocoWriter, PictureCount, Progress, SplitSummary
+from data_tools.coco_writer import Category, CocoWriter
 from data_tools.deep_pictures import write_deep_picture
 from data_tools.dicom_reading import DicomReading, Group, Values, is_dicom
+from data_tools.progress import PictureCount, Progress
 from data_tools.source_folder import SPLITS, listing, require_parts
+from data_tools.split_summary import SplitSummary
 from resnet_tasks.errors import DataError
 
 if TYPE_CHECKING:

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from data_tools.coco_writer import Progress, SkippedObject, SplitSummary
 from data_tools.data_card import DataCard, Origin
 from data_tools.formats import Format
 from data_tools.output_folder import CARD, output_folder
+from data_tools.progress import Progress
 from data_tools.source_folder import coco_splits
+from data_tools.split_summary import SkippedObject, SplitSummary
 from resnet_tasks.data.coco import Annotation, CocoFile, ImageRecord, read_coco
 from resnet_tasks.errors import DataError
 from resnet_tasks.registry import Registry

@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from data_tools.coco_writer import SplitSummary
+from data_tools.split_summary import SplitSummary
 from resnet_tasks.errors import DataError
 from resnet_tasks.registry import Registry, did_you_mean
 

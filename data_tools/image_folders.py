@@ -14,15 +14,11 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from data_tools.coco_writer import (
-    Category,
-    CocoWriter,
-    PictureCount,
-    Progress,
-    SplitSummary,
-    picture_size,
-)
+from data_tools.coco_writer import Category, CocoWriter
+from data_tools.picture_io import picture_size
+from data_tools.progress import PictureCount, Progress
 from data_tools.source_folder import PICTURE_SUFFIXES, SPLITS, listing, require_parts
+from data_tools.split_summary import SplitSummary
 from resnet_tasks.errors import DataError
 
 ALIASES = {"valid": "val", "validation": "val"}

@@ -15,15 +15,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from data_tools.coco_writer import (
-    UNREADABLE,
-    Category,
-    CocoWriter,
-    PictureCount,
-    Progress,
-    SplitSummary,
-    picture_size,
-)
+from data_tools.coco_writer import Category, CocoWriter
+from data_tools.picture_io import UNREADABLE, picture_size
+from data_tools.progress import PictureCount, Progress
 from data_tools.source_folder import (
     listing,
     pictures_by_stem,
@@ -31,6 +25,7 @@ from data_tools.source_folder import (
     require_parts,
     split_lists,
 )
+from data_tools.split_summary import SplitSummary
 from resnet_tasks.data.picture_files import open_picture
 from resnet_tasks.errors import DataError
 

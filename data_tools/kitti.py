@@ -17,15 +17,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_tools.coco_writer import (
-    Category,
-    CocoWriter,
-    PictureCount,
-    Progress,
-    SplitSummary,
-    picture_size,
-    with_unused,
-)
+from data_tools.coco_writer import Category, CocoWriter
+from data_tools.picture_io import picture_size
+from data_tools.progress import PictureCount, Progress
 from data_tools.source_folder import (
     find_picture,
     pictures_by_stem,
@@ -34,6 +28,7 @@ from data_tools.source_folder import (
     require_parts,
     without_suffix,
 )
+from data_tools.split_summary import SplitSummary, with_unused
 from resnet_tasks.data.splitting import divide
 from resnet_tasks.errors import DataError
 

@@ -17,16 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_tools.coco_writer import (
-    Category,
-    CocoWriter,
-    PictureCount,
-    Progress,
-    SplitSummary,
-    read_index_map,
-    void_value,
-)
+from data_tools.coco_writer import Category, CocoWriter, void_value
 from data_tools.components import SMALL_COMPONENT, components
+from data_tools.picture_io import read_index_map
+from data_tools.progress import PictureCount, Progress
 from data_tools.source_folder import (
     PICTURE_SUFFIXES,
     SPLITS,
@@ -35,6 +29,7 @@ from data_tools.source_folder import (
     read_lines,
     require_parts,
 )
+from data_tools.split_summary import SplitSummary
 from resnet_tasks.errors import DataError
 
 Pair = tuple[Path, Path]

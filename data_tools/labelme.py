@@ -23,18 +23,11 @@ from typing import Any
 
 import numpy as np
 
-from data_tools.coco_writer import (
-    UNREADABLE,
-    Category,
-    CocoWriter,
-    PictureCount,
-    Progress,
-    SplitSummary,
-    picture_size,
-    with_unused,
-)
+from data_tools.coco_writer import Category, CocoWriter
 from data_tools.drawn_objects import DrawnObject, PlacedMask, add_drawn
 from data_tools.outlines import ellipse, is_point
+from data_tools.picture_io import UNREADABLE, picture_size
+from data_tools.progress import PictureCount, Progress
 from data_tools.source_folder import (
     PICTURE_SUFFIXES,
     SPLITS,
@@ -44,6 +37,7 @@ from data_tools.source_folder import (
     require_parts,
     split_lists,
 )
+from data_tools.split_summary import SplitSummary, with_unused
 from resnet_tasks.data.json_files import read_json
 from resnet_tasks.data.picture_files import open_picture
 from resnet_tasks.errors import DataError

@@ -18,8 +18,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from data_tools.coco_writer import PictureCount, Progress, SkippedObject, SplitSummary, picture_size
+from data_tools.picture_io import picture_size
+from data_tools.progress import PictureCount, Progress
 from data_tools.source_folder import PICTURE_SUFFIXES, SPLITS, coco_splits, is_file, require_parts
+from data_tools.split_summary import SkippedObject, SplitSummary
 from resnet_tasks.data.coco import Annotation, CocoFile, ImageRecord, read_coco
 from resnet_tasks.data.coco_parsing import require_object
 from resnet_tasks.data.json_files import read_json

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from data_tools.coco_writer import Category, CocoWriter, PictureCount, Progress, SplitSummary
+from data_tools.coco_writer import Category, CocoWriter
 from data_tools.deep_pictures import write_deep_picture
 from data_tools.nifti_layouts import Case, Layout, read_layout
+from data_tools.progress import PictureCount, Progress
 from data_tools.source_folder import SPLITS
+from data_tools.split_summary import SplitSummary
 from resnet_tasks.errors import DataError
 
 if TYPE_CHECKING:

@@ -22,17 +22,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_tools.coco_writer import (
-    Category,
-    CocoWriter,
-    PictureCount,
-    Progress,
-    SplitSummary,
-    picture_size,
-)
+from data_tools.coco_writer import Category, CocoWriter
 from data_tools.json_streaming import stream_objects
 from data_tools.outlines import is_number
+from data_tools.picture_io import picture_size
+from data_tools.progress import PictureCount, Progress
 from data_tools.source_folder import require_parts
+from data_tools.split_summary import SplitSummary
 from resnet_tasks.data.coco_masks import decode_mask
 from resnet_tasks.errors import DataError
 

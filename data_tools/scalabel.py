@@ -21,18 +21,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from data_tools.coco_writer import (
-    Annotated,
-    Category,
-    CocoWriter,
-    Progress,
-    SplitSummary,
-    picture_size,
-    with_unused,
-)
+from data_tools.coco_writer import Annotated, Category, CocoWriter
 from data_tools.json_streaming import stream_objects
+from data_tools.picture_io import picture_size
+from data_tools.progress import Progress
 from data_tools.scalabel_paths import Polygon, box_of, outline, read_paths
 from data_tools.source_folder import SPLITS, require_parts
+from data_tools.split_summary import SplitSummary, with_unused
 from resnet_tasks.data.coco_masks import decode_mask
 from resnet_tasks.errors import DataError
 

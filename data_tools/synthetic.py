@@ -25,7 +25,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from data_tools.coco_writer import Category, CocoWriter, Progress, SplitSummary, write_picture
+from data_tools.coco_writer import Category, CocoWriter
+from data_tools.picture_io import write_picture
+from data_tools.progress import Progress
+from data_tools.split_summary import SplitSummary
 from resnet_tasks.errors import DataError
 
 Float = NDArray[np.floating[Any]]

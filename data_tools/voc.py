@@ -17,15 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from data_tools.coco_writer import (
-    Category,
-    CocoWriter,
-    PictureCount,
-    Progress,
-    SplitSummary,
-    picture_size,
-    with_unused,
-)
+from data_tools.coco_writer import Category, CocoWriter
+from data_tools.picture_io import picture_size
+from data_tools.progress import PictureCount, Progress
 from data_tools.safe_xml import read_xml
 from data_tools.source_folder import (
     find_picture,
@@ -35,6 +29,7 @@ from data_tools.source_folder import (
     split_lists,
     without_suffix,
 )
+from data_tools.split_summary import SplitSummary, with_unused
 from resnet_tasks.errors import DataError
 
 """`trainval` is the union of two of them and is not converted."""

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from xml.etree.ElementTree import Element, ElementTree, SubElement, indent
 
-from data_tools.coco_writer import UNREADABLE, PictureCount, Progress, SplitSummary
 from data_tools.exporting import Pictures, SplitExport, flat_names, place_picture
+from data_tools.picture_io import UNREADABLE
+from data_tools.progress import PictureCount, Progress
+from data_tools.split_summary import SplitSummary
 from resnet_tasks.data.coco import Annotation, CocoFile, ImageRecord
 from resnet_tasks.data.picture_files import open_picture
 from resnet_tasks.errors import DataError

@@ -19,15 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from data_tools.coco_writer import (
-    Category,
-    CocoWriter,
-    PictureCount,
-    Progress,
-    SplitSummary,
-    picture_size,
-)
+from data_tools.coco_writer import Category, CocoWriter
 from data_tools.drawn_objects import DrawnObject, add_drawn
+from data_tools.picture_io import picture_size
+from data_tools.progress import PictureCount, Progress
 from data_tools.source_folder import (
     SPLITS,
     is_file,
@@ -37,6 +32,7 @@ from data_tools.source_folder import (
     read_lines,
     require_parts,
 )
+from data_tools.split_summary import SplitSummary
 from resnet_tasks.errors import DataError
 from resnet_tasks.recipe.yaml_text import parse_yaml
 

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from data_tools.coco_writer import PictureCount, Progress, SplitSummary
 from data_tools.exporting import Pictures, SplitExport, flat_names, place_picture
 from data_tools.outlines import outline
+from data_tools.progress import PictureCount, Progress
+from data_tools.split_summary import SplitSummary
 from resnet_tasks.data.coco import Annotation, CocoFile, ImageRecord
 from resnet_tasks.recipe.yaml_text import dump_yaml
 

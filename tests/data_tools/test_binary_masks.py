@@ -11,7 +11,7 @@ from PIL import Image
 
 from data_tools.binary_masks import Folders, MaskRule, convert_binary_masks, read_binary_mask
 from data_tools.catalogue import prepare
-from data_tools.coco_writer import SplitSummary
+from data_tools.split_summary import SplitSummary
 from resnet_tasks.data.coco import decode_mask, read_coco
 from resnet_tasks.errors import DataError
 

@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from data_tools.coco_writer import SplitSummary, read_index_map
 from data_tools.instance_masks import convert_instance_masks, read_mask, rim
+from data_tools.picture_io import read_index_map
+from data_tools.split_summary import SplitSummary
 from resnet_tasks.data.coco import read_coco
 from resnet_tasks.errors import DataError
 

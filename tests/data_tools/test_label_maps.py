@@ -7,9 +7,11 @@ import pytest
 from PIL import Image
 
 from data_tools.catalogue import prepare
-from data_tools.coco_writer import Category, SplitSummary, read_index_map
+from data_tools.coco_writer import Category
 from data_tools.data_card import DataCard
 from data_tools.label_maps import convert_label_maps, find_pairs
+from data_tools.picture_io import read_index_map
+from data_tools.split_summary import SplitSummary
 from resnet_tasks.data.coco import read_coco
 from resnet_tasks.errors import DataError
 

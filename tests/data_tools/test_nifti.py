@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from data_tools.catalogue import convert
-from data_tools.coco_writer import read_index_map
 from data_tools.nifti import convert_nifti
+from data_tools.picture_io import read_index_map
 from resnet_tasks.data.coco import read_coco
 from resnet_tasks.data.decoding import read_stored
 from resnet_tasks.errors import DataError

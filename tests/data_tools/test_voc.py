@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_tools.coco_writer import SplitSummary
+from data_tools.split_summary import SplitSummary
 from data_tools.voc import coco_box, convert_voc, read_voc_file
 from resnet_tasks.data.coco import read_coco
 from resnet_tasks.errors import DataError

@@ -1,0 +1,124 @@
+"""Boxes, masks and outlines of objects as COCO stores them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+from resnet_tasks.errors import DataError
+
+MAX_REACH = 100
+"""How far from the picture a polygon may go, in longer sides of the picture."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Where an object lies in its picture.
+
+    Attributes:
+        box: (x, y, width, height) in pixels of the picture.
+        area: In pixels.
+        segmentation: Run lengths or polygons as COCO has them; None: nothing finer than the box.
+    """
+
+    box: Sequence[float]
+    area: float
+    segmentation: Any = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing of the picture is in it."""
+        return not (self.box[2] > 0 and self.box[3] > 0 and self.area > 0)
+
+    def fields(self) -> dict[str, Any]:
+        """Box and area of an annotation, with two decimals unless nothing would be left of them."""
+        rounded = [short(value) for value in self.box]
+        kept = rounded if min(rounded[2:]) > 0 else [float(value) for value in self.box]
+        return {"bbox": kept, "area": short(self.area) or float(self.area)}
+
+
+def shape_of_box(box: Sequence[float]) -> Shape:
+    """An object that has a box and nothing finer.
+
+    Args:
+        box: (x, y, width, height) in pixels of the picture.
+    """
+    return Shape(box, float(box[2]) * float(box[3]))
+
+
+def shape_of_mask(
+    mask: NDArray[np.bool_],
+    *,
+    polygons: Sequence[Sequence[float]] | None = None,
+    box: Sequence[float] | None = None,
+) -> Shape:
+    """An object by its pixels.
+
+    Args:
+        mask: `(height, width)` of the visible pixels.
+        polygons: Flat `[x0, y0, x1, y1, ...]` lists to store instead of run lengths.
+        box: (x, y, width, height) as annotated; default: the tight one around the pixels.
+    """
+    rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    if box is None:
+        box = [float(value) for value in coco_mask.toBbox(rle)]
+    segmentation: Any = {"size": list(mask.shape), "counts": rle["counts"].decode("ascii")}
+    if polygons:
+        segmentation = [list(polygon) for polygon in polygons]
+    return Shape(box, float(coco_mask.area(rle)), segmentation)
+
+
+def shape_of_polygons(
+    polygons: Sequence[Sequence[float]], size: tuple[int, int], what: str
+) -> Shape | None:
+    """An object by its outlines; the box is the tight one around what the picture shows.
+
+    Args:
+        polygons: Flat `[x0, y0, x1, y1, ...]` lists in pixels of the picture; several are parts of
+            one object.
+        size: (height, width) of the picture.
+        what: What messages call the object.
+
+    Returns:
+        None where they cover no pixel.
+
+    Raises:
+        DataError: If a polygon has fewer than three points or one that is far outside.
+    """
+    height, width = size
+    reach = MAX_REACH * max(size)
+    for polygon in polygons:
+        # Rasterising walks along the outline: a stray point far away would take all memory.
+        if len(polygon) < 6 or len(polygon) % 2 or not all(abs(v) <= reach for v in polygon):
+            raise DataError(
+                f"{what} (height {height}, width {width}) has the polygon {_shortened(polygon)}; "
+                "it needs three or more points x, y, none further away than "
+                f"{MAX_REACH} times the picture's longer side"
+            )
+    stored = [[short(value) for value in polygon] for polygon in polygons]
+    rle = coco_mask.merge(coco_mask.frPyObjects(stored, height, width))
+    area = float(coco_mask.area(rle))
+    if not area:
+        return None
+    points = np.concatenate([np.reshape(polygon, (-1, 2)) for polygon in stored])
+    low, high = points.min(axis=0), points.max(axis=0)
+    box = [*map(float, low), *map(float, high - low)]
+    if low.min() < 0 or high[0] > width or high[1] > height:
+        box = [float(value) for value in coco_mask.toBbox(rle)]
+    return Shape(box, area, stored)
+
+
+def short(value: float) -> float | int:
+    """Whole numbers as integers, the rest with two decimals: shorter files, the same boxes."""
+    number = round(float(value), 2)
+    return int(number) if number.is_integer() else number
+
+
+def _shortened(numbers: Sequence[float]) -> str:
+    text = ", ".join(f"{value:g}" for value in numbers[:8])
+    return f"[{text}, ...]" if len(numbers) > 8 else f"[{text}]"
