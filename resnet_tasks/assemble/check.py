@@ -11,7 +11,7 @@ from resnet_tasks.backbone.family import Depth
 from resnet_tasks.data.coco import CategoryMap
 from resnet_tasks.data.transforms import Augmentation
 from resnet_tasks.errors import DataError, RecipeError, ResnetTasksError
-from resnet_tasks.evaluation.evaluate import best_metric
+from resnet_tasks.evaluation.evaluators import best_metric
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema import BackboneRecipe, Recipe
 

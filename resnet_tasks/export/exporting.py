@@ -20,7 +20,7 @@ from rich.console import Console
 from resnet_tasks.data.dataset import CocoDataset
 from resnet_tasks.data.samples import sample_of
 from resnet_tasks.errors import DataError, RunError
-from resnet_tasks.evaluation.evaluate import MAIN_METRIC
+from resnet_tasks.evaluation.evaluators import MAIN_METRIC
 from resnet_tasks.evaluation.reporting import metric_json
 from resnet_tasks.export.comparing import EXACT, ROUNDED, Difference, Tolerance, compare
 from resnet_tasks.export.graph import ExportGraph

@@ -14,12 +14,8 @@ from rich.text import Text
 from resnet_tasks.assemble.splits import Split
 from resnet_tasks.data.dataset import CocoDataset
 from resnet_tasks.errors import DataError
-from resnet_tasks.evaluation.evaluate import (
-    Evaluators,
-    evaluate,
-    evaluators_of,
-    with_calibration,
-)
+from resnet_tasks.evaluation.evaluate import evaluate
+from resnet_tasks.evaluation.evaluators import Evaluators, evaluators_of, with_calibration
 from resnet_tasks.evaluation.scaling import DECISIONS, Decisions, Scaling
 from resnet_tasks.evaluation.views import Predictor, plain_model
 from resnet_tasks.metrics import Metric

@@ -37,13 +37,8 @@ from resnet_tasks.data.loaders import (
 from resnet_tasks.data.sample_keys import Key, sample_seed
 from resnet_tasks.data.tiled import TiledDataset
 from resnet_tasks.errors import NonFiniteLossError, PictureError, RunError
-from resnet_tasks.evaluation.evaluate import (
-    MAIN_METRIC,
-    best_metric,
-    evaluate,
-    evaluators_of,
-    extra_for,
-)
+from resnet_tasks.evaluation.evaluate import evaluate
+from resnet_tasks.evaluation.evaluators import MAIN_METRIC, best_metric, evaluators_of, extra_for
 from resnet_tasks.in_use import hold
 from resnet_tasks.model import Losses, TaskModel, default_device, resolve_precision
 from resnet_tasks.recipe.schema import (

@@ -16,12 +16,8 @@ from resnet_tasks.assemble.splits import divided, merged_categories
 from resnet_tasks.data.dataset import CocoDataset
 from resnet_tasks.data.splitting import Folds
 from resnet_tasks.errors import DataError, RunError
-from resnet_tasks.evaluation.evaluate import (
-    Evaluation,
-    evaluate_in_turn,
-    evaluators_of,
-    with_calibration,
-)
+from resnet_tasks.evaluation.evaluate import Evaluation, evaluate_in_turn
+from resnet_tasks.evaluation.evaluators import evaluators_of, with_calibration
 from resnet_tasks.evaluation.intervals import Bootstrap
 from resnet_tasks.evaluation.views import Predictor
 from resnet_tasks.metrics import Metric

@@ -19,9 +19,7 @@ from resnet_tasks.assemble.splits import Split, merged_categories, read_split, w
 from resnet_tasks.data.dataset import CocoDataset
 from resnet_tasks.data.tiled import TiledDataset
 from resnet_tasks.errors import RecipeError, ResnetTasksError
-from resnet_tasks.evaluation.evaluate import (
-    best_metric,
-)
+from resnet_tasks.evaluation.evaluators import best_metric
 from resnet_tasks.in_use import hold
 from resnet_tasks.model import TaskModel, default_device, resolve_precision
 from resnet_tasks.recipe.schema import (

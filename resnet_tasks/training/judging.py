@@ -28,12 +28,8 @@ from resnet_tasks.drawing import (
     side_by_side,
 )
 from resnet_tasks.errors import RunError
-from resnet_tasks.evaluation.evaluate import (
-    Evaluation,
-    evaluate,
-    evaluators_of,
-    with_calibration,
-)
+from resnet_tasks.evaluation.evaluate import Evaluation, evaluate
+from resnet_tasks.evaluation.evaluators import evaluators_of, with_calibration
 from resnet_tasks.evaluation.intervals import Bootstrap
 from resnet_tasks.evaluation.reporting import file_sha256, metric_json, metric_tables, number
 from resnet_tasks.evaluation.views import Predictor, plain_model

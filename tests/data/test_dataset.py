@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from hand_written import coco, labelled, made
 from PIL import Image
 
-from resnet_tasks.data.coco import read_coco
+from resnet_tasks.data.coco import CategoryMap, read_coco
 from resnet_tasks.data.dataset import CocoDataset
 from resnet_tasks.data.pixels import Resize
 from resnet_tasks.data.transforms import Augmentation
@@ -123,3 +124,27 @@ def test_real_coco(shared_data: Path) -> None:
         back = sample.geometry.boxes_to_original(target.boxes)
         assert torch.allclose(back, corners, atol=0.05)
     assert crowds > 0
+
+
+def test_a_file_that_lacks_a_category_keeps_its_labels(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "x.png")
+    box = {"id": 1, "image_id": 1, "bbox": [1, 1, 4, 4], "area": 16, "iscrowd": 0}
+    image = {"id": 1, "file_name": "x.png", "height": 8, "width": 8}
+    files = []
+    for name, ids in (("train", (1, 2, 3)), ("val", (1, 3))):
+        categories = [{"id": each, "name": "abc"[each - 1]} for each in ids]
+        content = {
+            "images": [image],
+            "annotations": [{**box, "category_id": 3}],
+            "categories": categories,
+        }
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+        files.append(read_coco(tmp_path / f"{name}.json"))
+    merged = CategoryMap.merged([file.categories for file in files])
+    dataset = CocoDataset([files[1]], categories=merged)
+    assert dataset[0].target.labels is not None
+    assert dataset[0].target.labels.tolist() == [2]
+    truth = dataset.truth(0, LabelTable.identity(merged.names))
+    assert truth.labels is not None
+    assert truth.labels.tolist() == [2]
+    assert dataset.counts() == {"a": 0, "b": 0, "c": 1}

@@ -1,31 +1,19 @@
-"""Additional evaluators by name: from a recipe to metrics, and what is said about mistakes."""
+"""Additional evaluators by name: all that there are keep to the contract."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import pytest
-
-from resnet_tasks.errors import RecipeError
-from resnet_tasks.evaluation.evaluate import best_metric, evaluators_of, extra_for
 from resnet_tasks.evaluation.extra import extra_evaluator
 from resnet_tasks.evaluation.froc import FrocEvaluator
 from resnet_tasks.evaluation.kitti import KittiEvaluator
 from resnet_tasks.evaluation.surfaces import SurfaceEvaluator
-from resnet_tasks.heads.faster_rcnn import FasterRCNN
-from resnet_tasks.heads.unet import UNet
 from resnet_tasks.metrics import Detailed, Resampled
 from resnet_tasks.registry import EXTRA_EVALUATORS
-from resnet_tasks.testing import resnet_specs
 
-HEADS: dict[str, Any] = {
-    "objects": FasterRCNN(resnet_specs(8), ("Car", "bus"), {"pyramid_channels": 8}),
-    "scene": UNet(resnet_specs(8), ("road", "sky")),
-}
+BUILT_IN = {"froc": FrocEvaluator, "kitti": KittiEvaluator, "surface": SurfaceEvaluator}
 
 
 def test_every_evaluator_keeps_to_the_contract_before_any_picture() -> None:
-    assert {"froc", "kitti", "surface"} <= set(EXTRA_EVALUATORS.names())
+    assert all(EXTRA_EVALUATORS.get(name) is each for name, each in BUILT_IN.items())
     for name in EXTRA_EVALUATORS:
         task = EXTRA_EVALUATORS.get(name).task
         made = extra_evaluator(name, None, classes=("a", "b"), task=task)
@@ -35,55 +23,3 @@ def test_every_evaluator_keeps_to_the_contract_before_any_picture() -> None:
         assert all(each.value is None for each in made.compute().values())
         assert all(set(each.per_class) <= {"a", "b"} for each in made.compute().values())
         made.details()
-
-
-def test_heads_get_theirs_in_order_with_options() -> None:
-    extra: dict[str, Any] = {
-        "objects": {"froc": {"hit": "centre"}, "kitti": None},
-        "scene": {"surface": {"tolerance": 3}},
-    }
-    made = evaluators_of(HEADS, extra=extra)
-    own, froc, kitti = made["objects"]
-    assert type(own).__name__ == "DetectionEvaluator"
-    assert isinstance(froc, FrocEvaluator)
-    assert froc.options.hit == "centre"
-    assert isinstance(kitti, KittiEvaluator)
-    assert isinstance(made["scene"][1], SurfaceEvaluator)
-    assert [len(each) for each in evaluators_of(HEADS).values()] == [1, 1]
-
-
-def test_best_may_be_theirs() -> None:
-    extra: dict[str, Any] = {"objects": {"froc": None, "kitti": None}}
-    assert best_metric(HEADS, "objects/CPM", extra) == "objects/CPM"
-    assert best_metric(HEADS, None, extra) == "objects/AP"
-    with pytest.raises(RecipeError, match=r"evaluation\.best is 'objects/CPM'"):
-        best_metric(HEADS, "objects/CPM")
-    # While training only what chooses the checkpoint is counted.
-    assert extra_for(HEADS, "objects/AP", extra) == {}
-    assert extra_for(HEADS, "objects/KITTI_AP_easy", extra) == {"objects": {"kitti": None}}
-    assert extra_for(HEADS, "scene/mIoU", extra) == {}
-    assert extra_for(HEADS, "", extra) == {}
-
-
-@pytest.mark.parametrize(
-    ("extra", "said"),
-    [
-        ({"object": {"froc": None}}, "evaluation.extra.object: the heads are objects, scene"),
-        ({"objects": {"frok": None}}, "unknown evaluator 'frok'; .* did you mean 'froc'"),
-        ({"scene": {"froc": None}}, "'froc' judges detection, .* there are: surface"),
-        ({"objects": {"froc": {"hits": "iou"}}}, "hits is no option of it; did you mean 'hit'"),
-        ({"objects": {"froc": {"iou": 2}}}, "iou: Input should be less than or equal to 1, got 2"),
-        ({"objects": {"kitti": {"heights": [40, 25]}}}, "heights: .*edges must rise"),
-        ({"objects": {"kitti": {"iou": {"cat": 0.5}}}}, "iou names 'cat', .* are Car, bus"),
-    ],
-)
-def test_mistakes_are_told_with_their_place(extra: Any, said: str) -> None:
-    with pytest.raises(RecipeError, match=said):
-        evaluators_of(HEADS, extra=extra)
-
-
-def test_all_mistakes_come_together() -> None:
-    extra: dict[str, Any] = {"object": {}, "objects": {"frok": None, "kitty": None}}
-    with pytest.raises(RecipeError) as caught:
-        best_metric(HEADS, None, extra)
-    assert len(str(caught.value).splitlines()) == 3

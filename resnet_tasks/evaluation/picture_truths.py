@@ -1,0 +1,52 @@
+"""What is annotated on a picture of any data set, as evaluators take it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from resnet_tasks.data.coco_records import boxes_to_xywh
+from resnet_tasks.data.data_set_protocols import HasTruth
+from resnet_tasks.data.transforms import decode_labels, encode_labels, resize_labels
+from resnet_tasks.structures import LabelTable, Sample, Task, Truth
+
+
+def truth_of(dataset: Dataset[Sample], index: int, table: LabelTable) -> Truth:
+    """What is annotated on picture `index`, in original pixels and the labels of one head."""
+    if isinstance(dataset, HasTruth):
+        return dataset.truth(index, table)
+    sample = dataset[index]
+    target = table.apply(sample.target)
+    size = sample.geometry.original_size
+    semantic = None
+    if target.semantic is not None:
+        flips = tuple(axis for axis, scale in enumerate(sample.geometry.scale) if scale < 0)
+        upright = np.flip(target.semantic.numpy(), flips)
+        semantic = decode_labels(resize_labels(encode_labels(upright), size))
+    whole = None if target.image_labels is None else target.image_labels.numpy()
+    known = Truth(sample.image_id, size, semantic=semantic, image_labels=whole, extra=target.extra)
+    if target.boxes is None or target.labels is None:
+        return known
+    xywh = boxes_to_xywh(sample.geometry.boxes_to_original(target.boxes).numpy())
+    crowd = target.ignore if target.ignore is not None else torch.zeros(len(xywh), dtype=torch.bool)
+    return replace(
+        known,
+        boxes_xywh=xywh,
+        labels=target.labels.numpy(),
+        crowd=crowd.numpy(),
+        areas=xywh[:, 2] * xywh[:, 3],
+    )
+
+
+def is_annotated(task: Task, truth: Truth) -> bool:
+    """Whether a picture is annotated with all that a task needs."""
+    present = {
+        "boxes": truth.boxes_xywh,
+        "labels": truth.labels,
+        "semantic": truth.semantic,
+        "image_labels": truth.image_labels,
+    }
+    return all(present.get(name) is not None or name in truth.extra for name in task.target_fields)

@@ -1,0 +1,37 @@
+"""Annotations of samples, brought back to the frame of the original picture."""
+
+from __future__ import annotations
+
+import torch
+from torch.utils.data import Dataset
+
+from resnet_tasks.evaluation.picture_truths import truth_of
+from resnet_tasks.structures import Geometry, LabelTable, Sample, Target
+
+
+class Mirrored(Dataset[Sample]):
+    """One picture of 4 x 8 pixels, shown at 8 x 16 and mirrored left to right."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> Sample:
+        semantic = torch.zeros(8, 16, dtype=torch.int64)
+        semantic[:, 12:] = 1
+        target = Target(
+            boxes=torch.tensor([[12.0, 0.0, 16.0, 8.0]]),
+            labels=torch.tensor([1]),
+            semantic=semantic,
+        )
+        geometry = Geometry((4, 8), (8, 16), scale=(2.0, -2.0), offset=(0.0, 16.0))
+        return Sample(torch.zeros(3, 8, 16), geometry, 7, "x.png", target)
+
+
+def test_boxes_and_pixels_come_back_through_a_mirror() -> None:
+    truth = truth_of(Mirrored(), 0, LabelTable.identity(("a", "b")))
+    assert truth.boxes_xywh is not None
+    assert truth.boxes_xywh.tolist() == [[0.0, 0.0, 2.0, 4.0]]
+    assert truth.semantic is not None
+    assert truth.semantic.shape == (4, 8)
+    assert (truth.semantic[:, :2] == 1).all()
+    assert (truth.semantic[:, 2:] == 0).all()
