@@ -13,7 +13,9 @@ from resnet_tasks.metrics import HEADLINE
 from resnet_tasks.report.charts import Axes, Chart, Line, line_chart
 from resnet_tasks.report.collect import EvaluationView, RunView, Score
 from resnet_tasks.report.history import History, smoothed
-from resnet_tasks.report.sections import CURVES, Part, attempt, duration
+from resnet_tasks.report.learning_charts import CURVES
+from resnet_tasks.report.parts import Part, attempt
+from resnet_tasks.report.sections import duration
 from resnet_tasks.training.price import Price, Prices
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from resnet_tasks.assemble.splits import read_sources
-from resnet_tasks.errors import ResnetTasksError, RunError
+from resnet_tasks.errors import RunError
 from resnet_tasks.metrics import HEADLINE
-from resnet_tasks.report.charts import Axes, Chart, Line, Table, bar_chart, line_chart, number
+from resnet_tasks.report.charts import Chart
 from resnet_tasks.report.collect import SPLITS, EvaluationView, MetricView, RunView, Score
 from resnet_tasks.report.datasets import (
     SplitView,
@@ -20,29 +19,12 @@ from resnet_tasks.report.datasets import (
     judged_files,
     summarise,
 )
-from resnet_tasks.report.history import History, Points, smoothed
+from resnet_tasks.report.detail_charts import Matrix, confusion_matrix, detail_charts
+from resnet_tasks.report.learning_charts import learning_charts
+from resnet_tasks.report.parts import Part, attempt
 from resnet_tasks.report.pictures import Gallery, draw_gallery
 
 CARDS = 3
-CURVES = ("AP", "mIoU", "top1", "AUROC", "AP50", "AP75", "Dice", "mAP", "pixel_accuracy")
-"""Metrics drawn over the epochs; the table holds all."""
-MAX_MATRIX = 40
-"""Classes up to which a confusion matrix is drawn whole."""
-MAX_LINES = 12
-"""Classes up to which every one gets its precision-recall curve."""
-ERROR_TYPES = {
-    "Cls": "wrong class",
-    "Loc": "wrong place",
-    "Both": "class and place",
-    "Dupe": "found twice",
-    "Bkg": "nothing there",
-    "Miss": "missed",
-    "FP": "all false alarms",
-    "FN": "all not found",
-}
-"""TIDE's short names in words."""
-UNMADE = (LookupError, TypeError, ValueError, AttributeError, OSError, ResnetTasksError)
-"""What a damaged or foreign file can cause while a part of the page is made."""
 
 
 @dataclass(frozen=True)
@@ -62,16 +44,6 @@ class ClassTable:
 
     metrics: tuple[str, ...]
     rows: tuple[tuple[str, tuple[Score, ...]], ...]
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """A confusion matrix as rows of (text, share of its row 0..1, is the diagonal)."""
-
-    labels: tuple[str, ...]
-    rows: tuple[tuple[str, tuple[tuple[str, float, bool], ...]], ...]
-    frequent: tuple[tuple[str, str, str], ...]
-    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -101,14 +73,6 @@ class HeadSection:
     protocol: str = ""
 
 
-@dataclass(frozen=True)
-class Part:
-    """Any part of the page, or the sentence why it could not be made."""
-
-    value: Any = None
-    problem: str = ""
-
-
 @dataclass
 class Page:
     """All that the template of one run shows."""
@@ -122,19 +86,6 @@ class Page:
     facts: list[tuple[str, str]] = field(default_factory=list)
     times: list[tuple[str, str]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-
-
-def attempt(make: Callable[[], Any]) -> Part:
-    """A part of the page; what is wrong with its files becomes a sentence in its place."""
-    try:
-        return Part(make())
-    except UNMADE as error:
-        text = (
-            str(error)
-            if isinstance(error, ResnetTasksError)
-            else f"{type(error).__name__}: {error}"
-        )
-        return Part(problem=text)
 
 
 def make_page(run: RunView, evaluation: EvaluationView | None, data_root: Path | None) -> Page:
@@ -161,8 +112,10 @@ def _head(run: RunView, evaluation: EvaluationView, name: str) -> HeadSection:
     metrics = evaluation.heads[name]
     details = evaluation.details.get(name, {})
     rows = metric_rows(metrics)
-    charts, notes = _detail_charts(details)
-    confusion = attempt(lambda: _matrix(details["confusion"]) if "confusion" in details else None)
+    charts, notes = detail_charts(details)
+    confusion = attempt(
+        lambda: confusion_matrix(details["confusion"]) if "confusion" in details else None
+    )
     if confusion.problem:
         notes.append(f"The confusion matrix could not be drawn: {confusion.problem}.")
     if not details:
@@ -212,167 +165,6 @@ def _class_table(metrics: Mapping[str, MetricView]) -> ClassTable | None:
         for name in classes
     )
     return ClassTable(tuple(with_classes), rows)
-
-
-def _detail_charts(details: Mapping[str, Any]) -> tuple[list[Chart], list[str]]:
-    """The charts among a head's details, and sentences on those that could not be drawn."""
-    makers: dict[str, tuple[str, Callable[[Any], Chart]]] = {
-        "pr_curves": ("precision-recall curves", _pr_chart),
-        "froc": ("FROC curve", _froc_chart),
-        "error_types": ("error types", _errors_chart),
-        "reliability": ("reliability diagram", _reliability_chart),
-    }
-    charts, notes = [], []
-    for key, (what, make) in makers.items():
-        raw = details.get(key)
-        if not raw:
-            continue
-        part = attempt(lambda make=make, raw=raw: make(raw))  # type: ignore[misc]
-        if part.problem:
-            notes.append(f"The {what} could not be drawn: {part.problem}.")
-        else:
-            charts.append(part.value)
-    return charts, notes
-
-
-def _pr_chart(curves: Mapping[str, Mapping[str, Sequence[float | None]]]) -> Chart:
-    classes = {name: each for name, each in curves.items() if name != "all"}
-    note = "At IoU 0.5."
-    if len(classes) > MAX_LINES:
-        ranked = sorted(classes, key=lambda name: -_mean(classes[name]["precision"]))
-        half = MAX_LINES // 2
-        kept = [*ranked[:half], *ranked[-half:]]
-        note = (
-            f"At IoU 0.5; of {len(classes)} classes the {half} best and the {half} worst are drawn."
-        )
-        classes = {name: classes[name] for name in kept}
-    lines = [
-        Line(name, _pairs(each["recall"], each["precision"])) for name, each in classes.items()
-    ]
-    if "all" in curves:
-        mean = _pairs(curves["all"]["recall"], curves["all"]["precision"])
-        lines.append(Line("all (mean of the classes)", mean, stands_out=True))
-    axes = Axes("recall", "precision", (0.0, 1.0), (0.0, 1.0))
-    return line_chart("Precision and recall", lines, axes, note=note)
-
-
-def _froc_chart(curve: Mapping[str, Sequence[float]]) -> Chart:
-    points = sorted(_pairs(curve["false_positives"], curve["sensitivity"]))
-    xs = [x for x, _ in points if x > 0]
-    is_log = len(xs) > 1 and max(xs) / min(xs) >= 4
-    low, high = (min(0.125, *xs), max(8.0, *xs)) if is_log else (0.0, max([1.0, *xs]))
-    axes = Axes(
-        "false positives per picture",
-        "sensitivity",
-        x_range=(max(low, 0.01), high) if is_log else (low, high),
-        y_range=(0.0, 1.0),
-        log_x=is_log,
-    )
-    kept = [(x, y) for x, y in points if not is_log or x >= 0.01]
-    note = "The axis is logarithmic." if is_log else ""
-    return line_chart("FROC", [Line("sensitivity", kept)], axes, note=note)
-
-
-def _errors_chart(errors: Mapping[str, float]) -> Chart:
-    known = {
-        ERROR_TYPES.get(name, name): float(value)
-        for name, value in errors.items()
-        if value is not None
-    }
-    return bar_chart("What costs average precision", known, label="AP lost to it")
-
-
-def _reliability_chart(bins: Mapping[str, Sequence[float | None]]) -> Chart:
-    rows = [
-        (c, a, n)
-        for c, a, n in zip(bins["confidence"], bins["accuracy"], bins["count"], strict=True)
-        if c is not None and a is not None and n
-    ]
-    total = sum(n for *_, n in rows)
-    gap = sum(n * abs(c - a) for c, a, n in rows) / total if total else None
-    axes = Axes("confidence", "share that is right", (0.0, 1.0), (0.0, 1.0), diagonal=True)
-    note = (
-        f"Mean distance from the diagonal, weighted by count: {number(gap)}. Below the diagonal: "
-        "more confident than right."
-    )
-    chart = line_chart("Reliability", [Line("this run", [(c, a) for c, a, _ in rows])], axes)
-    columns = ("confidence", "share that is right", "count")
-    table = Table(columns, tuple((number(c), number(a), f"{n:g}") for c, a, n in rows))
-    return Chart(chart.title, chart.svg, table, note=note)
-
-
-def _matrix(raw: Mapping[str, Any]) -> Matrix:
-    labels = tuple(str(each) for each in raw["labels"])
-    counts = [[float(value) for value in row] for row in raw["matrix"]]
-    if len(counts) != len(labels) or any(len(row) != len(labels) for row in counts):
-        raise ValueError(f"{len(labels)} labels do not fit the matrix")
-    pairs = sorted(
-        (
-            (-counts[i][j], i, j)
-            for i in range(len(labels))
-            for j in range(len(labels))
-            if i != j and counts[i][j]
-        ),
-    )[:10]
-    frequent = tuple((labels[i], labels[j], f"{-count:g}") for count, i, j in pairs)
-    if len(labels) > MAX_MATRIX:
-        note = f"With {len(labels)} classes the whole matrix is left to details.json."
-        return Matrix(labels, (), frequent, note)
-    rows = []
-    for i, row in enumerate(counts):
-        total = sum(row)
-        cells = tuple(
-            (_count(value), value / total if total else 0.0, i == j) for j, value in enumerate(row)
-        )
-        rows.append((labels[i], cells))
-    return Matrix(labels, tuple(rows), frequent)
-
-
-def _count(value: float) -> str:
-    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
-        if value >= limit:
-            return f"{value / (1e3 if unit == 'k' else limit):.3g}{unit}"
-    return f"{value:g}"
-
-
-def learning_charts(history: History) -> list[Chart]:
-    """Losses by head, validation metrics by head, learning rate."""
-    charts = []
-    losses, validation = _by_head(history.losses), _by_head(history.validation)
-    for head in dict.fromkeys((*losses, *validation)):
-        if head in losses:
-            lines, size = [], 1
-            for name in losses[head]:
-                points, size = smoothed(history.losses[f"{head}/{name}"])
-                lines.append(Line(name, points))
-            note = "As logged." if size == 1 else f"Each point is the mean of {size} logged steps."
-            axes = Axes("optimizer step", "loss", whole_x=True)
-            charts.append(line_chart(f"{head}: training loss", lines, axes, note=note))
-        if head in validation:
-            names = validation[head]
-            drawn = [name for name in names if name in CURVES] or names[:4]
-            curves = {name: history.validation[f"{head}/{name}"] for name in drawn}
-            lines = [
-                Line(name, points)
-                for name, points in curves.items()
-                if any(y is not None for _, y in points)
-            ]
-            if lines:
-                axes = Axes("epoch", "value", whole_x=True)
-                charts.append(line_chart(f"{head}: validation", lines, axes))
-    if history.rates:
-        points, _ = smoothed(history.rates)
-        axes = Axes("optimizer step", "learning rate", whole_x=True)
-        charts.append(line_chart("Learning rate", [Line("learning rate", points)], axes))
-    return charts
-
-
-def _by_head(curves: Iterable[str]) -> dict[str, list[str]]:
-    heads: dict[str, list[str]] = {}
-    for key in curves:
-        head, _, name = key.partition("/")
-        heads.setdefault(head, []).append(name)
-    return heads
 
 
 def _gallery(run: RunView, evaluation: EvaluationView, data_root: Path | None) -> Gallery:
@@ -491,16 +283,3 @@ def _warnings(run: RunView, evaluation: EvaluationView | None) -> list[str]:
     elif not evaluation.has_intervals:
         found.append("No intervals were made for this evaluation; its numbers stand alone.")
     return found
-
-
-def _pairs(xs: Sequence[float | None], ys: Sequence[float | None]) -> Points:
-    return [
-        (float(x), None if y is None or y < 0 else float(y))
-        for x, y in zip(xs, ys, strict=True)
-        if x is not None
-    ]
-
-
-def _mean(values: Sequence[float | None]) -> float:
-    known = [each for each in values if each is not None]
-    return sum(known) / len(known) if known else 0.0

@@ -1,0 +1,183 @@
+"""What an evaluation knows beyond metrics, drawn: curves, error types, reliability, confusion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from resnet_tasks.report.charts import Axes, Chart, Line, Table, bar_chart, line_chart, number
+from resnet_tasks.report.history import Points
+from resnet_tasks.report.parts import attempt
+
+MAX_MATRIX = 40
+"""Classes up to which a confusion matrix is drawn whole."""
+
+
+MAX_LINES = 12
+"""Classes up to which every one gets its precision-recall curve."""
+
+
+ERROR_TYPES = {
+    "Cls": "wrong class",
+    "Loc": "wrong place",
+    "Both": "class and place",
+    "Dupe": "found twice",
+    "Bkg": "nothing there",
+    "Miss": "missed",
+    "FP": "all false alarms",
+    "FN": "all not found",
+}
+"""TIDE's short names in words."""
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A confusion matrix as rows of (text, share of its row 0..1, is the diagonal)."""
+
+    labels: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[tuple[str, float, bool], ...]], ...]
+    frequent: tuple[tuple[str, str, str], ...]
+    note: str = ""
+
+
+def detail_charts(details: Mapping[str, Any]) -> tuple[list[Chart], list[str]]:
+    """The charts among a head's details, and sentences on those that could not be drawn."""
+    makers: dict[str, tuple[str, Callable[[Any], Chart]]] = {
+        "pr_curves": ("precision-recall curves", _pr_chart),
+        "froc": ("FROC curve", _froc_chart),
+        "error_types": ("error types", _errors_chart),
+        "reliability": ("reliability diagram", _reliability_chart),
+    }
+    charts, notes = [], []
+    for key, (what, make) in makers.items():
+        raw = details.get(key)
+        if not raw:
+            continue
+        part = attempt(lambda make=make, raw=raw: make(raw))  # type: ignore[misc]
+        if part.problem:
+            notes.append(f"The {what} could not be drawn: {part.problem}.")
+        else:
+            charts.append(part.value)
+    return charts, notes
+
+
+def confusion_matrix(raw: Mapping[str, Any]) -> Matrix:
+    """The confusion matrix of a head's details.
+
+    Args:
+        raw: `labels`, and `matrix` with as many rows and columns.
+
+    Raises:
+        ValueError: If they do not fit together.
+    """
+    labels = tuple(str(each) for each in raw["labels"])
+    counts = [[float(value) for value in row] for row in raw["matrix"]]
+    if len(counts) != len(labels) or any(len(row) != len(labels) for row in counts):
+        raise ValueError(f"{len(labels)} labels do not fit the matrix")
+    pairs = sorted(
+        (
+            (-counts[i][j], i, j)
+            for i in range(len(labels))
+            for j in range(len(labels))
+            if i != j and counts[i][j]
+        ),
+    )[:10]
+    frequent = tuple((labels[i], labels[j], f"{-count:g}") for count, i, j in pairs)
+    if len(labels) > MAX_MATRIX:
+        note = f"With {len(labels)} classes the whole matrix is left to details.json."
+        return Matrix(labels, (), frequent, note)
+    rows = []
+    for i, row in enumerate(counts):
+        total = sum(row)
+        cells = tuple(
+            (_count(value), value / total if total else 0.0, i == j) for j, value in enumerate(row)
+        )
+        rows.append((labels[i], cells))
+    return Matrix(labels, tuple(rows), frequent)
+
+
+def _pr_chart(curves: Mapping[str, Mapping[str, Sequence[float | None]]]) -> Chart:
+    classes = {name: each for name, each in curves.items() if name != "all"}
+    note = "At IoU 0.5."
+    if len(classes) > MAX_LINES:
+        ranked = sorted(classes, key=lambda name: -_mean(classes[name]["precision"]))
+        half = MAX_LINES // 2
+        kept = [*ranked[:half], *ranked[-half:]]
+        note = (
+            f"At IoU 0.5; of {len(classes)} classes the {half} best and the {half} worst are drawn."
+        )
+        classes = {name: classes[name] for name in kept}
+    lines = [
+        Line(name, _pairs(each["recall"], each["precision"])) for name, each in classes.items()
+    ]
+    if "all" in curves:
+        mean = _pairs(curves["all"]["recall"], curves["all"]["precision"])
+        lines.append(Line("all (mean of the classes)", mean, stands_out=True))
+    axes = Axes("recall", "precision", (0.0, 1.0), (0.0, 1.0))
+    return line_chart("Precision and recall", lines, axes, note=note)
+
+
+def _froc_chart(curve: Mapping[str, Sequence[float]]) -> Chart:
+    points = sorted(_pairs(curve["false_positives"], curve["sensitivity"]))
+    xs = [x for x, _ in points if x > 0]
+    is_log = len(xs) > 1 and max(xs) / min(xs) >= 4
+    low, high = (min(0.125, *xs), max(8.0, *xs)) if is_log else (0.0, max([1.0, *xs]))
+    axes = Axes(
+        "false positives per picture",
+        "sensitivity",
+        x_range=(max(low, 0.01), high) if is_log else (low, high),
+        y_range=(0.0, 1.0),
+        log_x=is_log,
+    )
+    kept = [(x, y) for x, y in points if not is_log or x >= 0.01]
+    note = "The axis is logarithmic." if is_log else ""
+    return line_chart("FROC", [Line("sensitivity", kept)], axes, note=note)
+
+
+def _errors_chart(errors: Mapping[str, float]) -> Chart:
+    known = {
+        ERROR_TYPES.get(name, name): float(value)
+        for name, value in errors.items()
+        if value is not None
+    }
+    return bar_chart("What costs average precision", known, label="AP lost to it")
+
+
+def _reliability_chart(bins: Mapping[str, Sequence[float | None]]) -> Chart:
+    rows = [
+        (c, a, n)
+        for c, a, n in zip(bins["confidence"], bins["accuracy"], bins["count"], strict=True)
+        if c is not None and a is not None and n
+    ]
+    total = sum(n for *_, n in rows)
+    gap = sum(n * abs(c - a) for c, a, n in rows) / total if total else None
+    axes = Axes("confidence", "share that is right", (0.0, 1.0), (0.0, 1.0), diagonal=True)
+    note = (
+        f"Mean distance from the diagonal, weighted by count: {number(gap)}. Below the diagonal: "
+        "more confident than right."
+    )
+    chart = line_chart("Reliability", [Line("this run", [(c, a) for c, a, _ in rows])], axes)
+    columns = ("confidence", "share that is right", "count")
+    table = Table(columns, tuple((number(c), number(a), f"{n:g}") for c, a, n in rows))
+    return Chart(chart.title, chart.svg, table, note=note)
+
+
+def _count(value: float) -> str:
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if value >= limit:
+            return f"{value / (1e3 if unit == 'k' else limit):.3g}{unit}"
+    return f"{value:g}"
+
+
+def _pairs(xs: Sequence[float | None], ys: Sequence[float | None]) -> Points:
+    return [
+        (float(x), None if y is None or y < 0 else float(y))
+        for x, y in zip(xs, ys, strict=True)
+        if x is not None
+    ]
+
+
+def _mean(values: Sequence[float | None]) -> float:
+    known = [each for each in values if each is not None]
+    return sum(known) / len(known) if known else 0.0
