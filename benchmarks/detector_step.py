@@ -37,7 +37,7 @@ from benchmarks.model_pairs import (
     parsed,
     require_same_trained,
 )
-from benchmarks.shipped_recipes import shipped_step
+from benchmarks.shipped_recipes import RecipeStep
 from benchmarks.side_by_side import THINGS, Pair, street
 from resnet_tasks.model import default_device
 
@@ -66,12 +66,12 @@ def _pairs(options: argparse.Namespace, device: torch.device) -> Iterator[Pair]:
     for backbone in options.backbones:
         yield from _contest(backbone, options, device).pairs(options.precisions, device)
     if options.recipe:
-        with shipped_step(options.recipe, len(THINGS), device) as step:
-            like = our_detector(step.backbone, step.batch)
-            height, width = step.size
-            theirs = peers_detector(step.backbone, like, min_size=height, max_size=width)
-            work = peers_step(theirs.to(device), step.batch, "fp32")
-            yield step.against(PEER, work, RECIPE_GOAL, MEMORY_AS_IT_COMES)
+        step = RecipeStep(options.recipe, len(THINGS), device)
+        like = our_detector(step.backbone, step.batch)
+        height, width = step.size
+        theirs = peers_detector(step.backbone, like, min_size=height, max_size=width)
+        work = peers_step(theirs.to(device), step.batch, "fp32")
+        yield step.against(PEER, work, RECIPE_GOAL, MEMORY_AS_IT_COMES)
 
 
 def _contest(backbone: str, options: argparse.Namespace, device: torch.device) -> Contest:

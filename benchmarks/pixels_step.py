@@ -36,7 +36,7 @@ from benchmarks.pixels import (
     peers_step,
     require_same_logits,
 )
-from benchmarks.shipped_recipes import shipped_step
+from benchmarks.shipped_recipes import RecipeStep
 from benchmarks.side_by_side import Pair, street
 from resnet_tasks.model import default_device
 
@@ -67,11 +67,11 @@ def _pairs(options: argparse.Namespace, device: torch.device) -> Iterator[Pair]:
     for architecture in options.architectures:
         yield from _contest(architecture, options, device).pairs(options.precisions, device)
     if options.recipe:
-        with shipped_step(options.recipe, 1, device) as step:
-            plain = our_net("unet", step.backbone, step.classes).to(device)
-            theirs = peers_net("unet", step.backbone, plain).to(device)
-            work = peers_step(theirs, plain, step.batch, "fp32")
-            yield step.against(PEER, work, AS_IT_COMES["unet"], MEMORY_AS_IT_COMES)
+        step = RecipeStep(options.recipe, 1, device)
+        plain = our_net("unet", step.backbone, step.classes).to(device)
+        theirs = peers_net("unet", step.backbone, plain).to(device)
+        work = peers_step(theirs, plain, step.batch, "fp32")
+        yield step.against(PEER, work, AS_IT_COMES["unet"], MEMORY_AS_IT_COMES)
 
 
 def _contest(architecture: str, options: argparse.Namespace, device: torch.device) -> Contest:

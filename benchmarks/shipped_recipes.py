@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import re
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import torch
-from rich.console import Console
 from torch.utils.data import Dataset
 
 from benchmarks.side_by_side import Pair, Work, street
@@ -19,9 +14,7 @@ from resnet_tasks.data.categories import Category, CategoryMap
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.shelf import find_recipe, read_header
 from resnet_tasks.structures import Batch, Sample
-from resnet_tasks.training.conditions import deterministic_algorithms
-from resnet_tasks.training.finetune import Finetuning
-from resnet_tasks.training.journal import Journal
+from resnet_tasks.training.rehearsal import Rehearsal
 
 
 class _Pictures(Dataset[Sample]):
@@ -54,27 +47,16 @@ class RecipeStep:
         name: Of a shipped recipe.
         categories: How many its data have.
         device: Where it learns.
-        folder: For what training would write; nothing is.
     """
 
-    def __init__(self, name: str, categories: int, device: torch.device, folder: Path) -> None:
+    def __init__(self, name: str, categories: int, device: torch.device) -> None:
         recipe = load_recipe(name)
         named = CategoryMap(tuple(Category(i + 1, f"class {i}") for i in range(categories)))
         torch.manual_seed(0)
         model = build_model(recipe, label_heads(recipe, named), weights="unloaded")
         options = recipe.training.model_copy(update={"device": str(device)})
-        self.work = Finetuning(
-            model,
-            _Pictures(options.batch_size),
-            None,
-            options,
-            out=folder,
-            evaluation=recipe.evaluation.model_copy(update={"best": None}),
-            console=Console(quiet=True),
-            workers=0,
-        )
-        self.work.journal = Journal(folder, Console(quiet=True), silent=True)
-        self.work.model.train()
+        self.work = Rehearsal(model, _Pictures(options.batch_size), options, workers=0)
+        self.work.trainee.model.train()
         self.name = name
         self.backbone = recipe.backbone.name
         self.size = _training_size(name)
@@ -85,9 +67,8 @@ class RecipeStep:
 
     def __call__(self) -> None:
         """Learns from the batch once."""
-        wanted = self.work.options.deterministic and self.work.device.type == "cpu"
-        with deterministic_algorithms(wanted):
-            self.work.learn([self.batch], 0.0)
+        with self.work.trainee.deterministic():
+            self.work.learner.learn([self.batch], 0.0, self.work.position)
 
     def against(self, peer: str, theirs: Work, goal: float, memory_goal: float) -> Pair:
         """The pair of this and a step of the peer on the same pictures, at its defaults."""
@@ -102,13 +83,6 @@ class RecipeStep:
             memory_goal,
             metric=self.metric,
         )
-
-
-@contextmanager
-def shipped_step(name: str, categories: int, device: torch.device) -> Iterator[RecipeStep]:
-    """A `RecipeStep` with a folder of its own, which is removed again."""
-    with tempfile.TemporaryDirectory() as folder:
-        yield RecipeStep(name, categories, device, Path(folder))
 
 
 def _training_size(name: str) -> tuple[int, int]:

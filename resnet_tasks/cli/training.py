@@ -93,10 +93,10 @@ def finetune(
 
     from rich.console import Console
 
-    from resnet_tasks.training.finetune import Stopped
     from resnet_tasks.training.folds import finetune_folds
     from resnet_tasks.training.from_recipe import finetune_recipe
     from resnet_tasks.training.repeats import finetune_seeds
+    from resnet_tasks.training.signals import Stopped
 
     try:
         if seeds > 1 or folds > 1:

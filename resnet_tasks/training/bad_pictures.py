@@ -11,7 +11,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from torch.utils.data import Dataset
+
+from resnet_tasks.data.data_set_protocols import LeavesOut
+from resnet_tasks.data.tiled import TiledDataset
 from resnet_tasks.errors import DataError, PictureError
+from resnet_tasks.structures import Sample
 from resnet_tasks.whole_files import write_text
 
 LIST = "bad_pictures.jsonl"
@@ -41,25 +46,33 @@ class BadPictures:
     """Those that a run has met.
 
     Args:
-        folder: Run folder.
+        folder: Run folder; None: a rehearsal, which has none.
         most: How many there may be.
         total: Pictures of the data set.
         writes: Write the list; several processes keep the same, and one writes it.
     """
 
-    def __init__(self, folder: Path, *, most: int, total: int, writes: bool) -> None:
-        self._path = folder / LIST
+    def __init__(self, folder: Path | None, *, most: int, total: int, writes: bool) -> None:
+        self._path = None if folder is None else folder / LIST
         self._writes = writes
         self._most = most
         self._total = total
         self._known: dict[int | str, BadPicture] = {}
+
+    @classmethod
+    def of(cls, data: Dataset[Sample], folder: Path | None, *, writes: bool) -> BadPictures:
+        """Those of a data set, which knows how many there may be: none, if it does not say."""
+        most = data.most_bad_pictures if isinstance(data, LeavesOut) else 0
+        pictures = data.pictures if isinstance(data, TiledDataset) else data
+        total = len(pictures)  # type: ignore[arg-type]
+        return cls(folder, most=most, total=total, writes=writes)
 
     def __len__(self) -> int:
         return len(self._known)
 
     def recall(self) -> None:
         """Reads what an earlier sitting listed."""
-        if self._path.is_file():
+        if self._path is not None and self._path.is_file():
             for line in self._path.read_text(encoding="utf-8").splitlines():
                 found = BadPicture(**json.loads(line))
                 self._known[found.image_id] = found
@@ -86,13 +99,14 @@ class BadPictures:
                 found = BadPicture(error.image_id, error.file, str(error), update, epoch + 1)
                 self._known[error.image_id] = found
                 new.append(found)
-        if new and self._writes:
+        if new and self._writes and self._path is not None:
             lines = (json.dumps(asdict(each)) for each in self._known.values())
             write_text(self._path, "".join(f"{line}\n" for line in lines))
         if new and len(self._known) > self._most:
+            listed = "" if self._path is None else f" (listed in {self._path})"
             raise DataError(
                 f"{new[-1].reason}; with it {len(self._known)} of {self._total} training pictures "
-                f"cannot be read (listed in {self._path}); data.bad_pictures_limit allows "
+                f"cannot be read{listed}; data.bad_pictures_limit allows "
                 f"{self._most}: mend or remove them (resnet-tasks data check --read-images), or "
                 "raise the limit"
             )

@@ -30,10 +30,11 @@ from resnet_tasks.training.annotation_fit import require_annotations
 from resnet_tasks.training.balancing import BALANCINGS
 from resnet_tasks.training.dry_run import dry_run_table
 from resnet_tasks.training.extending import Base
-from resnet_tasks.training.finetune import Finetuning, heard, weights_report
+from resnet_tasks.training.finetune import Finetuning, weights_report
 from resnet_tasks.training.judging import metric_tables
 from resnet_tasks.training.label_fit import require_fitting_labels
 from resnet_tasks.training.processes import Processes
+from resnet_tasks.training.rehearsal import Rehearsal
 from resnet_tasks.training.run import Run
 from resnet_tasks.training.split_leaks import require_no_leaks
 from resnet_tasks.training.trackers import require_trackers
@@ -85,7 +86,7 @@ def finetune_recipe(
                 resume=resume,
                 dry_run=dry_run,
                 data_root=data_root,
-                console=heard(console or Console(), together),
+                console=together.heard(console or Console()),
             )
         if run is not None and together.is_main:
             _judge(run, data_root, console or Console(), (time.monotonic() - started) / 60)
@@ -134,8 +135,10 @@ def _finetune_together(
         normalise(model, recipe)
     if dry_run:
         sentence = f"{check_recipe(recipe, data_root)}; nothing was written (--dry-run)"
-        work = _work(recipe, model, samples, val, Path("never"), console, together)
-        console.print(dry_run_table(work, recipe.name, len(val)))
+        rehearsal = Rehearsal(
+            model, samples, recipe.training, workers=_workers(recipe), processes=together
+        )
+        console.print(dry_run_table(rehearsal, recipe.name, len(val)))
         console.print(sentence)
         return None
     if resume is not None:
@@ -220,9 +223,13 @@ def _work(
         out=out,
         evaluation=recipe.evaluation.model_copy(update={"sliding": recipe.sliding}),
         console=console,
-        workers=None if recipe.data.workers == "auto" else recipe.data.workers,
+        workers=_workers(recipe),
         processes=together,
     )
+
+
+def _workers(recipe: Recipe) -> int | None:
+    return None if recipe.data.workers == "auto" else recipe.data.workers
 
 
 def _judge(run: Run, data_root: Path | None, console: Console, minutes: float) -> None:

@@ -48,6 +48,11 @@ class Journal:
         self._trackers: Trackers | None = None
         self._told_spike = 0  # epoch of the last spike on the console
 
+    @classmethod
+    def mute(cls) -> Journal:
+        """One that writes and says nothing."""
+        return cls(Path(), Console(quiet=True), silent=True)
+
     @contextmanager
     def tracked(self, options: TrainingRecipe, update: int) -> Iterator[None]:
         """The trackers are told what happens for the duration.

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 from accelerate.state import AcceleratorState, PartialState
+from rich.console import Console
 from torch import distributed, nn
 
 from resnet_tasks.errors import RecipeError, ResnetTasksError, RunError
@@ -63,6 +64,10 @@ class Processes:
     def is_main(self) -> bool:
         """Whether this one writes the files and talks to the user."""
         return self.index == 0
+
+    def heard(self, console: Console) -> Console:
+        """`console` in the main process; one that says nothing in the others."""
+        return console if self.is_main else Console(quiet=True)
 
     def decide(self, make: Callable[[], Value]) -> Value:
         """What `make` gives in the main process, in all of them; its error too.

@@ -7,8 +7,7 @@ step by step, here by a constant factor, and look where the loss falls and where
 from __future__ import annotations
 
 import math
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,10 +17,8 @@ from rich.console import Console
 
 from resnet_tasks.errors import NonFiniteLossError, RunError
 from resnet_tasks.progress import bar
-from resnet_tasks.recipe.schema import EvaluationRecipe, Recipe
-from resnet_tasks.structures import Batch
-from resnet_tasks.training.conditions import deterministic_algorithms
-from resnet_tasks.training.finetune import Finetuning
+from resnet_tasks.recipe.schema import Recipe
+from resnet_tasks.training.rehearsal import Rehearsal
 from resnet_tasks.training.untrained import untrained
 from resnet_tasks.whole_files import make_folder, write_json
 
@@ -164,50 +161,32 @@ def find_rate(
     without = {
         "ema": 0.0,
         "unfreeze": (),
-        "patience": None,
         "accumulation": 1,
         "non_finite": "stop",  # the end that a sweep looks for
     }
-    with tempfile.TemporaryDirectory() as folder:
-        work = Finetuning(
-            model,
-            train,
-            None,
-            recipe.training.model_copy(update=without),
-            out=Path(folder),
-            evaluation=EvaluationRecipe(),
-            console=Console(quiet=True),
-        )
-        return _sweep(work, rates, console or Console(stderr=True))
+    work = Rehearsal(model, train, recipe.training.model_copy(update=without))
+    return _sweep(work, rates, console or Console(stderr=True))
 
 
-def _sweep(work: Finetuning, rates: Sequence[float], console: Console) -> RateSweep:
-    options, losses = work.options, list[float]()
-    work.model.train()
+def _sweep(work: Rehearsal, rates: Sequence[float], console: Console) -> RateSweep:
+    base, losses = work.options.learning_rate, list[float]()
+    head_weights = work.trainee.plain_model.loss_weights
     broken = False
-    deterministic = options.deterministic and work.device.type == "cpu"
-    with deterministic_algorithms(deterministic), bar(console, "Sweeping", len(rates)) as advance:
-        for batch in _endless(work):
+    with work.begun(), bar(console, "Sweeping", len(rates)) as advance:
+        for group in work.endless():
             try:
-                terms = work.learn([batch], rates[len(losses)] / options.learning_rate)
+                terms = work.learn(group, rates[len(losses)] / base)
             except NonFiniteLossError:
                 broken = True
                 break
-            work.position.updates += 1
             if not terms:
                 continue  # nothing in it is annotated for any head
-            weights = work.plain_model.loss_weights
-            losses.append(sum(weights[name.split("/")[0]] * each for name, each in terms.items()))
+            losses.append(
+                sum(head_weights[name.split("/")[0]] * each for name, each in terms.items())
+            )
             advance()
             smoothed = smooth(losses)
             broken = not math.isfinite(losses[-1]) or smoothed[-1] > DIVERGED * min(smoothed)
             if broken or len(losses) == len(rates):
                 break
     return read_sweep(rates[: len(losses)], losses, broken=broken)
-
-
-def _endless(work: Finetuning) -> Iterator[Batch]:
-    """The batches of one epoch after another."""
-    for epoch in range(2**20):
-        work.position.epoch = epoch
-        yield from work.batches_of(epoch)

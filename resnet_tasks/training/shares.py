@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from resnet_tasks.errors import PictureError
 from resnet_tasks.model import Losses, TaskModel
-from resnet_tasks.structures import Batch, Target
+from resnet_tasks.structures import Batch, LossTerm, Target
 from resnet_tasks.training.balancing import Balancing
 
 
@@ -54,6 +54,22 @@ def summed(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Sums by name, in the order of names, so that all processes agree to the last digit."""
     names = sorted({name for part in parts for name in part})
     return {name: math.fsum(part.get(name, 0.0) for part in parts) for name in names}
+
+
+def shared_terms(losses: Losses, counts: Mapping[str, float], processes: int) -> Losses:
+    """This process's terms, as parts of those over all processes.
+
+    Gradients are averaged over processes, hence the factor.
+
+    Args:
+        losses: Of this process.
+        counts: What the terms are divided by, over all processes.
+        processes: How many there are.
+    """
+    return {
+        name: LossTerm(term.sum * processes, torch.full_like(term.count, counts[name]))
+        for name, term in losses.items()
+    }
 
 
 def means(sums: Mapping[str, float], counts: Mapping[str, float]) -> dict[str, float]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import platform
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -21,17 +20,14 @@ from resnet_tasks.errors import RunError
 from resnet_tasks.model import TaskModel, resolve_precision
 from resnet_tasks.processors import usable_cores
 from resnet_tasks.progress import bar
-from resnet_tasks.recipe.schema import EvaluationRecipe, Recipe
+from resnet_tasks.recipe.schema import Recipe
 from resnet_tasks.structures import Batch, Sample
-from resnet_tasks.training.conditions import deterministic_algorithms
 from resnet_tasks.training.drawn_samples import drawn_parts
 from resnet_tasks.training.dry_run import resident_peak
-from resnet_tasks.training.finetune import Finetuning
-from resnet_tasks.training.limits import training_advice, within_memory
 from resnet_tasks.training.operators import Operator, profile_operators
-from resnet_tasks.training.optimizer import rate_factor
 from resnet_tasks.training.price import peak_bytes
 from resnet_tasks.training.reading_cost import ReadingCost, reading_cost
+from resnet_tasks.training.rehearsal import Rehearsal
 from resnet_tasks.training.timeline import DATA, Recorder, Timeline, copied, place_of, probed
 from resnet_tasks.training.untrained import untrained
 
@@ -173,9 +169,8 @@ def profile_recipe(
             "of each"
         )
     model, samples = drawn_parts(recipe) if drawn else untrained(recipe, data_root, measured=False)
-    with tempfile.TemporaryDirectory() as folder:
-        work = profiled_work(recipe, model, samples, Path(folder))
-        measured = _measure(work, steps, warm_up, console or Console(stderr=True))
+    work = profiled_work(recipe, model, samples)
+    measured = _measure(work, steps, warm_up, console or Console(stderr=True))
     seconds, timeline, operators, memory = measured
     return StepProfile(
         conditions=_conditions(recipe, work, steps, is_drawn=drawn),
@@ -188,29 +183,16 @@ def profile_recipe(
     )
 
 
-def profiled_work(
-    recipe: Recipe, model: TaskModel, samples: Dataset[Sample], folder: Path
-) -> Finetuning:
-    """A fine-tuning whose steps are measured.
+def profiled_work(recipe: Recipe, model: TaskModel, samples: Dataset[Sample]) -> Rehearsal:
+    """The training whose steps are measured.
 
     Args:
         recipe: Whose step it is.
         model: Is trained a little.
         samples: To learn from.
-        folder: Gets a log.
     """
-    # Neither is part of a step, and both want more than one.
-    options = recipe.training.model_copy(update={"patience": None, "trackers": ()})
-    return Finetuning(
-        model,
-        samples,
-        None,
-        options,
-        out=folder,
-        evaluation=EvaluationRecipe(),
-        console=Console(quiet=True),
-        workers=None if recipe.data.workers == "auto" else recipe.data.workers,
-    )
+    workers = None if recipe.data.workers == "auto" else recipe.data.workers
+    return Rehearsal(model, samples, recipe.training, workers=workers)
 
 
 def parts_of_steps(steps: Sequence[dict[str, float]]) -> tuple[Part, ...]:
@@ -232,33 +214,22 @@ def parts_of_steps(steps: Sequence[dict[str, float]]) -> tuple[Part, ...]:
 
 
 def _measure(
-    work: Finetuning, steps: int, warm_up: int, console: Console
+    work: Rehearsal, steps: int, warm_up: int, console: Console
 ) -> tuple[list[float], Timeline, list[Operator], Memory]:
     """Seconds of plain steps, the timeline of probed ones, operators, and memory."""
-    device, options = work.device, work.options
-    groups = _groups(work)
+    trainee, device = work.trainee, work.trainee.device
+    groups = work.endless()
     plain, timeline, recorder = list[float](), Timeline(device), Recorder(device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-
-    def advice() -> str:
-        return training_advice(options.batch_size, options.accumulation, work.picture_size)
-
-    deterministic = options.deterministic and device.type == "cpu"
     total = warm_up + 2 * steps + 1 + PROFILED
-    with (
-        within_memory(advice),
-        deterministic_algorithms(deterministic),
-        bar(console, "Measuring steps", total) as advance,
-    ):
-        work.unfreezing.enter(0)
-        work.model.train()
+    with work.begun(), closing(groups), bar(console, "Measuring steps", total) as advance:
         for number in range(warm_up + steps):
             seconds = plain_step(work, groups)
             advance()
             if number >= warm_up:
                 plain.append(seconds)
-                with probed(work, timeline):
+                with probed(trainee, timeline):
                     timed_step(work, groups, timeline)
                 advance()
         reserved = torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None
@@ -270,47 +241,31 @@ def _measure(
             timed_step(work, groups, recorder)
             advance()
 
-        with probed(work, recorder):
+        with probed(trainee, recorder):
             operators = profile_operators(recorded, PROFILED, device)
-    groups.close()
     return plain, timeline, operators, memory
 
 
-def plain_step(work: Finetuning, groups: Iterator[list[Batch]]) -> float:
+def plain_step(work: Rehearsal, groups: Iterator[list[Batch]]) -> float:
     """One step as it is; its seconds, the wait for its data included."""
     started = time.perf_counter()
-    _learn(work, next(groups))
-    if work.device.type == "cuda":
-        torch.cuda.synchronize(work.device)
+    work.learn(next(groups))
+    work.synchronize()
     return time.perf_counter() - started
 
 
-def timed_step(work: Finetuning, groups: Iterator[list[Batch]], timeline: Timeline) -> None:
+def timed_step(work: Rehearsal, groups: Iterator[list[Batch]], timeline: Timeline) -> None:
     """One step whose parts a timeline is told of; `probed` must hold."""
     timeline.begin()
     with timeline.part(DATA):
         group = next(groups)
-    _learn(work, copied(timeline, group, work.device))
+    work.learn(copied(timeline, group, work.trainee.device))
     timeline.end()
 
 
-def _learn(work: Finetuning, group: list[Batch]) -> None:
-    work.learn(group, rate_factor(work.position.updates, work.total_updates, work.options))
-    work.position.updates += 1
-
-
-def _step_bytes(work: Finetuning, groups: Iterator[list[Batch]]) -> int:
+def _step_bytes(work: Rehearsal, groups: Iterator[list[Batch]]) -> int:
     group = next(groups)
-    return peak_bytes(lambda: _learn(work, group), work.device)
-
-
-def _groups(work: Finetuning) -> Any:
-    """The batches of every step, one epoch after another."""
-    for epoch in range(2**20):
-        work.position.epoch = epoch
-        stream = work.batches_of(epoch)
-        while group := list(islice(stream, work.options.accumulation)):
-            yield group
+    return peak_bytes(lambda: work.learn(group), work.trainee.device)
 
 
 def _total_memory(device: torch.device) -> int:
@@ -319,22 +274,22 @@ def _total_memory(device: torch.device) -> int:
     return int(psutil.virtual_memory().total)
 
 
-def _conditions(recipe: Recipe, work: Finetuning, steps: int, *, is_drawn: bool) -> Conditions:
-    device, model = work.device, work.plain_model
+def _conditions(recipe: Recipe, work: Rehearsal, steps: int, *, is_drawn: bool) -> Conditions:
+    device, model = work.trainee.device, work.trainee.plain_model
     is_cuda = device.type == "cuda"
     return Conditions(
         recipe=recipe.name,
         is_drawn=is_drawn,
         device=device.type,
         machine=torch.cuda.get_device_name(device) if is_cuda else platform.processor() or "CPU",
-        precision=work.precision,
+        precision=work.trainee.precision,
         best_precision=resolve_precision("auto", device),
         threads=torch.get_num_threads(),
         cores=usable_cores(),
-        workers=work.workers,
+        workers=work.batches.workers,
         batch_size=work.options.batch_size,
         accumulation=work.options.accumulation,
-        picture_size=work.picture_size or (0, 0),
+        picture_size=work.picture_size,
         parameters=sum(each.numel() for each in model.parameters()),
         trained=sum(each.numel() for each in model.parameters() if each.requires_grad),
         steps=steps,

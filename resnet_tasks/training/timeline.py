@@ -19,7 +19,7 @@ from torch import nn
 from torch.profiler import record_function
 
 from resnet_tasks.structures import Batch
-from resnet_tasks.training.finetune import Finetuning
+from resnet_tasks.training.trainee import Trainee
 
 DATA = "data: waiting for the batch"
 TRANSFER = "data: copy to the device"
@@ -176,17 +176,17 @@ class _Probes:
 
 
 @contextmanager
-def probed(work: Finetuning, timeline: Timeline) -> Iterator[None]:
-    """Tells a timeline which part of its step a fine-tuning is in; results stay the same.
+def probed(trainee: Trainee, timeline: Timeline) -> Iterator[None]:
+    """Tells a timeline which part of a step a model in training is in; results stay the same.
 
     Args:
-        work: Whose parts are probed while this holds.
+        trainee: Whose parts are probed while this holds.
         timeline: Told.
     """
-    model = work.plain_model
+    model = trainee.plain_model
     with ExitStack() as undo:
         probes = _Probes(timeline, undo)
-        probes.module(work.model, "forward: rest", without_graph=COUNTING)
+        probes.module(trainee.model, "forward: rest", without_graph=COUNTING)
         probes.method(model, "normalise", "forward: normalise")
         probes.module(model.backbone, "forward: backbone")
         for label, part in _stages(model.backbone):
@@ -195,12 +195,12 @@ def probed(work: Finetuning, timeline: Timeline) -> Iterator[None]:
             probes.module(model.pyramid, "forward: shared pyramid")
         for name, head in model.named_heads.items():
             probes.head(name, head)
-        probes.method(work.accelerator, "backward", BACKWARD)
-        probes.method(work.accelerator, "clip_grad_norm_", CLIPPING)
-        probes.method(work.optimizer, "step", OPTIMIZER)
-        probes.method(work.optimizer, "zero_grad", OPTIMIZER)
-        if work.ema is not None:
-            probes.method(work.ema, "update", AVERAGING)
+        probes.method(trainee.accelerator, "backward", BACKWARD)
+        probes.method(trainee.accelerator, "clip_grad_norm_", CLIPPING)
+        probes.method(trainee.optimizer, "step", OPTIMIZER)
+        probes.method(trainee.optimizer, "zero_grad", OPTIMIZER)
+        if trainee.ema is not None:
+            probes.method(trainee.ema, "update", AVERAGING)
         yield
 
 

@@ -1,0 +1,163 @@
+"""A model and what trains it: device and precision, optimizer, balancing, averaged weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from timm.utils import ModelEmaV3
+from torch import Tensor
+
+from resnet_tasks.errors import RunError
+from resnet_tasks.model import Losses, TaskModel, resolve_precision
+from resnet_tasks.recipe.schema import TrainingRecipe
+from resnet_tasks.structures import Batch
+from resnet_tasks.training.balancing import BALANCINGS
+from resnet_tasks.training.conditions import (
+    KeptBuffers,
+    deterministic_algorithms,
+    mixed_precision,
+)
+from resnet_tasks.training.optimizer import make_optimizer, set_rates
+from resnet_tasks.training.processes import ALONE, Processes, own_device
+from resnet_tasks.training.shares import Anchored
+from resnet_tasks.training.unfreezing import Unfreezing
+
+
+class Trainee:
+    """A model in training.
+
+    Args:
+        plain_model: Is trained in place.
+        options: Device, precision, optimizer, balancing and averaging.
+        processes: Those that train it together.
+
+    Attributes:
+        plain_model: The model itself.
+        model: The same as it is called in training: with mixed precision, and with the exchange of
+            gradients (`Anchored`).
+        optimizer: Over all that is ever trained.
+        accelerator: Backward and clipping in the precision.
+        balancing: Weighs the heads' losses.
+        ema: Averages the weights; None: nothing does.
+        unfreezing: Which stages are frozen in which epoch.
+        device: Where the model lies.
+        precision: `fp32`, `bf16` or `fp16`.
+        processes: Those that train it together.
+    """
+
+    def __init__(
+        self, plain_model: TaskModel, options: TrainingRecipe, processes: Processes = ALONE
+    ) -> None:
+        self.processes = processes
+        self.device = own_device(options.device, processes)
+        self.precision = resolve_precision(options.precision, self.device)
+        self._options = options
+        self.unfreezing = Unfreezing(plain_model.backbone, options.unfreeze)
+        # A head without labels in a process leaves its parameters without gradient there.
+        unused = len(plain_model.named_heads) > 1 or bool(self.unfreezing)
+        self.accelerator = mixed_precision(self.precision, self.device, find_unused=unused)
+        layout = torch.channels_last
+        plain_model.to(self.device, memory_format=layout)  # type: ignore[call-overload]
+        self.plain_model = plain_model
+        self.ema = (
+            ModelEmaV3(plain_model, decay=options.ema, use_warmup=True) if options.ema else None
+        )
+        balancing = BALANCINGS.get(options.balancing)(plain_model.trained_heads)
+        self.balancing = balancing.to(self.device)
+        with self.unfreezing.all_free():
+            self.model, self.optimizer = self.accelerator.prepare(
+                Anchored(plain_model, self.balancing).to(self.device),
+                make_optimizer(plain_model, options, self.balancing),
+            )
+
+    @property
+    def averaged(self) -> TaskModel | None:
+        """The model with averaged weights; None: nothing averages them."""
+        model: TaskModel | None = None if self.ema is None else self.ema.module
+        return model
+
+    @property
+    def judged_model(self) -> TaskModel:
+        """The model to predict with: the averaged one where there is one."""
+        return self.plain_model if self.averaged is None else self.averaged
+
+    def deterministic(self) -> AbstractContextManager[None]:
+        """Deterministic algorithms for the duration, where they are wanted: on a CPU only."""
+        return deterministic_algorithms(self._options.deterministic and self.device.type == "cpu")
+
+    # --- the parts of a step
+
+    def begin(self, factor: float) -> None:
+        """No gradients, and all rates at their base times `factor`."""
+        set_rates(self.optimizer.optimizer, factor)
+        self.optimizer.zero_grad()
+
+    def losses(self, batch: Batch) -> tuple[Losses, Tensor, dict[str, Tensor]]:
+        """As `Anchored` gives them; a stand-in for pictures leaves the norms' statistics alone.
+
+        Raises:
+            RunError: If a batch norm sees a single value per channel.
+        """
+        buffers = KeptBuffers(self.plain_model) if batch.is_stand_in else None
+        try:
+            losses: tuple[Losses, Tensor, dict[str, Tensor]] = self.model(batch)
+            if buffers is not None:
+                buffers.restore()  # norms learn nothing of a black picture
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise RunError(
+                f"a batch of {len(batch)} picture(s) of {batch.padded_size} pixels leaves a batch "
+                "norm a single value per channel, from which no statistics can be learnt; use "
+                "larger pictures (data.resize), a training.batch_size that divides the data "
+                "without a rest of 1, or backbone.norm=group"
+            ) from None
+        return losses
+
+    def scaled(self, loss: Tensor) -> Tensor:
+        """A loss as its backward takes it: fp16 scales it up."""
+        scaler = self.accelerator.scaler
+        return loss if scaler is None else scaler.scale(loss)
+
+    def backward(self, loss: Tensor) -> None:
+        """Adds the gradients of a loss, exchanged between the processes."""
+        self.accelerator.backward(loss)
+
+    def clip(self) -> Tensor:
+        """Clips the gradient to `training.clip_norm`; its norm before that."""
+        wanted = self._options.clip_norm
+        limit = float("inf") if wanted is None else wanted
+        norm: Tensor = self.accelerator.clip_grad_norm_(self.plain_model.parameters(), limit)
+        return norm
+
+    def step(self, update: int) -> None:
+        """The optimizer's step number `update`, and its share in the averaged weights."""
+        self.optimizer.step()
+        if self.ema is not None:
+            self.ema.update(self.plain_model, step=update)
+
+    # --- keeping and going on
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it beside weights."""
+        scaler = self.accelerator.scaler
+        return {
+            "optimizer": self.optimizer.optimizer.state_dict(),
+            "scaler": scaler.state_dict() if scaler else {},
+            "balancing": self.balancing.state_dict(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Takes what `state` gave."""
+        self.optimizer.optimizer.load_state_dict(state["optimizer"])
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.balancing.load_state_dict(state.get("balancing", {}))
+
+    def end(self) -> None:
+        """Training is over: the model takes the weights to predict with."""
+        if self.averaged is not None:
+            self.plain_model.load_state_dict(self.averaged.state_dict())
