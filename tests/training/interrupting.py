@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 
 import pytest
 
@@ -18,14 +19,20 @@ class KilledError(Exception):
 
 
 @contextmanager
-def before_update(update: int, act: Callable[[Learner], object]) -> Iterator[None]:
-    """Does something when a training comes to an update, the first being 0."""
-    learn = Learner.learn
+def before_update(update: int, act: Callable[[Learner], object], nth: int = 1) -> Iterator[None]:
+    """Does something before an update.
+
+    Args:
+        update: Its number, from 0.
+        act: What to do; is given who takes the step.
+        nth: Which of several trainings it is done in, from 1.
+    """
+    learn, seen = Learner.learn, count(1)
 
     def acting(
         self: Learner, group: Sequence[Batch], factor: float, position: Position
     ) -> dict[str, float]:
-        if position.updates == update:
+        if position.updates == update and next(seen) == nth:
             act(self)
         return learn(self, group, factor, position)
 
@@ -35,13 +42,13 @@ def before_update(update: int, act: Callable[[Learner], object]) -> Iterator[Non
 
 
 @contextmanager
-def killed_at(update: int) -> Iterator[None]:
-    """The training inside dies before an update."""
+def killed_at(update: int, nth: int = 1) -> Iterator[None]:
+    """The training inside dies before an update; of several the `nth`."""
 
     def die(_: Learner) -> None:
         raise KilledError
 
-    with before_update(update, die), pytest.raises(KilledError):
+    with before_update(update, die, nth), pytest.raises(KilledError):
         yield
 
 

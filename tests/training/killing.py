@@ -17,8 +17,9 @@ import torch
 from rich.console import Console
 
 from resnet_tasks.recipe.load import load_recipe
-from resnet_tasks.training import finetune
+from resnet_tasks.training import resuming, validation
 from resnet_tasks.training.from_recipe import finetune_recipe
+from resnet_tasks.training.learner import Learner
 
 Marks = list[tuple[float, str]]
 SETTINGS = (
@@ -52,9 +53,9 @@ def train(folder: Path, data: Path, resume: bool, marks: Connection) -> None:
         return wrapped
 
     for owner, name, phase in (
-        (finetune.Finetuning, "_update", "step"),
-        (finetune, "evaluate", "evaluation"),
-        (finetune, "save_checkpoint", "checkpoint"),
+        (Learner, "learn", "step"),
+        (validation, "evaluate", "evaluation"),
+        (resuming, "save_checkpoint", "checkpoint"),
     ):
         setattr(owner, name, told(phase, getattr(owner, name)))
     quiet = Console(file=io.StringIO())

@@ -19,8 +19,9 @@ from rich.console import Console
 
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.structures import Batch
-from resnet_tasks.training.finetune import Finetuning
 from resnet_tasks.training.from_recipe import finetune_recipe
+from resnet_tasks.training.learner import Learner
+from resnet_tasks.training.position import Position
 
 SETTINGS = (
     *LIGHT,
@@ -51,14 +52,16 @@ def main() -> None:
     torch.set_num_threads(1)
     data, out, workers = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
     seen: Drawn = {}
-    update = Finetuning._update
+    learn = Learner.learn
 
-    def noted(self: Finetuning, group: Sequence[Batch]) -> dict[str, float]:
+    def noted(
+        self: Learner, group: Sequence[Batch], factor: float, position: Position
+    ) -> dict[str, float]:
         if not all(batch.is_stand_in for batch in group):
-            seen.update(drawn(group, self.position.updates))
-        return update(self, group)
+            seen.update(drawn(group, position.updates))
+        return learn(self, group, factor, position)
 
-    Finetuning._update = noted  # type: ignore[method-assign]
+    Learner.learn = noted  # type: ignore[method-assign]
     recipe = load_recipe("quickstart", (*SETTINGS, f"data.workers={workers}"))
     finetune_recipe(
         recipe, out=out / "run", data_root=data, console=Console(file=io.StringIO(), width=200)

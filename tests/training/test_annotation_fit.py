@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from interrupting import asked_to_stop_at
 from PIL import Image
 from rich.console import Console
 
@@ -26,7 +27,6 @@ from resnet_tasks.recipe.schema import Recipe
 from resnet_tasks.structures import collate
 from resnet_tasks.training.annotation_fit import require_annotations
 from resnet_tasks.training.checkpoint import load_model_weights
-from resnet_tasks.training.finetune import Finetuning, Stopped
 from resnet_tasks.training.from_recipe import finetune_recipe
 
 CAR, ROAD, BUS = (
@@ -225,7 +225,7 @@ def test_weights_decide_how_often_pictures_come(data: Path) -> None:
 
 
 def test_training_on_mixed_sources_is_finite_and_resumes_exactly(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, tmp_path: Path
 ) -> None:
     """11 visits an epoch: 2 of 4 pictures of boxes, 3 of pixels, 3 of both, twice each."""
     torch.set_num_threads(1)
@@ -237,17 +237,8 @@ def test_training_on_mixed_sources_is_finite_and_resumes_exactly(
     steps = [each for each in events if each["event"] == "step"]
     assert len(steps) == 8
     assert all(np.isfinite(value) for each in steps for value in each["losses"].values())
-    learn = Finetuning.learn
-
-    def stops(self: Finetuning, group: Any, factor: float) -> dict[str, float]:
-        if self.position.updates == 2:
-            self._stop = True
-        return learn(self, group, factor)
-
-    monkeypatch.setattr(Finetuning, "learn", stops)
-    with pytest.raises(Stopped):
+    with asked_to_stop_at(2):
         finetune_recipe(made, out=tmp_path / "cut", data_root=data, console=quiet)
-    monkeypatch.setattr(Finetuning, "learn", learn)
     kept = load_recipe(tmp_path / "cut/recipe.yaml")
     finetune_recipe(kept, resume=tmp_path / "cut", data_root=data, console=quiet)
     first, second = (

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from half_bright import RIGHT_HALF, write_recipe, write_split
+from interrupting import asked_to_stop_at
 from rich.console import Console
 
 from resnet_tasks.errors import DataError, PictureError
@@ -17,8 +18,8 @@ from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.schema import Recipe
 from resnet_tasks.training.bad_pictures import BadPictures
 from resnet_tasks.training.checkpoint import load_model_weights
-from resnet_tasks.training.finetune import Finetuning, Stopped
 from resnet_tasks.training.from_recipe import finetune_recipe
+from resnet_tasks.training.learner import Learner
 
 COUNT = 9
 
@@ -58,9 +59,7 @@ def test_the_default_is_to_stop(data: Path, tmp_path: Path) -> None:
         trained(recipe(data), tmp_path / "run")
 
 
-def test_left_out_listed_and_the_same_after_a_stop(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_left_out_listed_and_the_same_after_a_stop(data: Path, tmp_path: Path) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     intact = (data / "train3.png").read_bytes()
     (data / "train3.png").write_bytes(intact[:-200])
@@ -76,17 +75,8 @@ def test_left_out_listed_and_the_same_after_a_stop(
     events = list(map(json.loads, (whole / "log.jsonl").read_text().splitlines()))
     assert sum(each["event"] == "bad_picture" for each in events) == 2
 
-    learn = Finetuning.learn
-
-    def stops(self: Finetuning, group: Any, factor: float) -> dict[str, float]:
-        if self.position.updates == 3:
-            self._stop = True
-        return learn(self, group, factor)
-
-    with monkeypatch.context() as once:
-        once.setattr(Finetuning, "learn", stops)
-        with pytest.raises(Stopped):
-            trained(made, stopped)
+    with asked_to_stop_at(3):
+        trained(made, stopped)
     trained(made, stopped, resume=stopped)
     assert (stopped / "bad_pictures.jsonl").read_text() == listed
     one, other = (load_model_weights(each / "checkpoints/last") for each in (whole, stopped))
@@ -122,18 +112,19 @@ def test_a_step_without_any_picture_changes_nothing(data: Path, tmp_path: Path) 
     for i in range(COUNT):
         (data / f"train{i}.png").write_bytes(b"")
     made = recipe(data, bad_pictures="skip", bad_pictures_limit=1.0)
-    learn = Finetuning.learn
+    learn = Learner.learn
     changed = []
 
-    def compared(self: Finetuning, group: Any, factor: float) -> dict[str, float]:
-        before = {name: each.clone() for name, each in self.plain_model.state_dict().items()}
-        losses = learn(self, group, factor)
-        after = self.plain_model.state_dict()
+    def compared(self: Learner, *arguments: Any) -> dict[str, float]:
+        model = self.trainee.plain_model
+        before = {name: each.clone() for name, each in model.state_dict().items()}
+        losses = learn(self, *arguments)
+        after = model.state_dict()
         changed.append([name for name in before if not torch.equal(before[name], after[name])])
         return losses
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Finetuning, "learn", compared)
+        patch.setattr(Learner, "learn", compared)
         trained(made, tmp_path / "run")
     assert changed == [[]] * 10
 

@@ -13,14 +13,16 @@ from typing import Any
 import pytest
 import torch
 from conftest import Shapes
+from interrupting import asked_to_stop_at
 from rich.console import Console
 
 from resnet_tasks.model import TaskModel
-from resnet_tasks.recipe.schema import EvaluationRecipe, TrainingRecipe
+from resnet_tasks.recipe.schema import TrainingRecipe
 from resnet_tasks.structures import Sample, Target
 from resnet_tasks.training.balancing import BALANCINGS, DynamicAverage, Fixed, Uncertainty
 from resnet_tasks.training.checkpoint import load_checkpoint
-from resnet_tasks.training.finetune import Finetuning, Stopped, finetune
+from resnet_tasks.training.finetune import finetune
+from resnet_tasks.training.trainee import Trainee
 
 HEADS = ("a", "b")
 
@@ -130,7 +132,6 @@ def test_weights_are_learnt_logged_and_resumed_exactly(
     accumulation: int,
     tiny_model: Callable[[], TaskModel],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     torch.set_num_threads(1)
     how = options(balancing=name, accumulation=accumulation)
@@ -141,16 +142,8 @@ def test_weights_are_learnt_logged_and_resumed_exactly(
     assert weights[-1].keys() == {"objects", "scene"}
     assert all(value > 0 for each in weights for value in each.values())
     assert weights[-1] != weights[0]
-    learn = Finetuning.learn
-
-    def stops(self: Finetuning, group: Any, factor: float) -> dict[str, float]:
-        self._stop = self.position.updates == 1
-        return learn(self, group, factor)
-
-    monkeypatch.setattr(Finetuning, "learn", stops)
-    with pytest.raises(Stopped):
+    with asked_to_stop_at(1):
         train(tiny_model(), tmp_path / "cut", how)
-    monkeypatch.setattr(Finetuning, "learn", learn)
     cut = tiny_model()
     train(cut, tmp_path / "cut", how, resume=True)
     for key, value in whole.state_dict().items():
@@ -165,19 +158,10 @@ def test_weights_are_learnt_logged_and_resumed_exactly(
 
 
 def test_uncertainty_is_not_decayed_and_learns_at_the_plain_rate(
-    tiny_model: Callable[[], TaskModel], tmp_path: Path
+    tiny_model: Callable[[], TaskModel],
 ) -> None:
-    work = Finetuning(
-        tiny_model(),
-        Partly(4),
-        None,
-        options(balancing="uncertainty", weight_decay=0.5),
-        out=tmp_path,
-        evaluation=EvaluationRecipe(),
-        console=Console(file=io.StringIO()),
-        workers=0,
-    )
-    group = work.optimizer.param_groups[-1]
+    trainee = Trainee(tiny_model(), options(balancing="uncertainty", weight_decay=0.5))
+    group = trainee.optimizer.param_groups[-1]
     assert len(group["params"]) == 2
     assert group["weight_decay"] == 0
     assert group["lr"] == 0.01

@@ -8,17 +8,16 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from interrupting import killed_at
 from pasting import SETTINGS, Drawn
 from rich.console import Console
 
 from resnet_tasks.recipe.load import load_recipe
-from resnet_tasks.structures import Batch
-from resnet_tasks.training.finetune import Finetuning
 from resnet_tasks.training.from_recipe import finetune_recipe
 
 SCRIPT = Path(__file__).with_name("pasting.py")
@@ -103,26 +102,17 @@ def test_two_processes_draw_what_one_does(
 
 @pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_weights(
-    alone: tuple[Path, Drawn], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    alone: tuple[Path, Drawn], data: Path, tmp_path: Path
 ) -> None:
     console = Console(file=io.StringIO(), width=200)
-    update = Finetuning._update
-
-    def dies(self: Finetuning, group: Sequence[Batch]) -> dict[str, float]:
-        if self.position.updates == 4:  # in the middle of the second epoch
-            raise InterruptedError
-        return update(self, group)
-
-    monkeypatch.setattr(Finetuning, "_update", dies)
     run = tmp_path / "run"
-    with pytest.raises(InterruptedError):
+    with killed_at(4):
         finetune_recipe(
             load_recipe("quickstart", (*SETTINGS, "data.workers=0")),
             out=run,
             data_root=data,
             console=console,
         )
-    monkeypatch.setattr(Finetuning, "_update", update)
     again = load_recipe(run / "recipe.yaml")
     finetune_recipe(again, resume=run, data_root=data, console=console)
     assert weights(tmp_path) == weights(alone[0])

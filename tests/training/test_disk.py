@@ -6,10 +6,10 @@ import errno
 import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from interrupting import before_update
 from rich.console import Console
 from torch.utils.data import Dataset
 
@@ -19,7 +19,7 @@ from resnet_tasks.recipe.schema import TrainingRecipe
 from resnet_tasks.structures import Sample
 from resnet_tasks.training import checkpoint, journal, trackers
 from resnet_tasks.training.checkpoint import load_checkpoint
-from resnet_tasks.training.finetune import Finetuning, finetune
+from resnet_tasks.training.finetune import finetune
 
 Build = Callable[..., TaskModel]
 OPTIONS = TrainingRecipe(
@@ -33,17 +33,6 @@ def _full(*_: object, **__: object) -> None:
 
 def _quiet() -> Console:
     return Console(file=io.StringIO(), width=200)
-
-
-def _after_one_update(monkeypatch: pytest.MonkeyPatch, harm: Callable[[], None]) -> None:
-    update = Finetuning._update
-
-    def harmed(self: Finetuning, group: Any) -> dict[str, float]:
-        if self.position.updates == 1:
-            harm()
-        return update(self, group)
-
-    monkeypatch.setattr(Finetuning, "_update", harmed)
 
 
 @pytest.mark.parametrize("what", ["weights", "state", "log"])
@@ -62,8 +51,8 @@ def test_a_full_disk_ends_with_a_sentence_and_the_run_goes_on_later(
             "state": (torch, "save"),
             "log": (journal, "_line_end"),
         }[what]
-        _after_one_update(patch, lambda: patch.setattr(owner, name, _full))
-        with pytest.raises(RunError, match=r"cannot be written \(No space left on device\)"):
+        harm = before_update(1, lambda _: patch.setattr(owner, name, _full))
+        with harm, pytest.raises(RunError, match=r"cannot be written \(No space left on device\)"):
             finetune(tiny_model(), shapes, None, OPTIONS, out=tmp_path / "run", console=_quiet())
     assert load_checkpoint(tmp_path / "run/checkpoints/last")[2]["position"]["updates"] == 1
 
@@ -88,11 +77,11 @@ def test_a_full_disk_costs_tensorboard_only_its_curves(
 
 
 def test_a_run_folder_that_is_moved_is_not_made_anew(
-    tiny_model: Build, shapes: Dataset[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_model: Build, shapes: Dataset[Sample], tmp_path: Path
 ) -> None:
     out, moved = tmp_path / "run", tmp_path / "moved"
-    _after_one_update(monkeypatch, lambda: out.rename(moved) and None)
-    with pytest.raises(RunError, match=r"run(/log\.jsonl cannot be written| has gone while)"):
+    harm = before_update(1, lambda _: out.rename(moved))
+    with harm, pytest.raises(RunError, match=r"run(/log\.jsonl cannot be written| has gone while)"):
         finetune(tiny_model(), shapes, None, OPTIONS, out=out, console=_quiet())
     assert not out.exists()
     assert load_checkpoint(moved / "checkpoints/last")[2]["position"]["updates"] == 1

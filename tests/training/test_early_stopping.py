@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import CLASSES, Shapes
+from interrupting import KilledError
 from pydantic import ValidationError
 from rich.console import Console
 from safetensors.torch import load_file
@@ -21,7 +22,10 @@ from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema import TrainingRecipe
 from resnet_tasks.structures import Metric
 from resnet_tasks.training.checkpoint import load_checkpoint
-from resnet_tasks.training.finetune import Finetuning, finetune
+from resnet_tasks.training.finetune import finetune
+from resnet_tasks.training.position import Position
+from resnet_tasks.training.resuming import Checkpoints
+from resnet_tasks.training.validation import Validation
 
 NAME = "scene/mIoU"
 OPTIONS = TrainingRecipe(
@@ -38,18 +42,14 @@ def model() -> TaskModel:
 
 def script(
     monkeypatch: pytest.MonkeyPatch, values: list[float | None], *, lower: bool = False
-) -> list[int]:
-    """Makes the evaluation after epoch n give `values[n - 1]`; the epochs that were judged."""
-    judged: list[int] = []
+) -> None:
+    """Makes evaluations give values, one after the other."""
+    given = iter(values)
 
-    def evaluate(self: Finetuning) -> None:
-        value = values[self.position.epoch - 1]
-        judged.append(self.position.epoch)
-        self.metrics = {NAME: Metric(value, lower_is_better=lower)}
-        self._keep_best({NAME: value})
+    def measure(_: Validation) -> dict[str, Metric]:
+        return {NAME: Metric(next(given), lower_is_better=lower)}
 
-    monkeypatch.setattr(Finetuning, "_evaluate", evaluate)
-    return judged
+    monkeypatch.setattr(Validation, "measure", measure)
 
 
 def train(out: Path, options: TrainingRecipe = OPTIONS, *, resume: bool = False) -> str:
@@ -66,6 +66,12 @@ def position(out: Path) -> dict[str, Any]:
     return values
 
 
+def judged(out: Path) -> list[int]:
+    """The epochs after which a run was evaluated."""
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    return [line["epoch"] for line in lines if line["event"] == "evaluation"]
+
+
 def ends(out: Path) -> list[str]:
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     return [line["reason"] for line in lines if line["event"] == "end"]
@@ -80,18 +86,19 @@ def test_two_evaluations_without_a_better_one_end_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Equal is not better; the best is that of epoch 3.
-    judged = script(monkeypatch, [0.1, 0.1, 0.3, 0.2, 0.3, 0.9, 0.9, 0.9])
+    script(monkeypatch, [0.1, 0.1, 0.3, 0.2, 0.3, 0.9, 0.9, 0.9])
     said = train(tmp_path / "early")
     reason = (
         "scene/mIoU has not improved on 0.3000 in 2 evaluations (training.patience), up to epoch 5 "
         "of 8"
     )
-    assert judged == [1, 2, 3, 4, 5]
+    assert judged(tmp_path / "early") == [1, 2, 3, 4, 5]
     assert ends(tmp_path / "early") == [reason]
     assert f"stopped early: {reason}" in said
     found = position(tmp_path / "early")
     assert (found["epoch"], found["best"], found["stale"], found["judged"]) == (5, 0.3, 2, 5)
     # The schedule is that of all eight epochs: ending early stretches nothing.
+    script(monkeypatch, [0.1] * 8)
     train(tmp_path / "whole", OPTIONS.model_copy(update={"patience": None}))
     assert ends(tmp_path / "whole") == ["all epochs are done"]
     assert rates(tmp_path / "early") == rates(tmp_path / "whole")[:5]
@@ -104,9 +111,9 @@ def test_two_evaluations_without_a_better_one_end_the_run(
 def test_lower_can_be_better_and_no_value_is_not_better(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judged = script(monkeypatch, [0.5, 0.4, None, 0.3, 0.4, None, 0.1, 0.1], lower=True)
+    script(monkeypatch, [0.5, 0.4, None, 0.3, 0.4, None, 0.1, 0.1], lower=True)
     train(tmp_path)
-    assert judged == [1, 2, 3, 4, 5, 6]
+    assert judged(tmp_path) == [1, 2, 3, 4, 5, 6]
     assert position(tmp_path)["best"] == 0.3
 
 
@@ -123,24 +130,21 @@ def test_a_killed_run_stops_where_the_uninterrupted_one_does(
     script(monkeypatch, values)
     train(tmp_path / "whole")
 
-    class KilledError(Exception):
-        pass
-
-    save = Finetuning.save
+    save = Checkpoints.save_last
     at = (3, 2) if moment == "before the evaluation" else (3, 3)
 
-    def dies(self: Finetuning) -> None:
-        save(self)
-        if (self.position.epoch, self.position.judged) == at:
+    def dies(self: Checkpoints, position: Position) -> None:
+        save(self, position)
+        if (position.epoch, position.judged) == at:
             raise KilledError
 
-    judged = script(monkeypatch, values)
-    monkeypatch.setattr(Finetuning, "save", dies)
+    script(monkeypatch, values)
+    monkeypatch.setattr(Checkpoints, "save_last", dies)
     with pytest.raises(KilledError):
         train(tmp_path / "parts")
-    monkeypatch.setattr(Finetuning, "save", save)
+    monkeypatch.setattr(Checkpoints, "save_last", save)
     train(tmp_path / "parts", resume=True)
-    assert judged == [1, 2, 3, 4]
+    assert judged(tmp_path / "parts") == [1, 2, 3, 4]
     one, other = (position(tmp_path / name) | {"seconds": 0} for name in ("whole", "parts"))
     assert one == other
     for name in ("last", "best"):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from interrupting import asked_to_stop_at
 from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file
@@ -19,7 +20,6 @@ from resnet_tasks.errors import RecipeError, RunError
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.schema import Recipe
 from resnet_tasks.training.checkpoint import load_model_weights
-from resnet_tasks.training.finetune import Finetuning, Stopped
 from resnet_tasks.training.from_recipe import finetune_recipe
 from resnet_tasks.training.repeats import finetune_seeds
 from resnet_tasks.training.run import Run, load
@@ -166,7 +166,7 @@ def torch_weights(file: Path) -> dict[str, torch.Tensor]:
 
 
 def test_a_resumed_extension_ends_with_the_same_weights(
-    first: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    first: Path, data: Path, tmp_path: Path
 ) -> None:
     """With the backbone learning too; its heads stay."""
     made = extending(first, extend={"freeze": ["pyramid", "objects"]})
@@ -174,16 +174,8 @@ def test_a_resumed_extension_ends_with_the_same_weights(
     copy = tmp_path / "copy"
     shutil.copytree(first, copy)
     made = extending(copy, extend={"freeze": ["pyramid", "objects"]})
-    learn = Finetuning.learn
-
-    def stops(self: Finetuning, group: Any, factor: float) -> dict[str, float]:
-        self._stop = self.position.updates == 1
-        return learn(self, group, factor)
-
-    monkeypatch.setattr(Finetuning, "learn", stops)
-    with pytest.raises(Stopped):
+    with asked_to_stop_at(1):
         finetune_recipe(made, out=tmp_path / "cut", data_root=data, console=QUIET)
-    monkeypatch.setattr(Finetuning, "learn", learn)
     shutil.rmtree(copy)
     kept = load_recipe(tmp_path / "cut/recipe.yaml")
     finetune_recipe(kept, resume=tmp_path / "cut", data_root=data, console=QUIET)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from half_bright import write_recipe, write_split
+from interrupting import killed_at
 from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
@@ -18,7 +19,6 @@ from resnet_tasks.cli import app
 from resnet_tasks.errors import DataError, RunError
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.report.page import write_report
-from resnet_tasks.training.finetune import Finetuning
 from resnet_tasks.training.folds import finetune_folds
 from resnet_tasks.training.run import Run
 
@@ -66,26 +66,12 @@ def _mean_iou(out: Path, data: Path) -> float:
     return float((both / either).mean())
 
 
-def test_every_picture_is_judged_by_a_run_that_never_saw_it(
-    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_picture_is_judged_by_a_run_that_never_saw_it(recipe: Path, tmp_path: Path) -> None:
     chosen, out, said = load_recipe(recipe), tmp_path / "runs", io.StringIO()
     console = Console(file=said, width=200)
 
-    class KilledError(Exception):
-        pass
-
-    update = Finetuning._update
-
-    def dies(self: Finetuning, group: list) -> dict[str, float]:  # type: ignore[type-arg]
-        if self.out.name == "fold-1" and self.position.updates == 1:
-            raise KilledError
-        return update(self, group)
-
-    monkeypatch.setattr(Finetuning, "_update", dies)
-    with pytest.raises(KilledError):
+    with killed_at(1, nth=2):
         finetune_folds(chosen, 3, out=out, console=console)
-    monkeypatch.setattr(Finetuning, "_update", update)
     assert not (out / "folds.json").exists()
     spreads = finetune_folds(chosen, 3, out=out, console=console)
     assert "fold 0: " in said.getvalue()

@@ -17,8 +17,8 @@ from resnet_tasks.errors import MemoryLimitError
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema import TrainingRecipe
 from resnet_tasks.structures import Sample
-from resnet_tasks.training import finetune as module
-from resnet_tasks.training.finetune import Finetuning, finetune
+from resnet_tasks.training import validation
+from resnet_tasks.training.finetune import finetune
 from resnet_tasks.training.limits import training_advice, within_memory
 
 Build = Callable[..., TaskModel]
@@ -62,10 +62,10 @@ def test_the_advice_keeps_the_step_as_large() -> None:
 def test_a_step_that_does_not_fit_names_batch_and_size(
     tiny_model: Build, shapes: Dataset[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def large(self: Finetuning, batch: Any) -> Any:
+    def large(*_: Any, **__: Any) -> Any:
         return torch.empty(2**58)
 
-    monkeypatch.setattr(Finetuning, "_losses", large)
+    monkeypatch.setattr(TaskModel, "forward", large)
     with pytest.raises(MemoryLimitError, match=r"2 picture\(s\) of 64 x 96 pixels"):
         finetune(
             tiny_model(), shapes, None, OPTIONS, out=tmp_path, console=Console(file=io.StringIO())
@@ -78,7 +78,7 @@ def test_an_evaluation_that_does_not_fit_says_so(
     def large(*_: Any, **__: Any) -> Any:
         raise MemoryError
 
-    monkeypatch.setattr(module, "evaluate", large)
+    monkeypatch.setattr(validation, "evaluate", large)
     with pytest.raises(MemoryLimitError, match=r"in evaluation of 2.*evaluation\.batch_size"):
         finetune(
             tiny_model(), shapes, shapes, OPTIONS, out=tmp_path, console=Console(file=io.StringIO())

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from half_bright import RIGHT_HALF, write_split
+from interrupting import killed_at
 from rich.console import Console
 
 from resnet_tasks.backbone.resnet import ResNet
@@ -17,10 +18,18 @@ from resnet_tasks.heads.unet import UNet
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema import TrainingRecipe
 from resnet_tasks.structures import Batch
-from resnet_tasks.training.finetune import Finetuning, finetune
+from resnet_tasks.training.finetune import finetune
+from resnet_tasks.training.learner import Learner
+from resnet_tasks.training.position import Position
 
 OPTIONS = TrainingRecipe(
-    epochs=3, batch_size=1, precision="fp32", device="cpu", evaluate_every=0, warmup=0.0
+    epochs=3,
+    batch_size=1,
+    precision="fp32",
+    device="cpu",
+    evaluate_every=0,
+    warmup=0.0,
+    checkpoint_minutes=1e-9,
 )
 
 
@@ -34,21 +43,18 @@ def test_a_resumed_run_draws_the_same_scales(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = pictures(tmp_path)
-    update = Finetuning._update
+    learn = Learner.learn
     sizes: list[tuple[int, int]] = []
 
-    class KilledError(Exception):
-        pass
+    def watched(
+        self: Learner, group: list[Batch], factor: float, position: Position
+    ) -> dict[str, float]:
+        sizes.extend(batch.padded_size for batch in group)
+        return learn(self, group, factor, position)
 
-    def train(name: str, *, resume: bool = False, kill: int = -1) -> dict[str, torch.Tensor]:
-        def watched(self: Finetuning, group: list[Batch]) -> dict[str, float]:
-            if self.position.updates == kill:
-                self.save()
-                raise KilledError
-            sizes.extend(batch.padded_size for batch in group)
-            return update(self, group)
+    monkeypatch.setattr(Learner, "learn", watched)
 
-        monkeypatch.setattr(Finetuning, "_update", watched)
+    def train(name: str, *, resume: bool = False) -> dict[str, torch.Tensor]:
         torch.manual_seed(3)
         backbone = ResNet("test_resnet")
         head = UNet(backbone.specs, ("half",), {"decoder_channels": (16, 8, 8, 8, 8)})
@@ -64,8 +70,8 @@ def test_a_resumed_run_draws_the_same_scales(
     assert len(set(drawn)) > 1
     assert set(drawn) <= {(64, 64), (96, 96), (128, 128)}
     sizes.clear()
-    with pytest.raises(KilledError):
-        train("parts", kill=4)
+    with killed_at(4):
+        train("parts")
     parts = train("parts", resume=True)
     assert sizes == drawn
     assert all(torch.equal(whole[key], parts[key]) for key in whole)

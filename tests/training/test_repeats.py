@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from half_bright import RIGHT_HALF, write_recipe, write_split
+from interrupting import killed_at
 from rich.console import Console
 from typer.testing import CliRunner
 
 from resnet_tasks.cli import app
 from resnet_tasks.errors import RunError
 from resnet_tasks.recipe.load import load_recipe
-from resnet_tasks.training.finetune import Finetuning
 from resnet_tasks.training.repeats import Spread, finetune_seeds, read_spreads
 
 
@@ -40,25 +40,11 @@ def recipe(tmp_path: Path) -> Path:
     )
 
 
-def test_finished_seeds_are_kept_and_stopped_ones_go_on(
-    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_finished_seeds_are_kept_and_stopped_ones_go_on(recipe: Path, tmp_path: Path) -> None:
     chosen, out, said = load_recipe(recipe), tmp_path / "runs", io.StringIO()
 
-    class KilledError(Exception):
-        pass
-
-    update = Finetuning._update
-
-    def dies(self: Finetuning, group: list) -> dict[str, float]:  # type: ignore[type-arg]
-        if self.options.seed == 5 and self.position.updates == 3:
-            raise KilledError
-        return update(self, group)
-
-    monkeypatch.setattr(Finetuning, "_update", dies)
-    with pytest.raises(KilledError):
+    with killed_at(3, nth=2):
         finetune_seeds(chosen, 3, out=out, console=Console(file=said))
-    monkeypatch.setattr(Finetuning, "_update", update)
     assert not (out / "seeds.json").exists()
     done = (out / "seed-4/log.jsonl").read_text()
     spreads = finetune_seeds(chosen, 3, out=out, console=Console(file=said, width=200))

@@ -7,9 +7,9 @@ import math
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+import torch
 from consoles import heard, quiet
 from safetensors.torch import load_file, save_file
 from torch.utils.data import Dataset
@@ -23,9 +23,10 @@ from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.schema import TrainingRecipe
 from resnet_tasks.structures import Sample
 from resnet_tasks.training.checkpoint import load_checkpoint
-from resnet_tasks.training.finetune import Finetuning, finetune
+from resnet_tasks.training.finetune import finetune
 from resnet_tasks.training.from_recipe import finetune_recipe
 from resnet_tasks.training.replay import read_replay, replay
+from resnet_tasks.training.trainee import Trainee
 
 Build = Callable[..., TaskModel]
 OPTIONS = TrainingRecipe(epochs=1, batch_size=2, precision="fp32", device="cpu", ema=0.5)
@@ -64,16 +65,9 @@ def test_losses_of_a_replay_equal_those_of_the_run_to_the_bit(
     tiny_model: Build, shapes: Dataset[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A gradient that is said to be wrong, so that all losses are numbers."""
-    step = Finetuning._step
-
-    def refused(self: Finetuning, losses: Any, batches: Any) -> None:
-        if self.position.updates == 1:
-            self._is_source = True
-            self._refuse(["made up"])
-        step(self, losses, batches)
-
-    monkeypatch.setattr(Finetuning, "_step", refused)
-    with pytest.raises(NonFiniteLossError, match="made up"):
+    norms = iter([torch.tensor(1.0), torch.tensor(math.inf)])
+    monkeypatch.setattr(Trainee, "clip", lambda _: next(norms))
+    with pytest.raises(NonFiniteLossError, match="not finite at update 1"):
         finetune(tiny_model(), shapes, None, OPTIONS, out=tmp_path, console=quiet())
     made = replay(tmp_path / "replays" / "update-1", model=tiny_model())
     assert not made.came_again
@@ -124,12 +118,8 @@ def test_replay_on_the_command_line_needs_nothing_but_the_folder(
         *("heads.objects.options.pyramid_channels=16", "data.workers=0"),
     )
 
-    def refused(self: Finetuning, losses: Any, batches: Any) -> None:
-        self._is_source = True
-        self._refuse(["made up"])
-
-    monkeypatch.setattr(Finetuning, "_step", refused)
-    with pytest.raises(NonFiniteLossError, match="made up"):
+    monkeypatch.setattr(Trainee, "clip", lambda _: torch.tensor(math.inf))
+    with pytest.raises(NonFiniteLossError, match="not finite at update 0"):
         finetune_recipe(
             load_recipe("quickstart", settings),
             out=tmp_path / "run",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from consoles import heard, quiet
+from interrupting import killed_at
 from light_run import ONE_EPOCH
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -20,8 +21,7 @@ import resnet_tasks
 from resnet_tasks.errors import DataError, RecipeError, RunError
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.schema import Recipe
-from resnet_tasks.structures import Batch, Detections, SegmentationMap
-from resnet_tasks.training.finetune import Finetuning
+from resnet_tasks.structures import Detections, SegmentationMap
 from resnet_tasks.training.from_recipe import finetune_recipe
 from resnet_tasks.training.run import Run, load
 
@@ -184,9 +184,7 @@ def test_resume_of_a_finished_run_changes_no_weights(run: Run, data: Path, recip
     assert (run.directory / "checkpoints/last/model.safetensors").read_bytes() == before
 
 
-def test_killed_run_resumes_to_the_same_weights(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_killed_run_resumes_to_the_same_weights(data: Path, tmp_path: Path) -> None:
     """Two heads, augmentation, accumulation and averaged weights, from a recipe, in mid-epoch."""
     settings = [
         "training.epochs=2",
@@ -197,17 +195,8 @@ def test_killed_run_resumes_to_the_same_weights(
     ]
     chosen = load_recipe("quickstart", [*LIGHT, *settings])
     finetune_recipe(chosen, out=tmp_path / "whole", data_root=data, console=quiet())
-    update = Finetuning._update
-
-    def dies(self: Finetuning, group: Sequence[Batch]) -> dict[str, float]:
-        if self.position.updates == 3:
-            raise InterruptedError
-        return update(self, group)
-
-    monkeypatch.setattr(Finetuning, "_update", dies)
-    with pytest.raises(InterruptedError):
+    with killed_at(3):
         finetune_recipe(chosen, out=tmp_path / "parts", data_root=data, console=quiet())
-    monkeypatch.setattr(Finetuning, "_update", update)
     again = load_recipe(tmp_path / "parts" / "recipe.yaml")
     finetune_recipe(again, resume=tmp_path / "parts", data_root=data, console=quiet())
     for name in ("model.safetensors", "ema.safetensors"):

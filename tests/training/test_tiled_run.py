@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from consoles import heard, quiet
+from interrupting import killed_at
 from light_run import LIGHT
 
 from resnet_tasks.assemble.check import check_recipe
@@ -18,8 +19,6 @@ from resnet_tasks.errors import RecipeError
 from resnet_tasks.evaluation.sliding import SlidingWindows
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.schema import SlidingRecipe
-from resnet_tasks.structures import Batch
-from resnet_tasks.training.finetune import Finetuning
 from resnet_tasks.training.from_recipe import finetune_recipe
 from resnet_tasks.training.run import load
 
@@ -40,26 +39,14 @@ def data(draw_cells: Callable[..., Path]) -> Path:
 
 
 @pytest.mark.slow
-def test_a_killed_run_on_tiles_resumes_to_the_same_weights(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_run_on_tiles_resumes_to_the_same_weights(data: Path, tmp_path: Path) -> None:
     recipe, console = load_recipe("quickstart", SETTINGS), quiet()
     made = finetune_recipe(recipe, out=tmp_path / "whole", data_root=data, console=console)
     assert made is not None
     text = heard(console)
     assert "train: 36 tiles of 64 x 64 (width x height)" in text  # 4 pictures of 3 x 3 tiles
-    update = Finetuning._update
-
-    def dies(self: Finetuning, group: Sequence[Batch]) -> dict[str, float]:
-        assert all(each.padded_size == (64, 64) for each in group)
-        if self.position.updates == 3:
-            raise InterruptedError
-        return update(self, group)
-
-    monkeypatch.setattr(Finetuning, "_update", dies)
-    with pytest.raises(InterruptedError):
+    with killed_at(3):
         finetune_recipe(recipe, out=tmp_path / "parts", data_root=data, console=console)
-    monkeypatch.setattr(Finetuning, "_update", update)
     again = load_recipe(tmp_path / "parts" / "recipe.yaml")
     finetune_recipe(again, resume=tmp_path / "parts", data_root=data, console=console)
     whole, parts = (

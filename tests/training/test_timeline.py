@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-from pathlib import Path
+from itertools import islice
 
 import pytest
 import torch
@@ -14,11 +13,11 @@ from resnet_tasks.errors import RunError
 from resnet_tasks.heads.faster_rcnn import FasterRCNN
 from resnet_tasks.heads.unet import UNet
 from resnet_tasks.model import TaskModel
-from resnet_tasks.recipe.schema import EvaluationRecipe, TrainingRecipe
+from resnet_tasks.recipe.schema import TrainingRecipe
 from resnet_tasks.structures import DETECTION, SEMANTIC_SEGMENTATION
 from resnet_tasks.training import timeline as module
 from resnet_tasks.training.drawn_samples import DrawnSamples
-from resnet_tasks.training.finetune import Finetuning
+from resnet_tasks.training.rehearsal import Rehearsal
 from resnet_tasks.training.timeline import BACKWARD, COUNTING, DATA, REST, Timeline, probed
 
 CPU = torch.device("cpu")
@@ -71,7 +70,7 @@ def test_parts_outside_of_a_step_count_for_none(clock: list[float]) -> None:
     assert made.steps == [{REST: 0.0}]
 
 
-def fine_tuning(folder: Path, **options: object) -> Finetuning:
+def rehearsal(**options: object) -> Rehearsal:
     """Two heads on a tiny backbone, always the same."""
     torch.manual_seed(0)
     backbone = ResNet("test_resnet")
@@ -89,39 +88,27 @@ def fine_tuning(folder: Path, **options: object) -> Finetuning:
     recipe = TrainingRecipe(
         batch_size=2, precision="fp32", device="cpu", trackers=(), ema=0.9, **options
     )
-    return Finetuning(
-        TaskModel(backbone, heads),
-        samples,
-        None,
-        recipe,
-        out=folder,
-        evaluation=EvaluationRecipe(),
-        console=None,  # type: ignore[arg-type]
-        workers=0,
-    )
+    return Rehearsal(TaskModel(backbone, heads), samples, recipe, workers=0)
 
 
-def learnt(work: Finetuning, made: Timeline | None) -> dict[str, torch.Tensor]:
+def learnt(work: Rehearsal, made: Timeline | None) -> dict[str, torch.Tensor]:
     """Weights after two steps, with probes or without."""
-    groups = list(pairwise(work.batches_of(0)))[: 2 if work.options.accumulation > 1 else 1]
-    work.model.train()
-    for first, second in groups:
-        steps = [[first, second]] if work.options.accumulation > 1 else [[first], [second]]
-        for group in steps:
-            if made is None:
-                work.learn(group, 1.0)
-                continue
-            with probed(work, made):
-                made.begin()
-                work.learn(group, 1.0)
-                made.end()
-    return {name: value.clone() for name, value in work.plain_model.state_dict().items()}
+    work.trainee.model.train()
+    for group in islice(work.endless(), 2):
+        if made is None:
+            work.learn(group, 1.0)
+            continue
+        with probed(work.trainee, made):
+            made.begin()
+            work.learn(group, 1.0)
+            made.end()
+    return {name: each.clone() for name, each in work.trainee.plain_model.state_dict().items()}
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
-def test_probes_change_nothing_and_leave_nothing(tmp_path: Path, accumulation: int) -> None:
-    plain = learnt(fine_tuning(tmp_path, accumulation=accumulation), None)
-    work, made = fine_tuning(tmp_path, accumulation=accumulation), Timeline(CPU)
+def test_probes_change_nothing_and_leave_nothing(accumulation: int) -> None:
+    plain = learnt(rehearsal(accumulation=accumulation), None)
+    work, made = rehearsal(accumulation=accumulation), Timeline(CPU)
     watched = learnt(work, made)
     assert plain.keys() == watched.keys()
     assert all(torch.equal(plain[name], watched[name]) for name in plain)
@@ -131,36 +118,36 @@ def test_probes_change_nothing_and_leave_nothing(tmp_path: Path, accumulation: i
     assert {"forward: objects roi_heads.loss", "forward: scene decoder"} <= labels
     assert {BACKWARD, module.OPTIMIZER, module.CLIPPING, module.AVERAGING} <= labels
     assert (COUNTING in labels) == (accumulation == 2)
-    model = work.plain_model
+    model = work.trainee.plain_model
     assert not any(each._forward_pre_hooks or each._forward_hooks for each in model.modules())
     for owner in (model, *model.named_heads.values(), model.heads["objects"].rpn):
         assert not {"loss", "normalise", "proposals"} & vars(owner).keys()
-    assert work.optimizer.step.__name__ == "step"
-    assert "update" not in vars(work.ema)
+    assert work.trainee.optimizer.step.__name__ == "step"
+    assert "update" not in vars(work.trainee.ema)
 
 
-def test_probes_are_taken_off_after_an_error(tmp_path: Path) -> None:
-    work, made = fine_tuning(tmp_path), Timeline(CPU)
+def test_probes_are_taken_off_after_an_error() -> None:
+    work, made = rehearsal(), Timeline(CPU)
 
     def fails(*_: object) -> None:
         raise RunError("no")
 
-    decoder = work.plain_model.heads["scene"].decoder
+    decoder = work.trainee.plain_model.heads["scene"].decoder
     decoder.forward = fails
-    batch = next(work.batches_of(0))
-    work.model.train()
+    group = next(work.endless())
+    work.trainee.model.train()
     made.begin()
-    with pytest.raises(RunError, match="no"), probed(work, made):
-        work.learn([batch], 1.0)
-    assert not any(each._forward_hooks for each in work.plain_model.modules())
+    with pytest.raises(RunError, match="no"), probed(work.trainee, made):
+        work.learn(group, 1.0)
+    assert not any(each._forward_hooks for each in work.trainee.plain_model.modules())
     made.begin()
     made.end()
     assert list(made.steps[0]) == [REST]
 
 
-def test_checkpointed_blocks_are_seen_by_stage(tmp_path: Path) -> None:
-    work, made = fine_tuning(tmp_path), Timeline(CPU)
-    work.plain_model.backbone.gradient_checkpointing = True
-    assert isinstance(work.plain_model.backbone, nn.Module)
+def test_checkpointed_blocks_are_seen_by_stage() -> None:
+    work, made = rehearsal(), Timeline(CPU)
+    work.trainee.plain_model.backbone.gradient_checkpointing = True
+    assert isinstance(work.trainee.plain_model.backbone, nn.Module)
     learnt(work, made)
     assert {"forward: backbone C2", "forward: backbone C5"} <= made.steps[0].keys()

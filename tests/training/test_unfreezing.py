@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import CLASSES, Shapes
+from interrupting import killed_at
 from pydantic import ValidationError
 from rich.console import Console
 from torch import nn
@@ -19,7 +20,9 @@ from resnet_tasks.heads.unet import UNet
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema import TrainingRecipe, UnfreezeRecipe
 from resnet_tasks.training.checkpoint import load_checkpoint
-from resnet_tasks.training.finetune import Finetuning, finetune
+from resnet_tasks.training.finetune import finetune
+from resnet_tasks.training.position import Position
+from resnet_tasks.training.resuming import Checkpoints
 from resnet_tasks.training.unfreezing import Unfreezing
 
 STEPS = (UnfreezeRecipe(epoch=1, frozen_stages=3), UnfreezeRecipe(epoch=2, frozen_stages=0))
@@ -29,6 +32,7 @@ OPTIONS = TrainingRecipe(
     precision="fp32",
     device="cpu",
     learning_rate=1e-2,
+    checkpoint_minutes=1e-9,
     unfreeze=STEPS,
     evaluate_every=0,
     ema=0.5,
@@ -64,14 +68,14 @@ def moved(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> se
 
 def test_stages_move_from_their_epoch_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = [model().state_dict()]
-    save = Finetuning.save
+    save = Checkpoints.save_last
 
-    def keeps(self: Finetuning) -> None:
-        save(self)
-        if self.position.epoch:
-            seen.append({k: v.clone() for k, v in self.plain_model.state_dict().items()})
+    def keeps(self: Checkpoints, position: Position) -> None:
+        save(self, position)
+        if position.epoch:
+            seen.append(load_checkpoint(tmp_path / "checkpoints/last")[0])
 
-    monkeypatch.setattr(Finetuning, "save", keeps)
+    monkeypatch.setattr(Checkpoints, "save_last", keeps)
     train(tmp_path)
     assert len(seen) == 4
     assert [moved(a, b) for a, b in pairwise(seen)] == [
@@ -89,26 +93,11 @@ def test_stages_move_from_their_epoch_on(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("kill", [1, 2, 3, 5])
-def test_a_killed_run_ends_with_the_same_weights(
-    kill: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_run_ends_with_the_same_weights(kill: int, tmp_path: Path) -> None:
     whole = train(tmp_path / "whole").state_dict()
 
-    class KilledError(Exception):
-        pass
-
-    update = Finetuning._update
-
-    def dies(self: Finetuning, group: list) -> dict[str, float]:  # type: ignore[type-arg]
-        if self.position.updates == kill:
-            self.save()
-            raise KilledError
-        return update(self, group)
-
-    monkeypatch.setattr(Finetuning, "_update", dies)
-    with pytest.raises(KilledError):
+    with killed_at(kill):
         train(tmp_path / "parts")
-    monkeypatch.setattr(Finetuning, "_update", update)
     parts = train(tmp_path / "parts", resume=True).state_dict()
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 

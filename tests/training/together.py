@@ -26,9 +26,11 @@ from resnet_tasks.heads.unet import UNet
 from resnet_tasks.layers.norms import batch_to_group_norm
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema import TrainingRecipe, UnfreezeRecipe
-from resnet_tasks.structures import Sample, Target
+from resnet_tasks.structures import Batch, Sample, Target
 from resnet_tasks.training.balancing import BALANCINGS
-from resnet_tasks.training.finetune import Finetuning, finetune
+from resnet_tasks.training.finetune import finetune
+from resnet_tasks.training.learner import Learner
+from resnet_tasks.training.position import Position
 
 UNFREEZING = {
     "unfreeze": (
@@ -93,14 +95,16 @@ def main() -> None:
         slow = {"epochs": 4, "learning_rate": 0.002, "balancing": mode}
         options = options.model_copy(update=slow)
     if mode == "die":
-        update = Finetuning._update
+        learn = Learner.learn
 
-        def dies(self: Finetuning, group: list) -> dict[str, float]:
-            if self.position.updates == 2 and os.environ["RANK"] == "1":
+        def dies(
+            self: Learner, group: list[Batch], factor: float, position: Position
+        ) -> dict[str, float]:
+            if position.updates == 2 and os.environ["RANK"] == "1":
                 os.kill(os.getpid(), signal.SIGKILL)
-            return update(self, group)
+            return learn(self, group, factor, position)
 
-        Finetuning._update = dies
+        Learner.learn = dies
     try:
         metrics = finetune(
             model(5 if mode == "unfreeze" else 0),

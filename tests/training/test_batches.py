@@ -1,0 +1,79 @@
+"""Batches of an epoch: their order, their groups, and the parts of processes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import Shapes
+
+from resnet_tasks.recipe.schema import TrainingRecipe
+from resnet_tasks.training.batches import EpochBatches, Group
+from resnet_tasks.training.position import RunLength
+from resnet_tasks.training.processes import Processes
+
+CPU = torch.device("cpu")
+OPTIONS = TrainingRecipe(epochs=3, batch_size=3, accumulation=2, device="cpu")
+SEVEN = Shapes(7, (32, 64))
+
+
+def ids(groups: list[Group]) -> list[list[list[int | str]]]:
+    return [[list(batch.image_ids) for batch in group.batches] for group in groups]
+
+
+def test_lengths_round_up() -> None:
+    made = EpochBatches(SEVEN, OPTIONS, device=CPU)
+    assert made.length == RunLength(batches_per_epoch=3, updates_per_epoch=2, updates=6)
+    assert made.workers == 0  # a CPU trains with all its cores
+    assert EpochBatches(SEVEN, OPTIONS, device=CPU, workers=2).workers == 2
+
+
+def test_every_picture_comes_once_in_an_order_of_seed_and_epoch() -> None:
+    made = EpochBatches(SEVEN, OPTIONS, device=CPU)
+    keys = made.keys(0)
+    assert list(map(len, keys)) == [3, 3, 1]
+    assert sorted(key for batch in keys for key in batch) == list(range(7))
+    assert made.keys(0) == keys
+    assert made.keys(1) != keys
+    other = OPTIONS.model_copy(update={"seed": 1})
+    assert EpochBatches(SEVEN, other, device=CPU).keys(0) != keys
+
+
+def test_groups_are_the_keys_in_order_and_count_pictures() -> None:
+    made = EpochBatches(SEVEN, OPTIONS, device=CPU)
+    first, second, third = made.keys(1)
+    groups = list(made.groups(1))
+    assert ids(groups) == [[first, second], [third]]
+    assert [group.pictures for group in groups] == [6, 1]
+
+
+def test_an_epoch_is_entered_where_it_was_left() -> None:
+    made = EpochBatches(SEVEN, OPTIONS, device=CPU)
+    whole = list(made.groups(0))
+    assert ids(list(made.groups(0, start=2))) == ids(whole[1:])
+    assert ids(list(made.groups(0, stop=2))) == ids(whole[:1])
+    assert list(made.groups(0, start=3)) == []
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_processes_share_every_batch(count: int) -> None:
+    alone = EpochBatches(SEVEN, OPTIONS, device=CPU)
+    parts = [
+        list(
+            EpochBatches(
+                SEVEN, OPTIONS, device=CPU, processes=Processes(index=index, count=count)
+            ).groups(0)
+        )
+        for index in range(count)
+    ]
+    for number, group in enumerate(alone.groups(0)):
+        assert {part[number].pictures for part in parts} == {group.pictures}
+        for place, batch in enumerate(group.batches):
+            shared = [part[number].batches[place] for part in parts]
+            known = [
+                image_id
+                for each in shared
+                for image_id, target in zip(each.image_ids, each.targets, strict=True)
+                if target.boxes
+                is not None  # a process without pictures has one that teaches nothing
+            ]
+            assert known == list(batch.image_ids)

@@ -1,0 +1,132 @@
+"""One optimizer step: what it learns from, what it is a function of, what it refuses."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from torch.utils.data import Dataset
+
+from resnet_tasks.errors import RunError
+from resnet_tasks.model import TaskModel
+from resnet_tasks.recipe.schema import TrainingRecipe
+from resnet_tasks.structures import Geometry, Sample, Target
+from resnet_tasks.training.finetune import finetune
+from resnet_tasks.training.rehearsal import Rehearsal
+
+Build = Callable[..., TaskModel]
+QUIET: dict[str, Any] = {"console": Console(file=io.StringIO())}
+OPTIONS = TrainingRecipe(
+    epochs=2, batch_size=2, learning_rate=1e-3, precision="fp32", device="cpu", warmup=0.1, ema=0.9
+)
+
+
+def test_accumulated_batches_equal_one_large_batch(
+    tiny_model: Build, shapes: Dataset[Sample]
+) -> None:
+    """Batch norms in evaluation mode, so that pictures do not meet in the statistics."""
+    gradients = []
+    for batch_size, accumulation in ((4, 1), (1, 4)):
+        model = tiny_model()
+        options = OPTIONS.model_copy(
+            update={
+                "batch_size": batch_size,
+                "accumulation": accumulation,
+                "epochs": 1,
+                "ema": 0.0,
+                "clip_norm": None,
+            }
+        )
+        work = Rehearsal(model, shapes, options)
+        model.eval()
+        work.learn(next(work.endless()))
+        gradients.append(
+            {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+        )
+    one, many = gradients
+    assert one.keys() == many.keys()
+    for name, gradient in one.items():
+        scale = gradient.abs().max().clamp(min=1e-6)
+        assert ((gradient - many[name]).abs().max() / scale) < 1e-3, name
+
+
+def test_a_step_tells_what_it_saw(tiny_model: Build, shapes: Dataset[Sample]) -> None:
+    work = Rehearsal(tiny_model(), shapes, OPTIONS)
+    assert work.learner.picture_size is None
+    assert "pixels" not in work.learner.memory_advice()
+    losses = work.learn(next(work.endless()))
+    assert work.learner.picture_size == (64, 96)
+    assert "2 picture(s) of 64 x 96 pixels" in work.learner.memory_advice()
+    assert {name.split("/")[0] for name in losses} == {"objects", "scene"}
+    assert all(value > 0 for value in losses.values())
+
+
+def test_a_step_is_a_function_of_its_number_and_epoch(
+    tiny_model: Build, shapes: Dataset[Sample]
+) -> None:
+    """Whatever random numbers were drawn before."""
+    made = []
+    for draws, epoch in ((0, 0), (5, 0), (0, 1)):
+        work = Rehearsal(tiny_model(), shapes, OPTIONS)
+        (group,) = islice(work.endless(), 1)
+        work.position.epoch = epoch
+        torch.rand(draws)
+        work.learn(group)
+        made.append(work.trainee.plain_model.state_dict())
+    first, again, later = made
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not all(torch.equal(first[name], later[name]) for name in first)
+
+
+def test_pictures_that_nobody_annotated_teach_nothing(
+    tiny_model: Build, shapes: Dataset[Sample], tmp_path: Path
+) -> None:
+    """Not even weight decay moves the weights; boxes alone leave the other head as it was."""
+
+    class Unlabelled(Dataset[Sample]):
+        def __init__(self, *, boxes: bool) -> None:
+            self.boxes = boxes
+
+        def __len__(self) -> int:
+            return 4
+
+        def __getitem__(self, index: int) -> Sample:
+            sample = shapes[index]
+            kept = replace(sample.target, semantic=None) if self.boxes else Target()
+            return replace(sample, target=kept)
+
+    for boxes in (False, True):
+        model = tiny_model()
+        before = {name: value.clone() for name, value in model.named_parameters()}
+        folder = tmp_path / str(boxes)
+        finetune(model, Unlabelled(boxes=boxes), None, OPTIONS, out=folder, **QUIET)
+        moved = {
+            name for name, value in model.named_parameters() if not torch.equal(value, before[name])
+        }
+        assert not any(name.startswith("heads.scene") for name in moved)
+        assert any(name.startswith("heads.objects") for name in moved) == boxes
+
+
+def test_a_single_value_per_channel_is_explained(tiny_model: Build, tmp_path: Path) -> None:
+    class Small(Dataset[Sample]):
+        def __len__(self) -> int:
+            return 2
+
+        def __getitem__(self, index: int) -> Sample:
+            target = Target(
+                boxes=torch.tensor([[4.0, 4.0, 20.0, 20.0]]),
+                labels=torch.tensor([0]),
+                semantic=torch.zeros(32, 32, dtype=torch.int64),
+            )
+            return Sample(torch.rand(3, 32, 32), Geometry((32, 32), (32, 32)), index, "", target)
+
+    options = OPTIONS.model_copy(update={"batch_size": 1})
+    with pytest.raises(RunError, match=r"backbone\.norm=group"):
+        finetune(tiny_model(), Small(), None, options, out=tmp_path, **QUIET)

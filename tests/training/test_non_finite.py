@@ -1,0 +1,82 @@
+"""Steps that are not finite: who is told of what, and how many may be left out."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from torch.utils.data import Dataset
+
+from resnet_tasks.errors import NonFiniteLossError
+from resnet_tasks.model import TaskModel
+from resnet_tasks.recipe.schema import TrainingRecipe
+from resnet_tasks.structures import Sample
+from resnet_tasks.training.finetune import finetune
+from resnet_tasks.training.journal import Journal
+from resnet_tasks.training.non_finite import Attempt, NonFiniteSteps
+from resnet_tasks.training.position import Position, RunLength
+from resnet_tasks.training.trainee import Trainee
+
+Build = Callable[..., TaskModel]
+QUIET: dict[str, Any] = {"console": Console(file=io.StringIO())}
+OPTIONS = TrainingRecipe(
+    epochs=2, batch_size=2, learning_rate=1e-3, precision="fp32", device="cpu", warmup=0.1, ema=0.9
+)
+
+
+def test_non_finite_loss_names_pictures_and_losses(
+    tiny_model: Build, broken: Dataset[Sample], tmp_path: Path
+) -> None:
+    with pytest.raises(NonFiniteLossError) as caught:
+        finetune(tiny_model(), broken, None, OPTIONS, out=tmp_path, **QUIET)
+    message = str(caught.value)
+    assert "2 (2.png)" in message
+    assert "scene/cross_entropy" in message
+    assert "learning_rate" in message
+
+
+def left_out(model: TaskModel, updates: int, policy: str) -> tuple[NonFiniteSteps, Position]:
+    """What becomes of steps of a run of `updates`, and its position."""
+    options = OPTIONS.model_copy(update={"non_finite": policy})
+    length = RunLength(updates, updates, updates)
+    trainee = Trainee(model, options)
+    steps = NonFiniteSteps(trainee, options, length, journal=Journal.mute(), folder=None)
+    return steps, Position()
+
+
+def test_one_in_a_hundred_may_be_left_out(tiny_model: Build) -> None:
+    steps, position = left_out(tiny_model(), 500, "skip")
+    trouble = NonFiniteLossError("no number")
+    for update in range(0, 50, 10):
+        position.skipped_in_row = 0
+        steps.leave_out(Attempt(update, 0, 1, []), position, trouble)
+    assert position.skipped == 5
+    with pytest.raises(NonFiniteLossError, match=r"no number; 6 of 61 steps .* allowed are 5"):
+        steps.leave_out(Attempt(60, 0, 1, []), position, trouble)
+
+
+def test_ten_in_a_row_end_a_run(tiny_model: Build) -> None:
+    steps, position = left_out(tiny_model(), 5000, "skip")
+    trouble = NonFiniteLossError("no number")
+    for update in range(9):
+        steps.leave_out(Attempt(update, 0, 1, []), position, trouble)
+    with pytest.raises(NonFiniteLossError, match="10 in a row; allowed are 50"):
+        steps.leave_out(Attempt(9, 0, 1, []), position, trouble)
+
+
+def test_the_default_is_to_stop_at_the_first(tiny_model: Build) -> None:
+    steps, position = left_out(tiny_model(), 5000, "stop")
+    with pytest.raises(NonFiniteLossError, match=r"no number; training\.non_finite=skip leaves"):
+        steps.leave_out(Attempt(0, 0, 1, []), position, NonFiniteLossError("no number"))
+    assert position == Position()
+
+
+def test_an_attempt_names_its_update_and_all_troubles() -> None:
+    attempt = Attempt(7, 2, 1, [])
+    attempt.refuse([])
+    with pytest.raises(NonFiniteLossError, match=r"at update 7 \(epoch 3\); here; there; lower"):
+        attempt.refuse(["here", "there"])

@@ -1,0 +1,66 @@
+"""Steps of which nothing is kept, and which are those of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+from consoles import quiet
+from torch.utils.data import Dataset
+
+from resnet_tasks.errors import MemoryLimitError, NonFiniteLossError
+from resnet_tasks.model import TaskModel
+from resnet_tasks.recipe.schema import TrainingRecipe
+from resnet_tasks.structures import Sample
+from resnet_tasks.training.dry_run import seconds_of_steps
+from resnet_tasks.training.finetune import finetune
+from resnet_tasks.training.rehearsal import Rehearsal
+
+Build = Callable[..., TaskModel]
+OPTIONS = TrainingRecipe(epochs=2, batch_size=2, precision="fp32", device="cpu", evaluate_every=0)
+
+
+def test_its_steps_are_those_of_a_run(
+    tiny_model: Build, shapes: Dataset[Sample], tmp_path: Path
+) -> None:
+    trained = tiny_model()
+    finetune(trained, shapes, None, OPTIONS, out=tmp_path, console=quiet())
+    work = Rehearsal(tiny_model(), shapes, OPTIONS)
+    with work.begun():
+        for group in islice(work.endless(), 4):
+            work.learn(group)
+    assert (work.position.updates, work.position.epoch) == (4, 1)
+    assert work.picture_size == (64, 96)
+    rehearsed = work.trainee.plain_model.state_dict()
+    assert all(torch.equal(each, rehearsed[name]) for name, each in trained.state_dict().items())
+
+
+def test_nothing_is_written_of_a_step_that_is_not_finite(
+    tiny_model: Build, broken: Dataset[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    work = Rehearsal(tiny_model(), broken, OPTIONS.model_copy(update={"batch_size": 4}))
+    with work.begun(), pytest.raises(NonFiniteLossError) as caught:
+        work.learn(next(work.endless()))
+    assert "resnet-tasks replay" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_memory_that_does_not_suffice_is_told(
+    tiny_model: Build, shapes: Dataset[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = Rehearsal(tiny_model(), shapes, OPTIONS)
+    monkeypatch.setattr(TaskModel, "forward", lambda *_, **__: torch.empty(2**58))
+    with pytest.raises(MemoryLimitError, match=r"2 picture\(s\) of 64 x 96"), work.begun():
+        work.learn(next(work.endless()))
+
+
+def test_no_more_steps_are_timed_than_an_epoch_has(
+    tiny_model: Build, shapes: Dataset[Sample]
+) -> None:
+    assert len(seconds_of_steps(Rehearsal(tiny_model(), shapes, OPTIONS), 1)) == 1
+    whole = OPTIONS.model_copy(update={"accumulation": 2})
+    assert len(seconds_of_steps(Rehearsal(tiny_model(), shapes, whole), 2)) == 1

@@ -1,0 +1,115 @@
+"""Going on from the last checkpoint: to the bit, and under the same settings only."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import Shapes
+from interrupting import killed_at
+from rich.console import Console
+from torch.utils.data import Dataset
+
+from resnet_tasks.errors import RunError
+from resnet_tasks.model import TaskModel
+from resnet_tasks.recipe.schema import TrainingRecipe
+from resnet_tasks.structures import Sample
+from resnet_tasks.training.checkpoint import load_checkpoint
+from resnet_tasks.training.finetune import finetune
+from resnet_tasks.training.resuming import lasting_settings
+
+Build = Callable[..., TaskModel]
+QUIET: dict[str, Any] = {"console": Console(file=io.StringIO())}
+OPTIONS = TrainingRecipe(
+    epochs=2, batch_size=2, learning_rate=1e-3, precision="fp32", device="cpu", warmup=0.1, ema=0.9
+)
+
+
+def test_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
+    tiny_model: Build, shapes: Dataset[Sample], tmp_path: Path
+) -> None:
+    finetune(tiny_model(), shapes, shapes, OPTIONS, out=tmp_path / "whole", **QUIET)
+
+    # A checkpoint after every step, then death in the middle of the second epoch.
+    eager = OPTIONS.model_copy(update={"checkpoint_minutes": 1e-9})
+    with killed_at(3):
+        finetune(tiny_model(), shapes, shapes, eager, out=tmp_path / "parts", **QUIET)
+    position = load_checkpoint(tmp_path / "parts/checkpoints/last")[2]["position"]
+    assert (position["epoch"], position["batch"], position["updates"]) == (1, 1, 3)
+    finetune(tiny_model(), shapes, shapes, OPTIONS, out=tmp_path / "parts", resume=True, **QUIET)
+
+    whole, whole_ema, _ = load_checkpoint(tmp_path / "whole/checkpoints/last")
+    parts, parts_ema, _ = load_checkpoint(tmp_path / "parts/checkpoints/last")
+    assert whole_ema is not None
+    assert parts_ema is not None
+    for one, other in ((whole, parts), (whole_ema, parts_ema)):
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one)
+    assert not all(torch.equal(whole[name], whole_ema[name]) for name in whole)
+
+
+def test_another_number_of_threads_is_told(
+    tiny_model: Build, shapes: Dataset[Sample], tmp_path: Path
+) -> None:
+    once = OPTIONS.model_copy(update={"epochs": 1})
+    finetune(tiny_model(), shapes, None, once, out=tmp_path, **QUIET)
+    file = tmp_path / "checkpoints/last/state.pt"
+    state = torch.load(file, weights_only=True)
+    torch.save({**state, "threads": 77}, file)
+    console = Console(file=io.StringIO(), width=300)
+    finetune(tiny_model(), shapes, None, once, out=tmp_path, resume=True, console=console)
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "note: started with 77 threads" in said
+
+
+def test_resume_with_other_settings_names_them(
+    tiny_model: Build, shapes: Dataset[Sample], tmp_path: Path
+) -> None:
+    once = OPTIONS.model_copy(update={"epochs": 1})
+    finetune(tiny_model(), shapes, None, once, out=tmp_path, **QUIET)
+    other = once.model_copy(update={"learning_rate": 0.5})
+    with pytest.raises(RunError, match=r"training\.learning_rate was 0\.001, is 0\.5"):
+        finetune(tiny_model(), shapes, None, other, out=tmp_path, resume=True, **QUIET)
+
+
+def test_an_epoch_of_another_length_is_refused(
+    tiny_model: Build, shapes: Dataset[Sample], tmp_path: Path
+) -> None:
+    once = OPTIONS.model_copy(update={"epochs": 1})
+    finetune(tiny_model(), shapes, None, once, out=tmp_path, **QUIET)
+    with pytest.raises(RunError, match="with 2 batches an epoch, now there are 3"):
+        finetune(tiny_model(), Shapes(5), None, once, out=tmp_path, resume=True, **QUIET)
+
+
+def test_a_state_that_lacks_something_is_named(
+    tiny_model: Build, shapes: Dataset[Sample], tmp_path: Path
+) -> None:
+    once = OPTIONS.model_copy(update={"epochs": 1})
+    finetune(tiny_model(), shapes, None, once, out=tmp_path, **QUIET)
+    file = tmp_path / "checkpoints/last/state.pt"
+    state = torch.load(file, weights_only=True)
+    torch.save({key: state[key] for key in state if key not in ("scaler", "position")}, file)
+    with pytest.raises(RunError, match="lacks position, scaler; start again"):
+        finetune(tiny_model(), shapes, None, once, out=tmp_path, resume=True, **QUIET)
+
+
+def test_settings_that_decide_no_weight_may_change() -> None:
+    free = {
+        "checkpoint_minutes": 3.0,
+        "device": "cuda",
+        "deterministic": False,
+        "trackers": (),
+        "log_gradient_conflict": 5,
+        "evaluate_every": 7,
+    }
+    kept = lasting_settings(OPTIONS)
+    assert lasting_settings(OPTIONS.model_copy(update=free)) == kept
+    # With patience, evaluations decide when the run ends.
+    patient = OPTIONS.model_copy(update={"patience": 2})
+    assert lasting_settings(patient)["evaluate_every"] == 1
+    every = set(TrainingRecipe.model_fields)
+    assert every - kept.keys() == free.keys()

@@ -1,0 +1,52 @@
+"""Signals that ask a run to stop."""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+import pytest
+
+from resnet_tasks.training.signals import StopRequest
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_asks_and_a_second_one_does_not_wait(number: int) -> None:
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    stop = StopRequest()
+    with stop.listening():
+        assert not stop.is_asked
+        signal.raise_signal(number)
+        assert stop.is_asked
+        assert not stop.is_agreed  # others do not know yet
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(number)
+    assert {each: signal.getsignal(each) for each in before} == before
+
+
+def test_the_callers_signals_are_back_after_an_error() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(RuntimeError, match="no"), StopRequest().listening():
+        raise RuntimeError("no")
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_other_threads_leave_signals_to_the_caller() -> None:
+    before, entered = signal.getsignal(signal.SIGINT), []
+
+    def listens() -> None:
+        with StopRequest().listening():
+            entered.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=listens)
+    thread.start()
+    thread.join()
+    assert entered == [before]
+
+
+def test_one_that_is_asked_stops_all() -> None:
+    stop = StopRequest()
+    assert not stop.agree([False, False])
+    assert stop.agree([False, True])
+    assert stop.is_agreed
+    assert not stop.is_asked

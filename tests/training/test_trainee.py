@@ -1,0 +1,83 @@
+"""A model in training: what a step changes, what is kept of it, what is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import islice
+
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+from resnet_tasks.model import TaskModel
+from resnet_tasks.recipe.schema import TrainingRecipe
+from resnet_tasks.structures import Sample
+from resnet_tasks.training.rehearsal import Rehearsal
+from resnet_tasks.training.trainee import Trainee
+
+Build = Callable[..., TaskModel]
+OPTIONS = TrainingRecipe(batch_size=2, precision="fp32", device="cpu", balancing="uncertainty")
+
+
+def weights(model: TaskModel) -> dict[str, torch.Tensor]:
+    return {name: each.clone() for name, each in model.state_dict().items()}
+
+
+def are_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_averaged_weights_are_judged_and_kept_at_the_end(
+    tiny_model: Build, shapes: Dataset[Sample]
+) -> None:
+    work = Rehearsal(tiny_model(), shapes, OPTIONS.model_copy(update={"ema": 0.9}))
+    trainee = work.trainee
+    assert trainee.judged_model is trainee.averaged
+    for group in islice(work.endless(), 2):
+        work.learn(group, 1.0)
+    averaged = weights(trainee.judged_model)
+    assert not are_equal(averaged, weights(trainee.plain_model))
+    trainee.end()
+    assert are_equal(averaged, weights(trainee.plain_model))
+
+
+def test_without_averaging_the_model_itself_is_judged(tiny_model: Build) -> None:
+    trainee = Trainee(tiny_model(), OPTIONS)
+    assert trainee.averaged is None
+    assert trainee.judged_model is trainee.plain_model
+
+
+def test_what_is_kept_goes_on_to_the_bit(tiny_model: Build, shapes: Dataset[Sample]) -> None:
+    first, second = (Rehearsal(tiny_model(), shapes, OPTIONS) for _ in range(2))
+    one, other = islice(first.endless(), 2)
+    first.learn(one, 1.0)
+    second.trainee.plain_model.load_state_dict(weights(first.trainee.plain_model))
+    second.trainee.restore(first.trainee.state())
+    second.position.updates = 1
+    assert first.learn(other, 1.0) == second.learn(other, 1.0)
+    assert are_equal(weights(first.trainee.plain_model), weights(second.trainee.plain_model))
+    kept = [each.trainee.balancing.state_dict() for each in (first, second)]
+    assert are_equal(*kept)
+    assert all(value != 0 for value in kept[0].values())
+
+
+@pytest.mark.parametrize("limit", [None, 0.5])
+def test_the_norm_is_that_before_clipping(
+    limit: float | None, tiny_model: Build, shapes: Dataset[Sample]
+) -> None:
+    trainee = Trainee(tiny_model(), OPTIONS.model_copy(update={"clip_norm": limit}))
+    trainee.begin(1.0)
+    (parameter, *_) = trainee.plain_model.parameters()
+    parameter.grad = torch.full_like(parameter, 2.0)
+    expected = 2.0 * parameter.numel() ** 0.5
+    assert trainee.clip().item() == pytest.approx(expected)
+    kept = expected if limit is None else limit
+    assert parameter.grad.norm().item() == pytest.approx(kept, rel=1e-4)
+
+
+def test_rates_begin_at_their_base_every_time(tiny_model: Build) -> None:
+    trainee = Trainee(tiny_model(), OPTIONS)
+    for factor in (0.5, 0.1):
+        trainee.begin(factor)
+        rates = {group["lr"] for group in trainee.optimizer.param_groups}
+        assert rates == {OPTIONS.learning_rate * factor}

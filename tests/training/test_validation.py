@@ -1,0 +1,70 @@
+"""Which number chooses the best checkpoint, and when it is better."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from conftest import Shapes
+
+from resnet_tasks.errors import RecipeError
+from resnet_tasks.model import TaskModel
+from resnet_tasks.recipe.schema import EvaluationRecipe, TrainingRecipe
+from resnet_tasks.structures import Metric
+from resnet_tasks.training.trainee import Trainee
+from resnet_tasks.training.validation import Validation
+
+Build = Callable[..., TaskModel]
+OPTIONS = TrainingRecipe(precision="fp32", device="cpu", ema=0.9)
+NAME = "objects/AP"
+
+
+def judge(model: TaskModel, **recipe: object) -> Validation:
+    trainee = Trainee(model, OPTIONS)
+    return Validation(Shapes(2), trainee, EvaluationRecipe(**recipe), batch_size=2)
+
+
+def test_the_first_heads_main_metric_chooses(tiny_model: Build) -> None:
+    made = judge(tiny_model())
+    assert made.best_metric == NAME
+    metrics = made.measure()
+    assert made.headline(metrics) == ["objects/AP", "scene/mIoU"]
+    assert made.improved(metrics, None) == metrics[NAME].value
+    assert judge(tiny_model(), best="scene/Dice").best_metric == "scene/Dice"
+    with pytest.raises(RecipeError, match=r"evaluation\.best"):
+        judge(tiny_model(), best="scene/nothing")
+
+
+@pytest.mark.parametrize(
+    ("value", "best", "lower", "expected"),
+    [
+        (0.5, None, False, 0.5),
+        (0.5, 0.4, False, 0.5),
+        (0.5, 0.5, False, None),
+        (0.5, 0.6, False, None),
+        (0.5, 0.6, True, 0.5),
+        (0.5, 0.5, True, None),
+        (0.5, 0.4, True, None),
+        (0.0, None, False, 0.0),
+        (None, None, False, None),
+        (None, 0.4, False, None),
+    ],
+)
+def test_equal_is_not_better_and_no_value_is_not_either(
+    value: float | None,
+    best: float | None,
+    lower: bool,
+    expected: float | None,
+    tiny_model: Build,
+) -> None:
+    metrics = {NAME: Metric(value, lower_is_better=lower)}
+    assert judge(tiny_model()).improved(metrics, best) == expected
+
+
+def test_where_the_metric_was_not_measured_nothing_is_better(tiny_model: Build) -> None:
+    assert judge(tiny_model()).improved({"scene/mIoU": Metric(0.5)}, None) is None
+
+
+def test_the_batch_size_of_the_evaluation_wins(tiny_model: Build) -> None:
+    assert judge(tiny_model()).batch_size == 2
+    assert judge(tiny_model(), batch_size=5).batch_size == 5
