@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from itertools import islice
 
 import pytest
@@ -33,7 +34,7 @@ def test_averaged_weights_are_judged_and_kept_at_the_end(
     work = Rehearsal(tiny_model(), shapes, OPTIONS.model_copy(update={"ema": 0.9}))
     trainee = work.trainee
     assert trainee.judged_model is trainee.averaged
-    for group in islice(work.endless(), 2):
+    for group in islice(work.endless(), 3):  # the first two are copied: the average warms up
         work.learn(group, 1.0)
     averaged = weights(trainee.judged_model)
     assert not are_equal(averaged, weights(trainee.plain_model))
@@ -52,7 +53,7 @@ def test_what_is_kept_goes_on_to_the_bit(tiny_model: Build, shapes: Dataset[Samp
     one, other = islice(first.endless(), 2)
     first.learn(one, 1.0)
     second.trainee.plain_model.load_state_dict(weights(first.trainee.plain_model))
-    second.trainee.restore(first.trainee.state())
+    second.trainee.restore(deepcopy(first.trainee.state()))
     second.position.updates = 1
     assert first.learn(other, 1.0) == second.learn(other, 1.0)
     assert are_equal(weights(first.trainee.plain_model), weights(second.trainee.plain_model))

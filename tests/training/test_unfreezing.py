@@ -72,7 +72,7 @@ def test_stages_move_from_their_epoch_on(tmp_path: Path, monkeypatch: pytest.Mon
 
     def keeps(self: Checkpoints, position: Position) -> None:
         save(self, position)
-        if position.epoch:
+        if position.epoch and not position.batch:  # an epoch is over
             seen.append(load_checkpoint(tmp_path / "checkpoints/last")[0])
 
     monkeypatch.setattr(Checkpoints, "save_last", keeps)
