@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -83,7 +83,7 @@ class Rehearsal:
         with within_memory(self.learner.memory_advice), self.trainee.deterministic():
             yield
 
-    def endless(self) -> Iterator[list[Batch]]:
+    def endless(self) -> Generator[list[Batch], None, None]:
         """The batches of every step, one epoch after another."""
         for epoch in range(2**20):
             self.position.epoch = epoch
