@@ -80,7 +80,7 @@ def test_slow_data_is_told(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     real = CocoDataset._picture
 
     def slow(self: CocoDataset, *arguments: Any) -> Any:
-        time.sleep(0.4)
+        time.sleep(0.25)
         return real(self, *arguments)
 
     monkeypatch.setattr(CocoDataset, "_picture", slow)
