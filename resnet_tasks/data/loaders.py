@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from multiprocessing import parent_process
+from multiprocessing.process import BaseProcess
+from threading import Thread
 from typing import Any, TypeVar
 
 import numpy as np
@@ -202,17 +206,27 @@ def make_loader(
             num_workers=workers,
             pin_memory=pin_memory,
             multiprocessing_context=start_method if workers else None,
-            worker_init_fn=_keep_shared,
+            worker_init_fn=_begin_worker,
         )
     )
 
 
-def _keep_shared(_: int) -> None:
-    """What a forked worker has from its parent stays in pages that both share.
+def _begin_worker(_: int) -> None:
+    """Keeps what a forked worker has from its parent in shared pages; ends it with its parent.
 
-    A collection of garbage writes into every object that it looks at, which would copy them.
+    A collection of garbage writes into every object that it looks at, which would copy them. Torch
+    looks whether the process that started a worker is there; between a worker and a training that
+    was killed stands a fork server, which waits for its workers.
     """
     gc.freeze()
+    trainer = parent_process()
+    if trainer is not None:
+        Thread(target=_end_with, args=(trainer,), daemon=True).start()
+
+
+def _end_with(process: BaseProcess) -> None:
+    process.join()
+    os._exit(1)
 
 
 def _skipped_channels(dataset: Dataset[Sample]) -> int | None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -135,3 +138,32 @@ def test_repeats_of_one_picture(repeat: float) -> None:
 
 def test_earlier_visits_are_counted_over_the_epoch() -> None:
     assert earlier_visits([[4, 4, 1], [1, 4]]) == [[0, 1, 0], [1, 2]]
+
+
+TRAINER = """
+import sys, time
+from multiprocessing import get_context
+from resnet_tasks.data.loaders import _begin_worker
+
+def work():
+    _begin_worker(0)
+    time.sleep(60)
+
+if __name__ == "__main__":
+    worker = get_context(sys.argv[1]).Process(target=work)
+    worker.start()
+    print(worker.pid, flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("start_method", ["forkserver", "spawn"])
+def test_workers_end_with_a_training_that_is_killed(tmp_path: Path, start_method: str) -> None:
+    script = tmp_path / "trainer.py"
+    script.write_text(TRAINER)
+    command = [sys.executable, str(script), start_method]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as trainer:
+        assert trainer.stdout is not None
+        worker = psutil.Process(int(trainer.stdout.readline()))
+        trainer.kill()
+    worker.wait(timeout=50)
