@@ -52,11 +52,17 @@ def test_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
     assert not all(torch.equal(whole[name], whole_ema[name]) for name in whole)
 
 
+def one_epoch(model: TaskModel, shapes: Dataset[Sample], out: Path) -> TrainingRecipe:
+    """Finishes a run of one epoch; its options."""
+    once = OPTIONS.model_copy(update={"epochs": 1})
+    finetune(model, shapes, None, once, out=out, **QUIET)
+    return once
+
+
 def test_another_number_of_threads_is_told(
     tiny_model: Build, shapes: Dataset[Sample], tmp_path: Path
 ) -> None:
-    once = OPTIONS.model_copy(update={"epochs": 1})
-    finetune(tiny_model(), shapes, None, once, out=tmp_path, **QUIET)
+    once = one_epoch(tiny_model(), shapes, tmp_path)
     file = tmp_path / "checkpoints/last/state.pt"
     state = torch.load(file, weights_only=True)
     torch.save({**state, "threads": 77}, file)
@@ -69,8 +75,7 @@ def test_another_number_of_threads_is_told(
 def test_resume_with_other_settings_names_them(
     tiny_model: Build, shapes: Dataset[Sample], tmp_path: Path
 ) -> None:
-    once = OPTIONS.model_copy(update={"epochs": 1})
-    finetune(tiny_model(), shapes, None, once, out=tmp_path, **QUIET)
+    once = one_epoch(tiny_model(), shapes, tmp_path)
     other = once.model_copy(update={"learning_rate": 0.5})
     with pytest.raises(RunError, match=r"training\.learning_rate was 0\.001, is 0\.5"):
         finetune(tiny_model(), shapes, None, other, out=tmp_path, resume=True, **QUIET)
@@ -79,8 +84,7 @@ def test_resume_with_other_settings_names_them(
 def test_an_epoch_of_another_length_is_refused(
     tiny_model: Build, shapes: Dataset[Sample], tmp_path: Path
 ) -> None:
-    once = OPTIONS.model_copy(update={"epochs": 1})
-    finetune(tiny_model(), shapes, None, once, out=tmp_path, **QUIET)
+    once = one_epoch(tiny_model(), shapes, tmp_path)
     with pytest.raises(RunError, match="with 2 batches an epoch, now there are 3"):
         finetune(tiny_model(), Shapes(5), None, once, out=tmp_path, resume=True, **QUIET)
 
@@ -88,8 +92,7 @@ def test_an_epoch_of_another_length_is_refused(
 def test_a_state_that_lacks_something_is_named(
     tiny_model: Build, shapes: Dataset[Sample], tmp_path: Path
 ) -> None:
-    once = OPTIONS.model_copy(update={"epochs": 1})
-    finetune(tiny_model(), shapes, None, once, out=tmp_path, **QUIET)
+    once = one_epoch(tiny_model(), shapes, tmp_path)
     file = tmp_path / "checkpoints/last/state.pt"
     state = torch.load(file, weights_only=True)
     torch.save({key: state[key] for key in state if key not in ("scaler", "position")}, file)
