@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from resnet_tasks.errors import PictureError
+from resnet_tasks.errors import DataError, PictureError
 from resnet_tasks.geometry import Geometry, flipped_and_resized
 from resnet_tasks.metrics import (
     ABSENT,
@@ -393,7 +393,12 @@ def collate(samples: Sequence[Sample], *, multiple: int = 32) -> Batch:
 
     Returns:
         The batch: pictures padded with 0, semantic maps with `VOID`, masks with False.
+
+    Raises:
+        DataError: If a box has no area: it has no offsets that could be learnt.
     """
+    for sample in samples:
+        _require_areas(sample)
     height = _rounded_up(max(sample.image.shape[1] for sample in samples), multiple)
     width = _rounded_up(max(sample.image.shape[2] for sample in samples), multiple)
     channels = samples[0].image.shape[0]
@@ -411,6 +416,20 @@ def collate(samples: Sequence[Sample], *, multiple: int = 32) -> Batch:
         targets=tuple(targets),
         seeds=tuple(sample.seed for sample in samples),
     )
+
+
+def _require_areas(sample: Sample) -> None:
+    boxes, ignore = sample.target.boxes, sample.target.ignore
+    if boxes is None:
+        return
+    empty = ~((boxes[:, 2:] - boxes[:, :2]) > 0).all(dim=1)  # and what is not a number
+    if ignore is not None:
+        empty &= ~ignore
+    if empty.any():
+        raise DataError(
+            f"image {sample.image_id} {sample.file_name}: the box {boxes[empty][0].tolist()} "
+            "(x1, y1, x2, y2 in pixels of the sample) has no area; leave such objects out"
+        )
 
 
 def _padded(target: Target, height: int, width: int) -> Target:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from resnet_tasks.errors import DataError
 from resnet_tasks.structures import (
     ABSENT,
     CLASSIFICATION,
@@ -155,6 +158,16 @@ def test_collate_pads_right_and_below() -> None:
     assert target.masks.sum() == 2 * 5 * 33
     assert batch.targets[1].semantic is None
     assert batch.seeds == (100, 101)
+
+
+@pytest.mark.parametrize("side", [0.0, -1.0, float("nan")])
+def test_collate_refuses_objects_without_area(side: float) -> None:
+    boxes = torch.tensor([[1, 1, 3, 3], [2.0, 2, 2 + side, 5]])
+    target = Target(boxes, torch.tensor([0, 1]), torch.tensor([False, False]))
+    with pytest.raises(DataError, match=r"^image 0 .*the box \[2.0, 2.0, .* has no area"):
+        collate([sample(5, 33, target)])
+    # An ignore region covers nothing then, and does no harm.
+    collate([sample(5, 33, replace(target, ignore=torch.tensor([False, True])))])
 
 
 def test_collate_takes_another_multiple() -> None:

@@ -34,6 +34,9 @@ _REFUSALS = (
 )
 """What albumentations raises on pictures that a transform cannot take."""
 
+LEAST_SEEN = 1 - 1e-3
+"""Pixels that must be left of the shorter side of a larger object: one, up to rounding."""
+
 
 def resize_labels(labels: Array, size: tuple[int, int]) -> Array:
     """`(h, w)` labels at a new (height, width), by the nearest pixel centre."""
@@ -107,7 +110,9 @@ class Augmentation:
 
         Returns:
             The new picture, clipped to 0..1, and its annotations; boxes clipped to the picture,
-            objects outside it removed together with their labels, flags and masks.
+            objects outside it removed together with their labels, flags and masks. So are those of
+            which less than `LEAST_SEEN` is left: no anchor can fit such a sliver, and one without
+            area has no offsets to learn.
 
         Raises:
             RecipeError: If a transform does not work on such pictures.
@@ -140,8 +145,10 @@ class Augmentation:
         changes: dict[str, Any] = {}
         if target.boxes is not None:
             kept = torch.as_tensor(np.asarray(made["index"], dtype=np.int64).reshape(-1))
-            new = np.asarray(made["bboxes"], dtype=np.float32).reshape(-1, 4)
-            changes["boxes"] = torch.from_numpy(new.copy())
+            new = torch.from_numpy(np.array(made["bboxes"], dtype=np.float32).reshape(-1, 4))
+            seen = _still_seen(new, boxes[kept])
+            kept = kept[seen]
+            changes["boxes"] = new[seen]
             changes["labels"] = None if target.labels is None else target.labels[kept]
             changes["ignore"] = None if target.ignore is None else target.ignore[kept]
             if "masks" in given:
@@ -151,6 +158,12 @@ class Augmentation:
         if target.semantic is not None:
             changes["semantic"] = torch.from_numpy(decode_labels(made["mask"]))
         return np.clip(made["image"], 0.0, 1.0), replace(target, **changes)
+
+
+def _still_seen(boxes: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
+    """`(N,)`: whether enough is left of objects; `(N, 4)` boxes now and as they were."""
+    side, was = ((each[:, 2:] - each[:, :2]).amin(dim=1) for each in (boxes, before))
+    return (side >= LEAST_SEEN) | ((was < LEAST_SEEN) & (side > 0))
 
 
 def _is_picture(made: Any, channels: int) -> bool:

@@ -204,6 +204,50 @@ def test_box_across_the_edge_of_a_crop_is_clipped() -> None:
     assert torch.allclose(boxes, torch.tensor([[0.0, 0, 1, 2], [4, 3, 5, 4]]), atol=1e-5)
 
 
+def left_of(box: list[float], width: int) -> Target:
+    """What a crop to the first columns leaves of one object."""
+    target = Target(torch.tensor([box]), torch.tensor([0]), torch.tensor([False]))
+    crop = {"x_min": 0, "y_min": 0, "x_max": width, "y_max": 20, "p": 1.0}
+    return Augmentation([{"Crop": crop}])(np.zeros((20, 40, 3), np.float32), target, 0)[1]
+
+
+@pytest.mark.parametrize(
+    ("box", "width", "stays"),
+    [
+        ([9.5, 2, 20, 8], 10, False),  # half a pixel is left
+        ([9, 2, 20, 8], 10, True),  # one
+        ([10 - 1e-7, 2, 20, 8], 10, False),  # nothing, in float32
+        ([2, 2.0, 2.5, 8], 10, True),  # as narrow as ever
+        ([9.75, 2.0, 10.25, 8], 10, True),  # narrow, and cut
+    ],
+)
+def test_slivers_that_a_crop_leaves_are_no_objects(
+    box: list[float], width: int, stays: bool
+) -> None:
+    left = left_of(box, width)
+    assert left.boxes is not None
+    assert left.labels is not None
+    assert left.ignore is not None
+    assert len(left.boxes) == len(left.labels) == len(left.ignore) == int(stays)
+
+
+def test_random_crops_leave_boxes_with_an_area() -> None:
+    """Of 60,000 cars cut by crops in float32, some are cut to nothing."""
+    rng = np.random.default_rng(0)
+    corners = rng.uniform(0, 60, (400, 2))
+    boxes = np.concatenate((corners, corners + rng.uniform(1, 30, (400, 2))), axis=1)
+    boxes = torch.tensor(np.minimum(boxes, 64).round(2), dtype=torch.float32)
+    target = Target(boxes, torch.arange(400), torch.zeros(400, dtype=torch.bool))
+    crop = Augmentation([{"RandomResizedCrop": {"size": [48, 56], "scale": [0.2, 0.7]}}])
+    for seed in range(150):
+        made = crop(np.zeros((64, 64, 3), np.float32), target, seed)[1]
+        assert made.boxes is not None
+        assert made.labels is not None
+        sides = made.boxes[:, 2:] - made.boxes[:, :2]
+        assert (sides > 0).all()
+        assert len(made.labels) == len(made.boxes) > 20
+
+
 def test_warp_pulls_in_void() -> None:
     image, target = scene()
     shift = Augmentation([{"Affine": {"translate_px": {"x": [2, 2], "y": [0, 0]}, "p": 1.0}}])
