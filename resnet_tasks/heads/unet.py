@@ -17,15 +17,16 @@ import torch
 from pydantic import Field
 from segmentation_models_pytorch.base.initialization import initialize_decoder
 from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from resnet_tasks.heads.base import HeadOptions, register_head
 from resnet_tasks.heads.semantic import SemanticHead, SemanticOptions
-from resnet_tasks.layers.folded_norms import fold_norms
+from resnet_tasks.layers.folded_norms import FoldingConv2d, fold_norms
 from resnet_tasks.layers.made_again import apply_to_made
 from resnet_tasks.layers.norms import batch_to_group_norm
 from resnet_tasks.layers.strides import check_strides
+from resnet_tasks.layers.upsampled_conv import can_double, conv_of_doubled
 from resnet_tasks.structures import FeatureSpec
 
 Channels = Annotated[int, Field(ge=1)]
@@ -96,16 +97,32 @@ class UNet(SemanticHead):
 
 
 class _Decoder(UnetDecoder):  # type: ignore[misc]
-    """The peer's decoder, which keeps nothing of what its blocks concatenate for the backward."""
+    """The peer's decoder, whose blocks neither upsample nor concatenate where they can avoid it.
+
+    Where they cannot, they keep nothing of that for the backward.
+    """
 
     def forward(self, levels: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """`(B, channels, *size)` from the backbone's levels, coarsest first."""
         x: Tensor = self.center(levels[0])
         for block, skip in zip(self.blocks, [*levels[1:], None], strict=True):
             at = size if skip is None else (skip.shape[2], skip.shape[3])
-            inputs = (x,) if skip is None else (x, skip)
-            x = block.conv2(apply_to_made(block.conv1, partial(_upsampled, at), *inputs))
+            x = block.conv2(_joined(block.conv1, at, x, skip))
         return x
+
+
+def _joined(layers: nn.Sequential, size: tuple[int, int], x: Tensor, skip: Tensor | None) -> Tensor:
+    """What a block's first convolution, norm and activation make of `x`, upsampled, and `skip`."""
+    first, *others = layers
+    assert isinstance(first, nn.Conv2d)
+    if not can_double(x, size, first.weight):
+        inputs = (x,) if skip is None else (x, skip)
+        return apply_to_made(layers, partial(_upsampled, size), *inputs)
+    filters = first.filters() if isinstance(first, FoldingConv2d) else (first.weight, first.bias)
+    made = conv_of_doubled(x, skip, *filters)
+    for layer in others:
+        made = layer(made)
+    return made
 
 
 def _upsampled(size: tuple[int, int], x: Tensor, skip: Tensor | None = None) -> Tensor:

@@ -24,11 +24,15 @@ class FoldingConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # torch's name
         """`(B, C, H, W)` -> `(B, channels, H', W')`; normalised too, unless the norm learns."""
+        made: Tensor = self._conv_forward(input, *self.filters())
+        return made
+
+    def filters(self) -> tuple[Tensor, Tensor | None]:
+        """Filters and bias that `forward` convolves with; they hold the norm while it is folded."""
         norm = _partner_of(self)
         if not isinstance(norm, FoldedBatchNorm2d) or norm.training:
-            return super().forward(input)
-        made: Tensor = self._conv_forward(input, *self._folded(norm))
-        return made
+            return self.weight, self.bias
+        return self._folded(norm)
 
     def _folded(self, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
         """Filters and bias that hold the norm."""
