@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from resnet_tasks.errors import ResnetTasksError
+from resnet_tasks.freed_memory import keep_freed_memory
 
 FOLDER = Path(__file__).parent
 
@@ -40,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"there is no measurement {words[0]!r}; there are {', '.join(known)}", file=sys.stderr
         )
         return 2
+    keep_freed_memory()  # the peer's too, where both are in this process
     try:
         importlib.import_module(f"benchmarks.{words[0]}").main(words[1:])
     except ResnetTasksError as error:

@@ -403,10 +403,13 @@ def collate(samples: Sequence[Sample], *, multiple: int = 32) -> Batch:
     width = _rounded_up(max(sample.image.shape[2] for sample in samples), multiple)
     channels = samples[0].image.shape[0]
     shape = (len(samples), channels, height, width)
-    images = torch.empty(shape, memory_format=torch.channels_last).zero_()
+    images = torch.empty(shape, memory_format=torch.channels_last)
     targets = []
     for image, sample in zip(images, samples, strict=True):
-        image[:, : sample.image.shape[1], : sample.image.shape[2]] = sample.image
+        h, w = sample.image.shape[1:]
+        image[:, :h, :w] = sample.image
+        image[:, h:] = 0
+        image[:, :h, w:] = 0
         targets.append(_padded(sample.target, height, width))
     return Batch(
         images=images,

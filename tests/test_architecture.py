@@ -15,7 +15,16 @@ ROOT = Path(__file__).resolve().parents[1]
 # Lower layers first. A module may import its own layer and those above it in this list.
 LAYERS: list[list[str]] = [
     ["errors"],
-    ["registry", "metrics", "whole_files", "in_use", "geometry", "progress", "processors"],
+    [
+        "registry",
+        "metrics",
+        "whole_files",
+        "in_use",
+        "geometry",
+        "progress",
+        "processors",
+        "freed_memory",
+    ],
     ["predictions"],
     ["structures"],
     ["layers"],

@@ -295,7 +295,7 @@ def _agreed(recipe: Recipe, trusted: bool) -> bool:
 
 
 def open_run(run: Path, trusted: bool) -> Run:
-    """A run folder, with its plugins where the user agreed.
+    """A run folder, with its plugins where the user agreed; its model is going to be used.
 
     Raises:
         RunError: If it is none.
@@ -310,8 +310,10 @@ def open_run(run: Path, trusted: bool) -> Run:
         )
     trusted = _agreed(load_recipe(run / "recipe.yaml"), trusted)
 
+    from resnet_tasks.freed_memory import keep_freed_memory
     from resnet_tasks.training.run import Run
 
+    keep_freed_memory()
     return Run.open(run, trust_plugins=trusted)
 
 

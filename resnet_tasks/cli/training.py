@@ -87,7 +87,7 @@ def finetune(
         from resnet_tasks.recipe.load import load_recipe
 
         chosen = load_recipe(recipe, overrides or ())
-    run_plugins(chosen, trust_plugins)
+    _begin(chosen, trust_plugins)
     if recipe is not None:
         _draw_cells(recipe, chosen, data_root)
 
@@ -140,7 +140,7 @@ def lr_find(
     chosen = load_recipe(recipe, overrides or ())
     if (out / "recipe.yaml").exists():
         raise RunError(f"{out} is a run folder; name another --out for the sweep")
-    run_plugins(chosen, trust_plugins)
+    _begin(chosen, trust_plugins)
     _draw_cells(recipe, chosen, data_root)
 
     from resnet_tasks.training.rate_finder import find_rate
@@ -177,7 +177,7 @@ def benchmark(
         raise RunError("benchmark measures one process; start it without a launcher")
     if out is not None and out.is_dir():
         raise RunError(f"{out} is a folder; name a file for the numbers, such as {out}/step.json")
-    run_plugins(chosen, trust_plugins)
+    _begin(chosen, trust_plugins)
     if not synthetic:
         _draw_cells(recipe, chosen, data_root)
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler talks on standard error
@@ -197,6 +197,14 @@ def benchmark(
     if out is not None:
         write_json(out, {**found.to_json(), "advice": sentences})
         typer.echo(f"written to {out}")
+
+
+def _begin(recipe: Recipe, trusted: bool) -> None:
+    """Readies this process for training, and executes the code that the recipe names."""
+    from resnet_tasks.freed_memory import keep_freed_memory
+
+    keep_freed_memory()
+    run_plugins(recipe, trusted)
 
 
 def _folder_of_several(

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from resnet_tasks.data.data_set_protocols import LeavesOut
 from resnet_tasks.data.sample_keys import Key
 from resnet_tasks.errors import PictureError, ResnetTasksError
+from resnet_tasks.freed_memory import keep_freed_memory
 from resnet_tasks.processors import usable_cores
 from resnet_tasks.structures import Batch, Geometry, Sample, collate
 
@@ -214,11 +215,14 @@ def make_loader(
 def _begin_worker(_: int) -> None:
     """Keeps what a forked worker has from its parent in shared pages; ends it with its parent.
 
+    What it frees, for the next picture, it keeps too.
+
     A collection of garbage writes into every object that it looks at, which would copy them. Torch
     looks whether the process that started a worker is there; between a worker and a training that
     was killed stands a fork server, which waits for its workers.
     """
     gc.freeze()
+    keep_freed_memory()
     trainer = parent_process()
     if trainer is not None:
         Thread(target=_end_with, args=(trainer,), daemon=True).start()
