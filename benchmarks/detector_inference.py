@@ -53,6 +53,7 @@ def _contest(options: argparse.Namespace, device: torch.device) -> Contest:
     # Its own resizing, which cannot be left out here, finds pictures of the size it wants.
     theirs = peers_detector(options.backbone, ours, min_size=height, max_size=width)
     theirs.to(device).eval()
+    ours.ready_to_predict()  # as `resnet-tasks predict` does
 
     def check(precision: str) -> str:
         if precision != "fp32":

@@ -56,6 +56,7 @@ def _contest(architecture: str, options: argparse.Namespace, device: torch.devic
     batch = street(tuple(options.size), options.batch).to(device)
     ours = our_net(architecture, options.backbone).to(device).eval()
     theirs = peers_net(architecture, options.backbone, ours).to(device).eval()
+    ours.ready_to_predict()  # as `resnet-tasks predict` does
     height, width = options.size
     name = f"{ARCHITECTURES[architecture][0]} {options.backbone}"
     return Contest(

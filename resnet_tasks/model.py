@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.heads.base import Head
 from resnet_tasks.layers.feature_pyramid import FeaturePyramid
+from resnet_tasks.layers.folded_norms import fold_for_good
 from resnet_tasks.structures import Batch, FeatureSpec, LabelTable, LossTerm
 
 Losses = dict[str, LossTerm]
@@ -235,6 +236,19 @@ class TaskModel(nn.Module):
             name: self.loss_weights[name] * torch.stack(terms).sum()
             for name, terms in means.items()
         }
+
+    def ready_to_predict(self) -> TaskModel:
+        """This model, which only predicts from now on, with all work on its weights done once.
+
+        Its predictions stay the same to the bit; it cannot be trained any more, and the keys of its
+        state dict are others: norms have gone into the convolutions before them.
+        """
+        self.eval()
+        fold_for_good(self)
+        self.requires_grad_(False)
+        for head in self.named_heads.values():
+            head.ready_to_predict()
+        return self
 
     @torch.inference_mode()
     def predict(self, batch: Batch, *, precision: str = "fp32") -> dict[str, list[Any]]:

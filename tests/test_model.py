@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,8 +10,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.heads.base import Head
+from resnet_tasks.heads.classifier import Classifier
+from resnet_tasks.heads.faster_rcnn import FasterRCNN
+from resnet_tasks.heads.fpn import SemanticFPN
+from resnet_tasks.heads.unet import UNet
+from resnet_tasks.layers.folded_norms import FoldedBatchNorm2d
+from resnet_tasks.layers.norms import batch_norms_of
 from resnet_tasks.model import TaskModel, autocast, default_device, resolve_precision
 from resnet_tasks.structures import (
     CLASSIFICATION,
@@ -26,6 +34,7 @@ from resnet_tasks.structures import (
     Target,
     collate,
 )
+from resnet_tasks.testing import random_batch
 
 
 class Backbone(nn.Module):
@@ -201,6 +210,31 @@ def test_predict_restores_the_mode_also_after_an_error(training: bool) -> None:
     with pytest.raises(RuntimeError):
         whole.predict(broken)
     assert whole.training is training
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_ready_to_predict_says_the_same_to_the_bit(precision: str) -> None:
+    specs = ResNet("resnet10t").specs
+    heads = {
+        "boxes": FasterRCNN(specs, ["a", "b"], {"score_threshold": 0.0}),
+        "scene": UNet(specs, ["c", "d"]),
+        "cover": SemanticFPN(specs, ["c", "d"]),
+        "kind": Classifier(specs, ["e", "f"]),
+    }
+    torch.manual_seed(0)
+    whole = TaskModel(ResNet("resnet10t"), heads).to(memory_format=torch.channels_last)
+    for norm in batch_norms_of(whole):
+        nn.init.uniform_(norm.weight, 0.5, 1.5)
+        nn.init.uniform_(norm.running_mean, -0.1, 0.1)
+    given = random_batch(image_sizes=[(64, 96), (50, 90)])
+    wanted = whole.predict_raw(given, precision=precision)
+    ready = copy.deepcopy(whole).ready_to_predict()
+    assert not any(isinstance(each, FoldedBatchNorm2d) for each in ready.modules())
+    found = ready.predict_raw(given, precision=precision)
+    for head, fields in wanted.items():
+        for name, value in fields.items():
+            assert torch.equal(found[head][name], value), f"{head}/{name}"
+    assert not any(each.requires_grad for each in ready.parameters())
 
 
 def test_model_needs_a_head() -> None:

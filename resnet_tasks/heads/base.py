@@ -117,6 +117,12 @@ class Head(nn.Module, ABC):
     def decode(self, raw: Mapping[str, Tensor], geometries: Sequence[Geometry]) -> list[Any]:
         """One prediction per picture, in pixels of the original picture."""
 
+    def ready_to_predict(self) -> None:
+        """Does once what `forward` would do again and again while no weight changes.
+
+        Called on heads that only predict from then on; their outputs stay the same to the bit.
+        """
+
     @property
     def evaluator_name(self) -> str:
         """Key of its evaluator in `registry.EVALUATORS`; the task's unless options ask for more."""

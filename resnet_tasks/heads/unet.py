@@ -26,7 +26,12 @@ from resnet_tasks.layers.folded_norms import FoldingConv2d, fold_norms
 from resnet_tasks.layers.made_again import apply_to_made
 from resnet_tasks.layers.norms import batch_to_group_norm
 from resnet_tasks.layers.strides import check_strides
-from resnet_tasks.layers.upsampled_conv import can_double, conv_of_doubled
+from resnet_tasks.layers.upsampled_conv import (
+    SummedFilters,
+    can_double,
+    conv_of_doubled,
+    summed_filters,
+)
 from resnet_tasks.structures import FeatureSpec
 
 Channels = Annotated[int, Field(ge=1)]
@@ -88,6 +93,11 @@ class UNet(SemanticHead):
         initialize_decoder(self.decoder)
         self._add_classifier(channels[-1], kernel_size=3)
 
+    def ready_to_predict(self) -> None:
+        """See `Head`: the filters of all blocks are summed up."""
+        channels = (self.specs["C5"].channels, *self.options.decoder_channels[:-1])
+        self.decoder.sum_filters(channels)
+
     def pixel_features(self, features: Mapping[str, Tensor]) -> Tensor:
         """`(B, decoder_channels[-1], H, W)`."""
         decoded: Tensor = self.decoder(
@@ -102,27 +112,50 @@ class _Decoder(UnetDecoder):  # type: ignore[misc]
     Where they cannot, they keep nothing of that for the backward.
     """
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._summed: dict[nn.Module, SummedFilters] = {}
+        """First convolution of a block -> its filters, where they do not change any more."""
+
     def forward(self, levels: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """`(B, channels, *size)` from the backbone's levels, coarsest first."""
         x: Tensor = self.center(levels[0])
         for block, skip in zip(self.blocks, [*levels[1:], None], strict=True):
             at = size if skip is None else (skip.shape[2], skip.shape[3])
-            x = block.conv2(_joined(block.conv1, at, x, skip))
+            x = block.conv2(self._joined(block.conv1, at, x, skip))
         return x
 
+    def sum_filters(self, channels: Sequence[int]) -> None:
+        """Makes filters once that `forward` would make again and again; they change no more.
 
-def _joined(layers: nn.Sequential, size: tuple[int, int], x: Tensor, skip: Tensor | None) -> Tensor:
-    """What a block's first convolution, norm and activation make of `x`, upsampled, and `skip`."""
-    first, *others = layers
-    assert isinstance(first, nn.Conv2d)
-    if not can_double(x, size, first.weight):
-        inputs = (x,) if skip is None else (x, skip)
-        return apply_to_made(layers, partial(_upsampled, size), *inputs)
-    filters = first.filters() if isinstance(first, FoldingConv2d) else (first.weight, first.bias)
-    made = conv_of_doubled(x, skip, *filters)
-    for layer in others:
-        made = layer(made)
-    return made
+        Args:
+            channels: Of what each block upsamples.
+        """
+        with torch.no_grad():
+            for block, count in zip(self.blocks, channels, strict=True):
+                first = block.conv1[0]
+                self._summed[first] = summed_filters(*_filters_of(first), count)
+
+    def _joined(
+        self, layers: nn.Sequential, size: tuple[int, int], x: Tensor, skip: Tensor | None
+    ) -> Tensor:
+        """A block's first convolution, norm and activation, of `x`, upsampled, and `skip`."""
+        first, *others = layers
+        assert isinstance(first, nn.Conv2d)
+        if not can_double(x, size, first.weight):
+            inputs = (x,) if skip is None else (x, skip)
+            return apply_to_made(layers, partial(_upsampled, size), *inputs)
+        filters = self._summed.get(first) or summed_filters(*_filters_of(first), x.shape[1])
+        made = conv_of_doubled(x, skip, filters)
+        for layer in others:
+            made = layer(made)
+        return made
+
+
+def _filters_of(convolution: nn.Conv2d) -> tuple[Tensor, Tensor | None]:
+    if isinstance(convolution, FoldingConv2d):
+        return convolution.filters()
+    return convolution.weight, convolution.bias
 
 
 def _upsampled(size: tuple[int, int], x: Tensor, skip: Tensor | None = None) -> Tensor:

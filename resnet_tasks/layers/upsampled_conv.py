@@ -13,6 +13,8 @@ convolving took 1,125 ms (fp32; bf16 299 and 549 ms).
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -34,9 +36,38 @@ def can_double(x: Tensor, size: tuple[int, int], filters: Tensor) -> bool:
     return doubles and filters.shape[2:] == (3, 3) and x.device.type == "cpu" and not is_traced
 
 
-def conv_of_doubled(
-    x: Tensor, skip: Tensor | None, filters: Tensor, bias: Tensor | None = None
-) -> Tensor:
+class SummedFilters(NamedTuple):
+    """A 3x3 convolution over a doubled map, and what is behind it, as two over what there is.
+
+    Attributes:
+        doubled: `(C, O, 4, 4)`, of the transposed convolution.
+        skip: `(O, D, 3, 3)`; D is 0 where nothing is behind.
+        bias: `(O,)`.
+    """
+
+    doubled: Tensor
+    skip: Tensor
+    bias: Tensor | None
+
+
+def summed_filters(filters: Tensor, bias: Tensor | None, channels: int) -> SummedFilters:
+    """The filters that `conv_of_doubled` takes.
+
+    Args:
+        filters: `(O, channels + D, 3, 3)`.
+        bias: `(O,)`.
+        channels: C, of the map that is doubled; they come first.
+    """
+    doubled = _summed(_summed(filters[:, :channels], 2), 3).transpose(0, 1)
+    skip = filters[:, channels:]
+    return SummedFilters(
+        doubled.contiguous(memory_format=torch.channels_last),
+        skip.contiguous(memory_format=torch.channels_last),
+        bias,
+    )
+
+
+def conv_of_doubled(x: Tensor, skip: Tensor | None, filters: SummedFilters) -> Tensor:
     """`conv2d(cat(upsampled x, skip), filters, bias, padding=1)`, upsampled by 2, nearest.
 
     Equal up to rounding: sums of up to four filters are rounded once, and in bf16 the shares of `x`
@@ -45,19 +76,15 @@ def conv_of_doubled(
     Args:
         x: `(B, C, H, W)`.
         skip: `(B, D, 2H, 2W)`, or none.
-        filters: `(O, C + D, 3, 3)`.
-        bias: `(O,)`.
+        filters: From `summed_filters`.
 
     Returns:
         `(B, O, 2H, 2W)`.
     """
-    channels = x.shape[1]
-    spread = _summed(_summed(filters[:, :channels], 2), 3).transpose(0, 1)
-    spread = spread.contiguous(memory_format=torch.channels_last)
-    made = F.conv_transpose2d(x, spread, bias, stride=2, padding=1)
+    made = F.conv_transpose2d(x, filters.doubled, filters.bias, stride=2, padding=1)
     if skip is not None:
         # In place: neither layer keeps what it made for its backward.
-        made += F.conv2d(skip, filters[:, channels:], padding=1)
+        made += F.conv2d(skip, filters.skip, padding=1)
     return made
 
 

@@ -79,6 +79,7 @@ class Run:
     recipe: Recipe
     labels: Labels
     _models: dict[str, TaskModel] = field(default_factory=dict, repr=False)
+    _predicting: dict[str, TaskModel] = field(default_factory=dict, repr=False)
 
     @classmethod
     def create(cls, directory: Path, recipe: Recipe, labels: Labels) -> Run:
@@ -168,13 +169,22 @@ class Run:
     def model(self, checkpoint: str = "last") -> TaskModel:
         """The trained model, in evaluation mode; built once per checkpoint."""
         if checkpoint not in self._models:
-            weights = load_model_weights(self.checkpoint(checkpoint))
-            model = build_model(self.recipe, self.labels, weights="unloaded")
-            fill(model, weights, self.checkpoint(checkpoint))
-            device = default_device(self.recipe.training.device)
-            model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-            self._models[checkpoint] = model.eval()
+            self._models[checkpoint] = self._built(checkpoint)
         return self._models[checkpoint]
+
+    def _built(self, checkpoint: str) -> TaskModel:
+        weights = load_model_weights(self.checkpoint(checkpoint))
+        model = build_model(self.recipe, self.labels, weights="unloaded")
+        fill(model, weights, self.checkpoint(checkpoint))
+        device = default_device(self.recipe.training.device)
+        model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return model.eval()
+
+    def _ready(self, checkpoint: str) -> TaskModel:
+        """The trained model as one that only predicts; built once per checkpoint."""
+        if checkpoint not in self._predicting:
+            self._predicting[checkpoint] = self._built(checkpoint).ready_to_predict()
+        return self._predicting[checkpoint]
 
     def predictor(
         self, checkpoint: str = "last", how: Inference = PLAIN, *, keep: Keep = "labels"
@@ -192,7 +202,7 @@ class Run:
         """
         how, recipe = replace(how, windows=how.windows or self.recipe.sliding), self.recipe
         return how.predictor(
-            self.model(checkpoint),
+            self._ready(checkpoint),
             self.require(checkpoint, how),
             batch_size=recipe.evaluation.batch_size or recipe.training.batch_size,
             keep=keep,
