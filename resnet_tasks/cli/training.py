@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -180,7 +179,6 @@ def benchmark(
     _begin(chosen, trust_plugins)
     if not synthetic:
         _draw_cells(recipe, chosen, data_root)
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler talks on standard error
 
     from rich.console import Console
 

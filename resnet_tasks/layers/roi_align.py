@@ -103,15 +103,44 @@ def roi_align_rows(
     sampling_ratio: int,
 ) -> Tensor:
     """`multilevel_roi_align` in plain PyTorch; `chosen` is `(R,)`, the level of each box."""
-    channels = levels[0].shape[1]
-    table = torch.cat([level.permute(0, 2, 3, 1).reshape(-1, channels) for level in levels])
+    # Picture by picture: what the backward sorts and sums is held for one of them at a time.
+    apart = [level.permute(0, 2, 3, 1).unbind() for level in levels]
+    of_picture = [torch.where(pictures == index)[0] for index in range(len(levels[0]))]
+    pooled = [
+        _pooled(
+            [level[index] for level in apart],
+            strides,
+            boxes[own],
+            chosen[own],
+            output_size,
+            sampling_ratio,
+        )
+        for index, own in enumerate(of_picture)
+    ]
+    joined, order = torch.cat(pooled), torch.cat(of_picture)
+    if not torch.equal(order, torch.arange(len(order), device=order.device)):
+        joined = joined[order.argsort()]
+    return joined.permute(0, 3, 1, 2)
+
+
+def _pooled(
+    levels: Sequence[Tensor],
+    strides: Sequence[int],
+    boxes: Tensor,
+    chosen: Tensor,
+    output_size: int,
+    sampling_ratio: int,
+) -> Tensor:
+    """`(R, S, S, C)` bins of the boxes of one picture, whose levels are `(Hk, Wk, C)`."""
+    channels = levels[0].shape[2]
+    table = torch.cat([level.reshape(-1, channels) for level in levels])
     if table.requires_grad and torch.is_grad_enabled():
         # The gradient of a cell is a sum over many boxes, which bfloat16 cannot hold.
         table = table.float()
-    heights = [level.shape[2] for level in levels]
-    widths = [level.shape[3] for level in levels]
-    rows_per_level = [len(level) * level.shape[2] * level.shape[3] for level in levels]
-    first_rows = [sum(rows_per_level[:index]) for index in range(len(levels))]
+    heights = [level.shape[0] for level in levels]
+    widths = [level.shape[1] for level in levels]
+    cells_per_level = [level.shape[0] * level.shape[1] for level in levels]
+    first_rows = [sum(cells_per_level[:index]) for index in range(len(levels))]
 
     def per_box(values: Sequence[float]) -> Tensor:
         return torch.tensor(values, device=boxes.device)[chosen]
@@ -121,7 +150,7 @@ def roi_align_rows(
     rows, row_weights = _axis(scaled[:, 1], scaled[:, 3], height, output_size, sampling_ratio)
     columns, column_weights = _axis(scaled[:, 0], scaled[:, 2], width, output_size, sampling_ratio)
 
-    start = per_box(first_rows) + pictures * height * width
+    start = per_box(first_rows)
     rows = rows * width[:, None, None] + start[:, None, None]
     # (R, S, 1, 2G, 1) with (R, 1, S, 1, 2G): every bin sums the product of its two axes.
     cells = rows[:, :, None, :, None] + columns[:, None, :, None, :]
@@ -134,8 +163,7 @@ def roi_align_rows(
         per_sample_weights=weights.reshape(-1, per_bin).to(table.dtype),
     )
     del table  # as large as all levels, in float32; the backward does not need it
-    pooled = pooled.to(levels[0].dtype)
-    return pooled.view(len(boxes), output_size, output_size, channels).permute(0, 3, 1, 2)
+    return pooled.to(levels[0].dtype).view(len(boxes), output_size, output_size, channels)
 
 
 def _axis(

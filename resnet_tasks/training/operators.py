@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 from torch.autograd import DeviceType  # type: ignore[attr-defined]
-from torch.profiler import ProfilerActivity, profile
+from torch.profiler import ProfilerActivity
 
+from resnet_tasks.training.quiet_profiler import quiet_profile
 from resnet_tasks.training.timeline import AVERAGING, CLIPPING, OPTIMIZER, PREFIX, REST
 
 FLOATS = {
@@ -60,7 +61,7 @@ def profile_operators(
     activities = [ProfilerActivity.CPU]
     if device.type == "cuda":
         activities.append(ProfilerActivity.CUDA)
-    with profile(activities=activities, record_shapes=True) as watched:
+    with quiet_profile(activities=activities, record_shapes=True) as watched:
         for _ in range(steps):
             step()
     return counted(watched.events() or (), steps, is_cuda=device.type == "cuda")

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
-from typing import Any
+from tempfile import TemporaryDirectory
 
 import torch
-from torch import Tensor
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from resnet_tasks.errors import RunError
 from resnet_tasks.model import TaskModel, autocast, resolve_precision
 from resnet_tasks.structures import Batch, Geometry
+from resnet_tasks.training.quiet_profiler import quiet_profile
 from resnet_tasks.training.run import Run
 
 REPEATS = 9
@@ -35,8 +35,7 @@ class Price:
         multiply_adds: Of convolutions and matrix products; those of detectors depend on how many
             proposals the picture gives.
         seconds: Median of the repeats.
-        memory: Bytes of parameters and buffers, and of the most tensors that were alive at once
-            (CUDA: as its allocator counts them).
+        memory: Bytes of parameters and buffers, and the most that was taken besides at once.
     """
 
     parameters: int
@@ -71,46 +70,12 @@ class Prices:
         )
 
 
-class PeakMemory(TorchDispatchMode):
-    """Counts the bytes of the tensors that are made inside and alive at once.
-
-    What an operator takes for itself while it runs is not seen.
-
-    Attributes:
-        peak: Bytes, at most.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.peak = 0
-        self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        """Runs an operator and takes note of its results."""
-        given = {_key(each) for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)}
-        made = func(*args, **(kwargs or {}))
-        self._alive = {k: held for k, held in self._alive.items() if not _expired(held[0])}
-        for each in tree_leaves(made):
-            if isinstance(each, Tensor) and _key(each) not in given:
-                storage = each.untyped_storage()
-                reference = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
-                self._alive.setdefault(_key(each), (reference, storage.nbytes()))
-        self.peak = max(self.peak, sum(size for _, size in self._alive.values()))
-        return made
-
-
-def _expired(reference: StorageWeakRef) -> bool:
-    return bool(reference.expired())  # type: ignore[no-untyped-call]
-
-
-def _key(tensor: Tensor) -> int:
-    return int(tensor.untyped_storage()._cdata)
-
-
 def peak_bytes(work: Callable[[], object], device: torch.device) -> int:
-    """The most bytes that `work` holds at once, beyond what was there before."""
+    """The most bytes that `work` holds at once, beyond what was there before.
+
+    What torch's allocator gives out counts, with what operators take for themselves while they run
+    (on a CPU oneDNN's own buffers apart, which are not torch's).
+    """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
@@ -118,9 +83,23 @@ def peak_bytes(work: Callable[[], object], device: torch.device) -> int:
         work()
         torch.cuda.synchronize(device)
         return int(torch.cuda.max_memory_allocated(device)) - before
-    with PeakMemory() as watched:
+    with quiet_profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched:
         work()
-    return int(watched.peak)
+    held = peak = 0
+    for change in _allocations(watched):
+        held += change
+        peak = max(peak, held)
+    return peak
+
+
+def _allocations(watched: profile) -> list[int]:
+    """Bytes that were taken, and given back (negative), in order."""
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "trace.json"
+        watched.export_chrome_trace(str(file))
+        events = json.loads(file.read_text(encoding="utf-8"))["traceEvents"]
+    found = [each for each in events if each.get("name") == "[memory]"]
+    return [each["args"]["Bytes"] for each in sorted(found, key=lambda each: each["ts"])]
 
 
 def taking_turns(
