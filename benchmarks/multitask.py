@@ -48,6 +48,7 @@ class Measured:
     Attributes:
         seconds: Model -> median seconds; `backbone` by itself.
         memory: Model -> peak bytes beyond parameters and what was there before.
+        runs: Model -> seconds of every run.
     """
 
     backbone: str
@@ -55,6 +56,7 @@ class Measured:
     work: str
     seconds: dict[str, float]
     memory: dict[str, int]
+    runs: dict[str, list[float]]
 
     @property
     def ratio(self) -> float:
@@ -163,8 +165,8 @@ def measure(
             for model in (*models.values(), backbone):
                 model.train(kind != "forward")
             made = works(models, backbone, batch, precision, kind)
-            seconds, _ = medians(made, device, settings.repeats)
-            found.append(Measured(name, precision, kind, seconds, peaks(made, device)))
+            seconds, runs = medians(made, device, settings.repeats)
+            found.append(Measured(name, precision, kind, seconds, peaks(made, device), runs))
     return found, parameters, agreement
 
 

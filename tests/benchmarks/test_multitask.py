@@ -43,7 +43,7 @@ def test_heads_that_give_other_outputs_together_are_refused() -> None:
 def test_what_is_spared_is_told_in_backbones() -> None:
     seconds = {"boxes": 3.0, "pixels": 2.0, "both": 4.0, "backbone": 1.25}
     memory = {"boxes": 60, "pixels": 40, "both": 80, "backbone": 30}
-    made = Measured("resnet18", "fp32", "forward", seconds, memory)
+    made = Measured("resnet18", "fp32", "forward", seconds, memory, {})
     assert made.ratio == pytest.approx(0.8)
     assert made.spared == pytest.approx(0.8)
     assert made.memory_ratio == pytest.approx(0.8)
