@@ -88,7 +88,7 @@ def test_a_calibration_is_asked_for_and_holds_for_its_weights_alone(run: Run, ro
         run.evaluate(data_root=root, how=CALIBRATED, console=quiet())
     calibrate(run, data_root=root, console=quiet())
     plain, scaled = run.predictor(), run.predictor(how=CALIBRATED)
-    assert plain is run.model()  # off unless asked for
+    assert plain is run.predictor()  # built once; off unless asked for
     assert not plain.adjustments
     assert plain is not scaled
     file = run.directory / "calibration.json"
