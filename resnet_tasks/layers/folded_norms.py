@@ -6,15 +6,19 @@ without a pass over its output, and without keeping that output for the backward
 replaced for good: parameters, buffers and the keys of the state dict stay as they are, and a norm
 that learns statistics works as ever. Gradients reach the filters through the scaling.
 
-The filters are scaled in every forward: a pass over them, where a norm is two over what they make.
+The filters are scaled in every forward, and again in the backward: a pass over them, where a norm
+is two over what they make.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+
+from resnet_tasks.layers.made_again import apply_to_made
 
 
 class FoldingConv2d(nn.Conv2d):
@@ -24,18 +28,32 @@ class FoldingConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # torch's name
         """`(B, C, H, W)` -> `(B, channels, H', W')`; normalised too, unless the norm learns."""
-        made: Tensor = self._conv_forward(input, *self.filters())
-        return made
+        norm = self._folded_norm()
+        if norm is None:
+            return super().forward(input)
+        scale, bias = self._scale_and_bias(norm)
+        # Scaled filters would be kept for the backward, as large as all weights together.
+        return apply_to_made(
+            lambda filters: self._conv_forward(input, filters, bias),
+            partial(_scaled, dtype=_arithmetic(input)),
+            self.weight,
+            scale,
+        )
 
     def filters(self) -> tuple[Tensor, Tensor | None]:
         """Filters and bias that `forward` convolves with; they hold the norm while it is folded."""
-        norm = _partner_of(self)
-        if not isinstance(norm, FoldedBatchNorm2d) or norm.training:
+        norm = self._folded_norm()
+        if norm is None:
             return self.weight, self.bias
-        return self._folded(norm)
+        scale, bias = self._scale_and_bias(norm)
+        return _scaled(self.weight, scale), bias
 
-    def _folded(self, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-        """Filters and bias that hold the norm."""
+    def _folded_norm(self) -> FoldedBatchNorm2d | None:
+        norm = _partner_of(self)
+        return norm if isinstance(norm, FoldedBatchNorm2d) and not norm.training else None
+
+    def _scale_and_bias(self, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+        """What the norm multiplies every filter with, and the bias that holds the rest of it."""
         assert norm.running_mean is not None
         assert norm.running_var is not None
         scale = (norm.running_var + norm.eps).rsqrt()
@@ -46,7 +64,21 @@ class FoldingConv2d(nn.Conv2d):
             bias = bias + norm.bias
         if self.bias is not None:
             bias = bias + self.bias * scale
-        return self.weight * scale[:, None, None, None], bias
+        return scale, bias
+
+
+def _scaled(filters: Tensor, scale: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Every filter times its number, in a type of its own where one is given."""
+    made = filters * scale[:, None, None, None]
+    return made if dtype is None else made.to(dtype)
+
+
+def _arithmetic(values: Tensor) -> torch.dtype | None:
+    """The type that a convolution of `values` computes in under autocast; None: in their own."""
+    device = values.device.type
+    if values.dtype == torch.float64 or not torch.is_autocast_enabled(device):
+        return None  # autocast leaves doubles alone
+    return torch.get_autocast_dtype(device)
 
 
 class FoldedBatchNorm2d(nn.BatchNorm2d):
@@ -103,7 +135,8 @@ def fold_for_good(module: nn.Module) -> None:
             continue
         parent, name = norm._partner
         with torch.no_grad():
-            filters, bias = convolution._folded(norm)
+            scale, bias = convolution._scale_and_bias(norm)
+            filters = _scaled(convolution.weight, scale)
         convolution.__class__ = nn.Conv2d  # type: ignore[assignment]
         convolution.weight = nn.Parameter(filters)
         convolution.bias = nn.Parameter(bias)

@@ -16,6 +16,7 @@ from resnet_tasks.layers.folded_norms import (
     fold_norms,
 )
 from resnet_tasks.layers.norms import batch_norms_of
+from resnet_tasks.training.price import peak_bytes
 
 
 def net() -> nn.Sequential:
@@ -60,6 +61,24 @@ def test_values_and_gradients_stay() -> None:
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         rounded = folded(images)
     assert (rounded.float() - wanted).abs().max() < 0.03 * wanted.abs().max()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_scaled_filters_are_not_kept_for_the_backward(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    layers = nn.Sequential(
+        *(each for _ in range(12) for each in (nn.Conv2d(64, 64, 3, padding=1), nn.BatchNorm2d(64)))
+    ).eval()
+    fold_norms(layers)
+    images, outputs = torch.randn(1, 64, 4, 4), []
+
+    def forward() -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            outputs.append(layers(images))
+
+    assert peak_bytes(forward, torch.device("cpu")) < 3 * 64 * 64 * 9 * 4  # three layers' of twelve
+    outputs[0].float().sum().backward()
+    assert all(each.grad is not None for each in layers.parameters())
 
 
 def test_norms_that_learn_are_left_alone() -> None:
