@@ -76,8 +76,11 @@ def _scaled(filters: Tensor, scale: Tensor, dtype: torch.dtype | None = None) ->
 def _arithmetic(values: Tensor) -> torch.dtype | None:
     """The type that a convolution of `values` computes in under autocast; None: in their own."""
     device = values.device.type
-    if values.dtype == torch.float64 or not torch.is_autocast_enabled(device):
-        return None  # autocast leaves doubles alone
+    if values.dtype == torch.float64:  # autocast leaves doubles alone
+        return None
+    # Devices such as meta know no autocast, and asking them whether it is on is an error.
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+        return None
     return torch.get_autocast_dtype(device)
 
 
