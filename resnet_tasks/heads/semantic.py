@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from resnet_tasks.heads.base import Head, HeadOptions
 from resnet_tasks.heads.class_weights import weights_in_order
+from resnet_tasks.layers.by_picture import terms_by_picture
 from resnet_tasks.layers.dropout import kept_channels
 from resnet_tasks.layers.segmentation_losses import cross_entropy, dice, focal
 from resnet_tasks.structures import (
@@ -104,7 +105,8 @@ class SemanticHead(Head):
 
     def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """`{"logits": (B, K, H, W)}` float32, over the padded picture at its full resolution."""
-        return {"logits": self._logits(self.pixel_features(features), self._padded_size(features))}
+        logits = self.classifier(self.pixel_features(features)).float()
+        return {"logits": _at_size(logits, self._padded_size(features))}
 
     def loss(self, features: Mapping[str, Tensor], view: BatchView) -> dict[str, LossTerm]:
         """The terms that the option `loss` names; void pixels teach nothing.
@@ -120,7 +122,15 @@ class SemanticHead(Head):
         decoded = self.pixel_features(features)
         if self.training and self.options.dropout > 0:
             decoded = decoded * kept_channels(decoded, self.options.dropout, view.seeds)
-        logits, labels = self._logits(decoded, view.padded_size), view.semantic
+        logits = self.classifier(decoded).float()
+        return terms_by_picture(
+            lambda own, labels: self._terms(_at_size(own, view.padded_size), labels),
+            logits,
+            view.semantic,
+        )
+
+    def _terms(self, logits: Tensor, labels: Tensor) -> dict[str, LossTerm]:
+        """The terms of `(B, K, H, W)` logits and `(B, H, W)` labels."""
         options, weights = self.options, self.class_weights
         terms = {}
         for name in options.loss_terms:
@@ -156,8 +166,9 @@ class SemanticHead(Head):
         stride = self.specs[finest].stride
         return height * stride, width * stride
 
-    def _logits(self, decoded: Tensor, size: tuple[int, int]) -> Tensor:
-        logits: Tensor = self.classifier(decoded).float()
-        if tuple(logits.shape[-2:]) == size:
-            return logits
-        return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+
+def _at_size(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """`(B, K, h, w)` logits at the (height, width) of the padded picture."""
+    if tuple(logits.shape[-2:]) == size:
+        return logits
+    return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)

@@ -1,0 +1,87 @@
+"""Losses over dense maps, with their gradients, one picture at a time.
+
+Maps of the loss (resized logits, log-probabilities, and the gradients of both) are as large as the
+pictures, and there are several of them: they are the peak of a training step. A sum over pictures
+has the sum of their gradients, so that both are made for one picture at a time, in the forward, and
+of all that only the gradient of what went in is kept.
+
+Shape glossary: `B` pictures, `K` channels, `h, w` cells, `H, W` pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from resnet_tasks.structures import LossTerm
+
+Terms = Callable[[Tensor, Tensor], Mapping[str, LossTerm]]
+
+
+def terms_by_picture(terms: Terms, values: Tensor, labels: Tensor) -> dict[str, LossTerm]:
+    """`terms(values, labels)`, whose sums and counts are those of the pictures added up.
+
+    Args:
+        terms: Gives the same names for any pictures; sums and counts that add up over them. Is
+            called for each of them, without them in a graph.
+        values: `(B, K, h, w)`; what the sums have a gradient of.
+        labels: `(B, H, W)`; they have none.
+
+    Returns:
+        As `terms` does; sums can be differentiated once.
+
+    Raises:
+        RuntimeError: In the backward, if it shall have a graph of its own.
+    """
+    is_traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
+    if is_traced or not (torch.is_grad_enabled() and values.requires_grad) or not len(values):
+        return dict(terms(values, labels))
+    names: list[str] = []
+    found: tuple[Tensor, ...] = _Summed.apply(values, labels, terms, names)
+    sums, counts = found[: len(names)], found[len(names) :]
+    triples = zip(names, sums, counts, strict=True)
+    return {name: LossTerm(total, count) for name, total, count in triples}
+
+
+class _Summed(torch.autograd.Function):
+    """Sums of all terms, then their counts; keeps the gradient of each sum."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, values: Tensor, labels: Tensor, terms: Terms, names: list[str]
+    ) -> tuple[Tensor, ...]:
+        kept: list[Tensor] = []
+        sums: list[Tensor] = []
+        counts: list[Tensor] = []
+        for picture in range(len(values)):
+            own = values[picture : picture + 1].detach().requires_grad_()
+            with torch.enable_grad():
+                made = terms(own, labels[picture : picture + 1])
+            if not names:
+                names += made
+                kept = [torch.empty_like(values) for _ in names]
+                sums = [torch.zeros_like(each.sum) for each in made.values()]
+                counts = [torch.zeros_like(each.count) for each in made.values()]
+            for place, name in enumerate(names):
+                is_last = place == len(names) - 1
+                (gradient,) = torch.autograd.grad(made[name].sum, own, retain_graph=not is_last)
+                kept[place][picture] = gradient[0]
+                sums[place] += made[name].sum.detach()
+                counts[place] += made[name].count
+        ctx.save_for_backward(*kept)
+        ctx.mark_non_differentiable(*counts)
+        return (*sums, *counts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():  # `once_differentiable` would leave them out in silence
+            raise RuntimeError("losses made picture by picture have no gradients of gradients")
+        total, *others = [
+            kept * of_sum for kept, of_sum in zip(ctx.saved_tensors, gradients, strict=False)
+        ]
+        for each in others:
+            total += each
+        return total, None, None, None
