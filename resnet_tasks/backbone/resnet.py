@@ -9,6 +9,7 @@ stride 2^k, or `output_stride` where that is less.
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from typing import Literal
 
 import torch
@@ -25,6 +26,7 @@ from resnet_tasks.layers.norms import (
     batch_to_sync_norm,
     norms_of,
 )
+from resnet_tasks.layers.small_indices import small_indices
 
 NORMS = ("train", "frozen", "sync", "group")
 _UNTRAINED = ("none", "unloaded")
@@ -142,8 +144,7 @@ class ResNet(nn.Module):
             graph = torch.is_grad_enabled() and number > self.frozen_stages
             with torch.set_grad_enabled(graph):
                 for part in stage:
-                    blocks = self._blocks(part) if graph and number > 1 else []
-                    x = run_checkpointed(blocks, x) if blocks else self.get_submodule(part)(x)
+                    x = self._after(part, x, number, graph=graph)
                     if part in self._levels:
                         features[self._levels[part]] = x
         return features
@@ -191,6 +192,15 @@ class ResNet(nn.Module):
     def stage_parts(self) -> tuple[tuple[str, ...], ...]:
         """Paths of the modules of each stage, the stem first, in the order in which they run."""
         return self._stages
+
+    def _after(self, part: str, x: Tensor, number: int, *, graph: bool) -> Tensor:
+        """`x` behind one part of a stage; the stem's `number` is 1."""
+        blocks = self._blocks(part) if graph and number > 1 else []
+        if blocks:
+            return run_checkpointed(blocks, x)
+        with small_indices() if number == 1 else nullcontext():  # of its pooling
+            made: Tensor = self.get_submodule(part)(x)
+        return made
 
     def _blocks(self, part: str) -> list[nn.Module]:
         """The blocks of a stage that shall be checkpointed."""

@@ -1,0 +1,29 @@
+"""What max pooling keeps for its backward, in half the bytes."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+
+def small_indices() -> AbstractContextManager[object]:
+    """Whole numbers that layers keep for their backward are kept in 32 bits instead of 64.
+
+    Those of a stem's pooling say which cell of a map was the largest: as 64-bit numbers they take
+    as much as half of that map in float32. For layers whose numbers are counts of cells: they must
+    fit.
+    """
+    is_traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
+    if is_traced or not torch.is_grad_enabled():
+        return nullcontext()
+    return torch.autograd.graph.saved_tensors_hooks(_pack, _unpack)
+
+
+def _pack(kept: Tensor) -> Tensor:
+    return kept.to(torch.int32) if kept.dtype == torch.int64 else kept
+
+
+def _unpack(packed: Tensor) -> Tensor:
+    return packed.to(torch.int64) if packed.dtype == torch.int32 else packed

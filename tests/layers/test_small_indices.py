@@ -1,0 +1,63 @@
+"""Pooling keeps its indices in half the bytes; its gradients stay the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from resnet_tasks.backbone.resnet import ResNet
+from resnet_tasks.layers.small_indices import small_indices
+from resnet_tasks.training.price import peak_bytes
+
+
+def pooled(picture: Tensor) -> Tensor:
+    return F.max_pool2d(picture, kernel_size=3, stride=2, padding=1)
+
+
+def gradient_of(made: Tensor, picture: Tensor) -> Tensor:
+    weights = torch.linspace(-1, 1, made.numel()).view(made.shape)
+    return torch.autograd.grad((made * weights).sum(), picture)[0]
+
+
+def test_gradients_are_the_same() -> None:
+    picture = torch.randn(2, 5, 33, 47, requires_grad=True)
+    with small_indices():
+        made = pooled(picture)
+    plain = pooled(picture)
+    assert torch.equal(made, plain)
+    assert torch.equal(gradient_of(made, picture), gradient_of(plain, picture))
+
+
+def test_four_bytes_of_each_index_are_kept() -> None:
+    picture, device = torch.randn(2, 4, 64, 64, requires_grad=True), torch.device("cpu")
+
+    def several(context: Callable[[], AbstractContextManager[object]]) -> None:
+        kept = []
+        for _ in range(8):
+            with context():
+                kept.append(pooled(picture))
+
+    plain, small = (
+        peak_bytes(partial(several, each), device) for each in (nullcontext, small_indices)
+    )
+    indices = 2 * 4 * 32 * 32
+    # Of eight; those of the last one are there in both sizes for a moment.
+    assert plain - small == 8 * 4 * indices - 8 * indices
+
+
+def test_a_stem_does_so() -> None:
+    net, picture = ResNet("test_resnet").train(), torch.rand(1, 3, 64, 64)
+    found = []
+
+    def noted(tensor: Tensor) -> Tensor:
+        found.append(tensor.dtype)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(noted, lambda kept: kept):
+        net(picture)
+    assert torch.int64 not in found
