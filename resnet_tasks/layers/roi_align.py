@@ -15,9 +15,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torchvision.ops import roi_align as compiled_roi_align
 
@@ -104,7 +106,7 @@ def roi_align_rows(
 ) -> Tensor:
     """`multilevel_roi_align` in plain PyTorch; `chosen` is `(R,)`, the level of each box."""
     # Picture by picture: what the backward sorts and sums is held for one of them at a time.
-    apart = [level.permute(0, 2, 3, 1).unbind() for level in levels]
+    apart = [_pictures_of(level) for level in levels]
     of_picture = [torch.where(pictures == index)[0] for index in range(len(levels[0]))]
     pooled = [
         _pooled(
@@ -121,6 +123,39 @@ def roi_align_rows(
     if not torch.equal(order, torch.arange(len(order), device=order.device)):
         joined = joined[order.argsort()]
     return joined.permute(0, 3, 1, 2)
+
+
+def _pictures_of(level: Tensor) -> tuple[Tensor, ...]:
+    """`(B, C, H, W)` as `B` pictures `(H, W, C)`."""
+    if torch.is_grad_enabled() and level.requires_grad:
+        found: tuple[Tensor, ...] = _Pictures.apply(level)
+        return found
+    return level.permute(0, 2, 3, 1).unbind()
+
+
+class _Pictures(torch.autograd.Function):
+    """Its gradient is no view, so that autograd adds others to it in place.
+
+    `permute` and `unbind` give one that is: where other layers read the level too, a third map as
+    large as the finest level would be made, at the peak of the backward.
+    """
+
+    @staticmethod
+    def forward(_ctx: Any, level: Tensor) -> tuple[Tensor, ...]:
+        return level.permute(0, 2, 3, 1).unbind()
+
+    @staticmethod
+    @once_differentiable
+    def backward(_ctx: Any, *gradients: Tensor) -> Tensor:
+        height, width, channels = gradients[0].shape
+        made = torch.empty(
+            (len(gradients), channels, height, width),
+            dtype=gradients[0].dtype,
+            device=gradients[0].device,
+            memory_format=torch.channels_last,
+        )
+        torch.stack(gradients, out=made.permute(0, 2, 3, 1))
+        return made
 
 
 def _pooled(
@@ -157,7 +192,7 @@ def _pooled(
     weights = row_weights[:, :, None, :, None] * column_weights[:, None, :, None, :]
     per_bin = (2 * sampling_ratio) ** 2
     pooled = F.embedding_bag(
-        cells.reshape(-1, per_bin),
+        cells.reshape(-1, per_bin).to(torch.int32),  # half the bytes; they are kept, and sorted
         table,
         mode="sum",
         per_sample_weights=weights.reshape(-1, per_bin).to(table.dtype),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from resnet_tasks.layers.roi_align import (
     roi_align_compiled,
     roi_align_rows,
 )
+from resnet_tasks.training.price import peak_bytes
 
 STRIDES = (4, 8, 16, 32)
 HEIGHT, WIDTH = 256, 320
@@ -98,6 +100,29 @@ def test_bfloat16_stays_close_to_float32() -> None:
     for mine, yours in zip(our_gradients, their_gradients, strict=True):
         assert mine.dtype == torch.bfloat16
         assert (mine.float() - yours).norm() <= 0.005 * yours.norm()
+
+
+def test_another_reader_of_a_level_adds_its_gradient_in_place() -> None:
+    levels, boxes = pyramid(channels=32), boxes_of_all_kinds()[:2]
+    pictures, chosen = torch.arange(2), torch.zeros(2, dtype=torch.int64)
+    places = torch.arange(0, 5000, 7)
+
+    def gradients(*, has_reader: bool) -> Tensor:
+        maps = [level * 1.0 for level in levels]
+        rows = maps[0].permute(0, 2, 3, 1).reshape(-1, 32)
+        total = rows.index_select(0, places).sum() if has_reader else torch.zeros(())
+        total = total + roi_align_rows(maps, STRIDES, boxes, pictures, chosen, 7, 2).sum()
+        return torch.autograd.grad(total, levels)[0]
+
+    added = gradients(has_reader=True) - gradients(has_reader=False)
+    wanted = torch.zeros(added.permute(0, 2, 3, 1).reshape(-1, 32).shape)
+    wanted[places] = 1.0
+    torch.testing.assert_close(added.permute(0, 2, 3, 1).reshape(-1, 32), wanted)
+    device, finest = torch.device("cpu"), 4 * levels[0].numel()
+    plain, shared = (
+        peak_bytes(partial(gradients, has_reader=each), device) for each in (False, True)
+    )
+    assert shared - plain < 0.5 * finest
 
 
 def test_no_boxes_give_an_empty_result_with_gradient() -> None:
