@@ -289,8 +289,9 @@ def _compared(
 
 def _too_far(differences: Mapping[str, Difference], allowed: Tolerance, number: int) -> str:
     bad = "; ".join(
-        f"head {name}: {each.unmatched} of {each.detections} detections without a counterpart, "
-        f"boxes {each.box:.3g} px, scores {each.score:.3g}, {each.pixels:.2%} of the pixels apart"
+        f"head {name}: {each.unmatched} of the {2 * each.detections} detections of both without a "
+        f"counterpart, boxes {each.box:.3g} px, scores {each.score:.3g}, {each.pixels:.2%} of the "
+        "pixels apart"
         for name, each in differences.items()
         if not each.within(allowed)
     )

@@ -17,18 +17,22 @@ def export_tables(done: Exported) -> list[Table]:
     about, manifest = done.manifest.about, done.manifest
     number = len(about["comparison"]["pictures"])
     title = Text(f"compared with PyTorch fp32 on {number} pictures")
-    columns = ("unmatched", "box px", "score", "pixels")
+    columns = ("unmatched, of both", "box px", "score", "pixels")
     compared = Table("head", "precision", *columns, title=title, title_justify="left")
     for precision in ("fp32", "auto"):
         if (part := about["comparison"].get(precision)) is None:
             continue
         for name, each in part["heads"].items():
-            found = f"{each['unmatched']}/{each['detections']}"
+            found = f"{each['unmatched']}/{2 * each['detections']}"
             values = (found, f"{each['box']:.2g}", f"{each['score']:.2g}", f"{each['pixels']:.2%}")
             compared.add_row(Text(name), precision, *values)
         most = part["tolerance"]
         limits = (f"{most['unmatched']:.0%}", f"{most['box']:g}", f"{most['score']:g}")
         compared.add_row("allowed", precision, *limits, f"{most['pixels']:.1%}", style="dim")
+        if not part["within"]:  # in fp32 nothing would have been written
+            compared.caption = Text(
+                f"{precision} lies further apart than allowed: the export computes in float32"
+            )
     cost = Table("what", "value", title=Text(_cost_title(about, manifest)), title_justify="left")
     for name, value in about["latency"].items():
         if name.endswith("_ms"):

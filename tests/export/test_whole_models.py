@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import subprocess
@@ -89,6 +90,26 @@ def test_the_manifest_tells_what_was_found(made: dict[str, Exported], run: Run) 
         Console(width=120, file=shown).print(table)
     assert "model.onnx" in shown.getvalue()
     assert "compared with PyTorch fp32 on 3 pictures" in shown.getvalue()
+
+
+def test_a_graph_that_rounding_changes_is_said_to_stay_in_float32(
+    made: dict[str, Exported],
+) -> None:
+    done = made["openvino"]
+    about = copy.deepcopy(dict(done.manifest.about))
+    rounded = {"detections": 10, "unmatched": 5, "box": 3.0, "score": 0.01, "pixels": 0.0}
+    for within in (True, False):
+        tolerance = about["comparison"]["fp32"]["tolerance"]
+        about["comparison"]["auto"] = {
+            "tolerance": tolerance,
+            "within": within,
+            "heads": {"objects": rounded},
+        }
+        shown = io.StringIO()
+        changed = replace(done, manifest=replace(done.manifest, about=about))
+        Console(width=120, file=shown).print(export_tables(changed)[0])
+        assert "5/20" in shown.getvalue()
+        assert ("computes in float32" in shown.getvalue()) is not within
 
 
 def test_norms_are_inside_the_filters(made: dict[str, Exported]) -> None:
