@@ -33,6 +33,8 @@ def quantize(graph: Path, pictures: Iterable[Feed], number: int) -> None:
     Raises:
         RunError: If `nncf` is not installed or cannot quantize the graph.
     """
+    # Its import asks torch for a compiler, which warns where there is no GPU.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     nncf = extra_package("nncf")
     nncf.set_log_level(logging.ERROR)
     openvino = extra_package("openvino")
