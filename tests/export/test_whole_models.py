@@ -198,7 +198,9 @@ def test_a_graph_that_differs_is_refused_and_leaves_nothing(
         return whole(graph, images * 0.5, sizes)
 
     monkeypatch.setattr(ExportGraph, "_normalised", darker)
-    with pytest.raises(RunError, match=r"head objects: \d+ of \d+ detections without.*allowed are"):
+    with pytest.raises(
+        RunError, match=r"head objects: \d+ of the \d+ detections of both without.*allowed are"
+    ):
         export_run(run, tmp_path / "out", data_root=cells)
     assert list(tmp_path.iterdir()) == []
 
