@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from resnet_tasks.layers.tracing import is_traced
 from resnet_tasks.structures import LossTerm
 
 Terms = Callable[[Tensor, Tensor], Mapping[str, LossTerm]]
@@ -36,8 +37,7 @@ def terms_by_picture(terms: Terms, values: Tensor, labels: Tensor) -> dict[str, 
     Raises:
         RuntimeError: In the backward, if it shall have a graph of its own.
     """
-    is_traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
-    if is_traced or not (torch.is_grad_enabled() and values.requires_grad) or not len(values):
+    if is_traced() or not (torch.is_grad_enabled() and values.requires_grad) or not len(values):
         return dict(terms(values, labels))
     names: list[str] = []
     found: tuple[Tensor, ...] = _Summed.apply(values, labels, terms, names)

@@ -45,12 +45,16 @@ class FoldingConv2d(nn.Conv2d):
         norm = self._folded_norm()
         if norm is None:
             return self.weight, self.bias
-        scale, bias = self._scale_and_bias(norm)
-        return _scaled(self.weight, scale), bias
+        return self._folded(norm)
 
     def _folded_norm(self) -> FoldedBatchNorm2d | None:
         norm = _partner_of(self)
         return norm if isinstance(norm, FoldedBatchNorm2d) and not norm.training else None
+
+    def _folded(self, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+        """Filters and bias that hold the norm."""
+        scale, bias = self._scale_and_bias(norm)
+        return _scaled(self.weight, scale), bias
 
     def _scale_and_bias(self, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
         """What the norm multiplies every filter with, and the bias that holds the rest of it."""
@@ -138,8 +142,7 @@ def fold_for_good(module: nn.Module) -> None:
             continue
         parent, name = norm._partner
         with torch.no_grad():
-            scale, bias = convolution._scale_and_bias(norm)
-            filters = _scaled(convolution.weight, scale)
+            filters, bias = convolution._folded(norm)
         convolution.__class__ = nn.Conv2d  # type: ignore[assignment]
         convolution.weight = nn.Parameter(filters)
         convolution.bias = nn.Parameter(bias)

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from resnet_tasks.layers.tracing import is_traced
+
 
 def apply_to_made(
     layer: Callable[[Tensor], Tensor], make: Callable[..., Tensor], *inputs: Tensor
@@ -26,8 +28,7 @@ def apply_to_made(
         RuntimeError: In the backward, if an input was changed in place.
     """
     made = make(*inputs)
-    is_traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
-    if not torch.is_grad_enabled() or is_traced:
+    if not torch.is_grad_enabled() or is_traced():
         return layer(made)
     place, shape, versions = made.data_ptr(), made.shape, [each._version for each in inputs]
     kept = tuple(each.detach() for each in inputs)

@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
+from resnet_tasks.layers.tracing import is_traced
+
 
 def small_indices() -> AbstractContextManager[object]:
     """Whole numbers that layers keep for their backward are kept in 32 bits instead of 64.
@@ -15,8 +17,7 @@ def small_indices() -> AbstractContextManager[object]:
     as much as half of that map in float32. For layers whose numbers are counts of cells: they must
     fit.
     """
-    is_traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
-    if is_traced or not torch.is_grad_enabled():
+    if is_traced() or not torch.is_grad_enabled():
         return nullcontext()
     return torch.autograd.graph.saved_tensors_hooks(_pack, _unpack)
 

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from resnet_tasks.layers.tracing import is_traced
+
 
 def can_double(x: Tensor, size: tuple[int, int], filters: Tensor) -> bool:
     """Whether `conv_of_doubled` can be used, and wins.
@@ -31,9 +33,8 @@ def can_double(x: Tensor, size: tuple[int, int], filters: Tensor) -> bool:
         size: (height, width) that it is to have.
         filters: Of the convolution behind, of stride 1 and padding 1.
     """
-    is_traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
     doubles = size == (2 * x.shape[2], 2 * x.shape[3])
-    return doubles and filters.shape[2:] == (3, 3) and x.device.type == "cpu" and not is_traced
+    return doubles and filters.shape[2:] == (3, 3) and x.device.type == "cpu" and not is_traced()
 
 
 class SummedFilters(NamedTuple):

@@ -30,6 +30,7 @@ from resnet_tasks.heads.faster_rcnn.matching import (
     generator_for,
     objects_of,
 )
+from resnet_tasks.layers.tracing import is_traced
 from resnet_tasks.structures import BatchView, LossTerm
 
 MIN_SIZE = 1e-3  # pixels; torchvision's RegionProposalNetwork
@@ -67,7 +68,7 @@ class Anchors:
         Returns:
             `(M, 4)` float32 xyxy, input pixels; level by level, row by row, cell by cell.
         """
-        if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
+        if is_traced():
             return _make_anchors(self, cells, padded_size, device)
         return _kept_anchors(self, cells, padded_size, device)
 
