@@ -2,12 +2,14 @@
 
     python -m benchmarks pipeline
 
-Both read the same files, resize every picture to one size, flip it and its boxes half of the time,
-with `colour` change its brightness, contrast, saturation and hue by random factors of the same
+Both read the same files, bring every picture to one size (as stored, half of it as the recipe of
+blood cells does, or shrunk by an odd factor), flip it and its boxes half of the time, with colour
+jitter change its brightness, contrast, saturation and hue by random factors of the same
 ranges, and make float batches of 0..1. Ours is what a recipe's data go through: COCO records,
 sample seeds, geometries, boxes clipped and filtered, padding. Torchvision's is its v2 transforms on
 `tv_tensors`, as its documentation has it: resized and jittered as uint8, which is its fast way, and
-stacked. Everything happens in this process, on one thread; a worker of a loader does no more.
+stacked; ours jitters float32, so that nothing is rounded between the steps. Everything happens in
+this process, on one thread; a worker of a loader does no more.
 
 In the same script the pictures of both are compared without what is random.
 """
@@ -22,6 +24,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from PIL import Image
@@ -39,11 +42,11 @@ from resnet_tasks.data.pixels import Resize
 from resnet_tasks.data.transforms import Augmentation
 from resnet_tasks.errors import DataError
 
-GOALS = {"plain": 1.0, "colour": 4.0}
+GOALS = {"without": 1.0, "with": 4.0}
 BATCH = 4
 STORED = (480, 640)
-SIZE = (384, 512)
-"""(height, width) after resizing."""
+SIZES = {"as stored": STORED, "halved": (240, 320), "shrunk to 384x512": (384, 512)}
+"""(height, width) of the batches' pictures."""
 OBJECTS = 8
 TOLERANCE = 0.02
 """Mean difference of pixels of 0..1: resizing by area is not the peer's bilinear with antialias."""
@@ -63,16 +66,21 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
     options = parser.parse_args(argv)
     if options.quick:
         options.pictures, options.repeats = BATCH, 1
-    threads = torch.get_num_threads()
+    threads, of_opencv = torch.get_num_threads(), cv2.getNumThreads()
     torch.set_num_threads(1)
+    cv2.setNumThreads(1)
     try:
         with tempfile.TemporaryDirectory() as folder:
             path = draw(Path(folder), options.pictures)
-            agreement = _agreement(path)
-            pairs = [_pair(path, kind, options.pictures, agreement) for kind in GOALS]
+            pairs = [
+                _pair(path, named, jitter, options.pictures, _agreement(path, size))
+                for named, size in SIZES.items()
+                for jitter in GOALS
+            ]
             rows, runs = compare(pairs, torch.device("cpu"), options.repeats)
     finally:
         torch.set_num_threads(threads)
+        cv2.setNumThreads(of_opencv)
     report = {**conditions(torch.device("cpu")), "pictures": options.pictures, "runs": runs}
     return finish(report, rows, options)
 
@@ -119,28 +127,30 @@ def draw(folder: Path, pictures: int) -> Path:
     return path
 
 
-def _pair(path: Path, kind: str, pictures: int, agreement: str) -> Pair:
-    steps = [_FLIP] + ([{"ColorJitter": {**_JITTER, "p": 1.0}}] if kind == "colour" else [])
-    with_colour = "with" if kind == "colour" else "without"
+def _pair(path: Path, named: str, jitter: str, pictures: int, agreement: str) -> Pair:
+    is_coloured, size = jitter == "with", SIZES[named]
+    steps = [_FLIP] + ([{"ColorJitter": {**_JITTER, "p": 1.0}}] if is_coloured else [])
     return Pair(
-        f"{pictures} JPEGs of {STORED[0]}x{STORED[1]} to batches, {with_colour} colour jitter",
+        f"{pictures} JPEGs of {STORED[0]}x{STORED[1]} to batches, {named}, {jitter} colour jitter",
         "same precision",
         f"torchvision {version('torchvision')} v2",
-        ours(path, steps),
-        peers(path, _peers_steps(is_coloured=kind == "colour")),
-        GOALS[kind],
+        ours(path, size, steps),
+        peers(path, _peers_steps(size, is_coloured=is_coloured)),
+        GOALS[jitter],
         agreement=agreement,
     )
 
 
-def ours(path: Path, steps: Sequence[dict[str, Any]]) -> Callable[[], list[Tensor]]:
+def ours(
+    path: Path, size: tuple[int, int], steps: Sequence[dict[str, Any]]
+) -> Callable[[], list[Tensor]]:
     """All batches of a COCO file, each picture read anew."""
     coco = read_coco(path)
     data = CocoDataset(
         [coco],
         categories=coco.categories,
         fields=("boxes",),
-        resize=Resize(*SIZE, keep_ratio=False),
+        resize=Resize(*size, keep_ratio=False),
         augment=Augmentation(steps) if steps else None,
         cache=False,
     )
@@ -150,8 +160,12 @@ def ours(path: Path, steps: Sequence[dict[str, Any]]) -> Callable[[], list[Tenso
     return lambda: [batch.images for batch in make_loader(data, keys)]
 
 
-def _peers_steps(*, is_coloured: bool) -> v2.Compose:
-    steps = [v2.Resize(SIZE, antialias=True), v2.RandomHorizontalFlip(0.5)]
+def _resizing(size: tuple[int, int]) -> list[Any]:
+    return [] if size == STORED else [v2.Resize(size, antialias=True)]
+
+
+def _peers_steps(size: tuple[int, int], *, is_coloured: bool) -> v2.Compose:
+    steps = [*_resizing(size), v2.RandomHorizontalFlip(0.5)]
     if is_coloured:
         steps.append(v2.ColorJitter(**_JITTER))
     return v2.Compose([*steps, *_ends()])
@@ -195,14 +209,14 @@ def peers(path: Path, transform: v2.Compose) -> Callable[[], list[Tensor]]:
     return batches
 
 
-def _agreement(path: Path) -> str:
+def _agreement(path: Path, size: tuple[int, int]) -> str:
     """How near pictures are that nothing random is done to.
 
     Raises:
         DataError: If they are too far apart.
     """
-    mine = torch.cat(ours(path, [])())
-    yours = torch.cat(peers(path, v2.Compose([v2.Resize(SIZE, antialias=True), *_ends()]))())
+    mine = torch.cat(ours(path, size, [])())[:, :, : size[0], : size[1]]  # padded to 32 pixels
+    yours = torch.cat(peers(path, v2.Compose([*_resizing(size), *_ends()]))())
     if mine.shape != yours.shape:
         raise DataError(f"ours makes {tuple(mine.shape)}, the peer {tuple(yours.shape)}")
     apart = float((mine - yours).abs().mean())

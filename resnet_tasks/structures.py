@@ -168,7 +168,8 @@ class Sample:
     """One picture as the data pipeline hands it over.
 
     Attributes:
-        image: `(C, h, w)` float32, 0..1, not normalised.
+        image: `(C, h, w)` float32, 0..1, not normalised; or uint8, whose 255 stands for 1
+            (`collate` makes floats of them).
         geometry: The way back to the original picture.
         image_id: The picture's id in its data set.
         file_name: For messages and drawings.
@@ -408,6 +409,8 @@ def collate(samples: Sequence[Sample], *, multiple: int = 32) -> Batch:
     for image, sample in zip(images, samples, strict=True):
         h, w = sample.image.shape[1:]
         image[:, :h, :w] = sample.image
+        if sample.image.dtype == torch.uint8:
+            image[:, :h, :w] /= 255  # divided, as `Intensity` does: to the same bits
         image[:, h:] = 0
         image[:, :h, w:] = 0
         targets.append(_padded(sample.target, height, width))

@@ -160,6 +160,19 @@ def test_collate_pads_right_and_below() -> None:
     assert batch.seeds == (100, 101)
 
 
+def test_collate_makes_floats_of_bytes() -> None:
+    """The nearest to v / 255 of each, beside pictures that are floats already."""
+    stored = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16).expand(3, -1, -1)
+    small, floats = sample(16, 16, Target()), sample(33, 5, Target())
+    batch = collate([replace(small, image=stored), floats])
+    assert batch.images.dtype == torch.float32
+    exact = (torch.arange(256, dtype=torch.float64) / 255).float().reshape(16, 16)
+    assert torch.equal(batch.images[0, :, :16, :16], exact.expand(3, -1, -1))
+    assert batch.images[0, :, 16:].abs().max() == 0
+    assert batch.images[0, :, :, 16:].abs().max() == 0
+    assert (batch.images[1, :, :33, :5] == 0.5).all()
+
+
 @pytest.mark.parametrize("side", [0.0, -1.0, float("nan")])
 def test_collate_refuses_objects_without_area(side: float) -> None:
     boxes = torch.tensor([[1, 1, 3, 3], [2.0, 2, 2 + side, 5]])

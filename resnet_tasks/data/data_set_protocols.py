@@ -7,10 +7,11 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+from torch.utils.data import Dataset
 
 from resnet_tasks.data.preparation import Preparation
 from resnet_tasks.data.sample_keys import Key
-from resnet_tasks.structures import LabelTable, Truth
+from resnet_tasks.structures import LabelTable, Sample, Truth
 
 
 @runtime_checkable
@@ -49,6 +50,15 @@ class HasEpochs(Protocol):
         visits: Sequence[int] | None = None,
     ) -> list[Key]:
         """Keys of one training batch; see `CocoDataset.batch_keys`."""
+        ...
+
+
+@runtime_checkable
+class GivesBytes(Protocol):
+    """A data set whose samples may hold 8 bits that stand for 0..1 (`Sample.image`)."""
+
+    def in_bytes(self) -> Dataset[Sample]:
+        """The same samples, in 8 bits where that is exact: a quarter of the memory to move."""
         ...
 
 

@@ -99,6 +99,7 @@ class CocoDataset(Dataset[Sample]):
         self._copy_paste: CopyPaste | None = None
         self._helping: frozenset[str] = frozenset()  # fields that only pasting needs
         self._scales: tuple[float, ...] = ()
+        self._in_bytes = False
         self._seed = seed
         sizes = np.concatenate([file.images.sizes for file in self.files])
         self._cache = cache_for(cache, sizes, self.preparation)
@@ -116,6 +117,9 @@ class CocoDataset(Dataset[Sample]):
     def plain(self, index: int, scale: float = 1.0) -> Sample:
         """A prepared picture, before all that depends on the epoch (`finished`).
 
+        Its values are those of `Preparation.pixels`: 8 bits, where `finished` shall make 0..1 of
+        them, or float32.
+
         Args:
             index: Of the picture.
             scale: Relative to the prepared size.
@@ -128,7 +132,7 @@ class CocoDataset(Dataset[Sample]):
         if decoded.semantic is not None:
             target = replace(target, semantic=torch.from_numpy(decode_labels(decoded.semantic)))
         return Sample(
-            as_tensor(unit_range(decoded.pixels)),
+            as_tensor(decoded.pixels),
             geometry,
             self.image_id(index),
             record.file_name,
@@ -139,7 +143,7 @@ class CocoDataset(Dataset[Sample]):
         """A sample of picture `index`, or of a part of it, with all that depends on the epoch.
 
         Args:
-            sample: Its id decides, with epoch and visit, what is random.
+            sample: Its id decides, with epoch and visit, what is random; values as of `plain`.
             index: Of the picture.
             epoch: From 0.
             visit: How often it has come before in the epoch.
@@ -149,11 +153,13 @@ class CocoDataset(Dataset[Sample]):
             target = replace(target, unannotated=torch.tensor(unknown))
         name = image_id if not visit else f"{image_id} again, {visit}"
         seed = sample_seed(self._seed, epoch, name)
-        if self._augment is None:
-            return replace(sample, target=target, seed=seed)
-        image, target = self._augment(sample.image.permute(1, 2, 0).numpy(), target, seed)
+        image = sample.image.permute(1, 2, 0).numpy()
+        if self._augment is not None:
+            image, target = self._augment(image, target, seed)
+        if not self._in_bytes or self._copy_paste is not None:
+            image = unit_range(image)
         # The way back through an augmentation is not kept: its pictures are for training only.
-        geometry = replace(geometry, input_size=(image.shape[0], image.shape[1]))
+        geometry = replace(geometry, input_size=(int(image.shape[0]), int(image.shape[1])))
         return Sample(as_tensor(image), geometry, image_id, sample.file_name, target, seed)
 
     def _with_objects(self, sample: Sample, index: int, scale: float) -> Sample:
@@ -204,6 +210,12 @@ class CocoDataset(Dataset[Sample]):
         """
         made = copy.copy(self)
         made._scales = tuple(scales)
+        return made
+
+    def in_bytes(self) -> CocoDataset:
+        """The same pictures, whose samples hold 8 bits where nothing made other values of them."""
+        made = copy.copy(self)
+        made._in_bytes = True
         return made
 
     def with_limit(self, max_pixels: int) -> CocoDataset:

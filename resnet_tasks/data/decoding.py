@@ -1,8 +1,9 @@
 """Picture files of any depth and number of channels, decoded as they are stored.
 
 Pillow decodes what has 8 bits, tifffile the TIFFs beyond that (deep, float, many bands, many
-pages), numpy its own arrays, OpenCV the rest (deep colour PNG, EXR). Nothing is rounded and no
-channel is left out in silence.
+pages), numpy its own arrays, OpenCV the rest (deep colour PNG, EXR) and whole JPEGs, which it
+brings into memory with fewer copies, to the same values. Nothing is rounded and no channel is left
+out in silence.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ Layout = Literal["grey", "grey and alpha", "colour", "colour and alpha", "bands"
 
 _DEEP_GREY_MODES = {"I", "I;16", "I;16B", "I;16L", "F"}
 _EIGHT_BIT_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
+_JPEG_MODES = {"L": cv2.IMREAD_GRAYSCALE, "RGB": cv2.IMREAD_COLOR_RGB}
+_JPEG_END = b"\xff\xd9"
 _PILLOW_PHOTOMETRICS = {0, 1, 2, 3, 5, 6}  # grey, RGB, palette, CMYK, YCbCr
 _PILLOW_COLOURS = {2, 6}  # of three samples; of three grey samples Pillow reads the first alone
 _ANIMATED = {"GIF", "PNG", "WEBP", "AVIF"}
@@ -244,6 +247,10 @@ def _picture(path: Path, limit: int) -> StoredPicture:
             _refuse_animation(path, picture)
             raw_mode = _raw_mode(picture)
             orientation = picture.getexif().get(ORIENTATION, 1)
+            jpeg = _whole_jpeg(path, picture)
+            if jpeg is not None:
+                layout: Layout = "grey" if jpeg.shape[2] == 1 else "colour"
+                return StoredPicture(_upright(jpeg, orientation), layout)
             # Reading it whole finds truncation, which OpenCV would fill with grey in silence.
             picture.load()
             if picture.mode in _EIGHT_BIT_MODES and "16" not in raw_mode:
@@ -286,6 +293,24 @@ def _refuse_animation(path: Path, picture: Image.Image) -> None:
 def _raw_mode(picture: Image.Image) -> str:
     tiles = getattr(picture, "tile", None)
     return str(tiles[0][3]) if tiles else ""
+
+
+def _whole_jpeg(path: Path, picture: Image.Image) -> Array | None:
+    """`(h, w, C)` of a JPEG, as stored (not turned); None where Pillow had better look at it."""
+    mode = _JPEG_MODES.get(picture.mode) if picture.format == "JPEG" else None
+    if mode is None:
+        return None
+    content = np.fromfile(path, np.uint8)
+    # Where its end is missing, OpenCV would fill the rest with grey.
+    if content[-2:].tobytes() != _JPEG_END:
+        return None
+    try:
+        array = cv2.imdecode(content, mode | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:
+        return None
+    if array is None or array.shape[:2] != (picture.height, picture.width):
+        return None
+    return np.asarray(array[:, :, None] if array.ndim == 2 else array)
 
 
 def _eight_bit(picture: Image.Image) -> StoredPicture:

@@ -12,12 +12,13 @@ from multiprocessing.process import BaseProcess
 from threading import Thread
 from typing import Any, TypeVar
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from resnet_tasks.data.data_set_protocols import LeavesOut
+from resnet_tasks.data.data_set_protocols import GivesBytes, LeavesOut
 from resnet_tasks.data.sample_keys import Key
 from resnet_tasks.errors import PictureError, ResnetTasksError
 from resnet_tasks.freed_memory import keep_freed_memory
@@ -201,7 +202,7 @@ def make_loader(
     """
     return Loader(
         DataLoader(
-            _Careful(dataset),
+            _Careful(dataset.in_bytes() if isinstance(dataset, GivesBytes) else dataset),
             batch_sampler=_Batches(batches),  # type: ignore[arg-type]
             collate_fn=_Collate(_skipped_channels(dataset)),
             num_workers=workers,
@@ -223,6 +224,9 @@ def _begin_worker(_: int) -> None:
     """
     gc.freeze()
     keep_freed_memory()
+    # One thread, as torch has here: there is a worker per core. (With 1 in place of 0 OpenCV would
+    # wait for threads that did not come along in a fork.)
+    cv2.setNumThreads(0)
     trainer = parent_process()
     if trainer is not None:
         Thread(target=_end_with, args=(trainer,), daemon=True).start()

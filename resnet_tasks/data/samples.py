@@ -14,7 +14,7 @@ from resnet_tasks.data.tiles import Tile
 from resnet_tasks.structures import Sample
 
 
-def as_tensor(values: NDArray[np.float32]) -> Tensor:
+def as_tensor(values: NDArray[Any]) -> Tensor:
     """`(h, w, C)` -> `(C, h, w)`."""
     return torch.from_numpy(np.ascontiguousarray(values)).permute(2, 0, 1)
 

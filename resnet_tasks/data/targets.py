@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from resnet_tasks.data.coco import Annotation, CocoFile, ImageRecord, decode_mask
 from resnet_tasks.data.transforms import resize_labels
@@ -29,11 +30,14 @@ def annotated_target(
     if "boxes" in fields and "boxes" in file.annotated:
         kept = [each for each in file.annotations[record.id] if each.bbox is not None]
         boxes, visible = _boxes(kept, geometry)
-        found["boxes"] = boxes[visible]
-        found["labels"] = torch.tensor([each.category for each in kept], dtype=torch.int64)[visible]
-        found["ignore"] = torch.tensor([each.is_crowd for each in kept], dtype=torch.bool)[visible]
+        fitting: dict[str, NDArray[Any]] = {
+            "boxes": boxes,
+            "labels": np.array([each.category for each in kept], np.int64),
+            "ignore": np.array([each.is_crowd for each in kept], np.bool_),
+        }
         if "masks" in fields and "masks" in file.annotated:
-            found["masks"] = _masks(kept, record, geometry.input_size)[visible]
+            fitting["masks"] = _masks(kept, record, geometry.input_size)
+        found |= {name: torch.from_numpy(each[visible]) for name, each in fitting.items()}
     if "image_labels" in fields and "image" in file.annotated:
         found["image_labels"] = torch.tensor(image_labels(file, record), dtype=torch.int64)
     return Target(**found)
@@ -41,20 +45,21 @@ def annotated_target(
 
 def _boxes(
     annotations: Sequence[Annotation], geometry: Geometry
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """`(N, 4)` boxes in pixels of the sample, and `(N,)` whether anything of each is inside."""
-    xywh = torch.tensor([each.bbox for each in annotations], dtype=torch.float32).reshape(-1, 4)
-    boxes = geometry.boxes_to_input(torch.cat((xywh[:, :2], xywh[:, :2] + xywh[:, 2:]), dim=1))
-    return boxes, ((boxes[:, 2:] - boxes[:, :2]) > 0).all(dim=1)
+    boxes = np.array([each.bbox for each in annotations], np.float32).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    boxes = geometry.boxes_to_input(boxes)
+    return boxes, np.all(boxes[:, 2:] > boxes[:, :2], axis=1)
 
 
 def _masks(
     annotations: Sequence[Annotation], record: ImageRecord, size: tuple[int, int]
-) -> torch.Tensor:
+) -> NDArray[np.bool_]:
     """`(N, height, width)` pixels of each object in a sample of that size."""
     stacked = np.zeros((len(annotations), *size), np.uint8)
     for mask, each in zip(stacked, annotations, strict=True):
         if each.segmentation is not None:
             stored = decode_mask(each.segmentation, record.height, record.width)
             mask[:] = resize_labels(stored.astype(np.uint8), size)
-    return torch.from_numpy(stacked > 0)
+    return stacked > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import random
 import warnings
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,8 @@ import torch
 from albumentations.augmentations.crops.transforms import CropSizeError
 from numpy.typing import NDArray
 
+from resnet_tasks.data import colour
+from resnet_tasks.data.preparation import unit_range
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.registry import did_you_mean, nearest
 from resnet_tasks.structures import UNLABELLED, VOID, Target
@@ -33,6 +36,25 @@ _REFUSALS = (
     CropSizeError,
 )
 """What albumentations raises on pictures that a transform cannot take."""
+
+_TURNS = (
+    albumentations.D4,
+    albumentations.HorizontalFlip,
+    albumentations.RandomRotate90,
+    albumentations.Transpose,
+    albumentations.VerticalFlip,
+)
+"""All of the picture stays in it."""
+_EXACT_MOVES = (
+    *_TURNS,
+    albumentations.CenterCrop,
+    albumentations.Crop,
+    albumentations.RandomCrop,
+)
+"""They put values elsewhere and make no new ones: of 8 bits they are the same as of floats."""
+
+_QUICKER = {each.__name__: each for each in (colour.ColorJitter, colour.RandomBrightnessContrast)}
+"""Instead of albumentations' own. They leave values in 0..1, as moves do."""
 
 LEAST_SEEN = 1 - 1e-3
 """Pixels that must be left of the shorter side of a larger object: one, up to rounding."""
@@ -62,6 +84,13 @@ def decode_labels(encoded: Array) -> NDArray[np.int64]:
     return np.where(values == 0, VOID, np.where(values == 1, UNLABELLED, values - 2))
 
 
+class _UnitRange(albumentations.NoOp):  # type: ignore[misc]
+    """Where 8 bits become floats in 0..1. It draws nothing, so that the others draw as without."""
+
+    def __call__(self, *_: Any, **given: Any) -> Any:
+        return {**given, "image": unit_range(given["image"])}
+
+
 class Augmentation:
     """Albumentations over picture, boxes, labels, masks and semantic map, moving together.
 
@@ -85,6 +114,12 @@ class Augmentation:
         if channels != 3:
             for i, name, params in named:
                 _require_channels(name, params, i, channels)
+        moves = _leading_moves(transforms)
+        self._makes_values = moves < len(transforms)
+        if self._makes_values:
+            transforms.insert(moves, _UnitRange())
+        bounded = (*_EXACT_MOVES, *_QUICKER.values(), _UnitRange)
+        self._may_leave_range = not all(type(each) in bounded for each in transforms)
         with warnings.catch_warnings():
             # Boxes are given also where all transforms change pixels only.
             warnings.filterwarnings("ignore", "Got processor for bboxes", UserWarning)
@@ -95,24 +130,25 @@ class Augmentation:
                     label_fields=["index"],
                     clip=True,
                     filter_invalid_bboxes=True,
+                    # Where no object leaves the picture, looking once at the end is enough.
+                    check_each_transform=not all(_keeps_objects(each) for each in transforms),
                 ),
             )
 
-    def __call__(
-        self, image: NDArray[np.float32], target: Target, seed: int
-    ) -> tuple[NDArray[np.float32], Target]:
+    def __call__(self, image: Array, target: Target, seed: int) -> tuple[Array, Target]:
         """Augments one picture.
 
         Args:
-            image: `(h, w, C)` float32, 0..1.
+            image: `(h, w, C)` float32, 0..1; or 8 bits that stand for it (`unit_range`), of which
+                the first steps that only move pixels move a quarter of the bytes.
             target: Its annotations, in the picture's pixels.
             seed: Decides everything random.
 
         Returns:
-            The new picture, clipped to 0..1, and its annotations; boxes clipped to the picture,
-            objects outside it removed together with their labels, flags and masks. So are those of
-            which less than `LEAST_SEEN` is left: no anchor can fit such a sliver, and one without
-            area has no offsets to learn.
+            The new picture, float32 clipped to 0..1 (as given where all steps only move pixels),
+            and its annotations; boxes clipped to the picture, objects outside it removed together
+            with their labels, flags and masks. So are those of which less than `LEAST_SEEN` is
+            left: no anchor can fit such a sliver, and one without area has no offsets to learn.
 
         Raises:
             RecipeError: If a transform does not work on such pictures.
@@ -132,16 +168,19 @@ class Augmentation:
             made = self._compose(**given)
         except _REFUSALS as error:
             raise RecipeError(
-                f"augment: albumentations refuses a float32 picture of shape "
+                f"augment: albumentations refuses a {image.dtype} picture of shape "
                 f"{image.shape}: {_sentence(error)}; take that transform out"
             ) from None
-        new = made["image"]
-        if not _is_picture(new, image.shape[2]):
+        picture = made["image"]
+        kind = np.float32 if self._makes_values else image.dtype
+        if not _is_picture(picture, image.shape[2], kind):
             raise RecipeError(
-                f"augment: the steps make {new.dtype} of shape {tuple(new.shape)} of a float32 "
-                f"picture of shape {image.shape}; take the transform out that changes channels or "
-                "type (ToTensorV2 and FromFloat are not needed here)"
+                f"augment: the steps make {picture.dtype} of shape {tuple(picture.shape)} of a "
+                f"{image.dtype} picture of shape {image.shape}; take the transform out that "
+                "changes channels or type (ToTensorV2 and FromFloat are not needed here)"
             )
+        if self._may_leave_range:
+            picture = np.clip(picture, 0.0, 1.0)
         changes: dict[str, Any] = {}
         if target.boxes is not None:
             kept = torch.as_tensor(np.asarray(made["index"], dtype=np.int64).reshape(-1))
@@ -154,10 +193,23 @@ class Augmentation:
             if "masks" in given:
                 changes["masks"] = torch.from_numpy(np.stack(list(made["masks"])) > 0)[kept]
         if target.masks is not None and not len(target.masks):
-            changes["masks"] = target.masks.new_zeros((0, *made["image"].shape[:2]))
+            changes["masks"] = target.masks.new_zeros((0, *picture.shape[:2]))
         if target.semantic is not None:
             changes["semantic"] = torch.from_numpy(decode_labels(made["mask"]))
-        return np.clip(made["image"], 0.0, 1.0), replace(target, **changes)
+        return picture, replace(target, **changes)
+
+
+def _keeps_objects(transform: Any) -> bool:
+    """Whether objects stay as a whole where they are seen."""
+    return type(transform) in (*_TURNS, _UnitRange) or isinstance(
+        transform, albumentations.ImageOnlyTransform
+    )
+
+
+def _leading_moves(transforms: Sequence[Any]) -> int:
+    """How many of the first transforms only move pixels."""
+    moves = (type(each) in _EXACT_MOVES for each in transforms)
+    return sum(1 for _ in itertools.takewhile(bool, moves))
 
 
 def _still_seen(boxes: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
@@ -166,10 +218,10 @@ def _still_seen(boxes: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
     return (side >= LEAST_SEEN) | ((was < LEAST_SEEN) & (side > 0))
 
 
-def _is_picture(made: Any, channels: int) -> bool:
+def _is_picture(made: Any, channels: int, kind: Any = np.float32) -> bool:
     return (
         isinstance(made, np.ndarray)
-        and made.dtype == np.float32
+        and made.dtype == kind
         and made.ndim == 3
         and made.shape[2] == channels
     )
@@ -209,7 +261,7 @@ def _works_on(name: str, params: Mapping[str, Any] | None, channels: int) -> boo
 
 
 def _transform(name: str, params: Mapping[str, Any] | None, position: int) -> Any:
-    found = getattr(albumentations, name, None)
+    found = _QUICKER.get(name, getattr(albumentations, name, None))
     if not (inspect.isclass(found) and issubclass(found, albumentations.BasicTransform)):
         names = [
             each

@@ -139,6 +139,53 @@ def test_what_is_no_picture_is_refused(tmp_path: Path, content: bytes) -> None:
         read_image(path)
 
 
+def soft(height: int, width: int, channels: int) -> Image.Image:
+    """Neighbouring pixels resemble one another, as in photographs: chroma is interpolated."""
+    coarse = RNG.integers(0, 256, (height // 4 + 2, width // 4 + 2, channels)).astype(np.uint8)
+    grown = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    return Image.fromarray(grown)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 2}])
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
+@pytest.mark.parametrize("size", [(1, 1), (7, 15), (64, 48), (101, 203)])
+def test_jpeg_is_what_pillow_decodes(
+    tmp_path: Path, size: tuple[int, int], subsampling: str, options: dict[str, Any]
+) -> None:
+    colour = saved(tmp_path, soft(*size, 3), "a.jpg", subsampling=subsampling, **options)
+    grey = saved(tmp_path, soft(*size, 1), "g.jpg", **options)
+    for path, layout in ((colour, "colour"), (grey, "grey")):
+        with Image.open(path) as picture:
+            assert decoding._whole_jpeg(path, picture) is not None
+            expected = np.asarray(picture).reshape(*size, -1)
+        stored = read_stored(path)
+        assert stored.layout == layout
+        np.testing.assert_array_equal(stored.pixels, expected)
+
+
+def test_jpeg_with_something_behind_it_is_read(tmp_path: Path) -> None:
+    path = saved(tmp_path, soft(64, 48, 3), "a.jpg")
+    expected = read_image(path)
+    path.write_bytes(path.read_bytes() + b"\0" * 40)
+    np.testing.assert_array_equal(read_image(path), expected)
+
+
+def test_jpeg_cut_anywhere_is_refused(tmp_path: Path) -> None:
+    """Also where what is left happens to end like a whole one: that of its preview."""
+    preview = tmp_path / "preview.jpg"
+    soft(16, 16, 3).save(preview)
+    exif = Image.Exif()
+    exif[37500] = preview.read_bytes()  # the maker's note, where cameras keep such things
+    path = saved(tmp_path, soft(64, 48, 3), "a.jpg", exif=exif)
+    whole = path.read_bytes()
+    ends = [i + 2 for i in range(len(whole)) if whole[i : i + 2] == b"\xff\xd9"]
+    assert len(ends) == 2
+    for end in (*ends[:-1], *range(0, len(whole) - 2, 37)):
+        path.write_bytes(whole[:end])
+        with pytest.raises(DataError, match=r"a\.jpg"):
+            read_image(path)
+
+
 def test_missing_picture_and_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"a\.png does not exist"):
         read_image(tmp_path / "a.png")

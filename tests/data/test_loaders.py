@@ -7,11 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import psutil
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import Dataset
 
 from resnet_tasks.data.coco import read_coco
 from resnet_tasks.data.dataset import CocoDataset
@@ -26,6 +28,7 @@ from resnet_tasks.data.loaders import (
 from resnet_tasks.data.sample_keys import Key
 from resnet_tasks.data.transforms import Augmentation
 from resnet_tasks.errors import DataError
+from resnet_tasks.structures import Geometry, Sample, collate
 
 
 def test_order_is_a_function_of_seed_and_epoch() -> None:
@@ -97,6 +100,45 @@ def test_workers_change_nothing(pictures: CocoDataset, start_method: str) -> Non
             assert mine.boxes is not None
             assert theirs.boxes is not None
             assert torch.equal(mine.boxes, theirs.boxes)
+
+
+class Threads(Dataset[Sample]):
+    """Says in the seeds how many threads OpenCV and torch have where samples are made."""
+
+    def __getitem__(self, key: int) -> Sample:
+        image = torch.zeros(1, 4, 4)
+        seed = 100 * cv2.getNumThreads() + torch.get_num_threads()
+        return Sample(image, Geometry((4, 4), (4, 4)), key, seed=seed)
+
+
+@pytest.mark.parametrize("start_method", ["fork", "spawn"])
+def test_a_worker_takes_one_core(start_method: str) -> None:
+    """And OpenCV works there, whose threads had begun before the fork."""
+    cv2.resize(np.zeros((2000, 2000, 3), np.uint8), (999, 999), interpolation=cv2.INTER_AREA)
+    (batch,) = make_loader(Threads(), [[0]], workers=1, start_method=start_method)
+    assert batch.seeds == (101,)
+
+
+@pytest.mark.parametrize(
+    ("steps", "has_bytes"),
+    [
+        ([], True),
+        ([{"HorizontalFlip": {"p": 0.5}}, {"RandomRotate90": {"p": 0.5}}], True),
+        ([{"HorizontalFlip": {"p": 0.5}}, {"RandomBrightnessContrast": {"p": 0.5}}], False),
+    ],
+)
+def test_batches_hold_what_samples_do(
+    pictures: CocoDataset, steps: list, *, has_bytes: bool
+) -> None:
+    """Loaders move 8 bits as long as they can; whoever asks for a sample gets floats in 0..1."""
+    augment = Augmentation(steps) if steps else None
+    data = CocoDataset(pictures.files, categories=pictures.categories, augment=augment, seed=7)
+    for batch, keys in zip(make_loader(data, KEYS), KEYS, strict=True):
+        samples = [data[key] for key in keys]
+        assert all(each.image.dtype == torch.float32 for each in samples)
+        assert torch.equal(batch.images, collate(samples).images)
+    kind = torch.uint8 if has_bytes else torch.float32
+    assert data.in_bytes()[1, 0].image.dtype == kind
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -362,3 +362,77 @@ def test_colour_transform_is_refused_when_the_recipe_is_built(
 def test_transform_that_makes_something_else_is_refused(name: str) -> None:
     with pytest.raises(RecipeError, match="take the transform out that changes channels or type"):
         Augmentation([{name: {"p": 1.0}}])(np.zeros((8, 8, 3), np.float32), Target(), 0)
+
+
+MOVES = ["HorizontalFlip", "VerticalFlip", "Transpose", "RandomRotate90", "D4"]
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [{name: {"p": 0.7}} for name in MOVES],
+        [{"RandomCrop": {"height": 9, "width": 11, "p": 0.5}}, {"HorizontalFlip": {"p": 0.5}}],
+        [{"CenterCrop": {"height": 9, "width": 11}}, {"VerticalFlip": {"p": 0.5}}],
+        [{"HorizontalFlip": {"p": 0.5}}, {"RandomBrightnessContrast": {"p": 0.7}}],
+        [{"HorizontalFlip": {}}, {"Affine": {"rotate": [-90, 90], "p": 0.7}}, {"Transpose": {}}],
+        [{"RandomGamma": {"p": 0.7}}, {"HorizontalFlip": {"p": 0.5}}],
+        [{"GaussNoise": {"p": 1.0}}],
+    ],
+)
+def test_eight_bits_give_what_their_floats_give(steps: list) -> None:
+    """The same randomness, values to the bit, annotations to the bit."""
+    stored = RNG.integers(0, 256, (20, 30, 3)).astype(np.uint8)
+    floats = Intensity()(stored)
+    target = Target(
+        boxes=torch.tensor([[1.0, 2.0, 9.5, 8.0], [15.0, 4.0, 29.0, 19.5]]),
+        labels=torch.tensor([3, 1]),
+        semantic=torch.from_numpy(RNG.integers(0, 4, (20, 30))),
+    )
+    augment = Augmentation(steps)
+    for seed in range(30):
+        made, one = augment(stored, target, seed)
+        expected, other = augment(floats, target, seed)
+        values = made if made.dtype == np.float32 else Intensity()(made)
+        np.testing.assert_array_equal(values, expected)
+        assert values.min() >= 0
+        assert values.max() <= 1
+        for name in ("boxes", "labels", "semantic"):
+            assert torch.equal(getattr(one, name), getattr(other, name))
+
+
+def test_only_moved_bytes_stay_bytes() -> None:
+    stored = RNG.integers(0, 256, (20, 30, 3)).astype(np.uint8)
+    moved = Augmentation([{name: {"p": 1.0}} for name in MOVES])(stored, Target(), 0)[0]
+    assert moved.dtype == np.uint8
+    noise = [{"HorizontalFlip": {"p": 1.0}}, {"GaussNoise": {"p": 0.0}}]
+    assert Augmentation(noise)(stored, Target(), 0)[0].dtype == np.float32
+
+
+@pytest.mark.parametrize("name", ["RandomToneCurve", "UnsharpMask", "RandomGamma", "GaussNoise"])
+def test_values_stay_within_the_unit_range(name: str) -> None:
+    image = RNG.random((20, 30, 3), dtype=np.float32)
+    for seed in range(10):
+        made = Augmentation([{name: {"p": 1.0}}])(image, Target(), seed)[0]
+        assert 0 <= made.min() <= made.max() <= 1
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [{"HorizontalFlip": {"p": 0.5}}, {"RandomRotate90": {"p": 0.5}}],
+        [{"RandomCrop": {"height": 12, "width": 12, "p": 1.0}}, {"Affine": {"scale": [1, 2]}}],
+    ],
+)
+def test_objects_are_looked_at_after_each_step_that_may_cut_them(steps: list) -> None:
+    """As albumentations does by default, which looks after every step."""
+    image = np.zeros((20, 30, 3), np.float32)
+    boxes = torch.tensor([[1.0, 2.0, 9.5, 8.0], [15.0, 4.0, 29.0, 19.5], [0.0, 0.0, 3.0, 3.0]])
+    augment = Augmentation(steps)
+    params = augment._compose.processors["bboxes"].params
+    always = Augmentation(steps)
+    always._compose.processors["bboxes"].params.check_each_transform = True
+    always._compose.check_each_transform = (*always._compose.processors.values(),)
+    assert params.check_each_transform is ("RandomCrop" in steps[0])
+    for seed in range(50):
+        one, other = (each(image, Target(boxes=boxes), seed)[1] for each in (augment, always))
+        assert torch.equal(one.boxes, other.boxes)

@@ -1,0 +1,105 @@
+"""Albumentations' transforms of colour with less work on float32 pictures; free of torch.
+
+Parameters, randomness and results are albumentations' (to 1e-5). There a factor is spread over an
+array as large as the picture and the product made in float64, and hues are wrapped by a division
+per pixel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import albumentations
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Floats = NDArray[np.float32]
+
+
+class ColorJitter(albumentations.ColorJitter):  # type: ignore[misc]
+    """Brightness, contrast, saturation and hue, in an order that is drawn as well."""
+
+    def apply(
+        self,
+        img: Array,
+        brightness: float,
+        contrast: float,
+        saturation: float,
+        hue: float,
+        order: Sequence[int],
+        **params: Any,
+    ) -> Array:
+        """A picture with changed colours.
+
+        Args:
+            img: `(h, w, 3)` or `(h, w, 1)`; float32 of 0..1, or 8 bits.
+            brightness: Factor of all values.
+            contrast: Factor of their distances from the picture's mean grey.
+            saturation: Factor of their distances from the pixel's grey.
+            hue: Added, in turns.
+            order: In which the four are done, as their positions.
+            **params: Not used.
+        """
+        if img.dtype != np.float32 or img.shape[2:] not in ((1,), (3,)):
+            return np.asarray(
+                super().apply(img, brightness, contrast, saturation, hue, order, **params)
+            )
+        steps: list[tuple[Callable[[Floats, float], Floats], float]] = [
+            (_scaled, brightness),
+            (_contrasted, contrast),
+            (_saturated, saturation),
+            (_turned, hue),
+        ]
+        for i in order:
+            step, factor = steps[i]
+            img = step(img, factor)
+        return img
+
+
+class RandomBrightnessContrast(albumentations.RandomBrightnessContrast):  # type: ignore[misc]
+    """Values times a factor, plus an offset."""
+
+    def apply(self, img: Array, alpha: float, beta: float, **params: Any) -> Array:
+        """A picture with changed values.
+
+        Args:
+            img: `(h, w, C)`; float32 of 0..1, or 8 bits.
+            alpha: Factor of all values.
+            beta: Added to them.
+            **params: Not used.
+        """
+        if img.dtype != np.float32:
+            return np.asarray(super().apply(img, alpha, beta, **params))
+        return _scaled(img, alpha, beta)
+
+
+def _scaled(image: Floats, factor: float, offset: float = 0.0) -> Floats:
+    made = np.multiply(image, np.float32(factor))
+    if offset:
+        made += np.float32(offset)
+    return np.clip(made, 0.0, 1.0, out=made)
+
+
+def _contrasted(image: Floats, factor: float) -> Floats:
+    grey = image if image.shape[2] == 1 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    return _scaled(image, factor, float(grey.mean()) * (1 - factor))
+
+
+def _saturated(image: Floats, factor: float) -> Floats:
+    if image.shape[2] == 1:
+        return image
+    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    made = np.asarray(cv2.addWeighted(image, factor, grey, 1 - factor, 0.0))
+    return np.clip(made, 0.0, 1.0, out=made)
+
+
+def _turned(image: Floats, turns: float) -> Floats:
+    if image.shape[2] == 1 or not turns:
+        return image
+    made = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
+    # OpenCV takes hues of more than 360 degrees, but not of less than 0.
+    cv2.add(made, (turns % 1.0 * 360, 0.0, 0.0, 0.0), dst=made)
+    return np.asarray(cv2.cvtColor(made, cv2.COLOR_HSV2RGB, dst=made))
