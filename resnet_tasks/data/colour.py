@@ -47,15 +47,16 @@ class ColorJitter(albumentations.ColorJitter):  # type: ignore[misc]
             return np.asarray(
                 super().apply(img, brightness, contrast, saturation, hue, order, **params)
             )
-        steps: list[tuple[Callable[[Floats, float], Floats], float]] = [
-            (_scaled, brightness),
+        steps: list[tuple[Callable[[Floats, float, Floats], Floats], float]] = [
+            (_brightened, brightness),
             (_contrasted, contrast),
             (_saturated, saturation),
             (_turned, hue),
         ]
+        made = np.empty_like(img)  # of the first step, in which the others work in place
         for i in order:
             step, factor = steps[i]
-            img = step(img, factor)
+            img = step(img, factor, made)
         return img
 
 
@@ -73,33 +74,38 @@ class RandomBrightnessContrast(albumentations.RandomBrightnessContrast):  # type
         """
         if img.dtype != np.float32:
             return np.asarray(super().apply(img, alpha, beta, **params))
-        return _scaled(img, alpha, beta)
+        return _scaled(img, alpha, beta, np.empty_like(img))
 
 
-def _scaled(image: Floats, factor: float, offset: float = 0.0) -> Floats:
-    made = np.multiply(image, np.float32(factor))
+def _scaled(image: Floats, factor: float, offset: float, out: Floats) -> Floats:
+    np.multiply(image, np.float32(factor), out=out)
     if offset:
-        made += np.float32(offset)
-    return np.clip(made, 0.0, 1.0, out=made)
+        out += np.float32(offset)
+    return np.clip(out, 0.0, 1.0, out=out)
 
 
-def _contrasted(image: Floats, factor: float) -> Floats:
+def _brightened(image: Floats, factor: float, out: Floats) -> Floats:
+    return _scaled(image, factor, 0.0, out)
+
+
+def _contrasted(image: Floats, factor: float, out: Floats) -> Floats:
     grey = image if image.shape[2] == 1 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    return _scaled(image, factor, float(grey.mean()) * (1 - factor))
+    return _scaled(image, factor, float(grey.mean()) * (1 - factor), out)
 
 
-def _saturated(image: Floats, factor: float) -> Floats:
+def _saturated(image: Floats, factor: float, out: Floats) -> Floats:
     if image.shape[2] == 1:
         return image
     grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    made = np.asarray(cv2.addWeighted(image, factor, grey, 1 - factor, 0.0))
-    return np.clip(made, 0.0, 1.0, out=made)
+    cv2.addWeighted(image, factor, grey, 1 - factor, 0.0, dst=out)
+    return np.clip(out, 0.0, 1.0, out=out)
 
 
-def _turned(image: Floats, turns: float) -> Floats:
+def _turned(image: Floats, turns: float, out: Floats) -> Floats:
     if image.shape[2] == 1 or not turns:
         return image
-    made = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
     # OpenCV takes hues of more than 360 degrees, but not of less than 0.
-    cv2.add(made, (turns % 1.0 * 360, 0.0, 0.0, 0.0), dst=made)
-    return np.asarray(cv2.cvtColor(made, cv2.COLOR_HSV2RGB, dst=made))
+    cv2.add(hsv, (turns % 1.0 * 360, 0.0, 0.0, 0.0), dst=hsv)
+    cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB, dst=out)
+    return out

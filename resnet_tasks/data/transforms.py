@@ -119,6 +119,7 @@ class Augmentation:
         if self._makes_values:
             transforms.insert(moves, _UnitRange())
         bounded = (*_EXACT_MOVES, *_QUICKER.values(), _UnitRange)
+        self._keeps_objects = all(_keeps_objects(each) for each in transforms)
         self._may_leave_range = not all(type(each) in bounded for each in transforms)
         with warnings.catch_warnings():
             # Boxes are given also where all transforms change pixels only.
@@ -130,8 +131,6 @@ class Augmentation:
                     label_fields=["index"],
                     clip=True,
                     filter_invalid_bboxes=True,
-                    # Where no object leaves the picture, looking once at the end is enough.
-                    check_each_transform=not all(_keeps_objects(each) for each in transforms),
                 ),
             )
 
@@ -165,7 +164,7 @@ class Augmentation:
         if target.masks is not None and len(target.masks):
             given["masks"] = target.masks.numpy().astype(np.uint8)
         try:
-            made = self._compose(**given)
+            made = self._turned(given) if self._keeps_objects else self._compose(**given)
         except _REFUSALS as error:
             raise RecipeError(
                 f"augment: albumentations refuses a {image.dtype} picture of shape "
@@ -197,6 +196,24 @@ class Augmentation:
         if target.semantic is not None:
             changes["semantic"] = torch.from_numpy(decode_labels(made["mask"]))
         return picture, replace(target, **changes)
+
+    def _turned(self, given: dict[str, Any]) -> dict[str, Any]:
+        """What `Compose` makes of the same, where no step cuts an object.
+
+        Its checks of the boxes, before and after every step, take longer than flipping the picture.
+        """
+        self._compose.py_random.random()  # whether to do anything at all: drawn there
+        boxes = given["bboxes"] / _sides(given["image"])
+        made = {**given, "bboxes": np.clip(boxes, 0.0, 1.0)}
+        for each in self._compose.transforms:
+            made = each(**made)
+        return {**made, "bboxes": made["bboxes"] * _sides(made["image"])}
+
+
+def _sides(image: Array) -> NDArray[np.float32]:
+    """(width, height, width, height), by which boxes become shares of the picture."""
+    height, width = image.shape[:2]
+    return np.array([width, height, width, height], np.float32)
 
 
 def _keeps_objects(transform: Any) -> bool:

@@ -417,22 +417,40 @@ def test_values_stay_within_the_unit_range(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "steps",
+    ("steps", "is_short"),
     [
-        [{"HorizontalFlip": {"p": 0.5}}, {"RandomRotate90": {"p": 0.5}}],
-        [{"RandomCrop": {"height": 12, "width": 12, "p": 1.0}}, {"Affine": {"scale": [1, 2]}}],
+        ([{name: {"p": 0.7}} for name in MOVES], True),
+        ([{"HorizontalFlip": {}}, {"GaussNoise": {}}, {"Transpose": {}}], True),
+        ([{"HorizontalFlip": {}}, {"RandomCrop": {"height": 12, "width": 12}}], False),
+        ([{"HorizontalFlip": {}}, {"Affine": {"scale": [1, 2]}}], False),
     ],
 )
-def test_objects_are_looked_at_after_each_step_that_may_cut_them(steps: list) -> None:
-    """As albumentations does by default, which looks after every step."""
+def test_the_short_way_is_that_of_compose(steps: list, *, is_short: bool) -> None:
+    """Where all objects stay whole: the same draws, and annotations to rounding."""
+    image = RNG.random((20, 30, 3), dtype=np.float32)
+    target = Target(
+        boxes=torch.tensor(
+            [[1.0, 2.0, 9.5, 8.0], [15.0, 4.0, 29.0, 19.5], [20.3, 0.1, 44.0, 31.0]]
+        ),
+        labels=torch.tensor([3, 1, 2]),
+        masks=torch.from_numpy(RNG.random((3, 20, 30)) > 0.5),
+        semantic=torch.from_numpy(RNG.integers(0, 4, (20, 30))),
+    )
+    augment, always = Augmentation(steps), Augmentation(steps)
+    assert augment._keeps_objects is is_short
+    always._keeps_objects = False
+    for seed in range(60):
+        (made, one), (expected, other) = (each(image, target, seed) for each in (augment, always))
+        np.testing.assert_array_equal(made, expected)
+        torch.testing.assert_close(one.boxes, other.boxes, rtol=0, atol=1e-5)
+        for name in ("labels", "masks", "semantic"):
+            assert torch.equal(getattr(one, name), getattr(other, name))
+
+
+@pytest.mark.parametrize("steps", [[{"HorizontalFlip": {"p": 1.0}}], [{"Affine": {"p": 1.0}}]])
+def test_pictures_without_objects(steps: list) -> None:
     image = np.zeros((20, 30, 3), np.float32)
-    boxes = torch.tensor([[1.0, 2.0, 9.5, 8.0], [15.0, 4.0, 29.0, 19.5], [0.0, 0.0, 3.0, 3.0]])
-    augment = Augmentation(steps)
-    params = augment._compose.processors["bboxes"].params
-    always = Augmentation(steps)
-    always._compose.processors["bboxes"].params.check_each_transform = True
-    always._compose.check_each_transform = (*always._compose.processors.values(),)
-    assert params.check_each_transform is ("RandomCrop" in steps[0])
-    for seed in range(50):
-        one, other = (each(image, Target(boxes=boxes), seed)[1] for each in (augment, always))
-        assert torch.equal(one.boxes, other.boxes)
+    made = Augmentation(steps)(image, Target(boxes=torch.zeros(0, 4)), 0)[1]
+    assert made.boxes is not None
+    assert made.boxes.shape == (0, 4)
+    assert Augmentation(steps)(image, Target(), 0)[1].boxes is None
