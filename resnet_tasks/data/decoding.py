@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import cv2
 import numpy as np
@@ -247,7 +247,7 @@ def _picture(path: Path, limit: int) -> StoredPicture:
             _refuse_animation(path, picture)
             raw_mode = _raw_mode(picture)
             orientation = picture.getexif().get(ORIENTATION, 1)
-            jpeg = _whole_jpeg(path, picture)
+            jpeg = _whole_jpeg(picture)
             if jpeg is not None:
                 layout: Layout = "grey" if jpeg.shape[2] == 1 else "colour"
                 return StoredPicture(_upright(jpeg, orientation), layout)
@@ -295,17 +295,19 @@ def _raw_mode(picture: Image.Image) -> str:
     return str(tiles[0][3]) if tiles else ""
 
 
-def _whole_jpeg(path: Path, picture: Image.Image) -> Array | None:
+def _whole_jpeg(picture: Image.Image) -> Array | None:
     """`(h, w, C)` of a JPEG, as stored (not turned); None where Pillow had better look at it."""
     mode = _JPEG_MODES.get(picture.mode) if picture.format == "JPEG" else None
     if mode is None:
         return None
-    content = np.fromfile(path, np.uint8)
+    stream: IO[bytes] = picture.fp  # type: ignore[attr-defined]
+    stream.seek(0)
+    content = stream.read()
     # Where its end is missing, OpenCV would fill the rest with grey.
-    if content[-2:].tobytes() != _JPEG_END:
+    if not content.endswith(_JPEG_END):
         return None
     try:
-        array = cv2.imdecode(content, mode | cv2.IMREAD_IGNORE_ORIENTATION)
+        array = cv2.imdecode(np.frombuffer(content, np.uint8), mode | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error:
         return None
     if array is None or array.shape[:2] != (picture.height, picture.width):

@@ -145,7 +145,7 @@ def file_kind(path: Path) -> Literal["numpy", "tiff", "other"]:
         DataError: If it cannot be opened.
     """
     try:
-        with path.open("rb") as stream:
+        with path.open("rb", buffering=0) as stream:
             start = stream.read(len(_NUMPY_START))
     except FileNotFoundError:
         raise DataError(f"picture {path} does not exist") from None

@@ -180,22 +180,7 @@ class Augmentation:
             )
         if self._may_leave_range:
             picture = np.clip(picture, 0.0, 1.0)
-        changes: dict[str, Any] = {}
-        if target.boxes is not None:
-            kept = torch.as_tensor(np.asarray(made["index"], dtype=np.int64).reshape(-1))
-            new = torch.from_numpy(np.array(made["bboxes"], dtype=np.float32).reshape(-1, 4))
-            seen = _still_seen(new, boxes[kept])
-            kept = kept[seen]
-            changes["boxes"] = new[seen]
-            changes["labels"] = None if target.labels is None else target.labels[kept]
-            changes["ignore"] = None if target.ignore is None else target.ignore[kept]
-            if "masks" in given:
-                changes["masks"] = torch.from_numpy(np.stack(list(made["masks"])) > 0)[kept]
-        if target.masks is not None and not len(target.masks):
-            changes["masks"] = target.masks.new_zeros((0, *picture.shape[:2]))
-        if target.semantic is not None:
-            changes["semantic"] = torch.from_numpy(decode_labels(made["mask"]))
-        return picture, replace(target, **changes)
+        return picture, _changed(target, given, made)
 
     def _turned(self, given: dict[str, Any]) -> dict[str, Any]:
         """What `Compose` makes of the same, where no step cuts an object.
@@ -208,6 +193,28 @@ class Augmentation:
         for each in self._compose.transforms:
             made = each(**made)
         return {**made, "bboxes": made["bboxes"] * _sides(made["image"])}
+
+
+def _changed(target: Target, given: Mapping[str, Any], made: Mapping[str, Any]) -> Target:
+    """Annotations as they were `made` of those that were `given`."""
+    changes: dict[str, Any] = {}
+    if target.boxes is not None:
+        kept = np.asarray(made["index"], dtype=np.int64).reshape(-1)
+        boxes = np.array(made["bboxes"], dtype=np.float32).reshape(-1, 4)
+        seen = _still_seen(boxes, given["bboxes"][kept])
+        kept = kept[seen]
+        changes["boxes"] = torch.from_numpy(boxes[seen])
+        if not np.array_equal(kept, given["index"]):
+            for name in ("labels", "ignore"):
+                values = getattr(target, name)
+                changes[name] = None if values is None else values[torch.from_numpy(kept)]
+        if "masks" in given:
+            changes["masks"] = torch.from_numpy(np.stack(list(made["masks"]))[kept] > 0)
+    if target.masks is not None and not len(target.masks):
+        changes["masks"] = target.masks.new_zeros((0, *made["image"].shape[:2]))
+    if target.semantic is not None:
+        changes["semantic"] = torch.from_numpy(decode_labels(made["mask"]))
+    return replace(target, **changes)
 
 
 def _sides(image: Array) -> NDArray[np.float32]:
@@ -229,10 +236,10 @@ def _leading_moves(transforms: Sequence[Any]) -> int:
     return sum(1 for _ in itertools.takewhile(bool, moves))
 
 
-def _still_seen(boxes: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
+def _still_seen(boxes: Array, before: Array) -> NDArray[np.bool_]:
     """`(N,)`: whether enough is left of objects; `(N, 4)` boxes now and as they were."""
-    side, was = ((each[:, 2:] - each[:, :2]).amin(dim=1) for each in (boxes, before))
-    return (side >= LEAST_SEEN) | ((was < LEAST_SEEN) & (side > 0))
+    side, was = ((each[:, 2:] - each[:, :2]).min(axis=1) for each in (boxes, before))
+    return np.asarray((side >= LEAST_SEEN) | ((was < LEAST_SEEN) & (side > 0)))
 
 
 def _is_picture(made: Any, channels: int, kind: Any = np.float32) -> bool:
