@@ -347,6 +347,23 @@ def test_one_of_several_processes_says_which_it_is(monkeypatch: pytest.MonkeyPat
     assert result.stderr.startswith("process 1: error: ")
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("predict", "{run}", ""), "the argument after '{run}' is empty"),
+        (("predict", "{run}", "a.png", "--out="), "'--out=' has no value"),
+        (("evaluate", ""), "the argument after 'evaluate' is empty"),
+        (("", "finetune"), "the argument after 'resnet-tasks' is empty"),
+    ],
+)
+def test_empty_arguments_are_not_the_current_folder(
+    run_folder: Path, words: tuple[str, ...], said: str
+) -> None:
+    told = mistake(*(each.format(run=run_folder) for each in words))
+    assert said.format(run=run_folder) in told
+    assert "is a shell variable unset?" in told
+
+
 def test_predict_says_what_is_lacking(run_folder: Path, tmp_path: Path) -> None:
     assert "name pictures, videos or folders, or give --list FILE" in mistake("predict", run_folder)
     told = mistake("predict", run_folder, tmp_path, "--actors", 2)

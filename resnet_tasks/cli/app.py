@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from itertools import pairwise
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -96,6 +97,16 @@ class _Verbs(_Group):
         """The verbs in the order in which they are used; new ones at the end."""
         known = super().list_commands(ctx)
         return sorted(known, key=lambda verb: VERBS.index(verb) if verb in VERBS else len(VERBS))
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Refuses empty arguments: as a path they would mean the current folder."""
+        for before, each in pairwise(["resnet-tasks", *args]):
+            if each and not (each.startswith("--") and each.endswith("=")):
+                continue
+            what = f"{each!r} has no value" if each else f"the argument after {before!r} is empty"
+            complain(f"{what}; is a shell variable unset? (. is the current folder)")
+            raise typer.Exit(MISTAKE)
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         try:

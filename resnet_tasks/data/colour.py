@@ -1,4 +1,4 @@
-"""Albumentations' transforms of colour with less work on float32 pictures; free of torch.
+"""Albumentations' transforms of colour with less work on float32 pictures.
 
 Parameters, randomness and results are albumentations' (to 1e-5). There a factor is spread over an
 array as large as the picture and the product made in float64, and hues are wrapped by a division

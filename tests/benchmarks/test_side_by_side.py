@@ -86,7 +86,7 @@ def test_nets_that_differ_are_refused(architecture: str) -> None:
 
 def test_pipelines_make_the_same_pictures() -> None:
     report = pipeline.main(["--quick"])
-    assert [row.kind for row in rows_of(report)] == ["same precision"] * 2
+    assert [row.kind for row in rows_of(report)] == ["same precision"] * 6
     assert all("pixels" in row.agreement for row in rows_of(report))
 
 
