@@ -186,6 +186,44 @@ def test_jpeg_cut_anywhere_is_refused(tmp_path: Path) -> None:
             read_image(path)
 
 
+@pytest.mark.parametrize("seed", range(40))
+def test_damaged_jpeg_is_what_pillow_makes_of_it(
+    tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Refused where Pillow refuses it, else the same pixels, and nothing printed."""
+    rng = np.random.default_rng(seed)
+    path = saved(tmp_path, soft(64, 48, 3), "a.jpg", progressive=bool(seed % 2))
+    damaged = bytearray(path.read_bytes())
+    at = int(rng.integers(2, len(damaged) - 2))
+    if seed % 3:
+        damaged[at] = int(rng.integers(256))
+    else:
+        del damaged[at : at + int(rng.integers(1, 60))]
+    path.write_bytes(damaged)
+
+    def outcome() -> str | bytes:
+        try:
+            return read_image(path).tobytes()
+        except DataError as error:
+            return str(error)
+
+    mine = outcome()
+    monkeypatch.setattr(decoding, "_whole_jpeg", lambda _: None)
+    assert mine == outcome()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_jpeg_with_a_damaged_header_is_refused(tmp_path: Path) -> None:
+    """OpenCV finds its way through such files, and fills with grey what it does not find."""
+    path = saved(tmp_path, soft(64, 48, 3), "a.jpg")
+    content = bytearray(path.read_bytes())
+    content[3] = 1  # its first segment is of no known kind
+    path.write_bytes(content)
+    assert cv2.imread(str(path)) is not None
+    with pytest.raises(DataError, match=r"a\.jpg cannot be read: its JPEG header is damaged"):
+        read_image(path)
+
+
 def test_missing_picture_and_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"a\.png does not exist"):
         read_image(tmp_path / "a.png")
