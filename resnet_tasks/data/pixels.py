@@ -2,7 +2,8 @@
 
 The order is fixed: decode at full precision -> named intensity step -> float32 in 0..1 -> augment.
 8-bit pictures are resized before the (linear) intensity step, everything else after it, so that
-nothing is ever rounded to 8 bits that was not 8 bits in the file.
+nothing is ever rounded to 8 bits that was not 8 bits in the file. First steps of an augmentation
+that only move pixels may move 8 bits: that changes no value.
 """
 
 from __future__ import annotations
