@@ -19,7 +19,8 @@ class Tolerance:
     Attributes:
         box: Corners of one detection, pixels of the original picture.
         score: Scores and probabilities of one detection, pixel or picture.
-        unmatched: Share of detections, of either side, without a counterpart that close.
+        unmatched: Share of the detections, of both sides, without a counterpart that close; each
+            weighs its score, so that a model's many doubtful ones count for what they are.
         pixels: Share of pixels with another class.
     """
 
@@ -41,8 +42,10 @@ class Difference:
 
     Attributes:
         pictures: Compared.
-        detections: Of the model.
-        unmatched: Detections of either side without a counterpart.
+        detections: Of both sides, the model's and the export's.
+        unmatched: Those of them without a counterpart.
+        scores: Sum of the scores of all of them.
+        unmatched_scores: Sum of the scores of those without a counterpart.
         box: Corners of those with one, pixels.
         score: Scores of those with one; probabilities of pictures; of pixels the mean difference of
             the probability of the class, over a picture.
@@ -52,14 +55,21 @@ class Difference:
     pictures: int = 0
     detections: int = 0
     unmatched: int = 0
+    scores: float = 0.0
+    unmatched_scores: float = 0.0
     box: float = 0.0
     score: float = 0.0
     pixels: float = 0.0
 
+    @property
+    def lost(self) -> float:
+        """Share of the scores, 0..1, that detections without a counterpart have."""
+        return self.unmatched_scores / self.scores if self.scores else 0.0
+
     def within(self, tolerance: Tolerance) -> bool:
         """Whether all are as small as they have to be."""
         return (
-            self.unmatched <= tolerance.unmatched * max(1, 2 * self.detections)
+            self.lost <= tolerance.unmatched
             and self.box <= tolerance.box
             and self.score <= tolerance.score
             and self.pixels <= tolerance.pixels
@@ -67,7 +77,7 @@ class Difference:
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
-        return asdict(self)
+        return {**asdict(self), "lost": self.lost}
 
 
 def compare(
@@ -102,10 +112,11 @@ def _add_detections(
     here: Difference, wanted: Detections, found: Detections, tolerance: Tolerance
 ) -> None:
     """Pairs of one class that lie within the tolerance, the closest first among those left."""
-    here.detections += len(wanted)
+    here.detections += len(wanted) + len(found)
     boxes, others = as_array(wanted.boxes).reshape(-1, 4), as_array(found.boxes).reshape(-1, 4)
     scores, other_scores = as_array(wanted.scores), as_array(found.scores)
     labels, other_labels = as_array(wanted.labels), as_array(found.labels)
+    here.scores += float(scores.sum()) + float(other_scores.sum())
     free = np.ones(len(others), bool)
     for box, score, label in zip(boxes, scores, labels, strict=True):
         gaps = np.abs(others - box).max(axis=1, initial=0.0)
@@ -114,12 +125,14 @@ def _add_detections(
         good &= (gaps <= tolerance.box) & (rises <= tolerance.score)
         if not good.any():
             here.unmatched += 1
+            here.unmatched_scores += float(score)
             continue
         chosen = int(np.argmin(np.where(good, gaps, np.inf)))
         free[chosen] = False
         here.box = max(here.box, float(gaps[chosen]))
         here.score = max(here.score, float(rises[chosen]))
     here.unmatched += int(free.sum())
+    here.unmatched_scores += float(other_scores[free].sum())
 
 
 def _other_pixels(

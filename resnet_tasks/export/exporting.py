@@ -289,17 +289,17 @@ def _compared(
 
 def _too_far(differences: Mapping[str, Difference], allowed: Tolerance, number: int) -> str:
     bad = "; ".join(
-        f"head {name}: {each.unmatched} of the {2 * each.detections} detections of both without a "
-        f"counterpart, boxes {each.box:.3g} px, scores {each.score:.3g}, {each.pixels:.2%} of the "
-        "pixels apart"
+        f"head {name}: {each.unmatched} of the {each.detections} detections of both without a "
+        f"counterpart ({each.lost:.1%} of the scores), boxes {each.box:.3g} px, scores "
+        f"{each.score:.3g}, {each.pixels:.2%} of the pixels apart"
         for name, each in differences.items()
         if not each.within(allowed)
     )
     return (
         f"the exported graph does not predict what the model predicts on {number} pictures: {bad}; "
         f"allowed are boxes {allowed.box:g} px, scores {allowed.score:g}, "
-        f"{allowed.unmatched:.0%} of the detections and {allowed.pixels:.1%} of the pixels; "
-        "nothing was written: predict with the run folder, and please report this"
+        f"{allowed.unmatched:.0%} of all detections' scores and {allowed.pixels:.1%} of the "
+        "pixels; nothing was written: predict with the run folder, and please report this"
     )
 
 

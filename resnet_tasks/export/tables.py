@@ -23,8 +23,8 @@ def export_tables(done: Exported) -> list[Table]:
         if (part := about["comparison"].get(precision)) is None:
             continue
         for name, each in part["heads"].items():
-            found = f"{each['unmatched']}/{2 * each['detections']}"
-            values = (found, f"{each['box']:.2g}", f"{each['score']:.2g}", f"{each['pixels']:.2%}")
+            lost = f"{each['unmatched']} of {each['detections']}: {each['lost']:.1%} of scores"
+            values = (lost, f"{each['box']:.2g}", f"{each['score']:.2g}", f"{each['pixels']:.2%}")
             compared.add_row(Text(name), precision, *values)
         most = part["tolerance"]
         limits = (f"{most['unmatched']:.0%}", f"{most['box']:g}", f"{most['score']:g}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -26,10 +28,23 @@ def test_detections_are_paired_by_class_place_and_score() -> None:
     wanted = boxes((0, 0.9, 0), (20, 0.8, 1), (40, 0.7, 0))
     found = boxes((40.5, 0.75, 0), (0.25, 0.9, 0), (20, 0.8, 0))  # the last: another class
     (here,) = compare([{"a": wanted}], [{"a": found}], ALLOWED).values()
-    assert (here.pictures, here.detections, here.unmatched) == (1, 3, 2)  # one of either side
+    assert (here.pictures, here.detections, here.unmatched) == (1, 6, 2)  # one of either side
+    assert here.lost == pytest.approx((0.8 + 0.8) / (2.4 + 2.45))
     assert here.box == pytest.approx(0.5)
     assert here.score == pytest.approx(0.05)
-    assert not here.within(ALLOWED)  # 2 of 6
+    assert not here.within(ALLOWED)
+    assert here.within(replace(ALLOWED, unmatched=0.34))
+
+
+def test_doubtful_detections_weigh_little() -> None:
+    """Which of many near 0 are among the best hundred is a matter of rounding."""
+    sure, doubts = [(0, 0.9, 0), (20, 0.8, 1)], [(100 + 20 * i, 0.01, 0) for i in range(10)]
+    others = [(x + 1000, score, label) for x, score, label in doubts]
+    here = compare([{"a": boxes(*sure, *doubts)}], [{"a": boxes(*sure, *others)}], ALLOWED)["a"]
+    assert (here.detections, here.unmatched) == (24, 20)
+    assert here.lost == pytest.approx(0.2 / 3.6)
+    assert here.within(ALLOWED)
+    assert here.to_json()["lost"] == here.lost
 
 
 def test_nothing_found_and_nothing_wanted() -> None:

@@ -68,7 +68,7 @@ def test_any_number_of_pictures_of_any_size(form: str, made: dict[str, Exported]
         if len(sizes) == 1:
             differences = compare(wanted, found, EXACT)
             assert all(each.within(EXACT) for each in differences.values()), differences
-            assert sizes != [(64, 96)] or differences["objects"].detections > 5
+            assert sizes != [(64, 96)] or differences["objects"].detections > 10
         for size, each in zip(sizes, found, strict=True):
             assert each["scene"].labels.shape == size
             assert isinstance(each["objects"].boxes, np.ndarray)
@@ -97,7 +97,8 @@ def test_a_graph_that_rounding_changes_is_said_to_stay_in_float32(
 ) -> None:
     done = made["openvino"]
     about = copy.deepcopy(dict(done.manifest.about))
-    rounded = {"detections": 10, "unmatched": 5, "box": 3.0, "score": 0.01, "pixels": 0.0}
+    rounded = {"box": 3.0, "score": 0.01, "pixels": 0.0}
+    rounded |= {"detections": 20, "unmatched": 5, "lost": 0.125}
     for within in (True, False):
         tolerance = about["comparison"]["fp32"]["tolerance"]
         about["comparison"]["auto"] = {
@@ -108,7 +109,7 @@ def test_a_graph_that_rounding_changes_is_said_to_stay_in_float32(
         shown = io.StringIO()
         changed = replace(done, manifest=replace(done.manifest, about=about))
         Console(width=120, file=shown).print(export_tables(changed)[0])
-        assert "5/20" in shown.getvalue()
+        assert "5 of 20: 12.5% of scores" in shown.getvalue()
         assert ("computes in float32" in shown.getvalue()) is not within
 
 
