@@ -32,8 +32,11 @@ class Tolerance:
 
 EXACT = Tolerance(box=0.1, score=1e-3, unmatched=0.01, pixels=1e-3)
 """Both compute in float32; a few overlaps lie at the threshold of a suppression."""
-ROUNDED = Tolerance(box=8.0, score=0.1, unmatched=0.1, pixels=0.02)
-"""The engine computes in bf16, which has 8 bits."""
+ROUNDED = Tolerance(box=8.0, score=0.1, unmatched=0.015, pixels=0.02)
+"""The engine computes in bf16, which has 8 bits.
+
+BCCD's detector, trained for 14 epochs, lost 1.9 % of the scores and 0.33 points of AP (of 56.7).
+"""
 
 
 @dataclass

@@ -298,7 +298,7 @@ def _too_far(differences: Mapping[str, Difference], allowed: Tolerance, number: 
     return (
         f"the exported graph does not predict what the model predicts on {number} pictures: {bad}; "
         f"allowed are boxes {allowed.box:g} px, scores {allowed.score:g}, "
-        f"{allowed.unmatched:.0%} of all detections' scores and {allowed.pixels:.1%} of the "
+        f"{allowed.unmatched:.1%} of all detections' scores and {allowed.pixels:.1%} of the "
         "pixels; nothing was written: predict with the run folder, and please report this"
     )
 

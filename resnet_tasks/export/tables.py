@@ -27,7 +27,7 @@ def export_tables(done: Exported) -> list[Table]:
             values = (lost, f"{each['box']:.2g}", f"{each['score']:.2g}", f"{each['pixels']:.2%}")
             compared.add_row(Text(name), precision, *values)
         most = part["tolerance"]
-        limits = (f"{most['unmatched']:.0%}", f"{most['box']:g}", f"{most['score']:g}")
+        limits = (f"{most['unmatched']:.1%}", f"{most['box']:g}", f"{most['score']:g}")
         compared.add_row("allowed", precision, *limits, f"{most['pixels']:.1%}", style="dim")
         if not part["within"]:  # in fp32 nothing would have been written
             compared.caption = Text(
