@@ -24,7 +24,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from PIL import Image
@@ -41,6 +40,7 @@ from resnet_tasks.data.loaders import make_loader
 from resnet_tasks.data.pixels import Resize
 from resnet_tasks.data.transforms import Augmentation
 from resnet_tasks.errors import DataError
+from resnet_tasks.training.reading_cost import one_core
 
 GOALS = {"without": 1.0, "with": 4.0}
 BATCH = 4
@@ -66,21 +66,15 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
     options = parser.parse_args(argv)
     if options.quick:
         options.pictures, options.repeats = BATCH, 1
-    threads, of_opencv = torch.get_num_threads(), cv2.getNumThreads()
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            path = draw(Path(folder), options.pictures)
-            pairs = [
-                _pair(path, named, jitter, options.pictures, _agreement(path, size))
-                for named, size in SIZES.items()
-                for jitter in GOALS
-            ]
-            rows, runs = compare(pairs, torch.device("cpu"), options.repeats)
-    finally:
-        torch.set_num_threads(threads)
-        cv2.setNumThreads(of_opencv)
+    with one_core(), tempfile.TemporaryDirectory() as folder:
+        path = draw(Path(folder), options.pictures)
+        agreements = {named: _agreement(path, size) for named, size in SIZES.items()}
+        pairs = [
+            _pair(path, named, jitter, options.pictures, agreement)
+            for named, agreement in agreements.items()
+            for jitter in GOALS
+        ]
+        rows, runs = compare(pairs, torch.device("cpu"), options.repeats)
     report = {**conditions(torch.device("cpu")), "pictures": options.pictures, "runs": runs}
     return finish(report, rows, options)
 

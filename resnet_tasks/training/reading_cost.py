@@ -72,7 +72,7 @@ def reading_cost(data: Dataset[Sample]) -> ReadingCost:
         return made
 
     started, size = time.perf_counter(), None
-    with _one_core():
+    with one_core():
         for position in positions:
             key: Any = (0, position) if isinstance(data, HasEpochs) else position
             if not isinstance(data, CocoDataset):
@@ -97,7 +97,7 @@ def reading_cost(data: Dataset[Sample]) -> ReadingCost:
 
 
 @contextmanager
-def _one_core() -> Iterator[None]:
+def one_core() -> Iterator[None]:
     """One thread, as a loader process has."""
     threads, of_cv2 = torch.get_num_threads(), cv2.getNumThreads()
     torch.set_num_threads(1)
