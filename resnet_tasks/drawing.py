@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from resnet_tasks.data.pixels import resize_labels
 from resnet_tasks.metrics import VOID, Truth, as_array
 from resnet_tasks.predictions import Classification, Detections, SegmentationMap
 
@@ -240,12 +241,8 @@ def resized_truth(truth: Truth, ratio: tuple[float, float], size: tuple[int, int
 
 
 def _sampled(labels: NDArray[Any], size: tuple[int, int]) -> NDArray[np.int64]:
-    """`(h, w)` labels at the pixel centres of a smaller map."""
-    rows, columns = (
-        ((np.arange(new) + 0.5) * old / new).astype(np.intp)
-        for new, old in zip(size, labels.shape, strict=True)
-    )
-    return np.asarray(labels[rows[:, None], columns[None]]).astype(np.int64)
+    """`(h, w)` labels at the pixel centers of a smaller map."""
+    return resize_labels(labels, size).astype(np.int64)
 
 
 def _enlarged(array: NDArray[Any], scale: int) -> NDArray[Any]:

@@ -19,13 +19,13 @@ from resnet_tasks.data.copy_paste import CopyPaste
 from resnet_tasks.data.picture_cache import DecodedPicture, cache_for
 from resnet_tasks.data.picture_index import PictureIndex
 from resnet_tasks.data.pixel_labels import has_pixel_labels, pixel_labels
-from resnet_tasks.data.pixels import Intensity, Resize
+from resnet_tasks.data.pixels import Intensity, Resize, resize_labels
 from resnet_tasks.data.preparation import Preparation, PreparedPicture, unit_range
 from resnet_tasks.data.rare_classes import repeat_factors
 from resnet_tasks.data.sample_keys import Key, parts_of, sample_seed
 from resnet_tasks.data.samples import as_tensor
 from resnet_tasks.data.targets import annotated_target
-from resnet_tasks.data.transforms import Augmentation, decode_labels, encode_labels, resize_labels
+from resnet_tasks.data.transforms import Augmentation, decode_labels, encode_labels
 from resnet_tasks.data.truths import annotated_truth, mapped_labels
 from resnet_tasks.errors import DataError, PictureError
 from resnet_tasks.structures import (

@@ -138,10 +138,39 @@ def resize_pixels(image: Array, size: tuple[int, int]) -> Array:
     """`(h, w, C)` at a new (height, width): by area when shrinking, else bilinear."""
     if image.shape[:2] == size:
         return image
-    shrinks = size[0] * size[1] < image.shape[0] * image.shape[1]
+    height, width = image.shape[:2]
+    if (size[0] - height) * (size[1] - width) < 0:
+        # OpenCV averages over areas only where both axes shrink; with one of them growing it falls
+        # back to weights that shift the image by up to 0.2 pixels.
+        smaller = (min(height, size[0]), min(width, size[1]))
+        return resize_pixels(resize_pixels(image, smaller), size)
+    shrinks = size[0] * size[1] < height * width
     mode = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     if image.shape[2] > 4:  # OpenCV shrinks by area at most 4 channels at once.
         parts = [image[:, :, i : i + 4] for i in range(0, image.shape[2], 4)]
         return np.concatenate([resize_pixels(part, size) for part in parts], axis=2)
     resized = cv2.resize(image, (size[1], size[0]), interpolation=mode)
     return np.asarray(resized[:, :, None] if resized.ndim == 2 else resized)
+
+
+def resize_labels(labels: Array, size: tuple[int, int]) -> Array:
+    """Resize label maps, masks or images by the nearest pixel center; values are never mixed.
+
+    Pixel i of n takes the source pixel of m that holds its center, (i + 1/2) m / n; a center
+    between two source pixels takes the second one. Computed in integers: OpenCV's `INTER_NEAREST`
+    takes the pixel at the corner instead, and `INTER_NEAREST_EXACT` of OpenCV 5.0 is one source
+    pixel off at such ties.
+
+    Args:
+        labels: `(h, w)` or `(h, w, C)`, any type.
+        size: New (height, width).
+    """
+    if labels.shape[:2] == size:
+        return labels
+    rows, columns = (
+        (2 * np.arange(new) + 1) * old // (2 * new)
+        for new, old in zip(size, labels.shape[:2], strict=True)
+    )
+    if size[0] <= labels.shape[0]:  # the shrinking axis first: less is copied
+        return np.asarray(labels.take(rows, axis=0).take(columns, axis=1))
+    return np.asarray(labels.take(columns, axis=1).take(rows, axis=0))

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from resnet_tasks.data.coco import Annotation, CocoFile, ImageRecord, decode_mask
-from resnet_tasks.data.transforms import resize_labels
+from resnet_tasks.data.pixels import resize_labels
 from resnet_tasks.data.truths import image_labels
 from resnet_tasks.structures import Geometry, Target
 

@@ -20,13 +20,13 @@ from resnet_tasks.data.coco_masks import decode_mask_part
 from resnet_tasks.data.dataset import CocoDataset
 from resnet_tasks.data.picture_cache import fits_in_memory
 from resnet_tasks.data.pixel_labels import drawn_in_order, has_map
-from resnet_tasks.data.pixels import resize_pixels
+from resnet_tasks.data.pixels import resize_labels, resize_pixels
 from resnet_tasks.data.preparation import Preparation, PreparedPicture
 from resnet_tasks.data.sample_keys import Key, parts_of
 from resnet_tasks.data.samples import as_tensor
 from resnet_tasks.data.semantic_maps import category_labels, read_values
 from resnet_tasks.data.tiles import Tile, Windows
-from resnet_tasks.data.transforms import decode_labels, encode_labels, resize_labels
+from resnet_tasks.data.transforms import decode_labels, encode_labels
 from resnet_tasks.errors import DataError, PictureError
 from resnet_tasks.metrics import BACKGROUND
 from resnet_tasks.structures import UNLABELLED, Geometry, Sample, Target

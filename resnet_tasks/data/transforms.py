@@ -19,6 +19,7 @@ from albumentations.augmentations.crops.transforms import CropSizeError
 from numpy.typing import NDArray
 
 from resnet_tasks.data import colour
+from resnet_tasks.data.aligned import ALIGNED
 from resnet_tasks.data.preparation import unit_range
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.registry import did_you_mean, nearest
@@ -58,13 +59,6 @@ _QUICKER = {each.__name__: each for each in (colour.ColorJitter, colour.RandomBr
 
 LEAST_SEEN = 1 - 1e-3
 """Pixels that must be left of the shorter side of a larger object: one, up to rounding."""
-
-
-def resize_labels(labels: Array, size: tuple[int, int]) -> Array:
-    """`(h, w)` labels at a new (height, width), by the nearest pixel centre."""
-    if labels.shape == size:
-        return labels
-    return np.asarray(cv2.resize(labels, (size[1], size[0]), interpolation=cv2.INTER_NEAREST_EXACT))
 
 
 def encode_labels(labels: Array) -> Array:
@@ -285,7 +279,8 @@ def _works_on(name: str, params: Mapping[str, Any] | None, channels: int) -> boo
 
 
 def _transform(name: str, params: Mapping[str, Any] | None, position: int) -> Any:
-    found = _QUICKER.get(name, getattr(albumentations, name, None))
+    replaced = _QUICKER | ALIGNED
+    found = replaced.get(name, getattr(albumentations, name, None))
     if not (inspect.isclass(found) and issubclass(found, albumentations.BasicTransform)):
         names = [
             each
@@ -296,6 +291,7 @@ def _transform(name: str, params: Mapping[str, Any] | None, position: int) -> An
         raise RecipeError(
             f"augment.{position}: {name!r} is not a transform of albumentations 2.0.8{hint}"
         )
+    _require_unmixed_labels(name, params or {}, position)
     with warnings.catch_warnings():
         # Albumentations only warns of an unknown parameter and then ignores it.
         warnings.simplefilter("error")
@@ -310,6 +306,27 @@ def _transform(name: str, params: Mapping[str, Any] | None, position: int) -> An
             raise RecipeError(
                 f"augment.{position}.{name}: {message} (parameters are: {', '.join(allowed)}){hint}"
             ) from None
+
+
+def _require_unmixed_labels(name: str, params: Mapping[str, Any], position: int) -> None:
+    """Refuse parameters that would average the labels of neighboring pixels.
+
+    Raises:
+        RecipeError: If there is one.
+    """
+    where = f"augment.{position}.{name}"
+    mode = params.get("mask_interpolation", cv2.INTER_NEAREST)
+    if mode not in (cv2.INTER_NEAREST, cv2.INTER_NEAREST_EXACT):
+        raise RecipeError(
+            f"{where}.mask_interpolation is {mode!r}, which would mix the labels of neighboring "
+            f"pixels; allowed: {cv2.INTER_NEAREST} and {cv2.INTER_NEAREST_EXACT} (nearest), or "
+            "remove the key"
+        )
+    if params.get("area_for_downscale") == "image_mask":
+        raise RecipeError(
+            f"{where}.area_for_downscale is 'image_mask', which would mix the labels of "
+            "neighboring pixels; set it to 'image'"
+        )
 
 
 def _warn_about_successor() -> None:

@@ -10,7 +10,8 @@ from torch.utils.data import Dataset
 
 from resnet_tasks.data.coco_records import boxes_to_xywh
 from resnet_tasks.data.data_set_protocols import HasTruth
-from resnet_tasks.data.transforms import decode_labels, encode_labels, resize_labels
+from resnet_tasks.data.pixels import resize_labels
+from resnet_tasks.data.transforms import decode_labels, encode_labels
 from resnet_tasks.structures import LabelTable, Sample, Task, Truth
 
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from resnet_tasks.data.pixels import Intensity, Resize, resize_pixels
-from resnet_tasks.data.transforms import Augmentation, decode_labels, encode_labels, resize_labels
+from resnet_tasks.data.pixels import Intensity, Resize, resize_labels, resize_pixels
+from resnet_tasks.data.transforms import Augmentation, decode_labels, encode_labels
 from resnet_tasks.errors import DataError, RecipeError
 from resnet_tasks.structures import UNLABELLED, VOID, Target
 

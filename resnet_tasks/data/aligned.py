@@ -1,0 +1,338 @@
+"""Albumentations transforms whose masks, boxes or pixels land beside the image, corrected.
+
+Parameters and random draws are those of albumentations 2.0.8. What differs is where annotations
+land: label maps and masks are resized by the nearest pixel center, and boxes follow the map that
+moves the pixels. Boxes live on pixel edges (the image spans 0 to its width) and OpenCV's matrices
+act on pixel centers (the first one is 0), which puts half a pixel between the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import albumentations
+import cv2
+import numpy as np
+from albumentations.augmentations.crops import functional as crops
+from albumentations.augmentations.geometric import functional as geometric
+from numpy.typing import NDArray
+
+from resnet_tasks.data.pixels import resize_labels
+
+Array = NDArray[Any]
+
+_TRUNCATION_MARGIN = 1 / 256
+"""Pixels added to a rounded box edge, so that truncating a normalized float cannot lose one."""
+
+
+# --- label maps and masks: resized by the nearest pixel center
+
+
+class Resize(albumentations.Resize):  # type: ignore[misc]
+    """`albumentations.Resize` with exact masks."""
+
+    def apply_to_mask(self, mask: Array, **_: Any) -> Array:
+        """Resize a mask by the nearest pixel center."""
+        return resize_labels(mask, (self.height, self.width))
+
+
+class RandomScale(albumentations.RandomScale):  # type: ignore[misc]
+    """`albumentations.RandomScale` with exact masks."""
+
+    def apply_to_mask(self, mask: Array, scale: float, **_: Any) -> Array:
+        """Resize a mask to the size that the image gets, which is rounded down."""
+        return resize_labels(mask, (int(mask.shape[0] * scale), int(mask.shape[1] * scale)))
+
+
+class _MaxSizeMasks:
+    """Exact masks of the transforms that scale to a longest or smallest side."""
+
+    def apply_to_mask(self, mask: Array, scale: float, **_: Any) -> Array:
+        """Resize a mask to the size that the image gets, which is rounded to nearest."""
+        height, width = (max(1, round(side * scale)) for side in mask.shape[:2])
+        return resize_labels(mask, (height, width))
+
+
+class LongestMaxSize(_MaxSizeMasks, albumentations.LongestMaxSize):  # type: ignore[misc]
+    """`albumentations.LongestMaxSize` with exact masks."""
+
+
+class SmallestMaxSize(_MaxSizeMasks, albumentations.SmallestMaxSize):  # type: ignore[misc]
+    """`albumentations.SmallestMaxSize` with exact masks."""
+
+
+class _SizedCropMasks:
+    """Exact masks of the transforms that crop, then resize to `size`."""
+
+    size: tuple[int, int]
+
+    def apply_to_mask(self, mask: Array, crop_coords: tuple[int, int, int, int], **_: Any) -> Array:
+        """Crop a mask and resize it by the nearest pixel center."""
+        height, width = self.size
+        return resize_labels(crops.crop(mask, *crop_coords), (height, width))
+
+
+class RandomResizedCrop(_SizedCropMasks, albumentations.RandomResizedCrop):  # type: ignore[misc]
+    """`albumentations.RandomResizedCrop` with exact masks."""
+
+
+class RandomSizedCrop(_SizedCropMasks, albumentations.RandomSizedCrop):  # type: ignore[misc]
+    """`albumentations.RandomSizedCrop` with exact masks."""
+
+
+class RandomSizedBBoxSafeCrop(_SizedCropMasks, albumentations.RandomSizedBBoxSafeCrop):  # type: ignore[misc]
+    """`albumentations.RandomSizedBBoxSafeCrop` with exact masks."""
+
+    @property
+    def size(self) -> tuple[int, int]:  # type: ignore[override]
+        """(height, width) of the result."""
+        return (self.height, self.width)
+
+
+class CropAndPad(albumentations.CropAndPad):  # type: ignore[misc]
+    """`albumentations.CropAndPad` with exact masks where it keeps the size."""
+
+    def apply_to_mask(
+        self, mask: Array, crop_params: Any, pad_params: Any, fill_mask: Any, **params: Any
+    ) -> Array:
+        """Crop and pad a mask, then bring it back to its size by the nearest pixel center."""
+        size = params["shape"][:2]
+        moved = crops.crop_and_pad(
+            mask,
+            crop_params,
+            pad_params,
+            fill_mask,
+            size,
+            cv2.INTER_NEAREST,  # not used: nothing is resized with keep_size=False
+            self.border_mode,
+            keep_size=False,
+        )
+        return resize_labels(moved, tuple(size)) if self.keep_size else np.asarray(moved)
+
+
+# --- boxes: moved by the matrix of the pixels
+
+
+def _between_edges(matrix: Array) -> Array:
+    """Return a 3 x 3 matrix between pixel centers as the same map between pixel edges."""
+    to_edges = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
+    return np.asarray(to_edges @ matrix @ np.linalg.inv(to_edges))
+
+
+class Affine(albumentations.Affine):  # type: ignore[misc]
+    """`albumentations.Affine` whose boxes follow the pixels with `fit_output`, too."""
+
+    def get_params_dependent_on_data(
+        self, params: dict[str, Any], data: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Draw the map; boxes get that of the pixels."""
+        drawn = super().get_params_dependent_on_data(params, data)
+        return {**drawn, "bbox_matrix": _between_edges(drawn["matrix"])}
+
+
+class SafeRotate(albumentations.SafeRotate):  # type: ignore[misc]
+    """`albumentations.SafeRotate` whose boxes follow the pixels."""
+
+    def get_params_dependent_on_data(
+        self, params: dict[str, Any], data: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Draw the map; boxes get that of the pixels."""
+        drawn = super().get_params_dependent_on_data(params, data)
+        return {**drawn, "bbox_matrix": _between_edges(drawn["matrix"])}
+
+
+class Perspective(albumentations.Perspective):  # type: ignore[misc]
+    """`albumentations.Perspective` whose boxes follow the pixels."""
+
+    def get_params_dependent_on_data(
+        self, params: dict[str, Any], data: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Draw the map; boxes get that of the pixels."""
+        drawn = super().get_params_dependent_on_data(params, data)
+        scale = np.eye(3)
+        if self.keep_size:
+            height, width = params["shape"][:2]
+            scale = np.diag([width / drawn["max_width"], height / drawn["max_height"], 1.0])
+        # Albumentations scales boxes after this matrix, but pixels within theirs.
+        edges = np.linalg.inv(scale) @ _between_edges(scale @ drawn["matrix"])
+        return {**drawn, "matrix_bbox": edges}
+
+
+# --- boxes: of the pixels that a distortion takes from inside them
+
+
+def _around(masks: Iterable[Array], bboxes: Array) -> Array:
+    """Return boxes around `(h, w)` masks, one for each row, without those of empty masks."""
+    moved = bboxes.copy()
+    is_visible = np.zeros(len(bboxes), np.bool_)
+    for i, mask in enumerate(masks):
+        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        if len(rows):
+            low, high = (columns[0], rows[0]), (columns[-1] + 1, rows[-1] + 1)
+            moved[i, :4] = np.array((*low, *high)) / _sides(mask.shape)
+            is_visible[i] = True
+    return moved[is_visible]
+
+
+def _sides(shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Return (width, height, width, height) of an image of that shape."""
+    return np.array([shape[1], shape[0], shape[1], shape[0]], np.float64)
+
+
+class _DistortedBoxes:
+    """Boxes around the pixels whose source lies inside the box before a distortion.
+
+    Albumentations draws boxes as masks that are a pixel too large, and moves a box at the right or
+    lower border inwards by one.
+    """
+
+    def apply_to_bboxes(self, bboxes: Array, map_x: Array, map_y: Array, **params: Any) -> Array:
+        """Move boxes with the pixels; one that leaves the image is removed.
+
+        Args:
+            bboxes: `(N, 4 + k)` xyxy as shares of the image, and other columns.
+            map_x: `(h, w)` column of the source of each pixel, first pixel center 0.
+            map_y: `(h, w)` row.
+            **params: Of the transform; `shape` is read.
+        """
+        sides = _sides(params["shape"])
+        x, y = map_x + 0.5, map_y + 0.5
+        insides = (
+            (x >= left) & (x < right) & (y >= top) & (y < bottom)
+            for left, top, right, bottom in bboxes[:, :4] * sides
+        )
+        return _around(insides, bboxes)
+
+
+class ElasticTransform(_DistortedBoxes, albumentations.ElasticTransform):  # type: ignore[misc]
+    """`albumentations.ElasticTransform` whose boxes follow the pixels."""
+
+
+class GridDistortion(_DistortedBoxes, albumentations.GridDistortion):  # type: ignore[misc]
+    """`albumentations.GridDistortion` whose boxes follow the pixels."""
+
+
+class OpticalDistortion(_DistortedBoxes, albumentations.OpticalDistortion):  # type: ignore[misc]
+    """`albumentations.OpticalDistortion` whose boxes follow the pixels."""
+
+
+class ThinPlateSpline(_DistortedBoxes, albumentations.ThinPlateSpline):  # type: ignore[misc]
+    """`albumentations.ThinPlateSpline` whose boxes follow the pixels."""
+
+
+# --- boxes: rounded, where albumentations truncates them to whole pixels
+
+
+class _RoundedBoxes:
+    """Boxes rounded to whole pixels before albumentations truncates them.
+
+    Truncated edges lie half a pixel too far to the left and above, on average.
+    """
+
+    def apply_to_bboxes(self, bboxes: Array, **params: Any) -> Array:
+        """Move boxes whose edges are the nearest whole pixels, at least one pixel apart."""
+        rounded = bboxes.copy()
+        edges = _whole_edges(bboxes, params["shape"])
+        rounded[:, :4] = (edges + _TRUNCATION_MARGIN) / _sides(params["shape"])
+        return np.asarray(super().apply_to_bboxes(rounded, **params))  # type: ignore[misc]
+
+
+def _whole_edges(bboxes: Array, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Return `(N, 4)` xyxy whole pixels nearest to boxes, which are shares of the image."""
+    edges = np.floor(bboxes[:, :4] * _sides(shape) + 0.5)
+    low = np.clip(edges[:, :2], 0, _sides(shape)[:2] - 1)
+    return np.hstack((low, np.clip(edges[:, 2:], low + 1, _sides(shape)[:2])))
+
+
+class CoarseDropout(_RoundedBoxes, albumentations.CoarseDropout):  # type: ignore[misc]
+    """`albumentations.CoarseDropout` with rounded boxes."""
+
+
+class ConstrainedCoarseDropout(_RoundedBoxes, albumentations.ConstrainedCoarseDropout):  # type: ignore[misc]
+    """`albumentations.ConstrainedCoarseDropout` with rounded boxes."""
+
+
+class Erasing(_RoundedBoxes, albumentations.Erasing):  # type: ignore[misc]
+    """`albumentations.Erasing` with rounded boxes."""
+
+
+class GridDropout(_RoundedBoxes, albumentations.GridDropout):  # type: ignore[misc]
+    """`albumentations.GridDropout` with rounded boxes."""
+
+
+class XYMasking(_RoundedBoxes, albumentations.XYMasking):  # type: ignore[misc]
+    """`albumentations.XYMasking` with rounded boxes."""
+
+
+class MaskDropout(_RoundedBoxes, albumentations.MaskDropout):  # type: ignore[misc]
+    """`albumentations.MaskDropout` with rounded boxes."""
+
+
+class PixelDropout(_RoundedBoxes, albumentations.PixelDropout):  # type: ignore[misc]
+    """`albumentations.PixelDropout` with rounded boxes."""
+
+
+class GridElasticDeform(_RoundedBoxes, albumentations.GridElasticDeform):  # type: ignore[misc]
+    """`albumentations.GridElasticDeform` with rounded boxes."""
+
+
+class RandomGridShuffle(_RoundedBoxes, albumentations.RandomGridShuffle):  # type: ignore[misc]
+    """`albumentations.RandomGridShuffle` with rounded boxes."""
+
+
+class Morphological(albumentations.Morphological):  # type: ignore[misc]
+    """`albumentations.Morphological` whose boxes follow their own pixels.
+
+    Albumentations runs the kernel across the stack of boxes, so that neighbors in it grow into one
+    another.
+    """
+
+    def apply_to_bboxes(self, bboxes: Array, kernel: Array, **params: Any) -> Array:
+        """Grow or shrink boxes as the pixels in them; one that vanishes is removed."""
+        shape = params["shape"][:2]
+
+        def changed(edges: NDArray[np.int64]) -> Array:
+            left, top, right, bottom = edges.tolist()
+            mask = np.zeros(shape, np.uint8)
+            mask[top:bottom, left:right] = 1
+            return np.asarray(geometric.morphology(mask, kernel, self.operation))
+
+        return _around(map(changed, _whole_edges(bboxes, shape).astype(np.int64)), bboxes)
+
+
+# --- pixels
+
+
+class Downscale(albumentations.Downscale):  # type: ignore[misc]
+    """`albumentations.Downscale` that does not move the image under its annotations."""
+
+    def apply(self, img: Array, scale: float, **_: Any) -> Array:
+        """Shrink an image and enlarge it to its size again.
+
+        By default albumentations takes the top left pixel of those that become one, and cuts off
+        what is left of a pixel at the right and lower border. Here their mean is taken: no single
+        pixel of an even number lies in the middle.
+        """
+        nearest = (cv2.INTER_NEAREST, cv2.INTER_NEAREST_EXACT)
+        size = (img.shape[0], img.shape[1])
+        small = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
+        shrink, enlarge = (self.interpolation_pair[way] for way in ("downscale", "upscale"))
+        img = geometric.resize(img, small, cv2.INTER_AREA if shrink in nearest else shrink)
+        if enlarge in nearest:
+            return resize_labels(img, size)
+        return np.asarray(geometric.resize(img, size, enlarge))
+
+
+ALIGNED: dict[str, type[albumentations.BasicTransform]] = {
+    transform.__name__: transform
+    for transform in (
+        *(Resize, RandomScale, LongestMaxSize, SmallestMaxSize, CropAndPad),
+        *(RandomResizedCrop, RandomSizedCrop, RandomSizedBBoxSafeCrop),
+        *(Affine, SafeRotate, Perspective),
+        *(ElasticTransform, GridDistortion, OpticalDistortion, ThinPlateSpline),
+        *(CoarseDropout, ConstrainedCoarseDropout, Erasing, GridDropout, XYMasking, MaskDropout),
+        *(PixelDropout, GridElasticDeform, Morphological, RandomGridShuffle, Downscale),
+    )
+}
+"""Transforms that take the place of albumentations' own, by name."""
