@@ -75,7 +75,7 @@ def offsets(image: Array, target: Target) -> list[NDArray[np.float64]]:
     assert target.labels is not None
     assert target.masks is not None
     assert target.boxes is not None
-    semantic, found = target.semantic.numpy(), []
+    semantic, measured = target.semantic.numpy(), []
     for label, mask, box in zip(target.labels.tolist(), target.masks, target.boxes, strict=True):
         pixels = semantic == label
         near = ndimage.binary_dilation(pixels, iterations=3)
@@ -86,8 +86,10 @@ def offsets(image: Array, target: Target) -> list[NDArray[np.float64]]:
         at = centroid(image[:, :, 0] * near)
         left, top, right, bottom = box.tolist()
         middle = np.array([top + bottom, left + right]) / 2 - extent_center(mask.numpy())
-        found.append(np.concatenate((centroid(pixels) - at, centroid(mask.numpy()) - at, middle)))
-    return found
+        measured.append(
+            np.concatenate((centroid(pixels) - at, centroid(mask.numpy()) - at, middle))
+        )
+    return measured
 
 
 def require_aligned(samples: Sequence[tuple[Array, Target]], at_least: int = 60) -> None:

@@ -41,9 +41,9 @@ def test_labels_take_the_pixel_that_holds_the_center() -> None:
 def test_labels_of_both_axes_and_any_type() -> None:
     labels = np.arange(6).reshape(2, 3)
     for kind in (np.bool_, np.uint8, np.uint16, np.int64):
-        made = resize_labels(labels.astype(kind), (4, 6))
-        assert made.dtype == kind
-        assert np.array_equal(made, np.kron(labels, np.ones((2, 2), int)).astype(kind))
+        resized = resize_labels(labels.astype(kind), (4, 6))
+        assert resized.dtype == kind
+        assert np.array_equal(resized, np.kron(labels, np.ones((2, 2), int)).astype(kind))
     assert resize_labels(labels, (1, 2)).tolist() == [[3, 5]]
     assert resize_labels(labels, (2, 3)) is labels
     deep = np.arange(12).reshape(2, 3, 2)
@@ -90,15 +90,15 @@ SHRUNK_CROPS = {"height": 80, "width": 100}
 
 def fitted(step: Mapping[str, Any]) -> dict[str, Any]:
     """Return a step of a recipe with crops that fit the scene."""
-    made = {}
+    steps = {}
     for name, options in step.items():
         params = dict(options or {})
         if name == "RandomResizedCrop":
             params |= {"size": [80, 100], "scale": [max(0.4, params["scale"][0]), 1.0]}
         if name == "RandomCrop":
             params |= SHRUNK_CROPS
-        made[name] = params
-    return made
+        steps[name] = params
+    return steps
 
 
 @pytest.mark.parametrize("name", sorted(SHIPPED))
@@ -217,7 +217,9 @@ def test_images_and_boxes_are_those_of_albumentations(name: str) -> None:
     theirs._compose.set_random_seed(0)
     for seed in range(20):
         image, target = scene(seed)
-        (one, moved), (other, expected) = (each(image, target, seed) for each in (ours, theirs))
+        (one, moved), (other, expected) = (
+            augment(image, target, seed) for augment in (ours, theirs)
+        )
         np.testing.assert_array_equal(one, other)
         torch.testing.assert_close(moved.boxes, expected.boxes, rtol=0, atol=1e-3)
 

@@ -85,14 +85,14 @@ def test_tiles_are_aligned(tmp_path: Path, scale: float) -> None:
 
 def object_offsets(values: Array, boxes: Array) -> list[NDArray[np.float64]]:
     """Return (y, x) of the image minus the box center, of boxes in full view."""
-    found = []
+    measured = []
     for left, top, right, bottom in boxes:
         low, high = np.floor([top, left]).astype(int) - 3, np.ceil([bottom, right]).astype(int) + 3
         if (low < 0).any() or (high > values.shape[:2]).any():
             continue
         part = values[low[0] : high[0], low[1] : high[1]]
-        found.append(centroid(part) + low - [(top + bottom) / 2, (left + right) / 2])
-    return found
+        measured.append(centroid(part) + low - [(top + bottom) / 2, (left + right) / 2])
+    return measured
 
 
 @pytest.mark.parametrize("size", [None, (71, 90), (150, 173), (71, 200)])
