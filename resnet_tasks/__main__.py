@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import codecs
+import io
+import sys
+
 from resnet_tasks.cli import app
+from resnet_tasks.whole_files import escape_undecodable
 
 
 def main() -> None:
     """Runs the command line; exits with 0, 2 (a mistake that can be mended) or 130 (stopped)."""
+    _show_any_text()
     app(prog_name="resnet-tasks")
+
+
+def _show_any_text() -> None:
+    """Print what an encoding lacks, such as bytes of file names, escaped instead of failing."""
+    codecs.register_error("escape_undecodable", escape_undecodable)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="escape_undecodable")
 
 
 if __name__ == "__main__":

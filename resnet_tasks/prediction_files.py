@@ -187,9 +187,7 @@ class PredictionWriter:
     @staticmethod
     def _write_map(path: Path, prediction: SegmentationMap, ids: Sequence[int]) -> None:
         table = np.asarray(ids, dtype=np.uint8 if max(ids) < 255 else np.uint16)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not cv2.imwrite(str(path), table[as_array(prediction.labels)]):
-            raise DataError(f"{path} cannot be written; is the disk full?")
+        _write_png(path, table[as_array(prediction.labels)])
 
 
 def classification_result(
@@ -227,9 +225,24 @@ def write_picture(path: Path, image: NDArray[np.uint8]) -> None:
     Raises:
         DataError: If it cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(path), np.ascontiguousarray(image[:, :, ::-1])):
-        raise DataError(f"{path} cannot be written; is the disk full?")
+    _write_png(path, np.ascontiguousarray(image[:, :, ::-1]), path.suffix)
+
+
+def _write_png(path: Path, pixels: NDArray[Any], suffix: str = ".png") -> None:
+    """Encode an image in memory and write it: OpenCV crashes on names that are not UTF-8.
+
+    Raises:
+        DataError: If the file cannot be written.
+    """
+    is_encoded, encoded = cv2.imencode(suffix, pixels)
+    try:
+        if not is_encoded:
+            raise OSError(f"{pixels.dtype} of shape {pixels.shape} cannot be encoded")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded.tobytes())
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataError(f"{path} cannot be written ({reason}); is the disk full?") from None
 
 
 def shown(image: NDArray[Any], preparation: Preparation) -> NDArray[np.uint8]:

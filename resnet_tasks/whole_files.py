@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
 from resnet_tasks.errors import RunError
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def make_folder(folder: Path) -> None:
@@ -77,7 +80,32 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: object) -> None:
     """`write_text` of indented JSON."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json_text(value, indent=2) + "\n")
+
+
+def json_text(value: object, *, indent: int | None = None) -> str:
+    """Return a value as JSON that encodes to UTF-8.
+
+    File names need not be UTF-8: Python holds their other bytes as lone surrogates, which JSON must
+    not hold. They are written as `\\xe9`, as shells and `ls` show them.
+    """
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    # In JSON a backslash is written twice.
+    return _SURROGATE.sub(lambda match: "\\" + _escape(match[0]), text)
+
+
+def escape_undecodable(error: UnicodeError) -> tuple[str, int]:
+    """Handle the encoding errors of text that is shown: a byte of a file name becomes `\\xe9`."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(map(_escape, error.object[error.start : error.end])), error.end
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # Python's stand-in for a byte that is not UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    return character.encode("ascii", "backslashreplace").decode()
 
 
 def unwritten(path: Path, error: Exception) -> RunError:

@@ -1,7 +1,7 @@
 """Picture files of any depth and number of channels, decoded as they are stored.
 
 Pillow decodes what has 8 bits, tifffile the TIFFs beyond that (deep, float, many bands, many
-pages), numpy its own arrays, OpenCV the rest (deep colour PNG, EXR). A JPEG about which nothing is
+pages), numpy its own arrays, OpenCV deep colour PNGs, from memory. A JPEG about which nothing is
 unusual is decoded by simplejpeg, sooner and to the same values. Nothing is rounded and no channel
 is left out in silence.
 """
@@ -20,16 +20,19 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from resnet_tasks.data.image_formats import OversizedImageError
 from resnet_tasks.data.picture_files import (
     DAMAGE,
     NEEDED_CODECS,
     ORIENTATION,
-    file_kind,
     mapped_array,
     only_series,
     open_picture,
+    open_picture_file,
+    stream_kind,
     tiff_orientation,
 )
+from resnet_tasks.data.regular_files import read_regular_file
 from resnet_tasks.errors import DataError
 
 MAX_PIXELS = 178_956_970
@@ -42,12 +45,17 @@ Layout = Literal["grey", "grey and alpha", "colour", "colour and alpha", "bands"
 
 _DEEP_GREY_MODES = {"I", "I;16", "I;16B", "I;16L", "F"}
 _EIGHT_BIT_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
-_JPEG_START = b"\xff\xd8\xff"
 _JPEG_COLOURS = {"L": "GRAY", "RGB": "RGB"}
 _PILLOW_PHOTOMETRICS = {0, 1, 2, 3, 5, 6}  # grey, RGB, palette, CMYK, YCbCr
 _PILLOW_COLOURS = {2, 6}  # of three samples; of three grey samples Pillow reads the first alone
 _ANIMATED = {"GIF", "PNG", "WEBP", "AVIF"}
 _ALPHA = {1, 2}  # TIFF's ExtraSamples: associated and unassociated alpha
+_OPENCV_LAYOUTS: dict[int, Layout] = {
+    1: "grey",
+    2: "grey and alpha",
+    3: "colour",
+    4: "colour and alpha",
+}
 _ALPHA_AFTER: dict[str, Layout] = {"grey and alpha": "grey", "colour and alpha": "colour"}
 
 
@@ -97,16 +105,17 @@ def read_stored(path: Path, *, max_pixels: int | None = None) -> StoredPicture:
     Raises:
         DataError: If the file is missing, not a picture, truncated or too large.
     """
-    kind = file_kind(path)
     limit = MAX_PIXELS if max_pixels is None else max_pixels
     try:
-        if kind == "numpy":
-            return _numpy_array(path, limit)
-        if kind == "tiff":
-            with tifffile.TiffFile(path) as tiff:
-                if not _is_for_pillow(tiff):
-                    return _tiff(tiff, path, limit)
-        return _picture(path, limit)
+        with open_picture_file(path) as stream:
+            kind = stream_kind(stream)
+            if kind == "numpy":
+                return _numpy_array(path, limit)
+            if kind == "tiff":
+                with tifffile.TiffFile(path) as tiff:
+                    if not _is_for_pillow(tiff):
+                        return _tiff(tiff, path, limit)
+            return _picture(path, stream, limit)
     except DAMAGE as error:
         raise DataError(f"picture {path} cannot be read: {_sentence(error)}") from None
 
@@ -226,7 +235,7 @@ def _without_codec(tiff: tifffile.TiffFile, path: Path) -> StoredPicture:
     plain = (
         len(tiff.pages) == 1 and tiff_orientation(tiff) == 1 and page.samplesperpixel in (1, 3, 4)
     )
-    array = _opencv(path) if plain else None
+    array = _opencv(read_regular_file(path)) if plain else None
     expected = (page.imagelength, page.imagewidth, page.samplesperpixel)
     if array is None or array.shape != expected or array.dtype != page.dtype:
         codec = getattr(page.compression, "name", page.compression)
@@ -241,9 +250,9 @@ def _without_codec(tiff: tifffile.TiffFile, path: Path) -> StoredPicture:
 # --- Pillow and OpenCV
 
 
-def _picture(path: Path, limit: int) -> StoredPicture:
+def _picture(path: Path, stream: IO[bytes], limit: int) -> StoredPicture:
     try:
-        with open_picture(path, limit) as picture:
+        with open_picture(stream, limit) as picture:
             refuse_large(path, (picture.height, picture.width), 1, limit)
             _refuse_animation(path, picture)
             raw_mode = _raw_mode(picture)
@@ -258,31 +267,26 @@ def _picture(path: Path, limit: int) -> StoredPicture:
                 return _eight_bit(picture)
             if picture.mode in _DEEP_GREY_MODES:
                 return StoredPicture(_deep_grey(picture, raw_mode), "grey")
-    except UnidentifiedImageError:
-        with path.open("rb") as stream:
-            is_jpeg = stream.read(len(_JPEG_START)) == _JPEG_START
-        if is_jpeg:  # OpenCV would fill with grey what it cannot decode
-            raise DataError(f"picture {path} cannot be read: its JPEG header is damaged") from None
-        raw_mode, orientation = "", 1  # OpenCV reads a few formats that Pillow does not.
-    except Image.DecompressionBombError:
+            kind = picture.format
+    except UnidentifiedImageError as error:
+        raise DataError(f"{path} is not a picture that can be read: {error}") from None
+    except Image.DecompressionBombError as error:
+        if isinstance(error, OversizedImageError):
+            refuse_large(path, error.size, 1, limit)
         raise DataError(
             f"{path} has more than the limit of {limit:,} pixels; cut it into several files, or "
             "raise data.max_pixels (predict: --max-pixels)"
         ) from None
-    array = _opencv(path)
+    stream.seek(0)
+    array = _opencv(stream.read())
     if array is None:
         raise DataError(
-            f"{path} is not a picture that can be read (PNG, JPEG, TIFF, BMP, WebP, npy)"
+            f"{path} is a {kind} image of a kind that cannot be decoded; store it as 8 or 16-bit "
+            "PNG, or as TIFF"
         )
     if raw_mode.startswith("LA"):  # OpenCV makes colour of grey with alpha
         array = array[:, :, [0, 3]]
-    layouts: dict[int, Layout] = {
-        1: "grey",
-        2: "grey and alpha",
-        3: "colour",
-        4: "colour and alpha",
-    }
-    return StoredPicture(_upright(array, orientation), layouts[array.shape[2]])
+    return StoredPicture(_upright(array, orientation), _OPENCV_LAYOUTS[array.shape[2]])
 
 
 def _refuse_animation(path: Path, picture: Image.Image) -> None:
@@ -342,10 +346,10 @@ def _deep_grey(picture: Image.Image, raw_mode: str) -> Array:
     return array.astype(kind)[:, :, None]
 
 
-def _opencv(path: Path) -> Array | None:
-    """`(h, w, C)` in the file's own type, as stored (not turned)."""
+def _opencv(content: bytes) -> Array | None:
+    """Decode a file's bytes as `(h, w, C)` in the file's own type, as stored (not turned)."""
     try:
-        array = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        array = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:
         array = None
     if array is None:

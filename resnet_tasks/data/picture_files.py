@@ -8,15 +8,24 @@ import tokenize
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
+from resnet_tasks.data.image_formats import (
+    NUMPY,
+    TIFF,
+    check_declared_size,
+    identify_format,
+    read_start,
+    require_format,
+)
+from resnet_tasks.data.regular_files import open_regular_file
 from resnet_tasks.errors import DataError
 
 if TYPE_CHECKING:
@@ -46,8 +55,6 @@ DAMAGE = (
 """What readers raise on files that are damaged; tifffile's own error is a `ValueError`."""
 MOST_WIDE = 1 << 25
 """Pixels of a line that Pillow decodes in every mode; beyond, it says that memory is short."""
-_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_NUMPY_START = b"\x93NUMPY"
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _ORIENTING_TEXTS = (b"Raw profile type exif", b"XML:com.adobe.xmp")
@@ -56,23 +63,29 @@ _ORIENTING_TEXTS = (b"Raw profile type exif", b"XML:com.adobe.xmp")
 
 @contextmanager
 def open_picture(path: Path | IO[bytes], max_pixels: int | None = None) -> Iterator[Image.Image]:
-    """An opened picture, not yet decoded, without a warning about its size.
+    """Open an image without decoding it, and without a warning about its size.
+
+    Only regular files are opened, and only formats that `image_formats` allows, by content.
 
     Args:
-        path: Of the picture, or its bytes.
-        max_pixels: Pictures of twice as many are refused; None: Pillow's own limit.
+        path: Path of the image, or its bytes.
+        max_pixels: Most pixels allowed; None: twice Pillow's own limit, as Pillow does.
 
     Raises:
-        DecompressionBombError: Of Pillow, where they are.
-        OSError: If its lines are longer than `MOST_WIDE`.
+        DecompressionBombError: If the image is larger.
+        UnidentifiedImageError: If its format is not allowed.
+        OSError: If its lines are longer than `MOST_WIDE`, its header is damaged, or it is no
+            regular file.
     """
     kept = Image.MAX_IMAGE_PIXELS
-    with warnings.catch_warnings():
+    with ExitStack() as opened:
+        stream = opened.enter_context(open_regular_file(path)) if isinstance(path, Path) else path
+        opened.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         try:
             # Some formats are held to it when they are decoded, not when they are opened.
             Image.MAX_IMAGE_PIXELS = kept if max_pixels is None else max_pixels
-            with Image.open(path) as picture:
+            with _identified(stream, max_pixels) as picture:
                 if picture.width > MOST_WIDE:
                     raise OSError(
                         f"its lines of {picture.width:,} pixels are longer than {MOST_WIDE:,}"
@@ -80,6 +93,22 @@ def open_picture(path: Path | IO[bytes], max_pixels: int | None = None) -> Itera
                 yield picture
         finally:
             Image.MAX_IMAGE_PIXELS = kept
+
+
+def _identified(stream: IO[bytes], max_pixels: int | None) -> Image.Image:
+    """Open a stream with the one decoder of its format."""
+    start = read_start(stream)
+    kind = require_format(start)
+    if kind == NUMPY:
+        raise UnidentifiedImageError("it is an array of numpy, where an image file is expected")
+    doubled = None if Image.MAX_IMAGE_PIXELS is None else 2 * Image.MAX_IMAGE_PIXELS
+    check_declared_size(stream, start, kind, doubled if max_pixels is None else max_pixels)
+    try:
+        return Image.open(stream, formats=(kind,))
+    except UnidentifiedImageError:
+        raise OSError(f"its {kind} header is damaged") from None
+    except KeyError:
+        raise OSError(f"this build of Pillow does not decode {kind}; convert it to PNG") from None
 
 
 def stored_size(path: Path, *, decode: bool = False) -> tuple[int, int] | None:
@@ -139,21 +168,35 @@ def _tiff_size(path: Path, decode: bool) -> tuple[int, int]:
 
 
 def file_kind(path: Path) -> Literal["numpy", "tiff", "other"]:
-    """How a picture file starts, whatever its name.
+    """Return how an image file starts, whatever its name.
 
     Raises:
-        DataError: If it cannot be opened.
+        DataError: If it cannot be opened, or is no regular file.
+    """
+    with open_picture_file(path) as stream:
+        return stream_kind(stream)
+
+
+def stream_kind(stream: IO[bytes]) -> Literal["numpy", "tiff", "other"]:
+    """Return how an opened image file starts, and rewind it."""
+    kind = identify_format(read_start(stream))
+    if kind == NUMPY:
+        return "numpy"
+    return "tiff" if kind == TIFF else "other"
+
+
+def open_picture_file(path: Path) -> BinaryIO:
+    """Open an image file for reading.
+
+    Raises:
+        DataError: If it cannot be opened, or is no regular file.
     """
     try:
-        with path.open("rb", buffering=0) as stream:
-            start = stream.read(len(_NUMPY_START))
+        return open_regular_file(path)
     except FileNotFoundError:
         raise DataError(f"picture {path} does not exist") from None
     except OSError as error:
         raise DataError(f"picture {path} cannot be read: {error}") from None
-    if start == _NUMPY_START:
-        return "numpy"
-    return "tiff" if start[:4] in _TIFF_STARTS else "other"
 
 
 def mapped_array(path: Path) -> NDArray[Any]:
@@ -235,7 +278,7 @@ def _chunks_after_pixels(path: Path) -> tuple[bytes | None, bool]:
         OSError: If the file ends before its last chunk.
     """
     exif, has_text, has_pixels = None, False, False
-    with path.open("rb") as file:
+    with open_regular_file(path) as file:
         file.seek(len(_PNG_START))
         while len(header := file.read(8)) == 8:
             length, kind = int.from_bytes(header[:4], "big"), header[4:]

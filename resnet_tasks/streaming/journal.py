@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from resnet_tasks.errors import RunError
-from resnet_tasks.whole_files import unwritten, whole_file, write_json
+from resnet_tasks.whole_files import json_text, unwritten, whole_file, write_json
 
 SETTINGS = "stream.json"
 LINES = "stream.jsonl"
@@ -71,7 +71,7 @@ class BatchResult:
 
     def to_line(self) -> str:
         """As a line of JSON."""
-        return json.dumps(asdict(self), ensure_ascii=False)
+        return json_text(asdict(self))
 
     @classmethod
     def from_line(cls, line: bytes | str) -> BatchResult:
@@ -209,10 +209,10 @@ class StreamJournal:
                 for each in line.frames:
                     if each.reason:
                         told = {"file": each.file_name, "frame": each.frame, "reason": each.reason}
-                        stream.write(json.dumps(told, ensure_ascii=False) + "\n")
+                        stream.write(json_text(told) + "\n")
                 if line.note:
                     told = {"file": line.video, "frame": None, "reason": line.note}
-                    stream.write(json.dumps(told, ensure_ascii=False) + "\n")
+                    stream.write(json_text(told) + "\n")
 
     def _frames(self) -> Iterator[FrameResult]:
         """All frames in the order of the sources, whoever predicted them when."""
@@ -276,7 +276,7 @@ class _JsonList:
         self._start = "[\n"
 
     def add(self, value: Mapping[str, Any]) -> None:
-        self._stream.write(f"{self._start}{json.dumps(value, ensure_ascii=False)}")
+        self._stream.write(f"{self._start}{json_text(value)}")
         self._start = ",\n"
 
     def end(self) -> None:

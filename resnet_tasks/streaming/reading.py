@@ -138,6 +138,7 @@ def _video(
         every=every,
         channels=predictor.preparation.channels,
         wanted=lambda i: (unit, i // size) not in done,
+        max_pixels=predictor.preparation.max_pixels,
     )
     try:
         for frame in found:

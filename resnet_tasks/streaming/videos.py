@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,13 +13,26 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from resnet_tasks.data.decoding import MAX_PIXELS, refuse_large
+from resnet_tasks.data.image_formats import read_start
+from resnet_tasks.data.regular_files import open_regular_file
 from resnet_tasks.errors import DataError
 
 # Read when the first video is opened: what is wrong is told by our errors, not on standard error.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+_CAPTURE_OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
+_HAS_OWN_OPTIONS = _CAPTURE_OPTIONS in os.environ
 
 MISSING = 0.02
 """Share of the announced frames that may lack without a word; containers announce roughly."""
+_CONTAINERS = (
+    b"\x1a\x45\xdf\xa3",  # Matroska, WebM
+    b"\0\0\x01\xba",  # MPEG program stream
+    b"\0\0\x01\xb3",  # MPEG video
+    b"\x30\x26\xb2\x75\x8e\x66\xcf\x11",  # ASF: WMV
+    b"G@",  # MPEG transport stream
+)
+_QUICKTIME_ATOMS = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")
 
 
 @dataclass(frozen=True)
@@ -46,7 +60,12 @@ def announced_frames(path: Path) -> int:
 
 
 def read_frames(
-    path: Path, *, every: int = 1, channels: int = 3, wanted: Callable[[int], bool] | None = None
+    path: Path,
+    *,
+    every: int = 1,
+    channels: int = 3,
+    wanted: Callable[[int], bool] | None = None,
+    max_pixels: int | None = None,
 ) -> Iterator[VideoFrame]:
     """Every n-th frame of a video, in order.
 
@@ -57,16 +76,17 @@ def read_frames(
         every: 1: all frames; n: those whose number n divides.
         channels: 3: RGB; 1: grey.
         wanted: Whether the i-th of these frames is decoded into pixels; None: all are.
+        max_pixels: Most pixels of a frame; None: `MAX_PIXELS`.
 
     Raises:
-        DataError: If it cannot be opened, has no frame, or ends before the frames that it
+        DataError: If it cannot be opened, has no or too large frames, or ends before the frames that it
             announces; after those that it has.
     """
     if channels not in (1, 3):
         raise DataError(
             f"{path} is a video, whose frames have 3 channels; the model takes {channels}"
         )
-    with _opened(path) as capture:
+    with _opened(path, max_pixels) as capture:
         rate = capture.get(cv2.CAP_PROP_FPS)
         announced = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         number = 0
@@ -99,15 +119,71 @@ def _pixels(
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[cv2.VideoCapture]:
-    if not path.is_file():
-        raise DataError(f"video {path} does not exist or is no file")
-    capture = cv2.VideoCapture(str(path))
+def _opened(path: Path, max_pixels: int | None = None) -> Iterator[cv2.VideoCapture]:
+    limit = MAX_PIXELS if max_pixels is None else max_pixels
+    _require_video(path)
+    with _name_for_opencv(path) as name:
+        capture = _capture(name, limit)
     try:
         if not capture.isOpened():
             raise DataError(
                 f"video {path} cannot be opened; OpenCV does not know its format, or it is damaged"
             )
+        width, height = (
+            int(capture.get(side))
+            for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
+        )
+        refuse_large(path, (height, width), 1, limit)
         yield capture
     finally:
         capture.release()
+
+
+def _require_video(path: Path) -> None:
+    """Check that a file is regular and starts as a container of videos.
+
+    OpenCV would take a playlist for a video, and a single image for one of a sequence, without any
+    limit on its size.
+
+    Raises:
+        DataError: If it does not.
+    """
+    try:
+        with open_regular_file(path) as stream:
+            start = read_start(stream)
+    except FileNotFoundError:
+        raise DataError(f"video {path} does not exist or is no file") from None
+    except OSError as error:
+        raise DataError(f"video {path} cannot be read: {error}") from None
+    is_avi = start[:4] == b"RIFF" and start[8:12] in (b"AVI ", b"AVIX")
+    is_quicktime = start[4:8] in _QUICKTIME_ATOMS
+    if not (is_avi or is_quicktime or start.startswith(_CONTAINERS)):
+        raise DataError(
+            f"video {path} cannot be opened; its content is no video (MP4, MOV, AVI, Matroska, "
+            "WebM, MPEG or WMV)"
+        )
+
+
+@contextmanager
+def _name_for_opencv(path: Path) -> Iterator[str]:
+    """Give a name of a file that OpenCV can take: it crashes on those that are not UTF-8."""
+    # From the root, so that no name is taken for an address such as http:// or concat:.
+    name = str(path.absolute())
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        with tempfile.TemporaryDirectory() as folder:
+            link = Path(folder, "video")
+            link.symlink_to(path.absolute())
+            yield str(link)
+    else:
+        yield name
+
+
+def _capture(name: str, limit: int) -> cv2.VideoCapture:
+    # FFmpeg alone: among the others is one that reads numbered images in place of a video.
+    has_ffmpeg = cv2.CAP_FFMPEG in cv2.videoio_registry.getBackends()
+    # Frames may grow in the middle of a video, which only its decoder sees.
+    if not _HAS_OWN_OPTIONS:
+        os.environ[_CAPTURE_OPTIONS] = f"max_pixels;{limit}"
+    return cv2.VideoCapture(name, cv2.CAP_FFMPEG if has_ffmpeg else cv2.CAP_ANY)

@@ -17,7 +17,7 @@ from resnet_tasks.data.data_set_protocols import LeavesOut
 from resnet_tasks.data.tiled import TiledDataset
 from resnet_tasks.errors import DataError, PictureError
 from resnet_tasks.structures import Sample
-from resnet_tasks.whole_files import write_text
+from resnet_tasks.whole_files import json_text, write_text
 
 LIST = "bad_pictures.jsonl"
 """In the run folder: a line for each."""
@@ -100,7 +100,7 @@ class BadPictures:
                 self._known[error.image_id] = found
                 new.append(found)
         if new and self._writes and self._path is not None:
-            lines = (json.dumps(asdict(each)) for each in self._known.values())
+            lines = (json_text(asdict(each)) for each in self._known.values())
             write_text(self._path, "".join(f"{line}\n" for line in lines))
         if new and len(self._known) > self._most:
             listed = "" if self._path is None else f" (listed in {self._path})"

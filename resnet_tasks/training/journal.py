@@ -25,7 +25,7 @@ from resnet_tasks.recipe.schema import TrainingRecipe
 from resnet_tasks.training.gradient_conflict import Conflict
 from resnet_tasks.training.spikes import Spike
 from resnet_tasks.training.trackers import TrackedRun, Trackers
-from resnet_tasks.whole_files import unwritten
+from resnet_tasks.whole_files import json_text, unwritten
 
 Show = Callable[[Mapping[str, float], float], None]
 SMOOTHING = 0.9
@@ -85,7 +85,7 @@ class Journal:
         """
         if self._silent:
             return
-        line = json.dumps({"event": event, "time": time.strftime("%Y-%m-%dT%H:%M:%S"), **values})
+        line = json_text({"event": event, "time": time.strftime("%Y-%m-%dT%H:%M:%S"), **values})
         path = self._folder / "log.jsonl"
         try:
             with path.open("ab+") as stream:

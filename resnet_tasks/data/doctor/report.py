@@ -15,7 +15,7 @@ from resnet_tasks.data.coco_problems import Finding, listed, severity_of
 from resnet_tasks.data.doctor.check import FileCheck
 from resnet_tasks.data.doctor.repair import Repair
 from resnet_tasks.data.split_writing import WrittenSplits
-from resnet_tasks.whole_files import whole_file
+from resnet_tasks.whole_files import json_text, whole_file
 
 _STYLES = {"error": "bold red", "warning": "yellow", "repaired": "cyan", "note": "dim"}
 _SHOWN_IDS = 3
@@ -131,10 +131,10 @@ def write_findings(checks: Sequence[FileCheck], path: Path) -> None:
         stream.write('{"files": [')
         for number, check in enumerate(checks):
             stream.write(",\n" if number else "\n")
-            head = json.dumps(_about(check), indent=1, ensure_ascii=False).removesuffix("\n}")
+            head = json_text(_about(check), indent=1).removesuffix("\n}")
             stream.write(f'{head},\n "findings": [')
             for place, finding in enumerate(check.findings):
-                entry = json.dumps(_entry(finding), ensure_ascii=False)
+                entry = json_text(_entry(finding))
                 stream.write(f"{',' if place else ''}\n  {entry}")
             stream.write("\n ]}")
         stream.write("\n]}\n")

@@ -1,0 +1,215 @@
+"""Image formats, recognized by content, and the sizes that their headers declare.
+
+A file's name says nothing about its content, and a decoder that tries every format it knows also
+tries those that run programs or allocate before they check. So only formats of an allow-list reach
+a decoder, each its own, and only after the declared size is checked.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+from typing import IO
+
+from PIL import Image, UnidentifiedImageError
+
+NUMPY = "numpy"
+TIFF = "TIFF"
+READABLE = "PNG, JPEG, TIFF, BMP, WebP, GIF, AVIF, npy"
+"""Allowed formats, for messages."""
+START_LENGTH = 32
+"""Bytes that identify a format and hold the declared size of most."""
+
+_SIGNATURES: tuple[tuple[bytes, str], ...] = (
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"II*\0", TIFF),
+    (b"MM\0*", TIFF),
+    (b"II+\0", TIFF),
+    (b"MM\0+", TIFF),
+    (b"\x93NUMPY", NUMPY),
+    (b"BM", "BMP"),
+    (b"GIF87a", "GIF"),
+    (b"GIF89a", "GIF"),
+)
+_FOREIGN: tuple[tuple[bytes, str], ...] = (
+    (b"#?RADIANCE", "a Radiance HDR image"),
+    (b"#?RGBE", "a Radiance HDR image"),
+    (b"\x76\x2f\x31\x01", "an OpenEXR image"),
+    (b"8BPS", "a Photoshop image"),
+    (b"%!PS", "a PostScript file"),
+    (b"\xc5\xd0\xd3\xc6", "a PostScript file"),
+    (b"%PDF", "a PDF file"),
+    (b"\0\0\0\x0cjP  ", "a JPEG 2000 image"),
+    (b"\xff\x4f\xff\x51", "a JPEG 2000 image"),
+    (b"\0\0\0\x0cJXL ", "a JPEG XL image"),
+    (b"\xff\x0a", "a JPEG XL image"),
+    (b"SIMPLE  =", "a FITS image"),
+    (b"DDS ", "a DDS image"),
+    (b"qoif", "a QOI image"),
+    (b"\0\0\x01\0", "an icon"),
+    (b"\0\0\x01\xba", "an MPEG video"),
+    (b"\0\0\x01\xb3", "an MPEG video"),
+    (b"\x59\xa6\x6a\x95", "a Sun raster image"),
+    (b"\x01\xda", "an SGI image"),
+    (b"\x89HDF", "an HDF5 file"),
+    (b"\x1f\x8b", "a gzip file"),
+    (b"PK\x03\x04", "a zip file"),
+    (b"<svg", "an SVG file"),
+    (b"PF", "a portable float map"),
+    (b"Pf", "a portable float map"),
+)
+_AVIF_BRANDS = (b"avif", b"avis")
+_HEIF_BRANDS = (b"mif1", b"msf1", b"heic", b"heix", b"hevc")
+# A deflate stream codes at most 258 bytes with 2 bits.
+_MOST_INFLATED = 1032
+_WORTH_CHECKING = 1 << 24  # bytes; smaller declared sizes cost nothing
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+
+
+class OversizedImageError(Image.DecompressionBombError):
+    """A header that declares more pixels than allowed.
+
+    Args:
+        size: (height, width), pixels.
+        limit: Pixels.
+    """
+
+    def __init__(self, size: tuple[int, int], limit: int) -> None:
+        super().__init__(
+            f"it has {size[1]} x {size[0]} pixels (width x height), more than the limit of "
+            f"{limit:,}"
+        )
+        self.size = size
+
+
+def read_start(stream: IO[bytes]) -> bytes:
+    """Return the first `START_LENGTH` bytes of a stream, and rewind it."""
+    stream.seek(0)
+    start = stream.read(START_LENGTH)
+    stream.seek(0)
+    return start
+
+
+def identify_format(start: bytes) -> str | None:
+    """Return the allowed format that a file starts as: Pillow's name, or `NUMPY`; None: none.
+
+    Args:
+        start: First `START_LENGTH` bytes.
+    """
+    for signature, name in _SIGNATURES:
+        if start.startswith(signature):
+            return name
+    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
+        return "WEBP"
+    return "AVIF" if _is_avif(start) else None
+
+
+def _is_avif(start: bytes) -> bool:
+    if start[4:8] != b"ftyp":
+        return False
+    # Some writers name the container first; the compatible brands follow.
+    compatible = start[8:12] in _HEIF_BRANDS[:2] and any(b in start[16:] for b in _AVIF_BRANDS)
+    return start[8:12] in _AVIF_BRANDS or compatible
+
+
+def require_format(start: bytes) -> str:
+    """Return the allowed format that a file starts as; see `identify_format`.
+
+    Raises:
+        UnidentifiedImageError: If it is another, whose name is given where it is known.
+    """
+    name = identify_format(start)
+    if name is None:
+        raise UnidentifiedImageError(f"{_describe_foreign(start)}; convert it to {READABLE}")
+    return name
+
+
+def _describe_foreign(start: bytes) -> str:
+    if not start:
+        return "it is empty"
+    for signature, name in _FOREIGN:
+        if start.startswith(signature):
+            return f"it is {name}"
+    if start[:1] == b"P" and start[1:2] in b"1234567" and start[2:3].isspace():
+        return "it is a portable any map (PPM, PGM, PBM)"
+    if start[4:8] == b"ftyp":
+        is_image = start[8:12] in _HEIF_BRANDS
+        return "it is a HEIF image" if is_image else "it is an MP4 or QuickTime video"
+    return "its content has no known image format"
+
+
+def check_declared_size(stream: IO[bytes], start: bytes, kind: str, limit: int | None) -> None:
+    """Check what a header declares, before a decoder allocates anything for it.
+
+    JPEG, TIFF and AVIF keep their sizes elsewhere; their decoders allocate nothing when they are
+    opened.
+
+    Args:
+        stream: The file; its position is kept.
+        start: First `START_LENGTH` bytes.
+        kind: Format, as from `identify_format`.
+        limit: Pixels; None: no limit.
+
+    Raises:
+        OversizedImageError: If the size exceeds the limit.
+        OSError: If the file is too short for the size that it declares.
+    """
+    try:
+        size = _declared_size(start, kind)
+    except struct.error:
+        return  # truncated: the decoder finds out
+    if size is None:
+        return
+    if limit is not None and size[0] * size[1] > limit:
+        raise OversizedImageError(size, limit)
+    if kind == "PNG":
+        _check_png_length(stream, start, size)
+
+
+def _declared_size(start: bytes, kind: str) -> tuple[int, int] | None:
+    """Return (height, width) of a header; None where the start of the file does not hold them."""
+    if kind == "PNG":
+        width, height = struct.unpack_from(">II", start, 16)
+    elif kind == "GIF":
+        width, height = struct.unpack_from("<HH", start, 6)
+    elif kind == "BMP":
+        is_core = struct.unpack_from("<I", start, 14)[0] == 12
+        width, height = struct.unpack_from("<HH" if is_core else "<ii", start, 18)
+    elif kind == "WEBP":
+        return _declared_webp_size(start)
+    else:
+        return None
+    return abs(height), abs(width)  # a negative height: the first row is at the top
+
+
+def _declared_webp_size(start: bytes) -> tuple[int, int] | None:
+    chunk = start[12:16]
+    if chunk == b"VP8X":
+        width, height = start[24:27], start[27:30]
+        return 1 + int.from_bytes(height, "little"), 1 + int.from_bytes(width, "little")
+    if chunk == b"VP8L":
+        bits = struct.unpack_from("<I", start, 21)[0]
+        return 1 + (bits >> 14 & 0x3FFF), 1 + (bits & 0x3FFF)
+    if chunk == b"VP8 ":
+        width, height = struct.unpack_from("<HH", start, 26)
+        return height & 0x3FFF, width & 0x3FFF
+    return None
+
+
+def _check_png_length(stream: IO[bytes], start: bytes, size: tuple[int, int]) -> None:
+    if len(start) < 26:  # ends inside the header
+        return
+    bits = start[24] * _PNG_CHANNELS.get(start[25], 1)
+    needed = size[0] * -(-size[1] * bits // 8)
+    if needed <= _WORTH_CHECKING:
+        return
+    place = stream.tell()
+    length = stream.seek(0, io.SEEK_END)
+    stream.seek(place, os.SEEK_SET)
+    if needed > _MOST_INFLATED * length:
+        raise OSError(
+            f"the file is truncated: it has {length:,} bytes, too few for the {size[1]} x "
+            f"{size[0]} pixels (width x height) that its header declares"
+        )
