@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from resnet_tasks.data.regular_files import open_regular_file
 from resnet_tasks.errors import DataError
 
 Values = Literal["stored", "modality", "voi"] | tuple[float, float]
@@ -54,7 +55,7 @@ class DicomReading:
 def is_dicom(path: Path) -> bool:
     """Whether a file has DICOM's preamble."""
     try:
-        with path.open("rb") as stream:
+        with open_regular_file(path) as stream:
             return stream.read(_PREAMBLE + 4)[_PREAMBLE:] == b"DICM"
     except OSError:
         return False

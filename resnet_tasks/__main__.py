@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import codecs
 import io
 import sys
 
 from resnet_tasks.cli import app
-from resnet_tasks.whole_files import escape_undecodable
+from resnet_tasks.whole_files import ESCAPED
 
 
 def main() -> None:
@@ -18,10 +17,9 @@ def main() -> None:
 
 def _show_any_text() -> None:
     """Print what an encoding lacks, such as bytes of file names, escaped instead of failing."""
-    codecs.register_error("escape_undecodable", escape_undecodable)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="escape_undecodable")
+            stream.reconfigure(errors=ESCAPED)
 
 
 if __name__ == "__main__":

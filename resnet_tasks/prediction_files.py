@@ -78,7 +78,7 @@ def _matched(pattern: Path) -> list[Path]:
     text = str(pattern)
     if not glob.has_magic(text):
         raise DataError(f"{text} does not exist; name files, patterns, or folders of files")
-    found = [each for each in map(Path, glob.glob(text, recursive=True)) if each.is_file()]  # noqa: PTH207  # may be absolute
+    found = [each for each in map(Path, glob.glob(text, recursive=True)) if not each.is_dir()]  # noqa: PTH207  # may be absolute
     if not found:
         raise DataError(f"no file matches the pattern {text}")
     return sorted(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import re
@@ -12,6 +13,8 @@ from typing import TextIO
 
 from resnet_tasks.errors import RunError
 
+ESCAPED = "escape_undecodable"
+"""Name of the error handler `escape_undecodable`, for text that may hold names of files."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -39,7 +42,7 @@ def whole_file(path: Path) -> Iterator[TextIO]:
     partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", encoding="utf-8") as stream:
+        with partial.open("w", encoding="utf-8", errors=ESCAPED) as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
@@ -83,19 +86,28 @@ def write_json(path: Path, value: object) -> None:
     write_text(path, json_text(value, indent=2) + "\n")
 
 
-def json_text(value: object, *, indent: int | None = None) -> str:
-    """Return a value as JSON that encodes to UTF-8.
+def json_text(value: object, *, indent: int | None = None, is_lossless: bool = False) -> str:
+    r"""Return a value as JSON that encodes to UTF-8.
 
-    File names need not be UTF-8: Python holds their other bytes as lone surrogates, which JSON must
-    not hold. They are written as `\\xe9`, as shells and `ls` show them.
+    File names need not be UTF-8: Python holds their other bytes as lone surrogates, which text in
+    UTF-8 cannot hold. They are written as `\xe9`, as `ls` shows them.
+
+    Args:
+        value: Plain values.
+        indent: As in `json.dumps`.
+        is_lossless: Write `\udce9` instead, which Python reads back and stricter readers refuse.
     """
     text = json.dumps(value, indent=indent, ensure_ascii=False)
+    if text.isascii():
+        return text
+    if is_lossless:
+        return _SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
     # In JSON a backslash is written twice.
     return _SURROGATE.sub(lambda match: "\\" + _escape(match[0]), text)
 
 
 def escape_undecodable(error: UnicodeError) -> tuple[str, int]:
-    """Handle the encoding errors of text that is shown: a byte of a file name becomes `\\xe9`."""
+    r"""Escape what an encoding lacks: a byte of a file name becomes `\xe9`."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     return "".join(map(_escape, error.object[error.start : error.end])), error.end
@@ -106,6 +118,9 @@ def _escape(character: str) -> str:
     if 0xDC80 <= code <= 0xDCFF:  # Python's stand-in for a byte that is not UTF-8
         return f"\\x{code - 0xDC00:02x}"
     return character.encode("ascii", "backslashreplace").decode()
+
+
+codecs.register_error(ESCAPED, escape_undecodable)
 
 
 def unwritten(path: Path, error: Exception) -> RunError:

@@ -15,6 +15,7 @@ from resnet_tasks.data.coco_parsing import require_coco
 from resnet_tasks.data.coco_problems import shown
 from resnet_tasks.data.json_files import read_json
 from resnet_tasks.errors import DataError
+from resnet_tasks.whole_files import json_text
 
 LISTS = ("images", "annotations")
 """Keys whose entries are many."""
@@ -94,7 +95,7 @@ def write_content(
     for number, (key, value) in enumerate(top.items()):
         stream.write(f"{',' if number else '{'}\n{json.dumps(key)}: ")
         if key not in lists:
-            stream.write(json.dumps(value, ensure_ascii=False))
+            stream.write(json_text(value, is_lossless=True))
             continue
         stream.write("[")
         for place, entry in enumerate(lists[key]):
@@ -127,7 +128,7 @@ def moved_info(info: Mapping[str, Any], roots: Mapping[str, Path], folder: Path)
 def _text(entry: Any) -> str:
     if isinstance(entry, msgspec.Raw):
         return bytes(entry).decode("utf-8")
-    return json.dumps(entry, ensure_ascii=False)
+    return json_text(entry, is_lossless=True)
 
 
 def _value(key: str, raw: msgspec.Raw) -> Any:

@@ -33,13 +33,11 @@ from resnet_tasks.data.picture_files import (
     tiff_orientation,
 )
 from resnet_tasks.data.regular_files import read_regular_file
+from resnet_tasks.data.size_limits import refuse_large, refuse_large_tiles
 from resnet_tasks.errors import DataError
 
 MAX_PIXELS = 178_956_970
 """Larger pictures are refused before they are decoded (decompression bombs); Pillow's own limit."""
-MAX_CHANNELS = 64
-"""More channels are refused before they are decoded; the recipe's limit."""
-
 Array = NDArray[Any]
 Layout = Literal["grey", "grey and alpha", "colour", "colour and alpha", "bands"]
 
@@ -50,7 +48,7 @@ _PILLOW_PHOTOMETRICS = {0, 1, 2, 3, 5, 6}  # grey, RGB, palette, CMYK, YCbCr
 _PILLOW_COLOURS = {2, 6}  # of three samples; of three grey samples Pillow reads the first alone
 _ANIMATED = {"GIF", "PNG", "WEBP", "AVIF"}
 _ALPHA = {1, 2}  # TIFF's ExtraSamples: associated and unassociated alpha
-_OPENCV_LAYOUTS: dict[int, Layout] = {
+_LAYOUTS: dict[int, Layout] = {
     1: "grey",
     2: "grey and alpha",
     3: "colour",
@@ -113,6 +111,7 @@ def read_stored(path: Path, *, max_pixels: int | None = None) -> StoredPicture:
                 return _numpy_array(path, limit)
             if kind == "tiff":
                 with tifffile.TiffFile(path) as tiff:
+                    refuse_large_tiles(path, tiff, limit)
                     if not _is_for_pillow(tiff):
                         return _tiff(tiff, path, limit)
             return _picture(path, stream, limit)
@@ -122,31 +121,6 @@ def read_stored(path: Path, *, max_pixels: int | None = None) -> StoredPicture:
 
 def _sentence(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def refuse_large(path: Path, size: tuple[int, int], channels: int, limit: int) -> None:
-    """Does nothing where a picture is small enough to be decoded.
-
-    Args:
-        path: For the message.
-        size: (height, width).
-        channels: Of the picture.
-        limit: Pixels.
-
-    Raises:
-        DataError: Otherwise.
-    """
-    height, width = size
-    if height * width > limit:
-        raise DataError(
-            f"{path} has {width} x {height} pixels, more than the limit of {limit:,}; cut it into "
-            f"several files, or raise data.max_pixels (predict: --max-pixels {height * width})"
-        )
-    if channels > MAX_CHANNELS:
-        raise DataError(
-            f"{path} has {channels} channels of {width} x {height} (width x height), more than "
-            f"the limit of {MAX_CHANNELS}; channels come last, and volumes are stored as slices"
-        )
 
 
 # --- numpy
@@ -255,38 +229,41 @@ def _picture(path: Path, stream: IO[bytes], limit: int) -> StoredPicture:
         with open_picture(stream, limit) as picture:
             refuse_large(path, (picture.height, picture.width), 1, limit)
             _refuse_animation(path, picture)
-            raw_mode = _raw_mode(picture)
-            orientation = picture.getexif().get(ORIENTATION, 1)
-            jpeg = _whole_jpeg(picture)
-            if jpeg is not None:
-                layout: Layout = "grey" if jpeg.shape[2] == 1 else "colour"
-                return StoredPicture(_upright(jpeg, orientation), layout)
-            # Reading it whole finds truncation, which OpenCV would fill with grey in silence.
-            picture.load()
-            if picture.mode in _EIGHT_BIT_MODES and "16" not in raw_mode:
-                return _eight_bit(picture)
-            if picture.mode in _DEEP_GREY_MODES:
-                return StoredPicture(_deep_grey(picture, raw_mode), "grey")
-            kind = picture.format
+            return _decoded(path, picture, stream)
     except UnidentifiedImageError as error:
         raise DataError(f"{path} is not a picture that can be read: {error}") from None
-    except Image.DecompressionBombError as error:
-        if isinstance(error, OversizedImageError):
-            refuse_large(path, error.size, 1, limit)
+    except OversizedImageError as error:
+        refuse_large(path, error.size, 1, limit)
+        raise
+    except Image.DecompressionBombError:
         raise DataError(
             f"{path} has more than the limit of {limit:,} pixels; cut it into several files, or "
             "raise data.max_pixels (predict: --max-pixels)"
         ) from None
+
+
+def _decoded(path: Path, picture: Image.Image, stream: IO[bytes]) -> StoredPicture:
+    raw_mode = _raw_mode(picture)
+    orientation = picture.getexif().get(ORIENTATION, 1)
+    jpeg = _whole_jpeg(picture)
+    if jpeg is not None:
+        return StoredPicture(_upright(jpeg, orientation), _LAYOUTS[jpeg.shape[2]])
+    # Reading it whole finds truncation, which OpenCV would fill with grey in silence.
+    picture.load()
+    if picture.mode in _EIGHT_BIT_MODES and "16" not in raw_mode:
+        return _eight_bit(picture)
+    if picture.mode in _DEEP_GREY_MODES:
+        return StoredPicture(_deep_grey(picture, raw_mode), "grey")
     stream.seek(0)
     array = _opencv(stream.read())
     if array is None:
         raise DataError(
-            f"{path} is a {kind} image of a kind that cannot be decoded; store it as 8 or 16-bit "
-            "PNG, or as TIFF"
+            f"{path} is a {picture.format} image of mode {picture.mode}, which is not read; store "
+            "it as PNG of 8 or 16 bits, or as TIFF"
         )
     if raw_mode.startswith("LA"):  # OpenCV makes colour of grey with alpha
         array = array[:, :, [0, 3]]
-    return StoredPicture(_upright(array, orientation), _OPENCV_LAYOUTS[array.shape[2]])
+    return StoredPicture(_upright(array, orientation), _LAYOUTS[array.shape[2]])
 
 
 def _refuse_animation(path: Path, picture: Image.Image) -> None:
@@ -327,14 +304,9 @@ def _eight_bit(picture: Image.Image) -> StoredPicture:
         upright = upright.convert("RGBA" if has_alpha else "RGB")
     elif upright.mode not in ("L", "LA", "RGB", "RGBA"):
         upright = upright.convert("L" if upright.mode == "1" else "RGB")
-    layouts: dict[str, Layout] = {
-        "L": "grey",
-        "LA": "grey and alpha",
-        "RGB": "colour",
-        "RGBA": "colour and alpha",
-    }
     pixels = np.array(upright)
-    return StoredPicture(pixels[:, :, None] if pixels.ndim == 2 else pixels, layouts[upright.mode])
+    pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
+    return StoredPicture(pixels, _LAYOUTS[pixels.shape[2]])
 
 
 def _deep_grey(picture: Image.Image, raw_mode: str) -> Array:

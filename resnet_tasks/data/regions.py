@@ -21,7 +21,6 @@ from resnet_tasks.data.decoding import (
     StoredPicture,
     native,
     read_image,
-    refuse_large,
     tiff_layout,
     with_channels,
 )
@@ -33,6 +32,7 @@ from resnet_tasks.data.picture_files import (
     only_series,
     tiff_orientation,
 )
+from resnet_tasks.data.size_limits import refuse_large, refuse_large_tiles
 from resnet_tasks.data.tiles import Tile
 from resnet_tasks.errors import DataError
 
@@ -174,6 +174,7 @@ def _numpy_regions(path: Path, channels: int, limit: int) -> PictureRegions:
 def _tiff_regions(path: Path, channels: int, limit: int) -> PictureRegions | None:
     """None where the file has to be decoded whole."""
     with tifffile.TiffFile(path) as tiff:
+        refuse_large_tiles(path, tiff, limit)
         only_series(tiff, path)
         page: Any = tiff.pages.first
         if len(tiff.pages) != 1 or tiff_orientation(tiff) != 1 or not _is_plain(page):

@@ -449,6 +449,8 @@ def read_map(file: Path, head: HeadLabels, size: tuple[int, int]) -> NDArray[np.
     if not file.is_file():
         return None
     with open_picture(file) as stored:
+        if (stored.height, stored.width) != size:
+            return None
         values = np.asarray(stored).astype(np.int64)
     if values.shape != size:
         return None

@@ -13,9 +13,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_tasks.data.decoding import MAX_PIXELS, refuse_large
+from resnet_tasks.data.decoding import MAX_PIXELS
 from resnet_tasks.data.image_formats import read_start
 from resnet_tasks.data.regular_files import open_regular_file
+from resnet_tasks.data.size_limits import refuse_large
 from resnet_tasks.errors import DataError
 
 # Read when the first video is opened: what is wrong is told by our errors, not on standard error.
@@ -79,8 +80,8 @@ def read_frames(
         max_pixels: Most pixels of a frame; None: `MAX_PIXELS`.
 
     Raises:
-        DataError: If it cannot be opened, has no or too large frames, or ends before the frames that it
-            announces; after those that it has.
+        DataError: If it cannot be opened, has no frame or too large ones, or ends before the
+            frames that it announces; after those that it has.
     """
     if channels not in (1, 3):
         raise DataError(
@@ -130,8 +131,7 @@ def _opened(path: Path, max_pixels: int | None = None) -> Iterator[cv2.VideoCapt
                 f"video {path} cannot be opened; OpenCV does not know its format, or it is damaged"
             )
         width, height = (
-            int(capture.get(side))
-            for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
+            int(capture.get(side)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
         )
         refuse_large(path, (height, width), 1, limit)
         yield capture

@@ -6,7 +6,6 @@ Keys that COCO does not know, and records without findings, stay byte for byte a
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -27,7 +26,7 @@ from resnet_tasks.data.doctor.check import FileCheck, Look, check_coco
 from resnet_tasks.data.doctor.mending import ABSENT, AnnotationMender, Note, relative_name
 from resnet_tasks.data.picture_files import stored_size
 from resnet_tasks.errors import DataError
-from resnet_tasks.whole_files import new_files, whole_file
+from resnet_tasks.whole_files import json_text, new_files, whole_file
 
 DROPPED_ANNOTATIONS = ("unknown_image", "unknown_category", "annotation_record", "box_apart")
 DROPPED_IMAGES = (
@@ -127,7 +126,7 @@ class _Log:
         entry |= {"before": before, "after": after}
         kept = {name: value for name, value in entry.items() if value is not ABSENT}
         self._stream.write(",\n" if self.counts.total() else "\n")
-        self._stream.write(json.dumps(kept, ensure_ascii=False))
+        self._stream.write(json_text(kept, is_lossless=True))
         self.counts[kind] += 1
 
     def finish(self) -> None:
