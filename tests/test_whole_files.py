@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from resnet_tasks.errors import RunError
-from resnet_tasks.whole_files import new_files, write_json, write_text
+from resnet_tasks.whole_files import json_text, new_files, write_json, write_text
 
 
 def test_a_new_text_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
@@ -69,3 +71,14 @@ def test_a_folder_that_others_write_to_stays(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         stopped([own], [own, other])
     assert [each.name for each in (tmp_path / "new").iterdir()] == [other.name]
+
+
+def test_names_that_are_not_utf8_are_escaped(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    value = {"file": name, "other": "caf\u00e9", "lone": "\ud800"}
+    write_json(tmp_path / "a.json", value)
+    read = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+    assert read == {"file": "caf\\xe9", "other": "caf\u00e9", "lone": "\\ud800"}
+    assert json.loads(json_text(value, is_lossless=True).encode()) == value
+    write_text(tmp_path / "a.txt", f"{name} \u00e9")
+    assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "caf\\xe9 \u00e9"

@@ -84,8 +84,11 @@ def _lines(listed: Path | None) -> list[Path]:
     if listed is None:
         return []
     try:
-        text = listed.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        # Names of files need not be UTF-8.
+        text = listed.read_text(encoding="utf-8", errors="surrogateescape")
+        if "\0" in text:
+            raise OSError("it holds a zero byte")
+    except OSError as error:
         raise DataError(
             f"the list {listed} cannot be read ({error}); it is a text file with a path per line"
         ) from None

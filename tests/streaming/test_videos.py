@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import cv2
@@ -80,3 +81,43 @@ def test_a_video_that_is_cut_off_gives_what_it_has(tmp_path: Path) -> None:
         found.extend(each.number for each in read_frames(path))
     assert 5 < len(found) < 35
     assert found == list(range(len(found)))
+
+
+def test_what_opencv_would_take_for_a_video_is_refused(tmp_path: Path) -> None:
+    """A numbered image, which it reads as one of a sequence, and a playlist of other files."""
+    done, encoded = cv2.imencode(".png", np.zeros((48, 64, 3), np.uint8))
+    assert done
+    (tmp_path / "a0.mp4").write_bytes(encoded.tobytes())
+    (tmp_path / "b.mp4").write_text("#EXTM3U\n#EXTINF:1,\na.ts\n#EXT-X-ENDLIST\n")
+    for name in ("a0.mp4", "b.mp4"):
+        with pytest.raises(DataError, match=rf"{name} cannot be opened; its content is no video"):
+            list(read_frames(tmp_path / name))
+
+
+@pytest.mark.parametrize("name", ["a.avi", "a.mp4"])
+def test_frames_larger_than_allowed_are_refused(tmp_path: Path, name: str) -> None:
+    path = video(tmp_path / name, 3)
+    with pytest.raises(DataError, match=r"has 64 x 48 pixels, more than the limit of 3,071"):
+        list(read_frames(path, max_pixels=3071))
+    assert len(list(read_frames(path, max_pixels=3072))) == 3
+
+
+def test_frames_that_grow_are_not_decoded(tmp_path: Path) -> None:
+    """The container declares 64 x 48 pixels, its frames 20,000 x 20,000."""
+    content = bytearray(video(tmp_path / "a.avi", 3).read_bytes())
+    start = b"\xff\xc0\x00\x11\x08"  # of a JPEG's frame header; height and width follow
+    assert content.count(start) == 3
+    place = content.find(start)
+    while place >= 0:
+        struct.pack_into(">HH", content, place + len(start), 20_000, 20_000)
+        place = content.find(start, place + 1)
+    path = tmp_path / "grown.avi"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"grown\.avi has no frame that can be read"):
+        list(read_frames(path))
+
+
+def test_names_are_no_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    video(tmp_path / "a.avi", 2).rename(tmp_path / "concat:a.avi")
+    monkeypatch.chdir(tmp_path)
+    assert len(list(read_frames(Path("concat:a.avi")))) == 2
