@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from resnet_tasks.data.regular_files import open_regular_file
+from resnet_tasks.data.picture_files import open_picture_file
 from resnet_tasks.errors import DataError
 
 Values = Literal["stored", "modality", "voi"] | tuple[float, float]
@@ -55,7 +55,7 @@ class DicomReading:
 def is_dicom(path: Path) -> bool:
     """Whether a file has DICOM's preamble."""
     try:
-        with open_regular_file(path) as stream:
+        with open_picture_file(path) as stream:  # a FIFO would wait for a writer
             return stream.read(_PREAMBLE + 4)[_PREAMBLE:] == b"DICM"
-    except OSError:
+    except (DataError, OSError):
         return False

@@ -34,7 +34,10 @@ from resnet_tasks.data.picture_files import (
 )
 from resnet_tasks.data.regular_files import read_regular_file
 from resnet_tasks.data.size_limits import refuse_large, refuse_large_tiles
+from resnet_tasks.data.tiff_inflation import limit_inflation
 from resnet_tasks.errors import DataError
+
+limit_inflation()
 
 MAX_PIXELS = 178_956_970
 """Larger pictures are refused before they are decoded (decompression bombs); Pillow's own limit."""

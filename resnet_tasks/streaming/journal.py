@@ -121,7 +121,7 @@ class StreamJournal:
         self.ended: set[int] = set()
         self.good = 0
         self.bad = 0
-        wanted = json.loads(json.dumps({"version": VERSION, **settings}))
+        wanted = json.loads(json_text({"version": VERSION, **settings}))
         if not overwrite and self._path.exists():
             self._require_same(wanted)
             self._recall()

@@ -1,0 +1,61 @@
+"""Strips and tiles of TIFFs that inflate far beyond the image that they belong to."""
+
+from __future__ import annotations
+
+import lzma
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from resnet_tasks.data import tiff_inflation
+from resnet_tasks.data.decoding import read_image
+from resnet_tasks.data.regions import open_regions
+from resnet_tasks.errors import DataError
+
+PIXELS = np.arange(20 * 16, dtype=np.uint16).reshape(20, 16)
+
+
+def with_strip(path: Path, strip: bytes, compression: str) -> Path:
+    """Write a TIFF of one strip, and put another strip in its place."""
+    tifffile.imwrite(path, PIXELS, compression=compression)
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        tags = tiff.pages.first.tags
+        end = path.stat().st_size
+        tags["StripOffsets"].overwrite(end)
+        tags["StripByteCounts"].overwrite(len(strip))
+    with path.open("ab") as stream:
+        stream.write(strip)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("compression", "encode"), [("zlib", zlib.compress), ("lzma", lzma.compress)]
+)
+def test_bombs_are_refused_and_others_read(
+    tmp_path: Path, compression: str, encode: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert callable(encode)
+    whole = encode(PIXELS.astype("<u2").tobytes())
+    path = with_strip(tmp_path / "a.tif", whole, compression)
+    np.testing.assert_array_equal(read_image(path, 1)[:, :, 0], PIXELS)
+    monkeypatch.setattr(tiff_inflation, "_SLACK", 1000)
+    bomb = encode(bytes(20 * 16 * 2 + 1001))
+    path = with_strip(tmp_path / "bomb.tif", bomb, compression)
+    for read in (read_image, open_regions):
+        with pytest.raises(DataError, match=r"bomb\.tif .*640 bytes holds more than 1,640"):
+            read(path, 1)
+    path = with_strip(tmp_path / "cut.tif", whole[:-9], compression)
+    with pytest.raises(DataError, match=r"cut\.tif cannot be read: a strip or tile is truncated"):
+        read_image(path, 1)
+
+
+def test_damage_is_found_by_the_checksum(tmp_path: Path) -> None:
+    strip = bytearray(zlib.compress(PIXELS.astype("<u2").tobytes()))
+    struct.pack_into(">I", strip, len(strip) - 4, 1)
+    path = with_strip(tmp_path / "a.tif", bytes(strip), "zlib")
+    with pytest.raises(DataError, match=r"a\.tif cannot be read: .*incorrect data check"):
+        read_image(path, 1)
