@@ -25,6 +25,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_tools.deep_pictures import smallest_type
+from data_tools.nifti_gzip import (
+    is_gzip_name,
+    read_gzip_voxels,
+    require_gzip_name,
+    require_near_voxels,
+    verify_gzip,
+)
 from data_tools.nifti_layouts import Case
 from resnet_tasks.errors import DataError
 
@@ -187,11 +194,14 @@ class Volume:
 
 def _read(path: Path) -> _Stored:
     with _damage(path):
+        require_gzip_name(path)
+        if is_gzip_name(path) and path.is_file():
+            require_near_voxels(path)
         image = nibabel.load(path)
         if not isinstance(image, nibabel.Nifti1Pair):  # NIfTI-2 and single files are such, too
             raise DataError(f"{path} is {type(image).__name__}, no NIfTI volume; convert it first")
         proxy = image.dataobj
-        values = np.asanyarray(proxy.get_unscaled())
+        values = _stored_values(image)
         affine = np.asarray(image.affine, dtype=np.float64)
         unit = MILLIMETRES.get(image.header.get_xyzt_units()[0], 1.0)
         slope, intercept = float(proxy.slope), float(proxy.inter)
@@ -210,6 +220,15 @@ def _read(path: Path) -> _Stored:
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
         raise DataError(f"{path} has an affine without volume ({affine[:3].tolist()}); mend it")
     return _Stored(path, values, affine, slope, intercept, unit)
+
+
+def _stored_values(image: nibabel.Nifti1Pair) -> Array:
+    """Return the voxels of an opened volume as stored."""
+    proxy = image.dataobj
+    file = Path(image.file_map["image"].filename)  # of a pair .hdr and .img the latter
+    if not is_gzip_name(file):
+        return np.asanyarray(proxy.get_unscaled())
+    return read_gzip_voxels(file, proxy.shape, np.dtype(proxy.dtype), int(proxy.offset))
 
 
 def _require_together(first: _Stored, other: _Stored, *, check_affine: bool) -> None:
@@ -268,5 +287,7 @@ def _damage(path: Path) -> Iterator[None]:
     except DataError:
         raise
     except DAMAGE as error:
+        if is_gzip_name(path) and path.is_file():
+            verify_gzip(path)  # a flipped bit in the header is better told as what it is
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"the volume {path} cannot be read: {reason}") from None

@@ -1,0 +1,196 @@
+"""Voxels of gzip-compressed NIfTI files: bounded while they are read, verified to the last byte.
+
+A reader that stops after the last voxel never reaches the checksum (CRC-32 and length) that ends a
+gzip member, so that flipped bits pass for voxels. Here every file is read to its end.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+from resnet_tasks.errors import DataError
+
+MAGIC = b"\x1f\x8b"
+CHUNK = 1 << 20
+FIRST_VERSION, SECOND_VERSION = 348, 540
+"""Bytes of the headers of NIfTI-1 and NIfTI-2, which their first number states."""
+MAX_EXTENSIONS = 64 << 20
+"""Bytes before the first voxel."""
+MAX_RATIO = 1032
+"""Most bytes that one byte of deflate data can stand for."""
+MAX_TRAILING = 256 << 20
+"""Decompressed bytes after the last voxel, or of a file without a valid header, that are read for
+the sake of the checksum; more are taken for a decompression bomb."""
+
+
+def is_gzip_name(path: Path) -> bool:
+    """Return whether a file is compressed according to its name, as nibabel decides it."""
+    return path.name.lower().endswith(".gz")
+
+
+def require_gzip_name(path: Path) -> None:
+    """Require that the name of a file tells whether it is gzip-compressed.
+
+    Raises:
+        DataError: If the first bytes contradict the name.
+    """
+    if not path.is_file():
+        return  # the reader says that it is missing
+    with path.open("rb") as stream:
+        is_compressed = stream.read(len(MAGIC)) == MAGIC
+    if is_compressed and path.suffix.lower() == ".nii":
+        raise _unreadable(path, f"it is gzip data; rename it to {path.name}.gz")
+    if not is_compressed and is_gzip_name(path):
+        raise _unreadable(
+            path,
+            "it is not gzip data, although its name ends in .gz; fetch the file again, or take the "
+            ".gz off its name if it was never compressed",
+        )
+
+
+def require_near_voxels(path: Path) -> None:
+    """Refuse a header that places the first voxel so far behind that all before it is a bomb.
+
+    Readers load the extensions, which lie in between, at once.
+
+    Raises:
+        DataError: If there are more than `MAX_EXTENSIONS` bytes before the first voxel, or the data
+            is damaged.
+    """
+    with _gzip_errors(path), gzip.open(path) as stream:
+        header = stream.read(SECOND_VERSION)
+    for order in "<>":
+        size = struct.unpack_from(f"{order}i", header)[0] if len(header) >= FIRST_VERSION else 0
+        if size == FIRST_VERSION:
+            offset = struct.unpack_from(f"{order}f", header, 108)[0]
+        elif size == SECOND_VERSION == len(header):
+            offset = struct.unpack_from(f"{order}q", header, 168)[0]
+        else:
+            continue
+        if not offset <= MAX_EXTENSIONS:
+            verify_gzip(path)
+            raise _unreadable(
+                path,
+                f"its header places the first voxel at byte {offset:,.0f}, allowed are "
+                f"{MAX_EXTENSIONS:,}; fetch the file again, or write it anew without extensions",
+            )
+
+
+def verify_gzip(path: Path) -> None:
+    """Read a gzip file to its end, as far as `MAX_TRAILING` allows.
+
+    Raises:
+        DataError: If the data is damaged or ends early.
+    """
+    with _gzip_errors(path), gzip.open(path) as stream:
+        _skip(stream, MAX_TRAILING)
+
+
+def read_gzip_voxels(
+    path: Path, shape: Sequence[int], dtype: np.dtype[Any], offset: int
+) -> NDArray[Any]:
+    """Return the stored voxels of a gzip-compressed file whose checksum matches.
+
+    Args:
+        path: The file.
+        shape: Size of every axis, according to the header.
+        dtype: Type of a voxel, byte order included.
+        offset: Decompressed bytes before the first voxel.
+
+    Returns:
+        Array of `shape`, first axis fastest.
+
+    Raises:
+        DataError: If the data is damaged, ends early, or has another length than the header says.
+    """
+    num_bytes = math.prod(int(side) for side in shape) * dtype.itemsize
+    _require_size(path, num_bytes)
+    voxels = np.empty(num_bytes, dtype=np.uint8)
+    with _gzip_errors(path), gzip.open(path) as stream:
+        if _skip(stream, offset) < offset:
+            raise _unreadable(
+                path, f"it ends before its first voxel at byte {offset:,}; fetch the file again"
+            )
+        num_read = _fill(stream, voxels)
+        trailing = _skip(stream, MAX_TRAILING + 1)
+    if num_read < num_bytes:
+        raise _unreadable(
+            path,
+            f"it holds {num_read:,} bytes of voxels, but its header promises {num_bytes:,} "
+            f"({' x '.join(map(str, shape))} of {dtype}); fetch the file again",
+        )
+    if trailing > MAX_TRAILING:
+        raise _unreadable(
+            path,
+            f"more than {MAX_TRAILING:,} bytes follow its last voxel; fetch the file again, or "
+            "write it anew",
+        )
+    return np.ndarray(tuple(shape), dtype, buffer=voxels, order="F")
+
+
+def _require_size(path: Path, num_bytes: int) -> None:
+    """Refuse a header that asks for more memory than the file can fill or the machine has."""
+    stored = path.stat().st_size
+    if num_bytes > stored * MAX_RATIO:
+        verify_gzip(path)  # a damaged header has a damaged checksum, which says more
+        raise _unreadable(
+            path,
+            f"its header promises {num_bytes:,} bytes of voxels, more than its {stored:,} "
+            "compressed bytes can hold; fetch the file again",
+        )
+    available = int(psutil.virtual_memory().available)
+    if num_bytes > available:
+        raise _unreadable(
+            path,
+            f"it needs {num_bytes / 1e9:.1f} GB of memory, but {available / 1e9:.1f} GB are "
+            "available; crop or resample it, or convert it on a larger machine",
+        )
+
+
+def _fill(stream: gzip.GzipFile, voxels: NDArray[np.uint8]) -> int:
+    """Fill an array from a stream; return the number of bytes that the stream had for it."""
+    view, place = voxels.data, 0
+    while place < len(view) and (block := stream.read(min(CHUNK, len(view) - place))):
+        view[place : place + len(block)] = block
+        place += len(block)
+    return place
+
+
+def _skip(stream: gzip.GzipFile, most: int) -> int:
+    """Read at most so many bytes, chunk by chunk; return their number."""
+    skipped = 0
+    while skipped < most and (block := stream.read(min(CHUNK, most - skipped))):
+        skipped += len(block)
+    return skipped
+
+
+def _unreadable(path: Path, reason: str) -> DataError:
+    return DataError(f"the volume {path} cannot be read: {reason}")
+
+
+@contextmanager
+def _gzip_errors(path: Path) -> Iterator[None]:
+    """Turn errors of the decompressor into a sentence that names the file."""
+    try:
+        yield
+    except EOFError:
+        raise _unreadable(
+            path,
+            "it is cut off, its gzip data ends before the checksum; fetch the file again",
+        ) from None
+    except (gzip.BadGzipFile, zlib.error) as error:
+        reason = f"its gzip checksum does not match, the data is damaged ({error})"
+        if str(error).startswith("Not a gzipped file"):
+            reason = "bytes that are not gzip data follow the end of its compressed data"
+        raise _unreadable(path, f"{reason}; fetch the file again") from None
