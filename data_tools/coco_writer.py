@@ -30,6 +30,7 @@ from data_tools.picture_io import picture_size, write_picture
 from data_tools.split_summary import SkippedObject, SplitSummary
 from data_tools.text_parts import TextParts
 from resnet_tasks.errors import DataError
+from resnet_tasks.names import require_class_names
 
 Annotated = Literal["boxes", "masks", "semantic", "image"]
 
@@ -67,7 +68,7 @@ class CocoWriter:
         license_name: Licence of the source data.
 
     Raises:
-        DataError: If the JSON is already there or category names repeat.
+        DataError: If the JSON is already there, or category names repeat or cannot be printed.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class CocoWriter:
             raise DataError(
                 f"the categories of {self.file} are {names}; give at least one and each name once"
             )
+        require_class_names(names, str(self.file))
         self.split = split
         self.folder = folder
         self.images_root = _absolute(folder if images_root is None else images_root)

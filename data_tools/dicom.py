@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from data_tools.coco_writer import Category, CocoWriter
 from data_tools.deep_pictures import write_deep_picture
 from data_tools.dicom_reading import DicomReading, Group, Values, is_dicom
+from data_tools.output_folder import place_inside
 from data_tools.progress import PictureCount, Progress
 from data_tools.source_folder import SPLITS, listing, require_parts
 from data_tools.split_summary import SplitSummary
@@ -192,7 +193,7 @@ def add_frames(
                 return []
             instances.add(digest)
         numbered = stem if frame.index is None else stem / f"{frame.index:04d}"
-        base = _free_name(writer.folder / "images" / writer.split / numbered)
+        base = _free_name(place_inside(writer.folder / "images" / writer.split, numbered))
         picture = write_deep_picture(base, frame.pixels, is_colour=frame.is_colour)
         size = (frame.pixels.shape[0], frame.pixels.shape[1])
         image_id = writer.add_image(

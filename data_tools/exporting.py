@@ -29,15 +29,16 @@ def flat_names(images: Sequence[ImageRecord]) -> Iterator[tuple[ImageRecord, str
 
     Labels go by the name without suffix; YOLO replaces `images` in paths, and VOC has one folder.
     """
+    # An id may be a text, which could lead out of the folder.
     stems = Counter(Path(record.file_name).stem for record in images)
     taken: set[str] = set()
-    for record in images:
+    for number, record in enumerate(images, start=1):
         path = Path(record.file_name)
         stem = path.stem
         if stems[stem] > 1:
             stem = "_".join((*path.parts[:-1], stem, path.suffix[1:]))
         while stem in taken:
-            stem = f"{stem}_{record.id}"
+            stem = f"{stem}_{record.id if isinstance(record.id, int) else number}"
         taken.add(stem)
         yield record, f"{stem}{path.suffix}"
 

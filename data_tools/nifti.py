@@ -19,6 +19,7 @@ import numpy as np
 from data_tools.coco_writer import Category, CocoWriter
 from data_tools.deep_pictures import write_deep_picture
 from data_tools.nifti_layouts import Case, Layout, read_layout
+from data_tools.output_folder import place_inside
 from data_tools.progress import PictureCount, Progress
 from data_tools.source_folder import SPLITS
 from data_tools.split_summary import SplitSummary
@@ -149,7 +150,8 @@ def _add_case(
     for index in kept:
         pixels = volume.picture(index, fill=fill)
         name = Path(volume.name, f"{volume.name}_{volume.plane}_{index:04d}")
-        picture = write_deep_picture(writer.folder / "images" / writer.split / name, pixels)
+        folder = writer.folder / "images" / writer.split
+        picture = write_deep_picture(place_inside(folder, name), pixels)
         image_id = writer.add_image(
             picture,
             size=(pixels.shape[0], pixels.shape[1]),

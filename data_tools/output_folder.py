@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from data_tools.source_folder import listing
+from resnet_tasks.data.coco_parsing import is_inside
 from resnet_tasks.errors import DataError
 
 CARD = "data_card.md"
@@ -47,6 +48,24 @@ def output_folder(out: Path, *, sources: Sequence[Path], overwrite: bool) -> Ite
         if replaced.exists() and not out.exists():
             replaced.rename(out)
         shutil.rmtree(replaced, ignore_errors=True)
+
+
+def place_inside(folder: Path, name: Path) -> Path:
+    """Return where a picture that is named by its source is written.
+
+    Args:
+        folder: Folder that it must not leave.
+        name: Relative path, from a file of the source.
+
+    Raises:
+        DataError: If the name is absolute or leads out of the folder.
+    """
+    if not is_inside(name.as_posix()):
+        raise DataError(
+            f"the source names {str(name)!r}, which leads out of the folder of the pictures; "
+            "rename it there to a relative path without .."
+        )
+    return folder / name
 
 
 def _check(out: Path, sources: Sequence[Path], overwrite: bool) -> None:

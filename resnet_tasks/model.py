@@ -47,6 +47,9 @@ class TaskModel(nn.Module):
         lr_scales: Head name -> its learning rate relative to that of the run; default 1.
         pyramid: Adds its levels to those of the backbone, once for all heads that read them.
 
+    Raises:
+        RecipeError: If there is no head, or one has a name that torch gives to no module.
+
     Attributes:
         adjustments: Head name -> what `predict` makes of its raw output before it is decoded, as a
             calibration does; none unless set.
@@ -70,6 +73,13 @@ class TaskModel(nn.Module):
         super().__init__()
         if not heads:
             raise RecipeError("a model needs at least one head")
+        empty = nn.ModuleDict()
+        for name in heads:
+            if not name or "." in name or hasattr(empty, name):
+                raise RecipeError(
+                    f"the head name {name!r} cannot be used, for torch gives modules no names that "
+                    "are empty, hold a dot or are those of its own methods; rename the head"
+                )
         assert isinstance(backbone, nn.Module)
         self.backbone = backbone
         self.pyramid = pyramid

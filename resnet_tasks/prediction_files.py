@@ -19,6 +19,7 @@ from resnet_tasks.data.tiles import Tile
 from resnet_tasks.drawing import as_rgb8, draw_prediction, resized_prediction
 from resnet_tasks.errors import DataError
 from resnet_tasks.metrics import as_array
+from resnet_tasks.names import require_head_names
 from resnet_tasks.predictions import Classification, Detections, SegmentationMap
 
 DRAWN_SIDE = 4096
@@ -116,6 +117,9 @@ class PredictionWriter:
         least_score: Detections and labels below are neither written nor drawn; None writes all and
             draws those from 0.5. Of a single-label classifier the best three are drawn anyway.
         thresholds: Head -> least score of the detections of every label, in place of `least_score`.
+
+    Raises:
+        DataError: If a head has a name that no file beside the others can have.
     """
 
     def __init__(
@@ -127,6 +131,7 @@ class PredictionWriter:
         least_score: float | None = None,
         thresholds: Mapping[str, Sequence[float]] | None = None,
     ) -> None:
+        require_head_names(classes)
         self.folder = folder
         self._classes = classes
         self._ids = category_ids

@@ -18,6 +18,7 @@ LAYERS: list[list[str]] = [
     [
         "registry",
         "metrics",
+        "names",
         "whole_files",
         "in_use",
         "geometry",
@@ -145,6 +146,7 @@ def test_imports_inside_functions_only_in_the_command_line() -> None:
 def test_data_tools_use_little_of_the_package() -> None:
     allowed = {
         "resnet_tasks.errors",
+        "resnet_tasks.names",
         "resnet_tasks.registry",
         "resnet_tasks.data.coco",
         "resnet_tasks.data.coco_masks",

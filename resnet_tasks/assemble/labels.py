@@ -9,6 +9,7 @@ from typing import Any
 from resnet_tasks.assemble.heads import head_class
 from resnet_tasks.data.coco import Category, CategoryMap
 from resnet_tasks.errors import RecipeError
+from resnet_tasks.names import require_class_names, require_head_names
 from resnet_tasks.recipe.schema import HeadRecipe, Recipe
 from resnet_tasks.registry import did_you_mean
 from resnet_tasks.structures import (
@@ -62,10 +63,16 @@ class Labels:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Labels:
-        """The inverse of `to_json`."""
+        """The inverse of `to_json`.
+
+        Raises:
+            DataError: If a head or a class has a name that cannot be used.
+        """
+        require_head_names(value["heads"], "heads")
         heads = {}
         for name, each in value["heads"].items():
             classes = tuple(each["classes"])
+            require_class_names(classes, f"heads.{name}.classes")
             table = LabelTable(classes, tuple(each["mapping"]), int(each["unlabelled"]))
             heads[name] = HeadLabels(classes, tuple(each["category_ids"]), table)
         return cls(CategoryMap.from_json(value["categories"]), heads)

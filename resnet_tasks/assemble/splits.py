@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from resnet_tasks.data.coco import CategoryMap, CocoFile, read_coco
 from resnet_tasks.data.splitting import Folds
@@ -41,8 +41,9 @@ def read_split(recipe: Recipe, split: Split, data_root: Path | None = None) -> l
     Raises:
         DataError: If a file is missing or wrong, or the recipe has no such split.
     """
+    sources = sources_of(recipe, split)
     folder = find_data(recipe, data_root)
-    if not sources_of(recipe, split):
+    if not sources:
         raise DataError(
             f"recipe {recipe.name} names no files under data.{split}; add them or choose another "
             "split"
@@ -70,7 +71,13 @@ def read_sources(recipe: Recipe, split: Split, folder: Path) -> list[CocoFile]:
 
 
 def sources_of(recipe: Recipe, split: Split) -> tuple[SourceRecipe, ...]:
-    """Where the pictures of a split are from: with `data.folds` those of val are from train."""
+    """Where the pictures of a split are from: with `data.folds` those of val are from train.
+
+    Raises:
+        DataError: If a recipe can have no such split.
+    """
+    if split not in get_args(Split):
+        raise DataError(f"a recipe has the splits {', '.join(get_args(Split))}, not {split!r}")
     name = "train" if split == "val" and recipe.data.folds is not None else split
     sources: tuple[SourceRecipe, ...] = getattr(recipe.data, name)
     return sources

@@ -10,6 +10,7 @@ from typing import Any
 
 from resnet_tasks.data.coco_problems import listed, shown
 from resnet_tasks.errors import DataError
+from resnet_tasks.names import require_class_names
 
 
 @dataclass(frozen=True)
@@ -162,6 +163,7 @@ def _category(position: int, raw: object) -> Category:
             f"`categories[{position}]` needs a whole-number `id` and a `name`, got id "
             f"{category_id!r} and name {name!r}"
         )
+    require_class_names([name], f"`categories[{position}]`")
     is_thing = raw.get("isthing", 1)
     if is_thing not in (0, 1):
         raise DataError(f"category {name!r}: `isthing` must be 0 or 1, got {shown(is_thing)}")

@@ -26,6 +26,7 @@ from resnet_tasks.data.coco_streaming import (
 )
 from resnet_tasks.data.splitting import divide, fold_of_each, groups_of, objects_of_each
 from resnet_tasks.errors import DataError
+from resnet_tasks.names import require_file_name
 from resnet_tasks.whole_files import new_files, whole_file
 
 By = Literal["random", "class", "group", "group-class"]
@@ -117,14 +118,13 @@ def _names(plan: SplitPlan) -> tuple[str, ...]:
     else:
         usual = USUAL_NAMES.get(number, ())
     names = plan.names or usual
-    if len(names) != number or len(set(names)) != number:
+    if len(names) != number or len({name.lower() for name in names}) != number:
         raise DataError(
             f"{number} parts need {number} different names, got {listed(names)}; give them with "
             "--names"
         )
-    bad = [name for name in names if not re.fullmatch(r"[\w.-]+", name)]
-    if bad:
-        raise DataError(f"{bad[0]!r} cannot name a file; use letters, digits, _ - and .")
+    for name in names:
+        require_file_name(name, "split", "--names")
     return names
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from resnet_tasks.data.pixels import Intensity, Resize
 from resnet_tasks.data.preparation import Preparation, unit_range
 from resnet_tasks.errors import DataError, RunError
+from resnet_tasks.names import require_class_names, require_head_names
 from resnet_tasks.whole_files import write_json
 
 FILE = "export.json"
@@ -169,7 +170,8 @@ class Manifest:
         """What was written.
 
         Raises:
-            RunError: If the folder holds no export, or a damaged or newer one.
+            RunError: If the folder holds no export, or a damaged or newer one, or one with names
+                that cannot be used.
         """
         path = folder / FILE
         if not path.is_file():
@@ -184,9 +186,23 @@ class Manifest:
                     f"{path} has layout {value['layout']!r}, but this version of resnet-tasks "
                     f"reads {LAYOUT}; export the run again"
                 )
+            _require_names(value, path)
             return _from_json(value)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(f"{path} is damaged ({error!r}); export the run again") from None
+
+
+def _require_names(value: Mapping[str, Any], path: Path) -> None:
+    """Require names that lead to no other file than those of the export and of its results."""
+    require_head_names(value["heads"], f"{path}: heads", RunError)
+    for name, each in value["heads"].items():
+        require_class_names(each["classes"], f"{path}: heads.{name}.classes", RunError)
+    expected = GRAPHS.get(value["format"])
+    if expected is not None and value.get("graph", expected) != expected:
+        raise RunError(
+            f"{path}: the graph of an {value['format']} export is {expected}, got "
+            f"{value['graph']!r}; export the run again"
+        )
 
 
 def _head(value: Mapping[str, Any]) -> ExportedHead:

@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -17,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from resnet_tasks.names import with_head_names
 from resnet_tasks.recipe.presets import PRESETS, expand
 
 Positive = Annotated[float, Field(gt=0)]
@@ -535,7 +537,7 @@ def _list_or_preset(schema: dict[str, Any]) -> None:
 class Recipe(_Part):
     """One run: data, one backbone, one or more named heads, and how to train and judge them."""
 
-    name: str = Field("run", description="Set from the file's name")
+    name: str = Field("run", pattern=r"^[^\x00-\x1f\x7f]+$", description="Set from the file's name")
     plugins: tuple[str, ...] = Field(
         (), description="Python files or modules with heads of your own; they are executed"
     )
@@ -555,7 +557,7 @@ class Recipe(_Part):
             "each; {} for its defaults"
         ),
     )
-    heads: Annotated[dict[str, HeadRecipe], Field(min_length=1)]
+    heads: Annotated[dict[str, HeadRecipe], Field(min_length=1), AfterValidator(with_head_names)]
     extend: ExtendRecipe | None = Field(
         None, description="Add the heads to a finished run; backbone and pyramid are its own"
     )

@@ -103,8 +103,18 @@ def collect(view: RunView, *, best: bool = True, report: bool = False) -> list[I
 
 
 def shared_recipe(view: RunView) -> Recipe:
-    """The run's recipe for others, its plugins by their place in the run."""
+    """The run's recipe for others, its plugins by their place in the run.
+
+    Raises:
+        RunError: If a plugin lies outside the run.
+    """
     recipe, folder = portable(view.recipe), view.folder.resolve()
+    for each in recipe.plugins:
+        if each.endswith(".py") and not Path(each).resolve().is_relative_to(folder):
+            raise RunError(
+                f"{view.folder / 'recipe.yaml'} names the plugin {each}, which lies outside the "
+                "run; put it into the folder plugins of the run and name it there"
+            )
     plugins = tuple(
         Path(each).relative_to(folder).as_posix() if each.endswith(".py") else each
         for each in recipe.plugins

@@ -177,6 +177,7 @@ def pull(
     try:
         read_run(partial)
     except ResnetTasksError as error:
+        shutil.rmtree(partial, ignore_errors=True)  # the same commit stays what it is
         raise HubError(f"{repo} is no run that this version can use: {error}") from None
     about = {"repository": repo, "revision": revision, "commit": info.sha, "hub": api.endpoint}
     write_json(partial / SOURCE, about)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from resnet_tasks.errors import RunError
+from resnet_tasks.names import require_head_names
 from resnet_tasks.whole_files import json_text, unwritten, whole_file, write_json
 
 SETTINGS = "stream.json"
@@ -161,8 +162,13 @@ class StreamJournal:
 
         Args:
             categories: For `images.json`.
+
+        Raises:
+            RunError: If a line that was there before names a head that no file can be called after.
         """
         self.close()
+        place = f"{self._path} (predict again with --overwrite)"
+        require_head_names(self._heads, place, RunError)
         with ExitStack() as files:
             results = {
                 head: _JsonList(files.enter_context(whole_file(self._folder / f"{head}.json")))

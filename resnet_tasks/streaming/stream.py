@@ -21,8 +21,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from resnet_tasks.errors import DataError
+from resnet_tasks.errors import DataError, RunError
 from resnet_tasks.in_use import in_use
+from resnet_tasks.names import require_head_names
 from resnet_tasks.prediction_files import PredictionWriter
 from resnet_tasks.processors import usable_cores
 from resnet_tasks.streaming.journal import BAD, BatchResult, FrameResult, Key, StreamJournal
@@ -230,10 +231,13 @@ def predict_all(
         console: For progress and notes.
 
     Raises:
-        DataError: If there is no picture, none can be read, or results cannot be written.
-        RunError: If another process predicts into the folder, or an unfinished prediction in it was
-            made otherwise.
+        DataError: If there is no picture, none can be read, results cannot be written, or a head
+            has a name that they cannot be written under.
+        RunError: If another process predicts into the folder, an unfinished prediction in it was
+            made otherwise, or it holds a model, whose files those of a head could replace.
     """
+    _require_no_model(out)
+    require_head_names(predictor.classes)
     console = console or Console(stderr=True)
     sources, others = find_sources(wanted.paths, recursive=wanted.recursive, listed=wanted.listed)
     if others:
@@ -258,6 +262,15 @@ def predict_all(
             markup=False,
         )
     return streamed
+
+
+def _require_no_model(out: Path) -> None:
+    for file, what in (("recipe.yaml", "a run folder"), ("export.json", "an exported model")):
+        if (out / file).is_file():
+            raise RunError(
+                f"{out} is {what}, and predictions could replace its files; choose another --out, "
+                f"such as {out / 'predictions'}"
+            )
 
 
 def _all(

@@ -15,6 +15,7 @@ from resnet_tasks.data.coco import CategoryMap
 from resnet_tasks.errors import RecipeError, RunError
 from resnet_tasks.heads.base import HEADS
 from resnet_tasks.model import TaskModel
+from resnet_tasks.names import require_head_names
 from resnet_tasks.recipe.schema import BackboneRecipe, ExtendRecipe, HeadRecipe, Recipe
 from resnet_tasks.structures import BACKGROUND
 from resnet_tasks.training.checkpoint import load_model_weights
@@ -76,6 +77,7 @@ class Base:
         }
         found = label_heads(recipe, categories).heads
         new = {name: _pinned(head, found[name].classes) for name, head in recipe.heads.items()}
+        require_head_names([*new, *heads], f"heads and those of {self.run.directory}", RecipeError)
         parts = ("backbone", *(("pyramid",) if old.pyramid is not None else ()), *heads)
         frozen = parts if extend.freeze is None else extend.freeze
         for part in frozen:

@@ -266,3 +266,25 @@ def test_splits_must_agree(tmp_path: Path) -> None:
     (tmp_path / "in/train.json").write_text(json.dumps(content))
     with pytest.raises(DataError, match="cannot be kept in XML"):
         export_voc({"train": read_coco(tmp_path / "in/train.json")}, tmp_path / "voc")
+
+
+def test_ids_that_are_texts_lead_nowhere(tmp_path: Path) -> None:
+    """Where names without folders are alike, ids tell pictures apart."""
+    file = coco_file(tmp_path / "in", [], file_name="b_a_png.png")
+    content = load(file)
+    for name in ("b/a.png", "a.png"):
+        coco_file(tmp_path / "in", [], file_name=name)
+    content["images"] = [
+        {**content["images"][0], "id": f"/../../../{number}", "file_name": name}
+        for number, name in enumerate(("b_a_png.png", "b/a.png", "a.png"))
+    ]
+    file.write_text(json.dumps(content))
+    before = set(tmp_path.rglob("*"))
+    export_coco("yolo", file, tmp_path / "out")
+    written = set(tmp_path.rglob("*")) - before
+    assert all(each.is_relative_to(tmp_path / "out") for each in written)
+    assert sorted(each.name for each in (tmp_path / "out/images/val").iterdir()) == [
+        "a_png.png",
+        "b_a_png.png",
+        "b_a_png_2.png",
+    ]

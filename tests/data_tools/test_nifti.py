@@ -159,3 +159,15 @@ def test_without_nibabel_formats_are_listed_and_files_ask_for_it(tmp_path: Path)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("DataError")
     assert "pip install 'resnet-tasks[medical]'" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["../../escaped", "/{}/escaped"])
+def test_cases_whose_names_lead_outside(tmp_path: Path, name: str) -> None:
+    """nnU-Net's `dataset` names cases freely; their slices are written under those names."""
+    name = name.format(tmp_path)
+    case = {"images": ["imagesTr/ct_0.nii.gz"], "label": "labelsTr/ct_0.nii.gz"}
+    source = decathlon(tmp_path / "in", dataset={name: case})
+    before = set(tmp_path.rglob("*"))
+    with pytest.raises(DataError, match=r"the source names '.*escaped.*, which leads out of the"):
+        convert_nifti(source, tmp_path / "a" / "b" / "out")
+    assert {each for each in tmp_path.rglob("*") if each.is_file()} <= before

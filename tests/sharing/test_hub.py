@@ -286,6 +286,38 @@ def test_what_is_no_run_is_refused(server: Server, trained: Path, tmp_path: Path
     assert not (tmp_path / "mine").exists()
 
 
+@pytest.mark.parametrize("file", ["recipe.yaml", "classes.json"])
+@pytest.mark.parametrize("name", ["../../escaped", "/abs/x", "stream"])
+def test_head_names_that_are_paths_are_refused(
+    server: Server, trained: Path, tmp_path: Path, file: str, name: str
+) -> None:
+    Parcel.of(trained, REPO).send()
+    files: dict[str, bytes] = server.repositories[REPO].commits[-1][1]
+    old, new = {
+        "recipe.yaml": (b"\n  scene:", f"\n  {name}:"),
+        "classes.json": (b'"scene":', f'"{name}":'),
+    }[file]
+    assert old in files[file]
+    files[file] = files[file].replace(old, new.encode())
+    brought = _run("pull", REPO, "--out", tmp_path / "mine")
+    assert brought.exit_code == 2
+    said = " ".join(brought.output.split())
+    assert "lab/bright is no run that this version can use" in said
+    assert f"the head name '{name}'" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_plugins_outside_the_run_are_not_sent(trained: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    (tmp_path / "other.py").write_text(PLUGIN)
+    text = (run / "recipe.yaml").read_text()
+    assert "plugins/0_mine.py" in text
+    (run / "recipe.yaml").write_text(text.replace("plugins/0_mine.py", "../other.py"))
+    with pytest.raises(RunError, match=r"names the plugin .*other\.py, which lies outside the run"):
+        Parcel.of(run, REPO)
+
+
 def test_paths_become_names() -> None:
     value = {
         "/home/me/a.json": ["run /home/me/runs/x (last)", "https://example.org/a/b", "a/b", 3],

@@ -61,6 +61,19 @@ def test_a_line_that_was_cut_off_is_made_again(tmp_path: Path) -> None:
         assert path.read_bytes() == whole
 
 
+@pytest.mark.parametrize("head", ["/{}/escaped", "../escaped", "images"])
+def test_heads_of_lines_are_no_paths(tmp_path: Path, head: str) -> None:
+    """The journal lies in a folder that others may have written to."""
+    out = tmp_path / "out"
+    out.mkdir()
+    journal = StreamJournal(out, SETTINGS)
+    frame = FrameResult("a", size=(4, 6), entries={head.format(tmp_path): [{"score": 0.5}]})
+    journal.add(BatchResult(0, 0, (frame,)))
+    with pytest.raises(RunError, match=r"stream\.jsonl: .*--overwrite.* the head name"):
+        journal.finish([])
+    assert {each.name for each in tmp_path.rglob("*")} == {"out", "stream.json", "stream.jsonl"}
+
+
 def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
     StreamJournal(tmp_path, SETTINGS).close()
     with pytest.raises(RunError, match=r"score was None, is 0\.5; go on with the same command"):

@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import pytest
@@ -22,6 +22,7 @@ from streamed import MeanPredictor, picture, tree, video
 
 from resnet_tasks.errors import DataError, RunError
 from resnet_tasks.in_use import in_use
+from resnet_tasks.names import RESERVED_HEADS
 from resnet_tasks.streaming.predictor import ReadyPicture
 from resnet_tasks.streaming.sources import find_sources, units_of
 from resnet_tasks.streaming.stream import (
@@ -100,6 +101,40 @@ def test_pictures_and_frames_are_written(tmp_path: Path, data: Path) -> None:
     (bad,) = (out / "bad_pictures.jsonl").read_text().splitlines()
     assert json.loads(bad)["file"].endswith("2b.jpg")
     assert not list(out.glob("stream.*"))
+
+
+class Watching(MeanPredictor):
+    """Notes which files lie in the output folder while it predicts."""
+
+    def __init__(self, out: Path) -> None:
+        super().__init__()
+        self.out = out
+        self.names: set[str] = set()
+
+    def predict(self, pictures: Sequence[ReadyPicture]) -> list[dict[str, Any]]:
+        self.names |= {each.name for each in self.out.iterdir()}
+        return super().predict(pictures)
+
+
+def test_no_head_can_be_called_as_what_lies_beside_its_files(tmp_path: Path, data: Path) -> None:
+    """Files and folders of the stream, as it makes them, are the reserved names and no others."""
+    watching = Watching(tmp_path / "out")
+    predicted(tmp_path / "out", data, predictor=watching)
+    names = watching.names | {each.name for each in (tmp_path / "out").iterdir()}
+    beside = {name.partition(".")[0] for name in names if not name.startswith(".lock")}
+    assert beside - set(watching.classes) == set(RESERVED_HEADS) - {"backbone", "pyramid"}
+
+
+@pytest.mark.parametrize("name", ["../../x", "Images"])
+def test_heads_whose_files_would_lie_elsewhere(tmp_path: Path, data: Path, name: str) -> None:
+    class Named(MeanPredictor):
+        classes: ClassVar = {name: ("a",)}
+
+    before = tree(tmp_path)
+    with pytest.raises(DataError, match="the head name"):
+        predicted(tmp_path / "a" / "out", data, predictor=Named())
+    assert tree(tmp_path) == before
+    assert not (tmp_path / "a").exists()
 
 
 def test_options(tmp_path: Path, data: Path) -> None:
