@@ -54,7 +54,7 @@ def require_head_names(
         folded = name.lower()
         if len(name) > MAX_LENGTH or not _HEAD.fullmatch(name) or _OF_WINDOWS.fullmatch(name):
             raise error(
-                f"{place}the head name {_shown(name)} cannot name a file, as heads do; use 1 to "
+                f"{place}the head name {_shown(name)} cannot name a file of predictions; use 1 to "
                 f"{MAX_LENGTH} letters (a-z, A-Z), digits, _ and -, beginning with a letter or "
                 "digit, and no device name of Windows such as CON"
             )
