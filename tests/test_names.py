@@ -13,6 +13,7 @@ from random_runs import LIGHT, random_run
 from torch import nn
 from typer.testing import CliRunner
 
+from data_tools.output_folder import place_inside
 from resnet_tasks.assemble.labels import Labels
 from resnet_tasks.assemble.splits import read_split
 from resnet_tasks.backbone.resnet import ResNet
@@ -165,6 +166,17 @@ def test_run_folders(tmp_path: Path, cells: Path, files: Sequence[str], name: st
     assert _files(tmp_path) == before
 
 
+def test_files_of_different_runs(tmp_path: Path, cells: Path) -> None:
+    """A head renamed to a plain name in one of two files has no classes."""
+    run = _edited_run(tmp_path, cells, ("classes.json",), "cells")
+    image = tmp_path / "a.png"
+    Image.new("RGB", (64, 64)).save(image)
+    code, said = _run("predict", run, image, "--out", tmp_path / "out")
+    assert code == 2
+    assert "the recipe has the heads objects, scene, but the classes" in said
+    assert "those of cells, scene; restore both files" in said
+
+
 def test_heads_of_an_extended_run(tmp_path: Path, cells: Path) -> None:
     """New heads and those of the run lie in one folder."""
     old = random_run(tmp_path / "old", cells, "quickstart", LIGHT)
@@ -246,6 +258,13 @@ def test_writers_of_predictions(tmp_path: Path) -> None:
 def test_outputs_are_named_by_the_last_part_of_a_file_name() -> None:
     files = [Path("/abs/a.png"), Path("../../a.png"), Path("b/../a.jpg")]
     assert output_names(files) == ["a", "a-2", "a-3"]
+
+
+def test_places_of_converted_pictures(tmp_path: Path) -> None:
+    assert place_inside(tmp_path, Path("a/b.c")) == tmp_path / "a/b.c"
+    for name in ("../a", "/a", "a/../../b", "a\\..\\b", "C:a"):
+        with pytest.raises(DataError, match=r"the source names '.*', which leads out of"):
+            place_inside(tmp_path, Path(name))
 
 
 def test_torch_gives_no_module_these_names() -> None:

@@ -7,7 +7,7 @@ from resnet_tasks.assemble.labels import Labels
 from resnet_tasks.assemble.measured import weights_to_measure
 from resnet_tasks.backbone.family import Depth
 from resnet_tasks.backbone.resnet import ResNet
-from resnet_tasks.errors import HeadError, RecipeError
+from resnet_tasks.errors import HeadError, RecipeError, RunError
 from resnet_tasks.heads.base import Head
 from resnet_tasks.layers.feature_pyramid import FeaturePyramid
 from resnet_tasks.model import TaskModel
@@ -28,9 +28,15 @@ def build_model(recipe: Recipe, labels: Labels, *, weights: str | None = None) -
         weights: In place of `backbone.weights` and `model_weights`.
 
     Raises:
-        ResnetTasksError: If weights, levels or options do not fit; problems of all heads come
-            together.
+        ResnetTasksError: If labels, weights, levels or options do not fit; problems of all heads
+            come together.
     """
+    if set(recipe.heads) != set(labels.heads):
+        raise RunError(
+            f"the recipe has the heads {', '.join(recipe.heads)}, but the classes (classes.json of "
+            f"a run) are those of {', '.join(labels.heads)}; restore both files of the run from a "
+            "copy"
+        )
     part, whole = recipe.backbone, recipe.model_weights if weights is None else None
     backbone = build_backbone(
         part,
