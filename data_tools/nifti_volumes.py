@@ -199,6 +199,8 @@ def _read(path: Path) -> _Stored:
             require_near_voxels(path)
         image = nibabel.load(path)
         if not isinstance(image, nibabel.Nifti1Pair):  # NIfTI-2 and single files are such, too
+            if is_gzip_name(path):
+                verify_gzip(path)  # a flipped bit may have made another format of it
             raise DataError(f"{path} is {type(image).__name__}, no NIfTI volume; convert it first")
         proxy = image.dataobj
         values = _stored_values(image)
@@ -225,7 +227,10 @@ def _read(path: Path) -> _Stored:
 def _stored_values(image: nibabel.Nifti1Pair) -> Array:
     """Return the voxels of an opened volume as stored."""
     proxy = image.dataobj
-    file = Path(image.file_map["image"].filename)  # of a pair .hdr and .img the latter
+    file = Path(image.file_map["image"].filename)
+    for holder in image.file_map.values():  # a single file, or a pair of .hdr and .img
+        if Path(holder.filename) != file and is_gzip_name(Path(holder.filename)):
+            verify_gzip(Path(holder.filename))
     if not is_gzip_name(file):
         return np.asanyarray(proxy.get_unscaled())
     return read_gzip_voxels(file, proxy.shape, np.dtype(proxy.dtype), int(proxy.offset))

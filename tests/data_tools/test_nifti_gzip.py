@@ -93,6 +93,37 @@ def test_labels_are_verified_too(tmp_path: Path) -> None:
         Volume(Case("v", (image,), labels), "axial")
 
 
+def test_pairs_of_header_and_voxels_are_verified(tmp_path: Path) -> None:
+    image = tmp_path / "v.img.gz"
+    pair = nibabel.Nifti1Pair(values(), np.eye(4))
+    nibabel.save(pair, image)
+    labels = tmp_path / "l.nii"
+    nibabel.save(nibabel.Nifti1Image(np.zeros((16, 12, 8), np.uint8), np.eye(4)), labels)
+    case = Case("v", (image,), labels)
+    np.testing.assert_array_equal(
+        stored(Volume(case, "axial")), stored(opened(tmp_path, compressed(plain(tmp_path))))
+    )
+    header = tmp_path / "v.hdr.gz"
+    whole = header.read_bytes()
+    header.write_bytes(compressed(gzip.decompress(whole) + bytes(1 << 17))[:-8] + bytes(8))
+    with pytest.raises(DataError, match=r"v\.hdr\.gz cannot be read: its gzip checksum"):
+        Volume(case, "axial")  # an end that no reader of headers comes to
+    header.write_bytes(whole)
+    image.write_bytes(flipped(image.read_bytes(), -6))
+    with pytest.raises(DataError, match=r"v\.img\.gz cannot be read: its gzip checksum"):
+        Volume(case, "axial")
+
+
+def test_another_format_by_a_flipped_bit_is_told_as_damage(tmp_path: Path) -> None:
+    """Without the magic word of its header a volume counts as Analyze 7.5."""
+    content = compressed(plain(tmp_path))
+    other = plain(tmp_path).replace(b"n+1\0", b"\0\0\0\0", 1)
+    with pytest.raises(DataError, match=r"no NIfTI volume|cannot be read"):
+        opened(tmp_path, compressed(other))
+    with pytest.raises(DataError, match=r"v\.nii\.gz cannot be read: its gzip checksum"):
+        opened(tmp_path, compressed(other)[:-8] + content[-8:])
+
+
 @pytest.mark.parametrize("cut", [1, 4, 8, 9, 400])
 def test_cut_off_files_are_refused(tmp_path: Path, cut: int) -> None:
     with pytest.raises(DataError, match=r"v\.nii\.gz cannot be read: it is cut off.* again"):
