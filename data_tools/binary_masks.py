@@ -4,8 +4,8 @@
     ROOT/masks/NAME.jpg    their masks, of the same name, with a suffix where the data set has one
     ROOT/train.txt         names, one a line, where one folder holds all splits; same for val, test
 
-Masks that were stored as JPEG have no clean values: a pixel belongs to the class from a threshold
-on.
+The values in the files decide which of their two levels is the class (`mask_reading`). Masks that
+were stored as JPEG have no clean values: they are accepted where they are clearly black and white.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from numpy.typing import NDArray
 
 from data_tools.coco_writer import Category, CocoWriter
 from data_tools.components import SMALL_COMPONENT, components
+from data_tools.mask_coverage import MaskCoverage
+from data_tools.mask_reading import Foreground, MaskReader
 from data_tools.outlines import clipped_box
-from data_tools.picture_io import UNREADABLE, picture_size
+from data_tools.picture_io import picture_size
 from data_tools.progress import PictureCount, Progress
 from data_tools.source_folder import (
     SPLITS,
@@ -34,7 +36,6 @@ from data_tools.source_folder import (
 )
 from data_tools.split_summary import SplitSummary
 from resnet_tasks.data.json_files import read_json
-from resnet_tasks.data.picture_files import open_picture
 from resnet_tasks.errors import DataError
 
 
@@ -57,14 +58,19 @@ class MaskRule:
 
     Attributes:
         suffix: What follows the picture's name in the name of its mask.
-        threshold: Lowest grey value, 1 to 255, of pixels that belong to the class.
+        threshold: Lowest gray value, 1 to 255, of pixels that belong to the class; None: the values
+            in the files decide.
+        foreground: `auto`: the values in the files decide. `color`, `alpha` or `index` (of the
+            palette): the part of the files that holds the mask. A value or an RGB color: that of
+            the class.
         objects: Whether the whole mask is one object or every connected component is one.
         boxes: JSON with the boxes of all pictures, as Kvasir-SEG has it: these are the objects
             then, each with the pixels inside its box.
     """
 
     suffix: str = ""
-    threshold: int = 128
+    threshold: int | None = None
+    foreground: Foreground = "auto"
     objects: Literal["whole", "components"] = "whole"
     boxes: str | None = None
 
@@ -93,8 +99,9 @@ def convert_binary_masks(
 ) -> tuple[SplitSummary, ...]:
     """Converts every split to COCO JSON with label maps, masks and boxes.
 
-    Pixels below the threshold are unlabelled (0) in the label maps; a recipe makes them a class
-    with `background: true`. An empty mask is a picture that was looked at and holds nothing.
+    Pixels of the background are unlabelled (0) in the label maps; a recipe makes them a class
+    with `background: true`. An empty mask is a picture that was looked at and holds nothing; it is
+    listed in a warning, as is a mask that covers its picture.
 
     Args:
         source: Folder that holds the folders.
@@ -113,10 +120,11 @@ def convert_binary_masks(
         What was written, by split.
 
     Raises:
-        DataError: If a folder or file is missing or unreadable, or a mask's size is not its
-            picture's; the message names it.
+        DataError: If a folder or file is missing or unreadable, a mask's size is not its
+            picture's, or a mask has several interpretations; the message names it.
     """
-    if not 1 <= masks.threshold <= 255 or not 0 <= val_fraction < 1:
+    is_threshold = masks.threshold is None or 1 <= masks.threshold <= 255
+    if not is_threshold or not 0 <= val_fraction < 1:
         raise DataError(
             f"masks.threshold is {masks.threshold} and val_fraction {val_fraction}; allowed are 1 "
             "to 255, and 0 to below 1"
@@ -129,7 +137,12 @@ def convert_binary_masks(
     splits = _splits(source, folders, masks.suffix, boxes)
     if len(splits) == 1:
         splits = _divided(source, splits["train"], val_fraction)
-    count = PictureCount(sum(map(len, splits.values())), progress)
+    # All masks are read twice: what one of one color means shows in the others.
+    count = PictureCount(2 * sum(map(len, splits.values())), progress)
+    reader = MaskReader(
+        masks.foreground, masks.threshold, allow_lossy=True, option="masks.foreground"
+    )
+    reader.survey(count.over([each.mask for part in splits.values() for each in part]))
     summaries = []
     for split, pictures in splits.items():
         writer = CocoWriter(
@@ -142,8 +155,10 @@ def convert_binary_masks(
             description=f"Converted from one mask per picture, {split}",
             license_name=license_name,
         )
+        coverage = MaskCoverage()
         for each in count.over(pictures):
-            _add_picture(writer, each, category, masks)
+            _add_picture(writer, each, category, masks.objects, reader, coverage)
+        coverage.warn(writer)
         summaries.append(writer.write())
     return tuple(summaries)
 
@@ -233,9 +248,17 @@ def _boxes_of(name: str, boxes: Mapping[str, Any] | None) -> tuple[Any, tuple[in
     return found
 
 
-def _add_picture(writer: CocoWriter, each: _Picture, category: str, rule: MaskRule) -> None:
+def _add_picture(
+    writer: CocoWriter,
+    each: _Picture,
+    category: str,
+    objects: Literal["whole", "components"],
+    reader: MaskReader,
+    coverage: MaskCoverage,
+) -> None:
     size = picture_size(each.picture)
-    mask = read_binary_mask(each.mask, rule.threshold)
+    mask = reader.read(each.mask)
+    coverage.add(Path(each.mask.name), mask)
     for what, other in ((each.mask, mask.shape), ("the file of boxes", each.size or size)):
         if other != size:
             raise DataError(
@@ -248,7 +271,7 @@ def _add_picture(writer: CocoWriter, each: _Picture, category: str, rule: MaskRu
     if each.boxes is not None:
         _add_boxes(writer, image_id, category, mask, each.boxes, name)
         return
-    if rule.objects == "whole":
+    if objects == "whole":
         if mask.any():
             writer.add_mask(image_id, category, mask)
         return
@@ -281,19 +304,14 @@ def _add_boxes(
             writer.skip(file, f"{category}, box {corners}", "the mask has no pixel in it")
 
 
-def read_binary_mask(file: Path, threshold: int) -> NDArray[np.bool_]:
-    """`(height, width)` bool: where a picture's grey value is at least the threshold.
+def read_binary_mask(file: Path, threshold: int | None = None) -> NDArray[np.bool_]:
+    """Read one mask by itself, `(height, width)` bool.
+
+    Args:
+        file: Path of the mask.
+        threshold: Lowest gray value of the class, 1 to 255; None: the values in the file decide.
 
     Raises:
-        DataError: If the file cannot be read.
+        DataError: If the file cannot be read or has several interpretations.
     """
-    try:
-        # Not by OpenCV, which fills what is cut off.
-        with open_picture(file) as opened:
-            opened.draft("L", opened.size)  # of a JPEG the brightness alone, as it is stored
-            is_deep = opened.mode.startswith("I")
-            grey = np.asarray(opened) >> 8 if is_deep else np.asarray(opened.convert("L"))
-    except UNREADABLE as error:
-        raise DataError(f"the mask {file} cannot be read ({error}); replace it") from None
-    mask: NDArray[np.bool_] = grey >= threshold
-    return mask
+    return MaskReader(threshold=threshold, allow_lossy=True, option="masks.foreground").read(file)

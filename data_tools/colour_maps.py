@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 
 from data_tools.coco_writer import Category, CocoWriter, void_value
 from data_tools.label_maps import add_mapped_picture
-from data_tools.picture_io import UNREADABLE
 from data_tools.progress import PictureCount, Progress
 from data_tools.source_folder import (
     SPLITS,
@@ -34,7 +33,9 @@ from data_tools.source_folder import (
     without_suffix,
 )
 from data_tools.split_summary import SplitSummary
-from resnet_tasks.data.picture_files import open_picture
+from resnet_tasks.data.decoding import read_stored, with_channels
+from resnet_tasks.data.label_files import require_lossless, require_single_image
+from resnet_tasks.data.picture_files import DAMAGE
 from resnet_tasks.errors import DataError
 
 BYTE = re.compile("[0-9]{1,3}")
@@ -177,19 +178,23 @@ def read_colour_map(file: Path) -> NDArray[np.uint8]:
     """`(height, width, 3)` colours of a map; a palette is looked up.
 
     Raises:
-        DataError: If the file is missing, no picture, or deeper than 8 bits.
+        DataError: If the file is missing, no picture, lossy, or deeper than 8 bits, or holds
+            several pictures.
     """
     try:
-        with open_picture(file) as opened:
-            if opened.mode not in ("1", "L", "P", "RGB", "RGBA"):
-                raise DataError(
-                    f"the label map {file} has the mode {opened.mode}; colours need 8-bit RGB"
-                )
-            return np.asarray(opened.convert("RGB"))
+        require_lossless(file, "label map")
+        stored = read_stored(file)
     except FileNotFoundError:
         raise DataError(f"the label map {file} is missing") from None
-    except UNREADABLE as error:
+    except DAMAGE as error:
         raise DataError(f"the label map {file} cannot be read ({error}); replace it") from error
+    require_single_image(file, "label map", stored.pages)
+    if stored.pixels.dtype != np.uint8 or stored.layout == "bands":
+        raise DataError(
+            f"the label map {file} has {stored.pixels.shape[2]} channel(s) of "
+            f"{stored.pixels.dtype}; colours need 8-bit RGB"
+        )
+    return with_channels(stored, 3, file)
 
 
 def to_ids(pixels: NDArray[np.uint8], table: ColourTable, file: Path) -> NDArray[np.int64]:
@@ -211,8 +216,8 @@ def to_ids(pixels: NDArray[np.uint8], table: ColourTable, file: Path) -> NDArray
         )
         raise DataError(
             f"the label map {file} has {len(values)} colours of no class: {shown}; the first one "
-            f"at x {x}, y {y}: correct the map (was it saved as JPEG, or resized?), or add the "
-            "colour to the table"
+            f"at x {x}, y {y}: correct the map (was it resized, or ever saved as JPEG?), or add "
+            "the colour to the table"
         )
     ids: NDArray[np.int64] = table.ids[places]
     return ids

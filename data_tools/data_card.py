@@ -56,6 +56,11 @@ class DataCard:
         """Number of objects left out of all splits together."""
         return sum(len(split.skipped) for split in self.splits)
 
+    @property
+    def warnings(self) -> list[str]:
+        """Warnings of all splits, each with the name of its split."""
+        return [f"{split.split}: {text}" for split in self.splits for text in split.warnings]
+
     def markdown(self) -> str:
         """The card as text; the same conversion gives the same text."""
         origin = self.origin
@@ -70,6 +75,7 @@ class DataCard:
             *(() if self.verified else (f"- Note: {UNVERIFIED}",)),
             *(f"- Note: {note}" for note in origin.notes),
             *(f"- Note, {split.split}: {note}" for split in self.splits for note in split.notes),
+            *(f"- Warning, {warning}" for warning in self.warnings),
             "",
             *self._counts(),
             *self._pixels(),

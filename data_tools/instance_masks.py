@@ -1,7 +1,7 @@
 """One folder per picture with one mask PNG per object, as the Data Science Bowl 2018 has it.
 
     ROOT/stage1_train/ID/images/ID.png    the picture
-    ROOT/stage1_train/ID/masks/*.png      one object each, not 0 where it is
+    ROOT/stage1_train/ID/masks/*.png      one object each, not black (or opaque) where it is
     ROOT/train.txt                        ids, one a line; same for `val` and `test`
 
 Without lists everything is the split `train`. The folder of ids may also be ROOT itself.
@@ -9,6 +9,7 @@ Without lists everything is the split `train`. The folder of ids may also be ROO
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -16,7 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_tools.coco_writer import Category, CocoWriter
-from data_tools.picture_io import UNREADABLE, picture_size
+from data_tools.mask_coverage import MaskCoverage
+from data_tools.mask_reading import Foreground, MaskReader
+from data_tools.picture_io import picture_size
 from data_tools.progress import PictureCount, Progress
 from data_tools.source_folder import (
     listing,
@@ -26,7 +29,6 @@ from data_tools.source_folder import (
     split_lists,
 )
 from data_tools.split_summary import SplitSummary
-from resnet_tasks.data.picture_files import open_picture
 from resnet_tasks.errors import DataError
 
 IDS_FOLDER = "stage1_train"
@@ -40,6 +42,7 @@ def convert_instance_masks(
     *,
     category: str = "nucleus",
     contour: int = 0,
+    foreground: Foreground = "auto",
     copy_images: bool = False,
     license_name: str = "",
     progress: Progress | None = None,
@@ -56,6 +59,9 @@ def convert_instance_masks(
         contour: Width in pixels of the rim of every object that the label maps (not the masks and
             boxes) show as a class of its own, `CONTOUR`, so that objects that touch stay apart; it
             lies inside the object, and none runs along the edge of the picture. 0: no such class.
+        foreground: `auto`: the values in the mask files decide. `color`, `alpha` or `index` (of the
+            palette): the part of the files that holds the mask. A value or an RGB color: the
+            object's.
         copy_images: Copy the pictures beside the JSON instead of referring to them.
         license_name: Licence of the data, for the JSON.
         progress: Called with (done, total) after each picture.
@@ -73,6 +79,7 @@ def convert_instance_masks(
     require_parts(source, ())
     folder = source / IDS_FOLDER if (source / IDS_FOLDER).is_dir() else source
     splits = _splits(source, folder)
+    reader = MaskReader(foreground, one_level=False, files=_mask_files(folder, splits))
     count = PictureCount(sum(map(len, splits.values())), progress)
     summaries = []
     for split, ids in splits.items():
@@ -86,8 +93,10 @@ def convert_instance_masks(
             description=f"Converted from one mask per object, {split}",
             license_name=license_name,
         )
+        coverage = MaskCoverage()
         for name in count.over(ids):
-            _add_picture(writer, folder / name, category, contour)
+            _add_picture(writer, folder / name, category, contour, reader, coverage)
+        coverage.warn(writer)
         summaries.append(writer.write())
     return tuple(summaries)
 
@@ -111,7 +120,19 @@ def _splits(source: Path, folder: Path) -> dict[str, list[str]]:
     return splits or {"train": sorted(present)}
 
 
-def _add_picture(writer: CocoWriter, folder: Path, category: str, contour: int) -> None:
+def _mask_files(folder: Path, splits: Mapping[str, Sequence[str]]) -> list[Path]:
+    folders = (folder / name / "masks" for names in splits.values() for name in names)
+    return [file for each in folders if each.is_dir() for file in pictures_by_stem(each).values()]
+
+
+def _add_picture(
+    writer: CocoWriter,
+    folder: Path,
+    category: str,
+    contour: int,
+    reader: MaskReader,
+    coverage: MaskCoverage,
+) -> None:
     pictures = list(pictures_by_stem(folder / "images").values())
     if len(pictures) != 1:
         raise DataError(f"{folder / 'images'} holds {len(pictures)} pictures; it should hold one")
@@ -121,7 +142,8 @@ def _add_picture(writer: CocoWriter, folder: Path, category: str, contour: int) 
     image_id = writer.add_image(pictures[0], size=size)
     semantic = np.zeros(size, dtype=np.int64)
     for file in pictures_by_stem(folder / "masks").values():
-        mask = read_mask(file)
+        mask = reader.read(file)
+        coverage.add(Path(folder.name, "masks", file.name), mask)
         if mask.shape != size:
             raise DataError(
                 f"the mask {file} has size {mask.shape} (height, width), its picture {size}; "
@@ -149,18 +171,9 @@ def rim(mask: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
 
 
 def read_mask(file: Path) -> NDArray[np.bool_]:
-    """`(height, width)` bool: where a mask file is not 0 in any colour channel.
+    """Read one mask by itself, `(height, width)` bool; see `mask_reading`.
 
     Raises:
-        DataError: If the file cannot be read.
+        DataError: If the file cannot be read or has several interpretations.
     """
-    try:
-        # Not by OpenCV, which fills what is cut off.
-        with open_picture(file) as opened:
-            # Indices and opacity are no colours.
-            has_more = opened.mode in ("P", "PA", "LA", "RGBA")
-            stored = np.asarray(opened.convert("RGB") if has_more else opened)
-    except UNREADABLE as error:
-        raise DataError(f"the mask {file} cannot be read ({error}); replace it") from None
-    mask: NDArray[np.bool_] = stored.reshape(*stored.shape[:2], -1).max(axis=2) > 0
-    return mask
+    return MaskReader(one_level=False).read(file)

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from data_tools.coco_writer import Category, CocoWriter, void_value
 from data_tools.components import SMALL_COMPONENT, components
-from data_tools.picture_io import read_index_map
 from data_tools.progress import PictureCount, Progress
 from data_tools.source_folder import (
     PICTURE_SUFFIXES,
@@ -30,6 +29,7 @@ from data_tools.source_folder import (
     require_parts,
 )
 from data_tools.split_summary import SplitSummary
+from resnet_tasks.data.label_files import read_label_map
 from resnet_tasks.errors import DataError
 
 Pair = tuple[Path, Path]
@@ -88,7 +88,7 @@ def convert_label_maps(
             license_name=license_name,
         )
         for picture, label_map in count.over(files):
-            ids = to_category_ids(read_index_map(label_map), table, label_map)
+            ids = to_category_ids(read_label_map(label_map), table, label_map)
             add_mapped_picture(writer, picture, ids, boxed=classes if boxes else ())
         summaries.append(writer.write())
     return tuple(summaries)
@@ -211,7 +211,7 @@ def to_category_ids(
         DataError: If an index is not in the table; it names the file, the values and the pixels.
     """
     inside = (indices >= 0) & (indices < len(table))
-    ids: NDArray[np.int64] = table[np.where(inside, indices, -1)]
+    ids: NDArray[np.int64] = table[np.where(inside, indices.astype(np.int64), -1)]
     if (ids < 0).any():
         values, counts = np.unique(indices[ids < 0], return_counts=True)
         shown = ", ".join(f"{v} ({n} pixels)" for v, n in zip(values[:6], counts[:6], strict=True))

@@ -39,6 +39,7 @@ from data_tools.source_folder import (
 )
 from data_tools.split_summary import SplitSummary, with_unused
 from resnet_tasks.data.json_files import read_json
+from resnet_tasks.data.lossy_formats import find_lossy_format
 from resnet_tasks.data.picture_files import open_picture
 from resnet_tasks.errors import DataError
 
@@ -252,7 +253,10 @@ def _with_part(
 def _mask(text: Any, corner: Sequence[float], where: str) -> PlacedMask:
     """A PNG in base64, laid on the picture at its upper left corner."""
     try:
-        with open_picture(io.BytesIO(base64.b64decode(text, validate=True))) as opened:
+        stream = io.BytesIO(base64.b64decode(text, validate=True))
+        if (lossy_format := find_lossy_format(stream)) is not None:
+            raise ValueError(f"it is {lossy_format}")
+        with open_picture(stream) as opened:
             pixels = np.asarray(opened)
     except (binascii.Error, *UNREADABLE) as error:
         raise DataError(f"{where} has a mask that is no PNG in base64 ({error})") from None

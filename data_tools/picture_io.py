@@ -1,4 +1,4 @@
-"""Pictures and index maps of a source, with errors that name the file, and pictures written."""
+"""Pictures of a source, with errors that name the file, and pictures written."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from data_tools.source_folder import is_file
-from resnet_tasks.data.picture_files import DAMAGE, measured_size, open_picture
+from resnet_tasks.data.picture_files import DAMAGE, measured_size
 from resnet_tasks.errors import DataError
 
 UNREADABLE = (Image.DecompressionBombError, *DAMAGE)
@@ -32,26 +31,6 @@ def picture_size(picture: Path) -> tuple[int, int]:
         return measured_size(picture)
     except (DataError, *UNREADABLE) as error:
         raise DataError(f"the picture {picture} cannot be read ({error}); replace it") from error
-
-
-def read_index_map(file: Path) -> NDArray[np.integer[Any]]:
-    """`(height, width)` stored values of a single-channel or palette PNG, never its colours.
-
-    Raises:
-        DataError: If the file is missing, no picture, or has colours instead of indices.
-    """
-    try:
-        with open_picture(file) as opened:
-            values = np.asarray(opened)
-    except FileNotFoundError:
-        raise DataError(f"the label map {file} is missing") from None
-    except UNREADABLE as error:
-        raise DataError(f"the label map {file} cannot be read ({error}); replace it") from error
-    if values.ndim != 2:
-        raise DataError(
-            f"the label map {file} has {values.shape[2]} channels; a class-index map has one"
-        )
-    return values.astype(np.int64)
 
 
 def write_picture(file: Path, pixels: NDArray[Any], *options: int) -> None:

@@ -36,6 +36,7 @@ class SplitSummary:
         skipped: What was left out, and why.
         changed: Objects that are not what the source says -> their number.
         notes: What a reader of results must know about it.
+        warnings: Faults that the source may have; printed as well.
         pictures: The files that its pictures were taken from; no two splits may share one.
     """
 
@@ -46,6 +47,7 @@ class SplitSummary:
     skipped: tuple[SkippedObject, ...] = ()
     changed: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     pictures: frozenset[Path] = field(default=frozenset(), repr=False, compare=False)
 
 

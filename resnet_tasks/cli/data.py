@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from resnet_tasks.cli.app import MISTAKE, Overrides, bar, data, unwritten_when_stopped
+from resnet_tasks.cli.data_card import print_card
 from resnet_tasks.errors import DataError
 
 if TYPE_CHECKING:
-    from data_tools.data_card import DataCard
     from data_tools.formats import Format
     from resnet_tasks.registry import Registry
 
@@ -67,7 +67,7 @@ def prepare(
     given = _options(options or [])
     with unwritten_when_stopped(folder), bar(f"Preparing {name}") as advance:
         card = run(name, source, folder, overwrite=overwrite, progress=advance, **given)
-    say_card(card, folder)
+    print_card(card, folder)
 
 
 @data.command()
@@ -94,7 +94,7 @@ def convert(
     given = _options(options or [])
     with unwritten_when_stopped(out), bar(f"Converting {source}") as advance:
         card = run(format_name, source, out, overwrite=overwrite, progress=advance, **given)
-    say_card(card, out)
+    print_card(card, out)
 
 
 @data.command()
@@ -137,7 +137,7 @@ def export(
             progress=advance,
             **given,
         )
-    say_card(card, out)
+    print_card(card, out)
 
 
 @data.command()
@@ -387,16 +387,3 @@ def _options(texts: list[str]) -> dict[str, Any]:
 def _list_formats(formats: Registry[Format]) -> None:
     for each in map(formats.get, formats):
         typer.echo(f"{each.name}: {each.title}\n    options: {', '.join(each.options)}")
-
-
-def say_card(card: DataCard, folder: Path) -> None:
-    """Prints what a converted data set holds and where it lies."""
-    for split in card.splits:
-        # A class that only pixels have needs no 0.
-        found = {name: n for name, n in split.objects.items() if n or not split.pixels}
-        objects = ", ".join(f"{name} {count}" for name, count in found.items())
-        maps = f"; label maps of {len(split.pixels)} classes" if split.pixels else ""
-        typer.echo(f"{split.split}: {split.images} pictures; objects: {objects or 'none'}{maps}")
-    if card.num_skipped:
-        typer.echo(f"left out: {card.num_skipped} objects, listed in the data card")
-    typer.echo(f"written to {folder}; data card: {folder / 'data_card.md'}")

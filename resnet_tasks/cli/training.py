@@ -20,7 +20,7 @@ from resnet_tasks.cli.app import (
     open_run,
     run_plugins,
 )
-from resnet_tasks.cli.data import say_card
+from resnet_tasks.cli.data_card import print_card
 from resnet_tasks.cli.reporting import report_after
 from resnet_tasks.errors import DataError, RecipeError, RunError
 
@@ -269,7 +269,7 @@ def _draw_cells(ref: str, recipe: Recipe, data_root: Path | None) -> None:
     typer.echo(f"{folder} does not exist; drawing the synthetic cells")
     with bar("Drawing cells") as advance:
         card = run("cells", None, folder, progress=advance)
-    say_card(card, folder)
+    print_card(card, folder)
 
 
 def _wait_for(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Semantic label maps: PNGs whose values are category ids."""
+"""Semantic label maps: lossless images whose values are category ids."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from resnet_tasks.data.categories import CategoryMap
-from resnet_tasks.data.picture_files import open_picture
+from resnet_tasks.data.label_files import read_label_map
 from resnet_tasks.errors import DataError
 from resnet_tasks.metrics import UNLABELLED, VOID
 
@@ -27,7 +26,7 @@ def read_semantic(path: Path, categories: CategoryMap, size: tuple[int, int]) ->
 def read_values(
     path: Path, size: tuple[int, int], max_pixels: int | None = None
 ) -> NDArray[np.integer[Any]]:
-    """A semantic PNG as it is stored, `(height, width)`.
+    """Read a semantic map as it is stored, `(height, width)`; see `read_label_map`.
 
     Args:
         path: Of the file.
@@ -35,22 +34,12 @@ def read_values(
         max_pixels: As in `open_picture`.
 
     Raises:
-        DataError: If the file is missing, of another size, or no map.
+        DataError: If the file is not a label map or has another size.
     """
-    try:
-        with open_picture(path, max_pixels) as picture:
-            values = np.asarray(picture)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"semantic map {path} cannot be read: {error}") from None
-    if values.ndim != 2 or values.dtype.kind not in "iub":
-        raise DataError(
-            f"semantic map {path} must hold one channel of whole numbers, got shape "
-            f"{values.shape} of {values.dtype}; convert it with "
-            "`resnet-tasks data convert label_maps`"
-        )
+    values = read_label_map(path, max_pixels)
     if values.shape != size:
         raise DataError(
-            f"semantic map {path} is {values.shape[1]} x {values.shape[0]}, "
+            f"label map {path} is {values.shape[1]} x {values.shape[0]}, "
             f"its picture {size[1]} x {size[0]} (width x height)"
         )
     return values
@@ -82,7 +71,7 @@ def category_labels(
         )
         known = ", ".join(str(category.id) for category in categories.categories)
         raise DataError(
-            f"semantic map {path} holds the value(s) {bad[:5]}, which are no category id "
+            f"label map {path} holds the value(s) {bad[:5]}, which are no category id "
             f"({known}), nor 0 (unlabelled) or {void_value} (void)"
         )
     return np.asarray(labels, dtype=np.int64)

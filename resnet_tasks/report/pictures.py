@@ -17,7 +17,7 @@ from PIL import Image
 from resnet_tasks.assemble.labels import HeadLabels, Labels
 from resnet_tasks.data.dataset import CocoDataset
 from resnet_tasks.data.decoding import read_image
-from resnet_tasks.data.picture_files import open_picture
+from resnet_tasks.data.label_files import read_label_map
 from resnet_tasks.drawing import color_of
 from resnet_tasks.prediction_files import output_names, shown
 from resnet_tasks.recipe.schema import Recipe
@@ -448,10 +448,7 @@ def read_map(file: Path, head: HeadLabels, size: tuple[int, int]) -> NDArray[np.
     """A predicted map as labels of the head; None where it is not there or of another size."""
     if not file.is_file():
         return None
-    with open_picture(file) as stored:
-        if (stored.height, stored.width) != size:
-            return None
-        values = np.asarray(stored).astype(np.int64)
+    values = read_label_map(file).astype(np.int64)
     if values.shape != size:
         return None
     table = np.full(int(max(values.max(), *head.category_ids)) + 1, VOID, np.int64)

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from data_tools.coco_writer import Category, CocoWriter
-from data_tools.picture_io import read_index_map
 from resnet_tasks.data.coco import read_coco
+from resnet_tasks.data.label_files import read_label_map
 from resnet_tasks.errors import DataError
 
 ROAD_USERS = (Category("road", isthing=False), Category("car"))
@@ -109,7 +109,7 @@ def test_equal_names_in_two_folders_get_two_label_maps(tmp_path: Path) -> None:
         coco.add_semantic(image_id, np.full((6, 8), value))
     coco.write()
     records = load(tmp_path / "out" / "train.json")["images"]
-    maps = [read_index_map(tmp_path / "out" / record["sem_seg_file_name"]) for record in records]
+    maps = [read_label_map(tmp_path / "out" / record["sem_seg_file_name"]) for record in records]
     assert [int(ids[0, 0]) for ids in maps] == [1, 2]
 
 

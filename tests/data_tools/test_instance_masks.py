@@ -8,9 +8,9 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from data_tools.instance_masks import convert_instance_masks, read_mask, rim
-from data_tools.picture_io import read_index_map
 from data_tools.split_summary import SplitSummary
 from resnet_tasks.data.coco import read_coco
+from resnet_tasks.data.label_files import read_label_map
 from resnet_tasks.errors import DataError
 
 
@@ -77,7 +77,7 @@ def test_dsb2018_masks_are_the_source_masks(
         width, height = columns[-1] + 1 - columns[0], rows[-1] + 1 - rows[0]
         assert object_["bbox"] == [columns[0], rows[0], width, height]
         assert object_["area"] == mask.sum()
-    semantic = read_index_map(out / record["sem_seg_file_name"])
+    semantic = read_label_map(out / record["sem_seg_file_name"])
     assert ((semantic == 1) == np.any(masks, axis=0)).all()
     assert set(np.unique(semantic)) == {0, 1}
 
@@ -165,7 +165,7 @@ def test_rims_are_a_class_of_pixels_and_keep_touching_objects_apart(tmp_path: Pa
     assert summary.objects["nucleus"] == 2
     assert [each["bbox"] for each in coco["annotations"]] == [[0, 0, 4, 4], [4, 0, 3, 4]]
     (image,) = coco["images"]
-    found = read_index_map(tmp_path / "out" / image["sem_seg_file_name"])
+    found = read_label_map(tmp_path / "out" / image["sem_seg_file_name"])
     assert found.tolist() == [
         [1, 1, 1, 2, 2, 1, 2, 0],  # along the edge of the picture there is no rim
         [1, 1, 1, 2, 2, 1, 2, 0],

@@ -10,9 +10,9 @@ from data_tools.catalogue import prepare
 from data_tools.coco_writer import Category
 from data_tools.data_card import DataCard
 from data_tools.label_maps import convert_label_maps, find_pairs
-from data_tools.picture_io import read_index_map
 from data_tools.split_summary import SplitSummary
 from resnet_tasks.data.coco import read_coco
+from resnet_tasks.data.label_files import read_label_map
 from resnet_tasks.errors import DataError
 
 CLASSES = (Category("road", isthing=False), Category("car"))
@@ -61,9 +61,9 @@ def test_camvid_ids_are_the_indices_plus_one_and_void(
     out, _ = camvid
     voids = 0
     for record in load(out / "val.json")["images"][::20]:
-        ids = read_index_map(out / record["sem_seg_file_name"])
+        ids = read_label_map(out / record["sem_seg_file_name"])
         stem = Path(record["file_name"]).stem
-        stored = read_index_map(shared_data / "camvid" / "valannot" / f"{stem}.png")
+        stored = read_label_map(shared_data / "camvid" / "valannot" / f"{stem}.png")
         assert (ids == np.where(stored == 11, 255, stored + 1)).all()
         voids += int((ids == 255).sum())
     assert voids > 1000
@@ -80,7 +80,7 @@ def test_camvid_is_read_without_a_problem(camvid: tuple[Path, DataCard]) -> None
 def test_ids_by_hand(tmp_path: Path) -> None:
     source = segnet(tmp_path / "in", np.array([[0, 1, VOID], [1, 1, 0]]))
     (summary,) = convert_label_maps(source, tmp_path / "out", classes=CLASSES, void=VOID)
-    ids = read_index_map(tmp_path / "out/semantic/train/a.png")
+    ids = read_label_map(tmp_path / "out/semantic/train/a.png")
     assert ids.tolist() == [[1, 2, 255], [2, 2, 1]]
     assert summary.pixels == {"road": 2, "car": 3}
     content = load(tmp_path / "out/train.json")

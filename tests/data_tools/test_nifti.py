@@ -10,9 +10,9 @@ import pytest
 
 from data_tools.catalogue import convert
 from data_tools.nifti import convert_nifti
-from data_tools.picture_io import read_index_map
 from resnet_tasks.data.coco import read_coco
 from resnet_tasks.data.decoding import read_stored
+from resnet_tasks.data.label_files import read_label_map
 from resnet_tasks.errors import DataError
 
 AFFINE = np.diag([0.8, 0.7, 3.0, 1.0])
@@ -65,7 +65,7 @@ def test_slices_with_label_maps(tmp_path: Path) -> None:
     assert (stored.pixels.dtype, stored.layout) == (np.int16, "grey")
     np.testing.assert_array_equal(stored.pixels[:, :, 0], expected)
     labels = np.asarray(nibabel.load(source / "labelsTr/ct_0.nii.gz").dataobj)
-    ids = read_index_map(tmp_path / "out" / third.sem_seg_file_name)
+    ids = read_label_map(tmp_path / "out" / third.sem_seg_file_name)
     np.testing.assert_array_equal(ids, labels[::-1, ::-1, 2].T)
 
 
@@ -100,7 +100,7 @@ def test_channels_planes_and_void(tmp_path: Path) -> None:
     values = {
         int(value)
         for each in read.images
-        for value in np.unique(read_index_map(tmp_path / "out" / str(each.sem_seg_file_name)))
+        for value in np.unique(read_label_map(tmp_path / "out" / str(each.sem_seg_file_name)))
     }
     assert values == {0, 1, 255}
 

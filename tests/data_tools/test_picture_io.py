@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_tools.picture_io import picture_size, read_index_map
+from data_tools.picture_io import picture_size
+from resnet_tasks.data.label_files import read_label_map
 from resnet_tasks.errors import DataError
 
 
@@ -32,10 +33,10 @@ def test_palette_maps_are_read_as_indices(tmp_path: Path) -> None:
     coloured = Image.frombytes("P", (8, 6), palette.tobytes())
     coloured.putpalette([value for n in range(256) for value in (255 - n, n, 7)])
     coloured.save(tmp_path / "map.png")
-    assert read_index_map(tmp_path / "map.png").tolist() == indices.tolist()
+    assert read_label_map(tmp_path / "map.png").tolist() == indices.tolist()
     Image.new("RGB", (8, 6)).save(tmp_path / "rgb.png")
     with pytest.raises(DataError, match="3 channels"):
-        read_index_map(tmp_path / "rgb.png")
+        read_label_map(tmp_path / "rgb.png")
 
 
 def test_sizes_of_pngs_without_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

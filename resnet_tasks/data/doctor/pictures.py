@@ -16,7 +16,8 @@ from resnet_tasks.data.coco_problems import Findings
 from resnet_tasks.data.coco_records import ImageRecord
 from resnet_tasks.data.decoding import read_stored
 from resnet_tasks.data.doctor.likeness import HASH_BYTES, difference_hash
-from resnet_tasks.data.picture_files import TURNED, orientation
+from resnet_tasks.data.label_files import require_lossless
+from resnet_tasks.data.picture_files import DAMAGE, TURNED, orientation
 from resnet_tasks.data.semantic_maps import read_semantic
 from resnet_tasks.errors import DataError
 from resnet_tasks.processors import usable_cores
@@ -128,6 +129,8 @@ def _look(
             problems.append(("missing_file", map_path))
         elif read and categories is not None:
             _look_at_map(record, Path(map_path), categories, problems)
+        else:
+            _check_map_format(Path(map_path), problems)
     return _Seen(tuple(problems), digest)
 
 
@@ -161,9 +164,19 @@ def _look_at_map(
         problems.append(("semantic_map", _reason(error, path)))
 
 
+def _check_map_format(path: Path, problems: list[tuple[str, str]]) -> None:
+    """Report a lossy format, which the first bytes of a file show without decoding it."""
+    try:
+        require_lossless(path, "label map")
+    except DataError as error:
+        problems.append(("semantic_map", _reason(error, path)))
+    except DAMAGE:
+        return  # Only `--read-images` looks for damage.
+
+
 def _reason(error: DataError, path: Path) -> str:
     """What is wrong, with the path first."""
     text = str(error)
-    for start in (f"picture {path} ", f"semantic map {path} ", f"{path} "):
+    for start in (f"picture {path} ", f"label map {path} ", f"{path} "):
         text = text.removeprefix(start)
     return f"{path}: {text}"

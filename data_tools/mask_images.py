@@ -1,0 +1,176 @@
+"""Decoding of mask files into the parts that can carry a mask: color, opacity, palette index."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_tools.picture_io import UNREADABLE
+from data_tools.source_folder import is_file
+from resnet_tasks.data.decoding import StoredPicture, luminance, read_stored
+from resnet_tasks.data.label_files import require_lossless, require_single_image, round_ids
+from resnet_tasks.data.lossy_formats import find_lossy_format
+from resnet_tasks.data.picture_files import file_kind, open_picture
+from resnet_tasks.errors import DataError
+
+Values = NDArray[np.integer[Any]]
+"""Pixels in the type of the file: widened before arithmetic that could overflow."""
+
+_GRAY_TOLERANCE = 12
+"""Difference between channels that JPEG leaves in gray, on the scale of 8 bits."""
+
+
+@dataclass(frozen=True)
+class MaskImage:
+    """Decoded mask file.
+
+    Attributes:
+        path: Path of the file.
+        color: `(height, width)` gray values or `(height, width, 3)` RGB, as stored.
+        color_max: Value of white: 255 where no value is above, else the limit of the type.
+        alpha: `(height, width)` opacity; None where the file has none or is opaque everywhere.
+        alpha_max: Value of full opacity.
+        indices: `(height, width)` palette indices; None without a palette.
+        is_lossy: Whether the format changes values.
+    """
+
+    path: Path
+    color: Values
+    color_max: int
+    alpha: Values | None = None
+    alpha_max: int = 255
+    indices: Values | None = None
+    is_lossy: bool = False
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the mask."""
+        return (int(self.color.shape[0]), int(self.color.shape[1]))
+
+    @property
+    def codes(self) -> Values:
+        """`(height, width)` one number per color; 0 is black."""
+        if self.color.ndim == 2:
+            return self.color
+        color = self.color.astype(np.int64)
+        shift = int(self.color_max).bit_length()
+        red, green, blue = (color[..., channel] for channel in range(3))
+        return red << 2 * shift | green << shift | blue
+
+    def gray_of_8_bits(self) -> NDArray[np.float64]:
+        """`(height, width)` gray values, 0 to 255."""
+        gray = self.color if self.color.ndim == 2 else luminance(self.color)[..., 0]
+        return np.asarray(gray * (255.0 / self.color_max), np.float64)
+
+
+def load_mask_image(path: Path, *, allow_lossy: bool = False) -> MaskImage:
+    """Decode a mask file at full precision, EXIF orientation applied.
+
+    Args:
+        path: Path of the file.
+        allow_lossy: Whether JPEG and its like are accepted.
+
+    Raises:
+        DataError: If the file is missing, unreadable, lossy where that is not accepted, holds
+            several images, or values that are not whole numbers from 0 on.
+    """
+    if not is_file(path):
+        raise DataError(f"the mask {path} is missing; add it")
+    try:
+        is_lossy = find_lossy_format(path) is not None
+    except UNREADABLE as error:
+        raise DataError(f"the mask {path} cannot be read ({error}); replace it") from None
+    if is_lossy and not allow_lossy:
+        require_lossless(path, "the mask")
+    try:
+        stored = read_stored(path)
+        indices, key = (None, None) if is_lossy else _read_palette(path)
+    except (DataError, *UNREADABLE) as error:
+        raise DataError(f"the mask {path} cannot be read ({error}); replace it") from None
+    require_single_image(path, "the mask", stored.pages)
+    color, alpha = _split_alpha(stored, path, key)
+    return MaskImage(
+        path,
+        color,
+        _largest_value(color),
+        alpha,
+        255 if alpha is None else _largest_value(alpha),
+        indices,
+        is_lossy,
+    )
+
+
+def _read_palette(path: Path) -> tuple[Values | None, Any]:
+    """Return the palette indices, and the color that a PNG without alpha declares transparent."""
+    if file_kind(path) == "numpy":
+        return None, None
+    try:
+        with open_picture(path) as image:
+            if image.mode in ("P", "PA"):
+                stored = np.asarray(image)
+                indices = stored if stored.ndim == 2 else stored[..., 0]
+                return indices, None
+            is_plain = image.mode in ("L", "RGB", "I;16")
+            return None, image.info.get("transparency") if is_plain else None
+    except OSError:
+        return None, None  # A kind of TIFF that only tifffile reads.
+
+
+def _split_alpha(stored: StoredPicture, path: Path, key: Any) -> tuple[Values, Values | None]:
+    """Return color and opacity; gray that is stored as RGB becomes one channel."""
+    if stored.layout == "bands":
+        raise DataError(
+            f"the mask {path} has {stored.pixels.shape[2]} channels that are not colors; store "
+            "the mask in a file of one channel"
+        )
+    pixels = round_ids(stored.pixels, path)
+    if pixels.dtype.kind == "i" and (pixels < 0).any():
+        y, x = np.argwhere((pixels < 0).any(axis=2))[0]
+        raise DataError(
+            f"the mask {path} holds {pixels[y, x].min()} at x {x}, y {y}; values of a mask are "
+            "not negative"
+        )
+    alpha = None
+    if stored.layout.endswith("alpha"):
+        pixels, alpha = pixels[..., :-1], pixels[..., -1]
+    elif key is not None and not isinstance(key, bytes):
+        limit = np.iinfo(stored.pixels.dtype).max
+        alpha = np.where((pixels == np.reshape(key, (1, 1, -1))).all(axis=2), 0, int(limit))
+    if alpha is not None and (alpha == _largest_value(alpha)).all():
+        alpha = None
+    return _without_equal_channels(pixels), alpha
+
+
+def _without_equal_channels(pixels: Values) -> Values:
+    if pixels.shape[2] == 1 or (pixels == pixels[..., :1]).all():
+        return pixels[..., 0]
+    return pixels
+
+
+def count_values(values: Values) -> tuple[Values, Values]:
+    """Return the distinct values in rising order, and the number of pixels of each."""
+    if values.dtype.kind == "u" and values.dtype.itemsize <= 2:  # Sorting takes ten times as long.
+        counts = np.bincount(values.ravel())
+        present = np.flatnonzero(counts)
+        return present, counts[present]
+    return np.unique(values, return_counts=True)
+
+
+def is_nearly_gray(image: MaskImage) -> bool:
+    """Return whether the channels differ by no more than what JPEG does to gray."""
+    if image.color.ndim == 2:
+        return True
+    spread = np.ptp(image.color, axis=2)
+    return float(np.percentile(spread, 99.9)) <= _GRAY_TOLERANCE * image.color_max / 255
+
+
+def _largest_value(values: Values) -> int:
+    """Return the value of white: it follows from the values, as files of 16 bits may end at 255."""
+    largest = int(values.max(initial=0))
+    if largest <= 255:
+        return 255
+    return 65535 if largest <= 65535 else largest

@@ -1,0 +1,196 @@
+"""Separation of the pixels of a mask into two levels, of which the darker one is black."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from data_tools.mask_images import MaskImage, Values, count_values, is_nearly_gray
+
+Mask = NDArray[np.bool_]
+Level = tuple[int, ...]
+"""Gray value, or RGB, of the foreground."""
+
+_DARK, _BRIGHT = 1 / 8, 7 / 8
+"""Shares of white up to which a value is black with noise, and from which it is white."""
+_SHOWN = 6
+_FLAT = 2
+"""Largest difference between neighbors in a JPEG that count as one level."""
+_LEAST_SHARE = 0.01
+"""Share of the pixels that makes a level of gray of a JPEG more than a blurred edge."""
+_HUE_SPREAD = 64
+"""Largest range of a channel over the bright pixels of one color in a JPEG."""
+_MIXTURE = 6
+"""Largest distance of an edge pixel from a mixture of black and the foreground's color."""
+
+
+class Unclear(Exception):  # noqa: N818 - the text of a `DataError` in the making
+    """Several interpretations of a file; the text names them."""
+
+
+def split_color(image: MaskImage) -> tuple[Mask, Level] | None:
+    """Separate foreground from black by color.
+
+    Returns:
+        The `(height, width)` mask and the color of the foreground; None where all pixels are equal.
+
+    Raises:
+        Unclear: If there are several levels or none of two is black.
+    """
+    if image.color.ndim == 2:
+        split = split_gray(image.color, image.color_max, is_lossy=image.is_lossy)
+        return None if split is None else (split[0], (split[1],))
+    if image.is_lossy:
+        return _split_lossy_color(image)
+    codes = image.codes
+    values, first = np.unique(codes, return_index=True)
+    colors = image.color.reshape(-1, 3)[first].astype(np.int64)
+    flat_codes = np.unique(codes[_is_flat(codes)])
+    levels = colors[np.isin(values, flat_codes) & (values != 0)]
+    if values[0] != 0:
+        raise Unclear(f"no color is black, so that none is the background: {_list_colors(colors)}")
+    if len(values) == 2:
+        return codes != 0, tuple(colors[1].tolist())
+    if len(levels) > 1:
+        raise Unclear(f"several colors besides black, one class each? {_list_colors(levels)}")
+    level = levels[0] if len(levels) else colors[colors.max(axis=1).argmax()]
+    # Edges that a drawing program smoothed are mixtures of black and the foreground.
+    shares = (colors @ level) / float(level @ level)
+    distance = np.abs(colors - shares[:, None] * level).max(axis=1)
+    if level.max() < image.color_max / 2 or distance.max() > _MIXTURE or shares.max() > 1.05:
+        raise Unclear(f"several colors besides black, one class each? {_list_colors(colors[1:])}")
+    bright = image.color.astype(np.int64) @ level * 2 >= float(level @ level)
+    return np.asarray(bright), tuple(level.tolist())
+
+
+def split_gray(values: Values, white: int, *, is_lossy: bool) -> tuple[Mask, int] | None:
+    """Separate foreground from 0; see `split_color`.
+
+    Args:
+        values: `(height, width)` gray values or opacities.
+        white: Value of white.
+        is_lossy: Whether the format may have changed values.
+    """
+    present, counts = count_values(values)
+    if is_lossy:
+        return _split_lossy_gray(values, present, white)
+    if len(present) == 1:
+        return None
+    if len(present) == 2:
+        if present[0] != 0:
+            raise Unclear(
+                f"it holds {_list_counts(present, counts)} and no 0, so that either may be the "
+                "background"
+            )
+        return values != 0, name_level(int(present[1]), white)
+    problem = _find_gray_problem(values, present, white)
+    if problem:
+        raise Unclear(
+            f"it holds {len(present)} values ({_list_counts(present, counts)}), {problem}"
+        )
+    return values >= white / 2, 255
+
+
+def name_level(value: int, white: int) -> int:
+    """Return a gray value such that white is 255 at every depth."""
+    return 255 if white in (255, 65535) and value >= _BRIGHT * white else value
+
+
+def split_alpha(image: MaskImage) -> Mask:
+    """Separate opaque from transparent pixels of a file whose opacity varies.
+
+    Raises:
+        Unclear: If there are several levels of opacity.
+    """
+    assert image.alpha is not None
+    try:
+        split = split_gray(image.alpha, image.alpha_max, is_lossy=image.is_lossy)
+    except Unclear as unclear:
+        raise Unclear(f"in opacity {unclear}") from None
+    if split is None:
+        raise Unclear("its opacity is neither full nor none")
+    return split[0]
+
+
+def split_indices(indices: Values) -> Mask | None:
+    """Separate palette index 0 from one other; None where others are present."""
+    present, _ = count_values(indices)
+    return indices != 0 if len(present) == 2 and present[0] == 0 else None
+
+
+def _find_gray_problem(values: Values, present: Values, white: int) -> str:
+    """Return why more than two values are not black, white and the edges between; '' if they are.
+
+    Edges are thin: a value between that fills a block of 3 x 3 pixels is a level of its own.
+    """
+    share = present / white
+    if present[0] > _DARK * white or share[-1] < _BRIGHT:
+        return "which do not reach from black to white: classes, objects, or shades?"
+    is_level = np.isin(present, np.unique(values[_is_flat(values)]))
+    is_middle = (share > _DARK) & (share < _BRIGHT)
+    if (is_level & is_middle).any():
+        shown = ", ".join(map(str, present[is_level & is_middle][:_SHOWN]))
+        return f"and {shown} fill(s) areas between black and white: a class, or a shade?"
+    if len(present) == 3 and not is_middle[1]:
+        return "and the second and third could be two classes, or a class and void"
+    is_dark_level = is_level & (share <= _DARK) & (present > 0)
+    # Noise of an earlier JPEG lies on both sides; class ids next to a void of 255 do not.
+    if is_dark_level.any() and (share >= _BRIGHT).sum() < 2:
+        return "and the small ones fill areas next to a single bright one: class ids and void?"
+    return ""
+
+
+def _split_lossy_gray(values: Values, present: Values, white: int) -> tuple[Mask, int] | None:
+    if present[-1] == 0:
+        return None
+    if present[-1] < _BRIGHT * white:
+        raise Unclear(
+            f"its largest value is {present[-1]} of {white}, and lossy compression leaves nothing "
+            "certain of levels that are not black and white"
+        )
+    if present[0] >= _BRIGHT * white:
+        return None
+    middle = (values > _DARK * white) & (values < _BRIGHT * white)
+    share = float((middle & _is_flat(values, _FLAT)).mean())
+    if present[0] > _DARK * white or share > _LEAST_SHARE:
+        raise Unclear(
+            f"{max(share, float(middle.mean())):.0%} of the pixels lie between black and white: "
+            "a class, or a shade?"
+        )
+    return values >= white / 2, 255
+
+
+def _split_lossy_color(image: MaskImage) -> tuple[Mask, Level] | None:
+    """Separate one color from black in a JPEG, by the brightest channel."""
+    brightest = image.color.max(axis=2)
+    if is_nearly_gray(image):
+        split = split_gray(brightest, image.color_max, is_lossy=True)
+        return None if split is None else (split[0], (split[1],))
+    bright = image.color[brightest >= _BRIGHT * image.color_max]
+    spread = np.percentile(bright, (5, 95), axis=0) if len(bright) else np.zeros((2, 3))
+    if (spread[1] - spread[0] > _HUE_SPREAD).any():
+        raise Unclear("the bright pixels have several colors, one class each?")
+    split = split_gray(brightest, image.color_max, is_lossy=True)
+    # Compression changes the color from file to file; its strongest channels are what stays.
+    typical = np.median(bright, axis=0) if len(bright) else np.zeros(3)
+    level = tuple(np.where(typical >= image.color_max / 2, 255, 0).tolist())
+    return None if split is None else (split[0], level)
+
+
+def _is_flat(values: Values, tolerance: int = 0) -> Mask:
+    """`(height, width)` bool: all of the 3 x 3 pixels around are equal, up to a tolerance."""
+    low = ndimage.minimum_filter(values, 3, mode="nearest")
+    high = ndimage.maximum_filter(values, 3, mode="nearest")
+    return np.asarray(high - low <= tolerance)
+
+
+def _list_counts(present: Values, counts: Values) -> str:
+    pairs = zip(present[:_SHOWN].tolist(), counts[:_SHOWN].tolist(), strict=True)
+    text = ", ".join(f"{value} in {count} pixels" for value, count in pairs)
+    return text + (", ..." if len(present) > _SHOWN else "")
+
+
+def _list_colors(colors: Values) -> str:
+    text = ", ".join(str(tuple(color)) for color in colors[:_SHOWN].tolist())
+    return text + (", ..." if len(colors) > _SHOWN else "")

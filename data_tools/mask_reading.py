@@ -1,0 +1,287 @@
+"""Decision which pixels of a mask file are foreground, from the values that are in the file.
+
+A mask has two levels. Its background is black, transparent or palette index 0; its foreground is
+whatever the other level is: 1, 255, 65535, red, opaque. A file in which that is not unique is
+rejected with its interpretations instead of a guess, which would write an empty or a full mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_tools.mask_images import MaskImage, count_values, load_mask_image
+from data_tools.mask_levels import (
+    Level,
+    Unclear,
+    name_level,
+    split_alpha,
+    split_color,
+    split_indices,
+)
+from resnet_tasks.errors import DataError
+
+Mask = NDArray[np.bool_]
+Result = TypeVar("Result")
+Foreground = Literal["auto", "color", "alpha", "index"] | int | tuple[int, int, int]
+"""Part of the file that carries the mask, or the value or RGB color of the foreground."""
+
+_SIMILAR = 8
+"""Difference on the scale of 8 bits below which two colors count as one."""
+
+
+class Reading(NamedTuple):
+    """Interpretation of one file.
+
+    Attributes:
+        mask: `(height, width)` foreground; None where the file has one level only.
+        carrier: Part of the file that carries the mask: color, alpha or index.
+        level: Foreground color, where color carries the mask.
+    """
+
+    mask: Mask | None
+    carrier: str
+    level: Level | None = None
+
+
+@dataclass
+class MaskReader:
+    """Reader of the masks of one dataset, which all have one encoding.
+
+    `survey` looks at every file once. `read` can then also interpret files of one level (nothing
+    but object, or nothing but background) as their neighbors are.
+
+    Args:
+        foreground: Part of the files that carries the mask, or the foreground's value or color;
+            `auto` decides from the values.
+        threshold: Lowest gray value, 1 to 255, of foreground; None decides from the values.
+        one_level: Whether all files must have the same foreground value.
+        allow_lossy: Whether JPEG and its like are accepted where they are clearly two levels.
+        option: Name of the option for `foreground`, for messages.
+        files: All files of the dataset. They are surveyed where the first file has one level only
+            and several interpretations; `survey` does it at once.
+    """
+
+    foreground: Foreground = "auto"
+    threshold: int | None = None
+    one_level: bool = True
+    allow_lossy: bool = False
+    option: str = "foreground"
+    files: Sequence[Path] = ()
+
+    def __post_init__(self) -> None:
+        """Start without evidence."""
+        self._unread = self.files
+        self._carriers: dict[str, Path] = {}
+        self._levels: dict[Level, Path] = {}
+
+    def survey(self, paths: Iterable[Path]) -> None:
+        """Look at all files of the dataset and collect what their foreground looks like.
+
+        Raises:
+            DataError: If a file is unreadable or unclear, or two files contradict each other.
+        """
+        self._unread = ()
+        if self.foreground != "auto" or self.threshold is not None:
+            return
+        for path in paths:
+            reading = self._interpret(load_mask_image(path, allow_lossy=self.allow_lossy))
+            if reading.mask is None:
+                continue
+            self._carriers.setdefault(reading.carrier, path)
+            if reading.level is not None and self.one_level:
+                self._levels.setdefault(reading.level, path)
+            if len(self._levels) > 1:
+                (first, first_path), (second, second_path) = list(self._levels.items())[:2]
+                raise DataError(
+                    f"the mask {first_path} has the foreground {_name(first)}, the mask "
+                    f"{second_path} {_name(second)}: two classes, or two encodings of one? Store "
+                    f"all masks alike, or set {self._threshold_option}=1 if everything that is "
+                    "not black is foreground"
+                )
+
+    def read(self, path: Path) -> Mask:
+        """Return the `(height, width)` foreground of a mask file.
+
+        Raises:
+            DataError: If the file is unreadable or has several interpretations.
+        """
+        image = load_mask_image(path, allow_lossy=self.allow_lossy)
+        if self.threshold is not None and self.foreground == "auto":
+            return self._cut(image, self.threshold)
+        if self.foreground != "auto":
+            return self._choose(image, self.foreground)
+        reading = self._interpret(image)
+        return self._fill(image) if reading.mask is None else reading.mask
+
+    @property
+    def _threshold_option(self) -> str:
+        return self.option.replace("foreground", "threshold")
+
+    # --- by option
+
+    def _cut(self, image: MaskImage, threshold: int) -> Mask:
+        gray = image.gray_of_8_bits()
+        mask: Mask = gray >= threshold - 1e-6
+        num_colors = len(count_values(image.codes)[0])
+        if not mask.any() and num_colors == 2 and threshold > 1 and not image.is_lossy:
+            raise DataError(
+                f"the mask {image.path} holds two colors, both below the gray value "
+                f"{self._threshold_option}={threshold} (at most {gray.max():.0f}), so that "
+                f"nothing would be foreground; leave {self._threshold_option} out: two colors "
+                "need no threshold"
+            )
+        return mask
+
+    def _choose(self, image: MaskImage, foreground: Foreground) -> Mask:
+        if isinstance(foreground, tuple):
+            rgb = np.broadcast_to(image.color.reshape(*image.size, -1), (*image.size, 3))
+            return np.asarray((rgb == np.asarray(foreground)).all(axis=2))
+        if isinstance(foreground, int):
+            values = image.codes if image.indices is None else image.indices
+            return np.asarray(values == foreground)
+        if foreground == "index":
+            values = image.codes if image.indices is None else image.indices
+            return np.asarray(values != 0)
+        if foreground == "alpha":
+            if image.alpha is None:
+                return np.ones(image.size, np.bool_)
+            return np.asarray(image.alpha >= image.alpha_max / 2)
+        split = self._explain(image, lambda: split_color(image))
+        return np.asarray(image.codes != 0) if split is None else split[0]
+
+    # --- by values
+
+    def _interpret(self, image: MaskImage) -> Reading:
+        return self._explain(image, lambda: self._interpret_parts(image))
+
+    def _explain(self, image: MaskImage, decide: Callable[[], Result]) -> Result:
+        try:
+            return decide()
+        except Unclear as unclear:
+            raise DataError(
+                f"the mask {image.path} has no unique interpretation: {unclear}; store it as 0 and "
+                f"255, or choose with {self.option}=color, alpha, index, a value or an RGB color, "
+                f"or {self._threshold_option}=1 to 255"
+                if self.allow_lossy
+                else f"the mask {image.path} has no unique interpretation: {unclear}; store it as "
+                f"0 and 255, or choose with {self.option}=color, alpha, index, a value or an RGB "
+                "color"
+            ) from None
+
+    def _interpret_parts(self, image: MaskImage) -> Reading:
+        if image.alpha is not None and (image.alpha != image.alpha.flat[0]).any():
+            return _interpret_alpha(image)
+        if image.alpha is not None and not image.alpha.any() and np.ptp(image.codes) > 0:
+            raise Unclear(
+                "every pixel is transparent (nothing is foreground), but the colors differ "
+                "(the brighter color is foreground)"
+            )
+        if image.indices is not None:
+            return _interpret_palette(image)
+        split = split_color(image)
+        return Reading(None, "color") if split is None else Reading(split[0], "color", split[1])
+
+    def _fill(self, image: MaskImage) -> Mask:
+        """Return a full or an empty mask for a file of one level, as the other files have it."""
+        is_full = self._explain(image, lambda: self._is_full(image))
+        return np.full(image.size, is_full, np.bool_)
+
+    def _is_full(self, image: MaskImage) -> bool:
+        by_part = {"color": bool(image.codes.flat[0] != 0)}
+        if image.alpha is not None or "alpha" in self._carriers:
+            by_part["alpha"] = image.alpha is None or bool(image.alpha.flat[0] != 0)
+        if image.indices is not None:
+            by_part["index"] = bool(image.indices.flat[0] != 0)
+        if len(set(by_part.values())) > 1 and self._unread:
+            self.survey(self._unread)
+        only = next(iter(self._carriers)) if len(self._carriers) == 1 else ""
+        if only not in by_part and len(set(by_part.values())) > 1:
+            readings = ", ".join(
+                f"by {part} everything is {'foreground' if full else 'background'}"
+                for part, full in by_part.items()
+            )
+            raise Unclear(f"it has one level only: {readings}")
+        if image.is_lossy:
+            split_color(image)  # Rejects a level that is neither black nor white.
+        is_full = by_part.get(only, by_part["color"])
+        if is_full and only == "color" and self._levels and not image.is_lossy:
+            self._require_level(image)
+        return is_full
+
+    def _require_level(self, image: MaskImage) -> None:
+        """Reject a file of one color that is neither black nor the foreground of the others."""
+        (expected, path) = next(iter(self._levels.items()))
+        color = tuple(np.atleast_1d(image.color[0, 0]).tolist())
+        level = (name_level(color[0], image.color_max),) if len(color) == 1 else color
+        if level != expected:
+            raise Unclear(
+                f"its only color is {_name(level)}, while the foreground of {path} is "
+                f"{_name(expected)}"
+            )
+
+
+def _interpret_palette(image: MaskImage) -> Reading:
+    assert image.indices is not None
+    by_index = split_indices(image.indices)
+    if np.ptp(image.codes) == 0:
+        return Reading(by_index, "index") if by_index is not None else Reading(None, "index")
+    try:
+        split = split_color(image)
+    except Unclear:
+        if by_index is None:
+            raise
+        return Reading(by_index, "index")
+    assert split is not None
+    if by_index is not None and (by_index != split[0]).any():
+        raise Unclear(
+            "palette index 0 is not black but the other index is, so that by index the black "
+            "pixels are foreground and by color the others"
+        )
+    return Reading(split[0], "color", split[1])
+
+
+def _interpret_alpha(image: MaskImage) -> Reading:
+    """Interpret a file whose opacity varies: it must not contradict what its colors show."""
+    assert image.alpha is not None
+    visible = image.alpha >= image.alpha_max / 2
+    codes = image.codes
+    if not visible.any() or _are_similar(image, visible):
+        by_alpha = split_alpha(image)
+        shown = set(np.unique(codes[visible]).tolist())
+        hidden = set(np.unique(codes[image.alpha == 0]).tolist())
+        contradicts = (0 in shown and hidden != {0} and bool(hidden)) or (
+            len(hidden) > 1 and bool(shown & hidden)
+        )
+        if not contradicts:
+            return Reading(by_alpha, "alpha")
+        raise Unclear(
+            "by opacity the opaque pixels are foreground, but the transparent ones have colors "
+            "of their own, by which others are"
+        )
+    try:
+        by_alpha, split = split_alpha(image), split_color(image)
+    except Unclear as unclear:
+        raise Unclear(f"color and opacity both vary, and {unclear}") from None
+    assert split is not None
+    if (by_alpha != split[0]).any():
+        raise Unclear(
+            f"color and opacity both vary and disagree on {int((by_alpha != split[0]).sum())} "
+            "pixels: by color the bright pixels are foreground, by opacity the opaque ones"
+        )
+    return Reading(split[0], "color", split[1])
+
+
+def _are_similar(image: MaskImage, where: Mask) -> bool:
+    """Return whether the colors of some pixels differ by no more than rounding."""
+    colors = image.color.reshape(*image.size, -1)[where]
+    return bool((np.ptp(colors, axis=0) <= _SIMILAR * image.color_max / 255).all())
+
+
+def _name(level: Level) -> str:
+    return str(level[0]) if len(level) == 1 else f"RGB {level}"

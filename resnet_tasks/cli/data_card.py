@@ -1,0 +1,26 @@
+"""Printing of the summary of a converted dataset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from data_tools.data_card import DataCard
+
+
+def print_card(card: DataCard, folder: Path) -> None:
+    """Print what a converted dataset holds, the warnings about it, and where it lies."""
+    for split in card.splits:
+        # A class that only pixels have needs no 0.
+        found = {name: n for name, n in split.objects.items() if n or not split.pixels}
+        objects = ", ".join(f"{name} {count}" for name, count in found.items())
+        maps = f"; label maps of {len(split.pixels)} classes" if split.pixels else ""
+        typer.echo(f"{split.split}: {split.images} pictures; objects: {objects or 'none'}{maps}")
+    if card.num_skipped:
+        typer.echo(f"left out: {card.num_skipped} objects, listed in the data card")
+    for warning in card.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    typer.echo(f"written to {folder}; data card: {folder / 'data_card.md'}")

@@ -1,0 +1,174 @@
+"""Reading of files whose pixels are class ids, exactly as they are stored.
+
+Training, `data check`, `data stats`, evaluation and conversion all read label maps here, so that
+they accept and reject the same files.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from resnet_tasks.data.lossy_formats import find_lossy_format
+from resnet_tasks.data.picture_files import DAMAGE, file_kind, open_picture
+from resnet_tasks.errors import DataError
+
+ROUNDING = 1e-3
+"""Largest distance of a float from the whole number that it stands for."""
+MAX_ID = 65535
+"""Largest class id that a label map can hold."""
+UNREADABLE = (Image.DecompressionBombError, *DAMAGE)
+"""Exceptions of readers on a file that is damaged, too large or no image."""
+
+_SHOWN_DIGITS = 7
+# Pillow reads int8 as uint8 and uint32 as int32, and does not know the other types.
+_PILLOW_TIFF_TYPES = ("uint8", "uint16", "int16", "int32", "float32", "bool")
+
+
+def read_label_map(path: Path, max_pixels: int | None = None) -> NDArray[np.integer[Any]]:
+    """Read the stored values of a label map; of a palette image the indices, never the colors.
+
+    Args:
+        path: Single-channel or palette image in a lossless format. Floats are rounded where they
+            are at most `ROUNDING` off a whole number.
+        max_pixels: As in `open_picture`.
+
+    Returns:
+        `(height, width)` stored values in the type of the file; floats as uint8 or uint16.
+
+    Raises:
+        DataError: If the file is missing, unreadable or lossy, holds several images or channels,
+            or a value is not a whole number from 0 to `MAX_ID`.
+    """
+    if not path.exists():
+        raise DataError(f"label map {path} cannot be read: the file is missing")
+    try:
+        require_lossless(path, "label map")
+        if file_kind(path) == "tiff":
+            values = _read_tiff(path, max_pixels)
+        else:
+            with open_picture(path, max_pixels) as image:
+                require_single_image(path, "label map", getattr(image, "n_frames", 1))
+                values = np.asarray(image)
+    except UNREADABLE as error:
+        raise DataError(f"label map {path} cannot be read: {error}; replace the file") from None
+    if values.ndim != 2:
+        raise DataError(_several_channels(path, values.shape[2], f" (shape {values.shape})"))
+    return round_ids(values, path)
+
+
+def require_lossless(path: Path, role: str) -> None:
+    """Reject a file whose format changes pixel values.
+
+    Args:
+        path: Path of the file.
+        role: Role of the file for the message, such as "label map".
+
+    Raises:
+        DataError: If the format is lossy.
+        OSError: If the file cannot be read.
+    """
+    lossy_format = find_lossy_format(path)
+    if lossy_format is not None:
+        raise DataError(
+            f"{role} {path} is stored as {lossy_format}, which does not keep pixel values exactly; "
+            "export it again from the original annotation as PNG (or lossless TIFF or WebP): "
+            "converting this file does not bring the values back"
+        )
+
+
+def require_single_image(path: Path, role: str, num_images: int) -> None:
+    """Reject a file of several pages or frames, of which only one would be used.
+
+    Raises:
+        DataError: If there are several.
+    """
+    if num_images != 1:
+        raise DataError(
+            f"{role} {path} holds {num_images} images (pages or frames), but must hold one; store "
+            "the right one in a file of its own"
+        )
+
+
+def round_ids(values: NDArray[Any], path: Path) -> NDArray[np.integer[Any]]:
+    """Return stored values as whole numbers; integers are returned as they are.
+
+    Args:
+        values: `(height, width)` of any real type.
+        path: Path of the file, for the message.
+
+    Raises:
+        DataError: If a float is not finite, not within `ROUNDING` of a whole number, or outside
+            0 to `MAX_ID`; the message names the value and its position.
+    """
+    if values.dtype.kind == "b":
+        return values.astype(np.uint8)
+    if values.dtype.kind in "iu":
+        return values
+    if values.dtype.kind != "f":
+        raise DataError(f"label map {path} holds {values.dtype}; class ids are whole numbers")
+    finite = np.isfinite(values)
+    rounded = np.rint(np.where(finite, values, -1.0).astype(np.float64))
+    # 1.001 as float32 is 1.0010000467.
+    is_near = np.abs(rounded - np.where(finite, values, -1.0)) <= ROUNDING * (1 + 1e-4)
+    is_id = finite & is_near & (rounded >= 0) & (rounded <= MAX_ID)
+    if not is_id.all():
+        y, x = np.argwhere(~is_id)[0]
+        raise DataError(
+            f"label map {path} holds {values[y, x]:.{_SHOWN_DIGITS}g} at x {x}, y {y} "
+            f"({int((~is_id).sum())} such pixels); class ids are whole numbers from 0 to {MAX_ID} "
+            f"(floats may be {ROUNDING:g} off): save the map as integers, resized without "
+            "interpolation"
+        )
+    largest = rounded.max(initial=0)
+    return np.asarray(rounded.astype(np.uint8 if largest <= 255 else np.uint16))
+
+
+def _several_channels(path: Path, channels: int, shape: str = "") -> str:
+    return (
+        f"label map {path} must hold one channel of class ids, got {channels} channels{shape}; "
+        "convert colors with `resnet-tasks data convert colour-maps`"
+    )
+
+
+def _read_tiff(path: Path, max_pixels: int | None) -> NDArray[Any]:
+    """Read the one full-size page of a TIFF; overviews and transparency masks are passed over."""
+    with import_module("tifffile").TiffFile(path) as tiff:
+        index, page = find_only_page(tiff, path, "label map")
+        if page.samplesperpixel != 1:
+            raise DataError(_several_channels(path, page.samplesperpixel))
+        if str(page.dtype) not in _PILLOW_TIFF_TYPES:
+            limit = Image.MAX_IMAGE_PIXELS if max_pixels is None else max_pixels
+            if limit is not None and page.imagelength * page.imagewidth > 2 * limit:
+                raise Image.DecompressionBombError(
+                    f"{page.imagewidth} x {page.imagelength} pixels exceed the limit of {limit:,}"
+                )
+            return np.asarray(page.asarray())
+    with open_picture(path, max_pixels) as image:
+        image.seek(index)
+        return np.asarray(image)
+
+
+def find_only_page(tiff: Any, path: Path, role: str) -> tuple[int, Any]:
+    """Return the index and the page of the one full-size image of an open TIFF.
+
+    Raises:
+        DataError: If there are several.
+    """
+    full = [
+        (index, page.aspage())
+        for index, page in enumerate(tiff.pages)
+        if not int(page.aspage().subfiletype) & 0b101
+    ]
+    require_single_image(path, role, len(full))
+    index, page = full[0]
+    # ImageJ keeps a stack behind the record of its first image.
+    stacked = max((int(np.prod(each.shape)) for each in tiff.series if index == 0), default=0)
+    per_image = page.imagelength * page.imagewidth * page.samplesperpixel
+    require_single_image(path, role, max(stacked // max(per_image, 1), 1))
+    return index, page
