@@ -127,7 +127,7 @@ def _split_alpha(stored: StoredPicture, path: Path, key: Any) -> tuple[Values, V
             f"the mask {path} has {stored.pixels.shape[2]} channels that are not colors; store "
             "the mask in a file of one channel"
         )
-    pixels = round_ids(stored.pixels, path)
+    pixels = round_ids(stored.pixels, path, "the mask")
     if pixels.dtype.kind == "i" and (pixels < 0).any():
         y, x = np.argwhere((pixels < 0).any(axis=2))[0]
         raise DataError(

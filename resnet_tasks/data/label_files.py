@@ -95,12 +95,15 @@ def require_single_image(path: Path, role: str, num_images: int) -> None:
         )
 
 
-def round_ids(values: NDArray[Any], path: Path) -> NDArray[np.integer[Any]]:
+def round_ids(
+    values: NDArray[Any], path: Path, role: str = "label map"
+) -> NDArray[np.integer[Any]]:
     """Return stored values as whole numbers; integers are returned as they are.
 
     Args:
-        values: `(height, width)` of any real type.
+        values: `(height, width)` or `(height, width, channels)` of any real type.
         path: Path of the file, for the message.
+        role: Role of the file for the message, such as "label map".
 
     Raises:
         DataError: If a float is not finite, not within `ROUNDING` of a whole number, or outside
@@ -111,19 +114,20 @@ def round_ids(values: NDArray[Any], path: Path) -> NDArray[np.integer[Any]]:
     if values.dtype.kind in "iu":
         return values
     if values.dtype.kind != "f":
-        raise DataError(f"label map {path} holds {values.dtype}; class ids are whole numbers")
+        raise DataError(f"{role} {path} holds {values.dtype}; its values must be whole numbers")
     finite = np.isfinite(values)
     rounded = np.rint(np.where(finite, values, -1.0).astype(np.float64))
     # 1.001 as float32 is 1.0010000467.
     is_near = np.abs(rounded - np.where(finite, values, -1.0)) <= ROUNDING * (1 + 1e-4)
     is_id = finite & is_near & (rounded >= 0) & (rounded <= MAX_ID)
     if not is_id.all():
-        y, x = np.argwhere(~is_id)[0]
+        y, x, *channel = np.argwhere(~is_id)[0]
+        value = values[(y, x, *channel)]
         raise DataError(
-            f"label map {path} holds {values[y, x]:.{_SHOWN_DIGITS}g} at x {x}, y {y} "
-            f"({int((~is_id).sum())} such pixels); class ids are whole numbers from 0 to {MAX_ID} "
-            f"(floats may be {ROUNDING:g} off): save the map as integers, resized without "
-            "interpolation"
+            f"{role} {path} holds {value:.{_SHOWN_DIGITS}g} at x {x}, y {y} "
+            f"({int((~is_id).sum())} such pixels); its values must be whole numbers from 0 to "
+            f"{MAX_ID} (floats may be {ROUNDING:g} off): save it as integers, and resize it "
+            "without interpolation"
         )
     largest = rounded.max(initial=0)
     return np.asarray(rounded.astype(np.uint8 if largest <= 255 else np.uint16))
@@ -159,12 +163,15 @@ def find_only_page(tiff: Any, path: Path, role: str) -> tuple[int, Any]:
 
     Raises:
         DataError: If there are several.
+        OSError: If there is none.
     """
     full = [
         (index, page.aspage())
         for index, page in enumerate(tiff.pages)
         if not int(page.aspage().subfiletype) & 0b101
     ]
+    if not full:
+        raise OSError("it holds no image")
     require_single_image(path, role, len(full))
     index, page = full[0]
     # ImageJ keeps a stack behind the record of its first image.
