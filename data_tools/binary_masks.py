@@ -60,9 +60,9 @@ class MaskRule:
         suffix: What follows the picture's name in the name of its mask.
         threshold: Lowest gray value, 1 to 255, of pixels that belong to the class; None: the values
             in the files decide.
-        foreground: `auto`: the values in the files decide. `color`, `alpha` or `index` (of the
-            palette): the part of the files that holds the mask. A value or an RGB color: that of
-            the class.
+        foreground: `auto`: the values in the files decide. `color`: what is not black. `alpha`:
+            what is opaque. `index`: what is not index 0 of the palette. A value or an RGB color:
+            that of the class.
         objects: Whether the whole mask is one object or every connected component is one.
         boxes: JSON with the boxes of all pictures, as Kvasir-SEG has it: these are the objects
             then, each with the pixels inside its box.
@@ -139,9 +139,7 @@ def convert_binary_masks(
         splits = _divided(source, splits["train"], val_fraction)
     # All masks are read twice: what one of one color means shows in the others.
     count = PictureCount(2 * sum(map(len, splits.values())), progress)
-    reader = MaskReader(
-        masks.foreground, masks.threshold, allow_lossy=True, option="masks.foreground"
-    )
+    reader = MaskReader(masks.foreground, masks.threshold, allow_lossy=True, group="masks")
     reader.survey(count.over([each.mask for part in splits.values() for each in part]))
     summaries = []
     for split, pictures in splits.items():
@@ -314,4 +312,4 @@ def read_binary_mask(file: Path, threshold: int | None = None) -> NDArray[np.boo
     Raises:
         DataError: If the file cannot be read or has several interpretations.
     """
-    return MaskReader(threshold=threshold, allow_lossy=True, option="masks.foreground").read(file)
+    return MaskReader(threshold=threshold, allow_lossy=True, group="masks").read(file)

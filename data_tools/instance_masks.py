@@ -59,9 +59,9 @@ def convert_instance_masks(
         contour: Width in pixels of the rim of every object that the label maps (not the masks and
             boxes) show as a class of its own, `CONTOUR`, so that objects that touch stay apart; it
             lies inside the object, and none runs along the edge of the picture. 0: no such class.
-        foreground: `auto`: the values in the mask files decide. `color`, `alpha` or `index` (of the
-            palette): the part of the files that holds the mask. A value or an RGB color: the
-            object's.
+        foreground: `auto`: the values in the mask files decide. `color`: what is not
+            black. `alpha`: what is opaque. `index`: what is not index 0 of the palette. A value or
+            an RGB color: that of the objects.
         copy_images: Copy the pictures beside the JSON instead of referring to them.
         license_name: Licence of the data, for the JSON.
         progress: Called with (done, total) after each picture.

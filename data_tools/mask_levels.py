@@ -16,7 +16,7 @@ _DARK, _BRIGHT = 1 / 8, 7 / 8
 """Shares of white up to which a value is black with noise, and from which it is white."""
 _SHOWN = 6
 _FLAT = 24
-"""Largest difference between neighbors of one level in a JPEG; across an edge it is several times that."""
+"""Largest difference between neighbors of one level in a JPEG; edges have several times that."""
 _LEAST_SHARE = 0.01
 """Share of the pixels that makes a level of gray of a JPEG more than a blurred edge."""
 _HUE_SPREAD = 64

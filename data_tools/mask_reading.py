@@ -62,7 +62,7 @@ class MaskReader:
         threshold: Lowest gray value, 1 to 255, of foreground; None decides from the values.
         one_level: Whether all files must have the same foreground value.
         allow_lossy: Whether JPEG and its like are accepted where they are clearly two levels.
-        option: Name of the option for `foreground`, for messages.
+        group: Name of the option that holds the others, for messages.
         files: All files of the dataset. They are surveyed where the first file has one level only
             and several interpretations; `survey` does it at once.
     """
@@ -71,7 +71,7 @@ class MaskReader:
     threshold: int | None = None
     one_level: bool = True
     allow_lossy: bool = False
-    option: str = "foreground"
+    group: str = ""
     files: Sequence[Path] = ()
 
     def __post_init__(self) -> None:
@@ -101,8 +101,8 @@ class MaskReader:
                 raise DataError(
                     f"the mask {first_path} has the foreground {_name(first)}, the mask "
                     f"{second_path} {_name(second)}: two classes, or two encodings of one? Store "
-                    f"all masks alike, or set {self._threshold_option}=1 if everything that is "
-                    "not black is foreground"
+                    f"all masks alike, or set {self._option('foreground', 'color')}, by which "
+                    "everything that is not black is foreground"
                 )
 
     def read(self, path: Path) -> Mask:
@@ -119,9 +119,9 @@ class MaskReader:
         reading = self._interpret(image)
         return self._fill(image) if reading.mask is None else reading.mask
 
-    @property
-    def _threshold_option(self) -> str:
-        return self.option.replace("foreground", "threshold")
+    def _option(self, name: str, value: str) -> str:
+        """Return an option as it is given on the command line."""
+        return f"{self.group}={{{name}: {value}}}" if self.group else f"{name}={value}"
 
     # --- by option
 
@@ -132,9 +132,8 @@ class MaskReader:
         if not mask.any() and num_colors == 2 and threshold > 1 and not image.is_lossy:
             raise DataError(
                 f"the mask {image.path} holds two colors, both below the gray value "
-                f"{self._threshold_option}={threshold} (at most {gray.max():.0f}), so that "
-                f"nothing would be foreground; leave {self._threshold_option} out: two colors "
-                "need no threshold"
+                f"threshold {threshold} (at most {gray.max():.0f}), so that nothing would be "
+                "foreground; leave the threshold out: two colors need none"
             )
         return mask
 
@@ -152,8 +151,10 @@ class MaskReader:
             if image.alpha is None:
                 return np.ones(image.size, np.bool_)
             return np.asarray(image.alpha >= image.alpha_max / 2)
-        split = self._explain(image, lambda: split_color(image))
-        return np.asarray(image.codes != 0) if split is None else split[0]
+        if image.is_lossy:
+            split = self._explain(image, lambda: split_color(image))
+            return np.asarray(image.codes != 0) if split is None else split[0]
+        return np.asarray(image.codes != 0)
 
     # --- by values
 
@@ -164,14 +165,11 @@ class MaskReader:
         try:
             return decide()
         except Unclear as unclear:
+            threshold = f", or {self._option('threshold', 'N')} (N from 1 to 255)"
             raise DataError(
                 f"the mask {image.path} has no unique interpretation: {unclear}; store it as 0 and "
-                f"255, or choose with {self.option}=color, alpha, index, a value or an RGB color, "
-                f"or {self._threshold_option}=1 to 255"
-                if self.allow_lossy
-                else f"the mask {image.path} has no unique interpretation: {unclear}; store it as "
-                f"0 and 255, or choose with {self.option}=color, alpha, index, a value or an RGB "
-                "color"
+                f"255, or choose with {self._option('foreground', 'X')} (X: color, alpha, index, "
+                f"the value or the [R, G, B] of the foreground){threshold if self.group else ''}"
             ) from None
 
     def _interpret_parts(self, image: MaskImage) -> Reading:

@@ -55,6 +55,8 @@ def read_label_map(path: Path, max_pixels: int | None = None) -> NDArray[np.inte
             with open_picture(path, max_pixels) as image:
                 require_single_image(path, "label map", getattr(image, "n_frames", 1))
                 values = np.asarray(image)
+                if image.format == "WEBP":
+                    values = _merge_equal_channels(values)
     except UNREADABLE as error:
         raise DataError(f"label map {path} cannot be read: {error}; replace the file") from None
     if values.ndim != 2:
@@ -76,9 +78,9 @@ def require_lossless(path: Path, role: str) -> None:
     lossy_format = find_lossy_format(path)
     if lossy_format is not None:
         raise DataError(
-            f"{role} {path} is stored as {lossy_format}, which does not keep pixel values exactly; "
-            "export it again from the original annotation as PNG (or lossless TIFF or WebP): "
-            "converting this file does not bring the values back"
+            f"{role} {path} is stored as {lossy_format}, which changes pixel values; export it "
+            "again from the original annotation as PNG (converting this file would keep the "
+            "changed values)"
         )
 
 
@@ -133,10 +135,17 @@ def round_ids(
     return np.asarray(rounded.astype(np.uint8 if largest <= 255 else np.uint16))
 
 
+def _merge_equal_channels(values: NDArray[Any]) -> NDArray[Any]:
+    """Return one of the equal channels that WebP, which has no gray, makes of a label map."""
+    is_gray = values.ndim == 3 and (values[..., :3] == values[..., :1]).all()
+    is_opaque = is_gray and (values[..., 3:] == 255).all()
+    return values[..., 0] if is_opaque else values
+
+
 def _several_channels(path: Path, channels: int, shape: str = "") -> str:
     return (
-        f"label map {path} must hold one channel of class ids, got {channels} channels{shape}; "
-        "convert colors with `resnet-tasks data convert colour-maps`"
+        f"label map {path} must hold one channel of whole numbers (class ids), got {channels} "
+        f"channels{shape}; convert colors with `resnet-tasks data convert colour-maps`"
     )
 
 

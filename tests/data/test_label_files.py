@@ -73,6 +73,7 @@ LOSSLESS = {
     "png named jpg": lambda: pillow(IDS, format="PNG"),
     "bmp": lambda: pillow(IDS, format="BMP"),
     "gif": lambda: pillow(IDS, format="GIF"),
+    "webp": lambda: pillow(IDS, format="WEBP", lossless=True),
     **{
         f"tiff {name}": lambda name=name: pillow(IDS, format="TIFF", compression=name)
         for name in ("raw", "tiff_lzw", "tiff_adobe_deflate", "packbits")

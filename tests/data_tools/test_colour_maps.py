@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -143,3 +144,20 @@ def test_mistakes(table: str, options: dict[str, Any], told: str, tmp_path: Path
     text(source / "label_colors.txt", table)
     with pytest.raises(DataError, match=told):
         convert("colour-maps", source, tmp_path / "out", **OPTIONS | options)
+
+
+def test_lossy_deep_and_several_maps_are_rejected(tmp_path: Path) -> None:
+    """16 bits that end at 255 used to become black, which is void."""
+    source = camvid(tmp_path / "in")
+    file = source / "LabeledApproved_full/0016E5_00390_L.png"
+    pixels = np.asarray(Image.open(file)).copy()
+    Image.fromarray(pixels).save(file, "JPEG")
+    with pytest.raises(DataError, match=r"0016E5_00390_L\.png is stored as JPEG, which changes"):
+        convert("colour-maps", source, tmp_path / "out", **OPTIONS)
+    cv2.imwrite(str(file), pixels.astype(np.uint16))
+    with pytest.raises(DataError, match=r"3 channel\(s\) of uint16; colours need 8-bit RGB"):
+        convert("colour-maps", source, tmp_path / "out", **OPTIONS)
+    maps = [Image.fromarray(pixels), Image.fromarray(pixels[::-1].copy())]
+    maps[0].save(file, "PNG", save_all=True, append_images=maps[1:])
+    with pytest.raises(DataError, match=r"0016E5_00390_L\.png is an animation of 2 pictures"):
+        convert("colour-maps", source, tmp_path / "out", **OPTIONS)

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from data_tools.catalogue import prepare
@@ -153,3 +154,40 @@ def test_wrong_lists_and_sizes_are_named(tmp_path: Path) -> None:
         convert_label_maps(source, tmp_path / "out", classes=CLASSES)
     with pytest.raises(DataError, match=r"train, trainannot, train\.txt is missing; there is in"):
         convert_label_maps(tmp_path, tmp_path / "out", classes=CLASSES)
+
+
+def test_floats_are_rounded_and_lossy_or_several_maps_rejected(tmp_path: Path) -> None:
+    """0.9999 is class 1, not the 0 that truncation makes of it."""
+    source = segnet(tmp_path / "in", np.zeros((2, 3)), "train/a.jpg trainannot/a.tif")
+    file = source / "trainannot/a.tif"
+    tifffile.imwrite(file, np.asarray([[0, 0.9999, 5.0004], [1, 0, 1]], np.float32))
+    convert_label_maps(source, tmp_path / "out", classes=CLASSES, void=VOID)
+    ids = read_label_map(tmp_path / "out/semantic/train/a.png")
+    assert ids.tolist() == [[1, 2, 255], [2, 1, 2]]
+    tifffile.imwrite(file, np.zeros((2, 2, 3), np.uint8), photometric="minisblack")
+    with pytest.raises(DataError, match=r"a\.tif holds 2 images"):
+        convert_label_maps(source, tmp_path / "no", classes=CLASSES, void=VOID)
+    Image.new("L", (3, 2)).save(file, "JPEG")
+    with pytest.raises(DataError, match=r"a\.tif is stored as JPEG, which changes pixel values"):
+        convert_label_maps(source, tmp_path / "no", classes=CLASSES, void=VOID)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("41-labelmap-jpeg85", r"trainannot/a\.jpg is stored as JPEG"),
+        ("41-labelmap-tif-2pages", r"trainannot/a\.tif holds 2 images"),
+        ("41-labelmap-float-0.9999", ""),
+    ],
+)
+def test_reported_label_maps(name: str, message: str, shared_data: Path, tmp_path: Path) -> None:
+    source = shared_data.with_name("cases") / name / "in"
+    if not source.is_dir():
+        pytest.skip(f"the reported input is not at {source}")
+    classes = [Category(letter) for letter in "abcdef"]
+    if message:
+        with pytest.raises(DataError, match=message):
+            convert_label_maps(source, tmp_path / "out", classes=classes)
+        return
+    (summary,) = convert_label_maps(source, tmp_path / "out", classes=classes)
+    assert summary.pixels == {"a": 1708, "b": 824, "c": 1200, "d": 280, "e": 0, "f": 84}
