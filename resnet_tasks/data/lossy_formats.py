@@ -11,6 +11,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
+from resnet_tasks.data.regular_files import open_regular_file
+
 _HEADER_BYTES = 32
 _JPEG_START = b"\xff\xd8\xff"
 _JPEG_XL_STARTS = (b"\xff\x0a", b"\x00\x00\x00\x0cJXL ")
@@ -55,7 +57,7 @@ def find_lossy_format(file: Path | IO[bytes]) -> str | None:
         Exception: Any of `DAMAGE` if a TIFF is damaged.
     """
     if isinstance(file, Path):
-        with file.open("rb") as stream:
+        with open_regular_file(file) as stream:
             return _find_in_stream(stream)
     file.seek(0)
     lossy_format = _find_in_stream(file)
