@@ -11,7 +11,7 @@ were stored as JPEG have no clean values: they are accepted where they are clear
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -156,8 +156,7 @@ def convert_binary_masks(
         coverage = MaskCoverage()
         for each in count.over(pictures):
             _add_picture(writer, each, category, masks.objects, reader, coverage)
-        coverage.warn(writer)
-        summaries.append(writer.write())
+        summaries.append(replace(writer.write(), warnings=coverage.warnings()))
     return tuple(summaries)
 
 

@@ -106,7 +106,6 @@ class CocoWriter:
         self._outlines = 0
         self._skipped: list[SkippedObject] = []
         self._notes: list[str] = []
-        self._warnings: list[str] = []
         self._pixels = np.zeros(len(names) + 1, dtype=np.int64)
         self._info: dict[str, Any] = {"description": description, "annotated": list(annotated)}
         if images_root is not None and not copy_images:
@@ -330,10 +329,6 @@ class CocoWriter:
         """Adds a sentence for the data card."""
         self._notes.append(text)
 
-    def warn(self, text: str) -> None:
-        """Add a warning, which is printed after the conversion and listed in the data card."""
-        self._warnings.append(text)
-
     def write(self) -> SplitSummary:
         """Writes the JSON under a temporary name, renames it, and returns what it holds."""
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -362,7 +357,6 @@ class CocoWriter:
             pixels,
             skipped,
             notes=notes,
-            warnings=tuple(self._warnings),
             pictures=frozenset(self._pictures),
         )
 

@@ -10,6 +10,7 @@ Without lists everything is the split `train`. The folder of ids may also be ROO
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -96,8 +97,7 @@ def convert_instance_masks(
         coverage = MaskCoverage()
         for name in count.over(ids):
             _add_picture(writer, folder / name, category, contour, reader, coverage)
-        coverage.warn(writer)
-        summaries.append(writer.write())
+        summaries.append(replace(writer.write(), warnings=coverage.warnings()))
     return tuple(summaries)
 
 

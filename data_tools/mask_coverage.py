@@ -7,8 +7,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data_tools.coco_writer import CocoWriter
-
 _SHOWN = 6
 
 
@@ -32,16 +30,17 @@ class MaskCoverage:
         elif mask.all():
             self._full.append(path.as_posix())
 
-    def warn(self, writer: CocoWriter) -> None:
-        """Add a warning to the summary of the split for each kind that was found."""
-        for names, verdict in (
+    def warnings(self) -> tuple[str, ...]:
+        """Return a sentence for each kind of mask that was counted."""
+        kinds = (
             (self._empty, "empty (no pixel is foreground)"),
             (self._full, "full (every pixel is foreground)"),
-        ):
-            if names:
-                more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-                listed = ", ".join(names[:_SHOWN]) + more
-                writer.warn(
-                    f"{len(names)} of {self._total} masks are {verdict}: {listed}; check that "
-                    "this is what the images show"
-                )
+        )
+        return tuple(self._warn(names, kind) for names, kind in kinds if names)
+
+    def _warn(self, names: list[str], kind: str) -> str:
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        return (
+            f"{len(names)} of {self._total} masks are {kind}: {', '.join(names[:_SHOWN])}{more}; "
+            "check that this is what the images show"
+        )
