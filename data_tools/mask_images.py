@@ -111,6 +111,7 @@ def _read_palette(path: Path) -> tuple[Values | None, Any]:
     try:
         with open_picture(path) as image:
             if image.mode in ("P", "PA"):
+                image.load()
                 stored = np.asarray(image)
                 indices = stored if stored.ndim == 2 else stored[..., 0]
                 return indices, None

@@ -54,6 +54,7 @@ def read_label_map(path: Path, max_pixels: int | None = None) -> NDArray[np.inte
         else:
             with open_picture(path, max_pixels) as image:
                 require_single_image(path, "label map", getattr(image, "n_frames", 1))
+                image.load()  # numpy hides errors of decoding in an array without pixels.
                 values = np.asarray(image)
                 if image.format == "WEBP":
                     values = _merge_equal_channels(values)
@@ -161,9 +162,10 @@ def _read_tiff(path: Path, max_pixels: int | None) -> NDArray[Any]:
                 raise Image.DecompressionBombError(
                     f"{page.imagewidth} x {page.imagelength} pixels exceed the limit of {limit:,}"
                 )
-            return np.asarray(page.asarray())
+            return np.asarray(page.asarray()).reshape(page.imagelength, page.imagewidth)
     with open_picture(path, max_pixels) as image:
         image.seek(index)
+        image.load()
         return np.asarray(image)
 
 
