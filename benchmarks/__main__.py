@@ -14,14 +14,14 @@ from resnet_tasks.freed_memory import keep_freed_memory
 FOLDER = Path(__file__).parent
 
 
-def measurements() -> dict[str, str]:
+def list_benchmarks() -> dict[str, str]:
     """Modules with a `main`: name -> first line of the docstring; nothing is imported for it."""
-    found = {}
+    titles = {}
     for path in sorted(FOLDER.glob("[!_]*.py")):
         module = ast.parse(path.read_text(encoding="utf-8"))
-        if any(isinstance(each, ast.FunctionDef) and each.name == "main" for each in module.body):
-            found[path.stem] = (ast.get_docstring(module) or "").partition("\n")[0]
-    return found
+        if any(isinstance(node, ast.FunctionDef) and node.name == "main" for node in module.body):
+            titles[path.stem] = (ast.get_docstring(module) or "").partition("\n")[0]
+    return titles
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,14 +31,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0, 2 after a mistake that can be mended, or 130 when stopped.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    known = measurements()
+    titles = list_benchmarks()
     if not words or words[0] in ("-h", "--help"):
         print("python -m benchmarks NAME [options]\n")
-        print("\n".join(f"{name:18}{title}" for name, title in known.items()))
+        print("\n".join(f"{name:18}{title}" for name, title in titles.items()))
         return 0
-    if words[0] not in known:
+    if words[0] not in titles:
         print(
-            f"there is no measurement {words[0]!r}; there are {', '.join(known)}", file=sys.stderr
+            f"there is no measurement {words[0]!r}; there are {', '.join(titles)}", file=sys.stderr
         )
         return 2
     keep_freed_memory()  # the peer's too, where both are in this process

@@ -19,11 +19,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.__main__ import measurements
-from benchmarks.measuring import QUICK, Row, conditions, markdown_table, rows_of
+from benchmarks.__main__ import list_benchmarks
+from benchmarks.measuring import (
+    QUICK,
+    BenchmarkRow,
+    collect_environment,
+    format_markdown_table,
+    read_rows,
+)
 from resnet_tasks.errors import DataError
 
-LEFT_OUT = {"all": "is this one", "degradation": "trains nets for hours and has no peer"}
+EXCLUDED = {"all": "is this one", "degradation": "trains nets for hours and has no peer"}
 SECTIONS = {
     "same precision": "Same precision: the peer gets bf16 and channels-last too",
     "as it comes": "As it comes: the peer's own defaults against ours",
@@ -40,35 +46,40 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
     Raises:
         DataError: At the end, if a measurement failed or is not known.
     """
-    options = _options(argv)
-    names = options.only or [name for name in measurements() if name not in LEFT_OUT]
-    unknown = sorted(set(names) - measurements().keys())
+    options = _parse_options(argv)
+    names = options.only or [name for name in list_benchmarks() if name not in EXCLUDED]
+    unknown = sorted(set(names) - list_benchmarks().keys())
     if unknown:
-        raise DataError(f"no measurement is named {unknown[0]!r}: {', '.join(measurements())}")
+        raise DataError(f"no measurement is named {unknown[0]!r}: {', '.join(list_benchmarks())}")
     options.out.mkdir(parents=True, exist_ok=True)
     reports: dict[str, Any] = {}
     failed = {}
     for name in names:
         print(f"--- {name}", flush=True)
-        code = _run(name, options.out, is_quick=options.quick)
+        code = _run_benchmark(name, options.out, is_quick=options.quick)
         file = options.out / f"{name}.json"
         if file.exists():
             reports[name] = json.loads(file.read_text(encoding="utf-8"))
         if code != 0:
             failed[name] = code
-    content = {**conditions(), "quick": options.quick, "failed": failed, "measurements": reports}
+    content = {
+        **collect_environment(),
+        "quick": options.quick,
+        "failed": failed,
+        "measurements": reports,
+    }
     (options.out / "benchmarks.json").write_text(json.dumps(content, indent=2), encoding="utf-8")
-    text = _text(reports, is_quick=options.quick)
+    text = _format_report(reports, is_quick=options.quick)
     (options.out / "benchmarks.md").write_text(text, encoding="utf-8")
     print(text)
     print(f"written to {options.out}/benchmarks.json and {options.out}/benchmarks.md")
     if failed:
-        told = ", ".join(f"{name} (exit code {code})" for name, code in failed.items())
-        raise DataError(f"these measurements failed: {told}; see above")
+        failures = ", ".join(f"{name} (exit code {code})" for name, code in failed.items())
+        raise DataError(f"these measurements failed: {failures}; see above")
     return content
 
 
-def _options(argv: Sequence[str]) -> argparse.Namespace:
+def _parse_options(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks all", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these alone")
@@ -77,7 +88,7 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _run(name: str, folder: Path, *, is_quick: bool) -> int:
+def _run_benchmark(name: str, folder: Path, *, is_quick: bool) -> int:
     """Runs one; its report of an earlier time is removed first. The exit code."""
     file = folder / f"{name}.json"
     file.unlink(missing_ok=True)
@@ -85,19 +96,19 @@ def _run(name: str, folder: Path, *, is_quick: bool) -> int:
     return subprocess.run([*command, *(["--quick"] if is_quick else [])], check=False).returncode
 
 
-def _text(reports: Mapping[str, Mapping[str, Any]], *, is_quick: bool) -> str:
+def _format_report(reports: Mapping[str, Mapping[str, Any]], *, is_quick: bool) -> str:
     """The rows of all reports, the kinds apart, and where they were measured."""
-    rows = [row for report in reports.values() for row in rows_of(report)]
+    rows = [row for report in reports.values() for row in read_rows(report)]
     parts = [f"{QUICK}\n"] if is_quick else []
     for kind, title in SECTIONS.items():
-        chosen: list[Row] = [row for row in rows if row.kind == kind]
-        if chosen:
-            parts.append(f"**{title}**\n\n{markdown_table(chosen)}\n")
-    places = {_place(report) for report in reports.values() if "hardware" in report}
-    return "\n".join([*parts, *(f"Measured on {place}." for place in sorted(places))]) + "\n"
+        section_rows: list[BenchmarkRow] = [row for row in rows if row.kind == kind]
+        if section_rows:
+            parts.append(f"**{title}**\n\n{format_markdown_table(section_rows)}\n")
+    machines = {_describe_machine(report) for report in reports.values() if "hardware" in report}
+    return "\n".join([*parts, *(f"Measured on {machine}." for machine in sorted(machines))]) + "\n"
 
 
-def _place(report: Mapping[str, Any]) -> str:
+def _describe_machine(report: Mapping[str, Any]) -> str:
     threads = f", {report['threads']} thread(s)" if "threads" in report else ""
     torch = report.get("versions", {}).get("torch")
     return (

@@ -19,11 +19,11 @@ import tifffile
 import torch
 from PIL import Image
 
-from benchmarks.measuring import Row, finish, option_parser
-from benchmarks.side_by_side import conditions
+from benchmarks.measuring import BenchmarkRow, finish_report, make_option_parser
+from benchmarks.side_by_side import collect_environment
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.data.preparation import Preparation
-from resnet_tasks.data.tiles import Windows
+from resnet_tasks.data.tiles import WindowGrid
 from resnet_tasks.evaluation.sliding import SlidingWindows
 from resnet_tasks.heads.faster_rcnn import FasterRCNN
 from resnet_tasks.heads.unet import UNet
@@ -42,7 +42,7 @@ DETECTOR = {
 
 def main(argv: Sequence[str] = ()) -> dict[str, Any]:
     """Writes a picture, predicts it, and prints what it took."""
-    parser = option_parser("big_picture", __doc__)
+    parser = make_option_parser("big_picture", __doc__)
     parser.add_argument("--side", type=int, default=10_000)
     parser.add_argument("--window", type=int, default=1024)
     parser.add_argument("--overlap", type=float, default=0.25)
@@ -50,62 +50,69 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--batch-size", type=int, default=1)
     parser.add_argument("--format", choices=("npy", "tif", "png"), default="npy")
-    chosen = parser.parse_args(argv)
-    if chosen.quick:
-        chosen.side, chosen.window = 160, 128
+    options = parser.parse_args(argv)
+    if options.quick:
+        options.side, options.window = 160, 128
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"big.{chosen.format}"
+        path = Path(folder) / f"big.{options.format}"
         # In a process of its own: what writing takes is no part of the peak.
-        writer = get_context("spawn").Process(target=_write, args=(path, chosen.side))
+        writer = get_context("spawn").Process(target=_write_noise_image, args=(path, options.side))
         writer.start()
         writer.join()
         torch.manual_seed(0)
-        backbone = ResNet(chosen.backbone, weights="none")
+        backbone = ResNet(options.backbone, weights="none")
         heads = {
             "objects": FasterRCNN(backbone.specs, CLASSES, DETECTOR),
             "scene": UNet(backbone.specs, CLASSES, {"decoder_channels": (32, 16, 16, 16, 16)}),
         }
-        windows = Windows(chosen.window, chosen.window, chosen.overlap)
+        windows = WindowGrid(options.window, options.window, options.overlap)
         model = TaskModel(backbone, heads).eval()
-        sliding = SlidingWindows(model, windows, batch_size=chosen.batch_size)
-        _tell("model built")
-        before, started = _peak(), time.monotonic()
-        predictor = ModelPredictor(sliding, Preparation(), precision=chosen.precision)
+        sliding = SlidingWindows(model, windows, batch_size=options.batch_size)
+        _print_peak("model built")
+        peak_before, started = _measure_peak(), time.monotonic()
+        predictor = ModelPredictor(sliding, Preparation(), precision=options.precision)
         picture = predictor.read(path, "big")
-        (found,) = predictor.predict([picture])
-        count = len(windows.over((chosen.side, chosen.side)))
+        (predictions,) = predictor.predict([picture])
+        count = len(windows.make_tiles((options.side, options.side)))
         seconds = time.monotonic() - started
-        _tell(f"{count} windows predicted in {seconds:.0f} s")
+        _print_peak(f"{count} windows predicted in {seconds:.0f} s")
         ids = {name: tuple(range(1, len(CLASSES) + 1)) for name in heads}
         out = PredictionWriter(Path(folder), dict.fromkeys(heads, CLASSES), ids)
-        out.write(1, "big", found)
-        out.draw("big", picture.drawable(), found, picture.size)
-        _tell(f"written and drawn, {len(found['objects'])} detections")
-    work = f"one picture of {chosen.side:,} x {chosen.side:,} ({chosen.format}) in windows"
+        out.write(1, "big", predictions)
+        out.draw("big", picture.render_overview(), predictions, picture.size)
+        _print_peak(f"written and drawn, {len(predictions['objects'])} detections")
+    work = f"one picture of {options.side:,} x {options.side:,} ({options.format}) in windows"
     rows = [
-        Row(work, "alone", "", seconds, None, "s"),
-        Row(f"{work}: memory", "alone", "the program before it", _peak(), before, "bytes"),
+        BenchmarkRow(work, "alone", "", seconds, None, "s"),
+        BenchmarkRow(
+            f"{work}: memory",
+            "alone",
+            "the program before it",
+            _measure_peak(),
+            peak_before,
+            "bytes",
+        ),
     ]
-    report = {**conditions(model.device), "windows": count}
-    return finish(report, rows, chosen)
+    report = {**collect_environment(model.device), "windows": count}
+    return finish_report(report, rows, options)
 
 
-def _write(path: Path, side: int) -> None:
+def _write_noise_image(path: Path, side: int) -> None:
     """A picture of noise."""
-    mapped = np.lib.format.open_memmap(path.with_suffix(".npy"), "w+", np.uint8, (side, side, 3))
+    memmap = np.lib.format.open_memmap(path.with_suffix(".npy"), "w+", np.uint8, (side, side, 3))
     rng = np.random.default_rng(0)
     for top in range(0, side, 256):
-        mapped[top : top + 256] = rng.integers(0, 256, mapped[top : top + 256].shape, np.uint8)
+        memmap[top : top + 256] = rng.integers(0, 256, memmap[top : top + 256].shape, np.uint8)
     if path.suffix == ".tif":
-        tifffile.imwrite(path, mapped, tile=(512, 512), compression="zlib", photometric="rgb")
+        tifffile.imwrite(path, memmap, tile=(512, 512), compression="zlib", photometric="rgb")
     elif path.suffix == ".png":
-        Image.fromarray(np.asarray(mapped)).save(path, compress_level=1)
+        Image.fromarray(np.asarray(memmap)).save(path, compress_level=1)
 
 
-def _tell(what: str) -> None:
-    print(f"{what}; peak so far {_peak() / 1e6:.0f} MB", flush=True)
+def _print_peak(event: str) -> None:
+    print(f"{event}; peak so far {_measure_peak() / 1e6:.0f} MB", flush=True)
 
 
-def _peak() -> int:
+def _measure_peak() -> int:
     """Greatest memory of this process so far, bytes; of Linux, which counts kB."""
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

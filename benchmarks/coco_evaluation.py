@@ -20,11 +20,11 @@ import numpy as np
 
 from benchmarks.measuring import (
     REPEATS,
-    Row,
-    conditions,
-    finish,
-    option_parser,
-    timed_process,
+    BenchmarkRow,
+    collect_environment,
+    finish_report,
+    make_option_parser,
+    time_process,
 )
 from resnet_tasks.errors import DataError
 
@@ -40,10 +40,10 @@ metrics = evaluate_results(sys.argv[1], sys.argv[2])
 found = [-1.0 if metrics[n].value is None else metrics[n].value for n in {NAMES!r}]
 """
 _INTERVALS = f"""
-from resnet_tasks.evaluation.files import judge_results
+from resnet_tasks.evaluation.files import evaluate_results_file
 from resnet_tasks.evaluation.intervals import Bootstrap
 from resnet_tasks.evaluation.results_report import add_intervals
-judged = add_intervals(judge_results(sys.argv[1], sys.argv[2]), Bootstrap(int(sys.argv[3])))
+judged = add_intervals(evaluate_results_file(sys.argv[1], sys.argv[2]), Bootstrap(int(sys.argv[3])))
 found = [list(judged.metrics[n].interval or ()) for n in {NAMES!r}]
 """
 _PEER = """
@@ -69,31 +69,31 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
     Raises:
         DataError: If the numbers do not agree.
     """
-    options = _options(argv)
+    options = _parse_options(argv)
     with tempfile.TemporaryDirectory() as folder:
-        truth, results = draw(
+        truth, results = generate_dataset(
             Path(folder),
-            pictures=options.pictures,
-            objects=options.objects,
-            detections=options.detections,
+            num_images=options.pictures,
+            num_objects=options.objects,
+            num_detections=options.detections,
         )
         runs: dict[str, list[dict[str, Any]]] = {"ours": [], "pycocotools": []}
         for turn in range(max(options.repeats, options.peer_repeats)):
             if turn < options.repeats:
-                runs["ours"].append(timed_process(_OURS, truth, results))
+                runs["ours"].append(time_process(_OURS, truth, results))
             if turn < options.peer_repeats:
-                runs["pycocotools"].append(timed_process(_PEER, truth, results))
-        report = _report(runs, options)
+                runs["pycocotools"].append(time_process(_PEER, truth, results))
+        report = _build_report(runs, options)
         if options.resamples:
             report["intervals"] = {
                 "resamples": options.resamples,
-                **timed_process(_INTERVALS, truth, results, str(options.resamples)),
+                **time_process(_INTERVALS, truth, results, str(options.resamples)),
             }
-    return finish(report, _rows(report), options, told=_told(report))
+    return finish_report(report, _build_rows(report), options, summary=_format_summary(report))
 
 
-def _options(argv: Sequence[str]) -> argparse.Namespace:
-    parser = option_parser("coco_evaluation", __doc__)
+def _parse_options(argv: Sequence[str]) -> argparse.Namespace:
+    parser = make_option_parser("coco_evaluation", __doc__)
     parser.add_argument("--repeats", type=int, default=REPEATS, help="of ours")
     parser.add_argument("--peer-repeats", type=int, default=REPEATS, help="a minute each")
     parser.add_argument("--resamples", type=int, default=1000, help="for the intervals; 0: none")
@@ -110,7 +110,9 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def draw(folder: Path, *, pictures: int, objects: int, detections: int) -> tuple[Path, Path]:
+def generate_dataset(
+    folder: Path, *, num_images: int, num_objects: int, num_detections: int
+) -> tuple[Path, Path]:
     """Annotations and results of a set like COCO val2017, the same at every call.
 
     Class frequencies fall as 1/rank, areas are log-normal, 1 % of the objects are crowds. A third
@@ -121,27 +123,27 @@ def draw(folder: Path, *, pictures: int, objects: int, detections: int) -> tuple
         The two files.
     """
     rng = np.random.default_rng(0)
-    ids = np.sort(rng.choice(600_000, pictures, replace=False)) + 1
+    ids = np.sort(rng.choice(600_000, num_images, replace=False)) + 1
     classes = np.sort(rng.choice(90, 80, replace=False)) + 1
     frequency = 1 / np.arange(1, 81)
-    of_picture = np.sort(rng.integers(0, pictures, objects))
-    of_class = rng.choice(80, objects, p=frequency / frequency.sum())
-    area = np.exp(rng.normal(8, 2, objects)).clip(50, 150_000)
-    aspect = np.exp(rng.normal(0, 0.4, objects))
+    object_images = np.sort(rng.integers(0, num_images, num_objects))
+    object_classes = rng.choice(80, num_objects, p=frequency / frequency.sum())
+    area = np.exp(rng.normal(8, 2, num_objects)).clip(50, 150_000)
+    aspect = np.exp(rng.normal(0, 0.4, num_objects))
     size = np.column_stack((np.sqrt(area * aspect), np.sqrt(area / aspect))).clip(2, (600, 440))
-    corner = rng.random((objects, 2)) * ((640, 480) - size)
+    corner = rng.random((num_objects, 2)) * ((640, 480) - size)
     boxes = np.round(np.column_stack((corner, size)), 2)
-    crowd = rng.random(objects) < 0.01
+    crowd = rng.random(num_objects) < 0.01
     annotations = [
         {
             "id": i + 1,
-            "image_id": int(ids[of_picture[i]]),
-            "category_id": int(classes[of_class[i]]),
+            "image_id": int(ids[object_images[i]]),
+            "category_id": int(classes[object_classes[i]]),
             "bbox": boxes[i].tolist(),
             "area": round(float(0.7 * size[i].prod()), 2),
             "iscrowd": int(crowd[i]),
         }
-        for i in range(objects)
+        for i in range(num_objects)
     ]
     images = [
         {"id": int(i), "file_name": f"{i:012d}.jpg", "height": 480, "width": 640} for i in ids
@@ -151,71 +153,81 @@ def draw(folder: Path, *, pictures: int, objects: int, detections: int) -> tuple
     content = {"images": images, "annotations": annotations, "categories": categories}
     truth.write_text(json.dumps(content), encoding="utf-8")
 
-    source = rng.integers(0, objects, detections)
-    near = rng.random(detections) < 0.35
-    scores = np.where(near, rng.beta(4, 2, detections), rng.beta(1, 6, detections))
-    noise = np.tile(size[source], 2) * np.where(near, 0.08, 0.5)[:, None]
-    moved = boxes[source] + rng.normal(0, 1, (detections, 4)) * noise
+    source = rng.integers(0, num_objects, num_detections)
+    is_near = rng.random(num_detections) < 0.35
+    scores = np.where(is_near, rng.beta(4, 2, num_detections), rng.beta(1, 6, num_detections))
+    noise = np.tile(size[source], 2) * np.where(is_near, 0.08, 0.5)[:, None]
+    moved = boxes[source] + rng.normal(0, 1, (num_detections, 4)) * noise
     low = moved[:, :2].clip(0, (630, 470))
     high = (low + moved[:, 2:].clip(2, None)).clip(None, (640, 480))
-    found = np.round(np.column_stack((low, high - low)), 2).tolist()
-    picture = np.where(near, of_picture[source], rng.integers(0, pictures, detections))
-    label = np.where(near, of_class[source], rng.integers(0, 80, detections))
-    entries = [
+    detection_boxes = np.round(np.column_stack((low, high - low)), 2).tolist()
+    image_indices = np.where(
+        is_near, object_images[source], rng.integers(0, num_images, num_detections)
+    )
+    class_indices = np.where(is_near, object_classes[source], rng.integers(0, 80, num_detections))
+    detection_records = [
         {"image_id": image, "category_id": category, "bbox": box, "score": score}
         for image, category, box, score in zip(
-            ids[picture].tolist(),
-            classes[label].tolist(),
-            found,
+            ids[image_indices].tolist(),
+            classes[class_indices].tolist(),
+            detection_boxes,
             np.round(scores, 5).tolist(),
             strict=True,
         )
     ]
-    results.write_text(json.dumps(entries), encoding="utf-8")
+    results.write_text(json.dumps(detection_records), encoding="utf-8")
     return truth, results
 
 
-def _report(runs: dict[str, list[dict[str, Any]]], options: argparse.Namespace) -> dict[str, Any]:
+def _build_report(
+    runs: dict[str, list[dict[str, Any]]], options: argparse.Namespace
+) -> dict[str, Any]:
     ours, theirs = runs["ours"], runs["pycocotools"]
-    apart = max(
+    max_difference = max(
         abs(a - b)
         for run in (*ours, *theirs)
         for a, b in zip(run["found"], theirs[0]["found"], strict=True)
     )
-    if apart > 1e-12:
-        raise DataError(f"the 12 numbers differ by up to {apart:.3g}; allowed is 1e-12")
+    if max_difference > 1e-12:
+        raise DataError(f"the 12 numbers differ by up to {max_difference:.3g}; allowed is 1e-12")
     medians = {
-        name: {key: statistics.median(run[key] for run in each) for key in ("seconds", "bytes")}
-        for name, each in runs.items()
+        name: {
+            key: statistics.median(run[key] for run in tool_runs) for key in ("seconds", "bytes")
+        }
+        for name, tool_runs in runs.items()
     }
     return {
         "set": {key: getattr(options, key) for key in ("pictures", "objects", "detections")},
         "numbers": dict(zip(NAMES, ours[0]["found"], strict=True)),
-        "greatest_difference": apart,
+        "greatest_difference": max_difference,
         "medians": medians,
         "times_faster": medians["pycocotools"]["seconds"] / medians["ours"]["seconds"],
         "times_less_memory": medians["pycocotools"]["bytes"] / medians["ours"]["bytes"],
         "runs": {
-            name: [{key: run[key] for key in ("seconds", "bytes")} for run in each]
-            for name, each in runs.items()
+            name: [{key: run[key] for key in ("seconds", "bytes")} for run in tool_runs]
+            for name, tool_runs in runs.items()
         },
-        **conditions("hotcoco", "pycocotools", "numpy"),
+        **collect_environment("hotcoco", "pycocotools", "numpy"),
     }
 
 
-def _rows(report: dict[str, Any]) -> list[Row]:
+def _build_rows(report: dict[str, Any]) -> list[BenchmarkRow]:
     pictures, ours = report["set"]["pictures"], report["medians"]["ours"]
     theirs = report["medians"]["pycocotools"]
     work = f"COCO box evaluation of {pictures:,} pictures, files to numbers"
     peer = f"pycocotools {report['versions']['pycocotools']}"
-    near = f"the 12 numbers differ by at most {report['greatest_difference']:.1g}"
+    agreement = f"the 12 numbers differ by at most {report['greatest_difference']:.1g}"
     return [
-        Row(work, "same precision", peer, ours["seconds"], theirs["seconds"], "s", GOAL, near),
-        Row(f"{work}: memory", "same precision", peer, ours["bytes"], theirs["bytes"], "bytes"),
+        BenchmarkRow(
+            work, "same precision", peer, ours["seconds"], theirs["seconds"], "s", GOAL, agreement
+        ),
+        BenchmarkRow(
+            f"{work}: memory", "same precision", peer, ours["bytes"], theirs["bytes"], "bytes"
+        ),
     ]
 
 
-def _told(report: dict[str, Any]) -> str:
+def _format_summary(report: dict[str, Any]) -> str:
     lines = [
         f"{name:12} {median['seconds']:7.2f} s {median['bytes'] / 1e9:5.2f} GB (medians of "
         f"{len(report['runs'][name])})"
@@ -226,9 +238,9 @@ def _told(report: dict[str, Any]) -> str:
         f"memory; the 12 numbers differ by at most {report['greatest_difference']:.1g}"
     )
     if "intervals" in report:
-        made = report["intervals"]
+        intervals = report["intervals"]
         lines.append(
-            f"with intervals of {made['resamples']} resamples: {made['seconds']:.1f} s, "
-            f"{made['bytes'] / 1e9:.2f} GB"
+            f"with intervals of {intervals['resamples']} resamples: {intervals['seconds']:.1f} s, "
+            f"{intervals['bytes'] / 1e9:.2f} GB"
         )
     return "\n".join(lines)

@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.drawn_sets import CLASSES, draw_ellipses, picture_id, write_coco
+from benchmarks.drawn_sets import CLASSES, generate_ellipses, number_to_image_id, write_coco
 from benchmarks.measuring import (
     REPEATS,
-    Row,
-    conditions,
-    finish,
-    option_parser,
-    timed_process,
+    BenchmarkRow,
+    collect_environment,
+    finish_report,
+    make_option_parser,
+    time_process,
 )
 from resnet_tasks.errors import DataError
 
@@ -59,28 +59,28 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
     Raises:
         DataError: If the findings are not those that were drawn, or a limit is exceeded.
     """
-    options = _options(argv)
+    options = _parse_options(argv)
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
-        path, expected = draw(
-            folder, pictures=options.pictures, objects=options.objects, every=options.every
+        path, expected = generate_dataset(
+            folder, num_images=options.pictures, num_objects=options.objects, every=options.every
         )
         size = path.stat().st_size
-        runs = [timed_process(_CHECK, path, folder / "report.json") for _ in range(options.repeats)]
+        runs = [time_process(_CHECK, path, folder / "report.json") for _ in range(options.repeats)]
         for run in runs:
-            found = run.pop("found")
-            if found != expected:
-                raise DataError(f"found {found}, but drawn were {expected}")
-    report = _report(runs, size, expected, options)
-    report = finish(report, _rows(report), options, told=_told(report))
+            counts = run.pop("found")
+            if counts != expected:
+                raise DataError(f"found {counts}, but drawn were {expected}")
+    report = _build_report(runs, size, expected, options)
+    report = finish_report(report, _build_rows(report), options, summary=_format_summary(report))
     median = report["medians"]
     if median["bytes"] > BYTES or median["seconds"] > SECONDS:
         raise DataError(f"a check may take {SECONDS} s and {BYTES / 1e9:g} GB; see above")
     return report
 
 
-def _options(argv: Sequence[str]) -> argparse.Namespace:
-    parser = option_parser("data_check", __doc__)
+def _parse_options(argv: Sequence[str]) -> argparse.Namespace:
+    parser = make_option_parser("data_check", __doc__)
     parser.add_argument("--repeats", type=int, default=REPEATS)
     parser.add_argument("--pictures", type=int, default=120_000)
     parser.add_argument("--objects", type=int, default=860_000)
@@ -94,56 +94,60 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def draw(folder: Path, *, pictures: int, objects: int, every: int) -> tuple[Path, dict[str, int]]:
+def generate_dataset(
+    folder: Path, *, num_images: int, num_objects: int, every: int
+) -> tuple[Path, dict[str, int]]:
     """Annotations of a set like COCO train2017, the same at every call; there are no pictures.
 
     Returns:
         The COCO file, and what is wrong with it: kind -> number, most frequent first.
     """
     path = folder / "instances.json"
-    expected = Counter({"missing_file": pictures, "missing_info": 1})
+    expected = Counter({"missing_file": num_images, "missing_info": 1})
     write_coco(
         path,
-        _annotations(pictures, objects, every, expected),
-        pictures=pictures,
+        _generate_annotations(num_images, num_objects, every, expected),
+        num_images=num_images,
         size=SIZE,
-        file_name=lambda i: f"{picture_id(i):012d}.jpg",
+        file_name=lambda i: f"{number_to_image_id(i):012d}.jpg",
     )
     return path, dict(expected.most_common())
 
 
-def _annotations(
-    pictures: int, objects: int, every: int, expected: Counter[str]
+def _generate_annotations(
+    num_images: int, num_objects: int, every: int, expected: Counter[str]
 ) -> Iterator[dict[str, Any]]:
     """The objects, one in `every` spoilt; what is done to them is counted in `expected`."""
-    drawn = draw_ellipses(pictures=pictures, objects=objects, size=SIZE, sides=_sides)
-    for i, entry in enumerate(drawn):
+    annotations = generate_ellipses(
+        num_images=num_images, num_objects=num_objects, size=SIZE, sides=_sample_sides
+    )
+    for i, annotation in enumerate(annotations):
         if i >= CLASSES and i % every == 0:
             fault = _FAULTS[i // every % len(_FAULTS)]
-            _spoil(entry, fault)
+            _corrupt(annotation, fault)
             expected[fault] += 1
-        yield entry
+        yield annotation
 
 
-def _sides(rng: np.random.Generator, objects: int) -> NDArray[np.float64]:
+def _sample_sides(rng: np.random.Generator, objects: int) -> NDArray[np.float64]:
     return np.exp(rng.uniform(np.log(20), np.log(300), (objects, 2)))
 
 
-def _spoil(entry: dict[str, Any], fault: str) -> None:
+def _corrupt(annotation: dict[str, Any], fault: str) -> None:
     if fault.startswith("missing_"):
-        del entry[fault.removeprefix("missing_")]
+        del annotation[fault.removeprefix("missing_")]
     elif fault == "empty_box":
-        entry["bbox"][2] = 0
+        annotation["bbox"][2] = 0
     elif fault == "bad_segmentation":
-        entry["segmentation"] = [[1, 2, 3, 4]]
+        annotation["segmentation"] = [[1, 2, 3, 4]]
     elif fault == "box_apart":
-        entry["bbox"][2] *= 0.5
-        entry["area"] *= 0.5
+        annotation["bbox"][2] *= 0.5
+        annotation["area"] *= 0.5
     elif fault == "unknown_category":
-        entry["category_id"] = 99
+        annotation["category_id"] = 99
 
 
-def _report(
+def _build_report(
     runs: list[dict[str, Any]], size: int, expected: dict[str, int], options: argparse.Namespace
 ) -> dict[str, Any]:
     medians = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
@@ -153,21 +157,21 @@ def _report(
         "found": expected,
         "medians": medians,
         "runs": runs,
-        **conditions("numpy", "msgspec"),
+        **collect_environment("numpy", "msgspec"),
     }
 
 
-def _rows(report: dict[str, Any]) -> list[Row]:
+def _build_rows(report: dict[str, Any]) -> list[BenchmarkRow]:
     medians, limit = report["medians"], "a limit of our own"
     work = f"data check of {report['set']['objects']:,} objects"
     exact = "finds exactly the faults that were drawn"
     return [
-        Row(work, "alone", limit, medians["seconds"], None, "s", SECONDS, exact),
-        Row(f"{work}: memory", "alone", limit, medians["bytes"], None, "bytes", BYTES),
+        BenchmarkRow(work, "alone", limit, medians["seconds"], None, "s", SECONDS, exact),
+        BenchmarkRow(f"{work}: memory", "alone", limit, medians["bytes"], None, "bytes", BYTES),
     ]
 
 
-def _told(report: dict[str, Any]) -> str:
+def _format_summary(report: dict[str, Any]) -> str:
     median = report["medians"]
     return (
         f"{report['set']}, {report['json_bytes'] / 1e6:.0f} MB of JSON\n"

@@ -32,7 +32,7 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.side_by_side import conditions
+from benchmarks.side_by_side import collect_environment
 from resnet_tasks.errors import DataError
 from resnet_tasks.model import autocast, resolve_precision
 
@@ -79,7 +79,7 @@ class Settings:
     precision: str = "fp32"
 
 
-class Block(nn.Module):
+class CifarBlock(nn.Module):
     """Two 3 x 3 convolutions, with or without the shortcut around them.
 
     Args:
@@ -103,8 +103,8 @@ class Block(nn.Module):
         """`(B, C, S, S)` -> `(B, channels, S / stride, S / stride)`."""
         out: Tensor = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))
         if self.is_residual:
-            kept = x[:, :, :: self.stride, :: self.stride]
-            out = out + F.pad(kept, (0, 0, 0, 0, 0, self.new_channels))
+            shortcut = x[:, :, :: self.stride, :: self.stride]
+            out = out + F.pad(shortcut, (0, 0, 0, 0, 0, self.new_channels))
         return out.relu()
 
 
@@ -125,7 +125,7 @@ def build_net(depth: int, *, is_residual: bool, num_classes: int = 10) -> nn.Seq
     for width in WIDTHS:
         for position in range((depth - 2) // 6):
             stride = 2 if position == 0 and width != WIDTHS[0] else 1
-            layers.append(Block(channels, width, stride, is_residual=is_residual))
+            layers.append(CifarBlock(channels, width, stride, is_residual=is_residual))
             channels = width
     net = nn.Sequential(
         *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes)
@@ -154,54 +154,54 @@ def read_digits(settings: Settings) -> Digits:
     """
     if load_digits is None:
         raise DataError('scikit-learn is not installed; run: pip install -e ".[bench]"')
-    found = load_digits()
-    pictures = torch.from_numpy(found.images / 16.0).float()[:, None]
+    digits = load_digits()
+    pictures = torch.from_numpy(digits.images / 16.0).float()[:, None]
     size = (settings.size, settings.size)
     pictures = F.interpolate(pictures, size=size, mode="bilinear", align_corners=False)
-    labels = torch.from_numpy(found.target).long()
+    labels = torch.from_numpy(digits.target).long()
     train, test = train_test_split(
-        np.arange(len(labels)), test_size=0.2, stratify=found.target, random_state=settings.seed
+        np.arange(len(labels)), test_size=0.2, stratify=digits.target, random_state=settings.seed
     )
     deviation, mean = torch.std_mean(pictures[train])
     pictures = (pictures - mean) / deviation
     return Digits(pictures[train], labels[train], pictures[test], labels[test])
 
 
-def learning_rate(settings: Settings, step: int, steps: int) -> float:
+def compute_learning_rate(settings: Settings, step: int, steps: int) -> float:
     """The learning rate of a step: warm-up, then falling by ten at half and three quarters."""
     rate = settings.learning_rate * 0.1 ** ((step >= steps * 0.5) + (step >= steps * 0.75))
     warm = min(settings.warm_up, steps // 4)
     return rate * (0.1 + 0.9 * step / warm) if step < warm else rate
 
 
-def shifted(pictures: Tensor, shift: int, generator: torch.Generator) -> Tensor:
+def shift_images(pictures: Tensor, shift: int, generator: torch.Generator) -> Tensor:
     """Each picture moved by up to `shift` pixels along each side, its edge repeated."""
     size = pictures.shape[-1]
     padded = F.pad(pictures, (shift,) * 4, mode="replicate")
     moves = torch.randint(0, 2 * shift + 1, (len(pictures), 2), generator=generator).tolist()
     return torch.stack(
-        [each[:, y : y + size, x : x + size] for each, (y, x) in zip(padded, moves, strict=True)]
+        [image[:, y : y + size, x : x + size] for image, (y, x) in zip(padded, moves, strict=True)]
     )
 
 
-def batches(settings: Settings, digits: Digits) -> Iterator[tuple[Tensor, Tensor]]:
+def iterate_batches(settings: Settings, digits: Digits) -> Iterator[tuple[Tensor, Tensor]]:
     """Endless training batches, shuffled and shifted; the last, smaller one of an epoch too."""
     generator = torch.Generator().manual_seed(settings.seed)
     while True:
         order = torch.randperm(len(digits.train), generator=generator)
-        for chosen in torch.split(order, settings.batch_size):
-            pictures = shifted(digits.train[chosen], settings.shift, generator)
-            yield pictures, digits.train_labels[chosen]
+        for indices in torch.split(order, settings.batch_size):
+            pictures = shift_images(digits.train[indices], settings.shift, generator)
+            yield pictures, digits.train_labels[indices]
 
 
 @torch.no_grad()
-def error_rate(net: nn.Module, pictures: Tensor, labels: Tensor, precision: str) -> float:
+def compute_error_rate(net: nn.Module, pictures: Tensor, labels: Tensor, precision: str) -> float:
     """Share of the pictures whose best class is wrong, in evaluation mode."""
     net.eval()
     with autocast(torch.device("cpu"), precision):
-        found = torch.cat([net(part).argmax(1) for part in torch.split(pictures, 256)])
+        predictions = torch.cat([net(part).argmax(1) for part in torch.split(pictures, 256)])
     net.train()
-    return float((found != labels).double().mean())
+    return float((predictions != labels).double().mean())
 
 
 def train_net(
@@ -224,35 +224,39 @@ def train_net(
     per_epoch = -(-len(digits.train) // settings.batch_size)
     steps = per_epoch * settings.epochs
     task = progress.add_task(f"{kind}-{depth}", total=steps)
-    started, wrong, curve = time.perf_counter(), 0, []
-    for step, (pictures, labels) in zip(range(steps), batches(settings, digits), strict=False):
+    started, num_wrong, curve = time.perf_counter(), 0, []
+    for step, (pictures, labels) in zip(
+        range(steps), iterate_batches(settings, digits), strict=False
+    ):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(settings, step, steps)
+            group["lr"] = compute_learning_rate(settings, step, steps)
         with autocast(torch.device("cpu"), settings.precision):
             logits = net(pictures.contiguous(memory_format=torch.channels_last))
         loss = F.cross_entropy(logits.float(), labels)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        wrong += int((logits.argmax(1) != labels).sum())
+        num_wrong += int((logits.argmax(1) != labels).sum())
         progress.advance(task)
         if (step + 1) % per_epoch == 0:
-            curve.append(wrong / len(digits.train))
-            wrong = 0
+            curve.append(num_wrong / len(digits.train))
+            num_wrong = 0
     minutes = (time.perf_counter() - started) / 60
     return {
         "kind": kind,
         "depth": depth,
-        "parameters": sum(each.numel() for each in net.parameters()),
-        "train_error": error_rate(net, digits.train, digits.train_labels, settings.precision),
-        "test_error": error_rate(net, digits.test, digits.test_labels, settings.precision),
+        "parameters": sum(parameter.numel() for parameter in net.parameters()),
+        "train_error": compute_error_rate(
+            net, digits.train, digits.train_labels, settings.precision
+        ),
+        "test_error": compute_error_rate(net, digits.test, digits.test_labels, settings.precision),
         "curve": curve,
         "minutes": minutes,
         "settings": asdict(settings),
     }
 
 
-def measure(
+def train_all(
     depths: Sequence[int], settings: Settings, out: Path, console: Console
 ) -> list[dict[str, Any]]:
     """Trains every net that `out` does not hold yet with these settings, and keeps each result."""
@@ -260,55 +264,55 @@ def measure(
         build_net(depth, is_residual=False)  # a wrong depth is told before the first net is trained
     digits = read_digits(settings)
     out.mkdir(parents=True, exist_ok=True)
-    found = []
+    net_reports = []
     with Progress(console=console, transient=True) as progress:
         for depth in depths:
             for kind in KINDS:
                 file = out / f"{kind}-{depth}.json"
-                made = _finished(file, settings)
-                if made is None:
-                    made = train_net(kind, depth, settings, digits, progress)
-                    _write(file, made)
-                    console.print(f"{kind}-{depth}: {made['minutes']:.1f} minutes")
+                net_report = _load_finished(file, settings)
+                if net_report is None:
+                    net_report = train_net(kind, depth, settings, digits, progress)
+                    _write_json(file, net_report)
+                    console.print(f"{kind}-{depth}: {net_report['minutes']:.1f} minutes")
                 else:
                     console.print(f"{kind}-{depth}: taken from {file}")
-                found.append(made)
-    return found
+                net_reports.append(net_report)
+    return net_reports
 
 
-def _finished(file: Path, settings: Settings) -> dict[str, Any] | None:
+def _load_finished(file: Path, settings: Settings) -> dict[str, Any] | None:
     """The result in `file`, if it was made with the same settings."""
     if not file.is_file():
         return None
     try:
-        made: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        net_report: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except ValueError:
         return None  # not one of ours: made again
-    return made if made.get("settings") == asdict(settings) else None
+    return net_report if net_report.get("settings") == asdict(settings) else None
 
 
-def _write(file: Path, content: Any) -> None:
+def _write_json(file: Path, content: Any) -> None:
     temporary = file.with_name(f".{file.name}.partial")
     temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
     temporary.replace(file)
 
 
-def draw(found: Sequence[Mapping[str, Any]], file: Path) -> None:
+def plot_errors(net_reports: Sequence[Mapping[str, Any]], file: Path) -> None:
     """Left the running training error over the epochs, right the final training error by depth."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
-    depths = sorted({each["depth"] for each in found})
-    for each in found:
-        style = ("-", "--", ":")[depths.index(each["depth"]) % 3]
-        epochs = range(1, len(each["curve"]) + 1)
-        errors = [100 * value for value in each["curve"]]
-        label = f"{each['kind']}-{each['depth']}"
-        left.plot(epochs, errors, style, color=COLORS[each["kind"]], label=label)
+    depths = sorted({net_report["depth"] for net_report in net_reports})
+    for net_report in net_reports:
+        style = ("-", "--", ":")[depths.index(net_report["depth"]) % 3]
+        epochs = range(1, len(net_report["curve"]) + 1)
+        errors = [100 * value for value in net_report["curve"]]
+        label = f"{net_report['kind']}-{net_report['depth']}"
+        left.plot(epochs, errors, style, color=COLORS[net_report["kind"]], label=label)
     left.set(xlabel="epoch", ylabel="training error, %", title="while training")
     left.legend()
     for kind in KINDS:
-        chosen = [each for each in found if each["kind"] == kind]
-        errors = [100 * each["train_error"] for each in chosen]
-        x = [each["depth"] for each in chosen]
+        kind_reports = [net_report for net_report in net_reports if net_report["kind"] == kind]
+        errors = [100 * net_report["train_error"] for net_report in kind_reports]
+        x = [net_report["depth"] for net_report in kind_reports]
         right.plot(x, errors, "o-", color=COLORS[kind], label=kind)
     right.set(xlabel="layers", ylabel="training error, %", title="at the end", xticks=depths)
     right.legend()
@@ -316,16 +320,16 @@ def draw(found: Sequence[Mapping[str, Any]], file: Path) -> None:
     plt.close(figure)
 
 
-def table_of(found: Sequence[Mapping[str, Any]]) -> Table:
+def build_table(net_reports: Sequence[Mapping[str, Any]]) -> Table:
     """The final numbers."""
     table = Table("net", "parameters", "training error", "test error", "minutes")
-    for each in found:
+    for net_report in net_reports:
         table.add_row(
-            f"{each['kind']}-{each['depth']}",
-            f"{each['parameters']:,}",
-            f"{each['train_error']:.2%}",
-            f"{each['test_error']:.2%}",
-            f"{each['minutes']:.1f}",
+            f"{net_report['kind']}-{net_report['depth']}",
+            f"{net_report['parameters']:,}",
+            f"{net_report['train_error']:.2%}",
+            f"{net_report['test_error']:.2%}",
+            f"{net_report['minutes']:.1f}",
         )
     return table
 
@@ -339,15 +343,15 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--seed", type=int, default=Settings.seed)
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="fp32")
     parser.add_argument("--out", type=Path, default=Path("runs/degradation"))
-    given = parser.parse_args(argv)
-    if given.epochs < 1:
-        raise DataError(f"--epochs is {given.epochs}; it must be at least 1")
+    options = parser.parse_args(argv)
+    if options.epochs < 1:
+        raise DataError(f"--epochs is {options.epochs}; it must be at least 1")
     console = Console()
-    precision = resolve_precision(given.precision, torch.device("cpu"))
-    settings = Settings(epochs=given.epochs, seed=given.seed, precision=precision)
-    found = measure(given.depths, settings, given.out, console)
-    machine = conditions(torch.device("cpu"))
-    _write(given.out / "degradation.json", {"nets": found, "machine": machine})
-    draw(found, given.out / "degradation.png")
-    console.print(table_of(found))
-    console.print(f"{given.out / 'degradation.json'} and {given.out / 'degradation.png'}")
+    precision = resolve_precision(options.precision, torch.device("cpu"))
+    settings = Settings(epochs=options.epochs, seed=options.seed, precision=precision)
+    net_reports = train_all(options.depths, settings, options.out, console)
+    machine = collect_environment(torch.device("cpu"))
+    _write_json(options.out / "degradation.json", {"nets": net_reports, "machine": machine})
+    plot_errors(net_reports, options.out / "degradation.png")
+    console.print(build_table(net_reports))
+    console.print(f"{options.out / 'degradation.json'} and {options.out / 'degradation.png'}")

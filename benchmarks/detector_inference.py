@@ -18,16 +18,22 @@ import torch
 
 from benchmarks.detectors import (
     PEER,
-    our_detector,
-    our_forward,
-    peers_detector,
-    peers_forward,
+    build_our_detector,
+    build_peer_detector,
+    make_our_forward,
+    make_peer_forward,
     require_same_detections,
     require_same_stages,
 )
-from benchmarks.model_pairs import Contest, Goals, measure, model_parser, parsed
-from benchmarks.side_by_side import street
-from resnet_tasks.model import default_device
+from benchmarks.model_pairs import (
+    Goals,
+    ModelComparison,
+    make_model_parser,
+    measure_pairs,
+    parse_options,
+)
+from benchmarks.side_by_side import generate_street_batch
+from resnet_tasks.model import resolve_device
 
 GOALS = Goals({"fp32": 1.2, "bf16": 1.4}, 4.0)
 
@@ -38,37 +44,40 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
     Raises:
         DataError: If ours and torchvision's boxes do not agree.
     """
-    parser = model_parser("detector_inference", __doc__, size=(480, 640), batch=1)
+    parser = make_model_parser("detector_inference", __doc__, size=(480, 640), batch=1)
     parser.add_argument("--backbone", default="resnet50")
-    options = parsed(parser, argv, backbone="resnet18")
-    device = default_device(options.device)
-    pairs = _contest(options, device).pairs(options.precisions, device)
-    return measure(pairs, options, device)
+    options = parse_options(parser, argv, backbone="resnet18")
+    device = resolve_device(options.device)
+    pairs = _build_comparison(options, device).iterate_pairs(options.precisions, device)
+    return measure_pairs(pairs, options, device)
 
 
-def _contest(options: argparse.Namespace, device: torch.device) -> Contest:
-    batch = street(tuple(options.size), options.batch).to(device)
-    ours = our_detector(options.backbone, batch).eval()
+def _build_comparison(options: argparse.Namespace, device: torch.device) -> ModelComparison:
+    batch = generate_street_batch(tuple(options.size), options.batch).to(device)
+    ours = build_our_detector(options.backbone, batch).eval()
     height, width = options.size
     # Its own resizing, which cannot be left out here, finds pictures of the size it wants.
-    theirs = peers_detector(options.backbone, ours, min_size=height, max_size=width)
+    theirs = build_peer_detector(options.backbone, ours, min_size=height, max_size=width)
     theirs.to(device).eval()
-    ours.ready_to_predict()  # as `resnet-tasks predict` does
+    ours.prepare_for_inference()  # as `resnet-tasks predict` does
 
     def check(precision: str) -> str:
         if precision != "fp32":
             return require_same_stages(ours, theirs, batch, precision)
-        works = our_forward(ours, batch, precision), peers_forward(theirs, batch, precision)
+        works = (
+            make_our_forward(ours, batch, precision),
+            make_peer_forward(theirs, batch, precision),
+        )
         return require_same_detections(*works)
 
-    return Contest(
+    return ModelComparison(
         work=f"Faster R-CNN {options.backbone} inference, {options.batch} x {height}x{width}",
         peer=PEER,
         ours=ours,
         theirs=theirs,
-        our_work=lambda precision: our_forward(ours, batch, precision),
-        their_work=lambda precision: peers_forward(theirs, batch, precision),
+        our_work=lambda precision: make_our_forward(ours, batch, precision),
+        their_work=lambda precision: make_peer_forward(theirs, batch, precision),
         check=check,
-        alike="layers and proposals",
+        shared_parts="layers and proposals",
         goals=GOALS,
     )

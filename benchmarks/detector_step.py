@@ -23,23 +23,23 @@ import torch
 
 from benchmarks.detectors import (
     PEER,
-    our_detector,
-    our_step,
-    peers_detector,
-    peers_step,
+    build_our_detector,
+    build_peer_detector,
+    make_our_step,
+    make_peer_step,
     require_same_losses,
 )
 from benchmarks.model_pairs import (
-    Contest,
     Goals,
-    measure,
-    model_parser,
-    parsed,
-    require_same_trained,
+    ModelComparison,
+    make_model_parser,
+    measure_pairs,
+    parse_options,
+    require_same_trainable,
 )
 from benchmarks.shipped_recipes import RecipeStep
-from benchmarks.side_by_side import THINGS, Pair, street
-from resnet_tasks.model import default_device
+from benchmarks.side_by_side import THINGS, BenchmarkPair, generate_street_batch
+from resnet_tasks.model import resolve_device
 
 GOALS = {"resnet18": {"fp32": 1.35, "bf16": 1.8}, "resnet50": {"fp32": 1.2, "bf16": 1.5}}
 AS_IT_COMES, RECIPE_GOAL = 2.8, 4.5
@@ -52,43 +52,47 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
     Raises:
         DataError: If ours and torchvision's losses do not agree.
     """
-    parser = model_parser("detector_step", __doc__, size=(480, 640), batch=2)
+    parser = make_model_parser("detector_step", __doc__, size=(480, 640), batch=2)
     parser.add_argument("--backbones", nargs="*", default=["resnet18", "resnet50"])
     parser.add_argument(
         "--recipe", default="medical/bccd_faster_rcnn_resnet18", help="as shipped; '' for none"
     )
-    options = parsed(parser, argv, backbones=["resnet18"])
-    device = default_device(options.device)
-    return measure(_pairs(options, device), options, device)
+    options = parse_options(parser, argv, backbones=["resnet18"])
+    device = resolve_device(options.device)
+    return measure_pairs(_build_pairs(options, device), options, device)
 
 
-def _pairs(options: argparse.Namespace, device: torch.device) -> Iterator[Pair]:
+def _build_pairs(options: argparse.Namespace, device: torch.device) -> Iterator[BenchmarkPair]:
     for backbone in options.backbones:
-        yield from _contest(backbone, options, device).pairs(options.precisions, device)
+        yield from _build_comparison(backbone, options, device).iterate_pairs(
+            options.precisions, device
+        )
     if options.recipe:
         step = RecipeStep(options.recipe, len(THINGS), device)
-        like = our_detector(step.backbone, step.batch)
+        reference = build_our_detector(step.backbone, step.batch)
         height, width = step.size
-        theirs = peers_detector(step.backbone, like, min_size=height, max_size=width)
-        work = peers_step(theirs.to(device), step.batch, "fp32")
-        yield step.against(PEER, work, RECIPE_GOAL, MEMORY_AS_IT_COMES)
+        theirs = build_peer_detector(step.backbone, reference, min_size=height, max_size=width)
+        work = make_peer_step(theirs.to(device), step.batch, "fp32")
+        yield step.pair_with(PEER, work, RECIPE_GOAL, MEMORY_AS_IT_COMES)
 
 
-def _contest(backbone: str, options: argparse.Namespace, device: torch.device) -> Contest:
-    batch = street(tuple(options.size), options.batch).to(device)
-    ours = our_detector(backbone, batch)
+def _build_comparison(
+    backbone: str, options: argparse.Namespace, device: torch.device
+) -> ModelComparison:
+    batch = generate_street_batch(tuple(options.size), options.batch).to(device)
+    ours = build_our_detector(backbone, batch)
     # At this size its own resizing changes nothing and is left out.
-    theirs = peers_detector(backbone, ours, _skip_resize=True).to(device)
-    require_same_trained(ours, theirs)
+    theirs = build_peer_detector(backbone, ours, _skip_resize=True).to(device)
+    require_same_trainable(ours, theirs)
     height, width = options.size
-    return Contest(
+    return ModelComparison(
         work=f"Faster R-CNN {backbone} training step, {options.batch} x {height}x{width}",
         peer=PEER,
         ours=ours,
         theirs=theirs,
-        our_work=lambda precision: our_step(ours, batch, precision),
-        their_work=lambda precision: peers_step(theirs, batch, precision),
+        our_work=lambda precision: make_our_step(ours, batch, precision),
+        their_work=lambda precision: make_peer_step(theirs, batch, precision),
         check=lambda precision: require_same_losses(ours, theirs, batch, precision),
-        alike="layers, proposals and samples",
+        shared_parts="layers, proposals and samples",
         goals=Goals(GOALS.get(backbone, {}), AS_IT_COMES, MEMORY, MEMORY_AS_IT_COMES),
     )

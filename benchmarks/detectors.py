@@ -18,12 +18,12 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops import box_iou
 from torchvision.ops.misc import FrozenBatchNorm2d
 
-from benchmarks.model_pairs import inference, training_step
-from benchmarks.side_by_side import THINGS, Work, joined, of_precision, require_close
+from benchmarks.model_pairs import make_inference, make_training_step
+from benchmarks.side_by_side import THINGS, Work, flatten_tensors, get_tolerance, require_close
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.errors import DataError
 from resnet_tasks.heads.faster_rcnn import FasterRCNN
-from resnet_tasks.layers.norms import batch_norms_of
+from resnet_tasks.layers.norms import find_batch_norms
 from resnet_tasks.model import TaskModel, autocast
 from resnet_tasks.structures import ABSENT, Batch, LabelTable
 
@@ -40,7 +40,7 @@ LOSSES = {
 }
 
 
-def our_detector(backbone: str, batch: Batch) -> TaskModel:
+def build_our_detector(backbone: str, batch: Batch) -> TaskModel:
     """Our Faster R-CNN with its defaults, which are torchvision's; in training mode.
 
     Args:
@@ -48,34 +48,37 @@ def our_detector(backbone: str, batch: Batch) -> TaskModel:
         batch: What the norms' statistics are of; the model is on its device.
     """
     device = batch.images.device
-    learner = TaskModel(_learner(backbone), {"boxes": FasterRCNN(_learner(backbone).specs, THINGS)})
-    learner.to(device)
+    warmup_model = TaskModel(
+        _build_random_resnet(backbone),
+        {"boxes": FasterRCNN(_build_random_resnet(backbone).specs, THINGS)},
+    )
+    warmup_model.to(device)
     with torch.no_grad():
-        sizes = [each.input_size for each in batch.geometries]
-        learner.train().features(learner.normalise(batch.images, sizes))
+        sizes = [geometry.input_size for geometry in batch.geometries]
+        warmup_model.train().compute_features(warmup_model.normalise(batch.images, sizes))
     frozen = ResNet(backbone, weights="unloaded", frozen_stages=FROZEN_STAGES, norm="frozen")
-    frozen.load_state_dict(learner.backbone.state_dict())
+    frozen.load_state_dict(warmup_model.backbone.state_dict())
     torch.manual_seed(1)
     head = FasterRCNN(frozen.specs, THINGS)
-    _draw_wide(head)
+    _initialize_wide(head)
     table = LabelTable(THINGS, (*range(len(THINGS)), *(ABSENT,) * 8))
     return TaskModel(frozen, {"boxes": head}, label_tables={"boxes": table}).to(device).train()
 
 
-def _learner(name: str) -> ResNet:
+def _build_random_resnet(name: str) -> ResNet:
     """A random ResNet whose norms take over the statistics of the one batch that they see."""
     torch.manual_seed(0)
-    made = ResNet(name)
-    for norm in batch_norms_of(made):
+    backbone = ResNet(name)
+    for norm in find_batch_norms(backbone):
         if not norm.weight.any():
             # The last of a block, which starts as the identity. Branches as wide as shortcuts would
             # make a deep net of random weights blow up every rounding.
             nn.init.constant_(norm.weight, 0.2)
         norm.momentum = 1.0
-    return made
+    return backbone
 
 
-def _draw_wide(head: FasterRCNN) -> None:
+def _initialize_wide(head: FasterRCNN) -> None:
     for name, parameter in head.named_parameters():
         if name.endswith("bbox_pred.weight"):
             nn.init.normal_(parameter, std=0.003)
@@ -85,7 +88,7 @@ def _draw_wide(head: FasterRCNN) -> None:
             nn.init.normal_(parameter, std=0.1)
 
 
-def peers_detector(backbone: str, ours: TaskModel, **options: Any) -> TorchvisionFasterRCNN:
+def build_peer_detector(backbone: str, ours: TaskModel, **options: Any) -> TorchvisionFasterRCNN:
     """The Faster R-CNN of torchvision with the weights of `our_detector`; in training mode.
 
     Args:
@@ -96,53 +99,53 @@ def peers_detector(backbone: str, ours: TaskModel, **options: Any) -> Torchvisio
     body = resnet_fpn_backbone(
         backbone_name=backbone, weights=None, norm_layer=FrozenBatchNorm2d, trainable_layers=3
     )
-    made = TorchvisionFasterRCNN(body, num_classes=len(THINGS) + 1, **options)
-    state = {f"backbone.body.{key}": value for key, value in _state(ours.backbone).items()}
+    detector = TorchvisionFasterRCNN(body, num_classes=len(THINGS) + 1, **options)
+    state = {f"backbone.body.{key}": value for key, value in _get_state(ours.backbone).items()}
     for key, value in ours.named_heads["boxes"].state_dict().items():
         state[f"backbone.{key}" if key.startswith("fpn.") else key] = value
-    made.load_state_dict(state)
-    return made.train()
+    detector.load_state_dict(state)
+    return detector.train()
 
 
-def _state(backbone: object) -> dict[str, Tensor]:
+def _get_state(backbone: object) -> dict[str, Tensor]:
     assert isinstance(backbone, ResNet)
     return {k: v for k, v in backbone.state_dict().items() if "num_batches_tracked" not in k}
 
 
-def pictures_of(batch: Batch) -> list[Tensor]:
+def unpad_images(batch: Batch) -> list[Tensor]:
     """The pictures of a batch without padding, as torchvision takes them."""
-    sizes = [each.input_size for each in batch.geometries]
+    sizes = [geometry.input_size for geometry in batch.geometries]
     pairs = zip(batch.images, sizes, strict=True)
     return [image[:, :height, :width] for image, (height, width) in pairs]
 
 
-def peers_targets(batch: Batch) -> list[dict[str, Tensor]]:
+def to_peer_targets(batch: Batch) -> list[dict[str, Tensor]]:
     """The boxes of a batch as torchvision takes them: class 0 is the background."""
-    found = []
+    peer_targets = []
     for target in batch.targets:
         assert target.boxes is not None
         assert target.labels is not None
-        found.append({"boxes": target.boxes, "labels": target.labels + 1})
-    return found
+        peer_targets.append({"boxes": target.boxes, "labels": target.labels + 1})
+    return peer_targets
 
 
-def our_step(model: TaskModel, batch: Batch, precision: str) -> Work:
+def make_our_step(model: TaskModel, batch: Batch, precision: str) -> Work:
     """A training step, see `training_step`."""
 
-    def loss() -> Tensor:
-        return model.total_loss(model(batch, mode="loss"))
+    def compute_loss() -> Tensor:
+        return model.compute_total_loss(model(batch, mode="loss"))
 
-    return training_step(model, loss, batch.images.device, precision)
+    return make_training_step(model, compute_loss, batch.images.device, precision)
 
 
-def peers_step(model: TorchvisionFasterRCNN, batch: Batch, precision: str) -> Work:
+def make_peer_step(model: TorchvisionFasterRCNN, batch: Batch, precision: str) -> Work:
     """The same of torchvision's model, as its reference training does it."""
-    images, targets = pictures_of(batch), peers_targets(batch)
+    images, targets = unpad_images(batch), to_peer_targets(batch)
 
-    def loss() -> Tensor:
+    def compute_loss() -> Tensor:
         return torch.stack(list(model(images, targets).values())).sum()
 
-    return training_step(model, loss, batch.images.device, precision)
+    return make_training_step(model, compute_loss, batch.images.device, precision)
 
 
 def require_same_losses(
@@ -157,38 +160,40 @@ def require_same_losses(
     assert isinstance(head, FasterRCNN)
     ours_before = [(stage, stage.sampling) for stage in (head.rpn, head.roi_heads)]
     samplers = [theirs.rpn.fg_bg_sampler, theirs.roi_heads.fg_bg_sampler]
-    theirs_before = [(each.batch_size_per_image, each.positive_fraction) for each in samplers]
+    theirs_before = [
+        (sampler.batch_size_per_image, sampler.positive_fraction) for sampler in samplers
+    ]
     try:
         for stage, sampling in ours_before:
             stage.sampling = replace(sampling, size=EVERYTHING, positive_fraction=1.0)
         for sampler in samplers:
             sampler.batch_size_per_image, sampler.positive_fraction = EVERYTHING, 1.0
         with torch.no_grad(), autocast(batch.images.device, precision):
-            mine = ours(batch, mode="loss")
-            yours = theirs(pictures_of(batch), peers_targets(batch))
+            our_losses = ours(batch, mode="loss")
+            peer_losses = theirs(unpad_images(batch), to_peer_targets(batch))
     finally:
         for stage, sampling in ours_before:
             stage.sampling = sampling
-        for sampler, before in zip(samplers, theirs_before, strict=True):
-            sampler.batch_size_per_image, sampler.positive_fraction = before
-    apart = require_close(
+        for sampler, sampler_settings in zip(samplers, theirs_before, strict=True):
+            sampler.batch_size_per_image, sampler.positive_fraction = sampler_settings
+    max_difference = require_close(
         f"losses in {precision}",
-        joined([mine[f"boxes/{name}"].mean() for name in LOSSES]),
-        joined([yours[name] for name in LOSSES.values()]),
-        of_precision(precision),
+        flatten_tensors([our_losses[f"boxes/{name}"].mean() for name in LOSSES]),
+        flatten_tensors([peer_losses[name] for name in LOSSES.values()]),
+        get_tolerance(precision),
     )
-    return f"the 4 losses {apart:.1g} apart"
+    return f"the 4 losses {max_difference:.1g} apart"
 
 
-def our_forward(model: TaskModel, batch: Batch, precision: str) -> Work:
+def make_our_forward(model: TaskModel, batch: Batch, precision: str) -> Work:
     """Detections of the batch, in pixels of the original pictures."""
     return lambda: model.predict(batch, precision=precision)["boxes"]
 
 
-def peers_forward(model: TorchvisionFasterRCNN, batch: Batch, precision: str) -> Work:
+def make_peer_forward(model: TorchvisionFasterRCNN, batch: Batch, precision: str) -> Work:
     """The same of torchvision's model, as its documentation calls it."""
-    images = pictures_of(batch)
-    return inference(lambda: model(images), batch.images.device, precision)
+    images = unpad_images(batch)
+    return make_inference(lambda: model(images), batch.images.device, precision)
 
 
 def require_same_detections(ours: Work, theirs: Work) -> str:
@@ -199,23 +204,23 @@ def require_same_detections(ours: Work, theirs: Work) -> str:
     Raises:
         DataError: If it is below 0.98.
     """
-    mine, yours = ours(), theirs()
-    assert isinstance(mine, list)
-    assert isinstance(yours, list)
-    found = total = 0
-    for each, other in zip(mine, yours, strict=True):
-        near = box_iou(other["boxes"], each.boxes) >= 0.99
-        near &= (other["scores"][:, None] - each.scores[None]).abs() <= 0.01
-        near &= other["labels"][:, None] == each.labels[None] + 1
-        found += int(near.any(dim=1).sum())
-        total += len(near)
-    share = found / max(total, 1)
-    if not total or share < 0.98:
+    our_batch, peer_batch = ours(), theirs()
+    assert isinstance(our_batch, list)
+    assert isinstance(peer_batch, list)
+    num_matched = total = 0
+    for our_detections, peer_detections in zip(our_batch, peer_batch, strict=True):
+        is_match = box_iou(peer_detections["boxes"], our_detections.boxes) >= 0.99
+        is_match &= (peer_detections["scores"][:, None] - our_detections.scores[None]).abs() <= 0.01
+        is_match &= peer_detections["labels"][:, None] == our_detections.labels[None] + 1
+        num_matched += int(is_match.any(dim=1).sum())
+        total += len(is_match)
+    fraction = num_matched / max(total, 1)
+    if not total or fraction < 0.98:
         raise DataError(
-            f"detections in fp32: {found} of the peer's {total} are among ours; at least 98% must "
+            f"detections in fp32: {num_matched} of the peer's {total} are among ours; at least 98% must "
             "be, so that the two did not do the same work"
         )
-    return f"{share:.0%} of the peer's {total} detections among ours"
+    return f"{fraction:.0%} of the peer's {total} detections among ours"
 
 
 @torch.no_grad()
@@ -231,25 +236,32 @@ def require_same_stages(
     """
     head = ours.named_heads["boxes"]
     assert isinstance(head, FasterRCNN)
-    sizes = [each.input_size for each in batch.geometries]
+    sizes = [geometry.input_size for geometry in batch.geometries]
     images = ours.normalise(batch.images, sizes)
-    boxes = [target["boxes"] for target in peers_targets(batch)]
-    pictures = torch.arange(len(boxes)).repeat_interleave(torch.tensor([len(b) for b in boxes]))
+    boxes = [target["boxes"] for target in to_peer_targets(batch)]
+    image_indices = torch.arange(len(boxes)).repeat_interleave(
+        torch.tensor([len(b) for b in boxes])
+    )
     with autocast(batch.images.device, precision):
-        levels = list(head._pyramid(ours.features(images)))
-        mine = head.rpn(levels, batch.padded_size).objectness_logits
-        logits, _ = head.roi_heads(levels[:-1], torch.cat(boxes), pictures.to(images.device))
+        levels = list(head._compute_pyramid(ours.compute_features(images)))
+        our_objectness = head.rpn(levels, batch.padded_size).objectness_logits
+        logits, _ = head.roi_heads(levels[:-1], torch.cat(boxes), image_indices.to(images.device))
         features = theirs.backbone(images)
         objectness, _ = theirs.rpn.head(list(features.values()))
         pooled = theirs.roi_heads.box_roi_pool(features, boxes, sizes)
         classes, _ = theirs.roi_heads.box_predictor(theirs.roi_heads.box_head(pooled))
-    yours = torch.cat([each.permute(0, 2, 3, 1).flatten(1) for each in objectness], dim=1)
-    allowed = of_precision(precision)
-    apart = max(
-        require_close(
-            f"pyramid in {precision}", joined(levels), joined(list(features.values())), allowed
-        ),
-        require_close(f"objectness in {precision}", mine, yours, allowed),
-        require_close(f"class logits in {precision}", logits, classes, allowed),
+    peer_objectness = torch.cat(
+        [level_logits.permute(0, 2, 3, 1).flatten(1) for level_logits in objectness], dim=1
     )
-    return f"pyramid, objectness and class logits at most {apart:.1g} apart"
+    tolerance = get_tolerance(precision)
+    max_difference = max(
+        require_close(
+            f"pyramid in {precision}",
+            flatten_tensors(levels),
+            flatten_tensors(list(features.values())),
+            tolerance,
+        ),
+        require_close(f"objectness in {precision}", our_objectness, peer_objectness, tolerance),
+        require_close(f"class logits in {precision}", logits, classes, tolerance),
+    )
+    return f"pyramid, objectness and class logits at most {max_difference:.1g} apart"

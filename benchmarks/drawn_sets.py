@@ -18,7 +18,7 @@ def write_coco(
     path: Path,
     annotations: Iterable[Mapping[str, Any]],
     *,
-    pictures: int,
+    num_images: int,
     size: tuple[int, int],
     file_name: Callable[[int], str],
     info: Mapping[str, Any] | None = None,
@@ -28,58 +28,60 @@ def write_coco(
     Args:
         path: The file.
         annotations: Its annotations.
-        pictures: How many; their ids are those of `picture_id`.
+        num_images: How many; their ids are those of `picture_id`.
         size: (height, width) of all of them.
         file_name: Number of the picture -> its file.
         info: The file's `info`; None: it has none.
     """
     height, width = size
     shape = {"height": height, "width": width, "license": 3}
-    images = ({"id": picture_id(i), "file_name": file_name(i), **shape} for i in range(pictures))
+    images = (
+        {"id": number_to_image_id(i), "file_name": file_name(i), **shape} for i in range(num_images)
+    )
     with path.open("w", encoding="utf-8") as stream:
         stream.write("{")
         if info is not None:
             stream.write(f'"info": {json.dumps(info)}, ')
         categories = [{"id": i + 1, "name": f"class {i + 1}"} for i in range(CLASSES)]
         stream.write(f'"categories": {json.dumps(categories)}, "images": [')
-        _write_all(stream.write, images)
+        _write_records(stream.write, images)
         stream.write('], "annotations": [')
-        _write_all(stream.write, annotations)
+        _write_records(stream.write, annotations)
         stream.write("]}")
 
 
-def picture_id(number: int) -> int:
+def number_to_image_id(number: int) -> int:
     """Ids with gaps, as COCO's are."""
     return 5 * number + 9
 
 
-def draw_ellipses(
-    *, pictures: int, objects: int, size: tuple[int, int], sides: Sides
+def generate_ellipses(
+    *, num_images: int, num_objects: int, size: tuple[int, int], sides: Sides
 ) -> Iterator[dict[str, Any]]:
     """Annotations of objects with elliptic outlines of 4 to 40 points, rounded to 2 digits.
 
     Class frequencies fall as 1/rank; the first objects are one of each class.
 
     Args:
-        pictures: How many there are to lie in.
-        objects: How many are drawn.
+        num_images: How many there are to lie in.
+        num_objects: How many are drawn.
         size: (height, width) of the pictures.
         sides: Draws `(objects, 2)` widths and heights of boxes.
     """
     rng = np.random.default_rng(0)
     frequency = 1 / np.arange(1, CLASSES + 1)
-    classes = rng.choice(CLASSES, objects, p=frequency / frequency.sum()) + 1
+    classes = rng.choice(CLASSES, num_objects, p=frequency / frequency.sum()) + 1
     classes[:CLASSES] = np.arange(1, CLASSES + 1)[: len(classes)]
-    images = rng.integers(0, pictures, objects)
-    boxes = sides(rng, objects)
-    corners = rng.random((objects, 2)) * ((size[1], size[0]) - boxes)
-    points = rng.integers(1, 11, objects) * 4  # so that an ellipse touches all sides of its box
-    for i in range(objects):
+    images = rng.integers(0, num_images, num_objects)
+    boxes = sides(rng, num_objects)
+    corners = rng.random((num_objects, 2)) * ((size[1], size[0]) - boxes)
+    points = rng.integers(1, 11, num_objects) * 4  # so that an ellipse touches all sides of its box
+    for i in range(num_objects):
         angles = np.linspace(0, 2 * np.pi, points[i], endpoint=False)
         circle = np.column_stack((np.cos(angles), np.sin(angles)))
         yield {
             "id": i + 1,
-            "image_id": picture_id(int(images[i])),
+            "image_id": number_to_image_id(int(images[i])),
             "category_id": int(classes[i]),
             "segmentation": [
                 np.round(corners[i] + boxes[i] * (1 + circle) / 2, 2).ravel().tolist()
@@ -90,6 +92,6 @@ def draw_ellipses(
         }
 
 
-def _write_all(write: Callable[[str], object], records: Iterable[Mapping[str, Any]]) -> None:
+def _write_records(write: Callable[[str], object], records: Iterable[Mapping[str, Any]]) -> None:
     for number, record in enumerate(records):
         write((", " if number else "") + json.dumps(record))

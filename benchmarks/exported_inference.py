@@ -28,27 +28,33 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks import detectors, pixels
-from benchmarks.model_pairs import measure, parsed, picture_parser
-from benchmarks.side_by_side import Pair, Work, of_precision, require_close, street
+from benchmarks.model_pairs import make_image_parser, measure_pairs, parse_options
+from benchmarks.side_by_side import (
+    BenchmarkPair,
+    Work,
+    generate_street_batch,
+    get_tolerance,
+    require_close,
+)
 from resnet_tasks.export.graph import ExportGraph
 from resnet_tasks.export.quantizing import Feed, quantize
 from resnet_tasks.export.writing import write_onnx, write_openvino
 from resnet_tasks.exported.decoding import decode
-from resnet_tasks.exported.engines import open_engine, outputs_of
+from resnet_tasks.exported.engines import open_engine, select_head_outputs
 from resnet_tasks.exported.manifest import ExportedHead, PixelRange
 from resnet_tasks.model import TaskModel, resolve_precision
 from resnet_tasks.structures import Batch, Detections
 
 CPU = torch.device("cpu")
 DETECTOR_GOAL, PIXELS_GOAL, INT8_GOAL = 5.0, 5.5, 1.3
-CALIBRATED = 2
+NUM_CALIBRATION_IMAGES = 2
 """Pictures that int8 is calibrated on; speed does not depend on them."""
 
 Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Exported:
+class ExportComparison:
     """A model that is exported, and the peer with the same weights.
 
     Attributes:
@@ -57,7 +63,7 @@ class Exported:
         model: In evaluation mode.
         peer: Name and version.
         theirs: The peer's forward in fp32.
-        finished: Outputs of the head in the graph -> what `theirs` gives.
+        postprocess: Outputs of the head in the graph -> what `theirs` gives.
         check: (results of ours, of the peer, precision) -> how near they are; raises `DataError`.
         goal: Times faster, at least.
     """
@@ -67,7 +73,7 @@ class Exported:
     model: TaskModel
     peer: str
     theirs: Work
-    finished: Callable[[Arrays], Any]
+    postprocess: Callable[[Arrays], Any]
     check: Callable[[Any, Any, str], str]
     goal: float
 
@@ -79,130 +85,140 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
         DataError: If the graphs' results and the peers' do not agree.
         RunError: If a package of the extra `export` is missing.
     """
-    parser = picture_parser("exported_inference", __doc__, size=(480, 640), batch=1)
+    parser = make_image_parser("exported_inference", __doc__, size=(480, 640), batch=1)
     parser.add_argument("--detector", default="resnet50", help="its backbone; '' for none")
     parser.add_argument("--unet", default="resnet34", help="its backbone; '' for none")
-    options = parsed(parser, argv, detector="resnet18", unet="resnet18")
-    return measure(_pairs(options), options, CPU)
+    options = parse_options(parser, argv, detector="resnet18", unet="resnet18")
+    return measure_pairs(_build_pairs(options), options, CPU)
 
 
-def _pairs(options: argparse.Namespace) -> Iterator[Pair]:
-    batch = street(tuple(options.size), options.batch)
+def _build_pairs(options: argparse.Namespace) -> Iterator[BenchmarkPair]:
+    batch = generate_street_batch(tuple(options.size), options.batch)
     shape = f"{options.batch} x {options.size[0]}x{options.size[1]}"
-    makers = {_detector: options.detector, _unet: options.unet}
+    makers = {_build_detector: options.detector, _build_unet: options.unet}
     for make, backbone in makers.items():
         if backbone:
             with tempfile.TemporaryDirectory() as folder:
-                yield from _pairs_of(make(backbone, batch, shape), batch, Path(folder))
+                yield from _build_export_pairs(make(backbone, batch, shape), batch, Path(folder))
 
 
-def _detector(backbone: str, batch: Batch, shape: str) -> Exported:
-    model = detectors.our_detector(backbone, batch).eval()
+def _build_detector(backbone: str, batch: Batch, shape: str) -> ExportComparison:
+    model = detectors.build_our_detector(backbone, batch).eval()
     height, width = batch.padded_size
-    theirs = detectors.peers_detector(backbone, model, min_size=height, max_size=width).eval()
+    theirs = detectors.build_peer_detector(backbone, model, min_size=height, max_size=width).eval()
     classes = model.named_heads["boxes"].classes
     head = ExportedHead("faster_rcnn", "detection", classes, tuple(range(1, len(classes) + 1)))
 
-    def check(mine: Any, yours: Any, precision: str) -> str:
+    def check(our_output: Any, peer_output: Any, precision: str) -> str:
         if precision != "fp32":
             return ""
-        return detectors.require_same_detections(lambda: _as_tensors(mine), lambda: yours)
+        return detectors.require_same_detections(
+            lambda: _as_tensors(our_output), lambda: peer_output
+        )
 
-    return Exported(
+    return ExportComparison(
         work=f"Faster R-CNN {backbone} inference, {shape}",
         head="boxes",
         model=model,
         peer=detectors.PEER,
-        theirs=detectors.peers_forward(theirs, batch, "fp32"),
-        finished=lambda outputs: decode(head, outputs, batch.geometries),
+        theirs=detectors.make_peer_forward(theirs, batch, "fp32"),
+        postprocess=lambda outputs: decode(head, outputs, batch.geometries),
         check=check,
         goal=DETECTOR_GOAL,
     )
 
 
-def _as_tensors(found: Sequence[Any]) -> list[Detections]:
+def _as_tensors(detections: Sequence[Any]) -> list[Detections]:
     fields = ("boxes", "scores", "labels")
     return [
-        Detections(*(torch.from_numpy(np.asarray(getattr(each, field))) for field in fields))
-        for each in found
+        Detections(
+            *(torch.from_numpy(np.asarray(getattr(image_detections, field))) for field in fields)
+        )
+        for image_detections in detections
     ]
 
 
-def _unet(backbone: str, batch: Batch, shape: str) -> Exported:
-    model = pixels.our_net("unet", backbone).eval()
-    theirs = pixels.peers_net("unet", backbone, model).eval()
+def _build_unet(backbone: str, batch: Batch, shape: str) -> ExportComparison:
+    model = pixels.build_our_net("unet", backbone).eval()
+    theirs = pixels.build_peer_net("unet", backbone, model).eval()
 
-    def check(mine: NDArray[np.float32], yours: Tensor, precision: str) -> str:
-        allowed = of_precision(precision)
+    def check(our_output: NDArray[np.float32], peer_output: Tensor, precision: str) -> str:
+        tolerance = get_tolerance(precision)
         name = f"exported logits in {precision}"
-        return f"logits {require_close(name, torch.from_numpy(mine), yours, allowed):.1g} apart"
+        return f"logits {require_close(name, torch.from_numpy(our_output), peer_output, tolerance):.1g} apart"
 
-    return Exported(
+    return ExportComparison(
         work=f"U-Net {backbone} inference, {shape}",
         head="scene",
         model=model,
         peer=pixels.PEER,
-        theirs=pixels.peers_forward(theirs, model, batch, "fp32"),
-        finished=lambda outputs: outputs["logits"],
+        theirs=pixels.make_peer_forward(theirs, model, batch, "fp32"),
+        postprocess=lambda outputs: outputs["logits"],
         check=check,
         goal=PIXELS_GOAL,
     )
 
 
-def _pairs_of(exported: Exported, batch: Batch, folder: Path) -> Iterator[Pair]:
+def _build_export_pairs(
+    exported: ExportComparison, batch: Batch, folder: Path
+) -> Iterator[BenchmarkPair]:
     """The graph against the peer, then int8 against the graph."""
-    full, small = _graphs(exported.model, batch.padded_size, folder)
+    full, small = _export_graphs(exported.model, batch.padded_size, folder)
     auto = resolve_precision("auto", CPU)
-    yours = exported.theirs()
-    exact = _forward(exported, full, "fp32", batch)
-    told = [f"in fp32 {exported.check(exact(), yours, 'fp32')}"]
-    ours = _forward(exported, full, "auto", batch)
-    near = exported.check(ours(), yours, auto)
-    if near and auto != "fp32":
-        told.append(f"in {auto} {near}")
-    yield Pair(
+    peer_output = exported.theirs()
+    exact = _make_forward(exported, full, "fp32", batch)
+    agreements = [f"in fp32 {exported.check(exact(), peer_output, 'fp32')}"]
+    ours = _make_forward(exported, full, "auto", batch)
+    auto_agreement = exported.check(ours(), peer_output, auto)
+    if auto_agreement and auto != "fp32":
+        agreements.append(f"in {auto} {auto_agreement}")
+    yield BenchmarkPair(
         f"{exported.work}, OpenVINO {auto}, the peer fp32",
         "as it comes",
         f"{exported.peer} eager",
         ours,
         exported.theirs,
         exported.goal,
-        agreement=", ".join(told),
+        agreement=", ".join(agreements),
     )
-    yield Pair(
+    yield BenchmarkPair(
         f"{exported.work}, OpenVINO int8",
         "as it comes",
         f"OpenVINO {auto} of the same model",
-        _forward(exported, small, "auto", batch),
+        _make_forward(exported, small, "auto", batch),
         ours,
         INT8_GOAL,
         agreement="the same graph, quantized; random weights: no metric",
     )
 
 
-def _graphs(model: TaskModel, size: tuple[int, int], folder: Path) -> tuple[Path, Path]:
+def _export_graphs(model: TaskModel, size: tuple[int, int], folder: Path) -> tuple[Path, Path]:
     """OpenVINO's files of a model: with weights in float32, and quantized."""
-    traced, full, small = (folder / name for name in ("model.onnx", "model.xml", "int8.xml"))
-    write_onnx(ExportGraph(model, PixelRange(0.0, 1.0)).eval(), 3, traced)
+    onnx_path, full, small = (folder / name for name in ("model.onnx", "model.xml", "int8.xml"))
+    write_onnx(ExportGraph(model, PixelRange(0.0, 1.0)).eval(), 3, onnx_path)
     for path in (full, small):
-        write_openvino(traced, path)
-    drawn = street(size, CALIBRATED)
-    quantize(small, [_feed(drawn, i) for i in range(CALIBRATED)], CALIBRATED)
+        write_openvino(onnx_path, path)
+    calibration_batch = generate_street_batch(size, NUM_CALIBRATION_IMAGES)
+    quantize(
+        small,
+        [_build_feed(calibration_batch, i) for i in range(NUM_CALIBRATION_IMAGES)],
+        NUM_CALIBRATION_IMAGES,
+    )
     return full, small
 
 
-def _feed(batch: Batch, *which: int) -> Feed:
+def _build_feed(batch: Batch, *indices: int) -> Feed:
     """What a graph takes of a batch: those pictures, or all."""
-    chosen = list(which or range(len(batch)))
+    selected = list(indices or range(len(batch)))
     return {
-        "images": np.ascontiguousarray(batch.images[chosen].numpy()),
-        "sizes": np.asarray([batch.geometries[i].input_size for i in chosen], np.int64),
+        "images": np.ascontiguousarray(batch.images[selected].numpy()),
+        "sizes": np.asarray([batch.geometries[i].input_size for i in selected], np.int64),
     }
 
 
-def _forward(exported: Exported, graph: Path, precision: str, batch: Batch) -> Work:
+def _make_forward(exported: ExportComparison, graph: Path, precision: str, batch: Batch) -> Work:
     engine = open_engine(graph, precision=precision, threads=torch.get_num_threads())
-    feed = _feed(batch)
-    return lambda: exported.finished(
-        outputs_of(engine.run(feed["images"], feed["sizes"]), exported.head)
+    feed = _build_feed(batch)
+    return lambda: exported.postprocess(
+        select_head_outputs(engine.run(feed["images"], feed["sizes"]), exported.head)
     )

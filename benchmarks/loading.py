@@ -25,13 +25,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.drawn_sets import draw_ellipses, write_coco
+from benchmarks.drawn_sets import generate_ellipses, write_coco
 from benchmarks.measuring import (
-    Row,
-    conditions,
-    finish,
-    in_fresh_process,
-    option_parser,
+    BenchmarkRow,
+    collect_environment,
+    finish_report,
+    make_option_parser,
+    run_in_fresh_process,
 )
 from resnet_tasks.errors import DataError
 
@@ -105,18 +105,28 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
         DataError: If a measured process failed or saw other objects than the others, or the
             annotations cost more with more workers.
     """
-    options = _options(argv)
+    options = _parse_options(argv)
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        big = draw(Path(folder) / "big", pictures=options.pictures, objects=options.objects)
-        tiny = draw(Path(folder) / "tiny", pictures=_FILES, objects=7 * _FILES)
-        runs = {"cold": _run(big, 0, options.samples), "warm": _run(big, 0, options.samples)}
+        big_dataset = generate_dataset(
+            Path(folder) / "big", num_images=options.pictures, num_objects=options.objects
+        )
+        tiny_dataset = generate_dataset(
+            Path(folder) / "tiny", num_images=_FILES, num_objects=7 * _FILES
+        )
+        runs = {
+            "cold": _run_loader(big_dataset, 0, options.samples),
+            "warm": _run_loader(big_dataset, 0, options.samples),
+        }
         table = []
         for workers in options.workers:
-            whole, nothing = (_run(each, workers, options.samples) for each in (big, tiny))
-            table.append({"workers": workers, "big": whole, "tiny": nothing})
+            big_run, tiny_run = (
+                _run_loader(dataset_path, workers, options.samples)
+                for dataset_path in (big_dataset, tiny_dataset)
+            )
+            table.append({"workers": workers, "big": big_run, "tiny": tiny_run})
         require_all_objects([*runs.values(), *(row["big"] for row in table)], options.objects)
-        report = _report(runs, table, big, options)
-    report = finish(report, [_row(report)], options, told=_told(report))
+        report = _build_report(runs, table, big_dataset, options)
+    report = finish_report(report, [_build_row(report)], options, summary=_format_summary(report))
     if report["growth"] > LIMIT and not options.quick:
         raise DataError(
             f"annotations cost {report['growth']:.2f} times as much with {options.workers[-1]} "
@@ -125,8 +135,8 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
     return report
 
 
-def _options(argv: Sequence[str]) -> argparse.Namespace:
-    parser = option_parser("loading", __doc__)
+def _parse_options(argv: Sequence[str]) -> argparse.Namespace:
+    parser = make_option_parser("loading", __doc__)
     parser.add_argument("--pictures", type=int, default=120_000)
     parser.add_argument("--objects", type=int, default=860_000)
     parser.add_argument("--samples", type=int, default=10_000, help="pictures read per measurement")
@@ -139,7 +149,7 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def draw(folder: Path, *, pictures: int, objects: int) -> Path:
+def generate_dataset(folder: Path, *, num_images: int, num_objects: int) -> Path:
     """Annotations of a set like COCO train2017, the same at every call.
 
     Returns:
@@ -151,11 +161,13 @@ def draw(folder: Path, *, pictures: int, objects: int) -> Path:
         pixels = rng.integers(0, 256, (SIDE, SIDE, 3)).astype(np.uint8)
         Image.fromarray(pixels).save(folder / "pictures" / f"{i}.png")
     path = folder / "instances.json"
-    drawn = draw_ellipses(pictures=pictures, objects=objects, size=(SIDE, SIDE), sides=_sides)
+    annotations = generate_ellipses(
+        num_images=num_images, num_objects=num_objects, size=(SIDE, SIDE), sides=_sample_sides
+    )
     write_coco(
         path,
-        drawn,
-        pictures=pictures,
+        annotations,
+        num_images=num_images,
         size=(SIDE, SIDE),
         file_name=lambda i: f"{i % _FILES}.png",
         info={"images_root": "pictures"},
@@ -163,12 +175,12 @@ def draw(folder: Path, *, pictures: int, objects: int) -> Path:
     return path
 
 
-def _sides(rng: np.random.Generator, objects: int) -> NDArray[np.float64]:
+def _sample_sides(rng: np.random.Generator, objects: int) -> NDArray[np.float64]:
     return rng.uniform(3, SIDE / 2, (objects, 2))
 
 
-def _run(path: Path, workers: int, samples: int) -> dict[str, Any]:
-    return in_fresh_process(_MEASURED, path, workers, samples, environment=_TIDY)
+def _run_loader(path: Path, workers: int, samples: int) -> dict[str, Any]:
+    return run_in_fresh_process(_MEASURED, path, workers, samples, environment=_TIDY)
 
 
 def require_all_objects(runs: Sequence[dict[str, Any]], objects: int) -> None:
@@ -177,16 +189,16 @@ def require_all_objects(runs: Sequence[dict[str, Any]], objects: int) -> None:
     Raises:
         DataError: If not.
     """
-    seen = runs[0]["seen"]
+    num_seen = runs[0]["seen"]
     for run in runs:
-        if (run["objects"], run["seen"]) != (objects, seen):
+        if (run["objects"], run["seen"]) != (objects, num_seen):
             raise DataError(
                 f"a run read {run['objects']:,} objects and had {run['seen']:,} in its batches; "
-                f"drawn were {objects:,}, of which the first run had {seen:,} in its batches"
+                f"drawn were {objects:,}, of which the first run had {num_seen:,} in its batches"
             )
 
 
-def _report(
+def _build_report(
     runs: dict[str, Any], table: list[dict[str, Any]], path: Path, options: argparse.Namespace
 ) -> dict[str, Any]:
     for row in table:
@@ -197,14 +209,14 @@ def _report(
         **runs,
         "by_workers": table,
         "growth": table[-1]["annotations"] / table[0]["annotations"],
-        **conditions("torch", "numpy", "msgspec"),
+        **collect_environment("torch", "numpy", "msgspec"),
     }
 
 
-def _row(report: dict[str, Any]) -> Row:
+def _build_row(report: dict[str, Any]) -> BenchmarkRow:
     none, most = report["by_workers"][0], report["by_workers"][-1]
     objects = report["set"]["objects"]
-    return Row(
+    return BenchmarkRow(
         f"annotations of {objects:,} objects with {most['workers']} workers: memory",
         "alone",
         f"ours with {none['workers']} workers",
@@ -215,7 +227,7 @@ def _row(report: dict[str, Any]) -> Row:
     )
 
 
-def _told(report: dict[str, Any]) -> str:
+def _format_summary(report: dict[str, Any]) -> str:
     lines = [f"{report['set']}, {report['json_bytes'] / 1e6:.0f} MB of JSON"]
     lines += [
         f"{name}: first batch after {run['first_batch_seconds']:.1f} s "

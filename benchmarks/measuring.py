@@ -46,7 +46,7 @@ print(json.dumps({{"seconds": seconds, "cpu_seconds": cpu, "bytes": memory, "fou
 
 
 @dataclass(frozen=True)
-class Row:
+class BenchmarkRow:
     """One row of the table.
 
     Attributes:
@@ -92,56 +92,60 @@ class Row:
         """As plain values, with ratio and whether the goal is reached."""
         return {**asdict(self), "ratio": self.ratio, "is_reached": self.is_reached}
 
-    def cells(self) -> tuple[str, ...]:
+    def to_cells(self) -> tuple[str, ...]:
         """As the table has it, see `HEADINGS`."""
         goal = ""
         if self.goal is not None:
             sign = ">=" if self.unit == "s" and self.theirs is not None else "<="
-            times = f"{self.goal:g}x" if self.theirs is not None else shown(self.goal, self.unit)
+            times = (
+                f"{self.goal:g}x"
+                if self.theirs is not None
+                else format_quantity(self.goal, self.unit)
+            )
             goal = f"{sign} {times}" + ("" if self.is_reached else " (missed)")
         return (
             self.work,
             self.kind,
             self.peer,
-            shown(self.ours, self.unit),
-            "" if self.theirs is None else shown(self.theirs, self.unit),
+            format_quantity(self.ours, self.unit),
+            "" if self.theirs is None else format_quantity(self.theirs, self.unit),
             "" if self.ratio is None else f"{self.ratio:.2f}x",
             goal,
-            "; ".join(each for each in (self.agreement, self.metric) if each),
+            "; ".join(note for note in (self.agreement, self.metric) if note),
         )
 
 
 HEADINGS = ("work", "kind", "peer", "ours", "peer's", "ratio", "goal", "checked")
 
 
-def shown(value: float, unit: str) -> str:
+def format_quantity(value: float, unit: str) -> str:
     """A number of seconds or bytes, for people."""
     if unit == "bytes":
         return f"{value / 1e6:.0f} MB" if value < 1e9 else f"{value / 1e9:.2f} GB"
     return f"{1000 * value:.1f} ms" if value < 1 else f"{value:.2f} s"
 
 
-def markdown_table(rows: Sequence[Row]) -> str:
+def format_markdown_table(rows: Sequence[BenchmarkRow]) -> str:
     """The rows as a Markdown table, in their order."""
-    lines = [HEADINGS, ("---",) * len(HEADINGS), *(row.cells() for row in rows)]
+    lines = [HEADINGS, ("---",) * len(HEADINGS), *(row.to_cells() for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def rows_of(report: Mapping[str, Any]) -> list[Row]:
+def read_rows(report: Mapping[str, Any]) -> list[BenchmarkRow]:
     """The rows that a report holds, as `with_rows` put them there."""
     derived = ("ratio", "is_reached")
     return [
-        Row(**{key: value for key, value in each.items() if key not in derived})
-        for each in report.get("rows", [])
+        BenchmarkRow(**{key: value for key, value in row.items() if key not in derived})
+        for row in report.get("rows", [])
     ]
 
 
-def with_rows(report: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
+def add_rows(report: Mapping[str, Any], rows: Sequence[BenchmarkRow]) -> dict[str, Any]:
     """A report that holds rows for the table of all measurements."""
     return {**report, "rows": [row.to_json() for row in rows]}
 
 
-def in_fresh_process(
+def run_in_fresh_process(
     code: str, *arguments: Path | str | int, environment: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
     """Runs Python code in a process of its own.
@@ -154,21 +158,21 @@ def in_fresh_process(
     Raises:
         DataError: If it failed.
     """
-    made = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,
         env={**os.environ, **(environment or {})},
     )
-    if made.returncode != 0:
-        told = made.stderr.strip().splitlines() or [f"exit code {made.returncode}"]
-        raise DataError(f"a measured process failed: {told[-1]}")
-    found: dict[str, Any] = json.loads(made.stdout)
-    return found
+    if process.returncode != 0:
+        error_lines = process.stderr.strip().splitlines() or [f"exit code {process.returncode}"]
+        raise DataError(f"a measured process failed: {error_lines[-1]}")
+    output: dict[str, Any] = json.loads(process.stdout)
+    return output
 
 
-def timed_process(work: str, *arguments: Path | str | int) -> dict[str, Any]:
+def time_process(work: str, *arguments: Path | str | int) -> dict[str, Any]:
     """Times code in a process of its own, from its first import on.
 
     Args:
@@ -181,10 +185,10 @@ def timed_process(work: str, *arguments: Path | str | int) -> dict[str, Any]:
     Raises:
         DataError: If it failed.
     """
-    return in_fresh_process(_TIMED.format(work=work), *arguments)
+    return run_in_fresh_process(_TIMED.format(work=work), *arguments)
 
 
-def conditions(*packages: str) -> dict[str, Any]:
+def collect_environment(*packages: str) -> dict[str, Any]:
     """Machine, versions and date of a measurement.
 
     Args:
@@ -192,17 +196,17 @@ def conditions(*packages: str) -> dict[str, Any]:
     """
     return {
         "hardware": {
-            "cpu": _processor(),
+            "cpu": _describe_processor(),
             "cores": os.cpu_count(),
             "load": list(os.getloadavg()),
         },
-        "versions": {name: _version(name) for name in ("resnet-tasks", *packages)},
+        "versions": {name: _find_version(name) for name in ("resnet-tasks", *packages)},
         "python": platform.python_version(),
         "date": strftime("%Y-%m-%d %H:%M:%S"),
     }
 
 
-def _processor() -> str:
+def _describe_processor() -> str:
     """The processor's name and the units that decide how fast bf16 is."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
@@ -214,29 +218,33 @@ def _processor() -> str:
     return " ".join([name[1] if name else platform.machine(), *units])
 
 
-def _version(name: str) -> str:
+def _find_version(name: str) -> str:
     try:
         return version(name)
     except PackageNotFoundError:
         return "not installed"
 
 
-def option_parser(name: str, about: str | None) -> argparse.ArgumentParser:
+def make_option_parser(name: str, description: str | None) -> argparse.ArgumentParser:
     """A parser with `--out` and `--quick`, which every measurement has.
 
     Args:
         name: Of the measurement.
-        about: What its help says, laid out.
+        description: What its help says, laid out.
     """
-    parser = argparse.ArgumentParser(prog=f"python -m benchmarks {name}", description=about)
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks {name}", description=description)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--out", type=Path, help="JSON file for the report")
     parser.add_argument("--quick", action="store_true", help="tiny: shows that it runs, no more")
     return parser
 
 
-def finish(
-    report: Mapping[str, Any], rows: Sequence[Row], options: argparse.Namespace, *, told: str = ""
+def finish_report(
+    report: Mapping[str, Any],
+    rows: Sequence[BenchmarkRow],
+    options: argparse.Namespace,
+    *,
+    summary: str = "",
 ) -> dict[str, Any]:
     """Prints what a measurement found, and writes its report where that is wanted.
 
@@ -244,13 +252,13 @@ def finish(
         report: Plain values.
         rows: For the table of all measurements.
         options: With `out` and `quick`.
-        told: For people; default: the rows as a table.
+        summary: For people; default: the rows as a table.
 
     Returns:
         The report with the rows.
     """
-    content = {**with_rows(report, rows), "quick": options.quick}
-    print(told or markdown_table(rows))
+    content = {**add_rows(report, rows), "quick": options.quick}
+    print(summary or format_markdown_table(rows))
     if options.quick:
         print(QUICK)
     elif getattr(options, "repeats", REPEATS) < REPEATS:

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.measuring import REPEATS, finish, option_parser
-from benchmarks.side_by_side import Pair, Work, compare, conditions
+from benchmarks.measuring import REPEATS, finish_report, make_option_parser
+from benchmarks.side_by_side import BenchmarkPair, Work, collect_environment, compare_pairs
 from resnet_tasks.errors import DataError
 from resnet_tasks.model import autocast, resolve_precision
 
@@ -36,7 +36,7 @@ class Goals:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contest:
+class ModelComparison:
     """One work of two models with the same weights, in every precision and as the peer comes.
 
     Attributes:
@@ -47,7 +47,7 @@ class Contest:
         our_work: Precision -> does it once.
         their_work: Likewise, asked for when the layout of the filters is settled.
         check: Precision -> how near the results are; raises `DataError` if they are not.
-        alike: What is the same in both where the peer comes as it is built.
+        shared_parts: What is the same in both where the peer comes as it is built.
         goals: What it should show.
     """
 
@@ -58,10 +58,12 @@ class Contest:
     our_work: Callable[[str], Work]
     their_work: Callable[[str], Work]
     check: Callable[[str], str]
-    alike: str
+    shared_parts: str
     goals: Goals
 
-    def pairs(self, precisions: Sequence[str], device: torch.device) -> Iterator[Pair]:
+    def iterate_pairs(
+        self, precisions: Sequence[str], device: torch.device
+    ) -> Iterator[BenchmarkPair]:
         """Both channels-last in one precision after the other; then the peer as it is built.
 
         Each is to be measured before the next is asked for.
@@ -69,13 +71,13 @@ class Contest:
         Raises:
             DataError: If the two do not agree.
         """
-        settle(self.ours, channels_last=True)
-        settle(self.theirs, channels_last=True)
+        set_memory_format(self.ours, channels_last=True)
+        set_memory_format(self.theirs, channels_last=True)
         # Before all steps: they move the statistics of norms, and nets of random weights that are
         # normalised by such statistics blow every rounding up, the peer's as well as ours.
         agreements = {precision: self.check(precision) for precision in precisions}
         for precision in precisions:
-            yield Pair(
+            yield BenchmarkPair(
                 f"{self.work}, {precision}",
                 "same precision",
                 self.peer,
@@ -85,9 +87,9 @@ class Contest:
                 self.goals.memory,
                 agreements[precision],
             )
-        settle(self.theirs, channels_last=False)
+        set_memory_format(self.theirs, channels_last=False)
         auto = resolve_precision("auto", device)
-        yield Pair(
+        yield BenchmarkPair(
             f"{self.work}, ours {auto}, the peer fp32",
             "as it comes",
             self.peer,
@@ -95,40 +97,40 @@ class Contest:
             self.their_work("fp32"),
             self.goals.as_it_comes,
             self.goals.memory_as_it_comes,
-            f"{self.alike} alike",
+            f"{self.shared_parts} alike",
         )
 
 
-def picture_parser(
-    name: str, about: str | None, *, size: tuple[int, int], batch: int
+def make_image_parser(
+    name: str, description: str | None, *, size: tuple[int, int], batch: int
 ) -> argparse.ArgumentParser:
     """The options of every measurement of models: what they see, and how often.
 
     Args:
         name: Of the measurement.
-        about: What its help says.
+        description: What its help says.
         size: (height, width) of the pictures.
         batch: How many.
     """
-    parser = option_parser(name, about)
+    parser = make_option_parser(name, description)
     parser.add_argument("--size", nargs=2, type=int, default=list(size), help="height, width")
     parser.add_argument("--batch", type=int, default=batch, help="pictures")
     parser.add_argument("--repeats", type=int, default=REPEATS)
     return parser
 
 
-def model_parser(
-    name: str, about: str | None, *, size: tuple[int, int], batch: int
+def make_model_parser(
+    name: str, description: str | None, *, size: tuple[int, int], batch: int
 ) -> argparse.ArgumentParser:
     """Those of `picture_parser`, and the precisions and the device that models are measured in."""
-    parser = picture_parser(name, about, size=size, batch=batch)
+    parser = make_image_parser(name, description, size=size, batch=batch)
     precisions = ("fp32", "bf16", "fp16")
     parser.add_argument("--precisions", nargs="*", choices=precisions, default=["fp32", "bf16"])
     parser.add_argument("--device", default="auto")
     return parser
 
 
-def parsed(
+def parse_options(
     parser: argparse.ArgumentParser, argv: Sequence[str], **tiny: object
 ) -> argparse.Namespace:
     """The options of a command line; with `--quick` those of `TINY` and `tiny` in their place."""
@@ -138,8 +140,8 @@ def parsed(
     return options
 
 
-def measure(
-    pairs: Iterable[Pair], options: argparse.Namespace, device: torch.device
+def measure_pairs(
+    pairs: Iterable[BenchmarkPair], options: argparse.Namespace, device: torch.device
 ) -> dict[str, Any]:
     """Measures pairs; prints, writes and returns the report.
 
@@ -148,12 +150,17 @@ def measure(
         options: Of a parser of this module.
         device: Where they work.
     """
-    rows, runs = compare(pairs, device, options.repeats)
-    report = {**conditions(device), "size": options.size, "batch": options.batch, "runs": runs}
-    return finish(report, rows, options)
+    rows, runs = compare_pairs(pairs, device, options.repeats)
+    report = {
+        **collect_environment(device),
+        "size": options.size,
+        "batch": options.batch,
+        "runs": runs,
+    }
+    return finish_report(report, rows, options)
 
 
-def training_step(
+def make_training_step(
     model: nn.Module, loss: Callable[[], Tensor], device: torch.device, precision: str
 ) -> Work:
     """Loss, gradients and an optimizer step of rate 0, so that every step is the same.
@@ -164,8 +171,8 @@ def training_step(
         device: Where it is.
         precision: Of the forward.
     """
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.SGD(trained, lr=0.0, momentum=0.9)
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(trainable, lr=0.0, momentum=0.9)
 
     def step() -> None:
         with autocast(device, precision):
@@ -177,7 +184,7 @@ def training_step(
     return step
 
 
-def inference(forward: Work, device: torch.device, precision: str) -> Work:
+def make_inference(forward: Work, device: torch.device, precision: str) -> Work:
     """A forward without a graph."""
 
     def run() -> object:
@@ -187,31 +194,31 @@ def inference(forward: Work, device: torch.device, precision: str) -> Work:
     return run
 
 
-def require_same_trained(ours: nn.Module, theirs: nn.Module) -> None:
+def require_same_trainable(ours: nn.Module, theirs: nn.Module) -> None:
     """Makes sure that as many parameters learn in both.
 
     Raises:
         DataError: If not.
     """
-    mine, yours = (
-        sum(each.numel() for each in model.parameters() if each.requires_grad)
+    num_ours, num_theirs = (
+        sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
         for model in (ours, theirs)
     )
-    if mine != yours:
+    if num_ours != num_theirs:
         raise DataError(
-            f"{mine:,} parameters of ours learn, {yours:,} of the peer's, so that the two would "
+            f"{num_ours:,} parameters of ours learn, {num_theirs:,} of the peer's, so that the two would "
             "not do the same work"
         )
 
 
-def settle(model: nn.Module, *, channels_last: bool) -> None:
+def set_memory_format(model: nn.Module, *, channels_last: bool) -> None:
     """Brings a model's filters to channels-last, or back to how models are built."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
     model.to(memory_format=layout)
 
 
-def layout_of(model: nn.Module) -> torch.memory_format:
+def get_memory_format(model: nn.Module) -> torch.memory_format:
     """The layout that `settle` brought a model's filters to."""
-    filters = next(each for each in model.parameters() if each.ndim == 4)
+    filters = next(parameter for parameter in model.parameters() if parameter.ndim == 4)
     is_last = filters.is_contiguous(memory_format=torch.channels_last)
     return torch.channels_last if is_last else torch.contiguous_format

@@ -25,15 +25,28 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from benchmarks import side_by_side
-from benchmarks.measuring import Row, finish
-from benchmarks.model_pairs import inference, model_parser, parsed, training_step
-from benchmarks.side_by_side import SURFACES, THINGS, Work, medians, peaks, require_close, street
+from benchmarks.measuring import BenchmarkRow, finish_report
+from benchmarks.model_pairs import (
+    make_inference,
+    make_model_parser,
+    make_training_step,
+    parse_options,
+)
+from benchmarks.side_by_side import (
+    SURFACES,
+    THINGS,
+    Work,
+    generate_street_batch,
+    measure_medians,
+    measure_peaks,
+    require_close,
+)
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.errors import DataError
 from resnet_tasks.heads.base import HEADS, Head
 from resnet_tasks.heads.faster_rcnn import FasterRCNN
 from resnet_tasks.layers.feature_pyramid import FeaturePyramid
-from resnet_tasks.model import TaskModel, default_device
+from resnet_tasks.model import TaskModel, resolve_device
 from resnet_tasks.structures import ABSENT, Batch, LabelTable
 
 SPARED = 0.9
@@ -42,7 +55,7 @@ MEMORY_GOAL = 0.85
 
 
 @dataclass(frozen=True)
-class Measured:
+class MultitaskMeasurement:
     """One kind of work of one net at one precision.
 
     Attributes:
@@ -75,7 +88,7 @@ class Measured:
         return self.memory["both"] / (self.memory["boxes"] + self.memory["pixels"])
 
 
-def build(name: str, pixels: str, heads: Sequence[str], *, pyramid: bool) -> TaskModel:
+def build_model(name: str, pixels: str, heads: Sequence[str], *, pyramid: bool) -> TaskModel:
     """A model with some of the heads `boxes` and `pixels`."""
     torch.manual_seed(0)
     backbone = ResNet(name)
@@ -87,40 +100,46 @@ def build(name: str, pixels: str, heads: Sequence[str], *, pyramid: bool) -> Tas
         "pixels": lambda: HEADS.get(pixels)(specs, SURFACES),
     }
     # Categories of the scenes: the surfaces, of which the first are the things in boxes.
-    beyond = (ABSENT,) * (len(SURFACES) - len(THINGS))
-    tables = {"boxes": LabelTable(THINGS, (*range(len(THINGS)), *beyond))}
-    made = {each: makers[each]() for each in heads}
-    return TaskModel(backbone, made, label_tables=tables, pyramid=shared)
+    absent_labels = (ABSENT,) * (len(SURFACES) - len(THINGS))
+    tables = {"boxes": LabelTable(THINGS, (*range(len(THINGS)), *absent_labels))}
+    built_heads = {head_name: makers[head_name]() for head_name in heads}
+    return TaskModel(backbone, built_heads, label_tables=tables, pyramid=shared)
 
 
-def works(
+def make_workloads(
     models: Mapping[str, TaskModel], backbone: ResNet, batch: Batch, precision: str, kind: str
 ) -> dict[str, Work]:
     """Model -> one forward or one training step; `backbone`: that part by itself."""
     device = batch.images.device
     images = next(iter(models.values())).normalise(
-        batch.images, [each.input_size for each in batch.geometries]
+        batch.images, [geometry.input_size for geometry in batch.geometries]
     )
 
-    def loss_of(model: TaskModel) -> Callable[[], Tensor]:
-        return lambda: model.total_loss(model(batch, mode="loss"))
+    def make_loss(model: TaskModel) -> Callable[[], Tensor]:
+        return lambda: model.compute_total_loss(model(batch, mode="loss"))
 
-    def raw_of(model: TaskModel) -> Work:
+    def make_raw_forward(model: TaskModel) -> Work:
         return lambda: model(batch, mode="raw")
 
     if kind == "forward":
-        made = {name: inference(raw_of(each), device, precision) for name, each in models.items()}
-        return {**made, "backbone": inference(lambda: backbone(images), device, precision)}
+        forwards = {
+            name: make_inference(make_raw_forward(model), device, precision)
+            for name, model in models.items()
+        }
+        return {**forwards, "backbone": make_inference(lambda: backbone(images), device, precision)}
     steps = {
-        name: training_step(each, loss_of(each), device, precision) for name, each in models.items()
+        name: make_training_step(model, make_loss(model), device, precision)
+        for name, model in models.items()
     }
     return {
         **steps,
-        "backbone": training_step(backbone, _Levels(backbone, images), device, precision),
+        "backbone": make_training_step(
+            backbone, _BackboneLoss(backbone, images), device, precision
+        ),
     }
 
 
-class _Levels:
+class _BackboneLoss:
     """A loss of the backbone alone that takes no time of its own: its gradients are given ones."""
 
     def __init__(self, backbone: ResNet, images: Tensor) -> None:
@@ -130,13 +149,13 @@ class _Levels:
 
     def __call__(self) -> Tensor:
         levels = list(self._backbone(self._images).values())
-        if [each.dtype for each in levels] != [each.dtype for each in self._gradients]:
-            self._gradients = [torch.full_like(each, 1 / each.numel()) for each in levels]
-        total: Tensor = _WithGradients.apply(*levels, *self._gradients)
+        if [level.dtype for level in levels] != [gradient.dtype for gradient in self._gradients]:
+            self._gradients = [torch.full_like(level, 1 / level.numel()) for level in levels]
+        total: Tensor = _InjectGradients.apply(*levels, *self._gradients)
         return total
 
 
-class _WithGradients(torch.autograd.Function):
+class _InjectGradients(torch.autograd.Function):
     """0, whose gradients of the first half of its arguments are the other half."""
 
     @staticmethod
@@ -155,122 +174,142 @@ def require_same_outputs(models: Mapping[str, TaskModel], batch: Batch) -> str:
     Raises:
         DataError: If not.
     """
-    both = models["both"]
-    wanted = both.predict_raw(batch)
-    apart = 0.0
+    both_model = models["both"]
+    expected = both_model.predict_raw(batch)
+    max_difference = 0.0
     for name in ("boxes", "pixels"):
-        own = {
+        state = {
             key: value
-            for key, value in both.state_dict().items()
+            for key, value in both_model.state_dict().items()
             if key in models[name].state_dict()
         }
-        models[name].load_state_dict(own)
+        models[name].load_state_dict(state)
         for field, value in models[name].predict_raw(batch)[name].items():
-            found = wanted[name][field]
-            apart = max(apart, require_close(f"{name}/{field} of both", found, value, 1e-4))
-    return f"outputs {apart:.1g} apart"
+            output = expected[name][field]
+            max_difference = max(
+                max_difference, require_close(f"{name}/{field} of both", output, value, 1e-4)
+            )
+    return f"outputs {max_difference:.1g} apart"
 
 
-def measure(
+def measure_backbone(
     name: str, settings: argparse.Namespace, device: torch.device
-) -> tuple[list[Measured], dict[str, int], str]:
+) -> tuple[list[MultitaskMeasurement], dict[str, int], str]:
     """All numbers of one backbone, the parameters of its models, and how near their outputs are."""
-    chosen = {"boxes": ("boxes",), "pixels": ("pixels",), "both": ("boxes", "pixels")}
+    heads_by_model = {"boxes": ("boxes",), "pixels": ("pixels",), "both": ("boxes", "pixels")}
     models = {
-        key: build(name, settings.pixels, heads, pyramid=settings.pyramid)
-        for key, heads in chosen.items()
+        key: build_model(name, settings.pixels, heads, pyramid=settings.pyramid)
+        for key, heads in heads_by_model.items()
     }
-    parameters = {key: _parameters(each) for key, each in models.items()}
+    parameters = {key: _count_parameters(model) for key, model in models.items()}
     backbone = ResNet(name)
-    parameters["backbone"] = _parameters(backbone)
+    parameters["backbone"] = _count_parameters(backbone)
     for module in (*models.values(), backbone):
         module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    batch = street(tuple(settings.size), settings.batch).to(device)
+    batch = generate_street_batch(tuple(settings.size), settings.batch).to(device)
     agreement = require_same_outputs(models, batch)
     _require_one_backbone_fewer(models["both"], parameters)
-    found = []
+    measurements = []
     for precision in settings.precisions:
         for kind in ("forward", "training step"):
             for model in (*models.values(), backbone):
                 model.train(kind != "forward")
-            made = works(models, backbone, batch, precision, kind)
-            seconds, runs = medians(made, device, settings.repeats)
-            found.append(Measured(name, precision, kind, seconds, peaks(made, device), runs))
-    return found, parameters, agreement
+            workloads = make_workloads(models, backbone, batch, precision, kind)
+            seconds, runs = measure_medians(workloads, device, settings.repeats)
+            measurements.append(
+                MultitaskMeasurement(
+                    name, precision, kind, seconds, measure_peaks(workloads, device), runs
+                )
+            )
+    return measurements, parameters, agreement
 
 
-def _parameters(model: nn.Module) -> int:
-    return sum(each.numel() for each in model.parameters())
+def _count_parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _require_one_backbone_fewer(both: TaskModel, parameters: Mapping[str, int]) -> None:
+def _require_one_backbone_fewer(both_model: TaskModel, parameters: Mapping[str, int]) -> None:
     """Makes sure that both have the parameters of the two less those that they share.
 
     Raises:
         DataError: If not.
     """
-    shared = parameters["backbone"] + (_parameters(both.pyramid) if both.pyramid else 0)
-    fewer = parameters["boxes"] + parameters["pixels"] - parameters["both"]
-    if fewer != shared:
-        raise DataError(f"both have {fewer:,} parameters fewer than apart; shared are {shared:,}")
+    shared = parameters["backbone"] + (
+        _count_parameters(both_model.pyramid) if both_model.pyramid else 0
+    )
+    num_saved = parameters["boxes"] + parameters["pixels"] - parameters["both"]
+    if num_saved != shared:
+        raise DataError(
+            f"both have {num_saved:,} parameters fewer than apart; shared are {shared:,}"
+        )
 
 
-def table_of(found: Sequence[Measured], title: str) -> Table:
+def build_table(measurements: Sequence[MultitaskMeasurement], title: str) -> Table:
     """Times in ms, what sharing spares, and the share of memory, with the goals."""
     table = Table(title=title)
     columns = ("net", "precision", "work", "boxes", "pixels", "both", "backbone", "both / sum")
     for column in (*columns, f"backbones spared (>= {SPARED})", f"memory (<= {MEMORY_GOAL})"):
         table.add_column(column, justify="right")
-    for each in found:
-        times = (f"{1000 * each.seconds[key]:.1f}" for key in columns[3:7])
+    for measurement in measurements:
+        times = (f"{1000 * measurement.seconds[key]:.1f}" for key in columns[3:7])
         table.add_row(
-            each.backbone,
-            each.precision,
-            each.work,
+            measurement.backbone,
+            measurement.precision,
+            measurement.work,
             *times,
-            f"{each.ratio:.2f}",
-            f"{each.spared:.2f}",
-            f"{each.memory_ratio:.2f}",
+            f"{measurement.ratio:.2f}",
+            f"{measurement.spared:.2f}",
+            f"{measurement.memory_ratio:.2f}",
         )
     return table
 
 
-def _options(argv: Sequence[str]) -> argparse.Namespace:
-    parser = model_parser("multitask", __doc__, size=(480, 640), batch=2)
+def _parse_options(argv: Sequence[str]) -> argparse.Namespace:
+    parser = make_model_parser("multitask", __doc__, size=(480, 640), batch=2)
     parser.add_argument("--backbones", nargs="+", default=["resnet18", "resnet50", "resnet101"])
     parser.add_argument("--pixels", choices=["unet", "fpn"], default="unet")
     parser.add_argument("--pyramid", action="store_true", help="a shared one; for --pixels fpn")
-    return parsed(parser, argv, backbones=["resnet10t"], batch=1, precisions=["fp32"])
+    return parse_options(parser, argv, backbones=["resnet10t"], batch=1, precisions=["fp32"])
 
 
-def rows_from(found: Sequence[Measured], agreement: str, settings: argparse.Namespace) -> list[Row]:
+def build_rows(
+    measurements: Sequence[MultitaskMeasurement], agreement: str, settings: argparse.Namespace
+) -> list[BenchmarkRow]:
     """Both heads on one backbone against what the goals allow them."""
     height, width = settings.size
     rows = []
-    for each in found:
-        alone = each.seconds["boxes"] + each.seconds["pixels"]
-        allowed = alone - SPARED * each.seconds["backbone"]
-        work = f"boxes + pixels on one {each.backbone}, {each.work}, {settings.batch} x "
-        work += f"{height}x{width}, {each.precision}"
+    for measurement in measurements:
+        separate_seconds = measurement.seconds["boxes"] + measurement.seconds["pixels"]
+        allowed_seconds = separate_seconds - SPARED * measurement.seconds["backbone"]
+        work = (
+            f"boxes + pixels on one {measurement.backbone}, {measurement.work}, {settings.batch} x "
+        )
+        work += f"{height}x{width}, {measurement.precision}"
         peer = f"ours: two models less {SPARED} of a backbone"
-        both = each.seconds["both"]
-        rows.append(Row(work, "same precision", peer, both, allowed, "s", 1.0, agreement))
-        if each.work == "training step":
-            memory = each.memory["boxes"] + each.memory["pixels"]
-            taken, goal, name = each.memory["both"], MEMORY_GOAL, f"{work}: memory"
+        both_seconds = measurement.seconds["both"]
+        rows.append(
+            BenchmarkRow(
+                work, "same precision", peer, both_seconds, allowed_seconds, "s", 1.0, agreement
+            )
+        )
+        if measurement.work == "training step":
+            memory = measurement.memory["boxes"] + measurement.memory["pixels"]
+            both_memory, goal, name = measurement.memory["both"], MEMORY_GOAL, f"{work}: memory"
             rows.append(
-                Row(name, "same precision", "ours: two models", taken, memory, "bytes", goal)
+                BenchmarkRow(
+                    name, "same precision", "ours: two models", both_memory, memory, "bytes", goal
+                )
             )
     return rows
 
 
 def main(argv: Sequence[str] = ()) -> dict[str, Any]:
     """Measures, prints and returns the numbers."""
-    settings = _options(argv)
-    device = default_device(settings.device)
+    settings = _parse_options(argv)
+    device = resolve_device(settings.device)
     console = Console(width=max(Console().width, 140))  # the table has ten columns
     content: dict[str, Any] = {
-        **side_by_side.conditions(device),
+        **side_by_side.collect_environment(device),
         "size": list(settings.size),
         "batch": settings.batch,
         "pixels": settings.pixels,
@@ -279,22 +318,25 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
         "parameters": {},
         "measured": [],
     }
-    rows: list[Row] = []
+    rows: list[BenchmarkRow] = []
     for name in settings.backbones:
-        found, parameters, agreement = measure(name, settings, device)
-        rows += rows_from(found, agreement, settings)
+        measurements, parameters, agreement = measure_backbone(name, settings, device)
+        rows += build_rows(measurements, agreement, settings)
         height, width = settings.size
         console.print(
-            table_of(found, f"{settings.batch} x {height} x {width}, {device}, milliseconds")
+            build_table(
+                measurements, f"{settings.batch} x {height} x {width}, {device}, milliseconds"
+            )
         )
-        fewer = parameters["boxes"] + parameters["pixels"] - parameters["both"]
+        num_saved = parameters["boxes"] + parameters["pixels"] - parameters["both"]
         console.print(
             f"{name}: {parameters['both'] / 1e6:.2f} M parameters together, "
-            f"{fewer / 1e6:.2f} M fewer than apart; the backbone has "
+            f"{num_saved / 1e6:.2f} M fewer than apart; the backbone has "
             f"{parameters['backbone'] / 1e6:.2f} M"
         )
         content["parameters"][name] = parameters
         content["measured"] += [
-            {**asdict(each), "ratio": each.ratio, "spared": each.spared} for each in found
+            {**asdict(measurement), "ratio": measurement.ratio, "spared": measurement.spared}
+            for measurement in measurements
         ]
-    return finish(content, rows, settings)
+    return finish_report(content, rows, settings)

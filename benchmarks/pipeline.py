@@ -32,20 +32,20 @@ from torchvision import tv_tensors
 from torchvision.io import ImageReadMode, decode_jpeg, read_file
 from torchvision.transforms import v2
 
-from benchmarks.measuring import REPEATS, finish, option_parser
-from benchmarks.side_by_side import Pair, compare, conditions
+from benchmarks.measuring import REPEATS, finish_report, make_option_parser
+from benchmarks.side_by_side import BenchmarkPair, collect_environment, compare_pairs
 from resnet_tasks.data.coco import read_coco
 from resnet_tasks.data.dataset import CocoDataset
 from resnet_tasks.data.loaders import make_loader
 from resnet_tasks.data.pixels import Resize
 from resnet_tasks.data.transforms import Augmentation
 from resnet_tasks.errors import DataError
-from resnet_tasks.training.reading_cost import one_core
+from resnet_tasks.training.reading_cost import limit_to_one_core
 
 GOALS = {"without": 1.0, "with": 4.0}
 BATCH = 4
-STORED = (480, 640)
-SIZES = {"as stored": STORED, "halved": (240, 320), "shrunk to 384x512": (384, 512)}
+STORED_SIZE = (480, 640)
+SIZES = {"as stored": STORED_SIZE, "halved": (240, 320), "shrunk to 384x512": (384, 512)}
 """(height, width) of the batches' pictures."""
 OBJECTS = 8
 TOLERANCE = 0.02
@@ -60,37 +60,41 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
     Raises:
         DataError: If the pictures of both do not agree.
     """
-    parser = option_parser("pipeline", __doc__)
+    parser = make_option_parser("pipeline", __doc__)
     parser.add_argument("--pictures", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=REPEATS)
     options = parser.parse_args(argv)
     if options.quick:
         options.pictures, options.repeats = BATCH, 1
-    with one_core(), tempfile.TemporaryDirectory() as folder:
-        path = draw(Path(folder), options.pictures)
-        agreements = {named: _agreement(path, size) for named, size in SIZES.items()}
+    with limit_to_one_core(), tempfile.TemporaryDirectory() as folder:
+        path = generate_dataset(Path(folder), options.pictures)
+        agreements = {size_name: _check_agreement(path, size) for size_name, size in SIZES.items()}
         pairs = [
-            _pair(path, named, jitter, options.pictures, agreement)
-            for named, agreement in agreements.items()
+            _build_pair(path, size_name, jitter, options.pictures, agreement)
+            for size_name, agreement in agreements.items()
             for jitter in GOALS
         ]
-        rows, runs = compare(pairs, torch.device("cpu"), options.repeats)
-    report = {**conditions(torch.device("cpu")), "pictures": options.pictures, "runs": runs}
-    return finish(report, rows, options)
+        rows, runs = compare_pairs(pairs, torch.device("cpu"), options.repeats)
+    report = {
+        **collect_environment(torch.device("cpu")),
+        "pictures": options.pictures,
+        "runs": runs,
+    }
+    return finish_report(report, rows, options)
 
 
-def draw(folder: Path, pictures: int) -> Path:
+def generate_dataset(folder: Path, num_images: int) -> Path:
     """JPEG files of soft shapes and their COCO file, the same at every call.
 
     Returns:
         The COCO file.
     """
     rng = np.random.default_rng(0)
-    height, width = STORED
+    height, width = STORED_SIZE
     annotations: list[dict[str, Any]] = []
-    for i in range(pictures):
+    for i in range(num_images):
         # Shapes of many sizes, as photographs have: noise would take longest to decode.
-        pixels = np.zeros((*STORED, 3))
+        pixels = np.zeros((*STORED_SIZE, 3))
         for side in (4, 16, 64, 240):
             coarse = rng.integers(0, 256, (height // side, width // side, 3)).astype(np.uint8)
             grown = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
@@ -111,7 +115,7 @@ def draw(folder: Path, pictures: int) -> Path:
     content = {
         "images": [
             {"id": i + 1, "file_name": f"{i}.jpg", "height": height, "width": width}
-            for i in range(pictures)
+            for i in range(num_images)
         ],
         "annotations": annotations,
         "categories": [{"id": i, "name": f"class {i}"} for i in (1, 2, 3)],
@@ -121,26 +125,28 @@ def draw(folder: Path, pictures: int) -> Path:
     return path
 
 
-def _pair(path: Path, named: str, jitter: str, pictures: int, agreement: str) -> Pair:
-    is_coloured, size = jitter == "with", SIZES[named]
+def _build_pair(
+    path: Path, size_name: str, jitter: str, num_images: int, agreement: str
+) -> BenchmarkPair:
+    is_coloured, size = jitter == "with", SIZES[size_name]
     steps = [_FLIP] + ([{"ColorJitter": {**_JITTER, "p": 1.0}}] if is_coloured else [])
-    return Pair(
-        f"{pictures} JPEGs of {STORED[0]}x{STORED[1]} to batches, {named}, {jitter} colour jitter",
+    return BenchmarkPair(
+        f"{num_images} JPEGs of {STORED_SIZE[0]}x{STORED_SIZE[1]} to batches, {size_name}, {jitter} colour jitter",
         "same precision",
         f"torchvision {version('torchvision')} v2",
-        ours(path, size, steps),
-        peers(path, _peers_steps(size, is_coloured=is_coloured)),
+        make_our_loader(path, size, steps),
+        make_peer_loader(path, _make_peer_transform(size, is_coloured=is_coloured)),
         GOALS[jitter],
         agreement=agreement,
     )
 
 
-def ours(
+def make_our_loader(
     path: Path, size: tuple[int, int], steps: Sequence[dict[str, Any]]
 ) -> Callable[[], list[Tensor]]:
     """All batches of a COCO file, each picture read anew."""
     coco = read_coco(path)
-    data = CocoDataset(
+    dataset = CocoDataset(
         [coco],
         categories=coco.categories,
         fields=("boxes",),
@@ -149,36 +155,37 @@ def ours(
         cache=False,
     )
     keys = [
-        [(0, i) for i in range(at, min(at + BATCH, len(data)))] for at in range(0, len(data), BATCH)
+        [(0, i) for i in range(at, min(at + BATCH, len(dataset)))]
+        for at in range(0, len(dataset), BATCH)
     ]
-    return lambda: [batch.images for batch in make_loader(data, keys)]
+    return lambda: [batch.images for batch in make_loader(dataset, keys)]
 
 
-def _resizing(size: tuple[int, int]) -> list[Any]:
-    return [] if size == STORED else [v2.Resize(size, antialias=True)]
+def _make_resize(size: tuple[int, int]) -> list[Any]:
+    return [] if size == STORED_SIZE else [v2.Resize(size, antialias=True)]
 
 
-def _peers_steps(size: tuple[int, int], *, is_coloured: bool) -> v2.Compose:
-    steps = [*_resizing(size), v2.RandomHorizontalFlip(0.5)]
+def _make_peer_transform(size: tuple[int, int], *, is_coloured: bool) -> v2.Compose:
+    steps = [*_make_resize(size), v2.RandomHorizontalFlip(0.5)]
     if is_coloured:
         steps.append(v2.ColorJitter(**_JITTER))
-    return v2.Compose([*steps, *_ends()])
+    return v2.Compose([*steps, *_make_final_steps()])
 
 
-def _ends() -> list[Any]:
+def _make_final_steps() -> list[Any]:
     return [v2.SanitizeBoundingBoxes(), v2.ToDtype(torch.float32, scale=True)]
 
 
-def peers(path: Path, transform: v2.Compose) -> Callable[[], list[Tensor]]:
+def make_peer_loader(path: Path, transform: v2.Compose) -> Callable[[], list[Tensor]]:
     """All batches of a COCO file by torchvision, the annotations in memory."""
     content = json.loads(path.read_text(encoding="utf-8"))
     boxes: dict[int, list[list[float]]] = {}
     labels: dict[int, list[int]] = {}
-    for each in content["annotations"]:
-        boxes.setdefault(each["image_id"], []).append(each["bbox"])
-        labels.setdefault(each["image_id"], []).append(each["category_id"])
+    for annotation in content["annotations"]:
+        boxes.setdefault(annotation["image_id"], []).append(annotation["bbox"])
+        labels.setdefault(annotation["image_id"], []).append(annotation["category_id"])
 
-    def sample(record: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
+    def load_sample(record: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
         file = str(path.parent / record["file_name"])
         picture = decode_jpeg(read_file(file), mode=ImageReadMode.RGB)
         target = {
@@ -189,31 +196,37 @@ def peers(path: Path, transform: v2.Compose) -> Callable[[], list[Tensor]]:
             ),
             "labels": torch.tensor(labels[record["id"]]),
         }
-        made: tuple[Tensor, dict[str, Any]] = transform(tv_tensors.Image(picture), target)
-        return made
+        transformed: tuple[Tensor, dict[str, Any]] = transform(tv_tensors.Image(picture), target)
+        return transformed
 
-    def batches() -> list[Tensor]:
+    def load_batches() -> list[Tensor]:
         with warnings.catch_warnings():
             # Its decoder still is the fastest that it has, though another package shall follow it.
             warnings.simplefilter("ignore", DeprecationWarning)
-            made = [sample(record) for record in content["images"]]
-        pictures = [picture for picture, _ in made]
-        return [torch.stack(pictures[at : at + BATCH]) for at in range(0, len(made), BATCH)]
+            samples = [load_sample(record) for record in content["images"]]
+        pictures = [picture for picture, _ in samples]
+        return [torch.stack(pictures[at : at + BATCH]) for at in range(0, len(samples), BATCH)]
 
-    return batches
+    return load_batches
 
 
-def _agreement(path: Path, size: tuple[int, int]) -> str:
+def _check_agreement(path: Path, size: tuple[int, int]) -> str:
     """How near pictures are that nothing random is done to.
 
     Raises:
         DataError: If they are too far apart.
     """
-    mine = torch.cat(ours(path, size, [])())[:, :, : size[0], : size[1]]  # padded to 32 pixels
-    yours = torch.cat(peers(path, v2.Compose([*_resizing(size), *_ends()]))())
-    if mine.shape != yours.shape:
-        raise DataError(f"ours makes {tuple(mine.shape)}, the peer {tuple(yours.shape)}")
-    apart = float((mine - yours).abs().mean())
-    if not apart <= TOLERANCE:
-        raise DataError(f"pixels are {apart:.3f} apart on average; allowed is {TOLERANCE}")
-    return f"pixels {apart:.1g} apart on average"
+    our_images = torch.cat(make_our_loader(path, size, [])())[
+        :, :, : size[0], : size[1]
+    ]  # padded to 32 pixels
+    peer_images = torch.cat(
+        make_peer_loader(path, v2.Compose([*_make_resize(size), *_make_final_steps()]))()
+    )
+    if our_images.shape != peer_images.shape:
+        raise DataError(
+            f"ours makes {tuple(our_images.shape)}, the peer {tuple(peer_images.shape)}"
+        )
+    difference = float((our_images - peer_images).abs().mean())
+    if not difference <= TOLERANCE:
+        raise DataError(f"pixels are {difference:.3f} apart on average; allowed is {TOLERANCE}")
+    return f"pixels {difference:.1g} apart on average"

@@ -15,18 +15,24 @@ from typing import Any
 
 import torch
 
-from benchmarks.model_pairs import Contest, Goals, measure, model_parser, parsed
+from benchmarks.model_pairs import (
+    Goals,
+    ModelComparison,
+    make_model_parser,
+    measure_pairs,
+    parse_options,
+)
 from benchmarks.pixels import (
     ARCHITECTURES,
     PEER,
-    our_forward,
-    our_net,
-    peers_forward,
-    peers_net,
+    build_our_net,
+    build_peer_net,
+    make_our_forward,
+    make_peer_forward,
     require_same_logits,
 )
-from benchmarks.side_by_side import Pair, street
-from resnet_tasks.model import default_device
+from benchmarks.side_by_side import BenchmarkPair, generate_street_batch
+from resnet_tasks.model import resolve_device
 
 GOALS = {"fp32": 1.1, "bf16": 1.1}
 AS_IT_COMES = {"unet": 5.0, "fpn": 3.0}
@@ -38,35 +44,39 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
     Raises:
         DataError: If ours and the peer's logits do not agree.
     """
-    parser = model_parser("pixels_inference", __doc__, size=(480, 640), batch=1)
+    parser = make_model_parser("pixels_inference", __doc__, size=(480, 640), batch=1)
     names = list(ARCHITECTURES)
     parser.add_argument("--architectures", nargs="*", choices=names, default=names)
     parser.add_argument("--backbone", default="resnet34")
-    options = parsed(parser, argv, backbone="resnet18")
-    device = default_device(options.device)
-    return measure(_pairs(options, device), options, device)
+    options = parse_options(parser, argv, backbone="resnet18")
+    device = resolve_device(options.device)
+    return measure_pairs(_build_pairs(options, device), options, device)
 
 
-def _pairs(options: argparse.Namespace, device: torch.device) -> Iterator[Pair]:
+def _build_pairs(options: argparse.Namespace, device: torch.device) -> Iterator[BenchmarkPair]:
     for architecture in options.architectures:
-        yield from _contest(architecture, options, device).pairs(options.precisions, device)
+        yield from _build_comparison(architecture, options, device).iterate_pairs(
+            options.precisions, device
+        )
 
 
-def _contest(architecture: str, options: argparse.Namespace, device: torch.device) -> Contest:
-    batch = street(tuple(options.size), options.batch).to(device)
-    ours = our_net(architecture, options.backbone).to(device).eval()
-    theirs = peers_net(architecture, options.backbone, ours).to(device).eval()
-    ours.ready_to_predict()  # as `resnet-tasks predict` does
+def _build_comparison(
+    architecture: str, options: argparse.Namespace, device: torch.device
+) -> ModelComparison:
+    batch = generate_street_batch(tuple(options.size), options.batch).to(device)
+    ours = build_our_net(architecture, options.backbone).to(device).eval()
+    theirs = build_peer_net(architecture, options.backbone, ours).to(device).eval()
+    ours.prepare_for_inference()  # as `resnet-tasks predict` does
     height, width = options.size
     name = f"{ARCHITECTURES[architecture][0]} {options.backbone}"
-    return Contest(
+    return ModelComparison(
         work=f"{name} inference, {options.batch} x {height}x{width}",
         peer=PEER,
         ours=ours,
         theirs=theirs,
-        our_work=lambda precision: our_forward(ours, batch, precision),
-        their_work=lambda precision: peers_forward(theirs, ours, batch, precision),
+        our_work=lambda precision: make_our_forward(ours, batch, precision),
+        their_work=lambda precision: make_peer_forward(theirs, ours, batch, precision),
         check=lambda precision: require_same_logits(ours, theirs, batch, precision),
-        alike="layers",
+        shared_parts="layers",
         goals=Goals(GOALS, AS_IT_COMES[architecture]),
     )

@@ -20,25 +20,25 @@ from typing import Any
 import torch
 
 from benchmarks.model_pairs import (
-    Contest,
     Goals,
-    measure,
-    model_parser,
-    parsed,
-    require_same_trained,
+    ModelComparison,
+    make_model_parser,
+    measure_pairs,
+    parse_options,
+    require_same_trainable,
 )
 from benchmarks.pixels import (
     ARCHITECTURES,
     PEER,
-    our_net,
-    our_step,
-    peers_net,
-    peers_step,
+    build_our_net,
+    build_peer_net,
+    make_our_step,
+    make_peer_step,
     require_same_logits,
 )
 from benchmarks.shipped_recipes import RecipeStep
-from benchmarks.side_by_side import Pair, street
-from resnet_tasks.model import default_device
+from benchmarks.side_by_side import BenchmarkPair, generate_street_batch
+from resnet_tasks.model import resolve_device
 
 GOALS = {"fp32": 1.0, "bf16": 1.0}
 AS_IT_COMES = {"unet": 4.0, "fpn": 3.0}
@@ -51,44 +51,48 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
     Raises:
         DataError: If ours and the peer's logits do not agree.
     """
-    parser = model_parser("pixels_step", __doc__, size=(384, 480), batch=4)
+    parser = make_model_parser("pixels_step", __doc__, size=(384, 480), batch=4)
     names = list(ARCHITECTURES)
     parser.add_argument("--architectures", nargs="*", choices=names, default=names)
     parser.add_argument("--backbone", default="resnet34")
     parser.add_argument(
         "--recipe", default="medical/dsb2018_unet_resnet34", help="as shipped; '' for none"
     )
-    options = parsed(parser, argv, backbone="resnet18", batch=2)
-    device = default_device(options.device)
-    return measure(_pairs(options, device), options, device)
+    options = parse_options(parser, argv, backbone="resnet18", batch=2)
+    device = resolve_device(options.device)
+    return measure_pairs(_build_pairs(options, device), options, device)
 
 
-def _pairs(options: argparse.Namespace, device: torch.device) -> Iterator[Pair]:
+def _build_pairs(options: argparse.Namespace, device: torch.device) -> Iterator[BenchmarkPair]:
     for architecture in options.architectures:
-        yield from _contest(architecture, options, device).pairs(options.precisions, device)
+        yield from _build_comparison(architecture, options, device).iterate_pairs(
+            options.precisions, device
+        )
     if options.recipe:
         step = RecipeStep(options.recipe, 1, device)
-        plain = our_net("unet", step.backbone, step.classes).to(device)
-        theirs = peers_net("unet", step.backbone, plain).to(device)
-        work = peers_step(theirs, plain, step.batch, "fp32")
-        yield step.against(PEER, work, AS_IT_COMES["unet"], MEMORY_AS_IT_COMES)
+        plain = build_our_net("unet", step.backbone, step.classes).to(device)
+        theirs = build_peer_net("unet", step.backbone, plain).to(device)
+        work = make_peer_step(theirs, plain, step.batch, "fp32")
+        yield step.pair_with(PEER, work, AS_IT_COMES["unet"], MEMORY_AS_IT_COMES)
 
 
-def _contest(architecture: str, options: argparse.Namespace, device: torch.device) -> Contest:
-    batch = street(tuple(options.size), options.batch).to(device)
-    ours = our_net(architecture, options.backbone).to(device)
-    theirs = peers_net(architecture, options.backbone, ours).to(device)
-    require_same_trained(ours, theirs)
+def _build_comparison(
+    architecture: str, options: argparse.Namespace, device: torch.device
+) -> ModelComparison:
+    batch = generate_street_batch(tuple(options.size), options.batch).to(device)
+    ours = build_our_net(architecture, options.backbone).to(device)
+    theirs = build_peer_net(architecture, options.backbone, ours).to(device)
+    require_same_trainable(ours, theirs)
     height, width = options.size
     name = f"{ARCHITECTURES[architecture][0]} {options.backbone}"
-    return Contest(
+    return ModelComparison(
         work=f"{name} training step, {options.batch} x {height}x{width}",
         peer=PEER,
         ours=ours,
         theirs=theirs,
-        our_work=lambda precision: our_step(ours, batch, precision),
-        their_work=lambda precision: peers_step(theirs, ours, batch, precision),
+        our_work=lambda precision: make_our_step(ours, batch, precision),
+        their_work=lambda precision: make_peer_step(theirs, ours, batch, precision),
         check=lambda precision: require_same_logits(ours, theirs, batch, precision),
-        alike="layers",
+        shared_parts="layers",
         goals=Goals(GOALS, AS_IT_COMES[architecture], MEMORY, MEMORY_AS_IT_COMES),
     )

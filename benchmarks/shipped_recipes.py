@@ -7,17 +7,17 @@ import re
 import torch
 from torch.utils.data import Dataset
 
-from benchmarks.side_by_side import Pair, Work, street
-from resnet_tasks.assemble.labels import label_heads
+from benchmarks.side_by_side import BenchmarkPair, Work, generate_street_batch
+from resnet_tasks.assemble.labels import build_labels
 from resnet_tasks.assemble.model import build_model
 from resnet_tasks.data.categories import Category, CategoryMap
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.shelf import find_recipe, read_header
 from resnet_tasks.structures import Batch, Sample
-from resnet_tasks.training.rehearsal import Rehearsal
+from resnet_tasks.training.rehearsal import TrialTraining
 
 
-class _Pictures(Dataset[Sample]):
+class _UnreadImages(Dataset[Sample]):
     """As many as a batch has; they are never read."""
 
     def __init__(self, count: int) -> None:
@@ -51,29 +51,31 @@ class RecipeStep:
 
     def __init__(self, name: str, categories: int, device: torch.device) -> None:
         recipe = load_recipe(name)
-        named = CategoryMap(tuple(Category(i + 1, f"class {i}") for i in range(categories)))
+        category_map = CategoryMap(tuple(Category(i + 1, f"class {i}") for i in range(categories)))
         torch.manual_seed(0)
-        model = build_model(recipe, label_heads(recipe, named), weights="unloaded")
+        model = build_model(recipe, build_labels(recipe, category_map), weights="unloaded")
         options = recipe.training.model_copy(update={"device": str(device)})
-        self.work = Rehearsal(model, _Pictures(options.batch_size), options, workers=0)
-        self.work.trainee.model.train()
+        self.work = TrialTraining(model, _UnreadImages(options.batch_size), options, workers=0)
+        self.work.train_state.model.train()
         self.name = name
         self.backbone = recipe.backbone.name
-        self.size = _training_size(name)
+        self.size = _find_training_size(name)
         self.classes = next(iter(model.named_heads.values())).classes
-        drawn = street(self.size, options.batch_size, things=categories, surfaces=categories)
-        self.batch: Batch = drawn.to(device)
-        self.metric = result_of(name)
+        batch = generate_street_batch(
+            self.size, options.batch_size, things=categories, surfaces=categories
+        )
+        self.batch: Batch = batch.to(device)
+        self.metric = read_reported_metrics(name)
 
     def __call__(self) -> None:
         """Learns from the batch once."""
-        with self.work.trainee.deterministic():
-            self.work.learner.learn([self.batch], 0.0, self.work.position)
+        with self.work.train_state.make_deterministic():
+            self.work.step_runner.run_step([self.batch], 0.0, self.work.progress)
 
-    def against(self, peer: str, theirs: Work, goal: float, memory_goal: float) -> Pair:
+    def pair_with(self, peer: str, theirs: Work, goal: float, memory_goal: float) -> BenchmarkPair:
         """The pair of this and a step of the peer on the same pictures, at its defaults."""
         height, width = self.size
-        return Pair(
+        return BenchmarkPair(
             f"{self.name}, training step, {len(self.batch)} x {height}x{width}",
             "as it comes",
             f"{peer}'s defaults",
@@ -85,7 +87,7 @@ class RecipeStep:
         )
 
 
-def _training_size(name: str) -> tuple[int, int]:
+def _find_training_size(name: str) -> tuple[int, int]:
     """The size of a recipe's training pictures: of its crop, or what it resizes to."""
     recipe = load_recipe(name)
     steps = recipe.augment if isinstance(recipe.augment, (list, tuple)) else ()
@@ -98,7 +100,7 @@ def _training_size(name: str) -> tuple[int, int]:
     return recipe.data.resize.height, recipe.data.resize.width
 
 
-def result_of(name: str) -> str:
+def read_reported_metrics(name: str) -> str:
     """The numbers that a recipe's header gives as its result, and of which run."""
     text = " ".join(" ".join(read_header(find_recipe(name))).split())
     result = text.partition("Result:")[2].strip()

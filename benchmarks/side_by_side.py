@@ -13,7 +13,7 @@ from torch import Tensor
 from benchmarks import measuring
 from resnet_tasks.errors import DataError
 from resnet_tasks.structures import Batch, Geometry, Sample, Target, collate
-from resnet_tasks.training.price import peak_bytes, seconds_in_turns
+from resnet_tasks.training.price import measure_peak_bytes, time_interleaved
 
 THINGS = ("car", "pedestrian", "bicyclist")
 SURFACES = tuple(f"class {i}" for i in range(11))  # as many as CamVid has
@@ -21,32 +21,32 @@ SURFACES = tuple(f"class {i}" for i in range(11))  # as many as CamVid has
 Work = Callable[[], object]
 
 
-def conditions(device: torch.device) -> dict[str, Any]:
+def collect_environment(device: torch.device) -> dict[str, Any]:
     """Machine, versions, threads and date of a measurement."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    found = measuring.conditions(
+    environment = measuring.collect_environment(
         "torch", "torchvision", "timm", "segmentation-models-pytorch", "albumentations"
     )
-    return {**found, "device": name, "threads": torch.get_num_threads()}
+    return {**environment, "device": name, "threads": torch.get_num_threads()}
 
 
-def medians(
+def measure_medians(
     works: Mapping[str, Work], device: torch.device, repeats: int = measuring.REPEATS
 ) -> tuple[dict[str, float], dict[str, list[float]]]:
     """Median seconds of each work, and all of its runs; the works take turns."""
-    taken = seconds_in_turns(list(works.values()), device, repeats)
-    runs = dict(zip(works, taken, strict=True))
-    return {name: median(each) for name, each in runs.items()}, runs
+    seconds = time_interleaved(list(works.values()), device, repeats)
+    runs = dict(zip(works, seconds, strict=True))
+    return {name: median(run_seconds) for name, run_seconds in runs.items()}, runs
 
 
-def peaks(works: Mapping[str, Work], device: torch.device) -> dict[str, int]:
+def measure_peaks(works: Mapping[str, Work], device: torch.device) -> dict[str, int]:
     """Greatest bytes of tensors that each work holds at once, beyond what was there before."""
-    return {name: peak_bytes(work, device) for name, work in works.items()}
+    return {name: measure_peak_bytes(work, device) for name, work in works.items()}
 
 
-def street(
+def generate_street_batch(
     size: tuple[int, int],
-    pictures: int,
+    num_images: int,
     *,
     things: int = len(THINGS),
     surfaces: int = len(SURFACES),
@@ -55,14 +55,14 @@ def street(
 
     Args:
         size: (height, width).
-        pictures: How many.
+        num_images: How many.
         things: Classes of the boxes.
         surfaces: Classes of the pixels.
     """
     generator = torch.Generator().manual_seed(0)
     height, width = size
     samples = []
-    for number in range(pictures):
+    for number in range(num_images):
         corners = torch.rand(8, 2, generator=generator) * torch.tensor([width, height]) * 0.7
         sides = torch.tensor([width, height]) * 0.25
         samples.append(
@@ -81,11 +81,11 @@ def street(
     return collate(samples)
 
 
-def require_close(what: str, ours: Tensor, theirs: Tensor, tolerance: float) -> float:
+def require_close(description: str, ours: Tensor, theirs: Tensor, tolerance: float) -> float:
     """How far outputs are apart: the length of the difference over that of the peer's.
 
     Args:
-        what: What they are, for the message.
+        description: What they are, for the message.
         ours: Of any shape.
         theirs: Likewise.
         tolerance: The most that is allowed.
@@ -94,18 +94,20 @@ def require_close(what: str, ours: Tensor, theirs: Tensor, tolerance: float) -> 
         DataError: If they are further apart, are not finite or differ in shape.
     """
     if ours.shape != theirs.shape:
-        raise DataError(f"{what}: ours is {tuple(ours.shape)}, the peer's {tuple(theirs.shape)}")
-    mine, yours = ours.double(), theirs.double()
-    apart = float((mine - yours).norm() / yours.norm().clamp(min=1e-12))
-    if not apart <= tolerance:
         raise DataError(
-            f"{what}: ours and the peer's are {apart:.3g} of their length apart; allowed is "
+            f"{description}: ours is {tuple(ours.shape)}, the peer's {tuple(theirs.shape)}"
+        )
+    our_output, peer_output = ours.double(), theirs.double()
+    difference = float((our_output - peer_output).norm() / peer_output.norm().clamp(min=1e-12))
+    if not difference <= tolerance:
+        raise DataError(
+            f"{description}: ours and the peer's are {difference:.3g} of their length apart; allowed is "
             f"{tolerance:g}, so that the two did not do the same work"
         )
-    return apart
+    return difference
 
 
-def of_precision(precision: str) -> float:
+def get_tolerance(precision: str) -> float:
     """What outputs may be apart, relative to their length, at a precision of arithmetic.
 
     fp32: other orders of summing in nets of this depth. bf16: 8 bits of each of some fifty
@@ -114,13 +116,13 @@ def of_precision(precision: str) -> float:
     return {"fp32": 1e-3, "bf16": 0.1, "fp16": 1e-2}[precision]
 
 
-def joined(values: Sequence[Tensor]) -> Tensor:
+def flatten_tensors(values: Sequence[Tensor]) -> Tensor:
     """Tensors of any shapes as one row."""
-    return torch.cat([each.detach().float().flatten() for each in values])
+    return torch.cat([tensor.detach().float().flatten() for tensor in values])
 
 
 @dataclass(frozen=True)
-class Pair:
+class BenchmarkPair:
     """The peer and ours at the same work.
 
     Attributes:
@@ -146,9 +148,9 @@ class Pair:
     metric: str = ""
 
 
-def compare(
-    pairs: Iterable[Pair], device: torch.device, repeats: int
-) -> tuple[list[measuring.Row], dict[str, Any]]:
+def compare_pairs(
+    pairs: Iterable[BenchmarkPair], device: torch.device, repeats: int
+) -> tuple[list[measuring.BenchmarkRow], dict[str, Any]]:
     """The rows of all pairs, and every run; the two of a pair take turns.
 
     Args:
@@ -159,23 +161,25 @@ def compare(
     rows, runs = [], {}
     for pair in pairs:
         works = {"ours": pair.ours, "theirs": pair.theirs}
-        seconds, taken = medians(works, device, repeats)
-        runs[f"{pair.work}; {pair.kind}"] = taken
-        rows.append(_row(pair, seconds, "s"))
+        seconds, pair_runs = measure_medians(works, device, repeats)
+        runs[f"{pair.work}; {pair.kind}"] = pair_runs
+        rows.append(_build_row(pair, seconds, "s"))
         if pair.memory_goal is not None:
-            rows.append(_row(pair, peaks(works, device), "bytes"))
+            rows.append(_build_row(pair, measure_peaks(works, device), "bytes"))
         print(f"{pair.work}: measured", flush=True)
     return rows, runs
 
 
-def _row(pair: Pair, found: Mapping[str, float], unit: Literal["s", "bytes"]) -> measuring.Row:
+def _build_row(
+    pair: BenchmarkPair, values: Mapping[str, float], unit: Literal["s", "bytes"]
+) -> measuring.BenchmarkRow:
     is_time = unit == "s"
-    return measuring.Row(
+    return measuring.BenchmarkRow(
         pair.work if is_time else f"{pair.work}: memory",
         pair.kind,
         pair.peer,
-        found["ours"],
-        found["theirs"],
+        values["ours"],
+        values["theirs"],
         unit,
         pair.goal if is_time else pair.memory_goal,
         pair.agreement if is_time else "",

@@ -15,11 +15,11 @@ from typing import Any
 
 from benchmarks.measuring import (
     REPEATS,
-    Row,
-    conditions,
-    finish,
-    in_fresh_process,
-    option_parser,
+    BenchmarkRow,
+    collect_environment,
+    finish_report,
+    make_option_parser,
+    run_in_fresh_process,
 )
 from resnet_tasks.errors import DataError
 
@@ -39,18 +39,18 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
     Raises:
         DataError: If `import resnet_tasks` brings a heavy package with it, or a process failed.
     """
-    parser = option_parser("startup", __doc__)
+    parser = make_option_parser("startup", __doc__)
     parser.add_argument("--repeats", type=int, default=3 * REPEATS)
     options = parser.parse_args(argv)
     if options.quick:
         options.repeats = 1
-    heavy = in_fresh_process(_IMPORT)["heavy"]
+    heavy = run_in_fresh_process(_IMPORT)["heavy"]
     if heavy:
         raise DataError(f"import resnet_tasks brings {', '.join(heavy)} with it")
     works: dict[str, Callable[[], None]] = {
-        "python": _command("-c", "pass"),
-        "import": _command("-c", "import resnet_tasks"),
-        "help": _command("-m", "resnet_tasks", "--help"),
+        "python": _make_command("-c", "pass"),
+        "import": _make_command("-c", "import resnet_tasks"),
+        "help": _make_command("-m", "resnet_tasks", "--help"),
     }
     runs: dict[str, list[float]] = {name: [] for name in works}
     for turn in range(options.repeats + 1):
@@ -59,13 +59,13 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
             work()
             if turn:  # the first fills the disk's cache
                 runs[name].append(time.perf_counter() - started)
-    seconds = {name: median(each) for name, each in runs.items()}
+    seconds = {name: median(run_seconds) for name, run_seconds in runs.items()}
     peer = "a Python that does nothing"
     rows = [
-        Row(
+        BenchmarkRow(
             "resnet-tasks --help", "alone", "a limit of our own", seconds["help"], None, "s", LIMIT
         ),
-        Row(
+        BenchmarkRow(
             "import resnet_tasks",
             "alone",
             peer,
@@ -75,15 +75,15 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
             agreement=f"brings none of {', '.join(HEAVY)}",
         ),
     ]
-    report = {**conditions("typer"), "seconds": seconds, "runs": runs}
-    return finish(report, rows, options)
+    report = {**collect_environment("typer"), "seconds": seconds, "runs": runs}
+    return finish_report(report, rows, options)
 
 
-def _command(*arguments: str) -> Callable[[], None]:
+def _make_command(*arguments: str) -> Callable[[], None]:
     def run() -> None:
         command = [sys.executable, *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise DataError(f"{' '.join(arguments)} failed: {done.stderr.strip()[-300:]}")
+        process = subprocess.run(command, capture_output=True, text=True, check=False)
+        if process.returncode != 0:
+            raise DataError(f"{' '.join(arguments)} failed: {process.stderr.strip()[-300:]}")
 
     return run

@@ -35,7 +35,7 @@ LONGEST_HEADER = 16 << 20
 SLACK = 100 << 20
 """Unpacked bytes below which the ratio is not looked at: small archives may be very regular."""
 DRIVE = re.compile(r"[A-Za-z]:")
-BROKEN = (
+ARCHIVE_ERRORS = (
     *(zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError),
     *(EOFError, struct.error, ValueError, OverflowError),
 )
@@ -46,7 +46,7 @@ Report = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Limits:
+class UnpackLimits:
     """What an archive may become.
 
     Attributes:
@@ -60,7 +60,7 @@ class Limits:
     ratio: float = 200.0
 
 
-LIMITS = Limits()
+LIMITS = UnpackLimits()
 """Above the largest public sets of pictures (two terabytes), far below what hurts by surprise."""
 
 
@@ -70,20 +70,20 @@ def is_archive(source: Path) -> bool:
 
 
 @contextmanager
-def unpacked(
-    archives: Sequence[Path], beside: Path, *, progress: Report | None = None
+def unpack_to_temporary_folder(
+    archives: Sequence[Path], sibling: Path, *, progress: Report | None = None
 ) -> Iterator[Path]:
     """A temporary folder beside another one that holds the content of archives.
 
     Args:
         archives: As for `unpack`.
-        beside: The folder is made in the folder that this one is in, and removed at the end.
+        sibling: The folder is made in the folder that this one is in, and removed at the end.
         progress: As for `unpack`.
 
     Raises:
         DataError: As `unpack`.
     """
-    folder = beside.with_name(f".{beside.name}.unpacked-{uuid.uuid4().hex[:8]}")
+    folder = sibling.with_name(f".{sibling.name}.unpacked-{uuid.uuid4().hex[:8]}")
     try:
         unpack(archives, folder, progress=progress)
         yield folder
@@ -95,7 +95,7 @@ def unpack(
     archives: Sequence[Path],
     folder: Path,
     *,
-    limits: Limits = LIMITS,
+    limits: UnpackLimits = LIMITS,
     progress: Report | None = None,
 ) -> None:
     """Unpacks archives into one new folder, side by side.
@@ -117,35 +117,35 @@ def unpack(
             raise DataError(f"there is no archive {archive}; give an existing file")
     total = sum(archive.stat().st_size for archive in archives)
     folder.mkdir(parents=True)
-    before = 0
+    bytes_before = 0
     for archive in archives:
         size = archive.stat().st_size
-        unpacking = _Unpacking(archive, folder, limits, size)
-        steps = _zip_steps if archive.name.lower().endswith(".zip") else _tar_steps
+        unpacker = _ArchiveUnpacker(archive, folder, limits, size)
+        steps = _unpack_zip if archive.name.lower().endswith(".zip") else _unpack_tar
         try:
-            for done in steps(unpacking):
+            for bytes_done in steps(unpacker):
                 if progress is not None:
-                    progress(before + min(done, size), total)
+                    progress(bytes_before + min(bytes_done, size), total)
         except NotImplementedError as error:
-            raise unpacking.refusal(f"is packed in a rare way ({error})") from None
-        except BROKEN as error:
-            raise _damaged(archive, error) from None
+            raise unpacker.make_error(f"is packed in a rare way ({error})") from None
+        except ARCHIVE_ERRORS as error:
+            raise _make_damage_error(archive, error) from None
         except OSError as error:
             # An offset that no file has; bzip2's own errors have no number.
             if error.errno not in (errno.EINVAL, None):
                 raise
-            raise _damaged(archive, error) from None
-        before += size
+            raise _make_damage_error(archive, error) from None
+        bytes_before += size
 
 
-def _damaged(archive: Path, error: Exception) -> DataError:
+def _make_damage_error(archive: Path, error: Exception) -> DataError:
     return DataError(f"the archive {archive} is damaged or incomplete ({error}); download it again")
 
 
-class _Unpacking:
+class _ArchiveUnpacker:
     """One archive on its way into a folder: names are checked, bytes and files counted."""
 
-    def __init__(self, archive: Path, folder: Path, limits: Limits, packed: int) -> None:
+    def __init__(self, archive: Path, folder: Path, limits: UnpackLimits, packed: int) -> None:
         self.archive = archive
         self.folder = folder
         self.total = 0
@@ -159,24 +159,24 @@ class _Unpacking:
         self.total += number
         if self.total > self._most:
             limits = self._limits
-            raise self.refusal(
+            raise self.make_error(
                 f"of {self._packed / 1e6:g} MB grows beyond {self._most / 1e6:g} MB (the limits "
                 f"are {limits.ratio:g} times its size and {limits.bytes / 1e12:.1f} TB)"
             )
 
-    def refusal(self, why: str) -> DataError:
+    def make_error(self, reason: str) -> DataError:
         """The error for something that is not unpacked."""
         return DataError(
-            f"the archive {self.archive} {why}, so it is not unpacked; if you trust it, unpack it "
+            f"the archive {self.archive} {reason}, so it is not unpacked; if you trust it, unpack it "
             "yourself and give the folder"
         )
 
-    def target(self, name: str) -> Path | None:
+    def resolve_target(self, name: str) -> Path | None:
         """Where an entry goes; None for the folder itself and the bookkeeping of macOS."""
         plain = name.replace("\\", "/")
         parts = [part for part in plain.split("/") if part not in ("", ".")]
         if plain.startswith("/") or DRIVE.match(plain) or "\0" in plain or ".." in parts:
-            raise self.refusal(f"holds {name!r}, a path that leads outside")
+            raise self.make_error(f"holds {name!r}, a path that leads outside")
         if not parts or parts[0] == "__MACOSX" or parts[-1].startswith("._"):
             return None
         return self.folder.joinpath(*parts)
@@ -186,9 +186,11 @@ class _Unpacking:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
-            raise self.refusal(f"holds {self._named(folder)!r} as a file and as a folder") from None
+            raise self.make_error(
+                f"holds {self._format_name(folder)!r} as a file and as a folder"
+            ) from None
         except OSError as error:
-            raise self._nameable(error, folder) from None
+            raise self._translate_name_error(error, folder) from None
 
     def write(self, stream: IO[bytes], target: Path, *, is_counted: bool = False) -> None:
         """Copies one file out.
@@ -199,15 +201,15 @@ class _Unpacking:
             is_counted: Whether `stream` counts its bytes itself.
         """
         if len(self._files) >= self._limits.files:
-            raise self.refusal(f"holds more than {self._limits.files:,} files")
+            raise self.make_error(f"holds more than {self._limits.files:,} files")
         self.make_folder(target.parent)
         try:
             if target in self._files or target.is_dir():
-                raise self.refusal(f"holds {self._named(target)!r} twice")
+                raise self.make_error(f"holds {self._format_name(target)!r} twice")
             self._files.add(target)
             self._copy(stream, target, is_counted=is_counted)
         except OSError as error:
-            raise self._nameable(error, target) from None
+            raise self._translate_name_error(error, target) from None
 
     def _copy(self, stream: IO[bytes], target: Path, *, is_counted: bool) -> None:
         earlier = target.exists()  # from another archive
@@ -218,108 +220,112 @@ class _Unpacking:
                 if not earlier:
                     file.write(chunk)
                 elif file.read(len(chunk)) != chunk:
-                    raise self._different(target)
+                    raise self._make_difference_error(target)
             if earlier and file.read(1):
-                raise self._different(target)
+                raise self._make_difference_error(target)
 
-    def _different(self, target: Path) -> DataError:
-        return self.refusal(
-            f"holds {self._named(target)!r}, which differs in an archive given before it"
+    def _make_difference_error(self, target: Path) -> DataError:
+        return self.make_error(
+            f"holds {self._format_name(target)!r}, which differs in an archive given before it"
         )
 
-    def _named(self, target: Path) -> str:
+    def _format_name(self, target: Path) -> str:
         return target.relative_to(self.folder).as_posix()
 
-    def _nameable(self, error: OSError, target: Path) -> Exception:
+    def _translate_name_error(self, error: OSError, target: Path) -> Exception:
         if error.errno in (errno.ENAMETOOLONG, errno.EILSEQ):
-            return self.refusal(f"holds {self._named(target)[:80]!r}…, which is no name here")
+            return self.make_error(
+                f"holds {self._format_name(target)[:80]!r}…, which is no name here"
+            )
         return error
 
 
-def _zip_steps(unpacking: _Unpacking) -> Iterator[int]:
+def _unpack_zip(unpacker: _ArchiveUnpacker) -> Iterator[int]:
     """Unpacks a zip; gives the packed bytes done after each file."""
-    with zipfile.ZipFile(unpacking.archive) as opened:
-        entries = opened.infolist()
-        _require_space(unpacking, sum(each.file_size for each in entries))
-        done = 0
+    with zipfile.ZipFile(unpacker.archive) as zip_file:
+        entries = zip_file.infolist()
+        _require_space(unpacker, sum(entry.file_size for entry in entries))
+        bytes_done = 0
         for entry in entries:
             name = entry.orig_filename  # `filename` ends at a zero byte
             if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
-                raise unpacking.refusal(f"holds {name!r}, a link or device")
+                raise unpacker.make_error(f"holds {name!r}, a link or device")
             if entry.flag_bits & 1:
-                raise unpacking.refusal(f"holds {name!r}, which is encrypted")
-            target = unpacking.target(name)
+                raise unpacker.make_error(f"holds {name!r}, which is encrypted")
+            target = unpacker.resolve_target(name)
             if target is None:
                 continue
             if entry.is_dir():
-                unpacking.make_folder(target)
+                unpacker.make_folder(target)
                 continue
-            with opened.open(entry) as stream:
-                unpacking.write(stream, target)
-            done += entry.compress_size
-            yield done
+            with zip_file.open(entry) as stream:
+                unpacker.write(stream, target)
+            bytes_done += entry.compress_size
+            yield bytes_done
 
 
-def _tar_steps(unpacking: _Unpacking) -> Iterator[int]:
+def _unpack_tar(unpacker: _ArchiveUnpacker) -> Iterator[int]:
     """Unpacks a tar; gives the packed bytes done after each file."""
-    with unpacking.archive.open("rb") as packed:
-        stream = _CountedStream(_decompressed(unpacking.archive, packed), unpacking)
+    with unpacker.archive.open("rb") as packed:
+        stream = _CountingStream(_decompress_stream(unpacker.archive, packed), unpacker)
         # A plain tar for tarfile: with compression of its own it reads headers without bound.
-        with tarfile.open(fileobj=stream, mode="r:") as opened:
-            while (entry := opened.next()) is not None:
-                opened.members = []  # type: ignore[attr-defined]  # it keeps every entry; millions would fill the memory
+        with tarfile.open(fileobj=stream, mode="r:") as tar:
+            while (entry := tar.next()) is not None:
+                tar.members = []  # type: ignore[attr-defined]  # it keeps every entry; millions would fill the memory
                 if not (entry.isreg() or entry.isdir()) or entry.issparse():
-                    raise unpacking.refusal(f"holds {entry.name!r}, a link, device or sparse file")
-                target = unpacking.target(entry.name)
+                    raise unpacker.make_error(
+                        f"holds {entry.name!r}, a link, device or sparse file"
+                    )
+                target = unpacker.resolve_target(entry.name)
                 if target is None:
                     continue
                 if entry.isdir():
-                    unpacking.make_folder(target)
+                    unpacker.make_folder(target)
                     continue
-                content = opened.extractfile(entry)
+                content = tar.extractfile(entry)
                 assert content is not None  # a regular file has content
-                unpacking.write(content, target, is_counted=True)
+                unpacker.write(content, target, is_counted=True)
                 yield packed.tell()
             # tarfile also stops, silently, at a header that is damaged or cut off.
-            if stream.last != bytes(tarfile.BLOCKSIZE):
+            if stream.last_chunk != bytes(tarfile.BLOCKSIZE):
                 raise EOFError("it does not end as a tar does")
             while stream.read(CHUNK):  # the checksum of a compressed file comes last
                 pass
 
 
-def _decompressed(archive: Path, packed: IO[bytes]) -> IO[bytes]:
+def _decompress_stream(archive: Path, packed: IO[bytes]) -> IO[bytes]:
     name = archive.name.lower()
     openers: dict[str, Any] = {"gz": gzip.open, "xz": lzma.open, "bz2": bz2.open}
     for ending, opener in openers.items():
         if name.endswith((f".{ending}", f".t{ending}", f".t{ending[:-1]}")):
-            opened: IO[bytes] = opener(packed, "rb")
-            return opened
+            stream: IO[bytes] = opener(packed, "rb")
+            return stream
     return packed
 
 
-class _CountedStream(io.RawIOBase):
+class _CountingStream(io.RawIOBase):
     """The bytes of a tar: counted by the farthest place reached, and never many at once."""
 
-    last = b""
+    last_chunk = b""
     """What the latest read gave."""
 
-    def __init__(self, raw: IO[bytes], unpacking: _Unpacking) -> None:
+    def __init__(self, raw: IO[bytes], unpacker: _ArchiveUnpacker) -> None:
         self._raw = raw
-        self._unpacking = unpacking
+        self._unpacker = unpacker
 
     def read(self, size: int = -1) -> bytes:
         if not 0 <= size <= LONGEST_HEADER:
-            raise self._unpacking.refusal(f"has a header of {size:,} bytes")
-        self.last = self._raw.read(size)
-        self._reached()
-        return self.last
+            raise self._unpacker.make_error(f"has a header of {size:,} bytes")
+        self.last_chunk = self._raw.read(size)
+        self._update_total()
+        return self.last_chunk
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         # Ahead in steps: a decompressor reads all that is skipped.
         while whence == io.SEEK_SET and offset - self._raw.tell() > LONGEST_HEADER:
             if not self._raw.read(LONGEST_HEADER):
                 break
-            self._reached()
+            self._update_total()
         return self._raw.seek(offset, whence)
 
     def tell(self) -> int:
@@ -331,15 +337,15 @@ class _CountedStream(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def _reached(self) -> None:
-        self._unpacking.add_bytes(max(self._raw.tell() - self._unpacking.total, 0))
+    def _update_total(self) -> None:
+        self._unpacker.add_bytes(max(self._raw.tell() - self._unpacker.total, 0))
 
 
-def _require_space(unpacking: _Unpacking, claimed: int) -> None:
-    free = shutil.disk_usage(unpacking.folder).free
-    if claimed > free:
+def _require_space(unpacker: _ArchiveUnpacker, required_bytes: int) -> None:
+    free_bytes = shutil.disk_usage(unpacker.folder).free
+    if required_bytes > free_bytes:
         raise DataError(
-            f"the archive {unpacking.archive} needs {claimed / 1e9:.1f} GB unpacked, but there are "
-            f"{free / 1e9:.1f} GB free in {unpacking.folder.parent}; make room or choose another "
+            f"the archive {unpacker.archive} needs {required_bytes / 1e9:.1f} GB unpacked, but there are "
+            f"{free_bytes / 1e9:.1f} GB free in {unpacker.folder.parent}; make room or choose another "
             "output folder"
         )

@@ -18,21 +18,21 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from data_tools.coco_writer import Category, CocoWriter
-from data_tools.components import SMALL_COMPONENT, components
+from data_tools.coco_writer import CategorySpec, CocoWriter
+from data_tools.components import SMALL_COMPONENT, find_components
 from data_tools.mask_coverage import MaskCoverage
 from data_tools.mask_reading import Foreground, MaskReader
-from data_tools.outlines import clipped_box
-from data_tools.picture_io import picture_size
-from data_tools.progress import PictureCount, Progress
+from data_tools.outlines import clip_box
+from data_tools.picture_io import measure_image_size
+from data_tools.progress import Progress, ProgressCounter
 from data_tools.source_folder import (
     SPLITS,
     find_picture,
+    find_split_lists,
+    index_images_by_stem,
     is_file,
-    pictures_by_stem,
     read_names,
     require_parts,
-    split_lists,
 )
 from data_tools.split_summary import SplitSummary
 from resnet_tasks.data.json_files import read_json
@@ -40,7 +40,7 @@ from resnet_tasks.errors import DataError
 
 
 @dataclass(frozen=True)
-class Folders:
+class ImageMaskFolders:
     """Where the pictures and the masks of a split lie, relative to the source.
 
     Attributes:
@@ -76,7 +76,7 @@ class MaskRule:
 
 
 @dataclass(frozen=True)
-class _Picture:
+class _ImageRecord:
     """One picture of a split."""
 
     picture: Path
@@ -90,7 +90,7 @@ def convert_binary_masks(
     out: Path,
     *,
     category: str,
-    folders: Mapping[str, Folders],
+    folders: Mapping[str, ImageMaskFolders],
     masks: MaskRule = MaskRule(),
     val_fraction: float = 0.0,
     copy_images: bool = False,
@@ -132,21 +132,28 @@ def convert_binary_masks(
     unknown = sorted(set(folders) - set(SPLITS))
     if unknown or "train" not in folders:
         raise DataError(f"folders has {', '.join(folders)}; it needs train, and may have val, test")
-    require_parts(source, [part for each in folders.values() for part in (each.images, each.masks)])
+    require_parts(
+        source,
+        [
+            part
+            for split_folders in folders.values()
+            for part in (split_folders.images, split_folders.masks)
+        ],
+    )
     boxes = None if masks.boxes is None else _read_boxes(source / masks.boxes)
-    splits = _splits(source, folders, masks.suffix, boxes)
+    splits = _list_splits(source, folders, masks.suffix, boxes)
     if len(splits) == 1:
-        splits = _divided(source, splits["train"], val_fraction)
+        splits = _divide_images(source, splits["train"], val_fraction)
     # All masks are read twice: what one of one color means shows in the others.
-    count = PictureCount(2 * sum(map(len, splits.values())), progress)
+    count = ProgressCounter(2 * sum(map(len, splits.values())), progress)
     reader = MaskReader(masks.foreground, masks.threshold, allow_lossy=True, group="masks")
-    reader.survey(count.over([each.mask for part in splits.values() for each in part]))
+    reader.survey(count.track([each.mask for part in splits.values() for each in part]))
     summaries = []
     for split, pictures in splits.items():
         writer = CocoWriter(
             out,
             split,
-            [Category(category)],
+            [CategorySpec(category)],
             annotated=("boxes", "masks", "semantic"),
             images_root=source,
             copy_images=copy_images,
@@ -154,62 +161,70 @@ def convert_binary_masks(
             license_name=license_name,
         )
         coverage = MaskCoverage()
-        for each in count.over(pictures):
-            _add_picture(writer, each, category, masks.objects, reader, coverage)
+        for record in count.track(pictures):
+            _add_picture(writer, record, category, masks.objects, reader, coverage)
         summaries.append(replace(writer.write(), warnings=coverage.warnings()))
     return tuple(summaries)
 
 
-def _splits(
+def _list_splits(
     source: Path,
-    folders: Mapping[str, Folders],
+    folders: Mapping[str, ImageMaskFolders],
     mask_suffix: str,
     boxes: Mapping[str, Any] | None,
-) -> dict[str, list[_Picture]]:
+) -> dict[str, list[_ImageRecord]]:
     splits = {}
     for split in SPLITS:
         if split not in folders:
             continue
-        places = folders[split]
-        pictures = pictures_by_stem(source / places.images)
-        masks = pictures_by_stem(source / places.masks)
+        split_folders = folders[split]
+        pictures = index_images_by_stem(source / split_folders.images)
+        masks = index_images_by_stem(source / split_folders.masks)
         splits[split] = [
-            _Picture(
+            _ImageRecord(
                 picture,
                 find_picture(
-                    masks, f"{name}{mask_suffix}", source / places.masks, source / places.images
+                    masks,
+                    f"{name}{mask_suffix}",
+                    source / split_folders.masks,
+                    source / split_folders.images,
                 ),
-                *_boxes_of(name, boxes),
+                *_find_boxes(name, boxes),
             )
             for name, picture in pictures.items()
         ]
         if not splits[split]:
-            raise DataError(f"{source / places.images} holds no picture; unpack the pictures there")
+            raise DataError(
+                f"{source / split_folders.images} holds no picture; unpack the pictures there"
+            )
     return splits
 
 
-def _divided(
-    source: Path, pictures: Sequence[_Picture], val_fraction: float
-) -> dict[str, list[_Picture]]:
+def _divide_images(
+    source: Path, pictures: Sequence[_ImageRecord], val_fraction: float
+) -> dict[str, list[_ImageRecord]]:
     """One folder's pictures by the lists beside it, else by a share of their names."""
-    by_name = {each.picture.stem: each for each in pictures}
-    if lists := split_lists(source):
+    by_name = {record.picture.stem: record for record in pictures}
+    if lists := find_split_lists(source):
         names = {split: read_names(file) for split, file in lists.items()}
-        for split, listed in names.items():
-            missing = [name for name in listed if Path(name).stem not in by_name]
+        for split, listed_names in names.items():
+            missing = [name for name in listed_names if Path(name).stem not in by_name]
             if missing:
                 raise DataError(
                     f"{lists[split]} lists {len(missing)} names without a picture, the first "
                     f"{missing[0]}; add them or take them out of the list"
                 )
-        return {split: [by_name[Path(n).stem] for n in listed] for split, listed in names.items()}
+        return {
+            split: [by_name[Path(n).stem] for n in listed_names]
+            for split, listed_names in names.items()
+        }
     count = round(val_fraction * len(pictures))
-    drawn = set(np.random.default_rng(0).permutation(len(pictures))[:count].tolist())
-    parts = {
-        "train": [each for i, each in enumerate(pictures) if i not in drawn],
-        "val": [each for i, each in enumerate(pictures) if i in drawn],
+    val_indices = set(np.random.default_rng(0).permutation(len(pictures))[:count].tolist())
+    splits = {
+        "train": [record for i, record in enumerate(pictures) if i not in val_indices],
+        "val": [record for i, record in enumerate(pictures) if i in val_indices],
     }
-    return {split: part for split, part in parts.items() if part}
+    return {split: records for split, records in splits.items() if records}
 
 
 def _read_boxes(file: Path) -> Mapping[str, Any]:
@@ -218,66 +233,69 @@ def _read_boxes(file: Path) -> Mapping[str, Any]:
     content = read_json(file)
     if not isinstance(content, dict):
         raise DataError(f"{file} should name each picture with its height, width and bbox")
-    for name, each in content.items():
+    for name, annotation in content.items():
         try:
-            size = (int(each["height"]), int(each["width"]))
-            found = [tuple(float(box[key]) for key in _CORNERS) for box in each["bbox"]]
-            if not np.isfinite(found).all():
+            size = (int(annotation["height"]), int(annotation["width"]))
+            corners = [tuple(float(box[key]) for key in _CORNERS) for box in annotation["bbox"]]
+            if not np.isfinite(corners).all():
                 raise ValueError
         except (KeyError, TypeError, ValueError, OverflowError):
             raise DataError(
                 f"{file}: {name!r} should have height, width and bbox, a list of boxes with "
                 f"{', '.join(_CORNERS)}"
             ) from None
-        content[name] = (found, size)
+        content[name] = (corners, size)
     return content
 
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
-def _boxes_of(name: str, boxes: Mapping[str, Any] | None) -> tuple[Any, tuple[int, int] | None]:
+def _find_boxes(name: str, boxes: Mapping[str, Any] | None) -> tuple[Any, tuple[int, int] | None]:
     if boxes is None:
         return None, None
     if name not in boxes:
         raise DataError(f"the file of boxes has no entry for the picture {name}; add it")
-    found: tuple[Any, tuple[int, int]] = boxes[name]
-    return found
+    boxes_and_size: tuple[Any, tuple[int, int]] = boxes[name]
+    return boxes_and_size
 
 
 def _add_picture(
     writer: CocoWriter,
-    each: _Picture,
+    record: _ImageRecord,
     category: str,
     objects: Literal["whole", "components"],
     reader: MaskReader,
     coverage: MaskCoverage,
 ) -> None:
-    size = picture_size(each.picture)
-    mask = reader.read(each.mask)
-    coverage.add(Path(each.mask.name), mask)
-    for what, other in ((each.mask, mask.shape), ("the file of boxes", each.size or size)):
-        if other != size:
+    size = measure_image_size(record.picture)
+    mask = reader.read(record.mask)
+    coverage.add(Path(record.mask.name), mask)
+    for source, other_size in (
+        (record.mask, mask.shape),
+        ("the file of boxes", record.size or size),
+    ):
+        if other_size != size:
             raise DataError(
-                f"{each.picture} has the size {size} (height, width), {what} says {other}; both "
+                f"{record.picture} has the size {size} (height, width), {source} says {other_size}; both "
                 "must agree"
             )
-    image_id = writer.add_image(each.picture, size=size)
+    image_id = writer.add_image(record.picture, size=size)
     writer.add_semantic(image_id, mask.astype(np.int64))
-    name = each.mask.name
-    if each.boxes is not None:
-        _add_boxes(writer, image_id, category, mask, each.boxes, name)
+    name = record.mask.name
+    if record.boxes is not None:
+        _add_boxes(writer, image_id, category, mask, record.boxes, name)
         return
     if objects == "whole":
         if mask.any():
             writer.add_mask(image_id, category, mask)
         return
-    for part in components(mask):
-        if part.area < SMALL_COMPONENT:
-            speck = f"{category} of {part.area} pixels"
+    for component in find_components(mask):
+        if component.area < SMALL_COMPONENT:
+            speck = f"{category} of {component.area} pixels"
             writer.skip(name, speck, "a speck; its pixels stay labelled")
         else:
-            writer.add_mask(image_id, category, part.mask(size))
+            writer.add_mask(image_id, category, component.to_mask(size))
 
 
 def _add_boxes(
@@ -290,7 +308,7 @@ def _add_boxes(
 ) -> None:
     """Every box an object, with the mask's pixels inside it."""
     for corners in boxes:
-        x, y, width, height = clipped_box(corners, mask.shape)
+        x, y, width, height = clip_box(corners, mask.shape)
         part = np.zeros_like(mask)
         rows = slice(int(y), int(np.ceil(y + height)))
         columns = slice(int(x), int(np.ceil(x + width)))

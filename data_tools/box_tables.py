@@ -85,10 +85,10 @@ def read_box_table(
     try:
         with file.open(encoding="utf-8-sig", newline="") as stream:
             rows = csv.DictReader(stream)
-            names = _names(file, rows.fieldnames or (), columns)
+            names = _resolve_columns(file, rows.fieldnames or (), columns)
             for row in rows:
                 cells = {key: (row.get(name) or "").strip() for key, name in names.items() if name}
-                _take(pictures, cells, empty, f"{file}:{rows.line_num}", rows.line_num)
+                _add_row(pictures, cells, empty, f"{file}:{rows.line_num}", rows.line_num)
     except FileNotFoundError:
         raise DataError(
             f"the table {file} is missing; put it there, or name it in tables"
@@ -100,7 +100,9 @@ def read_box_table(
     return pictures
 
 
-def _names(file: Path, header: Sequence[str], columns: Mapping[str, str]) -> dict[str, str]:
+def _resolve_columns(
+    file: Path, header: Sequence[str], columns: Mapping[str, str]
+) -> dict[str, str]:
     unknown = [key for key in columns if key not in COLUMNS]
     if unknown:
         raise DataError(f"columns has no {unknown[0]!r}; it has {', '.join(COLUMNS)}")
@@ -112,36 +114,40 @@ def _names(file: Path, header: Sequence[str], columns: Mapping[str, str]) -> dic
             names[key] = ""
     missing = [name for name in names.values() if name and name not in header]
     if missing:
-        shown = ", ".join(" ".join(name.split()) for name in header) or "none"
+        header_text = ", ".join(" ".join(name.split()) for name in header) or "none"
         raise DataError(
-            f"the table {file} has no column {missing[0]!r}; it has {shown}: "
+            f"the table {file} has no column {missing[0]!r}; it has {header_text}: "
             "say with columns={...} what its columns are called"
         )
     return names
 
 
-def _take(
-    pictures: dict[str, TablePicture], cells: Mapping[str, str], empty: str, where: str, line: int
+def _add_row(
+    pictures: dict[str, TablePicture],
+    cells: Mapping[str, str],
+    empty: str,
+    location: str,
+    line: int,
 ) -> None:
     if not cells["image"] or not cells["class"]:
-        raise DataError(f"{where} names no {'class' if cells['image'] else 'picture'}")
+        raise DataError(f"{location} names no {'class' if cells['image'] else 'picture'}")
     picture = pictures.setdefault(cells["image"], TablePicture())
     reader = cells.get("reader", "")
     picture.readers.add(reader)
     if group := cells.get("group", ""):
         if picture.group not in (None, group):
             raise DataError(
-                f"{where} puts the picture {cells['image']} into the group {group!r}, an earlier "
+                f"{location} puts the picture {cells['image']} into the group {group!r}, an earlier "
                 f"line into {picture.group!r}; a picture has one"
             )
         picture.group = group
     if cells["class"] == empty:
         return
-    corners = _corners(cells)
+    corners = _parse_corners(cells)
     if corners is None:
-        found = ", ".join(f"{k}={cells[k]!r}" for k in COLUMNS if k in cells and k in _NUMBERS)
+        box_text = ", ".join(f"{k}={cells[k]!r}" for k in COLUMNS if k in cells and k in _NUMBERS)
         raise DataError(
-            f"{where}: a {cells['class']!r} has the box {found}; it needs four numbers, or the "
+            f"{location}: a {cells['class']!r} has the box {box_text}; it needs four numbers, or the "
             f"class {empty!r} where nothing was found"
         )
     picture.boxes.append(TableBox(cells["class"], corners, reader, line))
@@ -150,7 +156,7 @@ def _take(
 _NUMBERS = ("x_min", "y_min", "x_max", "y_max", "width", "height")
 
 
-def _corners(cells: Mapping[str, str]) -> Corners | None:
+def _parse_corners(cells: Mapping[str, str]) -> Corners | None:
     try:
         numbers = {key: float(cells[key]) for key in _NUMBERS if key in cells}
     except ValueError:
@@ -163,7 +169,7 @@ def _corners(cells: Mapping[str, str]) -> Corners | None:
     return (x, y, x + numbers["width"], y + numbers["height"])
 
 
-def merged(boxes: Iterable[TableBox]) -> Iterator[tuple[TableBox, int]]:
+def merge_findings(boxes: Iterable[TableBox]) -> Iterator[tuple[TableBox, int]]:
     """Findings of several readers as one set: what any of them found, once.
 
     In order of the table, a box joins the finding of its class that it overlaps most, by an IoU of
@@ -176,23 +182,29 @@ def merged(boxes: Iterable[TableBox]) -> Iterator[tuple[TableBox, int]]:
     """
     findings: list[list[TableBox]] = []
     for box in boxes:
-        open_to_it = [
+        candidates = [
             (overlap, index)
             for index, finding in enumerate(findings)
-            if finding[0].label == box.label and box.reader not in {e.reader for e in finding}
-            if (overlap := _iou(_mean(finding), box.corners)) >= SAME_FINDING
+            if finding[0].label == box.label
+            and box.reader not in {finding_box.reader for finding_box in finding}
+            if (overlap := _iou(_average_corners(finding), box.corners)) >= SAME_FINDING
         ]
-        if open_to_it:
-            findings[max(open_to_it, key=lambda each: (each[0], -each[1]))[1]].append(box)
+        if candidates:
+            findings[
+                max(candidates, key=lambda candidate: (candidate[0], -candidate[1]))[1]
+            ].append(box)
         else:
             findings.append([box])
     for finding in findings:
         first = finding[0]
-        yield TableBox(first.label, _mean(finding), first.reader, first.line), len(finding)
+        yield (
+            TableBox(first.label, _average_corners(finding), first.reader, first.line),
+            len(finding),
+        )
 
 
-def _mean(finding: Sequence[TableBox]) -> Corners:
-    x1, y1, x2, y2 = (sum(each.corners[i] for each in finding) / len(finding) for i in range(4))
+def _average_corners(finding: Sequence[TableBox]) -> Corners:
+    x1, y1, x2, y2 = (sum(box.corners[i] for box in finding) / len(finding) for i in range(4))
     return (x1, y1, x2, y2)
 
 

@@ -18,18 +18,18 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from data_tools.archives import SUFFIXES, is_archive, unpacked
-from data_tools.data_card import DataCard, Origin
+from data_tools.archives import SUFFIXES, is_archive, unpack_to_temporary_folder
+from data_tools.data_card import DataCard, DatasetProvenance
 from data_tools.formats import COPY_IMAGES, FORMATS, Format
-from data_tools.output_folder import CARD, output_folder
+from data_tools.output_folder import CARD, create_output_folder
 from data_tools.progress import Progress
-from data_tools.source_folder import locate, wrapped
+from data_tools.source_folder import find_dataset_folder, unwrap_folders
 from data_tools.split_summary import SplitSummary
 from resnet_tasks.errors import DataError
-from resnet_tasks.recipe.yaml_text import dotted, parse_yaml
-from resnet_tasks.registry import did_you_mean
+from resnet_tasks.recipe.yaml_text import format_key_path, parse_yaml
+from resnet_tasks.registry import suggest_nearest
 
-DATA_SETS = Path(__file__).with_name("data_sets")
+DATASETS_FOLDER = Path(__file__).with_name("data_sets")
 """Folder of the known data sets."""
 
 Source = Path | Sequence[Path] | None
@@ -38,7 +38,7 @@ Text = Annotated[str, Field(min_length=1)]
 
 
 @dataclass(frozen=True)
-class DataSet:
+class DatasetSpec:
     """One data set known by name.
 
     Attributes:
@@ -54,7 +54,7 @@ class DataSet:
 
     name: str
     format: str
-    origin: Origin
+    origin: DatasetProvenance
     options: Mapping[str, Any] = field(default_factory=dict)
     by_hand: str = ""
     expects: Mapping[str, str] = field(default_factory=dict)
@@ -62,7 +62,7 @@ class DataSet:
     verified: bool = False
 
 
-class DataSetFile(BaseModel):
+class DatasetFile(BaseModel):
     """What the YAML of a data set may say; see `DataSet` and `Origin`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -81,16 +81,16 @@ class DataSetFile(BaseModel):
 
 
 @cache
-def data_sets() -> Mapping[str, DataSet]:
+def load_datasets() -> Mapping[str, DatasetSpec]:
     """All shipped data sets by name, in order of their names.
 
     Raises:
         DataError: If one of the files is wrong.
     """
-    return {file.stem: read_data_set(file) for file in sorted(DATA_SETS.glob("*.yaml"))}
+    return {file.stem: read_dataset(file) for file in sorted(DATASETS_FOLDER.glob("*.yaml"))}
 
 
-def read_data_set(file: Path) -> DataSet:
+def read_dataset(file: Path) -> DatasetSpec:
     """Reads the YAML of one data set.
 
     Raises:
@@ -103,54 +103,60 @@ def read_data_set(file: Path) -> DataSet:
         raise DataError(f"the data set {file} cannot be read ({error}); give a YAML file") from None
     try:
         # JSON mode takes lists for tuples and is strict in all else.
-        read = DataSetFile.model_validate_json(json.dumps(document.value))
+        dataset_file = DatasetFile.model_validate_json(json.dumps(document.value))
     except ValidationError as error:
         raise DataError(
-            "\n".join(_problem(each, file, document.lines) for each in error.errors())
+            "\n".join(_format_problem(problem, file, document.lines) for problem in error.errors())
         ) from None
-    format_ = FORMATS.get(read.format)
-    if bool(read.by_hand) != format_.needs_source:
-        wanted = "say what to download" if format_.needs_source else "be left out"
+    format_ = FORMATS.get(dataset_file.format)
+    if bool(dataset_file.by_hand) != format_.needs_source:
+        requirement = "say what to download" if format_.needs_source else "be left out"
         raise DataError(
-            f"{file}: by_hand of a data set of the format {read.format!r} must {wanted}"
+            f"{file}: by_hand of a data set of the format {dataset_file.format!r} must {requirement}"
         )
-    return DataSet(
+    return DatasetSpec(
         name=file.stem,
-        format=read.format,
-        origin=Origin(read.title, read.homepage, read.licence, read.citation, read.notes),
-        options=read.options,
-        by_hand=read.by_hand,
-        expects=read.expects,
-        recipes=read.recipes,
-        verified=read.verified,
+        format=dataset_file.format,
+        origin=DatasetProvenance(
+            dataset_file.title,
+            dataset_file.homepage,
+            dataset_file.licence,
+            dataset_file.citation,
+            dataset_file.notes,
+        ),
+        options=dataset_file.options,
+        by_hand=dataset_file.by_hand,
+        expects=dataset_file.expects,
+        recipes=dataset_file.recipes,
+        verified=dataset_file.verified,
     )
 
 
-def _problem(error: Any, file: Path, lines: Mapping[tuple[str | int, ...], int]) -> str:
+def _format_problem(error: Any, file: Path, lines: Mapping[tuple[str | int, ...], int]) -> str:
     path = tuple(error["loc"])
     line = next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), 1)
-    place = f"{file}:{line}: {dotted(path) or 'the data set'}"
+    location = f"{file}:{line}: {format_key_path(path) or 'the data set'}"
     if error["type"] == "extra_forbidden":
-        hint = did_you_mean(str(path[-1]), DataSetFile.model_fields)
-        return f"{place} is unknown; known are {', '.join(DataSetFile.model_fields)}{hint}"
+        hint = suggest_nearest(str(path[-1]), DatasetFile.model_fields)
+        return f"{location} is unknown; known are {', '.join(DatasetFile.model_fields)}{hint}"
     if error["type"] == "missing":
-        return f"{place} is missing; give it"
-    return f"{place}: {error['msg']}; got {error['input']!r}"
+        return f"{location} is missing; give it"
+    return f"{location}: {error['msg']}; got {error['input']!r}"
 
 
-def find_data_set(name: str) -> DataSet:
+def find_dataset(name: str) -> DatasetSpec:
     """The data set called `name`, or described by the YAML file of that path.
 
     Raises:
         DataError: If there is none, or its file is wrong.
     """
-    known = data_sets()
-    if name in known:
-        return known[name]
+    datasets = load_datasets()
+    if name in datasets:
+        return datasets[name]
     if Path(name).suffix in (".yaml", ".yml"):
-        return read_data_set(Path(name))
-    hint = did_you_mean(name.lower(), known)
-    raise DataError(f"there is no data set {name!r}; there are {', '.join(known)}{hint}")
+        return read_dataset(Path(name))
+    hint = suggest_nearest(name.lower(), datasets)
+    raise DataError(f"there is no data set {name!r}; there are {', '.join(datasets)}{hint}")
 
 
 def prepare(
@@ -181,10 +187,12 @@ def prepare(
     Raises:
         DataError: If the name, an option or anything in the source is wrong.
     """
-    data_set = find_data_set(name)
-    format_ = FORMATS.get(data_set.format)
-    typed = format_.typed({**data_set.options, **options}, f"data set {data_set.name}")
-    return _run(data_set, format_, source, out, overwrite, progress, typed)
+    dataset = find_dataset(name)
+    format_ = FORMATS.get(dataset.format)
+    validated_options = format_.validate_options(
+        {**dataset.options, **options}, f"data set {dataset.name}"
+    )
+    return _convert_sources(dataset, format_, source, out, overwrite, progress, validated_options)
 
 
 def convert(
@@ -215,14 +223,14 @@ def convert(
         ResnetTasksError: If there is no such format.
     """
     format_ = FORMATS.get(format_name)
-    typed = format_.typed(options, "options")
-    origin = Origin(out.name, licence=str(options.get("license_name") or "not stated"))
-    nameless = DataSet(out.name, format_name, origin, verified=format_.verified)
-    return _run(nameless, format_, source, out, overwrite, progress, typed)
+    validated_options = format_.validate_options(options, "options")
+    origin = DatasetProvenance(out.name, licence=str(options.get("license_name") or "not stated"))
+    nameless = DatasetSpec(out.name, format_name, origin, verified=format_.verified)
+    return _convert_sources(nameless, format_, source, out, overwrite, progress, validated_options)
 
 
-def _run(
-    data_set: DataSet,
+def _convert_sources(
+    dataset: DatasetSpec,
     format_: Format,
     source: Source,
     out: Path,
@@ -232,32 +240,37 @@ def _run(
 ) -> DataCard:
     sources = [source] if isinstance(source, Path) else list(source or ())
     if format_.needs_source and not sources:
-        remedy = f": {data_set.by_hand}" if data_set.by_hand else ""
+        remedy = f": {dataset.by_hand}" if dataset.by_hand else ""
         raise DataError(
-            f"{data_set.name} needs a source, the folder that the data set was unpacked to or its "
+            f"{dataset.name} needs a source, the folder that the data set was unpacked to or its "
             f"archive{remedy}"
         )
     if not format_.needs_source and sources:
-        raise DataError(f"{data_set.name} is drawn, not read; leave out the source {sources[0]}")
-    with output_folder(out, sources=sources, overwrite=overwrite) as folder:
+        raise DataError(f"{dataset.name} is drawn, not read; leave out the source {sources[0]}")
+    with create_output_folder(out, sources=sources, overwrite=overwrite) as folder:
         if not sources:
             splits = format_.convert(folder, progress=progress, **options)
-            where = _drawn(options)
+            source_description = _describe_generation(options)
         else:
-            with _opened(sources, format_, out, progress, options) as (opened, settings):
-                found = locate(opened, data_set.expects, data_set.by_hand)
-                _require_outside(out, found)
-                splits = _converted(format_, found, folder, progress, settings)
-                where = " and ".join(str(each.resolve()) for each in sources)
-                if opened == sources[0]:
-                    where = str(found.resolve())
-        _require_apart(splits)
-        card = DataCard(data_set.name, data_set.origin, where, splits, data_set.verified)
-        (folder / CARD).write_text(card.markdown(), encoding="utf-8")
+            with _open_sources(sources, format_, out, progress, options) as (
+                source_folder,
+                settings,
+            ):
+                dataset_folder = find_dataset_folder(
+                    source_folder, dataset.expects, dataset.by_hand
+                )
+                _require_outside(out, dataset_folder)
+                splits = _convert_unwrapped(format_, dataset_folder, folder, progress, settings)
+                source_description = " and ".join(str(path.resolve()) for path in sources)
+                if source_folder == sources[0]:
+                    source_description = str(dataset_folder.resolve())
+        _require_disjoint(splits)
+        card = DataCard(dataset.name, dataset.origin, source_description, splits, dataset.verified)
+        (folder / CARD).write_text(card.to_markdown(), encoding="utf-8")
     return card
 
 
-def _converted(
+def _convert_unwrapped(
     format_: Format,
     source: Path,
     folder: Path,
@@ -269,15 +282,15 @@ def _converted(
     Raises:
         DataError: What is wrong with the source, and with the innermost that was tried.
     """
-    told: list[str] = []
-    for place in (source, *wrapped(source)):
+    messages: list[str] = []
+    for candidate in (source, *unwrap_folders(source)):
         try:
-            return format_.convert(place, folder, progress=progress, **options)
+            return format_.convert(candidate, folder, progress=progress, **options)
         except DataError as error:
-            told.append(str(error))
+            messages.append(str(error))
             if any(folder.iterdir()):  # it got further than to look for its parts
                 break
-    raise DataError("; and ".join(dict.fromkeys((told[0], told[-1]))))
+    raise DataError("; and ".join(dict.fromkeys((messages[0], messages[-1]))))
 
 
 def _require_outside(out: Path, source: Path) -> None:
@@ -289,10 +302,10 @@ def _require_outside(out: Path, source: Path) -> None:
         )
 
 
-def _require_apart(splits: Sequence[SplitSummary]) -> None:
+def _require_disjoint(splits: Sequence[SplitSummary]) -> None:
     """Refuses splits that share pictures: what is judged would have been taught."""
     for one, other in combinations(splits, 2):
-        if shared := sorted(one.pictures & other.pictures):
+        if shared := sorted(one.image_paths & other.image_paths):
             raise DataError(
                 f"{len(shared)} pictures are in {one.split} and in {other.split}, the first "
                 f"{shared[0]}; splits must not share pictures: take them out of one of the two"
@@ -300,7 +313,7 @@ def _require_apart(splits: Sequence[SplitSummary]) -> None:
 
 
 @contextmanager
-def _opened(
+def _open_sources(
     sources: Sequence[Path],
     format_: Format,
     out: Path,
@@ -311,14 +324,14 @@ def _opened(
 
     What is unpacked from an archive goes away in the end, so that its pictures must be copied.
     """
-    archives = [each for each in sources if is_archive(each)]
+    archives = [path for path in sources if is_archive(path)]
     if not archives and len(sources) == 1:
         yield sources[0], options
         return
     if len(archives) < len(sources):
-        odd = next(each for each in sources if each not in archives)
+        folder_source = next(path for path in sources if path not in archives)
         raise DataError(
-            f"several sources must all be archives ({', '.join(SUFFIXES)}), and {odd} is none; "
+            f"several sources must all be archives ({', '.join(SUFFIXES)}), and {folder_source} is none; "
             "unpack them all into one folder and give that"
         )
     if COPY_IMAGES in format_.options and options.get(COPY_IMAGES) is False:
@@ -327,15 +340,15 @@ def _opened(
             "unpacked for the conversion only; unpack it yourself and give the folder, or leave "
             f"{COPY_IMAGES} out"
         )
-    copied = {COPY_IMAGES: True} if COPY_IMAGES in format_.options else {}
-    with unpacked(archives, out, progress=progress) as folder:
+    copy_options = {COPY_IMAGES: True} if COPY_IMAGES in format_.options else {}
+    with unpack_to_temporary_folder(archives, out, progress=progress) as folder:
         try:
-            yield folder, {**options, **copied}
+            yield folder, {**options, **copy_options}
         except DataError as error:  # the folder is gone when the message is read
             called = " + ".join(map(str, archives))
             raise DataError(str(error).replace(str(folder), called)) from error
 
 
-def _drawn(options: Mapping[str, Any]) -> str:
+def _describe_generation(options: Mapping[str, Any]) -> str:
     settings = ", ".join(f"{name}={value}" for name, value in options.items())
     return f"nothing; drawn with {settings or 'the default settings'}"

@@ -20,12 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from data_tools.coco_writer import Category, CocoWriter
+from data_tools.coco_writer import CategorySpec, CocoWriter
 from data_tools.outlines import is_point
-from data_tools.picture_io import picture_size
-from data_tools.progress import PictureCount, Progress
+from data_tools.picture_io import measure_image_size
+from data_tools.progress import Progress, ProgressCounter
 from data_tools.source_folder import require_parts
-from data_tools.split_summary import SplitSummary, with_unused
+from data_tools.split_summary import SplitSummary, add_unused_images
 from resnet_tasks.data.json_files import read_json
 from resnet_tasks.errors import DataError
 
@@ -36,13 +36,13 @@ STUFF = (
 )
 THINGS = ("person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle")
 """The 19 classes that are judged, in the order of their train ids: stuff, then things."""
-NOT_JUDGED = (
+NOT_EVALUATED = (
     *("unlabeled", "ego vehicle", "rectification border", "out of roi", "static", "dynamic"),
     *("ground", "parking", "rail track", "guard rail", "bridge", "tunnel", "polegroup"),
     *("caravan", "trailer"),
 )
 """Their pixels are void."""
-NOT_DRAWN = "license plate"
+TRANSPARENT_LABEL = "license plate"
 """What lies below shows through (id -1 in cityscapesScripts)."""
 GROUP = "group"
 MAX_REACH = 10
@@ -100,11 +100,13 @@ def convert_cityscapes(
             f"{source / labels} holds no train/CITY/*{ending} and none for val; give the folder "
             f"that leftImg8bit and {labels} were unpacked to"
         )
-    categories = [Category(name, isthing=False) for name in STUFF] + [*map(Category, THINGS)]
-    count = PictureCount(sum(map(len, files.values())), progress)
+    categories = [CategorySpec(name, isthing=False) for name in STUFF] + [
+        *map(CategorySpec, THINGS)
+    ]
+    count = ProgressCounter(sum(map(len, files.values())), progress)
     summaries = []
-    for split, listed in files.items():
-        if not listed:
+    for split, split_files in files.items():
+        if not split_files:
             continue
         writer = CocoWriter(
             out,
@@ -116,12 +118,14 @@ def convert_cityscapes(
             description=f"Converted from Cityscapes ({labels}), {split}",
             license_name=license_name,
         )
-        for file in count.over(listed):
+        for file in count.track(split_files):
             city = file.parent.name
             name = file.name.removesuffix(ending) + "_leftImg8bit.png"
             _add_picture(writer, source / "leftImg8bit" / split / city / name, file, city)
         summaries.append(writer.write())
-    return with_unused(summaries, source, "leftImg8bit/{split}", f"they have no {labels} polygons")
+    return add_unused_images(
+        summaries, source, "leftImg8bit/{split}", f"they have no {labels} polygons"
+    )
 
 
 def read_city_file(file: Path) -> tuple[tuple[int, int], list[CityObject]]:
@@ -131,67 +135,77 @@ def read_city_file(file: Path) -> tuple[tuple[int, int], list[CityObject]]:
         DataError: If it is no such file, or an object's label or polygon is wrong.
     """
     raw = read_json(file)
-    found: Mapping[str, Any] = raw if isinstance(raw, dict) else {}
-    height, width = found.get("imgHeight"), found.get("imgWidth")
-    objects = found.get("objects")
+    document: Mapping[str, Any] = raw if isinstance(raw, dict) else {}
+    height, width = document.get("imgHeight"), document.get("imgWidth")
+    objects = document.get("objects")
     if not (type(height) is int and type(width) is int and isinstance(objects, list)):
         raise DataError(f"{file} needs whole numbers imgHeight and imgWidth and a list of objects")
     reach = MAX_REACH * max(height, width)
-    read = [_object(each, f"{file}, object {i}", reach) for i, each in enumerate(objects)]
-    return (height, width), [each for each in read if each is not None]
+    parsed = [
+        _parse_object(raw_object, f"{file}, object {i}", reach)
+        for i, raw_object in enumerate(objects)
+    ]
+    return (height, width), [city_object for city_object in parsed if city_object is not None]
 
 
-def _object(raw: Any, where: str, reach: float) -> CityObject | None:
+def _parse_object(raw: Any, location: str, reach: float) -> CityObject | None:
     if not isinstance(raw, dict):
-        raise DataError(f"{where} is {raw!r:.60}; it must be an object with label and polygon")
+        raise DataError(f"{location} is {raw!r:.60}; it must be an object with label and polygon")
     if raw.get("deleted"):
         return None
     label = raw.get("label")
-    known = (*STUFF, *THINGS, *NOT_JUDGED, NOT_DRAWN)
-    is_group = isinstance(label, str) and label not in known and label.endswith(GROUP)
+    known_labels = (*STUFF, *THINGS, *NOT_EVALUATED, TRANSPARENT_LABEL)
+    is_group = isinstance(label, str) and label not in known_labels and label.endswith(GROUP)
     name = str(label).removesuffix(GROUP) if is_group else label
-    if name not in known:
-        raise DataError(f"{where} has the label {label!r:.60}; Cityscapes has {', '.join(known)}")
+    if name not in known_labels:
+        raise DataError(
+            f"{location} has the label {label!r:.60}; Cityscapes has {', '.join(known_labels)}"
+        )
     polygon = raw.get("polygon")
     if (
         not isinstance(polygon, list)
         or not all(map(is_point, polygon))
         or any(abs(value) > reach for point in polygon for value in point)
     ):
-        raise DataError(f"{where} ({label}) needs a polygon of points [x, y] near its picture")
+        raise DataError(f"{location} ({label}) needs a polygon of points [x, y] near its picture")
     return CityObject(str(name), is_group, tuple(float(v) for point in polygon for v in point))
 
 
 def _add_picture(writer: CocoWriter, picture: Path, file: Path, city: str) -> None:
     size, objects = read_city_file(file)
-    actual = picture_size(picture)
+    actual = measure_image_size(picture)
     if actual != size:
         raise DataError(
             f"{file} is about a picture of size {size} (height, width), but {picture} has "
             f"{actual}; put the original picture there"
         )
     image_id = writer.add_image(picture, size=size, group=city)
-    drawn = draw_order(objects, size)
+    object_map = render_object_map(objects, size)
     names = (*STUFF, *THINGS)
     # Position in the drawing -> category id; the first entry is what nothing was drawn on.
-    ids = [names.index(o.label) + 1 if o.label in names else writer.void for o in objects]
-    writer.add_semantic(image_id, np.asarray([writer.void, *ids], dtype=np.int64)[drawn])
-    visible = np.bincount(drawn.ravel(), minlength=len(objects) + 1)
-    for number, each in enumerate(objects, start=1):
-        if each.label not in THINGS:
+    ids = [
+        names.index(city_object.label) + 1 if city_object.label in names else writer.void
+        for city_object in objects
+    ]
+    writer.add_semantic(image_id, np.asarray([writer.void, *ids], dtype=np.int64)[object_map])
+    visible = np.bincount(object_map.ravel(), minlength=len(objects) + 1)
+    for number, city_object in enumerate(objects, start=1):
+        if city_object.label not in THINGS:
             continue
         if visible[number]:
-            writer.add_mask(image_id, each.label, drawn == number, iscrowd=each.is_group)
+            writer.add_mask(
+                image_id, city_object.label, object_map == number, iscrowd=city_object.is_group
+            )
         else:
-            what = f"{each.label} (drawn as number {number})"
-            writer.skip(file.name, what, "nothing of it is visible behind others")
+            description = f"{city_object.label} (drawn as number {number})"
+            writer.skip(file.name, description, "nothing of it is visible behind others")
 
 
-def draw_order(objects: list[CityObject], size: tuple[int, int]) -> NDArray[np.int32]:
+def render_object_map(objects: list[CityObject], size: tuple[int, int]) -> NDArray[np.int32]:
     """`(height, width)` the number, from 1, of the object that is seen at a pixel; 0: none."""
     canvas = Image.new("I", (size[1], size[0]), 0)
     pen = ImageDraw.Draw(canvas)
-    for number, each in enumerate(objects, start=1):
-        if each.label != NOT_DRAWN and len(each.polygon) >= 4:
-            pen.polygon(each.polygon, fill=number)
+    for number, city_object in enumerate(objects, start=1):
+        if city_object.label != TRANSPARENT_LABEL and len(city_object.polygon) >= 4:
+            pen.polygon(city_object.polygon, fill=number)
     return np.asarray(canvas, dtype=np.int32)

@@ -35,14 +35,14 @@ class Shape:
         """Whether nothing of the picture is in it."""
         return not (self.box[2] > 0 and self.box[3] > 0 and self.area > 0)
 
-    def fields(self) -> dict[str, Any]:
+    def to_fields(self) -> dict[str, Any]:
         """Box and area of an annotation, with two decimals unless nothing would be left of them."""
-        rounded = [short(value) for value in self.box]
-        kept = rounded if min(rounded[2:]) > 0 else [float(value) for value in self.box]
-        return {"bbox": kept, "area": short(self.area) or float(self.area)}
+        rounded = [round_coordinate(value) for value in self.box]
+        box = rounded if min(rounded[2:]) > 0 else [float(value) for value in self.box]
+        return {"bbox": box, "area": round_coordinate(self.area) or float(self.area)}
 
 
-def shape_of_box(box: Sequence[float]) -> Shape:
+def shape_from_box(box: Sequence[float]) -> Shape:
     """An object that has a box and nothing finer.
 
     Args:
@@ -51,7 +51,7 @@ def shape_of_box(box: Sequence[float]) -> Shape:
     return Shape(box, float(box[2]) * float(box[3]))
 
 
-def shape_of_mask(
+def shape_from_mask(
     mask: NDArray[np.bool_],
     *,
     polygons: Sequence[Sequence[float]] | None = None,
@@ -73,8 +73,8 @@ def shape_of_mask(
     return Shape(box, float(coco_mask.area(rle)), segmentation)
 
 
-def shape_of_polygons(
-    polygons: Sequence[Sequence[float]], size: tuple[int, int], what: str
+def shape_from_polygons(
+    polygons: Sequence[Sequence[float]], size: tuple[int, int], description: str
 ) -> Shape | None:
     """An object by its outlines; the box is the tight one around what the picture shows.
 
@@ -82,7 +82,7 @@ def shape_of_polygons(
         polygons: Flat `[x0, y0, x1, y1, ...]` lists in pixels of the picture; several are parts of
             one object.
         size: (height, width) of the picture.
-        what: What messages call the object.
+        description: What messages call the object.
 
     Returns:
         None where they cover no pixel.
@@ -96,29 +96,29 @@ def shape_of_polygons(
         # Rasterising walks along the outline: a stray point far away would take all memory.
         if len(polygon) < 6 or len(polygon) % 2 or not all(abs(v) <= reach for v in polygon):
             raise DataError(
-                f"{what} (height {height}, width {width}) has the polygon {_shortened(polygon)}; "
+                f"{description} (height {height}, width {width}) has the polygon {_abbreviate(polygon)}; "
                 "it needs three or more points x, y, none further away than "
                 f"{MAX_REACH} times the picture's longer side"
             )
-    stored = [[short(value) for value in polygon] for polygon in polygons]
-    rle = coco_mask.merge(coco_mask.frPyObjects(stored, height, width))
+    rounded_polygons = [[round_coordinate(value) for value in polygon] for polygon in polygons]
+    rle = coco_mask.merge(coco_mask.frPyObjects(rounded_polygons, height, width))
     area = float(coco_mask.area(rle))
     if not area:
         return None
-    points = np.concatenate([np.reshape(polygon, (-1, 2)) for polygon in stored])
+    points = np.concatenate([np.reshape(polygon, (-1, 2)) for polygon in rounded_polygons])
     low, high = points.min(axis=0), points.max(axis=0)
     box = [*map(float, low), *map(float, high - low)]
     if low.min() < 0 or high[0] > width or high[1] > height:
         box = [float(value) for value in coco_mask.toBbox(rle)]
-    return Shape(box, area, stored)
+    return Shape(box, area, rounded_polygons)
 
 
-def short(value: float) -> float | int:
+def round_coordinate(value: float) -> float | int:
     """Whole numbers as integers, the rest with two decimals: shorter files, the same boxes."""
     number = round(float(value), 2)
     return int(number) if number.is_integer() else number
 
 
-def _shortened(numbers: Sequence[float]) -> str:
+def _abbreviate(numbers: Sequence[float]) -> str:
     text = ", ".join(f"{value:g}" for value in numbers[:8])
     return f"[{text}, ...]" if len(numbers) > 8 else f"[{text}]"

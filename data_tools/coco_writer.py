@@ -25,10 +25,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from data_tools.coco_shapes import Shape, shape_of_box, shape_of_mask, shape_of_polygons
-from data_tools.picture_io import picture_size, write_picture
+from data_tools.coco_shapes import Shape, shape_from_box, shape_from_mask, shape_from_polygons
+from data_tools.picture_io import measure_image_size, write_picture
 from data_tools.split_summary import SkippedObject, SplitSummary
-from data_tools.text_parts import TextParts
+from data_tools.text_parts import TextSpool
 from resnet_tasks.errors import DataError
 from resnet_tasks.names import require_class_names
 
@@ -38,7 +38,7 @@ MAX_8BIT_CATEGORIES = 254
 
 
 @dataclass(frozen=True)
-class Category:
+class CategorySpec:
     """One class of a data set.
 
     Attributes:
@@ -75,7 +75,7 @@ class CocoWriter:
         self,
         folder: Path,
         split: str,
-        categories: Sequence[Category],
+        categories: Sequence[CategorySpec],
         *,
         annotated: Sequence[Annotated],
         images_root: Path | None = None,
@@ -95,13 +95,13 @@ class CocoWriter:
         require_class_names(names, str(self.file))
         self.split = split
         self.folder = folder
-        self.images_root = _absolute(folder if images_root is None else images_root)
+        self.images_root = _make_absolute(folder if images_root is None else images_root)
         self.copy_images = copy_images
         self._ids = {name: index for index, name in enumerate(names, start=1)}
         self._names = names
         self._images: list[dict[str, Any]] = []
-        self._pictures: dict[Path, None] = {}
-        self._annotations = TextParts(folder)
+        self._image_paths: dict[Path, None] = {}
+        self._annotations = TextSpool(folder)
         self._objects = [0] * len(names)
         self._outlines = 0
         self._skipped: list[SkippedObject] = []
@@ -123,7 +123,7 @@ class CocoWriter:
     @property
     def void(self) -> int:
         """Value of void pixels in the semantic PNGs."""
-        return void_value(len(self._names))
+        return choose_void_value(len(self._names))
 
     def add_image(
         self,
@@ -146,14 +146,14 @@ class CocoWriter:
         Raises:
             DataError: If the file cannot be read, lies outside the images root, or comes twice.
         """
-        if (place := _absolute(picture)) in self._pictures:
+        if (absolute_path := _make_absolute(picture)) in self._image_paths:
             raise DataError(
                 f"{self.split} has the picture {picture} twice, so that its objects would be "
                 "missed in one of the two; bring all its objects under one entry"
             )
-        self._pictures[place] = None
-        height, width = size or picture_size(picture)
-        name = self._file_name(picture)
+        self._image_paths[absolute_path] = None
+        height, width = size or measure_image_size(picture)
+        name = self._resolve_file_name(picture)
         image_id = len(self._images) + 1
         record: dict[str, Any] = {
             "id": image_id,
@@ -180,7 +180,7 @@ class CocoWriter:
         Raises:
             DataError: If the class is unknown.
         """
-        category_id = self._category_id(image_id, category)
+        category_id = self._get_category_id(image_id, category)
         self._write_annotation({"image_id": image_id, "category_id": category_id})
 
     def add_box(
@@ -204,7 +204,7 @@ class CocoWriter:
         Raises:
             DataError: If the box has no area or the class is unknown.
         """
-        self._add(image_id, category, shape_of_box(box), iscrowd, attributes)
+        self._add_object(image_id, category, shape_from_box(box), iscrowd, attributes)
 
     def add_mask(
         self,
@@ -237,8 +237,8 @@ class CocoWriter:
                 f"a mask of {record['file_name']} has size {mask.shape} (height, width), the "
                 f"picture {(record['height'], record['width'])}; both must agree"
             )
-        shape = shape_of_mask(mask, polygons=polygons, box=box)
-        self._add(image_id, category, shape, iscrowd, attributes)
+        shape = shape_from_mask(mask, polygons=polygons, box=box)
+        self._add_object(image_id, category, shape, iscrowd, attributes)
 
     def add_polygons(
         self,
@@ -267,10 +267,10 @@ class CocoWriter:
                 class is unknown.
         """
         record = self._images[image_id - 1]
-        what = f"a {category} of {record['file_name']}"
-        shape = shape_of_polygons(polygons, self.size_of(image_id), what)
+        description = f"a {category} of {record['file_name']}"
+        shape = shape_from_polygons(polygons, self.get_image_size(image_id), description)
         if shape is not None:
-            self._add(image_id, category, shape, iscrowd, attributes)
+            self._add_object(image_id, category, shape, iscrowd, attributes)
         return shape is not None
 
     def add_semantic(self, image_id: int, ids: NDArray[np.integer[Any]]) -> None:
@@ -304,28 +304,28 @@ class CocoWriter:
         write_picture(self.folder / name, ids.astype(np.uint8 if self.void == 255 else np.uint16))
         record["sem_seg_file_name"] = name.as_posix()
 
-    def annotates(self, *kinds: Annotated) -> None:
+    def declare_annotated(self, *kinds: Annotated) -> None:
         """Replaces what the source annotates, where that is known only once it is read."""
         self._info["annotated"] = list(kinds)
 
-    def annotates_outlines(self) -> None:
+    def declare_outlines(self) -> None:
         """States boxes and masks where every object has an outline, and leaves the rest as it is.
 
         An object that has only a box would be taught as one without pixels.
         """
         if 0 < self._outlines == self._annotations.count:
-            self.annotates("boxes", "masks")
+            self.declare_annotated("boxes", "masks")
 
-    def skip(self, file: Path | str, what: str, why: str) -> None:
+    def skip(self, file: Path | str, description: str, reason: str) -> None:
         """Counts an object that is left out."""
-        self._skipped.append(SkippedObject(str(file), what, why))
+        self._skipped.append(SkippedObject(str(file), description, reason))
 
-    def size_of(self, image_id: int) -> tuple[int, int]:
+    def get_image_size(self, image_id: int) -> tuple[int, int]:
         """(height, width) of a picture that was added."""
         record = self._images[image_id - 1]
         return record["height"], record["width"]
 
-    def note(self, text: str) -> None:
+    def add_note(self, text: str) -> None:
         """Adds a sentence for the data card."""
         self._notes.append(text)
 
@@ -342,9 +342,9 @@ class CocoWriter:
             self._annotations.copy_to(stream)
             stream.write(f'], "categories": {json.dumps(self._categories)}}}')
         temporary.replace(self.file)
-        return self.summary()
+        return self.summarize()
 
-    def summary(self) -> SplitSummary:
+    def summarize(self) -> SplitSummary:
         """Counts of what was added so far."""
         objects = dict(zip(self._names, self._objects, strict=True))
         has_maps = any("sem_seg_file_name" in record for record in self._images)
@@ -357,11 +357,11 @@ class CocoWriter:
             pixels,
             skipped,
             notes=notes,
-            pictures=frozenset(self._pictures),
+            image_paths=frozenset(self._image_paths),
         )
 
-    def _file_name(self, picture: Path) -> str:
-        absolute = _absolute(picture)
+    def _resolve_file_name(self, picture: Path) -> str:
+        absolute = _make_absolute(picture)
         try:
             str(absolute).encode()
         except UnicodeEncodeError:
@@ -372,9 +372,9 @@ class CocoWriter:
         if not absolute.is_relative_to(self.images_root):
             raise DataError(f"{picture} does not lie inside {self.images_root}, the images root")
         name = absolute.relative_to(self.images_root)
-        return self._copied(picture, name) if self.copy_images else name.as_posix()
+        return self._copy_image(picture, name) if self.copy_images else name.as_posix()
 
-    def _copied(self, picture: Path, name: Path) -> str:
+    def _copy_image(self, picture: Path, name: Path) -> str:
         target = Path("images", self.split, name)
         (self.folder / target).parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -383,7 +383,7 @@ class CocoWriter:
             raise DataError(f"the picture {picture} was there and is missing now") from None
         return target.as_posix()
 
-    def _add(
+    def _add_object(
         self,
         image_id: int,
         category: str,
@@ -391,7 +391,7 @@ class CocoWriter:
         iscrowd: bool,
         attributes: Mapping[str, Any] | None,
     ) -> None:
-        category_id = self._category_id(image_id, category)
+        category_id = self._get_category_id(image_id, category)
         name = self._images[image_id - 1]["file_name"]
         if shape.is_empty:
             raise DataError(
@@ -400,7 +400,7 @@ class CocoWriter:
         annotation = {
             "image_id": image_id,
             "category_id": category_id,
-            **shape.fields(),
+            **shape.to_fields(),
             "iscrowd": int(iscrowd),
         }
         if shape.segmentation is not None:
@@ -414,7 +414,7 @@ class CocoWriter:
         self._objects[annotation["category_id"] - 1] += 1
         self._annotations.add(json.dumps({"id": self._annotations.count + 1, **annotation}))
 
-    def _category_id(self, image_id: int, category: str) -> int:
+    def _get_category_id(self, image_id: int, category: str) -> int:
         if category not in self._ids:
             name = self._images[image_id - 1]["file_name"]
             raise DataError(
@@ -423,11 +423,11 @@ class CocoWriter:
         return self._ids[category]
 
 
-def void_value(num_categories: int) -> int:
+def choose_void_value(num_categories: int) -> int:
     """Value of void pixels in semantic PNGs: the largest that 8 bits hold, else 16."""
     return 255 if num_categories <= MAX_8BIT_CATEGORIES else 65535
 
 
-def _absolute(path: Path) -> Path:
+def _make_absolute(path: Path) -> Path:
     """The path from the root, links kept: a linked picture still lies where it is named."""
     return Path(os.path.abspath(path))  # noqa: PTH100 - pathlib's own way follows links

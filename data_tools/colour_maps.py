@@ -19,21 +19,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data_tools.coco_writer import Category, CocoWriter, void_value
-from data_tools.label_maps import add_mapped_picture
-from data_tools.progress import PictureCount, Progress
+from data_tools.coco_writer import CategorySpec, CocoWriter, choose_void_value
+from data_tools.label_maps import add_image_with_map
+from data_tools.progress import Progress, ProgressCounter
 from data_tools.source_folder import (
     SPLITS,
     find_picture,
-    pictures_by_stem,
+    find_split_lists,
+    index_images_by_stem,
     read_lines,
     read_names,
     require_parts,
-    split_lists,
-    without_suffix,
+    strip_image_suffix,
 )
 from data_tools.split_summary import SplitSummary
-from resnet_tasks.data.decoding import read_stored, with_channels
+from resnet_tasks.data.decoding import convert_channels, decode_image
 from resnet_tasks.data.label_files import require_lossless, require_single_image
 from resnet_tasks.data.picture_files import DAMAGE
 from resnet_tasks.errors import DataError
@@ -57,7 +57,7 @@ class ColourTable:
         names: `(N,)` what the table calls them, for messages.
     """
 
-    categories: tuple[Category, ...]
+    categories: tuple[CategorySpec, ...]
     codes: NDArray[np.int64]
     ids: NDArray[np.int64]
     names: tuple[str, ...]
@@ -106,8 +106,8 @@ def convert_colour_maps(  # noqa: PLR0913 - each is an option of the format
     """
     require_parts(source, (colours,))
     table = read_colours(source / colours, merge, void, things)
-    pairs = _pairs(source, images, maps, ending)
-    count = PictureCount(sum(map(len, pairs.values())), progress)
+    pairs = _list_pairs(source, images, maps, ending)
+    count = ProgressCounter(sum(map(len, pairs.values())), progress)
     summaries = []
     for split, files in pairs.items():
         writer = CocoWriter(
@@ -120,9 +120,11 @@ def convert_colour_maps(  # noqa: PLR0913 - each is an option of the format
             description=f"Converted from colour-coded maps, {split}",
             license_name=license_name,
         )
-        for picture, label_map in count.over(files):
-            ids = to_ids(read_colour_map(label_map), table, label_map)
-            add_mapped_picture(writer, picture, ids, boxed=table.categories if boxes else ())
+        for picture, label_map in count.track(files):
+            ids = colors_to_ids(read_colour_map(label_map), table, label_map)
+            add_image_with_map(
+                writer, picture, ids, box_categories=table.categories if boxes else ()
+            )
         summaries.append(writer.write())
     return tuple(summaries)
 
@@ -139,7 +141,7 @@ def read_colours(
         DataError: If a line is no colour and name, one of them comes twice, or the options name a
             class that there is not.
     """
-    found: dict[str, Rgb] = {}
+    colors_by_name: dict[str, Rgb] = {}
     for number, line in enumerate(read_lines(file), start=1):
         words = re.split(r"[\s,]+", line.strip(), maxsplit=3)
         if not line.strip():
@@ -148,26 +150,28 @@ def read_colours(
         if len(words) != 4 or len(rgb) != 3 or max(rgb) > 255:
             raise DataError(f"{file}, line {number} is {line!r:.60}; it should be R G B name")
         name = words[3].strip()
-        if name in found or rgb in found.values():
+        if name in colors_by_name or rgb in colors_by_name.values():
             raise DataError(f"{file}, line {number}: {line!r:.60} has a name or colour again")
-        found[name] = (rgb[0], rgb[1], rgb[2])
+        colors_by_name[name] = (rgb[0], rgb[1], rgb[2])
     for name in (*void, *(merge or {})):
-        if name not in found and name not in ("Void", *(merge or {}).values()):
-            raise DataError(f"{file} has no class {name!r}; it has {', '.join(found)}")
-    target = {name: (merge or {}).get(name, name if merge is None else "") for name in found}
-    kept = [each for each in target.values() if each and each not in void]
-    order = list(dict.fromkeys([*(merge or {}).values(), *kept])) if merge else kept
+        if name not in colors_by_name and name not in ("Void", *(merge or {}).values()):
+            raise DataError(f"{file} has no class {name!r}; it has {', '.join(colors_by_name)}")
+    target = {
+        name: (merge or {}).get(name, name if merge is None else "") for name in colors_by_name
+    }
+    kept_names = [name for name in target.values() if name and name not in void]
+    order = list(dict.fromkeys([*(merge or {}).values(), *kept_names])) if merge else kept_names
     unknown = [name for name in things if name not in order]
     if unknown or not order:
         raise DataError(f"{file}: the things {unknown} are not among {', '.join(order) or 'none'}")
-    void_id = void_value(len(order))
+    void_id = choose_void_value(len(order))
     position = {name: index for index, name in enumerate(order, start=1)}
     rows = sorted(
         (r << 16 | g << 8 | b, position.get(target[name], void_id), name)
-        for name, (r, g, b) in found.items()
+        for name, (r, g, b) in colors_by_name.items()
     )
     return ColourTable(
-        tuple(Category(name, isthing=name in things) for name in order),
+        tuple(CategorySpec(name, isthing=name in things) for name in order),
         np.asarray([row[0] for row in rows], np.int64),
         np.asarray([row[1] for row in rows], np.int64),
         tuple(row[2] for row in rows),
@@ -183,7 +187,7 @@ def read_colour_map(file: Path) -> NDArray[np.uint8]:
     """
     try:
         require_lossless(file, "label map")
-        stored = read_stored(file)
+        stored = decode_image(file)
     except FileNotFoundError:
         raise DataError(f"the label map {file} is missing") from None
     except DAMAGE as error:
@@ -194,10 +198,10 @@ def read_colour_map(file: Path) -> NDArray[np.uint8]:
             f"the label map {file} has {stored.pixels.shape[2]} channel(s) of "
             f"{stored.pixels.dtype}; colours need 8-bit RGB"
         )
-    return with_channels(stored, 3, file)
+    return convert_channels(stored, 3, file)
 
 
-def to_ids(pixels: NDArray[np.uint8], table: ColourTable, file: Path) -> NDArray[np.int64]:
+def colors_to_ids(pixels: NDArray[np.uint8], table: ColourTable, file: Path) -> NDArray[np.int64]:
     """`(height, width)` category ids of a map.
 
     Raises:
@@ -205,58 +209,60 @@ def to_ids(pixels: NDArray[np.uint8], table: ColourTable, file: Path) -> NDArray
     """
     wide = pixels.astype(np.int64)
     codes = wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]
-    places = np.minimum(np.searchsorted(table.codes, codes), len(table.codes) - 1)
-    is_unknown = table.codes[places] != codes
+    positions = np.minimum(np.searchsorted(table.codes, codes), len(table.codes) - 1)
+    is_unknown = table.codes[positions] != codes
     if is_unknown.any():
         values, first, counts = np.unique(codes[is_unknown], return_index=True, return_counts=True)
         y, x = np.argwhere(is_unknown)[first[0]]
-        shown = ", ".join(
+        color_text = ", ".join(
             f"({v >> 16}, {v >> 8 & 255}, {v & 255}) in {n} pixels"
             for v, n in zip(values[:SHOWN].tolist(), counts[:SHOWN].tolist(), strict=True)
         )
         raise DataError(
-            f"the label map {file} has {len(values)} colours of no class: {shown}; the first one "
+            f"the label map {file} has {len(values)} colours of no class: {color_text}; the first one "
             f"at x {x}, y {y}: correct the map (was it resized, or ever saved as JPEG?), or add "
             "the colour to the table"
         )
-    ids: NDArray[np.int64] = table.ids[places]
+    ids: NDArray[np.int64] = table.ids[positions]
     return ids
 
 
-def _pairs(source: Path, images: str, maps: str, ending: str) -> dict[str, Pairs]:
+def _list_pairs(source: Path, images: str, maps: str, ending: str) -> dict[str, Pairs]:
     if ("{split}" in images) != ("{split}" in maps):
         raise DataError(
             f"images={images} and maps={maps} must both have {{split}}, or none of them"
         )
     if "{split}" in images:
-        named = {split: source / images.format(split=split) for split in SPLITS}
-        folders = {split: folder for split, folder in named.items() if folder.is_dir()}
+        candidate_folders = {split: source / images.format(split=split) for split in SPLITS}
+        folders = {split: folder for split, folder in candidate_folders.items() if folder.is_dir()}
         if not folders:
             require_parts(source, (images.format(split="train"), maps.format(split="train")))
         return {
-            split: _matched(folder, source / maps.format(split=split), ending, None)
+            split: _match_pairs(folder, source / maps.format(split=split), ending, None)
             for split, folder in folders.items()
         }
     require_parts(source, (images, maps))
-    lists = split_lists(source)
-    places = (source / images, source / maps, ending)
+    lists = find_split_lists(source)
+    match_arguments = (source / images, source / maps, ending)
     if not lists:
-        return {"train": _matched(*places, None)}
-    return {split: _matched(*places, file) for split, file in lists.items()}
+        return {"train": _match_pairs(*match_arguments, None)}
+    return {split: _match_pairs(*match_arguments, file) for split, file in lists.items()}
 
 
-def _matched(images: Path, maps: Path, ending: str, listed: Path | None) -> Pairs:
+def _match_pairs(images: Path, maps: Path, ending: str, list_file: Path | None) -> Pairs:
     require_parts(images, ())
     require_parts(maps, ())
-    pictures, labels = pictures_by_stem(images), pictures_by_stem(maps)
+    image_files, map_files = index_images_by_stem(images), index_images_by_stem(maps)
     names = (
-        list(pictures) if listed is None else [without_suffix(name) for name in read_names(listed)]
+        list(image_files)
+        if list_file is None
+        else [strip_image_suffix(name) for name in read_names(list_file)]
     )
-    where = images if listed is None else listed
+    source = images if list_file is None else list_file
     return [
         (
-            find_picture(pictures, name, images, where),
-            find_picture(labels, f"{name}{ending}", maps, where),
+            find_picture(image_files, name, images, source),
+            find_picture(map_files, f"{name}{ending}", maps, source),
         )
         for name in names
     ]

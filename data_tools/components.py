@@ -35,14 +35,14 @@ class Component(NamedTuple):
         height, width = self.pixels.shape
         return self.columns.start, self.rows.start, width, height
 
-    def mask(self, size: tuple[int, ...]) -> NDArray[np.bool_]:
+    def to_mask(self, size: tuple[int, ...]) -> NDArray[np.bool_]:
         """`size` bool: the component alone, in the whole picture."""
-        alone = np.zeros(size, dtype=np.bool_)
-        alone[self.rows, self.columns] = self.pixels
-        return alone
+        component_mask = np.zeros(size, dtype=np.bool_)
+        component_mask[self.rows, self.columns] = self.pixels
+        return component_mask
 
 
-def components(mask: NDArray[np.bool_]) -> Iterator[Component]:
+def find_components(mask: NDArray[np.bool_]) -> Iterator[Component]:
     """The components of a `(height, width)` mask, from top to bottom."""
     labels, _ = ndimage.label(mask, structure=TOUCHING)
     for number, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):

@@ -17,13 +17,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from data_tools.box_tables import TableBox, TablePicture, merged, read_box_table
-from data_tools.coco_writer import Category, CocoWriter
+from data_tools.box_tables import TableBox, TablePicture, merge_findings, read_box_table
+from data_tools.coco_writer import CategorySpec, CocoWriter
 from data_tools.dicom import DICOM_SUFFIXES, AddedFrame, add_frames, open_dicom
-from data_tools.dicom_reading import DicomReading, is_dicom
-from data_tools.picture_io import picture_size
-from data_tools.progress import PictureCount, Progress
-from data_tools.source_folder import PICTURE_SUFFIXES, SPLITS, listing, require_parts
+from data_tools.dicom_reading import DicomOptions, is_dicom
+from data_tools.picture_io import measure_image_size
+from data_tools.progress import Progress, ProgressCounter
+from data_tools.source_folder import PICTURE_SUFFIXES, SPLITS, format_listing, require_parts
 from data_tools.split_summary import SplitSummary
 from resnet_tasks.errors import DataError
 
@@ -42,7 +42,7 @@ def convert_csv_boxes(  # noqa: PLR0913  # each is an option on the command line
     readers: str = "all",
     val_fraction: float = 0.0,
     seed: int = 0,
-    dicom: DicomReading | None = None,
+    dicom: DicomOptions | None = None,
     copy_images: bool = False,
     license_name: str = "",
     progress: Progress | None = None,
@@ -75,45 +75,60 @@ def convert_csv_boxes(  # noqa: PLR0913  # each is an option on the command line
             names it.
     """
     require_parts(source, ())
-    files = _tables(source, tables)
-    read = {
+    files = _find_tables(source, tables)
+    tables_by_split = {
         split: read_box_table(file, columns or {}, empty=empty) for split, file in files.items()
     }
-    if not 0 <= val_fraction < 1 or (val_fraction and ("val" in read or "train" not in read)):
+    if not 0 <= val_fraction < 1 or (
+        val_fraction and ("val" in tables_by_split or "train" not in tables_by_split)
+    ):
         raise DataError(
             f"val_fraction is {val_fraction}; it must be at least 0 and below 1, and needs a table "
-            f"for train and none for val (there are tables for {', '.join(read)})"
+            f"for train and none for val (there are tables for {', '.join(tables_by_split)})"
         )
-    names = _class_names(read, files, classes)
-    chosen = _seen_by(readers, read)
-    reading = dicom or DicomReading()
-    found = {split: _find_pictures(source, split, chosen[split], files[split]) for split in chosen}
-    is_made = _are_dicom(path for each in found.values() for path in each.values())
+    names = _map_class_names(tables_by_split, files, classes)
+    images_by_split = _select_readers(readers, tables_by_split)
+    dicom_options = dicom or DicomOptions()
+    paths_by_split = {
+        split: _find_pictures(source, split, images_by_split[split], files[split])
+        for split in images_by_split
+    }
+    are_dicom = _are_dicom(
+        path for split_paths in paths_by_split.values() for path in split_paths.values()
+    )
     writers = {
         split: CocoWriter(
             out,
             split,
-            [Category(name) for name in dict.fromkeys(names.values())],
+            [CategorySpec(name) for name in dict.fromkeys(names.values())],
             annotated=("boxes",),
-            images_root=None if is_made else source,
-            copy_images=copy_images and not is_made,
+            images_root=None if are_dicom else source,
+            copy_images=copy_images and not are_dicom,
             description=f"Converted from a table of boxes, {split}",
             license_name=license_name,
         )
         for split in SPLITS
-        if split in read or (split == "val" and val_fraction)
+        if split in tables_by_split or (split == "val" and val_fraction)
     }
-    count = PictureCount(sum(map(len, found.values())), progress)
-    for split, paths in found.items():
-        for name, path in count.over(paths.items()):
-            picture = chosen[split][name]
-            source_picture = _SourcePicture(path, name, picture.group, reading, is_dicom=is_made)
-            is_held_out = split == "train" and _share(seed, source_picture.unit) < val_fraction
+    count = ProgressCounter(sum(map(len, paths_by_split.values())), progress)
+    for split, paths in paths_by_split.items():
+        for name, path in count.track(paths.items()):
+            picture = images_by_split[split][name]
+            source_picture = _SourcePicture(
+                path, name, picture.group, dicom_options, is_dicom=are_dicom
+            )
+            is_held_out = (
+                split == "train" and _hash_to_fraction(seed, source_picture.unit) < val_fraction
+            )
             writer = writers["val" if is_held_out else split]
-            boxes = _findings(picture, is_merged=readers == "merged")
-            _add_boxes(writer, source_picture.add(writer), boxes, names, files[split])
-        _count_unread(writers[split], source, split, read[split], chosen[split])
-    if val_fraction and not (writers["val"].summary().images and writers["train"].summary().images):
+            boxes = _iterate_findings(picture, is_merged=readers == "merged")
+            _add_boxes(writer, source_picture.add_to(writer), boxes, names, files[split])
+        _report_unread(
+            writers[split], source, split, tables_by_split[split], images_by_split[split]
+        )
+    if val_fraction and not (
+        writers["val"].summarize().images and writers["train"].summarize().images
+    ):
         raise DataError(
             f"val_fraction {val_fraction} and seed {seed} leave a split empty; change one"
         )
@@ -127,22 +142,28 @@ class _SourcePicture:
         path: The file.
         name: What the table calls it.
         group: As the table has it; takes the place of what a DICOM file says.
-        reading: How DICOM files become pictures.
+        dicom_options: How DICOM files become pictures.
         is_dicom: Whether it is one.
     """
 
     def __init__(
-        self, path: Path, name: str, group: str | None, reading: DicomReading, *, is_dicom: bool
+        self,
+        path: Path,
+        name: str,
+        group: str | None,
+        dicom_options: DicomOptions,
+        *,
+        is_dicom: bool,
     ) -> None:
         self.path, self._name = path, name
-        self._dicom = open_dicom(path, reading) if is_dicom else None
-        self.group = None if group is None else reading.hashed("group", group)
+        self._dicom = open_dicom(path, dicom_options) if is_dicom else None
+        self.group = None if group is None else dicom_options.hash_identity("group", group)
         if self._dicom is not None:
-            why = self._dicom.lacks_picture()
-            if why is None and self._dicom.num_frames != 1:
-                why = f"it has {self._dicom.num_frames} frames"
-            if why is not None:
-                raise DataError(f"a table names {path}, but {why}; boxes need one picture")
+            reason = self._dicom.explain_missing_image()
+            if reason is None and self._dicom.num_frames != 1:
+                reason = f"it has {self._dicom.num_frames} frames"
+            if reason is not None:
+                raise DataError(f"a table names {path}, but {reason}; boxes need one picture")
             self.group = self.group or self._dicom.group
 
     @property
@@ -150,16 +171,16 @@ class _SourcePicture:
         """What a split must not cut through: the group, else the picture itself."""
         return self.group or self._name
 
-    def add(self, writer: CocoWriter) -> AddedFrame:
+    def add_to(self, writer: CocoWriter) -> AddedFrame:
         """Adds it to a split."""
         if self._dicom is None:
-            size = picture_size(self.path)
+            size = measure_image_size(self.path)
             return AddedFrame(writer.add_image(self.path, size=size, group=self.group), size)
         (added,) = add_frames(writer, self._dicom, Path(self._name), self.group)
         return added
 
 
-def _tables(source: Path, tables: Mapping[str, str] | None) -> dict[str, Path]:
+def _find_tables(source: Path, tables: Mapping[str, str] | None) -> dict[str, Path]:
     if tables:
         unknown = [split for split in tables if split not in SPLITS]
         if unknown:
@@ -167,21 +188,21 @@ def _tables(source: Path, tables: Mapping[str, str] | None) -> dict[str, Path]:
                 f"tables names the split {unknown[0]!r}; splits are {', '.join(SPLITS)}"
             )
         return {split: source / tables[split] for split in SPLITS if split in tables}
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for split in SPLITS:
-        for each in TABLES:
-            if (file := source / each.format(split=split)).is_file():
-                found.setdefault(split, file)
-    if not found:
+        for pattern in TABLES:
+            if (file := source / pattern.format(split=split)).is_file():
+                files.setdefault(split, file)
+    if not files:
         raise DataError(
             f"{source} holds no table (none of {', '.join(TABLES).format(split='train')}); there "
-            f"is {listing(source)}: name them, for example tables={{train: boxes.csv}}"
+            f"is {format_listing(source)}: name them, for example tables={{train: boxes.csv}}"
         )
-    return found
+    return files
 
 
-def _class_names(
-    read: Mapping[str, Mapping[str, TablePicture]],
+def _map_class_names(
+    tables_by_split: Mapping[str, Mapping[str, TablePicture]],
     files: Mapping[str, Path],
     classes: Sequence[str] | Mapping[str, str] | None,
 ) -> dict[str, str]:
@@ -191,7 +212,7 @@ def _class_names(
         DataError: If a table has another class, or none has a box.
     """
     first: dict[str, str] = {}
-    for split, pictures in read.items():
+    for split, pictures in tables_by_split.items():
         for box in (box for picture in pictures.values() for box in picture.boxes):
             first.setdefault(box.label, f"{files[split]}:{box.line}")
     if classes is None:
@@ -201,17 +222,17 @@ def _class_names(
             )
         return {name: name for name in sorted(first)}
     names = dict(classes) if isinstance(classes, Mapping) else {name: name for name in classes}
-    for label, where in first.items():
+    for label, location in first.items():
         if label not in names:
             raise DataError(
-                f"{where} has a box of class {label!r}; the classes given are {', '.join(names)}: "
+                f"{location} has a box of class {label!r}; the classes given are {', '.join(names)}: "
                 "add it to them or correct the table"
             )
     return names
 
 
-def _seen_by(
-    readers: str, read: Mapping[str, Mapping[str, TablePicture]]
+def _select_readers(
+    readers: str, tables_by_split: Mapping[str, Mapping[str, TablePicture]]
 ) -> dict[str, dict[str, TablePicture]]:
     """By split, the pictures that the chosen readers looked at, with their boxes.
 
@@ -221,34 +242,36 @@ def _seen_by(
         DataError: If no table has the reader.
     """
     if readers in ("all", "merged"):
-        return {split: dict(pictures) for split, pictures in read.items()}
+        return {split: dict(pictures) for split, pictures in tables_by_split.items()}
     by_table = {
         split: {reader for picture in pictures.values() for reader in picture.readers}
-        for split, pictures in read.items()
+        for split, pictures in tables_by_split.items()
     }
-    known = set().union(*by_table.values()) - {""}
-    if readers not in known:
+    known_readers = set().union(*by_table.values()) - {""}
+    if readers not in known_readers:
         raise DataError(
             f"no row is by the reader {readers!r}; readers are "
-            f"{', '.join(sorted(known)) or 'not stated'}; choose one, or all, or merged"
+            f"{', '.join(sorted(known_readers)) or 'not stated'}; choose one, or all, or merged"
         )
     return {
         split: {
-            name: replace(each, boxes=[box for box in each.boxes if box.reader in wanted])
-            for name, each in pictures.items()
-            if each.readers & wanted
+            name: replace(
+                image, boxes=[box for box in image.boxes if box.reader in requested_readers]
+            )
+            for name, image in pictures.items()
+            if image.readers & requested_readers
         }
-        for split, pictures in read.items()
-        for wanted in ({readers} if by_table[split] != {""} else {""},)
+        for split, pictures in tables_by_split.items()
+        for requested_readers in ({readers} if by_table[split] != {""} else {""},)
     }
 
 
-def _findings(
+def _iterate_findings(
     picture: TablePicture, *, is_merged: bool
 ) -> Iterator[tuple[TableBox, Mapping[str, object]]]:
     """Boxes with their attributes."""
     if is_merged:
-        yield from ((box, {"readers": count}) for box, count in merged(picture.boxes))
+        yield from ((box, {"readers": count}) for box, count in merge_findings(picture.boxes))
     else:
         yield from ((box, {"reader": box.reader} if box.reader else {}) for box in picture.boxes)
 
@@ -261,40 +284,40 @@ def _find_pictures(
     Raises:
         DataError: If some are missing, or two files could be one picture.
     """
-    folder = _folder(source, split)
-    files = _picture_files(folder)
-    found = {name: files.get(_stem(name), []) for name in pictures}
-    missing = [name for name, paths in found.items() if not paths]
+    folder = _find_folder(source, split)
+    files = _list_image_files(folder)
+    paths_by_name = {name: files.get(_strip_suffix(name), []) for name in pictures}
+    missing = [name for name, paths in paths_by_name.items() if not paths]
     if missing:
         raise DataError(
             f"{table} has rows of {len(missing)} pictures that are not in {folder}, {missing[0]!r} "
             "first; add them, or take the rows out"
         )
-    for name, paths in found.items():
+    for name, paths in paths_by_name.items():
         if len(paths) > 1:
             raise DataError(
                 f"{table} has rows of {name!r}, which may be {paths[0]} or {paths[1]}; keep one"
             )
-    return {name: paths[0] for name, paths in found.items()}
+    return {name: paths[0] for name, paths in paths_by_name.items()}
 
 
-def _folder(source: Path, split: str) -> Path:
+def _find_folder(source: Path, split: str) -> Path:
     return source / split if (source / split).is_dir() else source
 
 
-def _picture_files(folder: Path) -> dict[str, list[Path]]:
+def _list_image_files(folder: Path) -> dict[str, list[Path]]:
     """Pictures and DICOM files below a folder by name without suffix."""
     files: dict[str, list[Path]] = {}
     for parent, below, names in os.walk(folder):
-        below[:] = sorted(each for each in below if not each.startswith("."))
+        below[:] = sorted(folder_name for folder_name in below if not folder_name.startswith("."))
         for name in sorted(names):
             path = Path(parent, name)
             if path.suffix.lower() in (*PICTURE_SUFFIXES, *DICOM_SUFFIXES) or is_dicom(path):
-                files.setdefault(_stem(name), []).append(path)
+                files.setdefault(_strip_suffix(name), []).append(path)
     return files
 
 
-def _stem(name: str) -> str:
+def _strip_suffix(name: str) -> str:
     suffix = Path(name).suffix
     # What looks like a suffix may be the end of `1.2.840.113`.
     return (
@@ -320,7 +343,7 @@ def _are_dicom(paths: Iterable[Path]) -> bool:
     return True in kinds
 
 
-def _share(seed: int, unit: str) -> float:
+def _hash_to_fraction(seed: int, unit: str) -> float:
     """A number 0..1 that depends on nothing else."""
     digest = hashlib.blake2b(f"{seed}/{unit}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64
@@ -341,22 +364,24 @@ def _add_boxes(
             corner = (x1, y1, x2 - x1, y2 - y1)
             writer.add_box(added.image_id, names[box.label], corner, attributes=attributes)
         else:
-            what = f"{box.label} (line {box.line}), corners {box.corners}"
-            writer.skip(table.name, what, "its box has no area inside the picture")
+            description = f"{box.label} (line {box.line}), corners {box.corners}"
+            writer.skip(table.name, description, "its box has no area inside the picture")
 
 
-def _count_unread(
+def _report_unread(
     writer: CocoWriter,
     source: Path,
     split: str,
-    read: Mapping[str, TablePicture],
-    chosen: Mapping[str, TablePicture],
+    table_images: Mapping[str, TablePicture],
+    selected: Mapping[str, TablePicture],
 ) -> None:
     """Lists how many pictures are left out because nobody looked at them."""
-    if others := len(read) - len(chosen):
-        writer.skip(split, f"{others} pictures", "the chosen reader did not look at them")
+    if num_unseen := len(table_images) - len(selected):
+        writer.skip(split, f"{num_unseen} pictures", "the chosen reader did not look at them")
     # Tables of several splits may share a folder: what the others have is theirs.
-    if _folder(source, split) != source:
-        named = {_stem(name) for name in read}
-        if unread := sum(stem not in named for stem in _picture_files(_folder(source, split))):
+    if _find_folder(source, split) != source:
+        table_stems = {_strip_suffix(name) for name in table_images}
+        if unread := sum(
+            stem not in table_stems for stem in _list_image_files(_find_folder(source, split))
+        ):
             writer.skip(split, f"{unread} pictures", "no row of the table is about them")

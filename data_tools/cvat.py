@@ -21,13 +21,13 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from data_tools.coco_writer import Category, CocoWriter
-from data_tools.drawn_objects import DrawnObject, PlacedMask, add_drawn
-from data_tools.outlines import ellipse
-from data_tools.picture_io import picture_size
-from data_tools.progress import PictureCount, Progress
+from data_tools.coco_writer import CategorySpec, CocoWriter
+from data_tools.drawn_objects import LabeledObject, PlacedMask, add_labeled_object
+from data_tools.outlines import ellipse_to_polygon
+from data_tools.picture_io import measure_image_size
+from data_tools.progress import Progress, ProgressCounter
 from data_tools.safe_xml import read_xml
-from data_tools.source_folder import PICTURE_SUFFIXES, is_file, listing, require_parts
+from data_tools.source_folder import PICTURE_SUFFIXES, format_listing, is_file, require_parts
 from data_tools.split_summary import SplitSummary
 from resnet_tasks.errors import DataError
 
@@ -70,7 +70,7 @@ class CvatPicture:
     split: str
     size: tuple[int, int]
     group: str | None = None
-    objects: list[DrawnObject] = field(default_factory=list)
+    objects: list[LabeledObject] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     subset: str = ""
 
@@ -109,27 +109,27 @@ def convert_cvat(
     require_parts(source, (FILE,))
     root = read_xml(source / FILE)
     pictures, labels = read_cvat(root, source / FILE)
-    chosen = _classes(pictures, labels if classes is None else classes, source / FILE)
-    files = _Pictures(source)
+    class_names = _resolve_classes(pictures, labels if classes is None else classes, source / FILE)
+    files = _CvatImageFinder(source)
     splits: defaultdict[str, list[CvatPicture]] = defaultdict(list)
     for picture in pictures:
         splits[picture.split].append(picture)
-    count = PictureCount(len(pictures), progress)
+    count = ProgressCounter(len(pictures), progress)
     summaries = []
     for split in sorted(splits, key=("train", "val", "test").index):
         writer = CocoWriter(
             out,
             split,
-            [Category(name) for name in chosen],
+            [CategorySpec(name) for name in class_names],
             annotated=("boxes",),
             images_root=source,
             copy_images=copy_images,
             description=f"Converted from CVAT, {split}",
             license_name=license_name,
         )
-        for picture in count.over(splits[split]):
+        for picture in count.track(splits[split]):
             _add_picture(writer, picture, files.find(picture), source / FILE)
-        writer.annotates_outlines()
+        writer.declare_outlines()
         summaries.append(writer.write())
     return tuple(summaries)
 
@@ -150,30 +150,34 @@ def read_cvat(root: Element, file: Path) -> tuple[list[CvatPicture], list[str]]:
             "1.1' and 'CVAT for video 1.1'; export it so"
         )
     labels = [
-        (each.findtext("name") or "").strip()
-        for each in root.iter("label")
-        if each.find("parent") is None and (each.findtext("type") or "") not in POINT_LABELS
+        (label_element.findtext("name") or "").strip()
+        for label_element in root.iter("label")
+        if label_element.find("parent") is None
+        and (label_element.findtext("type") or "") not in POINT_LABELS
     ]
     if root.find("track") is not None:
-        return _frames(root, file), labels
+        return _read_frames(root, file), labels
     pictures = []
     for element in root.iter("image"):
-        where = f"{file}: image {element.get('name')!r}"
+        location = f"{file}: image {element.get('name')!r}"
         name = element.get("name")
         if not name:
             raise DataError(f"{file}: image {element.get('id')!r} has no name")
-        size = (_whole(element, "height", where), _whole(element, "width", where))
+        size = (
+            _parse_integer(element, "height", location),
+            _parse_integer(element, "width", location),
+        )
         subset = (element.get("subset") or "").strip()
-        picture = CvatPicture(name, _split(subset, where), size, subset=subset)
+        picture = CvatPicture(name, _parse_split(subset, location), size, subset=subset)
         for number, shape in enumerate(element):
-            _add_shape(picture, shape, shape.get("label"), f"shape {number}", where)
+            _add_shape(picture, shape, shape.get("label"), f"shape {number}", location)
         pictures.append(picture)
     if not pictures:
         raise DataError(f"{file} lists no image and no track; was the task empty?")
     return pictures, labels
 
 
-def _frames(root: Element, file: Path) -> list[CvatPicture]:
+def _read_frames(root: Element, file: Path) -> list[CvatPicture]:
     """Every frame of a video, also those without objects."""
     count = root.findtext("meta/task/size") or root.findtext("meta/job/size") or ""
     original = next(root.iter("original_size"), None)
@@ -187,28 +191,30 @@ def _frames(root: Element, file: Path) -> list[CvatPicture]:
             f"{file} has tracks; its meta should tell size, start_frame and original_size (height "
             f"and width) in whole numbers below ten million, got {numbers}"
         )
-    step = _frame_step(root, file)
+    step = _read_frame_step(root, file)
     size = (int(sides[0]), int(sides[1]))
     task = (root.findtext("meta/task/name") or file.parent.name).strip()
-    split = _split(root.findtext("meta/task/subset") or "", str(file))
+    split = _parse_split(root.findtext("meta/task/subset") or "", str(file))
     frames = {
         number: CvatPicture(str(number), split, size, group=task)
         for number in range(int(first), int(first) + int(count) * step, step)
     }
     for track in root.iter("track"):
         for shape in track:
-            where = f"{file}: track {track.get('id')}"
-            number = _whole(shape, "frame", where)
+            location = f"{file}: track {track.get('id')}"
+            number = _parse_integer(shape, "frame", location)
             if shape.get("outside") == "1":
                 continue
             if number not in frames:
-                raise DataError(f"{where} is on frame {number}; the task has {count} frames")
-            what = f"track {track.get('id')}"
-            _add_shape(frames[number], shape, track.get("label"), what, f"{where}, frame {number}")
+                raise DataError(f"{location} is on frame {number}; the task has {count} frames")
+            track_name = f"track {track.get('id')}"
+            _add_shape(
+                frames[number], shape, track.get("label"), track_name, f"{location}, frame {number}"
+            )
     return list(frames.values())
 
 
-def _frame_step(root: Element, file: Path) -> int:
+def _read_frame_step(root: Element, file: Path) -> int:
     """Of how many frames of the video the task has one: `step=5` in its filter."""
     text = (root.findtext("meta/task/frame_filter") or "").strip() or "step=1"
     step = text.removeprefix("step=").strip()
@@ -217,67 +223,69 @@ def _frame_step(root: Element, file: Path) -> int:
     return int(step)
 
 
-def _split(subset: str, where: str) -> str:
+def _parse_split(subset: str, location: str) -> str:
     if subset.strip().lower() not in SPLITS:
         raise DataError(
-            f"{where} is in the subset {subset!r}; known are {', '.join(filter(None, SPLITS))}: "
+            f"{location} is in the subset {subset!r}; known are {', '.join(filter(None, SPLITS))}: "
             "rename it in CVAT or in the file"
         )
     return SPLITS[subset.strip().lower()]
 
 
 def _add_shape(
-    picture: CvatPicture, shape: Element, label: str | None, what: str, where: str
+    picture: CvatPicture, shape: Element, label: str | None, shape_name: str, location: str
 ) -> None:
     if not label:
-        raise DataError(f"{where}, {what} has no label; every shape needs its class")
+        raise DataError(f"{location}, {shape_name} has no label; every shape needs its class")
     if shape.tag in NOT_CONVERTED:
-        picture.skipped.append((f"{label} ({what})", NOT_CONVERTED[shape.tag]))
+        picture.skipped.append((f"{label} ({shape_name})", NOT_CONVERTED[shape.tag]))
         return
     if shape.tag not in SHAPES:
-        known = ", ".join((*SHAPES, *NOT_CONVERTED))
-        raise DataError(f"{where}, {what} is a {shape.tag!r}; known are {known}")
-    where = f"{where}, {what} ({label})"
+        known_tags = ", ".join((*SHAPES, *NOT_CONVERTED))
+        raise DataError(f"{location}, {shape_name} is a {shape.tag!r}; known are {known_tags}")
+    location = f"{location}, {shape_name} ({label})"
     attributes = {"occluded": 1} if shape.get("occluded") == "1" else {}
-    turn = _number(shape, "rotation", where) if shape.get("rotation") else 0.0
+    turn = _parse_number(shape, "rotation", location) if shape.get("rotation") else 0.0
     boxes: list[tuple[float, ...]] = []
     polygons: list[list[float]] = []
     masks: list[PlacedMask] = []
     if shape.tag == "box":
-        x1, y1, x2, y2 = (_number(shape, key, where) for key in ("xtl", "ytl", "xbr", "ybr"))
+        x1, y1, x2, y2 = (
+            _parse_number(shape, key, location) for key in ("xtl", "ytl", "xbr", "ybr")
+        )
         if turn:
-            polygons.append(_turned((x1, y1, x2, y1, x2, y2, x1, y2), turn))
+            polygons.append(_rotate_points((x1, y1, x2, y1, x2, y2, x1, y2), turn))
         else:
             boxes.append((x1, y1, x2, y2))
     elif shape.tag == "ellipse":
-        x, y, *radii = (_number(shape, key, where) for key in ("cx", "cy", "rx", "ry"))
-        polygons.append(_turned(ellipse(x, y, *radii), turn))
+        x, y, *radii = (_parse_number(shape, key, location) for key in ("cx", "cy", "rx", "ry"))
+        polygons.append(_rotate_points(ellipse_to_polygon(x, y, *radii), turn))
     elif shape.tag == "polygon":
-        polygons.append(_points(shape, where))
+        polygons.append(_parse_points(shape, location))
     else:
-        masks.append(_mask(shape, picture.size, where))
+        masks.append(_parse_mask(shape, picture.size, location))
     parts = (tuple(boxes), tuple(polygons), tuple(masks))
-    picture.objects.append(DrawnObject(label, what, *parts, attributes))
+    picture.objects.append(LabeledObject(label, shape_name, *parts, attributes))
 
 
-def _number(element: Element, key: str, where: str) -> float:
+def _parse_number(element: Element, key: str, location: str) -> float:
     try:
         value = float(element.get(key, ""))
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise DataError(f"{where} has {key}={element.get(key)!r}; it must be a number")
+        raise DataError(f"{location} has {key}={element.get(key)!r}; it must be a number")
     return value
 
 
-def _whole(element: Element, key: str, where: str) -> int:
+def _parse_integer(element: Element, key: str, location: str) -> int:
     text = element.get(key, "")
     if not text.isdecimal() or len(text) > MAX_DIGITS:
-        raise DataError(f"{where} has {key}={element.get(key)!r}; it must be a whole number")
+        raise DataError(f"{location} has {key}={element.get(key)!r}; it must be a whole number")
     return int(text)
 
 
-def _points(shape: Element, where: str) -> list[float]:
+def _parse_points(shape: Element, location: str) -> list[float]:
     """`x0,y0;x1,y1;...` as a flat list."""
     text = shape.get("points", "")
     try:
@@ -286,42 +294,42 @@ def _points(shape: Element, where: str) -> list[float]:
         pairs = []
     if len(pairs) < 3 or any(len(pair) != 2 or not all(map(math.isfinite, pair)) for pair in pairs):
         raise DataError(
-            f"{where} has points={text[:40]!r}; a polygon has three or more, as x0,y0;x1,y1;x2,y2"
+            f"{location} has points={text[:40]!r}; a polygon has three or more, as x0,y0;x1,y1;x2,y2"
         )
     return [value for pair in pairs for value in pair]
 
 
-def _turned(points: Sequence[float], degrees: float) -> list[float]:
+def _rotate_points(points: Sequence[float], degrees: float) -> list[float]:
     """Flat points turned clockwise (as seen) around the middle of their box."""
     xy = np.reshape(points, (-1, 2))
     middle = (xy.min(axis=0) + xy.max(axis=0)) / 2
     cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    turned = (xy - middle) @ np.array([[cosine, sine], [-sine, cosine]]) + middle
-    flat: list[float] = turned.ravel().tolist()
+    rotated = (xy - middle) @ np.array([[cosine, sine], [-sine, cosine]]) + middle
+    flat: list[float] = rotated.ravel().tolist()
     return flat
 
 
-def _mask(shape: Element, size: tuple[int, int], where: str) -> PlacedMask:
+def _parse_mask(shape: Element, size: tuple[int, int], location: str) -> PlacedMask:
     """Run lengths along the rows of a part of the picture, background first."""
     left, top, width, height = (
-        _whole(shape, key, where) for key in ("left", "top", "width", "height")
+        _parse_integer(shape, key, location) for key in ("left", "top", "width", "height")
     )
     words = [word.strip() for word in shape.get("rle", "").split(",")]
     runs = [int(word) for word in words if word.isdecimal() and len(word) <= MAX_DIGITS]
     if height > size[0] or width > size[1]:
         raise DataError(
-            f"{where} is {width} x {height} pixels (width x height), larger than its picture of "
+            f"{location} is {width} x {height} pixels (width x height), larger than its picture of "
             f"{size[1]} x {size[0]}"
         )
     if len(runs) != len(words) or sum(runs) != width * height:
         raise DataError(
-            f"{where} has an rle that does not fill its {width} x {height} pixels; it is whole "
+            f"{location} has an rle that does not fill its {width} x {height} pixels; it is whole "
             "numbers with commas between, whose sum is width times height"
         )
     return PlacedMask(left, top, (height, width), np.array(runs, dtype=np.int64))
 
 
-class _Pictures:
+class _CvatImageFinder:
     """Finds pictures by the names that the XML has."""
 
     def __init__(self, source: Path) -> None:
@@ -330,34 +338,34 @@ class _Pictures:
 
     def find(self, picture: CvatPicture) -> Path:
         if picture.group is not None:
-            return self._frame(int(picture.name))
+            return self._find_frame(int(picture.name))
         name = picture.name.replace("\\", "/")
         if name.startswith("/") or ".." in name.split("/"):
             raise DataError(
                 f"{self._source / FILE} names the picture {picture.name!r}, which leads out of the "
                 "folder; mend the name"
             )
-        own = [self._source / "images" / subset / name for subset in (picture.subset, "")]
-        found = next(filter(is_file, (*own, self._source / name)), None)
-        if found is not None:
-            return found
-        elsewhere = sorted((self._source / "images").glob(f"*/{_literal(name)}"))
-        if len(elsewhere) > 1:
+        subset_paths = [self._source / "images" / subset / name for subset in (picture.subset, "")]
+        image_path = next(filter(is_file, (*subset_paths, self._source / name)), None)
+        if image_path is not None:
+            return image_path
+        other_paths = sorted((self._source / "images").glob(f"*/{_escape_glob(name)}"))
+        if len(other_paths) > 1:
             raise DataError(
-                f"{self._source / FILE} names the picture {name}, which may be {elsewhere[0]} or "
-                f"{elsewhere[1]}; keep one, or put them into folders named by subset"
+                f"{self._source / FILE} names the picture {name}, which may be {other_paths[0]} or "
+                f"{other_paths[1]}; keep one, or put them into folders named by subset"
             )
-        if not elsewhere:
+        if not other_paths:
             raise DataError(
                 f"{self._source / FILE} names the picture {name}, but neither images/ nor the "
-                f"folder has it; there is {listing(self._source)}: export with images, or put them "
+                f"folder has it; there is {format_listing(self._source)}: export with images, or put them "
                 "there"
             )
-        return elsewhere[0]
+        return other_paths[0]
 
-    def _frame(self, number: int) -> Path:
+    def _find_frame(self, number: int) -> Path:
         if self._frames is None:
-            self._frames = dict(_numbered(self._source / "images"))
+            self._frames = dict(_list_frames(self._source / "images"))
         if number not in self._frames:
             raise DataError(
                 f"{self._source / 'images'} has no frame_{number:06d} with any of "
@@ -366,43 +374,47 @@ class _Pictures:
         return self._frames[number]
 
 
-def _literal(name: str) -> str:
+def _escape_glob(name: str) -> str:
     return re.sub(r"([*?\[])", r"[\1]", name)
 
 
-def _numbered(folder: Path) -> Iterator[tuple[int, Path]]:
+def _list_frames(folder: Path) -> Iterator[tuple[int, Path]]:
     for file in sorted(folder.glob("frame_*")):
         number = file.stem.removeprefix("frame_")
         if file.suffix.lower() in PICTURE_SUFFIXES and number.isdecimal():
             yield int(number), file
 
 
-def _classes(pictures: Sequence[CvatPicture], labels: Sequence[str], file: Path) -> list[str]:
-    used = {drawn.label for picture in pictures for drawn in picture.objects}
-    chosen = list(dict.fromkeys(labels)) or sorted(used)
-    unknown = sorted(used - set(chosen))
+def _resolve_classes(
+    pictures: Sequence[CvatPicture], labels: Sequence[str], file: Path
+) -> list[str]:
+    used_labels = {
+        labeled_object.label for picture in pictures for labeled_object in picture.objects
+    }
+    class_names = list(dict.fromkeys(labels)) or sorted(used_labels)
+    unknown = sorted(used_labels - set(class_names))
     if unknown:
         raise DataError(
-            f"{file} has an object of class {unknown[0]!r}; the classes are {', '.join(chosen)}: "
+            f"{file} has an object of class {unknown[0]!r}; the classes are {', '.join(class_names)}: "
             "add it to them or correct the file"
         )
-    if not chosen:
+    if not class_names:
         raise DataError(
             f"{file} has no label whose objects have an area; there is nothing to teach"
         )
-    return chosen
+    return class_names
 
 
 def _add_picture(writer: CocoWriter, picture: CvatPicture, path: Path, file: Path) -> None:
     """Adds a picture with its objects."""
-    size = picture_size(path)
+    size = measure_image_size(path)
     if picture.size != size:
         raise DataError(
             f"{file}: {picture.name} has the size {picture.size} (height, width), but {path} has "
             f"{size}; its shapes would be misplaced, so put the original picture there"
         )
     image_id = writer.add_image(path, size=size, group=picture.group)
-    for what, why in picture.skipped:
-        writer.skip(picture.name, what, why)
-    for drawn in picture.objects:
-        add_drawn(writer, image_id, drawn, size, picture.name)
+    for description, reason in picture.skipped:
+        writer.skip(picture.name, description, reason)
+    for labeled_object in picture.objects:
+        add_labeled_object(writer, image_id, labeled_object, size, picture.name)

@@ -15,7 +15,7 @@ UNVERIFIED = (
 
 
 @dataclass(frozen=True)
-class Origin:
+class DatasetProvenance:
     """Where a data set comes from.
 
     Attributes:
@@ -46,7 +46,7 @@ class DataCard:
     """
 
     name: str
-    origin: Origin
+    origin: DatasetProvenance
     source: str
     splits: tuple[SplitSummary, ...]
     verified: bool
@@ -61,7 +61,7 @@ class DataCard:
         """Warnings of all splits, each with the name of its split."""
         return [f"{split.split}: {text}" for split in self.splits for text in split.warnings]
 
-    def markdown(self) -> str:
+    def to_markdown(self) -> str:
         """The card as text; the same conversion gives the same text."""
         origin = self.origin
         lines = [
@@ -77,18 +77,20 @@ class DataCard:
             *(f"- Note, {split.split}: {note}" for split in self.splits for note in split.notes),
             *(f"- Warning, {warning}" for warning in self.warnings),
             "",
-            *self._counts(),
-            *self._pixels(),
-            *self._changed(),
+            *self._format_counts(),
+            *self._format_pixel_fractions(),
+            *self._format_changes(),
             f"## Left out: {self.num_skipped}",
             "",
         ]
         if self.num_skipped:
-            rows = [(s.split, o.file, o.what, o.why) for s in self.splits for o in s.skipped]
-            lines += [*_table(("split", "file", "object", "why"), rows), ""]
+            rows = [
+                (s.split, o.file, o.description, o.reason) for s in self.splits for o in s.skipped
+            ]
+            lines += [*_format_table(("split", "file", "object", "why"), rows), ""]
         return "\n".join(lines)
 
-    def _counts(self) -> list[str]:
+    def _format_counts(self) -> list[str]:
         header = ("", *(split.split for split in self.splits))
         rows = [("pictures", *(str(split.images) for split in self.splits))]
         # A class that only pixels have needs no row of zeros.
@@ -97,9 +99,9 @@ class DataCard:
             for name in self.splits[0].objects
             if any(split.objects[name] or not split.pixels for split in self.splits)
         ]
-        return ["## Pictures and objects", "", *_table(header, rows), ""]
+        return ["## Pictures and objects", "", *_format_table(header, rows), ""]
 
-    def _pixels(self) -> list[str]:
+    def _format_pixel_fractions(self) -> list[str]:
         labelled = [split for split in self.splits if split.pixels]
         if not labelled:
             return []
@@ -109,15 +111,21 @@ class DataCard:
             for name in labelled[0].pixels
         ]
         header = ("", *(split.split for split in labelled))
-        return ["## Share of the labelled pixels", "", *_table(header, rows), ""]
+        return ["## Share of the labelled pixels", "", *_format_table(header, rows), ""]
 
-    def _changed(self) -> list[str]:
+    def _format_changes(self) -> list[str]:
         rows = [
-            (s.split, what, str(count)) for s in self.splits for what, count in s.changed.items()
+            (s.split, description, str(count))
+            for s in self.splits
+            for description, count in s.changed.items()
         ]
-        return ["## Changed", "", *_table(("split", "what", "objects"), rows), ""] if rows else []
+        return (
+            ["## Changed", "", *_format_table(("split", "what", "objects"), rows), ""]
+            if rows
+            else []
+        )
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def _format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     lines = [header, ["---"] * len(header), *rows]
     return ["| " + " | ".join(cell.replace("|", "/") for cell in line) + " |" for line in lines]

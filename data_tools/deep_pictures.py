@@ -14,14 +14,14 @@ from data_tools.picture_io import write_picture
 
 Array = NDArray[Any]
 
-WHOLE: tuple[type[np.integer[Any]], ...] = (
+INTEGER_TYPES: tuple[type[np.integer[Any]], ...] = (
     *(np.uint8, np.uint16, np.int16),
     *(np.uint32, np.int32),
 )
 """Types of pictures of whole numbers; the first that holds all values is taken."""
 
 
-def smallest_type(low: float, high: float, *, is_whole: bool) -> type[np.number[Any]]:
+def choose_smallest_dtype(low: float, high: float, *, is_whole: bool) -> type[np.number[Any]]:
     """The first of `WHOLE` that holds every value of a range, else float32.
 
     Args:
@@ -29,14 +29,14 @@ def smallest_type(low: float, high: float, *, is_whole: bool) -> type[np.number[
         high: Largest value.
         is_whole: Whether all values are whole numbers; others need floats.
     """
-    for kind in WHOLE if is_whole else ():
+    for kind in INTEGER_TYPES if is_whole else ():
         limits = np.iinfo(kind)
         if limits.min <= low and high <= limits.max:
             return kind
     return np.float32
 
 
-def write_deep_picture(name: Path, pixels: Array, *, is_colour: bool = False) -> Path:
+def write_lossless_image(name: Path, pixels: Array, *, is_colour: bool = False) -> Path:
     """Writes a picture and returns its file.
 
     Grey and colour of 8 and 16 bits become PNG, everything else TIFF (deflate): negative and

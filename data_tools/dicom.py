@@ -18,12 +18,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from data_tools.coco_writer import Category, CocoWriter
-from data_tools.deep_pictures import write_deep_picture
-from data_tools.dicom_reading import DicomReading, Group, Values, is_dicom
+from data_tools.coco_writer import CategorySpec, CocoWriter
+from data_tools.deep_pictures import write_lossless_image
+from data_tools.dicom_reading import DicomOptions, Group, Values, is_dicom
 from data_tools.output_folder import place_inside
-from data_tools.progress import PictureCount, Progress
-from data_tools.source_folder import SPLITS, listing, require_parts
+from data_tools.progress import Progress, ProgressCounter
+from data_tools.source_folder import SPLITS, format_listing, require_parts
 from data_tools.split_summary import SplitSummary
 from resnet_tasks.errors import DataError
 
@@ -68,73 +68,75 @@ def convert_dicom(  # noqa: PLR0913  # each is an option on the command line
     Raises:
         DataError: If there is no DICOM picture, or one is damaged or cannot be decoded.
     """
-    reading = DicomReading(values, group, salt, longest_side)
-    splits = {split: list(_files(folder)) for split, folder in split_folders(source).items()}
-    count = PictureCount(sum(map(len, splits.values())), progress)
+    options = DicomOptions(values, group, salt, longest_side)
+    splits = {
+        split: list(_list_files(folder)) for split, folder in find_split_folders(source).items()
+    }
+    count = ProgressCounter(sum(map(len, splits.values())), progress)
     summaries: list[SplitSummary] = []
     instances: set[bytes] = set()
     for split, files in splits.items():
         writer = CocoWriter(
             out,
             split,
-            [Category(name) for name in classes],
+            [CategorySpec(name) for name in classes],
             annotated=(),
             description=f"Converted from DICOM, {split}",
             license_name=license_name,
         )
-        for file in count.over(files):
+        for file in count.track(files):
             # Relative to the source: folders tell series apart.
             name = file.relative_to(source).as_posix()
-            name = reading.hashed("file", name) if hashed_names else name
+            name = options.hash_identity("file", name) if hashed_names else name
             try:
-                why = _add_file(writer, file, Path(name), reading, instances)
+                reason = _add_file(writer, file, Path(name), options, instances)
             except DataError as error:
                 if damaged == "stop":
                     raise
-                why = name if hashed_names else str(error)
-            if why:
-                writer.skip(name, "file", why)
+                reason = name if hashed_names else str(error)
+            if reason:
+                writer.skip(name, "file", reason)
         summaries.append(writer.write())
     if not any(summary.images for summary in summaries):
-        raise DataError(f"{source} holds no DICOM picture; there is {listing(source)}")
+        raise DataError(f"{source} holds no DICOM picture; there is {format_listing(source)}")
     return tuple(summaries)
 
 
-def split_folders(source: Path) -> dict[str, Path]:
+def find_split_folders(source: Path) -> dict[str, Path]:
     """The folders of native splits, or the source itself as `train`.
 
     Raises:
         DataError: If the source is no folder.
     """
     require_parts(source, ())
-    found = {split: source / split for split in SPLITS if (source / split).is_dir()}
-    return found if "train" in found else {"train": source}
+    folders = {split: source / split for split in SPLITS if (source / split).is_dir()}
+    return folders if "train" in folders else {"train": source}
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def _list_files(folder: Path) -> Iterator[Path]:
     """All files below a folder that are not hidden, by path."""
     for parent, below, names in os.walk(folder):
-        below[:] = sorted(each for each in below if not each.startswith("."))
+        below[:] = sorted(folder_name for folder_name in below if not folder_name.startswith("."))
         for name in sorted(names):
             if not name.startswith("."):
                 yield Path(parent, name)
 
 
 def _add_file(
-    writer: CocoWriter, file: Path, name: Path, reading: DicomReading, instances: set[bytes]
+    writer: CocoWriter, file: Path, name: Path, options: DicomOptions, instances: set[bytes]
 ) -> str | None:
     """Adds the frames of a file, or says why there are none."""
     if not is_dicom(file):
         return "it is no DICOM file"
-    dicom = open_dicom(file, reading)
-    if why := dicom.lacks_picture():
-        return why
+    dicom = open_dicom(file, options)
+    if reason := dicom.explain_missing_image():
+        return reason
     if not add_frames(writer, dicom, name, dicom.group, instances):
         return "an earlier file has the same instance id and the same pixels"
     return None
 
 
-def open_dicom(file: Path, reading: DicomReading) -> DicomFile:
+def open_dicom(file: Path, options: DicomOptions) -> DicomFile:
     """The header of a DICOM file.
 
     Raises:
@@ -143,7 +145,7 @@ def open_dicom(file: Path, reading: DicomReading) -> DicomFile:
     # Here, so that formats are listed where pydicom is not installed.
     from data_tools.dicom_frames import DicomFile  # noqa: PLC0415
 
-    return DicomFile(file, reading)
+    return DicomFile(file, options)
 
 
 class AddedFrame(NamedTuple):
@@ -184,17 +186,17 @@ def add_frames(
     """
     stem = name.with_suffix("") if name.suffix.lower() in DICOM_SUFFIXES else name
     added: list[AddedFrame] = []
-    for frame in dicom.frames():
+    for frame in dicom.iterate_frames():
         if not added and dicom.instance and instances is not None:
             # The id alone will not do: careless anonymisation gives many files the same.
-            what = f"{dicom.instance} {dicom.num_frames}".encode()
-            digest = hashlib.blake2b(what + frame.pixels.tobytes(), digest_size=16).digest()
+            instance_key = f"{dicom.instance} {dicom.num_frames}".encode()
+            digest = hashlib.blake2b(instance_key + frame.pixels.tobytes(), digest_size=16).digest()
             if digest in instances:
                 return []
             instances.add(digest)
-        numbered = stem if frame.index is None else stem / f"{frame.index:04d}"
-        base = _free_name(place_inside(writer.folder / "images" / writer.split, numbered))
-        picture = write_deep_picture(base, frame.pixels, is_colour=frame.is_colour)
+        frame_path = stem if frame.index is None else stem / f"{frame.index:04d}"
+        base = _find_free_name(place_inside(writer.folder / "images" / writer.split, frame_path))
+        picture = write_lossless_image(base, frame.pixels, is_colour=frame.is_colour)
         size = (frame.pixels.shape[0], frame.pixels.shape[1])
         image_id = writer.add_image(
             picture, size=size, group=group, spacing=frame.spacing, attributes=frame.attributes
@@ -203,7 +205,7 @@ def add_frames(
     return added
 
 
-def _free_name(base: Path) -> Path:
+def _find_free_name(base: Path) -> Path:
     """`base`, or with a number behind it where `a.dcm` and `a.dicom` lie side by side."""
     name, number = base, 2
     while any(name.with_name(name.name + suffix).exists() for suffix in (".png", ".tif")):

@@ -18,7 +18,7 @@ _PREAMBLE = 128
 
 
 @dataclass(frozen=True)
-class DicomReading:
+class DicomOptions:
     """How DICOM files become pictures.
 
     Attributes:
@@ -46,7 +46,7 @@ class DicomReading:
         if self.longest_side is not None and self.longest_side < 1:
             raise DataError(f"longest_side is {self.longest_side}; it must be 1 or more")
 
-    def hashed(self, kind: str, identity: str) -> str:
+    def hash_identity(self, kind: str, identity: str) -> str:
         """16 hexadecimal digits that stand for an id, the same for the same salt."""
         text = f"{kind}\0{identity}".encode()
         return hashlib.blake2b(text, digest_size=8, key=self.salt.encode()[:64]).hexdigest()

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_tools.coco_writer import CocoWriter
-from data_tools.outlines import clipped_box
+from data_tools.outlines import clip_box
 from resnet_tasks.data.coco import decode_mask
 
 Kind = Literal["box", "outline"]
@@ -32,24 +32,24 @@ class PlacedMask(NamedTuple):
     runs: NDArray[np.int64]
 
     @classmethod
-    def of(cls, left: int, top: int, pixels: NDArray[np.bool_]) -> PlacedMask:
+    def from_pixels(cls, left: int, top: int, pixels: NDArray[np.bool_]) -> PlacedMask:
         """A mask whose pixels `(h, w)` are at hand."""
         flat = np.concatenate(([False], pixels.ravel()))
         starts = np.concatenate(([0], np.flatnonzero(flat[1:] != flat[:-1]), [pixels.size]))
         return cls(left, top, (pixels.shape[0], pixels.shape[1]), np.diff(starts))
 
-    def pixels(self) -> NDArray[np.bool_]:
+    def to_pixels(self) -> NDArray[np.bool_]:
         """`(h, w)` of the part."""
         return np.repeat(np.arange(len(self.runs)) % 2 == 1, self.runs).reshape(self.size)
 
 
 @dataclass(frozen=True)
-class DrawnObject:
+class LabeledObject:
     """One object; several shapes are its parts.
 
     Attributes:
         label: Its class.
-        what: Where it stands in its file, for reports.
+        description: Where it stands in its file, for reports.
         boxes: (x1, y1, x2, y2) in pixels, in any order.
         polygons: Flat `[x0, y0, x1, y1, ...]` in pixels.
         masks: Pixels.
@@ -57,7 +57,7 @@ class DrawnObject:
     """
 
     label: str
-    what: str
+    description: str
     boxes: tuple[Sequence[float], ...] = ()
     polygons: tuple[Sequence[float], ...] = ()
     masks: tuple[PlacedMask, ...] = ()
@@ -69,8 +69,12 @@ class DrawnObject:
         return "outline" if self.polygons or self.masks else "box"
 
 
-def add_drawn(
-    writer: CocoWriter, image_id: int, drawn: DrawnObject, size: tuple[int, int], file: str
+def add_labeled_object(
+    writer: CocoWriter,
+    image_id: int,
+    labeled_object: LabeledObject,
+    size: tuple[int, int],
+    file: str,
 ) -> None:
     """Adds an object as finely as it was drawn; boxes beside outlines count as rectangles.
 
@@ -79,43 +83,53 @@ def add_drawn(
     Args:
         writer: Of the split.
         image_id: Of its picture.
-        drawn: The object.
+        labeled_object: The object.
         size: (height, width) of the picture.
         file: Its source file, for the report.
     """
-    polygons = [*drawn.polygons, *map(_rectangle, drawn.boxes)]
-    if drawn.kind == "box":
-        corners = np.reshape(drawn.boxes, (-1, 2))
-        box = clipped_box([*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist()], size)
-        is_seen = min(box[2:]) > 0
-        if is_seen:
-            writer.add_box(image_id, drawn.label, box, attributes=drawn.attributes)
-    elif drawn.masks:
-        mask = _canvas(drawn.masks, size)
+    polygons = [*labeled_object.polygons, *map(_rectangle_to_polygon, labeled_object.boxes)]
+    if labeled_object.kind == "box":
+        corners = np.reshape(labeled_object.boxes, (-1, 2))
+        box = clip_box([*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist()], size)
+        is_visible = min(box[2:]) > 0
+        if is_visible:
+            writer.add_box(
+                image_id, labeled_object.label, box, attributes=labeled_object.attributes
+            )
+    elif labeled_object.masks:
+        mask = _render_masks(labeled_object.masks, size)
         if polygons:
-            mask |= decode_mask([list(map(float, each)) for each in polygons], *size)
-        is_seen = bool(mask.any())
-        if is_seen:
-            writer.add_mask(image_id, drawn.label, mask, attributes=drawn.attributes)
+            mask |= decode_mask([list(map(float, polygon)) for polygon in polygons], *size)
+        is_visible = bool(mask.any())
+        if is_visible:
+            writer.add_mask(
+                image_id, labeled_object.label, mask, attributes=labeled_object.attributes
+            )
     else:
-        is_seen = writer.add_polygons(image_id, drawn.label, polygons, attributes=drawn.attributes)
-    if not is_seen:
-        writer.skip(file, f"{drawn.label} ({drawn.what})", "it has no area inside the picture")
+        is_visible = writer.add_polygons(
+            image_id, labeled_object.label, polygons, attributes=labeled_object.attributes
+        )
+    if not is_visible:
+        writer.skip(
+            file,
+            f"{labeled_object.label} ({labeled_object.description})",
+            "it has no area inside the picture",
+        )
 
 
-def _rectangle(corners: Sequence[float]) -> list[float]:
+def _rectangle_to_polygon(corners: Sequence[float]) -> list[float]:
     x1, y1, x2, y2 = corners
     return [x1, y1, x2, y1, x2, y2, x1, y2]
 
 
-def _canvas(masks: Sequence[PlacedMask], size: tuple[int, int]) -> NDArray[np.bool_]:
+def _render_masks(masks: Sequence[PlacedMask], size: tuple[int, int]) -> NDArray[np.bool_]:
     """The masks together on the whole picture; what lies outside is cut off."""
     height, width = size
     canvas = np.zeros(size, dtype=np.bool_)
     for mask in masks:
         y, x = max(mask.top, 0), max(mask.left, 0)
-        seen = mask.pixels()[
+        visible = mask.to_pixels()[
             y - mask.top : max(height - mask.top, 0), x - mask.left : max(width - mask.left, 0)
         ]
-        canvas[y : y + seen.shape[0], x : x + seen.shape[1]] |= seen
+        canvas[y : y + visible.shape[0], x : x + visible.shape[1]] |= visible
     return canvas

@@ -10,36 +10,36 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from data_tools.data_card import DataCard, Origin
+from data_tools.data_card import DataCard, DatasetProvenance
 from data_tools.formats import Format
-from data_tools.output_folder import CARD, output_folder
+from data_tools.output_folder import CARD, create_output_folder
 from data_tools.progress import Progress
-from data_tools.source_folder import coco_splits
+from data_tools.source_folder import find_coco_splits
 from data_tools.split_summary import SkippedObject, SplitSummary
 from resnet_tasks.data.coco import Annotation, CocoFile, ImageRecord, read_coco
 from resnet_tasks.errors import DataError
 from resnet_tasks.registry import Registry
 
-Pictures = Literal["copy", "link", "none"]
+ImageMode = Literal["copy", "link", "none"]
 """What becomes of the pictures."""
 
 
-def flat_names(images: Sequence[ImageRecord]) -> Iterator[tuple[ImageRecord, str]]:
+def assign_flat_names(images: Sequence[ImageRecord]) -> Iterator[tuple[ImageRecord, str]]:
     """Every picture with a file name that is unique without its suffix and has no folder.
 
     Labels go by the name without suffix; YOLO replaces `images` in paths, and VOC has one folder.
     """
     # An id may be a text, which could lead out of the folder.
     stems = Counter(Path(record.file_name).stem for record in images)
-    taken: set[str] = set()
+    used_stems: set[str] = set()
     for number, record in enumerate(images, start=1):
         path = Path(record.file_name)
         stem = path.stem
         if stems[stem] > 1:
             stem = "_".join((*path.parts[:-1], stem, path.suffix[1:]))
-        while stem in taken:
+        while stem in used_stems:
             stem = f"{stem}_{record.id if isinstance(record.id, int) else number}"
-        taken.add(stem)
+        used_stems.add(stem)
         yield record, f"{stem}{path.suffix}"
 
 
@@ -53,7 +53,7 @@ class SplitExport:
         images: Number of pictures.
         objects: Number of objects by class name.
         changed: Objects that are not quite what they were -> their number.
-        left_out: What is not in the output, and why.
+        skipped: What is not in the output, and why.
     """
 
     split: str
@@ -61,33 +61,31 @@ class SplitExport:
     images: int = 0
     objects: Counter[str] = field(default_factory=Counter)
     changed: Counter[str] = field(default_factory=Counter)
-    left_out: list[SkippedObject] = field(default_factory=list)
+    skipped: list[SkippedObject] = field(default_factory=list)
 
-    def count(self, annotation: Annotation) -> None:
+    def count_object(self, annotation: Annotation) -> None:
         """Counts an object that was written."""
         self.objects[self.classes[annotation.category]] += 1
 
-    def change(self, what: str) -> None:
+    def count_change(self, description: str) -> None:
         """Counts an object that was changed."""
-        self.changed[what] += 1
+        self.changed[description] += 1
 
-    def leave_out(self, record: ImageRecord, annotation: Annotation, why: str) -> None:
+    def skip_object(self, record: ImageRecord, annotation: Annotation, reason: str) -> None:
         """Counts an object that the format cannot hold."""
-        what = f"{self.classes[annotation.category]} (annotation {annotation.id})"
-        self.left_out.append(SkippedObject(record.file_name, what, why))
+        description = f"{self.classes[annotation.category]} (annotation {annotation.id})"
+        self.skipped.append(SkippedObject(record.file_name, description, reason))
 
-    def summary(self) -> SplitSummary:
+    def summarize(self) -> SplitSummary:
         """As the data card takes it."""
         objects = {name: self.objects[name] for name in self.classes}
-        return SplitSummary(
-            self.split, self.images, objects, {}, tuple(self.left_out), self.changed
-        )
+        return SplitSummary(self.split, self.images, objects, {}, tuple(self.skipped), self.changed)
 
 
 EXPORTS: Registry[Format] = Registry("export format", group="resnet_tasks.exports")
 """Name -> format; `convert` of these takes (splits, out)."""
 
-for _name, _place, _title in (
+for _name, _entry_point, _title in (
     (
         "yolo",
         "data_tools.yolo_export:export_yolo",
@@ -95,7 +93,7 @@ for _name, _place, _title in (
     ),
     ("voc", "data_tools.voc_export:export_voc", "Pascal VOC: one XML of boxes per picture"),
 ):
-    EXPORTS.register(_name)(Format(_name, _place, _title))
+    EXPORTS.register(_name)(Format(_name, _entry_point, _title))
 
 
 def export_coco(
@@ -127,26 +125,27 @@ def export_coco(
         ResnetTasksError: If there is no such format.
     """
     format_ = EXPORTS.get(format_name)
-    typed = format_.typed(options, "options")
+    validated_options = format_.validate_options(options, "options")
     splits = {
-        name: read_coco(file, images_root=images_root) for name, file in coco_splits(source).items()
+        name: read_coco(file, images_root=images_root)
+        for name, file in find_coco_splits(source).items()
     }
-    _check_same_classes(splits)
-    with output_folder(out, sources=(source,), overwrite=overwrite) as folder:
-        summaries = format_.convert(splits, folder, progress=progress, **typed)
+    _require_same_classes(splits)
+    with create_output_folder(out, sources=(source,), overwrite=overwrite) as folder:
+        summaries = format_.convert(splits, folder, progress=progress, **validated_options)
         notes = [
             f"{name}: {problem.message}"
             for name, coco in splits.items()
             for problem in coco.problems
             if problem.severity == "warning"
         ]
-        origin = Origin(f"{out.name}: exported as {format_name}", notes=tuple(notes))
+        origin = DatasetProvenance(f"{out.name}: exported as {format_name}", notes=tuple(notes))
         card = DataCard(out.name, origin, str(source.resolve()), summaries, verified=True)
-        (folder / CARD).write_text(card.markdown(), encoding="utf-8")
+        (folder / CARD).write_text(card.to_markdown(), encoding="utf-8")
     return card
 
 
-def place_picture(picture: Path, target: Path, images: Pictures) -> None:
+def copy_or_link_image(picture: Path, target: Path, images: ImageMode) -> None:
     """Copies a picture or links to it.
 
     Raises:
@@ -165,13 +164,13 @@ def place_picture(picture: Path, target: Path, images: Pictures) -> None:
         shutil.copyfile(picture, target)
 
 
-def _check_same_classes(splits: Mapping[str, CocoFile]) -> None:
-    (name, first), *others = splits.items()
-    for other, coco in others:
+def _require_same_classes(splits: Mapping[str, CocoFile]) -> None:
+    (name, first), *remaining_splits = splits.items()
+    for other_name, coco in remaining_splits:
         if coco.categories.index_table != first.categories.index_table or (
             coco.categories.names != first.categories.names
         ):
             raise DataError(
                 f"{first.path} and {coco.path} have different categories, so their classes cannot "
-                f"be numbered alike; export {name} and {other} apart"
+                f"be numbered alike; export {name} and {other_name} apart"
             )

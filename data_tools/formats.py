@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from data_tools.split_summary import SplitSummary
 from resnet_tasks.errors import DataError
-from resnet_tasks.registry import Registry, did_you_mean
+from resnet_tasks.registry import Registry, suggest_nearest
 
 Converter = Callable[..., tuple[SplitSummary, ...]]
 """`(source, out, *, progress, **options)`, or `(out, *, ...)` where nothing is read."""
@@ -28,7 +28,7 @@ class Format:
 
     Attributes:
         name: What it is called on the command line.
-        place: `module:function` of the converter, imported when it is used: listing formats costs
+        entry_point: `module:function` of the converter, imported when it is used: listing formats costs
             nothing, and a format may need libraries that others do without.
         title: What it is, for a list.
         needs_source: Whether something is read (the synthetic cells need nothing).
@@ -37,7 +37,7 @@ class Format:
     """
 
     name: str
-    place: str
+    entry_point: str
     title: str
     needs_source: bool = True
     verified: bool = False
@@ -45,7 +45,7 @@ class Format:
     @property
     def convert(self) -> Converter:
         """The converter; its keyword arguments are the format's options."""
-        module, _, function = self.place.partition(":")
+        module, _, function = self.entry_point.partition(":")
         converter: Converter = getattr(import_module(module), function)
         return converter
 
@@ -58,12 +58,12 @@ class Format:
             if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name != "progress"
         )
 
-    def typed(self, options: Mapping[str, Any], where: str) -> dict[str, Any]:
+    def validate_options(self, options: Mapping[str, Any], location: str) -> dict[str, Any]:
         """Options as the converter takes them, lists made tuples and so on.
 
         Args:
             options: Name -> value, as YAML has it.
-            where: Who gives them, for the message.
+            location: Who gives them, for the message.
 
         Raises:
             DataError: If the format has no such option or the value is of another type.
@@ -72,19 +72,19 @@ class Format:
         checked = {}
         for option, value in options.items():
             if option not in self.options:
-                hint = did_you_mean(option, self.options)
+                hint = suggest_nearest(option, self.options)
                 raise DataError(
-                    f"{where}: the format {self.name!r} has no option {option!r}; it has "
+                    f"{location}: the format {self.name!r} has no option {option!r}; it has "
                     f"{', '.join(self.options)}{hint}"
                 )
             try:
                 checked[option] = TypeAdapter(hints[option]).validate_python(value)
             except ValidationError as error:
-                wrong = error.errors()[0]
-                key = ".".join(map(str, (option, *wrong["loc"])))
+                problem = error.errors()[0]
+                key = ".".join(map(str, (option, *problem["loc"])))
                 raise DataError(
-                    f"{where}: option {key} of the format {self.name!r}: {wrong['msg']}; got "
-                    f"{wrong['input']!r}"
+                    f"{location}: option {key} of the format {self.name!r}: {problem['msg']}; got "
+                    f"{problem['input']!r}"
                 ) from None
         return checked
 
@@ -94,14 +94,14 @@ FORMATS: Registry[Format] = Registry("format", group="resnet_tasks.formats")
 
 
 def register_format(
-    name: str, place: str, title: str, *, needs_source: bool = True, verified: bool = False
+    name: str, entry_point: str, title: str, *, needs_source: bool = True, verified: bool = False
 ) -> None:
     """Makes a format known; the arguments are those of `Format`.
 
     Raises:
         ResnetTasksError: If the name belongs to another format.
     """
-    FORMATS.register(name)(Format(name, place, title, needs_source, verified))
+    FORMATS.register(name)(Format(name, entry_point, title, needs_source, verified))
 
 
 # One statement per format, by name. `verified` says: has run on real files of a publisher.

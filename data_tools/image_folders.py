@@ -14,17 +14,17 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from data_tools.coco_writer import Category, CocoWriter
-from data_tools.picture_io import picture_size
-from data_tools.progress import PictureCount, Progress
-from data_tools.source_folder import PICTURE_SUFFIXES, SPLITS, listing, require_parts
+from data_tools.coco_writer import CategorySpec, CocoWriter
+from data_tools.picture_io import measure_image_size
+from data_tools.progress import Progress, ProgressCounter
+from data_tools.source_folder import PICTURE_SUFFIXES, SPLITS, format_listing, require_parts
 from data_tools.split_summary import SplitSummary
 from resnet_tasks.errors import DataError
 
 ALIASES = {"valid": "val", "validation": "val"}
 """Other names of folders of splits."""
 
-Pictures = Mapping[str, Sequence[Path]]
+ImagesByClass = Mapping[str, Sequence[Path]]
 """Class -> its pictures, sorted."""
 
 
@@ -62,19 +62,19 @@ def convert_image_folders(
     require_parts(source, ())
     if not 0 <= val_fraction < 1:
         raise DataError(f"val_fraction is {val_fraction}; it must be at least 0 and below 1")
-    splits = _native_splits(source)
+    splits = _find_splits(source)
     if splits and val_fraction:
         raise DataError(
             f"{source} has splits of its own ({', '.join(splits)}); leave val_fraction out"
         )
     if not splits:
-        splits = _split(_classes(source), val_fraction, seed)
+        splits = _split_classes(_list_class_files(source), val_fraction, seed)
     names = sorted({name for pictures in splits.values() for name in pictures})
     total = sum(len(files) for pictures in splits.values() for files in pictures.values())
     if not total:
         raise DataError(
             f"{source} holds no picture ({', '.join(PICTURE_SUFFIXES)}) in folders named by class; "
-            f"there is {listing(source)}: give the folder that holds the folders of classes"
+            f"there is {format_listing(source)}: give the folder that holds the folders of classes"
         )
     filled = {name for pictures in splits.values() for name, files in pictures.items() if files}
     if filled != set(names):
@@ -83,72 +83,79 @@ def convert_image_folders(
             f"{source}: no picture ({', '.join(PICTURE_SUFFIXES)}) lies in the folders {empty}; "
             "every folder is a class, so remove those that are none"
         )
-    count = PictureCount(total, progress)
+    count = ProgressCounter(total, progress)
     summaries = []
     for split, pictures in splits.items():
         writer = CocoWriter(
             out,
             split,
-            [Category(name) for name in names],
+            [CategorySpec(name) for name in names],
             annotated=("image",),
             images_root=source,
             copy_images=copy_images,
             description=f"Converted from folders of classes, {split}",
             license_name=license_name,
         )
-        named = ((name, file) for name, files in pictures.items() for file in files)
-        for name, file in count.over(named):
-            _add(writer, source, file, name)
+        labeled_files = ((name, file) for name, files in pictures.items() for file in files)
+        for name, file in count.track(labeled_files):
+            _add_image(writer, source, file, name)
         summaries.append(writer.write())
     return tuple(summaries)
 
 
-def _add(writer: CocoWriter, source: Path, file: Path, name: str) -> None:
+def _add_image(writer: CocoWriter, source: Path, file: Path, name: str) -> None:
     try:
-        size = picture_size(file)
+        size = measure_image_size(file)
     except DataError as error:
         writer.skip(file.relative_to(source).as_posix(), name, str(error))
         return
     writer.add_label(writer.add_image(file, size=size), name)
 
 
-def _native_splits(source: Path) -> dict[str, Pictures]:
+def _find_splits(source: Path) -> dict[str, ImagesByClass]:
     """The pictures of every split that has a folder; empty where no folder is named by one."""
-    folders = _folders(source)
-    named = {ALIASES.get(each.name.lower(), each.name.lower()): each for each in folders}
-    splits = {split: named[split] for split in SPLITS if split in named}
+    folders = _list_folders(source)
+    folders_by_name = {
+        ALIASES.get(folder.name.lower(), folder.name.lower()): folder for folder in folders
+    }
+    splits = {split: folders_by_name[split] for split in SPLITS if split in folders_by_name}
     # A class may be called "test": only folders that hold folders of pictures are splits.
-    splits = {split: folder for split, folder in splits.items() if _folders(folder)}
-    others = [each.name for each in folders if each not in splits.values()]
+    splits = {split: folder for split, folder in splits.items() if _list_folders(folder)}
+    other_names = [folder.name for folder in folders if folder not in splits.values()]
     if "train" not in splits:
         return {}
-    if others:
+    if other_names:
         raise DataError(
             f"{source} holds the splits {', '.join(splits)} and beside them "
-            f"{', '.join(others[:5])}; move what is no split away"
+            f"{', '.join(other_names[:5])}; move what is no split away"
         )
-    return {split: _classes(folder) for split, folder in splits.items()}
+    return {split: _list_class_files(folder) for split, folder in splits.items()}
 
 
-def _folders(folder: Path) -> list[Path]:
+def _list_folders(folder: Path) -> list[Path]:
     return sorted(
-        each for each in folder.iterdir() if each.is_dir() and not each.name.startswith(".")
+        child for child in folder.iterdir() if child.is_dir() and not child.name.startswith(".")
     )
 
 
-def _classes(folder: Path) -> dict[str, Sequence[Path]]:
-    return {each.name: sorted(_pictures_below(each)) for each in _folders(folder)}
+def _list_class_files(folder: Path) -> dict[str, Sequence[Path]]:
+    return {
+        class_folder.name: sorted(_find_images(class_folder))
+        for class_folder in _list_folders(folder)
+    }
 
 
-def _pictures_below(folder: Path) -> Iterator[Path]:
+def _find_images(folder: Path) -> Iterator[Path]:
     for parent, below, names in os.walk(folder):
-        below[:] = [each for each in below if not each.startswith(".")]
+        below[:] = [folder_name for folder_name in below if not folder_name.startswith(".")]
         for name in names:
             if Path(name).suffix.lower() in PICTURE_SUFFIXES and not name.startswith("."):
                 yield Path(parent, name)
 
 
-def _split(classes: Pictures, val_fraction: float, seed: int) -> dict[str, Pictures]:
+def _split_classes(
+    classes: ImagesByClass, val_fraction: float, seed: int
+) -> dict[str, ImagesByClass]:
     """`train` and, where a share of every class is wanted there, `val`."""
     if not val_fraction:
         return {"train": classes}
@@ -157,7 +164,7 @@ def _split(classes: Pictures, val_fraction: float, seed: int) -> dict[str, Pictu
         # Rounded, but of two pictures or more each split gets one.
         count = round(len(files) * val_fraction)
         count = min(max(count, 1), len(files) - 1) if len(files) > 1 else 0
-        chosen = set(random.Random(f"{seed}/{name}").sample(range(len(files)), count))
-        train[name] = [file for i, file in enumerate(files) if i not in chosen]
-        val[name] = [file for i, file in enumerate(files) if i in chosen]
+        val_indices = set(random.Random(f"{seed}/{name}").sample(range(len(files)), count))
+        train[name] = [file for i, file in enumerate(files) if i not in val_indices]
+        val[name] = [file for i, file in enumerate(files) if i in val_indices]
     return {"train": train, "val": val}

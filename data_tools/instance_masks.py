@@ -17,17 +17,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from data_tools.coco_writer import Category, CocoWriter
+from data_tools.coco_writer import CategorySpec, CocoWriter
 from data_tools.mask_coverage import MaskCoverage
 from data_tools.mask_reading import Foreground, MaskReader
-from data_tools.picture_io import picture_size
-from data_tools.progress import PictureCount, Progress
+from data_tools.picture_io import measure_image_size
+from data_tools.progress import Progress, ProgressCounter
 from data_tools.source_folder import (
-    listing,
-    pictures_by_stem,
+    find_split_lists,
+    format_listing,
+    index_images_by_stem,
     read_names,
     require_parts,
-    split_lists,
 )
 from data_tools.split_summary import SplitSummary
 from resnet_tasks.errors import DataError
@@ -76,12 +76,15 @@ def convert_instance_masks(
     """
     if contour < 0:
         raise DataError(f"contour is {contour}, but is a width in pixels; give 0 or more")
-    categories = [Category(category), *([Category(CONTOUR, isthing=False)] if contour else [])]
+    categories = [
+        CategorySpec(category),
+        *([CategorySpec(CONTOUR, isthing=False)] if contour else []),
+    ]
     require_parts(source, ())
     folder = source / IDS_FOLDER if (source / IDS_FOLDER).is_dir() else source
-    splits = _splits(source, folder)
+    splits = _read_splits(source, folder)
     reader = MaskReader(foreground, one_level=False, files=_mask_files(folder, splits))
-    count = PictureCount(sum(map(len, splits.values())), progress)
+    count = ProgressCounter(sum(map(len, splits.values())), progress)
     summaries = []
     for split, ids in splits.items():
         writer = CocoWriter(
@@ -95,34 +98,36 @@ def convert_instance_masks(
             license_name=license_name,
         )
         coverage = MaskCoverage()
-        for name in count.over(ids):
+        for name in count.track(ids):
             _add_picture(writer, folder / name, category, contour, reader, coverage)
         summaries.append(replace(writer.write(), warnings=coverage.warnings()))
     return tuple(summaries)
 
 
-def _splits(source: Path, folder: Path) -> dict[str, list[str]]:
-    lists = split_lists(source)
+def _read_splits(source: Path, folder: Path) -> dict[str, list[str]]:
+    lists = find_split_lists(source)
     splits = {split: read_names(file) for split, file in lists.items()}
-    present = {entry.name for entry in folder.iterdir() if (entry / "images").is_dir()}
-    if not present:
+    image_names = {child.name for child in folder.iterdir() if (child / "images").is_dir()}
+    if not image_names:
         raise DataError(
             f"{folder} should hold one folder per picture with images/ and masks/ inside; there is "
-            f"{listing(folder)}: give the folder that holds {IDS_FOLDER}"
+            f"{format_listing(folder)}: give the folder that holds {IDS_FOLDER}"
         )
     for split, names in splits.items():
-        missing = [name for name in names if name not in present]
+        missing = [name for name in names if name not in image_names]
         if missing:
             raise DataError(
                 f"{lists[split]} lists {missing[0]!r} and {len(missing) - 1} others that have no "
                 f"folder with images/ in {folder}; add them or take them out of the list"
             )
-    return splits or {"train": sorted(present)}
+    return splits or {"train": sorted(image_names)}
 
 
 def _mask_files(folder: Path, splits: Mapping[str, Sequence[str]]) -> list[Path]:
     folders = (folder / name / "masks" for names in splits.values() for name in names)
-    return [file for each in folders if each.is_dir() for file in pictures_by_stem(each).values()]
+    return [
+        file for each in folders if each.is_dir() for file in index_images_by_stem(each).values()
+    ]
 
 
 def _add_picture(
@@ -133,15 +138,15 @@ def _add_picture(
     reader: MaskReader,
     coverage: MaskCoverage,
 ) -> None:
-    pictures = list(pictures_by_stem(folder / "images").values())
+    pictures = list(index_images_by_stem(folder / "images").values())
     if len(pictures) != 1:
         raise DataError(f"{folder / 'images'} holds {len(pictures)} pictures; it should hold one")
     if not (folder / "masks").is_dir():
         raise DataError(f"{folder} has no folder masks; add it, empty where there is no object")
-    size = picture_size(pictures[0])
+    size = measure_image_size(pictures[0])
     image_id = writer.add_image(pictures[0], size=size)
     semantic = np.zeros(size, dtype=np.int64)
-    for file in pictures_by_stem(folder / "masks").values():
+    for file in index_images_by_stem(folder / "masks").values():
         mask = reader.read(file)
         coverage.add(Path(folder.name, "masks", file.name), mask)
         if mask.shape != size:
@@ -155,11 +160,11 @@ def _add_picture(
         writer.add_mask(image_id, category, mask)
         semantic[mask] = 1
         if contour:
-            semantic[rim(mask, contour)] = 2
+            semantic[compute_contour(mask, contour)] = 2
     writer.add_semantic(image_id, semantic)
 
 
-def rim(mask: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
+def compute_contour(mask: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
     """The pixels of an object that lie within `width` pixels of its outside, diagonals included.
 
     The edge of the picture is no outside: the object may go on there.

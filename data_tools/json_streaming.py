@@ -10,7 +10,7 @@ from typing import IO, Any
 from resnet_tasks.errors import DataError
 
 CHUNK = 1 << 20
-LONGEST = 1 << 28
+MAX_OBJECT_LENGTH = 1 << 28
 """Characters that one object may have."""
 
 _DECODER = json.JSONDecoder()
@@ -29,7 +29,7 @@ def stream_objects(file: Path, key: str | None = None) -> Iterator[dict[str, Any
     """
     try:
         with file.open(encoding="utf-8") as stream:
-            yield from _Reader(stream, file).objects(key)
+            yield from _Reader(stream, file).iterate_objects(key)
     except FileNotFoundError:
         raise DataError(f"the file {file} is missing") from None
     except UnicodeDecodeError as error:
@@ -45,67 +45,67 @@ class _Reader:
         self._text = ""
         self._chunk = CHUNK
 
-    def objects(self, key: str | None) -> Iterator[dict[str, Any]]:
-        opening = self._take("[{", "a list of objects")
+    def iterate_objects(self, key: str | None) -> Iterator[dict[str, Any]]:
+        opening = self._take_character("[{", "a list of objects")
         if opening == "{":
             if key is None:
                 raise DataError(f"{self._file} holds an object; it should hold a list of objects")
-            self._find(key)
-            self._take("[", f"the list {key!r}")
+            self._seek_key(key)
+            self._take_character("[", f"the list {key!r}")
         number = 0
         while self._peek() != "]":
             if number:
-                self._take(",", f"a comma after entry {number - 1}")
-            value = self._value(f"entry {number}")
+                self._take_character(",", f"a comma after entry {number - 1}")
+            value = self._parse_value(f"entry {number}")
             if not isinstance(value, dict):
                 raise DataError(f"entry {number} of {self._file} is {value!r:.60}; want an object")
             yield value
             number += 1
 
-    def _find(self, key: str) -> None:
-        while (found := self._value("a key")) != key:
-            self._take(":", f"a colon after {found!r:.60}")
-            self._value(f"the value of {found!r:.60}")
-            if self._take(",}", "a comma") == "}":
+    def _seek_key(self, key: str) -> None:
+        while (current_key := self._parse_value("a key")) != key:
+            self._take_character(":", f"a colon after {current_key!r:.60}")
+            self._parse_value(f"the value of {current_key!r:.60}")
+            if self._take_character(",}", "a comma") == "}":
                 raise DataError(f"{self._file} has no key {key!r}")
-        self._take(":", f"a colon after {key!r}")
+        self._take_character(":", f"a colon after {key!r}")
 
     def _peek(self) -> str:
         while not (text := self._text.lstrip()):
-            if not self._more():
+            if not self._read_more():
                 raise DataError(f"{self._file} ends early; download it again")
         self._text = text
         return text[0]
 
-    def _take(self, allowed: str, what: str) -> str:
-        found = self._peek()
-        if found not in allowed:
-            raise DataError(f"{self._file} has {self._text[:30]!r} in place of {what}")
+    def _take_character(self, allowed_characters: str, description: str) -> str:
+        character = self._peek()
+        if character not in allowed_characters:
+            raise DataError(f"{self._file} has {self._text[:30]!r} in place of {description}")
         self._text = self._text[1:]
-        return found
+        return character
 
-    def _value(self, what: str) -> Any:
+    def _parse_value(self, description: str) -> Any:
         self._peek()
         while True:
             try:
                 value, end = _DECODER.raw_decode(self._text)
             except RecursionError:
-                raise DataError(f"{what} of {self._file} is nested too deeply") from None
+                raise DataError(f"{description} of {self._file} is nested too deeply") from None
             except ValueError as error:  # also where a number has too many digits
-                if len(self._text) > LONGEST or not self._more():
+                if len(self._text) > MAX_OBJECT_LENGTH or not self._read_more():
                     raise DataError(
-                        f"{what} of {self._file} is not valid JSON "
+                        f"{description} of {self._file} is not valid JSON "
                         f"({getattr(error, 'msg', error)}), or the file ends early"
                     ) from None
                 continue
             # A number at the end of the window may go on behind it.
-            if end == len(self._text) and self._more():
+            if end == len(self._text) and self._read_more():
                 continue
             self._text = self._text[end:]
             self._chunk = CHUNK
             return value
 
-    def _more(self) -> bool:
+    def _read_more(self) -> bool:
         """Reads on; twice as much each time, so that a long object is not parsed too often."""
         added = self._stream.read(self._chunk)
         self._chunk *= 2

@@ -17,18 +17,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_tools.coco_writer import Category, CocoWriter
-from data_tools.picture_io import picture_size
-from data_tools.progress import PictureCount, Progress
+from data_tools.coco_writer import CategorySpec, CocoWriter
+from data_tools.picture_io import measure_image_size
+from data_tools.progress import Progress, ProgressCounter
 from data_tools.source_folder import (
     find_picture,
-    pictures_by_stem,
+    index_images_by_stem,
     read_lines,
     read_names,
     require_parts,
-    without_suffix,
+    strip_image_suffix,
 )
-from data_tools.split_summary import SplitSummary, with_unused
+from data_tools.split_summary import SplitSummary, add_unused_images
 from resnet_tasks.data.splitting import divide
 from resnet_tasks.errors import DataError
 
@@ -103,29 +103,29 @@ def convert_kitti(
             names it.
     """
     require_parts(source, ("training/image_2", "training/label_2"))
-    pictures = pictures_by_stem(source / "training/image_2")
+    pictures = index_images_by_stem(source / "training/image_2")
     drives = read_drives(mapping) if mapping is not None else {}
-    splits, how = _splits(source, pictures, drives, lists, val_fraction, seed)
-    count = PictureCount(sum(map(len, splits.values())), progress)
+    splits, split_method = _choose_splits(source, pictures, drives, lists, val_fraction, seed)
+    count = ProgressCounter(sum(map(len, splits.values())), progress)
     summaries = []
     for split, names in splits.items():
         writer = CocoWriter(
             out,
             split,
-            [Category(name) for name in CLASSES],
+            [CategorySpec(name) for name in CLASSES],
             annotated=("boxes",),
             images_root=source,
             copy_images=copy_images,
-            description=f"Converted from KITTI, {split}; {how}",
+            description=f"Converted from KITTI, {split}; {split_method}",
             license_name=license_name,
         )
-        writer.note(how)
-        for name in count.over(names):
-            listed = (lists or source / LISTS) / f"{split}.txt"
-            picture = find_picture(pictures, name, source / "training/image_2", listed)
+        writer.add_note(split_method)
+        for name in count.track(names):
+            list_file = (lists or source / LISTS) / f"{split}.txt"
+            picture = find_picture(pictures, name, source / "training/image_2", list_file)
             _add_picture(writer, source, picture, drives.get(name))
         summaries.append(writer.write())
-    return with_unused(summaries, source, "training/image_2", "no list names them")
+    return add_unused_images(summaries, source, "training/image_2", "no list names them")
 
 
 def read_kitti_labels(file: Path) -> Iterator[KittiObject]:
@@ -141,32 +141,32 @@ def read_kitti_labels(file: Path) -> Iterator[KittiObject]:
         )
     for number, line in enumerate(read_lines(file), start=1):
         if line.strip():
-            yield _object(line.split(), number, f"{file}, line {number}")
+            yield _parse_object(line.split(), number, f"{file}, line {number}")
 
 
-def _object(fields: list[str], number: int, where: str) -> KittiObject:
+def _parse_object(fields: list[str], number: int, location: str) -> KittiObject:
     if len(fields) != NUM_FIELDS:
         hint = "; 16 are a result, not a label" if len(fields) == NUM_FIELDS + 1 else ""
-        raise DataError(f"{where} has {len(fields)} fields; a label has {NUM_FIELDS}{hint}")
+        raise DataError(f"{location} has {len(fields)} fields; a label has {NUM_FIELDS}{hint}")
     name = fields[0]
     if name not in CLASSES:
-        raise DataError(f"{where} has the type {name!r}; KITTI has {', '.join(CLASSES)}")
+        raise DataError(f"{location} has the type {name!r}; KITTI has {', '.join(CLASSES)}")
     try:
         truncated, occluded, _, *corners = map(float, fields[1:8])
     except ValueError:
         raise DataError(
-            f"{where} has {' '.join(fields[1:8])!r} as truncated, occluded, alpha, left, top, "
+            f"{location} has {' '.join(fields[1:8])!r} as truncated, occluded, alpha, left, top, "
             "right and bottom; all must be numbers"
         ) from None
     left, top, right, bottom = corners
     if not all(map(math.isfinite, corners)):
-        raise DataError(f"{where} has the box {corners}; its edges must be finite numbers")
+        raise DataError(f"{location} has the box {corners}; its edges must be finite numbers")
     if name == DONT_CARE:
         return KittiObject(number, name, (left, top, right, bottom), None, None)
     if not 0 <= truncated <= 1:
-        raise DataError(f"{where} has truncated = {fields[1]}; allowed is 0 to 1")
+        raise DataError(f"{location} has truncated = {fields[1]}; allowed is 0 to 1")
     if occluded not in (0, 1, 2, 3):
-        raise DataError(f"{where} has occluded = {fields[2]}; allowed are 0, 1, 2, 3")
+        raise DataError(f"{location} has occluded = {fields[2]}; allowed are 0, 1, 2, 3")
     return KittiObject(number, name, (left, top, right, bottom), int(occluded), truncated)
 
 
@@ -194,7 +194,7 @@ def read_drives(mapping: Path) -> dict[str, str]:
     return drives
 
 
-def _splits(
+def _choose_splits(
     source: Path,
     pictures: Mapping[str, Path],
     drives: Mapping[str, str],
@@ -208,17 +208,17 @@ def _splits(
         if val_fraction:
             raise DataError("lists and val_fraction both choose the splits; leave one of them out")
         require_parts(folder, tuple(f"{split}.txt" for split in SPLITS))
-        chosen = {
-            split: [without_suffix(name) for name in read_names(folder / f"{split}.txt")]
+        names_by_split = {
+            split: [strip_image_suffix(name) for name in read_names(folder / f"{split}.txt")]
             for split in SPLITS
         }
-        both = sorted(set(chosen["train"]) & set(chosen["val"]))
-        if both:
+        shared_names = sorted(set(names_by_split["train"]) & set(names_by_split["val"]))
+        if shared_names:
             raise DataError(
-                f"{folder}: {both[0]!r} and {len(both) - 1} others stand in train.txt and in "
+                f"{folder}: {shared_names[0]!r} and {len(shared_names) - 1} others stand in train.txt and in "
                 "val.txt; splits must not share pictures"
             )
-        return chosen, f"splits by the lists in {folder}"
+        return names_by_split, f"splits by the lists in {folder}"
     if not 0 < val_fraction < 1:
         raise DataError(
             f"KITTI has no val split of its own, and val_fraction is {val_fraction}: put train.txt "
@@ -226,38 +226,40 @@ def _splits(
             "0 and below 1), best with mapping=FOLDER of the development kit, so that drives stay "
             "whole"
         )
-    return _drawn(sorted(pictures), drives, val_fraction, seed)
+    return _sample_splits(sorted(pictures), drives, val_fraction, seed)
 
 
-def _drawn(
+def _sample_splits(
     names: Sequence[str], drives: Mapping[str, str], fraction: float, seed: int
 ) -> tuple[Split, str]:
     parts = divide([drives.get(name, name) for name in names], (1 - fraction, fraction), seed=seed)
     split = {
-        each: [name for name, part in zip(names, parts, strict=True) if part == index]
-        for index, each in enumerate(SPLITS)
+        split_name: [name for name, part in zip(names, parts, strict=True) if part == index]
+        for index, split_name in enumerate(SPLITS)
     }
     unit = "drives" if drives else "pictures, whose drives are not known, so that val looks easier"
     return split, f"splits drawn at random (val_fraction {fraction:g}, seed {seed}) by {unit}"
 
 
 def _add_picture(writer: CocoWriter, source: Path, picture: Path, drive: str | None) -> None:
-    size = picture_size(picture)
+    size = measure_image_size(picture)
     image_id = writer.add_image(picture, size=size, group=drive)
     labels = source / "training/label_2" / f"{picture.stem}.txt"
-    for each in read_kitti_labels(labels):
-        left, right = (min(max(each.corners[i], 0.0), float(size[1])) for i in (0, 2))
-        top, bottom = (min(max(each.corners[i], 0.0), float(size[0])) for i in (1, 3))
+    for kitti_object in read_kitti_labels(labels):
+        left, right = (min(max(kitti_object.corners[i], 0.0), float(size[1])) for i in (0, 2))
+        top, bottom = (min(max(kitti_object.corners[i], 0.0), float(size[0])) for i in (1, 3))
         if right <= left or bottom <= top:
-            what = f"{each.type} (line {each.line}), corners {each.corners}"
-            writer.skip(labels.name, what, "its box has no area inside the picture")
+            description = (
+                f"{kitti_object.type} (line {kitti_object.line}), corners {kitti_object.corners}"
+            )
+            writer.skip(labels.name, description, "its box has no area inside the picture")
             continue
-        known = {"occluded": each.occluded, "truncated": each.truncated}
-        is_region = each.type == DONT_CARE
+        attributes = {"occluded": kitti_object.occluded, "truncated": kitti_object.truncated}
+        is_region = kitti_object.type == DONT_CARE
         writer.add_box(
             image_id,
-            each.type,
+            kitti_object.type,
             (left, top, right - left, bottom - top),
             iscrowd=is_region,
-            attributes=None if is_region else known,
+            attributes=None if is_region else attributes,
         )

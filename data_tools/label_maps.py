@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_tools.coco_writer import Category, CocoWriter, void_value
-from data_tools.components import SMALL_COMPONENT, components
-from data_tools.progress import PictureCount, Progress
+from data_tools.coco_writer import CategorySpec, CocoWriter, choose_void_value
+from data_tools.components import SMALL_COMPONENT, find_components
+from data_tools.progress import Progress, ProgressCounter
 from data_tools.source_folder import (
     PICTURE_SUFFIXES,
     SPLITS,
+    index_images_by_stem,
     is_file,
-    pictures_by_stem,
     read_lines,
     require_parts,
 )
@@ -39,7 +39,7 @@ def convert_label_maps(
     source: Path,
     out: Path,
     *,
-    classes: Sequence[Category],
+    classes: Sequence[CategorySpec],
     void: int | None = None,
     boxes: bool = False,
     copy_images: bool = False,
@@ -67,14 +67,14 @@ def convert_label_maps(
             index that is no class; the message names the file.
     """
     require_parts(source, ())
-    pairs = {split: found for split in SPLITS if (found := find_pairs(source, split))}
+    pairs = {split: split_pairs for split in SPLITS if (split_pairs := find_pairs(source, split))}
     if not pairs:
         require_parts(source, ("train", "trainannot", "train.txt"))
         raise DataError(
             f"{source / 'train.txt'} lists nothing; give pairs of picture and label map"
         )
-    table = _id_table(len(classes), void)
-    count = PictureCount(sum(map(len, pairs.values())), progress)
+    table = _build_id_table(len(classes), void)
+    count = ProgressCounter(sum(map(len, pairs.values())), progress)
     summaries = []
     for split, files in pairs.items():
         writer = CocoWriter(
@@ -87,9 +87,9 @@ def convert_label_maps(
             description=f"Converted from class-index maps, {split}",
             license_name=license_name,
         )
-        for picture, label_map in count.over(files):
-            ids = to_category_ids(read_label_map(label_map), table, label_map)
-            add_mapped_picture(writer, picture, ids, boxed=classes if boxes else ())
+        for picture, label_map in count.track(files):
+            ids = indices_to_category_ids(read_label_map(label_map), table, label_map)
+            add_image_with_map(writer, picture, ids, box_categories=classes if boxes else ())
         summaries.append(writer.write())
     return tuple(summaries)
 
@@ -125,7 +125,7 @@ def convert_named_label_maps(
     return convert_label_maps(
         source,
         out,
-        classes=named_categories(classes, things, source),
+        classes=build_categories(classes, things, source),
         void=void,
         boxes=boxes,
         copy_images=copy_images,
@@ -134,7 +134,9 @@ def convert_named_label_maps(
     )
 
 
-def named_categories(classes: Sequence[str], things: Sequence[str], source: Path) -> list[Category]:
+def build_categories(
+    classes: Sequence[str], things: Sequence[str], source: Path
+) -> list[CategorySpec]:
     """Categories in the order of `classes`; `things` are those that come in objects.
 
     Raises:
@@ -147,7 +149,7 @@ def named_categories(classes: Sequence[str], things: Sequence[str], source: Path
     unknown = [name for name in things if name not in classes]
     if unknown:
         raise DataError(f"the thing {unknown[0]!r} is not among the classes {', '.join(classes)}")
-    return [Category(name, isthing=name in things) for name in classes]
+    return [CategorySpec(name, isthing=name in things) for name in classes]
 
 
 def find_pairs(source: Path, split: str) -> list[Pair]:
@@ -157,30 +159,30 @@ def find_pairs(source: Path, split: str) -> list[Pair]:
         DataError: If a listed file is missing or a line is no pair.
     """
     pictures, maps = source / split, source / f"{split}annot"
-    listed = source / f"{split}.txt"
-    if listed.is_file():
-        lines = [line.split() for line in read_lines(listed)]
-        return [_pair(source, line, listed) for line in lines if line]
+    list_file = source / f"{split}.txt"
+    if list_file.is_file():
+        lines = [line.split() for line in read_lines(list_file)]
+        return [_parse_pair(source, line, list_file) for line in lines if line]
     if not (pictures.is_dir() and maps.is_dir()):
         return []
-    labels = pictures_by_stem(maps)
-    found = pictures_by_stem(pictures)
-    for stem, file in found.items():
+    labels = index_images_by_stem(maps)
+    image_files = index_images_by_stem(pictures)
+    for stem, file in image_files.items():
         if stem not in labels:
             raise DataError(f"{file} has no label map of that name in {maps}; add it, or a list")
-    return [(file, labels[stem]) for stem, file in found.items()]
+    return [(file, labels[stem]) for stem, file in image_files.items()]
 
 
-def _pair(source: Path, words: list[str], listed: Path) -> Pair:
+def _parse_pair(source: Path, words: list[str], list_file: Path) -> Pair:
     if len(words) != 2:
         raise DataError(
-            f"{listed} has the line {' '.join(words)!r}; every line should name a picture and its "
+            f"{list_file} has the line {' '.join(words)!r}; every line should name a picture and its "
             "label map, with a space between and none inside"
         )
-    return _resolve(source, words[0], listed), _resolve(source, words[1], listed)
+    return _resolve_path(source, words[0], list_file), _resolve_path(source, words[1], list_file)
 
 
-def _resolve(source: Path, name: str, listed: Path) -> Path:
+def _resolve_path(source: Path, name: str, list_file: Path) -> Path:
     parts = [part for part in PurePosixPath(name).parts if part not in ("/", ".", "..")]
     for start in range(len(parts)):
         path = source.joinpath(*parts[start:])
@@ -188,21 +190,21 @@ def _resolve(source: Path, name: str, listed: Path) -> Path:
             if is_file(candidate):
                 return candidate
     raise DataError(
-        f"{listed} lists {name!r}, but {source} has no such file under any ending of that path; "
+        f"{list_file} lists {name!r}, but {source} has no such file under any ending of that path; "
         "add it or take the line out"
     )
 
 
-def _id_table(num_classes: int, void: int | None) -> NDArray[np.int64]:
+def _build_id_table(num_classes: int, void: int | None) -> NDArray[np.int64]:
     """Category id by stored index; -1 where the index means nothing. A last entry stays -1."""
     table = np.full(max(num_classes, (void or 0) + 1) + 1, -1, dtype=np.int64)
     table[:num_classes] = np.arange(1, num_classes + 1)
     if void is not None:
-        table[void] = void_value(num_classes)
+        table[void] = choose_void_value(num_classes)
     return table
 
 
-def to_category_ids(
+def indices_to_category_ids(
     indices: NDArray[np.integer[Any]], table: NDArray[np.int64], file: Path
 ) -> NDArray[np.int64]:
     """`(height, width)` stored indices -> category ids.
@@ -210,21 +212,27 @@ def to_category_ids(
     Raises:
         DataError: If an index is not in the table; it names the file, the values and the pixels.
     """
-    inside = (indices >= 0) & (indices < len(table))
-    ids: NDArray[np.int64] = table[np.where(inside, indices.astype(np.int64), -1)]
+    is_in_table = (indices >= 0) & (indices < len(table))
+    ids: NDArray[np.int64] = table[np.where(is_in_table, indices.astype(np.int64), -1)]
     if (ids < 0).any():
         values, counts = np.unique(indices[ids < 0], return_counts=True)
-        shown = ", ".join(f"{v} ({n} pixels)" for v, n in zip(values[:6], counts[:6], strict=True))
-        allowed = ", ".join(str(index) for index in np.flatnonzero(table >= 0))
+        value_text = ", ".join(
+            f"{v} ({n} pixels)" for v, n in zip(values[:6], counts[:6], strict=True)
+        )
+        allowed_text = ", ".join(str(index) for index in np.flatnonzero(table >= 0))
         raise DataError(
-            f"the label map {file} holds the unknown values {shown}; allowed are {allowed}: "
+            f"the label map {file} holds the unknown values {value_text}; allowed are {allowed_text}: "
             "correct the map, or give all classes and the void index"
         )
     return ids
 
 
-def add_mapped_picture(
-    writer: CocoWriter, picture: Path, ids: NDArray[np.int64], *, boxed: Sequence[Category]
+def add_image_with_map(
+    writer: CocoWriter,
+    picture: Path,
+    ids: NDArray[np.int64],
+    *,
+    box_categories: Sequence[CategorySpec],
 ) -> None:
     """Adds a picture with its label map.
 
@@ -232,14 +240,14 @@ def add_mapped_picture(
         writer: Of the split.
         picture: The file.
         ids: `(height, width)` category ids.
-        boxed: Categories in order of their ids, from 1: each connected component of a thing among
+        box_categories: Categories in order of their ids, from 1: each connected component of a thing among
             them gets a box, small ones as crowd. Empty: no boxes.
     """
     image_id = writer.add_image(picture)
     writer.add_semantic(image_id, ids)
-    for category_id, category in enumerate(boxed, start=1):
+    for category_id, category in enumerate(box_categories, start=1):
         if not category.isthing:
             continue
-        for part in components(ids == category_id):
-            is_small = part.area < SMALL_COMPONENT
-            writer.add_box(image_id, category.name, part.box, iscrowd=is_small)
+        for component in find_components(ids == category_id):
+            is_small = component.area < SMALL_COMPONENT
+            writer.add_box(image_id, category.name, component.box, iscrowd=is_small)

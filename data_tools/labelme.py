@@ -23,21 +23,21 @@ from typing import Any
 
 import numpy as np
 
-from data_tools.coco_writer import Category, CocoWriter
-from data_tools.drawn_objects import DrawnObject, PlacedMask, add_drawn
-from data_tools.outlines import ellipse, is_point
-from data_tools.picture_io import UNREADABLE, picture_size
-from data_tools.progress import PictureCount, Progress
+from data_tools.coco_writer import CategorySpec, CocoWriter
+from data_tools.drawn_objects import LabeledObject, PlacedMask, add_labeled_object
+from data_tools.outlines import ellipse_to_polygon, is_point
+from data_tools.picture_io import READ_ERRORS, measure_image_size
+from data_tools.progress import Progress, ProgressCounter
 from data_tools.source_folder import (
     PICTURE_SUFFIXES,
     SPLITS,
+    find_split_lists,
+    format_listing,
     is_file,
-    listing,
     read_names,
     require_parts,
-    split_lists,
 )
-from data_tools.split_summary import SplitSummary, with_unused
+from data_tools.split_summary import SplitSummary, add_unused_images
 from resnet_tasks.data.json_files import read_json
 from resnet_tasks.data.lossy_formats import find_lossy_format
 from resnet_tasks.data.picture_files import open_picture
@@ -66,7 +66,7 @@ class LabelMeFile:
     file: Path
     picture: Path
     size: tuple[int, int] | None
-    objects: tuple[DrawnObject, ...]
+    objects: tuple[LabeledObject, ...]
     skipped: tuple[tuple[str, str], ...]
 
 
@@ -101,70 +101,72 @@ def convert_labelme(
     """
     splits = {
         split: [read_labelme_file(file, source) for file in files]
-        for split, files in _splits(source).items()
+        for split, files in _list_splits(source).items()
     }
-    chosen = _classes((file for files in splits.values() for file in files), classes)
-    count = PictureCount(sum(map(len, splits.values())), progress)
+    class_names = _resolve_classes((file for files in splits.values() for file in files), classes)
+    count = ProgressCounter(sum(map(len, splits.values())), progress)
     summaries = []
     for split, files in splits.items():
         writer = CocoWriter(
             out,
             split,
-            [Category(name) for name in chosen],
+            [CategorySpec(name) for name in class_names],
             annotated=("boxes",),
             images_root=source,
             copy_images=copy_images,
             description=f"Converted from LabelMe, {split}",
             license_name=license_name,
         )
-        for file in count.over(files):
+        for file in count.track(files):
             _add_picture(writer, file)
-        writer.annotates_outlines()
+        writer.declare_outlines()
         summaries.append(writer.write())
-    return with_unused(summaries, source, "", "no JSON is about them")
+    return add_unused_images(summaries, source, "", "no JSON is about them")
 
 
-def _splits(source: Path) -> dict[str, list[Path]]:
+def _list_splits(source: Path) -> dict[str, list[Path]]:
     require_parts(source, ())
-    every = sorted(source.rglob("*.json"))
-    if not every:
+    annotation_files = sorted(source.rglob("*.json"))
+    if not annotation_files:
         raise DataError(
-            f"{source} should hold JSON files of LabelMe, but there is {listing(source)}: give the "
+            f"{source} should hold JSON files of LabelMe, but there is {format_listing(source)}: give the "
             "folder that holds them"
         )
-    lists = split_lists(source)
+    lists = find_split_lists(source)
     if not lists:
-        return _splits_by_folder(source, every)
+        return _group_by_folder(source, annotation_files)
     splits = {}
-    for split, listed in lists.items():
+    for split, list_file in lists.items():
         splits[split] = [
-            source / f"{name.removesuffix('.json')}.json" for name in read_names(listed)
+            source / f"{name.removesuffix('.json')}.json" for name in read_names(list_file)
         ]
         missing = [file for file in splits[split] if not file.is_file()]
         if missing:
             raise DataError(
-                f"{listed} lists {len(missing)} names without a file, the first {missing[0]}; add "
+                f"{list_file} lists {len(missing)} names without a file, the first {missing[0]}; add "
                 "them or take them out of the list"
             )
     return splits
 
 
-def _splits_by_folder(source: Path, every: Sequence[Path]) -> dict[str, list[Path]]:
-    told: dict[str, list[Path]] = {}
-    for file in every:
+def _group_by_folder(source: Path, annotation_files: Sequence[Path]) -> dict[str, list[Path]]:
+    files_by_folder: dict[str, list[Path]] = {}
+    for file in annotation_files:
         top = file.relative_to(source).parts[0].lower() if file.parent != source else ""
-        told.setdefault(ALIASES.get(top, top), []).append(file)
-    others = [file for name, files in told.items() if name not in SPLITS for file in files]
-    if len(others) == len(every):
-        return {"train": list(every)}
-    if others:
-        named = ", ".join(sorted(set(told) & set(SPLITS)))
+        files_by_folder.setdefault(ALIASES.get(top, top), []).append(file)
+    unassigned = [
+        file for name, files in files_by_folder.items() if name not in SPLITS for file in files
+    ]
+    if len(unassigned) == len(annotation_files):
+        return {"train": list(annotation_files)}
+    if unassigned:
+        split_names = ", ".join(sorted(set(files_by_folder) & set(SPLITS)))
         raise DataError(
-            f"{source} has folders of the splits {named} and {len(others)} JSON files outside of "
-            f"them, the first {others[0]}; move them into a split, or list the splits in train.txt "
+            f"{source} has folders of the splits {split_names} and {len(unassigned)} JSON files outside of "
+            f"them, the first {unassigned[0]}; move them into a split, or list the splits in train.txt "
             "and val.txt"
         )
-    return {split: told[split] for split in SPLITS if split in told}
+    return {split: files_by_folder[split] for split in SPLITS if split in files_by_folder}
 
 
 def read_labelme_file(file: Path, root: Path) -> LabelMeFile:
@@ -182,58 +184,64 @@ def read_labelme_file(file: Path, root: Path) -> LabelMeFile:
         raise DataError(
             f"{file} has no list of shapes, so LabelMe did not write it; take it out of the folder"
         )
-    objects: dict[object, DrawnObject] = {}
+    objects: dict[object, LabeledObject] = {}
     skipped = []
     for number, raw in enumerate(content["shapes"]):
-        where = f"shape {number} of {file}"
-        label, kind, points = _shape(raw, where)
+        location = f"shape {number} of {file}"
+        label, kind, points = _parse_shape(raw, location)
         if kind in NOT_CONVERTED:
             skipped.append((f"{label} (shape {number})", f"a {kind} has no area"))
             continue
         group = raw.get("group_id")
         key = number if group is None else (label, str(group))
-        objects[key] = _with_part(objects.get(key), label, number, kind, points, raw, where)
+        objects[key] = _add_part(objects.get(key), label, number, kind, points, raw, location)
     height, width = content.get("imageHeight"), content.get("imageWidth")
     size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
-    picture = _picture(file, root, content.get("imagePath"))
+    picture = _find_image(file, root, content.get("imagePath"))
     return LabelMeFile(file, picture, size, tuple(objects.values()), tuple(skipped))
 
 
-def _shape(raw: Any, where: str) -> tuple[str, str, list[list[float]]]:
+def _parse_shape(raw: Any, location: str) -> tuple[str, str, list[list[float]]]:
     """(label, kind, points) of a shape."""
     if not isinstance(raw, dict) or not isinstance(raw.get("label"), str) or not raw["label"]:
-        raise DataError(f"{where} has no label; every shape needs its class")
+        raise DataError(f"{location} has no label; every shape needs its class")
     label, kind = raw["label"], raw.get("shape_type") or "polygon"
     points = raw.get("points")
     if kind not in (*NOT_CONVERTED, *NUM_POINTS, "polygon"):
         raise DataError(
-            f"{where} ({label}) is a {kind!r}; known are polygon, {', '.join(NUM_POINTS)}, "
+            f"{location} ({label}) is a {kind!r}; known are polygon, {', '.join(NUM_POINTS)}, "
             f"{', '.join(NOT_CONVERTED)}"
         )
     if not isinstance(points, list) or not all(map(is_point, points)):
         raise DataError(
-            f"{where} ({label}) has points that are no pairs of numbers [x, y] in pixels"
+            f"{location} ({label}) has points that are no pairs of numbers [x, y] in pixels"
         )
     counts = NUM_POINTS.get(kind)
     if kind not in NOT_CONVERTED and (
         len(points) not in counts if counts is not None else len(points) < 3
     ):
-        wanted = " or ".join(map(str, counts)) if counts is not None else "three or more"
-        raise DataError(f"{where} ({label}) is a {kind} of {len(points)} points; it has {wanted}")
+        requirement = " or ".join(map(str, counts)) if counts is not None else "three or more"
+        raise DataError(
+            f"{location} ({label}) is a {kind} of {len(points)} points; it has {requirement}"
+        )
     return label, kind, points
 
 
-def _with_part(
-    drawn: DrawnObject | None,
+def _add_part(
+    labeled_object: LabeledObject | None,
     label: str,
     number: int,
     kind: str,
     points: list[list[float]],
     raw: Mapping[str, Any],
-    where: str,
-) -> DrawnObject:
+    location: str,
+) -> LabeledObject:
     """The object with one more shape."""
-    boxes, polygons, masks = (drawn.boxes, drawn.polygons, drawn.masks) if drawn else ((), (), ())
+    boxes, polygons, masks = (
+        (labeled_object.boxes, labeled_object.polygons, labeled_object.masks)
+        if labeled_object
+        else ((), (), ())
+    )
     flat = [value for point in points for value in point]
     if kind == "rectangle":
         xs, ys = flat[0::2], flat[1::2]
@@ -241,88 +249,90 @@ def _with_part(
     elif kind == "circle":
         (x, y), edge = points
         radius = math.dist((x, y), edge)
-        polygons = (*polygons, ellipse(x, y, radius, radius))
+        polygons = (*polygons, ellipse_to_polygon(x, y, radius, radius))
     elif kind == "mask":
-        masks = (*masks, _mask(raw.get("mask"), points[0], where))
+        masks = (*masks, _decode_mask(raw.get("mask"), points[0], location))
     else:
         polygons = (*polygons, flat)
-    what = f"{drawn.what}, {number}" if drawn else f"shape {number}"
-    return DrawnObject(label, what, boxes, polygons, masks)
+    description = f"{labeled_object.description}, {number}" if labeled_object else f"shape {number}"
+    return LabeledObject(label, description, boxes, polygons, masks)
 
 
-def _mask(text: Any, corner: Sequence[float], where: str) -> PlacedMask:
+def _decode_mask(text: Any, corner: Sequence[float], location: str) -> PlacedMask:
     """A PNG in base64, laid on the picture at its upper left corner."""
     try:
         stream = io.BytesIO(base64.b64decode(text, validate=True))
         if (lossy_format := find_lossy_format(stream)) is not None:
             raise ValueError(f"it is {lossy_format}")
-        with open_picture(stream) as opened:
-            pixels = np.asarray(opened)
-    except (binascii.Error, *UNREADABLE) as error:
-        raise DataError(f"{where} has a mask that is no PNG in base64 ({error})") from None
+        with open_picture(stream) as mask_image:
+            pixels = np.asarray(mask_image)
+    except (binascii.Error, *READ_ERRORS) as error:
+        raise DataError(f"{location} has a mask that is no PNG in base64 ({error})") from None
     if pixels.ndim != 2:
-        raise DataError(f"{where} has a mask with {pixels.shape[2]} channels; it has one")
-    return PlacedMask.of(round(corner[0]), round(corner[1]), pixels > 0)
+        raise DataError(f"{location} has a mask with {pixels.shape[2]} channels; it has one")
+    return PlacedMask.from_pixels(round(corner[0]), round(corner[1]), pixels > 0)
 
 
-def _picture(file: Path, root: Path, name: Any) -> Path:
+def _find_image(file: Path, root: Path, name: Any) -> Path:
     """The picture of a JSON: as it says, else of its own name beside it, in any case in `root`."""
     top = os.path.abspath(root)  # noqa: PTH100 - links are kept
     if isinstance(name, str) and name:
         path = Path(os.path.normpath(Path(os.path.abspath(file.parent), name.replace("\\", "/"))))  # noqa: PTH100
         if path.is_relative_to(top) and is_file(path):
             return path
-    beside = _beside(file)
-    if len(beside) > 1:
-        raise DataError(f"{file} may be about {beside[0]} or {beside[1]}; keep one")
-    if not beside:
+    siblings = _find_sibling_images(file)
+    if len(siblings) > 1:
+        raise DataError(f"{file} may be about {siblings[0]} or {siblings[1]}; keep one")
+    if not siblings:
         raise DataError(
             f"{file} is about the picture {name!r}, but that is not there (inside {root}), nor is "
             f"{file.stem} with any of {', '.join(PICTURE_SUFFIXES)} beside it; add it"
         )
-    return beside[0]
+    return siblings[0]
 
 
-def _beside(file: Path) -> list[Path]:
+def _find_sibling_images(file: Path) -> list[Path]:
     """The pictures of the same folder and name, as far as their suffix is written as usual.
 
     The folder is not listed: that would be done anew for each of its files.
     """
-    suffixes = [form for each in PICTURE_SUFFIXES for form in (each, each.upper(), each.title())]
-    named = (file.with_name(f"{file.stem}{suffix}") for suffix in suffixes)
+    suffixes = [
+        form for suffix in PICTURE_SUFFIXES for form in (suffix, suffix.upper(), suffix.title())
+    ]
+    candidates = (file.with_name(f"{file.stem}{suffix}") for suffix in suffixes)
     # Where letters of either case are one, a file is found more than once.
-    return list({each.stat().st_ino: each for each in filter(is_file, named)}.values())
+    return list({path.stat().st_ino: path for path in filter(is_file, candidates)}.values())
 
 
-def _classes(files: Iterable[LabelMeFile], classes: Sequence[str] | None) -> list[str]:
+def _resolve_classes(files: Iterable[LabelMeFile], classes: Sequence[str] | None) -> list[str]:
     first_seen: dict[str, Path] = {}
     for file in files:
-        for drawn in file.objects:
-            first_seen.setdefault(drawn.label, file.file)
-    chosen = sorted(first_seen) if classes is None else list(classes)
+        for labeled_object in file.objects:
+            first_seen.setdefault(labeled_object.label, file.file)
+    class_names = sorted(first_seen) if classes is None else list(classes)
     for label, path in first_seen.items():
-        if label not in chosen:
+        if label not in class_names:
             raise DataError(
                 f"{path} has an object of class {label!r}; the classes given are "
-                f"{', '.join(chosen)}: add it to them or correct the file"
+                f"{', '.join(class_names)}: add it to them or correct the file"
             )
-    if not chosen:
+    if not class_names:
         raise DataError("no file has a shape with an area, so there are no classes; give classes")
-    return chosen
+    return class_names
 
 
-def _add_picture(writer: CocoWriter, labelled: LabelMeFile) -> None:
+def _add_picture(writer: CocoWriter, label_file: LabelMeFile) -> None:
     """Adds a picture with its objects."""
-    size = picture_size(labelled.picture)
-    if labelled.size is not None and labelled.size != size:
+    size = measure_image_size(label_file.picture)
+    if label_file.size is not None and label_file.size != size:
         raise DataError(
-            f"{labelled.file} is about a picture of size {labelled.size} (height, width), but "
-            f"{labelled.picture} has {size}; its shapes would be misplaced, so put the original "
+            f"{label_file.file} is about a picture of size {label_file.size} (height, width), but "
+            f"{label_file.picture} has {size}; its shapes would be misplaced, so put the original "
             "picture there"
         )
-    image_id = writer.add_image(labelled.picture, size=size)
-    name = labelled.file.name
-    for what, why in labelled.skipped:
-        writer.skip(name, what, why)
-    for drawn in labelled.objects:
-        add_drawn(writer, image_id, drawn, size, name)
+    image_id = writer.add_image(label_file.picture, size=size)
+    name = label_file.file.name
+    for description, reason in label_file.skipped:
+        writer.skip(name, description, reason)
+    for labeled_object in label_file.objects:
+        add_labeled_object(writer, image_id, labeled_object, size, name)

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_tools.picture_io import UNREADABLE
+from data_tools.picture_io import READ_ERRORS
 from data_tools.source_folder import is_file
-from resnet_tasks.data.decoding import StoredPicture, luminance, read_stored
+from resnet_tasks.data.decoding import StoredPicture, decode_image, rgb_to_luminance
 from resnet_tasks.data.label_files import require_lossless, require_single_image, round_ids
 from resnet_tasks.data.lossy_formats import find_lossy_format
-from resnet_tasks.data.picture_files import file_kind, open_picture
+from resnet_tasks.data.picture_files import detect_file_kind, open_picture
 from resnet_tasks.errors import DataError
 
 Values = NDArray[np.integer[Any]]
@@ -63,7 +63,7 @@ class MaskImage:
 
     def gray_of_8_bits(self) -> NDArray[np.float64]:
         """`(height, width)` gray values, 0 to 255."""
-        gray = self.color if self.color.ndim == 2 else luminance(self.color)[..., 0]
+        gray = self.color if self.color.ndim == 2 else rgb_to_luminance(self.color)[..., 0]
         return np.asarray(gray * (255.0 / self.color_max), np.float64)
 
 
@@ -82,14 +82,14 @@ def load_mask_image(path: Path, *, allow_lossy: bool = False) -> MaskImage:
         raise DataError(f"the mask {path} is missing; add it")
     try:
         is_lossy = find_lossy_format(path) is not None
-    except UNREADABLE as error:
+    except READ_ERRORS as error:
         raise DataError(f"the mask {path} cannot be read ({error}); replace it") from None
     if is_lossy and not allow_lossy:
         require_lossless(path, "the mask")
     try:
-        stored = read_stored(path)
+        stored = decode_image(path)
         indices, key = (None, None) if is_lossy else _read_palette(path)
-    except (DataError, *UNREADABLE) as error:
+    except (DataError, *READ_ERRORS) as error:
         raise DataError(f"the mask {path} cannot be read ({error}); replace it") from None
     require_single_image(path, "the mask", stored.pages)
     color, alpha = _split_alpha(stored, path, key)
@@ -106,7 +106,7 @@ def load_mask_image(path: Path, *, allow_lossy: bool = False) -> MaskImage:
 
 def _read_palette(path: Path) -> tuple[Values | None, Any]:
     """Return the palette indices, and the color that a PNG without alpha declares transparent."""
-    if file_kind(path) == "numpy":
+    if detect_file_kind(path) == "numpy":
         return None, None
     try:
         with open_picture(path) as image:

@@ -18,9 +18,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from data_tools.picture_io import picture_size
-from data_tools.progress import PictureCount, Progress
-from data_tools.source_folder import PICTURE_SUFFIXES, SPLITS, coco_splits, is_file, require_parts
+from data_tools.picture_io import measure_image_size
+from data_tools.progress import Progress, ProgressCounter
+from data_tools.source_folder import (
+    PICTURE_SUFFIXES,
+    SPLITS,
+    find_coco_splits,
+    is_file,
+    require_parts,
+)
 from data_tools.split_summary import SkippedObject, SplitSummary
 from resnet_tasks.data.coco import Annotation, CocoFile, ImageRecord, read_coco
 from resnet_tasks.data.coco_parsing import require_object
@@ -59,39 +65,41 @@ def convert_coco(
     Raises:
         DataError: If a file or picture is missing, or a file has errors that cannot be mended.
     """
-    files = _files(source, annotations)
-    pictures = _Pictures(source, images)
-    with _listed(files, out) as readable:
-        parsed = {split: read_coco(file) for split, file in readable.items()}
-    count = PictureCount(sum(len(coco.images) for coco in parsed.values()), progress)
+    files = _find_files(source, annotations)
+    image_finder = _CocoImageFinder(source, images)
+    with _convert_keyed_records(files, out) as readable:
+        coco_by_split = {split: read_coco(file) for split, file in readable.items()}
+    count = ProgressCounter(sum(len(coco.images) for coco in coco_by_split.values()), progress)
     summaries = []
-    for split, coco in parsed.items():
+    for split, coco in coco_by_split.items():
         records: list[dict[str, Any]] = []
-        taken: set[Path] = set()
-        for record in count.over(coco.images):
-            path = pictures.find(record)
-            taken.add(path)
+        used_paths: set[Path] = set()
+        for record in count.track(coco.images):
+            path = image_finder.find(record)
+            used_paths.add(path)
             records.append(
-                _image(path, record, coco, pictures, out, split if copy_images else None)
+                _build_image_record(
+                    path, record, coco, image_finder, out, split if copy_images else None
+                )
             )
         info: dict[str, Any] = {
             **coco.info,
             "description": coco.info.get("description") or f"Converted from COCO, {split}",
             "annotated": sorted(coco.annotated),
-            "images_root": pictures.source.as_posix(),
+            "images_root": image_finder.source.as_posix(),
         }
         info.pop("sem_seg_root", None)
         if copy_images:
             del info["images_root"]
-        _write(out / f"{split}.json", coco, records, info, license_name)
-        summaries.append(_summary(split, coco, frozenset(taken)))
+        _write_coco(out / f"{split}.json", coco, records, info, license_name)
+        summaries.append(_summarize_split(split, coco, frozenset(used_paths)))
     return tuple(summaries)
 
 
-def _files(source: Path, annotations: Mapping[str, str] | None) -> dict[str, Path]:
+def _find_files(source: Path, annotations: Mapping[str, str] | None) -> dict[str, Path]:
     if annotations is None:
         require_parts(source, ())
-        return coco_splits(source)
+        return find_coco_splits(source)
     unknown = [split for split in annotations if split not in SPLITS]
     if unknown or not annotations:
         raise DataError(
@@ -103,10 +111,10 @@ def _files(source: Path, annotations: Mapping[str, str] | None) -> dict[str, Pat
 
 
 @contextmanager
-def _listed(files: Mapping[str, Path], out: Path) -> Iterator[dict[str, Path]]:
+def _convert_keyed_records(files: Mapping[str, Path], out: Path) -> Iterator[dict[str, Path]]:
     """The files, those with keyed records in a form with lists for as long as they are read."""
     readable = dict(files)
-    made: list[Path] = []
+    temporary_files: list[Path] = []
     try:
         for split, file in files.items():
             with file.open("rb") as stream:
@@ -119,23 +127,23 @@ def _listed(files: Mapping[str, Path], out: Path) -> Iterator[dict[str, Path]]:
                 if isinstance(content.get(key), dict):
                     content[key] = list(content[key].values())
             out.mkdir(parents=True, exist_ok=True)
-            made.append(out / f".{split}.listed.json")
-            made[-1].write_text(json.dumps(content), encoding="utf-8")
-            readable[split] = made[-1]
+            temporary_files.append(out / f".{split}.listed.json")
+            temporary_files[-1].write_text(json.dumps(content), encoding="utf-8")
+            readable[split] = temporary_files[-1]
             del content
         yield readable
     finally:
-        for file in made:
+        for file in temporary_files:
             file.unlink(missing_ok=True)
 
 
-class _Pictures:
+class _CocoImageFinder:
     """Finds pictures inside a folder, by the name of the record or by the file's own."""
 
     def __init__(self, source: Path, images: str) -> None:
         require_parts(source, (images,))
-        self.source = _absolute(source)
-        self._root = _absolute(source / images)
+        self.source = _make_absolute(source)
+        self._root = _make_absolute(source / images)
         if not self._root.is_relative_to(self.source):
             raise DataError(
                 f"images is {images!r}, which leads out of the source {source}; give a folder that "
@@ -154,36 +162,36 @@ class _Pictures:
                 for name in names:
                     if Path(name).suffix.lower() in PICTURE_SUFFIXES:
                         self._by_name.setdefault(name, []).append(Path(folder, name))
-        found = sorted(self._by_name.get(Path(record.file_name).name, []))
-        if len(found) != 1:
-            several = f"{found[0]} and {found[1]}" if found else "nowhere"
+        candidates = sorted(self._by_name.get(Path(record.file_name).name, []))
+        if len(candidates) != 1:
+            candidates_text = f"{candidates[0]} and {candidates[1]}" if candidates else "nowhere"
             raise DataError(
                 f"the picture {record.file_name} of image {record.id!r} is not in {self._root}; a "
-                f"file of that name is {several}: unpack the pictures there, or name their folder "
+                f"file of that name is {candidates_text}: unpack the pictures there, or name their folder "
                 "with images=FOLDER"
             )
-        return found[0]
+        return candidates[0]
 
 
-def _image(
+def _build_image_record(
     path: Path,
     record: ImageRecord,
     coco: CocoFile,
-    pictures: _Pictures,
+    image_finder: _CocoImageFinder,
     out: Path,
-    copied: str | None,
+    copy_split: str | None,
 ) -> dict[str, Any]:
     """The record of a picture, which lies at `path`, in the layout of prepared data."""
-    size = picture_size(path)
+    size = measure_image_size(path)
     if size != (record.height, record.width):
         raise DataError(
             f"{coco.path}: image {record.id!r} has height {record.height} and width "
             f"{record.width}, but {path} has {size[0]} and {size[1]}; put the original there"
         )
-    name = path.relative_to(pictures.source).as_posix()
-    if copied is not None:
-        name = _copy(path, out, Path("images", copied, name))
-    written = {
+    name = path.relative_to(image_finder.source).as_posix()
+    if copy_split is not None:
+        name = _copy_file(path, out, Path("images", copy_split, name))
+    image_record = {
         **record.extra,
         "id": record.id,
         "file_name": name,
@@ -192,30 +200,30 @@ def _image(
     }
     semantic = coco.sem_seg_path(record)
     if semantic is not None and record.sem_seg_file_name is not None:
-        place = Path("semantic", coco.path.stem.strip("."), record.sem_seg_file_name)
-        written["sem_seg_file_name"] = _copy(semantic, out, place)
+        target = Path("semantic", coco.path.stem.strip("."), record.sem_seg_file_name)
+        image_record["sem_seg_file_name"] = _copy_file(semantic, out, target)
     if record.group is not None:
-        written["group"] = record.group
+        image_record["group"] = record.group
     if record.spacing is not None:
-        written["spacing"] = list(record.spacing)
-    return written
+        image_record["spacing"] = list(record.spacing)
+    return image_record
 
 
-def _absolute(path: Path) -> Path:
+def _make_absolute(path: Path) -> Path:
     """The path from the root without `..`, links kept."""
     return Path(os.path.abspath(path))  # noqa: PTH100 - pathlib's own way follows links
 
 
-def _copy(path: Path, out: Path, place: Path) -> str:
-    (out / place).parent.mkdir(parents=True, exist_ok=True)
+def _copy_file(path: Path, out: Path, target: Path) -> str:
+    (out / target).parent.mkdir(parents=True, exist_ok=True)
     try:
-        shutil.copyfile(path, out / place)
+        shutil.copyfile(path, out / target)
     except FileNotFoundError:
         raise DataError(f"{path} is missing; add it") from None
-    return place.as_posix()
+    return target.as_posix()
 
 
-def _write(
+def _write_coco(
     file: Path,
     coco: CocoFile,
     images: list[dict[str, Any]],
@@ -225,12 +233,12 @@ def _write(
     """Writes a file record by record: millions of them need no second copy in memory."""
     categories = [
         {
-            "id": each.id,
-            "name": each.name,
-            "isthing": int(each.is_thing),
-            "supercategory": each.supercategory,
+            "id": category.id,
+            "name": category.name,
+            "isthing": int(category.is_thing),
+            "supercategory": category.supercategory,
         }
-        for each in coco.categories.categories
+        for category in coco.categories.categories
     ]
     licenses = [{"id": 1, "name": license_name}] if license_name else []
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -243,21 +251,21 @@ def _write(
         for record in coco.images:
             for annotation in coco.annotations[record.id]:
                 category_id = coco.categories.ids[annotation.category]
-                stream.write(separator + json.dumps(_annotation(annotation, category_id)))
+                stream.write(separator + json.dumps(_build_annotation(annotation, category_id)))
                 separator = ", "
         stream.write("]}")
     temporary.replace(file)
 
 
-def _annotation(annotation: Annotation, category_id: int) -> dict[str, Any]:
-    written: dict[str, Any] = {
+def _build_annotation(annotation: Annotation, category_id: int) -> dict[str, Any]:
+    record: dict[str, Any] = {
         "id": annotation.id,
         "image_id": annotation.image_id,
         "category_id": category_id,
     }
     if annotation.bbox is None:
-        return written
-    written |= {
+        return record
+    record |= {
         "bbox": list(annotation.bbox),
         "area": annotation.area,
         "iscrowd": int(annotation.is_crowd),
@@ -266,29 +274,33 @@ def _annotation(annotation: Annotation, category_id: int) -> dict[str, Any]:
     if isinstance(segmentation, dict):
         counts = segmentation["counts"]
         text = counts.decode("ascii") if isinstance(counts, bytes) else counts
-        written["segmentation"] = {"size": list(segmentation["size"]), "counts": text}
+        record["segmentation"] = {"size": list(segmentation["size"]), "counts": text}
     elif segmentation is not None:
-        written["segmentation"] = [list(polygon) for polygon in segmentation]
+        record["segmentation"] = [list(polygon) for polygon in segmentation]
     for key in ("occluded", "truncated"):
         if (value := getattr(annotation, key)) is not None:
-            written[key] = value
-    return written
+            record[key] = value
+    return record
 
 
-def _summary(split: str, coco: CocoFile, pictures: frozenset[Path]) -> SplitSummary:
+def _summarize_split(split: str, coco: CocoFile, pictures: frozenset[Path]) -> SplitSummary:
     names = coco.categories.names
     counts = Counter(
-        each.category for record in coco.images for each in coco.annotations[record.id]
+        annotation.category for record in coco.images for annotation in coco.annotations[record.id]
     )
     skipped = [
-        SkippedObject(coco.path.name.strip("."), f"annotation {each.annotation_id}", each.message)
-        for each in coco.problems
-        if each.severity == "warning"
+        SkippedObject(
+            coco.path.name.strip("."), f"annotation {problem.annotation_id}", problem.message
+        )
+        for problem in coco.problems
+        if problem.severity == "warning"
     ]
     changed = {
-        each.message: each.count for each in coco.problems if each.severity in ("repaired", "note")
+        problem.message: problem.count
+        for problem in coco.problems
+        if problem.severity in ("repaired", "note")
     }
     objects = {name: counts[index] for index, name in enumerate(names)}
     return SplitSummary(
-        split, len(coco.images), objects, {}, tuple(skipped), changed, pictures=pictures
+        split, len(coco.images), objects, {}, tuple(skipped), changed, image_paths=pictures
     )

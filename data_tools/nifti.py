@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from data_tools.coco_writer import Category, CocoWriter
-from data_tools.deep_pictures import write_deep_picture
-from data_tools.nifti_layouts import Case, Layout, read_layout
+from data_tools.coco_writer import CategorySpec, CocoWriter
+from data_tools.deep_pictures import write_lossless_image
+from data_tools.nifti_layouts import Case, NiftiLayout, read_layout
 from data_tools.output_folder import place_inside
-from data_tools.progress import PictureCount, Progress
+from data_tools.progress import Progress, ProgressCounter
 from data_tools.source_folder import SPLITS
 from data_tools.split_summary import SplitSummary
 from resnet_tasks.errors import DataError
@@ -70,34 +70,43 @@ def convert_nifti(  # noqa: PLR0913  # each is an option on the command line
     if not 0 <= empty_slices <= 1:
         raise DataError(f"empty_slices is {empty_slices}; it is a share from 0 to 1")
     layout = read_layout(source, classes)
-    splits = _splits(layout, val_fraction, seed, source)
+    splits = _choose_splits(layout, val_fraction, seed, source)
     names = list(layout.classes.values())
-    count = PictureCount(sum(map(len, splits.values())), progress)
+    count = ProgressCounter(sum(map(len, splits.values())), progress)
     summaries = []
     for split, cases in splits.items():
         writer = CocoWriter(
             out,
             split,
-            [Category(name, isthing=False) for name in names],
+            [CategorySpec(name, isthing=False) for name in names],
             annotated=("semantic",),
             description=f"Converted from NIfTI, {plane} slices, {split}",
             license_name=license_name,
         )
-        ids = {0: 0, **{value: place for place, value in enumerate(layout.classes, start=1)}}
+        ids = {
+            0: 0,
+            **{value: category_id for category_id, value in enumerate(layout.classes, start=1)},
+        }
         if layout.void is not None:
             ids[layout.void] = writer.void
-        for case in count.over(cases):
-            share = empty_slices if split == "train" else 1.0
+        for case in count.track(cases):
+            empty_fraction = empty_slices if split == "train" else 1.0
             # In a function of its own: a volume is gone before the next one is read.
-            _add_case(writer, _open(case, plane, check_affine=check_affine), ids, share, fill)
-        for name in _unlabelled(layout, split, splits):
+            _add_case(
+                writer,
+                _open_volume(case, plane, check_affine=check_affine),
+                ids,
+                empty_fraction,
+                fill,
+            )
+        for name in _list_unlabeled(layout, split, splits):
             writer.skip(name, "volume", "it has no labels")
         summaries.append(writer.write())
     return tuple(summaries)
 
 
-def _splits(
-    layout: Layout, val_fraction: float, seed: int, source: Path
+def _choose_splits(
+    layout: NiftiLayout, val_fraction: float, seed: int, source: Path
 ) -> dict[str, Sequence[Case]]:
     splits: dict[str, Sequence[Case]] = dict(layout.splits)
     if not 0 <= val_fraction < 1 or (val_fraction and "val" in splits):
@@ -110,22 +119,24 @@ def _splits(
         count = min(max(round(len(cases) * val_fraction), 1), len(cases) - 1)
         if count < 1:
             raise DataError(f"{source} has one volume; there is none to spare for val")
-        chosen = set(random.Random(seed).sample(range(len(cases)), count))
-        splits["train"] = [each for i, each in enumerate(cases) if i not in chosen]
-        splits["val"] = [each for i, each in enumerate(cases) if i in chosen]
+        val_indices = set(random.Random(seed).sample(range(len(cases)), count))
+        splits["train"] = [case for i, case in enumerate(cases) if i not in val_indices]
+        splits["val"] = [case for i, case in enumerate(cases) if i in val_indices]
     return {split: splits[split] for split in SPLITS if split in splits}
 
 
-def _unlabelled(layout: Layout, split: str, written: Collection[str]) -> Iterator[str]:
+def _list_unlabeled(
+    layout: NiftiLayout, split: str, written_splits: Collection[str]
+) -> Iterator[str]:
     """Volumes without labels; `train` names also those of splits that have none with labels."""
-    for other, names in layout.unlabelled.items():
-        if other == split:
+    for other_split, names in layout.unlabelled.items():
+        if other_split == split:
             yield from names
-        elif split == "train" and other not in written:
-            yield from (f"{other}: {name}" for name in names)
+        elif split == "train" and other_split not in written_splits:
+            yield from (f"{other_split}: {name}" for name in names)
 
 
-def _open(
+def _open_volume(
     case: Case, plane: Literal["axial", "coronal", "sagittal"], *, check_affine: bool
 ) -> Volume:
     # Here, so that formats are listed where nibabel is not installed.
@@ -142,16 +153,16 @@ def _add_case(
     fill: float | None,
 ) -> None:
     """Adds the slices of a volume that are kept, and counts the others."""
-    kept = _kept(volume, ids, empty_slices)
-    if left_out := volume.num_slices - len(kept):
-        what = f"{left_out} of {volume.num_slices} {volume.plane} slices"
-        why = f"they hold no label, and empty_slices is {empty_slices:g}"
-        writer.skip(volume.name, what, why)
-    for index in kept:
-        pixels = volume.picture(index, fill=fill)
+    kept_indices = _select_slices(volume, ids, empty_slices)
+    if num_skipped := volume.num_slices - len(kept_indices):
+        description = f"{num_skipped} of {volume.num_slices} {volume.plane} slices"
+        reason = f"they hold no label, and empty_slices is {empty_slices:g}"
+        writer.skip(volume.name, description, reason)
+    for index in kept_indices:
+        pixels = volume.read_image(index, fill=fill)
         name = Path(volume.name, f"{volume.name}_{volume.plane}_{index:04d}")
         folder = writer.folder / "images" / writer.split
-        picture = write_deep_picture(place_inside(folder, name), pixels)
+        picture = write_lossless_image(place_inside(folder, name), pixels)
         image_id = writer.add_image(
             picture,
             size=(pixels.shape[0], pixels.shape[1]),
@@ -159,13 +170,13 @@ def _add_case(
             spacing=volume.spacing,
             attributes={"slice": index, "slice_distance": round(volume.distance, 6)},
         )
-        writer.add_semantic(image_id, volume.labels(index, ids))
+        writer.add_semantic(image_id, volume.read_labels(index, ids))
 
 
-def _kept(volume: Volume, ids: Mapping[int, int], share: float) -> list[int]:
+def _select_slices(volume: Volume, ids: Mapping[int, int], fraction: float) -> list[int]:
     """Slices with a label, and an evenly spaced share of the others."""
-    empty = [i for i in range(volume.num_slices) if not volume.labels(i, ids).any()]
-    count = round(len(empty) * share)
-    places = np.linspace(0, len(empty) - 1, count).round().astype(int) if count else ()
-    left_out = set(empty) - {empty[place] for place in places}
-    return [i for i in range(volume.num_slices) if i not in left_out]
+    empty = [i for i in range(volume.num_slices) if not volume.read_labels(i, ids).any()]
+    count = round(len(empty) * fraction)
+    positions = np.linspace(0, len(empty) - 1, count).round().astype(int) if count else ()
+    skipped = set(empty) - {empty[position] for position in positions}
+    return [i for i in range(volume.num_slices) if i not in skipped]

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from data_tools.source_folder import listing, require_parts
+from data_tools.source_folder import format_listing, require_parts
 from resnet_tasks.data.json_files import read_json
 from resnet_tasks.errors import DataError
 
@@ -50,7 +50,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Layout:
+class NiftiLayout:
     """A data set of volumes.
 
     Attributes:
@@ -66,7 +66,7 @@ class Layout:
     void: int | None
 
 
-def read_layout(source: Path, classes: Mapping[int, str] | None = None) -> Layout:
+def read_layout(source: Path, classes: Mapping[int, str] | None = None) -> NiftiLayout:
     """Finds the cases of a data set.
 
     Args:
@@ -79,45 +79,45 @@ def read_layout(source: Path, classes: Mapping[int, str] | None = None) -> Layou
     """
     require_parts(source, ())
     file = source / DESCRIPTION
-    described = _description(file) if file.is_file() else {}
-    if classes is None and not described.get("labels"):
+    metadata = _read_description(file) if file.is_file() else {}
+    if classes is None and not metadata.get("labels"):
         raise DataError(
             f"{source} has no {DESCRIPTION} with labels; say what the values of the label volumes "
             "mean, for example classes={1: liver, 2: tumour}"
         )
-    names = dict(classes) if classes is not None else _labels(file, described["labels"])
-    ending = str(described.get("file_ending", SUFFIXES[0]))
+    names = dict(classes) if classes is not None else _parse_labels(file, metadata["labels"])
+    ending = str(metadata.get("file_ending", SUFFIXES[0]))
     if ending not in SUFFIXES:
         raise DataError(
             f"{file}: file_ending is {ending!r}; only {', '.join(SUFFIXES)} are volumes"
         )
     splits, unlabelled = {}, {}
     for split in FOLDERS:
-        labelled, others = _cases(source, split, described, file)
+        labelled, unlabeled_names = _find_cases(source, split, metadata, file)
         if labelled:
             splits[split] = labelled
-        if others:
-            unlabelled[split] = others
+        if unlabeled_names:
+            unlabelled[split] = unlabeled_names
     if "train" not in splits:
         raise DataError(
             f"{source} has no volumes with labels to train on (imagesTr and labelsTr, or images "
-            f"and labels); there is {listing(source)}: give the folder that holds them"
+            f"and labels); there is {format_listing(source)}: give the folder that holds them"
         )
     void = [value for value, name in names.items() if name == IGNORE]
-    meant = {v: n for v, n in sorted(names.items()) if n not in (BACKGROUND, IGNORE)}
-    if not meant:
+    class_names = {v: n for v, n in sorted(names.items()) if n not in (BACKGROUND, IGNORE)}
+    if not class_names:
         raise DataError(f"{source}: there is no label but the background; give classes={{1: ...}}")
-    return Layout(splits, unlabelled, meant, void[0] if void else None)
+    return NiftiLayout(splits, unlabelled, class_names, void[0] if void else None)
 
 
-def _description(file: Path) -> dict[str, Any]:
+def _read_description(file: Path) -> dict[str, Any]:
     content = read_json(file)
     if not isinstance(content, dict):
         raise DataError(f"{file} must hold an object with labels, got a {type(content).__name__}")
     return content
 
 
-def _labels(file: Path, labels: object) -> dict[int, str]:
+def _parse_labels(file: Path, labels: object) -> dict[int, str]:
     """`{"0": "background"}` (Decathlon) or `{"background": 0}` (nnU-Net 2) as value -> name."""
     if not isinstance(labels, dict):
         raise DataError(f"{file}: labels must be an object, got {labels!r}")
@@ -139,45 +139,50 @@ def _labels(file: Path, labels: object) -> dict[int, str]:
     return names
 
 
-def _cases(
-    source: Path, split: str, described: Mapping[str, Any], file: Path
+def _find_cases(
+    source: Path, split: str, metadata: Mapping[str, Any], file: Path
 ) -> tuple[tuple[Case, ...], tuple[str, ...]]:
     """The cases of a split that have labels, and the names of those that have none."""
-    stated = described.get({"train": "training", "test": "test"}.get(split, ""))
-    if split == "train" and isinstance(described.get("dataset"), dict):
+    listed_cases = metadata.get({"train": "training", "test": "test"}.get(split, ""))
+    if split == "train" and isinstance(metadata.get("dataset"), dict):
         return tuple(
-            _stated_case(source, entry, file, name)
-            for name, entry in sorted(described["dataset"].items())
+            _read_listed_case(source, entry, file, name)
+            for name, entry in sorted(metadata["dataset"].items())
         ), ()
-    if split == "train" and isinstance(stated, list) and stated:
-        return tuple(_stated_case(source, entry, file) for entry in stated), ()
+    if split == "train" and isinstance(listed_cases, list) and listed_cases:
+        return tuple(_read_listed_case(source, entry, file) for entry in listed_cases), ()
     for images, labels in FOLDERS[split]:
         if (source / images).is_dir():
-            return _paired(source / images, source / labels, split)
+            return _pair_cases(source / images, source / labels, split)
     return (), ()
 
 
-def _stated_case(source: Path, entry: object, file: Path, name: str | None = None) -> Case:
-    if not isinstance(entry, dict) or not (entry.get("label") and _listed(entry)):
+def _read_listed_case(source: Path, entry: object, file: Path, name: str | None = None) -> Case:
+    if not isinstance(entry, dict) or not (entry.get("label") and _list_images(entry)):
         raise DataError(
             f"{file}: {'training' if name is None else f'dataset.{name}'} has the entry {entry!r}; "
             "it must name an image and its label"
         )
-    labels = _inside(source, entry["label"], file)
-    images = [_inside(source, each, file, may_have_channels=True) for each in _listed(entry)]
-    channels = tuple(path for image in images for path in _with_channels(image))
+    labels = _resolve_inside(source, entry["label"], file)
+    images = [
+        _resolve_inside(source, image_name, file, may_have_channels=True)
+        for image_name in _list_images(entry)
+    ]
+    channels = tuple(path for image in images for path in _find_channels(image))
     for path in (labels, *channels):
         if not path.is_file():
             raise DataError(f"{file} names {path}, which is not there; add it")
-    return Case(name or _stem(labels), channels, labels)
+    return Case(name or _strip_suffix(labels), channels, labels)
 
 
-def _listed(entry: Mapping[str, Any]) -> list[Any]:
+def _list_images(entry: Mapping[str, Any]) -> list[Any]:
     images = entry.get("images", entry.get("image"))
     return images if isinstance(images, list) else [images] if images else []
 
 
-def _inside(source: Path, name: object, file: Path, *, may_have_channels: bool = False) -> Path:
+def _resolve_inside(
+    source: Path, name: object, file: Path, *, may_have_channels: bool = False
+) -> Path:
     parts = PurePosixPath(str(name)).parts
     if PurePosixPath(str(name)).is_absolute() or ".." in parts:
         raise DataError(
@@ -189,31 +194,31 @@ def _inside(source: Path, name: object, file: Path, *, may_have_channels: bool =
     return path
 
 
-def _with_channels(path: Path) -> list[Path]:
+def _find_channels(path: Path) -> list[Path]:
     """A file, or in its place `NAME_0000`, `NAME_0001`, ... of nnU-Net."""
     if path.is_file():
         return [path]
-    return _channel_files(_volumes(path.parent), _stem(path)) or [path]
+    return _list_channel_files(_list_volumes(path.parent), _strip_suffix(path)) or [path]
 
 
-def _paired(images: Path, labels: Path, split: str) -> tuple[tuple[Case, ...], tuple[str, ...]]:
-    volumes = _volumes(images)
-    maps = _volumes(labels) if labels.is_dir() else {}
+def _pair_cases(images: Path, labels: Path, split: str) -> tuple[tuple[Case, ...], tuple[str, ...]]:
+    volumes = _list_volumes(images)
+    maps = _list_volumes(labels) if labels.is_dir() else {}
     cases = []
-    used: set[Path] = set()
+    used_paths: set[Path] = set()
     for name, file in maps.items():
-        channels = [volumes[name]] if name in volumes else _channel_files(volumes, name)
+        channels = [volumes[name]] if name in volumes else _list_channel_files(volumes, name)
         if not channels:
             raise DataError(f"{file} has no volume of its name in {images}; add it")
-        used.update(channels)
+        used_paths.update(channels)
         cases.append(Case(name, tuple(channels), file))
-    others = tuple(name for name, path in volumes.items() if path not in used)
-    if others and split != "test":
-        raise DataError(f"{volumes[others[0]]} has no labels of its name in {labels}; add them")
-    return tuple(cases), others
+    unlabeled = tuple(name for name, path in volumes.items() if path not in used_paths)
+    if unlabeled and split != "test":
+        raise DataError(f"{volumes[unlabeled[0]]} has no labels of its name in {labels}; add them")
+    return tuple(cases), unlabeled
 
 
-def _channel_files(volumes: Mapping[str, Path], name: str) -> list[Path]:
+def _list_channel_files(volumes: Mapping[str, Path], name: str) -> list[Path]:
     """`name_0000`, `name_0001`, ... as far as they are there.
 
     Raises:
@@ -232,17 +237,17 @@ def _channel_files(volumes: Mapping[str, Path], name: str) -> list[Path]:
     return [volumes[f"{name}_{number:04d}"] for number in numbers]
 
 
-def _volumes(folder: Path) -> dict[str, Path]:
+def _list_volumes(folder: Path) -> dict[str, Path]:
     """Volumes of a folder by name without suffix; not the `._NAME` that some archives bring."""
     if not folder.is_dir():
         return {}
     return {
-        _stem(file): file
+        _strip_suffix(file): file
         for file in sorted(folder.iterdir())
         if file.name.endswith(SUFFIXES) and not file.name.startswith(".")
     }
 
 
-def _stem(file: Path) -> str:
-    suffix = next((each for each in SUFFIXES if file.name.endswith(each)), "")
+def _strip_suffix(file: Path) -> str:
+    suffix = next((ending for ending in SUFFIXES if file.name.endswith(ending)), "")
     return file.name.removesuffix(suffix)

@@ -24,7 +24,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from data_tools.deep_pictures import smallest_type
+from data_tools.deep_pictures import choose_smallest_dtype
 from data_tools.nifti_gzip import (
     is_gzip_name,
     read_gzip_voxels,
@@ -60,9 +60,9 @@ AXES: dict[Plane, tuple[str, str, str]] = {
 MAX_CHANNELS = 64
 """More along the fourth axis are no channels but moments; the limit of pictures."""
 MILLIMETRES = {"meter": 1000.0, "micron": 0.001}
-SAME_PLACE = 0.5
+MAX_OFFSET = 0.5
 """Volumes whose corners lie apart by less than this share of a voxel are taken to lie together."""
-DAMAGE = (
+READER_ERRORS = (
     OSError,
     EOFError,
     ValueError,
@@ -80,7 +80,7 @@ DAMAGE = (
 
 
 @dataclass(frozen=True)
-class _Stored:
+class _StoredVolume:
     """A file as stored: `values * slope + intercept` is meant."""
 
     path: Path
@@ -94,7 +94,7 @@ class _Stored:
     def is_scaled(self) -> bool:
         return (self.slope, self.intercept) != (1.0, 0.0)
 
-    def meant(self, values: Array) -> Array:
+    def apply_scale(self, values: Array) -> Array:
         return values * self.slope + self.intercept if self.is_scaled else values
 
 
@@ -121,26 +121,28 @@ class Volume:
 
     def __init__(self, case: Case, plane: Plane, *, check_affine: bool = True) -> None:
         self.name, self.plane = case.name, plane
-        channels = [_read(path) for path in case.channels]
-        labels = _read(case.labels)
+        channels = [_read_volume(path) for path in case.channels]
+        labels = _read_volume(case.labels)
         if labels.values.ndim != 3:
             raise DataError(
                 f"the label volume {case.labels} has the size {labels.values.shape}; labels have "
                 "three axes and one value a voxel"
             )
         first = channels[0]
-        for other in (*channels[1:], labels):
-            _require_together(first, other, check_affine=check_affine)
-        turn = _turn(first.affine, AXES[plane])
+        for other_volume in (*channels[1:], labels):
+            _require_aligned(first, other_volume, check_affine=check_affine)
+        reorientation = _compute_reorientation(first.affine, AXES[plane])
         sizes = voxel_sizes(first.affine) * first.unit
-        self.distance, *spacing = (float(sizes[i]) for i in np.argsort(turn[:, 0]))
+        self.distance, *spacing = (float(sizes[i]) for i in np.argsort(reorientation[:, 0]))
         self.spacing = (spacing[0], spacing[1])
-        self._channels = [(each, _turned(each.values, turn)) for each in channels]
-        self._labels = (labels, _turned(labels.values, turn))
+        self._channels = [
+            (channel, _reorient(channel.values, reorientation)) for channel in channels
+        ]
+        self._labels = (labels, _reorient(labels.values, reorientation))
         self.num_slices = self._labels[1].shape[0]
-        self._type = _common_type(channels)
+        self._type = _choose_common_dtype(channels)
 
-    def picture(self, index: int, *, fill: float | None = None) -> Array:
+    def read_image(self, index: int, *, fill: float | None = None) -> Array:
         """`(height, width)`, or `(height, width, channels)`, of the smallest type that holds all.
 
         Args:
@@ -151,13 +153,13 @@ class Volume:
             DataError: If values are not finite and there is no `fill`.
         """
         parts = []
-        for stored, values in self._channels:
-            part = stored.meant(values[index])
+        for channel, values in self._channels:
+            part = channel.apply_scale(values[index])
             finite = np.isfinite(part)
             if not finite.all():
                 if fill is None:
                     raise DataError(
-                        f"{stored.path} has {int((~finite).sum())} values that are not finite in "
+                        f"{channel.path} has {int((~finite).sum())} values that are not finite in "
                         f"slice {index}; say with fill=0 what takes their place"
                     )
                 part = np.where(finite, part, fill)
@@ -165,7 +167,7 @@ class Volume:
         stacked = np.concatenate(parts, axis=2).astype(self._type)
         return stacked[:, :, 0] if stacked.shape[2] == 1 else stacked
 
-    def labels(self, index: int, ids: Mapping[int, int]) -> NDArray[np.int64]:
+    def read_labels(self, index: int, ids: Mapping[int, int]) -> NDArray[np.int64]:
         """`(height, width)` category ids of a slice.
 
         Args:
@@ -175,25 +177,25 @@ class Volume:
         Raises:
             DataError: If a value is no whole number or not in `ids`.
         """
-        stored, values = self._labels
-        part = stored.meant(values[index])
-        known = np.array(sorted(ids))
-        place = np.clip(np.searchsorted(known, part), 0, len(known) - 1)
-        wrong = known[place] != part
-        if wrong.any():
-            found, counts = np.unique(part[wrong], return_counts=True)
-            shown = ", ".join(
-                f"{v:g} ({n} pixels)" for v, n in zip(found[:6], counts, strict=False)
+        label_volume, values = self._labels
+        part = label_volume.apply_scale(values[index])
+        known_values = np.array(sorted(ids))
+        positions = np.clip(np.searchsorted(known_values, part), 0, len(known_values) - 1)
+        is_unknown = known_values[positions] != part
+        if is_unknown.any():
+            unknown_values, counts = np.unique(part[is_unknown], return_counts=True)
+            value_text = ", ".join(
+                f"{v:g} ({n} pixels)" for v, n in zip(unknown_values[:6], counts, strict=False)
             )
             raise DataError(
-                f"the label volume {stored.path} has the unknown values {shown} in slice {index}; "
-                f"known are {', '.join(map(str, known))}: correct it, or name them with classes"
+                f"the label volume {label_volume.path} has the unknown values {value_text} in slice {index}; "
+                f"known are {', '.join(map(str, known_values))}: correct it, or name them with classes"
             )
-        return np.array([ids[int(value)] for value in known], dtype=np.int64)[place]
+        return np.array([ids[int(value)] for value in known_values], dtype=np.int64)[positions]
 
 
-def _read(path: Path) -> _Stored:
-    with _damage(path):
+def _read_volume(path: Path) -> _StoredVolume:
+    with _convert_errors(path):
         require_gzip_name(path)
         if is_gzip_name(path) and path.is_file():
             require_near_voxels(path)
@@ -221,7 +223,7 @@ def _read(path: Path) -> _Stored:
         )
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
         raise DataError(f"{path} has an affine without volume ({affine[:3].tolist()}); mend it")
-    return _Stored(path, values, affine, slope, intercept, unit)
+    return _StoredVolume(path, values, affine, slope, intercept, unit)
 
 
 def _stored_values(image: nibabel.Nifti1Pair) -> Array:
@@ -236,7 +238,7 @@ def _stored_values(image: nibabel.Nifti1Pair) -> Array:
     return read_gzip_voxels(file, proxy.shape, np.dtype(proxy.dtype), int(proxy.offset))
 
 
-def _require_together(first: _Stored, other: _Stored, *, check_affine: bool) -> None:
+def _require_aligned(first: _StoredVolume, other: _StoredVolume, *, check_affine: bool) -> None:
     if first.values.shape[:3] != other.values.shape[:3]:
         raise DataError(
             f"{other.path} has the size {other.values.shape[:3]}, {first.path} "
@@ -245,44 +247,48 @@ def _require_together(first: _Stored, other: _Stored, *, check_affine: bool) -> 
     corners = np.array(
         [(*corner, 1) for corner in product(*((0, n - 1) for n in first.values.shape[:3]))]
     ).T
-    apart = float(
+    offset = float(
         np.linalg.norm(
             (first.affine * first.unit - other.affine * other.unit)[:3] @ corners, axis=0
         ).max()
     )
-    if check_affine and apart > SAME_PLACE * voxel_sizes(first.affine).min() * first.unit:
+    if check_affine and offset > MAX_OFFSET * voxel_sizes(first.affine).min() * first.unit:
         raise DataError(
             f"{other.path} lies elsewhere in the patient than {first.path} (corners up to "
-            f"{apart:.3g} mm apart by their affines); resample it, or set check_affine=false where "
+            f"{offset:.3g} mm apart by their affines); resample it, or set check_affine=false where "
             "the affine is wrong and the voxels agree"
         )
 
 
-def _turn(affine: NDArray[np.float64], axes: Sequence[str]) -> Array:
+def _compute_reorientation(affine: NDArray[np.float64], axes: Sequence[str]) -> Array:
     """`(3, 2)`: the new place and the direction of every stored axis."""
-    wanted = orientations.axcodes2ornt(axes)
-    return np.asarray(orientations.ornt_transform(orientations.io_orientation(affine), wanted))
+    target_orientation = orientations.axcodes2ornt(axes)
+    return np.asarray(
+        orientations.ornt_transform(orientations.io_orientation(affine), target_orientation)
+    )
 
 
-def _turned(values: Array, turn: Array) -> Array:
+def _reorient(values: Array, reorientation: Array) -> Array:
     """A view of `(x, y, z, ...)` as `(slices, rows, columns, ...)`."""
-    return np.asarray(orientations.apply_orientation(values, turn))
+    return np.asarray(orientations.apply_orientation(values, reorientation))
 
 
-def _common_type(channels: Sequence[_Stored]) -> type[np.number[Any]]:
+def _choose_common_dtype(channels: Sequence[_StoredVolume]) -> type[np.number[Any]]:
     """What holds all values of all channels; signed where a file is."""
     low, high, is_whole, is_signed = math.inf, -math.inf, True, False
-    for each in channels:
-        ends = each.meant(np.array([each.values.min(), each.values.max()], dtype=np.float64))
+    for channel in channels:
+        ends = channel.apply_scale(
+            np.array([channel.values.min(), channel.values.max()], dtype=np.float64)
+        )
         low, high = min(low, float(ends.min())), max(high, float(ends.max()))
-        whole_scale = each.slope.is_integer() and each.intercept.is_integer()
-        is_whole &= each.values.dtype.kind in "iu" and whole_scale
-        is_signed |= each.values.dtype.kind == "i"
-    return smallest_type(min(low, -1.0) if is_signed else low, high, is_whole=is_whole)
+        whole_scale = channel.slope.is_integer() and channel.intercept.is_integer()
+        is_whole &= channel.values.dtype.kind in "iu" and whole_scale
+        is_signed |= channel.values.dtype.kind == "i"
+    return choose_smallest_dtype(min(low, -1.0) if is_signed else low, high, is_whole=is_whole)
 
 
 @contextmanager
-def _damage(path: Path) -> Iterator[None]:
+def _convert_errors(path: Path) -> Iterator[None]:
     """Turns what readers raise into one sentence that names the file."""
     try:
         # nibabel speaks of headers that it repairs by itself (a code that nobody knows becomes 0).
@@ -291,7 +297,7 @@ def _damage(path: Path) -> Iterator[None]:
             yield
     except DataError:
         raise
-    except DAMAGE as error:
+    except READER_ERRORS as error:
         if is_gzip_name(path) and path.is_file():
             verify_gzip(path)  # a flipped bit in the header is better told as what it is
         reason = " ".join(str(error).split()) or type(error).__name__

@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_tools.coco_writer import Category, CocoWriter
+from data_tools.coco_writer import CategorySpec, CocoWriter
 from data_tools.json_streaming import stream_objects
 from data_tools.outlines import is_number
-from data_tools.picture_io import picture_size
-from data_tools.progress import PictureCount, Progress
+from data_tools.picture_io import measure_image_size
+from data_tools.progress import Progress, ProgressCounter
 from data_tools.source_folder import require_parts
 from data_tools.split_summary import SplitSummary
 from resnet_tasks.data.coco_masks import decode_mask
@@ -45,7 +45,7 @@ Rows = dict[str, list[tuple[str, Row]]]
 
 
 @dataclass(frozen=True)
-class _Split:
+class _SplitTables:
     """The tables of one split, and what its objects may be.
 
     Attributes:
@@ -104,15 +104,22 @@ def convert_nuimages(
     if not folders:
         require_parts(source, (f"{version}-{MINI}",))
         folders = {"train": source / f"{version}-{MINI}"}
-    read = {split: _read_split(folder, rename or {}) for split, folder in folders.items()}
-    pictures = {split: _pictures(each) for split, each in read.items()}
-    count = PictureCount(sum(map(len, pictures.values())), progress)
+    tables_by_split = {
+        split: _read_split(folder, rename or {}) for split, folder in folders.items()
+    }
+    pictures = {
+        split: _list_images(split_tables) for split, split_tables in tables_by_split.items()
+    }
+    count = ProgressCounter(sum(map(len, pictures.values())), progress)
     summaries = []
-    for split, tables in read.items():
+    for split, tables in tables_by_split.items():
         writer = CocoWriter(
             out,
             split,
-            [*map(Category, tables.things), *(Category(s, isthing=False) for s in SURFACES)],
+            [
+                *map(CategorySpec, tables.things),
+                *(CategorySpec(s, isthing=False) for s in SURFACES),
+            ],
             annotated=("boxes", "masks", "semantic"),
             images_root=source,
             copy_images=copy_images,
@@ -120,31 +127,35 @@ def convert_nuimages(
             license_name=license_name,
         )
         if folders[split].name.endswith(MINI):
-            writer.note("nuImages mini, 50 pictures, stands in for train")
-        objects, surfaces = (_by_picture(tables.folder, t) for t in ("object_ann", "surface_ann"))
-        for row in count.over(pictures[split]):
+            writer.add_note("nuImages mini, 50 pictures, stands in for train")
+        objects, surfaces = (
+            _group_by_image(tables.folder, t) for t in ("object_ann", "surface_ann")
+        )
+        for row in count.track(pictures[split]):
             token = str(row["token"])
             _add_picture(
                 writer, source, row, tables, objects.pop(token, []), surfaces.pop(token, [])
             )
-        for left in (objects, surfaces):
-            for where, row in (each for rows in left.values() for each in rows):
+        for remaining in (objects, surfaces):
+            for location, row in (
+                located_row for rows in remaining.values() for located_row in rows
+            ):
                 raise DataError(
-                    f"{where} belongs to the picture {row['sample_data_token']!r}, which is no key "
+                    f"{location} belongs to the picture {row['sample_data_token']!r}, which is no key "
                     "frame of sample_data.json"
                 )
         summaries.append(writer.write())
     return tuple(summaries)
 
 
-def _read_split(folder: Path, rename: Mapping[str, str]) -> _Split:
+def _read_split(folder: Path, rename: Mapping[str, str]) -> _SplitTables:
     require_parts(folder, tuple(f"{table}.json" for table in TABLES))
-    categories = _names(folder, "category", "name")
-    logs = _names(folder, "log", "logfile")
+    categories = _read_names(folder, "category", "name")
+    logs = _read_names(folder, "log", "logfile")
     groups = {}
-    for where, row in _table(folder, "sample"):
-        token = _field(row, "log_token", str, where)
-        groups[_field(row, "token", str, where)] = _known(logs, token, "log", where)
+    for location, row in _read_table(folder, "sample"):
+        token = _get_field(row, "log_token", str, location)
+        groups[_get_field(row, "token", str, location)] = _look_up(logs, token, "log", location)
     names = sorted(set(categories.values()) - {EGO, *SURFACES})
     for name in rename:
         if name not in names:
@@ -152,73 +163,79 @@ def _read_split(folder: Path, rename: Mapping[str, str]) -> _Split:
     things = tuple(dict.fromkeys(rename.values())) if rename else tuple(names)
     if rename and set(names) - set(rename):
         things += ("other",)
-    attributes = _names(folder, "attribute", "name")
-    return _Split(folder, categories, attributes, groups, things, rename)
+    attributes = _read_names(folder, "attribute", "name")
+    return _SplitTables(folder, categories, attributes, groups, things, rename)
 
 
-def _table(folder: Path, table: str) -> Iterator[tuple[str, Row]]:
+def _read_table(folder: Path, table: str) -> Iterator[tuple[str, Row]]:
     file = folder / f"{table}.json"
     for number, row in enumerate(stream_objects(file)):
         yield f"{file}, row {number} ({row.get('token')})", row
 
 
-def _names(folder: Path, table: str, key: str) -> dict[str, str]:
+def _read_names(folder: Path, table: str, key: str) -> dict[str, str]:
     return {
-        _field(row, "token", str, where): _field(row, key, str, where)
-        for where, row in _table(folder, table)
+        _get_field(row, "token", str, location): _get_field(row, key, str, location)
+        for location, row in _read_table(folder, table)
     }
 
 
-def _field(row: Row, key: str, kind: type, where: str) -> Any:
+def _get_field(row: Row, key: str, kind: type, location: str) -> Any:
     value = row.get(key)
     if type(value) is not kind:
         raise DataError(
-            f"{where} has {value!r:.60} as {key}; it must be of the type {kind.__name__}"
+            f"{location} has {value!r:.60} as {key}; it must be of the type {kind.__name__}"
         )
     return value
 
 
-def _known(names: Mapping[str, str], token: str, table: str, where: str) -> str:
+def _look_up(names: Mapping[str, str], token: str, table: str, location: str) -> str:
     if token not in names:
-        raise DataError(f"{where} names {token!r}, which {table}.json does not have")
+        raise DataError(f"{location} names {token!r}, which {table}.json does not have")
     return names[token]
 
 
-def _pictures(split: _Split) -> list[Row]:
-    found = []
-    for where, row in _table(split.folder, "sample_data"):
+def _list_images(split: _SplitTables) -> list[Row]:
+    image_rows = []
+    for location, row in _read_table(split.folder, "sample_data"):
         # Lidar sweeps and the frames between key frames have no annotations.
         if row.get("is_key_frame") is not True or row.get("fileformat") == "pcd":
             continue
-        name = _field(row, "filename", str, where)
+        name = _get_field(row, "filename", str, location)
         if PurePosixPath(name).suffix not in (".jpg", ".jpeg", ".png"):
             continue
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-            raise DataError(f"{where} has the filename {name!r}; it must lie inside the source")
-        group = _known(split.groups, _field(row, "sample_token", str, where), "sample", where)
-        size = (_field(row, "height", int, where), _field(row, "width", int, where))
-        token = _field(row, "token", str, where)
-        found.append({"token": token, "name": name, "group": group, "size": size, "where": where})
-    return found
+            raise DataError(f"{location} has the filename {name!r}; it must lie inside the source")
+        group = _look_up(
+            split.groups, _get_field(row, "sample_token", str, location), "sample", location
+        )
+        size = (_get_field(row, "height", int, location), _get_field(row, "width", int, location))
+        token = _get_field(row, "token", str, location)
+        image_rows.append(
+            {"token": token, "name": name, "group": group, "size": size, "where": location}
+        )
+    return image_rows
 
 
-def _by_picture(folder: Path, table: str) -> Rows:
-    found: Rows = {}
-    for where, row in _table(folder, table):
-        found.setdefault(_field(row, "sample_data_token", str, where), []).append((where, row))
-    return found
+def _group_by_image(folder: Path, table: str) -> Rows:
+    rows_by_image: Rows = {}
+    for location, row in _read_table(folder, table):
+        rows_by_image.setdefault(_get_field(row, "sample_data_token", str, location), []).append(
+            (location, row)
+        )
+    return rows_by_image
 
 
 def _add_picture(
     writer: CocoWriter,
     source: Path,
     row: Row,
-    split: _Split,
+    split: _SplitTables,
     objects: Sequence[tuple[str, Row]],
     surfaces: Sequence[tuple[str, Row]],
 ) -> None:
     picture, size = source / row["name"], row["size"]
-    actual = picture_size(picture)
+    actual = measure_image_size(picture)
     if actual != size:
         raise DataError(
             f"{row['where']} states the size {size} (height, width), but {picture} has {actual}; "
@@ -227,26 +244,28 @@ def _add_picture(
     image_id = writer.add_image(picture, size=size, group=row["group"])
     names = [*split.things, *SURFACES]
     ids = np.zeros(size, np.int64)
-    for where, each in surfaces:
-        mask = _mask(each, size, where)
-        name = _category(each, split, where)
+    for location, annotation in surfaces:
+        mask = _parse_mask(annotation, size, location)
+        name = _get_category(annotation, split, location)
         if name != EGO and name not in SURFACES:
-            raise DataError(f"{where} is a surface of the category {name!r}; want {SURFACES[0]}")
+            raise DataError(f"{location} is a surface of the category {name!r}; want {SURFACES[0]}")
         if mask is not None:
             ids[mask] = writer.void if name == EGO else names.index(name) + 1
-    drawn: list[tuple[int, int, NDArray[np.bool_]]] = []
-    for where, each in objects:
-        name = _category(each, split, where)
+    object_masks: list[tuple[int, int, NDArray[np.bool_]]] = []
+    for location, annotation in objects:
+        name = _get_category(annotation, split, location)
         if name == EGO or name in SURFACES:
-            raise DataError(f"{where} is an object of the category {name!r}, which is a surface")
+            raise DataError(f"{location} is an object of the category {name!r}, which is a surface")
         label = split.rename.get(name, "other") if split.rename else name
-        known = _attributes(each, split, where) | ({"category": name} if split.rename else {})
+        attributes = _parse_attributes(annotation, split, location) | (
+            {"category": name} if split.rename else {}
+        )
         iscrowd = bool(split.rename) and name not in split.rename
-        mask = _add_object(writer, image_id, each, label, known, iscrowd, where)
+        mask = _add_object(writer, image_id, annotation, label, attributes, iscrowd, location)
         if mask is not None:
             value = writer.void if iscrowd else names.index(label) + 1
-            drawn.append((int(mask.sum()), value, mask))
-    for _, value, mask in sorted(drawn, key=lambda each: -each[0]):
+            object_masks.append((int(mask.sum()), value, mask))
+    for _, value, mask in sorted(object_masks, key=lambda object_mask: -object_mask[0]):
         ids[mask] = value
     writer.add_semantic(image_id, ids)
 
@@ -258,16 +277,16 @@ def _add_object(
     label: str,
     attributes: dict[str, Any],
     iscrowd: bool,
-    where: str,
+    location: str,
 ) -> NDArray[np.bool_] | None:
     """Adds an object by its mask, else by its box; gives the mask."""
-    height, width = size = writer.size_of(image_id)
-    edges = _field(row, "bbox", list, where)
+    height, width = size = writer.get_image_size(image_id)
+    edges = _get_field(row, "bbox", list, location)
     if len(edges) != 4 or not all(map(is_number, edges)):
-        raise DataError(f"{where} has the bbox {edges!r:.60}; it needs [xmin, ymin, xmax, ymax]")
+        raise DataError(f"{location} has the bbox {edges!r:.60}; it needs [xmin, ymin, xmax, ymax]")
     left, right = (min(max(edges[i], 0), width) for i in (0, 2))
     top, bottom = (min(max(edges[i], 0), height) for i in (1, 3))
-    mask = _mask(row, size, where)
+    mask = _parse_mask(row, size, location)
     has_box = right > left and bottom > top
     if mask is not None and mask.any():
         box = (left, top, right - left, bottom - top) if has_box else None
@@ -277,25 +296,25 @@ def _add_object(
         box = (left, top, right - left, bottom - top)
         writer.add_box(image_id, label, box, iscrowd=iscrowd, attributes=attributes)
     else:
-        writer.skip(where, label, "it has neither a mask nor a box with area inside the picture")
+        writer.skip(location, label, "it has neither a mask nor a box with area inside the picture")
     return None
 
 
-def _category(row: Row, split: _Split, where: str) -> str:
-    token = _field(row, "category_token", str, where)
-    return _known(split.categories, token, "category", where)
+def _get_category(row: Row, split: _SplitTables, location: str) -> str:
+    token = _get_field(row, "category_token", str, location)
+    return _look_up(split.categories, token, "category", location)
 
 
-def _attributes(row: Row, split: _Split, where: str) -> dict[str, Any]:
+def _parse_attributes(row: Row, split: _SplitTables, location: str) -> dict[str, Any]:
     tokens = row.get("attribute_tokens") or []
     if not isinstance(tokens, list):
-        raise DataError(f"{where} has {tokens!r:.60} as attribute_tokens; it must be a list")
-    names = [_known(split.attributes, str(each), "attribute", where) for each in tokens]
+        raise DataError(f"{location} has {tokens!r:.60} as attribute_tokens; it must be a list")
+    names = [_look_up(split.attributes, str(token), "attribute", location) for token in tokens]
     # `vehicle.parked` is the value parked of the attribute vehicle.
     return {name.rpartition(".")[0] or name: name.rpartition(".")[2] for name in names}
 
 
-def _mask(row: Row, size: tuple[int, int], where: str) -> NDArray[np.bool_] | None:
+def _parse_mask(row: Row, size: tuple[int, int], location: str) -> NDArray[np.bool_] | None:
     raw = row.get("mask")
     if raw is None:
         return None
@@ -304,6 +323,6 @@ def _mask(row: Row, size: tuple[int, int], where: str) -> NDArray[np.bool_] | No
         return decode_mask({"size": raw["size"], "counts": counts}, *size)
     except (TypeError, KeyError, binascii.Error, ValueError, DataError):
         raise DataError(
-            f"{where} has a mask that is no run lengths in base64 of the size {list(size)} "
+            f"{location} has a mask that is no run lengths in base64 of the size {list(size)} "
             f"(height, width): {raw!r:.60}"
         ) from None

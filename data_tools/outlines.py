@@ -60,20 +60,20 @@ def is_point(raw: object) -> TypeGuard[list[float]]:
     return isinstance(raw, list) and len(raw) == 2 and all(map(is_number, raw))
 
 
-def clipped_box(corners: Sequence[float], size: tuple[int, int]) -> Box:
+def clip_box(corners: Sequence[float], size: tuple[int, int]) -> Box:
     """(x1, y1, x2, y2), in any order -> (x, y, width, height) inside (height, width)."""
     x1, x2 = sorted(min(max(x, 0.0), float(size[1])) for x in (corners[0], corners[2]))
     y1, y2 = sorted(min(max(y, 0.0), float(size[0])) for y in (corners[1], corners[3]))
     return x1, y1, x2 - x1, y2 - y1
 
 
-def ellipse(x: float, y: float, radius_x: float, radius_y: float) -> list[float]:
+def ellipse_to_polygon(x: float, y: float, radius_x: float, radius_y: float) -> list[float]:
     """An ellipse around (x, y) as a flat polygon `[x0, y0, x1, y1, ...]`."""
     turns = [2 * math.pi * k / ELLIPSE_POINTS for k in range(ELLIPSE_POINTS)]
     return [v for t in turns for v in (x + radius_x * math.cos(t), y + radius_y * math.sin(t))]
 
 
-def mask_rings(mask: NDArray[np.bool_]) -> list[Ring]:
+def trace_rings(mask: NDArray[np.bool_]) -> list[Ring]:
     """The closed lines along the pixel edges of a mask; filled by the even-odd rule they give it.
 
     Every row of pixel corners meets the outline's corners in pairs, the ends of horizontal edges;
@@ -95,20 +95,20 @@ def mask_rings(mask: NDArray[np.bool_]) -> list[Ring]:
         (upper_left == lower_right) & (lower_left == upper_right) & (upper_left != upper_right)
     )
     y, x = (
-        np.repeat(each, np.where(bends, 1, 2)[np.nonzero(bends | touches)])
-        for each in np.nonzero(bends | touches)
+        np.repeat(coordinate, np.where(bends, 1, 2)[np.nonzero(bends | touches)])
+        for coordinate in np.nonzero(bends | touches)
     )
     by_column = np.lexsort((y, x))
     across = np.empty_like(by_column)
     across[by_column[0::2]], across[by_column[1::2]] = by_column[1::2], by_column[0::2]
     partners = across.tolist()
     corners = np.stack((x + left, y + top), axis=1).astype(np.float64)
-    seen = [False] * len(partners)
+    visited = [False] * len(partners)
     rings = []
     for start in range(len(partners)):
         node, order = start, []
-        while not seen[node]:
-            seen[node] = seen[node ^ 1] = True
+        while not visited[node]:
+            visited[node] = visited[node ^ 1] = True
             order += [node, node ^ 1]
             node = partners[node ^ 1]
         if order:
@@ -117,19 +117,21 @@ def mask_rings(mask: NDArray[np.bool_]) -> list[Ring]:
     return rings
 
 
-def joined(rings: Sequence[Points]) -> Points:
+def join_rings(rings: Sequence[Points]) -> Points:
     """One closed line through all rings, with bridges of no width at the nearest corners."""
     chain = rings[0]
     for ring in rings[1:]:
         distances, nearest = KDTree(chain).query(ring)
-        there = int(np.argmin(distances))
-        here = int(nearest[there])
-        loop = np.roll(ring, -there, axis=0)
-        chain = np.concatenate((chain[: here + 1], loop, loop[:1], chain[here:]))
+        ring_index = int(np.argmin(distances))
+        chain_index = int(nearest[ring_index])
+        loop = np.roll(ring, -ring_index, axis=0)
+        chain = np.concatenate((chain[: chain_index + 1], loop, loop[:1], chain[chain_index:]))
     return chain
 
 
-def outline(segmentation: list[Any] | dict[str, Any], size: tuple[int, int]) -> Outline | None:
+def trace_outline(
+    segmentation: list[Any] | dict[str, Any], size: tuple[int, int]
+) -> Outline | None:
     """One line around an object whose pixels are those of its segmentation.
 
     A single polygon inside the picture stays as it is. Whatever else would change the pixels is
@@ -145,20 +147,22 @@ def outline(segmentation: list[Any] | dict[str, Any], size: tuple[int, int]) -> 
     height, width = size
     mask = None
     if isinstance(segmentation, list):
-        stored = [np.asarray(each, dtype=np.float64).reshape(-1, 2) for each in segmentation]
+        polygons = [
+            np.asarray(polygon, dtype=np.float64).reshape(-1, 2) for polygon in segmentation
+        ]
         limits = np.array((width, height), dtype=np.float64)
-        kept = [np.clip(points, 0, limits) for points in stored]
-        is_inside = all((a == b).all() for a, b in zip(stored, kept, strict=True))
-        if is_inside and len(kept) == 1:
-            return Outline(kept[0], 1, 0)
+        clipped = [np.clip(points, 0, limits) for points in polygons]
+        is_inside = all((a == b).all() for a, b in zip(polygons, clipped, strict=True))
+        if is_inside and len(clipped) == 1:
+            return Outline(clipped[0], 1, 0)
         mask = decode_mask(segmentation, height, width)
         if not mask.any():
             return None
-        chain = joined(kept)
+        chain = join_rings(clipped)
         if (decode_mask([chain.ravel().tolist()], height, width) == mask).all():
-            return Outline(chain, len(kept), 0)
-    rings = mask_rings(decode_mask(segmentation, height, width) if mask is None else mask)
+            return Outline(chain, len(clipped), 0)
+    rings = trace_rings(decode_mask(segmentation, height, width) if mask is None else mask)
     if not rings:
         return None
     holes = sum(ring.is_hole for ring in rings)
-    return Outline(joined([ring.points for ring in rings]), len(rings) - holes, holes)
+    return Outline(join_rings([ring.points for ring in rings]), len(rings) - holes, holes)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from data_tools.source_folder import listing
+from data_tools.source_folder import format_listing
 from resnet_tasks.data.coco_parsing import is_inside
 from resnet_tasks.errors import DataError
 
@@ -17,7 +17,7 @@ CARD = "data_card.md"
 
 
 @contextmanager
-def output_folder(out: Path, *, sources: Sequence[Path], overwrite: bool) -> Iterator[Path]:
+def create_output_folder(out: Path, *, sources: Sequence[Path], overwrite: bool) -> Iterator[Path]:
     """A temporary folder beside `out` that takes its place when the block ends without error.
 
     Args:
@@ -28,10 +28,10 @@ def output_folder(out: Path, *, sources: Sequence[Path], overwrite: bool) -> Ite
     Raises:
         DataError: If `out` is taken and may not be replaced, or cannot be made.
     """
-    _check(out, sources, overwrite)
+    _check_output(out, sources, overwrite)
     token = uuid.uuid4().hex[:8]
     partial = out.with_name(f".{out.name}.partial-{token}")
-    replaced = out.with_name(f".{out.name}.replaced-{token}")
+    previous = out.with_name(f".{out.name}.replaced-{token}")
     try:
         partial.mkdir(parents=True)
     except OSError as error:
@@ -41,13 +41,13 @@ def output_folder(out: Path, *, sources: Sequence[Path], overwrite: bool) -> Ite
     try:
         yield partial
         if out.exists():
-            out.rename(replaced)
+            out.rename(previous)
         partial.rename(out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-        if replaced.exists() and not out.exists():
-            replaced.rename(out)
-        shutil.rmtree(replaced, ignore_errors=True)
+        if previous.exists() and not out.exists():
+            previous.rename(out)
+        shutil.rmtree(previous, ignore_errors=True)
 
 
 def place_inside(folder: Path, name: Path) -> Path:
@@ -68,7 +68,7 @@ def place_inside(folder: Path, name: Path) -> Path:
     return folder / name
 
 
-def _check(out: Path, sources: Sequence[Path], overwrite: bool) -> None:
+def _check_output(out: Path, sources: Sequence[Path], overwrite: bool) -> None:
     if not out.exists():
         return
     if not out.is_dir():
@@ -77,12 +77,12 @@ def _check(out: Path, sources: Sequence[Path], overwrite: bool) -> None:
         return
     if not overwrite:
         raise DataError(
-            f"the output folder {out} already holds {listing(out)}; choose another, or pass "
+            f"the output folder {out} already holds {format_listing(out)}; choose another, or pass "
             "overwrite (--overwrite) to replace an earlier conversion"
         )
     if not (out / CARD).is_file():
         raise DataError(
-            f"the output folder {out} holds {listing(out)} but no {CARD}, so no conversion wrote "
+            f"the output folder {out} holds {format_listing(out)} but no {CARD}, so no conversion wrote "
             "it and it is not replaced; choose another"
         )
     for source in sources:

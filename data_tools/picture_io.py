@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from data_tools.source_folder import is_file
-from resnet_tasks.data.picture_files import DAMAGE, measured_size
+from resnet_tasks.data.picture_files import DAMAGE, read_image_size
 from resnet_tasks.errors import DataError
 
-UNREADABLE = (Image.DecompressionBombError, *DAMAGE)
+READ_ERRORS = (Image.DecompressionBombError, *DAMAGE)
 """What Pillow raises on a file that is damaged, too large or no picture."""
 
 
-def picture_size(picture: Path) -> tuple[int, int]:
+def measure_image_size(picture: Path) -> tuple[int, int]:
     """(height, width) of a picture file as people see it (EXIF orientation applied).
 
     Raises:
@@ -28,8 +28,8 @@ def picture_size(picture: Path) -> tuple[int, int]:
             f"the picture {picture} is missing; put it there or leave it out of the list"
         )
     try:
-        return measured_size(picture)
-    except (DataError, *UNREADABLE) as error:
+        return read_image_size(picture)
+    except (DataError, *READ_ERRORS) as error:
         raise DataError(f"the picture {picture} cannot be read ({error}); replace it") from error
 
 
@@ -40,8 +40,8 @@ def write_picture(file: Path, pixels: NDArray[Any], *options: int) -> None:
         DataError: If the file cannot be written.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    stored = pixels[..., ::-1] if pixels.ndim == 3 else pixels
-    is_made, encoded = cv2.imencode(file.suffix, stored, list(options))
-    if not is_made:
+    opencv_pixels = pixels[..., ::-1] if pixels.ndim == 3 else pixels
+    is_encoded, encoded = cv2.imencode(file.suffix, opencv_pixels, list(options))
+    if not is_encoded:
         raise DataError(f"the picture {file} cannot be made of {pixels.dtype} {pixels.shape}")
     file.write_bytes(encoded.tobytes())  # not by OpenCV, which says nothing of a disk that is full

@@ -12,7 +12,7 @@ Progress = Callable[[int, int], None]
 Item = TypeVar("Item")
 
 
-class PictureCount:
+class ProgressCounter:
     """Tells the progress of a conversion while its pictures pass by.
 
     Args:
@@ -23,7 +23,7 @@ class PictureCount:
     def __init__(self, total: int, progress: Progress | None) -> None:
         self._done, self._total, self._progress = 0, total, progress
 
-    def over(self, pictures: Iterable[Item]) -> Iterator[Item]:
+    def track(self, pictures: Iterable[Item]) -> Iterator[Item]:
         """The pictures of a split; each is done when the next one is asked for."""
         for picture in pictures:
             yield picture

@@ -21,13 +21,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from data_tools.coco_writer import Annotated, Category, CocoWriter
+from data_tools.coco_writer import Annotated, CategorySpec, CocoWriter
 from data_tools.json_streaming import stream_objects
-from data_tools.picture_io import picture_size
+from data_tools.picture_io import measure_image_size
 from data_tools.progress import Progress
-from data_tools.scalabel_paths import Polygon, box_of, outline, read_paths
+from data_tools.scalabel_paths import Poly2dPath, flatten_path, parse_box, read_paths
 from data_tools.source_folder import SPLITS, require_parts
-from data_tools.split_summary import SplitSummary, with_unused
+from data_tools.split_summary import SplitSummary, add_unused_images
 from resnet_tasks.data.coco_masks import decode_mask
 from resnet_tasks.errors import DataError
 
@@ -63,7 +63,7 @@ MAX_REACH = 10
 
 
 @dataclass(frozen=True)
-class _Plan:
+class _ConversionPlan:
     """What becomes of which category."""
 
     things: tuple[str, ...]
@@ -74,19 +74,19 @@ class _Plan:
     lane_width: int
 
     @property
-    def categories(self) -> list[Category]:
-        things = [Category(name) for name in self.things]
+    def categories(self) -> list[CategorySpec]:
+        things = [CategorySpec(name) for name in self.things]
         names = [name for name in self.stuff if name not in self.things]
-        return things + [Category(name, isthing=False) for name in names]
+        return things + [CategorySpec(name, isthing=False) for name in names]
 
 
 @dataclass
-class _Left:
+class _SkippedCounts:
     """What is not converted, counted for the data card."""
 
     labels: Counter[str] = field(default_factory=Counter)
     frames: int = 0
-    undrawn: int = 0
+    images_without_map: int = 0
 
 
 def convert_scalabel(  # noqa: PLR0913 - each is an option of the format
@@ -145,19 +145,26 @@ def convert_scalabel(  # noqa: PLR0913 - each is an option of the format
     require_parts(source, ())
     if copy_images and not need_pictures:
         raise DataError("copy_images needs the pictures; leave need_pictures out")
-    drawn = {"none": (), "drivable": DRIVABLE, "lanes": LANES, "polygons": (*classes, *stuff)}
-    plan = _Plan(tuple(classes), drawn[semantic], semantic, rename, ignore, lane_width)
+    stuff_by_semantic = {
+        "none": (),
+        "drivable": DRIVABLE,
+        "lanes": LANES,
+        "polygons": (*classes, *stuff),
+    }
+    plan = _ConversionPlan(
+        tuple(classes), stuff_by_semantic[semantic], semantic, rename, ignore, lane_width
+    )
     files = {
-        split: [source / each.format(split=split) for each in labels]
+        split: [source / pattern.format(split=split) for pattern in labels]
         # A name without {split} is one file, of one split.
         for split in (SPLITS if labels and "{split}" in labels[0] else SPLITS[:1])
         if labels and (source / labels[0].format(split=split)).is_file()
     }
     if not files:
-        require_parts(source, [each.format(split="train") for each in labels])
+        require_parts(source, [pattern.format(split="train") for pattern in labels])
         raise DataError(f"no label file is given for {source}; name one or more under labels")
-    summaries, done = [], 0
-    for split, (first, *others) in files.items():
+    summaries, num_done = [], 0
+    for split, (first, *other_files) in files.items():
         annotated: tuple[Annotated, ...] = ("boxes", "masks") if masks else ("boxes",)
         writer = CocoWriter(
             out,
@@ -169,30 +176,32 @@ def convert_scalabel(  # noqa: PLR0913 - each is an option of the format
             description=f"Converted from Scalabel, {split}",
             license_name=license_name,
         )
-        more, left = _by_name(others), _Left()
-        for frame in _frames(first):
+        labels_by_frame, skipped_counts = _group_labels_by_name(other_files), _SkippedCounts()
+        for frame in _read_frames(first):
             picture = source / images.format(split=split) / frame.name
-            is_drawn = not others or frame.name in more
-            left.undrawn += not is_drawn
-            frame.labels.extend(more.pop(frame.name, ()))
-            measured = picture_size(picture) if need_pictures else frame.size or size
-            _add_frame(writer, picture, frame, plan, measured, left, is_drawn=is_drawn)
-            done += 1
+            is_annotated = not other_files or frame.name in labels_by_frame
+            skipped_counts.images_without_map += not is_annotated
+            frame.labels.extend(labels_by_frame.pop(frame.name, ()))
+            frame_size = measure_image_size(picture) if need_pictures else frame.size or size
+            _add_frame(
+                writer, picture, frame, plan, frame_size, skipped_counts, is_annotated=is_annotated
+            )
+            num_done += 1
             if progress is not None:
-                progress(done, max(done + 1, 2 * done))
-        left.frames = len(more)
-        _say(writer, left, semantic, need_pictures=need_pictures)
+                progress(num_done, max(num_done + 1, 2 * num_done))
+        skipped_counts.frames = len(labels_by_frame)
+        _add_notes(writer, skipped_counts, semantic, need_pictures=need_pictures)
         summaries.append(writer.write())
     if not need_pictures:
         return tuple(summaries)
-    return with_unused(summaries, source, images, "no frame is about them")
+    return add_unused_images(summaries, source, images, "no frame is about them")
 
 
 @dataclass(frozen=True)
 class _Frame:
     """One picture of a label file."""
 
-    where: str
+    location: str
     name: str
     labels: list[tuple[str, dict[str, Any]]]
     group: str | None
@@ -200,105 +209,117 @@ class _Frame:
     size: tuple[int, int] | None
 
 
-def _frames(file: Path) -> Iterator[_Frame]:
+def _read_frames(file: Path) -> Iterator[_Frame]:
     for number, raw in enumerate(stream_objects(file, "frames")):
         name = raw.get("name")
-        where = f"{file}, frame {number} ({name})"
+        location = f"{file}, frame {number} ({name})"
         parts = PurePosixPath(name).parts if isinstance(name, str) else ()
         if not parts or "\\" in str(name) or parts[0] == "/" or ".." in parts:
-            raise DataError(f"{where} has the name {name!r}; it must be a path inside the images")
-        found = raw.get("labels")
-        if found is not None and not isinstance(found, list):
-            raise DataError(f"{where}: labels are {found!r:.60}; they must be a list")
+            raise DataError(
+                f"{location} has the name {name!r}; it must be a path inside the images"
+            )
+        raw_labels = raw.get("labels")
+        if raw_labels is not None and not isinstance(raw_labels, list):
+            raise DataError(f"{location}: labels are {raw_labels!r:.60}; they must be a list")
         labels = []
-        for index, each in enumerate(found or ()):
-            place = f"{where}, label {index}"
-            if not isinstance(each, dict) or not isinstance(each.get("category"), str):
-                raise DataError(f"{place} is {each!r:.60}; it must be an object with a category")
-            labels.append((f"{place} (id {each.get('id')})", each))
+        for index, raw_label in enumerate(raw_labels or ()):
+            label_location = f"{location}, label {index}"
+            if not isinstance(raw_label, dict) or not isinstance(raw_label.get("category"), str):
+                raise DataError(
+                    f"{label_location} is {raw_label!r:.60}; it must be an object with a category"
+                )
+            labels.append((f"{label_location} (id {raw_label.get('id')})", raw_label))
         group = raw.get("videoName") or raw.get("video_name")
         attributes = raw.get("attributes")
         yield _Frame(
-            where,
+            location,
             str(name),
             labels,
             str(group) if group else None,
             attributes if isinstance(attributes, dict) else {},
-            _stated_size(raw, where),
+            _parse_size(raw, location),
         )
 
 
-def _stated_size(raw: Mapping[str, Any], where: str) -> tuple[int, int] | None:
-    found = raw.get("size")
-    if found is None:
+def _parse_size(raw: Mapping[str, Any], location: str) -> tuple[int, int] | None:
+    raw_size = raw.get("size")
+    if raw_size is None:
         return None
-    height, width = (found.get(key) if isinstance(found, dict) else None for key in _SIZE_KEYS)
+    height, width = (
+        raw_size.get(key) if isinstance(raw_size, dict) else None for key in _SIZE_KEYS
+    )
     if not (type(height) is int and type(width) is int and height > 0 and width > 0):
-        raise DataError(f"{where} has the size {found!r:.60}; it needs height and width above 0")
+        raise DataError(
+            f"{location} has the size {raw_size!r:.60}; it needs height and width above 0"
+        )
     return height, width
 
 
 _SIZE_KEYS = ("height", "width")
 
 
-def _by_name(files: Sequence[Path]) -> dict[str, list[tuple[str, dict[str, Any]]]]:
-    found: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+def _group_labels_by_name(files: Sequence[Path]) -> dict[str, list[tuple[str, dict[str, Any]]]]:
+    labels_by_name: dict[str, list[tuple[str, dict[str, Any]]]] = {}
     for file in files:
-        for frame in _frames(file):
-            found.setdefault(frame.name, []).extend(frame.labels)
-    return found
+        for frame in _read_frames(file):
+            labels_by_name.setdefault(frame.name, []).extend(frame.labels)
+    return labels_by_name
 
 
 def _add_frame(
     writer: CocoWriter,
     picture: Path,
     frame: _Frame,
-    plan: _Plan,
+    plan: _ConversionPlan,
     size: tuple[int, int],
-    left: _Left,
+    skipped_counts: _SkippedCounts,
     *,
-    is_drawn: bool,
+    is_annotated: bool,
 ) -> None:
     image_id = writer.add_image(picture, size=size, group=frame.group, attributes=frame.attributes)
     has_map = plan.semantic != "none"
     # Where nobody drew areas, their absence says nothing: it must not be taught as background.
-    nothing = 0 if is_drawn else writer.void
-    ids = np.full(size if has_map else (0, 0), nothing, dtype=np.int64)
-    names = [each.name for each in plan.categories]
-    for where, label in frame.labels:
-        attributes = _attributes(label, where)
-        category = _category(label, attributes, plan)
-        paths = read_paths(label.get("poly2d"), where)
+    fill_value = 0 if is_annotated else writer.void
+    ids = np.full(size if has_map else (0, 0), fill_value, dtype=np.int64)
+    names = [plan_category.name for plan_category in plan.categories]
+    for location, label in frame.labels:
+        attributes = _parse_attributes(label, location)
+        category = _resolve_category(label, attributes, plan)
+        paths = read_paths(label.get("poly2d"), location)
         reach = MAX_REACH * max(size)
         if any(abs(value) > reach for path in paths for point in path.points for value in point):
-            raise DataError(f"{where} has a point more than {reach} pixels away; correct it")
+            raise DataError(f"{location} has a point more than {reach} pixels away; correct it")
         is_area = has_map and category in plan.stuff and bool(paths)
         if is_area:
-            ids[_pixels(paths, size, plan)] = names.index(category) + 1
+            ids[_rasterize_paths(paths, size, plan)] = names.index(category) + 1
         if category in plan.things or category in plan.ignore:
-            _add_object(writer, image_id, label, category, attributes, paths, plan, where)
+            _add_object(writer, image_id, label, category, attributes, paths, plan, location)
         elif not is_area:
             if category not in (*DRIVABLE, *LANES, *plan.stuff):
-                known = ", ".join((*plan.things, *plan.ignore, *plan.rename))
+                known_categories = ", ".join((*plan.things, *plan.ignore, *plan.rename))
                 raise DataError(
-                    f"{where} has the category {category!r}; known are {known}: add it to classes, "
+                    f"{location} has the category {category!r}; known are {known_categories}: add it to classes, "
                     "rename, ignore or stuff"
                 )
-            left.labels[category] += 1
+            skipped_counts.labels[category] += 1
     if has_map:
         writer.add_semantic(image_id, ids)
 
 
-def _attributes(label: Mapping[str, Any], where: str) -> dict[str, Any]:
-    found = label.get("attributes")
-    if found is not None and not isinstance(found, dict):
-        raise DataError(f"{where}: attributes are {found!r:.60}; they must be an object")
-    plain = {key: value for key, value in (found or {}).items() if value is not None}
+def _parse_attributes(label: Mapping[str, Any], location: str) -> dict[str, Any]:
+    raw_attributes = label.get("attributes")
+    if raw_attributes is not None and not isinstance(raw_attributes, dict):
+        raise DataError(
+            f"{location}: attributes are {raw_attributes!r:.60}; they must be an object"
+        )
+    plain = {key: value for key, value in (raw_attributes or {}).items() if value is not None}
     # Files of different years write Occluded and occluded.
     return {key[:1].lower() + key[1:]: value for key, value in plain.items()}
 
 
-def _category(label: Mapping[str, Any], attributes: Mapping[str, Any], plan: _Plan) -> str:
+def _resolve_category(
+    label: Mapping[str, Any], attributes: Mapping[str, Any], plan: _ConversionPlan
+) -> str:
     name = str(label["category"])
     if name == OF_AREAS:
         return str(attributes.get("areaType", name))
@@ -313,53 +334,61 @@ def _add_object(
     label: Mapping[str, Any],
     category: str,
     attributes: dict[str, Any],
-    paths: Sequence[Polygon],
-    plan: _Plan,
-    where: str,
+    paths: Sequence[Poly2dPath],
+    plan: _ConversionPlan,
+    location: str,
 ) -> None:
     flags = [attributes.pop(key, False) for key in ("crowd", "ignored")]
     iscrowd = category in plan.ignore or any(flag is True for flag in flags)
     name = plan.ignore.get(category, category)
-    polygons = [outline(path) for path in paths if path.is_closed]
+    polygons = [flatten_path(path) for path in paths if path.is_closed]
     if polygons:
         added = writer.add_polygons(
             image_id, name, polygons, iscrowd=iscrowd, attributes=attributes
         )
         if not added:
-            writer.skip(where, name, "its polygons cover no pixel of the picture")
+            writer.skip(location, name, "its polygons cover no pixel of the picture")
         return
     if label.get("box2d") is None:
-        writer.skip(where, name, "it has neither a box nor a closed polygon")
+        writer.skip(location, name, "it has neither a box nor a closed polygon")
         return
-    box = box_of(label["box2d"], writer.size_of(image_id), where)
+    box = parse_box(label["box2d"], writer.get_image_size(image_id), location)
     if box is None:
-        writer.skip(where, name, "its box has no area inside the picture")
+        writer.skip(location, name, "its box has no area inside the picture")
     else:
         writer.add_box(image_id, name, box, iscrowd=iscrowd, attributes=attributes)
 
 
-def _pixels(paths: Sequence[Polygon], size: tuple[int, int], plan: _Plan) -> NDArray[np.bool_]:
+def _rasterize_paths(
+    paths: Sequence[Poly2dPath], size: tuple[int, int], plan: _ConversionPlan
+) -> NDArray[np.bool_]:
     """`(height, width)` what closed paths enclose and, for lanes, open ones cover."""
-    found = np.zeros(size, dtype=np.uint8)
+    covered = np.zeros(size, dtype=np.uint8)
     for path in paths:
-        flat = outline(path)
+        flat = flatten_path(path)
         if plan.semantic == "lanes":
             points = np.rint(np.reshape(flat, (-1, 2)) * 16).astype(np.int32)
-            cv2.polylines(found, [points], path.is_closed, 1, plan.lane_width, cv2.LINE_8, 4)
+            cv2.polylines(covered, [points], path.is_closed, 1, plan.lane_width, cv2.LINE_8, 4)
         elif path.is_closed:
-            found |= decode_mask([flat], *size)
-    return found.astype(np.bool_)
+            covered |= decode_mask([flat], *size)
+    return covered.astype(np.bool_)
 
 
-def _say(writer: CocoWriter, left: _Left, semantic: Semantic, *, need_pictures: bool) -> None:
-    if left.labels:
-        counted = ", ".join(f"{name} {number}" for name, number in sorted(left.labels.items()))
-        writer.note(f"labels of other tasks that were not asked for: {counted}")
-    if left.frames:
-        writer.note(f"{left.frames} pictures that only the further label files have are left out")
-    if left.undrawn and semantic != "none":
-        writer.note(
-            f"{left.undrawn} pictures that the further label files lack: their label maps are void"
+def _add_notes(
+    writer: CocoWriter, skipped_counts: _SkippedCounts, semantic: Semantic, *, need_pictures: bool
+) -> None:
+    if skipped_counts.labels:
+        label_counts = ", ".join(
+            f"{name} {number}" for name, number in sorted(skipped_counts.labels.items())
+        )
+        writer.add_note(f"labels of other tasks that were not asked for: {label_counts}")
+    if skipped_counts.frames:
+        writer.add_note(
+            f"{skipped_counts.frames} pictures that only the further label files have are left out"
+        )
+    if skipped_counts.images_without_map and semantic != "none":
+        writer.add_note(
+            f"{skipped_counts.images_without_map} pictures that the further label files lack: their label maps are void"
         )
     if not need_pictures:
-        writer.note("converted without the pictures: their sizes were not looked at")
+        writer.add_note("converted without the pictures: their sizes were not looked at")

@@ -20,7 +20,7 @@ MOST_STEPS = 32
 
 
 @dataclass(frozen=True)
-class Polygon:
+class Poly2dPath:
     """One path of a `poly2d`.
 
     Attributes:
@@ -34,7 +34,7 @@ class Polygon:
     is_closed: bool
 
 
-def read_paths(raw: Any, where: str) -> list[Polygon]:
+def read_paths(raw: Any, location: str) -> list[Poly2dPath]:
     """The paths of a label; empty where it has none.
 
     Raises:
@@ -43,93 +43,95 @@ def read_paths(raw: Any, where: str) -> list[Polygon]:
     if raw is None:
         return []
     if not isinstance(raw, list):
-        raise DataError(f"{where}: poly2d is {raw!r:.60}; it must be a list of paths")
-    return [_path(each, f"{where}, poly2d {index}") for index, each in enumerate(raw)]
+        raise DataError(f"{location}: poly2d is {raw!r:.60}; it must be a list of paths")
+    return [
+        _parse_path(raw_path, f"{location}, poly2d {index}") for index, raw_path in enumerate(raw)
+    ]
 
 
-def _path(raw: Any, where: str) -> Polygon:
+def _parse_path(raw: Any, location: str) -> Poly2dPath:
     vertices = raw.get("vertices") if isinstance(raw, dict) else None
     if not isinstance(vertices, list) or not all(map(is_point, vertices)):
-        raise DataError(f"{where} has no list of vertices [x, y] that are finite numbers")
+        raise DataError(f"{location} has no list of vertices [x, y] that are finite numbers")
     points = tuple((float(x), float(y)) for x, y in vertices)
     types = raw.get("types") or "L" * len(points)
     if not isinstance(types, str) or len(types) != len(points) or set(types) - set("LC"):
         raise DataError(
-            f"{where} has the types {types!r:.60}; it needs one letter, L or C, for each of "
+            f"{location} has the types {types!r:.60}; it needs one letter, L or C, for each of "
             f"its {len(points)} vertices"
         )
     is_closed = bool(raw.get("closed"))
     if len(points) < (3 if is_closed else 2):
-        raise DataError(f"{where} has {len(points)} vertices; a path needs 2, a closed one 3")
-    path = Polygon(points, types, is_closed)
-    if types[0] != "L" or any(_lacks_an_end(path, index) for index in _curves(types)):
+        raise DataError(f"{location} has {len(points)} vertices; a path needs 2, a closed one 3")
+    path = Poly2dPath(points, types, is_closed)
+    if types[0] != "L" or any(_is_missing_end(path, index) for index in _find_curves(types)):
         raise DataError(
-            f"{where} has the types {types!r:.60}; a curve is L, two control points C, and a point "
+            f"{location} has the types {types!r:.60}; a curve is L, two control points C, and a point "
             "where it ends"
         )
     return path
 
 
-def _curves(types: str) -> list[int]:
+def _find_curves(types: str) -> list[int]:
     """Where curves begin: the index of their first control point."""
-    found, index = [], 0
+    starts, index = [], 0
     while index < len(types):
         if types[index] == "C":
-            found.append(index)
+            starts.append(index)
             index += 3
         else:
             index += 1
-    return found
+    return starts
 
 
-def _lacks_an_end(path: Polygon, first: int) -> bool:
+def _is_missing_end(path: Poly2dPath, first: int) -> bool:
     count = len(path.points)
     if first + 1 >= count or path.types[first + 1] != "C":
         return True
     return first + 2 >= count and not path.is_closed
 
 
-def outline(path: Polygon) -> list[float]:
+def flatten_path(path: Poly2dPath) -> list[float]:
     """Flat `[x0, y0, x1, y1, ...]` of a path, its curves in short straight pieces."""
     points = path.points
-    found: list[Point] = []
+    outline_points: list[Point] = []
     index = 0
     while index < len(points):
         if path.types[index] == "L":
-            found.append(points[index])
+            outline_points.append(points[index])
             index += 1
             continue
         end = points[(index + 2) % len(points)]
-        found += _curve((found[-1], points[index], points[index + 1], end))
+        outline_points += _sample_curve((outline_points[-1], points[index], points[index + 1], end))
         index += 3
-    return [value for point in found for value in point]
+    return [value for point in outline_points for value in point]
 
 
-def _curve(control: Sequence[Point]) -> list[Point]:
+def _sample_curve(control: Sequence[Point]) -> list[Point]:
     """Points on a cubic Bezier curve after its start, its end included."""
     length = sum(math.dist(a, b) for a, b in pairwise(control))
     steps = min(max(math.ceil(length / STEP), 2), MOST_STEPS)
-    found = []
+    points = []
     for step in range(1, steps + 1):
         t = step / steps
         weights = ((1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3)
         x, y = (sum(w * p[axis] for w, p in zip(weights, control, strict=True)) for axis in (0, 1))
-        found.append((x, y))
-    return found
+        points.append((x, y))
+    return points
 
 
-def box_of(raw: Any, size: tuple[int, int], where: str) -> Box | None:
+def parse_box(raw: Any, size: tuple[int, int], location: str) -> Box | None:
     """(x, y, width, height) of a `box2d` inside a picture of (height, width); None without area.
 
     Raises:
         DataError: If an edge is missing or no finite number.
     """
-    found = raw if isinstance(raw, dict) else {}
-    edges = [found.get(key) for key in ("x1", "y1", "x2", "y2")]
-    known = [float(edge) for edge in edges if is_number(edge)]
-    if len(known) < 4:
-        raise DataError(f"{where} has the box {raw!r:.90}; x1, y1, x2 and y2 must be numbers")
-    x1, y1, x2, y2 = known
+    fields = raw if isinstance(raw, dict) else {}
+    edges = [fields.get(key) for key in ("x1", "y1", "x2", "y2")]
+    coordinates = [float(edge) for edge in edges if is_number(edge)]
+    if len(coordinates) < 4:
+        raise DataError(f"{location} has the box {raw!r:.90}; x1, y1, x2 and y2 must be numbers")
+    x1, y1, x2, y2 = coordinates
     if x2 < x1 or y2 < y1:
         return None
     height, width = size

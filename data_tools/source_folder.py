@@ -14,7 +14,7 @@ PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 SPLITS = ("train", "val", "test")
 SHOWN = 6
 """How many names an error lists."""
-DEEPEST = 3
+MAX_DEPTH = 3
 """Folders below a source in which its parts are looked for; archives wrap them in such."""
 
 
@@ -25,20 +25,20 @@ def require_parts(source: Path, parts: Sequence[str]) -> None:
         DataError: Naming what is missing and what is there.
     """
     if not source.is_dir():
-        wanted = f"; it should hold {', '.join(parts)}" if parts else ""
+        requirement = f"; it should hold {', '.join(parts)}" if parts else ""
         raise DataError(
-            f"the source {source} is no folder{wanted}: download the data set and give the folder "
+            f"the source {source} is no folder{requirement}: download the data set and give the folder "
             "it was unpacked to"
         )
     missing = [part for part in parts if not (source / part).exists()]
     if missing:
         raise DataError(
             f"{source} should hold {', '.join(parts)}, but {', '.join(missing)} is missing; there "
-            f"is {listing(source)}: give the folder that holds them"
+            f"is {format_listing(source)}: give the folder that holds them"
         )
 
 
-def locate(source: Path, expects: Mapping[str, str], by_hand: str) -> Path:
+def find_dataset_folder(source: Path, expects: Mapping[str, str], by_hand: str) -> Path:
     """The folder that holds all parts of a data set: `source`, or the only one inside that does.
 
     Args:
@@ -52,57 +52,59 @@ def locate(source: Path, expects: Mapping[str, str], by_hand: str) -> Path:
     if not source.is_dir():
         require_parts(source, tuple(expects))
     level, nearest = [source], source
-    for _ in range(DEEPEST + 1):
-        nearest = min((nearest, *level), key=lambda folder: len(_missing(folder, expects)))
-        found = [folder for folder in level if not _missing(folder, expects)]
-        if len(found) > 1:
+    for _ in range(MAX_DEPTH + 1):
+        nearest = min((nearest, *level), key=lambda folder: len(_find_missing(folder, expects)))
+        candidates = [folder for folder in level if not _find_missing(folder, expects)]
+        if len(candidates) > 1:
             raise DataError(
-                f"{found[0]} and {found[1]} both hold {', '.join(expects)}; give the one to convert"
+                f"{candidates[0]} and {candidates[1]} both hold {', '.join(expects)}; give the one to convert"
             )
-        if found:
-            return found[0]
-        level = [each for folder in level for each in _folders(folder)]
-    lacking = "; ".join(f"{part} ({expects[part]})" for part in _missing(nearest, expects))
+        if candidates:
+            return candidates[0]
+        level = [child for folder in level for child in _list_folders(folder)]
+    missing_text = "; ".join(
+        f"{part} ({expects[part]})" for part in _find_missing(nearest, expects)
+    )
     raise DataError(
-        f"{source} should hold {', '.join(expects)}, but {nearest} lacks {lacking}, and no folder "
-        f"inside has more of them; {source} holds {listing(source)}. {sentence(by_hand)}"
+        f"{source} should hold {', '.join(expects)}, but {nearest} lacks {missing_text}, and no folder "
+        f"inside has more of them; {source} holds {format_listing(source)}. {capitalize_first(by_hand)}"
     )
 
 
-def wrapped(folder: Path) -> Iterator[Path]:
+def unwrap_folders(folder: Path) -> Iterator[Path]:
     """Folders inside each other, down to `DEEPEST` levels, as long as there is nothing beside."""
-    for _ in range(DEEPEST if folder.is_dir() else 0):
-        inside = [each for each in folder.iterdir() if not each.name.startswith((".", "__"))]
-        if len(inside) != 1 or not inside[0].is_dir():
+    for _ in range(MAX_DEPTH if folder.is_dir() else 0):
+        children = [child for child in folder.iterdir() if not child.name.startswith((".", "__"))]
+        if len(children) != 1 or not children[0].is_dir():
             return
-        folder = inside[0]
+        folder = children[0]
         yield folder
 
 
-def split_lists(folder: Path) -> dict[str, Path]:
+def find_split_lists(folder: Path) -> dict[str, Path]:
     """Those of `train.txt`, `val.txt` and `test.txt` that lie in a folder."""
     lists = {split: folder / f"{split}.txt" for split in SPLITS}
     return {split: file for split, file in lists.items() if file.is_file()}
 
 
-def sentence(text: str) -> str:
+def capitalize_first(text: str) -> str:
     """A text that begins with a capital."""
     return text[:1].upper() + text[1:]
 
 
-def _missing(folder: Path, parts: Mapping[str, str]) -> list[str]:
+def _find_missing(folder: Path, parts: Mapping[str, str]) -> list[str]:
     return [part for part in parts if next(folder.glob(part), None) is None]
 
 
-def _folders(folder: Path) -> list[Path]:
+def _list_folders(folder: Path) -> list[Path]:
     try:
         with os.scandir(folder) as entries:
-            return sorted(Path(each.path) for each in entries if each.is_dir())
+            return sorted(Path(entry.path) for entry in entries if entry.is_dir())
     except PermissionError:
         return []
 
 
-def listing(folder: Path) -> str:
+def format_listing(folder: Path) -> str:
     """The first names in a folder, for a message."""
     names = sorted(entry.name for entry in folder.iterdir())
     if not names:
@@ -156,20 +158,20 @@ def is_folder(path: Path) -> bool:
         return False
 
 
-def pictures_by_stem(folder: Path) -> dict[str, Path]:
+def index_images_by_stem(folder: Path) -> dict[str, Path]:
     """Picture files of a folder by name without suffix.
 
     Raises:
         DataError: If two have the same.
     """
-    found: dict[str, Path] = {}
+    files_by_stem: dict[str, Path] = {}
     for file in filter(is_picture, sorted(folder.iterdir())):
-        if (other := found.setdefault(file.stem, file)) != file:
+        if (first_file := files_by_stem.setdefault(file.stem, file)) != file:
             raise DataError(
-                f"{other} and {file} have one name, so that it is not clear which of them the "
+                f"{first_file} and {file} have one name, so that it is not clear which of them the "
                 "labels of that name are about; keep one"
             )
-    return found
+    return files_by_stem
 
 
 def is_picture(file: Path) -> bool:
@@ -177,7 +179,7 @@ def is_picture(file: Path) -> bool:
     return file.suffix.lower() in PICTURE_SUFFIXES and not file.name.startswith(".")
 
 
-def without_suffix(name: str) -> str:
+def strip_image_suffix(name: str) -> str:
     """A name of a list, whether or not it has the suffix of a picture."""
     path = PurePosixPath(name)
     return name.removesuffix(path.suffix) if path.suffix.lower() in PICTURE_SUFFIXES else name
@@ -185,9 +187,9 @@ def without_suffix(name: str) -> str:
 
 def count_unused(folder: Path, used: Collection[Path]) -> int:
     """How many pictures in a folder and below are none of those that were used."""
-    known = {os.path.abspath(path) for path in used}  # noqa: PTH100 - links are kept
+    used_paths = {os.path.abspath(path) for path in used}  # noqa: PTH100 - links are kept
     return sum(
-        is_picture(Path(name)) and os.path.abspath(Path(parent, name)) not in known  # noqa: PTH100
+        is_picture(Path(name)) and os.path.abspath(Path(parent, name)) not in used_paths  # noqa: PTH100
         for parent, _, names in os.walk(folder)
         for name in names
     )
@@ -207,7 +209,7 @@ def find_picture(pictures: dict[str, Path], name: str, folder: Path, listed_in: 
     return pictures[name]
 
 
-def coco_splits(source: Path) -> dict[str, Path]:
+def find_coco_splits(source: Path) -> dict[str, Path]:
     """The COCO files of a folder by split; of a single file the split that its name tells.
 
     `train.json` comes before `instances_train2017.json`, and that before other names with the
@@ -217,32 +219,34 @@ def coco_splits(source: Path) -> dict[str, Path]:
         DataError: If there are none, a file's name tells no split, or two files tell the same.
     """
     if not source.is_dir():
-        told = _told_splits(source)
-        if len(told) != 1:
+        splits = _parse_splits(source)
+        if len(splits) != 1:
             raise DataError(
                 f"the name of {source} should tell one split of {', '.join(SPLITS)}, as in "
                 "train.json or instances_val2017.json; rename or link it"
             )
-        return {told[0]: source}
+        return {splits[0]: source}
     files = [*sorted(source.glob("*.json")), *sorted(source.glob("annotations/*.json"))]
-    found = {}
+    files_by_split = {}
     for split in SPLITS:
-        named = [file for file in files if _told_splits(file) == [split]]
-        exact = [file for file in named if file.stem == split]
-        instances = [file for file in named if "instances" in file.stem]
-        chosen = exact or instances or named
-        if len(chosen) > 1:
-            raise DataError(f"{chosen[0]} and {chosen[1]} both tell the split {split}; name one")
-        if chosen:
-            found[split] = chosen[0]
-    if not found:
+        matching = [file for file in files if _parse_splits(file) == [split]]
+        exact = [file for file in matching if file.stem == split]
+        instances = [file for file in matching if "instances" in file.stem]
+        candidates = exact or instances or matching
+        if len(candidates) > 1:
+            raise DataError(
+                f"{candidates[0]} and {candidates[1]} both tell the split {split}; name one"
+            )
+        if candidates:
+            files_by_split[split] = candidates[0]
+    if not files_by_split:
         raise DataError(
             f"{source} holds none of train.json, val.json, test.json, nor names that tell the "
-            f"split; there is {listing(source)}: name a file"
+            f"split; there is {format_listing(source)}: name a file"
         )
-    return found
+    return files_by_split
 
 
-def _told_splits(file: Path) -> list[str]:
+def _parse_splits(file: Path) -> list[str]:
     words = set(re.split(r"[^a-z]+", file.stem.lower()))
     return [split for split in SPLITS if split in words]

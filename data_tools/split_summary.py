@@ -15,13 +15,13 @@ class SkippedObject:
 
     Attributes:
         file: The source file that holds it.
-        what: Which object.
-        why: What is wrong with it.
+        description: Which object.
+        reason: What is wrong with it.
     """
 
     file: str
-    what: str
-    why: str
+    description: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class SplitSummary:
         changed: Objects that are not what the source says -> their number.
         notes: What a reader of results must know about it.
         warnings: Faults that the source may have; printed as well.
-        pictures: The files that its pictures were taken from; no two splits may share one.
+        image_paths: The files that its pictures were taken from; no two splits may share one.
     """
 
     split: str
@@ -48,11 +48,11 @@ class SplitSummary:
     changed: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-    pictures: frozenset[Path] = field(default=frozenset(), repr=False, compare=False)
+    image_paths: frozenset[Path] = field(default=frozenset(), repr=False, compare=False)
 
 
-def with_unused(
-    summaries: Sequence[SplitSummary], source: Path, images: str, why: str
+def add_unused_images(
+    summaries: Sequence[SplitSummary], source: Path, images: str, reason: str
 ) -> tuple[SplitSummary, ...]:
     """The summaries of all splits; pictures that none of them has count as left out.
 
@@ -61,14 +61,17 @@ def with_unused(
         source: Folder of the data set.
         images: Folder of the pictures below it, where `{split}` may stand for the split; what lies
             in a folder of several splits is told with the last of them.
-        why: They are left out.
+        reason: They are left out.
     """
-    used = [picture for each in summaries for picture in each.pictures]
-    last = {source / images.format(split=each.split): i for i, each in enumerate(summaries)}
-    counted = list(summaries)
-    for folder, place in last.items():
-        if number := count_unused(folder, used):
-            what = "1 picture" if number == 1 else f"{number} pictures"
-            skipped = (*counted[place].skipped, SkippedObject(folder.name, what, why))
-            counted[place] = replace(counted[place], skipped=skipped)
-    return tuple(counted)
+    used_paths = [picture for summary in summaries for picture in summary.image_paths]
+    last = {source / images.format(split=summary.split): i for i, summary in enumerate(summaries)}
+    updated_summaries = list(summaries)
+    for folder, index in last.items():
+        if number := count_unused(folder, used_paths):
+            description = "1 picture" if number == 1 else f"{number} pictures"
+            skipped = (
+                *updated_summaries[index].skipped,
+                SkippedObject(folder.name, description, reason),
+            )
+            updated_summaries[index] = replace(updated_summaries[index], skipped=skipped)
+    return tuple(updated_summaries)

@@ -25,7 +25,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from data_tools.coco_writer import Category, CocoWriter
+from data_tools.coco_writer import CategorySpec, CocoWriter
 from data_tools.picture_io import write_picture
 from data_tools.progress import Progress
 from data_tools.split_summary import SplitSummary
@@ -42,18 +42,18 @@ POLYGON_SCALE = 4
 
 
 @dataclass(frozen=True)
-class Cell:
+class SyntheticCell:
     """One drawn cell.
 
     Attributes:
         category: Name of its class.
         mask: `(H, W)` bool, the pixels that can be seen.
-        visible: Fraction of the whole cell (also the part outside the frame) that can be seen.
+        visible_fraction: Fraction of the whole cell (also the part outside the frame) that can be seen.
     """
 
     category: str
     mask: NDArray[np.bool_]
-    visible: float
+    visible_fraction: float
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,9 @@ class Scene:
     """
 
     picture: NDArray[np.uint8]
-    cells: tuple[Cell, ...]
+    cells: tuple[SyntheticCell, ...]
 
-    def semantic(self) -> NDArray[np.int64]:
+    def to_label_map(self) -> NDArray[np.int64]:
         """`(H, W)` category ids (1..3), 0 where there is no cell."""
         ids = np.zeros(self.picture.shape[:2], dtype=np.int64)
         for cell in self.cells:
@@ -117,13 +117,13 @@ def make_cells(
         writer = CocoWriter(
             out,
             split,
-            [Category(name) for name in CLASSES],
+            [CategorySpec(name) for name in CLASSES],
             annotated=("boxes", "masks", "semantic"),
             description=f"Synthetic cells, seed {seed}",
             license_name="CC0-1.0",
         )
         for index in range(count):
-            scene = draw_scene(np.random.default_rng([seed, number, index]), size)
+            scene = render_scene(np.random.default_rng([seed, number, index]), size)
             name = Path("images", split, f"cells_{index:05d}.{picture_format}")
             _add_scene(writer, scene, out / name)
             if progress is not None:
@@ -132,21 +132,24 @@ def make_cells(
     return tuple(summaries)
 
 
-def draw_scene(rng: np.random.Generator, size: tuple[int, int]) -> Scene:
+def render_scene(rng: np.random.Generator, size: tuple[int, int]) -> Scene:
     """Draws background, debris, cells, and what the camera adds, in that order."""
-    picture = _background(rng, size)
+    picture = _render_background(rng, size)
     for _ in range(int(rng.integers(5, 11))):
         _add_debris(rng, picture)
-    drawn: list[tuple[str, NDArray[np.bool_], float]] = []
-    for centre in _centres(rng, size):
+    rendered: list[tuple[str, NDArray[np.bool_], float]] = []
+    for centre in _sample_centers(rng, size):
         category = CLASSES[int(rng.integers(len(CLASSES)))]
         coverage, light = _PAINTERS[category](rng)
-        mask = _paint(picture, coverage, light, _tint(rng), centre)
-        whole = float((coverage > 0.5).sum())
-        drawn = [(name, below & ~mask, full) for name, below, full in drawn]
-        drawn.append((category, mask, whole))
-    cells = tuple(Cell(name, mask, float(mask.sum()) / whole) for name, mask, whole in drawn)
-    return Scene(_photograph(rng, picture), cells)
+        mask = _blend_patch(picture, coverage, light, _sample_tint(rng), centre)
+        full_area = float((coverage > 0.5).sum())
+        rendered = [(name, below & ~mask, full) for name, below, full in rendered]
+        rendered.append((category, mask, full_area))
+    cells = tuple(
+        SyntheticCell(name, mask, float(mask.sum()) / full_area)
+        for name, mask, full_area in rendered
+    )
+    return Scene(_simulate_camera(rng, picture), cells)
 
 
 def _add_scene(writer: CocoWriter, scene: Scene, file: Path) -> None:
@@ -155,21 +158,23 @@ def _add_scene(writer: CocoWriter, scene: Scene, file: Path) -> None:
     )
     height, width = scene.picture.shape[:2]
     image_id = writer.add_image(file, size=(height, width))
-    semantic = scene.semantic()
+    semantic = scene.to_label_map()
     for index, cell in enumerate(scene.cells):
-        if cell.visible < SMALLEST_VISIBLE:
+        if cell.visible_fraction < SMALLEST_VISIBLE:
             writer.skip(
-                file.name, f"{cell.category} number {index}", f"{cell.visible:.0%} of it is visible"
+                file.name,
+                f"{cell.category} number {index}",
+                f"{cell.visible_fraction:.0%} of it is visible",
             )
             semantic[cell.mask] = writer.void
             continue
         # Half as polygons, half as run lengths: a reader meets both kinds.
-        polygons = outline(cell.mask) if index % 2 == 0 else None
+        polygons = trace_polygons(cell.mask) if index % 2 == 0 else None
         writer.add_mask(image_id, cell.category, cell.mask, polygons=polygons)
     writer.add_semantic(image_id, semantic)
 
 
-def outline(mask: NDArray[np.bool_]) -> list[list[float]]:
+def trace_polygons(mask: NDArray[np.bool_]) -> list[list[float]]:
     """Flat `[x0, y0, x1, y1, ...]` polygons around the parts of a `(H, W)` mask."""
     large = cv2.resize(
         mask.astype(np.uint8),
@@ -188,7 +193,7 @@ def outline(mask: NDArray[np.bool_]) -> list[list[float]]:
     return polygons
 
 
-def _background(rng: np.random.Generator, size: tuple[int, int]) -> Float:
+def _render_background(rng: np.random.Generator, size: tuple[int, int]) -> Float:
     """`(H, W, 3)` tinted light with a gradient, a vignette and structure at three scales."""
     height, width = size
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
@@ -197,14 +202,16 @@ def _background(rng: np.random.Generator, size: tuple[int, int]) -> Float:
     centre = rng.uniform(-0.4, 0.4, 2)
     light -= rng.uniform(0.08, 0.22) * ((x - centre[0]) ** 2 + (y - centre[1]) ** 2)
     light += (
-        0.06 * _noise(rng, size, 40) + 0.045 * _noise(rng, size, 10) + 0.03 * _noise(rng, size, 3)
+        0.06 * _sample_noise(rng, size, 40)
+        + 0.045 * _sample_noise(rng, size, 10)
+        + 0.03 * _sample_noise(rng, size, 3)
     )
     base = rng.uniform(0.52, 0.66) * (1 + rng.uniform(-0.09, 0.09, 3))
     picture: Float = (light[..., None] * base).astype(np.float32)
     return picture
 
 
-def _noise(rng: np.random.Generator, size: tuple[int, int], scale: float) -> Float:
+def _sample_noise(rng: np.random.Generator, size: tuple[int, int], scale: float) -> Float:
     """`(H, W)` smooth noise of mean 0 and deviation near 1 with spots of about `scale` pixels."""
     coarse = (int(size[0] / scale) + 3, int(size[1] / scale) + 3)
     values = rng.standard_normal(coarse).astype(np.float32)
@@ -213,20 +220,20 @@ def _noise(rng: np.random.Generator, size: tuple[int, int], scale: float) -> Flo
     return noise
 
 
-def _tint(rng: np.random.Generator) -> Float:
+def _sample_tint(rng: np.random.Generator) -> Float:
     """`(3,)` factor on the light below; one distribution for all classes and for debris."""
     strength = rng.uniform(0.10, 0.24) * (1 if rng.random() < 0.3 else -1)
     tint: Float = (1 + strength + rng.uniform(-0.07, 0.07, 3)).astype(np.float32)
     return tint
 
 
-def _centres(rng: np.random.Generator, size: tuple[int, int]) -> list[tuple[float, float]]:
+def _sample_centers(rng: np.random.Generator, size: tuple[int, int]) -> list[tuple[float, float]]:
     """(x, y) of 6 to 11 cells in clumps: near enough to touch, too far to hide each other."""
     height, width = size
-    wanted = round(int(rng.integers(6, 12)) * height * width / (192 * 256))
+    num_cells = round(int(rng.integers(6, 12)) * height * width / (192 * 256))
     centres: list[tuple[float, float]] = []
-    for _ in range(40 * wanted):
-        if len(centres) == wanted:
+    for _ in range(40 * num_cells):
+        if len(centres) == num_cells:
             break
         if centres and rng.random() < 0.7:
             x0, y0 = centres[int(rng.integers(len(centres)))]
@@ -234,83 +241,83 @@ def _centres(rng: np.random.Generator, size: tuple[int, int]) -> list[tuple[floa
             x, y = x0 + reach * np.cos(angle), y0 + reach * np.sin(angle)
         else:
             x, y = rng.uniform(0, width), rng.uniform(0, height)
-        inside = 0 <= x < width and 0 <= y < height
-        if inside and all((x - a) ** 2 + (y - b) ** 2 >= 28**2 for a, b in centres):
+        is_inside = 0 <= x < width and 0 <= y < height
+        if is_inside and all((x - a) ** 2 + (y - b) ** 2 >= 28**2 for a, b in centres):
             centres.append((float(x), float(y)))
     return centres
 
 
-def _grid(half: int) -> tuple[Float, Float]:
+def _make_grid(half: int) -> tuple[Float, Float]:
     """(x, y) offsets from the middle of a square patch, each `(h, w)`."""
     line = np.arange(-half, half + 1, dtype=np.float32)
     x, y = np.meshgrid(line, line)
     return x, y
 
 
-def _edge(distance: Float, softness: float = 1.0) -> Float:
+def _compute_coverage(distance: Float, softness: float = 1.0) -> Float:
     """Coverage 0..1 from the signed distance to an outline (negative inside), in pixels."""
     coverage: Float = np.clip(0.5 - distance / (2 * softness), 0, 1)
     return coverage
 
 
-def _granular(rng: np.random.Generator) -> tuple[Float, Float]:
+def _render_granular(rng: np.random.Generator) -> tuple[Float, Float]:
     radius = rng.uniform(15, 22)
-    x, y = _grid(int(radius * 1.3) + 3)
+    x, y = _make_grid(int(radius * 1.3) + 3)
     squeeze, turn = rng.uniform(0.85, 1.0), rng.uniform(0, np.pi)
     u = np.cos(turn) * x + np.sin(turn) * y
     v = (np.cos(turn) * y - np.sin(turn) * x) / squeeze
-    distance = np.hypot(u, v) - radius + 0.6 * _noise(rng, x.shape, 7)
+    distance = np.hypot(u, v) - radius + 0.6 * _sample_noise(rng, x.shape, 7)
     shift = rng.uniform(0.1, 0.3) * radius
     angle = rng.uniform(0, 2 * np.pi)
     nucleus = np.hypot(x - shift * np.cos(angle), y - shift * np.sin(angle)) - 0.5 * radius
-    light = 1 - 0.30 * _edge(nucleus + 0.8 * _noise(rng, x.shape, 5), 1.2)
-    light *= 1 + 0.09 * _noise(rng, x.shape, 2.5)
-    return _edge(distance), light * (1 - 0.14 * _rim(distance))
+    light = 1 - 0.30 * _compute_coverage(nucleus + 0.8 * _sample_noise(rng, x.shape, 5), 1.2)
+    light *= 1 + 0.09 * _sample_noise(rng, x.shape, 2.5)
+    return _compute_coverage(distance), light * (1 - 0.14 * _compute_rim(distance))
 
 
-def _striated(rng: np.random.Generator) -> tuple[Float, Float]:
+def _render_striated(rng: np.random.Generator) -> tuple[Float, Float]:
     length, half_width = rng.uniform(17, 27), rng.uniform(7.5, 11)
-    x, y = _grid(int(length + half_width) + 6)
+    x, y = _make_grid(int(length + half_width) + 6)
     turn, bend = rng.uniform(0, np.pi), rng.uniform(-0.013, 0.013)
     along = np.cos(turn) * x + np.sin(turn) * y
     across = np.cos(turn) * y - np.sin(turn) * x - bend * (along**2 - length**2 / 2)
     beyond = np.maximum(np.abs(along) - length, 0)
-    distance = np.hypot(beyond, across) - half_width + 0.4 * _noise(rng, x.shape, 9)
+    distance = np.hypot(beyond, across) - half_width + 0.4 * _sample_noise(rng, x.shape, 9)
     period, phase = rng.uniform(6.5, 9), rng.uniform(0, 2 * np.pi)
     bands = np.sin(2 * np.pi * along / period + phase)
-    light = 0.94 + 0.15 * bands + 0.03 * _noise(rng, x.shape, 3)
-    return _edge(distance), light * (1 - 0.14 * _rim(distance))
+    light = 0.94 + 0.15 * bands + 0.03 * _sample_noise(rng, x.shape, 3)
+    return _compute_coverage(distance), light * (1 - 0.14 * _compute_rim(distance))
 
 
-def _lobed(rng: np.random.Generator) -> tuple[Float, Float]:
+def _render_lobed(rng: np.random.Generator) -> tuple[Float, Float]:
     radius, lobes = rng.uniform(16, 23), int(rng.integers(4, 7))
-    x, y = _grid(int(radius * 1.5) + 3)
+    x, y = _make_grid(int(radius * 1.5) + 3)
     angle = np.arctan2(y, x)
     waves = rng.uniform(0.18, 0.27) * np.cos(lobes * angle + rng.uniform(0, 2 * np.pi))
     waves += 0.06 * np.cos(2 * angle + rng.uniform(0, 2 * np.pi))
     distance = (np.hypot(x, y) - radius * (1 + waves)) * 0.85
-    light = 0.95 + 0.04 * _noise(rng, x.shape, 3)
+    light = 0.95 + 0.04 * _sample_noise(rng, x.shape, 3)
     for _ in range(int(rng.integers(2, 4))):
         turn, reach = rng.uniform(0, 2 * np.pi), rng.uniform(0.1, 0.5) * radius
         hole = np.hypot(x - reach * np.cos(turn), y - reach * np.sin(turn)) - rng.uniform(3, 5)
-        light += 0.30 * _edge(hole, 1.2) - 0.16 * np.exp(-((hole - 1.5) ** 2) / 2)
-    return _edge(distance), light * (1 - 0.14 * _rim(distance))
+        light += 0.30 * _compute_coverage(hole, 1.2) - 0.16 * np.exp(-((hole - 1.5) ** 2) / 2)
+    return _compute_coverage(distance), light * (1 - 0.14 * _compute_rim(distance))
 
 
-def _rim(distance: Float) -> Float:
+def _compute_rim(distance: Float) -> Float:
     """A thin line just inside an outline, 0..1."""
     rim: Float = np.exp(-((distance + 1.5) ** 2) / 3)
     return rim
 
 
 _PAINTERS: dict[str, Callable[[np.random.Generator], tuple[Float, Float]]] = {
-    "granular": _granular,
-    "striated": _striated,
-    "lobed": _lobed,
+    "granular": _render_granular,
+    "striated": _render_striated,
+    "lobed": _render_lobed,
 }
 
 
-def _paint(
+def _blend_patch(
     picture: Float, coverage: Float, light: Float, tint: Float, centre: tuple[float, float]
 ) -> NDArray[np.bool_]:
     """Blends a patch over `picture` in place and returns its `(H, W)` mask inside the frame."""
@@ -319,17 +326,19 @@ def _paint(
     left, top = round(centre[0]) - half, round(centre[1]) - half
     rows = slice(max(top, 0), min(top + coverage.shape[0], height))
     columns = slice(max(left, 0), min(left + coverage.shape[1], width))
-    inside = (
+    patch_region = (
         slice(rows.start - top, rows.stop - top),
         slice(columns.start - left, columns.stop - left),
     )
-    alpha = coverage[inside][..., None]
+    alpha = coverage[patch_region][..., None]
     below = picture[rows, columns]
     # The light below is averaged: a cell takes the local brightness, not the texture it covers.
     local = below.mean(axis=(0, 1), keepdims=True)
-    picture[rows, columns] = (1 - alpha) * below + alpha * local * tint * light[inside][..., None]
+    picture[rows, columns] = (1 - alpha) * below + alpha * local * tint * light[patch_region][
+        ..., None
+    ]
     mask = np.zeros((height, width), dtype=np.bool_)
-    mask[rows, columns] = coverage[inside] > 0.5
+    mask[rows, columns] = coverage[patch_region] > 0.5
     return mask
 
 
@@ -340,23 +349,23 @@ def _add_debris(rng: np.random.Generator, picture: Float) -> None:
     kind = rng.random()
     if kind < 0.45:
         radius = rng.uniform(1.5, 5)
-        x, y = _grid(10)
-        coverage = _edge(np.hypot(x, y) - radius + 0.8 * _noise(rng, x.shape, 4))
+        x, y = _make_grid(10)
+        coverage = _compute_coverage(np.hypot(x, y) - radius + 0.8 * _sample_noise(rng, x.shape, 4))
     elif kind < 0.75:
         length, bend, turn = rng.uniform(15, 45), rng.uniform(-0.02, 0.02), rng.uniform(0, np.pi)
-        x, y = _grid(60)
+        x, y = _make_grid(60)
         along = np.cos(turn) * x + np.sin(turn) * y
         across = np.cos(turn) * y - np.sin(turn) * x - bend * along**2
         distance = np.hypot(np.maximum(np.abs(along) - length, 0), across)
-        coverage = _edge(distance - rng.uniform(0.8, 2.2))
+        coverage = _compute_coverage(distance - rng.uniform(0.8, 2.2))
     else:
         radius = rng.uniform(12, 22)
-        x, y = _grid(40)
-        coverage = 0.8 * _edge(np.hypot(x, y) - radius, softness=rng.uniform(5, 9))
-    _paint(picture, coverage, np.ones_like(coverage), _tint(rng), centre)
+        x, y = _make_grid(40)
+        coverage = 0.8 * _compute_coverage(np.hypot(x, y) - radius, softness=rng.uniform(5, 9))
+    _blend_patch(picture, coverage, np.ones_like(coverage), _sample_tint(rng), centre)
 
 
-def _photograph(rng: np.random.Generator, picture: Float) -> NDArray[np.uint8]:
+def _simulate_camera(rng: np.random.Generator, picture: Float) -> NDArray[np.uint8]:
     """Lens blur and sensor noise, then 8 bit."""
     blurred = cv2.GaussianBlur(picture, (0, 0), float(rng.uniform(0.5, 0.9)))
     noisy = blurred + rng.normal(0, rng.uniform(0.012, 0.024), picture.shape)

@@ -8,11 +8,11 @@ from tempfile import TemporaryFile
 from typing import IO, TextIO
 from weakref import finalize
 
-WAITING = 1 << 16
+MAX_PENDING = 1 << 16
 """Characters of records that wait in memory before they go to disk."""
 
 
-class TextParts:
+class TextSpool:
     """Texts on their way into a list of a JSON file; what is more than a little waits on disk.
 
     The file has no name and vanishes with this object or its process, whatever becomes of them.
@@ -24,31 +24,31 @@ class TextParts:
     def __init__(self, folder: Path) -> None:
         self.count = 0
         self._folder = folder
-        self._waiting: list[str] = []
+        self._pending: list[str] = []
         self._length = 0
         self._stream: IO[str] | None = None
 
     def add(self, text: str) -> None:
         """Takes one more."""
-        self._waiting.append(f", {text}" if self.count else text)
+        self._pending.append(f", {text}" if self.count else text)
         self._length += len(text)
         self.count += 1
-        if self._length > WAITING:
-            self._store()
+        if self._length > MAX_PENDING:
+            self._flush()
 
     def copy_to(self, stream: TextIO) -> None:
         """Writes them all, with commas between."""
         if self._stream is not None:
             self._stream.seek(0)
             shutil.copyfileobj(self._stream, stream, 1 << 20)
-        stream.write("".join(self._waiting))
+        stream.write("".join(self._pending))
 
-    def _store(self) -> None:
+    def _flush(self) -> None:
         if self._stream is None:
             self._folder.mkdir(parents=True, exist_ok=True)
             # Open from call to call, and closed with this object.
             self._stream = TemporaryFile("w+", encoding="utf-8", dir=self._folder)  # noqa: SIM115
             finalize(self, self._stream.close)
-        self._stream.write("".join(self._waiting))
-        self._waiting.clear()
+        self._stream.write("".join(self._pending))
+        self._pending.clear()
         self._length = 0

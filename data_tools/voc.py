@@ -17,19 +17,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from data_tools.coco_writer import Category, CocoWriter
-from data_tools.picture_io import picture_size
-from data_tools.progress import PictureCount, Progress
+from data_tools.coco_writer import CategorySpec, CocoWriter
+from data_tools.picture_io import measure_image_size
+from data_tools.progress import Progress, ProgressCounter
 from data_tools.safe_xml import read_xml
 from data_tools.source_folder import (
     find_picture,
-    pictures_by_stem,
+    find_split_lists,
+    index_images_by_stem,
     read_names,
     require_parts,
-    split_lists,
-    without_suffix,
+    strip_image_suffix,
 )
-from data_tools.split_summary import SplitSummary, with_unused
+from data_tools.split_summary import SplitSummary, add_unused_images
 from resnet_tasks.errors import DataError
 
 """`trainval` is the union of two of them and is not converted."""
@@ -98,9 +98,10 @@ def convert_voc(
         DataError: If a folder, file, picture or class is missing or wrong; the message names it.
     """
     require_parts(source, ("JPEGImages", "Annotations", "ImageSets/Main"))
-    lists = split_lists(source / "ImageSets" / "Main")
+    lists = find_split_lists(source / "ImageSets" / "Main")
     names = {
-        split: [without_suffix(name) for name in read_names(file)] for split, file in lists.items()
+        split: [strip_image_suffix(name) for name in read_names(file)]
+        for split, file in lists.items()
     }
     if not names:
         raise DataError(f"{source / 'ImageSets/Main'} holds none of train.txt, val.txt, test.txt")
@@ -108,26 +109,26 @@ def convert_voc(
         name: read_voc_file(source / "Annotations" / f"{name}.xml")
         for name in dict.fromkeys(name for split in names.values() for name in split)
     }
-    chosen = _classes(annotations.values(), classes)
-    pictures = pictures_by_stem(source / "JPEGImages")
-    count = PictureCount(sum(map(len, names.values())), progress)
+    class_names = _resolve_classes(annotations.values(), classes)
+    pictures = index_images_by_stem(source / "JPEGImages")
+    count = ProgressCounter(sum(map(len, names.values())), progress)
     summaries = []
-    for split, listed in names.items():
+    for split, split_names in names.items():
         writer = CocoWriter(
             out,
             split,
-            [Category(name) for name in chosen],
+            [CategorySpec(name) for name in class_names],
             annotated=("boxes",),
             images_root=source,
             copy_images=copy_images,
             description=f"Converted from Pascal VOC, {split}",
             license_name=license_name,
         )
-        for name in count.over(listed):
+        for name in count.track(split_names):
             picture = find_picture(pictures, name, source / "JPEGImages", lists[split])
             _add_picture(writer, picture, annotations[name], one_based=one_based)
         summaries.append(writer.write())
-    return with_unused(summaries, source, "JPEGImages", "no list names them")
+    return add_unused_images(summaries, source, "JPEGImages", "no list names them")
 
 
 def read_voc_file(file: Path) -> VocFile:
@@ -138,10 +139,10 @@ def read_voc_file(file: Path) -> VocFile:
             without bound), or an object lacks its name or a coordinate.
     """
     root = read_xml(file)
-    return VocFile(file, _stated_size(root), tuple(_objects(root, file)))
+    return VocFile(file, _parse_size(root), tuple(_parse_objects(root, file)))
 
 
-def _stated_size(root: ElementTree.Element) -> tuple[int, int] | None:
+def _parse_size(root: ElementTree.Element) -> tuple[int, int] | None:
     try:
         height, width = (int(float(root.findtext(f"size/{k}", "0"))) for k in ("height", "width"))
     except (ValueError, OverflowError):
@@ -149,7 +150,7 @@ def _stated_size(root: ElementTree.Element) -> tuple[int, int] | None:
     return (height, width) if height > 0 and width > 0 else None
 
 
-def _objects(root: ElementTree.Element, file: Path) -> Iterator[VocObject]:
+def _parse_objects(root: ElementTree.Element, file: Path) -> Iterator[VocObject]:
     for number, element in enumerate(root.iter("object")):
         name = (element.findtext("name") or "").strip()
         texts = [element.findtext(f"bndbox/{key}") for key in ("xmin", "ymin", "xmax", "ymax")]
@@ -166,25 +167,25 @@ def _objects(root: ElementTree.Element, file: Path) -> Iterator[VocObject]:
         yield VocObject(name, (xmin, ymin, xmax, ymax), difficult)
 
 
-def _classes(annotations: Iterable[VocFile], classes: Sequence[str] | None) -> list[str]:
+def _resolve_classes(annotations: Iterable[VocFile], classes: Sequence[str] | None) -> list[str]:
     first_seen: dict[str, Path] = {}
     for annotation in annotations:
         for object_ in annotation.objects:
             first_seen.setdefault(object_.name, annotation.file)
-    chosen = sorted(first_seen) if classes is None else list(classes)
+    class_names = sorted(first_seen) if classes is None else list(classes)
     for name, file in first_seen.items():
-        if name not in chosen:
+        if name not in class_names:
             raise DataError(
                 f"{file} has an object of class {name!r}; the classes given are "
-                f"{', '.join(chosen)}: add it to them or correct the file"
+                f"{', '.join(class_names)}: add it to them or correct the file"
             )
-    return chosen
+    return class_names
 
 
 def _add_picture(
     writer: CocoWriter, picture: Path, annotation: VocFile, *, one_based: bool
 ) -> None:
-    size = picture_size(picture)
+    size = measure_image_size(picture)
     if annotation.size is not None and annotation.size != size:
         raise DataError(
             f"{annotation.file} is about a picture of size {annotation.size} (height, width), but "
@@ -192,16 +193,16 @@ def _add_picture(
         )
     image_id = writer.add_image(picture, size=size)
     for number, object_ in enumerate(annotation.objects):
-        x, y, width, height = coco_box(object_.corners, size, one_based=one_based)
+        x, y, width, height = corners_to_coco_box(object_.corners, size, one_based=one_based)
         if width > 0 and height > 0:
             box = (x, y, width, height)
             writer.add_box(image_id, object_.name, box, iscrowd=object_.difficult)
         else:
-            what = f"{object_.name} (object {number}), corners {object_.corners}"
-            writer.skip(annotation.file.name, what, "its box has no area inside the picture")
+            description = f"{object_.name} (object {number}), corners {object_.corners}"
+            writer.skip(annotation.file.name, description, "its box has no area inside the picture")
 
 
-def coco_box(corners: Box, size: tuple[int, int], *, one_based: bool) -> Box:
+def corners_to_coco_box(corners: Box, size: tuple[int, int], *, one_based: bool) -> Box:
     """(xmin, ymin, xmax, ymax) as stored -> (x, y, width, height) clipped to (height, width)."""
     start = 1.0 if one_based else 0.0
     x1, x2 = (min(max(x, 0.0), float(size[1])) for x in (corners[0] - start, corners[2]))

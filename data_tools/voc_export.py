@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from xml.etree.ElementTree import Element, ElementTree, SubElement, indent
 
-from data_tools.exporting import Pictures, SplitExport, flat_names, place_picture
-from data_tools.picture_io import UNREADABLE
-from data_tools.progress import PictureCount, Progress
+from data_tools.exporting import ImageMode, SplitExport, assign_flat_names, copy_or_link_image
+from data_tools.picture_io import READ_ERRORS
+from data_tools.progress import Progress, ProgressCounter
 from data_tools.split_summary import SplitSummary
 from resnet_tasks.data.coco import Annotation, CocoFile, ImageRecord
 from resnet_tasks.data.picture_files import open_picture
@@ -20,7 +20,7 @@ def export_voc(
     out: Path,
     *,
     one_based: bool = False,
-    images: Pictures = "copy",
+    images: ImageMode = "copy",
     progress: Progress | None = None,
 ) -> tuple[SplitSummary, ...]:
     """Writes `JPEGImages`, `Annotations` and `ImageSets/Main`.
@@ -46,15 +46,15 @@ def export_voc(
     """
     for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (out / folder).mkdir(parents=True)
-    count = PictureCount(sum(len(coco.images) for coco in splits.values()), progress)
+    count = ProgressCounter(sum(len(coco.images) for coco in splits.values()), progress)
     summaries = []
     for name, coco in splits.items():
         _check_names(coco.categories.names)
         export = SplitExport(name, coco.categories.names)
-        listed = []
-        for record, file_name in count.over(flat_names(coco.images)):
-            place_picture(coco.image_path(record), out / "JPEGImages" / file_name, images)
-            root = _header(record, file_name, coco.image_path(record))
+        stems = []
+        for record, file_name in count.track(assign_flat_names(coco.images)):
+            copy_or_link_image(coco.image_path(record), out / "JPEGImages" / file_name, images)
+            root = _build_root(record, file_name, coco.image_path(record))
             for annotation in coco.annotations[record.id]:
                 _add_object(root, annotation, record, export, one_based=one_based)
             indent(root)
@@ -65,39 +65,39 @@ def export_voc(
                     "folder; export one split at a time, or rename one"
                 )
             ElementTree(root).write(file, encoding="utf-8", xml_declaration=True)
-            listed.append(file.stem)
+            stems.append(file.stem)
             export.images += 1
-        text = "".join(f"{stem}\n" for stem in listed)
+        text = "".join(f"{stem}\n" for stem in stems)
         (out / "ImageSets" / "Main" / f"{name}.txt").write_text(text, encoding="utf-8")
-        summaries.append(export.summary())
+        summaries.append(export.summarize())
     return tuple(summaries)
 
 
 def _check_names(names: tuple[str, ...]) -> None:
-    wrong = [name for name in names if not name.isprintable() or name != name.strip()]
-    if wrong:
-        raise DataError(f"the class name {wrong[0]!r} cannot be kept in XML; rename it")
+    invalid_names = [name for name in names if not name.isprintable() or name != name.strip()]
+    if invalid_names:
+        raise DataError(f"the class name {invalid_names[0]!r} cannot be kept in XML; rename it")
 
 
-def _header(record: ImageRecord, file_name: str, picture: Path) -> Element:
+def _build_root(record: ImageRecord, file_name: str, picture: Path) -> Element:
     root = Element("annotation")
     for tag, text in (("folder", "JPEGImages"), ("filename", file_name)):
         SubElement(root, tag).text = text
     SubElement(SubElement(root, "source"), "database").text = "converted from COCO"
     size = SubElement(root, "size")
-    sides = {"width": record.width, "height": record.height, "depth": _depth(picture)}
+    sides = {"width": record.width, "height": record.height, "depth": _read_depth(picture)}
     for tag, side in sides.items():
         SubElement(size, tag).text = str(side)
     SubElement(root, "segmented").text = "0"
     return root
 
 
-def _depth(picture: Path) -> int:
+def _read_depth(picture: Path) -> int:
     """Channels of a picture; 3 where only its annotations are at hand."""
     try:
-        with open_picture(picture) as opened:
-            return len(opened.getbands())
-    except UNREADABLE:
+        with open_picture(picture) as opened_image:
+            return len(opened_image.getbands())
+    except READ_ERRORS:
         return 3
 
 
@@ -110,10 +110,10 @@ def _add_object(
     one_based: bool,
 ) -> None:
     if annotation.bbox is None:
-        export.leave_out(record, annotation, "a label of the whole picture has no box")
+        export.skip_object(record, annotation, "a label of the whole picture has no box")
         return
     if annotation.segmentation is not None:
-        export.change("masks, of which only the boxes are kept")
+        export.count_change("masks, of which only the boxes are kept")
     x, y, width, height = annotation.bbox
     start = 1 if one_based else 0
     corners = {"xmin": x + start, "ymin": y + start, "xmax": x + width, "ymax": y + height}
@@ -131,4 +131,4 @@ def _add_object(
     box = SubElement(object_, "bndbox")
     for tag, value in corners.items():
         SubElement(box, tag).text = f"{round(value, 4):.10g}"
-    export.count(annotation)
+    export.count_object(annotation)

@@ -19,16 +19,16 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from data_tools.coco_writer import Category, CocoWriter
-from data_tools.drawn_objects import DrawnObject, add_drawn
-from data_tools.picture_io import picture_size
-from data_tools.progress import PictureCount, Progress
+from data_tools.coco_writer import CategorySpec, CocoWriter
+from data_tools.drawn_objects import LabeledObject, add_labeled_object
+from data_tools.picture_io import measure_image_size
+from data_tools.progress import Progress, ProgressCounter
 from data_tools.source_folder import (
     SPLITS,
+    format_listing,
     is_file,
     is_folder,
     is_picture,
-    listing,
     read_lines,
     require_parts,
 )
@@ -94,50 +94,53 @@ def convert_yolo(
         DataError: If a file or folder is missing, or a line of a label file is wrong; the message
             names file and line.
     """
-    described = read_yolo_file(_yaml_file(source, data_yaml))
-    root = described.file.parent
+    dataset_file = read_yolo_file(_find_yaml_file(source, data_yaml))
+    root = dataset_file.file.parent
     splits = {
-        split: {picture: label_file(picture, root) for picture in _pictures(described, split)}
-        for split in described.splits
+        split: {
+            picture: image_to_label_path(picture, root)
+            for picture in _list_images(dataset_file, split)
+        }
+        for split in dataset_file.splits
     }
     is_annotated = {
         split: _check_presence(split, labels, missing_labels) for split, labels in splits.items()
     }
-    count = PictureCount(sum(map(len, splits.values())), progress)
+    count = ProgressCounter(sum(map(len, splits.values())), progress)
     summaries = []
     for split, labels in splits.items():
         writer = CocoWriter(
             out,
             split,
-            [Category(name) for name in described.names],
+            [CategorySpec(name) for name in dataset_file.names],
             annotated=("boxes",) if is_annotated[split] else (),
             images_root=root,
             copy_images=copy_images,
             description=f"Converted from YOLO, {split}",
             license_name=license_name,
         )
-        for picture, label in count.over(labels.items()):
-            _add_picture(writer, picture, label, described.indices)
-        writer.annotates_outlines()
+        for picture, label in count.track(labels.items()):
+            _add_picture(writer, picture, label, dataset_file.indices)
+        writer.declare_outlines()
         if not is_annotated[split]:
-            writer.skip(described.file.name, f"labels of {split}", "no picture has a label file")
-        _report_orphans(writer, described.splits[split], set(labels.values()), root)
+            writer.skip(dataset_file.file.name, f"labels of {split}", "no picture has a label file")
+        _report_orphans(writer, dataset_file.splits[split], set(labels.values()), root)
         summaries.append(writer.write())
     return tuple(summaries)
 
 
-def _yaml_file(source: Path, data_yaml: str | None) -> Path:
+def _find_yaml_file(source: Path, data_yaml: str | None) -> Path:
     require_parts(source, () if data_yaml is None else (data_yaml,))
     if data_yaml is not None:
         return source / data_yaml
-    found = sorted(file for file in source.iterdir() if file.suffix in (".yaml", ".yml"))
-    named = [file for file in found if file.stem == "data"] or found
-    if len(named) != 1:
+    yaml_files = sorted(file for file in source.iterdir() if file.suffix in (".yaml", ".yml"))
+    candidates = [file for file in yaml_files if file.stem == "data"] or yaml_files
+    if len(candidates) != 1:
         raise DataError(
-            f"{source} holds {len(named)} YAML files; it should hold one data.yaml with names, "
-            f"train and val; there is {listing(source)}: name the file with data_yaml=NAME"
+            f"{source} holds {len(candidates)} YAML files; it should hold one data.yaml with names, "
+            f"train and val; there is {format_listing(source)}: name the file with data_yaml=NAME"
         )
-    return named[0]
+    return candidates[0]
 
 
 def read_yolo_file(file: Path) -> YoloFile:
@@ -155,15 +158,17 @@ def read_yolo_file(file: Path) -> YoloFile:
             f"{file} describes key points (kpt_shape), which are not converted; their label lines "
             "cannot be told from polygons"
         )
-    indices = _names(content, file)
+    indices = _parse_names(content, file)
     prefix = str(content.get("path") or "")
     splits = {}
     for split in SPLITS:
         entries = content.get(split, content.get("valid") if split == "val" else None)
         if entries:
-            listed = entries if isinstance(entries, list) else [entries]
-            names = [f"{prefix}/{entry}".lstrip("/") for entry in listed]
-            splits[split] = tuple(_find(file.parent, name, f"{file}, {split},") for name in names)
+            entry_list = entries if isinstance(entries, list) else [entries]
+            names = [f"{prefix}/{entry}".lstrip("/") for entry in entry_list]
+            splits[split] = tuple(
+                _resolve_path(file.parent, name, f"{file}, {split},") for name in names
+            )
     if not splits:
         raise DataError(
             f"{file} names none of train, val, test; each should name a folder of pictures, a list "
@@ -172,7 +177,7 @@ def read_yolo_file(file: Path) -> YoloFile:
     return YoloFile(file, tuple(indices[index] for index in sorted(indices)), indices, splits)
 
 
-def _names(content: Mapping[str, Any], file: Path) -> dict[int, str]:
+def _parse_names(content: Mapping[str, Any], file: Path) -> dict[int, str]:
     names = content.get("names")
     if isinstance(names, list):
         names = dict(enumerate(names))
@@ -192,7 +197,7 @@ def _names(content: Mapping[str, Any], file: Path) -> dict[int, str]:
     return indices
 
 
-def _find(root: Path, name: str, where: str) -> Path:
+def _resolve_path(root: Path, name: str, location: str) -> Path:
     parts = [
         part
         for part in PurePosixPath(name.replace("\\", "/")).parts
@@ -203,29 +208,35 @@ def _find(root: Path, name: str, where: str) -> Path:
         if is_file(candidate) or is_folder(candidate):
             return candidate
     raise DataError(
-        f"{where} names {name!r}, but {root} has nothing under any ending of that path; there is "
-        f"{listing(root)}: mend the path, or take it out if you have no such part"
+        f"{location} names {name!r}, but {root} has nothing under any ending of that path; there is "
+        f"{format_listing(root)}: mend the path, or take it out if you have no such part"
     )
 
 
-def _pictures(described: YoloFile, split: str) -> list[Path]:
-    found: dict[Path, None] = {}
-    for place in described.splits[split]:
-        if place.is_dir():
-            files = (each for each in sorted(place.rglob("*")) if each.is_file())
-            found.update(dict.fromkeys(filter(is_picture, files)))
+def _list_images(dataset_file: YoloFile, split: str) -> list[Path]:
+    image_paths: dict[Path, None] = {}
+    for location in dataset_file.splits[split]:
+        if location.is_dir():
+            files = (path for path in sorted(location.rglob("*")) if path.is_file())
+            image_paths.update(dict.fromkeys(filter(is_picture, files)))
         else:
-            lines = map(str.strip, read_lines(place))
-            found.update(
-                {_find(described.file.parent, line, str(place)): None for line in lines if line}
+            lines = map(str.strip, read_lines(location))
+            image_paths.update(
+                {
+                    _resolve_path(dataset_file.file.parent, line, str(location)): None
+                    for line in lines
+                    if line
+                }
             )
-    if not found:
-        places = ", ".join(map(str, described.splits[split]))
-        raise DataError(f"{described.file}: {split} has no picture in {places}; mend the path")
-    return list(found)
+    if not image_paths:
+        location_text = ", ".join(map(str, dataset_file.splits[split]))
+        raise DataError(
+            f"{dataset_file.file}: {split} has no picture in {location_text}; mend the path"
+        )
+    return list(image_paths)
 
 
-def label_file(picture: Path, root: Path) -> Path:
+def image_to_label_path(picture: Path, root: Path) -> Path:
     """The label file that belongs to a picture inside `root`, whether it is there or not."""
     parts = list(picture.relative_to(root).with_suffix(".txt").parts)
     folders = parts[:-1]
@@ -256,28 +267,30 @@ def _check_presence(split: str, labels: Mapping[Path, Path], missing_labels: str
 
 def _add_picture(writer: CocoWriter, picture: Path, label: Path, names: Mapping[int, str]) -> None:
     """Adds a picture with its objects."""
-    size = picture_size(picture)
+    size = measure_image_size(picture)
     image_id = writer.add_image(picture, size=size)
-    seen: set[tuple[str, tuple[float, ...]]] = set()
-    for number, name, shares in read_labels(label, names) if label.is_file() else ():
-        if (name, shares) in seen:
+    seen_lines: set[tuple[str, tuple[float, ...]]] = set()
+    for number, name, coordinates in read_labels(label, names) if label.is_file() else ():
+        if (name, coordinates) in seen_lines:
             writer.skip(label.name, f"{name} (line {number})", "the same line stands above it")
             continue
-        seen.add((name, shares))
-        drawn = _drawn(name, f"line {number}", shares, size)
-        add_drawn(writer, image_id, drawn, size, label.name)
+        seen_lines.add((name, coordinates))
+        labeled_object = _build_labeled_object(name, f"line {number}", coordinates, size)
+        add_labeled_object(writer, image_id, labeled_object, size, label.name)
 
 
-def _drawn(name: str, what: str, shares: tuple[float, ...], size: tuple[int, int]) -> DrawnObject:
+def _build_labeled_object(
+    name: str, description: str, coordinates: tuple[float, ...], size: tuple[int, int]
+) -> LabeledObject:
     height, width = size
-    if len(shares) > 4:
-        sides = (width, height) * (len(shares) // 2)
-        inside = (min(max(share, 0.0), 1.0) for share in shares)
-        polygon = tuple(share * side for share, side in zip(inside, sides, strict=True))
-        return DrawnObject(name, what, polygons=(polygon,))
-    x, y, w, h = shares
+    if len(coordinates) > 4:
+        sides = (width, height) * (len(coordinates) // 2)
+        clipped = (min(max(coordinate, 0.0), 1.0) for coordinate in coordinates)
+        polygon = tuple(coordinate * side for coordinate, side in zip(clipped, sides, strict=True))
+        return LabeledObject(name, description, polygons=(polygon,))
+    x, y, w, h = coordinates
     corners = ((x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height)
-    return DrawnObject(name, what, boxes=(corners,))
+    return LabeledObject(name, description, boxes=(corners,))
 
 
 def read_labels(
@@ -290,42 +303,44 @@ def read_labels(
     """
     for number, line in enumerate(read_lines(file), start=1):
         if words := line.split():
-            yield number, *_object(words, f"{file}, line {number}", names)
+            yield number, *_parse_object(words, f"{file}, line {number}", names)
 
 
-def _object(
-    words: Sequence[str], where: str, names: Mapping[int, str]
+def _parse_object(
+    words: Sequence[str], location: str, names: Mapping[int, str]
 ) -> tuple[str, tuple[float, ...]]:
     if len(words) != 5 and (len(words) < 7 or len(words) % 2 == 0):
         hint = "; with a confidence it is a prediction, not a label" if len(words) == 6 else ""
         raise DataError(
-            f"{where} has {len(words)} values; a box has 5 (class, x_center, y_center, width, "
+            f"{location} has {len(words)} values; a box has 5 (class, x_center, y_center, width, "
             f"height), a polygon 7, 9, 11, ... (class and three or more points){hint}"
         )
     try:
-        index, *shares = map(float, words)
+        index, *coordinates = map(float, words)
     except ValueError:
-        raise DataError(f"{where} is {' '.join(words)[:60]!r}; it should hold numbers") from None
+        raise DataError(f"{location} is {' '.join(words)[:60]!r}; it should hold numbers") from None
     if index not in names:
-        known = ", ".join(f"{i} {name}" for i, name in list(names.items())[:12])
-        raise DataError(f"{where} has the class {words[0]}; data.yaml has {known}, counted from 0")
-    for word, share in zip(words[1:], shares, strict=True):
-        if not -ROUNDING <= share <= 1 + ROUNDING:
+        known_classes = ", ".join(f"{i} {name}" for i, name in list(names.items())[:12])
+        raise DataError(
+            f"{location} has the class {words[0]}; data.yaml has {known_classes}, counted from 0"
+        )
+    for word, coordinate in zip(words[1:], coordinates, strict=True):
+        if not -ROUNDING <= coordinate <= 1 + ROUNDING:
             raise DataError(
-                f"{where} has the value {word}; all but the class are shares of the picture's "
+                f"{location} has the value {word}; all but the class are shares of the picture's "
                 "width and height, 0 to 1: divide pixels by them"
             )
-    return names[int(index)], tuple(shares)
+    return names[int(index)], tuple(coordinates)
 
 
 def _report_orphans(
-    writer: CocoWriter, places: Sequence[Path], used: set[Path], root: Path
+    writer: CocoWriter, locations: Sequence[Path], used_label_files: set[Path], root: Path
 ) -> None:
-    for place in places:
-        folder = label_file(place / "any", root).parent
-        if not place.is_dir() or not folder.is_dir():
+    for location in locations:
+        folder = image_to_label_path(location / "any", root).parent
+        if not location.is_dir() or not folder.is_dir():
             continue
         for file in sorted(folder.rglob("*.txt")):
-            if file not in used and file.name not in NOT_LABELS:
+            if file not in used_label_files and file.name not in NOT_LABELS:
                 name = file.relative_to(root).as_posix()
                 writer.skip(name, "all its objects", "there is no picture of that name")

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from data_tools.exporting import Pictures, SplitExport, flat_names, place_picture
-from data_tools.outlines import outline
-from data_tools.progress import PictureCount, Progress
+from data_tools.exporting import ImageMode, SplitExport, assign_flat_names, copy_or_link_image
+from data_tools.outlines import trace_outline
+from data_tools.progress import Progress, ProgressCounter
 from data_tools.split_summary import SplitSummary
 from resnet_tasks.data.coco import Annotation, CocoFile, ImageRecord
 from resnet_tasks.recipe.yaml_text import dump_yaml
@@ -22,7 +22,7 @@ def export_yolo(
     out: Path,
     *,
     shapes: Literal["boxes", "polygons"] = "boxes",
-    images: Pictures = "copy",
+    images: ImageMode = "copy",
     progress: Progress | None = None,
 ) -> tuple[SplitSummary, ...]:
     """Writes `data.yaml`, `images/SPLIT` and `labels/SPLIT`.
@@ -47,69 +47,71 @@ def export_yolo(
     Raises:
         DataError: If a picture is missing.
     """
-    count = PictureCount(sum(len(coco.images) for coco in splits.values()), progress)
+    count = ProgressCounter(sum(len(coco.images) for coco in splits.values()), progress)
     summaries = []
     for name, coco in splits.items():
         export = SplitExport(name, coco.categories.names)
         labels = out / "labels" / name
         (out / "images" / name).mkdir(parents=True)
         labels.mkdir(parents=True)
-        for record, file_name in count.over(flat_names(coco.images)):
-            place_picture(coco.image_path(record), out / "images" / name / file_name, images)
+        for record, file_name in count.track(assign_flat_names(coco.images)):
+            copy_or_link_image(coco.image_path(record), out / "images" / name / file_name, images)
             lines = [
                 line
                 for annotation in coco.annotations[record.id]
-                if (line := _line(annotation, record, shapes, export))
+                if (line := _format_line(annotation, record, shapes, export))
             ]
             text = "".join(f"{line}\n" for line in lines)
             (labels / file_name).with_suffix(".txt").write_text(text, encoding="utf-8")
             export.images += 1
-        summaries.append(export.summary())
+        summaries.append(export.summarize())
     classes = next(iter(splits.values())).categories.names
-    described = {
+    document = {
         **{name: f"images/{name}" for name in splits},
         "nc": len(classes),
         "names": list(classes),
     }
-    (out / "data.yaml").write_text(dump_yaml(described), encoding="utf-8")
+    (out / "data.yaml").write_text(dump_yaml(document), encoding="utf-8")
     return tuple(summaries)
 
 
-def _line(
+def _format_line(
     annotation: Annotation, record: ImageRecord, shapes: str, export: SplitExport
 ) -> str | None:
     """One line of a label file; None, and an entry in the report, where YOLO cannot say it."""
     box = annotation.bbox
-    refusal = "YOLO has no crowd objects" if annotation.is_crowd else None
-    if box is None or refusal:
-        export.leave_out(record, annotation, refusal or "a label of the whole picture has no box")
+    reason = "YOLO has no crowd objects" if annotation.is_crowd else None
+    if box is None or reason:
+        export.skip_object(record, annotation, reason or "a label of the whole picture has no box")
         return None
     x1, x2 = (min(max(v, 0.0), float(record.width)) for v in (box[0], box[0] + box[2]))
     y1, y2 = (min(max(v, 0.0), float(record.height)) for v in (box[1], box[1] + box[3]))
     values = [(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1]
     if shapes == "polygons" and annotation.segmentation is None:
-        export.change("objects without a mask, written as the rectangle of their box")
+        export.count_change("objects without a mask, written as the rectangle of their box")
         values = [x1, y1, x2, y1, x2, y2, x1, y2]
     elif shapes == "polygons":
-        traced = _traced(annotation, record, export)
-        if traced is None:
+        polygon = _trace_polygon(annotation, record, export)
+        if polygon is None:
             return None
-        values = traced
-    export.count(annotation)
+        values = polygon
+    export.count_object(annotation)
     sides = (record.width, record.height)
-    shares = (f"{value / sides[i % 2]:.{DECIMALS}f}" for i, value in enumerate(values))
-    return " ".join((str(annotation.category), *(s.rstrip("0").rstrip(".") for s in shares)))
+    coordinates = (f"{value / sides[i % 2]:.{DECIMALS}f}" for i, value in enumerate(values))
+    return " ".join((str(annotation.category), *(s.rstrip("0").rstrip(".") for s in coordinates)))
 
 
-def _traced(annotation: Annotation, record: ImageRecord, export: SplitExport) -> list[float] | None:
+def _trace_polygon(
+    annotation: Annotation, record: ImageRecord, export: SplitExport
+) -> list[float] | None:
     assert annotation.segmentation is not None
-    found = outline(annotation.segmentation, (record.height, record.width))
-    if found is None:
-        export.leave_out(record, annotation, "its mask covers no pixel")
+    traced_outline = trace_outline(annotation.segmentation, (record.height, record.width))
+    if traced_outline is None:
+        export.skip_object(record, annotation, "its mask covers no pixel")
         return None
-    if found.parts > 1:
-        export.change("objects in several parts, joined to one outline")
-    if found.holes:
-        export.change("objects with holes, joined to one outline")
-    points: list[float] = found.points.ravel().tolist()
+    if traced_outline.parts > 1:
+        export.count_change("objects in several parts, joined to one outline")
+    if traced_outline.holes:
+        export.count_change("objects with holes, joined to one outline")
+    points: list[float] = traced_outline.points.ravel().tolist()
     return points

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_tasks.data.pixels import resize_labels
-from resnet_tasks.metrics import VOID, Truth, as_array
+from resnet_tasks.metrics import VOID, GroundTruth, as_array
 from resnet_tasks.predictions import Classification, Detections, SegmentationMap
 
 Pixels = NDArray[np.uint8]
@@ -20,7 +20,7 @@ Pixels = NDArray[np.uint8]
 _GOLDEN_ANGLE = 0.381966  # of a full turn: neighbouring labels get hues far apart
 
 
-def color_of(label: int) -> tuple[int, int, int]:
+def get_label_color(label: int) -> tuple[int, int, int]:
     """A lasting RGB colour for a label."""
     value = 1.0 if label % 2 == 0 else 0.8
     red, green, blue = colorsys.hsv_to_rgb((0.02 + label * _GOLDEN_ANGLE) % 1.0, 0.75, value)
@@ -29,12 +29,12 @@ def color_of(label: int) -> tuple[int, int, int]:
 
 def draw_map(image: Pixels, labels: NDArray[np.int64], classes: Sequence[str]) -> Pixels:
     """A label map blended over an RGB picture; background and void stay as they are."""
-    palette = np.asarray([color_of(i) for i in range(len(classes))], dtype=np.float32)
-    shown = labels != VOID
+    palette = np.asarray([get_label_color(i) for i in range(len(classes))], dtype=np.float32)
+    visible = labels != VOID
     if classes and classes[0] == "background":
-        shown &= labels != 0
+        visible &= labels != 0
     blended = image.astype(np.float32)
-    blended[shown] = 0.55 * blended[shown] + 0.45 * palette[labels[shown]]
+    blended[visible] = 0.55 * blended[visible] + 0.45 * palette[labels[visible]]
     return blended.astype(np.uint8)
 
 
@@ -51,11 +51,11 @@ def draw_boxes(
         canvas = canvas.copy()
     thickness = max(1, round(min(image.shape[:2]) / 240))
     for i, (box, label) in enumerate(zip(boxes, labels, strict=True)):
-        color = color_of(int(label))
+        color = get_label_color(int(label))
         x1, y1, x2, y2 = (round(float(value)) for value in box)
         cv2.rectangle(canvas, (x1, y1), (x2, y2), color, thickness)
         text = classes[int(label)] if scores is None else f"{classes[int(label)]} {scores[i]:.2f}"
-        _write(canvas, text, (x1, y1), color)
+        _write_text(canvas, text, (x1, y1), color)
     return canvas
 
 
@@ -71,9 +71,9 @@ def draw_heat(
         heat: `(height, width)`, 0..1; the picture stays as it is where it is 0.
         box: xyxy, the picture's pixels.
     """
-    colors = cv2.applyColorMap((heat * 255).astype(np.uint8), cv2.COLORMAP_TURBO)[:, :, ::-1]
-    share = 0.6 * heat[:, :, None]
-    canvas: Pixels = ((1 - share) * image + share * colors).astype(np.uint8)
+    heat_colors = cv2.applyColorMap((heat * 255).astype(np.uint8), cv2.COLORMAP_TURBO)[:, :, ::-1]
+    opacity = 0.6 * heat[:, :, None]
+    canvas: Pixels = ((1 - opacity) * image + opacity * heat_colors).astype(np.uint8)
     if box is not None:
         x1, y1, x2, y2 = (round(value) for value in box)
         canvas = np.ascontiguousarray(canvas)
@@ -87,23 +87,27 @@ def draw_lines(image: Pixels, lines: Sequence[tuple[str, int]]) -> Pixels:
     canvas = image.copy()
     y = 0
     for text, label in lines:
-        y += _text_height(canvas)
-        _write(canvas, text, (0, y), color_of(label))
+        y += _compute_text_height(canvas)
+        _write_text(canvas, text, (0, y), get_label_color(label))
     return canvas
 
 
-def _text_scale(canvas: Pixels) -> float:
+def _compute_text_scale(canvas: Pixels) -> float:
     return float(max(0.33, min(canvas.shape[:2]) / 1100))
 
 
-def _text_height(canvas: Pixels) -> int:
+def _compute_text_height(canvas: Pixels) -> int:
     """Pixels from one line to the next."""
-    (_, height), base = cv2.getTextSize("Ag", cv2.FONT_HERSHEY_SIMPLEX, _text_scale(canvas), 1)
+    (_, height), base = cv2.getTextSize(
+        "Ag", cv2.FONT_HERSHEY_SIMPLEX, _compute_text_scale(canvas), 1
+    )
     return int(height + base)
 
 
-def _write(canvas: Pixels, text: str, corner: tuple[int, int], color: tuple[int, int, int]) -> None:
-    scale = _text_scale(canvas)
+def _write_text(
+    canvas: Pixels, text: str, corner: tuple[int, int], color: tuple[int, int, int]
+) -> None:
+    scale = _compute_text_scale(canvas)
     (width, height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
     x = int(np.clip(corner[0], 0, max(0, canvas.shape[1] - width)))
     y = int(np.clip(corner[1], height + base, canvas.shape[0]))
@@ -131,54 +135,56 @@ def draw_prediction(
         least_score: Boxes below are not drawn; by head, or one for all.
         scale: Whole factor by which the drawing is larger than the picture.
     """
-    canvas = _enlarged(image, scale)
+    canvas = _enlarge(image, scale)
     least = (
         dict.fromkeys(predictions, least_score)
         if isinstance(least_score, float | int)
         else least_score
     )
-    for name, each in predictions.items():
-        if isinstance(each, SegmentationMap):
-            labels = _enlarged(as_array(each.labels), scale)
+    for name, prediction in predictions.items():
+        if isinstance(prediction, SegmentationMap):
+            labels = _enlarge(as_array(prediction.labels), scale)
             canvas = draw_map(canvas, labels, classes[name])
-    for name, each in predictions.items():
-        if isinstance(each, Detections):
-            boxes, labels, scores = map(as_array, (each.boxes, each.labels, each.scores))
-            chosen = scores >= least[name]
+    for name, prediction in predictions.items():
+        if isinstance(prediction, Detections):
+            boxes, labels, scores = map(
+                as_array, (prediction.boxes, prediction.labels, prediction.scores)
+            )
+            selected = scores >= least[name]
             canvas = draw_boxes(
-                canvas, boxes[chosen] * scale, labels[chosen], classes[name], scores[chosen]
+                canvas, boxes[selected] * scale, labels[selected], classes[name], scores[selected]
             )
     lines = [
         (
-            f"{_prefix(name, predictions)}{classes[name][label]} {float(each.probs[label]):.2f}",
+            f"{_format_head_prefix(name, predictions)}{classes[name][label]} {float(classification.probs[label]):.2f}",
             label,
         )
-        for name, each in predictions.items()
-        if isinstance(each, Classification)
-        for label in _written(each, least[name])
+        for name, classification in predictions.items()
+        if isinstance(classification, Classification)
+        for label in _select_labels(classification, least[name])
     ]
     return draw_lines(canvas, lines) if lines else canvas
 
 
-def _written(found: Classification, least_score: float) -> list[int]:
+def _select_labels(classification: Classification, least_score: float) -> list[int]:
     """The labels to write, best first."""
-    order: list[int] = np.argsort(-as_array(found.probs), kind="stable").tolist()
-    if not found.is_multi_label:
+    order: list[int] = np.argsort(-as_array(classification.probs), kind="stable").tolist()
+    if not classification.is_multi_label:
         return order[:3]
-    return [label for label in order if float(found.probs[label]) >= least_score][:5]
+    return [label for label in order if float(classification.probs[label]) >= least_score][:5]
 
 
-def _prefix(name: str, predictions: Mapping[str, Any]) -> str:
+def _format_head_prefix(name: str, predictions: Mapping[str, Any]) -> str:
     """The head's name, where several heads write labels."""
-    kinds = sum(isinstance(each, Classification) for each in predictions.values())
+    kinds = sum(isinstance(prediction, Classification) for prediction in predictions.values())
     return f"{name}: " if kinds > 1 else ""
 
 
 def draw_truth(
     image: Pixels,
-    truths: Mapping[str, Truth],
+    truths: Mapping[str, GroundTruth],
     classes: Mapping[str, Sequence[str]],
-    boxes_of: Collection[str],
+    box_heads: Collection[str],
     *,
     scale: int = 1,
 ) -> Pixels:
@@ -188,16 +194,16 @@ def draw_truth(
         image: `(height, width, 3)` uint8 RGB, the original picture.
         truths: Head name -> truth.
         classes: Head name -> class names.
-        boxes_of: Heads whose boxes are drawn; of the others the semantic map is. Image-level labels
+        box_heads: Heads whose boxes are drawn; of the others the semantic map is. Image-level labels
             are written for all heads that have them.
         scale: Whole factor by which the drawing is larger than the picture.
     """
-    canvas = _enlarged(image, scale)
+    canvas = _enlarge(image, scale)
     for name, truth in truths.items():
-        if name not in boxes_of and truth.semantic is not None:
-            canvas = draw_map(canvas, _enlarged(truth.semantic, scale), classes[name])
+        if name not in box_heads and truth.semantic is not None:
+            canvas = draw_map(canvas, _enlarge(truth.semantic, scale), classes[name])
     for name, truth in truths.items():
-        if name in boxes_of and truth.boxes_xywh is not None and truth.labels is not None:
+        if name in box_heads and truth.boxes_xywh is not None and truth.labels is not None:
             low = truth.boxes_xywh[:, :2]
             corners = np.concatenate((low, low + truth.boxes_xywh[:, 2:]), axis=1)
             scaled = (corners * scale).astype(np.float32)
@@ -211,7 +217,7 @@ def draw_truth(
     return draw_lines(canvas, lines) if lines else canvas
 
 
-def resized_prediction(prediction: Any, ratio: tuple[float, float], size: tuple[int, int]) -> Any:
+def resize_prediction(prediction: Any, ratio: tuple[float, float], size: tuple[int, int]) -> Any:
     """A prediction in the frame of a smaller drawing of its picture; other kinds as they are.
 
     Args:
@@ -224,28 +230,30 @@ def resized_prediction(prediction: Any, ratio: tuple[float, float], size: tuple[
         factor = np.asarray([ratio[1], ratio[0], ratio[1], ratio[0]], boxes.dtype)
         return replace(prediction, boxes=boxes * factor)
     if isinstance(prediction, SegmentationMap):
-        labels: Any = _sampled(as_array(prediction.labels), size)
+        labels: Any = _sample_labels(as_array(prediction.labels), size)
         return SegmentationMap(labels, None)
     return prediction
 
 
-def resized_truth(truth: Truth, ratio: tuple[float, float], size: tuple[int, int]) -> Truth:
+def resize_truth(
+    truth: GroundTruth, ratio: tuple[float, float], size: tuple[int, int]
+) -> GroundTruth:
     """A truth in the frame of a smaller drawing; arguments as in `resized_prediction`."""
     factor = np.asarray([ratio[1], ratio[0], ratio[1], ratio[0]])
     return replace(
         truth,
         size=size,
         boxes_xywh=None if truth.boxes_xywh is None else truth.boxes_xywh * factor,
-        semantic=None if truth.semantic is None else _sampled(truth.semantic, size),
+        semantic=None if truth.semantic is None else _sample_labels(truth.semantic, size),
     )
 
 
-def _sampled(labels: NDArray[Any], size: tuple[int, int]) -> NDArray[np.int64]:
+def _sample_labels(labels: NDArray[Any], size: tuple[int, int]) -> NDArray[np.int64]:
     """`(h, w)` labels at the pixel centers of a smaller map."""
     return resize_labels(labels, size).astype(np.int64)
 
 
-def _enlarged(array: NDArray[Any], scale: int) -> NDArray[Any]:
+def _enlarge(array: NDArray[Any], scale: int) -> NDArray[Any]:
     """Pixels enlarged smoothly, labels by repetition."""
     if scale == 1:
         return array
@@ -255,21 +263,21 @@ def _enlarged(array: NDArray[Any], scale: int) -> NDArray[Any]:
     return np.asarray(cv2.resize(array, size, interpolation=cv2.INTER_CUBIC))
 
 
-def readable_scale(size: tuple[int, int]) -> int:
+def compute_readable_scale(size: tuple[int, int]) -> int:
     """The factor that brings a small picture to some 400 pixels, so that text can be read."""
     return max(1, round(400 / min(size)))
 
 
-def side_by_side(left: Pixels, right: Pixels, captions: tuple[str, str]) -> Pixels:
+def join_side_by_side(left: Pixels, right: Pixels, captions: tuple[str, str]) -> Pixels:
     """Two pictures of one size beside each other, each with a caption above."""
     bar = max(18, round(left.shape[0] / 16))
     gap = np.full((left.shape[0] + bar, 4, 3), 255, np.uint8)
     return np.concatenate(
-        (_captioned(left, captions[0], bar), gap, _captioned(right, captions[1], bar)), axis=1
+        (_add_caption(left, captions[0], bar), gap, _add_caption(right, captions[1], bar)), axis=1
     )
 
 
-def _captioned(image: Pixels, caption: str, bar: int) -> Pixels:
+def _add_caption(image: Pixels, caption: str, bar: int) -> Pixels:
     canvas = np.full((image.shape[0] + bar, image.shape[1], 3), 255, np.uint8)
     canvas[bar:] = image
     cv2.putText(
@@ -280,5 +288,5 @@ def _captioned(image: Pixels, caption: str, bar: int) -> Pixels:
 
 def as_rgb8(image: NDArray[np.float32]) -> Pixels:
     """`(h, w, C)` float32 0..1 as RGB to draw on: 1 channel repeated, the first 3 of more."""
-    shown = np.repeat(image[:, :, :1], 3, axis=2) if image.shape[2] < 3 else image[:, :, :3]
-    return np.asarray(np.clip(shown * 255.0 + 0.5, 0, 255), dtype=np.uint8)
+    rgb = np.repeat(image[:, :, :1], 3, axis=2) if image.shape[2] < 3 else image[:, :, :3]
+    return np.asarray(np.clip(rgb * 255.0 + 0.5, 0, 255), dtype=np.uint8)

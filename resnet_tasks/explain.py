@@ -25,11 +25,11 @@ from torchvision.ops import box_iou
 from resnet_tasks.errors import DataError, HeadError
 from resnet_tasks.heads.base import Head
 from resnet_tasks.model import TaskModel
-from resnet_tasks.registry import did_you_mean
+from resnet_tasks.registry import suggest_nearest
 from resnet_tasks.structures import Geometry, Sample, collate
 
 Method = Literal["gradcam", "hirescam"]
-LEAST_OVERLAP = 0.5
+MIN_OVERLAP = 0.5
 """IoU from which a detection is taken for the box that was asked for."""
 
 SATURATED = 1e-6
@@ -37,7 +37,7 @@ SATURATED = 1e-6
 
 
 @dataclass(frozen=True)
-class Question:
+class ExplanationQuery:
     """What is to be explained.
 
     Attributes:
@@ -90,7 +90,7 @@ def explain(
     *,
     head: str,
     level: str = "C5",
-    question: Question | None = None,
+    query: ExplanationQuery | None = None,
     method: Method | None = None,
 ) -> Explanation:
     """The places of one picture that speak for a prediction of one head.
@@ -103,7 +103,7 @@ def explain(
         sample: The picture; its target is not used.
         head: Name of the head.
         level: Feature level of the backbone: deep ones see what, shallow ones where.
-        question: What is asked; default: the head's strongest prediction.
+        query: What is asked; default: the head's strongest prediction.
         method: `gradcam` weighs channels by their mean gradient over the picture, which shows all
             that speaks for a class, wherever it is; `hirescam` weighs every place by its own
             gradient. Default: `gradcam` for a whole picture, `hirescam` for a box or its pixels.
@@ -112,46 +112,46 @@ def explain(
         HeadError: If head, level or class do not exist, or the head does not use the level.
         DataError: If there is no detection or pixel of what was asked.
     """
-    asked = question or Question()
-    part = _head(model, head)
+    resolved_query = query or ExplanationQuery()
+    head_module = _get_head(model, head)
     if level not in model.specs:
         raise HeadError(f"level {level!r} does not exist; the model has {', '.join(model.specs)}")
     device = model.device
     batch = collate([sample]).to(device)
-    with _whole_graph(model), torch.enable_grad():
+    with _enable_full_graph(model), torch.enable_grad():
         images = model.normalise(batch.images, [sample.geometry.input_size])
-        features = model.features(images.requires_grad_())
-        raw = part({name: feature.float() for name, feature in features.items()})
-        found = _evidence_of(part, raw, sample.geometry, asked, head)
-        (gradient,) = torch.autograd.grad(found.value, features[level], allow_unused=True)
+        features = model.compute_features(images.requires_grad_())
+        raw = head_module({name: feature.float() for name, feature in features.items()})
+        evidence = _compute_evidence(head_module, raw, sample.geometry, resolved_query, head)
+        (gradient,) = torch.autograd.grad(evidence.value, features[level], allow_unused=True)
     if gradient is None:
         raise HeadError(
-            f"head {head} does not use {level} (it reads {', '.join(part.in_levels)}); name a "
+            f"head {head} does not use {level} (it reads {', '.join(head_module.in_levels)}); name a "
             "level that it reads, or one before it"
         )
-    chosen = method or ("gradcam" if found.box is None else "hirescam")
-    heat = _heat(features[level][0].detach(), gradient[0], chosen)
+    cam_method = method or ("gradcam" if evidence.box is None else "hirescam")
+    heat = _compute_heat(features[level][0].detach(), gradient[0], cam_method)
     return Explanation(
-        heat=_on_picture(heat, batch.padded_size, sample.geometry),
+        heat=_map_to_image(heat, batch.padded_size, sample.geometry),
         head=head,
         level=level,
-        method=chosen,
-        class_name=part.classes[found.label],
-        box=found.box,
-        evidence=float(found.value.detach()),
+        method=cam_method,
+        class_name=head_module.classes[evidence.label],
+        box=evidence.box,
+        evidence=float(evidence.value.detach()),
     )
 
 
-def _head(model: TaskModel, name: str) -> Head:
+def _get_head(model: TaskModel, name: str) -> Head:
     heads = model.named_heads
     if name not in heads:
-        hint = did_you_mean(name, heads)
+        hint = suggest_nearest(name, heads)
         raise HeadError(f"head {name!r} does not exist; the heads are {', '.join(heads)}{hint}")
     return heads[name]
 
 
 @contextmanager
-def _whole_graph(model: TaskModel) -> Iterator[None]:
+def _enable_full_graph(model: TaskModel) -> Iterator[None]:
     """Evaluation mode, and gradients through frozen stages too."""
     was_training = model.training
     backbone: Any = model.backbone
@@ -167,27 +167,27 @@ def _whole_graph(model: TaskModel) -> Iterator[None]:
         model.train(was_training)
 
 
-def _evidence_of(
-    head: Head, raw: Mapping[str, Tensor], geometry: Geometry, asked: Question, name: str
+def _compute_evidence(
+    head: Head, raw: Mapping[str, Tensor], geometry: Geometry, query: ExplanationQuery, name: str
 ) -> _Evidence:
-    known = EVIDENCE.get(head.task.name)
-    if known is None:
+    evidence_fn = EVIDENCE.get(head.task.name)
+    if evidence_fn is None:
         raise HeadError(
             f"head {name} has the task {head.task.name}; explained can be {', '.join(EVIDENCE)}"
         )
     label = None
-    if asked.class_name is not None:
-        if asked.class_name not in head.classes:
-            hint = did_you_mean(asked.class_name, head.classes)
+    if query.class_name is not None:
+        if query.class_name not in head.classes:
+            hint = suggest_nearest(query.class_name, head.classes)
             raise HeadError(
-                f"head {name} has no class {asked.class_name!r}; its classes are "
+                f"head {name} has no class {query.class_name!r}; its classes are "
                 f"{', '.join(head.classes)}{hint}"
             )
-        label = head.classes.index(asked.class_name)
-    return known(head, raw, geometry, label, asked.box)
+        label = head.classes.index(query.class_name)
+    return evidence_fn(head, raw, geometry, label, query.box)
 
 
-def _of_detection(
+def _compute_detection_evidence(
     head: Head,
     raw: Mapping[str, Tensor],
     geometry: Geometry,
@@ -198,19 +198,21 @@ def _of_detection(
     usable = raw["valid"][0]
     if label is not None:
         usable = usable & (raw["labels"][0] == label)
-    what = "object" if label is None else head.classes[label]
+    class_name = "object" if label is None else head.classes[label]
     if not usable.any():
-        raise DataError(f"there is no {what} among the detections; ask for another class or box")
+        raise DataError(
+            f"there is no {class_name} among the detections; ask for another class or box"
+        )
     boxes = geometry.boxes_to_original(raw["boxes"][0].detach().float())
     rank = raw["scores"][0].detach().float()
     if box is not None:
         overlap = box_iou(boxes.new_tensor([box]), boxes)[0]
-        usable = usable & (overlap >= LEAST_OVERLAP)
+        usable = usable & (overlap >= MIN_OVERLAP)
         if not usable.any():
             best = overlap[raw["valid"][0]].max().item()
-            named = "" if label is None else f" of {what}"
+            class_hint = "" if label is None else f" of {class_name}"
             raise DataError(
-                f"no detection{named} overlaps the box {list(box)} by {LEAST_OVERLAP} or more (the "
+                f"no detection{class_hint} overlaps the box {list(box)} by {MIN_OVERLAP} or more (the "
                 f"nearest detection: {best:.2f}); give a box as predict writes it"
             )
         rank = overlap
@@ -220,7 +222,7 @@ def _of_detection(
     if not SATURATED < score.detach() < 1 - SATURATED:
         raise DataError(
             f"the score of the {head.classes[int(raw['labels'][0][index])]} at "
-            f"{[round(each, 1) for each in corners]} is {score.item():.7f}, where float32 leaves "
+            f"{[round(coordinate, 1) for coordinate in corners]} is {score.item():.7f}, where float32 leaves "
             "no gradient to explain it by; ask for another box or class"
         )
     value = torch.logit(score)
@@ -229,7 +231,7 @@ def _of_detection(
     )
 
 
-def _of_pixels(
+def _compute_pixel_evidence(
     head: Head,
     raw: Mapping[str, Tensor],
     geometry: Geometry,
@@ -252,15 +254,15 @@ def _of_pixels(
         if head.classes[0] == "background" and counts[1:].any():
             counts[0] = 0
         label = int(counts.argmax())
-    chosen = region & (labels == label)
-    if not chosen.any():
+    class_pixels = region & (labels == label)
+    if not class_pixels.any():
         raise DataError(
             f"no pixel there is taken for {head.classes[label]}; ask for another class or box"
         )
-    return _Evidence(logits[label][chosen].mean(), label, box)
+    return _Evidence(logits[label][class_pixels].mean(), label, box)
 
 
-def _of_picture(
+def _compute_image_evidence(
     head: Head,
     raw: Mapping[str, Tensor],
     geometry: Geometry,
@@ -272,19 +274,19 @@ def _of_picture(
         raise DataError("a head that judges whole pictures has no boxes; leave the box out")
     pooled: Any = head
     logits = pooled.pooled(raw["logits"].float(), [geometry.input_size])[0]
-    chosen = int(logits.argmax()) if label is None else label
-    return _Evidence(logits[chosen], chosen)
+    class_index = int(logits.argmax()) if label is None else label
+    return _Evidence(logits[class_index], class_index)
 
 
 EVIDENCE: dict[str, Callable[..., _Evidence]] = {
-    "detection": _of_detection,
-    "semantic_segmentation": _of_pixels,
-    "classification": _of_picture,
+    "detection": _compute_detection_evidence,
+    "semantic_segmentation": _compute_pixel_evidence,
+    "classification": _compute_image_evidence,
 }
 """Task -> what is explained of its heads."""
 
 
-def _heat(feature: Tensor, gradient: Tensor, method: str) -> Tensor:
+def _compute_heat(feature: Tensor, gradient: Tensor, method: str) -> Tensor:
     """`(C, Hk, Wk)` features and gradients -> `(Hk, Wk)`, at least 0."""
     feature, gradient = feature.float(), gradient.float()
     if method == "gradcam":
@@ -292,14 +294,16 @@ def _heat(feature: Tensor, gradient: Tensor, method: str) -> Tensor:
     return F.relu((gradient * feature).sum(dim=0))
 
 
-def _on_picture(heat: Tensor, padded: tuple[int, int], geometry: Geometry) -> NDArray[np.float32]:
+def _map_to_image(heat: Tensor, padded: tuple[int, int], geometry: Geometry) -> NDArray[np.float32]:
     """`(Hk, Wk)` -> `(h, w)` of the original picture, its strongest place 1."""
-    whole = F.interpolate(heat[None, None], size=padded, mode="bilinear", align_corners=False)[0]
-    original = geometry.map_to_original(whole)[0]
+    padded_heat = F.interpolate(
+        heat[None, None], size=padded, mode="bilinear", align_corners=False
+    )[0]
+    original = geometry.map_to_original(padded_heat)[0]
     strongest = original.max()
-    shown = original / strongest if strongest > 0 else original
-    result: NDArray[np.float32] = shown.cpu().numpy().astype(np.float32)
+    normalized = original / strongest if strongest > 0 else original
+    result: NDArray[np.float32] = normalized.cpu().numpy().astype(np.float32)
     return result
 
 
-__all__ = ["EVIDENCE", "Explanation", "Method", "Question", "explain"]
+__all__ = ["EVIDENCE", "Explanation", "ExplanationQuery", "Method", "explain"]

@@ -36,22 +36,22 @@ class Geometry:
     offset: tuple[float, float] = (0.0, 0.0)
 
     @classmethod
-    def resized(cls, original_size: tuple[int, int], input_size: tuple[int, int]) -> Geometry:
+    def from_resize(cls, original_size: tuple[int, int], input_size: tuple[int, int]) -> Geometry:
         """The geometry of a plain resize."""
         scale = (input_size[0] / original_size[0], input_size[1] / original_size[1])
         return cls(original_size, input_size, scale)
 
     def boxes_to_original(self, boxes: Array) -> Array:
         """`(N, 4)` xyxy input pixels -> xyxy original pixels, clipped to the original picture."""
-        mapped = (boxes - self._offsets(boxes)) / self._scales(boxes)
-        made: Array = _sorted_and_clipped(mapped, self.original_size)
-        return made
+        mapped = (boxes - self._get_offsets(boxes)) / self._get_scales(boxes)
+        clipped: Array = _sort_and_clip(mapped, self.original_size)
+        return clipped
 
     def boxes_to_input(self, boxes: Array) -> Array:
         """`(N, 4)` xyxy original pixels -> xyxy input pixels, clipped to the picture."""
-        mapped = boxes * self._scales(boxes) + self._offsets(boxes)
-        made: Array = _sorted_and_clipped(mapped, self.input_size)
-        return made
+        mapped = boxes * self._get_scales(boxes) + self._get_offsets(boxes)
+        clipped: Array = _sort_and_clip(mapped, self.input_size)
+        return clipped
 
     def map_to_original(self, dense: Array) -> Array:
         """Bilinear resize of dense values to the original picture, padding cut off.
@@ -67,7 +67,7 @@ class Geometry:
             ValueError: If the geometry holds more than a resize and flips (crops cannot be filled).
         """
         flips = tuple(axis for axis in (0, 1) if self.scale[axis] < 0)
-        plain = Geometry.resized(self.original_size, self.input_size)
+        plain = Geometry.from_resize(self.original_size, self.input_size)
         for axis in (0, 1):
             expected = self.input_size[axis] if self.scale[axis] < 0 else 0.0
             if (
@@ -77,18 +77,18 @@ class Geometry:
                 raise ValueError(f"{self} is not a resize with flips; its map has no full inverse")
         values: Any = dense
         cut = values[:, : self.input_size[0], : self.input_size[1]]
-        made: Array = flipped_and_resized(cut, flips, self.original_size)
-        return made
+        resized_map: Array = flip_and_resize(cut, flips, self.original_size)
+        return resized_map
 
-    def _scales(self, like: Any) -> Any:
-        return _like(like, (self.scale[1], self.scale[0], self.scale[1], self.scale[0]))
+    def _get_scales(self, like: Any) -> Any:
+        return _array_like(like, (self.scale[1], self.scale[0], self.scale[1], self.scale[0]))
 
-    def _offsets(self, like: Any) -> Any:
-        return _like(like, (self.offset[1], self.offset[0], self.offset[1], self.offset[0]))
+    def _get_offsets(self, like: Any) -> Any:
+        return _array_like(like, (self.offset[1], self.offset[0], self.offset[1], self.offset[0]))
 
 
 @singledispatch
-def flipped_and_resized(dense: Any, flips: tuple[int, ...], size: tuple[int, int]) -> Any:
+def flip_and_resize(dense: Any, flips: tuple[int, ...], size: tuple[int, int]) -> Any:
     """`(C, h, w)` values as float32, flipped, then resized bilinearly between pixel centres.
 
     Args:
@@ -102,27 +102,29 @@ def flipped_and_resized(dense: Any, flips: tuple[int, ...], size: tuple[int, int
     )
 
 
-@flipped_and_resized.register
+@flip_and_resize.register
 def _(dense: np.ndarray, flips: tuple[int, ...], size: tuple[int, int]) -> Any:
     values = np.flip(dense.astype(np.float32, copy=False), tuple(axis + 1 for axis in flips))
     if values.shape[1:] == size:
         return values
     planes = [
-        cv2.resize(np.ascontiguousarray(each), (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
-        for each in values
+        cv2.resize(np.ascontiguousarray(plane), (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+        for plane in values
     ]
     return np.stack(planes)
 
 
-def _like(array: Any, values: tuple[float, ...]) -> Any:
+def _array_like(array: Any, values: tuple[float, ...]) -> Any:
     """`values` as an array of the same kind, type and place as `array`."""
     make = getattr(array, "new_tensor", None)
     return np.asarray(values, dtype=array.dtype) if make is None else make(values)
 
 
-def _sorted_and_clipped(boxes: Any, size: tuple[int, int]) -> Any:
+def _sort_and_clip(boxes: Any, size: tuple[int, int]) -> Any:
     """Orders the corners (a flip swaps them) and clips them to `size`."""
     ordered = boxes.clip(max=boxes[:, [2, 3, 0, 1]])
     ordered[:, 2:] = boxes[:, 2:].clip(min=boxes[:, :2])
     height, width = size
-    return ordered.clip(_like(boxes, (0, 0, 0, 0)), _like(boxes, (width, height, width, height)))
+    return ordered.clip(
+        _array_like(boxes, (0, 0, 0, 0)), _array_like(boxes, (width, height, width, height))
+    )

@@ -17,13 +17,13 @@ from resnet_tasks.errors import RunError
 from resnet_tasks.whole_files import make_folder
 
 LOCK = ".lock"
-HOLDER = ".lock.json"
-ORPHANS = 20.0
+OWNER_FILE = ".lock.json"
+ORPHAN_SECONDS = 20.0
 """Seconds in which the loader processes of a killed run end (torch looks every 5)."""
 
 
 @contextmanager
-def in_use(folder: Path) -> Iterator[None]:
+def lock_folder(folder: Path) -> Iterator[None]:
     """Keeps a folder for this process; the system lets go of it when the process ends.
 
     Args:
@@ -38,56 +38,56 @@ def in_use(folder: Path) -> Iterator[None]:
         _acquire(lock, folder)
     except Timeout:
         raise RunError(
-            f"{folder} is in use by {_holder(folder)}; wait until that ends, or stop it "
+            f"{folder} is in use by {_describe_owner(folder)}; wait until that ends, or stop it "
             "(Ctrl-C; what is done stays and can be gone on with), or choose another --out"
         ) from None
     except OSError as error:
         raise RunError(
             f"{folder} cannot be written to ({error.strerror}); choose another --out"
         ) from None
-    about = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%F %T")}
+    owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%F %T")}
     try:
         # Only the message to others needs it: a full disk must not stop a resume here.
         with suppress(OSError):
-            (folder / HOLDER).write_text(json.dumps(about), encoding="utf-8")
+            (folder / OWNER_FILE).write_text(json.dumps(owner), encoding="utf-8")
         yield
     finally:
         with suppress(OSError):
-            (folder / HOLDER).unlink()
+            (folder / OWNER_FILE).unlink()
         with suppress(OSError):
             lock.release()
 
 
-def hold(held: ExitStack, folder: Path) -> None:
-    """`in_use` until `held` ends.
+def enter_folder_lock(stack: ExitStack, folder: Path) -> None:
+    """`in_use` until `stack` ends.
 
     Raises:
         RunError: If another process works in the folder, or it cannot be made.
     """
-    held.enter_context(in_use(folder))
+    stack.enter_context(lock_folder(folder))
 
 
 def _acquire(lock: FileLock, folder: Path) -> None:
     try:
         lock.acquire()
     except Timeout:
-        about = _about(folder)
-        if about.get("host") != socket.gethostname() or not _is_gone(about.get("pid")):
+        owner = _read_owner(folder)
+        if owner.get("host") != socket.gethostname() or not _has_exited(owner.get("pid")):
             raise
         # Loader processes of a killed run share its lock for the seconds until they notice.
-        lock.acquire(timeout=ORPHANS)
+        lock.acquire(timeout=ORPHAN_SECONDS)
 
 
-def _about(folder: Path) -> dict[str, Any]:
+def _read_owner(folder: Path) -> dict[str, Any]:
     """What the holder wrote of itself; empty where that cannot be read."""
     try:
-        about = json.loads((folder / HOLDER).read_text(encoding="utf-8"))
+        owner = json.loads((folder / OWNER_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return about if isinstance(about, dict) else {}
+    return owner if isinstance(owner, dict) else {}
 
 
-def _is_gone(pid: object) -> bool:
+def _has_exited(pid: object) -> bool:
     """Whether a process of this machine has ended; False where that cannot be known."""
     if os.name == "nt" or not isinstance(pid, int):
         return False
@@ -100,8 +100,8 @@ def _is_gone(pid: object) -> bool:
     return False
 
 
-def _holder(folder: Path) -> str:
-    about = _about(folder)
-    if not {"pid", "host", "since"} <= about.keys():
+def _describe_owner(folder: Path) -> str:
+    owner = _read_owner(folder)
+    if not {"pid", "host", "since"} <= owner.keys():
         return "another process"
-    return f"process {about['pid']} on {about['host']} since {about['since']}"
+    return f"process {owner['pid']} on {owner['host']} since {owner['since']}"

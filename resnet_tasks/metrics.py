@@ -42,7 +42,7 @@ HEADLINE = (
 
 
 @dataclass(frozen=True)
-class Truth:
+class GroundTruth:
     """What is annotated on one picture, in original pixels and the labels of one head.
 
     Attributes:
@@ -61,8 +61,8 @@ class Truth:
         occluded: `(N,)` float64, KITTI's degrees: 0 visible, 1 partly, 2 largely occluded, 3
             unknown; NaN where the file does not say. None: it never says.
         truncated: `(N,)` float64, share 0..1 that lies outside the picture; NaN and None as above.
-        others_xywh: `(M, 4)` float64 boxes of categories that the head does not know.
-        others: `(M,)` names of their categories.
+        other_boxes_xywh: `(M, 4)` float64 boxes of categories that the head does not know.
+        other_categories: `(M,)` names of their categories.
         segmentations: One per object, as COCO writes them (polygons or run lengths), None for those
             without; None where masks are not annotated.
         extra: Fields of the user's own.
@@ -80,8 +80,8 @@ class Truth:
     spacing: tuple[float, float] | None = None
     occluded: NDArray[np.float64] | None = None
     truncated: NDArray[np.float64] | None = None
-    others_xywh: NDArray[np.float64] | None = None
-    others: tuple[str, ...] = ()
+    other_boxes_xywh: NDArray[np.float64] | None = None
+    other_categories: tuple[str, ...] = ()
     segmentations: tuple[Any, ...] | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
@@ -114,7 +114,7 @@ class Evaluator(Protocol):
     protocol: str
     """One sentence for the metrics file: which numbers these are, and how things are counted."""
 
-    def update(self, prediction: Any, truth: Truth) -> None:
+    def update(self, prediction: Any, truth: GroundTruth) -> None:
         """Takes one picture's prediction, as the head's `decode` gives it."""
         ...
 
@@ -124,7 +124,7 @@ class Evaluator(Protocol):
 
 
 @runtime_checkable
-class Resampled(Protocol):
+class ResamplableEvaluator(Protocol):
     """An evaluator whose metrics can be computed again with pictures drawn more or less often.
 
     It is what intervals and paired comparisons need: pictures are matched once, then weighted.
@@ -149,7 +149,7 @@ class Resampled(Protocol):
 
 
 @runtime_checkable
-class Detailed(Protocol):
+class DetailedEvaluator(Protocol):
     """An evaluator that has more to show than numbers."""
 
     def details(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.heads.base import Head
 from resnet_tasks.layers.feature_pyramid import FeaturePyramid
-from resnet_tasks.layers.folded_norms import fold_for_good
+from resnet_tasks.layers.folded_norms import fold_permanently
 from resnet_tasks.structures import Batch, FeatureSpec, LabelTable, LossTerm
 
 Losses = dict[str, LossTerm]
@@ -96,7 +96,7 @@ class TaskModel(nn.Module):
         self.register_buffer("mean", torch.tensor(backbone.mean, dtype=torch.float32))
         self.register_buffer("std", torch.tensor(backbone.std, dtype=torch.float32))
 
-    def normalise_with(self, mean: Sequence[float], std: Sequence[float]) -> None:
+    def set_normalization(self, mean: Sequence[float], std: Sequence[float]) -> None:
         """Puts other constants, such as those of the data, in the place of the weights' own.
 
         They are saved and loaded with the model.
@@ -141,26 +141,26 @@ class TaskModel(nn.Module):
         Raises:
             RecipeError: If there is no such part.
         """
-        known = ["backbone", *(["pyramid"] if self.pyramid is not None else []), *self.heads]
+        part_names = ["backbone", *(["pyramid"] if self.pyramid is not None else []), *self.heads]
         for part in parts:
-            if part not in known:
+            if part not in part_names:
                 raise RecipeError(
                     f"{part!r} cannot be frozen, for the model has no such part; it has "
-                    f"{', '.join(known)}"
+                    f"{', '.join(part_names)}"
                 )
         self.frozen = tuple(parts)
         for part in parts:
-            self._part(part).requires_grad_(False)
+            self._get_part(part).requires_grad_(False)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> TaskModel:
         """Training mode, in which frozen parts stay in evaluation mode."""
         super().train(mode)
         for part in self.frozen:
-            self._part(part).eval()
+            self._get_part(part).eval()
         return self
 
-    def _part(self, name: str) -> nn.Module:
+    def _get_part(self, name: str) -> nn.Module:
         return self.get_submodule(name if name in ("backbone", "pyramid") else f"heads.{name}")
 
     @property
@@ -180,18 +180,18 @@ class TaskModel(nn.Module):
             mode: `loss` -> `{"head/term": LossTerm}`, frozen heads and heads without an annotated
                 picture in the batch left out; `raw` -> `{head: {name: tensor}}`.
         """
-        sizes = [each.input_size for each in batch.geometries]
-        features = self._read(self.features(self.normalise(batch.images, sizes)))
+        sizes = [geometry.input_size for geometry in batch.geometries]
+        features = self._select_levels(self.compute_features(self.normalise(batch.images, sizes)))
         if mode == "raw":
             return {name: head(features) for name, head in self.named_heads.items()}
         losses: Losses = {}
         for name in self.trained_heads:
             head = self.named_heads[name]
-            positions = batch.annotated(head.task, self.label_tables[name])
+            positions = batch.find_annotated(head.task, self.label_tables[name])
             if not positions:
                 continue
-            view = batch.view(self.label_tables[name], positions)
-            for term, value in head.loss(_rows(features, positions), view).items():
+            view = batch.make_view(self.label_tables[name], positions)
+            for term, value in head.loss(_select_rows(features, positions), view).items():
                 losses[f"{name}/{term}"] = value
         return losses
 
@@ -200,12 +200,12 @@ class TaskModel(nn.Module):
         """All levels that heads can read: those of the backbone, and of the shared pyramid."""
         return {**self.backbone.specs, **({} if self.pyramid is None else self.pyramid.specs)}
 
-    def features(self, images: Tensor) -> dict[str, Tensor]:
+    def compute_features(self, images: Tensor) -> dict[str, Tensor]:
         """Normalised pictures -> level -> `(B, channels, H/stride, W/stride)`, for all heads."""
         features: dict[str, Tensor] = self.backbone(images)
         return features if self.pyramid is None else {**features, **self.pyramid(features)}
 
-    def _read(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _select_levels(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The levels that a head reads: the others are let go of, large as they are."""
         read = {level for head in self.named_heads.values() for level in head.in_levels}
         return {level: feature for level, feature in features.items() if level in read}
@@ -229,15 +229,15 @@ class TaskModel(nn.Module):
             normal = normal * inside[:, None]
         return normal.contiguous(memory_format=torch.channels_last)
 
-    def total_loss(self, losses: Losses) -> Tensor:
+    def compute_total_loss(self, losses: Losses) -> Tensor:
         """The weighted sum of all terms' means; a zero with gradient where there is no term."""
         if not losses:
             return sum(
                 (p.sum() * 0.0 for p in self.parameters() if p.requires_grad), self.mean.sum() * 0.0
             )
-        return torch.stack(list(self.head_losses(losses).values())).sum()
+        return torch.stack(list(self.compute_head_losses(losses).values())).sum()
 
-    def head_losses(self, losses: Losses) -> dict[str, Tensor]:
+    def compute_head_losses(self, losses: Losses) -> dict[str, Tensor]:
         """Head -> the sum of its terms' means, times its weight; heads without terms left out."""
         means: dict[str, list[Tensor]] = {}
         for key, term in losses.items():
@@ -247,17 +247,17 @@ class TaskModel(nn.Module):
             for name, terms in means.items()
         }
 
-    def ready_to_predict(self) -> TaskModel:
+    def prepare_for_inference(self) -> TaskModel:
         """This model, which only predicts from now on, with all work on its weights done once.
 
         Its predictions stay the same to the bit; it cannot be trained any more, and the keys of its
         state dict are others: norms have gone into the convolutions before them.
         """
         self.eval()
-        fold_for_good(self)
+        fold_permanently(self)
         self.requires_grad_(False)
         for head in self.named_heads.values():
-            head.ready_to_predict()
+            head.prepare_for_inference()
         return self
 
     @torch.inference_mode()
@@ -297,15 +297,15 @@ class TaskModel(nn.Module):
         return raw
 
 
-def _rows(features: Mapping[str, Tensor], positions: Sequence[int]) -> dict[str, Tensor]:
+def _select_rows(features: Mapping[str, Tensor], positions: Sequence[int]) -> dict[str, Tensor]:
     batch = next(iter(features.values())).shape[0]
     if len(positions) == batch:
         return dict(features)
-    chosen = torch.tensor(positions, device=next(iter(features.values())).device)
-    return {level: feature[chosen] for level, feature in features.items()}
+    row_indices = torch.tensor(positions, device=next(iter(features.values())).device)
+    return {level: feature[row_indices] for level, feature in features.items()}
 
 
-def default_device(name: str) -> torch.device:
+def resolve_device(name: str) -> torch.device:
     """The device a recipe names; `auto` is CUDA, then MPS, then the CPU.
 
     Raises:

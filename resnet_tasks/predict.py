@@ -36,8 +36,9 @@ def predict_pictures(
     """
     if not pictures:
         return []
-    called = names or [
-        str(each) if isinstance(each, Path) else f"picture {i}" for i, each in enumerate(pictures)
+    image_names = names or [
+        str(image) if isinstance(image, Path) else f"picture {i}"
+        for i, image in enumerate(pictures)
     ]
     predictor = ModelPredictor(model, preparation, precision=precision)
-    return predictor.predict([*map(predictor.read, pictures, called)])
+    return predictor.predict([*map(predictor.read, pictures, image_names)])

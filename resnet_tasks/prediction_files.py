@@ -11,18 +11,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_tasks.data.coco import coco_results
+from resnet_tasks.data.coco import to_coco_results
 from resnet_tasks.data.picture_files import SUFFIXES
 from resnet_tasks.data.pixels import resize_pixels
 from resnet_tasks.data.preparation import Preparation, PreparedPicture
 from resnet_tasks.data.tiles import Tile
-from resnet_tasks.drawing import as_rgb8, draw_prediction, resized_prediction
+from resnet_tasks.drawing import as_rgb8, draw_prediction, resize_prediction
 from resnet_tasks.errors import DataError
 from resnet_tasks.metrics import as_array
 from resnet_tasks.names import require_head_names
 from resnet_tasks.predictions import Classification, Detections, SegmentationMap
 
-DRAWN_SIDE = 4096
+MAX_DRAWING_SIDE = 4096
 """Longest side of a drawing, pixels; of larger pictures a smaller one is drawn."""
 
 
@@ -34,7 +34,9 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     """
     files, _ = find_files(paths, SUFFIXES)
     if not files:
-        raise DataError(f"there is no picture ({', '.join(sorted(SUFFIXES))}) {within(paths)}")
+        raise DataError(
+            f"there is no picture ({', '.join(sorted(SUFFIXES))}) {describe_search(paths)}"
+        )
     return files
 
 
@@ -54,23 +56,23 @@ def find_files(
     Raises:
         DataError: If a path does not exist, or a pattern matches no file.
     """
-    found: list[Path] = []
-    others = 0
+    files: list[Path] = []
+    num_skipped = 0
     for path in paths:
         if path.is_dir():
             entries = path.rglob("*") if recursive else path.iterdir()
-            inside = [each for each in entries if not (recursive and each.is_dir())]
-            wanted = [each for each in inside if each.suffix.lower() in endings]
-            others += len(inside) - len(wanted)
-            found += sorted(wanted)
+            children = [child for child in entries if not (recursive and child.is_dir())]
+            matching = [child for child in children if child.suffix.lower() in endings]
+            num_skipped += len(children) - len(matching)
+            files += sorted(matching)
         elif path.exists():
-            found.append(path)
+            files.append(path)
         else:
-            found += _matched(path)
-    return list(dict.fromkeys(found)), others
+            files += _expand_pattern(path)
+    return list(dict.fromkeys(files)), num_skipped
 
 
-def _matched(pattern: Path) -> list[Path]:
+def _expand_pattern(pattern: Path) -> list[Path]:
     """Files that a pattern stands for, sorted.
 
     Raises:
@@ -79,28 +81,28 @@ def _matched(pattern: Path) -> list[Path]:
     text = str(pattern)
     if not glob.has_magic(text):
         raise DataError(f"{text} does not exist; name files, patterns, or folders of files")
-    found = [each for each in map(Path, glob.glob(text, recursive=True)) if not each.is_dir()]  # noqa: PTH207  # may be absolute
-    if not found:
+    files = [path for path in map(Path, glob.glob(text, recursive=True)) if not path.is_dir()]  # noqa: PTH207  # may be absolute
+    if not files:
         raise DataError(f"no file matches the pattern {text}")
-    return sorted(found)
+    return sorted(files)
 
 
-def within(paths: Iterable[Path]) -> str:
+def describe_search(paths: Iterable[Path]) -> str:
     """Where was looked, for a message."""
     return f"in {', '.join(map(str, paths)) or 'nothing'}"
 
 
-def output_names(files: Sequence[Path]) -> list[str]:
+def make_output_names(files: Sequence[Path]) -> list[str]:
     """One output name per file: its stem, numbered where stems repeat."""
     names: list[str] = []
-    taken: set[str] = set()
+    used_names: set[str] = set()
     numbers: dict[str, int] = {}  # all below are taken: thousands of files may share a stem
     for file in files:
         name, number = file.stem, numbers.get(file.stem, 2)
-        while name in taken:
+        while name in used_names:
             name, number = f"{file.stem}-{number}", number + 1
         numbers[file.stem] = number
-        taken.add(name)
+        used_names.add(name)
         names.append(name)
     return names
 
@@ -141,15 +143,17 @@ class PredictionWriter:
 
     def write(self, image_id: int | str, name: str, predictions: Mapping[str, Any]) -> None:
         """Takes one picture's predictions."""
-        for head, each in predictions.items():
-            if isinstance(each, Detections):
-                kept = self._kept(head, each)
+        for head, prediction in predictions.items():
+            if isinstance(prediction, Detections):
+                detections = self._filter_by_score(head, prediction)
                 ids = self._ids[head]
-                self.results.setdefault(head, []).extend(coco_results(kept, image_id, ids))
-            elif isinstance(each, SegmentationMap):
-                self._write_map(self.folder / head / f"{name}.png", each, self._ids[head])
-            elif isinstance(each, Classification):
-                entry = classification_result(each, image_id, self._ids[head], self._least or 0.0)
+                self.results.setdefault(head, []).extend(to_coco_results(detections, image_id, ids))
+            elif isinstance(prediction, SegmentationMap):
+                self._write_map(self.folder / head / f"{name}.png", prediction, self._ids[head])
+            elif isinstance(prediction, Classification):
+                entry = classification_to_result(
+                    prediction, image_id, self._ids[head], self._least or 0.0
+                )
                 self.results.setdefault(head, []).append(entry)
 
     def draw(
@@ -167,27 +171,32 @@ class PredictionWriter:
             predictions: Head name -> prediction, in pixels of the picture.
             size: (height, width) of the picture, where `image` is a smaller one of it.
         """
-        drawn = (int(image.shape[0]), int(image.shape[1]))
-        if size is not None and size != drawn:
-            ratio = (drawn[0] / size[0], drawn[1] / size[1])
+        image_size = (int(image.shape[0]), int(image.shape[1]))
+        if size is not None and size != image_size:
+            ratio = (image_size[0] / size[0], image_size[1] / size[1])
             predictions = {
-                head: resized_prediction(each, ratio, drawn) for head, each in predictions.items()
+                head: resize_prediction(prediction, ratio, image_size)
+                for head, prediction in predictions.items()
             }
         path = self.folder / "overlays" / f"{name}.png"
         least = 0.5 if self._least is None else self._least
         # What a head's own thresholds keep is drawn, however low it scores.
         filtered = {
-            head: self._kept(head, each) if head in self._thresholds else each
-            for head, each in predictions.items()
+            head: self._filter_by_score(head, prediction)
+            if head in self._thresholds
+            else prediction
+            for head, prediction in predictions.items()
         }
         scores = {head: 0.0 if head in self._thresholds else least for head in predictions}
         write_picture(path, draw_prediction(image, filtered, self._classes, least_score=scores))
         return path
 
-    def _kept(self, head: str, found: Detections) -> Detections:
+    def _filter_by_score(self, head: str, detections: Detections) -> Detections:
         if head in self._thresholds:
-            return above(found, np.asarray(self._thresholds[head])[as_array(found.labels)])
-        return found if self._least is None else above(found, self._least)
+            return filter_by_score(
+                detections, np.asarray(self._thresholds[head])[as_array(detections.labels)]
+            )
+        return detections if self._least is None else filter_by_score(detections, self._least)
 
     @staticmethod
     def _write_map(path: Path, prediction: SegmentationMap, ids: Sequence[int]) -> None:
@@ -195,33 +204,42 @@ class PredictionWriter:
         _write_png(path, table[as_array(prediction.labels)])
 
 
-def classification_result(
-    found: Classification, image_id: int | str, ids: Sequence[int], least_score: float = 0.0
+def classification_to_result(
+    classification: Classification,
+    image_id: int | str,
+    ids: Sequence[int],
+    least_score: float = 0.0,
 ) -> dict[str, Any]:
     """One picture's classes as JSON: `{image_id, category_ids, scores}`, best first.
 
     Args:
-        found: The prediction.
+        classification: The prediction.
         image_id: Id of the picture.
         ids: Category id of every label.
         least_score: Classes below are left out.
     """
-    probs = as_array(found.probs)
+    probs = as_array(classification.probs)
     order = np.argsort(-probs, kind="stable").tolist()
     scores = {label: round(float(probs[label]), 6) for label in order}
-    kept = [label for label in order if scores[label] >= least_score]
+    kept_labels = [label for label in order if scores[label] >= least_score]
     return {
         "image_id": image_id,
-        "category_ids": [ids[label] for label in kept],
-        "scores": [scores[label] for label in kept],
+        "category_ids": [ids[label] for label in kept_labels],
+        "scores": [scores[label] for label in kept_labels],
     }
 
 
-def above(detections: Detections, least_score: float | NDArray[np.floating[Any]]) -> Detections:
+def filter_by_score(
+    detections: Detections, least_score: float | NDArray[np.floating[Any]]
+) -> Detections:
     """The detections that score at least `least_score`: one for all, or `(N,)`, one for each."""
     scores = as_array(detections.scores)
-    kept = np.flatnonzero(scores >= np.asarray(least_score, scores.dtype))
-    return Detections(detections.boxes[kept], detections.scores[kept], detections.labels[kept])
+    kept_indices = np.flatnonzero(scores >= np.asarray(least_score, scores.dtype))
+    return Detections(
+        detections.boxes[kept_indices],
+        detections.scores[kept_indices],
+        detections.labels[kept_indices],
+    )
 
 
 def write_picture(path: Path, image: NDArray[np.uint8]) -> None:
@@ -250,12 +268,12 @@ def _write_png(path: Path, pixels: NDArray[Any], suffix: str = ".png") -> None:
         raise DataError(f"{path} cannot be written ({reason}); is the disk full?") from None
 
 
-def shown(image: NDArray[Any], preparation: Preparation) -> NDArray[np.uint8]:
+def to_canvas(image: NDArray[Any], preparation: Preparation) -> NDArray[np.uint8]:
     """A stored picture as 8-bit RGB to draw on, through the model's own intensity step."""
     return as_rgb8(preparation.intensity(image))
 
 
-def overview(picture: PreparedPicture, longest: int = DRAWN_SIDE) -> NDArray[np.uint8]:
+def make_overview(picture: PreparedPicture, longest: int = MAX_DRAWING_SIDE) -> NDArray[np.uint8]:
     """A picture as 8-bit RGB to draw on, shrunk by area where a side is longer than `longest`.
 
     It is read a band of rows at a time.
@@ -273,7 +291,7 @@ def overview(picture: PreparedPicture, longest: int = DRAWN_SIDE) -> NDArray[np.
     bands = []
     for top in range(0, height, rows):
         tile = Tile(top, 0, min(rows, height - top), width)
-        values = picture.original_values(tile)
+        values = picture.read_original_values(tile)
         bands.append(
             as_rgb8(resize_pixels(values, (-(-tile.height // factor), -(-width // factor))))
         )

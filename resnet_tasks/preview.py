@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_tasks.data.dataset import CocoDataset
-from resnet_tasks.drawing import draw_truth, resized_truth
+from resnet_tasks.drawing import draw_truth, resize_truth
 from resnet_tasks.errors import DataError
-from resnet_tasks.prediction_files import overview
-from resnet_tasks.registry import did_you_mean
+from resnet_tasks.prediction_files import make_overview
+from resnet_tasks.registry import suggest_nearest
 from resnet_tasks.structures import LabelTable
 
 CELL = (270, 360)
@@ -43,19 +43,19 @@ def choose_pictures(
     if category is not None:
         names = dataset.categories.names
         if category not in names:
-            hint = did_you_mean(category, names)
+            hint = suggest_nearest(category, names)
             raise DataError(f"{category!r} is no category of the file ({', '.join(names)}){hint}")
-        wanted = names.index(category)
-        positions = [i for i in positions if _has(dataset, i, wanted)]
+        category_index = names.index(category)
+        positions = [i for i in positions if _has_category(dataset, i, category_index)]
         if not positions:
             raise DataError(f"no picture has an object of the category {category!r}")
-    drawn = np.random.default_rng(seed).permutation(len(positions))[:number]
-    return sorted(positions[i] for i in drawn)
+    sampled_indices = np.random.default_rng(seed).permutation(len(positions))[:number]
+    return sorted(positions[i] for i in sampled_indices)
 
 
-def _has(dataset: CocoDataset, index: int, category: int) -> bool:
+def _has_category(dataset: CocoDataset, index: int, category: int) -> bool:
     file, record = dataset.record(index)
-    if any(each.category == category for each in file.annotations[record.id]):
+    if any(annotation.category == category for annotation in file.annotations[record.id]):
         return True
     if "semantic" not in file.annotated or record.sem_seg_file_name is None:
         return False
@@ -86,29 +86,31 @@ def draw_sheet(
         top, left = GAP + number // columns * height, GAP + number % columns * width
         note = (notes or {}).get(index, "")
         try:
-            picture = _drawn(dataset, index)
-            shown = sheet[top : top + picture.shape[0], left : left + picture.shape[1]]
-            shown[:] = picture
+            drawing = _draw_image(dataset, index)
+            cell = sheet[top : top + drawing.shape[0], left : left + drawing.shape[1]]
+            cell[:] = drawing
         except DataError:
             note = note or "cannot be read"
         corner = (left, top + CELL[0] + 14)
-        _write(sheet, f"{dataset.image_id(index)}: {dataset.path(index).name}", corner, (0, 0, 0))
-        _write(sheet, note, (left, corner[1] + 18), (190, 30, 30))
+        _write_caption(
+            sheet, f"{dataset.image_id(index)}: {dataset.path(index).name}", corner, (0, 0, 0)
+        )
+        _write_caption(sheet, note, (left, corner[1] + 18), (190, 30, 30))
     return sheet
 
 
-def _drawn(dataset: CocoDataset, index: int) -> Pixels:
+def _draw_image(dataset: CocoDataset, index: int) -> Pixels:
     """A picture in its cell's size, with pixels and boxes drawn in."""
-    picture = dataset.prepared(index)
-    original = picture.original_size
+    prepared = dataset.prepare_image(index)
+    original = prepared.original_size
     scale = min(CELL[0] / original[0], CELL[1] / original[1])
     size = (max(1, int(original[0] * scale)), max(1, int(original[1] * scale)))
     mode = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    image = overview(picture, longest=4 * max(CELL))
+    image = make_overview(prepared, longest=4 * max(CELL))
     small = np.asarray(cv2.resize(image, (size[1], size[0]), interpolation=mode), np.uint8)
     names = dataset.categories.names
     truth = dataset.truth(index, LabelTable.identity(names))
-    truth = resized_truth(truth, (size[0] / original[0], size[1] / original[1]), size)
+    truth = resize_truth(truth, (size[0] / original[0], size[1] / original[1]), size)
     pixels = replace(truth, image_labels=None)
     return draw_truth(
         small,
@@ -118,12 +120,14 @@ def _drawn(dataset: CocoDataset, index: int) -> Pixels:
     )
 
 
-def _write(sheet: Pixels, text: str, corner: tuple[int, int], color: tuple[int, int, int]) -> None:
+def _write_caption(
+    sheet: Pixels, text: str, corner: tuple[int, int], color: tuple[int, int, int]
+) -> None:
     """A line of text, shortened in the middle where it is wider than a cell."""
     scale, font = 0.45, cv2.FONT_HERSHEY_SIMPLEX
     plain = text.encode("ascii", "replace").decode()
-    line, kept = plain, len(plain)
-    while cv2.getTextSize(line, font, scale, 1)[0][0] > CELL[1] and kept > 8:
-        kept -= 1
-        line = f"{plain[: kept // 2]}...{plain[-(kept - kept // 2) :]}"
+    line, num_chars = plain, len(plain)
+    while cv2.getTextSize(line, font, scale, 1)[0][0] > CELL[1] and num_chars > 8:
+        num_chars -= 1
+        line = f"{plain[: num_chars // 2]}...{plain[-(num_chars - num_chars // 2) :]}"
     cv2.putText(sheet, line, corner, font, scale, color, 1, cv2.LINE_AA)

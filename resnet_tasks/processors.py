@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 
-def usable_cores() -> int:
+def count_usable_cores() -> int:
     """Processors that this process is allowed to run on (Linux), or that the machine has."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

@@ -10,7 +10,7 @@ from rich.progress import Progress
 
 
 @contextmanager
-def bar(console: Console, text: str, total: int) -> Iterator[Callable[[], None]]:
+def track_progress(console: Console, text: str, total: int) -> Iterator[Callable[[], None]]:
     """A progress bar; gives the function that advances it by one."""
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(text, total=total)

@@ -12,15 +12,15 @@ from resnet_tasks.errors import ResnetTasksError
 T = TypeVar("T")
 
 
-def nearest(name: str, choices: Iterable[str]) -> str | None:
+def find_nearest(name: str, choices: Iterable[str]) -> str | None:
     """The choice that looks most like `name`, or None where none is close."""
-    found = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.5)
-    return found[0] if found else None
+    matches = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.5)
+    return matches[0] if matches else None
 
 
-def did_you_mean(name: str, choices: Iterable[str]) -> str:
+def suggest_nearest(name: str, choices: Iterable[str]) -> str:
     """The end of a message about an unknown name: `; did you mean 'unet'?`, or nothing."""
-    close = nearest(name, choices)
+    close = find_nearest(name, choices)
     return f"; did you mean {close!r}?" if close else ""
 
 
@@ -45,18 +45,18 @@ class Registry(Generic[T]):
             ResnetTasksError: If `name` already belongs to another object.
         """
 
-        def keep(item: T) -> T:
+        def register_object(item: T) -> T:
             present = self._items.get(name)
-            if present is not None and _origin(present) != _origin(item):
+            if present is not None and _format_origin(present) != _format_origin(item):
                 raise ResnetTasksError(
-                    f"{self._kind} {name!r} is registered twice: by {_origin(present)} and "
-                    f"{_origin(item)}; "
+                    f"{self._kind} {name!r} is registered twice: by {_format_origin(present)} and "
+                    f"{_format_origin(item)}; "
                     "give one of them another name"
                 )
             self._items[name] = item
             return item
 
-        return keep
+        return register_object
 
     def get(self, name: str) -> T:
         """The object registered as `name`.
@@ -67,23 +67,23 @@ class Registry(Generic[T]):
         if name not in self._items:
             self._load_entry_points()
         if name not in self._items:
-            choices = self.names()
-            hint = did_you_mean(name, choices)
+            choices = self.list_names()
+            hint = suggest_nearest(name, choices)
             raise ResnetTasksError(
                 f"unknown {self._kind} {name!r}; known: {', '.join(choices) or 'none'}{hint}"
             )
         return self._items[name]
 
-    def names(self) -> list[str]:
+    def list_names(self) -> list[str]:
         """All registered names, sorted, those of installed entry points included."""
         self._load_entry_points()
         return sorted(self._items)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.names())
+        return iter(self.list_names())
 
     def __contains__(self, name: str) -> bool:
-        return name in self.names()
+        return name in self.list_names()
 
     def _load_entry_points(self) -> None:
         if self._group is None:
@@ -94,7 +94,7 @@ class Registry(Generic[T]):
                 point.load()
 
 
-def _origin(item: object) -> str:
+def _format_origin(item: object) -> str:
     return f"{getattr(item, '__module__', '?')}.{getattr(item, '__qualname__', repr(item))}"
 
 

@@ -20,18 +20,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from resnet_tasks.errors import DataError, PictureError
-from resnet_tasks.geometry import Geometry, flipped_and_resized
+from resnet_tasks.geometry import Geometry, flip_and_resize
 from resnet_tasks.metrics import (
     ABSENT,
     BACKGROUND,
     IGNORED,
     UNLABELLED,
     VOID,
-    Detailed,
+    DetailedEvaluator,
     Evaluator,
+    GroundTruth,
     Metric,
-    Resampled,
-    Truth,
+    ResamplableEvaluator,
 )
 from resnet_tasks.predictions import Classification, Detections, SegmentationMap
 
@@ -47,25 +47,25 @@ __all__ = [
     "Batch",
     "BatchView",
     "Classification",
-    "Detailed",
+    "DetailedEvaluator",
     "Detections",
     "Evaluator",
     "FeatureSpec",
     "Geometry",
+    "GroundTruth",
     "LabelTable",
     "LossTerm",
     "Metric",
-    "Resampled",
+    "ResamplableEvaluator",
     "Sample",
     "SegmentationMap",
     "Target",
     "Task",
-    "Truth",
     "collate",
 ]
 
 
-BEYOND = 10_000.0
+REGION_MARGIN = 10_000.0
 """Pixels by which the region of a whole picture surpasses it: anchors at its border, which lie
 outside for the most part, are inside the region."""
 
@@ -101,7 +101,7 @@ SEMANTIC_SEGMENTATION = Task("semantic_segmentation", ("semantic",))
 CLASSIFICATION = Task("classification", ("image_labels",))
 
 
-@flipped_and_resized.register
+@flip_and_resize.register
 def _(dense: Tensor, flips: tuple[int, ...], size: tuple[int, int]) -> Tensor:
     values = dense.float()
     if flips:
@@ -141,7 +141,7 @@ class Target:
     unannotated: Tensor | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
-    def has(self, task: Task) -> bool:
+    def has_fields_for(self, task: Task) -> bool:
         """Whether everything that `task` needs is annotated."""
         return all(
             getattr(self, name, None) is not None or name in self.extra
@@ -150,13 +150,13 @@ class Target:
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Target:
         """The same target on `device`."""
-        return self._with_tensors(lambda value: value.to(device, non_blocking=non_blocking))
+        return self._map_tensors(lambda value: value.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Target:
         """The same target in page-locked memory."""
-        return self._with_tensors(Tensor.pin_memory)
+        return self._map_tensors(Tensor.pin_memory)
 
-    def _with_tensors(self, change: Callable[[Tensor], Tensor]) -> Target:
+    def _map_tensors(self, change: Callable[[Tensor], Tensor]) -> Target:
         changed: dict[str, Any] = {
             name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)
         }
@@ -217,29 +217,29 @@ class LabelTable:
             size: (height, width) of its picture.
         """
         changes: dict[str, Any] = {}
-        missing = self._missing(target)
+        missing = self._find_missing_labels(target)
         if target.unannotated is not None:
             changes["unannotated"] = missing
         if target.boxes is not None and target.labels is not None:
-            mapped = self._tensor(target.labels)[target.labels]
-            keep = mapped != ABSENT
+            mapped = self._to_tensor(target.labels)[target.labels]
+            is_kept = mapped != ABSENT
             ignore = mapped == IGNORED
             if target.ignore is not None:
                 ignore = ignore | target.ignore
             changes |= {
-                "boxes": target.boxes[keep],
-                "labels": mapped.clamp(min=0)[keep],
-                "ignore": ignore[keep],
+                "boxes": target.boxes[is_kept],
+                "labels": mapped.clamp(min=0)[is_kept],
+                "ignore": ignore[is_kept],
             }
             if target.masks is not None:
-                changes["masks"] = target.masks[keep]
+                changes["masks"] = target.masks[is_kept]
             if missing is not None:
-                changes |= _with_region(changes, size)
+                changes |= _add_ignore_region(changes, size)
         if target.semantic is not None:
             # Index -1 (VOID) and -2 (UNLABELLED) reach the two entries appended at the end.
             table = torch.cat(
                 (
-                    self._tensor(target.semantic).clamp(min=VOID),
+                    self._to_tensor(target.semantic).clamp(min=VOID),
                     target.semantic.new_tensor(
                         [self.unlabelled if missing is None else VOID, VOID]
                     ),
@@ -247,41 +247,43 @@ class LabelTable:
             )
             changes["semantic"] = table[target.semantic]
         if target.image_labels is not None:
-            mapped = self._tensor(target.image_labels)[target.image_labels]
+            mapped = self._to_tensor(target.image_labels)[target.image_labels]
             changes["image_labels"] = mapped[mapped != ABSENT]
         return replace(target, **changes)
 
-    def concerns(self, target: Target) -> bool:
+    def has_annotated_classes(self, target: Target) -> bool:
         """Whether any class of the head was looked for on a picture."""
-        missing = self._missing(target)
+        missing = self._find_missing_labels(target)
         return missing is None or len(missing) < sum(label >= 0 for label in self.mapping)
 
-    def _missing(self, target: Target) -> Tensor | None:
+    def _find_missing_labels(self, target: Target) -> Tensor | None:
         """The head's labels that nobody looked for; None where there are none."""
         if target.unannotated is None:
             return None
-        mapped = self._tensor(target.unannotated)[target.unannotated]
+        mapped = self._to_tensor(target.unannotated)[target.unannotated]
         missing = mapped[mapped >= 0]
         return missing if len(missing) else None
 
-    def _tensor(self, like: Tensor) -> Tensor:
+    def _to_tensor(self, like: Tensor) -> Tensor:
         return torch.tensor(self.mapping, dtype=torch.int64, device=like.device)
 
 
-def _with_region(objects: Mapping[str, Tensor], size: tuple[int, int]) -> dict[str, Tensor]:
+def _add_ignore_region(objects: Mapping[str, Tensor], size: tuple[int, int]) -> dict[str, Tensor]:
     """The same objects and an ignore region that holds the whole picture."""
     boxes, labels, ignore = (objects[name] for name in ("boxes", "labels", "ignore"))
     height, width = size
-    region = boxes.new_tensor([[-BEYOND, -BEYOND, width + BEYOND, height + BEYOND]])
-    made = {
+    region = boxes.new_tensor(
+        [[-REGION_MARGIN, -REGION_MARGIN, width + REGION_MARGIN, height + REGION_MARGIN]]
+    )
+    extended = {
         "boxes": torch.cat((boxes, region)),
         "labels": torch.cat((labels, labels.new_zeros(1))),
         "ignore": torch.cat((ignore, ignore.new_ones(1))),
     }
     if "masks" in objects:
         masks = objects["masks"]
-        made["masks"] = torch.cat((masks, masks.new_ones(1, *masks.shape[1:])))
-    return made
+        extended["masks"] = torch.cat((masks, masks.new_ones(1, *masks.shape[1:])))
+    return extended
 
 
 @dataclass(frozen=True)
@@ -310,8 +312,10 @@ class BatchView:
     def semantic(self) -> Tensor:
         """`(B, H, W)` int64 label maps; `VOID` where nothing is to be learnt."""
         maps = [target.semantic for target in self.targets]
-        assert all(each is not None for each in maps), "a view holds annotated pictures only"
-        return torch.stack([each for each in maps if each is not None])
+        assert all(label_map is not None for label_map in maps), (
+            "a view holds annotated pictures only"
+        )
+        return torch.stack([label_map for label_map in maps if label_map is not None])
 
 
 @dataclass(frozen=True)
@@ -352,15 +356,15 @@ class Batch:
         return replace(
             self,
             images=self.images.to(device, non_blocking=non_blocking),
-            targets=tuple(each.to(device, non_blocking=non_blocking) for each in self.targets),
+            targets=tuple(target.to(device, non_blocking=non_blocking) for target in self.targets),
         )
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory, from which copies to a GPU run on their own."""
-        pinned = tuple(each.pin_memory() for each in self.targets)
+        pinned = tuple(target.pin_memory() for target in self.targets)
         return replace(self, images=self.images.pin_memory(), targets=pinned)
 
-    def annotated(self, task: Task, table: LabelTable | None = None) -> tuple[int, ...]:
+    def find_annotated(self, task: Task, table: LabelTable | None = None) -> tuple[int, ...]:
         """Positions of the pictures on which everything that `task` needs is annotated.
 
         With the table of a head, those on which none of its classes was looked for are left out.
@@ -368,20 +372,21 @@ class Batch:
         return tuple(
             i
             for i, target in enumerate(self.targets)
-            if target.has(task) and (table is None or table.concerns(target))
+            if target.has_fields_for(task)
+            and (table is None or table.has_annotated_classes(target))
         )
 
-    def view(self, table: LabelTable, positions: Sequence[int] | None = None) -> BatchView:
+    def make_view(self, table: LabelTable, positions: Sequence[int] | None = None) -> BatchView:
         """The batch in a head's own labels, cut down to `positions` (default: all)."""
-        chosen = range(len(self)) if positions is None else positions
+        indices = range(len(self)) if positions is None else positions
         return BatchView(
             targets=tuple(
-                table.apply(self.targets[i], self.geometries[i].input_size) for i in chosen
+                table.apply(self.targets[i], self.geometries[i].input_size) for i in indices
             ),
-            image_sizes=tuple(self.geometries[i].input_size for i in chosen),
+            image_sizes=tuple(self.geometries[i].input_size for i in indices),
             padded_size=self.padded_size,
-            image_ids=tuple(self.image_ids[i] for i in chosen),
-            seeds=tuple(self.seeds[i] for i in chosen),
+            image_ids=tuple(self.image_ids[i] for i in indices),
+            seeds=tuple(self.seeds[i] for i in indices),
         )
 
 
@@ -400,8 +405,8 @@ def collate(samples: Sequence[Sample], *, multiple: int = 32) -> Batch:
     """
     for sample in samples:
         _require_areas(sample)
-    height = _rounded_up(max(sample.image.shape[1] for sample in samples), multiple)
-    width = _rounded_up(max(sample.image.shape[2] for sample in samples), multiple)
+    height = _round_up(max(sample.image.shape[1] for sample in samples), multiple)
+    width = _round_up(max(sample.image.shape[2] for sample in samples), multiple)
     channels = samples[0].image.shape[0]
     shape = (len(samples), channels, height, width)
     images = torch.empty(shape, memory_format=torch.channels_last)
@@ -413,7 +418,7 @@ def collate(samples: Sequence[Sample], *, multiple: int = 32) -> Batch:
             image[:, :h, :w] /= 255  # divided, as `Intensity` does: to the same bits
         image[:, h:] = 0
         image[:, :h, w:] = 0
-        targets.append(_padded(sample.target, height, width))
+        targets.append(_pad_target(sample.target, height, width))
     return Batch(
         images=images,
         geometries=tuple(sample.geometry for sample in samples),
@@ -438,7 +443,7 @@ def _require_areas(sample: Sample) -> None:
         )
 
 
-def _padded(target: Target, height: int, width: int) -> Target:
+def _pad_target(target: Target, height: int, width: int) -> Target:
     changes: dict[str, Any] = {}
     if target.semantic is not None:
         h, w = target.semantic.shape
@@ -451,7 +456,7 @@ def _padded(target: Target, height: int, width: int) -> Target:
     return replace(target, **changes) if changes else target
 
 
-def _rounded_up(value: int, multiple: int) -> int:
+def _round_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
 
 

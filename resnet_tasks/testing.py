@@ -96,14 +96,16 @@ def random_target(
             semantic map that is void throughout.
     """
 
-    def integers(low: int, high: int, shape: tuple[int, ...]) -> Tensor:
+    def sample_integers(low: int, high: int, shape: tuple[int, ...]) -> Tensor:
         return torch.randint(low, high, shape, generator=generator)
 
     height, width = size
-    sizes = integers(8, min(height, width) // 2 + 1, (objects, 2))
-    corners = torch.stack([integers(0, limit // 2, (objects,)) for limit in (width, height)], dim=1)
+    sizes = sample_integers(8, min(height, width) // 2 + 1, (objects, 2))
+    corners = torch.stack(
+        [sample_integers(0, limit // 2, (objects,)) for limit in (width, height)], dim=1
+    )
     boxes = torch.cat((corners, corners + sizes), dim=1)
-    labels = integers(0, num_classes, (objects,))
+    labels = sample_integers(0, num_classes, (objects,))
     masks = torch.zeros(objects, height, width, dtype=torch.bool)
     semantic = torch.full(size, VOID)
     for mask, (x1, y1, x2, y2), label in zip(masks, boxes.tolist(), labels, strict=True):
@@ -115,7 +117,7 @@ def random_target(
         ignore=torch.zeros(objects, dtype=torch.bool),
         masks=masks,
         semantic=semantic,
-        image_labels=integers(0, num_classes, (1,)),
+        image_labels=sample_integers(0, num_classes, (1,)),
     )
 
 
@@ -147,10 +149,10 @@ def random_batch(
         if i % 2:
             geometry = Geometry((height, width), (height, width), (1.0, -1.0), (0.0, float(width)))
         else:
-            geometry = Geometry.resized((2 * height, 2 * width), (height, width))
-        known = annotated is None or annotated[i]
-        kept = target if known else Target()
-        samples.append(Sample(image, geometry, i, f"{i}.png", kept, seed=1000 * seed + i))
+            geometry = Geometry.from_resize((2 * height, 2 * width), (height, width))
+        is_annotated = annotated is None or annotated[i]
+        sample_target = target if is_annotated else Target()
+        samples.append(Sample(image, geometry, i, f"{i}.png", sample_target, seed=1000 * seed + i))
     return collate(samples)
 
 
@@ -177,13 +179,13 @@ def check_head(
         AssertionError: If a rule is broken; the message names the rule and what was seen.
     """
     head_class = HEADS.get(head) if isinstance(head, str) else head
-    subject = _Subject(
+    subject = _HeadUnderTest(
         head_class,
         resnet_specs(16) if specs is None else specs,
         tuple(classes),
         options,
         random_target if targets is None else targets,
-        generic=targets is None,
+        uses_default_targets=targets is None,
     )
     with torch.random.fork_rng(devices=[]):
         for rule in RULES:
@@ -192,7 +194,7 @@ def check_head(
 
 
 @dataclass(frozen=True)
-class _Subject:
+class _HeadUnderTest:
     """A head under examination and what it is built from and fed with."""
 
     head_class: type[Head]
@@ -200,7 +202,7 @@ class _Subject:
     classes: tuple[str, ...]
     options: HeadOptions | Mapping[str, Any] | None
     targets: TargetMaker
-    generic: bool
+    uses_default_targets: bool
 
     @property
     def name(self) -> str:
@@ -208,26 +210,26 @@ class _Subject:
 
     def build(self, *, training: bool, seed: int = 0) -> Head:
         torch.manual_seed(seed)
-        made = self.head_class(self.specs, self.classes, self.options)
-        return made.to(memory_format=torch.channels_last).train(training)
+        head = self.head_class(self.specs, self.classes, self.options)
+        return head.to(memory_format=torch.channels_last).train(training)
 
-    def batch(self, **changes: Any) -> Batch:
+    def make_batch(self, **changes: Any) -> Batch:
         changes = {"targets": self.targets, **changes}
         return random_batch(num_classes=len(self.classes), **changes)
 
-    def view(self, batch: Batch, positions: Sequence[int] | None = None) -> BatchView:
-        return batch.view(LabelTable.identity(self.classes), positions)
+    def make_view(self, batch: Batch, positions: Sequence[int] | None = None) -> BatchView:
+        return batch.make_view(LabelTable.identity(self.classes), positions)
 
-    def features(self, batch: Batch, seed: int = 0) -> dict[str, Tensor]:
+    def make_features(self, batch: Batch, seed: int = 0) -> dict[str, Tensor]:
         size = batch.padded_size
         return random_features(self.specs, batch_size=len(batch), padded_size=size, seed=seed)
 
-    def require(self, kept: bool, rule: str) -> None:
-        if not kept:
+    def require(self, condition: bool, rule: str) -> None:
+        if not condition:
             raise AssertionError(f"head {self.name}: {rule}")
 
     @contextmanager
-    def during(self, activity: str) -> Iterator[None]:
+    def report_failures(self, activity: str) -> Iterator[None]:
         """Turns an exception into a broken rule that says what the head was asked to do."""
         try:
             yield
@@ -239,7 +241,7 @@ class _Subject:
             ) from error
 
 
-def _declares_itself(subject: _Subject) -> None:
+def _check_declarations(subject: _HeadUnderTest) -> None:
     task = getattr(subject.head_class, "task", None)
     levels = getattr(subject.head_class, "in_levels", None)
     subject.require(isinstance(task, Task), f"`task` must be a Task, it is {task!r}")
@@ -258,8 +260,8 @@ def _declares_itself(subject: _Subject) -> None:
     )
 
 
-def _refuses_missing_levels(subject: _Subject) -> None:
-    with subject.during("construction"):
+def _check_missing_levels(subject: _HeadUnderTest) -> None:
+    with subject.report_failures("construction"):
         levels = subject.build(training=False).in_levels
     for level in levels:
         offered = {name: spec for name, spec in subject.specs.items() if name != level}
@@ -278,13 +280,15 @@ def _refuses_missing_levels(subject: _Subject) -> None:
         )
 
 
-def _forward_has_fixed_structure(subject: _Subject) -> None:
-    seen: dict[str, tuple[int, torch.dtype]] | None = None
+def _check_forward_structure(subject: _HeadUnderTest) -> None:
+    first_structure: dict[str, tuple[int, torch.dtype]] | None = None
     for training in (False, True):
         head = subject.build(training=training)
         for batch_size, size in ((1, (64, 96)), (2, (96, 64)), (3, (64, 64))):
             features = random_features(subject.specs, batch_size=batch_size, padded_size=size)
-            with subject.during(f"forward on {batch_size} pictures of {size[0]} x {size[1]}"):
+            with subject.report_failures(
+                f"forward on {batch_size} pictures of {size[0]} x {size[1]}"
+            ):
                 raw = head(features)
             _require_tensors(subject, raw)
             for name, value in raw.items():
@@ -294,16 +298,16 @@ def _forward_has_fixed_structure(subject: _Subject) -> None:
                     f"its shape is {tuple(value.shape)}",
                 )
             structure = {name: (value.ndim, value.dtype) for name, value in raw.items()}
-            seen = structure if seen is None else seen
+            first_structure = structure if first_structure is None else first_structure
             subject.require(
-                structure == seen,
+                structure == first_structure,
                 "forward must give the same names, ranks and types for every input and in both "
-                f"modes, it gave {seen} and {structure}",
+                f"modes, it gave {first_structure} and {structure}",
             )
 
 
-def _forward_is_deterministic(subject: _Subject) -> None:
-    head, features = subject.build(training=False), subject.features(subject.batch())
+def _check_forward_determinism(subject: _HeadUnderTest) -> None:
+    head, features = subject.build(training=False), subject.make_features(subject.make_batch())
     first = head(features)
     torch.manual_seed(1)
     second = head(features)
@@ -314,26 +318,28 @@ def _forward_is_deterministic(subject: _Subject) -> None:
         )
 
 
-def _loss_terms_are_well_formed(subject: _Subject) -> None:
-    head, batch = subject.build(training=True), subject.batch()
-    with subject.during("loss"):
-        terms = head.loss(subject.features(batch), subject.view(batch))
+def _check_loss_terms(subject: _HeadUnderTest) -> None:
+    head, batch = subject.build(training=True), subject.make_batch()
+    with subject.report_failures("loss"):
+        terms = head.loss(subject.make_features(batch), subject.make_view(batch))
     _require_terms(subject, terms, "two annotated pictures")
     subject.require(
         any(float(term.count.detach()) > 0 for term in terms.values()),
         "the count of every loss term is 0 on two annotated pictures, so nothing is learnt",
     )
-    in_eval = subject.build(training=False).loss(subject.features(batch), subject.view(batch))
+    in_eval = subject.build(training=False).loss(
+        subject.make_features(batch), subject.make_view(batch)
+    )
     subject.require(
         set(in_eval) == set(terms),
         f"loss gives the terms {sorted(terms)} in training mode but {sorted(in_eval)} in eval mode",
     )
 
 
-def _gradients_reach_levels_and_parameters(subject: _Subject) -> None:
-    head, batch = subject.build(training=True), subject.batch()
-    features = subject.features(batch)
-    _total(head.loss(features, subject.view(batch))).backward()  # type: ignore[no-untyped-call]
+def _check_gradients(subject: _HeadUnderTest) -> None:
+    head, batch = subject.build(training=True), subject.make_batch()
+    features = subject.make_features(batch)
+    _sum_terms(head.loss(features, subject.make_view(batch))).backward()  # type: ignore[no-untyped-call]
     for level in head.in_levels:
         gradient = features[level].grad
         subject.require(
@@ -353,19 +359,21 @@ def _gradients_reach_levels_and_parameters(subject: _Subject) -> None:
         )
 
 
-def _accepts_pictures_without_objects(subject: _Subject) -> None:
-    if not subject.generic:
+def _check_images_without_objects(subject: _HeadUnderTest) -> None:
+    if not subject.uses_default_targets:
         return
 
-    def empty(size: tuple[int, int], num_classes: int, generator: torch.Generator) -> Target:
+    def make_empty_target(
+        size: tuple[int, int], num_classes: int, generator: torch.Generator
+    ) -> Target:
         return random_target(size, num_classes, generator, objects=0)
 
-    head, batch = subject.build(training=True), subject.batch(targets=empty)
-    features = subject.features(batch)
-    with subject.during("loss on pictures without objects"):
-        terms = head.loss(features, subject.view(batch))
+    head, batch = subject.build(training=True), subject.make_batch(targets=make_empty_target)
+    features = subject.make_features(batch)
+    with subject.report_failures("loss on pictures without objects"):
+        terms = head.loss(features, subject.make_view(batch))
         _require_terms(subject, terms, "pictures without objects")
-        _total(terms).backward()  # type: ignore[no-untyped-call]
+        _sum_terms(terms).backward()  # type: ignore[no-untyped-call]
     for level in head.in_levels:
         gradient = features[level].grad
         subject.require(
@@ -374,22 +382,24 @@ def _accepts_pictures_without_objects(subject: _Subject) -> None:
         )
 
 
-def _skips_what_is_not_annotated(subject: _Subject) -> None:
+def _check_unannotated_images(subject: _HeadUnderTest) -> None:
     sizes = (*IMAGE_SIZES, (50, 96))
-    mixed = subject.batch(image_sizes=sizes, annotated=(True, False, True))
-    positions = mixed.annotated(subject.head_class.task)
+    mixed = subject.make_batch(image_sizes=sizes, annotated=(True, False, True))
+    positions = mixed.find_annotated(subject.head_class.task)
     subject.require(
         positions == (0, 2),
         f"of three pictures the second is not annotated, but those with all of the fields "
         f"{subject.head_class.task.target_fields} are {positions} instead of (0, 2)",
     )
-    full = subject.batch(image_sizes=sizes)
-    features = subject.features(mixed)
-    chosen = {level: values[[0, 2]] for level, values in features.items()}
+    full = subject.make_batch(image_sizes=sizes)
+    features = subject.make_features(mixed)
+    annotated_features = {level: values[[0, 2]] for level, values in features.items()}
     head = subject.build(training=True)
-    with subject.during("loss on a batch with a picture that is not annotated"):
-        got = head.loss(chosen, subject.view(mixed, positions))
-    expected = subject.build(training=True).loss(chosen, subject.view(full, (0, 2)))
+    with subject.report_failures("loss on a batch with a picture that is not annotated"):
+        got = head.loss(annotated_features, subject.make_view(mixed, positions))
+    expected = subject.build(training=True).loss(
+        annotated_features, subject.make_view(full, (0, 2))
+    )
     _require_equal(
         subject,
         got,
@@ -398,19 +408,19 @@ def _skips_what_is_not_annotated(subject: _Subject) -> None:
     )
 
 
-def _loss_adds_up_over_pictures(subject: _Subject) -> None:
-    head, batch = subject.build(training=False), subject.batch()
-    features = subject.features(batch)
-    together = head.loss(features, subject.view(batch))
+def _check_loss_additivity(subject: _HeadUnderTest) -> None:
+    head, batch = subject.build(training=False), subject.make_batch()
+    features = subject.make_features(batch)
+    batch_terms = head.loss(features, subject.make_view(batch))
     sums: dict[str, LossTerm] = {}
     for i in range(len(batch)):
-        alone = {level: values[i : i + 1] for level, values in features.items()}
-        for name, term in head.loss(alone, subject.view(batch, [i])).items():
+        image_features = {level: values[i : i + 1] for level, values in features.items()}
+        for name, term in head.loss(image_features, subject.make_view(batch, [i])).items():
             old = sums.get(name, LossTerm(torch.zeros(()), torch.zeros(())))
             sums[name] = LossTerm(old.sum + term.sum, old.count + term.count)
     _require_equal(
         subject,
-        together,
+        batch_terms,
         sums,
         "sums and counts of a batch must be those of its pictures added up, in eval mode, so that "
         "accumulation and several processes give the same mean",
@@ -418,9 +428,9 @@ def _loss_adds_up_over_pictures(subject: _Subject) -> None:
     )
 
 
-def _loss_draws_from_seeds_only(subject: _Subject) -> None:
-    batch = subject.batch()
-    features, view = subject.features(batch), subject.view(batch)
+def _check_loss_seeds(subject: _HeadUnderTest) -> None:
+    batch = subject.make_batch()
+    features, view = subject.make_features(batch), subject.make_view(batch)
     head = subject.build(training=True)
     first = head.loss(features, view)
     torch.manual_seed(12345)
@@ -432,10 +442,10 @@ def _loss_draws_from_seeds_only(subject: _Subject) -> None:
     _require_equal(subject, again, first, rule)
 
 
-def _decodes_into_the_original_frame(subject: _Subject) -> None:
-    head, batch = subject.build(training=False), subject.batch()
-    raw = head(subject.features(batch))
-    with subject.during("decode"), torch.no_grad():
+def _check_decoding(subject: _HeadUnderTest) -> None:
+    head, batch = subject.build(training=False), subject.make_batch()
+    raw = head(subject.make_features(batch))
+    with subject.report_failures("decode"), torch.no_grad():
         predictions = head.decode(raw, batch.geometries)
     subject.require(
         isinstance(predictions, list) and len(predictions) == len(batch),
@@ -451,12 +461,12 @@ def _decodes_into_the_original_frame(subject: _Subject) -> None:
             _require_classification(subject, prediction)
 
 
-def _works_in_bfloat16(subject: _Subject) -> None:
-    head, batch = subject.build(training=True), subject.batch()
-    features = subject.features(batch)
-    with subject.during("bf16 autocast"), torch.autocast("cpu", torch.bfloat16):
+def _check_bfloat16(subject: _HeadUnderTest) -> None:
+    head, batch = subject.build(training=True), subject.make_batch()
+    features = subject.make_features(batch)
+    with subject.report_failures("bf16 autocast"), torch.autocast("cpu", torch.bfloat16):
         lower = {level: values.bfloat16() for level, values in features.items()}
-        terms = head.loss(lower, subject.view(batch))
+        terms = head.loss(lower, subject.make_view(batch))
         raw = head(lower)
     _require_terms(subject, terms, "bf16 features")
     for name, value in raw.items():
@@ -464,22 +474,24 @@ def _works_in_bfloat16(subject: _Subject) -> None:
             not value.is_floating_point() or bool(value.isfinite().all()),
             f"raw output {name!r} is not finite under bf16 autocast",
         )
-    with subject.during("backward under bf16 autocast"):
-        _total(terms).backward()  # type: ignore[no-untyped-call]
+    with subject.report_failures("backward under bf16 autocast"):
+        _sum_terms(terms).backward()  # type: ignore[no-untyped-call]
 
 
-def _survives_saving_and_loading(subject: _Subject) -> None:
-    batch = subject.batch()
-    features = subject.features(batch)
+def _check_saving_and_loading(subject: _HeadUnderTest) -> None:
+    batch = subject.make_batch()
+    features = subject.make_features(batch)
     head = subject.build(training=True)
     # A training pass moves the statistics of norms, which must travel too.
-    head.loss(features, subject.view(batch))
+    head.loss(features, subject.make_view(batch))
     head.eval()
     tensors = {name: value.contiguous() for name, value in head.state_dict().items()}
-    with subject.during("saving its state_dict as safetensors and loading it into a fresh head"):
-        stored = safetensors.torch.load(safetensors.torch.save(tensors))
+    with subject.report_failures(
+        "saving its state_dict as safetensors and loading it into a fresh head"
+    ):
+        loaded_tensors = safetensors.torch.load(safetensors.torch.save(tensors))
         fresh = subject.build(training=False, seed=99)
-        fresh.load_state_dict(stored)
+        fresh.load_state_dict(loaded_tensors)
     expected, got = head(features), fresh(features)
     for name, value in expected.items():
         subject.require(
@@ -489,70 +501,72 @@ def _survives_saving_and_loading(subject: _Subject) -> None:
         )
 
 
-RULES: tuple[Callable[[_Subject], None], ...] = (
-    _declares_itself,
-    _refuses_missing_levels,
-    _forward_has_fixed_structure,
-    _forward_is_deterministic,
-    _loss_terms_are_well_formed,
-    _gradients_reach_levels_and_parameters,
-    _accepts_pictures_without_objects,
-    _skips_what_is_not_annotated,
-    _loss_adds_up_over_pictures,
-    _loss_draws_from_seeds_only,
-    _decodes_into_the_original_frame,
-    _works_in_bfloat16,
-    _survives_saving_and_loading,
+RULES: tuple[Callable[[_HeadUnderTest], None], ...] = (
+    _check_declarations,
+    _check_missing_levels,
+    _check_forward_structure,
+    _check_forward_determinism,
+    _check_loss_terms,
+    _check_gradients,
+    _check_images_without_objects,
+    _check_unannotated_images,
+    _check_loss_additivity,
+    _check_loss_seeds,
+    _check_decoding,
+    _check_bfloat16,
+    _check_saving_and_loading,
 )
 """In the order in which `check_head` applies them."""
 
 
-def _total(terms: Mapping[str, LossTerm]) -> Tensor:
+def _sum_terms(terms: Mapping[str, LossTerm]) -> Tensor:
     return torch.stack([term.mean() for term in terms.values()]).sum()
 
 
-def _require_tensors(subject: _Subject, raw: Any) -> None:
+def _require_tensors(subject: _HeadUnderTest, raw: Any) -> None:
     subject.require(
         isinstance(raw, dict)
         and len(raw) > 0
-        and all(isinstance(name, str) and isinstance(each, Tensor) for name, each in raw.items()),
+        and all(
+            isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in raw.items()
+        ),
         f"forward must give a dict of name -> tensor, it gave {type(raw).__name__}: {raw!r:.80}",
     )
 
 
-def _require_terms(subject: _Subject, terms: Any, where: str) -> None:
+def _require_terms(subject: _HeadUnderTest, terms: Any, input_description: str) -> None:
     subject.require(
         isinstance(terms, dict)
         and len(terms) > 0
         and all(isinstance(term, LossTerm) for term in terms.values()),
-        f"loss must give a dict of name -> LossTerm, on {where} it gave {terms!r:.80}",
+        f"loss must give a dict of name -> LossTerm, on {input_description} it gave {terms!r:.80}",
     )
     for name, term in terms.items():
         for part, value in (("sum", term.sum), ("count", term.count)):
             subject.require(
                 isinstance(value, Tensor) and value.ndim == 0,
-                f"the {part} of loss term {name!r} must be a scalar tensor, on {where} it is "
+                f"the {part} of loss term {name!r} must be a scalar tensor, on {input_description} it is "
                 f"{value!r:.80}",
             )
             subject.require(
                 bool(value.isfinite()) and value.dtype not in (torch.float16, torch.bfloat16),
                 f"the {part} of loss term {name!r} must be finite and of full precision, on "
-                f"{where} it is {value.detach().item()} ({value.dtype})",
+                f"{input_description} it is {value.detach().item()} ({value.dtype})",
             )
         subject.require(
             term.sum.requires_grad,
-            f"the sum of loss term {name!r} must carry a gradient, also where it is 0; on {where} "
+            f"the sum of loss term {name!r} must carry a gradient, also where it is 0; on {input_description} "
             "it is cut off from the features",
         )
         subject.require(
             not term.count.requires_grad and float(term.count.detach()) >= 0,
             f"the count of loss term {name!r} must be at least 0 and carry no gradient, on "
-            f"{where} it is {float(term.count.detach())}",
+            f"{input_description} it is {float(term.count.detach())}",
         )
 
 
 def _require_equal(
-    subject: _Subject,
+    subject: _HeadUnderTest,
     got: Mapping[str, LossTerm],
     expected: Mapping[str, LossTerm],
     rule: str,
@@ -564,7 +578,7 @@ def _require_equal(
     )
     for name, term in got.items():
         for part in ("sum", "count"):
-            values = [getattr(each, part).detach() for each in (term, expected[name])]
+            values = [getattr(loss_term, part).detach() for loss_term in (term, expected[name])]
             one, other = map(float, values)
             subject.require(
                 abs(one - other) <= tolerance * max(1.0, abs(other)),
@@ -572,13 +586,13 @@ def _require_equal(
             )
 
 
-def _require_detections(subject: _Subject, found: Any, geometry: Geometry) -> None:
+def _require_detections(subject: _HeadUnderTest, prediction: Any, geometry: Geometry) -> None:
     subject.require(
-        isinstance(found, Detections),
-        f"a detection head decodes into Detections, it gave {type(found).__name__}",
+        isinstance(prediction, Detections),
+        f"a detection head decodes into Detections, it gave {type(prediction).__name__}",
     )
     height, width = geometry.original_size
-    boxes, scores, labels = found.boxes, found.scores, found.labels
+    boxes, scores, labels = prediction.boxes, prediction.scores, prediction.labels
     subject.require(
         boxes.shape == (len(scores), 4) and labels.shape == scores.shape == (len(scores),),
         f"boxes, scores and labels must be (N, 4), (N,) and (N,), they are {tuple(boxes.shape)}, "
@@ -605,12 +619,12 @@ def _require_detections(subject: _Subject, found: Any, geometry: Geometry) -> No
     )
 
 
-def _require_segmentation_map(subject: _Subject, found: Any, geometry: Geometry) -> None:
+def _require_segmentation_map(subject: _HeadUnderTest, prediction: Any, geometry: Geometry) -> None:
     subject.require(
-        isinstance(found, SegmentationMap),
-        f"a semantic head decodes into SegmentationMap, it gave {type(found).__name__}",
+        isinstance(prediction, SegmentationMap),
+        f"a semantic head decodes into SegmentationMap, it gave {type(prediction).__name__}",
     )
-    labels, probs = found.labels, found.probs
+    labels, probs = prediction.labels, prediction.probs
     shape = (len(subject.classes), *geometry.original_size)
     subject.require(
         tuple(labels.shape) == shape[1:] and tuple(probs.shape) == shape,
@@ -631,12 +645,12 @@ def _require_segmentation_map(subject: _Subject, found: Any, geometry: Geometry)
     )
 
 
-def _require_classification(subject: _Subject, found: Any) -> None:
+def _require_classification(subject: _HeadUnderTest, prediction: Any) -> None:
     subject.require(
-        isinstance(found, Classification),
-        f"a classification head decodes into Classification, it gave {type(found).__name__}",
+        isinstance(prediction, Classification),
+        f"a classification head decodes into Classification, it gave {type(prediction).__name__}",
     )
-    probs, shape = found.probs, (len(subject.classes),)
+    probs, shape = prediction.probs, (len(subject.classes),)
     subject.require(
         tuple(probs.shape) == shape and probs.dtype == torch.float32,
         f"probs must be float32 of shape {shape}, one per class; they are {probs.dtype} of shape "
@@ -646,7 +660,7 @@ def _require_classification(subject: _Subject, found: Any) -> None:
         bool(((probs >= 0) & (probs <= 1)).all()), "the probabilities of a picture must lie in 0..1"
     )
     subject.require(
-        found.is_multi_label or abs(float(probs.sum()) - 1) < 1e-4,
+        prediction.is_multi_label or abs(float(probs.sum()) - 1) < 1e-4,
         f"the probabilities of a picture must sum to 1 unless `is_multi_label`, they sum to "
         f"{float(probs.sum()):.6g}",
     )

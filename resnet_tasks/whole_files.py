@@ -33,32 +33,32 @@ def make_folder(folder: Path) -> None:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[TextIO]:
+def open_atomic(path: Path) -> Iterator[TextIO]:
     """A file to write to piece by piece: it appears under its name when all of it is there.
 
     Raises:
         RunError: If the disk is full, or the folder cannot be written to.
     """
-    partial = path.with_name(path.name + ".partial")
+    partial_path = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", encoding="utf-8", errors=ESCAPED) as stream:
+        with partial_path.open("w", encoding="utf-8", errors=ESCAPED) as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        partial.replace(path)
+        partial_path.replace(path)
     except BaseException as error:
         with suppress(OSError):
-            partial.unlink(missing_ok=True)
+            partial_path.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise unwritten(path, error) from None
+            raise make_write_error(path, error) from None
         raise
 
 
 @contextmanager
-def new_files(paths: Sequence[Path]) -> Iterator[None]:
+def remove_files_on_error(paths: Sequence[Path]) -> Iterator[None]:
     """Files that are not there yet: what ends early leaves none of them, nor folders for them."""
-    folders = [each for path in paths for each in path.parents if not each.exists()]
+    folders = [parent for path in paths for parent in path.parents if not parent.exists()]
     try:
         yield
     except BaseException:
@@ -77,7 +77,7 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         RunError: If the disk is full, or the folder cannot be written to.
     """
-    with whole_file(path) as stream:
+    with open_atomic(path) as stream:
         stream.write(text)
 
 
@@ -123,7 +123,7 @@ def _escape(character: str) -> str:
 codecs.register_error(ESCAPED, escape_undecodable)
 
 
-def unwritten(path: Path, error: Exception) -> RunError:
+def make_write_error(path: Path, error: Exception) -> RunError:
     """The sentence for a file that cannot be written."""
     reason = getattr(error, "strerror", None) or (str(error).splitlines() or ["no reason"])[0]
     return RunError(

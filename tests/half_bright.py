@@ -39,7 +39,7 @@ def write_split(
     file.parent.mkdir(exist_ok=True)
     rng = np.random.default_rng(zlib.crc32(file.name.encode()))
     height, width = size
-    images: list[dict[str, Any]] = []
+    image_records: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for image_id, (name, rectangles) in enumerate(pictures.items(), start=first_id):
         pixels = rng.integers(0, 90, (height, width, 3)).astype(np.uint8)
@@ -60,10 +60,10 @@ def write_split(
             )
         Image.fromarray(pixels).save(file.with_name(f"{name}.png"))
         record = {"id": image_id, "file_name": f"{name}.png", "height": height, "width": width}
-        group = groups[len(images)] if groups else None
-        images.append(record if group is None else {**record, "group": group})
+        group = groups[len(image_records)] if groups else None
+        image_records.append(record if group is None else {**record, "group": group})
     named = [{"id": i, "name": name} for i, name in enumerate(categories, start=1)]
-    content = {"images": images, "annotations": annotations, "categories": named}
+    content = {"images": image_records, "annotations": annotations, "categories": named}
     file.write_text(json.dumps(content))
 
 

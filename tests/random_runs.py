@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from resnet_tasks.assemble.labels import label_heads
+from resnet_tasks.assemble.labels import build_labels
 from resnet_tasks.assemble.model import build_model
 from resnet_tasks.data.coco import CategoryMap, read_coco
 from resnet_tasks.model import TaskModel
@@ -45,13 +45,13 @@ def untrained_run(
         seed: Of the weights.
         change: What is done to them before they are kept.
     """
-    labels = label_heads(recipe, categories)
+    labels = build_labels(recipe, categories)
     run = Run.create(folder, recipe, labels)
     torch.manual_seed(seed)
     model = build_model(recipe, labels, weights="unloaded")
     if change is not None:
         change(model)
-    save_checkpoint(run.checkpoint(), model=model.state_dict())
+    save_checkpoint(run.find_checkpoint(), model=model.state_dict())
     return run
 
 

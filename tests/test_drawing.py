@@ -7,31 +7,31 @@ import torch
 
 from resnet_tasks.drawing import (
     as_rgb8,
-    color_of,
     draw_boxes,
     draw_heat,
     draw_map,
     draw_prediction,
     draw_truth,
-    side_by_side,
+    get_label_color,
+    join_side_by_side,
 )
 from resnet_tasks.structures import (
     IGNORED,
     VOID,
     Classification,
     Detections,
+    GroundTruth,
     SegmentationMap,
-    Truth,
 )
 
 GREY = np.full((60, 80, 3), 100, np.uint8)
 
 
 def test_colours_of_labels_last_and_differ() -> None:
-    colours = [color_of(i) for i in range(30)]
+    colours = [get_label_color(i) for i in range(30)]
     assert len(set(colours)) == 30
     assert all(0 <= value <= 255 for colour in colours for value in colour)
-    assert color_of(7) == colours[7]
+    assert get_label_color(7) == colours[7]
 
 
 def test_map_leaves_background_and_void() -> None:
@@ -41,7 +41,7 @@ def test_map_leaves_background_and_void() -> None:
     drawn = draw_map(GREY, labels, ("background", "a"))
     assert np.array_equal(GREY, before)
     assert (drawn[10:] == 100).all()
-    expected = (0.55 * 100 + 0.45 * np.asarray(color_of(1))).astype(np.uint8)
+    expected = (0.55 * 100 + 0.45 * np.asarray(get_label_color(1))).astype(np.uint8)
     assert np.abs(drawn[:10].astype(int) - expected).max() <= 1
     assert (draw_map(GREY, labels, ("road", "a"))[20:] != 100).any()
 
@@ -52,8 +52,8 @@ def test_box_has_its_colour_and_the_picture_stays() -> None:
         GREY, np.asarray([[10, 30, 40, 50]], np.float32), np.asarray([1]), ("a", "b")
     )
     assert np.array_equal(GREY, before)
-    assert tuple(drawn[50, 25]) == color_of(1)
-    assert tuple(drawn[40, 40]) == color_of(1)
+    assert tuple(drawn[50, 25]) == get_label_color(1)
+    assert tuple(drawn[40, 40]) == get_label_color(1)
     assert tuple(drawn[40, 25]) == (100, 100, 100)
     none = draw_boxes(GREY, np.zeros((0, 4), np.float32), np.zeros(0, np.int64), ("a",))
     assert np.array_equal(none, GREY)
@@ -65,7 +65,7 @@ def test_weak_detections_and_unknown_kinds_are_not_drawn() -> None:
     predictions = {"objects": found, "other": object()}
     assert np.array_equal(draw_prediction(GREY, predictions, {"objects": ("a",)}), GREY)
     drawn = draw_prediction(GREY, predictions, {"objects": ("a",)}, least_score=0.3)
-    assert tuple(drawn[50, 25]) == color_of(0)
+    assert tuple(drawn[50, 25]) == get_label_color(0)
 
 
 def test_boxes_lie_above_maps() -> None:
@@ -74,12 +74,12 @@ def test_boxes_lie_above_maps() -> None:
     probs = torch.ones(1, 60, 80)
     predictions = {"objects": found, "scene": SegmentationMap(labels, probs)}
     drawn = draw_prediction(GREY, predictions, {"objects": ("a", "b"), "scene": ("road",)})
-    assert tuple(drawn[50, 25]) == color_of(1)
+    assert tuple(drawn[50, 25]) == get_label_color(1)
     assert tuple(drawn[40, 25]) != (100, 100, 100)
 
 
 def test_truth_is_drawn_as_predictions_are() -> None:
-    truth = Truth(
+    truth = GroundTruth(
         1,
         (60, 80),
         boxes_xywh=np.asarray([[10.0, 30, 30, 20]]),
@@ -89,12 +89,12 @@ def test_truth_is_drawn_as_predictions_are() -> None:
     drawn = draw_truth(
         GREY, {"objects": truth, "scene": truth}, {"objects": ("a",), "scene": ("r",)}, {"objects"}
     )
-    assert tuple(drawn[50, 25]) == color_of(0)
+    assert tuple(drawn[50, 25]) == get_label_color(0)
     assert tuple(drawn[40, 25]) == (100, 100, 100)
 
 
 def test_side_by_side_keeps_both_pictures() -> None:
-    both = side_by_side(GREY, GREY + 50, ("truth", "prediction"))
+    both = join_side_by_side(GREY, GREY + 50, ("truth", "prediction"))
     assert both.shape[1] == 164
     assert np.array_equal(both[-60:, :80], GREY)
     assert np.array_equal(both[-60:, 84:], GREY + 50)
@@ -108,7 +108,7 @@ def test_any_channels_become_rgb8() -> None:
 
 def bands(drawn: np.ndarray) -> list[int]:
     """Labels whose colour fills the left column, top to bottom."""
-    colours = {color_of(i): i for i in range(10)}
+    colours = {get_label_color(i): i for i in range(10)}
     column = [colours.get(tuple(map(int, pixel))) for pixel in drawn[:, 1]]
     return list(dict.fromkeys(each for each in column if each is not None))
 
@@ -127,7 +127,7 @@ def test_classes_of_the_whole_picture_are_written_best_first() -> None:
 
 def test_true_labels_are_written_unknown_ones_are_not() -> None:
     grey = np.full((240, 320, 3), 100, np.uint8)
-    truth = Truth(1, (240, 320), image_labels=np.asarray([2, IGNORED, 0]))
+    truth = GroundTruth(1, (240, 320), image_labels=np.asarray([2, IGNORED, 0]))
     assert bands(draw_truth(grey, {"kind": truth}, {"kind": tuple("abc")}, {"kind"})) == [2, 0]
 
 

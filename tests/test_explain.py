@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.errors import DataError, HeadError
-from resnet_tasks.explain import Question, explain
+from resnet_tasks.explain import ExplanationQuery, explain
 from resnet_tasks.heads.base import Head
 from resnet_tasks.heads.classifier import Classifier
 from resnet_tasks.heads.faster_rcnn import FasterRCNN
@@ -107,7 +107,7 @@ def _sample(scale: float = 1.0) -> Sample:
     for (x1, y1, x2, y2), value in ((BRIGHT, 0.95), (DARK, 0.1)):
         image[:, y1:y2, x1:x2] = value
     size = round(64 * scale)
-    return Sample(image, Geometry.resized((size, size), (64, 64)), 1, "squares.png")
+    return Sample(image, Geometry.from_resize((size, size), (64, 64)), 1, "squares.png")
 
 
 def _mass_inside(heat: Any, box: tuple[int, int, int, int], margin: int = 4) -> float:
@@ -120,19 +120,19 @@ def _mass_inside(heat: Any, box: tuple[int, int, int, int], margin: int = 4) -> 
 @pytest.mark.parametrize(
     ("head", "question", "where"),
     [
-        ("objects", Question("bright"), BRIGHT),
-        ("objects", Question("dark"), DARK),
-        ("objects", Question(box=(9, 41, 24, 56)), DARK),
-        ("scene", Question("bright"), BRIGHT),
-        ("scene", Question(box=(0, 32, 32, 64)), DARK),
-        ("whole", Question("bright"), BRIGHT),
-        ("whole", Question("dark"), DARK),
+        ("objects", ExplanationQuery("bright"), BRIGHT),
+        ("objects", ExplanationQuery("dark"), DARK),
+        ("objects", ExplanationQuery(box=(9, 41, 24, 56)), DARK),
+        ("scene", ExplanationQuery("bright"), BRIGHT),
+        ("scene", ExplanationQuery(box=(0, 32, 32, 64)), DARK),
+        ("whole", ExplanationQuery("bright"), BRIGHT),
+        ("whole", ExplanationQuery("dark"), DARK),
     ],
 )
 def test_heat_lies_on_the_one_object_that_is_looked_at(
-    head: str, question: Question, where: tuple[int, int, int, int], method: Any
+    head: str, question: ExplanationQuery, where: tuple[int, int, int, int], method: Any
 ) -> None:
-    found = explain(_model(), _sample(), head=head, question=question, method=method)
+    found = explain(_model(), _sample(), head=head, query=question, method=method)
     assert found.heat.shape == (64, 64)
     assert found.heat.max() == pytest.approx(1.0)
     assert _mass_inside(found.heat, where) > 0.95
@@ -140,7 +140,7 @@ def test_heat_lies_on_the_one_object_that_is_looked_at(
 
 
 def test_heat_is_in_original_pixels() -> None:
-    found = explain(_model(), _sample(scale=2), head="objects", question=Question("dark"))
+    found = explain(_model(), _sample(scale=2), head="objects", query=ExplanationQuery("dark"))
     assert found.heat.shape == (128, 128)
     assert found.box == tuple(2.0 * value for value in DARK)
     assert _mass_inside(found.heat, tuple(2 * v for v in DARK), margin=8) > 0.95  # type: ignore[arg-type]
@@ -155,7 +155,7 @@ def test_a_score_without_gradient_is_said(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(Boxes, "forward", sure)
     with pytest.raises(DataError, match=r"the bright at \[40\.0, .* is 1\.0000000, where float32"):
-        explain(_model(), _sample(), head="objects", question=Question("bright"))
+        explain(_model(), _sample(), head="objects", query=ExplanationQuery("bright"))
 
 
 def test_strongest_prediction_is_explained_unless_asked() -> None:
@@ -172,18 +172,24 @@ def test_strongest_prediction_is_explained_unless_asked() -> None:
         ("objets", "C5", None, HeadError, "did you mean 'objects'"),
         ("objects", "C3", None, HeadError, "the model has C4, C5"),
         ("objects", "C4", None, HeadError, "does not use C4 (it reads C5)"),
-        ("objects", "C5", Question("brigth"), HeadError, "did you mean 'bright'"),
-        ("objects", "C5", Question(box=(0, 0, 8, 8)), DataError, "overlaps the box"),
-        ("scene", "C5", Question("dark", (40, 8, 56, 24)), DataError, "no pixel there is taken"),
-        ("scene", "C5", Question(box=(-9, -9, -1, -1)), DataError, "holds no pixel"),
-        ("whole", "C5", Question(box=(0, 0, 8, 8)), DataError, "leave the box out"),
+        ("objects", "C5", ExplanationQuery("brigth"), HeadError, "did you mean 'bright'"),
+        ("objects", "C5", ExplanationQuery(box=(0, 0, 8, 8)), DataError, "overlaps the box"),
+        (
+            "scene",
+            "C5",
+            ExplanationQuery("dark", (40, 8, 56, 24)),
+            DataError,
+            "no pixel there is taken",
+        ),
+        ("scene", "C5", ExplanationQuery(box=(-9, -9, -1, -1)), DataError, "holds no pixel"),
+        ("whole", "C5", ExplanationQuery(box=(0, 0, 8, 8)), DataError, "leave the box out"),
     ],
 )
 def test_what_cannot_be_explained_is_said(
-    head: str, level: str, question: Question | None, error: type[Exception], text: str
+    head: str, level: str, question: ExplanationQuery | None, error: type[Exception], text: str
 ) -> None:
     with pytest.raises(error, match=text.replace("(", r"\(").replace(")", r"\)")):
-        explain(_model(), _sample(), head=head, level=level, question=question)
+        explain(_model(), _sample(), head=head, level=level, query=question)
 
 
 @pytest.mark.parametrize("level", ["C1", "C3", "C5"])
@@ -199,7 +205,7 @@ def test_real_heads_are_explained_through_frozen_stages_and_left_as_they_were(le
         "scene": UNet(backbone.specs, ("a", "b"), {"decoder_channels": (16, 16, 16, 16, 16)}),
     }
     model = TaskModel(backbone, heads).train()
-    sample = Sample(torch.rand(3, 64, 96), Geometry.resized((48, 72), (64, 96)), 1)
+    sample = Sample(torch.rand(3, 64, 96), Geometry.from_resize((48, 72), (64, 96)), 1)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     for head in heads:
         found = explain(model, sample, head=head, level=level)

@@ -13,7 +13,7 @@ FLIPPED = Geometry((37, 50), (20, 31), (20 / 37, -31 / 50), (0.0, 31.0))
 
 
 @pytest.mark.parametrize(
-    "geometry", [Geometry.resized((37, 50), (20, 31)), FLIPPED, Geometry((20, 31), (20, 31))]
+    "geometry", [Geometry.from_resize((37, 50), (20, 31)), FLIPPED, Geometry((20, 31), (20, 31))]
 )
 def test_arrays_and_tensors_agree(geometry: Geometry) -> None:
     assert SameGeometry is Geometry

@@ -27,8 +27,8 @@ from resnet_tasks.errors import DataError, RecipeError
 from resnet_tasks.heads.unet import UNet
 from resnet_tasks.model import TaskModel
 from resnet_tasks.predict import predict_pictures
-from resnet_tasks.prediction_files import shown
-from resnet_tasks.recipe.load import load_data_steps, load_recipe
+from resnet_tasks.prediction_files import to_canvas
+from resnet_tasks.recipe.load import load_data_settings, load_recipe
 from resnet_tasks.recipe.schema import NormalizeRecipe, Recipe
 from resnet_tasks.streaming.model_predictor import ModelPredictor
 from resnet_tasks.structures import SegmentationMap, collate
@@ -116,14 +116,14 @@ def test_from_file_to_tensor_to_prediction(
     assert np.array_equal(sample.image.permute(1, 2, 0).numpy(), exact)
     model, preparation = small_model(channels), Preparation(channels)
     picture = ModelPredictor(model, preparation).read(path, "a")
-    assert np.array_equal(picture.drawable(), shown(pixels, preparation))
+    assert np.array_equal(picture.render_overview(), to_canvas(pixels, preparation))
     from_file = predict_pictures(model, [path], preparation, precision="fp32")[0]
     in_memory = predict_pictures(model, [pixels], preparation, precision="fp32")[0]
     direct = model.predict(collate([sample]))["scene"][0]
     assert direct.probs.shape == (2, *SIZE)
     for other in (from_file["scene"], in_memory["scene"]):
         assert torch.equal(other.probs, direct.probs)
-    drawn = draw_prediction(picture.drawable(), from_file, {"scene": ("background", "left")})
+    drawn = draw_prediction(picture.render_overview(), from_file, {"scene": ("background", "left")})
     assert (drawn.shape, drawn.dtype) == ((*SIZE, 3), np.uint8)
     losses = model(collate([sample]), mode="loss")
     assert all(torch.isfinite(term.sum) for term in losses.values())
@@ -237,7 +237,7 @@ def test_steps_of_the_recipe_are_those_of_the_reopened_run(
     # A second process sees the folder only.
     opened = load(tmp_path / "run")
     assert opened.recipe == run.recipe
-    model = opened.model()
+    model = opened.load_model()
     assert torch.equal(model.mean, torch.tensor(constants.mean))
     assert torch.equal(model.std, torch.tensor(constants.std))
     new = stored(1, "uint16", 9)
@@ -259,7 +259,7 @@ def test_steps_of_the_recipe_are_those_of_the_reopened_run(
     again = load_recipe(tmp_path / "run/recipe.yaml")
     assert again.data.normalize == constants
     finetune_recipe(again, resume=tmp_path / "run", console=Console(file=io.StringIO()))
-    assert torch.equal(load(tmp_path / "run").model().mean, model.mean)
+    assert torch.equal(load(tmp_path / "run").load_model().mean, model.mean)
 
 
 def test_constants_of_the_weights_survive_in_a_run(
@@ -283,7 +283,7 @@ def test_constants_of_the_weights_survive_in_a_run(
     train(recipe.model_copy(update={"backbone": weights}), tmp_path / "run")
     monkeypatch.undo()
     (tmp_path / "w.safetensors").unlink()
-    model = load(tmp_path / "run").model()
+    model = load(tmp_path / "run").load_model()
     assert model.mean.tolist() == [0.5, 0.5, 0.5]
     assert model.std.tolist() == [0.5, 0.5, 0.5]
 
@@ -293,8 +293,8 @@ def test_constants_of_the_recipe_go_into_the_model(tmp_path: Path) -> None:
     write_coco(tmp_path, ["0.npy"])
     constants = {"mean": [0.25, 0.5], "std": [0.125, 2.0]}
     recipe = recipe_over(tmp_path, channels=2, normalize=constants)
-    assert train(recipe, tmp_path / "run").model().mean.tolist() == [0.25, 0.5]
-    assert load(tmp_path / "run").model().std.tolist() == [0.125, 2.0]
+    assert train(recipe, tmp_path / "run").load_model().mean.tolist() == [0.25, 0.5]
+    assert load(tmp_path / "run").load_model().std.tolist() == [0.125, 2.0]
 
 
 @pytest.mark.parametrize(
@@ -317,9 +317,9 @@ def test_wrong_constants_are_explained(override: str, message: str) -> None:
 def test_model_refuses_constants_of_other_channels() -> None:
     model = small_model(2)
     with pytest.raises(RecipeError, match=r"mean has 3 values, but the model takes 2 channel"):
-        model.normalise_with((0.5, 0.5, 0.5), (1.0, 1.0))
+        model.set_normalization((0.5, 0.5, 0.5), (1.0, 1.0))
     with pytest.raises(RecipeError, match=r"std is \[1.0, 0.0\]; every value must be above 0"):
-        model.normalise_with((0.5, 0.5), (1.0, 0.0))
+        model.set_normalization((0.5, 0.5), (1.0, 0.0))
 
 
 def test_colour_augmentation_on_many_channels_stops_before_training(tmp_path: Path) -> None:
@@ -334,9 +334,9 @@ def test_colour_augmentation_on_many_channels_stops_before_training(tmp_path: Pa
 
 
 def test_steps_on_the_command_line_are_checked_like_a_recipe() -> None:
-    steps = load_data_steps(["data.channels=2", "data.intensity.type=percentile"])
+    steps = load_data_settings(["data.channels=2", "data.intensity.type=percentile"])
     assert (steps.channels, steps.intensity.type) == (2, "percentile")
     with pytest.raises(RecipeError, match=r"'data.resize.*only data.channels and data.intensity"):
-        load_data_steps(["data.resize.height=64", "data.resize.width=64"])
+        load_data_settings(["data.resize.height=64", "data.resize.width=64"])
     with pytest.raises(RecipeError, match=r"data.channels: got 0; allowed is a whole number"):
-        load_data_steps(["data.channels=0"])
+        load_data_settings(["data.channels=0"])

@@ -24,7 +24,15 @@ def test_evaluation_imports_no_torch() -> None:
 
 
 def test_structures_give_the_same_objects() -> None:
-    for name in ("Truth", "Metric", "Evaluator", "Resampled", "Detailed", "VOID", "BACKGROUND"):
+    for name in (
+        "GroundTruth",
+        "Metric",
+        "Evaluator",
+        "ResamplableEvaluator",
+        "DetailedEvaluator",
+        "VOID",
+        "BACKGROUND",
+    ):
         assert getattr(structures, name) is getattr(metrics, name)
 
 

@@ -18,8 +18,8 @@ from resnet_tasks.heads.faster_rcnn import FasterRCNN
 from resnet_tasks.heads.fpn import SemanticFPN
 from resnet_tasks.heads.unet import UNet
 from resnet_tasks.layers.folded_norms import FoldedBatchNorm2d
-from resnet_tasks.layers.norms import batch_norms_of
-from resnet_tasks.model import TaskModel, autocast, default_device, resolve_precision
+from resnet_tasks.layers.norms import find_batch_norms
+from resnet_tasks.model import TaskModel, autocast, resolve_device, resolve_precision
 from resnet_tasks.structures import (
     CLASSIFICATION,
     SEMANTIC_SEGMENTATION,
@@ -159,7 +159,7 @@ def test_head_without_annotation_is_left_out_and_gets_no_gradient() -> None:
     whole = model()
     losses = whole(batch(LABEL, LABEL), mode="loss")
     assert list(losses) == ["picture/square"]
-    whole.total_loss(losses).backward()
+    whole.compute_total_loss(losses).backward()
     heads = whole.named_heads
     assert all(each.grad is None for each in heads["pixels"].parameters())
     assert all(each.grad is not None for each in heads["picture"].parameters())
@@ -169,7 +169,7 @@ def test_batch_without_annotation_costs_nothing() -> None:
     whole = model()
     losses = whole(batch(Target()), mode="loss")
     assert losses == {}
-    total = whole.total_loss(losses)
+    total = whole.compute_total_loss(losses)
     total.backward()
     assert total.item() == 0
     assert all(each.grad is None or not each.grad.any() for each in whole.parameters())
@@ -182,7 +182,7 @@ def test_total_weighs_the_means_of_the_terms() -> None:
         "picture/square": LossTerm(torch.tensor(9.0), torch.tensor(3)),
         "picture/other": LossTerm(torch.tensor(5.0), torch.tensor(0)),
     }
-    assert whole.total_loss(losses).item() == 0.5 * 2 + 3
+    assert whole.compute_total_loss(losses).item() == 0.5 * 2 + 3
 
 
 def test_every_head_sees_its_own_labels() -> None:
@@ -223,12 +223,12 @@ def test_ready_to_predict_says_the_same_to_the_bit(precision: str) -> None:
     }
     torch.manual_seed(0)
     whole = TaskModel(ResNet("resnet10t"), heads).to(memory_format=torch.channels_last)
-    for norm in batch_norms_of(whole):
+    for norm in find_batch_norms(whole):
         nn.init.uniform_(norm.weight, 0.5, 1.5)
         nn.init.uniform_(norm.running_mean, -0.1, 0.1)
     given = random_batch(image_sizes=[(64, 96), (50, 90)])
     wanted = whole.predict_raw(given, precision=precision)
-    ready = copy.deepcopy(whole).ready_to_predict()
+    ready = copy.deepcopy(whole).prepare_for_inference()
     assert not any(isinstance(each, FoldedBatchNorm2d) for each in ready.modules())
     found = ready.predict_raw(given, precision=precision)
     for head, fields in wanted.items():
@@ -244,9 +244,9 @@ def test_model_needs_a_head() -> None:
 
 def test_devices_and_precisions() -> None:
     cpu = torch.device("cpu")
-    assert default_device("cpu") == cpu
+    assert resolve_device("cpu") == cpu
     with pytest.raises(RecipeError, match=r"training\.device is 'gpu'; allowed: auto, cpu"):
-        default_device("gpu")
+        resolve_device("gpu")
     with pytest.raises(RecipeError, match="fp16, which a CPU emulates"):
         resolve_precision("fp16", cpu)
     assert resolve_precision("fp32", cpu) == "fp32"

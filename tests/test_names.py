@@ -31,9 +31,9 @@ from resnet_tasks.names import (
     require_file_name,
     require_head_names,
 )
-from resnet_tasks.prediction_files import PredictionWriter, output_names
+from resnet_tasks.prediction_files import PredictionWriter, make_output_names
 from resnet_tasks.recipe.load import load_recipe
-from resnet_tasks.training.extending import Base
+from resnet_tasks.training.extending import BaseRun
 
 BAD_HEADS = [
     *("", ".", "..", ".hidden", "/abs/x", "../../x", "a/b", "a\\b", "..\\x", "C:x", "a.b", "a."),
@@ -186,10 +186,10 @@ def test_heads_of_an_extended_run(tmp_path: Path, cells: Path) -> None:
         f"{data}\nheads: {{Objects: {{type: unet}}}}\nextend: {{run: {old.directory}}}"
     )
     new = load_recipe(recipe)
-    base = Base.of(new, None)
+    base = BaseRun.from_recipe(new, None)
     assert base is not None
     with pytest.raises(RecipeError, match="'Objects' and 'objects' differ in case only"):
-        base.extended(new, old.labels.categories)
+        base.extend_recipe(new, old.labels.categories)
 
 
 PREPARATION = Preparation(3)
@@ -203,7 +203,7 @@ def _export(folder: Path, name: str, **changes: Any) -> Path:
         heads={name: HEAD},
         categories=({"id": 3, "name": "x"}, {"id": 90, "name": "y"}),
         preparation=PREPARATION,
-        pixels=PixelRange.of(PREPARATION),
+        pixels=PixelRange.from_preparation(PREPARATION),
         normalisation={"mean": (0.5,) * 3, "std": (0.25,) * 3},
     ).write(folder)
     file = folder / "export.json"
@@ -257,7 +257,7 @@ def test_writers_of_predictions(tmp_path: Path) -> None:
 
 def test_outputs_are_named_by_the_last_part_of_a_file_name() -> None:
     files = [Path("/abs/a.png"), Path("../../a.png"), Path("b/../a.jpg")]
-    assert output_names(files) == ["a", "a-2", "a-3"]
+    assert make_output_names(files) == ["a", "a-2", "a-3"]
 
 
 def test_places_of_converted_pictures(tmp_path: Path) -> None:

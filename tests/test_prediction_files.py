@@ -17,10 +17,10 @@ from resnet_tasks.data.preparation import Preparation
 from resnet_tasks.errors import DataError
 from resnet_tasks.prediction_files import (
     PredictionWriter,
-    above,
+    filter_by_score,
     find_images,
-    output_names,
-    shown,
+    make_output_names,
+    to_canvas,
     write_picture,
 )
 from resnet_tasks.structures import Classification, Detections, SegmentationMap
@@ -46,7 +46,7 @@ def test_nothing_found_is_an_error(tmp_path: Path) -> None:
 
 def test_names_of_outputs_are_unique() -> None:
     files = [Path(each) for each in ("x/a.png", "y/a.jpg", "a-2.png", "b.png", "z/a.png")]
-    assert output_names(files) == ["a", "a-2", "a-2-2", "b", "a-3"]
+    assert make_output_names(files) == ["a", "a-2", "a-2-2", "b", "a-3"]
 
 
 def detections() -> Detections:
@@ -57,7 +57,7 @@ def detections() -> Detections:
 def test_results_have_the_ids_of_the_file(tmp_path: Path) -> None:
     writer = PredictionWriter(tmp_path, {"objects": ("a", "b")}, {"objects": (3, 90)})
     writer.write(17, "x", {"objects": detections()})
-    writer.write("p/2", "y", {"objects": above(detections(), 0.5)})
+    writer.write("p/2", "y", {"objects": filter_by_score(detections(), 0.5)})
     first = {"image_id": 17, "category_id": 90, "bbox": [1, 2, 3, 6], "score": 0.75}
     second = {"image_id": 17, "category_id": 3, "bbox": [0, 0, 2, 2], "score": 0.25}
     assert writer.results == {"objects": [first, second, {**first, "image_id": "p/2"}]}
@@ -127,14 +127,14 @@ def test_drawing_is_written_in_rgb(tmp_path: Path) -> None:
 
 def test_shown_goes_through_the_models_intensity() -> None:
     preparation = Preparation(1, intensity=Intensity("window", level=50, width=100))
-    assert shown(np.asarray([[[0], [100]]], np.uint16), preparation)[0].tolist() == (
+    assert to_canvas(np.asarray([[[0], [100]]], np.uint16), preparation)[0].tolist() == (
         [[0, 0, 0], [255, 255, 255]]
     )
 
 
 def test_output_names_of_one_stem_are_numbered_in_linear_time() -> None:
     files = [Path(f"patient{i}/0001.png") for i in range(20_000)]
-    names = output_names([*files[:2], Path("0001-3.png"), *files[2:]])
+    names = make_output_names([*files[:2], Path("0001-3.png"), *files[2:]])
     assert names[:5] == ["0001", "0001-2", "0001-3", "0001-4", "0001-5"]
     assert len(set(names)) == 20_001
 

@@ -13,9 +13,9 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from data_tools.synthetic import make_cells
-from resnet_tasks.assemble.labels import label_heads
+from resnet_tasks.assemble.labels import build_labels
 from resnet_tasks.assemble.model import build_model
-from resnet_tasks.assemble.splits import merged_categories, read_split
+from resnet_tasks.assemble.splits import merge_categories, read_split
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.cli import app
 from resnet_tasks.recipe.load import load_recipe
@@ -91,7 +91,7 @@ def test_a_detection_recipe_starts_from_every_tensor_of_it(
     make_cells(tmp_path / "data" / "cells", train=2, val=1, seed=0, size=(96, 128))
     overrides = [*SMALL, "training.epochs=1", f"backbone.weights={form.format(run=pretrained)}"]
     recipe = load_recipe("quickstart", overrides)
-    labels = label_heads(recipe, merged_categories(read_split(recipe, "train", tmp_path / "data")))
+    labels = build_labels(recipe, merge_categories(read_split(recipe, "train", tmp_path / "data")))
     backbone = build_model(recipe, labels).backbone
     assert isinstance(backbone, ResNet)
     report = backbone.report
@@ -99,7 +99,7 @@ def test_a_detection_recipe_starts_from_every_tensor_of_it(
     assert report.missing == ()
     own = backbone.state_dict()
     assert set(report.matched) == set(own)
-    weights = load(pretrained).model().backbone.state_dict()
+    weights = load(pretrained).load_model().backbone.state_dict()
     assert all(torch.equal(own[key], weights[key].cpu()) for key in own)
 
     out = tmp_path / "run"

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from resnet_tasks.cli.app import app
 from resnet_tasks.data.coco import read_coco
 from resnet_tasks.data.dataset import CocoDataset
-from resnet_tasks.drawing import color_of
+from resnet_tasks.drawing import get_label_color
 from resnet_tasks.errors import DataError
 from resnet_tasks.preview import CAPTION, CELL, GAP, choose_pictures, draw_sheet
 
@@ -60,7 +60,7 @@ def test_every_cell_shows_its_picture_with_its_boxes(file: Path) -> None:
     assert sheet.shape == (2 * (CELL[0] + CAPTION + GAP) + GAP, 2 * (CELL[1] + GAP) + GAP, 3)
     first = sheet[GAP : GAP + CELL[0], GAP : GAP + CELL[1]]
     assert (first[100, 20] == 128).all()  # the picture
-    assert (first == np.asarray(color_of(0))).all(axis=2).any()  # its box
+    assert (first == np.asarray(get_label_color(0))).all(axis=2).any()  # its box
     missing = sheet[GAP + CELL[0] + CAPTION + GAP :][: CELL[0], GAP : GAP + CELL[1]]
     assert (missing == 255).all()  # said below it
 

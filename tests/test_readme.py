@@ -185,7 +185,7 @@ def test_head_of_ones_own(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> N
     checked = run_in(workplace, [sys.executable, "-c", check])
     assert checked.returncode == 0, checked.stderr
     run = load(workplace / "runs" / "own", trust_plugins=True)
-    assert type(run.model().named_heads["scene"]).__name__ == "TinyFCN"
+    assert type(run.load_model().named_heads["scene"]).__name__ == "TinyFCN"
     check_head("tiny_fcn")
     assert "tiny_fcn" in HEADS
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from resnet_tasks.errors import ResnetTasksError
-from resnet_tasks.registry import Registry, nearest
+from resnet_tasks.registry import Registry, find_nearest
 
 
 def test_registered_objects_are_found() -> None:
@@ -15,7 +15,7 @@ def test_registered_objects_are_found() -> None:
     assert registry.register("int")(int) is int
     registry.register("float")(float)
     assert registry.get("int") is int
-    assert list(registry) == registry.names() == ["float", "int"]
+    assert list(registry) == registry.list_names() == ["float", "int"]
     assert "int" in registry
     assert "str" not in registry
 
@@ -64,9 +64,9 @@ def test_entry_points_are_loaded_on_a_miss(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("importlib.metadata.entry_points", points)
     assert registry.get("mine") is dict
     assert asked == ["some.group"]
-    assert registry.names() == ["mine"]
+    assert registry.list_names() == ["mine"]
 
 
 def test_nearest() -> None:
-    assert nearest("resent18", ["resnet18", "resnet50"]) == "resnet18"
-    assert nearest("abc", ["xyz"]) is None
+    assert find_nearest("resent18", ["resnet18", "resnet50"]) == "resnet18"
+    assert find_nearest("abc", ["xyz"]) is None

@@ -14,7 +14,7 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
 from resnet_tasks.assemble.check import check_recipe
-from resnet_tasks.assemble.labels import label_heads
+from resnet_tasks.assemble.labels import build_labels
 from resnet_tasks.assemble.model import build_model
 from resnet_tasks.data.coco import Category, CategoryMap
 from resnet_tasks.errors import RecipeError, WeightsError
@@ -55,7 +55,7 @@ def recipe(heads: dict[str, Any], **changes: Any) -> Recipe:
 
 def build(made: Recipe) -> TaskModel:
     torch.manual_seed(0)
-    return build_model(made, label_heads(made, CATEGORIES))
+    return build_model(made, build_labels(made, CATEGORIES))
 
 
 def sample() -> Sample:
@@ -121,7 +121,7 @@ def test_it_is_counted_once_and_learns_from_all_heads(model: TaskModel) -> None:
     weight = model.pyramid.layer_blocks[0][0].weight
     for head in ("objects", "scene"):
         part = {key: term for key, term in losses.items() if key.startswith(head)}
-        (gradient,) = torch.autograd.grad(model.total_loss(part), weight, retain_graph=True)
+        (gradient,) = torch.autograd.grad(model.compute_total_loss(part), weight, retain_graph=True)
         assert gradient.abs().sum() > 0
 
 

@@ -26,7 +26,7 @@ from resnet_tasks.structures import (
 
 
 def test_resize_maps_boxes_there_and_back() -> None:
-    geometry = Geometry.resized((100, 200), (50, 50))  # y halves, x quarters
+    geometry = Geometry.from_resize((100, 200), (50, 50))  # y halves, x quarters
     boxes = torch.tensor([[8.0, 10, 40, 30]])
     there = geometry.boxes_to_input(boxes)
     assert there.tolist() == [[2, 5, 10, 15]]
@@ -48,14 +48,14 @@ def test_flip_with_resize_on_both_axes() -> None:
 
 
 def test_boxes_are_clipped_to_the_picture_on_both_sides() -> None:
-    geometry = Geometry.resized((10, 20), (20, 40))
+    geometry = Geometry.from_resize((10, 20), (20, 40))
     assert geometry.boxes_to_input(torch.tensor([[-3.0, -1, 25, 9]])).tolist() == [[0, 0, 40, 18]]
     padded = torch.tensor([[30.0, 10, 64, 32]])  # reaches into the padding
     assert geometry.boxes_to_original(padded).tolist() == [[15, 5, 20, 10]]
 
 
 def test_no_boxes_stay_no_boxes() -> None:
-    geometry = Geometry.resized((10, 20), (20, 40))
+    geometry = Geometry.from_resize((10, 20), (20, 40))
     assert geometry.boxes_to_input(torch.zeros(0, 4)).shape == (0, 4)
     assert geometry.boxes_to_original(torch.zeros(0, 4)).shape == (0, 4)
 
@@ -63,7 +63,7 @@ def test_no_boxes_stay_no_boxes() -> None:
 def test_dense_map_loses_its_padding() -> None:
     dense = torch.full((1, 4, 4), 9.0)
     dense[0, :2, :3] = torch.tensor([[1.0, 2, 3], [4, 5, 6]])
-    geometry = Geometry.resized((2, 3), (2, 3))
+    geometry = Geometry.from_resize((2, 3), (2, 3))
     assert geometry.map_to_original(dense)[0].tolist() == [[1, 2, 3], [4, 5, 6]]
 
 
@@ -75,7 +75,7 @@ def test_dense_map_is_flipped_back() -> None:
 
 def test_dense_map_is_resized_between_pixel_centres() -> None:
     dense = torch.tensor([[[0.0, 4.0]]])
-    made = Geometry.resized((1, 4), (1, 2)).map_to_original(dense)
+    made = Geometry.from_resize((1, 4), (1, 2)).map_to_original(dense)
     assert made[0, 0].tolist() == [0, 1, 3, 4]
 
 
@@ -191,15 +191,15 @@ def test_annotated_tells_nothing_from_nothing_there() -> None:
     nothing_there = Target(boxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.int64))
     targets = [Target(), nothing_there, Target(semantic=torch.zeros(4, 4, dtype=torch.int64))]
     batch = collate([sample(4, 4, each, i) for i, each in enumerate(targets)])
-    assert batch.annotated(DETECTION) == (1,)
-    assert batch.annotated(SEMANTIC_SEGMENTATION) == (2,)
-    assert batch.annotated(CLASSIFICATION) == ()
+    assert batch.find_annotated(DETECTION) == (1,)
+    assert batch.find_annotated(SEMANTIC_SEGMENTATION) == (2,)
+    assert batch.find_annotated(CLASSIFICATION) == ()
 
 
 def test_view_is_cut_to_positions_and_translated() -> None:
     targets = [Target(semantic=torch.full((4, 4), i)) for i in range(3)]
     batch = collate([sample(4, 4, each, i) for i, each in enumerate(targets)])
-    view = batch.view(LabelTable(("c", "b", "a"), (2, 1, 0)), (2, 0))
+    view = batch.make_view(LabelTable(("c", "b", "a"), (2, 1, 0)), (2, 0))
     assert len(view) == 2
     assert view.image_ids == (2, 0)
     assert view.seeds == (102, 100)
@@ -207,13 +207,13 @@ def test_view_is_cut_to_positions_and_translated() -> None:
     assert view.semantic.shape == (2, 32, 32)
     assert view.semantic[:, 0, 0].tolist() == [0, 2]
     assert view.semantic[:, 0, 4].tolist() == [VOID, VOID]
-    assert len(batch.view(LabelTable.identity(("a", "b", "c")))) == 3
+    assert len(batch.make_view(LabelTable.identity(("a", "b", "c")))) == 3
 
 
 def test_a_task_may_need_a_field_of_the_users_own() -> None:
     task = type(DETECTION)("depth", ("depth",))
-    assert Target(extra={"depth": torch.zeros(1)}).has(task)
-    assert not Target().has(task)
+    assert Target(extra={"depth": torch.zeros(1)}).has_fields_for(task)
+    assert not Target().has_fields_for(task)
 
 
 def test_loss_term_mean() -> None:

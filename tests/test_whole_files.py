@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from resnet_tasks.errors import RunError
-from resnet_tasks.whole_files import json_text, new_files, write_json, write_text
+from resnet_tasks.whole_files import json_text, remove_files_on_error, write_json, write_text
 
 
 def test_a_new_text_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 def stopped(paths: Sequence[Path], written: Sequence[Path]) -> None:
-    with new_files(paths):
+    with remove_files_on_error(paths):
         for path in written:
             write_text(path, "new")
         raise KeyboardInterrupt
@@ -60,7 +60,7 @@ def test_of_several_new_files_all_are_there_or_none(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         stopped(paths, paths[:2])
     assert [each.name for each in tmp_path.iterdir()] == ["kept"]
-    with new_files(paths):
+    with remove_files_on_error(paths):
         for path in paths:
             write_text(path, "new")
     assert all(path.is_file() for path in paths)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from resnet_tasks.assemble.labels import label_heads, made_up_categories
-from resnet_tasks.assemble.model import backbone_shape, build_backbone, build_model
-from resnet_tasks.assemble.splits import merged_categories, read_split
-from resnet_tasks.backbone.family import Depth
+from resnet_tasks.assemble.labels import build_labels, create_placeholder_categories
+from resnet_tasks.assemble.model import build_backbone, build_model, get_backbone_shape
+from resnet_tasks.assemble.splits import merge_categories, read_split
+from resnet_tasks.backbone.family import ResNetSpec
 from resnet_tasks.data.coco import CategoryMap
 from resnet_tasks.data.transforms import Augmentation
 from resnet_tasks.errors import DataError, RecipeError, ResnetTasksError
-from resnet_tasks.evaluation.evaluators import best_metric
+from resnet_tasks.evaluation.evaluators import choose_best_metric
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema import BackboneRecipe, Recipe
 
@@ -25,19 +25,19 @@ def check_recipe(recipe: Recipe, data_root: Path | None = None) -> str:
         ResnetTasksError: What would stop `finetune` before its first step.
     """
     try:
-        categories = merged_categories(read_split(recipe, "train", data_root))
+        categories = merge_categories(read_split(recipe, "train", data_root))
         source = f"{len(categories)} categories of its data"
     except DataError:
-        categories = made_up_categories(recipe)
+        categories = create_placeholder_categories(recipe)
         source = "made-up categories, its data being absent"
-    model = _built_whole(recipe, categories)
+    model = _build_and_check(recipe, categories)
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     heads = ", ".join(f"{name} ({head.type})" for name, head in recipe.heads.items())
-    shape = backbone_shape(recipe.backbone)
+    shape = get_backbone_shape(recipe.backbone)
     return f"{recipe.name}: {shape} with {heads}, {millions:.1f} M parameters, {source}"
 
 
-def _built_whole(recipe: Recipe, categories: CategoryMap) -> TaskModel:
+def _build_and_check(recipe: Recipe, categories: CategoryMap) -> TaskModel:
     """The model of a recipe without its weights, after every part of the recipe was looked at.
 
     Raises:
@@ -45,23 +45,25 @@ def _built_whole(recipe: Recipe, categories: CategoryMap) -> TaskModel:
     """
     problems: list[str] = []
     models: list[TaskModel] = []
-    part = recipe.backbone
+    backbone_recipe = recipe.backbone
     # Weights are not loaded; whether parts may be frozen depends on there being any.
-    has_weights = part.weights != "none" or recipe.model_weights is not None
+    has_weights = backbone_recipe.weights != "none" or recipe.model_weights is not None
     weights = "unloaded" if has_weights else "none"
 
     def check_backbone() -> None:
-        shape = backbone_shape(part)
-        if isinstance(shape, Depth) and recipe.model_weights is None:
-            shape.check_weights(part.weights)
-        build_backbone(part, weights)
+        shape = get_backbone_shape(backbone_recipe)
+        if isinstance(shape, ResNetSpec) and recipe.model_weights is None:
+            shape.check_weights(backbone_recipe.weights)
+        build_backbone(backbone_recipe, weights)
 
     def build_heads() -> None:
-        plain = part if not problems else BackboneRecipe(name="resnet18")  # to look at heads anyway
-        made = recipe.model_copy(update={"backbone": plain})
-        labels = label_heads(made, categories)
-        models.append(build_model(made, labels, weights="unloaded"))
-        best_metric(models[0].named_heads, recipe.evaluation.best, recipe.evaluation.extra)
+        plain = (
+            backbone_recipe if not problems else BackboneRecipe(name="resnet18")
+        )  # to look at heads anyway
+        plain_recipe = recipe.model_copy(update={"backbone": plain})
+        labels = build_labels(plain_recipe, categories)
+        models.append(build_model(plain_recipe, labels, weights="unloaded"))
+        choose_best_metric(models[0].named_heads, recipe.evaluation.best, recipe.evaluation.extra)
 
     def build_augmentation() -> None:
         Augmentation(recipe.augment, recipe.data.channels)

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from resnet_tasks.assemble.heads import head_class
+from resnet_tasks.assemble.heads import get_head_class
 from resnet_tasks.data.coco import CategoryMap, CocoFile
 from resnet_tasks.data.copy_paste import CopyPaste
 from resnet_tasks.data.dataset import CocoDataset
 from resnet_tasks.data.pixels import Intensity, Resize
-from resnet_tasks.data.tiled import Cut, TiledDataset
-from resnet_tasks.data.tiles import Windows
+from resnet_tasks.data.tiled import TiledDataset, Tiling
+from resnet_tasks.data.tiles import WindowGrid
 from resnet_tasks.data.transforms import Augmentation
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.recipe.schema import IntensityRecipe, Recipe, SourceRecipe
-from resnet_tasks.registry import did_you_mean
+from resnet_tasks.registry import suggest_nearest
 from resnet_tasks.structures import CLASSIFICATION, Task
 
 
@@ -24,13 +24,13 @@ def build_dataset(
 ) -> CocoDataset:
     """Samples of the given files, prepared as the recipe says; augmented when `training`."""
     data = recipe.data
-    tasks = [head_class(name, head).task for name, head in recipe.heads.items()]
-    made = CocoDataset(
+    tasks = [get_head_class(name, head).task for name, head in recipe.heads.items()]
+    dataset = CocoDataset(
         files,
         categories=categories,
         fields=sorted({field for task in tasks for field in task.target_fields}),
-        resize=image_resize(recipe),
-        intensity=image_intensity(recipe),
+        resize=build_resize(recipe),
+        intensity=build_recipe_intensity(recipe),
         channels=data.channels,
         augment=Augmentation(recipe.augment, data.channels)
         if training and recipe.augment
@@ -38,25 +38,25 @@ def build_dataset(
         seed=recipe.training.seed,
         cache=data.cache,
     )
-    made = made.with_limit(data.max_pixels)
+    dataset = dataset.with_limit(data.max_pixels)
     if not training:
-        return made
-    sources = _sources_of(files, data.train)
+        return dataset
+    sources = _match_sources(files, data.train)
     weighted = any(source.weight != 1 for source in sources)
     weights = [source.weight for source in sources] if weighted else None
-    made = made.with_sources(weights, _looked_for(sources, categories))
+    dataset = dataset.with_sources(weights, _list_declared_categories(sources, categories))
     if data.repeat_factor is not None:
-        made = made.with_rare_repeated(data.repeat_factor)
+        dataset = dataset.with_repeated_rare_classes(data.repeat_factor)
     if data.copy_paste is not None:
-        _require_pasting(tasks, files)
+        _require_copy_paste_support(tasks, files)
         pasting = data.copy_paste
-        made = made.with_copy_paste(CopyPaste(pasting.p, pasting.share, pasting.min_visible))
+        dataset = dataset.with_copy_paste(CopyPaste(pasting.p, pasting.share, pasting.min_visible))
     if data.bad_pictures == "skip":
-        made = made.skipping_bad_pictures(data.bad_pictures_limit)
-    return made.with_scales(data.scales)
+        dataset = dataset.with_bad_image_limit(data.bad_pictures_limit)
+    return dataset.with_scales(data.scales)
 
 
-def training_samples(recipe: Recipe, pictures: CocoDataset) -> CocoDataset | TiledDataset:
+def build_training_samples(recipe: Recipe, pictures: CocoDataset) -> CocoDataset | TiledDataset:
     """What training learns from: the pictures, or tiles of them where the recipe says so.
 
     Args:
@@ -69,30 +69,30 @@ def training_samples(recipe: Recipe, pictures: CocoDataset) -> CocoDataset | Til
     part = recipe.data.tiles
     if part is None:
         return pictures
-    windows = Windows(part.height, part.width, part.overlap)
-    cut = Cut(windows, min_visible=part.min_visible, empty=part.empty)
+    windows = WindowGrid(part.height, part.width, part.overlap)
+    cut = Tiling(windows, min_visible=part.min_visible, empty=part.empty)
     return TiledDataset(pictures, cut, cache=recipe.data.cache)
 
 
-def image_resize(recipe: Recipe) -> Resize | None:
+def build_resize(recipe: Recipe) -> Resize | None:
     """The resize step of the recipe."""
     resize = recipe.data.resize
     return Resize(resize.height, resize.width, resize.keep_ratio) if resize else None
 
 
-def image_intensity(recipe: Recipe) -> Intensity:
+def build_recipe_intensity(recipe: Recipe) -> Intensity:
     """The intensity step of the recipe."""
-    return intensity_of(recipe.data.intensity)
+    return build_intensity(recipe.data.intensity)
 
 
-def intensity_of(step: IntensityRecipe) -> Intensity:
+def build_intensity(step: IntensityRecipe) -> Intensity:
     """An intensity step as the data pipeline takes it."""
     return Intensity(
         step.type, step.level, step.width, step.low, step.high, per_channel=step.per_channel
     )
 
 
-def _require_pasting(tasks: Sequence[Task], files: Sequence[CocoFile]) -> None:
+def _require_copy_paste_support(tasks: Sequence[Task], files: Sequence[CocoFile]) -> None:
     """Objects can be pasted, and what they are pasted into stays true.
 
     Raises:
@@ -109,19 +109,23 @@ def _require_pasting(tasks: Sequence[Task], files: Sequence[CocoFile]) -> None:
         )
 
 
-def _sources_of(files: Sequence[CocoFile], sources: Sequence[SourceRecipe]) -> list[SourceRecipe]:
+def _match_sources(
+    files: Sequence[CocoFile], sources: Sequence[SourceRecipe]
+) -> list[SourceRecipe]:
     """The sources that files were read for; a fold may have left some of them out."""
     # Both are in the recipe's order, so that two paths that end alike are told apart.
-    left = iter(sources)
-    return [next(each for each in left if _ends_with(file.path, each)) for file in files]
+    remaining = iter(sources)
+    return [
+        next(source for source in remaining if _is_source_file(file.path, source)) for file in files
+    ]
 
 
-def _ends_with(path: Path, source: SourceRecipe) -> bool:
+def _is_source_file(path: Path, source: SourceRecipe) -> bool:
     parts = Path(source.annotations).parts
     return path.parts[-len(parts) :] == parts
 
 
-def _looked_for(
+def _list_declared_categories(
     sources: Sequence[SourceRecipe], categories: CategoryMap
 ) -> list[tuple[str, ...] | None]:
     """The categories that each training source declares; None where it leaves that to its file.
@@ -130,11 +134,11 @@ def _looked_for(
         RecipeError: If one is no category of the data set.
     """
     for source in sources:
-        for each in source.categories or ():
-            if each not in categories.names:
-                hint = did_you_mean(each, categories.names)
+        for category in source.categories or ():
+            if category not in categories.names:
+                hint = suggest_nearest(category, categories.names)
                 raise RecipeError(
-                    f"data.train: categories of {source.annotations}: {each!r} is none of the data "
+                    f"data.train: categories of {source.annotations}: {category!r} is none of the data "
                     f"set ({', '.join(categories.names)}){hint}"
                 )
     return [source.categories for source in sources]

@@ -11,7 +11,7 @@ BUILT_IN_HEADS = (classifier, faster_rcnn, fpn, unet)
 """Importing a head's module registers it; a new built-in head is added here."""
 
 
-def head_class(name: str, head: HeadRecipe) -> type[Head]:
+def get_head_class(name: str, head: HeadRecipe) -> type[Head]:
     """The class of a recipe's head.
 
     Args:

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from resnet_tasks.assemble.heads import head_class
+from resnet_tasks.assemble.heads import get_head_class
 from resnet_tasks.data.coco import Category, CategoryMap
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.names import require_class_names, require_head_names
 from resnet_tasks.recipe.schema import HeadRecipe, Recipe
-from resnet_tasks.registry import did_you_mean
+from resnet_tasks.registry import suggest_nearest
 from resnet_tasks.structures import (
     ABSENT,
     BACKGROUND,
@@ -52,12 +52,12 @@ class Labels:
             "categories": self.categories.to_json(),
             "heads": {
                 name: {
-                    "classes": list(each.classes),
-                    "category_ids": list(each.category_ids),
-                    "mapping": list(each.table.mapping),
-                    "unlabelled": each.table.unlabelled,
+                    "classes": list(head_labels.classes),
+                    "category_ids": list(head_labels.category_ids),
+                    "mapping": list(head_labels.table.mapping),
+                    "unlabelled": head_labels.table.unlabelled,
                 }
-                for name, each in self.heads.items()
+                for name, head_labels in self.heads.items()
             },
         }
 
@@ -70,15 +70,15 @@ class Labels:
         """
         require_head_names(value["heads"], "heads")
         heads = {}
-        for name, each in value["heads"].items():
-            classes = tuple(each["classes"])
+        for name, head_json in value["heads"].items():
+            classes = tuple(head_json["classes"])
             require_class_names(classes, f"heads.{name}.classes")
-            table = LabelTable(classes, tuple(each["mapping"]), int(each["unlabelled"]))
-            heads[name] = HeadLabels(classes, tuple(each["category_ids"]), table)
+            table = LabelTable(classes, tuple(head_json["mapping"]), int(head_json["unlabelled"]))
+            heads[name] = HeadLabels(classes, tuple(head_json["category_ids"]), table)
         return cls(CategoryMap.from_json(value["categories"]), heads)
 
 
-def label_heads(recipe: Recipe, categories: CategoryMap) -> Labels:
+def build_labels(recipe: Recipe, categories: CategoryMap) -> Labels:
     """What each head of the recipe makes of the data set's categories.
 
     Raises:
@@ -87,20 +87,22 @@ def label_heads(recipe: Recipe, categories: CategoryMap) -> Labels:
     return Labels(
         categories,
         {
-            name: _head_labels(name, head, head_class(name, head).task, categories)
+            name: _build_head_labels(name, head, get_head_class(name, head).task, categories)
             for name, head in recipe.heads.items()
         },
     )
 
 
-def made_up_categories(recipe: Recipe) -> CategoryMap:
+def create_placeholder_categories(recipe: Recipe) -> CategoryMap:
     """Those that the heads name, or two, where the recipe's data is absent."""
-    wanted = [name for head in recipe.heads.values() for name in head.classes or ()]
-    names = list(dict.fromkeys(wanted)) or ["first", "second"]
+    class_names = [name for head in recipe.heads.values() for name in head.classes or ()]
+    names = list(dict.fromkeys(class_names)) or ["first", "second"]
     return CategoryMap(tuple(Category(i + 1, name) for i, name in enumerate(names)))
 
 
-def _head_labels(name: str, head: HeadRecipe, task: Task, categories: CategoryMap) -> HeadLabels:
+def _build_head_labels(
+    name: str, head: HeadRecipe, task: Task, categories: CategoryMap
+) -> HeadLabels:
     names = list(categories.names)
     semantic = task == SEMANTIC_SEGMENTATION
     if head.background and not semantic:
@@ -112,23 +114,25 @@ def _head_labels(name: str, head: HeadRecipe, task: Task, categories: CategoryMa
         raise RecipeError(
             f"heads.{name}.others is background, which needs heads.{name}.background: true"
         )
-    wanted = head.classes
-    if wanted is None:
+    class_names = head.classes
+    if class_names is None:
         takes_all = semantic or task == CLASSIFICATION
-        wanted = tuple(each.name for each in categories.categories if takes_all or each.is_thing)
-    for each in wanted:
-        if each not in names:
-            hint = did_you_mean(each, names)
+        class_names = tuple(
+            category.name for category in categories.categories if takes_all or category.is_thing
+        )
+    for class_name in class_names:
+        if class_name not in names:
+            hint = suggest_nearest(class_name, names)
             raise RecipeError(
-                f"heads.{name}.classes: {each!r} is no category of the data set "
+                f"heads.{name}.classes: {class_name!r} is no category of the data set "
                 f"({', '.join(names)}){hint}"
             )
-    if not wanted:
+    if not class_names:
         raise RecipeError(
             f"heads.{name}: the data set has no category with isthing=1 ({', '.join(names)}); "
             f"name heads.{name}.classes"
         )
-    if head.background and BACKGROUND in wanted:
+    if head.background and BACKGROUND in class_names:
         raise RecipeError(
             f"heads.{name}.background: the data set has a category of that name already; set it to "
             f"false, or leave {BACKGROUND!r} out of heads.{name}.classes"
@@ -137,10 +141,10 @@ def _head_labels(name: str, head: HeadRecipe, task: Task, categories: CategoryMa
     unknown = IGNORED
     if head.others == BACKGROUND:
         unknown = 0 if semantic else ABSENT
-    positions = {each: i + first for i, each in enumerate(wanted)}
-    classes = ((BACKGROUND,) if head.background else ()) + tuple(wanted)
+    positions = {label_name: i + first for i, label_name in enumerate(class_names)}
+    classes = ((BACKGROUND,) if head.background else ()) + tuple(class_names)
     ids = ((0,) if head.background else ()) + tuple(
-        categories.id_of(names.index(each)) for each in wanted
+        categories.index_to_id(names.index(label_name)) for label_name in class_names
     )
-    mapping = tuple(positions.get(each, unknown) for each in names)
+    mapping = tuple(positions.get(category_name, unknown) for category_name in names)
     return HeadLabels(classes, ids, LabelTable(classes, mapping, 0 if head.background else VOID))

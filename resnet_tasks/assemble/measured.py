@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from resnet_tasks.assemble.heads import head_class
+from resnet_tasks.assemble.heads import get_head_class
 from resnet_tasks.assemble.labels import Labels
 from resnet_tasks.data.dataset import CocoDataset
-from resnet_tasks.data.rare_classes import NAMED_WEIGHTS, class_weights
+from resnet_tasks.data.rare_classes import NAMED_WEIGHTS, compute_class_weights
 from resnet_tasks.data.statistics import Advance, count_classes, measure_channels
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.recipe.schema import NormalizeRecipe, Recipe
-from resnet_tasks.registry import did_you_mean
+from resnet_tasks.registry import suggest_nearest
 
 
-def with_constants(recipe: Recipe, train: CocoDataset, advance: Advance | None = None) -> Recipe:
+def fill_in_constants(recipe: Recipe, train: CocoDataset, advance: Advance | None = None) -> Recipe:
     """The recipe with the constants of its training data in the place of `data.normalize: data`.
 
     Args:
@@ -28,7 +28,7 @@ def with_constants(recipe: Recipe, train: CocoDataset, advance: Advance | None =
     return recipe.model_copy(update={"data": data})
 
 
-def with_class_weights(
+def fill_in_class_weights(
     recipe: Recipe, labels: Labels, train: CocoDataset, advance: Advance | None = None
 ) -> Recipe:
     """The recipe with numbers in the place of class weights that are named.
@@ -43,32 +43,32 @@ def with_class_weights(
         DataError: If a label map cannot be read.
     """
     heads = dict(recipe.heads)
-    for name, way in weights_to_measure(recipe).items():
-        table, task = labels.heads[name].table, head_class(name, heads[name]).task
-        weights = class_weights(way, count_classes(train, table, task, advance))
-        named = dict(zip(labels.heads[name].classes, weights, strict=True))
-        options = {**heads[name].options, "class_weights": named}
+    for name, method in find_measured_weights(recipe).items():
+        table, task = labels.heads[name].table, get_head_class(name, heads[name]).task
+        weights = compute_class_weights(method, count_classes(train, table, task, advance))
+        weights_by_class = dict(zip(labels.heads[name].classes, weights, strict=True))
+        options = {**heads[name].options, "class_weights": weights_by_class}
         heads[name] = heads[name].model_copy(update={"options": options})
     return recipe.model_copy(update={"heads": heads})
 
 
-def weights_to_measure(recipe: Recipe) -> dict[str, str]:
+def find_measured_weights(recipe: Recipe) -> dict[str, str]:
     """Heads whose class weights are measured on the training data, and how.
 
     Raises:
         RecipeError: If there is no such way.
     """
-    found = {}
+    methods = {}
     for name, head in recipe.heads.items():
-        way = head.options.get("class_weights")
-        known = head_class(name, head).Options.model_fields
-        if not isinstance(way, str) or "class_weights" not in known:
+        method = head.options.get("class_weights")
+        option_fields = get_head_class(name, head).Options.model_fields
+        if not isinstance(method, str) or "class_weights" not in option_fields:
             continue  # numbers, or something that the head refuses
-        if way not in NAMED_WEIGHTS:
-            hint = did_you_mean(way, NAMED_WEIGHTS)
+        if method not in NAMED_WEIGHTS:
+            hint = suggest_nearest(method, NAMED_WEIGHTS)
             raise RecipeError(
-                f"heads.{name}.options.class_weights: {way!r} is no way to weigh classes; there "
+                f"heads.{name}.options.class_weights: {method!r} is no way to weigh classes; there "
                 f"are {', '.join(NAMED_WEIGHTS)}, one number per class, or name -> number{hint}"
             )
-        found[name] = way
-    return found
+        methods[name] = method
+    return methods

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from resnet_tasks.assemble.heads import head_class
+from resnet_tasks.assemble.heads import get_head_class
 from resnet_tasks.assemble.labels import Labels
-from resnet_tasks.assemble.measured import weights_to_measure
-from resnet_tasks.backbone.family import Depth
+from resnet_tasks.assemble.measured import find_measured_weights
+from resnet_tasks.backbone.family import ResNetSpec
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.errors import HeadError, RecipeError, RunError
 from resnet_tasks.heads.base import Head
@@ -37,41 +37,50 @@ def build_model(recipe: Recipe, labels: Labels, *, weights: str | None = None) -
             f"a run) are those of {', '.join(labels.heads)}; restore both files of the run from a "
             "copy"
         )
-    part, whole = recipe.backbone, recipe.model_weights if weights is None else None
+    backbone_recipe, model_weights = (
+        recipe.backbone,
+        recipe.model_weights if weights is None else None,
+    )
     backbone = build_backbone(
-        part,
-        weights or ("unloaded" if whole else part.weights),
+        backbone_recipe,
+        weights or ("unloaded" if model_weights else backbone_recipe.weights),
         in_channels=recipe.data.channels,
     )
-    pyramid = _shared_pyramid(recipe, backbone)
+    pyramid = _build_shared_pyramid(recipe, backbone)
     model = TaskModel(
         backbone,
-        _heads(recipe, labels, backbone, pyramid),
-        label_tables={name: each.table for name, each in labels.heads.items()},
-        loss_weights={name: each.loss_weight for name, each in recipe.heads.items()},
-        lr_scales={name: each.lr_scale for name, each in recipe.heads.items()},
+        _build_heads(recipe, labels, backbone, pyramid),
+        label_tables={name: head_labels.table for name, head_labels in labels.heads.items()},
+        loss_weights={name: head.loss_weight for name, head in recipe.heads.items()},
+        lr_scales={name: head.lr_scale for name, head in recipe.heads.items()},
         pyramid=pyramid,
     )
     if recipe.extend is not None and recipe.extend.heads:
         model.freeze(recipe.extend.freeze or ())
-    if whole is not None:
-        named = ModelWeightsRecipe(source=whole) if isinstance(whole, str) else whole
+    if model_weights is not None:
+        weights_recipe = (
+            ModelWeightsRecipe(source=model_weights)
+            if isinstance(model_weights, str)
+            else model_weights
+        )
         fill_model(
             model,
-            named.source,
-            head=named.head,
+            weights_recipe.source,
+            head=weights_recipe.head,
             in_channels=recipe.data.channels,
-            accept_license=part.accept_license,
+            accept_license=backbone_recipe.accept_license,
         )
-    normalise(model, recipe)
+    apply_normalization(model, recipe)
     return model
 
 
-def build_backbone(part: BackboneRecipe, weights: str, *, in_channels: int = 3) -> ResNet:
+def build_backbone(
+    backbone_recipe: BackboneRecipe, weights: str, *, in_channels: int = 3
+) -> ResNet:
     """The backbone of a recipe.
 
     Args:
-        part: What to build.
+        backbone_recipe: What to build.
         weights: In place of its own.
         in_channels: Channels of a picture.
 
@@ -79,31 +88,35 @@ def build_backbone(part: BackboneRecipe, weights: str, *, in_channels: int = 3) 
         ResnetTasksError: If the name, the weights or an option does not fit.
     """
     return ResNet(
-        backbone_shape(part),
+        get_backbone_shape(backbone_recipe),
         weights=weights,
         in_channels=in_channels,
-        frozen_stages=part.frozen_stages,
-        norm=part.norm,
-        output_stride=part.output_stride,
-        drop_path=part.drop_path,
-        gradient_checkpointing=part.gradient_checkpointing,
-        accept_license=part.accept_license,
+        frozen_stages=backbone_recipe.frozen_stages,
+        norm=backbone_recipe.norm,
+        output_stride=backbone_recipe.output_stride,
+        drop_path=backbone_recipe.drop_path,
+        gradient_checkpointing=backbone_recipe.gradient_checkpointing,
+        accept_license=backbone_recipe.accept_license,
     )
 
 
-def backbone_shape(part: BackboneRecipe) -> str | Depth:
+def get_backbone_shape(backbone_recipe: BackboneRecipe) -> str | ResNetSpec:
     """What `ResNet` is built from: a variant's name, or a depth of one's own."""
-    return part.name if part.layers is None else Depth(part.layers, part.block)
+    return (
+        backbone_recipe.name
+        if backbone_recipe.layers is None
+        else ResNetSpec(backbone_recipe.layers, backbone_recipe.block)
+    )
 
 
-def normalise(model: TaskModel, recipe: Recipe) -> None:
+def apply_normalization(model: TaskModel, recipe: Recipe) -> None:
     """Gives a model the constants that the recipe states, where it states any."""
     constants = recipe.data.normalize
     if isinstance(constants, NormalizeRecipe):
-        model.normalise_with(constants.mean, constants.std)
+        model.set_normalization(constants.mean, constants.std)
 
 
-def _heads(
+def _build_heads(
     recipe: Recipe, labels: Labels, backbone: ResNet, pyramid: FeaturePyramid | None
 ) -> dict[str, Head]:
     """The heads of a recipe on the levels of its backbone and its pyramid.
@@ -113,12 +126,12 @@ def _heads(
     """
     specs = {**backbone.specs, **({} if pyramid is None else pyramid.specs)}
     heads: dict[str, Head] = {}
-    problems = _whole_in_windows(recipe)
-    measured = weights_to_measure(recipe)
+    problems = _find_whole_image_heads(recipe)
+    measured = find_measured_weights(recipe)
     for name, head in recipe.heads.items():
         options = {**head.options, "class_weights": None} if name in measured else head.options
         try:
-            heads[name] = head_class(name, head)(specs, labels.heads[name].classes, options)
+            heads[name] = get_head_class(name, head)(specs, labels.heads[name].classes, options)
         except HeadError as error:
             problems.append(f"recipe {recipe.name}: heads.{name}: {error}")
     if pyramid is not None and not problems:
@@ -133,7 +146,7 @@ def _heads(
     return heads
 
 
-def _whole_in_windows(recipe: Recipe) -> list[str]:
+def _find_whole_image_heads(recipe: Recipe) -> list[str]:
     """Heads that see pictures as a whole, in a recipe that cuts them."""
     if recipe.sliding is None:
         return []
@@ -142,11 +155,11 @@ def _whole_in_windows(recipe: Recipe) -> list[str]:
         f"recipe {recipe.name}: heads.{name} says what a picture shows as a whole, which parts of "
         f"it do not tell; take {cause} out, or the head"
         for name, head in recipe.heads.items()
-        if head_class(name, head).task == CLASSIFICATION
+        if get_head_class(name, head).task == CLASSIFICATION
     ]
 
 
-def _shared_pyramid(recipe: Recipe, backbone: ResNet) -> FeaturePyramid | None:
+def _build_shared_pyramid(recipe: Recipe, backbone: ResNet) -> FeaturePyramid | None:
     """The pyramid of the recipe, on C2..C5.
 
     Raises:

@@ -8,13 +8,13 @@ from typing import Literal, get_args
 from resnet_tasks.data.coco import CategoryMap, CocoFile, read_coco
 from resnet_tasks.data.splitting import Folds
 from resnet_tasks.errors import DataError
-from resnet_tasks.recipe.places import data_base
+from resnet_tasks.recipe.places import get_data_root
 from resnet_tasks.recipe.schema import Recipe, SourceRecipe
 
 Split = Literal["train", "val", "test"]
 
 
-def find_data(recipe: Recipe, data_root: Path | None = None) -> Path:
+def find_recipe_data(recipe: Recipe, data_root: Path | None = None) -> Path:
     """The folder that `data.root` names.
 
     Args:
@@ -24,7 +24,7 @@ def find_data(recipe: Recipe, data_root: Path | None = None) -> Path:
     Raises:
         DataError: If there is no such folder.
     """
-    folder = data_base(data_root) / recipe.data.root  # an absolute data.root replaces the base
+    folder = get_data_root(data_root) / recipe.data.root  # an absolute data.root replaces the base
     if not folder.is_dir():
         raise DataError(
             f"recipe {recipe.name}: its data folder {folder} does not exist; make it with "
@@ -41,8 +41,8 @@ def read_split(recipe: Recipe, split: Split, data_root: Path | None = None) -> l
     Raises:
         DataError: If a file is missing or wrong, or the recipe has no such split.
     """
-    sources = sources_of(recipe, split)
-    folder = find_data(recipe, data_root)
+    sources = get_sources(recipe, split)
+    folder = find_recipe_data(recipe, data_root)
     if not sources:
         raise DataError(
             f"recipe {recipe.name} names no files under data.{split}; add them or choose another "
@@ -59,18 +59,24 @@ def read_sources(recipe: Recipe, split: Split, folder: Path) -> list[CocoFile]:
     """
     folds = recipe.data.folds
     if folds is None or split == "test":
-        return _read_whole(recipe, split, folder)
-    made = Folds.of(_read_whole(recipe, "train", folder), folds.count, seed=folds.seed)
-    if folds.digest not in (None, made.digest):
+        return _read_undivided(recipe, split, folder)
+    actual_folds = Folds.from_files(
+        _read_undivided(recipe, "train", folder), folds.count, seed=folds.seed
+    )
+    if folds.digest not in (None, actual_folds.digest):
         raise DataError(
             f"recipe {recipe.name}: the files under data.train are divided into other folds "
-            f"({made.digest}) than when the run was started ({folds.digest}), so that pictures it "
+            f"({actual_folds.digest}) than when the run was started ({folds.digest}), so that pictures it "
             "was trained on may be held out; bring the files back as they were"
         )
-    return made.without(folds.held_out) if split == "train" else made.only(folds.held_out)
+    return (
+        actual_folds.exclude_fold(folds.held_out)
+        if split == "train"
+        else actual_folds.select_fold(folds.held_out)
+    )
 
 
-def sources_of(recipe: Recipe, split: Split) -> tuple[SourceRecipe, ...]:
+def get_sources(recipe: Recipe, split: Split) -> tuple[SourceRecipe, ...]:
     """Where the pictures of a split are from: with `data.folds` those of val are from train.
 
     Raises:
@@ -83,16 +89,16 @@ def sources_of(recipe: Recipe, split: Split) -> tuple[SourceRecipe, ...]:
     return sources
 
 
-def merged_categories(files: list[CocoFile]) -> CategoryMap:
+def merge_categories(files: list[CocoFile]) -> CategoryMap:
     """The one category list of several files.
 
     Raises:
         DataError: If they disagree.
     """
-    return CategoryMap.merged([file.categories for file in files])
+    return CategoryMap.merge([file.categories for file in files])
 
 
-def divided(recipe: Recipe, data_root: Path | None = None) -> Folds:
+def divide_into_folds(recipe: Recipe, data_root: Path | None = None) -> Folds:
     """The folds of a recipe's training data.
 
     Raises:
@@ -100,11 +106,11 @@ def divided(recipe: Recipe, data_root: Path | None = None) -> Folds:
     """
     folds = recipe.data.folds
     assert folds is not None, "the recipe has folds"
-    files = _read_whole(recipe, "train", find_data(recipe, data_root))
-    return Folds.of(files, folds.count, seed=folds.seed)
+    files = _read_undivided(recipe, "train", find_recipe_data(recipe, data_root))
+    return Folds.from_files(files, folds.count, seed=folds.seed)
 
 
-def with_digest(recipe: Recipe, data_root: Path | None = None) -> Recipe:
+def add_fold_digest(recipe: Recipe, data_root: Path | None = None) -> Recipe:
     """The recipe with the digest of its folds, where it has folds and states none.
 
     Raises:
@@ -113,12 +119,12 @@ def with_digest(recipe: Recipe, data_root: Path | None = None) -> Recipe:
     folds = recipe.data.folds
     if folds is None or folds.digest is not None:
         return recipe
-    settled = folds.model_copy(update={"digest": divided(recipe, data_root).digest})
-    data = recipe.data.model_copy(update={"folds": settled})
+    digested = folds.model_copy(update={"digest": divide_into_folds(recipe, data_root).digest})
+    data = recipe.data.model_copy(update={"folds": digested})
     return recipe.model_copy(update={"data": data})
 
 
-def _read_whole(recipe: Recipe, split: Split, folder: Path) -> list[CocoFile]:
+def _read_undivided(recipe: Recipe, split: Split, folder: Path) -> list[CocoFile]:
     sources: tuple[SourceRecipe, ...] = getattr(recipe.data, split)
     return [
         read_coco(

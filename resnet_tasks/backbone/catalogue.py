@@ -48,17 +48,17 @@ class Variant:
     weights: tuple[WeightSet, ...]
 
 
-def catalogue(pattern: str = "*") -> list[Variant]:
+def list_variants(pattern: str = "*") -> list[Variant]:
     """All variants whose name matches a shell pattern; read from a file, without torch."""
     content = json.loads(FILE.read_text(encoding="utf-8"))
     return [
         Variant(
             name,
-            known["parameters"],
-            known["multiply_adds"],
-            tuple(WeightSet(**each) for each in known["weights"]),
+            record["parameters"],
+            record["multiply_adds"],
+            tuple(WeightSet(**weight_set) for weight_set in record["weights"]),
         )
-        for name, known in content["variants"].items()
+        for name, record in content["variants"].items()
         if fnmatchcase(name, pattern)
     ]
 
@@ -69,7 +69,7 @@ def forbids_commercial_use(license_name: str) -> bool:
     return "nc" in words or "noncommercial" in "".join(words)
 
 
-def sources() -> dict[str, str]:
+def read_sources() -> dict[str, str]:
     """Where the figures come from."""
-    known: dict[str, str] = json.loads(FILE.read_text(encoding="utf-8"))["sources"]
-    return known
+    citations: dict[str, str] = json.loads(FILE.read_text(encoding="utf-8"))["sources"]
+    return citations

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
-from resnet_tasks.backbone.request import Request
+from resnet_tasks.backbone.request import WeightsRequest
 from resnet_tasks.errors import WeightsError
 
 CONTAINERS = ("state_dict", "model_state_dict", "model", "state_dict_ema", "model_ema")
@@ -44,19 +44,19 @@ def read_checkpoint(file: Path) -> dict[str, Tensor]:
     Raises:
         WeightsError: If the file is damaged, is no checkpoint, or holds more than plain tensors.
     """
-    content = _read(file)
-    opened = _opened(content)
-    tensors = {str(key): value for key, value in opened.items() if isinstance(value, Tensor)}
+    content = _read_file(file)
+    state_dict = _unwrap_containers(content)
+    tensors = {str(key): value for key, value in state_dict.items() if isinstance(value, Tensor)}
     if not tensors:
         raise WeightsError(
             f"{file} holds no tensors by name (found {type(content).__name__} with "
-            f"{', '.join(map(repr, list(opened)[:3])) or 'nothing'}); give a file with a model's "
+            f"{', '.join(map(repr, list(state_dict)[:3])) or 'nothing'}); give a file with a model's "
             "state dict"
         )
     return tensors
 
 
-def without_prefixes(tensors: Mapping[str, Tensor], file: Path) -> dict[str, Tensor]:
+def strip_prefixes(tensors: Mapping[str, Tensor], file: Path) -> dict[str, Tensor]:
     """`tensors` without what wrappers put in front of their names.
 
     Raises:
@@ -64,7 +64,7 @@ def without_prefixes(tensors: Mapping[str, Tensor], file: Path) -> dict[str, Ten
     """
     plain: dict[str, Tensor] = {}
     for key, value in tensors.items():
-        name = stripped(key)
+        name = strip_key(key)
         if name in plain:
             raise WeightsError(
                 f"{file} holds {name!r} twice once prefixes ({', '.join(PREFIXES)}) are stripped; "
@@ -74,21 +74,21 @@ def without_prefixes(tensors: Mapping[str, Tensor], file: Path) -> dict[str, Ten
     return plain
 
 
-def stripped(key: str) -> str:
+def strip_key(key: str) -> str:
     """`key` without the prefixes of wrappers."""
     while True:
-        prefix = next((each for each in PREFIXES if key.startswith(each)), None)
+        prefix = next((candidate for candidate in PREFIXES if key.startswith(candidate)), None)
         if prefix is None:
             return key
         key = key.removeprefix(prefix)
 
 
-def cover(
+def load_tensors(
     backbone: nn.Module,
     tensors: Mapping[str, Tensor],
     *,
     name: str,
-    source: Request,
+    source: WeightsRequest,
     in_channels: int,
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Copies `tensors` into a backbone, all of it or nothing.
@@ -109,67 +109,67 @@ def cover(
             if the file has backbone tensors beyond this variant's.
     """
     own = backbone.state_dict()
-    given = _with_adapted_stem(tensors, own, in_channels)
-    where = f"{source.key} {source.spec!r} do not fit backbone.name {name!r}"
+    adapted = _adapt_stem(tensors, own, in_channels)
+    mismatch = f"{source.key} {source.spec!r} do not fit backbone.name {name!r}"
     required = {key for key in own if not key.endswith(_COUNTER)}
-    missing = sorted(required - given.keys())
+    missing = sorted(required - adapted.keys())
     has_statistics = any(key.endswith(_STATISTICS) for key in own)
     surplus = sorted(
         key
-        for key in given.keys() - own.keys()
+        for key in adapted.keys() - own.keys()
         if _BACKBONE_KEY.match(key)
         and not key.endswith(_COUNTER)
         and (has_statistics or not key.endswith(_STATISTICS))
     )
     if missing or surplus:
-        parts = [_listed("are missing", missing), _listed("have no place", surplus)]
-        found = " and ".join(part for part in parts if part)
-        raise WeightsError(f"{where}: {found}{_better_fit(given, name)}")
-    differing = [key for key in sorted(required) if given[key].shape != own[key].shape]
+        parts = [_format_keys("are missing", missing), _format_keys("have no place", surplus)]
+        details = " and ".join(part for part in parts if part)
+        raise WeightsError(f"{mismatch}: {details}{_suggest_variant(adapted, name)}")
+    differing = [key for key in sorted(required) if adapted[key].shape != own[key].shape]
     if differing:
         key = differing[0]
         raise WeightsError(
-            f"{where}: {len(differing)} tensors have another shape, first {key} with "
-            f"{tuple(given[key].shape)} in "
-            f"place of {tuple(own[key].shape)}{_better_fit(given, name)}"
+            f"{mismatch}: {len(differing)} tensors have another shape, first {key} with "
+            f"{tuple(adapted[key].shape)} in "
+            f"place of {tuple(own[key].shape)}{_suggest_variant(adapted, name)}"
         )
-    broken = [key for key in sorted(required) if not bool(torch.isfinite(given[key]).all())]
+    broken = [key for key in sorted(required) if not bool(torch.isfinite(adapted[key]).all())]
     if broken:
         raise WeightsError(
             f"{source.key} {source.spec!r} hold values that are not finite in {len(broken)} "
             "tensors, first "
             f"{broken[0]}; use another checkpoint"
         )
-    matched = tuple(key for key in own if key in given)
+    matched = tuple(key for key in own if key in adapted)
     with torch.no_grad():
         for key in matched:
-            own[key].copy_(given[key])
-    unexpected = sorted(key for key in given.keys() - own.keys() if not key.endswith(_COUNTER))
+            own[key].copy_(adapted[key])
+    unexpected = sorted(key for key in adapted.keys() - own.keys() if not key.endswith(_COUNTER))
     return matched, tuple(unexpected)
 
 
-def _read(file: Path) -> Any:
+def _read_file(file: Path) -> Any:
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
         return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if zipfile.is_zipfile(file) or _starts_like_pickle(file):
-            found = re.search(r"GLOBAL (\S+)", str(error))
+        if zipfile.is_zipfile(file) or _is_pickle(file):
+            match = re.search(r"GLOBAL (\S+)", str(error))
             raise WeightsError(
                 f"{file} holds Python objects beyond plain tensors"
-                f"{f' ({found[1]})' if found else ''}, which are never loaded because they can run "
+                f"{f' ({match[1]})' if match else ''}, which are never loaded because they can run "
                 "code; save the model's state dict alone, best as .safetensors - where you trust "
-                f"who made the file: {_conversion(file)}"
+                f"who made the file: {_format_conversion_command(file)}"
             ) from error
         raise WeightsError(f"{file} is no checkpoint; give a .safetensors or .pth file") from error
     except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         raise WeightsError(
-            f"{file} is damaged or no checkpoint ({_first_line(error)}); fetch or save it again"
+            f"{file} is damaged or no checkpoint ({_get_first_line(error)}); fetch or save it again"
         ) from error
 
 
-def _conversion(file: Path) -> str:
+def _format_conversion_command(file: Path) -> str:
     """A command that leaves a file of plain tensors."""
     target = file.with_name(f"{file.stem}-tensors.pth")
     return (
@@ -179,57 +179,62 @@ def _conversion(file: Path) -> str:
     )
 
 
-def _starts_like_pickle(file: Path) -> bool:
+def _is_pickle(file: Path) -> bool:
     with file.open("rb") as stream:
         return stream.read(1) == pickle.PROTO
 
 
-def _first_line(error: BaseException) -> str:
+def _get_first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     # Of a missing key the message is the key alone, which says nothing.
     return lines[0][:120] if lines and not isinstance(error, KeyError) else type(error).__name__
 
 
-def _opened(content: Any) -> Mapping[Any, Any]:
+def _unwrap_containers(content: Any) -> Mapping[Any, Any]:
     while isinstance(content, Mapping):
-        key = next((each for each in CONTAINERS if isinstance(content.get(each), Mapping)), None)
+        key = next(
+            (container for container in CONTAINERS if isinstance(content.get(container), Mapping)),
+            None,
+        )
         if key is None:
             return content
         content = content[key]
     return {}
 
 
-def _with_adapted_stem(
+def _adapt_stem(
     tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], in_channels: int
 ) -> dict[str, Tensor]:
-    given = dict(tensors)
+    adapted = dict(tensors)
     # The first convolution is the first tensor of four dimensions, whatever the family calls it.
     stem = next(key for key, value in own.items() if value.ndim == 4)
-    weight = given.get(stem)
+    weight = adapted.get(stem)
     if weight is not None and weight.ndim == 4 and weight.shape[1] == 3 != in_channels:
-        given[stem] = adapt_input_conv(in_channels, weight)
-    return given
+        adapted[stem] = adapt_input_conv(in_channels, weight)
+    return adapted
 
 
-def _listed(what: str, keys: list[str]) -> str:
+def _format_keys(problem: str, keys: list[str]) -> str:
     if not keys:
         return ""
-    return f"{len(keys)} tensors {what} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
+    return (
+        f"{len(keys)} tensors {problem} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
+    )
 
 
-def _better_fit(given: Mapping[str, Tensor], name: str) -> str:
+def _suggest_variant(tensors: Mapping[str, Tensor], name: str) -> str:
     """What the weights look like, and which variant would take them."""
     blocks: dict[int, int] = {}
-    for key in given:
-        found = re.match(r"layer([1-4])\.(\d+)\.", key)
-        if found:
-            stage, block = int(found[1]), int(found[2])
+    for key in tensors:
+        match = re.match(r"layer([1-4])\.(\d+)\.", key)
+        if match:
+            stage, block = int(match[1]), int(match[2])
             blocks[stage] = max(blocks.get(stage, 0), block + 1)
     if not blocks:
-        first = ", ".join(list(given)[:3])
+        first = ", ".join(list(tensors)[:3])
         return f"; the file has no ResNet stages (layer1 to layer4), it starts with {first}"
     counts = tuple(blocks.get(stage, 0) for stage in (1, 2, 3, 4))
-    last = "conv3" if "layer1.0.conv3.weight" in given else "conv2"
+    last = "conv3" if "layer1.0.conv3.weight" in tensors else "conv2"
     variant = PLAIN_SHAPES.get((last, counts))
     text = f"; these weights have {counts} {'bottleneck' if last == 'conv3' else 'basic'} blocks"
     if variant is None or variant == name:

@@ -28,8 +28,15 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.file_download import repo_folder_name
 
-from resnet_tasks.backbone.request import Request
-from resnet_tasks.backbone.transfer import Pace, alone, discard, sha256_of, transfer, unreachable
+from resnet_tasks.backbone.request import WeightsRequest
+from resnet_tasks.backbone.transfer import (
+    StallDetector,
+    compute_sha256,
+    discard_partial,
+    download,
+    lock_download,
+    make_unreachable_error,
+)
 from resnet_tasks.errors import WeightsError
 
 PROBE_SECONDS = 6.0
@@ -39,8 +46,8 @@ HUB_STILL_SECONDS = 120.0
 _OUT_OF_ORDER = (500, 502, 503, 504)
 
 
-def hub_file(
-    repo: str, names: tuple[str, ...], *, request: Request, revision: str | None = None
+def fetch_hub_file(
+    repo: str, names: tuple[str, ...], *, request: WeightsRequest, revision: str | None = None
 ) -> Path:
     """The first of some files that a hub repository has, from the cache if it is there.
 
@@ -56,7 +63,7 @@ def hub_file(
     """
     damaged = False
     for name in names:
-        cached = _cached(repo, name, revision, request)
+        cached = _find_cached(repo, name, revision, request)
         if cached is not None and _is_intact(cached):
             return cached
         damaged |= cached is not None
@@ -67,7 +74,7 @@ def hub_file(
         )
     _check_reachable(hf_hub_url(repo, names[0], revision=revision), request)
     for name in names:
-        fetched = _fetched(repo, name, revision, request, anew=damaged)
+        fetched = _download_from_hub(repo, name, revision, request, force=damaged)
         if fetched is not None:
             return fetched
     raise WeightsError(
@@ -75,7 +82,9 @@ def hub_file(
     )
 
 
-def hub_metadata(repo: str, revision: str | None, *, request: Request) -> dict[str, Any]:
+def read_hub_metadata(
+    repo: str, revision: str | None, *, request: WeightsRequest
+) -> dict[str, Any]:
     """`mean`, `std` and `license` of a hub repository, as far as it states them.
 
     They stand in `config.json` (timm's layout, in `pretrained_cfg` or at the top); the licence may
@@ -85,8 +94,8 @@ def hub_metadata(repo: str, revision: str | None, *, request: Request) -> dict[s
         WeightsError: If the hub cannot be reached, the repository does not exist, or its
             `config.json` is broken.
     """
-    known: dict[str, Any] = {}
-    config = _optional(repo, "config.json", revision, request)
+    metadata: dict[str, Any] = {}
+    config = _fetch_optional(repo, "config.json", revision, request)
     if config is not None:
         try:
             content = json.loads(config.read_text(encoding="utf-8"))
@@ -95,15 +104,15 @@ def hub_metadata(repo: str, revision: str | None, *, request: Request) -> dict[s
         content = content if isinstance(content, dict) else {}
         inner = content.get("pretrained_cfg")
         for source in (content, inner if isinstance(inner, dict) else {}):
-            known |= {key: source[key] for key in ("mean", "std", "license") if source.get(key)}
-    if "license" not in known:
-        card = _optional(repo, "README.md", revision, request)
+            metadata |= {key: source[key] for key in ("mean", "std", "license") if source.get(key)}
+    if "license" not in metadata:
+        card = _fetch_optional(repo, "README.md", revision, request)
         if card is not None:
-            known["license"] = _front_matter(card).get("license")
-    return known
+            metadata["license"] = _read_front_matter(card).get("license")
+    return metadata
 
 
-def cached_download(url: str, sha256: str, *, request: Request) -> Path:
+def download_file(url: str, sha256: str, *, request: WeightsRequest) -> Path:
     """A file from a URL, kept in torch's own cache of checkpoints and checked on every use.
 
     Args:
@@ -118,35 +127,37 @@ def cached_download(url: str, sha256: str, *, request: Request) -> Path:
     base = Path(urlsplit(url).path).name or "weights"
     # torch.hub keeps torchvision's files by name, which holds the digits already.
     target = folder / (base if sha256 in base else f"{sha256[:16]}-{base}")
-    if _holds(target, sha256):
+    if _has_sha256(target, sha256):
         return target
     _check_reachable(url, request)
     part = target.with_name(target.name + ".part")
-    with alone(part, request):
-        if _holds(target, sha256):  # another process was faster
+    with lock_download(part, request):
+        if _has_sha256(target, sha256):  # another process was faster
             return target
         begun = part.is_file()
-        transfer(url, part, request)
-        if begun and not _holds(part, sha256):  # the old beginning may be at fault
-            discard(part)
-            transfer(url, part, request)
-        found = sha256_of(part)
-        if found.startswith(sha256):
+        download(url, part, request)
+        if begun and not _has_sha256(part, sha256):  # the old beginning may be at fault
+            discard_partial(part)
+            download(url, part, request)
+        actual_sha256 = compute_sha256(part)
+        if actual_sha256.startswith(sha256):
             part.replace(target)
-        discard(part)
-    if not found.startswith(sha256):
+        discard_partial(part)
+    if not actual_sha256.startswith(sha256):
         raise WeightsError(
-            f"{request.key}: {url} has the sha256 {found}, but {sha256} was asked for; the file "
+            f"{request.key}: {url} has the sha256 {actual_sha256}, but {sha256} was asked for; the file "
             "was not kept: check the source, then the digits"
         )
     return target
 
 
-def _holds(file: Path, sha256: str) -> bool:
-    return file.is_file() and sha256_of(file).startswith(sha256)
+def _has_sha256(file: Path, sha256: str) -> bool:
+    return file.is_file() and compute_sha256(file).startswith(sha256)
 
 
-def _cached(repo: str, name: str, revision: str | None, request: Request) -> Path | None:
+def _find_cached(
+    repo: str, name: str, revision: str | None, request: WeightsRequest
+) -> Path | None:
     try:
         return Path(hf_hub_download(repo, name, revision=revision, local_files_only=True))
     except HFValidationError as error:
@@ -163,24 +174,24 @@ def _is_intact(file: Path) -> bool:
     Small files, and caches on systems without links, state no sha256 and pass.
     """
     name = file.resolve().name
-    return re.fullmatch("[0-9a-f]{64}", name) is None or sha256_of(file) == name
+    return re.fullmatch("[0-9a-f]{64}", name) is None or compute_sha256(file) == name
 
 
-def _fetched(
-    repo: str, name: str, revision: str | None, request: Request, *, anew: bool = False
+def _download_from_hub(
+    repo: str, name: str, revision: str | None, request: WeightsRequest, *, force: bool = False
 ) -> Path | None:
     """The downloaded file; None where the repository does not have it."""
 
     def fetch() -> Path:
         return Path(
             hf_hub_download(
-                repo, name, revision=revision, etag_timeout=PROBE_SECONDS, force_download=anew
+                repo, name, revision=revision, etag_timeout=PROBE_SECONDS, force_download=force
             )
         )
 
     url = hf_hub_url(repo, name)
     try:
-        file = _watched(fetch, repo)
+        file = _run_with_stall_check(fetch, repo)
     except GatedRepoError as error:
         raise WeightsError(
             f"{request}: the hub gives {repo} to readers who accepted its terms only; accept them "
@@ -192,11 +203,11 @@ def _fetched(
             f"read; check the name, or {request.remedy}"
         ) from error
     except LocalEntryNotFoundError as error:
-        raise unreachable(url, request, error) from error
+        raise make_unreachable_error(url, request, error) from error
     except EntryNotFoundError:
         return None
     except Exception as error:
-        raise unreachable(url, request, error) from error
+        raise make_unreachable_error(url, request, error) from error
     if not _is_intact(file):
         raise WeightsError(
             f"{request}: {name} of {repo} came with another sha256 than the hub states; nothing "
@@ -205,7 +216,7 @@ def _fetched(
     return file
 
 
-def _watched(fetch: Callable[[], Path], repo: str) -> Path:
+def _run_with_stall_check(fetch: Callable[[], Path], repo: str) -> Path:
     """What `fetch` returns or raises, given up where nothing comes.
 
     The hub's client bounds every read, but not their sum nor its wait for another process.
@@ -216,25 +227,25 @@ def _watched(fetch: Callable[[], Path], repo: str) -> Path:
     results: list[Path] = []
     failures: list[BaseException] = []
 
-    def work() -> None:
+    def run_fetch() -> None:
         try:
             results.append(fetch())
         except BaseException as error:  # noqa: BLE001  # raised again below, in the caller's thread
             failures.append(error)
 
     folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type="model")
-    pace = Pace(_bytes_below(folder), HUB_STILL_SECONDS)
-    thread = threading.Thread(target=work, name=f"fetch {repo}", daemon=True)
+    stall_detector = StallDetector(_count_bytes(folder), HUB_STILL_SECONDS)
+    thread = threading.Thread(target=run_fetch, name=f"fetch {repo}", daemon=True)
     thread.start()
     while thread.is_alive():
         thread.join(0.2)
-        pace.check(_bytes_below(folder))
+        stall_detector.check(_count_bytes(folder))
     if failures:
         raise failures[0]
     return results[0]
 
 
-def _bytes_below(folder: Path) -> int:
+def _count_bytes(folder: Path) -> int:
     total = 0
     for file in folder.glob("blobs/*"):
         with suppress(OSError):  # a finished file is renamed under our eyes
@@ -242,25 +253,27 @@ def _bytes_below(folder: Path) -> int:
     return total
 
 
-def _optional(repo: str, name: str, revision: str | None, request: Request) -> Path | None:
+def _fetch_optional(
+    repo: str, name: str, revision: str | None, request: WeightsRequest
+) -> Path | None:
     """A file that a repository need not have. Offline, what is in the cache has to do."""
-    cached = _cached(repo, name, revision, request)
+    cached = _find_cached(repo, name, revision, request)
     if cached is not None or constants.HF_HUB_OFFLINE:
         return cached
     weights = [
-        _cached(repo, each, revision, request)
-        for each in ("model.safetensors", "pytorch_model.bin")
+        _find_cached(repo, file_name, revision, request)
+        for file_name in ("model.safetensors", "pytorch_model.bin")
     ]
     try:
         _check_reachable(hf_hub_url(repo, name, revision=revision), request)
-        return _fetched(repo, name, revision, request)
+        return _download_from_hub(repo, name, revision, request)
     except WeightsError:
         if any(weights):
             return None
         raise
 
 
-def _front_matter(card: Path) -> dict[str, Any]:
+def _read_front_matter(card: Path) -> dict[str, Any]:
     text = card.read_text(encoding="utf-8", errors="replace")
     if not text.startswith("---"):
         return {}
@@ -271,7 +284,7 @@ def _front_matter(card: Path) -> dict[str, Any]:
     return {}
 
 
-def _check_reachable(url: str, request: Request) -> None:
+def _check_reachable(url: str, request: WeightsRequest) -> None:
     """Raises within `PROBE_SECONDS` where no server answers; refusals are answers too.
 
     The hub client retries for minutes, and name resolution has no time limit of its own, hence the
@@ -284,13 +297,15 @@ def _check_reachable(url: str, request: Request) -> None:
     if thread.is_alive():
         failures.append(TimeoutError(f"no answer in {PROBE_SECONDS:.0f} s"))
     if failures:
-        raise unreachable(url, request, failures[0]) from failures[0]
+        raise make_unreachable_error(url, request, failures[0]) from failures[0]
 
 
 def _probe(url: str, failures: list[BaseException]) -> None:
-    asked = urllib.request.Request(url, method="HEAD")
+    head_request = urllib.request.Request(url, method="HEAD")
     try:
-        urllib.request.build_opener(_Unfollowed).open(asked, timeout=PROBE_SECONDS).close()
+        urllib.request.build_opener(_NoRedirectHandler).open(
+            head_request, timeout=PROBE_SECONDS
+        ).close()
     except urllib.error.HTTPError as answer:
         answer.close()
         if answer.code in _OUT_OF_ORDER:
@@ -302,7 +317,7 @@ def _probe(url: str, failures: list[BaseException]) -> None:
             failures.append(reason if isinstance(reason, BaseException) else error)
 
 
-class _Unfollowed(urllib.request.HTTPRedirectHandler):
+class _NoRedirectHandler(urllib.request.HTTPRedirectHandler):
     """A redirect is an answer too."""
 
     def redirect_request(self, *_: Any) -> None:

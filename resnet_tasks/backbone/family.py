@@ -15,7 +15,7 @@ from timm.models.resnet import ResNet as TimmResNet
 from torch import nn
 
 from resnet_tasks.errors import ResnetTasksError, WeightsError
-from resnet_tasks.registry import nearest
+from resnet_tasks.registry import find_nearest
 from resnet_tasks.structures import FeatureSpec
 
 LEVELS = ("C1", "C2", "C3", "C4", "C5")
@@ -32,7 +32,7 @@ _CLASSIFIER = ("global_pool", "fc", "head", "last_linear")
 
 
 @dataclass(frozen=True)
-class Depth:
+class ResNetSpec:
     """A ResNet that has no name: plain stem and stages, of any depth.
 
     He et al. 2015, Table 1, has basic blocks (two 3x3 convolutions) in nets of 18 and 34 layers and
@@ -50,7 +50,7 @@ class Depth:
     block: Literal["basic", "bottleneck"] = "bottleneck"
 
     def __post_init__(self) -> None:
-        if len(self.layers) != 4 or any(each < 1 for each in self.layers):
+        if len(self.layers) != 4 or any(num_blocks < 1 for num_blocks in self.layers):
             raise ResnetTasksError(
                 f"backbone.layers is {list(self.layers)}; give the blocks of the four stages C2 to "
                 "C5, each at least 1, such as [3, 4, 6, 3]"
@@ -101,7 +101,7 @@ class Trunk:
 
 
 @cache
-def family() -> tuple[str, ...]:
+def list_all_backbones() -> tuple[str, ...]:
     """Names of all variants, family by family, each in timm's natural order.
 
     The rule: a chain of residual blocks in four stages behind a stem, with five levels of strides
@@ -117,13 +117,13 @@ def family() -> tuple[str, ...]:
     return tuple(name for name in names if not name.startswith("bat_"))
 
 
-def backbone_names(pattern: str = "*") -> list[str]:
+def list_backbones(pattern: str = "*") -> list[str]:
     """Names of all variants that match a shell pattern (`"resnet*d"`)."""
-    return [name for name in family() if fnmatchcase(name, pattern)]
+    return [name for name in list_all_backbones() if fnmatchcase(name, pattern)]
 
 
 def build_trunk(
-    name: str | Depth, *, in_channels: int = 3, output_stride: int = 32, drop_path: float = 0.0
+    name: str | ResNetSpec, *, in_channels: int = 3, output_stride: int = 32, drop_path: float = 0.0
 ) -> Trunk:
     """A net with random weights, cut where its classifier begins.
 
@@ -143,23 +143,25 @@ def build_trunk(
         raise ResnetTasksError(
             f"backbone.output_stride is {output_stride}; allowed are 8, 16 and 32"
         )
-    net = _net(name, in_channels, output_stride, drop_path)
+    net = _build_net(name, in_channels, output_stride, drop_path)
     children: dict[str, nn.Module] = {}
     for child, module in net.named_children():
         if child in _CLASSIFIER:
             break
         children[child] = module
-    return _trunk(children, cast("list[dict[str, object]]", net.feature_info))
+    return _cut_trunk(children, cast("list[dict[str, object]]", net.feature_info))
 
 
-def _net(name: str | Depth, in_channels: int, output_stride: int, drop_path: float) -> nn.Module:
+def _build_net(
+    name: str | ResNetSpec, in_channels: int, output_stride: int, drop_path: float
+) -> nn.Module:
     options: dict[str, Any] = {"in_chans": in_channels, "num_classes": 0, "global_pool": ""}
     if drop_path:
         options["drop_path_rate"] = drop_path
     if output_stride != 32:
         options["output_stride"] = output_stride
     net: nn.Module
-    if isinstance(name, Depth):
+    if isinstance(name, ResNetSpec):
         block = Bottleneck if name.block == "bottleneck" else BasicBlock
         net = TimmResNet(block, name.layers, **options)
         return net
@@ -168,7 +170,7 @@ def _net(name: str | Depth, in_channels: int, output_stride: int, drop_path: flo
         modern = name.removeprefix("legacy_")
         raise ResnetTasksError(
             f"backbone.output_stride is {output_stride}, but timm's {name} cannot be dilated; use "
-            f"32, or {modern if modern in family() else 'a variant without legacy_ in its name'}"
+            f"32, or {modern if modern in list_all_backbones() else 'a variant without legacy_ in its name'}"
         )
     if drop_path and name.startswith("legacy_"):
         raise ResnetTasksError(
@@ -180,7 +182,7 @@ def _net(name: str | Depth, in_channels: int, output_stride: int, drop_path: flo
 
 
 def _check_name(name: str) -> None:
-    names = family()
+    names = list_all_backbones()
     if name in names:
         return
     if name == CUSTOM:
@@ -191,12 +193,12 @@ def _check_name(name: str) -> None:
     other = (
         "is no ResNet that this package supports" if name in timm.list_models() else "is unknown"
     )
-    close = nearest(name, names)
+    close = find_nearest(name, names)
     hint = f"did you mean {close!r}?" if close else "`resnet-tasks backbones` lists all"
     raise ResnetTasksError(f"backbone.name: {name!r} {other} ({len(names)} are); {hint}")
 
 
-def _trunk(children: dict[str, nn.Module], levels: Sequence[dict[str, object]]) -> Trunk:
+def _cut_trunk(children: dict[str, nn.Module], levels: Sequence[dict[str, object]]) -> Trunk:
     """Cuts a chain at the parts that timm names for its levels."""
     parts: list[str] = []
     for name, child in children.items():

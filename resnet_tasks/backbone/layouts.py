@@ -32,7 +32,7 @@ _REMEDY = (
 
 
 @dataclass(frozen=True)
-class Layout:
+class ConvertedWeights:
     """Tensors under our names, and what is known of the pictures they were trained on.
 
     Attributes:
@@ -48,61 +48,61 @@ class Layout:
     std: tuple[float, ...] | None = None
 
 
-def recognised(tensors: Mapping[str, Tensor], where: str) -> Layout:
+def convert_layout(tensors: Mapping[str, Tensor], source: str) -> ConvertedWeights:
     """Brings tensors of any known layout to our names and colour order.
 
     Args:
         tensors: By name, prefixes of wrappers stripped.
-        where: For messages.
+        source: For messages.
 
     Raises:
         WeightsError: If the model read pictures, or halved them, in a way that a backbone of this
             package cannot.
     """
-    named = dict(tensors)
-    if _is_ours(named):
-        own = {key: tuple(map(float, named.pop(key).tolist())) for key in ("mean", "std")}
+    converted = dict(tensors)
+    if _is_own_layout(converted):
+        own = {key: tuple(map(float, converted.pop(key).tolist())) for key in ("mean", "std")}
         note = "mean and std are those stored with the weights"
-        return Layout(named, (note,), own["mean"], own["std"])
+        return ConvertedWeights(converted, (note,), own["mean"], own["std"])
     notes: list[str] = []
-    is_detectron = any(key.startswith("stem.conv1.") for key in named) and any(
-        key.startswith("res2.") for key in named
+    is_detectron = any(key.startswith("stem.conv1.") for key in converted) and any(
+        key.startswith("res2.") for key in converted
     )
     if is_detectron:
-        named = {_torchvision_name(key): value for key, value in named.items()}
+        converted = {_to_torchvision_name(key): value for key, value in converted.items()}
         notes.append("names are detectron2's")
-    mean, std, flip = _pixels(named, where)
+    mean, std, flip = _detect_pixel_format(converted, source)
     if flip:
-        named["conv1.weight"] = named["conv1.weight"].flip(1)
+        converted["conv1.weight"] = converted["conv1.weight"].flip(1)
         notes.append("trained on BGR pictures: the stem's input channels are reversed to RGB")
     elif is_detectron and mean is None:
         notes.append(
             "taken as trained on RGB with ImageNet's mean and std and strides in 3x3 convolutions, "
             "since the norms hold statistics; do not use them if the model read BGR"
         )
-    return Layout(named, tuple(notes), mean, std)
+    return ConvertedWeights(converted, tuple(notes), mean, std)
 
 
-def _is_ours(tensors: Mapping[str, Tensor]) -> bool:
+def _is_own_layout(tensors: Mapping[str, Tensor]) -> bool:
     mean, std = tensors.get("mean"), tensors.get("std")
     return mean is not None and std is not None and mean.ndim == 1 and mean.shape == std.shape
 
 
-def _torchvision_name(key: str) -> str:
+def _to_torchvision_name(key: str) -> str:
     stem = _STEM.match(key)
     if stem:
         return f"{'bn1' if stem[1] else 'conv1'}.{stem[2]}"
-    found = _STAGE.match(key)
-    if not found:
+    match = _STAGE.match(key)
+    if not match:
         return key
-    block = f"layer{int(found[1]) - 1}.{found[2]}"
-    if found[3] == "shortcut":
-        return f"{block}.downsample.{1 if found[4] else 0}.{found[5]}"
-    return f"{block}.{found[3].replace('conv', 'bn') if found[4] else found[3]}.{found[5]}"
+    block = f"layer{int(match[1]) - 1}.{match[2]}"
+    if match[3] == "shortcut":
+        return f"{block}.downsample.{1 if match[4] else 0}.{match[5]}"
+    return f"{block}.{match[3].replace('conv', 'bn') if match[4] else match[3]}.{match[5]}"
 
 
-def _pixels(
-    tensors: dict[str, Tensor], where: str
+def _detect_pixel_format(
+    tensors: dict[str, Tensor], source: str
 ) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None, bool]:
     """Mean and std for RGB on the 0..1 scale as far as they are known, and whether to flip BGR."""
     stem = tensors.get("conv1.weight")
@@ -118,17 +118,17 @@ def _pixels(
     is_caffe = (is_folded and not is_grouped) or _reads_bytes(tensors)
     if has_bottlenecks and (is_caffe or (stated[1] is not None and max(stated[1]) < 2)):
         raise WeightsError(
-            f"{where} holds a model of the Caffe kind (pixels on the 0..255 scale in BGR order, "
+            f"{source} holds a model of the Caffe kind (pixels on the 0..255 scale in BGR order, "
             f"strides in 1x1 convolutions), as MSRA's R-50 and R-101 are; {_REMEDY}"
         )
     if stated[0] is not None and stated[1] is not None and is_color:
         flip = stated[0][0] < stated[0][-1]  # ImageNet's red is brighter than its blue
         order = -1 if flip else 1
-        mean = tuple(each / 255 for each in stated[0][::order])
-        return mean, tuple(each / 255 for each in stated[1][::order]), flip
+        mean = tuple(value / 255 for value in stated[0][::order])
+        return mean, tuple(value / 255 for value in stated[1][::order]), flip
     if is_caffe:
         raise WeightsError(
-            f"{where} holds a model that reads pixels on the 0..255 scale, and not in which order "
+            f"{source} holds a model that reads pixels on the 0..255 scale, and not in which order "
             f"their colours come; {_REMEDY}"
         )
     # Folded and grouped: the ResNeXts that were trained with Caffe2, BGR with ImageNet's constants.

@@ -15,18 +15,18 @@ import torchvision
 from torch import nn
 
 from resnet_tasks.backbone.catalogue import forbids_commercial_use
-from resnet_tasks.backbone.checkpoints import cover, read_checkpoint, without_prefixes
-from resnet_tasks.backbone.downloads import cached_download, hub_file, hub_metadata
-from resnet_tasks.backbone.layouts import recognised
-from resnet_tasks.backbone.request import BACKBONE_KEY, Request
+from resnet_tasks.backbone.checkpoints import load_tensors, read_checkpoint, strip_prefixes
+from resnet_tasks.backbone.downloads import download_file, fetch_hub_file, read_hub_metadata
+from resnet_tasks.backbone.layouts import convert_layout
+from resnet_tasks.backbone.request import BACKBONE_KEY, WeightsRequest
 from resnet_tasks.backbone.run_folders import (
     find_in_folder,
-    license_of,
-    run_of,
+    find_run,
+    read_license,
     split_checkpoint,
 )
 from resnet_tasks.errors import WeightsError
-from resnet_tasks.registry import did_you_mean, nearest
+from resnet_tasks.registry import find_nearest, suggest_nearest
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 """RGB, 0..1, the constants of torchvision's ImageNet models."""
@@ -78,7 +78,7 @@ class LoadReport:
 
 
 @dataclass(frozen=True)
-class Origin:
+class WeightSource:
     """A file of weights on this machine and what is known of it."""
 
     file: Path
@@ -119,31 +119,31 @@ def load_weights(
         WeightsError: If weights cannot be had or read, do not cover the backbone, have other
             shapes, or may not be used commercially and `accept_license` is False.
     """
-    request = Request(spec)
-    origin = find_weights(request, name, accept_license)
-    if origin.backbone not in (None, name):
+    request = WeightsRequest(spec)
+    weight_source = find_weights(request, name, accept_license)
+    if weight_source.backbone not in (None, name):
         raise WeightsError(
-            f"{request} is a run whose backbone is {origin.backbone}, but backbone.name is {name}; "
-            f"set {origin.settings}, or choose other weights"
+            f"{request} is a run whose backbone is {weight_source.backbone}, but backbone.name is {name}; "
+            f"set {weight_source.settings}, or choose other weights"
         )
-    plain = without_prefixes(read_checkpoint(origin.file), origin.file)
-    layout = recognised(plain, str(request))
-    matched, unexpected = cover(
+    plain = strip_prefixes(read_checkpoint(weight_source.file), weight_source.file)
+    layout = convert_layout(plain, str(request))
+    matched, unexpected = load_tensors(
         backbone, layout.tensors, name=name, source=request, in_channels=in_channels
     )
     return LoadReport(
         matched=matched,
         missing=(),
         unexpected=unexpected,
-        source=origin.source,
-        license=origin.license,
-        mean=layout.mean or origin.mean,
-        std=layout.std or origin.std,
+        source=weight_source.source,
+        license=weight_source.license,
+        mean=layout.mean or weight_source.mean,
+        std=layout.std or weight_source.std,
         notes=layout.notes,
     )
 
 
-def find_weights(request: Request, name: str, accept_license: bool) -> Origin:
+def find_weights(request: WeightsRequest, name: str, accept_license: bool) -> WeightSource:
     """The file that a user means, fetched where it is not on this machine.
 
     Args:
@@ -155,64 +155,68 @@ def find_weights(request: Request, name: str, accept_license: bool) -> Origin:
         WeightsError: If it cannot be had, or may not be used commercially.
     """
     spec = request.spec
-    kind, _, rest = spec.partition(":")
+    kind, _, reference = spec.partition(":")
     if spec == "imagenet":
-        return _from_timm(request, name, None, accept_license)
+        return _resolve_timm(request, name, None, accept_license)
     if kind == "timm":
-        return _from_timm(request, name, rest, accept_license)
+        return _resolve_timm(request, name, reference, accept_license)
     if kind == "torchvision":
-        return _from_torchvision(request, name, rest)
+        return _resolve_torchvision(request, name, reference)
     if kind == "hf-hub":
-        return _from_hub(request, rest, accept_license)
+        return _resolve_hub(request, reference, accept_license)
     if kind in ("http", "https"):
-        return _from_url(request)
+        return _resolve_url(request)
     folder, checkpoint = split_checkpoint(spec)
     if folder.is_dir():
-        return _from_folder(request, folder, checkpoint, accept_license)
-    return _from_file(request, accept_license)
+        return _resolve_folder(request, folder, checkpoint, accept_license)
+    return _resolve_file(request, accept_license)
 
 
-def _from_timm(request: Request, name: str, tag: str | None, accept_license: bool) -> Origin:
-    config = _timm_config(name, tag)
+def _resolve_timm(
+    request: WeightsRequest, name: str, tag: str | None, accept_license: bool
+) -> WeightSource:
+    config = _get_timm_config(name, tag)
     if config is None or not config.hf_hub_id:
-        tags = [each.partition(".")[2] for each in timm.list_pretrained(f"{name}.*")]
-        close = nearest(tag or "", tags)
+        tags = [model_name.partition(".")[2] for model_name in timm.list_pretrained(f"{name}.*")]
+        close = find_nearest(tag or "", tags)
         raise WeightsError(
             f"{request.key}: timm has no weights {request.spec!r} for {name}; its tags are "
             f"{', '.join(tags) or 'none'}" + (f"; did you mean timm:{close}?" if close else "")
         )
-    licence = config.license or "not stated by timm"
-    _check_license(request, licence, accept_license)
-    file = hub_file(config.hf_hub_id, ("model.safetensors", "pytorch_model.bin"), request=request)
+    license_name = config.license or "not stated by timm"
+    _check_license(request, license_name, accept_license)
+    file = fetch_hub_file(
+        config.hf_hub_id, ("model.safetensors", "pytorch_model.bin"), request=request
+    )
     mean, std = tuple(map(float, config.mean)), tuple(map(float, config.std))
-    return Origin(file, f"{config.hf_hub_id} ({request.spec})", licence, mean, std)
+    return WeightSource(file, f"{config.hf_hub_id} ({request.spec})", license_name, mean, std)
 
 
-def _timm_config(name: str, tag: str | None) -> Any:
+def _get_timm_config(name: str, tag: str | None) -> Any:
     try:
         return timm.get_pretrained_cfg(f"{name}.{tag}" if tag else name)
     except RuntimeError:
         return None
 
 
-def _from_torchvision(request: Request, name: str, enum: str) -> Origin:
+def _resolve_torchvision(request: WeightsRequest, name: str, enum: str) -> WeightSource:
     try:
         if "." in enum:
             entry: Any = torchvision.models.get_weight(enum)
-            if request.key == BACKBONE_KEY and _is_of_another(entry, name):
+            if request.key == BACKBONE_KEY and _is_for_other_variant(entry, name):
                 raise KeyError(name)  # before anything is fetched
         else:
             entry = torchvision.models.get_model_weights(name)[enum]
     except (ValueError, KeyError):
         raise WeightsError(
             f"{request.key}: torchvision has no weights {enum!r} for {name}; "
-            f"{_torchvision_choices(name)}"
+            f"{_format_torchvision_choices(name)}"
         ) from None
     # torchvision names files `<model>-<first 8 digits of the sha256>.pth`.
     digits = Path(entry.url).stem.rpartition("-")[2]
-    file = cached_download(entry.url, digits, request=request)
+    file = download_file(entry.url, digits, request=request)
     constants = entry.transforms() if entry.transforms else SimpleNamespace()
-    return Origin(
+    return WeightSource(
         file,
         f"torchvision {entry} ({entry.url})",
         "BSD-3-Clause (torchvision)",
@@ -221,62 +225,64 @@ def _from_torchvision(request: Request, name: str, enum: str) -> Origin:
     )
 
 
-def _is_of_another(entry: Any, name: str) -> bool:
+def _is_for_other_variant(entry: Any, name: str) -> bool:
     """Whether torchvision knows the variant, and these weights are not among its own."""
-    known = name in torchvision.models.list_models()
-    return known and entry not in list(torchvision.models.get_model_weights(name))
+    is_known = name in torchvision.models.list_models()
+    return is_known and entry not in list(torchvision.models.get_model_weights(name))
 
 
-def _torchvision_choices(name: str) -> str:
+def _format_torchvision_choices(name: str) -> str:
     try:
-        known = [each.name for each in torchvision.models.get_model_weights(name)]
+        weight_names = [weights.name for weights in torchvision.models.get_model_weights(name)]
     except ValueError:
         return f"it has no {name} at all"
-    return f"it has {', '.join(f'torchvision:{each}' for each in known)}"
+    return f"it has {', '.join(f'torchvision:{weight_name}' for weight_name in weight_names)}"
 
 
-def _from_hub(request: Request, rest: str, accept_license: bool) -> Origin:
-    repo, _, revision = rest.partition("@")
-    config = hub_metadata(repo, revision or None, request=request)
-    licence = str(config.get("license") or "not stated in the repository")
-    _check_license(request, licence, accept_license)
+def _resolve_hub(request: WeightsRequest, reference: str, accept_license: bool) -> WeightSource:
+    repo, _, revision = reference.partition("@")
+    config = read_hub_metadata(repo, revision or None, request=request)
+    license_name = str(config.get("license") or "not stated in the repository")
+    _check_license(request, license_name, accept_license)
     names = ("model.safetensors", "pytorch_model.bin")
-    file = hub_file(repo, names, revision=revision or None, request=request)
-    return Origin(
+    file = fetch_hub_file(repo, names, revision=revision or None, request=request)
+    return WeightSource(
         file,
-        f"{rest} (hf-hub)",
-        licence,
+        f"{reference} (hf-hub)",
+        license_name,
         tuple(map(float, config.get("mean") or IMAGENET_MEAN)),
         tuple(map(float, config.get("std") or IMAGENET_STD)),
     )
 
 
-def _from_url(request: Request) -> Origin:
+def _resolve_url(request: WeightsRequest) -> WeightSource:
     url, _, digits = request.spec.partition("#sha256=")
-    if len(digits) != 64 or any(each not in "0123456789abcdef" for each in digits.lower()):
+    if len(digits) != 64 or any(digit not in "0123456789abcdef" for digit in digits.lower()):
         raise WeightsError(
             f"{request} needs the file's sha256 (64 hexadecimal digits); write "
             f"{url.partition('#')[0]}#sha256=HEX, with HEX from sha256sum"
         )
-    file = cached_download(url, digits.lower(), request=Request(url, request.key))
-    return Origin(file, request.spec, "not stated (downloaded file)")
+    file = download_file(url, digits.lower(), request=WeightsRequest(url, request.key))
+    return WeightSource(file, request.spec, "not stated (downloaded file)")
 
 
-def _from_folder(request: Request, folder: Path, checkpoint: str, accept_license: bool) -> Origin:
-    found = find_in_folder(request, folder, checkpoint)
-    _check_license(request, found.license, accept_license)
-    return Origin(
-        found.file,
-        found.source,
-        found.license,
-        found.mean or IMAGENET_MEAN,
-        found.std or IMAGENET_STD,
-        found.backbone,
-        found.settings,
+def _resolve_folder(
+    request: WeightsRequest, folder: Path, checkpoint: str, accept_license: bool
+) -> WeightSource:
+    folder_weights = find_in_folder(request, folder, checkpoint)
+    _check_license(request, folder_weights.license, accept_license)
+    return WeightSource(
+        folder_weights.file,
+        folder_weights.source,
+        folder_weights.license,
+        folder_weights.mean or IMAGENET_MEAN,
+        folder_weights.std or IMAGENET_STD,
+        folder_weights.backbone,
+        folder_weights.settings,
     )
 
 
-def _from_file(request: Request, accept_license: bool) -> Origin:
+def _resolve_file(request: WeightsRequest, accept_license: bool) -> WeightSource:
     file = Path(request.spec).expanduser()
     if file.suffix == ".pkl":
         raise WeightsError(
@@ -287,22 +293,22 @@ def _from_file(request: Request, accept_license: bool) -> Origin:
             f"'{file.stem}.pth')\""
         )
     if file.suffix not in SUFFIXES:
-        hint = did_you_mean(request.spec, ["imagenet", "none"])
+        hint = suggest_nearest(request.spec, ["imagenet", "none"])
         raise WeightsError(
             f"{request.key} is {request.spec!r}, and {file.absolute()} is no folder; allowed are "
             f"{FORMS}{hint}"
         )
     if not file.is_file():
         raise WeightsError(f"{request.key}: there is no file {file.absolute()}")
-    run = run_of(file)
-    licence = "not stated (local file)" if run is None else license_of(run)
-    _check_license(request, licence, accept_license)
-    return Origin(file, str(file), licence)
+    run = find_run(file)
+    license_name = "not stated (local file)" if run is None else read_license(run)
+    _check_license(request, license_name, accept_license)
+    return WeightSource(file, str(file), license_name)
 
 
-def _check_license(request: Request, licence: str, accepted: bool) -> None:
-    if forbids_commercial_use(licence) and not accepted:
+def _check_license(request: WeightsRequest, license_name: str, accepted: bool) -> None:
+    if forbids_commercial_use(license_name) and not accepted:
         raise WeightsError(
-            f"{request} is under {licence}, which forbids commercial use; set "
+            f"{request} is under {license_name}, which forbids commercial use; set "
             "backbone.accept_license=true if that suits you, or choose other weights"
         )

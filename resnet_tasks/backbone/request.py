@@ -9,7 +9,7 @@ MODEL_KEY = "model_weights"
 
 
 @dataclass(frozen=True)
-class Request:
+class WeightsRequest:
     """A key of the recipe and what stands there; as text the opening of a message.
 
     Attributes:

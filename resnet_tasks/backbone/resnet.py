@@ -15,18 +15,18 @@ from typing import Literal
 import torch
 from torch import Tensor, distributed, nn
 
-from resnet_tasks.backbone.family import CUSTOM, LEVELS, Depth, backbone_names, build_trunk
+from resnet_tasks.backbone.family import CUSTOM, LEVELS, ResNetSpec, build_trunk, list_backbones
 from resnet_tasks.backbone.pretrained import IMAGENET_MEAN, IMAGENET_STD, LoadReport, load_weights
 from resnet_tasks.errors import ResnetTasksError, WeightsError
 from resnet_tasks.layers.checkpointing import run_checkpointed
 from resnet_tasks.layers.folded_norms import fold_norms
 from resnet_tasks.layers.norms import (
-    batch_norms_of,
     batch_to_group_norm,
     batch_to_sync_norm,
-    norms_of,
+    find_batch_norms,
+    find_norms,
 )
-from resnet_tasks.layers.small_indices import small_indices
+from resnet_tasks.layers.small_indices import save_indices_as_int32
 
 NORMS = ("train", "frozen", "sync", "group")
 _UNTRAINED = ("none", "unloaded")
@@ -84,7 +84,7 @@ class ResNet(nn.Module):
 
     def __init__(
         self,
-        name: str | Depth,
+        name: str | ResNetSpec,
         *,
         weights: str = "none",
         in_channels: int = 3,
@@ -113,8 +113,8 @@ class ResNet(nn.Module):
         self._convert_norms()
         fold_norms(self)
         self.mean, self.std = (
-            _per_channel(IMAGENET_MEAN, in_channels),
-            _per_channel(IMAGENET_STD, in_channels),
+            _adapt_constants(IMAGENET_MEAN, in_channels),
+            _adapt_constants(IMAGENET_STD, in_channels),
         )
         self.license = ""
         self.weights_description = "random initialisation"
@@ -144,7 +144,7 @@ class ResNet(nn.Module):
             graph = torch.is_grad_enabled() and number > self.frozen_stages
             with torch.set_grad_enabled(graph):
                 for part in stage:
-                    x = self._after(part, x, number, graph=graph)
+                    x = self._run_part(part, x, number, graph=graph)
                     if part in self._levels:
                         features[self._levels[part]] = x
         return features
@@ -152,10 +152,10 @@ class ResNet(nn.Module):
     def train(self, mode: bool = True) -> ResNet:
         """Training mode, in which frozen stages and frozen norms stay in evaluation mode."""
         super().train(mode)
-        for part in self._frozen_parts():
+        for part in self._list_frozen_parts():
             self.get_submodule(part).eval()
         if self.norm_mode == "frozen":
-            for norm in norms_of(self):
+            for norm in find_norms(self):
                 norm.eval()
         return self
 
@@ -169,12 +169,12 @@ class ResNet(nn.Module):
             ResnetTasksError: If there are not so many.
         """
         _check_frozen_stages(stages)
-        for part in self._frozen_parts():
+        for part in self._list_frozen_parts():
             self.get_submodule(part).requires_grad_(True)
         self.frozen_stages = stages
         self._freeze()
 
-    def stage_of(self, parameter: str) -> int:
+    def find_stage(self, parameter: str) -> int:
         """The stage that a parameter belongs to: 1 the stem, 2..5 those that end in C2..C5.
 
         Args:
@@ -193,16 +193,16 @@ class ResNet(nn.Module):
         """Paths of the modules of each stage, the stem first, in the order in which they run."""
         return self._stages
 
-    def _after(self, part: str, x: Tensor, number: int, *, graph: bool) -> Tensor:
+    def _run_part(self, part: str, x: Tensor, number: int, *, graph: bool) -> Tensor:
         """`x` behind one part of a stage; the stem's `number` is 1."""
-        blocks = self._blocks(part) if graph and number > 1 else []
+        blocks = self._get_checkpointed_blocks(part) if graph and number > 1 else []
         if blocks:
             return run_checkpointed(blocks, x)
-        with small_indices() if number == 1 else nullcontext():  # of its pooling
-            made: Tensor = self.get_submodule(part)(x)
-        return made
+        with save_indices_as_int32() if number == 1 else nullcontext():  # of its pooling
+            output: Tensor = self.get_submodule(part)(x)
+        return output
 
-    def _blocks(self, part: str) -> list[nn.Module]:
+    def _get_checkpointed_blocks(self, part: str) -> list[nn.Module]:
         """The blocks of a stage that shall be checkpointed."""
         if not self.gradient_checkpointing:
             return []
@@ -210,7 +210,7 @@ class ResNet(nn.Module):
         blocks = getattr(stage, "blocks", stage)
         return list(blocks) if isinstance(blocks, nn.Sequential) else []
 
-    def _frozen_parts(self) -> list[str]:
+    def _list_frozen_parts(self) -> list[str]:
         return [part for stage in self._stages[: self.frozen_stages] for part in stage]
 
     def _convert_norms(self) -> None:
@@ -221,7 +221,7 @@ class ResNet(nn.Module):
         """
         if self.norm_mode == "train":
             return
-        needed = batch_norms_of(self) if self.norm_mode == "sync" else norms_of(self)
+        needed = find_batch_norms(self) if self.norm_mode == "sync" else find_norms(self)
         if not needed:
             kind = "batch norms" if self.norm_mode == "sync" else "norms"
             raise ResnetTasksError(
@@ -255,21 +255,21 @@ class ResNet(nn.Module):
                 f"freeze filters whose batch norms, those of {weights!r}, lose their statistics; "
                 "set backbone.frozen_stages=0, or backbone.norm=frozen"
             )
-        self.adopt(report, in_channels)
+        self.apply_load_report(report, in_channels)
 
-    def adopt(self, report: LoadReport, in_channels: int) -> None:
+    def apply_load_report(self, report: LoadReport, in_channels: int) -> None:
         """Takes over what travels with weights that were loaded into this backbone."""
         self.report = report
-        self.mean = _per_channel(report.mean, in_channels)
-        self.std = _per_channel(report.std, in_channels)
+        self.mean = _adapt_constants(report.mean, in_channels)
+        self.std = _adapt_constants(report.std, in_channels)
         self.license = report.license
         self.weights_description = report.source
 
     def _freeze(self) -> None:
-        for part in self._frozen_parts():
+        for part in self._list_frozen_parts():
             self.get_submodule(part).requires_grad_(False)
         if self.norm_mode == "frozen":
-            for norm in norms_of(self):
+            for norm in find_norms(self):
                 norm.requires_grad_(False)
         self.train(self.training)
 
@@ -290,8 +290,8 @@ def _check_frozen_stages(stages: int) -> None:
         )
 
 
-def _check_weights(name: str | Depth, weights: str, frozen_stages: int, norm: str) -> None:
-    if isinstance(name, Depth):
+def _check_weights(name: str | ResNetSpec, weights: str, frozen_stages: int, norm: str) -> None:
+    if isinstance(name, ResNetSpec):
         name.check_weights(weights)
     if weights == "none" and (frozen_stages > 0 or norm == "frozen"):
         key, remedy = (
@@ -305,11 +305,11 @@ def _check_weights(name: str | Depth, weights: str, frozen_stages: int, norm: st
         )
 
 
-def _per_channel(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+def _adapt_constants(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
     """Constants for `channels` channels, in the way in which the stem is adapted."""
     if channels == 1:
         return (sum(values) / len(values),)
     return tuple(values[i % len(values)] for i in range(channels))
 
 
-__all__ = ["LEVELS", "NORMS", "Depth", "ResNet", "backbone_names"]
+__all__ = ["LEVELS", "NORMS", "ResNet", "ResNetSpec", "list_backbones"]

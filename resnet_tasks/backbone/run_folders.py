@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from resnet_tasks.backbone.request import Request
+from resnet_tasks.backbone.request import WeightsRequest
 from resnet_tasks.errors import WeightsError
 
 CHECKPOINTS = ("last", "best")
@@ -42,14 +42,14 @@ class FolderWeights:
 
 def split_checkpoint(spec: str) -> tuple[Path, str]:
     """Folder and checkpoint of `RUN` (the last) or `RUN@best`."""
-    whole = Path(spec).expanduser()
+    spec_path = Path(spec).expanduser()
     base, at, checkpoint = spec.rpartition("@")
-    if at and not whole.exists():
+    if at and not spec_path.exists():
         return Path(base).expanduser(), checkpoint
-    return whole, "last"
+    return spec_path, "last"
 
 
-def find_in_folder(request: Request, folder: Path, checkpoint: str) -> FolderWeights:
+def find_in_folder(request: WeightsRequest, folder: Path, checkpoint: str) -> FolderWeights:
     """The weights that a folder holds.
 
     Args:
@@ -61,25 +61,25 @@ def find_in_folder(request: Request, folder: Path, checkpoint: str) -> FolderWei
         WeightsError: If it holds none.
     """
     if (folder / "recipe.yaml").is_file():
-        return _in_run(request, folder, checkpoint)
+        return _find_in_run(request, folder, checkpoint)
     for name in FILES:
         if (folder / name).is_file():
-            run = run_of(folder / name)
+            run = find_run(folder / name)
             if run is not None:
-                return _weights_of_run(request, run, folder / name, str(folder / name))
-            config = _json(folder / "config.json")
+                return _make_run_weights(request, run, folder / name, str(folder / name))
+            config = _read_json(folder / "config.json")
             inner = config.get("pretrained_cfg")
-            known = {**config, **(inner if isinstance(inner, dict) else {})}
-            licence = str(known.get("license") or "not stated (local folder)")
-            mean, std = (_numbers(known.get(key)) for key in ("mean", "std"))
-            return FolderWeights(folder / name, str(folder / name), licence, None, mean, std)
+            metadata = {**config, **(inner if isinstance(inner, dict) else {})}
+            license_name = str(metadata.get("license") or "not stated (local folder)")
+            mean, std = (_to_floats(metadata.get(key)) for key in ("mean", "std"))
+            return FolderWeights(folder / name, str(folder / name), license_name, None, mean, std)
     raise WeightsError(
         f"{request} is a folder with neither recipe.yaml (a run) nor {', '.join(FILES)}; name a "
         "run folder or a file of weights"
     )
 
 
-def _in_run(request: Request, folder: Path, checkpoint: str) -> FolderWeights:
+def _find_in_run(request: WeightsRequest, folder: Path, checkpoint: str) -> FolderWeights:
     if checkpoint not in CHECKPOINTS:
         raise WeightsError(
             f"{request}: a run keeps the checkpoints {' and '.join(CHECKPOINTS)}, not "
@@ -88,7 +88,9 @@ def _in_run(request: Request, folder: Path, checkpoint: str) -> FolderWeights:
     # A kill between two renames leaves the previous one, whole.
     for name in (checkpoint, f"{checkpoint}.previous"):
         place = folder / "checkpoints" / name
-        file = next((place / each for each in FILES if (place / each).is_file()), None)
+        file = next(
+            (place / file_name for file_name in FILES if (place / file_name).is_file()), None
+        )
         if file is not None:
             break
     else:
@@ -96,10 +98,10 @@ def _in_run(request: Request, folder: Path, checkpoint: str) -> FolderWeights:
             f"{request}: the run has no checkpoint {checkpoint} yet; let it train, or name another"
         )
     averaged = ", averaged weights" if file.name == FILES[0] else ""
-    return _weights_of_run(request, folder, file, f"run {folder} ({checkpoint}{averaged})")
+    return _make_run_weights(request, folder, file, f"run {folder} ({checkpoint}{averaged})")
 
 
-def run_of(file: Path) -> Path | None:
+def find_run(file: Path) -> Path | None:
     """The run that a file of weights is a checkpoint of; None where it is not."""
     places = file.absolute().parents
     if len(places) < 3 or places[1].name != "checkpoints":
@@ -107,7 +109,7 @@ def run_of(file: Path) -> Path | None:
     return places[2] if (places[2] / "recipe.yaml").is_file() else None
 
 
-def _weights_of_run(request: Request, run: Path, file: Path, source: str) -> FolderWeights:
+def _make_run_weights(request: WeightsRequest, run: Path, file: Path, source: str) -> FolderWeights:
     try:
         recipe: Any = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
         part = recipe["backbone"]
@@ -120,10 +122,10 @@ def _weights_of_run(request: Request, run: Path, file: Path, source: str) -> Fol
     if layers:
         blocks = ",".join(map(str, layers))
         settings += f" backbone.layers=[{blocks}] backbone.block={part.get('block')}"
-    return FolderWeights(file, source, license_of(run), name, settings=settings)
+    return FolderWeights(file, source, read_license(run), name, settings=settings)
 
 
-def license_of(run: Path) -> str:
+def read_license(run: Path) -> str:
     """Licence of the weights that a run began with; its own work adds no other."""
     try:
         lines = (run / "log.jsonl").read_text(encoding="utf-8").splitlines()
@@ -140,7 +142,7 @@ def license_of(run: Path) -> str:
     return "not stated (log.jsonl does not say what the run began with)"
 
 
-def _json(file: Path) -> dict[str, Any]:
+def _read_json(file: Path) -> dict[str, Any]:
     try:
         content: Any = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -148,7 +150,11 @@ def _json(file: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _numbers(value: Any) -> tuple[float, ...] | None:
-    if isinstance(value, list) and value and all(isinstance(each, (int, float)) for each in value):
+def _to_floats(value: Any) -> tuple[float, ...] | None:
+    if (
+        isinstance(value, list)
+        and value
+        and all(isinstance(number, (int, float)) for number in value)
+    ):
         return tuple(map(float, value))
     return None

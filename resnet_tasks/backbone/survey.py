@@ -23,14 +23,14 @@ import torchvision
 from torch.utils.flop_counter import FlopCounterMode
 
 from resnet_tasks.backbone.catalogue import FILE, WeightSet
-from resnet_tasks.backbone.family import backbone_names
+from resnet_tasks.backbone.family import list_backbones
 from resnet_tasks.backbone.resnet import ResNet
 
 Results = dict[str, list[dict[str, str]]]
 PICTURE = (1, 3, 224, 224)
 
 
-def measure(name: str) -> tuple[int, int]:
+def measure_cost(name: str) -> tuple[int, int]:
     """Parameters and multiply-adds of a variant, from its shapes alone.
 
     Convolutions and matrix products count; norms, activations and pooling do not.
@@ -40,10 +40,12 @@ def measure(name: str) -> tuple[int, int]:
         counter = FlopCounterMode(display=False)
         with counter, torch.no_grad():
             backbone(torch.empty(PICTURE))
-    return sum(each.numel() for each in backbone.parameters()), counter.get_total_flops() // 2
+    return sum(
+        parameter.numel() for parameter in backbone.parameters()
+    ), counter.get_total_flops() // 2
 
 
-def weight_sets(name: str, results: Results) -> list[WeightSet]:
+def list_weight_sets(name: str, results: Results) -> list[WeightSet]:
     """All weights that timm and torchvision publish for a variant, the default first.
 
     Args:
@@ -51,13 +53,13 @@ def weight_sets(name: str, results: Results) -> list[WeightSet]:
         results: timm's table: model and tag -> rows, one per picture size.
     """
     default = timm.get_pretrained_cfg(name)
-    found = []
+    timm_sets = []
     for full in timm.list_pretrained(f"{name}.*"):
         config = timm.get_pretrained_cfg(full)
         # The largest picture is the size at which timm recommends to test.
         best = max(results.get(full, []), key=lambda row: int(row["img_size"]), default=None)
         tag = full.partition(".")[2]
-        found.append(
+        timm_sets.append(
             WeightSet(
                 f"timm:{tag}",
                 None if best is None else round(float(best["top1"]) / 100, 5),
@@ -66,33 +68,33 @@ def weight_sets(name: str, results: Results) -> list[WeightSet]:
                 is_default=default is not None and tag == default.tag,
             )
         )
-    found.sort(key=lambda each: not each.is_default)
-    return found + _torchvision_sets(name)
+    timm_sets.sort(key=lambda weight_set: not weight_set.is_default)
+    return timm_sets + _list_torchvision_sets(name)
 
 
-def _torchvision_sets(name: str) -> list[WeightSet]:
+def _list_torchvision_sets(name: str) -> list[WeightSet]:
     if name not in torchvision.models.list_models(module=torchvision.models):
         return []
     return [
         WeightSet(
-            f"torchvision:{each.name}",
-            round(each.meta["_metrics"]["ImageNet-1K"]["acc@1"] / 100, 5),
-            each.transforms().crop_size[0],
+            f"torchvision:{weights.name}",
+            round(weights.meta["_metrics"]["ImageNet-1K"]["acc@1"] / 100, 5),
+            weights.transforms().crop_size[0],
             "bsd-3-clause",
         )
-        for each in torchvision.models.get_model_weights(name)
+        for weights in torchvision.models.get_model_weights(name)
     ]
 
 
-def survey(results: Results, state: str) -> dict[str, Any]:
+def build_catalog(results: Results, state: str) -> dict[str, Any]:
     """The content of the catalogue's file."""
     variants = {}
-    for name in backbone_names():
-        parameters, multiply_adds = measure(name)
+    for name in list_backbones():
+        parameters, multiply_adds = measure_cost(name)
         variants[name] = {
             "parameters": parameters,
             "multiply_adds": multiply_adds,
-            "weights": [asdict(each) for each in weight_sets(name, results)],
+            "weights": [asdict(weight_set) for weight_set in list_weight_sets(name, results)],
         }
     return {
         "sources": {
@@ -117,15 +119,18 @@ def read_results(file: Path) -> Results:
     return rows
 
 
-def as_text(content: dict[str, Any]) -> str:
+def format_catalog(content: dict[str, Any]) -> str:
     """JSON with a line per weight set, so that changes read well."""
     lines = ["{", f'"sources": {json.dumps(content["sources"], indent=2)},', '"variants": {']
-    for name, known in content["variants"].items():
-        sets = ",\n".join(f"  {json.dumps(each)}" for each in known["weights"])
-        head = {key: known[key] for key in ("parameters", "multiply_adds")}
+    for name, variant in content["variants"].items():
+        sets = ",\n".join(f"  {json.dumps(weight_set)}" for weight_set in variant["weights"])
+        head = {key: variant[key] for key in ("parameters", "multiply_adds")}
         lines.append(f'"{name}": {json.dumps(head)[:-1]}, "weights": [\n{sets}]}},')
     return "\n".join(lines).rstrip(",") + "\n}}\n"
 
 
 if __name__ == "__main__":
-    FILE.write_text(as_text(survey(read_results(Path(sys.argv[1])), sys.argv[2])), encoding="utf-8")
+    FILE.write_text(
+        format_catalog(build_catalog(read_results(Path(sys.argv[1])), sys.argv[2])),
+        encoding="utf-8",
+    )

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
 
-from resnet_tasks.backbone.request import Request
+from resnet_tasks.backbone.request import WeightsRequest
 from resnet_tasks.errors import WeightsError
 
 READ_SECONDS = 20.0
@@ -31,21 +31,21 @@ ATTEMPTS = 5
 _CHUNK = 1 << 20
 
 
-class Pace:
+class StallDetector:
     """Notices a download that creeps or takes too long.
 
     Args:
-        done: Bytes that are there already.
+        num_bytes: Bytes that are there already.
         window: Seconds in which some bytes must arrive; default `WINDOW_SECONDS`.
     """
 
-    def __init__(self, done: int, window: float | None = None) -> None:
+    def __init__(self, num_bytes: int, window: float | None = None) -> None:
         self._window = WINDOW_SECONDS if window is None else window
         self._start = self._mark = time.monotonic()
-        self._done = done
+        self._num_bytes = num_bytes
 
-    def check(self, done: int) -> None:
-        """Takes note of `done` bytes.
+    def check(self, num_bytes: int) -> None:
+        """Takes note of `num_bytes` bytes.
 
         Raises:
             TimeoutError: If too few came in the last window, or the whole takes too long.
@@ -54,13 +54,13 @@ class Pace:
         if now - self._start > TOTAL_SECONDS:
             raise TimeoutError(f"not done after {TOTAL_SECONDS:.0f} s")
         if now - self._mark >= self._window:
-            came = abs(done - self._done)  # another process may have begun anew
+            came = abs(num_bytes - self._num_bytes)  # another process may have begun anew
             if came < LEAST_BYTES:
                 raise TimeoutError(f"{came} bytes in {now - self._mark:.1f} s")
-            self._mark, self._done = now, done
+            self._mark, self._num_bytes = now, num_bytes
 
 
-def transfer(url: str, part: Path, request: Request) -> None:
+def download(url: str, part: Path, request: WeightsRequest) -> None:
     """Brings the whole content of `url` into `part`, going on with what is there.
 
     What is there is used only where the server confirms that it is the beginning of the same
@@ -70,17 +70,17 @@ def transfer(url: str, part: Path, request: Request) -> None:
         WeightsError: If the server refuses, breaks off again and again or creeps, or the file
             cannot be written. What came is kept for the next time.
     """
-    pace = Pace(_size(part))
+    stall_detector = StallDetector(_get_size(part))
     broken: BaseException | None = None
     for _ in range(ATTEMPTS):
         try:
-            if _attempt(url, part, request, pace):
+            if _try_download(url, part, request, stall_detector):
                 return
-            broken = EOFError(f"the connection ended after {_size(part)} bytes, which are kept")
+            broken = EOFError(f"the connection ended after {_get_size(part)} bytes, which are kept")
         except urllib.error.HTTPError as error:
             with error:
                 if error.code == 416:  # what is there is longer than what the server has
-                    discard(part)
+                    discard_partial(part)
                     continue
                 raise WeightsError(
                     f"{request}: the server answers {error.code} {error.reason}; check the "
@@ -91,17 +91,17 @@ def transfer(url: str, part: Path, request: Request) -> None:
             break
         except (OSError, HTTPException) as error:
             broken = error
-    raise unreachable(url, request, broken or OSError("the server changes its content"))
+    raise make_unreachable_error(url, request, broken or OSError("the server changes its content"))
 
 
-def discard(part: Path) -> None:
+def discard_partial(part: Path) -> None:
     """Removes what came so far and what is known of it."""
     part.unlink(missing_ok=True)
-    _notes(part).unlink(missing_ok=True)
+    _get_notes_path(part).unlink(missing_ok=True)
 
 
 @contextmanager
-def alone(part: Path, request: Request) -> Iterator[None]:
+def lock_download(part: Path, request: WeightsRequest) -> Iterator[None]:
     """Holds the right to write `part`; waits for another process as long as that gets on.
 
     The lock is the operating system's, which frees it when its holder dies.
@@ -110,123 +110,127 @@ def alone(part: Path, request: Request) -> Iterator[None]:
         WeightsError: If another process holds it and does not get on.
     """
     lock = FileLock(part.parent / ".locks" / f"{part.name}.lock")
-    pace = Pace(_size(part))
+    stall_detector = StallDetector(_get_size(part))
     try:
         (part.parent / ".locks").mkdir(parents=True, exist_ok=True)
         while not lock.is_locked:
             try:
                 lock.acquire(timeout=0.5)
             except Timeout:
-                pace.check(_size(part))
+                stall_detector.check(_get_size(part))
     except TimeoutError as error:
         raise WeightsError(
             f"{request}: another process is fetching the same file, but does not get on "
             f"({error}); stop it, then start again"
         ) from error
     except OSError as error:
-        raise _unwritable(part, request, error) from error
+        raise _make_unwritable_error(part, request, error) from error
     try:
         yield
     finally:
         lock.release()
 
 
-def sha256_of(file: Path) -> str:
+def compute_sha256(file: Path) -> str:
     """Hexadecimal."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def unreachable(url: str, request: Request, error: BaseException) -> WeightsError:
+def make_unreachable_error(url: str, request: WeightsRequest, error: BaseException) -> WeightsError:
     """The sentence for a server that cannot be had."""
     parts = urlsplit(url)
     return WeightsError(
         f"{request} is not in the cache and cannot be fetched from "
-        f"{parts.scheme}://{parts.netloc} ({first_line(error)}); {request.remedy}"
+        f"{parts.scheme}://{parts.netloc} ({get_first_line(error)}); {request.remedy}"
     )
 
 
-def first_line(error: BaseException) -> str:
+def get_first_line(error: BaseException) -> str:
     """What an error says, in one short line."""
     lines = str(error).strip().splitlines()
     return lines[0][:120] if lines else type(error).__name__
 
 
-def _attempt(url: str, part: Path, request: Request, pace: Pace) -> bool:
+def _try_download(
+    url: str, part: Path, request: WeightsRequest, stall_detector: StallDetector
+) -> bool:
     """One connection; whether the content is complete now."""
     headers = {}
-    have, validator = _size(part), _validator(part, url)
+    have, validator = _get_size(part), _read_validator(part, url)
     if have and validator:
         headers = {"Range": f"bytes={have}-", "If-Range": validator}
-    asked = urllib.request.Request(url, headers=headers)
-    with urllib.request.urlopen(asked, timeout=READ_SECONDS) as answer:
+    http_request = urllib.request.Request(url, headers=headers)
+    with urllib.request.urlopen(http_request, timeout=READ_SECONDS) as answer:
         goes_on = answer.status == 206 and _starts_at(answer, have)
         if answer.status == 206 and not goes_on:
-            discard(part)
+            discard_partial(part)
             return False
         length = answer.headers.get("Content-Length")
         total = None if length is None else int(length) + (have if goes_on else 0)
         if not goes_on:
-            discard(part)
-            _keep_notes(part, url, answer, request)
-        _append(answer, part, request, pace)
-    return total is None or _size(part) == total
+            discard_partial(part)
+            _write_notes(part, url, answer, request)
+        _append(answer, part, request, stall_detector)
+    return total is None or _get_size(part) == total
 
 
-def _append(answer: HTTPResponse, part: Path, request: Request, pace: Pace) -> None:
+def _append(
+    answer: HTTPResponse, part: Path, request: WeightsRequest, stall_detector: StallDetector
+) -> None:
     try:
         stream = part.open("ab")
     except OSError as error:
-        raise _unwritable(part, request, error) from error
+        raise _make_unwritable_error(part, request, error) from error
     with stream:
-        done = stream.tell()
+        num_bytes = stream.tell()
         while chunk := answer.read1(_CHUNK):
             try:
                 stream.write(chunk)
                 stream.flush()
             except OSError as error:
-                raise _unwritable(part, request, error) from error
-            done += len(chunk)
-            pace.check(done)
+                raise _make_unwritable_error(part, request, error) from error
+            num_bytes += len(chunk)
+            stall_detector.check(num_bytes)
 
 
 def _starts_at(answer: HTTPResponse, position: int) -> bool:
     return (answer.headers.get("Content-Range") or "").startswith(f"bytes {position}-")
 
 
-def _notes(part: Path) -> Path:
+def _get_notes_path(part: Path) -> Path:
     return part.with_name(part.name + ".json")
 
 
-def _keep_notes(part: Path, url: str, answer: HTTPResponse, request: Request) -> None:
+def _write_notes(part: Path, url: str, answer: HTTPResponse, request: WeightsRequest) -> None:
     etag = answer.headers.get("ETag")
     strong = etag if etag and not etag.startswith("W/") else None  # If-Range takes strong ones
-    known = {"url": url, "validator": strong or answer.headers.get("Last-Modified")}
+    notes = {"url": url, "validator": strong or answer.headers.get("Last-Modified")}
     try:
-        _notes(part).write_text(json.dumps(known), encoding="utf-8")
+        _get_notes_path(part).write_text(json.dumps(notes), encoding="utf-8")
     except OSError as error:
-        raise _unwritable(part, request, error) from error
+        raise _make_unwritable_error(part, request, error) from error
 
 
-def _validator(part: Path, url: str) -> str | None:
+def _read_validator(part: Path, url: str) -> str | None:
     try:
-        known: Any = json.loads(_notes(part).read_text(encoding="utf-8"))
+        notes: Any = json.loads(_get_notes_path(part).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    if not isinstance(known, dict) or known.get("url") != url:
+    if not isinstance(notes, dict) or notes.get("url") != url:
         return None
-    validator = known.get("validator")
+    validator = notes.get("validator")
     return validator if isinstance(validator, str) else None
 
 
-def _size(file: Path) -> int:
+def _get_size(file: Path) -> int:
     try:
         return file.stat().st_size
     except OSError:
         return 0
 
 
-def _unwritable(part: Path, request: Request, error: OSError) -> WeightsError:
+def _make_unwritable_error(part: Path, request: WeightsRequest, error: OSError) -> WeightsError:
     return WeightsError(
         f"{request}: {part} cannot be written ({error.strerror or error}); make room or name "
         "another folder with TORCH_HOME"

@@ -71,7 +71,7 @@ class Checkpoint(StrEnum):
     best = "best"
 
 
-class Views(StrEnum):
+class TtaChoice(StrEnum):
     """Test-time augmentation."""
 
     flips = "flips"
@@ -79,32 +79,36 @@ class Views(StrEnum):
     both = "flips+scales"
 
 
-class _Group(TyperGroup):
+class _CommandGroup(TyperGroup):
     """Lists its verbs with whole sentences, where plain help cuts them to a line."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Writes the list of verbs into the help."""
-        found = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
-        rows = [(name, verb.get_short_help_str(limit=500)) for name, verb in found if verb]
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        rows = [(name, verb.get_short_help_str(limit=500)) for name, verb in commands if verb]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 
 
-class _Verbs(_Group):
+class _RootGroup(_CommandGroup):
     """Turns errors that a user can mend into one line and an exit code, for every verb."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         """The verbs in the order in which they are used; new ones at the end."""
-        known = super().list_commands(ctx)
-        return sorted(known, key=lambda verb: VERBS.index(verb) if verb in VERBS else len(VERBS))
+        commands = super().list_commands(ctx)
+        return sorted(commands, key=lambda verb: VERBS.index(verb) if verb in VERBS else len(VERBS))
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Refuses empty arguments: as a path they would mean the current folder."""
-        for before, each in pairwise(["resnet-tasks", *args]):
-            if each and not (each.startswith("--") and each.endswith("=")):
+        for previous, argument in pairwise(["resnet-tasks", *args]):
+            if argument and not (argument.startswith("--") and argument.endswith("=")):
                 continue
-            what = f"{each!r} has no value" if each else f"the argument after {before!r} is empty"
-            complain(f"{what}; is a shell variable unset? (. is the current folder)")
+            problem = (
+                f"{argument!r} has no value"
+                if argument
+                else f"the argument after {previous!r} is empty"
+            )
+            print_message(f"{problem}; is a shell variable unset? (. is the current folder)")
             raise typer.Exit(MISTAKE)
         return super().parse_args(ctx, args)
 
@@ -112,52 +116,52 @@ class _Verbs(_Group):
         try:
             return super().invoke(ctx)
         except ResnetTasksError as error:
-            complain(str(error))
+            print_message(str(error))
             raise typer.Exit(MISTAKE) from None
         except OSError as error:
-            complain(_disk_problem(error))
+            print_message(_describe_disk_error(error))
             raise typer.Exit(MISTAKE) from None
         except KeyboardInterrupt:
-            complain("by Ctrl-C; what was written stays usable", "stopped:")
+            print_message("by Ctrl-C; what was written stays usable", "stopped:")
             raise typer.Exit(STOPPED) from None
 
 
-def _disk_problem(error: OSError) -> str:
+def _describe_disk_error(error: OSError) -> str:
     """What a disk refused, in a sentence.
 
     Raises:
         OSError: The error itself, where its user cannot mend it.
     """
-    where = f": {error.filename}" if error.filename else ""
+    location = f": {error.filename}" if error.filename else ""
     if error.errno in DISK:
-        return f"a file cannot be written ({error.strerror}){where}; free space and repeat"
-    if error.errno in CLOSED and where:
-        return f"a file cannot be opened ({error.strerror}){where}; mend its place or its rights"
+        return f"a file cannot be written ({error.strerror}){location}; free space and repeat"
+    if error.errno in CLOSED and location:
+        return f"a file cannot be opened ({error.strerror}){location}; mend its place or its rights"
     raise error
 
 
 app = typer.Typer(
-    cls=_Verbs,
+    cls=_RootGroup,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=PLAIN,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="One pretrained ResNet, many heads, one recipe: detection and segmentation on COCO data.",
 )
-recipes = typer.Typer(
-    cls=_Group,
+recipes_app = typer.Typer(
+    cls=_CommandGroup,
     no_args_is_help=True,
     help="List, show, copy and check recipes.",
     rich_markup_mode=PLAIN,
 )
-data = typer.Typer(
-    cls=_Group,
+data_app = typer.Typer(
+    cls=_CommandGroup,
     no_args_is_help=True,
     help="Bring data to COCO format, check and measure it.",
     rich_markup_mode=PLAIN,
 )
-app.add_typer(recipes, name="recipes")
-app.add_typer(data, name="data")
+app.add_typer(recipes_app, name="recipes")
+app.add_typer(data_app, name="data")
 
 Overrides = Annotated[
     list[str] | None,
@@ -173,12 +177,12 @@ Trust = Annotated[
     bool, typer.Option("--trust-plugins", help="Run the Python code that the recipe names")
 ]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder made by finetune")]
-Which = Annotated[Checkpoint, typer.Option(help="Whose weights to use")]
+CheckpointOption = Annotated[Checkpoint, typer.Option(help="Whose weights to use")]
 Calibrated = Annotated[
     bool, typer.Option("--calibrated", help="With the confidences that `calibrate` has fitted")
 ]
 Tta = Annotated[
-    Views | None,
+    TtaChoice | None,
     typer.Option(
         help="Test-time augmentation: pictures seen mirrored too, at three sizes, or both"
     ),
@@ -195,7 +199,7 @@ TileOverlap = Annotated[
 ]
 
 
-def windows_asked(tiles: int | None, overlap: float | None) -> SlidingRecipe | None:
+def build_window_options(tiles: int | None, overlap: float | None) -> SlidingRecipe | None:
     """The windows of `--tiles` and `--overlap`; None: what the recipe says.
 
     Raises:
@@ -216,8 +220,8 @@ def windows_asked(tiles: int | None, overlap: float | None) -> SlidingRecipe | N
     return SlidingRecipe(height=tiles, width=tiles, overlap=0.25 if overlap is None else overlap)
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         from importlib.metadata import version
 
         typer.echo(f"resnet-tasks {version('resnet-tasks')}")
@@ -225,22 +229,23 @@ def _version(wanted: bool) -> None:
 
 
 @app.callback()
-def _top(
+def _main(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version")
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version"),
     ] = False,
 ) -> None:
     pass
 
 
-def launched_index() -> int | None:
+def get_process_rank() -> int | None:
     """The number that a launcher (torchrun, accelerate) gave this process; None if it is alone."""
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    return int(os.environ.get("RANK", "0")) if several else None
+    is_distributed = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return int(os.environ.get("RANK", "0")) if is_distributed else None
 
 
 @contextmanager
-def unwritten_when_stopped(out: Path) -> Iterator[None]:
+def exit_cleanly_on_signal(out: Path) -> Iterator[None]:
     """Ctrl-C, SIGTERM and a closed terminal end what is inside with one sentence.
 
     What is unfinished is taken away: signals come as exceptions, also those that would end the
@@ -252,35 +257,38 @@ def unwritten_when_stopped(out: Path) -> Iterator[None]:
     Raises:
         Exit: 128 and the number of the signal, as shells have it.
     """
-    asked: list[int] = []
+    received_signals: list[int] = []
 
-    def stop(number: int, _: FrameType | None) -> None:
-        if not asked:  # once: taking things away is not to be stopped again
-            asked.append(number)
+    def raise_interrupt(number: int, _: FrameType | None) -> None:
+        if not received_signals:  # once: taking things away is not to be stopped again
+            received_signals.append(number)
             raise KeyboardInterrupt
 
-    before: dict[int, Any] = {}
+    previous_handlers: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():  # only there can it be done
-        signals = [getattr(signal, each) for each in STOPS if hasattr(signal, each)]
-        before = {each: signal.signal(each, stop) for each in signals}
+        signals = [getattr(signal, name) for name in STOPS if hasattr(signal, name)]
+        previous_handlers = {
+            signal_number: signal.signal(signal_number, raise_interrupt)
+            for signal_number in signals
+        }
     try:
         yield
     except KeyboardInterrupt:
-        number = asked[0] if asked else signal.SIGINT
+        number = received_signals[0] if received_signals else signal.SIGINT
         name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-        complain(f"by {name}; nothing was written to {out}", "stopped:")
+        print_message(f"by {name}; nothing was written to {out}", "stopped:")
         raise typer.Exit(128 + number) from None
     finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        for signal_number, handler in previous_handlers.items():
+            signal.signal(signal_number, handler)
 
 
-def complain(message: str, prefix: str = "error:") -> None:
+def print_message(message: str, prefix: str = "error:") -> None:
     """Prints one line on standard error."""
     from rich.console import Console
     from rich.text import Text
 
-    index = launched_index()
+    index = get_process_rank()
     if index is not None:
         prefix = f"process {index}: {prefix}"
     line = Text.assemble((prefix, "bold red"), " ", message)
@@ -292,16 +300,16 @@ def run_plugins(recipe: Recipe, trusted: bool) -> None:
     if recipe.plugins:
         from resnet_tasks.recipe.plugins import load_plugins
 
-        load_plugins(recipe, trust=_agreed(recipe, trusted))
+        load_plugins(recipe, trust=_confirm_plugins(recipe, trusted))
 
 
-def _agreed(recipe: Recipe, trusted: bool) -> bool:
+def _confirm_plugins(recipe: Recipe, trusted: bool) -> bool:
     """Whether the recipe's plugins may run; asks where somebody is there to answer."""
     if trusted or not recipe.plugins or not sys.stdin.isatty():
         return trusted
-    listed = "\n  ".join(recipe.plugins)
+    plugin_list = "\n  ".join(recipe.plugins)
     return typer.confirm(
-        f"Recipe {recipe.name} wants to run this code on your machine:\n  {listed}\nRun it?"
+        f"Recipe {recipe.name} wants to run this code on your machine:\n  {plugin_list}\nRun it?"
     )
 
 
@@ -319,7 +327,7 @@ def open_run(run: Path, trusted: bool) -> Run:
             f"{run} is not a run folder: it has no recipe.yaml; runs are made by `resnet-tasks "
             "finetune`"
         )
-    trusted = _agreed(load_recipe(run / "recipe.yaml"), trusted)
+    trusted = _confirm_plugins(load_recipe(run / "recipe.yaml"), trusted)
 
     from resnet_tasks.freed_memory import keep_freed_memory
     from resnet_tasks.training.run import Run
@@ -329,7 +337,7 @@ def open_run(run: Path, trusted: bool) -> Run:
 
 
 @contextmanager
-def bar(text: str) -> Iterator[Callable[[int, int], None]]:
+def show_progress(text: str) -> Iterator[Callable[[int, int], None]]:
     """A progress bar on standard error; gives the function to call with (done, total)."""
     from rich.console import Console
     from rich.progress import Progress
@@ -337,4 +345,4 @@ def bar(text: str) -> Iterator[Callable[[int, int], None]]:
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(text, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+        yield lambda completed, total: progress.update(task, completed=completed, total=total)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from resnet_tasks.cli.app import MISTAKE, Overrides, bar, data, unwritten_when_stopped
+from resnet_tasks.cli.app import MISTAKE, Overrides, data_app, exit_cleanly_on_signal, show_progress
 from resnet_tasks.cli.data_card import print_card
 from resnet_tasks.errors import DataError
 
@@ -30,7 +30,7 @@ class SplitBy(StrEnum):
     group_class = "group-class"
 
 
-@data.command()
+@data_app.command()
 def prepare(
     name: Annotated[
         str | None,
@@ -53,24 +53,24 @@ def prepare(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the result")] = False,
 ) -> None:
     """Convert a data set known by name; nothing is downloaded."""
-    from data_tools.catalogue import data_sets, find_data_set
+    from data_tools.catalogue import find_dataset, load_datasets
     from data_tools.catalogue import prepare as run
-    from resnet_tasks.recipe.places import data_base
+    from resnet_tasks.recipe.places import get_data_root
 
     if name is None:
-        width = max(map(len, data_sets()))
-        for key, each in data_sets().items():
-            about = each.origin
-            typer.echo(f"{key:{width}}  {about.title} ({about.licence}); {about.homepage}")
+        width = max(map(len, load_datasets()))
+        for key, dataset in load_datasets().items():
+            origin = dataset.origin
+            typer.echo(f"{key:{width}}  {origin.title} ({origin.licence}); {origin.homepage}")
         return
-    folder = out or data_base() / find_data_set(name).name
-    given = _options(options or [])
-    with unwritten_when_stopped(folder), bar(f"Preparing {name}") as advance:
-        card = run(name, source, folder, overwrite=overwrite, progress=advance, **given)
+    folder = out or get_data_root() / find_dataset(name).name
+    converter_options = _parse_options(options or [])
+    with exit_cleanly_on_signal(folder), show_progress(f"Preparing {name}") as advance:
+        card = run(name, source, folder, overwrite=overwrite, progress=advance, **converter_options)
     print_card(card, folder)
 
 
-@data.command()
+@data_app.command()
 def convert(
     format_name: Annotated[
         str | None,
@@ -91,13 +91,15 @@ def convert(
     FORMATS.get(format_name)
     if source is None or out is None:
         raise DataError(f"data convert {format_name} needs a SOURCE to read and OUT, a new folder")
-    given = _options(options or [])
-    with unwritten_when_stopped(out), bar(f"Converting {source}") as advance:
-        card = run(format_name, source, out, overwrite=overwrite, progress=advance, **given)
+    converter_options = _parse_options(options or [])
+    with exit_cleanly_on_signal(out), show_progress(f"Converting {source}") as advance:
+        card = run(
+            format_name, source, out, overwrite=overwrite, progress=advance, **converter_options
+        )
     print_card(card, out)
 
 
-@data.command()
+@data_app.command()
 def export(
     format_name: Annotated[
         str | None,
@@ -126,8 +128,8 @@ def export(
         raise DataError(
             f"data export {format_name} needs a COCO file to read and OUT, a new folder"
         )
-    given = _options(options or [])
-    with unwritten_when_stopped(out), bar(f"Exporting {source}") as advance:
+    converter_options = _parse_options(options or [])
+    with exit_cleanly_on_signal(out), show_progress(f"Exporting {source}") as advance:
         card = export_coco(
             format_name,
             source,
@@ -135,12 +137,12 @@ def export(
             images_root=images,
             overwrite=overwrite,
             progress=advance,
-            **given,
+            **converter_options,
         )
     print_card(card, out)
 
 
-@data.command()
+@data_app.command()
 def check(
     files: Annotated[
         list[Path], typer.Argument(metavar="FILE...", help="COCO JSON; several are splits")
@@ -183,21 +185,21 @@ def check(
     """
     from rich.console import Console
 
-    from resnet_tasks.data.doctor.check import Look
+    from resnet_tasks.data.doctor.check import CheckOptions
     from resnet_tasks.data.doctor.repair import repair
     from resnet_tasks.data.doctor.report import print_checks, print_repair, write_findings
-    from resnet_tasks.data.doctor.splits import check_splits, siblings
+    from resnet_tasks.data.doctor.splits import check_splits, find_sibling_splits
 
     if with_splits and len(files) > 1:
         raise DataError("--with-splits looks beside one FILE; name either all splits or one")
-    paths = siblings(files[0]) if with_splits else files
+    paths = find_sibling_splits(files[0]) if with_splits else files
     if fix is not None and len(paths) > 1:
         raise DataError("--fix repairs one FILE; repair each by itself, then check them together")
     if fix is None and (leave or drop):
         raise DataError("--leave and --drop say what --fix OUT does; add it")
-    fixing = nullcontext() if fix is None else unwritten_when_stopped(fix)
-    with fixing, bar("Reading pictures") as advance:
-        look = Look(
+    fixing = nullcontext() if fix is None else exit_cleanly_on_signal(fix)
+    with fixing, show_progress("Reading pictures") as advance:
+        look = CheckOptions(
             images,
             read_images=read_images,
             hash_images=read_images and len(paths) > 1,
@@ -207,23 +209,23 @@ def check(
         if fix is None:
             checks = check_splits(paths, look)
         else:
-            made = repair(paths[0], fix, look=look, leave=leave or (), drop=drop or ())
-            checks = (made.after,)
+            repair_outcome = repair(paths[0], fix, options=look, leave=leave or (), drop=drop or ())
+            checks = (repair_outcome.after,)
     console = Console(highlight=False)
     if fix is not None:
-        print_repair(made, console)
+        print_repair(repair_outcome, console)
     print_checks(checks, console)
     if json_report is not None:
-        with unwritten_when_stopped(json_report):
+        with exit_cleanly_on_signal(json_report):
             write_findings(checks, json_report)
         typer.echo(f"findings: {json_report}")
-    if not all(each.is_usable for each in checks):
+    if not all(file_check.is_usable for file_check in checks):
         raise typer.Exit(MISTAKE)
-    if strict and not all(each.is_clean for each in checks):
+    if strict and not all(file_check.is_clean for file_check in checks):
         raise typer.Exit(UNCLEAN)
 
 
-@data.command()
+@data_app.command()
 def split(
     file: Annotated[Path, typer.Argument(help="COCO JSON")],
     out: Annotated[Path, typer.Option(help="Folder for the parts")],
@@ -263,30 +265,30 @@ def split(
 
     if fractions is not None and folds is not None:
         raise DataError("--fractions and --folds are two ways to split; give one of them")
-    shares = None if folds is not None else _fractions(fractions or "0.7,0.15,0.15")
+    split_fractions = None if folds is not None else _parse_fractions(fractions or "0.7,0.15,0.15")
     plan = SplitPlan(
-        shares,
+        split_fractions,
         folds or 0,
         None if by is None else by.value,
-        tuple(each.strip() for each in names.split(",")) if names else (),
+        tuple(name.strip() for name in names.split(",")) if names else (),
         group_key,
         group_from,
         ignore_groups,
         seed,
     )
-    with unwritten_when_stopped(out):
-        made = split_file(file, out, plan, images_root=images)
-    print_splits(made, Console(highlight=False))
+    with exit_cleanly_on_signal(out):
+        written_splits = split_file(file, out, plan, images_root=images)
+    print_splits(written_splits, Console(highlight=False))
 
 
-def _fractions(text: str) -> tuple[float, ...]:
+def _parse_fractions(text: str) -> tuple[float, ...]:
     try:
-        return tuple(float(each) for each in text.split(","))
+        return tuple(float(fraction) for fraction in text.split(","))
     except ValueError:
         raise DataError(f"--fractions {text} is no list of numbers such as 0.7,0.15,0.15") from None
 
 
-@data.command()
+@data_app.command()
 def stats(
     file: Annotated[Path, typer.Argument(help="COCO JSON")],
     overrides: Overrides = None,
@@ -302,33 +304,33 @@ def stats(
     """
     from rich.console import Console
 
-    from resnet_tasks.assemble.datasets import intensity_of
+    from resnet_tasks.assemble.datasets import build_intensity
     from resnet_tasks.data.coco import read_coco
-    from resnet_tasks.data.statistics import dataset_statistics
+    from resnet_tasks.data.statistics import compute_dataset_statistics
     from resnet_tasks.data.statistics_report import draw_statistics, print_statistics
-    from resnet_tasks.recipe.load import load_data_steps
+    from resnet_tasks.recipe.load import load_data_settings
 
-    steps = load_data_steps(overrides or [])
-    intensity = intensity_of(steps.intensity)
+    steps = load_data_settings(overrides or [])
+    intensity = build_intensity(steps.intensity)
     coco = read_coco(file, images_root=images)
     coco.require_files()
-    with bar(f"Reading {file}") as advance:
-        found = dataset_statistics(
+    with show_progress(f"Reading {file}") as advance:
+        statistics = compute_dataset_statistics(
             coco, channels=steps.channels, intensity=intensity, advance=advance
         )
     print_statistics(
-        found,
+        statistics,
         Console(highlight=False),
         title=str(file),
         channels=steps.channels,
         intensity=intensity,
     )
     if out is not None:
-        draw_statistics(found, out)
+        draw_statistics(statistics, out)
         typer.echo(f"drawn: {out}")
 
 
-@data.command()
+@data_app.command()
 def preview(
     file: Annotated[Path, typer.Argument(help="COCO JSON")],
     out: Annotated[Path, typer.Option(help="The sheet, a PNG")],
@@ -348,7 +350,7 @@ def preview(
     """Draw a contact sheet: pictures with boxes, masks and semantic maps, names and ids below."""
     from resnet_tasks.data.coco import read_coco
     from resnet_tasks.data.dataset import CocoDataset
-    from resnet_tasks.data.doctor.check import Look, check_coco
+    from resnet_tasks.data.doctor.check import CheckOptions, check_coco
     from resnet_tasks.prediction_files import write_picture
     from resnet_tasks.preview import choose_pictures, draw_sheet
 
@@ -358,32 +360,34 @@ def preview(
     dataset = CocoDataset([coco], categories=coco.categories, cache=False)
     notes: dict[int, str] = {}
     if problems:
-        places = {dataset.image_id(i): i for i in range(len(dataset))}
-        for each in check_coco(file, Look(images_root=images)).findings:
-            if each.image_id in places:
-                notes.setdefault(places[each.image_id], each.kind.replace("_", " "))
+        indices_by_id = {dataset.image_id(i): i for i in range(len(dataset))}
+        for finding in check_coco(file, CheckOptions(images_root=images)).findings:
+            if finding.image_id in indices_by_id:
+                notes.setdefault(indices_by_id[finding.image_id], finding.kind.replace("_", " "))
         if not notes:
             raise DataError(f"{file}: data check names no picture that could be drawn")
-        chosen = sorted(notes)[:number]
+        indices = sorted(notes)[:number]
     else:
-        chosen = choose_pictures(dataset, number=number, seed=seed, category=category)
-    write_picture(out, draw_sheet(dataset, chosen, notes))
-    typer.echo(f"drawn: {out} ({len(chosen)} pictures)")
+        indices = choose_pictures(dataset, number=number, seed=seed, category=category)
+    write_picture(out, draw_sheet(dataset, indices, notes))
+    typer.echo(f"drawn: {out} ({len(indices)} pictures)")
 
 
-def _options(texts: list[str]) -> dict[str, Any]:
+def _parse_options(texts: list[str]) -> dict[str, Any]:
     """`key=value` options of a converter, typed by YAML."""
     from resnet_tasks.recipe.yaml_text import parse_yaml
 
-    given: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals or not key:
             raise DataError(f"option {text!r} is not of the form key=value, for example void=11")
-        given[key] = parse_yaml(value, f"option {text!r}", number_keys=True).value
-    return given
+        options[key] = parse_yaml(value, f"option {text!r}", number_keys=True).value
+    return options
 
 
 def _list_formats(formats: Registry[Format]) -> None:
-    for each in map(formats.get, formats):
-        typer.echo(f"{each.name}: {each.title}\n    options: {', '.join(each.options)}")
+    for data_format in map(formats.get, formats):
+        typer.echo(
+            f"{data_format.name}: {data_format.title}\n    options: {', '.join(data_format.options)}"
+        )

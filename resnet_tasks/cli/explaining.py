@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from resnet_tasks.cli.app import Checkpoint, RunFolder, Trust, Which, app, open_run
+from resnet_tasks.cli.app import Checkpoint, CheckpointOption, RunFolder, Trust, app, open_run
 from resnet_tasks.errors import DataError
 
 
-class How(StrEnum):
+class CamMethod(StrEnum):
     """How channels or places are weighed."""
 
     gradcam = "gradcam"
@@ -34,40 +34,40 @@ def explain(
     ] = None,
     level: Annotated[str, typer.Option(help="C1 (where) to C5 (what)")] = "C5",
     method: Annotated[
-        How | None,
+        CamMethod | None,
         typer.Option(help="Default: gradcam for a class of a picture, hirescam for a box"),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Default: RUN/explanations")] = None,
-    checkpoint: Which = Checkpoint.last,
+    checkpoint: CheckpointOption = Checkpoint.last,
     trust_plugins: Trust = False,
 ) -> None:
     """Show which places of pictures speak for a prediction (Grad-CAM)."""
-    corners = None if box is None else _corners(box)
-    opened = open_run(run, trust_plugins)
+    corners = None if box is None else _parse_box(box)
+    loaded_run = open_run(run, trust_plugins)
 
     from rich.console import Console
 
-    from resnet_tasks.explain import Question
-    from resnet_tasks.training.explaining import Wanted, explain_paths
+    from resnet_tasks.explain import ExplanationQuery
+    from resnet_tasks.training.explaining import ExplanationRequest, explain_paths
 
-    wanted = Wanted(
+    request = ExplanationRequest(
         head,
         level,
-        Question(class_name, corners),
+        ExplanationQuery(class_name, corners),
         None if method is None else method.value,
         checkpoint.value,
     )
     folder, empty = explain_paths(
-        opened, images, wanted, out=out or run / "explanations", console=Console(stderr=True)
+        loaded_run, images, request, out=out or run / "explanations", console=Console(stderr=True)
     )
     for sentence in empty:
         typer.echo(f"not explained: {sentence}")
     typer.echo(f"written to {folder}")
 
 
-def _corners(text: str) -> tuple[float, float, float, float]:
+def _parse_box(text: str) -> tuple[float, float, float, float]:
     try:
-        x1, y1, x2, y2 = (float(each) for each in text.split(","))
+        x1, y1, x2, y2 = (float(value) for value in text.split(","))
     except ValueError:
         raise DataError(f"--box {text!r} is no box; write X1,Y1,X2,Y2 in pixels") from None
     if not (x1 < x2 and y1 < y2):

@@ -8,7 +8,15 @@ from typing import Annotated
 
 import typer
 
-from resnet_tasks.cli.app import Checkpoint, DataRoot, RunFolder, Trust, Which, app, open_run
+from resnet_tasks.cli.app import (
+    Checkpoint,
+    CheckpointOption,
+    DataRoot,
+    RunFolder,
+    Trust,
+    app,
+    open_run,
+)
 from resnet_tasks.errors import DataError
 
 
@@ -32,12 +40,12 @@ def export(
         Path | None,
         typer.Option(help="Folder to make; default: RUN/exports/FORMAT or FORMAT-int8"),
     ] = None,
-    checkpoint: Which = Checkpoint.last,
+    checkpoint: CheckpointOption = Checkpoint.last,
     images: Annotated[
         list[Path] | None,
         typer.Option(help="Pictures or folders to compare on; default: the run's val pictures"),
     ] = None,
-    pictures: Annotated[int, typer.Option(min=1, help="How many of them to compare on")] = 8,
+    num_images: Annotated[int, typer.Option(min=1, help="How many of them to compare on")] = 8,
     calibrate_on: Annotated[
         int | None, typer.Option(min=1, help="Training pictures for --int8, at most [300]")
     ] = None,
@@ -52,28 +60,30 @@ def export(
     trust_plugins: Trust = False,
 ) -> None:
     """Write a run's whole model as a graph that predicts without torch, and check that it does."""
-    if not int8 and any(each is not None for each in (calibrate_on, evaluate_on, max_drop)):
+    if not int8 and any(option is not None for option in (calibrate_on, evaluate_on, max_drop)):
         raise DataError("--calibrate-on, --evaluate-on and --max-drop go with --int8; add that")
-    opened = open_run(run, trust_plugins)
+    loaded_run = open_run(run, trust_plugins)
 
     from rich.console import Console
 
-    from resnet_tasks.export.exporting import Int8, Shown, export_run
-    from resnet_tasks.export.tables import export_tables
+    from resnet_tasks.export.exporting import ComparisonImages, Int8Options, export_run
+    from resnet_tasks.export.tables import build_export_tables
 
-    chosen = None
+    int8_options = None
     if int8:
-        chosen = Int8(calibrate_on or 300, evaluate_on, 0.01 if max_drop is None else max_drop)
+        int8_options = Int8Options(
+            calibrate_on or 300, evaluate_on, 0.01 if max_drop is None else max_drop
+        )
     folder = out or run / "exports" / (form.value + ("-int8" if int8 else ""))
-    done = export_run(
-        opened,
+    export_summary = export_run(
+        loaded_run,
         folder,
         form=form.value,
-        int8=chosen,
+        int8=int8_options,
         checkpoint=checkpoint.value,
-        shown=Shown(tuple(images or ()), pictures),
+        comparison_images=ComparisonImages(tuple(images or ()), num_images),
         data_root=data_root,
     )
-    for table in export_tables(done):
+    for table in build_export_tables(export_summary):
         Console().print(table)
     typer.echo(f"written to {folder}; used by: resnet-tasks predict {folder} IMAGES...")

@@ -11,6 +11,7 @@ import typer
 from resnet_tasks.cli.app import (
     Calibrated,
     Checkpoint,
+    CheckpointOption,
     DataRoot,
     RunFolder,
     Split,
@@ -18,19 +19,18 @@ from resnet_tasks.cli.app import (
     Tiles,
     Trust,
     Tta,
-    Which,
     app,
+    build_window_options,
     open_run,
-    windows_asked,
 )
-from resnet_tasks.cli.reporting import report_after
+from resnet_tasks.cli.reporting import write_run_report
 from resnet_tasks.errors import DataError
 
 if TYPE_CHECKING:
-    from resnet_tasks.streaming.stream import StreamOptions, Wanted
+    from resnet_tasks.streaming.stream import PredictionRequest, StreamOptions
 
 
-class Hit(StrEnum):
+class HitRule(StrEnum):
     """When a detection hits an object."""
 
     iou = "iou"
@@ -52,9 +52,9 @@ class Backend(StrEnum):
     pycocotools = "pycocotools"
 
 
-_OF_EXPORTS = {"run", "images", "out", "score", "max_pixels"}
-_OF_EXPORTS |= {"listed", "recursive", "overwrite", "draw", "every"}
-_OF_RESULTS = ("truth", "results", "task", "backend", "resamples", "out")
+_EXPORT_PARAMETERS = {"run", "images", "out", "score", "max_pixels"}
+_EXPORT_PARAMETERS |= {"listed", "recursive", "overwrite", "draw", "every"}
+_RESULTS_PARAMETERS = ("truth", "results", "task", "backend", "resamples", "out")
 
 
 @app.command()
@@ -73,7 +73,7 @@ def evaluate(
         Path | None,
         typer.Option(help="Folder of that file's pictures; default: its own folder"),
     ] = None,
-    checkpoint: Which = Checkpoint.last,
+    checkpoint: CheckpointOption = Checkpoint.last,
     paired: Annotated[
         Path | None,
         typer.Option(
@@ -107,21 +107,21 @@ def evaluate(
     trust_plugins: Trust = False,
 ) -> None:
     """Judge a run (writes RUN/evaluations/<split>), or --results of any tool against --truth."""
-    given = _given(ctx)
-    of_results = [name for name in _OF_RESULTS if name in given]
-    of_runs = sorted(given - set(_OF_RESULTS))
-    if of_results and of_runs:
+    given_names = _find_given_parameters(ctx)
+    results_options = [name for name in _RESULTS_PARAMETERS if name in given_names]
+    run_options = sorted(given_names - set(_RESULTS_PARAMETERS))
+    if results_options and run_options:
         raise DataError(
-            f"{_spelled(of_results)} judge results of any tool, {_spelled(of_runs)} a run; give "
+            f"{_format_options(results_options)} judge results of any tool, {_format_options(run_options)} a run; give "
             "one or the other"
         )
     if truth is not None and results is not None:
-        _judge_results(truth, results, task.value, backend.value, resamples=resamples, out=out)
+        _evaluate_results(truth, results, task.value, backend.value, resamples=resamples, out=out)
         return
-    if of_results:
+    if results_options:
         missing = "--results" if results is None else "--truth"
         raise DataError(
-            f"{_spelled(of_results)} needs {missing} too: evaluate --truth FILE --results FILE"
+            f"{_format_options(results_options)} needs {missing} too: evaluate --truth FILE --results FILE"
         )
     if run is None:
         raise DataError(
@@ -132,71 +132,87 @@ def evaluate(
 
     from rich.console import Console
 
-    from resnet_tasks.training.inference import Inference
-    from resnet_tasks.training.judging import metric_tables
-    from resnet_tasks.training.pairing import Judged, check_pair, compare_runs, paired_table
+    from resnet_tasks.training.inference import InferenceOptions
+    from resnet_tasks.training.judging import build_metric_tables
+    from resnet_tasks.training.pairing import (
+        EvaluationRequest,
+        build_paired_table,
+        check_comparable,
+        compare_runs,
+    )
 
-    opened = open_run(run, trust_plugins)
-    how = Inference(calibrated, tta.value if tta else None, windows_asked(tiles, overlap))
-    question = Judged(split.value, annotations, images, checkpoint.value, data_root, how)
-    other = None if paired is None else open_run(paired, trust_plugins)
-    if other is not None:
-        check_pair(opened, other, question)
-    evaluation = opened.evaluate(
+    loaded_run = open_run(run, trust_plugins)
+    inference = InferenceOptions(
+        calibrated, tta.value if tta else None, build_window_options(tiles, overlap)
+    )
+    question = EvaluationRequest(
+        split.value, annotations, images, checkpoint.value, data_root, inference
+    )
+    paired_run = None if paired is None else open_run(paired, trust_plugins)
+    if paired_run is not None:
+        check_comparable(loaded_run, paired_run, question)
+    evaluation = loaded_run.evaluate(
         split.value,
         annotations=annotations,
         images=images,
         checkpoint=checkpoint.value,
-        how=how,
+        inference=inference,
         data_root=data_root,
     )
-    folder = question.folder(opened)
-    judged = annotations or split.value
+    folder = question.get_folder(loaded_run)
+    evaluated_on = annotations or split.value
     console = Console()
     console.print(
-        metric_tables(
-            evaluation.metrics, f"{run}: {judged}, {checkpoint.value} checkpoint{how.suffix}"
+        build_metric_tables(
+            evaluation.metrics,
+            f"{run}: {evaluated_on}, {checkpoint.value} checkpoint{inference.suffix}",
         )
     )
     for note in evaluation.resampling.notes if evaluation.resampling else ():
         console.print(f"note: {note}", markup=False, highlight=False)
-    if other is not None:
-        found, file = compare_runs(opened, other, question, console=Console(stderr=True))
-        console.print(paired_table(found, f"{run} against {paired}: {judged}"))
-        for name, why in found.not_compared.items():
-            console.print(f"not compared: {name}: {why}", markup=False, highlight=False)
+    if paired_run is not None:
+        comparison, file = compare_runs(
+            loaded_run, paired_run, question, console=Console(stderr=True)
+        )
+        console.print(build_paired_table(comparison, f"{run} against {paired}: {evaluated_on}"))
+        for name, reason in comparison.not_compared.items():
+            console.print(f"not compared: {name}: {reason}", markup=False, highlight=False)
         typer.echo(f"differences written to {file}")
     typer.echo(f"written to {folder}")
-    report_after(run, folder.name, data_root)
+    write_run_report(run, folder.name, data_root)
 
 
-def _spelled(names: list[str]) -> str:
+def _format_options(names: list[str]) -> str:
     options = ("RUN" if name == "run" else f"--{name.replace('_', '-')}" for name in names)
     return ", ".join(options)
 
 
-def _judge_results(
+def _evaluate_results(
     truth: Path, results: Path, task: str, backend: str, *, resamples: int, out: Path | None
 ) -> None:
     """Results of any tool; neither models nor torch are loaded."""
     from rich.console import Console
 
-    from resnet_tasks.evaluation.files import judge_results
+    from resnet_tasks.evaluation.files import evaluate_results_file
     from resnet_tasks.evaluation.intervals import Bootstrap
-    from resnet_tasks.evaluation.reporting import metric_tables
+    from resnet_tasks.evaluation.reporting import build_metric_tables
     from resnet_tasks.evaluation.results_report import add_intervals, write_report
     from resnet_tasks.whole_files import make_folder
 
     if out is not None:
         make_folder(out)
-    judged = judge_results(truth, results, task=task, backend=backend)
-    judged = add_intervals(judged, Bootstrap(resamples))
+    file_evaluation = evaluate_results_file(truth, results, task=task, backend=backend)
+    file_evaluation = add_intervals(file_evaluation, Bootstrap(resamples))
     console = Console()
-    console.print(metric_tables(judged.metrics, f"{results} ({task}, by {judged.made_by})"))
-    for note in judged.notes:
+    console.print(
+        build_metric_tables(
+            file_evaluation.metrics, f"{results} ({task}, by {file_evaluation.backend})"
+        )
+    )
+    for note in file_evaluation.notes:
         console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
     if out is not None:
-        write_report(judged, out, truth=truth, results=results, task=task)
+        write_report(file_evaluation, out, truth=truth, results=results, task=task)
         typer.echo(f"written to {out}")
 
 
@@ -206,23 +222,25 @@ def calibrate(
     split: Annotated[
         Split, typer.Option(help="Part of the recipe's data to fit to; not what it learnt from")
     ] = Split.val,
-    checkpoint: Which = Checkpoint.last,
+    checkpoint: CheckpointOption = Checkpoint.last,
     data_root: DataRoot = None,
     trust_plugins: Trust = False,
 ) -> None:
     """Fit a run's confidences to what comes true; writes RUN/calibration.json."""
-    opened = open_run(run, trust_plugins)
+    loaded_run = open_run(run, trust_plugins)
 
     from rich.console import Console
 
+    from resnet_tasks.training.calibrating import build_calibration_table
     from resnet_tasks.training.calibrating import calibrate as fit
-    from resnet_tasks.training.calibrating import calibration_table
 
-    done, reasons = fit(opened, split.value, checkpoint=checkpoint.value, data_root=data_root)
+    calibration, reasons = fit(
+        loaded_run, split.value, checkpoint=checkpoint.value, data_root=data_root
+    )
     console = Console()
-    console.print(calibration_table(done, f"{run}: fitted to {split.value}"))
-    for head, why in reasons.items():
-        console.print(f"not calibrated: {head}: {why}", markup=False, highlight=False)
+    console.print(build_calibration_table(calibration, f"{run}: fitted to {split.value}"))
+    for head, reason in reasons.items():
+        console.print(f"not calibrated: {head}: {reason}", markup=False, highlight=False)
     typer.echo(f"written to {run / 'calibration.json'}; used by --calibrated")
 
 
@@ -264,7 +282,7 @@ def predict(
             "--operating-point", help="Keep to the thresholds of RUN/operating_point.json"
         ),
     ] = False,
-    checkpoint: Which = Checkpoint.last,
+    checkpoint: CheckpointOption = Checkpoint.last,
     calibrated: Calibrated = False,
     tta: Tta = None,
     tiles: Tiles = None,
@@ -295,39 +313,43 @@ def predict(
             "--operating-point was chosen on plain scores, which --calibrated and --tta change; "
             "leave them out, or give a --score"
         )
-    opened = None if (run / "export.json").is_file() else open_run(run, trust_plugins)
+    loaded_run = None if (run / "export.json").is_file() else open_run(run, trust_plugins)
 
-    from resnet_tasks.streaming.stream import StreamOptions, Wanted, predict_all
+    from resnet_tasks.streaming.stream import PredictionRequest, StreamOptions, predict_all
 
     folder = out or run / "predictions"
-    wanted = Wanted(tuple(images or ()), recursive, listed, overwrite)
-    if opened is None:
+    request = PredictionRequest(tuple(images or ()), recursive, listed, overwrite)
+    if loaded_run is None:
         options = StreamOptions(score, draw=draw, every=every)
-        _predict_exported(ctx, run, wanted, folder, options=options, max_pixels=max_pixels)
+        _predict_exported(ctx, run, request, folder, options=options, max_pixels=max_pixels)
         return
 
-    from resnet_tasks.training.inference import Inference
+    from resnet_tasks.training.inference import InferenceOptions
 
     thresholds = None
     if operating_point:
-        from resnet_tasks.training.operating_points import kept_thresholds
+        from resnet_tasks.training.operating_points import load_thresholds
 
-        thresholds = kept_thresholds(opened, checkpoint.value)
-    how = Inference(calibrated, tta.value if tta else None, windows_asked(tiles, overlap))
-    asked = (checkpoint.value, how, max_pixels)
+        thresholds = load_thresholds(loaded_run, checkpoint.value)
+    inference = InferenceOptions(
+        calibrated, tta.value if tta else None, build_window_options(tiles, overlap)
+    )
+    inference_settings = (checkpoint.value, inference, max_pixels)
     options = StreamOptions(score, thresholds, draw=draw, every=every)
     runner = None
     if ray is not None:
-        from resnet_tasks.streaming.cluster import Cluster
-        from resnet_tasks.training.run_predictor import RunPredictor
+        from resnet_tasks.streaming.cluster import RayCluster
+        from resnet_tasks.training.run_predictor import RunPredictorFactory
 
-        made = RunPredictor(run.absolute(), *asked, trust_plugins=trust_plugins)
-        runner = Cluster(ray, actors).runner(made, folder, options)
+        predictor = RunPredictorFactory(
+            run.absolute(), *inference_settings, trust_plugins=trust_plugins
+        )
+        runner = RayCluster(ray, actors).create_runner(predictor, folder, options)
     predict_all(
-        opened.stream_predictor(*asked),
-        wanted,
+        loaded_run.build_stream_predictor(*inference_settings),
+        request,
         folder,
-        settings=opened.stream_settings(*asked),
+        settings=loaded_run.get_stream_settings(*inference_settings),
         options=options,
         runner=runner,
     )
@@ -337,7 +359,7 @@ def predict(
 def _predict_exported(
     ctx: typer.Context,
     export: Path,
-    wanted: Wanted,
+    request: PredictionRequest,
     out: Path,
     *,
     options: StreamOptions,
@@ -348,21 +370,21 @@ def _predict_exported(
     Raises:
         DataError: If options are given that need the run.
     """
-    others = sorted(_given(ctx) - _OF_EXPORTS)
-    if others:
+    unsupported = sorted(_find_given_parameters(ctx) - _EXPORT_PARAMETERS)
+    if unsupported:
         raise DataError(
-            f"{export} is an exported model, which {_spelled(others)} cannot change; name the run "
+            f"{export} is an exported model, which {_format_options(unsupported)} cannot change; name the run "
             "folder instead"
         )
     from resnet_tasks.exported.model import ExportedModel
     from resnet_tasks.streaming.stream import predict_all
 
-    predictor = ExportedModel.open(export).streamed(max_pixels)
-    predict_all(predictor, wanted, out, settings=predictor.settings, options=options)
+    predictor = ExportedModel.open(export).to_stream_predictor(max_pixels)
+    predict_all(predictor, request, out, settings=predictor.settings, options=options)
     typer.echo(f"written to {out}")
 
 
-def _given(ctx: typer.Context) -> set[str]:
+def _find_given_parameters(ctx: typer.Context) -> set[str]:
     """Names of the parameters that the command line gives."""
     return {
         name
@@ -379,13 +401,13 @@ def operating_point(
         typer.Option(help="max-f1, sensitivity>=0.9, or false-positives<=1 (per picture)"),
     ] = "max-f1",
     hit: Annotated[
-        Hit, typer.Option(help="A detection hits by overlap, or with its centre in the box")
-    ] = Hit.iou,
+        HitRule, typer.Option(help="A detection hits by overlap, or with its centre in the box")
+    ] = HitRule.iou,
     iou: Annotated[float, typer.Option(min=0.01, max=1, help="Least overlap of a hit")] = 0.5,
     split: Annotated[
         Split, typer.Option(help="Part of the recipe's data to choose on")
     ] = Split.val,
-    checkpoint: Which = Checkpoint.last,
+    checkpoint: CheckpointOption = Checkpoint.last,
     data_root: DataRoot = None,
     trust_plugins: Trust = False,
 ) -> None:
@@ -395,13 +417,13 @@ def operating_point(
     from rich.text import Text
 
     from resnet_tasks.evaluation.froc import FrocOptions
-    from resnet_tasks.evaluation.operating_point import Rule
+    from resnet_tasks.evaluation.operating_point import ThresholdRule
     from resnet_tasks.training.operating_points import FILE, choose_operating_points
 
-    wanted = Rule.parse(rule)
+    parsed_rule = ThresholdRule.parse(rule)
     heads = choose_operating_points(
         open_run(run, trust_plugins),
-        wanted,
+        parsed_rule,
         options=FrocOptions(hit=hit.value, iou=iou),
         split=split.value,
         checkpoint=checkpoint.value,
@@ -410,14 +432,14 @@ def operating_point(
     # Short enough for 80 columns.
     columns = ("score ≥", "sensitivity", "precision", "F1", "FP/picture")
     for head, points in heads.items():
-        title = Text(f"{head}: {wanted} on {split.value}")
+        title = Text(f"{head}: {parsed_rule} on {split.value}")
         table = Table("class", *columns, "objects", title=title, title_justify="left")
         for name, point in points.items():
             if point is None:
                 table.add_row(Text(name), *("-" for _ in columns), "-")
                 continue
             numbers = (point.threshold, point.sensitivity, point.precision, point.f1)
-            shown = (f"{each:.3f}" for each in (*numbers, point.false_positives))
-            table.add_row(Text(name), *shown, str(point.objects))
+            texts = (f"{value:.3f}" for value in (*numbers, point.false_positives))
+            table.add_row(Text(name), *texts, str(point.objects))
         Console().print(table)
     typer.echo(f"written to {run / FILE}")

@@ -42,8 +42,8 @@ def heads() -> None:
         typer.echo(f"{name}: {head.task.name}, reads {', '.join(head.in_levels)}")
         for option, field in head.Options.model_fields.items():
             default = field.get_default(call_default_factory=True)
-            shown = list(default) if isinstance(default, tuple) else default
-            typer.echo(f"    {option}: {json.dumps(shown, default=str)}")
+            printable = list(default) if isinstance(default, tuple) else default
+            typer.echo(f"    {option}: {json.dumps(printable, default=str)}")
 
 
 @app.command()
@@ -51,9 +51,9 @@ def backbones(
     pattern: Annotated[str, typer.Argument(help="Shell pattern, as in 'resnet*d'")] = "*",
 ) -> None:
     """List the ResNet variants that a recipe can name, with size, work, weights and licences."""
-    from resnet_tasks.backbone.catalogue import catalogue
+    from resnet_tasks.backbone.catalogue import list_variants
 
-    variants = catalogue(pattern)
+    variants = list_variants(pattern)
     if not variants:
         raise ResnetTasksError(
             f"no backbone matches {pattern!r}; `resnet-tasks backbones` lists all"
@@ -68,8 +68,8 @@ def _print_backbones(variants: Sequence[Variant]) -> None:
 
     from resnet_tasks.backbone.catalogue import forbids_commercial_use
 
-    people = Console().is_terminal
-    console = Console(width=max(Console().width, 110) if people else 160, soft_wrap=True)
+    is_terminal = Console().is_terminal
+    console = Console(width=max(Console().width, 110) if is_terminal else 160, soft_wrap=True)
     table = Table(box=None, pad_edge=False)
     for name, side in COLUMNS:
         table.add_column(name, justify=side, no_wrap=True)
@@ -79,19 +79,19 @@ def _print_backbones(variants: Sequence[Variant]) -> None:
             f"{variant.parameters / 1e6:.1f}",
             f"{variant.multiply_adds / 1e9:.2f}",
         )
-        for number, each in enumerate(variant.weights or (None,)):
-            cells = size if number == 0 or not people else ("", "", "")
-            if each is None:
+        for number, weights in enumerate(variant.weights or (None,)):
+            cells = size if number == 0 or not is_terminal else ("", "", "")
+            if weights is None:
                 table.add_row(*cells, "-", "-", "-", "-")
                 continue
-            limited = "*" if forbids_commercial_use(each.license) else ""
+            limited = "*" if forbids_commercial_use(weights.license) else ""
             table.add_row(
                 *cells,
-                each.spec + (" (imagenet)" if each.is_default else ""),
-                "-" if each.top1 is None else f"{100 * each.top1:.2f}",
-                "-" if each.picture_size is None else str(each.picture_size),
-                each.license + limited,
+                weights.spec + (" (imagenet)" if weights.is_default else ""),
+                "-" if weights.top1 is None else f"{100 * weights.top1:.2f}",
+                "-" if weights.picture_size is None else str(weights.picture_size),
+                weights.license + limited,
             )
     console.print(table, highlight=False, markup=False)
-    if people:
+    if is_terminal:
         console.print(LEGEND, highlight=False, markup=False)

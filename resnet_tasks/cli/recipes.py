@@ -8,21 +8,21 @@ from typing import Annotated
 
 import typer
 
-from resnet_tasks.cli.app import DataRoot, Overrides, Trust, recipes, run_plugins
+from resnet_tasks.cli.app import DataRoot, Overrides, Trust, recipes_app, run_plugins
 
 
-@recipes.command("list")
+@recipes_app.command("list")
 def list_all() -> None:
     """List the shipped recipes."""
     from resnet_tasks.recipe.shelf import list_recipes
 
-    found = list_recipes()
-    width = max((len(each.name) for each in found), default=0)
-    for each in found:
-        typer.echo(f"{each.name:{width}}  {each.summary}")
+    shipped_recipes = list_recipes()
+    width = max((len(recipe.name) for recipe in shipped_recipes), default=0)
+    for recipe in shipped_recipes:
+        typer.echo(f"{recipe.name:{width}}  {recipe.summary}")
 
 
-@recipes.command()
+@recipes_app.command()
 def show(
     name: Annotated[str, typer.Argument(metavar="NAME")],
     resolved: Annotated[
@@ -39,7 +39,7 @@ def show(
     typer.echo(find_recipe(name).read_text(encoding="utf-8"), nl=False)
 
 
-@recipes.command()
+@recipes_app.command()
 def copy(
     name: Annotated[str, typer.Argument(metavar="NAME")],
     target: Annotated[
@@ -53,7 +53,7 @@ def copy(
     typer.echo(f"copied to {copy_recipe(name, target)}")
 
 
-@recipes.command()
+@recipes_app.command()
 def validate(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE")],
     overrides: Overrides = None,
@@ -63,17 +63,17 @@ def validate(
     """Check a recipe and build its model, without weights or training."""
     from resnet_tasks.recipe.load import load_recipe
 
-    chosen = load_recipe(recipe, overrides or ())
-    run_plugins(chosen, trust_plugins)
+    loaded_recipe = load_recipe(recipe, overrides or ())
+    run_plugins(loaded_recipe, trust_plugins)
 
     from resnet_tasks.assemble.check import check_recipe
 
-    typer.echo(f"valid: {check_recipe(chosen, data_root)}")
+    typer.echo(f"valid: {check_recipe(loaded_recipe, data_root)}")
 
 
-@recipes.command()
+@recipes_app.command()
 def schema() -> None:
     """Print the JSON schema of recipes, for editors."""
-    from resnet_tasks.recipe.load import recipe_schema
+    from resnet_tasks.recipe.load import get_recipe_schema
 
-    typer.echo(json.dumps(recipe_schema(), indent=2))
+    typer.echo(json.dumps(get_recipe_schema(), indent=2))

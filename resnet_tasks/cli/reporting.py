@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from resnet_tasks.cli.app import DataRoot, RunFolder, Trust, app, complain, open_run
+from resnet_tasks.cli.app import DataRoot, RunFolder, Trust, app, open_run, print_message
 from resnet_tasks.errors import ResnetTasksError, RunError
 
 Evaluation = Annotated[
@@ -60,30 +60,30 @@ def compare(
     from rich.table import Table
 
     from resnet_tasks.report.collect import read_run
-    from resnet_tasks.report.comparison import headline_rows, make_comparison
+    from resnet_tasks.report.comparison import list_headline_rows, make_comparison
     from resnet_tasks.report.page import write_page
-    from resnet_tasks.training.price import price_runs
+    from resnet_tasks.training.price import measure_run_costs
 
     views = [read_run(run) for run in runs]
     page = make_comparison(views, evaluation)  # before time is spent on measuring
     if costs:
         try:
-            opened = [open_run(run, trust_plugins) for run in runs]
-            page = make_comparison(views, evaluation, price_runs(opened, size))
+            loaded_runs = [open_run(run, trust_plugins) for run in runs]
+            page = make_comparison(views, evaluation, measure_run_costs(loaded_runs, size))
         except RunError as error:
-            complain(f"costs are left out, for the models cannot all be run: {error}", "note:")
+            print_message(f"costs are left out, for the models cannot all be run: {error}", "note:")
     table = Table("", *page.names, title=f"differences are to {page.names[0]}")
-    for name, texts in headline_rows(page):
+    for name, texts in list_headline_rows(page):
         table.add_row(name, *texts)
     console = Console()
     console.print(table, highlight=False)
     if page.conditions:
         console.print(f"measured: {page.conditions}", highlight=False, markup=False)
-    written = write_page(page, out)
-    typer.echo(f"written to {written} ({written.stat().st_size / 1e6:.1f} MB)")
+    page_path = write_page(page, out)
+    typer.echo(f"written to {page_path} ({page_path.stat().st_size / 1e6:.1f} MB)")
 
 
-def report_after(run: Path, evaluation: str, data_root: Path | None) -> None:
+def write_run_report(run: Path, evaluation: str, data_root: Path | None) -> None:
     """The page of a run that was just judged; that it fails never costs the run.
 
     Args:
@@ -94,17 +94,17 @@ def report_after(run: Path, evaluation: str, data_root: Path | None) -> None:
     from rich.console import Console
 
     from resnet_tasks.report.page import write_report
-    from resnet_tasks.training.journal import Journal
+    from resnet_tasks.training.journal import RunLog
 
     try:
         page = write_report(run, evaluation=evaluation, data_root=data_root)
     except Exception as error:  # noqa: BLE001 - the run is done and stays whole, whatever this is
         text = str(error) if isinstance(error, ResnetTasksError) else f"{error!r}"
-        complain(
+        print_message(
             f"report.html could not be made ({text}); the run itself is whole, try "
             f"`resnet-tasks report {run}`",
             "note:",
         )
-        Journal(run, Console(stderr=True)).log("report_failed", error=text)
+        RunLog(run, Console(stderr=True)).log("report_failed", error=text)
     else:
         typer.echo(f"report:   {page}")

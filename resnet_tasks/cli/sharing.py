@@ -40,23 +40,23 @@ def push(
     """Share a run on a Hugging Face hub, privately unless --public; no pictures, no predictions."""
     from resnet_tasks.sharing.card import CardOptions
     from resnet_tasks.sharing.contents import CARD
-    from resnet_tasks.sharing.hub import Parcel
+    from resnet_tasks.sharing.hub import HubUpload
 
     options = CardOptions(license_, data_license, dataset)
-    parcel = Parcel.of(run, repo, options, best=best, report=report)
-    for each in parcel.items:
-        typer.echo(f"{each.size:>12,}  {each.name}")
+    parcel = HubUpload.from_run(run, repo, options, best=best, report=report)
+    for shared_file in parcel.files:
+        typer.echo(f"{shared_file.size:>12,}  {shared_file.name}")
     readers = "for everybody to read" if public else "private"
-    number = f"{len(parcel.items)} files"
+    number = f"{len(parcel.files)} files"
     typer.echo(f"{parcel.size:>12,}  bytes in {number}, to {repo}, {readers}")
     if dry_run:
-        card = next(each.content for each in parcel.items if each.name == CARD)
+        card = next(shared_file.content for shared_file in parcel.files if shared_file.name == CARD)
         assert isinstance(card, bytes)
         typer.echo(f"\n{card.decode()}\nnothing was sent (--dry-run)")
         return
     if not yes and sys.stdin.isatty():
         typer.confirm("Send it?", abort=True)
-    typer.echo(f"sent: {parcel.send(public=public, revision=revision)}")
+    typer.echo(f"sent: {parcel.upload(public=public, revision=revision)}")
 
 
 @app.command()

@@ -14,14 +14,14 @@ from resnet_tasks.cli.app import (
     Overrides,
     Trust,
     app,
-    bar,
-    complain,
-    launched_index,
+    get_process_rank,
     open_run,
+    print_message,
     run_plugins,
+    show_progress,
 )
 from resnet_tasks.cli.data_card import print_card
-from resnet_tasks.cli.reporting import report_after
+from resnet_tasks.cli.reporting import write_run_report
 from resnet_tasks.errors import DataError, RecipeError, RunError
 
 if TYPE_CHECKING:
@@ -36,13 +36,13 @@ def replay(
     """Do a step again whose loss or gradient was not finite; exit code 1: it is finite now."""
     from rich.console import Console
 
+    from resnet_tasks.training.replay import print_replay
     from resnet_tasks.training.replay import replay as do_again
-    from resnet_tasks.training.replay import say_replay
 
     run = folder if folder.is_dir() else folder.parent
-    made = do_again(run, run=open_run(run, trust_plugins))
-    say_replay(made, Console())
-    if not made.came_again:
+    replayed = do_again(run, run=open_run(run, trust_plugins))
+    print_replay(replayed, Console())
+    if not replayed.is_non_finite:
         raise typer.Exit(1)
 
 
@@ -77,7 +77,7 @@ def finetune(
 ) -> None:
     """Fine-tune the model of a recipe and judge it."""
     if resume is not None:
-        chosen = _recipe_of_run(resume, recipe, overrides, out)
+        loaded_recipe = _load_resumed_recipe(resume, recipe, overrides, out)
     elif recipe is None:
         raise RecipeError(
             "finetune needs a recipe: a name of `resnet-tasks recipes list`, or a YAML file"
@@ -85,37 +85,41 @@ def finetune(
     else:
         from resnet_tasks.recipe.load import load_recipe
 
-        chosen = load_recipe(recipe, overrides or ())
-    _begin(chosen, trust_plugins)
+        loaded_recipe = load_recipe(recipe, overrides or ())
+    _prepare_process(loaded_recipe, trust_plugins)
     if recipe is not None:
-        _draw_cells(recipe, chosen, data_root)
+        _prepare_quickstart_data(recipe, loaded_recipe, data_root)
 
     from rich.console import Console
 
     from resnet_tasks.training.folds import finetune_folds
     from resnet_tasks.training.from_recipe import finetune_recipe
     from resnet_tasks.training.repeats import finetune_seeds
-    from resnet_tasks.training.signals import Stopped
+    from resnet_tasks.training.signals import TrainingStopped
 
     try:
         if seeds > 1 or folds > 1:
-            folder = _folder_of_several(out, resume, seeds, folds, dry_run=dry_run)
-            several, number = (finetune_seeds, seeds) if seeds > 1 else (finetune_folds, folds)
-            several(chosen, number, out=folder, data_root=data_root, console=Console())
+            folder = _require_group_folder(out, resume, seeds, folds, dry_run=dry_run)
+            finetune_group, number = (
+                (finetune_seeds, seeds) if seeds > 1 else (finetune_folds, folds)
+            )
+            finetune_group(
+                loaded_recipe, number, out=folder, data_root=data_root, console=Console()
+            )
             return
         run = finetune_recipe(
-            chosen,
+            loaded_recipe,
             out=out,
             resume=resume,
             dry_run=dry_run,
             data_root=data_root,
             console=Console(),
         )
-    except Stopped as stopped:
-        complain(str(stopped), "stopped:")
+    except TrainingStopped as stopped:
+        print_message(str(stopped), "stopped:")
         raise typer.Exit(STOPPED) from None
-    if run is not None and not launched_index():  # one of several processes writes it
-        report_after(run.directory, "val", data_root)
+    if run is not None and not get_process_rank():  # one of several processes writes it
+        write_run_report(run.directory, "val", data_root)
 
 
 @app.command("lr-find")
@@ -136,17 +140,19 @@ def lr_find(
     """Look for a learning rate: sweep it, draw the loss, suggest one."""
     from resnet_tasks.recipe.load import load_recipe
 
-    chosen = load_recipe(recipe, overrides or ())
+    loaded_recipe = load_recipe(recipe, overrides or ())
     if (out / "recipe.yaml").exists():
         raise RunError(f"{out} is a run folder; name another --out for the sweep")
-    _begin(chosen, trust_plugins)
-    _draw_cells(recipe, chosen, data_root)
+    _prepare_process(loaded_recipe, trust_plugins)
+    _prepare_quickstart_data(recipe, loaded_recipe, data_root)
 
-    from resnet_tasks.training.rate_finder import find_rate
+    from resnet_tasks.training.rate_finder import find_learning_rate
 
-    found = find_rate(chosen, first=first, last=last, steps=steps, data_root=data_root)
-    typer.echo(found.sentence())
-    for path in found.write(out):
+    rate_search = find_learning_rate(
+        loaded_recipe, first=first, last=last, steps=steps, data_root=data_root
+    )
+    typer.echo(rate_search.describe())
+    for path in rate_search.write(out):
         typer.echo(str(path))
 
 
@@ -171,33 +177,33 @@ def benchmark(
     """Measure where the time and memory of a training step go, and what to change."""
     from resnet_tasks.recipe.load import load_recipe
 
-    chosen = load_recipe(recipe, overrides or ())
-    if launched_index() is not None:
+    loaded_recipe = load_recipe(recipe, overrides or ())
+    if get_process_rank() is not None:
         raise RunError("benchmark measures one process; start it without a launcher")
     if out is not None and out.is_dir():
         raise RunError(f"{out} is a folder; name a file for the numbers, such as {out}/step.json")
-    _begin(chosen, trust_plugins)
+    _prepare_process(loaded_recipe, trust_plugins)
     if not synthetic:
-        _draw_cells(recipe, chosen, data_root)
+        _prepare_quickstart_data(recipe, loaded_recipe, data_root)
 
     from rich.console import Console
 
-    from resnet_tasks.training.step_advice import advice
+    from resnet_tasks.training.step_advice import suggest_changes
     from resnet_tasks.training.step_profile import profile_recipe
-    from resnet_tasks.training.step_report import say_profile
+    from resnet_tasks.training.step_report import print_profile
     from resnet_tasks.whole_files import write_json
 
-    found = profile_recipe(
-        chosen, steps=steps, warm_up=warm_up, drawn=synthetic, data_root=data_root
+    profile = profile_recipe(
+        loaded_recipe, steps=steps, warm_up=warm_up, synthetic=synthetic, data_root=data_root
     )
-    sentences = advice(found, chosen)
-    say_profile(Console(), found, sentences)
+    sentences = suggest_changes(profile, loaded_recipe)
+    print_profile(Console(), profile, sentences)
     if out is not None:
-        write_json(out, {**found.to_json(), "advice": sentences})
+        write_json(out, {**profile.to_json(), "advice": sentences})
         typer.echo(f"written to {out}")
 
 
-def _begin(recipe: Recipe, trusted: bool) -> None:
+def _prepare_process(recipe: Recipe, trusted: bool) -> None:
     """Readies this process for training, and executes the code that the recipe names."""
     from resnet_tasks.freed_memory import keep_freed_memory
 
@@ -205,7 +211,7 @@ def _begin(recipe: Recipe, trusted: bool) -> None:
     run_plugins(recipe, trusted)
 
 
-def _folder_of_several(
+def _require_group_folder(
     out: Path | None, resume: Path | None, seeds: int, folds: int, *, dry_run: bool
 ) -> Path:
     """The folder of several runs, which is named so that the same command goes on with it."""
@@ -220,16 +226,20 @@ def _folder_of_several(
             f"{option} needs --out DIR and goes neither with --resume nor with --dry-run; the same "
             "command goes on where it stopped"
         )
-    if launched_index() is not None:
+    if get_process_rank() is not None:
         raise RunError(f"{option} runs one process after another; start it without a launcher")
     return out
 
 
-def _recipe_of_run(
+def _load_resumed_recipe(
     run: Path, recipe: str | None, overrides: list[str] | None, out: Path | None
 ) -> Recipe:
     """The recipe of a run that is resumed; nothing about it may change."""
-    changes = [each for each in (recipe, *(overrides or ())) if each is not None and "=" in each]
+    changes = [
+        argument
+        for argument in (recipe, *(overrides or ()))
+        if argument is not None and "=" in argument
+    ]
     if changes:
         raise RunError(
             f"--resume goes on with the recipe of {run} as it is; leave out {' '.join(changes)}, "
@@ -244,35 +254,37 @@ def _recipe_of_run(
 
     from resnet_tasks.recipe.load import load_recipe
 
-    kept = load_recipe(run / "recipe.yaml")
-    if recipe is not None and (given := load_recipe(recipe).name) != kept.name:
-        raise RunError(f"{run} is a run of {kept.name}, not of {given}; leave the recipe out")
-    return kept
+    run_recipe = load_recipe(run / "recipe.yaml")
+    if recipe is not None and (given_name := load_recipe(recipe).name) != run_recipe.name:
+        raise RunError(
+            f"{run} is a run of {run_recipe.name}, not of {given_name}; leave the recipe out"
+        )
+    return run_recipe
 
 
-def _draw_cells(ref: str, recipe: Recipe, data_root: Path | None) -> None:
+def _prepare_quickstart_data(ref: str, recipe: Recipe, data_root: Path | None) -> None:
     """Draws the quickstart's data where it is absent; no other recipe can make its own."""
-    from resnet_tasks.recipe.places import data_base
+    from resnet_tasks.recipe.places import get_data_root
     from resnet_tasks.recipe.shelf import find_recipe
 
-    folder = data_base(data_root) / "cells"
+    folder = get_data_root(data_root) / "cells"
     shipped = find_recipe(ref).resolve() == find_recipe("quickstart").resolve()
     if not shipped or recipe.data.root != "cells" or folder.exists():
         return
 
-    if launched_index():  # the first of several processes draws
-        _wait_for(folder)
+    if get_process_rank():  # the first of several processes draws
+        _wait_for_folder(folder)
         return
 
     from data_tools.catalogue import prepare as run
 
     typer.echo(f"{folder} does not exist; drawing the synthetic cells")
-    with bar("Drawing cells") as advance:
+    with show_progress("Drawing cells") as advance:
         card = run("cells", None, folder, progress=advance)
     print_card(card, folder)
 
 
-def _wait_for(folder: Path) -> None:
+def _wait_for_folder(folder: Path) -> None:
     """Returns when another process has made a folder.
 
     Raises:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from resnet_tasks.data.coco_problems import listed, shown
+from resnet_tasks.data.coco_problems import format_list, format_value
 from resnet_tasks.errors import DataError
 from resnet_tasks.names import require_class_names
 
@@ -46,15 +46,15 @@ class CategoryMap:
     def __post_init__(self) -> None:
         ordered = tuple(sorted(self.categories, key=lambda category: category.id))
         object.__setattr__(self, "categories", ordered)
-        for what, counts in (
+        for key, counts in (
             ("id", Counter(repr(c.id) for c in ordered)),
             ("name", Counter(repr(c.name) for c in ordered)),
         ):
             repeated = [value for value, count in counts.items() if count > 1]
             if repeated:
                 raise DataError(
-                    f"the category {what}(s) {', '.join(repeated)} appear more than once; "
-                    f"give each category its own {what}"
+                    f"the category {key}(s) {', '.join(repeated)} appear more than once; "
+                    f"give each category its own {key}"
                 )
 
     def __len__(self) -> int:
@@ -85,20 +85,20 @@ class CategoryMap:
         """Id -> index."""
         return {category.id: i for i, category in enumerate(self.categories)}
 
-    def index_of(self, category_id: int) -> int:
+    def id_to_index(self, category_id: int) -> int:
         """Index of the category with this id.
 
         Raises:
             DataError: If there is none; the message lists the known ids.
         """
-        found = self.index_table.get(category_id)
-        if found is None:
+        index = self.index_table.get(category_id)
+        if index is None:
             raise DataError(
-                f"category id {category_id!r} is unknown; known: {listed(self.ids, 100)}"
+                f"category id {category_id!r} is unknown; known: {format_list(self.ids, 100)}"
             )
-        return found
+        return index
 
-    def id_of(self, index: int) -> int:
+    def index_to_id(self, index: int) -> int:
         """Id of the category at `index` (0..K-1).
 
         Raises:
@@ -109,7 +109,7 @@ class CategoryMap:
         return self.categories[index].id
 
     @classmethod
-    def merged(cls, maps: Sequence[CategoryMap]) -> CategoryMap:
+    def merge(cls, maps: Sequence[CategoryMap]) -> CategoryMap:
         """The common map of several files; a category may be absent from some of them.
 
         Raises:
@@ -118,12 +118,12 @@ class CategoryMap:
         """
         by_id: dict[int, Category] = {}
         by_name: dict[str, Category] = {}
-        for category in (category for each in maps for category in each.categories):
+        for category in (category for category_map in maps for category in category_map.categories):
             for present in (by_id.get(category.id), by_name.get(category.name)):
-                if present is not None and _identity(present) != _identity(category):
+                if present is not None and _get_identity(present) != _get_identity(category):
                     raise DataError(
                         "the files do not agree on their categories: one has "
-                        f"{_described(present)}, another {_described(category)}; "
+                        f"{_describe_category(present)}, another {_describe_category(category)}; "
                         "give the same category the same id, name and `isthing` in all of them"
                     )
             by_id.setdefault(category.id, category)
@@ -150,13 +150,19 @@ class CategoryMap:
             DataError: If that is not a list of objects with a whole-number `id` and a `name`.
         """
         if not isinstance(raw, list) or not raw:
-            raise DataError(f"`categories` must be a list of at least one object, got {shown(raw)}")
-        return cls(tuple(_category(position, each) for position, each in enumerate(raw)))
+            raise DataError(
+                f"`categories` must be a list of at least one object, got {format_value(raw)}"
+            )
+        return cls(
+            tuple(
+                _parse_category(position, raw_category) for position, raw_category in enumerate(raw)
+            )
+        )
 
 
-def _category(position: int, raw: object) -> Category:
+def _parse_category(position: int, raw: object) -> Category:
     if not isinstance(raw, dict):
-        raise DataError(f"`categories[{position}]` must be an object, got {shown(raw)}")
+        raise DataError(f"`categories[{position}]` must be an object, got {format_value(raw)}")
     category_id, name = raw.get("id"), raw.get("name")
     if type(category_id) is not int or not isinstance(name, str) or not name:
         raise DataError(
@@ -166,13 +172,15 @@ def _category(position: int, raw: object) -> Category:
     require_class_names([name], f"`categories[{position}]`")
     is_thing = raw.get("isthing", 1)
     if is_thing not in (0, 1):
-        raise DataError(f"category {name!r}: `isthing` must be 0 or 1, got {shown(is_thing)}")
+        raise DataError(
+            f"category {name!r}: `isthing` must be 0 or 1, got {format_value(is_thing)}"
+        )
     return Category(category_id, name, bool(is_thing), str(raw.get("supercategory") or ""))
 
 
-def _identity(category: Category) -> tuple[int, str, bool]:
+def _get_identity(category: Category) -> tuple[int, str, bool]:
     return (category.id, category.name, category.is_thing)
 
 
-def _described(category: Category) -> str:
+def _describe_category(category: Category) -> str:
     return f"{category.id}: {category.name!r} (isthing {int(category.is_thing)})"

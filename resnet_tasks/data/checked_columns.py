@@ -11,14 +11,14 @@ import numpy as np
 
 from resnet_tasks.data.coco import read_coco
 from resnet_tasks.data.coco_columns import Kind, ResultColumns, TruthColumns
-from resnet_tasks.data.coco_masks import is_rle, packed_polygon
+from resnet_tasks.data.coco_masks import is_rle, pack_polygon
 from resnet_tasks.data.coco_parsing import find, is_box
-from resnet_tasks.data.coco_problems import SHOWN, Id, listed, shown
+from resnet_tasks.data.coco_problems import MAX_LISTED, Id, format_list, format_value
 from resnet_tasks.data.json_files import read_json
 from resnet_tasks.errors import DataError
 
 
-def repaired_truth(path: Path, kind: Kind) -> TruthColumns:
+def read_repaired_truth(path: Path, kind: Kind) -> TruthColumns:
     """The objects of a COCO annotation file, small defects repaired.
 
     Args:
@@ -31,14 +31,14 @@ def repaired_truth(path: Path, kind: Kind) -> TruthColumns:
     coco = read_coco(path, keep_degenerate=True)
     if "boxes" not in coco.annotated:
         raise DataError(
-            f"{path} annotates {listed(sorted(coco.annotated))}, not boxes; give `annotations` "
+            f"{path} annotates {format_list(sorted(coco.annotated))}, not boxes; give `annotations` "
             "with `bbox`, or choose another task"
         )
     rows = [
-        (picture, each)
+        (picture, annotation)
         for picture, record in enumerate(coco.images)
-        for each in coco.annotations[record.id]
-        if each.bbox is not None
+        for annotation in coco.annotations[record.id]
+        if annotation.bbox is not None
     ]
     return TruthColumns(
         path,
@@ -47,38 +47,38 @@ def repaired_truth(path: Path, kind: Kind) -> TruthColumns:
         {r.id: r.group for r in coco.images if r.group is not None},
         coco.categories,
         np.asarray([picture for picture, _ in rows], np.int64),
-        np.asarray([each.category for _, each in rows], np.int64),
-        np.asarray([each.bbox for _, each in rows], np.float64).reshape(-1, 4),
-        np.asarray([each.area for _, each in rows], np.float64),
-        np.asarray([each.is_crowd for _, each in rows], np.bool_),
-        [each.segmentation for _, each in rows] if kind == "mask" else (),
+        np.asarray([annotation.category for _, annotation in rows], np.int64),
+        np.asarray([annotation.bbox for _, annotation in rows], np.float64).reshape(-1, 4),
+        np.asarray([annotation.area for _, annotation in rows], np.float64),
+        np.asarray([annotation.is_crowd for _, annotation in rows], np.bool_),
+        [annotation.segmentation for _, annotation in rows] if kind == "mask" else (),
         coco.problems,
     )
 
 
 @dataclass
-class _Faults:
+class _EntryErrors:
     """What is wrong with the entries of a results file, by kind."""
 
     counts: dict[str, int] = field(default_factory=dict)
-    first: dict[str, list[str]] = field(default_factory=dict)
+    examples: dict[str, list[str]] = field(default_factory=dict)
 
-    def add(self, remedy: str, where: str) -> None:
+    def add(self, remedy: str, location: str) -> None:
         self.counts[remedy] = self.counts.get(remedy, 0) + 1
-        named = self.first.setdefault(remedy, [])
-        if len(named) < SHOWN:
-            named.append(where)
+        examples = self.examples.setdefault(remedy, [])
+        if len(examples) < MAX_LISTED:
+            examples.append(location)
 
-    def message(self, path: Path, number: int) -> str:
+    def format_message(self, path: Path, number: int) -> str:
         lines = []
-        for remedy, named in self.first.items():
+        for remedy, examples in self.examples.items():
             count = self.counts[remedy]
-            more = f", ... ({count} of {number} entries)" if count > len(named) else ""
-            lines.append(f"{path}: {', '.join(named)}{more}; {remedy}")
+            more = f", ... ({count} of {number} entries)" if count > len(examples) else ""
+            lines.append(f"{path}: {', '.join(examples)}{more}; {remedy}")
         return "\n".join(lines)
 
 
-def checked_results(path: Path, truth: TruthColumns, kind: Kind) -> ResultColumns:
+def read_validated_results(path: Path, truth: TruthColumns, kind: Kind) -> ResultColumns:
     """The detections of a COCO results file, every entry looked at in turn.
 
     Args:
@@ -96,22 +96,22 @@ def checked_results(path: Path, truth: TruthColumns, kind: Kind) -> ResultColumn
         inside = f"; write the list under `{lists[0]}` alone to the file" if lists else ""
         raise DataError(
             f"{path}: a COCO results file is a list of {form}, got an object with the keys "
-            f"{listed(map(repr, raw))}{inside}"
+            f"{format_list(map(repr, raw))}{inside}"
         )
     if not isinstance(raw, list):
-        raise DataError(f"{path}: a COCO results file is a list of {form}, got {shown(raw)}")
-    entries = _Entries(truth, kind)
+        raise DataError(f"{path}: a COCO results file is a list of {form}, got {format_value(raw)}")
+    validator = _EntryValidator(truth, kind)
     for position, entry in enumerate(raw):
-        entries.take(position, entry)
-    if entries.faults.counts:
-        raise DataError(entries.faults.message(path, len(raw)))
+        validator.check(position, entry)
+    if validator.errors.counts:
+        raise DataError(validator.errors.format_message(path, len(raw)))
     has_box = [entry.get("bbox") is not None for entry in raw]
     if any(has_box) and not all(has_box):
         raise DataError(
             f"{path}: entry {has_box.index(False)} has no bbox, others have; give it to all "
             "entries (objects are then small or large by their box) or to none (by their mask)"
         )
-    table, indices = entries.pictures, truth.categories.index_table
+    table, indices = validator.pictures, truth.categories.index_table
     return ResultColumns(
         np.asarray([table[entry["image_id"]] for entry in raw], np.int64),
         np.asarray([indices[entry["category_id"]] for entry in raw], np.int64),
@@ -123,65 +123,70 @@ def checked_results(path: Path, truth: TruthColumns, kind: Kind) -> ResultColumn
     )
 
 
-class _Entries:
+class _EntryValidator:
     """The entries of a results file, checked one by one."""
 
     def __init__(self, truth: TruthColumns, kind: Kind) -> None:
-        self.pictures: dict[Id, int] = {each: i for i, each in enumerate(truth.image_ids)}
-        self.faults = _Faults()
+        self.pictures: dict[Id, int] = {image_id: i for i, image_id in enumerate(truth.image_ids)}
+        self.errors = _EntryErrors()
         self._truth = truth
         self._kind = kind
 
-    def take(self, position: int, entry: Any) -> None:
+    def check(self, position: int, entry: Any) -> None:
         """Looks at one entry."""
-        faults, where = self.faults, f"entry {position}"
+        errors, location = self.errors, f"entry {position}"
         if not isinstance(entry, dict):
-            faults.add("every entry must be an object", f"{where} is {shown(entry)}")
+            errors.add("every entry must be an object", f"{location} is {format_value(entry)}")
             return
         image_id, category_id = entry.get("image_id"), entry.get("category_id")
         picture = find(self.pictures, image_id)
         if picture is None:
-            faults.add(self._image_remedy(image_id), f"{where} has image_id {shown(image_id)}")
-            return
-        where = f"{where} (image {image_id!r})"
-        if find(self._truth.categories.index_table, category_id) is None:
-            known = listed(self._truth.categories.ids, 100)
-            faults.add(
-                f"known: {known}; ids are those of the truth's `categories`, not indices or names",
-                f"{where} has category_id {shown(category_id)}",
+            errors.add(
+                self._describe_image_remedy(image_id),
+                f"{location} has image_id {format_value(image_id)}",
             )
-        self._look_at_box(entry, where)
-        self._look_at_mask(entry, where, picture)
+            return
+        location = f"{location} (image {image_id!r})"
+        if find(self._truth.categories.index_table, category_id) is None:
+            known_ids = format_list(self._truth.categories.ids, 100)
+            errors.add(
+                f"known: {known_ids}; ids are those of the truth's `categories`, not indices or names",
+                f"{location} has category_id {format_value(category_id)}",
+            )
+        self._check_box(entry, location)
+        self._check_mask(entry, location, picture)
         score = entry.get("score")
         if not _is_finite(score):
-            faults.add("it must be a finite number", f"{where} has score {shown(score)}")
+            errors.add("it must be a finite number", f"{location} has score {format_value(score)}")
 
-    def _image_remedy(self, image_id: Any) -> str:
-        known = f"{self._truth.path} does not have it; its ids look like {listed(self.pictures)}"
+    def _describe_image_remedy(self, image_id: Any) -> str:
+        remedy = (
+            f"{self._truth.path} does not have it; its ids look like {format_list(self.pictures)}"
+        )
         if isinstance(image_id, str) and image_id.isdecimal() and int(image_id) in self.pictures:
-            first = next(str(each) for each in self.pictures if type(each) is int)
+            first = next(str(known_id) for known_id in self.pictures if type(known_id) is int)
             return f"ids are numbers there, not text: write {first}, not {first!r}"
         if type(image_id) is int and str(image_id) in self.pictures:
             first = next(e for e in self.pictures if isinstance(e, str) and e.isdecimal())
             return f"ids are text there, not numbers: write {first!r}, not {first}"
-        return known
+        return remedy
 
-    def _look_at_box(self, entry: dict[str, Any], where: str) -> None:
+    def _check_box(self, entry: dict[str, Any], location: str) -> None:
         box = entry.get("bbox")
         if box is None and self._kind == "mask":
             return
         if not is_box(box) or not all(map(_is_finite, box)):
-            self.faults.add(
+            self.errors.add(
                 "it must be [x, y, width, height], finite numbers in pixels",
-                f"{where} has bbox {shown(box)}",
+                f"{location} has bbox {format_value(box)}",
             )
         elif min(box[2:]) < 0:
-            self.faults.add(
+            self.errors.add(
                 "width and height must be 0 or more: it is [x, y, width, height], not corners",
-                f"{where} has bbox {shown(box)}",
+                f"{location} has bbox {format_value(box)}",
             )
 
-    def _look_at_mask(self, entry: dict[str, Any], where: str, picture: int) -> None:
+    def _check_mask(self, entry: dict[str, Any], location: str, picture: int) -> None:
         if self._kind != "mask":
             return
         mask = entry.get("segmentation")
@@ -190,13 +195,13 @@ class _Entries:
             is_usable = is_rle(mask, height, width)
         else:
             is_usable = isinstance(mask, list) and all(
-                packed_polygon(polygon) is not None for polygon in mask
+                pack_polygon(polygon) is not None for polygon in mask
             )
         if not mask or not is_usable:
-            self.faults.add(
+            self.errors.add(
                 "it must be polygons of at least six numbers, or run lengths of the picture's size "
                 "[height, width]",
-                f"{where} of height {height} and width {width} has segmentation {shown(mask)}",
+                f"{location} of height {height} and width {width} has segmentation {format_value(mask)}",
             )
 
 

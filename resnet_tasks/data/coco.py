@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnet_tasks.data.categories import Category, CategoryMap
-from resnet_tasks.data.coco_cache import packed_form
+from resnet_tasks.data.coco_cache import open_cache
 from resnet_tasks.data.coco_file import CocoFile
 from resnet_tasks.data.coco_masks import decode_mask
-from resnet_tasks.data.coco_parsing import ANNOTATED, declared_kinds
+from resnet_tasks.data.coco_parsing import ANNOTATED, parse_annotated_kinds
 from resnet_tasks.data.coco_problems import Findings, Id, Problem
-from resnet_tasks.data.coco_reading import parsed
+from resnet_tasks.data.coco_reading import parse_coco
 from resnet_tasks.data.coco_records import Annotation, ImageRecord, boxes_to_xywh
 from resnet_tasks.errors import DataError
 from resnet_tasks.metrics import as_array
@@ -35,9 +35,9 @@ __all__ = [
     "ImageRecord",
     "Problem",
     "boxes_to_xywh",
-    "coco_results",
     "decode_mask",
     "read_coco",
+    "to_coco_results",
 ]
 
 
@@ -69,13 +69,13 @@ def read_coco(
         DataError: With all errors of the file that keep it from being used.
     """
     path = Path(path)
-    declared = None if annotated is None else declared_kinds(path, annotated)
-    form = None if keep_degenerate or allow_outside else packed_form(path, declared)
-    known = None if form is None else form.read(images_root)
-    if known is not None:
-        return known
+    declared = None if annotated is None else parse_annotated_kinds(path, annotated)
+    cache = None if keep_degenerate or allow_outside else open_cache(path, declared)
+    cached = None if cache is None else cache.load(images_root)
+    if cached is not None:
+        return cached
     findings = Findings(path)
-    coco = parsed(
+    coco = parse_coco(
         path,
         findings,
         images_root,
@@ -83,15 +83,15 @@ def read_coco(
         keep_degenerate=keep_degenerate,
         allow_outside=allow_outside,
     )
-    errors = [problem.message for problem in findings.problems() if problem.severity == "error"]
+    errors = [problem.message for problem in findings.to_problems() if problem.severity == "error"]
     if coco is None or errors:
         raise DataError("\n".join(errors))
-    if form is None or "missing_size" in findings:  # sizes come from pictures, which may change
+    if cache is None or "missing_size" in findings:  # sizes come from pictures, which may change
         return coco
-    return form.keep(coco, images_root)
+    return cache.store(coco, images_root)
 
 
-def coco_results(
+def to_coco_results(
     detections: Detections, image_id: Id, category_ids: Sequence[int]
 ) -> list[dict[str, Any]]:
     """The entries of a COCO results file for one picture, numbers at full precision.

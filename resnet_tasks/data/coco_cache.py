@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from resnet_tasks.data.categories import CategoryMap
 from resnet_tasks.data.coco_file import CocoFile
 from resnet_tasks.data.coco_packing import PackedAnnotations, PackedImages
-from resnet_tasks.data.coco_parsing import is_inside, picture_folder
+from resnet_tasks.data.coco_parsing import is_inside, resolve_image_folder
 from resnet_tasks.data.coco_problems import Problem
 from resnet_tasks.data.mapped_columns import MappedColumns, open_columns, write_columns
 from resnet_tasks.errors import DataError
@@ -46,7 +46,7 @@ class _Source:
     annotated: list[str] | None
 
 
-class PackedForm:
+class CocoCache:
     """The packed form of one big file, which may not be there yet.
 
     Args:
@@ -59,68 +59,70 @@ class PackedForm:
         declared = None if annotated is None else sorted(annotated)
         with path.open("rb") as stream:
             digest = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16))
-        self._source = _Source(path, digest.hexdigest(), _state(path), declared)
+        self._source = _Source(path, digest.hexdigest(), _read_file_state(path), declared)
         kind = "" if declared is None else f".{'+'.join(declared)}"
         name = f"{path.name}{kind}.packed.safetensors"
-        elsewhere = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        chosen = os.environ.get(CACHE_FOLDER)
-        apart = Path(chosen) if chosen else elsewhere / "resnet-tasks" / "annotations"
-        self._places = [apart / f"{self._source.digest}-{name}"]
-        if not chosen:
-            self._places.insert(0, path.with_name(name))
-        self._trouble = ""
+        default_folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        cache_folder = os.environ.get(CACHE_FOLDER)
+        folder = (
+            Path(cache_folder) if cache_folder else default_folder / "resnet-tasks" / "annotations"
+        )
+        self._paths = [folder / f"{self._source.digest}-{name}"]
+        if not cache_folder:
+            self._paths.insert(0, path.with_name(name))
+        self._warning = ""
 
-    def read(self, images_root: str | Path | None) -> CocoFile | None:
+    def load(self, images_root: str | Path | None) -> CocoFile | None:
         """The file, where an earlier reading kept it; None where it must be read.
 
         Raises:
             DataError: If `images_root` is not there.
         """
-        for place in self._places:
+        for cache_path in self._paths:
             try:
-                coco = self._opened(place, images_root)
+                coco = self._open(cache_path, images_root)
             except OSError:
                 continue
-            except _Unusable as error:
-                self._trouble = f"{place} {error}, and was made anew; "
+            except _DamagedCache as error:
+                self._warning = f"{cache_path} {error}, and was made anew; "
                 continue
             if coco is not None:
                 seconds = monotonic() - self._started
-                coco.note = f"opened in {seconds:.1f} s from {place}"
+                coco.note = f"opened in {seconds:.1f} s from {cache_path}"
                 return coco
         return None
 
-    def keep(self, coco: CocoFile, images_root: str | Path | None) -> CocoFile:
+    def store(self, coco: CocoFile, images_root: str | Path | None) -> CocoFile:
         """Writes the packed form of what was read; the same file, from there."""
         seconds = monotonic() - self._started
-        coco.note = f"{self._trouble}read in {seconds:.1f} s"
-        if _state(self._source.path) != self._source.state:
+        coco.note = f"{self._warning}read in {seconds:.1f} s"
+        if _read_file_state(self._source.path) != self._source.state:
             return coco  # written to in the meantime
         refusals = []
-        for place in self._places:
+        for cache_path in self._paths:
             try:
-                place.parent.mkdir(parents=True, exist_ok=True)
-                _sweep(place)
+                cache_path.parent.mkdir(parents=True, exist_ok=True)
+                _remove_stale_files(cache_path)
                 columns = {**coco.images.columns, **coco.annotations.columns}
-                write_columns(place, columns, self._about(coco))
-                made = self._opened(place, images_root)
+                write_columns(cache_path, columns, self._build_metadata(coco))
+                cached = self._open(cache_path, images_root)
             except OSError as error:
-                refusals.append(f"{place.parent}: {error.strerror or error}")
+                refusals.append(f"{cache_path.parent}: {error.strerror or error}")
                 continue
-            assert made is not None
-            made.note = f"{coco.note}; kept packed in {place} for the next time"
-            return made
+            assert cached is not None
+            cached.note = f"{coco.note}; kept packed in {cache_path} for the next time"
+            return cached
         coco.note += (
             f"; it could not be kept packed for the next time ({'; '.join(refusals)}): name a "
             f"folder with ${CACHE_FOLDER}"
         )
         return coco
 
-    def _about(self, coco: CocoFile) -> dict[str, Any]:
+    def _build_metadata(self, coco: CocoFile) -> dict[str, Any]:
         prefix = f"{coco.path}: "
-        problems = [asdict(each) for each in coco.problems]
-        for each in problems:
-            each["message"] = each["message"].removeprefix(prefix)
+        problems = [asdict(problem) for problem in coco.problems]
+        for problem in problems:
+            problem["message"] = problem["message"].removeprefix(prefix)
         return {
             "version": VERSION,
             "source": self._source.digest,
@@ -131,80 +133,82 @@ class PackedForm:
             "info": coco.info,
         }
 
-    def _opened(self, place: Path, images_root: str | Path | None) -> CocoFile | None:
+    def _open(self, cache_path: Path, images_root: str | Path | None) -> CocoFile | None:
         try:
-            columns = open_columns(place)
+            columns = open_columns(cache_path)
         except DataError as error:
-            raise _Unusable(str(error).removeprefix(f"{place} ")) from None
-        about, source = columns.about, self._source
-        wanted = {"version": VERSION, "source": source.digest, "declared": source.annotated}
-        if any(about.get(key) != value for key, value in wanted.items()):
+            raise _DamagedCache(str(error).removeprefix(f"{cache_path} ")) from None
+        metadata, source = columns.metadata, self._source
+        expected = {"version": VERSION, "source": source.digest, "declared": source.annotated}
+        if any(metadata.get(key) != value for key, value in expected.items()):
             return None
         try:
-            categories = CategoryMap.from_json(about["categories"])
+            categories = CategoryMap.from_json(metadata["categories"])
             prefix = f"{source.path}: "
             problems = tuple(
-                Problem(**{**each, "message": prefix + each["message"]})
-                for each in about["problems"]
+                Problem(**{**problem, "message": prefix + problem["message"]})
+                for problem in metadata["problems"]
             )
-            annotated, info = frozenset(map(str, about["annotated"])), dict(about["info"])
-            images, annotations = _sound(columns, len(categories))
+            annotated, info = frozenset(map(str, metadata["annotated"])), dict(metadata["info"])
+            images, annotations = _build_records(columns, len(categories))
         except (DataError, LookupError, TypeError, ValueError) as error:
-            raise _Unusable(f"is not what was written ({error})") from None
-        root = picture_folder(source.path, info, images_root)
+            raise _DamagedCache(f"is not what was written ({error})") from None
+        root = resolve_image_folder(source.path, info, images_root)
         return CocoFile(
             source.path, root, categories, images, annotations, annotated, problems, info
         )
 
 
-class _Unusable(Exception):  # noqa: N818 - not an error of the user's
+class _DamagedCache(Exception):  # noqa: N818 - not an error of the user's
     """A packed form that is damaged."""
 
 
-def packed_form(path: Path, annotated: Iterable[str] | None) -> PackedForm | None:
+def open_cache(path: Path, annotated: Iterable[str] | None) -> CocoCache | None:
     """Where the packed form of a file is kept; None for a file that is small, or not there."""
     try:
-        return PackedForm(path, annotated) if path.stat().st_size >= CACHE_FROM else None
+        return CocoCache(path, annotated) if path.stat().st_size >= CACHE_FROM else None
     except OSError:
         return None  # whoever reads it says so
 
 
-def _state(path: Path) -> tuple[int, int]:
-    found = path.stat()
-    return (found.st_size, found.st_mtime_ns)
+def _read_file_state(path: Path) -> tuple[int, int]:
+    file_stat = path.stat()
+    return (file_stat.st_size, file_stat.st_mtime_ns)
 
 
-def _sweep(place: Path) -> None:
+def _remove_stale_files(cache_path: Path) -> None:
     """Removes what killed processes left half-written."""
-    for left in place.parent.glob(f"{place.name}.partial-*"):
-        if left.stat().st_mtime < time() - _STALE:
-            left.unlink(missing_ok=True)
+    for stale_path in cache_path.parent.glob(f"{cache_path.name}.partial-*"):
+        if stale_path.stat().st_mtime < time() - _STALE:
+            stale_path.unlink(missing_ok=True)
 
 
-def _sound(columns: MappedColumns, categories: int) -> tuple[PackedImages, PackedAnnotations]:
+def _build_records(
+    columns: MappedColumns, num_categories: int
+) -> tuple[PackedImages, PackedAnnotations]:
     """The records of columns that fit together.
 
     Raises:
         ValueError: If they do not.
     """
-    pictures, objects = len(columns["image.size"]), len(columns["annotation.area"])
-    polygons = len(columns["polygon.starts"]) - 1
+    num_images, num_annotations = len(columns["image.size"]), len(columns["annotation.area"])
+    num_polygons = len(columns["polygon.starts"]) - 1
     for name, number, end in (
-        ("image.file_name.starts", pictures, len(columns["image.file_name.bytes"])),
-        ("image.rest.starts", pictures, len(columns["image.rest.bytes"])),
-        ("annotation.starts", pictures, objects),
-        ("annotation.runs.starts", objects, len(columns["annotation.runs.bytes"])),
-        ("annotation.polygons", objects, polygons),
-        ("polygon.starts", polygons, len(columns["polygon.points"])),
+        ("image.file_name.starts", num_images, len(columns["image.file_name.bytes"])),
+        ("image.rest.starts", num_images, len(columns["image.rest.bytes"])),
+        ("annotation.starts", num_images, num_annotations),
+        ("annotation.runs.starts", num_annotations, len(columns["annotation.runs.bytes"])),
+        ("annotation.polygons", num_annotations, num_polygons),
+        ("polygon.starts", num_polygons, len(columns["polygon.points"])),
     ):
         _require_bounds(name, columns[name], number, end)
     lengths = {
-        "image": (pictures, ("image.places", "image.order")),
+        "image": (num_images, ("image.places", "image.order")),
         "annotation": (
-            objects,
+            num_annotations,
             tuple(
-                f"annotation.{each}"
-                for each in ("category", "bbox", "crowd", "kind", "occluded", "truncated")
+                f"annotation.{column}"
+                for column in ("category", "bbox", "crowd", "kind", "occluded", "truncated")
             ),
         ),
     }
@@ -212,14 +216,21 @@ def _sound(columns: MappedColumns, categories: int) -> tuple[PackedImages, Packe
         for name in names:
             if len(columns[name]) != number:
                 raise ValueError(f"{name} has {len(columns[name])} entries, not {number}")
-    chosen, order = columns["annotation.category"], columns["image.order"]
-    if objects and not 0 <= int(chosen.min()) <= int(chosen.max()) < categories:
+    category_indices, order = columns["annotation.category"], columns["image.order"]
+    if (
+        num_annotations
+        and not 0 <= int(category_indices.min()) <= int(category_indices.max()) < num_categories
+    ):
         raise ValueError("a category is unknown")
-    if pictures and not 0 <= int(order.min()) <= int(order.max()) < pictures:
+    if num_images and not 0 <= int(order.min()) <= int(order.max()) < num_images:
         raise ValueError("a picture is unknown")
     images = PackedImages(columns)
-    semantic = [str(rest["semantic"]) for rest in images.rest() if "semantic" in rest]
-    _require_inside([*map(images.file_name, range(pictures)), *semantic])
+    semantic = [
+        str(optional_fields["semantic"])
+        for optional_fields in images.iter_optional_fields()
+        if "semantic" in optional_fields
+    ]
+    _require_inside([*map(images.get_file_name, range(num_images)), *semantic])
     return images, PackedAnnotations(columns, images)
 
 
@@ -240,4 +251,4 @@ def _require_inside(names: Sequence[str]) -> None:
             raise ValueError(f"{name!r} leads out of the folder")
 
 
-__all__ = ["CACHE_FOLDER", "CACHE_FROM", "PackedForm", "packed_form"]
+__all__ = ["CACHE_FOLDER", "CACHE_FROM", "CocoCache", "open_cache"]

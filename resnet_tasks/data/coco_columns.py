@@ -22,15 +22,15 @@ from numpy.typing import NDArray
 
 from resnet_tasks.data.categories import CategoryMap
 from resnet_tasks.data.coco_problems import Id, Problem
-from resnet_tasks.data.json_files import uncollected
+from resnet_tasks.data.json_files import disable_gc
 from resnet_tasks.errors import DataError
 
 Kind = Literal["box", "mask"]
 Box = tuple[float, float, float, float]
 
-_CAREFUL = "resnet_tasks.data.checked_columns"
+_VALIDATION_MODULE = "resnet_tasks.data.checked_columns"
 """What repairs and explains; imported where it is needed: that takes longer than a clean file."""
-_PORTION = 1 << 20
+_CHUNK_BYTES = 1 << 20
 """Bytes of a results file that are decoded at a time."""
 _BETWEEN_ENTRIES = re.compile(rb"\}\s*,\s*(?=\{)")
 
@@ -146,14 +146,14 @@ def read_truth_columns(path: str | Path, *, kind: Kind = "box") -> TruthColumns:
         DataError: If the file cannot be used; the message names the first bad entries.
     """
     path = Path(path)
-    with uncollected(), suppress(OverflowError):  # of whole numbers beyond 64 bits
-        if (clean := _clean_truth(path, kind)) is not None:
+    with disable_gc(), suppress(OverflowError):  # of whole numbers beyond 64 bits
+        if (clean := _read_clean_truth(path, kind)) is not None:
             return clean
-    found: TruthColumns = import_module(_CAREFUL).repaired_truth(path, kind)
-    return found
+    repaired: TruthColumns = import_module(_VALIDATION_MODULE).read_repaired_truth(path, kind)
+    return repaired
 
 
-def _clean_truth(path: Path, kind: Kind) -> TruthColumns | None:
+def _read_clean_truth(path: Path, kind: Kind) -> TruthColumns | None:
     """The columns of a file that needs no repair; None for any other."""
     try:
         raw: _File | _MaskedFile
@@ -164,16 +164,16 @@ def _clean_truth(path: Path, kind: Kind) -> TruthColumns | None:
         categories = CategoryMap.from_json(raw.categories)
     except (OSError, msgspec.MsgspecError, UnicodeError, RecursionError, DataError):
         return None
-    ids = _column(raw.images, "id", np.int64)
+    ids = _extract_column(raw.images, "id", np.int64)
     objects: Sequence[_Object] = raw.annotations
-    pictures, is_known = _places(ids, _column(objects, "image_id", np.int64))
-    labels, is_labelled = _places(
-        np.asarray(categories.ids, np.int64), _column(objects, "category_id", np.int64)
+    pictures, is_known = _find_positions(ids, _extract_column(objects, "image_id", np.int64))
+    labels, is_labelled = _find_positions(
+        np.asarray(categories.ids, np.int64), _extract_column(objects, "category_id", np.int64)
     )
-    boxes = _boxes(objects)
-    areas = _column(objects, "area", np.float64)
-    crowd = _column(objects, "iscrowd", np.int64)
-    sizes = np.asarray([(each.height, each.width) for each in raw.images], np.int64)
+    boxes = _extract_boxes(objects)
+    areas = _extract_column(objects, "area", np.float64)
+    crowd = _extract_column(objects, "iscrowd", np.int64)
+    sizes = np.asarray([(image.height, image.width) for image in raw.images], np.int64)
     is_clean = (
         is_known.all()
         and is_labelled.all()
@@ -182,7 +182,7 @@ def _clean_truth(path: Path, kind: Kind) -> TruthColumns | None:
         and ((areas >= 0) & np.isfinite(areas)).all()
         and np.isin(crowd, (0, 1)).all()
         and len(np.unique(ids)) == len(ids)
-        and len(np.unique(_column(objects, "id", np.int64))) == len(objects)
+        and len(np.unique(_extract_column(objects, "id", np.int64))) == len(objects)
         and (sizes > 0).all()
     )
     if not is_clean:
@@ -191,14 +191,16 @@ def _clean_truth(path: Path, kind: Kind) -> TruthColumns | None:
         path,
         tuple(ids.tolist()),
         sizes.reshape(-1, 2),
-        {each.id: str(each.group) for each in raw.images if each.group is not None},
+        {image.id: str(image.group) for image in raw.images if image.group is not None},
         categories,
         pictures,
         labels,
         boxes,
         areas,
         crowd.astype(np.bool_),
-        [each.segmentation for each in raw.annotations] if isinstance(raw, _MaskedFile) else (),
+        [annotation.segmentation for annotation in raw.annotations]
+        if isinstance(raw, _MaskedFile)
+        else (),
     )
 
 
@@ -218,88 +220,94 @@ def read_result_columns(
             mask or score that can be evaluated; the message names the first ones.
     """
     path = Path(path)
-    with uncollected(), suppress(OverflowError):
-        if (clean := _clean_results(path, truth, kind)) is not None:
+    with disable_gc(), suppress(OverflowError):
+        if (clean := _read_clean_results(path, truth, kind)) is not None:
             return clean
-    found: ResultColumns = import_module(_CAREFUL).checked_results(path, truth, kind)
-    return found
+    validated: ResultColumns = import_module(_VALIDATION_MODULE).read_validated_results(
+        path, truth, kind
+    )
+    return validated
 
 
-def _clean_results(path: Path, truth: TruthColumns, kind: Kind) -> ResultColumns | None:
+def _read_clean_results(path: Path, truth: TruthColumns, kind: Kind) -> ResultColumns | None:
     """The columns of a results file without any fault; None for any other."""
     is_masked = kind == "mask"
     form: Any = list[_MaskedDetection] if is_masked else list[_Detection]
     decoder = msgspec.json.Decoder(form)
-    if not all(type(each) is int for each in truth.image_ids):
+    if not all(type(image_id) is int for image_id in truth.image_ids):
         return None
-    images, categories, scores, boxes, masks = [], [], [], [], []
+    image_ids, categories, scores, boxes, masks = [], [], [], [], []
     try:
-        for portion in _portions(path.read_bytes()):
-            rows: Sequence[Any] = decoder.decode(portion)
-            images.append(_column(rows, "image_id", np.int64))
-            categories.append(_column(rows, "category_id", np.int64))
-            scores.append(_column(rows, "score", np.float64))
+        for chunk in _split_json_list(path.read_bytes()):
+            rows: Sequence[Any] = decoder.decode(chunk)
+            image_ids.append(_extract_column(rows, "image_id", np.int64))
+            categories.append(_extract_column(rows, "category_id", np.int64))
+            scores.append(_extract_column(rows, "score", np.float64))
             if not is_masked or all(row.bbox is not None for row in rows):
-                boxes.append(_boxes(rows))
+                boxes.append(_extract_boxes(rows))
             if is_masked:
                 masks += [row.segmentation for row in rows]
     except (OSError, msgspec.MsgspecError, UnicodeError, RecursionError):
         return None
-    pictures, is_known = _places(np.asarray(truth.image_ids, np.int64), _joined(images, np.int64))
-    labels, is_labelled = _places(
-        np.asarray(truth.categories.ids, np.int64), _joined(categories, np.int64)
+    pictures, is_known = _find_positions(
+        np.asarray(truth.image_ids, np.int64), _concatenate(image_ids, np.int64)
     )
-    values = _joined(scores, np.float64)
+    labels, is_labelled = _find_positions(
+        np.asarray(truth.categories.ids, np.int64), _concatenate(categories, np.int64)
+    )
+    values = _concatenate(scores, np.float64)
     has_boxes = len(boxes) == len(scores)
-    found = np.concatenate([np.zeros((0, 4)), *boxes])
+    all_boxes = np.concatenate([np.zeros((0, 4)), *boxes])
     is_clean = (
         is_known.all()
         and is_labelled.all()
         and np.isfinite(values).all()
-        and np.isfinite(found).all()
-        and (found[:, 2:] >= 0).all()
+        and np.isfinite(all_boxes).all()
+        and (all_boxes[:, 2:] >= 0).all()
         and (has_boxes or not boxes)
         and not masks  # Run lengths are looked at one by one.
     )
     if not is_clean:
         return None
-    return ResultColumns(pictures, labels, found, values)
+    return ResultColumns(pictures, labels, all_boxes, values)
 
 
-def _portions(raw: bytes) -> Iterator[bytes]:
+def _split_json_list(raw: bytes) -> Iterator[bytes]:
     """A JSON list of objects as several shorter ones, cut between objects."""
     text = memoryview(raw)
     begin, end = raw.find(b"["), raw.rfind(b"]")
-    if end - begin <= _PORTION or raw[:begin].strip() or raw[end + 1 :].strip():
+    if end - begin <= _CHUNK_BYTES or raw[:begin].strip() or raw[end + 1 :].strip():
         yield raw
         return
     begin += 1
     while begin < end:
-        cut = _BETWEEN_ENTRIES.search(raw, min(begin + _PORTION, end), end)
+        cut = _BETWEEN_ENTRIES.search(raw, min(begin + _CHUNK_BYTES, end), end)
         stop = end if cut is None else cut.start() + 1
         yield b"[" + text[begin:stop] + b"]"
         begin = end if cut is None else cut.end()
 
 
-def _column(rows: Sequence[Any], name: str, kind: Any) -> NDArray[Any]:
+def _extract_column(rows: Sequence[Any], name: str, kind: Any) -> NDArray[Any]:
     return np.fromiter(map(attrgetter(name), rows), kind, len(rows))
 
 
-def _boxes(rows: Sequence[Any]) -> NDArray[np.float64]:
+def _extract_boxes(rows: Sequence[Any]) -> NDArray[np.float64]:
     flat = chain.from_iterable(map(attrgetter("bbox"), rows))
     return np.fromiter(flat, np.float64, 4 * len(rows)).reshape(-1, 4)
 
 
-def _joined(parts: Sequence[NDArray[Any]], kind: Any) -> NDArray[Any]:
-    return np.concatenate([np.zeros(0, kind), *parts])
+def _concatenate(arrays: Sequence[NDArray[Any]], kind: Any) -> NDArray[Any]:
+    return np.concatenate([np.zeros(0, kind), *arrays])
 
 
-def _places(
-    known: NDArray[np.int64], wanted: NDArray[np.int64]
+def _find_positions(
+    known_ids: NDArray[np.int64], requested_ids: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Index of each wanted id among the known ones, and whether it is there."""
-    if not len(known):
-        return np.zeros(len(wanted), np.int64), np.zeros(len(wanted), np.bool_)
-    order = np.argsort(known)
-    place = order[np.searchsorted(known, wanted, sorter=order).clip(max=len(known) - 1)]
-    return place, known[place] == wanted
+    if not len(known_ids):
+        return np.zeros(len(requested_ids), np.int64), np.zeros(len(requested_ids), np.bool_)
+    order = np.argsort(known_ids)
+    positions = order[
+        np.searchsorted(known_ids, requested_ids, sorter=order).clip(max=len(known_ids) - 1)
+    ]
+    return positions, known_ids[positions] == requested_ids

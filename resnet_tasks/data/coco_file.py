@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_tasks.data.categories import CategoryMap
-from resnet_tasks.data.coco_packing import PackedAnnotations, PackedImages, packed_annotations
-from resnet_tasks.data.coco_problems import Problem, summary
+from resnet_tasks.data.coco_packing import PackedAnnotations, PackedImages, pack_annotations
+from resnet_tasks.data.coco_problems import Problem, count_by_kind
 from resnet_tasks.data.coco_records import ImageRecord
 from resnet_tasks.errors import DataError
 
@@ -47,8 +47,8 @@ class CocoFile:
     note: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
-        self.images = _packed_images(self.images)
-        self.annotations = packed_annotations(self.annotations, self.images)
+        self.images = _pack_images(self.images)
+        self.annotations = pack_annotations(self.annotations, self.images)
 
     @property
     def sem_seg_root(self) -> Path:
@@ -64,11 +64,11 @@ class CocoFile:
         name = record.sem_seg_file_name
         return None if name is None else self.sem_seg_root / name
 
-    def summary(self) -> dict[str, int]:
+    def count_problems(self) -> dict[str, int]:
         """Number of problems by kind, most frequent first."""
-        return summary(self.problems)
+        return count_by_kind(self.problems)
 
-    def reindexed(self, categories: CategoryMap) -> CocoFile:
+    def reindex(self, categories: CategoryMap) -> CocoFile:
         """The same file with its objects as indices into another category list.
 
         Raises:
@@ -76,36 +76,36 @@ class CocoFile:
         """
         if self.categories.ids == categories.ids:
             return self
-        table = [categories.index_of(category_id) for category_id in self.categories.ids]
-        annotations = self.annotations.recategorised(table)
+        table = [categories.id_to_index(category_id) for category_id in self.categories.ids]
+        annotations = self.annotations.remap_categories(table)
         return replace(self, categories=categories, annotations=annotations)
 
-    def of_images(self, images: Sequence[ImageRecord]) -> CocoFile:
+    def select_images(self, images: Sequence[ImageRecord]) -> CocoFile:
         """The same file with some of its pictures and what is annotated on them."""
-        chosen = PackedImages.of(images)
-        annotations = {each.id: self.annotations[each.id] for each in images}
-        packed = packed_annotations(annotations, chosen)
-        return replace(self, images=chosen, annotations=packed)
+        selected = PackedImages.from_records(images)
+        annotations = {record.id: self.annotations[record.id] for record in images}
+        packed = pack_annotations(annotations, selected)
+        return replace(self, images=selected, annotations=packed)
 
-    def object_counts(self) -> NDArray[np.int64]:
+    def count_objects(self) -> NDArray[np.int64]:
         """`(K,)` annotations of each category, crowds left out."""
-        return self.annotations.object_counts(len(self.categories))
+        return self.annotations.count_objects(len(self.categories))
 
-    def named_files(self) -> Iterator[Path]:
+    def iter_files(self) -> Iterator[Path]:
         """Pictures, then semantic maps, that the file names."""
-        names = map(self.images.file_name, range(len(self.images)))
+        names = map(self.images.get_file_name, range(len(self.images)))
         yield from (self.images_root / name for name in names)
-        for rest in self.images.rest():
-            if (name := rest.get("semantic")) is not None:
+        for optional_fields in self.images.iter_optional_fields():
+            if (name := optional_fields.get("semantic")) is not None:
                 yield self.sem_seg_root / name
 
-    def missing_files(self) -> tuple[Path, ...]:
+    def find_missing_files(self) -> tuple[Path, ...]:
         """Pictures and semantic maps that the file names and that are not there."""
-        found: dict[Path, bool] = {}
-        for path in self.named_files():
-            if path not in found:
-                found[path] = os.path.isfile(path)  # noqa: PTH113 - fast
-        return tuple(path for path in self.named_files() if not found[path])
+        exists: dict[Path, bool] = {}
+        for path in self.iter_files():
+            if path not in exists:
+                exists[path] = os.path.isfile(path)  # noqa: PTH113 - fast
+        return tuple(path for path in self.iter_files() if not exists[path])
 
     def require_files(self) -> None:
         """Does nothing where every named file is there.
@@ -113,18 +113,18 @@ class CocoFile:
         Raises:
             DataError: With the number of missing files and the first of them.
         """
-        missing = self.missing_files()
+        missing = self.find_missing_files()
         if missing:
-            raise DataError(_missing_message(self, missing))
+            raise DataError(_format_missing_files(self, missing))
 
 
-def _missing_message(coco: CocoFile, missing: Sequence[Path]) -> str:
-    total = sum(1 for _ in coco.named_files())
+def _format_missing_files(coco: CocoFile, missing: Sequence[Path]) -> str:
+    total = sum(1 for _ in coco.iter_files())
     return (
         f"{coco.path}: {len(missing)} of {total} named files are not there, the first is "
         f"{missing[0]}; name the folder of the pictures with `images:` beside `annotations:`"
     )
 
 
-def _packed_images(images: Sequence[ImageRecord]) -> PackedImages:
-    return images if isinstance(images, PackedImages) else PackedImages.of(images)
+def _pack_images(images: Sequence[ImageRecord]) -> PackedImages:
+    return images if isinstance(images, PackedImages) else PackedImages.from_records(images)

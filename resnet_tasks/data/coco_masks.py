@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from resnet_tasks.data.coco_problems import shown
+from resnet_tasks.data.coco_problems import format_value
 from resnet_tasks.data.tiles import Tile
 from resnet_tasks.errors import DataError
 
@@ -32,7 +32,7 @@ def decode_mask(
     Raises:
         DataError: If it is none of these, or run lengths of another size.
     """
-    runs = _runs(run_lengths(segmentation, height, width)["counts"])
+    runs = _decode_counts(encode_rle(segmentation, height, width)["counts"])
     assert runs is not None
     # Runs of outside and inside alternate, down the columns. (pycocotools' own decoder warns with
     # NumPy 2.)
@@ -40,7 +40,7 @@ def decode_mask(
     return np.ascontiguousarray(np.repeat(flags, runs).reshape(width, height).T)
 
 
-def decode_mask_part(
+def decode_mask_in_tile(
     segmentation: list[Any] | dict[str, Any], height: int, width: int, tile: Tile
 ) -> NDArray[np.bool_]:
     """What a part of the picture shows of an object: the same pixels as of `decode_mask`.
@@ -61,19 +61,19 @@ def decode_mask_part(
     """
     bottom, right = tile.top + tile.height, tile.left + tile.width
     if isinstance(segmentation, dict):
-        encoded, top, left, rows = run_lengths(segmentation, height, width), 0, 0, height
+        encoded, top, left, rows = encode_rle(segmentation, height, width), 0, 0, height
     else:
         # Rasterised in a frame that begins where the outline does, never at negative coordinates:
         # there COCO's rounding is another one.
-        packed = [each for each in map(packed_polygon, segmentation) if each is not None]
-        least_x = min((min(each[0::2]) for each in packed), default=0.0)
-        least_y = min((min(each[1::2]) for each in packed), default=0.0)
+        packed = [polygon for polygon in map(pack_polygon, segmentation) if polygon is not None]
+        least_x = min((min(polygon[0::2]) for polygon in packed), default=0.0)
+        least_y = min((min(polygon[1::2]) for polygon in packed), default=0.0)
         left = min(max(0, math.floor(least_x)), tile.left)
         top = min(max(0, math.floor(least_y)), tile.top)
-        moved = [_moved(each, left, top) for each in packed] or segmentation
+        shifted = [_shift_polygon(polygon, left, top) for polygon in packed] or segmentation
         rows = bottom - top
-        encoded = run_lengths(moved, rows, right - left)
-    runs = _runs(encoded["counts"])
+        encoded = encode_rle(shifted, rows, right - left)
+    runs = _decode_counts(encoded["counts"])
     assert runs is not None
     ends = np.cumsum(runs)
     first, last = (tile.left - left) * rows, (right - left) * rows
@@ -83,31 +83,31 @@ def decode_mask_part(
     return np.ascontiguousarray(columns[:, tile.top - top : bottom - top].T)
 
 
-def _moved(polygon: array[float], left: int, top: int) -> array[float]:
+def _shift_polygon(polygon: array[float], left: int, top: int) -> array[float]:
     points = np.asarray(polygon).reshape(-1, 2) - (left, top)
     return array("d", points.ravel().tolist())
 
 
-def run_lengths(segmentation: Any, height: int, width: int) -> Any:
+def encode_rle(segmentation: Any, height: int, width: int) -> Any:
     """Segmentation of any form -> one compressed run-length object."""
     if isinstance(segmentation, dict):
         if not is_rle(segmentation, height, width):
             raise DataError(
-                f"run lengths {shown(segmentation)} do not fit their picture of height {height} "
+                f"run lengths {format_value(segmentation)} do not fit their picture of height {height} "
                 f"and width {width}"
             )
         if isinstance(segmentation["counts"], list):
             return coco_mask.frPyObjects(segmentation, height, width)
         return segmentation
-    polygons = [packed for each in segmentation if (packed := packed_polygon(each)) is not None]
+    polygons = [packed for polygon in segmentation if (packed := pack_polygon(polygon)) is not None]
     if not polygons:
         raise DataError(
-            f"segmentation {shown(segmentation)} holds no polygon; each needs at least six numbers"
+            f"segmentation {format_value(segmentation)} holds no polygon; each needs at least six numbers"
         )
     return coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
 
 
-def packed_polygon(polygon: Any) -> array[float] | None:
+def pack_polygon(polygon: Any) -> array[float] | None:
     """The polygon as 8 bytes a number; None where it is none. A list takes 40 bytes a number."""
     if isinstance(polygon, array):
         return polygon
@@ -128,22 +128,22 @@ def is_rle(raw: dict[str, Any], height: int, width: int) -> bool:
     if not isinstance(size, list | tuple) or list(size) != [height, width]:
         return False
     if isinstance(counts, list):
-        lengths = all(type(each) is int and each >= 0 for each in counts)
+        lengths = all(type(count) is int and count >= 0 for count in counts)
         return lengths and sum(counts) == height * width
-    runs = _runs(counts) if isinstance(counts, str | bytes) else None
+    runs = _decode_counts(counts) if isinstance(counts, str | bytes) else None
     return runs is not None and sum(runs) == height * width
 
 
-def _runs(counts: str | bytes) -> list[int] | None:
+def _decode_counts(counts: str | bytes) -> list[int] | None:
     """COCO's compressed run lengths as numbers; None where they are malformed.
 
     Each run is a little-endian sequence of 5-bit groups plus a continuation bit, offset by 48, and
     from the fourth run on the difference to the run before last (cocoapi, maskApi.c, rleToString).
     """
-    data = counts.encode("ascii", "replace") if isinstance(counts, str) else counts
+    encoded = counts.encode("ascii", "replace") if isinstance(counts, str) else counts
     runs: list[int] = []
     value = shift = 0
-    for byte in data:
+    for byte in encoded:
         group = byte - 48
         if not 0 <= group < 64:
             return None
@@ -162,16 +162,16 @@ def _runs(counts: str | bytes) -> list[int] | None:
     return None if shift else runs
 
 
-def mask_area(segmentation: Any, height: int, width: int) -> float:
+def compute_mask_area(segmentation: Any, height: int, width: int) -> float:
     """Pixels² that a segmentation of any form covers."""
-    return float(coco_mask.area(run_lengths(segmentation, height, width)))
+    return float(coco_mask.area(encode_rle(segmentation, height, width)))
 
 
-def surrounding(segmentation: Any, height: int, width: int) -> list[float]:
+def compute_bounding_box(segmentation: Any, height: int, width: int) -> list[float]:
     """The tight xywh box around polygons or run lengths."""
     if isinstance(segmentation, dict):
-        lengths = run_lengths(segmentation, height, width)
+        lengths = encode_rle(segmentation, height, width)
         return [float(value) for value in coco_mask.toBbox(lengths)]
-    points = np.concatenate([np.asarray(each).reshape(-1, 2) for each in segmentation])
+    points = np.concatenate([np.asarray(polygon).reshape(-1, 2) for polygon in segmentation])
     low, high = points.min(axis=0), points.max(axis=0)
     return [*map(float, low), *map(float, high - low)]

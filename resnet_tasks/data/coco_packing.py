@@ -33,7 +33,7 @@ _POLYGONS, _RUN_LENGTHS = 1, 2
 """Kinds of segmentations; 0: none."""
 
 
-class _Texts:
+class _TextColumn:
     """Texts of a column, one after the other in one buffer."""
 
     def __init__(self, columns: Columns, name: str) -> None:
@@ -45,40 +45,42 @@ class _Texts:
         return str(self._bytes[start:end].tobytes(), "utf-8", "surrogatepass")
 
 
-def _texts(name: str, values: Iterable[str]) -> dict[str, NDArray[Any]]:
-    encoded = [each.encode("utf-8", "surrogatepass") for each in values]
+def _encode_texts(name: str, values: Iterable[str]) -> dict[str, NDArray[Any]]:
+    encoded = [text.encode("utf-8", "surrogatepass") for text in values]
     return {
         f"{name}.bytes": np.frombuffer(b"".join(encoded), np.uint8),
-        f"{name}.starts": _starts(map(len, encoded)),
+        f"{name}.starts": _compute_starts(map(len, encoded)),
     }
 
 
-def _starts(lengths: Iterable[int]) -> NDArray[np.int64]:
+def _compute_starts(lengths: Iterable[int]) -> NDArray[np.int64]:
     return np.cumsum(np.fromiter(chain((0,), lengths), np.int64), dtype=np.int64)
 
 
-class _Ids:
+class _IdColumn:
     """Ids of a column, whole numbers or texts."""
 
     def __init__(self, columns: Columns, name: str) -> None:
         self._numbers = columns.get(name)
-        self._texts = _Texts(columns, name) if self._numbers is None else None
+        self._texts = _TextColumn(columns, name) if self._numbers is None else None
 
     def __getitem__(self, position: int) -> Id:
         if self._texts is None:
             assert self._numbers is not None
             return int(self._numbers[position])
-        found: Id = json.loads(self._texts[position])
-        return found
+        identifier: Id = json.loads(self._texts[position])
+        return identifier
 
 
-def _id_columns(name: str, ids: Sequence[Id]) -> dict[str, NDArray[Any]]:
-    if all(type(each) is int and _INT64.min <= each <= _INT64.max for each in ids):
+def _encode_ids(name: str, ids: Sequence[Id]) -> dict[str, NDArray[Any]]:
+    if all(
+        type(identifier) is int and _INT64.min <= identifier <= _INT64.max for identifier in ids
+    ):
         return {name: np.asarray(ids, np.int64)}
-    return _texts(name, map(json.dumps, ids))
+    return _encode_texts(name, map(json.dumps, ids))
 
 
-def _place(image_id: object) -> int:
+def _compute_sort_key(image_id: object) -> int:
     """Where an id stands among the sorted ones: itself, or a hash that another id may share."""
     if type(image_id) is int and _INT64.min <= image_id <= _INT64.max:
         return image_id
@@ -90,39 +92,41 @@ class PackedImages(Sequence[ImageRecord]):
     """The pictures of a file; records are made when asked for.
 
     Args:
-        columns: As `of` makes them.
+        columns: As `from_records` makes them.
     """
 
     def __init__(self, columns: Columns) -> None:
         self.columns = columns
-        self._ids = _Ids(columns, "image.id")
-        self._names = _Texts(columns, "image.file_name")
-        self._rest = _Texts(columns, "image.rest")
+        self._ids = _IdColumn(columns, "image.id")
+        self._names = _TextColumn(columns, "image.file_name")
+        self._optional_fields = _TextColumn(columns, "image.rest")
 
     @classmethod
-    def of(cls, records: Iterable[ImageRecord]) -> PackedImages:
+    def from_records(cls, records: Iterable[ImageRecord]) -> PackedImages:
         """Packs records.
 
         Raises:
             DataError: If two have the same id.
         """
         records = list(records)
-        places = np.fromiter((_place(each.id) for each in records), np.int64, len(records))
-        order = np.argsort(places, kind="stable")
-        sizes = [(each.height, each.width) for each in records]
-        made = cls(
+        sort_keys = np.fromiter(
+            (_compute_sort_key(record.id) for record in records), np.int64, len(records)
+        )
+        order = np.argsort(sort_keys, kind="stable")
+        sizes = [(record.height, record.width) for record in records]
+        packed = cls(
             {
-                **_id_columns("image.id", [each.id for each in records]),
+                **_encode_ids("image.id", [record.id for record in records]),
                 "image.order": order,
-                "image.places": places[order],
+                "image.places": sort_keys[order],
                 "image.size": np.asarray(sizes, np.int64).reshape(-1, 2),
-                **_texts("image.file_name", (each.file_name for each in records)),
-                **_texts("image.rest", map(_rest, records)),
+                **_encode_texts("image.file_name", (record.file_name for record in records)),
+                **_encode_texts("image.rest", map(_encode_optional_fields, records)),
             }
         )
-        if len({each.id for each in records}) < len(records):
+        if len({record.id for record in records}) < len(records):
             raise DataError("two pictures have the same id; give every picture its own")
-        return made
+        return packed
 
     def __reduce__(self) -> tuple[Any, ...]:
         return PackedImages, (self.columns,)
@@ -132,23 +136,23 @@ class PackedImages(Sequence[ImageRecord]):
         """`(P, 2)` height and width."""
         return self.columns["image.size"]
 
-    def position(self, image_id: object) -> int | None:
+    def find_position(self, image_id: object) -> int | None:
         """Position of the picture with this id; None where there is none."""
         if type(image_id) not in (int, str):
             return None
-        places, place = self.columns["image.places"], _place(image_id)
-        first, last = np.searchsorted(places, [place, place + (place < _INT64.max)])
-        last = len(places) if place == _INT64.max else last
+        sort_keys, sort_key = self.columns["image.places"], _compute_sort_key(image_id)
+        first, last = np.searchsorted(sort_keys, [sort_key, sort_key + (sort_key < _INT64.max)])
+        last = len(sort_keys) if sort_key == _INT64.max else last
         for position in self.columns["image.order"][first:last].tolist():
             if self._ids[position] == image_id:
                 return int(position)
         return None
 
-    def id(self, position: int) -> Id:
+    def get_id(self, position: int) -> Id:
         """Id of the picture at a position."""
         return self._ids[position]
 
-    def file_name(self, position: int) -> str:
+    def get_file_name(self, position: int) -> str:
         """Name of the picture at a position."""
         return self._names[position]
 
@@ -161,38 +165,38 @@ class PackedImages(Sequence[ImageRecord]):
     def __getitem__(self, position: slice) -> Sequence[ImageRecord]: ...
     def __getitem__(self, position: int | slice) -> ImageRecord | Sequence[ImageRecord]:
         if isinstance(position, slice):
-            return [self[each] for each in range(*position.indices(len(self)))]
+            return [self[index] for index in range(*position.indices(len(self)))]
         place = range(len(self))[position]
         height, width = self.sizes[place].tolist()
-        rest: dict[str, Any] = json.loads(self._rest[place] or "{}")
-        spacing = rest.get("spacing")
+        optional_fields: dict[str, Any] = json.loads(self._optional_fields[place] or "{}")
+        spacing = optional_fields.get("spacing")
         return ImageRecord(
             id=self._ids[place],
             file_name=self._names[place],
             height=height,
             width=width,
-            sem_seg_file_name=rest.get("semantic"),
-            group=rest.get("group"),
+            sem_seg_file_name=optional_fields.get("semantic"),
+            group=optional_fields.get("group"),
             spacing=None if spacing is None else (spacing[0], spacing[1]),
-            extra=rest.get("extra", {}),
+            extra=optional_fields.get("extra", {}),
         )
 
-    def rest(self) -> Iterator[dict[str, Any]]:
+    def iter_optional_fields(self) -> Iterator[dict[str, Any]]:
         """What pictures have beside id, name and size, of those that have any."""
         starts = self.columns["image.rest.starts"]
         for position in np.flatnonzero(np.diff(starts)).tolist():
-            yield json.loads(self._rest[position])
+            yield json.loads(self._optional_fields[position])
 
 
-def _rest(record: ImageRecord) -> str:
+def _encode_optional_fields(record: ImageRecord) -> str:
     """What few pictures have; empty where this one has nothing of it."""
-    rest = {
+    optional_fields = {
         "semantic": record.sem_seg_file_name,
         "group": record.group,
         "spacing": record.spacing,
         "extra": dict(record.extra) or None,
     }
-    present = {key: value for key, value in rest.items() if value is not None}
+    present = {key: value for key, value in optional_fields.items() if value is not None}
     return json.dumps(present) if present else ""
 
 
@@ -210,20 +214,20 @@ class PackedAnnotations(Mapping[Id, tuple[Annotation, ...]]):
     def __init__(self, columns: Columns, images: PackedImages) -> None:
         self.columns = columns
         self.images = images
-        self._ids = _Ids(columns, "annotation.id")
-        self._runs = _Texts(columns, "annotation.runs")
+        self._ids = _IdColumn(columns, "annotation.id")
+        self._runs = _TextColumn(columns, "annotation.runs")
 
-    def recategorised(self, table: Sequence[int]) -> PackedAnnotations:
+    def remap_categories(self, table: Sequence[int]) -> PackedAnnotations:
         """The same annotations, category k as `table[k]`."""
         categories = np.asarray(table, np.int32)[self.columns["annotation.category"]]
         return PackedAnnotations({**self.columns, "annotation.category": categories}, self.images)
 
-    def object_counts(self, number: int) -> NDArray[np.int64]:
+    def count_objects(self, number: int) -> NDArray[np.int64]:
         """`(number,)` annotations by category, crowds left out."""
         single = self.columns["annotation.category"][~self.columns["annotation.crowd"]]
         return np.bincount(single, minlength=number)
 
-    def shown(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def list_image_categories(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Every pair of a picture's position and a category that it shows, crowds left out."""
         single = ~self.columns["annotation.crowd"]
         pictures = np.repeat(np.arange(len(self)), np.diff(self.columns["annotation.starts"]))
@@ -232,10 +236,10 @@ class PackedAnnotations(Mapping[Id, tuple[Annotation, ...]]):
         pairs = np.unique(pictures[single] * number + categories)
         return pairs // number, pairs % number
 
-    def at(self, position: int) -> tuple[Annotation, ...]:
+    def get_by_position(self, position: int) -> tuple[Annotation, ...]:
         """The annotations of the picture at a position."""
         start, end = self.columns["annotation.starts"][position : position + 2].tolist()
-        image_id = self.images.id(position)
+        image_id = self.images.get_id(position)
         part = {
             name: self.columns[f"annotation.{name}"][start:end].tolist()
             for name in ("category", "bbox", "area", "crowd", "occluded", "truncated")
@@ -248,30 +252,30 @@ class PackedAnnotations(Mapping[Id, tuple[Annotation, ...]]):
                 None if math.isnan(box[0]) else tuple(box),
                 part["area"][i],
                 part["crowd"][i],
-                self._segmentation(start + i),
-                _known(part["occluded"][i]),
-                _known(part["truncated"][i]),
+                self._decode_segmentation(start + i),
+                _nan_to_none(part["occluded"][i]),
+                _nan_to_none(part["truncated"][i]),
             )
             for i, box in enumerate(part["bbox"])
         )
 
     def __getitem__(self, image_id: Id) -> tuple[Annotation, ...]:
-        position = self.images.position(image_id)
+        position = self.images.find_position(image_id)
         if position is None:
             raise KeyError(image_id)
-        return self.at(position)
+        return self.get_by_position(position)
 
     def __iter__(self) -> Iterator[Id]:
-        return (self.images.id(position) for position in range(len(self)))
+        return (self.images.get_id(position) for position in range(len(self)))
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def _segmentation(self, row: int) -> list[Any] | dict[str, Any] | None:
+    def _decode_segmentation(self, row: int) -> list[Any] | dict[str, Any] | None:
         kind = int(self.columns["annotation.kind"][row])
         if kind == _RUN_LENGTHS:
-            found: dict[str, Any] = json.loads(self._runs[row])
-            return found
+            rle: dict[str, Any] = json.loads(self._runs[row])
+            return rle
         if kind != _POLYGONS:
             return None
         first, last = self.columns["annotation.polygons"][row : row + 2].tolist()
@@ -280,7 +284,7 @@ class PackedAnnotations(Mapping[Id, tuple[Annotation, ...]]):
         return [array("d", points[start:end].tobytes()) for start, end in pairwise(bounds)]
 
 
-def _known(value: float) -> float | None:
+def _nan_to_none(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
@@ -303,33 +307,33 @@ class AnnotationPacker:
         self._points = array("d")
         self._runs: list[str] = []
 
-    def take(self, annotation: Annotation) -> None:
+    def append(self, annotation: Annotation) -> None:
         """Adds one.
 
         Raises:
             DataError: If its picture is unknown.
         """
-        position = self._images.position(annotation.image_id)
+        position = self._images.find_position(annotation.image_id)
         if position is None:
             raise DataError(
                 f"annotation {annotation.id!r} belongs to image {annotation.image_id!r}, which is "
                 "not among the pictures; add the picture or leave the annotation out"
             )
-        self.add(position, annotation)
+        self.append_at(position, annotation)
 
-    def add(self, position: int, annotation: Annotation) -> None:
+    def append_at(self, position: int, annotation: Annotation) -> None:
         """Adds one that belongs to the picture at `position`."""
         self._pictures.append(position)
         self._ids.append(annotation.id)
         self._categories.append(annotation.category)
         box = annotation.bbox or (math.nan,) * 4
-        told = (annotation.occluded, annotation.truncated)
+        visibility = (annotation.occluded, annotation.truncated)
         self._numbers.extend(box)
         self._numbers.append(annotation.area)
-        self._numbers.extend(math.nan if each is None else each for each in told)
+        self._numbers.extend(math.nan if value is None else value for value in visibility)
         segmentation, kind, runs, number = annotation.segmentation, 0, "", 0
         if isinstance(segmentation, dict):
-            kind, runs = _RUN_LENGTHS, json.dumps(segmentation, default=_text)
+            kind, runs = _RUN_LENGTHS, json.dumps(segmentation, default=_decode_bytes)
         elif segmentation is not None:
             kind, number = _POLYGONS, len(segmentation)
             for polygon in segmentation:
@@ -339,7 +343,7 @@ class AnnotationPacker:
         self._polygons.append(number)
         self._runs.append(runs)
 
-    def packed(self) -> PackedAnnotations:
+    def pack(self) -> PackedAnnotations:
         """All of them, by picture and within one in the order in which they were taken."""
         pictures = np.frombuffer(self._pictures, np.int64)
         order = np.argsort(pictures, kind="stable")
@@ -350,8 +354,8 @@ class AnnotationPacker:
         lengths = np.frombuffer(self._lengths, np.int64)
         rows = order.tolist()
         columns = {
-            **_id_columns("annotation.id", [self._ids[row] for row in rows]),
-            "annotation.starts": _starts(per_picture.tolist()),
+            **_encode_ids("annotation.id", [self._ids[row] for row in rows]),
+            "annotation.starts": _compute_starts(per_picture.tolist()),
             "annotation.category": np.frombuffer(self._categories, np.int32)[order],
             "annotation.bbox": np.ascontiguousarray(numbers[:, :4]),
             "annotation.area": np.ascontiguousarray(numbers[:, 4]),
@@ -359,18 +363,18 @@ class AnnotationPacker:
             "annotation.truncated": np.ascontiguousarray(numbers[:, 6]),
             "annotation.crowd": np.ascontiguousarray(flags[:, 0]) > 0,
             "annotation.kind": np.ascontiguousarray(flags[:, 1]),
-            **_texts("annotation.runs", (self._runs[row] for row in rows)),
-            "annotation.polygons": _bounds(polygons[order]),
+            **_encode_texts("annotation.runs", (self._runs[row] for row in rows)),
+            "annotation.polygons": _compute_bounds(polygons[order]),
         }
         # Polygons follow their annotations, points follow their polygons.
-        moved = _ranges(_bounds(polygons), order)
-        columns["polygon.starts"] = _bounds(lengths[moved])
+        polygon_order = _expand_ranges(_compute_bounds(polygons), order)
+        columns["polygon.starts"] = _compute_bounds(lengths[polygon_order])
         points = np.frombuffer(self._points, np.float64)
-        columns["polygon.points"] = points[_ranges(_bounds(lengths), moved)]
+        columns["polygon.points"] = points[_expand_ranges(_compute_bounds(lengths), polygon_order)]
         return PackedAnnotations(columns, self._images)
 
 
-def packed_annotations(
+def pack_annotations(
     annotations: Mapping[Id, Sequence[Annotation]], images: PackedImages
 ) -> PackedAnnotations:
     """Annotations by image id, packed where they are not.
@@ -381,27 +385,27 @@ def packed_annotations(
     if isinstance(annotations, PackedAnnotations) and annotations.images is images:
         return annotations
     packer = AnnotationPacker(images)
-    for present in annotations.values():
-        for each in present:
-            packer.take(each)
-    return packer.packed()
+    for image_annotations in annotations.values():
+        for annotation in image_annotations:
+            packer.append(annotation)
+    return packer.pack()
 
 
-def _bounds(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+def _compute_bounds(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.concatenate((np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)))
 
 
-def _ranges(bounds: NDArray[np.int64], chosen: NDArray[np.int64]) -> NDArray[np.int64]:
+def _expand_ranges(bounds: NDArray[np.int64], indices: NDArray[np.int64]) -> NDArray[np.int64]:
     """All positions of the chosen ranges, one after the other."""
-    lengths = (bounds[1:] - bounds[:-1])[chosen]
-    starts = bounds[:-1][chosen]
+    lengths = (bounds[1:] - bounds[:-1])[indices]
+    starts = bounds[:-1][indices]
     ends = np.cumsum(lengths)
-    found: NDArray[np.int64] = np.repeat(starts - (ends - lengths), lengths)
-    found += np.arange(len(found))
-    return found
+    positions: NDArray[np.int64] = np.repeat(starts - (ends - lengths), lengths)
+    positions += np.arange(len(positions))
+    return positions
 
 
-def _text(value: object) -> str:
+def _decode_bytes(value: object) -> str:
     """Compressed run lengths as text."""
     if isinstance(value, bytes):
         return value.decode("ascii")

@@ -9,10 +9,15 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from resnet_tasks.data.categories import CategoryMap
-from resnet_tasks.data.coco_masks import is_rle, mask_area, packed_polygon, surrounding
-from resnet_tasks.data.coco_problems import Findings, Id, listed, shown
+from resnet_tasks.data.coco_masks import (
+    compute_bounding_box,
+    compute_mask_area,
+    is_rle,
+    pack_polygon,
+)
+from resnet_tasks.data.coco_problems import Findings, Id, format_list, format_value
 from resnet_tasks.data.coco_records import Annotation, ImageRecord, Xywh
-from resnet_tasks.data.picture_files import stored_size
+from resnet_tasks.data.picture_files import try_read_image_size
 from resnet_tasks.errors import DataError
 
 ANNOTATED = ("boxes", "masks", "semantic", "image")
@@ -43,7 +48,7 @@ def require_object(path: Path, raw: Any) -> dict[str, Any]:
             "file, an object with `images`, `annotations` and `categories`"
         )
     if not isinstance(raw, dict):
-        raise DataError(f"{path} must hold a COCO object, got {shown(raw)}")
+        raise DataError(f"{path} must hold a COCO object, got {format_value(raw)}")
     return raw
 
 
@@ -57,12 +62,12 @@ def require_coco(path: Path, raw: Any) -> dict[str, Any]:
     for key in ("images", "categories"):
         if key not in content:
             raise DataError(
-                f"{path} has no `{key}` (its keys: {listed(content, 20)}); a COCO file needs "
+                f"{path} has no `{key}` (its keys: {format_list(content, 20)}); a COCO file needs "
                 "`images` and `categories`"
             )
     for key in ("images", "annotations"):
         if not isinstance(content.get(key, []), list):
-            raise DataError(f"{path}: `{key}` must be a list, got {shown(content[key])}")
+            raise DataError(f"{path}: `{key}` must be a list, got {format_value(content[key])}")
     return content
 
 
@@ -72,7 +77,7 @@ _BOOKKEEPING = frozenset(
 )
 
 
-def picture_folder(
+def resolve_image_folder(
     path: Path, info: Mapping[str, Any], images_root: str | Path | None = None
 ) -> Path:
     """The folder that the pictures' names are relative to.
@@ -86,7 +91,7 @@ def picture_folder(
                 f"{path}: info.{key} holds a zero byte, as no folder's name does; mend it"
             )
     if images_root is None:
-        return path.parent / _text(info, "images_root")
+        return path.parent / _get_text(info, "images_root")
     if not Path(images_root).is_dir():
         raise DataError(
             f"{path}: its folder of pictures {images_root} is not there; mend `images:`"
@@ -112,8 +117,8 @@ class ImageReader:
 
     def read(self, position: int, raw: Any) -> ImageRecord | None:
         """The record, or None and a problem where it cannot be used."""
-        self._findings.place = ("images", position)
-        record = self._image(position, raw)
+        self._findings.location = ("images", position)
+        record = self._parse_image(position, raw)
         if record is None:
             return None
         if record.id in self._ids:
@@ -124,26 +129,28 @@ class ImageReader:
         self._names.add(record.file_name)
         return record
 
-    def _image(self, position: int, raw: Any) -> ImageRecord | None:
+    def _parse_image(self, position: int, raw: Any) -> ImageRecord | None:
         root, findings = self._root, self._findings
         if not isinstance(raw, dict):
-            findings.add("image_record", detail=f"images[{position}] is {shown(raw)}")
+            findings.add("image_record", detail=f"images[{position}] is {format_value(raw)}")
             return None
         image_id, name = raw.get("id"), raw.get("file_name")
         if not _is_id(image_id):
-            findings.add("image_record", detail=f"images[{position}] has id {shown(image_id)}")
+            findings.add(
+                "image_record", detail=f"images[{position}] has id {format_value(image_id)}"
+            )
             return None
         if not isinstance(name, str) or not name:
-            findings.add("image_record", image_id, detail=f"file_name {shown(name)}")
+            findings.add("image_record", image_id, detail=f"file_name {format_value(name)}")
             return None
         semantic = raw.get("sem_seg_file_name")
-        for each in (name, semantic):
-            if each is not None and not self._is_allowed(each):
-                findings.add("image_path", image_id, detail=str(each))
+        for file_name in (name, semantic):
+            if file_name is not None and not self._is_allowed(file_name):
+                findings.add("image_path", image_id, detail=str(file_name))
                 return None
         height, width = raw.get("height"), raw.get("width")
         if height is None and width is None:
-            size = stored_size(root / name)
+            size = try_read_image_size(root / name)
             if size is None:
                 detail = f"no height and width, and {root / name} cannot be read"
                 findings.add("image_record", image_id, detail=detail)
@@ -151,12 +158,12 @@ class ImageReader:
             findings.add("missing_size", image_id)
             height, width = size
         if not (_is_length(height) and _is_length(width)):
-            detail = f"height {shown(height)}, width {shown(width)}"
+            detail = f"height {format_value(height)}, width {format_value(width)}"
             findings.add("image_record", image_id, detail=detail)
             return None
         group, spacing = raw.get("group"), raw.get("spacing")
         if spacing is not None and not _is_spacing(spacing):
-            findings.add("bad_spacing", image_id, detail=f"spacing {shown(spacing)}")
+            findings.add("bad_spacing", image_id, detail=f"spacing {format_value(spacing)}")
             return None
         return ImageRecord(
             id=image_id,
@@ -173,7 +180,7 @@ class ImageReader:
         return isinstance(name, str) and (self._allow_outside or is_inside(name))
 
 
-_LEFT_OUT: Xywh = (math.nan, math.nan, math.nan, math.nan)
+_SKIPPED_BOX: Xywh = (math.nan, math.nan, math.nan, math.nan)
 """Stands for a box that keeps its annotation from being used (compared by identity)."""
 
 
@@ -212,7 +219,7 @@ class AnnotationReader:
         self._has_masks = False
         self.labels_only: list[tuple[Id, Id]] = []
 
-    def held(self, *, is_listed: bool) -> frozenset[str]:
+    def get_annotated_kinds(self, *, is_listed: bool) -> frozenset[str]:
         """What the file annotates, by what it holds."""
         kinds = {
             "boxes": self._has_boxes,
@@ -220,25 +227,27 @@ class AnnotationReader:
             "semantic": self._has_sem_seg,
             "image": bool(self.labels_only) and not self._has_boxes,
         }
-        found = frozenset(kind for kind, is_held in kinds.items() if is_held)
-        return found or frozenset(("boxes",) if is_listed else ())
+        annotated_kinds = frozenset(kind for kind, is_present in kinds.items() if is_present)
+        return annotated_kinds or frozenset(("boxes",) if is_listed else ())
 
     def read(self, position: int, raw: Any) -> Annotation | None:
         """The annotation, or None and a problem where it cannot be used."""
         findings = self._findings
-        findings.place = ("annotations", position)
+        findings.location = ("annotations", position)
         if not isinstance(raw, dict):
-            findings.add("annotation_record", detail=f"annotations[{position}] is {shown(raw)}")
+            findings.add(
+                "annotation_record", detail=f"annotations[{position}] is {format_value(raw)}"
+            )
             return None
-        annotation_id = self._annotation_id(position, raw)
+        annotation_id = self._resolve_id(position, raw)
         image_id, category_id = raw.get("image_id"), raw.get("category_id")
         record = find(self._records, image_id)
         if record is None:
-            findings.add("unknown_image", None, annotation_id, f"image_id {shown(image_id)}")
+            findings.add("unknown_image", None, annotation_id, f"image_id {format_value(image_id)}")
             return None
         category = find(self._indices, category_id)
         if category is None:
-            detail = f"category_id {shown(category_id)}"
+            detail = f"category_id {format_value(category_id)}"
             findings.add("unknown_category", record.id, annotation_id, detail)
             return None
         crowd = raw.get("iscrowd")
@@ -247,14 +256,14 @@ class AnnotationReader:
         if crowd is None:
             findings.add("missing_iscrowd", record.id, annotation_id)
         elif crowd not in (0, 1):
-            detail = f"iscrowd {shown(crowd)}, allowed are 0 and 1"
+            detail = f"iscrowd {format_value(crowd)}, allowed are 0 and 1"
             findings.add("annotation_record", record.id, annotation_id, detail)
             return None
-        segmentation = self._segmentation(raw.get("segmentation"), record, annotation_id)
-        box = self._box(raw.get("bbox"), segmentation, record, annotation_id)
-        if box is _LEFT_OUT:
+        segmentation = self._parse_segmentation(raw.get("segmentation"), record, annotation_id)
+        box = self._parse_box(raw.get("bbox"), segmentation, record, annotation_id)
+        if box is _SKIPPED_BOX:
             return None
-        area = self._area(raw.get("area"), box, segmentation, record, annotation_id)
+        area = self._parse_area(raw.get("area"), box, segmentation, record, annotation_id)
         annotation = Annotation(
             annotation_id,
             record.id,
@@ -263,8 +272,8 @@ class AnnotationReader:
             area,
             bool(crowd),
             segmentation,
-            occluded=self._visibility(raw, "occluded", record, annotation_id),
-            truncated=self._visibility(raw, "truncated", record, annotation_id),
+            occluded=self._parse_visibility(raw, "occluded", record, annotation_id),
+            truncated=self._parse_visibility(raw, "truncated", record, annotation_id),
         )
         self._has_boxes = self._has_boxes or box is not None
         self._has_masks = self._has_masks or segmentation is not None
@@ -272,42 +281,40 @@ class AnnotationReader:
             self.labels_only.append((record.id, annotation_id))
         return annotation
 
-    def _annotation_id(self, position: int, raw: dict[str, Any]) -> Id:
-        found = raw.get("id")
-        if _is_id(found) and found not in self._ids:
-            self._ids.add(found)
-            return found
+    def _resolve_id(self, position: int, raw: dict[str, Any]) -> Id:
+        raw_id = raw.get("id")
+        if _is_id(raw_id) and raw_id not in self._ids:
+            self._ids.add(raw_id)
+            return raw_id
         if self._new_ids is None:
-            self._new_ids = ids_above(chain(self._ids, self._all_ids()))
-        made = next(self._new_ids)
-        self._ids.add(made)
+            self._new_ids = generate_new_ids(chain(self._ids, self._all_ids()))
+        new_id = next(self._new_ids)
+        self._ids.add(new_id)
         image_id = raw.get("image_id")
-        shown = image_id if _is_id(image_id) else None
-        if _is_id(found):
-            self._findings.add("duplicate_annotation", shown, found, f"now {made}")
+        reported_image_id = image_id if _is_id(image_id) else None
+        if _is_id(raw_id):
+            self._findings.add("duplicate_annotation", reported_image_id, raw_id, f"now {new_id}")
         else:
-            self._findings.add("missing_id", shown, detail=f"annotations[{position}]")
-        return made
+            self._findings.add("missing_id", reported_image_id, detail=f"annotations[{position}]")
+        return new_id
 
-    def _segmentation(
+    def _parse_segmentation(
         self, raw: Any, record: ImageRecord, annotation_id: Id
     ) -> list[Any] | dict[str, Any] | None:
         if not raw:
             return None
         if isinstance(raw, list):
-            polygons = [
-                packed for polygon in raw if (packed := packed_polygon(polygon)) is not None
-            ]
+            polygons = [packed for polygon in raw if (packed := pack_polygon(polygon)) is not None]
             if len(polygons) < len(raw):
                 detail = f"{len(raw) - len(polygons)} of {len(raw)} polygons"
                 self._findings.add("bad_segmentation", record.id, annotation_id, detail)
             return polygons or None
         if isinstance(raw, dict) and is_rle(raw, record.height, record.width):
             return raw
-        self._findings.add("bad_segmentation", record.id, annotation_id, shown(raw))
+        self._findings.add("bad_segmentation", record.id, annotation_id, format_value(raw))
         return None
 
-    def _box(
+    def _parse_box(
         self, raw: Any, segmentation: Any, record: ImageRecord, annotation_id: Id
     ) -> Xywh | None:
         findings = self._findings
@@ -315,11 +322,11 @@ class AnnotationReader:
             if segmentation is None:
                 return None
             findings.add("missing_bbox", record.id, annotation_id)
-            raw = surrounding(segmentation, record.height, record.width)
+            raw = compute_bounding_box(segmentation, record.height, record.width)
         if not is_box(raw):
-            detail = f"bbox {shown(raw)}, it must be four numbers [x, y, width, height]"
+            detail = f"bbox {format_value(raw)}, it must be four numbers [x, y, width, height]"
             findings.add("annotation_record", record.id, annotation_id, detail)
-            return _LEFT_OUT
+            return _SKIPPED_BOX
         x, y, width, height = raw
         if not _is_finite(x, y, width, height):
             kind = "non_finite_box"
@@ -339,9 +346,9 @@ class AnnotationReader:
             return (x, y, width, height)
         size = f"the picture is {record.width} x {record.height}"
         findings.add(kind, record.id, annotation_id, f"bbox {list(raw)}, {size}")
-        return _LEFT_OUT
+        return _SKIPPED_BOX
 
-    def _area(
+    def _parse_area(
         self,
         raw: Any,
         box: Xywh | None,
@@ -356,10 +363,10 @@ class AnnotationReader:
         kind = "missing_area" if raw is None else "bad_area"
         self._findings.add(kind, record.id, annotation_id)
         if segmentation is not None:
-            return mask_area(segmentation, record.height, record.width)
+            return compute_mask_area(segmentation, record.height, record.width)
         return float(box[2] * box[3])
 
-    def _visibility(
+    def _parse_visibility(
         self, raw: dict[str, Any], key: str, record: ImageRecord, annotation_id: Id
     ) -> float | None:
         """`occluded` or `truncated`, from the annotation itself or its `attributes`."""
@@ -369,30 +376,32 @@ class AnnotationReader:
             value = attributes.get(key)
         if value is None or value == -1:  # -1: KITTI's regions where nothing is known
             return None
-        most, told = VISIBILITY[key]
+        maximum, value_if_true = VISIBILITY[key]
         if isinstance(value, bool):
-            return told if value else 0.0
-        if isinstance(value, int | float) and 0 <= value <= most:
+            return value_if_true if value else 0.0
+        if isinstance(value, int | float) and 0 <= value <= maximum:
             return float(value)
-        detail = f"{key} {shown(value)}"
+        detail = f"{key} {format_value(value)}"
         self._findings.add("bad_visibility", record.id, annotation_id, detail)
         return None
 
 
-def declared_kinds(path: Path, raw: object) -> frozenset[str]:
+def parse_annotated_kinds(path: Path, raw: object) -> frozenset[str]:
     """What a file or a caller says is annotated.
 
     Raises:
         DataError: If that is none of `ANNOTATED`.
     """
-    chosen = [raw] if isinstance(raw, str) else raw
-    if not isinstance(chosen, Iterable):
-        raise DataError(f"{path}: `annotated` must be a list of {listed(ANNOTATED)}, got {raw!r}")
-    values = list(chosen)
+    kinds = [raw] if isinstance(raw, str) else raw
+    if not isinstance(kinds, Iterable):
+        raise DataError(
+            f"{path}: `annotated` must be a list of {format_list(ANNOTATED)}, got {raw!r}"
+        )
+    values = list(kinds)
     unknown = [value for value in values if value not in ANNOTATED]
     if unknown:
         raise DataError(
-            f"{path}: `annotated` holds {listed(map(repr, unknown))}; allowed: {listed(ANNOTATED)}"
+            f"{path}: `annotated` holds {format_list(map(repr, unknown))}; allowed: {format_list(ANNOTATED)}"
         )
     return frozenset(map(str, values))
 
@@ -404,9 +413,12 @@ def is_inside(name: str) -> bool:
     return not is_rooted and ".." not in parts and "\0" not in name
 
 
-def ids_above(known: Iterable[Any]) -> Iterator[int]:
+def generate_new_ids(existing_ids: Iterable[Any]) -> Iterator[int]:
     """New ids, above all whole numbers among the known ones."""
-    return count(max((each for each in known if type(each) is int), default=0) + 1)
+    return count(
+        max((existing_id for existing_id in existing_ids if type(existing_id) is int), default=0)
+        + 1
+    )
 
 
 def find(table: Mapping[Any, Any], key: object) -> Any:
@@ -426,7 +438,7 @@ def _is_spacing(value: object) -> TypeGuard[Sequence[float]]:
     return (
         isinstance(value, list | tuple)
         and len(value) == 2
-        and all(type(each) in (int, float) and 0 < each <= MAX_NUMBER for each in value)
+        and all(type(number) in (int, float) and 0 < number <= MAX_NUMBER for number in value)
     )
 
 
@@ -443,10 +455,10 @@ def is_box(value: object) -> TypeGuard[Xywh]:
     return (
         isinstance(value, list | tuple)
         and len(value) == 4
-        and all(type(each) in (int, float) for each in value)
+        and all(type(number) in (int, float) for number in value)
     )
 
 
-def _text(raw: Mapping[str, Any], key: str) -> str:
+def _get_text(raw: Mapping[str, Any], key: str) -> str:
     value = raw.get(key)
     return value if isinstance(value, str) else ""

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-SHOWN = 5
+MAX_LISTED = 5
 """How many offenders a message names."""
 
 
 Id = int | str
-Place = tuple[Literal["images", "annotations"], int]
+RecordLocation = tuple[Literal["images", "annotations"], int]
 
 
 Severity = Literal["error", "warning", "repaired", "note"]
@@ -44,7 +44,7 @@ class Problem:
     @property
     def rank(self) -> tuple[int, int]:
         """By which problems are sorted: the worst first, then in the order of the table."""
-        return _rank(self.kind)
+        return _get_rank(self.kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +56,14 @@ class Finding:
         image_id: Of the picture concerned.
         annotation_id: Of the annotation concerned.
         detail: What was given.
-        place: The list in the file, `images` or `annotations`, and the position in it, from 0.
+        location: The list in the file, `images` or `annotations`, and the position in it, from 0.
     """
 
     kind: str
     image_id: Id | None = None
     annotation_id: Id | None = None
     detail: str = ""
-    place: Place | None = None
+    location: RecordLocation | None = None
 
 
 _KINDS: dict[str, tuple[Severity, str]] = {
@@ -280,11 +280,11 @@ _KINDS: dict[str, tuple[Severity, str]] = {
     "unused_category": ("note", "{n} categor(ies) have no object: {first}"),
 }
 """Kind -> (severity, sentence); `{first}` names the offenders."""
-_LEFT_OUT = frozenset({"empty_box", "non_finite_box", "box_outside", "bad_segmentation"})
+_SKIPPED_KINDS = frozenset({"empty_box", "non_finite_box", "box_outside", "bad_segmentation"})
 """Kinds that get a problem for each offender: something of it is not used."""
 
 
-def severity_of(kind: str) -> Severity:
+def get_severity(kind: str) -> Severity:
     """How bad a kind of problem is."""
     return _KINDS[kind][0]
 
@@ -298,17 +298,17 @@ class Findings:
 
     Attributes:
         all: Every finding in the order of finding, where they are kept.
-        place: Of the entry of the file that is looked at.
+        location: Of the entry of the file that is looked at.
         context: Fills further places of the sentences.
     """
 
     def __init__(self, path: Path, *, keep_all: bool = False) -> None:
         self._path = path
         self._keep_all = keep_all
-        self._found: dict[str, list[tuple[Id | None, Id | None, str]]] = {}
+        self._offenders: dict[str, list[tuple[Id | None, Id | None, str]]] = {}
         self._counts: dict[str, int] = {}
         self.all: list[Finding] = []
-        self.place: Place | None = None
+        self.location: RecordLocation | None = None
         self.context: dict[str, str] = {"images": "", "categories": ""}
 
     def add(
@@ -320,56 +320,56 @@ class Findings:
     ) -> None:
         """Counts one offender of this kind; `detail` says what was given."""
         self._counts[kind] = self._counts.get(kind, 0) + 1
-        shown = self._found.setdefault(kind, [])
-        if len(shown) < SHOWN or (kind in _LEFT_OUT and not self._keep_all):
-            shown.append((image_id, annotation_id, detail))
+        offenders = self._offenders.setdefault(kind, [])
+        if len(offenders) < MAX_LISTED or (kind in _SKIPPED_KINDS and not self._keep_all):
+            offenders.append((image_id, annotation_id, detail))
         if self._keep_all:
-            self.all.append(Finding(kind, image_id, annotation_id, detail, self.place))
+            self.all.append(Finding(kind, image_id, annotation_id, detail, self.location))
 
     def __contains__(self, kind: str) -> bool:
         return kind in self._counts
 
     def has_errors(self) -> bool:
         """Whether anything found keeps the file from being used."""
-        return any(severity_of(kind) == "error" for kind in self._counts)
+        return any(get_severity(kind) == "error" for kind in self._counts)
 
-    def problems(self) -> tuple[Problem, ...]:
+    def to_problems(self) -> tuple[Problem, ...]:
         """All that was found, the worst first; one for each kind.
 
         Where not every finding is kept, each thing that is left out has a problem of its own.
         """
-        found: list[Problem] = []
-        for kind in sorted(self._counts, key=_rank):
-            shown = self._found[kind]
-            is_one_each = kind in _LEFT_OUT and not self._keep_all
-            groups = [[each] for each in shown] if is_one_each else [shown]
+        problems: list[Problem] = []
+        for kind in sorted(self._counts, key=_get_rank):
+            offenders = self._offenders[kind]
+            is_one_each = kind in _SKIPPED_KINDS and not self._keep_all
+            groups = [[offender] for offender in offenders] if is_one_each else [offenders]
             for group in groups:
                 severity, sentence = _KINDS[kind]
                 count = 1 if is_one_each else self._counts[kind]
-                first = ", ".join(_offender(*each) for each in group)
+                first = ", ".join(_format_offender(*offender) for offender in group)
                 if count > len(group):
                     first += ", ..."
                 text = sentence.format(n=count, first=first, **self.context)
                 message = f"{self._path}: {text}"
-                found.append(Problem(kind, severity, message, group[0][0], group[0][1], count))
-        return tuple(found)
+                problems.append(Problem(kind, severity, message, group[0][0], group[0][1], count))
+        return tuple(problems)
 
 
-def _rank(kind: str) -> tuple[int, int]:
-    return (SEVERITIES.index(severity_of(kind)), list(_KINDS).index(kind))
+def _get_rank(kind: str) -> tuple[int, int]:
+    return (SEVERITIES.index(get_severity(kind)), list(_KINDS).index(kind))
 
 
-def _offender(image_id: Id | None, annotation_id: Id | None, detail: str) -> str:
+def _format_offender(image_id: Id | None, annotation_id: Id | None, detail: str) -> str:
     parts = []
     if annotation_id is not None:
         parts.append(f"annotation {annotation_id!r}")
     if image_id is not None:
         parts.append(f"image {image_id!r}")
-    where = " of ".join(parts)
-    return f"{where} ({detail})" if where and detail else where or detail
+    location = " of ".join(parts)
+    return f"{location} ({detail})" if location and detail else location or detail
 
 
-def summary(problems: Iterable[Problem]) -> dict[str, int]:
+def count_by_kind(problems: Iterable[Problem]) -> dict[str, int]:
     """Number of problems by kind, most frequent first."""
     counts: dict[str, int] = {}
     for problem in problems:
@@ -377,14 +377,14 @@ def summary(problems: Iterable[Problem]) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda item: -item[1]))
 
 
-def listed(values: Iterable[object], limit: int = SHOWN) -> str:
+def format_list(values: Iterable[object], limit: int = MAX_LISTED) -> str:
     """The first values and, where there are more, how many."""
-    items = [str(value) for value in values]
-    shown = ", ".join(items[:limit]) or "none"
-    return shown + (f", ... ({len(items)} in all)" if len(items) > limit else "")
+    texts = [str(value) for value in values]
+    text = ", ".join(texts[:limit]) or "none"
+    return text + (f", ... ({len(texts)} in all)" if len(texts) > limit else "")
 
 
-def shown(value: object) -> str:
+def format_value(value: object) -> str:
     """A value as a message shows it: cut where it is long."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -12,17 +12,17 @@ from resnet_tasks.data.coco_packing import AnnotationPacker, PackedImages
 from resnet_tasks.data.coco_parsing import (
     AnnotationReader,
     ImageReader,
-    declared_kinds,
-    picture_folder,
+    parse_annotated_kinds,
+    resolve_image_folder,
 )
-from resnet_tasks.data.coco_problems import Findings, listed
+from resnet_tasks.data.coco_problems import Findings, format_list
 from resnet_tasks.data.coco_records import ImageRecord
-from resnet_tasks.data.coco_streaming import Content, open_content
-from resnet_tasks.data.json_files import read_json, uncollected
+from resnet_tasks.data.coco_streaming import CocoContent, open_content
+from resnet_tasks.data.json_files import disable_gc, read_json
 from resnet_tasks.errors import DataError
 
 
-def parsed(
+def parse_coco(
     path: Path,
     findings: Findings,
     images_root: str | Path | None,
@@ -49,67 +49,67 @@ def parsed(
     if not isinstance(info, dict):
         findings.add("missing_info")
         info = {}
-    root = picture_folder(path, info, images_root)
-    categories = _categories(path, content)
-    records = _records(path, content, ImageReader(root, findings, allow_outside=allow_outside))
+    root = resolve_image_folder(path, info, images_root)
+    categories = _read_categories(path, content)
+    records = _read_records(path, content, ImageReader(root, findings, allow_outside=allow_outside))
     if findings.has_errors():
         return None
-    images = PackedImages.of(records)
+    images = PackedImages.from_records(records)
     findings.context = {
-        "images": listed([record.id for record in records]),
-        "categories": listed(categories.ids, 100),
+        "images": format_list([record.id for record in records]),
+        "categories": format_list(categories.ids, 100),
     }
     is_listed = content.top.get("annotations") is not None
     if not is_listed:
         findings.add("missing_annotations")
     declared = annotated if annotated is not None else info.get("annotated")
-    chosen = None if declared is None else declared_kinds(path, declared)
+    annotated_kinds = None if declared is None else parse_annotated_kinds(path, declared)
     parser = AnnotationReader(
         categories,
         records,
         findings,
         keep_degenerate=keep_degenerate,
-        all_ids=content.annotation_ids,
+        all_ids=content.iter_annotation_ids,
     )
-    places = {record.id: place for place, record in enumerate(records)}
+    positions = {record.id: place for place, record in enumerate(records)}
     packer = AnnotationPacker(images)
-    with uncollected():
-        for position, each in enumerate(_entries(path, content, "annotations")):
-            annotation = parser.read(position, each)
+    with disable_gc():
+        for position, record in enumerate(_iter_entries(path, content, "annotations")):
+            annotation = parser.read(position, record)
             if annotation is not None:
-                packer.add(places[annotation.image_id], annotation)
-    if chosen is None:
-        chosen = parser.held(is_listed=is_listed)
-    if parser.labels_only and "image" not in chosen:
-        for each in parser.labels_only:
-            findings.add("no_box", *each)
+                packer.append_at(positions[annotation.image_id], annotation)
+    if annotated_kinds is None:
+        annotated_kinds = parser.get_annotated_kinds(is_listed=is_listed)
+    if parser.labels_only and "image" not in annotated_kinds:
+        for record in parser.labels_only:
+            findings.add("no_box", *record)
     if findings.has_errors():
         return None
-    problems = findings.problems()
-    return CocoFile(path, root, categories, images, packer.packed(), chosen, problems, info)
+    problems = findings.to_problems()
+    return CocoFile(path, root, categories, images, packer.pack(), annotated_kinds, problems, info)
 
 
-def _categories(path: Path, content: Content) -> CategoryMap:
+def _read_categories(path: Path, content: CocoContent) -> CategoryMap:
     try:
         return CategoryMap.from_json(content.top["categories"])
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
 
 
-def _records(path: Path, content: Content, reader: ImageReader) -> list[ImageRecord]:
-    entries = enumerate(_entries(path, content, "images"))
-    found = (reader.read(position, each) for position, each in entries)
-    return [record for record in found if record is not None]
+def _read_records(path: Path, content: CocoContent, reader: ImageReader) -> list[ImageRecord]:
+    entries = enumerate(_iter_entries(path, content, "images"))
+    parsed_records = (reader.read(position, raw) for position, raw in entries)
+    return [record for record in parsed_records if record is not None]
 
 
-def _entries(path: Path, content: Content, key: str) -> Iterator[Any]:
+def _iter_entries(path: Path, content: CocoContent, key: str) -> Iterator[Any]:
     """The records under a key, each let go of when the next is asked for.
 
     Raises:
         DataError: If one is no JSON.
     """
     try:
-        yield from content.entries(key)
+        yield from content.iter_entries(key)
     except DataError as error:
         read_json(path)  # says where in the file
         raise DataError(f"{path}: an entry of `{key}` {error}") from None

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 import msgspec
 
 from resnet_tasks.data.coco_parsing import require_coco
-from resnet_tasks.data.coco_problems import shown
+from resnet_tasks.data.coco_problems import format_value
 from resnet_tasks.data.json_files import read_json
 from resnet_tasks.errors import DataError
 from resnet_tasks.whole_files import json_text
@@ -22,7 +22,7 @@ LISTS = ("images", "annotations")
 
 
 @dataclass(frozen=True)
-class Content:
+class CocoContent:
     """A COCO file whose records are decoded when they are asked for.
 
     Attributes:
@@ -32,11 +32,11 @@ class Content:
 
     top: dict[str, Any]
 
-    def entries(self, key: str) -> Iterator[Any]:
+    def iter_entries(self, key: str) -> Iterator[Any]:
         """The records under `images` or `annotations`, decoded one at a time."""
-        return map(decoded, self.top.get(key) or ())
+        return map(decode_record, self.top.get(key) or ())
 
-    def annotation_ids(self) -> Iterator[Any]:
+    def iter_annotation_ids(self) -> Iterator[Any]:
         """The ids of all annotations; None where one has none."""
         for entry in self.top.get("annotations") or ():
             if isinstance(entry, msgspec.Raw) and bytes(memoryview(entry)[:1]) == b"{":
@@ -49,7 +49,7 @@ class _HasId(msgspec.Struct):
     id: Any = None
 
 
-def open_content(path: Path) -> Content:
+def open_content(path: Path) -> CocoContent:
     """A COCO file; what is in its records is not looked at.
 
     Raises:
@@ -57,14 +57,14 @@ def open_content(path: Path) -> Content:
     """
     try:
         parts = msgspec.json.decode(path.read_bytes(), type=dict[str, msgspec.Raw])
-        top = {key: _value(key, raw) for key, raw in parts.items()}
+        top = {key: _decode_value(key, raw) for key, raw in parts.items()}
     except (OSError, msgspec.MsgspecError, UnicodeError, RecursionError):
         # What is unusual (NaN, other encodings) or no JSON at all: read in one piece, or explained.
         top = read_json(path)
-    return Content(require_coco(path, top))
+    return CocoContent(require_coco(path, top))
 
 
-def decoded(entry: Any) -> Any:
+def decode_record(entry: Any) -> Any:
     """One record as Python objects.
 
     Raises:
@@ -79,7 +79,7 @@ def decoded(entry: Any) -> Any:
     try:
         return json.loads(text)  # takes what is unusual, such as numbers beyond all floats
     except (ValueError, RecursionError) as error:
-        raise DataError(f"is not JSON: {error}, in {shown(text)}") from None
+        raise DataError(f"is not JSON: {error}, in {format_value(text)}") from None
 
 
 def write_content(
@@ -100,12 +100,14 @@ def write_content(
         stream.write("[")
         for place, entry in enumerate(lists[key]):
             stream.write(",\n" if place else "\n")
-            stream.write(_text(entry))
+            stream.write(_encode_record(entry))
         stream.write("\n]")
     stream.write("\n}\n")
 
 
-def moved_info(info: Mapping[str, Any], roots: Mapping[str, Path], folder: Path) -> dict[str, Any]:
+def relocate_info(
+    info: Mapping[str, Any], roots: Mapping[str, Path], folder: Path
+) -> dict[str, Any]:
     """The `info` of a file that is written to another folder: its pictures are found from there.
 
     Args:
@@ -113,25 +115,25 @@ def moved_info(info: Mapping[str, Any], roots: Mapping[str, Path], folder: Path)
         roots: `images_root` and `sem_seg_root`: where the folders lie.
         folder: Where the file will lie.
     """
-    moved = dict(info)
+    relocated = dict(info)
     for key, root in roots.items():
-        here, there = os.path.realpath(folder), os.path.realpath(root)
-        if os.path.realpath(folder / str(info.get(key) or "")) == there:
+        folder_path, root_path = os.path.realpath(folder), os.path.realpath(root)
+        if os.path.realpath(folder / str(info.get(key) or "")) == root_path:
             continue
         try:
-            moved[key] = Path(os.path.relpath(there, here)).as_posix()
+            relocated[key] = Path(os.path.relpath(root_path, folder_path)).as_posix()
         except ValueError:  # another drive
-            moved[key] = Path(there).as_posix()
-    return moved
+            relocated[key] = Path(root_path).as_posix()
+    return relocated
 
 
-def _text(entry: Any) -> str:
+def _encode_record(entry: Any) -> str:
     if isinstance(entry, msgspec.Raw):
         return bytes(entry).decode("utf-8")
     return json_text(entry, is_lossless=True)
 
 
-def _value(key: str, raw: msgspec.Raw) -> Any:
+def _decode_value(key: str, raw: msgspec.Raw) -> Any:
     if key in LISTS and bytes(memoryview(raw)[:1]) == b"[":
         return msgspec.json.decode(raw, type=list[msgspec.Raw])
     return msgspec.json.decode(raw)

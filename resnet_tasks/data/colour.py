@@ -48,15 +48,15 @@ class ColorJitter(albumentations.ColorJitter):  # type: ignore[misc]
                 super().apply(img, brightness, contrast, saturation, hue, order, **params)
             )
         steps: list[tuple[Callable[[Floats, float, Floats], Floats], float]] = [
-            (_brightened, brightness),
-            (_contrasted, contrast),
-            (_saturated, saturation),
-            (_turned, hue),
+            (_adjust_brightness, brightness),
+            (_adjust_contrast, contrast),
+            (_adjust_saturation, saturation),
+            (_shift_hue, hue),
         ]
-        made = np.empty_like(img)  # of the first step, in which the others work in place
+        buffer = np.empty_like(img)  # of the first step, in which the others work in place
         for i in order:
             step, factor = steps[i]
-            img = step(img, factor, made)
+            img = step(img, factor, buffer)
         return img
 
 
@@ -74,26 +74,26 @@ class RandomBrightnessContrast(albumentations.RandomBrightnessContrast):  # type
         """
         if img.dtype != np.float32:
             return np.asarray(super().apply(img, alpha, beta, **params))
-        return _scaled(img, alpha, beta, np.empty_like(img))
+        return _scale(img, alpha, beta, np.empty_like(img))
 
 
-def _scaled(image: Floats, factor: float, offset: float, out: Floats) -> Floats:
+def _scale(image: Floats, factor: float, offset: float, out: Floats) -> Floats:
     np.multiply(image, np.float32(factor), out=out)
     if offset:
         out += np.float32(offset)
     return np.clip(out, 0.0, 1.0, out=out)
 
 
-def _brightened(image: Floats, factor: float, out: Floats) -> Floats:
-    return _scaled(image, factor, 0.0, out)
+def _adjust_brightness(image: Floats, factor: float, out: Floats) -> Floats:
+    return _scale(image, factor, 0.0, out)
 
 
-def _contrasted(image: Floats, factor: float, out: Floats) -> Floats:
+def _adjust_contrast(image: Floats, factor: float, out: Floats) -> Floats:
     grey = image if image.shape[2] == 1 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    return _scaled(image, factor, float(grey.mean()) * (1 - factor), out)
+    return _scale(image, factor, float(grey.mean()) * (1 - factor), out)
 
 
-def _saturated(image: Floats, factor: float, out: Floats) -> Floats:
+def _adjust_saturation(image: Floats, factor: float, out: Floats) -> Floats:
     if image.shape[2] == 1:
         return image
     grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
@@ -101,7 +101,7 @@ def _saturated(image: Floats, factor: float, out: Floats) -> Floats:
     return np.clip(out, 0.0, 1.0, out=out)
 
 
-def _turned(image: Floats, turns: float, out: Floats) -> Floats:
+def _shift_hue(image: Floats, turns: float, out: Floats) -> Floats:
     if image.shape[2] == 1 or not turns:
         return image
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)

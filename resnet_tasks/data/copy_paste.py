@@ -45,35 +45,41 @@ class CopyPaste:
         """
         (image, target), (pixels, other) = into, source
         size = (image.shape[0], image.shape[1])
-        pasted = self._chosen(other, size, rng)
+        pasted = self._sample_objects(other, size, rng)
         if pasted.masks is None or not len(pasted.masks):
             return into
         covered = pasted.masks.any(dim=0)
-        made = image.copy()
+        composite = image.copy()
         inside = covered.numpy()
-        made[inside] = _framed(pixels, size)[inside]
-        return made, _joined(self._trimmed(target, covered), pasted)
+        composite[inside] = _crop_or_pad(pixels, size)[inside]
+        return composite, _merge_targets(self._occlude_objects(target, covered), pasted)
 
-    def _chosen(self, source: Target, size: tuple[int, int], rng: np.random.Generator) -> Target:
+    def _sample_objects(
+        self, source: Target, size: tuple[int, int], rng: np.random.Generator
+    ) -> Target:
         """Some objects of `source`, cut off at the frame."""
         if source.masks is None or source.boxes is None or source.labels is None:
             return Target()
-        masks = _framed_masks(source.masks, size)
-        whole, left = (each.flatten(1).sum(1) for each in (source.masks, masks))
-        usable = (left > 0) & (left >= self.min_visible * whole)
+        masks = _crop_or_pad_masks(source.masks, size)
+        full_area, visible_area = (
+            mask_stack.flatten(1).sum(1) for mask_stack in (source.masks, masks)
+        )
+        usable = (visible_area > 0) & (visible_area >= self.min_visible * full_area)
         if source.ignore is not None:
             usable &= ~source.ignore
-        taken = usable & torch.from_numpy(rng.random(len(usable)) < self.share)
-        boxes = torch.where((left < whole)[:, None], _boxes_around(masks), source.boxes)
+        selected = usable & torch.from_numpy(rng.random(len(usable)) < self.share)
+        boxes = torch.where(
+            (visible_area < full_area)[:, None], _masks_to_boxes(masks), source.boxes
+        )
         limit = boxes.new_tensor([size[1], size[0]] * 2)
         return Target(
-            boxes=torch.minimum(boxes, limit)[taken],
-            labels=source.labels[taken],
-            ignore=torch.zeros(int(taken.sum()), dtype=torch.bool),
-            masks=masks[taken],
+            boxes=torch.minimum(boxes, limit)[selected],
+            labels=source.labels[selected],
+            ignore=torch.zeros(int(selected.sum()), dtype=torch.bool),
+            masks=masks[selected],
         )
 
-    def _trimmed(self, target: Target, covered: Tensor) -> Target:
+    def _occlude_objects(self, target: Target, covered: Tensor) -> Target:
         """What is still to be seen of the objects beneath."""
         if target.boxes is None or target.labels is None:
             return target
@@ -82,24 +88,26 @@ class CopyPaste:
             masks = torch.zeros(len(target.boxes), *covered.shape, dtype=torch.bool)
         has_mask = masks.flatten(1).any(1)
         # Of an object without mask nobody knows more than its box.
-        extent = torch.where(has_mask[:, None, None], masks, _filled(target.boxes, covered.shape))
+        extent = torch.where(
+            has_mask[:, None, None], masks, _boxes_to_masks(target.boxes, covered.shape)
+        )
         visible = extent & ~covered
-        before, after = (each.flatten(1).sum(1) for each in (extent, visible))
+        before, after = (mask_stack.flatten(1).sum(1) for mask_stack in (extent, visible))
         changed = (after < before) & has_mask
-        boxes = torch.where(changed[:, None], _boxes_around(visible), target.boxes)
+        boxes = torch.where(changed[:, None], _masks_to_boxes(visible), target.boxes)
         hidden = after < self.min_visible * before
         ignore = hidden if target.ignore is None else target.ignore | hidden
-        kept = after > 0
+        is_visible = after > 0
         return replace(
             target,
-            boxes=boxes[kept],
-            labels=target.labels[kept],
-            ignore=ignore[kept],
-            masks=None if target.masks is None else (target.masks & ~covered)[kept],
+            boxes=boxes[is_visible],
+            labels=target.labels[is_visible],
+            ignore=ignore[is_visible],
+            masks=None if target.masks is None else (target.masks & ~covered)[is_visible],
         )
 
 
-def _joined(target: Target, pasted: Target) -> Target:
+def _merge_targets(target: Target, pasted: Target) -> Target:
     """The annotations of both; kinds that `target` does not annotate stay unknown."""
     assert pasted.boxes is not None
     assert pasted.labels is not None
@@ -120,22 +128,22 @@ def _joined(target: Target, pasted: Target) -> Target:
     return replace(target, **changes)
 
 
-def _framed(pixels: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+def _crop_or_pad(pixels: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
     """The picture cut off, or continued in black, at the right and below."""
-    made = np.zeros((*size, pixels.shape[2]), np.float32)
+    padded = np.zeros((*size, pixels.shape[2]), np.float32)
     height, width = min(size[0], pixels.shape[0]), min(size[1], pixels.shape[1])
-    made[:height, :width] = pixels[:height, :width]
-    return made
+    padded[:height, :width] = pixels[:height, :width]
+    return padded
 
 
-def _framed_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
-    made = torch.zeros(len(masks), *size, dtype=torch.bool)
+def _crop_or_pad_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
+    padded = torch.zeros(len(masks), *size, dtype=torch.bool)
     height, width = min(size[0], masks.shape[1]), min(size[1], masks.shape[2])
-    made[:, :height, :width] = masks[:, :height, :width]
-    return made
+    padded[:, :height, :width] = masks[:, :height, :width]
+    return padded
 
 
-def _boxes_around(masks: Tensor) -> Tensor:
+def _masks_to_boxes(masks: Tensor) -> Tensor:
     """`(N, 4)` float32 xyxy around the pixels of each mask; zeros where there is none."""
     boxes = torch.zeros(len(masks), 4)
     for i, mask in enumerate(masks):
@@ -146,7 +154,7 @@ def _boxes_around(masks: Tensor) -> Tensor:
     return boxes
 
 
-def _filled(boxes: Tensor, size: torch.Size) -> Tensor:
+def _boxes_to_masks(boxes: Tensor, size: torch.Size) -> Tensor:
     """`(N, h, w)` pixels whose centres lie inside each box."""
     y, x = (torch.arange(length) + 0.5 for length in size)
     columns = (x >= boxes[:, :1]) & (x < boxes[:, 2:3])

@@ -11,14 +11,14 @@ from torch.utils.data import Dataset
 
 from resnet_tasks.data.preparation import Preparation
 from resnet_tasks.data.sample_keys import Key
-from resnet_tasks.structures import LabelTable, Sample, Truth
+from resnet_tasks.structures import GroundTruth, LabelTable, Sample
 
 
 @runtime_checkable
 class HasTruth(Protocol):
     """A data set that knows its annotations in the frame of the original pictures."""
 
-    def truth(self, index: int, table: LabelTable) -> Truth:
+    def truth(self, index: int, table: LabelTable) -> GroundTruth:
         """What is annotated on picture `index`, in the labels of one head."""
         ...
 
@@ -54,16 +54,16 @@ class HasEpochs(Protocol):
 
 
 @runtime_checkable
-class GivesBytes(Protocol):
+class SupportsUint8(Protocol):
     """A data set whose samples may hold 8 bits that stand for 0..1 (`Sample.image`)."""
 
-    def in_bytes(self) -> Dataset[Sample]:
+    def as_uint8(self) -> Dataset[Sample]:
         """The same samples, in 8 bits where that is exact: a quarter of the memory to move."""
         ...
 
 
 @runtime_checkable
-class LeavesOut(Protocol):
+class SkipsBadImages(Protocol):
     """A data set that knows how many of its pictures may be unreadable.
 
     Attributes:
@@ -76,4 +76,4 @@ class LeavesOut(Protocol):
     @property
     def bad_picture_limit(self) -> float | None: ...  # noqa: D102
     @property
-    def most_bad_pictures(self) -> int: ...  # noqa: D102
+    def max_bad_images(self) -> int: ...  # noqa: D102

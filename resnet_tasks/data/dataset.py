@@ -16,25 +16,25 @@ from torch.utils.data import Dataset
 
 from resnet_tasks.data.coco import CategoryMap, CocoFile, ImageRecord
 from resnet_tasks.data.copy_paste import CopyPaste
-from resnet_tasks.data.picture_cache import DecodedPicture, cache_for
+from resnet_tasks.data.picture_cache import DecodedPicture, make_cache
 from resnet_tasks.data.picture_index import PictureIndex
-from resnet_tasks.data.pixel_labels import has_pixel_labels, pixel_labels
+from resnet_tasks.data.pixel_labels import has_pixel_labels, read_pixel_labels
 from resnet_tasks.data.pixels import Intensity, Resize, resize_labels
-from resnet_tasks.data.preparation import Preparation, PreparedPicture, unit_range
-from resnet_tasks.data.rare_classes import repeat_factors
-from resnet_tasks.data.sample_keys import Key, parts_of, sample_seed
+from resnet_tasks.data.preparation import Preparation, PreparedPicture, to_unit_range
+from resnet_tasks.data.rare_classes import compute_repeat_factors
+from resnet_tasks.data.sample_keys import Key, derive_sample_seed, unpack_key
 from resnet_tasks.data.samples import as_tensor
-from resnet_tasks.data.targets import annotated_target
+from resnet_tasks.data.targets import build_target
 from resnet_tasks.data.transforms import Augmentation, decode_labels, encode_labels
-from resnet_tasks.data.truths import annotated_truth, mapped_labels
+from resnet_tasks.data.truths import build_truth, map_image_labels
 from resnet_tasks.errors import DataError, PictureError
 from resnet_tasks.structures import (
     Geometry,
+    GroundTruth,
     LabelTable,
     Sample,
     Target,
     Task,
-    Truth,
 )
 
 
@@ -82,11 +82,11 @@ class CocoDataset(Dataset[Sample]):
         seed: int = 0,
         cache: bool | str = "auto",
     ) -> None:
-        self._listed = tuple(file.categories.names for file in files)
-        self.unannotated = _unannotated(self._listed, categories)
+        self._listed_classes = tuple(file.categories.names for file in files)
+        self.unannotated = _find_unannotated(self._listed_classes, categories)
         self.repeats: NDArray[np.float64] | None = None
         self.bad_picture_limit: float | None = None
-        self.files = tuple(file.reindexed(categories) for file in files)
+        self.files = tuple(file.reindex(categories) for file in files)
         self.categories = categories
         self._index = PictureIndex(self.files)
         if not len(self):
@@ -97,24 +97,24 @@ class CocoDataset(Dataset[Sample]):
         self.preparation = Preparation(channels, resize, intensity or Intensity())
         self._augment = augment
         self._copy_paste: CopyPaste | None = None
-        self._helping: frozenset[str] = frozenset()  # fields that only pasting needs
+        self._paste_only_fields: frozenset[str] = frozenset()  # fields that only pasting needs
         self._scales: tuple[float, ...] = ()
-        self._in_bytes = False
+        self._keep_uint8 = False
         self._seed = seed
         sizes = np.concatenate([file.images.sizes for file in self.files])
-        self._cache = cache_for(cache, sizes, self.preparation)
+        self._cache = make_cache(cache, sizes, self.preparation)
 
     def __len__(self) -> int:
         return len(self._index)
 
     def __getitem__(self, key: Key) -> Sample:
-        epoch, index, scale, visit = parts_of(key)
-        made = self.finished(self.plain(index, scale), index, epoch, visit)
+        epoch, index, scale, visit = unpack_key(key)
+        sample = self.finalize_sample(self.load_sample(index, scale), index, epoch, visit)
         if self._copy_paste is None:
-            return made
-        return self._with_objects(made, index, scale)
+            return sample
+        return self._paste_objects(sample, index, scale)
 
-    def plain(self, index: int, scale: float = 1.0) -> Sample:
+    def load_sample(self, index: int, scale: float = 1.0) -> Sample:
         """A prepared picture, before all that depends on the epoch (`finished`).
 
         Its values are those of `Preparation.pixels`: 8 bits, where `finished` shall make 0..1 of
@@ -125,10 +125,10 @@ class CocoDataset(Dataset[Sample]):
             scale: Relative to the prepared size.
         """
         file, record = self.record(index)
-        decoded = self._decoded(index, scale)
+        decoded = self._load_decoded(index, scale)
         size = (int(decoded.pixels.shape[0]), int(decoded.pixels.shape[1]))
-        geometry = Geometry.resized(decoded.original_size, size)
-        target = annotated_target(file, record, geometry, self.fields)
+        geometry = Geometry.from_resize(decoded.original_size, size)
+        target = build_target(file, record, geometry, self.fields)
         if decoded.semantic is not None:
             target = replace(target, semantic=torch.from_numpy(decode_labels(decoded.semantic)))
         return Sample(
@@ -139,7 +139,7 @@ class CocoDataset(Dataset[Sample]):
             target,
         )
 
-    def finished(self, sample: Sample, index: int, epoch: int, visit: int) -> Sample:
+    def finalize_sample(self, sample: Sample, index: int, epoch: int, visit: int) -> Sample:
         """A sample of picture `index`, or of a part of it, with all that depends on the epoch.
 
         Args:
@@ -149,44 +149,50 @@ class CocoDataset(Dataset[Sample]):
             visit: How often it has come before in the epoch.
         """
         target, image_id, geometry = sample.target, sample.image_id, sample.geometry
-        if unknown := self.unannotated[self._index.place(index)[0]]:
+        if unknown := self.unannotated[self._index.locate(index)[0]]:
             target = replace(target, unannotated=torch.tensor(unknown))
         name = image_id if not visit else f"{image_id} again, {visit}"
-        seed = sample_seed(self._seed, epoch, name)
+        seed = derive_sample_seed(self._seed, epoch, name)
         image = sample.image.permute(1, 2, 0).numpy()
         if self._augment is not None:
             image, target = self._augment(image, target, seed)
-        if not self._in_bytes or self._copy_paste is not None:
-            image = unit_range(image)
+        if not self._keep_uint8 or self._copy_paste is not None:
+            image = to_unit_range(image)
         # The way back through an augmentation is not kept: its pictures are for training only.
         geometry = replace(geometry, input_size=(int(image.shape[0]), int(image.shape[1])))
         return Sample(as_tensor(image), geometry, image_id, sample.file_name, target, seed)
 
-    def _with_objects(self, sample: Sample, index: int, scale: float) -> Sample:
+    def _paste_objects(self, sample: Sample, index: int, scale: float) -> Sample:
         """A picture with objects of another one, where chance wants it so."""
         assert self._copy_paste is not None
         name = f"{sample.image_id}, pasted into"
         # The sample's own seed is a function of (seed, epoch, id, visit).
-        rng = np.random.default_rng(sample_seed(sample.seed, 0, name))
+        rng = np.random.default_rng(derive_sample_seed(sample.seed, 0, name))
         image, target = sample.image, sample.target
         if rng.random() < self._copy_paste.p and len(self) > 1:
             other = (index + 1 + int(rng.integers(len(self) - 1))) % len(self)
             try:
-                plain = self.plain(other, scale)
+                other_sample = self.load_sample(other, scale)
             except PictureError:
                 if self.bad_picture_limit is None:
                     raise
                 # It is counted when its own turn comes.
             else:
-                named = replace(plain, image_id=f"{plain.image_id} in {rng.integers(2**63)}")
-                source = self.finished(named, other, 0, 0)
+                renamed_sample = replace(
+                    other_sample, image_id=f"{other_sample.image_id} in {rng.integers(2**63)}"
+                )
+                source = self.finalize_sample(renamed_sample, other, 0, 0)
                 pixels, target = self._copy_paste(
-                    (_pixels(sample), target), (_pixels(source), source.target), rng
+                    (_sample_to_pixels(sample), target),
+                    (_sample_to_pixels(source), source.target),
+                    rng,
                 )
                 image = as_tensor(pixels)
-        unwanted = {"boxes": ("boxes", "labels", "ignore"), "masks": ("masks",)}
+        dependent_fields = {"boxes": ("boxes", "labels", "ignore"), "masks": ("masks",)}
         dropped: dict[str, Any] = {
-            each: None for field in self._helping for each in unwanted[field]
+            target_field: None
+            for field in self._paste_only_fields
+            for target_field in dependent_fields[field]
         }
         return replace(sample, image=image, target=replace(target, **dropped))
 
@@ -196,11 +202,11 @@ class CocoDataset(Dataset[Sample]):
         Args:
             copy_paste: How often, and what.
         """
-        made = copy.copy(self)
-        made._copy_paste = copy_paste
-        made._helping = frozenset({"boxes", "masks"}) - self.fields
-        made.fields = self.fields | made._helping
-        return made
+        dataset = copy.copy(self)
+        dataset._copy_paste = copy_paste
+        dataset._paste_only_fields = frozenset({"boxes", "masks"}) - self.fields
+        dataset.fields = self.fields | dataset._paste_only_fields
+        return dataset
 
     def with_scales(self, scales: Sequence[float]) -> CocoDataset:
         """The same pictures, whose training batches have one of several sizes.
@@ -208,68 +214,70 @@ class CocoDataset(Dataset[Sample]):
         Args:
             scales: Relative to the prepared size, one drawn per batch; none: all have that size.
         """
-        made = copy.copy(self)
-        made._scales = tuple(scales)
-        return made
+        dataset = copy.copy(self)
+        dataset._scales = tuple(scales)
+        return dataset
 
-    def in_bytes(self) -> CocoDataset:
+    def as_uint8(self) -> CocoDataset:
         """The same pictures, whose samples hold 8 bits where nothing made other values of them."""
-        made = copy.copy(self)
-        made._in_bytes = True
-        return made
+        dataset = copy.copy(self)
+        dataset._keep_uint8 = True
+        return dataset
 
     def with_limit(self, max_pixels: int) -> CocoDataset:
         """The same pictures, of which those with more pixels than that are refused."""
-        made = copy.copy(self)
-        made.preparation = replace(self.preparation, max_pixels=max_pixels)
-        return made
+        dataset = copy.copy(self)
+        dataset.preparation = replace(self.preparation, max_pixels=max_pixels)
+        return dataset
 
     def with_sources(
         self,
         weights: Sequence[float] | None = None,
-        looked_for: Sequence[Collection[str] | None] | None = None,
+        annotated_classes: Sequence[Collection[str] | None] | None = None,
     ) -> CocoDataset:
         """The same pictures, with what is known of the files as sources of training.
 
         Args:
             weights: Per file: how often each of its pictures comes per epoch, above 0; None: once.
-            looked_for: Per file: names of the categories that were annotated wherever they appear;
+            annotated_classes: Per file: names of the categories that were annotated wherever they appear;
                 None: those that the file lists. That another one is not there teaches nothing.
         """
-        made = copy.copy(self)
+        dataset = copy.copy(self)
         if weights is not None:
-            made.repeats = self._index.by_file(weights)
-        if looked_for is not None:
-            pairs = zip(looked_for, self._listed, strict=True)
-            told = [listed if names is None else names for names, listed in pairs]
-            made.unannotated = _unannotated(told, self.categories)
-        return made
+            dataset.repeats = self._index.expand_by_file(weights)
+        if annotated_classes is not None:
+            pairs = zip(annotated_classes, self._listed_classes, strict=True)
+            annotated_names = [listed if names is None else names for names, listed in pairs]
+            dataset.unannotated = _find_unannotated(annotated_names, self.categories)
+        return dataset
 
-    def with_rare_repeated(self, threshold: float) -> CocoDataset:
+    def with_repeated_rare_classes(self, threshold: float) -> CocoDataset:
         """The same pictures; those that show rare classes come several times per epoch.
 
         Args:
             threshold: Share of pictures below which a class is rare, of (0, 1] (`repeat_factors`).
         """
-        made = copy.copy(self)
-        rows, found, pictures = self._index.shown()
-        whole = repeat_factors(rows, found, pictures=pictures, threshold=threshold)
-        factors = self._index.chosen(whole)
-        made.repeats = factors if self.repeats is None else self.repeats * factors
-        return made
+        dataset = copy.copy(self)
+        rows, category_indices, pictures = self._index.list_image_categories()
+        all_factors = compute_repeat_factors(
+            rows, category_indices, pictures=pictures, threshold=threshold
+        )
+        factors = self._index.select_values(all_factors)
+        dataset.repeats = factors if self.repeats is None else self.repeats * factors
+        return dataset
 
-    def skipping_bad_pictures(self, limit: float) -> CocoDataset:
+    def with_bad_image_limit(self, limit: float) -> CocoDataset:
         """The same pictures; loaders leave out those that cannot be read.
 
         Args:
             limit: Share of all pictures that may be so, of (0, 1].
         """
-        made = copy.copy(self)
-        made.bad_picture_limit = limit
-        return made
+        dataset = copy.copy(self)
+        dataset.bad_picture_limit = limit
+        return dataset
 
     @property
-    def most_bad_pictures(self) -> int:
+    def max_bad_images(self) -> int:
         """How many pictures may be unreadable: the share rounded up; 0 where each is an error."""
         return math.ceil((self.bad_picture_limit or 0.0) * len(self))
 
@@ -291,51 +299,55 @@ class CocoDataset(Dataset[Sample]):
             positions: Of the pictures.
             visits: How often each of them has come before in the epoch; None: never.
         """
-        keys: list[Key] = [(epoch, each) for each in positions]
+        keys: list[Key] = [(epoch, position) for position in positions]
         if not self._scales and not any(visits or ()):
             return keys
         scales = self._scales or (1.0,)
-        drawn = sample_seed(self._seed, epoch, f"scale of batch {number}") % len(scales)
-        again = visits or [0] * len(positions)
+        scale_index = derive_sample_seed(self._seed, epoch, f"scale of batch {number}") % len(
+            scales
+        )
+        visit_counts = visits or [0] * len(positions)
         return [
-            (epoch, each, scales[drawn], visit) if visit else (epoch, each, scales[drawn])
-            for each, visit in zip(positions, again, strict=True)
+            (epoch, position, scales[scale_index], visit)
+            if visit
+            else (epoch, position, scales[scale_index])
+            for position, visit in zip(positions, visit_counts, strict=True)
         ]
 
-    def picture(self, index: int) -> NDArray[Any]:
+    def load_image(self, index: int) -> NDArray[Any]:
         """Picture `index` as stored, `(h, w, C)` at full precision, upright.
 
         Raises:
             DataError: If it cannot be read, or has another size than its file says.
         """
-        return self._picture(*self.record(index))
+        return self._read_image(*self.record(index))
 
-    def prepared(self, index: int) -> PreparedPicture:
+    def prepare_image(self, index: int) -> PreparedPicture:
         """Picture `index`, of which parts can be read.
 
         Raises:
             DataError: If it cannot be read, or has another size than its file says.
         """
         file, record = self.record(index)
-        opened = self.preparation.opened(file.image_path(record))
-        _require_size(file, record, opened.original_size)
-        return opened
+        prepared_image = self.preparation.open_image(file.image_path(record))
+        _require_size(file, record, prepared_image.original_size)
+        return prepared_image
 
     def at_scale(self, factor: float) -> CocoDataset:
         """The same pictures, prepared `factor` times as large; none of them kept in memory."""
-        made = copy.copy(self)
+        dataset = copy.copy(self)
         scale = self.preparation.scale * factor
-        made.preparation = replace(self.preparation, scale=scale)
-        made._cache = None
-        return made
+        dataset.preparation = replace(self.preparation, scale=scale)
+        dataset._cache = None
+        return dataset
 
-    def of_positions(self, positions: Sequence[int]) -> CocoDataset:
+    def select(self, positions: Sequence[int]) -> CocoDataset:
         """Some of its pictures, under the same ids; `files` stay as they are."""
-        made = copy.copy(self)
-        made._index = self._index.of_positions(positions)
-        made.repeats = None if self.repeats is None else self.repeats[np.asarray(positions)]
-        made._cache = None
-        return made
+        dataset = copy.copy(self)
+        dataset._index = self._index.select(positions)
+        dataset.repeats = None if self.repeats is None else self.repeats[np.asarray(positions)]
+        dataset._cache = None
+        return dataset
 
     def record(self, index: int) -> tuple[CocoFile, ImageRecord]:
         """The file that picture `index` is annotated in, and its record there."""
@@ -354,45 +366,45 @@ class CocoDataset(Dataset[Sample]):
         """Patient, study or sequence of picture `index`; None where the file names none."""
         return self.record(index)[1].group
 
-    def truth(self, index: int, table: LabelTable) -> Truth:
+    def truth(self, index: int, table: LabelTable) -> GroundTruth:
         """What is annotated on picture `index`, in original pixels and the labels of one head."""
         file, record = self.record(index)
         semantic = None
         if has_pixel_labels(file, record):
-            labels = pixel_labels(file, record, self.categories)
+            labels = read_pixel_labels(file, record, self.categories)
             view = table.apply(Target(semantic=torch.from_numpy(labels)))
             assert view.semantic is not None
             semantic = view.semantic.numpy()
-        return annotated_truth(file, record, self.image_id(index), table.mapping, semantic)
+        return build_truth(file, record, self.image_id(index), table.mapping, semantic)
 
     def image_labels(self, index: int, table: LabelTable) -> tuple[int, ...] | None:
         """Labels of picture `index` as a whole, as one head sees them; None: not annotated."""
         file, record = self.record(index)
-        return mapped_labels(file, record, table.mapping)
+        return map_image_labels(file, record, table.mapping)
 
     def annotates(self, task: Task) -> bool:
         """Whether any of the files annotates what `task` needs; fields of the user's own count."""
-        return _covers({each for file in self.files for each in file.annotated}, task)
+        return _has_annotations_for({kind for file in self.files for kind in file.annotated}, task)
 
     @staticmethod
     def file_annotates(file: CocoFile, task: Task) -> bool:
         """Whether one file annotates what `task` needs; fields of the user's own count."""
-        return _covers(set(file.annotated), task)
+        return _has_annotations_for(set(file.annotated), task)
 
-    def counts(self) -> dict[str, int]:
+    def count_objects(self) -> dict[str, int]:
         """Objects per category name, crowds left out."""
-        found = sum(file.object_counts() for file in self.files)
-        return dict(zip(self.categories.names, np.asarray(found).tolist(), strict=True))
+        totals = sum(file.count_objects() for file in self.files)
+        return dict(zip(self.categories.names, np.asarray(totals).tolist(), strict=True))
 
     @property
-    def keeps_pictures(self) -> bool:
+    def is_cached(self) -> bool:
         """Whether pictures that were read once come from memory, within one process."""
         return self._cache is not None
 
-    def _decoded(self, index: int, scale: float) -> DecodedPicture:
-        kept = None if self._cache is None else self._cache.get(index, scale)
-        if kept is not None:
-            return kept
+    def _load_decoded(self, index: int, scale: float) -> DecodedPicture:
+        cached = None if self._cache is None else self._cache.get(index, scale)
+        if cached is not None:
+            return cached
         file, record = self.record(index)
         try:
             decoded = self._decode(file, record, scale)
@@ -404,28 +416,30 @@ class CocoDataset(Dataset[Sample]):
         return decoded
 
     def _decode(self, file: CocoFile, record: ImageRecord, scale: float) -> DecodedPicture:
-        image = self._picture(file, record)
+        image = self._read_image(file, record)
         preparation = replace(self.preparation, scale=self.preparation.scale * scale)
         original = (record.height, record.width)
         semantic = None
         if "semantic" in self.fields and has_pixel_labels(file, record):
-            labels = pixel_labels(file, record, self.categories)
-            semantic = resize_labels(encode_labels(labels), preparation.input_size(original))
-        where = str(file.image_path(record))
-        return DecodedPicture(preparation.pixels(image, where), semantic, original)
+            labels = read_pixel_labels(file, record, self.categories)
+            semantic = resize_labels(
+                encode_labels(labels), preparation.compute_input_size(original)
+            )
+        image_name = str(file.image_path(record))
+        return DecodedPicture(preparation.prepare_pixels(image, image_name), semantic, original)
 
-    def _picture(self, file: CocoFile, record: ImageRecord) -> NDArray[Any]:
+    def _read_image(self, file: CocoFile, record: ImageRecord) -> NDArray[Any]:
         image = self.preparation.read(file.image_path(record))
         _require_size(file, record, (int(image.shape[0]), int(image.shape[1])))
         return image
 
 
-def _pixels(sample: Sample) -> NDArray[np.float32]:
+def _sample_to_pixels(sample: Sample) -> NDArray[np.float32]:
     """`(h, w, C)` of a sample."""
     return np.ascontiguousarray(sample.image.permute(1, 2, 0).numpy())
 
 
-def _covers(present: set[str], task: Task) -> bool:
+def _has_annotations_for(present: set[str], task: Task) -> bool:
     """Whether these kinds of annotations hold what a task needs."""
     sources = {
         "boxes": {"boxes"},
@@ -436,13 +450,13 @@ def _covers(present: set[str], task: Task) -> bool:
     return all(sources.get(name, present) & present for name in task.target_fields)
 
 
-def _unannotated(
-    looked_for: Sequence[Collection[str]], categories: CategoryMap
+def _find_unannotated(
+    annotated_classes: Sequence[Collection[str]], categories: CategoryMap
 ) -> tuple[tuple[int, ...], ...]:
     """Per file: indices of the categories that were not looked for."""
     return tuple(
         tuple(i for i, name in enumerate(categories.names) if name not in names)
-        for names in map(set, looked_for)
+        for names in map(set, annotated_classes)
     )
 
 

@@ -25,12 +25,12 @@ from resnet_tasks.data.picture_files import (
     DAMAGE,
     NEEDED_CODECS,
     ORIENTATION,
-    mapped_array,
-    only_series,
+    get_single_series,
+    memmap_array,
     open_picture,
     open_picture_file,
+    read_tiff_orientation,
     stream_kind,
-    tiff_orientation,
 )
 from resnet_tasks.data.regular_files import read_regular_file
 from resnet_tasks.data.size_limits import refuse_large, refuse_large_tiles
@@ -42,7 +42,7 @@ limit_inflation()
 MAX_PIXELS = 178_956_970
 """Larger pictures are refused before they are decoded (decompression bombs); Pillow's own limit."""
 Array = NDArray[Any]
-Layout = Literal["grey", "grey and alpha", "colour", "colour and alpha", "bands"]
+ChannelLayout = Literal["grey", "grey and alpha", "colour", "colour and alpha", "bands"]
 
 _DEEP_GREY_MODES = {"I", "I;16", "I;16B", "I;16L", "F"}
 _EIGHT_BIT_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
@@ -51,13 +51,13 @@ _PILLOW_PHOTOMETRICS = {0, 1, 2, 3, 5, 6}  # grey, RGB, palette, CMYK, YCbCr
 _PILLOW_COLOURS = {2, 6}  # of three samples; of three grey samples Pillow reads the first alone
 _ANIMATED = {"GIF", "PNG", "WEBP", "AVIF"}
 _ALPHA = {1, 2}  # TIFF's ExtraSamples: associated and unassociated alpha
-_LAYOUTS: dict[int, Layout] = {
+_LAYOUTS: dict[int, ChannelLayout] = {
     1: "grey",
     2: "grey and alpha",
     3: "colour",
     4: "colour and alpha",
 }
-_ALPHA_AFTER: dict[str, Layout] = {"grey and alpha": "grey", "colour and alpha": "colour"}
+_ALPHA_AFTER: dict[str, ChannelLayout] = {"grey and alpha": "grey", "colour and alpha": "colour"}
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class StoredPicture:
     """
 
     pixels: Array
-    layout: Layout
+    layout: ChannelLayout
     pages: int = 1
 
 
@@ -93,10 +93,10 @@ def read_image(path: Path, channels: int = 3, *, max_pixels: int | None = None) 
         DataError: If the file is missing, not a picture, truncated, too large, or has other
             channels.
     """
-    return with_channels(read_stored(path, max_pixels=max_pixels), channels, path)
+    return convert_channels(decode_image(path, max_pixels=max_pixels), channels, path)
 
 
-def read_stored(path: Path, *, max_pixels: int | None = None) -> StoredPicture:
+def decode_image(path: Path, *, max_pixels: int | None = None) -> StoredPicture:
     """Decodes a picture with all channels that it has.
 
     Args:
@@ -111,34 +111,35 @@ def read_stored(path: Path, *, max_pixels: int | None = None) -> StoredPicture:
         with open_picture_file(path) as stream:
             kind = stream_kind(stream)
             if kind == "numpy":
-                return _numpy_array(path, limit)
+                return _decode_numpy(path, limit)
             if kind == "tiff":
                 with tifffile.TiffFile(path) as tiff:
                     refuse_large_tiles(path, tiff, limit)
-                    if not _is_for_pillow(tiff):
-                        return _tiff(tiff, path, limit)
-            return _picture(path, stream, limit)
+                    if not _can_use_pillow(tiff):
+                        return _decode_tiff(tiff, path, limit)
+            return _decode_with_pillow(path, stream, limit)
     except DAMAGE as error:
-        raise DataError(f"picture {path} cannot be read: {_sentence(error)}") from None
+        raise DataError(f"picture {path} cannot be read: {_format_error(error)}") from None
 
 
-def _sentence(error: BaseException) -> str:
+def _format_error(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
 # --- numpy
 
 
-def _numpy_array(path: Path, limit: int) -> StoredPicture:
-    array = mapped_array(path)
+def _decode_numpy(path: Path, limit: int) -> StoredPicture:
+    array = memmap_array(path)
     channels = array.shape[2] if array.ndim == 3 else 1
     refuse_large(path, (array.shape[0], array.shape[1]), channels, limit)
     return StoredPicture(
-        native(array).reshape(*array.shape[:2], channels), "grey" if channels == 1 else "bands"
+        to_native_byte_order(array).reshape(*array.shape[:2], channels),
+        "grey" if channels == 1 else "bands",
     )
 
 
-def native(array: Array) -> Array:
+def to_native_byte_order(array: Array) -> Array:
     """A copy in memory, in the machine's byte order."""
     return np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
 
@@ -146,7 +147,7 @@ def native(array: Array) -> Array:
 # --- TIFF
 
 
-def _is_for_pillow(tiff: tifffile.TiffFile) -> bool:
+def _can_use_pillow(tiff: tifffile.TiffFile) -> bool:
     """Whether it is one plain 8-bit picture: Pillow knows its colour space and compression."""
     page = tiff.pages.first
     bits = page.bitspersample
@@ -168,8 +169,8 @@ def _has_alpha(page: Any) -> bool:
     return len(page.extrasamples) == 1 and int(page.extrasamples[0]) in _ALPHA
 
 
-def _tiff(tiff: tifffile.TiffFile, path: Path, limit: int) -> StoredPicture:
-    series = only_series(tiff, path)
+def _decode_tiff(tiff: tifffile.TiffFile, path: Path, limit: int) -> StoredPicture:
+    series = get_single_series(tiff, path)
     page = series.keyframe
     axes, shape = str(series.axes), series.shape
     if "Y" not in axes or "X" not in axes:
@@ -181,16 +182,18 @@ def _tiff(tiff: tifffile.TiffFile, path: Path, limit: int) -> StoredPicture:
     except ValueError as error:
         if NEEDED_CODECS not in str(error):
             raise
-        return _without_codec(tiff, path)
+        return _decode_without_codec(tiff, path)
     moved = np.moveaxis(array, (axes.index("Y"), axes.index("X")), (0, 1))
-    pixels = native(moved.reshape(height, width, -1))
+    pixels = to_native_byte_order(moved.reshape(height, width, -1))
     if int(page.photometric) == 0 and pixels.dtype.kind == "u":  # white is zero
         pixels = np.iinfo(pixels.dtype).max - pixels
     pages = pixels.shape[2] // page.samplesperpixel
-    return StoredPicture(_upright(pixels, tiff_orientation(tiff)), tiff_layout(page, pages), pages)
+    return StoredPicture(
+        _apply_orientation(pixels, read_tiff_orientation(tiff)), get_tiff_layout(page, pages), pages
+    )
 
 
-def tiff_layout(page: Any, pages: int) -> Layout:
+def get_tiff_layout(page: Any, pages: int) -> ChannelLayout:
     """What the channels of a TIFF are that lie in so many pages like this one."""
     samples, is_colour = page.samplesperpixel, int(page.photometric) == 2
     if pages != 1:
@@ -206,13 +209,15 @@ def tiff_layout(page: Any, pages: int) -> Layout:
     return "bands"
 
 
-def _without_codec(tiff: tifffile.TiffFile, path: Path) -> StoredPicture:
+def _decode_without_codec(tiff: tifffile.TiffFile, path: Path) -> StoredPicture:
     """What Pillow and OpenCV can decode of the compressions that tifffile leaves to imagecodecs."""
     page = tiff.pages.first
     plain = (
-        len(tiff.pages) == 1 and tiff_orientation(tiff) == 1 and page.samplesperpixel in (1, 3, 4)
+        len(tiff.pages) == 1
+        and read_tiff_orientation(tiff) == 1
+        and page.samplesperpixel in (1, 3, 4)
     )
-    array = _opencv(read_regular_file(path)) if plain else None
+    array = _decode_with_opencv(read_regular_file(path)) if plain else None
     expected = (page.imagelength, page.imagewidth, page.samplesperpixel)
     if array is None or array.shape != expected or array.dtype != page.dtype:
         codec = getattr(page.compression, "name", page.compression)
@@ -221,17 +226,17 @@ def _without_codec(tiff: tifffile.TiffFile, path: Path) -> StoredPicture:
             f"compressed with {codec}, which needs imagecodecs: `pip install imagecodecs`, or "
             "store it uncompressed or with deflate"
         )
-    return StoredPicture(array, tiff_layout(page, 1))
+    return StoredPicture(array, get_tiff_layout(page, 1))
 
 
 # --- Pillow and OpenCV
 
 
-def _picture(path: Path, stream: IO[bytes], limit: int) -> StoredPicture:
+def _decode_with_pillow(path: Path, stream: IO[bytes], limit: int) -> StoredPicture:
     try:
         with open_picture(stream, limit) as picture:
             refuse_large(path, (picture.height, picture.width), 1, limit)
-            _refuse_animation(path, picture)
+            _check_not_animated(path, picture)
             return _decoded(path, picture, stream)
     except UnidentifiedImageError as error:
         raise DataError(f"{path} is not a picture that can be read: {error}") from None
@@ -246,19 +251,19 @@ def _picture(path: Path, stream: IO[bytes], limit: int) -> StoredPicture:
 
 
 def _decoded(path: Path, picture: Image.Image, stream: IO[bytes]) -> StoredPicture:
-    raw_mode = _raw_mode(picture)
+    raw_mode = _get_raw_mode(picture)
     orientation = picture.getexif().get(ORIENTATION, 1)
-    jpeg = _whole_jpeg(picture)
+    jpeg = _decode_jpeg(picture)
     if jpeg is not None:
-        return StoredPicture(_upright(jpeg, orientation), _LAYOUTS[jpeg.shape[2]])
+        return StoredPicture(_apply_orientation(jpeg, orientation), _LAYOUTS[jpeg.shape[2]])
     # Reading it whole finds truncation, which OpenCV would fill with grey in silence.
     picture.load()
     if picture.mode in _EIGHT_BIT_MODES and "16" not in raw_mode:
-        return _eight_bit(picture)
+        return _decode_8bit(picture)
     if picture.mode in _DEEP_GREY_MODES:
-        return StoredPicture(_deep_grey(picture, raw_mode), "grey")
+        return StoredPicture(_decode_deep_gray(picture, raw_mode), "grey")
     stream.seek(0)
-    array = _opencv(stream.read())
+    array = _decode_with_opencv(stream.read())
     if array is None:
         raise DataError(
             f"{path} is a {picture.format} image of mode {picture.mode}, which is not read; store "
@@ -266,10 +271,10 @@ def _decoded(path: Path, picture: Image.Image, stream: IO[bytes]) -> StoredPictu
         )
     if raw_mode.startswith("LA"):  # OpenCV makes colour of grey with alpha
         array = array[:, :, [0, 3]]
-    return StoredPicture(_upright(array, orientation), _LAYOUTS[array.shape[2]])
+    return StoredPicture(_apply_orientation(array, orientation), _LAYOUTS[array.shape[2]])
 
 
-def _refuse_animation(path: Path, picture: Image.Image) -> None:
+def _check_not_animated(path: Path, picture: Image.Image) -> None:
     # Photographs of some cameras (MPO) hold a preview beside the picture: that is no animation.
     if picture.format in _ANIMATED and getattr(picture, "is_animated", False):
         frames = getattr(picture, "n_frames", "several")
@@ -279,12 +284,12 @@ def _refuse_animation(path: Path, picture: Image.Image) -> None:
         )
 
 
-def _raw_mode(picture: Image.Image) -> str:
+def _get_raw_mode(picture: Image.Image) -> str:
     tiles = getattr(picture, "tile", None)
     return str(tiles[0][3]) if tiles else ""
 
 
-def _whole_jpeg(picture: Image.Image) -> Array | None:
+def _decode_jpeg(picture: Image.Image) -> Array | None:
     """`(h, w, C)` of a JPEG, as stored (not turned); None where it is for Pillow to judge."""
     colours = _JPEG_COLOURS.get(picture.mode) if picture.format == "JPEG" else None
     if colours is None:
@@ -298,7 +303,7 @@ def _whole_jpeg(picture: Image.Image) -> Array | None:
     return np.asarray(array) if array.shape[:2] == (picture.height, picture.width) else None
 
 
-def _eight_bit(picture: Image.Image) -> StoredPicture:
+def _decode_8bit(picture: Image.Image) -> StoredPicture:
     # `exif_transpose` copies what is upright already.
     is_upright = picture.getexif().get(ORIENTATION, 1) == 1
     upright = picture if is_upright else ImageOps.exif_transpose(picture)
@@ -312,7 +317,7 @@ def _eight_bit(picture: Image.Image) -> StoredPicture:
     return StoredPicture(pixels, _LAYOUTS[pixels.shape[2]])
 
 
-def _deep_grey(picture: Image.Image, raw_mode: str) -> Array:
+def _decode_deep_gray(picture: Image.Image, raw_mode: str) -> Array:
     """`(h, w, 1)` uint16, int32 or float32, upright."""
     array = np.asarray(ImageOps.exif_transpose(picture))
     # Older releases of Pillow decode 16-bit PNGs to 32 bits.
@@ -321,7 +326,7 @@ def _deep_grey(picture: Image.Image, raw_mode: str) -> Array:
     return array.astype(kind)[:, :, None]
 
 
-def _opencv(content: bytes) -> Array | None:
+def _decode_with_opencv(content: bytes) -> Array | None:
     """Decode a file's bytes as `(h, w, C)` in the file's own type, as stored (not turned)."""
     try:
         array = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -336,7 +341,7 @@ def _opencv(content: bytes) -> Array | None:
     return np.asarray(array)
 
 
-def _upright(array: Array, orientation: int) -> Array:
+def _apply_orientation(array: Array, orientation: int) -> Array:
     """`(h, w, C)` turned as EXIF's orientation (1..8) asks."""
     if orientation in (5, 6, 7, 8):
         array = array.transpose(1, 0, 2)
@@ -350,13 +355,13 @@ def _upright(array: Array, orientation: int) -> Array:
 # --- Channels
 
 
-def with_channels(stored: StoredPicture, channels: int, path: Path) -> Array:
+def convert_channels(stored_image: StoredPicture, channels: int, path: Path) -> Array:
     """The channels that are wanted of a decoded picture, or of a part of it; see `read_image`.
 
     Raises:
         DataError: If it has others.
     """
-    pixels, layout = stored.pixels, stored.layout
+    pixels, layout = stored_image.pixels, stored_image.layout
     if pixels.shape[2] == channels:
         return np.ascontiguousarray(pixels)
     if channels in (1, 3) and layout in _ALPHA_AFTER:
@@ -366,16 +371,16 @@ def with_channels(stored: StoredPicture, channels: int, path: Path) -> Array:
     if channels == 3 and layout == "grey":
         return np.repeat(pixels, 3, axis=2)
     if channels == 1 and layout == "colour":
-        return luminance(pixels)
-    present = stored.pixels.shape[2]
-    pages = f" in {stored.pages} pages" if stored.pages > 1 else ""
+        return rgb_to_luminance(pixels)
+    present = stored_image.pixels.shape[2]
+    pages = f" in {stored_image.pages} pages" if stored_image.pages > 1 else ""
     raise DataError(
-        f"{path} has {present} channel(s){pages} ({stored.layout}), the recipe asks for "
+        f"{path} has {present} channel(s){pages} ({stored_image.layout}), the recipe asks for "
         f"data.channels={channels}; set data.channels={present}"
     )
 
 
-def luminance(pixels: Array) -> Array:
+def rgb_to_luminance(pixels: Array) -> Array:
     """`(h, w, 3)` RGB as `(h, w, 1)` in the same type: the luma of ITU-R BT.601."""
     if pixels.dtype == np.uint8:
         # Fixed point of 16 bits, so that grey is what Pillow makes of the same picture.

@@ -19,13 +19,15 @@ def read_json(path: Path) -> Any:
         DataError: If it is not there or no JSON, with line and column.
     """
     try:
-        with uncollected():
+        with disable_gc():
             return json.loads(path.read_bytes())
     except FileNotFoundError:
         raise DataError(f"{path} is not there; mend the path, or prepare the data first") from None
     except IsADirectoryError:
-        found = ", ".join(sorted(each.name for each in path.glob("*.json"))[:8])
-        raise DataError(f"{path} is a folder; name a file in it ({found or 'no .json'})") from None
+        json_names = ", ".join(sorted(json_path.name for json_path in path.glob("*.json"))[:8])
+        raise DataError(
+            f"{path} is a folder; name a file in it ({json_names or 'no .json'})"
+        ) from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
     except json.JSONDecodeError as error:
@@ -38,7 +40,7 @@ def read_json(path: Path) -> Any:
 
 
 @contextmanager
-def uncollected() -> Iterator[None]:
+def disable_gc() -> Iterator[None]:
     """No garbage collection inside.
 
     Where millions of small objects are made and none is freed, collecting only costs time.

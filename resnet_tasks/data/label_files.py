@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from resnet_tasks.data.lossy_formats import find_lossy_format
-from resnet_tasks.data.picture_files import DAMAGE, file_kind, open_picture
+from resnet_tasks.data.picture_files import DAMAGE, detect_file_kind, open_picture
 from resnet_tasks.errors import DataError
 
 ROUNDING = 1e-3
@@ -49,7 +49,7 @@ def read_label_map(path: Path, max_pixels: int | None = None) -> NDArray[np.inte
         raise DataError(f"label map {path} cannot be read: the file is missing")
     try:
         require_lossless(path, "label map")
-        if file_kind(path) == "tiff":
+        if detect_file_kind(path) == "tiff":
             values = _read_tiff(path, max_pixels)
         else:
             with open_picture(path, max_pixels) as image:

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from resnet_tasks.data.coco_problems import SHOWN
+from resnet_tasks.data.coco_problems import MAX_LISTED
 
 
-class HasName(Protocol):
+class HasFileName(Protocol):
     """An image record, or as much of it as tells pictures apart."""
 
     @property
@@ -37,35 +37,35 @@ class HasImages(Protocol):
         ...
 
     @property
-    def images(self) -> Sequence[HasName]:
+    def images(self) -> Sequence[HasFileName]:
         """In file order."""
         ...
 
 
-class _Named(msgspec.Struct, gc=False):
+class _RawImage(msgspec.Struct, gc=False):
     file_name: str
     group: str | int | float | None = None
 
 
-class _File(msgspec.Struct):
-    images: list[_Named]
+class _RawFile(msgspec.Struct):
+    images: list[_RawImage]
     info: Any = None
 
 
 @dataclass(frozen=True)
-class NamedPictures:
+class ImageList:
     """The pictures of a COCO file, its annotations not looked at."""
 
     images_root: Path
-    images: tuple[_Name, ...]
+    images: tuple[_ImageName, ...]
 
 
-class _Name(NamedTuple):
+class _ImageName(NamedTuple):
     file_name: str
     group: str | None
 
 
-def read_pictures(path: Path, images_root: Path | None = None) -> NamedPictures | None:
+def read_image_names(path: Path, images_root: Path | None = None) -> ImageList | None:
     """The names and groups of a COCO file's pictures; annotations are skipped, not parsed.
 
     Args:
@@ -76,16 +76,16 @@ def read_pictures(path: Path, images_root: Path | None = None) -> NamedPictures 
         None where the file is not there or cannot be read in this way.
     """
     try:
-        raw = msgspec.json.decode(path.read_bytes(), type=_File)
+        raw = msgspec.json.decode(path.read_bytes(), type=_RawFile)
     except (OSError, msgspec.MsgspecError, UnicodeError, RecursionError):
         return None
     info = raw.info if isinstance(raw.info, dict) else {}
     root = images_root or path.parent / str(info.get("images_root") or "")
     names = (
-        _Name(each.file_name, None if each.group is None else str(each.group))
-        for each in raw.images
+        _ImageName(image.file_name, None if image.group is None else str(image.group))
+        for image in raw.images
     )
-    return NamedPictures(root, tuple(names))
+    return ImageList(root, tuple(names))
 
 
 @dataclass(frozen=True)
@@ -103,40 +103,40 @@ class Leak:
     def __bool__(self) -> bool:
         return bool(self.groups or self.pictures)
 
-    def described(self, first: str, second: str) -> str:
+    def describe(self, first: str, second: str) -> str:
         """What is shared, with counts and the first names; `first` and `second` name the splits."""
-        said = []
+        parts = []
         if self.groups:
-            shown = [
+            examples = [
                 f"{group!r} ({a} in {first}, {b} in {second})"
-                for group, (a, b) in list(self.groups.items())[:SHOWN]
+                for group, (a, b) in list(self.groups.items())[:MAX_LISTED]
             ]
-            more = ", ..." if len(self.groups) > SHOWN else ""
-            said.append(f"{len(self.groups)} group(s): {', '.join(shown)}{more}")
+            more = ", ..." if len(self.groups) > MAX_LISTED else ""
+            parts.append(f"{len(self.groups)} group(s): {', '.join(examples)}{more}")
         if self.pictures:
-            more = ", ..." if len(self.pictures) > SHOWN else ""
-            shown = list(self.pictures[:SHOWN])
-            said.append(f"{len(self.pictures)} picture(s): {', '.join(shown)}{more}")
-        return "; ".join(said)
+            more = ", ..." if len(self.pictures) > MAX_LISTED else ""
+            examples = list(self.pictures[:MAX_LISTED])
+            parts.append(f"{len(self.pictures)} picture(s): {', '.join(examples)}{more}")
+        return "; ".join(parts)
 
 
 def find_leak(first: Sequence[HasImages], second: Sequence[HasImages]) -> Leak:
     """Groups and picture files that occur in both splits, in the order of the second."""
-    ours, theirs = group_counts(first), group_counts(second)
-    groups = {each: (ours[each], theirs[each]) for each in theirs if each in ours}
-    known = {path for file in first for path in picture_paths(file)}
-    shared = (path for file in second for path in picture_paths(file) if path in known)
+    ours, theirs = count_groups(first), count_groups(second)
+    groups = {group: (ours[group], theirs[group]) for group in theirs if group in ours}
+    first_paths = {path for file in first for path in resolve_image_paths(file)}
+    shared = (path for file in second for path in resolve_image_paths(file) if path in first_paths)
     return Leak(groups, tuple(dict.fromkeys(shared)))
 
 
-def group_counts(files: Iterable[HasImages]) -> Counter[str]:
+def count_groups(files: Iterable[HasImages]) -> Counter[str]:
     """Pictures by group, in the order of the files; pictures without a group are not counted."""
     return Counter(
         record.group for file in files for record in file.images if record.group is not None
     )
 
 
-def picture_paths(file: HasImages) -> list[str]:
+def resolve_image_paths(file: HasImages) -> list[str]:
     """Where each picture of a file lies, so that the same file has the same name everywhere."""
     # The folder is resolved once: following the links of each picture would take minutes.
     root = os.path.realpath(file.images_root)

@@ -18,17 +18,17 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from resnet_tasks.data.data_set_protocols import GivesBytes, LeavesOut
+from resnet_tasks.data.data_set_protocols import SkipsBadImages, SupportsUint8
 from resnet_tasks.data.sample_keys import Key
 from resnet_tasks.errors import PictureError, ResnetTasksError
 from resnet_tasks.freed_memory import keep_freed_memory
-from resnet_tasks.processors import usable_cores
+from resnet_tasks.processors import count_usable_cores
 from resnet_tasks.structures import Batch, Geometry, Sample, collate
 
 Item = TypeVar("Item")
 
 
-def epoch_order(
+def sample_epoch_order(
     length: int, *, seed: int, epoch: int, repeats: NDArray[np.float64] | None = None
 ) -> list[int]:
     """The positions that an epoch visits, in its order; a function of (seed, epoch).
@@ -45,12 +45,16 @@ def epoch_order(
     order = torch.randperm(length, generator=generator)
     if repeats is None:
         return order.tolist()
-    drawn = _systematic(order.numpy(), repeats, float(torch.rand((), generator=generator)))
-    shuffled: list[int] = drawn[torch.randperm(len(drawn), generator=generator).numpy()].tolist()
+    sampled = _sample_systematically(
+        order.numpy(), repeats, float(torch.rand((), generator=generator))
+    )
+    shuffled: list[int] = sampled[
+        torch.randperm(len(sampled), generator=generator).numpy()
+    ].tolist()
     return shuffled
 
 
-def _systematic(
+def _sample_systematically(
     order: NDArray[np.int64], repeats: NDArray[np.float64], start: float
 ) -> NDArray[np.int64]:
     """Positions at steps of 1 along their repeats laid end to end (systematic sampling).
@@ -70,19 +74,19 @@ def _systematic(
     return order[np.minimum(np.searchsorted(ends, points, side="right"), len(order) - 1)]
 
 
-def earlier_visits(batches: Sequence[Sequence[int]]) -> list[list[int]]:
+def count_earlier_visits(batches: Sequence[Sequence[int]]) -> list[list[int]]:
     """How often each position of an epoch's batches has come before in that epoch."""
-    seen: Counter[int] = Counter()
+    visit_counts: Counter[int] = Counter()
     visits: list[list[int]] = []
     for batch in batches:
         visits.append([])
         for position in batch:
-            visits[-1].append(seen[position])
-            seen[position] += 1
+            visits[-1].append(visit_counts[position])
+            visit_counts[position] += 1
     return visits
 
 
-def training_batches(
+def make_training_batches(
     length: int,
     batch_size: int,
     *,
@@ -95,20 +99,20 @@ def training_batches(
     Every picture comes once, or as often as `repeats` says (`epoch_order`); the last batch may be
     smaller. Several processes share each batch of `batch_size` pictures (`part_of`).
     """
-    order = epoch_order(length, seed=seed, epoch=epoch, repeats=repeats)
+    order = sample_epoch_order(length, seed=seed, epoch=epoch, repeats=repeats)
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
-def part_of(items: Sequence[Item], process: int, processes: int) -> list[Item]:
+def get_shard(items: Sequence[Item], process: int, processes: int) -> list[Item]:
     """What one of several processes does of a list: consecutive, even to within one item.
 
     It may be nothing.
     """
-    first, last = (len(items) * each // processes for each in (process, process + 1))
+    first, last = (len(items) * rank // processes for rank in (process, process + 1))
     return list(items[first:last])
 
 
-class _Batches:
+class _BatchSampler:
     """A fixed list of batches, as a torch batch sampler."""
 
     def __init__(self, batches: Sequence[Sequence[Key]]) -> None:
@@ -121,7 +125,7 @@ class _Batches:
         return len(self._batches)
 
 
-class _Careful(Dataset[Sample | ResnetTasksError]):
+class _ErrorCatchingDataset(Dataset[Sample | ResnetTasksError]):
     """Hands over a mistake in the data: raised in a worker it would arrive as a traceback."""
 
     def __init__(self, dataset: Dataset[Sample]) -> None:
@@ -145,16 +149,20 @@ class _Collate:
     channels: int | None
 
     def __call__(self, samples: Sequence[Sample | ResnetTasksError]) -> Batch | ResnetTasksError:
-        wrong = [each for each in samples if isinstance(each, ResnetTasksError)]
-        good = [each for each in samples if isinstance(each, Sample)]
-        bad = [each for each in wrong if isinstance(each, PictureError)]
-        if self.channels is None or len(bad) < len(wrong):
-            return wrong[0] if wrong else collate(good)
-        batch = collate(good or [_nothing(self.channels)])
-        return replace(batch, left_out=tuple(bad), is_stand_in=not good) if bad else batch
+        errors = [sample for sample in samples if isinstance(sample, ResnetTasksError)]
+        valid_samples = [sample for sample in samples if isinstance(sample, Sample)]
+        image_errors = [error for error in errors if isinstance(error, PictureError)]
+        if self.channels is None or len(image_errors) < len(errors):
+            return errors[0] if errors else collate(valid_samples)
+        batch = collate(valid_samples or [_make_placeholder(self.channels)])
+        return (
+            replace(batch, left_out=tuple(image_errors), is_stand_in=not valid_samples)
+            if image_errors
+            else batch
+        )
 
 
-def _nothing(channels: int) -> Sample:
+def _make_placeholder(channels: int) -> Sample:
     """A black picture of which nothing is known: it teaches nothing."""
     size = (64, 64)  # several cells at stride 32, without which batch norms refuse
     return Sample(torch.zeros(channels, *size), Geometry(size, size), "none")
@@ -202,18 +210,20 @@ def make_loader(
     """
     return Loader(
         DataLoader(
-            _Careful(dataset.in_bytes() if isinstance(dataset, GivesBytes) else dataset),
-            batch_sampler=_Batches(batches),  # type: ignore[arg-type]
-            collate_fn=_Collate(_skipped_channels(dataset)),
+            _ErrorCatchingDataset(
+                dataset.as_uint8() if isinstance(dataset, SupportsUint8) else dataset
+            ),
+            batch_sampler=_BatchSampler(batches),  # type: ignore[arg-type]
+            collate_fn=_Collate(_get_placeholder_channels(dataset)),
             num_workers=workers,
             pin_memory=pin_memory,
             multiprocessing_context=start_method if workers else None,
-            worker_init_fn=_begin_worker,
+            worker_init_fn=_init_worker,
         )
     )
 
 
-def _begin_worker(_: int) -> None:
+def _init_worker(_: int) -> None:
     """Keeps what a forked worker has from its parent in shared pages; ends it with its parent.
 
     What it frees, for the next picture, it keeps too.
@@ -229,22 +239,22 @@ def _begin_worker(_: int) -> None:
     cv2.setNumThreads(0)
     trainer = parent_process()
     if trainer is not None:
-        Thread(target=_end_with, args=(trainer,), daemon=True).start()
+        Thread(target=_exit_with_parent, args=(trainer,), daemon=True).start()
 
 
-def _end_with(process: BaseProcess) -> None:
+def _exit_with_parent(process: BaseProcess) -> None:
     process.join()
     os._exit(1)
 
 
-def _skipped_channels(dataset: Dataset[Sample]) -> int | None:
+def _get_placeholder_channels(dataset: Dataset[Sample]) -> int | None:
     """Channels of a data set whose bad pictures are left out; None: they are errors."""
-    if not isinstance(dataset, LeavesOut) or dataset.bad_picture_limit is None:
+    if not isinstance(dataset, SkipsBadImages) or dataset.bad_picture_limit is None:
         return None
     return dataset.preparation.channels
 
 
-def auto_workers(device: torch.device) -> int:
+def choose_num_workers(device: torch.device) -> int:
     """Loader processes that suit the machine.
 
     On a CPU training itself takes all cores, and resized pictures come from memory: workers would
@@ -252,4 +262,4 @@ def auto_workers(device: torch.device) -> int:
     """
     if device.type == "cpu":
         return 0
-    return max(1, min(8, usable_cores() - 1))
+    return max(1, min(8, count_usable_cores() - 1))

@@ -30,7 +30,7 @@ class MappedColumns(Mapping[str, NDArray[Any]]):
 
     Args:
         path: The file.
-        about: What was written with it.
+        metadata: What was written with it.
         arrays: Its columns.
         replaced: Columns that stand in the place of the file's.
     """
@@ -38,23 +38,23 @@ class MappedColumns(Mapping[str, NDArray[Any]]):
     def __init__(
         self,
         path: Path,
-        about: dict[str, Any],
+        metadata: dict[str, Any],
         arrays: Mapping[str, NDArray[Any]],
         replaced: Mapping[str, NDArray[Any]] | None = None,
     ) -> None:
         self.path = path
-        self.about = about
+        self.metadata = metadata
         self._arrays = arrays
         self._replaced = dict(replaced or {})
 
-    def replacing(self, columns: Mapping[str, NDArray[Any]]) -> MappedColumns:
+    def with_columns(self, columns: Mapping[str, NDArray[Any]]) -> MappedColumns:
         """The same with other columns in the place of some."""
         replaced = {**self._replaced, **columns}
-        return MappedColumns(self.path, self.about, self._arrays, replaced)
+        return MappedColumns(self.path, self.metadata, self._arrays, replaced)
 
     def __getitem__(self, name: str) -> NDArray[Any]:
-        found = self._replaced.get(name)
-        return self._arrays[name] if found is None else found
+        replacement = self._replaced.get(name)
+        return self._arrays[name] if replacement is None else replacement
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._arrays)
@@ -63,34 +63,36 @@ class MappedColumns(Mapping[str, NDArray[Any]]):
         return len(self._arrays)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopened, (self.path, self.about["checksum"], self._replaced)
+        return _reopen, (self.path, self.metadata["checksum"], self._replaced)
 
 
-def _reopened(path: Path, checksum: int, replaced: dict[str, NDArray[Any]]) -> MappedColumns:
-    found = _mapped(path)
-    if found.about["checksum"] != checksum:
+def _reopen(path: Path, checksum: int, replaced: dict[str, NDArray[Any]]) -> MappedColumns:
+    columns = _map_file(path)
+    if columns.metadata["checksum"] != checksum:
         raise DataError(f"{path} was replaced while it was in use; start again")
-    return found.replacing(replaced)
+    return columns.with_columns(replaced)
 
 
-def write_columns(path: Path, columns: Mapping[str, NDArray[Any]], about: dict[str, Any]) -> None:
+def write_columns(
+    path: Path, columns: Mapping[str, NDArray[Any]], metadata: dict[str, Any]
+) -> None:
     """Writes columns and what is to be known of them: whole, or not at all.
 
     Args:
         path: Is replaced.
         columns: Of int64, int32, float64, uint8 or bool.
-        about: Plain values.
+        metadata: Plain values.
 
     Raises:
         OSError: If it cannot be written.
     """
     arrays = {name: np.ascontiguousarray(columns[name]) for name in columns}
-    told = json.dumps({**about, "checksum": _checksum(arrays)})
+    encoded_metadata = json.dumps({**metadata, "checksum": _compute_checksum(arrays)})
     partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
     try:
         partial.touch()
         usual = partial.stat().st_mode
-        save_file(arrays, partial, metadata={"about": told})
+        save_file(arrays, partial, metadata={"about": encoded_metadata})
         partial.chmod(usual)  # safetensors lets nobody else read it
         with partial.open("rb") as stream:
             os.fsync(stream.fileno())
@@ -110,13 +112,13 @@ def open_columns(path: Path) -> MappedColumns:
         DataError: If it is damaged, or another kind of file.
         OSError: If it cannot be read.
     """
-    found = _mapped(path)
-    if _checksum(found) != found.about["checksum"]:
+    columns = _map_file(path)
+    if _compute_checksum(columns) != columns.metadata["checksum"]:
         raise DataError(f"{path} is damaged: its checksum is another")
-    return found
+    return columns
 
 
-def _mapped(path: Path) -> MappedColumns:
+def _map_file(path: Path) -> MappedColumns:
     try:
         with path.open("rb") as stream:
             (length,) = struct.unpack("<Q", stream.read(8))
@@ -124,17 +126,19 @@ def _mapped(path: Path) -> MappedColumns:
                 raise ValueError("no header")
             header = json.loads(stream.read(length))
             content = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-        about = json.loads(header.pop("__metadata__")["about"])
-        arrays = {name: _array(content, 8 + length, each) for name, each in header.items()}
-        if not isinstance(about["checksum"], int):
+        metadata = json.loads(header.pop("__metadata__")["about"])
+        arrays = {
+            name: _map_array(content, 8 + length, array_spec) for name, array_spec in header.items()
+        }
+        if not isinstance(metadata["checksum"], int):
             raise ValueError("no checksum")
     except (struct.error, ValueError, LookupError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{path} is damaged: {reason}") from None
-    return MappedColumns(path, about, arrays)
+    return MappedColumns(path, metadata, arrays)
 
 
-def _array(content: mmap.mmap, begin: int, entry: dict[str, Any]) -> NDArray[Any]:
+def _map_array(content: mmap.mmap, begin: int, entry: dict[str, Any]) -> NDArray[Any]:
     kind = np.dtype(_TYPES[entry["dtype"]])
     start, end = entry["data_offsets"]
     if not 0 <= start <= end <= len(content) - begin:
@@ -144,10 +148,10 @@ def _array(content: mmap.mmap, begin: int, entry: dict[str, Any]) -> NDArray[Any
     return flat.reshape(entry["shape"])
 
 
-def _checksum(columns: Mapping[str, NDArray[Any]]) -> int:
-    found = 0
+def _compute_checksum(columns: Mapping[str, NDArray[Any]]) -> int:
+    checksum = 0
     for name in sorted(columns):
         array = columns[name]
-        found = zlib.crc32(f"{name} {array.dtype} {array.shape}".encode(), found)
-        found = zlib.crc32(array.reshape(-1).view(np.uint8).data, found)
-    return found
+        checksum = zlib.crc32(f"{name} {array.dtype} {array.shape}".encode(), checksum)
+        checksum = zlib.crc32(array.reshape(-1).view(np.uint8).data, checksum)
+    return checksum

@@ -38,20 +38,20 @@ class PictureCache:
     """
 
     def __init__(self, limit: float = math.inf) -> None:
-        self._kept: dict[tuple[int, float], DecodedPicture] = {}
+        self._cached: dict[tuple[int, float], DecodedPicture] = {}
         self._room = limit
 
     def get(self, index: int, scale: float) -> DecodedPicture | None:
         """The picture, where it was kept."""
-        return self._kept.get((index, scale))
+        return self._cached.get((index, scale))
 
     def add(self, index: int, scale: float, picture: DecodedPicture) -> None:
         """Keeps a picture if there is room."""
         semantic = picture.semantic
-        taken = picture.pixels.nbytes + (0 if semantic is None else semantic.nbytes)
-        if taken <= self._room:
-            self._room -= taken
-            self._kept[index, scale] = picture
+        num_bytes = picture.pixels.nbytes + (0 if semantic is None else semantic.nbytes)
+        if num_bytes <= self._room:
+            self._room -= num_bytes
+            self._cached[index, scale] = picture
 
 
 def fits_in_memory(sizes: NDArray[np.int64], preparation: Preparation) -> bool:
@@ -63,22 +63,22 @@ def fits_in_memory(sizes: NDArray[np.int64], preparation: Preparation) -> bool:
     """
     total = 0
     for size, count in zip(*np.unique(sizes, axis=0, return_counts=True), strict=True):
-        height, width = preparation.input_size((int(size[0]), int(size[1])))
+        height, width = preparation.compute_input_size((int(size[0]), int(size[1])))
         total += int(count) * height * width * (preparation.channels + 1)
     return total <= CACHE_LIMIT
 
 
-def cache_for(
-    wanted: bool | str, sizes: NDArray[np.int64], preparation: Preparation
+def make_cache(
+    mode: bool | str, sizes: NDArray[np.int64], preparation: Preparation
 ) -> PictureCache | None:
     """A cache where pictures are to be kept.
 
     Args:
-        wanted: True, False, or "auto": where all of them fit.
+        mode: True, False, or "auto": where all of them fit.
         sizes: As in `fits_in_memory`.
         preparation: As in `fits_in_memory`.
     """
-    if wanted == "auto":
+    if mode == "auto":
         # Deep pictures take more than the 8 bits that were counted on.
         return PictureCache(CACHE_LIMIT) if fits_in_memory(sizes, preparation) else None
-    return PictureCache() if wanted else None
+    return PictureCache() if mode else None

@@ -77,14 +77,14 @@ def open_picture(path: Path | IO[bytes], max_pixels: int | None = None) -> Itera
         OSError: If its lines are longer than `MOST_WIDE`, its header is damaged, or it is no
             regular file.
     """
-    kept = Image.MAX_IMAGE_PIXELS
+    previous_limit = Image.MAX_IMAGE_PIXELS
     with ExitStack() as opened:
         stream = opened.enter_context(open_regular_file(path)) if isinstance(path, Path) else path
         opened.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         try:
             # Some formats are held to it when they are decoded, not when they are opened.
-            Image.MAX_IMAGE_PIXELS = kept if max_pixels is None else max_pixels
+            Image.MAX_IMAGE_PIXELS = previous_limit if max_pixels is None else max_pixels
             with _identified(stream, max_pixels) as picture:
                 if picture.width > MOST_WIDE:
                     raise OSError(
@@ -92,7 +92,7 @@ def open_picture(path: Path | IO[bytes], max_pixels: int | None = None) -> Itera
                     )
                 yield picture
         finally:
-            Image.MAX_IMAGE_PIXELS = kept
+            Image.MAX_IMAGE_PIXELS = previous_limit
 
 
 def _identified(stream: IO[bytes], max_pixels: int | None) -> Image.Image:
@@ -111,7 +111,7 @@ def _identified(stream: IO[bytes], max_pixels: int | None) -> Image.Image:
         raise OSError(f"this build of Pillow does not decode {kind}; convert it to PNG") from None
 
 
-def stored_size(path: Path, *, decode: bool = False) -> tuple[int, int] | None:
+def try_read_image_size(path: Path, *, decode: bool = False) -> tuple[int, int] | None:
     """(height, width) of a picture as people see it; None where it cannot be read.
 
     Args:
@@ -119,12 +119,12 @@ def stored_size(path: Path, *, decode: bool = False) -> tuple[int, int] | None:
         decode: Decode it whole, which finds damage behind the header.
     """
     try:
-        return measured_size(path, decode=decode)
+        return read_image_size(path, decode=decode)
     except (DataError, Image.DecompressionBombError, *DAMAGE):
         return None
 
 
-def measured_size(path: Path, *, decode: bool = False) -> tuple[int, int]:
+def read_image_size(path: Path, *, decode: bool = False) -> tuple[int, int]:
     """(height, width) of a picture as people see it.
 
     Args:
@@ -135,27 +135,27 @@ def measured_size(path: Path, *, decode: bool = False) -> tuple[int, int]:
         DataError: If it is not there or no picture.
         Exception: Any of `DAMAGE`, or Pillow's `DecompressionBombError`, where it cannot be read.
     """
-    kind = file_kind(path)
+    kind = detect_file_kind(path)
     if kind == "numpy":
-        array = mapped_array(path)  # its length is checked
+        array = memmap_array(path)  # its length is checked
         return (int(array.shape[0]), int(array.shape[1]))
     if kind == "tiff":
-        return _tiff_size(path, decode)
+        return _read_tiff_size(path, decode)
     with open_picture(path) as picture:
         if decode:
             picture.load()
         width, height = picture.size
-        is_turned = _orientation(picture, path) in TURNED
+        is_turned = _read_pillow_orientation(picture, path) in TURNED
     return (width, height) if is_turned else (height, width)
 
 
-def _tiff_size(path: Path, decode: bool) -> tuple[int, int]:
+def _read_tiff_size(path: Path, decode: bool) -> tuple[int, int]:
     # Imported where there is a TIFF: results files are judged without any picture, in a fraction
     # of a second, of which this import would be a part.
     with import_module("tifffile").TiffFile(path) as tiff:
-        series = only_series(tiff, path)
+        series = get_single_series(tiff, path)
         size = (int(series.sizes["height"]), int(series.sizes["width"]))
-        is_turned = tiff_orientation(tiff) in TURNED
+        is_turned = read_tiff_orientation(tiff) in TURNED
         if decode:
             try:
                 series.asarray()
@@ -167,7 +167,7 @@ def _tiff_size(path: Path, decode: bool) -> tuple[int, int]:
     return size[::-1] if is_turned else size
 
 
-def file_kind(path: Path) -> Literal["numpy", "tiff", "other"]:
+def detect_file_kind(path: Path) -> Literal["numpy", "tiff", "other"]:
     """Return how an image file starts, whatever its name.
 
     Raises:
@@ -199,7 +199,7 @@ def open_picture_file(path: Path) -> BinaryIO:
         raise DataError(f"picture {path} cannot be read: {error}") from None
 
 
-def mapped_array(path: Path) -> NDArray[Any]:
+def memmap_array(path: Path) -> NDArray[Any]:
     """The array of a file that `numpy.save` wrote, not yet read.
 
     Raises:
@@ -214,45 +214,45 @@ def mapped_array(path: Path) -> NDArray[Any]:
     return array
 
 
-def only_series(tiff: tifffile.TiffFile, path: Path) -> Any:
+def get_single_series(tiff: tifffile.TiffFile, path: Path) -> Any:
     """The one full picture of a file; thumbnails, overviews and transparency masks are no others.
 
     Raises:
         DataError: If there are several.
     """
-    found = [each for each in tiff.series if not int(each.keyframe.subfiletype) & 0b101]
-    if len(found) != 1:
-        shapes = ", ".join(f"{each.shape} {each.dtype}" for each in found[:3])
+    candidates = [series for series in tiff.series if not int(series.keyframe.subfiletype) & 0b101]
+    if len(candidates) != 1:
+        shapes = ", ".join(f"{series.shape} {series.dtype}" for series in candidates[:3])
         raise DataError(
-            f"{path} holds {len(found)} pictures of different kinds ({shapes}); store each in a "
+            f"{path} holds {len(candidates)} pictures of different kinds ({shapes}); store each in a "
             "file of its own"
         )
-    return found[0]
+    return candidates[0]
 
 
-def tiff_orientation(tiff: tifffile.TiffFile) -> int:
+def read_tiff_orientation(tiff: tifffile.TiffFile) -> int:
     """EXIF's orientation, 1..8."""
     tag = tiff.pages.first.tags.get(ORIENTATION)
     return 1 if tag is None else int(tag.value)
 
 
-def orientation(path: Path) -> int:
+def read_orientation(path: Path) -> int:
     """EXIF's orientation of a picture, 1..8; 1 where it has none or cannot be read."""
     try:
-        kind = file_kind(path)
+        kind = detect_file_kind(path)
         if kind == "numpy":
             return 1
         if kind == "tiff":
             with import_module("tifffile").TiffFile(path) as tiff:
-                return tiff_orientation(tiff)
+                return read_tiff_orientation(tiff)
         with open_picture(path) as picture:
-            found = _orientation(picture, path)
+            exif_orientation = _read_pillow_orientation(picture, path)
     except (DataError, Image.DecompressionBombError, *DAMAGE):
         return 1
-    return found if 1 <= found <= 8 else 1
+    return exif_orientation if 1 <= exif_orientation <= 8 else 1
 
 
-def _orientation(picture: Image.Image, path: Path) -> int:
+def _read_pillow_orientation(picture: Image.Image, path: Path) -> int:
     """What EXIF or XMP says, as Pillow's `getexif` gives it.
 
     Pillow decodes a whole PNG for what may follow its pixels; here its chunks are looked at.
@@ -262,7 +262,7 @@ def _orientation(picture: Image.Image, path: Path) -> int:
     """
     if picture.format != "PNG" or "exif" in picture.info:
         return int(picture.getexif().get(ORIENTATION, 1))
-    late, needs_pillow = _chunks_after_pixels(path)
+    late, needs_pillow = _read_late_png_chunks(path)
     if needs_pillow:
         return int(picture.getexif().get(ORIENTATION, 1))
     if late is not None:
@@ -271,7 +271,7 @@ def _orientation(picture: Image.Image, path: Path) -> int:
     return int(Image.Image.getexif(picture).get(ORIENTATION, 1))
 
 
-def _chunks_after_pixels(path: Path) -> tuple[bytes | None, bool]:
+def _read_late_png_chunks(path: Path) -> tuple[bytes | None, bool]:
     """EXIF behind the pixels of a PNG, and whether a text there may hold an orientation.
 
     Raises:

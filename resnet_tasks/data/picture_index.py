@@ -21,70 +21,74 @@ class PictureIndex:
     def __init__(self, files: Sequence[CocoFile]) -> None:
         self._files = tuple(files)
         self._ends = np.cumsum([len(file.images) for file in files], dtype=np.int64)
-        self._chosen = np.arange(self._ends[-1] if len(files) else 0)
-        self._prefixes = _prefixes(files)
+        self._rows = np.arange(self._ends[-1] if len(files) else 0)
+        self._prefixes = _make_prefixes(files)
 
     def __len__(self) -> int:
-        return len(self._chosen)
+        return len(self._rows)
 
-    def of_positions(self, positions: Sequence[int]) -> PictureIndex:
+    def select(self, positions: Sequence[int]) -> PictureIndex:
         """Some of the pictures, under the same ids."""
-        made = copy.copy(self)
-        made._chosen = self._chosen[np.asarray(positions, np.int64)]
-        return made
+        selection = copy.copy(self)
+        selection._rows = self._rows[np.asarray(positions, np.int64)]
+        return selection
 
-    def place(self, index: int) -> tuple[int, int]:
+    def locate(self, index: int) -> tuple[int, int]:
         """Number of the file of picture `index`, and its position in there."""
-        row = int(self._chosen[index])
+        row = int(self._rows[index])
         file = int(np.searchsorted(self._ends, row, side="right"))
         return file, row - (int(self._ends[file - 1]) if file else 0)
 
     def record(self, index: int) -> tuple[CocoFile, ImageRecord]:
         """The file that picture `index` is annotated in, and its record there."""
-        number, row = self.place(index)
+        number, row = self.locate(index)
         file = self._files[number]
         return file, file.images[row]
 
     def image_id(self, index: int) -> int | str:
         """Id of picture `index`; made unique with the file's name where several files share ids."""
-        file, row = self.place(index)
-        image_id = self._files[file].images.id(row)
+        file, row = self.locate(index)
+        image_id = self._files[file].images.get_id(row)
         return image_id if self._prefixes is None else f"{self._prefixes[file]}/{image_id}"
 
-    def by_file(self, values: Sequence[float]) -> NDArray[np.float64]:
+    def expand_by_file(self, values: Sequence[float]) -> NDArray[np.float64]:
         """`(N,)` for each picture the value of its file.
 
         Args:
             values: One per file.
         """
         counts = [len(file.images) for file in self._files]
-        return np.repeat(np.asarray(values, np.float64), counts)[self._chosen]
+        return np.repeat(np.asarray(values, np.float64), counts)[self._rows]
 
-    def shown(self) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+    def list_image_categories(self) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
         """What all pictures of the files show, also those that are not chosen.
 
         Returns:
             `(S,)` rows of pictures and `(S,)` the category that each shows, every pair once, and
             the number of pictures; `chosen` takes what is found for the rows.
         """
-        shown = [file.annotations.shown() for file in self._files]
-        pairs = zip([0, *self._ends.tolist()], shown, strict=False)
+        file_pairs = [file.annotations.list_image_categories() for file in self._files]
+        pairs = zip([0, *self._ends.tolist()], file_pairs, strict=False)
         rows = np.concatenate([start + places for start, (places, _) in pairs])
-        return rows, np.concatenate([found for _, found in shown]), int(self._ends[-1])
+        return (
+            rows,
+            np.concatenate([categories for _, categories in file_pairs]),
+            int(self._ends[-1]),
+        )
 
-    def chosen(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    def select_values(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """`(N,)` values of the pictures, of those by row of `shown`."""
-        return values[self._chosen]
+        return values[self._rows]
 
 
-def _prefixes(files: Sequence[CocoFile]) -> list[str] | None:
+def _make_prefixes(files: Sequence[CocoFile]) -> list[str] | None:
     """What makes the ids of several files unique, by file; None where they are so already."""
-    seen: set[int | str] = set()
+    seen_ids: set[int | str] = set()
     for file in files if len(files) > 1 else ():
-        found = set(file.annotations)
-        if not seen.isdisjoint(found):
+        file_ids = set(file.annotations)
+        if not seen_ids.isdisjoint(file_ids):
             break
-        seen |= found
+        seen_ids |= file_ids
     else:
         return None
     stems = [file.path.stem for file in files]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_tasks.data.coco import Annotation, CategoryMap, CocoFile, ImageRecord, decode_mask
-from resnet_tasks.data.semantic_maps import read_semantic
+from resnet_tasks.data.semantic_maps import read_semantic_map
 from resnet_tasks.structures import UNLABELLED
 
 
@@ -22,7 +22,9 @@ def has_pixel_labels(file: CocoFile, record: ImageRecord) -> bool:
     return has_map(file, record) or "masks" in file.annotated
 
 
-def pixel_labels(file: CocoFile, record: ImageRecord, categories: CategoryMap) -> NDArray[np.int64]:
+def read_pixel_labels(
+    file: CocoFile, record: ImageRecord, categories: CategoryMap
+) -> NDArray[np.int64]:
     """`(height, width)` category indices, `UNLABELLED` and `VOID`, of a picture that has them.
 
     Args:
@@ -35,14 +37,16 @@ def pixel_labels(file: CocoFile, record: ImageRecord, categories: CategoryMap) -
     """
     path = file.sem_seg_path(record)
     if path is not None and "semantic" in file.annotated:
-        return read_semantic(path, categories, (record.height, record.width))
+        return read_semantic_map(path, categories, (record.height, record.width))
     labels = np.full((record.height, record.width), UNLABELLED, dtype=np.int64)
-    for each in drawn_in_order(file.annotations[record.id]):
-        if each.segmentation is not None:
-            labels[decode_mask(each.segmentation, record.height, record.width)] = each.category
+    for annotation in sort_by_descending_area(file.annotations[record.id]):
+        if annotation.segmentation is not None:
+            labels[decode_mask(annotation.segmentation, record.height, record.width)] = (
+                annotation.category
+            )
     return labels
 
 
-def drawn_in_order(annotations: Iterable[Annotation]) -> list[Annotation]:
+def sort_by_descending_area(annotations: Iterable[Annotation]) -> list[Annotation]:
     """Objects in the order in which they are drawn into a map: small ones on top."""
-    return sorted(annotations, key=lambda each: -each.area)
+    return sorted(annotations, key=lambda annotation: -annotation.area)

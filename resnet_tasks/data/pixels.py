@@ -45,39 +45,43 @@ class Intensity:
     per_channel: bool = False
 
     def __call__(
-        self, image: Array, where: str = "the picture", *, limits: tuple[Any, Any] | None = None
+        self,
+        image: Array,
+        image_name: str = "the picture",
+        *,
+        limits: tuple[Any, Any] | None = None,
     ) -> NDArray[np.float32]:
         """`image` as float32 in 0..1.
 
         Args:
             image: `(h, w, C)` stored values.
-            where: What messages call it.
+            image_name: What messages call it.
             limits: Of the picture that `image` is a part of (`limits`); None: it is whole.
 
         Raises:
             DataError: If `auto` meets values it cannot place, or a value is not finite.
         """
         if self.type == "auto":
-            return self._by_type(image, where)
-        values = _exact_floats(image, where)
-        low, high = self._limits(values) if limits is None else limits
+            return self._scale_by_dtype(image, image_name)
+        values = _to_exact_floats(image, image_name)
+        low, high = self._compute_limits(values) if limits is None else limits
         scaled = (values - low) / np.maximum(high - low, 1e-6)
         return np.asarray(np.clip(scaled, 0.0, 1.0), dtype=np.float32)
 
     @property
-    def needs_whole(self) -> bool:
+    def needs_full_image(self) -> bool:
         """Whether a part of a picture cannot be placed in 0..1 without the rest of it."""
         return self.type == "percentile"
 
-    def limits(self, image: Array, where: str = "the picture") -> tuple[Any, Any]:
+    def compute_limits(self, image: Array, image_name: str = "the picture") -> tuple[Any, Any]:
         """The stored values that become 0 and 1, of a whole picture: numbers, or one per channel.
 
         Raises:
             DataError: If a value is not finite.
         """
-        return self._limits(_exact_floats(image, where))
+        return self._compute_limits(_to_exact_floats(image, image_name))
 
-    def _limits(self, values: NDArray[np.floating[Any]]) -> tuple[Any, Any]:
+    def _compute_limits(self, values: NDArray[np.floating[Any]]) -> tuple[Any, Any]:
         if self.type == "window":
             assert self.level is not None
             assert self.width is not None
@@ -87,28 +91,28 @@ class Intensity:
         return low, high
 
     @staticmethod
-    def _by_type(image: Array, where: str) -> NDArray[np.float32]:
+    def _scale_by_dtype(image: Array, image_name: str) -> NDArray[np.float32]:
         if image.dtype in (np.uint8, np.uint16):
             # Divided, not multiplied by the inverse: exactly the nearest float32 to v / maximum.
             return np.divide(image, np.float32(np.iinfo(image.dtype).max), dtype=np.float32)
         values = image.astype(np.float32)
         if not np.isfinite(image).all():
-            raise DataError(_NOT_FINITE.format(where))
+            raise DataError(_NOT_FINITE.format(image_name))
         if values.min() < 0 or values.max() > 1:
             raise DataError(
-                f"{where} holds {image.dtype} values from {values.min():g} to {values.max():g}, "
+                f"{image_name} holds {image.dtype} values from {values.min():g} to {values.max():g}, "
                 "whose range is not known; set data.intensity to a window (level, width) "
                 "or to percentile"
             )
         return values
 
 
-def _exact_floats(image: Array, where: str) -> NDArray[np.floating[Any]]:
+def _to_exact_floats(image: Array, image_name: str) -> NDArray[np.floating[Any]]:
     # float32 holds whole numbers up to 24 bits exactly.
     is_wide = image.dtype.itemsize > 2 and image.dtype != np.float32
     values: NDArray[np.floating[Any]] = image.astype(np.float64 if is_wide else np.float32)
     if not np.isfinite(values).all():
-        raise DataError(_NOT_FINITE.format(where))
+        raise DataError(_NOT_FINITE.format(image_name))
     return values
 
 
@@ -126,7 +130,7 @@ class Resize:
     width: int
     keep_ratio: bool = True
 
-    def size(self, original: tuple[int, int]) -> tuple[int, int]:
+    def compute_size(self, original: tuple[int, int]) -> tuple[int, int]:
         """The (height, width) that a picture of size `original` gets."""
         if not self.keep_ratio:
             return (self.height, self.width)

@@ -44,7 +44,7 @@ class Preparation:
         """
         return read_image(path, self.channels, max_pixels=self.max_pixels)
 
-    def opened(self, source: Path | NDArray[Any], name: str = "") -> PreparedPicture:
+    def open_image(self, source: Path | NDArray[Any], name: str = "") -> PreparedPicture:
         """A file or an array, parts of which can be made ready.
 
         Args:
@@ -57,30 +57,32 @@ class Preparation:
         if isinstance(source, Path):
             regions = open_regions(source, self.channels, max_pixels=self.max_pixels)
             return PreparedPicture(regions, self, str(source))
-        array = self.with_channels(source, name)
+        array = self.convert_channels(source, name)
         return PreparedPicture(ArrayRegions(array), self, name or "the picture")
 
-    def input_size(self, original: tuple[int, int]) -> tuple[int, int]:
+    def compute_input_size(self, original: tuple[int, int]) -> tuple[int, int]:
         """The (height, width) that a picture of size `original` gets."""
-        height, width = self.resize.size(original) if self.resize else original
+        height, width = self.resize.compute_size(original) if self.resize else original
         return (max(1, round(height * self.scale)), max(1, round(width * self.scale)))
 
-    def pixels(self, image: NDArray[Any], where: str) -> NDArray[Any]:
+    def prepare_pixels(self, image: NDArray[Any], image_name: str) -> NDArray[Any]:
         """A picture through intensity step and resize.
 
         Args:
             image: `(h, w, C)` as stored.
-            where: What messages call it.
+            image_name: What messages call it.
 
         Returns:
             `(h', w', C)`: still uint8 where the intensity step is a plain division, which is then
             left to `unit_range` (a quarter of the memory); else float32 in 0..1.
         """
         is_plain = image.dtype == np.uint8 and self.intensity.type == "auto"
-        values = image if is_plain else self.intensity(image, where)
-        return resize_pixels(values, self.input_size((image.shape[0], image.shape[1])))
+        values = image if is_plain else self.intensity(image, image_name)
+        return resize_pixels(values, self.compute_input_size((image.shape[0], image.shape[1])))
 
-    def placed(self, image: NDArray[Any], name: str = "") -> tuple[NDArray[np.float32], Geometry]:
+    def prepare_image(
+        self, image: NDArray[Any], name: str = ""
+    ) -> tuple[NDArray[np.float32], Geometry]:
         """What a model takes of one stored picture, and the way back.
 
         Args:
@@ -93,15 +95,15 @@ class Preparation:
         Raises:
             DataError: If the shape does not fit the model.
         """
-        array = self.with_channels(image, name)
-        values = unit_range(self.pixels(array, name or "the picture"))
-        geometry = Geometry.resized(
+        array = self.convert_channels(image, name)
+        values = to_unit_range(self.prepare_pixels(array, name or "the picture"))
+        geometry = Geometry.from_resize(
             (int(array.shape[0]), int(array.shape[1])),
             (int(values.shape[0]), int(values.shape[1])),
         )
         return values, geometry
 
-    def with_channels(self, image: NDArray[Any], name: str) -> NDArray[Any]:
+    def convert_channels(self, image: NDArray[Any], name: str) -> NDArray[Any]:
         """`(h, w, C)` with the channels of the model, grey ones repeated for a model of colours.
 
         Args:
@@ -149,37 +151,40 @@ class PreparedPicture:
     @property
     def size(self) -> tuple[int, int]:
         """(height, width) as prepared: the frame of `part`."""
-        return self.preparation.input_size(self.original_size)
+        return self.preparation.compute_input_size(self.original_size)
 
-    def part(self, tile: Tile) -> tuple[NDArray[np.float32], Geometry]:
+    def read_window(self, tile: Tile) -> tuple[NDArray[np.float32], Geometry]:
         """One window of the prepared picture, as `Preparation.placed` gives a whole one.
 
         Raises:
             DataError: If the file cannot be read, or its values cannot be placed in 0..1.
         """
-        whole = Geometry.resized(self.original_size, self.size)
+        full_geometry = Geometry.from_resize(self.original_size, self.size)
         geometry = Geometry(
-            self.original_size, tile.size, whole.scale, (-float(tile.top), -float(tile.left))
+            self.original_size,
+            tile.size,
+            full_geometry.scale,
+            (-float(tile.top), -float(tile.left)),
         )
-        return self._values(tile), geometry
+        return self._read_values(tile), geometry
 
-    def _values(self, tile: Tile) -> NDArray[np.float32]:
+    def _read_values(self, tile: Tile) -> NDArray[np.float32]:
         if self.size != self.original_size:
-            return unit_range(self._resized[tile.rows, tile.columns])
-        return self.original_values(tile)
+            return to_unit_range(self._resized[tile.rows, tile.columns])
+        return self.read_original_values(tile)
 
-    def original_values(self, tile: Tile) -> NDArray[np.float32]:
+    def read_original_values(self, tile: Tile) -> NDArray[np.float32]:
         """`(h, w, C)` of a part of the original picture in 0..1, through the intensity step alone.
 
         Raises:
             DataError: As `part`.
         """
-        stored = self.regions.read(tile)
-        return self.preparation.intensity(stored, self.name, limits=self.limits)
+        pixels = self.regions.read(tile)
+        return self.preparation.intensity(pixels, self.name, limits=self.limits)
 
     @cached_property
     def _resized(self) -> NDArray[Any]:
-        return self.preparation.pixels(self.regions.whole(), self.name)
+        return self.preparation.prepare_pixels(self.regions.read_all(), self.name)
 
     @cached_property
     def limits(self) -> tuple[Any, Any] | None:
@@ -187,11 +192,11 @@ class PreparedPicture:
         if self.known_limits is not None:
             return self.known_limits
         intensity = self.preparation.intensity
-        if not intensity.needs_whole:
+        if not intensity.needs_full_image:
             return None
-        return intensity.limits(self.regions.whole(), self.name)
+        return intensity.compute_limits(self.regions.read_all(), self.name)
 
 
-def unit_range(pixels: NDArray[Any]) -> NDArray[np.float32]:
+def to_unit_range(pixels: NDArray[Any]) -> NDArray[np.float32]:
     """What `Preparation.pixels` gives, as float32 in 0..1."""
     return Intensity()(pixels) if pixels.dtype == np.uint8 else pixels

@@ -40,17 +40,17 @@ class ClassCounts:
             labels: Of any shape.
             weight: How often the picture comes in an epoch.
         """
-        found = np.bincount(labels[labels >= 0].ravel(), minlength=self.number)
-        self.labels += weight * found
-        self.pictures += weight * (found > 0)
-        self.around += weight * found.sum() * (found > 0)
+        counts = np.bincount(labels[labels >= 0].ravel(), minlength=self.number)
+        self.labels += weight * counts
+        self.pictures += weight * (counts > 0)
+        self.around += weight * counts.sum() * (counts > 0)
 
 
-def _effective_number(counts: ClassCounts) -> Values:
+def _weight_by_effective_number(counts: ClassCounts) -> Values:
     return (1 - BETA) / (1 - BETA**counts.pictures)
 
 
-def _median_frequency(counts: ClassCounts) -> Values:
+def _weight_by_median_frequency(counts: ClassCounts) -> Values:
     shares = counts.labels / counts.around
     return np.asarray(np.median(shares) / shares)
 
@@ -58,13 +58,13 @@ def _median_frequency(counts: ClassCounts) -> Values:
 NAMED_WEIGHTS: dict[str, Callable[[ClassCounts], Values]] = {
     "balanced": lambda counts: 1 / counts.labels,
     "inverse_sqrt": lambda counts: 1 / np.sqrt(counts.labels),
-    "median_frequency": _median_frequency,  # Eigen and Fergus 2015, section 6.3
-    "effective_number": _effective_number,  # Cui et al. 2019, section 4
+    "median_frequency": _weight_by_median_frequency,  # Eigen and Fergus 2015, section 6.3
+    "effective_number": _weight_by_effective_number,  # Cui et al. 2019, section 4
 }
 """Ways to weigh classes by how often they come."""
 
 
-def class_weights(name: str, counts: ClassCounts) -> list[float]:
+def compute_class_weights(name: str, counts: ClassCounts) -> list[float]:
     """`(K,)` weights of the classes, with a mean of 1; a class that never comes weighs 1.
 
     Args:
@@ -72,18 +72,22 @@ def class_weights(name: str, counts: ClassCounts) -> list[float]:
         counts: Of the training data.
     """
     present = counts.labels > 0
-    chosen = ClassCounts(int(present.sum()))
-    for each in ("labels", "pictures", "around"):
-        setattr(chosen, each, getattr(counts, each)[present])
+    present_counts = ClassCounts(int(present.sum()))
+    for field_name in ("labels", "pictures", "around"):
+        setattr(present_counts, field_name, getattr(counts, field_name)[present])
     weights = np.ones(counts.number)
     if present.any():
-        values = NAMED_WEIGHTS[name](chosen)
+        values = NAMED_WEIGHTS[name](present_counts)
         weights[present] = values / values.mean()
     return [float(f"{weight:.6g}") for weight in weights]
 
 
-def repeat_factors(
-    places: NDArray[np.int64], categories: NDArray[np.int64], *, pictures: int, threshold: float
+def compute_repeat_factors(
+    image_indices: NDArray[np.int64],
+    categories: NDArray[np.int64],
+    *,
+    pictures: int,
+    threshold: float,
 ) -> NDArray[np.float64]:
     """`(P,)` how often each picture comes per epoch, at least 1.
 
@@ -91,15 +95,15 @@ def repeat_factors(
     max(1, sqrt(t / f)); a picture gets the greatest of its classes, 1 where it shows none.
 
     Args:
-        places: Picture 0..P-1 of every (picture, class) pair that occurs; each pair once.
+        image_indices: Picture 0..P-1 of every (picture, class) pair that occurs; each pair once.
         categories: Class of the pair.
         pictures: P.
         threshold: t, a share of pictures.
     """
     factors = np.ones(pictures)
-    if len(places):
+    if len(image_indices):
         shares = np.bincount(categories) / pictures
         with np.errstate(divide="ignore"):
             of_class = np.maximum(1.0, np.sqrt(threshold / shares))
-        np.maximum.at(factors, places, of_class[categories])
+        np.maximum.at(factors, image_indices, of_class[categories])
     return factors

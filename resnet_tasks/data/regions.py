@@ -17,20 +17,20 @@ from numpy.typing import NDArray
 
 from resnet_tasks.data.decoding import (
     MAX_PIXELS,
-    Layout,
+    ChannelLayout,
     StoredPicture,
-    native,
+    convert_channels,
+    get_tiff_layout,
     read_image,
-    tiff_layout,
-    with_channels,
+    to_native_byte_order,
 )
 from resnet_tasks.data.picture_files import (
     DAMAGE,
     NEEDED_CODECS,
-    file_kind,
-    mapped_array,
-    only_series,
-    tiff_orientation,
+    detect_file_kind,
+    get_single_series,
+    memmap_array,
+    read_tiff_orientation,
 )
 from resnet_tasks.data.size_limits import refuse_large, refuse_large_tiles
 from resnet_tasks.data.tiles import Tile
@@ -62,9 +62,9 @@ class PictureRegions(ABC):
             DataError: If the file cannot be read any more.
         """
 
-    def whole(self) -> Array:
+    def read_all(self) -> Array:
         """All of it."""
-        return self.read(Tile.whole(self.size))
+        return self.read(Tile.from_size(self.size))
 
 
 class ArrayRegions(PictureRegions):
@@ -100,13 +100,13 @@ class _MappedRegions(PictureRegions):
         path: For messages.
     """
 
-    def __init__(self, pixels: Array, layout: Layout, channels: int, path: Path) -> None:
+    def __init__(self, pixels: Array, layout: ChannelLayout, channels: int, path: Path) -> None:
         self.size = (int(pixels.shape[0]), int(pixels.shape[1]))
         self._pixels, self._layout, self._channels, self._path = pixels, layout, channels, path
 
     def read(self, tile: Tile) -> Array:
-        part = native(self._pixels[tile.rows, tile.columns])
-        return with_channels(StoredPicture(part, self._layout), self._channels, self._path)
+        part = to_native_byte_order(self._pixels[tile.rows, tile.columns])
+        return convert_channels(StoredPicture(part, self._layout), self._channels, self._path)
 
 
 class _SegmentRegions(PictureRegions):
@@ -127,13 +127,13 @@ class _SegmentRegions(PictureRegions):
             with tifffile.TiffFile(self._path) as tiff:
                 page: Any = tiff.pages.first
                 pixels = np.zeros((*tile.size, page.samplesperpixel), page.dtype)
-                for top, left, part in _decoded_segments(tiff, page, tile):
+                for top, left, part in _decode_segments(tiff, page, tile):
                     _paste(pixels, tile, part, (top, left))
-                stored = StoredPicture(pixels, tiff_layout(page, 1))
+                stored_image = StoredPicture(pixels, get_tiff_layout(page, 1))
         except DAMAGE as error:
             text = " ".join(str(error).split()) or type(error).__name__
             raise DataError(f"picture {self._path} cannot be read: {text}") from None
-        return with_channels(stored, self._channels, self._path)
+        return convert_channels(stored_image, self._channels, self._path)
 
 
 def open_regions(path: Path, channels: int = 3, *, max_pixels: int | None = None) -> PictureRegions:
@@ -149,47 +149,47 @@ def open_regions(path: Path, channels: int = 3, *, max_pixels: int | None = None
     Raises:
         DataError: As there.
     """
-    kind = file_kind(path)
+    kind = detect_file_kind(path)
     limit = MAX_PIXELS if max_pixels is None else max_pixels
-    opened = None
+    regions = None
     try:
         if kind == "numpy":
-            opened = _numpy_regions(path, channels, limit)
+            regions = _open_numpy_regions(path, channels, limit)
         elif kind == "tiff":
-            opened = _tiff_regions(path, channels, limit)
+            regions = _open_tiff_regions(path, channels, limit)
     except DAMAGE as error:
         text = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"picture {path} cannot be read: {text}") from None
-    return opened or ArrayRegions(read_image(path, channels, max_pixels=limit))
+    return regions or ArrayRegions(read_image(path, channels, max_pixels=limit))
 
 
-def _numpy_regions(path: Path, channels: int, limit: int) -> PictureRegions:
-    array = mapped_array(path)
+def _open_numpy_regions(path: Path, channels: int, limit: int) -> PictureRegions:
+    array = memmap_array(path)
     present = array.shape[2] if array.ndim == 3 else 1
     refuse_large(path, (array.shape[0], array.shape[1]), present, limit)
-    layout: Layout = "grey" if present == 1 else "bands"
+    layout: ChannelLayout = "grey" if present == 1 else "bands"
     return _MappedRegions(array.reshape(*array.shape[:2], present), layout, channels, path)
 
 
-def _tiff_regions(path: Path, channels: int, limit: int) -> PictureRegions | None:
+def _open_tiff_regions(path: Path, channels: int, limit: int) -> PictureRegions | None:
     """None where the file has to be decoded whole."""
     with tifffile.TiffFile(path) as tiff:
         refuse_large_tiles(path, tiff, limit)
-        only_series(tiff, path)
+        get_single_series(tiff, path)
         page: Any = tiff.pages.first
-        if len(tiff.pages) != 1 or tiff_orientation(tiff) != 1 or not _is_plain(page):
+        if len(tiff.pages) != 1 or read_tiff_orientation(tiff) != 1 or not _is_plain(page):
             return None
         shape = (int(page.imagelength), int(page.imagewidth), int(page.samplesperpixel))
         refuse_large(path, shape[:2], shape[2], limit)
         if page.is_contiguous and page.compression == 1 and page.predictor == 1:
             kind = np.dtype(page.dtype).newbyteorder(tiff.byteorder)
             pixels = np.memmap(path, kind, mode="r", offset=page.dataoffsets[0], shape=shape)
-            return _MappedRegions(pixels, tiff_layout(page, 1), channels, path)
+            return _MappedRegions(pixels, get_tiff_layout(page, 1), channels, path)
         if len(page.dataoffsets) < _FEWEST_SEGMENTS:
             return None
         regions = _SegmentRegions(path, page, channels)
         try:
-            next(_decoded_segments(tiff, page, Tile(0, 0, 1, 1)), None)
+            next(_decode_segments(tiff, page, Tile(0, 0, 1, 1)), None)
         except ValueError as error:
             if NEEDED_CODECS not in str(error):
                 raise
@@ -209,27 +209,27 @@ def _is_plain(page: Any) -> bool:
     )
 
 
-def _decoded_segments(
+def _decode_segments(
     tiff: tifffile.TiffFile, page: Any, tile: Tile
 ) -> Iterator[tuple[int, int, Array]]:
     """(first row, first column, `(h, w, C)`) of every tile or strip that `tile` touches."""
-    rows, columns = (int(each) for each in page.chunks[:2])
+    rows, columns = (int(length) for length in page.chunks[:2])
     across = -(-int(page.imagewidth) // columns)
-    wanted = [
+    segment_indices = [
         row * across + column
         for row in range(tile.top // rows, -(-(tile.top + tile.height) // rows))
         for column in range(tile.left // columns, -(-(tile.left + tile.width) // columns))
     ]
     read = tiff.filehandle.read_segments(
-        [page.dataoffsets[i] for i in wanted],
-        [page.databytecounts[i] for i in wanted],
-        indices=wanted,
+        [page.dataoffsets[i] for i in segment_indices],
+        [page.databytecounts[i] for i in segment_indices],
+        indices=segment_indices,
         flat=True,
     )
     for segment in read:
-        data, place, shape = page.decode(*segment)
-        if data is not None:  # an absent one is 0
-            yield place[2], place[3], data.reshape(*shape)[0]
+        decoded, place, shape = page.decode(*segment)
+        if decoded is not None:  # an absent one is 0
+            yield place[2], place[3], decoded.reshape(*shape)[0]
 
 
 def _paste(pixels: Array, tile: Tile, part: Array, place: tuple[int, int]) -> None:

@@ -19,7 +19,7 @@ def as_tensor(values: NDArray[Any]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(values)).permute(2, 0, 1)
 
 
-def sample_of(
+def make_sample(
     preparation: Preparation, image: NDArray[Any], image_id: int | str = 0, name: str = ""
 ) -> Sample:
     """A sample of one stored picture, without annotations.
@@ -33,15 +33,15 @@ def sample_of(
     Raises:
         DataError: If the shape does not fit the model.
     """
-    values, geometry = preparation.placed(image, name)
+    values, geometry = preparation.prepare_image(image, name)
     return Sample(as_tensor(values), geometry, image_id, name)
 
 
-def sample_of_part(picture: PreparedPicture, tile: Tile) -> Sample:
+def make_window_sample(picture: PreparedPicture, tile: Tile) -> Sample:
     """A sample of one window of a picture; its geometry leads back to the original.
 
     Raises:
         DataError: If the file cannot be read, or its values cannot be placed in 0..1.
     """
-    values, geometry = picture.part(tile)
+    values, geometry = picture.read_window(tile)
     return Sample(as_tensor(values), geometry, picture.name, picture.name)

@@ -14,16 +14,18 @@ from resnet_tasks.errors import DataError
 from resnet_tasks.metrics import UNLABELLED, VOID
 
 
-def read_semantic(path: Path, categories: CategoryMap, size: tuple[int, int]) -> NDArray[np.int64]:
+def read_semantic_map(
+    path: Path, categories: CategoryMap, size: tuple[int, int]
+) -> NDArray[np.int64]:
     """A semantic PNG as category indices; see `category_labels`.
 
     Raises:
         DataError: If the file is missing, of another size, or holds a value that is no category.
     """
-    return category_labels(read_values(path, size), path, categories)
+    return values_to_labels(read_map_values(path, size), path, categories)
 
 
-def read_values(
+def read_map_values(
     path: Path, size: tuple[int, int], max_pixels: int | None = None
 ) -> NDArray[np.integer[Any]]:
     """Read a semantic map as it is stored, `(height, width)`; see `read_label_map`.
@@ -45,7 +47,7 @@ def read_values(
     return values
 
 
-def category_labels(
+def values_to_labels(
     values: NDArray[np.integer[Any]], path: Path, categories: CategoryMap
 ) -> NDArray[np.int64]:
     """Stored values of a semantic map, or of a part of it, as category indices.
@@ -69,9 +71,9 @@ def category_labels(
         bad = sorted(
             {int(v) for v in np.unique(values[(labels == unknown_value) | (clipped != values)])}
         )
-        known = ", ".join(str(category.id) for category in categories.categories)
+        known_ids = ", ".join(str(category.id) for category in categories.categories)
         raise DataError(
             f"label map {path} holds the value(s) {bad[:5]}, which are no category id "
-            f"({known}), nor 0 (unlabelled) or {void_value} (void)"
+            f"({known_ids}), nor 0 (unlabelled) or {void_value} (void)"
         )
     return np.asarray(labels, dtype=np.int64)

@@ -16,18 +16,18 @@ from numpy.typing import NDArray
 
 from resnet_tasks.data.coco import CocoFile, ImageRecord, read_coco
 from resnet_tasks.data.coco_packing import PackedImages
-from resnet_tasks.data.coco_problems import listed
+from resnet_tasks.data.coco_problems import format_list
 from resnet_tasks.data.coco_streaming import (
-    Content,
-    decoded,
-    moved_info,
+    CocoContent,
+    decode_record,
     open_content,
+    relocate_info,
     write_content,
 )
-from resnet_tasks.data.splitting import divide, fold_of_each, groups_of, objects_of_each
+from resnet_tasks.data.splitting import assign_folds, count_objects_per_image, divide, find_groups
 from resnet_tasks.errors import DataError
 from resnet_tasks.names import require_file_name
-from resnet_tasks.whole_files import new_files, whole_file
+from resnet_tasks.whole_files import open_atomic, remove_files_on_error
 
 By = Literal["random", "class", "group", "group-class"]
 USUAL_NAMES = {2: ("train", "val"), 3: ("train", "val", "test")}
@@ -98,20 +98,20 @@ def split_file(
             part is already there.
         RunError: If the parts cannot be written.
     """
-    names = _names(plan)
+    names = _resolve_names(plan)
     files = tuple(out / f"{name}.json" for name in names)
-    for each in files:
-        if each.exists():
-            raise DataError(f"{each} is already there; choose another folder with --out")
-    coco = _with_groups(read_coco(path, images_root=images_root), plan)
-    by = _by(coco, plan)
-    part, notes = _divided(coco, by, plan, len(names))
-    with new_files(files):
-        _write(coco, path, files, part)
-        return _summary(coco, by, files, part, notes)
+    for file in files:
+        if file.exists():
+            raise DataError(f"{file} is already there; choose another folder with --out")
+    coco = _assign_groups(read_coco(path, images_root=images_root), plan)
+    by = _resolve_criterion(coco, plan)
+    part, notes = _divide_images(coco, by, plan, len(names))
+    with remove_files_on_error(files):
+        _write_files(coco, path, files, part)
+        return _summarize_splits(coco, by, files, part, notes)
 
 
-def _names(plan: SplitPlan) -> tuple[str, ...]:
+def _resolve_names(plan: SplitPlan) -> tuple[str, ...]:
     number = plan.folds if plan.shares is None else len(plan.shares)
     if plan.shares is None:
         usual: tuple[str, ...] = tuple(f"fold{i}" for i in range(number))
@@ -120,7 +120,7 @@ def _names(plan: SplitPlan) -> tuple[str, ...]:
     names = plan.names or usual
     if len(names) != number or len({name.lower() for name in names}) != number:
         raise DataError(
-            f"{number} parts need {number} different names, got {listed(names)}; give them with "
+            f"{number} parts need {number} different names, got {format_list(names)}; give them with "
             "--names"
         )
     for name in names:
@@ -128,12 +128,12 @@ def _names(plan: SplitPlan) -> tuple[str, ...]:
     return names
 
 
-def _with_groups(coco: CocoFile, plan: SplitPlan) -> CocoFile:
+def _assign_groups(coco: CocoFile, plan: SplitPlan) -> CocoFile:
     """The file with the groups that the plan names."""
     if plan.group_key is not None and plan.group_from is not None:
         raise DataError("--group-key and --group-from both name groups; give one of them")
     if plan.group_key is not None:
-        found = [_group_at(record, plan.group_key) for record in coco.images]
+        groups = [_get_group_by_key(record, plan.group_key) for record in coco.images]
         source = f"a key {plan.group_key!r}"
     elif plan.group_from is not None:
         try:
@@ -142,34 +142,34 @@ def _with_groups(coco: CocoFile, plan: SplitPlan) -> CocoFile:
             raise DataError(
                 f"--group-from {plan.group_from!r} is no regular expression: {error}"
             ) from None
-        found = [_group_in(record.file_name, pattern) for record in coco.images]
+        groups = [_match_group(record.file_name, pattern) for record in coco.images]
         source = f"what --group-from {plan.group_from!r} looks for"
     else:
         return coco
-    without = [r.file_name for r, group in zip(coco.images, found, strict=True) if group is None]
+    without = [r.file_name for r, group in zip(coco.images, groups, strict=True) if group is None]
     if without:
         raise DataError(
-            f"{coco.path}: {len(without)} of {len(found)} pictures are without {source}: "
-            f"{listed(without)}; name groups for all, or for none"
+            f"{coco.path}: {len(without)} of {len(groups)} pictures are without {source}: "
+            f"{format_list(without)}; name groups for all, or for none"
         )
-    images = [replace(r, group=group) for r, group in zip(coco.images, found, strict=True)]
-    return replace(coco, images=PackedImages.of(images))
+    images = [replace(r, group=group) for r, group in zip(coco.images, groups, strict=True)]
+    return replace(coco, images=PackedImages.from_records(images))
 
 
-def _group_at(record: ImageRecord, key: str) -> str | None:
+def _get_group_by_key(record: ImageRecord, key: str) -> str | None:
     value = record.group if key == "group" else record.extra.get(key)
     return str(value) if isinstance(value, str | int) and value != "" else None
 
 
-def _group_in(name: str, pattern: re.Pattern[str]) -> str | None:
-    found = pattern.search(name)
-    if found is None:
+def _match_group(name: str, pattern: re.Pattern[str]) -> str | None:
+    match = pattern.search(name)
+    if match is None:
         return None
-    captured = [each for each in found.groups() if each is not None]
-    return "/".join(captured) if captured else found.group() or None
+    captured = [group for group in match.groups() if group is not None]
+    return "/".join(captured) if captured else match.group() or None
 
 
-def _by(coco: CocoFile, plan: SplitPlan) -> By:
+def _resolve_criterion(coco: CocoFile, plan: SplitPlan) -> By:
     has_groups = any(record.group is not None for record in coco.images)
     by = plan.by or ("group-class" if has_groups else "class")
     if by.startswith("group") and not has_groups:
@@ -185,92 +185,99 @@ def _by(coco: CocoFile, plan: SplitPlan) -> By:
     return by
 
 
-def _divided(
+def _divide_images(
     coco: CocoFile, by: By, plan: SplitPlan, number: int
 ) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    whole = coco
+    grouped_coco = coco
     if not by.startswith("group"):
-        alone = PackedImages.of(replace(each, group=None) for each in coco.images)
-        whole = replace(coco, images=alone)
-    groups = groups_of([whole])
+        alone = PackedImages.from_records(replace(record, group=None) for record in coco.images)
+        grouped_coco = replace(coco, images=alone)
+    groups = find_groups([grouped_coco])
     notes = []
     counts = None
     if by.endswith("class"):
-        counts = objects_of_each([coco], coco.categories)
+        counts = count_objects_per_image([coco], coco.categories)
         if not counts.any():
             notes.append(
                 "no objects are annotated, so that classes could not be balanced (pixels of "
                 "semantic maps are not counted)"
             )
-    single = sum(record.group is None for record in whole.images)
+    single = sum(record.group is None for record in grouped_coco.images)
     if by.startswith("group") and single:
         notes.append(f"{single} pictures have no group; each is taken by itself")
     if plan.shares is None:
-        return fold_of_each(groups, number, counts=counts, seed=plan.seed), tuple(notes)
+        return assign_folds(groups, number, counts=counts, seed=plan.seed), tuple(notes)
     return divide(groups, plan.shares, counts=counts, seed=plan.seed), tuple(notes)
 
 
-class _OfImage(msgspec.Struct):
+class _AnnotationImageId(msgspec.Struct):
     image_id: int | str
 
 
-def _write(
+def _write_files(
     coco: CocoFile,
     path: Path,
     files: Sequence[Path],
     part: NDArray[np.int64],
 ) -> None:
     content = open_content(path)
-    part_of = {r.id: int(p) for r, p in zip(coco.images, part, strict=True)}
-    of_annotation = [part_of[_image_id(each)] for each in content.top.get("annotations") or ()]
-    group_of = {record.id: record.group for record in coco.images}
+    part_by_image = {r.id: int(p) for r, p in zip(coco.images, part, strict=True)}
+    annotation_parts = [
+        part_by_image[_get_image_id(annotation)]
+        for annotation in content.top.get("annotations") or ()
+    ]
+    group_by_image = {record.id: record.group for record in coco.images}
     roots = {"images_root": coco.images_root, "sem_seg_root": coco.sem_seg_root}
     info = content.top.get("info")
     with ExitStack() as all_or_none:
         for number, file in enumerate(files):
-            moved = moved_info(info if isinstance(info, dict) else {}, roots, file.parent)
-            top = {"info": moved, **{k: v for k, v in content.top.items() if k != "info"}}
-            lists: dict[str, Any] = {"images": _images(content, part_of, group_of, number)}
+            relocated = relocate_info(info if isinstance(info, dict) else {}, roots, file.parent)
+            top = {"info": relocated, **{k: v for k, v in content.top.items() if k != "info"}}
+            lists: dict[str, Any] = {
+                "images": _iter_images(content, part_by_image, group_by_image, number)
+            }
             if isinstance(top.get("annotations"), list):
-                pairs = zip(top["annotations"], of_annotation, strict=True)
-                lists["annotations"] = (each for each, place in pairs if place == number)
-            write_content(all_or_none.enter_context(whole_file(file)), top, lists)
+                pairs = zip(top["annotations"], annotation_parts, strict=True)
+                lists["annotations"] = (
+                    annotation for annotation, place in pairs if place == number
+                )
+            write_content(all_or_none.enter_context(open_atomic(file)), top, lists)
 
 
-def _images(
-    content: Content,
-    part_of: Mapping[int | str, int],
-    group_of: Mapping[int | str, str | None],
+def _iter_images(
+    content: CocoContent,
+    part_by_image: Mapping[int | str, int],
+    group_by_image: Mapping[int | str, str | None],
     number: int,
 ) -> Iterator[Any]:
     """The records of one part, with the groups by which they were divided."""
     for entry in content.top["images"]:
-        raw = decoded(entry)
-        if part_of[raw["id"]] != number:
+        raw = decode_record(entry)
+        if part_by_image[raw["id"]] != number:
             continue
-        group = group_of[raw["id"]]
-        is_told = group is None or str(raw.get("group")) == group
-        yield entry if is_told else {**raw, "group": group}
+        group = group_by_image[raw["id"]]
+        is_recorded = group is None or str(raw.get("group")) == group
+        yield entry if is_recorded else {**raw, "group": group}
 
 
-def _image_id(entry: Any) -> int | str:
+def _get_image_id(entry: Any) -> int | str:
     if isinstance(entry, msgspec.Raw):
         try:
-            return msgspec.json.decode(entry, type=_OfImage).image_id
+            return msgspec.json.decode(entry, type=_AnnotationImageId).image_id
         except msgspec.MsgspecError:
-            entry = decoded(entry)
-    found: int | str = entry["image_id"]
-    return found
+            entry = decode_record(entry)
+    image_id: int | str = entry["image_id"]
+    return image_id
 
 
-def _summary(
+def _summarize_splits(
     coco: CocoFile, by: By, files: tuple[Path, ...], part: NDArray[np.int64], notes: tuple[str, ...]
 ) -> WrittenSplits:
     parts = range(len(files))
     places = part.tolist()
     groups = [{r.group for r, p in zip(coco.images, places, strict=True) if p == i} for i in parts]
     objects: Counter[tuple[int, int]] = Counter()
-    counts = objects_of_each([coco], coco.categories)
+    counts = count_objects_per_image([coco], coco.categories)
     for i in parts:
         for index, number in enumerate(counts[part == i].sum(axis=0).tolist()):
             objects[index, i] = int(number)
@@ -278,7 +285,7 @@ def _summary(
         files,
         by,
         tuple(places.count(i) for i in parts),
-        tuple(len(each - {None}) for each in groups),
+        tuple(len(part_groups - {None}) for part_groups in groups),
         {name: tuple(objects[k, i] for i in parts) for k, name in enumerate(coco.categories.names)},
         notes,
     )

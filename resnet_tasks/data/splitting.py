@@ -20,7 +20,7 @@ from resnet_tasks.errors import DataError
 Counts = NDArray[np.float64]
 
 
-def fold_of_each(
+def assign_folds(
     groups: Sequence[Hashable], folds: int, *, counts: Counts | None = None, seed: int = 0
 ) -> NDArray[np.int64]:
     """Fold `0..folds-1` of every picture; no group lies in two of them.
@@ -66,21 +66,25 @@ def divide(
     Raises:
         DataError: If there are fewer groups than parts, or a share is not above 0.
     """
-    wanted = np.asarray(shares, dtype=np.float64)
-    if wanted.ndim != 1 or len(wanted) < 2 or not (np.isfinite(wanted) & (wanted > 0)).all():
+    fractions = np.asarray(shares, dtype=np.float64)
+    if (
+        fractions.ndim != 1
+        or len(fractions) < 2
+        or not (np.isfinite(fractions) & (fractions > 0)).all()
+    ):
         raise DataError(f"shares are {list(shares)}; give two or more numbers above 0")
-    members, load = _group_loads(groups, counts)
-    if len(load) < len(wanted):
+    members, load = _compute_group_loads(groups, counts)
+    if len(load) < len(fractions):
         raise DataError(
-            f"{len(wanted)} parts take at least {len(wanted)} groups (patients, sequences or "
+            f"{len(fractions)} parts take at least {len(fractions)} groups (patients, sequences or "
             f"single pictures), but {len(groups)} pictures have {len(load)}; take fewer parts, or "
             "more data"
         )
-    order = _order(load, np.random.default_rng(seed))
-    return _place(load, wanted / wanted.sum(), order)[members]
+    order = _sort_groups(load, np.random.default_rng(seed))
+    return _assign_parts(load, fractions / fractions.sum(), order)[members]
 
 
-def groups_of(files: Sequence[CocoFile]) -> list[str]:
+def find_groups(files: Sequence[CocoFile]) -> list[str]:
     """What every picture of some files belongs to: its `group`, else its own file.
 
     The same picture in two files (boxes in one, pixels in the other) is one group, and a group's
@@ -94,11 +98,14 @@ def groups_of(files: Sequence[CocoFile]) -> list[str]:
         for file in files
         for record in file.images
     ]
-    known = {path: group for path, group in pictures if group is not None}
-    return [f"group {known[path]}" if path in known else f"file {path}" for path, _ in pictures]
+    group_by_path = {path: group for path, group in pictures if group is not None}
+    return [
+        f"group {group_by_path[path]}" if path in group_by_path else f"file {path}"
+        for path, _ in pictures
+    ]
 
 
-def objects_of_each(files: Sequence[CocoFile], categories: CategoryMap) -> Counts:
+def count_objects_per_image(files: Sequence[CocoFile], categories: CategoryMap) -> Counts:
     """`(N, K)` objects and image-level labels of each category on every picture, no crowds.
 
     Pixels of semantic maps are not counted: that takes reading all of them.
@@ -113,10 +120,10 @@ def objects_of_each(files: Sequence[CocoFile], categories: CategoryMap) -> Count
     counts = np.zeros((sum(len(file.images) for file in files), len(categories)))
     row = 0
     for file in files:
-        columns = [categories.index_of(each) for each in file.categories.ids]
+        columns = [categories.id_to_index(category_id) for category_id in file.categories.ids]
         for record in file.images:
-            for each in file.annotations[record.id]:
-                counts[row, columns[each.category]] += not each.is_crowd
+            for annotation in file.annotations[record.id]:
+                counts[row, columns[annotation.category]] += not annotation.is_crowd
             row += 1
     return counts
 
@@ -136,7 +143,7 @@ class Folds:
     fold: NDArray[np.int64]
 
     @classmethod
-    def of(cls, files: Sequence[CocoFile], folds: int, *, seed: int = 0) -> Folds:
+    def from_files(cls, files: Sequence[CocoFile], folds: int, *, seed: int = 0) -> Folds:
         """Folds with whole groups and, where objects are annotated, alike shares of each category.
 
         Args:
@@ -147,10 +154,12 @@ class Folds:
         Raises:
             DataError: If there are fewer groups than folds.
         """
-        groups = groups_of(files)
-        counts = objects_of_each(files, CategoryMap.merged([each.categories for each in files]))
+        groups = find_groups(files)
+        counts = count_objects_per_image(
+            files, CategoryMap.merge([file.categories for file in files])
+        )
         return cls(
-            tuple(files), tuple(groups), fold_of_each(groups, folds, counts=counts, seed=seed)
+            tuple(files), tuple(groups), assign_folds(groups, folds, counts=counts, seed=seed)
         )
 
     @property
@@ -160,19 +169,19 @@ class Folds:
         text = "\n".join(f"{i} {fold}" for i, fold in zip(ids, self.fold, strict=True))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def without(self, fold: int) -> list[CocoFile]:
+    def exclude_fold(self, fold: int) -> list[CocoFile]:
         """The files without the pictures of a fold; files that have no others are left out."""
-        return self._files(self.fold != fold)
+        return self._select_files(self.fold != fold)
 
-    def only(self, fold: int) -> list[CocoFile]:
+    def select_fold(self, fold: int) -> list[CocoFile]:
         """The files with the pictures of a fold; files that have none of them are left out."""
-        return self._files(self.fold == fold)
+        return self._select_files(self.fold == fold)
 
-    def _files(self, chosen: NDArray[np.bool_]) -> list[CocoFile]:
+    def _select_files(self, is_selected: NDArray[np.bool_]) -> list[CocoFile]:
         ends = np.cumsum([len(file.images) for file in self.files])
-        parts = np.split(chosen, ends[:-1])
+        parts = np.split(is_selected, ends[:-1])
         return [
-            file.of_images(
+            file.select_images(
                 [record for record, is_in in zip(file.images, part, strict=True) if is_in]
             )
             for file, part in zip(self.files, parts, strict=True)
@@ -180,7 +189,7 @@ class Folds:
         ]
 
 
-def _group_loads(
+def _compute_group_loads(
     groups: Sequence[Hashable], counts: Counts | None
 ) -> tuple[NDArray[np.int64], Counts]:
     """`(N,)` number of every picture's group, and `(G, 1 + K)` its share of all pictures, classes.
@@ -188,7 +197,9 @@ def _group_loads(
     Groups are numbered as they first appear, so that nothing depends on how their names sort.
     """
     numbers: dict[Hashable, int] = {}
-    members = np.array([numbers.setdefault(each, len(numbers)) for each in groups], dtype=np.int64)
+    members = np.array(
+        [numbers.setdefault(group, len(numbers)) for group in groups], dtype=np.int64
+    )
     columns = np.ones((len(members), 1))
     if counts is not None:
         if counts.ndim != 2 or len(counts) != len(members):
@@ -200,14 +211,14 @@ def _group_loads(
     return members, load[:, total > 0] / total[total > 0]
 
 
-def _order(load: Counts, random: np.random.Generator) -> NDArray[np.int64]:
+def _sort_groups(load: Counts, random: np.random.Generator) -> NDArray[np.int64]:
     """Groups by the largest share of anything that they hold, falling, shuffled where alike."""
     shuffled = random.permutation(len(load))
     octave = np.floor(np.log2(load[shuffled].max(axis=1)))
     return shuffled[np.argsort(-octave, kind="stable")]
 
 
-def _place(load: Counts, shares: Counts, order: NDArray[np.int64]) -> NDArray[np.int64]:
+def _assign_parts(load: Counts, shares: Counts, order: NDArray[np.int64]) -> NDArray[np.int64]:
     """`(G,)` part of every group."""
     filled = np.zeros((len(shares), load.shape[1]))
     parts = np.zeros(len(load), dtype=np.int64)

@@ -88,7 +88,7 @@ class ChannelMoments:
 
 
 @dataclass
-class StoredValues:
+class ValueRange:
     """Pictures of one type, and the range of their stored values."""
 
     pictures: int = 0
@@ -109,7 +109,7 @@ class DatasetStatistics:
     Attributes:
         pictures: How many there are.
         sizes: (height, width) -> pictures.
-        stored: Type of the stored values -> their range.
+        value_ranges: Type of the stored values -> their range.
         channels: Over the pictures that the intensity step could place in 0..1.
         unplaced: Pictures that it could not place; their stored range is unknown to `auto`.
         objects: Class name -> boxed objects, crowds left out.
@@ -127,7 +127,7 @@ class DatasetStatistics:
 
     pictures: int = 0
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
-    stored: dict[str, StoredValues] = field(default_factory=dict)
+    value_ranges: dict[str, ValueRange] = field(default_factory=dict)
     channels: ChannelMoments = field(default_factory=ChannelMoments)
     unplaced: int = 0
     objects: dict[str, int] = field(default_factory=dict)
@@ -176,11 +176,11 @@ def measure_channels(dataset: CocoDataset, advance: Advance | None = None) -> Co
             out (by default none), or a channel never changes.
     """
 
-    def pixels(index: int) -> NDArray[np.float32]:
-        return dataset.preparation.intensity(dataset.picture(index), str(dataset.path(index)))
+    def read_pixels(index: int) -> NDArray[np.float32]:
+        return dataset.preparation.intensity(dataset.load_image(index), str(dataset.path(index)))
 
     moments = ChannelMoments()
-    for _, values in _each_readable(dataset, pixels, advance):
+    for _, values in _iter_readable(dataset, read_pixels, advance):
         moments.add(values)
     for channel, std in enumerate(moments.std):
         if std == 0:
@@ -207,37 +207,37 @@ def count_classes(
         DataError: If more label maps cannot be read than the data set may leave out.
     """
 
-    def labels(index: int) -> NDArray[Any]:
+    def read_labels(index: int) -> NDArray[Any]:
         if task == CLASSIFICATION:
             return np.asarray(dataset.image_labels(index, table) or (), np.int64)
         semantic = dataset.truth(index, table).semantic
         return np.zeros(0, np.int64) if semantic is None else semantic
 
     counts = ClassCounts(len(table.classes))
-    for index, found in _each_readable(dataset, labels, advance):
-        counts.add(found, 1.0 if dataset.repeats is None else float(dataset.repeats[index]))
+    for index, image_labels in _iter_readable(dataset, read_labels, advance):
+        counts.add(image_labels, 1.0 if dataset.repeats is None else float(dataset.repeats[index]))
     return counts
 
 
-def _each_readable(
+def _iter_readable(
     dataset: CocoDataset, read: Callable[[int], NDArray[Any]], advance: Advance | None
 ) -> Iterator[tuple[int, NDArray[Any]]]:
     """What `read` gives for every picture, those left out that the data set may leave out."""
     bad = 0
     for index in range(len(dataset)):
         try:
-            found = read(index)
+            values = read(index)
         except DataError:
             bad += 1
-            if bad > dataset.most_bad_pictures:
+            if bad > dataset.max_bad_images:
                 raise
         else:
-            yield index, found
+            yield index, values
         if advance:
             advance(index + 1, len(dataset))
 
 
-def dataset_statistics(
+def compute_dataset_statistics(
     coco: CocoFile,
     *,
     channels: int = 3,
@@ -260,16 +260,16 @@ def dataset_statistics(
     dataset = CocoDataset(
         [coco], categories=coco.categories, channels=channels, intensity=step, cache=False
     )
-    found = DatasetStatistics(pictures=len(coco.images))
-    _count_annotations(found, coco)
+    statistics = DatasetStatistics(pictures=len(coco.images))
+    _count_annotations(statistics, coco)
     has_pixels = bool({"semantic", "masks"} & coco.annotated)
     pixels: Counter[int] = Counter()
     # Unlabelled apart from void would need a label of its own; both teach nothing.
     table = LabelTable.identity(coco.categories.names)
     for index in range(len(dataset)):
-        image, where = dataset.picture(index), str(dataset.path(index))
-        found.sizes[image.shape[0], image.shape[1]] += 1
-        _add_values(found, image, step, where)
+        image, image_name = dataset.load_image(index), str(dataset.path(index))
+        statistics.sizes[image.shape[0], image.shape[1]] += 1
+        _add_values(statistics, image, step, image_name)
         semantic = dataset.truth(index, table).semantic if has_pixels else None
         if semantic is not None:
             labels, counts = np.unique(semantic, return_counts=True)
@@ -278,52 +278,60 @@ def dataset_statistics(
             advance(index + 1, len(dataset))
     if has_pixels:
         names = coco.categories.names
-        found.class_pixels = {name: pixels[label] for label, name in enumerate(names)}
-        found.void_pixels = pixels[VOID] + pixels[UNLABELLED]
-    return found
+        statistics.class_pixels = {name: pixels[label] for label, name in enumerate(names)}
+        statistics.void_pixels = pixels[VOID] + pixels[UNLABELLED]
+    return statistics
 
 
-def _add_values(found: DatasetStatistics, image: NDArray[Any], step: Intensity, where: str) -> None:
+def _add_values(
+    statistics: DatasetStatistics, image: NDArray[Any], step: Intensity, image_name: str
+) -> None:
     if image.dtype.kind == "f" and not np.isfinite(image).all():
-        raise DataError(f"{where} holds values that are not finite; repair the file")
-    found.stored.setdefault(str(image.dtype), StoredValues()).add(image)
+        raise DataError(f"{image_name} holds values that are not finite; repair the file")
+    statistics.value_ranges.setdefault(str(image.dtype), ValueRange()).add(image)
     try:
-        values = step(image, where)
+        values = step(image, image_name)
     except DataError:
-        found.unplaced += 1  # `auto` on a type whose range it does not know
+        statistics.unplaced += 1  # `auto` on a type whose range it does not know
         return
-    found.channels.add(values)
+    statistics.channels.add(values)
 
 
-def _count_annotations(found: DatasetStatistics, coco: CocoFile) -> None:
+def _count_annotations(statistics: DatasetStatistics, coco: CocoFile) -> None:
     names = coco.categories.names
     objects: Counter[int] = Counter()
-    whole: Counter[int] = Counter()
-    kept: list[Annotation] = []
+    label_counts: Counter[int] = Counter()
+    annotations: list[Annotation] = []
     for record in coco.images:
-        mine = [each for each in coco.annotations[record.id] if each.bbox is not None]
-        single = [each for each in mine if not each.is_crowd]
-        found.crowds += len(mine) - len(single)
-        found.per_picture.append(len(single))
-        objects.update(each.category for each in single)
+        boxed = [
+            annotation for annotation in coco.annotations[record.id] if annotation.bbox is not None
+        ]
+        single = [annotation for annotation in boxed if not annotation.is_crowd]
+        statistics.crowds += len(boxed) - len(single)
+        statistics.per_picture.append(len(single))
+        objects.update(annotation.category for annotation in single)
         labels = coco.annotations[record.id] if "image" in coco.annotated else ()
-        whole.update({each.category for each in labels if each.bbox is None})
-        kept += single
-        _add_centres(found.centres, single, (record.height, record.width))
-    found.objects = {name: objects[i] for i, name in enumerate(names)}
-    if whole:
-        found.image_labels = {name: whole[i] for i, name in enumerate(names)}
-    found.boxes = np.asarray([each.bbox for each in kept], np.float64).reshape(-1, 4)
-    found.areas = np.asarray([each.area for each in kept], np.float64)
-    found.groups = len({each.group for each in coco.images if each.group is not None})
+        label_counts.update(
+            {annotation.category for annotation in labels if annotation.bbox is None}
+        )
+        annotations += single
+        _add_centres(statistics.centres, single, (record.height, record.width))
+    statistics.objects = {name: objects[i] for i, name in enumerate(names)}
+    if label_counts:
+        statistics.image_labels = {name: label_counts[i] for i, name in enumerate(names)}
+    statistics.boxes = np.asarray(
+        [annotation.bbox for annotation in annotations], np.float64
+    ).reshape(-1, 4)
+    statistics.areas = np.asarray([annotation.area for annotation in annotations], np.float64)
+    statistics.groups = len({record.group for record in coco.images if record.group is not None})
 
 
 def _add_centres(
     heat: NDArray[np.int64], objects: Sequence[Annotation], size: tuple[int, int]
 ) -> None:
-    for each in objects:
-        assert each.bbox is not None
-        x, y, width, height = each.bbox
+    for annotation in objects:
+        assert annotation.bbox is not None
+        x, y, width, height = annotation.bbox
         row, column = ((y + height / 2) / size[0], (x + width / 2) / size[1])
         heat[
             int(np.clip(row * HEAT_CELLS, 0, HEAT_CELLS - 1)),

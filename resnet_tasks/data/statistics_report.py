@@ -25,7 +25,7 @@ RGB = ("tab:red", "tab:green", "tab:blue")
 
 
 def print_statistics(
-    found: DatasetStatistics,
+    statistics: DatasetStatistics,
     console: Console,
     *,
     title: str,
@@ -35,113 +35,117 @@ def print_statistics(
     """Prints everything, and what to put into a recipe.
 
     Args:
-        found: To print.
+        statistics: To print.
         console: Where to.
         title: The file, for the headline.
         channels: As in `data.channels`.
         intensity: The step that the pictures went through.
     """
-    groups = f" in {found.groups} groups" if found.groups else ""
-    console.print(f"{title}: {found.pictures} pictures{groups}", markup=False, soft_wrap=True)
-    _print_sizes(found, console)
-    for kind, stored in sorted(found.stored.items()):
+    groups = f" in {statistics.groups} groups" if statistics.groups else ""
+    console.print(f"{title}: {statistics.pictures} pictures{groups}", markup=False, soft_wrap=True)
+    _print_sizes(statistics, console)
+    for kind, value_range in sorted(statistics.value_ranges.items()):
         console.print(
-            f"stored: {stored.pictures} pictures of {kind}, values {stored.low:g} to "
-            f"{stored.high:g}",
+            f"stored: {value_range.pictures} pictures of {kind}, values {value_range.low:g} to "
+            f"{value_range.high:g}",
             soft_wrap=True,
         )
-    if found.channels.pixels:
-        console.print(_channel_table(found))
-    _print_objects(found, console)
-    if found.image_labels:
+    if statistics.channels.pixels:
+        console.print(_build_channel_table(statistics))
+    _print_objects(statistics, console)
+    if statistics.image_labels:
         console.print(
-            f"whole pictures: {_listed(found.image_labels)}", markup=False, soft_wrap=True
+            f"whole pictures: {_format_counts(statistics.image_labels)}",
+            markup=False,
+            soft_wrap=True,
         )
-    if found.class_pixels is not None:
-        console.print(_pixel_table(found))
-    _print_remedy(found, console, channels, intensity or Intensity())
+    if statistics.class_pixels is not None:
+        console.print(_build_pixel_table(statistics))
+    _print_recommendation(statistics, console, channels, intensity or Intensity())
 
 
-def _print_sizes(found: DatasetStatistics, console: Console) -> None:
-    frequent = found.sizes.most_common(SHOWN_SIZES)
-    shown = ", ".join(f"{width} x {height}: {count}" for (height, width), count in frequent)
-    rest = len(found.sizes) - len(frequent)
-    more = f", and {rest} more sizes" if rest else ""
-    console.print(f"sizes (width x height): {shown}{more}", soft_wrap=True)
+def _print_sizes(statistics: DatasetStatistics, console: Console) -> None:
+    frequent = statistics.sizes.most_common(SHOWN_SIZES)
+    sizes_text = ", ".join(f"{width} x {height}: {count}" for (height, width), count in frequent)
+    num_omitted = len(statistics.sizes) - len(frequent)
+    more = f", and {num_omitted} more sizes" if num_omitted else ""
+    console.print(f"sizes (width x height): {sizes_text}{more}", soft_wrap=True)
 
 
-def _channel_table(found: DatasetStatistics) -> Table:
+def _build_channel_table(statistics: DatasetStatistics) -> Table:
     table = Table(title="channels, 0..1 after the intensity step", title_justify="left")
     for name in ("channel", "mean", "std", "min", "max"):
         table.add_column(name, justify="right")
-    measured = found.channels
+    measured = statistics.channels
     rows = zip(measured.mean, measured.std, measured.low, measured.high, strict=True)
     for number, row in enumerate(rows):
         table.add_row(str(number), *(f"{value:.4f}" for value in row))
     return table
 
 
-def _print_objects(found: DatasetStatistics, console: Console) -> None:
-    if not found.per_picture or not (len(found.boxes) or found.crowds):
+def _print_objects(statistics: DatasetStatistics, console: Console) -> None:
+    if not statistics.per_picture or not (len(statistics.boxes) or statistics.crowds):
         return
-    counts = np.asarray(found.per_picture)
+    counts = np.asarray(statistics.per_picture)
     # A class that only pixels have needs no 0.
-    objects = {name: n for name, n in found.objects.items() if n or found.class_pixels is None}
+    objects = {
+        name: n for name, n in statistics.objects.items() if n or statistics.class_pixels is None
+    }
     console.print(
-        f"objects: {_listed(objects)}; {found.crowds} crowd regions; per picture "
+        f"objects: {_format_counts(objects)}; {statistics.crowds} crowd regions; per picture "
         f"{counts.min()} to {counts.max()}, mean {counts.mean():.2f}, {(counts == 0).sum()} "
         "pictures without",
         markup=False,
         soft_wrap=True,
     )
-    if not len(found.boxes):
+    if not len(statistics.boxes):
         return
-    small, medium, large = found.by_size
+    small, medium, large = statistics.by_size
     console.print(f"areas by COCO's limits: {small} small, {medium} medium, {large} large")
     table = Table(title="boxes, pixels of the stored pictures", title_justify="left")
     table.add_column("")
     for quantile in QUANTILES:
         table.add_column(f"{quantile:.0%}", justify="right")
     for name, values, digits in (
-        ("width", found.boxes[:, 2], 1),
-        ("height", found.boxes[:, 3], 1),
-        ("square root of area", found.sides, 1),
-        ("height / width", found.aspect_ratios, 2),
+        ("width", statistics.boxes[:, 2], 1),
+        ("height", statistics.boxes[:, 3], 1),
+        ("square root of area", statistics.sides, 1),
+        ("height / width", statistics.aspect_ratios, 2),
     ):
         row = np.quantile(values, QUANTILES)
         table.add_row(name, *(f"{value:.{digits}f}" for value in row))
     console.print(table)
 
 
-def _pixel_table(found: DatasetStatistics) -> Table:
-    assert found.class_pixels is not None
+def _build_pixel_table(statistics: DatasetStatistics) -> Table:
+    assert statistics.class_pixels is not None
     table = Table(title="annotated pixels", title_justify="left")
     table.add_column("class")
     table.add_column("pixels", justify="right")
     table.add_column("share", justify="right")
-    rows = {**found.class_pixels, "(unlabelled or void)": found.void_pixels}
+    rows = {**statistics.class_pixels, "(unlabelled or void)": statistics.void_pixels}
     total = max(1, sum(rows.values()))
     for name, count in rows.items():
         table.add_row(name, str(count), f"{count / total:.2%}")
     return table
 
 
-def _print_remedy(
-    found: DatasetStatistics, console: Console, channels: int, intensity: Intensity
+def _print_recommendation(
+    statistics: DatasetStatistics, console: Console, channels: int, intensity: Intensity
 ) -> None:
     """What to write into a recipe's `data:`."""
-    if found.unplaced:
-        low = min(each.low for each in found.stored.values())
-        high = max(each.high for each in found.stored.values())
+    if statistics.unplaced:
+        low = min(value_range.low for value_range in statistics.value_ranges.values())
+        high = max(value_range.high for value_range in statistics.value_ranges.values())
         console.print(
-            f"{found.unplaced} pictures hold values whose range is not known; measure again with "
+            f"{statistics.unplaced} pictures hold values whose range is not known; measure again with "
             f"data.intensity.type=window data.intensity.level={(low + high) / 2:g} "
             f"data.intensity.width={high - low:g} (all values from {low:g} to {high:g}), or with "
             "data.intensity.type=percentile",
             soft_wrap=True,
         )
         return
-    constant = [str(number) for number, std in enumerate(found.channels.std) if std == 0]
+    constant = [str(number) for number, std in enumerate(statistics.channels.std) if std == 0]
     if constant:
         console.print(
             f"channel {', '.join(constant)} is the same everywhere, so that this data gives no "
@@ -152,18 +156,18 @@ def _print_remedy(
     # Six digits, not decimals: a deep sensor may use a hundredth of its type's range.
     mean, std = (
         ", ".join(f"{value:.6g}" for value in values)
-        for values in (found.channels.mean, found.channels.std)
+        for values in (statistics.channels.mean, statistics.channels.std)
     )
     console.print(
         "to normalise by this data, write into the recipe's data section:\n"
-        f"  channels: {channels}\n{_intensity_line(intensity)}"
+        f"  channels: {channels}\n{_format_intensity(intensity)}"
         f"  normalize: {{mean: [{mean}], std: [{std}]}}",
         markup=False,
         soft_wrap=True,
     )
 
 
-def _intensity_line(step: Intensity) -> str:
+def _format_intensity(step: Intensity) -> str:
     """The step on which the constants depend; nothing for the default."""
     if step.type == "auto":
         return ""
@@ -175,11 +179,11 @@ def _intensity_line(step: Intensity) -> str:
     return f"  intensity: {{type: {step.type}, {values}}}\n"
 
 
-def _listed(counts: dict[str, int]) -> str:
+def _format_counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
 
 
-def draw_statistics(found: DatasetStatistics, path: Path) -> None:
+def draw_statistics(statistics: DatasetStatistics, path: Path) -> None:
     """Draws sizes, classes, boxes' centres, sizes and shapes, and channels into one PNG.
 
     Raises:
@@ -187,24 +191,28 @@ def draw_statistics(found: DatasetStatistics, path: Path) -> None:
     """
     figure = Figure(figsize=(14, 8), layout="constrained")
     sizes, classes, centres, sides, shapes, channels = figure.subplots(2, 3).ravel()
-    _draw_sizes(found, sizes)
-    _draw_classes(found, classes)
+    _draw_sizes(statistics, sizes)
+    _draw_classes(statistics, classes)
     centres.set_title("centres of boxes, relative to the picture")
-    drawn = centres.imshow(found.centres, extent=(0, 1, 1, 0), cmap="magma", aspect="auto")
-    figure.colorbar(drawn, ax=centres, label="boxes")
+    heat_map = centres.imshow(statistics.centres, extent=(0, 1, 1, 0), cmap="magma", aspect="auto")
+    figure.colorbar(heat_map, ax=centres, label="boxes")
     sides.set(title="square root of box area", xlabel="pixels", ylabel="boxes")
-    if len(found.boxes):
-        sides.hist(found.sides, bins=_log_bins(found.sides), color="tab:blue")
-        _log_axis(sides)
+    if len(statistics.boxes):
+        sides.hist(statistics.sides, bins=_make_log_bins(statistics.sides), color="tab:blue")
+        _set_log_axis(sides)
         for limit in AREA_LIMITS:
             sides.axvline(np.sqrt(limit), color="0.5", linestyle=":")
-        small, medium, large = found.by_size
+        small, medium, large = statistics.by_size
         sides.set_xlabel(f"pixels; by area {small} small, {medium} medium, {large} large")
     shapes.set(title="height / width of boxes", xlabel="ratio", ylabel="boxes")
-    if len(found.boxes):
-        shapes.hist(found.aspect_ratios, bins=_log_bins(found.aspect_ratios), color="tab:green")
-        _log_axis(shapes)
-    _draw_channels(found, channels)
+    if len(statistics.boxes):
+        shapes.hist(
+            statistics.aspect_ratios,
+            bins=_make_log_bins(statistics.aspect_ratios),
+            color="tab:green",
+        )
+        _set_log_axis(shapes)
+    _draw_channels(statistics, channels)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, format="png", dpi=110)
@@ -214,30 +222,33 @@ def draw_statistics(found: DatasetStatistics, path: Path) -> None:
         ) from None
 
 
-def _draw_sizes(found: DatasetStatistics, axes: Axes) -> None:
+def _draw_sizes(statistics: DatasetStatistics, axes: Axes) -> None:
     axes.set(title="pictures by size", xlabel="width, pixels", ylabel="height, pixels")
-    heights, widths = np.asarray(list(found.sizes)).T
-    counts = np.asarray(list(found.sizes.values()))
+    heights, widths = np.asarray(list(statistics.sizes)).T
+    counts = np.asarray(list(statistics.sizes.values()))
     axes.scatter(widths, heights, s=20 + 380 * counts / counts.max(), alpha=0.6)
     axes.set_xlim(0, widths.max() * 1.1)
     axes.set_ylim(0, heights.max() * 1.1)
 
 
-def _draw_classes(found: DatasetStatistics, axes: Axes) -> None:
+def _draw_classes(statistics: DatasetStatistics, axes: Axes) -> None:
     """Objects of the most frequent classes; where there are none, pixels or pictures."""
-    counts, unit = found.objects, "objects"
-    if not any(counts.values()) and found.image_labels:
-        counts, unit = found.image_labels, "pictures"
-    elif not any(counts.values()) and found.class_pixels:
-        counts, unit = found.class_pixels, "pixels"
-    frequent = sorted(counts.items(), key=lambda each: -each[1])[:SHOWN_CLASSES]
-    rest = len(counts) - len(frequent)
-    axes.set(title=f"{unit} by class" + (f" (and {rest} rarer ones)" if rest else ""), xlabel=unit)
+    counts, unit = statistics.objects, "objects"
+    if not any(counts.values()) and statistics.image_labels:
+        counts, unit = statistics.image_labels, "pictures"
+    elif not any(counts.values()) and statistics.class_pixels:
+        counts, unit = statistics.class_pixels, "pixels"
+    frequent = sorted(counts.items(), key=lambda class_count: -class_count[1])[:SHOWN_CLASSES]
+    num_omitted = len(counts) - len(frequent)
+    axes.set(
+        title=f"{unit} by class" + (f" (and {num_omitted} rarer ones)" if num_omitted else ""),
+        xlabel=unit,
+    )
     axes.barh([name for name, _ in frequent], [count for _, count in frequent], color="tab:blue")
     axes.invert_yaxis()
 
 
-def _log_axis(axes: Axes) -> None:
+def _set_log_axis(axes: Axes) -> None:
     """A logarithmic axis with plain numbers at 1, 2 and 5 of every decade."""
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -245,14 +256,14 @@ def _log_axis(axes: Axes) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _log_bins(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _make_log_bins(values: NDArray[np.float64]) -> NDArray[np.float64]:
     low, high = float(values.min()), float(values.max())
     return np.geomspace(low * 0.99, high * 1.01, 41)
 
 
-def _draw_channels(found: DatasetStatistics, axes: Axes) -> None:
+def _draw_channels(statistics: DatasetStatistics, axes: Axes) -> None:
     axes.set(title="channel values after the intensity step", xlabel="0..1", ylabel="share")
-    histogram = found.channels.histogram
+    histogram = statistics.channels.histogram
     places = (np.arange(BINS) + 0.5) / BINS
     for number, counts in enumerate(histogram):
         color = RGB[number] if len(histogram) == 3 else None

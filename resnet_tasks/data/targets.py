@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from resnet_tasks.data.coco import Annotation, CocoFile, ImageRecord, decode_mask
 from resnet_tasks.data.pixels import resize_labels
-from resnet_tasks.data.truths import image_labels
+from resnet_tasks.data.truths import collect_image_labels
 from resnet_tasks.structures import Geometry, Target
 
 
-def annotated_target(
+def build_target(
     file: CocoFile, record: ImageRecord, geometry: Geometry, fields: Collection[str]
 ) -> Target:
     """All but the semantic map; what is not annotated or not wanted stays None.
@@ -26,40 +26,46 @@ def annotated_target(
         geometry: From the picture as stored to the sample.
         fields: Wanted: any of `boxes`, `masks` and `image_labels`.
     """
-    found: dict[str, Any] = {}
+    target_fields: dict[str, Any] = {}
     if "boxes" in fields and "boxes" in file.annotated:
-        kept = [each for each in file.annotations[record.id] if each.bbox is not None]
-        boxes, visible = _boxes(kept, geometry)
+        annotations = [
+            annotation for annotation in file.annotations[record.id] if annotation.bbox is not None
+        ]
+        boxes, visible = _make_boxes(annotations, geometry)
         fitting: dict[str, NDArray[Any]] = {
             "boxes": boxes,
-            "labels": np.array([each.category for each in kept], np.int64),
-            "ignore": np.array([each.is_crowd for each in kept], np.bool_),
+            "labels": np.array([annotation.category for annotation in annotations], np.int64),
+            "ignore": np.array([annotation.is_crowd for annotation in annotations], np.bool_),
         }
         if "masks" in fields and "masks" in file.annotated:
-            fitting["masks"] = _masks(kept, record, geometry.input_size)
-        found |= {name: torch.from_numpy(each[visible]) for name, each in fitting.items()}
+            fitting["masks"] = _make_masks(annotations, record, geometry.input_size)
+        target_fields |= {
+            name: torch.from_numpy(values[visible]) for name, values in fitting.items()
+        }
     if "image_labels" in fields and "image" in file.annotated:
-        found["image_labels"] = torch.tensor(image_labels(file, record), dtype=torch.int64)
-    return Target(**found)
+        target_fields["image_labels"] = torch.tensor(
+            collect_image_labels(file, record), dtype=torch.int64
+        )
+    return Target(**target_fields)
 
 
-def _boxes(
+def _make_boxes(
     annotations: Sequence[Annotation], geometry: Geometry
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """`(N, 4)` boxes in pixels of the sample, and `(N,)` whether anything of each is inside."""
-    boxes = np.array([each.bbox for each in annotations], np.float32).reshape(-1, 4)
+    boxes = np.array([annotation.bbox for annotation in annotations], np.float32).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     boxes = geometry.boxes_to_input(boxes)
     return boxes, np.all(boxes[:, 2:] > boxes[:, :2], axis=1)
 
 
-def _masks(
+def _make_masks(
     annotations: Sequence[Annotation], record: ImageRecord, size: tuple[int, int]
 ) -> NDArray[np.bool_]:
     """`(N, height, width)` pixels of each object in a sample of that size."""
     stacked = np.zeros((len(annotations), *size), np.uint8)
-    for mask, each in zip(stacked, annotations, strict=True):
-        if each.segmentation is not None:
-            stored = decode_mask(each.segmentation, record.height, record.width)
-            mask[:] = resize_labels(stored.astype(np.uint8), size)
+    for mask, annotation in zip(stacked, annotations, strict=True):
+        if annotation.segmentation is not None:
+            original_mask = decode_mask(annotation.segmentation, record.height, record.width)
+            mask[:] = resize_labels(original_mask.astype(np.uint8), size)
     return stacked > 0

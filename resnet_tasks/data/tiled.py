@@ -16,16 +16,16 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from resnet_tasks.data.coco import Annotation, CocoFile, ImageRecord
-from resnet_tasks.data.coco_masks import decode_mask_part
+from resnet_tasks.data.coco_masks import decode_mask_in_tile
 from resnet_tasks.data.dataset import CocoDataset
 from resnet_tasks.data.picture_cache import fits_in_memory
-from resnet_tasks.data.pixel_labels import drawn_in_order, has_map
+from resnet_tasks.data.pixel_labels import has_map, sort_by_descending_area
 from resnet_tasks.data.pixels import resize_labels, resize_pixels
 from resnet_tasks.data.preparation import Preparation, PreparedPicture
-from resnet_tasks.data.sample_keys import Key, parts_of
+from resnet_tasks.data.sample_keys import Key, unpack_key
 from resnet_tasks.data.samples import as_tensor
-from resnet_tasks.data.semantic_maps import category_labels, read_values
-from resnet_tasks.data.tiles import Tile, Windows
+from resnet_tasks.data.semantic_maps import read_map_values, values_to_labels
+from resnet_tasks.data.tiles import Tile, WindowGrid
 from resnet_tasks.data.transforms import decode_labels, encode_labels
 from resnet_tasks.errors import DataError, PictureError
 from resnet_tasks.metrics import BACKGROUND
@@ -38,7 +38,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Cut:
+class Tiling:
     """How pictures are cut into tiles, and what of an object counts.
 
     Attributes:
@@ -49,7 +49,7 @@ class Cut:
             None: all of them.
     """
 
-    windows: Windows
+    windows: WindowGrid
     min_visible: float = 0.3
     empty: float | None = 0.1
 
@@ -64,7 +64,7 @@ class TiledDataset(Dataset[Sample]):
 
     Args:
         pictures: To be cut; without resize.
-        cut: How.
+        tiling: How.
         cache: Keep decoded pictures in memory: True, False or "auto" (where they take at most 1
             GB). Otherwise the last ones are kept; parts of mapped files need no keeping.
 
@@ -78,40 +78,42 @@ class TiledDataset(Dataset[Sample]):
 
     repeats: NDArray[np.float64] | None
 
-    def __init__(self, pictures: CocoDataset, cut: Cut, *, cache: bool | str = "auto") -> None:
+    def __init__(
+        self, pictures: CocoDataset, tiling: Tiling, *, cache: bool | str = "auto"
+    ) -> None:
         if pictures.preparation.resize is not None:
             raise DataError(
                 "tiles are cut from the pictures as they are stored, but the pictures are resized; "
                 "leave one of the two out"
             )
         self.pictures = pictures
-        self.cut = cut
-        sizes = [self._size(index) for index in range(len(pictures))]
-        self._ends = np.cumsum([len(self._tiles(size)) for size in sizes], dtype=np.int64)
-        stored = np.asarray(sizes, np.int64).reshape(-1, 2)
-        fits = cache == "auto" and fits_in_memory(stored, pictures.preparation)
+        self.tiling = tiling
+        sizes = [self._get_size(index) for index in range(len(pictures))]
+        self._ends = np.cumsum([len(self._make_tiles(size)) for size in sizes], dtype=np.int64)
+        image_sizes = np.asarray(sizes, np.int64).reshape(-1, 2)
+        fits = cache == "auto" and fits_in_memory(image_sizes, pictures.preparation)
         self._keeps_all = fits or cache is True
-        self._opened: OrderedDict[int, PreparedPicture] = OrderedDict()
+        self._opened_images: OrderedDict[int, PreparedPicture] = OrderedDict()
         self._maps: OrderedDict[int, NDArray[Any]] = OrderedDict()
         self._limits: dict[int, tuple[Any, Any]] = {}
         self.num_empty = 0
-        self.repeats = self._rationed()
+        self.repeats = self._compute_repeats()
 
     def __len__(self) -> int:
         return int(self._ends[-1])
 
     def __getitem__(self, key: Key) -> Sample:
-        epoch, position, scale, visit = parts_of(key)
-        index, _ = self.place(position)
+        epoch, position, scale, visit = unpack_key(key)
+        index, _ = self.locate(position)
         try:
-            sample = self._sample(position, scale)
+            sample = self._load_sample(position, scale)
         except DataError as error:
             image_id, path = self.pictures.image_id(index), str(self.pictures.path(index))
             raise PictureError(str(error), image_id, path) from None
-        return self.pictures.finished(sample, index, epoch, visit)
+        return self.pictures.finalize_sample(sample, index, epoch, visit)
 
-    def _sample(self, position: int, scale: float) -> Sample:
-        index, tile = self.place(position)
+    def _load_sample(self, position: int, scale: float) -> Sample:
+        index, tile = self.locate(position)
         file, record = self.pictures.record(index)
         size = (max(1, round(tile.height * scale)), max(1, round(tile.width * scale)))
         factor = (size[0] / tile.height, size[1] / tile.width)
@@ -121,13 +123,13 @@ class TiledDataset(Dataset[Sample]):
             factor,
             (-tile.top * factor[0], -tile.left * factor[1]),
         )
-        values = resize_pixels(self._picture(index).original_values(tile), size)
+        values = resize_pixels(self._prepare_image(index).read_original_values(tile), size)
         return Sample(
             as_tensor(values),
             geometry,
             self.sample_id(position),
             record.file_name,
-            self._target(file, record, index, tile, geometry),
+            self._build_target(file, record, index, tile, geometry),
         )
 
     @property
@@ -141,9 +143,9 @@ class TiledDataset(Dataset[Sample]):
         return self.pictures.bad_picture_limit
 
     @property
-    def most_bad_pictures(self) -> int:
+    def max_bad_images(self) -> int:
         """How many pictures may be unreadable."""
-        return self.pictures.most_bad_pictures
+        return self.pictures.max_bad_images
 
     def batch_keys(
         self,
@@ -155,20 +157,20 @@ class TiledDataset(Dataset[Sample]):
         """Keys of one training batch; see `CocoDataset.batch_keys`."""
         return self.pictures.batch_keys(epoch, number, positions, visits)
 
-    def place(self, position: int) -> tuple[int, Tile]:
+    def locate(self, position: int) -> tuple[int, Tile]:
         """Index of the picture that a tile is cut from, and where it lies there."""
         index = int(np.searchsorted(self._ends, position, side="right"))
         first = int(self._ends[index - 1]) if index else 0
-        return index, self._tiles(self._size(index))[position - first]
+        return index, self._make_tiles(self._get_size(index))[position - first]
 
     def sample_id(self, position: int) -> str:
         """Id of a tile: that of its picture, and where its top left corner lies."""
-        index, tile = self.place(position)
+        index, tile = self.locate(position)
         return f"{self.pictures.image_id(index)}@{tile.left},{tile.top}"
 
-    def described(self) -> str:
+    def describe(self) -> str:
         """How many tiles there are, in words."""
-        windows, total = self.cut.windows, len(self)
+        windows, total = self.tiling.windows, len(self)
         come = total if self.repeats is None else round(float(self.repeats.sum()))
         return (
             f"{total} tiles of {windows.width} x {windows.height} (width x height), "
@@ -177,14 +179,14 @@ class TiledDataset(Dataset[Sample]):
 
     # --- which tiles
 
-    def _size(self, index: int) -> tuple[int, int]:
+    def _get_size(self, index: int) -> tuple[int, int]:
         _, record = self.pictures.record(index)
         return (record.height, record.width)
 
-    def _tiles(self, size: tuple[int, int]) -> list[Tile]:
-        return self.cut.windows.over(size)
+    def _make_tiles(self, size: tuple[int, int]) -> list[Tile]:
+        return self.tiling.windows.make_tiles(size)
 
-    def _rationed(self) -> NDArray[np.float64] | None:
+    def _compute_repeats(self) -> NDArray[np.float64] | None:
         """How often each tile comes in an epoch.
 
         Raises:
@@ -193,100 +195,114 @@ class TiledDataset(Dataset[Sample]):
         own = self.pictures.repeats
         counts = np.diff(self._ends, prepend=0)
         repeats = np.repeat(np.ones(len(counts)) if own is None else own, counts)
-        if self.cut.empty is None:
+        if self.tiling.empty is None:
             return None if own is None else repeats
-        full = np.concatenate([self._shows(index) for index in range(len(counts))])
+        full = np.concatenate([self._find_nonempty_tiles(index) for index in range(len(counts))])
         self.num_empty = int((~full).sum())
         if not full.any():
             raise DataError(
                 f"none of the {len(full)} tiles of {self.pictures.files[0].path} shows an object "
-                f"of which {self.cut.min_visible:.0%} are visible; set data.tiles.empty to null "
+                f"of which {self.tiling.min_visible:.0%} are visible; set data.tiles.empty to null "
                 "to learn from all of them"
             )
         if self.num_empty:
-            share = self.cut.empty * repeats[full].sum() / repeats[~full].sum()
+            share = self.tiling.empty * repeats[full].sum() / repeats[~full].sum()
             repeats[~full] *= min(1.0, share)
         # One that never comes cannot be drawn: its share is the smallest that counts as one.
         repeats = np.maximum(repeats, 1e-12)
         return None if own is None and not self.num_empty else repeats
 
-    def _shows(self, index: int) -> NDArray[np.bool_]:
+    def _find_nonempty_tiles(self, index: int) -> NDArray[np.bool_]:
         """`(t,)` whether each tile of a picture shows something to learn."""
         file, record = self.pictures.record(index)
-        tiles = self._tiles((record.height, record.width))
-        shows = np.zeros(len(tiles), np.bool_)
+        tiles = self._make_tiles((record.height, record.width))
+        is_nonempty = np.zeros(len(tiles), np.bool_)
         if has_map(file, record):
             try:
                 for i, tile in enumerate(tiles):
-                    labels = self._map_labels(file, record, index, tile)
-                    kinds = [each for each in np.unique(labels).tolist() if each >= 0]
-                    shows[i] = any(file.categories.names[each] != BACKGROUND for each in kinds)
+                    labels = self._read_map_labels(file, record, index, tile)
+                    present_labels = [label for label in np.unique(labels).tolist() if label >= 0]
+                    is_nonempty[i] = any(
+                        file.categories.names[label] != BACKGROUND for label in present_labels
+                    )
             except DataError:
                 if self.bad_picture_limit is None:
                     raise
-                shows[:] = True  # that it cannot be read is told when it comes
-        boxes = _boxes([each for each in _boxed(file, record) if not each.is_crowd])
+                is_nonempty[:] = True  # that it cannot be read is told when it comes
+        boxes = _make_boxes(
+            [annotation for annotation in _select_boxed(file, record) if not annotation.is_crowd]
+        )
         if len(boxes):
             for i, tile in enumerate(tiles):
-                _, share = visible_parts(boxes, tile)
-                shows[i] |= bool(((share > 0) & (share >= self.cut.min_visible)).any())
-        return shows
+                _, share = clip_boxes_to_tile(boxes, tile)
+                is_nonempty[i] |= bool(((share > 0) & (share >= self.tiling.min_visible)).any())
+        return is_nonempty
 
     # --- what they show
 
-    def _target(
+    def _build_target(
         self, file: CocoFile, record: ImageRecord, index: int, tile: Tile, geometry: Geometry
     ) -> Target:
         fields: dict[str, Any] = {}
-        wanted = self.pictures.fields
-        if "boxes" in wanted and "boxes" in file.annotated:
-            fields = self._objects(file, record, tile, geometry)
-        if "semantic" in wanted:
-            labels = self._semantic(file, record, index, tile)
+        requested_fields = self.pictures.fields
+        if "boxes" in requested_fields and "boxes" in file.annotated:
+            fields = self._build_objects(file, record, tile, geometry)
+        if "semantic" in requested_fields:
+            labels = self._build_semantic(file, record, index, tile)
             if labels is not None:
-                shown = resize_labels(encode_labels(labels), geometry.input_size)
-                fields["semantic"] = torch.from_numpy(decode_labels(shown))
+                resized_labels = resize_labels(encode_labels(labels), geometry.input_size)
+                fields["semantic"] = torch.from_numpy(decode_labels(resized_labels))
         return Target(**fields)
 
-    def _objects(
+    def _build_objects(
         self, file: CocoFile, record: ImageRecord, tile: Tile, geometry: Geometry
     ) -> dict[str, Any]:
         """Boxes, labels, flags and masks of what a tile shows."""
-        annotations = _boxed(file, record)
-        cut, share = visible_parts(_boxes(annotations), tile)
-        shown = np.flatnonzero(share > 0)
-        kept = [annotations[i] for i in shown]
-        crowd = np.asarray([each.is_crowd for each in kept], np.bool_)
-        boxes = geometry.boxes_to_input(torch.from_numpy(cut[shown]).float())
+        annotations = _select_boxed(file, record)
+        cut, share = clip_boxes_to_tile(_make_boxes(annotations), tile)
+        visible_indices = np.flatnonzero(share > 0)
+        visible_annotations = [annotations[i] for i in visible_indices]
+        crowd = np.asarray([annotation.is_crowd for annotation in visible_annotations], np.bool_)
+        boxes = geometry.boxes_to_input(torch.from_numpy(cut[visible_indices]).float())
         fields: dict[str, Any] = {
             "boxes": boxes,
-            "labels": torch.tensor([each.category for each in kept], dtype=torch.int64),
-            "ignore": torch.from_numpy(crowd | (share[shown] < self.cut.min_visible)),
+            "labels": torch.tensor(
+                [annotation.category for annotation in visible_annotations], dtype=torch.int64
+            ),
+            "ignore": torch.from_numpy(crowd | (share[visible_indices] < self.tiling.min_visible)),
         }
         if "masks" in self.pictures.fields and "masks" in file.annotated:
-            masks = [_mask(each, record, tile, geometry.input_size) for each in kept]
+            masks = [
+                _make_mask(annotation, record, tile, geometry.input_size)
+                for annotation in visible_annotations
+            ]
             empty = np.zeros((0, *geometry.input_size), np.bool_)
             fields["masks"] = torch.from_numpy(np.stack(masks) if masks else empty)
         return fields
 
-    def _semantic(
+    def _build_semantic(
         self, file: CocoFile, record: ImageRecord, index: int, tile: Tile
     ) -> NDArray[np.int64] | None:
         """`(tile.height, tile.width)` category indices; None where pixels are not annotated."""
         if has_map(file, record):
-            return self._map_labels(file, record, index, tile)
+            return self._read_map_labels(file, record, index, tile)
         if "masks" not in file.annotated:
             return None
         labels = np.full(tile.size, UNLABELLED, np.int64)
-        for each in drawn_in_order(file.annotations[record.id]):
-            if each.segmentation is None:
+        for annotation in sort_by_descending_area(file.annotations[record.id]):
+            if annotation.segmentation is None:
                 continue
-            if each.bbox is None or visible_parts(_boxes([each]), _grown(tile))[1][0] > 0:
-                mask = decode_mask_part(each.segmentation, record.height, record.width, tile)
-                labels[mask] = each.category
+            if (
+                annotation.bbox is None
+                or clip_boxes_to_tile(_make_boxes([annotation]), _expand_tile(tile))[1][0] > 0
+            ):
+                mask = decode_mask_in_tile(
+                    annotation.segmentation, record.height, record.width, tile
+                )
+                labels[mask] = annotation.category
         return labels
 
-    def _map_labels(
+    def _read_map_labels(
         self, file: CocoFile, record: ImageRecord, index: int, tile: Tile
     ) -> NDArray[np.int64]:
         path = file.sem_seg_path(record)
@@ -294,25 +310,25 @@ class TiledDataset(Dataset[Sample]):
         values = self._maps.get(index)
         if values is None:
             limit = self.pictures.preparation.max_pixels
-            values = read_values(path, (record.height, record.width), limit)
-            _keep(self._maps, index, values, all_of_them=self._keeps_all)
-        return category_labels(values[tile.rows, tile.columns], path, self.pictures.categories)
+            values = read_map_values(path, (record.height, record.width), limit)
+            _cache_value(self._maps, index, values, keep_all=self._keeps_all)
+        return values_to_labels(values[tile.rows, tile.columns], path, self.pictures.categories)
 
     # --- pictures
 
-    def _picture(self, index: int) -> PreparedPicture:
-        opened = self._opened.get(index)
-        if opened is None:
-            opened = self.pictures.prepared(index)
+    def _prepare_image(self, index: int) -> PreparedPicture:
+        prepared_image = self._opened_images.get(index)
+        if prepared_image is None:
+            prepared_image = self.pictures.prepare_image(index)
             if index in self._limits:
-                opened = replace(opened, known_limits=self._limits[index])
-            elif opened.limits is not None:
-                self._limits[index] = opened.limits
-            _keep(self._opened, index, opened, all_of_them=self._keeps_all)
-        return opened
+                prepared_image = replace(prepared_image, known_limits=self._limits[index])
+            elif prepared_image.limits is not None:
+                self._limits[index] = prepared_image.limits
+            _cache_value(self._opened_images, index, prepared_image, keep_all=self._keeps_all)
+        return prepared_image
 
 
-def visible_parts(boxes: Floats, tile: Tile) -> tuple[Floats, Floats]:
+def clip_boxes_to_tile(boxes: Floats, tile: Tile) -> tuple[Floats, Floats]:
     """What a tile shows of boxes.
 
     Args:
@@ -329,32 +345,32 @@ def visible_parts(boxes: Floats, tile: Tile) -> tuple[Floats, Floats]:
     return cut, left / np.maximum((boxes[:, 2:] - boxes[:, :2]).prod(axis=1), 1e-12)
 
 
-def _grown(tile: Tile) -> Tile:
+def _expand_tile(tile: Tile) -> Tile:
     """The tile and a rim of two pixels: masks may reach beyond their boxes by rounding."""
     return Tile(tile.top - 2, tile.left - 2, tile.height + 4, tile.width + 4)
 
 
-def _boxed(file: CocoFile, record: ImageRecord) -> list[Annotation]:
-    return [each for each in file.annotations[record.id] if each.bbox is not None]
+def _select_boxed(file: CocoFile, record: ImageRecord) -> list[Annotation]:
+    return [annotation for annotation in file.annotations[record.id] if annotation.bbox is not None]
 
 
-def _boxes(annotations: Sequence[Annotation]) -> Floats:
+def _make_boxes(annotations: Sequence[Annotation]) -> Floats:
     """`(N, 4)` xyxy, pixels of the picture."""
-    xywh = np.asarray([each.bbox for each in annotations], np.float64).reshape(-1, 4)
+    xywh = np.asarray([annotation.bbox for annotation in annotations], np.float64).reshape(-1, 4)
     return np.concatenate((xywh[:, :2], xywh[:, :2] + xywh[:, 2:]), axis=1)
 
 
-def _mask(
+def _make_mask(
     annotation: Annotation, record: ImageRecord, tile: Tile, size: tuple[int, int]
 ) -> NDArray[np.bool_]:
     if annotation.segmentation is None:
         return np.zeros(size, np.bool_)
-    shown = decode_mask_part(annotation.segmentation, record.height, record.width, tile)
-    return np.asarray(resize_labels(shown.astype(np.uint8), size) > 0)
+    visible_mask = decode_mask_in_tile(annotation.segmentation, record.height, record.width, tile)
+    return np.asarray(resize_labels(visible_mask.astype(np.uint8), size) > 0)
 
 
-def _keep(kept: OrderedDict[int, Any], index: int, value: Any, *, all_of_them: bool) -> None:
+def _cache_value(cache: OrderedDict[int, Any], index: int, value: Any, *, keep_all: bool) -> None:
     """Keeps a value, and the last ones before it unless there is room for all."""
-    kept[index] = value
-    while len(kept) > LAST_KEPT and not all_of_them:
-        kept.popitem(last=False)
+    cache[index] = value
+    while len(cache) > LAST_KEPT and not keep_all:
+        cache.popitem(last=False)

@@ -30,7 +30,7 @@ class Tile:
     width: int
 
     @classmethod
-    def whole(cls, size: tuple[int, int]) -> Tile:
+    def from_size(cls, size: tuple[int, int]) -> Tile:
         """All of a picture of this (height, width)."""
         return cls(0, 0, *size)
 
@@ -56,7 +56,7 @@ class Tile:
 
 
 @dataclass(frozen=True)
-class Windows:
+class WindowGrid:
     """Windows of one size that cover a picture, evenly spread.
 
     Attributes:
@@ -69,26 +69,26 @@ class Windows:
     width: int
     overlap: float = 0.25
 
-    def rows(self, size: tuple[int, int]) -> list[int]:
+    def compute_row_starts(self, size: tuple[int, int]) -> list[int]:
         """The first rows of the windows over a picture of this (height, width)."""
-        return starts(size[0], self.height, self.overlap)
+        return compute_window_starts(size[0], self.height, self.overlap)
 
-    def columns(self, size: tuple[int, int]) -> list[int]:
+    def compute_column_starts(self, size: tuple[int, int]) -> list[int]:
         """The first columns of the windows over a picture of this (height, width)."""
-        return starts(size[1], self.width, self.overlap)
+        return compute_window_starts(size[1], self.width, self.overlap)
 
-    def over(self, size: tuple[int, int]) -> list[Tile]:
+    def make_tiles(self, size: tuple[int, int]) -> list[Tile]:
         """The windows over a picture of this (height, width), row by row.
 
         All have the same size; along an axis where the picture is smaller than a window they have
         the picture's.
         """
         height, width = min(self.height, size[0]), min(self.width, size[1])
-        places = product(self.rows(size), self.columns(size))
+        places = product(self.compute_row_starts(size), self.compute_column_starts(size))
         return [Tile(top, left, height, width) for top, left in places]
 
 
-def starts(length: int, window: int, overlap: float) -> list[int]:
+def compute_window_starts(length: int, window: int, overlap: float) -> list[int]:
     """First pixels of as few windows as cover an axis, evenly spread.
 
     None reaches beyond the axis; neighbours share at least `overlap` of a window, more where the
@@ -106,7 +106,7 @@ def starts(length: int, window: int, overlap: float) -> list[int]:
     return [round(i * (length - window) / gaps) for i in range(gaps + 1)]
 
 
-def shares(first: list[int], length: int, window: int) -> NDArray[np.float32]:
+def compute_window_weights(first: list[int], length: int, window: int) -> NDArray[np.float32]:
     """How much each window along an axis counts at each of its pixels.
 
     A Gaussian around the window's middle, of an eighth of its size (nnU-Net: Isensee et al., Nature

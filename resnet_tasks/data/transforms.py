@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from resnet_tasks.data import colour
 from resnet_tasks.data.aligned import ALIGNED
-from resnet_tasks.data.preparation import unit_range
+from resnet_tasks.data.preparation import to_unit_range
 from resnet_tasks.errors import RecipeError
-from resnet_tasks.registry import did_you_mean, nearest
+from resnet_tasks.registry import find_nearest, suggest_nearest
 from resnet_tasks.structures import UNLABELLED, VOID, Target
 
 Array = NDArray[Any]
@@ -54,7 +54,10 @@ _EXACT_MOVES = (
 )
 """They put values elsewhere and make no new ones: of 8 bits they are the same as of floats."""
 
-_QUICKER = {each.__name__: each for each in (colour.ColorJitter, colour.RandomBrightnessContrast)}
+_FASTER_TRANSFORMS = {
+    transform_class.__name__: transform_class
+    for transform_class in (colour.ColorJitter, colour.RandomBrightnessContrast)
+}
 """Instead of albumentations' own. They leave values in 0..1, as moves do."""
 
 LEAST_SEEN = 1 - 1e-3
@@ -81,8 +84,8 @@ def decode_labels(encoded: Array) -> NDArray[np.int64]:
 class _UnitRange(albumentations.NoOp):  # type: ignore[misc]
     """Where 8 bits become floats in 0..1. It draws nothing, so that the others draw as without."""
 
-    def __call__(self, *_: Any, **given: Any) -> Any:
-        return {**given, "image": unit_range(given["image"])}
+    def __call__(self, *_: Any, **inputs: Any) -> Any:
+        return {**inputs, "image": to_unit_range(inputs["image"])}
 
 
 class Augmentation:
@@ -103,18 +106,20 @@ class Augmentation:
         self, steps: Sequence[Mapping[str, Mapping[str, Any] | None]], channels: int = 3
     ) -> None:
         _warn_about_successor()
-        named = [(i, name, params) for i, step in enumerate(steps) for name, params in step.items()]
-        transforms = [_transform(name, params, i) for i, name, params in named]
+        named_steps = [
+            (i, name, params) for i, step in enumerate(steps) for name, params in step.items()
+        ]
+        transforms = [_build_transform(name, params, i) for i, name, params in named_steps]
         if channels != 3:
-            for i, name, params in named:
+            for i, name, params in named_steps:
                 _require_channels(name, params, i, channels)
-        moves = _leading_moves(transforms)
+        moves = _count_leading_moves(transforms)
         self._makes_values = moves < len(transforms)
         if self._makes_values:
             transforms.insert(moves, _UnitRange())
-        bounded = (*_EXACT_MOVES, *_QUICKER.values(), _UnitRange)
-        self._keeps_objects = all(_keeps_objects(each) for each in transforms)
-        self._may_leave_range = not all(type(each) in bounded for each in transforms)
+        bounded = (*_EXACT_MOVES, *_FASTER_TRANSFORMS.values(), _UnitRange)
+        self._keeps_objects = all(_keeps_objects(transform) for transform in transforms)
+        self._may_leave_range = not all(type(transform) in bounded for transform in transforms)
         with warnings.catch_warnings():
             # Boxes are given also where all transforms change pixels only.
             warnings.filterwarnings("ignore", "Got processor for bboxes", UserWarning)
@@ -149,69 +154,71 @@ class Augmentation:
         # One shared stream: `set_random_seed` would give every transform the same one, so that two
         # flips of p=0.5 always came together.
         self._compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
-        given: dict[str, Any] = {"image": image}
+        inputs: dict[str, Any] = {"image": image}
         boxes = target.boxes if target.boxes is not None else torch.zeros(0, 4)
-        given["bboxes"] = boxes.numpy()
-        given["index"] = np.arange(len(boxes))
+        inputs["bboxes"] = boxes.numpy()
+        inputs["index"] = np.arange(len(boxes))
         if target.semantic is not None:
-            given["mask"] = encode_labels(target.semantic.numpy())
+            inputs["mask"] = encode_labels(target.semantic.numpy())
         if target.masks is not None and len(target.masks):
-            given["masks"] = target.masks.numpy().astype(np.uint8)
+            inputs["masks"] = target.masks.numpy().astype(np.uint8)
         try:
-            made = self._turned(given) if self._keeps_objects else self._compose(**given)
+            outputs = (
+                self._apply_transforms(inputs) if self._keeps_objects else self._compose(**inputs)
+            )
         except _REFUSALS as error:
             raise RecipeError(
                 f"augment: albumentations refuses a {image.dtype} picture of shape "
-                f"{image.shape}: {_sentence(error)}; take that transform out"
+                f"{image.shape}: {_format_error(error)}; take that transform out"
             ) from None
-        picture = made["image"]
+        augmented = outputs["image"]
         kind = np.float32 if self._makes_values else image.dtype
-        if not _is_picture(picture, image.shape[2], kind):
+        if not _is_picture(augmented, image.shape[2], kind):
             raise RecipeError(
-                f"augment: the steps make {picture.dtype} of shape {tuple(picture.shape)} of a "
+                f"augment: the steps make {augmented.dtype} of shape {tuple(augmented.shape)} of a "
                 f"{image.dtype} picture of shape {image.shape}; take the transform out that "
                 "changes channels or type (ToTensorV2 and FromFloat are not needed here)"
             )
         if self._may_leave_range:
-            picture = np.clip(picture, 0.0, 1.0)
-        return picture, _changed(target, given, made)
+            augmented = np.clip(augmented, 0.0, 1.0)
+        return augmented, _update_target(target, inputs, outputs)
 
-    def _turned(self, given: dict[str, Any]) -> dict[str, Any]:
+    def _apply_transforms(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """What `Compose` makes of the same, where no step cuts an object.
 
         Its checks of the boxes, before and after every step, take longer than flipping the picture.
         """
         self._compose.py_random.random()  # whether to do anything at all: drawn there
-        boxes = given["bboxes"] / _sides(given["image"])
-        made = {**given, "bboxes": np.clip(boxes, 0.0, 1.0)}
-        for each in self._compose.transforms:
-            made = each(**made)
-        return {**made, "bboxes": made["bboxes"] * _sides(made["image"])}
+        boxes = inputs["bboxes"] / _get_box_scale(inputs["image"])
+        outputs = {**inputs, "bboxes": np.clip(boxes, 0.0, 1.0)}
+        for transform in self._compose.transforms:
+            outputs = transform(**outputs)
+        return {**outputs, "bboxes": outputs["bboxes"] * _get_box_scale(outputs["image"])}
 
 
-def _changed(target: Target, given: Mapping[str, Any], made: Mapping[str, Any]) -> Target:
-    """Annotations as they were `made` of those that were `given`."""
+def _update_target(target: Target, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> Target:
+    """Annotations as they were `outputs` of those that were `inputs`."""
     changes: dict[str, Any] = {}
     if target.boxes is not None:
-        kept = np.asarray(made["index"], dtype=np.int64).reshape(-1)
-        boxes = np.array(made["bboxes"], dtype=np.float32).reshape(-1, 4)
-        seen = _still_seen(boxes, given["bboxes"][kept])
-        kept = kept[seen]
-        changes["boxes"] = torch.from_numpy(boxes[seen])
-        if not np.array_equal(kept, given["index"]):
+        kept_indices = np.asarray(outputs["index"], dtype=np.int64).reshape(-1)
+        boxes = np.array(outputs["bboxes"], dtype=np.float32).reshape(-1, 4)
+        is_visible = _find_still_visible(boxes, inputs["bboxes"][kept_indices])
+        kept_indices = kept_indices[is_visible]
+        changes["boxes"] = torch.from_numpy(boxes[is_visible])
+        if not np.array_equal(kept_indices, inputs["index"]):
             for name in ("labels", "ignore"):
                 values = getattr(target, name)
-                changes[name] = None if values is None else values[torch.from_numpy(kept)]
-        if "masks" in given:
-            changes["masks"] = torch.from_numpy(np.stack(list(made["masks"]))[kept] > 0)
+                changes[name] = None if values is None else values[torch.from_numpy(kept_indices)]
+        if "masks" in inputs:
+            changes["masks"] = torch.from_numpy(np.stack(list(outputs["masks"]))[kept_indices] > 0)
     if target.masks is not None and not len(target.masks):
-        changes["masks"] = target.masks.new_zeros((0, *made["image"].shape[:2]))
+        changes["masks"] = target.masks.new_zeros((0, *outputs["image"].shape[:2]))
     if target.semantic is not None:
-        changes["semantic"] = torch.from_numpy(decode_labels(made["mask"]))
+        changes["semantic"] = torch.from_numpy(decode_labels(outputs["mask"]))
     return replace(target, **changes)
 
 
-def _sides(image: Array) -> NDArray[np.float32]:
+def _get_box_scale(image: Array) -> NDArray[np.float32]:
     """(width, height, width, height), by which boxes become shares of the picture."""
     height, width = image.shape[:2]
     return np.array([width, height, width, height], np.float32)
@@ -224,28 +231,28 @@ def _keeps_objects(transform: Any) -> bool:
     )
 
 
-def _leading_moves(transforms: Sequence[Any]) -> int:
+def _count_leading_moves(transforms: Sequence[Any]) -> int:
     """How many of the first transforms only move pixels."""
-    moves = (type(each) in _EXACT_MOVES for each in transforms)
+    moves = (type(transform) in _EXACT_MOVES for transform in transforms)
     return sum(1 for _ in itertools.takewhile(bool, moves))
 
 
-def _still_seen(boxes: Array, before: Array) -> NDArray[np.bool_]:
+def _find_still_visible(boxes: Array, before: Array) -> NDArray[np.bool_]:
     """`(N,)`: whether enough is left of objects; `(N, 4)` boxes now and as they were."""
-    side, was = ((each[:, 2:] - each[:, :2]).min(axis=1) for each in (boxes, before))
+    side, was = ((box_array[:, 2:] - box_array[:, :2]).min(axis=1) for box_array in (boxes, before))
     return np.asarray((side >= LEAST_SEEN) | ((was < LEAST_SEEN) & (side > 0)))
 
 
-def _is_picture(made: Any, channels: int, kind: Any = np.float32) -> bool:
+def _is_picture(output: Any, channels: int, kind: Any = np.float32) -> bool:
     return (
-        isinstance(made, np.ndarray)
-        and made.dtype == kind
-        and made.ndim == 3
-        and made.shape[2] == channels
+        isinstance(output, np.ndarray)
+        and output.dtype == kind
+        and output.ndim == 3
+        and output.shape[2] == channels
     )
 
 
-def _sentence(error: BaseException) -> str:
+def _format_error(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
@@ -258,36 +265,39 @@ def _require_channels(
         RecipeError: If it works on 3 channels, but not on so many.
     """
     # Sizes, annotations or other pictures that it needs may be missing here; that shows with 3.
-    if not _works_on(name, params, channels) and _works_on(name, params, 3):
-        also = " or 1" if channels != 1 and _works_on(name, params, 1) else ""
+    if not _supports_channels(name, params, channels) and _supports_channels(name, params, 3):
+        also = " or 1" if channels != 1 and _supports_channels(name, params, 1) else ""
         raise RecipeError(
             f"augment.{position}.{name} works on pictures of 3{also} channels, but data.channels "
             f"is {channels}; take it out"
         )
 
 
-def _works_on(name: str, params: Mapping[str, Any] | None, channels: int) -> bool:
-    transform = _transform(name, {**(params or {}), "p": 1.0}, 0)
+def _supports_channels(name: str, params: Mapping[str, Any] | None, channels: int) -> bool:
+    transform = _build_transform(name, {**(params or {}), "p": 1.0}, 0)
     picture = np.random.default_rng(0).random((64, 64, channels), dtype=np.float32)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # "not applicable to grey pictures"
-            made = albumentations.Compose([transform], seed=0)(image=picture)["image"]
+            output = albumentations.Compose([transform], seed=0)(image=picture)["image"]
     except (Warning, *_REFUSALS):
         return False
-    return _is_picture(made, channels)
+    return _is_picture(output, channels)
 
 
-def _transform(name: str, params: Mapping[str, Any] | None, position: int) -> Any:
-    replaced = _QUICKER | ALIGNED
-    found = replaced.get(name, getattr(albumentations, name, None))
-    if not (inspect.isclass(found) and issubclass(found, albumentations.BasicTransform)):
+def _build_transform(name: str, params: Mapping[str, Any] | None, position: int) -> Any:
+    replaced = _FASTER_TRANSFORMS | ALIGNED
+    transform_class = replaced.get(name, getattr(albumentations, name, None))
+    if not (
+        inspect.isclass(transform_class)
+        and issubclass(transform_class, albumentations.BasicTransform)
+    ):
         names = [
-            each
-            for each, item in vars(albumentations).items()
-            if inspect.isclass(item) and issubclass(item, albumentations.BasicTransform)
+            candidate_name
+            for candidate_name, candidate in vars(albumentations).items()
+            if inspect.isclass(candidate) and issubclass(candidate, albumentations.BasicTransform)
         ]
-        hint = did_you_mean(name, names)
+        hint = suggest_nearest(name, names)
         raise RecipeError(
             f"augment.{position}: {name!r} is not a transform of albumentations 2.0.8{hint}"
         )
@@ -296,12 +306,18 @@ def _transform(name: str, params: Mapping[str, Any] | None, position: int) -> An
         # Albumentations only warns of an unknown parameter and then ignores it.
         warnings.simplefilter("error")
         try:
-            return found(**dict(params or {}))
+            return transform_class(**dict(params or {}))
         except (Warning, TypeError, ValueError) as error:
-            allowed = [each for each in inspect.signature(found).parameters if each != "self"]
+            allowed = [
+                parameter
+                for parameter in inspect.signature(transform_class).parameters
+                if parameter != "self"
+            ]
             message = " ".join(str(error).split())
-            unknown = next((each for each in params or {} if each not in allowed), None)
-            close = None if unknown is None else nearest(unknown, allowed)
+            unknown = next(
+                (parameter for parameter in params or {} if parameter not in allowed), None
+            )
+            close = None if unknown is None else find_nearest(unknown, allowed)
             hint = f"; for {unknown!r}, did you mean {close!r}?" if close else ""
             raise RecipeError(
                 f"augment.{position}.{name}: {message} (parameters are: {', '.join(allowed)}){hint}"

@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 
 from resnet_tasks.data.coco_file import CocoFile
 from resnet_tasks.data.coco_records import ImageRecord
-from resnet_tasks.metrics import ABSENT, Truth
+from resnet_tasks.metrics import ABSENT, GroundTruth
 
 
-def annotated_truth(
+def build_truth(
     file: CocoFile,
     record: ImageRecord,
     image_id: int | str,
     mapping: Sequence[int],
     semantic: NDArray[np.int64] | None = None,
-) -> Truth:
+) -> GroundTruth:
     """Objects and labels of one picture exactly as in the file, in the labels of one head.
 
     Args:
@@ -31,45 +31,59 @@ def annotated_truth(
             are left out, image-level labels of categories that are `IGNORED` stay as that.
         semantic: Its label map, already in those labels.
     """
-    known_labels = mapped_labels(file, record, mapping)
-    whole = None if known_labels is None else np.asarray(known_labels, np.int64)
-    picture = Truth(
+    known_labels = map_image_labels(file, record, mapping)
+    image_level_labels = None if known_labels is None else np.asarray(known_labels, np.int64)
+    truth = GroundTruth(
         image_id,
         (record.height, record.width),
         semantic=semantic,
-        image_labels=whole,
+        image_labels=image_level_labels,
         group=record.group,
         spacing=record.spacing,
     )
     if "boxes" not in file.annotated:
-        return picture
-    boxed = [each for each in file.annotations[record.id] if each.bbox is not None]
-    known = [(each, mapping[each.category]) for each in boxed if mapping[each.category] >= 0]
-    others = [each for each in boxed if mapping[each.category] < 0]
+        return truth
+    boxed = [
+        annotation for annotation in file.annotations[record.id] if annotation.bbox is not None
+    ]
+    known_objects = [
+        (annotation, mapping[annotation.category])
+        for annotation in boxed
+        if mapping[annotation.category] >= 0
+    ]
+    unknown_objects = [annotation for annotation in boxed if mapping[annotation.category] < 0]
     return replace(
-        picture,
-        boxes_xywh=np.asarray([each.bbox for each, _ in known], np.float64).reshape(-1, 4),
-        labels=np.asarray([label for _, label in known], np.int64),
-        crowd=np.asarray([each.is_crowd for each, _ in known], np.bool_),
-        areas=np.asarray([each.area for each, _ in known], np.float64),
-        occluded=_told([each.occluded for each, _ in known]),
-        truncated=_told([each.truncated for each, _ in known]),
-        others_xywh=np.asarray([each.bbox for each in others], np.float64).reshape(-1, 4),
-        others=tuple(file.categories.names[each.category] for each in others),
+        truth,
+        boxes_xywh=np.asarray(
+            [annotation.bbox for annotation, _ in known_objects], np.float64
+        ).reshape(-1, 4),
+        labels=np.asarray([label for _, label in known_objects], np.int64),
+        crowd=np.asarray([annotation.is_crowd for annotation, _ in known_objects], np.bool_),
+        areas=np.asarray([annotation.area for annotation, _ in known_objects], np.float64),
+        occluded=_none_to_nan([annotation.occluded for annotation, _ in known_objects]),
+        truncated=_none_to_nan([annotation.truncated for annotation, _ in known_objects]),
+        other_boxes_xywh=np.asarray(
+            [annotation.bbox for annotation in unknown_objects], np.float64
+        ).reshape(-1, 4),
+        other_categories=tuple(
+            file.categories.names[annotation.category] for annotation in unknown_objects
+        ),
         segmentations=(
-            tuple(each.segmentation for each, _ in known) if "masks" in file.annotated else None
+            tuple(annotation.segmentation for annotation, _ in known_objects)
+            if "masks" in file.annotated
+            else None
         ),
     )
 
 
-def _told(values: Sequence[float | None]) -> NDArray[np.float64] | None:
+def _none_to_nan(values: Sequence[float | None]) -> NDArray[np.float64] | None:
     """Numbers with NaN for None; None where there is no number at all."""
-    if all(each is None for each in values):
+    if all(value is None for value in values):
         return None
-    return np.asarray([math.nan if each is None else each for each in values], np.float64)
+    return np.asarray([math.nan if value is None else value for value in values], np.float64)
 
 
-def mapped_labels(
+def map_image_labels(
     file: CocoFile, record: ImageRecord, mapping: Sequence[int]
 ) -> tuple[int, ...] | None:
     """Image-level labels of one picture in those of a head, `IGNORED` for what it does not know.
@@ -78,10 +92,16 @@ def mapped_labels(
     """
     if "image" not in file.annotated:
         return None
-    mapped = (mapping[category] for category in image_labels(file, record))
+    mapped = (mapping[category] for category in collect_image_labels(file, record))
     return tuple(label for label in mapped if label != ABSENT)
 
 
-def image_labels(file: CocoFile, record: ImageRecord) -> list[int]:
+def collect_image_labels(file: CocoFile, record: ImageRecord) -> list[int]:
     """Category indices of the picture's annotations that have no box, each once, in order."""
-    return sorted({each.category for each in file.annotations[record.id] if each.bbox is None})
+    return sorted(
+        {
+            annotation.category
+            for annotation in file.annotations[record.id]
+            if annotation.bbox is None
+        }
+    )

@@ -10,7 +10,7 @@ import hotcoco
 import numpy as np
 
 from resnet_tasks.data.coco_columns import TruthColumns
-from resnet_tasks.evaluation.coco_tables import Tables, compiled_tables
+from resnet_tasks.evaluation.coco_tables import CocoTables, compute_hotcoco_tables
 
 _NEGATIVE_SIZE = re.compile(rb"-[\d.eE+-]*\s*(?:,[^,\[\]]*)?\]")
 """A negative number that is the last or the last but one of a list."""
@@ -18,9 +18,9 @@ _BOX_STARTS = (b'"bbox": [', b'"bbox":[')
 _MOST_ID = 1 << 62
 
 
-def tables_of_clean_files(
+def compute_tables_fast(
     truth: TruthColumns, results: Path, limits: tuple[int, ...]
-) -> Tables | None:
+) -> CocoTables | None:
     """Hotcoco's tables of a results file of boxes; None where anything about it is unusual.
 
     Faults are only noticed here. What they are, the slower way says.
@@ -31,14 +31,14 @@ def tables_of_clean_files(
         limits: Rising limits of detections per picture and class.
     """
     ids = truth.image_ids
-    if not ids or not all(type(each) is int and 0 <= each < _MOST_ID for each in ids):
+    if not ids or not all(type(image_id) is int and 0 <= image_id < _MOST_ID for image_id in ids):
         return None
     classes = truth.categories.ids
     if not (len(truth.labels) and min(classes) >= 0 and max(classes) < _MOST_ID):
         return None
     numbers = np.asarray(ids, np.int64)
     expected = hotcoco.COCO.from_arrays(
-        [{"id": each, "width": 1, "height": 1} for each in ids],
+        [{"id": image_id, "width": 1, "height": 1} for image_id in ids],
         truth.categories.to_json(),
         numbers[truth.pictures],
         np.asarray(classes, np.int64)[truth.labels],
@@ -47,18 +47,18 @@ def tables_of_clean_files(
         iscrowd=truth.crowd,
     )
     # What the compiled evaluator reads and matches is read and looked at beside it.
-    with ThreadPoolExecutor(2) as beside:
-        raw = beside.submit(results.read_bytes)
+    with ThreadPoolExecutor(2) as executor:
+        raw = executor.submit(results.read_bytes)
         try:
-            found = expected.load_res(str(results))
+            detections = expected.load_res(str(results))
         except (ValueError, TypeError, KeyError, OverflowError, OSError, RuntimeError):
             return None
-        tables = beside.submit(compiled_tables, expected, found, limits)
-        is_clean = not found.load_warnings and _looks_clean(raw.result())
+        tables = executor.submit(compute_hotcoco_tables, expected, detections, limits)
+        is_clean = not detections.load_warnings and _is_probably_clean(raw.result())
     return tables.result() if is_clean else None
 
 
-def _looks_clean(raw: bytes) -> bool:
+def _is_probably_clean(raw: bytes) -> bool:
     """Whether it is a list whose every entry seems to have a score and a box of no negative size.
 
     Unknown pictures and categories, wrong types and NaN are noticed by who reads it.

@@ -5,39 +5,41 @@ from __future__ import annotations
 import numpy as np
 
 from resnet_tasks.data.coco_columns import ResultColumns, TruthColumns
-from resnet_tasks.evaluation.detection import Block, DetectionEvaluator
+from resnet_tasks.evaluation.detection import DetectionEvaluator, ImageBlock
 from resnet_tasks.evaluation.matches import Objects
 
 
-def evaluator_of(expected: TruthColumns, found: ResultColumns, backend: str) -> DetectionEvaluator:
+def build_evaluator(
+    expected: TruthColumns, results: ResultColumns, backend: str
+) -> DetectionEvaluator:
     """An evaluator that has seen all pictures.
 
     Args:
         expected: Of the annotation file.
-        found: Of the results file.
+        results: Of the results file.
         backend: Of `BOX_BACKENDS`.
     """
-    assert found.boxes is not None, "results of boxes have boxes"
+    assert results.boxes is not None, "results of boxes have boxes"
     evaluator = DetectionEvaluator(expected.categories.names, backend=backend)
     evaluator.update_block(
-        Block(
+        ImageBlock(
             expected.image_ids,
-            _truth_objects(expected),
+            _build_truth_objects(expected),
             expected.boxes,
             Objects(
-                found.pictures,
-                found.labels,
-                found.boxes[:, 2] * found.boxes[:, 3],
-                found.scores,
-                np.zeros(len(found.scores), np.bool_),
+                results.pictures,
+                results.labels,
+                results.boxes[:, 2] * results.boxes[:, 3],
+                results.scores,
+                np.zeros(len(results.scores), np.bool_),
             ),
-            found.boxes,
+            results.boxes,
         )
     )
     return evaluator
 
 
-def _truth_objects(columns: TruthColumns) -> Objects:
+def _build_truth_objects(columns: TruthColumns) -> Objects:
     return Objects(
         columns.pictures,
         columns.labels,

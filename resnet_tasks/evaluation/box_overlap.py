@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_tasks.errors import DataError
-from resnet_tasks.metrics import Truth, as_array
+from resnet_tasks.metrics import GroundTruth, as_array
 
 if TYPE_CHECKING:
     from resnet_tasks.structures import Detections
@@ -25,69 +25,72 @@ class PictureBoxes:
     """Detections and objects of one picture.
 
     Attributes:
-        found: `(D, 4)` float64 xyxy.
-        found_labels: `(D,)` int64.
+        detection_boxes: `(D, 4)` float64 xyxy.
+        detection_labels: `(D,)` int64.
         scores: `(D,)` float64, finite.
-        objects: `(N, 4)` float64 xyxy.
-        labels: `(N,)` int64.
+        truth_boxes: `(N, 4)` float64 xyxy.
+        truth_labels: `(N,)` int64.
         crowd: `(N,)` bool.
     """
 
-    found: Floats
-    found_labels: NDArray[np.int64]
+    detection_boxes: Floats
+    detection_labels: NDArray[np.int64]
     scores: Floats
-    objects: Floats
-    labels: NDArray[np.int64]
+    truth_boxes: Floats
+    truth_labels: NDArray[np.int64]
     crowd: NDArray[np.bool_]
 
 
-def picture_boxes(prediction: Detections, truth: Truth, num_classes: int) -> PictureBoxes:
+def build_image_boxes(prediction: Detections, truth: GroundTruth, num_classes: int) -> PictureBoxes:
     """Detections and objects of a picture, once they are numbers that can be compared.
 
     Raises:
         DataError: If the picture's boxes are not annotated, or a box, score or label is no number
             that can be evaluated.
     """
-    where = f"image {truth.image_id!r}"
+    location = f"image {truth.image_id!r}"
     if truth.boxes_xywh is None or truth.labels is None:
-        raise DataError(f"{where} has no annotated boxes and cannot be evaluated; leave it out")
+        raise DataError(f"{location} has no annotated boxes and cannot be evaluated; leave it out")
     boxes = PictureBoxes(
-        found=as_array(prediction.boxes).astype(np.float64).reshape(-1, 4),
-        found_labels=as_array(prediction.labels).astype(np.int64),
+        detection_boxes=as_array(prediction.boxes).astype(np.float64).reshape(-1, 4),
+        detection_labels=as_array(prediction.labels).astype(np.int64),
         scores=as_array(prediction.scores).astype(np.float64),
-        objects=corners(truth.boxes_xywh),
-        labels=np.asarray(truth.labels, np.int64),
+        truth_boxes=xywh_to_xyxy(truth.boxes_xywh),
+        truth_labels=np.asarray(truth.labels, np.int64),
         crowd=np.zeros(len(truth.labels), np.bool_) if truth.crowd is None else truth.crowd,
     )
-    for what, numbers in (
-        ("a detection has a non-finite box", boxes.found),
+    for subject, numbers in (
+        ("a detection has a non-finite box", boxes.detection_boxes),
         ("a detection has a non-finite score", boxes.scores[:, None]),
-        ("an annotation has a non-finite box", boxes.objects),
+        ("an annotation has a non-finite box", boxes.truth_boxes),
     ):
         bad = ~np.isfinite(numbers).all(axis=1)
         if bad.any():
             first = int(np.flatnonzero(bad)[0])
             raise DataError(
-                f"{where}: {what} (number {first}): {numbers[first].tolist()}; the model or its "
+                f"{location}: {subject} (number {first}): {numbers[first].tolist()}; the model or its "
                 "input is broken"
             )
-    for what, labels in (("a detection", boxes.found_labels), ("an annotation", boxes.labels)):
+    for subject, labels in (
+        ("a detection", boxes.detection_labels),
+        ("an annotation", boxes.truth_labels),
+    ):
         outside = (labels < 0) | (labels >= num_classes)
         if outside.any():
             raise DataError(
-                f"{where}: {what} has label {int(labels[outside][0])}; allowed are 0 to "
+                f"{location}: {subject} has label {int(labels[outside][0])}; allowed are 0 to "
                 f"{num_classes - 1}, indices into the evaluator's classes"
             )
     return boxes
 
 
-def corners(xywh: Floats) -> Floats:
+def xywh_to_xyxy(xywh: Floats) -> Floats:
     """`(N, 4)` xyxy of xywh."""
     boxes = np.asarray(xywh, np.float64).reshape(-1, 4)
     return np.concatenate((boxes[:, :2], boxes[:, :2] + boxes[:, 2:]), axis=1)
 
 
-def overlaps(first: Floats, second: Floats) -> tuple[Floats, Floats]:
+def compute_overlaps(first: Floats, second: Floats) -> tuple[Floats, Floats]:
     """IoU, and the share of each first box that lies inside each second one.
 
     Args:

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_tasks.errors import DataError
-from resnet_tasks.evaluation.matches import box_pairs, match_greedily, rank_within
-from resnet_tasks.metrics import VOID, Metric, Truth, as_array
+from resnet_tasks.evaluation.matches import find_box_pairs, match_greedily, rank_within_groups
+from resnet_tasks.metrics import VOID, GroundTruth, Metric, as_array
 
 if TYPE_CHECKING:
     from resnet_tasks.metrics import Evaluator
@@ -34,7 +34,7 @@ CUTS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 Floats = NDArray[np.float64]
 
 
-class _Calibration:
+class _CalibrationEvaluator:
     """Decisions of all pictures, summed by bin of confidence.
 
     Args:
@@ -48,7 +48,7 @@ class _Calibration:
         self.classes = tuple(classes)
         self._ids: list[int | str] = []
         self._bins: list[Floats] = []
-        self._kept = np.zeros((len(CUTS), 2))
+        self._abstention_counts = np.zeros((len(CUTS), 2))
 
     @property
     def picture_ids(self) -> tuple[int | str, ...]:
@@ -82,8 +82,8 @@ class _Calibration:
         """
         number, confidence, hits = np.sum(self._bins, axis=0) if self._bins else np.zeros((3, 1))
         filled = number > 0
-        kept, wrong = self._kept.T
-        some = kept > 0
+        kept_counts, wrong = self._abstention_counts.T
+        some = kept_counts > 0
         return {
             "reliability": {
                 "confidence": (confidence[filled] / number[filled]).tolist(),
@@ -92,42 +92,44 @@ class _Calibration:
             },
             "abstention": {
                 "confidence": np.asarray(CUTS)[some].tolist(),
-                "coverage": (kept[some] / max(kept[0], 1)).tolist(),
-                "risk": (wrong[some] / kept[some]).tolist(),
+                "coverage": (kept_counts[some] / max(kept_counts[0], 1)).tolist(),
+                "risk": (wrong[some] / kept_counts[some]).tolist(),
             },
         }
 
-    def _take(self, image_id: int | str, confidence: Floats, came_true: NDArray[np.bool_]) -> None:
+    def _add_decisions(
+        self, image_id: int | str, confidence: Floats, is_correct: NDArray[np.bool_]
+    ) -> None:
         """Sums one picture's decisions, each of shape `(N,)`."""
         self._ids.append(image_id)
-        self._bins.append(binned(confidence, came_true))
+        self._bins.append(bin_decisions(confidence, is_correct))
         # Decisions between two cuts, then all from a cut upwards.
-        place = np.searchsorted(CUTS, confidence, side="right") - 1
-        kept = np.bincount(place, minlength=len(CUTS))
-        wrong = np.bincount(place[~came_true], minlength=len(CUTS))
-        both = np.stack((kept, wrong), axis=1)
-        self._kept += both[::-1].cumsum(axis=0)[::-1]
+        cut_indices = np.searchsorted(CUTS, confidence, side="right") - 1
+        kept_counts = np.bincount(cut_indices, minlength=len(CUTS))
+        wrong = np.bincount(cut_indices[~is_correct], minlength=len(CUTS))
+        both = np.stack((kept_counts, wrong), axis=1)
+        self._abstention_counts += both[::-1].cumsum(axis=0)[::-1]
 
 
-def binned(confidence: Floats, came_true: NDArray[np.bool_]) -> Floats:
+def bin_decisions(confidence: Floats, is_correct: NDArray[np.bool_]) -> Floats:
     """`(3, M)` decisions, sum of their confidence, and how many came true, by bin of confidence."""
     # Bins are open below: 1.0 lies in the last one, 0.0 in the first.
     bins = np.clip(np.ceil(confidence * NUM_BINS).astype(np.int64) - 1, 0, NUM_BINS - 1)
     return np.stack(
         [
-            np.bincount(bins, weights=each, minlength=NUM_BINS)
-            for each in (None, confidence, came_true)
+            np.bincount(bins, weights=weights, minlength=NUM_BINS)
+            for weights in (None, confidence, is_correct)
         ]
     ).astype(np.float64)
 
 
-def expected_calibration_error(confidence: Floats, came_true: NDArray[np.bool_]) -> float:
+def compute_ece(confidence: Floats, is_correct: NDArray[np.bool_]) -> float:
     """Of `(N,)` decisions, at least one."""
-    number, sums, hits = binned(confidence, came_true)
+    number, sums, hits = bin_decisions(confidence, is_correct)
     return float(np.abs(hits - sums).sum() / number.sum())
 
 
-class PixelCalibration(_Calibration):
+class PixelCalibration(_CalibrationEvaluator):
     """Calibration of semantic segmentation, every pixel that is not void a decision."""
 
     protocol = (
@@ -135,18 +137,18 @@ class PixelCalibration(_Calibration):
         "all pictures at original size, void left out (Guo et al. 2017)."
     )
 
-    def update(self, prediction: SegmentationMap, truth: Truth) -> None:
+    def update(self, prediction: SegmentationMap, truth: GroundTruth) -> None:
         """Takes one picture.
 
         Raises:
             DataError: If its pixels are not annotated, or sizes differ.
         """
-        confidence, came_true, _ = pixel_decisions(prediction, truth)
-        self._take(truth.image_id, confidence, came_true)
+        confidence, is_correct, _ = extract_pixel_decisions(prediction, truth)
+        self._add_decisions(truth.image_id, confidence, is_correct)
 
 
-def pixel_decisions(
-    prediction: SegmentationMap, truth: Truth
+def extract_pixel_decisions(
+    prediction: SegmentationMap, truth: GroundTruth
 ) -> tuple[Floats, NDArray[np.bool_], NDArray[np.bool_]]:
     """`(N,)` confidence of the predicted class, whether it is right, and `(h, w)` which pixels.
 
@@ -170,11 +172,11 @@ def pixel_decisions(
             f"image {truth.image_id!r}: its map was predicted without probabilities; let "
             "SlidingWindows keep the confidence"
         )
-    came_true: NDArray[np.bool_] = labels[valid] == expected[valid]
-    return confidence[valid].astype(np.float64), came_true, valid
+    is_correct: NDArray[np.bool_] = labels[valid] == expected[valid]
+    return confidence[valid].astype(np.float64), is_correct, valid
 
 
-class DetectionCalibration(_Calibration):
+class DetectionCalibration(_CalibrationEvaluator):
     """Calibration of detections, every detection that does not lie on a crowd a decision."""
 
     name = "D_ECE"
@@ -184,16 +186,18 @@ class DetectionCalibration(_Calibration):
         "out; all detections that the head gives count (Küppers et al. 2020, confidence only)."
     )
 
-    def update(self, prediction: Detections, truth: Truth) -> None:
+    def update(self, prediction: Detections, truth: GroundTruth) -> None:
         """Takes one picture.
 
         Raises:
             DataError: If its boxes are not annotated.
         """
-        self._take(truth.image_id, *detection_decisions(prediction, truth))
+        self._add_decisions(truth.image_id, *extract_detection_decisions(prediction, truth))
 
 
-def detection_decisions(prediction: Detections, truth: Truth) -> tuple[Floats, NDArray[np.bool_]]:
+def extract_detection_decisions(
+    prediction: Detections, truth: GroundTruth
+) -> tuple[Floats, NDArray[np.bool_]]:
     """`(N,)` scores of the detections that do not lie on crowds, and whether they find an object.
 
     Raises:
@@ -206,14 +210,14 @@ def detection_decisions(prediction: Detections, truth: Truth) -> tuple[Floats, N
     labels = as_array(prediction.labels).astype(np.int64)
     scores = as_array(prediction.scores).astype(np.float64)
     crowd = np.zeros(len(truth.labels), np.bool_) if truth.crowd is None else truth.crowd
-    pairs = box_pairs(xywh, truth.boxes_xywh, crowd, keys=(labels, truth.labels))
-    rank = rank_within(labels, scores)
-    found = match_greedily(pairs, rank, crowd, crowd[:, None], thresholds=np.array([HIT_IOU]))
-    chosen = np.full(len(scores), -1, np.int64)
-    chosen[found.found] = found.truth[:, 0, 0]
-    is_hit = chosen >= 0
+    pairs = find_box_pairs(xywh, truth.boxes_xywh, crowd, keys=(labels, truth.labels))
+    rank = rank_within_groups(labels, scores)
+    greedy = match_greedily(pairs, rank, crowd, crowd[:, None], thresholds=np.array([HIT_IOU]))
+    matched_indices = np.full(len(scores), -1, np.int64)
+    matched_indices[greedy.detection_indices] = greedy.truth_indices[:, 0, 0]
+    is_hit = matched_indices >= 0
     on_crowd = np.zeros(len(scores), np.bool_)
-    on_crowd[is_hit] = crowd[chosen[is_hit]]
+    on_crowd[is_hit] = crowd[matched_indices[is_hit]]
     return scores[~on_crowd], is_hit[~on_crowd]
 
 
@@ -224,7 +228,7 @@ CALIBRATION: dict[str, type[PixelCalibration] | type[DetectionCalibration]] = {
 """Task -> who judges its calibration; classification brings its own."""
 
 
-def calibration_evaluator(task: str, classes: Sequence[str]) -> Evaluator | None:
+def build_calibration_evaluator(task: str, classes: Sequence[str]) -> Evaluator | None:
     """Who judges the calibration of a task; None where its own evaluator does, or nobody can."""
-    made = CALIBRATION.get(task)
-    return None if made is None else made(classes)
+    evaluator_class = CALIBRATION.get(task)
+    return None if evaluator_class is None else evaluator_class(classes)

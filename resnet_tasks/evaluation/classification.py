@@ -19,11 +19,11 @@ from resnet_tasks.errors import DataError
 from resnet_tasks.evaluation.ranking import (
     Floats,
     auroc,
+    average_defined_rows,
     average_precision,
-    divided,
-    mean_of_defined,
+    safe_divide,
 )
-from resnet_tasks.metrics import Metric, Truth, as_array
+from resnet_tasks.metrics import GroundTruth, Metric, as_array
 from resnet_tasks.registry import EVALUATORS
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ Values = dict[str, tuple[Floats, Floats | None]]
 """Metric -> `(R,)` values and, where it has them, `(K, R)` values per class."""
 
 
-class _Classified(ABC):
+class _BaseClassificationEvaluator(ABC):
     """Pictures seen so far, and what their numbers have in common.
 
     Args:
@@ -57,50 +57,55 @@ class _Classified(ABC):
         self._ids: list[int | str] = []
         self._probs: list[NDArray[np.float32]] = []
         self._labels: list[tuple[int, ...]] = []
-        self._left_out = 0
+        self._num_skipped = 0
 
     @property
     def picture_ids(self) -> tuple[int | str, ...]:
         """Ids of the judged pictures, in the order in which they came."""
         return tuple(self._ids)
 
-    def update(self, prediction: Classification, truth: Truth) -> None:
+    def update(self, prediction: Classification, truth: GroundTruth) -> None:
         """Takes one picture.
 
         Raises:
             DataError: If the picture as a whole is not annotated, its labels do not fit the task,
                 or the probabilities are not one per class in 0..1.
         """
-        where = f"image {truth.image_id!r}"
+        location = f"image {truth.image_id!r}"
         if truth.image_labels is None:
-            raise DataError(f"{where} has no annotated image-level labels; leave it out")
+            raise DataError(f"{location} has no annotated image-level labels; leave it out")
         probs = as_array(prediction.probs).astype(np.float32)
         if probs.shape != (len(self.classes),) or not ((probs >= 0) & (probs <= 1)).all():
             raise DataError(
-                f"{where}: the prediction must be {len(self.classes)} probabilities in 0..1, one "
+                f"{location}: the prediction must be {len(self.classes)} probabilities in 0..1, one "
                 f"per class; it has shape {probs.shape} and values {probs.ravel()[:5].tolist()}"
             )
-        known = tuple(sorted({int(each) for each in truth.image_labels if each >= 0}))
-        if known and known[-1] >= len(self.classes):
+        known_labels = tuple(sorted({int(label) for label in truth.image_labels if label >= 0}))
+        if known_labels and known_labels[-1] >= len(self.classes):
             raise DataError(
-                f"{where}: its truth holds label {known[-1]}; allowed are 0 to "
+                f"{location}: its truth holds label {known_labels[-1]}; allowed are 0 to "
                 f"{len(self.classes) - 1}, indices into the evaluator's classes"
             )
-        if not self._fits(known, num_labels=len(truth.image_labels), where=where):
-            self._left_out += 1
+        if not self._is_evaluable(
+            known_labels, num_labels=len(truth.image_labels), location=location
+        ):
+            self._num_skipped += 1
             return
         self._ids.append(truth.image_id)
         self._probs.append(probs)
-        self._labels.append(known)
+        self._labels.append(known_labels)
 
     def compute(self) -> dict[str, Metric]:
         """All numbers over the pictures seen so far; None where the truth does not define one."""
         ones = np.ones((1, len(self._ids)))
-        values = {**self._counted(ones), **self._ranked(ones)}
+        values = {**self._compute_count_metrics(ones), **self._compute_ranking_metrics(ones)}
         return {
             name: Metric(
-                _number(value[0]),
-                {each: _number(row[0]) for each, row in self._named(per_class)},
+                _nan_to_none(value[0]),
+                {
+                    class_name: _nan_to_none(row[0])
+                    for class_name, row in self._zip_classes(per_class)
+                },
                 lower_is_better=name in self.lower_is_better,
             )
             for name, (value, per_class) in values.items()
@@ -116,82 +121,91 @@ class _Classified(ABC):
         starts = range(0, max(1, len(counts)), step)
         # A picture's weights side by side: rows are gathered much faster than columns.
         chunks = (counts[start : start + step] for start in starts)
-        parts = [self._flat(np.asarray(each, np.float64, order="F")) for each in chunks]
+        parts = [
+            self._flatten_metrics(np.asarray(chunk, np.float64, order="F")) for chunk in chunks
+        ]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def details(self) -> dict[str, Any]:
         """Reliability, pictures and notes; see `resnet_tasks.metrics.Detailed`."""
-        made = {"reliability": self._reliability(), "pictures": self._pictures()}
-        if self._left_out:
-            note = f"{self._left_out} pictures left out, whose labels are no classes of this head"
-            made["notes"] = [note]
-        return made
+        details = {"reliability": self._compute_reliability(), "pictures": self._describe_images()}
+        if self._num_skipped:
+            note = (
+                f"{self._num_skipped} pictures left out, whose labels are no classes of this head"
+            )
+            details["notes"] = [note]
+        return details
 
     @abstractmethod
-    def _fits(self, known: tuple[int, ...], *, num_labels: int, where: str) -> bool:
+    def _is_evaluable(
+        self, known_labels: tuple[int, ...], *, num_labels: int, location: str
+    ) -> bool:
         """Whether a picture is judged; DataError where its labels do not fit the task."""
 
     @abstractmethod
-    def _counted(self, weights: Floats) -> Values:
+    def _compute_count_metrics(self, weights: Floats) -> Values:
         """Metrics of sums over pictures, for `(R, P)` weights."""
 
     @abstractmethod
-    def _ranked(self, weights: Floats) -> Values:
+    def _compute_ranking_metrics(self, weights: Floats) -> Values:
         """Metrics of the order of pictures, for `(R, P)` weights."""
 
     @abstractmethod
-    def _calibration(self) -> tuple[Floats, NDArray[np.bool_]]:
+    def _compute_confidence(self) -> tuple[Floats, NDArray[np.bool_]]:
         """`(P, D)` confidence of each decision on each picture, and whether it came true."""
 
     @abstractmethod
-    def _judged(self) -> tuple[Floats, Floats]:
+    def _score_images(self) -> tuple[Floats, Floats]:
         """`(P,)` quality and `(P,)` surprise."""
 
-    def _matrix(self) -> NDArray[np.float32]:
+    def _stack_probs(self) -> NDArray[np.float32]:
         """`(P, K)` probabilities."""
         return np.asarray(self._probs, np.float32).reshape(-1, len(self.classes))
 
-    def _truth(self) -> NDArray[np.bool_]:
+    def _build_truth_matrix(self) -> NDArray[np.bool_]:
         """`(P, K)` whether the picture has the label."""
         truth = np.zeros((len(self._labels), len(self.classes)), dtype=np.bool_)
         for row, labels in zip(truth, self._labels, strict=True):
             row[list(labels)] = True
         return truth
 
-    def _flat(self, weights: Floats) -> dict[str, Floats]:
+    def _flatten_metrics(self, weights: Floats) -> dict[str, Floats]:
         flat = {}
-        values = self._counted(weights)
+        values = self._compute_count_metrics(weights)
         if len(self._ids) * len(self.classes) <= LARGEST_RANKED:
-            values |= self._ranked(weights)
+            values |= self._compute_ranking_metrics(weights)
         for name, (value, per_class) in values.items():
             flat[name] = value
-            flat |= {f"{name}/{each}": row for each, row in self._named(per_class)}
+            flat |= {
+                f"{name}/{class_name}": row for class_name, row in self._zip_classes(per_class)
+            }
         return flat
 
-    def _named(self, per_class: Floats | None) -> Iterable[tuple[str, Floats]]:
+    def _zip_classes(self, per_class: Floats | None) -> Iterable[tuple[str, Floats]]:
         """(class, `(R,)` values) pairs; none where a metric has no values per class."""
         return () if per_class is None else zip(self.classes, per_class, strict=True)
 
-    def _auroc(self, weights: Floats) -> tuple[Floats, Floats]:
-        probs, truth = self._matrix(), self._truth()
+    def _compute_auroc(self, weights: Floats) -> tuple[Floats, Floats]:
+        probs, truth = self._stack_probs(), self._build_truth_matrix()
         rows = [
             auroc(p.astype(np.float64), t, weights) for p, t in zip(probs.T, truth.T, strict=True)
         ]
         per_class = np.stack(rows)
-        return mean_of_defined(per_class), per_class
+        return average_defined_rows(per_class), per_class
 
-    def _calibration_error(self, weights: Floats) -> Floats:
+    def _compute_calibration_error(self, weights: Floats) -> Floats:
         """Expected calibration error, `(R,)`: Guo et al. 2017, equation 3."""
-        confidence, came_true = self._calibration()
-        gaps = _by_bin(confidence, came_true - confidence)
+        confidence, is_correct = self._compute_confidence()
+        gaps = _sum_by_bin(confidence, is_correct - confidence)
         totals = weights.sum(axis=1) * confidence.shape[1]
-        return divided(np.abs(weights @ gaps).sum(axis=1), totals)
+        return safe_divide(np.abs(weights @ gaps).sum(axis=1), totals)
 
-    def _reliability(self) -> dict[str, list[float]]:
-        confidence, came_true = self._calibration()
+    def _compute_reliability(self) -> dict[str, list[float]]:
+        confidence, is_correct = self._compute_confidence()
         ones = np.ones_like(confidence)
         counts, sums, hits = (
-            _by_bin(confidence, each).sum(axis=0) for each in (ones, confidence, came_true * ones)
+            _sum_by_bin(confidence, values).sum(axis=0)
+            for values in (ones, confidence, is_correct * ones)
         )
         filled = counts > 0
         return {
@@ -200,15 +214,15 @@ class _Classified(ABC):
             "count": counts[filled].astype(int).tolist(),
         }
 
-    def _pictures(self) -> list[dict[str, Any]]:
-        quality, surprise = self._judged()
+    def _describe_images(self) -> list[dict[str, Any]]:
+        quality, surprise = self._score_images()
         return [
             {"image_id": image_id, "quality": float(q), "surprise": float(s)}
             for image_id, q, s in zip(self._ids, quality, surprise, strict=True)
         ]
 
 
-class ClassificationEvaluator(_Classified):
+class ClassificationEvaluator(_BaseClassificationEvaluator):
     """One class per picture.
 
     Pictures whose labels are all unknown to the head are left out and counted.
@@ -230,73 +244,79 @@ class ClassificationEvaluator(_Classified):
 
     def details(self) -> dict[str, Any]:
         """Confusion, reliability and pictures; quality is the probability of the true class."""
-        made = super().details()
+        details = super().details()
         num_classes = len(self.classes)
         if num_classes > LARGEST_CONFUSION:
             note = f"no confusion matrix is kept for more than {LARGEST_CONFUSION} classes"
-            made["notes"] = [*made.get("notes", ()), note]
-            return made
-        pairs = self._single() * num_classes + self._found()
+            details["notes"] = [*details.get("notes", ()), note]
+            return details
+        pairs = self._get_true_labels() * num_classes + self._predict_labels()
         matrix = np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
-        made["confusion"] = {"labels": list(self.classes), "matrix": matrix.tolist()}
-        return made
+        details["confusion"] = {"labels": list(self.classes), "matrix": matrix.tolist()}
+        return details
 
-    def _fits(self, known: tuple[int, ...], *, num_labels: int, where: str) -> bool:
-        if len(known) > 1 or not num_labels:
+    def _is_evaluable(
+        self, known_labels: tuple[int, ...], *, num_labels: int, location: str
+    ) -> bool:
+        if len(known_labels) > 1 or not num_labels:
             raise DataError(
-                f"{where} has {len(known) or 'no'} image-level labels among the classes of this "
+                f"{location} has {len(known_labels) or 'no'} image-level labels among the classes of this "
                 "head, but single-label classification needs exactly one; mend the file, or set "
                 "multi_label: true"
             )
-        return bool(known)
+        return bool(known_labels)
 
-    def _counted(self, weights: Floats) -> Values:
-        better = self._num_better()
-        values: Values = {"top1": self._share(better < 1, weights)}
+    def _compute_count_metrics(self, weights: Floats) -> Values:
+        better = self._count_better_classes()
+        values: Values = {"top1": self._compute_accuracy(better < 1, weights)}
         if self._has_top5:
-            values["top5"] = self._share(better < 5, weights)
-        return {**values, "ECE": (self._calibration_error(weights), None)}
+            values["top5"] = self._compute_accuracy(better < 5, weights)
+        return {**values, "ECE": (self._compute_calibration_error(weights), None)}
 
-    def _ranked(self, weights: Floats) -> Values:
-        return {"AUROC": self._auroc(weights)}
+    def _compute_ranking_metrics(self, weights: Floats) -> Values:
+        return {"AUROC": self._compute_auroc(weights)}
 
-    def _share(self, hits: NDArray[np.bool_], weights: Floats) -> tuple[Floats, Floats]:
+    def _compute_accuracy(self, hits: NDArray[np.bool_], weights: Floats) -> tuple[Floats, Floats]:
         """`(R,)` share of pictures that are hits, and `(K, R)` that of each class."""
-        labels = self._single()
+        labels = self._get_true_labels()
         per_class = [
-            divided(weights[:, chosen] @ hits[chosen], weights[:, chosen].sum(axis=1))
-            for chosen in (labels == label for label in range(len(self.classes)))
+            safe_divide(
+                weights[:, class_mask] @ hits[class_mask], weights[:, class_mask].sum(axis=1)
+            )
+            for class_mask in (labels == label for label in range(len(self.classes)))
         ]
-        return divided(weights @ hits, weights.sum(axis=1)), np.stack(per_class)
+        return safe_divide(weights @ hits, weights.sum(axis=1)), np.stack(per_class)
 
-    def _single(self) -> NDArray[np.int64]:
+    def _get_true_labels(self) -> NDArray[np.int64]:
         return np.asarray([labels[0] for labels in self._labels], np.int64)
 
-    def _found(self) -> NDArray[np.int64]:
-        found: NDArray[np.int64] = self._matrix().argmax(axis=1)
-        return found
+    def _predict_labels(self) -> NDArray[np.int64]:
+        predicted_labels: NDArray[np.int64] = self._stack_probs().argmax(axis=1)
+        return predicted_labels
 
-    def _of_truth(self) -> NDArray[np.float32]:
+    def _get_true_probs(self) -> NDArray[np.float32]:
         """`(P,)` probability of the true class."""
-        return self._matrix()[np.arange(len(self._ids)), self._single()]
+        return self._stack_probs()[np.arange(len(self._ids)), self._get_true_labels()]
 
-    def _num_better(self) -> NDArray[np.int64]:
+    def _count_better_classes(self) -> NDArray[np.int64]:
         """`(P,)` classes before the true one: more probable, or equal and first in class order."""
-        probs, own = self._matrix(), self._of_truth()[:, None]
-        is_first = np.arange(len(self.classes)) < self._single()[:, None]
-        better: NDArray[np.int64] = ((probs > own) | ((probs == own) & is_first)).sum(axis=1)
+        probs, true_probs = self._stack_probs(), self._get_true_probs()[:, None]
+        is_first = np.arange(len(self.classes)) < self._get_true_labels()[:, None]
+        better: NDArray[np.int64] = ((probs > true_probs) | ((probs == true_probs) & is_first)).sum(
+            axis=1
+        )
         return better
 
-    def _calibration(self) -> tuple[Floats, NDArray[np.bool_]]:
-        best = self._matrix().max(axis=1, initial=0.0).astype(np.float64)
-        return best[:, None], (self._found() == self._single())[:, None]
+    def _compute_confidence(self) -> tuple[Floats, NDArray[np.bool_]]:
+        best = self._stack_probs().max(axis=1, initial=0.0).astype(np.float64)
+        return best[:, None], (self._predict_labels() == self._get_true_labels())[:, None]
 
-    def _judged(self) -> tuple[Floats, Floats]:
-        best, is_right = self._calibration()
-        return self._of_truth().astype(np.float64), np.where(is_right, 0.0, best)[:, 0]
+    def _score_images(self) -> tuple[Floats, Floats]:
+        best, is_right = self._compute_confidence()
+        return self._get_true_probs().astype(np.float64), np.where(is_right, 0.0, best)[:, 0]
 
 
-class MultiLabelEvaluator(_Classified):
+class MultiLabelEvaluator(_BaseClassificationEvaluator):
     """Any number of labels per picture.
 
     Args:
@@ -320,40 +340,50 @@ class MultiLabelEvaluator(_Classified):
         """Reliability and pictures; quality is the mean probability of the right answers."""
         return super().details()
 
-    def _fits(self, known: tuple[int, ...], *, num_labels: int, where: str) -> bool:  # noqa: ARG002
+    def _is_evaluable(
+        self,
+        known_labels: tuple[int, ...],  # noqa: ARG002
+        *,
+        num_labels: int,  # noqa: ARG002
+        location: str,  # noqa: ARG002
+    ) -> bool:
         return True
 
-    def _counted(self, weights: Floats) -> Values:
-        probs, truth = self._matrix(), self._truth()
-        found = probs >= self.THRESHOLD
-        f1 = np.stack([_f1(f, t, weights) for f, t in zip(found.T, truth.T, strict=True)])
-        whole = (found == truth).all(axis=1)
+    def _compute_count_metrics(self, weights: Floats) -> Values:
+        probs, truth = self._stack_probs(), self._build_truth_matrix()
+        predicted = probs >= self.THRESHOLD
+        f1 = np.stack(
+            [_compute_f1(f, t, weights) for f, t in zip(predicted.T, truth.T, strict=True)]
+        )
+        is_exact_match = (predicted == truth).all(axis=1)
         return {
-            "F1": (mean_of_defined(f1), f1),
-            "subset_accuracy": (divided(weights @ whole, weights.sum(axis=1)), None),
-            "ECE": (self._calibration_error(weights), None),
+            "F1": (average_defined_rows(f1), f1),
+            "subset_accuracy": (safe_divide(weights @ is_exact_match, weights.sum(axis=1)), None),
+            "ECE": (self._compute_calibration_error(weights), None),
         }
 
-    def _ranked(self, weights: Floats) -> Values:
-        columns = zip(self._matrix().T.astype(np.float64), self._truth().T, strict=True)
+    def _compute_ranking_metrics(self, weights: Floats) -> Values:
+        columns = zip(
+            self._stack_probs().T.astype(np.float64), self._build_truth_matrix().T, strict=True
+        )
         precision = np.stack([average_precision(p, t, weights) for p, t in columns])
         return {
-            "AUROC": self._auroc(weights),
-            "mAP": (mean_of_defined(precision), precision),
+            "AUROC": self._compute_auroc(weights),
+            "mAP": (average_defined_rows(precision), precision),
         }
 
-    def _calibration(self) -> tuple[Floats, NDArray[np.bool_]]:
-        return self._matrix().astype(np.float64), self._truth()
+    def _compute_confidence(self) -> tuple[Floats, NDArray[np.bool_]]:
+        return self._stack_probs().astype(np.float64), self._build_truth_matrix()
 
-    def _judged(self) -> tuple[Floats, Floats]:
-        probs, truth = self._calibration()
+    def _score_images(self) -> tuple[Floats, Floats]:
+        probs, truth = self._compute_confidence()
         is_wrong = (probs >= self.THRESHOLD) != truth
         confidence = np.where(is_wrong, np.maximum(probs, 1 - probs), 0.0)
         quality = np.where(truth, probs, 1 - probs).mean(axis=1)
         return quality, confidence.max(axis=1, initial=0.0)
 
 
-def _by_bin(confidence: Floats, values: NDArray[Any]) -> Floats:
+def _sum_by_bin(confidence: Floats, values: NDArray[Any]) -> Floats:
     """`(P, M)` sums of `(P, D)` values over the bins of equal width that the confidences lie in."""
     bins = np.clip(np.ceil(confidence * NUM_BINS).astype(np.int64) - 1, 0, NUM_BINS - 1)
     sums = np.zeros((len(confidence), NUM_BINS))
@@ -362,24 +392,24 @@ def _by_bin(confidence: Floats, values: NDArray[Any]) -> Floats:
     return sums
 
 
-def _f1(found: NDArray[np.bool_], truth: NDArray[np.bool_], weights: Floats) -> Floats:
+def _compute_f1(predicted: NDArray[np.bool_], truth: NDArray[np.bool_], weights: Floats) -> Floats:
     """`(R,)` F1 of one class; NaN where the truth does not hold it."""
     present = weights @ truth
-    f1 = divided(2 * (weights @ (found & truth)), present + weights @ found)
+    f1 = safe_divide(2 * (weights @ (predicted & truth)), present + weights @ predicted)
     return np.where(present > 0, f1, np.nan)
 
 
-def _number(value: float) -> float | None:
+def _nan_to_none(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
 @EVALUATORS.register("classification")
-def classification_evaluator(classes: tuple[str, ...]) -> ClassificationEvaluator:
+def build_classification_evaluator(classes: tuple[str, ...]) -> ClassificationEvaluator:
     """The evaluator of single-label heads."""
     return ClassificationEvaluator(classes)
 
 
 @EVALUATORS.register("multi_label_classification")
-def multi_label_evaluator(classes: tuple[str, ...]) -> MultiLabelEvaluator:
+def build_multi_label_evaluator(classes: tuple[str, ...]) -> MultiLabelEvaluator:
     """The evaluator of multi-label heads."""
     return MultiLabelEvaluator(classes)

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_tasks.evaluation.coco_tables import Tables
+from resnet_tasks.evaluation.coco_tables import CocoTables
 from resnet_tasks.metrics import Metric
 
 SIZES = {"": 0, "small": 1, "medium": 2, "large": 3}
 """Area below 32², to 96², above, in pixels² of the file's `area` (COCO)."""
 
 
-def protocol_of(kind: str, iou_type: str, backend: str, limits: Sequence[int]) -> str:
+def describe_protocol(kind: str, iou_type: str, backend: str, limits: Sequence[int]) -> str:
     """How the numbers are counted, in one sentence."""
     return (
         f"COCO {kind} evaluation (equal to pycocotools COCOeval, iouType {iou_type}), computed "
@@ -24,7 +24,9 @@ def protocol_of(kind: str, iou_type: str, backend: str, limits: Sequence[int]) -
     )
 
 
-def metrics_of(tables: Tables, classes: Sequence[str], limits: Sequence[int]) -> dict[str, Metric]:
+def build_coco_metrics(
+    tables: CocoTables, classes: Sequence[str], limits: Sequence[int]
+) -> dict[str, Metric]:
     """COCO's numbers, each with its value per class, from tables."""
     shape = tables.precision.shape
     # Summed over the recall levels; a class that the truth does not hold is -1 at all of them.
@@ -34,13 +36,14 @@ def metrics_of(tables: Tables, classes: Sequence[str], limits: Sequence[int]) ->
     recall = np.where(tables.recall == -1, np.nan, tables.recall)
     return {
         name: Metric(
-            _mean(each[0]), dict(zip(classes, map(_number, each[0].tolist()), strict=True))
+            _average_defined(values[0]),
+            dict(zip(classes, map(_nan_to_none, values[0].tolist()), strict=True)),
         )
-        for name, each in by_class(precision[None], recall[None], limits).items()
+        for name, values in compute_class_metrics(precision[None], recall[None], limits).items()
     }
 
 
-def by_class(
+def compute_class_metrics(
     precision: NDArray[np.float64], recall: NDArray[np.float64], limits: Sequence[int]
 ) -> dict[str, NDArray[np.float64]]:
     """Every number by class, of many resamples at once.
@@ -53,23 +56,23 @@ def by_class(
     Returns:
         Metric -> `(R, K)`.
     """
-    whole = {
+    metrics = {
         "AP": precision[..., 0].mean(axis=1),
         "AP50": precision[:, 0, :, 0],
         "AP75": precision[:, 5, :, 0],
     }
     sized = [(name, index) for name, index in SIZES.items() if name]
-    whole |= {f"AP_{name}": precision[..., i].mean(axis=1) for name, i in sized}
+    metrics |= {f"AP_{name}": precision[..., i].mean(axis=1) for name, i in sized}
     for position, limit in enumerate(limits):
-        whole[f"AR_{limit}"] = recall[..., 0, position].mean(axis=1)
-    whole |= {f"AR_{name}": recall[..., i, -1].mean(axis=1) for name, i in sized}
-    return whole
+        metrics[f"AR_{limit}"] = recall[..., 0, position].mean(axis=1)
+    metrics |= {f"AR_{name}": recall[..., i, -1].mean(axis=1) for name, i in sized}
+    return metrics
 
 
-def _mean(values: NDArray[np.float64]) -> float | None:
+def _average_defined(values: NDArray[np.float64]) -> float | None:
     defined = values[~np.isnan(values)]
     return float(np.mean(defined)) if defined.size else None
 
 
-def _number(value: float) -> float | None:
+def _nan_to_none(value: float) -> float | None:
     return None if np.isnan(value) else value

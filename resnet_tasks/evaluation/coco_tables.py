@@ -24,7 +24,7 @@ from resnet_tasks.evaluation.matches import Objects
 
 
 @dataclass(frozen=True)
-class Tables:
+class CocoTables:
     """What COCO's evaluation gives; -1 where nothing can be found.
 
     Attributes:
@@ -38,14 +38,14 @@ class Tables:
     scores: NDArray[np.float64]
 
     @classmethod
-    def empty(cls, num_classes: int, num_limits: int) -> Tables:
+    def empty(cls, num_classes: int, num_limits: int) -> CocoTables:
         """Those of no picture at all."""
         table = np.full((10, 101, num_classes, 4, num_limits), -1.0)
         return cls(table, table[:, 0], table)
 
 
 @dataclass(frozen=True)
-class Pictures:
+class BackendInputs:
     """All pictures in the form that the backends take; ids count from 1.
 
     The reference takes an object with id 0 for unmatched, hence not from 0.
@@ -55,16 +55,16 @@ class Pictures:
         classes: Names in label order.
         truth: Annotated objects.
         truth_boxes: `(G, 4)` xywh.
-        found: Detections.
-        found_boxes: `(D, 4)` xywh.
+        detections: Detections.
+        detection_boxes: `(D, 4)` xywh.
     """
 
     number: int
     classes: tuple[str, ...]
     truth: Objects
     truth_boxes: NDArray[np.float64]
-    found: Objects
-    found_boxes: NDArray[np.float64]
+    detections: Objects
+    detection_boxes: NDArray[np.float64]
 
     @property
     def images(self) -> list[dict[str, Any]]:
@@ -74,96 +74,100 @@ class Pictures:
     @property
     def categories(self) -> list[dict[str, Any]]:
         """The classes' COCO records."""
-        return category_records(self.classes)
+        return build_category_records(self.classes)
 
 
-def category_records(classes: Sequence[str]) -> list[dict[str, Any]]:
+def build_category_records(classes: Sequence[str]) -> list[dict[str, Any]]:
     """COCO records of classes, ids counting from 1."""
     return [{"id": i + 1, "name": name} for i, name in enumerate(classes)]
 
 
-def compiled_run(pictures: Pictures, limits: tuple[int, ...]) -> Any:
+def match_with_hotcoco(inputs: BackendInputs, limits: tuple[int, ...]) -> Any:
     """A hotcoco `COCOeval` over boxes, matched but not accumulated."""
     truth = hotcoco.COCO.from_arrays(
-        pictures.images,
-        pictures.categories,
-        pictures.truth.pictures + 1,
-        pictures.truth.labels + 1,
-        pictures.truth_boxes,
-        area=pictures.truth.areas,
-        iscrowd=pictures.truth.crowd,
+        inputs.images,
+        inputs.categories,
+        inputs.truth.pictures + 1,
+        inputs.truth.labels + 1,
+        inputs.truth_boxes,
+        area=inputs.truth.areas,
+        iscrowd=inputs.truth.crowd,
     )
-    objects = pictures.found
+    objects = inputs.detections
     if len(objects.pictures):
-        rows = (objects.pictures + 1, pictures.found_boxes, objects.scores, objects.labels + 1)
-        found = truth.load_res(np.ascontiguousarray(np.column_stack(rows), dtype=np.float64))
+        rows = (objects.pictures + 1, inputs.detection_boxes, objects.scores, objects.labels + 1)
+        detections = truth.load_res(np.ascontiguousarray(np.column_stack(rows), dtype=np.float64))
     else:
-        found = hotcoco.COCO(_dataset(pictures.images, pictures.categories, []))
-    run = hotcoco.COCOeval(truth, found, "bbox")
+        detections = hotcoco.COCO(_build_dataset(inputs.images, inputs.categories, []))
+    run = hotcoco.COCOeval(truth, detections, "bbox")
     run.params.maxDets = list(limits)
     run.evaluate()
     return run
 
 
-def compiled_tables(truth: Any, found: Any, limits: tuple[int, ...]) -> Tables:
+def compute_hotcoco_tables(truth: Any, detections: Any, limits: tuple[int, ...]) -> CocoTables:
     """Hotcoco's tables of two of its data sets of boxes."""
-    run = hotcoco.COCOeval(truth, found, "bbox")
+    run = hotcoco.COCOeval(truth, detections, "bbox")
     run.params.maxDets = list(limits)
     run.evaluate()
-    return tables_of(run)
+    return accumulate_tables(run)
 
 
-def _with_hotcoco(pictures: Pictures, limits: tuple[int, ...]) -> Tables:
-    return tables_of(compiled_run(pictures, limits))
+def _compute_tables_with_hotcoco(inputs: BackendInputs, limits: tuple[int, ...]) -> CocoTables:
+    return accumulate_tables(match_with_hotcoco(inputs, limits))
 
 
-def _with_pycocotools(pictures: Pictures, limits: tuple[int, ...]) -> Tables:
-    truth = _annotations(pictures.truth, pictures.truth_boxes)
-    found = _annotations(pictures.found, pictures.found_boxes)
-    return reference_tables(pictures.images, pictures.classes, truth, found, limits, "bbox")
+def _compute_tables_with_pycocotools(inputs: BackendInputs, limits: tuple[int, ...]) -> CocoTables:
+    truth = _build_annotations(inputs.truth, inputs.truth_boxes)
+    detections = _build_annotations(inputs.detections, inputs.detection_boxes)
+    return compute_pycocotools_tables(
+        inputs.images, inputs.classes, truth, detections, limits, "bbox"
+    )
 
 
-BOX_BACKENDS: dict[str, Callable[[Pictures, tuple[int, ...]], Tables]] = {
-    "hotcoco": _with_hotcoco,
-    "pycocotools": _with_pycocotools,
+BOX_BACKENDS: dict[str, Callable[[BackendInputs, tuple[int, ...]], CocoTables]] = {
+    "hotcoco": _compute_tables_with_hotcoco,
+    "pycocotools": _compute_tables_with_pycocotools,
 }
 """Name -> who makes the tables of boxes; they give the same numbers."""
 
 
-def reference_tables(
+def compute_pycocotools_tables(
     images: list[dict[str, Any]],
     classes: Sequence[str],
     truth: list[dict[str, Any]],
-    found: list[dict[str, Any]],
+    detections: list[dict[str, Any]],
     limits: tuple[int, ...],
     iou_type: str,
-) -> Tables:
+) -> CocoTables:
     """Pycocotools' tables of annotations in COCO form."""
-    categories = category_records(classes)
+    categories = build_category_records(classes)
     with contextlib.redirect_stdout(io.StringIO()):
         # The reference is imported where it judges: it takes longer than the compiled one runs.
-        make = import_module("pycocotools.coco").COCO
-        expected, results = make(), make()
-        expected.dataset = _dataset(images, categories, truth)
-        results.dataset = _dataset(images, categories, found)
+        coco_class = import_module("pycocotools.coco").COCO
+        expected, results = coco_class(), coco_class()
+        expected.dataset = _build_dataset(images, categories, truth)
+        results.dataset = _build_dataset(images, categories, detections)
         expected.createIndex()
         results.createIndex()
         run = import_module("pycocotools.cocoeval").COCOeval(expected, results, iou_type)
         run.params.maxDets = list(limits)
         run.evaluate()
-        return tables_of(run)
+        return accumulate_tables(run)
 
 
-def tables_of(run: Any) -> Tables:
+def accumulate_tables(run: Any) -> CocoTables:
     """Tables of a `COCOeval` of either library that has matched its pictures."""
     run.accumulate()
-    found = run.eval
-    return Tables(
-        np.asarray(found["precision"]), np.asarray(found["recall"]), np.asarray(found["scores"])
+    accumulated = run.eval
+    return CocoTables(
+        np.asarray(accumulated["precision"]),
+        np.asarray(accumulated["recall"]),
+        np.asarray(accumulated["scores"]),
     )
 
 
-def _dataset(
+def _build_dataset(
     images: list[dict[str, Any]],
     categories: list[dict[str, Any]],
     annotations: list[dict[str, Any]],
@@ -171,7 +175,7 @@ def _dataset(
     return {"images": images, "categories": categories, "annotations": annotations}
 
 
-def _annotations(objects: Objects, boxes: NDArray[np.float64]) -> list[dict[str, Any]]:
+def _build_annotations(objects: Objects, boxes: NDArray[np.float64]) -> list[dict[str, Any]]:
     rows = zip(
         objects.pictures.tolist(),
         objects.labels.tolist(),

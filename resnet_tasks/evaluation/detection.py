@@ -17,42 +17,57 @@ from numpy.typing import NDArray
 
 from resnet_tasks.data.coco_records import boxes_to_xywh
 from resnet_tasks.errors import DataError
-from resnet_tasks.evaluation.coco_numbers import by_class, metrics_of, protocol_of
-from resnet_tasks.evaluation.coco_tables import BOX_BACKENDS, Pictures, Tables, compiled_run
-from resnet_tasks.evaluation.detection_details import (
-    confusion,
-    error_types,
-    picture_values,
-    precision_curves,
+from resnet_tasks.evaluation.coco_numbers import (
+    build_coco_metrics,
+    compute_class_metrics,
+    describe_protocol,
 )
-from resnet_tasks.evaluation.matches import Matches, Objects, Pairs, box_pairs, match
-from resnet_tasks.evaluation.resampling import resampled_tables
-from resnet_tasks.metrics import Metric, Truth, as_array
+from resnet_tasks.evaluation.coco_tables import (
+    BOX_BACKENDS,
+    BackendInputs,
+    CocoTables,
+    match_with_hotcoco,
+)
+from resnet_tasks.evaluation.detection_details import (
+    build_confusion_matrix,
+    compute_error_types,
+    compute_pr_curves,
+    score_images,
+)
+from resnet_tasks.evaluation.matches import (
+    Matches,
+    Objects,
+    Pairs,
+    find_box_pairs,
+    match_detections,
+)
+from resnet_tasks.evaluation.resampling import resample_tables
+from resnet_tasks.metrics import GroundTruth, Metric, as_array
 from resnet_tasks.registry import EVALUATORS
 
 if TYPE_CHECKING:
     from resnet_tasks.structures import Detections
 
-Made = TypeVar("Made")
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
-class Block:
+class ImageBlock:
     """Some pictures with their objects in columns.
 
     Attributes:
         image_ids: Of the pictures.
         truth: Annotated objects; `pictures` index `image_ids`.
         truth_boxes: `(G, 4)` float64 xywh, original pixels.
-        found: Detections.
-        found_boxes: `(D, 4)` float64 xywh, original pixels.
+        detections: Detections.
+        detection_boxes: `(D, 4)` float64 xywh, original pixels.
     """
 
     image_ids: tuple[int | str, ...]
     truth: Objects
     truth_boxes: NDArray[np.float64]
-    found: Objects
-    found_boxes: NDArray[np.float64]
+    detections: Objects
+    detection_boxes: NDArray[np.float64]
 
 
 class CocoEvaluator(ABC):
@@ -78,9 +93,9 @@ class CocoEvaluator(ABC):
     ) -> None:
         self.classes = tuple(classes)
         self.max_detections = max_detections
-        self._blocks: list[Block] = []
-        self._seen: dict[int | str, int] = {}
-        self._joined: _Joined | None = None
+        self._blocks: list[ImageBlock] = []
+        self._image_indices: dict[int | str, int] = {}
+        self._joined: _JoinedBlocks | None = None
         self._backend = ""
         self.backend = backend
 
@@ -101,18 +116,18 @@ class CocoEvaluator(ABC):
             )
         if self._blocks and self.is_streamed and name != self._backend:
             raise DataError(
-                f"{self.kind} evaluator {name!r} comes too late: {len(self._seen)} pictures were "
+                f"{self.kind} evaluator {name!r} comes too late: {len(self._image_indices)} pictures were "
                 f"matched by {self._backend}; choose it before the first picture"
             )
         self._backend = name
-        self.protocol = protocol_of(self.kind, self.iou_type, name, self.max_detections)
+        self.protocol = describe_protocol(self.kind, self.iou_type, name, self.max_detections)
         # Of both backends alike: they give the same numbers.
-        self.rules = protocol_of(self.kind, self.iou_type, "any backend", self.max_detections)
+        self.rules = describe_protocol(self.kind, self.iou_type, "any backend", self.max_detections)
 
     @property
     def picture_ids(self) -> tuple[int | str, ...]:
         """Ids of the pictures seen so far; the `P` columns of `resample`, in this order."""
-        return tuple(self._seen)
+        return tuple(self._image_indices)
 
     def compute(self) -> dict[str, Metric]:
         """All numbers over the pictures seen so far.
@@ -122,7 +137,7 @@ class CocoEvaluator(ABC):
             `max_detections`) and `AR_small, AR_medium, AR_large`, each with its value per class;
             None where the truth holds no such object.
         """
-        return metrics_of(self._tables(), self.classes, self.max_detections)
+        return build_coco_metrics(self._compute_tables(), self.classes, self.max_detections)
 
     def resample(self, counts: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
         """The numbers of data sets in which pictures occur more or less often.
@@ -133,74 +148,85 @@ class CocoEvaluator(ABC):
         Returns:
             `metric` and `metric/class` -> `(R,)` values, NaN where not defined.
         """
-        joined = self._join()
-        precision, recall = resampled_tables(
-            self._matches(),
+        joined = self._join_blocks()
+        precision, recall = resample_tables(
+            self._compute_matches(),
             np.asarray(counts)[:, joined.order],
             len(self.classes),
             self.max_detections,
         )
         values: dict[str, NDArray[np.float64]] = {}
-        for name, each in by_class(precision, recall, self.max_detections).items():
-            known = ~np.isnan(each)
-            total = np.where(known, each, 0.0).sum(axis=1)
-            number = known.sum(axis=1)
+        for name, class_values in compute_class_metrics(
+            precision, recall, self.max_detections
+        ).items():
+            is_defined = ~np.isnan(class_values)
+            total = np.where(is_defined, class_values, 0.0).sum(axis=1)
+            number = is_defined.sum(axis=1)
             values[name] = np.where(number > 0, total / np.maximum(number, 1), np.nan)
-            values |= {f"{name}/{label}": each[:, i] for i, label in enumerate(self.classes)}
+            values |= {
+                f"{name}/{label}": class_values[:, i] for i, label in enumerate(self.classes)
+            }
         return values
 
     def details(self) -> dict[str, Any]:
         """Curves and tables of the pictures seen so far, as `Detailed` describes them."""
-        matches, joined = self._matches(), self._join()
-        labels, matrix = confusion(matches, self._pairs_of_any_class, self.classes)
-        ids = tuple(self._seen)
-        errors, notes = self._error_types()
+        matches, joined = self._compute_matches(), self._join_blocks()
+        labels, matrix = build_confusion_matrix(
+            matches, self._find_class_agnostic_pairs, self.classes
+        )
+        ids = tuple(self._image_indices)
+        errors, notes = self._compute_error_types()
         return {
-            "pr_curves": precision_curves(self._tables(), self.classes),
+            "pr_curves": compute_pr_curves(self._compute_tables(), self.classes),
             "confusion": {"labels": labels, "matrix": matrix},
             **({"error_types": errors} if errors else {}),
-            "pictures": picture_values(matches, [ids[i] for i in joined.order]),
+            "pictures": score_images(matches, [ids[i] for i in joined.order]),
             "notes": notes,
         }
 
-    def _add(self, block: Block) -> None:
+    def _add_block(self, block: ImageBlock) -> None:
         """Takes pictures.
 
         Raises:
             DataError: If one was taken before, or a number or label is none that can be evaluated.
         """
         for image_id in block.image_ids:
-            if image_id in self._seen:
+            if image_id in self._image_indices:
                 raise DataError(f"image {image_id!r} is evaluated twice; give each picture once")
         parts = (
             (block.truth, block.truth_boxes, "an annotation", ("area", block.truth.areas)),
-            (block.found, block.found_boxes, "a detection", ("score", block.found.scores)),
+            (
+                block.detections,
+                block.detection_boxes,
+                "a detection",
+                ("score", block.detections.scores),
+            ),
         )
-        for objects, boxes, what, (value, numbers) in parts:
-            _check_finite(block.image_ids, objects, what, "box", boxes)
-            _check_finite(block.image_ids, objects, what, value, numbers[:, None])
-            _check_labels(block.image_ids, objects, what, len(self.classes))
+        for objects, boxes, subject, (quantity, numbers) in parts:
+            _check_finite(block.image_ids, objects, subject, "box", boxes)
+            _check_finite(block.image_ids, objects, subject, quantity, numbers[:, None])
+            _check_labels(block.image_ids, objects, subject, len(self.classes))
         for image_id in block.image_ids:
-            self._seen[image_id] = len(self._seen)
+            self._image_indices[image_id] = len(self._image_indices)
         self._blocks.append(block)
         self._joined = None
 
-    def _join(self) -> _Joined:
+    def _join_blocks(self) -> _JoinedBlocks:
         if self._joined is None:
-            self._joined = _Joined(self._blocks)
+            self._joined = _JoinedBlocks(self._blocks)
         return self._joined
 
     @abstractmethod
-    def _tables(self) -> Tables: ...
+    def _compute_tables(self) -> CocoTables: ...
 
     @abstractmethod
-    def _matches(self) -> Matches: ...
+    def _compute_matches(self) -> Matches: ...
 
     @abstractmethod
-    def _pairs_of_any_class(self, rows: NDArray[np.int64]) -> Pairs: ...
+    def _find_class_agnostic_pairs(self, rows: NDArray[np.int64]) -> Pairs: ...
 
     @abstractmethod
-    def _error_types(self) -> tuple[dict[str, float], list[str]]: ...
+    def _compute_error_types(self) -> tuple[dict[str, float], list[str]]: ...
 
 
 class DetectionEvaluator(CocoEvaluator):
@@ -216,7 +242,7 @@ class DetectionEvaluator(CocoEvaluator):
     iou_type = "bbox"
     kind = "box"
 
-    def update(self, prediction: Detections, truth: Truth) -> None:
+    def update(self, prediction: Detections, truth: GroundTruth) -> None:
         """Takes one picture.
 
         Args:
@@ -240,7 +266,7 @@ class DetectionEvaluator(CocoEvaluator):
         boxes: NDArray[np.float64],
         labels: NDArray[np.int64],
         scores: NDArray[np.float64],
-        truth: Truth,
+        truth: GroundTruth,
     ) -> None:
         """Takes one picture's detections as COCO results write them.
 
@@ -253,70 +279,82 @@ class DetectionEvaluator(CocoEvaluator):
         Raises:
             DataError: As in `update`.
         """
-        expected, annotated = annotated_objects(truth)
+        truth_objects, truth_boxes = build_truth_objects(truth)
         areas = boxes[:, 2] * boxes[:, 3]
-        found = found_objects(labels, scores, areas)
-        self._add(Block((truth.image_id,), expected, annotated, found, boxes))
+        detections = build_objects(labels, scores, areas)
+        self._add_block(
+            ImageBlock((truth.image_id,), truth_objects, truth_boxes, detections, boxes)
+        )
 
-    def update_block(self, block: Block) -> None:
+    def update_block(self, block: ImageBlock) -> None:
         """Takes many pictures at once.
 
         Raises:
             DataError: As in `update`.
         """
-        self._add(block)
+        self._add_block(block)
 
-    def _tables(self) -> Tables:
+    def _compute_tables(self) -> CocoTables:
         if not self._blocks or not self.classes:
-            return Tables.empty(len(self.classes), len(self.max_detections))
-        joined = self._join()
+            return CocoTables.empty(len(self.classes), len(self.max_detections))
+        joined = self._join_blocks()
         key = f"tables by {self.backend}"
-        return joined.kept(
-            key, lambda: BOX_BACKENDS[self.backend](self._pictures(), self.max_detections)
+        return joined.get_or_compute(
+            key,
+            lambda: BOX_BACKENDS[self.backend](self._build_backend_inputs(), self.max_detections),
         )
 
-    def _pictures(self) -> Pictures:
-        joined = self._join()
-        return Pictures(
+    def _build_backend_inputs(self) -> BackendInputs:
+        joined = self._join_blocks()
+        return BackendInputs(
             len(joined.order),
             self.classes,
             joined.truth,
             joined.truth_boxes,
-            joined.found,
-            joined.found_boxes,
+            joined.detections,
+            joined.detection_boxes,
         )
 
-    def _matches(self) -> Matches:
-        joined = self._join()
+    def _compute_matches(self) -> Matches:
+        joined = self._join_blocks()
 
-        def made() -> Matches:
-            keys = [each.pictures * len(self.classes) + each.labels for each in joined.objects]
-            pairs = box_pairs(
-                joined.found_boxes, joined.truth_boxes, joined.truth.crowd, keys=(keys[1], keys[0])
+        def compute_matches() -> Matches:
+            keys = [
+                objects.pictures * len(self.classes) + objects.labels for objects in joined.objects
+            ]
+            pairs = find_box_pairs(
+                joined.detection_boxes,
+                joined.truth_boxes,
+                joined.truth.crowd,
+                keys=(keys[1], keys[0]),
             )
-            return match(joined.truth, joined.found, pairs, limit=self.max_detections[-1])
+            return match_detections(
+                joined.truth, joined.detections, pairs, limit=self.max_detections[-1]
+            )
 
-        return joined.kept("matches", made)
+        return joined.get_or_compute("matches", compute_matches)
 
-    def _pairs_of_any_class(self, rows: NDArray[np.int64]) -> Pairs:
-        joined = self._join()
-        return box_pairs(
-            joined.found_boxes[rows],
+    def _find_class_agnostic_pairs(self, rows: NDArray[np.int64]) -> Pairs:
+        joined = self._join_blocks()
+        return find_box_pairs(
+            joined.detection_boxes[rows],
             joined.truth_boxes,
             joined.truth.crowd,
-            keys=(joined.found.pictures[rows], joined.truth.pictures),
+            keys=(joined.detections.pictures[rows], joined.truth.pictures),
         )
 
-    def _error_types(self) -> tuple[dict[str, float], list[str]]:
+    def _compute_error_types(self) -> tuple[dict[str, float], list[str]]:
         if not self._blocks or not self.classes:
             return {}, []
-        return error_types(compiled_run(self._pictures(), self.max_detections))
+        return compute_error_types(
+            match_with_hotcoco(self._build_backend_inputs(), self.max_detections)
+        )
 
 
-class _Joined:
+class _JoinedBlocks:
     """All blocks as one, pictures in the order of their ids."""
 
-    def __init__(self, blocks: Sequence[Block]) -> None:
+    def __init__(self, blocks: Sequence[ImageBlock]) -> None:
         ids = [image_id for block in blocks for image_id in block.image_ids]
         # COCO resolves equal scores by the order of image ids: keep the order of the file's own.
         keys = sorted(range(len(ids)), key=lambda i: (isinstance(ids[i], str), ids[i]))
@@ -325,41 +363,43 @@ class _Joined:
         rank[self.order] = np.arange(len(ids))
         starts = np.cumsum([0, *(len(block.image_ids) for block in blocks)])
         pieces = list(zip(blocks, starts.tolist(), strict=False))
-        self.truth = _moved([(block.truth, start) for block, start in pieces], rank)
-        self.found = _moved([(block.found, start) for block, start in pieces], rank)
+        self.truth = _concatenate_objects([(block.truth, start) for block, start in pieces], rank)
+        self.detections = _concatenate_objects(
+            [(block.detections, start) for block, start in pieces], rank
+        )
         none = np.zeros((0, 4))
         self.truth_boxes = np.concatenate([none, *(block.truth_boxes for block in blocks)])
-        self.found_boxes = np.concatenate([none, *(block.found_boxes for block in blocks)])
-        self._made: dict[str, Any] = {}
+        self.detection_boxes = np.concatenate([none, *(block.detection_boxes for block in blocks)])
+        self._cache: dict[str, Any] = {}
 
     @property
     def objects(self) -> tuple[Objects, Objects]:
         """Annotated objects and detections."""
-        return self.truth, self.found
+        return self.truth, self.detections
 
-    def kept(self, name: str, make: Callable[[], Made]) -> Made:
+    def get_or_compute(self, name: str, make: Callable[[], Value]) -> Value:
         """What `make` gives, made once."""
-        if name not in self._made:
-            self._made[name] = make()
-        found: Made = self._made[name]
-        return found
+        if name not in self._cache:
+            self._cache[name] = make()
+        cached: Value = self._cache[name]
+        return cached
 
 
-def _moved(parts: Sequence[tuple[Objects, int]], rank: NDArray[np.int64]) -> Objects:
+def _concatenate_objects(parts: Sequence[tuple[Objects, int]], rank: NDArray[np.int64]) -> Objects:
     if not parts:
-        whole, real = np.zeros(0, np.int64), np.zeros(0)
-        return Objects(whole, whole, real, real, np.zeros(0, np.bool_))
-    pictures = np.concatenate([each.pictures + start for each, start in parts])
+        no_integers, no_floats = np.zeros(0, np.int64), np.zeros(0)
+        return Objects(no_integers, no_integers, no_floats, no_floats, np.zeros(0, np.bool_))
+    pictures = np.concatenate([objects.pictures + start for objects, start in parts])
     return Objects(
         rank[pictures],
-        np.concatenate([each.labels for each, _ in parts]),
-        np.concatenate([each.areas for each, _ in parts]),
-        np.concatenate([each.scores for each, _ in parts]),
-        np.concatenate([each.crowd for each, _ in parts]),
+        np.concatenate([objects.labels for objects, _ in parts]),
+        np.concatenate([objects.areas for objects, _ in parts]),
+        np.concatenate([objects.scores for objects, _ in parts]),
+        np.concatenate([objects.crowd for objects, _ in parts]),
     )
 
 
-def annotated_objects(truth: Truth) -> tuple[Objects, NDArray[np.float64]]:
+def build_truth_objects(truth: GroundTruth) -> tuple[Objects, NDArray[np.float64]]:
     """The objects of one picture and their `(N, 4)` xywh boxes.
 
     Raises:
@@ -372,11 +412,11 @@ def annotated_objects(truth: Truth) -> tuple[Objects, NDArray[np.float64]]:
     boxes = np.asarray(truth.boxes_xywh, np.float64).reshape(-1, 4)
     areas = boxes[:, 2] * boxes[:, 3] if truth.areas is None else truth.areas
     crowd = np.zeros(len(boxes), np.bool_) if truth.crowd is None else truth.crowd
-    objects = found_objects(truth.labels, np.zeros(len(boxes)), np.asarray(areas, np.float64))
+    objects = build_objects(truth.labels, np.zeros(len(boxes)), np.asarray(areas, np.float64))
     return replace(objects, crowd=np.asarray(crowd, np.bool_)), boxes
 
 
-def found_objects(labels: Any, scores: NDArray[np.float64], areas: NDArray[np.float64]) -> Objects:
+def build_objects(labels: Any, scores: NDArray[np.float64], areas: NDArray[np.float64]) -> Objects:
     """Detections of one picture."""
     number = len(scores)
     return Objects(
@@ -391,7 +431,7 @@ def found_objects(labels: Any, scores: NDArray[np.float64], areas: NDArray[np.fl
 def _check_finite(
     image_ids: Sequence[int | str],
     objects: Objects,
-    what: str,
+    subject: str,
     name: str,
     numbers: NDArray[np.float64],
 ) -> None:
@@ -401,25 +441,25 @@ def _check_finite(
         picture = objects.pictures[first]
         number = first - int(np.flatnonzero(objects.pictures == picture)[0])
         raise DataError(
-            f"image {image_ids[picture]!r}: {what} (number {number}) has a non-finite {name}: "
+            f"image {image_ids[picture]!r}: {subject} (number {number}) has a non-finite {name}: "
             f"{numbers[first].tolist()}; the model or its input is broken"
         )
 
 
 def _check_labels(
-    image_ids: Sequence[int | str], objects: Objects, what: str, num_classes: int
+    image_ids: Sequence[int | str], objects: Objects, subject: str, num_classes: int
 ) -> None:
     outside = (objects.labels < 0) | (objects.labels >= num_classes)
     if outside.any():
         first = int(np.flatnonzero(outside)[0])
         raise DataError(
-            f"image {image_ids[objects.pictures[first]]!r}: {what} has label "
+            f"image {image_ids[objects.pictures[first]]!r}: {subject} has label "
             f"{int(objects.labels[first])}; allowed are 0 to {num_classes - 1}, indices into the "
             "evaluator's classes"
         )
 
 
 @EVALUATORS.register("detection")
-def detection_evaluator(classes: tuple[str, ...]) -> DetectionEvaluator:
+def build_detection_evaluator(classes: tuple[str, ...]) -> DetectionEvaluator:
     """The evaluator of detection heads."""
     return DetectionEvaluator(classes)

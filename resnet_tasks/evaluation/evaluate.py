@@ -11,13 +11,23 @@ from torch.utils.data import Dataset
 
 from resnet_tasks.data.data_set_protocols import HasGroups
 from resnet_tasks.errors import HeadError
-from resnet_tasks.evaluation.evaluators import Evaluators, evaluators_of
-from resnet_tasks.evaluation.intervals import Bootstrap, Resampling, resample_heads, with_intervals
-from resnet_tasks.evaluation.picture_truths import is_annotated, truth_of
-from resnet_tasks.evaluation.predicting import Alone, Found, Team, found_by
-from resnet_tasks.evaluation.views import Predictor, plain_model
+from resnet_tasks.evaluation.evaluators import Evaluators, build_evaluators
+from resnet_tasks.evaluation.intervals import (
+    Bootstrap,
+    Resampling,
+    attach_intervals,
+    resample_heads,
+)
+from resnet_tasks.evaluation.picture_truths import build_truth, is_annotated
+from resnet_tasks.evaluation.predicting import (
+    ImagePrediction,
+    ProcessGroup,
+    SingleProcess,
+    predict_dataset,
+)
+from resnet_tasks.evaluation.views import Predictor, unwrap_model
 from resnet_tasks.model import TaskModel
-from resnet_tasks.structures import Detailed, Metric, Sample
+from resnet_tasks.structures import DetailedEvaluator, Metric, Sample
 
 
 @dataclass(frozen=True)
@@ -44,13 +54,17 @@ class Evaluation:
 
         Where two evaluators of a head bring the same key, the first one's stands; notes are joined.
         """
-        found: dict[str, dict[str, Any]] = {}
+        head_details: dict[str, dict[str, Any]] = {}
         for head, evaluators in self.evaluators.items():
-            parts = [each.details() for each in evaluators if isinstance(each, Detailed)]
+            parts = [
+                evaluator.details()
+                for evaluator in evaluators
+                if isinstance(evaluator, DetailedEvaluator)
+            ]
             merged = {key: value for part in reversed(parts) for key, value in part.items()}
             notes = [note for part in parts for note in part.get("notes", ())]
-            found[head] = {**merged, "notes": notes} if notes else merged
-        return found
+            head_details[head] = {**merged, "notes": notes} if notes else merged
+        return head_details
 
 
 def evaluate(
@@ -63,7 +77,7 @@ def evaluate(
     evaluators: Evaluators | None = None,
     bootstrap: Bootstrap | None = Bootstrap(),  # noqa: B008  # frozen
     on_picture: Callable[[int, dict[str, Any]], None] | None = None,
-    team: Team = Alone(),  # noqa: B008  # frozen
+    process_group: ProcessGroup = SingleProcess(),  # noqa: B008  # frozen
 ) -> Evaluation:
     """Metrics of every head of `model` on `dataset`, with 95 % intervals.
 
@@ -79,23 +93,30 @@ def evaluate(
         evaluators: Who judges each head; default: `evaluators_of` the model's heads.
         bootstrap: How intervals are made; None: no intervals.
         on_picture: Called with (position, {head: prediction}) after each picture.
-        team: Processes that share the pictures, each predicted once. The first one judges; the
+        process_group: Processes that share the pictures, each predicted once. The first one judges; the
             others return an evaluation without metrics.
 
     Raises:
         HeadError: If two evaluators of a head give a metric of the same name.
     """
-    heads = plain_model(model).named_heads
-    jury = _Jury(evaluators_of(heads) if evaluators is None else evaluators)
-    found = found_by(model, dataset, batch_size, precision=precision, workers=workers, team=team)
-    for each in found:
-        jury.hear(plain_model(model), dataset, each)
+    heads = unwrap_model(model).named_heads
+    evaluator_set = _EvaluatorSet(build_evaluators(heads) if evaluators is None else evaluators)
+    predictions = predict_dataset(
+        model,
+        dataset,
+        batch_size,
+        precision=precision,
+        workers=workers,
+        process_group=process_group,
+    )
+    for prediction in predictions:
+        evaluator_set.update(unwrap_model(model), dataset, prediction)
         if on_picture is not None:
-            on_picture(each[0], each[2])
-    return jury.verdict(bootstrap)
+            on_picture(prediction[0], prediction[2])
+    return evaluator_set.build_evaluation(bootstrap)
 
 
-def evaluate_in_turn(
+def evaluate_folds(
     parts: Iterable[tuple[Predictor, Dataset[Sample]]],
     evaluators: Evaluators,
     *,
@@ -119,70 +140,79 @@ def evaluate_in_turn(
     Raises:
         HeadError: As in `evaluate`.
     """
-    jury = _Jury(evaluators)
+    evaluator_set = _EvaluatorSet(evaluators)
     for model, dataset in parts:
-        for each in found_by(model, dataset, batch_size, precision=precision):
-            jury.hear(plain_model(model), dataset, each)
-    return jury.verdict(bootstrap)
+        for prediction in predict_dataset(model, dataset, batch_size, precision=precision):
+            evaluator_set.update(unwrap_model(model), dataset, prediction)
+    return evaluator_set.build_evaluation(bootstrap)
 
 
 @dataclass
-class _Jury:
+class _EvaluatorSet:
     """The evaluators of all heads, and the pictures that they were shown.
 
     Attributes:
-        judges: By head.
-        seen: Heads that had something to judge.
-        ids: Of the pictures, in order.
+        evaluators: By head.
+        evaluated_heads: Heads that had something to judge.
+        image_ids: Of the pictures, in order.
         groups: Id of a picture -> its group, where it has one.
     """
 
-    judges: Evaluators
-    seen: set[str] = field(default_factory=set)
-    ids: list[int | str] = field(default_factory=list)
+    evaluators: Evaluators
+    evaluated_heads: set[str] = field(default_factory=set)
+    image_ids: list[int | str] = field(default_factory=list)
     groups: dict[int | str, str] = field(default_factory=dict)
 
-    def hear(self, model: TaskModel, dataset: Dataset[Sample], found: Found) -> None:
+    def update(
+        self, model: TaskModel, dataset: Dataset[Sample], prediction: ImagePrediction
+    ) -> None:
         """Takes the predictions for one picture of a data set."""
-        index, image_id, here = found
-        self.ids.append(image_id)
+        index, image_id, head_predictions = prediction
+        self.image_ids.append(image_id)
         group = dataset.group(index) if isinstance(dataset, HasGroups) else None
         if group is not None:
             self.groups[image_id] = group
         for name, head in model.named_heads.items():
-            truth = truth_of(dataset, index, model.label_tables[name])
+            truth = build_truth(dataset, index, model.label_tables[name])
             if is_annotated(head.task, truth):
-                self.seen.add(name)
-                for evaluator in self.judges.get(name, ()):
-                    evaluator.update(here[name], truth)
+                self.evaluated_heads.add(name)
+                for evaluator in self.evaluators.get(name, ()):
+                    evaluator.update(head_predictions[name], truth)
 
-    def verdict(self, bootstrap: Bootstrap | None) -> Evaluation:
+    def build_evaluation(self, bootstrap: Bootstrap | None) -> Evaluation:
         """All metrics over what was taken."""
-        judged = {name: tuple(each) for name, each in self.judges.items() if name in self.seen}
-        metrics = _metrics(judged)
-        protocols = {name: " ".join(one.protocol for one in each) for name, each in judged.items()}
+        evaluators = {
+            name: tuple(head_evaluators)
+            for name, head_evaluators in self.evaluators.items()
+            if name in self.evaluated_heads
+        }
+        metrics = _compute_metrics(evaluators)
+        protocols = {
+            name: " ".join(evaluator.protocol for evaluator in head_evaluators)
+            for name, head_evaluators in evaluators.items()
+        }
         if bootstrap is None or not bootstrap.resamples:
-            return Evaluation(metrics, protocols, judged, tuple(self.ids))
-        resampling = resample_heads(judged, self.groups, bootstrap)
-        metrics = with_intervals(metrics, resampling.values)
-        return Evaluation(metrics, protocols, judged, tuple(self.ids), resampling)
+            return Evaluation(metrics, protocols, evaluators, tuple(self.image_ids))
+        resampling = resample_heads(evaluators, self.groups, bootstrap)
+        metrics = attach_intervals(metrics, resampling.values)
+        return Evaluation(metrics, protocols, evaluators, tuple(self.image_ids), resampling)
 
 
-def _metrics(evaluators: Evaluators) -> dict[str, Metric]:
+def _compute_metrics(evaluators: Evaluators) -> dict[str, Metric]:
     """`head/metric` of all evaluators.
 
     Raises:
         HeadError: If two evaluators of a head give a metric of the same name.
     """
     metrics: dict[str, Metric] = {}
-    for head, each in evaluators.items():
-        parts = [evaluator.compute() for evaluator in each]
+    for head, head_evaluators in evaluators.items():
+        parts = [evaluator.compute() for evaluator in head_evaluators]
         names = Counter(name for part in parts for name in part)
-        twice = [name for name, times in names.items() if times > 1]
-        if twice:
+        duplicates = [name for name, times in names.items() if times > 1]
+        if duplicates:
             raise HeadError(
                 f"head {head}: more than one of its evaluators "
-                f"({', '.join(type(one).__name__ for one in each)}) gives {', '.join(twice)}; "
+                f"({', '.join(type(evaluator).__name__ for evaluator in head_evaluators)}) gives {', '.join(duplicates)}; "
                 "every metric of a head needs a name of its own"
             )
         metrics |= {f"{head}/{name}": value for part in parts for name, value in part.items()}

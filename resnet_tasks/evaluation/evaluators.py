@@ -7,11 +7,11 @@ from typing import Any
 
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.evaluation import classification, detection, froc, kitti, segmentation, surfaces
-from resnet_tasks.evaluation.calibration import calibration_evaluator
+from resnet_tasks.evaluation.calibration import build_calibration_evaluator
 from resnet_tasks.evaluation.detection import DetectionEvaluator
-from resnet_tasks.evaluation.extra import extra_evaluator
+from resnet_tasks.evaluation.extra import build_extra_evaluator
 from resnet_tasks.heads.base import Head
-from resnet_tasks.registry import did_you_mean
+from resnet_tasks.registry import suggest_nearest
 from resnet_tasks.structures import Evaluator
 
 MAIN_METRIC = {
@@ -35,7 +35,7 @@ BUILT_IN_EVALUATORS = (classification, detection, segmentation, froc, kitti, sur
 """Importing their modules registers them; a new built-in one is added here."""
 
 
-def evaluators_of(
+def build_evaluators(
     heads: Mapping[str, Head], *, backend: str = "hotcoco", extra: Extra | None = None
 ) -> Evaluators:
     """Fresh evaluators of every head: its own, then the additional ones.
@@ -49,20 +49,22 @@ def evaluators_of(
         RecipeError: If an additional evaluator or its head is unknown, or an option is wrong; all
             problems together.
     """
-    evaluators = {name: [head.evaluator()] for name, head in heads.items()}
-    for each in evaluators.values():
-        if isinstance(each[0], DetectionEvaluator):
-            each[0].backend = backend
+    evaluators = {name: [head.make_evaluator()] for name, head in heads.items()}
+    for head_evaluators in evaluators.values():
+        if isinstance(head_evaluators[0], DetectionEvaluator):
+            head_evaluators[0].backend = backend
     problems = []
-    for name, wanted in (extra or {}).items():
+    for name, head_extra in (extra or {}).items():
         if name not in heads:
             problems.append(f"evaluation.extra.{name}: the heads are {', '.join(heads)}")
             continue
         classes, task = heads[name].classes, heads[name].task.name
-        for each_name, options in wanted.items():
+        for evaluator_name, options in head_extra.items():
             try:
-                made = extra_evaluator(each_name, options, classes=classes, task=task)
-                evaluators[name].append(made)
+                evaluator = build_extra_evaluator(
+                    evaluator_name, options, classes=classes, task=task
+                )
+                evaluators[name].append(evaluator)
             except RecipeError as error:
                 problems.append(f"evaluation.extra.{name}: {error}")
     if problems:
@@ -70,7 +72,7 @@ def evaluators_of(
     return evaluators
 
 
-def extra_for(heads: Mapping[str, Head], metric: str, extra: Extra) -> Extra:
+def select_extra(heads: Mapping[str, Head], metric: str, extra: Extra) -> Extra:
     """Those additional evaluators that give one metric; none where the head's own one does.
 
     Args:
@@ -78,33 +80,40 @@ def extra_for(heads: Mapping[str, Head], metric: str, extra: Extra) -> Extra:
         metric: `head/metric`.
         extra: Of the recipe.
     """
-    head, _, wanted = metric.partition("/")
+    head, _, metric_name = metric.partition("/")
     for name, options in extra.get(head, {}).items():
-        chosen = {head: {name: options}}
-        if any(wanted in each.compute() for each in evaluators_of(heads, extra=chosen)[head][1:]):
-            return chosen
+        selected = {head: {name: options}}
+        if any(
+            metric_name in evaluator.compute()
+            for evaluator in build_evaluators(heads, extra=selected)[head][1:]
+        ):
+            return selected
     return {}
 
 
-def with_calibration(evaluators: Evaluators, heads: Mapping[str, Head]) -> Evaluators:
+def add_calibration_evaluators(evaluators: Evaluators, heads: Mapping[str, Head]) -> Evaluators:
     """`evaluators`, and for heads judged by their task's own one a judge of its calibration."""
     added = {
-        name: calibration_evaluator(head.task.name, head.classes)
+        name: build_calibration_evaluator(head.task.name, head.classes)
         for name, head in heads.items()
         if not _has_own_evaluator(head)
     }
     return {
-        name: [*each, extra] if (extra := added.get(name)) is not None else list(each)
-        for name, each in evaluators.items()
+        name: [*head_evaluators, extra]
+        if (extra := added.get(name)) is not None
+        else list(head_evaluators)
+        for name, head_evaluators in evaluators.items()
     }
 
 
-def best_metric(heads: Mapping[str, Head], wanted: str | None, extra: Extra | None = None) -> str:
+def choose_best_metric(
+    heads: Mapping[str, Head], requested: str | None, extra: Extra | None = None
+) -> str:
     """The metric that chooses the best checkpoint, known before the first step.
 
     Args:
         heads: Name -> head.
-        wanted: `head/metric` of a recipe; None: the main metric of the first head.
+        requested: `head/metric` of a recipe; None: the main metric of the first head.
         extra: Additional evaluators, whose metrics can be chosen as well.
 
     Returns:
@@ -113,11 +122,11 @@ def best_metric(heads: Mapping[str, Head], wanted: str | None, extra: Extra | No
     Raises:
         RecipeError: If it is no metric of any head, or an additional evaluator is wrong.
     """
-    evaluators = evaluators_of(heads, extra=extra)
-    if wanted is not None and wanted.split("/")[0] not in heads:
-        raise RecipeError(f"evaluation.best is {wanted!r}; the heads are {', '.join(heads)}")
-    if wanted is not None and _has_own_evaluator(heads[wanted.split("/")[0]]):
-        return wanted  # which need not be able to count nothing
+    evaluators = build_evaluators(heads, extra=extra)
+    if requested is not None and requested.split("/")[0] not in heads:
+        raise RecipeError(f"evaluation.best is {requested!r}; the heads are {', '.join(heads)}")
+    if requested is not None and _has_own_evaluator(heads[requested.split("/")[0]]):
+        return requested  # which need not be able to count nothing
     tasks = {
         f"{name}/{metric}": head.evaluator_name
         for name, head in heads.items()
@@ -125,14 +134,18 @@ def best_metric(heads: Mapping[str, Head], wanted: str | None, extra: Extra | No
         for evaluator in evaluators[name]
         for metric in evaluator.compute()
     }
-    if wanted is None:
-        mains = (each for each, task in tasks.items() if each.endswith(f"/{MAIN_METRIC.get(task)}"))
+    if requested is None:
+        mains = (
+            metric for metric, task in tasks.items() if metric.endswith(f"/{MAIN_METRIC.get(task)}")
+        )
         return next(mains, next(iter(tasks), ""))
-    if wanted not in tasks:
-        hint = did_you_mean(wanted, tasks)
-        raise RecipeError(f"evaluation.best is {wanted!r}; metrics are: {', '.join(tasks)}{hint}")
-    return wanted
+    if requested not in tasks:
+        hint = suggest_nearest(requested, tasks)
+        raise RecipeError(
+            f"evaluation.best is {requested!r}; metrics are: {', '.join(tasks)}{hint}"
+        )
+    return requested
 
 
 def _has_own_evaluator(head: Head) -> bool:
-    return type(head).evaluator is not Head.evaluator
+    return type(head).make_evaluator is not Head.make_evaluator

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from resnet_tasks.errors import RecipeError, ResnetTasksError
 from resnet_tasks.metrics import Evaluator
-from resnet_tasks.registry import EXTRA_EVALUATORS, did_you_mean
+from resnet_tasks.registry import EXTRA_EVALUATORS, suggest_nearest
 
 
 class EvaluatorOptions(BaseModel):
@@ -34,7 +34,7 @@ class ExtraEvaluator(Protocol):
         ...
 
 
-def extra_evaluator(
+def build_extra_evaluator(
     name: str, options: Mapping[str, Any] | None, *, classes: Sequence[str], task: str
 ) -> Evaluator:
     """An additional evaluator for one head.
@@ -50,28 +50,34 @@ def extra_evaluator(
             all problems of the options in one message.
     """
     try:
-        made: ExtraEvaluator = EXTRA_EVALUATORS.get(name)
+        evaluator_class: ExtraEvaluator = EXTRA_EVALUATORS.get(name)
     except ResnetTasksError as error:
         raise RecipeError(str(error)) from None
-    if made.task != task:
-        fitting = [each for each in EXTRA_EVALUATORS if EXTRA_EVALUATORS.get(each).task == task]
+    if evaluator_class.task != task:
+        fitting = [
+            evaluator_name
+            for evaluator_name in EXTRA_EVALUATORS
+            if EXTRA_EVALUATORS.get(evaluator_name).task == task
+        ]
         raise RecipeError(
-            f"evaluator {name!r} judges {made.task}, the head does {task}; for it there are: "
+            f"evaluator {name!r} judges {evaluator_class.task}, the head does {task}; for it there are: "
             f"{', '.join(fitting) or 'none'}"
         )
     try:
-        return made(classes, made.Options.model_validate(dict(options or {})))
+        return evaluator_class(classes, evaluator_class.Options.model_validate(dict(options or {})))
     except ValidationError as error:
-        problems = "; ".join(_problem(each, made.Options) for each in error.errors())
-        allowed = ", ".join(made.Options.model_fields) or "none"
+        problems = "; ".join(
+            _describe_problem(issue, evaluator_class.Options) for issue in error.errors()
+        )
+        allowed = ", ".join(evaluator_class.Options.model_fields) or "none"
         raise RecipeError(
             f"options of evaluator {name!r}: {problems} (options are: {allowed})"
         ) from None
 
 
-def _problem(error: Any, options: type[EvaluatorOptions]) -> str:
+def _describe_problem(error: Any, options: type[EvaluatorOptions]) -> str:
     key = ".".join(map(str, error["loc"]))
     if error["type"] != "extra_forbidden":
         return ": ".join(part for part in (key, f"{error['msg']}, got {error['input']!r}") if part)
-    hint = did_you_mean(key, options.model_fields)
+    hint = suggest_nearest(key, options.model_fields)
     return f"{key} is no option of it{hint}"

@@ -7,16 +7,16 @@ from pathlib import Path
 
 from resnet_tasks.errors import DataError
 from resnet_tasks.evaluation.coco_tables import BOX_BACKENDS
-from resnet_tasks.evaluation.judged import JudgedResults
+from resnet_tasks.evaluation.judged import FileEvaluation
 from resnet_tasks.metrics import Metric
 
-_JUDGES = {
+_EVALUATOR_MODULES = {
     "box": "resnet_tasks.evaluation.box_files",
     "mask": "resnet_tasks.evaluation.mask_files",
     "semantic": "resnet_tasks.evaluation.pixel_files",
 }
 """Who judges each task: imported when asked for, as imports take longer than a clean file."""
-TASKS = tuple(_JUDGES)
+TASKS = tuple(_EVALUATOR_MODULES)
 """What a results file can hold."""
 
 
@@ -40,12 +40,12 @@ def evaluate_results(
     Raises:
         DataError: If a file is wrong; the message names the first bad entries.
     """
-    return judge_results(truth, results, task=task, backend=backend).metrics
+    return evaluate_results_file(truth, results, task=task, backend=backend).metrics
 
 
-def judge_results(
+def evaluate_results_file(
     truth: str | Path, results: str | Path, *, task: str = "box", backend: str = "hotcoco"
-) -> JudgedResults:
+) -> FileEvaluation:
     """A results file matched to its truth, with its numbers, ready for `details` and `resample`.
 
     Args:
@@ -59,7 +59,9 @@ def judge_results(
     """
     if backend not in BOX_BACKENDS:
         raise DataError(f"evaluator {backend!r} is unknown; known: {', '.join(BOX_BACKENDS)}")
-    if task not in _JUDGES:
+    if task not in _EVALUATOR_MODULES:
         raise DataError(f"task {task!r} is unknown; known: {', '.join(TASKS)}")
-    judged: JudgedResults = import_module(_JUDGES[task]).judge(Path(truth), Path(results), backend)
-    return judged
+    evaluation: FileEvaluation = import_module(_EVALUATOR_MODULES[task]).evaluate_file(
+        Path(truth), Path(results), backend
+    )
+    return evaluation

@@ -19,17 +19,17 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from resnet_tasks.errors import DataError
-from resnet_tasks.evaluation.box_overlap import PictureBoxes, overlaps, picture_boxes
+from resnet_tasks.evaluation.box_overlap import PictureBoxes, build_image_boxes, compute_overlaps
 from resnet_tasks.evaluation.extra import EvaluatorOptions
 from resnet_tasks.evaluation.ranking import auroc
 from resnet_tasks.evaluation.weighted_means import (
     Counts,
-    mean_defined,
-    metrics_of,
+    average_defined,
+    build_metrics,
+    flatten_class_values,
     ratio,
-    with_classes,
 )
-from resnet_tasks.metrics import Metric, Truth
+from resnet_tasks.metrics import GroundTruth, Metric
 from resnet_tasks.registry import EXTRA_EVALUATORS
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class FrocOptions(EvaluatorOptions):
 
 
 @dataclass(frozen=True)
-class _Scored:
+class _RankedScores:
     """Lesions with the best score of a detection that hits them, or false positives.
 
     Attributes:
@@ -69,7 +69,7 @@ class _Scored:
     pictures: Ints
 
     @classmethod
-    def sorted(cls, scores: Floats, pictures: Ints) -> _Scored:
+    def from_unsorted(cls, scores: Floats, pictures: Ints) -> _RankedScores:
         order = np.argsort(-scores, kind="stable")
         return cls(scores[order], pictures[order])
 
@@ -92,9 +92,9 @@ class FrocEvaluator:
         self._groups: list[str | None] = []
         # Rows of (picture, label, score).
         self._lesions: list[Floats] = []
-        self._false: list[Floats] = []
-        self._best: list[Floats] = []
-        self._has: list[Floats] = []
+        self._false_positives: list[Floats] = []
+        self._best_scores: list[Floats] = []
+        self._has_lesion: list[Floats] = []
         rule = (
             f"IoU >= {self.options.iou:g}"
             if self.options.hit == "iou"
@@ -117,7 +117,7 @@ class FrocEvaluator:
         """Ids of the pictures seen so far."""
         return tuple(self._ids)
 
-    def update(self, prediction: Detections, truth: Truth) -> None:
+    def update(self, prediction: Detections, truth: GroundTruth) -> None:
         """Takes one picture.
 
         Raises:
@@ -126,34 +126,36 @@ class FrocEvaluator:
         """
         if truth.image_id in self._ids:
             raise DataError(f"image {truth.image_id!r} is evaluated twice; give each picture once")
-        boxes = picture_boxes(prediction, truth, len(self.classes))
-        lesion_scores, is_false = self._judged(boxes)
+        boxes = build_image_boxes(prediction, truth, len(self.classes))
+        lesion_scores, is_false = self._match_lesions(boxes)
         position = len(self._ids)
         self._ids[truth.image_id] = None
         self._groups.append(truth.group)
         real = ~boxes.crowd
-        self._lesions.append(_rows(position, boxes.labels[real], lesion_scores[real]))
-        self._false.append(_rows(position, boxes.found_labels[is_false], boxes.scores[is_false]))
+        self._lesions.append(_build_rows(position, boxes.truth_labels[real], lesion_scores[real]))
+        self._false_positives.append(
+            _build_rows(position, boxes.detection_labels[is_false], boxes.scores[is_false])
+        )
         best = np.full(len(self.classes), -np.inf)
-        np.maximum.at(best, boxes.found_labels, boxes.scores)
+        np.maximum.at(best, boxes.detection_labels, boxes.scores)
         has = np.zeros(len(self.classes))
-        has[boxes.labels[boxes.crowd]] = np.nan
-        has[boxes.labels[real]] = 1.0
-        self._best.append(best)
-        self._has.append(has)
+        has[boxes.truth_labels[boxes.crowd]] = np.nan
+        has[boxes.truth_labels[real]] = 1.0
+        self._best_scores.append(best)
+        self._has_lesion.append(has)
 
-    def _judged(self, boxes: PictureBoxes) -> tuple[Floats, NDArray[np.bool_]]:
+    def _match_lesions(self, boxes: PictureBoxes) -> tuple[Floats, NDArray[np.bool_]]:
         """Best score of a hit of every object, and which detections hit nothing at all."""
-        overlap, inside = overlaps(boxes.found, boxes.objects)
+        overlap, inside = compute_overlaps(boxes.detection_boxes, boxes.truth_boxes)
         if self.options.hit == "iou":
             # A region of many has no extent of its own to compare with: COCO's rule for crowds.
             overlap = np.where(boxes.crowd[None], inside, overlap)
             hits = np.asarray(overlap >= self.options.iou, np.bool_)
         else:
-            centres = (boxes.found[:, None, :2] + boxes.found[:, None, 2:]) / 2
-            low, high = boxes.objects[None, :, :2], boxes.objects[None, :, 2:]
+            centres = (boxes.detection_boxes[:, None, :2] + boxes.detection_boxes[:, None, 2:]) / 2
+            low, high = boxes.truth_boxes[None, :, :2], boxes.truth_boxes[None, :, 2:]
             hits = np.asarray(((centres >= low) & (centres <= high)).all(axis=2), np.bool_)
-        hits &= boxes.found_labels[:, None] == boxes.labels[None]
+        hits &= boxes.detection_labels[:, None] == boxes.truth_labels[None]
         scores = np.where(hits, boxes.scores[:, None], -np.inf).max(axis=0, initial=-np.inf)
         return scores, np.asarray(~hits.any(axis=1), np.bool_)
 
@@ -165,75 +167,82 @@ class FrocEvaluator:
             `patient_sensitivity_at_0.125` ..., `picture_AUROC`, each with its value per class; None
             where there is no lesion (for AUROC: no picture with or none without).
         """
-        return metrics_of(self.resample(np.ones((1, len(self._ids)), np.int64)))
+        return build_metrics(self.resample(np.ones((1, len(self._ids)), np.int64)))
 
     def resample(self, counts: Counts) -> dict[str, Floats]:
         """Metrics of resampled data sets; see `metrics.Resampled`."""
-        parts = [self._class_values(label, counts) for label in (None, *range(len(self.classes)))]
-        found: dict[str, Floats] = {}
-        for name, overall in parts[0].items():
-            per_class = np.stack([each[name] for each in parts[1:]], axis=1)
-            found |= with_classes(name, overall, per_class, self.classes)
-        return found
-
-    def _class_values(self, label: int | None, counts: Counts) -> dict[str, Floats]:
-        """Metrics of one class, or of all together, `(R,)` each."""
-        lesions, false = self._scored(self._lesions, label), self._scored(self._false, label)
-        thresholds = _thresholds(false, counts)
+        parts = [
+            self._compute_class_values(label, counts) for label in (None, *range(len(self.classes)))
+        ]
         values: dict[str, Floats] = {}
-        for prefix, found in (
-            ("", _lesion_sensitivity(lesions, thresholds, counts)),
-            ("patient_", self._patient_sensitivity(lesions, thresholds, counts)),
-        ):
-            values[f"{prefix}CPM"] = mean_defined(found, axis=1)
-            for i, rate in enumerate(RATES):
-                values[f"{prefix}sensitivity_at_{rate:g}"] = found[:, i]
-        best, has = self._by_picture(label)
-        kept = ~np.isnan(has)
-        weights = counts[:, kept].astype(np.float64)
-        values["picture_AUROC"] = auroc(best[kept], has[kept] > 0, weights)
+        for name, overall in parts[0].items():
+            per_class = np.stack([part[name] for part in parts[1:]], axis=1)
+            values |= flatten_class_values(name, overall, per_class, self.classes)
         return values
 
-    def _scored(self, rows: Sequence[Floats], label: int | None) -> _Scored:
+    def _compute_class_values(self, label: int | None, counts: Counts) -> dict[str, Floats]:
+        """Metrics of one class, or of all together, `(R,)` each."""
+        lesions, false = (
+            self._rank_scores(self._lesions, label),
+            self._rank_scores(self._false_positives, label),
+        )
+        thresholds = _compute_thresholds(false, counts)
+        values: dict[str, Floats] = {}
+        for prefix, sensitivity in (
+            ("", _compute_lesion_sensitivity(lesions, thresholds, counts)),
+            ("patient_", self._compute_patient_sensitivity(lesions, thresholds, counts)),
+        ):
+            values[f"{prefix}CPM"] = average_defined(sensitivity, axis=1)
+            for i, rate in enumerate(RATES):
+                values[f"{prefix}sensitivity_at_{rate:g}"] = sensitivity[:, i]
+        best, has = self._summarize_images(label)
+        is_defined = ~np.isnan(has)
+        weights = counts[:, is_defined].astype(np.float64)
+        values["picture_AUROC"] = auroc(best[is_defined], has[is_defined] > 0, weights)
+        return values
+
+    def _rank_scores(self, rows: Sequence[Floats], label: int | None) -> _RankedScores:
         table = np.concatenate(rows) if rows else np.zeros((0, 3))
         if label is not None:
             table = table[table[:, 1] == label]
-        return _Scored.sorted(table[:, 2], table[:, 0].astype(np.int64))
+        return _RankedScores.from_unsorted(table[:, 2], table[:, 0].astype(np.int64))
 
-    def _by_picture(self, label: int | None) -> tuple[Floats, Floats]:
+    def _summarize_images(self, label: int | None) -> tuple[Floats, Floats]:
         """Highest score `(P,)` and whether there is a lesion (NaN: only crowds) `(P,)`."""
         shape = (len(self._ids), len(self.classes))
-        best, has = np.reshape(self._best, shape), np.reshape(self._has, shape)
+        best, has = np.reshape(self._best_scores, shape), np.reshape(self._has_lesion, shape)
         if label is not None:
             return best[:, label], has[:, label]
         some = np.where(np.isnan(has), 0.0, has).max(axis=1, initial=0.0) > 0
         overall = np.where(some, 1.0, np.where(np.isnan(has).any(axis=1), np.nan, 0.0))
         return best.max(axis=1, initial=-np.inf), overall
 
-    def _patient_sensitivity(self, lesions: _Scored, thresholds: Floats, counts: Counts) -> Floats:
+    def _compute_patient_sensitivity(
+        self, lesions: _RankedScores, thresholds: Floats, counts: Counts
+    ) -> Floats:
         """Share of patients with a lesion above the threshold, `(R, rates)`."""
-        named = [
+        patient_keys = [
             ("group", group) if group is not None else ("picture", str(i))
             for i, group in enumerate(self._groups)
         ]
-        numbers = {name: i for i, name in enumerate(dict.fromkeys(named))}
-        patient_of = np.asarray([numbers[name] for name in named], np.int64)
-        patients = patient_of[lesions.pictures]
+        numbers = {name: i for i, name in enumerate(dict.fromkeys(patient_keys))}
+        patient_by_image = np.asarray([numbers[name] for name in patient_keys], np.int64)
+        patients = patient_by_image[lesions.pictures]
         order = np.argsort(patients, kind="stable")  # the best lesion of each patient first
         if not len(order):
             return np.full(thresholds.shape, np.nan)
         starts = np.flatnonzero(np.diff(patients[order], prepend=-1))
         scores, pictures = lesions.scores[order], lesions.pictures[order]
-        shares = np.empty(thresholds.shape)
+        sensitivity = np.empty(thresholds.shape)
         for row, (weights, limits) in enumerate(zip(counts, thresholds, strict=True)):
             weight = weights[pictures]
-            drawn = np.maximum.reduceat(weight, starts).astype(np.float64)
+            sampled = np.maximum.reduceat(weight, starts).astype(np.float64)
             best = np.maximum.reduceat(np.where(weight > 0, scores, -np.inf), starts)
-            found = (best[:, None] > limits[None]).astype(np.float64)
-            shares[row] = ratio(drawn @ found, drawn.sum())
-        return shares
+            detected = (best[:, None] > limits[None]).astype(np.float64)
+            sensitivity[row] = ratio(sampled @ detected, sampled.sum())
+        return sensitivity
 
-    def judged_scores(self, label: int | None = None) -> tuple[Floats, Floats]:
+    def get_decision_scores(self, label: int | None = None) -> tuple[Floats, Floats]:
         """What a threshold decides about.
 
         Args:
@@ -243,12 +252,15 @@ class FrocEvaluator:
             `(L,)` best score of a hit of every lesion, -inf where nothing hits it, and `(F,)`
             scores of the false positives; both falling.
         """
-        lesions, false = self._scored(self._lesions, label), self._scored(self._false, label)
+        lesions, false = (
+            self._rank_scores(self._lesions, label),
+            self._rank_scores(self._false_positives, label),
+        )
         return lesions.scores, false.scores
 
     def details(self) -> dict[str, Any]:
         """`froc`, over all classes together, and what was counted; see `metrics.Detailed`."""
-        lesions, false = self.judged_scores()
+        lesions, false = self.get_decision_scores()
         patients = len({group for group in self._groups if group is not None})
         notes = [
             f"FROC: {len(lesions)} lesions in {len(self._ids)} pictures"
@@ -256,20 +268,22 @@ class FrocEvaluator:
         ]
         if not len(lesions):
             return {"notes": notes}
-        rates, sensitivity = curve(lesions, false, len(self._ids))
-        kept = np.unique(np.linspace(0, len(rates) - 1, CURVE_POINTS).round().astype(np.int64))
+        rates, sensitivity = compute_froc_curve(lesions, false, len(self._ids))
+        kept_indices = np.unique(
+            np.linspace(0, len(rates) - 1, CURVE_POINTS).round().astype(np.int64)
+        )
         froc = {
-            "false_positives": rates[kept].tolist(),
-            "sensitivity": sensitivity[kept].tolist(),
+            "false_positives": rates[kept_indices].tolist(),
+            "sensitivity": sensitivity[kept_indices].tolist(),
         }
         return {"froc": froc, "notes": notes}
 
 
-def _rows(position: int, labels: Ints, scores: Floats) -> Floats:
+def _build_rows(position: int, labels: Ints, scores: Floats) -> Floats:
     return np.column_stack((np.full(len(labels), position), labels, scores)).astype(np.float64)
 
 
-def _thresholds(false: _Scored, counts: Counts) -> Floats:
+def _compute_thresholds(false: _RankedScores, counts: Counts) -> Floats:
     """Scores that a lesion must exceed for each rate, `(R, rates)`; -inf where all count.
 
     One false positive more than the rate allows lies at that score, so that of lesions and false
@@ -279,22 +293,24 @@ def _thresholds(false: _Scored, counts: Counts) -> Floats:
     allowed = np.asarray(RATES)[None] * counts.sum(axis=1)[:, None]
     padded = np.append(false.scores, -np.inf)
     for row, weights in enumerate(counts):
-        seen = np.cumsum(weights[false.pictures])
-        limits[row] = padded[np.searchsorted(seen, allowed[row], side="right")]
+        cumulative_weights = np.cumsum(weights[false.pictures])
+        limits[row] = padded[np.searchsorted(cumulative_weights, allowed[row], side="right")]
     return limits
 
 
-def _lesion_sensitivity(lesions: _Scored, thresholds: Floats, counts: Counts) -> Floats:
+def _compute_lesion_sensitivity(
+    lesions: _RankedScores, thresholds: Floats, counts: Counts
+) -> Floats:
     """Share of the lesions above the threshold, `(R, rates)`."""
-    shares = np.full(thresholds.shape, np.nan)
+    sensitivity = np.full(thresholds.shape, np.nan)
     for row, (weights, limits) in enumerate(zip(counts, thresholds, strict=True)):
-        seen = np.append(0, np.cumsum(weights[lesions.pictures]))
+        cumulative_weights = np.append(0, np.cumsum(weights[lesions.pictures]))
         above = np.searchsorted(-lesions.scores, -limits, side="left")
-        shares[row] = ratio(seen[above], seen[-1])
-    return shares
+        sensitivity[row] = ratio(cumulative_weights[above], cumulative_weights[-1])
+    return sensitivity
 
 
-def curve(lesions: Floats, false: Floats, num_pictures: int) -> tuple[Floats, Floats]:
+def compute_froc_curve(lesions: Floats, false: Floats, num_pictures: int) -> tuple[Floats, Floats]:
     """False positives per picture and sensitivity at every threshold, from the highest down.
 
     Args:
@@ -308,12 +324,12 @@ def curve(lesions: Floats, false: Floats, num_pictures: int) -> tuple[Floats, Fl
     hit = np.sort(lesions[np.isfinite(lesions)])
     missed = np.sort(false)
     levels = np.unique(np.concatenate((hit, missed)))[::-1]
-    found = len(hit) - np.searchsorted(hit, levels, side="left")
-    wrong = len(missed) - np.searchsorted(missed, levels, side="left")
+    num_hits = len(hit) - np.searchsorted(hit, levels, side="left")
+    num_false = len(missed) - np.searchsorted(missed, levels, side="left")
     start = np.zeros(1)
     return (
-        np.concatenate((start, wrong / num_pictures)),
-        np.concatenate((start, found / len(lesions))),
+        np.concatenate((start, num_false / num_pictures)),
+        np.concatenate((start, num_hits / len(lesions))),
     )
 
 

@@ -12,29 +12,29 @@ from hotcoco import primitives
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from resnet_tasks.data.coco_masks import run_lengths
+from resnet_tasks.data.coco_masks import encode_rle
 from resnet_tasks.errors import DataError
 from resnet_tasks.evaluation.coco_tables import (
-    Tables,
-    category_records,
-    reference_tables,
-    tables_of,
+    CocoTables,
+    accumulate_tables,
+    build_category_records,
+    compute_pycocotools_tables,
 )
 from resnet_tasks.evaluation.detection import (
-    Block,
     CocoEvaluator,
-    annotated_objects,
-    found_objects,
+    ImageBlock,
+    build_objects,
+    build_truth_objects,
 )
 from resnet_tasks.evaluation.matches import (
     SMALLEST_IOU,
     Matches,
     Objects,
     Pairs,
-    match,
-    pairs_of_kept,
+    match_detections,
+    select_pairs,
 )
-from resnet_tasks.metrics import Truth, as_array
+from resnet_tasks.metrics import GroundTruth, as_array
 
 _OTHER_IDS = 1 << 40
 """First id of pictures whose own is no whole number; they come after all others."""
@@ -67,14 +67,14 @@ class InstanceMaskEvaluator(CocoEvaluator):
         parameters = hotcoco.Params("segm")
         parameters.max_dets = list(max_detections)
         self._stream = hotcoco.StreamingEval(
-            category_records(self.classes), "segm", params=parameters
+            build_category_records(self.classes), "segm", params=parameters
         )
         self._pairs: list[Pairs] = []
         self._annotations: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
         self._sizes: list[tuple[int, tuple[int, int]]] = []
         self._number = 0
 
-    def update(self, prediction: Any, truth: Truth) -> None:
+    def update(self, prediction: Any, truth: GroundTruth) -> None:
         """Takes one picture.
 
         Args:
@@ -91,7 +91,7 @@ class InstanceMaskEvaluator(CocoEvaluator):
         masks: Sequence[Any] | NDArray[Any],
         labels: Any,
         scores: Any,
-        truth: Truth,
+        truth: GroundTruth,
         *,
         boxes: NDArray[np.float64] | None = None,
     ) -> None:
@@ -110,33 +110,39 @@ class InstanceMaskEvaluator(CocoEvaluator):
             DataError: If the picture was taken before, its masks are not annotated, or a mask,
                 score or label cannot be evaluated.
         """
-        annotated, truth_boxes = annotated_objects(truth)
-        wanted = _truth_masks(truth)
-        given = [_encoded(each, truth) for each in masks]
-        areas = np.asarray([coco_mask.area(each) for each in given], np.float64)
+        truth_objects, truth_boxes = build_truth_objects(truth)
+        truth_masks = _encode_truth_masks(truth)
+        encoded_masks = [_encode_mask(mask, truth) for mask in masks]
+        areas = np.asarray([coco_mask.area(mask) for mask in encoded_masks], np.float64)
         if boxes is not None:
             areas = boxes[:, 2] * boxes[:, 3]
-        found = found_objects(as_array(labels), as_array(scores).astype(np.float64), areas)
-        found_boxes = np.zeros((len(given), 4)) if boxes is None else boxes
-        self._add(Block((truth.image_id,), annotated, truth_boxes, found, found_boxes))
-        crowd = annotated.crowd.tolist()
-        iou = np.asarray(primitives.mask_iou(given, wanted, crowd)).reshape(len(given), len(wanted))
+        detections = build_objects(as_array(labels), as_array(scores).astype(np.float64), areas)
+        detection_boxes = np.zeros((len(encoded_masks), 4)) if boxes is None else boxes
+        self._add_block(
+            ImageBlock((truth.image_id,), truth_objects, truth_boxes, detections, detection_boxes)
+        )
+        crowd = truth_objects.crowd.tolist()
+        iou = np.asarray(primitives.mask_iou(encoded_masks, truth_masks, crowd)).reshape(
+            len(encoded_masks), len(truth_masks)
+        )
         rows, columns = np.nonzero(iou >= SMALLEST_IOU)
         self._pairs.append(Pairs(rows, columns, iou[rows, columns]))
-        self._hand_over(truth, (annotated, wanted), (found, given), boxes)
+        self._send_to_backend(
+            truth, (truth_objects, truth_masks), (detections, encoded_masks), boxes
+        )
 
-    def _hand_over(
+    def _send_to_backend(
         self,
-        truth: Truth,
+        truth: GroundTruth,
         annotated: tuple[Objects, list[Any]],
-        found: tuple[Objects, list[Any]],
+        detections: tuple[Objects, list[Any]],
         boxes: NDArray[np.float64] | None,
     ) -> None:
         """Gives the picture's masks to the backend."""
         is_number = isinstance(truth.image_id, int) and 0 <= truth.image_id < _OTHER_IDS
         number = int(truth.image_id) if is_number else _OTHER_IDS + len(self._sizes)
-        expected = _records(*annotated, number, self._number + 1)
-        results = _records(*found, number, self._number + 1)
+        expected = _build_records(*annotated, number, self._number + 1)
+        results = _build_records(*detections, number, self._number + 1)
         self._number += max(len(expected), len(results))
         if boxes is not None:
             for record, box in zip(results, boxes.tolist(), strict=True):
@@ -149,72 +155,77 @@ class InstanceMaskEvaluator(CocoEvaluator):
             self._annotations[0].extend(expected)
             self._annotations[1].extend(results)
 
-    def _tables(self) -> Tables:
+    def _compute_tables(self) -> CocoTables:
         if not self._blocks or not self.classes:
-            return Tables.empty(len(self.classes), len(self.max_detections))
-        return self._join().kept("tables", self._made_tables)
+            return CocoTables.empty(len(self.classes), len(self.max_detections))
+        return self._join_blocks().get_or_compute("tables", self._accumulate_tables)
 
-    def _made_tables(self) -> Tables:
+    def _accumulate_tables(self) -> CocoTables:
         if self.backend == "hotcoco":
-            return tables_of(copy.copy(self._stream).finalize())
+            return accumulate_tables(copy.copy(self._stream).finalize())
         images = [
             {"id": number, "height": size[0], "width": size[1]} for number, size in self._sizes
         ]
-        truth, found = self._annotations
+        truth, detections = self._annotations
         limits = self.max_detections
-        return reference_tables(images, self.classes, truth, found, limits, "segm")
+        return compute_pycocotools_tables(images, self.classes, truth, detections, limits, "segm")
 
-    def _all_pairs(self) -> Pairs:
+    def _join_pairs(self) -> Pairs:
         starts = np.cumsum(
-            [(0, 0), *((len(b.found.scores), len(b.truth.scores)) for b in self._blocks)], axis=0
+            [(0, 0), *((len(b.detections.scores), len(b.truth.scores)) for b in self._blocks)],
+            axis=0,
         )
         none = np.zeros(0, np.int64)
         parts = list(zip(self._pairs, starts.tolist(), strict=False))
         return Pairs(
-            np.concatenate([none, *(each.found + start[0] for each, start in parts)]),
-            np.concatenate([none, *(each.truth + start[1] for each, start in parts)]),
-            np.concatenate([np.zeros(0), *(each.iou for each, _ in parts)]),
+            np.concatenate([none, *(pairs.detection_indices + start[0] for pairs, start in parts)]),
+            np.concatenate([none, *(pairs.truth_indices + start[1] for pairs, start in parts)]),
+            np.concatenate([np.zeros(0), *(pairs.iou for pairs, _ in parts)]),
         )
 
-    def _matches(self) -> Matches:
-        joined = self._join()
+    def _compute_matches(self) -> Matches:
+        joined = self._join_blocks()
 
-        def made() -> Matches:
-            pairs, (truth, found) = self._all_pairs(), joined.objects
-            same = found.labels[pairs.found] == truth.labels[pairs.truth]
-            return match(truth, found, pairs.where(same), limit=self.max_detections[-1])
+        def compute_matches() -> Matches:
+            pairs, (truth, detections) = self._join_pairs(), joined.objects
+            same = detections.labels[pairs.detection_indices] == truth.labels[pairs.truth_indices]
+            return match_detections(
+                truth, detections, pairs.select(same), limit=self.max_detections[-1]
+            )
 
-        return joined.kept("matches", made)
+        return joined.get_or_compute("matches", compute_matches)
 
-    def _pairs_of_any_class(self, rows: NDArray[np.int64]) -> Pairs:
-        kept = np.zeros(len(self._join().found.scores), np.bool_)
-        kept[rows] = True
-        return pairs_of_kept(self._all_pairs(), kept)
+    def _find_class_agnostic_pairs(self, rows: NDArray[np.int64]) -> Pairs:
+        is_kept = np.zeros(len(self._join_blocks().detections.scores), np.bool_)
+        is_kept[rows] = True
+        return select_pairs(self._join_pairs(), is_kept)
 
-    def _error_types(self) -> tuple[dict[str, float], list[str]]:
+    def _compute_error_types(self) -> tuple[dict[str, float], list[str]]:
         return {}, ["Error types (TIDE) are not counted for masks: they are not kept."]
 
 
-def _truth_masks(truth: Truth) -> list[Any]:
-    given = truth.segmentations
-    if given is None or len(given) != len(truth.labels if truth.labels is not None else ()):
+def _encode_truth_masks(truth: GroundTruth) -> list[Any]:
+    segmentations = truth.segmentations
+    if segmentations is None or len(segmentations) != len(
+        truth.labels if truth.labels is not None else ()
+    ):
         raise DataError(
             f"image {truth.image_id!r} has no annotated masks and cannot be evaluated; leave it out"
         )
-    for number, each in enumerate(given):
-        if each is None:
+    for number, segmentation in enumerate(segmentations):
+        if segmentation is None:
             raise DataError(
                 f"image {truth.image_id!r}: an annotation (number {number}) has no mask; evaluate "
                 "boxes, or give every annotation a segmentation"
             )
-    return [_encoded(each, truth) for each in given]
+    return [_encode_mask(segmentation, truth) for segmentation in segmentations]
 
 
-def _encoded(mask: Any, truth: Truth) -> Any:
+def _encode_mask(mask: Any, truth: GroundTruth) -> Any:
     """Run lengths of one mask."""
     if isinstance(mask, list | tuple | dict):
         try:
-            return run_lengths(mask, *truth.size)
+            return encode_rle(mask, *truth.size)
         except DataError as error:
             raise DataError(f"image {truth.image_id!r}: {error}") from None
     flags = as_array(mask)
@@ -226,7 +237,7 @@ def _encoded(mask: Any, truth: Truth) -> Any:
     return coco_mask.encode(np.asfortranarray(flags.astype(np.bool_).astype(np.uint8)))
 
 
-def _records(
+def _build_records(
     objects: Objects, masks: list[Any], image_id: int, first_id: int
 ) -> list[dict[str, Any]]:
     rows = zip(

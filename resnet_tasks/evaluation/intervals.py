@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_tasks.errors import DataError
-from resnet_tasks.metrics import Evaluator, Metric, Resampled
+from resnet_tasks.metrics import Evaluator, Metric, ResamplableEvaluator
 
 LEVEL = 0.95
 LEAST_UNITS = 10
@@ -58,61 +58,67 @@ class Bootstrap:
 
 
 @dataclass(frozen=True)
-class Units:
+class ResamplingUnits:
     """What is drawn as a whole.
 
     Attributes:
-        over: `pictures` or `groups`.
+        unit_name: `pictures` or `groups`.
         number: How many units there are (`U`).
-        of_picture: `(P,)` unit of each picture, counted in an order that does not depend on that
+        image_units: `(P,)` unit of each picture, counted in an order that does not depend on that
             of the pictures.
         digest: Equal for two sets of pictures if ids and groups are.
     """
 
-    over: str
+    unit_name: str
     number: int
-    of_picture: NDArray[np.int64]
+    image_units: NDArray[np.int64]
     digest: str
 
     @classmethod
-    def of(cls, picture_ids: Sequence[Id], groups: Mapping[Id, str] | None = None) -> Units:
+    def from_image_ids(
+        cls, picture_ids: Sequence[Id], groups: Mapping[Id, str] | None = None
+    ) -> ResamplingUnits:
         """The units of pictures.
 
         Args:
             picture_ids: Ids, each once.
             groups: Id -> group; a picture without one is a unit of its own.
         """
-        known = groups or {}
+        image_groups = groups or {}
         keys = [
-            ("group", known[each]) if each in known else (type(each).__name__, str(each))
-            for each in picture_ids
+            ("group", image_groups[image_id])
+            if image_id in image_groups
+            else (type(image_id).__name__, str(image_id))
+            for image_id in picture_ids
         ]
         order = {key: number for number, key in enumerate(sorted(set(keys)))}
         pairs = sorted(zip(map(repr, picture_ids), map(repr, keys), strict=True))
         return cls(
-            over="groups" if any(kind == "group" for kind, _ in keys) else "pictures",
+            unit_name="groups" if any(kind == "group" for kind, _ in keys) else "pictures",
             number=len(order),
-            of_picture=np.asarray([order[key] for key in keys], np.int64),
+            image_units=np.asarray([order[key] for key in keys], np.int64),
             digest=hashlib.sha256(repr(pairs).encode()).hexdigest(),
         )
 
-    def counts(self, bootstrap: Bootstrap) -> Iterator[NDArray[np.int64]]:
+    def sample_counts(self, bootstrap: Bootstrap) -> Iterator[NDArray[np.int64]]:
         """`(r, P)` how often each picture occurs in each resampled data set, some rows at a time.
 
         Every data set holds as many units as the original, drawn with replacement.
         """
         rng = np.random.default_rng(bootstrap.seed)
-        pictures = max(self.number, len(self.of_picture), 1)
+        pictures = max(self.number, len(self.image_units), 1)
         at_once = max(1, COUNTS_AT_ONCE // pictures)
         for start in range(0, bootstrap.resamples, at_once):
             rows = min(at_once, bootstrap.resamples - start)
-            drawn = rng.integers(0, self.number, size=(rows, self.number))
-            drawn += np.arange(rows)[:, None] * self.number
-            counts = np.bincount(drawn.ravel(), minlength=rows * self.number)
-            yield counts.reshape(rows, self.number)[:, self.of_picture]
+            sampled_units = rng.integers(0, self.number, size=(rows, self.number))
+            sampled_units += np.arange(rows)[:, None] * self.number
+            counts = np.bincount(sampled_units.ravel(), minlength=rows * self.number)
+            yield counts.reshape(rows, self.number)[:, self.image_units]
 
 
-def resampled_values(evaluator: Resampled, units: Units, bootstrap: Bootstrap) -> Values:
+def resample_metrics(
+    evaluator: ResamplableEvaluator, units: ResamplingUnits, bootstrap: Bootstrap
+) -> Values:
     """Every metric of `evaluator` on every resampled data set.
 
     Args:
@@ -120,13 +126,13 @@ def resampled_values(evaluator: Resampled, units: Units, bootstrap: Bootstrap) -
         units: Of `evaluator.picture_ids`, in that order.
         bootstrap: How many, and which.
     """
-    parts = [evaluator.resample(counts) for counts in units.counts(bootstrap)]
+    parts = [evaluator.resample(counts) for counts in units.sample_counts(bootstrap)]
     if not parts:
         return {}
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def interval(values: NDArray[np.float64] | None) -> tuple[float, float] | None:
+def compute_interval(values: NDArray[np.float64] | None) -> tuple[float, float] | None:
     """The 2.5 and 97.5 percentiles of resampled values.
 
     Resamples that do not define the metric (a class that was not drawn) are left out; None where
@@ -141,18 +147,20 @@ def interval(values: NDArray[np.float64] | None) -> tuple[float, float] | None:
     return float(low), float(high)
 
 
-def with_intervals(
+def attach_intervals(
     metrics: Mapping[str, Metric], values: Mapping[str, NDArray[np.float64]]
 ) -> dict[str, Metric]:
     """`metrics` with an interval for every value that is defined and was resampled."""
     filled = {}
     for name, metric in metrics.items():
         by_class = {
-            each: None if value is None else interval(values.get(f"{name}/{each}"))
-            for each, value in metric.per_class.items()
+            class_name: None
+            if value is None
+            else compute_interval(values.get(f"{name}/{class_name}"))
+            for class_name, value in metric.per_class.items()
         }
-        whole = None if metric.value is None else interval(values.get(name))
-        filled[name] = replace(metric, interval=whole, per_class_interval=by_class)
+        overall_interval = None if metric.value is None else compute_interval(values.get(name))
+        filled[name] = replace(metric, interval=overall_interval, per_class_interval=by_class)
     return filled
 
 
@@ -162,7 +170,7 @@ class Resampling:
 
     Attributes:
         bootstrap: How many, and the seed.
-        over: `pictures` or `groups`.
+        unit_name: `pictures` or `groups`.
         units: How many of them were judged.
         digests: Head -> digest of its pictures' ids and groups.
         values: `head/metric` and `head/metric/class` -> `(R,)`.
@@ -171,7 +179,7 @@ class Resampling:
     """
 
     bootstrap: Bootstrap
-    over: str
+    unit_name: str
     units: int
     digests: Mapping[str, str]
     values: Mapping[str, NDArray[np.float64]]
@@ -181,7 +189,7 @@ class Resampling:
     def to_json(self) -> dict[str, Any]:
         """As it stands in `metrics.json`."""
         return {
-            "method": f"percentile bootstrap over {self.over}",
+            "method": f"percentile bootstrap over {self.unit_name}",
             "level": LEVEL,
             "resamples": self.bootstrap.resamples,
             "seed": self.bootstrap.seed,
@@ -191,10 +199,10 @@ class Resampling:
 
     def save(self, path: Path) -> None:
         """Writes what a paired comparison needs, so that nothing is evaluated again for it."""
-        about = {
+        metadata = {
             "resamples": self.bootstrap.resamples,
             "seed": self.bootstrap.seed,
-            "over": self.over,
+            "over": self.unit_name,
             "units": self.units,
             "digests": dict(self.digests),
             "notes": list(self.notes),
@@ -203,9 +211,9 @@ class Resampling:
         }
         rows = [
             np.zeros((0, self.bootstrap.resamples)),
-            *(each[None] for each in self.values.values()),
+            *(column[None] for column in self.values.values()),
         ]
-        np.savez_compressed(path, about=np.array(json.dumps(about)), values=np.concatenate(rows))
+        np.savez_compressed(path, about=np.array(json.dumps(metadata)), values=np.concatenate(rows))
 
     @classmethod
     def load(cls, path: Path) -> Resampling:
@@ -215,16 +223,16 @@ class Resampling:
             DataError: If the file is no such file.
         """
         try:
-            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
-                about, values = json.loads(str(stored["about"])), stored["values"]
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+                metadata, values = json.loads(str(archive["about"])), archive["values"]
             return cls(
-                Bootstrap(int(about["resamples"]), int(about["seed"])),
-                about["over"],
-                int(about["units"]),
-                about["digests"],
-                dict(zip(about["names"], values, strict=True)),
-                tuple(about["notes"]),
-                about["rules"],
+                Bootstrap(int(metadata["resamples"]), int(metadata["seed"])),
+                metadata["over"],
+                int(metadata["units"]),
+                metadata["digests"],
+                dict(zip(metadata["names"], values, strict=True)),
+                tuple(metadata["notes"]),
+                metadata["rules"],
             )
         except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
             raise DataError(
@@ -246,54 +254,59 @@ def resample_heads(
     """
     values: Values = {}
     rules: dict[str, str] = {}
-    notes, digests, over, most = [], {}, "pictures", 0
-    for head, each in evaluators.items():
-        for evaluator in each:
-            if not isinstance(evaluator, Resampled):
+    notes, digests, unit_name, most = [], {}, "pictures", 0
+    for head, head_evaluators in evaluators.items():
+        for evaluator in head_evaluators:
+            if not isinstance(evaluator, ResamplableEvaluator):
                 notes.append(f"{head}: {type(evaluator).__name__} cannot resample: no intervals")
                 continue
-            units = Units.of(evaluator.picture_ids, groups)
-            most, over = max(most, units.number), "groups" if units.over == "groups" else over
+            units = ResamplingUnits.from_image_ids(evaluator.picture_ids, groups)
+            most, unit_name = (
+                max(most, units.number),
+                "groups" if units.unit_name == "groups" else unit_name,
+            )
             digests[head] = units.digest
             if units.number < LEAST_UNITS:
                 notes.append(
-                    f"{head}: only {units.number} {units.over}, too few for intervals "
+                    f"{head}: only {units.number} {units.unit_name}, too few for intervals "
                     f"({LEAST_UNITS} at least)"
                 )
-                rules |= _rules(head, evaluator, evaluator.compute())
+                rules |= _collect_rules(head, evaluator, evaluator.compute())
                 continue
-            if caution := caution_about(units):
+            if caution := describe_few_units(units):
                 notes.append(f"{head}: {caution}")
-            made = resampled_values(evaluator, units, bootstrap)
-            values |= {f"{head}/{name}": column for name, column in made.items()}
-            rules |= _rules(head, evaluator, made)
-    seldom = [name for name, column in values.items() if _is_seldom(column)]
-    if seldom:
+            resampled = resample_metrics(evaluator, units, bootstrap)
+            values |= {f"{head}/{name}": column for name, column in resampled.items()}
+            rules |= _collect_rules(head, evaluator, resampled)
+    rarely_defined = [name for name, column in values.items() if _is_rarely_defined(column)]
+    if rarely_defined:
         notes.append(
             f"defined on fewer than {LEAST_DEFINED:.0%} of the resampled data sets, hence without "
-            f"interval: {', '.join(seldom)}"
+            f"interval: {', '.join(rarely_defined)}"
         )
-    return Resampling(bootstrap, over, most, digests, values, tuple(dict.fromkeys(notes)), rules)
+    return Resampling(
+        bootstrap, unit_name, most, digests, values, tuple(dict.fromkeys(notes)), rules
+    )
 
 
-def caution_about(units: Units) -> str:
+def describe_few_units(units: ResamplingUnits) -> str:
     """A sentence where units are enough for intervals, but few; else nothing."""
     if units.number >= FEW_UNITS:
         return ""
     return (
-        f"only {units.number} {units.over}: intervals from fewer than {FEW_UNITS} are somewhat too "
+        f"only {units.number} {units.unit_name}: intervals from fewer than {FEW_UNITS} are somewhat too "
         "narrow, p-values too small"
     )
 
 
-def _rules(head: str, evaluator: Evaluator, names: Iterable[str]) -> dict[str, str]:
+def _collect_rules(head: str, evaluator: Evaluator, names: Iterable[str]) -> dict[str, str]:
     """How each metric of an evaluator is counted, by `head/metric`."""
     # `rules`: the protocol without what does not change the numbers, where an evaluator tells.
     rules = str(getattr(evaluator, "rules", evaluator.protocol))
     return {f"{head}/{name}": rules for name in names if "/" not in name}
 
 
-def _is_seldom(values: NDArray[np.float64]) -> bool:
+def _is_rarely_defined(values: NDArray[np.float64]) -> bool:
     """Whether a metric is defined on some resampled data sets, but on too few."""
     defined = int((~np.isnan(values)).sum())
     return 0 < defined < LEAST_DEFINED * len(values)

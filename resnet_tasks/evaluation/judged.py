@@ -10,13 +10,13 @@ from resnet_tasks.metrics import Evaluator, Metric
 
 
 @dataclass(frozen=True)
-class JudgedResults:
+class FileEvaluation:
     """A results file, matched to its truth.
 
     Attributes:
         metrics: All numbers.
         protocol: How they are counted, in one sentence.
-        made_by: Who made them.
+        backend: Who made them.
         make_evaluator: Gives the evaluator that has seen all pictures, for `details` and
             `resample`.
         groups: Id of a picture -> its group, where it has one.
@@ -25,36 +25,40 @@ class JudgedResults:
 
     metrics: dict[str, Metric]
     protocol: str
-    made_by: str
+    backend: str
     make_evaluator: Callable[[], Evaluator]
     groups: Mapping[int | str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
-def judged_by(
-    evaluator: Evaluator, made_by: str, groups: Mapping[int | str, str], notes: tuple[str, ...]
-) -> JudgedResults:
+def build_file_evaluation(
+    evaluator: Evaluator, backend: str, groups: Mapping[int | str, str], notes: tuple[str, ...]
+) -> FileEvaluation:
     """What an evaluator that has seen all pictures says.
 
     Args:
         evaluator: Is kept.
-        made_by: Who does the matching.
+        backend: Who does the matching.
         groups: Id of a picture -> its group, where it has one.
         notes: What was repaired or looks odd, in sentences.
     """
     metrics = evaluator.compute()
-    return JudgedResults(metrics, evaluator.protocol, made_by, lambda: evaluator, groups, notes)
+    return FileEvaluation(metrics, evaluator.protocol, backend, lambda: evaluator, groups, notes)
 
 
-def notes_on(columns: TruthColumns) -> tuple[str, ...]:
+def describe_problems(columns: TruthColumns) -> tuple[str, ...]:
     """What was repaired in a truth of boxes or masks, and what looks odd, in sentences."""
-    told = [each.message for each in columns.problems if each.severity in ("repaired", "warning")]
+    notes = [
+        problem.message
+        for problem in columns.problems
+        if problem.severity in ("repaired", "warning")
+    ]
     if not len(columns.labels):
-        told.append(f"{columns.path} holds no object: there is nothing to find, and no metric")
+        notes.append(f"{columns.path} holds no object: there is nothing to find, and no metric")
     negative = int((columns.boxes[:, 2:] < 0).any(axis=1).sum())
     if negative:
-        told.append(
+        notes.append(
             f"{columns.path}: {negative} object(s) have a box of negative width or height, which "
             "nothing can find; boxes are [x, y, width, height]"
         )
-    return tuple(told)
+    return tuple(notes)

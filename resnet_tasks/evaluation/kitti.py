@@ -21,11 +21,21 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from resnet_tasks.errors import DataError, RecipeError
-from resnet_tasks.evaluation.box_overlap import PictureBoxes, corners, overlaps, picture_boxes
+from resnet_tasks.evaluation.box_overlap import (
+    PictureBoxes,
+    build_image_boxes,
+    compute_overlaps,
+    xywh_to_xyxy,
+)
 from resnet_tasks.evaluation.extra import EvaluatorOptions
-from resnet_tasks.evaluation.weighted_means import Counts, mean_defined, metrics_of, with_classes
-from resnet_tasks.metrics import Metric, Truth
-from resnet_tasks.registry import EXTRA_EVALUATORS, did_you_mean
+from resnet_tasks.evaluation.weighted_means import (
+    Counts,
+    average_defined,
+    build_metrics,
+    flatten_class_values,
+)
+from resnet_tasks.metrics import GroundTruth, Metric
+from resnet_tasks.registry import EXTRA_EVALUATORS, suggest_nearest
 
 if TYPE_CHECKING:
     from resnet_tasks.structures import Detections
@@ -139,11 +149,11 @@ class KittiEvaluator:
     def __init__(self, classes: Sequence[str], options: KittiOptions | None = None) -> None:
         self.classes = tuple(classes)
         self.options = options or KittiOptions()
-        known = {name.lower(): name for name in self.classes}
-        wanted = {name.lower(): value for name, value in self.options.iou.items()}
-        for name in wanted:
-            if name not in known:
-                hint = did_you_mean(name, self.classes)
+        class_by_key = {name.lower(): name for name in self.classes}
+        iou_by_key = {name.lower(): value for name, value in self.options.iou.items()}
+        for name in iou_by_key:
+            if name not in class_by_key:
+                hint = suggest_nearest(name, self.classes)
                 raise RecipeError(
                     f"options of evaluator 'kitti': iou names {name!r}, but the classes are "
                     f"{', '.join(self.classes)}{hint}"
@@ -151,14 +161,14 @@ class KittiEvaluator:
         self._neighbours = {
             one.lower(): other.lower() for one, other in self.options.neighbours.items()
         }
-        self.judged = tuple(
+        self.evaluated_classes = tuple(
             name
-            for key, name in known.items()
-            if key != DONT_CARE and self._neighbours.get(key) not in known
+            for key, name in class_by_key.items()
+            if key != DONT_CARE and self._neighbours.get(key) not in class_by_key
         )
         self._iou = {
-            name: wanted.get(name.lower(), LEAST_IOU.get(name.lower(), OTHER_IOU))
-            for name in self.judged
+            name: iou_by_key.get(name.lower(), LEAST_IOU.get(name.lower(), OTHER_IOU))
+            for name in self.evaluated_classes
         }
         edges = (*self.options.heights, math.inf)
         bins = tuple(
@@ -166,14 +176,16 @@ class KittiEvaluator:
             for low, high in pairwise(edges)
         )
         self.levels = LEVELS + bins
-        self._tallies = {(name, level): _Tally() for name in self.judged for level in self.levels}
+        self._tallies = {
+            (name, level): _Tally() for name in self.evaluated_classes for level in self.levels
+        }
         self._ids: dict[int | str, None] = {}
         self._objects = self._undescribed = 0
         overlap = ", ".join(f"{name} {value:g}" for name, value in self._iou.items())
-        beside = ", ".join(
+        neighbor_text = ", ".join(
             f"{one} beside {other}"
             for one, other in self._neighbours.items()
-            if other in {name.lower() for name in self.judged}
+            if other in {name.lower() for name in self.evaluated_classes}
         )
         heights = " (height bins: as hard, other heights ignored)" if bins else ""
         self.rules = (
@@ -181,7 +193,7 @@ class KittiEvaluator:
             f"{overlap}; easy / moderate / hard count boxes of at least 40 / 25 / 25 px height, "
             "occluded up to 0 / 1 / 2 and truncated up to 0.15 / 0.30 / 0.50 (an object whose "
             "record does not say counts as visible and whole); other objects of the class, those "
-            f"of neighbouring classes ({beside or 'none'}), lower detections, and detections "
+            f"of neighbouring classes ({neighbor_text or 'none'}), lower detections, and detections "
             "inside DontCare or crowd regions neither help nor hurt; mean over the classes that "
             "occur."
         )
@@ -192,7 +204,7 @@ class KittiEvaluator:
         """Ids of the pictures seen so far."""
         return tuple(self._ids)
 
-    def update(self, prediction: Detections, truth: Truth) -> None:
+    def update(self, prediction: Detections, truth: GroundTruth) -> None:
         """Takes one picture.
 
         Raises:
@@ -201,52 +213,67 @@ class KittiEvaluator:
         """
         if truth.image_id in self._ids:
             raise DataError(f"image {truth.image_id!r} is evaluated twice; give each picture once")
-        boxes = picture_boxes(prediction, truth, len(self.classes))
+        boxes = build_image_boxes(prediction, truth, len(self.classes))
         picture = len(self._ids)
         self._ids[truth.image_id] = None
-        occluded, truncated = _visibility(truth, len(boxes.labels))
-        self._objects += len(boxes.labels)
+        occluded, truncated = _get_visibility(truth, len(boxes.truth_labels))
+        self._objects += len(boxes.truth_labels)
         self._undescribed += int((np.isnan(occluded) & np.isnan(truncated)).sum())
         # Comparisons with NaN are false: what is not described is not held against an object.
         hidden = {
             level: (occluded > level.occluded) | (truncated > level.truncated)
             for level in self.levels
         }
-        for name in self.judged:
-            scene_of = self._class_scene(name, boxes, truth)
+        for name in self.evaluated_classes:
+            build_scene = self._build_scene_function(name, boxes, truth)
             for level in self.levels:
-                _add(self._tallies[name, level], scene_of(level, hidden[level]), picture)
+                _add_to_tally(
+                    self._tallies[name, level], build_scene(level, hidden[level]), picture
+                )
 
-    def _class_scene(self, name: str, boxes: PictureBoxes, truth: Truth) -> Any:
+    def _build_scene_function(self, name: str, boxes: PictureBoxes, truth: GroundTruth) -> Any:
         """A function from (level, which objects are hidden) to the scene of one class."""
-        label, least = self.classes.index(name), self._iou[name]
-        is_found = boxes.found_labels == label
-        found, scores = boxes.found[is_found], boxes.scores[is_found]
-        called = np.asarray([self.classes[each].lower() for each in boxes.labels], np.str_)
-        others = np.asarray([each.lower() for each in truth.others], np.str_)
-        other_boxes = corners(np.zeros((0, 4)) if truth.others_xywh is None else truth.others_xywh)
-        near = [one for one, other in self._neighbours.items() if other == name.lower()]
-        regions = boxes.crowd | (called == DONT_CARE)
-        own = (called == name.lower()) & ~regions
-        beside = np.isin(called, near) & ~regions
-        objects = np.concatenate((boxes.objects[own | beside], other_boxes[np.isin(others, near)]))
-        care = np.concatenate((boxes.objects[regions], other_boxes[others == DONT_CARE]))
-        overlap, _ = overlaps(found, objects)
-        hits = np.where(overlap > least, overlap, 0.0)
-        is_excused = np.asarray((overlaps(found, care)[1] > least).any(axis=1), np.bool_)
-        heights = np.abs(found[:, 3] - found[:, 1])
+        label, min_iou = self.classes.index(name), self._iou[name]
+        is_found = boxes.detection_labels == label
+        detection_boxes, scores = boxes.detection_boxes[is_found], boxes.scores[is_found]
+        truth_names = np.asarray(
+            [self.classes[truth_label].lower() for truth_label in boxes.truth_labels], np.str_
+        )
+        other_names = np.asarray(
+            [other_name.lower() for other_name in truth.other_categories], np.str_
+        )
+        other_boxes = xywh_to_xyxy(
+            np.zeros((0, 4)) if truth.other_boxes_xywh is None else truth.other_boxes_xywh
+        )
+        neighbor_names = [one for one, other in self._neighbours.items() if other == name.lower()]
+        regions = boxes.crowd | (truth_names == DONT_CARE)
+        own = (truth_names == name.lower()) & ~regions
+        is_neighbor = np.isin(truth_names, neighbor_names) & ~regions
+        objects = np.concatenate(
+            (
+                boxes.truth_boxes[own | is_neighbor],
+                other_boxes[np.isin(other_names, neighbor_names)],
+            )
+        )
+        care = np.concatenate((boxes.truth_boxes[regions], other_boxes[other_names == DONT_CARE]))
+        overlap, _ = compute_overlaps(detection_boxes, objects)
+        hits = np.where(overlap > min_iou, overlap, 0.0)
+        is_excused = np.asarray(
+            (compute_overlaps(detection_boxes, care)[1] > min_iou).any(axis=1), np.bool_
+        )
+        heights = np.abs(detection_boxes[:, 3] - detection_boxes[:, 1])
         tall = objects[:, 3] - objects[:, 1]
         is_own = np.zeros(len(objects), np.bool_)
-        is_own[: int((own | beside).sum())] = own[own | beside]
+        is_own[: int((own | is_neighbor).sum())] = own[own | is_neighbor]
 
-        def scene(level: _Level, hidden: NDArray[np.bool_]) -> _Scene:
+        def build_scene(level: _Level, hidden: NDArray[np.bool_]) -> _Scene:
             unseen = np.zeros(len(objects), np.bool_)
-            unseen[: int((own | beside).sum())] = hidden[own | beside]
+            unseen[: int((own | is_neighbor).sum())] = hidden[own | is_neighbor]
             counts = is_own & ~unseen & (tall >= level.low) & (tall < level.high)
             is_small = (heights < level.low) | (heights >= level.high)
             return _Scene(scores, np.asarray(is_small, np.bool_), is_excused, hits, counts)
 
-        return scene
+        return build_scene
 
     def compute(self) -> dict[str, Metric]:
         """All numbers over the pictures seen so far.
@@ -255,19 +282,22 @@ class KittiEvaluator:
             `KITTI_AP_easy`, `KITTI_AP_moderate`, `KITTI_AP_hard` and `KITTI_AP_height_LOW_HIGH` for
             the bins, each with its value per class; None where no object counts.
         """
-        return metrics_of(self.resample(np.ones((1, len(self._ids)), np.int64)))
+        return build_metrics(self.resample(np.ones((1, len(self._ids)), np.int64)))
 
     def resample(self, counts: Counts) -> dict[str, Floats]:
         """Metrics of resampled data sets; see `metrics.Resampled`."""
-        found: dict[str, Floats] = {}
+        values: dict[str, Floats] = {}
         for level in self.levels:
             columns = [
-                _average_precision(self._tallies[name, level], counts) for name in self.judged
+                _compute_average_precision(self._tallies[name, level], counts)
+                for name in self.evaluated_classes
             ]
             per_class = np.stack(columns, axis=1) if columns else np.zeros((len(counts), 0))
-            overall = mean_defined(per_class, axis=1)
-            found |= with_classes(f"KITTI_AP_{level.name}", overall, per_class, self.judged)
-        return found
+            overall = average_defined(per_class, axis=1)
+            values |= flatten_class_values(
+                f"KITTI_AP_{level.name}", overall, per_class, self.evaluated_classes
+            )
+        return values
 
     def details(self) -> dict[str, Any]:
         """What the truth does not say; see `metrics.Detailed`."""
@@ -288,7 +318,7 @@ class KittiEvaluator:
         return {"notes": notes} if notes else {}
 
 
-def _visibility(truth: Truth, count: int) -> tuple[Floats, Floats]:
+def _get_visibility(truth: GroundTruth, count: int) -> tuple[Floats, Floats]:
     unknown = np.full(count, np.nan)
     return (
         unknown if truth.occluded is None else truth.occluded,
@@ -296,25 +326,26 @@ def _visibility(truth: Truth, count: int) -> tuple[Floats, Floats]:
     )
 
 
-def _add(tally: _Tally, scene: _Scene, picture: int) -> None:
+def _add_to_tally(tally: _Tally, scene: _Scene, picture: int) -> None:
     """Adds one picture to a tally."""
     tally.objects.append(int(scene.counts.sum()))
-    tally.hits += [(score, picture) for score in _best_hits(scene)]
+    tally.hits += [(score, picture) for score in _find_best_hits(scene)]
     near = (scene.hits > 0).any(axis=1)
     lone = ~near & ~scene.is_small & ~scene.is_excused
     tally.steps += [(float(score), 0, 1, picture) for score in scene.scores[lone]]
     if not near.any():
         return
     # Whom an object takes changes with the threshold: match anew at every score.
-    wishes = _wishes(scene)
+    ranked_candidates = _rank_candidates(scene)
     excused = (scene.is_small | scene.is_excused)[near]
     scores = scene.scores[near]
     before = (0, 0)
     for threshold in np.unique(scores)[::-1]:
-        hits, taken = _matched(scene, wishes, float(threshold))
+        hits, matched_detections = _match_greedily(scene, ranked_candidates, float(threshold))
         present = scores >= threshold
         wrong = int((present & ~excused).sum()) - sum(
-            not (scene.is_small[each] or scene.is_excused[each]) for each in taken
+            not (scene.is_small[detection] or scene.is_excused[detection])
+            for detection in matched_detections
         )
         step = (hits - before[0], wrong - before[1])
         if step != (0, 0):
@@ -322,94 +353,99 @@ def _add(tally: _Tally, scene: _Scene, picture: int) -> None:
         before = (hits, wrong)
 
 
-def _best_hits(scene: _Scene) -> list[float]:
+def _find_best_hits(scene: _Scene) -> list[float]:
     """Scores at which objects that count are first found: each takes its best-scored detection."""
-    found: list[float] = []
+    hit_scores: list[float] = []
     is_free = np.ones(len(scene.scores), np.bool_)
-    for place, is_counted in enumerate(scene.counts):
-        able = np.flatnonzero(is_free & (scene.hits[:, place] > 0))
-        if not len(able):
+    for object_index, is_counted in enumerate(scene.counts):
+        candidates = np.flatnonzero(is_free & (scene.hits[:, object_index] > 0))
+        if not len(candidates):
             continue
-        taken = able[np.argmax(scene.scores[able])]
-        is_free[taken] = False
-        if is_counted and not scene.is_small[taken]:
-            found.append(float(scene.scores[taken]))
-    return found
+        best_detection = candidates[np.argmax(scene.scores[candidates])]
+        is_free[best_detection] = False
+        if is_counted and not scene.is_small[best_detection]:
+            hit_scores.append(float(scene.scores[best_detection]))
+    return hit_scores
 
 
-def _wishes(scene: _Scene) -> list[list[int]]:
+def _rank_candidates(scene: _Scene) -> list[list[int]]:
     """Per object the detections that hit it, the most wanted first.
 
     That is the greatest overlap; a detection too low to count only where there is no other one.
     """
-    found = []
+    ranked_candidates = []
     for overlap in scene.hits.T:
-        able = np.flatnonzero(overlap > 0)
-        low = scene.is_small[able]
-        tall = able[~low]
+        candidates = np.flatnonzero(overlap > 0)
+        low = scene.is_small[candidates]
+        tall = candidates[~low]
         best_first = np.argsort(-overlap[tall], kind="stable")
-        found.append([*tall[best_first].tolist(), *able[low].tolist()])
-    return found
+        ranked_candidates.append([*tall[best_first].tolist(), *candidates[low].tolist()])
+    return ranked_candidates
 
 
-def _matched(scene: _Scene, wishes: list[list[int]], threshold: float) -> tuple[int, set[int]]:
+def _match_greedily(
+    scene: _Scene, ranked_candidates: list[list[int]], threshold: float
+) -> tuple[int, set[int]]:
     """True positives, and all detections taken, among those with at least a score."""
-    taken: set[int] = set()
+    matched_detections: set[int] = set()
     hits = 0
-    for wanted, is_counted in zip(wishes, scene.counts, strict=True):
-        for each in wanted:
-            if each not in taken and scene.scores[each] >= threshold:
-                taken.add(each)
-                hits += bool(is_counted and not scene.is_small[each])
+    for candidates, is_counted in zip(ranked_candidates, scene.counts, strict=True):
+        for candidate in candidates:
+            if candidate not in matched_detections and scene.scores[candidate] >= threshold:
+                matched_detections.add(candidate)
+                hits += bool(is_counted and not scene.is_small[candidate])
                 break
-    return hits, taken
+    return hits, matched_detections
 
 
-def _average_precision(tally: _Tally, counts: Counts) -> Floats:
+def _compute_average_precision(tally: _Tally, counts: Counts) -> Floats:
     """AP of every resampled data set, `(R,)`; NaN where no object counts."""
     objects = counts @ np.asarray(tally.objects, np.int64).reshape(counts.shape[1])
     hits = np.asarray(sorted(tally.hits, reverse=True), np.float64).reshape(-1, 2)
     steps = np.asarray(sorted(tally.steps, reverse=True), np.float64).reshape(-1, 4)
-    falling, rights, wrongs = (np.ascontiguousarray(each) for each in (steps[:, :3] * (-1, 1, 1)).T)
+    falling, rights, wrongs = (
+        np.ascontiguousarray(column) for column in (steps[:, :3] * (-1, 1, 1)).T
+    )
     hit_pictures, step_pictures = hits[:, 1].astype(np.int64), steps[:, 3].astype(np.int64)
-    found = np.full(len(counts), np.nan)
+    ap_values = np.full(len(counts), np.nan)
     for row, weights in enumerate(counts):
         if not objects[row]:
             continue
-        thresholds = recall_thresholds(
+        thresholds = choose_recall_thresholds(
             np.repeat(hits[:, 0], weights[hit_pictures]), int(objects[row])
         )
-        drawn = weights[step_pictures]
+        step_weights = weights[step_pictures]
         passed = np.searchsorted(falling, -thresholds, side="right")
         right, wrong = (
-            np.append(0.0, np.cumsum(each * drawn))[passed] for each in (rights, wrongs)
+            np.append(0.0, np.cumsum(increments * step_weights))[passed]
+            for increments in (rights, wrongs)
         )
         total = right + wrong
         precision = np.divide(right, total, out=np.zeros(len(right)), where=total > 0)
         envelope = np.maximum.accumulate(precision[::-1])[::-1]
-        found[row] = envelope[1 : RECALL_POINTS + 1].sum() / RECALL_POINTS
-    return found
+        ap_values[row] = envelope[1 : RECALL_POINTS + 1].sum() / RECALL_POINTS
+    return ap_values
 
 
-def recall_thresholds(scores: Floats, num_objects: int) -> Floats:
+def choose_recall_thresholds(scores: Floats, num_objects: int) -> Floats:
     """Scores at which recall comes nearest to 0, 1/40, 2/40, ...; at most 41.
 
     Args:
         scores: `(N,)` of the objects found, falling.
         num_objects: That there are; at least `N`.
     """
-    chosen: list[float] = []
-    recall, place, last = 0.0, 0, len(scores) - 1
-    while place <= last:
-        left, right = (place + 1) / num_objects, (place + 2) / num_objects
-        if place < last and right - recall < recall - left:
+    thresholds: list[float] = []
+    recall, position, last = 0.0, 0, len(scores) - 1
+    while position <= last:
+        left, right = (position + 1) / num_objects, (position + 2) / num_objects
+        if position < last and right - recall < recall - left:
             # Far from the next point: go close to it at once, then one by one.
-            place = max(place + 1, min(int(recall * num_objects) - 3, last))
+            position = max(position + 1, min(int(recall * num_objects) - 3, last))
             continue
-        chosen.append(float(scores[place]))
+        thresholds.append(float(scores[position]))
         recall += 1 / RECALL_POINTS
-        place += 1
-    return np.asarray(chosen, np.float64)
+        position += 1
+    return np.asarray(thresholds, np.float64)
 
 
 EXTRA_EVALUATORS.register("kitti")(KittiEvaluator)

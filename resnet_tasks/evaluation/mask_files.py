@@ -10,11 +10,11 @@ import numpy as np
 from resnet_tasks.data.coco_columns import read_result_columns, read_truth_columns
 from resnet_tasks.errors import DataError
 from resnet_tasks.evaluation.instance_masks import InstanceMaskEvaluator
-from resnet_tasks.evaluation.judged import JudgedResults, judged_by, notes_on
-from resnet_tasks.metrics import Truth
+from resnet_tasks.evaluation.judged import FileEvaluation, build_file_evaluation, describe_problems
+from resnet_tasks.metrics import GroundTruth
 
 
-def judge(truth: Path, results: Path, backend: str) -> JudgedResults:
+def evaluate_file(truth: Path, results: Path, backend: str) -> FileEvaluation:
     """Masks in a results file.
 
     Args:
@@ -26,35 +26,35 @@ def judge(truth: Path, results: Path, backend: str) -> JudgedResults:
         DataError: If a file is wrong; the message names the first bad entries.
     """
     expected = read_truth_columns(truth, kind="mask")
-    found = read_result_columns(results, expected, kind="mask")
+    detections = read_result_columns(results, expected, kind="mask")
     evaluator = InstanceMaskEvaluator(expected.categories.names, backend=backend)
     number = len(expected.image_ids)
-    of_truth = _rows_by_picture(expected.pictures, number)
-    of_found = _rows_by_picture(found.pictures, number)
+    truth_rows_by_image = _group_rows_by_image(expected.pictures, number)
+    detection_rows_by_image = _group_rows_by_image(detections.pictures, number)
     for picture, image_id in enumerate(expected.image_ids):
-        wanted, given = of_truth[picture], of_found[picture]
+        truth_rows, detection_rows = truth_rows_by_image[picture], detection_rows_by_image[picture]
         height, width = expected.sizes[picture].tolist()
         try:
             evaluator.update_masks(
-                [found.segmentations[row] for row in given],
-                found.labels[given],
-                found.scores[given],
-                Truth(
+                [detections.segmentations[row] for row in detection_rows],
+                detections.labels[detection_rows],
+                detections.scores[detection_rows],
+                GroundTruth(
                     image_id,
                     (height, width),
-                    expected.boxes[wanted],
-                    expected.labels[wanted],
-                    expected.crowd[wanted],
-                    expected.areas[wanted],
-                    segmentations=tuple(expected.segmentations[row] for row in wanted),
+                    expected.boxes[truth_rows],
+                    expected.labels[truth_rows],
+                    expected.crowd[truth_rows],
+                    expected.areas[truth_rows],
+                    segmentations=tuple(expected.segmentations[row] for row in truth_rows),
                 ),
-                boxes=None if found.boxes is None else found.boxes[given],
+                boxes=None if detections.boxes is None else detections.boxes[detection_rows],
             )
         except DataError as error:  # The results were looked at on reading.
             raise DataError(f"{truth}: {error}; mend the annotation") from None
-    return judged_by(evaluator, backend, expected.groups, notes_on(expected))
+    return build_file_evaluation(evaluator, backend, expected.groups, describe_problems(expected))
 
 
-def _rows_by_picture(pictures: np.ndarray[Any, Any], number: int) -> list[np.ndarray[Any, Any]]:
+def _group_rows_by_image(pictures: np.ndarray[Any, Any], number: int) -> list[np.ndarray[Any, Any]]:
     order = np.argsort(pictures, kind="stable")
     return np.split(order, np.searchsorted(pictures[order], np.arange(1, number)))

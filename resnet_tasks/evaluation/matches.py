@@ -51,45 +51,47 @@ class Pairs:
     """Detections and objects of the same picture that overlap.
 
     Attributes:
-        found: `(N,)` index of the detection.
-        truth: `(N,)` index of the object.
+        detection_indices: `(N,)` index of the detection.
+        truth_indices: `(N,)` index of the object.
         iou: `(N,)` intersection over union; over the detection's own area for crowds.
     """
 
-    found: Ints
-    truth: Ints
+    detection_indices: Ints
+    truth_indices: Ints
     iou: Floats
 
-    def where(self, keep: Bools) -> Pairs:
+    def select(self, keep: Bools) -> Pairs:
         """The pairs chosen by a mask."""
-        return Pairs(self.found[keep], self.truth[keep], self.iou[keep])
+        return Pairs(self.detection_indices[keep], self.truth_indices[keep], self.iou[keep])
 
 
-def box_pairs(found: Floats, truth: Floats, crowd: Bools, *, keys: tuple[Ints, Ints]) -> Pairs:
+def find_box_pairs(
+    detection_boxes: Floats, truth_boxes: Floats, crowd: Bools, *, keys: tuple[Ints, Ints]
+) -> Pairs:
     """All pairs of xywh boxes with the same key that overlap by at least one half.
 
     Args:
-        found: `(D, 4)` xywh boxes.
-        truth: `(G, 4)` xywh boxes.
+        detection_boxes: `(D, 4)` xywh boxes.
+        truth_boxes: `(G, 4)` xywh boxes.
         crowd: `(G,)`.
         keys: `(D,)` and `(G,)`; objects with different keys (pictures, classes) never meet.
     """
-    made = [
-        _overlapping(found, truth, crowd, rows, columns)
-        for rows, columns in _meetings(keys[0], keys[1])
+    pairs = [
+        _find_overlapping_pairs(detection_boxes, truth_boxes, crowd, rows, columns)
+        for rows, columns in _iterate_key_matches(keys[0], keys[1])
     ]
-    return _concatenated(made)
+    return _concatenate_pairs(pairs)
 
 
-def _meetings(found: Ints, truth: Ints) -> Iterator[tuple[Ints, Ints]]:
+def _iterate_key_matches(detection_keys: Ints, truth_keys: Ints) -> Iterator[tuple[Ints, Ints]]:
     """Indices of detections and objects with equal keys, in portions of bounded size."""
-    order = np.argsort(truth, kind="stable")
-    sorted_keys = truth[order]
-    start = np.searchsorted(sorted_keys, found, side="left")
-    count = np.searchsorted(sorted_keys, found, side="right") - start
+    order = np.argsort(truth_keys, kind="stable")
+    sorted_keys = truth_keys[order]
+    start = np.searchsorted(sorted_keys, detection_keys, side="left")
+    count = np.searchsorted(sorted_keys, detection_keys, side="right") - start
     total = np.cumsum(count)
     begin = 0
-    while begin < len(found):
+    while begin < len(detection_keys):
         before = total[begin - 1] if begin else 0
         end = max(int(np.searchsorted(total, before + _CHUNK, side="right")), begin + 1)
         repeats = count[begin:end]
@@ -99,9 +101,11 @@ def _meetings(found: Ints, truth: Ints) -> Iterator[tuple[Ints, Ints]]:
         begin = end
 
 
-def _overlapping(found: Floats, truth: Floats, crowd: Bools, rows: Ints, columns: Ints) -> Pairs:
+def _find_overlapping_pairs(
+    detection_boxes: Floats, truth_boxes: Floats, crowd: Bools, rows: Ints, columns: Ints
+) -> Pairs:
     """Overlaps in the order of operations of cocoapi's maskApi.c (bbIou), hence the same floats."""
-    d, g = found[rows], truth[columns]
+    d, g = detection_boxes[rows], truth_boxes[columns]
     size = np.minimum(d[:, :2] + d[:, 2:], g[:, :2] + g[:, 2:]) - np.maximum(d[:, :2], g[:, :2])
     meets = (size > 0).all(axis=1)
     d, g, size, rows, columns = d[meets], g[meets], size[meets], rows[meets], columns[meets]
@@ -109,36 +113,36 @@ def _overlapping(found: Floats, truth: Floats, crowd: Bools, rows: Ints, columns
     own = d[:, 2] * d[:, 3]
     union = np.where(crowd[columns], own, own + g[:, 2] * g[:, 3] - shared)
     pairs = Pairs(rows, columns, shared / union)
-    return pairs.where(pairs.iou >= SMALLEST_IOU)
+    return pairs.select(pairs.iou >= SMALLEST_IOU)
 
 
-def _concatenated(parts: list[Pairs]) -> Pairs:
+def _concatenate_pairs(parts: list[Pairs]) -> Pairs:
     if not parts:
         none = np.zeros(0, np.int64)
         return Pairs(none, none, np.zeros(0))
     return Pairs(
-        np.concatenate([each.found for each in parts]),
-        np.concatenate([each.truth for each in parts]),
-        np.concatenate([each.iou for each in parts]),
+        np.concatenate([pairs.detection_indices for pairs in parts]),
+        np.concatenate([pairs.truth_indices for pairs in parts]),
+        np.concatenate([pairs.iou for pairs in parts]),
     )
 
 
 @dataclass(frozen=True)
-class Greedy:
+class GreedyMatches:
     """What the greedy rule gives, for the detections that overlap anything.
 
     Attributes:
-        found: `(C,)` rising indices of those detections.
-        truth: `(C, T, S)` index of the object each has; -1 where none.
+        detection_indices: `(C,)` rising indices of those detections.
+        truth_indices: `(C, T, S)` index of the object each has; -1 where none.
     """
 
-    found: Ints
-    truth: NDArray[np.int32]
+    detection_indices: Ints
+    truth_indices: NDArray[np.int32]
 
 
 def match_greedily(
     pairs: Pairs, rank: Ints, crowd: Bools, ignored: Bools, *, thresholds: Floats
-) -> Greedy:
+) -> GreedyMatches:
     """COCO's matching, at all thresholds and size classes at once.
 
     Detections choose in order of score. Each takes the free object that it overlaps most, a later
@@ -152,38 +156,42 @@ def match_greedily(
         thresholds: `(T,)` overlaps.
     """
     num_sizes = ignored.shape[1]
-    candidates, position = np.unique(pairs.found, return_inverse=True)
+    candidates, position = np.unique(pairs.detection_indices, return_inverse=True)
     matched = np.full((len(candidates), len(thresholds), num_sizes), -1, np.int32)
-    taken = np.zeros((len(crowd), len(thresholds), num_sizes), np.bool_)
+    is_taken = np.zeros((len(crowd), len(thresholds), num_sizes), np.bool_)
     # Overlaps as whole numbers: the preference for objects that count can be added exactly.
     levels, level = np.unique(pairs.iou, return_inverse=True)
     least = np.searchsorted(levels, np.minimum(thresholds, 1 - 1e-10))
-    order = np.lexsort((pairs.truth, pairs.found, rank[pairs.found]))
-    ranks = rank[pairs.found][order]
+    order = np.lexsort(
+        (pairs.truth_indices, pairs.detection_indices, rank[pairs.detection_indices])
+    )
+    ranks = rank[pairs.detection_indices][order]
     bounds = np.flatnonzero(np.diff(ranks, prepend=-1, append=-2))
     for begin, end in itertools.pairwise(bounds):
-        here = order[begin:end]
-        objects, who = pairs.truth[here], position[here]
-        is_free = (~taken[objects] | crowd[objects][:, None, None]) & (
-            level[here][:, None] >= least
+        pair_indices = order[begin:end]
+        objects, candidate_indices = pairs.truth_indices[pair_indices], position[pair_indices]
+        is_free = (~is_taken[objects] | crowd[objects][:, None, None]) & (
+            level[pair_indices][:, None] >= least
         )[:, :, None]
-        worth = level[here][:, None, None] + len(levels) * ~ignored[objects][:, None, :] + 1
-        worth = np.where(is_free, worth, 0)
-        starts = np.flatnonzero(np.diff(who, prepend=-1))
-        repeats = np.diff(starts, append=len(who))
-        best = np.maximum.reduceat(worth, starts, axis=0)
-        is_best = (worth == np.repeat(best, repeats, axis=0)) & is_free
-        last = np.maximum.reduceat(
-            np.where(is_best, np.arange(len(who))[:, None, None], -1), starts, axis=0
+        priority = (
+            level[pair_indices][:, None, None] + len(levels) * ~ignored[objects][:, None, :] + 1
         )
-        chosen = np.where(last >= 0, objects[last], -1)
-        matched[who[starts]] = chosen
-        row, threshold, size = np.nonzero(chosen >= 0)
-        taken[chosen[row, threshold, size], threshold, size] = True
-    return Greedy(candidates, matched)
+        priority = np.where(is_free, priority, 0)
+        starts = np.flatnonzero(np.diff(candidate_indices, prepend=-1))
+        repeats = np.diff(starts, append=len(candidate_indices))
+        best = np.maximum.reduceat(priority, starts, axis=0)
+        is_best = (priority == np.repeat(best, repeats, axis=0)) & is_free
+        last = np.maximum.reduceat(
+            np.where(is_best, np.arange(len(candidate_indices))[:, None, None], -1), starts, axis=0
+        )
+        matched_objects = np.where(last >= 0, objects[last], -1)
+        matched[candidate_indices[starts]] = matched_objects
+        row, threshold, size = np.nonzero(matched_objects >= 0)
+        is_taken[matched_objects[row, threshold, size], threshold, size] = True
+    return GreedyMatches(candidates, matched)
 
 
-def rank_within(groups: Ints, scores: Floats) -> Ints:
+def rank_within_groups(groups: Ints, scores: Floats) -> Ints:
     """Place of each detection among those of its group, best first, file order between equals."""
     order = np.lexsort((-scores, groups))
     sorted_groups = groups[order]
@@ -199,66 +207,68 @@ class Matches:
 
     Attributes:
         truth: Annotated objects.
-        found: Detections; those beyond the limit per picture and class are left out.
+        detections: Detections; those beyond the limit per picture and class are left out.
         rows: `(D,)` which of all detections each one is.
         rank: `(D,)` place among the detections of the same picture and class.
         greedy: COCO's matching within picture and class at `THRESHOLDS` and `SIZE_RANGES`.
     """
 
     truth: Objects
-    found: Objects
+    detections: Objects
     rows: Ints
     rank: Ints
-    greedy: Greedy
+    greedy: GreedyMatches
 
     @cached_property
-    def counts_in(self) -> Bools:
+    def is_counted(self) -> Bools:
         """`(G, S)` objects that are to be found."""
-        return ~self.truth.crowd[:, None] & within_sizes(self.truth.areas)
+        return ~self.truth.crowd[:, None] & compute_size_membership(self.truth.areas)
 
     @cached_property
-    def first(self) -> Ints:
+    def matches_at_iou50(self) -> Ints:
         """`(D,)` object that each detection has at IoU 0.5, whatever its size; -1 where none."""
-        chosen = np.full(len(self.rank), -1, np.int64)
-        chosen[self.greedy.found] = self.greedy.truth[:, 0, 0]
-        return chosen
+        matched_indices = np.full(len(self.rank), -1, np.int64)
+        matched_indices[self.greedy.detection_indices] = self.greedy.truth_indices[:, 0, 0]
+        return matched_indices
 
 
-def within_sizes(areas: Floats) -> Bools:
+def compute_size_membership(areas: Floats) -> Bools:
     """`(N, S)` whether each area lies in each size class; borders belong to both sides (COCO)."""
     low, high = SIZE_RANGES[:, 0], SIZE_RANGES[:, 1]
     return np.asarray((areas[:, None] >= low) & (areas[:, None] <= high))
 
 
-def match(truth: Objects, found: Objects, pairs: Pairs, *, limit: int) -> Matches:
+def match_detections(truth: Objects, detections: Objects, pairs: Pairs, *, limit: int) -> Matches:
     """Matches detections to the truth.
 
     Args:
         truth: Annotated objects.
-        found: Detections.
+        detections: Detections.
         pairs: Of them, within picture and class.
         limit: Detections per picture and class; worse ones are left out.
     """
-    num_labels = 1 + max(truth.labels.max(initial=0), found.labels.max(initial=0))
-    rank = rank_within(found.pictures * num_labels + found.labels, found.scores)
-    kept = rank < limit
-    if not kept.all():
-        pairs = pairs_of_kept(pairs, kept)
-        found = Objects(
-            found.pictures[kept],
-            found.labels[kept],
-            found.areas[kept],
-            found.scores[kept],
-            found.crowd[kept],
+    num_labels = 1 + max(truth.labels.max(initial=0), detections.labels.max(initial=0))
+    rank = rank_within_groups(
+        detections.pictures * num_labels + detections.labels, detections.scores
+    )
+    is_kept = rank < limit
+    if not is_kept.all():
+        pairs = select_pairs(pairs, is_kept)
+        detections = Objects(
+            detections.pictures[is_kept],
+            detections.labels[is_kept],
+            detections.areas[is_kept],
+            detections.scores[is_kept],
+            detections.crowd[is_kept],
         )
-        rank = rank[kept]
-    ignored = truth.crowd[:, None] | ~within_sizes(truth.areas)
+        rank = rank[is_kept]
+    ignored = truth.crowd[:, None] | ~compute_size_membership(truth.areas)
     greedy = match_greedily(pairs, rank, truth.crowd, ignored, thresholds=THRESHOLDS)
-    return Matches(truth, found, np.flatnonzero(kept), rank, greedy)
+    return Matches(truth, detections, np.flatnonzero(is_kept), rank, greedy)
 
 
-def pairs_of_kept(pairs: Pairs, kept: Bools) -> Pairs:
+def select_pairs(pairs: Pairs, is_kept: Bools) -> Pairs:
     """Pairs of the kept detections, counted among these."""
-    pairs = pairs.where(kept[pairs.found])
-    place = np.cumsum(kept) - 1
-    return Pairs(place[pairs.found], pairs.truth, pairs.iou)
+    pairs = pairs.select(is_kept[pairs.detection_indices])
+    new_indices = np.cumsum(is_kept) - 1
+    return Pairs(new_indices[pairs.detection_indices], pairs.truth_indices, pairs.iou)

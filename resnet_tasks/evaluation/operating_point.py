@@ -20,7 +20,7 @@ _FORMS = "`max-f1`, `sensitivity>=0.9`, `false-positives<=1` (per picture)"
 
 
 @dataclass(frozen=True)
-class Rule:
+class ThresholdRule:
     """What a threshold has to achieve.
 
     Attributes:
@@ -34,7 +34,7 @@ class Rule:
     value: float = 0.0
 
     @classmethod
-    def parse(cls, text: str) -> Rule:
+    def parse(cls, text: str) -> ThresholdRule:
         """The rule that a user wrote.
 
         Raises:
@@ -44,11 +44,11 @@ class Rule:
         plain = re.sub(r"[\s_]+|-(?![\d.])", "", text.lower())
         if plain in ("maxf1", "f1"):
             return cls("max F1")
-        found = re.fullmatch(r"(sensitivity>=|falsepositives(?:perpicture)?<=)(\d*\.?\d+)", plain)
-        if found is None:
+        match = re.fullmatch(r"(sensitivity>=|falsepositives(?:perpicture)?<=)(\d*\.?\d+)", plain)
+        if match is None:
             raise DataError(f"rule {text!r} is not known; rules are {_FORMS}")
-        value = float(found[2])
-        if found[1].startswith("false"):
+        value = float(match[2])
+        if match[1].startswith("false"):
             return cls("false positives", value)
         if not 0 < value <= 1:
             raise DataError(f"rule {text!r}: a sensitivity lies above 0 and is at most 1")
@@ -87,7 +87,9 @@ class OperatingPoint:
         return asdict(self)
 
 
-def choose(evaluator: FrocEvaluator, rule: Rule) -> dict[str, OperatingPoint | None]:
+def choose_thresholds(
+    evaluator: FrocEvaluator, rule: ThresholdRule
+) -> dict[str, OperatingPoint | None]:
     """The operating point of every class, by the hits and false positives of a FROC.
 
     Args:
@@ -105,7 +107,7 @@ def choose(evaluator: FrocEvaluator, rule: Rule) -> dict[str, OperatingPoint | N
     pictures = len(evaluator.picture_ids)
     points: dict[str, OperatingPoint | None] = {}
     for name, label in (("all", None), *((n, i) for i, n in enumerate(evaluator.classes))):
-        objects, false = evaluator.judged_scores(label)
+        objects, false = evaluator.get_decision_scores(label)
         if not len(objects):
             if label is None:
                 raise DataError(
@@ -114,31 +116,31 @@ def choose(evaluator: FrocEvaluator, rule: Rule) -> dict[str, OperatingPoint | N
                 )
             points[name] = None
             continue
-        table = _table(objects, false, pictures)
+        table = _build_table(objects, false, pictures)
         is_found = any(point.sensitivity > 0 for point in table)
         if label is not None and rule.kind == "max F1" and not is_found:
             points[name] = None
             continue
-        points[name] = _best(table, rule, "all classes together" if label is None else name)
+        points[name] = _choose_best(table, rule, "all classes together" if label is None else name)
     return points
 
 
-def label_thresholds(
+def get_label_thresholds(
     points: Mapping[str, OperatingPoint | None], classes: tuple[str, ...]
 ) -> tuple[float, ...]:
     """Threshold of every label; classes without a point take that of all classes together."""
     overall = points["all"]
     assert overall is not None
-    chosen = (points[name] or overall for name in classes)
-    return tuple(point.threshold for point in chosen)
+    selected_points = (points[name] or overall for name in classes)
+    return tuple(point.threshold for point in selected_points)
 
 
-def _table(objects: Floats, false: Floats, pictures: int) -> list[OperatingPoint]:
+def _build_table(objects: Floats, false: Floats, pictures: int) -> list[OperatingPoint]:
     """What every threshold gives, from the highest score down."""
     hit, missed = np.sort(objects[np.isfinite(objects)]), np.sort(false)
     levels = np.unique(np.concatenate((hit, missed)))[::-1]
-    found = len(hit) - np.searchsorted(hit, levels, side="left")
-    wrong = len(missed) - np.searchsorted(missed, levels, side="left")
+    num_hits = len(hit) - np.searchsorted(hit, levels, side="left")
+    num_false = len(missed) - np.searchsorted(missed, levels, side="left")
     total = len(objects)
     return [
         OperatingPoint(
@@ -150,32 +152,32 @@ def _table(objects: Floats, false: Floats, pictures: int) -> list[OperatingPoint
             objects=total,
         )
         for level, right, false_ones in zip(
-            levels.tolist(), found.tolist(), wrong.tolist(), strict=True
+            levels.tolist(), num_hits.tolist(), num_false.tolist(), strict=True
         )
     ]
 
 
-def _best(table: list[OperatingPoint], rule: Rule, name: str) -> OperatingPoint:
+def _choose_best(table: list[OperatingPoint], rule: ThresholdRule, name: str) -> OperatingPoint:
     """The point that the rule chooses; of equally good ones that with the highest threshold."""
-    useful = [point for point in table if point.sensitivity > 0]
-    if not useful:
+    useful_points = [point for point in table if point.sensitivity > 0]
+    if not useful_points:
         raise DataError(f"{name}: no object is found at any score; there is nothing to choose")
     if rule.kind == "max F1":
-        return max(useful, key=lambda point: point.f1)
+        return max(useful_points, key=lambda point: point.f1)
     if rule.kind == "sensitivity":
-        able = [point for point in useful if point.sensitivity >= rule.value]
-        if not able:
-            most = useful[-1]
+        feasible = [point for point in useful_points if point.sensitivity >= rule.value]
+        if not feasible:
+            most = useful_points[-1]
             raise DataError(
                 f"{name}: no threshold reaches {rule}; the most is {most.sensitivity:.3f}, with "
                 f"{most.false_positives:.3g} false positives per picture"
             )
-        return able[0]
-    able = [point for point in useful if point.false_positives <= rule.value]
-    if not able:
-        least = useful[0]
+        return feasible[0]
+    feasible = [point for point in useful_points if point.false_positives <= rule.value]
+    if not feasible:
+        least = useful_points[0]
         raise DataError(
             f"{name}: no threshold that finds anything keeps to {rule}; the fewest is "
             f"{least.false_positives:.3g}, with sensitivity {least.sensitivity:.3f}"
         )
-    return max(able, key=lambda point: point.sensitivity)
+    return max(feasible, key=lambda point: point.sensitivity)

@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_tasks.errors import DataError
-from resnet_tasks.evaluation.intervals import LEVEL, Resampling, interval
+from resnet_tasks.evaluation.intervals import LEVEL, Resampling, compute_interval
 from resnet_tasks.metrics import Metric
 
 
 @dataclass(frozen=True)
-class Difference:
+class MetricDifference:
     """One metric of two models on the same pictures.
 
     Attributes:
@@ -40,7 +40,7 @@ class Difference:
     other: float | None
     interval: tuple[float, float] | None = None
     p: float | None = None
-    per_class: Mapping[str, Difference] = field(default_factory=dict)
+    per_class: Mapping[str, MetricDifference] = field(default_factory=dict)
     unit: str = ""
     lower_is_better: bool = False
 
@@ -65,7 +65,9 @@ class Difference:
             "could_be_chance": self.could_be_chance,
         }
         if self.per_class:
-            plain["per_class"] = {name: each.to_json() for name, each in self.per_class.items()}
+            plain["per_class"] = {
+                name: difference.to_json() for name, difference in self.per_class.items()
+            }
         if self.unit:
             plain["unit"] = self.unit
         if self.lower_is_better:
@@ -74,7 +76,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Paired:
+class PairedComparison:
     """All that two evaluations share.
 
     Attributes:
@@ -83,28 +85,30 @@ class Paired:
         resampling: That of the first, which says how both were resampled.
     """
 
-    differences: Mapping[str, Difference]
+    differences: Mapping[str, MetricDifference]
     not_compared: Mapping[str, str]
     resampling: Resampling
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
         return {
-            "method": f"percentile bootstrap of the difference over {self.resampling.over}, the "
+            "method": f"percentile bootstrap of the difference over {self.resampling.unit_name}, the "
             "same draws for both",
             "level": LEVEL,
             "resamples": self.resampling.bootstrap.resamples,
             "seed": self.resampling.bootstrap.seed,
             "units": self.resampling.units,
-            "differences": {name: each.to_json() for name, each in self.differences.items()},
+            "differences": {
+                name: difference.to_json() for name, difference in self.differences.items()
+            },
             "not_compared": dict(self.not_compared),
         }
 
 
-def compare(
+def compare_evaluations(
     first: tuple[Mapping[str, Metric], Resampling],
     second: tuple[Mapping[str, Metric], Resampling],
-) -> Paired:
+) -> PairedComparison:
     """The differences between two evaluations.
 
     Args:
@@ -115,45 +119,51 @@ def compare(
         DataError: If the draws differ, or no head was judged on the same pictures in both.
     """
     metrics, resampling = first
-    others, other_resampling = second
+    other_metrics, other_resampling = second
     if resampling.bootstrap != other_resampling.bootstrap:
         raise DataError(
             f"the evaluations were resampled differently ({resampling.bootstrap} and "
             f"{other_resampling.bootstrap}); evaluate both with the same evaluation.resamples"
         )
-    reasons = _heads_apart(resampling, other_resampling)
+    reasons = _find_incomparable_heads(resampling, other_resampling)
     if reasons.keys() >= resampling.digests.keys():
-        told = "; ".join(f"{head}: {why}" for head, why in reasons.items()) or "no head resamples"
-        raise DataError(f"the evaluations have nothing to compare in pairs ({told})")
-    shared: dict[str, Difference] = {}
-    for name in dict.fromkeys((*metrics, *others)):
+        summary = (
+            "; ".join(f"{head}: {reason}" for head, reason in reasons.items())
+            or "no head resamples"
+        )
+        raise DataError(f"the evaluations have nothing to compare in pairs ({summary})")
+    shared: dict[str, MetricDifference] = {}
+    for name in dict.fromkeys((*metrics, *other_metrics)):
         if name.split("/")[0] in reasons:
             continue
-        if name not in metrics or name not in others:
+        if name not in metrics or name not in other_metrics:
             reasons[name] = f"only the {'first' if name in metrics else 'second'} gives it"
-        elif metrics[name].per_class.keys() != others[name].per_class.keys():
+        elif metrics[name].per_class.keys() != other_metrics[name].per_class.keys():
             reasons[name] = "the classes differ: " + " / ".join(
-                ", ".join(each[name].per_class) for each in (metrics, others)
+                ", ".join(metric_map[name].per_class) for metric_map in (metrics, other_metrics)
             )
         elif resampling.rules.get(name) != other_resampling.rules.get(name):
-            rules = [each.rules.get(name, "") for each in (resampling, other_resampling)]
-            reasons[name] = f"counted by other rules: {_apart(*rules)}"
+            rules = [
+                evaluation_resampling.rules.get(name, "")
+                for evaluation_resampling in (resampling, other_resampling)
+            ]
+            reasons[name] = f"counted by other rules: {_describe_rule_differences(*rules)}"
         else:
-            shared[name] = _difference(name, first, second)
-    return Paired(shared, reasons, resampling)
+            shared[name] = _compute_difference(name, first, second)
+    return PairedComparison(shared, reasons, resampling)
 
 
-def _apart(first: str, second: str) -> str:
+def _describe_rule_differences(first: str, second: str) -> str:
     """The parts of two protocols that differ."""
-    parts = [re.split(r"[,;:.]\s+", each) for each in (first, second)]
+    parts = [re.split(r"[,;:.]\s+", protocol) for protocol in (first, second)]
     alone = (
-        ", ".join(part for part in mine if part not in others) or "-"
-        for mine, others in (parts, parts[::-1])
+        ", ".join(part for part in own_parts if part not in other_parts) or "-"
+        for own_parts, other_parts in (parts, parts[::-1])
     )
     return " / ".join(alone)
 
 
-def _heads_apart(first: Resampling, second: Resampling) -> dict[str, str]:
+def _find_incomparable_heads(first: Resampling, second: Resampling) -> dict[str, str]:
     """Heads that cannot be compared, and why."""
     reasons = {}
     for head in dict.fromkeys((*first.digests, *second.digests)):
@@ -164,34 +174,36 @@ def _heads_apart(first: Resampling, second: Resampling) -> dict[str, str]:
     return reasons
 
 
-def _difference(
+def _compute_difference(
     name: str,
     first: tuple[Mapping[str, Metric], Resampling],
     second: tuple[Mapping[str, Metric], Resampling],
-) -> Difference:
+) -> MetricDifference:
     metric, other = first[0][name], second[0][name]
 
-    def made(key: str, value: float | None, against: float | None) -> Difference:
-        columns = [each[1].values.get(key) for each in (first, second)]
+    def compare_values(key: str, value: float | None, against: float | None) -> MetricDifference:
+        columns = [evaluation[1].values.get(key) for evaluation in (first, second)]
         if value is None or against is None or columns[0] is None or columns[1] is None:
-            return Difference(
+            return MetricDifference(
                 value, against, unit=metric.unit, lower_is_better=metric.lower_is_better
             )
-        apart = columns[0] - columns[1]
-        found = interval(apart)
-        p = None if found is None else two_sided_p(apart)
-        return Difference(value, against, found, p, {}, metric.unit, metric.lower_is_better)
+        differences = columns[0] - columns[1]
+        difference_interval = compute_interval(differences)
+        p = None if difference_interval is None else two_sided_p(differences)
+        return MetricDifference(
+            value, against, difference_interval, p, {}, metric.unit, metric.lower_is_better
+        )
 
-    whole = made(name, metric.value, other.value)
+    overall = compare_values(name, metric.value, other.value)
     by_class = {
-        each: made(f"{name}/{each}", value, other.per_class[each])
-        for each, value in metric.per_class.items()
+        class_name: compare_values(f"{name}/{class_name}", value, other.per_class[class_name])
+        for class_name, value in metric.per_class.items()
     }
-    return Difference(
-        whole.value,
-        whole.other,
-        whole.interval,
-        whole.p,
+    return MetricDifference(
+        overall.value,
+        overall.other,
+        overall.interval,
+        overall.p,
         by_class,
         metric.unit,
         metric.lower_is_better,

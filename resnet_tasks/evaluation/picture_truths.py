@@ -12,10 +12,10 @@ from resnet_tasks.data.coco_records import boxes_to_xywh
 from resnet_tasks.data.data_set_protocols import HasTruth
 from resnet_tasks.data.pixels import resize_labels
 from resnet_tasks.data.transforms import decode_labels, encode_labels
-from resnet_tasks.structures import LabelTable, Sample, Task, Truth
+from resnet_tasks.structures import GroundTruth, LabelTable, Sample, Task
 
 
-def truth_of(dataset: Dataset[Sample], index: int, table: LabelTable) -> Truth:
+def build_truth(dataset: Dataset[Sample], index: int, table: LabelTable) -> GroundTruth:
     """What is annotated on picture `index`, in original pixels and the labels of one head."""
     if isinstance(dataset, HasTruth):
         return dataset.truth(index, table)
@@ -27,14 +27,16 @@ def truth_of(dataset: Dataset[Sample], index: int, table: LabelTable) -> Truth:
         flips = tuple(axis for axis, scale in enumerate(sample.geometry.scale) if scale < 0)
         upright = np.flip(target.semantic.numpy(), flips)
         semantic = decode_labels(resize_labels(encode_labels(upright), size))
-    whole = None if target.image_labels is None else target.image_labels.numpy()
-    known = Truth(sample.image_id, size, semantic=semantic, image_labels=whole, extra=target.extra)
+    image_labels = None if target.image_labels is None else target.image_labels.numpy()
+    truth = GroundTruth(
+        sample.image_id, size, semantic=semantic, image_labels=image_labels, extra=target.extra
+    )
     if target.boxes is None or target.labels is None:
-        return known
+        return truth
     xywh = boxes_to_xywh(sample.geometry.boxes_to_original(target.boxes).numpy())
     crowd = target.ignore if target.ignore is not None else torch.zeros(len(xywh), dtype=torch.bool)
     return replace(
-        known,
+        truth,
         boxes_xywh=xywh,
         labels=target.labels.numpy(),
         crowd=crowd.numpy(),
@@ -42,7 +44,7 @@ def truth_of(dataset: Dataset[Sample], index: int, table: LabelTable) -> Truth:
     )
 
 
-def is_annotated(task: Task, truth: Truth) -> bool:
+def is_annotated(task: Task, truth: GroundTruth) -> bool:
     """Whether a picture is annotated with all that a task needs."""
     present = {
         "boxes": truth.boxes_xywh,

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from resnet_tasks.data.coco import read_coco
-from resnet_tasks.data.semantic_maps import read_semantic
+from resnet_tasks.data.semantic_maps import read_semantic_map
 from resnet_tasks.errors import DataError
-from resnet_tasks.evaluation.judged import JudgedResults, judged_by
+from resnet_tasks.evaluation.judged import FileEvaluation, build_file_evaluation
 from resnet_tasks.evaluation.segmentation import SegmentationEvaluator
-from resnet_tasks.metrics import UNLABELLED, VOID, Truth
+from resnet_tasks.metrics import UNLABELLED, VOID, GroundTruth
 
 
-def judge(truth: Path, results: Path, _: str) -> JudgedResults:
+def evaluate_file(truth: Path, results: Path, _: str) -> FileEvaluation:
     """Label maps in a folder.
 
     Args:
@@ -28,12 +28,12 @@ def judge(truth: Path, results: Path, _: str) -> JudgedResults:
             f"{results} is not a folder; results of semantic segmentation are a folder of PNGs of "
             "category ids, each named as the truth's `sem_seg_file_name`"
         )
-    records = [each for each in coco.images if each.sem_seg_file_name is not None]
+    records = [record for record in coco.images if record.sem_seg_file_name is not None]
     if not records:
         raise DataError(
             f"{truth}: no image has a `sem_seg_file_name`; there are no pixels to judge"
         )
-    names = [str(each.sem_seg_file_name) for each in records]
+    names = [str(record.sem_seg_file_name) for record in records]
     missing = [name for name in names if not (results / name).is_file()]
     if missing:
         raise DataError(
@@ -43,18 +43,18 @@ def judge(truth: Path, results: Path, _: str) -> JudgedResults:
     evaluator = SegmentationEvaluator(coco.categories.names)
     for record, name in zip(records, names, strict=True):
         size = (record.height, record.width)
-        expected = read_semantic(coco.sem_seg_root / name, coco.categories, size)
+        expected = read_semantic_map(coco.sem_seg_root / name, coco.categories, size)
         expected[expected == UNLABELLED] = VOID
-        labels = read_semantic(results / name, coco.categories, size)
+        labels = read_semantic_map(results / name, coco.categories, size)
         unanswered = (labels < 0) & (expected != VOID)
         if unanswered.any():
             raise DataError(
                 f"{results / name} names no category (0 or void) on {int(unanswered.sum())} pixels "
                 "that the truth labels; give each of them a category id"
             )
-        evaluator.update_labels(labels, Truth(record.id, size, semantic=expected))
-    groups = {each.id: each.group for each in records if each.group is not None}
-    left_out = len(coco.images) - len(records)
-    note = f"{left_out} pictures without `sem_seg_file_name` are not judged"
-    notes = (note,) if left_out else ()
-    return judged_by(evaluator, "resnet_tasks confusion matrix", groups, notes)
+        evaluator.update_labels(labels, GroundTruth(record.id, size, semantic=expected))
+    groups = {record.id: record.group for record in records if record.group is not None}
+    num_skipped = len(coco.images) - len(records)
+    note = f"{num_skipped} pictures without `sem_seg_file_name` are not judged"
+    notes = (note,) if num_skipped else ()
+    return build_file_evaluation(evaluator, "resnet_tasks confusion matrix", groups, notes)

@@ -9,25 +9,25 @@ from typing import Any, Protocol
 
 from torch.utils.data import Dataset
 
-from resnet_tasks.data.loaders import make_loader, part_of
+from resnet_tasks.data.loaders import get_shard, make_loader
 from resnet_tasks.errors import DataError
 from resnet_tasks.evaluation.sliding import HasPictures, SlidingWindows
 from resnet_tasks.evaluation.views import (
-    ManyViews,
     Predictor,
-    at_scale,
-    plain_model,
-    predict_at,
-    scales_of,
+    TtaPredictor,
+    get_scales,
+    predict_batches,
+    rescale_dataset,
+    unwrap_model,
 )
 from resnet_tasks.model import TaskModel, resolve_precision
 from resnet_tasks.structures import Batch, Sample
 
-Found = tuple[int, int | str, dict[str, Any]]
+ImagePrediction = tuple[int, int | str, dict[str, Any]]
 """Position of a picture, its id, and {head: prediction}."""
 
 
-class Team(Protocol):
+class ProcessGroup(Protocol):
     """The processes that evaluate together; the first one judges what all of them predicted."""
 
     @property
@@ -40,78 +40,91 @@ class Team(Protocol):
         """How many there are."""
         ...
 
-    def collect(self, value: list[Found]) -> list[list[Found]]:
+    def collect(self, value: list[ImagePrediction]) -> list[list[ImagePrediction]]:
         """The values of all of them, by index, in the first one; nothing in the others."""
         ...
 
 
 @dataclass(frozen=True)
-class Alone:
+class SingleProcess:
     """A process that evaluates by itself."""
 
     index: int = 0
     count: int = 1
 
-    def collect(self, value: list[Found]) -> list[list[Found]]:
+    def collect(self, value: list[ImagePrediction]) -> list[list[ImagePrediction]]:
         """The value itself."""
         return [value]
 
 
-def found_by(
+def predict_dataset(
     model: Predictor,
     dataset: Dataset[Sample],
     batch_size: int,
     *,
     precision: str,
     workers: int = 0,
-    team: Team = Alone(),
-) -> Iterator[Found]:
+    process_group: ProcessGroup = SingleProcess(),
+) -> Iterator[ImagePrediction]:
     """What a model predicts for the pictures of a data set, in their order."""
     length = len(dataset)  # type: ignore[arg-type]
-    together = team.count if isinstance(model, SlidingWindows) else batch_size
-    batches = [list(range(i, min(i + together, length))) for i in range(0, length, together)]
-    chosen = resolve_precision(precision, plain_model(model).device)
-    parts = [part_of(each, team.index, team.count) for each in batches]
-    for here in _predicted(model, dataset, parts, precision=chosen, workers=workers):
-        yield from chain.from_iterable(team.collect(here))
+    chunk_size = process_group.count if isinstance(model, SlidingWindows) else batch_size
+    batches = [list(range(i, min(i + chunk_size, length))) for i in range(0, length, chunk_size)]
+    resolved_precision = resolve_precision(precision, unwrap_model(model).device)
+    parts = [get_shard(batch, process_group.index, process_group.count) for batch in batches]
+    for predictions in _predict_parts(
+        model, dataset, parts, precision=resolved_precision, workers=workers
+    ):
+        yield from chain.from_iterable(process_group.collect(predictions))
 
 
-def _predicted(
+def _predict_parts(
     model: Predictor,
     dataset: Dataset[Sample],
     parts: Sequence[Sequence[int]],
     *,
     precision: str,
     workers: int,
-) -> Iterator[list[Found]]:
+) -> Iterator[list[ImagePrediction]]:
     """What is found on the pictures of every part, in order."""
     if isinstance(model, SlidingWindows):
         for part in parts:
-            yield [_in_windows(model, dataset, index, precision) for index in part]
+            yield [_predict_windows(model, dataset, index, precision) for index in part]
         return
-    chosen = [each for each in parts if each]
+    nonempty_parts = [part for part in parts if part]
     loaders = [
-        iter(make_loader(at_scale(dataset, scale), chosen, workers=workers))
-        for scale in scales_of(model)
+        iter(make_loader(rescale_dataset(dataset, scale), nonempty_parts, workers=workers))
+        for scale in get_scales(model)
     ]
     for part in parts:
-        yield _in_views(model, part, [next(each) for each in loaders], precision) if part else []
+        yield (
+            _predict_tta_batch(model, part, [next(loader) for loader in loaders], precision)
+            if part
+            else []
+        )
 
 
-def _in_views(
-    model: TaskModel | ManyViews, positions: Sequence[int], views: Sequence[Batch], precision: str
-) -> list[Found]:
+def _predict_tta_batch(
+    model: TaskModel | TtaPredictor,
+    positions: Sequence[int],
+    tta_views: Sequence[Batch],
+    precision: str,
+) -> list[ImagePrediction]:
     """What is found on every picture of a batch in all its sizes."""
-    predictions = predict_at(model, views, precision=precision)
+    predictions = predict_batches(model, tta_views, precision=precision)
     return [
-        (index, views[0].image_ids[i], {name: each[i] for name, each in predictions.items()})
+        (
+            index,
+            tta_views[0].image_ids[i],
+            {name: head_predictions[i] for name, head_predictions in predictions.items()},
+        )
         for i, index in enumerate(positions)
     ]
 
 
-def _in_windows(
+def _predict_windows(
     model: SlidingWindows, dataset: Dataset[Sample], index: int, precision: str
-) -> Found:
+) -> ImagePrediction:
     """What is found on one picture, which is read window by window.
 
     Raises:
@@ -125,5 +138,5 @@ def _in_windows(
     return (
         index,
         dataset.image_id(index),
-        model.predict(dataset.prepared(index), precision=precision),
+        model.predict(dataset.prepare_image(index), precision=precision),
     )

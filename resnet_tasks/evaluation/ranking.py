@@ -25,12 +25,12 @@ def auroc(scores: Floats, positive: NDArray[np.bool_], weights: Floats) -> Float
     Returns:
         `(R,)`, 0..1; NaN where there is no positive or no negative picture.
     """
-    groups, members = _groups(scores)
-    positives, negatives = _by_group(groups, members, positive, weights)
+    groups, members = _find_tie_groups(scores)
+    positives, negatives = _sum_by_group(groups, members, positive, weights)
     below = np.cumsum(negatives, axis=0)
     below -= negatives / 2
     wins = np.einsum("gr,gr->r", positives, below)
-    return divided(wins, positives.sum(axis=0) * negatives.sum(axis=0))
+    return safe_divide(wins, positives.sum(axis=0) * negatives.sum(axis=0))
 
 
 def average_precision(scores: Floats, positive: NDArray[np.bool_], weights: Floats) -> Floats:
@@ -46,27 +46,29 @@ def average_precision(scores: Floats, positive: NDArray[np.bool_], weights: Floa
     Returns:
         `(R,)`, 0..1; NaN where there is no positive picture.
     """
-    groups, members = _groups(-scores)
-    positives, negatives = _by_group(groups, members, positive, weights)
+    groups, members = _find_tie_groups(-scores)
+    positives, negatives = _sum_by_group(groups, members, positive, weights)
     hits = np.cumsum(positives, axis=0)
-    taken = hits + np.cumsum(negatives, axis=0)
-    precision = np.divide(hits, taken, out=np.zeros_like(hits), where=taken > 0)
-    return divided(np.einsum("gr,gr->r", positives, precision), positives.sum(axis=0))
+    retrieved = hits + np.cumsum(negatives, axis=0)
+    precision = np.divide(hits, retrieved, out=np.zeros_like(hits), where=retrieved > 0)
+    return safe_divide(np.einsum("gr,gr->r", positives, precision), positives.sum(axis=0))
 
 
-def divided(sums: Floats, totals: Floats) -> Floats:
+def safe_divide(sums: Floats, totals: Floats) -> Floats:
     """`sums / totals`, NaN where the total is 0."""
-    share: Floats = np.divide(sums, totals, out=np.full(sums.shape, np.nan), where=totals > 0)
-    return share
+    quotient: Floats = np.divide(sums, totals, out=np.full(sums.shape, np.nan), where=totals > 0)
+    return quotient
 
 
-def mean_of_defined(values: Floats) -> Floats:
+def average_defined_rows(values: Floats) -> Floats:
     """`(K, R)` -> `(R,)` means over those that are not NaN; NaN where all are."""
     defined = ~np.isnan(values)
-    return divided(np.where(defined, values, 0.0).sum(axis=0), defined.sum(axis=0).astype(float))
+    return safe_divide(
+        np.where(defined, values, 0.0).sum(axis=0), defined.sum(axis=0).astype(float)
+    )
 
 
-def _groups(keys: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _find_tie_groups(keys: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Where each group of equal keys starts among the sorted pictures, and that order."""
     order = np.argsort(keys, kind="stable")
     ranked = keys[order]
@@ -74,7 +76,7 @@ def _groups(keys: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return starts, order
 
 
-def _by_group(
+def _sum_by_group(
     starts: NDArray[np.int64],
     order: NDArray[np.int64],
     positive: NDArray[np.bool_],

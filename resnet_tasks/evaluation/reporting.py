@@ -19,13 +19,16 @@ CLASS_ROWS = 20
 """Classes on a console; of more the lowest and the highest are shown."""
 
 
-def metric_json(metric: Metric) -> dict[str, Any]:
+def metric_to_json(metric: Metric) -> dict[str, Any]:
     """A metric as it stands in `metrics.json`: `interval` null where none was made."""
-    plain: dict[str, Any] = {"value": metric.value, "interval": _pair(metric.interval)}
+    plain: dict[str, Any] = {"value": metric.value, "interval": _interval_to_list(metric.interval)}
     if metric.per_class:
         plain["per_class"] = dict(metric.per_class)
-        found = {name: _pair(each) for name, each in metric.per_class_interval.items()}
-        plain["per_class_interval"] = {name: found.get(name) for name in metric.per_class}
+        intervals = {
+            name: _interval_to_list(interval)
+            for name, interval in metric.per_class_interval.items()
+        }
+        plain["per_class_interval"] = {name: intervals.get(name) for name in metric.per_class}
     if metric.unit:
         plain["unit"] = metric.unit
     if metric.lower_is_better:
@@ -33,11 +36,11 @@ def metric_json(metric: Metric) -> dict[str, Any]:
     return plain
 
 
-def _pair(interval: tuple[float, float] | None) -> list[float] | None:
+def _interval_to_list(interval: tuple[float, float] | None) -> list[float] | None:
     return None if interval is None else list(interval)
 
 
-def metric_tables(
+def build_metric_tables(
     metrics: Mapping[str, Metric], title: str = "", *, headline_only: bool = False
 ) -> Group:
     """Metrics with their 95 % intervals, a line each, then the headline ones by class.
@@ -55,43 +58,51 @@ def metric_tables(
     table.add_column("metric", overflow="fold")
     table.add_column("value", justify="right", no_wrap=True)
     table.add_column("95 % interval", no_wrap=True)
-    for of_head in heads.values():
-        headline = _headline(of_head)
-        for name, each in of_head.items():
+    for head_metrics in heads.values():
+        headline = _select_headline(head_metrics)
+        for name, head_metric in head_metrics.items():
             if headline_only and headline and name not in headline:
                 continue
-            unit = f" {each.unit}" if each.unit else ""
-            value = "-" if each.value is None else f"{each.value:.4f}{unit}"
+            unit = f" {head_metric.unit}" if head_metric.unit else ""
+            value = "-" if head_metric.value is None else f"{head_metric.value:.4f}{unit}"
             # As text: a head or a class may be named like markup.
             style = "bold" if name in headline else ""
-            table.add_row(Text(name), Text(value), Text(_span(each.interval)), style=style)
-    tables = [part for head, of_head in heads.items() for part in _class_table(head, of_head)]
-    return Group(*([_title(title)] if title else []), table, *tables)
+            table.add_row(
+                Text(name), Text(value), Text(_format_interval(head_metric.interval)), style=style
+            )
+    tables = [
+        part
+        for head, head_metrics in heads.items()
+        for part in _build_class_table(head, head_metrics)
+    ]
+    return Group(*([_build_title(title)] if title else []), table, *tables)
 
 
-def _title(text: str) -> Text:
+def _build_title(text: str) -> Text:
     # Not the table's own title: that is broken where the table is narrow.
     return Text(text, style="italic")
 
 
-def _headline(metrics: Mapping[str, Metric]) -> list[str]:
+def _select_headline(metrics: Mapping[str, Metric]) -> list[str]:
     """The headline metrics among those of a head, the most telling first."""
-    rank = {name: HEADLINE.index(_bare(name)) for name in metrics if _bare(name) in HEADLINE}
+    rank = {
+        name: HEADLINE.index(_strip_head(name)) for name in metrics if _strip_head(name) in HEADLINE
+    }
     return sorted(rank, key=lambda name: rank[name])
 
 
-def _class_table(head: str, metrics: Mapping[str, Metric]) -> list[Text | Table]:
+def _build_class_table(head: str, metrics: Mapping[str, Metric]) -> list[Text | Table]:
     """The first headline metrics of a head by class; nothing where there is but one class."""
-    named = _headline(metrics) or list(metrics)
-    columns = [name for name in named if len(metrics[name].per_class) > 1][:CLASS_COLUMNS]
+    metric_names = _select_headline(metrics) or list(metrics)
+    columns = [name for name in metric_names if len(metrics[name].per_class) > 1][:CLASS_COLUMNS]
     first = metrics[columns[0]].per_class if columns else {}
     if all(value is None for value in first.values()):
         return []
     rows = list(first)
     title = f"{head}, by class" if head else "by class"
     if len(rows) > CLASS_ROWS:
-        known = {name: value for name, value in first.items() if value is not None}
-        ranked = sorted(known, key=lambda name: known[name])
+        defined = {name: value for name, value in first.items() if value is not None}
+        ranked = sorted(defined, key=lambda name: defined[name])
         if len(ranked) > CLASS_ROWS:
             ranked = ranked[: CLASS_ROWS // 2] + ranked[-CLASS_ROWS // 2 :]
         title += f": the lowest and highest {len(ranked)} of {len(rows)}"
@@ -99,23 +110,26 @@ def _class_table(head: str, metrics: Mapping[str, Metric]) -> list[Text | Table]
     table = Table()
     table.add_column("class", overflow="fold")
     for name in columns:
-        table.add_column(Text(_bare(name)), justify="right", no_wrap=True)
+        table.add_column(Text(_strip_head(name)), justify="right", no_wrap=True)
     for label in rows:
-        each = (metrics[name] for name in columns)
-        values = (number(m.per_class.get(label), m.per_class_interval.get(label)) for m in each)
+        column_metrics = (metrics[name] for name in columns)
+        values = (
+            format_number(m.per_class.get(label), m.per_class_interval.get(label))
+            for m in column_metrics
+        )
         table.add_row(Text(label), *map(Text, values))
-    return [_title(title), table]
+    return [_build_title(title), table]
 
 
-def _bare(name: str) -> str:
+def _strip_head(name: str) -> str:
     return name.rpartition("/")[2]
 
 
-def _span(interval: tuple[float, float] | None) -> str:
+def _format_interval(interval: tuple[float, float] | None) -> str:
     return "-" if interval is None else f"[{interval[0]:.3f}, {interval[1]:.3f}]"
 
 
-def number(
+def format_number(
     value: float | None, interval: tuple[float, float] | None = None, *, signed: bool = False
 ) -> str:
     """`0.605 [0.571, 0.640]`, for people; a dash where there is no value."""
@@ -127,7 +141,7 @@ def number(
     return f"{value:{sign}.3f} [{interval[0]:{sign}.3f}, {interval[1]:{sign}.3f}]"
 
 
-def file_sha256(path: Path) -> str:
+def compute_sha256(path: Path) -> str:
     """Hex digest of a file."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -17,7 +17,12 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_tasks.evaluation.matches import SIZE_RANGES, THRESHOLDS, Matches, within_sizes
+from resnet_tasks.evaluation.matches import (
+    SIZE_RANGES,
+    THRESHOLDS,
+    Matches,
+    compute_size_membership,
+)
 
 Floats = NDArray[np.float64]
 Weights = NDArray[np.int32]
@@ -28,7 +33,7 @@ _ELEMENTS = 1 << 17
 """Numbers per array: what fits into a core's cache."""
 
 
-def resampled_tables(
+def resample_tables(
     matches: Matches,
     counts: NDArray[np.int64],
     num_classes: int,
@@ -53,106 +58,110 @@ def resampled_tables(
     shape = (len(counts), len(THRESHOLDS), num_classes, len(SIZE_RANGES))
     precision, recall = np.full(shape, np.nan), np.full((*shape, len(limits)), np.nan)
 
-    def fill(label: int) -> None:
-        one = _OneClass(matches, label, limits)
-        if not one.truth_counts.any():
+    def fill_class(label: int) -> None:
+        class_matches = _ClassMatches(matches, label, limits)
+        if not class_matches.truth_counts.any():
             return
-        rows = max(1, _ELEMENTS // max(one.num_events, 1))
+        rows = max(1, _ELEMENTS // max(class_matches.num_events, 1))
         for begin in range(0, len(weights), rows):
             part = slice(begin, begin + rows)
-            precision[part, :, label], recall[part, :, label] = one.evaluate(weights[part])
+            precision[part, :, label], recall[part, :, label] = class_matches.evaluate(
+                weights[part]
+            )
 
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(fill, range(num_classes)))
+        list(pool.map(fill_class, range(num_classes)))
     return precision, recall
 
 
-class _OneClass:
+class _ClassMatches:
     """Detections of one class by falling score, and what each was matched to."""
 
     def __init__(self, matches: Matches, label: int, limits: Sequence[int]) -> None:
-        truth, found = matches.truth, matches.found
-        mine = truth.labels == label
-        self.truth_pictures = truth.pictures[mine]
-        self.truth_counts = matches.counts_in[mine].astype(np.float64)
+        truth, detections = matches.truth, matches.detections
+        is_own_truth = truth.labels == label
+        self.truth_pictures = truth.pictures[is_own_truth]
+        self.truth_counts = matches.is_counted[is_own_truth].astype(np.float64)
         self.limits = limits
-        members = np.flatnonzero(found.labels == label)
+        members = np.flatnonzero(detections.labels == label)
         # Order between equal scores: by picture, then as ranked within the picture (COCO).
-        keys = (matches.rank[members], found.pictures[members], -found.scores[members])
+        keys = (matches.rank[members], detections.pictures[members], -detections.scores[members])
         members = members[np.lexsort(keys)]
-        self.pictures = found.pictures[members]
+        self.pictures = detections.pictures[members]
         self.rank = matches.rank[members]
-        self.in_range = within_sizes(found.areas[members])
-        place = np.searchsorted(matches.greedy.found, members)
-        known = place < len(matches.greedy.found)
-        known[known] = matches.greedy.found[place[known]] == members[known]
-        self.candidates = np.flatnonzero(known)
-        chosen = matches.greedy.truth[place[known]]
+        self.in_range = compute_size_membership(detections.areas[members])
+        place = np.searchsorted(matches.greedy.detection_indices, members)
+        is_candidate = place < len(matches.greedy.detection_indices)
+        is_candidate[is_candidate] = (
+            matches.greedy.detection_indices[place[is_candidate]] == members[is_candidate]
+        )
+        self.candidates = np.flatnonzero(is_candidate)
+        matched_truth = matches.greedy.truth_indices[place[is_candidate]]
         sizes = np.arange(len(SIZE_RANGES))
-        self.is_matched = chosen >= 0
-        self.is_hit = self.is_matched & matches.counts_in[chosen, sizes]
+        self.is_matched = matched_truth >= 0
+        self.is_hit = self.is_matched & matches.is_counted[matched_truth, sizes]
         self.num_events = max(len(members), 1)
 
     def evaluate(self, weights: Weights) -> tuple[Floats, Floats]:
         """Average precision `(R, T, S)` and recall `(R, T, S, M)` for weights `(R, P)`."""
         totals = weights[:, self.truth_pictures].astype(np.float64) @ self.truth_counts
-        drawn = weights[:, self.pictures]
+        sampled_weights = weights[:, self.pictures]
         shape = (len(weights), *self.is_hit.shape[1:])
         precision, recall = np.full(shape, np.nan), np.full((*shape, len(self.limits)), np.nan)
         for size in range(len(SIZE_RANGES)):
             is_defined = totals[:, size] > 0
             if not is_defined.any():
                 continue
-            kept, total = drawn[is_defined], totals[is_defined, size]
-            seen = self._seen_in_range(kept, size)
+            defined_weights, total = sampled_weights[is_defined], totals[is_defined, size]
+            num_in_range = self._count_in_range(defined_weights, size)
             for threshold in range(len(THRESHOLDS)):
                 precision[is_defined, threshold, size], recall[is_defined, threshold, size] = (
-                    self._curve(kept, seen, total, threshold, size)
+                    self._compute_curve(defined_weights, num_in_range, total, threshold, size)
                 )
         return precision, recall
 
-    def _seen_in_range(self, drawn: Weights, size: int) -> Weights:
+    def _count_in_range(self, weights: Weights, size: int) -> Weights:
         """`(R, C)` detections inside the size class up to and with each candidate."""
         inside = np.flatnonzero(self.in_range[:, size])
         if len(inside) == len(self.in_range):
-            return np.cumsum(drawn, axis=1, dtype=np.int32)[:, self.candidates]
-        sums = np.zeros((len(drawn), len(inside) + 1), np.int32)
-        np.cumsum(drawn[:, inside], axis=1, out=sums[:, 1:])
+            return np.cumsum(weights, axis=1, dtype=np.int32)[:, self.candidates]
+        sums = np.zeros((len(weights), len(inside) + 1), np.int32)
+        np.cumsum(weights[:, inside], axis=1, out=sums[:, 1:])
         return sums[:, np.searchsorted(inside, self.candidates, side="right")]
 
-    def _curve(
-        self, drawn: Weights, seen: Weights, total: Floats, threshold: int, size: int
+    def _compute_curve(
+        self, weights: Weights, num_in_range: Weights, total: Floats, threshold: int, size: int
     ) -> tuple[Floats, Floats]:
         is_hit = self.is_hit[:, threshold, size]
         # Matched detections are no false positives; those outside the range never counted as such.
         is_withdrawn = self.is_matched[:, threshold, size] & self.in_range[self.candidates, size]
         events = np.flatnonzero(is_hit | is_withdrawn)
-        recall = np.zeros((len(drawn), len(self.limits)))
+        recall = np.zeros((len(weights), len(self.limits)))
         if not is_hit.any():
-            return np.zeros(len(drawn)), recall
-        weight = drawn[:, self.candidates[events]]
+            return np.zeros(len(weights)), recall
+        weight = weights[:, self.candidates[events]]
         hit = is_hit[events]
         hits = weight * hit
         true = np.cumsum(hits, axis=1, dtype=np.int32)
         rank = self.rank[self.candidates[events]]
         for position, limit in enumerate(self.limits):
             is_within = rank < limit
-            found = true[:, -1] if is_within.all() else hits[:, is_within].sum(axis=1)
-            recall[:, position] = found / total
+            num_hits = true[:, -1] if is_within.all() else hits[:, is_within].sum(axis=1)
+            recall[:, position] = num_hits / total
         withdrawn = is_withdrawn[events]
         if (hit == withdrawn).all():
             matched = true
         else:
             matched = np.cumsum(weight * withdrawn, axis=1, dtype=np.int32)
-        wrong = seen[:, events] - matched
+        wrong = num_in_range[:, events] - matched
         best = true / np.maximum(true + wrong, 1)
         best = np.maximum.accumulate(best[:, ::-1], axis=1)[:, ::-1]
-        reached = _levels_reached(true / total[:, None])
+        reached = _count_levels_reached(true / total[:, None])
         gained = np.diff(reached, axis=1, prepend=0)
         return np.einsum("re,re->r", best, gained) / len(RECALLS), recall
 
 
-def _levels_reached(recall: Floats) -> Weights:
+def _count_levels_reached(recall: Floats) -> Weights:
     """How many of COCO's recall levels are at or below each recall, by exact comparison."""
     # A recall that is a level up to rounding must not be lost to truncation: look from above.
     nearest = (recall * 100 + 1e-6).astype(np.int32)

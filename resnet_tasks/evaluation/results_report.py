@@ -13,68 +13,74 @@ from typing import Any
 from resnet_tasks.evaluation.intervals import (
     LEAST_UNITS,
     Bootstrap,
-    Units,
-    caution_about,
-    resampled_values,
-    with_intervals,
+    ResamplingUnits,
+    attach_intervals,
+    describe_few_units,
+    resample_metrics,
 )
-from resnet_tasks.evaluation.judged import JudgedResults
-from resnet_tasks.evaluation.reporting import file_sha256, metric_json
-from resnet_tasks.metrics import Detailed, Resampled
+from resnet_tasks.evaluation.judged import FileEvaluation
+from resnet_tasks.evaluation.reporting import compute_sha256, metric_to_json
+from resnet_tasks.metrics import DetailedEvaluator, ResamplableEvaluator
 from resnet_tasks.whole_files import write_json
 
 
-def add_intervals(judged: JudgedResults, bootstrap: Bootstrap) -> JudgedResults:
+def add_intervals(evaluation: FileEvaluation, bootstrap: Bootstrap) -> FileEvaluation:
     """The same results with 95 % intervals, or a note on why there are none."""
     if bootstrap.resamples == 0:
-        return judged
-    evaluator = judged.make_evaluator()
-    if not isinstance(evaluator, Resampled):
+        return evaluation
+    evaluator = evaluation.make_evaluator()
+    if not isinstance(evaluator, ResamplableEvaluator):
         note = f"{type(evaluator).__name__} cannot resample: no intervals"
-        return replace(judged, notes=(*judged.notes, note))
-    units = Units.of(evaluator.picture_ids, judged.groups)
+        return replace(evaluation, notes=(*evaluation.notes, note))
+    units = ResamplingUnits.from_image_ids(evaluator.picture_ids, evaluation.groups)
     if units.number < LEAST_UNITS:
-        note = f"only {units.number} {units.over}, too few for intervals ({LEAST_UNITS} at least)"
-        return replace(judged, notes=(*judged.notes, note))
-    values = resampled_values(evaluator, units, bootstrap)
-    drawn = f"{bootstrap.resamples} bootstrap resamples over {units.number} {units.over}"
-    notes = [f"intervals: 95 %, {drawn}", caution_about(units)]
+        note = (
+            f"only {units.number} {units.unit_name}, too few for intervals ({LEAST_UNITS} at least)"
+        )
+        return replace(evaluation, notes=(*evaluation.notes, note))
+    values = resample_metrics(evaluator, units, bootstrap)
+    method = f"{bootstrap.resamples} bootstrap resamples over {units.number} {units.unit_name}"
+    notes = [f"intervals: 95 %, {method}", describe_few_units(units)]
     return replace(
-        judged,
-        metrics=with_intervals(judged.metrics, values),
-        notes=(*judged.notes, *filter(None, notes)),
+        evaluation,
+        metrics=attach_intervals(evaluation.metrics, values),
+        notes=(*evaluation.notes, *filter(None, notes)),
         make_evaluator=lambda: evaluator,
     )
 
 
 def write_report(
-    judged: JudgedResults, folder: Path, *, truth: Path, results: Path, task: str
+    evaluation: FileEvaluation, folder: Path, *, truth: Path, results: Path, task: str
 ) -> None:
     """Writes `metrics.json` and, where the evaluator has them, `details.json`.
 
     Args:
-        judged: What to write.
+        evaluation: What to write.
         folder: Is made where needed.
         truth: The annotation file.
         results: The results file, or the folder of label maps.
         task: `box`, `mask` or `semantic`.
     """
-    evaluator = judged.make_evaluator()
-    if isinstance(evaluator, Detailed):
+    evaluator = evaluation.make_evaluator()
+    if isinstance(evaluator, DetailedEvaluator):
         write_json(folder / "details.json", evaluator.details())
-    write_json(folder / "metrics.json", summary(judged, truth=truth, results=results, task=task))
+    write_json(
+        folder / "metrics.json", build_summary(evaluation, truth=truth, results=results, task=task)
+    )
 
 
-def summary(judged: JudgedResults, *, truth: Path, results: Path, task: str) -> dict[str, Any]:
+def build_summary(
+    evaluation: FileEvaluation, *, truth: Path, results: Path, task: str
+) -> dict[str, Any]:
     """The numbers and all they were made from, as JSON values."""
     names = ("hotcoco", "pycocotools", "numpy")
     return {
         "task": task,
-        "metrics": {name: metric_json(each) for name, each in judged.metrics.items()},
-        "protocol": judged.protocol,
-        "evaluator": judged.made_by,
-        "data": {str(truth): file_sha256(truth), str(results): _digest(results)},
-        "notes": list(judged.notes),
+        "metrics": {name: metric_to_json(metric) for name, metric in evaluation.metrics.items()},
+        "protocol": evaluation.protocol,
+        "evaluator": evaluation.backend,
+        "data": {str(truth): compute_sha256(truth), str(results): _compute_digest(results)},
+        "notes": list(evaluation.notes),
         "versions": {
             "resnet-tasks": version("resnet-tasks"),
             "python": platform.python_version(),
@@ -84,11 +90,11 @@ def summary(judged: JudgedResults, *, truth: Path, results: Path, task: str) -> 
     }
 
 
-def _digest(path: Path) -> str:
+def _compute_digest(path: Path) -> str:
     """SHA-256 of a file; of a folder that of its files' names and digests, sorted."""
     if not path.is_dir():
-        return file_sha256(path)
-    whole = hashlib.sha256()
-    for file in sorted(each for each in path.rglob("*") if each.is_file()):
-        whole.update(f"{file.relative_to(path).as_posix()} {file_sha256(file)}\n".encode())
-    return whole.hexdigest()
+        return compute_sha256(path)
+    hasher = hashlib.sha256()
+    for file in sorted(child for child in path.rglob("*") if child.is_file()):
+        hasher.update(f"{file.relative_to(path).as_posix()} {compute_sha256(file)}\n".encode())
+    return hasher.hexdigest()

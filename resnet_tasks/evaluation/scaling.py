@@ -25,8 +25,8 @@ from scipy.special import log_expit, log_softmax, logit
 from torch import Tensor
 
 from resnet_tasks.errors import DataError
-from resnet_tasks.evaluation.calibration import detection_decisions, pixel_decisions
-from resnet_tasks.metrics import Metric, Truth, as_array
+from resnet_tasks.evaluation.calibration import extract_detection_decisions, extract_pixel_decisions
+from resnet_tasks.metrics import GroundTruth, Metric, as_array
 from resnet_tasks.structures import Classification, Detections, SegmentationMap
 
 LEAST_DECISIONS = 50
@@ -44,7 +44,7 @@ RawHead = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Scaling:
+class TemperatureScaling:
     """What is done to one head's raw output.
 
     Attributes:
@@ -90,12 +90,12 @@ class Scaling:
         }
 
     @classmethod
-    def from_json(cls, plain: Mapping[str, Any]) -> Scaling:
+    def from_json(cls, plain: Mapping[str, Any]) -> TemperatureScaling:
         """The inverse of `to_json`."""
         return cls(str(plain["field"]), float(plain["slope"]), float(plain["intercept"]))
 
 
-class Decisions(ABC):
+class DecisionCollector(ABC):
     """Collects a head's decisions in the place of an evaluator, and fits its scaling to them."""
 
     protocol = "Decisions are collected to fit a scaling to them."
@@ -104,11 +104,11 @@ class Decisions(ABC):
         self.number = 0
 
     @abstractmethod
-    def update(self, prediction: Any, truth: Truth) -> None:
+    def update(self, prediction: Any, truth: GroundTruth) -> None:
         """Takes one picture."""
 
     @abstractmethod
-    def fit(self) -> Scaling:
+    def fit(self) -> TemperatureScaling:
         """The scaling of the least negative log-likelihood.
 
         Raises:
@@ -119,21 +119,21 @@ class Decisions(ABC):
         """Nothing: this is no judge."""
         return {}
 
-    def _require(self, came_true: NDArray[np.bool_] | None = None) -> None:
+    def _require_decisions(self, is_correct: NDArray[np.bool_] | None = None) -> None:
         if self.number < LEAST_DECISIONS:
             raise DataError(
                 f"there are only {self.number} decisions to calibrate on, {LEAST_DECISIONS} are "
                 "needed; use more pictures"
             )
-        if came_true is not None and (came_true.all() or not came_true.any()):
+        if is_correct is not None and (is_correct.all() or not is_correct.any()):
             raise DataError(
                 f"all {self.number} decisions to calibrate on are "
-                f"{'right' if came_true.all() else 'wrong'}, which leaves nothing to fit; use "
+                f"{'right' if is_correct.all() else 'wrong'}, which leaves nothing to fit; use "
                 "other pictures, or a checkpoint that has learnt something"
             )
 
 
-class PixelDecisions(Decisions):
+class PixelDecisionCollector(DecisionCollector):
     """Pixels of a semantic head, some of each picture, drawn by the picture's id."""
 
     def __init__(self) -> None:
@@ -141,30 +141,34 @@ class PixelDecisions(Decisions):
         self._probs: list[NDArray[np.float32]] = []
         self._labels: list[NDArray[np.int64]] = []
 
-    def update(self, prediction: SegmentationMap, truth: Truth) -> None:
+    def update(self, prediction: SegmentationMap, truth: GroundTruth) -> None:
         """Takes one picture."""
-        _, _, valid = pixel_decisions(prediction, truth)
+        _, _, valid = extract_pixel_decisions(prediction, truth)
         assert truth.semantic is not None
-        places = np.flatnonzero(valid)
-        if len(places) > PIXELS_PER_PICTURE:
-            places = _generator(truth.image_id).choice(places, PIXELS_PER_PICTURE, replace=False)
+        pixel_indices = np.flatnonzero(valid)
+        if len(pixel_indices) > PIXELS_PER_PICTURE:
+            pixel_indices = _create_generator(truth.image_id).choice(
+                pixel_indices, PIXELS_PER_PICTURE, replace=False
+            )
         if prediction.probs is None:
             raise DataError(
                 f"image {truth.image_id!r}: its map was predicted without the probabilities of all "
                 "classes, which calibration needs; let SlidingWindows keep the probs"
             )
         probs = as_array(prediction.probs)
-        self._probs.append(probs.reshape(len(probs), -1)[:, places].T.astype(np.float32))
-        self._labels.append(truth.semantic.ravel()[places])
-        self.number += len(places)
+        self._probs.append(probs.reshape(len(probs), -1)[:, pixel_indices].T.astype(np.float32))
+        self._labels.append(truth.semantic.ravel()[pixel_indices])
+        self.number += len(pixel_indices)
 
-    def fit(self) -> Scaling:
+    def fit(self) -> TemperatureScaling:
         """One temperature for all classes."""
-        self._require()
-        return Scaling("logits", _softmax_slope(np.concatenate(self._probs), self._labels))
+        self._require_decisions()
+        return TemperatureScaling(
+            "logits", _fit_softmax_slope(np.concatenate(self._probs), self._labels)
+        )
 
 
-class ClassDecisions(Decisions):
+class ClassDecisionCollector(DecisionCollector):
     """Pictures of a classifier; of a multi-label one all pairs of picture and class."""
 
     def __init__(self) -> None:
@@ -173,31 +177,33 @@ class ClassDecisions(Decisions):
         self._labels: list[NDArray[np.int64]] = []
         self._is_multi_label = False
 
-    def update(self, prediction: Classification, truth: Truth) -> None:
+    def update(self, prediction: Classification, truth: GroundTruth) -> None:
         """Takes one picture; single-label ones without a known label are left out."""
         assert truth.image_labels is not None
-        known = np.unique(truth.image_labels[truth.image_labels >= 0])
+        known_labels = np.unique(truth.image_labels[truth.image_labels >= 0])
         self._is_multi_label = prediction.is_multi_label
-        if not prediction.is_multi_label and len(known) != 1:
+        if not prediction.is_multi_label and len(known_labels) != 1:
             return
         self._probs.append(as_array(prediction.probs).astype(np.float32)[None])
-        self._labels.append(known)
+        self._labels.append(known_labels)
         self.number += len(prediction.probs) if prediction.is_multi_label else 1
 
-    def fit(self) -> Scaling:
+    def fit(self) -> TemperatureScaling:
         """One temperature for all classes."""
-        self._require()
+        self._require_decisions()
         probs = np.concatenate(self._probs)
         if not self._is_multi_label:
-            return Scaling("logits", _softmax_slope(probs, self._labels))
+            return TemperatureScaling("logits", _fit_softmax_slope(probs, self._labels))
         truth = np.zeros(probs.shape, np.bool_)
         for row, labels in zip(truth, self._labels, strict=True):
             row[labels] = True
-        self._require(truth)
-        return Scaling("logits", _logistic(probs.ravel(), truth.ravel(), has_intercept=False)[0])
+        self._require_decisions(truth)
+        return TemperatureScaling(
+            "logits", _fit_logistic(probs.ravel(), truth.ravel(), has_intercept=False)[0]
+        )
 
 
-class DetectionDecisions(Decisions):
+class DetectionDecisionCollector(DecisionCollector):
     """Detections and whether each finds an object, as `DetectionCalibration` counts them."""
 
     def __init__(self) -> None:
@@ -205,62 +211,64 @@ class DetectionDecisions(Decisions):
         self._scores: list[Floats] = []
         self._hits: list[NDArray[np.bool_]] = []
 
-    def update(self, prediction: Detections, truth: Truth) -> None:
+    def update(self, prediction: Detections, truth: GroundTruth) -> None:
         """Takes one picture."""
-        scores, hits = detection_decisions(prediction, truth)
+        scores, hits = extract_detection_decisions(prediction, truth)
         self._scores.append(scores)
         self._hits.append(hits)
         self.number += len(scores)
 
-    def fit(self) -> Scaling:
+    def fit(self) -> TemperatureScaling:
         """Slope and intercept for all classes."""
         hits = np.concatenate(self._hits) if self._hits else np.zeros(0, np.bool_)
-        self._require(hits)
-        return Scaling("scores", *_logistic(np.concatenate(self._scores), hits, has_intercept=True))
+        self._require_decisions(hits)
+        return TemperatureScaling(
+            "scores", *_fit_logistic(np.concatenate(self._scores), hits, has_intercept=True)
+        )
 
 
-DECISIONS: dict[str, type[Decisions]] = {
-    "classification": ClassDecisions,
-    "detection": DetectionDecisions,
-    "semantic_segmentation": PixelDecisions,
+DECISIONS: dict[str, type[DecisionCollector]] = {
+    "classification": ClassDecisionCollector,
+    "detection": DetectionDecisionCollector,
+    "semantic_segmentation": PixelDecisionCollector,
 }
 """Task -> what its scaling is fitted to."""
 
 
-def _generator(image_id: int | str) -> np.random.Generator:
+def _create_generator(image_id: int | str) -> np.random.Generator:
     digest = hashlib.blake2b(repr(image_id).encode(), digest_size=8).digest()
     return np.random.default_rng(int.from_bytes(digest, "little"))
 
 
-def _softmax_slope(probs: NDArray[np.float32], labels: Sequence[NDArray[np.int64]]) -> float:
+def _fit_softmax_slope(probs: NDArray[np.float32], labels: Sequence[NDArray[np.int64]]) -> float:
     """1 / temperature of the least mean cross entropy; log probabilities serve as logits."""
     thin = slice(None, None, -(-len(probs) // LARGEST_FIT))
     logits = np.log(np.maximum(probs[thin].astype(np.float64), np.finfo(np.float32).tiny))
-    chosen = np.concatenate(labels)[thin]
-    rows = np.arange(len(chosen))
+    target_labels = np.concatenate(labels)[thin]
+    rows = np.arange(len(target_labels))
 
-    def loss(log_slope: float) -> float:
-        return float(-log_softmax(logits * np.exp(log_slope), axis=1)[rows, chosen].mean())
+    def compute_loss(log_slope: float) -> float:
+        return float(-log_softmax(logits * np.exp(log_slope), axis=1)[rows, target_labels].mean())
 
     limit = np.log(STEEPEST)
-    found = minimize_scalar(loss, bounds=(-limit, limit), method="bounded")
-    return float(np.exp(found.x))
+    optimum = minimize_scalar(compute_loss, bounds=(-limit, limit), method="bounded")
+    return float(np.exp(optimum.x))
 
 
-def _logistic(
-    scores: NDArray[np.floating[Any]], came_true: NDArray[np.bool_], *, has_intercept: bool
+def _fit_logistic(
+    scores: NDArray[np.floating[Any]], is_correct: NDArray[np.bool_], *, has_intercept: bool
 ) -> tuple[float, float]:
     """Slope and intercept of the least mean cross entropy of `(N,)` decisions."""
     logits = logit(np.clip(scores.astype(np.float64), TINY, 1 - TINY))
-    signs = np.where(came_true, 1.0, -1.0)
+    signs = np.where(is_correct, 1.0, -1.0)
 
-    def loss(numbers: Floats) -> tuple[float, Floats]:
-        margins = signs * (np.exp(numbers[0]) * logits + numbers[1])
+    def compute_loss(parameters: Floats) -> tuple[float, Floats]:
+        margins = signs * (np.exp(parameters[0]) * logits + parameters[1])
         pull = -signs * np.exp(log_expit(-margins)) / len(signs)
-        slope = (pull * logits).sum() * np.exp(numbers[0])
+        slope = (pull * logits).sum() * np.exp(parameters[0])
         return float(-log_expit(margins).mean()), np.array([slope, pull.sum()])
 
     limit, offset = np.log(STEEPEST), 20.0 if has_intercept else 0.0
     bounds = [(-limit, limit), (-offset, offset)]
-    found = minimize(loss, np.zeros(2), jac=True, method="L-BFGS-B", bounds=bounds)
-    return float(np.exp(found.x[0])), float(found.x[1])
+    optimum = minimize(compute_loss, np.zeros(2), jac=True, method="L-BFGS-B", bounds=bounds)
+    return float(np.exp(optimum.x[0])), float(optimum.x[1])

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from resnet_tasks.errors import DataError
 from resnet_tasks.evaluation.weighted_means import (
     Counts,
-    mean_defined,
-    metrics_of,
-    picture_means,
+    average_defined,
+    average_over_images,
+    build_metrics,
+    flatten_class_values,
     ratio,
-    with_classes,
 )
-from resnet_tasks.metrics import BACKGROUND, VOID, Metric, Truth, as_array
+from resnet_tasks.metrics import BACKGROUND, VOID, GroundTruth, Metric, as_array
 from resnet_tasks.registry import EVALUATORS
 
 if TYPE_CHECKING:
@@ -80,20 +80,24 @@ class SegmentationEvaluator:
         """Ids of the pictures seen so far."""
         return tuple(self._ids)
 
-    def update(self, prediction: SegmentationMap, truth: Truth) -> None:
+    def update(self, prediction: SegmentationMap, truth: GroundTruth) -> None:
         """Takes one picture.
 
         Raises:
             DataError: If the picture was taken before, its pixels are not annotated, sizes differ,
                 or a label is no index into the classes.
         """
-        sure = None if prediction.confidence is None else as_array(prediction.confidence)
+        confidence = None if prediction.confidence is None else as_array(prediction.confidence)
         if prediction.probs is not None and len(prediction.probs) == len(self.classes):
-            sure = as_array(prediction.probs).max(axis=0)
-        self.update_labels(as_array(prediction.labels), truth, confidence=sure)
+            confidence = as_array(prediction.probs).max(axis=0)
+        self.update_labels(as_array(prediction.labels), truth, confidence=confidence)
 
     def update_labels(
-        self, labels: NDArray[np.generic], truth: Truth, *, confidence: NDArray[Any] | None = None
+        self,
+        labels: NDArray[np.generic],
+        truth: GroundTruth,
+        *,
+        confidence: NDArray[Any] | None = None,
     ) -> None:
         """Takes one picture's label map.
 
@@ -107,24 +111,24 @@ class SegmentationEvaluator:
         """
         if truth.image_id in self._ids:
             raise DataError(f"image {truth.image_id!r} is evaluated twice; give each picture once")
-        expected, found = judged_labels(labels, truth, len(self.classes))
+        expected, predicted = prepare_label_maps(labels, truth, len(self.classes))
         valid = expected != VOID
-        expected, found = expected[valid], found[valid]
+        expected, predicted = expected[valid], predicted[valid]
         size = len(self.classes)
-        pairs = np.bincount(expected * size + found, minlength=size**2).reshape(size, size)
+        pairs = np.bincount(expected * size + predicted, minlength=size**2).reshape(size, size)
         self._confusion += pairs
         self._ids[truth.image_id] = None
         self._counts.append(np.stack((np.diagonal(pairs), pairs.sum(axis=1), pairs.sum(axis=0))))
         if confidence is None:
-            self._surprise.append(float(np.mean(expected != found)) if len(found) else 0.0)
+            self._surprise.append(float(np.mean(expected != predicted)) if len(predicted) else 0.0)
             return
-        sure = confidence[valid]
-        bins = np.clip(np.ceil(sure * BINS).astype(np.intp) - 1, 0, BINS - 1)
-        bins += BINS * (expected == found)  # wrong pixels in the first half, right ones behind
+        valid_confidence = confidence[valid]
+        bins = np.clip(np.ceil(valid_confidence * BINS).astype(np.intp) - 1, 0, BINS - 1)
+        bins += BINS * (expected == predicted)  # wrong pixels in the first half, right ones behind
         numbers = np.bincount(bins, minlength=2 * BINS).reshape(2, BINS)
-        weights = np.bincount(bins, sure, minlength=2 * BINS).reshape(2, BINS)
+        weights = np.bincount(bins, valid_confidence, minlength=2 * BINS).reshape(2, BINS)
         self._bins += (numbers.sum(axis=0), weights.sum(axis=0), numbers[1])
-        self._surprise.append(float(weights[0].sum()) / max(len(found), 1))
+        self._surprise.append(float(weights[0].sum()) / max(len(predicted), 1))
 
     def compute(self) -> dict[str, Metric]:
         """All numbers over the pictures seen so far.
@@ -135,7 +139,7 @@ class SegmentationEvaluator:
             `mIoU_foreground`, `Dice_foreground` and the same per picture. None where the truth has
             no such pixel (per picture: neither truth nor prediction).
         """
-        return metrics_of(self.resample(np.ones((1, len(self._ids)), np.int64)))
+        return build_metrics(self.resample(np.ones((1, len(self._ids)), np.int64)))
 
     def resample(self, counts: Counts) -> dict[str, Floats]:
         """Metrics of resampled data sets; see `metrics.Resampled`."""
@@ -144,22 +148,28 @@ class SegmentationEvaluator:
         summed = (counts @ table.reshape(len(table), 3 * size)).reshape(len(counts), 3, size)
         hits, expected, _ = (summed[:, i] for i in range(3))
         # Classes that the truth does not hold have no value in the data set as a whole.
-        iou, dice = (np.where(expected > 0, each, np.nan) for each in _overlaps(summed))
+        iou, dice = (
+            np.where(expected > 0, ratios, np.nan) for ratios in _compute_iou_and_dice(summed)
+        )
         accuracy = ratio(hits.sum(axis=1), expected.sum(axis=1))
-        found = with_classes("mIoU", mean_defined(iou, axis=1), iou, self.classes)
-        found |= with_classes("Dice", mean_defined(dice, axis=1), dice, self.classes)
-        found |= with_classes("pixel_accuracy", accuracy, ratio(hits, expected), self.classes)
+        metrics = flatten_class_values("mIoU", average_defined(iou, axis=1), iou, self.classes)
+        metrics |= flatten_class_values("Dice", average_defined(dice, axis=1), dice, self.classes)
+        metrics |= flatten_class_values(
+            "pixel_accuracy", accuracy, ratio(hits, expected), self.classes
+        )
         if self.has_background:
             for name, values in (("mIoU", iou), ("Dice", dice)):
                 inner = values[:, 1:]
-                mean = mean_defined(inner, axis=1)
-                found |= with_classes(f"{name}_foreground", mean, inner, self.classes[1:])
-        for name, values in zip(("mIoU", "Dice"), _overlaps(table), strict=True):
-            found |= _per_picture(f"{name}_per_picture", values, counts, self.classes)
+                mean = average_defined(inner, axis=1)
+                metrics |= flatten_class_values(f"{name}_foreground", mean, inner, self.classes[1:])
+        for name, values in zip(("mIoU", "Dice"), _compute_iou_and_dice(table), strict=True):
+            metrics |= _average_over_images(f"{name}_per_picture", values, counts, self.classes)
             if self.has_background:
                 name_inside = f"{name}_per_picture_foreground"
-                found |= _per_picture(name_inside, values[:, 1:], counts, self.classes[1:])
-        return found
+                metrics |= _average_over_images(
+                    name_inside, values[:, 1:], counts, self.classes[1:]
+                )
+        return metrics
 
     def details(self) -> dict[str, Any]:
         """Confusion matrix, reliability of pixels and pictures; see `metrics.Detailed`.
@@ -170,8 +180,8 @@ class SegmentationEvaluator:
         """
         size = len(self.classes)
         table = np.reshape(self._counts, (len(self._ids), 3, size)).astype(np.int64)
-        quality = mean_defined(_overlaps(table)[0], axis=1)
-        told: dict[str, Any] = {
+        quality = average_defined(_compute_iou_and_dice(table)[0], axis=1)
+        details: dict[str, Any] = {
             "confusion": {"labels": list(self.classes), "matrix": self._confusion.tolist()},
             "pictures": [
                 {"image_id": image_id, "quality": float(good), "surprise": surprise}
@@ -181,16 +191,16 @@ class SegmentationEvaluator:
         }
         count, confidence, right = self._bins[:, self._bins[0] > 0]
         if count.size:
-            told["reliability"] = {
+            details["reliability"] = {
                 "confidence": (confidence / count).tolist(),
                 "accuracy": (right / count).tolist(),
                 "count": count.astype(np.int64).tolist(),
                 "ece": float(np.abs(right - confidence).sum() / count.sum()),
             }
-        return told
+        return details
 
 
-def judged_labels(labels: Any, truth: Truth, num_classes: int) -> tuple[Ints, Ints]:
+def prepare_label_maps(labels: Any, truth: GroundTruth, num_classes: int) -> tuple[Ints, Ints]:
     """Label maps of truth and prediction, once they can be compared.
 
     Args:
@@ -205,42 +215,42 @@ def judged_labels(labels: Any, truth: Truth, num_classes: int) -> tuple[Ints, In
         DataError: If the picture's pixels are not annotated, sizes differ, or a label is no index
             into the classes.
     """
-    where = f"image {truth.image_id!r}"
+    location = f"image {truth.image_id!r}"
     if truth.semantic is None:
-        raise DataError(f"{where} has no annotated pixels and cannot be evaluated; leave it out")
+        raise DataError(f"{location} has no annotated pixels and cannot be evaluated; leave it out")
     expected = np.asarray(truth.semantic).astype(np.int64, copy=False)
-    found = as_array(labels).astype(np.int64, copy=False)
-    if found.shape != expected.shape:
+    predicted = as_array(labels).astype(np.int64, copy=False)
+    if predicted.shape != expected.shape:
         raise DataError(
-            f"{where}: the predicted map has size {found.shape} (height, width), its truth "
+            f"{location}: the predicted map has size {predicted.shape} (height, width), its truth "
             f"{expected.shape}; `decode` must give maps of the original size"
         )
     valid = expected != VOID
-    for values, what in ((expected, "truth"), (found, "prediction")):
+    for values, map_name in ((expected, "truth"), (predicted, "prediction")):
         outside = valid & ((values < 0) | (values >= num_classes))
         if outside.any():
             raise DataError(
-                f"{where}: its {what} holds label {int(values[outside][0])}; allowed are 0 to "
+                f"{location}: its {map_name} holds label {int(values[outside][0])}; allowed are 0 to "
                 f"{num_classes - 1}, indices into the evaluator's classes"
             )
-    return expected, found
+    return expected, predicted
 
 
-def _overlaps(table: Ints) -> tuple[Floats, Floats]:
+def _compute_iou_and_dice(table: Ints) -> tuple[Floats, Floats]:
     """IoU and Dice `(N, K)` of counts `(N, 3, K)`; NaN where a class is in neither."""
-    hits, expected, found = table[:, 0], table[:, 1], table[:, 2]
-    return ratio(hits, expected + found - hits), ratio(2 * hits, expected + found)
+    hits, expected, predicted = table[:, 0], table[:, 1], table[:, 2]
+    return ratio(hits, expected + predicted - hits), ratio(2 * hits, expected + predicted)
 
 
-def _per_picture(
+def _average_over_images(
     name: str, values: Floats, counts: Counts, classes: Sequence[str]
 ) -> dict[str, Floats]:
     """Means over pictures of `(P, K)` values: of each picture's own mean, and of every class."""
-    overall = picture_means(mean_defined(values, axis=1), counts)
-    return with_classes(name, overall, picture_means(values, counts), classes)
+    overall = average_over_images(average_defined(values, axis=1), counts)
+    return flatten_class_values(name, overall, average_over_images(values, counts), classes)
 
 
 @EVALUATORS.register("semantic_segmentation")
-def segmentation_evaluator(classes: tuple[str, ...]) -> SegmentationEvaluator:
+def build_segmentation_evaluator(classes: tuple[str, ...]) -> SegmentationEvaluator:
     """The evaluator of semantic segmentation heads."""
     return SegmentationEvaluator(classes)

@@ -14,11 +14,11 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 
 from resnet_tasks.data.preparation import PreparedPicture
-from resnet_tasks.data.samples import sample_of_part
-from resnet_tasks.data.tiles import Tile, Windows
+from resnet_tasks.data.samples import make_window_sample
+from resnet_tasks.data.tiles import Tile, WindowGrid
 from resnet_tasks.errors import DataError, HeadError
 from resnet_tasks.evaluation.window_boxes import WindowDetections, merge_detections
-from resnet_tasks.evaluation.window_maps import BlendedMap, Keep, window_logits
+from resnet_tasks.evaluation.window_maps import BlendedMap, Keep, get_window_logits
 from resnet_tasks.model import Raw, TaskModel
 from resnet_tasks.structures import (
     CLASSIFICATION,
@@ -37,7 +37,7 @@ class HasPictures(Protocol):
         """Id of picture `index`."""
         ...
 
-    def prepared(self, index: int) -> PreparedPicture:
+    def prepare_image(self, index: int) -> PreparedPicture:
         """Picture `index`."""
         ...
 
@@ -61,7 +61,7 @@ class SlidingWindows:
     """
 
     model: TaskModel
-    windows: Windows
+    windows: WindowGrid
     batch_size: int = 4
     iou: float = 0.5
     keep: Keep = "labels"
@@ -100,18 +100,18 @@ class SlidingWindows:
         boxes: dict[str, list[WindowDetections]] = {
             name: [] for name in self.model.named_heads if name not in maps
         }
-        for tiles, batch, raw in self._seen(picture, precision):
+        for tiles, batch, raw in self._iterate_window_batches(picture, precision):
             for name, head in self.model.named_heads.items():
                 if name in maps:
                     size = batch.padded_size
-                    logits = window_logits(name, raw[name], size, len(head.classes))
-                    for tile, each in zip(tiles, logits, strict=True):
-                        maps[name].add(tile, each)
+                    logits = get_window_logits(name, raw[name], size, len(head.classes))
+                    for tile, tile_logits in zip(tiles, logits, strict=True):
+                        maps[name].add(tile, tile_logits)
                     continue
                 decoded = head.decode(raw[name], batch.geometries)
                 boxes[name] += [
-                    _framed(name, found, tile, picture)
-                    for tile, found in zip(tiles, decoded, strict=True)
+                    _frame_detections(name, prediction, tile, picture)
+                    for tile, prediction in zip(tiles, decoded, strict=True)
                 ]
         size = picture.original_size
         return {
@@ -121,29 +121,31 @@ class SlidingWindows:
             for name in self.model.named_heads
         }
 
-    def _seen(
+    def _iterate_window_batches(
         self, picture: PreparedPicture, precision: str
     ) -> Iterator[tuple[list[Tile], Batch, Raw]]:
         """The windows of a picture in batches, with every head's raw output."""
-        windows = self.windows.over(picture.size)
+        windows = self.windows.make_tiles(picture.size)
         for start in range(0, len(windows), self.batch_size):
             tiles = windows[start : start + self.batch_size]
-            batch = collate([sample_of_part(picture, tile) for tile in tiles])
+            batch = collate([make_window_sample(picture, tile) for tile in tiles])
             yield tiles, batch, self.model.predict_raw(batch, precision=precision)
 
 
-def _framed(name: str, found: Any, tile: Tile, picture: PreparedPicture) -> WindowDetections:
+def _frame_detections(
+    name: str, prediction: Any, tile: Tile, picture: PreparedPicture
+) -> WindowDetections:
     """Detections of a window, and where it lies in the original picture.
 
     Raises:
         DataError: If they are of another kind.
     """
-    if not isinstance(found, Detections):
+    if not isinstance(prediction, Detections):
         raise DataError(
-            f"head {name}: predictions of type {type(found).__name__} cannot be put together from "
+            f"head {name}: predictions of type {type(prediction).__name__} cannot be put together from "
             "windows; predict without them (no data.tiles, evaluation.sliding or --tiles)"
         )
     scale_y = picture.original_size[0] / picture.size[0]
     scale_x = picture.original_size[1] / picture.size[1]
     x1, y1, x2, y2 = tile.box
-    return WindowDetections(found, (x1 * scale_x, y1 * scale_y, x2 * scale_x, y2 * scale_y))
+    return WindowDetections(prediction, (x1 * scale_x, y1 * scale_y, x2 * scale_x, y2 * scale_y))

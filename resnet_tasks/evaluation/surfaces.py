@@ -22,15 +22,15 @@ from scipy import ndimage
 
 from resnet_tasks.errors import DataError
 from resnet_tasks.evaluation.extra import EvaluatorOptions
-from resnet_tasks.evaluation.segmentation import judged_labels
+from resnet_tasks.evaluation.segmentation import prepare_label_maps
 from resnet_tasks.evaluation.weighted_means import (
     Counts,
-    mean_defined,
-    metrics_of,
-    picture_means,
-    with_classes,
+    average_defined,
+    average_over_images,
+    build_metrics,
+    flatten_class_values,
 )
-from resnet_tasks.metrics import BACKGROUND, VOID, Metric, Truth
+from resnet_tasks.metrics import BACKGROUND, VOID, GroundTruth, Metric
 from resnet_tasks.registry import EXTRA_EVALUATORS
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class SurfaceEvaluator:
         self._one_sided = 0
 
     @property
-    def outlined(self) -> tuple[str, ...]:
+    def evaluated_classes(self) -> tuple[str, ...]:
         """The classes that are judged."""
         return self.classes[self._first :]
 
@@ -103,7 +103,7 @@ class SurfaceEvaluator:
         """Ids of the pictures seen so far."""
         return tuple(self._ids)
 
-    def update(self, prediction: SegmentationMap, truth: Truth) -> None:
+    def update(self, prediction: SegmentationMap, truth: GroundTruth) -> None:
         """Takes one picture.
 
         Raises:
@@ -112,30 +112,35 @@ class SurfaceEvaluator:
         """
         if truth.image_id in self._ids:
             raise DataError(f"image {truth.image_id!r} is evaluated twice; give each picture once")
-        expected, found = judged_labels(prediction.labels, truth, len(self.classes))
-        spacing = self._spacing(truth)
-        found = np.where(expected == VOID, VOID, found)
-        present = {int(each) for labels in (expected, found) for each in np.unique(labels)}
-        distances = np.full(len(self.outlined), np.nan)
-        dice = np.full(len(self.outlined), np.nan)
+        expected, predicted = prepare_label_maps(prediction.labels, truth, len(self.classes))
+        spacing = self._get_spacing(truth)
+        predicted = np.where(expected == VOID, VOID, predicted)
+        present = {int(label) for labels in (expected, predicted) for label in np.unique(labels)}
+        distances = np.full(len(self.evaluated_classes), np.nan)
+        dice = np.full(len(self.evaluated_classes), np.nan)
         for label in sorted(present - {VOID} - set(range(self._first))):
-            place = label - self._first
-            made = surface_distances(expected == label, found == label, spacing)
-            if made is None:
+            class_index = label - self._first
+            directed_distances = compute_surface_distances(
+                expected == label, predicted == label, spacing
+            )
+            if directed_distances is None:
                 self._one_sided += 1
                 height, width = expected.shape
-                distances[place] = math.hypot(height * spacing[0], width * spacing[1])
-                dice[place] = 0.0
+                distances[class_index] = math.hypot(height * spacing[0], width * spacing[1])
+                dice[class_index] = 0.0
             else:
-                distances[place] = max(float(np.percentile(each, 95)) for each in made)
-                both = np.concatenate(made)
+                distances[class_index] = max(
+                    float(np.percentile(one_way_distances, 95))
+                    for one_way_distances in directed_distances
+                )
+                both = np.concatenate(directed_distances)
                 # Sums of binary fractions of a millimetre: equal to the tolerance up to rounding.
-                dice[place] = np.mean(both <= self.options.tolerance * (1 + 1e-9))
+                dice[class_index] = np.mean(both <= self.options.tolerance * (1 + 1e-9))
         self._ids[truth.image_id] = None
         self._distances.append(distances)
         self._dice.append(dice)
 
-    def _spacing(self, truth: Truth) -> tuple[float, float]:
+    def _get_spacing(self, truth: GroundTruth) -> tuple[float, float]:
         if not self._unit:
             self._unit = "px" if truth.spacing is None else "mm"
         elif self.options.unit == "auto" and (truth.spacing is None) != (self._unit == "px"):
@@ -160,23 +165,25 @@ class SurfaceEvaluator:
             `HD95` (in px or mm, lower is better) and `NSD`, each with its value per class.
         """
         values = self.resample(np.ones((1, len(self._ids)), np.int64))
-        distances = {key: each for key, each in values.items() if key.startswith("HD95")}
-        shares = {key: each for key, each in values.items() if key.startswith("NSD")}
-        return metrics_of(distances, unit=self.unit, lower_is_better=True) | metrics_of(shares)
+        distances = {key: value for key, value in values.items() if key.startswith("HD95")}
+        dice_values = {key: value for key, value in values.items() if key.startswith("NSD")}
+        return build_metrics(distances, unit=self.unit, lower_is_better=True) | build_metrics(
+            dice_values
+        )
 
     def resample(self, counts: Counts) -> dict[str, Floats]:
         """Metrics of resampled data sets; see `metrics.Resampled`."""
-        found: dict[str, Floats] = {}
+        metrics: dict[str, Floats] = {}
         for name, rows in (("HD95", self._distances), ("NSD", self._dice)):
-            table = np.reshape(rows, (len(rows), len(self.outlined))).astype(np.float64)
-            per_class = picture_means(table, counts)
-            overall = mean_defined(per_class, axis=1)
-            found |= with_classes(name, overall, per_class, self.outlined)
-        return found
+            table = np.reshape(rows, (len(rows), len(self.evaluated_classes))).astype(np.float64)
+            per_class = average_over_images(table, counts)
+            overall = average_defined(per_class, axis=1)
+            metrics |= flatten_class_values(name, overall, per_class, self.evaluated_classes)
+        return metrics
 
     def details(self) -> dict[str, Any]:
         """How often an outline was missing on one side; see `metrics.Detailed`."""
-        table = np.reshape(self._dice, (len(self._dice), len(self.outlined)))
+        table = np.reshape(self._dice, (len(self._dice), len(self.evaluated_classes)))
         counted = int((~np.isnan(table.astype(np.float64))).sum())
         note = (
             f"Surfaces: {counted} outlines of a class in a picture, {self._one_sided} of them only "
@@ -185,12 +192,12 @@ class SurfaceEvaluator:
         return {"notes": [note]}
 
 
-def outline(mask: Mask) -> Mask:
+def extract_outline(mask: Mask) -> Mask:
     """Pixels of a mask with one of the 4 neighbours outside; the frame counts as outside."""
     return np.asarray(mask & ~ndimage.binary_erosion(mask), np.bool_)
 
 
-def surface_distances(
+def compute_surface_distances(
     first: Mask, second: Mask, spacing: tuple[float, float] = (1.0, 1.0)
 ) -> tuple[Floats, Floats] | None:
     """Distances between the outlines of two masks.
@@ -208,7 +215,7 @@ def surface_distances(
         return None
     # Both outlines lie inside this part, hence so do all nearest neighbours.
     box = ndimage.find_objects((first | second).astype(np.uint8))[0]
-    one, other = outline(first[box]), outline(second[box])
+    one, other = extract_outline(first[box]), extract_outline(second[box])
     to_other = ndimage.distance_transform_edt(~other, sampling=spacing)
     to_one = ndimage.distance_transform_edt(~one, sampling=spacing)
     return to_other[one], to_one[other]

@@ -30,19 +30,19 @@ FUSION_IOU = 0.55  # Solovyev et al. 2021
 
 
 @dataclass(frozen=True)
-class Views:
+class TtaViews:
     """Which views of a picture are predicted.
 
     Attributes:
-        mirrored: Also from right to left.
+        has_flips: Also from right to left.
         scales: Sizes, relative to that of the plain prediction.
     """
 
-    mirrored: bool = False
+    has_flips: bool = False
     scales: tuple[float, ...] = (1.0,)
 
     @classmethod
-    def named(cls, kind: str | None) -> Views:
+    def from_name(cls, kind: str | None) -> TtaViews:
         """`flips`, `scales` or `flips+scales`; None: the plain view alone.
 
         Raises:
@@ -57,11 +57,11 @@ class Views:
         return cls("flips" in kind, SCALES if "scales" in kind else (1.0,))
 
     def __len__(self) -> int:
-        return len(self.scales) * (2 if self.mirrored else 1)
+        return len(self.scales) * (2 if self.has_flips else 1)
 
 
 @runtime_checkable
-class Scalable(Protocol):
+class ScalableDataset(Protocol):
     """A data set that can prepare its pictures at another size."""
 
     def at_scale(self, factor: float) -> Dataset[Sample]:
@@ -69,7 +69,7 @@ class Scalable(Protocol):
         ...
 
 
-def at_scale(dataset: Dataset[Sample], factor: float) -> Dataset[Sample]:
+def rescale_dataset(dataset: Dataset[Sample], factor: float) -> Dataset[Sample]:
     """`dataset` with pictures `factor` times as large.
 
     Raises:
@@ -77,7 +77,7 @@ def at_scale(dataset: Dataset[Sample], factor: float) -> Dataset[Sample]:
     """
     if factor == 1.0:
         return dataset
-    if not isinstance(dataset, Scalable):
+    if not isinstance(dataset, ScalableDataset):
         raise DataError(
             f"{type(dataset).__name__} has no at_scale(factor), which views at other sizes need; "
             "use flips alone"
@@ -85,7 +85,7 @@ def at_scale(dataset: Dataset[Sample], factor: float) -> Dataset[Sample]:
     return dataset.at_scale(factor)
 
 
-class ManyViews:
+class TtaPredictor:
     """A model that predicts every view of a picture and merges what it finds.
 
     Takes the place of a `TaskModel` in `evaluate` and `predict_pictures`.
@@ -95,7 +95,7 @@ class ManyViews:
         views: Which ones.
     """
 
-    def __init__(self, model: TaskModel, views: Views) -> None:
+    def __init__(self, model: TaskModel, views: TtaViews) -> None:
         self.model = model
         self.views = views
 
@@ -109,40 +109,45 @@ class ManyViews:
         Returns:
             Head name -> one prediction per picture.
         """
-        seen = []
+        view_predictions = []
         for batch in batches:
-            seen.append(self.model.predict(batch, precision=precision))
-            if self.views.mirrored:
-                seen.append(self.model.predict(mirrored(batch), precision=precision))
+            view_predictions.append(self.model.predict(batch, precision=precision))
+            if self.views.has_flips:
+                view_predictions.append(self.model.predict(flip_batch(batch), precision=precision))
         return {
-            name: [merged(each) for each in zip(*(view[name] for view in seen), strict=True)]
-            for name in seen[0]
+            name: [
+                merge_views(image_predictions)
+                for image_predictions in zip(
+                    *(view[name] for view in view_predictions), strict=True
+                )
+            ]
+            for name in view_predictions[0]
         }
 
 
-Predictor = TaskModel | ManyViews | SlidingWindows
+Predictor = TaskModel | TtaPredictor | SlidingWindows
 
 
-def plain_model(predictor: Predictor) -> TaskModel:
+def unwrap_model(predictor: Predictor) -> TaskModel:
     """The model behind a predictor."""
     return predictor if isinstance(predictor, TaskModel) else predictor.model
 
 
-def scales_of(predictor: Predictor) -> tuple[float, ...]:
+def get_scales(predictor: Predictor) -> tuple[float, ...]:
     """At which sizes a predictor wants to see a picture."""
-    return predictor.views.scales if isinstance(predictor, ManyViews) else (1.0,)
+    return predictor.views.scales if isinstance(predictor, TtaPredictor) else (1.0,)
 
 
-def predict_at(
-    predictor: TaskModel | ManyViews, batches: Sequence[Batch], *, precision: str
+def predict_batches(
+    predictor: TaskModel | TtaPredictor, batches: Sequence[Batch], *, precision: str
 ) -> dict[str, list[Any]]:
     """Predictions for pictures prepared at each of `scales_of(predictor)`."""
-    if isinstance(predictor, ManyViews):
+    if isinstance(predictor, TtaPredictor):
         return predictor.predict(batches, precision=precision)
     return predictor.predict(batches[0], precision=precision)
 
 
-def mirrored(batch: Batch) -> Batch:
+def flip_batch(batch: Batch) -> Batch:
     """The pictures of a batch from right to left, padding where it was.
 
     Targets stay those of the plain view: predictions do not read them.
@@ -158,7 +163,7 @@ def mirrored(batch: Batch) -> Batch:
     return replace(batch, images=images, geometries=tuple(geometries))
 
 
-def merged(predictions: Sequence[Any]) -> Any:
+def merge_views(predictions: Sequence[Any]) -> Any:
     """One prediction of those of all views of a picture; of a single view it is that.
 
     Raises:
@@ -168,12 +173,12 @@ def merged(predictions: Sequence[Any]) -> Any:
     if len(predictions) == 1:
         return first
     if isinstance(first, Detections):
-        return fused(predictions)
+        return fuse_detections(predictions)
     if isinstance(first, SegmentationMap):
-        probs = torch.stack([each.probs for each in predictions]).mean(dim=0)
+        probs = torch.stack([prediction.probs for prediction in predictions]).mean(dim=0)
         return SegmentationMap(labels=probs.argmax(dim=0), probs=probs)
     if isinstance(first, Classification):
-        probs = torch.stack([each.probs for each in predictions]).mean(dim=0)
+        probs = torch.stack([prediction.probs for prediction in predictions]).mean(dim=0)
         return replace(first, probs=probs)
     raise DataError(
         f"predictions of type {type(first).__name__} cannot be merged over views; go without "
@@ -181,7 +186,7 @@ def merged(predictions: Sequence[Any]) -> Any:
     )
 
 
-def fused(views: Sequence[Detections]) -> Detections:
+def fuse_detections(views: Sequence[Detections]) -> Detections:
     """Weighted boxes fusion: boxes of one object become their mean, weighted by score.
 
     A score is the sum of what the views gave, divided by their number: an object that only some
@@ -195,15 +200,15 @@ def fused(views: Sequence[Detections]) -> Detections:
     Returns:
         Best first; at most as many as the view with the most.
     """
-    boxes = np.concatenate([as_array(each.boxes).reshape(-1, 4) for each in views]).astype(float)
-    scores = np.concatenate([as_array(each.scores) for each in views]).astype(float)
-    labels = np.concatenate([as_array(each.labels) for each in views])
-    sources = np.repeat(np.arange(len(views)), [len(each) for each in views])
-    objects = _Objects(len(scores), len(views))
+    boxes = np.concatenate([as_array(view.boxes).reshape(-1, 4) for view in views]).astype(float)
+    scores = np.concatenate([as_array(view.scores) for view in views]).astype(float)
+    labels = np.concatenate([as_array(view.labels) for view in views])
+    sources = np.repeat(np.arange(len(views)), [len(view) for view in views])
+    objects = _FusedObjects(len(scores), len(views))
     for i in np.argsort(-scores, kind="stable"):
         objects.add(boxes[i], scores[i], labels[i], sources[i])
     totals = objects.totals[: objects.number] / len(views)
-    best = np.argsort(-totals, kind="stable")[: max(len(each) for each in views)]
+    best = np.argsort(-totals, kind="stable")[: max(len(view) for view in views)]
     like = views[0]
     return Detections(
         torch.from_numpy(objects.boxes[best]).to(like.boxes),
@@ -212,38 +217,38 @@ def fused(views: Sequence[Detections]) -> Detections:
     )
 
 
-class _Objects:
+class _FusedObjects:
     """Objects found so far, each with its mean box.
 
     Args:
-        room: For how many.
+        capacity: For how many.
         num_views: V.
     """
 
-    def __init__(self, room: int, num_views: int) -> None:
+    def __init__(self, capacity: int, num_views: int) -> None:
         self.number = 0
-        self.boxes = np.zeros((room, 4))
-        self.totals = np.zeros(room)
-        self.labels = np.zeros(room, np.int64)
-        self.seen_by = np.zeros((room, num_views), np.bool_)
+        self.boxes = np.zeros((capacity, 4))
+        self.totals = np.zeros(capacity)
+        self.labels = np.zeros(capacity, np.int64)
+        self.has_view = np.zeros((capacity, num_views), np.bool_)
 
     def add(self, box: NDArray[np.float64], score: float, label: int, view: int) -> None:
         """Joins a box to the object of its class that it overlaps most, or opens a new one."""
-        overlaps = _overlaps(self.boxes[: self.number], box)
+        overlaps = _compute_iou(self.boxes[: self.number], box)
         overlaps[self.labels[: self.number] != label] = 0.0
-        overlaps[self.seen_by[: self.number, view]] = 0.0
-        at = int(overlaps.argmax()) if self.number else 0
-        if not self.number or overlaps[at] <= FUSION_IOU:
-            at, self.number = self.number, self.number + 1
-            self.labels[at], self.boxes[at] = label, box
-        total = self.totals[at] + score
+        overlaps[self.has_view[: self.number, view]] = 0.0
+        index = int(overlaps.argmax()) if self.number else 0
+        if not self.number or overlaps[index] <= FUSION_IOU:
+            index, self.number = self.number, self.number + 1
+            self.labels[index], self.boxes[index] = label, box
+        total = self.totals[index] + score
         if total > 0:
-            self.boxes[at] += (box - self.boxes[at]) * (score / total)
-        self.totals[at] = total
-        self.seen_by[at, view] = True
+            self.boxes[index] += (box - self.boxes[index]) * (score / total)
+        self.totals[index] = total
+        self.has_view[index, view] = True
 
 
-def _overlaps(boxes: NDArray[np.float64], box: NDArray[np.float64]) -> NDArray[np.float64]:
+def _compute_iou(boxes: NDArray[np.float64], box: NDArray[np.float64]) -> NDArray[np.float64]:
     """`(N,)` intersection over union of xyxy boxes with one."""
     size = np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2])
     shared = size.clip(min=0).prod(axis=1)

@@ -22,18 +22,18 @@ def ratio(numerator: NDArray[np.generic], denominator: NDArray[np.generic]) -> F
     top, bottom = np.broadcast_arrays(
         np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)
     )
-    found = np.full(top.shape, np.nan)
-    np.divide(top, bottom, out=found, where=bottom != 0)
-    return found
+    quotient = np.full(top.shape, np.nan)
+    np.divide(top, bottom, out=quotient, where=bottom != 0)
+    return quotient
 
 
-def mean_defined(values: Floats, axis: int) -> Floats:
+def average_defined(values: Floats, axis: int) -> Floats:
     """Mean over an axis of the values that are not NaN; NaN where there is none."""
     defined = ~np.isnan(values)
     return ratio(np.where(defined, values, 0.0).sum(axis), defined.sum(axis))
 
 
-def picture_means(values: Floats, counts: Counts) -> Floats:
+def average_over_images(values: Floats, counts: Counts) -> Floats:
     """Means over pictures, those with NaN left out.
 
     Args:
@@ -50,16 +50,16 @@ def picture_means(values: Floats, counts: Counts) -> Floats:
     return means.reshape(len(counts), *values.shape[1:])
 
 
-def with_classes(
+def flatten_class_values(
     name: str, value: Floats, per_class: Floats, classes: Sequence[str]
 ) -> dict[str, Floats]:
     """`name` and `name/class` of `(R,)` and `(R, K)` values, as `resample` gives them."""
-    found = {name: value}
-    found |= {f"{name}/{each}": per_class[:, i] for i, each in enumerate(classes)}
-    return found
+    metrics = {name: value}
+    metrics |= {f"{name}/{class_name}": per_class[:, i] for i, class_name in enumerate(classes)}
+    return metrics
 
 
-def metrics_of(
+def build_metrics(
     values: Mapping[str, Floats], *, unit: str = "", lower_is_better: bool = False
 ) -> dict[str, Metric]:
     """The metrics of the first data set of what `resample` gives.
@@ -69,18 +69,18 @@ def metrics_of(
         unit: Of all of them.
         lower_is_better: For all of them.
     """
-    numbers = {key: _defined(each[0]) for key, each in values.items()}
+    numbers = {key: _nan_to_none(column[0]) for key, column in values.items()}
     per_class: dict[str, dict[str, float | None]] = {}
     for key, value in numbers.items():
         name, slash, label = key.partition("/")
-        found = per_class.setdefault(name, {})
+        class_values = per_class.setdefault(name, {})
         if slash:
-            found[label] = value
+            class_values[label] = value
     return {
-        name: Metric(numbers[name], found, unit=unit, lower_is_better=lower_is_better)
-        for name, found in per_class.items()
+        name: Metric(numbers[name], class_values, unit=unit, lower_is_better=lower_is_better)
+        for name, class_values in per_class.items()
     }
 
 
-def _defined(value: np.float64) -> float | None:
+def _nan_to_none(value: np.float64) -> float | None:
     return None if np.isnan(value) else float(value)

@@ -46,11 +46,11 @@ class WindowDetections:
     """What one window shows.
 
     Attributes:
-        found: In pixels of the original picture.
+        detections: In pixels of the original picture.
         frame: xyxy of the window, in the same pixels.
     """
 
-    found: Detections
+    detections: Detections
     frame: Frame
 
 
@@ -68,28 +68,34 @@ def merge_detections(
         Best first; those of a single window unchanged.
     """
     if len(windows) == 1:
-        return windows[0].found
-    like = windows[0].found
-    boxes = np.concatenate([as_array(each.found.boxes).reshape(-1, 4) for each in windows])
-    scores = np.concatenate([as_array(each.found.scores) for each in windows])
-    labels = np.concatenate([as_array(each.found.labels) for each in windows])
-    sources = np.repeat(np.arange(len(windows)), [len(each.found) for each in windows])
-    frames = np.asarray([each.frame for each in windows], np.float64)
-    made = [
-        _merged_class(
-            boxes[of_class].astype(np.float64),
-            scores[of_class].astype(np.float64),
-            sources[of_class],
+        return windows[0].detections
+    like = windows[0].detections
+    boxes = np.concatenate([as_array(window.detections.boxes).reshape(-1, 4) for window in windows])
+    scores = np.concatenate([as_array(window.detections.scores) for window in windows])
+    labels = np.concatenate([as_array(window.detections.labels) for window in windows])
+    sources = np.repeat(np.arange(len(windows)), [len(window.detections) for window in windows])
+    frames = np.asarray([window.frame for window in windows], np.float64)
+    merged_classes = [
+        _merge_class(
+            boxes[class_mask].astype(np.float64),
+            scores[class_mask].astype(np.float64),
+            sources[class_mask],
             frames,
             size,
             iou=iou,
         )
-        for of_class in (labels == label for label in np.unique(labels))
+        for class_mask in (labels == label for label in np.unique(labels))
     ]
     kinds = np.unique(labels)
-    kept_boxes = np.concatenate([each[0] for each in made]) if made else np.zeros((0, 4))
-    kept_scores = np.concatenate([each[1] for each in made]) if made else np.zeros(0)
-    kept_labels = np.repeat(kinds, [len(each[1]) for each in made])
+    kept_boxes = (
+        np.concatenate([merged[0] for merged in merged_classes])
+        if merged_classes
+        else np.zeros((0, 4))
+    )
+    kept_scores = (
+        np.concatenate([merged[1] for merged in merged_classes]) if merged_classes else np.zeros(0)
+    )
+    kept_labels = np.repeat(kinds, [len(merged[1]) for merged in merged_classes])
     order = np.argsort(-kept_scores, kind="stable")
     return Detections(
         torch.from_numpy(kept_boxes[order]).to(like.boxes),
@@ -98,7 +104,7 @@ def merge_detections(
     )
 
 
-def _merged_class(
+def _merge_class(
     boxes: Floats,
     scores: Floats,
     sources: NDArray[np.int64],
@@ -108,8 +114,8 @@ def _merged_class(
     iou: float,
 ) -> tuple[Floats, Floats]:
     """Boxes and scores of one class, merged."""
-    ends = _ends_at_inner_borders(boxes, frames[sources], size)
-    groups = _joined(boxes, ends, sources, frames)
+    ends = _find_cut_sides(boxes, frames[sources], size)
+    groups = _group_pieces(boxes, ends, sources, frames)
     hulls, best, is_piece, windows = [], [], [], []
     for group in groups:
         low, high = boxes[group, :2].min(axis=0), boxes[group, 2:].max(axis=0)
@@ -117,7 +123,7 @@ def _merged_class(
         best.append(scores[group].max())
         is_piece.append(len(group) == 1 and bool(ends[group[0]].any()))
         windows.append(int(sources[group[0]]) if len(group) == 1 else -1)
-    return _without_duplicates(
+    return _suppress_duplicates(
         np.asarray(hulls).reshape(-1, 4),
         np.asarray(best),
         np.asarray(is_piece, np.bool_),
@@ -126,9 +132,7 @@ def _merged_class(
     )
 
 
-def _ends_at_inner_borders(
-    boxes: Floats, frames: Floats, size: tuple[int, int]
-) -> NDArray[np.bool_]:
+def _find_cut_sides(boxes: Floats, frames: Floats, size: tuple[int, int]) -> NDArray[np.bool_]:
     """`(N, 4)` whether a box ends at its window's left, top, right, bottom border, if inner."""
     sides = boxes[:, 2:] - boxes[:, :2]
     near = np.maximum(LEAST_AT_BORDER, AT_BORDER * np.concatenate((sides, sides), axis=1))
@@ -137,13 +141,13 @@ def _ends_at_inner_borders(
     return np.asarray((np.abs(boxes - frames) <= near) & inner)
 
 
-def _joined(
+def _group_pieces(
     boxes: Floats, ends: NDArray[np.bool_], sources: NDArray[np.int64], frames: Floats
 ) -> list[list[int]]:
     """Positions of boxes that are one object, every box in one group."""
     parents = list(range(len(boxes)))
 
-    def root(i: int) -> int:
+    def find_root(i: int) -> int:
         while parents[i] != i:
             parents[i] = parents[parents[i]]
             i = parents[i]
@@ -153,39 +157,41 @@ def _joined(
         first = np.flatnonzero(ends[:, axis + 2]).tolist()  # ends at the right (or lower) border
         second = np.flatnonzero(ends[:, axis])  # begins at the left (or upper) one
         for i in first:
-            for j in second[_continues(boxes, i, second, sources, frames, axis)]:
-                parents[root(int(j))] = root(i)
+            for j in second[_find_continuations(boxes, i, second, sources, frames, axis)]:
+                parents[find_root(int(j))] = find_root(i)
     groups: dict[int, list[int]] = {}
     for i in range(len(boxes)):
-        groups.setdefault(root(i), []).append(i)
+        groups.setdefault(find_root(i), []).append(i)
     return list(groups.values())
 
 
-def _continues(
+def _find_continuations(
     boxes: Floats,
     i: int,
-    others: NDArray[np.intp],
+    candidates: NDArray[np.intp],
     sources: NDArray[np.int64],
     frames: Floats,
     axis: int,
 ) -> NDArray[np.bool_]:
-    """Which of `others` go on where box `i` is cut off at its window's right (lower) border."""
-    here, there = frames[sources[i]], frames[sources[others]]
+    """Which of `candidates` go on where box `i` is cut off at its window's right (lower) border."""
+    own_frame, other_frames = frames[sources[i]], frames[sources[candidates]]
     along = 1 - axis
     low, high = axis, axis + 2
     near = LEAST_AT_BORDER
     # The other window lies behind the border, and begins before it ends.
-    is_behind = (there[:, high] > here[high]) & (there[:, low] > here[low])
-    touches = there[:, low] <= here[high] + near
+    is_behind = (other_frames[:, high] > own_frame[high]) & (other_frames[:, low] > own_frame[low])
+    touches = other_frames[:, low] <= own_frame[high] + near
     # Both pieces run through all that the two windows share.
-    runs = (boxes[i, low] <= there[:, low] + near) & (boxes[others, high] >= here[high] - near)
-    # Compared where both windows look.
-    top = np.maximum(there[:, along], here[along])
-    bottom = np.minimum(there[:, along + 2], here[along + 2])
-    mine = np.stack(
-        (np.full(len(others), boxes[i, along]), np.full(len(others), boxes[i, along + 2]))
+    runs = (boxes[i, low] <= other_frames[:, low] + near) & (
+        boxes[candidates, high] >= own_frame[high] - near
     )
-    theirs = np.stack((boxes[others, along], boxes[others, along + 2]))
+    # Compared where both windows look.
+    top = np.maximum(other_frames[:, along], own_frame[along])
+    bottom = np.minimum(other_frames[:, along + 2], own_frame[along + 2])
+    mine = np.stack(
+        (np.full(len(candidates), boxes[i, along]), np.full(len(candidates), boxes[i, along + 2]))
+    )
+    theirs = np.stack((boxes[candidates, along], boxes[candidates, along + 2]))
     mine, theirs = mine.clip(top, bottom), theirs.clip(top, bottom)
     shared = (np.minimum(mine[1], theirs[1]) - np.maximum(mine[0], theirs[0])).clip(min=0)
     union = np.maximum(mine[1], theirs[1]) - np.minimum(mine[0], theirs[0])
@@ -193,7 +199,7 @@ def _continues(
     return np.asarray(is_behind & touches & runs & agrees & (shared > 0))
 
 
-def _without_duplicates(
+def _suppress_duplicates(
     boxes: Floats,
     scores: Floats,
     is_piece: NDArray[np.bool_],
@@ -205,16 +211,20 @@ def _without_duplicates(
     rank = np.argsort(-scores * np.where(is_piece, PIECE_SCORE, 1.0), kind="stable")
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
     is_left = np.ones(len(boxes), np.bool_)
-    kept: list[int] = []
-    for at, i in enumerate(rank.tolist()):
+    kept_indices: list[int] = []
+    for position, i in enumerate(rank.tolist()):
         if not is_left[i]:
             continue
-        kept.append(i)
-        rest = rank[at + 1 :]
-        rest = rest[is_left[rest] & ((windows[rest] != windows[i]) | (windows[i] == -1))]
-        span = np.minimum(boxes[rest, 2:], boxes[i, 2:]) - np.maximum(boxes[rest, :2], boxes[i, :2])
+        kept_indices.append(i)
+        remaining = rank[position + 1 :]
+        remaining = remaining[
+            is_left[remaining] & ((windows[remaining] != windows[i]) | (windows[i] == -1))
+        ]
+        span = np.minimum(boxes[remaining, 2:], boxes[i, 2:]) - np.maximum(
+            boxes[remaining, :2], boxes[i, :2]
+        )
         shared = span.clip(min=0).prod(axis=1)
-        is_same = shared > iou * np.maximum(areas[rest] + areas[i] - shared, 1e-12)
-        is_part = is_piece[rest] & (shared > PIECE_INSIDE * areas[rest])
-        is_left[rest[is_same | is_part]] = False
-    return boxes[kept], scores[kept]
+        is_same = shared > iou * np.maximum(areas[remaining] + areas[i] - shared, 1e-12)
+        is_part = is_piece[remaining] & (shared > PIECE_INSIDE * areas[remaining])
+        is_left[remaining[is_same | is_part]] = False
+    return boxes[kept_indices], scores[kept_indices]

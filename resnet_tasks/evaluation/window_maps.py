@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from resnet_tasks.data.tiles import Tile, Windows, shares
+from resnet_tasks.data.tiles import Tile, WindowGrid, compute_window_weights
 from resnet_tasks.errors import HeadError
 from resnet_tasks.heads.base import Head
 from resnet_tasks.structures import Geometry, SegmentationMap
@@ -42,20 +42,24 @@ class BlendedMap:
     def __init__(
         self,
         head: Head,
-        windows: Windows,
+        windows: WindowGrid,
         size: tuple[int, int],
         original_size: tuple[int, int],
         *,
         keep: Keep = "labels",
     ) -> None:
-        rows, columns = windows.rows(size), windows.columns(size)
-        self._rows = dict(zip(rows, shares(rows, size[0], windows.height), strict=True))
-        self._columns = dict(zip(columns, shares(columns, size[1], windows.width), strict=True))
+        rows, columns = windows.compute_row_starts(size), windows.compute_column_starts(size)
+        self._rows = dict(
+            zip(rows, compute_window_weights(rows, size[0], windows.height), strict=True)
+        )
+        self._columns = dict(
+            zip(columns, compute_window_weights(columns, size[1], windows.width), strict=True)
+        )
         self._height = min(windows.height, size[0])
         self._size = size
         self._top = 0
         self._band = torch.zeros(0)
-        self._decoded = _DecodedRows(head, size, original_size, keep)
+        self._decoded = _RowDecoder(head, size, original_size, keep)
 
     def add(self, tile: Tile, logits: Tensor) -> None:
         """Takes one window, in the order of `Windows.over`.
@@ -77,20 +81,20 @@ class BlendedMap:
     def finish(self) -> SegmentationMap:
         """The whole map, when all windows were taken."""
         self._flush(self._size[0])
-        return self._decoded.map()
+        return self._decoded.build_map()
 
     def _flush(self, top: int) -> None:
         """Decodes the rows above `top`, and moves the band there."""
-        done = top - self._top
-        self._decoded.add(self._band[:, :done])
+        num_rows = top - self._top
+        self._decoded.add(self._band[:, :num_rows])
         if top < self._size[0]:
-            kept = self._band[:, done:].clone()
-            self._band[:, : kept.shape[1]] = kept
-            self._band[:, kept.shape[1] :] = 0
+            remaining = self._band[:, num_rows:].clone()
+            self._band[:, : remaining.shape[1]] = remaining
+            self._band[:, remaining.shape[1] :] = 0
         self._top = top
 
 
-class _DecodedRows:
+class _RowDecoder:
     """Rows of logits, brought to the original size and decoded as they come.
 
     Args:
@@ -106,64 +110,68 @@ class _DecodedRows:
         self._head, self._size, self._original, self._keep = head, size, original_size, keep
         many = len(head.classes) > 256
         self._labels = torch.zeros(original_size, dtype=torch.int16 if many else torch.uint8)
-        self._kept: Tensor | None = None
+        self._kept_scores: Tensor | None = None
         if keep != "labels":
             shape = original_size if keep == "confidence" else (len(head.classes), *original_size)
-            self._kept = torch.zeros(shape)
+            self._kept_scores = torch.zeros(shape)
         self._tail = torch.zeros(0)  # rows that the next original row may still need
         self._first = 0  # of the tail
-        self._done = 0  # original rows
+        self._num_done = 0  # original rows
 
     def add(self, rows: Tensor) -> None:
         """`(K, r, W)` finished logits, next to those that came before."""
         if self._size == self._original:
-            self._write(rows)
+            self._decode_rows(rows)
             return
-        known = torch.cat((self._tail, rows), dim=1) if self._tail.numel() else rows
-        end = self._first + known.shape[1]
+        logits = torch.cat((self._tail, rows), dim=1) if self._tail.numel() else rows
+        end = self._first + logits.shape[1]
         scale = self._size[0] / self._original[0]
         # As `F.interpolate` places pixel centres, which `Geometry.map_to_original` uses.
-        at = ((torch.arange(self._done, self._original[0]) + 0.5) * scale - 0.5).clamp(min=0)
+        at = ((torch.arange(self._num_done, self._original[0]) + 0.5) * scale - 0.5).clamp(min=0)
         low = at.long().clamp(max=self._size[0] - 1)
         high = (low + 1).clamp(max=self._size[0] - 1)
         ready = int((high < end).sum())
         for start in range(0, ready, ROWS_AT_ONCE):
-            chosen = slice(start, min(start + ROWS_AT_ONCE, ready))
-            share = (at[chosen] - low[chosen]).to(known)[:, None]
-            above = known[:, (low[chosen] - self._first).to(known.device)]
-            below = known[:, (high[chosen] - self._first).to(known.device)]
-            mixed = above * (1 - share) + below * share
+            row_slice = slice(start, min(start + ROWS_AT_ONCE, ready))
+            fraction = (at[row_slice] - low[row_slice]).to(logits)[:, None]
+            above = logits[:, (low[row_slice] - self._first).to(logits.device)]
+            below = logits[:, (high[row_slice] - self._first).to(logits.device)]
+            mixed = above * (1 - fraction) + below * fraction
             size = [mixed.shape[1], self._original[1]]
-            self._write(F.interpolate(mixed[None], size, mode="bilinear", align_corners=False)[0])
+            self._decode_rows(
+                F.interpolate(mixed[None], size, mode="bilinear", align_corners=False)[0]
+            )
         needed = int(low[ready]) if ready < len(low) else end
-        self._tail = known[:, max(0, needed - self._first) :].clone()
+        self._tail = logits[:, max(0, needed - self._first) :].clone()
         self._first = max(needed, self._first)
 
-    def map(self) -> SegmentationMap:
+    def build_map(self) -> SegmentationMap:
         """What was decoded."""
-        assert self._done == self._original[0], "every row came"
-        kept = {} if self._keep == "labels" else {self._keep: self._kept}
-        return SegmentationMap(self._labels, **{"probs": None, **kept})
+        assert self._num_done == self._original[0], "every row came"
+        kept_fields = {} if self._keep == "labels" else {self._keep: self._kept_scores}
+        return SegmentationMap(self._labels, **{"probs": None, **kept_fields})
 
-    def _write(self, rows: Tensor) -> None:
+    def _decode_rows(self, rows: Tensor) -> None:
         """Decodes `(K, r, w)` logits at original size."""
         for start in range(0, rows.shape[1], ROWS_AT_ONCE):
             part = rows[:, start : start + ROWS_AT_ONCE]
             size = (int(part.shape[1]), self._original[1])
-            (found,) = self._head.decode({"logits": part[None]}, [Geometry(size, size)])
-            place = slice(self._done, self._done + size[0])
-            self._labels[place] = found.labels.cpu().to(self._labels.dtype)
+            (prediction,) = self._head.decode({"logits": part[None]}, [Geometry(size, size)])
+            target_rows = slice(self._num_done, self._num_done + size[0])
+            self._labels[target_rows] = prediction.labels.cpu().to(self._labels.dtype)
             if self._keep == "confidence":
-                assert self._kept is not None
-                chosen = torch.take_along_dim(found.probs, found.labels[None].long(), dim=0)
-                self._kept[place] = chosen[0].cpu()
+                assert self._kept_scores is not None
+                confidence = torch.take_along_dim(
+                    prediction.probs, prediction.labels[None].long(), dim=0
+                )
+                self._kept_scores[target_rows] = confidence[0].cpu()
             elif self._keep == "probs":
-                assert self._kept is not None
-                self._kept[:, place] = found.probs.cpu()
-            self._done += size[0]
+                assert self._kept_scores is not None
+                self._kept_scores[:, target_rows] = prediction.probs.cpu()
+            self._num_done += size[0]
 
 
-def window_logits(
+def get_window_logits(
     name: str, raw: Mapping[str, Any], padded: Sequence[int], num_classes: int
 ) -> Tensor:
     """`(B, K, H', W')` logits of a batch of windows, from a semantic head's raw output.

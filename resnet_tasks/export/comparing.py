@@ -40,7 +40,7 @@ BCCD's detector, trained for 14 epochs, lost 1.9 % of the scores and 0.33 points
 
 
 @dataclass
-class Difference:
+class OutputDifference:
     """The greatest differences of one head over some pictures; what a head lacks stays 0.
 
     Attributes:
@@ -65,14 +65,14 @@ class Difference:
     pixels: float = 0.0
 
     @property
-    def lost(self) -> float:
+    def unmatched_fraction(self) -> float:
         """Share of the scores, 0..1, that detections without a counterpart have."""
         return self.unmatched_scores / self.scores if self.scores else 0.0
 
-    def within(self, tolerance: Tolerance) -> bool:
+    def is_within(self, tolerance: Tolerance) -> bool:
         """Whether all are as small as they have to be."""
         return (
-            self.lost <= tolerance.unmatched
+            self.unmatched_fraction <= tolerance.unmatched
             and self.box <= tolerance.box
             and self.score <= tolerance.score
             and self.pixels <= tolerance.pixels
@@ -80,74 +80,81 @@ class Difference:
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
-        return {**asdict(self), "lost": self.lost}
+        return {**asdict(self), "lost": self.unmatched_fraction}
 
 
-def compare(
-    wanted: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Any]], tolerance: Tolerance
-) -> dict[str, Difference]:
+def compare_predictions(
+    model_predictions: Sequence[Mapping[str, Any]],
+    export_predictions: Sequence[Mapping[str, Any]],
+    tolerance: Tolerance,
+) -> dict[str, OutputDifference]:
     """The greatest differences of every head.
 
     Args:
-        wanted: Per picture: head -> prediction of the model.
-        found: The same of the export.
+        model_predictions: Per picture: head -> prediction of the model.
+        export_predictions: The same of the export.
         tolerance: What counts as the same detection.
     """
-    differences: dict[str, Difference] = {}
+    differences: dict[str, OutputDifference] = {}
     pixels: dict[str, list[tuple[int, int]]] = {}
-    for expected, got in zip(wanted, found, strict=True):
-        for head, one in expected.items():
-            here = differences.setdefault(head, Difference())
-            here.pictures += 1
-            if isinstance(one, Detections):
-                _add_detections(here, one, got[head], tolerance)
-            elif isinstance(one, SegmentationMap):
-                pixels.setdefault(head, []).append(_other_pixels(here, one, got[head]))
-            elif isinstance(one, Classification):
-                gap = np.abs(as_array(one.probs) - as_array(got[head].probs)).max()
-                here.score = max(here.score, _finite(gap))
+    for expected, got in zip(model_predictions, export_predictions, strict=True):
+        for head, prediction in expected.items():
+            difference = differences.setdefault(head, OutputDifference())
+            difference.pictures += 1
+            if isinstance(prediction, Detections):
+                _compare_detections(difference, prediction, got[head], tolerance)
+            elif isinstance(prediction, SegmentationMap):
+                pixels.setdefault(head, []).append(
+                    _count_differing_pixels(difference, prediction, got[head])
+                )
+            elif isinstance(prediction, Classification):
+                gap = np.abs(as_array(prediction.probs) - as_array(got[head].probs)).max()
+                difference.score = max(difference.score, _nan_to_inf(gap))
     for head, counts in pixels.items():
         differences[head].pixels = sum(n for n, _ in counts) / sum(total for _, total in counts)
     return differences
 
 
-def _add_detections(
-    here: Difference, wanted: Detections, found: Detections, tolerance: Tolerance
+def _compare_detections(
+    difference: OutputDifference, expected: Detections, exported: Detections, tolerance: Tolerance
 ) -> None:
     """Pairs of one class that lie within the tolerance, the closest first among those left."""
-    here.detections += len(wanted) + len(found)
-    boxes, others = as_array(wanted.boxes).reshape(-1, 4), as_array(found.boxes).reshape(-1, 4)
-    scores, other_scores = as_array(wanted.scores), as_array(found.scores)
-    labels, other_labels = as_array(wanted.labels), as_array(found.labels)
-    here.scores += float(scores.sum()) + float(other_scores.sum())
-    free = np.ones(len(others), bool)
+    difference.detections += len(expected) + len(exported)
+    boxes, other_boxes = (
+        as_array(expected.boxes).reshape(-1, 4),
+        as_array(exported.boxes).reshape(-1, 4),
+    )
+    scores, other_scores = as_array(expected.scores), as_array(exported.scores)
+    labels, other_labels = as_array(expected.labels), as_array(exported.labels)
+    difference.scores += float(scores.sum()) + float(other_scores.sum())
+    free = np.ones(len(other_boxes), bool)
     for box, score, label in zip(boxes, scores, labels, strict=True):
-        gaps = np.abs(others - box).max(axis=1, initial=0.0)
-        rises = np.abs(other_scores - score)
+        gaps = np.abs(other_boxes - box).max(axis=1, initial=0.0)
+        score_gaps = np.abs(other_scores - score)
         good = free & (other_labels == label)
-        good &= (gaps <= tolerance.box) & (rises <= tolerance.score)
+        good &= (gaps <= tolerance.box) & (score_gaps <= tolerance.score)
         if not good.any():
-            here.unmatched += 1
-            here.unmatched_scores += float(score)
+            difference.unmatched += 1
+            difference.unmatched_scores += float(score)
             continue
-        chosen = int(np.argmin(np.where(good, gaps, np.inf)))
-        free[chosen] = False
-        here.box = max(here.box, float(gaps[chosen]))
-        here.score = max(here.score, float(rises[chosen]))
-    here.unmatched += int(free.sum())
-    here.unmatched_scores += float(other_scores[free].sum())
+        best_index = int(np.argmin(np.where(good, gaps, np.inf)))
+        free[best_index] = False
+        difference.box = max(difference.box, float(gaps[best_index]))
+        difference.score = max(difference.score, float(score_gaps[best_index]))
+    difference.unmatched += int(free.sum())
+    difference.unmatched_scores += float(other_scores[free].sum())
 
 
-def _other_pixels(
-    here: Difference, wanted: SegmentationMap, found: SegmentationMap
+def _count_differing_pixels(
+    difference: OutputDifference, expected: SegmentationMap, exported: SegmentationMap
 ) -> tuple[int, int]:
     """How many pixels have another class, and how many there are."""
-    labels, others = as_array(wanted.labels), as_array(found.labels)
-    if wanted.probs is not None and found.probs is not None:
-        gap = np.abs(as_array(wanted.probs) - as_array(found.probs)).max(axis=0).mean()
-        here.score = max(here.score, _finite(gap))
-    return int((labels != others).sum()), labels.size
+    labels, other_labels = as_array(expected.labels), as_array(exported.labels)
+    if expected.probs is not None and exported.probs is not None:
+        gap = np.abs(as_array(expected.probs) - as_array(exported.probs)).max(axis=0).mean()
+        difference.score = max(difference.score, _nan_to_inf(gap))
+    return int((labels != other_labels).sum()), labels.size
 
 
-def _finite(value: Any) -> float:
+def _nan_to_inf(value: Any) -> float:
     return float(value) if np.isfinite(value) else float("inf")

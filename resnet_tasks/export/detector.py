@@ -17,12 +17,12 @@ from torch import Tensor
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
-from resnet_tasks.export.operators import pooled, size_of, survivors
+from resnet_tasks.export.operators import compute_nms_mask, get_size, pool_rois
 from resnet_tasks.heads.faster_rcnn import FasterRCNN
 from resnet_tasks.heads.faster_rcnn.roi import MIN_SIZE as MIN_DETECTION
 from resnet_tasks.heads.faster_rcnn.rpn import MIN_SIZE as MIN_PROPOSAL
-from resnet_tasks.heads.faster_rcnn.rpn import Anchors
-from resnet_tasks.layers.roi_align import levels_for_boxes
+from resnet_tasks.heads.faster_rcnn.rpn import AnchorShapes
+from resnet_tasks.layers.roi_align import assign_boxes_to_levels
 
 INVALID = -1.0
 """Score of a place that holds nothing."""
@@ -30,7 +30,7 @@ FILLER = -1e30
 """Below every logit; finite, so that statistics over it are."""
 
 
-def detector_outputs(
+def compute_detector_outputs(
     head: FasterRCNN, features: Mapping[str, Tensor], sizes: Tensor
 ) -> dict[str, Tensor]:
     """The detections of every picture, best first.
@@ -44,18 +44,20 @@ def detector_outputs(
         `boxes` `(B, D, 4)` float32 xyxy in input pixels, inside the picture; `scores` `(B, D)`
         float32, -1 in places without a detection, else falling; `labels` `(B, D)` int64.
     """
-    levels = head._pyramid(features)
+    levels = head._compute_pyramid(features)
     stride = head.finest_stride
-    padded = torch.stack((size_of(levels[0], 2), size_of(levels[0], 3))) * stride
-    proposals, valid = _proposals(head, levels, padded)
-    probs, deltas = _judged(head, levels[:-1], proposals)
-    boxes = decoded(deltas, proposals[:, :, None], head.roi_heads.coder)
-    boxes = _clipped(boxes, padded).transpose(1, 2)  # (B, K, R, 4)
+    padded = torch.stack((get_size(levels[0], 2), get_size(levels[0], 3))) * stride
+    proposals, valid = _compute_proposals(head, levels, padded)
+    probs, deltas = _classify_proposals(head, levels[:-1], proposals)
+    boxes = decode_boxes(deltas, proposals[:, :, None], head.roi_heads.coder)
+    boxes = _clip_boxes(boxes, padded).transpose(1, 2)  # (B, K, R, 4)
     good = valid[:, :, None] & (probs > head.options.score_threshold)
-    good = good.transpose(1, 2) & _large(boxes, MIN_DETECTION)
+    good = good.transpose(1, 2) & _is_large(boxes, MIN_DETECTION)
     scores = torch.where(good, probs.transpose(1, 2), INVALID)
-    kept = survivors(boxes.flatten(0, 1), scores.flatten(0, 1), iou=head.options.nms_iou, least=0.0)
-    scores = torch.where(kept.view_as(scores), scores, INVALID).flatten(1)
+    is_kept = compute_nms_mask(
+        boxes.flatten(0, 1), scores.flatten(0, 1), iou=head.options.nms_iou, least=0.0
+    )
+    scores = torch.where(is_kept.view_as(scores), scores, INVALID).flatten(1)
     number = proposals.shape[1]
     count = min(head.options.detections_per_image, len(head.classes) * number)
     scores, best = scores.topk(count, dim=1)
@@ -71,22 +73,26 @@ def detector_outputs(
     }
 
 
-def _proposals(head: FasterRCNN, levels: Sequence[Tensor], padded: Tensor) -> tuple[Tensor, Tensor]:
+def _compute_proposals(
+    head: FasterRCNN, levels: Sequence[Tensor], padded: Tensor
+) -> tuple[Tensor, Tensor]:
     """Boxes `(B, R, 4)` and which of them are `(B, R)` valid; first those that score best."""
     before, after = head.options.rpn_pre_nms[1], head.options.rpn_post_nms[1]
-    found = [_candidates(head, level, index, padded) for index, level in enumerate(levels)]
-    scores = torch.stack([score for score, _ in found], dim=1)  # (B, L, T)
-    boxes = _clipped(torch.stack([box for _, box in found], dim=1), padded)
-    scores = torch.where(_large(boxes, MIN_PROPOSAL), scores, INVALID)
-    kept = survivors(
+    candidates = [
+        _select_candidates(head, level, index, padded) for index, level in enumerate(levels)
+    ]
+    scores = torch.stack([score for score, _ in candidates], dim=1)  # (B, L, T)
+    boxes = _clip_boxes(torch.stack([box for _, box in candidates], dim=1), padded)
+    scores = torch.where(_is_large(boxes, MIN_PROPOSAL), scores, INVALID)
+    is_kept = compute_nms_mask(
         boxes.flatten(0, 1), scores.flatten(0, 1), iou=head.rpn.nms_iou, least=INVALID / 2
     )
-    scores = torch.where(kept.view_as(scores), scores, INVALID).flatten(1)
+    scores = torch.where(is_kept.view_as(scores), scores, INVALID).flatten(1)
     best, order = scores.topk(min(after, before * len(levels)), dim=1)
     return boxes.flatten(1, 2).gather(1, order[..., None].expand(-1, -1, 4)), best >= 0
 
 
-def _candidates(
+def _select_candidates(
     head: FasterRCNN, level: Tensor, index: int, padded: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The best anchors of a level: scores `(B, T)`, -1 where it has fewer, and boxes `(B, T, 4)`.
@@ -97,33 +103,33 @@ def _candidates(
     logits, deltas = head.rpn.head(level)
     # So that the best T exist on a level with fewer anchors.
     filled = torch.cat((logits, torch.full_like(logits[:, :1], FILLER).expand(-1, count)), 1)
-    best, places = filled.topk(count, dim=1)
-    places = torch.minimum(places, size_of(logits, 1) - 1)
-    chosen = deltas.gather(1, places[..., None].expand(-1, -1, 4))
-    anchors = _anchors_at(head.rpn.anchors, index, places, level, padded)
+    best, anchor_indices = filled.topk(count, dim=1)
+    anchor_indices = torch.minimum(anchor_indices, get_size(logits, 1) - 1)
+    selected_deltas = deltas.gather(1, anchor_indices[..., None].expand(-1, -1, 4))
+    anchors = _gather_anchors(head.rpn.anchors, index, anchor_indices, level, padded)
     scores = torch.where(best > FILLER, best.sigmoid(), INVALID)
-    return scores, decoded(chosen, anchors, head.rpn.coder)
+    return scores, decode_boxes(selected_deltas, anchors, head.rpn.coder)
 
 
-def _anchors_at(
-    anchors: Anchors, index: int, places: Tensor, level: Tensor, padded: Tensor
+def _gather_anchors(
+    anchors: AnchorShapes, index: int, anchor_indices: Tensor, level: Tensor, padded: Tensor
 ) -> Tensor:
     """Anchors by their number on a level: `(..., 4)` float32 xyxy, input pixels."""
     generator = AnchorGenerator(anchors.sizes, (anchors.aspect_ratios,) * len(anchors.sizes))
-    shapes = generator.cell_anchors[index].to(places.device)
-    rows, columns = size_of(level, 2), size_of(level, 3)
-    cells = torch.div(places, anchors.per_cell, rounding_mode="trunc")
+    shapes = generator.cell_anchors[index].to(anchor_indices.device)
+    rows, columns = get_size(level, 2), get_size(level, 3)
+    cells = torch.div(anchor_indices, anchors.per_cell, rounding_mode="trunc")
     row = torch.div(cells, columns, rounding_mode="trunc")
     column = cells - row * columns
     # The steps are rounded as in `rpn`.
     y = row * torch.div(padded[0], rows, rounding_mode="trunc")
     x = column * torch.div(padded[1], columns, rounding_mode="trunc")
     corner = torch.stack((x, y), dim=-1).to(torch.float32).repeat(1, 1, 2)
-    made: Tensor = corner + shapes[places - cells * anchors.per_cell]
-    return made
+    anchor_boxes: Tensor = corner + shapes[anchor_indices - cells * anchors.per_cell]
+    return anchor_boxes
 
 
-def decoded(deltas: Tensor, boxes: Tensor, coder: BoxCoder) -> Tensor:
+def decode_boxes(deltas: Tensor, boxes: Tensor, coder: BoxCoder) -> Tensor:
     """Torchvision's `BoxCoder.decode_single` for any leading axes.
 
     Args:
@@ -139,15 +145,17 @@ def decoded(deltas: Tensor, boxes: Tensor, coder: BoxCoder) -> Tensor:
     return torch.cat((centre - half, centre + half), dim=-1)
 
 
-def _clipped(boxes: Tensor, padded: Tensor) -> Tensor:
+def _clip_boxes(boxes: Tensor, padded: Tensor) -> Tensor:
     return torch.minimum(boxes.clamp(min=0), padded.flip(0).repeat(2).to(boxes.dtype))
 
 
-def _large(boxes: Tensor, least: float) -> Tensor:
+def _is_large(boxes: Tensor, least: float) -> Tensor:
     return ((boxes[..., 2:] - boxes[..., :2]) >= least).all(dim=-1)
 
 
-def _judged(head: FasterRCNN, levels: Sequence[Tensor], proposals: Tensor) -> tuple[Tensor, Tensor]:
+def _classify_proposals(
+    head: FasterRCNN, levels: Sequence[Tensor], proposals: Tensor
+) -> tuple[Tensor, Tensor]:
     """What the second stage says: probabilities `(B, R, K)` and deltas `(B, R, K, 4)`.
 
     Proposals are sorted by the level that they read, so that their features are put one behind the
@@ -157,16 +165,16 @@ def _judged(head: FasterRCNN, levels: Sequence[Tensor], proposals: Tensor) -> tu
     stage = head.roi_heads
     number = proposals.shape[1]
     boxes = proposals.reshape(-1, 4)
-    reads = levels_for_boxes(boxes, stage.strides)
-    first, end = torch.zeros_like(reads[:1]), size_of(reads, 0).reshape(1)
+    level_indices = assign_boxes_to_levels(boxes, stage.strides)
+    first, end = torch.zeros_like(level_indices[:1]), get_size(level_indices, 0).reshape(1)
     parts, orders = [], []
     for index, (level, stride) in enumerate(zip(levels, stage.strides, strict=True)):
-        rows = torch.where(reads == index)[0]
+        rows = torch.where(level_indices == index)[0]
         orders.append(torch.cat((rows, end)))
         rows = torch.cat((rows, first))
         pictures = torch.div(rows, number, rounding_mode="trunc")
         parts.append(
-            pooled(
+            pool_rois(
                 level,
                 boxes[rows].reshape(-1, 4),
                 pictures,
@@ -178,6 +186,6 @@ def _judged(head: FasterRCNN, levels: Sequence[Tensor], proposals: Tensor) -> tu
     order = torch.cat(orders)
     logits, deltas = stage.box_predictor(stage.box_head(torch.cat(parts).flatten(1)))
     places = torch.arange(order.shape[0], device=order.device)
-    back = torch.zeros_like(order).scatter(0, order, places)[: reads.shape[0]]
+    back = torch.zeros_like(order).scatter(0, order, places)[: level_indices.shape[0]]
     probs = logits.softmax(dim=1)[back, 1:].view(-1, number, logits.shape[1] - 1)
     return probs, deltas[back, 1:].view(*probs.shape[:2], -1, 4)

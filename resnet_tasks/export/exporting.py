@@ -18,22 +18,28 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from resnet_tasks.data.dataset import CocoDataset
-from resnet_tasks.data.samples import sample_of
+from resnet_tasks.data.samples import make_sample
 from resnet_tasks.errors import DataError, RunError
 from resnet_tasks.evaluation.evaluators import MAIN_METRIC
-from resnet_tasks.evaluation.reporting import metric_json
-from resnet_tasks.export.comparing import EXACT, ROUNDED, Difference, Tolerance, compare
+from resnet_tasks.evaluation.reporting import metric_to_json
+from resnet_tasks.export.comparing import (
+    EXACT,
+    ROUNDED,
+    OutputDifference,
+    Tolerance,
+    compare_predictions,
+)
 from resnet_tasks.export.graph import ExportGraph
-from resnet_tasks.export.quantizing import Feed, judged, quantize
+from resnet_tasks.export.quantizing import Feed, evaluate_export, quantize
 from resnet_tasks.export.writing import write_onnx, write_openvino
-from resnet_tasks.exported.engines import PACKAGES, extra_package
+from resnet_tasks.exported.engines import PACKAGES, import_extra
 from resnet_tasks.exported.manifest import GRAPHS, ExportedHead, Manifest, PixelRange
-from resnet_tasks.exported.model import ExportedModel, collated
+from resnet_tasks.exported.model import ExportedModel, collate_images
 from resnet_tasks.heads.classifier import MULTI_LABEL
 from resnet_tasks.metrics import Metric
 from resnet_tasks.model import TaskModel, resolve_precision
 from resnet_tasks.prediction_files import find_images
-from resnet_tasks.progress import bar
+from resnet_tasks.progress import track_progress
 from resnet_tasks.structures import Batch, collate
 from resnet_tasks.training.judging import weights_sha256
 from resnet_tasks.training.run import Run
@@ -46,7 +52,7 @@ TIMED = 5
 
 
 @dataclass(frozen=True)
-class Int8:
+class Int8Options:
     """How an export is quantized.
 
     Attributes:
@@ -61,7 +67,7 @@ class Int8:
 
 
 @dataclass(frozen=True)
-class Shown:
+class ComparisonImages:
     """The pictures that an export is compared with its model on.
 
     Attributes:
@@ -74,7 +80,7 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportResult:
     """What came out.
 
     Attributes:
@@ -91,13 +97,13 @@ def export_run(
     out: Path,
     *,
     form: Format = "onnx",
-    int8: Int8 | None = None,
+    int8: Int8Options | None = None,
     checkpoint: str = "last",
-    shown: Shown = Shown(),  # frozen
+    comparison_images: ComparisonImages = ComparisonImages(),  # frozen
     data_root: Path | None = None,
     console: Console | None = None,
     tolerance: Tolerance = EXACT,
-) -> Exported:
+) -> ExportResult:
     """Exports a run's model, compares it with the model on real pictures, and keeps it if it fits.
 
     Args:
@@ -106,7 +112,7 @@ def export_run(
         form: Of the graph.
         int8: Quantize it too; None: float32 weights.
         checkpoint: `last` or `best`.
-        shown: Pictures to compare on.
+        comparison_images: Pictures to compare on.
         data_root: Folder that holds data sets.
         console: For progress and the table.
         tolerance: Of float32 against float32.
@@ -122,42 +128,46 @@ def export_run(
     if int8 is not None and form != "openvino":
         raise RunError("int8 is made of OpenVINO's graphs only; add --format openvino")
     for package in ("onnx", PACKAGES[form], *(("nncf",) if int8 else ())):
-        extra_package(package)
+        import_extra(package)
     if int8 is not None and run.recipe.sliding is not None:
         raise RunError(
             f"{run.directory} predicts in windows, whose metric an export cannot measure; export "
             "without --int8"
         )
-    model = _on_cpu(run.model(checkpoint))
-    manifest = _manifest(run, model, form, checkpoint)
+    model = _copy_to_cpu(run.load_model(checkpoint))
+    manifest = _build_manifest(run, model, form, checkpoint)
     graph = ExportGraph(model, manifest.pixels).eval()
-    pictures = _pictures(run, shown, data_root)
+    pictures = _load_images(run, comparison_images, data_root)
     partial = out.with_name(f"{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     make_folder(partial)
     try:
-        _write(graph, manifest, partial)
-        about, manifest = _compared(model, manifest, partial, pictures, tolerance, console)
+        _write_graph(graph, manifest, partial)
+        metadata, manifest = _compare_with_model(
+            model, manifest, partial, pictures, tolerance, console
+        )
         if int8 is not None:
-            about["int8"] = _quantized(run, model, manifest, partial, int8, data_root, console)
+            metadata["int8"] = _quantize_graph(
+                run, model, manifest, partial, int8, data_root, console
+            )
             manifest = replace(manifest, is_int8=True)
-        about["latency"] = _latency(model, manifest, partial, pictures[0])
-        about["bytes"] = {each.name: each.stat().st_size for each in sorted(partial.iterdir())}
-        manifest = replace(manifest, about={**manifest.about, **about})
+        metadata["latency"] = _measure_latency(model, manifest, partial, pictures[0])
+        metadata["bytes"] = {file.name: file.stat().st_size for file in sorted(partial.iterdir())}
+        manifest = replace(manifest, metadata={**manifest.metadata, **metadata})
         manifest.write(partial)
         partial.rename(out)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    return Exported(out, manifest)
+    return ExportResult(out, manifest)
 
 
-def _on_cpu(model: TaskModel) -> TaskModel:
+def _copy_to_cpu(model: TaskModel) -> TaskModel:
     plain = model if model.device.type == "cpu" else copy.deepcopy(model).cpu()
     return plain.eval()
 
 
-def _manifest(run: Run, model: TaskModel, form: Format, checkpoint: str) -> Manifest:
+def _build_manifest(run: Run, model: TaskModel, form: Format, checkpoint: str) -> Manifest:
     recipe, preparation = run.recipe, run.preparation
     heads = {
         name: ExportedHead(
@@ -175,57 +185,59 @@ def _manifest(run: Run, model: TaskModel, form: Format, checkpoint: str) -> Mani
         heads=heads,
         categories=tuple(run.labels.categories.to_json()),
         preparation=preparation,
-        pixels=PixelRange.of(preparation),
+        pixels=PixelRange.from_preparation(preparation),
         normalisation={"mean": tuple(model.mean.tolist()), "std": tuple(model.std.tolist())},
         windows=None if recipe.sliding is None else recipe.sliding.model_dump(),
-        about={
+        metadata={
             "source": {
                 "recipe": recipe.name,
                 "run": run.directory.name,
                 "checkpoint": checkpoint,
-                "weights": weights_sha256(run.checkpoint(checkpoint)),
+                "weights": weights_sha256(run.find_checkpoint(checkpoint)),
             },
-            "versions": _versions(),
+            "versions": _collect_versions(),
         },
     )
 
 
-def _versions() -> dict[str, str]:
-    found = {}
+def _collect_versions() -> dict[str, str]:
+    versions = {}
     for name in ("resnet-tasks", "torch", "torchvision", "onnx", "onnxruntime", "openvino", "nncf"):
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
-def _pictures(run: Run, shown: Shown, data_root: Path | None) -> list[Picture]:
+def _load_images(
+    run: Run, comparison_images: ComparisonImages, data_root: Path | None
+) -> list[Picture]:
     """Stored pictures to compare on, evenly spread; of big ones the first window.
 
     Raises:
         DataError: If there are none.
     """
     preparation, windows = run.preparation, run.recipe.sliding
-    if shown.paths:
-        files = find_images(shown.paths)
+    if comparison_images.paths:
+        files = find_images(comparison_images.paths)
     else:
         try:
-            dataset = run.dataset("val", data_root=data_root)
+            dataset = run.load_dataset("val", data_root=data_root)
         except DataError as error:
             raise DataError(
                 f"an export is compared with its model on real pictures, but there are none: "
                 f"{error}; name some with --images FILES-OR-FOLDER, or the data with --data-root"
             ) from None
         files = [dataset.path(i) for i in range(len(dataset))]
-    chosen = np.linspace(0, len(files) - 1, min(shown.number, len(files))).astype(int)
-    found = [(str(files[i]), preparation.read(files[i])) for i in chosen]
+    indices = np.linspace(0, len(files) - 1, min(comparison_images.number, len(files))).astype(int)
+    images = [(str(files[i]), preparation.read(files[i])) for i in indices]
     if windows is None:
-        return found
-    return [(name, image[: windows.height, : windows.width]) for name, image in found]
+        return images
+    return [(name, image[: windows.height, : windows.width]) for name, image in images]
 
 
-def _write(graph: ExportGraph, manifest: Manifest, folder: Path) -> None:
+def _write_graph(graph: ExportGraph, manifest: Manifest, folder: Path) -> None:
     target = folder / manifest.graph
     traced = folder / GRAPHS["onnx"]
     write_onnx(graph, manifest.preparation.channels, traced)
@@ -234,7 +246,7 @@ def _write(graph: ExportGraph, manifest: Manifest, folder: Path) -> None:
         traced.unlink()
 
 
-def _batches(pictures: Sequence[Picture]) -> Iterator[Sequence[Picture]]:
+def _iterate_batches(pictures: Sequence[Picture]) -> Iterator[Sequence[Picture]]:
     """One by one and in twos, so that a graph is tried with several numbers and sizes."""
     start, number = 0, 1
     while start < len(pictures):
@@ -242,7 +254,7 @@ def _batches(pictures: Sequence[Picture]) -> Iterator[Sequence[Picture]]:
         start, number = start + number, 3 - number
 
 
-def _compared(
+def _compare_with_model(
     model: TaskModel,
     manifest: Manifest,
     folder: Path,
@@ -258,42 +270,48 @@ def _compared(
     engines = {"fp32": tolerance}
     if manifest.format == "openvino":
         engines["auto"] = ROUNDED
-    wanted = []
-    parts = list(_batches(pictures))
-    with bar(console, "Predicting with the model", len(parts)) as advance:
+    expected = []
+    parts = list(_iterate_batches(pictures))
+    with track_progress(console, "Predicting with the model", len(parts)) as advance:
         for part in parts:
-            wanted += _predictions(model, manifest, part)
+            expected += _predict(model, manifest, part)
             advance()
-    told: dict[str, Any] = {"pictures": [name for name, _ in pictures]}
+    comparison: dict[str, Any] = {"pictures": [name for name, _ in pictures]}
     for precision, allowed in engines.items():
         manifest.write(folder)
         exported = ExportedModel.open(folder, precision=precision)
-        found: list[dict[str, Any]] = []
-        with bar(console, f"Predicting with the export ({precision})", len(parts)) as advance:
+        exported_predictions: list[dict[str, Any]] = []
+        with track_progress(
+            console, f"Predicting with the export ({precision})", len(parts)
+        ) as advance:
             for part in parts:
-                found += exported.predict([image for _, image in part], [name for name, _ in part])
+                exported_predictions += exported.predict(
+                    [image for _, image in part], [name for name, _ in part]
+                )
                 advance()
-        differences = compare(wanted, found, allowed)
-        good = all(each.within(allowed) for each in differences.values())
+        differences = compare_predictions(expected, exported_predictions, allowed)
+        good = all(difference.is_within(allowed) for difference in differences.values())
         if precision == "fp32" and not good:
-            raise RunError(_too_far(differences, allowed, len(pictures)))
+            raise RunError(_describe_excess(differences, allowed, len(pictures)))
         if precision == "auto":
             manifest = replace(manifest, precision="auto" if good else "fp32")
-        told[precision] = {
+        comparison[precision] = {
             "tolerance": asdict(allowed),
             "within": good,
-            "heads": {name: each.to_json() for name, each in differences.items()},
+            "heads": {name: difference.to_json() for name, difference in differences.items()},
         }
-    return {"comparison": told}, manifest
+    return {"comparison": comparison}, manifest
 
 
-def _too_far(differences: Mapping[str, Difference], allowed: Tolerance, number: int) -> str:
+def _describe_excess(
+    differences: Mapping[str, OutputDifference], allowed: Tolerance, number: int
+) -> str:
     bad = "; ".join(
-        f"head {name}: {each.unmatched} of the {each.detections} detections of both without a "
-        f"counterpart ({each.lost:.1%} of the scores), boxes {each.box:.3g} px, scores "
-        f"{each.score:.3g}, {each.pixels:.2%} of the pixels apart"
-        for name, each in differences.items()
-        if not each.within(allowed)
+        f"head {name}: {difference.unmatched} of the {difference.detections} detections of both without a "
+        f"counterpart ({difference.unmatched_fraction:.1%} of the scores), boxes {difference.box:.3g} px, scores "
+        f"{difference.score:.3g}, {difference.pixels:.2%} of the pixels apart"
+        for name, difference in differences.items()
+        if not difference.is_within(allowed)
     )
     return (
         f"the exported graph does not predict what the model predicts on {number} pictures: {bad}; "
@@ -303,32 +321,35 @@ def _too_far(differences: Mapping[str, Difference], allowed: Tolerance, number: 
     )
 
 
-def _predictions(
+def _predict(
     model: TaskModel, manifest: Manifest, pictures: Sequence[Picture]
 ) -> list[dict[str, Any]]:
-    found = model.predict(_batch(manifest, pictures), precision="fp32")
-    return [{name: each[i] for name, each in found.items()} for i in range(len(pictures))]
+    predictions = model.predict(_collate_batch(manifest, pictures), precision="fp32")
+    return [
+        {name: head_predictions[i] for name, head_predictions in predictions.items()}
+        for i in range(len(pictures))
+    ]
 
 
-def _batch(manifest: Manifest, pictures: Sequence[Picture]) -> Batch:
-    samples = [sample_of(manifest.preparation, image, 0, name) for name, image in pictures]
+def _collate_batch(manifest: Manifest, pictures: Sequence[Picture]) -> Batch:
+    samples = [make_sample(manifest.preparation, image, 0, name) for name, image in pictures]
     return collate(samples)
 
 
-def _feed(manifest: Manifest, pictures: Sequence[Picture]) -> Feed:
+def _build_feed(manifest: Manifest, pictures: Sequence[Picture]) -> Feed:
     prepared = [
-        manifest.pixels.prepared(manifest.preparation, image, name) for name, image in pictures
+        manifest.pixels.prepare(manifest.preparation, image, name) for name, image in pictures
     ]
-    images, sizes = collated(prepared, manifest.multiple)
-    return {"images": images, "sizes": sizes}
+    batched_images, sizes = collate_images(prepared, manifest.multiple)
+    return {"images": batched_images, "sizes": sizes}
 
 
-def _quantized(
+def _quantize_graph(
     run: Run,
     model: TaskModel,
     manifest: Manifest,
     folder: Path,
-    how: Int8,
+    options: Int8Options,
     data_root: Path | None,
     console: Console,
 ) -> dict[str, Any]:
@@ -337,19 +358,19 @@ def _quantized(
     Raises:
         RunError: If a main metric falls too far.
     """
-    train = _spread(run.dataset("train", data_root=data_root), how.calibration)
-    val = _spread(run.dataset("val", data_root=data_root), how.evaluation)
+    train = _sample_evenly(run.load_dataset("train", data_root=data_root), options.calibration)
+    val = _sample_evenly(run.load_dataset("val", data_root=data_root), options.evaluation)
 
-    def metrics(text: str) -> dict[str, Metric]:
+    def measure_metrics(text: str) -> dict[str, Metric]:
         manifest.write(folder)
         exported = ExportedModel.open(folder)
-        with bar(console, text, len(val)) as advance:
-            return judged(model, exported, val, on_picture=advance).metrics
+        with track_progress(console, text, len(val)) as advance:
+            return evaluate_export(model, exported, val, on_picture=advance).metrics
 
-    before = metrics("Judging before int8")
+    before = measure_metrics("Judging before int8")
     console.print(f"calibrating on {len(train)} training pictures")
-    quantize(folder / manifest.graph, _Calibration(manifest, train), len(train))
-    after = metrics("Judging int8")
+    quantize(folder / manifest.graph, _CalibrationFeed(manifest, train), len(train))
+    after = measure_metrics("Judging int8")
     main = {
         f"{name}/{MAIN_METRIC[head.evaluator_name]}"
         for name, head in model.named_heads.items()
@@ -358,7 +379,7 @@ def _quantized(
     fallen = {
         name: (before[name].value, after[name].value)
         for name in sorted(main & before.keys())
-        if (before[name].value or 0) - (after[name].value or 0) > how.max_drop
+        if (before[name].value or 0) - (after[name].value or 0) > options.max_drop
     }
     if fallen:
         listed = ", ".join(
@@ -366,20 +387,20 @@ def _quantized(
         )
         raise RunError(
             f"int8 costs too much on {len(val)} val pictures: {listed}, allowed is a fall of "
-            f"{how.max_drop:g}; nothing was written: calibrate on more pictures (--calibrate-on), "
+            f"{options.max_drop:g}; nothing was written: calibrate on more pictures (--calibrate-on), "
             "allow more (--max-drop), or export without --int8"
         )
     return {
         "calibrated_on": len(train),
         "judged_on": len(val),
         "main": sorted(main & before.keys()),
-        "before": {name: metric_json(each) for name, each in before.items()},
-        "after": {name: metric_json(each) for name, each in after.items()},
+        "before": {name: metric_to_json(metric) for name, metric in before.items()},
+        "after": {name: metric_to_json(metric) for name, metric in after.items()},
     }
 
 
 @dataclass(frozen=True)
-class _Calibration:
+class _CalibrationFeed:
     """Training pictures one by one, as often as they are asked for."""
 
     manifest: Manifest
@@ -387,22 +408,22 @@ class _Calibration:
 
     def __iter__(self) -> Iterator[Feed]:
         for i in range(len(self.pictures)):
-            picture = (str(self.pictures.path(i)), self.pictures.picture(i))
-            yield _feed(self.manifest, [picture])
+            picture = (str(self.pictures.path(i)), self.pictures.load_image(i))
+            yield _build_feed(self.manifest, [picture])
 
 
-def _spread(dataset: CocoDataset, number: int | None) -> CocoDataset:
+def _sample_evenly(dataset: CocoDataset, number: int | None) -> CocoDataset:
     """At most so many of its pictures, evenly spread."""
     if number is None or number >= len(dataset):
         return dataset
-    return dataset.of_positions(np.linspace(0, len(dataset) - 1, number).astype(int).tolist())
+    return dataset.select(np.linspace(0, len(dataset) - 1, number).astype(int).tolist())
 
 
-def _latency(
+def _measure_latency(
     model: TaskModel, manifest: Manifest, folder: Path, picture: Picture
 ) -> dict[str, Any]:
     """Milliseconds of one picture, from prepared pixels to raw outputs: medians."""
-    batch, feed = _batch(manifest, [picture]), _feed(manifest, [picture])
+    batch, feed = _collate_batch(manifest, [picture]), _build_feed(manifest, [picture])
     precision = resolve_precision("auto", torch.device("cpu"))
     manifest.write(folder)
     exported = ExportedModel.open(folder)
@@ -415,11 +436,11 @@ def _latency(
     return {
         "size": size,
         "threads": torch.get_num_threads(),
-        **{n: _ms(f) for n, f in timed.items()},
+        **{n: _time_ms(f) for n, f in timed.items()},
     }
 
 
-def _ms(call: Callable[[], object]) -> float:
+def _time_ms(call: Callable[[], object]) -> float:
     call()
     times = []
     for _ in range(TIMED):

@@ -21,10 +21,14 @@ class _NonMaxSuppression(torch.autograd.Function):
     @staticmethod
     def forward(_: Any, boxes: Tensor, scores: Tensor, iou: float, least: float) -> Tensor:
         rows = []
-        for group, (each, score) in enumerate(zip(boxes, scores[:, 0], strict=True)):
+        for group, (group_boxes, score) in enumerate(zip(boxes, scores[:, 0], strict=True)):
             good = torch.where(score > least)[0]
-            kept = good[nms(each[good], score[good], iou)]
-            rows.append(torch.stack((torch.full_like(kept, group), kept * 0, kept), dim=1))
+            kept_indices = good[nms(group_boxes[good], score[good], iou)]
+            rows.append(
+                torch.stack(
+                    (torch.full_like(kept_indices, group), kept_indices * 0, kept_indices), dim=1
+                )
+            )
         return torch.cat(rows)
 
     @staticmethod
@@ -39,7 +43,7 @@ class _NonMaxSuppression(torch.autograd.Function):
         )
 
 
-def survivors(boxes: Tensor, scores: Tensor, *, iou: float, least: float) -> Tensor:
+def compute_nms_mask(boxes: Tensor, scores: Tensor, *, iou: float, least: float) -> Tensor:
     """Which boxes of every group non-maximum suppression keeps, all groups in one call.
 
     Args:
@@ -53,8 +57,8 @@ def survivors(boxes: Tensor, scores: Tensor, *, iou: float, least: float) -> Ten
     """
     rows = _NonMaxSuppression.apply(boxes, scores[:, None], iou, least)
     places = rows[:, 0] * boxes.shape[1] + rows[:, 2]
-    kept = torch.zeros_like(scores).flatten().scatter(0, places, 1.0)
-    return kept.view_as(scores) > 0.5
+    keep_mask = torch.zeros_like(scores).flatten().scatter(0, places, 1.0)
+    return keep_mask.view_as(scores) > 0.5
 
 
 class _RoiAlign(torch.autograd.Function):
@@ -85,7 +89,7 @@ class _RoiAlign(torch.autograd.Function):
         )
 
 
-def pooled(
+def pool_rois(
     level: Tensor, boxes: Tensor, pictures: Tensor, *, stride: int, size: int, ratio: int
 ) -> Tensor:
     """Features of boxes on a level: `(R, C, size, size)`.
@@ -98,10 +102,10 @@ def pooled(
         size: Bins per axis.
         ratio: Samples per bin and axis.
     """
-    made: Tensor = _RoiAlign.apply(level, boxes, pictures, stride, size, ratio)
-    return made
+    roi_features: Tensor = _RoiAlign.apply(level, boxes, pictures, stride, size, ratio)
+    return roi_features
 
 
-def size_of(tensor: Tensor, axis: int) -> Tensor:
+def get_size(tensor: Tensor, axis: int) -> Tensor:
     """The length of an axis as an int64 number of the graph, which follows the input."""
     return torch._shape_as_tensor(tensor)[axis]

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from resnet_tasks.errors import RunError
 from resnet_tasks.evaluation.evaluate import Evaluation, evaluate
-from resnet_tasks.exported.engines import extra_package
+from resnet_tasks.exported.engines import import_extra
 from resnet_tasks.exported.model import ExportedModel
 from resnet_tasks.model import TaskModel
 from resnet_tasks.structures import Batch, Sample
@@ -35,13 +35,15 @@ def quantize(graph: Path, pictures: Iterable[Feed], number: int) -> None:
     """
     # Its import asks torch for a compiler, which warns where there is no GPU.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-    nncf = extra_package("nncf")
+    nncf = import_extra("nncf")
     nncf.set_log_level(logging.ERROR)
-    openvino = extra_package("openvino")
+    openvino = import_extra("openvino")
     data = nncf.Dataset(pictures)
     model = openvino.Core().read_model(str(graph))
     try:
-        made = nncf.quantize(model, data, subset_size=number, preset=nncf.QuantizationPreset.MIXED)
+        quantized = nncf.quantize(
+            model, data, subset_size=number, preset=nncf.QuantizationPreset.MIXED
+        )
     except Exception as error:  # nncf's errors have no common base
         raise RunError(
             f"nncf cannot quantize {graph.name} ({type(error).__name__}: {error}); export without "
@@ -49,7 +51,7 @@ def quantize(graph: Path, pictures: Iterable[Feed], number: int) -> None:
         ) from error
     del model  # its weights are read from the file that is written now
     partial = graph.with_name(f"int8-{graph.name}")
-    openvino.save_model(made, str(partial), compress_to_fp16=False)
+    openvino.save_model(quantized, str(partial), compress_to_fp16=False)
     partial.with_suffix(".bin").replace(graph.with_suffix(".bin"))
     partial.replace(graph)
 
@@ -70,13 +72,20 @@ class EngineModel(TaskModel):
 
     def predict(self, batch: Batch, *, precision: str = "fp32") -> dict[str, list[Any]]:  # noqa: ARG002
         """Predictions of every head, by the engine in its own precision."""
-        images = self.exported.manifest.pixels.from_unit(np.ascontiguousarray(batch.images.numpy()))
-        sizes = np.asarray([each.input_size for each in batch.geometries], np.int64)
-        found = self.exported.decoded(self.exported.engine.run(images, sizes), batch.geometries)
-        return {name: [each[name] for each in found] for name in self.named_heads}
+        images = self.exported.manifest.pixels.scale_from_unit(
+            np.ascontiguousarray(batch.images.numpy())
+        )
+        sizes = np.asarray([geometry.input_size for geometry in batch.geometries], np.int64)
+        predictions = self.exported.decode_outputs(
+            self.exported.engine.run(images, sizes), batch.geometries
+        )
+        return {
+            name: [image_predictions[name] for image_predictions in predictions]
+            for name in self.named_heads
+        }
 
 
-def judged(
+def evaluate_export(
     model: TaskModel,
     exported: ExportedModel,
     dataset: Dataset[Sample],

@@ -9,7 +9,7 @@ import torch
 
 from resnet_tasks.errors import RunError
 from resnet_tasks.export.graph import ExportGraph
-from resnet_tasks.exported.engines import extra_package
+from resnet_tasks.exported.engines import import_extra
 
 OPSET = 18
 """Version of ONNX's operators; RoiAlign has the corners of boxes as we need them from 16 on."""
@@ -30,7 +30,7 @@ def write_onnx(graph: ExportGraph, channels: int, path: Path) -> None:
     Raises:
         RunError: If `onnx` is not installed, or torch cannot write the graph.
     """
-    checker = extra_package("onnx").checker
+    checker = import_extra("onnx").checker
     images = torch.rand(2, channels, *TRACED_SIZE)
     sizes = torch.tensor([TRACED_SIZE, (TRACED_SIZE[0] - 9, TRACED_SIZE[1] - 17)])
     free = {0: "batch"}
@@ -70,6 +70,6 @@ def write_openvino(onnx_file: Path, path: Path) -> None:
     Raises:
         RunError: If `openvino` is not installed.
     """
-    openvino = extra_package("openvino")
+    openvino = import_extra("openvino")
     model = openvino.Core().read_model(str(onnx_file))
     openvino.save_model(model, str(path), compress_to_fp16=False)

@@ -29,30 +29,31 @@ def decode(head: ExportedHead, outputs: Outputs, geometries: Sequence[Geometry])
         geometries: Of the pictures.
     """
     if head.task == "detection":
-        return [_detections(outputs, i, each) for i, each in enumerate(geometries)]
+        return [_decode_detections(outputs, i, geometry) for i, geometry in enumerate(geometries)]
     if head.task == "semantic_segmentation":
         return [
-            _map(logits, each) for logits, each in zip(outputs["logits"], geometries, strict=True)
+            _decode_map(logits, geometry)
+            for logits, geometry in zip(outputs["logits"], geometries, strict=True)
         ]
     probs: Any = outputs["probs"]
-    return [Classification(each, is_multi_label=head.multi_label) for each in probs]
+    return [Classification(image_probs, is_multi_label=head.multi_label) for image_probs in probs]
 
 
-def _detections(outputs: Outputs, index: int, geometry: Geometry) -> Detections:
+def _decode_detections(outputs: Outputs, index: int, geometry: Geometry) -> Detections:
     """From `boxes` `(B, D, 4)`, `scores` `(B, D)` (-1: no detection) and `labels` `(B, D)`."""
-    found = outputs["scores"][index] >= 0
-    boxes = geometry.boxes_to_original(outputs["boxes"][index][found])
-    scores, labels = outputs["scores"][index][found], outputs["labels"][index][found]
+    is_valid = outputs["scores"][index] >= 0
+    boxes = geometry.boxes_to_original(outputs["boxes"][index][is_valid])
+    scores, labels = outputs["scores"][index][is_valid], outputs["labels"][index][is_valid]
     keep = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
     order = np.flatnonzero(keep)[np.argsort(-scores[keep], kind="stable")]
-    made: Any = (boxes[order], scores[order], labels[order])
-    return Detections(*made)
+    fields: Any = (boxes[order], scores[order], labels[order])
+    return Detections(*fields)
 
 
-def _map(logits: NDArray[np.float32], geometry: Geometry) -> SegmentationMap:
+def _decode_map(logits: NDArray[np.float32], geometry: Geometry) -> SegmentationMap:
     """From `(K, H, W)` logits, which are resized, so that borders stay sharp."""
     resized = geometry.map_to_original(logits)
     probs = np.exp(resized - resized.max(axis=0))
     probs /= probs.sum(axis=0)
-    made: Any = (probs.argmax(axis=0), probs)
-    return SegmentationMap(*made)
+    fields: Any = (probs.argmax(axis=0), probs)
+    return SegmentationMap(*fields)

@@ -34,7 +34,7 @@ class Engine(Protocol):
         ...
 
 
-def extra_package(name: str) -> Any:
+def import_extra(name: str) -> Any:
     """A package of the extra `export`, imported; it tells nobody that it was.
 
     Raises:
@@ -71,8 +71,8 @@ def open_engine(graph: Path, *, precision: str = "auto", threads: int = 0) -> En
         raise DataError(f"precision {precision!r} is unknown; allowed: {', '.join(PRECISIONS)}")
     if not graph.is_file():
         raise RunError(f"{graph} does not exist; export the run again")
-    wanted = os.environ.get("OMP_NUM_THREADS", "")
-    threads = threads or (int(wanted) if wanted.isdigit() else 0)
+    omp_num_threads = os.environ.get("OMP_NUM_THREADS", "")
+    threads = threads or (int(omp_num_threads) if omp_num_threads.isdigit() else 0)
     try:
         if graph.suffix == ".onnx":
             return OnnxEngine(graph, threads)
@@ -86,7 +86,7 @@ class OnnxEngine:
     """ONNX Runtime on the CPU; it computes in float32 (and int8)."""
 
     def __init__(self, graph: Path, threads: int = 0) -> None:
-        runtime = extra_package("onnxruntime")
+        runtime = import_extra("onnxruntime")
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3  # warnings about its own optimizations
@@ -96,19 +96,19 @@ class OnnxEngine:
             )
         except Exception as error:  # noqa: BLE001  # its errors have no common base
             raise RuntimeError(str(error)) from None
-        self._names = [each.name for each in self._session.get_outputs()]
+        self._names = [output.name for output in self._session.get_outputs()]
 
     def run(self, images: NDArray[np.float32], sizes: NDArray[np.int64]) -> Arrays:
         """Outputs of a batch, by name."""
-        made = self._session.run(None, {"images": images, "sizes": sizes})
-        return dict(zip(self._names, made, strict=True))
+        outputs = self._session.run(None, {"images": images, "sizes": sizes})
+        return dict(zip(self._names, outputs, strict=True))
 
 
 class OpenVinoEngine:
     """OpenVINO on the CPU."""
 
     def __init__(self, graph: Path | Any, precision: str = "auto", threads: int = 0) -> None:
-        openvino = extra_package("openvino")
+        openvino = import_extra("openvino")
         config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
         if precision == "fp32":
             config["INFERENCE_PRECISION_HINT"] = "f32"
@@ -117,18 +117,18 @@ class OpenVinoEngine:
         model = str(graph) if isinstance(graph, Path) else graph
         self._compiled = openvino.Core().compile_model(model, "CPU", config)
         # Ours may stand beside names that conversion gave.
-        self._names = [tuple(each.get_names()) for each in self._compiled.outputs]
+        self._names = [tuple(output.get_names()) for output in self._compiled.outputs]
 
     def run(self, images: NDArray[np.float32], sizes: NDArray[np.int64]) -> Arrays:
         """Outputs of a batch, by name."""
-        made = self._compiled({"images": images, "sizes": sizes})
-        return {name: made[i] for i, names in enumerate(self._names) for name in names}
+        outputs = self._compiled({"images": images, "sizes": sizes})
+        return {name: outputs[i] for i, names in enumerate(self._names) for name in names}
 
 
-def outputs_of(outputs: Mapping[str, NDArray[Any]], head: str) -> Arrays:
+def select_head_outputs(outputs: Mapping[str, NDArray[Any]], head: str) -> Arrays:
     """Those of one head, by field: `head.field` is their name in the graph."""
     return {
-        name.removeprefix(f"{head}."): each
-        for name, each in outputs.items()
+        name.removeprefix(f"{head}."): array
+        for name, array in outputs.items()
         if name.rpartition(".")[0] == head
     }

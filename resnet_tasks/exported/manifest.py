@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_tasks.data.pixels import Intensity, Resize
-from resnet_tasks.data.preparation import Preparation, unit_range
+from resnet_tasks.data.preparation import Preparation, to_unit_range
 from resnet_tasks.errors import DataError, RunError
 from resnet_tasks.names import require_class_names, require_head_names
 from resnet_tasks.whole_files import write_json
@@ -39,7 +39,7 @@ class PixelRange:
     clip: bool = False
 
     @classmethod
-    def of(cls, preparation: Preparation) -> PixelRange:
+    def from_preparation(cls, preparation: Preparation) -> PixelRange:
         """As much of the intensity step as a graph can do.
 
         8-bit values where the step is the division by the type's range, stored values where it is a
@@ -54,12 +54,14 @@ class PixelRange:
             return cls(step.level - step.width / 2, step.level + step.width / 2, clip=True)
         return cls(0.0, 1.0)
 
-    def from_unit(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    def scale_from_unit(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Values in 0..1 as the graph takes them."""
-        made: NDArray[np.float32] = values * np.float32(self.high - self.low) + np.float32(self.low)
-        return made
+        scaled: NDArray[np.float32] = values * np.float32(self.high - self.low) + np.float32(
+            self.low
+        )
+        return scaled
 
-    def prepared(
+    def prepare(
         self, preparation: Preparation, image: NDArray[Any], name: str
     ) -> NDArray[np.float32]:
         """`(h', w', C)` of one stored picture as the graph takes it.
@@ -67,15 +69,15 @@ class PixelRange:
         Raises:
             DataError: If its shape or its values do not fit the model.
         """
-        image = preparation.with_channels(image, name)
+        image = preparation.convert_channels(image, name)
         if self.clip:
             if not np.isfinite(image).all():
                 raise DataError(f"{name} holds values that are not finite; repair the file")
             return image.astype(np.float32)
-        values = preparation.pixels(image, name)
+        values = preparation.prepare_pixels(image, name)
         if values.dtype == np.uint8 and (self.low, self.high) == (0.0, 255.0):
             return values.astype(np.float32)
-        return self.from_unit(unit_range(values))
+        return self.scale_from_unit(to_unit_range(values))
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ class Manifest:
             hardware has it and the engine uses it) or `fp32`.
         is_int8: Whether weights and activations are quantized.
         windows: Pictures were to be predicted in windows, which `predict` cannot do with an export.
-        about: Source run, versions, tolerance, comparison, metrics; for people.
+        metadata: Source run, versions, tolerance, comparison, metrics; for people.
     """
 
     format: Literal["onnx", "openvino"]
@@ -129,7 +131,7 @@ class Manifest:
     precision: str = "auto"
     is_int8: bool = False
     windows: Mapping[str, Any] | None = None
-    about: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def graph(self) -> str:
@@ -151,17 +153,19 @@ class Manifest:
                 "channels": prepared.channels,
                 "multiple": self.multiple,
                 "pixels": asdict(self.pixels),
-                "normalisation": {name: list(each) for name, each in self.normalisation.items()},
+                "normalisation": {
+                    name: list(numbers) for name, numbers in self.normalisation.items()
+                },
             },
             "preparation": {
                 "resize": None if prepared.resize is None else asdict(prepared.resize),
                 "intensity": asdict(prepared.intensity),
                 "max_pixels": prepared.max_pixels,
             },
-            "heads": {name: asdict(each) for name, each in self.heads.items()},
+            "heads": {name: asdict(head) for name, head in self.heads.items()},
             "categories": list(self.categories),
             "windows": self.windows,
-            **self.about,
+            **self.metadata,
         }
         write_json(folder / FILE, value)
 
@@ -187,7 +191,7 @@ class Manifest:
                     f"reads {LAYOUT}; export the run again"
                 )
             _require_names(value, path)
-            return _from_json(value)
+            return _manifest_from_json(value)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(f"{path} is damaged ({error!r}); export the run again") from None
 
@@ -205,36 +209,40 @@ def _require_names(value: Mapping[str, Any], path: Path) -> None:
         )
 
 
-def _head(value: Mapping[str, Any]) -> ExportedHead:
+def _head_from_json(value: Mapping[str, Any]) -> ExportedHead:
     lists = {name: tuple(value[name]) for name in ("classes", "category_ids")}
-    given: dict[str, Any] = {**value, **lists}
-    return ExportedHead(**given)
+    fields: dict[str, Any] = {**value, **lists}
+    return ExportedHead(**fields)
 
 
-def _from_json(value: Mapping[str, Any]) -> Manifest:
-    given, steps = value["input"], value["preparation"]
+def _manifest_from_json(value: Mapping[str, Any]) -> Manifest:
+    input_spec, steps = value["input"], value["preparation"]
     if value["format"] not in GRAPHS:
         raise ValueError(f"format {value['format']!r}")
     preparation = Preparation(
-        given["channels"],
+        input_spec["channels"],
         None if steps["resize"] is None else Resize(**steps["resize"]),
         Intensity(**steps["intensity"]),
         max_pixels=steps["max_pixels"],
     )
-    heads = {name: _head(each) for name, each in value["heads"].items()}
-    known = ("layout", "format", "graph", "int8", "precision", "input", "preparation", "heads")
+    heads = {name: _head_from_json(head) for name, head in value["heads"].items()}
+    known_keys = ("layout", "format", "graph", "int8", "precision", "input", "preparation", "heads")
     return Manifest(
         format=value["format"],
         heads=heads,
         categories=tuple(value["categories"]),
         preparation=preparation,
-        pixels=PixelRange(**given["pixels"]),
-        normalisation={name: tuple(each) for name, each in given["normalisation"].items()},
-        multiple=given["multiple"],
+        pixels=PixelRange(**input_spec["pixels"]),
+        normalisation={
+            name: tuple(numbers) for name, numbers in input_spec["normalisation"].items()
+        },
+        multiple=input_spec["multiple"],
         precision=value["precision"],
         is_int8=value["int8"],
         windows=value["windows"],
-        about={
-            key: each for key, each in value.items() if key not in (*known, "categories", "windows")
+        metadata={
+            key: extra
+            for key, extra in value.items()
+            if key not in (*known_keys, "categories", "windows")
         },
     )

@@ -15,11 +15,11 @@ from rich.console import Console
 from resnet_tasks.data.preparation import Preparation
 from resnet_tasks.errors import RunError
 from resnet_tasks.exported.decoding import decode
-from resnet_tasks.exported.engines import Engine, open_engine, outputs_of
+from resnet_tasks.exported.engines import Engine, open_engine, select_head_outputs
 from resnet_tasks.exported.manifest import FILE, Manifest
 from resnet_tasks.geometry import Geometry
 from resnet_tasks.streaming.predictor import ReadyPicture
-from resnet_tasks.streaming.stream import StreamOptions, Wanted, predict_all
+from resnet_tasks.streaming.stream import PredictionRequest, StreamOptions, predict_all
 
 
 def is_exported(folder: Path) -> bool:
@@ -55,19 +55,19 @@ class ExportedModel:
             RunError: If it holds no export, a damaged one, or its engine is not installed.
         """
         manifest = Manifest.read(Path(folder))
-        chosen = manifest.precision if precision is None else precision
+        resolved_precision = manifest.precision if precision is None else precision
         graph = Path(folder) / manifest.graph
-        return cls(manifest, open_engine(graph, precision=chosen, threads=threads))
+        return cls(manifest, open_engine(graph, precision=resolved_precision, threads=threads))
 
     @property
     def classes(self) -> dict[str, tuple[str, ...]]:
         """Head name -> class names, in label order."""
-        return {name: each.classes for name, each in self.manifest.heads.items()}
+        return {name: head.classes for name, head in self.manifest.heads.items()}
 
     @property
     def category_ids(self) -> dict[str, tuple[int, ...]]:
         """Head name -> category id of every label."""
-        return {name: each.category_ids for name, each in self.manifest.heads.items()}
+        return {name: head.category_ids for name, head in self.manifest.heads.items()}
 
     def predict(
         self, images: Sequence[NDArray[Any]], names: Sequence[str] = ()
@@ -87,28 +87,33 @@ class ExportedModel:
         """
         if not images:
             return []
-        called = names or [f"picture {i}" for i in range(len(images))]
+        image_names = names or [f"picture {i}" for i in range(len(images))]
         preparation, pixels = self.manifest.preparation, self.manifest.pixels
         prepared = [
-            pixels.prepared(preparation, image, name)
-            for image, name in zip(images, called, strict=True)
+            pixels.prepare(preparation, image, name)
+            for image, name in zip(images, image_names, strict=True)
         ]
         geometries = [
-            Geometry.resized((image.shape[0], image.shape[1]), (values.shape[0], values.shape[1]))
+            Geometry.from_resize(
+                (image.shape[0], image.shape[1]), (values.shape[0], values.shape[1])
+            )
             for image, values in zip(images, prepared, strict=True)
         ]
-        batch, sizes = collated(prepared, self.manifest.multiple)
-        return self.decoded(self.engine.run(batch, sizes), geometries)
+        batch, sizes = collate_images(prepared, self.manifest.multiple)
+        return self.decode_outputs(self.engine.run(batch, sizes), geometries)
 
-    def decoded(
+    def decode_outputs(
         self, outputs: dict[str, NDArray[Any]], geometries: Sequence[Geometry]
     ) -> list[dict[str, Any]]:
         """Per picture: head name -> prediction, from the outputs of the graph."""
-        found = {
-            name: decode(head, outputs_of(outputs, name), geometries)
+        predictions = {
+            name: decode(head, select_head_outputs(outputs, name), geometries)
             for name, head in self.manifest.heads.items()
         }
-        return [{name: each[i] for name, each in found.items()} for i in range(len(geometries))]
+        return [
+            {name: head_predictions[i] for name, head_predictions in predictions.items()}
+            for i in range(len(geometries))
+        ]
 
     def predict_paths(
         self,
@@ -132,10 +137,10 @@ class ExportedModel:
             DataError: If there is no picture, or none can be read.
             RunError: If the folder cannot be written to, or the run predicts in windows.
         """
-        predictor = self.streamed(max_pixels)
+        predictor = self.to_stream_predictor(max_pixels)
         predict_all(
             predictor,
-            Wanted(tuple(paths)),
+            PredictionRequest(tuple(paths)),
             out,
             settings=predictor.settings,
             options=StreamOptions(score),
@@ -143,7 +148,7 @@ class ExportedModel:
         )
         return out
 
-    def streamed(self, max_pixels: int | None = None) -> StreamedExport:
+    def to_stream_predictor(self, max_pixels: int | None = None) -> ExportStreamPredictor:
         """This model as a stream of pictures uses it.
 
         Args:
@@ -158,13 +163,15 @@ class ExportedModel:
                 "with the run folder only; name that, or run the graph on windows of your own"
             )
         if max_pixels is None:
-            return StreamedExport(self)
+            return ExportStreamPredictor(self)
         limited = replace(self.manifest.preparation, max_pixels=max_pixels)
-        return StreamedExport(replace(self, manifest=replace(self.manifest, preparation=limited)))
+        return ExportStreamPredictor(
+            replace(self, manifest=replace(self.manifest, preparation=limited))
+        )
 
 
 @dataclass(frozen=True)
-class StreamedExport:
+class ExportStreamPredictor:
     """An exported model as a `StreamPredictor`.
 
     Attributes:
@@ -207,15 +214,15 @@ class StreamedExport:
     def read(self, source: Path | NDArray[Any], name: str) -> ReadyPicture:
         """See `StreamPredictor`."""
         image = self.preparation.read(source) if isinstance(source, Path) else source
-        return ReadyPicture(self.preparation.opened(image, name), image)
+        return ReadyPicture(self.preparation.open_image(image, name), image)
 
     def predict(self, pictures: Sequence[ReadyPicture]) -> list[dict[str, Any]]:
         """See `StreamPredictor`."""
-        names = [each.picture.name for each in pictures]
-        return self.model.predict([each.ready for each in pictures], names)
+        names = [ready_image.picture.name for ready_image in pictures]
+        return self.model.predict([ready_image.ready for ready_image in pictures], names)
 
 
-def collated(
+def collate_images(
     pictures: Sequence[NDArray[np.float32]], multiple: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """A batch of prepared pictures, padded as `structures.collate` pads.
@@ -227,9 +234,9 @@ def collated(
     Returns:
         `(B, C, H, W)`, and `(B, 2)` (height, width) of every picture.
     """
-    sizes = np.asarray([each.shape[:2] for each in pictures], dtype=np.int64)
+    sizes = np.asarray([image.shape[:2] for image in pictures], dtype=np.int64)
     height, width = (-(-int(side) // multiple) * multiple for side in sizes.max(axis=0))
     batch = np.zeros((len(pictures), pictures[0].shape[2], height, width), np.float32)
-    for row, (each, (h, w)) in zip(batch, zip(pictures, sizes, strict=True), strict=True):
-        row[:, :h, :w] = each.transpose(2, 0, 1)
+    for row, (image, (h, w)) in zip(batch, zip(pictures, sizes, strict=True), strict=True):
+        row[:, :h, :w] = image.transpose(2, 0, 1)
     return batch, sizes

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 
 from resnet_tasks.errors import HeadError
-from resnet_tasks.registry import EVALUATORS, Registry, did_you_mean
+from resnet_tasks.registry import EVALUATORS, Registry, suggest_nearest
 from resnet_tasks.structures import BatchView, Evaluator, FeatureSpec, Geometry, LossTerm, Task
 
 
@@ -25,12 +25,12 @@ class HeadOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
 
-def _option_problem(error: Any, head: type[Head]) -> str:
+def _format_option_error(error: Any, head: type[Head]) -> str:
     """One validation error in words, with the nearest option where the key is unknown."""
     key = ".".join(map(str, error["loc"]))
     if error["type"] != "extra_forbidden":
         return f"{key}: {error['msg']}, got {error['input']!r}"
-    hint = did_you_mean(key, head.Options.model_fields)
+    hint = suggest_nearest(key, head.Options.model_fields)
     return f"{key} is no option of it{hint}"
 
 
@@ -90,7 +90,9 @@ class Head(nn.Module, ABC):
         try:
             return cls.Options.model_validate(dict(options or {}))
         except ValidationError as error:
-            problems = "; ".join(_option_problem(each, cls) for each in error.errors())
+            problems = "; ".join(
+                _format_option_error(option_error, cls) for option_error in error.errors()
+            )
             allowed = ", ".join(cls.Options.model_fields)
             raise HeadError(
                 f"options of head {cls.__name__}: {problems} (options are: {allowed})"
@@ -117,7 +119,7 @@ class Head(nn.Module, ABC):
     def decode(self, raw: Mapping[str, Tensor], geometries: Sequence[Geometry]) -> list[Any]:
         """One prediction per picture, in pixels of the original picture."""
 
-    def ready_to_predict(self) -> None:
+    def prepare_for_inference(self) -> None:
         """Does once what `forward` would do again and again while no weight changes.
 
         Called on heads that only predict from then on; their outputs stay the same to the bit.
@@ -128,10 +130,10 @@ class Head(nn.Module, ABC):
         """Key of its evaluator in `registry.EVALUATORS`; the task's unless options ask for more."""
         return self.task.name
 
-    def evaluator(self) -> Evaluator:
+    def make_evaluator(self) -> Evaluator:
         """A fresh evaluator for this head: the registered one unless a subclass brings its own."""
-        made: Evaluator = EVALUATORS.get(self.evaluator_name)(self.classes)
-        return made
+        evaluator: Evaluator = EVALUATORS.get(self.evaluator_name)(self.classes)
+        return evaluator
 
 
 HEADS: Registry[type[Head]] = Registry("head", group="resnet_tasks.heads")
@@ -147,8 +149,8 @@ def register_head(name: str) -> Callable[[HeadClass], HeadClass]:
         ResnetTasksError: If the name belongs to another head.
     """
 
-    def keep(head: HeadClass) -> HeadClass:
+    def register(head: HeadClass) -> HeadClass:
         HEADS.register(name)(head)
         return head
 
-    return keep
+    return register

@@ -26,8 +26,8 @@ from torch.nn import functional as F
 
 from resnet_tasks.errors import DataError, HeadError
 from resnet_tasks.heads.base import Head, HeadOptions, register_head
-from resnet_tasks.heads.class_weights import weights_in_order
-from resnet_tasks.layers.dropout import kept_channels
+from resnet_tasks.heads.class_weights import make_class_weights
+from resnet_tasks.layers.dropout import sample_channel_mask
 from resnet_tasks.layers.segmentation_losses import cross_entropy
 from resnet_tasks.structures import (
     CLASSIFICATION,
@@ -95,7 +95,7 @@ class Classifier(Head):
                 f"head {type(self).__name__} has the one class {self.classes[0]!r}, which every "
                 "picture would show; name another class, or set multi_label: true for yes or no"
             )
-        weights = weights_in_order(self.options.class_weights, self.classes, type(self).__name__)
+        weights = make_class_weights(self.options.class_weights, self.classes, type(self).__name__)
         # Not persistent: the weights are an option of the training, not a part of the model.
         self.register_buffer("class_weights", weights, persistent=False)
         spec = self.specs["C5"]
@@ -114,15 +114,17 @@ class Classifier(Head):
         """`{"logits": (B, K, H5, W5)}` float32: class activation maps, padding included."""
         return {"logits": self.classifier(features["C5"]).float()}
 
-    def pooled(self, logits: Tensor, sizes: Tensor | Sequence[tuple[int, int]]) -> Tensor:
+    def pool_logits(self, logits: Tensor, sizes: Tensor | Sequence[tuple[int, int]]) -> Tensor:
         """`(B, K)` logits of the pictures, from the cells that hold a part of them.
 
         Args:
             logits: `(B, K, H5, W5)` float32.
             sizes: (height, width) of each picture in input pixels; or `(B, 2)` int64.
         """
-        given = sizes if isinstance(sizes, Tensor) else torch.tensor(sizes, device=logits.device)
-        limits = given.reshape(-1, 2)
+        size_tensor = (
+            sizes if isinstance(sizes, Tensor) else torch.tensor(sizes, device=logits.device)
+        )
+        limits = size_tensor.reshape(-1, 2)
         cells = torch.div(limits + self.stride - 1, self.stride, rounding_mode="floor")
         rows = torch.arange(logits.shape[2], device=logits.device)[None, :, None]
         columns = torch.arange(logits.shape[3], device=logits.device)[None, None]
@@ -149,11 +151,11 @@ class Classifier(Head):
         """
         level = features["C5"]
         if self.training and self.options.dropout > 0:
-            level = level * kept_channels(level, self.options.dropout, view.seeds)
-        logits = self.pooled(self.classifier(level).float(), view.image_sizes)
+            level = level * sample_channel_mask(level, self.options.dropout, view.seeds)
+        logits = self.pool_logits(self.classifier(level).float(), view.image_sizes)
         if self.options.multi_label:
             return {"binary_cross_entropy": self._binary_cross_entropy(logits, view)}
-        labels = torch.tensor(_single_labels(view), device=logits.device)
+        labels = torch.tensor(_collect_single_labels(view), device=logits.device)
         return {
             "cross_entropy": cross_entropy(
                 logits[:, :, None, None],
@@ -167,38 +169,42 @@ class Classifier(Head):
         self, raw: Mapping[str, Tensor], geometries: Sequence[Geometry]
     ) -> list[Classification]:
         """One `Classification` per picture: softmax, or with `multi_label` a sigmoid per class."""
-        logits = self.pooled(raw["logits"].float(), [each.input_size for each in geometries])
+        logits = self.pool_logits(
+            raw["logits"].float(), [geometry.input_size for geometry in geometries]
+        )
         if self.options.multi_label:
-            return [Classification(each, is_multi_label=True) for each in logits.sigmoid()]
-        return [Classification(each) for each in logits.softmax(dim=1)]
+            return [Classification(probs, is_multi_label=True) for probs in logits.sigmoid()]
+        return [Classification(probs) for probs in logits.softmax(dim=1)]
 
     def _binary_cross_entropy(self, logits: Tensor, view: BatchView) -> LossTerm:
-        wanted = torch.zeros_like(logits)
-        for row, target in zip(wanted, view.targets, strict=True):
+        target_probs = torch.zeros_like(logits)
+        for row, target in zip(target_probs, view.targets, strict=True):
             assert target.image_labels is not None, "a view holds annotated pictures only"
             row[target.image_labels[target.image_labels >= 0]] = 1.0
         smoothing = self.options.label_smoothing
-        wanted = wanted * (1 - smoothing) + smoothing / 2
+        target_probs = target_probs * (1 - smoothing) + smoothing / 2
         weights = torch.ones_like(logits)
         if self.class_weights is not None:
             weights = weights * self.class_weights
         for row, target in zip(weights, view.targets, strict=True):
             if target.unannotated is not None:
                 row[target.unannotated] = 0.0
-        total = F.binary_cross_entropy_with_logits(logits, wanted, weight=weights, reduction="sum")
+        total = F.binary_cross_entropy_with_logits(
+            logits, target_probs, weight=weights, reduction="sum"
+        )
         return LossTerm(total, weights.sum())
 
 
-def _single_labels(view: BatchView) -> list[int]:
+def _collect_single_labels(view: BatchView) -> list[int]:
     """The label of each picture; `VOID` where it has none that the head knows."""
     labels = []
     for image_id, target in zip(view.image_ids, view.targets, strict=True):
         assert target.image_labels is not None, "a view holds annotated pictures only"
-        labels.append(single_label(target.image_labels.tolist(), image_id))
+        labels.append(get_single_label(target.image_labels.tolist(), image_id))
     return labels
 
 
-def single_label(labels: Sequence[int], image_id: int | str) -> int:
+def get_single_label(labels: Sequence[int], image_id: int | str) -> int:
     """The one label of a picture; `VOID` where its labels are all unknown to the head.
 
     Args:
@@ -208,11 +214,11 @@ def single_label(labels: Sequence[int], image_id: int | str) -> int:
     Raises:
         DataError: If there is no label at all, or more than one that the head knows.
     """
-    known = [label for label in labels if label >= 0]
-    if len(known) > 1 or not labels:
+    known_labels = [label for label in labels if label >= 0]
+    if len(known_labels) > 1 or not labels:
         raise DataError(
-            f"image {image_id!r} has {len(known) or 'no'} image-level labels among the classes of "
+            f"image {image_id!r} has {len(known_labels) or 'no'} image-level labels among the classes of "
             "this head, but a classifier needs exactly one; mend the file, or set multi_label: "
             "true where a picture may have any number"
         )
-    return known[0] if known else VOID
+    return known_labels[0] if known_labels else VOID

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from resnet_tasks.heads.base import HeadOptions, register_head
 from resnet_tasks.heads.semantic import SemanticHead, SemanticOptions
-from resnet_tasks.layers.feature_pyramid import shared_channels
+from resnet_tasks.layers.feature_pyramid import get_shared_channels
 from resnet_tasks.layers.strides import check_strides
 from resnet_tasks.structures import FeatureSpec
 
@@ -80,11 +80,11 @@ class SemanticFPN(SemanticHead):
             self.in_levels = PYRAMID_LEVELS  # type: ignore[misc]
         super().__init__(specs, classes, options)
         check_strides(self.specs, f"head {type(self).__name__}")
-        self.decoder = self._branches() if shared else self._whole_decoder()
+        self.decoder = self._build_branches() if shared else self._build_decoder()
         initialize_decoder(self.decoder)
         self._add_classifier(self.decoder.out_channels, kernel_size=1)
 
-    def _whole_decoder(self) -> FPNDecoder:
+    def _build_decoder(self) -> FPNDecoder:
         return FPNDecoder(
             [self.specs[level].channels for level in self.in_levels],
             pyramid_channels=self.options.pyramid_channels,
@@ -93,29 +93,33 @@ class SemanticFPN(SemanticHead):
             merge_policy=self.options.merge,
         )
 
-    def _branches(self) -> _Branches:
-        chosen = self.options
-        asked = chosen.pyramid_channels if "pyramid_channels" in chosen.model_fields_set else None
-        channels = shared_channels(self.specs, asked, f"head {type(self).__name__}")
-        return _Branches(channels, chosen.segmentation_channels, chosen.merge)
+    def _build_branches(self) -> _Branches:
+        options = self.options
+        requested_channels = (
+            options.pyramid_channels if "pyramid_channels" in options.model_fields_set else None
+        )
+        channels = get_shared_channels(
+            self.specs, requested_channels, f"head {type(self).__name__}"
+        )
+        return _Branches(channels, options.segmentation_channels, options.merge)
 
     def pixel_features(self, features: Mapping[str, Tensor]) -> Tensor:
         """`(B, channels, H/4, W/4)`; `segmentation_channels`, four times so many for `cat`."""
         levels = [features[level] for level in self.in_levels]
         if isinstance(self.decoder, FPNDecoder):
-            levels = _pyramid(self.decoder, levels)
+            levels = _compute_pyramid(self.decoder, levels)
         branches = zip(self.decoder.seg_blocks, reversed(levels), strict=True)
         if self.options.merge == "cat":
             return torch.cat([block(level) for block, level in branches], dim=1)
         # One by one and in place, which stacking them first is not: it holds and copies all.
-        (block, coarsest), *others = branches
+        (block, coarsest), *finer_branches = branches
         total: Tensor = block(coarsest)
-        for block, level in others:
+        for block, level in finer_branches:
             total = total.add_(block(level))
         return total
 
 
-def _pyramid(decoder: FPNDecoder, levels: Sequence[Tensor]) -> list[Tensor]:
+def _compute_pyramid(decoder: FPNDecoder, levels: Sequence[Tensor]) -> list[Tensor]:
     """The decoder's own pyramid: C2..C5 -> P2..P5."""
     c2, c3, c4, c5 = levels
     p5 = decoder.p5(c5)

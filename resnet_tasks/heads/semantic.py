@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from resnet_tasks.heads.base import Head, HeadOptions
-from resnet_tasks.heads.class_weights import weights_in_order
-from resnet_tasks.layers.by_picture import terms_by_picture
-from resnet_tasks.layers.dropout import kept_channels
+from resnet_tasks.heads.class_weights import make_class_weights
+from resnet_tasks.layers.by_picture import compute_terms_per_image
+from resnet_tasks.layers.dropout import sample_channel_mask
 from resnet_tasks.layers.segmentation_losses import cross_entropy, dice, focal
 from resnet_tasks.structures import (
     SEMANTIC_SEGMENTATION,
@@ -91,7 +91,7 @@ class SemanticHead(Head):
         options: HeadOptions | Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(specs, classes, options)
-        weights = weights_in_order(self.options.class_weights, self.classes, type(self).__name__)
+        weights = make_class_weights(self.options.class_weights, self.classes, type(self).__name__)
         # Not persistent: the weights are an option of the training, not a part of the model.
         self.register_buffer("class_weights", weights, persistent=False)
 
@@ -106,7 +106,7 @@ class SemanticHead(Head):
     def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """`{"logits": (B, K, H, W)}` float32, over the padded picture at its full resolution."""
         logits = self.classifier(self.pixel_features(features)).float()
-        return {"logits": _at_size(logits, self._padded_size(features))}
+        return {"logits": _resize_logits(logits, self._get_padded_size(features))}
 
     def loss(self, features: Mapping[str, Tensor], view: BatchView) -> dict[str, LossTerm]:
         """The terms that the option `loss` names; void pixels teach nothing.
@@ -121,15 +121,15 @@ class SemanticHead(Head):
         """
         decoded = self.pixel_features(features)
         if self.training and self.options.dropout > 0:
-            decoded = decoded * kept_channels(decoded, self.options.dropout, view.seeds)
+            decoded = decoded * sample_channel_mask(decoded, self.options.dropout, view.seeds)
         logits = self.classifier(decoded).float()
-        return terms_by_picture(
-            lambda own, labels: self._terms(_at_size(own, view.padded_size), labels),
+        return compute_terms_per_image(
+            lambda own, labels: self._compute_terms(_resize_logits(own, view.padded_size), labels),
             logits,
             view.semantic,
         )
 
-    def _terms(self, logits: Tensor, labels: Tensor) -> dict[str, LossTerm]:
+    def _compute_terms(self, logits: Tensor, labels: Tensor) -> dict[str, LossTerm]:
         """The terms of `(B, K, H, W)` logits and `(B, H, W)` labels."""
         options, weights = self.options, self.class_weights
         terms = {}
@@ -160,14 +160,14 @@ class SemanticHead(Head):
             maps.append(SegmentationMap(labels=probs.argmax(dim=0), probs=probs))
         return maps
 
-    def _padded_size(self, features: Mapping[str, Tensor]) -> tuple[int, int]:
+    def _get_padded_size(self, features: Mapping[str, Tensor]) -> tuple[int, int]:
         finest = self.in_levels[0]
         height, width = features[finest].shape[-2:]
         stride = self.specs[finest].stride
         return height * stride, width * stride
 
 
-def _at_size(logits: Tensor, size: tuple[int, int]) -> Tensor:
+def _resize_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
     """`(B, K, h, w)` logits at the (height, width) of the padded picture."""
     if tuple(logits.shape[-2:]) == size:
         return logits

@@ -23,14 +23,14 @@ from torch.nn import functional as F
 from resnet_tasks.heads.base import HeadOptions, register_head
 from resnet_tasks.heads.semantic import SemanticHead, SemanticOptions
 from resnet_tasks.layers.folded_norms import FoldingConv2d, fold_norms
-from resnet_tasks.layers.made_again import apply_to_made
+from resnet_tasks.layers.made_again import apply_with_recomputation
 from resnet_tasks.layers.norms import batch_to_group_norm
 from resnet_tasks.layers.strides import check_strides
 from resnet_tasks.layers.upsampled_conv import (
     SummedFilters,
     can_double,
-    conv_of_doubled,
-    summed_filters,
+    convolve_upsampled,
+    make_summed_filters,
 )
 from resnet_tasks.structures import FeatureSpec
 
@@ -88,12 +88,12 @@ class UNet(SemanticHead):
         encoder_channels = [0, *(self.specs[level].channels for level in self.in_levels)]
         self.decoder = _Decoder(encoder_channels, channels, n_blocks=len(channels))
         if self.options.norm == "group":
-            batch_to_group_norm(self.decoder, _groups)
+            batch_to_group_norm(self.decoder, _choose_num_groups)
         fold_norms(self.decoder)
         initialize_decoder(self.decoder)
         self._add_classifier(channels[-1], kernel_size=3)
 
-    def ready_to_predict(self) -> None:
+    def prepare_for_inference(self) -> None:
         """See `Head`: the filters of all blocks are summed up."""
         channels = (self.specs["C5"].channels, *self.options.decoder_channels[:-1])
         self.decoder.sum_filters(channels)
@@ -101,7 +101,7 @@ class UNet(SemanticHead):
     def pixel_features(self, features: Mapping[str, Tensor]) -> Tensor:
         """`(B, decoder_channels[-1], H, W)`."""
         decoded: Tensor = self.decoder(
-            [features[level] for level in reversed(self.in_levels)], self._padded_size(features)
+            [features[level] for level in reversed(self.in_levels)], self._get_padded_size(features)
         )
         return decoded
 
@@ -114,7 +114,7 @@ class _Decoder(UnetDecoder):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._summed: dict[nn.Module, SummedFilters] = {}
+        self._summed_filters: dict[nn.Module, SummedFilters] = {}
         """First convolution of a block -> its filters, where they do not change any more."""
 
     def forward(self, levels: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
@@ -122,7 +122,7 @@ class _Decoder(UnetDecoder):  # type: ignore[misc]
         x: Tensor = self.center(levels[0])
         for block, skip in zip(self.blocks, [*levels[1:], None], strict=True):
             at = size if skip is None else (skip.shape[2], skip.shape[3])
-            x = block.conv2(self._joined(block.conv1, at, x, skip))
+            x = block.conv2(self._apply_first_layers(block.conv1, at, x, skip))
         return x
 
     def sum_filters(self, channels: Sequence[int]) -> None:
@@ -134,37 +134,39 @@ class _Decoder(UnetDecoder):  # type: ignore[misc]
         with torch.no_grad():
             for block, count in zip(self.blocks, channels, strict=True):
                 first = block.conv1[0]
-                self._summed[first] = summed_filters(*_filters_of(first), count)
+                self._summed_filters[first] = make_summed_filters(*_get_filters(first), count)
 
-    def _joined(
+    def _apply_first_layers(
         self, layers: nn.Sequential, size: tuple[int, int], x: Tensor, skip: Tensor | None
     ) -> Tensor:
         """A block's first convolution, norm and activation, of `x`, upsampled, and `skip`."""
-        first, *others = layers
+        first, *later_layers = layers
         assert isinstance(first, nn.Conv2d)
         if not can_double(x, size, first.weight):
             inputs = (x,) if skip is None else (x, skip)
-            return apply_to_made(layers, partial(_upsampled, size), *inputs)
-        filters = self._summed.get(first) or summed_filters(*_filters_of(first), x.shape[1])
-        made = conv_of_doubled(x, skip, filters)
-        for layer in others:
-            made = layer(made)
-        return made
+            return apply_with_recomputation(layers, partial(_upsample_and_concat, size), *inputs)
+        filters = self._summed_filters.get(first) or make_summed_filters(
+            *_get_filters(first), x.shape[1]
+        )
+        output = convolve_upsampled(x, skip, filters)
+        for layer in later_layers:
+            output = layer(output)
+        return output
 
 
-def _filters_of(convolution: nn.Conv2d) -> tuple[Tensor, Tensor | None]:
+def _get_filters(convolution: nn.Conv2d) -> tuple[Tensor, Tensor | None]:
     if isinstance(convolution, FoldingConv2d):
-        return convolution.filters()
+        return convolution.get_filters()
     return convolution.weight, convolution.bias
 
 
-def _upsampled(size: tuple[int, int], x: Tensor, skip: Tensor | None = None) -> Tensor:
+def _upsample_and_concat(size: tuple[int, int], x: Tensor, skip: Tensor | None = None) -> Tensor:
     """`x` at a new (height, width), and the skip connection behind its channels."""
-    grown = F.interpolate(x, size=size, mode="nearest")
-    return grown if skip is None else torch.cat((grown, skip), dim=1)
+    upsampled = F.interpolate(x, size=size, mode="nearest")
+    return upsampled if skip is None else torch.cat((upsampled, skip), dim=1)
 
 
-def _groups(channels: int) -> int:
+def _choose_num_groups(channels: int) -> int:
     """About 16 channels per group.
 
     Wu and He 2018, Table 3, find that on a par with 32 groups, and the last blocks of the decoder

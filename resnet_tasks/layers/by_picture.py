@@ -22,7 +22,7 @@ from resnet_tasks.structures import LossTerm
 Terms = Callable[[Tensor, Tensor], Mapping[str, LossTerm]]
 
 
-def terms_by_picture(terms: Terms, values: Tensor, labels: Tensor) -> dict[str, LossTerm]:
+def compute_terms_per_image(terms: Terms, values: Tensor, labels: Tensor) -> dict[str, LossTerm]:
     """`terms(values, labels)`, whose sums and counts are those of the pictures added up.
 
     Args:
@@ -40,38 +40,40 @@ def terms_by_picture(terms: Terms, values: Tensor, labels: Tensor) -> dict[str, 
     if is_traced() or not (torch.is_grad_enabled() and values.requires_grad) or not len(values):
         return dict(terms(values, labels))
     names: list[str] = []
-    found: tuple[Tensor, ...] = _Summed.apply(values, labels, terms, names)
-    sums, counts = found[: len(names)], found[len(names) :]
+    sums_and_counts: tuple[Tensor, ...] = _PerImageSum.apply(values, labels, terms, names)
+    sums, counts = sums_and_counts[: len(names)], sums_and_counts[len(names) :]
     triples = zip(names, sums, counts, strict=True)
     return {name: LossTerm(total, count) for name, total, count in triples}
 
 
-class _Summed(torch.autograd.Function):
+class _PerImageSum(torch.autograd.Function):
     """Sums of all terms, then their counts; keeps the gradient of each sum."""
 
     @staticmethod
     def forward(
         ctx: Any, values: Tensor, labels: Tensor, terms: Terms, names: list[str]
     ) -> tuple[Tensor, ...]:
-        kept: list[Tensor] = []
+        saved_gradients: list[Tensor] = []
         sums: list[Tensor] = []
         counts: list[Tensor] = []
         for picture in range(len(values)):
             own = values[picture : picture + 1].detach().requires_grad_()
             with torch.enable_grad():
-                made = terms(own, labels[picture : picture + 1])
+                own_terms = terms(own, labels[picture : picture + 1])
             if not names:
-                names += made
-                kept = [torch.empty_like(values) for _ in names]
-                sums = [torch.zeros_like(each.sum) for each in made.values()]
-                counts = [torch.zeros_like(each.count) for each in made.values()]
+                names += own_terms
+                saved_gradients = [torch.empty_like(values) for _ in names]
+                sums = [torch.zeros_like(term.sum) for term in own_terms.values()]
+                counts = [torch.zeros_like(term.count) for term in own_terms.values()]
             for place, name in enumerate(names):
                 is_last = place == len(names) - 1
-                (gradient,) = torch.autograd.grad(made[name].sum, own, retain_graph=not is_last)
-                kept[place][picture] = gradient[0]
-                sums[place] += made[name].sum.detach()
-                counts[place] += made[name].count
-        ctx.save_for_backward(*kept)
+                (gradient,) = torch.autograd.grad(
+                    own_terms[name].sum, own, retain_graph=not is_last
+                )
+                saved_gradients[place][picture] = gradient[0]
+                sums[place] += own_terms[name].sum.detach()
+                counts[place] += own_terms[name].count
+        ctx.save_for_backward(*saved_gradients)
         ctx.mark_non_differentiable(*counts)
         return (*sums, *counts)
 
@@ -79,9 +81,10 @@ class _Summed(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():  # `once_differentiable` would leave them out in silence
             raise RuntimeError("losses made picture by picture have no gradients of gradients")
-        total, *others = [
-            kept * of_sum for kept, of_sum in zip(ctx.saved_tensors, gradients, strict=False)
+        total, *remaining = [
+            saved_gradient * of_sum
+            for saved_gradient, of_sum in zip(ctx.saved_tensors, gradients, strict=False)
         ]
-        for each in others:
-            total += each
+        for gradient in remaining:
+            total += gradient
         return total, None, None, None

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from resnet_tasks.layers.norms import StatisticsKept
+from resnet_tasks.layers.norms import FrozenStatistics
 
 BLOCK_TENSORS = 6
 """Tensors that a residual block keeps for its backward, about; where segments trade best."""
@@ -41,4 +41,4 @@ class _Contexts:
         self.segment = segment
 
     def __call__(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), StatisticsKept(self.segment)
+        return nullcontext(), FrozenStatistics(self.segment)

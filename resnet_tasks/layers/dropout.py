@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-def kept_channels(decoded: Tensor, dropout: float, seeds: Sequence[int]) -> Tensor:
+def sample_channel_mask(decoded: Tensor, dropout: float, seeds: Sequence[int]) -> Tensor:
     """A factor for every channel of every picture.
 
     Args:
@@ -21,11 +21,11 @@ def kept_channels(decoded: Tensor, dropout: float, seeds: Sequence[int]) -> Tens
     """
     channels = decoded.shape[1]
     draws = [torch.rand(channels, generator=torch.Generator().manual_seed(s)) for s in seeds]
-    kept = (torch.stack(draws) >= dropout).to(decoded) / (1 - dropout)
-    return kept[:, :, None, None]
+    mask = (torch.stack(draws) >= dropout).to(decoded) / (1 - dropout)
+    return mask[:, :, None, None]
 
 
-def kept_units(
+def sample_unit_mask(
     counts: Sequence[int],
     generators: Sequence[torch.Generator],
     *,

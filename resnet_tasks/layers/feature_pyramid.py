@@ -18,26 +18,28 @@ from resnet_tasks.layers.strides import check_strides
 from resnet_tasks.structures import FeatureSpec
 
 
-def shared_channels(specs: Mapping[str, FeatureSpec], chosen: int | None, who: str) -> int:
+def get_shared_channels(specs: Mapping[str, FeatureSpec], requested: int | None, who: str) -> int:
     """Channels of the levels of a shared pyramid, which are the same on all of them.
 
     Args:
         specs: The levels.
-        chosen: What a head's option `pyramid_channels` asks for; None: nothing.
+        requested: What a head's option `pyramid_channels` asks for; None: nothing.
         who: The head, for messages.
 
     Raises:
         HeadError: If they differ, or are not those asked for.
     """
-    given = ", ".join(f"{level} {spec.channels}" for level, spec in specs.items())
+    level_channels = ", ".join(f"{level} {spec.channels}" for level, spec in specs.items())
     channels = {spec.channels for spec in specs.values()}
     if len(channels) != 1:
-        raise HeadError(f"{who} needs the same channels on every pyramid level, got {given}")
+        raise HeadError(
+            f"{who} needs the same channels on every pyramid level, got {level_channels}"
+        )
     (shared,) = channels
-    if chosen not in (None, shared):
+    if requested not in (None, shared):
         raise HeadError(
             f"{who} shares a pyramid of {shared} channels, but its option pyramid_channels is "
-            f"{chosen}; leave that out and set pyramid.channels"
+            f"{requested}; leave that out and set pyramid.channels"
         )
     return shared
 

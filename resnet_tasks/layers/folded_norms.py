@@ -18,7 +18,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from resnet_tasks.layers.made_again import apply_to_made
+from resnet_tasks.layers.made_again import apply_with_recomputation
 
 
 class FoldingConv2d(nn.Conv2d):
@@ -28,35 +28,35 @@ class FoldingConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # torch's name
         """`(B, C, H, W)` -> `(B, channels, H', W')`; normalised too, unless the norm learns."""
-        norm = self._folded_norm()
+        norm = self._get_folded_norm()
         if norm is None:
             return super().forward(input)
-        scale, bias = self._scale_and_bias(norm)
+        scale, bias = self._compute_scale_and_bias(norm)
         # Scaled filters would be kept for the backward, as large as all weights together.
-        return apply_to_made(
+        return apply_with_recomputation(
             lambda filters: self._conv_forward(input, filters, bias),
-            partial(_scaled, dtype=_arithmetic(input)),
+            partial(_scale_filters, dtype=_get_conv_dtype(input)),
             self.weight,
             scale,
         )
 
-    def filters(self) -> tuple[Tensor, Tensor | None]:
+    def get_filters(self) -> tuple[Tensor, Tensor | None]:
         """Filters and bias that `forward` convolves with; they hold the norm while it is folded."""
-        norm = self._folded_norm()
+        norm = self._get_folded_norm()
         if norm is None:
             return self.weight, self.bias
-        return self._folded(norm)
+        return self._fold(norm)
 
-    def _folded_norm(self) -> FoldedBatchNorm2d | None:
-        norm = _partner_of(self)
+    def _get_folded_norm(self) -> FoldedBatchNorm2d | None:
+        norm = _get_partner(self)
         return norm if isinstance(norm, FoldedBatchNorm2d) and not norm.training else None
 
-    def _folded(self, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    def _fold(self, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
         """Filters and bias that hold the norm."""
-        scale, bias = self._scale_and_bias(norm)
-        return _scaled(self.weight, scale), bias
+        scale, bias = self._compute_scale_and_bias(norm)
+        return _scale_filters(self.weight, scale), bias
 
-    def _scale_and_bias(self, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    def _compute_scale_and_bias(self, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
         """What the norm multiplies every filter with, and the bias that holds the rest of it."""
         assert norm.running_mean is not None
         assert norm.running_var is not None
@@ -71,13 +71,13 @@ class FoldingConv2d(nn.Conv2d):
         return scale, bias
 
 
-def _scaled(filters: Tensor, scale: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+def _scale_filters(filters: Tensor, scale: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """Every filter times its number, in a type of its own where one is given."""
-    made = filters * scale[:, None, None, None]
-    return made if dtype is None else made.to(dtype)
+    scaled = filters * scale[:, None, None, None]
+    return scaled if dtype is None else scaled.to(dtype)
 
 
-def _arithmetic(values: Tensor) -> torch.dtype | None:
+def _get_conv_dtype(values: Tensor) -> torch.dtype | None:
     """The type that a convolution of `values` computes in under autocast; None: in their own."""
     device = values.device.type
     if values.dtype == torch.float64:  # autocast leaves doubles alone
@@ -95,12 +95,12 @@ class FoldedBatchNorm2d(nn.BatchNorm2d):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # torch's name
         """`(B, C, H, W)` -> the same shape."""
-        if self.training or not isinstance(_partner_of(self), FoldingConv2d):
+        if self.training or not isinstance(_get_partner(self), FoldingConv2d):
             return super().forward(input)
         return input
 
 
-def _partner_of(module: FoldingConv2d | FoldedBatchNorm2d) -> nn.Module | None:
+def _get_partner(module: FoldingConv2d | FoldedBatchNorm2d) -> nn.Module | None:
     """What stands now where its partner was: layers may be replaced."""
     parent, name = module._partner
     return getattr(parent, name, None)
@@ -119,7 +119,9 @@ def fold_norms(module: nn.Module) -> int:
     Returns:
         How many norms are folded.
     """
-    pairs = [(each, *names) for each in module.modules() for names in _pairs(each)]
+    pairs = [
+        (child, *names) for child in module.modules() for names in _find_conv_norm_pairs(child)
+    ]
     for parent, convolution, norm in pairs:
         getattr(parent, convolution).__class__ = FoldingConv2d
         getattr(parent, norm).__class__ = FoldedBatchNorm2d
@@ -128,7 +130,7 @@ def fold_norms(module: nn.Module) -> int:
     return len(pairs)
 
 
-def fold_for_good(module: nn.Module) -> None:
+def fold_permanently(module: nn.Module) -> None:
     """Puts plain convolutions, whose filters hold the norms, in the place of folding ones.
 
     For models that only predict: keys of the state dict change, and nothing is scaled any more.
@@ -136,13 +138,13 @@ def fold_for_good(module: nn.Module) -> None:
     Args:
         module: Changed in place.
     """
-    for convolution in [each for each in module.modules() if isinstance(each, FoldingConv2d)]:
-        norm = _partner_of(convolution)
+    for convolution in [child for child in module.modules() if isinstance(child, FoldingConv2d)]:
+        norm = _get_partner(convolution)
         if not isinstance(norm, FoldedBatchNorm2d):
             continue
         parent, name = norm._partner
         with torch.no_grad():
-            filters, bias = convolution._folded(norm)
+            filters, bias = convolution._fold(norm)
         convolution.__class__ = nn.Conv2d  # type: ignore[assignment]
         convolution.weight = nn.Parameter(filters)
         convolution.bias = nn.Parameter(bias)
@@ -150,15 +152,15 @@ def fold_for_good(module: nn.Module) -> None:
         setattr(parent, convolution._partner[1], nn.Identity())
 
 
-def _pairs(module: nn.Module) -> list[tuple[str, str]]:
+def _find_conv_norm_pairs(module: nn.Module) -> list[tuple[str, str]]:
     """Names of a module's own convolutions, with those of the norms that follow them."""
     children = dict(module.named_children())
     if isinstance(module, nn.Sequential):
-        found = list(pairwise(children))
+        pairs = list(pairwise(children))
     else:
         names = [name for name in children if name.startswith("conv")]
-        found = [(name, name.replace("conv", "bn", 1)) for name in names]
-    return [pair for pair in found if _can_fold(*map(children.get, pair))]
+        pairs = [(name, name.replace("conv", "bn", 1)) for name in names]
+    return [pair for pair in pairs if _can_fold(*map(children.get, pair))]
 
 
 def _can_fold(convolution: nn.Module | None, norm: nn.Module | None) -> bool:

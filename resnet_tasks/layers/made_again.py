@@ -10,7 +10,7 @@ from torch import Tensor
 from resnet_tasks.layers.tracing import is_traced
 
 
-def apply_to_made(
+def apply_with_recomputation(
     layer: Callable[[Tensor], Tensor], make: Callable[..., Tensor], *inputs: Tensor
 ) -> Tensor:
     """`layer(make(*inputs))`, whose backward keeps `inputs` in the place of what `make` made.
@@ -27,24 +27,30 @@ def apply_to_made(
     Raises:
         RuntimeError: In the backward, if an input was changed in place.
     """
-    made = make(*inputs)
+    layer_input = make(*inputs)
     if not torch.is_grad_enabled() or is_traced():
-        return layer(made)
-    place, shape, versions = made.data_ptr(), made.shape, [each._version for each in inputs]
-    kept = tuple(each.detach() for each in inputs)
+        return layer(layer_input)
+    address, shape, versions = (
+        layer_input.data_ptr(),
+        layer_input.shape,
+        [tensor._version for tensor in inputs],
+    )
+    saved_inputs = tuple(tensor.detach() for tensor in inputs)
 
     def pack(tensor: Tensor) -> Tensor | None:
-        same = tensor.data_ptr() == place and tensor.shape == shape and tensor.dtype == made_type
+        same = (
+            tensor.data_ptr() == address and tensor.shape == shape and tensor.dtype == input_dtype
+        )
         return None if same else tensor
 
     def unpack(packed: Tensor | None) -> Tensor:
         if packed is not None:
             return packed
-        if [each._version for each in kept] != versions:
+        if [tensor._version for tensor in saved_inputs] != versions:
             raise RuntimeError("an input of a layer was changed in place before its backward")
         with torch.no_grad():
-            return make(*kept)
+            return make(*saved_inputs)
 
-    made_type = made.dtype
+    input_dtype = layer_input.dtype
     with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
-        return layer(made)
+        return layer(layer_input)

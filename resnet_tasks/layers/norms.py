@@ -27,17 +27,17 @@ NORM_TYPES = (
 """Every kind of norm that ResNets come with."""
 
 
-def norms_of(module: nn.Module) -> list[nn.Module]:
+def find_norms(module: nn.Module) -> list[nn.Module]:
     """All norms inside a module, whatever their kind."""
-    return [each for each in module.modules() if isinstance(each, NORM_TYPES)]
+    return [child for child in module.modules() if isinstance(child, NORM_TYPES)]
 
 
-def batch_norms_of(module: nn.Module) -> list[_BatchNorm]:
+def find_batch_norms(module: nn.Module) -> list[_BatchNorm]:
     """All norms inside a module that learn statistics over batches."""
-    return [each for each in module.modules() if isinstance(each, _BatchNorm)]
+    return [child for child in module.modules() if isinstance(child, _BatchNorm)]
 
 
-def batch_to_group_norm(module: nn.Module, groups_of: Callable[[int], int]) -> None:
+def batch_to_group_norm(module: nn.Module, choose_num_groups: Callable[[int], int]) -> None:
     """Puts a group norm with the same scale and offset in the place of every batch norm.
 
     An activation that lives inside a norm is kept. Keys of the state dict stay, but for those of
@@ -47,13 +47,13 @@ def batch_to_group_norm(module: nn.Module, groups_of: Callable[[int], int]) -> N
 
     Args:
         module: Changed in place.
-        groups_of: Channels -> number of groups, which must divide them.
+        choose_num_groups: Channels -> number of groups, which must divide them.
     """
     for name, child in module.named_children():
         if isinstance(child, _BatchNorm):
-            setattr(module, name, _group_norm_of(child, groups_of(child.num_features)))
+            setattr(module, name, _make_group_norm(child, choose_num_groups(child.num_features)))
         else:
-            batch_to_group_norm(child, groups_of)
+            batch_to_group_norm(child, choose_num_groups)
 
 
 def batch_to_sync_norm(module: nn.Module) -> None:
@@ -69,7 +69,7 @@ def batch_to_sync_norm(module: nn.Module) -> None:
         setattr(module, name, convert_sync_batchnorm(child))
 
 
-class StatisticsKept(AbstractContextManager[None]):
+class FrozenStatistics(AbstractContextManager[None]):
     """While it holds, batch norms normalise as ever but learn no statistics.
 
     For a second forward over the same batch, as gradient checkpointing makes, which would count it
@@ -80,7 +80,7 @@ class StatisticsKept(AbstractContextManager[None]):
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self.norms = batch_norms_of(module)
+        self.norms = find_batch_norms(module)
         self.before: list[tuple[float | None, Tensor | None]] = []
 
     def __enter__(self) -> None:
@@ -98,7 +98,7 @@ class StatisticsKept(AbstractContextManager[None]):
         self.before.clear()
 
 
-def _group_norm_of(norm: _BatchNorm, groups: int) -> nn.GroupNorm:
+def _make_group_norm(norm: _BatchNorm, groups: int) -> nn.GroupNorm:
     channels = norm.num_features
     if hasattr(norm, "act"):  # timm's norm with an activation inside
         group: nn.GroupNorm = GroupNormAct(channels, groups, norm.eps, apply_act=False)

@@ -28,7 +28,7 @@ CANONICAL_LEVEL = 4  # equation 1: such a box reads P4
 LEVEL_EPSILON = 1e-6  # torchvision's: a box of exactly 224 reads P4
 
 
-def levels_for_boxes(boxes: Tensor, strides: Sequence[int]) -> Tensor:
+def assign_boxes_to_levels(boxes: Tensor, strides: Sequence[int]) -> Tensor:
     """The level that each box reads (equation 1).
 
     Args:
@@ -68,9 +68,9 @@ def multilevel_roi_align(
     Returns:
         `(R, C, S, S)` in the dtype of the levels.
     """
-    chosen = levels_for_boxes(boxes, strides)
+    box_levels = assign_boxes_to_levels(boxes, strides)
     pool = roi_align_rows if boxes.device.type == "cpu" else roi_align_compiled
-    return pool(levels, strides, boxes, pictures, chosen, output_size, sampling_ratio)
+    return pool(levels, strides, boxes, pictures, box_levels, output_size, sampling_ratio)
 
 
 def roi_align_compiled(
@@ -78,16 +78,16 @@ def roi_align_compiled(
     strides: Sequence[int],
     boxes: Tensor,
     pictures: Tensor,
-    chosen: Tensor,
+    box_levels: Tensor,
     output_size: int,
     sampling_ratio: int,
 ) -> Tensor:
-    """`multilevel_roi_align` by torchvision's operator, level by level; `chosen` is `(R,)`."""
+    """`multilevel_roi_align` by torchvision's operator, level by level; `box_levels` is `(R,)`."""
     channels = levels[0].shape[1]
     pooled = levels[0].new_zeros((len(boxes), channels, output_size, output_size))
     rois = torch.cat((pictures[:, None].to(boxes.dtype), boxes), dim=1)
     for index, (level, stride) in enumerate(zip(levels, strides, strict=True)):
-        rows = torch.where(chosen == index)[0]
+        rows = torch.where(box_levels == index)[0]
         values = compiled_roi_align(
             level, rois[rows].to(level.dtype), output_size, 1.0 / stride, sampling_ratio
         )
@@ -100,20 +100,20 @@ def roi_align_rows(
     strides: Sequence[int],
     boxes: Tensor,
     pictures: Tensor,
-    chosen: Tensor,
+    box_levels: Tensor,
     output_size: int,
     sampling_ratio: int,
 ) -> Tensor:
-    """`multilevel_roi_align` in plain PyTorch; `chosen` is `(R,)`, the level of each box."""
+    """`multilevel_roi_align` in plain PyTorch; `box_levels` is `(R,)`, the level of each box."""
     # Picture by picture: what the backward sorts and sums is held for one of them at a time.
-    apart = [_pictures_of(level) for level in levels]
+    images_per_level = [_split_images(level) for level in levels]
     of_picture = [torch.where(pictures == index)[0] for index in range(len(levels[0]))]
     pooled = [
-        _pooled(
-            [level[index] for level in apart],
+        _pool_image(
+            [level[index] for level in images_per_level],
             strides,
             boxes[own],
-            chosen[own],
+            box_levels[own],
             output_size,
             sampling_ratio,
         )
@@ -125,15 +125,15 @@ def roi_align_rows(
     return joined.permute(0, 3, 1, 2)
 
 
-def _pictures_of(level: Tensor) -> tuple[Tensor, ...]:
+def _split_images(level: Tensor) -> tuple[Tensor, ...]:
     """`(B, C, H, W)` as `B` pictures `(H, W, C)`."""
     if torch.is_grad_enabled() and level.requires_grad:
-        found: tuple[Tensor, ...] = _Pictures.apply(level)
-        return found
+        images: tuple[Tensor, ...] = _SplitImages.apply(level)
+        return images
     return level.permute(0, 2, 3, 1).unbind()
 
 
-class _Pictures(torch.autograd.Function):
+class _SplitImages(torch.autograd.Function):
     """Its gradient is no view, so that autograd adds others to it in place.
 
     `permute` and `unbind` give one that is: where other layers read the level too, a third map as
@@ -148,21 +148,21 @@ class _Pictures(torch.autograd.Function):
     @once_differentiable
     def backward(_ctx: Any, *gradients: Tensor) -> Tensor:
         height, width, channels = gradients[0].shape
-        made = torch.empty(
+        level_gradient = torch.empty(
             (len(gradients), channels, height, width),
             dtype=gradients[0].dtype,
             device=gradients[0].device,
             memory_format=torch.channels_last,
         )
-        torch.stack(gradients, out=made.permute(0, 2, 3, 1))
-        return made
+        torch.stack(gradients, out=level_gradient.permute(0, 2, 3, 1))
+        return level_gradient
 
 
-def _pooled(
+def _pool_image(
     levels: Sequence[Tensor],
     strides: Sequence[int],
     boxes: Tensor,
-    chosen: Tensor,
+    box_levels: Tensor,
     output_size: int,
     sampling_ratio: int,
 ) -> Tensor:
@@ -177,15 +177,19 @@ def _pooled(
     cells_per_level = [level.shape[0] * level.shape[1] for level in levels]
     first_rows = [sum(cells_per_level[:index]) for index in range(len(levels))]
 
-    def per_box(values: Sequence[float]) -> Tensor:
-        return torch.tensor(values, device=boxes.device)[chosen]
+    def gather_per_box(values: Sequence[float]) -> Tensor:
+        return torch.tensor(values, device=boxes.device)[box_levels]
 
-    height, width = per_box(heights), per_box(widths)
-    scaled = boxes * (1.0 / per_box(strides))[:, None]
-    rows, row_weights = _axis(scaled[:, 1], scaled[:, 3], height, output_size, sampling_ratio)
-    columns, column_weights = _axis(scaled[:, 0], scaled[:, 2], width, output_size, sampling_ratio)
+    height, width = gather_per_box(heights), gather_per_box(widths)
+    scaled = boxes * (1.0 / gather_per_box(strides))[:, None]
+    rows, row_weights = _sample_axis(
+        scaled[:, 1], scaled[:, 3], height, output_size, sampling_ratio
+    )
+    columns, column_weights = _sample_axis(
+        scaled[:, 0], scaled[:, 2], width, output_size, sampling_ratio
+    )
 
-    start = per_box(first_rows)
+    start = gather_per_box(first_rows)
     rows = rows * width[:, None, None] + start[:, None, None]
     # (R, S, 1, 2G, 1) with (R, 1, S, 1, 2G): every bin sums the product of its two axes.
     cells = rows[:, :, None, :, None] + columns[:, None, :, None, :]
@@ -201,7 +205,7 @@ def _pooled(
     return pooled.to(levels[0].dtype).view(len(boxes), output_size, output_size, channels)
 
 
-def _axis(
+def _sample_axis(
     low: Tensor, high: Tensor, cells: Tensor, output_size: int, sampling_ratio: int
 ) -> tuple[Tensor, Tensor]:
     """Cells and weights that the bins of every box read along one axis.

@@ -31,13 +31,13 @@ def cross_entropy(
     Returns:
         Sum over labelled pixels, and the sum of their class weights.
     """
-    rows, flat = _log_probs(logits, labels)
-    weights = _weights(flat, class_weights)
+    rows, flat = _compute_log_probs(logits, labels)
+    weights = _compute_pixel_weights(flat, class_weights)
     total = F.nll_loss(rows, flat, weight=class_weights, ignore_index=VOID, reduction="sum")
     if label_smoothing > 0:
         shape = (1, -1, *(1,) * (rows.ndim - 2))
-        each = rows if class_weights is None else rows * class_weights.view(shape)
-        spread = -(each.sum(dim=1) * (flat != VOID)).sum() / rows.shape[1]
+        weighted_rows = rows if class_weights is None else rows * class_weights.view(shape)
+        spread = -(weighted_rows.sum(dim=1) * (flat != VOID)).sum() / rows.shape[1]
         total = (1 - label_smoothing) * total + label_smoothing * spread
     return LossTerm(total, weights.sum())
 
@@ -56,11 +56,11 @@ def focal(
     Returns:
         Sum over labelled pixels, and the sum of their class weights.
     """
-    rows, flat = _log_probs(logits, labels)
+    rows, flat = _compute_log_probs(logits, labels)
     log_likelihood = -F.nll_loss(rows, flat, ignore_index=VOID, reduction="none")
     # The clamp keeps the gradient of the power finite where a pixel is certain and gamma < 1.
     missed = (-torch.expm1(log_likelihood)).clamp(min=1e-8)
-    weights = _weights(flat, class_weights)
+    weights = _compute_pixel_weights(flat, class_weights)
     return LossTerm((-weights * missed.pow(gamma) * log_likelihood).sum(), weights.sum())
 
 
@@ -91,7 +91,7 @@ def dice(logits: Tensor, labels: Tensor) -> LossTerm:
     return LossTerm(((1 - coefficient) * present).sum(), present.sum().float())
 
 
-def _log_probs(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def _compute_log_probs(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """`(B * H * W, K)` log-probabilities and `(B * H * W,)` labels; on a CPU as pictures.
 
     The softmax runs over channels, where it is several times faster on a CPU than over rows of few
@@ -104,7 +104,7 @@ def _log_probs(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return log_probs.permute(0, 2, 3, 1).flatten(0, 2), labels.flatten()
 
 
-def _weights(flat: Tensor, class_weights: Tensor | None) -> Tensor:
+def _compute_pixel_weights(flat: Tensor, class_weights: Tensor | None) -> Tensor:
     """The class weight of every pixel, 0 for void."""
     labelled = flat != VOID
     if class_weights is None:

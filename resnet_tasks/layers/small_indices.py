@@ -10,7 +10,7 @@ from torch import Tensor
 from resnet_tasks.layers.tracing import is_traced
 
 
-def small_indices() -> AbstractContextManager[object]:
+def save_indices_as_int32() -> AbstractContextManager[object]:
     """Whole numbers that layers keep for their backward are kept in 32 bits instead of 64.
 
     Those of a stem's pooling say which cell of a map was the largest: as 64-bit numbers they take
@@ -22,8 +22,8 @@ def small_indices() -> AbstractContextManager[object]:
     return torch.autograd.graph.saved_tensors_hooks(_pack, _unpack)
 
 
-def _pack(kept: Tensor) -> Tensor:
-    return kept.to(torch.int32) if kept.dtype == torch.int64 else kept
+def _pack(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.int32) if tensor.dtype == torch.int64 else tensor
 
 
 def _unpack(packed: Tensor) -> Tensor:

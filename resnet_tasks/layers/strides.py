@@ -25,10 +25,10 @@ def check_strides(
     for (finer, fine), (level, coarse) in pairwise(specs.items()):
         allowed = [fine.stride * ratio for ratio in allowed_ratios]
         if coarse.stride not in allowed:
-            given = ", ".join(f"{each} {spec.stride}" for each, spec in specs.items())
+            level_strides = ", ".join(f"{name} {spec.stride}" for name, spec in specs.items())
             rule = "double" if allowed_ratios == (2,) else "stay or double"
             raise HeadError(
                 f"the strides of {who} must {rule} from level to level: after {finer} of stride "
-                f"{fine.stride}, {level} may have {' or '.join(map(str, allowed))}, got {given}; "
+                f"{fine.stride}, {level} may have {' or '.join(map(str, allowed))}, got {level_strides}; "
                 "set backbone.output_stride to 32, or use another head"
             )

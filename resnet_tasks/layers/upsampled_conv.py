@@ -51,7 +51,7 @@ class SummedFilters(NamedTuple):
     bias: Tensor | None
 
 
-def summed_filters(filters: Tensor, bias: Tensor | None, channels: int) -> SummedFilters:
+def make_summed_filters(filters: Tensor, bias: Tensor | None, channels: int) -> SummedFilters:
     """The filters that `conv_of_doubled` takes.
 
     Args:
@@ -59,7 +59,7 @@ def summed_filters(filters: Tensor, bias: Tensor | None, channels: int) -> Summe
         bias: `(O,)`.
         channels: C, of the map that is doubled; they come first.
     """
-    doubled = _summed(_summed(filters[:, :channels], 2), 3).transpose(0, 1)
+    doubled = _sum_taps(_sum_taps(filters[:, :channels], 2), 3).transpose(0, 1)
     skip = filters[:, channels:]
     return SummedFilters(
         doubled.contiguous(memory_format=torch.channels_last),
@@ -68,7 +68,7 @@ def summed_filters(filters: Tensor, bias: Tensor | None, channels: int) -> Summe
     )
 
 
-def conv_of_doubled(x: Tensor, skip: Tensor | None, filters: SummedFilters) -> Tensor:
+def convolve_upsampled(x: Tensor, skip: Tensor | None, filters: SummedFilters) -> Tensor:
     """`conv2d(cat(upsampled x, skip), filters, bias, padding=1)`, upsampled by 2, nearest.
 
     Equal up to rounding: sums of up to four filters are rounded once, and in bf16 the shares of `x`
@@ -82,14 +82,14 @@ def conv_of_doubled(x: Tensor, skip: Tensor | None, filters: SummedFilters) -> T
     Returns:
         `(B, O, 2H, 2W)`.
     """
-    made = F.conv_transpose2d(x, filters.doubled, filters.bias, stride=2, padding=1)
+    output = F.conv_transpose2d(x, filters.doubled, filters.bias, stride=2, padding=1)
     if skip is not None:
         # In place: neither layer keeps what it made for its backward.
-        made += F.conv2d(skip, filters.skip, padding=1)
-    return made
+        output += F.conv2d(skip, filters.skip, padding=1)
+    return output
 
 
-def _summed(filters: Tensor, dim: int) -> Tensor:
+def _sum_taps(filters: Tensor, dim: int) -> Tensor:
     """Three taps on a doubled line as the four of the transposed convolution over its cells."""
-    before, here, after = filters.unbind(dim)
-    return torch.stack((after, here + after, before + here, before), dim)
+    before, middle, after = filters.unbind(dim)
+    return torch.stack((after, middle + after, before + middle, before), dim)

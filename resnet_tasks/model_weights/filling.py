@@ -10,19 +10,19 @@ import torch
 import torchvision
 from torch import Tensor
 
-from resnet_tasks.backbone.checkpoints import cover, read_checkpoint, without_prefixes
-from resnet_tasks.backbone.layouts import recognised
-from resnet_tasks.backbone.pretrained import LoadReport, Origin, find_weights
-from resnet_tasks.backbone.request import MODEL_KEY, Request
+from resnet_tasks.backbone.checkpoints import load_tensors, read_checkpoint, strip_prefixes
+from resnet_tasks.backbone.layouts import convert_layout
+from resnet_tasks.backbone.pretrained import LoadReport, WeightSource, find_weights
+from resnet_tasks.backbone.request import MODEL_KEY, WeightsRequest
 from resnet_tasks.backbone.resnet import ResNet
-from resnet_tasks.backbone.transfer import sha256_of
+from resnet_tasks.backbone.transfer import compute_sha256
 from resnet_tasks.errors import WeightsError
 from resnet_tasks.heads.base import Head
 from resnet_tasks.heads.faster_rcnn import FasterRCNN
 from resnet_tasks.model import TaskModel
-from resnet_tasks.model_weights.known_models import ModelFile, absorb_epsilon, take_apart
-from resnet_tasks.model_weights.options import differing_options, option_advice
-from resnet_tasks.model_weights.predictors import predictor_rows
+from resnet_tasks.model_weights.known_models import ModelFile, absorb_epsilon, split_model
+from resnet_tasks.model_weights.options import find_differing_options, suggest_options
+from resnet_tasks.model_weights.predictors import select_predictor_rows
 
 _COUNTER = "num_batches_tracked"
 _OWN_PYRAMID = "fpn."
@@ -62,34 +62,36 @@ def fill_model(
         WeightsError: If the file cannot be had or is no such model, or backbone or head are built
             otherwise than its own; the message names the options to set.
     """
-    request = Request(spec, MODEL_KEY)
+    request = WeightsRequest(spec, MODEL_KEY)
     backbone: Any = model.backbone
     assert isinstance(backbone, ResNet), "whole models are loaded into the package's own backbones"
-    origin = _find(request, backbone.name, accept_license)
-    file = take_apart(read_checkpoint(origin.file), request)
+    origin = _resolve_weights(request, backbone.name, accept_license)
+    file = split_model(read_checkpoint(origin.file), request)
     name = _choose_head(model, file, head, request)
     _check_upsampling(origin.file.with_name("config.json"), request)
-    notes = absorb_epsilon(file.backbone, sha256_of(origin.file))
-    layout = recognised(without_prefixes(file.backbone, origin.file), str(request))
-    rows, told = predictor_rows(model.named_heads[name], file, name)
+    notes = absorb_epsilon(file.backbone, compute_sha256(origin.file))
+    layout = convert_layout(strip_prefixes(file.backbone, origin.file), str(request))
+    rows, predictor_notes = select_predictor_rows(model.named_heads[name], file, name)
     # The head is checked before anything is filled, so that an error leaves the model as it was.
-    own = _tensors_of(model, name)
-    filled, missing, unused = _fitted_head(
+    own = _collect_tensors(model, name)
+    filled, missing, unused = _fit_head(
         model.named_heads[name], own, file, rows, request=request, name=name
     )
-    matched, unexpected = cover(
+    matched, unexpected = load_tensors(
         backbone, layout.tensors, name=backbone.name, source=request, in_channels=in_channels
     )
     with torch.no_grad():
         for key, value in filled.items():
             own[key].copy_(value)
-    others = [each for each in model.named_heads if each != name]
-    if others:
-        told.append(f"heads that the file does not have start anew: {', '.join(others)}")
+    other_heads = [head_name for head_name in model.named_heads if head_name != name]
+    if other_heads:
+        predictor_notes.append(
+            f"heads that the file does not have start anew: {', '.join(other_heads)}"
+        )
     report = LoadReport(
         matched=(
             *(f"backbone.{key}" for key in matched),
-            *(_full_name(model, name, key) for key in filled),
+            *(_build_full_name(model, name, key) for key in filled),
         ),
         missing=tuple(f"heads.{name}.{key}" for key in missing),
         unexpected=(*unexpected, *unused),
@@ -97,16 +99,16 @@ def fill_model(
         license=origin.license,
         mean=layout.mean or origin.mean,
         std=layout.std or origin.std,
-        notes=(*layout.notes, *notes, *told),
+        notes=(*layout.notes, *notes, *predictor_notes),
     )
-    backbone.adopt(report, in_channels)
+    backbone.apply_load_report(report, in_channels)
     model.mean.copy_(torch.tensor(backbone.mean))
     model.std.copy_(torch.tensor(backbone.std))
     return report
 
 
-def _find(request: Request, name: str, accept_license: bool) -> Origin:
-    kind, _, rest = request.spec.partition(":")
+def _resolve_weights(request: WeightsRequest, name: str, accept_license: bool) -> WeightSource:
+    kind, _, weights_name = request.spec.partition(":")
     if request.spec in ("imagenet", "none", "unloaded") or kind == "timm":
         raise WeightsError(
             f"{request} names a backbone, not a whole model; write backbone.weights="
@@ -114,7 +116,7 @@ def _find(request: Request, name: str, accept_license: bool) -> Origin:
         )
     if kind == "torchvision":
         try:
-            torchvision.models.get_weight(rest)
+            torchvision.models.get_weight(weights_name)
         except ValueError:
             raise WeightsError(
                 f"{request}: torchvision has no such weights; give {_FORMS}"
@@ -122,7 +124,7 @@ def _find(request: Request, name: str, accept_license: bool) -> Origin:
     return find_weights(request, name, accept_license)
 
 
-def _check_upsampling(config: Path, request: Request) -> None:
+def _check_upsampling(config: Path, request: WeightsRequest) -> None:
     """Refuses what tensors do not tell: decoders of smp that upsample in another way than ours."""
     try:
         content: Any = json.loads(config.read_text(encoding="utf-8"))
@@ -136,45 +138,49 @@ def _check_upsampling(config: Path, request: Request) -> None:
         )
 
 
-def _choose_head(model: TaskModel, file: ModelFile, wanted: str | None, request: Request) -> str:
+def _choose_head(
+    model: TaskModel, file: ModelFile, requested: str | None, request: WeightsRequest
+) -> str:
     fitting = [name for name, head in model.named_heads.items() if isinstance(head, file.head_type)]
-    if wanted is not None and wanted in fitting:
-        return wanted
-    if wanted is None and len(fitting) == 1:
+    if requested is not None and requested in fitting:
+        return requested
+    if requested is None and len(fitting) == 1:
         return fitting[0]
     if fitting:
         raise WeightsError(
             f"{request} fits the heads {', '.join(fitting)}; say which one takes it with "
             f"model_weights={{source: {request.spec}, head: {fitting[0]}}}"
         )
-    given = ", ".join(f"{k} ({type(v).__name__})" for k, v in model.named_heads.items())
+    available = ", ".join(f"{k} ({type(v).__name__})" for k, v in model.named_heads.items())
     raise WeightsError(
         f"{request} holds {file.kind}, which needs a head {file.head_type.__name__}; the recipe "
-        f"has {given}"
+        f"has {available}"
     )
 
 
-def _tensors_of(model: TaskModel, head: str) -> dict[str, Tensor]:
+def _collect_tensors(model: TaskModel, head: str) -> dict[str, Tensor]:
     """What a file of one model fills: a head, and the shared pyramid in the place of its own."""
     own: dict[str, Tensor] = dict(model.named_heads[head].state_dict())
     if model.pyramid is not None and isinstance(model.named_heads[head], FasterRCNN):
-        own |= {f"{_OWN_PYRAMID}{key}": each for key, each in model.pyramid.state_dict().items()}
+        own |= {
+            f"{_OWN_PYRAMID}{key}": tensor for key, tensor in model.pyramid.state_dict().items()
+        }
     return own
 
 
-def _full_name(model: TaskModel, head: str, key: str) -> str:
+def _build_full_name(model: TaskModel, head: str, key: str) -> str:
     if model.pyramid is not None and key.startswith(_OWN_PYRAMID):
         return f"pyramid.{key.removeprefix(_OWN_PYRAMID)}"
     return f"heads.{head}.{key}"
 
 
-def _fitted_head(
+def _fit_head(
     head: Head,
     own: dict[str, Tensor],
     file: ModelFile,
     rows: dict[str, Tensor] | None,
     *,
-    request: Request,
+    request: WeightsRequest,
     name: str,
 ) -> tuple[dict[str, Tensor], list[str], list[str]]:
     """What fills the head, what of it starts anew, and what of the file is not used.
@@ -183,25 +189,27 @@ def _fitted_head(
         WeightsError: If anything but the predictor would not be filled.
     """
     body = {k: v for k, v in file.head.items() if not k.startswith(file.predictor)}
-    given = {**body, **(rows or {})}
+    provided = {**body, **(rows or {})}
     required = {key for key in own if not key.endswith(_COUNTER)}
-    renewed = sorted(key for key in required - given.keys() if key.startswith(file.predictor))
-    missing = sorted(required - given.keys() - set(renewed))
+    renewed = sorted(key for key in required - provided.keys() if key.startswith(file.predictor))
+    missing = sorted(required - provided.keys() - set(renewed))
     surplus = sorted(key for key in body.keys() - own.keys() if not key.startswith(file.extras))
-    odd = [key for key in sorted(required & given.keys()) if own[key].shape != given[key].shape]
+    odd = [
+        key for key in sorted(required & provided.keys()) if own[key].shape != provided[key].shape
+    ]
     wrong = [*odd, *missing, *(key for key in surplus if not key.endswith(_COUNTER))]
-    if wrong or differing_options(head, file):
-        found = (
+    if wrong or find_differing_options(head, file):
+        mismatch = (
             f"{len(wrong)} tensors are missing, left over or of another shape "
             f"({', '.join(wrong[:3])}{', ...' if len(wrong) > 3 else ''}); "
         )
         raise WeightsError(
-            f"{request} does not fit heads.{name}: {found if wrong else ''}"
-            f"{option_advice(head, file, name)}"
+            f"{request} does not fit heads.{name}: {mismatch if wrong else ''}"
+            f"{suggest_options(head, file, name)}"
         )
-    broken = [key for key, value in given.items() if not bool(torch.isfinite(value).all())]
+    broken = [key for key, value in provided.items() if not bool(torch.isfinite(value).all())]
     if broken:
         raise WeightsError(f"{request} holds values that are not finite, first in {broken[0]}")
-    filled = {key: value for key, value in given.items() if key in own}
+    filled = {key: value for key, value in provided.items() if key in own}
     unused = sorted(key for key in file.head.keys() - filled.keys() if not key.endswith(_COUNTER))
     return filled, renewed, unused

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from resnet_tasks.backbone.request import Request
+from resnet_tasks.backbone.request import WeightsRequest
 from resnet_tasks.errors import WeightsError
 from resnet_tasks.heads.base import Head
 from resnet_tasks.heads.faster_rcnn import FasterRCNN, split_torchvision_state_dict
@@ -43,17 +43,17 @@ class ModelFile:
     extras: tuple[str, ...]
 
 
-def take_apart(tensors: Mapping[str, Tensor], request: Request) -> ModelFile:
+def split_model(tensors: Mapping[str, Tensor], request: WeightsRequest) -> ModelFile:
     """Backbone and head of a model of a known layout.
 
     Raises:
         WeightsError: If it is of none.
     """
-    tensors = _unwrapped(tensors)
+    tensors = _strip_wrapper_prefix(tensors)
     parts = {key.split(".")[0] for key in tensors}
     if {"backbone", "rpn", "roi_heads"} <= parts:
-        known = {k: v for k, v in tensors.items() if k.split(".")[0] != "transform"}
-        body, head = split_torchvision_state_dict(known)
+        detector_tensors = {k: v for k, v in tensors.items() if k.split(".")[0] != "transform"}
+        body, head = split_torchvision_state_dict(detector_tensors)
         return ModelFile(
             "torchvision's Faster R-CNN",
             FasterRCNN,
@@ -66,11 +66,11 @@ def take_apart(tensors: Mapping[str, Tensor], request: Request) -> ModelFile:
         encoder: dict[str, Tensor] = {}
         head = {}
         for key, value in tensors.items():
-            part, _, rest = key.partition(".")
+            part, _, suffix = key.partition(".")
             if part == "encoder":
-                encoder[rest] = value
+                encoder[suffix] = value
             else:
-                head[f"classifier.{rest}" if part == "segmentation_head" else key] = value
+                head[f"classifier.{suffix}" if part == "segmentation_head" else key] = value
         for kind, head_type, sign in (("U-Net", UNet, "blocks.0."), ("FPN", SemanticFPN, "p5.")):
             if any(key.startswith(f"decoder.{sign}") for key in head):
                 kind_text = f"a {kind} of segmentation_models_pytorch"
@@ -81,10 +81,10 @@ def take_apart(tensors: Mapping[str, Tensor], request: Request) -> ModelFile:
             f"{request} holds a model of a run of this package; its backbone can be had with "
             f"backbone.weights={request.spec}"
         )
-    shown = ", ".join(list(tensors)[:3])
+    first_names = ", ".join(list(tensors)[:3])
     raise WeightsError(
         f"{request} is no whole model that is known here (a Faster R-CNN of torchvision, a U-Net "
-        f"or FPN of segmentation_models_pytorch): its names begin with {shown}; weights of a "
+        f"or FPN of segmentation_models_pytorch): its names begin with {first_names}; weights of a "
         "backbone alone belong under backbone.weights"
     )
 
@@ -114,7 +114,7 @@ def absorb_epsilon(tensors: dict[str, Tensor], sha256: str) -> list[str]:
     return [f"norms of epsilon 0 are brought to epsilon {EPSILON:g}; their output is the same"]
 
 
-def _unwrapped(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+def _strip_wrapper_prefix(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """Without the prefix that a wrapper puts in front of all names."""
     while True:
         prefix = next((w for w in _WRAPPERS if all(k.startswith(w) for k in tensors)), None)

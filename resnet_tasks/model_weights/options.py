@@ -14,46 +14,46 @@ from resnet_tasks.heads.unet import UNet
 from resnet_tasks.model_weights.known_models import ModelFile
 
 
-def differing_options(head: Head, file: ModelFile) -> dict[str, Any]:
+def find_differing_options(head: Head, file: ModelFile) -> dict[str, Any]:
     """Options of the head that the file's shapes show to be others: name -> the file's value."""
     if isinstance(head, FasterRCNN):
-        wanted = _detector_options(head, file.head)
+        file_options = _infer_detector_options(head, file.head)
     elif isinstance(head, UNet):
-        wanted = _unet_options(file.head)
+        file_options = _infer_unet_options(file.head)
     else:
-        wanted = _fpn_options(file.head)
+        file_options = _infer_fpn_options(file.head)
     own = head.options.model_dump()
-    if (shared := _shared_channels(head)) is not None:
+    if (shared := _get_shared_channels(head)) is not None:
         own["pyramid_channels"] = shared
-    return {k: v for k, v in wanted.items() if v is not None and own[k] != v}
+    return {k: v for k, v in file_options.items() if v is not None and own[k] != v}
 
 
-def _shared_channels(head: Head) -> int | None:
+def _get_shared_channels(head: Head) -> int | None:
     """Channels of the shared pyramid that a head reads; None where it does not."""
     return head.specs["P2"].channels if "P2" in head.specs else None
 
 
-def option_advice(head: Head, file: ModelFile, name: str) -> str:
+def suggest_options(head: Head, file: ModelFile, name: str) -> str:
     """What to set so that the file fits, where that can be told."""
-    wrong = differing_options(head, file)
+    wrong = find_differing_options(head, file)
     if not wrong:
-        known = (
+        hint = (
             ", as torchvision's V2 detectors are; FasterRCNN_ResNet50_FPN_Weights.COCO_V1 fits"
             if isinstance(head, FasterRCNN)
             else ", whatever its options; choose a model with the library's default decoder"
         )
-        return f"{file.kind} in this file is built otherwise than the head can be{known}"
-    shared = _shared_channels(head) is not None
+        return f"{file.kind} in this file is built otherwise than the head can be{hint}"
+    shared = _get_shared_channels(head) is not None
     texts = (
         f"pyramid.channels={value}"
         if shared and key == "pyramid_channels"
-        else f"heads.{name}.options.{key}={_plain(value)}"
+        else f"heads.{name}.options.{key}={_format_value(value)}"
         for key, value in wrong.items()
     )
     return f"set {' and '.join(texts)}"
 
 
-def _detector_options(head: FasterRCNN, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+def _infer_detector_options(head: FasterRCNN, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     pyramid = tensors.get("fpn.inner_blocks.0.0.weight")
     hidden = tensors.get("roi_heads.box_head.fc6.weight")
     if pyramid is None or hidden is None:
@@ -64,27 +64,30 @@ def _detector_options(head: FasterRCNN, tensors: Mapping[str, Tensor]) -> dict[s
         "box_head_channels": len(hidden),
         "roi_output_size": round((hidden.shape[1] / channels) ** 0.5),
     }
-    objectness, usual = tensors.get("rpn.head.cls_logits.weight"), FasterRCNN.parse_options(None)
+    objectness, defaults = tensors.get("rpn.head.cls_logits.weight"), FasterRCNN.parse_options(None)
     # Other anchors of the same number are the user's choice; `predictors` tells about them.
-    if objectness is not None and len(usual.aspect_ratios) == len(objectness):
+    if objectness is not None and len(defaults.aspect_ratios) == len(objectness):
         own = head.options
         if len(own.sizes_per_level[0]) * len(own.aspect_ratios) != len(objectness):
-            options |= {"aspect_ratios": usual.aspect_ratios, "anchor_sizes": usual.anchor_sizes}
+            options |= {
+                "aspect_ratios": defaults.aspect_ratios,
+                "anchor_sizes": defaults.anchor_sizes,
+            }
     return options
 
 
-def _unet_options(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+def _infer_unet_options(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     blocks = {
-        int(found[1]): len(value)
+        int(match[1]): len(value)
         for key, value in tensors.items()
-        if (found := re.match(r"decoder\.blocks\.(\d+)\.conv2\.0\.weight$", key))
+        if (match := re.match(r"decoder\.blocks\.(\d+)\.conv2\.0\.weight$", key))
     }
-    channels = tuple(blocks[each] for each in sorted(blocks)) if len(blocks) == 5 else None
+    channels = tuple(blocks[index] for index in sorted(blocks)) if len(blocks) == 5 else None
     has_statistics = any(key.endswith("running_var") for key in tensors)
     return {"decoder_channels": channels, "norm": "batch" if has_statistics else None}
 
 
-def _fpn_options(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+def _infer_fpn_options(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     pyramid = tensors.get("decoder.p5.weight")
     branch = tensors.get("decoder.seg_blocks.0.block.0.block.0.weight")
     classifier = tensors.get("classifier.0.weight")
@@ -97,5 +100,5 @@ def _fpn_options(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     }
 
 
-def _plain(value: object) -> str:
+def _format_value(value: object) -> str:
     return str(list(value)) if isinstance(value, tuple) else str(value)

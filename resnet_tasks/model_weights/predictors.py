@@ -19,7 +19,7 @@ NO_CLASS = ("__background__", "N/A")
 _BOX_PREDICTOR = ("cls_score.weight", "cls_score.bias", "bbox_pred.weight", "bbox_pred.bias")
 
 
-def predictor_rows(
+def select_predictor_rows(
     head: Head, file: ModelFile, name: str
 ) -> tuple[dict[str, Tensor] | None, list[str]]:
     """The tensors that depend on the classes, for the classes of a head.
@@ -34,65 +34,69 @@ def predictor_rows(
         Tensors by the head's names, or None where they start anew; and what to tell.
     """
     if isinstance(head, FasterRCNN):
-        return _box_rows(head, file, name)
-    weight, bias = (file.head.get(f"classifier.0.{each}") for each in ("weight", "bias"))
+        return _select_box_rows(head, file, name)
+    weight, bias = (file.head.get(f"classifier.0.{parameter}") for parameter in ("weight", "bias"))
     if weight is None or bias is None:
         return None, [f"heads.{name}: the file has no classifier; it starts anew"]
     rows, classes = len(weight), head.classes
     if rows == len(classes):
-        note = f"heads.{name}: the classifier's {rows} rows are taken in order for {_said(classes)}"
+        note = f"heads.{name}: the classifier's {rows} rows are taken in order for {_format_names(classes)}"
         return {"classifier.0.weight": weight, "classifier.0.bias": bias}, [note]
     if rows == 1 and len(classes) == 2 and classes[0] == BACKGROUND:
-        weight, bias = (torch.cat([torch.zeros_like(each), each]) for each in (weight, bias))
+        weight, bias = (torch.cat([torch.zeros_like(tensor), tensor]) for tensor in (weight, bias))
         note = f"heads.{name}: the file's one class is taken for {classes[1]}"
         return {"classifier.0.weight": weight, "classifier.0.bias": bias}, [note]
     note = (
         f"heads.{name}: only the classifier starts anew: the file has {rows} classes, the head "
-        f"{len(classes)} ({_said(classes)})"
+        f"{len(classes)} ({_format_names(classes)})"
     )
     return None, [note]
 
 
-def _box_rows(
+def _select_box_rows(
     head: FasterRCNN, file: ModelFile, name: str
 ) -> tuple[dict[str, Tensor] | None, list[str]]:
     parts = {key: file.head.get(f"{file.predictor}{key}") for key in _BOX_PREDICTOR}
-    notes = _anchor_notes(head, name)
+    notes = _describe_anchor_changes(head, name)
     if any(value is None for value in parts.values()):
         return None, [f"heads.{name}: the file has no box predictor; it starts anew", *notes]
-    rows, wanted = len(parts["cls_score.bias"]), len(head.classes) + 1  # type: ignore[arg-type]
-    strangers = [each for each in head.classes if each not in COCO_NAMES or each in NO_CLASS]
-    if rows == len(COCO_NAMES) and not strangers:
-        chosen = [0, *(COCO_NAMES.index(each) for each in head.classes)]
-        note = f"heads.{name}: the box predictor keeps COCO's rows of {_said(head.classes)}"
-    elif rows == wanted and rows != len(COCO_NAMES):
-        chosen = list(range(rows))
+    rows, needed_rows = len(parts["cls_score.bias"]), len(head.classes) + 1  # type: ignore[arg-type]
+    unknown_classes = [
+        class_name
+        for class_name in head.classes
+        if class_name not in COCO_NAMES or class_name in NO_CLASS
+    ]
+    if rows == len(COCO_NAMES) and not unknown_classes:
+        row_indices = [0, *(COCO_NAMES.index(class_name) for class_name in head.classes)]
+        note = f"heads.{name}: the box predictor keeps COCO's rows of {_format_names(head.classes)}"
+    elif rows == needed_rows and rows != len(COCO_NAMES):
+        row_indices = list(range(rows))
         note = (
             f"heads.{name}: the box predictor's {rows} rows are taken in order for background, "
-            f"{_said(head.classes)}"
+            f"{_format_names(head.classes)}"
         )
     else:
         reason = (
-            f"{_said(strangers)} {'is' if len(strangers) == 1 else 'are'} not among COCO's classes"
+            f"{_format_names(unknown_classes)} {'is' if len(unknown_classes) == 1 else 'are'} not among COCO's classes"
             if rows == len(COCO_NAMES)
-            else f"the file has {rows} rows, the head needs {wanted}"
+            else f"the file has {rows} rows, the head needs {needed_rows}"
         )
         note = f"heads.{name}: only the box predictor starts anew: {reason}"
         return None, [note, *notes]
-    taken = {}
+    selected_rows = {}
     for key, value in parts.items():
         assert value is not None
-        per_class = value.reshape(rows, -1, *value.shape[1:])[chosen]
-        taken[f"{file.predictor}{key}"] = per_class.flatten(0, 1)
-    return taken, [note, *notes]
+        per_class = value.reshape(rows, -1, *value.shape[1:])[row_indices]
+        selected_rows[f"{file.predictor}{key}"] = per_class.flatten(0, 1)
+    return selected_rows, [note, *notes]
 
 
-def _anchor_notes(head: FasterRCNN, name: str) -> list[str]:
-    usual = FasterRCNN.parse_options(None)
+def _describe_anchor_changes(head: FasterRCNN, name: str) -> list[str]:
+    defaults = FasterRCNN.parse_options(None)
     changed = [
-        f"{key} ({getattr(usual, key)})"
+        f"{key} ({getattr(defaults, key)})"
         for key in ("anchor_sizes", "aspect_ratios")
-        if getattr(head.options, key) != getattr(usual, key)
+        if getattr(head.options, key) != getattr(defaults, key)
     ]
     if not changed:
         return []
@@ -100,5 +104,5 @@ def _anchor_notes(head: FasterRCNN, name: str) -> list[str]:
     return [f"heads.{name}: the file's proposals were learnt with {learnt}; they have to adapt"]
 
 
-def _said(names: Sequence[str]) -> str:
+def _format_names(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

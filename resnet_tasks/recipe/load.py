@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.recipe.overrides import apply_overrides
 from resnet_tasks.recipe.plugins import load_plugins, resolve_plugins
-from resnet_tasks.recipe.problems import find_problems, json_schema
+from resnet_tasks.recipe.problems import find_problems, get_json_schema
 from resnet_tasks.recipe.schema import DataRecipe, Recipe
 from resnet_tasks.recipe.shelf import (
     RecipeInfo,
@@ -47,10 +47,12 @@ def load_recipe(
             the override), key path, what was given, what is allowed, the nearest match.
     """
     path = find_recipe(ref)
-    document = parse_yaml(_read(path), str(path))
+    document = parse_yaml(_read_text(path), str(path))
     value = document.value
     if not isinstance(value, dict):
-        raise RecipeError(f"{path}: a recipe is a section of keys ({_top_keys()}); got {value!r}")
+        raise RecipeError(
+            f"{path}: a recipe is a section of keys ({_list_top_keys()}); got {value!r}"
+        )
     origins, problems = apply_overrides(value, overrides)
     value.setdefault("name", path.stem)
     try:
@@ -58,8 +60,8 @@ def load_recipe(
         recipe = Recipe.model_validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
         problems += [
-            f"{_origin(place, path, document.lines, origins)}: {sentence}"
-            for place, sentence in find_problems(error, value).items()
+            f"{_describe_origin(key_path, path, document.lines, origins)}: {sentence}"
+            for key_path, sentence in find_problems(error, value).items()
         ]
     if problems:
         raise RecipeError("\n".join(problems))
@@ -69,7 +71,7 @@ def load_recipe(
     return recipe
 
 
-def load_data_steps(overrides: Sequence[str]) -> DataRecipe:
+def load_data_settings(overrides: Sequence[str]) -> DataRecipe:
     """The settings between a stored picture and a tensor, for commands without a recipe.
 
     Args:
@@ -93,8 +95,8 @@ def load_data_steps(overrides: Sequence[str]) -> DataRecipe:
         recipe = Recipe.model_validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
         problems += [
-            f"{_origin(place, Path(), {}, origins)}: {sentence}"
-            for place, sentence in find_problems(error, value).items()
+            f"{_describe_origin(key_path, Path(), {}, origins)}: {sentence}"
+            for key_path, sentence in find_problems(error, value).items()
         ]
     if problems:
         raise RecipeError("\n".join(dict.fromkeys(problems)))
@@ -106,12 +108,12 @@ def recipe_to_yaml(recipe: Recipe) -> str:
     return dump_yaml(recipe.model_dump(mode="json"))
 
 
-def recipe_schema() -> dict[str, Any]:
+def get_recipe_schema() -> dict[str, Any]:
     """The JSON schema of a recipe, for editors that complete and check YAML."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **json_schema()}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **get_json_schema()}
 
 
-def _read(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
@@ -120,19 +122,19 @@ def _read(path: Path) -> str:
         raise RecipeError(f"recipe {path} cannot be read: {error.strerror}") from None
 
 
-def _top_keys() -> str:
+def _list_top_keys() -> str:
     return ", ".join(Recipe.model_fields)
 
 
-def _origin(
-    place: KeyPath, path: Path, lines: dict[KeyPath, int], origins: dict[KeyPath, str]
+def _describe_origin(
+    key_path: KeyPath, path: Path, lines: dict[KeyPath, int], origins: dict[KeyPath, str]
 ) -> str:
     """The override that set a place, else the file and the line of the nearest text around it."""
-    around = [place[:end] for end in range(len(place), -1, -1)]
-    override = next((origins[each] for each in around if each in origins), None)
+    ancestors = [key_path[:end] for end in range(len(key_path), -1, -1)]
+    override = next((origins[ancestor] for ancestor in ancestors if ancestor in origins), None)
     if override is not None:
         return f"override {override!r}"
-    line = next((lines[each] for each in around if each in lines), None)
+    line = next((lines[ancestor] for ancestor in ancestors if ancestor in lines), None)
     return str(path) if line is None else f"{path}:{line}"
 
 
@@ -140,11 +142,11 @@ __all__ = [
     "RecipeInfo",
     "copy_recipe",
     "find_recipe",
+    "get_recipe_schema",
     "list_recipes",
-    "load_data_steps",
+    "load_data_settings",
     "load_plugins",
     "load_recipe",
     "read_header",
-    "recipe_schema",
     "recipe_to_yaml",
 ]

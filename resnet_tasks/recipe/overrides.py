@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from resnet_tasks.errors import RecipeError
-from resnet_tasks.recipe.yaml_text import KeyPath, dotted, parse_yaml
-from resnet_tasks.registry import did_you_mean
+from resnet_tasks.recipe.yaml_text import KeyPath, format_key_path, parse_yaml
+from resnet_tasks.registry import suggest_nearest
 
 
 def apply_overrides(
@@ -31,47 +31,47 @@ def apply_overrides(
     problems = []
     for text in overrides:
         try:
-            _apply(value, text, origins)
+            _apply_override(value, text, origins)
         except RecipeError as error:
             problems.append(str(error))
     return origins, problems
 
 
-def _apply(value: dict[str, Any], text: str, origins: dict[KeyPath, str]) -> None:
+def _apply_override(value: dict[str, Any], text: str, origins: dict[KeyPath, str]) -> None:
     key, equals, typed = text.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
         raise RecipeError(
             f"override {text!r} is not of the form key=value, for example training.epochs=20"
         )
-    new = parse_yaml(typed, f"override {text!r}").value
+    value_to_set = parse_yaml(typed, f"override {text!r}").value
     target: Any = value
     path: KeyPath = ()
     for part in parts[:-1]:
-        place = _place(target, part, path, text)
-        path = (*path, place)
+        child_key = _resolve_key(target, part, path, text)
+        path = (*path, child_key)
         if isinstance(target, dict) and target.get(part) is None:
             _check_head(target, path, text)
             target[part] = {}
             origins[path] = text
-        target = target[place]
-    place = _place(target, parts[-1], path, text)
-    target[place] = new
-    origins[(*path, place)] = text
+        target = target[child_key]
+    child_key = _resolve_key(target, parts[-1], path, text)
+    target[child_key] = value_to_set
+    origins[(*path, child_key)] = text
 
 
-def _place(target: Any, part: str, path: KeyPath, text: str) -> str | int:
+def _resolve_key(target: Any, part: str, path: KeyPath, text: str) -> str | int:
     """The key or position that `part` means inside `target`."""
     if isinstance(target, dict):
         return part
     if not isinstance(target, list):
         raise RecipeError(
-            f"override {text!r}: {dotted(path)} is {target!r}, which has no key {part!r} below it"
+            f"override {text!r}: {format_key_path(path)} is {target!r}, which has no key {part!r} below it"
         )
     if not part.isdecimal() or int(part) >= len(target):
         raise RecipeError(
-            f"override {text!r}: {dotted(path)} is a list of {len(target)}; got position {part!r}, "
-            f"allowed are 0 to {len(target) - 1}, or replace it whole: {dotted(path)}=[...]"
+            f"override {text!r}: {format_key_path(path)} is a list of {len(target)}; got position {part!r}, "
+            f"allowed are 0 to {len(target) - 1}, or replace it whole: {format_key_path(path)}=[...]"
         )
     return int(part)
 
@@ -80,7 +80,7 @@ def _check_head(heads: dict[str, Any], path: KeyPath, text: str) -> None:
     """Refuses a new head that an override would make up in passing."""
     if len(path) != 2 or path[0] != "heads":
         return
-    hint = did_you_mean(str(path[1]), heads)
+    hint = suggest_nearest(str(path[1]), heads)
     raise RecipeError(
         f"override {text!r}: the recipe has no head {path[1]!r}, its heads are "
         f"{', '.join(heads) or 'none'}{hint}"

@@ -6,6 +6,6 @@ import os
 from pathlib import Path
 
 
-def data_base(given: Path | None = None) -> Path:
+def get_data_root(data_root: Path | None = None) -> Path:
     """Folder that holds data sets: the one given, else `$RESNET_TASKS_DATA`, else `./data`."""
-    return given or Path(os.environ.get("RESNET_TASKS_DATA") or "data")
+    return data_root or Path(os.environ.get("RESNET_TASKS_DATA") or "data")

@@ -49,7 +49,8 @@ def load_plugins(recipe: Recipe, base_dir: Path | None = None, *, trust: bool) -
 def resolve_plugins(plugins: tuple[str, ...], base_dir: Path) -> tuple[str, ...]:
     """Plugins with the paths among them absolute, so that they are found from everywhere."""
     return tuple(
-        str((base_dir / each).resolve()) if each.endswith(".py") else each for each in plugins
+        str((base_dir / plugin).resolve()) if plugin.endswith(".py") else plugin
+        for plugin in plugins
     )
 
 

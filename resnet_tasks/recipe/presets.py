@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from resnet_tasks.registry import did_you_mean
+from resnet_tasks.registry import suggest_nearest
 
 Steps = tuple[dict[str, dict[str, Any] | None], ...]
 
@@ -26,7 +26,9 @@ def medical_microscopy(channels: int) -> Steps:
         {"RandomBrightnessContrast": {"brightness_limit": 0.15, "contrast_limit": 0.15, "p": 0.5}},
         *(
             # Stains vary between laboratories and days; a wider shift would turn one into another.
-            ({"HueSaturationValue": _colour(hue=6, saturation=15)},) if channels == 3 else ()
+            ({"HueSaturationValue": _make_color_shift(hue=6, saturation=15)},)
+            if channels == 3
+            else ()
         ),
         # Focus.
         {"GaussianBlur": {"sigma_limit": [0.3, 1.0], "p": 0.15}},
@@ -68,7 +70,9 @@ def driving(channels: int) -> Steps:
         {"RandomGamma": {"gamma_limit": [75, 135], "p": 0.3}},
         *(
             # White balance; small in hue, for the colour of lights and signs has a meaning.
-            ({"HueSaturationValue": _colour(hue=5, saturation=25)},) if channels == 3 else ()
+            ({"HueSaturationValue": _make_color_shift(hue=5, saturation=25)},)
+            if channels == 3
+            else ()
         ),
         # Night.
         {"GaussNoise": {"std_range": [0.01, 0.04], "p": 0.15}},
@@ -77,10 +81,10 @@ def driving(channels: int) -> Steps:
     )
 
 
-PRESETS = {each.__name__: each for each in (medical_microscopy, radiology, driving)}
+PRESETS = {preset.__name__: preset for preset in (medical_microscopy, radiology, driving)}
 
 
-def expand(name: str, channels: int) -> Steps:
+def expand_preset(name: str, channels: int) -> Steps:
     """The steps of a preset.
 
     Args:
@@ -91,7 +95,7 @@ def expand(name: str, channels: int) -> Steps:
         ValueError: If there is no such preset.
     """
     if name not in PRESETS:
-        hint = did_you_mean(name, PRESETS)
+        hint = suggest_nearest(name, PRESETS)
         raise ValueError(
             f"{name!r} is no preset; allowed are {', '.join(PRESETS)}, or a list of "
             f"albumentations{hint}"
@@ -99,5 +103,5 @@ def expand(name: str, channels: int) -> Steps:
     return PRESETS[name](channels)
 
 
-def _colour(*, hue: float, saturation: float) -> dict[str, Any]:
+def _make_color_shift(*, hue: float, saturation: float) -> dict[str, Any]:
     return {"hue_shift_limit": hue, "sat_shift_limit": saturation, "val_shift_limit": 0, "p": 0.3}

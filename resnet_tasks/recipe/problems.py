@@ -10,10 +10,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from resnet_tasks.recipe.schema import Recipe
-from resnet_tasks.recipe.yaml_text import KeyPath, dotted
-from resnet_tasks.registry import nearest
+from resnet_tasks.recipe.yaml_text import KeyPath, format_key_path
+from resnet_tasks.registry import find_nearest
 
-LONGEST_VALUE = 60
+MAX_QUOTED_CHARS = 60
 """Characters of a wrong value that a message quotes."""
 
 Schema = dict[str, Any]
@@ -36,29 +36,33 @@ def find_problems(error: ValidationError, document: Any) -> dict[KeyPath, str]:
     Returns:
         Key path -> sentence that begins with the key; in the order of the recipe's keys.
     """
-    found: dict[KeyPath, str] = {}
-    for each in error.errors(include_url=False):
-        path, value = _locate(each["loc"], document)
-        if each["type"] == "too_short" and value and each["ctx"]["actual_length"] < len(value):
+    sentences: dict[KeyPath, str] = {}
+    for problem in error.errors(include_url=False):
+        path, value = _locate(problem["loc"], document)
+        if (
+            problem["type"] == "too_short"
+            and value
+            and problem["ctx"]["actual_length"] < len(value)
+        ):
             continue  # entries that are wrong are not counted; each has a sentence of its own
-        if each["type"] == "extra_forbidden":
-            sentence = _unknown(path)
-        elif each["type"] == "missing":
-            path = (*path, each["loc"][-1])
-            sentence = f"{dotted(path)} is missing; give {_allowed(path)}"
-        elif each["type"] == "value_error":
-            sentence = ": ".join(part for part in (dotted(path), str(each["ctx"]["error"])) if part)
-        else:
-            sentence = (
-                f"{dotted(path) or 'the recipe'}: got {_quote(value)}; allowed is {_allowed(path)}"
+        if problem["type"] == "extra_forbidden":
+            sentence = _describe_unknown_key(path)
+        elif problem["type"] == "missing":
+            path = (*path, problem["loc"][-1])
+            sentence = f"{format_key_path(path)} is missing; give {_describe_allowed(path)}"
+        elif problem["type"] == "value_error":
+            sentence = ": ".join(
+                part for part in (format_key_path(path), str(problem["ctx"]["error"])) if part
             )
+        else:
+            sentence = f"{format_key_path(path) or 'the recipe'}: got {_quote(value)}; allowed is {_describe_allowed(path)}"
         # The members of a union each complain of the same value: the first one speaks for all.
-        found.setdefault(path, sentence)
-    return found
+        sentences.setdefault(path, sentence)
+    return sentences
 
 
 @cache
-def json_schema() -> Schema:
+def get_json_schema() -> Schema:
     """The JSON schema of a recipe."""
     return Recipe.model_json_schema()
 
@@ -78,22 +82,26 @@ def _locate(loc: KeyPath, document: Any) -> tuple[KeyPath, Any]:
     return path, value
 
 
-def _unknown(path: KeyPath) -> str:
-    known = [key for each in _members(_schema_at(path[:-1])) for key in each.get("properties", {})]
+def _describe_unknown_key(path: KeyPath) -> str:
+    known_keys = [
+        key
+        for member in _list_members(_find_schema(path[:-1]))
+        for key in member.get("properties", {})
+    ]
     key = str(path[-1])
-    close = nearest(key, known)
-    elsewhere = [dotted(each) for each in _all_keys() if each[-1] == key]
-    where = f"under {dotted(path[:-1])!r}" if path[:-1] else "at the top"
+    close = find_nearest(key, known_keys)
+    elsewhere = [format_key_path(key_path) for key_path in _iter_key_paths() if key_path[-1] == key]
+    location = f"under {format_key_path(path[:-1])!r}" if path[:-1] else "at the top"
     hint = ""
     if close:
-        hint = f"; did you mean {dotted((*path[:-1], close))!r}?"
+        hint = f"; did you mean {format_key_path((*path[:-1], close))!r}?"
     elif elsewhere:
         hint = f"; did you mean {elsewhere[0]!r}?"
-    return f"unknown key {dotted(path)!r}; known {where}: {', '.join(known)}{hint}"
+    return f"unknown key {format_key_path(path)!r}; known {location}: {', '.join(known_keys)}{hint}"
 
 
-def _all_keys() -> Iterator[KeyPath]:
-    for name, field in json_schema()["properties"].items():
+def _iter_key_paths() -> Iterator[KeyPath]:
+    for name, field in get_json_schema()["properties"].items():
         yield (name,)
         for key in _resolve(field).get("properties", {}):
             yield (name, key)
@@ -101,11 +109,11 @@ def _all_keys() -> Iterator[KeyPath]:
 
 def _quote(value: Any) -> str:
     text = "nothing (null)" if value is None else json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 1] + "…"
+    return text if len(text) <= MAX_QUOTED_CHARS else text[: MAX_QUOTED_CHARS - 1] + "…"
 
 
-def _allowed(path: KeyPath) -> str:
-    node = _schema_at(path)
+def _describe_allowed(path: KeyPath) -> str:
+    node = _find_schema(path)
     choices = node.get("enum", [])
     words = _describe(node)
     meaning = node.get("description", "")
@@ -114,20 +122,22 @@ def _allowed(path: KeyPath) -> str:
     return f"{words} ({meaning})" if meaning else words
 
 
-def _schema_at(path: KeyPath) -> Schema:
+def _find_schema(path: KeyPath) -> Schema:
     """The schema node of one key path; an empty one below free-form options."""
-    node: Schema = json_schema()
+    node: Schema = get_json_schema()
     for part in path:
-        node = next((found for each in _members(node) if (found := _child(each, part))), {})
+        node = next(
+            (child for member in _list_members(node) if (child := _find_child(member, part))), {}
+        )
     return node
 
 
-def _members(node: Schema) -> list[Schema]:
+def _list_members(node: Schema) -> list[Schema]:
     resolved = _resolve(node)
-    return [_resolve(each) for each in resolved.get("anyOf", [])] or [resolved]
+    return [_resolve(member) for member in resolved.get("anyOf", [])] or [resolved]
 
 
-def _child(node: Schema, part: str | int) -> Schema | None:
+def _find_child(node: Schema, part: str | int) -> Schema | None:
     if isinstance(part, int):
         child = node.get("items")
     else:
@@ -139,37 +149,37 @@ def _resolve(node: Schema) -> Schema:
     reference = node.get("$ref")
     if reference is None:
         return node
-    found: Schema = json_schema()["$defs"][reference.rpartition("/")[2]]
-    return found
+    definition: Schema = get_json_schema()["$defs"][reference.rpartition("/")[2]]
+    return definition
 
 
 def _describe(node: Schema) -> str:
     """A schema node in words."""
     node = _resolve(node)
     if "anyOf" in node:
-        return " or ".join(_describe(each) for each in node["anyOf"])
+        return " or ".join(_describe(member) for member in node["anyOf"])
     if "const" in node:
         return repr(node["const"])
     if "enum" in node:
         return "one of " + ", ".join(map(repr, node["enum"]))
     kind = node.get("type", "")
     if kind in ("integer", "number"):
-        return ("a whole number" if kind == "integer" else "a number") + _range(node)
+        return ("a whole number" if kind == "integer" else "a number") + _describe_range(node)
     if kind == "array":
-        return f"a list{_count(node)}, each entry {_describe(node.get('items', {}))}"
+        return f"a list{_describe_length(node)}, each entry {_describe(node.get('items', {}))}"
     if kind == "object" and node.get("properties"):
         return "a section with the keys " + ", ".join(node["properties"])
     return _PLAIN.get(kind, "any value")
 
 
-def _count(node: Schema) -> str:
+def _describe_length(node: Schema) -> str:
     least = node.get("minItems")
     if least is not None and least == node.get("maxItems"):
         return f" of {least}"
     return ", not empty" if least else ""
 
 
-def _range(node: Schema) -> str:
+def _describe_range(node: Schema) -> str:
     words = {
         "minimum": "at least",
         "exclusiveMinimum": "above",

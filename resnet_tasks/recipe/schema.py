@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from resnet_tasks.names import with_head_names
-from resnet_tasks.recipe.presets import PRESETS, expand
+from resnet_tasks.recipe.presets import PRESETS, expand_preset
 
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -29,7 +29,7 @@ Blocks = Annotated[int, Field(ge=1, le=4096)]
 Annotates = Literal["boxes", "masks", "semantic", "image"]
 
 
-class _Part(BaseModel):
+class _RecipeModel(BaseModel):
     """Unknown keys are errors; nothing changes after validation."""
 
     model_config = ConfigDict(
@@ -37,7 +37,7 @@ class _Part(BaseModel):
     )
 
 
-class SourceRecipe(_Part):
+class SourceRecipe(_RecipeModel):
     """One COCO file and where its pictures lie."""
 
     annotations: str = Field(description="COCO JSON, relative to data.root")
@@ -67,7 +67,7 @@ class SourceRecipe(_Part):
     )
 
 
-class FoldsRecipe(_Part):
+class FoldsRecipe(_RecipeModel):
     """Cross-validation: train without one fold of data.train, judge on it in place of data.val."""
 
     count: Annotated[int, Field(ge=2)] = Field(description="Folds that data.train is divided into")
@@ -78,7 +78,7 @@ class FoldsRecipe(_Part):
     )
 
     @model_validator(mode="after")
-    def _held_out_is_a_fold(self) -> FoldsRecipe:
+    def _check_held_out_fold(self) -> FoldsRecipe:
         if self.held_out >= self.count:
             raise ValueError(
                 f"held_out is {self.held_out}, but {self.count} folds are numbered "
@@ -87,7 +87,7 @@ class FoldsRecipe(_Part):
         return self
 
 
-class ResizeRecipe(_Part):
+class ResizeRecipe(_RecipeModel):
     """The box that every picture is brought to, before augmentation."""
 
     height: Annotated[int, Field(ge=32)]
@@ -95,7 +95,7 @@ class ResizeRecipe(_Part):
     keep_ratio: bool = Field(True, description="Fit inside the box; false stretches to it exactly")
 
 
-class TilesRecipe(_Part):
+class TilesRecipe(_RecipeModel):
     """Tiles of pictures as samples of training; prediction goes in windows of the same size."""
 
     height: Window = Field(description="Of a tile, pixels of the stored picture")
@@ -110,7 +110,7 @@ class TilesRecipe(_Part):
     )
 
 
-class IntensityRecipe(_Part):
+class IntensityRecipe(_RecipeModel):
     """How stored values become 0..1. 8-bit pictures need none."""
 
     type: Literal["auto", "window", "percentile"] = Field(
@@ -126,7 +126,7 @@ class IntensityRecipe(_Part):
     )
 
     @model_validator(mode="after")
-    def _values_belong_to_the_type(self) -> IntensityRecipe:
+    def _check_type_values(self) -> IntensityRecipe:
         if self.type == "window" and (self.level is None or self.width is None):
             raise ValueError("a window needs both level and width")
         owners = {"window": ("level", "width"), "percentile": ("low", "high", "per_channel")}
@@ -143,14 +143,14 @@ class IntensityRecipe(_Part):
         return self
 
 
-class NormalizeRecipe(_Part):
+class NormalizeRecipe(_RecipeModel):
     """Constants for normalisation, one per channel, on the 0..1 scale after the intensity step."""
 
     mean: Annotated[tuple[float, ...], Field(min_length=1)]
     std: Annotated[tuple[Positive, ...], Field(min_length=1)]
 
 
-class CopyPasteRecipe(_Part):
+class CopyPasteRecipe(_RecipeModel):
     """Objects of other training pictures pasted in; needs masks."""
 
     p: Fraction = Field(0.5, description="Share of the pictures that get objects of another one")
@@ -160,7 +160,7 @@ class CopyPasteRecipe(_Part):
     )
 
 
-class DataRecipe(_Part):
+class DataRecipe(_RecipeModel):
     """Where pictures and annotations come from."""
 
     root: str = Field(
@@ -230,7 +230,7 @@ class DataRecipe(_Part):
     )
 
     @model_validator(mode="after")
-    def _tiles_are_not_pasted_into(self) -> DataRecipe:
+    def _check_tiles_and_pasting(self) -> DataRecipe:
         if self.copy_paste is not None and self.tiles is not None:
             raise ValueError(
                 "copy_paste works on whole pictures, tiles cuts them up; leave one of the two out"
@@ -238,7 +238,7 @@ class DataRecipe(_Part):
         return self
 
     @model_validator(mode="after")
-    def _weights_are_for_training(self) -> DataRecipe:
+    def _check_source_weights(self) -> DataRecipe:
         for split in ("val", "test"):
             for i, source in enumerate(getattr(self, split)):
                 if source.weight != 1:
@@ -249,7 +249,7 @@ class DataRecipe(_Part):
         return self
 
     @model_validator(mode="after")
-    def _tiles_are_cut_from_stored_pictures(self) -> DataRecipe:
+    def _check_tiles_and_resize(self) -> DataRecipe:
         if self.tiles is not None and self.resize is not None:
             raise ValueError(
                 "tiles are cut from the pictures as they are stored, but resize is set too; leave "
@@ -258,7 +258,7 @@ class DataRecipe(_Part):
         return self
 
     @model_validator(mode="after")
-    def _constants_fit_the_channels(self) -> DataRecipe:
+    def _check_normalization_channels(self) -> DataRecipe:
         if isinstance(self.normalize, NormalizeRecipe):
             for name in ("mean", "std"):
                 count = len(getattr(self.normalize, name))
@@ -270,7 +270,7 @@ class DataRecipe(_Part):
         return self
 
 
-class BackboneRecipe(_Part):
+class BackboneRecipe(_RecipeModel):
     """A ResNet and its weights."""
 
     name: str = Field("resnet18", description="See `resnet-tasks backbones`; resnet: see layers")
@@ -310,14 +310,14 @@ class BackboneRecipe(_Part):
 
     @model_validator(mode="before")
     @classmethod
-    def _layers_bring_their_name(cls, value: Any) -> Any:
+    def _set_name_for_layers(cls, value: Any) -> Any:
         if not isinstance(value, dict) or not isinstance(value.get("layers"), (list, tuple)):
             return value
         # A recipe is read strictly as JSON, where a list is a tuple; from here on it is Python.
         return {"name": "resnet", **value, "layers": tuple(value["layers"])}
 
     @model_validator(mode="after")
-    def _layers_and_name_agree(self) -> BackboneRecipe:
+    def _check_layers_and_name(self) -> BackboneRecipe:
         if self.layers is not None and self.name != "resnet":
             raise ValueError(
                 f"layers describe a ResNet of your own depth, but name is {self.name!r}; leave one "
@@ -336,19 +336,19 @@ class BackboneRecipe(_Part):
 
     @field_validator("weights")
     @classmethod
-    def _weights_are_a_source(cls, value: str) -> str:
+    def _check_weights_source(cls, value: str) -> str:
         if value == "unloaded":
             raise ValueError("'unloaded' is for callers that load a state dict next; write none")
         return value
 
 
-class PyramidRecipe(_Part):
+class PyramidRecipe(_RecipeModel):
     """A feature pyramid P2..P6 over C2..C5 that heads share."""
 
     channels: Annotated[int, Field(ge=1)] = Field(256, description="Of every level")
 
 
-class ExtendRecipe(_Part):
+class ExtendRecipe(_RecipeModel):
     """A finished run whose backbone and heads are taken over; the recipe names the new heads."""
 
     run: str = Field(description="A run folder: RUN (its last checkpoint) or RUN@best")
@@ -364,14 +364,14 @@ class ExtendRecipe(_Part):
     )
 
 
-class ModelWeightsRecipe(_Part):
+class ModelWeightsRecipe(_RecipeModel):
     """Weights of a whole pretrained model, and the head that takes its head's."""
 
     source: str
     head: str | None = Field(None, description="Default: the only head that fits")
 
 
-class HeadRecipe(_Part):
+class HeadRecipe(_RecipeModel):
     """One named head."""
 
     type: str
@@ -393,7 +393,7 @@ class HeadRecipe(_Part):
     options: dict[str, Any] = {}
 
 
-class UnfreezeRecipe(_Part):
+class UnfreezeRecipe(_RecipeModel):
     """From when on fewer stages of the backbone are frozen."""
 
     epoch: Annotated[int, Field(ge=1)] = Field(description="Epochs that are trained before it")
@@ -402,7 +402,7 @@ class UnfreezeRecipe(_Part):
     )
 
 
-class TrainingRecipe(_Part):
+class TrainingRecipe(_RecipeModel):
     """The loop's numbers; usable from Python without any other part of a recipe."""
 
     epochs: Annotated[int, Field(ge=1)] = 30
@@ -468,7 +468,7 @@ class TrainingRecipe(_Part):
     )
 
     @model_validator(mode="after")
-    def _patience_has_evaluations(self) -> TrainingRecipe:
+    def _check_patience(self) -> TrainingRecipe:
         if self.patience is not None and self.evaluate_every == 0:
             raise ValueError(
                 f"patience is {self.patience}, but evaluate_every is 0, so that there is a single "
@@ -477,26 +477,26 @@ class TrainingRecipe(_Part):
         return self
 
     @model_validator(mode="after")
-    def _stages_join_one_after_another(self) -> TrainingRecipe:
+    def _check_unfreeze_order(self) -> TrainingRecipe:
         for before, after in pairwise(self.unfreeze):
             if after.epoch <= before.epoch or after.frozen_stages >= before.frozen_stages:
                 raise ValueError(
-                    f"unfreeze: {_step(after)} follows {_step(before)}; epochs must rise and "
+                    f"unfreeze: {_format_unfreeze_step(after)} follows {_format_unfreeze_step(before)}; epochs must rise and "
                     "frozen_stages fall from entry to entry"
                 )
         if self.unfreeze and self.unfreeze[-1].epoch >= self.epochs:
             raise ValueError(
-                f"unfreeze: {_step(self.unfreeze[-1])} is never reached in {self.epochs} epochs; "
+                f"unfreeze: {_format_unfreeze_step(self.unfreeze[-1])} is never reached in {self.epochs} epochs; "
                 "train longer, or take it out"
             )
         return self
 
 
-def _step(entry: UnfreezeRecipe) -> str:
+def _format_unfreeze_step(entry: UnfreezeRecipe) -> str:
     return f"{{epoch: {entry.epoch}, frozen_stages: {entry.frozen_stages}}}"
 
 
-class SlidingRecipe(_Part):
+class SlidingRecipe(_RecipeModel):
     """Windows in which big pictures are predicted."""
 
     height: Window = Field(description="Of a window, pixels of the picture after data.resize")
@@ -507,7 +507,7 @@ class SlidingRecipe(_Part):
     )
 
 
-class EvaluationRecipe(_Part):
+class EvaluationRecipe(_RecipeModel):
     """Which number chooses the best checkpoint, and how numbers are made."""
 
     best: str | None = Field(None, description="head/metric; default: the first head's main metric")
@@ -528,13 +528,13 @@ class EvaluationRecipe(_Part):
     )
 
 
-def _list_or_preset(schema: dict[str, Any]) -> None:
+def _allow_preset_name(schema: dict[str, Any]) -> None:
     """Lets editors accept a preset's name in place of the list."""
     steps = {key: schema.pop(key) for key in ("type", "items") if key in schema}
     schema["anyOf"] = [steps, {"type": "string", "enum": list(PRESETS)}]
 
 
-class Recipe(_Part):
+class Recipe(_RecipeModel):
     """One run: data, one backbone, one or more named heads, and how to train and judge them."""
 
     name: str = Field("run", pattern=r"^[^\x00-\x1f\x7f]+$", description="Set from the file's name")
@@ -566,22 +566,22 @@ class Recipe(_Part):
         description=(
             "Albumentations by name, in order; or a preset: medical_microscopy, radiology, driving"
         ),
-        json_schema_extra=_list_or_preset,
+        json_schema_extra=_allow_preset_name,
     )
     training: TrainingRecipe = TrainingRecipe()
     evaluation: EvaluationRecipe = EvaluationRecipe()
 
     @field_validator("augment", mode="before")
     @classmethod
-    def _presets_become_steps(cls, value: Any, info: ValidationInfo) -> Any:
+    def _expand_presets(cls, value: Any, info: ValidationInfo) -> Any:
         if isinstance(value, str):
             data = info.data.get("data")
-            return expand(value, data.channels if isinstance(data, DataRecipe) else 3)
+            return expand_preset(value, data.channels if isinstance(data, DataRecipe) else 3)
         # What comes from a before-validator is no longer JSON, whose lists stand for tuples.
         return tuple(value) if isinstance(value, list) else value
 
     @model_validator(mode="after")
-    def _best_names_a_head(self) -> Recipe:
+    def _check_best_head(self) -> Recipe:
         best = self.evaluation.best
         if best is not None and best.split("/")[0] not in self.heads:
             raise ValueError(
@@ -591,11 +591,11 @@ class Recipe(_Part):
         return self
 
     @model_validator(mode="after")
-    def _unfreezing_frees_something(self) -> Recipe:
+    def _check_unfreezing(self) -> Recipe:
         steps, frozen = self.training.unfreeze, self.backbone.frozen_stages
         if steps and steps[0].frozen_stages >= frozen:
             raise ValueError(
-                f"training.unfreeze: {_step(steps[0])} frees nothing, for backbone.frozen_stages "
+                f"training.unfreeze: {_format_unfreeze_step(steps[0])} frees nothing, for backbone.frozen_stages "
                 f"is {frozen}; begin with more frozen stages, or take it out"
             )
         return self
@@ -609,7 +609,7 @@ class Recipe(_Part):
         return SlidingRecipe(height=tiles.height, width=tiles.width, overlap=tiles.overlap)
 
     @model_validator(mode="after")
-    def _weights_have_one_source(self) -> Recipe:
+    def _check_model_weights(self) -> Recipe:
         if self.model_weights is None:
             return self
         if self.backbone.weights != "none":

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from resnet_tasks.errors import RecipeError
-from resnet_tasks.registry import nearest
+from resnet_tasks.registry import find_nearest
 
 ALIASES = {"quickstart": "quickstart/cells_multitask_resnet18"}
 """Shorter name -> name."""
@@ -36,12 +36,12 @@ class RecipeInfo:
 def list_recipes() -> list[RecipeInfo]:
     """All shipped recipes, the quickstart first, then by name."""
     aliases = {name: alias for alias, name in ALIASES.items()}
-    found = []
+    recipes = []
     for path in RECIPES.rglob("*.yaml"):
         name = path.relative_to(RECIPES).with_suffix("").as_posix()
         header = read_header(path)
-        found.append(RecipeInfo(aliases.get(name, name), path, header[0] if header else ""))
-    return sorted(found, key=lambda each: ("/" in each.name, each.name))
+        recipes.append(RecipeInfo(aliases.get(name, name), path, header[0] if header else ""))
+    return sorted(recipes, key=lambda recipe: ("/" in recipe.name, recipe.name))
 
 
 def find_recipe(ref: str | Path) -> Path:
@@ -58,16 +58,21 @@ def find_recipe(ref: str | Path) -> Path:
         return path
     name = str(ref).removesuffix(".yaml")
     shipped = RECIPES / f"{ALIASES.get(name, name)}.yaml"
-    names = [each.name for each in list_recipes()]
-    inside = RECIPES in shipped.parents and ".." not in shipped.parts
-    if inside and shipped.is_file():
+    names = [recipe.name for recipe in list_recipes()]
+    is_inside = RECIPES in shipped.parents and ".." not in shipped.parts
+    if is_inside and shipped.is_file():
         return shipped
     if path.is_dir() and (path / "recipe.yaml").is_file():
         raise RecipeError(
             f"{ref} is a run folder, not a recipe; its recipe is {path / 'recipe.yaml'}"
         )
-    close = nearest(name, names) or next(
-        (each for each in names if each.rpartition("/")[2] == name.rpartition("/")[2]), None
+    close = find_nearest(name, names) or next(
+        (
+            recipe_name
+            for recipe_name in names
+            if recipe_name.rpartition("/")[2] == name.rpartition("/")[2]
+        ),
+        None,
     )
     hint = f"; did you mean {close!r}?" if close else ""
     raise RecipeError(

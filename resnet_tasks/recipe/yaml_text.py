@@ -38,7 +38,7 @@ _SPECIAL_FLOAT = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 
 
 @dataclass(frozen=True)
-class Document:
+class YamlDocument:
     """A parsed text.
 
     Attributes:
@@ -50,17 +50,17 @@ class Document:
     lines: dict[KeyPath, int]
 
 
-def dotted(path: KeyPath) -> str:
+def format_key_path(path: KeyPath) -> str:
     """A key path as it is written in messages and overrides: `data.train.0.annotations`."""
     return ".".join(map(str, path))
 
 
-def parse_yaml(text: str, where: str, *, number_keys: bool = False) -> Document:
+def parse_yaml(text: str, source: str, *, number_keys: bool = False) -> YamlDocument:
     """Parses one YAML document.
 
     Args:
         text: What to parse.
-        where: File or override, for the message.
+        source: File or override, for the message.
         number_keys: Take keys that are no text as the text that stands there, as foreign files
             need that count their classes.
 
@@ -70,20 +70,20 @@ def parse_yaml(text: str, where: str, *, number_keys: bool = False) -> Document:
     lines: dict[KeyPath, int] = {}
     try:
         root = _NodeLoader(text).get_single_node()
-        value = None if root is None else _value(root, (), lines, number_keys)
+        value = None if root is None else _node_to_value(root, (), lines, number_keys)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        what = " ".join(part for part in (error.context, error.problem) if part)
-        raise RecipeError(f"{where}{place}: this is not valid YAML: {what}") from None
+        position_text = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = " ".join(part for part in (error.context, error.problem) if part)
+        raise RecipeError(f"{source}{position_text}: this is not valid YAML: {problem}") from None
     except yaml.YAMLError as error:
         raise RecipeError(
-            f"{where}: this is not a YAML text: {' '.join(str(error).split())}"
+            f"{source}: this is not a YAML text: {' '.join(str(error).split())}"
         ) from None
-    return Document(value, lines)
+    return YamlDocument(value, lines)
 
 
-def scalar(text: str) -> Any:
+def parse_scalar(text: str) -> Any:
     """The value of an unquoted YAML 1.2 scalar: None, bool, int, float, or the text itself."""
     if text in _NULL:
         return None
@@ -111,33 +111,38 @@ def dump_yaml(value: Any) -> str:
     return text
 
 
-def _value(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], number_keys: bool) -> Any:
+def _node_to_value(
+    node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], number_keys: bool
+) -> Any:
     lines[path] = node.start_mark.line + 1
     if isinstance(node, yaml.SequenceNode):
-        return [_value(each, (*path, i), lines, number_keys) for i, each in enumerate(node.value)]
+        return [
+            _node_to_value(child, (*path, i), lines, number_keys)
+            for i, child in enumerate(node.value)
+        ]
     if isinstance(node, yaml.MappingNode):
-        found: dict[str, Any] = {}
+        mapping: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            key = _key(key_node, number_keys)
-            if key in found:
+            key = _node_to_key(key_node, number_keys)
+            if key in mapping:
                 first = lines[(*path, key)]
                 raise yaml.MarkedYAMLError(
-                    problem=f"the key {dotted((*path, key))!r} stands here again, first on line "
+                    problem=f"the key {format_key_path((*path, key))!r} stands here again, first on line "
                     f"{first}; keep one of them",
                     problem_mark=key_node.start_mark,
                 )
-            found[key] = _value(value_node, (*path, key), lines, number_keys)
+            mapping[key] = _node_to_value(value_node, (*path, key), lines, number_keys)
             lines[(*path, key)] = key_node.start_mark.line + 1
-        return found
-    return scalar(node.value) if _is_plain(node) else node.value
+        return mapping
+    return parse_scalar(node.value) if _is_plain(node) else node.value
 
 
 def _is_plain(node: yaml.Node) -> bool:
     return isinstance(node, yaml.ScalarNode) and node.style is None
 
 
-def _key(node: yaml.Node, number_keys: bool) -> str:
-    key = scalar(node.value) if _is_plain(node) and not number_keys else node.value
+def _node_to_key(node: yaml.Node, number_keys: bool) -> str:
+    key = parse_scalar(node.value) if _is_plain(node) and not number_keys else node.value
     if isinstance(node, yaml.ScalarNode) and isinstance(key, str):
         return key
     raise yaml.MarkedYAMLError(

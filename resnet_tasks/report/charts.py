@@ -31,16 +31,16 @@ class Line:
     Attributes:
         name: For the legend.
         points: (x, y), x rising; y None where the curve has a gap.
-        stands_out: Drawn thick, as the mean of the others.
+        is_highlighted: Drawn thick, as the mean of the others.
     """
 
     name: str
     points: Points
-    stands_out: bool = False
+    is_highlighted: bool = False
 
 
 @dataclass(frozen=True)
-class Table:
+class ChartTable:
     """Numbers behind a chart, as text."""
 
     columns: tuple[str, ...]
@@ -61,7 +61,7 @@ class Chart:
 
     title: str
     svg: Markup
-    table: Table
+    table: ChartTable
     legend: tuple[tuple[str, str], ...] = ()
     note: str = ""
 
@@ -75,7 +75,7 @@ class Axes:
         y_label: What y is.
         x_range: None: from the data.
         y_range: None: from the data, 0 included where it is near.
-        whole_x: x counts things: no marks between whole numbers.
+        integer_x: x counts things: no marks between whole numbers.
         log_x: x in powers of 2.
         log_y: y in powers of 10.
         diagonal: A line from corner to corner to compare with.
@@ -85,7 +85,7 @@ class Axes:
     y_label: str
     x_range: Range | None = None
     y_range: Range | None = None
-    whole_x: bool = False
+    integer_x: bool = False
     log_x: bool = False
     log_y: bool = False
     diagonal: bool = False
@@ -103,12 +103,12 @@ class _Scale:
 
     def __call__(self, value: float) -> float:
         low, high, value = (
-            (math.log(each) for each in (self.low, self.high, value))
+            (math.log(bound) for bound in (self.low, self.high, value))
             if self.log
             else (self.low, self.high, value)
         )
-        share = (value - low) / (high - low) if high > low else 0.5
-        return self.start + share * (self.end - self.start)
+        fraction = (value - low) / (high - low) if high > low else 0.5
+        return self.start + fraction * (self.end - self.start)
 
 
 @dataclass
@@ -116,11 +116,11 @@ class _Drawing:
     parts: list[Markup] = field(default_factory=list)
 
     def add(self, name: str, text: str | None = None, **attributes: object) -> None:
-        self.parts.append(element(name, None if text is None else escape(text), **attributes))
+        self.parts.append(make_element(name, None if text is None else escape(text), **attributes))
 
-    def svg(self, title: str, description: str, height: float = HEIGHT) -> Markup:
-        head = element("title", escape(title)) + element("desc", escape(description))
-        return element(
+    def to_svg(self, title: str, description: str, height: float = HEIGHT) -> Markup:
+        head = make_element("title", escape(title)) + make_element("desc", escape(description))
+        return make_element(
             "svg",
             head + Markup("").join(self.parts),
             viewBox=f"0 0 {WIDTH} {height:g}",
@@ -129,7 +129,7 @@ class _Drawing:
         )
 
 
-def element(name: str, inner: Markup | None = None, **attributes: object) -> Markup:
+def make_element(name: str, inner: Markup | None = None, **attributes: object) -> Markup:
     """An element of markup, values escaped; `class_` stands for `class`, `_` for `-`."""
     texts = [
         Markup(' {}="{}"').format(
@@ -139,20 +139,20 @@ def element(name: str, inner: Markup | None = None, **attributes: object) -> Mar
         for key, value in attributes.items()
         if value is not None
     ]
-    opened = Markup("<{}{}").format(Markup(name), Markup("").join(texts))
-    return opened + (Markup("/>") if inner is None else Markup(">{}</{}>").format(inner, name))
+    opening = Markup("<{}{}").format(Markup(name), Markup("").join(texts))
+    return opening + (Markup("/>") if inner is None else Markup(">{}</{}>").format(inner, name))
 
 
-def style_of(index: int) -> str:
+def choose_style(index: int) -> str:
     """Classes of colour and dash of the curve at `index`; no two of the first 32 are alike."""
     return f"c{index % COLORS} d{index // COLORS % 4}"
 
 
-def _style(index: int, line: Line) -> str:
-    return f"{style_of(index)} mean" if line.stands_out else style_of(index)
+def _choose_line_style(index: int, line: Line) -> str:
+    return f"{choose_style(index)} mean" if line.is_highlighted else choose_style(index)
 
 
-def line_chart(title: str, lines: Sequence[Line], axes: Axes, *, note: str = "") -> Chart:
+def draw_line_chart(title: str, lines: Sequence[Line], axes: Axes, *, note: str = "") -> Chart:
     """Curves over a common axis.
 
     Args:
@@ -161,41 +161,50 @@ def line_chart(title: str, lines: Sequence[Line], axes: Axes, *, note: str = "")
         axes: Ranges and marks.
         note: How the numbers were smoothed or chosen.
     """
-    drawn = [Line(each.name, _shown(each.points, axes), each.stands_out) for each in lines]
-    xs = [x for each in drawn for x, _ in each.points]
-    ys = [y for each in drawn for _, y in each.points if y is not None]
-    x_range = axes.x_range or _padded(xs, log=axes.log_x)
-    y_range = axes.y_range or _y_range(ys, log=axes.log_y)
+    visible_lines = [
+        Line(line.name, _filter_points(line.points, axes), line.is_highlighted) for line in lines
+    ]
+    xs = [x for line in visible_lines for x, _ in line.points]
+    ys = [y for line in visible_lines for _, y in line.points if y is not None]
+    x_range = axes.x_range or _pad_range(xs, log=axes.log_x)
+    y_range = axes.y_range or _choose_y_range(ys, log=axes.log_y)
     across = _Scale(*x_range, LEFT, WIDTH - RIGHT, axes.log_x)
     up = _Scale(*y_range, HEIGHT - BOTTOM, TOP, axes.log_y)
     drawing = _Drawing()
     _draw_axes(drawing, axes, across, up)
     if axes.diagonal:
         drawing.add("path", class_="diagonal", d=f"M{LEFT} {HEIGHT - BOTTOM}L{WIDTH - RIGHT} {TOP}")
-    for i, each in enumerate(drawn):
-        path, alone = _path(each.points, across, up)
+    for i, line in enumerate(visible_lines):
+        path, isolated = _build_path(line.points, across, up)
         if path:
-            drawing.add("path", class_=f"line {_style(i, each)}", d=path)
-        for x, y in alone if len(each.points) > 12 else each.points:
+            drawing.add("path", class_=f"line {_choose_line_style(i, line)}", d=path)
+        for x, y in isolated if len(line.points) > 12 else line.points:
             if y is not None:
-                dot = element("title", escape(f"{each.name}: {number(x)}, {number(y)}"))
+                dot = make_element(
+                    "title", escape(f"{line.name}: {format_number(x)}, {format_number(y)}")
+                )
                 drawing.parts.append(
-                    element(
-                        "circle", dot, class_=f"dot {_style(i, each)}", cx=across(x), cy=up(y), r=3
+                    make_element(
+                        "circle",
+                        dot,
+                        class_=f"dot {_choose_line_style(i, line)}",
+                        cx=across(x),
+                        cy=up(y),
+                        r=3,
                     )
                 )
-    described = f"{axes.y_label} over {axes.x_label}: {', '.join(line.name for line in lines)}"
-    legend = tuple((each.name, _style(i, each)) for i, each in enumerate(lines))
+    description = f"{axes.y_label} over {axes.x_label}: {', '.join(line.name for line in lines)}"
+    legend = tuple((line.name, _choose_line_style(i, line)) for i, line in enumerate(lines))
     return Chart(
         title,
-        drawing.svg(title, described),
-        _points_table(lines, axes.x_label),
+        drawing.to_svg(title, description),
+        _build_points_table(lines, axes.x_label),
         legend if len(lines) > 1 else (),
         note,
     )
 
 
-def bar_chart(title: str, values: Mapping[str, float], *, label: str, note: str = "") -> Chart:
+def draw_bar_chart(title: str, values: Mapping[str, float], *, label: str, note: str = "") -> Chart:
     """Horizontal bars from 0, one a row, longest names cut with the whole name as a tooltip."""
     step, left = 24, 170
     top = 6
@@ -206,19 +215,23 @@ def bar_chart(title: str, values: Mapping[str, float], *, label: str, note: str 
     for i, (name, value) in enumerate(values.items()):
         y = top + i * step
         start, end = sorted((across(0.0), across(value)))
-        tip = element("title", escape(f"{name}: {share(value)}"))
+        tip = make_element("title", escape(f"{name}: {format_score(value)}"))
         drawing.parts.append(
-            element("text", tip + escape(cut(name, 16)), x=left - 8, y=y + 16, class_="end")
+            make_element(
+                "text", tip + escape(truncate(name, 16)), x=left - 8, y=y + 16, class_="end"
+            )
         )
         drawing.add("rect", x=start, y=y + 4, width=max(end - start, 1.0), height=16, class_="bar")
-        drawing.add("text", share(value), x=end + 6, y=y + 16)
+        drawing.add("text", format_score(value), x=end + 6, y=y + 16)
     drawing.add("path", class_="axis", d=f"M{across(0.0):.1f} {top}V{height - BOTTOM + 4}")
     drawing.add("text", label, x=(left + WIDTH - 60) / 2, y=height - 14, class_="middle axis-label")
-    rows = tuple((name, share(value)) for name, value in values.items())
-    return Chart(title, drawing.svg(title, label, height), Table(("", label), rows), note=note)
+    rows = tuple((name, format_score(value)) for name, value in values.items())
+    return Chart(
+        title, drawing.to_svg(title, label, height), ChartTable(("", label), rows), note=note
+    )
 
 
-def number(value: float | None) -> str:
+def format_number(value: float | None) -> str:
     """Four digits at most, as people write them; a dash for None."""
     if value is None or not math.isfinite(value):
         return "–"
@@ -230,12 +243,12 @@ def number(value: float | None) -> str:
     return f"{value:.{digits}f}" if not float(value).is_integer() else f"{value:.0f}"
 
 
-def share(value: float | None) -> str:
+def format_score(value: float | None) -> str:
     """A metric: three decimals where it lies within -1..1, else as `number`."""
-    return f"{value:.3f}" if value is not None and -1 <= value <= 1 else number(value)
+    return f"{value:.3f}" if value is not None and -1 <= value <= 1 else format_number(value)
 
 
-def tick_texts(ticks: Sequence[float]) -> list[str]:
+def format_ticks(ticks: Sequence[float]) -> list[str]:
     """The marks of an axis, all with as many digits as they need to differ."""
     size = max((abs(tick) for tick in ticks), default=0.0)
     if size and (size < 0.01 or size >= 1e5):
@@ -244,40 +257,40 @@ def tick_texts(ticks: Sequence[float]) -> list[str]:
     for digits in range(5):
         if all(math.isclose(tick, round(tick, digits), abs_tol=1e-9) for tick in ticks):
             return [f"{tick:.{digits}f}" for tick in ticks]
-    return [number(tick) for tick in ticks]
+    return [format_number(tick) for tick in ticks]
 
 
-def cut(text: str, limit: int) -> str:
+def truncate(text: str, limit: int) -> str:
     """The text, its end replaced by an ellipsis where it is wider than `limit` Latin letters."""
-    widths = [2 if unicodedata.east_asian_width(each) in "WF" else 1 for each in text]
+    widths = [2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text]
     if sum(widths) <= limit:
         return text
     ends = accumulate(widths)
     return text[: sum(end < limit for end in ends)] + "…"
 
 
-def _shown(points: Points, axes: Axes) -> Points:
+def _filter_points(points: Points, axes: Axes) -> Points:
     """What the axes can show: finite, and above 0 where logarithmic."""
-    kept: Points = []
+    visible: Points = []
     for x, y in points:
         if axes.log_x and x <= 0:
             continue
-        is_drawn = y is not None and math.isfinite(y) and not (axes.log_y and y <= 0)
-        kept.append((x, y if is_drawn else None))
-    return kept
+        is_visible = y is not None and math.isfinite(y) and not (axes.log_y and y <= 0)
+        visible.append((x, y if is_visible else None))
+    return visible
 
 
 def _draw_axes(drawing: _Drawing, axes: Axes, across: _Scale, up: _Scale) -> None:
     bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
-    marks = _ticks(up.low, up.high, 5, log=axes.log_y, base=10)
-    for tick, text in zip(marks, tick_texts(marks), strict=True):
+    marks = _choose_ticks(up.low, up.high, 5, log=axes.log_y, base=10)
+    for tick, text in zip(marks, format_ticks(marks), strict=True):
         y = up(tick)
         drawing.add("path", class_="grid", d=f"M{LEFT} {y:.1f}H{right}")
         drawing.add("text", text, x=LEFT - 6, y=y + 4, class_="end")
-    marks = _ticks(across.low, across.high, 6, log=axes.log_x, base=2)
-    if axes.whole_x:
+    marks = _choose_ticks(across.low, across.high, 6, log=axes.log_x, base=2)
+    if axes.integer_x:
         marks = tuple(tick for tick in marks if float(tick).is_integer())
-    texts = [f"{tick:g}" for tick in marks] if axes.log_x else tick_texts(marks)
+    texts = [f"{tick:g}" for tick in marks] if axes.log_x else format_ticks(marks)
     for tick, text in zip(marks, texts, strict=True):
         if across.low <= tick <= across.high:
             x = across(tick)
@@ -290,25 +303,27 @@ def _draw_axes(drawing: _Drawing, axes: Axes, across: _Scale, up: _Scale) -> Non
     drawing.add("text", axes.y_label, x=0, y=13, class_="axis-label")
 
 
-def _path(points: Points, across: _Scale, up: _Scale) -> tuple[str, Points]:
+def _build_path(points: Points, across: _Scale, up: _Scale) -> tuple[str, Points]:
     """The path through the points, and those that stand alone between gaps."""
-    pieces: list[list[tuple[float, float]]] = [[]]
+    segments: list[list[tuple[float, float]]] = [[]]
     for x, y in points:
         if y is None:
-            pieces.append([])
+            segments.append([])
         else:
-            pieces[-1].append((x, y))
+            segments[-1].append((x, y))
     texts = [
-        "M" + "L".join(f"{across(x):.1f} {up(y):.1f}" for x, y in piece)
-        for piece in pieces
-        if len(piece) > 1
+        "M" + "L".join(f"{across(x):.1f} {up(y):.1f}" for x, y in segment)
+        for segment in segments
+        if len(segment) > 1
     ]
-    return "".join(texts), [(x, y) for piece in pieces if len(piece) == 1 for x, y in piece]
+    return "".join(texts), [(x, y) for segment in segments if len(segment) == 1 for x, y in segment]
 
 
-def _ticks(low: float, high: float, count: int, *, log: bool, base: int) -> tuple[float, ...]:
+def _choose_ticks(
+    low: float, high: float, count: int, *, log: bool, base: int
+) -> tuple[float, ...]:
     if log:
-        first, last = (math.log(each, base) for each in (low, high))
+        first, last = (math.log(bound, base) for bound in (low, high))
         powers = range(math.ceil(first - 1e-9), math.floor(last + 1e-9) + 1)
         every = max(1, -(-len(powers) // 8))
         return tuple(float(base) ** power for power in powers[::every])
@@ -316,13 +331,13 @@ def _ticks(low: float, high: float, count: int, *, log: bool, base: int) -> tupl
         return (low,)
     rough = (high - low) / count
     unit = 10.0 ** math.floor(math.log10(rough))
-    step = next(unit * each for each in (1, 2, 5, 10) if unit * each >= rough * 0.999)
+    step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= rough * 0.999)
     first_tick = math.ceil(low / step - 1e-9)
     last_tick = math.floor(high / step + 1e-9)
     return tuple(round(i * step, 12) for i in range(first_tick, last_tick + 1))
 
 
-def _padded(values: Sequence[float], *, log: bool = False) -> Range:
+def _pad_range(values: Sequence[float], *, log: bool = False) -> Range:
     if not values:
         return (1.0, 2.0) if log else (0.0, 1.0)
     low, high = min(values), max(values)
@@ -331,26 +346,28 @@ def _padded(values: Sequence[float], *, log: bool = False) -> Range:
     return (low / 2, high * 2) if log else (low - 1, high + 1)
 
 
-def _y_range(values: Sequence[float], *, log: bool) -> Range:
+def _choose_y_range(values: Sequence[float], *, log: bool) -> Range:
     if log or not values:
-        return _padded(values, log=log)
+        return _pad_range(values, log=log)
     low, high = min(values), max(values)
     if 0 <= low <= high and low < 0.5 * high:
         low = 0.0
     if high == low:
         return (0.0, 1.0) if not low else (min(0.0, 2 * low), max(0.0, 2 * low))
-    ticks = _ticks(low, high, 5, log=False, base=10)
+    ticks = _choose_ticks(low, high, 5, log=False, base=10)
     if len(ticks) < 2:
         return (low, high)
     step = ticks[1] - ticks[0]
     return (math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step)
 
 
-def _points_table(lines: Sequence[Line], x_label: str) -> Table:
+def _build_points_table(lines: Sequence[Line], x_label: str) -> ChartTable:
     """One row per x, at most some hundred of them."""
-    xs = sorted({x for each in lines for x, _ in each.points})
+    xs = sorted({x for line in lines for x, _ in line.points})
     step = max(1, -(-len(xs) // 101))
-    kept = [*xs[::step], *([xs[-1]] if xs and (len(xs) - 1) % step else [])]
-    columns = [dict(each.points) for each in lines]
-    rows = tuple((number(x), *(number(each.get(x)) for each in columns)) for x in kept)
-    return Table((x_label, *(each.name for each in lines)), rows)
+    shown_xs = [*xs[::step], *([xs[-1]] if xs and (len(xs) - 1) % step else [])]
+    columns = [dict(line.points) for line in lines]
+    rows = tuple(
+        (format_number(x), *(format_number(column.get(x)) for column in columns)) for x in shown_xs
+    )
+    return ChartTable((x_label, *(line.name for line in lines)), rows)

@@ -60,25 +60,25 @@ class EvaluationView:
         folder: The folder.
         heads: Head -> metric -> value, in the file's order.
         details: Head -> curves and tables (`Detailed.details`); empty where none were made.
-        about: The other keys of `metrics.json`: protocol, checkpoint, data, versions, ...
+        metadata: The other keys of `metrics.json`: protocol, checkpoint, data, versions, ...
     """
 
     name: str
     folder: Path
     heads: dict[str, dict[str, MetricView]]
     details: dict[str, dict[str, Any]]
-    about: dict[str, Any]
+    metadata: dict[str, Any]
 
     @property
     def has_intervals(self) -> bool:
         """Whether any metric has its interval."""
-        return any(each.interval for head in self.heads.values() for each in head.values())
+        return any(metric.interval for head in self.heads.values() for metric in head.values())
 
     @property
     def split(self) -> Split | None:
         """The recipe's split that was judged; None where it was another file."""
         name = self.name.removesuffix("-best")
-        return next((each for each in SPLITS if each == name), None)
+        return next((split for split in SPLITS if split == name), None)
 
 
 @dataclass(frozen=True)
@@ -105,20 +105,20 @@ class RunView:
     parameters: dict[str, int]
     weights_bytes: int | None
 
-    def evaluation(self, name: str | None = None) -> EvaluationView | None:
+    def find_evaluation(self, name: str | None = None) -> EvaluationView | None:
         """The evaluation of that name; without a name the latest, None where there is none.
 
         Raises:
             RunError: If there is no evaluation of that name.
         """
-        for each in self.evaluations:
-            if name in (None, each.name):
-                return each
+        for evaluation in self.evaluations:
+            if name in (None, evaluation.name):
+                return evaluation
         if name is None:
             return None
-        known = ", ".join(each.name for each in self.evaluations) or "none"
+        names = ", ".join(evaluation.name for evaluation in self.evaluations) or "none"
         raise RunError(
-            f"{self.folder} has no evaluation {name!r} (it has: {known}); make it with "
+            f"{self.folder} has no evaluation {name!r} (it has: {names}); make it with "
             f"`resnet-tasks evaluate {self.folder}`"
         )
 
@@ -142,45 +142,56 @@ def read_run(folder: Path) -> RunView:
         raise RunError(
             f"{folder / 'classes.json'} is damaged ({error}); restore it from a copy"
         ) from None
-    found = [_evaluation(each.parent) for each in folder.glob("evaluations/*/metrics.json")]
-    found.sort(key=lambda each: (str(each.about.get("date", "")), each.name), reverse=True)
-    weights = _weights_file(folder)
+    evaluations = [
+        _read_evaluation(path.parent) for path in folder.glob("evaluations/*/metrics.json")
+    ]
+    evaluations.sort(
+        key=lambda evaluation: (str(evaluation.metadata.get("date", "")), evaluation.name),
+        reverse=True,
+    )
+    weights = _find_weights_file(folder)
     return RunView(
         folder=folder,
         recipe=load_recipe(folder / "recipe.yaml"),
         recipe_text=(folder / "recipe.yaml").read_text(encoding="utf-8"),
         labels=labels,
         history=read_history(folder / "log.jsonl"),
-        evaluations=tuple(each for each in found if not each.name.endswith(".partial")),
-        parameters={} if weights is None else _parameters(weights),
+        evaluations=tuple(
+            evaluation for evaluation in evaluations if not evaluation.name.endswith(".partial")
+        ),
+        parameters={} if weights is None else _count_parameters(weights),
         weights_bytes=None if weights is None else weights.stat().st_size,
     )
 
 
-def _evaluation(folder: Path) -> EvaluationView:
-    about = _read_object(folder / "metrics.json")
+def _read_evaluation(folder: Path) -> EvaluationView:
+    metadata = _read_object(folder / "metrics.json")
     heads: dict[str, dict[str, MetricView]] = {}
     try:
-        for key, raw in about.pop("metrics").items():
+        for key, raw in metadata.pop("metrics").items():
             head, _, name = key.partition("/")
-            heads.setdefault(head, {})[name] = _metric(raw)
+            heads.setdefault(head, {})[name] = _parse_metric(raw)
     except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise RunError(
             f"{folder / 'metrics.json'} is damaged ({error!r}); evaluate the run again"
         ) from None
     extra = folder / "details.json"
     details = _read_object(extra) if extra.is_file() else {}
-    plain = {head: each for head, each in details.items() if isinstance(each, dict)}
-    return EvaluationView(folder.name, folder, heads, plain, about)
+    plain = {
+        head: head_details
+        for head, head_details in details.items()
+        if isinstance(head_details, dict)
+    }
+    return EvaluationView(folder.name, folder, heads, plain, metadata)
 
 
-def _metric(raw: Mapping[str, Any]) -> MetricView:
+def _parse_metric(raw: Mapping[str, Any]) -> MetricView:
     intervals = raw.get("per_class_interval") or {}
     return MetricView(
-        value=_value(raw["value"]),
-        interval=_interval(raw.get("interval")),
+        value=_parse_value(raw["value"]),
+        interval=_parse_interval(raw.get("interval")),
         per_class={
-            name: Score(_value(value), _interval(intervals.get(name)))
+            name: Score(_parse_value(value), _parse_interval(intervals.get(name)))
             for name, value in (raw.get("per_class") or {}).items()
         },
         unit=str(raw.get("unit") or ""),
@@ -188,11 +199,11 @@ def _metric(raw: Mapping[str, Any]) -> MetricView:
     )
 
 
-def _value(raw: Any) -> float | None:
+def _parse_value(raw: Any) -> float | None:
     return None if raw is None else float(raw)
 
 
-def _interval(raw: Any) -> Interval | None:
+def _parse_interval(raw: Any) -> Interval | None:
     return None if raw is None else (float(raw[0]), float(raw[1]))
 
 
@@ -206,23 +217,23 @@ def _read_object(path: Path) -> dict[str, Any]:
     return value
 
 
-def _weights_file(folder: Path) -> Path | None:
+def _find_weights_file(folder: Path) -> Path | None:
     """The weights that predict: averaged ones where there are any."""
     names = ("ema.safetensors", "model.safetensors")
     files = [folder / "checkpoints" / "last" / name for name in names]
-    return next((each for each in files if each.is_file()), None)
+    return next((file for file in files if file.is_file()), None)
 
 
-def _parameters(weights: Path) -> dict[str, int]:
+def _count_parameters(weights: Path) -> dict[str, int]:
     """Numbers per part of the model, read from the file's header."""
     counts: dict[str, int] = {}
     try:
-        with safe_open(weights, "numpy") as stored:
-            for name in stored.keys():  # noqa: SIM118 - not a mapping
-                part = _part(name)
+        with safe_open(weights, "numpy") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 - not a mapping
+                part = _find_part(name)
                 if part is not None:
                     size = 1
-                    for side in stored.get_slice(name).get_shape():
+                    for side in tensors.get_slice(name).get_shape():
                         size *= side
                     counts[part] = counts.get(part, 0) + size
     except (SafetensorError, OSError):
@@ -230,7 +241,7 @@ def _parameters(weights: Path) -> dict[str, int]:
     return counts
 
 
-def _part(tensor: str) -> str | None:
+def _find_part(tensor: str) -> str | None:
     """`backbone` or a head's name; None for what is not a parameter."""
     parts = tensor.split(".")
     if len(parts) < 2 or parts[-1] in BUFFERS:

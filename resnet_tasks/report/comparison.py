@@ -10,17 +10,17 @@ from typing import Any
 
 from resnet_tasks.errors import RunError
 from resnet_tasks.metrics import HEADLINE
-from resnet_tasks.report.charts import Axes, Chart, Line, line_chart
+from resnet_tasks.report.charts import Axes, Chart, Line, draw_line_chart
 from resnet_tasks.report.collect import EvaluationView, RunView, Score
-from resnet_tasks.report.history import History, smoothed
+from resnet_tasks.report.history import History, smooth
 from resnet_tasks.report.learning_charts import CURVES
-from resnet_tasks.report.parts import Part, attempt
-from resnet_tasks.report.sections import duration
-from resnet_tasks.training.price import Price, Prices
+from resnet_tasks.report.parts import PageFragment, build_fragment
+from resnet_tasks.report.sections import format_duration
+from resnet_tasks.training.price import CostComparison, ModelCost
 
 
 @dataclass(frozen=True)
-class Cell:
+class ComparisonCell:
     """A number of one run, and how it differs from the first run's.
 
     Attributes:
@@ -35,7 +35,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ComparisonTable:
     """Rows by runs.
 
     Attributes:
@@ -44,7 +44,7 @@ class Comparison:
     """
 
     title: str
-    rows: tuple[tuple[str, str, tuple[Cell, ...]], ...]
+    rows: tuple[tuple[str, str, tuple[ComparisonCell, ...]], ...]
 
 
 @dataclass
@@ -67,17 +67,17 @@ class ComparisonPage:
     runs: list[RunView]
     names: list[str]
     evaluations: list[EvaluationView | None]
-    metrics: list[Comparison] = field(default_factory=list)
-    classes: list[Comparison] = field(default_factory=list)
+    metrics: list[ComparisonTable] = field(default_factory=list)
+    classes: list[ComparisonTable] = field(default_factory=list)
     recipes: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
     costs: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
     conditions: str = ""
-    learning: Part = field(default_factory=Part)
+    learning: PageFragment = field(default_factory=PageFragment)
     warnings: list[str] = field(default_factory=list)
 
 
 def make_comparison(
-    runs: Sequence[RunView], evaluation: str | None, prices: Prices | None = None
+    runs: Sequence[RunView], evaluation: str | None, prices: CostComparison | None = None
 ) -> ComparisonPage:
     """Everything that the page of several runs shows.
 
@@ -92,202 +92,241 @@ def make_comparison(
     """
     if len(runs) < 2:
         raise RunError("compare takes at least two runs; name another one")
-    chosen = _evaluations(runs, evaluation)
-    page = ComparisonPage(list(runs), distinct_names([run.folder for run in runs]), chosen)
-    page.metrics = _metrics(chosen)
-    page.classes = _classes(chosen)
-    page.recipes = recipe_differences(runs)
-    page.costs = costs(runs)
+    evaluations = _find_evaluations(runs, evaluation)
+    page = ComparisonPage(
+        list(runs), make_distinct_names([run.folder for run in runs]), evaluations
+    )
+    page.metrics = _compare_metrics(evaluations)
+    page.classes = _compare_classes(evaluations)
+    page.recipes = find_recipe_differences(runs)
+    page.costs = list_costs(runs)
     if prices is not None:
-        page.costs += measured_costs(runs, list(prices.each.values()))
+        page.costs += list_measured_costs(runs, list(prices.by_model.values()))
         page.conditions = prices.conditions
-    page.learning = attempt(lambda: _learning(page))
-    page.warnings = _warnings(page)
+    page.learning = build_fragment(lambda: _draw_learning_curves(page))
+    page.warnings = _find_warnings(page)
     return page
 
 
-def distinct_names(folders: Sequence[Path]) -> list[str]:
+def make_distinct_names(folders: Sequence[Path]) -> list[str]:
     """The shortest ends of the paths that tell them apart; numbered where the paths are equal."""
     parts = [folder.resolve().parts for folder in folders]
     for length in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(each[-length:]) for each in parts]
+        names = ["/".join(path_parts[-length:]) for path_parts in parts]
         if len(set(names)) == len(names):
             return names
     return [f"{folder.name} ({i})" for i, folder in enumerate(folders, start=1)]
 
 
-def _evaluations(runs: Sequence[RunView], name: str | None) -> list[EvaluationView | None]:
+def _find_evaluations(runs: Sequence[RunView], name: str | None) -> list[EvaluationView | None]:
     if name is not None:
-        return [run.evaluation(name) for run in runs]
-    held = [{each.name for each in run.evaluations} for run in runs]
+        return [run.find_evaluation(name) for run in runs]
+    names_by_run = [{evaluation.name for evaluation in run.evaluations} for run in runs]
     shared = next(
-        (e.name for e in runs[0].evaluations if all(e.name in names for names in held)), None
+        (e.name for e in runs[0].evaluations if all(e.name in names for names in names_by_run)),
+        None,
     )
-    return [run.evaluation(shared) for run in runs]
+    return [run.find_evaluation(shared) for run in runs]
 
 
-def _metrics(evaluations: Sequence[EvaluationView | None]) -> list[Comparison]:
-    found = []
-    for head in _union(each.heads if each else {} for each in evaluations):
-        tables = [each.heads.get(head, {}) if each else {} for each in evaluations]
+def _compare_metrics(evaluations: Sequence[EvaluationView | None]) -> list[ComparisonTable]:
+    comparisons = []
+    for head in _merge_keys(evaluation.heads if evaluation else {} for evaluation in evaluations):
+        tables = [
+            evaluation.heads.get(head, {}) if evaluation else {} for evaluation in evaluations
+        ]
         rows = []
-        for name in _union(tables):
+        for name in _merge_keys(tables):
             metrics = [table.get(name) for table in tables]
-            known = next(each for each in metrics if each is not None)
-            rows.append((name, known.unit, _cells(metrics, known.lower_is_better)))
-        found.append(Comparison(head, tuple(rows)))
-    return found
+            first_metric = next(metric for metric in metrics if metric is not None)
+            rows.append(
+                (name, first_metric.unit, _build_cells(metrics, first_metric.lower_is_better))
+            )
+        comparisons.append(ComparisonTable(head, tuple(rows)))
+    return comparisons
 
 
-def _classes(evaluations: Sequence[EvaluationView | None]) -> list[Comparison]:
+def _compare_classes(evaluations: Sequence[EvaluationView | None]) -> list[ComparisonTable]:
     """The main metric of every head by class."""
-    found = []
-    for head in _union(each.heads if each else {} for each in evaluations):
-        tables = [each.heads.get(head, {}) if each else {} for each in evaluations]
+    comparisons = []
+    for head in _merge_keys(evaluation.heads if evaluation else {} for evaluation in evaluations):
+        tables = [
+            evaluation.heads.get(head, {}) if evaluation else {} for evaluation in evaluations
+        ]
         with_classes = [
-            name for name in _union(tables) if any(t[name].per_class for t in tables if name in t)
+            name
+            for name in _merge_keys(tables)
+            if any(t[name].per_class for t in tables if name in t)
         ]
         if not with_classes:
             continue
-        name = next((each for each in HEADLINE if each in with_classes), with_classes[0])
+        name = next(
+            (headline for headline in HEADLINE if headline in with_classes), with_classes[0]
+        )
         metrics = [table.get(name) for table in tables]
-        lower = any(each.lower_is_better for each in metrics if each)
-        classes = _union(each.per_class if each else {} for each in metrics)
+        lower_is_better = any(metric.lower_is_better for metric in metrics if metric)
+        classes = _merge_keys(metric.per_class if metric else {} for metric in metrics)
         rows = tuple(
-            (label, "", _cells([m.per_class.get(label) if m else None for m in metrics], lower))
+            (
+                label,
+                "",
+                _build_cells(
+                    [m.per_class.get(label) if m else None for m in metrics], lower_is_better
+                ),
+            )
             for label in classes
         )
-        found.append(Comparison(f"{head}: {name}", rows))
-    return found
+        comparisons.append(ComparisonTable(f"{head}: {name}", rows))
+    return comparisons
 
 
-def _cells(scores: Sequence[Score | None], lower_is_better: bool) -> tuple[Cell, ...]:
+def _build_cells(
+    scores: Sequence[Score | None], lower_is_better: bool
+) -> tuple[ComparisonCell, ...]:
     first = scores[0].value if scores[0] is not None else None
-    cells = [Cell(scores[0])]
+    cells = [ComparisonCell(scores[0])]
     for score in scores[1:]:
         if score is None or score.value is None or first is None:
-            cells.append(Cell(score))
+            cells.append(ComparisonCell(score))
             continue
         difference = score.value - first
         better = None if difference == 0 else (difference < 0) == lower_is_better
-        cells.append(Cell(score, difference, better))
+        cells.append(ComparisonCell(score, difference, better))
     return tuple(cells)
 
 
-def _union(tables: Any) -> list[str]:
+def _merge_keys(tables: Any) -> list[str]:
     return list(dict.fromkeys(key for table in tables for key in table))
 
 
-def recipe_differences(runs: Sequence[RunView]) -> list[tuple[str, tuple[str, ...]]]:
+def find_recipe_differences(runs: Sequence[RunView]) -> list[tuple[str, tuple[str, ...]]]:
     """Key paths whose values are not the same in all runs."""
-    flat = [_flat(run.recipe.model_dump(mode="json")) for run in runs]
+    flat = [_flatten(run.recipe.model_dump(mode="json")) for run in runs]
     return [
-        (key, tuple(each.get(key, "–") for each in flat))
-        for key in _union(flat)
-        if len({each.get(key) for each in flat}) > 1
+        (key, tuple(recipe.get(key, "–") for recipe in flat))
+        for key in _merge_keys(flat)
+        if len({recipe.get(key) for recipe in flat}) > 1
     ]
 
 
-def _flat(value: Any, path: str = "") -> dict[str, str]:
+def _flatten(value: Any, path: str = "") -> dict[str, str]:
     if isinstance(value, Mapping) and value:
-        inner = (_flat(each, f"{path}.{key}" if path else str(key)) for key, each in value.items())
+        inner = (
+            _flatten(child, f"{path}.{key}" if path else str(key)) for key, child in value.items()
+        )
         return {key: text for part in inner for key, text in part.items()}
-    if isinstance(value, list) and any(isinstance(each, Mapping) for each in value):
-        inner = (_flat(each, f"{path}[{i}]") for i, each in enumerate(value))
+    if isinstance(value, list) and any(isinstance(child, Mapping) for child in value):
+        inner = (_flatten(child, f"{path}[{i}]") for i, child in enumerate(value))
         return {key: text for part in inner for key, text in part.items()}
     return {path: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}
 
 
-def costs(runs: Sequence[RunView]) -> list[tuple[str, tuple[str, ...]]]:
+def list_costs(runs: Sequence[RunView]) -> list[tuple[str, tuple[str, ...]]]:
     """What each run takes: a row a measure, a text a run."""
 
-    def parameters(run: RunView) -> str:
+    def format_parameters(run: RunView) -> str:
         return f"{sum(run.parameters.values()) / 1e6:.2f} M" if run.parameters else "–"
 
-    def size(run: RunView) -> str:
+    def format_size(run: RunView) -> str:
         return "–" if run.weights_bytes is None else f"{run.weights_bytes / 1e6:.1f} MB"
 
-    def training(run: RunView) -> str:
-        return "–" if run.history.seconds is None else duration(run.history.seconds)
+    def format_training_time(run: RunView) -> str:
+        return "–" if run.history.seconds is None else format_duration(run.history.seconds)
 
-    def epochs(run: RunView) -> str:
+    def format_epochs(run: RunView) -> str:
         return str(run.recipe.training.epochs)
 
     measures = {
-        "parameters": parameters,
-        "weights file": size,
-        "epochs": epochs,
-        "training time": training,
+        "parameters": format_parameters,
+        "weights file": format_size,
+        "epochs": format_epochs,
+        "training time": format_training_time,
     }
     return [(name, tuple(measure(run) for run in runs)) for name, measure in measures.items()]
 
 
-def measured_costs(
-    runs: Sequence[RunView], prices: Sequence[Price]
+def list_measured_costs(
+    runs: Sequence[RunView], model_costs: Sequence[ModelCost]
 ) -> list[tuple[str, tuple[str, ...]]]:
     """What the models of the runs cost: a row a measure, a text a run.
 
     Where the first run has exactly the heads of all others together, its price is told as a share
     of theirs too: the price of sharing.
     """
-    measures: dict[str, tuple[Callable[[Price], float], float, str]] = {
-        "GFLOPs": (lambda price: price.multiply_adds, 1e9, ".2f"),
-        "latency, ms": (lambda price: price.seconds, 1e-3, ".1f"),
-        "peak memory, MB": (lambda price: price.memory, 1e6, ".0f"),
+    measures: dict[str, tuple[Callable[[ModelCost], float], float, str]] = {
+        "GFLOPs": (lambda model_cost: model_cost.multiply_adds, 1e9, ".2f"),
+        "latency, ms": (lambda model_cost: model_cost.seconds, 1e-3, ".1f"),
+        "peak memory, MB": (lambda model_cost: model_cost.memory, 1e6, ".0f"),
     }
     rows = [
-        (name, tuple(_with_ratio(each, prices[0], value, unit, form) for each in prices))
+        (
+            name,
+            tuple(
+                _format_with_ratio(model_cost, model_costs[0], value, unit, form)
+                for model_cost in model_costs
+            ),
+        )
         for name, (value, unit, form) in measures.items()
     ]
     if not _is_sum(runs):
         return rows
-    values: dict[str, Callable[[Price], float]] = {"parameters": lambda price: price.parameters}
+    values: dict[str, Callable[[ModelCost], float]] = {
+        "parameters": lambda model_cost: model_cost.parameters
+    }
     values |= {name: value for name, (value, _, _) in measures.items()}
     for name, value in values.items():
-        share = value(prices[0]) / max(sum(value(each) for each in prices[1:]), 1e-12)
+        fraction = value(model_costs[0]) / max(
+            sum(value(model_cost) for model_cost in model_costs[1:]), 1e-12
+        )
         label = f"{name.partition(',')[0]}, share of the other runs together"
-        rows.append((label, (f"{share:.2f}", *("–",) * (len(prices) - 1))))
+        rows.append((label, (f"{fraction:.2f}", *("–",) * (len(model_costs) - 1))))
     return rows
 
 
-def _with_ratio(
-    price: Price, first: Price, value: Callable[[Price], float], unit: float, form: str
+def _format_with_ratio(
+    model_cost: ModelCost,
+    first: ModelCost,
+    value: Callable[[ModelCost], float],
+    unit: float,
+    form: str,
 ) -> str:
-    text = f"{value(price) / unit:{form}}"
-    if price is first or not value(first):
+    text = f"{value(model_cost) / unit:{form}}"
+    if model_cost is first or not value(first):
         return text
-    return f"{text} ({value(price) / value(first):.2f}x)"
+    return f"{text} ({value(model_cost) / value(first):.2f}x)"
 
 
 def _is_sum(runs: Sequence[RunView]) -> bool:
     """Whether the first run has the heads of all others, each once."""
-    first, *others = (list(run.labels.heads) for run in runs)
-    return len(others) > 1 and sorted(first) == sorted(name for each in others for name in each)
+    first, *other_heads = (list(run.labels.heads) for run in runs)
+    return len(other_heads) > 1 and sorted(first) == sorted(
+        name for heads in other_heads for name in heads
+    )
 
 
-def headline_rows(page: ComparisonPage) -> list[tuple[str, tuple[str, ...]]]:
+def list_headline_rows(page: ComparisonPage) -> list[tuple[str, tuple[str, ...]]]:
     """The main metrics by head with differences to the first run, then costs: text for consoles."""
     rows = []
     for table in page.metrics:
         for name, unit, cells in table.rows:
             if name in HEADLINE:
-                shown = f"{table.title}/{name}" + (f", {unit}" if unit else "")
-                rows.append((shown, tuple(map(_cell_text, cells))))
+                label = f"{table.title}/{name}" + (f", {unit}" if unit else "")
+                rows.append((label, tuple(map(_format_cell, cells))))
     return [*rows, *page.costs]
 
 
-def _cell_text(cell: Cell) -> str:
+def _format_cell(cell: ComparisonCell) -> str:
     if cell.score is None or cell.score.value is None:
         return "–"
     difference = "" if cell.difference is None else f" ({cell.difference:+.4f})"
     return f"{cell.score.value:.4f}{difference}"
 
 
-def _learning(page: ComparisonPage) -> list[Chart]:
+def _draw_learning_curves(page: ComparisonPage) -> list[Chart]:
     """Main validation metrics and the sum of the losses of each head, one line a run."""
     charts = []
     histories = [run.history for run in page.runs]
-    for key in _union(each.validation for each in histories):
+    for key in _merge_keys(history.validation for history in histories):
         if key.partition("/")[2] not in CURVES[:6]:
             continue
         lines = [
@@ -295,22 +334,26 @@ def _learning(page: ComparisonPage) -> list[Chart]:
             for name, history in zip(page.names, histories, strict=True)
             if key in history.validation
         ]
-        charts.append(line_chart(f"{key}: validation", lines, Axes("epoch", "value", whole_x=True)))
-    for head in _union({key.partition("/")[0]: 0 for key in each.losses} for each in histories):
+        charts.append(
+            draw_line_chart(f"{key}: validation", lines, Axes("epoch", "value", integer_x=True))
+        )
+    for head in _merge_keys(
+        {key.partition("/")[0]: 0 for key in history.losses} for history in histories
+    ):
         lines, sizes = [], set()
         for name, history in zip(page.names, histories, strict=True):
-            points, size = smoothed(_summed(history, head))
+            points, size = smooth(_sum_losses(history, head))
             if points:
                 sizes.add(size)
                 lines.append(Line(name, points))
         text = "Sum of the head's loss terms"
         note = f"{text}; a point is the mean of up to {max(sizes)} logged steps."
-        axes = Axes("optimizer step", "loss", whole_x=True)
-        charts.append(line_chart(f"{head}: training loss", lines, axes, note=note))
+        axes = Axes("optimizer step", "loss", integer_x=True)
+        charts.append(draw_line_chart(f"{head}: training loss", lines, axes, note=note))
     return charts
 
 
-def _summed(history: History, head: str) -> list[tuple[float, float | None]]:
+def _sum_losses(history: History, head: str) -> list[tuple[float, float | None]]:
     totals: dict[float, float] = {}
     for key, points in history.losses.items():
         if key.partition("/")[0] == head:
@@ -320,24 +363,30 @@ def _summed(history: History, head: str) -> list[tuple[float, float | None]]:
     return sorted(totals.items())
 
 
-def _warnings(page: ComparisonPage) -> list[str]:
-    found = []
+def _find_warnings(page: ComparisonPage) -> list[str]:
+    warnings = []
     for name, evaluation in zip(page.names, page.evaluations, strict=True):
         if evaluation is None:
-            found.append(f"{name} has no evaluation.")
-    known = [each for each in page.evaluations if each is not None]
-    digests = {tuple(sorted((each.about.get("data") or {}).values())) for each in known}
+            warnings.append(f"{name} has no evaluation.")
+    evaluations = [evaluation for evaluation in page.evaluations if evaluation is not None]
+    digests = {
+        tuple(sorted((evaluation.metadata.get("data") or {}).values()))
+        for evaluation in evaluations
+    }
     if len(digests) > 1:
-        found.append(
+        warnings.append(
             "The runs were judged on different annotation files (their sha256 differ): the numbers "
             "cannot be compared."
         )
-    protocols = {json.dumps(each.about.get("protocol"), sort_keys=True) for each in known}
+    protocols = {
+        json.dumps(evaluation.metadata.get("protocol"), sort_keys=True)
+        for evaluation in evaluations
+    }
     if len(protocols) > 1:
-        found.append("The runs were judged by different protocols; see their own reports.")
-    if known and not all(each.has_intervals for each in known):
-        found.append(
+        warnings.append("The runs were judged by different protocols; see their own reports.")
+    if evaluations and not all(evaluation.has_intervals for evaluation in evaluations):
+        warnings.append(
             "Not every evaluation has intervals; whether a difference is more than chance cannot "
             "be seen from it."
         )
-    return found
+    return warnings

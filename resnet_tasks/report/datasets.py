@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from resnet_tasks.assemble.splits import find_data, read_sources, sources_of
+from resnet_tasks.assemble.splits import find_recipe_data, get_sources, read_sources
 from resnet_tasks.data.coco import CocoFile, read_coco
 from resnet_tasks.data.dataset import CocoDataset
 from resnet_tasks.errors import DataError
@@ -44,35 +44,37 @@ class SplitView:
     problems: dict[str, int]
 
 
-def data_folder(run: RunView, evaluation: EvaluationView | None, data_root: Path | None) -> Path:
+def locate_data_folder(
+    run: RunView, evaluation: EvaluationView | None, data_root: Path | None
+) -> Path:
     """The folder that `data.root` names: where the caller says, else where it was when judged.
 
     Raises:
         DataError: If it is nowhere.
     """
     try:
-        return find_data(run.recipe, data_root)
+        return find_recipe_data(run.recipe, data_root)
     except DataError:
         if data_root is not None:
             raise
-        known = _folder_of(run.recipe, evaluation)
-        if known is None:
+        folder = _infer_folder(run.recipe, evaluation)
+        if folder is None:
             raise
-        return known
+        return folder
 
 
-def _folder_of(recipe: Recipe, evaluation: EvaluationView | None) -> Path | None:
+def _infer_folder(recipe: Recipe, evaluation: EvaluationView | None) -> Path | None:
     """The data folder, from the files that an evaluation names."""
-    for text in (evaluation.about.get("data") or {}) if evaluation else ():
+    for text in (evaluation.metadata.get("data") or {}) if evaluation else ():
         for split in SPLITS:
-            for source in sources_of(recipe, split):
+            for source in get_sources(recipe, split):
                 path, parts = Path(text), Path(source.annotations).parts
                 if path.is_file() and path.parts[-len(parts) :] == parts:
                     return path.parents[len(parts) - 1]
     return None
 
 
-def judged_files(
+def read_evaluated_files(
     run: RunView, evaluation: EvaluationView, data_root: Path | None
 ) -> list[CocoFile]:
     """The COCO files that an evaluation was made on.
@@ -81,8 +83,10 @@ def judged_files(
         DataError: If they are not there any more.
     """
     if evaluation.split is not None:
-        return read_sources(run.recipe, evaluation.split, data_folder(run, evaluation, data_root))
-    paths = list(evaluation.about.get("data") or {})
+        return read_sources(
+            run.recipe, evaluation.split, locate_data_folder(run, evaluation, data_root)
+        )
+    paths = list(evaluation.metadata.get("data") or {})
     if not paths:
         raise DataError(f"{evaluation.folder / 'metrics.json'} does not say what was judged")
     return [read_coco(path) for path in paths]
@@ -103,18 +107,20 @@ def as_dataset(run: RunView, files: list[CocoFile]) -> CocoDataset:
     )
 
 
-def summarise(name: str, dataset: CocoDataset) -> SplitView:
+def summarize_split(name: str, dataset: CocoDataset) -> SplitView:
     """A split in numbers."""
     records = [record for file in dataset.files for record in file.images]
     objects = [
-        each
+        annotation
         for file in dataset.files
         for annotations in file.annotations.values()
-        for each in annotations
-        if not each.is_crowd
+        for annotation in annotations
+        if not annotation.is_crowd
     ]
-    held = [bool(each) for file in dataset.files for each in file.annotations.values()]
-    sides = np.sqrt([each.area for each in objects if each.bbox is not None])
+    has_annotations = [
+        bool(annotations) for file in dataset.files for annotations in file.annotations.values()
+    ]
+    sides = np.sqrt([annotation.area for annotation in objects if annotation.bbox is not None])
     side = None
     if len(sides):
         low, middle, high = np.percentile(sides, (5, 50, 95))
@@ -122,14 +128,14 @@ def summarise(name: str, dataset: CocoDataset) -> SplitView:
     sizes = Counter(f"{record.width} × {record.height}" for record in records)
     problems: Counter[str] = Counter()
     for file in dataset.files:
-        problems.update(file.summary())
+        problems.update(file.count_problems())
     return SplitView(
         name=name,
         files=tuple(str(file.path) for file in dataset.files),
         pictures=len(records),
-        empty=held.count(False),
-        objects=dataset.counts(),
-        annotated=tuple(sorted({each for file in dataset.files for each in file.annotated})),
+        empty=has_annotations.count(False),
+        objects=dataset.count_objects(),
+        annotated=tuple(sorted({kind for file in dataset.files for kind in file.annotated})),
         sizes=tuple(sizes.most_common()),
         side=side,
         problems=dict(problems),

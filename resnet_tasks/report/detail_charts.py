@@ -6,9 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from resnet_tasks.report.charts import Axes, Chart, Line, Table, bar_chart, line_chart, number
+from resnet_tasks.report.charts import (
+    Axes,
+    Chart,
+    ChartTable,
+    Line,
+    draw_bar_chart,
+    draw_line_chart,
+    format_number,
+)
 from resnet_tasks.report.history import Points
-from resnet_tasks.report.parts import attempt
+from resnet_tasks.report.parts import build_fragment
 
 MAX_MATRIX = 40
 """Classes up to which a confusion matrix is drawn whole."""
@@ -32,7 +40,7 @@ ERROR_TYPES = {
 
 
 @dataclass(frozen=True)
-class Matrix:
+class ConfusionMatrix:
     """A confusion matrix as rows of (text, share of its row 0..1, is the diagonal)."""
 
     labels: tuple[str, ...]
@@ -41,28 +49,28 @@ class Matrix:
     note: str = ""
 
 
-def detail_charts(details: Mapping[str, Any]) -> tuple[list[Chart], list[str]]:
+def draw_detail_charts(details: Mapping[str, Any]) -> tuple[list[Chart], list[str]]:
     """The charts among a head's details, and sentences on those that could not be drawn."""
     makers: dict[str, tuple[str, Callable[[Any], Chart]]] = {
-        "pr_curves": ("precision-recall curves", _pr_chart),
-        "froc": ("FROC curve", _froc_chart),
-        "error_types": ("error types", _errors_chart),
-        "reliability": ("reliability diagram", _reliability_chart),
+        "pr_curves": ("precision-recall curves", _draw_pr_chart),
+        "froc": ("FROC curve", _draw_froc_chart),
+        "error_types": ("error types", _draw_errors_chart),
+        "reliability": ("reliability diagram", _draw_reliability_chart),
     }
     charts, notes = [], []
-    for key, (what, make) in makers.items():
+    for key, (title, make) in makers.items():
         raw = details.get(key)
         if not raw:
             continue
-        part = attempt(lambda make=make, raw=raw: make(raw))  # type: ignore[misc]
-        if part.problem:
-            notes.append(f"The {what} could not be drawn: {part.problem}.")
+        fragment = build_fragment(lambda make=make, raw=raw: make(raw))  # type: ignore[misc]
+        if fragment.problem:
+            notes.append(f"The {title} could not be drawn: {fragment.problem}.")
         else:
-            charts.append(part.value)
+            charts.append(fragment.value)
     return charts, notes
 
 
-def confusion_matrix(raw: Mapping[str, Any]) -> Matrix:
+def build_confusion_matrix(raw: Mapping[str, Any]) -> ConfusionMatrix:
     """The confusion matrix of a head's details.
 
     Args:
@@ -71,7 +79,7 @@ def confusion_matrix(raw: Mapping[str, Any]) -> Matrix:
     Raises:
         ValueError: If they do not fit together.
     """
-    labels = tuple(str(each) for each in raw["labels"])
+    labels = tuple(str(label) for label in raw["labels"])
     counts = [[float(value) for value in row] for row in raw["matrix"]]
     if len(counts) != len(labels) or any(len(row) != len(labels) for row in counts):
         raise ValueError(f"{len(labels)} labels do not fit the matrix")
@@ -86,40 +94,42 @@ def confusion_matrix(raw: Mapping[str, Any]) -> Matrix:
     frequent = tuple((labels[i], labels[j], f"{-count:g}") for count, i, j in pairs)
     if len(labels) > MAX_MATRIX:
         note = f"With {len(labels)} classes the whole matrix is left to details.json."
-        return Matrix(labels, (), frequent, note)
+        return ConfusionMatrix(labels, (), frequent, note)
     rows = []
     for i, row in enumerate(counts):
         total = sum(row)
         cells = tuple(
-            (_count(value), value / total if total else 0.0, i == j) for j, value in enumerate(row)
+            (_format_count(value), value / total if total else 0.0, i == j)
+            for j, value in enumerate(row)
         )
         rows.append((labels[i], cells))
-    return Matrix(labels, tuple(rows), frequent)
+    return ConfusionMatrix(labels, tuple(rows), frequent)
 
 
-def _pr_chart(curves: Mapping[str, Mapping[str, Sequence[float | None]]]) -> Chart:
-    classes = {name: each for name, each in curves.items() if name != "all"}
+def _draw_pr_chart(curves: Mapping[str, Mapping[str, Sequence[float | None]]]) -> Chart:
+    classes = {name: curve for name, curve in curves.items() if name != "all"}
     note = "At IoU 0.5."
     if len(classes) > MAX_LINES:
-        ranked = sorted(classes, key=lambda name: -_mean(classes[name]["precision"]))
+        ranked = sorted(classes, key=lambda name: -_compute_mean(classes[name]["precision"]))
         half = MAX_LINES // 2
-        kept = [*ranked[:half], *ranked[-half:]]
+        shown_classes = [*ranked[:half], *ranked[-half:]]
         note = (
             f"At IoU 0.5; of {len(classes)} classes the {half} best and the {half} worst are drawn."
         )
-        classes = {name: classes[name] for name in kept}
+        classes = {name: classes[name] for name in shown_classes}
     lines = [
-        Line(name, _pairs(each["recall"], each["precision"])) for name, each in classes.items()
+        Line(name, _pair_points(curve["recall"], curve["precision"]))
+        for name, curve in classes.items()
     ]
     if "all" in curves:
-        mean = _pairs(curves["all"]["recall"], curves["all"]["precision"])
-        lines.append(Line("all (mean of the classes)", mean, stands_out=True))
+        mean = _pair_points(curves["all"]["recall"], curves["all"]["precision"])
+        lines.append(Line("all (mean of the classes)", mean, is_highlighted=True))
     axes = Axes("recall", "precision", (0.0, 1.0), (0.0, 1.0))
-    return line_chart("Precision and recall", lines, axes, note=note)
+    return draw_line_chart("Precision and recall", lines, axes, note=note)
 
 
-def _froc_chart(curve: Mapping[str, Sequence[float]]) -> Chart:
-    points = sorted(_pairs(curve["false_positives"], curve["sensitivity"]))
+def _draw_froc_chart(curve: Mapping[str, Sequence[float]]) -> Chart:
+    points = sorted(_pair_points(curve["false_positives"], curve["sensitivity"]))
     xs = [x for x, _ in points if x > 0]
     is_log = len(xs) > 1 and max(xs) / min(xs) >= 4
     low, high = (min(0.125, *xs), max(8.0, *xs)) if is_log else (0.0, max([1.0, *xs]))
@@ -130,21 +140,21 @@ def _froc_chart(curve: Mapping[str, Sequence[float]]) -> Chart:
         y_range=(0.0, 1.0),
         log_x=is_log,
     )
-    kept = [(x, y) for x, y in points if not is_log or x >= 0.01]
+    shown_points = [(x, y) for x, y in points if not is_log or x >= 0.01]
     note = "The axis is logarithmic." if is_log else ""
-    return line_chart("FROC", [Line("sensitivity", kept)], axes, note=note)
+    return draw_line_chart("FROC", [Line("sensitivity", shown_points)], axes, note=note)
 
 
-def _errors_chart(errors: Mapping[str, float]) -> Chart:
-    known = {
+def _draw_errors_chart(errors: Mapping[str, float]) -> Chart:
+    lost_ap = {
         ERROR_TYPES.get(name, name): float(value)
         for name, value in errors.items()
         if value is not None
     }
-    return bar_chart("What costs average precision", known, label="AP lost to it")
+    return draw_bar_chart("What costs average precision", lost_ap, label="AP lost to it")
 
 
-def _reliability_chart(bins: Mapping[str, Sequence[float | None]]) -> Chart:
+def _draw_reliability_chart(bins: Mapping[str, Sequence[float | None]]) -> Chart:
     rows = [
         (c, a, n)
         for c, a, n in zip(bins["confidence"], bins["accuracy"], bins["count"], strict=True)
@@ -154,23 +164,25 @@ def _reliability_chart(bins: Mapping[str, Sequence[float | None]]) -> Chart:
     gap = sum(n * abs(c - a) for c, a, n in rows) / total if total else None
     axes = Axes("confidence", "share that is right", (0.0, 1.0), (0.0, 1.0), diagonal=True)
     note = (
-        f"Mean distance from the diagonal, weighted by count: {number(gap)}. Below the diagonal: "
+        f"Mean distance from the diagonal, weighted by count: {format_number(gap)}. Below the diagonal: "
         "more confident than right."
     )
-    chart = line_chart("Reliability", [Line("this run", [(c, a) for c, a, _ in rows])], axes)
+    chart = draw_line_chart("Reliability", [Line("this run", [(c, a) for c, a, _ in rows])], axes)
     columns = ("confidence", "share that is right", "count")
-    table = Table(columns, tuple((number(c), number(a), f"{n:g}") for c, a, n in rows))
+    table = ChartTable(
+        columns, tuple((format_number(c), format_number(a), f"{n:g}") for c, a, n in rows)
+    )
     return Chart(chart.title, chart.svg, table, note=note)
 
 
-def _count(value: float) -> str:
+def _format_count(value: float) -> str:
     for limit, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if value >= limit:
             return f"{value / (1e3 if unit == 'k' else limit):.3g}{unit}"
     return f"{value:g}"
 
 
-def _pairs(xs: Sequence[float | None], ys: Sequence[float | None]) -> Points:
+def _pair_points(xs: Sequence[float | None], ys: Sequence[float | None]) -> Points:
     return [
         (float(x), None if y is None or y < 0 else float(y))
         for x, y in zip(xs, ys, strict=True)
@@ -178,6 +190,6 @@ def _pairs(xs: Sequence[float | None], ys: Sequence[float | None]) -> Points:
     ]
 
 
-def _mean(values: Sequence[float | None]) -> float:
-    known = [each for each in values if each is not None]
-    return sum(known) / len(known) if known else 0.0
+def _compute_mean(values: Sequence[float | None]) -> float:
+    present = [value for value in values if value is not None]
+    return sum(present) / len(present) if present else 0.0

@@ -44,24 +44,28 @@ def read_history(path: Path) -> History:
     """The history in a log; empty where there is none."""
     if not path.is_file():
         return History()
-    events, unreadable = _events(path.read_text(encoding="utf-8", errors="replace").splitlines())
-    steps = {each["update"]: each for each in events if each["event"] == "step"}
-    judged = {each["epoch"]: each for each in events if each["event"] == "evaluation"}
-    starts = [each for each in events if each["event"] == "start"]
-    ends = [each for each in events if each["event"] == "end"]
+    events, unreadable = _parse_events(
+        path.read_text(encoding="utf-8", errors="replace").splitlines()
+    )
+    steps = {event["update"]: event for event in events if event["event"] == "step"}
+    evaluations = {event["epoch"]: event for event in events if event["event"] == "evaluation"}
+    starts = [event for event in events if event["event"] == "start"]
+    ends = [event for event in events if event["event"] == "end"]
     return History(
-        losses=_curves((u, steps[u].get("losses", {})) for u in sorted(steps)),
+        losses=_build_curves((u, steps[u].get("losses", {})) for u in sorted(steps)),
         rates=[(u, steps[u].get("learning_rate")) for u in sorted(steps)],
-        validation=_curves((e, judged[e].get("metrics", {})) for e in sorted(judged)),
+        validation=_build_curves(
+            (e, evaluations[e].get("metrics", {})) for e in sorted(evaluations)
+        ),
         starts=starts,
         seconds=ends[-1].get("seconds") if ends else None,
-        wall_seconds=_between(starts[-1], ends[-1]) if starts and ends else None,
-        last_epoch=max((int(each.get("epoch", 0)) for each in events), default=0),
+        wall_seconds=_compute_seconds_between(starts[-1], ends[-1]) if starts and ends else None,
+        last_epoch=max((int(event.get("epoch", 0)) for event in events), default=0),
         unreadable=unreadable,
     )
 
 
-def _events(lines: Iterable[str]) -> tuple[list[dict[str, Any]], int]:
+def _parse_events(lines: Iterable[str]) -> tuple[list[dict[str, Any]], int]:
     """The events among the lines, and how many lines are none."""
     needed = {"step": "update", "evaluation": "epoch"}
     events, unreadable = [], 0
@@ -80,7 +84,7 @@ def _events(lines: Iterable[str]) -> tuple[list[dict[str, Any]], int]:
     return events, unreadable
 
 
-def _curves(rows: Iterable[tuple[int, Mapping[str, float | None]]]) -> dict[str, Points]:
+def _build_curves(rows: Iterable[tuple[int, Mapping[str, float | None]]]) -> dict[str, Points]:
     curves: dict[str, Points] = {}
     for x, values in rows:
         for name, value in values.items():
@@ -88,15 +92,15 @@ def _curves(rows: Iterable[tuple[int, Mapping[str, float | None]]]) -> dict[str,
     return curves
 
 
-def _between(start: Mapping[str, Any], end: Mapping[str, Any]) -> float | None:
+def _compute_seconds_between(start: Mapping[str, Any], end: Mapping[str, Any]) -> float | None:
     try:
-        first, last = (datetime.fromisoformat(each["time"]) for each in (start, end))
+        first, last = (datetime.fromisoformat(event["time"]) for event in (start, end))
     except (KeyError, TypeError, ValueError):
         return None
     return max((last - first).total_seconds(), 0.0)
 
 
-def smoothed(points: Points) -> tuple[Points, int]:
+def smooth(points: Points) -> tuple[Points, int]:
     """At most `MAX_POINTS` points, each the mean of consecutive ones.
 
     Returns:
@@ -106,13 +110,15 @@ def smoothed(points: Points) -> tuple[Points, int]:
     if size == 1:
         return points, 1
     groups = [points[i : i + size] for i in range(0, len(points), size)]
-    return [(_mean([x for x, _ in group]), _known_mean(group)) for group in groups], size
+    return [
+        (_compute_mean([x for x, _ in group]), _average_present(group)) for group in groups
+    ], size
 
 
-def _known_mean(group: Points) -> float | None:
-    known = [y for _, y in group if y is not None]
-    return _mean(known) if known else None
+def _average_present(group: Points) -> float | None:
+    present = [y for _, y in group if y is not None]
+    return _compute_mean(present) if present else None
 
 
-def _mean(values: list[float]) -> float:
+def _compute_mean(values: list[float]) -> float:
     return sum(values) / len(values)

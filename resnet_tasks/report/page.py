@@ -13,12 +13,12 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from resnet_tasks.report.charts import number, share
+from resnet_tasks.report.charts import format_number, format_score
 from resnet_tasks.report.collect import read_run
 from resnet_tasks.report.comparison import ComparisonPage, make_comparison
 from resnet_tasks.report.sections import make_page
 from resnet_tasks.training.checkpoint import write_text
-from resnet_tasks.training.price import Prices
+from resnet_tasks.training.price import CostComparison
 
 
 def write_report(
@@ -46,10 +46,10 @@ def write_report(
             damaged.
     """
     view = read_run(Path(run))
-    chosen = view.evaluation(evaluation)
-    page = make_page(view, chosen, data_root)
+    evaluation_view = view.find_evaluation(evaluation)
+    page = make_page(view, evaluation_view, data_root)
     target = out or view.folder / "report.html"
-    write_text(target, _rendered("report.html.j2", page=page))
+    write_text(target, _render_template("report.html.j2", page=page))
     return target
 
 
@@ -58,7 +58,7 @@ def write_comparison(
     out: Path,
     *,
     evaluation: str | None = None,
-    prices: Prices | None = None,
+    prices: CostComparison | None = None,
 ) -> Path:
     """Writes a page of several runs beside each other; the first is what the others differ from.
 
@@ -80,11 +80,11 @@ def write_comparison(
 
 def write_page(page: ComparisonPage, out: Path) -> Path:
     """Writes a comparison that was made; gives the file."""
-    write_text(out, _rendered("comparison.html.j2", page=page))
+    write_text(out, _render_template("comparison.html.j2", page=page))
     return out
 
 
-def _rendered(template: str, **values: Any) -> str:
+def _render_template(template: str, **values: Any) -> str:
     environment = Environment(
         loader=PackageLoader("resnet_tasks.report"),
         autoescape=True,
@@ -92,28 +92,35 @@ def _rendered(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["number"] = number
-    environment.filters |= {"share": share, "signed": _signed, "breakable": _breakable}
-    made = f"{strftime('%Y-%m-%d %H:%M')} by resnet-tasks {version('resnet-tasks')}"
+    environment.filters["number"] = format_number
+    environment.filters |= {
+        "share": format_score,
+        "signed": _format_signed,
+        "breakable": _make_breakable,
+    }
+    generation_note = f"{strftime('%Y-%m-%d %H:%M')} by resnet-tasks {version('resnet-tasks')}"
     return environment.get_template(template).render(
-        css=_own_text("page.css"), js=_own_text("page.js"), made=made, **values
+        css=_read_package_text("page.css"),
+        js=_read_package_text("page.js"),
+        made=generation_note,
+        **values,
     )
 
 
-def _own_text(name: str) -> Markup:
+def _read_package_text(name: str) -> Markup:
     """A text of this package, which goes into the page as it is."""
     return Markup(files("resnet_tasks.report").joinpath("templates", name).read_text("utf-8"))
 
 
-def _signed(value: float) -> str:
+def _format_signed(value: float) -> str:
     if value == 0:
         return "±0"
-    if not float(share(abs(value))):
+    if not float(format_score(abs(value))):
         return "±0.000"
-    return f"{'−' if value < 0 else '+'}{share(abs(value))}"
+    return f"{'−' if value < 0 else '+'}{format_score(abs(value))}"
 
 
-def _breakable(name: str) -> Markup:
+def _make_breakable(name: str) -> Markup:
     """A name that may be broken behind underscores and slashes."""
     safe = Markup("").join(Markup("{}<wbr>").format(part) for part in re.split(r"(?<=[_/])", name))
     return safe.removesuffix("<wbr>")

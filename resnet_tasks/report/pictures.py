@@ -18,12 +18,12 @@ from resnet_tasks.assemble.labels import HeadLabels, Labels
 from resnet_tasks.data.dataset import CocoDataset
 from resnet_tasks.data.decoding import read_image
 from resnet_tasks.data.label_files import read_label_map
-from resnet_tasks.drawing import color_of
-from resnet_tasks.prediction_files import output_names, shown
+from resnet_tasks.drawing import get_label_color
+from resnet_tasks.prediction_files import make_output_names, to_canvas
 from resnet_tasks.recipe.schema import Recipe
-from resnet_tasks.report.charts import element
-from resnet_tasks.structures import VOID, Truth
-from resnet_tasks.training.judging import preparation_of
+from resnet_tasks.report.charts import make_element
+from resnet_tasks.structures import VOID, GroundTruth
+from resnet_tasks.training.judging import build_preparation
 
 Color = tuple[int, int, int]
 MAX_PICTURES = 12
@@ -41,7 +41,7 @@ HIT_IOU = 0.5
 
 
 @dataclass(frozen=True)
-class Choice:
+class ImageChoice:
     """A picture worth a look.
 
     Attributes:
@@ -94,7 +94,7 @@ class Gallery:
 
 
 @dataclass(frozen=True)
-class FoundBoxes:
+class PredictedBoxes:
     """Predicted boxes of one picture, best first; `hits` is the truth each one finds.
 
     Attributes:
@@ -110,9 +110,9 @@ class FoundBoxes:
     hits: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
 
 
-def choose(
+def choose_images(
     details: Mapping[str, Mapping[str, Any]], ids: Sequence[int | str], limit: int = MAX_PICTURES
-) -> tuple[list[Choice], list[str]]:
+) -> tuple[list[ImageChoice], list[str]]:
     """The best, the worst and the most surprising pictures of every head.
 
     Args:
@@ -124,49 +124,58 @@ def choose(
         The choices, each picture once, and notes. Where no head judged single pictures they are
         spread evenly, which a note says.
     """
-    positions = {each: i for i, each in enumerate(ids)}
-    judged = {head: _judged(each.get("pictures"), positions) for head, each in details.items()}
-    judged = {head: each for head, each in judged.items() if each}
-    if not judged:
-        spread = np.linspace(0, len(ids) - 1, min(limit, len(ids))).astype(int)
+    positions = {image_id: i for i, image_id in enumerate(ids)}
+    scores_by_head = {
+        head: _read_image_scores(head_details.get("pictures"), positions)
+        for head, head_details in details.items()
+    }
+    scores_by_head = {head: rows for head, rows in scores_by_head.items() if rows}
+    if not scores_by_head:
+        spaced_indices = np.linspace(0, len(ids) - 1, min(limit, len(ids))).astype(int)
         note = (
             "This evaluation did not judge single pictures; these are spread evenly over the data."
         )
-        return [Choice(int(i), ()) for i in dict.fromkeys(spread)], [note] if len(ids) else []
-    share = max(1, limit // (3 * len(judged)))
+        return [ImageChoice(int(i), ()) for i in dict.fromkeys(spaced_indices)], [note] if len(
+            ids
+        ) else []
+    quota = max(1, limit // (3 * len(scores_by_head)))
     reasons: dict[int, list[str]] = {}
-    for wanted in ("worst", "most surprising", "best"):
-        for head, rows in judged.items():
-            taken = 0
-            for index, quality, surprise in _ordered(rows, wanted):
-                if taken == share:
+    for criterion in ("worst", "most surprising", "best"):
+        for head, rows in scores_by_head.items():
+            num_taken = 0
+            for index, quality, surprise in _sort_rows(rows, criterion):
+                if num_taken == quota:
                     break
                 if index not in reasons and len(reasons) >= limit:
                     continue
-                value = f"surprise {surprise:.2f}" if "surp" in wanted else f"quality {quality:.2f}"
-                reasons.setdefault(index, []).append(f"{head}: {wanted} ({value})")
-                taken += 1
-    return [Choice(index, tuple(each)) for index, each in reasons.items()], []
+                value = (
+                    f"surprise {surprise:.2f}" if "surp" in criterion else f"quality {quality:.2f}"
+                )
+                reasons.setdefault(index, []).append(f"{head}: {criterion} ({value})")
+                num_taken += 1
+    return [ImageChoice(index, tuple(texts)) for index, texts in reasons.items()], []
 
 
-def _judged(raw: Any, positions: Mapping[int | str, int]) -> list[tuple[int, float, float]]:
+def _read_image_scores(
+    raw: Any, positions: Mapping[int | str, int]
+) -> list[tuple[int, float, float]]:
     """(position, quality, surprise) of the pictures that are judged and known."""
     return [
-        (positions[each["image_id"]], float(each["quality"]), float(each.get("surprise") or 0))
-        for each in raw or ()
-        if each.get("image_id") in positions and each.get("quality") is not None
+        (positions[row["image_id"]], float(row["quality"]), float(row.get("surprise") or 0))
+        for row in raw or ()
+        if row.get("image_id") in positions and row.get("quality") is not None
     ]
 
 
-def _ordered(
-    rows: Iterable[tuple[int, float, float]], wanted: str
+def _sort_rows(
+    rows: Iterable[tuple[int, float, float]], criterion: str
 ) -> list[tuple[int, float, float]]:
-    if wanted == "most surprising":
+    if criterion == "most surprising":
         return sorted((row for row in rows if row[2] > 0), key=lambda row: (-row[2], row[0]))
     rows = list(rows)
-    if wanted == "best" and len({row[1] for row in rows}) == 1:
+    if criterion == "best" and len({row[1] for row in rows}) == 1:
         return []  # All are alike; the worst ones stand for them.
-    sign = -1 if wanted == "best" else 1
+    sign = -1 if criterion == "best" else 1
     return sorted(rows, key=lambda row: (sign * row[1], row[0]))
 
 
@@ -190,106 +199,116 @@ def draw_gallery(
         results: Head -> results of the evaluation: boxes, or classes of whole pictures.
     """
     ids = [dataset.image_id(i) for i in range(len(dataset))]
-    names = output_names([dataset.path(i) for i in range(len(dataset))])
-    choices, notes = choose(details, ids)
+    names = make_output_names([dataset.path(i) for i in range(len(dataset))])
+    choices, notes = choose_images(details, ids)
     classified = {
-        head: {each["image_id"]: each for each in rows}
+        head: {row["image_id"]: row for row in rows}
         for head, rows in results.items()
-        if any("category_ids" in each for each in rows)
+        if any("category_ids" in row for row in rows)
     }
     boxes = {
-        head: _by_picture(each, labels.heads[head])
-        for head, each in results.items()
+        head: _group_by_image(head_results, labels.heads[head])
+        for head, head_results in results.items()
         if head not in classified
     }
     maps = [head for head in labels.heads if (predictions / head).is_dir()]
-    preparation = preparation_of(recipe)
-    colors = {name: color_of(i) for i, name in enumerate(labels.categories.names)}
-    drawn: list[PictureView] = []
+    preparation = build_preparation(recipe)
+    colors = {name: get_label_color(i) for i, name in enumerate(labels.categories.names)}
+    image_views: list[PictureView] = []
     missing: list[str] = []
-    used = too_much = 0
+    used_bytes = num_omitted = 0
     for choice in choices:
         path = dataset.path(choice.index)
         if not path.is_file():
             missing.append(str(path))
             continue
-        image = shown(read_image(path, preparation.channels), preparation)
-        painter = _Painter(len(drawn), image, colors)
+        image = to_canvas(read_image(path, preparation.channels), preparation)
+        painter = _Painter(len(image_views), image, colors)
         image_id = ids[choice.index]
-        for head, each in labels.heads.items():
-            truth = dataset.truth(choice.index, each.table)
+        for head, head_labels in labels.heads.items():
+            truth = dataset.truth(choice.index, head_labels.table)
             if head in maps:
                 file = predictions / head / f"{names[choice.index]}.png"
-                painter.add_maps(each, truth, file)
+                painter.add_maps(head_labels, truth, file)
             if head in boxes:
-                painter.add_boxes(each, truth, boxes[head].get(image_id))
+                painter.add_boxes(head_labels, truth, boxes[head].get(image_id))
             if head in classified:
-                painter.add_classes(head, each, truth, classified[head].get(image_id))
-        view = painter.view(path.name, image_id, choice.reasons)
-        if used + view.nbytes > MAX_BYTES:
-            too_much += 1
+                painter.add_classes(head, head_labels, truth, classified[head].get(image_id))
+        view = painter.build_view(path.name, image_id, choice.reasons)
+        if used_bytes + view.nbytes > MAX_BYTES:
+            num_omitted += 1
             continue
-        used += view.nbytes
-        drawn.append(view)
+        used_bytes += view.nbytes
+        image_views.append(view)
     if missing:
         notes.append(f"{len(missing)} chosen picture(s) are not there, the first is {missing[0]}.")
-    if too_much:
-        notes.append(f"{too_much} chosen picture(s) were left out to keep this page small.")
-    known = {name for head in (*maps, *boxes) for name in labels.heads[head].classes}
-    legend = tuple((name, _css(color)) for name, color in colors.items() if name in known)
-    return Gallery(tuple(drawn), legend, bool(boxes), bool(maps), tuple(notes))
+    if num_omitted:
+        notes.append(f"{num_omitted} chosen picture(s) were left out to keep this page small.")
+    shown_classes = {name for head in (*maps, *boxes) for name in labels.heads[head].classes}
+    legend = tuple(
+        (name, _format_css_color(color)) for name, color in colors.items() if name in shown_classes
+    )
+    return Gallery(tuple(image_views), legend, bool(boxes), bool(maps), tuple(notes))
 
 
-def _css(color: Color) -> str:
+def _format_css_color(color: Color) -> str:
     return "#{:02x}{:02x}{:02x}".format(*color)
 
 
-def _by_picture(
+def _group_by_image(
     results: Iterable[Mapping[str, Any]], head: HeadLabels
-) -> dict[int | str, FoundBoxes]:
+) -> dict[int | str, PredictedBoxes]:
     table = {category: label for label, category in enumerate(head.category_ids)}
     rows: dict[int | str, list[tuple[float, list[float], int]]] = {}
-    for each in results:
-        if "bbox" in each and each["score"] >= LEAST_SCORE and each["category_id"] in table:
-            row = (float(each["score"]), list(each["bbox"]), table[each["category_id"]])
-            rows.setdefault(each["image_id"], []).append(row)
-    found = {}
-    for image_id, present in rows.items():
-        best = sorted(present, key=lambda row: -row[0])[:MAX_BOXES]
-        found[image_id] = FoundBoxes(
+    for detection in results:
+        if (
+            "bbox" in detection
+            and detection["score"] >= LEAST_SCORE
+            and detection["category_id"] in table
+        ):
+            row = (
+                float(detection["score"]),
+                list(detection["bbox"]),
+                table[detection["category_id"]],
+            )
+            rows.setdefault(detection["image_id"], []).append(row)
+    boxes_by_image = {}
+    for image_id, image_rows in rows.items():
+        best = sorted(image_rows, key=lambda row: -row[0])[:MAX_BOXES]
+        boxes_by_image[image_id] = PredictedBoxes(
             np.asarray([row[1] for row in best], np.float64).reshape(-1, 4),
             np.asarray([row[2] for row in best], np.int64),
             np.asarray([row[0] for row in best], np.float64),
         )
-    return found
+    return boxes_by_image
 
 
-def match(found: FoundBoxes, truth: Truth) -> NDArray[np.int64]:
+def match_boxes(predicted: PredictedBoxes, truth: GroundTruth) -> NDArray[np.int64]:
     """The truth that every predicted box finds, best first, each truth once.
 
     Returns:
         `(N,)` index into the truth; -1 where there is none of the same class with IoU from 0.5, -2
         where at least half of the box lies in a crowd region of its class.
     """
-    hits = np.full(len(found.boxes), -1, np.int64)
+    hits = np.full(len(predicted.boxes), -1, np.int64)
     if truth.boxes_xywh is None or truth.labels is None or not len(truth.labels):
         return hits
     crowd = truth.crowd if truth.crowd is not None else np.zeros(len(truth.labels), np.bool_)
-    inter, area, other = _overlaps(found.boxes, truth.boxes_xywh)
-    iou = inter / np.maximum(area[:, None] + other[None] - inter, 1e-12)
-    free = ~crowd
-    for i, label in enumerate(found.labels):
+    inter, area, other_area = _compute_overlaps(predicted.boxes, truth.boxes_xywh)
+    iou = inter / np.maximum(area[:, None] + other_area[None] - inter, 1e-12)
+    is_free = ~crowd
+    for i, label in enumerate(predicted.labels):
         same = truth.labels == label
-        candidates = np.where(same & free, iou[i], -1.0)
+        candidates = np.where(same & is_free, iou[i], -1.0)
         best = int(candidates.argmax())
         if candidates[best] >= HIT_IOU:
-            hits[i], free[best] = best, False
+            hits[i], is_free[best] = best, False
         elif (inter[i][same & crowd] >= 0.5 * area[i]).any():
             hits[i] = -2
     return hits
 
 
-def _overlaps(
+def _compute_overlaps(
     a: NDArray[np.float64], b: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Intersections `(N, M)` and areas `(N,)`, `(M,)` of two sets of xywh boxes, pixels²."""
@@ -325,25 +344,31 @@ class _Painter:
         self._prediction = _Layers()
         self._labels: list[tuple[str, str, str]] = []
 
-    def add_maps(self, head: HeadLabels, truth: Truth, file: Path) -> None:
+    def add_maps(self, head: HeadLabels, truth: GroundTruth, file: Path) -> None:
         """Semantic maps of both sides, and where they differ."""
-        predicted = read_map(file, head, (self._height, self._width))
+        predicted = read_predicted_map(file, head, (self._height, self._width))
         if truth.semantic is not None:
-            self._truth.maps.append(self._overlay(truth.semantic, head.classes, "maps"))
+            self._truth.maps.append(self._render_overlay(truth.semantic, head.classes, "maps"))
         if predicted is not None:
-            self._prediction.maps.append(self._overlay(predicted, head.classes, "maps"))
+            self._prediction.maps.append(self._render_overlay(predicted, head.classes, "maps"))
         if truth.semantic is not None and predicted is not None:
-            wrong = (truth.semantic != VOID) & (truth.semantic != predicted)
-            uri = _png(reduced(wrong.astype(np.int64)), [(0, 0, 0, 0), (255, 0, 200, 210)])
-            self._prediction.maps.append(self._picture(uri, "differences"))
+            is_wrong = (truth.semantic != VOID) & (truth.semantic != predicted)
+            uri = _encode_png(
+                shrink_label_map(is_wrong.astype(np.int64)), [(0, 0, 0, 0), (255, 0, 200, 210)]
+            )
+            self._prediction.maps.append(self._render_image(uri, "differences"))
 
-    def add_boxes(self, head: HeadLabels, truth: Truth, found: FoundBoxes | None) -> None:
+    def add_boxes(
+        self, head: HeadLabels, truth: GroundTruth, predicted: PredictedBoxes | None
+    ) -> None:
         """Boxes of both sides, each told whether the other side has it."""
-        if found is None:
-            found = FoundBoxes(np.empty((0, 4)), np.empty(0, np.int64), np.empty(0))
-        hits = match(found, truth)
+        if predicted is None:
+            predicted = PredictedBoxes(np.empty((0, 4)), np.empty(0, np.int64), np.empty(0))
+        hits = match_boxes(predicted, truth)
         if truth.boxes_xywh is not None and truth.labels is not None:
-            score_of = {int(hit): float(found.scores[i]) for i, hit in enumerate(hits) if hit >= 0}
+            score_of = {
+                int(hit): float(predicted.scores[i]) for i, hit in enumerate(hits) if hit >= 0
+            }
             for i, (box, label) in enumerate(zip(truth.boxes_xywh, truth.labels, strict=True)):
                 is_crowd = truth.crowd is not None and bool(truth.crowd[i])
                 score = 2.0 if is_crowd else score_of.get(i, -1.0)
@@ -351,75 +376,88 @@ class _Painter:
                 name = head.classes[int(label)] + (" (crowd)" if is_crowd else "")
                 wrong = " missed" if score < START_SCORE else ""
                 self._truth.boxes.append(
-                    self._box(
+                    self._render_box(
                         box,
-                        self._css(head, label),
+                        self._format_box_style(head, label),
                         name,
                         class_=f"boxes {kind}{wrong}",
                         score=score,
                     )
                 )
-        for i, (box, label) in enumerate(zip(found.boxes, found.labels, strict=True)):
-            score = float(found.scores[i])
+        for i, (box, label) in enumerate(zip(predicted.boxes, predicted.labels, strict=True)):
+            score = float(predicted.scores[i])
             kind = "found wrong" if hits[i] == -1 else "found"
             hidden = " below" if score < START_SCORE else ""
             name = f"{head.classes[int(label)]} {score:.2f}"
             self._prediction.boxes.append(
-                self._box(
-                    box, self._css(head, label), name, class_=f"boxes {kind}{hidden}", score=score
+                self._render_box(
+                    box,
+                    self._format_box_style(head, label),
+                    name,
+                    class_=f"boxes {kind}{hidden}",
+                    score=score,
                 )
             )
 
     def add_classes(
-        self, name: str, head: HeadLabels, truth: Truth, found: Mapping[str, Any] | None
+        self, name: str, head: HeadLabels, truth: GroundTruth, predicted: Mapping[str, Any] | None
     ) -> None:
         """Classes of the whole picture, the best three predicted ones, as text."""
         expected = "not annotated"
         if truth.image_labels is not None:
-            known = [head.classes[int(label)] for label in truth.image_labels if label >= 0]
-            expected = ", ".join(known) or "none"
+            true_classes = [head.classes[int(label)] for label in truth.image_labels if label >= 0]
+            expected = ", ".join(true_classes) or "none"
         by_id = dict(zip(head.category_ids, head.classes, strict=True))
-        pairs = zip(found["category_ids"], found["scores"], strict=True) if found else ()
-        best = [f"{by_id.get(each, each)} {score:.2f}" for each, score in list(pairs)[:3]]
+        pairs = (
+            zip(predicted["category_ids"], predicted["scores"], strict=True) if predicted else ()
+        )
+        best = [
+            f"{by_id.get(category_id, category_id)} {score:.2f}"
+            for category_id, score in list(pairs)[:3]
+        ]
         self._labels.append((name, expected, ", ".join(best) or "none"))
 
-    def view(self, name: str, image_id: int | str, reasons: tuple[str, ...]) -> PictureView:
+    def build_view(self, name: str, image_id: int | str, reasons: tuple[str, ...]) -> PictureView:
         """The finished picture."""
-        picture = element(
+        picture = make_element(
             "image",
             id=self._id,
-            href=_jpeg(self._image),
+            href=_encode_jpeg(self._image),
             width=self._width,
             height=self._height,
             preserveAspectRatio="none",
         )
         size = (self._height, self._width)
-        truth = self._svg(picture, self._truth, f"truth of {name}")
-        again = element("use", href=f"#{self._id}")
-        prediction = self._svg(again, self._prediction, f"prediction for {name}")
+        truth = self._render_svg(picture, self._truth, f"truth of {name}")
+        image_reference = make_element("use", href=f"#{self._id}")
+        prediction = self._render_svg(image_reference, self._prediction, f"prediction for {name}")
         return PictureView(name, image_id, size, reasons, tuple(self._labels), truth, prediction)
 
-    def _svg(self, picture: Markup, layers: _Layers, label: str) -> Markup:
+    def _render_svg(self, picture: Markup, layers: _Layers, label: str) -> Markup:
         inner = picture + Markup("").join((*layers.maps, *layers.boxes))
         box = f"0 0 {self._width} {self._height}"
-        return element("svg", inner, viewBox=box, role="img", class_="panel", aria_label=label)
+        return make_element("svg", inner, viewBox=box, role="img", class_="panel", aria_label=label)
 
-    def _overlay(self, labels: NDArray[np.int64], classes: Sequence[str], layer: str) -> Markup:
+    def _render_overlay(
+        self, labels: NDArray[np.int64], classes: Sequence[str], layer: str
+    ) -> Markup:
         count = min(len(classes), 255)  # a palette has 256 entries; colours repeat beyond them
-        palette = [self._rgba(name) for name in classes[:count]]
+        palette = [self._choose_rgba(name) for name in classes[:count]]
         values = np.where(labels == VOID, count, labels % count)
-        return self._picture(_png(reduced(values), [*palette, (0, 0, 0, 0)]), layer)
+        return self._render_image(
+            _encode_png(shrink_label_map(values), [*palette, (0, 0, 0, 0)]), layer
+        )
 
-    def _css(self, head: HeadLabels, label: int) -> str:
-        return f"--box:{_css(self._colors.get(head.classes[int(label)], (255, 255, 255)))}"
+    def _format_box_style(self, head: HeadLabels, label: int) -> str:
+        return f"--box:{_format_css_color(self._colors.get(head.classes[int(label)], (255, 255, 255)))}"
 
-    def _rgba(self, name: str) -> tuple[int, int, int, int]:
+    def _choose_rgba(self, name: str) -> tuple[int, int, int, int]:
         """Colour of a class; a background that is no category of the data stays clear."""
         color = self._colors.get(name)
         return (0, 0, 0, 0) if color is None else (*color, 255)
 
-    def _picture(self, uri: str, layer: str) -> Markup:
-        return element(
+    def _render_image(self, uri: str, layer: str) -> Markup:
+        return make_element(
             "image",
             href=uri,
             class_=layer,
@@ -428,23 +466,23 @@ class _Painter:
             preserveAspectRatio="none",
         )
 
-    def _box(
+    def _render_box(
         self, box: NDArray[np.float64], color: str, name: str, *, class_: str, score: float
     ) -> Markup:
-        x, y, width, height = (float(each) for each in box)
+        x, y, width, height = (float(value) for value in box)
         size = max(self._width, self._height) * 0.026
-        rect = element("rect", x=x, y=y, width=width, height=height)
-        text = element(
+        rect = make_element("rect", x=x, y=y, width=width, height=height)
+        text = make_element(
             "text",
             Markup.escape(name),
             x=min(max(x, 0.0), max(self._width - size * 0.58 * len(name), 0.0)),
             y=max(y - size * 0.25, size),
             font_size=size,
         )
-        return element("g", rect + text, class_=class_, style=color, data_score=f"{score:.4f}")
+        return make_element("g", rect + text, class_=class_, style=color, data_score=f"{score:.4f}")
 
 
-def read_map(file: Path, head: HeadLabels, size: tuple[int, int]) -> NDArray[np.int64] | None:
+def read_predicted_map(file: Path, head: HeadLabels, size: tuple[int, int]) -> NDArray[np.int64] | None:
     """A predicted map as labels of the head; None where it is not there or of another size."""
     if not file.is_file():
         return None
@@ -457,7 +495,7 @@ def read_map(file: Path, head: HeadLabels, size: tuple[int, int]) -> NDArray[np.
     return np.asarray(table[values], np.int64)
 
 
-def reduced(labels: NDArray[np.int64]) -> NDArray[np.uint8]:
+def shrink_label_map(labels: NDArray[np.int64]) -> NDArray[np.uint8]:
     """Label map with its longest side brought to `LONGEST_SIDE`, nearest neighbour."""
     small = np.clip(labels, 0, 255).astype(np.uint8)
     step = LONGEST_SIDE / max(small.shape)
@@ -470,7 +508,7 @@ def reduced(labels: NDArray[np.int64]) -> NDArray[np.uint8]:
     return np.asarray(small[rows][:, columns], np.uint8)
 
 
-def _png(values: NDArray[np.uint8], palette: Sequence[tuple[int, int, int, int]]) -> str:
+def _encode_png(values: NDArray[np.uint8], palette: Sequence[tuple[int, int, int, int]]) -> str:
     size = (int(values.shape[1]), int(values.shape[0]))
     picture = Image.frombytes("P", size, values.tobytes())
     picture.putpalette([channel for color in palette for channel in color[:3]])
@@ -480,9 +518,9 @@ def _png(values: NDArray[np.uint8], palette: Sequence[tuple[int, int, int, int]]
     return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
-def _jpeg(image: NDArray[np.uint8]) -> str:
-    picture = Image.fromarray(image)
-    picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+def _encode_jpeg(image: NDArray[np.uint8]) -> str:
+    thumbnail = Image.fromarray(image)
+    thumbnail.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     stream = io.BytesIO()
-    picture.save(stream, "JPEG", quality=82, optimize=True)
+    thumbnail.save(stream, "JPEG", quality=82, optimize=True)
     return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"

@@ -10,13 +10,13 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from resnet_tasks.backbone.catalogue import forbids_commercial_use
-from resnet_tasks.backbone.run_folders import license_of
+from resnet_tasks.backbone.run_folders import read_license
 from resnet_tasks.errors import HubError
 from resnet_tasks.heads.base import HEADS
 from resnet_tasks.metrics import HEADLINE
 from resnet_tasks.recipe.load import recipe_to_yaml
 from resnet_tasks.report.collect import EvaluationView, MetricView, RunView, Score
-from resnet_tasks.sharing.contents import shared_recipe, without_paths
+from resnet_tasks.sharing.contents import build_shared_recipe, strip_paths
 
 TASKS = {
     "detection": "object-detection",
@@ -55,7 +55,7 @@ class CardOptions:
     dataset: str | None = None
 
 
-def model_card(view: RunView, repo: str, options: CardOptions) -> str:
+def build_model_card(view: RunView, repo: str, options: CardOptions) -> str:
     """The card as Markdown with the hub's metadata before it.
 
     Args:
@@ -67,56 +67,62 @@ def model_card(view: RunView, repo: str, options: CardOptions) -> str:
         HubError: If `options.license` allows commercial use of weights that began with others that
             forbid it.
     """
-    view = replace(view, recipe=shared_recipe(view))
-    began = str(without_paths(license_of(view.folder)))
-    licence = _licence(began, options.license)
+    view = replace(view, recipe=build_shared_recipe(view))
+    initial_license = str(strip_paths(read_license(view.folder)))
+    model_license = _choose_license(initial_license, options.license)
     parts = [
-        f"---\n{_metadata(view, repo, licence, options)}\n---",
+        f"---\n{_build_metadata(view, repo, model_license, options)}\n---",
         f"# {repo.rpartition('/')[2]}",
-        _opening(view),
-        _warning(began),
+        _describe_model(view),
+        _format_license_warning(initial_license),
         "## Results",
-        *_results(view),
+        *_iter_results(view),
         "## Use",
-        _use(repo),
+        _describe_usage(repo),
         "## Data",
-        _data(view, options),
+        _describe_data(view, options),
         "## Weights and licence",
-        _weights(licence, began),
+        _describe_weights(model_license, initial_license),
         "## Training",
-        _training(view),
+        _describe_training(view),
         "## Limits",
-        _limits(view),
+        _describe_limits(view),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _licence(began: str, wanted: str | None) -> str | None:
-    if not forbids_commercial_use(began):
-        return wanted
-    if wanted is not None and not forbids_commercial_use(wanted):
+def _choose_license(initial_license: str, requested: str | None) -> str | None:
+    if not forbids_commercial_use(initial_license):
+        return requested
+    if requested is not None and not forbids_commercial_use(requested):
         raise HubError(
-            f"--license is {wanted}, but the run began with weights under {began}, which forbid "
+            f"--license is {requested}, but the run began with weights under {initial_license}, which forbid "
             "commercial use; leave --license out, or name one that forbids it too"
         )
-    return wanted or began
+    return requested or initial_license
 
 
-def _metadata(view: RunView, repo: str, licence: str | None, options: CardOptions) -> str:
+def _build_metadata(
+    view: RunView, repo: str, model_license: str | None, options: CardOptions
+) -> str:
     # A plugin's head is not known here: cards run no code of a run.
     types = [head.type for head in view.recipe.heads.values()]
-    tasks = [TASKS.get(HEADS.get(each).task.name) for each in types if each in HEADS.names()]
-    named = [each for each in dict.fromkeys(tasks) if each is not None]
+    tasks = [
+        TASKS.get(HEADS.get(head_type).task.name)
+        for head_type in types
+        if head_type in HEADS.list_names()
+    ]
+    task_names = [task for task in dict.fromkeys(tasks) if task is not None]
     stated: dict[str, Any] = {}
-    if licence is not None and licence.lower() in LICENSES:
-        stated = {"license": licence.lower()}
-    elif licence is not None:
-        stated = {"license": "other", "license_name": _slug(licence)}
-    results = list(_eval_results(view, named[0] if named else "other"))
+    if model_license is not None and model_license.lower() in LICENSES:
+        stated = {"license": model_license.lower()}
+    elif model_license is not None:
+        stated = {"license": "other", "license_name": _slugify(model_license)}
+    results = list(_iter_eval_results(view, task_names[0] if task_names else "other"))
     data = ModelCardData(
         **stated,
         library_name="resnet-tasks",
-        pipeline_tag=named[0] if named else None,
+        pipeline_tag=task_names[0] if task_names else None,
         tags=list(dict.fromkeys(["resnet", view.recipe.backbone.name, *types])),
         datasets=[options.dataset] if options.dataset else None,
         model_name=repo.rpartition("/")[2],
@@ -126,23 +132,23 @@ def _metadata(view: RunView, repo: str, licence: str | None, options: CardOption
     return text.strip()
 
 
-def _eval_results(view: RunView, task: str) -> Iterator[EvalResult]:
+def _iter_eval_results(view: RunView, task: str) -> Iterator[EvalResult]:
     root = view.recipe.data.root.replace("\\", "/").rpartition("/")[2] or "data"
-    for evaluation in _by_split(view):
-        for name, metric in _headline(evaluation):
+    for evaluation in _list_split_evaluations(view):
+        for name, metric in _iter_headline_metrics(evaluation):
             if metric.value is not None:
                 yield EvalResult(
                     task_type=task,
-                    dataset_type=_slug(root),
+                    dataset_type=_slugify(root),
                     dataset_name=root,
                     dataset_split=evaluation.split,
-                    metric_type=_slug(name.rpartition("/")[2]),
+                    metric_type=_slugify(name.rpartition("/")[2]),
                     metric_name=name,
                     metric_value=round(metric.value, 6),
                 )
 
 
-def _opening(view: RunView) -> str:
+def _describe_model(view: RunView) -> str:
     heads = "; ".join(
         f"`{name}` ({head.type}: {', '.join(view.labels.heads[name].classes)})"
         for name, head in view.recipe.heads.items()
@@ -154,46 +160,46 @@ def _opening(view: RunView) -> str:
     )
 
 
-def _warning(began: str) -> str:
-    if not forbids_commercial_use(began):
+def _format_license_warning(initial_license: str) -> str:
+    if not forbids_commercial_use(initial_license):
         return ""
     return (
-        f"> **Not for commercial use.** The run began with weights under the licence {began}, "
+        f"> **Not for commercial use.** The run began with weights under the licence {initial_license}, "
         "which holds for what was made of them."
     )
 
 
-def _results(view: RunView) -> Iterator[str]:
+def _iter_results(view: RunView) -> Iterator[str]:
     if not view.evaluations:
         yield "Not evaluated."
     for evaluation in view.evaluations:
-        about = evaluation.about
+        metadata = evaluation.metadata
         yield (
-            f"**{evaluation.name}**: {about.get('pictures', '?')} pictures, checkpoint "
-            f"`{about.get('checkpoint', '?')}`, {about.get('date', 'date not stated')}."
+            f"**{evaluation.name}**: {metadata.get('pictures', '?')} pictures, checkpoint "
+            f"`{metadata.get('checkpoint', '?')}`, {metadata.get('date', 'date not stated')}."
         )
         rows = [
-            (name, _number(metric, metric.unit), _interval(metric))
-            for name, metric in _headline(evaluation)
+            (name, _format_number(metric, metric.unit), _format_interval(metric))
+            for name, metric in _iter_headline_metrics(evaluation)
         ]
-        yield _table(("metric", "value", "95 % interval"), rows)
-        yield from _by_class(evaluation)
-        protocols = about.get("protocol") or {}
+        yield _format_table(("metric", "value", "95 % interval"), rows)
+        yield from _iter_class_tables(evaluation)
+        protocols = metadata.get("protocol") or {}
         yield "\n".join(f"- {head}: {text}" for head, text in protocols.items())
 
 
-def _by_class(evaluation: EvaluationView) -> Iterator[str]:
+def _iter_class_tables(evaluation: EvaluationView) -> Iterator[str]:
     for head, metrics in evaluation.heads.items():
         main = next((name for name in HEADLINE if name in metrics), None)
         if main is not None and len(metrics[main].per_class) > 1:
             rows = [
-                (label, _number(score), _interval(score))
+                (label, _format_number(score), _format_interval(score))
                 for label, score in metrics[main].per_class.items()
             ]
-            yield _table((f"{head}, by class", main, "95 % interval"), rows)
+            yield _format_table((f"{head}, by class", main, "95 % interval"), rows)
 
 
-def _use(repo: str) -> str:
+def _describe_usage(repo: str) -> str:
     name = repo.rpartition("/")[2]
     return (
         f"```\nresnet-tasks pull {repo} --out {name}\n"
@@ -203,13 +209,13 @@ def _use(repo: str) -> str:
     )
 
 
-def _data(view: RunView, options: CardOptions) -> str:
+def _describe_data(view: RunView, options: CardOptions) -> str:
     data = view.recipe.data
     lines = [f"- Name: {data.root}", f"- Licence: {options.data_license or 'not stated'}"]
     if options.dataset:
         lines.append(f"- On the hub: {options.dataset}")
     for split in ("train", "val", "test"):
-        files = ", ".join(each.annotations for each in getattr(data, split))
+        files = ", ".join(source.annotations for source in getattr(data, split))
         if files and not (split == "val" and data.folds is not None):
             lines.append(f"- {split}: {files}")
     if data.folds is not None:
@@ -219,64 +225,66 @@ def _data(view: RunView, options: CardOptions) -> str:
     return "\n".join(lines)
 
 
-def _weights(licence: str | None, began: str) -> str:
+def _describe_weights(model_license: str | None, initial_license: str) -> str:
     return (
-        f"- Licence of these weights: {licence or 'not stated'}\n"
-        f"- Began with weights under: {began}"
+        f"- Licence of these weights: {model_license or 'not stated'}\n"
+        f"- Began with weights under: {initial_license}"
     )
 
 
-def _training(view: RunView) -> str:
-    about = view.evaluations[0].about if view.evaluations else {}
-    versions = ", ".join(f"{name} {text}" for name, text in (about.get("versions") or {}).items())
-    hardware = about.get("hardware") or {}
+def _describe_training(view: RunView) -> str:
+    metadata = view.evaluations[0].metadata if view.evaluations else {}
+    versions = ", ".join(
+        f"{name} {text}" for name, text in (metadata.get("versions") or {}).items()
+    )
+    hardware = metadata.get("hardware") or {}
     device = hardware.get("gpu") or f"{hardware.get('cpu', '?')}, {hardware.get('threads')} threads"
-    told = f"Judged on {device}, with {versions}.\n\n" if versions else ""
+    evaluation_note = f"Judged on {device}, with {versions}.\n\n" if versions else ""
     text = recipe_to_yaml(view.recipe).strip()
     return (
-        f"{told}<details><summary>The recipe, all defaults stated</summary>\n\n```yaml\n{text}\n"
+        f"{evaluation_note}<details><summary>The recipe, all defaults stated</summary>\n\n```yaml\n{text}\n"
         "```\n\n</details>"
     )
 
 
-def _limits(view: RunView) -> str:
+def _describe_limits(view: RunView) -> str:
     lines = [
         "Made from a run, not reviewed by anybody. The numbers hold for the data above.",
         "On other cameras, sites or populations they may be far off: measure there.",
         "Not a medical device, and not to be relied on where people may come to harm.",
     ]
-    if not any(each.has_intervals for each in view.evaluations):
+    if not any(evaluation.has_intervals for evaluation in view.evaluations):
         lines.append("No intervals were made: how far chance moves the numbers is not known.")
-    if {each.name for each in view.evaluations} == {"val"}:
+    if {evaluation.name for evaluation in view.evaluations} == {"val"}:
         lines.append("Judged on val alone, by which the recipe may have been chosen.")
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _by_split(view: RunView) -> Sequence[EvaluationView]:
-    return [each for each in view.evaluations if each.split is not None]
+def _list_split_evaluations(view: RunView) -> Sequence[EvaluationView]:
+    return [evaluation for evaluation in view.evaluations if evaluation.split is not None]
 
 
-def _headline(evaluation: EvaluationView) -> Iterator[tuple[str, MetricView]]:
+def _iter_headline_metrics(evaluation: EvaluationView) -> Iterator[tuple[str, MetricView]]:
     """`head/metric` of the telling metrics; all of a head that has none of them."""
     for head, metrics in evaluation.heads.items():
-        chosen = [name for name in HEADLINE if name in metrics] or list(metrics)
-        for name in chosen:
+        metric_names = [name for name in HEADLINE if name in metrics] or list(metrics)
+        for name in metric_names:
             yield f"{head}/{name}", metrics[name]
 
 
-def _number(score: Score, unit: str = "") -> str:
+def _format_number(score: Score, unit: str = "") -> str:
     return "-" if score.value is None else f"{score.value:.4f}{f' {unit}' if unit else ''}"
 
 
-def _interval(score: Score) -> str:
+def _format_interval(score: Score) -> str:
     return "-" if score.interval is None else f"{score.interval[0]:.3f} to {score.interval[1]:.3f}"
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     escaped = ([cell.replace("|", "\\|") for cell in line] for line in lines)
     return "\n".join(f"| {' | '.join(line)} |" for line in escaped)
 
 
-def _slug(text: str) -> str:
+def _slugify(text: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-") or "unnamed"

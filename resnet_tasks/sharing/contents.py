@@ -11,10 +11,10 @@ from typing import Any
 
 from resnet_tasks.errors import HubError, RunError
 from resnet_tasks.recipe.load import recipe_to_yaml
-from resnet_tasks.recipe.portable import portable
+from resnet_tasks.recipe.portable import make_portable
 from resnet_tasks.recipe.schema import Recipe
 from resnet_tasks.report.collect import RunView
-from resnet_tasks.training.checkpoint import weights_file
+from resnet_tasks.training.checkpoint import find_weights_file
 from resnet_tasks.training.inference import CALIBRATION_FILE
 from resnet_tasks.training.operating_points import FILE as OPERATING_POINT_FILE
 
@@ -39,7 +39,7 @@ _PATH_IN_TEXT = re.compile(r"(?<![\w:/.-])(?:[A-Za-z]:[\\/]|~?/)[^\s'\",;()]+")
 
 
 @dataclass(frozen=True)
-class Item:
+class SharedFile:
     """One file of a shared run.
 
     Attributes:
@@ -53,16 +53,16 @@ class Item:
     @property
     def size(self) -> int:
         """In bytes."""
-        held = self.content
-        return held.stat().st_size if isinstance(held, Path) else len(held)
+        content = self.content
+        return content.stat().st_size if isinstance(content, Path) else len(content)
 
 
-def belongs(name: str) -> bool:
+def is_shared_file(name: str) -> bool:
     """Whether a file of that name is part of a shared run."""
     return name in NAMES or any(re.fullmatch(pattern, name) for pattern in PATTERNS)
 
 
-def collect(view: RunView, *, best: bool = True, report: bool = False) -> list[Item]:
+def collect_files(view: RunView, *, best: bool = True, report: bool = False) -> list[SharedFile]:
     """The files of a run that others need; its card is made apart.
 
     Pictures, predictions, per-picture details, optimizer state and curves stay here. Absolute paths
@@ -77,38 +77,41 @@ def collect(view: RunView, *, best: bool = True, report: bool = False) -> list[I
         RunError: If there is no checkpoint yet, or no report where it is asked for.
     """
     folder = view.folder
-    recipe = shared_recipe(view)
-    items = [
-        Item("recipe.yaml", recipe_to_yaml(recipe).encode()),
-        Item("classes.json", folder / "classes.json"),
-        Item("log.jsonl", _beginning(folder)),
+    recipe = build_shared_recipe(view)
+    files = [
+        SharedFile("recipe.yaml", recipe_to_yaml(recipe).encode()),
+        SharedFile("classes.json", folder / "classes.json"),
+        SharedFile("log.jsonl", _read_log_start(folder)),
         *(
-            Item(name, _cleaned(folder / name))
+            SharedFile(name, _read_without_paths(folder / name))
             for name in (CALIBRATION_FILE, OPERATING_POINT_FILE)
             if (folder / name).is_file()
         ),
         *(
-            Item(f"evaluations/{each.name}/metrics.json", _cleaned(each.folder / "metrics.json"))
-            for each in view.evaluations
+            SharedFile(
+                f"evaluations/{evaluation.name}/metrics.json",
+                _read_without_paths(evaluation.folder / "metrics.json"),
+            )
+            for evaluation in view.evaluations
         ),
-        *(Item(name, folder / name) for name in recipe.plugins if name.endswith(".py")),
+        *(SharedFile(name, folder / name) for name in recipe.plugins if name.endswith(".py")),
     ]
-    items += _checkpoints(folder, best=best)
+    files += _iter_checkpoint_files(folder, best=best)
     if report:
         page = folder / "report.html"
         if not page.is_file():
             raise RunError(f"{page} is not there; make it with `resnet-tasks report {folder}`")
-        items.append(Item("report.html", page))
-    return items
+        files.append(SharedFile("report.html", page))
+    return files
 
 
-def shared_recipe(view: RunView) -> Recipe:
+def build_shared_recipe(view: RunView) -> Recipe:
     """The run's recipe for others, its plugins by their place in the run.
 
     Raises:
         RunError: If a plugin lies outside the run.
     """
-    recipe, folder = portable(view.recipe), view.folder.resolve()
+    recipe, folder = make_portable(view.recipe), view.folder.resolve()
     for each in recipe.plugins:
         if each.endswith(".py") and not Path(each).resolve().is_relative_to(folder):
             raise RunError(
@@ -116,45 +119,45 @@ def shared_recipe(view: RunView) -> Recipe:
                 "run; put it into the folder plugins of the run and name it there"
             )
     plugins = tuple(
-        Path(each).relative_to(folder).as_posix() if each.endswith(".py") else each
-        for each in recipe.plugins
+        Path(plugin).relative_to(folder).as_posix() if plugin.endswith(".py") else plugin
+        for plugin in recipe.plugins
     )
     return recipe.model_copy(update={"plugins": plugins})
 
 
-def without_paths(value: Any) -> Any:
+def strip_paths(value: Any) -> Any:
     """A JSON value whose texts and keys name files of this machine by their names alone."""
     if isinstance(value, dict):
-        names = _distinct([str(without_paths(key)) for key in value])
-        return dict(zip(names, map(without_paths, value.values()), strict=True))
+        names = _number_duplicates([str(strip_paths(key)) for key in value])
+        return dict(zip(names, map(strip_paths, value.values()), strict=True))
     if isinstance(value, list):
-        return [without_paths(each) for each in value]
+        return [strip_paths(child) for child in value]
     if not isinstance(value, str):
         return value
     if PurePosixPath(value).is_absolute() or PureWindowsPath(value).drive:
         return PureWindowsPath(value).name
-    return _PATH_IN_TEXT.sub(lambda found: PureWindowsPath(found[0]).name, value)
+    return _PATH_IN_TEXT.sub(lambda match: PureWindowsPath(match[0]).name, value)
 
 
-def _distinct(names: list[str]) -> list[str]:
+def _number_duplicates(names: list[str]) -> list[str]:
     """The same names, numbered where two are alike."""
-    seen: dict[str, int] = {}
-    made = []
+    counts: dict[str, int] = {}
+    unique_names = []
     for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        made.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
-    return made
+        counts[name] = counts.get(name, 0) + 1
+        unique_names.append(name if counts[name] == 1 else f"{name} ({counts[name]})")
+    return unique_names
 
 
-def _cleaned(file: Path) -> bytes:
+def _read_without_paths(file: Path) -> bytes:
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RunError(f"{file} cannot be read ({error}); make it again") from None
-    return (json.dumps(without_paths(value), indent=2, ensure_ascii=False) + "\n").encode()
+    return (json.dumps(strip_paths(value), indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def _beginning(folder: Path) -> bytes:
+def _read_log_start(folder: Path) -> bytes:
     """The log's first start, which says under which licence the first weights came."""
     log = folder / "log.jsonl"
     lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
@@ -164,34 +167,40 @@ def _beginning(folder: Path) -> bytes:
         except ValueError:  # cut off by a kill
             continue
         if isinstance(event, dict) and event.get("event") == "start" and "weights" in event:
-            return (json.dumps(without_paths(event)) + "\n").encode()
+            return (json.dumps(strip_paths(event)) + "\n").encode()
     return b""
 
 
-def _checkpoints(folder: Path, *, best: bool) -> Iterator[Item]:
+def _iter_checkpoint_files(folder: Path, *, best: bool) -> Iterator[SharedFile]:
     """The weights that predict: averaged ones, where there are any, are the only ones sent."""
     for name in ("last", "best") if best else ("last",):
-        place = folder / "checkpoints" / name
-        if name == "last" or place.is_dir():
-            yield Item(f"checkpoints/{name}/model.safetensors", weights_file(place))
+        checkpoint = folder / "checkpoints" / name
+        if name == "last" or checkpoint.is_dir():
+            yield SharedFile(f"checkpoints/{name}/model.safetensors", find_weights_file(checkpoint))
 
 
-def require_no_places(items: Sequence[Item], view: RunView) -> None:
+def require_no_local_paths(files: Sequence[SharedFile], view: RunView) -> None:
     """Refuses texts that tell where things lie on this machine; `report.html` is not looked at.
 
     Raises:
         HubError: With the file and the folder.
     """
-    places = {str(view.folder.resolve().parent), str(Path.home()), view.recipe.data.root}
-    known = [each for each in places if PurePosixPath(each).is_absolute() and len(each) > 1]
-    for item in items:
-        if not item.name.endswith(TEXTS):
+    candidates = {str(view.folder.resolve().parent), str(Path.home()), view.recipe.data.root}
+    local_paths = [
+        candidate
+        for candidate in candidates
+        if PurePosixPath(candidate).is_absolute() and len(candidate) > 1
+    ]
+    for file in files:
+        if not file.name.endswith(TEXTS):
             continue
-        held = item.content
-        text = (held.read_bytes() if isinstance(held, Path) else held).decode(errors="replace")
-        for place in known:
-            if re.search(rf"{re.escape(place)}(?![\w-])", text):
+        content = file.content
+        text = (content.read_bytes() if isinstance(content, Path) else content).decode(
+            errors="replace"
+        )
+        for local_path in local_paths:
+            if re.search(rf"{re.escape(local_path)}(?![\w-])", text):
                 raise HubError(
-                    f"{item.name} of {view.folder} names the folder {place} of this machine, which "
+                    f"{file.name} of {view.folder} names the folder {local_path} of this machine, which "
                     "others should not see; take it out of that file"
                 )

@@ -21,8 +21,14 @@ from huggingface_hub.errors import (
 
 from resnet_tasks.errors import HubError, ResnetTasksError, RunError
 from resnet_tasks.report.collect import RunView, read_run
-from resnet_tasks.sharing.card import CardOptions, model_card
-from resnet_tasks.sharing.contents import CARD, Item, belongs, collect, require_no_places
+from resnet_tasks.sharing.card import CardOptions, build_model_card
+from resnet_tasks.sharing.contents import (
+    CARD,
+    SharedFile,
+    collect_files,
+    is_shared_file,
+    require_no_local_paths,
+)
 from resnet_tasks.whole_files import make_folder, write_json
 
 ANSWER_SECONDS = 10.0
@@ -32,19 +38,19 @@ SOURCE = "pulled.json"
 
 
 @dataclass(frozen=True)
-class Parcel:
+class HubUpload:
     """What will be sent, ready to be looked at before.
 
     Attributes:
         repo: `OWNER/NAME`.
-        items: All files, the card among them.
+        files: All files, the card among them.
     """
 
     repo: str
-    items: tuple[Item, ...]
+    files: tuple[SharedFile, ...]
 
     @classmethod
-    def of(
+    def from_run(
         cls,
         run: Path,
         repo: str,
@@ -52,7 +58,7 @@ class Parcel:
         *,
         best: bool = True,
         report: bool = False,
-    ) -> Parcel:
+    ) -> HubUpload:
         """What `push` sends of a run; asks no server and runs no code of the run.
 
         Args:
@@ -67,20 +73,20 @@ class Parcel:
                 or a file names folders of this machine.
             RunError: If it is no run, or has no checkpoint.
         """
-        _require_name(repo)
+        _require_repo_name(repo)
         view: RunView = read_run(run)
-        items = collect(view, best=best, report=report)
-        card = model_card(view, repo, options or CardOptions())
-        items = [Item(CARD, card.encode()), *items]
-        require_no_places(items, view)
-        return cls(repo, tuple(items))
+        files = collect_files(view, best=best, report=report)
+        card = build_model_card(view, repo, options or CardOptions())
+        files = [SharedFile(CARD, card.encode()), *files]
+        require_no_local_paths(files, view)
+        return cls(repo, tuple(files))
 
     @property
     def size(self) -> int:
         """Of all files, in bytes."""
-        return sum(each.size for each in self.items)
+        return sum(file.size for file in self.files)
 
-    def send(
+    def upload(
         self, *, public: bool = False, revision: str | None = None, endpoint: str | None = None
     ) -> str:
         """Sends all files as one commit: a connection that breaks leaves the repository as it was.
@@ -105,30 +111,30 @@ class Parcel:
                 "`hf auth login`, or name it with HF_TOKEN"
             )
         api = HfApi(endpoint=endpoint)
-        with _told(self.repo, api.endpoint):
+        with _translate_hub_errors(self.repo, api.endpoint):
             api.create_repo(self.repo, private=not public, exist_ok=True)
-            there = api.model_info(self.repo, timeout=ANSWER_SECONDS)
-            if not public and not there.private:
+            repo_info = api.model_info(self.repo, timeout=ANSWER_SECONDS)
+            if not public and not repo_info.private:
                 raise HubError(
                     f"{self.repo} is there already and open to everybody; nothing was sent: pass "
                     "--public if that is meant, or name another repository"
                 )
-            sent = {each.name for each in self.items}
-            stale = [each.rfilename for each in there.siblings or ()]
-            made = api.create_commit(
+            sent = {file.name for file in self.files}
+            stale = [sibling.rfilename for sibling in repo_info.siblings or ()]
+            commit = api.create_commit(
                 self.repo,
                 [
-                    *(CommitOperationAdd(each.name, each.content) for each in self.items),
+                    *(CommitOperationAdd(file.name, file.content) for file in self.files),
                     *(
                         CommitOperationDelete(name)
                         for name in stale
-                        if belongs(name) and name not in sent
+                        if is_shared_file(name) and name not in sent
                     ),
                 ],
                 commit_message="A run of resnet-tasks",
                 revision=revision,
             )
-        return str(made.commit_url)
+        return str(commit.commit_url)
 
 
 def pull(
@@ -153,45 +159,45 @@ def pull(
         HubError: If the hub cannot be reached, has no such repository, or what it holds is no run.
         RunError: If the folder is there already, or cannot be made.
     """
-    _require_name(repo)
+    _require_repo_name(repo)
     if out.exists():
         raise RunError(f"{out} is there already; choose another --out, or remove it")
     api = HfApi(endpoint=endpoint)
-    partial = out.with_name(f"{out.name}.partial")
-    with _told(repo, api.endpoint, revision):
+    partial_folder = out.with_name(f"{out.name}.partial")
+    with _translate_hub_errors(repo, api.endpoint, revision):
         info = api.model_info(repo, revision=revision, files_metadata=True, timeout=ANSWER_SECONDS)
-        digests = {each.rfilename: _digest(each) for each in info.siblings or ()}
-        _require_inside(repo, list(digests))
-        chosen = [name for name in digests if belongs(name)]
+        digests = {sibling.rfilename: _get_digest(sibling) for sibling in info.siblings or ()}
+        _require_safe_names(repo, list(digests))
+        file_names = [name for name in digests if is_shared_file(name)]
         for name in ("recipe.yaml", "classes.json", "checkpoints/last/model.safetensors"):
-            if name not in chosen:
+            if name not in file_names:
                 raise HubError(
                     f"{repo} is no run of resnet-tasks: it has no {name}; runs are sent by "
                     "`resnet-tasks push`"
                 )
-        make_folder(partial)
-        for name in chosen:
-            api.hf_hub_download(repo, name, revision=info.sha, local_dir=partial)
-            _require_whole(repo, partial / name, digests[name])
-    shutil.rmtree(partial / ".cache", ignore_errors=True)  # the client's notes
+        make_folder(partial_folder)
+        for name in file_names:
+            api.hf_hub_download(repo, name, revision=info.sha, local_dir=partial_folder)
+            _verify_digest(repo, partial_folder / name, digests[name])
+    shutil.rmtree(partial_folder / ".cache", ignore_errors=True)  # the client's notes
     try:
-        read_run(partial)
+        read_run(partial_folder)
     except ResnetTasksError as error:
-        shutil.rmtree(partial, ignore_errors=True)  # the same commit stays what it is
+        shutil.rmtree(partial_folder, ignore_errors=True)  # the same commit stays what it is
         raise HubError(f"{repo} is no run that this version can use: {error}") from None
-    about = {"repository": repo, "revision": revision, "commit": info.sha, "hub": api.endpoint}
-    write_json(partial / SOURCE, about)
-    partial.rename(out)
-    return out, tuple(sorted(set(digests) - set(chosen)))
+    provenance = {"repository": repo, "revision": revision, "commit": info.sha, "hub": api.endpoint}
+    write_json(partial_folder / SOURCE, provenance)
+    partial_folder.rename(out)
+    return out, tuple(sorted(set(digests) - set(file_names)))
 
 
-def _require_name(repo: str) -> None:
+def _require_repo_name(repo: str) -> None:
     word = r"[A-Za-z0-9][\w.-]*"
     if not re.fullmatch(f"{word}/{word}", repo, re.ASCII) or re.search(r"\.\.|--|\.git$", repo):
         raise HubError(f"{repo!r} is no name of a repository; write OWNER/NAME")
 
 
-def _require_inside(repo: str, names: Sequence[str]) -> None:
+def _require_safe_names(repo: str, names: Sequence[str]) -> None:
     """Refuses a repository with names that would leave the folder."""
     for name in names:
         parts = PureWindowsPath(name)
@@ -199,18 +205,18 @@ def _require_inside(repo: str, names: Sequence[str]) -> None:
             raise HubError(f"{repo} holds the file {name!r}, which would lie outside the folder")
 
 
-def _digest(sibling: Any) -> str | None:
+def _get_digest(sibling: Any) -> str | None:
     """SHA-256 of a large file, as the hub states it; None for small ones."""
-    held = getattr(sibling, "lfs", None)
-    return None if held is None else str(held["sha256"] if isinstance(held, dict) else held.sha256)
+    lfs = getattr(sibling, "lfs", None)
+    return None if lfs is None else str(lfs["sha256"] if isinstance(lfs, dict) else lfs.sha256)
 
 
-def _require_whole(repo: str, file: Path, digest: str | None) -> None:
+def _verify_digest(repo: str, file: Path, digest: str | None) -> None:
     if digest is None:
         return
     with file.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-    if found != digest:
+        actual_digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    if actual_digest != digest:
         file.unlink()
         raise HubError(
             f"{file.name} of {repo} came with another sha256 than the hub states; it was not kept: "
@@ -219,7 +225,7 @@ def _require_whole(repo: str, file: Path, digest: str | None) -> None:
 
 
 @contextmanager
-def _told(repo: str, endpoint: str, revision: str | None = None) -> Iterator[None]:
+def _translate_hub_errors(repo: str, endpoint: str, revision: str | None = None) -> Iterator[None]:
     """Errors of the hub's client as sentences."""
     try:
         yield
@@ -237,7 +243,7 @@ def _told(repo: str, endpoint: str, revision: str | None = None) -> Iterator[Non
             "private one log in with `hf auth login` or HF_TOKEN"
         ) from None
     except HfHubHTTPError as error:
-        raise HubError(_refusal(repo, endpoint, error)) from None
+        raise HubError(_describe_refusal(repo, endpoint, error)) from None
     except Exception as error:
         cause: BaseException = error
         while cause.__cause__ is not None:  # the client wraps what happened
@@ -248,7 +254,7 @@ def _told(repo: str, endpoint: str, revision: str | None = None) -> Iterator[Non
         ) from error
 
 
-def _refusal(repo: str, endpoint: str, error: HfHubHTTPError) -> str:
+def _describe_refusal(repo: str, endpoint: str, error: HfHubHTTPError) -> str:
     status = error.response.status_code if error.response is not None else 0
     if status == 401:
         return f"{endpoint} does not know the token; log in again with `hf auth login`"

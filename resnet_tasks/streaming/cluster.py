@@ -26,7 +26,7 @@ from resnet_tasks.errors import DataError, ResnetTasksError, RunError
 from resnet_tasks.streaming.journal import BatchResult
 from resnet_tasks.streaming.predictor import StreamPredictor
 from resnet_tasks.streaming.sources import Source, Unit
-from resnet_tasks.streaming.stream import Done, StreamOptions, predict_units
+from resnet_tasks.streaming.stream import DoneBatches, StreamOptions, predict_units
 
 LOCAL = "local"
 """In the place of an address: a cluster of this machine alone, for as long as it takes."""
@@ -45,7 +45,7 @@ MakePredictor = Callable[[], StreamPredictor]
 
 
 @dataclass(frozen=True)
-class Cluster:
+class RayCluster:
     """A Ray cluster, existing or of this machine.
 
     Attributes:
@@ -56,9 +56,9 @@ class Cluster:
     address: str
     actors: int | None = None
 
-    def runner(
+    def create_runner(
         self, make: MakePredictor, out: Path, options: StreamOptions
-    ) -> Callable[[Sequence[Unit], Done], Generator[BatchResult]]:
+    ) -> Callable[[Sequence[Unit], DoneBatches], Generator[BatchResult]]:
         """What predicts on the cluster in the place of `predict_units`.
 
         Args:
@@ -69,45 +69,53 @@ class Cluster:
         Raises:
             DataError: If Ray is not installed.
         """
-        _ray()  # before anything is read
+        _import_ray()  # before anything is read
 
-        def run(units: Sequence[Unit], done: Done) -> Generator[BatchResult]:
+        def run(units: Sequence[Unit], done_batches: DoneBatches) -> Generator[BatchResult]:
             if units:
-                yield from self._run(units, done, (make, out.absolute(), options))
+                yield from self._run_units(units, done_batches, (make, out.absolute(), options))
 
         return run
 
-    def _run(
-        self, units: Sequence[Unit], done: Done, about: tuple[MakePredictor, Path, StreamOptions]
+    def _run_units(
+        self,
+        units: Sequence[Unit],
+        done_batches: DoneBatches,
+        worker_args: tuple[MakePredictor, Path, StreamOptions],
     ) -> Generator[BatchResult]:
-        given = {str(s.path.absolute()): str(s.path) for unit in units for s in unit.sources}
-        with self._connected() as ray, _one_error():
-            actors, share = _spread(ray, self.actors)
+        requested_paths = {
+            str(s.path.absolute()): str(s.path) for unit in units for s in unit.sources
+        }
+        with self._connect() as ray, _unwrap_ray_errors():
+            actors, resources = _allocate_actors(ray, self.actors)
             data = import_module("ray.data")
-            of_unit: dict[int, list[int]] = {}
-            for unit, batch in sorted(done):
-                of_unit.setdefault(unit, []).append(batch)
-            items = [{"unit": _packed(each, of_unit.get(each.number, ()))} for each in units]
-            blocks = min(len(items), 8 * actors)
-            found = data.from_items(items, override_num_blocks=blocks).map_batches(
+            batches_by_unit: dict[int, list[int]] = {}
+            for unit, batch in sorted(done_batches):
+                batches_by_unit.setdefault(unit, []).append(batch)
+            records = [
+                {"unit": _pack_unit(pending_unit, batches_by_unit.get(pending_unit.number, ()))}
+                for pending_unit in units
+            ]
+            blocks = min(len(records), 8 * actors)
+            results = data.from_items(records, override_num_blocks=blocks).map_batches(
                 RayWorker,
-                fn_constructor_args=about,
-                batch_size=max(1, min(AT_ONCE, len(items) // (2 * actors))),
+                fn_constructor_args=worker_args,
+                batch_size=max(1, min(AT_ONCE, len(records) // (2 * actors))),
                 batch_format="numpy",
                 concurrency=actors,
-                **share,
+                **resources,
             )
-            for row in found.iter_rows():
-                yield _as_given(BatchResult.from_line(row["line"]), given)
+            for row in results.iter_rows():
+                yield _restore_paths(BatchResult.from_line(row["line"]), requested_paths)
 
     @contextmanager
-    def _connected(self) -> Iterator[Any]:
+    def _connect(self) -> Iterator[Any]:
         """Ray, connected to the cluster.
 
         Raises:
             RunError: If there is none at the address.
         """
-        ray = _ray()
+        ray = _import_ray()
         has_begun = not ray.is_initialized()
         if has_begun:
             try:
@@ -153,49 +161,51 @@ class RayWorker:
         Args:
             batch: `unit` -> packed units.
         """
-        unpacked = [_unpacked(str(each)) for each in batch["unit"]]
-        done = frozenset((unit.number, each) for unit, batches in unpacked for each in batches)
+        unpacked = [_unpack_unit(str(text)) for text in batch["unit"]]
+        done_batches = frozenset(
+            (unit.number, batch_number) for unit, batches in unpacked for batch_number in batches
+        )
         results = predict_units(
             [unit for unit, _ in unpacked],
             self._predictor,
             self._out,
             self._options,
-            done=done,
+            done_batches=done_batches,
         )
         for result in results:
             yield {"line": np.array([result.to_line()], dtype=object)}
 
 
-def _as_given(result: BatchResult, given: Mapping[str, str]) -> BatchResult:
+def _restore_paths(result: BatchResult, requested_paths: Mapping[str, str]) -> BatchResult:
     """A result whose files are named as they were asked for, not by their absolute paths."""
     frames = tuple(
         replace(
-            each,
-            file_name=given[each.file_name],
-            reason=each.reason.replace(each.file_name, given[each.file_name]),
+            frame,
+            file_name=requested_paths[frame.file_name],
+            reason=frame.reason.replace(frame.file_name, requested_paths[frame.file_name]),
         )
-        for each in result.frames
+        for frame in result.frames
     )
     if not result.video:
         return replace(result, frames=frames)
-    video = given[result.video]
+    video = requested_paths[result.video]
     note = result.note.replace(result.video, video)
     return replace(result, frames=frames, video=video, note=note)
 
 
-def _packed(unit: Unit, done: Sequence[int]) -> str:
+def _pack_unit(unit: Unit, done_batches: Sequence[int]) -> str:
     """A unit as text, with its batches that are done."""
-    sources = [[str(each.path.absolute()), each.name] for each in unit.sources]
-    return json.dumps({"number": unit.number, "sources": sources, "done": list(done)})
+    sources = [[str(source.path.absolute()), source.name] for source in unit.sources]
+    return json.dumps({"number": unit.number, "sources": sources, "done": list(done_batches)})
 
 
-def _unpacked(text: str) -> tuple[Unit, list[int]]:
+def _unpack_unit(text: str) -> tuple[Unit, list[int]]:
     value = json.loads(text)
     sources = tuple(Source(Path(path), name) for path, name in value["sources"])
     return Unit(value["number"], sources), value["done"]
 
 
-def _ray() -> Any:
+def _import_ray() -> Any:
     """The package, which says nothing and tells nobody.
 
     Raises:
@@ -212,18 +222,18 @@ def _ray() -> Any:
         ) from None
 
 
-def _spread(ray: Any, asked: int | None) -> tuple[int, dict[str, float]]:
+def _allocate_actors(ray: Any, requested: int | None) -> tuple[int, dict[str, float]]:
     """How many actors there shall be, and what each takes of the cluster.
 
     Raises:
         RunError: If more are asked for than there are processors.
     """
-    nodes = [each["Resources"] for each in ray.nodes() if each["Alive"]]
-    gpus = int(sum(each.get("GPU", 0) for each in nodes))
-    cores = [int(each.get("CPU", 0)) for each in nodes if each.get("CPU", 0) >= 1]
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    gpus = int(sum(node.get("GPU", 0) for node in nodes))
+    cores = [int(node.get("CPU", 0)) for node in nodes if node.get("CPU", 0) >= 1]
     if gpus:
-        return asked or gpus, {"num_gpus": min(1.0, gpus / (asked or gpus)), "num_cpus": 1}
-    actors = asked or len(cores)
+        return requested or gpus, {"num_gpus": min(1.0, gpus / (requested or gpus)), "num_cpus": 1}
+    actors = requested or len(cores)
     if not cores or actors > sum(cores):
         raise RunError(f"--actors {actors}: the cluster has {sum(cores)} processors; ask for fewer")
     per_node = -(-actors // len(cores))
@@ -231,7 +241,7 @@ def _spread(ray: Any, asked: int | None) -> tuple[int, dict[str, float]]:
 
 
 @contextmanager
-def _one_error() -> Iterator[None]:
+def _unwrap_ray_errors() -> Iterator[None]:
     """An error of an actor as what it was there, or as one sentence.
 
     Raises:
@@ -240,18 +250,18 @@ def _one_error() -> Iterator[None]:
     try:
         yield
     except import_module("ray.exceptions").RayError as error:
-        raise _translated(str(error)) from None
+        raise _parse_traceback(str(error)) from None
 
 
-def _translated(text: str) -> ResnetTasksError:
+def _parse_traceback(text: str) -> ResnetTasksError:
     """What a traceback of an actor, as Ray hands it over, says: its first cause."""
-    raised = [(each[1], each[2]) for each in _RAISED.finditer(text)]
-    for name, message in raised:
+    exceptions = [(match[1], match[2]) for match in _RAISED.finditer(text)]
+    for name, message in exceptions:
         kind = getattr(errors, name.rpartition(".")[2], None)
         if name.startswith(errors.__name__) and kind is not None:
-            made: ResnetTasksError = kind(message)
-            return made
-    causes = [f"{name}: {message}" for name, message in raised if not name.startswith("ray.")]
+            translated: ResnetTasksError = kind(message)
+            return translated
+    causes = [f"{name}: {message}" for name, message in exceptions if not name.startswith("ray.")]
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     reason = (causes or lines or ["no reason is known"])[0]
     return RunError(

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 from resnet_tasks.errors import RunError
 from resnet_tasks.names import require_head_names
-from resnet_tasks.whole_files import json_text, unwritten, whole_file, write_json
+from resnet_tasks.whole_files import json_text, make_write_error, open_atomic, write_json
 
 SETTINGS = "stream.json"
 LINES = "stream.jsonl"
@@ -83,13 +83,13 @@ class BatchResult:
         """
         try:
             value = json.loads(line)
-            frames = tuple(_frame(each) for each in value.pop("frames"))
+            frames = tuple(_frame_from_json(frame) for frame in value.pop("frames"))
             return cls(frames=frames, **value)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(str(error)) from None
 
 
-def _frame(value: dict[str, Any]) -> FrameResult:
+def _frame_from_json(value: dict[str, Any]) -> FrameResult:
     size = value.pop("size")
     return FrameResult(size=None if size is None else (size[0], size[1]), **value)
 
@@ -103,10 +103,10 @@ class StreamJournal:
         overwrite: Begin anew, whatever is there.
 
     Attributes:
-        done: Batches that are.
-        ended: Units that are.
-        good: Pictures and frames that are predicted.
-        bad: Those that cannot be read.
+        done_batches: Batches that are.
+        ended_units: Units that are.
+        num_predicted: Pictures and frames that are predicted.
+        num_unreadable: Those that cannot be read.
 
     Raises:
         RunError: If the folder holds an unfinished prediction that was made otherwise.
@@ -117,27 +117,27 @@ class StreamJournal:
     ) -> None:
         self._folder = folder
         self._path = folder / LINES
-        self._places: dict[Key, int] = {}
+        self._offsets: dict[Key, int] = {}
         self._heads: set[str] = set()  # that have entries, and not maps
-        self.ended: set[int] = set()
-        self.good = 0
-        self.bad = 0
-        wanted = json.loads(json_text({"version": VERSION, **settings}))
+        self.ended_units: set[int] = set()
+        self.num_predicted = 0
+        self.num_unreadable = 0
+        normalized_settings = json.loads(json_text({"version": VERSION, **settings}))
         if not overwrite and self._path.exists():
-            self._require_same(wanted)
-            self._recall()
+            self._require_same_settings(normalized_settings)
+            self._restore()
         else:
             self._path.unlink(missing_ok=True)
-            write_json(folder / SETTINGS, wanted)
+            write_json(folder / SETTINGS, normalized_settings)
         try:
             self._stream: BinaryIO = self._path.open("ab")
         except OSError as error:
-            raise unwritten(self._path, error) from None
+            raise make_write_error(self._path, error) from None
 
     @property
-    def done(self) -> frozenset[Key]:
+    def done_batches(self) -> frozenset[Key]:
         """Batches that are done."""
-        return frozenset(self._places)
+        return frozenset(self._offsets)
 
     def add(self, result: BatchResult) -> None:
         """Keeps a batch.
@@ -146,12 +146,12 @@ class StreamJournal:
             RunError: If the disk is full, or the folder cannot be written to.
         """
         try:
-            place = self._stream.tell()
+            offset = self._stream.tell()
             self._stream.write(result.to_line().encode() + b"\n")
             self._stream.flush()
         except OSError as error:
-            raise unwritten(self._path, error) from None
-        self._note(result, place)
+            raise make_write_error(self._path, error) from None
+        self._register(result, offset)
 
     def close(self) -> None:
         """Lets go of the file."""
@@ -171,24 +171,26 @@ class StreamJournal:
         require_head_names(self._heads, place, RunError)
         with ExitStack() as files:
             results = {
-                head: _JsonList(files.enter_context(whole_file(self._folder / f"{head}.json")))
+                head: _JsonListWriter(
+                    files.enter_context(open_atomic(self._folder / f"{head}.json"))
+                )
                 for head in sorted(self._heads)
             }
-            images = files.enter_context(whole_file(self._folder / "images.json"))
+            images = files.enter_context(open_atomic(self._folder / "images.json"))
             images.write('{"images": ')
-            records = _JsonList(images)
-            for number, frame in enumerate(self._frames(), start=1):
+            records = _JsonListWriter(images)
+            for number, frame in enumerate(self._iterate_frames(), start=1):
                 if frame.size is None:
                     continue
-                records.add(_record(number, frame))
+                records.add(_build_image_record(number, frame))
                 for head, entries in frame.entries.items():
                     for entry in entries:
                         results[head].add({"image_id": number, **entry})
             records.end()
             images.write(f', "categories": {json.dumps(list(categories))}}}\n')
-            for each in results.values():
-                each.end()
-        self._write_bad()
+            for json_list in results.values():
+                json_list.end()
+        self._write_unreadable()
         self.discard()
 
     def discard(self) -> None:
@@ -197,84 +199,93 @@ class StreamJournal:
         self._path.unlink()
         (self._folder / SETTINGS).unlink(missing_ok=True)
 
-    def first_reason(self) -> str:
+    def find_first_reason(self) -> str:
         """Why the first of those that cannot be read cannot."""
-        for line in self._lines():
-            for reason in (line.note, *(each.reason for each in line.frames)):
+        for line in self._iterate_batches():
+            for reason in (line.note, *(frame.reason for frame in line.frames)):
                 if reason:
                     return reason
         return ""
 
-    def _write_bad(self) -> None:
+    def _write_unreadable(self) -> None:
         path = self._folder / BAD
-        if not self.bad:
+        if not self.num_unreadable:
             path.unlink(missing_ok=True)
             return
-        with whole_file(path) as stream:
-            for line in self._lines():
-                for each in line.frames:
-                    if each.reason:
-                        told = {"file": each.file_name, "frame": each.frame, "reason": each.reason}
-                        stream.write(json_text(told) + "\n")
+        with open_atomic(path) as stream:
+            for line in self._iterate_batches():
+                for frame in line.frames:
+                    if frame.reason:
+                        record = {
+                            "file": frame.file_name,
+                            "frame": frame.frame,
+                            "reason": frame.reason,
+                        }
+                        stream.write(json_text(record) + "\n")
                 if line.note:
-                    told = {"file": line.video, "frame": None, "reason": line.note}
-                    stream.write(json_text(told) + "\n")
+                    record = {"file": line.video, "frame": None, "reason": line.note}
+                    stream.write(json_text(record) + "\n")
 
-    def _frames(self) -> Iterator[FrameResult]:
+    def _iterate_frames(self) -> Iterator[FrameResult]:
         """All frames in the order of the sources, whoever predicted them when."""
-        for line in self._lines():
+        for line in self._iterate_batches():
             yield from line.frames
 
-    def _lines(self) -> Iterator[BatchResult]:
+    def _iterate_batches(self) -> Iterator[BatchResult]:
         with self._path.open("rb") as stream:
-            for key in sorted(self._places):
-                stream.seek(self._places[key])
+            for key in sorted(self._offsets):
+                stream.seek(self._offsets[key])
                 yield BatchResult.from_line(stream.readline())
 
-    def _require_same(self, wanted: Mapping[str, Any]) -> None:
+    def _require_same_settings(self, settings: Mapping[str, Any]) -> None:
         """Raises `RunError` where the journal was begun otherwise."""
         remedy = "go on with the same command, begin anew with --overwrite, or choose another --out"
         try:
-            kept = json.loads((self._folder / SETTINGS).read_text(encoding="utf-8"))
-            changed = [key for key in {**wanted, **kept} if kept.get(key) != wanted.get(key)]
+            stored_settings = json.loads((self._folder / SETTINGS).read_text(encoding="utf-8"))
+            changed = [
+                key
+                for key in {**settings, **stored_settings}
+                if stored_settings.get(key) != settings.get(key)
+            ]
         except (OSError, ValueError, AttributeError, TypeError) as error:
             raise RunError(
                 f"{self._folder} holds an unfinished prediction whose {SETTINGS} cannot be read "
                 f"({error}); {remedy}"
             ) from None
         if changed:
-            told = "; ".join(
-                f"{key} was {kept.get(key)!r}, is {wanted.get(key)!r}" for key in changed
+            changes = "; ".join(
+                f"{key} was {stored_settings.get(key)!r}, is {settings.get(key)!r}"
+                for key in changed
             )
             raise RunError(
-                f"{self._folder} holds an unfinished prediction that was begun otherwise: {told}; "
+                f"{self._folder} holds an unfinished prediction that was begun otherwise: {changes}; "
                 f"{remedy}"
             )
 
-    def _recall(self) -> None:
+    def _restore(self) -> None:
         """Reads what is done, and cuts off a line that a kill cut."""
-        place = 0
+        offset = 0
         with self._path.open("r+b") as stream:
             for raw in iter(stream.readline, b""):
                 try:
                     result = BatchResult.from_line(raw if raw.endswith(b"\n") else b"")
                 except ValueError:
                     break
-                self._note(result, place)
-                place += len(raw)
-            stream.truncate(place)
+                self._register(result, offset)
+                offset += len(raw)
+            stream.truncate(offset)
 
-    def _note(self, result: BatchResult, place: int) -> None:
-        self._places[result.unit, result.batch] = place
+    def _register(self, result: BatchResult, offset: int) -> None:
+        self._offsets[result.unit, result.batch] = offset
         if result.is_last:
-            self.ended.add(result.unit)
-        bad = sum(bool(each.reason) for each in result.frames) + bool(result.note)
-        self.bad += bad
-        self._heads.update(*(each.entries for each in result.frames))
-        self.good += sum(each.size is not None for each in result.frames)
+            self.ended_units.add(result.unit)
+        bad = sum(bool(frame.reason) for frame in result.frames) + bool(result.note)
+        self.num_unreadable += bad
+        self._heads.update(*(frame.entries for frame in result.frames))
+        self.num_predicted += sum(frame.size is not None for frame in result.frames)
 
 
-class _JsonList:
+class _JsonListWriter:
     """A list of JSON written entry by entry, a line each."""
 
     def __init__(self, stream: Any) -> None:
@@ -289,7 +300,7 @@ class _JsonList:
         self._stream.write("[]\n" if self._start == "[\n" else "\n]\n")
 
 
-def _record(number: int, frame: FrameResult) -> dict[str, Any]:
+def _build_image_record(number: int, frame: FrameResult) -> dict[str, Any]:
     assert frame.size is not None
     record: dict[str, Any] = {
         "id": number,

@@ -10,9 +10,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from resnet_tasks.data.preparation import Preparation
-from resnet_tasks.data.samples import sample_of
+from resnet_tasks.data.samples import make_sample
 from resnet_tasks.evaluation.sliding import SlidingWindows
-from resnet_tasks.evaluation.views import Predictor, plain_model, predict_at, scales_of
+from resnet_tasks.evaluation.views import Predictor, get_scales, predict_batches, unwrap_model
 from resnet_tasks.model import resolve_precision
 from resnet_tasks.streaming.predictor import ReadyPicture
 from resnet_tasks.structures import collate
@@ -43,23 +43,30 @@ class ModelPredictor:
     def read(self, source: Path | NDArray[Any], name: str) -> ReadyPicture:
         """See `StreamPredictor`; for windows a file is opened only, and read in parts later."""
         if isinstance(self.model, SlidingWindows):
-            return ReadyPicture(self.preparation.opened(source, name), None)
+            return ReadyPicture(self.preparation.open_image(source, name), None)
         image = self.preparation.read(source) if isinstance(source, Path) else source
         ready = [
-            sample_of(
+            make_sample(
                 replace(self.preparation, scale=self.preparation.scale * scale), image, 0, name
             )
-            for scale in scales_of(self.model)
+            for scale in get_scales(self.model)
         ]
-        return ReadyPicture(self.preparation.opened(image, name), ready)
+        return ReadyPicture(self.preparation.open_image(image, name), ready)
 
     def predict(self, pictures: Sequence[ReadyPicture]) -> list[dict[str, Any]]:
         """See `StreamPredictor`."""
-        precision = resolve_precision(self.precision, plain_model(self.model).device)
+        precision = resolve_precision(self.precision, unwrap_model(self.model).device)
         if isinstance(self.model, SlidingWindows):
-            return [self.model.predict(each.picture, precision=precision) for each in pictures]
+            return [
+                self.model.predict(ready_image.picture, precision=precision)
+                for ready_image in pictures
+            ]
         batches = [
-            collate(samples) for samples in zip(*(each.ready for each in pictures), strict=True)
+            collate(samples)
+            for samples in zip(*(ready_image.ready for ready_image in pictures), strict=True)
         ]
-        found = predict_at(self.model, batches, precision=precision)
-        return [{head: each[i] for head, each in found.items()} for i in range(len(pictures))]
+        predictions = predict_batches(self.model, batches, precision=precision)
+        return [
+            {head: head_predictions[i] for head, head_predictions in predictions.items()}
+            for i in range(len(pictures))
+        ]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_tasks.data.preparation import Preparation, PreparedPicture
-from resnet_tasks.prediction_files import overview
+from resnet_tasks.prediction_files import make_overview
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class ReadyPicture:
         """(height, width) as stored, upright."""
         return self.picture.original_size
 
-    def drawable(self) -> NDArray[np.uint8]:
+    def render_overview(self) -> NDArray[np.uint8]:
         """`(h', w', 3)` RGB to draw on."""
-        return overview(self.picture)
+        return make_overview(self.picture)
 
 
 class StreamPredictor(Protocol):

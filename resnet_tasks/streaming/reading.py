@@ -22,7 +22,7 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
-class ReadFrame:
+class LoadedFrame:
     """A picture or frame that was read, or could not be.
 
     Attributes:
@@ -46,7 +46,7 @@ class ReadFrame:
 
 
 @dataclass(frozen=True)
-class ReadBatch:
+class LoadedBatch:
     """What goes through the model together.
 
     Attributes:
@@ -60,112 +60,119 @@ class ReadBatch:
 
     unit: int
     batch: int
-    frames: tuple[ReadFrame, ...]
+    frames: tuple[LoadedFrame, ...]
     is_last: bool
     note: str = ""
     video: str = ""
 
 
 @dataclass(frozen=True)
-class _Planned:
+class _PendingBatch:
     """A batch whose frames are being read."""
 
     unit: int
     batch: int
-    frames: tuple[Future[ReadFrame], ...]
+    frames: tuple[Future[LoadedFrame], ...]
     is_last: bool
     note: str = ""
     video: str = ""
 
 
-def read_ahead(
+def prefetch_batches(
     units: Iterable[Unit],
     predictor: StreamPredictor,
     *,
-    done: Set[Key],
+    done_batches: Set[Key],
     every: int = 1,
     threads: int = 2,
-    ahead: int = 2,
-) -> Generator[ReadBatch]:
+    queue_size: int = 2,
+) -> Generator[LoadedBatch]:
     """The batches of all units in order, read while the model works on those before.
 
     Args:
         units: Those that are not done.
         predictor: Makes pictures ready.
-        done: Batches, (unit, number in it), that are left out.
+        done_batches: Batches, (unit, number in it), that are left out.
         every: Of videos every n-th frame.
         threads: That decode.
-        ahead: Batches that are held at most, besides the one that was handed over last.
+        queue_size: Batches that are held at most, besides the one that was handed over last.
     """
     with ThreadPoolExecutor(threads, thread_name_prefix="read") as pool:
-        planned = _plan(units, predictor, pool, done, every)
-        with closing(_ahead(planned, ahead)) as stream:
-            for each in stream:
-                frames = tuple(future.result() for future in each.frames)
-                yield ReadBatch(each.unit, each.batch, frames, each.is_last, each.note, each.video)
+        planned = _plan_batches(units, predictor, pool, done_batches, every)
+        with closing(_prefetch(planned, queue_size)) as stream:
+            for pending_batch in stream:
+                frames = tuple(future.result() for future in pending_batch.frames)
+                yield LoadedBatch(
+                    pending_batch.unit,
+                    pending_batch.batch,
+                    frames,
+                    pending_batch.is_last,
+                    pending_batch.note,
+                    pending_batch.video,
+                )
 
 
-def _plan(
+def _plan_batches(
     units: Iterable[Unit],
     predictor: StreamPredictor,
     pool: ThreadPoolExecutor,
-    done: Set[Key],
+    done_batches: Set[Key],
     every: int,
-) -> Iterator[_Planned]:
+) -> Iterator[_PendingBatch]:
     """Batches whose reading has begun; runs in a thread of its own, which decodes videos."""
     for unit in units:
         if unit.video is not None:
-            yield from _video(unit.number, unit.video, predictor, pool, done, every)
+            yield from _plan_video(unit.number, unit.video, predictor, pool, done_batches, every)
             continue
-        reading = tuple(pool.submit(_read_file, predictor, each) for each in unit.sources)
-        yield _Planned(unit.number, 0, reading, is_last=True)
+        reading = tuple(pool.submit(_read_file, predictor, source) for source in unit.sources)
+        yield _PendingBatch(unit.number, 0, reading, is_last=True)
 
 
-def _video(
+def _plan_video(
     unit: int,
     video: Source,
     predictor: StreamPredictor,
     pool: ThreadPoolExecutor,
-    done: Set[Key],
+    done_batches: Set[Key],
     every: int,
-) -> Iterator[_Planned]:
+) -> Iterator[_PendingBatch]:
     """The batches of a video, and at its end one without frames."""
     size, batch, note = predictor.batch_size, 0, ""
-    frames: list[Future[ReadFrame]] = []
-    seen = 0
-    found = read_frames(
+    frames: list[Future[LoadedFrame]] = []
+    num_frames = 0
+    video_frames = read_frames(
         video.path,
         every=every,
         channels=predictor.preparation.channels,
-        wanted=lambda i: (unit, i // size) not in done,
+        is_requested=lambda i: (unit, i // size) not in done_batches,
         max_pixels=predictor.preparation.max_pixels,
     )
     try:
-        for frame in found:
+        for frame in video_frames:
             if frame.pixels is not None:
                 frames.append(
                     pool.submit(
                         _read_frame, predictor, video, frame.number, frame.seconds, frame.pixels
                     )
                 )
-            seen += 1
-            if seen % size == 0:
+            num_frames += 1
+            if num_frames % size == 0:
                 if frames:
-                    yield _Planned(unit, batch, tuple(frames), is_last=False)
+                    yield _PendingBatch(unit, batch, tuple(frames), is_last=False)
                 batch, frames = batch + 1, []
     except DataError as error:
         note = str(error)
     if frames:
-        yield _Planned(unit, batch, tuple(frames), is_last=False)
+        yield _PendingBatch(unit, batch, tuple(frames), is_last=False)
     # Its own number, so that it is told apart from a last batch that a kill left.
-    yield _Planned(unit, batch + 1, (), is_last=True, note=note, video=str(video.path))
+    yield _PendingBatch(unit, batch + 1, (), is_last=True, note=note, video=str(video.path))
 
 
-def _read_file(predictor: StreamPredictor, source: Source) -> ReadFrame:
+def _read_file(predictor: StreamPredictor, source: Source) -> LoadedFrame:
     try:
-        return ReadFrame(source, predictor.read(source.path, str(source.path)))
+        return LoadedFrame(source, predictor.read(source.path, str(source.path)))
     except DataError as error:
-        return ReadFrame(source, None, reason=str(error))
+        return LoadedFrame(source, None, reason=str(error))
 
 
 def _read_frame(
@@ -174,33 +181,35 @@ def _read_frame(
     number: int,
     seconds: float | None,
     pixels: NDArray[Any],
-) -> ReadFrame:
+) -> LoadedFrame:
     try:
         picture = predictor.read(pixels, f"frame {number} of {video.path}")
     except DataError as error:
-        return ReadFrame(video, None, number, seconds, str(error))
-    return ReadFrame(video, picture, number, seconds)
+        return LoadedFrame(video, None, number, seconds, str(error))
+    return LoadedFrame(video, picture, number, seconds)
 
 
-def _ahead(items: Iterator[Item], ahead: int) -> Generator[Item]:
-    """Items of an iterator that runs in a thread, at most `ahead` of them before they are taken.
+def _prefetch(items: Iterator[Item], queue_size: int) -> Generator[Item]:
+    """Items of an iterator that runs in a thread, at most `queue_size` of them before they are taken.
 
     What the iterator raises is raised where its item would have come. When it is no longer read,
     the thread ends.
     """
-    handed: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(max(1, ahead))
+    ready_queue: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(
+        max(1, queue_size)
+    )
     stopped = threading.Event()
 
     def put(item: Item | None, error: BaseException | None) -> None:
         while not stopped.is_set():
             with suppress(queue.Full):
-                handed.put((item, error), timeout=0.1)
+                ready_queue.put((item, error), timeout=0.1)
                 return
 
     def fill() -> None:
         try:
-            for each in items:
-                put(each, None)
+            for value in items:
+                put(value, None)
                 if stopped.is_set():
                     return
             put(None, None)
@@ -211,7 +220,7 @@ def _ahead(items: Iterator[Item], ahead: int) -> Generator[Item]:
     thread.start()
     try:
         while True:
-            item, error = handed.get()
+            item, error = ready_queue.get()
             if error is not None:
                 raise error
             if item is None:

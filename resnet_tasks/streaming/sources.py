@@ -9,7 +9,7 @@ from pathlib import Path
 
 from resnet_tasks.data.picture_files import SUFFIXES
 from resnet_tasks.errors import DataError
-from resnet_tasks.prediction_files import find_files, output_names, within
+from resnet_tasks.prediction_files import describe_search, find_files, make_output_names
 
 VIDEOS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"})
 """How video files end."""
@@ -53,14 +53,14 @@ class Unit:
 
 
 def find_sources(
-    paths: Iterable[Path], *, recursive: bool = False, listed: Path | None = None
+    paths: Iterable[Path], *, recursive: bool = False, list_file: Path | None = None
 ) -> tuple[list[Source], int]:
     """Pictures and videos by `find_files`, and those that a list names.
 
     Args:
         paths: Files, folders and patterns.
         recursive: Search folders below folders too.
-        listed: A text file that names one more on each line; empty lines and those that begin
+        list_file: A text file that names one more on each line; empty lines and those that begin
             with # count for nothing.
 
     Returns:
@@ -69,56 +69,59 @@ def find_sources(
     Raises:
         DataError: If a path does not exist, or nothing is found.
     """
-    named = [*paths, *_lines(listed)]
-    files, others = find_files(named, SUFFIXES | VIDEOS, recursive=recursive)
+    requested_paths = [*paths, *_read_list(list_file)]
+    files, num_skipped = find_files(requested_paths, SUFFIXES | VIDEOS, recursive=recursive)
     if not files:
         raise DataError(
             f"there is no picture ({', '.join(sorted(SUFFIXES))}) and no video "
-            f"({', '.join(sorted(VIDEOS))}) {within(named)}"
+            f"({', '.join(sorted(VIDEOS))}) {describe_search(requested_paths)}"
             f"{'' if recursive else '; --recursive searches folders below folders too'}"
         )
-    return [Source(*each) for each in zip(files, output_names(files), strict=True)], others
+    return [
+        Source(*file_and_name)
+        for file_and_name in zip(files, make_output_names(files), strict=True)
+    ], num_skipped
 
 
-def _lines(listed: Path | None) -> list[Path]:
-    if listed is None:
+def _read_list(list_file: Path | None) -> list[Path]:
+    if list_file is None:
         return []
     try:
         # Names of files need not be UTF-8.
-        text = listed.read_text(encoding="utf-8", errors="surrogateescape")
+        text = list_file.read_text(encoding="utf-8", errors="surrogateescape")
         if "\0" in text:
             raise OSError("it holds a zero byte")
     except OSError as error:
         raise DataError(
-            f"the list {listed} cannot be read ({error}); it is a text file with a path per line"
+            f"the list {list_file} cannot be read ({error}); it is a text file with a path per line"
         ) from None
     lines = (line.strip() for line in text.splitlines())
     return [Path(line) for line in lines if line and not line.startswith("#")]
 
 
-def units_of(sources: Sequence[Source], batch_size: int) -> Iterator[Unit]:
+def group_into_units(sources: Sequence[Source], batch_size: int) -> Iterator[Unit]:
     """Pictures that follow one another, `batch_size` at a time; each video by itself.
 
     What goes through the model together does not depend on where a restart begins, nor on who
     predicts it.
     """
-    number, waiting = 0, list[Source]()
+    number, pending = 0, list[Source]()
     for source in sources:
-        if waiting and (source.is_video or len(waiting) == batch_size):
-            yield Unit(number, tuple(waiting))
-            number, waiting = number + 1, []
+        if pending and (source.is_video or len(pending) == batch_size):
+            yield Unit(number, tuple(pending))
+            number, pending = number + 1, []
         if source.is_video:
             yield Unit(number, (source,))
             number += 1
         else:
-            waiting.append(source)
-    if waiting:
-        yield Unit(number, tuple(waiting))
+            pending.append(source)
+    if pending:
+        yield Unit(number, tuple(pending))
 
 
-def digest(sources: Sequence[Source]) -> str:
+def compute_digest(sources: Sequence[Source]) -> str:
     """Of the paths, in their order."""
-    made = hashlib.blake2b(digest_size=16)
+    hasher = hashlib.blake2b(digest_size=16)
     for source in sources:
-        made.update(str(source.path.absolute()).encode("utf-8", "surrogateescape") + b"\0")
-    return made.hexdigest()
+        hasher.update(str(source.path.absolute()).encode("utf-8", "surrogateescape") + b"\0")
+    return hasher.hexdigest()

@@ -22,15 +22,21 @@ from rich.progress import (
 )
 
 from resnet_tasks.errors import DataError, RunError
-from resnet_tasks.in_use import in_use
+from resnet_tasks.in_use import lock_folder
 from resnet_tasks.names import require_head_names
 from resnet_tasks.prediction_files import PredictionWriter
-from resnet_tasks.processors import usable_cores
+from resnet_tasks.processors import count_usable_cores
 from resnet_tasks.streaming.journal import BAD, BatchResult, FrameResult, Key, StreamJournal
 from resnet_tasks.streaming.predictor import StreamPredictor
-from resnet_tasks.streaming.reading import ReadBatch, ReadFrame, read_ahead
-from resnet_tasks.streaming.sources import Source, Unit, digest, find_sources, units_of
-from resnet_tasks.streaming.videos import announced_frames
+from resnet_tasks.streaming.reading import LoadedBatch, LoadedFrame, prefetch_batches
+from resnet_tasks.streaming.sources import (
+    Source,
+    Unit,
+    compute_digest,
+    find_sources,
+    group_into_units,
+)
+from resnet_tasks.streaming.videos import count_announced_frames
 
 WRITING = 2
 """Batches that may wait to be drawn and written while the model goes on."""
@@ -55,7 +61,7 @@ class StreamOptions:
     threads: int | None = None
 
 
-Done = frozenset[Key]
+DoneBatches = frozenset[Key]
 """Batches that are done, each as (unit, number in it)."""
 
 
@@ -65,7 +71,7 @@ def predict_units(
     out: Path,
     options: StreamOptions,
     *,
-    done: Done = frozenset(),
+    done_batches: DoneBatches = frozenset(),
 ) -> Generator[BatchResult]:
     """Predicts units; maps and drawings of a batch are written before its result comes.
 
@@ -76,26 +82,31 @@ def predict_units(
         predictor: The model.
         out: Gets maps and drawings.
         options: What is written.
-        done: Batches that are left out.
+        done_batches: Batches that are left out.
     """
-    threads = options.threads or suited_threads()
-    batches = read_ahead(
-        units, predictor, done=done, every=options.every, threads=threads, ahead=WRITING
+    threads = options.threads or choose_num_threads()
+    batches = prefetch_batches(
+        units,
+        predictor,
+        done_batches=done_batches,
+        every=options.every,
+        threads=threads,
+        queue_size=WRITING,
     )
-    writing: deque[tuple[ReadBatch, list[Future[FrameResult]]]] = deque()
+    writing: deque[tuple[LoadedBatch, list[Future[FrameResult]]]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="write") as pool:
         try:
             for batch in batches:
-                predictions = _predicted(batch.frames, predictor)
+                predictions = _predict_frames(batch.frames, predictor)
                 jobs = [
-                    pool.submit(_written, frame, found, predictor, out, options)
-                    for frame, found in zip(batch.frames, predictions, strict=True)
+                    pool.submit(_write_frame, frame, prediction, predictor, out, options)
+                    for frame, prediction in zip(batch.frames, predictions, strict=True)
                 ]
                 writing.append((batch, jobs))
                 while len(writing) > WRITING:
-                    yield _finished(*writing.popleft())
+                    yield _finish_batch(*writing.popleft())
             while writing:
-                yield _finished(*writing.popleft())
+                yield _finish_batch(*writing.popleft())
         finally:
             batches.close()
             for _, jobs in writing:
@@ -103,12 +114,12 @@ def predict_units(
                     job.cancel()
 
 
-def suited_threads() -> int:
+def choose_num_threads() -> int:
     """As many as there are processors, two to eight: readers mostly leave Python's lock alone."""
-    return max(2, min(8, usable_cores()))
+    return max(2, min(8, count_usable_cores()))
 
 
-def _finished(batch: ReadBatch, jobs: Sequence[Future[FrameResult]]) -> BatchResult:
+def _finish_batch(batch: LoadedBatch, jobs: Sequence[Future[FrameResult]]) -> BatchResult:
     frames = tuple(job.result() for job in jobs)
     return BatchResult(
         batch.unit,
@@ -120,40 +131,42 @@ def _finished(batch: ReadBatch, jobs: Sequence[Future[FrameResult]]) -> BatchRes
     )
 
 
-def _predicted(
-    frames: Sequence[ReadFrame], predictor: StreamPredictor
+def _predict_frames(
+    frames: Sequence[LoadedFrame], predictor: StreamPredictor
 ) -> list[dict[str, Any] | str]:
     """Predictions of a batch; in the place of one that cannot be had, why."""
-    pictures = [each.picture for each in frames if each.picture is not None]
+    pictures = [frame.picture for frame in frames if frame.picture is not None]
     if not pictures:
-        return [each.reason for each in frames]
+        return [frame.reason for frame in frames]
     try:
-        found: Iterator[dict[str, Any] | str] = iter(predictor.predict(pictures))
+        predictions: Iterator[dict[str, Any] | str] = iter(predictor.predict(pictures))
     except DataError as error:
         # Some files are read in parts, when they are predicted: which of them is it?
         is_known = len(pictures) == 1
-        found = iter([str(error)] if is_known else [_alone(predictor, p) for p in pictures])
-    return [each.reason if each.picture is None else next(found) for each in frames]
+        predictions = iter(
+            [str(error)] if is_known else [_predict_single(predictor, p) for p in pictures]
+        )
+    return [frame.reason if frame.picture is None else next(predictions) for frame in frames]
 
 
-def _alone(predictor: StreamPredictor, picture: Any) -> dict[str, Any] | str:
+def _predict_single(predictor: StreamPredictor, picture: Any) -> dict[str, Any] | str:
     try:
         return predictor.predict([picture])[0]
     except DataError as error:
         return str(error)
 
 
-def _written(
-    frame: ReadFrame,
-    found: dict[str, Any] | str,
+def _write_frame(
+    frame: LoadedFrame,
+    prediction: dict[str, Any] | str,
     predictor: StreamPredictor,
     out: Path,
     options: StreamOptions,
 ) -> FrameResult:
     """Writes map and drawing of a frame; its other results."""
-    about = (str(frame.source.path), frame.number, frame.seconds)
-    if isinstance(found, str):
-        return FrameResult(*about, reason=found)
+    frame_location = (str(frame.source.path), frame.number, frame.seconds)
+    if isinstance(prediction, str):
+        return FrameResult(*frame_location, reason=prediction)
     assert frame.picture is not None
     writer = PredictionWriter(
         out,
@@ -162,67 +175,67 @@ def _written(
         least_score=options.score,
         thresholds=options.thresholds,
     )
-    writer.write(0, frame.name, found)
+    writer.write(0, frame.name, prediction)
     if options.draw:
-        writer.draw(frame.name, frame.picture.drawable(), found, frame.picture.size)
+        writer.draw(frame.name, frame.picture.render_overview(), prediction, frame.picture.size)
     entries = {
         head: [{k: v for k, v in entry.items() if k != "image_id"} for entry in results]
         for head, results in writer.results.items()
     }
-    return FrameResult(*about, frame.picture.size, entries)
+    return FrameResult(*frame_location, frame.picture.size, entries)
 
 
 @dataclass(frozen=True)
-class Streamed:
+class StreamSummary:
     """What a stream has done.
 
     Attributes:
-        good: Pictures and frames predicted.
-        bad: Pictures, frames and videos that cannot be read (in part); listed.
-        continued: Of the good ones, those of an earlier sitting.
+        num_predicted: Pictures and frames predicted.
+        num_unreadable: Pictures, frames and videos that cannot be read (in part); listed.
+        num_resumed: Of the good ones, those of an earlier sitting.
     """
 
-    good: int
-    bad: int
-    continued: int
+    num_predicted: int
+    num_unreadable: int
+    num_resumed: int
 
 
 @dataclass(frozen=True)
-class Wanted:
+class PredictionRequest:
     """What is to be predicted.
 
     Attributes:
         paths: Files, folders and patterns.
         recursive: Search folders below folders too.
-        listed: A text file that names more, one on each line.
+        list_file: A text file that names more, one on each line.
         overwrite: Begin anew where there is an unfinished prediction.
     """
 
     paths: tuple[Path, ...]
     recursive: bool = False
-    listed: Path | None = None
+    list_file: Path | None = None
     overwrite: bool = False
 
 
-Runner = Callable[[Sequence[Unit], Done], Generator[BatchResult]]
+Runner = Callable[[Sequence[Unit], DoneBatches], Generator[BatchResult]]
 """Predicts units but for batches that are done; in any order."""
 
 
 def predict_all(
     predictor: StreamPredictor,
-    wanted: Wanted,
+    request: PredictionRequest,
     out: Path,
     *,
     settings: Mapping[str, Any],
     options: StreamOptions,
     runner: Runner | None = None,
     console: Console | None = None,
-) -> Streamed:
+) -> StreamSummary:
     """Predicts pictures and videos into a folder; goes on where an earlier sitting was stopped.
 
     Args:
         predictor: The model.
-        wanted: What to predict.
+        request: What to predict.
         out: Is made; see `journal` for what is written.
         settings: What decides the results besides `options`, as plain values: a restart with others
             is refused.
@@ -239,29 +252,39 @@ def predict_all(
     _require_no_model(out)
     require_head_names(predictor.classes)
     console = console or Console(stderr=True)
-    sources, others = find_sources(wanted.paths, recursive=wanted.recursive, listed=wanted.listed)
-    if others:
-        console.print(f"left out: {others} files and folders that are no pictures")
+    sources, num_skipped = find_sources(
+        request.paths, recursive=request.recursive, list_file=request.list_file
+    )
+    if num_skipped:
+        console.print(f"left out: {num_skipped} files and folders that are no pictures")
 
-    def here(units: Sequence[Unit], done: Done) -> Generator[BatchResult]:
-        return predict_units(units, predictor, out, options, done=done)
+    def predict_locally(units: Sequence[Unit], done_batches: DoneBatches) -> Generator[BatchResult]:
+        return predict_units(units, predictor, out, options, done_batches=done_batches)
 
     plain = {key: value for key, value in asdict(options).items() if key != "threads"}
-    about = {"batch_size": predictor.batch_size, "sources": len(sources), "digest": digest(sources)}
-    with in_use(out):
-        journal = StreamJournal(out, {**settings, **plain, **about}, overwrite=wanted.overwrite)
+    input_settings = {
+        "batch_size": predictor.batch_size,
+        "sources": len(sources),
+        "digest": compute_digest(sources),
+    }
+    with lock_folder(out):
+        journal = StreamJournal(
+            out, {**settings, **plain, **input_settings}, overwrite=request.overwrite
+        )
         try:
-            streamed = _all(journal, sources, predictor, runner or here, options, console, out)
+            summary = _predict_sources(
+                journal, sources, predictor, runner or predict_locally, options, console, out
+            )
             journal.finish(predictor.categories)
         finally:
             journal.close()
-    if streamed.bad:
+    if summary.num_unreadable:
         console.print(
-            f"left out: {streamed.bad} that cannot be read (in part), listed in {out / BAD}",
+            f"left out: {summary.num_unreadable} that cannot be read (in part), listed in {out / BAD}",
             highlight=False,
             markup=False,
         )
-    return streamed
+    return summary
 
 
 def _require_no_model(out: Path) -> None:
@@ -273,7 +296,7 @@ def _require_no_model(out: Path) -> None:
             )
 
 
-def _all(
+def _predict_sources(
     journal: StreamJournal,
     sources: Sequence[Source],
     predictor: StreamPredictor,
@@ -281,43 +304,43 @@ def _all(
     options: StreamOptions,
     console: Console,
     out: Path,
-) -> Streamed:
-    continued, done = journal.good, journal.done
-    if done:
+) -> StreamSummary:
+    num_resumed, done_batches = journal.num_predicted, journal.done_batches
+    if done_batches:
         console.print(
-            f"going on in {out}: {continued} pictures and frames are done",
+            f"going on in {out}: {num_resumed} pictures and frames are done",
             highlight=False,
             markup=False,
         )
-    units = units_of(sources, predictor.batch_size)
-    left = [each for each in units if each.number not in journal.ended]
+    units = group_into_units(sources, predictor.batch_size)
+    remaining = [unit for unit in units if unit.number not in journal.ended_units]
     with (
-        _progress(console, sources, options.every, continued) as advance,
-        closing(runner(left, done)) as results,
+        _show_progress(console, sources, options.every, num_resumed) as advance,
+        closing(runner(remaining, done_batches)) as results,
     ):
         for result in results:
             journal.add(result)
             advance(len(result.frames))
-    if not journal.good:
-        reason = journal.first_reason()
+    if not journal.num_predicted:
+        reason = journal.find_first_reason()
         journal.discard()  # once they are mended, the same command shall read them again
         if len(sources) == 1:
             raise DataError(reason)
         raise DataError(
             f"none of {len(sources)} pictures and videos can be read; the first: {reason}"
         )
-    return Streamed(journal.good, journal.bad, continued)
+    return StreamSummary(journal.num_predicted, journal.num_unreadable, num_resumed)
 
 
 @contextmanager
-def _progress(
-    console: Console, sources: Sequence[Source], every: int, done: int
+def _show_progress(
+    console: Console, sources: Sequence[Source], every: int, num_done: int
 ) -> Iterator[Callable[[int], None]]:
     """A bar over pictures and frames; gives the function that advances it."""
     if not console.is_terminal:
         yield lambda _: None
         return
-    total = sum(-(-announced_frames(s.path) // every) if s.is_video else 1 for s in sources)
+    total = sum(-(-count_announced_frames(s.path) // every) if s.is_video else 1 for s in sources)
     columns = (
         SpinnerColumn(),
         TextColumn("Predicting"),
@@ -328,13 +351,13 @@ def _progress(
         TextColumn("left"),
     )
     with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("", total=total, completed=done, rate=0.0)
-        started, seen = time.monotonic(), 0
+        task = bar.add_task("", total=total, completed=num_done, rate=0.0)
+        started, num_new = time.monotonic(), 0
 
         def advance(number: int) -> None:
-            nonlocal seen
-            seen += number
-            rate = seen / max(time.monotonic() - started, 1e-9)
+            nonlocal num_new
+            num_new += number
+            rate = num_new / max(time.monotonic() - started, 1e-9)
             bar.update(task, advance=number, rate=rate)
 
         yield advance

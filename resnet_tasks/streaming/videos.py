@@ -51,10 +51,10 @@ class VideoFrame:
     pixels: NDArray[np.uint8] | None
 
 
-def announced_frames(path: Path) -> int:
+def count_announced_frames(path: Path) -> int:
     """How many frames a video says it has; 0 where it does not say or cannot be opened."""
     try:
-        with _opened(path) as capture:
+        with _open_capture(path) as capture:
             return max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
     except DataError:
         return 0
@@ -65,7 +65,7 @@ def read_frames(
     *,
     every: int = 1,
     channels: int = 3,
-    wanted: Callable[[int], bool] | None = None,
+    is_requested: Callable[[int], bool] | None = None,
     max_pixels: int | None = None,
 ) -> Iterator[VideoFrame]:
     """Every n-th frame of a video, in order.
@@ -76,7 +76,7 @@ def read_frames(
         path: Of the video.
         every: 1: all frames; n: those whose number n divides.
         channels: 3: RGB; 1: grey.
-        wanted: Whether the i-th of these frames is decoded into pixels; None: all are.
+        is_requested: Whether the i-th of these frames is decoded into pixels; None: all are.
         max_pixels: Most pixels of a frame; None: `MAX_PIXELS`.
 
     Raises:
@@ -87,15 +87,15 @@ def read_frames(
         raise DataError(
             f"{path} is a video, whose frames have 3 channels; the model takes {channels}"
         )
-    with _opened(path, max_pixels) as capture:
+    with _open_capture(path, max_pixels) as capture:
         rate = capture.get(cv2.CAP_PROP_FPS)
         announced = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         number = 0
         while capture.grab():
             if number % every == 0:
                 seconds = number / rate if rate > 0 else None
-                is_wanted = wanted is None or wanted(number // every)
-                pixels = _pixels(capture, path, number, channels) if is_wanted else None
+                should_decode = is_requested is None or is_requested(number // every)
+                pixels = _decode_pixels(capture, path, number, channels) if should_decode else None
                 yield VideoFrame(number, seconds, pixels)
             number += 1
     if number == 0:
@@ -107,11 +107,11 @@ def read_frames(
         )
 
 
-def _pixels(
+def _decode_pixels(
     capture: cv2.VideoCapture, path: Path, number: int, channels: int
 ) -> NDArray[np.uint8] | None:
-    done, frame = capture.retrieve()
-    if not done or frame is None or frame.size == 0:
+    is_decoded, frame = capture.retrieve()
+    if not is_decoded or frame is None or frame.size == 0:
         raise DataError(f"frame {number} of video {path} cannot be decoded; is the file damaged?")
     if frame.ndim == 2 or channels == 1:
         grey = frame if frame.ndim == 2 else cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
@@ -120,7 +120,7 @@ def _pixels(
 
 
 @contextmanager
-def _opened(path: Path, max_pixels: int | None = None) -> Iterator[cv2.VideoCapture]:
+def _open_capture(path: Path, max_pixels: int | None = None) -> Iterator[cv2.VideoCapture]:
     limit = MAX_PIXELS if max_pixels is None else max_pixels
     _require_video(path)
     with _name_for_opencv(path) as name:

@@ -50,11 +50,11 @@ def require_annotations(
             )
         if name in frozen:
             continue
-        notes += _partly_annotated(name, task, labels.heads[name].table, train, val)
+        notes += _check_partial_annotations(name, task, labels.heads[name].table, train, val)
     return notes
 
 
-def _partly_annotated(
+def _check_partial_annotations(
     head: str, task: Task, table: LabelTable, train: CocoDataset, val: CocoDataset
 ) -> list[str]:
     """What follows for a head from sources that did not look for all of its classes.
@@ -62,14 +62,14 @@ def _partly_annotated(
     Raises:
         RecipeError: If a class was looked for in no source, or background would never be taught.
     """
-    known = {label for label in table.mapping if label >= 0}
-    lacking = {
-        str(file.path): _lacking(table, unknown)
+    head_labels = {label for label in table.mapping if label >= 0}
+    missing_by_file = {
+        str(file.path): _list_missing_classes(table, unknown)
         for file, unknown in zip(train.files, train.unannotated, strict=True)
         if file.images and train.file_annotates(file, task)
     }
     for name in table.classes:
-        if lacking and all(name in each for each in lacking.values()):
+        if missing_by_file and all(name in class_names for class_names in missing_by_file.values()):
             raise RecipeError(
                 f"heads.{head}: no file under data.train that {task.name} learns from lists the "
                 f"category {name!r}; leave it out of heads.{head}.classes, or name it in "
@@ -77,10 +77,13 @@ def _partly_annotated(
                 "there"
             )
     has_rest = task == DETECTION or (task == SEMANTIC_SEGMENTATION and table.unlabelled != VOID)
-    if has_rest and lacking and all(lacking.values()):
-        told = "; ".join(f"{file} lacks {', '.join(each)}" for file, each in lacking.items())
+    if has_rest and missing_by_file and all(missing_by_file.values()):
+        details = "; ".join(
+            f"{file} lacks {', '.join(class_names)}"
+            for file, class_names in missing_by_file.items()
+        )
         raise RecipeError(
-            f"heads.{head}: every file under data.train lacks a category of this head ({told}), so "
+            f"heads.{head}: every file under data.train lacks a category of this head ({details}), so "
             "that no picture can teach it what is none of them; give each file a head of its own "
             "classes (heads.NAME.classes), or state in data.train[i].categories what was looked "
             "for"
@@ -90,20 +93,20 @@ def _partly_annotated(
         notes = [
             f"train: {file} was not annotated for {', '.join(names)}: that they are not there "
             f"teaches {head} nothing"
-            for file, names in lacking.items()
-            if names and len(names) < len(known)
+            for file, names in missing_by_file.items()
+            if names and len(names) < len(head_labels)
         ]
     if has_rest:
         notes += [
             f"val: {file.path} does not list {', '.join(names)}: what {head} predicts of them on "
             "its pictures counts as wrong"
             for file, unknown in zip(val.files, val.unannotated, strict=True)
-            if (names := _lacking(table, unknown)) and val.file_annotates(file, task)
+            if (names := _list_missing_classes(table, unknown)) and val.file_annotates(file, task)
         ]
     return notes
 
 
-def _lacking(table: LabelTable, unknown: tuple[int, ...]) -> tuple[str, ...]:
+def _list_missing_classes(table: LabelTable, unknown: tuple[int, ...]) -> tuple[str, ...]:
     """The classes of a head among category indices that were not looked for."""
-    labels = [table.mapping[each] for each in unknown]
+    labels = [table.mapping[category_index] for category_index in unknown]
     return tuple(table.classes[label] for label in labels if label >= 0)

@@ -13,18 +13,18 @@ from pathlib import Path
 
 from torch.utils.data import Dataset
 
-from resnet_tasks.data.data_set_protocols import LeavesOut
+from resnet_tasks.data.data_set_protocols import SkipsBadImages
 from resnet_tasks.data.tiled import TiledDataset
 from resnet_tasks.errors import DataError, PictureError
 from resnet_tasks.structures import Sample
 from resnet_tasks.whole_files import json_text, write_text
 
-LIST = "bad_pictures.jsonl"
+UNREADABLE_FILE = "bad_pictures.jsonl"
 """In the run folder: a line for each."""
 
 
 @dataclass(frozen=True)
-class BadPicture:
+class UnreadableImage:
     """A picture that could not be read.
 
     Attributes:
@@ -42,44 +42,46 @@ class BadPicture:
     epoch: int
 
 
-class BadPictures:
+class UnreadableImages:
     """Those that a run has met.
 
     Args:
         folder: Run folder; None: a rehearsal, which has none.
-        most: How many there may be.
+        limit: How many there may be.
         total: Pictures of the data set.
         writes: Write the list; several processes keep the same, and one writes it.
     """
 
-    def __init__(self, folder: Path | None, *, most: int, total: int, writes: bool) -> None:
-        self._path = None if folder is None else folder / LIST
+    def __init__(self, folder: Path | None, *, limit: int, total: int, writes: bool) -> None:
+        self._path = None if folder is None else folder / UNREADABLE_FILE
         self._writes = writes
-        self._most = most
+        self._limit = limit
         self._total = total
-        self._known: dict[int | str, BadPicture] = {}
+        self._by_id: dict[int | str, UnreadableImage] = {}
 
     @classmethod
-    def of(cls, data: Dataset[Sample], folder: Path | None, *, writes: bool) -> BadPictures:
+    def for_dataset(
+        cls, data: Dataset[Sample], folder: Path | None, *, writes: bool
+    ) -> UnreadableImages:
         """Those of a data set, which knows how many there may be: none, if it does not say."""
-        most = data.most_bad_pictures if isinstance(data, LeavesOut) else 0
+        limit = data.max_bad_images if isinstance(data, SkipsBadImages) else 0
         pictures = data.pictures if isinstance(data, TiledDataset) else data
         total = len(pictures)  # type: ignore[arg-type]
-        return cls(folder, most=most, total=total, writes=writes)
+        return cls(folder, limit=limit, total=total, writes=writes)
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._by_id)
 
-    def recall(self) -> None:
+    def load(self) -> None:
         """Reads what an earlier sitting listed."""
         if self._path is not None and self._path.is_file():
             for line in self._path.read_text(encoding="utf-8").splitlines():
-                found = BadPicture(**json.loads(line))
-                self._known[found.image_id] = found
+                image = UnreadableImage(**json.loads(line))
+                self._by_id[image.image_id] = image
 
     def add(
         self, errors: Iterable[PictureError], *, update: int, epoch: int
-    ) -> Sequence[BadPicture]:
+    ) -> Sequence[UnreadableImage]:
         """Takes what was left out of a batch.
 
         Args:
@@ -95,19 +97,19 @@ class BadPictures:
         """
         new = []
         for error in errors:
-            if error.image_id not in self._known:
-                found = BadPicture(error.image_id, error.file, str(error), update, epoch + 1)
-                self._known[error.image_id] = found
-                new.append(found)
+            if error.image_id not in self._by_id:
+                image = UnreadableImage(error.image_id, error.file, str(error), update, epoch + 1)
+                self._by_id[error.image_id] = image
+                new.append(image)
         if new and self._writes and self._path is not None:
-            lines = (json_text(asdict(each)) for each in self._known.values())
+            lines = (json_text(asdict(unreadable)) for unreadable in self._by_id.values())
             write_text(self._path, "".join(f"{line}\n" for line in lines))
-        if new and len(self._known) > self._most:
+        if new and len(self._by_id) > self._limit:
             listed = "" if self._path is None else f" (listed in {self._path})"
             raise DataError(
-                f"{new[-1].reason}; with it {len(self._known)} of {self._total} training pictures "
+                f"{new[-1].reason}; with it {len(self._by_id)} of {self._total} training pictures "
                 f"cannot be read{listed}; data.bad_pictures_limit allows "
-                f"{self._most}: mend or remove them (resnet-tasks data check --read-images), or "
+                f"{self._limit}: mend or remove them (resnet-tasks data check --read-images), or "
                 "raise the limit"
             )
         return new

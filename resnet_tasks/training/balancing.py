@@ -19,7 +19,7 @@ DWA_TEMPERATURE = 2.0
 """Liu, Johns and Davison, CVPR 2019, section 3.3: T = 2."""
 
 
-class Balancing(nn.Module, ABC):
+class LossBalancer(nn.Module, ABC):
     """Base of all: a module, so that what it learns is saved, resumed and exchanged with the rest.
 
     Args:
@@ -31,12 +31,12 @@ class Balancing(nn.Module, ABC):
         self.heads = tuple(heads)
 
     @abstractmethod
-    def weights(self) -> dict[str, float]:
+    def compute_weights(self) -> dict[str, float]:
         """Head -> what its loss is multiplied with now."""
 
     @abstractmethod
-    def total(
-        self, losses: Mapping[str, Tensor], variables: Mapping[str, Tensor], share: float
+    def combine_losses(
+        self, losses: Mapping[str, Tensor], variables: Mapping[str, Tensor], batch_fraction: float
     ) -> Tensor:
         """The loss of a batch.
 
@@ -44,18 +44,18 @@ class Balancing(nn.Module, ABC):
             losses: Head -> its share of `L_h` in this process, of this batch; a zero for a head
                 that has labels elsewhere in the step only.
             variables: Of `variables()`, taken in the forward of the same batch.
-            share: Of the step that the batch makes up: 1 / accumulated batches.
+            batch_fraction: Of the step that the batch makes up: 1 / accumulated batches.
         """
 
-    def variables(self) -> dict[str, Tensor]:
+    def get_variables(self) -> dict[str, Tensor]:
         """What is learnt, by head, with a graph; gradients are exchanged from here."""
         return {}
 
-    def forget(self, heads: Sequence[str]) -> None:
+    def drop_gradients(self, heads: Sequence[str]) -> None:
         """Drops the gradients of what belongs to heads that a step taught nothing."""
         del heads
 
-    def note(self, losses: Mapping[str, float]) -> None:
+    def record_losses(self, losses: Mapping[str, float]) -> None:
         """Takes the `L_h` of a step that was made, over all processes."""
         del losses
 
@@ -63,28 +63,30 @@ class Balancing(nn.Module, ABC):
         """An epoch is over."""
 
 
-BALANCINGS: Registry[type[Balancing]] = Registry("balancing", group="resnet_tasks.balancings")
+LOSS_BALANCERS: Registry[type[LossBalancer]] = Registry(
+    "balancing", group="resnet_tasks.balancings"
+)
 """Name under `training.balancing` of a recipe -> class."""
 
 
-@BALANCINGS.register("fixed")
-class Fixed(Balancing):
+@LOSS_BALANCERS.register("fixed")
+class FixedBalancer(LossBalancer):
     """The sum of the heads' losses."""
 
-    def weights(self) -> dict[str, float]:
+    def compute_weights(self) -> dict[str, float]:
         """All 1."""
         return dict.fromkeys(self.heads, 1.0)
 
-    def total(
-        self, losses: Mapping[str, Tensor], variables: Mapping[str, Tensor], share: float
+    def combine_losses(
+        self, losses: Mapping[str, Tensor], variables: Mapping[str, Tensor], batch_fraction: float
     ) -> Tensor:
         """Their sum."""
-        del variables, share
+        del variables, batch_fraction
         return torch.stack(list(losses.values())).sum()
 
 
-@BALANCINGS.register("uncertainty")
-class Uncertainty(Balancing):
+@LOSS_BALANCERS.register("uncertainty")
+class UncertaintyBalancer(LossBalancer):
     """Weights that are learnt with the model, from how uncertain each head is.
 
     Kendall, Gal and Cipolla, CVPR 2018, equation 10 in its form for classification: the loss is the
@@ -98,33 +100,33 @@ class Uncertainty(Balancing):
             {name: nn.Parameter(torch.zeros(())) for name in heads}
         )
 
-    def variables(self) -> dict[str, Tensor]:
+    def get_variables(self) -> dict[str, Tensor]:
         """Head -> `s_h`."""
         return {name: self.log_variances[name] * 1.0 for name in self.heads}
 
-    def weights(self) -> dict[str, float]:
+    def compute_weights(self) -> dict[str, float]:
         """`exp(-s_h)`."""
         return {name: math.exp(-self.log_variances[name].item()) for name in self.heads}
 
-    def forget(self, heads: Sequence[str]) -> None:
+    def drop_gradients(self, heads: Sequence[str]) -> None:
         """Optimizers pass over what has no gradient, momentum included."""
         for name in heads:
             self.log_variances[name].grad = None
 
-    def total(
-        self, losses: Mapping[str, Tensor], variables: Mapping[str, Tensor], share: float
+    def combine_losses(
+        self, losses: Mapping[str, Tensor], variables: Mapping[str, Tensor], batch_fraction: float
     ) -> Tensor:
         """Equation 10; every variable is touched, so that no process waits for its gradient."""
         parts = [
-            (-variables[name]).exp() * loss + share * variables[name] / 2
+            (-variables[name]).exp() * loss + batch_fraction * variables[name] / 2
             for name, loss in losses.items()
         ]
         unused = [value * 0.0 for name, value in variables.items() if name not in losses]
         return torch.stack(parts + unused).sum()
 
 
-@BALANCINGS.register("dwa")
-class DynamicAverage(Balancing):
+@LOSS_BALANCERS.register("dwa")
+class DynamicWeightAverage(LossBalancer):
     """More weight for heads whose loss falls more slowly, epoch by epoch.
 
     Liu, Johns and Davison, CVPR 2019, equation 7 ("dynamic weight average"): with `r_h` the mean
@@ -144,22 +146,22 @@ class DynamicAverage(Balancing):
         # Rows: mean losses of the epoch before the last one, and of the last one; NaN: none.
         self.register_buffer("last", torch.full((2, count), math.nan))
 
-    def weights(self) -> dict[str, float]:
+    def compute_weights(self) -> dict[str, float]:
         """Equation 7."""
         ratios = (self.last[1] / self.last[0]).nan_to_num(nan=1.0, posinf=1.0)
         raised = (ratios / DWA_TEMPERATURE).exp()
         values = len(self.heads) * raised / raised.sum()
         return dict(zip(self.heads, values.tolist(), strict=True))
 
-    def total(
-        self, losses: Mapping[str, Tensor], variables: Mapping[str, Tensor], share: float
+    def combine_losses(
+        self, losses: Mapping[str, Tensor], variables: Mapping[str, Tensor], batch_fraction: float
     ) -> Tensor:
         """The weighted sum."""
-        del variables, share
-        weights = self.weights()
+        del variables, batch_fraction
+        weights = self.compute_weights()
         return torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
 
-    def note(self, losses: Mapping[str, float]) -> None:
+    def record_losses(self, losses: Mapping[str, float]) -> None:
         """Adds a step to the running epoch."""
         for name, value in losses.items():
             column = self.heads.index(name)

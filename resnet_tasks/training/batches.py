@@ -11,22 +11,22 @@ from torch.utils.data import Dataset
 
 from resnet_tasks.data.data_set_protocols import HasEpochs
 from resnet_tasks.data.loaders import (
-    auto_workers,
-    earlier_visits,
+    choose_num_workers,
+    count_earlier_visits,
+    get_shard,
     make_loader,
-    part_of,
-    training_batches,
+    make_training_batches,
 )
 from resnet_tasks.data.sample_keys import Key
 from resnet_tasks.recipe.schema import TrainingRecipe
 from resnet_tasks.structures import Batch, Sample
 from resnet_tasks.training.position import RunLength
-from resnet_tasks.training.processes import ALONE, Processes
-from resnet_tasks.training.shares import unannotated
+from resnet_tasks.training.processes import SINGLE_PROCESS, DistributedContext
+from resnet_tasks.training.shares import drop_annotations
 
 
 @dataclass(frozen=True)
-class Group:
+class StepBatches:
     """The batches of one optimizer step.
 
     Attributes:
@@ -60,21 +60,21 @@ class EpochBatches:
         *,
         device: torch.device,
         workers: int | None = None,
-        processes: Processes = ALONE,
+        processes: DistributedContext = SINGLE_PROCESS,
     ) -> None:
         self._data = data
         self._options = options
         self._pin_memory = device.type == "cuda"
         self._processes = processes
-        self.workers = auto_workers(device) if workers is None else workers
-        batches = len(self.keys(0))
+        self.workers = choose_num_workers(device) if workers is None else workers
+        batches = len(self.compute_keys(0))
         updates = -(-batches // options.accumulation)
         self.length = RunLength(batches, updates, updates * options.epochs)
 
-    def keys(self, epoch: int) -> list[list[Key]]:
+    def compute_keys(self, epoch: int) -> list[list[Key]]:
         """The keys of every batch of an epoch, of all processes together."""
         data = self._data
-        batches = training_batches(
+        batches = make_training_batches(
             len(data),  # type: ignore[arg-type]
             self._options.batch_size,
             seed=self._options.seed,
@@ -85,10 +85,14 @@ class EpochBatches:
             return [list(batch) for batch in batches]
         return [
             data.batch_keys(epoch, i, batch, visits)
-            for i, (batch, visits) in enumerate(zip(batches, earlier_visits(batches), strict=True))
+            for i, (batch, visits) in enumerate(
+                zip(batches, count_earlier_visits(batches), strict=True)
+            )
         ]
 
-    def groups(self, epoch: int, *, start: int = 0, stop: int | None = None) -> Iterator[Group]:
+    def iter_steps(
+        self, epoch: int, *, start: int = 0, stop: int | None = None
+    ) -> Iterator[StepBatches]:
         """The steps of an epoch, read, in their order.
 
         Args:
@@ -96,23 +100,26 @@ class EpochBatches:
             start: Batches of it that are done.
             stop: The batch to end before; None: the end of the epoch.
         """
-        keys = self.keys(epoch)[start:stop]
+        keys = self.compute_keys(epoch)[start:stop]
         sizes = map(len, keys)
-        read = self._read(keys)
+        read = self._load_batches(keys)
         while batches := list(islice(read, self._options.accumulation)):
-            yield Group(batches, sum(islice(sizes, len(batches))))
+            yield StepBatches(batches, sum(islice(sizes, len(batches))))
 
-    def _read(self, batches: Sequence[Sequence[Key]]) -> Iterator[Batch]:
+    def _load_batches(self, batches: Sequence[Sequence[Key]]) -> Iterator[Batch]:
         """This process's part of every batch, read.
 
         A part without pictures still takes part in the step, with one that teaches nothing.
         """
-        parts = [part_of(each, self._processes.index, self._processes.count) for each in batches]
+        parts = [
+            get_shard(batch_keys, self._processes.index, self._processes.count)
+            for batch_keys in batches
+        ]
         loader = make_loader(
             self._data,
-            [part or whole[:1] for part, whole in zip(parts, batches, strict=True)],
+            [part or batch_keys[:1] for part, batch_keys in zip(parts, batches, strict=True)],
             workers=self.workers,
             pin_memory=self._pin_memory,
         )
         for part, batch in zip(parts, loader, strict=True):
-            yield batch if part else unannotated(batch)
+            yield batch if part else drop_annotations(batch)

@@ -15,13 +15,22 @@ from resnet_tasks.assemble.splits import Split
 from resnet_tasks.data.dataset import CocoDataset
 from resnet_tasks.errors import DataError
 from resnet_tasks.evaluation.evaluate import evaluate
-from resnet_tasks.evaluation.evaluators import Evaluators, evaluators_of, with_calibration
-from resnet_tasks.evaluation.scaling import DECISIONS, Decisions, Scaling
-from resnet_tasks.evaluation.views import Predictor, plain_model
+from resnet_tasks.evaluation.evaluators import (
+    Evaluators,
+    add_calibration_evaluators,
+    build_evaluators,
+)
+from resnet_tasks.evaluation.scaling import DECISIONS, DecisionCollector, TemperatureScaling
+from resnet_tasks.evaluation.views import Predictor, unwrap_model
 from resnet_tasks.metrics import Metric
 from resnet_tasks.training.checkpoint import write_json
-from resnet_tasks.training.inference import CALIBRATION_FILE, Inference
-from resnet_tasks.training.judging import file_sha256, number, versions, weights_sha256
+from resnet_tasks.training.inference import CALIBRATION_FILE, InferenceOptions
+from resnet_tasks.training.judging import (
+    collect_versions,
+    compute_sha256,
+    format_number,
+    weights_sha256,
+)
 from resnet_tasks.training.run import Run
 
 ERRORS = ("ECE", "D_ECE")
@@ -29,7 +38,7 @@ ERRORS = ("ECE", "D_ECE")
 
 
 @dataclass(frozen=True)
-class Calibrated:
+class HeadCalibration:
     """What a calibration has done to one head.
 
     Attributes:
@@ -39,7 +48,7 @@ class Calibrated:
         after: The same with the scaling.
     """
 
-    scaling: Scaling
+    scaling: TemperatureScaling
     number: int
     before: Mapping[str, float | None]
     after: Mapping[str, float | None]
@@ -52,7 +61,7 @@ def calibrate(
     checkpoint: str = "last",
     data_root: Path | None = None,
     console: Console | None = None,
-) -> tuple[dict[str, Calibrated], dict[str, str]]:
+) -> tuple[dict[str, HeadCalibration], dict[str, str]]:
     """Fits a scaling to every head and writes `calibration.json` into the run.
 
     Fit it on pictures that the model has not learnt from, and judge it on others still: on those it
@@ -72,9 +81,9 @@ def calibrate(
         DataError: If no head could be calibrated.
     """
     console = console or Console(stderr=True)
-    dataset = run.dataset(split, data_root=data_root)
-    model = run.model(checkpoint)
-    collectors: dict[str, Decisions] = {
+    dataset = run.load_dataset(split, data_root=data_root)
+    model = run.load_model(checkpoint)
+    collectors: dict[str, DecisionCollector] = {
         name: DECISIONS[head.task.name]()
         for name, head in model.named_heads.items()
         if head.task.name in DECISIONS
@@ -85,37 +94,49 @@ def calibrate(
         if name not in collectors
     }
     console.print(f"collecting decisions on {len(dataset)} pictures", highlight=False)
-    before = _judged(run, run.predictor(checkpoint, keep="probs"), dataset, collectors)
-    scalings: dict[str, Scaling] = {}
+    before = _compute_metrics(
+        run, run.build_predictor(checkpoint, keep="probs"), dataset, collectors
+    )
+    scalings: dict[str, TemperatureScaling] = {}
     for name, collector in collectors.items():
         try:
             scalings[name] = collector.fit()
         except DataError as error:
             reasons[name] = str(error)
     if not scalings:
-        told = "; ".join(f"{name}: {why}" for name, why in reasons.items())
-        raise DataError(f"no head of {run.directory} could be calibrated on {split}: {told}")
+        details = "; ".join(f"{name}: {why}" for name, why in reasons.items())
+        raise DataError(f"no head of {run.directory} could be calibrated on {split}: {details}")
     console.print("judging the calibrated model", highlight=False)
-    how = Inference(calibrated=True, windows=run.recipe.sliding)
-    after = _judged(run, how.predictor(model, scalings, keep="confidence"), dataset, {})
-    done = {
-        name: Calibrated(
-            scaling, collectors[name].number, _errors(name, before), _errors(name, after)
+    inference = InferenceOptions(calibrated=True, windows=run.recipe.sliding)
+    after = _compute_metrics(
+        run, inference.build_predictor(model, scalings, keep="confidence"), dataset, {}
+    )
+    calibrations = {
+        name: HeadCalibration(
+            scaling,
+            collectors[name].number,
+            _select_errors(name, before),
+            _select_errors(name, after),
         )
         for name, scaling in scalings.items()
     }
-    _write(run, done, reasons, dataset, split=split, checkpoint=checkpoint)
-    return done, reasons
+    _write_calibration(run, calibrations, reasons, dataset, split=split, checkpoint=checkpoint)
+    return calibrations, reasons
 
 
-def _judged(
-    run: Run, predictor: Predictor, dataset: CocoDataset, collectors: Mapping[str, Decisions]
+def _compute_metrics(
+    run: Run,
+    predictor: Predictor,
+    dataset: CocoDataset,
+    collectors: Mapping[str, DecisionCollector],
 ) -> Mapping[str, Metric]:
-    heads = plain_model(predictor).named_heads
-    judges = with_calibration(evaluators_of(heads, backend=run.recipe.evaluation.backend), heads)
+    heads = unwrap_model(predictor).named_heads
+    evaluators = add_calibration_evaluators(
+        build_evaluators(heads, backend=run.recipe.evaluation.backend), heads
+    )
     both: Evaluators = {
-        name: [*each, *([collectors[name]] if name in collectors else [])]
-        for name, each in judges.items()
+        name: [*head_evaluators, *([collectors[name]] if name in collectors else [])]
+        for name, head_evaluators in evaluators.items()
     }
     return evaluate(
         predictor,
@@ -127,13 +148,13 @@ def _judged(
     ).metrics
 
 
-def _errors(head: str, metrics: Mapping[str, Metric]) -> dict[str, float | None]:
+def _select_errors(head: str, metrics: Mapping[str, Metric]) -> dict[str, float | None]:
     return {name: metrics[f"{head}/{name}"].value for name in ERRORS if f"{head}/{name}" in metrics}
 
 
-def _write(
+def _write_calibration(
     run: Run,
-    done: Mapping[str, Calibrated],
+    calibrations: Mapping[str, HeadCalibration],
     reasons: Mapping[str, str],
     dataset: CocoDataset,
     *,
@@ -145,38 +166,38 @@ def _write(
         {
             "heads": {
                 name: {
-                    **each.scaling.to_json(),
-                    "decisions": each.number,
-                    "before": dict(each.before),
-                    "after": dict(each.after),
+                    **calibration.scaling.to_json(),
+                    "decisions": calibration.number,
+                    "before": dict(calibration.before),
+                    "after": dict(calibration.after),
                 }
-                for name, each in done.items()
+                for name, calibration in calibrations.items()
             },
             "not_calibrated": dict(reasons),
             "split": split,
-            "data": {str(file.path): file_sha256(file.path) for file in dataset.files},
+            "data": {str(file.path): compute_sha256(file.path) for file in dataset.files},
             "checkpoint": checkpoint,
-            "weights": weights_sha256(run.checkpoint(checkpoint)),
-            "versions": versions(),
+            "weights": weights_sha256(run.find_checkpoint(checkpoint)),
+            "versions": collect_versions(),
             "date": strftime("%Y-%m-%d %H:%M:%S"),
         },
     )
 
 
-def calibration_table(done: Mapping[str, Calibrated], title: str = "") -> Table:
+def build_calibration_table(calibrations: Mapping[str, HeadCalibration], title: str = "") -> Table:
     """What a calibration has done to each head, for a console."""
     table = Table(title=Text(title), title_justify="left")
     for heading in ("head", "temperature", "intercept", "decisions", "error", "before", "after"):
         table.add_column(heading, justify="left" if heading in ("head", "error") else "right")
-    for name, each in done.items():
-        for error, before in each.before.items():
+    for name, calibration in calibrations.items():
+        for error, before in calibration.before.items():
             table.add_row(
                 Text(name),
-                f"{each.scaling.temperature:.3f}",
-                f"{each.scaling.intercept:+.3f}",
-                str(each.number),
+                f"{calibration.scaling.temperature:.3f}",
+                f"{calibration.scaling.intercept:+.3f}",
+                str(calibration.number),
                 error,
-                number(before),
-                number(each.after.get(error)),
+                format_number(before),
+                format_number(calibration.after.get(error)),
             )
     return table

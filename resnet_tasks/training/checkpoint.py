@@ -16,25 +16,25 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from resnet_tasks.errors import RunError
-from resnet_tasks.whole_files import make_folder, unwritten, write_json, write_text
+from resnet_tasks.whole_files import make_folder, make_write_error, write_json, write_text
 
 __all__ = [
-    "NONSENSE",
-    "checkpoint_folder",
-    "fill",
+    "UNPICKLING_ERRORS",
+    "find_checkpoint_folder",
+    "find_weights_file",
     "load_checkpoint",
     "load_model_weights",
     "load_weights_file",
+    "load_weights_into",
     "make_folder",
     "save_checkpoint",
-    "weights_file",
     "write_json",
     "write_text",
 ]
 
 Weights = dict[str, Tensor]
 
-NONSENSE = (LookupError, ValueError, TypeError, AttributeError)
+UNPICKLING_ERRORS = (LookupError, ValueError, TypeError, AttributeError)
 """What torch's reader of old files raises on bytes that are none."""
 
 
@@ -62,7 +62,7 @@ def save_checkpoint(
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
-        _write(partial, model, ema, state)
+        _write_files(partial, model, ema, state)
         if folder.exists():
             shutil.rmtree(previous, ignore_errors=True)
             folder.rename(previous)
@@ -71,22 +71,22 @@ def save_checkpoint(
         shutil.rmtree(partial, ignore_errors=True)
         full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         # torch.save tells the same in terms of its file format.
-        told = error if isinstance(error, (OSError, SafetensorError)) else full
+        cause = error if isinstance(error, (OSError, SafetensorError)) else full
         has_old = folder.exists() or previous.exists()
-        rest = "; the checkpoint before it stays: go on from it with --resume" if has_old else ""
-        raise RunError(f"{unwritten(folder, told)}{rest}") from None
+        hint = "; the checkpoint before it stays: go on from it with --resume" if has_old else ""
+        raise RunError(f"{make_write_error(folder, cause)}{hint}") from None
     shutil.rmtree(previous, ignore_errors=True)
 
 
-def _write(
+def _write_files(
     partial: Path,
     model: Mapping[str, Tensor],
     ema: Mapping[str, Tensor] | None,
     state: Mapping[str, Any] | None,
 ) -> None:
-    save_file(_plain(model), partial / "model.safetensors")
+    save_file(_detach_weights(model), partial / "model.safetensors")
     if ema is not None:
-        save_file(_plain(ema), partial / "ema.safetensors")
+        save_file(_detach_weights(ema), partial / "ema.safetensors")
     if state is not None:
         torch.save(dict(state), partial / "state.pt")
     for file in partial.iterdir():
@@ -94,11 +94,11 @@ def _write(
             os.fsync(stream.fileno())
 
 
-def _plain(weights: Mapping[str, Tensor]) -> Weights:
+def _detach_weights(weights: Mapping[str, Tensor]) -> Weights:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
 
 
-def checkpoint_folder(folder: Path) -> Path:
+def find_checkpoint_folder(folder: Path) -> Path:
     """`folder`, or the previous one where a kill came between the two renames.
 
     Raises:
@@ -127,7 +127,7 @@ def load_weights_file(path: Path) -> Weights:
         ) from None
 
 
-def fill(model: nn.Module, weights: Weights, folder: Path) -> None:
+def load_weights_into(model: nn.Module, weights: Weights, folder: Path) -> None:
     """Puts a checkpoint's weights into the model of the run that wrote it.
 
     Raises:
@@ -137,28 +137,28 @@ def fill(model: nn.Module, weights: Weights, folder: Path) -> None:
         model.load_state_dict(weights)
     except RuntimeError:
         mine, theirs = model.state_dict(), weights
-        odd = [
+        mismatched = [
             name
             for name in sorted(mine.keys() | theirs.keys())
             if name not in mine or name not in theirs or mine[name].shape != theirs[name].shape
         ]
         raise RunError(
-            f"the weights in {folder} are not those of the run's model: {len(odd)} tensors are "
-            f"missing, left over or of another shape ({', '.join(odd[:3])}, ...); restore the "
+            f"the weights in {folder} are not those of the run's model: {len(mismatched)} tensors are "
+            f"missing, left over or of another shape ({', '.join(mismatched[:3])}, ...); restore the "
             "checkpoint and recipe.yaml of one run"
         ) from None
 
 
-def weights_file(folder: Path) -> Path:
+def find_weights_file(folder: Path) -> Path:
     """The file of the weights to predict with: the averaged ones where there are any."""
-    found = checkpoint_folder(folder)
-    ema = found / "ema.safetensors"
-    return ema if ema.is_file() else found / "model.safetensors"
+    checkpoint = find_checkpoint_folder(folder)
+    ema = checkpoint / "ema.safetensors"
+    return ema if ema.is_file() else checkpoint / "model.safetensors"
 
 
 def load_model_weights(folder: Path) -> Weights:
     """The weights to predict with: the averaged ones where there are any."""
-    return load_weights_file(weights_file(folder))
+    return load_weights_file(find_weights_file(folder))
 
 
 def load_checkpoint(folder: Path) -> tuple[Weights, Weights | None, dict[str, Any]]:
@@ -167,17 +167,17 @@ def load_checkpoint(folder: Path) -> tuple[Weights, Weights | None, dict[str, An
     Raises:
         RunError: If there is no checkpoint or its state cannot be read.
     """
-    found = checkpoint_folder(folder)
-    model = load_weights_file(found / "model.safetensors")
-    ema = found / "ema.safetensors"
-    state = found / "state.pt"
+    checkpoint = find_checkpoint_folder(folder)
+    model = load_weights_file(checkpoint / "model.safetensors")
+    ema = checkpoint / "ema.safetensors"
+    state = checkpoint / "state.pt"
     if not state.is_file():
         raise RunError(
-            f"{found} holds no state.pt and cannot be resumed from; use checkpoints/last"
+            f"{checkpoint} holds no state.pt and cannot be resumed from; use checkpoints/last"
         )
     try:
         values = torch.load(state, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, *NONSENSE) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, *UNPICKLING_ERRORS) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RunError(
             f"{state} is damaged or not a training state ({reason}); start again"

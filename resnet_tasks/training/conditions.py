@@ -16,12 +16,12 @@ from torch.utils import deterministic
 
 
 @contextmanager
-def deterministic_algorithms(wanted: bool) -> Iterator[None]:
+def use_deterministic_algorithms(enabled: bool) -> Iterator[None]:
     """Deterministic algorithms for the duration of a run."""
     before = torch.are_deterministic_algorithms_enabled()
     settings: Any = deterministic
     fill = settings.fill_uninitialized_memory
-    torch.use_deterministic_algorithms(wanted or before)
+    torch.use_deterministic_algorithms(enabled or before)
     # Filling fresh memory guards against reading it uninitialised; it costs time in every operator.
     settings.fill_uninitialized_memory = False
     try:
@@ -32,9 +32,9 @@ def deterministic_algorithms(wanted: bool) -> Iterator[None]:
 
 
 @contextmanager
-def still_statistics(model: nn.Module) -> Iterator[None]:
+def freeze_norm_statistics(model: nn.Module) -> Iterator[None]:
     """Batch norms use a batch's statistics but do not remember them."""
-    norms = [each for each in model.modules() if isinstance(each, _BatchNorm)]
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     before = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = 0.0
@@ -45,7 +45,7 @@ def still_statistics(model: nn.Module) -> Iterator[None]:
             norm.momentum = momentum
 
 
-class KeptBuffers:
+class BufferSnapshot:
     """Buffers of a model (statistics of norms) as they were, to put back."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -58,7 +58,7 @@ class KeptBuffers:
             buffer.copy_(copy)
 
 
-def mixed_precision(precision: str, device: torch.device, *, find_unused: bool) -> Any:
+def create_accelerator(precision: str, device: torch.device, *, find_unused: bool) -> Any:
     """Mixed precision and the exchange of gradients among the `Processes` that were started.
 
     Args:

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from resnet_tasks.assemble.labels import Labels, label_heads, made_up_categories
+from resnet_tasks.assemble.labels import Labels, build_labels, create_placeholder_categories
 from resnet_tasks.assemble.model import build_model
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema import Recipe
@@ -17,12 +17,12 @@ from resnet_tasks.structures import Geometry, Sample, Target, Task
 
 SIZE = (480, 640)
 """Of the pictures of a recipe that neither resizes nor cuts them."""
-OBJECTS = 8
+NUM_OBJECTS = 8
 CELLS = 8
 """Patches of one class along each side of a label map."""
 
 
-class DrawnSamples(Dataset[Sample]):
+class SyntheticSamples(Dataset[Sample]):
     """Noise with boxes, patches of classes and labels at random; a function of the position.
 
     Args:
@@ -54,32 +54,32 @@ class DrawnSamples(Dataset[Sample]):
     def __getitem__(self, position: int) -> Sample:
         generator = torch.Generator().manual_seed(position)
         image = torch.rand(self._channels, *self._size, generator=generator)
-        target = Target(**self._drawn(generator))
+        target = Target(**self._make_target_fields(generator))
         return Sample(image, Geometry(self._size, self._size), position, "drawn", target, position)
 
-    def _drawn(self, generator: torch.Generator) -> dict[str, Any]:
-        drawn: dict[str, Any] = {}
+    def _make_target_fields(self, generator: torch.Generator) -> dict[str, Any]:
+        fields: dict[str, Any] = {}
 
-        def labels(*shape: int) -> torch.Tensor:
+        def sample_labels(*shape: int) -> torch.Tensor:
             return torch.randint(self._categories, shape, generator=generator)
 
         if "boxes" in self._fields:
             height, width = self._size
             extent = torch.tensor([width, height], dtype=torch.float32)
-            sides = (0.05 + 0.35 * torch.rand(OBJECTS, 2, generator=generator)) * extent
-            corner = torch.rand(OBJECTS, 2, generator=generator) * (extent - sides)
-            drawn["boxes"] = torch.cat((corner, corner + sides), dim=1)
-            drawn["labels"] = labels(OBJECTS)
-            drawn["ignore"] = torch.zeros(OBJECTS, dtype=torch.bool)
+            sides = (0.05 + 0.35 * torch.rand(NUM_OBJECTS, 2, generator=generator)) * extent
+            corner = torch.rand(NUM_OBJECTS, 2, generator=generator) * (extent - sides)
+            fields["boxes"] = torch.cat((corner, corner + sides), dim=1)
+            fields["labels"] = sample_labels(NUM_OBJECTS)
+            fields["ignore"] = torch.zeros(NUM_OBJECTS, dtype=torch.bool)
         if "semantic" in self._fields:
-            patches = labels(1, 1, CELLS, CELLS).float()
-            drawn["semantic"] = F.interpolate(patches, self._size)[0, 0].long()
+            patches = sample_labels(1, 1, CELLS, CELLS).float()
+            fields["semantic"] = F.interpolate(patches, self._size)[0, 0].long()
         if "image_labels" in self._fields:
-            drawn["image_labels"] = labels(1)
-        return drawn
+            fields["image_labels"] = sample_labels(1)
+        return fields
 
 
-def drawn_parts(recipe: Recipe) -> tuple[TaskModel, DrawnSamples]:
+def build_synthetic_setup(recipe: Recipe) -> tuple[TaskModel, SyntheticSamples]:
     """The model of a recipe with random weights, and drawn samples of the size of its pictures.
 
     Args:
@@ -88,12 +88,12 @@ def drawn_parts(recipe: Recipe) -> tuple[TaskModel, DrawnSamples]:
     Raises:
         ResnetTasksError: If parts of the recipe do not fit together.
     """
-    categories = made_up_categories(recipe)
-    labels: Labels = label_heads(recipe, categories)
+    categories = create_placeholder_categories(recipe)
+    labels: Labels = build_labels(recipe, categories)
     torch.manual_seed(recipe.training.seed)
     model = build_model(recipe, labels, weights="unloaded")
     options, box = recipe.training, recipe.data.resize or recipe.data.tiles
-    samples = DrawnSamples(
+    samples = SyntheticSamples(
         1000 * options.batch_size * options.accumulation,
         channels=recipe.data.channels,
         size=SIZE if box is None else (box.height, box.width),

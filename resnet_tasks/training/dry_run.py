@@ -10,45 +10,45 @@ import psutil
 import torch
 from rich.table import Table
 
-from resnet_tasks.training.rehearsal import Rehearsal
+from resnet_tasks.training.rehearsal import TrialTraining
 
 if sys.platform != "win32":
     import resource
 
 
-def dry_run_table(work: Rehearsal, title: str, pictures_to_judge: int) -> Table:
+def build_dry_run_table(trial: TrialTraining, title: str, num_val_images: int) -> Table:
     """Takes two real steps and tells what they cost; writes nothing.
 
     Args:
-        work: Not begun.
+        trial: Not begun.
         title: Of the table.
-        pictures_to_judge: In the val split.
+        num_val_images: In the val split.
 
     Raises:
         MemoryLimitError: If memory does not suffice.
     """
-    device, precision = work.trainee.device, work.trainee.precision
+    device, precision = trial.train_state.device, trial.train_state.precision
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    seconds = seconds_of_steps(work, 2)
-    each = median(seconds[1:] or seconds)  # the first one also warms up
-    options, model, steps = work.options, work.trainee.plain_model, work.batches.length
-    epoch = each * steps.updates_per_epoch
+    seconds = time_steps(trial, 2)
+    step_seconds = median(seconds[1:] or seconds)  # the first one also warms up
+    options, model, steps = trial.options, trial.train_state.plain_model, trial.batches.length
+    epoch = step_seconds * steps.updates_per_epoch
     total = sum(p.numel() for p in model.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    height, width = work.picture_size
+    height, width = trial.picture_size
     rows = {
         "parameters": f"{total / 1e6:.2f} M, {trained / 1e6:.2f} M of them trained",
         "pictures": (
             f"{options.batch_size} of {height} x {width} pixels at a time (height x width), "
             f"{options.accumulation} time(s) a step"
         ),
-        "device": f"{device}, {precision}, {work.batches.workers} loader process(es)",
-        "memory": peak_memory(device),
-        "time per step": f"{each:.2f} s (the first: {seconds[0]:.2f} s)",
-        "time per epoch": f"{_clock(epoch)} ({steps.updates_per_epoch} steps), evaluation apart",
-        "time of the run": f"{_clock(epoch * options.epochs)} ({options.epochs} epochs)",
-        "evaluation": f"{pictures_to_judge} pictures each time",
+        "device": f"{device}, {precision}, {trial.batches.workers} loader process(es)",
+        "memory": describe_peak_memory(device),
+        "time per step": f"{step_seconds:.2f} s (the first: {seconds[0]:.2f} s)",
+        "time per epoch": f"{_format_duration(epoch)} ({steps.updates_per_epoch} steps), evaluation apart",
+        "time of the run": f"{_format_duration(epoch * options.epochs)} ({options.epochs} epochs)",
+        "evaluation": f"{num_val_images} pictures each time",
     }
     table = Table(title=title, show_header=False)
     for name, text in rows.items():
@@ -56,38 +56,38 @@ def dry_run_table(work: Rehearsal, title: str, pictures_to_judge: int) -> Table:
     return table
 
 
-def seconds_of_steps(work: Rehearsal, steps: int) -> list[float]:
+def time_steps(trial: TrialTraining, steps: int) -> list[float]:
     """Seconds of each of a run's first steps, the loading of its pictures included.
 
     Args:
-        work: Not begun.
+        trial: Not begun.
         steps: How many; fewer where an epoch has fewer.
 
     Raises:
         MemoryLimitError: If memory does not suffice.
     """
-    taken: list[float] = []
-    with work.begun():
+    durations: list[float] = []
+    with trial.enter_training_mode():
         started = time.monotonic()
-        for group in work.batches.groups(0, stop=steps * work.options.accumulation):
-            work.learn(group.batches)
-            work.synchronize()
-            taken.append(time.monotonic() - started)
+        for group in trial.batches.iter_steps(0, stop=steps * trial.options.accumulation):
+            trial.run_step(group.batches)
+            trial.synchronize()
+            durations.append(time.monotonic() - started)
             started = time.monotonic()
-    return taken
+    return durations
 
 
-def peak_memory(device: torch.device) -> str:
+def describe_peak_memory(device: torch.device) -> str:
     """The most memory that was in use so far, in words."""
-    own = f"{resident_peak() / 2**30:.2f} GiB of the machine's, at its peak, this process alone"
+    own = f"{measure_peak_rss() / 2**30:.2f} GiB of the machine's, at its peak, this process alone"
     if device.type != "cuda":
         return own
-    taken = torch.cuda.max_memory_reserved(device) / 2**30
-    whole = torch.cuda.get_device_properties(device).total_memory / 2**30
-    return f"{taken:.2f} of {whole:.0f} GiB of the GPU's, at its peak; {own}"
+    reserved = torch.cuda.max_memory_reserved(device) / 2**30
+    total = torch.cuda.get_device_properties(device).total_memory / 2**30
+    return f"{reserved:.2f} of {total:.0f} GiB of the GPU's, at its peak; {own}"
 
 
-def resident_peak() -> int:
+def measure_peak_rss() -> int:
     """Greatest resident bytes of this process."""
     if sys.platform == "win32":
         return int(psutil.Process().memory_info().peak_wset)
@@ -95,7 +95,7 @@ def resident_peak() -> int:
     return int(peak) if sys.platform == "darwin" else int(peak) * 1024
 
 
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
+def _format_duration(seconds: float) -> str:
+    minutes, remainder = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {remainder:02d} s"

@@ -10,45 +10,47 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from resnet_tasks.data.samples import sample_of
+from resnet_tasks.data.samples import make_sample
 from resnet_tasks.drawing import draw_heat
 from resnet_tasks.errors import DataError
-from resnet_tasks.explain import Explanation, Method, Question, explain
-from resnet_tasks.prediction_files import find_images, output_names, shown, write_picture
-from resnet_tasks.progress import bar
+from resnet_tasks.explain import Explanation, ExplanationQuery, Method, explain
+from resnet_tasks.prediction_files import find_images, make_output_names, to_canvas, write_picture
+from resnet_tasks.progress import track_progress
 from resnet_tasks.training.checkpoint import make_folder, write_json
 from resnet_tasks.training.run import Run
 
-STRONGEST = Question()
+STRONGEST_PREDICTION = ExplanationQuery()
 """The strongest prediction of a head."""
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ExplanationRequest:
     """What is to be explained of every picture.
 
     Attributes:
         head: Its name; None: every head.
         level: `C1` to `C5`.
-        question: A class, a box, or the strongest prediction.
+        query: A class, a box, or the strongest prediction.
         method: `gradcam`, `hirescam`, or None for what suits the question.
         checkpoint: `last` or `best`.
     """
 
     head: str | None = None
     level: str = "C5"
-    question: Question = STRONGEST
+    query: ExplanationQuery = STRONGEST_PREDICTION
     method: Method | None = None
     checkpoint: str = "last"
 
 
-def explain_image(run: Run, image: NDArray[np.generic] | Path, wanted: Wanted) -> list[Explanation]:
+def explain_image(
+    run: Run, image: NDArray[np.generic] | Path, request: ExplanationRequest
+) -> list[Explanation]:
     """Explanations of one picture, one per head that is asked.
 
     Args:
         run: Whose model is asked.
         image: As `Run.predict` takes it.
-        wanted: What is asked.
+        request: What is asked.
 
     Raises:
         HeadError: If head, level or class do not exist.
@@ -57,38 +59,38 @@ def explain_image(run: Run, image: NDArray[np.generic] | Path, wanted: Wanted) -
     preparation = run.preparation
     name = str(image) if isinstance(image, Path) else "the picture"
     pixels = preparation.read(image) if isinstance(image, Path) else image
-    sample = sample_of(preparation, pixels, name=name)
-    model = run.model(wanted.checkpoint)
-    heads = list(model.named_heads) if wanted.head is None else [wanted.head]
-    found, problems = [], []
+    sample = make_sample(preparation, pixels, name=name)
+    model = run.load_model(request.checkpoint)
+    heads = list(model.named_heads) if request.head is None else [request.head]
+    explanations, problems = [], []
     for head in heads:
         try:
-            found.append(
+            explanations.append(
                 explain(
                     model,
                     sample,
                     head=head,
-                    level=wanted.level,
-                    question=wanted.question,
-                    method=wanted.method,
+                    level=request.level,
+                    query=request.query,
+                    method=request.method,
                 )
             )
         except DataError as error:  # another head may see something
             problems.append(f"head {head}: {error}")
-    if not found:
+    if not explanations:
         raise DataError(f"{name}: {'; '.join(problems)}")
-    return found
+    return explanations
 
 
 def explain_paths(
-    run: Run, paths: Sequence[Path], wanted: Wanted, *, out: Path, console: Console
+    run: Run, paths: Sequence[Path], request: ExplanationRequest, *, out: Path, console: Console
 ) -> tuple[Path, list[str]]:
     """Explains files and folders into `out`: a drawing per picture and head, and a list of them.
 
     Args:
         run: Whose model is asked.
         paths: Pictures or folders of pictures.
-        wanted: What is asked.
+        request: What is asked.
         out: Is made; gets `<name>-<head>.png` and `explanations.json`.
         console: For progress.
 
@@ -101,19 +103,19 @@ def explain_paths(
     files = find_images(paths)
     make_folder(out)
     entries, empty = [], []
-    with bar(console, "Explaining", len(files)) as advance:
-        for file, name in zip(files, output_names(files), strict=True):
+    with track_progress(console, "Explaining", len(files)) as advance:
+        for file, name in zip(files, make_output_names(files), strict=True):
             image = run.preparation.read(file)
             try:
-                found = explain_image(run, file, wanted)
+                explanations = explain_image(run, file, request)
             except DataError as error:
                 empty.append(str(error))
-                found = []
-            for each in found:
-                drawing = out / f"{name}-{each.head}.png"
-                picture = shown(image, run.preparation)
-                write_picture(drawing, draw_heat(picture, each.heat, each.box))
-                entries.append(_entry(file, drawing, each))
+                explanations = []
+            for explanation in explanations:
+                drawing = out / f"{name}-{explanation.head}.png"
+                canvas = to_canvas(image, run.preparation)
+                write_picture(drawing, draw_heat(canvas, explanation.heat, explanation.box))
+                entries.append(_explanation_to_json(file, drawing, explanation))
             advance()
     if not entries:
         raise DataError(empty[0])
@@ -121,17 +123,20 @@ def explain_paths(
     return out, empty
 
 
-def _entry(file: Path, drawing: Path, found: Explanation) -> dict[str, object]:
+def _explanation_to_json(file: Path, drawing: Path, explanation: Explanation) -> dict[str, object]:
     return {
         "picture": str(file),
         "drawing": drawing.name,
-        "head": found.head,
-        "level": found.level,
-        "method": found.method,
-        "class": found.class_name,
-        "box_xyxy": found.box,
-        "evidence_logit": round(found.evidence, 6),
+        "head": explanation.head,
+        "level": explanation.level,
+        "method": explanation.method,
+        "class": explanation.class_name,
+        "box_xyxy": explanation.box,
+        "evidence_logit": round(explanation.evidence, 6),
         "strongest_place_xy": [
-            int(each) for each in np.unravel_index(int(found.heat.argmax()), found.heat.shape)[::-1]
+            int(coordinate)
+            for coordinate in np.unravel_index(
+                int(explanation.heat.argmax()), explanation.heat.shape
+            )[::-1]
         ],
     }

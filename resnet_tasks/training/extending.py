@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from resnet_tasks.assemble.labels import Labels, label_heads
+from resnet_tasks.assemble.labels import Labels, build_labels
 from resnet_tasks.backbone.pretrained import LoadReport
-from resnet_tasks.backbone.run_folders import license_of, split_checkpoint
+from resnet_tasks.backbone.run_folders import read_license, split_checkpoint
 from resnet_tasks.data.coco import CategoryMap
 from resnet_tasks.errors import RecipeError, RunError
 from resnet_tasks.heads.base import HEADS
@@ -25,7 +25,7 @@ ALL_STAGES = 5
 
 
 @dataclass(frozen=True)
-class Base:
+class BaseRun:
     """The run that a recipe extends; while resuming, the extending run itself, which has it all.
 
     Attributes:
@@ -37,7 +37,7 @@ class Base:
     checkpoint: str
 
     @classmethod
-    def of(cls, recipe: Recipe, resume: Path | None) -> Base | None:
+    def from_recipe(cls, recipe: Recipe, resume: Path | None) -> BaseRun | None:
         """What the recipe extends; None where it extends nothing.
 
         Raises:
@@ -50,7 +50,7 @@ class Base:
             folder, checkpoint = resume, "last"
         return cls(Run.read(folder), checkpoint)
 
-    def extended(self, recipe: Recipe, categories: CategoryMap) -> tuple[Recipe, CategoryMap]:
+    def extend_recipe(self, recipe: Recipe, categories: CategoryMap) -> tuple[Recipe, CategoryMap]:
         """The recipe of all heads, new ones first, and the categories of all of them.
 
         Args:
@@ -61,22 +61,25 @@ class Base:
             DataError: If the new data's categories contradict those of the run.
             RecipeError: If the recipe says something that the run has decided.
         """
-        merged = CategoryMap.merged([self.run.labels.categories, categories])
-        return self._whole(recipe, categories), merged
+        merged = CategoryMap.merge([self.run.labels.categories, categories])
+        return self._merge_heads(recipe, categories), merged
 
-    def _whole(self, recipe: Recipe, categories: CategoryMap) -> Recipe:
+    def _merge_heads(self, recipe: Recipe, categories: CategoryMap) -> Recipe:
         extend = recipe.extend
         assert extend is not None, "made for recipes that extend a run"
         if extend.heads:
             return recipe
         old = self.run.recipe
-        _refuse_decided(recipe, old, str(self.run.directory))
+        _refuse_fixed_settings(recipe, old, str(self.run.directory))
         heads = {
-            name: _pinned(head, self.run.labels.heads[name].classes)
+            name: _pin_classes(head, self.run.labels.heads[name].classes)
             for name, head in old.heads.items()
         }
-        found = label_heads(recipe, categories).heads
-        new = {name: _pinned(head, found[name].classes) for name, head in recipe.heads.items()}
+        head_labels = build_labels(recipe, categories).heads
+        new = {
+            name: _pin_classes(head, head_labels[name].classes)
+            for name, head in recipe.heads.items()
+        }
         require_head_names([*new, *heads], f"heads and those of {self.run.directory}", RecipeError)
         parts = ("backbone", *(("pyramid",) if old.pyramid is not None else ()), *heads)
         frozen = parts if extend.freeze is None else extend.freeze
@@ -94,10 +97,10 @@ class Base:
                     "it is; leave one of the two out"
                 )
             backbone = backbone.model_copy(update={"frozen_stages": ALL_STAGES})
-        kept = ExtendRecipe(run=extend.run, freeze=tuple(frozen), heads=tuple(heads))
+        extension = ExtendRecipe(run=extend.run, freeze=tuple(frozen), heads=tuple(heads))
         data = recipe.data.model_copy(update={"normalize": old.data.normalize})
         changes: dict[str, Any] = {
-            "extend": kept,
+            "extend": extension,
             "backbone": backbone,
             "pyramid": old.pyramid,
             "heads": {**new, **heads},
@@ -105,7 +108,7 @@ class Base:
         }
         return recipe.model_copy(update=changes)
 
-    def fill(self, model: TaskModel, labels: Labels) -> None:
+    def load_weights_into(self, model: TaskModel, labels: Labels) -> None:
         """Puts the run's weights and statistics into a model that has its parts and new heads.
 
         Raises:
@@ -120,18 +123,20 @@ class Base:
                     f"{', '.join(before.classes)}, with the new data it would have "
                     f"{', '.join(now.classes)}; give categories the ids that they had"
                 )
-        folder = self.run.checkpoint(self.checkpoint)
+        folder = self.run.find_checkpoint(self.checkpoint)
         weights = load_model_weights(folder)
         state = model.state_dict()
         new = tuple(f"heads.{name}." for name in model.named_heads if name not in own)
         missing = [key for key in state if key not in weights and not key.startswith(new)]
-        odd = [
-            key for key, each in weights.items() if key not in state or _differ(state, key, each)
+        mismatched = [
+            key
+            for key, tensor in weights.items()
+            if key not in state or _has_other_shape(state, key, tensor)
         ]
-        if missing or odd:
+        if missing or mismatched:
             raise RunError(
-                f"the weights in {folder} are not those of the run's model: {len(missing + odd)} "
-                f"tensors are missing, left over or of another shape ({(missing + odd)[0]}, ...); "
+                f"the weights in {folder} are not those of the run's model: {len(missing + mismatched)} "
+                f"tensors are missing, left over or of another shape ({(missing + mismatched)[0]}, ...); "
                 "restore the checkpoint and recipe.yaml of one run"
             )
         with torch.no_grad():
@@ -142,7 +147,7 @@ class Base:
             missing=tuple(key for key in state if key not in weights),
             unexpected=(),
             source=f"run {self.run.directory} ({self.checkpoint})",
-            license=license_of(self.run.directory),
+            license=read_license(self.run.directory),
             mean=tuple(model.mean.tolist()),
             std=tuple(model.std.tolist()),
             notes=(
@@ -153,17 +158,17 @@ class Base:
         backbone.adopt(report, len(model.mean))
 
 
-def _differ(state: dict[str, torch.Tensor], key: str, value: torch.Tensor) -> bool:
+def _has_other_shape(state: dict[str, torch.Tensor], key: str, value: torch.Tensor) -> bool:
     return state[key].shape != value.shape
 
 
-def _pinned(head: HeadRecipe, classes: tuple[str, ...]) -> HeadRecipe:
+def _pin_classes(head: HeadRecipe, classes: tuple[str, ...]) -> HeadRecipe:
     """A head with its classes by name, whatever other data has."""
-    named = classes[1:] if head.background and classes[0] == BACKGROUND else classes
-    return head.model_copy(update={"classes": named})
+    class_names = classes[1:] if head.background and classes[0] == BACKGROUND else classes
+    return head.model_copy(update={"classes": class_names})
 
 
-def _refuse_decided(recipe: Recipe, old: Recipe, folder: str) -> None:
+def _refuse_fixed_settings(recipe: Recipe, old: Recipe, folder: str) -> None:
     """The recipe leaves to the run what is the run's.
 
     Raises:
@@ -193,4 +198,4 @@ def _refuse_decided(recipe: Recipe, old: Recipe, folder: str) -> None:
     if recipe.data.normalize not in ("weights", old.data.normalize):
         problems.append("data.normalize: constants are those of the run; leave it out")
     if problems:
-        raise RecipeError("\n".join(f"extend: {folder}: {each}" for each in problems))
+        raise RecipeError("\n".join(f"extend: {folder}: {problem}" for problem in problems))

@@ -18,26 +18,26 @@ from torch.utils.data import Dataset
 
 from resnet_tasks.backbone.pretrained import LoadReport
 from resnet_tasks.errors import RunError
-from resnet_tasks.in_use import hold
-from resnet_tasks.model import TaskModel, default_device
+from resnet_tasks.in_use import enter_folder_lock
+from resnet_tasks.model import TaskModel, resolve_device
 from resnet_tasks.recipe.schema import EvaluationRecipe, TrainingRecipe
 from resnet_tasks.structures import Metric, Sample
-from resnet_tasks.training.bad_pictures import BadPictures
+from resnet_tasks.training.bad_pictures import UnreadableImages
 from resnet_tasks.training.batches import EpochBatches
-from resnet_tasks.training.journal import Journal
-from resnet_tasks.training.learner import Learner
-from resnet_tasks.training.limits import evaluation_advice, within_memory
-from resnet_tasks.training.optimizer import rate_factor
-from resnet_tasks.training.position import Position
-from resnet_tasks.training.processes import ALONE, Processes
-from resnet_tasks.training.resuming import Checkpoints
-from resnet_tasks.training.signals import Stopped, StopRequest
+from resnet_tasks.training.journal import RunLog
+from resnet_tasks.training.learner import TrainStepRunner
+from resnet_tasks.training.limits import advise_on_evaluation_memory, translate_memory_errors
+from resnet_tasks.training.optimizer import compute_lr_factor
+from resnet_tasks.training.position import TrainingProgress
+from resnet_tasks.training.processes import SINGLE_PROCESS, DistributedContext
+from resnet_tasks.training.resuming import CheckpointManager
+from resnet_tasks.training.signals import StopRequest, TrainingStopped
 from resnet_tasks.training.trackers import require_trackers
-from resnet_tasks.training.trainee import Trainee
+from resnet_tasks.training.trainee import TrainState
 from resnet_tasks.training.validation import Validation
 
 
-class Finetuning:
+class FineTuner:
     """One fine-tuning: who learns what, and how far it has come.
 
     Args:
@@ -64,7 +64,7 @@ class Finetuning:
         evaluation: EvaluationRecipe,
         console: Console,
         workers: int | None = None,
-        processes: Processes = ALONE,
+        processes: DistributedContext = SINGLE_PROCESS,
     ) -> None:
         require_trackers(options.trackers)
         if options.patience is not None and val is None:
@@ -75,26 +75,26 @@ class Finetuning:
         self._options = options
         self._out = out
         self._processes = processes
-        self._journal = Journal(out, console, silent=not processes.is_main)
-        self._trainee = trainee = Trainee(model, options, processes)
+        self._run_log = RunLog(out, console, silent=not processes.is_main)
+        self._train_state = train_state = TrainState(model, options, processes)
         self._batches = EpochBatches(
-            train, options, device=trainee.device, workers=workers, processes=processes
+            train, options, device=train_state.device, workers=workers, processes=processes
         )
         self._length = self._batches.length
-        self._bad = BadPictures.of(train, out, writes=processes.is_main)
+        self._unreadable = UnreadableImages.for_dataset(train, out, writes=processes.is_main)
         self._stop = StopRequest()
-        self._learner = Learner(
-            trainee,
+        self._step_runner = TrainStepRunner(
+            train_state,
             options,
             self._length,
-            journal=self._journal,
-            bad=self._bad,
+            run_log=self._run_log,
+            unreadable=self._unreadable,
             stop=self._stop,
             folder=out,
         )
-        self._validation = Validation(val, trainee, evaluation, batch_size=options.batch_size)
-        self._checkpoints = Checkpoints(out, trainee, options, self._length)
-        self._position = Position()
+        self._validation = Validation(val, train_state, evaluation, batch_size=options.batch_size)
+        self._checkpoints = CheckpointManager(out, train_state, options, self._length)
+        self._progress = TrainingProgress()
         self._metrics: dict[str, Metric] = {}
 
     def resume(self) -> None:
@@ -103,8 +103,8 @@ class Finetuning:
         Raises:
             RunError: If there is none, or it belongs to other settings.
         """
-        self._position = self._checkpoints.resume(self._journal.say)
-        self._bad.recall()
+        self._progress = self._checkpoints.resume(self._run_log.print_line)
+        self._unreadable.load()
 
     def run(self) -> dict[str, Metric]:
         """Trains to the end.
@@ -119,139 +119,141 @@ class Finetuning:
         """
         self._begin()
         with (
-            self._processes.watched(),
-            self._journal.tracked(self._options, self._position.updates),
-            self._trainee.deterministic(),
-            self._stop.listening(),
+            self._processes.translate_communication_errors(),
+            self._run_log.open_trackers(self._options, self._progress.updates),
+            self._train_state.make_deterministic(),
+            self._stop.listen(),
         ):
-            self._judge_epoch()  # where the last sitting ended in it
-            while not (reason := self._reason_to_end()):
-                with within_memory(self._learner.memory_advice):
+            self._evaluate_if_due()  # where the last sitting ended in it
+            while not (reason := self._find_stop_reason()):
+                with translate_memory_errors(self._step_runner.advise_on_memory):
                     self._train_epoch()
                 self._end_epoch()
-                asked = self._processes.gather(self._stop.is_asked)
-                if self._stop.agree(asked) and not self._reason_to_end():
-                    raise self._stopped()
-        self._journal.log("end", seconds=round(self._position.seconds, 1), reason=reason)
-        if self._position.epoch < self._options.epochs:
-            self._journal.say(f"stopped early: {reason}")
-        self._trainee.end()
+                stop_requests = self._processes.all_gather(self._stop.is_requested)
+                if self._stop.agree(stop_requests) and not self._find_stop_reason():
+                    raise self._make_stop_error()
+        self._run_log.log("end", seconds=round(self._progress.seconds, 1), reason=reason)
+        if self._progress.epoch < self._options.epochs:
+            self._run_log.print_line(f"stopped early: {reason}")
+        self._train_state.finish()
         return self._metrics
 
     def _begin(self) -> None:
         """The first checkpoint, and the first line of the log."""
-        trainee, position = self._trainee, self._position
-        if self._options.deterministic and trainee.device.type != "cpu":
-            self._journal.say(
-                f"note: training.deterministic holds on a CPU only, not on {trainee.device}"
+        train_state, progress = self._train_state, self._progress
+        if self._options.deterministic and train_state.device.type != "cpu":
+            self._run_log.print_line(
+                f"note: training.deterministic holds on a CPU only, not on {train_state.device}"
             )
-        if position.updates == 0:
-            self._checkpoints.save_last(position)  # from here on a kill can be resumed from
-        report = weights_report(trainee.plain_model)
-        self._journal.log(
+        if progress.updates == 0:
+            self._checkpoints.save_last(progress)  # from here on a kill can be resumed from
+        report = get_weights_report(train_state.plain_model)
+        self._run_log.log(
             "start",
-            position=asdict(position),
-            precision=trainee.precision,
-            device=str(trainee.device),
+            position=asdict(progress),
+            precision=train_state.precision,
+            device=str(train_state.device),
             threads=torch.get_num_threads(),
             weights=None if report is None else report.to_json(),
             processes=self._processes.count,
         )
 
-    def _reason_to_end(self) -> str:
+    def _find_stop_reason(self) -> str:
         """Why the run is over; empty while it is not."""
-        position, patience = self._position, self._options.patience
-        if position.epoch >= self._options.epochs:
+        progress, patience = self._progress, self._options.patience
+        if progress.epoch >= self._options.epochs:
             return "all epochs are done"
-        if patience is None or position.stale < patience:
+        if patience is None or progress.stale < patience:
             return ""
-        best = "no value" if position.best is None else f"{position.best:.4f}"
+        best = "no value" if progress.best is None else f"{progress.best:.4f}"
         return (
-            f"{self._validation.best_metric} has not improved on {best} in {position.stale} "
-            f"evaluations (training.patience), up to epoch {position.epoch} of "
+            f"{self._validation.best_metric} has not improved on {best} in {progress.stale} "
+            f"evaluations (training.patience), up to epoch {progress.epoch} of "
             f"{self._options.epochs}"
         )
 
-    def _stopped(self) -> Stopped:
-        done = f"{self._position.updates} of {self._length.updates} steps"
-        return Stopped(
-            f"{done} are done and written to {self._out}; go on with --resume {self._out}"
+    def _make_stop_error(self) -> TrainingStopped:
+        progress_text = f"{self._progress.updates} of {self._length.updates} steps"
+        return TrainingStopped(
+            f"{progress_text} are done and written to {self._out}; go on with --resume {self._out}"
         )
 
     # --- an epoch
 
     def _train_epoch(self) -> None:
         """The steps of an epoch that are not done, with a checkpoint every few minutes."""
-        position, options = self._position, self._options
+        progress, options = self._progress, self._options
         self._unfreeze()
         started, written = time.monotonic(), time.monotonic()
-        self._trainee.model.train()
-        heading = f"epoch {position.epoch + 1}/{options.epochs}"
-        with self._journal.progress(heading, position.updates, self._length.updates) as show:
-            for group in self._batches.groups(position.epoch, start=position.batch):
-                factor = rate_factor(position.updates, self._length.updates, options)
-                losses = self._learner.learn(group.batches, factor, position)
-                position.batch += len(group.batches)
-                position.updates += 1
+        self._train_state.model.train()
+        heading = f"epoch {progress.epoch + 1}/{options.epochs}"
+        with self._run_log.show_progress(heading, progress.updates, self._length.updates) as show:
+            for group in self._batches.iter_steps(progress.epoch, start=progress.batch):
+                factor = compute_lr_factor(progress.updates, self._length.updates, options)
+                losses = self._step_runner.run_step(group.batches, factor, progress)
+                progress.batch += len(group.batches)
+                progress.updates += 1
                 now = time.monotonic()
-                position.seconds += now - started
+                progress.seconds += now - started
                 show(losses, group.pictures / max(now - started, 1e-9))
                 started = now
-                if self._stop.is_agreed:
-                    self._checkpoints.save_last(position)
-                    raise self._stopped()
+                if self._stop.is_confirmed:
+                    self._checkpoints.save_last(progress)
+                    raise self._make_stop_error()
                 if now - written > options.checkpoint_minutes * 60:
-                    self._checkpoints.save_last(position)
+                    self._checkpoints.save_last(progress)
                     written = time.monotonic()
 
     def _unfreeze(self) -> None:
         """Stages of the backbone join in their epoch."""
-        epoch = self._position.epoch
-        frozen = self._trainee.unfreezing.enter(epoch)
+        epoch = self._progress.epoch
+        frozen = self._train_state.unfreezing.enter_epoch(epoch)
         if frozen is not None:
-            self._journal.log("unfreeze", epoch=epoch, frozen_stages=frozen)
-            self._journal.say(f"epoch {epoch + 1}: frozen_stages is {frozen} from now on")
+            self._run_log.log("unfreeze", epoch=epoch, frozen_stages=frozen)
+            self._run_log.print_line(f"epoch {epoch + 1}: frozen_stages is {frozen} from now on")
 
     def _end_epoch(self) -> None:
-        self._position.epoch, self._position.batch = self._position.epoch + 1, 0
-        self._trainee.balancing.end_epoch()
-        self._checkpoints.save_last(self._position)
-        self._judge_epoch()
+        self._progress.epoch, self._progress.batch = self._progress.epoch + 1, 0
+        self._train_state.balancer.end_epoch()
+        self._checkpoints.save_last(self._progress)
+        self._evaluate_if_due()
 
     # --- evaluation
 
-    def _judge_epoch(self) -> None:
+    def _evaluate_if_due(self) -> None:
         """Evaluates after a whole epoch, where that is due and not done."""
-        position, every = self._position, self._options.evaluate_every
-        is_last = position.epoch == self._options.epochs
-        is_due = is_last or bool(every and position.epoch and position.epoch % every == 0)
-        is_done = bool(position.batch) or position.judged == position.epoch
+        progress, every = self._progress, self._options.evaluate_every
+        is_last = progress.epoch == self._options.epochs
+        is_due = is_last or bool(every and progress.epoch and progress.epoch % every == 0)
+        is_done = bool(progress.batch) or progress.judged == progress.epoch
         if not self._validation.has_data or is_done or not is_due:
             return
-        with within_memory(self._evaluation_advice):
+        with translate_memory_errors(self._advise_on_evaluation_memory):
             self._evaluate()
-        position.judged = position.epoch
-        self._checkpoints.save_last(position)  # again, with what is best so far
+        progress.judged = progress.epoch
+        self._checkpoints.save_last(progress)  # again, with what is best so far
 
     def _evaluate(self) -> None:
         """Measures, tells, and keeps the weights where they are the best so far."""
-        position = self._position
+        progress = self._progress
         self._metrics = metrics = self._validation.measure()
-        self._journal.evaluation(
-            f"epoch {position.epoch}/{self._options.epochs}",
-            position.epoch,
-            position.updates,
-            {name: each.value for name, each in metrics.items()},
-            shown=self._validation.headline(metrics),
+        self._run_log.log_evaluation(
+            f"epoch {progress.epoch}/{self._options.epochs}",
+            progress.epoch,
+            progress.updates,
+            {name: metric.value for name, metric in metrics.items()},
+            console_metrics=self._validation.select_headline_metrics(metrics),
         )
-        position.stale += 1
-        better = self._validation.improved(metrics, position.best)
+        progress.stale += 1
+        better = self._validation.find_improvement(metrics, progress.best)
         if better is not None:
-            position.best, position.stale = better, 0
+            progress.best, progress.stale = better, 0
             self._checkpoints.save_best()
 
-    def _evaluation_advice(self) -> str:
-        return evaluation_advice(self._validation.batch_size, self._learner.picture_size)
+    def _advise_on_evaluation_memory(self) -> str:
+        return advise_on_evaluation_memory(
+            self._validation.batch_size, self._step_runner.picture_size
+        )
 
 
 def finetune(
@@ -294,7 +296,7 @@ def finetune(
     """
     folder = Path(out)
     options = options or TrainingRecipe()
-    together = Processes.start(default_device(options.device))
+    processes = DistributedContext.start(resolve_device(options.device))
 
     def require_fresh() -> None:
         if not resume and (folder / "checkpoints").exists():
@@ -303,27 +305,27 @@ def finetune(
             )
         folder.mkdir(parents=True, exist_ok=True)
 
-    with ExitStack() as held:
-        held.callback(together.leave)
-        together.decide(lambda: hold(held, folder))
-        together.decide(require_fresh)
-        work = Finetuning(
+    with ExitStack() as stack:
+        stack.callback(processes.leave)
+        processes.run_on_main(lambda: enter_folder_lock(stack, folder))
+        processes.run_on_main(require_fresh)
+        fine_tuner = FineTuner(
             model,
             train,
             val,
             options,
             out=folder,
             evaluation=evaluation or EvaluationRecipe(),
-            console=together.heard(console or Console(stderr=True)),
+            console=processes.select_console(console or Console(stderr=True)),
             workers=workers,
-            processes=together,
+            processes=processes,
         )
         if resume:
-            work.resume()
-        return work.run()
+            fine_tuner.resume()
+        return fine_tuner.run()
 
 
-def weights_report(model: TaskModel) -> LoadReport | None:
+def get_weights_report(model: TaskModel) -> LoadReport | None:
     """What was loaded into a model; None where it began with random weights, or with a run's."""
     report: LoadReport | None = getattr(model.backbone, "report", None)
     return report

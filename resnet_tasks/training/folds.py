@@ -10,22 +10,33 @@ import numpy as np
 from rich.console import Console
 
 from resnet_tasks.assemble.datasets import build_dataset
-from resnet_tasks.assemble.labels import Labels, label_heads
+from resnet_tasks.assemble.labels import Labels, build_labels
 from resnet_tasks.assemble.model import build_model
-from resnet_tasks.assemble.splits import divided, merged_categories
+from resnet_tasks.assemble.splits import divide_into_folds, merge_categories
 from resnet_tasks.data.dataset import CocoDataset
 from resnet_tasks.data.splitting import Folds
 from resnet_tasks.errors import DataError, RunError
-from resnet_tasks.evaluation.evaluate import Evaluation, evaluate_in_turn
-from resnet_tasks.evaluation.evaluators import evaluators_of, with_calibration
+from resnet_tasks.evaluation.evaluate import Evaluation, evaluate_folds
+from resnet_tasks.evaluation.evaluators import add_calibration_evaluators, build_evaluators
 from resnet_tasks.evaluation.intervals import Bootstrap
 from resnet_tasks.evaluation.views import Predictor
 from resnet_tasks.metrics import Metric
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.schema import FoldsRecipe, Recipe
-from resnet_tasks.training.judging import file_sha256, metric_json, weights_sha256, write_evaluation
-from resnet_tasks.training.pairing import Kept
-from resnet_tasks.training.repeats import DEVIATION, Repeat, Spread, run_repeats, spread_table
+from resnet_tasks.training.judging import (
+    compute_sha256,
+    metric_to_json,
+    weights_sha256,
+    write_evaluation,
+)
+from resnet_tasks.training.pairing import SavedEvaluation
+from resnet_tasks.training.repeats import (
+    DEVIATION,
+    MetricSpread,
+    RepeatedRun,
+    build_spread_table,
+    run_repeats,
+)
 from resnet_tasks.training.run import Run
 from resnet_tasks.whole_files import write_json
 
@@ -44,7 +55,7 @@ def finetune_folds(
     out: Path,
     data_root: Path | None = None,
     console: Console | None = None,
-) -> dict[str, Spread]:
+) -> dict[str, MetricSpread]:
     """Fine-tunes a recipe `count` times, each time judged on a fold of its training data.
 
     Folds are those of `training.seed`, with whole groups. Every run has a folder `out/fold-N`;
@@ -71,9 +82,9 @@ def finetune_folds(
     if recipe.data.folds is not None:
         raise RunError("--folds divides data.train itself; leave data.folds out of the recipe")
     console = console or Console()
-    folds = divided(with_fold(recipe, count, 0), data_root)
+    folds = divide_into_folds(hold_out_fold(recipe, count, 0), data_root)
     repeats = [
-        Repeat(f"fold {i}", with_fold(recipe, count, i, folds.digest), out / f"fold-{i}")
+        RepeatedRun(f"fold {i}", hold_out_fold(recipe, count, i, folds.digest), out / f"fold-{i}")
         for i in range(count)
     ]
     sizes = np.bincount(folds.fold).tolist()
@@ -83,7 +94,7 @@ def finetune_folds(
         highlight=False,
     )
     spreads = run_repeats(repeats, out, data_root=data_root, console=console)
-    pooled = _pooled(repeats, folds, out / POOLED, console)
+    pooled = _pool_metrics(repeats, folds, out / POOLED, console)
     write_json(
         out / SUMMARY,
         {
@@ -93,31 +104,31 @@ def finetune_folds(
             "pooled": PROTOCOL,
             "seed": recipe.training.seed,
             "digest": folds.digest,
-            "folds": _held_out(folds, count),
+            "folds": _list_held_out(folds, count),
             "metrics": {
-                name: {**each.to_json(), "pooled": _json(pooled.get(name))}
-                for name, each in spreads.items()
+                name: {**spread.to_json(), "pooled": _optional_metric_to_json(pooled.get(name))}
+                for name, spread in spreads.items()
             },
         },
     )
     title = f"{recipe.name}: held-out folds, last checkpoint, {count} folds"
-    console.print(spread_table(spreads, title, pooled))
+    console.print(build_spread_table(spreads, title, pooled))
     console.print(f"numbers: {out / SUMMARY}", highlight=False)
     return spreads
 
 
-def with_fold(recipe: Recipe, count: int, held_out: int, digest: str | None = None) -> Recipe:
+def hold_out_fold(recipe: Recipe, count: int, held_out: int, digest: str | None = None) -> Recipe:
     """The same recipe with a fold of its training data held out, divided by `training.seed`."""
     folds = FoldsRecipe(count=count, held_out=held_out, seed=recipe.training.seed, digest=digest)
     data = recipe.data.model_copy(update={"folds": folds})
     return recipe.model_copy(update={"data": data})
 
 
-def _json(metric: Metric | None) -> dict[str, Any] | None:
-    return None if metric is None else metric_json(metric)
+def _optional_metric_to_json(metric: Metric | None) -> dict[str, Any] | None:
+    return None if metric is None else metric_to_json(metric)
 
 
-def _held_out(folds: Folds, count: int) -> list[dict[str, Any]]:
+def _list_held_out(folds: Folds, count: int) -> list[dict[str, Any]]:
     """Every fold's pictures, by annotation file."""
     groups = np.array(folds.groups)
     return [
@@ -126,56 +137,57 @@ def _held_out(folds: Folds, count: int) -> list[dict[str, Any]]:
             "pictures": int((folds.fold == i).sum()),
             "groups": len(set(groups[folds.fold == i].tolist())),
             "image_ids": {
-                str(file.path): [record.id for record in file.images] for file in folds.only(i)
+                str(file.path): [record.id for record in file.images]
+                for file in folds.select_fold(i)
             },
         }
         for i in range(count)
     ]
 
 
-def _pooled(
-    repeats: Sequence[Repeat], folds: Folds, folder: Path, console: Console
+def _pool_metrics(
+    repeats: Sequence[RepeatedRun], folds: Folds, folder: Path, console: Console
 ) -> Mapping[str, Metric]:
     """Metrics over all folds together; those that are kept, where the weights are still these."""
-    last = [each.folder / "checkpoints" / "last" for each in repeats]
-    about = {
+    last = [repeat.folder / "checkpoints" / "last" for repeat in repeats]
+    metadata = {
         "judged": PROTOCOL,
-        "weights": [weights_sha256(each) for each in last],
+        "weights": [weights_sha256(checkpoint) for checkpoint in last],
         "digest": folds.digest,
-        "data": {str(file.path): file_sha256(file.path) for file in folds.files},
+        "data": {str(file.path): compute_sha256(file.path) for file in folds.files},
     }
     try:
-        kept = Kept.read(folder)
-        if all(kept.about.get(key) == value for key, value in about.items()):
-            return kept.metrics
+        saved = SavedEvaluation.read(folder)
+        if all(saved.metadata.get(key) == value for key, value in metadata.items()):
+            return saved.metrics
     except DataError:  # not there, or cut off
         pass
     console.print("judging all held-out pictures together", highlight=False)
-    evaluation = _judged_together(repeats, folds)
-    write_evaluation(evaluation, folder, about)
+    evaluation = _evaluate_pooled(repeats, folds)
+    write_evaluation(evaluation, folder, metadata)
     return evaluation.metrics
 
 
-def _judged_together(repeats: Sequence[Repeat], folds: Folds) -> Evaluation:
+def _evaluate_pooled(repeats: Sequence[RepeatedRun], folds: Folds) -> Evaluation:
     recipe = repeats[0].recipe
-    labels = label_heads(recipe, merged_categories(list(folds.files)))
-    whole = build_dataset(recipe, list(folds.files), labels.categories)
+    labels = build_labels(recipe, merge_categories(list(folds.files)))
+    dataset = build_dataset(recipe, list(folds.files), labels.categories)
     heads = build_model(recipe, labels, weights="unloaded").named_heads
     options = recipe.evaluation
-    evaluators = evaluators_of(heads, backend=options.backend, extra=options.extra)
-    return evaluate_in_turn(
-        _models_and_pictures(repeats, folds, whole, labels),
-        with_calibration(evaluators, heads),
+    evaluators = build_evaluators(heads, backend=options.backend, extra=options.extra)
+    return evaluate_folds(
+        _iter_models_and_datasets(repeats, folds, dataset, labels),
+        add_calibration_evaluators(evaluators, heads),
         batch_size=options.batch_size or recipe.training.batch_size,
         precision=recipe.training.precision,
         bootstrap=Bootstrap(options.resamples),
     )
 
 
-def _models_and_pictures(
-    repeats: Sequence[Repeat], folds: Folds, whole: CocoDataset, labels: Labels
+def _iter_models_and_datasets(
+    repeats: Sequence[RepeatedRun], folds: Folds, dataset: CocoDataset, labels: Labels
 ) -> Iterator[tuple[Predictor, CocoDataset]]:
-    for i, each in enumerate(repeats):
+    for i, repeat in enumerate(repeats):
         # Its plugins, if it has any, ran when it was trained.
-        run = Run.reopen(each.folder, load_recipe(each.folder / "recipe.yaml"), labels)
-        yield run.model(), whole.of_positions(np.flatnonzero(folds.fold == i).tolist())
+        run = Run.reopen(repeat.folder, load_recipe(repeat.folder / "recipe.yaml"), labels)
+        yield run.load_model(), dataset.select(np.flatnonzero(folds.fold == i).tolist())

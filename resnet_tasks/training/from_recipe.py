@@ -11,36 +11,40 @@ from rich.console import Console
 from rich.progress import Progress
 
 from resnet_tasks.assemble.check import check_recipe
-from resnet_tasks.assemble.datasets import build_dataset, training_samples
-from resnet_tasks.assemble.labels import Labels, label_heads
-from resnet_tasks.assemble.measured import weights_to_measure, with_class_weights, with_constants
-from resnet_tasks.assemble.model import build_model, normalise
-from resnet_tasks.assemble.splits import Split, merged_categories, read_split, with_digest
+from resnet_tasks.assemble.datasets import build_dataset, build_training_samples
+from resnet_tasks.assemble.labels import Labels, build_labels
+from resnet_tasks.assemble.measured import (
+    fill_in_class_weights,
+    fill_in_constants,
+    find_measured_weights,
+)
+from resnet_tasks.assemble.model import apply_normalization, build_model
+from resnet_tasks.assemble.splits import Split, add_fold_digest, merge_categories, read_split
 from resnet_tasks.data.dataset import CocoDataset
 from resnet_tasks.data.tiled import TiledDataset
 from resnet_tasks.errors import RecipeError, ResnetTasksError
-from resnet_tasks.evaluation.evaluators import best_metric
-from resnet_tasks.in_use import hold
-from resnet_tasks.model import TaskModel, default_device, resolve_precision
+from resnet_tasks.evaluation.evaluators import choose_best_metric
+from resnet_tasks.in_use import enter_folder_lock
+from resnet_tasks.model import TaskModel, resolve_device, resolve_precision
 from resnet_tasks.recipe.schema import (
     NormalizeRecipe,
     Recipe,
 )
 from resnet_tasks.training.annotation_fit import require_annotations
-from resnet_tasks.training.balancing import BALANCINGS
-from resnet_tasks.training.dry_run import dry_run_table
-from resnet_tasks.training.extending import Base
-from resnet_tasks.training.finetune import Finetuning, weights_report
-from resnet_tasks.training.judging import metric_tables
-from resnet_tasks.training.label_fit import require_fitting_labels
-from resnet_tasks.training.processes import Processes
-from resnet_tasks.training.rehearsal import Rehearsal
+from resnet_tasks.training.balancing import LOSS_BALANCERS
+from resnet_tasks.training.dry_run import build_dry_run_table
+from resnet_tasks.training.extending import BaseRun
+from resnet_tasks.training.finetune import FineTuner, get_weights_report
+from resnet_tasks.training.judging import build_metric_tables
+from resnet_tasks.training.label_fit import require_valid_labels
+from resnet_tasks.training.processes import DistributedContext
+from resnet_tasks.training.rehearsal import TrialTraining
 from resnet_tasks.training.run import Run
 from resnet_tasks.training.split_leaks import require_no_leaks
 from resnet_tasks.training.trackers import require_trackers
 
 SPLITS: tuple[Split, ...] = ("train", "val")
-SHOWN_NAMES = 4
+MAX_PRINTED_NAMES = 4
 """Unexpected tensors that are named on the console; `log.jsonl` names all."""
 
 
@@ -73,30 +77,30 @@ def finetune_recipe(
         ResnetTasksError: If recipe, data or weights are wrong.
         Stopped: After Ctrl-C or SIGTERM, when the checkpoint is written.
     """
-    together = Processes.start(default_device(recipe.training.device))
+    processes = DistributedContext.start(resolve_device(recipe.training.device))
     started = time.monotonic()
-    with ExitStack() as held:
-        with ExitStack() as team:
-            team.callback(together.leave)
-            run = _finetune_together(
+    with ExitStack() as lock_stack:
+        with ExitStack() as process_stack:
+            process_stack.callback(processes.leave)
+            run = _finetune_in_all_processes(
                 recipe,
-                together,
-                held,
+                processes,
+                lock_stack,
                 out=out,
                 resume=resume,
                 dry_run=dry_run,
                 data_root=data_root,
-                console=together.heard(console or Console()),
+                console=processes.select_console(console or Console()),
             )
-        if run is not None and together.is_main:
-            _judge(run, data_root, console or Console(), (time.monotonic() - started) / 60)
+        if run is not None and processes.is_main:
+            _evaluate_run(run, data_root, console or Console(), (time.monotonic() - started) / 60)
     return run
 
 
-def _finetune_together(
+def _finetune_in_all_processes(
     recipe: Recipe,
-    together: Processes,
-    held: ExitStack,
+    processes: DistributedContext,
+    lock_stack: ExitStack,
     *,
     out: Path | None,
     resume: Path | None,
@@ -105,73 +109,79 @@ def _finetune_together(
     console: Console,
 ) -> Run | None:
     """`finetune_recipe` up to the last checkpoint, in every process."""
-    recipe = with_digest(recipe, data_root)
-    base = Base.of(recipe, resume)
+    recipe = add_fold_digest(recipe, data_root)
+    base = BaseRun.from_recipe(recipe, resume)
     files = {split: read_split(recipe, split, data_root) for split in SPLITS}
-    categories = merged_categories([*files["train"], *files["val"]])
+    categories = merge_categories([*files["train"], *files["val"]])
     if base is not None:
-        recipe, categories = base.extended(recipe, categories)
+        recipe, categories = base.extend_recipe(recipe, categories)
     leaks = require_no_leaks(recipe, files["train"], files["val"], data_root)
-    labels = label_heads(recipe, categories)
+    labels = build_labels(recipe, categories)
     train = build_dataset(recipe, files["train"], categories, training=True)
     val = build_dataset(recipe, files["val"], categories)
-    _say_splits(recipe, train, val, console)
-    samples = _samples(recipe, train, console)
+    _report_splits(recipe, train, val, console)
+    samples = _build_samples(recipe, train, console)
     for note in (*leaks, *require_annotations(recipe, labels, train, val)):
         console.print(note, highlight=False, markup=False)
-    recipe = _weighted(recipe, labels, train, console, None if dry_run else together)
+    recipe = _measure_class_weights(recipe, labels, train, console, None if dry_run else processes)
     torch.manual_seed(recipe.training.seed)  # the first weights of what is not pretrained
     model = build_model(recipe, labels, weights="unloaded" if resume or base else None)
     if base is not None and resume is None:
-        base.fill(model, labels)
-    say_weights(console, model)
-    say_norms(console, model, together.count)
+        base.load_weights_into(model, labels)
+    report_weights(console, model)
+    report_norms(console, model, processes.count)
     _require_runnable(recipe, model, train, val)
     if dry_run and recipe.data.normalize == "data":
         console.print("normalize: measured when training starts, not with --dry-run")
     elif recipe.data.normalize == "data":
         measured = recipe
-        recipe = together.decide(lambda: _measured(measured, train, console))
-        normalise(model, recipe)
+        recipe = processes.run_on_main(lambda: _measure_constants(measured, train, console))
+        apply_normalization(model, recipe)
     if dry_run:
         sentence = f"{check_recipe(recipe, data_root)}; nothing was written (--dry-run)"
-        rehearsal = Rehearsal(
-            model, samples, recipe.training, workers=_workers(recipe), processes=together
+        trial = TrialTraining(
+            model, samples, recipe.training, workers=_resolve_workers(recipe), processes=processes
         )
-        console.print(dry_run_table(rehearsal, recipe.name, len(val)))
+        console.print(build_dry_run_table(trial, recipe.name, len(val)))
         console.print(sentence)
         return None
     if resume is not None:
         run = Run.reopen(resume, recipe, labels)
-        together.decide(lambda: hold(held, resume))
+        processes.run_on_main(lambda: enter_folder_lock(lock_stack, resume))
     else:
-        run = _new_run(recipe, labels, together, held, out)
-    work = _work(recipe, model, samples, val, run.directory, console, together)
+        run = _create_run(recipe, labels, processes, lock_stack, out)
+    fine_tuner = _build_fine_tuner(recipe, model, samples, val, run.directory, console, processes)
     if resume is not None:
-        work.resume()
-    work.run()
+        fine_tuner.resume()
+    fine_tuner.run()
     return run
 
 
-def _samples(recipe: Recipe, train: CocoDataset, console: Console) -> CocoDataset | TiledDataset:
+def _build_samples(
+    recipe: Recipe, train: CocoDataset, console: Console
+) -> CocoDataset | TiledDataset:
     """What is trained on, told on the console where it is not the pictures themselves."""
-    samples = training_samples(recipe, train)
+    samples = build_training_samples(recipe, train)
     if isinstance(samples, TiledDataset):
-        console.print(f"train: {samples.described()}", highlight=False)
+        console.print(f"train: {samples.describe()}", highlight=False)
     return samples
 
 
-def _new_run(
-    recipe: Recipe, labels: Labels, together: Processes, held: ExitStack, out: Path | None
+def _create_run(
+    recipe: Recipe,
+    labels: Labels,
+    processes: DistributedContext,
+    lock_stack: ExitStack,
+    out: Path | None,
 ) -> Run:
     """The folder of a new run, held by the main process."""
     name = f"{recipe.name.replace('/', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = out or Path("runs") / name
-    together.decide(lambda: hold(held, folder))
-    return together.decide(lambda: Run.create(folder, recipe, labels))
+    processes.run_on_main(lambda: enter_folder_lock(lock_stack, folder))
+    return processes.run_on_main(lambda: Run.create(folder, recipe, labels))
 
 
-def _say_splits(recipe: Recipe, train: CocoDataset, val: CocoDataset, console: Console) -> None:
+def _report_splits(recipe: Recipe, train: CocoDataset, val: CocoDataset, console: Console) -> None:
     """What there is to learn from and to judge on.
 
     Raises:
@@ -184,7 +194,7 @@ def _say_splits(recipe: Recipe, train: CocoDataset, val: CocoDataset, console: C
             highlight=False,
         )
     for split, dataset in (("train", train), ("val", val)):
-        say_data(console, split, dataset)
+        report_dataset(console, split, dataset)
         require_pictures(console, split, dataset)
 
 
@@ -196,26 +206,26 @@ def _require_runnable(
     Raises:
         ResnetTasksError: If labels, precision, balancing, trackers or metric do not fit.
     """
-    require_fitting_labels(model, (train, val))
-    resolve_precision(recipe.training.precision, default_device(recipe.training.device))
-    best_metric(model.named_heads, recipe.evaluation.best, recipe.evaluation.extra)
+    require_valid_labels(model, (train, val))
+    resolve_precision(recipe.training.precision, resolve_device(recipe.training.device))
+    choose_best_metric(model.named_heads, recipe.evaluation.best, recipe.evaluation.extra)
     require_trackers(recipe.training.trackers)
     try:
-        BALANCINGS.get(recipe.training.balancing)
+        LOSS_BALANCERS.get(recipe.training.balancing)
     except ResnetTasksError as error:
         raise RecipeError(f"training.balancing: {error}") from None
 
 
-def _work(
+def _build_fine_tuner(
     recipe: Recipe,
     model: TaskModel,
     train: CocoDataset | TiledDataset,
     val: CocoDataset,
     out: Path,
     console: Console,
-    together: Processes,
-) -> Finetuning:
-    return Finetuning(
+    processes: DistributedContext,
+) -> FineTuner:
+    return FineTuner(
         model,
         train,
         val,
@@ -223,20 +233,20 @@ def _work(
         out=out,
         evaluation=recipe.evaluation.model_copy(update={"sliding": recipe.sliding}),
         console=console,
-        workers=_workers(recipe),
-        processes=together,
+        workers=_resolve_workers(recipe),
+        processes=processes,
     )
 
 
-def _workers(recipe: Recipe) -> int | None:
+def _resolve_workers(recipe: Recipe) -> int | None:
     return None if recipe.data.workers == "auto" else recipe.data.workers
 
 
-def _judge(run: Run, data_root: Path | None, console: Console, minutes: float) -> None:
+def _evaluate_run(run: Run, data_root: Path | None, console: Console, minutes: float) -> None:
     """Evaluates the last checkpoint and says where everything is."""
     evaluation = run.evaluate("val", data_root=data_root, console=console)
     title = f"{run.recipe.name}: val, last checkpoint, {minutes:.1f} minutes"
-    console.print(metric_tables(evaluation.metrics, title, headline_only=True))
+    console.print(build_metric_tables(evaluation.metrics, title, headline_only=True))
     folder = run.directory / "evaluations" / "val"
     console.print(
         f"metrics:  {folder / 'metrics.json'} (all {len(evaluation.metrics)})\n"
@@ -247,12 +257,12 @@ def _judge(run: Run, data_root: Path | None, console: Console, minutes: float) -
     )
 
 
-def _weighted(
+def _measure_class_weights(
     recipe: Recipe,
     labels: Labels,
     train: CocoDataset,
     console: Console,
-    together: Processes | None,
+    processes: DistributedContext | None,
 ) -> Recipe:
     """The recipe with numbers for class weights that are named, told on the console.
 
@@ -261,48 +271,53 @@ def _weighted(
         labels: Classes of its heads.
         train: What is counted.
         console: For progress.
-        together: Those that train; one counts for all. None: nothing is counted.
+        processes: Those that train; one counts for all. None: nothing is counted.
     """
-    named = weights_to_measure(recipe)
-    if not named:
+    methods = find_measured_weights(recipe)
+    if not methods:
         return recipe
-    if together is None:
+    if processes is None:
         console.print("class_weights: measured when training starts, not with --dry-run")
         return recipe
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("Counting classes", total=len(train))
-        made = together.decide(
-            lambda: with_class_weights(
-                recipe, labels, train, lambda done, _: progress.update(task, completed=done)
+        weighted_recipe = processes.run_on_main(
+            lambda: fill_in_class_weights(
+                recipe,
+                labels,
+                train,
+                lambda completed, _: progress.update(task, completed=completed),
             )
         )
-    for name, way in named.items():
-        weights = made.heads[name].options["class_weights"]
-        shown = ", ".join(f"{each} {weight:g}" for each, weight in weights.items())
-        console.print(f"heads.{name}: class_weights {way}: {shown}", highlight=False, markup=False)
-    return made
+    for name, method in methods.items():
+        weights = weighted_recipe.heads[name].options["class_weights"]
+        text = ", ".join(f"{class_name} {weight:g}" for class_name, weight in weights.items())
+        console.print(
+            f"heads.{name}: class_weights {method}: {text}", highlight=False, markup=False
+        )
+    return weighted_recipe
 
 
-def _measured(recipe: Recipe, train: CocoDataset, console: Console) -> Recipe:
+def _measure_constants(recipe: Recipe, train: CocoDataset, console: Console) -> Recipe:
     """The recipe with the constants of its training data, told on the console."""
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("Measuring channels", total=len(train))
-        recipe = with_constants(
-            recipe, train, lambda done, _: progress.update(task, completed=done)
+        recipe = fill_in_constants(
+            recipe, train, lambda completed, _: progress.update(task, completed=completed)
         )
     constants = recipe.data.normalize
     assert isinstance(constants, NormalizeRecipe)
-    shown = ", ".join(
+    text = ", ".join(
         f"{name} {' '.join(f'{value:.4f}' for value in getattr(constants, name))}"
         for name in ("mean", "std")
     )
-    console.print(f"normalize: {shown}, of {len(train)} training pictures", highlight=False)
+    console.print(f"normalize: {text}, of {len(train)} training pictures", highlight=False)
     return recipe
 
 
-def say_data(console: Console, split: str, dataset: CocoDataset) -> None:
+def report_dataset(console: Console, split: str, dataset: CocoDataset) -> None:
     """One line on what a split holds, and one on what was repaired or left out."""
-    objects = ", ".join(f"{name} {count}" for name, count in dataset.counts().items())
+    objects = ", ".join(f"{name} {count}" for name, count in dataset.count_objects().items())
     console.print(f"{split}: {len(dataset)} pictures; objects: {objects}", highlight=False)
     if dataset.repeats is not None:
         console.print(
@@ -313,7 +328,7 @@ def say_data(console: Console, split: str, dataset: CocoDataset) -> None:
     for file in dataset.files:
         if file.note:
             console.print(f"{split}: {file.path.name}: {file.note}", highlight=False, markup=False)
-        for kind, count in file.summary().items():
+        for kind, count in file.count_problems().items():
             console.print(f"{split}: {file.path.name}: {kind}: {count}", highlight=False)
 
 
@@ -323,8 +338,8 @@ def require_pictures(console: Console, split: str, dataset: CocoDataset) -> None
     Raises:
         DataError: With the number of missing files and the first of them.
     """
-    missing = [path for file in dataset.files for path in file.missing_files()]
-    if len(missing) > dataset.most_bad_pictures:
+    missing = [path for file in dataset.files for path in file.find_missing_files()]
+    if len(missing) > dataset.max_bad_images:
         for file in dataset.files:
             file.require_files()
     if missing:
@@ -336,9 +351,9 @@ def require_pictures(console: Console, split: str, dataset: CocoDataset) -> None
         )
 
 
-def say_weights(console: Console, model: TaskModel) -> None:
+def report_weights(console: Console, model: TaskModel) -> None:
     """Where the weights came from, under which licence, and what was made of them."""
-    report = weights_report(model)
+    report = get_weights_report(model)
     if report is None:
         return
     lines = [
@@ -349,15 +364,15 @@ def say_weights(console: Console, model: TaskModel) -> None:
         ),
     ]
     if report.unexpected:
-        shown = ", ".join(report.unexpected[:SHOWN_NAMES])
-        more = ", ..." if len(report.unexpected) > SHOWN_NAMES else ""
-        lines.append(f"weights: not used: {shown}{more}")
+        names = ", ".join(report.unexpected[:MAX_PRINTED_NAMES])
+        more = ", ..." if len(report.unexpected) > MAX_PRINTED_NAMES else ""
+        lines.append(f"weights: not used: {names}{more}")
     lines += [f"weights: {note}" for note in report.notes]
     for line in lines:
         console.print(line, highlight=False, markup=False)
 
 
-def say_norms(console: Console, model: TaskModel, processes: int) -> None:
+def report_norms(console: Console, model: TaskModel, processes: int) -> None:
     """That shared statistics of batch norms are not shared with anybody, where that is so."""
     if processes == 1 and getattr(model.backbone, "norm_mode", "") == "sync":
         console.print(

@@ -13,7 +13,7 @@ from resnet_tasks.model import TaskModel
 
 
 @dataclass(frozen=True)
-class Conflict:
+class GradientConflict:
     """Gradients of the heads' losses on the last shared stage, in one step.
 
     Attributes:
@@ -28,13 +28,13 @@ class Conflict:
     cosines: dict[str, float]
 
 
-def last_shared(model: TaskModel) -> tuple[int, list[nn.Parameter]]:
+def find_last_shared_stage(model: TaskModel) -> tuple[int, list[nn.Parameter]]:
     """The last stage of the backbone that is trained, and its parameters; all, where it has none.
 
     The shared pyramid comes behind it, but not all heads read that.
     """
     stages: dict[int, list[nn.Parameter]] = {}
-    stage_of: Callable[[str], int] = getattr(model.backbone, "stage_of", lambda _: 0)
+    stage_of: Callable[[str], int] = getattr(model.backbone, "find_stage", lambda _: 0)
     assert isinstance(model.backbone, nn.Module)
     for name, parameter in model.backbone.named_parameters():
         if parameter.requires_grad:
@@ -47,7 +47,7 @@ def last_shared(model: TaskModel) -> tuple[int, list[nn.Parameter]]:
 
 def measure_conflict(
     model: TaskModel, losses: Mapping[str, Tensor], gather: Callable[[Tensor], Tensor]
-) -> Conflict | None:
+) -> GradientConflict | None:
     """The conflict between heads; leaves the graph for the backward to come.
 
     Args:
@@ -58,24 +58,26 @@ def measure_conflict(
     Returns:
         None where fewer than two heads, or no stage of the backbone, are trained.
     """
-    stage, parameters = last_shared(model)
+    stage, parameters = find_last_shared_stage(model)
     if len(losses) < 2 or not parameters:
         return None
     gradients: dict[str, Tensor] = {}
     for name, loss in losses.items():
-        found: tuple[Tensor | None, ...] = (None,) * len(parameters)
+        head_gradients: tuple[Tensor | None, ...] = (None,) * len(parameters)
         if loss.requires_grad:
-            found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+            head_gradients = torch.autograd.grad(
+                loss, parameters, retain_graph=True, allow_unused=True
+            )
         flat = [
-            torch.zeros_like(parameter) if each is None else each
-            for each, parameter in zip(found, parameters, strict=True)
+            torch.zeros_like(parameter) if gradient is None else gradient
+            for gradient, parameter in zip(head_gradients, parameters, strict=True)
         ]
-        gradients[name] = gather(torch.cat([each.flatten().float() for each in flat]))
-    norms = {name: float(each.norm()) for name, each in gradients.items()}
+        gradients[name] = gather(torch.cat([gradient.flatten().float() for gradient in flat]))
+    norms = {name: float(gradient.norm()) for name, gradient in gradients.items()}
     cosines = {
         f"{first}|{second}": float(gradients[first] @ gradients[second])
         / (norms[first] * norms[second])
         for first, second in combinations(gradients, 2)
         if norms[first] and norms[second]
     }
-    return Conflict(stage, norms, cosines)
+    return GradientConflict(stage, norms, cosines)

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from resnet_tasks.data.tiles import Windows
+from resnet_tasks.data.tiles import WindowGrid
 from resnet_tasks.errors import DataError, RunError
-from resnet_tasks.evaluation.scaling import Scaling
+from resnet_tasks.evaluation.scaling import TemperatureScaling
 from resnet_tasks.evaluation.sliding import SlidingWindows
-from resnet_tasks.evaluation.views import ManyViews, Predictor, Views
+from resnet_tasks.evaluation.views import Predictor, TtaPredictor, TtaViews
 from resnet_tasks.evaluation.window_maps import Keep
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema import SlidingRecipe
@@ -22,24 +22,24 @@ CALIBRATION_FILE = "calibration.json"
 
 
 @dataclass(frozen=True)
-class Inference:
+class InferenceOptions:
     """What is done besides one forward; off unless asked for, so that numbers compare.
 
     Attributes:
         calibrated: Confidences go through the scaling that `calibrate` has kept in the run.
-        views: Test-time augmentation: `flips`, `scales` or `flips+scales`; None: none.
+        tta_views: Test-time augmentation: `flips`, `scales` or `flips+scales`; None: none.
         windows: Pictures are predicted in these; None: as the recipe says.
     """
 
     calibrated: bool = False
-    views: str | None = None
+    tta_views: str | None = None
     windows: SlidingRecipe | None = None
 
     @property
     def suffix(self) -> str:
         """Of folder names, so that evaluations made differently lie apart; empty when plain."""
         calibrated = "-calibrated" if self.calibrated else ""
-        views = f"-{self.views}" if self.views else ""
+        views = f"-{self.tta_views}" if self.tta_views else ""
         windows = self.windows
         if windows is None:
             return calibrated + views
@@ -48,12 +48,12 @@ class Inference:
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
         windows = None if self.windows is None else self.windows.model_dump()
-        return {"calibrated": self.calibrated, "views": self.views, "windows": windows}
+        return {"calibrated": self.calibrated, "views": self.tta_views, "windows": windows}
 
-    def predictor(
+    def build_predictor(
         self,
         model: TaskModel,
-        calibration: Mapping[str, Scaling],
+        calibration: Mapping[str, TemperatureScaling],
         *,
         batch_size: int = 4,
         keep: Keep = "labels",
@@ -70,39 +70,39 @@ class Inference:
             DataError: If the views are unknown, or asked for together with windows.
             HeadError: If windows are asked for and a head sees pictures as a whole.
         """
-        views = Views.named(self.views)
+        views = TtaViews.from_name(self.tta_views)
         if self.calibrated:
             model = copy.copy(model)  # shares all weights
             model.adjustments = {**model.adjustments, **calibration}
         if self.windows is None:
-            return ManyViews(model, views) if len(views) > 1 else model
+            return TtaPredictor(model, views) if len(views) > 1 else model
         if len(views) > 1:
             raise DataError(
-                f"test-time augmentation ({self.views}) does not go together with windows "
+                f"test-time augmentation ({self.tta_views}) does not go together with windows "
                 "(data.tiles, evaluation.sliding, --tiles); leave one of them out"
             )
-        return windowed(model, self.windows, batch_size=batch_size, keep=keep)
+        return add_sliding_windows(model, self.windows, batch_size=batch_size, keep=keep)
 
 
-PLAIN = Inference()
+PLAIN_INFERENCE = InferenceOptions()
 """One forward, nothing else."""
 
 
-def windowed(
-    model: TaskModel, part: SlidingRecipe | None, *, batch_size: int, keep: Keep = "labels"
+def add_sliding_windows(
+    model: TaskModel, sliding: SlidingRecipe | None, *, batch_size: int, keep: Keep = "labels"
 ) -> TaskModel | SlidingWindows:
     """A model that predicts in the windows of a recipe; `model` itself where it has none.
 
     Raises:
         HeadError: If a head sees pictures as a whole.
     """
-    if part is None:
+    if sliding is None:
         return model
-    windows = Windows(part.height, part.width, part.overlap)
-    return SlidingWindows(model, windows, batch_size=batch_size, iou=part.nms_iou, keep=keep)
+    windows = WindowGrid(sliding.height, sliding.width, sliding.overlap)
+    return SlidingWindows(model, windows, batch_size=batch_size, iou=sliding.nms_iou, keep=keep)
 
 
-def read_calibration(run: Path, weights: str) -> dict[str, Scaling]:
+def read_calibration(run: Path, weights: str) -> dict[str, TemperatureScaling]:
     """Head name -> scaling, as `calibrate` has kept it.
 
     Args:
@@ -117,14 +117,17 @@ def read_calibration(run: Path, weights: str) -> dict[str, Scaling]:
     if not path.is_file():
         raise RunError(f"{run} is not calibrated: it has no {CALIBRATION_FILE}; run {remedy} first")
     try:
-        kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        heads = {name: Scaling.from_json(each) for name, each in kept["heads"].items()}
-        fitted_to = kept["weights"]
+        calibration: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        heads = {
+            name: TemperatureScaling.from_json(scaling)
+            for name, scaling in calibration["heads"].items()
+        }
+        fitted_to = calibration["weights"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{path} is damaged ({error}); run {remedy} again") from None
     if fitted_to != weights:
         raise RunError(
-            f"{path} was fitted to other weights (the then {kept.get('checkpoint')} checkpoint); "
+            f"{path} was fitted to other weights (the then {calibration.get('checkpoint')} checkpoint); "
             f"run {remedy} again, with the checkpoint that is to be used"
         )
     return heads

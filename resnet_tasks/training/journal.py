@@ -21,17 +21,17 @@ from rich.progress import (
 )
 
 from resnet_tasks.recipe.schema import TrainingRecipe
-from resnet_tasks.training.gradient_conflict import Conflict
-from resnet_tasks.training.spikes import Spike
+from resnet_tasks.training.gradient_conflict import GradientConflict
+from resnet_tasks.training.spikes import LossSpike
 from resnet_tasks.training.trackers import TrackedRun, Trackers
-from resnet_tasks.whole_files import json_text, unwritten
+from resnet_tasks.whole_files import json_text, make_write_error
 
-Show = Callable[[Mapping[str, float], float], None]
+ShowStep = Callable[[Mapping[str, float], float], None]
 SMOOTHING = 0.9
 """Share of the past in the losses and the speed that the progress bar shows."""
 
 
-class Journal:
+class RunLog:
     """Console, log file and trackers of one run.
 
     Args:
@@ -45,15 +45,15 @@ class Journal:
         self._console = Console(quiet=True) if silent else console
         self._silent = silent
         self._trackers: Trackers | None = None
-        self._told_spike = 0  # epoch of the last spike on the console
+        self._last_spike_epoch = 0  # epoch of the last spike on the console
 
     @classmethod
-    def mute(cls) -> Journal:
+    def create_silent(cls) -> RunLog:
         """One that writes and says nothing."""
         return cls(Path(), Console(quiet=True), silent=True)
 
     @contextmanager
-    def tracked(self, options: TrainingRecipe, update: int) -> Iterator[None]:
+    def open_trackers(self, options: TrainingRecipe, update: int) -> Iterator[None]:
         """The trackers are told what happens for the duration.
 
         Args:
@@ -64,15 +64,15 @@ class Journal:
         if self._silent:
             yield
             return
-        run = TrackedRun.of(self._folder, options, update)
-        self._trackers = trackers = Trackers(options.trackers, run, self.say)
+        run = TrackedRun.from_folder(self._folder, options, update)
+        self._trackers = trackers = Trackers(options.trackers, run, self.print_line)
         try:
             yield
         finally:
             self._trackers = None
             trackers.close()
 
-    def say(self, text: str) -> None:
+    def print_line(self, text: str) -> None:
         """A line for people."""
         self._console.print(text, highlight=False, markup=False)
 
@@ -88,11 +88,11 @@ class Journal:
         path = self._folder / "log.jsonl"
         try:
             with path.open("ab+") as stream:
-                stream.write(_line_end(stream) + line.encode() + b"\n")
+                stream.write(_find_missing_newline(stream) + line.encode() + b"\n")
         except OSError as error:
-            raise unwritten(path, error) from None
+            raise make_write_error(path, error) from None
 
-    def step(
+    def log_step(
         self,
         update: int,
         epoch: int,
@@ -101,60 +101,65 @@ class Journal:
         weights: Mapping[str, float] | None = None,
     ) -> None:
         """The losses of one optimizer step, and the weights of the heads where they change."""
-        told = {"weights": dict(weights)} if weights else {}
+        extra = {"weights": dict(weights)} if weights else {}
         self.log(
-            "step", update=update, epoch=epoch, losses=dict(losses), learning_rate=rate, **told
+            "step", update=update, epoch=epoch, losses=dict(losses), learning_rate=rate, **extra
         )
         if weights:
             self._plot({f"weight/{name}": value for name, value in weights.items()}, update)
         self._plot({f"train/{name}": value for name, value in losses.items()}, update)
         self._plot({"train/learning_rate": rate}, update)
 
-    def conflict(self, update: int, epoch: int, conflict: Conflict) -> None:
+    def log_conflict(self, update: int, epoch: int, conflict: GradientConflict) -> None:
         """How far the heads pull the last shared stage in one direction."""
         self.log("gradients", update=update, epoch=epoch, **asdict(conflict))
         names = {f"gradients/cosine/{k}": value for k, value in conflict.cosines.items()}
         names |= {f"gradients/norm/{k}": value for k, value in conflict.norms.items()}
         self._plot(names, update)
 
-    def spike(self, update: int, epoch: int, spike: Spike, image_ids: Sequence[int | str]) -> None:
+    def log_spike(
+        self, update: int, epoch: int, spike: LossSpike, image_ids: Sequence[int | str]
+    ) -> None:
         """A loss far above its recent values: always in the log, on the console once an epoch."""
         self.log("spike", update=update, epoch=epoch, **asdict(spike), image_ids=list(image_ids))
-        if self._told_spike != epoch:
-            self._told_spike = epoch
+        if self._last_spike_epoch != epoch:
+            self._last_spike_epoch = epoch
             pictures = ", ".join(map(str, image_ids))
-            self.say(
+            self.print_line(
                 f"note: {spike.term} leapt to {spike.value:.4g} at update {update}, "
                 f"{spike.deviations:.0f} deviations above its recent mean of {spike.mean:.4g}; "
                 f"pictures: {pictures} (further ones of this epoch are in log.jsonl)"
             )
 
-    def evaluation(
+    def log_evaluation(
         self,
         heading: str,
         epoch: int,
         update: int,
         values: Mapping[str, float | None],
         *,
-        shown: Sequence[str],
+        console_metrics: Sequence[str],
     ) -> None:
-        """All metrics of an evaluation; those in `shown` on the console."""
+        """All metrics of an evaluation; those in `console_metrics` on the console."""
         self.log("evaluation", epoch=epoch, update=update, metrics=dict(values))
         self._plot({f"val/{name}": value for name, value in values.items()}, update)
-        texts = [f"{name} {'-' if (v := values[name]) is None else f'{v:.4f}'}" for name in shown]
-        self.say("  ".join([heading, *texts]))
+        texts = [
+            f"{name} {'-' if (v := values[name]) is None else f'{v:.4f}'}"
+            for name in console_metrics
+        ]
+        self.print_line("  ".join([heading, *texts]))
 
     def _plot(self, values: Mapping[str, float | None], update: int) -> None:
         if self._trackers is not None:
             self._trackers.plot(values, update)
 
     @contextmanager
-    def progress(self, heading: str, done: int, total: int) -> Iterator[Show]:
+    def show_progress(self, heading: str, completed: int, total: int) -> Iterator[ShowStep]:
         """A bar over optimizer steps: smoothed losses, images/s, time left.
 
         Args:
             heading: Epoch of how many.
-            done: Steps before this epoch.
+            completed: Steps before this epoch.
             total: Steps of the whole run, so that the time left is that of the run.
         """
         columns = (
@@ -179,7 +184,7 @@ class Journal:
             transient=True,
             disable=not self._console.is_terminal,
         ) as bar:
-            task = bar.add_task("", total=total, completed=done, losses="", speed=0.0)
+            task = bar.add_task("", total=total, completed=completed, losses="", speed=0.0)
 
             def show(losses: Mapping[str, float], speed: float) -> None:
                 texts = [f"{name} {smooth(name, value):.3f}" for name, value in losses.items()]
@@ -189,7 +194,7 @@ class Journal:
             yield show
 
 
-def _line_end(stream: BinaryIO) -> bytes:
+def _find_missing_newline(stream: BinaryIO) -> bytes:
     """The end of the line that a kill or a full disk may have cut off; else nothing."""
     if stream.seek(0, os.SEEK_END) == 0:
         return b""

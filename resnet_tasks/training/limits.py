@@ -23,7 +23,7 @@ SIGNS = (
 
 
 @contextmanager
-def within_memory(describe: Callable[[], str]) -> Iterator[None]:
+def translate_memory_errors(describe: Callable[[], str]) -> Iterator[None]:
     """Turns every way in which memory runs out into one error.
 
     Args:
@@ -36,7 +36,7 @@ def within_memory(describe: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError, OSError) as error:
-        if not _is_memory(error):
+        if not _is_out_of_memory(error):
             raise
         reason = (str(error).splitlines() or [""])[0].strip()[:200] or type(error).__name__
         message = f"out of memory {describe()} (the system says: {reason})"
@@ -46,7 +46,7 @@ def within_memory(describe: Callable[[], str]) -> Iterator[None]:
     raise MemoryLimitError(message)
 
 
-def _is_memory(error: Exception) -> bool:
+def _is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
@@ -54,7 +54,9 @@ def _is_memory(error: Exception) -> bool:
     return any(sign in str(error).lower() for sign in SIGNS)
 
 
-def training_advice(batch_size: int, accumulation: int, size: tuple[int, int] | None) -> str:
+def advise_on_training_memory(
+    batch_size: int, accumulation: int, size: tuple[int, int] | None
+) -> str:
     """What was too large in training, and the three settings to change."""
     shape = "" if size is None else f" of {size[0]} x {size[1]} pixels (height x width)"
     smaller = "cannot be lower"
@@ -69,7 +71,7 @@ def training_advice(batch_size: int, accumulation: int, size: tuple[int, int] | 
     )
 
 
-def evaluation_advice(batch_size: int, size: tuple[int, int] | None) -> str:
+def advise_on_evaluation_memory(batch_size: int, size: tuple[int, int] | None) -> str:
     """What was too large in evaluation, and the three settings to change."""
     shape = "" if size is None else f" of {size[0]} x {size[1]} pixels (height x width)"
     return (

@@ -11,10 +11,10 @@ import torch
 from resnet_tasks.errors import NonFiniteLossError
 from resnet_tasks.recipe.schema import TrainingRecipe
 from resnet_tasks.structures import Batch
-from resnet_tasks.training.journal import Journal
-from resnet_tasks.training.position import Position, RunLength
-from resnet_tasks.training.replay import Step, write_replay
-from resnet_tasks.training.trainee import Trainee
+from resnet_tasks.training.journal import RunLog
+from resnet_tasks.training.position import RunLength, TrainingProgress
+from resnet_tasks.training.replay import RecordedStep, write_replay
+from resnet_tasks.training.trainee import TrainState
 
 MOST_SKIPPED = 3
 """Steps that `training.non_finite=skip` may leave out, or 1 % of them where that is more."""
@@ -23,7 +23,7 @@ MOST_IN_ROW = 10
 
 
 @dataclass
-class Attempt:
+class TrainStep:
     """An optimizer step while it is taken.
 
     Attributes:
@@ -49,7 +49,7 @@ class Attempt:
         """Of all pictures."""
         return [image_id for batch in self.batches for image_id in batch.image_ids]
 
-    def refuse(self, troubles: Sequence[str]) -> None:
+    def raise_if_non_finite(self, troubles: Sequence[str]) -> None:
         """Ends the step if something in it is not finite.
 
         Args:
@@ -67,80 +67,88 @@ class Attempt:
             )
 
 
-class NonFiniteSteps:
+class NonFiniteStepPolicy:
     """What becomes of steps that are not finite (`training.non_finite`).
 
     Args:
-        trainee: Whose steps they are; as it was before each.
+        train_state: Whose steps they are; as it was before each.
         options: Whether to stop.
         length: Of the run, for how many may be left out.
-        journal: Is told of those left out.
+        run_log: Is told of those left out.
         folder: Run folder, which keeps them for `replay`; None: nothing is kept.
     """
 
     def __init__(
         self,
-        trainee: Trainee,
+        train_state: TrainState,
         options: TrainingRecipe,
         length: RunLength,
         *,
-        journal: Journal,
+        run_log: RunLog,
         folder: Path | None,
     ) -> None:
-        self._trainee = trainee
+        self._train_state = train_state
         self._options = options
-        self._most = max(MOST_SKIPPED, length.updates // 100)
-        self._journal = journal
+        self._max_skipped = max(MOST_SKIPPED, length.updates // 100)
+        self._run_log = run_log
         self._folder = folder
 
-    def leave_out(self, attempt: Attempt, position: Position, trouble: NonFiniteLossError) -> None:
+    def skip_step(
+        self, train_step: TrainStep, progress: TrainingProgress, trouble: NonFiniteLossError
+    ) -> None:
         """Leaves a step out, where that is wanted; keeps it for `replay`.
 
         Args:
-            attempt: The step.
-            position: Of the run; its counts of skipped steps rise.
+            train_step: The step.
+            progress: Of the run; its counts of skipped steps rise.
             trouble: What is not finite.
 
         Raises:
             NonFiniteLossError: If the run is to stop there, or too many steps were left out.
         """
-        kept = self._keep(attempt, str(trouble))
-        how = "" if kept is None else f"; do the step again with `resnet-tasks replay {kept}`"
+        replay_folder = self._save_for_replay(train_step, str(trouble))
+        replay_hint = (
+            ""
+            if replay_folder is None
+            else f"; do the step again with `resnet-tasks replay {replay_folder}`"
+        )
         if self._options.non_finite == "stop":
             raise NonFiniteLossError(
-                f"{trouble}{how}; training.non_finite=skip leaves such steps out"
+                f"{trouble}{replay_hint}; training.non_finite=skip leaves such steps out"
             )
-        position.skipped += 1
-        position.skipped_in_row += 1
-        if position.skipped > self._most or position.skipped_in_row >= MOST_IN_ROW:
+        progress.skipped += 1
+        progress.skipped_in_row += 1
+        if progress.skipped > self._max_skipped or progress.skipped_in_row >= MOST_IN_ROW:
             raise NonFiniteLossError(
-                f"{trouble}{how}; {position.skipped} of {attempt.update + 1} steps were left "
-                f"out, {position.skipped_in_row} in a row; allowed are {self._most}, and fewer "
+                f"{trouble}{replay_hint}; {progress.skipped} of {train_step.update + 1} steps were left "
+                f"out, {progress.skipped_in_row} in a row; allowed are {self._max_skipped}, and fewer "
                 f"than {MOST_IN_ROW} in a row"
             )
-        self._journal.log(
-            "skipped", update=attempt.update, epoch=attempt.epoch + 1, reason=str(trouble)
+        self._run_log.log(
+            "skipped", update=train_step.update, epoch=train_step.epoch + 1, reason=str(trouble)
         )
-        self._journal.say(f"step {attempt.update} was left out: {trouble}{how}")
+        self._run_log.print_line(f"step {train_step.update} was left out: {trouble}{replay_hint}")
 
-    def _keep(self, attempt: Attempt, trouble: str) -> Path | None:
+    def _save_for_replay(self, train_step: TrainStep, trouble: str) -> Path | None:
         """Writes the step for `replay`, in the processes where it went wrong."""
-        if self._folder is None or not attempt.is_source:
+        if self._folder is None or not train_step.is_source:
             return None
-        trainee = self._trainee
-        processes, model = trainee.processes, trainee.plain_model
-        step = Step(
-            update=attempt.update,
-            seed=attempt.seed + processes.index,
-            precision=trainee.precision,
+        train_state = self._train_state
+        processes, model = train_state.processes, train_state.plain_model
+        step = RecordedStep(
+            update=train_step.update,
+            seed=train_step.seed + processes.index,
+            precision=train_state.precision,
             deterministic=self._options.deterministic,
             threads=torch.get_num_threads(),
-            counts=attempt.counts,
-            losses=attempt.means,
+            counts=train_step.counts,
+            losses=train_step.means,
             trouble=trouble,
-            frozen=[name for name, each in model.named_parameters() if not each.requires_grad],
-            weights=trainee.balancing.weights(),
+            frozen=[
+                name for name, parameter in model.named_parameters() if not parameter.requires_grad
+            ],
+            weights=train_state.balancer.compute_weights(),
         )
-        others = f"-process-{processes.index}" if processes.count > 1 else ""
-        name = f"update-{attempt.update}{others}"
-        return write_replay(self._folder, name, model, attempt.batches, step)
+        suffix = f"-process-{processes.index}" if processes.count > 1 else ""
+        name = f"update-{train_step.update}{suffix}"
+        return write_replay(self._folder, name, model, train_step.batches, step)

@@ -12,9 +12,19 @@ from resnet_tasks.assemble.splits import Split, read_split
 from resnet_tasks.errors import DataError, RunError
 from resnet_tasks.evaluation.evaluate import evaluate
 from resnet_tasks.evaluation.froc import FrocEvaluator, FrocOptions
-from resnet_tasks.evaluation.operating_point import OperatingPoint, Rule, choose, label_thresholds
+from resnet_tasks.evaluation.operating_point import (
+    OperatingPoint,
+    ThresholdRule,
+    choose_thresholds,
+    get_label_thresholds,
+)
 from resnet_tasks.training.checkpoint import write_json
-from resnet_tasks.training.judging import check_categories, file_sha256, versions, weights_sha256
+from resnet_tasks.training.judging import (
+    check_categories,
+    collect_versions,
+    compute_sha256,
+    weights_sha256,
+)
 from resnet_tasks.training.run import Run
 
 FILE = "operating_point.json"
@@ -25,7 +35,7 @@ Points = dict[str, dict[str, OperatingPoint | None]]
 
 def choose_operating_points(
     run: Run,
-    rule: Rule,
+    rule: ThresholdRule,
     *,
     options: FrocOptions | None = None,
     split: Split = "val",
@@ -46,13 +56,13 @@ def choose_operating_points(
         RunError: If the run has no detection head.
         DataError: If the split annotates no boxes, or no threshold achieves the rule.
     """
-    model = run.model(checkpoint)
-    judges = {
+    model = run.load_model(checkpoint)
+    evaluators = {
         name: [FrocEvaluator(head.classes, options)]
         for name, head in model.named_heads.items()
         if head.task.name == FrocEvaluator.task
     }
-    if not judges:
+    if not evaluators:
         raise RunError(
             f"{run.directory} has no detection head ({', '.join(model.named_heads)}); an operating "
             "point is the score from which on detections count"
@@ -62,45 +72,48 @@ def choose_operating_points(
         check_categories(file, run.labels, run.directory)
     recipe = run.recipe
     evaluation = evaluate(
-        run.predictor(checkpoint),
+        run.build_predictor(checkpoint),
         build_dataset(run.recipe, files, run.labels.categories),
         batch_size=recipe.evaluation.batch_size or recipe.training.batch_size,
         precision=recipe.training.precision,
-        evaluators=judges,
+        evaluators=evaluators,
         bootstrap=None,
     )
     points: Points = {}
-    for name, (judge,) in judges.items():
+    for name, (evaluator,) in evaluators.items():
         if name not in evaluation.evaluators:
             raise DataError(f"head {name}: {split} annotates no boxes; choose another --split")
         try:
-            points[name] = choose(judge, rule)
+            points[name] = choose_thresholds(evaluator, rule)
         except DataError as error:
             raise DataError(f"head {name}, {split}: {error}") from None
-    folder = run.checkpoint(checkpoint)
-    first = next(iter(judges.values()))[0].options
+    folder = run.find_checkpoint(checkpoint)
+    first = next(iter(evaluators.values()))[0].options
     write_json(
         run.directory / FILE,
         {
             "rule": str(rule),
             "hit": first.model_dump(),
             "heads": {
-                name: {each: point and point.to_json() for each, point in found.items()}
-                for name, found in points.items()
+                name: {
+                    class_name: point and point.to_json()
+                    for class_name, point in class_points.items()
+                }
+                for name, class_points in points.items()
             },
             "split": split,
             "pictures": len(evaluation.picture_ids),
-            "data": {str(file.path): file_sha256(file.path) for file in files},
+            "data": {str(file.path): compute_sha256(file.path) for file in files},
             "checkpoint": checkpoint,
             "weights": weights_sha256(folder),
-            "versions": versions(),
+            "versions": collect_versions(),
             "date": strftime("%Y-%m-%d %H:%M:%S"),
         },
     )
     return points
 
 
-def kept_thresholds(run: Run, checkpoint: str = "last") -> dict[str, tuple[float, ...]]:
+def load_thresholds(run: Run, checkpoint: str = "last") -> dict[str, tuple[float, ...]]:
     """Head -> threshold of every label, as kept in the run.
 
     Args:
@@ -114,26 +127,29 @@ def kept_thresholds(run: Run, checkpoint: str = "last") -> dict[str, tuple[float
     remedy = f"`resnet-tasks operating-point {run.directory} --checkpoint {checkpoint}`"
     if not path.is_file():
         raise RunError(f"{path} is not there; choose thresholds with {remedy}")
-    kept = _read(path, remedy)
-    if kept["weights"] != weights_sha256(run.checkpoint(checkpoint)):
+    contents = _read_file(path, remedy)
+    if contents["weights"] != weights_sha256(run.find_checkpoint(checkpoint)):
         raise RunError(
-            f"{path} was chosen for other weights (checkpoint {kept['checkpoint']}, "
-            f"{kept['date']}) than those of checkpoint {checkpoint}; choose again with {remedy}"
+            f"{path} was chosen for other weights (checkpoint {contents['checkpoint']}, "
+            f"{contents['date']}) than those of checkpoint {checkpoint}; choose again with {remedy}"
         )
     return {
-        name: label_thresholds(
-            {each: point and OperatingPoint(**point) for each, point in found.items()},
+        name: get_label_thresholds(
+            {
+                class_name: point and OperatingPoint(**point)
+                for class_name, point in class_points.items()
+            },
             run.classes[name],
         )
-        for name, found in kept["heads"].items()
+        for name, class_points in contents["heads"].items()
     }
 
 
-def _read(path: Path, remedy: str) -> dict[str, Any]:
+def _read_file(path: Path, remedy: str) -> dict[str, Any]:
     try:
-        kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        contents: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         for key in ("weights", "checkpoint", "date", "heads"):
-            kept[key]
+            contents[key]
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path} cannot be read ({error}); choose again with {remedy}") from None
-    return kept
+    return contents

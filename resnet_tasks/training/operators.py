@@ -10,8 +10,8 @@ import torch
 from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.profiler import ProfilerActivity
 
-from resnet_tasks.training.quiet_profiler import quiet_profile
-from resnet_tasks.training.timeline import AVERAGING, CLIPPING, OPTIMIZER, PREFIX, REST
+from resnet_tasks.training.quiet_profiler import create_quiet_profiler
+from resnet_tasks.training.timeline import AVERAGING, CLIPPING, OPTIMIZER, OTHER, PREFIX
 
 FLOATS = {
     "float": "fp32",
@@ -20,14 +20,14 @@ FLOATS = {
     "double": "fp64",
 }
 """The profiler's names of types of tensors -> ours."""
-UPDATES = frozenset({AVERAGING, CLIPPING, OPTIMIZER, REST})
+UPDATES = frozenset({AVERAGING, CLIPPING, OPTIMIZER, OTHER})
 """Parts that work on parameters and their gradients, which are fp32 in mixed precision too."""
 LEAST_SHARE = 0.01
 """Of the operators' time; fp32 operators below it are no island worth a word."""
 
 
 @dataclass(frozen=True)
-class Operator:
+class OperatorStats:
     """One operator with inputs of one type, in one part of the step.
 
     Attributes:
@@ -50,7 +50,7 @@ class Operator:
 
 def profile_operators(
     step: Callable[[], object], steps: int, device: torch.device
-) -> list[Operator]:
+) -> list[OperatorStats]:
     """The operators of some steps, the most expensive first.
 
     Args:
@@ -61,13 +61,15 @@ def profile_operators(
     activities = [ProfilerActivity.CPU]
     if device.type == "cuda":
         activities.append(ProfilerActivity.CUDA)
-    with quiet_profile(activities=activities, record_shapes=True) as watched:
+    with create_quiet_profiler(activities=activities, record_shapes=True) as profiler:
         for _ in range(steps):
             step()
-    return counted(watched.events() or (), steps, is_cuda=device.type == "cuda")
+    return aggregate_events(profiler.events() or (), steps, is_cuda=device.type == "cuda")
 
 
-def counted(events: Iterable[Any], steps: int, *, is_cuda: bool = False) -> list[Operator]:
+def aggregate_events(
+    events: Iterable[Any], steps: int, *, is_cuda: bool = False
+) -> list[OperatorStats]:
     """Operators of the profiler's events, summed by name, type and part.
 
     Args:
@@ -75,37 +77,37 @@ def counted(events: Iterable[Any], steps: int, *, is_cuda: bool = False) -> list
         steps: That they are of.
         is_cuda: Count the time of kernels, not that of the calls.
     """
-    listed = [each for each in events if each.device_type == DeviceType.CPU]
+    cpu_events = [event for event in events if event.device_type == DeviceType.CPU]
     parts = sorted(
-        (each.time_range.start, each.time_range.end, each.name.removeprefix(PREFIX))
-        for each in listed
-        if each.name.startswith(PREFIX)
+        (event.time_range.start, event.time_range.end, event.name.removeprefix(PREFIX))
+        for event in cpu_events
+        if event.name.startswith(PREFIX)
     )
-    found: dict[tuple[str, str, str], list[float]] = {}
-    operators = sorted(filter(_is_operator, listed), key=lambda each: each.time_range.start)
-    inside: list[tuple[float, float, str]] = []
-    following = 0
-    for each in operators:
-        start = each.time_range.start
-        while following < len(parts) and parts[following][0] <= start:
-            inside.append(parts[following])
-            following += 1
-        while inside and inside[-1][1] < start:
-            inside.pop()
-        key = (each.name, _dtype(each), inside[-1][2] if inside else REST)
-        taken = each.self_device_time_total if is_cuda else each.self_cpu_time_total
-        sums = found.setdefault(key, [0.0, 0.0])
+    costs_by_key: dict[tuple[str, str, str], list[float]] = {}
+    operators = sorted(filter(_is_operator, cpu_events), key=lambda event: event.time_range.start)
+    open_parts: list[tuple[float, float, str]] = []
+    next_part = 0
+    for operator in operators:
+        start = operator.time_range.start
+        while next_part < len(parts) and parts[next_part][0] <= start:
+            open_parts.append(parts[next_part])
+            next_part += 1
+        while open_parts and open_parts[-1][1] < start:
+            open_parts.pop()
+        key = (operator.name, _get_dtype(operator), open_parts[-1][2] if open_parts else OTHER)
+        microseconds = operator.self_device_time_total if is_cuda else operator.self_cpu_time_total
+        sums = costs_by_key.setdefault(key, [0.0, 0.0])
         sums[0] += 1
-        sums[1] += taken / 1e6  # microseconds
-    total = sum(seconds for _, seconds in found.values()) or 1.0
-    made = [
-        Operator(*key, calls / steps, seconds / steps, seconds / total)
-        for key, (calls, seconds) in found.items()
+        sums[1] += microseconds / 1e6  # microseconds
+    total = sum(seconds for _, seconds in costs_by_key.values()) or 1.0
+    stats = [
+        OperatorStats(*key, calls / steps, seconds / steps, seconds / total)
+        for key, (calls, seconds) in costs_by_key.items()
     ]
-    return sorted(made, key=lambda each: -each.seconds)
+    return sorted(stats, key=lambda stat: -stat.seconds)
 
 
-def fp32_islands(operators: Sequence[Operator], precision: str) -> list[Operator]:
+def find_fp32_islands(operators: Sequence[OperatorStats], precision: str) -> list[OperatorStats]:
     """Expensive operators in fp32 although the precision is a lower one; most expensive first.
 
     What works on parameters (optimizer, averages, clipping) is fp32 on purpose.
@@ -113,9 +115,11 @@ def fp32_islands(operators: Sequence[Operator], precision: str) -> list[Operator
     if precision == "fp32":
         return []
     return [
-        each
-        for each in operators
-        if each.dtype == "fp32" and each.part not in UPDATES and each.share >= LEAST_SHARE
+        operator
+        for operator in operators
+        if operator.dtype == "fp32"
+        and operator.part not in UPDATES
+        and operator.share >= LEAST_SHARE
     ]
 
 
@@ -124,11 +128,13 @@ def _is_operator(event: Any) -> bool:
     return "::" in event.name and not event.name.startswith(("autograd::", PREFIX))
 
 
-def _dtype(event: Any) -> str:
+def _get_dtype(event: Any) -> str:
     # Not known to the profiler of every torch.
-    given = [FLOATS[each] for each in getattr(event, "input_dtypes", ()) or () if each in FLOATS]
-    if not given:
+    input_dtypes = [
+        FLOATS[dtype] for dtype in getattr(event, "input_dtypes", ()) or () if dtype in FLOATS
+    ]
+    if not input_dtypes:
         return ""
-    if event.name == "aten::copy_" and len(given) > 1 and given[0] != given[1]:
-        return f"{given[1]} to {given[0]}"  # the first one is written to
-    return given[0]
+    if event.name == "aten::copy_" and len(input_dtypes) > 1 and input_dtypes[0] != input_dtypes[1]:
+        return f"{input_dtypes[1]} to {input_dtypes[0]}"  # the first one is written to
+    return input_dtypes[0]

@@ -10,13 +10,13 @@ from torch import nn
 from resnet_tasks.errors import RunError
 from resnet_tasks.recipe.schema import TrainingRecipe
 
-Group = dict[str, object]
+ParameterGroup = dict[str, object]
 
 STAGES = 5
 """Stages of a backbone: the stem, and those that end in C2..C5."""
 
 
-def parameter_groups(model: nn.Module, options: TrainingRecipe) -> list[Group]:
+def build_parameter_groups(model: nn.Module, options: TrainingRecipe) -> list[ParameterGroup]:
     """Trainable parameters by rate; norms and biases without weight decay.
 
     A head learns at `learning_rate` times its scale (`model.lr_scales`). Stage s of the backbone
@@ -31,7 +31,7 @@ def parameter_groups(model: nn.Module, options: TrainingRecipe) -> list[Group]:
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        rate = options.learning_rate * rate_scale(model, name, options)
+        rate = options.learning_rate * compute_lr_scale(model, name, options)
         # He et al. 2018 ("Bag of Tricks", section 3.1): one-dimensional parameters are not decayed.
         decay = options.weight_decay if parameter.ndim > 1 else 0.0
         groups.setdefault((rate, decay), []).append(parameter)
@@ -41,7 +41,7 @@ def parameter_groups(model: nn.Module, options: TrainingRecipe) -> list[Group]:
     ]
 
 
-def rate_scale(model: nn.Module, name: str, options: TrainingRecipe) -> float:
+def compute_lr_scale(model: nn.Module, name: str, options: TrainingRecipe) -> float:
     """The rate of the parameter `name` of a model, relative to `training.learning_rate`."""
     part, _, inner = name.partition(".")
     if part == "heads":
@@ -51,7 +51,7 @@ def rate_scale(model: nn.Module, name: str, options: TrainingRecipe) -> float:
         return 1.0
     if options.layer_decay == 1.0:
         return options.backbone_lr_scale
-    stage_of = getattr(model.backbone, "stage_of", None)
+    stage_of = getattr(model.backbone, "find_stage", None)
     if stage_of is None:
         raise RunError(
             f"training.layer_decay is {options.layer_decay}, but the backbone "
@@ -63,17 +63,19 @@ def rate_scale(model: nn.Module, name: str, options: TrainingRecipe) -> float:
 
 
 def make_optimizer(
-    model: nn.Module, options: TrainingRecipe, balancing: nn.Module | None = None
+    model: nn.Module, options: TrainingRecipe, balancer: nn.Module | None = None
 ) -> torch.optim.Optimizer:
     """AdamW or SGD with Nesterov momentum over `parameter_groups`.
 
     What a balancing of losses learns goes with them at the plain rate, without weight decay, which
     would pull it towards equal weights.
     """
-    groups = parameter_groups(model, options)
-    learnt = [] if balancing is None else list(balancing.parameters())
-    if learnt:
-        groups.append({"params": learnt, "lr": options.learning_rate, "weight_decay": 0.0})
+    groups = build_parameter_groups(model, options)
+    balancer_parameters = [] if balancer is None else list(balancer.parameters())
+    if balancer_parameters:
+        groups.append(
+            {"params": balancer_parameters, "lr": options.learning_rate, "weight_decay": 0.0}
+        )
     if options.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=options.learning_rate, fused=True)
     nesterov = options.momentum > 0
@@ -89,7 +91,7 @@ def make_optimizer(
     return optimizer
 
 
-def rate_factor(step: int, total: int, options: TrainingRecipe) -> float:
+def compute_lr_factor(step: int, total: int, options: TrainingRecipe) -> float:
     """What the learning rate is multiplied with at optimizer step `step` of `total`.
 
     Linear warm-up, then cosine to 0 (Loshchilov & Hutter 2017, without restarts), steps, or
@@ -103,11 +105,11 @@ def rate_factor(step: int, total: int, options: TrainingRecipe) -> float:
     if options.schedule == "steps":
         passed = sum(step >= fraction * total for fraction in options.steps)
         return float(options.step_factor**passed)
-    done = (step - warmup) / max(1, total - warmup)
-    return 0.5 * (1.0 + math.cos(math.pi * min(done, 1.0)))
+    progress = (step - warmup) / max(1, total - warmup)
+    return 0.5 * (1.0 + math.cos(math.pi * min(progress, 1.0)))
 
 
-def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
+def set_learning_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
     """Sets every group's rate to its own base rate times `factor`."""
     for group in optimizer.param_groups:
         group.setdefault("base_lr", group["lr"])

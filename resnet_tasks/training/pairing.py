@@ -13,19 +13,19 @@ from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
-from resnet_tasks.assemble.splits import Split, find_data, sources_of
+from resnet_tasks.assemble.splits import Split, find_recipe_data, get_sources
 from resnet_tasks.errors import DataError, RunError
 from resnet_tasks.evaluation.intervals import Resampling
-from resnet_tasks.evaluation.paired import Difference, Paired, compare
+from resnet_tasks.evaluation.paired import MetricDifference, PairedComparison, compare_evaluations
 from resnet_tasks.metrics import HEADLINE, Metric
 from resnet_tasks.training.checkpoint import write_json
-from resnet_tasks.training.inference import PLAIN, Inference
-from resnet_tasks.training.judging import file_sha256, number, weights_sha256
+from resnet_tasks.training.inference import PLAIN_INFERENCE, InferenceOptions
+from resnet_tasks.training.judging import compute_sha256, format_number, weights_sha256
 from resnet_tasks.training.run import Run
 
 
 @dataclass(frozen=True)
-class Judged:
+class EvaluationRequest:
     """Which evaluation of a run is meant: the arguments of `Run.evaluate`."""
 
     split: Split = "val"
@@ -33,52 +33,55 @@ class Judged:
     images: Path | None = None
     checkpoint: str = "last"
     data_root: Path | None = None
-    how: Inference = PLAIN
+    inference: InferenceOptions = PLAIN_INFERENCE
 
-    def folder(self, run: Run) -> Path:
+    def get_folder(self, run: Run) -> Path:
         """Where `run` keeps it."""
-        return run.evaluation_folder(
-            self.split, annotations=self.annotations, checkpoint=self.checkpoint, how=self.how
+        return run.get_evaluation_folder(
+            self.split,
+            annotations=self.annotations,
+            checkpoint=self.checkpoint,
+            inference=self.inference,
         )
 
-    def data(self, run: Run) -> dict[str, str]:
+    def hash_files(self, run: Run) -> dict[str, str]:
         """The files that `run` is judged on, and their hashes."""
         if self.annotations is not None:
             paths = [self.annotations]
         else:
-            root = find_data(run.recipe, self.data_root)
-            paths = [root / each.annotations for each in sources_of(run.recipe, self.split)]
-        return {str(path): file_sha256(path) for path in paths if path.is_file()}
+            root = find_recipe_data(run.recipe, self.data_root)
+            paths = [root / source.annotations for source in get_sources(run.recipe, self.split)]
+        return {str(path): compute_sha256(path) for path in paths if path.is_file()}
 
-    def make(self, run: Run, console: Console) -> None:
+    def evaluate(self, run: Run, console: Console) -> None:
         """Evaluates `run`."""
         run.evaluate(
             self.split,
             annotations=self.annotations,
             images=self.images,
             checkpoint=self.checkpoint,
-            how=self.how,
+            inference=self.inference,
             data_root=self.data_root,
             console=console,
         )
 
 
 @dataclass(frozen=True)
-class Kept:
+class SavedEvaluation:
     """An evaluation as it lies in a run.
 
     Attributes:
-        about: All of `metrics.json`.
+        metadata: All of `metrics.json`.
         metrics: `head/metric` -> metric.
         resampling: Its metrics on resampled data sets; None where no intervals were made.
     """
 
-    about: Mapping[str, Any]
+    metadata: Mapping[str, Any]
     metrics: Mapping[str, Metric]
     resampling: Resampling | None
 
     @classmethod
-    def read(cls, folder: Path) -> Kept:
+    def read(cls, folder: Path) -> SavedEvaluation:
         """Reads an evaluation folder.
 
         Raises:
@@ -86,33 +89,37 @@ class Kept:
         """
         path = folder / "metrics.json"
         try:
-            about = json.loads(path.read_text(encoding="utf-8"))
-            metrics = {name: metric_from_json(each) for name, each in about["metrics"].items()}
+            metadata = json.loads(path.read_text(encoding="utf-8"))
+            metrics = {
+                name: metric_from_json(metric) for name, metric in metadata["metrics"].items()
+            }
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(
                 f"{path} is no evaluation of this version ({error}); evaluate the run again"
             ) from None
-        stored = folder / "resamples.npz"
-        return cls(about, metrics, Resampling.load(stored) if stored.is_file() else None)
+        resamples_path = folder / "resamples.npz"
+        return cls(
+            metadata, metrics, Resampling.load(resamples_path) if resamples_path.is_file() else None
+        )
 
 
 def metric_from_json(plain: Mapping[str, Any]) -> Metric:
     """The inverse of `judging.metric_json`."""
 
-    def pair(value: list[float] | None) -> tuple[float, float] | None:
+    def to_pair(value: list[float] | None) -> tuple[float, float] | None:
         return None if value is None else (value[0], value[1])
 
     return Metric(
         plain["value"],
         plain.get("per_class", {}),
-        pair(plain["interval"]),
-        {name: pair(each) for name, each in plain.get("per_class_interval", {}).items()},
+        to_pair(plain["interval"]),
+        {name: to_pair(interval) for name, interval in plain.get("per_class_interval", {}).items()},
         plain.get("unit", ""),
         plain.get("lower_is_better", False),
     )
 
 
-def check_pair(run: Run, other: Run, judged: Judged) -> None:
+def check_comparable(run: Run, other: Run, request: EvaluationRequest) -> None:
     """Refuses runs that cannot be compared, before anything is evaluated.
 
     Raises:
@@ -122,14 +129,14 @@ def check_pair(run: Run, other: Run, judged: Judged) -> None:
     """
     if run.directory.resolve() == other.directory.resolve():
         raise RunError(f"{run.directory} cannot be compared with itself; name another run")
-    for each in (run, other):
-        each.require(judged.checkpoint, judged.how)
-        if not each.recipe.evaluation.resamples:
+    for compared_run in (run, other):
+        compared_run.load_calibration(request.checkpoint, request.inference)
+        if not compared_run.recipe.evaluation.resamples:
             raise RunError(
-                f"{each.directory} is evaluated without intervals (evaluation.resamples is 0), "
+                f"{compared_run.directory} is evaluated without intervals (evaluation.resamples is 0), "
                 "which a comparison in pairs needs; set it in its recipe.yaml"
             )
-    data, other_data = judged.data(run), judged.data(other)
+    data, other_data = request.hash_files(run), request.hash_files(other)
     if sorted(data.values()) != sorted(other_data.values()):
         raise DataError(
             f"{run.directory} is judged on {', '.join(data)}, {other.directory} on "
@@ -138,7 +145,9 @@ def check_pair(run: Run, other: Run, judged: Judged) -> None:
         )
 
 
-def compare_runs(run: Run, other: Run, judged: Judged, *, console: Console) -> tuple[Paired, Path]:
+def compare_runs(
+    run: Run, other: Run, request: EvaluationRequest, *, console: Console
+) -> tuple[PairedComparison, Path]:
     """Compares `run`, which was evaluated just now, with `other` on the same pictures.
 
     Every evaluation keeps its metrics on all resampled data sets; which pictures those hold depends
@@ -148,7 +157,7 @@ def compare_runs(run: Run, other: Run, judged: Judged, *, console: Console) -> t
     Args:
         run: Whose evaluation folder gets `paired-<other>.json`.
         other: To compare with.
-        judged: Which evaluation.
+        request: Which evaluation.
         console: For progress.
 
     Returns:
@@ -158,81 +167,85 @@ def compare_runs(run: Run, other: Run, judged: Judged, *, console: Console) -> t
         DataError: If `run` has no such evaluation, or the two judge no head on the same pictures.
         RunError: As in `check_pair`.
     """
-    check_pair(run, other, judged)
-    mine = Kept.read(judged.folder(run))
+    check_comparable(run, other, request)
+    mine = SavedEvaluation.read(request.get_folder(run))
     if mine.resampling is None:
-        raise DataError(f"{judged.folder(run)} holds no resamples.npz; evaluate the run again")
-    theirs = _still_true(other, judged, mine)
+        raise DataError(f"{request.get_folder(run)} holds no resamples.npz; evaluate the run again")
+    theirs = _load_if_current(other, request, mine)
     if theirs is None:
         console.print(f"evaluating {other.directory}", highlight=False, markup=False)
-        judged.make(other, console)
-        theirs = Kept.read(judged.folder(other))
+        request.evaluate(other, console)
+        theirs = SavedEvaluation.read(request.get_folder(other))
     assert theirs.resampling is not None
-    found = compare((mine.metrics, mine.resampling), (theirs.metrics, theirs.resampling))
+    comparison = compare_evaluations(
+        (mine.metrics, mine.resampling), (theirs.metrics, theirs.resampling)
+    )
     name = re.sub(r"[^\w.-]", "_", other.directory.resolve().name)
-    path = judged.folder(run) / f"paired-{name}.json"
-    data = mine.about["data"]
-    about = {"run": str(run.directory), "with": str(other.directory), "data": data}
-    write_json(path, {**about, "checkpoint": judged.checkpoint, **found.to_json()})
-    return found, path
+    path = request.get_folder(run) / f"paired-{name}.json"
+    data = mine.metadata["data"]
+    metadata = {"run": str(run.directory), "with": str(other.directory), "data": data}
+    write_json(path, {**metadata, "checkpoint": request.checkpoint, **comparison.to_json()})
+    return comparison, path
 
 
-def _still_true(run: Run, judged: Judged, mine: Kept) -> Kept | None:
+def _load_if_current(
+    run: Run, request: EvaluationRequest, mine: SavedEvaluation
+) -> SavedEvaluation | None:
     """The evaluation that `run` has kept, if evaluating again would give the same."""
     try:
-        kept = Kept.read(judged.folder(run))
+        saved = SavedEvaluation.read(request.get_folder(run))
     except DataError:
         return None
     same = (
-        not judged.how.calibrated  # which may have been fitted again since
-        and kept.resampling is not None
+        not request.inference.calibrated  # which may have been fitted again since
+        and saved.resampling is not None
         and mine.resampling is not None
-        and kept.resampling.bootstrap == mine.resampling.bootstrap
-        and _digests(kept) == _digests(mine)
-        and kept.about.get("weights") == weights_sha256(run.checkpoint(judged.checkpoint))
-        and kept.about.get("versions") == mine.about.get("versions")
+        and saved.resampling.bootstrap == mine.resampling.bootstrap
+        and _list_digests(saved) == _list_digests(mine)
+        and saved.metadata.get("weights") == weights_sha256(run.find_checkpoint(request.checkpoint))
+        and saved.metadata.get("versions") == mine.metadata.get("versions")
     )
-    return kept if same else None
+    return saved if same else None
 
 
-def _digests(kept: Kept) -> list[str]:
-    return sorted(kept.about.get("data", {}).values())
+def _list_digests(saved: SavedEvaluation) -> list[str]:
+    return sorted(saved.metadata.get("data", {}).values())
 
 
-def paired_table(found: Paired, title: str = "") -> Table:
+def build_paired_table(comparison: PairedComparison, title: str = "") -> Table:
     """The differences, for a console; the headline metrics also by class, if there are several."""
     table = Table(title=Text(title), title_justify="left")
     table.add_column("metric", overflow="fold")
     for heading in ("run", "other", "difference [95 % interval]", "chance?"):
         justify: JustifyMethod = "left" if heading == "chance?" else "right"
         table.add_column(heading, justify=justify, no_wrap=heading in ("run", "other"))
-    for name, each in found.differences.items():
-        table.add_row(Text(name), *_cells(each))
-        if len(each.per_class) > 1 and name.rpartition("/")[2] in HEADLINE:
-            for label, one in each.per_class.items():
-                table.add_row(Text(f"  {label}"), *_cells(one), style="dim")
+    for name, difference in comparison.differences.items():
+        table.add_row(Text(name), *_format_cells(difference))
+        if len(difference.per_class) > 1 and name.rpartition("/")[2] in HEADLINE:
+            for label, class_difference in difference.per_class.items():
+                table.add_row(Text(f"  {label}"), *_format_cells(class_difference), style="dim")
     return table
 
 
-def _cells(each: Difference) -> tuple[Text, ...]:
-    unit = f" {each.unit}" if each.unit else ""
+def _format_cells(difference: MetricDifference) -> tuple[Text, ...]:
+    unit = f" {difference.unit}" if difference.unit else ""
     return (
-        Text(_short(each.value) + unit),
-        Text(_short(each.other) + unit),
-        Text(number(each.difference, each.interval, signed=True)),
-        Text(_verdict(each)),
+        Text(_format_value(difference.value) + unit),
+        Text(_format_value(difference.other) + unit),
+        Text(format_number(difference.difference, difference.interval, signed=True)),
+        Text(_describe_significance(difference)),
     )
 
 
-def _short(value: float | None) -> str:
+def _format_value(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def _verdict(each: Difference) -> str:
-    if each.interval is None:
+def _describe_significance(difference: MetricDifference) -> str:
+    if difference.interval is None:
         return "-"
-    p = "" if each.p is None else f" (p {each.p:.3f})"
-    if each.could_be_chance:
+    p = "" if difference.p is None else f" (p {difference.p:.3f})"
+    if difference.could_be_chance:
         return f"maybe{p}"
-    is_better = (each.interval[0] > 0) != each.lower_is_better
+    is_better = (difference.interval[0] > 0) != difference.lower_is_better
     return f"{'better' if is_better else 'worse'}{p}"

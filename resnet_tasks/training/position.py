@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass
-class Position:
+class TrainingProgress:
     """How far a run has come.
 
     Attributes:

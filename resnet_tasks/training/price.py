@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from resnet_tasks.errors import RunError
 from resnet_tasks.model import TaskModel, autocast, resolve_precision
 from resnet_tasks.structures import Batch, Geometry
-from resnet_tasks.training.quiet_profiler import quiet_profile
+from resnet_tasks.training.quiet_profiler import create_quiet_profiler
 from resnet_tasks.training.run import Run
 
 REPEATS = 9
@@ -27,7 +27,7 @@ DEFAULT_SIZE = (480, 640)
 
 
 @dataclass(frozen=True)
-class Price:
+class ModelCost:
     """What one forward of one picture takes.
 
     Attributes:
@@ -45,20 +45,20 @@ class Price:
 
 
 @dataclass(frozen=True)
-class Prices:
+class CostComparison:
     """Several models under the same conditions.
 
     Attributes:
         size: (height, width) of the picture.
         precision: `fp32`, `bf16` or `fp16`.
         device: For people.
-        each: By name.
+        by_model: By name.
     """
 
     size: tuple[int, int]
     precision: str
     device: str
-    each: dict[str, Price]
+    by_model: dict[str, ModelCost]
 
     @property
     def conditions(self) -> str:
@@ -70,8 +70,8 @@ class Prices:
         )
 
 
-def peak_bytes(work: Callable[[], object], device: torch.device) -> int:
-    """The most bytes that `work` holds at once, beyond what was there before.
+def measure_peak_bytes(function: Callable[[], object], device: torch.device) -> int:
+    """The most bytes that `function` holds at once, beyond what was there before.
 
     What torch's allocator gives out counts, with what operators take for themselves while they run
     (on a CPU oneDNN's own buffers apart, which are not torch's).
@@ -80,54 +80,56 @@ def peak_bytes(work: Callable[[], object], device: torch.device) -> int:
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
-        work()
+        function()
         torch.cuda.synchronize(device)
         return int(torch.cuda.max_memory_allocated(device)) - before
-    with quiet_profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched:
-        work()
-    held = peak = 0
-    for change in _allocations(watched):
-        held += change
-        peak = max(peak, held)
+    with create_quiet_profiler(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        function()
+    allocated = peak = 0
+    for change in _read_allocations(profiler):
+        allocated += change
+        peak = max(peak, allocated)
     return peak
 
 
-def _allocations(watched: profile) -> list[int]:
+def _read_allocations(profiler: profile) -> list[int]:
     """Bytes that were taken, and given back (negative), in order."""
     with TemporaryDirectory() as folder:
         file = Path(folder) / "trace.json"
-        watched.export_chrome_trace(str(file))
+        profiler.export_chrome_trace(str(file))
         events = json.loads(file.read_text(encoding="utf-8"))["traceEvents"]
-    found = [each for each in events if each.get("name") == "[memory]"]
-    return [each["args"]["Bytes"] for each in sorted(found, key=lambda each: each["ts"])]
+    memory_events = [event for event in events if event.get("name") == "[memory]"]
+    return [
+        event["args"]["Bytes"] for event in sorted(memory_events, key=lambda event: event["ts"])
+    ]
 
 
-def taking_turns(
-    works: Sequence[Callable[[], object]], device: torch.device, repeats: int = REPEATS
+def time_interleaved_median(
+    functions: Sequence[Callable[[], object]], device: torch.device, repeats: int = REPEATS
 ) -> list[float]:
     """Median seconds of each work; they take turns, so that the machine's moods hit all alike."""
-    return [median(each) for each in seconds_in_turns(works, device, repeats)]
+    return [median(durations) for durations in time_interleaved(functions, device, repeats)]
 
 
-def seconds_in_turns(
-    works: Sequence[Callable[[], object]], device: torch.device, repeats: int = REPEATS
+def time_interleaved(
+    functions: Sequence[Callable[[], object]], device: torch.device, repeats: int = REPEATS
 ) -> list[list[float]]:
     """Seconds of every timed run of each work, in turns, after `WARM_UPS` that do not count."""
-    taken: list[list[float]] = [[] for _ in works]
+    durations: list[list[float]] = [[] for _ in functions]
     for turn in range(-WARM_UPS, repeats):
-        for number, work in enumerate(works):
+        for number, function in enumerate(functions):
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             started = time.perf_counter()
-            work()
+            function()
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             if turn >= 0:
-                taken[number].append(time.perf_counter() - started)
-    return taken
+                durations[number].append(time.perf_counter() - started)
+    return durations
 
 
-def noise_picture(size: tuple[int, int], channels: int, device: torch.device) -> Batch:
+def make_noise_batch(size: tuple[int, int], channels: int, device: torch.device) -> Batch:
     """A batch of one picture of noise, the same every time."""
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(1, channels, *size, generator=generator).to(device)
@@ -142,13 +144,13 @@ def noise_picture(size: tuple[int, int], channels: int, device: torch.device) ->
 
 
 @torch.no_grad()
-def measure_prices(
+def measure_costs(
     models: Mapping[str, TaskModel],
     size: tuple[int, int],
     *,
     precision: str = "fp32",
     repeats: int = REPEATS,
-) -> Prices:
+) -> CostComparison:
     """The price of each model, all on the same picture, device and precision.
 
     Args:
@@ -167,34 +169,36 @@ def measure_prices(
         )
     device = next(iter(models.values())).device
 
-    def forward_of(model: TaskModel) -> Callable[[], object]:
-        picture = noise_picture(size, len(model.mean), device)
+    def make_forward(model: TaskModel) -> Callable[[], object]:
+        batch = make_noise_batch(size, len(model.mean), device)
 
         def forward() -> object:
             with autocast(device, precision):
-                return model(picture, mode="raw")
+                return model(batch, mode="raw")
 
         return forward
 
     was_training = {name: model.training for name, model in models.items()}
-    forwards = {name: forward_of(model.eval()) for name, model in models.items()}
-    seconds = taking_turns(list(forwards.values()), device, repeats)
-    prices = {}
-    for (name, model), taken in zip(models.items(), seconds, strict=True):
+    forwards = {name: make_forward(model.eval()) for name, model in models.items()}
+    seconds = time_interleaved_median(list(forwards.values()), device, repeats)
+    costs = {}
+    for (name, model), median_seconds in zip(models.items(), seconds, strict=True):
         with FlopCounterMode(display=False) as counter:
             forwards[name]()
-        held = sum(each.numel() * each.element_size() for each in model.state_dict().values())
-        prices[name] = Price(
-            sum(each.numel() for each in model.parameters()),
+        weight_bytes = sum(
+            tensor.numel() * tensor.element_size() for tensor in model.state_dict().values()
+        )
+        costs[name] = ModelCost(
+            sum(parameter.numel() for parameter in model.parameters()),
             counter.get_total_flops() // 2,
-            taken,
-            held + peak_bytes(forwards[name], device),
+            median_seconds,
+            weight_bytes + measure_peak_bytes(forwards[name], device),
         )
         model.train(was_training[name])
-    return Prices(size, precision, _described(device), prices)
+    return CostComparison(size, precision, _describe_device(device), costs)
 
 
-def price_runs(runs: Sequence[Run], size: str | None = None) -> Prices:
+def measure_run_costs(runs: Sequence[Run], size: str | None = None) -> CostComparison:
     """The price of the last checkpoints of runs, in their order.
 
     Args:
@@ -205,29 +209,29 @@ def price_runs(runs: Sequence[Run], size: str | None = None) -> Prices:
     Raises:
         RunError: If the size is none, or a run has no checkpoint.
     """
-    models = {f"{i} {run.directory}": run.model() for i, run in enumerate(runs)}
+    models = {f"{i} {run.directory}": run.load_model() for i, run in enumerate(runs)}
     recipe = runs[0].recipe
-    chosen = DEFAULT_SIZE
+    image_size = DEFAULT_SIZE
     if size is not None:
-        chosen = _size(size)
+        image_size = _parse_size(size)
     elif recipe.data.resize is not None:
-        chosen = (recipe.data.resize.height, recipe.data.resize.width)
-    padded = (-(-chosen[0] // 32) * 32, -(-chosen[1] // 32) * 32)
+        image_size = (recipe.data.resize.height, recipe.data.resize.width)
+    padded = (-(-image_size[0] // 32) * 32, -(-image_size[1] // 32) * 32)
     device = next(iter(models.values())).device
     for model in models.values():
         model.to(device)
     precision = resolve_precision(recipe.training.precision, device)
-    return measure_prices(models, padded, precision=precision)
+    return measure_costs(models, padded, precision=precision)
 
 
-def _size(text: str) -> tuple[int, int]:
-    found = re.fullmatch(r"(\d+)x(\d+)", text)
-    if found is None:
+def _parse_size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if match is None:
         raise RunError(f"--size is {text!r}; write HEIGHTxWIDTH in pixels, such as 480x640")
-    return int(found[1]), int(found[2])
+    return int(match[1]), int(match[2])
 
 
-def _described(device: torch.device) -> str:
+def _describe_device(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type}, {torch.get_num_threads()} thread(s)"

@@ -17,13 +17,13 @@ from rich.console import Console
 from torch import distributed, nn
 
 from resnet_tasks.errors import RecipeError, ResnetTasksError, RunError
-from resnet_tasks.model import default_device
+from resnet_tasks.model import resolve_device
 
 Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
-class Processes:
+class DistributedContext:
     """This process among those of the run.
 
     Attributes:
@@ -39,7 +39,7 @@ class Processes:
     group: Any = None
 
     @classmethod
-    def start(cls, device: torch.device) -> Processes:
+    def start(cls, device: torch.device) -> DistributedContext:
         """Joins the processes of this run; a single one where no launcher started several.
 
         Accelerate keeps its settings for the life of a process, which would tie one run to another:
@@ -65,33 +65,33 @@ class Processes:
         """Whether this one writes the files and talks to the user."""
         return self.index == 0
 
-    def heard(self, console: Console) -> Console:
+    def select_console(self, console: Console) -> Console:
         """`console` in the main process; one that says nothing in the others."""
         return console if self.is_main else Console(quiet=True)
 
-    def decide(self, make: Callable[[], Value]) -> Value:
-        """What `make` gives in the main process, in all of them; its error too.
+    def run_on_main(self, compute: Callable[[], Value]) -> Value:
+        """What `compute` gives in the main process, in all of them; its error too.
 
         Raises:
             ResnetTasksError: That of the main process.
             RunError: If another process is gone.
         """
         if self.count == 1:
-            return make()
+            return compute()
         answer: list[Any] = [None, None]
         if self.is_main:
             try:
-                answer = [make(), None]
+                answer = [compute(), None]
             except ResnetTasksError as error:
                 answer = [None, error]
-        with self.watched():
+        with self.translate_communication_errors():
             distributed.broadcast_object_list(answer, src=0, group=self.group)
         if answer[1] is not None:
             raise answer[1]
-        made: Value = answer[0]
-        return made
+        value: Value = answer[0]
+        return value
 
-    def gather(self, value: Value) -> list[Value]:
+    def all_gather(self, value: Value) -> list[Value]:
         """The values of all processes, by index.
 
         Raises:
@@ -100,7 +100,7 @@ class Processes:
         if self.count == 1:
             return [value]
         values: list[Any] = [None] * self.count
-        with self.watched():
+        with self.translate_communication_errors():
             distributed.all_gather_object(values, value, group=self.group)
         return values
 
@@ -114,34 +114,34 @@ class Processes:
             return [value]
         values: list[Any] | None = [None] * self.count if self.is_main else None
         # A tensor on a GPU would arrive on the GPU of its sender.
-        with self.watched():
-            distributed.gather_object(_on_cpu(value), values, dst=0, group=self.group)
+        with self.translate_communication_errors():
+            distributed.gather_object(_move_to_cpu(value), values, dst=0, group=self.group)
         return values or []
 
-    def add_up(self, tensor: torch.Tensor) -> torch.Tensor:
+    def all_reduce(self, tensor: torch.Tensor) -> torch.Tensor:
         """The sum of a tensor over all processes.
 
         Raises:
             RunError: If another process is gone.
         """
         if self.count > 1:
-            with self.watched():
+            with self.translate_communication_errors():
                 distributed.all_reduce(tensor)
         return tensor
 
-    def share_buffers(self, module: nn.Module) -> None:
+    def broadcast_buffers(self, module: nn.Module) -> None:
         """Gives every process the main one's buffers of a module (statistics of norms).
 
         Raises:
             RunError: If another process is gone.
         """
         if self.count > 1:
-            with self.watched():
+            with self.translate_communication_errors():
                 for buffer in module.buffers():
                     distributed.broadcast(buffer, src=0)
 
     @contextmanager
-    def watched(self) -> Iterator[None]:
+    def translate_communication_errors(self) -> Iterator[None]:
         """Turns the failure of an exchange with another process into a sentence.
 
         Raises:
@@ -150,7 +150,7 @@ class Processes:
         try:
             yield
         except RuntimeError as error:
-            if self.count == 1 or not _is_about_others(error):
+            if self.count == 1 or not _is_peer_failure(error):
                 raise
             raise RunError(
                 f"process {self.index} of {self.count}: another process of this run has ended or "
@@ -166,17 +166,17 @@ class Processes:
             PartialState._reset_state()
 
 
-ALONE = Processes()
+SINGLE_PROCESS = DistributedContext()
 """A process that trains by itself."""
 
 
-def own_device(name: str, processes: Processes) -> torch.device:
+def resolve_process_device(name: str, processes: DistributedContext) -> torch.device:
     """The device of one of several processes: each GPU of a machine serves one.
 
     Raises:
         RecipeError: If it is not there.
     """
-    device = default_device(name)
+    device = resolve_device(name)
     if processes.count == 1 or device.type != "cuda":
         return device
     if name not in ("auto", "cuda") or processes.local_index >= torch.cuda.device_count():
@@ -188,20 +188,22 @@ def own_device(name: str, processes: Processes) -> torch.device:
     return torch.device("cuda", processes.local_index)
 
 
-def _on_cpu(value: Any) -> Any:
+def _move_to_cpu(value: Any) -> Any:
     """The same value with its tensors on the CPU, whatever holds them."""
     if isinstance(value, torch.Tensor):
         return value.cpu()
     if isinstance(value, (list, tuple)):
-        return type(value)(map(_on_cpu, value))
+        return type(value)(map(_move_to_cpu, value))
     if isinstance(value, dict):
-        return {key: _on_cpu(each) for key, each in value.items()}
+        return {key: _move_to_cpu(nested) for key, nested in value.items()}
     if is_dataclass(value) and not isinstance(value, type):
-        return replace(value, **{key: _on_cpu(each) for key, each in vars(value).items()})
+        return replace(
+            value, **{key: _move_to_cpu(field_value) for key, field_value in vars(value).items()}
+        )
     return value
 
 
-def _is_about_others(error: RuntimeError) -> bool:
+def _is_peer_failure(error: RuntimeError) -> bool:
     text = str(error).lower()
     signs = ("gloo", "nccl", "connection", "peer", "timed out", "process group", "socket")
     return any(sign in text for sign in signs)

@@ -8,7 +8,7 @@ from typing import Any
 from torch.profiler import profile
 
 
-def quiet_profile(**options: Any) -> profile:
+def create_quiet_profiler(**options: Any) -> profile:
     """A profiler that says nothing.
 
     Args:

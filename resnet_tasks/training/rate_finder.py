@@ -16,10 +16,10 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from resnet_tasks.errors import NonFiniteLossError, RunError
-from resnet_tasks.progress import bar
+from resnet_tasks.progress import track_progress
 from resnet_tasks.recipe.schema import Recipe
-from resnet_tasks.training.rehearsal import Rehearsal
-from resnet_tasks.training.untrained import untrained
+from resnet_tasks.training.rehearsal import TrialTraining
+from resnet_tasks.training.untrained import build_training_setup
 from resnet_tasks.whole_files import make_folder, write_json
 
 SMOOTHING = 0.9
@@ -29,7 +29,7 @@ DIVERGED = 4.0
 
 
 @dataclass(frozen=True)
-class RateSweep:
+class LearningRateSweep:
     """What a sweep found.
 
     Attributes:
@@ -49,7 +49,7 @@ class RateSweep:
     lowest: float
     diverged: float | None
 
-    def sentence(self) -> str:
+    def describe(self) -> str:
         """What it means, for people."""
         end = (
             f"it came to {self.rates[-1]:.2g} without diverging"
@@ -66,7 +66,7 @@ class RateSweep:
     def write(self, folder: Path) -> tuple[Path, Path]:
         """Writes `lr_find.json` and `lr_find.png` into a folder; their paths."""
         make_folder(folder)
-        numbers, picture = folder / "lr_find.json", folder / "lr_find.png"
+        numbers, plot_path = folder / "lr_find.json", folder / "lr_find.png"
         write_json(numbers, {**asdict(self), "rule": "steepest fall of the smoothed loss"})
         figure = Figure(figsize=(7, 4.5), layout="constrained")
         axes = figure.add_subplot()
@@ -82,17 +82,19 @@ class RateSweep:
         axes.set(xscale="log", xlabel="training.learning_rate", ylabel="loss")
         axes.set_ylim(low - room, high + 2 * room)
         axes.legend()
-        figure.savefig(picture, dpi=120)
-        return numbers, picture
+        figure.savefig(plot_path, dpi=120)
+        return numbers, plot_path
 
 
-def read_sweep(rates: Sequence[float], losses: Sequence[float], *, broken: bool) -> RateSweep:
+def analyze_sweep(
+    rates: Sequence[float], losses: Sequence[float], *, is_diverged: bool
+) -> LearningRateSweep:
     """What rates and losses say.
 
     Args:
         rates: Of every step, rising.
         losses: As many.
-        broken: Whether the last step's loss had broken out.
+        is_diverged: Whether the last step's loss had broken out.
 
     Raises:
         RunError: If there are fewer than three.
@@ -102,21 +104,21 @@ def read_sweep(rates: Sequence[float], losses: Sequence[float], *, broken: bool)
             f"lr-find: the loss broke out after {len(losses)} steps, at a rate of "
             f"{rates[max(0, len(losses) - 1)]:.2g}; begin lower (--first) or look at the data"
         )
-    smoothed = smooth(losses)
+    smoothed = smooth_losses(losses)
     lowest = int(np.argmin(smoothed))
     slopes = np.gradient(smoothed, np.log10(rates))[: lowest + 1]
     steepest = int(np.argmin(slopes))
-    return RateSweep(
+    return LearningRateSweep(
         tuple(rates),
         tuple(losses),
         tuple(smoothed),
         suggestion=float(rates[steepest]) if slopes[steepest] < 0 else None,
         lowest=float(rates[lowest]),
-        diverged=float(rates[-1]) if broken else None,
+        diverged=float(rates[-1]) if is_diverged else None,
     )
 
 
-def smooth(losses: Sequence[float]) -> list[float]:
+def smooth_losses(losses: Sequence[float]) -> list[float]:
     """A running mean in which the first values count fully (as Adam corrects its own)."""
     mean, smoothed = 0.0, []
     for step, loss in enumerate(losses, start=1):
@@ -125,7 +127,7 @@ def smooth(losses: Sequence[float]) -> list[float]:
     return smoothed
 
 
-def find_rate(
+def find_learning_rate(
     recipe: Recipe,
     *,
     first: float = 1e-6,
@@ -133,7 +135,7 @@ def find_rate(
     steps: int = 100,
     data_root: Path | None = None,
     console: Console | None = None,
-) -> RateSweep:
+) -> LearningRateSweep:
     """Sweeps `training.learning_rate` on the recipe's model and training data; keeps no model.
 
     Everything else is as the recipe has it (optimizer, clipping, rates by stage and head,
@@ -157,36 +159,38 @@ def find_rate(
             "above 0, in at least 10 steps"
         )
     rates = [float(rate) for rate in np.geomspace(first, last, steps)]
-    model, train = untrained(recipe, data_root)
-    without = {
+    model, train = build_training_setup(recipe, data_root)
+    overrides = {
         "ema": 0.0,
         "unfreeze": (),
         "accumulation": 1,
         "non_finite": "stop",  # the end that a sweep looks for
     }
-    work = Rehearsal(model, train, recipe.training.model_copy(update=without))
-    return _sweep(work, rates, console or Console(stderr=True))
+    trial = TrialTraining(model, train, recipe.training.model_copy(update=overrides))
+    return _sweep_rates(trial, rates, console or Console(stderr=True))
 
 
-def _sweep(work: Rehearsal, rates: Sequence[float], console: Console) -> RateSweep:
-    base, losses = work.options.learning_rate, list[float]()
-    head_weights = work.trainee.plain_model.loss_weights
-    broken = False
-    with work.begun(), bar(console, "Sweeping", len(rates)) as advance:
-        for group in work.endless():
+def _sweep_rates(
+    trial: TrialTraining, rates: Sequence[float], console: Console
+) -> LearningRateSweep:
+    base, losses = trial.options.learning_rate, list[float]()
+    head_weights = trial.train_state.plain_model.loss_weights
+    is_diverged = False
+    with trial.enter_training_mode(), track_progress(console, "Sweeping", len(rates)) as advance:
+        for group in trial.iter_batches():
             try:
-                terms = work.learn(group, rates[len(losses)] / base)
+                terms = trial.run_step(group, rates[len(losses)] / base)
             except NonFiniteLossError:
-                broken = True
+                is_diverged = True
                 break
             if not terms:
                 continue  # nothing in it is annotated for any head
             losses.append(
-                sum(head_weights[name.split("/")[0]] * each for name, each in terms.items())
+                sum(head_weights[name.split("/")[0]] * loss for name, loss in terms.items())
             )
             advance()
-            smoothed = smooth(losses)
-            broken = not math.isfinite(losses[-1]) or smoothed[-1] > DIVERGED * min(smoothed)
-            if broken or len(losses) == len(rates):
+            smoothed = smooth_losses(losses)
+            is_diverged = not math.isfinite(losses[-1]) or smoothed[-1] > DIVERGED * min(smoothed)
+            if is_diverged or len(losses) == len(rates):
                 break
-    return read_sweep(rates[: len(losses)], losses, broken=broken)
+    return analyze_sweep(rates[: len(losses)], losses, is_diverged=is_diverged)

@@ -20,9 +20,9 @@ from resnet_tasks.data.data_set_protocols import HasEpochs
 from resnet_tasks.data.dataset import CocoDataset
 from resnet_tasks.structures import Sample
 
-PICTURES = 24
+NUM_SAMPLES = 24
 """That are read, evenly over the data set."""
-LONGEST = 6.0
+MAX_SECONDS = 6.0
 """Seconds after which no further picture is read."""
 
 
@@ -55,55 +55,55 @@ class ReadingCost:
         return max(0.0, self.whole - self.decoding - self.augmentation)
 
 
-def reading_cost(data: Dataset[Sample]) -> ReadingCost:
+def measure_reading_cost(data: Dataset[Sample]) -> ReadingCost:
     """Reads some pictures of a training set.
 
     Raises:
         ResnetTasksError: If one cannot be read.
     """
     length = len(data)  # type: ignore[arg-type]
-    positions = np.unique(np.linspace(0, length - 1, min(PICTURES, length)).astype(int)).tolist()
-    taken: dict[str, list[float]] = {}
+    positions = np.unique(np.linspace(0, length - 1, min(NUM_SAMPLES, length)).astype(int)).tolist()
+    durations: dict[str, list[float]] = {}
 
-    def timed(name: str, work: Callable[[], Any]) -> Any:
+    def time_call(name: str, function: Callable[[], Any]) -> Any:
         started = time.perf_counter()
-        made = work()
-        taken.setdefault(name, []).append(time.perf_counter() - started)
-        return made
+        output = function()
+        durations.setdefault(name, []).append(time.perf_counter() - started)
+        return output
 
     started, size = time.perf_counter(), None
-    with one_core():
+    with limit_to_one_core():
         for position in positions:
             key: Any = (0, position) if isinstance(data, HasEpochs) else position
             if not isinstance(data, CocoDataset):
-                timed("whole", partial(getitem, data, key))
+                time_call("whole", partial(getitem, data, key))
             else:
                 fresh = data.at_scale(1.0)  # keeps nothing in memory
-                timed("whole", partial(getitem, fresh, key))
-                stored = timed("decoding", partial(data.picture, position))
-                size = size or (int(stored.shape[0]), int(stored.shape[1]))
-                plain = fresh.plain(position)
-                timed("augmentation", partial(data.finished, plain, position, 0, 0))
-                if data.keeps_pictures:
+                time_call("whole", partial(getitem, fresh, key))
+                stored_image = time_call("decoding", partial(data.load_image, position))
+                size = size or (int(stored_image.shape[0]), int(stored_image.shape[1]))
+                plain = fresh.load_sample(position)
+                time_call("augmentation", partial(data.finalize_sample, plain, position, 0, 0))
+                if data.is_cached:
                     data[key]
-                    timed("from_memory", partial(getitem, data, key))
-            if time.perf_counter() - started > LONGEST:
+                    time_call("from_memory", partial(getitem, data, key))
+            if time.perf_counter() - started > MAX_SECONDS:
                 break
     return ReadingCost(
-        pictures=len(taken["whole"]),
+        pictures=len(durations["whole"]),
         stored_size=size,
-        **{name: median(values) for name, values in taken.items()},
+        **{name: median(values) for name, values in durations.items()},
     )
 
 
 @contextmanager
-def one_core() -> Iterator[None]:
+def limit_to_one_core() -> Iterator[None]:
     """One thread, as a loader process has."""
-    threads, of_cv2 = torch.get_num_threads(), cv2.getNumThreads()
+    threads, cv2_threads = torch.get_num_threads(), cv2.getNumThreads()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     try:
         yield
     finally:
         torch.set_num_threads(threads)
-        cv2.setNumThreads(of_cv2)
+        cv2.setNumThreads(cv2_threads)

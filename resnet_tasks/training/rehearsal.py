@@ -11,19 +11,19 @@ from torch.utils.data import Dataset
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema import TrainingRecipe
 from resnet_tasks.structures import Batch, Sample
-from resnet_tasks.training.bad_pictures import BadPictures
+from resnet_tasks.training.bad_pictures import UnreadableImages
 from resnet_tasks.training.batches import EpochBatches
-from resnet_tasks.training.journal import Journal
-from resnet_tasks.training.learner import Learner
-from resnet_tasks.training.limits import within_memory
-from resnet_tasks.training.optimizer import rate_factor
-from resnet_tasks.training.position import Position
-from resnet_tasks.training.processes import ALONE, Processes
+from resnet_tasks.training.journal import RunLog
+from resnet_tasks.training.learner import TrainStepRunner
+from resnet_tasks.training.limits import translate_memory_errors
+from resnet_tasks.training.optimizer import compute_lr_factor
+from resnet_tasks.training.position import TrainingProgress
+from resnet_tasks.training.processes import SINGLE_PROCESS, DistributedContext
 from resnet_tasks.training.signals import StopRequest
-from resnet_tasks.training.trainee import Trainee
+from resnet_tasks.training.trainee import TrainState
 
 
-class Rehearsal:
+class TrialTraining:
     """Takes the steps that a run would take, for what they cost or show.
 
     Args:
@@ -35,10 +35,10 @@ class Rehearsal:
 
     Attributes:
         options: The loop's numbers.
-        trainee: What learns.
+        train_state: What learns.
         batches: What it learns from.
-        learner: Takes the steps.
-        position: How far it has come.
+        step_runner: Takes the steps.
+        progress: How far it has come.
     """
 
     def __init__(
@@ -48,20 +48,20 @@ class Rehearsal:
         options: TrainingRecipe,
         *,
         workers: int | None = None,
-        processes: Processes = ALONE,
+        processes: DistributedContext = SINGLE_PROCESS,
     ) -> None:
         self.options = options
-        self.trainee = Trainee(model, options, processes)
+        self.train_state = TrainState(model, options, processes)
         self.batches = EpochBatches(
-            train, options, device=self.trainee.device, workers=workers, processes=processes
+            train, options, device=self.train_state.device, workers=workers, processes=processes
         )
-        self.position = Position()
-        self.learner = Learner(
-            self.trainee,
+        self.progress = TrainingProgress()
+        self.step_runner = TrainStepRunner(
+            self.train_state,
             options,
             self.batches.length,
-            journal=Journal.mute(),
-            bad=BadPictures.of(train, None, writes=False),
+            run_log=RunLog.create_silent(),
+            unreadable=UnreadableImages.for_dataset(train, None, writes=False),
             stop=StopRequest(),
             folder=None,
         )
@@ -69,28 +69,31 @@ class Rehearsal:
     @property
     def picture_size(self) -> tuple[int, int]:
         """(H, W) of the last step's first batch."""
-        return self.learner.picture_size or (0, 0)
+        return self.step_runner.picture_size or (0, 0)
 
     @contextmanager
-    def begun(self) -> Iterator[None]:
+    def enter_training_mode(self) -> Iterator[None]:
         """The conditions of a run's first epoch; `learn` belongs inside.
 
         Raises:
             MemoryLimitError: If memory does not suffice.
         """
-        self.trainee.unfreezing.enter(0)
-        self.trainee.model.train()
-        with within_memory(self.learner.memory_advice), self.trainee.deterministic():
+        self.train_state.unfreezing.enter_epoch(0)
+        self.train_state.model.train()
+        with (
+            translate_memory_errors(self.step_runner.advise_on_memory),
+            self.train_state.make_deterministic(),
+        ):
             yield
 
-    def endless(self) -> Generator[list[Batch], None, None]:
+    def iter_batches(self) -> Generator[list[Batch], None, None]:
         """The batches of every step, one epoch after another."""
         for epoch in range(2**20):
-            self.position.epoch = epoch
-            for group in self.batches.groups(epoch):
+            self.progress.epoch = epoch
+            for group in self.batches.iter_steps(epoch):
                 yield group.batches
 
-    def learn(self, group: Sequence[Batch], factor: float | None = None) -> dict[str, float]:
+    def run_step(self, group: Sequence[Batch], factor: float | None = None) -> dict[str, float]:
         """The next step; the mean of each loss term.
 
         Args:
@@ -100,14 +103,14 @@ class Rehearsal:
         Raises:
             NonFiniteLossError: If a loss or gradient is not finite.
         """
-        position = self.position
+        progress = self.progress
         if factor is None:
-            factor = rate_factor(position.updates, self.batches.length.updates, self.options)
-        losses = self.learner.learn(group, factor, position)
-        position.updates += 1
+            factor = compute_lr_factor(progress.updates, self.batches.length.updates, self.options)
+        losses = self.step_runner.run_step(group, factor, progress)
+        progress.updates += 1
         return losses
 
     def synchronize(self) -> None:
         """Waits until the device has done what it was given."""
-        if self.trainee.device.type == "cuda":
-            torch.cuda.synchronize(self.trainee.device)
+        if self.train_state.device.type == "cuda":
+            torch.cuda.synchronize(self.train_state.device)

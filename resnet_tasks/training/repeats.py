@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from resnet_tasks.errors import RunError
-from resnet_tasks.evaluation.reporting import number
+from resnet_tasks.evaluation.reporting import format_number
 from resnet_tasks.metrics import Metric
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.schema import Recipe
@@ -21,13 +21,13 @@ from resnet_tasks.training.from_recipe import finetune_recipe
 from resnet_tasks.whole_files import make_folder, write_json
 
 SUMMARY = "seeds.json"
-ASKED = "asked.json"
+REQUESTED_FILE = "asked.json"
 """The recipes of the runs, as they were asked for."""
 DEVIATION = "standard deviation of a sample (n - 1)"
 
 
 @dataclass(frozen=True)
-class Repeat:
+class RepeatedRun:
     """One of several runs of a recipe.
 
     Attributes:
@@ -42,7 +42,7 @@ class Repeat:
 
 
 @dataclass(frozen=True)
-class Spread:
+class MetricSpread:
     """One metric over several runs.
 
     Attributes:
@@ -56,13 +56,13 @@ class Spread:
     deviation: float | None
 
     @classmethod
-    def of(cls, values: Sequence[float | None]) -> Spread:
+    def from_values(cls, values: Sequence[float | None]) -> MetricSpread:
         """The spread of some values."""
-        known = [each for each in values if each is not None]
+        defined = [value for value in values if value is not None]
         return cls(
             tuple(values),
-            fmean(known) if known else None,
-            stdev(known) if len(known) > 1 else None,
+            fmean(defined) if defined else None,
+            stdev(defined) if len(defined) > 1 else None,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def finetune_seeds(
     out: Path,
     data_root: Path | None = None,
     console: Console | None = None,
-) -> dict[str, Spread]:
+) -> dict[str, MetricSpread]:
     """Fine-tunes a recipe with the seeds `training.seed`, `training.seed + 1`, ...
 
     Every run has a folder `out/seed-N`. Asked again, finished runs are kept, one that was
@@ -101,8 +101,8 @@ def finetune_seeds(
         raise RunError(f"--seeds is {count}; a deviation takes at least 2")
     console = console or Console()
     repeats = [
-        Repeat(f"seed {seed}", with_seed(recipe, seed), out / f"seed-{seed}")
-        for seed in _seeds(recipe.training.seed, count)
+        RepeatedRun(f"seed {seed}", replace_seed(recipe, seed), out / f"seed-{seed}")
+        for seed in _make_seeds(recipe.training.seed, count)
     ]
     spreads = run_repeats(repeats, out, data_root=data_root, console=console)
     write_json(
@@ -112,18 +112,20 @@ def finetune_seeds(
             "split": "val",
             "checkpoint": "last",
             "deviation": DEVIATION,
-            "seeds": [each.recipe.training.seed for each in repeats],
-            "metrics": {name: each.to_json() for name, each in spreads.items()},
+            "seeds": [repeat.recipe.training.seed for repeat in repeats],
+            "metrics": {name: spread.to_json() for name, spread in spreads.items()},
         },
     )
-    console.print(spread_table(spreads, f"{recipe.name}: val, last checkpoint, {count} seeds"))
+    console.print(
+        build_spread_table(spreads, f"{recipe.name}: val, last checkpoint, {count} seeds")
+    )
     console.print(f"numbers: {out / SUMMARY}", highlight=False)
     return spreads
 
 
 def run_repeats(
-    repeats: Sequence[Repeat], out: Path, *, data_root: Path | None, console: Console
-) -> dict[str, Spread]:
+    repeats: Sequence[RepeatedRun], out: Path, *, data_root: Path | None, console: Console
+) -> dict[str, MetricSpread]:
     """Makes the runs that are not there yet, goes on with those that were stopped.
 
     Args:
@@ -140,42 +142,44 @@ def run_repeats(
         Stopped: After Ctrl-C or SIGTERM; asked again, it goes on.
     """
     # All folders are looked at first: what belongs to another recipe shall not show after hours.
-    asked = _asked(out)
-    for each in repeats:
-        _require_same(each, asked.get(each.folder.name))
+    requested_recipes = _read_requested(out)
+    for repeat in repeats:
+        _require_same_recipe(repeat, requested_recipes.get(repeat.folder.name))
     make_folder(out)
-    wanted = {each.folder.name: _compared(each.recipe) for each in repeats}
-    write_json(out / ASKED, {**asked, **wanted})
-    for each in repeats:
-        if _is_judged(each.folder):
-            console.print(f"{each.label}: {each.folder} is done and kept", highlight=False)
-        elif (each.folder / "checkpoints").exists():
-            kept = load_recipe(each.folder / "recipe.yaml")
-            finetune_recipe(kept, resume=each.folder, data_root=data_root, console=console)
+    current_recipes = {run.folder.name: _dump_without_plugins(run.recipe) for run in repeats}
+    write_json(out / REQUESTED_FILE, {**requested_recipes, **current_recipes})
+    for repeat in repeats:
+        if _is_evaluated(repeat.folder):
+            console.print(f"{repeat.label}: {repeat.folder} is done and kept", highlight=False)
+        elif (repeat.folder / "checkpoints").exists():
+            saved_recipe = load_recipe(repeat.folder / "recipe.yaml")
+            finetune_recipe(
+                saved_recipe, resume=repeat.folder, data_root=data_root, console=console
+            )
         else:
-            finetune_recipe(each.recipe, out=each.folder, data_root=data_root, console=console)
-    return read_spreads([each.folder for each in repeats])
+            finetune_recipe(repeat.recipe, out=repeat.folder, data_root=data_root, console=console)
+    return read_spreads([run.folder for run in repeats])
 
 
-def with_seed(recipe: Recipe, seed: int) -> Recipe:
+def replace_seed(recipe: Recipe, seed: int) -> Recipe:
     """The same recipe with another `training.seed`."""
     training = recipe.training.model_copy(update={"seed": seed})
     return recipe.model_copy(update={"training": training})
 
 
-def read_spreads(folders: Sequence[Path]) -> dict[str, Spread]:
+def read_spreads(folders: Sequence[Path]) -> dict[str, MetricSpread]:
     """Metric -> its spread over judged runs; a run without it counts as not defined.
 
     Raises:
         RunError: If a run's metrics cannot be read.
     """
-    runs = [_metrics(folder) for folder in folders]
+    runs = [_read_metrics(folder) for folder in folders]
     names = dict.fromkeys(name for run in runs for name in run)
-    return {name: Spread.of([run.get(name) for run in runs]) for name in names}
+    return {name: MetricSpread.from_values([run.get(name) for run in runs]) for name in names}
 
 
-def spread_table(
-    spreads: Mapping[str, Spread], title: str, pooled: Mapping[str, Metric] | None = None
+def build_spread_table(
+    spreads: Mapping[str, MetricSpread], title: str, pooled: Mapping[str, Metric] | None = None
 ) -> Table:
     """Metric, mean, deviation and the values, for people.
 
@@ -188,47 +192,49 @@ def spread_table(
     further = () if pooled is None else ("pooled [95 %]",)
     for heading in ("metric", "mean", "deviation", *further, "values"):
         table.add_column(heading, justify="left" if heading == "metric" else "right")
-    for name, each in spreads.items():
-        values = "  ".join(_text(value) for value in each.values)
-        shown = [] if pooled is None else [_pooled(pooled.get(name))]
-        table.add_row(name, _text(each.mean), _text(each.deviation), *shown, values)
+    for name, spread in spreads.items():
+        values = "  ".join(_format_value(value) for value in spread.values)
+        pooled_cells = [] if pooled is None else [_format_pooled(pooled.get(name))]
+        table.add_row(
+            name, _format_value(spread.mean), _format_value(spread.deviation), *pooled_cells, values
+        )
     return table
 
 
-def _pooled(metric: Metric | None) -> str:
-    return "-" if metric is None else number(metric.value, metric.interval)
+def _format_pooled(metric: Metric | None) -> str:
+    return "-" if metric is None else format_number(metric.value, metric.interval)
 
 
-def _seeds(first: int, count: int) -> range:
+def _make_seeds(first: int, count: int) -> range:
     if first + count > 2**32:
         raise RunError(f"training.seed is {first}; {count} seeds from there go beyond 2^32 - 1")
     return range(first, first + count)
 
 
-def _text(value: float | None) -> str:
+def _format_value(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def _is_judged(folder: Path) -> bool:
+def _is_evaluated(folder: Path) -> bool:
     return (folder / "evaluations" / "val" / "metrics.json").is_file()
 
 
-def _metrics(folder: Path) -> dict[str, float | None]:
+def _read_metrics(folder: Path) -> dict[str, float | None]:
     path = folder / "evaluations" / "val" / "metrics.json"
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))["metrics"]
-        return {name: each["value"] for name, each in metrics.items()}
+        return {name: metric["value"] for name, metric in metrics.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(
             f"{path} cannot be read ({error}); make it again with `resnet-tasks evaluate {folder}`"
         ) from None
 
 
-def _asked(out: Path) -> dict[str, Any]:
+def _read_requested(out: Path) -> dict[str, Any]:
     """Folder name -> the recipe as it was asked for, of runs that are there."""
-    path = out / ASKED
+    path = out / REQUESTED_FILE
     try:
-        found: dict[str, Any] = dict(json.loads(path.read_text(encoding="utf-8")))
+        recipes: dict[str, Any] = dict(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError) as error:
@@ -236,27 +242,27 @@ def _asked(out: Path) -> dict[str, Any]:
             f"{path} cannot be read ({error}); it tells which recipe the runs are of: choose "
             "another --out, or remove it if you know"
         ) from None
-    return found
+    return recipes
 
 
-def _require_same(wanted: Repeat, asked: dict[str, Any] | None) -> None:
+def _require_same_recipe(repeat: RepeatedRun, requested: dict[str, Any] | None) -> None:
     """Refuses to go on in a folder of another recipe.
 
     What a run keeps of its recipe is filled in: what was measured, what it extends.
     """
-    if not (wanted.folder / "recipe.yaml").is_file():
+    if not (repeat.folder / "recipe.yaml").is_file():
         return
-    kept = asked or _compared(load_recipe(wanted.folder / "recipe.yaml"))
-    now = _compared(wanted.recipe)
-    odd = [key for key in now if kept.get(key) != now[key]]
-    if odd:
+    previous = requested or _dump_without_plugins(load_recipe(repeat.folder / "recipe.yaml"))
+    now = _dump_without_plugins(repeat.recipe)
+    changed_keys = [key for key in now if previous.get(key) != now[key]]
+    if changed_keys:
         raise RunError(
-            f"{wanted.folder} is a run of another recipe ({', '.join(odd)} differ); choose another "
+            f"{repeat.folder} is a run of another recipe ({', '.join(changed_keys)} differ); choose another "
             "--out"
         )
 
 
-def _compared(recipe: Recipe) -> dict[str, Any]:
+def _dump_without_plugins(recipe: Recipe) -> dict[str, Any]:
     """Everything of a recipe but its plugins, of which a run keeps copies."""
     values: dict[str, Any] = json.loads(recipe.model_dump_json(exclude={"plugins"}))
     return values

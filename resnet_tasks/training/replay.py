@@ -24,22 +24,22 @@ from torch import Tensor
 
 from resnet_tasks.assemble.model import build_model
 from resnet_tasks.errors import RunError
-from resnet_tasks.model import TaskModel, default_device
+from resnet_tasks.model import TaskModel, resolve_device
 from resnet_tasks.structures import Batch, Geometry, LossTerm, Target
-from resnet_tasks.training.checkpoint import fill, load_weights_file
-from resnet_tasks.training.conditions import deterministic_algorithms, mixed_precision
+from resnet_tasks.training.checkpoint import load_weights_file, load_weights_into
+from resnet_tasks.training.conditions import create_accelerator, use_deterministic_algorithms
 from resnet_tasks.training.run import Run
-from resnet_tasks.training.shares import Anchored, means
-from resnet_tasks.whole_files import make_folder, unwritten, write_json
+from resnet_tasks.training.shares import LossModule, compute_means
+from resnet_tasks.whole_files import make_folder, make_write_error, write_json
 
 FORMAT = 1
 FIELDS = ("boxes", "labels", "ignore", "masks", "semantic", "image_labels", "unannotated")
-MOST = 3
+MAX_REPLAYS = 3
 """Replays that a run keeps: each takes as much room as the model."""
 
 
 @dataclass(frozen=True)
-class Step:
+class RecordedStep:
     """What decides a step's losses and gradients besides weights and batches.
 
     Attributes:
@@ -68,7 +68,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Replayed:
+class ReplayResult:
     """A step that was done again.
 
     Attributes:
@@ -78,19 +78,19 @@ class Replayed:
         pictures: "id (file)" of every picture.
     """
 
-    step: Step
+    step: RecordedStep
     losses: dict[str, float]
     norms: dict[str, float]
     pictures: tuple[str, ...]
 
     @property
-    def came_again(self) -> bool:
+    def is_non_finite(self) -> bool:
         """Whether a loss or gradient is not finite this time too."""
         return not all(map(math.isfinite, (*self.losses.values(), *self.norms.values())))
 
 
 def write_replay(
-    run: Path, name: str, model: TaskModel, batches: Sequence[Batch], step: Step
+    run: Path, name: str, model: TaskModel, batches: Sequence[Batch], step: RecordedStep
 ) -> Path | None:
     """Keeps a step below `run/replays`; None where the run has enough of them.
 
@@ -98,32 +98,32 @@ def write_replay(
         RunError: If it cannot be written.
     """
     folder = run / "replays" / name
-    if not folder.exists() and len(list(folder.parent.glob("update-*"))) >= MOST:
+    if not folder.exists() and len(list(folder.parent.glob("update-*"))) >= MAX_REPLAYS:
         return None
     make_folder(folder)
     tensors: dict[str, Tensor] = {}
     try:
-        weights = {name: each.detach().cpu() for name, each in model.state_dict().items()}
+        weights = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
         save_file(
-            {name: each.contiguous() for name, each in weights.items()},
+            {name: tensor.contiguous() for name, tensor in weights.items()},
             folder / "model.safetensors",
         )
-        records = [_record(batch, str(i), tensors) for i, batch in enumerate(batches)]
+        records = [_batch_to_record(batch, str(i), tensors) for i, batch in enumerate(batches)]
         save_file(tensors, folder / "batch.safetensors")
-        for each in ("recipe.yaml", "classes.json"):
-            if (run / each).is_file():
-                shutil.copyfile(run / each, folder / each)
+        for file_name in ("recipe.yaml", "classes.json"):
+            if (run / file_name).is_file():
+                shutil.copyfile(run / file_name, folder / file_name)
         if (run / "plugins").is_dir():
             shutil.copytree(run / "plugins", folder / "plugins", dirs_exist_ok=True)
     except OSError as error:
-        raise unwritten(folder, error) from None
-    about = asdict(step)
-    about["losses"] = {name: str(value) for name, value in step.losses.items()}  # nan, inf
-    write_json(folder / "replay.json", {"format": FORMAT, **about, "batches": records})
+        raise make_write_error(folder, error) from None
+    step_fields = asdict(step)
+    step_fields["losses"] = {name: str(value) for name, value in step.losses.items()}  # nan, inf
+    write_json(folder / "replay.json", {"format": FORMAT, **step_fields, "batches": records})
     return folder
 
 
-def _record(batch: Batch, prefix: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
+def _batch_to_record(batch: Batch, prefix: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
     """A batch without its tensors, which go into `tensors`."""
     tensors[f"{prefix}.images"] = batch.images.detach().cpu().contiguous()
     for i, target in enumerate(batch.targets):
@@ -133,14 +133,16 @@ def _record(batch: Batch, prefix: str, tensors: dict[str, Tensor]) -> dict[str, 
             if isinstance(value, Tensor):
                 tensors[f"{prefix}.{i}.{name}"] = value.detach().cpu().contiguous()
     return {
-        "geometries": [asdict(each) for each in batch.geometries],
+        "geometries": [asdict(geometry) for geometry in batch.geometries],
         "image_ids": list(batch.image_ids),
         "file_names": list(batch.file_names),
         "seeds": list(batch.seeds),
     }
 
 
-def _batch(record: Mapping[str, Any], prefix: str, tensors: Mapping[str, Tensor]) -> Batch:
+def _batch_from_record(
+    record: Mapping[str, Any], prefix: str, tensors: Mapping[str, Tensor]
+) -> Batch:
     targets = []
     for i in range(len(record["image_ids"])):
         start = f"{prefix}.{i}."
@@ -152,8 +154,8 @@ def _batch(record: Mapping[str, Any], prefix: str, tensors: Mapping[str, Tensor]
     return Batch(
         images=images,
         geometries=tuple(
-            Geometry(**{name: tuple(value) for name, value in each.items()})
-            for each in record["geometries"]
+            Geometry(**{name: tuple(value) for name, value in geometry.items()})
+            for geometry in record["geometries"]
         ),
         image_ids=tuple(record["image_ids"]),
         file_names=tuple(record["file_names"]),
@@ -162,7 +164,7 @@ def _batch(record: Mapping[str, Any], prefix: str, tensors: Mapping[str, Tensor]
     )
 
 
-def read_replay(folder: Path) -> tuple[Step, list[Batch]]:
+def read_replay(folder: Path) -> tuple[RecordedStep, list[Batch]]:
     """A step and its batches.
 
     Raises:
@@ -170,22 +172,22 @@ def read_replay(folder: Path) -> tuple[Step, list[Batch]]:
     """
     file = folder / "replay.json" if folder.is_dir() else folder
     try:
-        about = json.loads(file.read_text(encoding="utf-8"))
-        records = about.pop("batches")
-        if about.pop("format") != FORMAT:
+        contents = json.loads(file.read_text(encoding="utf-8"))
+        records = contents.pop("batches")
+        if contents.pop("format") != FORMAT:
             raise RunError(f"{file} was written by another version; it reads format {FORMAT} only")
-        about["losses"] = {name: float(value) for name, value in about["losses"].items()}
-        step = Step(**about)
+        contents["losses"] = {name: float(value) for name, value in contents["losses"].items()}
+        step = RecordedStep(**contents)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise RunError(
             f"{folder} is no replay ({error}); name a folder below RUN/replays, as the message on "
             "a loss that is not finite does"
         ) from None
     tensors = load_weights_file(file.parent / "batch.safetensors")
-    return step, [_batch(record, str(i), tensors) for i, record in enumerate(records)]
+    return step, [_batch_from_record(record, str(i), tensors) for i, record in enumerate(records)]
 
 
-def replay(folder: Path, *, model: TaskModel | None = None, run: Run | None = None) -> Replayed:
+def replay(folder: Path, *, model: TaskModel | None = None, run: Run | None = None) -> ReplayResult:
     """Does a kept step again, from its weights, batches and seeds; takes no optimizer step.
 
     Args:
@@ -202,48 +204,50 @@ def replay(folder: Path, *, model: TaskModel | None = None, run: Run | None = No
     if model is None:
         run = run or Run.open(folder)
         model = build_model(run.recipe, run.labels, weights="unloaded")
-        device = default_device(run.recipe.training.device)
-    fill(model, load_weights_file(folder / "model.safetensors"), folder)
+        device = resolve_device(run.recipe.training.device)
+    load_weights_into(model, load_weights_file(folder / "model.safetensors"), folder)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name not in step.frozen)
     for name, weight in step.weights.items():
         model.loss_weights[name] *= weight
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    precision = mixed_precision(step.precision, device, find_unused=False)
-    prepared = precision.prepare(Anchored(model).to(device))
+    precision = create_accelerator(step.precision, device, find_unused=False)
+    prepared = precision.prepare(LossModule(model).to(device))
     model.train()
-    with deterministic_algorithms(step.deterministic and device.type == "cpu"):
+    with use_deterministic_algorithms(step.deterministic and device.type == "cpu"):
         losses = _backward(prepared, model, batches, step)
     pictures = tuple(
         f"{image_id} ({name})"
         for batch in batches
         for image_id, name in zip(batch.image_ids, batch.file_names, strict=True)
     )
-    return Replayed(step, losses, gradient_norms(model), pictures)
+    return ReplayResult(step, losses, compute_gradient_norms(model), pictures)
 
 
 def _backward(
-    prepared: Any, model: TaskModel, batches: Sequence[Batch], step: Step
+    prepared: Any, model: TaskModel, batches: Sequence[Batch], step: RecordedStep
 ) -> dict[str, float]:
     """Gradients of the batches, up to the first whose loss is not finite; its losses."""
-    shown: dict[str, float] = {}
+    mean_losses: dict[str, float] = {}
     for batch, counts in zip(batches, step.counts, strict=False):
         torch.manual_seed(step.seed)
         losses, anchor, _ = prepared(batch.to(model.device))
         sums = {name: term.sum.item() for name, term in losses.items()}
-        shown = means(sums, {name: term.count.item() for name, term in losses.items()})
-        shares = {
+        mean_losses = compute_means(
+            sums, {name: term.count.item() for name, term in losses.items()}
+        )
+        loss_terms = {
             name: LossTerm(term.sum, torch.full_like(term.count, counts[name]))
             for name, term in losses.items()
         }
-        if shares:
-            (model.total_loss(shares) + anchor).backward()
-        if not all(map(math.isfinite, shown.values())):
+        if loss_terms:
+            (model.compute_total_loss(loss_terms) + anchor).backward()
+        if not all(map(math.isfinite, mean_losses.values())):
             break
-    return shown
+    return mean_losses
 
 
-def gradient_norms(model: TaskModel) -> dict[str, float]:
+def compute_gradient_norms(model: TaskModel) -> dict[str, float]:
     """Norm of the gradient of every part: stages of the backbone, and heads."""
     squares: dict[str, float] = {}
     for name, parameter in model.named_parameters():
@@ -254,23 +258,23 @@ def gradient_norms(model: TaskModel) -> dict[str, float]:
     return {part: math.sqrt(value) for part, value in squares.items()}
 
 
-def say_replay(made: Replayed, console: Console) -> None:
+def print_replay(result: ReplayResult, console: Console) -> None:
     """Losses then and now, norms of the gradients, and whether it went wrong again."""
-    step = made.step
+    step = result.step
     table = Table("loss", "then", "now", title=f"update {step.update}, {step.precision}")
-    for name in sorted(step.losses.keys() | made.losses.keys()):
-        then, now = (each.get(name, math.nan) for each in (step.losses, made.losses))
+    for name in sorted(step.losses.keys() | result.losses.keys()):
+        then, now = (losses.get(name, math.nan) for losses in (step.losses, result.losses))
         table.add_row(name, f"{then:.6g}", f"{now:.6g}")
     console.print(table)
     norms = Table("part", "norm of the gradient")
-    for name, value in made.norms.items():
+    for name, value in result.norms.items():
         norms.add_row(name, f"{value:.6g}")
     console.print(norms)
-    console.print(f"pictures: {', '.join(made.pictures)}", highlight=False, markup=False)
+    console.print(f"pictures: {', '.join(result.pictures)}", highlight=False, markup=False)
     if step.threads != torch.get_num_threads():
         console.print(
             f"note: recorded with {step.threads} threads, done again with "
             f"{torch.get_num_threads()}; last digits may differ"
         )
-    verdict = "again, a value is not finite" if made.came_again else "this time all is finite"
+    verdict = "again, a value is not finite" if result.is_non_finite else "this time all is finite"
     console.print(verdict)

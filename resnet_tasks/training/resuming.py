@@ -12,56 +12,67 @@ import torch
 
 from resnet_tasks.errors import RunError
 from resnet_tasks.recipe.schema import TrainingRecipe
-from resnet_tasks.training.checkpoint import fill, load_checkpoint, save_checkpoint
-from resnet_tasks.training.position import Position, RunLength
-from resnet_tasks.training.trainee import Trainee
+from resnet_tasks.training.checkpoint import load_checkpoint, load_weights_into, save_checkpoint
+from resnet_tasks.training.position import RunLength, TrainingProgress
+from resnet_tasks.training.trainee import TrainState
 
-STATE = ("position", "optimizer", "batches_per_epoch", "threads", "settings", "scaler")
+REQUIRED_STATE_KEYS = (
+    "position",
+    "optimizer",
+    "batches_per_epoch",
+    "threads",
+    "settings",
+    "scaler",
+)
 """What `state.pt` must hold to go on from it."""
-FREE = frozenset(
+CHANGEABLE_SETTINGS = frozenset(
     {"checkpoint_minutes", "device", "deterministic", "trackers", "log_gradient_conflict"}
 )
 """Settings that may change between sittings: they do not decide the final weights."""
 
 
-def lasting_settings(options: TrainingRecipe) -> dict[str, Any]:
+def dump_fixed_settings(options: TrainingRecipe) -> dict[str, Any]:
     """Options that decide the final weights, as plain values."""
     # With patience, when evaluations come decides when the run ends.
-    free = FREE if options.patience is not None else FREE | {"evaluate_every"}
-    values: dict[str, Any] = json.loads(options.model_dump_json(exclude=set(free)))
+    excluded = (
+        CHANGEABLE_SETTINGS
+        if options.patience is not None
+        else CHANGEABLE_SETTINGS | {"evaluate_every"}
+    )
+    values: dict[str, Any] = json.loads(options.model_dump_json(exclude=set(excluded)))
     return values
 
 
-class Checkpoints:
+class CheckpointManager:
     """`checkpoints/last`, to go on from, and `checkpoints/best`, of one run.
 
     Args:
         folder: Run folder.
-        trainee: What is written and filled; one process writes.
+        train_state: What is written and filled; one process writes.
         options: Settings that must stay the same.
         length: Of the run; an epoch must stay as long.
     """
 
     def __init__(
-        self, folder: Path, trainee: Trainee, options: TrainingRecipe, length: RunLength
+        self, folder: Path, train_state: TrainState, options: TrainingRecipe, length: RunLength
     ) -> None:
         self._folder = folder
-        self._trainee = trainee
+        self._train_state = train_state
         self._options = options
         self._length = length
 
-    def save_last(self, position: Position) -> None:
+    def save_last(self, progress: TrainingProgress) -> None:
         """Writes weights and all that is needed to go on from them.
 
         Raises:
             RunError: If the run folder has gone, or the disk is full.
         """
         state: dict[str, Any] = {
-            "position": asdict(position),
+            "position": asdict(progress),
             "batches_per_epoch": self._length.batches_per_epoch,
             "threads": torch.get_num_threads(),
-            "settings": lasting_settings(self._options),
-            **self._trainee.state(),
+            "settings": dump_fixed_settings(self._options),
+            **self._train_state.state_dict(),
         }
         self._save("last", state)
 
@@ -73,11 +84,11 @@ class Checkpoints:
         """
         self._save("best", None)
 
-    def resume(self, say: Callable[[str], None]) -> Position:
+    def resume(self, print_line: Callable[[str], None]) -> TrainingProgress:
         """Goes on from `checkpoints/last`.
 
         Args:
-            say: Is told if the result will not be the same to the bit.
+            print_line: Is told if the result will not be the same to the bit.
 
         Returns:
             How far the run had come.
@@ -89,46 +100,46 @@ class Checkpoints:
         weights, averaged, state = load_checkpoint(last)
         self._require_complete(state)
         self._require_same_settings(state["settings"])
-        trainee = self._trainee
-        fill(trainee.plain_model, weights, last)
-        if averaged is not None and trainee.averaged is not None:
-            trainee.averaged.load_state_dict(averaged)
+        train_state = self._train_state
+        load_weights_into(train_state.plain_model, weights, last)
+        if averaged is not None and train_state.averaged_model is not None:
+            train_state.averaged_model.load_state_dict(averaged)
         self._require_same_epochs(state["batches_per_epoch"])
         threads = torch.get_num_threads()
         if state["threads"] != threads and self._options.deterministic:
-            say(
+            print_line(
                 f"note: started with {state['threads']} threads, resumed with {threads}; "
                 "the result will differ in the last digits from an uninterrupted run"
             )
-        trainee.restore(state)
-        return Position(**state["position"])
+        train_state.load_state_dict(state)
+        return TrainingProgress(**state["position"])
 
     def _save(self, name: str, state: Mapping[str, Any] | None) -> None:
-        if not self._trainee.processes.is_main:
+        if not self._train_state.processes.is_main:
             return
         if not self._folder.is_dir():
             raise RunError(
                 f"the run folder {self._folder} has gone while the run was in it; put it back (a "
                 "moved folder, a disk that is not mounted) and go on with --resume, or start again"
             )
-        averaged = self._trainee.averaged
+        averaged = self._train_state.averaged_model
         save_checkpoint(
             self._folder / "checkpoints" / name,
-            model=self._trainee.plain_model.state_dict(),
+            model=self._train_state.plain_model.state_dict(),
             ema=None if averaged is None else averaged.state_dict(),
             state=state,
         )
 
     def _require_complete(self, state: Mapping[str, Any]) -> None:
-        lacking = [key for key in STATE if key not in state]
-        if lacking:
+        missing = [key for key in REQUIRED_STATE_KEYS if key not in state]
+        if missing:
             raise RunError(
                 f"the training state of {self._folder} is not of this version: it lacks "
-                f"{', '.join(lacking)}; start again"
+                f"{', '.join(missing)}; start again"
             )
 
     def _require_same_settings(self, before: Mapping[str, Any]) -> None:
-        now = lasting_settings(self._options)
+        now = dump_fixed_settings(self._options)
         changed = [key for key, value in before.items() if now.get(key) != value]
         if changed:
             texts = (f"training.{key} was {before[key]!r}, is {now[key]!r}" for key in changed)

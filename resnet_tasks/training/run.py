@@ -32,36 +32,36 @@ from resnet_tasks.data.dataset import CocoDataset
 from resnet_tasks.data.preparation import Preparation
 from resnet_tasks.errors import DataError, RunError
 from resnet_tasks.evaluation.evaluate import Evaluation
-from resnet_tasks.evaluation.scaling import Scaling
+from resnet_tasks.evaluation.scaling import TemperatureScaling
 from resnet_tasks.evaluation.sliding import SlidingWindows
 from resnet_tasks.evaluation.views import Predictor
 from resnet_tasks.evaluation.window_maps import Keep
-from resnet_tasks.model import TaskModel, default_device, resolve_precision
+from resnet_tasks.model import TaskModel, resolve_device, resolve_precision
 from resnet_tasks.predict import predict_pictures
 from resnet_tasks.recipe.load import load_recipe, recipe_to_yaml
 from resnet_tasks.recipe.plugins import load_plugins
 from resnet_tasks.recipe.schema import Recipe
 from resnet_tasks.streaming.model_predictor import ModelPredictor
-from resnet_tasks.streaming.stream import StreamOptions, Wanted, predict_all
+from resnet_tasks.streaming.stream import PredictionRequest, StreamOptions, predict_all
 from resnet_tasks.training.checkpoint import (
-    fill,
     load_model_weights,
+    load_weights_into,
     make_folder,
     write_json,
     write_text,
 )
-from resnet_tasks.training.inference import PLAIN, Inference, read_calibration
+from resnet_tasks.training.inference import PLAIN_INFERENCE, InferenceOptions, read_calibration
 from resnet_tasks.training.judging import (
+    build_preparation,
     check_categories,
-    file_sha256,
-    judge,
-    preparation_of,
+    compute_sha256,
+    evaluate_and_save,
     weights_sha256,
 )
 from resnet_tasks.training.split_leaks import require_unseen
 
 Pictures = NDArray[Any] | str | Path
-STREAMED = 4
+STREAM_BATCH_SIZE = 4
 """Pictures that `predict` sends through the model together, unless evaluation.batch_size is set."""
 
 
@@ -79,7 +79,7 @@ class Run:
     recipe: Recipe
     labels: Labels
     _models: dict[str, TaskModel] = field(default_factory=dict, repr=False)
-    _predicting: dict[str, TaskModel] = field(default_factory=dict, repr=False)
+    _prediction_models: dict[str, TaskModel] = field(default_factory=dict, repr=False)
 
     @classmethod
     def create(cls, directory: Path, recipe: Recipe, labels: Labels) -> Run:
@@ -97,8 +97,10 @@ class Run:
             )
         make_folder(directory)
         write_json(directory / "classes.json", labels.to_json())
-        kept = recipe.model_copy(update={"plugins": _keep_plugins(recipe.plugins, directory)})
-        write_text(directory / "recipe.yaml", recipe_to_yaml(kept))
+        stored_recipe = recipe.model_copy(
+            update={"plugins": _copy_plugins(recipe.plugins, directory)}
+        )
+        write_text(directory / "recipe.yaml", recipe_to_yaml(stored_recipe))
         return cls(directory, recipe, labels)
 
     @classmethod
@@ -148,78 +150,93 @@ class Run:
     @property
     def preparation(self) -> Preparation:
         """How this run's pictures become samples."""
-        return preparation_of(self.recipe)
+        return build_preparation(self.recipe)
 
     @property
     def classes(self) -> dict[str, tuple[str, ...]]:
         """Head name -> class names, in label order."""
-        return {name: each.classes for name, each in self.labels.heads.items()}
+        return {name: head_labels.classes for name, head_labels in self.labels.heads.items()}
 
     @property
     def category_ids(self) -> dict[str, tuple[int, ...]]:
         """Head name -> category id of every label."""
-        return {name: each.category_ids for name, each in self.labels.heads.items()}
+        return {name: head_labels.category_ids for name, head_labels in self.labels.heads.items()}
 
-    def checkpoint(self, name: str = "last") -> Path:
+    def find_checkpoint(self, name: str = "last") -> Path:
         """Folder of the checkpoint `last` or `best`."""
         if name not in ("last", "best"):
             raise RunError(f"{self.directory} keeps the checkpoints last and best, not {name!r}")
         return self.directory / "checkpoints" / name
 
-    def model(self, checkpoint: str = "last") -> TaskModel:
+    def load_model(self, checkpoint: str = "last") -> TaskModel:
         """The trained model, in evaluation mode; built once per checkpoint."""
         if checkpoint not in self._models:
-            self._models[checkpoint] = self._built(checkpoint)
+            self._models[checkpoint] = self._build_model(checkpoint)
         return self._models[checkpoint]
 
-    def _built(self, checkpoint: str) -> TaskModel:
-        weights = load_model_weights(self.checkpoint(checkpoint))
+    def _build_model(self, checkpoint: str) -> TaskModel:
+        weights = load_model_weights(self.find_checkpoint(checkpoint))
         model = build_model(self.recipe, self.labels, weights="unloaded")
-        fill(model, weights, self.checkpoint(checkpoint))
-        device = default_device(self.recipe.training.device)
+        load_weights_into(model, weights, self.find_checkpoint(checkpoint))
+        device = resolve_device(self.recipe.training.device)
         model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return model.eval()
 
-    def _ready(self, checkpoint: str) -> TaskModel:
+    def _load_prediction_model(self, checkpoint: str) -> TaskModel:
         """The trained model as one that only predicts; built once per checkpoint."""
-        if checkpoint not in self._predicting:
-            self._predicting[checkpoint] = self._built(checkpoint).ready_to_predict()
-        return self._predicting[checkpoint]
+        if checkpoint not in self._prediction_models:
+            self._prediction_models[checkpoint] = self._build_model(
+                checkpoint
+            ).prepare_for_inference()
+        return self._prediction_models[checkpoint]
 
-    def predictor(
-        self, checkpoint: str = "last", how: Inference = PLAIN, *, keep: Keep = "labels"
+    def build_predictor(
+        self,
+        checkpoint: str = "last",
+        inference: InferenceOptions = PLAIN_INFERENCE,
+        *,
+        keep: Keep = "labels",
     ) -> Predictor:
-        """The trained model, with what `how` and the recipe ask for around it.
+        """The trained model, with what `inference` and the recipe ask for around it.
 
         Args:
             checkpoint: `last` or `best`.
-            how: Calibration, views and windows.
+            inference: Calibration, views and windows.
             keep: What is kept of pixels besides their labels, where they come in windows.
 
         Raises:
             DataError: If the views are unknown, or asked for together with windows.
             RunError: If a calibration is asked for that the run does not have for these weights.
         """
-        how, recipe = replace(how, windows=how.windows or self.recipe.sliding), self.recipe
-        return how.predictor(
-            self._ready(checkpoint),
-            self.require(checkpoint, how),
+        inference, recipe = (
+            replace(inference, windows=inference.windows or self.recipe.sliding),
+            self.recipe,
+        )
+        return inference.build_predictor(
+            self._load_prediction_model(checkpoint),
+            self.load_calibration(checkpoint, inference),
             batch_size=recipe.evaluation.batch_size or recipe.training.batch_size,
             keep=keep,
         )
 
-    def require(self, checkpoint: str, how: Inference) -> dict[str, Scaling]:
-        """The calibration that `how` asks for; empty where it asks for none.
+    def load_calibration(
+        self, checkpoint: str, inference: InferenceOptions
+    ) -> dict[str, TemperatureScaling]:
+        """The calibration that `inference` asks for; empty where it asks for none.
 
         Raises:
             RunError: If the run has none for these weights.
         """
-        if not how.calibrated:
+        if not inference.calibrated:
             return {}
-        return read_calibration(self.directory, weights_sha256(self.checkpoint(checkpoint)))
+        return read_calibration(self.directory, weights_sha256(self.find_checkpoint(checkpoint)))
 
     def predict(
-        self, image: Pictures, *, checkpoint: str = "last", how: Inference = PLAIN
+        self,
+        image: Pictures,
+        *,
+        checkpoint: str = "last",
+        inference: InferenceOptions = PLAIN_INFERENCE,
     ) -> dict[str, Any]:
         """Predictions of all heads for one picture.
 
@@ -227,7 +244,7 @@ class Run:
             image: `(height, width)` or `(height, width, C)` array, RGB, as stored (uint8, uint16 or
                 float); or a file.
             checkpoint: `last` or `best`.
-            how: Calibration and views.
+            inference: Calibration and views.
 
         Returns:
             Head name -> `Detections`, `SegmentationMap` (in pixels of that picture) or
@@ -235,11 +252,13 @@ class Run:
         """
         preparation = self.preparation
         precision = self.recipe.training.precision
-        model = self.predictor(checkpoint, how)
+        model = self.build_predictor(checkpoint, inference)
         if isinstance(image, (str, Path)):
             if isinstance(model, SlidingWindows):  # read in parts
-                chosen = resolve_precision(precision, model.model.device)
-                return model.predict(preparation.opened(Path(image)), precision=chosen)
+                resolved_precision = resolve_precision(precision, model.model.device)
+                return model.predict(
+                    preparation.open_image(Path(image)), precision=resolved_precision
+                )
             image = preparation.read(Path(image))
         return predict_pictures(model, [image], preparation, precision=precision)[0]
 
@@ -251,7 +270,7 @@ class Run:
         score: float | None = None,
         thresholds: Mapping[str, Sequence[float]] | None = None,
         checkpoint: str = "last",
-        how: Inference = PLAIN,
+        inference: InferenceOptions = PLAIN_INFERENCE,
         max_pixels: int | None = None,
         console: Console | None = None,
     ) -> Path:
@@ -267,7 +286,7 @@ class Run:
                 drawn.
             thresholds: Head -> least score of the detections of every label, in place of `score`.
             checkpoint: `last` or `best`.
-            how: Calibration, views and windows.
+            inference: Calibration, views and windows.
             max_pixels: Larger pictures are refused; None: as the recipe says.
             console: For progress.
 
@@ -276,20 +295,26 @@ class Run:
             RunError: If `out` is in use, or holds an unfinished prediction that was made otherwise.
         """
         predict_all(
-            self.stream_predictor(checkpoint, how, max_pixels),
-            Wanted(tuple(paths)),
+            self.build_stream_predictor(checkpoint, inference, max_pixels),
+            PredictionRequest(tuple(paths)),
             out,
-            settings=self.stream_settings(checkpoint, how, max_pixels),
+            settings=self.get_stream_settings(checkpoint, inference, max_pixels),
             options=StreamOptions(score, thresholds),
             console=console,
         )
         return out
 
-    def stream_predictor(
-        self, checkpoint: str = "last", how: Inference = PLAIN, max_pixels: int | None = None
+    def build_stream_predictor(
+        self,
+        checkpoint: str = "last",
+        inference: InferenceOptions = PLAIN_INFERENCE,
+        max_pixels: int | None = None,
     ) -> ModelPredictor:
         """The trained model as a stream uses it; see `predict_paths`."""
-        model, limit = self.predictor(checkpoint, how), max_pixels or self.recipe.data.max_pixels
+        model, limit = (
+            self.build_predictor(checkpoint, inference),
+            max_pixels or self.recipe.data.max_pixels,
+        )
         # Windows go through the model together, and big pictures should not wait in memory.
         batch_size = 1 if isinstance(model, SlidingWindows) else self.recipe.evaluation.batch_size
         return ModelPredictor(
@@ -299,16 +324,19 @@ class Run:
             self.category_ids,
             self.labels.categories.to_json(),
             precision=self.recipe.training.precision,
-            batch_size=batch_size or STREAMED,
+            batch_size=batch_size or STREAM_BATCH_SIZE,
         )
 
-    def stream_settings(
-        self, checkpoint: str = "last", how: Inference = PLAIN, max_pixels: int | None = None
+    def get_stream_settings(
+        self,
+        checkpoint: str = "last",
+        inference: InferenceOptions = PLAIN_INFERENCE,
+        max_pixels: int | None = None,
     ) -> dict[str, Any]:
         """What decides a stream's results: a restart with other settings is refused."""
         return {
-            "weights": weights_sha256(self.checkpoint(checkpoint)),
-            "inference": how.to_json(),
+            "weights": weights_sha256(self.find_checkpoint(checkpoint)),
+            "inference": inference.to_json(),
             "max_pixels": max_pixels or self.recipe.data.max_pixels,
         }
 
@@ -319,10 +347,10 @@ class Run:
         annotations: Path | None = None,
         images: Path | None = None,
         checkpoint: str = "last",
-        how: Inference = PLAIN,
+        inference: InferenceOptions = PLAIN_INFERENCE,
         data_root: Path | None = None,
         console: Console | None = None,
-        pictures: int = 12,
+        num_drawings: int = 12,
     ) -> Evaluation:
         """Judges a checkpoint and keeps metrics, predictions and pictures under `evaluations/`.
 
@@ -331,40 +359,42 @@ class Run:
             annotations: A COCO file to judge on instead.
             images: Folder of that file's pictures; default: its own folder.
             checkpoint: `last` or `best`.
-            how: Calibration, views and windows; each combination keeps its results apart.
+            inference: Calibration, views and windows; each combination keeps its results apart.
             data_root: Folder that holds data sets; default `$RESNET_TASKS_DATA`, else `./data`.
             console: For progress.
-            pictures: How many pictures to draw, truth beside prediction.
+            num_drawings: How many pictures to draw, truth beside prediction.
 
         Raises:
             DataError: If a file is wrong, or val or test hold what was trained on.
         """
         console = console or Console(stderr=True)
-        model = self.predictor(checkpoint, how, keep="confidence")
-        dataset = self.dataset(split, annotations=annotations, images=images, data_root=data_root)
+        model = self.build_predictor(checkpoint, inference, keep="confidence")
+        dataset = self.load_dataset(
+            split, annotations=annotations, images=images, data_root=data_root
+        )
         if annotations is None:
             require_unseen(self.recipe, split, dataset.files, data_root)
-        folder = self.evaluation_folder(
-            split, annotations=annotations, checkpoint=checkpoint, how=how
+        folder = self.get_evaluation_folder(
+            split, annotations=annotations, checkpoint=checkpoint, inference=inference
         )
         partial = folder.with_name(f"{folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
-        evaluation = judge(
+        evaluation = evaluate_and_save(
             model,
             dataset,
             partial,
             recipe=self.recipe,
             labels=self.labels,
-            checkpoint=self.checkpoint(checkpoint),
-            how=how,
+            checkpoint=self.find_checkpoint(checkpoint),
+            inference=inference,
             console=console,
-            pictures=pictures,
+            num_drawings=num_drawings,
         )
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
         return evaluation
 
-    def dataset(
+    def load_dataset(
         self,
         split: Split = "val",
         *,
@@ -386,21 +416,21 @@ class Run:
             check_categories(file, self.labels, self.directory)
         return build_dataset(self.recipe, files, self.labels.categories)
 
-    def evaluation_folder(
+    def get_evaluation_folder(
         self,
         split: Split = "val",
         *,
         annotations: Path | None = None,
         checkpoint: str = "last",
-        how: Inference = PLAIN,
+        inference: InferenceOptions = PLAIN_INFERENCE,
     ) -> Path:
         """Where `evaluate` with the same arguments keeps its results."""
         name: str = split
         if annotations is not None:
-            name = f"file-{annotations.stem}-{file_sha256(annotations)[:8]}"
+            name = f"file-{annotations.stem}-{compute_sha256(annotations)[:8]}"
         if checkpoint != "last":
             name = f"{name}-{checkpoint}"
-        return self.directory / "evaluations" / f"{name}{how.suffix}"
+        return self.directory / "evaluations" / f"{name}{inference.suffix}"
 
 
 def _require_run_files(folder: Path) -> None:
@@ -412,17 +442,17 @@ def _require_run_files(folder: Path) -> None:
             )
 
 
-def _keep_plugins(plugins: Sequence[str], folder: Path) -> tuple[str, ...]:
+def _copy_plugins(plugins: Sequence[str], folder: Path) -> tuple[str, ...]:
     """Copies the files among the plugins into the run, which must be enough by itself."""
-    kept = []
+    copied_plugins = []
     for number, plugin in enumerate(plugins):
         if not plugin.endswith(".py"):
-            kept.append(plugin)
+            copied_plugins.append(plugin)
             continue
         name = f"plugins/{number}_{Path(plugin).name}"
         write_text(folder / name, Path(plugin).read_text(encoding="utf-8"))
-        kept.append(name)
-    return tuple(kept)
+        copied_plugins.append(name)
+    return tuple(copied_plugins)
 
 
 def _read_labels(folder: Path) -> Labels:

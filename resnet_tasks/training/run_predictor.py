@@ -6,25 +6,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from resnet_tasks.streaming.model_predictor import ModelPredictor
-from resnet_tasks.training.inference import PLAIN, Inference
+from resnet_tasks.training.inference import PLAIN_INFERENCE, InferenceOptions
 from resnet_tasks.training.run import Run
 
 
 @dataclass(frozen=True)
-class RunPredictor:
+class RunPredictorFactory:
     """Called, it opens the run and gives its predictor.
 
     Attributes:
         directory: The run folder, absolute; every machine must find it there.
         checkpoint: `last` or `best`.
-        how: Calibration, views and windows.
+        inference: Calibration, views and windows.
         max_pixels: Larger pictures are refused; None: as the recipe says.
         trust_plugins: Execute the recipe's `plugins:`.
     """
 
     directory: Path
     checkpoint: str = "last"
-    how: Inference = PLAIN
+    inference: InferenceOptions = PLAIN_INFERENCE
     max_pixels: int | None = None
     trust_plugins: bool = False
 
@@ -35,4 +35,4 @@ class RunPredictor:
             ResnetTasksError: If the run cannot be opened.
         """
         run = Run.open(self.directory, trust_plugins=self.trust_plugins)
-        return run.stream_predictor(self.checkpoint, self.how, self.max_pixels)
+        return run.build_stream_predictor(self.checkpoint, self.inference, self.max_pixels)

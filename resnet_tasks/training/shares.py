@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from resnet_tasks.errors import PictureError
 from resnet_tasks.model import Losses, TaskModel
 from resnet_tasks.structures import Batch, LossTerm, Target
-from resnet_tasks.training.balancing import Balancing
+from resnet_tasks.training.balancing import LossBalancer
 
 
 @dataclass(frozen=True)
-class Report:
+class BatchReport:
     """What a process tells the others of its part of a batch: sums and counts by loss term."""
 
     sums: dict[str, float]
@@ -26,37 +26,37 @@ class Report:
     left_out: tuple[PictureError, ...] = ()
 
 
-class Anchored(nn.Module):
+class LossModule(nn.Module):
     """A model's losses, the variables of their balancing, and a zero on a parameter of its own.
 
     Gradients are exchanged during the backward of every process, also of one whose pictures teach
     nothing: there the zero is all that is left to go backward from.
     """
 
-    def __init__(self, model: TaskModel, balancing: Balancing | None = None) -> None:
+    def __init__(self, model: TaskModel, balancer: LossBalancer | None = None) -> None:
         super().__init__()
         self.model = model
-        self.balancing = balancing
+        self.balancer = balancer
         self.anchor = nn.Parameter(torch.zeros(()))
 
     def forward(self, batch: Batch) -> tuple[Losses, Tensor, dict[str, Tensor]]:
         """The losses of a batch, the zero, and what weighs the losses (`Balancing.variables`)."""
-        variables = {} if self.balancing is None else self.balancing.variables()
+        variables = {} if self.balancer is None else self.balancer.get_variables()
         return self.model(batch, mode="loss"), self.anchor * 0.0, variables
 
 
-def unannotated(batch: Batch) -> Batch:
+def drop_annotations(batch: Batch) -> Batch:
     """The same pictures, with nothing known of them."""
     return replace(batch, targets=tuple(Target() for _ in batch.targets))
 
 
-def summed(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
+def sum_by_name(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Sums by name, in the order of names, so that all processes agree to the last digit."""
     names = sorted({name for part in parts for name in part})
     return {name: math.fsum(part.get(name, 0.0) for part in parts) for name in names}
 
 
-def shared_terms(losses: Losses, counts: Mapping[str, float], processes: int) -> Losses:
+def scale_loss_terms(losses: Losses, counts: Mapping[str, float], processes: int) -> Losses:
     """This process's terms, as parts of those over all processes.
 
     Gradients are averaged over processes, hence the factor.
@@ -72,12 +72,12 @@ def shared_terms(losses: Losses, counts: Mapping[str, float], processes: int) ->
     }
 
 
-def means(sums: Mapping[str, float], counts: Mapping[str, float]) -> dict[str, float]:
+def compute_means(sums: Mapping[str, float], counts: Mapping[str, float]) -> dict[str, float]:
     """Mean of every loss term; 0 where it counts nothing."""
     return {name: value / max(counts[name], 1e-12) for name, value in sums.items()}
 
 
-def described(losses: Losses, batches: Sequence[Batch]) -> str:
+def describe_losses(losses: Losses, batches: Sequence[Batch]) -> str:
     """Losses and pictures of a step that went wrong."""
     terms = ", ".join(f"{name} {term.mean().item():.4g}" for name, term in losses.items())
     pictures = ", ".join(

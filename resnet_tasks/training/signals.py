@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 
-class Stopped(Exception):  # noqa: N818  # not an error: the user asked for it
+class TrainingStopped(Exception):  # noqa: N818  # not an error: the user asked for it
     """The run was asked to stop; its checkpoint is written."""
 
 
@@ -16,44 +16,44 @@ class StopRequest:
     """Whether a run shall stop: a signal reaches one process, and all of them must know.
 
     Attributes:
-        is_asked: In this process.
-        is_agreed: As all processes know since they last told each other.
+        is_requested: In this process.
+        is_confirmed: As all processes know since they last told each other.
     """
 
     def __init__(self) -> None:
-        self.is_asked = False
-        self.is_agreed = False
+        self.is_requested = False
+        self.is_confirmed = False
 
-    def agree(self, asked: Iterable[bool]) -> bool:
+    def agree(self, requests: Iterable[bool]) -> bool:
         """Whether any process was asked.
 
         Args:
-            asked: `is_asked` of all processes.
+            requests: `is_asked` of all processes.
         """
-        self.is_agreed = any(asked)
-        return self.is_agreed
+        self.is_confirmed = any(requests)
+        return self.is_confirmed
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
+    def listen(self) -> Iterator[None]:
         """Ctrl-C and SIGTERM ask to stop, for the duration.
 
         Raises:
             KeyboardInterrupt: Asked twice: now, without waiting for a step or evaluation to end.
         """
 
-        def ask(_number: int, _frame: FrameType | None) -> None:
-            if self.is_asked:
+        def request_stop(_number: int, _frame: FrameType | None) -> None:
+            if self.is_requested:
                 raise KeyboardInterrupt
-            self.is_asked = True
+            self.is_requested = True
 
         previous = {}
         try:
-            for each in (signal.SIGINT, signal.SIGTERM):
-                previous[each] = signal.signal(each, ask)
+            for signal_number in (signal.SIGINT, signal.SIGTERM):
+                previous[signal_number] = signal.signal(signal_number, request_stop)
         except ValueError:
             pass  # Not the main thread: the caller owns the signals.
         try:
             yield
         finally:
-            for each, handler in previous.items():
-                signal.signal(each, handler)
+            for signal_number, handler in previous.items():
+                signal.signal(signal_number, handler)

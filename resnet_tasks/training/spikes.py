@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 WINDOW = 100
 """Optimizer steps that a loss is held against."""
-ENOUGH = 20
+MIN_STEPS = 20
 """Steps before anything is called a spike."""
 THRESHOLD = 6.0
 """Standard deviations above the mean of the window."""
@@ -18,7 +18,7 @@ FLOOR = 0.02
 
 
 @dataclass(frozen=True)
-class Spike:
+class LossSpike:
     """A loss term far above its own recent values.
 
     Attributes:
@@ -34,24 +34,28 @@ class Spike:
     deviations: float
 
 
-class SpikeWatch:
+class LossSpikeDetector:
     """The recent values of every loss term."""
 
     def __init__(self) -> None:
         self._recent: dict[str, deque[float]] = {}
 
-    def spikes(self, losses: Mapping[str, float]) -> list[Spike]:
+    def detect(self, losses: Mapping[str, float]) -> list[LossSpike]:
         """Those of a step's losses that are spikes; the step joins the window."""
-        found = [spike for name, value in losses.items() if (spike := self._spike(name, value))]
+        spikes = [
+            spike for name, value in losses.items() if (spike := self._check_term(name, value))
+        ]
         for name, value in losses.items():
             self._recent.setdefault(name, deque(maxlen=WINDOW)).append(value)
-        return found
+        return spikes
 
-    def _spike(self, name: str, value: float) -> Spike | None:
+    def _check_term(self, name: str, value: float) -> LossSpike | None:
         recent = self._recent.get(name, ())
-        if len(recent) < ENOUGH:
+        if len(recent) < MIN_STEPS:
             return None
         mean = math.fsum(recent) / len(recent)
-        spread = math.sqrt(math.fsum((each - mean) ** 2 for each in recent) / (len(recent) - 1))
+        spread = math.sqrt(
+            math.fsum((recent_value - mean) ** 2 for recent_value in recent) / (len(recent) - 1)
+        )
         deviations = (value - mean) / max(spread, FLOOR * abs(mean), 1e-12)
-        return Spike(name, value, mean, deviations) if deviations > THRESHOLD else None
+        return LossSpike(name, value, mean, deviations) if deviations > THRESHOLD else None

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from resnet_tasks.assemble.splits import Split, find_data, sources_of
-from resnet_tasks.data.leaks import HasImages, Leak, NamedPictures, find_leak, read_pictures
+from resnet_tasks.assemble.splits import Split, find_recipe_data, get_sources
+from resnet_tasks.data.leaks import HasImages, ImageList, Leak, find_leak, read_image_names
 from resnet_tasks.errors import DataError
 from resnet_tasks.recipe.schema import Recipe
 
@@ -30,8 +30,8 @@ def require_no_leaks(
     """
     leaks: list[tuple[Split, Leak]] = [("val", find_leak(train, val))]
     if recipe.data.test:
-        leaks.append(("test", find_leak(train, _pictures(recipe, "test", data_root))))
-    return _told(recipe, leaks)
+        leaks.append(("test", find_leak(train, _read_images(recipe, "test", data_root))))
+    return _describe_leaks(recipe, leaks)
 
 
 def require_unseen(
@@ -46,31 +46,33 @@ def require_unseen(
     if split == "train" or (split == "val" and recipe.data.folds is not None):
         return
     if not recipe.data.allow_leaks:
-        _told(recipe, [(split, find_leak(_pictures(recipe, "train", data_root), files))])
+        _describe_leaks(
+            recipe, [(split, find_leak(_read_images(recipe, "train", data_root), files))]
+        )
 
 
-def _told(recipe: Recipe, leaks: Sequence[tuple[Split, Leak]]) -> list[str]:
-    told = [
-        f"data.train and data.{split} share {leak.described('train', split)}"
+def _describe_leaks(recipe: Recipe, leaks: Sequence[tuple[Split, Leak]]) -> list[str]:
+    descriptions = [
+        f"data.train and data.{split} share {leak.describe('train', split)}"
         for split, leak in leaks
         if leak
     ]
-    if told and not recipe.data.allow_leaks:
+    if descriptions and not recipe.data.allow_leaks:
         raise DataError(
-            f"recipe {recipe.name}: {'; '.join(told)}; results on what was trained on say nothing "
+            f"recipe {recipe.name}: {'; '.join(descriptions)}; results on what was trained on say nothing "
             "about new data: split again (`resnet-tasks data split FILE --out DIR --by group`), or "
             "accept it with data.allow_leaks: true"
         )
-    return [f"leak: {each}; accepted by data.allow_leaks" for each in told]
+    return [f"leak: {description}; accepted by data.allow_leaks" for description in descriptions]
 
 
-def _pictures(recipe: Recipe, split: Split, data_root: Path | None) -> list[NamedPictures]:
-    folder = find_data(recipe, data_root)
-    found = [
-        read_pictures(
+def _read_images(recipe: Recipe, split: Split, data_root: Path | None) -> list[ImageList]:
+    folder = find_recipe_data(recipe, data_root)
+    image_sets = [
+        read_image_names(
             folder / source.annotations,
             None if source.images is None else folder / source.images,
         )
-        for source in sources_of(recipe, split)
+        for source in get_sources(recipe, split)
     ]
-    return [each for each in found if each is not None]
+    return [image_set for image_set in image_sets if image_set is not None]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 from resnet_tasks.recipe.schema import Recipe
-from resnet_tasks.training.operators import fp32_islands
+from resnet_tasks.training.operators import find_fp32_islands
 from resnet_tasks.training.reading_cost import ReadingCost
 from resnet_tasks.training.step_profile import StepProfile
 from resnet_tasks.training.timeline import AVERAGING, COUNTING, DATA, OPTIMIZER
@@ -30,62 +30,62 @@ FULL, EMPTY = 0.90, 0.40
 FORWARD = "forward"
 
 
-def advice(found: StepProfile, recipe: Recipe) -> list[str]:
+def suggest_changes(profile: StepProfile, recipe: Recipe) -> list[str]:
     """Sentences, each with what was measured and the key to set; none where nothing stands out.
 
     Args:
-        found: What was measured.
+        profile: What was measured.
         recipe: Of what.
     """
     rules: tuple[Callable[[StepProfile, Recipe], str], ...] = (
-        _waiting,
-        _large_files,
-        _precision,
-        _islands,
-        _early_stages,
-        _norms,
-        _second_stage,
-        _proposals,
-        _counting,
-        _update,
-        _checkpointing,
-        _full_memory,
-        _empty_memory,
-        _idle_cores,
+        _check_data_waiting,
+        _check_large_files,
+        _check_precision,
+        _check_fp32_islands,
+        _check_early_stages,
+        _check_norms,
+        _check_second_stage,
+        _check_proposals,
+        _check_count_pass,
+        _check_optimizer_update,
+        _check_gradient_checkpointing,
+        _check_full_memory,
+        _check_empty_memory,
+        _check_idle_cores,
     )
-    return [sentence for rule in rules if (sentence := rule(found, recipe))]
+    return [sentence for rule in rules if (sentence := rule(profile, recipe))]
 
 
-def _waiting(found: StepProfile, _: Recipe) -> str:
-    share, reading, conditions = found.share(DATA), found.reading, found.conditions
+def _check_data_waiting(profile: StepProfile, _: Recipe) -> str:
+    share, reading, conditions = profile.sum_shares(DATA), profile.reading, profile.conditions
     if share < WAITING or reading is None:
         return ""
-    told = f"waiting for data takes {share:.0%} of the step"
+    finding = f"waiting for data takes {share:.0%} of the step"
     pictures = conditions.batch_size * conditions.accumulation
-    working = found.probed_seconds * (1 - share)
+    working = profile.probed_seconds * (1 - share)
     if conditions.workers == 0 and reading.from_memory is not None:
         later = reading.from_memory * pictures
         if later / (later + working) < WAITING:
             return (
-                f"{told}, but only until each picture was read once: then they come from memory "
+                f"{finding}, but only until each picture was read once: then they come from memory "
                 f"(data.cache) and take about {later / (later + working):.0%}; nothing needs to "
                 "change"
             )
     spare = conditions.cores - 1
-    wanted = math.ceil(1.2 * reading.whole * pictures / max(working, 1e-9))
-    if conditions.workers < min(wanted, spare):
-        beside = (
-            f" (on a CPU with OMP_NUM_THREADS={max(1, conditions.cores - min(wanted, spare))}, so "
+    needed_workers = math.ceil(1.2 * reading.whole * pictures / max(working, 1e-9))
+    if conditions.workers < min(needed_workers, spare):
+        cpu_hint = (
+            f" (on a CPU with OMP_NUM_THREADS={max(1, conditions.cores - min(needed_workers, spare))}, so "
             "that training leaves them a core)"
             if conditions.device == "cpu"
             else ""
         )
-        return f"{told}: set data.workers={min(wanted, spare)} (now {conditions.workers}){beside}"
-    parts = _costly(reading)
-    return f"{told}, and more loader processes than cores would not help: {parts}"
+        return f"{finding}: set data.workers={min(needed_workers, spare)} (now {conditions.workers}){cpu_hint}"
+    parts = _explain_reading_cost(reading)
+    return f"{finding}, and more loader processes than cores would not help: {parts}"
 
 
-def _costly(reading: ReadingCost) -> str:
+def _explain_reading_cost(reading: ReadingCost) -> str:
     """What makes a picture expensive, and what could be done about it."""
     if reading.decoding is not None and reading.decoding > 0.5 * reading.whole:
         return (
@@ -103,13 +103,13 @@ def _costly(reading: ReadingCost) -> str:
     )
 
 
-def _large_files(found: StepProfile, recipe: Recipe) -> str:
-    reading, box = found.reading, recipe.data.resize
+def _check_large_files(profile: StepProfile, recipe: Recipe) -> str:
+    reading, box = profile.reading, recipe.data.resize
     if reading is None or box is None or reading.stored_size is None or reading.decoding is None:
         return ""
     height, width = reading.stored_size
     is_needed = height * width < 4 * box.height * box.width
-    if is_needed or reading.decoding < 0.5 * reading.whole or found.share(DATA) < WAITING:
+    if is_needed or reading.decoding < 0.5 * reading.whole or profile.sum_shares(DATA) < WAITING:
         return ""
     return (
         f"pictures are stored at {width} x {height} and shrunk to {box.width} x {box.height} (width"
@@ -118,8 +118,8 @@ def _large_files(found: StepProfile, recipe: Recipe) -> str:
     )
 
 
-def _precision(found: StepProfile, _: Recipe) -> str:
-    conditions = found.conditions
+def _check_precision(profile: StepProfile, _: Recipe) -> str:
+    conditions = profile.conditions
     if conditions.precision != "fp32" or conditions.best_precision == "fp32":
         return ""
     return (
@@ -128,27 +128,29 @@ def _precision(found: StepProfile, _: Recipe) -> str:
     )
 
 
-def _islands(found: StepProfile, _: Recipe) -> str:
-    islands = fp32_islands(found.operators, found.conditions.precision)
-    total = sum(each.share for each in islands)
+def _check_fp32_islands(profile: StepProfile, _: Recipe) -> str:
+    islands = find_fp32_islands(profile.operators, profile.conditions.precision)
+    total = sum(operator.share for operator in islands)
     if total < ISLANDS:
         return ""
-    named = ", ".join(f"{each.name} ({each.part}, {each.share:.0%})" for each in islands[:3])
+    examples = ", ".join(
+        f"{operator.name} ({operator.part}, {operator.share:.0%})" for operator in islands[:3]
+    )
     return (
         f"{total:.0%} of the operators' time is spent in fp32 although training.precision is "
-        f"{found.conditions.precision}: {named}; in a head of your own take `.float()` out of "
+        f"{profile.conditions.precision}: {examples}; in a head of your own take `.float()` out of "
         "what needs no full precision, losses do need it"
     )
 
 
-def _early_stages(found: StepProfile, recipe: Recipe) -> str:
-    forward = found.share(FORWARD)
-    early = found.share("forward: backbone stem", "forward: backbone C2")
+def _check_early_stages(profile: StepProfile, recipe: Recipe) -> str:
+    forward = profile.sum_shares(FORWARD)
+    early = profile.sum_shares("forward: backbone stem", "forward: backbone C2")
     is_pretrained = recipe.backbone.weights != "none" or recipe.model_weights is not None
     frozen = recipe.backbone.frozen_stages
     if frozen >= 2 or not is_pretrained or early < EARLY_STAGES * forward:
         return ""
-    saved = found.share("backward") * early / forward
+    saved = profile.sum_shares("backward") * early / forward
     return (
         f"the stem and C2 take {early / forward:.0%} of the forward: with "
         f"backbone.frozen_stages=2 (now {frozen}) their backward goes, about {saved:.0%} of the "
@@ -156,8 +158,8 @@ def _early_stages(found: StepProfile, recipe: Recipe) -> str:
     )
 
 
-def _norms(found: StepProfile, recipe: Recipe) -> str:
-    share = sum(each.share for each in found.operators if "batch_norm" in each.name)
+def _check_norms(profile: StepProfile, recipe: Recipe) -> str:
+    share = sum(operator.share for operator in profile.operators if "batch_norm" in operator.name)
     is_pretrained = recipe.backbone.weights != "none" or recipe.model_weights is not None
     if share < NORMS or recipe.backbone.norm == "frozen" or not is_pretrained:
         return ""
@@ -167,18 +169,20 @@ def _norms(found: StepProfile, recipe: Recipe) -> str:
     )
 
 
-def _of_type(found: StepProfile, recipe: Recipe, kind: str, suffix: str) -> dict[str, float]:
+def _compute_head_shares(
+    profile: StepProfile, recipe: Recipe, head_type: str, suffix: str
+) -> dict[str, float]:
     """Heads of a type -> the share of the forward that a part of theirs takes."""
-    forward = found.share(FORWARD) or 1.0
+    forward = profile.sum_shares(FORWARD) or 1.0
     return {
-        name: found.share(f"forward: {name} {suffix}") / forward
+        name: profile.sum_shares(f"forward: {name} {suffix}") / forward
         for name, head in recipe.heads.items()
-        if head.type == kind
+        if head.type == head_type
     }
 
 
-def _second_stage(found: StepProfile, recipe: Recipe) -> str:
-    for name, share in _of_type(found, recipe, "faster_rcnn", "roi_heads").items():
+def _check_second_stage(profile: StepProfile, recipe: Recipe) -> str:
+    for name, share in _compute_head_shares(profile, recipe, "faster_rcnn", "roi_heads").items():
         size = recipe.heads[name].options.get("roi_batch_size", 512)
         if share >= SECOND_STAGE and size > 128:
             return (
@@ -189,8 +193,10 @@ def _second_stage(found: StepProfile, recipe: Recipe) -> str:
     return ""
 
 
-def _proposals(found: StepProfile, recipe: Recipe) -> str:
-    for name, share in _of_type(found, recipe, "faster_rcnn", "rpn.proposals").items():
+def _check_proposals(profile: StepProfile, recipe: Recipe) -> str:
+    for name, share in _compute_head_shares(
+        profile, recipe, "faster_rcnn", "rpn.proposals"
+    ).items():
         before = recipe.heads[name].options.get("rpn_pre_nms", (2000, 1000))
         if share >= PROPOSALS and before[0] > 500:
             return (
@@ -201,24 +207,24 @@ def _proposals(found: StepProfile, recipe: Recipe) -> str:
     return ""
 
 
-def _counting(found: StepProfile, _: Recipe) -> str:
-    share, conditions = found.share(COUNTING), found.conditions
+def _check_count_pass(profile: StepProfile, _: Recipe) -> str:
+    share, conditions = profile.sum_shares(COUNTING), profile.conditions
     if share == 0:
         return ""
-    whole = conditions.batch_size * conditions.accumulation
+    effective_batch_size = conditions.batch_size * conditions.accumulation
     return (
         f"training.accumulation={conditions.accumulation} needs a forward of its own that counts, "
-        f"{share:.0%} of the step: if memory allows, set training.batch_size={whole} "
+        f"{share:.0%} of the step: if memory allows, set training.batch_size={effective_batch_size} "
         "training.accumulation=1"
     )
 
 
-def _update(found: StepProfile, _: Recipe) -> str:
-    share = found.share(OPTIMIZER, AVERAGING)
+def _check_optimizer_update(profile: StepProfile, _: Recipe) -> str:
+    share = profile.sum_shares(OPTIMIZER, AVERAGING)
     if share < UPDATE:
         return ""
-    batch = found.conditions.batch_size
-    averaging = found.share(AVERAGING)
+    batch = profile.conditions.batch_size
+    averaging = profile.sum_shares(AVERAGING)
     other = f"; training.ema=0 saves {averaging:.0%}" if averaging >= UPDATE / 2 else ""
     return (
         f"optimizer and averaged weights take {share:.0%} of the step, whatever the batch: set "
@@ -226,34 +232,37 @@ def _update(found: StepProfile, _: Recipe) -> str:
     )
 
 
-def _checkpointing(found: StepProfile, recipe: Recipe) -> str:
-    held = found.memory.process if found.memory.device is None else found.memory.device
-    if not recipe.backbone.gradient_checkpointing or held + found.memory.step > found.memory.total:
+def _check_gradient_checkpointing(profile: StepProfile, recipe: Recipe) -> str:
+    used_bytes = profile.memory.process if profile.memory.device is None else profile.memory.device
+    if (
+        not recipe.backbone.gradient_checkpointing
+        or used_bytes + profile.memory.step > profile.memory.total
+    ):
         return ""
-    if held > EMPTY * found.memory.total:
+    if used_bytes > EMPTY * profile.memory.total:
         return ""
     return (
         f"backbone.gradient_checkpointing takes a second forward of the stages, but only "
-        f"{held / found.memory.total:.0%} of the memory is used: set it to false"
+        f"{used_bytes / profile.memory.total:.0%} of the memory is used: set it to false"
     )
 
 
-def _full_memory(found: StepProfile, _: Recipe) -> str:
-    memory, batch = found.memory, found.conditions.batch_size
-    held = memory.process if memory.device is None else memory.device
-    if held < FULL * memory.total:
+def _check_full_memory(profile: StepProfile, _: Recipe) -> str:
+    memory, batch = profile.memory, profile.conditions.batch_size
+    used_bytes = memory.process if memory.device is None else memory.device
+    if used_bytes < FULL * memory.total:
         return ""
     halved = max(1, batch // 2)
     return (
-        f"{held / memory.total:.0%} of the memory was used at the peak: lower "
+        f"{used_bytes / memory.total:.0%} of the memory was used at the peak: lower "
         f"training.batch_size (to {halved}, with training.accumulation="
-        f"{2 * found.conditions.accumulation}), data.resize, or set "
+        f"{2 * profile.conditions.accumulation}), data.resize, or set "
         "backbone.gradient_checkpointing=true"
     )
 
 
-def _empty_memory(found: StepProfile, _: Recipe) -> str:
-    memory, batch = found.memory, found.conditions.batch_size
+def _check_empty_memory(profile: StepProfile, _: Recipe) -> str:
+    memory, batch = profile.memory, profile.conditions.batch_size
     if memory.device is None or memory.device > EMPTY * memory.total:
         return ""
     return (
@@ -262,8 +271,8 @@ def _empty_memory(found: StepProfile, _: Recipe) -> str:
     )
 
 
-def _idle_cores(found: StepProfile, _: Recipe) -> str:
-    conditions = found.conditions
+def _check_idle_cores(profile: StepProfile, _: Recipe) -> str:
+    conditions = profile.conditions
     if conditions.device != "cpu" or conditions.threads + conditions.workers >= conditions.cores:
         return ""
     return (

@@ -18,25 +18,32 @@ from torch.utils.data import Dataset
 
 from resnet_tasks.errors import RunError
 from resnet_tasks.model import TaskModel, resolve_precision
-from resnet_tasks.processors import usable_cores
-from resnet_tasks.progress import bar
+from resnet_tasks.processors import count_usable_cores
+from resnet_tasks.progress import track_progress
 from resnet_tasks.recipe.schema import Recipe
 from resnet_tasks.structures import Batch, Sample
-from resnet_tasks.training.drawn_samples import drawn_parts
-from resnet_tasks.training.dry_run import resident_peak
-from resnet_tasks.training.operators import Operator, profile_operators
-from resnet_tasks.training.price import peak_bytes
-from resnet_tasks.training.reading_cost import ReadingCost, reading_cost
-from resnet_tasks.training.rehearsal import Rehearsal
-from resnet_tasks.training.timeline import DATA, Recorder, Timeline, copied, place_of, probed
-from resnet_tasks.training.untrained import untrained
+from resnet_tasks.training.drawn_samples import build_synthetic_setup
+from resnet_tasks.training.dry_run import measure_peak_rss
+from resnet_tasks.training.operators import OperatorStats, profile_operators
+from resnet_tasks.training.price import measure_peak_bytes
+from resnet_tasks.training.reading_cost import ReadingCost, measure_reading_cost
+from resnet_tasks.training.rehearsal import TrialTraining
+from resnet_tasks.training.timeline import (
+    DATA,
+    RecordingTimeline,
+    Timeline,
+    attach_probes,
+    copy_to_device,
+    find_order_index,
+)
+from resnet_tasks.training.untrained import build_training_setup
 
-PROFILED = 2
+PROFILED_STEPS = 2
 """Steps under torch's profiler."""
 
 
 @dataclass(frozen=True)
-class Part:
+class StepPart:
     """A part of the step.
 
     Attributes:
@@ -51,7 +58,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Memory:
+class MemoryUsage:
     """Bytes.
 
     Attributes:
@@ -69,7 +76,7 @@ class Memory:
 
 
 @dataclass(frozen=True)
-class Conditions:
+class ProfileConditions:
     """Under which a step was measured.
 
     Attributes:
@@ -121,17 +128,17 @@ class StepProfile:
         memory: At the most.
     """
 
-    conditions: Conditions
+    conditions: ProfileConditions
     seconds: float
     probed_seconds: float
-    parts: tuple[Part, ...]
-    operators: tuple[Operator, ...]
+    parts: tuple[StepPart, ...]
+    operators: tuple[OperatorStats, ...]
     reading: ReadingCost | None
-    memory: Memory
+    memory: MemoryUsage
 
-    def share(self, *starts: str) -> float:
+    def sum_shares(self, *prefixes: str) -> float:
         """Of the time of the step, what parts took whose names start so."""
-        return sum(each.share for each in self.parts if each.name.startswith(starts))
+        return sum(part.share for part in self.parts if part.name.startswith(prefixes))
 
     def to_json(self) -> dict[str, Any]:
         """As plain values; of operators the 50 most expensive."""
@@ -145,7 +152,7 @@ def profile_recipe(
     *,
     steps: int = 8,
     warm_up: int = 3,
-    drawn: bool = False,
+    synthetic: bool = False,
     data_root: Path | None = None,
     console: Console | None = None,
 ) -> StepProfile:
@@ -155,7 +162,7 @@ def profile_recipe(
         recipe: Whose step is measured.
         steps: Measured with probes, and as many without.
         warm_up: Steps before that.
-        drawn: Measure drawn pictures and random weights in place of the recipe's own.
+        synthetic: Measure drawn pictures and random weights in place of the recipe's own.
         data_root: Folder that holds data sets; default `$RESNET_TASKS_DATA`, else `./data`.
         console: For progress.
 
@@ -168,22 +175,26 @@ def profile_recipe(
             f"benchmark: {steps} steps after {warm_up} of warm-up measure nothing; give at least 1 "
             "of each"
         )
-    model, samples = drawn_parts(recipe) if drawn else untrained(recipe, data_root, measured=False)
-    work = profiled_work(recipe, model, samples)
-    measured = _measure(work, steps, warm_up, console or Console(stderr=True))
+    model, samples = (
+        build_synthetic_setup(recipe)
+        if synthetic
+        else build_training_setup(recipe, data_root, measure=False)
+    )
+    trial = create_trial(recipe, model, samples)
+    measured = _measure_steps(trial, steps, warm_up, console or Console(stderr=True))
     seconds, timeline, operators, memory = measured
     return StepProfile(
-        conditions=_conditions(recipe, work, steps, is_drawn=drawn),
+        conditions=_describe_conditions(recipe, trial, steps, is_drawn=synthetic),
         seconds=median(seconds),
-        probed_seconds=median(sum(each.values()) for each in timeline.steps),
-        parts=parts_of_steps(timeline.steps),
+        probed_seconds=median(sum(step.values()) for step in timeline.steps),
+        parts=summarize_parts(timeline.steps),
         operators=tuple(operators),
-        reading=None if drawn else reading_cost(samples),
+        reading=None if synthetic else measure_reading_cost(samples),
         memory=memory,
     )
 
 
-def profiled_work(recipe: Recipe, model: TaskModel, samples: Dataset[Sample]) -> Rehearsal:
+def create_trial(recipe: Recipe, model: TaskModel, samples: Dataset[Sample]) -> TrialTraining:
     """The training whose steps are measured.
 
     Args:
@@ -192,19 +203,19 @@ def profiled_work(recipe: Recipe, model: TaskModel, samples: Dataset[Sample]) ->
         samples: To learn from.
     """
     workers = None if recipe.data.workers == "auto" else recipe.data.workers
-    return Rehearsal(model, samples, recipe.training, workers=workers)
+    return TrialTraining(model, samples, recipe.training, workers=workers)
 
 
-def parts_of_steps(steps: Sequence[dict[str, float]]) -> tuple[Part, ...]:
+def summarize_parts(steps: Sequence[dict[str, float]]) -> tuple[StepPart, ...]:
     """Medians of the parts, in the order of the steps, and their shares of all time.
 
     Args:
         steps: For each: part -> seconds.
     """
-    names = sorted({name: 0 for step in steps for name in step}, key=place_of)
+    names = sorted({name: 0 for step in steps for name in step}, key=find_order_index)
     total = sum(sum(step.values()) for step in steps)
     return tuple(
-        Part(
+        StepPart(
             name,
             median(step.get(name, 0.0) for step in steps),
             sum(step.get(name, 0.0) for step in steps) / total,
@@ -213,84 +224,94 @@ def parts_of_steps(steps: Sequence[dict[str, float]]) -> tuple[Part, ...]:
     )
 
 
-def _measure(
-    work: Rehearsal, steps: int, warm_up: int, console: Console
-) -> tuple[list[float], Timeline, list[Operator], Memory]:
+def _measure_steps(
+    trial: TrialTraining, steps: int, warm_up: int, console: Console
+) -> tuple[list[float], Timeline, list[OperatorStats], MemoryUsage]:
     """Seconds of plain steps, the timeline of probed ones, operators, and memory."""
-    trainee, device = work.trainee, work.trainee.device
-    groups = work.endless()
-    plain, timeline, recorder = list[float](), Timeline(device), Recorder(device)
+    train_state, device = trial.train_state, trial.train_state.device
+    groups = trial.iter_batches()
+    plain, timeline, recorder = list[float](), Timeline(device), RecordingTimeline(device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    total = warm_up + 2 * steps + 1 + PROFILED
-    with work.begun(), closing(groups), bar(console, "Measuring steps", total) as advance:
+    total = warm_up + 2 * steps + 1 + PROFILED_STEPS
+    with (
+        trial.enter_training_mode(),
+        closing(groups),
+        track_progress(console, "Measuring steps", total) as advance,
+    ):
         for number in range(warm_up + steps):
-            seconds = plain_step(work, groups)
+            seconds = time_plain_step(trial, groups)
             advance()
             if number >= warm_up:
                 plain.append(seconds)
-                with probed(trainee, timeline):
-                    timed_step(work, groups, timeline)
+                with attach_probes(train_state, timeline):
+                    run_timed_step(trial, groups, timeline)
                 advance()
         reserved = torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None
-        process = resident_peak()
-        memory = Memory(process, _step_bytes(work, groups), reserved, _total_memory(device))
+        process = measure_peak_rss()
+        memory = MemoryUsage(
+            process, _measure_step_bytes(trial, groups), reserved, _get_total_memory(device)
+        )
         advance()
 
-        def recorded() -> None:
-            timed_step(work, groups, recorder)
+        def run_recorded_step() -> None:
+            run_timed_step(trial, groups, recorder)
             advance()
 
-        with probed(trainee, recorder):
-            operators = profile_operators(recorded, PROFILED, device)
+        with attach_probes(train_state, recorder):
+            operators = profile_operators(run_recorded_step, PROFILED_STEPS, device)
     return plain, timeline, operators, memory
 
 
-def plain_step(work: Rehearsal, groups: Iterator[list[Batch]]) -> float:
+def time_plain_step(trial: TrialTraining, groups: Iterator[list[Batch]]) -> float:
     """One step as it is; its seconds, the wait for its data included."""
     started = time.perf_counter()
-    work.learn(next(groups))
-    work.synchronize()
+    trial.run_step(next(groups))
+    trial.synchronize()
     return time.perf_counter() - started
 
 
-def timed_step(work: Rehearsal, groups: Iterator[list[Batch]], timeline: Timeline) -> None:
+def run_timed_step(trial: TrialTraining, groups: Iterator[list[Batch]], timeline: Timeline) -> None:
     """One step whose parts a timeline is told of; `probed` must hold."""
-    timeline.begin()
-    with timeline.part(DATA):
+    timeline.begin_step()
+    with timeline.record_part(DATA):
         group = next(groups)
-    work.learn(copied(timeline, group, work.trainee.device))
-    timeline.end()
+    trial.run_step(copy_to_device(timeline, group, trial.train_state.device))
+    timeline.end_step()
 
 
-def _step_bytes(work: Rehearsal, groups: Iterator[list[Batch]]) -> int:
+def _measure_step_bytes(trial: TrialTraining, groups: Iterator[list[Batch]]) -> int:
     group = next(groups)
-    return peak_bytes(lambda: work.learn(group), work.trainee.device)
+    return measure_peak_bytes(lambda: trial.run_step(group), trial.train_state.device)
 
 
-def _total_memory(device: torch.device) -> int:
+def _get_total_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
     return int(psutil.virtual_memory().total)
 
 
-def _conditions(recipe: Recipe, work: Rehearsal, steps: int, *, is_drawn: bool) -> Conditions:
-    device, model = work.trainee.device, work.trainee.plain_model
+def _describe_conditions(
+    recipe: Recipe, trial: TrialTraining, steps: int, *, is_drawn: bool
+) -> ProfileConditions:
+    device, model = trial.train_state.device, trial.train_state.plain_model
     is_cuda = device.type == "cuda"
-    return Conditions(
+    return ProfileConditions(
         recipe=recipe.name,
         is_drawn=is_drawn,
         device=device.type,
         machine=torch.cuda.get_device_name(device) if is_cuda else platform.processor() or "CPU",
-        precision=work.trainee.precision,
+        precision=trial.train_state.precision,
         best_precision=resolve_precision("auto", device),
         threads=torch.get_num_threads(),
-        cores=usable_cores(),
-        workers=work.batches.workers,
-        batch_size=work.options.batch_size,
-        accumulation=work.options.accumulation,
-        picture_size=work.picture_size,
-        parameters=sum(each.numel() for each in model.parameters()),
-        trained=sum(each.numel() for each in model.parameters() if each.requires_grad),
+        cores=count_usable_cores(),
+        workers=trial.batches.workers,
+        batch_size=trial.options.batch_size,
+        accumulation=trial.options.accumulation,
+        picture_size=trial.picture_size,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        trained=sum(
+            parameter.numel() for parameter in model.parameters() if parameter.requires_grad
+        ),
         steps=steps,
     )

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from resnet_tasks.training.operators import Operator, fp32_islands
+from resnet_tasks.training.operators import OperatorStats, find_fp32_islands
 from resnet_tasks.training.step_profile import StepProfile
 
 OPERATORS = 12
@@ -17,52 +17,54 @@ LEAST = 0.0005
 """Share below which a part is not worth a line."""
 
 
-def say_profile(console: Console, found: StepProfile, sentences: Sequence[str]) -> None:
+def print_profile(console: Console, profile: StepProfile, sentences: Sequence[str]) -> None:
     """Tables and sentences on the console.
 
     Args:
         console: Is written to.
-        found: What was measured.
+        profile: What was measured.
         sentences: What to change.
     """
-    for line in _heading(found):
+    for line in _describe_setup(profile):
         console.print(line, highlight=False, markup=False)
-    console.print(parts_table(found))
-    for line in (*_reading(found), *_memory(found)):
+    console.print(build_parts_table(profile))
+    for line in (*_describe_reading(profile), *_describe_memory(profile)):
         console.print(line, highlight=False, markup=False)
-    console.print(operators_table(found.operators[:OPERATORS], "Operators by time"))
-    islands = fp32_islands(found.operators, found.conditions.precision)
+    console.print(build_operators_table(profile.operators[:OPERATORS], "Operators by time"))
+    islands = find_fp32_islands(profile.operators, profile.conditions.precision)
     if islands:
-        title = f"In fp32 although the precision is {found.conditions.precision}"
-        console.print(operators_table(islands[:OPERATORS], title))
+        title = f"In fp32 although the precision is {profile.conditions.precision}"
+        console.print(build_operators_table(islands[:OPERATORS], title))
     console.print("What to change:" if sentences else "Nothing stands out that a key would change.")
-    for each in sentences:
-        console.print(f"- {each}", highlight=False, markup=False)
+    for sentence in sentences:
+        console.print(f"- {sentence}", highlight=False, markup=False)
 
 
-def parts_table(found: StepProfile) -> Table:
+def build_parts_table(profile: StepProfile) -> Table:
     """Every part with its milliseconds and its share; they sum to the step."""
     table = Table(title="Where the time of a step goes", title_justify="left")
     table.add_column("part")
     table.add_column("ms", justify="right")
     table.add_column("share", justify="right")
-    for part in found.parts:
+    for part in profile.parts:
         if part.share >= LEAST:
             table.add_row(Text(part.name), f"{1000 * part.seconds:.1f}", f"{part.share:.1%}")
-    small = [each for each in found.parts if each.share < LEAST]
+    small = [step_part for step_part in profile.parts if step_part.share < LEAST]
     if small:
-        share = sum(each.share for each in small)
-        milliseconds = 1000 * sum(each.seconds for each in small)
+        share = sum(step_part.share for step_part in small)
+        milliseconds = 1000 * sum(step_part.seconds for step_part in small)
         table.add_row(Text(f"{len(small)} smaller parts"), f"{milliseconds:.1f}", f"{share:.1%}")
     table.add_section()
-    forward = [each.seconds for each in found.parts if each.name.startswith("forward")]
-    share = found.share("forward")
+    forward = [
+        step_part.seconds for step_part in profile.parts if step_part.name.startswith("forward")
+    ]
+    share = profile.sum_shares("forward")
     table.add_row("all of the forward", f"{1000 * sum(forward):.1f}", f"{share:.1%}")
-    table.add_row("step (medians; shares are of all steps)", f"{1000 * found.probed_seconds:.1f}")
+    table.add_row("step (medians; shares are of all steps)", f"{1000 * profile.probed_seconds:.1f}")
     return table
 
 
-def operators_table(operators: Sequence[Operator], title: str) -> Table:
+def build_operators_table(operators: Sequence[OperatorStats], title: str) -> Table:
     """Operators with their type, part, calls, milliseconds and share."""
     table = Table(title=title, title_justify="left")
     table.add_column("operator", overflow="fold")
@@ -70,34 +72,36 @@ def operators_table(operators: Sequence[Operator], title: str) -> Table:
     table.add_column("part", overflow="fold")
     for name in ("calls", "ms", "share"):
         table.add_column(name, justify="right")
-    for each in operators:
-        numbers = (f"{each.calls:g}", f"{1000 * each.seconds:.1f}", f"{each.share:.1%}")
-        table.add_row(Text(each.name), Text(each.dtype or "-"), Text(each.part), *numbers)
+    for operator in operators:
+        numbers = (f"{operator.calls:g}", f"{1000 * operator.seconds:.1f}", f"{operator.share:.1%}")
+        table.add_row(
+            Text(operator.name), Text(operator.dtype or "-"), Text(operator.part), *numbers
+        )
     return table
 
 
-def _heading(found: StepProfile) -> Iterator[str]:
-    about = found.conditions
-    height, width = about.picture_size
+def _describe_setup(profile: StepProfile) -> Iterator[str]:
+    conditions = profile.conditions
+    height, width = conditions.picture_size
     yield (
-        f"{about.recipe}: {about.batch_size} pictures of {height} x {width} (height x width), "
-        f"{about.accumulation} time(s) a step; {about.precision} on {about.device} "
-        f"({about.machine}), {about.threads} of {about.cores} cores for torch, {about.workers} "
-        f"loader process(es); {about.parameters / 1e6:.2f} M parameters, "
-        f"{about.trained / 1e6:.2f} M of them trained"
+        f"{conditions.recipe}: {conditions.batch_size} pictures of {height} x {width} (height x width), "
+        f"{conditions.accumulation} time(s) a step; {conditions.precision} on {conditions.device} "
+        f"({conditions.machine}), {conditions.threads} of {conditions.cores} cores for torch, {conditions.workers} "
+        f"loader process(es); {conditions.parameters / 1e6:.2f} M parameters, "
+        f"{conditions.trained / 1e6:.2f} M of them trained"
     )
-    if about.is_drawn:
+    if conditions.is_drawn:
         yield "pictures, annotations and weights are drawn at random: reading files is not measured"
-    pictures = about.batch_size * about.accumulation / found.seconds
+    pictures = conditions.batch_size * conditions.accumulation / profile.seconds
     yield (
-        f"a step takes {1000 * found.seconds:.1f} ms ({pictures:.1f} pictures/s), "
-        f"{1000 * found.probed_seconds:.1f} ms with the probes in it; medians of {about.steps}, "
+        f"a step takes {1000 * profile.seconds:.1f} ms ({pictures:.1f} pictures/s), "
+        f"{1000 * profile.probed_seconds:.1f} ms with the probes in it; medians of {conditions.steps}, "
         "taking turns"
     )
 
 
-def _reading(found: StepProfile) -> Iterator[str]:
-    cost = found.reading
+def _describe_reading(profile: StepProfile) -> Iterator[str]:
+    cost = profile.reading
     if cost is None:
         return
     parts = {
@@ -105,7 +109,7 @@ def _reading(found: StepProfile) -> Iterator[str]:
         "resize and annotations": cost.preparation,
         "augmentation": cost.augmentation,
     }
-    told = ", ".join(f"{k} {1000 * v:.1f}" for k, v in parts.items() if v is not None)
+    breakdown = ", ".join(f"{k} {1000 * v:.1f}" for k, v in parts.items() if v is not None)
     memory = (
         ""
         if cost.from_memory is None
@@ -113,12 +117,12 @@ def _reading(found: StepProfile) -> Iterator[str]:
     )
     yield (
         f"a picture takes one core {1000 * cost.whole:.1f} ms to read"
-        f"{f' ({told})' if told else ''}{memory}; median of {cost.pictures}"
+        f"{f' ({breakdown})' if breakdown else ''}{memory}; median of {cost.pictures}"
     )
 
 
-def _memory(found: StepProfile) -> Iterator[str]:
-    memory = found.memory
+def _describe_memory(profile: StepProfile) -> Iterator[str]:
+    memory = profile.memory
     text = (
         f"memory: {memory.process / 2**30:.2f} GiB of this process at its peak; the tensors of a "
         f"step take {memory.step / 2**30:.2f} GiB at most"

@@ -19,7 +19,7 @@ from torch import nn
 from torch.profiler import record_function
 
 from resnet_tasks.structures import Batch
-from resnet_tasks.training.trainee import Trainee
+from resnet_tasks.training.trainee import TrainState
 
 DATA = "data: waiting for the batch"
 TRANSFER = "data: copy to the device"
@@ -28,13 +28,13 @@ BACKWARD = "backward"
 CLIPPING = "gradient: norm and clipping"
 OPTIMIZER = "optimizer"
 AVERAGING = "averaged weights (ema)"
-REST = "rest of the step"
-WHOLE = frozenset({BACKWARD, COUNTING, OPTIMIZER, AVERAGING})
+OTHER = "rest of the step"
+UNDIVIDED_PARTS = frozenset({BACKWARD, COUNTING, OPTIMIZER, AVERAGING})
 """Parts that are not divided further: what runs inside belongs to them."""
 
-ORDER = (DATA, TRANSFER, COUNTING, "forward", BACKWARD, CLIPPING, OPTIMIZER, AVERAGING, REST)
+ORDER = (DATA, TRANSFER, COUNTING, "forward", BACKWARD, CLIPPING, OPTIMIZER, AVERAGING, OTHER)
 """Starts of the labels, in the order of a step."""
-_NAMES = {"forward", "extra_repr", "train"}
+_IGNORED_METHODS = {"forward", "extra_repr", "train"}
 
 
 class Timeline:
@@ -53,24 +53,26 @@ class Timeline:
         self._marks: list[tuple[str, Any]] = []
         self.steps: list[dict[str, float]] = []
 
-    def begin(self) -> None:
+    def begin_step(self) -> None:
         """A step begins."""
         self._labels.clear()
-        self._marks = [(REST, self._now())]
+        self._marks = [(OTHER, self._read_clock())]
 
-    def end(self) -> None:
+    def end_step(self) -> None:
         """The step ends: its seconds are added to `steps`."""
-        self._marks.append(("", self._now()))
+        self._marks.append(("", self._read_clock()))
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
-        found: dict[str, float] = {REST: 0.0}
+        seconds_by_label: dict[str, float] = {OTHER: 0.0}
         for (label, start), (_, stop) in zip(self._marks, self._marks[1:], strict=False):
-            found[label] = found.get(label, 0.0) + self._seconds(start, stop)
-        self.steps.append(found)
+            seconds_by_label[label] = seconds_by_label.get(label, 0.0) + self._compute_seconds(
+                start, stop
+            )
+        self.steps.append(seconds_by_label)
         self._marks = []
 
     @contextmanager
-    def part(self, label: str) -> Iterator[None]:
+    def record_part(self, label: str) -> Iterator[None]:
         """What runs inside belongs to `label`, but for parts within."""
         self.enter(label)
         try:
@@ -80,8 +82,8 @@ class Timeline:
 
     def enter(self, label: str) -> None:
         """A part begins; inside of one of `WHOLE` it stays that one."""
-        top = self._labels[-1] if self._labels else REST
-        self._labels.append(top if top in WHOLE else label)
+        top = self._labels[-1] if self._labels else OTHER
+        self._labels.append(top if top in UNDIVIDED_PARTS else label)
         self._mark()
 
     def leave(self) -> None:
@@ -91,22 +93,22 @@ class Timeline:
 
     def _mark(self) -> None:
         if self._marks:  # else outside of a step
-            self._marks.append((self._labels[-1] if self._labels else REST, self._now()))
+            self._marks.append((self._labels[-1] if self._labels else OTHER, self._read_clock()))
 
-    def _now(self) -> Any:
+    def _read_clock(self) -> Any:
         if self._device.type != "cuda":
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record()
         return event
 
-    def _seconds(self, start: Any, stop: Any) -> float:
+    def _compute_seconds(self, start: Any, stop: Any) -> float:
         if self._device.type != "cuda":
             return float(stop - start)
         return float(start.elapsed_time(stop)) / 1000
 
 
-class Recorder(Timeline):
+class RecordingTimeline(Timeline):
     """A timeline that hands its parts to torch's profiler, under their labels."""
 
     def __init__(self, device: torch.device) -> None:
@@ -136,7 +138,7 @@ class _Probes:
         self._timeline = timeline
         self._undo = undo
 
-    def module(self, part: nn.Module, label: str, without_graph: str = "") -> None:
+    def probe_module(self, part: nn.Module, label: str, without_graph: str = "") -> None:
         """What a module takes when it is called; `without_graph` names calls without one."""
 
         def enter(*_: Any) -> None:
@@ -149,70 +151,70 @@ class _Probes:
         self._undo.callback(part.register_forward_pre_hook(enter).remove)
         self._undo.callback(part.register_forward_hook(leave, always_call=True).remove)
 
-    def method(self, owner: Any, name: str, label: str) -> None:
+    def probe_method(self, owner: Any, name: str, label: str) -> None:
         """What a method of an object takes."""
-        plain = getattr(owner, name)
+        original = getattr(owner, name)
 
-        @wraps(plain)
-        def timed(*arguments: Any, **named: Any) -> Any:
-            with self._timeline.part(label):
-                return plain(*arguments, **named)
+        @wraps(original)
+        def call_timed(*args: Any, **kwargs: Any) -> Any:
+            with self._timeline.record_part(label):
+                return original(*args, **kwargs)
 
         before = vars(owner).get(name)  # accelerate puts methods of its own on some objects
-        setattr(owner, name, timed)
+        setattr(owner, name, call_timed)
         if before is None:
             self._undo.callback(delattr, owner, name)  # the method of the class stands below it
         else:
             self._undo.callback(setattr, owner, name, before)
 
-    def head(self, name: str, head: nn.Module) -> None:
+    def probe_head(self, name: str, head: nn.Module) -> None:
         """Losses of a head, and its parts: their calls, and their public methods."""
-        self.method(head, "loss", f"forward: {name} losses")
-        self.module(head, f"forward: {name}")
+        self.probe_method(head, "loss", f"forward: {name} losses")
+        self.probe_module(head, f"forward: {name}")
         for inner, child in head.named_children():
-            self.module(child, f"forward: {name} {inner}")
-            for each in _methods(child):
-                self.method(child, each, f"forward: {name} {inner}.{each}")
+            self.probe_module(child, f"forward: {name} {inner}")
+            for method_name in _list_public_methods(child):
+                self.probe_method(child, method_name, f"forward: {name} {inner}.{method_name}")
 
 
 @contextmanager
-def probed(trainee: Trainee, timeline: Timeline) -> Iterator[None]:
+def attach_probes(train_state: TrainState, timeline: Timeline) -> Iterator[None]:
     """Tells a timeline which part of a step a model in training is in; results stay the same.
 
     Args:
-        trainee: Whose parts are probed while this holds.
+        train_state: Whose parts are probed while this holds.
         timeline: Told.
     """
-    model = trainee.plain_model
+    model = train_state.plain_model
     with ExitStack() as undo:
         probes = _Probes(timeline, undo)
-        probes.module(trainee.model, "forward: rest", without_graph=COUNTING)
-        probes.method(model, "normalise", "forward: normalise")
-        probes.module(model.backbone, "forward: backbone")
-        for label, part in _stages(model.backbone):
-            probes.module(part, f"forward: backbone {label}")
+        probes.probe_module(train_state.model, "forward: rest", without_graph=COUNTING)
+        probes.probe_method(model, "normalise", "forward: normalise")
+        probes.probe_module(model.backbone, "forward: backbone")
+        for label, part in _list_stages(model.backbone):
+            probes.probe_module(part, f"forward: backbone {label}")
         if model.pyramid is not None:
-            probes.module(model.pyramid, "forward: shared pyramid")
+            probes.probe_module(model.pyramid, "forward: shared pyramid")
         for name, head in model.named_heads.items():
-            probes.head(name, head)
-        probes.method(trainee.accelerator, "backward", BACKWARD)
-        probes.method(trainee.accelerator, "clip_grad_norm_", CLIPPING)
-        probes.method(trainee.optimizer, "step", OPTIMIZER)
-        probes.method(trainee.optimizer, "zero_grad", OPTIMIZER)
-        if trainee.ema is not None:
-            probes.method(trainee.ema, "update", AVERAGING)
+            probes.probe_head(name, head)
+        probes.probe_method(train_state.accelerator, "backward", BACKWARD)
+        probes.probe_method(train_state.accelerator, "clip_grad_norm_", CLIPPING)
+        probes.probe_method(train_state.optimizer, "step", OPTIMIZER)
+        probes.probe_method(train_state.optimizer, "zero_grad", OPTIMIZER)
+        if train_state.ema is not None:
+            probes.probe_method(train_state.ema, "update", AVERAGING)
         yield
 
 
-def copied(timeline: Timeline, group: list[Batch], device: torch.device) -> list[Batch]:
+def copy_to_device(timeline: Timeline, group: list[Batch], device: torch.device) -> list[Batch]:
     """The batches on the device, where the step would bring them; timed."""
-    with timeline.part(TRANSFER):
+    with timeline.record_part(TRANSFER):
         return [batch.to(device, non_blocking=True) for batch in group]
 
 
-def _stages(backbone: nn.Module) -> list[tuple[str, nn.Module]]:
+def _list_stages(backbone: nn.Module) -> list[tuple[str, nn.Module]]:
     """The parts of a backbone that are called, each with its stage: `stem`, `C2` .. `C5`."""
-    found = []
+    stages = []
     for number, paths in enumerate(getattr(backbone, "stage_parts", ()), start=1):
         for path in paths:
             part = backbone.get_submodule(path)
@@ -220,22 +222,22 @@ def _stages(backbone: nn.Module) -> list[tuple[str, nn.Module]]:
             is_divided = number > 1 and getattr(backbone, "gradient_checkpointing", False)
             called = list(getattr(part, "blocks", part).children()) if is_divided else []
             label = "stem" if number == 1 else f"C{number}"
-            found += [(label, each) for each in called or [part]]
-    return found
+            stages += [(label, block) for block in called or [part]]
+    return stages
 
 
-def _methods(module: nn.Module) -> list[str]:
+def _list_public_methods(module: nn.Module) -> list[str]:
     """Public methods that a part of a head has besides `forward`."""
-    found = {
+    method_names = {
         name
         for kind in type(module).__mro__
         if kind not in nn.Module.__mro__ and not kind.__module__.startswith("torch.")
         for name, value in vars(kind).items()
         if isfunction(value) and not name.startswith("_")
     }
-    return sorted(found - _NAMES)
+    return sorted(method_names - _IGNORED_METHODS)
 
 
-def place_of(label: str) -> int:
+def find_order_index(label: str) -> int:
     """Where a part comes in a step, among those of `ORDER`."""
     return next(i for i, start in enumerate(ORDER) if label.startswith(start))

@@ -23,7 +23,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.recipe.load import load_recipe
-from resnet_tasks.recipe.portable import portable
+from resnet_tasks.recipe.portable import make_portable
 from resnet_tasks.recipe.schema import TrainingRecipe
 from resnet_tasks.whole_files import write_json
 
@@ -33,10 +33,10 @@ PROJECT = "resnet-tasks"
 """W&B project and MLflow experiment; `WANDB_PROJECT` and `MLFLOW_EXPERIMENT_NAME` go before."""
 IDS = "trackers.json"
 """File of a run folder: the ids that a resumed run goes on under."""
-PATIENCE = 60.0
+TIMEOUT_SECONDS = 60.0
 """Seconds that a tracker has to start, and at the end to send what is left."""
 
-Say = Callable[[str], None]
+PrintLine = Callable[[str], None]
 Values = Mapping[str, float]
 
 
@@ -75,28 +75,30 @@ class TrackedRun:
     update: int
 
     @classmethod
-    def of(cls, folder: Path, options: TrainingRecipe, update: int) -> TrackedRun:
+    def from_folder(cls, folder: Path, options: TrainingRecipe, update: int) -> TrackedRun:
         """The run in a folder; of one that was started from Python only its options are known."""
         if not (folder / "recipe.yaml").is_file():
             return cls(folder, folder.name, {"training": options.model_dump(mode="json")}, update)
-        recipe = portable(load_recipe(folder / "recipe.yaml")).model_copy(update={"plugins": ()})
+        recipe = make_portable(load_recipe(folder / "recipe.yaml")).model_copy(
+            update={"plugins": ()}
+        )
         short = recipe.name.replace("/", "-")
         name = folder.name if folder.name.startswith(short) else f"{short}/{folder.name}"
         return cls(folder, name, recipe.model_dump(mode="json"), update)
 
-    def id_of(self, tracker: str) -> str | None:
+    def find_id(self, tracker: str) -> str | None:
         """The id that this run has there already."""
         with suppress(OSError, ValueError, AttributeError):
-            found = json.loads((self.folder / IDS).read_text(encoding="utf-8")).get(tracker)
-            return found if isinstance(found, str) else None
+            tracker_id = json.loads((self.folder / IDS).read_text(encoding="utf-8")).get(tracker)
+            return tracker_id if isinstance(tracker_id, str) else None
         return None
 
-    def keep_id(self, tracker: str, value: str) -> None:
+    def save_id(self, tracker: str, value: str) -> None:
         """Keeps the id for a resumed run."""
-        known: dict[str, str] = {}
+        ids: dict[str, str] = {}
         with suppress(OSError, ValueError):
-            known = json.loads((self.folder / IDS).read_text(encoding="utf-8"))
-        write_json(self.folder / IDS, {**known, tracker: value})
+            ids = json.loads((self.folder / IDS).read_text(encoding="utf-8"))
+        write_json(self.folder / IDS, {**ids, tracker: value})
 
 
 class Tracker(Protocol):
@@ -117,26 +119,26 @@ class Trackers:
     Args:
         names: Of `training.trackers`.
         run: What they are told.
-        say: Takes a line for people.
+        print_line: Takes a line for people.
     """
 
-    def __init__(self, names: Sequence[str], run: TrackedRun, say: Say) -> None:
-        self._say = say
+    def __init__(self, names: Sequence[str], run: TrackedRun, print_line: PrintLine) -> None:
+        self._print_line = print_line
         self._open: dict[str, Tracker] = {}
         for name in dict.fromkeys(names):
             try:
                 self._open[name] = _MAKERS[name](run)
             except Exception as error:  # noqa: BLE001 - no tracker stops a run, whatever this is
-                self._lose(name, error)
+                self._disable(name, error)
 
     def plot(self, values: Mapping[str, float | None], update: int) -> None:
         """Points of several curves at one step; undefined values are left out."""
-        known = {name: value for name, value in values.items() if value is not None}
+        points = {name: value for name, value in values.items() if value is not None}
         for name, tracker in list(self._open.items()):
             try:
-                tracker.plot(known, update)
+                tracker.plot(points, update)
             except Exception as error:  # noqa: BLE001 - as above
-                self._lose(name, error)
+                self._disable(name, error)
 
     def close(self) -> None:
         """Sends what is left."""
@@ -144,16 +146,16 @@ class Trackers:
             try:
                 tracker.close()
             except Exception as error:  # noqa: BLE001 - as above
-                self._lose(name, error)
+                self._disable(name, error)
         self._open.clear()
 
-    def _lose(self, name: str, error: Exception) -> None:
+    def _disable(self, name: str, error: Exception) -> None:
         self._open.pop(name, None)
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        self._say(f"warning: {name} has failed and is left out from here on ({reason})")
+        self._print_line(f"warning: {name} has failed and is left out from here on ({reason})")
 
 
-class TensorBoard:
+class TensorBoardTracker:
     """Event files in the run's own folder.
 
     Args:
@@ -174,7 +176,7 @@ class TensorBoard:
             self._writer.close()
 
 
-class Service(Protocol):
+class TrackingService(Protocol):
     """A tracker that may be far away; all of its methods are called in one thread."""
 
     def start(self) -> str:
@@ -190,7 +192,7 @@ class Service(Protocol):
         ...
 
 
-class InBackground:
+class BackgroundTracker:
     """A service in a thread of its own, so that a slow network costs no training time.
 
     Args:
@@ -203,15 +205,15 @@ class InBackground:
         TimeoutError: If it has not started within `PATIENCE`.
     """
 
-    def __init__(self, name: str, service: Service, run: TrackedRun) -> None:
+    def __init__(self, name: str, service: TrackingService, run: TrackedRun) -> None:
         self._service = service
         self._points: SimpleQueue[tuple[Values, int] | None] = SimpleQueue()
         self._error: Exception | None = None
         self._started = Event()
 
-        def work() -> None:
+        def run_service() -> None:
             try:
-                run.keep_id(name, service.start())
+                run.save_id(name, service.start())
                 self._started.set()
                 while (point := self._points.get()) is not None:
                     service.log(*point)
@@ -220,31 +222,31 @@ class InBackground:
                 self._error = error
             self._started.set()
 
-        self._thread = Thread(target=work, name=name, daemon=True)
+        self._thread = Thread(target=run_service, name=name, daemon=True)
         self._thread.start()
-        if not self._started.wait(PATIENCE):
-            raise TimeoutError(f"it has not answered for {PATIENCE:.0f} s")
-        self._raise()
+        if not self._started.wait(TIMEOUT_SECONDS):
+            raise TimeoutError(f"it has not answered for {TIMEOUT_SECONDS:.0f} s")
+        self._raise_pending_error()
 
     def plot(self, values: Values, update: int) -> None:
         """Points of several curves at one step; an error may be one of earlier points."""
-        self._raise()
+        self._raise_pending_error()
         self._points.put((values, update))
 
     def close(self) -> None:
         """Sends what is left, as far as there is time."""
         self._points.put(None)
-        self._thread.join(PATIENCE)
-        self._raise()
+        self._thread.join(TIMEOUT_SECONDS)
+        self._raise_pending_error()
         if self._thread.is_alive():
-            raise TimeoutError(f"its last points were not sent within {PATIENCE:.0f} s")
+            raise TimeoutError(f"its last points were not sent within {TIMEOUT_SECONDS:.0f} s")
 
-    def _raise(self) -> None:
+    def _raise_pending_error(self) -> None:
         if self._error is not None:
             raise self._error
 
 
-class WandB:
+class WandbService:
     """A run at Weights & Biases; `WANDB_MODE=offline` keeps it in the run folder."""
 
     def __init__(self, run: TrackedRun) -> None:
@@ -253,7 +255,7 @@ class WandB:
             os.environ.get("WANDB_PROJECT") or PROJECT,
             name=run.name,
             dir=str(run.folder),
-            id=run.id_of("wandb"),
+            id=run.find_id("wandb"),
             resume="allow",
         )
 
@@ -273,45 +275,45 @@ class WandB:
         self._tracker.finish()
 
 
-class MLflow:
+class MlflowService:
     """A run of MLflow, where `MLFLOW_TRACKING_URI` says; else in the working directory."""
 
     def __init__(self, run: TrackedRun) -> None:
         self._run = run
         # Its own reports of use; a recipe that names a tracker has asked for the run's curves only.
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        known = run.id_of("mlflow")
-        self._tracker = MLflowTracker(PROJECT, run_id=known, run_name=run.name)
+        run_id = run.find_id("mlflow")
+        self._tracker = MLflowTracker(PROJECT, run_id=run_id, run_name=run.name)
 
     def start(self) -> str:
         """Opens the run, or goes on with it."""
         self._tracker.start()
-        self._tracker.store_init_configuration(_flat(self._run.config))
+        self._tracker.store_init_configuration(_flatten(self._run.config))
         return str(self._tracker.tracker.info.run_id)
 
     def log(self, values: Values, update: int) -> None:
         """Points at one step, under names that it takes."""
-        named = {sub(r"[^\w\-. /]", "_", name): value for name, value in values.items()}
-        self._tracker.log(named, step=update)
+        sanitized = {sub(r"[^\w\-. /]", "_", name): value for name, value in values.items()}
+        self._tracker.log(sanitized, step=update)
 
     def finish(self) -> None:
         """Sends what is left."""
         self._tracker.finish()
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested values under dotted names."""
-    found: dict[str, Any] = {}
+    flattened: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Mapping) and value:
-            found |= _flat(value, f"{prefix}{name}.")
+            flattened |= _flatten(value, f"{prefix}{name}.")
         else:
-            found[f"{prefix}{name}"] = value
-    return found
+            flattened[f"{prefix}{name}"] = value
+    return flattened
 
 
 _MAKERS: dict[str, Callable[[TrackedRun], Tracker]] = {
-    "tensorboard": TensorBoard,
-    "wandb": lambda run: InBackground("wandb", WandB(run), run),
-    "mlflow": lambda run: InBackground("mlflow", MLflow(run), run),
+    "tensorboard": TensorBoardTracker,
+    "wandb": lambda run: BackgroundTracker("wandb", WandbService(run), run),
+    "mlflow": lambda run: BackgroundTracker("mlflow", MlflowService(run), run),
 }

@@ -14,19 +14,23 @@ from resnet_tasks.errors import RunError
 from resnet_tasks.model import Losses, TaskModel, resolve_precision
 from resnet_tasks.recipe.schema import TrainingRecipe
 from resnet_tasks.structures import Batch
-from resnet_tasks.training.balancing import BALANCINGS
+from resnet_tasks.training.balancing import LOSS_BALANCERS
 from resnet_tasks.training.conditions import (
-    KeptBuffers,
-    deterministic_algorithms,
-    mixed_precision,
+    BufferSnapshot,
+    create_accelerator,
+    use_deterministic_algorithms,
 )
-from resnet_tasks.training.optimizer import make_optimizer, set_rates
-from resnet_tasks.training.processes import ALONE, Processes, own_device
-from resnet_tasks.training.shares import Anchored
-from resnet_tasks.training.unfreezing import Unfreezing
+from resnet_tasks.training.optimizer import make_optimizer, set_learning_rates
+from resnet_tasks.training.processes import (
+    SINGLE_PROCESS,
+    DistributedContext,
+    resolve_process_device,
+)
+from resnet_tasks.training.shares import LossModule
+from resnet_tasks.training.unfreezing import UnfreezeSchedule
 
 
-class Trainee:
+class TrainState:
     """A model in training.
 
     Args:
@@ -40,7 +44,7 @@ class Trainee:
             gradients (`Anchored`).
         optimizer: Over all that is ever trained.
         accelerator: Backward and clipping in the precision.
-        balancing: Weighs the heads' losses.
+        balancer: Weighs the heads' losses.
         ema: Averages the weights; None: nothing does.
         unfreezing: Which stages are frozen in which epoch.
         device: Where the model lies.
@@ -49,59 +53,64 @@ class Trainee:
     """
 
     def __init__(
-        self, plain_model: TaskModel, options: TrainingRecipe, processes: Processes = ALONE
+        self,
+        plain_model: TaskModel,
+        options: TrainingRecipe,
+        processes: DistributedContext = SINGLE_PROCESS,
     ) -> None:
         self.processes = processes
-        self.device = own_device(options.device, processes)
+        self.device = resolve_process_device(options.device, processes)
         self.precision = resolve_precision(options.precision, self.device)
         self._options = options
-        self.unfreezing = Unfreezing(plain_model.backbone, options.unfreeze)
+        self.unfreezing = UnfreezeSchedule(plain_model.backbone, options.unfreeze)
         # A head without labels in a process leaves its parameters without gradient there.
         unused = len(plain_model.named_heads) > 1 or bool(self.unfreezing)
-        self.accelerator = mixed_precision(self.precision, self.device, find_unused=unused)
+        self.accelerator = create_accelerator(self.precision, self.device, find_unused=unused)
         layout = torch.channels_last
         plain_model.to(self.device, memory_format=layout)  # type: ignore[call-overload]
         self.plain_model = plain_model
         self.ema = (
             ModelEmaV3(plain_model, decay=options.ema, use_warmup=True) if options.ema else None
         )
-        balancing = BALANCINGS.get(options.balancing)(plain_model.trained_heads)
-        self.balancing = balancing.to(self.device)
-        with self.unfreezing.all_free():
+        balancer = LOSS_BALANCERS.get(options.balancing)(plain_model.trained_heads)
+        self.balancer = balancer.to(self.device)
+        with self.unfreezing.unfreeze_all():
             self.model, self.optimizer = self.accelerator.prepare(
-                Anchored(plain_model, self.balancing).to(self.device),
-                make_optimizer(plain_model, options, self.balancing),
+                LossModule(plain_model, self.balancer).to(self.device),
+                make_optimizer(plain_model, options, self.balancer),
             )
 
     @property
-    def averaged(self) -> TaskModel | None:
+    def averaged_model(self) -> TaskModel | None:
         """The model with averaged weights; None: nothing averages them."""
         model: TaskModel | None = None if self.ema is None else self.ema.module
         return model
 
     @property
-    def judged_model(self) -> TaskModel:
+    def evaluation_model(self) -> TaskModel:
         """The model to predict with: the averaged one where there is one."""
-        return self.plain_model if self.averaged is None else self.averaged
+        return self.plain_model if self.averaged_model is None else self.averaged_model
 
-    def deterministic(self) -> AbstractContextManager[None]:
+    def make_deterministic(self) -> AbstractContextManager[None]:
         """Deterministic algorithms for the duration, where they are wanted: on a CPU only."""
-        return deterministic_algorithms(self._options.deterministic and self.device.type == "cpu")
+        return use_deterministic_algorithms(
+            self._options.deterministic and self.device.type == "cpu"
+        )
 
     # --- the parts of a step
 
-    def begin(self, factor: float) -> None:
+    def prepare_step(self, factor: float) -> None:
         """No gradients, and all rates at their base times `factor`."""
-        set_rates(self.optimizer.optimizer, factor)
+        set_learning_rates(self.optimizer.optimizer, factor)
         self.optimizer.zero_grad()
 
-    def losses(self, batch: Batch) -> tuple[Losses, Tensor, dict[str, Tensor]]:
+    def compute_losses(self, batch: Batch) -> tuple[Losses, Tensor, dict[str, Tensor]]:
         """As `Anchored` gives them; a stand-in for pictures leaves the norms' statistics alone.
 
         Raises:
             RunError: If a batch norm sees a single value per channel.
         """
-        buffers = KeptBuffers(self.plain_model) if batch.is_stand_in else None
+        buffers = BufferSnapshot(self.plain_model) if batch.is_stand_in else None
         try:
             losses: tuple[Losses, Tensor, dict[str, Tensor]] = self.model(batch)
             if buffers is not None:
@@ -117,7 +126,7 @@ class Trainee:
             ) from None
         return losses
 
-    def scaled(self, loss: Tensor) -> Tensor:
+    def scale_loss(self, loss: Tensor) -> Tensor:
         """A loss as its backward takes it: fp16 scales it up."""
         scaler = self.accelerator.scaler
         return loss if scaler is None else scaler.scale(loss)
@@ -126,10 +135,10 @@ class Trainee:
         """Adds the gradients of a loss, exchanged between the processes."""
         self.accelerator.backward(loss)
 
-    def clip(self) -> Tensor:
+    def clip_gradients(self) -> Tensor:
         """Clips the gradient to `training.clip_norm`; its norm before that."""
-        wanted = self._options.clip_norm
-        limit = float("inf") if wanted is None else wanted
+        clip_norm = self._options.clip_norm
+        limit = float("inf") if clip_norm is None else clip_norm
         norm: Tensor = self.accelerator.clip_grad_norm_(self.plain_model.parameters(), limit)
         return norm
 
@@ -141,23 +150,23 @@ class Trainee:
 
     # --- keeping and going on
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps of it beside weights."""
         scaler = self.accelerator.scaler
         return {
             "optimizer": self.optimizer.optimizer.state_dict(),
             "scaler": scaler.state_dict() if scaler else {},
-            "balancing": self.balancing.state_dict(),
+            "balancing": self.balancer.state_dict(),
         }
 
-    def restore(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes what `state` gave."""
         self.optimizer.optimizer.load_state_dict(state["optimizer"])
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
-        self.balancing.load_state_dict(state.get("balancing", {}))
+        self.balancer.load_state_dict(state.get("balancing", {}))
 
-    def end(self) -> None:
+    def finish(self) -> None:
         """Training is over: the model takes the weights to predict with."""
-        if self.averaged is not None:
-            self.plain_model.load_state_dict(self.averaged.state_dict())
+        if self.averaged_model is not None:
+            self.plain_model.load_state_dict(self.averaged_model.state_dict())

@@ -10,14 +10,14 @@ from resnet_tasks.errors import RunError
 from resnet_tasks.recipe.schema import UnfreezeRecipe
 
 
-class Unfreezing:
+class UnfreezeSchedule:
     """Which stages of a backbone are frozen in which epoch: a function of the epoch alone.
 
     Howard and Ruder 2018 ("ULMFiT", section 3.3) free a net from its last layer on, so that the
     first gradients of new heads do not destroy what was pretrained.
 
     Args:
-        backbone: A module with `frozen_stages` and `freeze_stages`, where there are steps.
+        backbone: A module with `get_frozen_stages` and `freeze_stages`, where there are steps.
         steps: By rising epoch, with ever fewer frozen stages.
 
     Raises:
@@ -44,23 +44,23 @@ class Unfreezing:
     def __bool__(self) -> bool:
         return bool(self._steps)
 
-    def frozen_stages(self, epoch: int) -> int:
+    def get_frozen_stages(self, epoch: int) -> int:
         """How many stages are frozen while `epoch` epochs are done."""
-        passed = [each.frozen_stages for each in self._steps if each.epoch <= epoch]
+        passed = [step.frozen_stages for step in self._steps if step.epoch <= epoch]
         return passed[-1] if passed else self._first
 
-    def enter(self, epoch: int) -> int | None:
+    def enter_epoch(self, epoch: int) -> int | None:
         """Freezes what is frozen in an epoch; how many stages, where that changed something."""
         if not self._steps:
             return None
-        wanted = self.frozen_stages(epoch)
-        if wanted == self._backbone.frozen_stages:
+        target_stages = self.get_frozen_stages(epoch)
+        if target_stages == self._backbone.frozen_stages:
             return None
-        self._backbone.freeze_stages(wanted)
-        return wanted
+        self._backbone.freeze_stages(target_stages)
+        return target_stages
 
     @contextmanager
-    def all_free(self) -> Iterator[None]:
+    def unfreeze_all(self) -> Iterator[None]:
         """All that is ever trained is trainable for the duration.
 
         The optimizer and the exchange of gradients between processes are built so: both pass over

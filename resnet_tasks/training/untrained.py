@@ -6,26 +6,26 @@ from pathlib import Path
 
 import torch
 
-from resnet_tasks.assemble.datasets import build_dataset, training_samples
-from resnet_tasks.assemble.labels import label_heads
-from resnet_tasks.assemble.measured import with_class_weights, with_constants
-from resnet_tasks.assemble.model import build_model, normalise
-from resnet_tasks.assemble.splits import merged_categories, read_split
+from resnet_tasks.assemble.datasets import build_dataset, build_training_samples
+from resnet_tasks.assemble.labels import build_labels
+from resnet_tasks.assemble.measured import fill_in_class_weights, fill_in_constants
+from resnet_tasks.assemble.model import apply_normalization, build_model
+from resnet_tasks.assemble.splits import merge_categories, read_split
 from resnet_tasks.data.dataset import CocoDataset
 from resnet_tasks.data.tiled import TiledDataset
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema import Recipe
 
 
-def untrained(
-    recipe: Recipe, data_root: Path | None = None, *, measured: bool = True
+def build_training_setup(
+    recipe: Recipe, data_root: Path | None = None, *, measure: bool = True
 ) -> tuple[TaskModel, CocoDataset | TiledDataset]:
     """The model and the training data of a recipe.
 
     Args:
         recipe: What to build.
         data_root: Folder that holds data sets; default `$RESNET_TASKS_DATA`, else `./data`.
-        measured: Measure the constants and class weights that are to be those of the data, for
+        measure: Measure the constants and class weights that are to be those of the data, for
             which all of it is read; False: constants of the weights, all classes weigh 1.
 
     Raises:
@@ -33,16 +33,16 @@ def untrained(
     """
     files = {"train": read_split(recipe, "train", data_root)}
     files["val"] = read_split(recipe, "val", data_root)
-    categories = merged_categories([*files["train"], *files["val"]])
+    categories = merge_categories([*files["train"], *files["val"]])
     train = build_dataset(recipe, files["train"], categories, training=True)
-    if not train.most_bad_pictures:
+    if not train.max_bad_images:
         for file in train.files:
             file.require_files()
     torch.manual_seed(recipe.training.seed)
-    labels = label_heads(recipe, categories)
-    if not measured:
-        return build_model(recipe, labels), training_samples(recipe, train)
-    model = build_model(with_class_weights(recipe, labels, train), labels)
+    labels = build_labels(recipe, categories)
+    if not measure:
+        return build_model(recipe, labels), build_training_samples(recipe, train)
+    model = build_model(fill_in_class_weights(recipe, labels, train), labels)
     if recipe.data.normalize == "data":
-        normalise(model, with_constants(recipe, train))
-    return model, training_samples(recipe, train)
+        apply_normalization(model, fill_in_constants(recipe, train))
+    return model, build_training_samples(recipe, train)

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from small_recipes import CATEGORIES, recipe, with_backbone
 
 from resnet_tasks.assemble.datasets import build_dataset
-from resnet_tasks.assemble.labels import label_heads
+from resnet_tasks.assemble.labels import build_labels
 from resnet_tasks.assemble.model import build_model
 from resnet_tasks.assemble.splits import read_split
 from resnet_tasks.errors import RecipeError
@@ -25,7 +25,7 @@ def test_problems_of_all_heads_come_together() -> None:
         b={"type": "unet", "options": {"loss": "hinge"}},
     )
     with pytest.raises(RecipeError) as caught:
-        build_model(made, label_heads(made, CATEGORIES))
+        build_model(made, build_labels(made, CATEGORIES))
     assert "heads.a" in str(caught.value)
     assert "score_treshold" in str(caught.value)
     assert "heads.b" in str(caught.value)
@@ -53,7 +53,7 @@ def test_two_heads_learn_from_real_coco_pictures(shared_data: Path) -> None:
         }
     )
     files = read_split(made, "val")
-    labels = label_heads(made, files[0].categories)
+    labels = build_labels(made, files[0].categories)
     assert len(labels.heads["objects"].classes) == 80
     assert labels.heads["scene"].category_ids[-1] == 90
     dataset = build_dataset(made, files, files[0].categories)
@@ -61,7 +61,7 @@ def test_two_heads_learn_from_real_coco_pictures(shared_data: Path) -> None:
     batch = collate([dataset[i] for i in range(2)])
     losses = model(batch, mode="loss")
     assert {name.split("/")[0] for name in losses} == {"objects", "scene"}
-    model.total_loss(losses).backward()
+    model.compute_total_loss(losses).backward()
     assert torch.isfinite(model.backbone.conv1[0].weight.grad).all()  # type: ignore[index, union-attr]
     predictions = model.predict(batch)
     height, width = batch.geometries[0].original_size
@@ -89,7 +89,7 @@ def test_backbones_that_contradict_themselves(part: dict[str, Any], message: str
 def test_unet_works_on_a_dilated_backbone(stride: int) -> None:
     part = {"name": "resnet10t", "weights": "none", "output_stride": stride}
     made = with_backbone(part, "unet")
-    model = build_model(made, label_heads(made, CATEGORIES)).eval()
+    model = build_model(made, build_labels(made, CATEGORIES)).eval()
     with torch.no_grad():
         features = model.backbone(torch.rand(1, 3, 64, 96))
         raw = model.named_heads["scene"](features)

@@ -8,7 +8,7 @@ import pytest
 from small_recipes import CATEGORIES, with_backbone
 
 from resnet_tasks.assemble.check import check_recipe
-from resnet_tasks.assemble.labels import label_heads
+from resnet_tasks.assemble.labels import build_labels
 from resnet_tasks.assemble.model import build_model
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.recipe.load import load_recipe
@@ -48,7 +48,7 @@ def test_layers_describe_a_backbone_without_a_name() -> None:
     made = with_backbone(part, "unet")
     assert made.backbone.name == "resnet"
     assert "resnet of [1, 1, 2, 1] basic blocks with scene" in check_recipe(made, Path("nowhere"))
-    labels = label_heads(made, CATEGORIES)
+    labels = build_labels(made, CATEGORIES)
     assert len(build_model(made, labels).backbone.layer3) == 2  # type: ignore[attr-defined]
 
 

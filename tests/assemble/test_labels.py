@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from small_recipes import CATEGORIES, recipe
 
-from resnet_tasks.assemble.labels import Labels, label_heads
+from resnet_tasks.assemble.labels import Labels, build_labels
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.structures import ABSENT, IGNORED, VOID
 
 
 def test_boxes_take_the_things_and_pixels_take_all() -> None:
-    labels = label_heads(recipe(a={"type": "faster_rcnn"}, b={"type": "unet"}), CATEGORIES)
+    labels = build_labels(recipe(a={"type": "faster_rcnn"}, b={"type": "unet"}), CATEGORIES)
     assert labels.heads["a"].classes == ("car", "person")
     assert labels.heads["a"].category_ids == (3, 9)
     assert labels.heads["a"].table.mapping == (0, IGNORED, 1)
@@ -24,15 +24,15 @@ def test_boxes_take_the_things_and_pixels_take_all() -> None:
 
 def test_background_comes_first_and_takes_others_when_asked() -> None:
     part = {"type": "unet", "background": True, "classes": ["person"]}
-    ignoring = label_heads(recipe(a=part), CATEGORIES).heads["a"]
+    ignoring = build_labels(recipe(a=part), CATEGORIES).heads["a"]
     assert ignoring.classes == ("background", "person")
     assert ignoring.category_ids == (0, 9)
     assert ignoring.table.mapping == (IGNORED, IGNORED, 1)
     assert ignoring.table.unlabelled == 0
-    taking = label_heads(recipe(a={**part, "others": "background"}), CATEGORIES).heads["a"]
+    taking = build_labels(recipe(a={**part, "others": "background"}), CATEGORIES).heads["a"]
     assert taking.table.mapping == (0, 0, 1)
     boxes = {"type": "faster_rcnn", "classes": ["person"], "others": "background"}
-    assert label_heads(recipe(a=boxes), CATEGORIES).heads["a"].table.mapping == (ABSENT, ABSENT, 0)
+    assert build_labels(recipe(a=boxes), CATEGORIES).heads["a"].table.mapping == (ABSENT, ABSENT, 0)
 
 
 @pytest.mark.parametrize(
@@ -45,15 +45,15 @@ def test_background_comes_first_and_takes_others_when_asked() -> None:
 )
 def test_labels_that_do_not_fit(head: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
-        label_heads(recipe(a=head), CATEGORIES)
+        build_labels(recipe(a=head), CATEGORIES)
 
 
 def test_unknown_head_type_comes_with_its_key_path() -> None:
     made = recipe(a={"type": "retinanet"})
     with pytest.raises(RecipeError, match=r"heads\.a\.type: unknown head 'retinanet'"):
-        label_heads(made, CATEGORIES)
+        build_labels(made, CATEGORIES)
 
 
 def test_labels_survive_json() -> None:
-    labels = label_heads(recipe(a={"type": "faster_rcnn"}, b={"type": "unet"}), CATEGORIES)
+    labels = build_labels(recipe(a={"type": "faster_rcnn"}, b={"type": "unet"}), CATEGORIES)
     assert Labels.from_json(json.loads(json.dumps(labels.to_json()))) == labels

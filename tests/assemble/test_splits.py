@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 from small_recipes import recipe
 
-from resnet_tasks.assemble.splits import find_data, read_split
+from resnet_tasks.assemble.splits import find_recipe_data, read_split
 from resnet_tasks.errors import DataError
 
 
 def test_missing_data_names_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = recipe(a={"type": "unet"})
     with pytest.raises(DataError, match="resnet-tasks data prepare here"):
-        find_data(made, tmp_path)
+        find_recipe_data(made, tmp_path)
     (tmp_path / "here").mkdir()
-    assert find_data(made, tmp_path) == tmp_path / "here"
+    assert find_recipe_data(made, tmp_path) == tmp_path / "here"
     monkeypatch.setenv("RESNET_TASKS_DATA", str(tmp_path))
-    assert find_data(made) == tmp_path / "here"
+    assert find_recipe_data(made) == tmp_path / "here"
     with pytest.raises(DataError, match=r"data\.test"):
         read_split(made, "test", tmp_path)

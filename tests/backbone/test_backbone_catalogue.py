@@ -9,13 +9,13 @@ import pytest
 import timm
 from torch import nn
 
-from resnet_tasks.backbone.catalogue import catalogue, forbids_commercial_use, sources
-from resnet_tasks.backbone.family import backbone_names
+from resnet_tasks.backbone.catalogue import forbids_commercial_use, list_variants, read_sources
+from resnet_tasks.backbone.family import list_backbones
 from resnet_tasks.backbone.pretrained import load_weights
-from resnet_tasks.backbone.survey import measure, weight_sets
+from resnet_tasks.backbone.survey import list_weight_sets, measure_cost
 from resnet_tasks.errors import WeightsError
 
-KNOWN = {each.name: each for each in catalogue()}
+KNOWN = {each.name: each for each in list_variants()}
 SAMPLES = ["resnet18", "resnetv2_50x1_bit", "nf_resnet26", "legacy_seresnet50"]
 LIMITED = [
     (variant.name, each.spec)
@@ -24,20 +24,20 @@ LIMITED = [
     if forbids_commercial_use(each.license)
 ]
 has_the_catalogues_timm = pytest.mark.skipif(
-    f"timm {timm.__version__};" not in sources()["licences"],
+    f"timm {timm.__version__};" not in read_sources()["licences"],
     reason="the catalogue was made with another timm: python -m resnet_tasks.backbone.survey",
 )
 
 
 @has_the_catalogues_timm
 def test_every_variant_is_listed() -> None:
-    assert list(KNOWN) == backbone_names()
+    assert list(KNOWN) == list_backbones()
 
 
 @has_the_catalogues_timm
 def test_every_weight_set_has_its_licence_and_default() -> None:
     for name, variant in KNOWN.items():
-        found = weight_sets(name, {})
+        found = list_weight_sets(name, {})
         assert [(each.spec, each.license, each.is_default) for each in variant.weights] == [
             (each.spec, each.license, each.is_default) for each in found
         ]
@@ -51,7 +51,7 @@ def test_every_weight_set_has_its_licence_and_default() -> None:
     "name", [*SAMPLES, *(pytest.param(each, marks=pytest.mark.slow) for each in KNOWN)]
 )
 def test_sizes_and_work_are_those_of_the_built_net(name: str) -> None:
-    assert measure(name) == (KNOWN[name].parameters, KNOWN[name].multiply_adds)
+    assert measure_cost(name) == (KNOWN[name].parameters, KNOWN[name].multiply_adds)
 
 
 def test_counts_agree_with_a_count_by_hand() -> None:
@@ -68,7 +68,7 @@ def test_counts_agree_with_a_count_by_hand() -> None:
 def test_published_figures_are_read_at_the_largest_pictures() -> None:
     row = {"model": "resnet18.a1_in1k", "top1": "71.498", "img_size": "224"}
     larger = row | {"top1": "73.164", "img_size": "288"}
-    first, *others = weight_sets("resnet18", {"resnet18.a1_in1k": [row, larger]})
+    first, *others = list_weight_sets("resnet18", {"resnet18.a1_in1k": [row, larger]})
     assert (first.spec, first.top1, first.picture_size) == ("timm:a1_in1k", 0.73164, 288)
     assert all(each.top1 is None for each in others if each.spec.startswith("timm:"))
     assert KNOWN["resnet18"].weights[0] == first

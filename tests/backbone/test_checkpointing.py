@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from resnet_tasks.backbone.family import Depth
+from resnet_tasks.backbone.family import ResNetSpec
 from resnet_tasks.backbone.resnet import ResNet
 
 STAGES = ("layer1", "layer2")
@@ -93,7 +93,7 @@ def kept_bytes(backbone: ResNet, images: Tensor) -> int:
 
 
 def test_less_is_kept_for_the_backward() -> None:
-    depth = Depth((6, 6, 6, 6), "basic")
+    depth = ResNetSpec((6, 6, 6, 6), "basic")
     plain, saving = pair(lambda each: ResNet(depth, gradient_checkpointing=each))
     images = torch.randn(1, 3, 64, 64)
     assert kept_bytes(saving, images) < 0.6 * kept_bytes(plain, images)
@@ -108,7 +108,7 @@ def test_prediction_does_not_notice() -> None:
 
 @pytest.mark.slow
 def test_1001_layers_run_forward_and_backward() -> None:
-    depth = Depth((3, 46, 281, 3))
+    depth = ResNetSpec((3, 46, 281, 3))
     assert depth.convolutions == 1001
     backbone = ResNet(depth, gradient_checkpointing=True).train()
     loss = step(backbone, torch.randn(2, 3, 32, 32))

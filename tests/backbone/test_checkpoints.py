@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from resnet_tasks.backbone.checkpoints import stripped
+from resnet_tasks.backbone.checkpoints import strip_key
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.errors import WeightsError
 
@@ -57,8 +57,8 @@ def test_prefixes_and_containers_are_opened(
 
 
 def test_prefixes_are_stripped_from_the_front_only() -> None:
-    assert stripped("module.model.backbone.layer1.0.conv1.weight") == "layer1.0.conv1.weight"
-    assert stripped("layer1.model.weight") == "layer1.model.weight"
+    assert strip_key("module.model.backbone.layer1.0.conv1.weight") == "layer1.0.conv1.weight"
+    assert strip_key("layer1.model.weight") == "layer1.model.weight"
 
 
 def test_half_precision_and_absent_counters_load(

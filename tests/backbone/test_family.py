@@ -8,7 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from resnet_tasks.backbone.family import LEVELS, Depth, backbone_names, build_trunk, family
+from resnet_tasks.backbone.family import (
+    LEVELS,
+    ResNetSpec,
+    build_trunk,
+    list_all_backbones,
+    list_backbones,
+)
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.errors import ResnetTasksError, WeightsError
 
@@ -20,7 +26,7 @@ def rest(names: list[str]) -> list[object]:
     return [pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
-EVERY = [*SAMPLES, *rest([name for name in backbone_names() if name not in SAMPLES])]
+EVERY = [*SAMPLES, *rest([name for name in list_backbones() if name not in SAMPLES])]
 
 
 def settled(name: str) -> ResNet:
@@ -85,7 +91,7 @@ def test_features_equal_timms(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [*SAMPLES, "nf_resnet26", "resnet33ts", *rest(list(backbone_names()))]
+    "name", [*SAMPLES, "nf_resnet26", "resnet33ts", *rest(list(list_backbones()))]
 )
 @pytest.mark.parametrize("stride", [32, 16, 8])
 def test_levels_are_what_the_specs_say(name: str, stride: int) -> None:
@@ -131,8 +137,8 @@ def test_the_last_level_of_a_preactivation_net_gets_its_final_norm() -> None:
 
 
 def test_the_family_holds_what_its_rule_says() -> None:
-    names = set(family())
-    assert len(names) == len(family()) > 140
+    names = set(list_all_backbones())
+    assert len(names) == len(list_all_backbones()) > 140
     assert {
         *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2"),
         *("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d", "resnet50d", "seresnet50"),
@@ -143,7 +149,7 @@ def test_the_family_holds_what_its_rule_says() -> None:
 
 
 def test_layers_of_a_known_variant_build_that_variant() -> None:
-    named, own = ResNet("resnet34"), ResNet(Depth((3, 4, 6, 3), "basic"))
+    named, own = ResNet("resnet34"), ResNet(ResNetSpec((3, 4, 6, 3), "basic"))
     assert own.state_dict().keys() == named.state_dict().keys()
     own.load_state_dict(named.state_dict())
     assert own.specs == named.specs
@@ -156,23 +162,23 @@ def test_layers_of_a_known_variant_build_that_variant() -> None:
 @pytest.mark.parametrize(
     ("depth", "convolutions"),
     [
-        (Depth((2, 2, 2, 2), "basic"), 18),
-        (Depth((3, 4, 6, 3)), 50),
-        (Depth((3, 8, 36, 3)), 152),
-        (Depth((3, 46, 281, 3)), 1001),
+        (ResNetSpec((2, 2, 2, 2), "basic"), 18),
+        (ResNetSpec((3, 4, 6, 3)), 50),
+        (ResNetSpec((3, 8, 36, 3)), 152),
+        (ResNetSpec((3, 46, 281, 3)), 1001),
     ],
 )
-def test_depth_counts_as_in_the_paper(depth: Depth, convolutions: int) -> None:
+def test_depth_counts_as_in_the_paper(depth: ResNetSpec, convolutions: int) -> None:
     assert depth.convolutions == convolutions
 
 
 def test_wrong_depths_are_refused() -> None:
     with pytest.raises(ResnetTasksError, match=r"backbone.layers is \[3, 4, 6\]; give the blocks"):
-        Depth((3, 4, 6))
+        ResNetSpec((3, 4, 6))
     with pytest.raises(ResnetTasksError, match=r"\[3, 0, 6, 3\]"):
-        Depth((3, 0, 6, 3))
+        ResNetSpec((3, 0, 6, 3))
     with pytest.raises(ResnetTasksError, match=r"backbone\.block is 'deep'"):
-        Depth((1, 1, 1, 1), "deep")  # type: ignore[arg-type]
+        ResNetSpec((1, 1, 1, 1), "deep")  # type: ignore[arg-type]
     for weights in ("imagenet", "timm:a1_in1k", "torchvision:IMAGENET1K_V2"):
         with pytest.raises(WeightsError, match=r"nobody trained a resnet of \[1, 1, 1, 1\] basic"):
-            ResNet(Depth((1, 1, 1, 1), "basic"), weights=weights)
+            ResNet(ResNetSpec((1, 1, 1, 1), "basic"), weights=weights)

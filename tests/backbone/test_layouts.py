@@ -10,7 +10,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from resnet_tasks.backbone.layouts import recognised
+from resnet_tasks.backbone.layouts import convert_layout
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.errors import WeightsError
 
@@ -81,7 +81,7 @@ def test_bgr_pixels_are_turned_and_their_constants_kept() -> None:
     plain = {key.removeprefix("backbone.bottom_up."): value for key, value in given.items()}
     plain["pixel_mean"] = torch.tensor([103.53, 116.28, 123.675])[:, None, None]
     plain["pixel_std"] = torch.tensor([57.375, 57.12, 58.395])[:, None, None]
-    layout = recognised(plain, "here")
+    layout = convert_layout(plain, "here")
     assert torch.equal(layout.tensors["conv1.weight"], plain["stem.conv1.weight"][:, [2, 1, 0]])
     assert layout.mean == pytest.approx((0.485, 0.456, 0.406))
     assert layout.std == pytest.approx((0.229, 0.224, 0.225))
@@ -100,7 +100,7 @@ def test_rgb_pixels_stay_as_they_are() -> None:
         "pixel_mean": torch.tensor([123.675, 116.28, 103.53]),
         "pixel_std": torch.tensor([58.395, 57.12, 57.375]),
     }
-    layout = recognised(plain, "here")
+    layout = convert_layout(plain, "here")
     assert torch.equal(layout.tensors["conv1.weight"], plain["conv1.weight"])
     assert layout.mean == pytest.approx((0.485, 0.456, 0.406))
 
@@ -144,7 +144,7 @@ def test_bytes_in_unknown_order_are_refused(tmp_path: Path) -> None:
 
 def test_new_norms_are_not_taken_for_caffes() -> None:
     tensors = dict(timm.create_model("resnet50").state_dict())
-    layout = recognised(tensors, "here")
+    layout = convert_layout(tensors, "here")
     assert layout.notes == ()
     assert torch.equal(layout.tensors["conv1.weight"], tensors["conv1.weight"])
 

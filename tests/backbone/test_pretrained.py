@@ -22,8 +22,8 @@ from hub_server import Server, point_at
 from huggingface_hub import constants
 from safetensors.torch import save
 
-from resnet_tasks.backbone.downloads import hub_file
-from resnet_tasks.backbone.request import Request
+from resnet_tasks.backbone.downloads import fetch_hub_file
+from resnet_tasks.backbone.request import WeightsRequest
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.errors import WeightsError
 
@@ -270,7 +270,9 @@ def test_a_hub_that_stops_in_mid_file_is_given_up(
     server.stop_after = 1000
     start = time.perf_counter()
     with pytest.raises(WeightsError, match=r"bytes in \d+\.\d s"):
-        hub_file("lab/cells", ("model.safetensors",), request=Request("hf-hub:lab/cells"))
+        fetch_hub_file(
+            "lab/cells", ("model.safetensors",), request=WeightsRequest("hf-hub:lab/cells")
+        )
     assert time.perf_counter() - start < 15
     # The hub's client cannot be stopped: let it finish before the next test begins.
     server.stop_after = None

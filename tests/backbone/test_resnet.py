@@ -9,7 +9,7 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
-from resnet_tasks.backbone.resnet import LEVELS, ResNet, backbone_names
+from resnet_tasks.backbone.resnet import LEVELS, ResNet, list_backbones
 from resnet_tasks.errors import ResnetTasksError, WeightsError
 
 TINY = "test_resnet"
@@ -259,8 +259,8 @@ def test_wrong_arguments_are_named(name: str, arguments: dict[str, object], said
 
 
 def test_names_are_filtered_by_pattern() -> None:
-    assert {"resnet18", "resnext50_32x4d", "wide_resnet50_2", "seresnet50"} <= set(backbone_names())
-    assert backbone_names("resnet1?") == ["resnet18"]
+    assert {"resnet18", "resnext50_32x4d", "wide_resnet50_2", "seresnet50"} <= set(list_backbones())
+    assert list_backbones("resnet1?") == ["resnet18"]
 
 
 @pytest.mark.parametrize("name", ["resnetv2_50x1_bit", "nf_resnet26", "skresnet18", "resnet33ts"])

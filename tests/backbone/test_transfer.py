@@ -18,8 +18,8 @@ import torch
 from filelock import FileLock
 
 from resnet_tasks.backbone import transfer
-from resnet_tasks.backbone.downloads import cached_download
-from resnet_tasks.backbone.request import Request
+from resnet_tasks.backbone.downloads import download_file
+from resnet_tasks.backbone.request import WeightsRequest
 from resnet_tasks.errors import WeightsError
 
 CONTENT = bytes(range(256)) * 1024
@@ -102,7 +102,7 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FileServ
 
 
 def fetch(server: FileServer, sha256: str = SHA256) -> Path:
-    return cached_download(server.url, sha256, request=Request(server.url))
+    return download_file(server.url, sha256, request=WeightsRequest(server.url))
 
 
 def part_of(server: FileServer) -> Path:
@@ -225,9 +225,9 @@ def test_a_cache_that_cannot_be_written(
 def test_of_two_processes_one_downloads_and_both_have_it(server: FileServer) -> None:
     server.piece, server.pause = 1 << 15, 0.2
     code = (
-        "import sys; from resnet_tasks.backbone.downloads import cached_download\n"
-        "from resnet_tasks.backbone.request import Request\n"
-        "print(cached_download(sys.argv[1], sys.argv[2], request=Request('a')).stat().st_size)"
+        "import sys; from resnet_tasks.backbone.downloads import download_file\n"
+        "from resnet_tasks.backbone.request import WeightsRequest\n"
+        "print(download_file(sys.argv[1], sys.argv[2], request=WeightsRequest('a')).stat().st_size)"
     )
     other = subprocess.Popen(
         [sys.executable, "-c", code, server.url, SHA256], stdout=subprocess.PIPE, text=True
@@ -244,9 +244,9 @@ def test_the_lock_of_a_killed_process_blocks_nobody(server: FileServer) -> None:
     part = part_of(server)
     code = (
         "import sys, time; from pathlib import Path\n"
-        "from resnet_tasks.backbone.request import Request\n"
+        "from resnet_tasks.backbone.request import WeightsRequest\n"
         "from resnet_tasks.backbone.transfer import alone\n"
-        "with alone(Path(sys.argv[1]), Request('a')): print('held', flush=True); time.sleep(60)"
+        "with alone(Path(sys.argv[1]), WeightsRequest('a')): print('held', flush=True); time.sleep(60)"
     )
     holder = subprocess.Popen(
         [sys.executable, "-c", code, str(part)], stdout=subprocess.PIPE, text=True

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from benchmarks import all as every
-from benchmarks.measuring import Row, with_rows
+from benchmarks.measuring import BenchmarkRow, add_rows
 from resnet_tasks.errors import DataError
 
-STEP = Row("step, bf16", "same precision", "peer 1.0", 0.5, 0.75, "s", 1.4)
-COMES = Row("step, as shipped", "as it comes", "peer 1.0", 0.5, 2.0, "s", 4.5)
+STEP = BenchmarkRow("step, bf16", "same precision", "peer 1.0", 0.5, 0.75, "s", 1.4)
+COMES = BenchmarkRow("step, as shipped", "as it comes", "peer 1.0", 0.5, 2.0, "s", 4.5)
 PLACE = {"hardware": {"cpu": "a chip", "cores": 2}, "date": "2026-01-02 03:04:05"}
 
 
@@ -26,10 +26,10 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         if name == "pipeline":
             return 2
         rows = {"startup": [STEP], "loading": [COMES]}.get(name, [])
-        (folder / f"{name}.json").write_text(json.dumps(with_rows(PLACE, rows)))
+        (folder / f"{name}.json").write_text(json.dumps(add_rows(PLACE, rows)))
         return 0
 
-    monkeypatch.setattr(every, "_run", run)
+    monkeypatch.setattr(every, "_run_benchmark", run)
     return names
 
 
@@ -39,7 +39,7 @@ def test_all_are_run_and_failures_named(
     with pytest.raises(DataError, match=r"pipeline \(exit code 2\)"):
         every.main(["--out", str(tmp_path)])
     assert {"startup", "detector_step", "detector_inference", "pixels_step"} <= set(ran)
-    assert not set(ran) & every.LEFT_OUT.keys()
+    assert not set(ran) & every.EXCLUDED.keys()
     written = json.loads((tmp_path / "benchmarks.json").read_text())
     assert written["failed"] == {"pipeline": 2}
     assert set(written["measurements"]) == set(ran) - {"pipeline"}

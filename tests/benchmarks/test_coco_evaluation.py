@@ -14,7 +14,9 @@ def test_set_is_the_same_at_every_call(tmp_path: Path) -> None:
     texts = []
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
-        files = coco_evaluation.draw(tmp_path / name, pictures=20, objects=90, detections=400)
+        files = coco_evaluation.generate_dataset(
+            tmp_path / name, num_images=20, num_objects=90, num_detections=400
+        )
         texts.append([file.read_text() for file in files])
     assert texts[0] == texts[1]
     results = json.loads(texts[0][1])

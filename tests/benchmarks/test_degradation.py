@@ -12,13 +12,13 @@ pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 
 from benchmarks.__main__ import main
 from benchmarks.degradation import (
-    Block,
+    CifarBlock,
     Digits,
     Settings,
     build_net,
-    learning_rate,
+    compute_learning_rate,
     read_digits,
-    shifted,
+    shift_images,
 )
 from resnet_tasks.errors import DataError
 
@@ -37,7 +37,7 @@ def test_nets_have_the_papers_layers_and_parameters(depth: int, millions: float)
 def test_a_block_without_weights_is_its_shortcut() -> None:
     x = torch.rand(1, 2, 4, 4)
     for is_residual in (True, False):
-        block = Block(2, 4, 2, is_residual=is_residual)
+        block = CifarBlock(2, 4, 2, is_residual=is_residual)
         torch.nn.init.zeros_(block.conv2.weight)
         expected = torch.zeros(1, 4, 2, 2)
         expected[:, :2] = x[:, :, ::2, ::2] * is_residual
@@ -54,13 +54,13 @@ def test_digits_are_split_by_class_and_normalised() -> None:
 
 def test_rate_warms_up_and_falls_by_ten_twice() -> None:
     settings = Settings(warm_up=10)
-    rates = [learning_rate(settings, step, 100) for step in (0, 10, 49, 50, 75)]
+    rates = [compute_learning_rate(settings, step, 100) for step in (0, 10, 49, 50, 75)]
     assert rates == pytest.approx([0.01, 0.1, 0.1, 0.01, 0.001])
 
 
 def test_shifts_move_pictures_as_a_whole() -> None:
     pictures = torch.arange(16.0).reshape(1, 1, 4, 4).repeat(50, 1, 1, 1)
-    moved = shifted(pictures, 1, torch.Generator().manual_seed(0))
+    moved = shift_images(pictures, 1, torch.Generator().manual_seed(0))
     assert moved.shape == pictures.shape
     centres = {float(each[0, 1, 1]) for each in moved}
     assert centres == {0.0, 1.0, 2.0, 4.0, 5.0, 6.0, 8.0, 9.0, 10.0}

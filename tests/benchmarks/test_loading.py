@@ -14,10 +14,13 @@ from resnet_tasks.errors import DataError
 
 
 def test_set_is_the_same_at_every_call_and_clean(tmp_path: Path) -> None:
-    paths = [loading.draw(tmp_path / name, pictures=20, objects=90) for name in ("one", "two")]
+    paths = [
+        loading.generate_dataset(tmp_path / name, num_images=20, num_objects=90)
+        for name in ("one", "two")
+    ]
     assert paths[0].read_text() == paths[1].read_text()
     coco = read_coco(paths[0])
-    assert (len(coco.images), int(coco.object_counts().sum())) == (20, 90)
+    assert (len(coco.images), int(coco.count_objects().sum())) == (20, 90)
     assert coco.problems == ()
     coco.require_files()
     masks = [each.segmentation for found in coco.annotations.values() for each in found]

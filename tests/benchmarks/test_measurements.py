@@ -6,7 +6,7 @@ import importlib
 
 import pytest
 
-from benchmarks.__main__ import main, measurements
+from benchmarks.__main__ import list_benchmarks, main
 
 
 def test_every_measurement_says_what_it_shows_and_can_be_run(
@@ -14,7 +14,7 @@ def test_every_measurement_says_what_it_shows_and_can_be_run(
 ) -> None:
     assert main([]) == 0
     shown = capsys.readouterr().out
-    for name, title in measurements().items():
+    for name, title in list_benchmarks().items():
         assert title
         assert name in shown
         assert callable(importlib.import_module(f"benchmarks.{name}").main)

@@ -7,15 +7,15 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.model_pairs import (
-    Contest,
     Goals,
-    inference,
-    layout_of,
-    model_parser,
-    parsed,
-    require_same_trained,
-    settle,
-    training_step,
+    ModelComparison,
+    get_memory_format,
+    make_inference,
+    make_model_parser,
+    make_training_step,
+    parse_options,
+    require_same_trainable,
+    set_memory_format,
 )
 from resnet_tasks.errors import DataError
 from resnet_tasks.model import resolve_precision
@@ -33,10 +33,10 @@ def test_each_precision_in_one_layout_then_the_peer_as_it_comes() -> None:
     told: list[str] = []
 
     def their_work(precision: str) -> object:
-        told.append(f"{precision} {layout_of(theirs)}")
+        told.append(f"{precision} {get_memory_format(theirs)}")
         return lambda: None
 
-    contest = Contest(
+    contest = ModelComparison(
         work="step",
         peer="peer 1.0",
         ours=ours,
@@ -44,10 +44,10 @@ def test_each_precision_in_one_layout_then_the_peer_as_it_comes() -> None:
         our_work=lambda _: lambda: None,
         their_work=their_work,  # type: ignore[arg-type]
         check=lambda precision: f"checked in {precision}",
-        alike="layers",
+        shared_parts="layers",
         goals=GOALS,
     )
-    pairs = list(contest.pairs(["fp32", "bf16"], CPU))
+    pairs = list(contest.iterate_pairs(["fp32", "bf16"], CPU))
     auto = resolve_precision("auto", CPU)
     assert [each.work for each in pairs] == [
         "step, fp32",
@@ -70,7 +70,7 @@ def test_each_precision_in_one_layout_then_the_peer_as_it_comes() -> None:
         "bf16 torch.channels_last",
         "fp32 torch.contiguous_format",
     ]
-    assert layout_of(ours) == torch.channels_last
+    assert get_memory_format(ours) == torch.channels_last
 
 
 def test_a_pair_that_does_not_agree_is_not_measured() -> None:
@@ -79,7 +79,7 @@ def test_a_pair_that_does_not_agree_is_not_measured() -> None:
     def refuse(_: str) -> str:
         raise DataError("apart")
 
-    contest = Contest(
+    contest = ModelComparison(
         work="step",
         peer="peer",
         ours=ours,
@@ -87,18 +87,18 @@ def test_a_pair_that_does_not_agree_is_not_measured() -> None:
         our_work=lambda _: lambda: None,
         their_work=lambda _: lambda: None,
         check=refuse,
-        alike="",
+        shared_parts="",
         goals=GOALS,
     )
     with pytest.raises(DataError, match="apart"):
-        next(contest.pairs(["fp32"], CPU))
+        next(contest.iterate_pairs(["fp32"], CPU))
 
 
 def test_layouts_go_both_ways() -> None:
     net, _ = _nets()
     for is_last, layout in ((True, torch.channels_last), (False, torch.contiguous_format)):
-        settle(net, channels_last=is_last)
-        assert layout_of(net) == layout
+        set_memory_format(net, channels_last=is_last)
+        assert get_memory_format(net) == layout
 
 
 def test_steps_learn_at_rate_0_in_their_precision() -> None:
@@ -113,7 +113,7 @@ def test_steps_learn_at_rate_0_in_their_precision() -> None:
         return made
 
     for precision in ("fp32", "bf16"):
-        training_step(net, loss, CPU, precision)()
+        make_training_step(net, loss, CPU, precision)()
     assert seen == [torch.float32, torch.bfloat16]
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
     assert net.weight.grad is None
@@ -122,23 +122,23 @@ def test_steps_learn_at_rate_0_in_their_precision() -> None:
 def test_inference_makes_no_graph() -> None:
     net = nn.Linear(2, 1)
     for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-        made = inference(lambda: net(torch.ones(1, 2)), CPU, precision)()
+        made = make_inference(lambda: net(torch.ones(1, 2)), CPU, precision)()
         assert isinstance(made, Tensor)
         assert (made.requires_grad, made.dtype) == (False, dtype)
 
 
 def test_as_many_parameters_must_learn() -> None:
     ours, theirs = _nets()
-    require_same_trained(ours, theirs)
+    require_same_trainable(ours, theirs)
     ours.bias.requires_grad_(False)  # type: ignore[union-attr]
     with pytest.raises(DataError, match=r"108 parameters of ours learn, 112 of the peer's"):
-        require_same_trained(ours, theirs)
+        require_same_trainable(ours, theirs)
 
 
 def test_quick_is_tiny_whatever_else_is_given(capsys: pytest.CaptureFixture[str]) -> None:
     def options(*words: str) -> tuple[object, ...]:
-        parser = model_parser("x", "about", size=(480, 640), batch=4)
-        found = parsed(parser, words, batch=2)
+        parser = make_model_parser("x", "about", size=(480, 640), batch=4)
+        found = parse_options(parser, words, batch=2)
         return found.size, found.batch, found.repeats, found.precisions
 
     assert options() == ([480, 640], 4, 7, ["fp32", "bf16"])

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.measuring import rows_of
-from benchmarks.multitask import Measured, build, main, require_same_outputs
-from benchmarks.side_by_side import street
+from benchmarks.measuring import read_rows
+from benchmarks.multitask import MultitaskMeasurement, build_model, main, require_same_outputs
+from benchmarks.side_by_side import generate_street_batch
 from resnet_tasks.errors import DataError
 
 
@@ -25,15 +25,16 @@ def test_a_tiny_measurement_runs(tmp_path: Path) -> None:
     for each in content["measured"]:
         assert each["seconds"].keys() == each["memory"].keys() == parameters.keys()
         assert all(value > 0 for value in (*each["seconds"].values(), *each["memory"].values()))
-    assert all(row.agreement for row in rows_of(content) if row.unit == "s")
+    assert all(row.agreement for row in read_rows(content) if row.unit == "s")
 
 
 def test_heads_that_give_other_outputs_together_are_refused() -> None:
     heads = {"boxes": ("boxes",), "pixels": ("pixels",), "both": ("boxes", "pixels")}
     models = {
-        name: build("resnet10t", "unet", each, pyramid=False).eval() for name, each in heads.items()
+        name: build_model("resnet10t", "unet", each, pyramid=False).eval()
+        for name, each in heads.items()
     }
-    batch = street((64, 96), 1)
+    batch = generate_street_batch((64, 96), 1)
     assert "apart" in require_same_outputs(models, batch)
     models["pixels"].adjustments["pixels"] = lambda raw: {"logits": raw["logits"] + 1}
     with pytest.raises(DataError, match="pixels/logits of both"):
@@ -43,7 +44,7 @@ def test_heads_that_give_other_outputs_together_are_refused() -> None:
 def test_what_is_spared_is_told_in_backbones() -> None:
     seconds = {"boxes": 3.0, "pixels": 2.0, "both": 4.0, "backbone": 1.25}
     memory = {"boxes": 60, "pixels": 40, "both": 80, "backbone": 30}
-    made = Measured("resnet18", "fp32", "forward", seconds, memory, {})
+    made = MultitaskMeasurement("resnet18", "fp32", "forward", seconds, memory, {})
     assert made.ratio == pytest.approx(0.8)
     assert made.spared == pytest.approx(0.8)
     assert made.memory_ratio == pytest.approx(0.8)

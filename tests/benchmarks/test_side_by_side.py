@@ -13,9 +13,14 @@ import pytest
 import torch
 
 from benchmarks import detectors, pipeline, pixels
-from benchmarks.measuring import rows_of
-from benchmarks.shipped_recipes import result_of
-from benchmarks.side_by_side import Pair, compare, require_close, street
+from benchmarks.measuring import read_rows
+from benchmarks.shipped_recipes import read_reported_metrics
+from benchmarks.side_by_side import (
+    BenchmarkPair,
+    compare_pairs,
+    generate_street_batch,
+    require_close,
+)
 from resnet_tasks.errors import DataError
 
 CPU = torch.device("cpu")
@@ -35,23 +40,25 @@ def test_outputs_must_agree() -> None:
 
 def test_the_two_of_a_pair_take_turns() -> None:
     order: list[str] = []
-    pair = Pair("w", "same precision", "p", lambda: order.append("o"), lambda: order.append("t"), 1)
-    rows, runs = compare([pair], CPU, 3)
+    pair = BenchmarkPair(
+        "w", "same precision", "p", lambda: order.append("o"), lambda: order.append("t"), 1
+    )
+    rows, runs = compare_pairs([pair], CPU, 3)
     assert order == ["o", "t"] * 5  # two warm-ups
     assert [len(each) for each in runs["w; same precision"].values()] == [3, 3]
     assert [row.unit for row in rows] == ["s"]
 
 
 def test_detectors_that_differ_are_refused() -> None:
-    batch = street((64, 96), 2)
-    ours = detectors.our_detector("resnet18", batch)
-    theirs = detectors.peers_detector("resnet18", ours, _skip_resize=True)
+    batch = generate_street_batch((64, 96), 2)
+    ours = detectors.build_our_detector("resnet18", batch)
+    theirs = detectors.build_peer_detector("resnet18", ours, _skip_resize=True)
     told = detectors.require_same_losses(ours, theirs, batch, "fp32")
     assert "apart" in told
     assert "apart" in detectors.require_same_stages(ours, theirs, batch, "bf16")
-    plain = detectors.peers_detector("resnet18", ours, min_size=64, max_size=96).eval()
-    mine = detectors.our_forward(ours.eval(), batch, "fp32")
-    yours = detectors.peers_forward(plain, batch, "fp32")
+    plain = detectors.build_peer_detector("resnet18", ours, min_size=64, max_size=96).eval()
+    mine = detectors.make_our_forward(ours.eval(), batch, "fp32")
+    yours = detectors.make_peer_forward(plain, batch, "fp32")
     assert "100%" in detectors.require_same_detections(mine, yours)
     ours.train()
     with torch.no_grad():
@@ -67,16 +74,16 @@ def test_detectors_that_differ_are_refused() -> None:
 
 @pytest.mark.parametrize("architecture", ["unet", "fpn"])
 def test_the_peer_has_as_many_classes(architecture: str) -> None:
-    ours = pixels.our_net(architecture, "resnet18", ("background", "nucleus"))
-    theirs = pixels.peers_net(architecture, "resnet18", ours).eval()
+    ours = pixels.build_our_net(architecture, "resnet18", ("background", "nucleus"))
+    theirs = pixels.build_peer_net(architecture, "resnet18", ours).eval()
     assert theirs(torch.zeros(1, 3, 32, 64)).shape == (1, 2, 32, 64)
 
 
 @pytest.mark.parametrize("architecture", ["unet", "fpn"])
 def test_nets_that_differ_are_refused(architecture: str) -> None:
-    batch = street((64, 96), 2)
-    ours = pixels.our_net(architecture, "resnet18").eval()
-    theirs = pixels.peers_net(architecture, "resnet18", ours).eval()
+    batch = generate_street_batch((64, 96), 2)
+    ours = pixels.build_our_net(architecture, "resnet18").eval()
+    theirs = pixels.build_peer_net(architecture, "resnet18", ours).eval()
     assert "apart" in pixels.require_same_logits(ours, theirs, batch, "fp32")
     with torch.no_grad():
         theirs.segmentation_head[0].bias += 1  # type: ignore[index,operator]
@@ -86,8 +93,8 @@ def test_nets_that_differ_are_refused(architecture: str) -> None:
 
 def test_pipelines_make_the_same_pictures() -> None:
     report = pipeline.main(["--quick"])
-    assert [row.kind for row in rows_of(report)] == ["same precision"] * 6
-    assert all("pixels" in row.agreement for row in rows_of(report))
+    assert [row.kind for row in read_rows(report)] == ["same precision"] * 6
+    assert all("pixels" in row.agreement for row in read_rows(report))
 
 
 @pytest.mark.slow
@@ -99,7 +106,7 @@ def test_tiny_measurements_run(name: str, rows: int) -> None:
     report: dict[str, Any] = importlib.import_module(f"benchmarks.{name}").main(
         ["--quick", "--device", "cpu"]
     )
-    found = rows_of(report)
+    found = read_rows(report)
     assert len(found) == rows
     assert {row.kind for row in found} == {"same precision", "as it comes"}
     assert all(row.ours > 0 and row.theirs and row.theirs > 0 for row in found)
@@ -115,7 +122,7 @@ def test_tiny_exports_run(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks", "exported_inference", "--quick", "--out"]
     made = subprocess.run([*command, str(out)], capture_output=True, text=True, check=False)
     assert made.returncode == 0, made.stderr[-2000:]
-    found = rows_of(json.loads(out.read_text()))
+    found = read_rows(json.loads(out.read_text()))
     assert [row.goal for row in found] == [5.0, 1.3, 5.5, 1.3]
     assert {row.kind for row in found} == {"as it comes"}
     assert "detections among ours" in found[0].agreement
@@ -123,6 +130,10 @@ def test_tiny_exports_run(tmp_path: Path) -> None:
 
 
 def test_results_are_quoted_from_the_recipes() -> None:
-    assert result_of("medical/bccd_faster_rcnn_resnet18").endswith("AP 0.6053, AP50 0.9190")
-    assert "from scratch: Dice of nuclei 0." in result_of("medical/dsb2018_unet_resnet34")
-    assert result_of("driving/kitti_faster_rcnn_resnet50").endswith("not yet measured")
+    assert read_reported_metrics("medical/bccd_faster_rcnn_resnet18").endswith(
+        "AP 0.6053, AP50 0.9190"
+    )
+    assert "from scratch: Dice of nuclei 0." in read_reported_metrics(
+        "medical/dsb2018_unet_resnet34"
+    )
+    assert read_reported_metrics("driving/kitti_faster_rcnn_resnet50").endswith("not yet measured")

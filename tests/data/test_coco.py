@@ -18,12 +18,12 @@ from resnet_tasks.data.coco import (
     Category,
     CategoryMap,
     boxes_to_xywh,
-    coco_results,
     decode_mask,
     read_coco,
+    to_coco_results,
 )
 from resnet_tasks.data.coco_masks import is_rle
-from resnet_tasks.data.doctor.check import Look, check_coco
+from resnet_tasks.data.doctor.check import CheckOptions, check_coco
 from resnet_tasks.errors import DataError
 from resnet_tasks.structures import Detections
 
@@ -111,12 +111,12 @@ def test_real_coco_parses_whole(shared_data: Path, split: str) -> None:
     for each in raw["annotations"]:
         parsed = by_id[each["id"]]
         assert list(parsed.bbox or ()) == each["bbox"]
-        assert coco.categories.id_of(parsed.category) == each["category_id"]
+        assert coco.categories.index_to_id(parsed.category) == each["category_id"]
         assert parsed.area == each["area"]
     assert coco.annotated == {"boxes", "masks"}
-    assert coco.missing_files() == ()
+    assert coco.find_missing_files() == ()
     coco.require_files()
-    assert coco.summary() == {"missing_info": 1}
+    assert coco.count_problems() == {"missing_info": 1}
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -144,10 +144,10 @@ def test_real_pictures_pass_the_check(shared_data: Path) -> None:
     folder = shared_data / "coco_tiny"
     report = check_coco(
         folder / "annotations/instances_val2017.json",
-        Look(images_root=folder / "val2017", read_images=True),
+        CheckOptions(images_root=folder / "val2017", read_images=True),
     )
     assert report.is_usable
-    assert report.summary() == {"missing_info": 1}
+    assert report.count_problems() == {"missing_info": 1}
 
 
 # --- Categories ----------------------------------------------------------------------------------
@@ -156,26 +156,26 @@ def test_real_pictures_pass_the_check(shared_data: Path) -> None:
 def test_gapped_ids_round_trip() -> None:
     ids = (90, 1, 13, 0, 44)
     categories = CategoryMap(tuple(Category(i, f"c{i}") for i in ids))
-    assert [categories.index_of(categories.id_of(i)) for i in range(5)] == list(range(5))
-    assert [categories.id_of(categories.index_of(i)) for i in ids] == list(ids)
+    assert [categories.id_to_index(categories.index_to_id(i)) for i in range(5)] == list(range(5))
+    assert [categories.index_to_id(categories.id_to_index(i)) for i in ids] == list(ids)
     assert CategoryMap.from_json(categories.to_json()) == categories
 
 
 def test_unknown_category_id_names_the_known_ones() -> None:
     categories = CategoryMap((Category(3, "a"), Category(8, "b")))
     with pytest.raises(DataError, match="id 4 is unknown; known: 3, 8"):
-        categories.index_of(4)
+        categories.id_to_index(4)
     with pytest.raises(DataError, match=r"index 2 is not within 0\.\.1"):
-        categories.id_of(2)
+        categories.index_to_id(2)
 
 
 def test_maps_merge_when_they_agree() -> None:
     first = CategoryMap((Category(3, "a"), Category(8, "b")))
     second = CategoryMap((Category(5, "c"), Category(8, "b")))
-    assert CategoryMap.merged([first, second]).names == ("a", "c", "b")
+    assert CategoryMap.merge([first, second]).names == ("a", "c", "b")
     for other in (Category(8, "z"), Category(9, "b"), Category(8, "b", is_thing=False)):
         with pytest.raises(DataError, match="do not agree on their categories"):
-            CategoryMap.merged([first, CategoryMap((other,))])
+            CategoryMap.merge([first, CategoryMap((other,))])
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_missing_keys_are_repaired_and_counted(tmp_path: Path) -> None:
     (annotation,) = coco.annotations[7]
     assert (annotation.id, annotation.is_crowd, annotation.area) == (1, False, 16.0)
     expected = {"missing_info": 1, "missing_id": 1, "missing_iscrowd": 1, "missing_area": 1}
-    assert coco.summary() == expected
+    assert coco.count_problems() == expected
     assert {problem.severity for problem in coco.problems} == {"repaired"}
 
 
@@ -218,7 +218,7 @@ def test_box_and_area_come_from_the_segmentation(tmp_path: Path) -> None:
     (annotation,) = coco.annotations[7]
     assert annotation.bbox == (2.0, 1.0, 6.0, 4.0)
     assert annotation.area == 24.0
-    assert coco.summary() == {"missing_bbox": 1, "missing_area": 1}
+    assert coco.count_problems() == {"missing_bbox": 1, "missing_area": 1}
     assert coco.annotated == {"boxes", "masks"}
 
 
@@ -283,7 +283,7 @@ def test_visibility_is_read_from_the_annotation_or_its_attributes(tmp_path: Path
     assert "spacing" not in coco.images[0].extra
     read = [(each.occluded, each.truncated) for each in coco.annotations[7]]
     assert read == [(2, 0.25), (1, 0.3), (0, None), (None, None), (None, None)]
-    assert coco.summary() == {"bad_visibility": 2}
+    assert coco.count_problems() == {"bad_visibility": 2}
     assert "annotation 3 of image 7 (occluded 4)" in coco.problems[0].message
 
 
@@ -300,7 +300,7 @@ def test_duplicate_annotation_ids_are_numbered_anew(tmp_path: Path) -> None:
     content["annotations"] *= 3
     coco = read_coco(written(tmp_path, content))
     assert [each.id for each in coco.annotations[7]] == [11, 12, 13]
-    assert coco.summary() == {"duplicate_annotation": 2}
+    assert coco.count_problems() == {"duplicate_annotation": 2}
 
 
 @pytest.mark.parametrize(
@@ -360,7 +360,7 @@ def test_annotated_is_taken_from_what_the_file_holds(tmp_path: Path) -> None:
     without = {key: value for key, value in SMALL.items() if key != "annotations"}
     bare = read_coco(written(tmp_path, without))
     assert bare.annotated == frozenset()
-    assert bare.summary() == {"missing_annotations": 1}
+    assert bare.count_problems() == {"missing_annotations": 1}
     without["images"] = [{**SMALL["images"][0], "sem_seg_file_name": "maps/a.png"}]
     semantic = read_coco(written(tmp_path, without))
     assert semantic.annotated == {"semantic"}
@@ -372,7 +372,7 @@ def test_a_box_forgotten_among_others_is_reported(tmp_path: Path) -> None:
     content["annotations"].append({"id": 12, "image_id": 3, "category_id": 5, "iscrowd": 0})
     coco = read_coco(written(tmp_path, content))
     assert coco.annotated == {"boxes"}
-    assert coco.summary() == {"no_box": 1}
+    assert coco.count_problems() == {"no_box": 1}
 
 
 def test_annotated_can_be_declared(tmp_path: Path) -> None:
@@ -468,7 +468,7 @@ def test_absent_files_and_folders(tmp_path: Path) -> None:
     path = written(tmp_path, SMALL)
     assert "mend `images:`" in refusal(path, images_root=tmp_path / "no")
     coco = read_coco(path)
-    assert coco.missing_files() == (tmp_path / "a.png", tmp_path / "b.png")
+    assert coco.find_missing_files() == (tmp_path / "a.png", tmp_path / "b.png")
     with pytest.raises(DataError, match=r"2 of 2 named files are not there, the first is .*a\.png"):
         coco.require_files()
 
@@ -486,12 +486,12 @@ def test_check_looks_at_the_pictures(tmp_path: Path) -> None:
     missing, unused = check_coco(path).problems
     assert missing.kind == "missing_file"  # looked at without decoding anything
     assert (unused.kind, unused.severity, unused.count) == ("unused_category", "note", 2)
-    report = check_coco(path, Look(read_images=True))
+    report = check_coco(path, CheckOptions(read_images=True))
     found = {"missing_file": 1, "unreadable_file": 1, "exif_turned": 1, "unused_category": 2}
-    assert report.summary() == found
+    assert report.count_problems() == found
     assert report.problems[1].image_id == 3
     Image.new("RGB", (20, 11)).save(tmp_path / "b.png")
-    wrong = check_coco(path, Look(read_images=True)).problems[1]
+    wrong = check_coco(path, CheckOptions(read_images=True)).problems[1]
     assert wrong.kind == "wrong_size"
     assert "is 20 x 11, the record says 20 x 10" in wrong.message
 
@@ -501,7 +501,7 @@ def test_sizes_are_read_from_the_pictures_where_the_file_has_none(tmp_path: Path
     Image.new("L", (20, 10)).save(tmp_path / "a.png")
     coco = read_coco(written(tmp_path, content))
     assert (coco.images[0].height, coco.images[0].width) == (10, 20)
-    assert coco.summary() == {"missing_size": 1}
+    assert coco.count_problems() == {"missing_size": 1}
 
 
 # --- Results -------------------------------------------------------------------------------------
@@ -514,7 +514,7 @@ def test_results_round_trip_at_full_precision(tmp_path: Path) -> None:
         torch.tensor([0.9, 0.1]),
         torch.tensor([2, 0]),
     )
-    results = coco_results(detections, 7, coco.categories.ids)
+    results = to_coco_results(detections, 7, coco.categories.ids)
     path = written(tmp_path, results, "results.json")
     read = json.loads(path.read_text())
     assert read == results

@@ -78,7 +78,7 @@ def no_parsing(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("the JSON was parsed")
 
-    monkeypatch.setattr("resnet_tasks.data.coco.parsed", refuse)
+    monkeypatch.setattr("resnet_tasks.data.coco.parse_coco", refuse)
 
 
 def same(one: CocoFile, other: CocoFile) -> bool:
@@ -178,7 +178,7 @@ def test_a_form_is_no_more_trusted_than_the_file(tmp_path: Path, column: str, va
     path = written(tmp_path)
     expected = read_coco(path)
     columns = open_columns(form(path))
-    about = {key: value for key, value in columns.about.items() if key != "checksum"}
+    about = {key: value for key, value in columns.metadata.items() if key != "checksum"}
     write_columns(form(path), {**columns, column: values}, about)
     again = read_coco(path)
     assert "is not what was written" in again.note
@@ -285,7 +285,7 @@ def test_workers_open_it_themselves(tmp_path: Path, start_method: str) -> None:
         file.categories,
         categories=tuple(replace(c, id=c.id + 1) for c in file.categories.categories),
     )
-    moved = file.annotations.recategorised([1, 0])
+    moved = file.annotations.remap_categories([1, 0])
     assert len(pickle.dumps((file.images, moved))) < 2500  # the name of the file, one column
     assert other.ids == (5, 10)
     data = CocoDataset([file], categories=file.categories, fields=("boxes", "masks"))

@@ -8,7 +8,7 @@ from array import array
 import numpy as np
 import pytest
 
-from resnet_tasks.data.coco_packing import PackedAnnotations, PackedImages, packed_annotations
+from resnet_tasks.data.coco_packing import PackedAnnotations, PackedImages, pack_annotations
 from resnet_tasks.data.coco_records import Annotation, ImageRecord
 from resnet_tasks.errors import DataError
 
@@ -32,8 +32,8 @@ OBJECTS = {
 
 
 def packed() -> tuple[PackedImages, PackedAnnotations]:
-    images = PackedImages.of(RECORDS)
-    return images, packed_annotations(OBJECTS, images)
+    images = PackedImages.from_records(RECORDS)
+    return images, pack_annotations(OBJECTS, images)
 
 
 def test_records_come_back() -> None:
@@ -56,55 +56,55 @@ def test_they_travel_to_another_process() -> None:
 
 @pytest.mark.parametrize("ids", [(1, "1", "x"), (2**63 - 1, -(2**63), 0), (2**80, 4, "4")])
 def test_any_ids_are_found(ids: tuple[int | str, ...]) -> None:
-    images = PackedImages.of(ImageRecord(each, "a.png", 2, 2) for each in ids)
-    assert [images.position(each) for each in ids] == [0, 1, 2]
-    assert [images.id(position) for position in range(3)] == list(ids)
+    images = PackedImages.from_records(ImageRecord(each, "a.png", 2, 2) for each in ids)
+    assert [images.find_position(each) for each in ids] == [0, 1, 2]
+    assert [images.get_id(position) for position in range(3)] == list(ids)
     for other in (5, "5", "", 2**63, 2**81, None, 1.0, True):
-        assert images.position(other) is None
-    annotations = packed_annotations({ids[1]: (Annotation(1, ids[1], 0, None, 0.0),)}, images)
+        assert images.find_position(other) is None
+    annotations = pack_annotations({ids[1]: (Annotation(1, ids[1], 0, None, 0.0),)}, images)
     assert [len(annotations[each]) for each in ids] == [0, 1, 0]
     with pytest.raises(KeyError):
         annotations["nobody"]
 
 
 def test_nothing_at_all() -> None:
-    images = PackedImages.of(())
-    annotations = packed_annotations({}, images)
+    images = PackedImages.from_records(())
+    annotations = pack_annotations({}, images)
     assert len(images) == len(annotations) == 0
-    assert annotations.object_counts(2).tolist() == [0, 0]
-    assert [each.tolist() for each in annotations.shown()] == [[], []]
+    assert annotations.count_objects(2).tolist() == [0, 0]
+    assert [each.tolist() for each in annotations.list_image_categories()] == [[], []]
 
 
 def test_counts_leave_crowds_out() -> None:
     _, annotations = packed()
-    assert annotations.object_counts(4).tolist() == [1, 1, 2, 0]  # of category 2 the crowd is out
-    assert [each.tolist() for each in annotations.shown()] == [[0, 2, 2], [2, 0, 1]]
+    assert annotations.count_objects(4).tolist() == [1, 1, 2, 0]  # of category 2 the crowd is out
+    assert [each.tolist() for each in annotations.list_image_categories()] == [[0, 2, 2], [2, 0, 1]]
 
 
 def test_other_categories() -> None:
     _, annotations = packed()
-    moved = annotations.recategorised([5, 6, 7])
+    moved = annotations.remap_categories([5, 6, 7])
     assert [each.category for each in moved[12]] == [6, 5, 7]
     assert [each.category for each in annotations[12]] == [1, 0, 2]
 
 
 def test_strangers_are_refused() -> None:
-    images = PackedImages.of(RECORDS)
+    images = PackedImages.from_records(RECORDS)
     with pytest.raises(DataError, match="annotation 4 belongs to image 99"):
-        packed_annotations({99: (Annotation(4, 99, 0, None, 0.0),)}, images)
+        pack_annotations({99: (Annotation(4, 99, 0, None, 0.0),)}, images)
     with pytest.raises(DataError, match="the same id"):
-        PackedImages.of((RECORDS[0], RECORDS[0]))
+        PackedImages.from_records((RECORDS[0], RECORDS[0]))
 
 
 def test_random_polygons_come_back_in_their_order() -> None:
     rng = np.random.default_rng(0)
     records = [ImageRecord(int(each), f"{each}.png", 9, 9) for each in rng.permutation(30)]
-    images = PackedImages.of(records)
+    images = PackedImages.from_records(records)
     given: dict[int, list[Annotation]] = {}
     for number in range(300):
         polygons = [array("d", rng.random(2 * k)) for k in rng.integers(3, 9, rng.integers(1, 4))]
         image = int(rng.integers(0, 30))
         one = Annotation(number, image, 0, (0, 0, 1, 1), 1.0, segmentation=polygons)
         given.setdefault(image, []).append(one)
-    found = packed_annotations(given, images)
+    found = pack_annotations(given, images)
     assert {key: list(found[key]) for key in given} == given

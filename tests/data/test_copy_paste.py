@@ -173,6 +173,6 @@ def test_a_bad_source_is_left_alone_where_that_is_wished(folder: Path) -> None:
         (folder / f"{i}.png").write_bytes(b"")
     with pytest.raises(Exception, match="is not a picture"):
         dataset(folder)[0]
-    found = dataset(folder).skipping_bad_pictures(1.0)[0].target
+    found = dataset(folder).with_bad_image_limit(1.0)[0].target
     assert found.boxes is not None
     assert len(found.boxes) == 1

@@ -44,7 +44,7 @@ def test_sample_of_a_hand_written_file(tmp_path: Path) -> None:
     assert target.labels.tolist() == [2, 0, 1]  # indices, not ids 90, 3, 7
     assert target.ignore.tolist() == [False, False, True]  # the crowd
     assert target.masks is None
-    assert data.counts() == {"dog": 1, "car": 1, "road": 1}
+    assert data.count_objects() == {"dog": 1, "car": 1, "road": 1}
 
 
 def test_picture_of_another_size_is_refused(tmp_path: Path) -> None:
@@ -140,11 +140,11 @@ def test_a_file_that_lacks_a_category_keeps_its_labels(tmp_path: Path) -> None:
         }
         (tmp_path / f"{name}.json").write_text(json.dumps(content))
         files.append(read_coco(tmp_path / f"{name}.json"))
-    merged = CategoryMap.merged([file.categories for file in files])
+    merged = CategoryMap.merge([file.categories for file in files])
     dataset = CocoDataset([files[1]], categories=merged)
     assert dataset[0].target.labels is not None
     assert dataset[0].target.labels.tolist() == [2]
     truth = dataset.truth(0, LabelTable.identity(merged.names))
     assert truth.labels is not None
     assert truth.labels.tolist() == [2]
-    assert dataset.counts() == {"a": 0, "b": 0, "c": 1}
+    assert dataset.count_objects() == {"a": 0, "b": 0, "c": 1}

@@ -14,8 +14,8 @@ import tifffile
 from PIL import Image
 
 from resnet_tasks.data import decoding
-from resnet_tasks.data.decoding import read_image, read_stored
-from resnet_tasks.data.picture_files import stored_size
+from resnet_tasks.data.decoding import decode_image, read_image
+from resnet_tasks.data.picture_files import try_read_image_size
 from resnet_tasks.errors import DataError
 
 RNG = np.random.default_rng(0)
@@ -119,7 +119,7 @@ def test_every_orientation_is_as_pillow_turns_it(tmp_path: Path, orientation: in
     exif = Image.Exif()
     exif[274] = orientation
     path = saved(tmp_path, Image.fromarray(COLOUR), "a.png", exif=exif)
-    assert np.array_equal(decoding._upright(COLOUR, orientation), read_image(path))
+    assert np.array_equal(decoding._apply_orientation(COLOUR, orientation), read_image(path))
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.png"])
@@ -156,9 +156,9 @@ def test_jpeg_is_what_pillow_decodes(
     grey = saved(tmp_path, soft(*size, 1), "g.jpg", **options)
     for path, layout in ((colour, "colour"), (grey, "grey")):
         with Image.open(path) as picture:
-            assert decoding._whole_jpeg(picture) is not None
+            assert decoding._decode_jpeg(picture) is not None
             expected = np.asarray(picture).reshape(*size, -1)
-        stored = read_stored(path)
+        stored = decode_image(path)
         assert stored.layout == layout
         np.testing.assert_array_equal(stored.pixels, expected)
 
@@ -257,7 +257,7 @@ def test_lines_too_long_for_the_decoder_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "long.png"
     Image.new("1", (1 << 26, 1)).save(file)
     with pytest.raises(DataError, match=r"lines of 67,108,864 pixels are longer than 33,554,432"):
-        read_stored(file)
+        decode_image(file)
 
 
 def test_other_channels_are_refused_with_the_remedy(tmp_path: Path) -> None:
@@ -299,7 +299,7 @@ def test_tiff_of_any_depth_and_bands(
     read = read_image(write_tiff(tmp_path / "a.tif", pixels, compression=compression), channels)
     assert read.dtype == pixels.dtype
     assert np.array_equal(read, pixels)
-    assert stored_size(tmp_path / "a.tif") == (5, 7)
+    assert try_read_image_size(tmp_path / "a.tif") == (5, 7)
 
 
 @pytest.mark.parametrize("kind", ["uint8", "uint16", "float32", "float64", "int16"])
@@ -311,7 +311,7 @@ def test_numpy_array_of_any_depth_and_bands(tmp_path: Path, channels: int, kind:
     assert read.dtype == pixels.dtype
     assert np.array_equal(read, pixels)
     assert read.flags.writeable
-    assert stored_size(tmp_path / "a.npy") == (5, 7)
+    assert try_read_image_size(tmp_path / "a.npy") == (5, 7)
     if channels == 1:
         np.save(tmp_path / "flat.npy", pixels[:, :, 0])
         assert np.array_equal(read_image(tmp_path / "flat.npy", 1), pixels)
@@ -353,9 +353,9 @@ def test_deep_tiff_is_turned_upright(
         pixels = stack(channels, "uint16")
         path = tmp_path / f"{channels}.tif"
         write_tiff(path, pixels, compression=compression, extratags=[tag])
-        upright = decoding._upright(pixels, orientation)
+        upright = decoding._apply_orientation(pixels, orientation)
         assert np.array_equal(read_image(path, channels), upright)
-        assert stored_size(path) == upright.shape[:2]
+        assert try_read_image_size(path) == upright.shape[:2]
 
 
 def test_white_is_zero_where_the_tiff_says_so(tmp_path: Path) -> None:
@@ -434,7 +434,7 @@ def test_eight_bit_luminance_is_pillows(shared_data: Path) -> None:
 
 def test_real_nuclei_have_alpha(shared_data: Path) -> None:
     path = min((shared_data / "dsb2018/stage1_train").glob("*/images/*.png"))
-    stored = read_stored(path)
+    stored = decode_image(path)
     assert (stored.layout, stored.pixels.shape[2]) == ("colour and alpha", 4)
     assert np.array_equal(read_image(path), stored.pixels[:, :, :3])
 
@@ -454,7 +454,7 @@ def test_arrays_that_are_no_picture_are_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-50])
     with pytest.raises(DataError, match=r"a\.npy cannot be read"):
         read_image(path)
-    assert stored_size(path) is None
+    assert try_read_image_size(path) is None
 
 
 def test_channels_of_arrays_are_neither_mixed_nor_dropped(tmp_path: Path) -> None:

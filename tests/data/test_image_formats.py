@@ -16,9 +16,9 @@ import pytest
 import tifffile
 from PIL import Image, features
 
-from resnet_tasks.data.decoding import read_image, read_stored
+from resnet_tasks.data.decoding import decode_image, read_image
 from resnet_tasks.data.image_formats import OversizedImageError, identify_format
-from resnet_tasks.data.picture_files import open_picture, stored_size
+from resnet_tasks.data.picture_files import open_picture, try_read_image_size
 from resnet_tasks.data.regions import open_regions
 from resnet_tasks.errors import DataError
 
@@ -56,7 +56,7 @@ def test_names_do_not_decide(tmp_path: Path, kind: str) -> None:
     path.write_bytes(encode(kind))
     assert identify_format(path.read_bytes()[:32]) == kind
     assert read_image(path).shape == (5, 7, 3)
-    assert stored_size(path) == (5, 7)
+    assert try_read_image_size(path) == (5, 7)
     if kind in ("PNG", "TIFF", "BMP", "WEBP"):
         np.testing.assert_array_equal(read_image(path), PIXELS)
 
@@ -89,12 +89,12 @@ def test_other_formats_are_refused_by_name(tmp_path: Path, kind: str) -> None:
     content, reason = foreign()[kind]
     path = tmp_path / "a.jpg"
     path.write_bytes(content)
-    for read in (read_stored, open_regions):
+    for read in (decode_image, open_regions):
         with pytest.raises(DataError, match=rf"a\.jpg is not a picture that can be read: {reason}"):
             read(path)
     with pytest.raises(OSError, match=reason), open_picture(path):
         pass
-    assert stored_size(path) is None
+    assert try_read_image_size(path) is None
 
 
 def declared(kind: str, size: tuple[int, int]) -> bytes:
@@ -127,7 +127,7 @@ def test_declared_sizes_are_checked_first(
     expected = f"a.png has {size[1]} x {size[0]} pixels, more than the limit of 178,956,970"
     if kind == "JPEG":  # by Pillow's own check
         expected = "a.png has more than the limit of 178,956,970 pixels"
-    for read in (read_stored, open_regions):
+    for read in (decode_image, open_regions):
         with pytest.raises(DataError, match=expected):
             read(path)
 
@@ -153,7 +153,7 @@ def test_png_too_short_for_its_size_is_refused_before_it_is_decoded(tmp_path: Pa
     path.write_bytes(tiny_png((13_000, 13_000), 16))
     message = r"truncated: it has 75 bytes, too few for the 13000 x 13000 pixels"
     with pytest.raises(DataError, match=message):
-        read_stored(path)
+        decode_image(path)
     with pytest.raises(OSError, match=message), open_picture(path):
         pass
     black = tmp_path / "black.png"  # as small as deflate makes it
@@ -170,7 +170,7 @@ def test_tiles_larger_than_any_image_are_refused(tmp_path: Path) -> None:
     with tifffile.TiffFile(path, mode="r+b") as tiff:
         for tag in ("TileWidth", "TileLength"):
             tiff.pages.first.tags[tag].overwrite(40_000)
-    for read in (read_stored, open_regions):
+    for read in (decode_image, open_regions):
         with pytest.raises(DataError, match=r"a\.tif has tiles of 40000 x 40000 pixels"):
             read(path)
 

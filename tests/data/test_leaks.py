@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from resnet_tasks.data.coco import read_coco
-from resnet_tasks.data.leaks import find_leak, read_pictures
+from resnet_tasks.data.leaks import find_leak, read_image_names
 
 
 def write(path: Path, *images: tuple[str, Any], **info: Any) -> Path:
@@ -32,13 +32,13 @@ def test_groups_and_pictures_that_are_in_both(tmp_path: Path) -> None:
         images_root="../x",
     )
     pictures = [str((tmp_path / "x" / name).resolve()) for name in ("2.png", "3.png")]
-    for read in (read_coco, read_pictures):
+    for read in (read_coco, read_image_names):
         files = [read(first)], [read(second)]
         leak = find_leak(*files)  # type: ignore[arg-type]
         assert leak.groups == {"p1": (2, 1)}
         assert list(leak.pictures) == pictures
         assert leak
-        text = leak.described("train", "val")
+        text = leak.describe("train", "val")
         assert text.startswith("1 group(s): 'p1' (2 in train, 1 in val); 2 picture(s): ")
         assert not find_leak(*files[:1], [])
 
@@ -46,7 +46,7 @@ def test_groups_and_pictures_that_are_in_both(tmp_path: Path) -> None:
 def test_many_are_counted_and_few_are_named(tmp_path: Path) -> None:
     names = [(f"{i}.png", f"g{i}") for i in range(9)]
     file = read_coco(write(tmp_path / "a.json", *names))
-    text = find_leak([file], [file]).described("train", "test")
+    text = find_leak([file], [file]).describe("train", "test")
     assert text.startswith("9 group(s): 'g0' (1 in train, 1 in test), ")
     assert "'g4'" in text
     assert "'g5'" not in text
@@ -54,6 +54,6 @@ def test_many_are_counted_and_few_are_named(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_read_is_not_compared(tmp_path: Path) -> None:
-    assert read_pictures(tmp_path / "none.json") is None
+    assert read_image_names(tmp_path / "none.json") is None
     (tmp_path / "bad.json").write_text('{"images": [{"id": 1}]}')
-    assert read_pictures(tmp_path / "bad.json") is None
+    assert read_image_names(tmp_path / "bad.json") is None

@@ -18,12 +18,12 @@ from torch.utils.data import Dataset
 from resnet_tasks.data.coco import read_coco
 from resnet_tasks.data.dataset import CocoDataset
 from resnet_tasks.data.loaders import (
-    auto_workers,
-    earlier_visits,
-    epoch_order,
+    choose_num_workers,
+    count_earlier_visits,
+    get_shard,
     make_loader,
-    part_of,
-    training_batches,
+    make_training_batches,
+    sample_epoch_order,
 )
 from resnet_tasks.data.sample_keys import Key
 from resnet_tasks.data.transforms import Augmentation
@@ -32,31 +32,31 @@ from resnet_tasks.structures import Geometry, Sample, collate
 
 
 def test_order_is_a_function_of_seed_and_epoch() -> None:
-    order = epoch_order(50, seed=3, epoch=4)
+    order = sample_epoch_order(50, seed=3, epoch=4)
     assert sorted(order) == list(range(50))
     torch.manual_seed(99)
-    assert epoch_order(50, seed=3, epoch=4) == order
-    assert epoch_order(50, seed=3, epoch=5) != order
-    assert epoch_order(50, seed=4, epoch=4) != order
+    assert sample_epoch_order(50, seed=3, epoch=4) == order
+    assert sample_epoch_order(50, seed=3, epoch=5) != order
+    assert sample_epoch_order(50, seed=4, epoch=4) != order
 
 
 def test_one_process_sees_every_picture_once() -> None:
-    batches = training_batches(10, 4, seed=0, epoch=0)
+    batches = make_training_batches(10, 4, seed=0, epoch=0)
     assert [len(each) for each in batches] == [4, 4, 2]
-    assert [i for each in batches for i in each] == epoch_order(10, seed=0, epoch=0)
+    assert [i for each in batches for i in each] == sample_epoch_order(10, seed=0, epoch=0)
 
 
 @pytest.mark.parametrize(("length", "processes"), [(10, 2), (24, 3), (3, 4), (1, 2)])
 def test_several_processes_cover_everything_in_equal_steps(length: int, processes: int) -> None:
-    whole = training_batches(length, 2, seed=1, epoch=2)
-    parts = [[part_of(batch, i, processes) for batch in whole] for i in range(processes)]
+    whole = make_training_batches(length, 2, seed=1, epoch=2)
+    parts = [[get_shard(batch, i, processes) for batch in whole] for i in range(processes)]
     assert {len(part) for part in parts} == {-(-length // 2)}
     assert sorted(i for part in parts for batch in part for i in batch) == list(range(length))
 
 
 def test_global_batches_do_not_depend_on_the_number_of_processes() -> None:
-    whole = training_batches(16, 4, seed=0, epoch=0)
-    parts = [[part_of(batch, i, 3) for batch in whole] for i in range(3)]
+    whole = make_training_batches(16, 4, seed=0, epoch=0)
+    parts = [[get_shard(batch, i, 3) for batch in whole] for i in range(3)]
     joined = [[i for part in each for i in part] for each in zip(*parts, strict=True)]
     assert joined == whole
     assert all(1 <= len(batch) <= 2 for part in parts for batch in part)
@@ -66,15 +66,15 @@ def test_global_batches_do_not_depend_on_the_number_of_processes() -> None:
 def pictures(tmp_path: Path) -> CocoDataset:
     """Four augmented pictures of different sizes."""
     rng = np.random.default_rng(0)
-    images = []
+    image_records = []
     for i in range(4):
         pixels = rng.integers(0, 256, (20 + i, 30, 3)).astype(np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"{i}.png")
-        images.append({"id": i, "file_name": f"{i}.png", "height": 20 + i, "width": 30})
+        image_records.append({"id": i, "file_name": f"{i}.png", "height": 20 + i, "width": 30})
     boxes = [
         {"id": 1, "image_id": 0, "category_id": 1, "bbox": [1, 2, 9, 8], "area": 72, "iscrowd": 0}
     ]
-    content = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "a"}]}
+    content = {"images": image_records, "annotations": boxes, "categories": [{"id": 1, "name": "a"}]}
     (tmp_path / "data.json").write_text(json.dumps(content))
     file = read_coco(tmp_path / "data.json")
     steps = [{"Affine": {"rotate": [-30, 30], "p": 1.0}}, {"RandomBrightnessContrast": {"p": 1.0}}]
@@ -138,7 +138,7 @@ def test_batches_hold_what_samples_do(
         assert all(each.image.dtype == torch.float32 for each in samples)
         assert torch.equal(batch.images, collate(samples).images)
     kind = torch.uint8 if has_bytes else torch.float32
-    assert data.in_bytes()[1, 0].image.dtype == kind
+    assert data.as_uint8()[1, 0].image.dtype == kind
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -153,42 +153,42 @@ def test_a_picture_that_has_gone_is_one_sentence(pictures: CocoDataset, workers:
 
 
 def test_no_workers_beside_training_on_a_cpu() -> None:
-    assert auto_workers(torch.device("cpu")) == 0
-    assert 1 <= auto_workers(torch.device("cuda")) <= 8
+    assert choose_num_workers(torch.device("cpu")) == 0
+    assert 1 <= choose_num_workers(torch.device("cuda")) <= 8
 
 
 def test_repeats_are_due_to_within_one_and_epochs_are_equally_long() -> None:
     repeats = np.array([0.5] * 5 + [1.0] * 4 + [2.0] * 3 + [1.3] * 10)
     total = np.zeros(len(repeats))
     for epoch in range(400):
-        order = epoch_order(len(repeats), seed=1, epoch=epoch, repeats=repeats)
+        order = sample_epoch_order(len(repeats), seed=1, epoch=epoch, repeats=repeats)
         assert len(order) == round(repeats.sum()) == 26  # of 25.5
         visits = np.bincount(order, minlength=len(repeats))
         assert (visits >= np.floor(repeats)).all()
         assert (visits <= np.ceil(repeats)).all()
         assert 2 <= visits[:5].sum() <= 3
         total += visits
-    assert order == epoch_order(len(repeats), seed=1, epoch=399, repeats=repeats)
+    assert order == sample_epoch_order(len(repeats), seed=1, epoch=399, repeats=repeats)
     assert np.abs(total / 400 - repeats).max() < 0.16  # all epochs are rounded up
 
 
 @pytest.mark.parametrize("repeat", [0.001, 0.3, 1.0, 3.0])
 def test_repeats_of_one_picture(repeat: float) -> None:
-    order = epoch_order(1, seed=0, epoch=0, repeats=np.array([repeat]))
+    order = sample_epoch_order(1, seed=0, epoch=0, repeats=np.array([repeat]))
     assert order == [0] * max(1, round(repeat))
 
 
 def test_earlier_visits_are_counted_over_the_epoch() -> None:
-    assert earlier_visits([[4, 4, 1], [1, 4]]) == [[0, 1, 0], [1, 2]]
+    assert count_earlier_visits([[4, 4, 1], [1, 4]]) == [[0, 1, 0], [1, 2]]
 
 
 TRAINER = """
 import sys, time
 from multiprocessing import get_context
-from resnet_tasks.data.loaders import _begin_worker
+from resnet_tasks.data.loaders import _init_worker
 
 def work():
-    _begin_worker(0)
+    _init_worker(0)
     time.sleep(60)
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from resnet_tasks.assemble.datasets import build_dataset
 from resnet_tasks.assemble.splits import read_split
 from resnet_tasks.data.coco import read_coco
 from resnet_tasks.data.dataset import CocoDataset
-from resnet_tasks.data.loaders import make_loader, part_of, training_batches
+from resnet_tasks.data.loaders import get_shard, make_loader, make_training_batches
 from resnet_tasks.data.pixels import Resize
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.recipe.load import load_recipe
@@ -85,9 +85,9 @@ def test_every_scale_is_decoded_from_the_file_and_kept_apart(folder: Path) -> No
 def scales_of(
     data: CocoDataset, epoch: int, *, process: int = 0, processes: int = 1
 ) -> list[float]:
-    batches = training_batches(60, 2, seed=0, epoch=epoch)
+    batches = make_training_batches(60, 2, seed=0, epoch=epoch)
     found = []
-    for number, batch in enumerate(part_of(each, process, processes) for each in batches):
+    for number, batch in enumerate(get_shard(each, process, processes) for each in batches):
         keys = data.batch_keys(epoch, number, batch)
         scales = {key[2] for key in keys if isinstance(key, tuple) and len(key) == 3}
         assert len(scales) == 1, "one scale in a batch"

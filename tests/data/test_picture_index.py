@@ -23,21 +23,21 @@ def test_repeated_ids_are_made_unique(tmp_path: Path) -> None:
 
 def test_values_of_files_reach_the_pictures_that_are_left(tmp_path: Path) -> None:
     index = PictureIndex([coco(tmp_path / name) for name in ("one", "two")])
-    assert index.by_file([1.0, 2.5]).tolist() == [1, 1, 1, 2.5, 2.5, 2.5]
-    some = index.of_positions([4, 0, 5])
+    assert index.expand_by_file([1.0, 2.5]).tolist() == [1, 1, 1, 2.5, 2.5, 2.5]
+    some = index.select([4, 0, 5])
     assert len(some) == 3
-    assert some.by_file([1.0, 2.5]).tolist() == [2.5, 1, 2.5]
-    assert [some.place(i) for i in range(3)] == [(1, 1), (0, 0), (1, 2)]
+    assert some.expand_by_file([1.0, 2.5]).tolist() == [2.5, 1, 2.5]
+    assert [some.locate(i) for i in range(3)] == [(1, 1), (0, 0), (1, 2)]
     assert [some.image_id(i) for i in range(3)] == ["train-2/2", "train-1/1", "train-2/3"]
-    twice = some.of_positions([2, 2])
-    assert [twice.place(i) for i in range(2)] == [(1, 2), (1, 2)]
+    twice = some.select([2, 2])
+    assert [twice.locate(i) for i in range(2)] == [(1, 2), (1, 2)]
 
 
 def test_what_pictures_show_is_told_of_all_of_them(tmp_path: Path) -> None:
-    index = PictureIndex([coco(tmp_path / name) for name in ("one", "two")]).of_positions([5, 0])
-    rows, found, total = index.shown()
+    index = PictureIndex([coco(tmp_path / name) for name in ("one", "two")]).select([5, 0])
+    rows, found, total = index.list_image_categories()
     pairs = sorted(zip(rows.tolist(), found.tolist(), strict=True))
     assert total == 6
     assert [pair for pair in pairs if pair[0] in (2, 5)] == [(2, 1), (5, 1)]  # the car of picture 3
     assert {row for row, _ in pairs} == {0, 2, 3, 5}  # pictures 2 of both files show nothing
-    assert index.chosen(np.arange(6.0)).tolist() == [5, 0]
+    assert index.select_values(np.arange(6.0)).tolist() == [5, 0]

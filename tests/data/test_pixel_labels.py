@@ -13,7 +13,7 @@ from hand_written import CATEGORIES, IDENTITY, coco, made
 from PIL import Image
 
 from resnet_tasks.data.coco import CategoryMap, CocoFile, read_coco
-from resnet_tasks.data.semantic_maps import read_semantic
+from resnet_tasks.data.semantic_maps import read_semantic_map
 from resnet_tasks.errors import DataError
 from resnet_tasks.structures import (
     IGNORED,
@@ -92,4 +92,4 @@ def test_map_of_another_size_kind_or_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"map\.png must hold one channel.*\(8, 12, 3\)"):
         made(with_map(tmp_path, np.full((8, 12, 3), 3)))[0]
     with pytest.raises(DataError, match=r"gone\.png cannot be read"):
-        read_semantic(tmp_path / "gone.png", CategoryMap(()), (8, 12))
+        read_semantic_map(tmp_path / "gone.png", CategoryMap(()), (8, 12))

@@ -12,19 +12,24 @@ import pytest
 
 from resnet_tasks.data.coco import read_coco
 from resnet_tasks.data.dataset import CocoDataset
-from resnet_tasks.data.loaders import training_batches
-from resnet_tasks.data.rare_classes import NAMED_WEIGHTS, ClassCounts, class_weights, repeat_factors
+from resnet_tasks.data.loaders import make_training_batches
+from resnet_tasks.data.rare_classes import (
+    NAMED_WEIGHTS,
+    ClassCounts,
+    compute_class_weights,
+    compute_repeat_factors,
+)
 
 
 def test_repeat_factors_by_hand() -> None:
     # Of 8 pictures 4 show class 0, 1 shows class 1, none shows class 2; threshold 1/2.
     places, categories = np.asarray([0, 1, 2, 3, 3]), np.asarray([0, 0, 0, 0, 1])
-    found = repeat_factors(places, categories, pictures=8, threshold=0.5)
+    found = compute_repeat_factors(places, categories, pictures=8, threshold=0.5)
     assert found.tolist() == [1, 1, 1, 2, 1, 1, 1, 1]  # sqrt((1/2) / (1/8)) = 2
-    lower = repeat_factors(places, categories, pictures=8, threshold=0.25)
+    lower = compute_repeat_factors(places, categories, pictures=8, threshold=0.25)
     assert lower.tolist() == pytest.approx([1, 1, 1, math.sqrt(2), 1, 1, 1, 1])
     nothing = np.zeros(0, np.int64)
-    assert repeat_factors(nothing, nothing, pictures=2, threshold=1.0).tolist() == [1, 1]
+    assert compute_repeat_factors(nothing, nothing, pictures=2, threshold=1.0).tolist() == [1, 1]
 
 
 def rare(folder: Path) -> CocoDataset:
@@ -44,15 +49,15 @@ def rare(folder: Path) -> CocoDataset:
 
 
 def test_pictures_with_rare_classes_come_more_often(tmp_path: Path) -> None:
-    data = rare(tmp_path).with_rare_repeated(0.125)  # sqrt(0.125 / 0.02) = 2.5
+    data = rare(tmp_path).with_repeated_rare_classes(0.125)  # sqrt(0.125 / 0.02) = 2.5
     assert data.repeats is not None
     assert data.repeats[[7, 9]].tolist() == pytest.approx([2.5, 2.5])
     assert np.delete(data.repeats, [7, 9]).tolist() == [1.0] * 98
     seen = []
     for epoch in range(40):
         options = {"seed": 3, "epoch": epoch, "repeats": data.repeats}
-        batches = training_batches(len(data), 8, **options)  # type: ignore[arg-type]
-        assert batches == training_batches(len(data), 8, **options)  # type: ignore[arg-type]
+        batches = make_training_batches(len(data), 8, **options)  # type: ignore[arg-type]
+        assert batches == make_training_batches(len(data), 8, **options)  # type: ignore[arg-type]
         counts = Counter(each for batch in batches for each in batch)
         assert sum(counts.values()) == 103  # as many in every epoch
         assert counts[7] in (2, 3)
@@ -63,7 +68,7 @@ def test_pictures_with_rare_classes_come_more_often(tmp_path: Path) -> None:
 def test_two_files_count_together_and_weights_of_sources_multiply(tmp_path: Path) -> None:
     one, two = (rare(tmp_path / name).files[0] for name in ("one", "two"))
     data = CocoDataset([one, two], categories=one.categories).with_sources([1.0, 3.0])
-    found = data.with_rare_repeated(0.125).repeats
+    found = data.with_repeated_rare_classes(0.125).repeats
     assert found is not None
     assert found[[7, 107]].tolist() == pytest.approx([2.5, 7.5])
     assert found[[8, 108]].tolist() == [1.0, 3.0]
@@ -97,7 +102,7 @@ def test_counts_by_hand() -> None:
     ],
 )
 def test_weights_by_hand(name: str, ratio: float) -> None:
-    weights = class_weights(name, counted())
+    weights = compute_class_weights(name, counted())
     assert weights[1] / weights[0] == pytest.approx(ratio, rel=1e-4)
     assert weights[0] + weights[1] == pytest.approx(2, abs=1e-4)  # a mean of 1
     assert weights[2] == 1
@@ -106,5 +111,5 @@ def test_weights_by_hand(name: str, ratio: float) -> None:
 def test_equal_classes_weigh_the_same() -> None:
     counts = ClassCounts(2)
     counts.add(np.asarray([0, 1]))
-    assert all(class_weights(name, counts) == [1, 1] for name in NAMED_WEIGHTS)
-    assert class_weights("balanced", ClassCounts(2)) == [1, 1]  # nothing was seen
+    assert all(compute_class_weights(name, counts) == [1, 1] for name in NAMED_WEIGHTS)
+    assert compute_class_weights("balanced", ClassCounts(2)) == [1, 1]  # nothing was seen

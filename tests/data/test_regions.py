@@ -15,12 +15,12 @@ from resnet_tasks.data.decoding import read_image
 from resnet_tasks.data.pixels import Intensity, Resize
 from resnet_tasks.data.preparation import Preparation
 from resnet_tasks.data.regions import ArrayRegions, open_regions
-from resnet_tasks.data.samples import sample_of, sample_of_part
-from resnet_tasks.data.tiles import Tile, Windows
+from resnet_tasks.data.samples import make_sample, make_window_sample
+from resnet_tasks.data.tiles import Tile, WindowGrid
 from resnet_tasks.errors import DataError
 
 SIZE = (101, 150)
-TILES = [Tile.whole(SIZE), Tile(0, 0, 1, 1), Tile(40, 33, 61, 90), Tile(100, 149, 1, 1)]
+TILES = [Tile.from_size(SIZE), Tile(0, 0, 1, 1), Tile(40, 33, 61, 90), Tile(100, 149, 1, 1)]
 
 
 def noise(channels: int, dtype: Any = np.uint8, seed: int = 0) -> Any:
@@ -36,7 +36,7 @@ def in_parts(path: Path, channels: int) -> None:
         part = opened.read(tile)
         assert part.dtype == whole.dtype
         assert np.array_equal(part, whole[tile.rows, tile.columns])
-    assert np.array_equal(opened.whole(), whole)
+    assert np.array_equal(opened.read_all(), whole)
 
 
 TIFFS: dict[str, dict[str, Any]] = {
@@ -144,11 +144,11 @@ def test_prepared_parts_equal_the_prepared_whole(
 ) -> None:
     np.save(tmp_path / "a.npy", noise(3, np.uint16))
     preparation = Preparation(3, resize, intensity)
-    whole = sample_of(preparation, read_image(tmp_path / "a.npy"))
+    whole = make_sample(preparation, read_image(tmp_path / "a.npy"))
     for source in (tmp_path / "a.npy", read_image(tmp_path / "a.npy")):
-        opened = preparation.opened(source)
+        opened = preparation.open_image(source)
         assert opened.size == tuple(whole.image.shape[1:])
-        for tile in Windows(32, 32, 0.3).over(opened.size):
-            part = sample_of_part(opened, tile)
+        for tile in WindowGrid(32, 32, 0.3).make_tiles(opened.size):
+            part = make_window_sample(opened, tile)
             assert (part.image == whole.image[:, tile.rows, tile.columns]).all()
             assert part.geometry.original_size == SIZE

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from resnet_tasks.data.decoding import read_image
-from resnet_tasks.data.picture_files import open_picture, stored_size
+from resnet_tasks.data.picture_files import open_picture, try_read_image_size
 from resnet_tasks.data.regions import open_regions
 from resnet_tasks.data.regular_files import open_regular_file, read_regular_file
 from resnet_tasks.errors import DataError
@@ -59,7 +59,7 @@ def test_every_reader_of_images_refuses_a_fifo(tmp_path: Path) -> None:
             read(pipe)
     with pytest.raises(OSError, match="it is a named pipe"), open_picture(pipe):
         pass
-    assert stored_size(pipe) is None
+    assert try_read_image_size(pipe) is None
 
 
 READING = """

@@ -18,10 +18,10 @@ from resnet_tasks.data.copy_paste import CopyPaste
 from resnet_tasks.data.dataset import CocoDataset
 from resnet_tasks.data.pixels import Resize
 from resnet_tasks.data.preparation import Preparation
-from resnet_tasks.data.tiled import Cut, TiledDataset
-from resnet_tasks.data.tiles import Windows
+from resnet_tasks.data.tiled import TiledDataset, Tiling
+from resnet_tasks.data.tiles import WindowGrid
 from resnet_tasks.data.transforms import Augmentation
-from resnet_tasks.evaluation.views import SCALES, mirrored
+from resnet_tasks.evaluation.views import SCALES, flip_batch
 from resnet_tasks.structures import Geometry, Sample, Target, collate
 
 
@@ -79,7 +79,7 @@ def test_resized_samples_are_aligned(
 
 @pytest.mark.parametrize("scale", [1.0, 0.77, 1.3])
 def test_tiles_are_aligned(tmp_path: Path, scale: float) -> None:
-    tiles = TiledDataset(dataset(tmp_path), Cut(Windows(64, 64)), cache=False)
+    tiles = TiledDataset(dataset(tmp_path), Tiling(WindowGrid(64, 64)), cache=False)
     require_aligned([pixels_of(tiles[0, i, scale]) for i in range(len(tiles))])
 
 
@@ -101,9 +101,9 @@ def test_sliding_windows_lie_where_their_geometry_says(size: tuple[int, int] | N
     measured = []
     for seed in range(15):
         image, target = scene(seed)
-        prepared = preparation.opened(image)
-        for tile in Windows(64, 64).over(prepared.size):
-            values, geometry = prepared.part(tile)
+        prepared = preparation.open_image(image)
+        for tile in WindowGrid(64, 64).make_tiles(prepared.size):
+            values, geometry = prepared.read_window(tile)
             boxes = geometry.boxes_to_input(target.boxes).numpy()
             measured += object_offsets(values[:, :, 0], boxes)
     assert len(measured) >= 60
@@ -118,12 +118,12 @@ def test_views_lie_where_their_geometry_says(scale: float, *, is_mirrored: bool)
     into, back = [], []
     for seed in range(15):
         image, target = scene(seed)
-        values, geometry = preparation.placed(image)
+        values, geometry = preparation.prepare_image(image)
         sample = Sample(
             torch.from_numpy(values).permute(2, 0, 1), geometry, seed, "scene", Target()
         )
         batch = collate([sample])
-        batch = mirrored(batch) if is_mirrored else batch
+        batch = flip_batch(batch) if is_mirrored else batch
         view, geometry = batch.images[0], batch.geometries[0]
         assert target.boxes is not None
         boxes = geometry.boxes_to_input(target.boxes).numpy()
@@ -157,6 +157,6 @@ def test_pasted_objects_are_aligned(size: tuple[int, int]) -> None:
 
 def test_boxes_follow_a_geometry_as_pixels_do() -> None:
     """Edges at whole numbers: the box of the image is the box of the sample."""
-    geometry = Geometry.resized(SIZE, (71, 200))
+    geometry = Geometry.from_resize(SIZE, (71, 200))
     edges = torch.tensor([[0.0, 0.0, SIZE[1], SIZE[0]]])
     assert geometry.boxes_to_input(edges).tolist() == [[0.0, 0.0, 200.0, 71.0]]

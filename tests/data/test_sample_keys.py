@@ -6,20 +6,22 @@ from pathlib import Path
 
 from hand_written import coco, made
 
-from resnet_tasks.data.sample_keys import parts_of, sample_seed
+from resnet_tasks.data.sample_keys import derive_sample_seed, unpack_key
 
 
 def test_keys_say_no_more_than_they_need() -> None:
-    assert parts_of(7) == (0, 7, 1.0, 0)
-    assert parts_of((2, 7)) == (2, 7, 1.0, 0)
-    assert parts_of((2, 7, 0.5)) == (2, 7, 0.5, 0)
-    assert parts_of((2, 7, 0.5, 3)) == (2, 7, 0.5, 3)
+    assert unpack_key(7) == (0, 7, 1.0, 0)
+    assert unpack_key((2, 7)) == (2, 7, 1.0, 0)
+    assert unpack_key((2, 7, 0.5)) == (2, 7, 0.5, 0)
+    assert unpack_key((2, 7, 0.5, 3)) == (2, 7, 0.5, 3)
 
 
 def test_seed_of_a_sample_depends_on_run_epoch_and_picture_only(tmp_path: Path) -> None:
-    seeds = {sample_seed(s, e, i) for s in range(3) for e in range(3) for i in (1, 2, "1", "a")}
+    seeds = {
+        derive_sample_seed(s, e, i) for s in range(3) for e in range(3) for i in (1, 2, "1", "a")
+    }
     assert len(seeds) == 36
     assert all(0 <= each < 2**63 for each in seeds)
     data = made(coco(tmp_path), seed=5)
-    assert data[(2, 0)].seed == sample_seed(5, 2, 1)
-    assert data[0].seed == sample_seed(5, 0, 1)
+    assert data[(2, 0)].seed == derive_sample_seed(5, 2, 1)
+    assert data[0].seed == derive_sample_seed(5, 0, 1)

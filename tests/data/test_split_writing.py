@@ -61,7 +61,7 @@ def test_groups_stay_whole_and_classes_alike(tmp_path: Path) -> None:
     assert np.allclose(made.pictures, (84, 18, 18), atol=4)
     assert made.objects["mitosis"] == (16, 4, 4)  # of six patients
     checks = check_splits(made.files)
-    assert {kind for each in checks for kind in each.summary()} == {"missing_file"}
+    assert {kind for each in checks for kind in each.count_problems()} == {"missing_file"}
     # Every record is in one part, just as it was, and finds its picture.
     before = json.loads(path.read_text())
     parts = [json.loads(file.read_text()) for file in made.files]

@@ -14,10 +14,10 @@ from resnet_tasks.data.coco_file import CocoFile
 from resnet_tasks.data.coco_records import Annotation, ImageRecord
 from resnet_tasks.data.splitting import (
     Folds,
+    assign_folds,
+    count_objects_per_image,
     divide,
-    fold_of_each,
-    groups_of,
-    objects_of_each,
+    find_groups,
 )
 from resnet_tasks.errors import DataError
 
@@ -32,12 +32,12 @@ def test_shares_without_groups_are_exact() -> None:
     parts = divide(range(10), [0.8, 0.2], seed=3)
     assert np.bincount(parts).tolist() == [8, 2]
     assert np.bincount(divide(range(103), [70, 20, 10])).tolist() == [72, 21, 10]
-    assert sorted(np.bincount(fold_of_each(range(11), 3))) == [3, 4, 4]
+    assert sorted(np.bincount(assign_folds(range(11), 3))) == [3, 4, 4]
 
 
 def test_the_seed_alone_decides() -> None:
     groups = [f"patient {i // 3}" for i in range(60)]
-    made = [fold_of_each(groups, 5, seed=seed).tolist() for seed in (0, 0, 1)]
+    made = [assign_folds(groups, 5, seed=seed).tolist() for seed in (0, 0, 1)]
     assert made[0] == made[1] != made[2]
     sizes = [i for i in range(1, 20) for _ in range(i)]  # all groups of different sizes
     assert divide(sizes, [3, 1], seed=0).tolist() != divide(sizes, [3, 1], seed=1).tolist()
@@ -48,7 +48,7 @@ def test_classes_by_hand() -> None:
     groups = ["a", "a", "b", "b", "c", "c", "d", "d"]
     counts = np.array([[1, 0]] * 4 + [[0, 1], [0, 0]] * 2, dtype=np.float64)
     for seed in range(10):
-        parts = fold_of_each(groups, 2, counts=counts, seed=seed)
+        parts = assign_folds(groups, 2, counts=counts, seed=seed)
         assert parts[0] == parts[1] != parts[2] == parts[3]
         assert parts[4] == parts[5] != parts[6] == parts[7]
 
@@ -62,14 +62,14 @@ def test_no_group_is_cut_and_classes_are_nearer_than_the_references() -> None:
         habit = rng.dirichlet([0.4, 0.3, 0.2, 0.1], 60)
         labels = np.array([rng.choice(4, p=habit[group]) for group in groups])
         counts = np.eye(4)[labels]
-        parts = fold_of_each(groups, 5, counts=counts, seed=seed)
+        parts = assign_folds(groups, 5, counts=counts, seed=seed)
         assert all(len(set(parts[groups == group])) == 1 for group in np.unique(groups))
         assert set(parts) == set(range(5))
         reference = np.zeros(len(groups), dtype=int)
         split = StratifiedGroupKFold(5, shuffle=True, random_state=seed)
         for fold, (_, held_out) in enumerate(split.split(groups, labels, groups)):
             reference[held_out] = fold
-        plain = fold_of_each(groups, 5, seed=seed)
+        plain = assign_folds(groups, 5, seed=seed)
         departures.append([_departure(each, counts, 5) for each in (parts, reference, plain)])
     ours, theirs, without_classes = np.mean(departures, axis=0)
     assert ours <= theirs
@@ -78,15 +78,15 @@ def test_no_group_is_cut_and_classes_are_nearer_than_the_references() -> None:
 
 def test_one_huge_group_leaves_no_part_empty() -> None:
     groups = ["huge"] * 97 + ["a", "b", "c"]
-    parts = fold_of_each(groups, 4)
+    parts = assign_folds(groups, 4)
     assert sorted(np.bincount(parts)) == [1, 1, 1, 97]
 
 
 def test_mistakes() -> None:
     with pytest.raises(DataError, match=r"5 parts take at least 5 groups .* 4 pictures have 2"):
-        fold_of_each(["a", "a", "b", "b"], 5)
+        assign_folds(["a", "a", "b", "b"], 5)
     with pytest.raises(DataError, match="1 fold"):
-        fold_of_each(["a", "b"], 1)
+        assign_folds(["a", "b"], 1)
     with pytest.raises(DataError, match=r"shares are \[1, 0\]"):
         divide(["a", "b"], [1, 0])
     with pytest.raises(DataError, match="0 pictures have 0"):
@@ -126,23 +126,27 @@ def test_groups_and_counts_of_files(file: CocoFile) -> None:
         categories=CategoryMap((Category(9, "dog"), Category(11, "eel"))),
         annotations={1: (), 2: (Annotation(1, 2, 1, None, 0),), 3: ()},
     )
-    keys = groups_of([file, again])
+    keys = find_groups([file, again])
     assert keys == ["group 7", "file d/b.png", "group 7"] * 2
-    merged = CategoryMap.merged([file.categories, again.categories])
-    counts = objects_of_each([file, again], merged)
+    merged = CategoryMap.merge([file.categories, again.categories])
+    counts = count_objects_per_image([file, again], merged)
     assert counts.tolist() == [[0, 1, 0], [1, 0, 0], [0, 0, 0], [0, 0, 0], [0, 0, 1], [0, 0, 0]]
 
 
 def test_folds_of_files_cut_no_picture_and_no_group(file: CocoFile) -> None:
     again = replace(file, images=file.images[1:2], annotations={2: ()})
-    folds = Folds.of([file, again], 2)
+    folds = Folds.from_files([file, again], 2)
     assert folds.fold[0] == folds.fold[2] != folds.fold[1] == folds.fold[3]
     of_patient = int(folds.fold[0])
-    (alone,) = folds.only(of_patient)
+    (alone,) = folds.select_fold(of_patient)
     assert [each.id for each in alone.images] == [1, 3]
     assert set(alone.annotations) == {1, 3}
-    both = folds.without(of_patient)
+    both = folds.exclude_fold(of_patient)
     assert [[each.id for each in part.images] for part in both] == [[2], [2]]
-    assert folds.digest == Folds.of([file, again], 2).digest != Folds.of([file], 2).digest
+    assert (
+        folds.digest
+        == Folds.from_files([file, again], 2).digest
+        != Folds.from_files([file], 2).digest
+    )
     with pytest.raises(DataError, match="3 parts take at least 3 groups"):
-        Folds.of([file, again], 3)
+        Folds.from_files([file, again], 3)

@@ -15,7 +15,11 @@ from resnet_tasks.data.coco import read_coco
 from resnet_tasks.data.dataset import CocoDataset
 from resnet_tasks.data.decoding import read_image
 from resnet_tasks.data.pixels import Intensity
-from resnet_tasks.data.statistics import ChannelMoments, dataset_statistics, measure_channels
+from resnet_tasks.data.statistics import (
+    ChannelMoments,
+    compute_dataset_statistics,
+    measure_channels,
+)
 from resnet_tasks.errors import DataError
 
 CATEGORIES = [{"id": 3, "name": "cell"}, {"id": 8, "name": "dust"}]
@@ -29,19 +33,19 @@ def write_set(
     suffix: str = "npy",
     **image_fields: Any,
 ) -> Path:
-    images = []
+    image_records = []
     for i, pixels in enumerate(pictures):
         name = f"{i}.{suffix}"
         if suffix == "npy":
             np.save(folder / name, pixels)
         else:
             cv2.imwrite(str(folder / name), pixels)
-        images.append(
+        image_records.append(
             {"id": i, "file_name": name, "height": pixels.shape[0], "width": pixels.shape[1]}
             | {key: values[i] for key, values in image_fields.items()}
         )
     boxes = [{"id": i} | each for i, each in enumerate(annotations or [])]
-    record = {"images": images, "annotations": boxes, "categories": CATEGORIES}
+    record = {"images": image_records, "annotations": boxes, "categories": CATEGORIES}
     (folder / "a.json").write_text(json.dumps(record))
     return folder / "a.json"
 
@@ -69,12 +73,12 @@ def test_hand_computed_channels(tmp_path: Path) -> None:
     first[0, :, 0] = (0, 65535)  # mean 1/2
     first[0, :, 1] = 13107  # 0.2
     second = np.full((2, 1, 2), 65535, np.uint16)
-    found = dataset_statistics(read_coco(write_set(tmp_path, [first, second])), channels=2)
+    found = compute_dataset_statistics(read_coco(write_set(tmp_path, [first, second])), channels=2)
     assert found.channels.mean == pytest.approx((0.75, 0.6))
     assert found.channels.std == pytest.approx((np.sqrt(3 / 16), 0.4))
     assert (found.channels.low, found.channels.high) == ((0.0, pytest.approx(0.2)), (1.0, 1.0))
     assert found.sizes == {(1, 2): 1, (2, 1): 1}
-    stored = found.stored["uint16"]
+    stored = found.value_ranges["uint16"]
     assert (stored.pictures, stored.low, stored.high) == (2, 0, 65535)
     assert found.channels.histogram[0].tolist() == [1] + [0] * 254 + [3]
 
@@ -88,7 +92,7 @@ def test_hand_computed_objects(tmp_path: Path) -> None:
     ]
     grey = np.zeros((100, 200, 1), np.uint8)
     path = write_set(tmp_path, [grey] * 3, annotations, group=["a", "a", "b"])
-    found = dataset_statistics(read_coco(path), channels=1)
+    found = compute_dataset_statistics(read_coco(path), channels=1)
     assert found.objects == {"cell": 2, "dust": 1}
     assert (found.crowds, found.per_picture, found.groups) == (1, [2, 1, 0], 2)
     assert found.by_size == (1, 1, 1)
@@ -106,7 +110,7 @@ def test_hand_computed_class_pixels(tmp_path: Path) -> None:
         cv2.imwrite(str(tmp_path / f"map{i}.png"), np.asarray(values, np.uint8))
     picture = np.zeros((2, 3, 3), np.uint8)
     path = write_set(tmp_path, [picture] * 2, sem_seg_file_name=["map0.png", "map1.png"])
-    found = dataset_statistics(read_coco(path), channels=3)
+    found = compute_dataset_statistics(read_coco(path), channels=3)
     assert found.class_pixels == {"cell": 7, "dust": 2}
     assert found.void_pixels == 3
 
@@ -114,11 +118,11 @@ def test_hand_computed_class_pixels(tmp_path: Path) -> None:
 def test_values_of_unknown_range_are_counted(tmp_path: Path) -> None:
     pictures = [np.full((2, 2), -1000, np.int16), np.full((2, 2), 3000, np.int16)]
     coco = read_coco(write_set(tmp_path, pictures))
-    found = dataset_statistics(coco, channels=1)
+    found = compute_dataset_statistics(coco, channels=1)
     assert (found.unplaced, found.channels.pixels) == (2, 0)
-    assert (found.stored["int16"].low, found.stored["int16"].high) == (-1000, 3000)
+    assert (found.value_ranges["int16"].low, found.value_ranges["int16"].high) == (-1000, 3000)
     window = Intensity("window", level=1000, width=4000)
-    assert dataset_statistics(coco, channels=1, intensity=window).channels.mean == (0.5,)
+    assert compute_dataset_statistics(coco, channels=1, intensity=window).channels.mean == (0.5,)
 
 
 @pytest.mark.parametrize(
@@ -130,14 +134,14 @@ def test_values_of_unknown_range_are_counted(tmp_path: Path) -> None:
 )
 def test_bad_picture_is_named(tmp_path: Path, picture: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        dataset_statistics(read_coco(write_set(tmp_path, [picture])), channels=1)
+        compute_dataset_statistics(read_coco(write_set(tmp_path, [picture])), channels=1)
 
 
 def test_picture_of_another_size_is_named(tmp_path: Path) -> None:
     path = write_set(tmp_path, [np.zeros((2, 3), np.uint8)])
     np.save(tmp_path / "0.npy", np.zeros((3, 2), np.uint8))
     with pytest.raises(DataError, match=r"0\.npy is 2 x 3 .* says 3 x 2"):
-        dataset_statistics(read_coco(path), channels=1)
+        compute_dataset_statistics(read_coco(path), channels=1)
 
 
 def test_constant_channel_cannot_be_normalised(tmp_path: Path) -> None:
@@ -159,7 +163,7 @@ def test_real_nuclei_are_what_numpy_finds(shared_data: Path, tmp_path: Path) -> 
     (source / "val.txt").write_text("\n".join(names))
     convert("instance-masks", source, tmp_path / "out", category="nucleus")
     coco = read_coco(tmp_path / "out/val.json")
-    found = dataset_statistics(coco)
+    found = compute_dataset_statistics(coco)
     paths = [coco.image_path(record) for record in coco.images]
     images = [read_image(path).reshape(-1, 3) / 255 for path in paths]
     whole = np.concatenate(images)
@@ -184,7 +188,7 @@ def test_real_boxes_are_what_numpy_finds(shared_data: Path, tmp_path: Path) -> N
     raw["annotations"] = [each for each in raw["annotations"] if each["image_id"] in chosen]
     (tmp_path / "few.json").write_text(json.dumps(raw))
     coco = read_coco(tmp_path / "few.json", images_root=folder / "val2017")
-    found = dataset_statistics(coco)
+    found = compute_dataset_statistics(coco)
     areas = np.asarray([each["area"] for each in raw["annotations"] if not each["iscrowd"]])
     assert sorted(found.areas) == pytest.approx(sorted(areas))
     small = int((areas < 1024).sum())

@@ -11,7 +11,7 @@ from consoles import heard, quiet
 from PIL import Image
 
 from resnet_tasks.data.pixels import Intensity
-from resnet_tasks.data.statistics import ChannelMoments, DatasetStatistics, StoredValues
+from resnet_tasks.data.statistics import ChannelMoments, DatasetStatistics, ValueRange
 from resnet_tasks.data.statistics_report import draw_statistics, print_statistics
 from resnet_tasks.errors import DataError
 from resnet_tasks.recipe.schema import IntensityRecipe
@@ -24,7 +24,7 @@ def measured() -> DatasetStatistics:
     values = np.full((4, 6, 2), 0.25, np.float32)
     values[:2] = 0.75
     found.channels.add(values)
-    found.stored["uint16"] = StoredValues(2, 5, 900)
+    found.value_ranges["uint16"] = ValueRange(2, 5, 900)
     found.boxes = np.asarray([[1.0, 1, 2, 3]])
     found.areas = np.asarray([6.0])
     found.class_pixels, found.void_pixels = {"cell": 6}, 18
@@ -82,7 +82,7 @@ def test_a_channel_that_never_changes_gives_no_constants() -> None:
 def test_values_that_cannot_be_placed_get_a_window() -> None:
     found = DatasetStatistics(pictures=1, unplaced=1)
     found.sizes[4, 6] = 1
-    found.stored["int16"] = StoredValues(1, -1000, 3000)
+    found.value_ranges["int16"] = ValueRange(1, -1000, 3000)
     text = printed(found)
     assert "data.intensity.level=1000 data.intensity.width=4000" in text
     assert "normalize:" not in text

@@ -13,14 +13,14 @@ import torch
 from PIL import Image
 
 from resnet_tasks.data.coco import read_coco
-from resnet_tasks.data.coco_masks import decode_mask, decode_mask_part
+from resnet_tasks.data.coco_masks import decode_mask, decode_mask_in_tile
 from resnet_tasks.data.data_set_protocols import HasEpochs
 from resnet_tasks.data.dataset import CocoDataset
-from resnet_tasks.data.loaders import make_loader, training_batches
+from resnet_tasks.data.loaders import make_loader, make_training_batches
 from resnet_tasks.data.pixels import Intensity, Resize
-from resnet_tasks.data.semantic_maps import read_semantic
-from resnet_tasks.data.tiled import Cut, TiledDataset, visible_parts
-from resnet_tasks.data.tiles import Tile, Windows
+from resnet_tasks.data.semantic_maps import read_semantic_map
+from resnet_tasks.data.tiled import TiledDataset, Tiling, clip_boxes_to_tile
+from resnet_tasks.data.tiles import Tile, WindowGrid
 from resnet_tasks.data.transforms import Augmentation
 from resnet_tasks.errors import DataError, PictureError
 
@@ -58,9 +58,9 @@ def written(folder: Path, objects: dict[int, list[Any]], *, maps: bool = False) 
     return read_coco(folder / "a.json")
 
 
-def tiled(file: Any, cut: Cut | None = None, **options: Any) -> TiledDataset:
+def tiled(file: Any, cut: Tiling | None = None, **options: Any) -> TiledDataset:
     pictures = CocoDataset([file], categories=file.categories, fields=FIELDS, **options)
-    return TiledDataset(pictures, cut or Cut(Windows(64, 64, 0.0), empty=None))
+    return TiledDataset(pictures, cut or Tiling(WindowGrid(64, 64, 0.0), empty=None))
 
 
 # --- What is visible
@@ -77,7 +77,7 @@ def test_visible_parts_by_hand() -> None:
         ],
         np.float64,
     )
-    cut, share = visible_parts(boxes, Tile(0, 0, 64, 64))
+    cut, share = clip_boxes_to_tile(boxes, Tile(0, 0, 64, 64))
     assert share.tolist() == [1.0, 0.5, 16 / 400, 0.0, 0.25]
     assert cut[1].tolist() == [54, 0, 64, 20]
     assert cut[4].tolist() == [0, 0, 10, 10]
@@ -116,10 +116,12 @@ def test_cut_objects_count_by_their_visible_area(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("scale", [1.0, 0.5, 1.25])
 def test_boxes_lead_back_to_the_picture(tmp_path: Path, scale: float) -> None:
-    data = tiled(written(tmp_path, {1: [(1, 70, 70, 30, 0)]}), Cut(Windows(64, 96, 0.3), 0.3, None))
+    data = tiled(
+        written(tmp_path, {1: [(1, 70, 70, 30, 0)]}), Tiling(WindowGrid(64, 96, 0.3), 0.3, None)
+    )
     seen = 0
     for position in range(len(data)):
-        index, tile = data.place(position)
+        index, tile = data.locate(position)
         sample = data[0, position, scale]
         assert sample.image.shape[1:] == (round(64 * scale), round(96 * scale))
         assert sample.geometry.input_size == sample.image.shape[1:]
@@ -131,7 +133,7 @@ def test_boxes_lead_back_to_the_picture(tmp_path: Path, scale: float) -> None:
             continue
         seen += 1
         back = sample.geometry.boxes_to_original(boxes)
-        cut, _ = visible_parts(np.asarray([[70.0, 70, 100, 100]]), tile)
+        cut, _ = clip_boxes_to_tile(np.asarray([[70.0, 70, 100, 100]]), tile)
         assert torch.allclose(back, torch.from_numpy(cut).float(), atol=1e-4)
     assert seen >= 4
 
@@ -141,7 +143,7 @@ def test_pixels_are_those_of_the_picture(tmp_path: Path) -> None:
     data = tiled(file, intensity=Intensity("percentile"))
     whole = CocoDataset([file], categories=file.categories, intensity=Intensity("percentile"))[0]
     for position in range(len(data)):
-        _, tile = data.place(position)
+        _, tile = data.locate(position)
         assert torch.equal(data[position].image, whole.image[:, tile.rows, tile.columns])
 
 
@@ -151,12 +153,12 @@ def test_pixels_are_those_of_the_picture(tmp_path: Path) -> None:
 def test_masks_and_drawn_maps_are_cut_like_the_picture(tmp_path: Path) -> None:
     objects = [(1, 40, 40, 60, 0), (5, 50, 50, 30, 0), (1, 150, 90, 38, 0)]
     file = written(tmp_path, {1: objects})
-    data = tiled(file, Cut(Windows(64, 64, 0.2), 0.0, None))
+    data = tiled(file, Tiling(WindowGrid(64, 64, 0.2), 0.0, None))
     whole = CocoDataset([file], categories=file.categories, fields=FIELDS)[0].target
     assert whole.semantic is not None
     assert whole.masks is not None
     for position in range(len(data)):
-        _, tile = data.place(position)
+        _, tile = data.locate(position)
         target = data[position].target
         assert target.semantic is not None
         assert target.masks is not None
@@ -167,10 +169,10 @@ def test_masks_and_drawn_maps_are_cut_like_the_picture(tmp_path: Path) -> None:
 
 def test_a_semantic_map_is_cut_like_the_picture(tmp_path: Path) -> None:
     file = written(tmp_path, {1: [(1, 40, 40, 60, 0), (5, 50, 50, 30, 0)]}, maps=True)
-    data = tiled(file, Cut(Windows(64, 96, 0.1), 0.3, None))
-    whole = torch.from_numpy(read_semantic(tmp_path / "1.png", file.categories, SIZE))
+    data = tiled(file, Tiling(WindowGrid(64, 96, 0.1), 0.3, None))
+    whole = torch.from_numpy(read_semantic_map(tmp_path / "1.png", file.categories, SIZE))
     for position in range(len(data)):
-        _, tile = data.place(position)
+        _, tile = data.locate(position)
         target = data[position].target
         assert target.boxes is None
         assert target.semantic is not None
@@ -198,7 +200,7 @@ def test_a_part_of_a_mask_is_that_part_of_the_mask(seed: int) -> None:
                 int(rng.integers(1, height - top + 1)),
                 int(rng.integers(1, width - left + 1)),
             )
-            part = decode_mask_part(segmentation, height, width, tile)
+            part = decode_mask_in_tile(segmentation, height, width, tile)
             assert np.array_equal(part, whole[tile.rows, tile.columns])
 
 
@@ -206,7 +208,7 @@ def test_a_part_of_a_mask_is_that_part_of_the_mask(seed: int) -> None:
 
 
 def order(data: TiledDataset, epoch: int) -> list[int]:
-    batches = training_batches(len(data), 4, seed=3, epoch=epoch, repeats=data.repeats)
+    batches = make_training_batches(len(data), 4, seed=3, epoch=epoch, repeats=data.repeats)
     return [position for batch in batches for position in batch]
 
 
@@ -214,10 +216,10 @@ def test_empty_tiles_are_rationed_by_epoch(tmp_path: Path) -> None:
     # 20 pictures of 6 tiles, one of them with a car: 20 full tiles, 100 empty ones.
     objects = {i: [(1, 70, 5, 20, 0)] for i in range(1, 21)}
     file = written(tmp_path, objects)
-    data = tiled(file, Cut(Windows(64, 64, 0.0), empty=0.5))
+    data = tiled(file, Tiling(WindowGrid(64, 64, 0.0), empty=0.5))
     assert isinstance(data, HasEpochs)
     assert data.num_empty == 100
-    assert "120 tiles of 64 x 64 (width x height), 100 of them empty; 30 come" in data.described()
+    assert "120 tiles of 64 x 64 (width x height), 100 of them empty; 30 come" in data.describe()
     full = {position for position in range(120) if position % 6 == 1}
     seen: Counter[int] = Counter()
     for epoch in range(40):
@@ -230,20 +232,20 @@ def test_empty_tiles_are_rationed_by_epoch(tmp_path: Path) -> None:
     assert order(data, 0) != order(data, 1)
     assert len(seen) == 100  # all come, in the course of epochs
     assert max(seen.values()) <= 12  # each some 4 times
-    assert sorted(order(tiled(file, Cut(Windows(64, 64, 0.0), empty=0.0)), 0)) == sorted(full)
-    assert len(order(tiled(file, Cut(Windows(64, 64, 0.0), empty=None)), 0)) == 120
-    assert len(order(tiled(file, Cut(Windows(64, 64, 0.0), empty=99.0)), 0)) == 120
+    assert sorted(order(tiled(file, Tiling(WindowGrid(64, 64, 0.0), empty=0.0)), 0)) == sorted(full)
+    assert len(order(tiled(file, Tiling(WindowGrid(64, 64, 0.0), empty=None)), 0)) == 120
+    assert len(order(tiled(file, Tiling(WindowGrid(64, 64, 0.0), empty=99.0)), 0)) == 120
 
 
 def test_what_counts_as_empty(tmp_path: Path) -> None:
     """A sliver, a crowd, and pixels of a category named background are nothing to learn."""
     objects = [(1, 59, 5, 20, 0), (5, 130, 5, 40, 1)]
-    data = tiled(written(tmp_path, {1: objects}), Cut(Windows(64, 64, 0.0), empty=1.0))
+    data = tiled(written(tmp_path, {1: objects}), Tiling(WindowGrid(64, 64, 0.0), empty=1.0))
     assert data.num_empty == 5  # only the second tile shows enough of the car
     (tmp_path / "maps").mkdir()
     objects = [(2, 0, 0, 60, 0), (5, 130, 5, 4, 0)]
     file = written(tmp_path / "maps", {1: objects}, maps=True)
-    data = tiled(file, Cut(Windows(64, 64, 0.0), empty=1.0))
+    data = tiled(file, Tiling(WindowGrid(64, 64, 0.0), empty=1.0))
     assert data.num_empty == 5
     assert sorted(order(data, 0))[-1] >= 2
     assert len(order(data, 0)) == 2
@@ -252,7 +254,7 @@ def test_what_counts_as_empty(tmp_path: Path) -> None:
 def test_nothing_to_learn_is_told(tmp_path: Path) -> None:
     file = written(tmp_path, {1: [], 2: []})
     with pytest.raises(DataError, match=r"none of the 12 tiles of .*a\.json shows an object"):
-        tiled(file, Cut(Windows(64, 64, 0.0), empty=0.1))
+        tiled(file, Tiling(WindowGrid(64, 64, 0.0), empty=0.1))
     assert len(tiled(file)) == 12
     with pytest.raises(DataError, match="resized; leave one"):
         tiled(file, resize=Resize(64, 64))
@@ -283,14 +285,14 @@ def test_decoded_pictures_are_kept_where_they_fit(
 ) -> None:
     file = written(tmp_path, {i: [(1, 40, 40, 60, 0)] for i in range(1, 6)})
     opened: list[int] = []
-    prepared = CocoDataset.prepared
+    prepared = CocoDataset.prepare_image
     monkeypatch.setattr(
         CocoDataset, "prepared", lambda self, i: opened.append(i) or prepared(self, i)
     )
     pictures = CocoDataset([file], categories=file.categories)
     for cache, expected in ((True, 5), ("auto", 5), (False, 10)):
         opened.clear()
-        data = TiledDataset(pictures, Cut(Windows(64, 64, 0.0), empty=None), cache=cache)
+        data = TiledDataset(pictures, Tiling(WindowGrid(64, 64, 0.0), empty=None), cache=cache)
         for _ in range(2):
             for position in range(len(data)):
                 data[position]
@@ -301,11 +303,11 @@ def test_tiles_of_a_bad_picture_are_left_out_where_that_is_wanted(tmp_path: Path
     file = written(tmp_path, {i: [(1, 40, 40, 60, 0)] for i in (1, 2)})
     (tmp_path / "2.npy").write_bytes(b"\x93NUMPY")
     pictures = CocoDataset([file], categories=file.categories)
-    cut = Cut(Windows(64, 64, 0.0), empty=None)
+    cut = Tiling(WindowGrid(64, 64, 0.0), empty=None)
     with pytest.raises(PictureError, match=r"2\.npy cannot be read"):
         list(make_loader(TiledDataset(pictures, cut), [[0, 8]]))
-    data = TiledDataset(pictures.skipping_bad_pictures(0.5), cut)
+    data = TiledDataset(pictures.with_bad_image_limit(0.5), cut)
     (batch,) = make_loader(data, [[0, 8]])
     assert batch.image_ids == ("1@0,0",)
     assert [each.image_id for each in batch.left_out] == [2]
-    assert data.most_bad_pictures == 1
+    assert data.max_bad_images == 1

@@ -94,10 +94,10 @@ def test_not_a_number_is_refused(kind: Any, value: float) -> None:
 
 
 def test_resize_keeps_the_ratio_inside_the_box() -> None:
-    assert Resize(100, 100).size((480, 640)) == (75, 100)
-    assert Resize(100, 1000).size((50, 60)) == (100, 120)
-    assert Resize(100, 90, keep_ratio=False).size((480, 640)) == (100, 90)
-    assert Resize(32, 32).size((1, 1000)) == (1, 32)
+    assert Resize(100, 100).compute_size((480, 640)) == (75, 100)
+    assert Resize(100, 1000).compute_size((50, 60)) == (100, 120)
+    assert Resize(100, 90, keep_ratio=False).compute_size((480, 640)) == (100, 90)
+    assert Resize(32, 32).compute_size((1, 1000)) == (1, 32)
 
 
 def test_pixels_shrink_by_area() -> None:

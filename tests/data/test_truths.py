@@ -11,7 +11,7 @@ from hand_written import IDENTITY, coco, labelled, made
 from resnet_tasks.data.data_set_protocols import HasTruth
 from resnet_tasks.data.dataset import CocoDataset
 from resnet_tasks.data.pixels import Resize
-from resnet_tasks.data.truths import annotated_truth
+from resnet_tasks.data.truths import build_truth
 from resnet_tasks.structures import (
     CLASSIFICATION,
     IGNORED,
@@ -50,20 +50,20 @@ def test_truth_tells_group_spacing_visibility_and_unknown_objects(tmp_path: Path
     assert sorted(names) == ["car", "dog", "road"]
     hidden = tuple(replace(each, occluded=2.0 if i == 2 else None) for i, each in enumerate(seen))
     file = replace(file, annotations={**file.annotations, record.id: hidden})
-    truth = annotated_truth(file, record, 1, (0, 1, 2))
-    assert (truth.group, truth.spacing, truth.others) == ("p1", (0.5, 2.0), ())
+    truth = build_truth(file, record, 1, (0, 1, 2))
+    assert (truth.group, truth.spacing, truth.other_categories) == ("p1", (0.5, 2.0), ())
     assert truth.occluded is not None
     assert np.array_equal(truth.occluded, [np.nan, np.nan, 2.0], equal_nan=True)
     assert truth.truncated is None
-    truth = annotated_truth(file, record, 1, (IGNORED, IGNORED, IGNORED))
-    assert truth.others == tuple(names)
-    assert truth.others_xywh is not None
-    assert truth.others_xywh.tolist() == [list(each.bbox) for each in seen if each.bbox]
+    truth = build_truth(file, record, 1, (IGNORED, IGNORED, IGNORED))
+    assert truth.other_categories == tuple(names)
+    assert truth.other_boxes_xywh is not None
+    assert truth.other_boxes_xywh.tolist() == [list(each.bbox) for each in seen if each.bbox]
 
 
 def test_image_labels_are_not_annotated_unless_said(tmp_path: Path) -> None:
     file = labelled(tmp_path, ["boxes"])
-    assert file.summary() == {"no_box": 4}
+    assert file.count_problems() == {"no_box": 4}
     dataset = CocoDataset([file], categories=file.categories)
     assert dataset[0].target.image_labels is None
     assert not dataset.annotates(CLASSIFICATION)

@@ -9,7 +9,7 @@ import pytest
 from damage import FULL, MANY, damaged_bytes, outcomes, told
 from tiny_sources import bccd, kitti
 
-from data_tools.archives import CHUNK, LONGEST_HEADER, SLACK, Limits, unpack
+from data_tools.archives import CHUNK, LONGEST_HEADER, SLACK, UnpackLimits, unpack
 from data_tools.catalogue import convert, prepare
 from resnet_tasks.data.coco import read_coco
 from resnet_tasks.errors import DataError
@@ -119,9 +119,9 @@ def test_bombs_stop_at_the_limits(pack: object, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "zeros").stat().st_size <= SLACK
     archive = made(tmp_path / name, {str(n): b"1" for n in range(20)})
     with pytest.raises(DataError, match="more than 10 files"):
-        unpack([archive], tmp_path / "many", limits=Limits(files=10))
+        unpack([archive], tmp_path / "many", limits=UnpackLimits(files=10))
     with pytest.raises(DataError, match="grows beyond 1e-05 MB"):
-        unpack([archive], tmp_path / "large", limits=Limits(bytes=10))
+        unpack([archive], tmp_path / "large", limits=UnpackLimits(bytes=10))
 
 
 def test_a_header_cannot_fill_the_memory(tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_a_data_set_is_prepared_from_its_archives(tmp_path: Path) -> None:
     ]
     card = prepare("bccd", parts, tmp_path / "out")
     assert [(split.split, split.images) for split in card.splits] == [("train", 2), ("val", 1)]
-    assert f"- Converted from: {parts[0]} and {parts[1]}" in card.markdown()
+    assert f"- Converted from: {parts[0]} and {parts[1]}" in card.to_markdown()
     assert {each.name for each in tmp_path.iterdir()} == {"in", "out", "labels.zip", "pictures.zip"}
     train = read_coco(tmp_path / "out" / "train.json")
     train.require_files()

@@ -9,13 +9,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_tools.binary_masks import Folders, MaskRule, convert_binary_masks, read_binary_mask
+from data_tools.binary_masks import (
+    ImageMaskFolders,
+    MaskRule,
+    convert_binary_masks,
+    read_binary_mask,
+)
 from data_tools.catalogue import prepare
 from data_tools.split_summary import SplitSummary
 from resnet_tasks.data.coco import decode_mask, read_coco
 from resnet_tasks.errors import DataError
 
-FOLDERS = {"train": Folders("images", "masks")}
+FOLDERS = {"train": ImageMaskFolders("images", "masks")}
 
 
 def pair(root: Path, name: str, mask: np.ndarray, suffix: str = ".png") -> None:
@@ -63,7 +68,7 @@ def test_components_and_specks(tmp_path: Path) -> None:
     pair(tmp_path / "in", "a", mask)
     (summary,) = convert(tmp_path / "in", tmp_path / "out", masks=MaskRule(objects="components"))
     assert summary.objects == {"polyp": 2}
-    assert [each.what for each in summary.skipped] == ["polyp of 1 pixels"]
+    assert [each.description for each in summary.skipped] == ["polyp of 1 pixels"]
     assert summary.pixels == {"polyp": 481}
 
 
@@ -98,7 +103,7 @@ def test_boxes_of_the_publisher_are_the_objects(tmp_path: Path) -> None:
     (summary,) = convert(source, tmp_path / "out", masks=MaskRule(boxes="kavsir_bboxes.json"))
     found = [a["bbox"] for a in load(tmp_path / "out/train.json")["annotations"]]
     assert found == [[10, 5, 19, 19], [50, 30, 10, 8]]
-    assert [each.why for each in summary.skipped] == ["the mask has no pixel in it"]
+    assert [each.reason for each in summary.skipped] == ["the mask has no pixel in it"]
 
 
 @pytest.mark.parametrize(
@@ -136,7 +141,7 @@ def test_splits_by_list_by_share_and_by_folder(tmp_path: Path) -> None:
     (source / "val.txt").write_text("p77\n")
     with pytest.raises(DataError, match=r"val\.txt lists 1 names without a picture, the first p77"):
         convert(source, tmp_path / "no")
-    folders = {**FOLDERS, "test": Folders("other", "masks")}
+    folders = {**FOLDERS, "test": ImageMaskFolders("other", "masks")}
     with pytest.raises(DataError, match="other is missing"):
         convert_binary_masks(source, tmp_path / "no", category="polyp", folders=folders)
     with pytest.raises(DataError, match="it needs train, and may have val, test"):

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from data_tools.box_tables import TableBox, merged, read_box_table
+from data_tools.box_tables import TableBox, merge_findings, read_box_table
 from resnet_tasks.errors import DataError
 
 VINDR = "image_id,rad_id,class_name,x_min,y_min,x_max,y_max\n"
@@ -79,7 +79,7 @@ def test_files_and_columns_that_are_not_there(tmp_path: Path) -> None:
 
 def test_findings_of_several_readers_by_hand() -> None:
     found = list(
-        merged(
+        merge_findings(
             [
                 box("R1", 0, 0, 10, 10),
                 box("R2", 1, 0, 11, 10),  # IoU 9/11 with the first: one finding
@@ -102,5 +102,5 @@ def test_findings_of_several_readers_by_hand() -> None:
 
 def test_a_box_joins_what_it_overlaps_most() -> None:
     boxes = [box("R1", 0, 0, 10, 10), box("R1", 3, 0, 13, 10), box("R2", 2, 0, 12, 10)]
-    assert [count for _, count in merged(boxes)] == [1, 2]
-    assert list(merged([])) == []
+    assert [count for _, count in merge_findings(boxes)] == [1, 2]
+    assert list(merge_findings([])) == []

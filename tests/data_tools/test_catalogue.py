@@ -7,7 +7,7 @@ import pytest
 from damage import FULL, MANY, damaged_yaml, outcomes, told
 from PIL import Image
 
-from data_tools.catalogue import convert, data_sets, find_data_set, prepare
+from data_tools.catalogue import convert, find_dataset, load_datasets, prepare
 from data_tools.components import SMALL_COMPONENT
 from data_tools.data_card import UNVERIFIED
 from data_tools.formats import FORMATS
@@ -29,10 +29,10 @@ def names(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir())
 
 
-@pytest.mark.parametrize("name", data_sets())
+@pytest.mark.parametrize("name", load_datasets())
 def test_every_data_set_fits_its_format_and_its_recipes(name: str) -> None:
-    data_set = data_sets()[name]
-    assert FORMATS.get(data_set.format).typed(data_set.options, name).keys() == (
+    data_set = load_datasets()[name]
+    assert FORMATS.get(data_set.format).validate_options(data_set.options, name).keys() == (
         data_set.options.keys()
     )
     assert "not stated" not in vars(data_set.origin).values()
@@ -42,10 +42,10 @@ def test_every_data_set_fits_its_format_and_its_recipes(name: str) -> None:
 
 
 def test_the_catalogue() -> None:
-    assert set(data_sets()) >= {"bccd", "camvid", "dsb2018", "cells"}
+    assert set(load_datasets()) >= {"bccd", "camvid", "dsb2018", "cells"}
     for name in FORMATS:
         assert callable(FORMATS.get(name).convert)
-    (note,) = data_sets()["camvid"].origin.notes
+    (note,) = load_datasets()["camvid"].origin.notes
     assert f"components under {SMALL_COMPONENT} pixels" in note
 
 
@@ -74,7 +74,7 @@ def test_own_data_sets_are_described_in_a_file(tmp_path: Path) -> None:
     card = prepare(str(file), tmp_path / "in", tmp_path / "out")
     assert card.name == "lanes"
     assert card.splits[0].pixels == {"road": 0, "car": 16}
-    text = card.markdown()
+    text = card.to_markdown()
     assert f"- Converted from: {tmp_path / 'in' / 'lanes-main' / 'data'}" in text
     assert UNVERIFIED in text
     segnet(tmp_path / "in" / "lanes-main" / "copy")
@@ -104,13 +104,13 @@ def test_mistakes_in_a_description(changes: dict[str, Any], told: str, tmp_path:
         prepare(str(file), segnet(tmp_path / "in"), tmp_path / "out")
     file.write_text("[]")
     with pytest.raises(DataError, match=r"lanes\.yaml:1: the data set: Input should be an object"):
-        find_data_set(str(file))
+        find_dataset(str(file))
 
 
 def test_bccd_card(shared_data: Path, tmp_path: Path) -> None:
     card = prepare("bccd", shared_data / "bccd", tmp_path / "bccd")
     text = (tmp_path / "bccd" / "data_card.md").read_text(encoding="utf-8")
-    assert text == card.markdown()
+    assert text == card.to_markdown()
     for line in (
         "# BCCD: blood cells",
         "- Licence: MIT",
@@ -146,7 +146,7 @@ def test_cells_need_no_source_and_take_options(tmp_path: Path) -> None:
         "train.json",
         "val.json",
     ]
-    assert "seed=0" in card.markdown()
+    assert "seed=0" in card.to_markdown()
     assert read_coco(tmp_path / "cells" / "val.json").problems == ()
 
 
@@ -156,7 +156,7 @@ def test_label_maps_by_format(tmp_path: Path) -> None:
     card = convert("label-maps", source, tmp_path / "out", copy_images=True, **classes)
     assert card.splits[0].pixels == {"road": 0, "car": 16}
     assert (tmp_path / "out/images/train/train/a.png").is_file()
-    assert "| car | 100.00% |" in card.markdown()
+    assert "| car | 100.00% |" in card.to_markdown()
     with pytest.raises(DataError, match="need classes"):
         convert("label-maps", source, tmp_path / "other")
     with pytest.raises(DataError, match="the thing 'bus' is not among the classes road"):
@@ -276,8 +276,8 @@ def test_damaged_descriptions_are_read_or_refused(
 
     def described(data: bytes) -> None:
         file.write_bytes(data)
-        data_set = find_data_set(str(file))
-        FORMATS.get(data_set.format).typed(data_set.options, data_set.name)
+        data_set = find_dataset(str(file))
+        FORMATS.get(data_set.format).validate_options(data_set.options, data_set.name)
 
     good = file.read_bytes()
     described(good)

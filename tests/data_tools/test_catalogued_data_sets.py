@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from data_tools.catalogue import data_sets, prepare
+from data_tools.catalogue import load_datasets, prepare
 from resnet_tasks.data.coco import read_coco
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.training.from_recipe import finetune_recipe
@@ -38,7 +38,7 @@ NARROW = {
 }
 
 
-@pytest.mark.parametrize("name", data_sets())
+@pytest.mark.parametrize("name", load_datasets())
 def test_a_tiny_source_is_prepared_and_learned_from(name: str, tmp_path: Path) -> None:
     tiny = import_module(f"tiny_sources.{name}")
     (tmp_path / "in").mkdir()
@@ -47,7 +47,7 @@ def test_a_tiny_source_is_prepared_and_learned_from(name: str, tmp_path: Path) -
     assert [split.images for split in card.splits][:2] == [2, 1]
     for split in card.splits:
         assert read_coco(tmp_path / "data" / name / f"{split.split}.json").problems == ()
-    for recipe_name in data_sets()[name].recipes:
+    for recipe_name in load_datasets()[name].recipes:
         recipe = load_recipe(recipe_name)
         heads = recipe.heads
         crop = {"height": 64, "width": 96}

@@ -8,7 +8,7 @@ from PIL import Image
 from tiny_sources import cityscapes, picture, text
 
 from data_tools.catalogue import convert, prepare
-from data_tools.cityscapes import NOT_JUDGED, STUFF, THINGS
+from data_tools.cityscapes import NOT_EVALUATED, STUFF, THINGS
 from resnet_tasks.data.coco import read_coco
 from resnet_tasks.data.coco_masks import decode_mask
 from resnet_tasks.errors import DataError
@@ -49,7 +49,7 @@ def test_what_is_hidden_is_listed(tmp_path: Path) -> None:
     text(source / FILE, cityscapes.content(hidden))
     card = convert("cityscapes", source, tmp_path / "out")
     (skipped,) = card.splits[0].skipped
-    assert skipped.what == "car (drawn as number 1)"
+    assert skipped.description == "car (drawn as number 1)"
     assert skipped.file == Path(FILE).name
 
 
@@ -98,7 +98,7 @@ def test_the_publisher_s_own_package_agrees(tmp_path: Path) -> None:
         *THINGS,
     ]
     others = {each.name for each in labels.labels} - {*STUFF, *THINGS, "license plate"}
-    assert others == set(NOT_JUDGED)
+    assert others == set(NOT_EVALUATED)
     drawing = pytest.importorskip("cityscapesscripts.preparation.json2labelImg")
     source = cityscapes.write(tmp_path / "in")
     draw = np.random.default_rng(0)

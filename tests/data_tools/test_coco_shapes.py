@@ -5,40 +5,40 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from data_tools.coco_shapes import Shape, shape_of_box, shape_of_mask, shape_of_polygons
+from data_tools.coco_shapes import Shape, shape_from_box, shape_from_mask, shape_from_polygons
 from resnet_tasks.errors import DataError
 
 
 def test_boxes_keep_two_decimals_unless_nothing_would_be_left() -> None:
-    assert shape_of_box((1, 2.345, 3.0, 2)).fields() == {"bbox": [1, 2.35, 3, 2], "area": 6}
-    tiny = shape_of_box((1, 2, 0.004, 2))
-    assert tiny.fields() == {"bbox": [1.0, 2.0, 0.004, 2.0], "area": 0.01}
-    least = shape_of_box((0, 0, 0.001, 0.5)).fields()
+    assert shape_from_box((1, 2.345, 3.0, 2)).to_fields() == {"bbox": [1, 2.35, 3, 2], "area": 6}
+    tiny = shape_from_box((1, 2, 0.004, 2))
+    assert tiny.to_fields() == {"bbox": [1.0, 2.0, 0.004, 2.0], "area": 0.01}
+    least = shape_from_box((0, 0, 0.001, 0.5)).to_fields()
     assert least == {"bbox": [0.0, 0.0, 0.001, 0.5], "area": 0.0005}
     assert not tiny.is_empty
-    assert shape_of_box((1, 2, 0, 2)).is_empty
-    assert shape_of_box((1, 2, -3, -2)).is_empty
+    assert shape_from_box((1, 2, 0, 2)).is_empty
+    assert shape_from_box((1, 2, -3, -2)).is_empty
 
 
 def test_masks_have_the_tight_box_unless_another_is_annotated() -> None:
     mask = np.zeros((6, 8), np.bool_)
     mask[1:4, 2:7] = True
-    shape = shape_of_mask(mask)
+    shape = shape_from_mask(mask)
     assert (shape.box, shape.area) == ([2, 1, 5, 3], 15)
     assert shape.segmentation["size"] == [6, 8]
     square = [2, 1, 7, 1, 7, 4, 2, 4]
-    given = shape_of_mask(mask, polygons=[square], box=(0, 0, 8, 6))
+    given = shape_from_mask(mask, polygons=[square], box=(0, 0, 8, 6))
     assert given == Shape((0, 0, 8, 6), 15, [square])
-    assert shape_of_mask(np.zeros((6, 8), np.bool_)).is_empty
+    assert shape_from_mask(np.zeros((6, 8), np.bool_)).is_empty
 
 
 def test_outlines_are_boxed_by_what_the_picture_shows() -> None:
-    inside = shape_of_polygons([[1, 1, 5, 1, 5, 4, 1, 4]], (6, 8), "a car")
+    inside = shape_from_polygons([[1, 1, 5, 1, 5, 4, 1, 4]], (6, 8), "a car")
     assert inside == Shape([1, 1, 4, 3], 12, [[1, 1, 5, 1, 5, 4, 1, 4]])
-    beyond = shape_of_polygons([[4, 2, 20, 2, 20, 5, 4, 5]], (6, 8), "a car")
+    beyond = shape_from_polygons([[4, 2, 20, 2, 20, 5, 4, 5]], (6, 8), "a car")
     assert beyond is not None
     assert (beyond.box, beyond.area) == ([4, 2, 4, 3], 12)
-    assert shape_of_polygons([[20, 20, 30, 20, 30, 30]], (6, 8), "a car") is None
+    assert shape_from_polygons([[20, 20, 30, 20, 30, 30]], (6, 8), "a car") is None
 
 
 @pytest.mark.parametrize(
@@ -47,4 +47,4 @@ def test_outlines_are_boxed_by_what_the_picture_shows() -> None:
 )
 def test_outlines_that_are_none_are_refused(polygon: list[float]) -> None:
     with pytest.raises(DataError, match=r"a car of x\.png \(height 6, width 8\) has the polygon"):
-        shape_of_polygons([polygon], (6, 8), "a car of x.png")
+        shape_from_polygons([polygon], (6, 8), "a car of x.png")

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_tools.coco_writer import Category, CocoWriter
+from data_tools.coco_writer import CategorySpec, CocoWriter
 from resnet_tasks.data.coco import read_coco
 from resnet_tasks.data.label_files import read_label_map
 from resnet_tasks.errors import DataError
 
-ROAD_USERS = (Category("road", isthing=False), Category("car"))
+ROAD_USERS = (CategorySpec("road", isthing=False), CategorySpec("car"))
 
 
 def picture(file: Path, size: tuple[int, int] = (6, 8)) -> Path:
@@ -72,11 +72,13 @@ def test_everything_written_is_read_back(tmp_path: Path) -> None:
     assert stored.tolist() == ids.tolist()
     assert summary.objects == {"road": 0, "car": 2}
     assert summary.pixels == {"road": 48 - 15 - 2, "car": 15}
-    assert [(s.file, s.what, s.why) for s in summary.skipped] == [("x.xml", "car 3", "no area")]
+    assert [(s.file, s.description, s.reason) for s in summary.skipped] == [
+        ("x.xml", "car 3", "no area")
+    ]
 
     read = read_coco(out / "train.json")
     assert read.problems == ()
-    assert read.missing_files() == ()
+    assert read.find_missing_files() == ()
 
 
 def test_the_json_appears_only_when_complete(tmp_path: Path) -> None:
@@ -114,7 +116,7 @@ def test_equal_names_in_two_folders_get_two_label_maps(tmp_path: Path) -> None:
 
 
 def test_many_categories_take_sixteen_bits(tmp_path: Path) -> None:
-    categories = [Category(f"c{n}") for n in range(300)]
+    categories = [CategorySpec(f"c{n}") for n in range(300)]
     coco = CocoWriter(
         tmp_path / "out", "val", categories, annotated=("semantic",), images_root=tmp_path
     )
@@ -146,8 +148,8 @@ def test_wrong_contents_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not lie inside"):
         coco.add_image(picture(tmp_path / "elsewhere.png"))
     with pytest.raises(DataError, match="each name once"):
-        CocoWriter(tmp_path, "val", [Category("a"), Category("a")], annotated=())
-    assert coco.summary().objects == {"road": 0, "car": 0}
+        CocoWriter(tmp_path, "val", [CategorySpec("a"), CategorySpec("a")], annotated=())
+    assert coco.summarize().objects == {"road": 0, "car": 0}
 
 
 def test_the_file_is_what_json_makes_of_its_content(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from data_tools.components import components
+from data_tools.components import find_components
 
 
 def test_components_by_hand() -> None:
@@ -16,20 +16,20 @@ def test_components_by_hand() -> None:
         ],
         dtype=np.bool_,
     )
-    first, second = components(mask)
+    first, second = find_components(mask)
     assert (first.box, first.area) == ((0, 0, 3, 2), 3)  # joined at a corner
     assert first.pixels.tolist() == [[True, False, False], [False, True, True]]
     assert (second.box, second.area) == ((4, 1, 1, 2), 2)
-    assert np.array_equal(first.mask(mask.shape) | second.mask(mask.shape), mask)
-    assert not (first.mask(mask.shape) & second.mask(mask.shape)).any()
-    assert list(components(np.zeros((3, 4), dtype=np.bool_))) == []
+    assert np.array_equal(first.to_mask(mask.shape) | second.to_mask(mask.shape), mask)
+    assert not (first.to_mask(mask.shape) & second.to_mask(mask.shape)).any()
+    assert list(find_components(np.zeros((3, 4), dtype=np.bool_))) == []
 
 
 def test_a_component_inside_the_box_of_another_is_its_own() -> None:
     ring = np.ones((7, 7), dtype=np.bool_)
     ring[1:6, 1:6] = False
     ring[3, 3] = True
-    outer, inner = components(ring)
+    outer, inner = find_components(ring)
     assert (outer.area, inner.area) == (24, 1)
-    assert inner.mask(ring.shape).sum() == 1
-    assert not outer.mask(ring.shape)[3, 3]
+    assert inner.to_mask(ring.shape).sum() == 1
+    assert not outer.to_mask(ring.shape)[3, 3]

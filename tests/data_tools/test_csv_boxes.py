@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 from tiny_sources import picture, text, vindr_cxr
 
-from data_tools.catalogue import convert, data_sets, prepare
+from data_tools.catalogue import convert, load_datasets, prepare
 from data_tools.csv_boxes import convert_csv_boxes
-from data_tools.dicom_reading import DicomReading
+from data_tools.dicom_reading import DicomOptions
 from resnet_tasks.data.coco import read_coco
-from resnet_tasks.data.decoding import read_stored
+from resnet_tasks.data.decoding import decode_image
 from resnet_tasks.errors import DataError
 
 HEADER = "image_id,class_name,x_min,y_min,x_max,y_max\n"
@@ -63,8 +63,8 @@ def test_vindr_cxr_merged(vindr: Path, tmp_path: Path) -> None:
         assert all(each.spacing == (0.139, 0.139) for each in read.images)
     # What nobody found anything in is there, and a normal picture.
     assert len(read.annotations[read.images[1].id]) == 0
-    assert read_stored(read.image_path(read.images[0])).pixels.dtype == np.uint16
-    assert "unverified" in card.markdown()
+    assert decode_image(read.image_path(read.images[0])).pixels.dtype == np.uint16
+    assert "unverified" in card.to_markdown()
 
 
 def test_readers_apart(vindr: Path, tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_pictures_that_a_reader_did_not_see_are_left_out(vindr: Path, tmp_path: 
     file.write_text("\n".join(line for line in lines if not ("R3" in line and "No" in line)))
     summary = convert_csv_boxes(vindr, tmp_path / "out", readers="R3")[0]
     assert summary.images == 1
-    assert [(each.what, each.why) for each in summary.skipped] == [
+    assert [(each.description, each.reason) for each in summary.skipped] == [
         ("2 pictures", "the chosen reader did not look at them")
     ]
 
@@ -128,14 +128,14 @@ def test_rsna_columns_on_ordinary_pictures(tmp_path: Path) -> None:
         "stage_2/p2.png",
     ]
     assert content["info"]["images_root"] == folder.as_posix()
-    expected = DicomReading().hashed("group", "p1")
+    expected = DicomOptions().hash_identity("group", "p1")
     assert content["images"][0]["group"] == expected
 
 
 def test_boxes_outside_are_listed(tmp_path: Path) -> None:
     folder = pictures(tmp_path / "in", "a,x,200,0,220,9\nb.png,x,5,5,5,9\nb.png,x,-5,5,7,9\n")
     (summary,) = convert_csv_boxes(folder, tmp_path / "out", copy_images=True)
-    assert [each.what for each in summary.skipped] == [
+    assert [each.description for each in summary.skipped] == [
         "x (line 2), corners (200.0, 0.0, 220.0, 9.0)",
         "x (line 3), corners (5.0, 5.0, 5.0, 9.0)",
     ]
@@ -147,7 +147,7 @@ def test_unread_pictures_are_counted(vindr: Path, tmp_path: Path) -> None:
     vindr_cxr.xray(vindr / "test/0123.dicom", 9)
     summary = convert_csv_boxes(vindr, tmp_path / "out")[1]
     assert summary.images == 2
-    assert [(each.what, each.why) for each in summary.skipped] == [
+    assert [(each.description, each.reason) for each in summary.skipped] == [
         ("1 pictures", "no row of the table is about them")
     ]
 
@@ -206,6 +206,6 @@ def test_held_out_groups_stay_together(tmp_path: Path) -> None:
 
 
 def test_the_catalogue_entry_is_what_the_paper_says() -> None:
-    entry = data_sets()["vindr_cxr"]
+    entry = load_datasets()["vindr_cxr"]
     assert len(entry.options["classes"]) == 22
     assert not entry.verified

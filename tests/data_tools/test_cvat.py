@@ -54,7 +54,7 @@ def cvat(folder: Path, body: str, size: int = 1) -> Path:
     return folder
 
 
-def picture(file: Path, size: tuple[int, int]) -> None:
+def write_image(file: Path, size: tuple[int, int]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.zeros(size, dtype=np.uint8)).save(file)
 
@@ -69,7 +69,7 @@ def load(file: Path) -> dict[str, Any]:
 
 def test_the_published_example_for_images(tmp_path: Path) -> None:
     source = cvat(tmp_path / "in", IMAGE.format(attributes=""))
-    picture(source / "images/filename000.jpg", (1200, 1600))
+    write_image(source / "images/filename000.jpg", (1200, 1600))
     (summary,) = convert_cvat(source, tmp_path / "out")
     content = load(tmp_path / "out/train.json")
     assert [c["name"] for c in content["categories"]] == ["car", "wheel", "plate"]
@@ -84,7 +84,7 @@ def test_the_published_example_for_images(tmp_path: Path) -> None:
     assert pixels[0].tolist() == [False] * 3 + [True] * 5 + [False] * 5
     assert pixels[14].tolist() == [False] * 5 + [True] * 5 + [False] * 3
     assert pixels.sum() == mask["area"] == 149
-    assert [(each.what, each.why) for each in summary.skipped] == [
+    assert [(each.description, each.reason) for each in summary.skipped] == [
         ("traffic_line (shape 2)", "a line has no area"),
         ("wheel (shape 3)", "points have no area"),
         ("good_frame (shape 4)", "tags of whole pictures are not converted"),
@@ -98,7 +98,7 @@ def test_the_published_example_for_images(tmp_path: Path) -> None:
 def test_the_published_example_for_video(tmp_path: Path) -> None:
     source = cvat(tmp_path / "in", TRACK, size=4)
     for number in range(4):
-        picture(source / f"images/frame_{number:06d}.png", (480, 640))
+        write_image(source / f"images/frame_{number:06d}.png", (480, 640))
     (summary,) = convert_cvat(source, tmp_path / "out")
     coco = read_coco(tmp_path / "out/train.json")
     assert summary.images == 4
@@ -116,8 +116,8 @@ def test_subsets_are_splits(tmp_path: Path) -> None:
         "a.png", "b.png"
     )
     source = cvat(tmp_path / "in", body)
-    picture(source / "images/Validation/a.png", (30, 40))
-    picture(source / "b.png", (30, 40))
+    write_image(source / "images/Validation/a.png", (30, 40))
+    write_image(source / "b.png", (30, 40))
     train, val = convert_cvat(source, tmp_path / "out")
     assert (train.split, train.images, val.split, val.objects["car"]) == ("train", 1, "val", 1)
     assert load(tmp_path / "out/val.json")["images"][0]["file_name"] == "images/Validation/a.png"
@@ -131,7 +131,7 @@ def test_pictures_of_one_name_belong_to_their_subsets(tmp_path: Path) -> None:
     box = '<box label="car" xtl="1" ytl="2" xbr="11" ybr="22"/>'
     source = cvat(tmp_path / "in", image(box, 'subset="Train"') + image("", 'subset="Val"'))
     for subset in ("Train", "Val"):
-        picture(source / f"images/{subset}/a.png", (30, 40))
+        write_image(source / f"images/{subset}/a.png", (30, 40))
     convert_cvat(source, tmp_path / "out")
     names = [
         load(tmp_path / f"out/{split}.json")["images"][0]["file_name"] for split in ("train", "val")
@@ -145,7 +145,7 @@ def test_pictures_of_one_name_belong_to_their_subsets(tmp_path: Path) -> None:
 def test_frames_of_a_step(tmp_path: Path) -> None:
     source = tmp_path / "in"
     for number in (2, 7):
-        picture(source / f"images/frame_{number:06d}.png", (30, 40))
+        write_image(source / f"images/frame_{number:06d}.png", (30, 40))
     text = """<annotations><version>1.1</version><meta><task><name>v</name><size>2</size>
         <start_frame>2</start_frame><frame_filter>{}</frame_filter>
         <labels><label><name>car</name></label></labels><original_size><width>40</width>
@@ -168,7 +168,7 @@ def test_turned_boxes_and_ellipses_are_outlines(tmp_path: Path) -> None:
         '<ellipse label="wheel" cx="20" cy="15" rx="8" ry="4" rotation="0"/>'
     )
     source = cvat(tmp_path / "in", image(shapes))
-    picture(source / "images/a.png", (30, 40))
+    write_image(source / "images/a.png", (30, 40))
     convert_cvat(source, tmp_path / "out")
     car, wheel = load(tmp_path / "out/train.json")["annotations"]
     # 20 x 4 around (20, 7), a quarter turn: 4 x 20, of which the picture cuts off 3 rows.
@@ -202,7 +202,7 @@ def test_turned_boxes_and_ellipses_are_outlines(tmp_path: Path) -> None:
 )
 def test_what_is_wrong_is_named(tmp_path: Path, body: str, message: str) -> None:
     source = cvat(tmp_path / "in", body)
-    picture(source / "images/a.png", (30, 40))
+    write_image(source / "images/a.png", (30, 40))
     with pytest.raises(DataError, match=message):
         convert_cvat(source, tmp_path / "out")
 

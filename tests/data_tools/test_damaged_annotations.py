@@ -30,7 +30,7 @@ from damage import (
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from data_tools.binary_masks import Folders, MaskRule, convert_binary_masks
+from data_tools.binary_masks import ImageMaskFolders, MaskRule, convert_binary_masks
 from data_tools.cityscapes import convert_cityscapes
 from data_tools.colour_maps import convert_colour_maps
 from data_tools.csv_boxes import convert_csv_boxes
@@ -173,7 +173,7 @@ def kvasir(root: Path) -> Path:
 
 
 def convert_kvasir(source: Path, out: Path) -> object:
-    folders = {"train": Folders("images", "masks")}
+    folders = {"train": ImageMaskFolders("images", "masks")}
     rule = MaskRule(boxes="boxes.json")
     return convert_binary_masks(source, out, category="polyp", folders=folders, masks=rule)
 
@@ -363,7 +363,7 @@ def convert_pictures(source: Path, out: Path) -> None:
     """Bad pictures are left out and listed."""
     for summary in convert_image_folders(source, out):
         for each in summary.skipped:
-            raise DataError(each.why)
+            raise DataError(each.reason)
 
 
 def convert_indices(source: Path, out: Path) -> object:
@@ -374,7 +374,7 @@ def convert_indices(source: Path, out: Path) -> object:
 
 
 whole_masks = partial(
-    convert_binary_masks, category="lesion", folders={"train": Folders("images", "masks")}
+    convert_binary_masks, category="lesion", folders={"train": ImageMaskFolders("images", "masks")}
 )
 Convert = Callable[..., object]
 CASES: Mapping[str, tuple[Callable[[Path], Path], Convert, Damage]] = {

@@ -3,19 +3,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_tools.deep_pictures import WHOLE, shrink, smallest_type, write_deep_picture
-from resnet_tasks.data.decoding import read_stored
+from data_tools.deep_pictures import (
+    INTEGER_TYPES,
+    choose_smallest_dtype,
+    shrink,
+    write_lossless_image,
+)
+from resnet_tasks.data.decoding import decode_image
 
 
-@pytest.mark.parametrize("kind", [*WHOLE, np.float32])
+@pytest.mark.parametrize("kind", [*INTEGER_TYPES, np.float32])
 @pytest.mark.parametrize("channels", [0, 1, 2, 3, 4, 7])
 def test_whatever_is_written_is_read_unchanged(tmp_path: Path, kind: type, channels: int) -> None:
     rng = np.random.default_rng(channels)
     pixels = rng.normal(0, 3e4, (5, 6, channels) if channels else (5, 6)).astype(np.int64)
     pixels = pixels.astype(kind) if kind is not np.float32 else pixels.astype(kind) / 7
-    file = write_deep_picture(tmp_path / "deep" / "1.2.840", pixels)
+    file = write_lossless_image(tmp_path / "deep" / "1.2.840", pixels)
     assert file.name.startswith("1.2.840.")
-    read = read_stored(file)
+    read = decode_image(file)
     assert read.pixels.dtype == kind
     assert read.layout == ("grey" if channels < 2 else "bands")
     np.testing.assert_array_equal(read.pixels, pixels.reshape(5, 6, -1))
@@ -24,20 +29,20 @@ def test_whatever_is_written_is_read_unchanged(tmp_path: Path, kind: type, chann
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.uint32])
 def test_colours_stay_colours(tmp_path: Path, kind: type) -> None:
     pixels = np.random.default_rng(0).integers(0, np.iinfo(kind).max, (4, 5, 3)).astype(kind)
-    file = write_deep_picture(tmp_path / "a", pixels, is_colour=True)
+    file = write_lossless_image(tmp_path / "a", pixels, is_colour=True)
     assert file.suffix == (".tif" if kind is np.uint32 else ".png")
-    read = read_stored(file)
+    read = decode_image(file)
     assert read.layout == "colour"
     np.testing.assert_array_equal(read.pixels, pixels)
 
 
 def test_smallest_type() -> None:
-    assert smallest_type(0, 255, is_whole=True) is np.uint8
-    assert smallest_type(0, 256, is_whole=True) is np.uint16
-    assert smallest_type(-1, 32767, is_whole=True) is np.int16
-    assert smallest_type(-1, 32768, is_whole=True) is np.int32
-    assert smallest_type(0, 2**32, is_whole=True) is np.float32
-    assert smallest_type(0, 1, is_whole=False) is np.float32
+    assert choose_smallest_dtype(0, 255, is_whole=True) is np.uint8
+    assert choose_smallest_dtype(0, 256, is_whole=True) is np.uint16
+    assert choose_smallest_dtype(-1, 32767, is_whole=True) is np.int16
+    assert choose_smallest_dtype(-1, 32768, is_whole=True) is np.int32
+    assert choose_smallest_dtype(0, 2**32, is_whole=True) is np.float32
+    assert choose_smallest_dtype(0, 1, is_whole=False) is np.float32
 
 
 def test_shrinking_averages() -> None:

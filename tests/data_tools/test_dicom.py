@@ -10,7 +10,7 @@ import pytest
 from data_tools.catalogue import convert
 from data_tools.dicom import convert_dicom
 from resnet_tasks.data.coco import read_coco
-from resnet_tasks.data.decoding import read_stored
+from resnet_tasks.data.decoding import decode_image
 from resnet_tasks.errors import DataError
 
 FILES = Path(pydicom.__file__).parent / "data" / "test_files"
@@ -38,7 +38,7 @@ def test_files_with_and_without_suffix_series_and_frames(tmp_path: Path) -> None
         folder, tmp_path / "out", progress=lambda done, total: seen.append((done, total))
     )
     assert summary.images == 4
-    assert [(each.file, each.why) for each in summary.skipped] == [
+    assert [(each.file, each.reason) for each in summary.skipped] == [
         ("notes", "it is no DICOM file"),
         ("s/plan", "it holds no picture (RT Plan Storage)"),
     ]
@@ -46,7 +46,7 @@ def test_files_with_and_without_suffix_series_and_frames(tmp_path: Path) -> None
     read = read_coco(tmp_path / "out" / "train.json")
     assert read.annotated == frozenset()
     assert read.problems == ()
-    assert read.missing_files() == ()
+    assert read.find_missing_files() == ()
     assert [each.file_name for each in read.images] == [
         *("images/train/ct.tif", "images/train/us.1.2.png"),
         *("images/train/s/two/0000.png", "images/train/s/two/0001.png"),
@@ -54,11 +54,11 @@ def test_files_with_and_without_suffix_series_and_frames(tmp_path: Path) -> None
     ct = read.images[0]
     assert ct.spacing == (0.661468, 0.661468)
     assert ct.extra["attributes"] == {"modality": "CT"}
-    picture = read_stored(read.image_path(ct))
+    picture = decode_image(read.image_path(ct))
     array = pydicom.dcmread(FILES / "CT_small.dcm").pixel_array
     assert (picture.layout, picture.pixels.dtype) == ("grey", np.int16)
     np.testing.assert_array_equal(picture.pixels[:, :, 0], array - 1024)
-    frame = read_stored(read.image_path(read.images[3]))
+    frame = decode_image(read.image_path(read.images[3]))
     assert (frame.layout, frame.pixels.dtype) == ("colour", np.uint16)
     array = pydicom.dcmread(FILES / "SC_rgb_rle_16bit_2frame.dcm").pixel_array
     np.testing.assert_array_equal(frame.pixels, array[1])
@@ -98,7 +98,7 @@ def test_copies_are_left_out_but_not_what_only_shares_an_id(tmp_path: Path) -> N
     (summary,) = convert_dicom(folder, tmp_path / "out")
     assert summary.images == 2
     assert [each.file for each in summary.skipped] == ["b"]
-    assert "same instance id and the same pixels" in summary.skipped[0].why
+    assert "same instance id and the same pixels" in summary.skipped[0].reason
 
 
 def test_equal_names_get_files_of_their_own(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_damage_stops_or_is_listed(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
     card = convert("dicom", folder, tmp_path / "out", damaged="skip")
     assert card.splits[0].images == 1
-    assert "| train | a | file | the DICOM file" in card.markdown()
+    assert "| train | a | file | the DICOM file" in card.to_markdown()
     (folder / "b").unlink()
     with pytest.raises(DataError, match="holds no DICOM picture; there is a"):
         convert_dicom(folder, tmp_path / "other", damaged="skip")

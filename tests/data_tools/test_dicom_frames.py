@@ -11,7 +11,7 @@ from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 from data_tools.dicom_frames import DicomFile, DicomFrame
-from data_tools.dicom_reading import DicomReading, is_dicom
+from data_tools.dicom_reading import DicomOptions, is_dicom
 from resnet_tasks.errors import DataError
 
 FILES = Path(pydicom.__file__).parent / "data" / "test_files"
@@ -20,7 +20,7 @@ RAMP = np.arange(12, dtype=np.uint16).reshape(3, 4) * 300
 
 
 def frames(path: Path, **reading: Any) -> list[DicomFrame]:
-    return list(DicomFile(path, DicomReading(**reading)).frames())
+    return list(DicomFile(path, DicomOptions(**reading)).iterate_frames())
 
 
 def only(path: Path, **reading: Any) -> DicomFrame:
@@ -125,7 +125,7 @@ def test_a_window_by_hand(tmp_path: Path) -> None:
     inverted = only(dark, values=(0, 2000)).pixels.astype(int)
     np.testing.assert_allclose(inverted, 65535 - made.astype(int), atol=1)
     with pytest.raises(DataError, match="level and width are numbers, width above 0"):
-        DicomReading(values=(40, 0))
+        DicomOptions(values=(40, 0))
 
 
 def test_look_up_tables(tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def test_shrinking_moves_the_spacing(tmp_path: Path) -> None:
     assert frame.attributes == {"modality": "CT", "view": "PA"}
     assert only(path, longest_side=100).scale == (1, 1)
     with pytest.raises(DataError, match="longest_side is 0"):
-        DicomReading(longest_side=0)
+        DicomOptions(longest_side=0)
 
 
 def test_spacing_is_looked_for_and_checked(tmp_path: Path) -> None:
@@ -264,7 +264,7 @@ def test_groups_are_salted_hashes(tmp_path: Path) -> None:
     path = write(tmp_path / "a", StudyInstanceUID="1.2.9")
 
     def group(**reading: Any) -> str | None:
-        return DicomFile(path, DicomReading(**reading)).group
+        return DicomFile(path, DicomOptions(**reading)).group
 
     plain = group()
     assert plain is not None
@@ -315,7 +315,7 @@ def test_headers_without_sense(tmp_path: Path) -> None:
 
 def test_what_is_no_picture_says_so() -> None:
     def why(name: str) -> str | None:
-        return DicomFile(FILES / name, DicomReading()).lacks_picture()
+        return DicomFile(FILES / name, DicomOptions()).explain_missing_image()
 
     assert why("rtplan.dcm") == "it holds no picture (RT Plan Storage)"
     assert why("liver_1frame.dcm") == "it holds labels (SEG), no picture"
@@ -331,9 +331,9 @@ def test_without_pydicom_formats_are_listed_and_files_ask_for_it() -> None:
         "from pathlib import Path\n"
         "from data_tools.formats import FORMATS\n"
         "from data_tools.dicom import open_dicom\n"
-        "from data_tools.dicom_reading import DicomReading\n"
+        "from data_tools.dicom_reading import DicomOptions\n"
         "assert 'salt' in FORMATS.get('dicom').options\n"
-        "try: open_dicom(Path('x'), DicomReading())\n"
+        "try: open_dicom(Path('x'), DicomOptions())\n"
         "except Exception as error: print(type(error).__name__, error)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -343,4 +343,4 @@ def test_without_pydicom_formats_are_listed_and_files_ask_for_it() -> None:
 
 def test_secondary_captures_are_pictures(tmp_path: Path) -> None:
     path = write(tmp_path / "a", SOPClassUID=SecondaryCaptureImageStorage, Modality="OT")
-    assert DicomFile(path, DicomReading()).lacks_picture() is None
+    assert DicomFile(path, DicomOptions()).explain_missing_image() is None

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from data_tools.exporting import export_coco
-from data_tools.source_folder import coco_splits
+from data_tools.source_folder import find_coco_splits
 from data_tools.voc import convert_voc
 from data_tools.voc_export import export_voc
 from data_tools.yolo import convert_yolo
@@ -68,7 +68,7 @@ def test_yolo_lines_by_hand(tmp_path: Path) -> None:
     )
     assert (tmp_path / "out/data.yaml").read_text() == "val: images/val\nnc: 2\nnames: [ant, cat]\n"
     assert (tmp_path / "out/images/val/a.png").is_file()
-    assert [(each.what, each.why) for each in card.splits[0].skipped] == [
+    assert [(each.description, each.reason) for each in card.splits[0].skipped] == [
         ("ant (annotation 3)", "YOLO has no crowd objects"),
         ("ant (annotation 4)", "a label of the whole picture has no box"),
     ]
@@ -109,7 +109,7 @@ def test_yolo_polygons_by_hand(tmp_path: Path) -> None:
         "objects with holes, joined to one outline": 1,
         "objects without a mask, written as the rectangle of their box": 1,
     }
-    assert "| val | objects with holes, joined to one outline | 1 |" in card.markdown()
+    assert "| val | objects with holes, joined to one outline | 1 |" in card.to_markdown()
 
 
 @pytest.mark.parametrize("shapes", ["boxes", "polygons"])
@@ -124,9 +124,11 @@ def test_coco_to_yolo_and_back(shared_data: Path, tmp_path: Path, shapes: str) -
     after = read_coco(tmp_path / "coco/val.json")
     crowds = sum(each.is_crowd for found in before.annotations.values() for each in found)
     assert crowds > 0
-    assert [each.why for each in card.splits[0].skipped] == ["YOLO has no crowd objects"] * crowds
+    assert [each.reason for each in card.splits[0].skipped] == [
+        "YOLO has no crowd objects"
+    ] * crowds
     assert after.categories.names == before.categories.names
-    assert after.missing_files() == ()
+    assert after.find_missing_files() == ()
     old, new = by_name(before), by_name(after)
     assert old.keys() == new.keys()
     # Boxes of a polygon are drawn around it: those of the file differ from it now and then.
@@ -240,8 +242,8 @@ def test_what_is_wrong_is_named_and_nothing_is_left_behind(tmp_path: Path) -> No
     with pytest.raises(DataError, match=r"holds none of train\.json"):
         export_coco("yolo", tmp_path, tmp_path / "out")
     with pytest.raises(DataError, match="should tell one split"):
-        coco_splits(tmp_path / "annotations.json")
-    assert coco_splits(Path("x/instances_train2017.json")) == {
+        find_coco_splits(tmp_path / "annotations.json")
+    assert find_coco_splits(Path("x/instances_train2017.json")) == {
         "train": Path("x/instances_train2017.json")
     }
     (tmp_path / "in/a.png").unlink()

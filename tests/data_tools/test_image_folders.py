@@ -93,8 +93,8 @@ def test_unreadable_pictures_are_listed_and_the_command_s_card_says_so(tmp_path:
     card = convert("image-folders", source, tmp_path / "out", copy_images=True)
     assert card.splits[0].images == 2
     (skipped,) = card.splits[0].skipped
-    assert (skipped.file, skipped.what) == ("b/broken.jpg", "b")
-    assert "cannot be read" in skipped.why
+    assert (skipped.file, skipped.description) == ("b/broken.jpg", "b")
+    assert "cannot be read" in skipped.reason
     assert "broken.jpg" in (tmp_path / "out/data_card.md").read_text()
     assert (tmp_path / "out/images/train/a/x.png").is_file()
     first = json.loads((tmp_path / "out/train.json").read_text())["annotations"][0]

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from data_tools.instance_masks import convert_instance_masks, read_mask, rim
+from data_tools.instance_masks import compute_contour, convert_instance_masks, read_mask
 from data_tools.split_summary import SplitSummary
 from resnet_tasks.data.coco import read_coco
 from resnet_tasks.data.label_files import read_label_map
@@ -88,7 +88,7 @@ def test_dsb2018_is_read_without_a_problem(
     for split in ("train", "val"):
         read = read_coco(dsb2018[1] / f"{split}.json")
         assert read.problems == ()
-        assert read.missing_files() == ()
+        assert read.find_missing_files() == ()
         assert read.annotated == frozenset(("boxes", "masks", "semantic"))
 
 
@@ -115,7 +115,9 @@ def test_objects_by_hand_and_empty_masks_counted(tmp_path: Path) -> None:
     assert [a["area"] for a in content["annotations"]] == [6, 6]
     assert summary.objects == {"cell": 2}
     assert summary.pixels == {"cell": 12}
-    assert [(s.file, s.why) for s in summary.skipped] == [("cafe/masks/c.png", "its mask is empty")]
+    assert [(s.file, s.reason) for s in summary.skipped] == [
+        ("cafe/masks/c.png", "its mask is empty")
+    ]
 
 
 def test_opaque_black_masks_are_empty(tmp_path: Path) -> None:
@@ -179,7 +181,7 @@ def test_rims_are_a_class_of_pixels_and_keep_touching_objects_apart(tmp_path: Pa
 def test_a_thin_object_is_all_rim_and_a_negative_width_is_refused(tmp_path: Path) -> None:
     mask = np.zeros((9, 9), bool)
     mask[3:6, 3:6] = True
-    assert (rim(mask, 2) == mask).all()
-    assert rim(mask, 1).sum() == 8
+    assert (compute_contour(mask, 2) == mask).all()
+    assert compute_contour(mask, 1).sum() == 8
     with pytest.raises(DataError, match="contour is -1"):
         convert_instance_masks(tmp_path, tmp_path / "out", contour=-1)

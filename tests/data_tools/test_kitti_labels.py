@@ -39,8 +39,8 @@ def test_boxes_and_what_is_known_of_them(tmp_path: Path) -> None:
     ((car, *_, region),) = read.annotations.values()
     assert (car.occluded, car.truncated) == (1, 0)
     assert (region.occluded, region.is_crowd) == (None, True)
-    assert f"splits by the lists in {tmp_path / 'in' / 'ImageSets'}" in card.markdown()
-    assert "unverified on the full data set" in card.markdown()
+    assert f"splits by the lists in {tmp_path / 'in' / 'ImageSets'}" in card.to_markdown()
+    assert "unverified on the full data set" in card.to_markdown()
 
 
 def test_a_split_must_be_stated(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_a_split_must_be_stated(tmp_path: Path) -> None:
         convert("kitti", source, tmp_path / "x", lists=tmp_path / "elsewhere", val_fraction=0.5)
     card = convert("kitti", source, tmp_path / "drawn", val_fraction=0.34)
     assert [split.images for split in card.splits] == [2, 1]
-    assert "by pictures, whose drives are not known" in card.markdown()
+    assert "by pictures, whose drives are not known" in card.to_markdown()
     text(tmp_path / "elsewhere/val.txt", "000000\n")
     with pytest.raises(DataError, match=r"'000000' and 0 others stand in train\.txt and in val"):
         convert("kitti", source, tmp_path / "x", lists=tmp_path / "elsewhere")
@@ -73,16 +73,16 @@ def test_drives_stay_whole(tmp_path: Path) -> None:
     text(tmp_path / "kit/train_rand.txt", "8,1,7,2,6,3,5,4\n")
     options = {"val_fraction": 0.5, "mapping": tmp_path / "kit"}
     card = convert("kitti", source, tmp_path / "out", **options)
-    assert "(val_fraction 0.5, seed 0) by drives" in card.markdown()
+    assert "(val_fraction 0.5, seed 0) by drives" in card.to_markdown()
     groups = {}
     for split in ("train", "val"):
         images = written(tmp_path / "out", split)["images"]
-        groups[split] = {image["group"] for image in images}
+        groups[split] = {record["group"] for record in images}
         assert len(images) == 4
-        for image in images:
+        for record in images:
             # Picture 0 is line 8 of the mapping: frame 7, the drive 7 // 2.
             frame = (7, 0, 6, 1, 5, 2, 4, 3)[int(Path(image["file_name"]).stem)]
-            assert image["group"] == f"2011_09_26_drive_{frame // 2:04d}_sync"
+            assert record["group"] == f"2011_09_26_drive_{frame // 2:04d}_sync"
     assert not groups["train"] & groups["val"]
     text(tmp_path / "kit/train_rand.txt", "8,9")
     with pytest.raises(DataError, match=r"entry 2 of .*train_rand\.txt is '9'; .* 1 to 8"):
@@ -117,7 +117,7 @@ def test_boxes_without_area_and_labels_that_are_missing(tmp_path: Path) -> None:
     text(source / "training/label_2/000001.txt", GOOD.replace("39.59", "8.22"))
     card = convert("kitti", source, tmp_path / "out")
     (skipped,) = card.splits[1].skipped
-    assert (skipped.file, skipped.what[:12]) == ("000001.txt", "Car (line 1)")
+    assert (skipped.file, skipped.description[:12]) == ("000001.txt", "Car (line 1)")
     (source / "training/label_2/000001.txt").unlink()
     with pytest.raises(DataError, match=r"the label file .*000001\.txt is missing"):
         convert("kitti", source, tmp_path / "other")

@@ -8,7 +8,7 @@ import tifffile
 from PIL import Image
 
 from data_tools.catalogue import prepare
-from data_tools.coco_writer import Category
+from data_tools.coco_writer import CategorySpec
 from data_tools.data_card import DataCard
 from data_tools.label_maps import convert_label_maps, find_pairs
 from data_tools.split_summary import SplitSummary
@@ -16,7 +16,7 @@ from resnet_tasks.data.coco import read_coco
 from resnet_tasks.data.label_files import read_label_map
 from resnet_tasks.errors import DataError
 
-CLASSES = (Category("road", isthing=False), Category("car"))
+CLASSES = (CategorySpec("road", isthing=False), CategorySpec("car"))
 VOID = 5
 
 
@@ -74,7 +74,7 @@ def test_camvid_is_read_without_a_problem(camvid: tuple[Path, DataCard]) -> None
     for name in ("train", "val"):
         read = read_coco(camvid[0] / f"{name}.json")
         assert read.problems == ()
-        assert read.missing_files() == ()
+        assert read.find_missing_files() == ()
         assert read.annotated == frozenset(("boxes", "semantic"))
 
 
@@ -184,7 +184,7 @@ def test_reported_label_maps(name: str, message: str, shared_data: Path, tmp_pat
     source = shared_data.with_name("cases") / name / "in"
     if not source.is_dir():
         pytest.skip(f"the reported input is not at {source}")
-    classes = [Category(letter) for letter in "abcdef"]
+    classes = [CategorySpec(letter) for letter in "abcdef"]
     if message:
         with pytest.raises(DataError, match=message):
             convert_label_maps(source, tmp_path / "out", classes=classes)

@@ -76,13 +76,13 @@ def test_shapes_by_hand(tmp_path: Path) -> None:
     assert ("segmentation" in box, box["bbox"]) == (False, [60.5, 40, 9.5, 10])
     assert sun["bbox"] == [35, 25, 10, 10]
     assert sun["area"] == pytest.approx(np.pi * 25, rel=0.05)
-    assert [each.what for each in summary.skipped] == [
+    assert [each.description for each in summary.skipped] == [
         "tip (shape 3)",
         "road (shape 4)",
         "road (shape 5)",
     ]
     assert read_coco(tmp_path / "out/train.json").annotated == {"boxes"}
-    assert read_coco(tmp_path / "out/train.json").missing_files() == ()
+    assert read_coco(tmp_path / "out/train.json").find_missing_files() == ()
 
 
 def test_group_id_joins_parts_of_one_object(tmp_path: Path) -> None:

@@ -14,7 +14,11 @@ from data_tools.data_card import DataCard
 
 def left_out(card: DataCard) -> list[tuple[str, str, str, str]]:
     rows = [(split.split, each) for split in card.splits for each in split.skipped]
-    return [(s, each.file, each.what, each.why) for s, each in rows if "picture" in each.what]
+    return [
+        (s, each.file, each.description, each.reason)
+        for s, each in rows
+        if "picture" in each.description
+    ]
 
 
 def test_cityscapes(tmp_path: Path) -> None:

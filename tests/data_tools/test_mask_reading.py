@@ -12,7 +12,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from data_tools.binary_masks import Folders, MaskRule, convert_binary_masks
+from data_tools.binary_masks import ImageMaskFolders, MaskRule, convert_binary_masks
 from data_tools.instance_masks import convert_instance_masks, read_mask
 from data_tools.mask_reading import MaskReader
 from data_tools.split_summary import SplitSummary
@@ -284,7 +284,7 @@ def convert(source: Path, **rule: Any) -> SplitSummary:
         source,
         source.parent / "out",
         category="lesion",
-        folders={"train": Folders("images", "masks")},
+        folders={"train": ImageMaskFolders("images", "masks")},
         masks=MaskRule(**rule),
     )
     return summary
@@ -362,7 +362,7 @@ def test_reported_binary_masks(name: str, shared_cases: Path, tmp_path: Path) ->
         shared_cases / name / "in",
         tmp_path / "out",
         category="lesion",
-        folders={"train": Folders("images", "masks")},
+        folders={"train": ImageMaskFolders("images", "masks")},
     )
     assert summary.pixels == {"lesion": 949}
     assert summary.warnings == ()

@@ -15,9 +15,9 @@ import pydicom
 import pytest
 from damage import FULL, MANY, told
 
-from data_tools.box_tables import merged, read_box_table
+from data_tools.box_tables import merge_findings, read_box_table
 from data_tools.dicom_frames import DicomFile
-from data_tools.dicom_reading import DicomReading
+from data_tools.dicom_reading import DicomOptions
 from data_tools.nifti_layouts import Case, read_layout
 from data_tools.nifti_volumes import Volume
 from resnet_tasks.errors import DataError
@@ -48,10 +48,10 @@ def dicom(random: Random, folder: Path) -> None:
     whole = (DICOM / random.choice(SOURCES)).read_bytes()
     (folder / "a").write_bytes(damaged(random, whole, 132, 2500))
     values: Any = random.choice(["voi", "modality", "stored", (40.0, 400.0)])
-    file = DicomFile(folder / "a", DicomReading(values, longest_side=random.choice([None, 16])))
+    file = DicomFile(folder / "a", DicomOptions(values, longest_side=random.choice([None, 16])))
     assert file.group is None or len(file.group) == 16
-    if file.lacks_picture() is None:
-        frames = file.frames()
+    if file.explain_missing_image() is None:
+        frames = file.iterate_frames()
         for frame in (frame for _, frame in zip(range(2), frames, strict=False)):
             assert frame.pixels.ndim == 2 + frame.is_colour
 
@@ -67,7 +67,7 @@ def nifti(random: Random, folder: Path) -> None:
     whole = (NIFTI if kind == "nii.gz" else folder / "whole.nii").read_bytes()
     (folder / f"v.{kind}").write_bytes(damaged(random, whole, 0, 352))
     volume = Volume(Case("v", (folder / f"v.{kind}",), labels), "coronal")
-    assert volume.picture(0, fill=0).shape[:2] == volume.labels(0, {0: 0}).shape
+    assert volume.read_image(0, fill=0).shape[:2] == volume.read_labels(0, {0: 0}).shape
 
 
 def table(random: Random, folder: Path) -> None:
@@ -80,7 +80,7 @@ def table(random: Random, folder: Path) -> None:
     encoding = random.choice(["utf-8", "utf-8", "utf-8-sig", "utf-16", "latin-1"])
     (folder / "t.csv").write_bytes("\n".join(rows).encode(encoding))
     for picture in read_box_table(folder / "t.csv", {}).values():
-        assert sum(count for _, count in merged(picture.boxes)) == len(picture.boxes)
+        assert sum(count for _, count in merge_findings(picture.boxes)) == len(picture.boxes)
 
 
 def description(random: Random, folder: Path) -> None:

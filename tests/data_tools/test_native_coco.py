@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from data_tools.native_coco import convert_coco
-from data_tools.source_folder import coco_splits
+from data_tools.source_folder import find_coco_splits
 from resnet_tasks.data.coco import read_coco
 from resnet_tasks.errors import DataError
 
@@ -63,7 +63,11 @@ def test_what_is_complete_stays_as_it_is(tmp_path: Path) -> None:
     ]
     assert (summary.objects, summary.changed, summary.skipped) == ({"cell": 1}, {}, ())
     coco = read_coco(tmp_path / "out/val.json")
-    assert (coco.problems, coco.missing_files(), coco.annotated) == ((), (), {"boxes", "masks"})
+    assert (coco.problems, coco.find_missing_files(), coco.annotated) == (
+        (),
+        (),
+        {"boxes", "masks"},
+    )
 
 
 def test_what_is_missing_is_filled_in_and_counted(tmp_path: Path) -> None:
@@ -90,7 +94,7 @@ def test_objects_that_cannot_be_used_are_listed(tmp_path: Path) -> None:
     given = source(tmp_path / "in", bbox=[2, 3, 0, 5])
     (summary,) = convert_coco(given, tmp_path / "out")
     assert load(tmp_path / "out/val.json")["annotations"] == []
-    assert [each.what for each in summary.skipped] == ["annotation 70"]
+    assert [each.description for each in summary.skipped] == ["annotation 70"]
     assert summary.objects == {"cell": 0}
 
 
@@ -121,7 +125,7 @@ def test_run_lengths_crowds_groups_and_label_maps_are_kept(tmp_path: Path) -> No
     assert (image["group"], image["spacing"]) == ("p", [1, 2])
     assert image["file_name"] == "images/val/images/A172/a.tif"
     assert "images_root" not in content["info"]
-    assert read_coco(tmp_path / "out/val.json").missing_files() == ()
+    assert read_coco(tmp_path / "out/val.json").find_missing_files() == ()
 
 
 def test_pictures_must_be_there_once_and_fit(tmp_path: Path) -> None:
@@ -152,16 +156,16 @@ def test_errors_of_the_file_are_told(tmp_path: Path) -> None:
 
 
 def test_splits_are_told_by_names(tmp_path: Path, shared_data: Path) -> None:
-    assert coco_splits(shared_data / "coco_tiny") == {
+    assert find_coco_splits(shared_data / "coco_tiny") == {
         split: shared_data / f"coco_tiny/annotations/instances_{split}2017.json"
         for split in ("train", "val")
     }
     for name in ("a_train.json", "b_train.json"):
         (tmp_path / name).write_text("{}")
     with pytest.raises(DataError, match=r"a_train\.json and .*b_train\.json both tell"):
-        coco_splits(tmp_path)
+        find_coco_splits(tmp_path)
     (tmp_path / "train.json").write_text("{}")
-    assert coco_splits(tmp_path) == {"train": tmp_path / "train.json"}
+    assert find_coco_splits(tmp_path) == {"train": tmp_path / "train.json"}
 
 
 def test_the_coco_sample(shared_data: Path, tmp_path: Path) -> None:
@@ -174,4 +178,4 @@ def test_the_coco_sample(shared_data: Path, tmp_path: Path) -> None:
     for annotation in before["annotations"]:
         assert by_id[annotation["id"]] == annotation
     coco = read_coco(tmp_path / "out/val.json")
-    assert (coco.problems, coco.missing_files()) == ((), ())
+    assert (coco.problems, coco.find_missing_files()) == ((), ())

@@ -11,7 +11,7 @@ import pytest
 from data_tools.catalogue import convert
 from data_tools.nifti import convert_nifti
 from resnet_tasks.data.coco import read_coco
-from resnet_tasks.data.decoding import read_stored
+from resnet_tasks.data.decoding import decode_image
 from resnet_tasks.data.label_files import read_label_map
 from resnet_tasks.errors import DataError
 
@@ -51,7 +51,7 @@ def test_slices_with_label_maps(tmp_path: Path) -> None:
     assert summary.pixels == {"liver": 2 * (24 - 1), "tumour": 2}
     assert summary.skipped == ()
     read = read_coco(tmp_path / "out/train.json")
-    assert (read.problems, read.missing_files()) == ((), ())
+    assert (read.problems, read.find_missing_files()) == ((), ())
     assert read.annotated == {"semantic"}
     third = read.images[2]
     assert third.file_name == "images/train/ct_0/ct_0_axial_0002.tif"
@@ -61,7 +61,7 @@ def test_slices_with_label_maps(tmp_path: Path) -> None:
     assert third.extra["attributes"] == {"slice": 2, "slice_distance": 3.0}
     image = nibabel.load(source / "imagesTr/ct_0.nii.gz")
     expected = np.asarray(image.dataobj)[::-1, ::-1, 2].T
-    stored = read_stored(read.image_path(third))
+    stored = decode_image(read.image_path(third))
     assert (stored.pixels.dtype, stored.layout) == (np.int16, "grey")
     np.testing.assert_array_equal(stored.pixels[:, :, 0], expected)
     labels = np.asarray(nibabel.load(source / "labelsTr/ct_0.nii.gz").dataobj)
@@ -73,7 +73,7 @@ def test_empty_slices_are_rationed_and_counted(tmp_path: Path) -> None:
     source = decathlon(tmp_path / "in", 3)
     train, val = convert_nifti(source, tmp_path / "out", empty_slices=0.4, val_fraction=0.34)
     assert (train.images, val.images) == (2 * 3, 5)  # of 3 empty slices of train, one stays
-    assert [(each.what, each.why) for each in train.skipped] == [
+    assert [(each.description, each.reason) for each in train.skipped] == [
         ("2 of 5 axial slices", "they hold no label, and empty_slices is 0.4")
     ] * 2
     assert val.skipped == ()
@@ -95,7 +95,7 @@ def test_channels_planes_and_void(tmp_path: Path) -> None:
     assert len(read.images) == 8
     assert read.categories.names == ("organ", "cyst")
     assert read.images[0].spacing == pytest.approx((3.0, 0.7))
-    stored = read_stored(read.image_path(read.images[0]))
+    stored = decode_image(read.image_path(read.images[0]))
     assert (stored.pixels.shape, stored.layout) == ((5, 6, 4), "bands")
     values = {
         int(value)
@@ -125,11 +125,11 @@ def test_volumes_without_labels_are_listed(tmp_path: Path) -> None:
     (source / "labelsTs/ct_8.nii.gz").write_bytes(labels)
     card = convert("nifti", source, tmp_path / "out")
     assert [(each.split, each.images) for each in card.splits] == [("train", 5), ("test", 5)]
-    assert "| test | ct_9 | volume | it has no labels |" in card.markdown()
+    assert "| test | ct_9 | volume | it has no labels |" in card.to_markdown()
     (source / "labelsTs/ct_8.nii.gz").unlink()
     card = convert("nifti", source, tmp_path / "other")
     assert [each.split for each in card.splits] == ["train"]
-    assert "| train | test: ct_9 | volume | it has no labels |" in card.markdown()
+    assert "| train | test: ct_9 | volume | it has no labels |" in card.to_markdown()
 
 
 def test_mistakes_leave_nothing_behind(tmp_path: Path) -> None:

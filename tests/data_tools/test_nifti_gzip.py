@@ -50,7 +50,7 @@ def flipped(content: bytes, place: int, bit: int = 0) -> bytes:
 
 
 def stored(volume: Volume) -> np.ndarray:
-    return np.stack([volume.picture(i) for i in range(volume.num_slices)])
+    return np.stack([volume.read_image(i) for i in range(volume.num_slices)])
 
 
 def test_every_flipped_bit_is_refused_or_harmless(tmp_path: Path) -> None:

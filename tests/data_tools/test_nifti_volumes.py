@@ -39,15 +39,15 @@ def test_planes_by_hand(tmp_path: Path) -> None:
     axial = volume(tmp_path, marked())
     assert (axial.num_slices, axial.spacing, axial.distance) == (4, (3, 2), 5)
     # Third slice from below; from front to back, from the patient's right to left.
-    np.testing.assert_array_equal(axial.picture(2), [[122, 22], [112, 12], [102, 2]])
+    np.testing.assert_array_equal(axial.read_image(2), [[122, 22], [112, 12], [102, 2]])
     coronal = volume(tmp_path, marked(), "coronal")
     assert (coronal.num_slices, coronal.spacing, coronal.distance) == (3, (5, 2), 3)
-    np.testing.assert_array_equal(coronal.picture(0), [[103, 3], [102, 2], [101, 1], [100, 0]])
+    np.testing.assert_array_equal(coronal.read_image(0), [[103, 3], [102, 2], [101, 1], [100, 0]])
     sagittal = volume(tmp_path, marked(), "sagittal")
     assert (sagittal.num_slices, sagittal.spacing, sagittal.distance) == (2, (5, 3), 2)
     # From the right; from head to foot, from front to back.
     np.testing.assert_array_equal(
-        sagittal.picture(0), [[123, 113, 103], [122, 112, 102], [121, 111, 101], [120, 110, 100]]
+        sagittal.read_image(0), [[123, 113, 103], [122, 112, 102], [121, 111, 101], [120, 110, 100]]
     )
 
 
@@ -55,7 +55,7 @@ def test_planes_by_hand(tmp_path: Path) -> None:
 @pytest.mark.parametrize("axes", ["LPS", "RAS", "ASL", "PIR", "SRA"])
 def test_the_stored_orientation_does_not_matter(tmp_path: Path, plane: Any, axes: str) -> None:
     expected = volume(tmp_path, marked(), plane)
-    slices = [expected.picture(i) for i in range(expected.num_slices)]
+    slices = [expected.read_image(i) for i in range(expected.num_slices)]
     image = nibabel.Nifti1Image(marked(), RAS)
     turn = nibabel.orientations.ornt_transform(
         nibabel.io_orientation(RAS), nibabel.orientations.axcodes2ornt(axes)
@@ -64,7 +64,7 @@ def test_the_stored_orientation_does_not_matter(tmp_path: Path, plane: Any, axes
     assert "".join(nibabel.aff2axcodes(turned.affine)) == axes
     made = volume(tmp_path, np.asarray(turned.dataobj), plane, affine=turned.affine)
     assert (made.spacing, made.distance) == (expected.spacing, expected.distance)
-    np.testing.assert_array_equal([made.picture(i) for i in range(made.num_slices)], slices)
+    np.testing.assert_array_equal([made.read_image(i) for i in range(made.num_slices)], slices)
 
 
 def test_published_volumes_are_read_as_nibabel_reads_them(tmp_path: Path) -> None:
@@ -77,21 +77,21 @@ def test_published_volumes_are_read_as_nibabel_reads_them(tmp_path: Path) -> Non
         assert made.spacing == pytest.approx(image.header.get_zooms()[:2])
         for index in (0, made.num_slices - 1):
             expected = canonical[::-1, ::-1, index].swapaxes(0, 1)
-            np.testing.assert_allclose(made.picture(index), expected, rtol=1e-6)
+            np.testing.assert_allclose(made.read_image(index), expected, rtol=1e-6)
 
 
 def test_values_are_scaled_and_typed(tmp_path: Path) -> None:
     values = marked()
 
     def kind(array: np.ndarray, **header: Any) -> np.dtype:
-        return volume(tmp_path, array, **header).picture(0).dtype
+        return volume(tmp_path, array, **header).read_image(0).dtype
 
     assert kind(values) == np.int16
     assert kind(values.astype(np.uint8)) == np.uint8
     assert kind(values.astype(np.uint16)) == np.uint8  # 123 is the largest
     assert kind(values.astype(np.float64)) == np.float32
     assert kind(values.astype(np.int32) * 1000) == np.int32
-    made = volume(tmp_path, values, slope=0.25).picture(2)
+    made = volume(tmp_path, values, slope=0.25).read_image(2)
     assert made.dtype == np.float32
     np.testing.assert_array_equal(made, [[30.5, 5.5], [28, 3], [25.5, 0.5]])
 
@@ -103,22 +103,22 @@ def test_hounsfield_units_of_a_header(tmp_path: Path) -> None:
     raw[112:120] = np.array([1, -1024], dtype="<f4").tobytes()  # scl_slope, scl_inter
     (tmp_path / "v.nii").write_bytes(raw)
     labels = save(tmp_path / "l.nii", np.zeros((2, 3, 4), np.uint8))
-    made = Volume(Case("v", (tmp_path / "v.nii",), labels), "axial").picture(2)
+    made = Volume(Case("v", (tmp_path / "v.nii",), labels), "axial").read_image(2)
     assert made.dtype == np.int16
     assert made[0].tolist() == [122 - 1024, 22 - 1024]
 
 
 def test_channels(tmp_path: Path) -> None:
     values = marked()
-    stacked = volume(tmp_path, np.stack([values, -values, values * 0], axis=3)).picture(2)
+    stacked = volume(tmp_path, np.stack([values, -values, values * 0], axis=3)).read_image(2)
     assert stacked.shape == (3, 2, 3)
     assert stacked[0, 0].tolist() == [122, -122, 0]
     files = [save(tmp_path / f"v{i}.nii.gz", a) for i, a in enumerate([values, values / 2])]
     labels = save(tmp_path / "l.nii.gz", np.zeros((2, 3, 4), np.uint8))
-    apart = Volume(Case("v", tuple(files), labels), "axial").picture(2)
+    apart = Volume(Case("v", tuple(files), labels), "axial").read_image(2)
     assert apart.dtype == np.float32
     assert apart[0, 0].tolist() == [122, 61]
-    flat = volume(tmp_path, values[:, :, :, None, None]).picture(2)
+    flat = volume(tmp_path, values[:, :, :, None, None]).read_image(2)
     assert flat.shape == (3, 2)
 
 
@@ -139,14 +139,14 @@ def test_labels_by_hand(tmp_path: Path) -> None:
     labels = save(tmp_path / "l.nii", values)  # stored as doubles, as many tools do
     made = Volume(Case("v", (image,), labels), "axial")
     ids = {0: 0, 3: 1, 7: 255}
-    assert made.labels(2, ids).tolist() == [[1, 0], [0, 0], [0, 255]]
-    assert not made.labels(0, ids).any()
+    assert made.read_labels(2, ids).tolist() == [[1, 0], [0, 0], [0, 255]]
+    assert not made.read_labels(0, ids).any()
     with pytest.raises(DataError, match=r"l\.nii has the unknown values 7 \(1 pixels\) in slice 2"):
-        made.labels(2, {0: 0, 3: 1})
+        made.read_labels(2, {0: 0, 3: 1})
     values[0, 0, 2] = 6.5
     made = Volume(Case("v", (image,), save(tmp_path / "l.nii", values)), "axial")
     with pytest.raises(DataError, match=r"values 6\.5 \(1 pixels\) .*; known are 0, 3, 7"):
-        made.labels(2, ids)
+        made.read_labels(2, ids)
 
 
 def test_labels_must_lie_where_their_volume_lies(tmp_path: Path) -> None:
@@ -176,10 +176,10 @@ def test_values_that_are_not_finite(tmp_path: Path) -> None:
     values = marked().astype(np.float32)
     values[0, 0, 2] = np.nan
     made = volume(tmp_path, values)
-    assert np.isfinite(made.picture(0)).all()
+    assert np.isfinite(made.read_image(0)).all()
     with pytest.raises(DataError, match=r"1 values that are not finite in slice 2; say with fill"):
-        made.picture(2)
-    assert made.picture(2, fill=-1)[2, 1] == -1
+        made.read_image(2)
+    assert made.read_image(2, fill=-1)[2, 1] == -1
 
 
 @pytest.mark.parametrize(

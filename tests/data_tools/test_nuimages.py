@@ -145,7 +145,7 @@ def test_objects_surfaces_attributes_and_logs(tmp_path: Path) -> None:
 def test_categories_are_merged_and_mini_is_train(tmp_path: Path) -> None:
     source = write(tmp_path / "in", tables(), "mini")
     card = convert("nuimages", source, tmp_path / "out", rename={"vehicle.car": "car"})
-    assert "nuImages mini" in card.markdown()
+    assert "nuImages mini" in card.to_markdown()
     train, ids = written(tmp_path / "out")
     assert [c["name"] for c in train["categories"]] == ["car", "other", "flat.driveable_surface"]
     person, car = train["annotations"]
@@ -166,7 +166,7 @@ def test_objects_without_a_mask(tmp_path: Path) -> None:
     (person,) = train["annotations"]
     assert "segmentation" not in person
     (skipped,) = card.splits[0].skipped
-    assert skipped.why.startswith("it has neither a mask nor a box")
+    assert skipped.reason.startswith("it has neither a mask nor a box")
 
 
 @pytest.mark.parametrize(

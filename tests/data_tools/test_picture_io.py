@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_tools.picture_io import picture_size
+from data_tools.picture_io import measure_image_size
 from resnet_tasks.data.label_files import read_label_map
 from resnet_tasks.errors import DataError
 
@@ -18,13 +18,13 @@ def test_picture_size_is_that_of_the_upright_picture(tmp_path: Path) -> None:
     exif[0x0112] = 6
     Image.new("RGB", (8, 6)).save(tmp_path / "turned.jpg", exif=exif)
     Image.new("RGB", (8, 6)).save(tmp_path / "x.png")
-    assert picture_size(tmp_path / "x.png") == (6, 8)
-    assert picture_size(tmp_path / "turned.jpg") == (8, 6)
+    assert measure_image_size(tmp_path / "x.png") == (6, 8)
+    assert measure_image_size(tmp_path / "turned.jpg") == (8, 6)
     with pytest.raises(DataError, match=r"none\.png is missing"):
-        picture_size(tmp_path / "none.png")
+        measure_image_size(tmp_path / "none.png")
     (tmp_path / "text.png").write_text("no picture")
     with pytest.raises(DataError, match=r"text\.png cannot be read"):
-        picture_size(tmp_path / "text.png")
+        measure_image_size(tmp_path / "text.png")
 
 
 def test_palette_maps_are_read_as_indices(tmp_path: Path) -> None:
@@ -46,19 +46,19 @@ def test_sizes_of_pngs_without_decoding(tmp_path: Path, monkeypatch: pytest.Monk
     exif = Image.Exif()
     exif[0x0112] = 6
     picture.save(turned, exif=exif)
-    assert picture_size(turned) == (30, 20)
+    assert measure_image_size(turned) == (30, 20)
     # The same chunk behind the pixels.
     data = turned.read_bytes()
     start = data.index(b"eXIf") - 4
     end = start + 12 + int.from_bytes(data[start : start + 4], "big")
     last = data.index(b"IEND") - 4
     turned.write_bytes(data[:start] + data[end:last] + data[start:end] + data[last:])
-    assert picture_size(turned) == (30, 20)
+    assert measure_image_size(turned) == (30, 20)
     whole = plain.read_bytes()
     plain.write_bytes(whole[: len(whole) - 12])
     with pytest.raises(DataError, match=r"plain\.png cannot be read \(the file is truncated\)"):
-        picture_size(plain)
+        measure_image_size(plain)
     plain.write_bytes(whole)
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
     monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", lambda self: pytest.fail("decoded"))
-    assert picture_size(plain) == (20, 30)
+    assert measure_image_size(plain) == (20, 30)

@@ -10,7 +10,7 @@ from tiny_sources import bdd100k, picture, text
 
 from data_tools.catalogue import convert, prepare
 from data_tools.data_card import DataCard
-from data_tools.scalabel_paths import Polygon, outline
+from data_tools.scalabel_paths import Poly2dPath, flatten_path
 from resnet_tasks.data.coco import read_coco
 from resnet_tasks.errors import DataError
 
@@ -67,7 +67,7 @@ def test_real_labels_without_pictures(shared_data: Path, tmp_path: Path) -> None
     with pytest.raises(DataError, match=r"b1c81faa-3df17267-0000001\.jpg is missing"):
         convert("scalabel", tmp_path / "in", tmp_path / "out", labels=("{split}.json",))
     card = convert("scalabel", tmp_path / "in", tmp_path / "out", **labels, masks=True)
-    assert "without the pictures" in card.markdown()
+    assert "without the pictures" in card.to_markdown()
     train = written(tmp_path / "out")
     (image,) = train["images"]
     assert (image["height"], image["width"]) == (720, 1280)
@@ -105,11 +105,11 @@ def test_curves() -> None:
     quarter = 0.5522847498  # of a circle as a cubic curve
     points = ((1.0, 0.0), (1.0, quarter), (quarter, 1.0), (0.0, 1.0))
     scaled = tuple((100 * x, 100 * y) for x, y in points)
-    flat = np.reshape(outline(Polygon(scaled, "LCCL", is_closed=False)), (-1, 2))
+    flat = np.reshape(flatten_path(Poly2dPath(scaled, "LCCL", is_closed=False)), (-1, 2))
     assert len(flat) > 20
     np.testing.assert_allclose(np.linalg.norm(flat, axis=1), 100, atol=0.05)
     np.testing.assert_allclose(flat[-1], (0, 100), atol=1e-9)
-    closed = np.reshape(outline(Polygon((*scaled[:3],), "LCC", is_closed=True)), (-1, 2))
+    closed = np.reshape(flatten_path(Poly2dPath((*scaled[:3],), "LCC", is_closed=True)), (-1, 2))
     np.testing.assert_allclose(closed[-1], (100, 0))
 
 
@@ -148,11 +148,11 @@ def test_what_is_left_out_is_said(one: Convert, tmp_path: Path) -> None:
     flat = {"category": "bus", "box2d": {"x1": 9, "y1": 9, "x2": 5, "y2": 20}}
     empty = {"category": "bus", "id": 7}
     card = one(bdd100k.ROAD, flat, empty, bdd100k.CAR)
-    assert [each.why for each in card.splits[0].skipped] == [
+    assert [each.reason for each in card.splits[0].skipped] == [
         "its box has no area inside the picture",
         "it has neither a box nor a closed polygon",
     ]
-    assert "were not asked for: direct 1" in card.markdown()
+    assert "were not asked for: direct 1" in card.to_markdown()
     assert read_coco(tmp_path / "out/train.json").problems == ()
 
 
@@ -162,7 +162,7 @@ def test_further_files_add_to_the_pictures_of_the_first(tmp_path: Path) -> None:
     file = source / "labels/drivable/polygons/drivable_train.json"
     text(file, json.dumps({"frames": areas, "config": {"frames": [1]}}))
     card = prepare("bdd100k", source, tmp_path / "out")
-    assert "1 pictures that only the further label files have" in card.markdown()
+    assert "1 pictures that only the further label files have" in card.to_markdown()
     assert card.splits[0].pixels["direct"] == 0
     assert card.splits[0].pixels["alternative"] > 0
 
@@ -173,7 +173,7 @@ def test_what_nobody_drew_is_void(tmp_path: Path) -> None:
     text(file, json.dumps([bdd100k.frame("z.jpg", [bdd100k.ROAD])]))
     card = prepare("bdd100k", source, tmp_path / "out")
     assert "pictures that the further label files lack: their label maps are void" in (
-        card.markdown()
+        card.to_markdown()
     )
     assert sum(card.splits[0].pixels.values()) == 0
     (first, *_) = sorted((tmp_path / "out/semantic/train").iterdir())

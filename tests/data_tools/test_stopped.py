@@ -15,7 +15,7 @@ import pytest
 from tiny_sources import kitti
 from typer.testing import CliRunner
 
-from data_tools.text_parts import TextParts
+from data_tools.text_parts import TextSpool
 from resnet_tasks.cli import app
 
 TABLES = ("sample_data", "sample", "log", "category", "attribute", "object_ann", "surface_ann")
@@ -52,7 +52,7 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     source = kitti.write(tmp_path / "in")
-    monkeypatch.setattr(TextParts, "add", full)
+    monkeypatch.setattr(TextSpool, "add", full)
     done = CliRunner().invoke(app, ["data", "convert", "kitti", str(source), str(tmp_path / "out")])
     assert done.exit_code == 2
     assert done.stderr == (

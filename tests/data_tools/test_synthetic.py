@@ -13,7 +13,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from scipy import ndimage
 
-from data_tools.synthetic import CLASSES, draw_scene, make_cells, outline
+from data_tools.synthetic import CLASSES, make_cells, render_scene, trace_polygons
 from resnet_tasks.errors import DataError
 
 TRAIN, VAL = 6, 24
@@ -104,7 +104,7 @@ def test_both_kinds_of_segmentation_are_the_visible_pixels(cells: Path) -> None:
 def test_outline_of_a_rectangle_follows_the_pixel_edges() -> None:
     mask = np.zeros((20, 30), dtype=np.bool_)
     mask[4:10, 5:21] = True
-    (polygon,) = outline(mask)
+    (polygon,) = trace_polygons(mask)
     assert np.reshape(polygon, (-1, 2)).min(0) == pytest.approx([5, 4], abs=0.2)
     assert np.reshape(polygon, (-1, 2)).max(0) == pytest.approx([21, 10], abs=0.2)
 
@@ -112,14 +112,14 @@ def test_outline_of_a_rectangle_follows_the_pixel_edges() -> None:
 def test_hidden_cells_are_counted_void_and_left_out(tmp_path: Path) -> None:
     train, _ = make_cells(tmp_path, train=12, val=1)
     expected = [
-        (f"cells_{index:05d}.jpg", cell.visible)
+        (f"cells_{index:05d}.jpg", cell.visible_fraction)
         for index in range(12)
-        for cell in draw_scene(np.random.default_rng([0, 0, index]), (192, 256)).cells
-        if cell.visible < 0.25
+        for cell in render_scene(np.random.default_rng([0, 0, index]), (192, 256)).cells
+        if cell.visible_fraction < 0.25
     ]
     assert expected
     assert [skipped.file for skipped in train.skipped] == [file for file, _ in expected]
-    assert all("visible" in skipped.why for skipped in train.skipped)
+    assert all("visible" in skipped.reason for skipped in train.skipped)
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,13 @@ from __future__ import annotations
 import tracemalloc
 from pathlib import Path
 
-from data_tools.text_parts import WAITING, TextParts
+from data_tools.text_parts import MAX_PENDING, TextSpool
 
 
 def test_texts_come_out_in_order_whether_they_waited_in_memory_or_on_disk(tmp_path: Path) -> None:
     folder, out = tmp_path / "made", tmp_path / "out.json"
-    for texts in ([], ["1"], ["1", "2"], [f'"{i:0200}"' for i in range(WAITING // 100)]):
-        parts = TextParts(folder)
+    for texts in ([], ["1"], ["1", "2"], [f'"{i:0200}"' for i in range(MAX_PENDING // 100)]):
+        parts = TextSpool(folder)
         for text in texts:
             parts.add(text)
         assert parts.count == len(texts)
@@ -22,7 +22,7 @@ def test_texts_come_out_in_order_whether_they_waited_in_memory_or_on_disk(tmp_pa
 
 
 def test_memory_does_not_grow_with_their_number(tmp_path: Path) -> None:
-    parts = TextParts(tmp_path)
+    parts = TextSpool(tmp_path)
     tracemalloc.start()
     for _ in range(20_000):
         parts.add("x" * 100)

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from data_tools.split_summary import SplitSummary
-from data_tools.voc import coco_box, convert_voc, read_voc_file
+from data_tools.voc import convert_voc, corners_to_coco_box, read_voc_file
 from resnet_tasks.data.coco import read_coco
 from resnet_tasks.errors import DataError
 
@@ -52,8 +52,8 @@ def test_bccd_has_two_boxes_without_area(bccd: tuple[Path, tuple[SplitSummary, .
     _, (train, val) = bccd
     assert [s.file for s in train.skipped] == ["BloodImage_00343.xml"]
     assert [s.file for s in val.skipped] == ["BloodImage_00338.xml"]
-    assert "(181.0, 329.0, 181.0, 329.0)" in train.skipped[0].what
-    assert train.skipped[0].what.startswith("RBC")
+    assert "(181.0, 329.0, 181.0, 329.0)" in train.skipped[0].description
+    assert train.skipped[0].description.startswith("RBC")
 
 
 def test_bccd_is_read_without_a_problem(bccd: tuple[Path, tuple[SplitSummary, ...]]) -> None:
@@ -61,7 +61,7 @@ def test_bccd_is_read_without_a_problem(bccd: tuple[Path, tuple[SplitSummary, ..
     for split in ("train", "val"):
         read = read_coco(out / f"{split}.json")
         assert read.problems == ()
-        assert read.missing_files() == ()
+        assert read.find_missing_files() == ()
         assert read.annotated == frozenset(("boxes",))
 
 
@@ -74,10 +74,10 @@ def test_bccd_boxes_are_as_stored(bccd: tuple[Path, tuple[SplitSummary, ...]]) -
 
 
 def test_coordinates_by_hand() -> None:
-    assert coco_box((3, 2, 8, 9), (10, 20), one_based=False) == (3, 2, 5, 7)
-    assert coco_box((3, 2, 8, 9), (10, 20), one_based=True) == (2, 1, 6, 8)
-    assert coco_box((1, 1, 20, 10), (10, 20), one_based=True) == (0, 0, 20, 10)
-    assert coco_box((-4, 2, 25, 9), (10, 20), one_based=False) == (0, 2, 20, 7)
+    assert corners_to_coco_box((3, 2, 8, 9), (10, 20), one_based=False) == (3, 2, 5, 7)
+    assert corners_to_coco_box((3, 2, 8, 9), (10, 20), one_based=True) == (2, 1, 6, 8)
+    assert corners_to_coco_box((1, 1, 20, 10), (10, 20), one_based=True) == (0, 0, 20, 10)
+    assert corners_to_coco_box((-4, 2, 25, 9), (10, 20), one_based=False) == (0, 2, 20, 7)
 
 
 def test_difficult_objects_are_crowds_and_given_classes_keep_their_order(tmp_path: Path) -> None:
@@ -102,7 +102,9 @@ def test_boxes_outside_the_picture_are_left_out_and_listed(tmp_path: Path) -> No
     source = voc(tmp_path / "in", [("cat", (30, 1, 35, 5), 0), ("cat", (5, 1, 3, 5), 0)])
     (summary,) = convert_voc(source, tmp_path / "out")
     assert summary.objects == {"cat": 0}
-    assert ["object 0" in s.what or "object 1" in s.what for s in summary.skipped] == [True, True]
+    assert [
+        "object 0" in s.description or "object 1" in s.description for s in summary.skipped
+    ] == [True, True]
 
 
 def test_entities_are_refused_before_they_grow(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def test_boxes_by_hand(tmp_path: Path) -> None:
     assert train.objects == {"person": 1, "bicycle": 0, "car": 1}
     assert (val.split, val.images) == ("val", 1)
     assert read_coco(tmp_path / "out/val.json").annotated == {"boxes"}
-    assert read_coco(tmp_path / "out/train.json").missing_files() == ()
+    assert read_coco(tmp_path / "out/train.json").find_missing_files() == ()
 
 
 def test_polygons_are_masks_with_their_boxes(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_a_test_split_without_labels_is_not_annotated(tmp_path: Path) -> None:
     source = yolo(tmp_path / "in", labels, description)
     *_, test = convert_yolo(source, tmp_path / "out")
     assert read_coco(tmp_path / "out/test.json").annotated == frozenset()
-    assert [each.what for each in test.skipped] == ["labels of test"]
+    assert [each.description for each in test.skipped] == ["labels of test"]
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_objects_without_area_repeated_lines_and_orphans_are_listed(tmp_path: Pa
     (source / "labels/train/classes.txt").write_text("person")
     train, _ = convert_yolo(source, tmp_path / "out")
     assert train.objects == {"person": 0, "bicycle": 1, "car": 0}
-    assert [(each.file, each.what, each.why) for each in train.skipped] == [
+    assert [(each.file, each.description, each.reason) for each in train.skipped] == [
         ("a.txt", "person (line 1)", "it has no area inside the picture"),
         ("a.txt", "bicycle (line 3)", "the same line stands above it"),
         ("a.txt", "car (line 4)", "it has no area inside the picture"),

@@ -10,17 +10,19 @@ from resnet_tasks.errors import DataError
 from resnet_tasks.evaluation.calibration import (
     DetectionCalibration,
     PixelCalibration,
-    expected_calibration_error,
+    compute_ece,
 )
-from resnet_tasks.metrics import VOID, Resampled, Truth
+from resnet_tasks.metrics import VOID, GroundTruth, ResamplableEvaluator
 from resnet_tasks.structures import Detections, SegmentationMap
 
 
-def two_pixels(image_id: int, confidence: float, *, right: bool) -> tuple[SegmentationMap, Truth]:
+def two_pixels(
+    image_id: int, confidence: float, *, right: bool
+) -> tuple[SegmentationMap, GroundTruth]:
     """Class 0 at `confidence` on both pixels; the second pixel is void."""
     probs = torch.tensor([[[confidence] * 2], [[1 - confidence] * 2]], dtype=torch.float64)
     truth = np.array([[0 if right else 1, VOID]], np.int64)
-    return SegmentationMap(probs.argmax(0), probs), Truth(image_id, (1, 2), semantic=truth)
+    return SegmentationMap(probs.argmax(0), probs), GroundTruth(image_id, (1, 2), semantic=truth)
 
 
 def test_error_of_a_hand_computed_case() -> None:
@@ -28,7 +30,7 @@ def test_error_of_a_hand_computed_case() -> None:
     confidence = np.array([0.85, 0.85, 0.85, 1.0])
     came_true = np.array([True, True, False, True])
     expected = (3 * abs(2 / 3 - 0.85) + 1 * 0) / 4
-    assert expected_calibration_error(confidence, came_true) == pytest.approx(expected)
+    assert compute_ece(confidence, came_true) == pytest.approx(expected)
     judge = PixelCalibration(("a", "b"))
     for number, (each, right) in enumerate(zip(confidence, came_true, strict=True)):
         judge.update(*two_pixels(number, each, right=bool(right)))
@@ -66,14 +68,14 @@ def test_resampled_errors_are_those_of_repeated_pictures() -> None:
     judge = PixelCalibration(("a", "b"))
     for number, (confidence, right) in enumerate(pictures):
         judge.update(*two_pixels(number, confidence, right=right))
-    assert isinstance(judge, Resampled)
+    assert isinstance(judge, ResamplableEvaluator)
     counts = np.array([[1, 1, 1, 1], [3, 0, 0, 1], [0, 2, 2, 0], [0, 0, 0, 0]])
     values = judge.resample(counts)["ECE"]
     for row, value in zip(counts[:3], values[:3], strict=True):
         drawn = np.repeat(np.arange(4), row)
         confidence = np.array([pictures[i][0] for i in drawn])
         came_true = np.array([pictures[i][1] for i in drawn])
-        assert value == pytest.approx(expected_calibration_error(confidence, came_true))
+        assert value == pytest.approx(compute_ece(confidence, came_true))
     assert values[0] == judge.compute()["ECE"].value
     assert np.isnan(values[3])
 
@@ -87,7 +89,7 @@ def detections(*rows: tuple[float, float, int]) -> Detections:
 
 def test_detections_come_true_by_cocos_rule() -> None:
     """A hit, its duplicate, a wrong class, one on a crowd (left out), one beside everything."""
-    truth = Truth(
+    truth = GroundTruth(
         1,
         (10, 400),
         boxes_xywh=np.array([[0.0, 0, 10, 10], [100, 0, 10, 10], [200, 0, 50, 10]]),
@@ -107,7 +109,7 @@ def test_detections_come_true_by_cocos_rule() -> None:
 def test_no_decision_is_no_number() -> None:
     judge = DetectionCalibration(("a",))
     assert judge.compute()["D_ECE"].value is None
-    empty = Truth(1, (10, 10), np.zeros((0, 4)), np.zeros(0, np.int64))
+    empty = GroundTruth(1, (10, 10), np.zeros((0, 4)), np.zeros(0, np.int64))
     judge.update(detections(), empty)
     assert judge.compute()["D_ECE"].value is None
     assert judge.details()["abstention"]["coverage"] == []
@@ -115,10 +117,10 @@ def test_no_decision_is_no_number() -> None:
 
 def test_what_is_not_annotated_is_refused() -> None:
     with pytest.raises(DataError, match="no annotated boxes"):
-        DetectionCalibration(("a",)).update(detections(), Truth(3, (10, 10)))
+        DetectionCalibration(("a",)).update(detections(), GroundTruth(3, (10, 10)))
     prediction, _ = two_pixels(1, 0.9, right=True)
     with pytest.raises(DataError, match=r"image 3: .* not annotated"):
-        PixelCalibration(("a", "b")).update(prediction, Truth(3, (1, 2)))
-    small = Truth(3, (1, 1), semantic=np.zeros((1, 1), np.int64))
+        PixelCalibration(("a", "b")).update(prediction, GroundTruth(3, (1, 2)))
+    small = GroundTruth(3, (1, 1), semantic=np.zeros((1, 1), np.int64))
     with pytest.raises(DataError, match=r"size \(1, 2\)"):
         PixelCalibration(("a", "b")).update(prediction, small)

@@ -11,7 +11,7 @@ import torch
 from resnet_tasks.errors import DataError
 from resnet_tasks.evaluation.classification import ClassificationEvaluator, MultiLabelEvaluator
 from resnet_tasks.evaluation.ranking import auroc, average_precision
-from resnet_tasks.metrics import IGNORED, Detailed, Resampled, Truth
+from resnet_tasks.metrics import IGNORED, DetailedEvaluator, GroundTruth, ResamplableEvaluator
 from resnet_tasks.structures import Classification
 
 ABC = ("a", "b", "c")
@@ -24,7 +24,7 @@ def filled(
 ) -> ClassificationEvaluator | MultiLabelEvaluator:
     is_multi = isinstance(evaluator, MultiLabelEvaluator)
     for i, (row, each) in enumerate(zip(rows, labels, strict=True)):
-        truth = Truth(f"p{i}", (8, 8), image_labels=np.asarray(each, np.int64))
+        truth = GroundTruth(f"p{i}", (8, 8), image_labels=np.asarray(each, np.int64))
         evaluator.update(Classification(torch.tensor(row), is_multi), truth)
     return evaluator
 
@@ -107,16 +107,16 @@ def test_nothing_seen(kind: type[ClassificationEvaluator]) -> None:
 def test_labels_that_do_not_fit_name_the_picture() -> None:
     one = Classification(torch.tensor([1.0, 0, 0]))
     for labels, said in (([], "'p' has no image-level"), ([0, 1], "'p' has 2 image-level")):
-        truth = Truth("p", (8, 8), image_labels=np.asarray(labels, np.int64))
+        truth = GroundTruth("p", (8, 8), image_labels=np.asarray(labels, np.int64))
         with pytest.raises(DataError, match=said):
             ClassificationEvaluator(ABC).update(one, truth)
         MultiLabelEvaluator(ABC).update(one, truth)
     with pytest.raises(DataError, match="'p' has no annotated image-level labels"):
-        ClassificationEvaluator(ABC).update(one, Truth("p", (8, 8)))
-    far = Truth("p", (8, 8), image_labels=np.asarray([3]))
+        ClassificationEvaluator(ABC).update(one, GroundTruth("p", (8, 8)))
+    far = GroundTruth("p", (8, 8), image_labels=np.asarray([3]))
     with pytest.raises(DataError, match="label 3; allowed are 0 to 2"):
         ClassificationEvaluator(ABC).update(one, far)
-    fine = Truth("p", (8, 8), image_labels=np.asarray([1]))
+    fine = GroundTruth("p", (8, 8), image_labels=np.asarray([1]))
     for bad in ([0.5, 0.5], [0.5, float("nan"), 0.5], [2.0, 0, 0]):
         with pytest.raises(DataError, match="must be 3 probabilities"):
             ClassificationEvaluator(ABC).update(Classification(torch.tensor(bad)), fine)
@@ -145,7 +145,7 @@ def test_reliability_by_hand() -> None:
     """Two pictures at 0.7, one right; one at 1.0, right."""
     rows = [[0.7, 0.3, 0.0], [0.7, 0.3, 0.0], [0.0, 1.0, 0.0]]
     made = filled(ClassificationEvaluator(ABC), rows, [[0], [1], [1]])
-    assert isinstance(made, Detailed)
+    assert isinstance(made, DetailedEvaluator)
     details = made.details()
     assert details["reliability"]["count"] == [2, 1]
     assert details["reliability"]["confidence"] == pytest.approx([0.7, 1.0])
@@ -162,7 +162,7 @@ def test_reliability_by_hand() -> None:
 def test_resampling_is_repeating_pictures(
     made: ClassificationEvaluator | MultiLabelEvaluator,
 ) -> None:
-    assert isinstance(made, Resampled)
+    assert isinstance(made, ResamplableEvaluator)
     pictures = len(made.picture_ids)
     rng = np.random.default_rng(3)
     counts = np.stack([np.ones(pictures, np.int64), rng.integers(0, 4, pictures)])
@@ -171,7 +171,7 @@ def test_resampling_is_repeating_pictures(
     again = type(made)(made.classes)
     for i, times in enumerate(counts[1]):
         for _ in range(times):
-            truth = Truth(i, (8, 8), image_labels=np.asarray(made._labels[i], np.int64))
+            truth = GroundTruth(i, (8, 8), image_labels=np.asarray(made._labels[i], np.int64))
             again.update(Classification(torch.from_numpy(made._probs[i])), truth)
     for row, evaluator in enumerate((made, again)):
         for name, metric in evaluator.compute().items():

@@ -12,7 +12,7 @@ import pytest
 from damage import FULL, MANY, damaged_json, damaged_png, outcomes, told
 from PIL import Image
 
-from resnet_tasks.evaluation.files import judge_results
+from resnet_tasks.evaluation.files import evaluate_results_file
 
 PACKED = {"size": [30, 40], "counts": "P16h00000000000000Pm0"}
 
@@ -62,7 +62,7 @@ def test_damaged_objects_are_judged_or_refused(
 
     def judged(data: bytes) -> None:
         files[damaged].write_bytes(data)
-        judge_results(files["truth"], files["results"], task=task, backend=backend)
+        evaluate_results_file(files["truth"], files["results"], task=task, backend=backend)
 
     good = files[damaged].read_bytes()
     judged(good)
@@ -83,7 +83,7 @@ def test_damaged_label_maps_are_judged_or_refused(
 
     def judged(data: bytes) -> None:
         (tmp_path / "results/a.png").write_bytes(data)
-        judge_results(tmp_path / "truth.json", tmp_path / "results", task="semantic")
+        evaluate_results_file(tmp_path / "truth.json", tmp_path / "results", task="semantic")
 
     judged(good)
     found = outcomes(good, judged, damaged_png, cases, "label maps")

@@ -15,11 +15,11 @@ import torch
 from pycocotools.coco import COCO as REFERENCE
 from pycocotools.cocoeval import COCOeval
 
-from resnet_tasks.data.coco import coco_results, read_coco
+from resnet_tasks.data.coco import read_coco, to_coco_results
 from resnet_tasks.errors import DataError
 from resnet_tasks.evaluation.detection import DetectionEvaluator
 from resnet_tasks.registry import EVALUATORS
-from resnet_tasks.structures import Detections, Truth
+from resnet_tasks.structures import Detections, GroundTruth
 
 NAMES = ["AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"]
 NAMES += ["AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large"]
@@ -40,9 +40,9 @@ def truth(
     image_id: int | str = 1,
     crowd: Sequence[bool] | None = None,
     areas: Sequence[float] | None = None,
-) -> Truth:
+) -> GroundTruth:
     """Rows of (xywh, label)."""
-    return Truth(
+    return GroundTruth(
         image_id,
         (200, 200),
         np.asarray([row[0] for row in rows], np.float64).reshape(-1, 4),
@@ -218,9 +218,9 @@ def test_equals_pycocotools_on_the_real_files(
         crowd = np.array([each.is_crowd for each in known], np.bool_)
         areas = np.array([each.area for each in known], np.float64)
         size = (record.height, record.width)
-        results += coco_results(detections, record.id, coco.categories.ids)
+        results += to_coco_results(detections, record.id, coco.categories.ids)
         for evaluator in evaluators:
-            evaluator.update(detections, Truth(record.id, size, boxes, labels, crowd, areas))
+            evaluator.update(detections, GroundTruth(record.id, size, boxes, labels, crowd, areas))
     file = tmp_path / "results.json"
     file.write_text(json.dumps(results))
     expected = judged_by_reference(path, file)
@@ -249,7 +249,7 @@ def test_backends_agree_on_random_cases() -> None:
             )
             number = int(generator.integers(0, 6))
             xywh = generator.integers(0, 6, (number, 4)) * 10.0 + [0, 0, 10, 10]
-            annotated = Truth(
+            annotated = GroundTruth(
                 f"picture {image_id}",
                 (100, 100),
                 xywh,
@@ -277,7 +277,7 @@ def test_broken_input_names_the_picture() -> None:
     with pytest.raises(DataError, match="image 5: a detection has label 1; allowed are 0 to 0"):
         evaluator.update(found(((0, 0, 9, 9), 0.5, 1)), truth(image_id=5))
     with pytest.raises(DataError, match=r"image 6 has no annotated boxes"):
-        evaluator.update(found(), Truth(6, (9, 9)))
+        evaluator.update(found(), GroundTruth(6, (9, 9)))
     evaluator.update(found(), truth(image_id=7))
     with pytest.raises(DataError, match="image 7 is evaluated twice"):
         evaluator.update(found(), truth(image_id=7))

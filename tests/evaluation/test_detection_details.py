@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from resnet_tasks.evaluation.detection import DetectionEvaluator
-from resnet_tasks.metrics import Truth
+from resnet_tasks.metrics import GroundTruth
 
 HIT = (0.0, 0.0, 20.0, 20.0)
 FAR = (100.0, 100.0, 20.0, 20.0)
@@ -24,7 +24,7 @@ def judged(*pictures: tuple[list[Row], list[tuple[tuple[float, ...], int, bool]]
             np.array([row[0] for row in found], np.float64).reshape(-1, 4),
             np.array([row[1] for row in found], np.int64),
             np.array([row[2] for row in found], np.float64),
-            Truth(
+            GroundTruth(
                 image_id,
                 (200, 200),
                 np.array([row[0] for row in truth], np.float64).reshape(-1, 4),
@@ -56,7 +56,7 @@ def test_confusion_keeps_to_the_limit_of_detections() -> None:
         boxes[::-1],
         np.zeros(3, np.int64),
         np.array([0.6, 0.8, 0.9]),
-        Truth(1, (200, 200), boxes[:2], np.zeros(2, np.int64)),
+        GroundTruth(1, (200, 200), boxes[:2], np.zeros(2, np.int64)),
     )
     assert evaluator.details()["confusion"]["matrix"] == [[2, 0], [0, 0]]
 

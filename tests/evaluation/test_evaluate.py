@@ -15,7 +15,7 @@ from resnet_tasks.evaluation.intervals import Bootstrap
 from resnet_tasks.evaluation.segmentation import SegmentationEvaluator
 from resnet_tasks.heads.unet import UNet
 from resnet_tasks.model import TaskModel
-from resnet_tasks.structures import Geometry, Metric, Sample, Target, Truth
+from resnet_tasks.structures import Geometry, GroundTruth, Metric, Sample, Target
 from resnet_tasks.testing import resnet_specs
 
 
@@ -66,7 +66,7 @@ class _Counting:
         self.seen: list[int | str] = []
         self.name = name
 
-    def update(self, prediction: Any, truth: Truth) -> None:
+    def update(self, prediction: Any, truth: GroundTruth) -> None:
         self.seen.append(truth.image_id)
 
     def compute(self) -> dict[str, Metric]:
@@ -97,5 +97,5 @@ def test_several_evaluators_judge_one_head() -> None:
 def test_groups_of_the_data_set_are_what_is_drawn() -> None:
     made = evaluate(_model(), _Pairs(), precision="fp32", bootstrap=Bootstrap(20))
     assert made.resampling is not None
-    assert (made.resampling.over, made.resampling.units) == ("groups", 6)
+    assert (made.resampling.unit_name, made.resampling.units) == ("groups", 6)
     assert "scene" in made.resampling.notes[0]

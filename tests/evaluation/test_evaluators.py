@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from resnet_tasks.errors import RecipeError
-from resnet_tasks.evaluation.evaluators import best_metric, evaluators_of, extra_for
+from resnet_tasks.evaluation.evaluators import build_evaluators, choose_best_metric, select_extra
 from resnet_tasks.evaluation.froc import FrocEvaluator
 from resnet_tasks.evaluation.kitti import KittiEvaluator
 from resnet_tasks.evaluation.surfaces import SurfaceEvaluator
@@ -23,12 +23,12 @@ HEADS: dict[str, Any] = {
 
 def test_best_metric_is_known_before_anything_is_evaluated() -> None:
     heads = {"objects": FasterRCNN(resnet_specs(8), ("a",), {"pyramid_channels": 8})}
-    assert best_metric(heads, None) == "objects/AP"
-    assert best_metric(heads, "objects/AP75") == "objects/AP75"
+    assert choose_best_metric(heads, None) == "objects/AP"
+    assert choose_best_metric(heads, "objects/AP75") == "objects/AP75"
     with pytest.raises(RecipeError, match="did you mean 'objects/AP_small'"):
-        best_metric(heads, "objects/AP_smal")
+        choose_best_metric(heads, "objects/AP_smal")
     with pytest.raises(RecipeError, match="the heads are objects"):
-        best_metric(heads, "object/AP")
+        choose_best_metric(heads, "object/AP")
 
 
 def test_heads_get_theirs_in_order_with_options() -> None:
@@ -36,27 +36,27 @@ def test_heads_get_theirs_in_order_with_options() -> None:
         "objects": {"froc": {"hit": "centre"}, "kitti": None},
         "scene": {"surface": {"tolerance": 3}},
     }
-    made = evaluators_of(HEADS, extra=extra)
+    made = build_evaluators(HEADS, extra=extra)
     own, froc, kitti = made["objects"]
     assert type(own).__name__ == "DetectionEvaluator"
     assert isinstance(froc, FrocEvaluator)
     assert froc.options.hit == "centre"
     assert isinstance(kitti, KittiEvaluator)
     assert isinstance(made["scene"][1], SurfaceEvaluator)
-    assert [len(each) for each in evaluators_of(HEADS).values()] == [1, 1]
+    assert [len(each) for each in build_evaluators(HEADS).values()] == [1, 1]
 
 
 def test_best_may_be_theirs() -> None:
     extra: dict[str, Any] = {"objects": {"froc": None, "kitti": None}}
-    assert best_metric(HEADS, "objects/CPM", extra) == "objects/CPM"
-    assert best_metric(HEADS, None, extra) == "objects/AP"
+    assert choose_best_metric(HEADS, "objects/CPM", extra) == "objects/CPM"
+    assert choose_best_metric(HEADS, None, extra) == "objects/AP"
     with pytest.raises(RecipeError, match=r"evaluation\.best is 'objects/CPM'"):
-        best_metric(HEADS, "objects/CPM")
+        choose_best_metric(HEADS, "objects/CPM")
     # While training only what chooses the checkpoint is counted.
-    assert extra_for(HEADS, "objects/AP", extra) == {}
-    assert extra_for(HEADS, "objects/KITTI_AP_easy", extra) == {"objects": {"kitti": None}}
-    assert extra_for(HEADS, "scene/mIoU", extra) == {}
-    assert extra_for(HEADS, "", extra) == {}
+    assert select_extra(HEADS, "objects/AP", extra) == {}
+    assert select_extra(HEADS, "objects/KITTI_AP_easy", extra) == {"objects": {"kitti": None}}
+    assert select_extra(HEADS, "scene/mIoU", extra) == {}
+    assert select_extra(HEADS, "", extra) == {}
 
 
 @pytest.mark.parametrize(
@@ -73,11 +73,11 @@ def test_best_may_be_theirs() -> None:
 )
 def test_mistakes_are_told_with_their_place(extra: Any, said: str) -> None:
     with pytest.raises(RecipeError, match=said):
-        evaluators_of(HEADS, extra=extra)
+        build_evaluators(HEADS, extra=extra)
 
 
 def test_all_mistakes_come_together() -> None:
     extra: dict[str, Any] = {"object": {}, "objects": {"frok": None, "kitty": None}}
     with pytest.raises(RecipeError) as caught:
-        best_metric(HEADS, None, extra)
+        choose_best_metric(HEADS, None, extra)
     assert len(str(caught.value).splitlines()) == 3

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from resnet_tasks.evaluation.extra import extra_evaluator
+from resnet_tasks.evaluation.extra import build_extra_evaluator
 from resnet_tasks.evaluation.froc import FrocEvaluator
 from resnet_tasks.evaluation.kitti import KittiEvaluator
 from resnet_tasks.evaluation.surfaces import SurfaceEvaluator
-from resnet_tasks.metrics import Detailed, Resampled
+from resnet_tasks.metrics import DetailedEvaluator, ResamplableEvaluator
 from resnet_tasks.registry import EXTRA_EVALUATORS
 
 BUILT_IN = {"froc": FrocEvaluator, "kitti": KittiEvaluator, "surface": SurfaceEvaluator}
@@ -16,9 +16,9 @@ def test_every_evaluator_keeps_to_the_contract_before_any_picture() -> None:
     assert all(EXTRA_EVALUATORS.get(name) is each for name, each in BUILT_IN.items())
     for name in EXTRA_EVALUATORS:
         task = EXTRA_EVALUATORS.get(name).task
-        made = extra_evaluator(name, None, classes=("a", "b"), task=task)
-        assert isinstance(made, Resampled)
-        assert isinstance(made, Detailed)
+        made = build_extra_evaluator(name, None, classes=("a", "b"), task=task)
+        assert isinstance(made, ResamplableEvaluator)
+        assert isinstance(made, DetailedEvaluator)
         assert made.picture_ids == ()
         assert all(each.value is None for each in made.compute().values())
         assert all(set(each.per_class) <= {"a", "b"} for each in made.compute().values())

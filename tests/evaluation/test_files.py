@@ -19,7 +19,7 @@ from pycocotools.cocoeval import COCOeval
 
 from resnet_tasks.errors import DataError
 from resnet_tasks.evaluation import box_files
-from resnet_tasks.evaluation.files import evaluate_results, judge_results
+from resnet_tasks.evaluation.files import evaluate_results, evaluate_results_file
 from resnet_tasks.evaluation.intervals import Bootstrap
 from resnet_tasks.evaluation.results_report import add_intervals
 
@@ -192,7 +192,7 @@ def test_big_files_take_the_short_way(tmp_path: Path, monkeypatch: pytest.Monkey
     truth.write_text(json.dumps(content))
     results.write_text(json.dumps(found_in(content, 1)))
     slow = numbers(truth, results, "pycocotools")
-    monkeypatch.setattr(box_files, "_evaluator", lambda *_: pytest.fail("the long way"))
+    monkeypatch.setattr(box_files, "_build_evaluator", lambda *_: pytest.fail("the long way"))
     assert numbers(truth, results, "hotcoco") == pytest.approx(slow, abs=1e-12)
 
 
@@ -229,18 +229,19 @@ def test_odd_files_get_a_note(tmp_path: Path) -> None:
     truth, results = tmp_path / "truth.json", tmp_path / "results.json"
     truth.write_text(json.dumps(content))
     results.write_text("[]")
-    notes = judge_results(truth, results).notes
+    notes = evaluate_results_file(truth, results).notes
     assert any("have no `iscrowd`; taken as 0" in note for note in notes)
     assert any("the results are empty" in note for note in notes)
     content["annotations"][0]["bbox"][2] = -3
     truth.write_text(json.dumps(content))
     assert any(
-        "1 object(s) have a box of neg" in each for each in judge_results(truth, results).notes
+        "1 object(s) have a box of neg" in each
+        for each in evaluate_results_file(truth, results).notes
     )
     truth.write_text(json.dumps({**content, "annotations": []}))
-    assert any("holds no object" in each for each in judge_results(truth, results).notes)
+    assert any("holds no object" in each for each in evaluate_results_file(truth, results).notes)
     with pytest.raises(DataError, match="task 'boxes' is unknown; known: box, mask, semantic"):
-        judge_results(truth, results, task="boxes")
+        evaluate_results_file(truth, results, task="boxes")
 
 
 def test_a_broken_mask_of_the_truth_is_told_with_its_file(tmp_path: Path) -> None:
@@ -260,7 +261,7 @@ def test_intervals_hold_the_value(shared_data: Path, tmp_path: Path) -> None:
     truth = shared_data / "coco_tiny/annotations/instances_val2017.json"
     written = tmp_path / "results.json"
     written.write_text(json.dumps(jittered(truth)))
-    metric = add_intervals(judge_results(truth, written), Bootstrap(200)).metrics["AP50"]
+    metric = add_intervals(evaluate_results_file(truth, written), Bootstrap(200)).metrics["AP50"]
     assert metric.interval is not None
     low, high = metric.interval
     assert metric.value is not None
@@ -322,7 +323,7 @@ def test_pixels_are_taken_one_picture_at_a_time(tmp_path: Path) -> None:
         content["images"].append({**record, "sem_seg_file_name": name})
     truth.write_text(json.dumps(content))
     tracemalloc.start()
-    judged = judge_results(truth, answers, task="semantic")
+    judged = evaluate_results_file(truth, answers, task="semantic")
     left, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert judged.metrics["mIoU"].value == 1.0

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from resnet_tasks.errors import DataError
-from resnet_tasks.evaluation.froc import RATES, FrocEvaluator, FrocOptions, curve
-from resnet_tasks.metrics import Detailed, Resampled, Truth
+from resnet_tasks.evaluation.froc import RATES, FrocEvaluator, FrocOptions, compute_froc_curve
+from resnet_tasks.metrics import DetailedEvaluator, GroundTruth, ResamplableEvaluator
 from resnet_tasks.structures import Detections
 
 LESION = (10.0, 10.0, 20.0, 20.0)
@@ -38,8 +38,8 @@ def truth(
     labels: Sequence[int] | None = None,
     crowd: Sequence[bool] | None = None,
     group: str | None = None,
-) -> Truth:
-    return Truth(
+) -> GroundTruth:
+    return GroundTruth(
         image_id,
         (200, 200),
         np.asarray(boxes, np.float64).reshape(-1, 4),
@@ -169,12 +169,12 @@ def test_auroc_of_pictures_by_hand() -> None:
 
 
 def test_curve_by_hand() -> None:
-    rates, sensitivity = curve(np.array([0.9, -np.inf, 0.2]), np.array([0.5, 0.2]), 2)
+    rates, sensitivity = compute_froc_curve(np.array([0.9, -np.inf, 0.2]), np.array([0.5, 0.2]), 2)
     assert rates.tolist() == [0.0, 0.0, 0.5, 1.0]
     assert sensitivity.tolist() == pytest.approx([0.0, 1 / 3, 1 / 3, 2 / 3])
 
 
-def random_pictures(number: int, *, groups: bool) -> list[tuple[Detections, Truth]]:
+def random_pictures(number: int, *, groups: bool) -> list[tuple[Detections, GroundTruth]]:
     generator = np.random.default_rng(0)
     made = []
     for i in range(number):
@@ -196,8 +196,8 @@ def test_resampled_data_sets_equal_their_pictures_repeated() -> None:
     evaluator = FrocEvaluator(("a", "b"))
     for prediction, expected in pictures:
         evaluator.update(prediction, expected)
-    assert isinstance(evaluator, Resampled)
-    assert isinstance(evaluator, Detailed)
+    assert isinstance(evaluator, ResamplableEvaluator)
+    assert isinstance(evaluator, DetailedEvaluator)
     generator = np.random.default_rng(1)
     counts = generator.multinomial(12, np.full(12, 1 / 12), 5)
     resampled = evaluator.resample(np.concatenate((np.ones((1, 12), np.int64), counts)))
@@ -209,7 +209,7 @@ def test_resampled_data_sets_equal_their_pictures_repeated() -> None:
             again = truth(number, *(expected.boxes_xywh if expected.boxes_xywh is not None else ()))
             labels = expected.labels
             assert labels is not None
-            repeated.update(prediction, Truth(number, again.size, again.boxes_xywh, labels))
+            repeated.update(prediction, GroundTruth(number, again.size, again.boxes_xywh, labels))
         for name, metric in repeated.compute().items():
             if not name.startswith("patient"):  # a patient drawn twice counts twice; here: apart
                 assert resampled[name][row] == pytest.approx(metric.value, nan_ok=True)
@@ -233,7 +233,7 @@ def test_broken_input_names_the_picture() -> None:
     with pytest.raises(DataError, match="image 4: a detection has label 1; allowed are 0 to 0"):
         evaluator.update(found((FAR, 0.5, 1)), truth(4))
     with pytest.raises(DataError, match="image 5 has no annotated boxes"):
-        evaluator.update(found(), Truth(5, (9, 9)))
+        evaluator.update(found(), GroundTruth(5, (9, 9)))
     evaluator.update(found(), truth(6))
     with pytest.raises(DataError, match="image 6 is evaluated twice"):
         evaluator.update(found(), truth(6))

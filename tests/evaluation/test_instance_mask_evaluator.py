@@ -10,20 +10,20 @@ import numpy as np
 import pytest
 
 from resnet_tasks.data.coco import decode_mask, read_coco
-from resnet_tasks.data.truths import annotated_truth
+from resnet_tasks.data.truths import build_truth
 from resnet_tasks.errors import DataError
 from resnet_tasks.evaluation.instance_masks import InstanceMaskEvaluator
-from resnet_tasks.metrics import Truth
+from resnet_tasks.metrics import GroundTruth
 
 SQUARE = [[0.0, 0.0, 20.0, 0.0, 20.0, 20.0, 0.0, 20.0]]
 HALF = [[0.0, 0.0, 20.0, 0.0, 20.0, 12.0, 0.0, 12.0]]
 
 
-def truth(*polygons: list[list[float]] | None, image_id: int | str = 1) -> Truth:
+def truth(*polygons: list[list[float]] | None, image_id: int | str = 1) -> GroundTruth:
     number = len(polygons)
     boxes = np.tile([0.0, 0.0, 20.0, 20.0], (number, 1))
     labels = np.zeros(number, np.int64)
-    return Truth(image_id, (40, 50), boxes, labels, segmentations=polygons)
+    return GroundTruth(image_id, (40, 50), boxes, labels, segmentations=polygons)
 
 
 def test_by_hand() -> None:
@@ -49,7 +49,7 @@ def test_equals_pycocotools_on_real_masks(shared_data: Path, with_boxes: bool) -
     ]
     generator = np.random.default_rng(0)
     for record in reversed(coco.images[:50]):
-        expected = annotated_truth(coco, record, record.id, range(len(names)))
+        expected = build_truth(coco, record, record.id, range(len(names)))
         assert expected.labels is not None
         masks = [
             np.roll(decode_mask(each, *expected.size), generator.integers(-6, 7, 2), (0, 1))
@@ -79,7 +79,7 @@ def test_refusals_name_the_picture() -> None:
         evaluator.update_masks([], [], [], truth(SQUARE, None))
     with pytest.raises(DataError, match="image 9 has no annotated masks"):
         evaluator.update_masks(
-            [], [], [], Truth(9, (4, 4), np.zeros((1, 4)), np.zeros(1, np.int64))
+            [], [], [], GroundTruth(9, (4, 4), np.zeros((1, 4)), np.zeros(1, np.int64))
         )
     with pytest.raises(DataError, match="non-finite score"):
         evaluator.update_masks([SQUARE], [0], [float("nan")], truth(SQUARE))
@@ -104,7 +104,7 @@ def test_memory_does_not_grow_with_pictures() -> None:
             runs = np.column_stack((outside, np.full(width + 1, height // 2))).ravel()
             counts = runs[:-1].tolist()
             mask = {"size": [height, width], "counts": counts}
-            expected = Truth(
+            expected = GroundTruth(
                 image_id,
                 (height, width),
                 np.array([[0.0, 0.0, width, height]]),

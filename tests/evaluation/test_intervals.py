@@ -15,12 +15,12 @@ from resnet_tasks.evaluation import intervals
 from resnet_tasks.evaluation.intervals import (
     Bootstrap,
     Resampling,
-    Units,
-    interval,
+    ResamplingUnits,
+    attach_intervals,
+    compute_interval,
     resample_heads,
-    with_intervals,
 )
-from resnet_tasks.metrics import Metric, Truth
+from resnet_tasks.metrics import GroundTruth, Metric
 
 
 class Means:
@@ -39,7 +39,7 @@ class Means:
     def picture_ids(self) -> tuple[int | str, ...]:
         return self._ids
 
-    def update(self, prediction: Any, truth: Truth) -> None:
+    def update(self, prediction: Any, truth: GroundTruth) -> None:
         raise NotImplementedError
 
     def compute(self) -> dict[str, Metric]:
@@ -52,12 +52,12 @@ class Means:
         return {"mean": counts @ self._values / counts.sum(1), "mean/a": of_a}
 
 
-def counts_of(units: Units, bootstrap: Bootstrap) -> NDArray[np.int64]:
-    return np.concatenate(list(units.counts(bootstrap)))
+def counts_of(units: ResamplingUnits, bootstrap: Bootstrap) -> NDArray[np.int64]:
+    return np.concatenate(list(units.sample_counts(bootstrap)))
 
 
 def test_every_resample_draws_as_many_pictures_as_there_are() -> None:
-    counts = counts_of(Units.of(range(7)), Bootstrap(50))
+    counts = counts_of(ResamplingUnits.from_image_ids(range(7)), Bootstrap(50))
     assert counts.shape == (50, 7)
     assert (counts.sum(1) == 7).all()
     assert counts.min() == 0
@@ -66,8 +66,8 @@ def test_every_resample_draws_as_many_pictures_as_there_are() -> None:
 
 def test_a_group_is_drawn_as_a_whole() -> None:
     groups: dict[int | str, str] = {1: "p", 2: "p", 3: "q", 4: "q"}
-    units = Units.of((1, 3, 2, 4, 5), groups)  # picture 5 stands alone
-    assert (units.over, units.number) == ("groups", 3)
+    units = ResamplingUnits.from_image_ids((1, 3, 2, 4, 5), groups)  # picture 5 stands alone
+    assert (units.unit_name, units.number) == ("groups", 3)
     counts = counts_of(units, Bootstrap(200))
     assert (counts[:, 0] == counts[:, 2]).all()
     assert (counts[:, 1] == counts[:, 3]).all()
@@ -76,45 +76,60 @@ def test_a_group_is_drawn_as_a_whole() -> None:
 
 
 def test_draws_depend_on_ids_and_seed_alone() -> None:
-    forward = counts_of(Units.of((3, 10, "x", 7)), Bootstrap(30, seed=4))
-    backward = counts_of(Units.of((7, "x", 10, 3)), Bootstrap(30, seed=4))
+    forward = counts_of(ResamplingUnits.from_image_ids((3, 10, "x", 7)), Bootstrap(30, seed=4))
+    backward = counts_of(ResamplingUnits.from_image_ids((7, "x", 10, 3)), Bootstrap(30, seed=4))
     assert (forward == backward[:, ::-1]).all()
-    assert Units.of((3, 10)).digest == Units.of((10, 3)).digest
-    assert Units.of((3, 10)).digest != Units.of((3, "10")).digest
-    assert Units.of((3, 10)).digest != Units.of((3, 10), {3: "p"}).digest
-    other = counts_of(Units.of((3, 10, "x", 7)), Bootstrap(30, seed=5))
+    assert (
+        ResamplingUnits.from_image_ids((3, 10)).digest
+        == ResamplingUnits.from_image_ids((10, 3)).digest
+    )
+    assert (
+        ResamplingUnits.from_image_ids((3, 10)).digest
+        != ResamplingUnits.from_image_ids((3, "10")).digest
+    )
+    assert (
+        ResamplingUnits.from_image_ids((3, 10)).digest
+        != ResamplingUnits.from_image_ids((3, 10), {3: "p"}).digest
+    )
+    other = counts_of(ResamplingUnits.from_image_ids((3, 10, "x", 7)), Bootstrap(30, seed=5))
     assert (forward != other).any()
 
 
 def test_draws_are_the_same_however_few_are_made_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = counts_of(Units.of(range(13)), Bootstrap(101))
+    whole = counts_of(ResamplingUnits.from_image_ids(range(13)), Bootstrap(101))
     monkeypatch.setattr(intervals, "COUNTS_AT_ONCE", 40)
-    assert (counts_of(Units.of(range(13)), Bootstrap(101)) == whole).all()
-    assert max(len(each) for each in Units.of(range(13)).counts(Bootstrap(101))) == 3
+    assert (counts_of(ResamplingUnits.from_image_ids(range(13)), Bootstrap(101)) == whole).all()
+    assert (
+        max(
+            len(each)
+            for each in ResamplingUnits.from_image_ids(range(13)).sample_counts(Bootstrap(101))
+        )
+        == 3
+    )
 
 
 def test_interval_is_that_of_the_percentiles() -> None:
-    assert interval(np.arange(1001) / 1000) == pytest.approx((0.025, 0.975))
-    assert interval(np.full(10, 0.5)) == (0.5, 0.5)
-    assert interval(None) is None
-    assert interval(np.zeros(0)) is None
+    assert compute_interval(np.arange(1001) / 1000) == pytest.approx((0.025, 0.975))
+    assert compute_interval(np.full(10, 0.5)) == (0.5, 0.5)
+    assert compute_interval(None) is None
+    assert compute_interval(np.zeros(0)) is None
 
 
 def test_undefined_resamples_are_left_out_while_they_are_few() -> None:
     values = np.arange(1000) / 1000
     values[:50] = np.nan
-    found = interval(values)
+    found = compute_interval(values)
     assert found is not None
     assert found[0] == pytest.approx(0.05 + 0.025 * 0.949)
     values[50] = np.nan
-    assert interval(values) is None
+    assert compute_interval(values) is None
 
 
 def test_intervals_of_a_mean_agree_with_the_enumeration_of_all_draws() -> None:
     """Ten pictures, one of value 1: the resampled mean is Binomial(10, 1/10) / 10."""
     judge = Means(range(10), [1.0] + [0.0] * 9)
     made = resample_heads({"head": [judge]}, {}, Bootstrap(20_000))
-    metrics = with_intervals({"head/mean": judge.compute()["mean"]}, made.values)
+    metrics = attach_intervals({"head/mean": judge.compute()["mean"]}, made.values)
     # P(0) = 0.349 lies above 2.5 %, P(<= 2) = 0.930 below and P(<= 3) = 0.987 above 97.5 %.
     assert metrics["head/mean"].interval == (0.0, 0.3)
     share = float((made.values["head/mean"] == 0).mean())
@@ -139,9 +154,9 @@ def test_intervals_of_few_pictures_come_with_a_caution() -> None:
     (note,) = made.notes
     assert note.startswith("head: only 12 pictures: intervals from fewer than 30 are somewhat too")
     assert not resample_heads({"head": [Means(range(30), range(30))]}, {}, Bootstrap(50)).notes
-    counts = counts_of(Units.of(range(12)), Bootstrap(400))
+    counts = counts_of(ResamplingUnits.from_image_ids(range(12)), Bootstrap(400))
     rng = np.random.default_rng(0)
-    ends = [interval(counts @ rng.normal(size=12) / 12) for _ in range(600)]
+    ends = [compute_interval(counts @ rng.normal(size=12) / 12) for _ in range(600)]
     covered = np.mean([each is not None and each[0] <= 0 <= each[1] for each in ends])
     assert 0.85 < covered < 0.94
 
@@ -149,7 +164,7 @@ def test_intervals_of_few_pictures_come_with_a_caution() -> None:
 def test_a_class_on_few_pictures_gets_no_interval_and_is_named() -> None:
     judge = Means(range(20), range(20), has_a=[1] + [0] * 19)
     made = resample_heads({"head": [judge]}, {}, Bootstrap(200))
-    metrics = with_intervals({"head/mean": judge.compute()["mean"]}, made.values)
+    metrics = attach_intervals({"head/mean": judge.compute()["mean"]}, made.values)
     assert metrics["head/mean"].interval is not None
     assert metrics["head/mean"].per_class_interval == {"a": None}
     assert "head/mean/a" in made.notes[-1]
@@ -158,7 +173,7 @@ def test_a_class_on_few_pictures_gets_no_interval_and_is_named() -> None:
 def test_undefined_values_get_no_interval() -> None:
     judge = Means(range(20), range(20))
     made = resample_heads({"head": [judge]}, {}, Bootstrap(20))
-    filled = with_intervals({"head/mean": Metric(None, {"a": None})}, made.values)
+    filled = attach_intervals({"head/mean": Metric(None, {"a": None})}, made.values)
     assert filled["head/mean"] == Metric(None, {"a": None}, None, {"a": None})
 
 
@@ -166,7 +181,7 @@ def test_an_evaluator_that_cannot_resample_is_named() -> None:
     class Plain:
         protocol = ""
 
-        def update(self, prediction: Any, truth: Truth) -> None: ...
+        def update(self, prediction: Any, truth: GroundTruth) -> None: ...
 
         def compute(self) -> dict[str, Metric]:
             return {}
@@ -207,7 +222,7 @@ def test_intervals_cover_the_truth_about_95_times_in_100(grouped: bool) -> None:
         shift = np.repeat(rng.normal(0, 0.2, units), size)
         values = 0.7 + shift + rng.normal(0, 0.1, units * size)
         made = resample_heads({"head": [Means(ids, values.tolist())]}, groups, Bootstrap(400))
-        found = interval(made.values["head/mean"])
+        found = compute_interval(made.values["head/mean"])
         assert found is not None
         covered += found[0] <= 0.7 <= found[1]
     # Three standard errors of a share of 0.95 in 400 are 0.033; percentiles fall a little short.

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from resnet_tasks.errors import DataError, RecipeError
-from resnet_tasks.evaluation.kitti import KittiEvaluator, KittiOptions, recall_thresholds
-from resnet_tasks.metrics import Truth
+from resnet_tasks.evaluation.kitti import KittiEvaluator, KittiOptions, choose_recall_thresholds
+from resnet_tasks.metrics import GroundTruth
 from resnet_tasks.structures import Detections
 
 Box = Sequence[float]
@@ -27,14 +27,14 @@ def found(*rows: tuple[Box, float, int]) -> Detections:
     )
 
 
-def truth(image_id: int, *rows: tuple[Box, int, float, float], **more: Any) -> Truth:
+def truth(image_id: int, *rows: tuple[Box, int, float, float], **more: Any) -> GroundTruth:
     """Rows of (xyxy, label, occluded, truncated)."""
     boxes = np.asarray([row[0] for row in rows], np.float64).reshape(-1, 4)
     xywh = np.concatenate((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]), axis=1)
     occluded, truncated = (np.asarray([row[i] for row in rows], np.float64) for i in (2, 3))
     labels = np.asarray([row[1] for row in rows], np.int64)
     values = {"occluded": occluded, "truncated": truncated, **more}
-    return Truth(image_id, (400, 1200), xywh, labels, **values)
+    return GroundTruth(image_id, (400, 1200), xywh, labels, **values)
 
 
 def box(place: int, height: float = 50.0) -> Box:
@@ -145,7 +145,7 @@ def test_neighbours_and_regions_excuse() -> None:
     evaluator = KittiEvaluator(("Car",))
     with_enough(evaluator)
     other = np.array([[300.0, 0, 50, 50], [500.0, 0, 400, 400]])
-    where = {"others_xywh": other, "others": ("VAN", "DontCare")}
+    where = {"other_boxes_xywh": other, "other_categories": ("VAN", "DontCare")}
     evaluator.update(
         found((box(3), 0.99, 0), (box(5), 0.98, 0), (box(6), 0.97, 0)), truth(0, **where)
     )
@@ -161,14 +161,17 @@ def test_neighbours_and_regions_excuse() -> None:
 
 def test_neighbours_among_the_classes_are_not_judged_themselves() -> None:
     evaluator = KittiEvaluator(("car", "van", "DontCare"))
-    assert evaluator.judged == ("car",)
+    assert evaluator.evaluated_classes == ("car",)
     with_enough(evaluator)
     evaluator.update(
         found((box(3), 0.99, 0), (box(7), 0.9, 0)),
         truth(0, (box(3), 1, 0, 0), (box(7, 200), 2, -1, -1)),
     )
     assert ap(evaluator, name="car") == 1.0
-    assert KittiEvaluator(("van", "bus")).judged == ("van", "bus")  # no car that it is next to
+    assert KittiEvaluator(("van", "bus")).evaluated_classes == (
+        "van",
+        "bus",
+    )  # no car that it is next to
 
 
 def test_overlap_must_exceed_the_threshold_of_the_class() -> None:
@@ -280,8 +283,8 @@ def test_equals_the_rules_written_down_plainly() -> None:
             scores = np.round(generator.random(len(guesses)), 1 if case % 2 else 6)
             region = [[0.0, 0.0, 70.0, 70.0]] if generator.random() < 0.2 else []
             others = {
-                "others_xywh": np.asarray(region, np.float64).reshape(-1, 4),
-                "others": ("DontCare",) * len(region),
+                "other_boxes_xywh": np.asarray(region, np.float64).reshape(-1, 4),
+                "other_categories": ("DontCare",) * len(region),
             }
             evaluator.update(
                 found(*[(g.tolist(), float(s), 0) for g, s in zip(guesses, scores, strict=True)]),
@@ -305,11 +308,11 @@ def test_equals_the_rules_written_down_plainly() -> None:
 def test_thresholds_skip_what_lies_far_from_the_next_recall_point() -> None:
     """With 200 objects every fifth score is nearest to a point of 1/40."""
     scores = np.linspace(1, 0, 200)
-    chosen = recall_thresholds(scores, 200)
+    chosen = choose_recall_thresholds(scores, 200)
     places = [int(np.flatnonzero(scores == each)[0]) for each in chosen]
     assert places[:4] == [0, 4, 9, 14]
     assert len(chosen) == 41
-    assert recall_thresholds(np.zeros(0), 5).size == 0
+    assert choose_recall_thresholds(np.zeros(0), 5).size == 0
 
 
 def test_resampled_data_sets_equal_their_pictures_repeated() -> None:
@@ -349,12 +352,12 @@ def test_what_cannot_be_judged_is_refused() -> None:
     with pytest.raises(DataError, match="image 1 is evaluated twice"):
         evaluator.update(found(), truth(1))
     with pytest.raises(DataError, match="image 2 has no annotated boxes"):
-        evaluator.update(found(), Truth(2, (9, 9)))
+        evaluator.update(found(), GroundTruth(2, (9, 9)))
     with pytest.raises(RecipeError, match=r"iou names 'cars', .* did you mean 'Car'"):
         KittiEvaluator(CLASSES, KittiOptions(iou={"cars": 0.5}))
 
 
 def test_missing_attributes_are_told() -> None:
     evaluator = KittiEvaluator(CLASSES)
-    evaluator.update(found(), Truth(1, (9, 9), np.ones((2, 4)), np.zeros(2, np.int64)))
+    evaluator.update(found(), GroundTruth(1, (9, 9), np.ones((2, 4)), np.zeros(2, np.int64)))
     assert evaluator.details()["notes"][0].startswith("KITTI: 2 of 2 objects have neither")

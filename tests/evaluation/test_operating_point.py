@@ -8,8 +8,12 @@ import torch
 
 from resnet_tasks.errors import DataError
 from resnet_tasks.evaluation.froc import FrocEvaluator
-from resnet_tasks.evaluation.operating_point import Rule, choose, label_thresholds
-from resnet_tasks.metrics import Truth
+from resnet_tasks.evaluation.operating_point import (
+    ThresholdRule,
+    choose_thresholds,
+    get_label_thresholds,
+)
+from resnet_tasks.metrics import GroundTruth
 from resnet_tasks.structures import Detections
 
 
@@ -35,10 +39,10 @@ def judged(
         torch.tensor([row[2] for row in rows], dtype=torch.int64),
     )
     nothing = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
-    evaluator.update(found, Truth(0, (20, 4000), xywh, np.asarray(objects, np.int64)))
+    evaluator.update(found, GroundTruth(0, (20, 4000), xywh, np.asarray(objects, np.int64)))
     for i in range(1, pictures):
         none = np.zeros((0, 4))
-        evaluator.update(nothing, Truth(i, (20, 4000), none, np.zeros(0, np.int64)))
+        evaluator.update(nothing, GroundTruth(i, (20, 4000), none, np.zeros(0, np.int64)))
     return evaluator
 
 
@@ -69,7 +73,7 @@ def mixed() -> FrocEvaluator:
 def test_hand_computed(
     text: str, threshold: float, sensitivity: float, false_positives: float
 ) -> None:
-    point = choose(mixed(), Rule.parse(text))["a"]
+    point = choose_thresholds(mixed(), ThresholdRule.parse(text))["a"]
     assert point is not None
     assert point.threshold == threshold
     assert (point.sensitivity, point.false_positives) == (sensitivity, false_positives)
@@ -80,25 +84,25 @@ def test_hand_computed(
 
 
 def test_classes_without_objects_take_the_common_threshold() -> None:
-    points = choose(mixed(), Rule.parse("sensitivity>=0.5"))
+    points = choose_thresholds(mixed(), ThresholdRule.parse("sensitivity>=0.5"))
     assert points["b"] is None
     assert points["all"] == points["a"]
-    assert label_thresholds(points, ("a", "b")) == (0.6, 0.6)
+    assert get_label_thresholds(points, ("a", "b")) == (0.6, 0.6)
 
 
 def test_a_class_that_is_never_found_has_no_best_f1() -> None:
     evaluator = judged(hits=[(0.9, 0)], misses=[(0.5, 1)], objects=[0, 1])
-    points = choose(evaluator, Rule.parse("max-f1"))
+    points = choose_thresholds(evaluator, ThresholdRule.parse("max-f1"))
     assert points["b"] is None
-    assert label_thresholds(points, ("a", "b")) == (0.9, 0.9)
+    assert get_label_thresholds(points, ("a", "b")) == (0.9, 0.9)
     with pytest.raises(DataError, match="b: no object is found at any score"):
-        choose(evaluator, Rule.parse("sensitivity>=0.5"))
+        choose_thresholds(evaluator, ThresholdRule.parse("sensitivity>=0.5"))
 
 
 def test_every_class_has_its_own_threshold() -> None:
     evaluator = judged(hits=[(0.9, 0), (0.2, 1)], misses=[(0.5, 0)], objects=[0, 1])
-    points = choose(evaluator, Rule.parse("max F1"))
-    assert label_thresholds(points, ("a", "b")) == (0.9, 0.2)
+    points = choose_thresholds(evaluator, ThresholdRule.parse("max F1"))
+    assert get_label_thresholds(points, ("a", "b")) == (0.9, 0.2)
     # Together: 0.9 -> 2/3, 0.5 -> 2/4, 0.2 -> 4/5.
     assert points["all"] is not None
     assert points["all"].threshold == 0.2
@@ -118,7 +122,7 @@ def test_every_class_has_its_own_threshold() -> None:
 )
 def test_what_cannot_be_chosen_is_told(text: str, said: str) -> None:
     with pytest.raises(DataError, match=said):
-        choose(mixed(), Rule.parse(text))
+        choose_thresholds(mixed(), ThresholdRule.parse(text))
 
 
 def test_unreachable_bounds_and_empty_data() -> None:
@@ -126,13 +130,17 @@ def test_unreachable_bounds_and_empty_data() -> None:
     with pytest.raises(
         DataError, match=r"keeps to false positives per picture <= 0.5; the fewest is 1, with"
     ):
-        choose(worst, Rule.parse("false-positives<=0.5"))
+        choose_thresholds(worst, ThresholdRule.parse("false-positives<=0.5"))
     with pytest.raises(DataError, match="no object is found at any score"):
-        choose(judged(hits=[], misses=[(0.5, 0)], objects=[0]), Rule.parse("max-f1"))
+        choose_thresholds(
+            judged(hits=[], misses=[(0.5, 0)], objects=[0]), ThresholdRule.parse("max-f1")
+        )
     with pytest.raises(DataError, match=r"there is no object of a, b in the 2 pictures"):
-        choose(judged(hits=[], misses=[(0.5, 0)], objects=[]), Rule.parse("max-f1"))
+        choose_thresholds(
+            judged(hits=[], misses=[(0.5, 0)], objects=[]), ThresholdRule.parse("max-f1")
+        )
 
 
 def test_rules_read_back_as_text() -> None:
     for text in ("max F1", "sensitivity >= 0.9", "false positives per picture <= 0.25"):
-        assert str(Rule.parse(text)) == text
+        assert str(ThresholdRule.parse(text)) == text

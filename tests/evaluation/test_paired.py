@@ -11,9 +11,14 @@ from numpy.typing import NDArray
 from resnet_tasks.errors import DataError
 from resnet_tasks.evaluation.detection import DetectionEvaluator
 from resnet_tasks.evaluation.froc import FrocEvaluator, FrocOptions
-from resnet_tasks.evaluation.intervals import Bootstrap, Resampling, interval, resample_heads
+from resnet_tasks.evaluation.intervals import (
+    Bootstrap,
+    Resampling,
+    compute_interval,
+    resample_heads,
+)
 from resnet_tasks.evaluation.kitti import KittiEvaluator, KittiOptions
-from resnet_tasks.evaluation.paired import compare, two_sided_p
+from resnet_tasks.evaluation.paired import compare_evaluations, two_sided_p
 from resnet_tasks.metrics import Evaluator, Metric
 
 Side = tuple[dict[str, Metric], Resampling]
@@ -37,16 +42,16 @@ def test_a_small_steady_gain_shows_although_the_intervals_overlap() -> None:
     hard = np.random.default_rng(0).uniform(0.2, 0.8, 60)
     wobble = np.random.default_rng(1).normal(0, 0.01, 60)
     better, worse = side(hard + 0.02 + wobble), side(hard)
-    apart = [interval(each[1].values["objects/AP"]) for each in (better, worse)]
+    apart = [compute_interval(each[1].values["objects/AP"]) for each in (better, worse)]
     assert apart[0] is not None
     assert apart[1] is not None
     assert apart[0][0] < apart[1][1]  # side by side, nothing could be said
-    found = compare(better, worse).differences["objects/AP"]
+    found = compare_evaluations(better, worse).differences["objects/AP"]
     assert found.difference == pytest.approx(0.02, abs=0.005)
     assert found.could_be_chance is False
     assert found.p == pytest.approx(2 / 1001)
     assert found.per_class["a"].interval == found.interval
-    mirrored = compare(worse, better).differences["objects/AP"]
+    mirrored = compare_evaluations(worse, better).differences["objects/AP"]
     assert mirrored.interval is not None
     assert found.interval is not None
     assert mirrored.interval == pytest.approx((-found.interval[1], -found.interval[0]))
@@ -55,9 +60,11 @@ def test_a_small_steady_gain_shows_although_the_intervals_overlap() -> None:
 def test_no_difference_could_be_chance() -> None:
     rng = np.random.default_rng(3)
     hard = rng.uniform(0.2, 0.8, 60)
-    found = compare(side(hard + rng.normal(0, 0.05, 60)), side(hard + rng.normal(0, 0.05, 60)))
+    found = compare_evaluations(
+        side(hard + rng.normal(0, 0.05, 60)), side(hard + rng.normal(0, 0.05, 60))
+    )
     assert found.differences["objects/AP"].could_be_chance is True
-    same = compare(side(hard), side(hard)).differences["objects/AP"]
+    same = compare_evaluations(side(hard), side(hard)).differences["objects/AP"]
     assert (same.difference, same.interval, same.p) == (0.0, (0.0, 0.0), 1.0)
     assert same.could_be_chance is True
 
@@ -78,7 +85,7 @@ def test_what_is_not_shared_is_listed_with_the_reason() -> None:
     second[0].update(made[0])
     digests = {"objects": "x", "scene": "x"}
     merged = {**second[1].values, **made[1].values}
-    found = compare(
+    found = compare_evaluations(
         first, (second[0], Resampling(Bootstrap(1000), "pictures", 20, digests, merged))
     )
     assert list(found.differences) == ["objects/AP"]
@@ -101,12 +108,12 @@ def test_numbers_counted_by_other_rules_are_not_compared() -> None:
         )
         for (metrics, made), iou in ((side(values), 0.5), (side(values), 0.3))
     )
-    found = compare(first, second)
+    found = compare_evaluations(first, second)
     assert not found.differences
     assert found.not_compared == {
         "objects/AP": "counted by other rules: hit when IoU >= 0.5 / hit when IoU >= 0.3"
     }
-    assert compare(first, first).differences
+    assert compare_evaluations(first, first).differences
 
 
 def test_the_rules_of_an_evaluation_leave_out_what_does_not_change_numbers() -> None:
@@ -133,7 +140,7 @@ def test_the_rules_of_an_evaluation_leave_out_what_does_not_change_numbers() -> 
 def test_what_is_better_is_known_where_nothing_is_defined() -> None:
     first, second = side(np.linspace(0, 1, 20)), side(np.linspace(0, 1, 20))
     first[0]["objects/AP"] = Metric(None, {"a": None}, lower_is_better=True)
-    found = compare(first, second).differences["objects/AP"]
+    found = compare_evaluations(first, second).differences["objects/AP"]
     assert found.lower_is_better
     assert found.per_class["a"].lower_is_better
 
@@ -141,13 +148,13 @@ def test_what_is_better_is_known_where_nothing_is_defined() -> None:
 def test_other_pictures_or_draws_are_refused() -> None:
     values = np.linspace(0, 1, 20)
     with pytest.raises(DataError, match="objects: judged on other pictures"):
-        compare(side(values), side(values, digest="y"))
+        compare_evaluations(side(values), side(values, digest="y"))
     with pytest.raises(DataError, match="resampled differently"):
-        compare(side(values), side(values, seed=1))
+        compare_evaluations(side(values), side(values, seed=1))
 
 
 def test_undefined_values_have_no_interval() -> None:
     first, second = side(np.linspace(0, 1, 20)), side(np.linspace(0, 1, 20))
     second[0]["objects/AP"] = Metric(None, {"a": None})
-    found = compare(first, second).differences["objects/AP"]
+    found = compare_evaluations(first, second).differences["objects/AP"]
     assert (found.difference, found.interval, found.p, found.could_be_chance) == (None,) * 4

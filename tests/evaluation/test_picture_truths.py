@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.utils.data import Dataset
 
-from resnet_tasks.evaluation.picture_truths import truth_of
+from resnet_tasks.evaluation.picture_truths import build_truth
 from resnet_tasks.structures import Geometry, LabelTable, Sample, Target
 
 
@@ -28,7 +28,7 @@ class Mirrored(Dataset[Sample]):
 
 
 def test_boxes_and_pixels_come_back_through_a_mirror() -> None:
-    truth = truth_of(Mirrored(), 0, LabelTable.identity(("a", "b")))
+    truth = build_truth(Mirrored(), 0, LabelTable.identity(("a", "b")))
     assert truth.boxes_xywh is not None
     assert truth.boxes_xywh.tolist() == [[0.0, 0.0, 2.0, 4.0]]
     assert truth.semantic is not None

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from consoles import heard, quiet
 
-from resnet_tasks.evaluation.reporting import metric_tables
+from resnet_tasks.evaluation.reporting import build_metric_tables
 from resnet_tasks.metrics import Metric
 
 
 def printed(metrics: dict[str, Metric], *, headline_only: bool = False) -> str:
     console = quiet(80)
-    console.print(metric_tables(metrics, "run: val", headline_only=headline_only))
+    console.print(build_metric_tables(metrics, "run: val", headline_only=headline_only))
     return heard(console)
 
 

@@ -9,17 +9,17 @@ import pytest
 from numpy.typing import NDArray
 
 from resnet_tasks.data.coco import read_coco
-from resnet_tasks.data.truths import annotated_truth
+from resnet_tasks.data.truths import build_truth
 from resnet_tasks.evaluation.detection import DetectionEvaluator
 from resnet_tasks.evaluation.instance_masks import InstanceMaskEvaluator
-from resnet_tasks.metrics import Detailed, Resampled, Truth
+from resnet_tasks.metrics import DetailedEvaluator, GroundTruth, ResamplableEvaluator
 
 CLASSES = ("a", "b", "c")
 
 
 def random_picture(
     generator: np.random.Generator, image_id: int | str
-) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64], Truth]:
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64], GroundTruth]:
     """Boxes on a coarse grid with coarse scores: many ties of overlap and score, some crowds."""
     number = int(generator.integers(0, 7))
     xywh = generator.integers(0, 6, (number, 4)) * 20.0 + [0, 0, 20, 20]
@@ -30,7 +30,7 @@ def random_picture(
     guessed = np.concatenate((labels[near], generator.integers(0, 3, 4)))
     scores = np.round(generator.random(len(boxes)), 1)
     crowd = generator.random(number) < 0.2
-    truth = Truth(image_id, (200, 200), xywh, labels, crowd, xywh[:, 2] * xywh[:, 3] * 0.8)
+    truth = GroundTruth(image_id, (200, 200), xywh, labels, crowd, xywh[:, 2] * xywh[:, 3] * 0.8)
     return boxes, guessed, scores, truth
 
 
@@ -55,8 +55,8 @@ def test_once_each_is_the_data_set_itself(limits: tuple[int, ...]) -> None:
         evaluator = DetectionEvaluator(CLASSES, max_detections=limits)
         for image_id in generator.permutation(9).tolist():  # Not in the order of the ids.
             evaluator.update_xywh(*random_picture(generator, image_id))
-        assert isinstance(evaluator, Resampled)
-        assert isinstance(evaluator, Detailed)
+        assert isinstance(evaluator, ResamplableEvaluator)
+        assert isinstance(evaluator, DetailedEvaluator)
         same(evaluator.resample(np.ones((1, 9), np.int64)), 0, evaluator)
 
 
@@ -76,7 +76,7 @@ def test_more_often_is_a_data_set_with_copies() -> None:
             for index, times in enumerate(each.tolist()):
                 for copy in range(times):
                     boxes, labels, scores, truth = pictures[index]
-                    as_new = Truth(
+                    as_new = GroundTruth(
                         100 * index + copy,
                         truth.size,
                         truth.boxes_xywh,
@@ -92,10 +92,10 @@ def test_nothing_there_is_not_defined() -> None:
     evaluator = DetectionEvaluator(CLASSES)
     assert evaluator.resample(np.ones((2, 0), np.int64))["AP"].shape == (2,)
     none = np.zeros((0, 4)), np.zeros(0, np.int64), np.zeros(0)
-    evaluator.update_xywh(*none, Truth(1, (9, 9), np.zeros((0, 4)), np.zeros(0, np.int64)))
+    evaluator.update_xywh(*none, GroundTruth(1, (9, 9), np.zeros((0, 4)), np.zeros(0, np.int64)))
     assert np.isnan(evaluator.resample(np.ones((1, 1), np.int64))["AP"]).all()
     box = np.array([[1.0, 1, 5, 5]])
-    evaluator.update_xywh(*none, Truth(2, (9, 9), box, np.zeros(1, np.int64)))
+    evaluator.update_xywh(*none, GroundTruth(2, (9, 9), box, np.zeros(1, np.int64)))
     found = evaluator.resample(np.array([[1, 1], [3, 0]]))
     assert found["AP"][0] == 0.0
     assert np.isnan(found["AP"][1])
@@ -109,7 +109,7 @@ def test_real_boxes_and_masks(shared_data: Path) -> None:
     generator = np.random.default_rng(0)
     boxes, masks = DetectionEvaluator(names), InstanceMaskEvaluator(names)
     for record in coco.images[:40]:
-        truth = annotated_truth(coco, record, record.id, range(len(names)))
+        truth = build_truth(coco, record, record.id, range(len(names)))
         assert truth.boxes_xywh is not None
         assert truth.labels is not None
         scores = np.round(generator.random(len(truth.labels)), 2)

@@ -11,7 +11,7 @@ import torch
 from resnet_tasks.errors import DataError
 from resnet_tasks.evaluation.segmentation import SegmentationEvaluator
 from resnet_tasks.registry import EVALUATORS
-from resnet_tasks.structures import VOID, SegmentationMap, Truth
+from resnet_tasks.structures import VOID, GroundTruth, SegmentationMap
 
 
 def predicted(labels: list[list[int]]) -> SegmentationMap:
@@ -19,9 +19,9 @@ def predicted(labels: list[list[int]]) -> SegmentationMap:
     return SegmentationMap(tensor, torch.zeros(1, *tensor.shape))
 
 
-def truth(labels: list[list[int]], image_id: int | str = 1) -> Truth:
+def truth(labels: list[list[int]], image_id: int | str = 1) -> GroundTruth:
     array = np.asarray(labels, np.int64)
-    return Truth(image_id, (array.shape[0], array.shape[1]), semantic=array)
+    return GroundTruth(image_id, (array.shape[0], array.shape[1]), semantic=array)
 
 
 def test_perfect_is_one() -> None:
@@ -189,7 +189,7 @@ def test_broken_input_names_the_picture() -> None:
     with pytest.raises(DataError, match="image 4: its truth holds label -2"):
         evaluator.update(predicted([[0, 1]]), truth([[0, -2]], image_id=4))
     with pytest.raises(DataError, match="image 5 has no annotated pixels"):
-        evaluator.update(predicted([[0, 1]]), Truth(5, (1, 2)))
+        evaluator.update(predicted([[0, 1]]), GroundTruth(5, (1, 2)))
     assert evaluator.confusion.sum() == 0
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.data.pixels import Resize
 from resnet_tasks.data.preparation import Preparation
-from resnet_tasks.data.tiles import Windows
+from resnet_tasks.data.tiles import WindowGrid
 from resnet_tasks.errors import DataError, HeadError
 from resnet_tasks.evaluation.sliding import SlidingWindows
 from resnet_tasks.evaluation.window_maps import BlendedMap
@@ -28,7 +28,7 @@ from resnet_tasks.heads.faster_rcnn.head import FasterRCNN
 from resnet_tasks.heads.unet import UNet
 from resnet_tasks.model import TaskModel
 from resnet_tasks.predict import predict_pictures
-from resnet_tasks.prediction_files import DRAWN_SIDE, overview
+from resnet_tasks.prediction_files import MAX_DRAWING_SIDE, make_overview
 from resnet_tasks.structures import (
     Detections,
     Geometry,
@@ -90,7 +90,7 @@ def noise(size: tuple[int, int], seed: int = 0) -> Any:
 
 
 def sliding(model: TaskModel, window: int = 64, overlap: float = 0.25, **more: Any) -> Any:
-    return SlidingWindows(model, Windows(window, window, overlap), **more)
+    return SlidingWindows(model, WindowGrid(window, window, overlap), **more)
 
 
 # --- One window
@@ -138,10 +138,10 @@ def test_a_resized_map_comes_back_in_bands_as_it_does_whole(size: tuple[int, int
     """Logits of a 97 x 131 input, brought to smaller, equal and larger originals."""
     head = toy(scene=Equivariant).named_heads["scene"]
     logits = torch.randn(3, 97, 131, generator=torch.Generator().manual_seed(0))
-    (expected,) = head.decode({"logits": logits[None]}, [Geometry.resized(size, (97, 131))])
-    windows = Windows(32, 64, 0.25)
+    (expected,) = head.decode({"logits": logits[None]}, [Geometry.from_resize(size, (97, 131))])
+    windows = WindowGrid(32, 64, 0.25)
     blended = BlendedMap(head, windows, (97, 131), size, keep="probs")
-    for tile in windows.over((97, 131)):
+    for tile in windows.make_tiles((97, 131)):
         padded = nn.functional.pad(logits[:, tile.rows, tile.columns], (0, 3, 0, 5), value=9.0)
         blended.add(tile, padded)
     made = blended.finish()
@@ -198,10 +198,10 @@ def test_both_heads_see_the_same_windows_and_files_are_read_in_parts(tmp_path: P
 
 
 def test_large_pictures_are_drawn_small(tmp_path: Path) -> None:
-    image = np.zeros((100, 2 * DRAWN_SIDE + 10, 3), np.uint8)
-    image[:, :DRAWN_SIDE] = 200
+    image = np.zeros((100, 2 * MAX_DRAWING_SIDE + 10, 3), np.uint8)
+    image[:, :MAX_DRAWING_SIDE] = 200
     np.save(tmp_path / "a.npy", image)
-    drawn = overview(Preparation().opened(tmp_path / "a.npy"))
+    drawn = make_overview(Preparation().open_image(tmp_path / "a.npy"))
     assert drawn.shape == (34, -(-image.shape[1] // 3), 3)
     assert (drawn[:, :1000] == 200).all()
     assert (drawn[:, -1000:] == 0).all()

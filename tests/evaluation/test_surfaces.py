@@ -14,10 +14,10 @@ from resnet_tasks.errors import DataError
 from resnet_tasks.evaluation.surfaces import (
     SurfaceEvaluator,
     SurfaceOptions,
-    outline,
-    surface_distances,
+    compute_surface_distances,
+    extract_outline,
 )
-from resnet_tasks.metrics import VOID, Truth
+from resnet_tasks.metrics import VOID, GroundTruth
 from resnet_tasks.structures import SegmentationMap
 
 BG = ("background", "organ")
@@ -30,9 +30,9 @@ def predicted(labels: NDArray[np.int64]) -> SegmentationMap:
 
 def truth(
     labels: NDArray[np.int64], image_id: int = 1, spacing: tuple[float, float] | None = None
-) -> Truth:
+) -> GroundTruth:
     height, width = labels.shape
-    return Truth(image_id, (height, width), semantic=labels, spacing=spacing)
+    return GroundTruth(image_id, (height, width), semantic=labels, spacing=spacing)
 
 
 def square(top: int, left: int, size: int, frame: int = 40) -> NDArray[np.int64]:
@@ -49,23 +49,23 @@ def value(evaluator: Any, name: str) -> float | None:
 def test_outline_is_what_touches_the_outside_by_an_edge() -> None:
     mask = np.ones((4, 5), np.bool_)
     mask[0, 0] = False
-    assert outline(mask).astype(int).tolist() == [
+    assert extract_outline(mask).astype(int).tolist() == [
         [0, 1, 1, 1, 1],
         [1, 0, 0, 0, 1],
         [1, 0, 0, 0, 1],
         [1, 1, 1, 1, 1],
     ]
-    assert not outline(np.zeros((3, 3), np.bool_)).any()
+    assert not extract_outline(np.zeros((3, 3), np.bool_)).any()
 
 
 def test_single_pixels_by_hand() -> None:
     one, other = np.zeros((9, 9), np.bool_), np.zeros((9, 9), np.bool_)
     one[1, 1], other[4, 5] = True, True
-    assert surface_distances(one, other) == ([5.0], [5.0])
-    found = surface_distances(one, other, spacing=(2.0, 0.5))
+    assert compute_surface_distances(one, other) == ([5.0], [5.0])
+    found = compute_surface_distances(one, other, spacing=(2.0, 0.5))
     assert found is not None
     assert found[0] == pytest.approx([math.hypot(6, 2)])
-    assert surface_distances(one, np.zeros_like(one)) is None
+    assert compute_surface_distances(one, np.zeros_like(one)) is None
 
 
 def test_a_shifted_square_by_hand() -> None:
@@ -131,7 +131,7 @@ def test_equals_brute_force_on_random_masks() -> None:
     for _ in range(20):
         masks = generator.random((2, 12, 15)) < generator.uniform(0.05, 0.9)
         spacing = tuple(generator.uniform(0.2, 3, 2))
-        made = surface_distances(masks[0], masks[1], (float(spacing[0]), float(spacing[1])))
+        made = compute_surface_distances(masks[0], masks[1], (float(spacing[0]), float(spacing[1])))
         assert made is not None
         points = [np.argwhere(brute_outline(mask)) * spacing for mask in masks]
         apart = np.sqrt(((points[0][:, None] - points[1][None]) ** 2).sum(axis=2))

@@ -15,7 +15,14 @@ from resnet_tasks.data.pixels import Resize
 from resnet_tasks.data.preparation import Preparation
 from resnet_tasks.errors import DataError
 from resnet_tasks.evaluation.evaluate import evaluate
-from resnet_tasks.evaluation.views import ManyViews, Views, at_scale, fused, merged, mirrored
+from resnet_tasks.evaluation.views import (
+    TtaPredictor,
+    TtaViews,
+    flip_batch,
+    fuse_detections,
+    merge_views,
+    rescale_dataset,
+)
 from resnet_tasks.model import TaskModel
 from resnet_tasks.predict import predict_pictures
 from resnet_tasks.structures import (
@@ -67,7 +74,7 @@ def model() -> TaskModel:
     )
 
 
-def picture(seed: int = 0, size: tuple[int, int] = (30, 50)) -> Tensor:
+def make_image(seed: int = 0, size: tuple[int, int] = (30, 50)) -> Tensor:
     """Dark, with a bright blob left of the middle."""
     image = torch.rand(3, *size, generator=torch.Generator().manual_seed(seed)) * 0.2
     image[0, 5:15, 4 + seed : 20 + seed] += 0.75
@@ -84,8 +91,8 @@ def batch_of(*images: Tensor) -> Any:
 
 def test_a_mirrored_batch_leads_back_to_the_same_place() -> None:
     """Twice mirrored is the batch itself, padding stays, and points keep their place."""
-    batch = batch_of(picture(), picture(1, (32, 40)))
-    once, twice = mirrored(batch), mirrored(mirrored(batch))
+    batch = batch_of(make_image(), make_image(1, (32, 40)))
+    once, twice = flip_batch(batch), flip_batch(flip_batch(batch))
     assert torch.equal(twice.images, batch.images)
     assert twice.geometries == batch.geometries
     assert torch.equal(once.images[1, :, :32, :40], batch.images[1, :, :32, :40].flip(-1))
@@ -97,9 +104,9 @@ def test_a_mirrored_batch_leads_back_to_the_same_place() -> None:
 
 
 def test_a_model_without_a_side_gives_the_same_with_flips(model: TaskModel) -> None:
-    batch = batch_of(picture(), picture(2))
+    batch = batch_of(make_image(), make_image(2))
     plain = model.predict(batch)
-    flipped = ManyViews(model, Views.named("flips")).predict([batch])
+    flipped = TtaPredictor(model, TtaViews.from_name("flips")).predict([batch])
     for one, other in zip(plain["scene"], flipped["scene"], strict=True):
         assert torch.equal(one.labels, other.labels)
         assert torch.allclose(one.probs, other.probs, atol=1e-6)
@@ -110,15 +117,15 @@ def test_a_model_without_a_side_gives_the_same_with_flips(model: TaskModel) -> N
 
 
 def test_a_single_view_is_the_plain_prediction_to_the_bit(model: TaskModel) -> None:
-    batch = batch_of(picture())
-    plain, single = model.predict(batch), ManyViews(model, Views()).predict([batch])
+    batch = batch_of(make_image())
+    plain, single = model.predict(batch), TtaPredictor(model, TtaViews()).predict([batch])
     assert torch.equal(plain["scene"][0].probs, single["scene"][0].probs)
     assert torch.equal(plain["objects"][0].boxes, single["objects"][0].boxes)
     assert torch.equal(plain["objects"][0].scores, single["objects"][0].scores)
 
 
 def test_other_sizes_go_through_the_preparation_and_come_back(model: TaskModel) -> None:
-    image = (picture(0, (60, 100)) * 255).byte().permute(1, 2, 0).numpy()
+    image = (make_image(0, (60, 100)) * 255).byte().permute(1, 2, 0).numpy()
     seen: list[tuple[int, int]] = []
     predict = model.predict
 
@@ -127,7 +134,7 @@ def test_other_sizes_go_through_the_preparation_and_come_back(model: TaskModel) 
         return predict(batch, precision=precision)
 
     model.predict = watched  # type: ignore[method-assign, assignment]
-    many = ManyViews(model, Views.named("flips+scales"))
+    many = TtaPredictor(model, TtaViews.from_name("flips+scales"))
     preparation = Preparation(resize=Resize(48, 80))
     (found,) = predict_pictures(many, [image], preparation, precision="fp32")
     assert seen == [(36, 60), (36, 60), (48, 80), (48, 80), (60, 100), (60, 100)]
@@ -146,7 +153,7 @@ def test_fusion_by_hand() -> None:
     """One object in both views, one in a single view, two classes at one place, two neighbours."""
     first = detections((0, 0, 10, 10, 0.9, 0), (50, 50, 60, 60, 0.8, 0), (0, 0, 10, 10, 0.4, 1))
     second = detections((0, 0, 10, 12, 0.3, 0), (100, 0, 110, 10, 0.2, 0))
-    found = fused([first, second])
+    found = fuse_detections([first, second])
     assert len(found) == 3  # as many as the view with the most: the least sure one falls out
     assert found.scores.tolist() == pytest.approx([0.6, 0.4, 0.2])
     assert found.labels.tolist() == [0, 0, 1]
@@ -156,14 +163,14 @@ def test_fusion_by_hand() -> None:
 
 def test_boxes_of_one_view_are_never_fused_with_one_another() -> None:
     crowd = detections((0, 0, 10, 10, 0.9, 0), (0, 0, 10, 11, 0.7, 0))
-    same = fused([crowd, crowd])
+    same = fuse_detections([crowd, crowd])
     assert same.scores.tolist() == pytest.approx([0.9, 0.7])
     assert torch.allclose(same.boxes, crowd.boxes)
 
 
 def test_nothing_found_and_zero_scores() -> None:
-    assert len(fused([detections(), detections()])) == 0
-    one = fused([detections(), detections((1, 2, 3, 4, 0.0, 1))])
+    assert len(fuse_detections([detections(), detections()])) == 0
+    one = fuse_detections([detections(), detections((1, 2, 3, 4, 0.0, 1))])
     assert one.boxes.tolist() == [[1, 2, 3, 4]]
     assert one.scores.tolist() == [0]
     assert one.boxes.dtype == torch.float32
@@ -172,9 +179,9 @@ def test_nothing_found_and_zero_scores() -> None:
 
 def test_probabilities_are_averaged() -> None:
     views = [Classification(torch.tensor([0.9, 0.1])), Classification(torch.tensor([0.3, 0.7]))]
-    assert merged(views).probs.tolist() == pytest.approx([0.6, 0.4])
+    assert merge_views(views).probs.tolist() == pytest.approx([0.6, 0.4])
     with pytest.raises(DataError, match="type str cannot be merged"):
-        merged(["a", "b"])
+        merge_views(["a", "b"])
 
 
 class _Fixed(Dataset[Sample]):
@@ -182,24 +189,24 @@ class _Fixed(Dataset[Sample]):
         return 2
 
     def __getitem__(self, index: int) -> Sample:
-        image = picture(index)
+        image = make_image(index)
         semantic = (image[0] > 0.5).long()
         return Sample(image, Geometry((30, 50), (30, 50)), index, "", Target(semantic=semantic))
 
 
 def test_evaluation_of_views(model: TaskModel) -> None:
     plain = evaluate(model, _Fixed(), precision="fp32", bootstrap=None).metrics
-    flips = ManyViews(model, Views.named("flips"))
+    flips = TtaPredictor(model, TtaViews.from_name("flips"))
     found = evaluate(flips, _Fixed(), precision="fp32", bootstrap=None).metrics
     assert found["scene/mIoU"].value == plain["scene/mIoU"].value == 1.0
     with pytest.raises(DataError, match="_Fixed has no at_scale"):
-        evaluate(ManyViews(model, Views.named("scales")), _Fixed(), bootstrap=None)
-    assert at_scale(_Fixed(), 1.0).__class__ is _Fixed
+        evaluate(TtaPredictor(model, TtaViews.from_name("scales")), _Fixed(), bootstrap=None)
+    assert rescale_dataset(_Fixed(), 1.0).__class__ is _Fixed
 
 
 def test_names_of_views() -> None:
-    assert len(Views.named(None)) == 1
-    assert len(Views.named("flips")) == 2
-    assert len(Views.named("flips+scales")) == 6
+    assert len(TtaViews.from_name(None)) == 1
+    assert len(TtaViews.from_name("flips")) == 2
+    assert len(TtaViews.from_name("flips+scales")) == 6
     with pytest.raises(DataError, match="'rotations' is unknown; allowed: flips, scales"):
-        Views.named("rotations")
+        TtaViews.from_name("rotations")

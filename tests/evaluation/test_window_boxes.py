@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from resnet_tasks.data.tiles import Windows
+from resnet_tasks.data.tiles import WindowGrid
 from resnet_tasks.evaluation.window_boxes import WindowDetections, merge_detections
 from resnet_tasks.structures import Detections
 
@@ -123,13 +123,13 @@ def test_nothing_found_is_nothing() -> None:
 def test_perfect_detections_of_every_window_give_the_objects_back() -> None:
     """Objects of all sizes, seen by each window as far as it reaches: each comes back once."""
     rng = np.random.default_rng(0)
-    size, windows = (400, 500), Windows(128, 128, 0.25)
+    size, windows = (400, 500), WindowGrid(128, 128, 0.25)
     grid = [(x, y) for y in range(0, 400, 100) for x in range(0, 500, 100)]
     sides = rng.uniform(8, 90, (len(grid), 2))
     low = np.asarray(grid) + rng.uniform(0, 1, (len(grid), 2)) * (98 - sides)
     objects = np.concatenate((low, low + sides), axis=1)
     seen = []
-    for tile in windows.over(size):
+    for tile in windows.make_tiles(size):
         x1, y1, x2, y2 = tile.box
         cut = objects.clip([x1, y1, x1, y1], [x2, y2, x2, y2])
         shown = ((cut[:, 2:] - cut[:, :2]) > 3).all(axis=1)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from resnet_tasks.export.comparing import Difference, Tolerance, compare
+from resnet_tasks.export.comparing import OutputDifference, Tolerance, compare_predictions
 from resnet_tasks.predictions import Classification, Detections, SegmentationMap
 
 ALLOWED = Tolerance(box=1.0, score=0.1, unmatched=0.25, pixels=0.25)
@@ -27,31 +27,33 @@ def boxes(*rows: tuple[float, float, int]) -> Detections:
 def test_detections_are_paired_by_class_place_and_score() -> None:
     wanted = boxes((0, 0.9, 0), (20, 0.8, 1), (40, 0.7, 0))
     found = boxes((40.5, 0.75, 0), (0.25, 0.9, 0), (20, 0.8, 0))  # the last: another class
-    (here,) = compare([{"a": wanted}], [{"a": found}], ALLOWED).values()
+    (here,) = compare_predictions([{"a": wanted}], [{"a": found}], ALLOWED).values()
     assert (here.pictures, here.detections, here.unmatched) == (1, 6, 2)  # one of either side
-    assert here.lost == pytest.approx((0.8 + 0.8) / (2.4 + 2.45))
+    assert here.unmatched_fraction == pytest.approx((0.8 + 0.8) / (2.4 + 2.45))
     assert here.box == pytest.approx(0.5)
     assert here.score == pytest.approx(0.05)
-    assert not here.within(ALLOWED)
-    assert here.within(replace(ALLOWED, unmatched=0.34))
+    assert not here.is_within(ALLOWED)
+    assert here.is_within(replace(ALLOWED, unmatched=0.34))
 
 
 def test_doubtful_detections_weigh_little() -> None:
     """Which of many near 0 are among the best hundred is a matter of rounding."""
     sure, doubts = [(0, 0.9, 0), (20, 0.8, 1)], [(100 + 20 * i, 0.01, 0) for i in range(10)]
     others = [(x + 1000, score, label) for x, score, label in doubts]
-    here = compare([{"a": boxes(*sure, *doubts)}], [{"a": boxes(*sure, *others)}], ALLOWED)["a"]
+    here = compare_predictions(
+        [{"a": boxes(*sure, *doubts)}], [{"a": boxes(*sure, *others)}], ALLOWED
+    )["a"]
     assert (here.detections, here.unmatched) == (24, 20)
-    assert here.lost == pytest.approx(0.2 / 3.6)
-    assert here.within(ALLOWED)
-    assert here.to_json()["lost"] == here.lost
+    assert here.unmatched_fraction == pytest.approx(0.2 / 3.6)
+    assert here.is_within(ALLOWED)
+    assert here.to_json()["lost"] == here.unmatched_fraction
 
 
 def test_nothing_found_and_nothing_wanted() -> None:
     none = boxes()
-    assert compare([{"a": none}], [{"a": none}], ALLOWED)["a"].within(ALLOWED)
-    lost = compare([{"a": none}], [{"a": boxes((0, 0.9, 0))}], ALLOWED)["a"]
-    assert (lost.unmatched, lost.within(ALLOWED)) == (1, False)
+    assert compare_predictions([{"a": none}], [{"a": none}], ALLOWED)["a"].is_within(ALLOWED)
+    lost = compare_predictions([{"a": none}], [{"a": boxes((0, 0.9, 0))}], ALLOWED)["a"]
+    assert (lost.unmatched, lost.is_within(ALLOWED)) == (1, False)
 
 
 def test_pixels_of_all_pictures_together() -> None:
@@ -61,14 +63,16 @@ def test_pixels_of_all_pictures_together() -> None:
 
     wanted = [{"a": map_of(0, 1)}, {"a": map_of(0, 0, 0, 1, 1, 1)}]
     found = [{"a": map_of(0, 0)}, {"a": map_of(0, 0, 0, 1, 1, 0)}]
-    here = compare(wanted, found, ALLOWED)["a"]
+    here = compare_predictions(wanted, found, ALLOWED)["a"]
     assert here.pixels == 2 / 8
     assert here.score == pytest.approx(0.5)  # one of two pixels of the first picture
 
 
 def test_classes_of_pictures_and_values_that_are_none() -> None:
     wanted = Classification(torch.tensor([0.25, 0.75]))
-    here = compare([{"a": wanted}], [{"a": Classification(torch.tensor([0.5, 0.5]))}], ALLOWED)["a"]
-    assert here == Difference(pictures=1, score=0.25)
+    here = compare_predictions(
+        [{"a": wanted}], [{"a": Classification(torch.tensor([0.5, 0.5]))}], ALLOWED
+    )["a"]
+    assert here == OutputDifference(pictures=1, score=0.25)
     lost = Classification(torch.tensor([torch.nan, 0.5]))
-    assert not compare([{"a": wanted}], [{"a": lost}], ALLOWED)["a"].within(ALLOWED)
+    assert not compare_predictions([{"a": wanted}], [{"a": lost}], ALLOWED)["a"].is_within(ALLOWED)

@@ -22,10 +22,10 @@ from typer.testing import CliRunner
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.cli import app
 from resnet_tasks.errors import HeadError, RunError
-from resnet_tasks.export.comparing import EXACT, compare
-from resnet_tasks.export.exporting import Exported, Int8, Shown, export_run
+from resnet_tasks.export.comparing import EXACT, compare_predictions
+from resnet_tasks.export.exporting import ComparisonImages, ExportResult, Int8Options, export_run
 from resnet_tasks.export.graph import ExportGraph
-from resnet_tasks.export.tables import export_tables
+from resnet_tasks.export.tables import build_export_tables
 from resnet_tasks.exported.manifest import PixelRange
 from resnet_tasks.exported.model import ExportedModel
 from resnet_tasks.heads.faster_rcnn import FasterRCNN
@@ -44,7 +44,9 @@ pytest.importorskip("openvino", reason=REASON)
 
 
 @pytest.fixture(scope="module")
-def made(run: Run, cells: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Exported]:
+def made(
+    run: Run, cells: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, ExportResult]:
     """The run of two heads in both formats."""
     folder = tmp_path_factory.mktemp("exports")
     return {
@@ -59,22 +61,24 @@ def _pictures(*sizes: tuple[int, int]) -> list[np.ndarray]:  # type: ignore[type
 
 
 @pytest.mark.parametrize("form", ["onnx", "openvino"])
-def test_any_number_of_pictures_of_any_size(form: str, made: dict[str, Exported], run: Run) -> None:
+def test_any_number_of_pictures_of_any_size(
+    form: str, made: dict[str, ExportResult], run: Run
+) -> None:
     exported = ExportedModel.open(made[form].folder, precision="fp32")
     for sizes in ([(64, 96)], [(40, 130), (101, 33), (200, 180)], [(7, 9)]):
         pictures = _pictures(*sizes)
         found = exported.predict(pictures)
         wanted = [run.predict(each) for each in pictures]
         if len(sizes) == 1:
-            differences = compare(wanted, found, EXACT)
-            assert all(each.within(EXACT) for each in differences.values()), differences
+            differences = compare_predictions(wanted, found, EXACT)
+            assert all(each.is_within(EXACT) for each in differences.values()), differences
             assert sizes != [(64, 96)] or differences["objects"].detections > 10
         for size, each in zip(sizes, found, strict=True):
             assert each["scene"].labels.shape == size
             assert isinstance(each["objects"].boxes, np.ndarray)
 
 
-def test_the_manifest_tells_what_was_found(made: dict[str, Exported], run: Run) -> None:
+def test_the_manifest_tells_what_was_found(made: dict[str, ExportResult], run: Run) -> None:
     told = json.loads((made["onnx"].folder / "export.json").read_text())
     assert told["heads"]["objects"]["classes"] == list(run.classes["objects"])
     assert told["heads"]["scene"]["category_ids"] == list(run.category_ids["scene"])
@@ -86,17 +90,17 @@ def test_the_manifest_tells_what_was_found(made: dict[str, Exported], run: Run) 
     assert told["latency"]["export_ms"] > 0
     assert told["bytes"]["model.onnx"] == (made["onnx"].folder / "model.onnx").stat().st_size
     shown = io.StringIO()
-    for table in export_tables(made["onnx"]):
+    for table in build_export_tables(made["onnx"]):
         Console(width=120, file=shown).print(table)
     assert "model.onnx" in shown.getvalue()
     assert "compared with PyTorch fp32 on 3 pictures" in shown.getvalue()
 
 
 def test_a_graph_that_rounding_changes_is_said_to_stay_in_float32(
-    made: dict[str, Exported],
+    made: dict[str, ExportResult],
 ) -> None:
     done = made["openvino"]
-    about = copy.deepcopy(dict(done.manifest.about))
+    about = copy.deepcopy(dict(done.manifest.metadata))
     rounded = {"box": 3.0, "score": 0.01, "pixels": 0.0}
     rounded |= {"detections": 20, "unmatched": 5, "lost": 0.125}
     for within in (True, False):
@@ -108,12 +112,12 @@ def test_a_graph_that_rounding_changes_is_said_to_stay_in_float32(
         }
         shown = io.StringIO()
         changed = replace(done, manifest=replace(done.manifest, about=about))
-        Console(width=120, file=shown).print(export_tables(changed)[0])
+        Console(width=120, file=shown).print(build_export_tables(changed)[0])
         assert "5 of 20: 12.5% of scores" in shown.getvalue()
         assert ("computes in float32" in shown.getvalue()) is not within
 
 
-def test_norms_are_inside_the_filters(made: dict[str, Exported]) -> None:
+def test_norms_are_inside_the_filters(made: dict[str, ExportResult]) -> None:
     graph = onnx.load(made["onnx"].folder / "model.onnx").graph
     constants = {each.name for each in graph.initializer}
     convolutions = [each for each in graph.node if each.op_type == "Conv"]
@@ -126,7 +130,7 @@ def test_norms_are_inside_the_filters(made: dict[str, Exported]) -> None:
 
 
 def test_predict_does_without_torch(
-    made: dict[str, Exported], run: Run, cells: Path, tmp_path: Path
+    made: dict[str, ExportResult], run: Run, cells: Path, tmp_path: Path
 ) -> None:
     """Results, maps and drawings are those of the run."""
     files = sorted((cells / "cells").rglob("*.jpg")) or sorted((cells / "cells").rglob("*.png"))
@@ -161,7 +165,7 @@ def test_predict_does_without_torch(
     assert len(drawn) == 2
 
 
-def test_options_of_runs_are_refused(made: dict[str, Exported], tmp_path: Path) -> None:
+def test_options_of_runs_are_refused(made: dict[str, ExportResult], tmp_path: Path) -> None:
     folder = made["onnx"].folder
     told = CliRunner().invoke(
         app, ["predict", str(folder), str(tmp_path), "--tta", "flips", "--tiles", "64"]
@@ -179,26 +183,26 @@ def test_a_shared_pyramid_and_a_classifier(
     assert set(exported.classes) == {"objects", "scene", "whole"}
     for picture in _pictures((64, 96), (150, 90)):
         (found,) = exported.predict([picture])
-        differences = compare([three_heads.predict(picture)], [found], EXACT)
-        assert all(each.within(EXACT) for each in differences.values()), differences
+        differences = compare_predictions([three_heads.predict(picture)], [found], EXACT)
+        assert all(each.is_within(EXACT) for each in differences.values()), differences
         assert found["whole"].probs.sum() == pytest.approx(1, abs=1e-5)
 
 
 def test_real_pictures(run: Run, shared_data: Path, tmp_path: Path) -> None:
     files = sorted((shared_data / "bccd/JPEGImages").iterdir())[:2]
-    done = export_run(run, tmp_path / "out", shown=Shown(tuple(files)))
-    assert done.manifest.about["comparison"]["pictures"] == [str(each) for each in files]
+    done = export_run(run, tmp_path / "out", comparison_images=ComparisonImages(tuple(files)))
+    assert done.manifest.metadata["comparison"]["pictures"] == [str(each) for each in files]
 
 
 def test_a_graph_that_differs_is_refused_and_leaves_nothing(
     run: Run, cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = ExportGraph._normalised
+    whole = ExportGraph._normalize
 
     def darker(graph: ExportGraph, images: Tensor, sizes: Tensor) -> Tensor:
         return whole(graph, images * 0.5, sizes)
 
-    monkeypatch.setattr(ExportGraph, "_normalised", darker)
+    monkeypatch.setattr(ExportGraph, "_normalize", darker)
     with pytest.raises(
         RunError, match=r"head objects: \d+ of the \d+ detections of both without.*allowed are"
     ):
@@ -214,7 +218,7 @@ def test_what_cannot_be_done_is_one_sentence(
     with pytest.raises(Exception, match="--images FILES-OR-FOLDER"):
         export_run(run, tmp_path / "out", data_root=tmp_path)
     with pytest.raises(RunError, match="add --format openvino"):
-        export_run(run, tmp_path / "out", int8=Int8(), data_root=cells)
+        export_run(run, tmp_path / "out", int8=Int8Options(), data_root=cells)
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(RunError, match=r"onnx is needed.*resnet-tasks\[export\]"):
         export_run(run, tmp_path / "out", data_root=cells)
@@ -242,28 +246,28 @@ def test_other_heads_are_refused() -> None:
 def test_windows_of_intensity_are_inside_the_graph(run: Run) -> None:
     """Stored values of 16 bits go in; 0..1 of the window comes out, as outside the graph."""
     pixels = PixelRange(900.0, 1100.0, clip=True)
-    model = run.model()
+    model = run.load_model()
     graph = ExportGraph(model, pixels)
     stored = torch.tensor([0.0, 950.0, 1100.0, 4000.0])[None, None, None].expand(1, 3, 1, 4)
     unit = torch.tensor([0.0, 0.25, 1.0, 1.0])[None, None, None].expand(1, 3, 1, 4)
     wanted = model.normalise(unit, [(1, 4)])
-    found = graph._normalised(stored, torch.tensor([[1, 4]]))
+    found = graph._normalize(stored, torch.tensor([[1, 4]]))
     assert torch.allclose(found, wanted, atol=1e-5)
-    assert (graph._normalised(stored, torch.tensor([[1, 2]]))[..., 2:] == 0).all()
+    assert (graph._normalize(stored, torch.tensor([[1, 2]]))[..., 2:] == 0).all()
 
 
 @pytest.mark.slow
 def test_int8_tells_metrics_before_and_after(run: Run, cells: Path, tmp_path: Path) -> None:
     pytest.importorskip("nncf", reason="the extra `export` is not installed: nncf is missing")
-    how = Int8(calibration=3, evaluation=2, max_drop=1.0)
+    how = Int8Options(calibration=3, evaluation=2, max_drop=1.0)
     done = export_run(run, tmp_path / "out", form="openvino", int8=how, data_root=cells)
-    about: dict[str, Any] = dict(done.manifest.about["int8"])
+    about: dict[str, Any] = dict(done.manifest.metadata["int8"])
     assert (about["calibrated_on"], about["judged_on"]) == (3, 2)
     assert about["main"] == ["objects/AP", "scene/mIoU"]
     assert ExportedModel.open(done.folder).manifest.is_int8
     plain = export_run(run, tmp_path / "plain", form="openvino", data_root=cells)
     sizes = [
-        sum(n for name, n in each.manifest.about["bytes"].items() if not name.endswith("json"))
+        sum(n for name, n in each.manifest.metadata["bytes"].items() if not name.endswith("json"))
         for each in (done, plain)
     ]
     assert sizes[0] < 0.6 * sizes[1]
@@ -276,7 +280,7 @@ def test_int8_tells_metrics_before_and_after(run: Run, cells: Path, tmp_path: Pa
 
 def test_nothing_is_reported_over_the_network() -> None:
     code = (
-        "import socket, sys; from resnet_tasks.exported.engines import extra_package\n"
+        "import socket, sys; from resnet_tasks.exported.engines import import_extra\n"
         "def refuse(*_): raise AssertionError('network')\n"
         "socket.socket.connect = refuse; socket.getaddrinfo = refuse\n"
         "extra_package('openvino')\n"

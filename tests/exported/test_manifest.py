@@ -20,9 +20,9 @@ MANIFEST = Manifest(
     heads={"a": ExportedHead("unet", "semantic_segmentation", ("x", "y"), (3, 90))},
     categories=({"id": 3, "name": "x"}, {"id": 90, "name": "y"}),
     preparation=PREPARATION,
-    pixels=PixelRange.of(PREPARATION),
+    pixels=PixelRange.from_preparation(PREPARATION),
     normalisation={"mean": (0.5,), "std": (0.25,)},
-    about={"source": {"run": "r"}},
+    metadata={"source": {"run": "r"}},
 )
 
 
@@ -65,15 +65,27 @@ def test_what_goes_into_the_graph() -> None:
     """8-bit values as they are; deeper ones on the same scale; windows as stored; else 0..1."""
     plain = Preparation(1)
     eight = np.asarray([[0, 51, 255]], np.uint8)
-    assert PixelRange.of(plain).prepared(plain, eight, "a").ravel().tolist() == [0, 51, 255]
+    assert PixelRange.from_preparation(plain).prepare(plain, eight, "a").ravel().tolist() == [
+        0,
+        51,
+        255,
+    ]
     deep = eight.astype(np.uint16) * 257
-    found = PixelRange.of(plain).prepared(plain, deep, "a").ravel()
+    found = PixelRange.from_preparation(plain).prepare(plain, deep, "a").ravel()
     np.testing.assert_allclose(found, [0, 51, 255], atol=1e-4)
     window = Preparation(1, None, Intensity("window", level=100, width=40))
-    assert PixelRange.of(window) == PixelRange(80, 120, clip=True)
-    assert PixelRange.of(window).prepared(window, deep, "a").ravel().tolist() == [0, 13107, 65535]
+    assert PixelRange.from_preparation(window) == PixelRange(80, 120, clip=True)
+    assert PixelRange.from_preparation(window).prepare(window, deep, "a").ravel().tolist() == [
+        0,
+        13107,
+        65535,
+    ]
     with pytest.raises(DataError, match="a holds values that are not finite"):
-        PixelRange.of(window).prepared(window, np.asarray([[np.nan]]), "a")
+        PixelRange.from_preparation(window).prepare(window, np.asarray([[np.nan]]), "a")
     resized = Preparation(1, Resize(1, 3), window.intensity)
-    assert PixelRange.of(resized) == PixelRange(0, 1)
-    assert PixelRange.of(resized).prepared(resized, deep, "a").ravel().tolist() == [0, 1, 1]
+    assert PixelRange.from_preparation(resized) == PixelRange(0, 1)
+    assert PixelRange.from_preparation(resized).prepare(resized, deep, "a").ravel().tolist() == [
+        0,
+        1,
+        1,
+    ]

@@ -200,11 +200,11 @@ def test_two_heads_share_partially_labelled_pictures() -> None:
         for i, target in enumerate((boxed, named))
     ]
     batch = collate(samples)
-    assert batch.annotated(CLASSIFICATION) == (1,)
+    assert batch.find_annotated(CLASSIFICATION) == (1,)
     losses = model(batch, mode="loss")
     assert losses["kind/cross_entropy"].count == 1
     assert any(key.startswith("objects/") for key in losses)
-    model.total_loss(losses).backward()
+    model.compute_total_loss(losses).backward()
     assert all(p.grad is not None for p in model.backbone.parameters())
 
 
@@ -219,5 +219,5 @@ def test_contract_catches_a_head_that_forgets_the_softmax() -> None:
 
 
 def test_names_of_its_evaluators() -> None:
-    assert "top1" in head().evaluator().compute()
-    assert "subset_accuracy" in head(multi_label=True).evaluator().compute()
+    assert "top1" in head().make_evaluator().compute()
+    assert "subset_accuracy" in head(multi_label=True).make_evaluator().compute()

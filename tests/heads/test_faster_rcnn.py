@@ -20,7 +20,7 @@ from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastL
 from resnet_tasks.errors import HeadError
 from resnet_tasks.heads.base import HEADS
 from resnet_tasks.heads.faster_rcnn import FasterRCNN, split_torchvision_state_dict
-from resnet_tasks.heads.faster_rcnn.matching import NEGATIVE, NEITHER, Sampling
+from resnet_tasks.heads.faster_rcnn.matching import NEGATIVE, NEITHER, CandidateSampler
 from resnet_tasks.heads.faster_rcnn.roi import BoxHead
 from resnet_tasks.structures import BatchView, Detections, FeatureSpec, Geometry, Target
 
@@ -133,7 +133,7 @@ def assert_same_detections(ours: list[Detections], theirs: list[dict[str, Tensor
 def detect(head: FasterRCNN, given: dict[str, Tensor], size: tuple[int, int]) -> list[Detections]:
     with torch.no_grad():
         raw = head(given)
-    return head.decode(raw, [Geometry.resized(size, size)] * len(raw["valid"]))
+    return head.decode(raw, [Geometry.from_resize(size, size)] * len(raw["valid"]))
 
 
 def test_equals_torchvisions_resnet50_detector() -> None:
@@ -234,11 +234,11 @@ def test_losses_equal_torchvisions_when_everything_is_sampled() -> None:
 def test_first_stage_says_the_same_at_single_cells(size: tuple[int, int]) -> None:
     head = lively(FasterRCNN(SPECS, CLASSES, SMALL))
     assert isinstance(head, FasterRCNN)
-    pyramid = head._pyramid(features(size=size))
+    pyramid = head._compute_pyramid(features(size=size))
     whole = head.rpn(pyramid, size)
     per_picture = len(whole.anchors) // 3
     everywhere = torch.arange(2 * per_picture).flip(0)
-    logits, deltas = head.rpn.head.at_cells(
+    logits, deltas = head.rpn.head.predict_cells(
         pyramid, everywhere // per_picture, everywhere % per_picture
     )
     wanted = whole.objectness_logits.reshape(-1, 3)[everywhere]
@@ -360,14 +360,14 @@ def test_dropout_of_the_box_head_follows_the_seeds_of_the_pictures() -> None:
 def test_dropout_of_the_box_head_by_hand() -> None:
     head = BoxHead(2, 3, dropout=0.25)
     generators = [torch.Generator().manual_seed(seed) for seed in (1, 2)]
-    factors = head.kept((400, 100), generators, torch.zeros(1))
+    factors = head.sample_dropout_masks((400, 100), generators, torch.zeros(1))
     assert factors is not None
     for each in factors:
         assert each.shape == (500, 3)
         assert each.unique().tolist() == pytest.approx([0, 1 / 0.75])
         assert (each == 0).float().mean().item() == pytest.approx(0.25, abs=0.03)
     assert not torch.equal(*factors)
-    again = head.kept((400,), [torch.Generator().manual_seed(1)], torch.zeros(1))
+    again = head.sample_dropout_masks((400,), [torch.Generator().manual_seed(1)], torch.zeros(1))
     assert again is not None
     assert torch.equal(again[0], factors[0][:400])
     pooled = torch.randn(500, 2)
@@ -376,7 +376,7 @@ def test_dropout_of_the_box_head_by_hand() -> None:
 
 
 def test_ignore_regions_are_neither_positive_nor_negative() -> None:
-    sampling = Sampling(0.5, 0.5, 100, 0.5, best_is_positive=False)
+    sampling = CandidateSampler(0.5, 0.5, 100, 0.5, best_is_positive=False)
     candidates = torch.tensor(
         [
             [0.0, 0.0, 10.0, 10.0],  # the object
@@ -508,10 +508,10 @@ def test_decode_returns_to_the_original_picture() -> None:
 def test_proposals_of_the_loss_stay_inside_the_picture() -> None:
     head = FasterRCNN(SPECS, CLASSES, SMALL)
     given = features(1)
-    levels = head._pyramid(given)
+    levels = head._compute_pyramid(given)
     output = head.rpn(levels, SIZE)
     limits = torch.tensor([[90.0, 70.0]])
-    boxes, valid = head.rpn.proposals(output, limits, before_nms=500, after_nms=300)
+    boxes, valid = head.rpn.select_proposals(output, limits, before_nms=500, after_nms=300)
     assert valid.any()
     assert boxes[valid][:, 2].max() <= 90
     assert boxes[valid][:, 3].max() <= 70

@@ -64,22 +64,22 @@ def backbone(family: str) -> ResNet:
 
 
 def test_all_heads_are_seen() -> None:
-    assert {"classifier", "faster_rcnn", "fpn", "unet"} <= set(HEADS.names())
+    assert {"classifier", "faster_rcnn", "fpn", "unet"} <= set(HEADS.list_names())
 
 
-@pytest.mark.parametrize("name", HEADS.names())
+@pytest.mark.parametrize("name", HEADS.list_names())
 def test_head_keeps_the_contract(name: str) -> None:
     check_head(name, options=SMALL.get(name))
 
 
-@pytest.mark.parametrize("name", HEADS.names())
+@pytest.mark.parametrize("name", HEADS.list_names())
 def test_head_keeps_the_contract_on_bottleneck_levels_with_two_classes(name: str) -> None:
     specs = resnet_specs(8, bottleneck=True)
     check_head(name, options=SMALL.get(name), classes=("cell", "background"), specs=specs)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("name", HEADS.names())
+@pytest.mark.parametrize("name", HEADS.list_names())
 def test_gradients_reach_a_real_backbone(name: str, family: str) -> None:
     net = backbone(family)
     net.zero_grad(set_to_none=True)
@@ -88,7 +88,7 @@ def test_gradients_reach_a_real_backbone(name: str, family: str) -> None:
     features = net(batch.images)
     for level, spec in net.specs.items():
         assert features[level].shape == (2, spec.channels, 64 // spec.stride, 96 // spec.stride)
-    terms = head.loss(features, batch.view(LabelTable.identity(CLASSES)))
+    terms = head.loss(features, batch.make_view(LabelTable.identity(CLASSES)))
     total = torch.stack([term.mean() for term in terms.values()]).sum()
     total.backward()
     assert total.isfinite()

@@ -114,7 +114,7 @@ def test_a_batch_of_void_teaches_nothing_and_stays_finite() -> None:
 def test_padding_counts_for_nothing() -> None:
     batch = random_batch(image_sizes=[(40, 50), (64, 90)])
     term = UNet(SPECS, ["a", "b", "c"]).loss(
-        random_features(SPECS), batch.view(LabelTable.identity(["a", "b", "c"]))
+        random_features(SPECS), batch.make_view(LabelTable.identity(["a", "b", "c"]))
     )["cross_entropy"]
     padding = batch.targets[0].semantic
     assert padding.shape == (64, 96)
@@ -143,7 +143,7 @@ class TestDecode:
         # at -0.25 (the border), 0.25, 0.75 and 1.25 (the border).
         logits = torch.zeros(1, 2, 2, 2)
         logits[0, 0, 0] = torch.tensor([4.0, -4.0])
-        geometry = Geometry.resized((1, 4), (1, 2))
+        geometry = Geometry.from_resize((1, 4), (1, 2))
         found = self.head.decode({"logits": logits}, [geometry])[0]
         expected = torch.tensor([[4.0, 2.0, -2.0, -4.0]]).sigmoid()
         torch.testing.assert_close(found.probs[0], expected)

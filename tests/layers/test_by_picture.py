@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from resnet_tasks.layers.by_picture import terms_by_picture
+from resnet_tasks.layers.by_picture import compute_terms_per_image
 from resnet_tasks.layers.segmentation_losses import cross_entropy, dice, focal
 from resnet_tasks.structures import VOID, LossTerm
-from resnet_tasks.training.price import peak_bytes
+from resnet_tasks.training.price import measure_peak_bytes
 
 SIZE = (24, 32)
 WEIGHTS = torch.tensor([0.5, 2.0, 1.0, 3.0])
@@ -44,7 +44,7 @@ def weighted(terms: dict[str, LossTerm]) -> Tensor:
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
 def test_sums_counts_and_gradients_are_those_of_the_batch(layout: torch.memory_format) -> None:
     logits, labels = case(layout)
-    whole, apart = all_terms(logits, labels), terms_by_picture(all_terms, logits, labels)
+    whole, apart = all_terms(logits, labels), compute_terms_per_image(all_terms, logits, labels)
     assert list(apart) == list(whole)
     for name, term in whole.items():
         torch.testing.assert_close(apart[name].sum, term.sum)
@@ -58,7 +58,7 @@ def test_sums_counts_and_gradients_are_those_of_the_batch(layout: torch.memory_f
 
 def test_a_term_of_its_own_has_its_own_gradient() -> None:
     logits, labels = case()
-    terms = terms_by_picture(all_terms, logits, labels)
+    terms = compute_terms_per_image(all_terms, logits, labels)
     for name, term in all_terms(logits, labels).items():
         (wanted,) = torch.autograd.grad(term.sum, logits)
         (found,) = torch.autograd.grad(terms[name].sum, logits, retain_graph=True)
@@ -67,9 +67,9 @@ def test_a_term_of_its_own_has_its_own_gradient() -> None:
 
 def test_without_a_graph_the_terms_are_the_same() -> None:
     logits, labels = case()
-    wanted = terms_by_picture(all_terms, logits, labels)
+    wanted = compute_terms_per_image(all_terms, logits, labels)
     with torch.no_grad():
-        found = terms_by_picture(all_terms, logits, labels)
+        found = compute_terms_per_image(all_terms, logits, labels)
     for name, term in found.items():
         torch.testing.assert_close(term.sum, wanted[name].sum.detach())
         assert term.count == wanted[name].count
@@ -78,7 +78,7 @@ def test_without_a_graph_the_terms_are_the_same() -> None:
 
 def test_gradients_of_gradients_are_refused() -> None:
     logits, labels = case()
-    total = weighted(terms_by_picture(all_terms, logits, labels))
+    total = weighted(compute_terms_per_image(all_terms, logits, labels))
     with pytest.raises(RuntimeError, match="no gradients of gradients"):
         torch.autograd.grad(total, logits, create_graph=True)
 
@@ -96,6 +96,6 @@ def test_maps_of_one_picture_exist_at_a_time() -> None:
         return lambda: torch.autograd.grad(made()["cross_entropy"].mean(), logits)
 
     device = torch.device("cpu")
-    whole = peak_bytes(step(lambda: terms(logits, labels)), device)
-    apart = peak_bytes(step(lambda: terms_by_picture(terms, logits, labels)), device)
+    whole = measure_peak_bytes(step(lambda: terms(logits, labels)), device)
+    apart = measure_peak_bytes(step(lambda: compute_terms_per_image(terms, logits, labels)), device)
     assert apart < whole / 4

@@ -5,22 +5,22 @@ from __future__ import annotations
 import pytest
 import torch
 
-from resnet_tasks.layers.dropout import kept_channels, kept_units
+from resnet_tasks.layers.dropout import sample_channel_mask, sample_unit_mask
 
 
 def test_channels_follow_the_seed_of_their_picture() -> None:
     level = torch.zeros(3, 64, 2, 2)
-    first = kept_channels(level, 0.5, (7, 8, 7))
+    first = sample_channel_mask(level, 0.5, (7, 8, 7))
     assert first.shape == (3, 64, 1, 1)
     assert torch.equal(first[0], first[2])
     assert not torch.equal(first[0], first[1])
-    alone = kept_channels(level[:1], 0.5, (8,))
+    alone = sample_channel_mask(level[:1], 0.5, (8,))
     assert torch.equal(alone[0], first[1])
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.25, 0.9])
 def test_so_many_channels_are_dropped_and_the_mean_stays(dropout: float) -> None:
-    kept = kept_channels(torch.zeros(1, 40_000, 1, 1), dropout, (3,))
+    kept = sample_channel_mask(torch.zeros(1, 40_000, 1, 1), dropout, (3,))
     assert kept[kept > 0].unique().tolist() == [pytest.approx(1 / (1 - dropout))]
     assert float((kept == 0).float().mean()) == pytest.approx(dropout, abs=0.01)
     assert float(kept.mean()) == pytest.approx(1.0, abs=0.1)
@@ -29,7 +29,7 @@ def test_so_many_channels_are_dropped_and_the_mean_stays(dropout: float) -> None
 def test_units_follow_the_generator_of_their_picture() -> None:
     def drawn(counts: list[int], seeds: list[int]) -> torch.Tensor:
         generators = [torch.Generator().manual_seed(each) for each in seeds]
-        return kept_units(counts, generators, channels=32, dropout=0.5, like=torch.zeros(1))
+        return sample_unit_mask(counts, generators, channels=32, dropout=0.5, like=torch.zeros(1))
 
     both = drawn([2, 3], [5, 6])
     assert both.shape == (5, 32)

@@ -12,11 +12,11 @@ from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.layers.folded_norms import (
     FoldedBatchNorm2d,
     FoldingConv2d,
-    fold_for_good,
     fold_norms,
+    fold_permanently,
 )
-from resnet_tasks.layers.norms import batch_norms_of
-from resnet_tasks.training.price import peak_bytes
+from resnet_tasks.layers.norms import find_batch_norms
+from resnet_tasks.training.price import measure_peak_bytes
 
 
 def net() -> nn.Sequential:
@@ -32,7 +32,7 @@ def net() -> nn.Sequential:
         nn.BatchNorm2d(8),
     )
     layers.train()(torch.randn(4, 3, 24, 24))
-    for norm in batch_norms_of(layers):
+    for norm in find_batch_norms(layers):
         if norm.affine:
             nn.init.uniform_(norm.weight, 0.5, 2)
             nn.init.normal_(norm.bias)
@@ -76,7 +76,9 @@ def test_scaled_filters_are_not_kept_for_the_backward(dtype: torch.dtype) -> Non
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
             outputs.append(layers(images))
 
-    assert peak_bytes(forward, torch.device("cpu")) < 3 * 64 * 64 * 9 * 4  # three layers' of twelve
+    assert (
+        measure_peak_bytes(forward, torch.device("cpu")) < 3 * 64 * 64 * 9 * 4
+    )  # three layers' of twelve
     outputs[0].float().sum().backward()
     assert all(each.grad is not None for each in layers.parameters())
 
@@ -131,7 +133,7 @@ def test_backbones_say_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> N
     """Deep stems, squeeze-and-excitation, grouped filters and norms with activations inside."""
     torch.manual_seed(0)
     folded = ResNet(name)
-    for norm in batch_norms_of(folded):
+    for norm in find_batch_norms(folded):
         nn.init.uniform_(norm.weight, 0.5, 1.5)
         norm.momentum = 1.0
     images = torch.randn(4, 3, 96, 96)
@@ -153,7 +155,7 @@ def test_folded_for_good_there_is_nothing_left_to_scale() -> None:
     images = torch.randn(2, 3, 24, 24)
     wanted = layers(images)
     fold_norms(layers)
-    fold_for_good(layers)
+    fold_permanently(layers)
     assert [type(each) for each in layers] == [
         nn.Conv2d,
         nn.Identity,

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from resnet_tasks.layers.made_again import apply_to_made
-from resnet_tasks.training.price import peak_bytes
+from resnet_tasks.layers.made_again import apply_with_recomputation
+from resnet_tasks.training.price import measure_peak_bytes
 
 
 def grown(x: Tensor, skip: Tensor) -> Tensor:
@@ -33,7 +33,11 @@ def test_values_and_gradients_are_the_same(dtype: torch.dtype) -> None:
         net, (x, skip) = layer(), inputs()
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
             given = (x * 1, skip * 1)
-            made = apply_to_made(net, grown, *given) if is_made_again else net(grown(*given))
+            made = (
+                apply_with_recomputation(net, grown, *given)
+                if is_made_again
+                else net(grown(*given))
+            )
         made.float().square().sum().backward()
         found.append([made, x.grad, skip.grad, *(each.grad for each in net.parameters())])
     for mine, yours in zip(*found, strict=True):
@@ -46,9 +50,10 @@ def test_what_is_made_is_not_kept() -> None:
     made_bytes, device = 2 * 12 * 32 * 32 * 4, torch.device("cpu")
     outputs: list[Tensor] = []
     several = [
-        peak_bytes(lambda: outputs.extend(net(grown(x, skip)) for _ in range(4)), device),
-        peak_bytes(
-            lambda: outputs.extend(apply_to_made(net, grown, x, skip) for _ in range(4)), device
+        measure_peak_bytes(lambda: outputs.extend(net(grown(x, skip)) for _ in range(4)), device),
+        measure_peak_bytes(
+            lambda: outputs.extend(apply_with_recomputation(net, grown, x, skip) for _ in range(4)),
+            device,
         ),
     ]
     assert several[0] - several[1] >= 2.9 * made_bytes
@@ -57,7 +62,7 @@ def test_what_is_made_is_not_kept() -> None:
 def test_inputs_that_changed_are_refused() -> None:
     x, skip = inputs()
     kept = x * 1
-    made = apply_to_made(layer(), grown, kept, skip)
+    made = apply_with_recomputation(layer(), grown, kept, skip)
     with torch.no_grad():
         kept += 1
     with pytest.raises(RuntimeError, match="changed in place"):
@@ -68,6 +73,6 @@ def test_nothing_is_kept_without_a_graph() -> None:
     x, skip = inputs()
     net = layer()
     with torch.no_grad():
-        made = apply_to_made(net, grown, x, skip)
+        made = apply_with_recomputation(net, grown, x, skip)
         assert torch.equal(made, net(grown(x, skip)))
     assert not made.requires_grad

@@ -5,14 +5,14 @@ import torch
 from timm.layers import BatchNormAct2d
 from torch import nn
 
-from resnet_tasks.layers.norms import batch_norms_of, batch_to_group_norm, batch_to_sync_norm
+from resnet_tasks.layers.norms import batch_to_group_norm, batch_to_sync_norm, find_batch_norms
 
 
 def two_norms() -> nn.Sequential:
     """A plain batch norm, and one of timm's with an activation inside, both with own values."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.BatchNorm2d(8, eps=1e-3), BatchNormAct2d(8))
-    for norm in batch_norms_of(net):
+    for norm in find_batch_norms(net):
         nn.init.uniform_(norm.weight, 0.5, 1.5)
         nn.init.normal_(norm.bias)
         nn.init.normal_(norm.running_mean)

@@ -11,12 +11,12 @@ from torch import Tensor
 from torchvision.ops import MultiScaleRoIAlign
 
 from resnet_tasks.layers.roi_align import (
-    levels_for_boxes,
+    assign_boxes_to_levels,
     multilevel_roi_align,
     roi_align_compiled,
     roi_align_rows,
 )
-from resnet_tasks.training.price import peak_bytes
+from resnet_tasks.training.price import measure_peak_bytes
 
 STRIDES = (4, 8, 16, 32)
 HEIGHT, WIDTH = 256, 320
@@ -56,7 +56,7 @@ def run(
     pictures: Tensor,
     *sizes: int,
 ) -> tuple[Tensor, list[Tensor]]:
-    pooled = pool(levels, STRIDES, boxes, pictures, levels_for_boxes(boxes, STRIDES), *sizes)
+    pooled = pool(levels, STRIDES, boxes, pictures, assign_boxes_to_levels(boxes, STRIDES), *sizes)
     weights = torch.linspace(-1, 1, pooled.numel()).view(pooled.shape)
     gradients = torch.autograd.grad((pooled.float() * weights).sum(), levels)
     return pooled, list(gradients)
@@ -66,7 +66,7 @@ def run(
 def test_rows_equal_the_compiled_operator(sizes: tuple[int, int]) -> None:
     levels, boxes = pyramid(), boxes_of_all_kinds()
     pictures = torch.randint(2, (len(boxes),))
-    assert set(levels_for_boxes(boxes, STRIDES).tolist()) == {0, 1, 2, 3}
+    assert set(assign_boxes_to_levels(boxes, STRIDES).tolist()) == {0, 1, 2, 3}
     ours, our_gradients = run(roi_align_rows, levels, boxes, pictures, *sizes)
     theirs, their_gradients = run(roi_align_compiled, levels, boxes, pictures, *sizes)
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
@@ -90,7 +90,7 @@ def test_bfloat16_stays_close_to_float32() -> None:
     pictures = torch.randint(2, (len(boxes),))
     ours, our_gradients = run(roi_align_rows, levels, boxes, pictures, 7, 2)
     with torch.no_grad():
-        chosen = levels_for_boxes(boxes, STRIDES)
+        chosen = assign_boxes_to_levels(boxes, STRIDES)
         inferred = roi_align_rows(levels, STRIDES, boxes, pictures, chosen, 7, 2)
     exact = [level.detach().float().requires_grad_() for level in levels]
     theirs, their_gradients = run(roi_align_compiled, exact, boxes, pictures, 7, 2)
@@ -120,7 +120,7 @@ def test_another_reader_of_a_level_adds_its_gradient_in_place() -> None:
     torch.testing.assert_close(added.permute(0, 2, 3, 1).reshape(-1, 32), wanted)
     device, finest = torch.device("cpu"), 4 * levels[0].numel()
     plain, shared = (
-        peak_bytes(partial(gradients, has_reader=each), device) for each in (False, True)
+        measure_peak_bytes(partial(gradients, has_reader=each), device) for each in (False, True)
     )
     assert shared - plain < 0.5 * finest
 
@@ -146,7 +146,7 @@ def test_hand_computed_bins_of_a_ramp() -> None:
 def test_level_of_a_box_follows_equation_one() -> None:
     sides = torch.tensor([10.0, 111.9, 112.0, 223.9, 224.0, 447.0, 448.0, 5000.0, 0.0])
     boxes = torch.stack((sides * 0, sides * 0, sides, sides), dim=1)
-    assert levels_for_boxes(boxes, STRIDES).tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 0]
+    assert assign_boxes_to_levels(boxes, STRIDES).tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 0]
 
 
 @pytest.mark.gpu

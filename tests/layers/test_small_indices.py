@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from resnet_tasks.backbone.resnet import ResNet
-from resnet_tasks.layers.small_indices import small_indices
-from resnet_tasks.training.price import peak_bytes
+from resnet_tasks.layers.small_indices import save_indices_as_int32
+from resnet_tasks.training.price import measure_peak_bytes
 
 
 def pooled(picture: Tensor) -> Tensor:
@@ -26,7 +26,7 @@ def gradient_of(made: Tensor, picture: Tensor) -> Tensor:
 
 def test_gradients_are_the_same() -> None:
     picture = torch.randn(2, 5, 33, 47, requires_grad=True)
-    with small_indices():
+    with save_indices_as_int32():
         made = pooled(picture)
     plain = pooled(picture)
     assert torch.equal(made, plain)
@@ -43,7 +43,8 @@ def test_four_bytes_of_each_index_are_kept() -> None:
                 kept.append(pooled(picture))
 
     plain, small = (
-        peak_bytes(partial(several, each), device) for each in (nullcontext, small_indices)
+        measure_peak_bytes(partial(several, each), device)
+        for each in (nullcontext, save_indices_as_int32)
     )
     indices = 2 * 4 * 32 * 32
     # Of eight; those of the last one are there in both sizes for a moment.

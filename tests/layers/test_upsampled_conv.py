@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from resnet_tasks.heads import unet
-from resnet_tasks.layers.upsampled_conv import can_double, conv_of_doubled, summed_filters
+from resnet_tasks.layers.upsampled_conv import can_double, convolve_upsampled, make_summed_filters
 from resnet_tasks.testing import random_features, resnet_specs
 
 
@@ -20,7 +20,7 @@ def plainly(x: Tensor, skip: Tensor | None, filters: Tensor, bias: Tensor | None
 
 
 def doubled(x: Tensor, skip: Tensor | None, filters: Tensor, bias: Tensor | None) -> Tensor:
-    return conv_of_doubled(x, skip, summed_filters(filters, bias, x.shape[1]))
+    return convolve_upsampled(x, skip, make_summed_filters(filters, bias, x.shape[1]))
 
 
 def inputs(dtype: torch.dtype, *, with_skip: bool, height: int = 5) -> list[Tensor | None]:
@@ -98,9 +98,9 @@ def test_a_whole_decoder(norm: str, training: bool, monkeypatch: pytest.MonkeyPa
 
     def counted(*args: object) -> Tensor:
         used.append(1)
-        return conv_of_doubled(*args)  # type: ignore[arg-type]
+        return convolve_upsampled(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(unet, "conv_of_doubled", counted)
+    monkeypatch.setattr(unet, "convolve_upsampled", counted)
     for is_plain in (False, True):
         if is_plain:
             monkeypatch.setattr(unet, "can_double", lambda *_: False)

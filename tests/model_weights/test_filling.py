@@ -22,7 +22,7 @@ from torchvision.models.detection import fasterrcnn_resnet50_fpn, fasterrcnn_res
 from torchvision.transforms._presets import ObjectDetection
 
 from resnet_tasks.assemble.check import check_recipe
-from resnet_tasks.assemble.labels import label_heads
+from resnet_tasks.assemble.labels import build_labels
 from resnet_tasks.assemble.model import build_model
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.data.coco import Category, CategoryMap
@@ -31,7 +31,7 @@ from resnet_tasks.model import TaskModel
 from resnet_tasks.model_weights.predictors import COCO_NAMES
 from resnet_tasks.recipe.schema import Recipe
 from resnet_tasks.structures import Geometry, Sample, collate
-from resnet_tasks.training.from_recipe import say_weights
+from resnet_tasks.training.from_recipe import report_weights
 
 SIZE = (96, 128)
 LIGHT = {
@@ -62,7 +62,7 @@ def recipe(
 
 def build(made: Recipe, *names: str) -> TaskModel:
     categories = CategoryMap(tuple(Category(i + 1, name) for i, name in enumerate(names)))
-    return build_model(made, label_heads(made, categories))
+    return build_model(made, build_labels(made, categories))
 
 
 def lively(model: nn.Module) -> nn.Module:
@@ -100,7 +100,7 @@ def pictures(number: int = 2) -> list[Tensor]:
 
 def samples(images: list[Tensor]) -> list[Sample]:
     return [
-        Sample(image, Geometry.resized(SIZE, SIZE), image_id=i, file_name=str(i))
+        Sample(image, Geometry.from_resize(SIZE, SIZE), image_id=i, file_name=str(i))
         for i, image in enumerate(images)
     ]
 
@@ -129,10 +129,10 @@ def test_torchvisions_detector_gives_the_same_boxes(tmp_path: Path) -> None:
     file = saved(theirs.state_dict(), tmp_path)
     made = recipe(file, {"objects": {"type": "faster_rcnn"}}, name="resnet50", frozen_stages=2)
     model = build(made, "a", "b", "c")
-    images = pictures()
+    input_images = pictures()
     with torch.no_grad():
-        expected = theirs(images)
-    found = model.predict(collate(samples(images)))["objects"]
+        expected = theirs(input_images)
+    found = model.predict(collate(samples(input_images)))["objects"]
     for mine, yours in zip(found, expected, strict=True):
         assert len(mine) == len(yours["boxes"]) > 5
         torch.testing.assert_close(mine.boxes, yours["boxes"], atol=0.01, rtol=0)
@@ -160,10 +160,10 @@ def test_segmenters_give_the_same_logits(
     model = build(recipe(source, {"scene": {"type": kind}}), "a", "b", "c").eval()
     batch = collate(samples(pictures()))
     with torch.no_grad():
-        images = model.normalise(batch.images, [SIZE, SIZE])
+        normalized_images = model.normalise(batch.images, [SIZE, SIZE])
         head: Any = model.heads["scene"]
-        mine = head.classifier(head.pixel_features(model.backbone(images)))
-        yours = theirs(images)
+        mine = head.classifier(head.pixel_features(model.backbone(normalized_images)))
+        yours = theirs(normalized_images)
     # Ours folds norms into convolutions, which rounds in another order.
     torch.testing.assert_close(mine, yours, atol=1e-4, rtol=1e-4)
     if kind == "unet":
@@ -203,7 +203,7 @@ def test_other_classes_renew_the_classifier_only(kind: str, network: Any, tmp_pa
     )
     assert any("only the classifier starts anew" in note for note in report.notes)
     console = Console(file=io.StringIO(), width=200)
-    say_weights(console, model)
+    report_weights(console, model)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "2 missing" in text
     assert "5 classes, the head 2 (a, b)" in text
@@ -285,7 +285,7 @@ def test_norms_of_epsilon_zero_keep_their_output(
 ) -> None:
     digits = "ab" * 32
     monkeypatch.setattr("resnet_tasks.model_weights.known_models.ZERO_EPSILON", ("abab",))
-    monkeypatch.setattr("resnet_tasks.model_weights.filling.sha256_of", lambda _: digits)
+    monkeypatch.setattr("resnet_tasks.model_weights.filling.compute_sha256", lambda _: digits)
     given = dict(small_detector)
     variance = torch.logspace(-7, 1, 64)  # from far below epsilon to far above
     given["backbone.body.bn1.running_var"] = variance

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from resnet_tasks.errors import RecipeError
-from resnet_tasks.recipe.load import load_recipe, recipe_schema, recipe_to_yaml
+from resnet_tasks.recipe.load import get_recipe_schema, load_recipe, recipe_to_yaml
 from resnet_tasks.recipe.schema import TrainingRecipe
 
 GOOD = """\
@@ -276,7 +276,7 @@ def test_what_is_written_reads_back_equal(tmp_path: Path) -> None:
 
 
 def test_the_schema_names_every_top_key_and_refuses_others() -> None:
-    schema = recipe_schema()
+    schema = get_recipe_schema()
     assert {"data", "heads", "training", "plugins"} <= set(schema["properties"])
     assert schema["additionalProperties"] is False
     assert schema["$schema"].startswith("https://json-schema.org/")

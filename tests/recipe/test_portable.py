@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from resnet_tasks.recipe.portable import portable
+from resnet_tasks.recipe.portable import make_portable
 from resnet_tasks.recipe.schema import Recipe
 
 
@@ -34,7 +34,7 @@ def _recipe(root: str, weights: str, annotations: str = "train.json") -> Recipe:
     ],
 )
 def test_folders(root: str, shown: str) -> None:
-    made = portable(_recipe(root, "none", annotations="/home/me/train.json"))
+    made = make_portable(_recipe(root, "none", annotations="/home/me/train.json"))
     assert made.data.root == shown
     assert made.data.train[0].annotations == "train.json"
     assert made.data.train[0].images == "pictures"
@@ -53,6 +53,6 @@ def test_folders(root: str, shown: str) -> None:
     ],
 )
 def test_weights(weights: str, shown: str) -> None:
-    assert portable(_recipe("d", weights)).backbone.weights == shown
+    assert make_portable(_recipe("d", weights)).backbone.weights == shown
     whole = _recipe("d", "none").model_copy(update={"model_weights": weights})
-    assert portable(whole).model_weights == shown
+    assert make_portable(whole).model_weights == shown

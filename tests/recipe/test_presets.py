@@ -13,7 +13,7 @@ from resnet_tasks.cli import app
 from resnet_tasks.data.transforms import Augmentation
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.recipe.load import load_recipe, recipe_to_yaml
-from resnet_tasks.recipe.presets import PRESETS, expand
+from resnet_tasks.recipe.presets import PRESETS, expand_preset
 from resnet_tasks.structures import VOID, Target
 
 TEXT = """
@@ -40,7 +40,7 @@ def names(steps: tuple[dict[str, object], ...]) -> list[str]:
 @pytest.mark.parametrize("channels", [1, 3, 5])
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_work_on_any_number_of_channels(preset: str, channels: int) -> None:
-    augment = Augmentation(expand(preset, channels), channels)
+    augment = Augmentation(expand_preset(preset, channels), channels)
     rng = np.random.default_rng(0)
     image = rng.random((64, 80, channels), dtype=np.float32)
     target = Target(
@@ -63,25 +63,25 @@ def test_presets_work_on_any_number_of_channels(preset: str, channels: int) -> N
 
 def test_fields_keep_what_has_a_meaning_in_them() -> None:
     for channels in (1, 3, 4):
-        chest = names(expand("radiology", channels))
+        chest = names(expand_preset("radiology", channels))
         assert not {"HorizontalFlip", "VerticalFlip", "RandomRotate90"} & set(chest)
         assert not {"HueSaturationValue", "ColorJitter"} & set(chest)
-        assert "VerticalFlip" not in names(expand("driving", channels))
+        assert "VerticalFlip" not in names(expand_preset("driving", channels))
         assert {"HorizontalFlip", "VerticalFlip"} <= set(
-            names(expand("medical_microscopy", channels))
+            names(expand_preset("medical_microscopy", channels))
         )
-    assert "HueSaturationValue" in names(expand("driving", 3))
-    assert "HueSaturationValue" not in names(expand("driving", 4))
+    assert "HueSaturationValue" in names(expand_preset("driving", 3))
+    assert "HueSaturationValue" not in names(expand_preset("driving", 4))
 
 
 def test_a_name_becomes_plain_steps_that_read_back(tmp_path: Path) -> None:
     recipe = load_recipe(written(tmp_path, "driving", 1))
-    assert recipe.augment == expand("driving", 1)
+    assert recipe.augment == expand_preset("driving", 1)
     (tmp_path / "kept.yaml").write_text(recipe_to_yaml(recipe))
     kept = load_recipe(tmp_path / "kept.yaml")
     assert kept == recipe
     listed = load_recipe(written(tmp_path, "[{HorizontalFlip: {p: 0.5}}]"), ["augment=radiology"])
-    assert listed.augment == expand("radiology", 3)
+    assert listed.augment == expand_preset("radiology", 3)
 
 
 def test_resolved_recipes_are_shown_with_their_steps(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from data_tools.catalogue import data_sets
+from data_tools.catalogue import load_datasets
 from resnet_tasks.assemble.check import check_recipe
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.recipe.load import load_recipe
@@ -38,7 +38,7 @@ def test_every_header_says_what_data_command_and_result(path: Path) -> None:
     root = load_recipe(path).data.root
     assert f"data prepare {root}" in header or f"DIR data/{root}" in header
     assert "Result:" in header
-    known = data_sets().get(root)
+    known = load_datasets().get(root)
     licence = "under their own licence" if known is None else known.origin.licence.split(";")[0]
     assert licence in header
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnet_tasks.assemble.labels import label_heads
+from resnet_tasks.assemble.labels import build_labels
 from resnet_tasks.data.coco import Category, CategoryMap
 from resnet_tasks.recipe.load import load_recipe
 
@@ -186,7 +186,7 @@ def _model_run(tmp_path_factory: pytest.TempPathFactory) -> MadeRun:
     folder.mkdir()
     (folder / "recipe.yaml").write_text(RECIPE.format(root=data))
     categories = CategoryMap(tuple(Category(10 * (i + 1), n) for i, n in enumerate(HOSTILE)))
-    labels = label_heads(load_recipe(folder / "recipe.yaml"), categories)
+    labels = build_labels(load_recipe(folder / "recipe.yaml"), categories)
     (folder / "classes.json").write_text(json.dumps(labels.to_json()))
     _write_log(folder / "log.jsonl")
     _write_evaluation(folder / "evaluations" / "val", data, HOSTILE)

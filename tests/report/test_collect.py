@@ -13,7 +13,7 @@ from resnet_tasks.report.collect import read_run
 
 
 def test_metrics_come_with_their_intervals_units_and_direction(made: Any) -> None:
-    evaluation = read_run(made.folder).evaluation("val")
+    evaluation = read_run(made.folder).find_evaluation("val")
     assert evaluation is not None
     ap = evaluation.heads["objects"]["AP"]
     assert (ap.value, ap.interval) == (0.5, (0.4, 0.6))
@@ -32,11 +32,11 @@ def test_the_latest_evaluation_leads_and_unknown_ones_get_a_sentence(made: Any) 
     (other / "metrics.json").write_text(json.dumps({**raw, "date": "2027-01-01 00:00:00"}))
     run = read_run(made.folder)
     assert [each.name for each in run.evaluations] == ["test-best", "val"]
-    chosen = run.evaluation()
+    chosen = run.find_evaluation()
     assert chosen is not None
     assert (chosen.name, chosen.split, chosen.details) == ("test-best", "test", {})
     with pytest.raises(RunError, match=r"no evaluation 'tset' \(it has: test-best, val\)"):
-        run.evaluation("tset")
+        run.find_evaluation("tset")
 
 
 def test_parameters_are_counted_from_the_weights_without_buffers(made: Any) -> None:

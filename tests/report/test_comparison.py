@@ -11,14 +11,14 @@ import pytest
 from resnet_tasks.errors import RunError
 from resnet_tasks.report.collect import read_run
 from resnet_tasks.report.comparison import (
-    Comparison,
-    distinct_names,
-    headline_rows,
+    ComparisonTable,
+    list_headline_rows,
+    list_measured_costs,
     make_comparison,
-    measured_costs,
+    make_distinct_names,
 )
 from resnet_tasks.report.page import write_comparison
-from resnet_tasks.training.price import Price
+from resnet_tasks.training.price import ModelCost
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def compared(pair: tuple[Any, Any]) -> Any:
     return make_comparison([read_run(each.folder) for each in pair], None)
 
 
-def row(table: Comparison, name: str) -> Any:
+def row(table: ComparisonTable, name: str) -> Any:
     return next(cells for key, _, cells in table.rows if key == name)
 
 
@@ -99,8 +99,11 @@ def test_all_curves_of_a_metric_share_a_chart(pair: tuple[Any, Any]) -> None:
 
 def test_names_tell_the_folders_apart(tmp_path: Path) -> None:
     folders = [tmp_path / "a" / "run", tmp_path / "b" / "run", tmp_path / "b" / "other"]
-    assert distinct_names(folders) == ["a/run", "b/run", "b/other"]
-    assert distinct_names([tmp_path, tmp_path]) == [f"{tmp_path.name} (1)", f"{tmp_path.name} (2)"]
+    assert make_distinct_names(folders) == ["a/run", "b/run", "b/other"]
+    assert make_distinct_names([tmp_path, tmp_path]) == [
+        f"{tmp_path.name} (1)",
+        f"{tmp_path.name} (2)",
+    ]
 
 
 def test_a_difference_that_rounds_to_nothing_has_no_sign(
@@ -124,20 +127,23 @@ def test_prices_are_shown_with_ratios_and_the_price_of_sharing(pair: tuple[Any, 
         replace(both, labels=replace(both.labels, heads={name: each}))
         for name, each in both.labels.heads.items()
     ]
-    prices = [Price(80, 1_500_000_000, 0.03, 60_000_000), Price(50, 10**9, 0.02, 40_000_000)]
-    prices.append(Price(50, 2 * 10**9, 0.03, 80_000_000))
-    rows = dict(measured_costs([both, *halves], prices))
+    prices = [
+        ModelCost(80, 1_500_000_000, 0.03, 60_000_000),
+        ModelCost(50, 10**9, 0.02, 40_000_000),
+    ]
+    prices.append(ModelCost(50, 2 * 10**9, 0.03, 80_000_000))
+    rows = dict(list_measured_costs([both, *halves], prices))
     assert rows["GFLOPs"] == ("1.50", "1.00 (0.67x)", "2.00 (1.33x)")
     assert rows["latency, ms"] == ("30.0", "20.0 (0.67x)", "30.0 (1.00x)")
     assert rows["peak memory, MB"] == ("60", "40 (0.67x)", "80 (1.33x)")
     assert rows["parameters, share of the other runs together"] == ("0.80", "–", "–")
     assert rows["GFLOPs, share of the other runs together"] == ("0.50", "–", "–")
     assert rows["latency, share of the other runs together"] == ("0.60", "–", "–")
-    assert len(measured_costs([both, both], prices[:2])) == 3  # no halves of the first
+    assert len(list_measured_costs([both, both], prices[:2])) == 3  # no halves of the first
 
 
 def test_the_console_shows_metrics_by_head_and_costs(pair: tuple[Any, Any]) -> None:
-    rows = dict(headline_rows(compared(pair)))
+    rows = dict(list_headline_rows(compared(pair)))
     assert rows["objects/AP"] == ("0.5000", "0.5000 (+0.0000)")
     assert "scene/mIoU" in rows
     assert "parameters" in rows

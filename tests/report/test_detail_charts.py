@@ -6,18 +6,18 @@ from typing import Any
 
 import pytest
 
-from resnet_tasks.report.detail_charts import MAX_MATRIX, confusion_matrix, detail_charts
+from resnet_tasks.report.detail_charts import MAX_MATRIX, build_confusion_matrix, draw_detail_charts
 
 
 def test_a_confusion_matrix_tells_shares_of_rows_and_frequent_mistakes() -> None:
-    made = confusion_matrix({"labels": ["a", "b"], "matrix": [[30, 10], [0, 0]]})
+    made = build_confusion_matrix({"labels": ["a", "b"], "matrix": [[30, 10], [0, 0]]})
     assert made.labels == ("a", "b")
     assert made.rows == (
         ("a", (("30", 0.75, True), ("10", 0.25, False))),
         ("b", (("0", 0.0, False), ("0", 0.0, True))),
     )
     assert made.frequent == (("a", "b", "10"),)
-    large = confusion_matrix({"labels": ["a", "b"], "matrix": [[12_345, 2e6], [3e9, 1]]})
+    large = build_confusion_matrix({"labels": ["a", "b"], "matrix": [[12_345, 2e6], [3e9, 1]]})
     assert [[text for text, *_ in cells] for _, cells in large.rows] == [
         ["12.3k", "2M"],
         ["3G", "1"],
@@ -27,7 +27,7 @@ def test_a_confusion_matrix_tells_shares_of_rows_and_frequent_mistakes() -> None
 def test_of_many_classes_only_mistakes_are_listed() -> None:
     number = MAX_MATRIX + 1
     counts = [[float(j == i + 1) for j in range(number)] for i in range(number)]
-    made = confusion_matrix({"labels": [str(i) for i in range(number)], "matrix": counts})
+    made = build_confusion_matrix({"labels": [str(i) for i in range(number)], "matrix": counts})
     assert made.rows == ()
     assert len(made.frequent) == 10
     assert f"With {number} classes" in made.note
@@ -36,7 +36,7 @@ def test_of_many_classes_only_mistakes_are_listed() -> None:
 @pytest.mark.parametrize("matrix", [[[1.0]], [[1.0, 2.0], [3.0]]])
 def test_labels_that_do_not_fit_are_refused(matrix: list[list[float]]) -> None:
     with pytest.raises(ValueError, match="2 labels do not fit the matrix"):
-        confusion_matrix({"labels": ["a", "b"], "matrix": matrix})
+        build_confusion_matrix({"labels": ["a", "b"], "matrix": matrix})
 
 
 def test_a_damaged_part_is_a_sentence_and_the_others_are_drawn() -> None:
@@ -46,7 +46,7 @@ def test_a_damaged_part_is_a_sentence_and_the_others_are_drawn() -> None:
         "error_types": {"Cls": 0.1, "Miss": None},
         "reliability": {},
     }
-    charts, notes = detail_charts(details)
+    charts, notes = draw_detail_charts(details)
     assert [each.title for each in charts] == [
         "Precision and recall",
         "What costs average precision",

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from resnet_tasks.report.history import MAX_POINTS, read_history, smoothed
+from resnet_tasks.report.history import MAX_POINTS, read_history, smooth
 
 
 def test_steps_done_again_after_a_resume_count_once(tmp_path: Path) -> None:
@@ -32,9 +32,9 @@ def test_a_run_without_a_log_or_an_end_has_no_time(tmp_path: Path) -> None:
 
 
 def test_long_curves_are_means_of_consecutive_points_and_gaps_stay() -> None:
-    assert smoothed([(0, 1.0), (1, None)]) == ([(0, 1.0), (1, None)], 1)
+    assert smooth([(0, 1.0), (1, None)]) == ([(0, 1.0), (1, None)], 1)
     points = [(float(i), float(i)) for i in range(2 * MAX_POINTS)]
-    made, size = smoothed([*points[:2], (2.0, None), (3.0, None), *points[4:]])
+    made, size = smooth([*points[:2], (2.0, None), (3.0, None), *points[4:]])
     assert size == 2
     assert len(made) == MAX_POINTS
     assert made[:3] == [(0.5, 0.5), (2.5, None), (4.5, 4.5)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from resnet_tasks.report.history import History
-from resnet_tasks.report.learning_charts import learning_charts
+from resnet_tasks.report.learning_charts import draw_learning_charts
 
 
 def test_heads_get_their_losses_and_their_known_metrics() -> None:
@@ -16,7 +16,7 @@ def test_heads_get_their_losses_and_their_known_metrics() -> None:
         },
         rates=[(1, 0.01), (2, 0.005)],
     )
-    charts = learning_charts(history)
+    charts = draw_learning_charts(history)
     # Never defined: no validation chart of the scene.
     assert [each.title for each in charts] == [
         "objects: training loss",
@@ -26,4 +26,4 @@ def test_heads_get_their_losses_and_their_known_metrics() -> None:
     ]
     assert charts[0].note == "As logged."
     assert "AR_100" not in charts[1].svg  # the table of metrics holds it
-    assert learning_charts(History()) == []
+    assert draw_learning_charts(History()) == []

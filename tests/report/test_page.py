@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from resnet_tasks.cli import app
-from resnet_tasks.cli.reporting import report_after
+from resnet_tasks.cli.reporting import write_run_report
 from resnet_tasks.report import page as pages
 from resnet_tasks.report.page import write_comparison, write_report
 
@@ -227,7 +227,7 @@ def test_a_failing_report_costs_nothing(
     made: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(pages, "write_report", lambda *_, **__: 1 / 0)
-    report_after(made.folder, "val", None)
+    write_run_report(made.folder, "val", None)
     said = capsys.readouterr().err
     assert "report.html could not be made (ZeroDivisionError" in said
     assert "the run itself is whole" in said
@@ -235,7 +235,7 @@ def test_a_failing_report_costs_nothing(
     assert last["event"] == "report_failed"
     assert "ZeroDivisionError" in last["error"]
     monkeypatch.undo()
-    report_after(made.folder, "val", None)
+    write_run_report(made.folder, "val", None)
     assert "could not be read" not in read(made.folder / "report.html").text
 
 

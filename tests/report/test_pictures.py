@@ -11,25 +11,25 @@ from PIL import Image
 from resnet_tasks.report.collect import read_run
 from resnet_tasks.report.pictures import (
     LONGEST_SIDE,
-    FoundBoxes,
     Gallery,
-    choose,
-    match,
-    read_map,
-    reduced,
+    PredictedBoxes,
+    choose_images,
+    match_boxes,
+    read_predicted_map,
+    shrink_label_map,
 )
 from resnet_tasks.report.sections import make_page
-from resnet_tasks.structures import VOID, Truth
+from resnet_tasks.structures import VOID, GroundTruth
 
 
-def found(*rows: tuple[list[float], int, float]) -> FoundBoxes:
+def found(*rows: tuple[list[float], int, float]) -> PredictedBoxes:
     boxes = np.asarray([row[0] for row in rows], np.float64).reshape(-1, 4)
     labels = np.asarray([row[1] for row in rows], np.int64)
-    return FoundBoxes(boxes, labels, np.asarray([row[2] for row in rows], np.float64))
+    return PredictedBoxes(boxes, labels, np.asarray([row[2] for row in rows], np.float64))
 
 
-def truth(boxes: list[list[float]], labels: list[int], crowd: list[bool]) -> Truth:
-    return Truth(
+def truth(boxes: list[list[float]], labels: list[int], crowd: list[bool]) -> GroundTruth:
+    return GroundTruth(
         image_id=1,
         size=(100, 100),
         boxes_xywh=np.asarray(boxes, np.float64).reshape(-1, 4),
@@ -40,7 +40,7 @@ def truth(boxes: list[list[float]], labels: list[int], crowd: list[bool]) -> Tru
 
 def gallery(made: Any) -> Gallery:
     run = read_run(made.folder)
-    part = make_page(run, run.evaluation(), None).gallery
+    part = make_page(run, run.find_evaluation(), None).gallery
     assert not part.problem
     assert isinstance(part.value, Gallery)
     return part.value
@@ -59,14 +59,14 @@ def test_a_truth_is_found_once_by_the_best_box_of_its_class() -> None:
     present = truth(
         [[0, 0, 10, 10], [20, 0, 10, 10], [60, 60, 30, 30]], [0, 0, 0], [False, False, True]
     )
-    assert match(boxes, present).tolist() == [0, -1, -1, 1, -1, -2, -1]
-    assert match(boxes, truth([], [], [])).tolist() == [-1] * 7
-    assert match(found(), present).tolist() == []
+    assert match_boxes(boxes, present).tolist() == [0, -1, -1, 1, -1, -2, -1]
+    assert match_boxes(boxes, truth([], [], [])).tolist() == [-1] * 7
+    assert match_boxes(found(), present).tolist() == []
 
 
 def test_worst_surprising_and_best_are_chosen_and_each_picture_once() -> None:
     rows = [{"image_id": i, "quality": i / 40, "surprise": (i * 7 % 40) / 40} for i in range(40)]
-    choices, notes = choose({"a": {"pictures": rows}}, list(range(40)))
+    choices, notes = choose_images({"a": {"pictures": rows}}, list(range(40)))
     assert len(choices) == 12
     assert notes == []
     assert [each.index for each in choices[:4]] == [0, 1, 2, 3]
@@ -74,9 +74,11 @@ def test_worst_surprising_and_best_are_chosen_and_each_picture_once() -> None:
     reasons = [reason for each in choices for reason in each.reasons]
     assert sum("best" in each for each in reasons) == 4
     assert sum("surprising" in each for each in reasons) == 4
-    few, _ = choose({"a": {"pictures": rows[:2]}}, [0, 1])
+    few, _ = choose_images({"a": {"pictures": rows[:2]}}, [0, 1])
     assert [len(each.reasons) for each in few] == [2, 3]  # the first one surprises nobody
-    alike, _ = choose({"a": {"pictures": [{**each, "quality": 0.0} for each in rows]}}, range(40))
+    alike, _ = choose_images(
+        {"a": {"pictures": [{**each, "quality": 0.0} for each in rows]}}, range(40)
+    )
     reasons = [reason for each in alike for reason in each.reasons]
     assert sum("worst" in each for each in reasons) == 4
     assert not any("best" in each for each in reasons), "no picture is worst and best at once"
@@ -84,27 +86,27 @@ def test_worst_surprising_and_best_are_chosen_and_each_picture_once() -> None:
 
 def test_without_judged_pictures_they_are_spread_and_it_is_said() -> None:
     unknown = {"a": {"pictures": [{"image_id": "gone", "quality": 1.0}]}}
-    choices, notes = choose(unknown, list(range(100)), limit=3)
+    choices, notes = choose_images(unknown, list(range(100)), limit=3)
     assert [each.index for each in choices] == [0, 49, 99]
     assert "did not judge single pictures" in notes[0]
-    assert choose({}, []) == ([], [])
+    assert choose_images({}, []) == ([], [])
 
 
 def test_maps_become_labels_and_foreign_values_are_void(made: Any, tmp_path: Path) -> None:
     head = read_run(made.folder).labels.heads["scene"]
     values = np.asarray([[0, 10, 40], [20, 30, 77]], np.uint8)
     Image.fromarray(values).save(tmp_path / "map.png")
-    labels = read_map(tmp_path / "map.png", head, (2, 3))
+    labels = read_predicted_map(tmp_path / "map.png", head, (2, 3))
     assert labels is not None
     assert labels.tolist() == [[0, 1, 4], [2, 3, VOID]]
-    assert read_map(tmp_path / "map.png", head, (3, 2)) is None
-    assert read_map(tmp_path / "none.png", head, (2, 3)) is None
+    assert read_predicted_map(tmp_path / "map.png", head, (3, 2)) is None
+    assert read_predicted_map(tmp_path / "none.png", head, (2, 3)) is None
 
 
 def test_large_maps_are_reduced_without_new_values() -> None:
     values = np.zeros((1000, 2000), np.int64)
     values[:, 1000:] = 7
-    small = reduced(values)
+    small = shrink_label_map(values)
     assert small.shape == (LONGEST_SIDE // 2, LONGEST_SIDE)
     assert set(np.unique(small)) == {0, 7}
     assert (small == 7).mean() == 0.5
@@ -134,7 +136,7 @@ def test_pictures_that_are_gone_are_counted(made: Any, tmp_path: Path) -> None:
         (moved / each.name).write_text(each.read_text())
     text = (made.folder / "recipe.yaml").read_text().replace(str(made.data), str(moved))
     (made.folder / "recipe.yaml").write_text(text)
-    part = make_page(read_run(made.folder), read_run(made.folder).evaluation(), None).gallery
+    part = make_page(read_run(made.folder), read_run(made.folder).find_evaluation(), None).gallery
     assert part.value.pictures == ()
     assert "3 chosen picture(s) are not there" in part.value.notes[0]
 

@@ -21,13 +21,13 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 import resnet_tasks
-from resnet_tasks.backbone.run_folders import license_of
+from resnet_tasks.backbone.run_folders import read_license
 from resnet_tasks.cli import app
 from resnet_tasks.errors import HubError, RecipeError, RunError
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.sharing.card import CardOptions
-from resnet_tasks.sharing.contents import without_paths
-from resnet_tasks.sharing.hub import Parcel, pull
+from resnet_tasks.sharing.contents import strip_paths
+from resnet_tasks.sharing.hub import HubUpload, pull
 from resnet_tasks.training.from_recipe import finetune_recipe
 
 # The hub's client uploads in a way that its own http library calls old.
@@ -117,7 +117,7 @@ def test_there_and_back(server: Server, trained: Path, tmp_path: Path) -> None:
     value = ours.evaluate("val").metrics["scene/mIoU"].value
     annotations = trained.parents[1] / "a.json"
     assert theirs.evaluate(annotations=annotations).metrics["scene/mIoU"].value == value
-    assert license_of(tmp_path / "mine") == "your own (trained from random weights)"
+    assert read_license(tmp_path / "mine") == "your own (trained from random weights)"
     resumed = _run("finetune", "--resume", tmp_path / "mine", "--trust-plugins")
     assert resumed.exit_code == 2
     source = json.loads((tmp_path / "mine/pulled.json").read_text())
@@ -130,10 +130,10 @@ def test_there_and_back(server: Server, trained: Path, tmp_path: Path) -> None:
 def test_an_older_commit_can_be_pinned_and_nothing_old_stays(
     server: Server, trained: Path, tmp_path: Path
 ) -> None:
-    Parcel.of(trained, REPO, report=True).send()
+    HubUpload.from_run(trained, REPO, report=True).upload()
     first = server.repositories[REPO].commits[-1][0]
     server.repositories[REPO].commits[-1][1]["notes.txt"] = b"theirs"
-    Parcel.of(trained, REPO, best=False).send()
+    HubUpload.from_run(trained, REPO, best=False).upload()
     _, files = server.repositories[REPO].commits[-1]
     assert "report.html" not in files
     assert "checkpoints/best/model.safetensors" not in files
@@ -147,7 +147,7 @@ def test_an_older_commit_can_be_pinned_and_nothing_old_stays(
 
 def test_the_card_tells_numbers_data_and_licences(trained: Path) -> None:
     options = CardOptions("apache-2.0", "CC0 1.0", "lab/pictures")
-    (card,) = (each.content for each in Parcel.of(trained, REPO, options).items[:1])
+    (card,) = (each.content for each in HubUpload.from_run(trained, REPO, options).files[:1])
     assert isinstance(card, bytes)
     _, head, text = card.decode().split("---\n", 2)
     about = yaml.safe_load(head)
@@ -173,8 +173,8 @@ def test_a_licence_without_commerce_is_told_and_not_contradicted(
     trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     began = {"source": "timm:x", "license": "cc-by-nc-4.0"}
-    monkeypatch.setattr("resnet_tasks.sharing.card.license_of", lambda _: began["license"])
-    card = Parcel.of(trained, REPO).items[0].content
+    monkeypatch.setattr("resnet_tasks.sharing.card.read_license", lambda _: began["license"])
+    card = HubUpload.from_run(trained, REPO).files[0].content
     assert isinstance(card, bytes)
     assert "license: cc-by-nc-4.0" in card.decode()
     assert "**Not for commercial use.** The run began with weights under the licence cc-by" in (
@@ -183,7 +183,7 @@ def test_a_licence_without_commerce_is_told_and_not_contradicted(
     with pytest.raises(
         HubError, match=r"--license is mit, but the run began with .* cc-by-nc-4\.0"
     ):
-        Parcel.of(trained, REPO, CardOptions("mit"))
+        HubUpload.from_run(trained, REPO, CardOptions("mit"))
 
 
 def test_a_dry_run_asks_nobody(server: Server, trained: Path) -> None:
@@ -214,7 +214,7 @@ def test_refusals_are_sentences(
     server.refusal = (403, "")
     assert "the token may not write to lab/bright" in said("push", trained, REPO)
     server.refusal = None
-    Parcel.of(trained, REPO).send(public=True)
+    HubUpload.from_run(trained, REPO).upload(public=True)
     assert "open to everybody; nothing was sent" in said("push", trained, REPO)
     assert len(server.repositories[REPO].commits) == 2
     assert _run("push", trained, REPO, "--public").exit_code == 0
@@ -232,16 +232,16 @@ def test_a_push_that_breaks_leaves_the_repository_as_it_was(
     server: Server, trained: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     _no_waiting(monkeypatch)
-    Parcel.of(trained, REPO).send()
+    HubUpload.from_run(trained, REPO).upload()
     before = list(server.repositories[REPO].commits)
     server.hang_up_at = where
     server.large.clear()
-    parcel = Parcel.of(trained, REPO, CardOptions(data_license="other"))
+    parcel = HubUpload.from_run(trained, REPO, CardOptions(data_license="other"))
     with pytest.raises(HubError, match=r"the connection to .* broke"):
-        parcel.send()
+        parcel.upload()
     assert server.repositories[REPO].commits == before
     server.hang_up_at = ""
-    parcel.send()
+    parcel.upload()
     assert len(server.repositories[REPO].commits) == len(before) + 1
 
 
@@ -249,7 +249,7 @@ def test_a_pull_that_breaks_goes_on(
     server: Server, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _no_waiting(monkeypatch)
-    Parcel.of(trained, REPO).send()
+    HubUpload.from_run(trained, REPO).upload()
     server.hang_up_at = "checkpoints/best"
     with pytest.raises(HubError, match=r"the connection to .* broke"):
         pull(REPO, tmp_path / "mine")
@@ -267,7 +267,7 @@ def test_a_pull_that_breaks_goes_on(
 def test_files_outside_the_folder_are_refused(
     server: Server, trained: Path, tmp_path: Path, name: str
 ) -> None:
-    Parcel.of(trained, REPO).send()
+    HubUpload.from_run(trained, REPO).upload()
     server.repositories[REPO].commits[-1][1][name] = b"x"
     with pytest.raises(HubError, match="would lie outside the folder"):
         pull(REPO, tmp_path / "mine")
@@ -275,7 +275,7 @@ def test_files_outside_the_folder_are_refused(
 
 
 def test_what_is_no_run_is_refused(server: Server, trained: Path, tmp_path: Path) -> None:
-    Parcel.of(trained, REPO).send()
+    HubUpload.from_run(trained, REPO).upload()
     files: dict[str, Any] = server.repositories[REPO].commits[-1][1]
     files["recipe.yaml"] = b"data: {}"
     with pytest.raises(HubError, match="lab/bright is no run that this version can use"):
@@ -291,7 +291,7 @@ def test_what_is_no_run_is_refused(server: Server, trained: Path, tmp_path: Path
 def test_head_names_that_are_paths_are_refused(
     server: Server, trained: Path, tmp_path: Path, file: str, name: str
 ) -> None:
-    Parcel.of(trained, REPO).send()
+    HubUpload.from_run(trained, REPO).upload()
     files: dict[str, bytes] = server.repositories[REPO].commits[-1][1]
     old, new = {
         "recipe.yaml": (b"\n  scene:", f"\n  {name}:"),
@@ -315,7 +315,7 @@ def test_plugins_outside_the_run_are_not_sent(trained: Path, tmp_path: Path) -> 
     assert "plugins/0_mine.py" in text
     (run / "recipe.yaml").write_text(text.replace("plugins/0_mine.py", "../other.py"))
     with pytest.raises(RunError, match=r"names the plugin .*other\.py, which lies outside the run"):
-        Parcel.of(run, REPO)
+        HubUpload.from_run(run, REPO)
 
 
 def test_paths_become_names() -> None:
@@ -323,7 +323,7 @@ def test_paths_become_names() -> None:
         "/home/me/a.json": ["run /home/me/runs/x (last)", "https://example.org/a/b", "a/b", 3],
         "/home/you/a.json": {"C:\\data\\b.json": None},
     }
-    assert without_paths(value) == {
+    assert strip_paths(value) == {
         "a.json": ["run x (last)", "https://example.org/a/b", "a/b", 3],
         "a.json (2)": {"b.json": None},
     }
@@ -334,4 +334,4 @@ def test_a_file_that_tells_a_folder_is_not_sent(trained: Path, tmp_path: Path) -
     shutil.copytree(trained, run)
     (run / "plugins/0_mine.py").write_text(f"DATA = '{tmp_path}/data'\n")
     with pytest.raises(HubError, match=r"plugins/0_mine\.py of .* names the folder"):
-        Parcel.of(run, REPO)
+        HubUpload.from_run(run, REPO)

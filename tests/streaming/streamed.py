@@ -31,7 +31,7 @@ class MeanPredictor:
 
     def read(self, source: Path | NDArray[Any], name: str) -> ReadyPicture:
         image = self.preparation.read(source) if isinstance(source, Path) else source
-        return ReadyPicture(self.preparation.opened(image, name), image)
+        return ReadyPicture(self.preparation.open_image(image, name), image)
 
     def predict(self, pictures: Sequence[ReadyPicture]) -> list[dict[str, Any]]:
         self.seen.append(len(pictures))

@@ -14,10 +14,10 @@ from streamed import MeanPredictor, picture, tree, video
 
 from resnet_tasks.errors import DataError, RunError
 from resnet_tasks.streaming import cluster as module
-from resnet_tasks.streaming.cluster import Cluster
+from resnet_tasks.streaming.cluster import RayCluster
 from resnet_tasks.streaming.journal import BatchResult, FrameResult
 from resnet_tasks.streaming.sources import Source, Unit
-from resnet_tasks.streaming.stream import StreamOptions, Wanted, predict_all
+from resnet_tasks.streaming.stream import PredictionRequest, StreamOptions, predict_all
 
 HERE = Path(__file__).parent
 
@@ -38,7 +38,7 @@ def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
     monkeypatch.setattr(module, "import_module", absent)
     with pytest.raises(DataError, match=r'install it with pip install "resnet-tasks\[scale\]"'):
-        Cluster("local").runner(MeanPredictor, tmp_path, StreamOptions())
+        RayCluster("local").create_runner(MeanPredictor, tmp_path, StreamOptions())
 
 
 def test_nothing_is_imported_until_a_cluster_is_wanted() -> None:
@@ -48,13 +48,13 @@ def test_nothing_is_imported_until_a_cluster_is_wanted() -> None:
 
 def test_a_unit_travels_with_what_is_done_of_it() -> None:
     unit = Unit(3, (Source(Path("/a/clip.mp4"), "clip-2"),))
-    assert module._unpacked(module._packed(unit, [0, 2])) == (unit, [0, 2])
+    assert module._unpack_unit(module._pack_unit(unit, [0, 2])) == (unit, [0, 2])
 
 
 def test_files_are_named_as_they_were_asked_for() -> None:
     frame = FrameResult("/a/b.png", reason="picture /a/b.png is damaged")
     found = BatchResult(0, 0, (frame,), note="video /a/c.mp4 ends", video="/a/c.mp4")
-    told = module._as_given(found, {"/a/b.png": "b.png", "/a/c.mp4": "c.mp4"})
+    told = module._restore_paths(found, {"/a/b.png": "b.png", "/a/c.mp4": "c.mp4"})
     assert told.frames == (FrameResult("b.png", reason="picture b.png is damaged"),)
     assert (told.note, told.video) == ("video c.mp4 ends", "c.mp4")
 
@@ -71,14 +71,14 @@ class _Nodes:
 
 def test_actors_are_spread_over_what_there_is() -> None:
     two = _Nodes({"CPU": 8.0}, {"CPU": 4.0})
-    assert module._spread(two, None) == (2, {"num_cpus": 4})
-    assert module._spread(two, 4) == (4, {"num_cpus": 2})
-    assert module._spread(_Nodes({"CPU": 8.0, "GPU": 2.0}), None) == (
+    assert module._allocate_actors(two, None) == (2, {"num_cpus": 4})
+    assert module._allocate_actors(two, 4) == (4, {"num_cpus": 2})
+    assert module._allocate_actors(_Nodes({"CPU": 8.0, "GPU": 2.0}), None) == (
         2,
         {"num_gpus": 1.0, "num_cpus": 1},
     )
     with pytest.raises(RunError, match="--actors 13: the cluster has 12 processors"):
-        module._spread(two, 13)
+        module._allocate_actors(two, 13)
 
 
 def test_an_error_of_an_actor_is_told_as_what_it_was_there() -> None:
@@ -90,12 +90,14 @@ The above exception was the direct cause of the following exception:
 
 ray.data.exceptions.UserCodeException: UDF failed to process a data block.
 To change retry attempts, configure `ray.data.DataContext`"""
-    told = module._translated(text)
+    told = module._parse_traceback(text)
     assert (type(told), str(told)) == (DataError, "a.png is damaged; mend it")
-    bug = module._translated(text.replace("resnet_tasks.errors.DataError", "ZeroDivisionError"))
+    bug = module._parse_traceback(
+        text.replace("resnet_tasks.errors.DataError", "ZeroDivisionError")
+    )
     assert isinstance(bug, RunError)
     assert "failed (ZeroDivisionError: a.png is damaged; mend it); what is done stays" in str(bug)
-    assert "(the node died); what" in str(module._translated("\nthe node died\nbye"))
+    assert "(the node died); what" in str(module._parse_traceback("\nthe node died\nbye"))
 
 
 # In a process of its own: Ray's imports and threads warn, and stay.
@@ -105,14 +107,14 @@ from pathlib import Path
 sys.path[:0] = {paths!r}
 from streamed import MeanPredictor
 from resnet_tasks.errors import DataError
-from resnet_tasks.streaming.cluster import Cluster
-from resnet_tasks.streaming.stream import StreamOptions, Wanted, predict_all
+from resnet_tasks.streaming.cluster import RayCluster
+from resnet_tasks.streaming.stream import StreamOptions, PredictionRequest, predict_all
 import ray
 from ray.cluster_utils import Cluster as Machines
 
 def wanted(out, runner_of, make=MeanPredictor):
     options = StreamOptions(score=0.1)
-    predict_all(MeanPredictor(), Wanted((Path({data!r}),)), Path(out),
+    predict_all(MeanPredictor(), PredictionRequest((Path({data!r}),)), Path(out),
         settings={{"weights": "w"}}, options=options, runner=runner_of(make, Path(out), options))
 
 class Broken(MeanPredictor):
@@ -127,12 +129,12 @@ import atexit
 machines = Machines(initialize_head=True, head_node_args={{"num_cpus": 1}})
 atexit.register(machines.shutdown)
 machines.add_node(num_cpus=1)
-cluster = Cluster(machines.address)
+cluster = RayCluster(machines.address)
 import os
 seen = []
 import resnet_tasks.streaming.cluster as module
-plain = module._spread
-module._spread = lambda *a: seen.append(plain(*a)) or seen[-1]
+plain = module._allocate_actors
+module._allocate_actors = lambda *a: seen.append(plain(*a)) or seen[-1]
 wanted({out!r}, cluster.runner)
 assert seen == [(2, {{"num_cpus": 1}})], seen
 assert not ray.is_initialized()
@@ -161,7 +163,7 @@ def test_two_workers_give_the_files_of_one_process(tmp_path: Path, data: Path) -
     assert done.returncode == 0, done.stderr[-4000:]
     predict_all(
         MeanPredictor(),
-        Wanted((data,)),
+        PredictionRequest((data,)),
         alone,
         settings={"weights": "w"},
         options=StreamOptions(score=0.1),

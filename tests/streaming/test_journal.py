@@ -25,7 +25,7 @@ def test_lines_become_the_files_in_the_order_of_the_units(tmp_path: Path) -> Non
     journal.add(result(2, "c"))
     journal.add(result(0, "a", "b"))
     journal.add(result(1, "bad", reason="it is broken"))
-    assert (journal.good, journal.bad, journal.ended) == (3, 1, {0, 1, 2})
+    assert (journal.num_predicted, journal.num_unreadable, journal.ended_units) == (3, 1, {0, 1, 2})
     journal.finish([{"id": 1, "name": "x"}])
     listed = json.loads((tmp_path / "images.json").read_text())
     assert [(each["id"], each["file_name"]) for each in listed["images"]] == [
@@ -55,7 +55,7 @@ def test_a_line_that_was_cut_off_is_made_again(tmp_path: Path) -> None:
     for length in range(first, len(whole)):
         path.write_bytes(whole[:length])
         again = StreamJournal(tmp_path, SETTINGS)
-        assert again.done == {(0, 0)}
+        assert again.done_batches == {(0, 0)}
         again.add(result(1, "b"))
         again.close()
         assert path.read_bytes() == whole
@@ -82,7 +82,7 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"whose stream\.json cannot be read"):
         StreamJournal(tmp_path, SETTINGS)
     anew = StreamJournal(tmp_path, {"score": 0.5}, overwrite=True)
-    assert not anew.done
+    assert not anew.done_batches
     anew.close()
     StreamJournal(tmp_path, {"score": 0.5}).close()
 
@@ -100,10 +100,10 @@ def test_a_video_keeps_frame_and_time(tmp_path: Path) -> None:
     journal = StreamJournal(tmp_path, SETTINGS)
     frame = FrameResult("a.mp4", 30, 1.0, (4, 6), {})
     journal.add(BatchResult(0, 0, (frame,), is_last=False))
-    assert journal.ended == set()
+    assert journal.ended_units == set()
     journal.add(BatchResult(0, 1, (), note="it is cut off", video="a.mp4"))
-    assert journal.ended == {0}
-    assert journal.first_reason() == "it is cut off"
+    assert journal.ended_units == {0}
+    assert journal.find_first_reason() == "it is cut off"
     journal.finish([])
     (record,) = json.loads((tmp_path / "images.json").read_text())["images"]
     assert (record["frame"], record["seconds"]) == (30, 1.0)

@@ -15,15 +15,15 @@ from rich.console import Console
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.data.pixels import Resize
 from resnet_tasks.data.preparation import Preparation
-from resnet_tasks.data.tiles import Windows
+from resnet_tasks.data.tiles import WindowGrid
 from resnet_tasks.errors import DataError
 from resnet_tasks.evaluation.sliding import SlidingWindows
-from resnet_tasks.evaluation.views import ManyViews, Views
+from resnet_tasks.evaluation.views import TtaPredictor, TtaViews
 from resnet_tasks.heads.unet import UNet
 from resnet_tasks.model import TaskModel
 from resnet_tasks.predict import predict_pictures
 from resnet_tasks.streaming.model_predictor import ModelPredictor
-from resnet_tasks.streaming.stream import StreamOptions, Wanted, predict_all
+from resnet_tasks.streaming.stream import PredictionRequest, StreamOptions, predict_all
 
 PREPARATION = Preparation(3, Resize(64, 64))
 
@@ -53,7 +53,7 @@ def streamed(model: Any, pictures: list[Path], out: Path) -> list[np.ndarray]:
     """The label maps that a stream writes."""
     predict_all(
         stream_predictor(model),
-        Wanted(tuple(pictures)),
+        PredictionRequest(tuple(pictures)),
         out,
         settings={},
         options=StreamOptions(draw=False),
@@ -66,10 +66,10 @@ def streamed(model: Any, pictures: list[Path], out: Path) -> list[np.ndarray]:
 def test_maps_are_those_of_arrays(
     model: TaskModel, pictures: list[Path], tmp_path: Path, kind: str | None
 ) -> None:
-    made = model if kind is None else ManyViews(model, Views.named(kind))
-    images = [PREPARATION.read(path) for path in pictures]
-    first = predict_pictures(made, images[:2], PREPARATION, precision="fp32")
-    last = predict_pictures(made, images[2:], PREPARATION, precision="fp32")
+    made = model if kind is None else TtaPredictor(model, TtaViews.from_name(kind))
+    arrays = [PREPARATION.read(path) for path in pictures]
+    first = predict_pictures(made, arrays[:2], PREPARATION, precision="fp32")
+    last = predict_pictures(made, arrays[2:], PREPARATION, precision="fp32")
     found = streamed(made, pictures, tmp_path / "out")
     for expected, each in zip([*first, *last], found, strict=True):
         assert np.array_equal(expected["scene"].labels.numpy() + 1, each)
@@ -79,12 +79,12 @@ def test_maps_are_those_of_arrays(
 def test_windows_read_files_in_parts(
     model: TaskModel, pictures: list[Path], tmp_path: Path
 ) -> None:
-    made = SlidingWindows(model, Windows(64, 64, 0.25))
+    made = SlidingWindows(model, WindowGrid(64, 64, 0.25))
     predictor = stream_predictor(made)
     assert predictor.read(pictures[0], "a").ready is None
     found = streamed(made, pictures, tmp_path / "out")
     for path, each in zip(pictures, found, strict=True):
-        whole = made.predict(PREPARATION.opened(path), precision="fp32")["scene"].labels
+        whole = made.predict(PREPARATION.open_image(path), precision="fp32")["scene"].labels
         assert np.array_equal(whole.numpy() + 1, each)
 
 

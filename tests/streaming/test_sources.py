@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from resnet_tasks.errors import DataError
-from resnet_tasks.streaming.sources import Source, digest, find_sources, units_of
+from resnet_tasks.streaming.sources import Source, compute_digest, find_sources, group_into_units
 
 
 @pytest.fixture
@@ -48,13 +48,13 @@ def test_nothing_and_absent_are_errors(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no file matches the pattern .*\*\.png"):
         find_sources([tmp_path / "*.png"])
     with pytest.raises(DataError, match=r"the list .*gone cannot be read"):
-        find_sources([], listed=tmp_path / "gone")
+        find_sources([], list_file=tmp_path / "gone")
 
 
 def test_units_are_batches_of_neighbours_and_videos() -> None:
     names = ["a.png", "b.png", "c.png", "v.mp4", "d.png", "w.avi"]
     sources = [Source(Path(each), each) for each in names]
-    units = list(units_of(sources, 2))
+    units = list(group_into_units(sources, 2))
     assert [[each.name for each in unit.sources] for unit in units] == [
         ["a.png", "b.png"],
         ["c.png"],
@@ -64,10 +64,10 @@ def test_units_are_batches_of_neighbours_and_videos() -> None:
     ]
     assert [unit.number for unit in units] == [0, 1, 2, 3, 4]
     assert [unit.video is not None for unit in units] == [False, False, True, False, True]
-    assert list(units_of([], 2)) == []
+    assert list(group_into_units([], 2)) == []
 
 
 def test_the_digest_is_of_paths_in_order() -> None:
     one, two = Source(Path("a.png"), "a"), Source(Path("b.png"), "b")
-    assert digest([one, two]) == digest([one, two])
-    assert digest([one, two]) != digest([two, one])
+    assert compute_digest([one, two]) == compute_digest([one, two])
+    assert compute_digest([one, two]) != compute_digest([two, one])

@@ -21,14 +21,14 @@ from rich.console import Console
 from streamed import MeanPredictor, picture, tree, video
 
 from resnet_tasks.errors import DataError, RunError
-from resnet_tasks.in_use import in_use
+from resnet_tasks.in_use import lock_folder
 from resnet_tasks.names import RESERVED_HEADS
 from resnet_tasks.streaming.predictor import ReadyPicture
-from resnet_tasks.streaming.sources import find_sources, units_of
+from resnet_tasks.streaming.sources import find_sources, group_into_units
 from resnet_tasks.streaming.stream import (
-    Streamed,
+    PredictionRequest,
     StreamOptions,
-    Wanted,
+    StreamSummary,
     predict_all,
     predict_units,
 )
@@ -51,13 +51,13 @@ def predicted(
     predictor: MeanPredictor | None = None,
     settings: dict[str, Any] | None = None,
     **how: Any,
-) -> tuple[Streamed, str]:
+) -> tuple[StreamSummary, str]:
     """Predicts; what was done and what was said."""
     options = StreamOptions(**{k: how.pop(k) for k in ("score", "draw", "every") if k in how})
     text = io.StringIO()
     done = predict_all(
         predictor or MeanPredictor(),
-        Wanted(paths, **how),
+        PredictionRequest(paths, **how),
         out,
         settings=settings or {"weights": "w"},
         options=options,
@@ -69,7 +69,7 @@ def predicted(
 def test_pictures_and_frames_are_written(tmp_path: Path, data: Path) -> None:
     out = tmp_path / "out"
     done, said = predicted(out, data)
-    assert done == Streamed(good=12, bad=1, continued=0)
+    assert done == StreamSummary(num_predicted=12, num_unreadable=1, num_resumed=0)
     assert f"left out: 1 that cannot be read (in part), listed in {out}" in said
     listed = json.loads((out / "images.json").read_text())["images"]
     names = [(Path(each["file_name"]).name, each.get("frame"), each["id"]) for each in listed]
@@ -207,16 +207,16 @@ def test_other_settings_and_other_pictures_are_refused(tmp_path: Path, data: Pat
     with pytest.raises(RunError, match=r"sources was 7, is 8"):
         predicted(out, data)
     done, _ = predicted(out, data, overwrite=True)
-    assert done.good == 13
+    assert done.num_predicted == 13
     # What is finished is not gone on with: the next prediction is one of its own.
     done, _ = predicted(out, data / "0.png", score=0.3)
-    assert done == Streamed(1, 0, 0)
+    assert done == StreamSummary(1, 0, 0)
     assert len(json.loads((out / "images.json").read_text())["images"]) == 1
     assert not (out / "bad_pictures.jsonl").exists()
 
 
 def test_a_folder_is_predicted_into_by_one(tmp_path: Path, data: Path) -> None:
-    with in_use(tmp_path / "out"), pytest.raises(RunError, match="is in use by"):
+    with lock_folder(tmp_path / "out"), pytest.raises(RunError, match="is in use by"):
         predicted(tmp_path / "out", data)
 
 
@@ -230,7 +230,7 @@ def test_where_nothing_can_be_read_the_first_reason_is_told(tmp_path: Path) -> N
         predicted(tmp_path / "out", both[1])
     picture(both[0], 100)  # mended
     done, _ = predicted(tmp_path / "out", *both)
-    assert done == Streamed(good=1, bad=1, continued=0)
+    assert done == StreamSummary(num_predicted=1, num_unreadable=1, num_resumed=0)
 
 
 def test_a_video_that_is_cut_off_is_predicted_and_told(tmp_path: Path) -> None:
@@ -238,8 +238,8 @@ def test_a_video_that_is_cut_off_is_predicted_and_told(tmp_path: Path) -> None:
     cut = tmp_path / "cut.avi"
     cut.write_bytes(whole[: len(whole) // 2])
     done, _ = predicted(tmp_path / "out", cut)
-    assert 5 < done.good < 35
-    assert done.bad == 1
+    assert 5 < done.num_predicted < 35
+    assert done.num_unreadable == 1
     (bad,) = (tmp_path / "out/bad_pictures.jsonl").read_text().splitlines()
     assert "ends after" in json.loads(bad)["reason"]
 
@@ -275,7 +275,7 @@ def test_reading_is_ahead_but_bounded(tmp_path: Path) -> None:
 
     sources, _ = find_sources([tmp_path])
     results = predict_units(
-        units_of(sources, 2), Counting(), tmp_path / "out", StreamOptions(draw=False)
+        group_into_units(sources, 2), Counting(), tmp_path / "out", StreamOptions(draw=False)
     )
     assert sum(len(each.frames) for each in results) == 40
     # The batch in work, the one that is handed over, two in the queue, and one before it.
@@ -286,7 +286,7 @@ def test_reading_is_ahead_but_bounded(tmp_path: Path) -> None:
 def test_a_stream_that_is_left_ends_its_threads(tmp_path: Path, data: Path) -> None:
     sources, _ = find_sources([data])
     results = predict_units(
-        units_of(sources, 2), MeanPredictor(), tmp_path / "out", StreamOptions()
+        group_into_units(sources, 2), MeanPredictor(), tmp_path / "out", StreamOptions()
     )
     next(results)
     results.close()
@@ -320,11 +320,11 @@ def test_what_is_read_late_fails_alone(tmp_path: Path, data: Path) -> None:
         def predict(self, pictures: Sequence[ReadyPicture]) -> list[dict[str, Any]]:
             if any("1.png" in each.ready for each in pictures):
                 raise DataError("1.png is damaged further below")
-            whole = [replace(each, ready=each.picture.regions.whole()) for each in pictures]
+            whole = [replace(each, ready=each.picture.regions.read_all()) for each in pictures]
             return super().predict(whole)
 
     done, _ = predicted(tmp_path / "out", data / "0.png", data / "1.png", predictor=Late())
-    assert (done.good, done.bad) == (1, 1)
+    assert (done.num_predicted, done.num_unreadable) == (1, 1)
 
 
 CHILD = """
@@ -332,12 +332,12 @@ import sys, time
 from pathlib import Path
 sys.path[:0] = {paths!r}
 from streamed import MeanPredictor
-from resnet_tasks.streaming.stream import StreamOptions, Wanted, predict_all
+from resnet_tasks.streaming.stream import StreamOptions, PredictionRequest, predict_all
 class Slow(MeanPredictor):
     def predict(self, pictures):
         time.sleep(0.03)
         return super().predict(pictures)
-predict_all(Slow(), Wanted((Path({data!r}),)), Path({out!r}), settings={{"weights": "w"}},
+predict_all(Slow(), PredictionRequest((Path({data!r}),)), Path({out!r}), settings={{"weights": "w"}},
             options=StreamOptions())
 """
 
@@ -365,6 +365,6 @@ def test_killed_and_restarted_equals_uninterrupted(tmp_path: Path) -> None:
         kills += 1
     assert kills == 2
     done, said = predicted(out, data)
-    assert 8 <= done.continued < done.good == 35
+    assert 8 <= done.num_resumed < done.num_predicted == 35
     assert "going on in" in said
     assert tree(out) == tree(tmp_path / "whole")

@@ -16,7 +16,7 @@ from streamed import picture, video
 
 from resnet_tasks.errors import DataError
 from resnet_tasks.streaming.sources import find_sources
-from resnet_tasks.streaming.videos import announced_frames, read_frames
+from resnet_tasks.streaming.videos import count_announced_frames, read_frames
 
 ROOT = Path(__file__).parents[2]
 PREDICTING = """
@@ -77,11 +77,11 @@ def test_they_are_predicted_and_drawn(tmp_path: Path, folder: Path) -> None:
 def test_a_list_may_name_them(tmp_path: Path, folder: Path) -> None:
     listed = tmp_path / "list"
     listed.write_bytes(os.fsencode(folder) + b"/caf\xe9.png\n")
-    sources, _ = find_sources([], listed=listed)
+    sources, _ = find_sources([], list_file=listed)
     assert [os.fsencode(each.path.name) for each in sources] == [b"caf\xe9.png"]
     listed.write_bytes("a.png\n".encode("utf-16"))
     with pytest.raises(DataError, match=r"list cannot be read \(it holds a zero byte\)"):
-        find_sources([], listed=listed)
+        find_sources([], list_file=listed)
 
 
 def test_videos_are_read_through_a_link_that_goes_away(
@@ -91,7 +91,7 @@ def test_videos_are_read_through_a_link_that_goes_away(
     links.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(links))
     (path,) = folder.glob("*.avi")
-    assert announced_frames(path) == 2
+    assert count_announced_frames(path) == 2
     frames = list(read_frames(path))
     assert [each.pixels.shape for each in frames if each.pixels is not None] == [(48, 64, 3)] * 2
     assert list(links.iterdir()) == []

@@ -11,14 +11,14 @@ import pytest
 from streamed import video
 
 from resnet_tasks.errors import DataError
-from resnet_tasks.streaming.videos import announced_frames, read_frames
+from resnet_tasks.streaming.videos import count_announced_frames, read_frames
 
 
 @pytest.mark.parametrize("name", ["a.avi", "a.mp4"])
 def test_frames_come_in_order_with_number_and_time(tmp_path: Path, name: str) -> None:
     path = video(tmp_path / name, 7)
     frames = list(read_frames(path))
-    assert announced_frames(path) == 7
+    assert count_announced_frames(path) == 7
     assert [each.number for each in frames] == list(range(7))
     assert [each.seconds for each in frames] == pytest.approx([i / 10 for i in range(7)])
     for each in frames:
@@ -29,7 +29,7 @@ def test_frames_come_in_order_with_number_and_time(tmp_path: Path, name: str) ->
 
 def test_every_third_and_only_what_is_wanted(tmp_path: Path) -> None:
     path = video(tmp_path / "a.avi", 8)
-    frames = list(read_frames(path, every=3, wanted=lambda i: i != 1))
+    frames = list(read_frames(path, every=3, is_requested=lambda i: i != 1))
     assert [(each.number, each.pixels is None) for each in frames] == [
         (0, False),
         (3, True),
@@ -58,7 +58,7 @@ def test_what_is_no_video_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[
     for path in (text, empty):
         with pytest.raises(DataError, match=f"video .*{path.name} cannot be opened"):
             list(read_frames(path))
-        assert announced_frames(path) == 0
+        assert count_announced_frames(path) == 0
     with pytest.raises(DataError, match="does not exist or is no file"):
         list(read_frames(tmp_path / "gone.mp4"))
     with pytest.raises(DataError, match="frames have 3 channels; the model takes 5"):

@@ -9,9 +9,9 @@ from itertools import count
 import pytest
 
 from resnet_tasks.structures import Batch
-from resnet_tasks.training.learner import Learner
-from resnet_tasks.training.position import Position
-from resnet_tasks.training.signals import Stopped
+from resnet_tasks.training.learner import TrainStepRunner
+from resnet_tasks.training.position import TrainingProgress
+from resnet_tasks.training.signals import TrainingStopped
 
 
 class KilledError(Exception):
@@ -19,7 +19,9 @@ class KilledError(Exception):
 
 
 @contextmanager
-def before_update(update: int, act: Callable[[Learner], object], nth: int = 1) -> Iterator[None]:
+def before_update(
+    update: int, act: Callable[[TrainStepRunner], object], nth: int = 1
+) -> Iterator[None]:
     """Does something before an update.
 
     Args:
@@ -27,17 +29,17 @@ def before_update(update: int, act: Callable[[Learner], object], nth: int = 1) -
         act: What to do; is given who takes the step.
         nth: Which of several trainings it is done in, from 1.
     """
-    learn, seen = Learner.learn, count(1)
+    learn, seen = TrainStepRunner.run_step, count(1)
 
     def acting(
-        self: Learner, group: Sequence[Batch], factor: float, position: Position
+        self: TrainStepRunner, group: Sequence[Batch], factor: float, position: TrainingProgress
     ) -> dict[str, float]:
         if position.updates == update and next(seen) == nth:
             act(self)
         return learn(self, group, factor, position)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Learner, "learn", acting)
+        patch.setattr(TrainStepRunner, "run_step", acting)
         yield
 
 
@@ -45,7 +47,7 @@ def before_update(update: int, act: Callable[[Learner], object], nth: int = 1) -
 def killed_at(update: int, nth: int = 1) -> Iterator[None]:
     """The training inside dies before an update; of several the `nth`."""
 
-    def die(_: Learner) -> None:
+    def die(_: TrainStepRunner) -> None:
         raise KilledError
 
     with before_update(update, die, nth), pytest.raises(KilledError):
@@ -56,8 +58,8 @@ def killed_at(update: int, nth: int = 1) -> Iterator[None]:
 def asked_to_stop_at(update: int) -> Iterator[None]:
     """The training inside is asked to stop in an update, and does."""
 
-    def ask(learner: Learner) -> None:
-        learner.stop.is_asked = True
+    def ask(learner: TrainStepRunner) -> None:
+        learner.stop.is_requested = True
 
-    with before_update(update, ask), pytest.raises(Stopped):
+    with before_update(update, ask), pytest.raises(TrainingStopped):
         yield

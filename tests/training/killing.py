@@ -19,7 +19,7 @@ from rich.console import Console
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.training import resuming, validation
 from resnet_tasks.training.from_recipe import finetune_recipe
-from resnet_tasks.training.learner import Learner
+from resnet_tasks.training.learner import TrainStepRunner
 
 Marks = list[tuple[float, str]]
 SETTINGS = (
@@ -53,7 +53,7 @@ def train(folder: Path, data: Path, resume: bool, marks: Connection) -> None:
         return wrapped
 
     for owner, name, phase in (
-        (Learner, "learn", "step"),
+        (TrainStepRunner, "learn", "step"),
         (validation, "evaluate", "evaluation"),
         (resuming, "save_checkpoint", "checkpoint"),
     ):

@@ -20,8 +20,8 @@ from rich.console import Console
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.structures import Batch
 from resnet_tasks.training.from_recipe import finetune_recipe
-from resnet_tasks.training.learner import Learner
-from resnet_tasks.training.position import Position
+from resnet_tasks.training.learner import TrainStepRunner
+from resnet_tasks.training.position import TrainingProgress
 
 SETTINGS = (
     *LIGHT,
@@ -52,16 +52,16 @@ def main() -> None:
     torch.set_num_threads(1)
     data, out, workers = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
     seen: Drawn = {}
-    learn = Learner.learn
+    learn = TrainStepRunner.run_step
 
     def noted(
-        self: Learner, group: Sequence[Batch], factor: float, position: Position
+        self: TrainStepRunner, group: Sequence[Batch], factor: float, position: TrainingProgress
     ) -> dict[str, float]:
         if not all(batch.is_stand_in for batch in group):
             seen.update(drawn(group, position.updates))
         return learn(self, group, factor, position)
 
-    Learner.learn = noted  # type: ignore[method-assign]
+    TrainStepRunner.run_step = noted  # type: ignore[method-assign]
     recipe = load_recipe("quickstart", (*SETTINGS, f"data.workers={workers}"))
     finetune_recipe(
         recipe, out=out / "run", data_root=data, console=Console(file=io.StringIO(), width=200)

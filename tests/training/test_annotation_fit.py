@@ -18,9 +18,9 @@ from PIL import Image
 from rich.console import Console
 
 from resnet_tasks.assemble.datasets import build_dataset
-from resnet_tasks.assemble.labels import label_heads
+from resnet_tasks.assemble.labels import build_labels
 from resnet_tasks.assemble.model import build_model
-from resnet_tasks.assemble.splits import merged_categories, read_split
+from resnet_tasks.assemble.splits import merge_categories, read_split
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.schema import Recipe
@@ -128,14 +128,14 @@ ALL = (
 def test_each_source_teaches_what_it_was_annotated_for(data: Path) -> None:
     made = recipe(*ALL)
     files = read_split(made, "train", data)
-    categories = merged_categories(files)
+    categories = merge_categories(files)
     train = build_dataset(made, files, categories, training=True)
     assert categories.names == ("car", "road", "bus")
     assert train.unannotated == ((1, 2), (0, 2), ())
     assert train[0].target.unannotated is not None
     assert train[0].target.unannotated.tolist() == [1, 2]
     assert train[9].target.unannotated is None
-    tables = {n: each.table for n, each in label_heads(made, categories).heads.items()}
+    tables = {n: each.table for n, each in build_labels(made, categories).heads.items()}
     # A car without a look for buses: the car counts, the rest of the picture is ignored.
     boxes = tables["objects"].apply(train[0].target, (64, 64))
     assert boxes.boxes is not None
@@ -160,11 +160,11 @@ def test_declared_categories_stand_in_place_of_the_listed_ones(data: Path) -> No
     looked = {"annotations": "boxes.json", "categories": ["car", "bus"]}
     made = recipe(looked, *ALL[1:])
     files = read_split(made, "train", data)
-    train = build_dataset(made, files, merged_categories(files), training=True)
+    train = build_dataset(made, files, merge_categories(files), training=True)
     assert train.unannotated[0] == (1,)
     wrong = recipe({**looked, "categories": ["cra"]}, *ALL[1:])
     with pytest.raises(RecipeError, match=r"boxes\.json: 'cra' is none of .*did you mean 'car'"):
-        build_dataset(wrong, files, merged_categories(files), training=True)
+        build_dataset(wrong, files, merge_categories(files), training=True)
 
 
 def test_sources_whose_paths_end_alike_keep_their_own_settings(data: Path) -> None:
@@ -174,16 +174,16 @@ def test_sources_whose_paths_end_alike_keep_their_own_settings(data: Path) -> No
     looked = {"annotations": "sub/boxes.json", "images": ".", "categories": ["car", "bus"]}
     made = recipe({"annotations": "boxes.json"}, looked, *ALL[1:])
     files = read_split(made, "train", data)
-    train = build_dataset(made, files, merged_categories(files), training=True)
+    train = build_dataset(made, files, merge_categories(files), training=True)
     assert train.unannotated == ((1, 2), (1,), (0, 2), ())
 
 
 def fit(made: Recipe, data: Path) -> list[str]:
     files = {split: read_split(made, split, data) for split in ("train", "val")}
-    categories = merged_categories([*files["train"], *files["val"]])
+    categories = merge_categories([*files["train"], *files["val"]])
     train = build_dataset(made, files["train"], categories, training=True)
     val = build_dataset(made, files["val"], categories)
-    return require_annotations(made, label_heads(made, categories), train, val)
+    return require_annotations(made, build_labels(made, categories), train, val)
 
 
 def test_partial_sources_are_told_of(data: Path) -> None:
@@ -217,7 +217,7 @@ def test_what_no_source_can_teach_is_refused(data: Path) -> None:
 def test_weights_decide_how_often_pictures_come(data: Path) -> None:
     made = recipe(*ALL)
     files = read_split(made, "train", data)
-    train = build_dataset(made, files, merged_categories(files), training=True)
+    train = build_dataset(made, files, merge_categories(files), training=True)
     assert train.repeats is not None
     assert train.repeats.tolist() == [0.5] * 4 + [1.0] * 3 + [2.0] * 3
     with pytest.raises(ValueError, match=r"val\[0\]\.weight is 2\.0"):
@@ -250,10 +250,10 @@ def test_training_on_mixed_sources_is_finite_and_resumes_exactly(
 def test_a_batch_of_partial_pictures_without_objects_is_finite(data: Path) -> None:
     made = recipe(*ALL)
     files = read_split(made, "train", data)
-    categories = merged_categories(files)
+    categories = merge_categories(files)
     train = build_dataset(made, files, categories, training=True)
 
-    model = build_model(made, label_heads(made, categories))
+    model = build_model(made, build_labels(made, categories))
     sample = train[0]
     empty = {
         "boxes": torch.zeros(0, 4),
@@ -264,7 +264,7 @@ def test_a_batch_of_partial_pictures_without_objects_is_finite(data: Path) -> No
     sample = replace(sample, target=replace(sample.target, **empty))
     losses = model(collate([sample, sample]), mode="loss")
     assert {name.split("/")[0] for name in losses} == {"objects"}
-    total = model.total_loss(losses)
+    total = model.compute_total_loss(losses)
     total.backward()
     assert total.item() == 0
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
@@ -275,7 +275,7 @@ def test_a_batch_of_partial_pictures_without_objects_is_finite(data: Path) -> No
 def test_visits_count_per_epoch(data: Path) -> None:
     made = recipe(*ALL)
     files = read_split(made, "train", data)
-    train = build_dataset(made, files, merged_categories(files), training=True)
+    train = build_dataset(made, files, merge_categories(files), training=True)
     keys = train.batch_keys(3, 0, [7, 7, 1], [0, 1, 0])
     assert keys == [(3, 7, 1.0), (3, 7, 1.0, 1), (3, 1, 1.0)]
     first, again, other = (train[key] for key in keys)

@@ -16,10 +16,10 @@ from rich.console import Console
 from resnet_tasks.errors import DataError, PictureError
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.schema import Recipe
-from resnet_tasks.training.bad_pictures import BadPictures
+from resnet_tasks.training.bad_pictures import UnreadableImages
 from resnet_tasks.training.checkpoint import load_model_weights
 from resnet_tasks.training.from_recipe import finetune_recipe
-from resnet_tasks.training.learner import Learner
+from resnet_tasks.training.learner import TrainStepRunner
 
 COUNT = 9
 
@@ -112,11 +112,11 @@ def test_a_step_without_any_picture_changes_nothing(data: Path, tmp_path: Path) 
     for i in range(COUNT):
         (data / f"train{i}.png").write_bytes(b"")
     made = recipe(data, bad_pictures="skip", bad_pictures_limit=1.0)
-    learn = Learner.learn
+    learn = TrainStepRunner.run_step
     changed = []
 
-    def compared(self: Learner, *arguments: Any) -> dict[str, float]:
-        model = self.trainee.plain_model
+    def compared(self: TrainStepRunner, *arguments: Any) -> dict[str, float]:
+        model = self.train_state.plain_model
         before = {name: each.clone() for name, each in model.state_dict().items()}
         losses = learn(self, *arguments)
         after = model.state_dict()
@@ -124,7 +124,7 @@ def test_a_step_without_any_picture_changes_nothing(data: Path, tmp_path: Path) 
         return losses
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Learner, "learn", compared)
+        patch.setattr(TrainStepRunner, "run_step", compared)
         trained(made, tmp_path / "run")
     assert changed == [[]] * 10
 
@@ -150,13 +150,15 @@ def test_rare_classes_make_epochs_longer(data: Path, tmp_path: Path) -> None:
 
 
 def test_several_processes_keep_the_same_list(tmp_path: Path) -> None:
-    first, second = (BadPictures(tmp_path, most=1, total=9, writes=each) for each in (True, False))
+    first, second = (
+        UnreadableImages(tmp_path, limit=1, total=9, writes=each) for each in (True, False)
+    )
     one, other = PictureError("a is bad", 1, "a"), PictureError("b is bad", "b", "b")
     for each in (first, second):
         assert [found.image_id for found in each.add([one, one], update=3, epoch=0)] == [1]
         assert each.add([one], update=9, epoch=1) == []
-    again = BadPictures(tmp_path, most=1, total=9, writes=False)
-    again.recall()
+    again = UnreadableImages(tmp_path, limit=1, total=9, writes=False)
+    again.load()
     for each in (first, second, again):
         with pytest.raises(DataError, match="b is bad; with it 2 of 9"):
             each.add([other], update=4, epoch=0)

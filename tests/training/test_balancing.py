@@ -19,10 +19,15 @@ from rich.console import Console
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema import TrainingRecipe
 from resnet_tasks.structures import Sample, Target
-from resnet_tasks.training.balancing import BALANCINGS, DynamicAverage, Fixed, Uncertainty
+from resnet_tasks.training.balancing import (
+    LOSS_BALANCERS,
+    DynamicWeightAverage,
+    FixedBalancer,
+    UncertaintyBalancer,
+)
 from resnet_tasks.training.checkpoint import load_checkpoint
 from resnet_tasks.training.finetune import finetune
-from resnet_tasks.training.trainee import Trainee
+from resnet_tasks.training.trainee import TrainState
 
 HEADS = ("a", "b")
 
@@ -32,19 +37,19 @@ def losses(a: float, b: float) -> dict[str, torch.Tensor]:
 
 
 def test_fixed_is_the_sum() -> None:
-    made = Fixed(HEADS)
-    assert made.total(losses(2.0, 0.5), {}, 1.0).item() == 2.5
-    assert made.weights() == {"a": 1.0, "b": 1.0}
+    made = FixedBalancer(HEADS)
+    assert made.combine_losses(losses(2.0, 0.5), {}, 1.0).item() == 2.5
+    assert made.compute_weights() == {"a": 1.0, "b": 1.0}
     assert list(made.parameters()) == []
 
 
 def test_uncertainty_is_equation_10() -> None:
-    made = Uncertainty(HEADS)
+    made = UncertaintyBalancer(HEADS)
     with torch.no_grad():
         made.log_variances["a"].fill_(0.4)
         made.log_variances["b"].fill_(-1.0)
     given = losses(2.0, 0.5)
-    total = made.total(given, made.variables(), 1.0)
+    total = made.combine_losses(given, made.get_variables(), 1.0)
     expected = math.exp(-0.4) * 2 + 0.2 + math.exp(1.0) * 0.5 - 0.5
     assert total.item() == pytest.approx(expected)
     total.backward()
@@ -53,50 +58,50 @@ def test_uncertainty_is_equation_10() -> None:
     slope = made.log_variances["b"].grad
     assert slope is not None
     assert slope.item() == pytest.approx(-math.exp(1.0) * 0.5 + 0.5)
-    assert made.weights()["b"] == pytest.approx(math.exp(1.0))
+    assert made.compute_weights()["b"] == pytest.approx(math.exp(1.0))
 
 
 def test_uncertainty_settles_where_each_head_gives_one_half() -> None:
-    made = Uncertainty(HEADS)
+    made = UncertaintyBalancer(HEADS)
     optimizer = torch.optim.SGD(made.parameters(), lr=0.2)
     for _ in range(300):
         optimizer.zero_grad()
-        made.total(losses(8.0, 0.05), made.variables(), 1.0).backward()
+        made.combine_losses(losses(8.0, 0.05), made.get_variables(), 1.0).backward()
         optimizer.step()
-    weights = made.weights()
+    weights = made.compute_weights()
     assert weights["a"] * 8 == pytest.approx(0.5, abs=1e-3)
     assert weights["b"] * 0.05 == pytest.approx(0.5, abs=1e-2)
 
 
 def test_a_head_without_labels_keeps_its_uncertainty() -> None:
-    made = Uncertainty(HEADS)
+    made = UncertaintyBalancer(HEADS)
     given = losses(2.0, 0.5)
-    made.total({"a": given["a"]}, made.variables(), 1.0).backward()
+    made.combine_losses({"a": given["a"]}, made.get_variables(), 1.0).backward()
     assert made.log_variances["b"].grad == 0  # exchanged between processes
-    made.forget(["b"])
+    made.drop_gradients(["b"])
     assert made.log_variances["b"].grad is None
     assert made.log_variances["a"].grad is not None
 
 
 def test_dwa_is_equation_7() -> None:
-    made = DynamicAverage(HEADS)
+    made = DynamicWeightAverage(HEADS)
     for step in ({"a": 4.0, "b": 2.0}, {"a": 2.0, "b": 2.0}):
-        made.note(step)
+        made.record_losses(step)
     made.end_epoch()
-    assert made.weights() == {"a": 1.0, "b": 1.0}
-    made.note({"a": 1.5, "b": 2.0})
-    made.note({"a": 1.5})
+    assert made.compute_weights() == {"a": 1.0, "b": 1.0}
+    made.record_losses({"a": 1.5, "b": 2.0})
+    made.record_losses({"a": 1.5})
     made.end_epoch()
     # a fell from 3 to 1.5, b stayed at 2: exp(0.5 / 2) and exp(1 / 2), scaled to sum to 2.
     first, second = math.exp(0.25), math.exp(0.5)
     expected = {"a": 2 * first / (first + second), "b": 2 * second / (first + second)}
-    assert made.weights() == pytest.approx(expected)
-    total = made.total(losses(3.0, 1.0), {}, 1.0).item()
+    assert made.compute_weights() == pytest.approx(expected)
+    total = made.combine_losses(losses(3.0, 1.0), {}, 1.0).item()
     assert total == pytest.approx(3 * expected["a"] + expected["b"])
-    made.note({"a": 1.0})  # b had no labels in this epoch
+    made.record_losses({"a": 1.0})  # b had no labels in this epoch
     made.end_epoch()
     first, second = math.exp(1 / 1.5 / 2), math.exp(0.5)
-    assert made.weights()["a"] == pytest.approx(2 * first / (first + second))
+    assert made.compute_weights()["a"] == pytest.approx(2 * first / (first + second))
 
 
 class Partly(Shapes):
@@ -151,7 +156,7 @@ def test_weights_are_learnt_logged_and_resumed_exactly(
     kept = [load_checkpoint(tmp_path / each / "checkpoints/last")[2] for each in ("whole", "cut")]
     assert (
         kept[0]["balancing"].keys()
-        == BALANCINGS.get(name)(("objects", "scene")).state_dict().keys()
+        == LOSS_BALANCERS.get(name)(("objects", "scene")).state_dict().keys()
     )
     for key, value in kept[0]["balancing"].items():
         assert torch.equal(value, kept[1]["balancing"][key])
@@ -160,7 +165,7 @@ def test_weights_are_learnt_logged_and_resumed_exactly(
 def test_uncertainty_is_not_decayed_and_learns_at_the_plain_rate(
     tiny_model: Callable[[], TaskModel],
 ) -> None:
-    trainee = Trainee(tiny_model(), options(balancing="uncertainty", weight_decay=0.5))
+    trainee = TrainState(tiny_model(), options(balancing="uncertainty", weight_decay=0.5))
     group = trainee.optimizer.param_groups[-1]
     assert len(group["params"]) == 2
     assert group["weight_decay"] == 0

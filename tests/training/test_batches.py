@@ -7,16 +7,16 @@ import torch
 from conftest import Shapes
 
 from resnet_tasks.recipe.schema import TrainingRecipe
-from resnet_tasks.training.batches import EpochBatches, Group
+from resnet_tasks.training.batches import EpochBatches, StepBatches
 from resnet_tasks.training.position import RunLength
-from resnet_tasks.training.processes import Processes
+from resnet_tasks.training.processes import DistributedContext
 
 CPU = torch.device("cpu")
 OPTIONS = TrainingRecipe(epochs=3, batch_size=3, accumulation=2, device="cpu")
 SEVEN = Shapes(7, (32, 64))
 
 
-def ids(groups: list[Group]) -> list[list[list[int | str]]]:
+def ids(groups: list[StepBatches]) -> list[list[list[int | str]]]:
     return [[list(batch.image_ids) for batch in group.batches] for group in groups]
 
 
@@ -29,29 +29,29 @@ def test_lengths_round_up() -> None:
 
 def test_every_picture_comes_once_in_an_order_of_seed_and_epoch() -> None:
     made = EpochBatches(SEVEN, OPTIONS, device=CPU)
-    keys = made.keys(0)
+    keys = made.compute_keys(0)
     assert list(map(len, keys)) == [3, 3, 1]
     assert sorted(key for batch in keys for key in batch) == list(range(7))
-    assert made.keys(0) == keys
-    assert made.keys(1) != keys
+    assert made.compute_keys(0) == keys
+    assert made.compute_keys(1) != keys
     other = OPTIONS.model_copy(update={"seed": 1})
-    assert EpochBatches(SEVEN, other, device=CPU).keys(0) != keys
+    assert EpochBatches(SEVEN, other, device=CPU).compute_keys(0) != keys
 
 
 def test_groups_are_the_keys_in_order_and_count_pictures() -> None:
     made = EpochBatches(SEVEN, OPTIONS, device=CPU)
-    first, second, third = made.keys(1)
-    groups = list(made.groups(1))
+    first, second, third = made.compute_keys(1)
+    groups = list(made.iter_steps(1))
     assert ids(groups) == [[first, second], [third]]
     assert [group.pictures for group in groups] == [6, 1]
 
 
 def test_an_epoch_is_entered_where_it_was_left() -> None:
     made = EpochBatches(SEVEN, OPTIONS, device=CPU)
-    whole = list(made.groups(0))
-    assert ids(list(made.groups(0, start=2))) == ids(whole[1:])
-    assert ids(list(made.groups(0, stop=2))) == ids(whole[:1])
-    assert list(made.groups(0, start=3)) == []
+    whole = list(made.iter_steps(0))
+    assert ids(list(made.iter_steps(0, start=2))) == ids(whole[1:])
+    assert ids(list(made.iter_steps(0, stop=2))) == ids(whole[:1])
+    assert list(made.iter_steps(0, start=3)) == []
 
 
 @pytest.mark.parametrize("count", [2, 4])
@@ -60,12 +60,12 @@ def test_processes_share_every_batch(count: int) -> None:
     parts = [
         list(
             EpochBatches(
-                SEVEN, OPTIONS, device=CPU, processes=Processes(index=index, count=count)
-            ).groups(0)
+                SEVEN, OPTIONS, device=CPU, processes=DistributedContext(index=index, count=count)
+            ).iter_steps(0)
         )
         for index in range(count)
     ]
-    for number, group in enumerate(alone.groups(0)):
+    for number, group in enumerate(alone.iter_steps(0)):
         assert {part[number].pictures for part in parts} == {group.pictures}
         for place, batch in enumerate(group.batches):
             shared = [part[number].batches[place] for part in parts]

@@ -10,13 +10,13 @@ import pytest
 from consoles import heard, quiet
 from random_runs import untrained_run
 
-from resnet_tasks.assemble.splits import merged_categories, read_split
+from resnet_tasks.assemble.splits import merge_categories, read_split
 from resnet_tasks.errors import DataError, RunError
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.load import load_recipe
-from resnet_tasks.training.calibrating import calibrate, calibration_table
+from resnet_tasks.training.calibrating import build_calibration_table, calibrate
 from resnet_tasks.training.checkpoint import save_checkpoint
-from resnet_tasks.training.inference import Inference
+from resnet_tasks.training.inference import InferenceOptions
 from resnet_tasks.training.run import Run
 
 LIGHT = (
@@ -33,7 +33,7 @@ LIGHT = (
     "data.resize={height: 64, width: 64}",
     "evaluation.resamples=50",
 )
-CALIBRATED = Inference(calibrated=True)
+CALIBRATED = InferenceOptions(calibrated=True)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def run(root: Path, tmp_path: Path) -> Run:
                 weights.mul_(30)
 
     recipe = load_recipe("quickstart", LIGHT)
-    categories = merged_categories(read_split(recipe, "val", root))
+    categories = merge_categories(read_split(recipe, "val", root))
     return untrained_run(tmp_path / "run", recipe, categories, change=sharpen)
 
 
@@ -71,7 +71,7 @@ def test_calibration_lowers_the_error_and_leaves_the_ranking(run: Run, root: Pat
     assert (kept["split"], kept["checkpoint"]) == ("val", "last")
     assert [len(each) for each in kept["data"].values()] == [64]
 
-    found = run.evaluate(data_root=root, how=CALIBRATED, console=quiet())
+    found = run.evaluate(data_root=root, inference=CALIBRATED, console=quiet())
     assert found.metrics["scene/ECE"].value == after
     for name in ("scene/mIoU", "scene/pixel_accuracy", "objects/AP"):
         assert found.metrics[name].value == pytest.approx(plain.metrics[name].value, abs=1e-9)
@@ -79,34 +79,34 @@ def test_calibration_lowers_the_error_and_leaves_the_ranking(run: Run, root: Pat
     assert json.loads((folder / "val-calibrated/metrics.json").read_text())["calibrated"] is True
     assert json.loads((folder / "val/metrics.json").read_text())["calibrated"] is False
     text = quiet()
-    text.print(calibration_table(done, "run"))
+    text.print(build_calibration_table(done, "run"))
     assert "scene" in heard(text)
 
 
 def test_a_calibration_is_asked_for_and_holds_for_its_weights_alone(run: Run, root: Path) -> None:
     with pytest.raises(RunError, match=r"is not calibrated: .* run `resnet-tasks calibrate"):
-        run.evaluate(data_root=root, how=CALIBRATED, console=quiet())
+        run.evaluate(data_root=root, inference=CALIBRATED, console=quiet())
     calibrate(run, data_root=root, console=quiet())
-    plain, scaled = run.predictor(), run.predictor(how=CALIBRATED)
-    assert plain is run.predictor()  # built once; off unless asked for
+    plain, scaled = run.build_predictor(), run.build_predictor(inference=CALIBRATED)
+    assert plain is run.build_predictor()  # built once; off unless asked for
     assert not plain.adjustments
     assert plain is not scaled
     file = run.directory / "calibration.json"
     text = file.read_text()
     file.write_text(text.replace('"slope"', '"slop"'))
     with pytest.raises(RunError, match="is damaged"):
-        run.predictor(how=CALIBRATED)
+        run.build_predictor(inference=CALIBRATED)
     file.write_text(text)
-    weights = {name: each + 1 for name, each in run.model().state_dict().items()}
-    save_checkpoint(run.checkpoint(), model=weights)
+    weights = {name: each + 1 for name, each in run.load_model().state_dict().items()}
+    save_checkpoint(run.find_checkpoint(), model=weights)
     with pytest.raises(RunError, match="was fitted to other weights"):
-        run.predictor(how=CALIBRATED)
+        run.build_predictor(inference=CALIBRATED)
 
 
 def test_views_and_calibration_go_together(run: Run, root: Path) -> None:
     calibrate(run, data_root=root, console=quiet())
-    how = Inference(calibrated=True, views="flips+scales")
-    made = run.evaluate(data_root=root, how=how, console=quiet())
+    how = InferenceOptions(calibrated=True, tta_views="flips+scales")
+    made = run.evaluate(data_root=root, inference=how, console=quiet())
     assert made.metrics["scene/mIoU"].value is not None
     folder = run.directory / "evaluations/val-calibrated-flips+scales"
     kept = json.loads((folder / "metrics.json").read_text())
@@ -116,4 +116,6 @@ def test_views_and_calibration_go_together(run: Run, root: Path) -> None:
         json.loads((folder / "details.json").read_text())["scene"]
     )
     with pytest.raises(DataError, match="'rotations' is unknown"):
-        run.evaluate(data_root=root, how=Inference(views="rotations"), console=quiet())
+        run.evaluate(
+            data_root=root, inference=InferenceOptions(tta_views="rotations"), console=quiet()
+        )

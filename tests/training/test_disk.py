@@ -49,7 +49,7 @@ def test_a_full_disk_ends_with_a_sentence_and_the_run_goes_on_later(
         owner, name = {
             "weights": (checkpoint, "save_file"),
             "state": (torch, "save"),
-            "log": (journal, "_line_end"),
+            "log": (journal, "_find_missing_newline"),
         }[what]
         harm = before_update(1, lambda _: patch.setattr(owner, name, _full))
         with harm, pytest.raises(RunError, match=r"cannot be written \(No space left on device\)"):
@@ -88,7 +88,7 @@ def test_a_run_folder_that_is_moved_is_not_made_anew(
 
 
 def test_a_log_line_that_was_cut_off_spoils_no_other(tmp_path: Path) -> None:
-    book = journal.Journal(tmp_path, _quiet())
+    book = journal.RunLog(tmp_path, _quiet())
     book.log("start")
     with (tmp_path / "log.jsonl").open("a") as stream:
         stream.write('{"event": "st')

@@ -23,8 +23,8 @@ from resnet_tasks.recipe.schema import TrainingRecipe
 from resnet_tasks.structures import Metric
 from resnet_tasks.training.checkpoint import load_checkpoint
 from resnet_tasks.training.finetune import finetune
-from resnet_tasks.training.position import Position
-from resnet_tasks.training.resuming import Checkpoints
+from resnet_tasks.training.position import TrainingProgress
+from resnet_tasks.training.resuming import CheckpointManager
 from resnet_tasks.training.validation import Validation
 
 NAME = "scene/mIoU"
@@ -130,19 +130,19 @@ def test_a_killed_run_stops_where_the_uninterrupted_one_does(
     script(monkeypatch, values)
     train(tmp_path / "whole")
 
-    save = Checkpoints.save_last
+    save = CheckpointManager.save_last
     at = (3, 2) if moment == "before the evaluation" else (3, 3)
 
-    def dies(self: Checkpoints, position: Position) -> None:
+    def dies(self: CheckpointManager, position: TrainingProgress) -> None:
         save(self, position)
         if (position.epoch, position.judged) == at:
             raise KilledError
 
     script(monkeypatch, values)
-    monkeypatch.setattr(Checkpoints, "save_last", dies)
+    monkeypatch.setattr(CheckpointManager, "save_last", dies)
     with pytest.raises(KilledError):
         train(tmp_path / "parts")
-    monkeypatch.setattr(Checkpoints, "save_last", save)
+    monkeypatch.setattr(CheckpointManager, "save_last", save)
     train(tmp_path / "parts", resume=True)
     assert judged(tmp_path / "parts") == [1, 2, 3, 4]
     one, other = (position(tmp_path / name) | {"seconds": 0} for name in ("whole", "parts"))

@@ -227,7 +227,7 @@ def test_names_and_unlabelled_heads_are_refused(first: Path, data: Path, tmp_pat
 
 
 def test_frozen_heads_stay_in_evaluation_mode(first: Path) -> None:
-    model = Run.read(first).model()
+    model = Run.read(first).load_model()
     model.freeze(["objects", "backbone"])
     model.train()
     assert not model.backbone.training  # type: ignore[attr-defined]

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from resnet_tasks.model import TaskModel
-from resnet_tasks.training.gradient_conflict import last_shared, measure_conflict
+from resnet_tasks.training.gradient_conflict import find_last_shared_stage, measure_conflict
 
 
 def test_cosines_of_known_gradients(tiny_model: Callable[[], TaskModel]) -> None:
     model = tiny_model()
-    stage, parameters = last_shared(model)
+    stage, parameters = find_last_shared_stage(model)
     assert stage == 5
     assert sum(p.numel() for p in parameters) == sum(
         p.numel()
@@ -38,7 +38,7 @@ def test_cosines_of_known_gradients(tiny_model: Callable[[], TaskModel]) -> None
 def test_frozen_backbones_share_nothing(tiny_model: Callable[[], TaskModel]) -> None:
     model = tiny_model()
     model.freeze(["backbone"])
-    assert last_shared(model) == (0, [])
+    assert find_last_shared_stage(model) == (0, [])
     assert (
         measure_conflict(model, {"a": torch.zeros(()), "b": torch.zeros(())}, lambda t: t) is None
     )

@@ -19,7 +19,7 @@ from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema import TrainingRecipe
 from resnet_tasks.structures import Geometry, Sample, Target
 from resnet_tasks.training.finetune import finetune
-from resnet_tasks.training.rehearsal import Rehearsal
+from resnet_tasks.training.rehearsal import TrialTraining
 
 Build = Callable[..., TaskModel]
 QUIET: dict[str, Any] = {"console": Console(file=io.StringIO())}
@@ -44,9 +44,9 @@ def test_accumulated_batches_equal_one_large_batch(
                 "clip_norm": None,
             }
         )
-        work = Rehearsal(model, shapes, options)
+        work = TrialTraining(model, shapes, options)
         model.eval()
-        work.learn(next(work.endless()))
+        work.run_step(next(work.iter_batches()))
         gradients.append(
             {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
         )
@@ -58,12 +58,12 @@ def test_accumulated_batches_equal_one_large_batch(
 
 
 def test_a_step_tells_what_it_saw(tiny_model: Build, shapes: Dataset[Sample]) -> None:
-    work = Rehearsal(tiny_model(), shapes, OPTIONS)
-    assert work.learner.picture_size is None
-    assert "pixels" not in work.learner.memory_advice()
-    losses = work.learn(next(work.endless()))
-    assert work.learner.picture_size == (64, 96)
-    assert "2 picture(s) of 64 x 96 pixels" in work.learner.memory_advice()
+    work = TrialTraining(tiny_model(), shapes, OPTIONS)
+    assert work.step_runner.picture_size is None
+    assert "pixels" not in work.step_runner.advise_on_memory()
+    losses = work.run_step(next(work.iter_batches()))
+    assert work.step_runner.picture_size == (64, 96)
+    assert "2 picture(s) of 64 x 96 pixels" in work.step_runner.advise_on_memory()
     assert {name.split("/")[0] for name in losses} == {"objects", "scene"}
     assert all(value > 0 for value in losses.values())
 
@@ -74,12 +74,12 @@ def test_a_step_is_a_function_of_its_number_and_epoch(
     """Whatever random numbers were drawn before."""
     made = []
     for draws, epoch in ((0, 0), (5, 0), (0, 1)):
-        work = Rehearsal(tiny_model(), shapes, OPTIONS)
-        (group,) = islice(work.endless(), 1)
-        work.position.epoch = epoch
+        work = TrialTraining(tiny_model(), shapes, OPTIONS)
+        (group,) = islice(work.iter_batches(), 1)
+        work.progress.epoch = epoch
         torch.rand(draws)
-        work.learn(group)
-        made.append(work.trainee.plain_model.state_dict())
+        work.run_step(group)
+        made.append(work.train_state.plain_model.state_dict())
     first, again, later = made
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not all(torch.equal(first[name], later[name]) for name in first)

@@ -19,7 +19,7 @@ from resnet_tasks.recipe.schema import TrainingRecipe
 from resnet_tasks.structures import Sample
 from resnet_tasks.training import validation
 from resnet_tasks.training.finetune import finetune
-from resnet_tasks.training.limits import training_advice, within_memory
+from resnet_tasks.training.limits import advise_on_training_memory, translate_memory_errors
 
 Build = Callable[..., TaskModel]
 OPTIONS = TrainingRecipe(epochs=1, batch_size=2, precision="fp32", device="cpu")
@@ -38,25 +38,25 @@ OPTIONS = TrainingRecipe(epochs=1, batch_size=2, precision="fp32", device="cpu")
 def test_every_way_of_running_out_is_known(error: Exception) -> None:
     with (
         pytest.raises(MemoryLimitError, match="out of memory in a test"),
-        within_memory(lambda: "in a test"),
+        translate_memory_errors(lambda: "in a test"),
     ):
         raise error
 
 
 def test_torchs_own_refusal_is_known_and_other_errors_pass() -> None:
-    with pytest.raises(MemoryLimitError), within_memory(lambda: "here"):
+    with pytest.raises(MemoryLimitError), translate_memory_errors(lambda: "here"):
         torch.empty(2**58)
-    with pytest.raises(RuntimeError, match="shape"), within_memory(lambda: "here"):
+    with pytest.raises(RuntimeError, match="shape"), translate_memory_errors(lambda: "here"):
         raise RuntimeError("shape")
 
 
 def test_the_advice_keeps_the_step_as_large() -> None:
-    text = training_advice(7, 2, (352, 480))
+    text = advise_on_training_memory(7, 2, (352, 480))
     assert "7 picture(s) of 352 x 480 pixels" in text
     assert "training.batch_size=3 training.accumulation=6" in text
     assert "data.resize" in text
     assert "backbone.gradient_checkpointing=true" in text
-    assert "cannot be lower" in training_advice(1, 1, None)
+    assert "cannot be lower" in advise_on_training_memory(1, 1, None)
 
 
 def test_a_step_that_does_not_fit_names_batch_and_size(

@@ -19,8 +19,8 @@ from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema import TrainingRecipe
 from resnet_tasks.structures import Batch
 from resnet_tasks.training.finetune import finetune
-from resnet_tasks.training.learner import Learner
-from resnet_tasks.training.position import Position
+from resnet_tasks.training.learner import TrainStepRunner
+from resnet_tasks.training.position import TrainingProgress
 
 OPTIONS = TrainingRecipe(
     epochs=3,
@@ -43,16 +43,16 @@ def test_a_resumed_run_draws_the_same_scales(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = pictures(tmp_path)
-    learn = Learner.learn
+    learn = TrainStepRunner.run_step
     sizes: list[tuple[int, int]] = []
 
     def watched(
-        self: Learner, group: list[Batch], factor: float, position: Position
+        self: TrainStepRunner, group: list[Batch], factor: float, position: TrainingProgress
     ) -> dict[str, float]:
         sizes.extend(batch.padded_size for batch in group)
         return learn(self, group, factor, position)
 
-    monkeypatch.setattr(Learner, "learn", watched)
+    monkeypatch.setattr(TrainStepRunner, "run_step", watched)
 
     def train(name: str, *, resume: bool = False) -> dict[str, torch.Tensor]:
         torch.manual_seed(3)

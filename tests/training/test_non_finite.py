@@ -16,10 +16,10 @@ from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema import TrainingRecipe
 from resnet_tasks.structures import Sample
 from resnet_tasks.training.finetune import finetune
-from resnet_tasks.training.journal import Journal
-from resnet_tasks.training.non_finite import Attempt, NonFiniteSteps
-from resnet_tasks.training.position import Position, RunLength
-from resnet_tasks.training.trainee import Trainee
+from resnet_tasks.training.journal import RunLog
+from resnet_tasks.training.non_finite import NonFiniteStepPolicy, TrainStep
+from resnet_tasks.training.position import RunLength, TrainingProgress
+from resnet_tasks.training.trainee import TrainState
 
 Build = Callable[..., TaskModel]
 QUIET: dict[str, Any] = {"console": Console(file=io.StringIO())}
@@ -39,13 +39,17 @@ def test_non_finite_loss_names_pictures_and_losses(
     assert "learning_rate" in message
 
 
-def left_out(model: TaskModel, updates: int, policy: str) -> tuple[NonFiniteSteps, Position]:
+def left_out(
+    model: TaskModel, updates: int, policy: str
+) -> tuple[NonFiniteStepPolicy, TrainingProgress]:
     """What becomes of steps of a run of `updates`, and its position."""
     options = OPTIONS.model_copy(update={"non_finite": policy})
     length = RunLength(updates, updates, updates)
-    trainee = Trainee(model, options)
-    steps = NonFiniteSteps(trainee, options, length, journal=Journal.mute(), folder=None)
-    return steps, Position()
+    trainee = TrainState(model, options)
+    steps = NonFiniteStepPolicy(
+        trainee, options, length, run_log=RunLog.create_silent(), folder=None
+    )
+    return steps, TrainingProgress()
 
 
 def test_one_in_a_hundred_may_be_left_out(tiny_model: Build) -> None:
@@ -53,30 +57,30 @@ def test_one_in_a_hundred_may_be_left_out(tiny_model: Build) -> None:
     trouble = NonFiniteLossError("no number")
     for update in range(0, 50, 10):
         position.skipped_in_row = 0
-        steps.leave_out(Attempt(update, 0, 1, []), position, trouble)
+        steps.skip_step(TrainStep(update, 0, 1, []), position, trouble)
     assert position.skipped == 5
     with pytest.raises(NonFiniteLossError, match=r"no number; 6 of 61 steps .* allowed are 5"):
-        steps.leave_out(Attempt(60, 0, 1, []), position, trouble)
+        steps.skip_step(TrainStep(60, 0, 1, []), position, trouble)
 
 
 def test_ten_in_a_row_end_a_run(tiny_model: Build) -> None:
     steps, position = left_out(tiny_model(), 5000, "skip")
     trouble = NonFiniteLossError("no number")
     for update in range(9):
-        steps.leave_out(Attempt(update, 0, 1, []), position, trouble)
+        steps.skip_step(TrainStep(update, 0, 1, []), position, trouble)
     with pytest.raises(NonFiniteLossError, match="10 in a row; allowed are 50"):
-        steps.leave_out(Attempt(9, 0, 1, []), position, trouble)
+        steps.skip_step(TrainStep(9, 0, 1, []), position, trouble)
 
 
 def test_the_default_is_to_stop_at_the_first(tiny_model: Build) -> None:
     steps, position = left_out(tiny_model(), 5000, "stop")
     with pytest.raises(NonFiniteLossError, match=r"no number; training\.non_finite=skip leaves"):
-        steps.leave_out(Attempt(0, 0, 1, []), position, NonFiniteLossError("no number"))
-    assert position == Position()
+        steps.skip_step(TrainStep(0, 0, 1, []), position, NonFiniteLossError("no number"))
+    assert position == TrainingProgress()
 
 
 def test_an_attempt_names_its_update_and_all_troubles() -> None:
-    attempt = Attempt(7, 2, 1, [])
-    attempt.refuse([])
+    attempt = TrainStep(7, 2, 1, [])
+    attempt.raise_if_non_finite([])
     with pytest.raises(NonFiniteLossError, match=r"at update 7 \(epoch 3\); here; there; lower"):
-        attempt.refuse(["here", "there"])
+        attempt.raise_if_non_finite(["here", "there"])

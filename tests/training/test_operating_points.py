@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 from resnet_tasks.cli.app import app
 from resnet_tasks.errors import RunError
 from resnet_tasks.evaluation.froc import FrocOptions
-from resnet_tasks.evaluation.operating_point import Rule
-from resnet_tasks.training.operating_points import choose_operating_points, kept_thresholds
+from resnet_tasks.evaluation.operating_point import ThresholdRule
+from resnet_tasks.training.operating_points import choose_operating_points, load_thresholds
 from resnet_tasks.training.run import Run
 
 
@@ -57,7 +57,9 @@ def test_chosen_thresholds_are_kept_and_filter_predictions(
 ) -> None:
     # Hits by centre: a detector of one epoch finds hardly anything at IoU 0.5.
     options = FrocOptions(hit="centre")
-    points = choose_operating_points(run, Rule.parse("max-f1"), options=options, data_root=data)
+    points = choose_operating_points(
+        run, ThresholdRule.parse("max-f1"), options=options, data_root=data
+    )
     overall = points["objects"]["all"]
     assert overall is not None
     kept = json.loads((run.directory / "operating_point.json").read_text())
@@ -66,7 +68,7 @@ def test_chosen_thresholds_are_kept_and_filter_predictions(
     assert kept["heads"]["objects"]["all"]["threshold"] == overall.threshold
     assert (kept["split"], kept["checkpoint"], kept["pictures"]) == ("val", "last", 12)
     assert len(kept["data"]) == 1
-    thresholds = kept_thresholds(run)
+    thresholds = load_thresholds(run)
     assert len(thresholds["objects"]) == len(run.classes["objects"])
     pictures = [data / "cells" / "images" / "val"]
     folder = run.predict_paths(
@@ -86,17 +88,17 @@ def test_other_weights_and_broken_files_are_refused(run: Run, data: Path, tmp_pa
     opened = Run.open(copy)
     (copy / "operating_point.json").unlink(missing_ok=True)
     with pytest.raises(RunError, match=r"is not there; choose thresholds with `resnet-tasks oper"):
-        kept_thresholds(opened)
+        load_thresholds(opened)
     options = FrocOptions(hit="centre")
-    choose_operating_points(opened, Rule.parse("max-f1"), options=options, data_root=data)
+    choose_operating_points(opened, ThresholdRule.parse("max-f1"), options=options, data_root=data)
     path = copy / "operating_point.json"
     changed = json.loads(path.read_text()) | {"weights": "0" * 64}
     path.write_text(json.dumps(changed))
     with pytest.raises(RunError, match=r"was chosen for other weights \(checkpoint last"):
-        kept_thresholds(opened)
+        load_thresholds(opened)
     path.write_text("{}")
     with pytest.raises(RunError, match=r"cannot be read \('weights'\)"):
-        kept_thresholds(opened)
+        load_thresholds(opened)
 
 
 def test_command_line(run: Run, data: Path) -> None:

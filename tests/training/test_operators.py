@@ -10,8 +10,13 @@ import torch
 from torch.autograd import DeviceType
 from torch.profiler import record_function
 
-from resnet_tasks.training.operators import Operator, counted, fp32_islands, profile_operators
-from resnet_tasks.training.timeline import BACKWARD, OPTIMIZER, PREFIX, REST
+from resnet_tasks.training.operators import (
+    OperatorStats,
+    aggregate_events,
+    find_fp32_islands,
+    profile_operators,
+)
+from resnet_tasks.training.timeline import BACKWARD, OPTIMIZER, OTHER, PREFIX
 
 CPU = torch.device("cpu")
 
@@ -38,10 +43,10 @@ def test_operators_are_summed_by_type_and_innermost_part() -> None:
         event("AddmmBackward0", 80, 99, 500, "float"),
         event("aten::add", 120, 130, 40, "Scalar"),
     ]
-    found = counted(events, steps=2)
+    found = aggregate_events(events, steps=2)
     shown = [(e.name, e.dtype, e.part, e.calls, e.seconds, round(e.share, 4)) for e in found]
     assert shown == [
-        ("aten::add", "", REST, 0.5, 20e-6, 0.5),
+        ("aten::add", "", OTHER, 0.5, 20e-6, 0.5),
         ("aten::copy_", "fp32 to bf16", "forward: a", 0.5, 10e-6, 0.25),
         ("aten::mm", "fp32", "forward: a", 1.0, 5.5e-6, 0.1375),
         ("aten::mm", "bf16", "forward: a b", 0.5, 4.5e-6, 0.1125),
@@ -49,8 +54,8 @@ def test_operators_are_summed_by_type_and_innermost_part() -> None:
 
 
 def test_islands_are_expensive_fp32_outside_of_the_update() -> None:
-    def made(name: str, dtype: str, part: str, share: float) -> Operator:
-        return Operator(name, dtype, part, 1, share, share)
+    def made(name: str, dtype: str, part: str, share: float) -> OperatorStats:
+        return OperatorStats(name, dtype, part, 1, share, share)
 
     island = made("aten::mm", "fp32", "forward: a", 0.2)
     others = [
@@ -59,8 +64,8 @@ def test_islands_are_expensive_fp32_outside_of_the_update() -> None:
         made("aten::copy_", "fp32 to bf16", BACKWARD, 0.05),
         made("aten::add", "fp32", BACKWARD, 0.009),
     ]
-    assert fp32_islands([island, *others], "bf16") == [island]
-    assert fp32_islands([island, *others], "fp32") == []
+    assert find_fp32_islands([island, *others], "bf16") == [island]
+    assert find_fp32_islands([island, *others], "fp32") == []
 
 
 @pytest.mark.skipif(

@@ -13,7 +13,12 @@ from resnet_tasks.errors import RunError
 from resnet_tasks.heads.unet import UNet
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema import TrainingRecipe
-from resnet_tasks.training.optimizer import make_optimizer, parameter_groups, rate_factor, set_rates
+from resnet_tasks.training.optimizer import (
+    build_parameter_groups,
+    compute_lr_factor,
+    make_optimizer,
+    set_learning_rates,
+)
 
 
 class Model(nn.Module):
@@ -28,7 +33,8 @@ def test_groups_by_rate_and_decay_and_without_frozen_parameters() -> None:
     options = TrainingRecipe(learning_rate=0.1, backbone_lr_scale=0.5, weight_decay=0.2)
     model = Model()
     groups = {
-        (g["lr"], g["weight_decay"]): len(g["params"]) for g in parameter_groups(model, options)
+        (g["lr"], g["weight_decay"]): len(g["params"])
+        for g in build_parameter_groups(model, options)
     }  # type: ignore[arg-type]
     # backbone: 1 kernel decayed; bias, norm weight, norm bias not. head: kernel, bias.
     assert groups == {(0.05, 0.2): 1, (0.05, 0.0): 3, (0.1, 0.2): 1, (0.1, 0.0): 1}
@@ -49,7 +55,7 @@ def rates(backbone: ResNet) -> dict[str, float]:
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     return {
         names[id(parameter)]: float(group["lr"])  # type: ignore[arg-type]
-        for group in parameter_groups(model, BEIT)
+        for group in build_parameter_groups(model, BEIT)
         for parameter in group["params"]  # type: ignore[attr-defined]
     }
 
@@ -99,40 +105,42 @@ def test_preactivation_nets_have_their_stages_and_the_last_norm_is_of_the_last()
 def test_every_parameter_of_the_family_has_a_stage(name: str) -> None:
     with torch.device("meta"):
         backbone = ResNet(name)
-    stages = [backbone.stage_of(each) for each, _ in backbone.named_parameters()]
+    stages = [backbone.find_stage(each) for each, _ in backbone.named_parameters()]
     assert stages == sorted(stages)
     assert set(stages) == {1, 2, 3, 4, 5}
     with pytest.raises(KeyError):
-        backbone.stage_of("layer9.weight")
+        backbone.find_stage("layer9.weight")
 
 
 def test_rates_by_stage_need_a_backbone_with_stages() -> None:
     with pytest.raises(RunError, match=r"the backbone \(Sequential\) has no method `stage_of`"):
-        parameter_groups(Model(), BEIT)
+        build_parameter_groups(Model(), BEIT)
 
 
 def test_rate_warms_up_and_falls_as_a_cosine() -> None:
     options = TrainingRecipe(warmup=0.1, schedule="cosine")
-    assert rate_factor(0, 100, options) == pytest.approx(1 / 11)
-    assert rate_factor(9, 100, options) == pytest.approx(10 / 11)
-    assert rate_factor(10, 100, options) == pytest.approx(1.0)
-    assert rate_factor(55, 100, options) == pytest.approx(0.5)
-    assert rate_factor(99, 100, options) == pytest.approx(0.5 * (1 + math.cos(math.pi * 89 / 90)))
+    assert compute_lr_factor(0, 100, options) == pytest.approx(1 / 11)
+    assert compute_lr_factor(9, 100, options) == pytest.approx(10 / 11)
+    assert compute_lr_factor(10, 100, options) == pytest.approx(1.0)
+    assert compute_lr_factor(55, 100, options) == pytest.approx(0.5)
+    assert compute_lr_factor(99, 100, options) == pytest.approx(
+        0.5 * (1 + math.cos(math.pi * 89 / 90))
+    )
 
 
 def test_steps_and_constant() -> None:
     options = TrainingRecipe(warmup=0.0, schedule="steps", steps=(0.5, 0.75), step_factor=0.1)
-    factors = [rate_factor(step, 100, options) for step in (0, 49, 50, 74, 75)]
+    factors = [compute_lr_factor(step, 100, options) for step in (0, 49, 50, 74, 75)]
     assert factors == pytest.approx([1, 1, 0.1, 0.1, 0.01])
-    assert rate_factor(99, 100, TrainingRecipe(warmup=0.0, schedule="constant")) == 1.0
+    assert compute_lr_factor(99, 100, TrainingRecipe(warmup=0.0, schedule="constant")) == 1.0
 
 
 @pytest.mark.parametrize("kind", ["adamw", "sgd"])
 def test_optimizers_step_at_their_own_rates(kind: str) -> None:
     model = Model()
     optimizer = make_optimizer(model, TrainingRecipe(optimizer=kind, learning_rate=0.1))  # type: ignore[arg-type]
-    set_rates(optimizer, 0.5)
-    set_rates(optimizer, 0.25)
+    set_learning_rates(optimizer, 0.5)
+    set_learning_rates(optimizer, 0.25)
     assert {group["lr"] for group in optimizer.param_groups} == {0.025}
     before = model.heads.weight.clone()
     model.heads(torch.ones(1, 4)).sum().backward()

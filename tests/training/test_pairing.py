@@ -11,14 +11,19 @@ import pytest
 from consoles import heard, quiet
 from random_runs import untrained_run
 
-from resnet_tasks.assemble.splits import merged_categories, read_split
+from resnet_tasks.assemble.splits import merge_categories, read_split
 from resnet_tasks.errors import DataError, RunError
 from resnet_tasks.evaluation.intervals import Bootstrap, Resampling
-from resnet_tasks.evaluation.paired import Difference, Paired
+from resnet_tasks.evaluation.paired import MetricDifference, PairedComparison
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.training.checkpoint import save_checkpoint
-from resnet_tasks.training.judging import number
-from resnet_tasks.training.pairing import Judged, Kept, compare_runs, paired_table
+from resnet_tasks.training.judging import format_number
+from resnet_tasks.training.pairing import (
+    EvaluationRequest,
+    SavedEvaluation,
+    build_paired_table,
+    compare_runs,
+)
 from resnet_tasks.training.run import Run
 
 RECIPE = """\
@@ -63,7 +68,7 @@ def make_run(folder: Path, root: Path, seed: int, *changes: str) -> Run:
     recipe_file.write_text(RECIPE)
     recipe = load_recipe(recipe_file, changes)
     return untrained_run(
-        folder, recipe, merged_categories(read_split(recipe, "val", root)), seed=seed
+        folder, recipe, merge_categories(read_split(recipe, "val", root)), seed=seed
     )
 
 
@@ -76,10 +81,10 @@ def test_the_other_runs_stored_draws_are_used_and_give_the_same_answer(
     pair: tuple[Run, Run], root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, other = pair
-    judged = Judged(data_root=root)
+    judged = EvaluationRequest(data_root=root)
     evaluation = run.evaluate(data_root=root, console=quiet())
     assert evaluation.resampling is not None
-    assert (evaluation.resampling.over, evaluation.resampling.units) == ("groups", 13)
+    assert (evaluation.resampling.unit_name, evaluation.resampling.units) == ("groups", 13)
     console = quiet()
     fresh, file = compare_runs(run, other, judged, console=console)
     assert "evaluating" in heard(console)
@@ -101,11 +106,11 @@ def test_changed_weights_are_judged_again(pair: tuple[Run, Run], root: Path) -> 
     run, other = pair
     for each in pair:
         each.evaluate(data_root=root, console=quiet())
-    weights = run.model().state_dict()
-    save_checkpoint(other.checkpoint(), model=weights)
+    weights = run.load_model().state_dict()
+    save_checkpoint(other.find_checkpoint(), model=weights)
     console = quiet()
     opened = Run.open(other.directory)
-    found, _ = compare_runs(run, opened, Judged(data_root=root), console=console)
+    found, _ = compare_runs(run, opened, EvaluationRequest(data_root=root), console=console)
     assert "evaluating" in heard(console)
     assert all(each.difference in (0.0, None) for each in found.differences.values())
     assert all(each.could_be_chance is not False for each in found.differences.values())
@@ -113,7 +118,7 @@ def test_changed_weights_are_judged_again(pair: tuple[Run, Run], root: Path) -> 
 
 def test_refusals_say_why(pair: tuple[Run, Run], root: Path, tmp_path: Path) -> None:
     run, other = pair
-    judged = Judged(data_root=root)
+    judged = EvaluationRequest(data_root=root)
     with pytest.raises(RunError, match="cannot be compared with itself"):
         compare_runs(run, Run.open(run.directory), judged, console=quiet())
     with pytest.raises(DataError, match="evaluate the run again"):
@@ -130,11 +135,11 @@ def test_refusals_say_why(pair: tuple[Run, Run], root: Path, tmp_path: Path) -> 
 
 def test_an_evaluation_reads_back_as_it_was_made(pair: tuple[Run, Run], root: Path) -> None:
     made = pair[0].evaluate(data_root=root, console=quiet())
-    folder = pair[0].evaluation_folder()
-    kept = Kept.read(folder)
+    folder = pair[0].get_evaluation_folder()
+    kept = SavedEvaluation.read(folder)
     assert dict(kept.metrics) == made.metrics
-    assert kept.about["intervals"]["method"] == "percentile bootstrap over groups"
-    assert kept.about["intervals"]["units"] == 13
+    assert kept.metadata["intervals"]["method"] == "percentile bootstrap over groups"
+    assert kept.metadata["intervals"]["units"] == 13
     assert json.loads((folder / "details.json").read_text()).keys() == {"kind"}
 
 
@@ -143,30 +148,30 @@ def test_tables_show_the_sign_the_interval_and_the_verdict(
 ) -> None:
     for each in pair:
         each.evaluate(data_root=root, console=quiet())
-    found, _ = compare_runs(*pair, Judged(data_root=root), console=quiet())
+    found, _ = compare_runs(*pair, EvaluationRequest(data_root=root), console=quiet())
     console = quiet()
-    console.print(paired_table(found, "a against b"))
+    console.print(build_paired_table(found, "a against b"))
     text = heard(console)
     assert "kind/top1" in text
     assert "[bright]" in text  # not read as markup
     assert "chance" in text
     assert "maybe (p " in text
-    assert number(0.1234, (-0.1, 0.2), signed=True) == "+0.123 [-0.100, +0.200]"
-    assert number(None) == "-"
+    assert format_number(0.1234, (-0.1, 0.2), signed=True) == "+0.123 [-0.100, +0.200]"
+    assert format_number(None) == "-"
 
 
 def test_a_difference_without_an_interval_has_no_verdict() -> None:
-    bare = Difference(0.5, 0.25, None, None)
-    per_class = {"absent": Difference(None, None, None, None), "there": bare}
-    worse = Difference(3.0, 1.0, (1.5, 2.5), 0.002, unit="px", lower_is_better=True)
+    bare = MetricDifference(0.5, 0.25, None, None)
+    per_class = {"absent": MetricDifference(None, None, None, None), "there": bare}
+    worse = MetricDifference(3.0, 1.0, (1.5, 2.5), 0.002, unit="px", lower_is_better=True)
     differences = {
-        "a/AP": Difference(0.5, 0.25, (0.125, 0.375), 0.002, per_class),
+        "a/AP": MetricDifference(0.5, 0.25, (0.125, 0.375), 0.002, per_class),
         "a/patient_sensitivity_at_0.125": bare,
         "a/HD95": worse,
     }
     made = Resampling(Bootstrap(10), "pictures", 10, {}, {})
     console = quiet()
-    console.print(paired_table(Paired(differences, {}, made)))
+    console.print(build_paired_table(PairedComparison(differences, {}, made)))
     text = heard(console)
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines()[3:-1]]
     assert rows == [

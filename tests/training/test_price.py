@@ -13,7 +13,7 @@ from resnet_tasks.errors import RunError
 from resnet_tasks.heads.fpn import SemanticFPN
 from resnet_tasks.heads.unet import UNet
 from resnet_tasks.model import TaskModel
-from resnet_tasks.training.price import measure_prices, peak_bytes, taking_turns
+from resnet_tasks.training.price import measure_costs, measure_peak_bytes, time_interleaved_median
 
 CPU = torch.device("cpu")
 
@@ -29,29 +29,31 @@ def test_peak_memory_of_known_tensors() -> None:
         del second, third, view
         torch.ones(100)
 
-    assert 8000 <= peak_bytes(work, CPU) < 8100  # and the number 1
+    assert 8000 <= measure_peak_bytes(work, CPU) < 8100  # and the number 1
 
 
 def test_what_operators_take_for_themselves_counts() -> None:
     values = torch.rand(100_000)
     # Values and places of the sorted copy, and at least one buffer.
-    assert peak_bytes(values.sort, CPU) >= 100_000 * (4 + 8)
+    assert measure_peak_bytes(values.sort, CPU) >= 100_000 * (4 + 8)
     # Sums of bags: the gradient of a table sorts the places that were read.
     table, places = nn.Parameter(torch.rand(10, 2)), torch.randint(0, 10, (5000, 4))
     pooled = nn.functional.embedding_bag(places, table, mode="sum")
-    assert peak_bytes(lambda: pooled.sum().backward(), CPU) >= 5000 * 4 * 8
+    assert measure_peak_bytes(lambda: pooled.sum().backward(), CPU) >= 5000 * 4 * 8
 
 
 def test_gradients_and_kept_activations_count() -> None:
     weight = nn.Parameter(torch.ones(1000))
     # The result of exp is kept, and its gradient made.
-    assert peak_bytes(lambda: (weight * 2).exp().sum().backward(), CPU) >= 8000
+    assert measure_peak_bytes(lambda: (weight * 2).exp().sum().backward(), CPU) >= 8000
     assert weight.grad is not None
 
 
 def test_works_take_turns() -> None:
     order: list[str] = []
-    taken = taking_turns([lambda: order.append("a"), lambda: order.append("b")], CPU, repeats=7)
+    taken = time_interleaved_median(
+        [lambda: order.append("a"), lambda: order.append("b")], CPU, repeats=7
+    )
     assert "".join(order) == "ab" * 9  # two rounds to warm up
     assert len(taken) == 2
     assert all(each >= 0 for each in taken)
@@ -75,7 +77,7 @@ def test_sharing_saves_exactly_one_backbone() -> None:
     torch.set_num_threads(1)
     models = {"both": model("pixels", "stuff"), "one": model("pixels"), "two": model("stuff")}
     models["one"].train()
-    prices = measure_prices(models, (64, 96), repeats=1).each
+    prices = measure_costs(models, (64, 96), repeats=1).by_model
     both, one, two = prices.values()
     assert list(prices) == ["both", "one", "two"]
     backbone = sum(p.numel() for p in models["one"].backbone.parameters())  # type: ignore[operator]
@@ -84,7 +86,7 @@ def test_sharing_saves_exactly_one_backbone() -> None:
     assert one.memory < both.memory < one.memory + two.memory
     assert all(each.seconds > 0 for each in prices.values())
     assert models["one"].training
-    assert not models["two"].head_losses({})
+    assert not models["two"].compute_head_losses({})
 
 
 def test_work_is_multiplications_with_their_additions() -> None:
@@ -110,10 +112,10 @@ def test_work_is_multiplications_with_their_additions() -> None:
             return {"out": features["C1"]}
 
     made = TaskModel(Plain(), {"a": Nothing()})
-    price = measure_prices({"plain": made}, (32, 64), repeats=1).each["plain"]
+    price = measure_costs({"plain": made}, (32, 64), repeats=1).by_model["plain"]
     assert price.multiply_adds == 16 * 32 * 4 * 3 * 9
 
 
 def test_sizes_are_multiples_of_32() -> None:
     with pytest.raises(RunError, match=r"50 x 64 .* multiples of 32"):
-        measure_prices({"a": model("pixels")}, (50, 64))
+        measure_costs({"a": model("pixels")}, (50, 64))

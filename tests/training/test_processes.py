@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from resnet_tasks.errors import RunError
-from resnet_tasks.training.processes import ALONE, Processes
+from resnet_tasks.training.processes import SINGLE_PROCESS, DistributedContext
 
 SCRIPT = Path(__file__).with_name("together.py")
 TOLERANCE = 1e-5
@@ -111,17 +111,23 @@ def test_a_dying_process_ends_the_other_with_a_message(tmp_path: Path) -> None:
 
 
 def test_a_process_alone_decides_and_gathers_without_a_launcher() -> None:
-    assert ALONE.is_main
-    assert ALONE.decide(lambda: 3) == 3
-    assert ALONE.gather("x") == ["x"]
-    assert Processes.start(torch.device("cpu")) == ALONE
+    assert SINGLE_PROCESS.is_main
+    assert SINGLE_PROCESS.run_on_main(lambda: 3) == 3
+    assert SINGLE_PROCESS.all_gather("x") == ["x"]
+    assert DistributedContext.start(torch.device("cpu")) == SINGLE_PROCESS
 
 
 def test_other_failures_keep_their_own_words() -> None:
-    with pytest.raises(RuntimeError, match="connection to the moon"), ALONE.watched():
+    with (
+        pytest.raises(RuntimeError, match="connection to the moon"),
+        SINGLE_PROCESS.translate_communication_errors(),
+    ):
         raise RuntimeError("connection to the moon")
-    pair = Processes(index=0, count=2)
-    with pytest.raises(RuntimeError, match="mat1 and mat2"), pair.watched():
+    pair = DistributedContext(index=0, count=2)
+    with pytest.raises(RuntimeError, match="mat1 and mat2"), pair.translate_communication_errors():
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
-    with pytest.raises(RunError, match="process 0 of 2: another process"), pair.watched():
+    with (
+        pytest.raises(RunError, match="process 0 of 2: another process"),
+        pair.translate_communication_errors(),
+    ):
         raise RuntimeError("[gloo] Connection closed by peer")

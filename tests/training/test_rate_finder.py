@@ -13,40 +13,40 @@ from typer.testing import CliRunner
 
 from resnet_tasks.cli import app
 from resnet_tasks.errors import RunError
-from resnet_tasks.training.rate_finder import read_sweep, smooth
+from resnet_tasks.training.rate_finder import analyze_sweep, smooth_losses
 
 RATES = [10.0**k for k in range(-5, 1)]
 
 
 def test_smoothing_by_hand() -> None:
     # The second mean weighs 0.09 and 0.1 of 0.19.
-    assert smooth([1.0, 3.0]) == pytest.approx([1.0, 0.39 / 0.19])
-    assert smooth([2.0] * 5) == pytest.approx([2.0] * 5)
+    assert smooth_losses([1.0, 3.0]) == pytest.approx([1.0, 0.39 / 0.19])
+    assert smooth_losses([2.0] * 5) == pytest.approx([2.0] * 5)
 
 
 def test_the_steepest_fall_is_suggested(tmp_path: Path) -> None:
-    found = read_sweep(RATES, [10.0, 10.0, 9.0, 0.0, 0.0, 300.0], broken=True)
+    found = analyze_sweep(RATES, [10.0, 10.0, 9.0, 0.0, 0.0, 300.0], is_diverged=True)
     # Smoothed means fall most between 1e-3 and 1e-2, by central differences at 1e-2.
     slopes = np.gradient(found.smoothed, np.log10(RATES))
     assert RATES[int(np.argmin(slopes))] == found.suggestion
     assert found.suggestion in (1e-3, 1e-2)
     assert found.lowest == 1e-1
     assert found.diverged == 1.0
-    assert "it is lowest at 0.1, and it diverges at 1" in found.sentence()
+    assert "it is lowest at 0.1, and it diverges at 1" in found.describe()
     numbers, picture = found.write(tmp_path)
     assert json.loads(numbers.read_text())["suggestion"] == found.suggestion
     assert np.asarray(Image.open(picture)).std() > 0
 
 
 def test_a_loss_that_only_rises_suggests_nothing() -> None:
-    found = read_sweep(RATES, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0], broken=False)
+    found = analyze_sweep(RATES, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0], is_diverged=False)
     assert found.suggestion is None
-    assert "the loss never falls, and it came to 1 without diverging" in found.sentence()
+    assert "the loss never falls, and it came to 1 without diverging" in found.describe()
 
 
 def test_too_short_a_sweep_is_refused() -> None:
     with pytest.raises(RunError, match=r"broke out after 2 steps, at a rate of 0\.0001"):
-        read_sweep(RATES, [1.0, 9.0], broken=True)
+        analyze_sweep(RATES, [1.0, 9.0], is_diverged=True)
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ from resnet_tasks.errors import MemoryLimitError, NonFiniteLossError
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema import TrainingRecipe
 from resnet_tasks.structures import Sample
-from resnet_tasks.training.dry_run import seconds_of_steps
+from resnet_tasks.training.dry_run import time_steps
 from resnet_tasks.training.finetune import finetune
-from resnet_tasks.training.rehearsal import Rehearsal
+from resnet_tasks.training.rehearsal import TrialTraining
 
 Build = Callable[..., TaskModel]
 OPTIONS = TrainingRecipe(epochs=2, batch_size=2, precision="fp32", device="cpu", evaluate_every=0)
@@ -28,13 +28,13 @@ def test_its_steps_are_those_of_a_run(
 ) -> None:
     trained = tiny_model()
     finetune(trained, shapes, None, OPTIONS, out=tmp_path, console=quiet())
-    work = Rehearsal(tiny_model(), shapes, OPTIONS)
-    with work.begun():
-        for group in islice(work.endless(), 4):
-            work.learn(group)
-    assert (work.position.updates, work.position.epoch) == (4, 1)
+    work = TrialTraining(tiny_model(), shapes, OPTIONS)
+    with work.enter_training_mode():
+        for group in islice(work.iter_batches(), 4):
+            work.run_step(group)
+    assert (work.progress.updates, work.progress.epoch) == (4, 1)
     assert work.picture_size == (64, 96)
-    rehearsed = work.trainee.plain_model.state_dict()
+    rehearsed = work.train_state.plain_model.state_dict()
     assert all(torch.equal(each, rehearsed[name]) for name, each in trained.state_dict().items())
 
 
@@ -42,9 +42,9 @@ def test_nothing_is_written_of_a_step_that_is_not_finite(
     tiny_model: Build, broken: Dataset[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    work = Rehearsal(tiny_model(), broken, OPTIONS.model_copy(update={"batch_size": 4}))
-    with work.begun(), pytest.raises(NonFiniteLossError) as caught:
-        work.learn(next(work.endless()))
+    work = TrialTraining(tiny_model(), broken, OPTIONS.model_copy(update={"batch_size": 4}))
+    with work.enter_training_mode(), pytest.raises(NonFiniteLossError) as caught:
+        work.run_step(next(work.iter_batches()))
     assert "resnet-tasks replay" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -52,15 +52,18 @@ def test_nothing_is_written_of_a_step_that_is_not_finite(
 def test_memory_that_does_not_suffice_is_told(
     tiny_model: Build, shapes: Dataset[Sample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    work = Rehearsal(tiny_model(), shapes, OPTIONS)
+    work = TrialTraining(tiny_model(), shapes, OPTIONS)
     monkeypatch.setattr(TaskModel, "forward", lambda *_, **__: torch.empty(2**58))
-    with pytest.raises(MemoryLimitError, match=r"2 picture\(s\) of 64 x 96"), work.begun():
-        work.learn(next(work.endless()))
+    with (
+        pytest.raises(MemoryLimitError, match=r"2 picture\(s\) of 64 x 96"),
+        work.enter_training_mode(),
+    ):
+        work.run_step(next(work.iter_batches()))
 
 
 def test_no_more_steps_are_timed_than_an_epoch_has(
     tiny_model: Build, shapes: Dataset[Sample]
 ) -> None:
-    assert len(seconds_of_steps(Rehearsal(tiny_model(), shapes, OPTIONS), 1)) == 1
+    assert len(time_steps(TrialTraining(tiny_model(), shapes, OPTIONS), 1)) == 1
     whole = OPTIONS.model_copy(update={"accumulation": 2})
-    assert len(seconds_of_steps(Rehearsal(tiny_model(), shapes, whole), 2)) == 1
+    assert len(time_steps(TrialTraining(tiny_model(), shapes, whole), 2)) == 1

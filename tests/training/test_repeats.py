@@ -16,15 +16,17 @@ from typer.testing import CliRunner
 from resnet_tasks.cli import app
 from resnet_tasks.errors import RunError
 from resnet_tasks.recipe.load import load_recipe
-from resnet_tasks.training.repeats import Spread, finetune_seeds, read_spreads
+from resnet_tasks.training.repeats import MetricSpread, finetune_seeds, read_spreads
 
 
 def test_spread_by_hand() -> None:
     # Deviations from the mean 0.4 are -0.2, 0, 0.2: sqrt(0.08 / 2).
-    assert Spread.of([0.2, 0.4, 0.6]).deviation == pytest.approx(0.2)
-    assert Spread.of([0.2, None, 0.6]) == Spread((0.2, None, 0.6), 0.4, pytest.approx(0.08**0.5))
-    assert Spread.of([None, 0.5]) == Spread((None, 0.5), 0.5, None)
-    assert Spread.of([None]) == Spread((None,), None, None)
+    assert MetricSpread.from_values([0.2, 0.4, 0.6]).deviation == pytest.approx(0.2)
+    assert MetricSpread.from_values([0.2, None, 0.6]) == MetricSpread(
+        (0.2, None, 0.6), 0.4, pytest.approx(0.08**0.5)
+    )
+    assert MetricSpread.from_values([None, 0.5]) == MetricSpread((None, 0.5), 0.5, None)
+    assert MetricSpread.from_values([None]) == MetricSpread((None,), None, None)
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from resnet_tasks.training.checkpoint import load_checkpoint
 from resnet_tasks.training.finetune import finetune
 from resnet_tasks.training.from_recipe import finetune_recipe
 from resnet_tasks.training.replay import read_replay, replay
-from resnet_tasks.training.trainee import Trainee
+from resnet_tasks.training.trainee import TrainState
 
 Build = Callable[..., TaskModel]
 OPTIONS = TrainingRecipe(epochs=1, batch_size=2, precision="fp32", device="cpu", ema=0.5)
@@ -52,7 +52,7 @@ def test_a_stopped_step_is_kept_and_comes_again(
     step, batches = read_replay(folder)
     assert 2 in [image_id for batch in batches for image_id in batch.image_ids]
     made = replay(folder, model=tiny_model())
-    assert made.came_again
+    assert made.is_non_finite
     assert "2 (2.png)" in made.pictures
     assert {n for n, v in made.losses.items() if not math.isfinite(v)} == {
         n for n, v in step.losses.items() if not math.isfinite(v)
@@ -66,11 +66,11 @@ def test_losses_of_a_replay_equal_those_of_the_run_to_the_bit(
 ) -> None:
     """A gradient that is said to be wrong, so that all losses are numbers."""
     norms = iter([torch.tensor(1.0), torch.tensor(math.inf)])
-    monkeypatch.setattr(Trainee, "clip", lambda _: next(norms))
+    monkeypatch.setattr(TrainState, "clip_gradients", lambda _: next(norms))
     with pytest.raises(NonFiniteLossError, match="not finite at update 1"):
         finetune(tiny_model(), shapes, None, OPTIONS, out=tmp_path, console=quiet())
     made = replay(tmp_path / "replays" / "update-1", model=tiny_model())
-    assert not made.came_again
+    assert not made.is_non_finite
     assert made.losses == made.step.losses
     assert {"backbone.body", "heads.objects"} & made.norms.keys()
     assert all(value > 0 for name, value in made.norms.items() if name.startswith("heads"))
@@ -118,7 +118,7 @@ def test_replay_on_the_command_line_needs_nothing_but_the_folder(
         *("heads.objects.options.pyramid_channels=16", "data.workers=0"),
     )
 
-    monkeypatch.setattr(Trainee, "clip", lambda _: torch.tensor(math.inf))
+    monkeypatch.setattr(TrainState, "clip_gradients", lambda _: torch.tensor(math.inf))
     with pytest.raises(NonFiniteLossError, match="not finite at update 0"):
         finetune_recipe(
             load_recipe("quickstart", settings),

@@ -20,7 +20,7 @@ from resnet_tasks.recipe.schema import TrainingRecipe
 from resnet_tasks.structures import Sample
 from resnet_tasks.training.checkpoint import load_checkpoint
 from resnet_tasks.training.finetune import finetune
-from resnet_tasks.training.resuming import lasting_settings
+from resnet_tasks.training.resuming import dump_fixed_settings
 
 Build = Callable[..., TaskModel]
 QUIET: dict[str, Any] = {"console": Console(file=io.StringIO())}
@@ -109,10 +109,10 @@ def test_settings_that_decide_no_weight_may_change() -> None:
         "log_gradient_conflict": 5,
         "evaluate_every": 7,
     }
-    kept = lasting_settings(OPTIONS)
-    assert lasting_settings(OPTIONS.model_copy(update=free)) == kept
+    kept = dump_fixed_settings(OPTIONS)
+    assert dump_fixed_settings(OPTIONS.model_copy(update=free)) == kept
     # With patience, evaluations decide when the run ends.
     patient = OPTIONS.model_copy(update={"patience": 2})
-    assert lasting_settings(patient)["evaluate_every"] == 1
+    assert dump_fixed_settings(patient)["evaluate_every"] == 1
     every = set(TrainingRecipe.model_fields)
     assert every - kept.keys() == free.keys()

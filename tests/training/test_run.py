@@ -157,7 +157,7 @@ def test_a_run_is_not_overwritten_and_not_guessed(
     with pytest.raises(RunError, match="is not a run folder"):
         load(tmp_path)
     with pytest.raises(RunError, match="last and best"):
-        run.model("newest")
+        run.load_model("newest")
 
 
 def test_dry_run_writes_nothing(data: Path, recipe: Recipe, tmp_path: Path) -> None:

@@ -14,11 +14,11 @@ from resnet_tasks.training.signals import StopRequest
 def test_a_signal_asks_and_a_second_one_does_not_wait(number: int) -> None:
     before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
     stop = StopRequest()
-    with stop.listening():
-        assert not stop.is_asked
+    with stop.listen():
+        assert not stop.is_requested
         signal.raise_signal(number)
-        assert stop.is_asked
-        assert not stop.is_agreed  # others do not know yet
+        assert stop.is_requested
+        assert not stop.is_confirmed  # others do not know yet
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(number)
     assert {each: signal.getsignal(each) for each in before} == before
@@ -26,7 +26,7 @@ def test_a_signal_asks_and_a_second_one_does_not_wait(number: int) -> None:
 
 def test_the_callers_signals_are_back_after_an_error() -> None:
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(RuntimeError, match="no"), StopRequest().listening():
+    with pytest.raises(RuntimeError, match="no"), StopRequest().listen():
         raise RuntimeError("no")
     assert signal.getsignal(signal.SIGINT) == before
 
@@ -35,7 +35,7 @@ def test_other_threads_leave_signals_to_the_caller() -> None:
     before, entered = signal.getsignal(signal.SIGINT), []
 
     def listens() -> None:
-        with StopRequest().listening():
+        with StopRequest().listen():
             entered.append(signal.getsignal(signal.SIGINT))
 
     thread = threading.Thread(target=listens)
@@ -48,5 +48,5 @@ def test_one_that_is_asked_stops_all() -> None:
     stop = StopRequest()
     assert not stop.agree([False, False])
     assert stop.agree([False, True])
-    assert stop.is_agreed
-    assert not stop.is_asked
+    assert stop.is_confirmed
+    assert not stop.is_requested

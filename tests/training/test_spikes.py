@@ -9,36 +9,36 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from resnet_tasks.training.journal import Journal
-from resnet_tasks.training.spikes import Spike, SpikeWatch
+from resnet_tasks.training.journal import RunLog
+from resnet_tasks.training.spikes import LossSpike, LossSpikeDetector
 
 
 def test_a_leap_is_flagged_with_its_deviations() -> None:
-    watch = SpikeWatch()
+    watch = LossSpikeDetector()
     for i in range(20):
-        assert watch.spikes({"a/x": 1.0 if i % 2 else 3.0, "b/y": 5.0}) == []
+        assert watch.detect({"a/x": 1.0 if i % 2 else 3.0, "b/y": 5.0}) == []
     # Mean 2, sample deviation sqrt(20 / 19).
-    (spike,) = watch.spikes({"a/x": 12.0, "b/y": 5.0})
+    (spike,) = watch.detect({"a/x": 12.0, "b/y": 5.0})
     assert (spike.term, spike.value, spike.mean) == ("a/x", 12.0, 2.0)
     assert spike.deviations == pytest.approx(10 / (20 / 19) ** 0.5)
 
 
 def test_neither_falling_nor_constant_nor_early_losses_are_spikes() -> None:
-    watch = SpikeWatch()
-    assert watch.spikes({"a": 1.0}) == []
-    assert watch.spikes({"a": 1000.0}) == []
-    falling = SpikeWatch()
-    assert not any(falling.spikes({"a": 5.0 * 0.97**i}) for i in range(200))
-    constant = SpikeWatch()
-    assert not any(constant.spikes({"a": 1.0 + 1e-3 * (i == 50)}) for i in range(60))
+    watch = LossSpikeDetector()
+    assert watch.detect({"a": 1.0}) == []
+    assert watch.detect({"a": 1000.0}) == []
+    falling = LossSpikeDetector()
+    assert not any(falling.detect({"a": 5.0 * 0.97**i}) for i in range(200))
+    constant = LossSpikeDetector()
+    assert not any(constant.detect({"a": 1.0 + 1e-3 * (i == 50)}) for i in range(60))
 
 
 def test_the_console_hears_of_one_an_epoch_and_the_log_of_all(tmp_path: Path) -> None:
     console = Console(file=io.StringIO(), width=300)
-    journal = Journal(tmp_path, console)
-    spike = Spike("a/x", 9.0, 1.0, 8.0)
+    journal = RunLog(tmp_path, console)
+    spike = LossSpike("a/x", 9.0, 1.0, 8.0)
     for update, epoch in ((3, 1), (4, 1), (8, 2)):
-        journal.spike(update, epoch, spike, [7, "b"])
+        journal.log_spike(update, epoch, spike, [7, "b"])
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [(each["update"], each["image_ids"]) for each in lines] == [
         (3, [7, "b"]),

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from resnet_tasks.recipe.schema import Recipe
-from resnet_tasks.training.operators import Operator
+from resnet_tasks.training.operators import OperatorStats
 from resnet_tasks.training.reading_cost import ReadingCost
-from resnet_tasks.training.step_advice import advice
-from resnet_tasks.training.step_profile import Conditions, Memory, Part, StepProfile
-from resnet_tasks.training.timeline import AVERAGING, BACKWARD, COUNTING, DATA, OPTIMIZER, REST
+from resnet_tasks.training.step_advice import suggest_changes
+from resnet_tasks.training.step_profile import MemoryUsage, ProfileConditions, StepPart, StepProfile
+from resnet_tasks.training.timeline import AVERAGING, BACKWARD, COUNTING, DATA, OPTIMIZER, OTHER
 
 GIB = 2**30
-CONDITIONS = Conditions(
+CONDITIONS = ProfileConditions(
     recipe="mine",
     is_drawn=False,
     device="cuda",
@@ -32,7 +32,7 @@ CONDITIONS = Conditions(
     trained=1,
     steps=3,
 )
-SHARES = {"forward: backbone C3": 0.3, BACKWARD: 0.6, REST: 0.1}
+SHARES = {"forward: backbone C3": 0.3, BACKWARD: 0.6, OTHER: 0.1}
 
 
 def profile(shares: dict[str, float] | None = None, **changes: Any) -> StepProfile:
@@ -42,10 +42,10 @@ def profile(shares: dict[str, float] | None = None, **changes: Any) -> StepProfi
         conditions=replace(CONDITIONS, **conditions),
         seconds=1.0,
         probed_seconds=1.0,
-        parts=tuple(Part(name, share, share) for name, share in (shares or SHARES).items()),
-        operators=(Operator("aten::convolution", "bf16", BACKWARD, 1, 1.0, 1.0),),
+        parts=tuple(StepPart(name, share, share) for name, share in (shares or SHARES).items()),
+        operators=(OperatorStats("aten::convolution", "bf16", BACKWARD, 1, 1.0, 1.0),),
         reading=ReadingCost(8, 0.1, 0.06, 0.02),
-        memory=Memory(4 * GIB, GIB, 8 * GIB, 16 * GIB),
+        memory=MemoryUsage(4 * GIB, GIB, 8 * GIB, 16 * GIB),
     )
     return replace(made, **changes)
 
@@ -63,12 +63,12 @@ def recipe(**changes: Any) -> Recipe:
 
 
 def said(found: StepProfile, **changes: Any) -> str:
-    (sentence,) = advice(found, recipe(**changes))
+    (sentence,) = suggest_changes(found, recipe(**changes))
     return sentence
 
 
 def test_nothing_is_said_where_nothing_stands_out() -> None:
-    assert advice(profile(), recipe()) == []
+    assert suggest_changes(profile(), recipe()) == []
 
 
 WAITING = {DATA: 0.5, "forward: backbone C3": 0.1, BACKWARD: 0.4}
@@ -106,7 +106,7 @@ def test_pictures_that_will_come_from_memory_need_no_change() -> None:
 def test_large_files_are_named() -> None:
     reading = ReadingCost(8, 0.1, 0.06, 0.02, stored_size=(1440, 1920))
     plain = recipe().data.model_dump()
-    found = advice(
+    found = suggest_changes(
         profile(WAITING, reading=reading),
         recipe(data={**plain, "resize": {"height": 360, "width": 480}}),
     )
@@ -117,11 +117,11 @@ def test_precision() -> None:
     told = said(profile(precision="fp32"))
     assert "the precision is fp32" in told
     assert "training.precision=bf16" in told
-    assert advice(profile(precision="fp32", best_precision="fp32"), recipe()) == []
+    assert suggest_changes(profile(precision="fp32", best_precision="fp32"), recipe()) == []
 
 
 def test_fp32_in_mixed_precision() -> None:
-    slow = Operator("aten::mm", "fp32", "forward: objects x", 1, 0.2, 0.2)
+    slow = OperatorStats("aten::mm", "fp32", "forward: objects x", 1, 0.2, 0.2)
     told = said(profile(operators=(slow,)))
     assert told.startswith(
         "20% of the operators' time is spent in fp32 although training.precision is bf16: aten::mm "
@@ -139,19 +139,19 @@ EARLY = {
 
 def test_frozen_stages() -> None:
     assert "backbone.frozen_stages=2 (now 0) their backward goes, about 30%" in said(profile(EARLY))
-    assert advice(profile(EARLY), recipe(backbone={"weights": "none"})) == []
-    assert advice(profile(EARLY), recipe(backbone={"frozen_stages": 2})) == []
+    assert suggest_changes(profile(EARLY), recipe(backbone={"weights": "none"})) == []
+    assert suggest_changes(profile(EARLY), recipe(backbone={"frozen_stages": 2})) == []
 
 
 def test_batch_norms() -> None:
     norms = profile(
         operators=(
-            Operator("aten::native_batch_norm", "bf16", "forward: x", 1, 0.1, 0.1),
-            Operator("aten::native_batch_norm_backward", "bf16", BACKWARD, 1, 0.1, 0.1),
+            OperatorStats("aten::native_batch_norm", "bf16", "forward: x", 1, 0.1, 0.1),
+            OperatorStats("aten::native_batch_norm_backward", "bf16", BACKWARD, 1, 0.1, 0.1),
         )
     )
     assert "batch norms take 20% of the operators' time: backbone.norm=frozen" in said(norms)
-    assert advice(norms, recipe(backbone={"norm": "frozen"})) == []
+    assert suggest_changes(norms, recipe(backbone={"norm": "frozen"})) == []
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_batch_norms() -> None:
 def test_stages_of_a_detector(part: str, told: str) -> None:
     shares = {f"forward: objects {part}": 0.2, "forward: x": 0.2, BACKWARD: 0.6}
     assert told in said(profile(shares))
-    assert advice(profile(shares), recipe(heads={"objects": {"type": "unet"}})) == []
+    assert suggest_changes(profile(shares), recipe(heads={"objects": {"type": "unet"}})) == []
 
 
 def test_accumulation_and_updates() -> None:
@@ -180,15 +180,15 @@ def test_accumulation_and_updates() -> None:
 
 
 def test_memory() -> None:
-    full = profile(memory=Memory(4 * GIB, GIB, 15 * GIB, 16 * GIB))
+    full = profile(memory=MemoryUsage(4 * GIB, GIB, 15 * GIB, 16 * GIB))
     assert "94% of the memory was used at the peak: lower training.batch_size (to 4" in said(full)
-    empty = profile(memory=Memory(4 * GIB, GIB, 4 * GIB, 16 * GIB))
+    empty = profile(memory=MemoryUsage(4 * GIB, GIB, 4 * GIB, 16 * GIB))
     assert "only 25% of the GPU's memory is used" in said(empty)
-    both = advice(empty, recipe(backbone={"gradient_checkpointing": True}))
+    both = suggest_changes(empty, recipe(backbone={"gradient_checkpointing": True}))
     assert any("takes a second forward of the stages" in each for each in both)
 
 
 def test_idle_cores() -> None:
     told = said(profile(device="cpu", threads=2, workers=1, cores=4))
     assert told == "torch uses 2 of 4 cores: start with OMP_NUM_THREADS=3"
-    assert advice(profile(device="cpu", threads=4, cores=4), recipe()) == []
+    assert suggest_changes(profile(device="cpu", threads=4, cores=4), recipe()) == []

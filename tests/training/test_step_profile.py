@@ -18,9 +18,9 @@ from resnet_tasks.data.dataset import CocoDataset
 from resnet_tasks.heads.unet import UNet
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.training.reading_cost import ReadingCost
-from resnet_tasks.training.step_advice import advice
-from resnet_tasks.training.step_profile import parts_of_steps, profile_recipe
-from resnet_tasks.training.timeline import BACKWARD, DATA, OPTIMIZER, REST
+from resnet_tasks.training.step_advice import suggest_changes
+from resnet_tasks.training.step_profile import profile_recipe, summarize_parts
+from resnet_tasks.training.timeline import BACKWARD, DATA, OPTIMIZER, OTHER
 
 
 @pytest.fixture
@@ -38,16 +38,16 @@ def recipe(tmp_path: Path) -> Path:
 
 def test_shares_are_of_all_steps_and_parts_come_in_their_order() -> None:
     steps = [
-        {REST: 1.0, DATA: 2.0, "forward: a": 1.0},
-        {REST: 1.0, "forward: a": 4.0, BACKWARD: 3.0},
-        {REST: 4.0, DATA: 1.0, "forward: a": 2.0, BACKWARD: 1.0},
+        {OTHER: 1.0, DATA: 2.0, "forward: a": 1.0},
+        {OTHER: 1.0, "forward: a": 4.0, BACKWARD: 3.0},
+        {OTHER: 4.0, DATA: 1.0, "forward: a": 2.0, BACKWARD: 1.0},
     ]
-    parts = parts_of_steps(steps)
+    parts = summarize_parts(steps)
     assert [(each.name, each.seconds, each.share) for each in parts] == [
         (DATA, 1.0, 0.15),
         ("forward: a", 2.0, 0.35),
         (BACKWARD, 1.0, 0.2),
-        (REST, 1.0, 0.3),
+        (OTHER, 1.0, 0.3),
     ]
 
 
@@ -62,7 +62,7 @@ def test_the_command_tells_parts_and_writes_them(recipe: Path, tmp_path: Path) -
     assert sum(each["share"] for each in found["parts"]) == pytest.approx(1.0)
     names = [each["name"] for each in found["parts"]]
     assert names[0] == DATA
-    assert names[-1] == REST
+    assert names[-1] == OTHER
     assert {BACKWARD, OPTIMIZER, "forward: scene losses"} <= set(names)
     assert sum(each["share"] for each in found["operators"]) <= 1.0 + 1e-9
     assert found["conditions"]["steps"] == 2
@@ -77,22 +77,22 @@ def test_the_command_tells_parts_and_writes_them(recipe: Path, tmp_path: Path) -
 
 
 def test_slow_data_is_told(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = CocoDataset._picture
+    real = CocoDataset._read_image
 
     def slow(self: CocoDataset, *arguments: Any) -> Any:
         time.sleep(0.25)
         return real(self, *arguments)
 
-    monkeypatch.setattr(CocoDataset, "_picture", slow)
+    monkeypatch.setattr(CocoDataset, "_read_image", slow)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
     chosen = load_recipe(str(recipe), ["data.cache=false"])
     found = profile_recipe(chosen, steps=2, warm_up=1)
-    assert found.share(DATA) > 0.5
+    assert found.sum_shares(DATA) > 0.5
     assert isinstance(found.reading, ReadingCost)
     assert found.reading.whole > 0.1
     assert any(
         "waiting for data takes" in each and "set data.workers=3" in each
-        for each in advice(found, chosen)
+        for each in suggest_changes(found, chosen)
     )
 
 
@@ -109,10 +109,10 @@ def test_an_fp32_operator_in_bf16_is_listed(recipe: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(UNet, "pixel_features", with_island)
     chosen = load_recipe(str(recipe), ["training.precision=bf16"])
     found = profile_recipe(chosen, steps=1, warm_up=1)
-    (told,) = [each for each in advice(found, chosen) if "is spent in fp32" in each]
+    (told,) = [each for each in suggest_changes(found, chosen) if "is spent in fp32" in each]
     assert "aten::mm (forward: scene losses" in told
     plain_run = profile_recipe(load_recipe(str(recipe), []), steps=1, warm_up=1)
-    assert not any("is spent in fp32" in each for each in advice(plain_run, chosen))
+    assert not any("is spent in fp32" in each for each in suggest_changes(plain_run, chosen))
 
 
 def test_drawn_data_needs_none(tmp_path: Path) -> None:

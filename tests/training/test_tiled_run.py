@@ -12,7 +12,7 @@ from interrupting import killed_at
 from light_run import LIGHT
 
 from resnet_tasks.assemble.check import check_recipe
-from resnet_tasks.assemble.labels import label_heads
+from resnet_tasks.assemble.labels import build_labels
 from resnet_tasks.assemble.model import build_model
 from resnet_tasks.assemble.splits import read_split
 from resnet_tasks.errors import RecipeError
@@ -56,7 +56,7 @@ def test_a_killed_run_on_tiles_resumes_to_the_same_weights(data: Path, tmp_path:
     assert whole == parts
     run = load(tmp_path / "whole")
     assert run.recipe.sliding == SlidingRecipe(height=64, width=64, overlap=0.1)
-    assert isinstance(run.predictor(), SlidingWindows)
+    assert isinstance(run.build_predictor(), SlidingWindows)
     metrics = json.loads((run.directory / "evaluations/val/metrics.json").read_text())
     assert metrics["windows"]["height"] == 64
     assert metrics["pictures"] == 2
@@ -98,6 +98,6 @@ def test_a_classifier_is_refused_before_training(data: Path, key: str, cause: st
     recipe = load_recipe("quickstart", (*SETTINGS[:-1], key, head))
     with pytest.raises(RecipeError, match=rf"heads\.kind says .* take {cause} out"):
         check_recipe(recipe, data)
-    labels = label_heads(recipe, read_split(recipe, "train", data)[0].categories)
+    labels = build_labels(recipe, read_split(recipe, "train", data)[0].categories)
     with pytest.raises(RecipeError, match=r"heads\.kind says"):
         build_model(recipe, labels)

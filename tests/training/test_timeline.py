@@ -16,9 +16,9 @@ from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema import TrainingRecipe
 from resnet_tasks.structures import DETECTION, SEMANTIC_SEGMENTATION
 from resnet_tasks.training import timeline as module
-from resnet_tasks.training.drawn_samples import DrawnSamples
-from resnet_tasks.training.rehearsal import Rehearsal
-from resnet_tasks.training.timeline import BACKWARD, COUNTING, DATA, REST, Timeline, probed
+from resnet_tasks.training.drawn_samples import SyntheticSamples
+from resnet_tasks.training.rehearsal import TrialTraining
+from resnet_tasks.training.timeline import BACKWARD, COUNTING, DATA, OTHER, Timeline, attach_probes
 
 CPU = torch.device("cpu")
 
@@ -33,44 +33,44 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def test_every_moment_belongs_to_the_innermost_part(clock: list[float]) -> None:
     made = Timeline(CPU)
-    made.begin()
+    made.begin_step()
     clock[0] = 1.0
-    with made.part(DATA):
+    with made.record_part(DATA):
         clock[0] = 3.0
     clock[0] = 3.5
-    with made.part("forward: a"):
+    with made.record_part("forward: a"):
         clock[0] = 5.0
-        with made.part("forward: a b"):
+        with made.record_part("forward: a b"):
             clock[0] = 9.0
         clock[0] = 10.0
     clock[0] = 12.0
-    made.end()
-    assert made.steps == [{REST: 3.5, DATA: 2.0, "forward: a": 2.5, "forward: a b": 4.0}]
+    made.end_step()
+    assert made.steps == [{OTHER: 3.5, DATA: 2.0, "forward: a": 2.5, "forward: a b": 4.0}]
 
 
 def test_what_runs_inside_the_backward_is_backward(clock: list[float]) -> None:
     """As checkpointed blocks do, which are computed again there."""
     made = Timeline(CPU)
-    made.begin()
-    with made.part(BACKWARD):
+    made.begin_step()
+    with made.record_part(BACKWARD):
         clock[0] = 1.0
-        with made.part("forward: backbone C2"):
+        with made.record_part("forward: backbone C2"):
             clock[0] = 5.0
         clock[0] = 6.0
-    made.end()
-    assert made.steps == [{REST: 0.0, BACKWARD: 6.0}]
+    made.end_step()
+    assert made.steps == [{OTHER: 0.0, BACKWARD: 6.0}]
 
 
 def test_parts_outside_of_a_step_count_for_none(clock: list[float]) -> None:
     made = Timeline(CPU)
-    with made.part("forward: a"):
+    with made.record_part("forward: a"):
         clock[0] = 2.0
-    made.begin()
-    made.end()
-    assert made.steps == [{REST: 0.0}]
+    made.begin_step()
+    made.end_step()
+    assert made.steps == [{OTHER: 0.0}]
 
 
-def rehearsal(**options: object) -> Rehearsal:
+def rehearsal(**options: object) -> TrialTraining:
     """Two heads on a tiny backbone, always the same."""
     torch.manual_seed(0)
     backbone = ResNet("test_resnet")
@@ -82,27 +82,27 @@ def rehearsal(**options: object) -> Rehearsal:
         ),
         "scene": UNet(backbone.specs, ("a", "b"), {"decoder_channels": (8, 8, 8, 8, 8)}),
     }
-    samples = DrawnSamples(
+    samples = SyntheticSamples(
         8, channels=3, size=(64, 64), categories=2, tasks=(DETECTION, SEMANTIC_SEGMENTATION)
     )
     recipe = TrainingRecipe(
         batch_size=2, precision="fp32", device="cpu", trackers=(), ema=0.9, **options
     )
-    return Rehearsal(TaskModel(backbone, heads), samples, recipe, workers=0)
+    return TrialTraining(TaskModel(backbone, heads), samples, recipe, workers=0)
 
 
-def learnt(work: Rehearsal, made: Timeline | None) -> dict[str, torch.Tensor]:
+def learnt(work: TrialTraining, made: Timeline | None) -> dict[str, torch.Tensor]:
     """Weights after two steps, with probes or without."""
-    work.trainee.model.train()
-    for group in islice(work.endless(), 2):
+    work.train_state.model.train()
+    for group in islice(work.iter_batches(), 2):
         if made is None:
-            work.learn(group, 1.0)
+            work.run_step(group, 1.0)
             continue
-        with probed(work.trainee, made):
-            made.begin()
-            work.learn(group, 1.0)
-            made.end()
-    return {name: each.clone() for name, each in work.trainee.plain_model.state_dict().items()}
+        with attach_probes(work.train_state, made):
+            made.begin_step()
+            work.run_step(group, 1.0)
+            made.end_step()
+    return {name: each.clone() for name, each in work.train_state.plain_model.state_dict().items()}
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
@@ -118,12 +118,12 @@ def test_probes_change_nothing_and_leave_nothing(accumulation: int) -> None:
     assert {"forward: objects roi_heads.loss", "forward: scene decoder"} <= labels
     assert {BACKWARD, module.OPTIMIZER, module.CLIPPING, module.AVERAGING} <= labels
     assert (COUNTING in labels) == (accumulation == 2)
-    model = work.trainee.plain_model
+    model = work.train_state.plain_model
     assert not any(each._forward_pre_hooks or each._forward_hooks for each in model.modules())
     for owner in (model, *model.named_heads.values(), model.heads["objects"].rpn):
         assert not {"loss", "normalise", "proposals"} & vars(owner).keys()
-    assert work.trainee.optimizer.step.__name__ == "step"
-    assert "update" not in vars(work.trainee.ema)
+    assert work.train_state.optimizer.step.__name__ == "step"
+    assert "update" not in vars(work.train_state.ema)
 
 
 def test_probes_are_taken_off_after_an_error() -> None:
@@ -132,22 +132,22 @@ def test_probes_are_taken_off_after_an_error() -> None:
     def fails(*_: object) -> None:
         raise RunError("no")
 
-    decoder = work.trainee.plain_model.heads["scene"].decoder
+    decoder = work.train_state.plain_model.heads["scene"].decoder
     decoder.forward = fails
-    group = next(work.endless())
-    work.trainee.model.train()
-    made.begin()
-    with pytest.raises(RunError, match="no"), probed(work.trainee, made):
-        work.learn(group, 1.0)
-    assert not any(each._forward_hooks for each in work.trainee.plain_model.modules())
-    made.begin()
-    made.end()
-    assert list(made.steps[0]) == [REST]
+    group = next(work.iter_batches())
+    work.train_state.model.train()
+    made.begin_step()
+    with pytest.raises(RunError, match="no"), attach_probes(work.train_state, made):
+        work.run_step(group, 1.0)
+    assert not any(each._forward_hooks for each in work.train_state.plain_model.modules())
+    made.begin_step()
+    made.end_step()
+    assert list(made.steps[0]) == [OTHER]
 
 
 def test_checkpointed_blocks_are_seen_by_stage() -> None:
     work, made = rehearsal(), Timeline(CPU)
-    work.trainee.plain_model.backbone.gradient_checkpointing = True
-    assert isinstance(work.trainee.plain_model.backbone, nn.Module)
+    work.train_state.plain_model.backbone.gradient_checkpointing = True
+    assert isinstance(work.train_state.plain_model.backbone, nn.Module)
     learnt(work, made)
     assert {"forward: backbone C2", "forward: backbone C5"} <= made.steps[0].keys()

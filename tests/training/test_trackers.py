@@ -117,7 +117,9 @@ def folder(tmp_path: Path) -> Path:
 
 def _tracked(folder: Path, *names: str, update: int = 0) -> tuple[Trackers, list[str]]:
     said: list[str] = []
-    return Trackers(names, TrackedRun.of(folder, TrainingRecipe(), update), said.append), said
+    return Trackers(
+        names, TrackedRun.from_folder(folder, TrainingRecipe(), update), said.append
+    ), said
 
 
 def test_wandb_is_told_name_recipe_and_curves(
@@ -203,8 +205,8 @@ def test_a_service_that_hangs_is_not_waited_for(
     calls: Callable[[], list[Any]], folder: Path, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
     never = threading.Event()
-    monkeypatch.setattr(trackers, "PATIENCE", 0.2)
-    monkeypatch.setattr(trackers.WandB, when, lambda _: never.wait(20))
+    monkeypatch.setattr(trackers, "TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(trackers.WandbService, when, lambda _: never.wait(20))
     made, said = _tracked(folder, "wandb")
     made.plot({"x": 1.0}, 1)
     made.close()

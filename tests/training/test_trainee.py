@@ -13,8 +13,8 @@ from torch.utils.data import Dataset
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema import TrainingRecipe
 from resnet_tasks.structures import Sample
-from resnet_tasks.training.rehearsal import Rehearsal
-from resnet_tasks.training.trainee import Trainee
+from resnet_tasks.training.rehearsal import TrialTraining
+from resnet_tasks.training.trainee import TrainState
 
 Build = Callable[..., TaskModel]
 OPTIONS = TrainingRecipe(batch_size=2, precision="fp32", device="cpu", balancing="uncertainty")
@@ -31,33 +31,35 @@ def are_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> b
 def test_averaged_weights_are_judged_and_kept_at_the_end(
     tiny_model: Build, shapes: Dataset[Sample]
 ) -> None:
-    work = Rehearsal(tiny_model(), shapes, OPTIONS.model_copy(update={"ema": 0.9}))
-    trainee = work.trainee
-    assert trainee.judged_model is trainee.averaged
-    for group in islice(work.endless(), 3):  # the first two are copied: the average warms up
-        work.learn(group, 1.0)
-    averaged = weights(trainee.judged_model)
+    work = TrialTraining(tiny_model(), shapes, OPTIONS.model_copy(update={"ema": 0.9}))
+    trainee = work.train_state
+    assert trainee.evaluation_model is trainee.averaged_model
+    for group in islice(work.iter_batches(), 3):  # the first two are copied: the average warms up
+        work.run_step(group, 1.0)
+    averaged = weights(trainee.evaluation_model)
     assert not are_equal(averaged, weights(trainee.plain_model))
-    trainee.end()
+    trainee.finish()
     assert are_equal(averaged, weights(trainee.plain_model))
 
 
 def test_without_averaging_the_model_itself_is_judged(tiny_model: Build) -> None:
-    trainee = Trainee(tiny_model(), OPTIONS)
-    assert trainee.averaged is None
-    assert trainee.judged_model is trainee.plain_model
+    trainee = TrainState(tiny_model(), OPTIONS)
+    assert trainee.averaged_model is None
+    assert trainee.evaluation_model is trainee.plain_model
 
 
 def test_what_is_kept_goes_on_to_the_bit(tiny_model: Build, shapes: Dataset[Sample]) -> None:
-    first, second = (Rehearsal(tiny_model(), shapes, OPTIONS) for _ in range(2))
-    one, other = islice(first.endless(), 2)
-    first.learn(one, 1.0)
-    second.trainee.plain_model.load_state_dict(weights(first.trainee.plain_model))
-    second.trainee.restore(deepcopy(first.trainee.state()))
-    second.position.updates = 1
-    assert first.learn(other, 1.0) == second.learn(other, 1.0)
-    assert are_equal(weights(first.trainee.plain_model), weights(second.trainee.plain_model))
-    kept = [each.trainee.balancing.state_dict() for each in (first, second)]
+    first, second = (TrialTraining(tiny_model(), shapes, OPTIONS) for _ in range(2))
+    one, other = islice(first.iter_batches(), 2)
+    first.run_step(one, 1.0)
+    second.train_state.plain_model.load_state_dict(weights(first.train_state.plain_model))
+    second.train_state.load_state_dict(deepcopy(first.train_state.state_dict()))
+    second.progress.updates = 1
+    assert first.run_step(other, 1.0) == second.run_step(other, 1.0)
+    assert are_equal(
+        weights(first.train_state.plain_model), weights(second.train_state.plain_model)
+    )
+    kept = [each.train_state.balancer.state_dict() for each in (first, second)]
     assert are_equal(*kept)
     assert all(value != 0 for value in kept[0].values())
 
@@ -66,19 +68,19 @@ def test_what_is_kept_goes_on_to_the_bit(tiny_model: Build, shapes: Dataset[Samp
 def test_the_norm_is_that_before_clipping(
     limit: float | None, tiny_model: Build, shapes: Dataset[Sample]
 ) -> None:
-    trainee = Trainee(tiny_model(), OPTIONS.model_copy(update={"clip_norm": limit}))
-    trainee.begin(1.0)
+    trainee = TrainState(tiny_model(), OPTIONS.model_copy(update={"clip_norm": limit}))
+    trainee.prepare_step(1.0)
     (parameter, *_) = trainee.plain_model.parameters()
     parameter.grad = torch.full_like(parameter, 2.0)
     expected = 2.0 * parameter.numel() ** 0.5
-    assert trainee.clip().item() == pytest.approx(expected)
+    assert trainee.clip_gradients().item() == pytest.approx(expected)
     kept = expected if limit is None else limit
     assert parameter.grad.norm().item() == pytest.approx(kept, rel=1e-4)
 
 
 def test_rates_begin_at_their_base_every_time(tiny_model: Build) -> None:
-    trainee = Trainee(tiny_model(), OPTIONS)
+    trainee = TrainState(tiny_model(), OPTIONS)
     for factor in (0.5, 0.1):
-        trainee.begin(factor)
+        trainee.prepare_step(factor)
         rates = {group["lr"] for group in trainee.optimizer.param_groups}
         assert rates == {OPTIONS.learning_rate * factor}

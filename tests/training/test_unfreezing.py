@@ -21,9 +21,9 @@ from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema import TrainingRecipe, UnfreezeRecipe
 from resnet_tasks.training.checkpoint import load_checkpoint
 from resnet_tasks.training.finetune import finetune
-from resnet_tasks.training.position import Position
-from resnet_tasks.training.resuming import Checkpoints
-from resnet_tasks.training.unfreezing import Unfreezing
+from resnet_tasks.training.position import TrainingProgress
+from resnet_tasks.training.resuming import CheckpointManager
+from resnet_tasks.training.unfreezing import UnfreezeSchedule
 
 STEPS = (UnfreezeRecipe(epoch=1, frozen_stages=3), UnfreezeRecipe(epoch=2, frozen_stages=0))
 OPTIONS = TrainingRecipe(
@@ -60,7 +60,7 @@ def moved(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> se
     backbone = model().backbone
     assert isinstance(backbone, ResNet)
     return {
-        backbone.stage_of(name.removeprefix("backbone."))
+        backbone.find_stage(name.removeprefix("backbone."))
         for name, value in before.items()
         if name.startswith("backbone.") and not torch.equal(value, after[name])
     }
@@ -68,14 +68,14 @@ def moved(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> se
 
 def test_stages_move_from_their_epoch_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = [model().state_dict()]
-    save = Checkpoints.save_last
+    save = CheckpointManager.save_last
 
-    def keeps(self: Checkpoints, position: Position) -> None:
+    def keeps(self: CheckpointManager, position: TrainingProgress) -> None:
         save(self, position)
         if position.epoch and not position.batch:  # an epoch is over
             seen.append(load_checkpoint(tmp_path / "checkpoints/last")[0])
 
-    monkeypatch.setattr(Checkpoints, "save_last", keeps)
+    monkeypatch.setattr(CheckpointManager, "save_last", keeps)
     train(tmp_path)
     assert len(seen) == 4
     assert [moved(a, b) for a, b in pairwise(seen)] == [
@@ -110,7 +110,7 @@ def test_frozen_norms_stay_frozen_when_their_stage_joins() -> None:
     assert not any(p.requires_grad for norm in norms for p in norm.parameters())
     backbone.train()
     assert not any(norm.training for norm in norms)
-    frozen = {backbone.stage_of(n) for n, p in backbone.named_parameters() if p.requires_grad}
+    frozen = {backbone.find_stage(n) for n, p in backbone.named_parameters() if p.requires_grad}
     assert frozen == {2, 3, 4, 5}
     with pytest.raises(ResnetTasksError, match="frozen_stages is 6; allowed are 0"):
         backbone.freeze_stages(6)
@@ -118,9 +118,9 @@ def test_frozen_norms_stay_frozen_when_their_stage_joins() -> None:
 
 def test_a_plan_is_a_function_of_the_epoch() -> None:
     backbone = model().backbone
-    plan = Unfreezing(backbone, STEPS)
-    assert [plan.frozen_stages(epoch) for epoch in range(4)] == [5, 3, 0, 0]
-    assert [plan.enter(epoch) for epoch in (0, 1, 1, 2)] == [None, 3, None, 0]
+    plan = UnfreezeSchedule(backbone, STEPS)
+    assert [plan.get_frozen_stages(epoch) for epoch in range(4)] == [5, 3, 0, 0]
+    assert [plan.enter_epoch(epoch) for epoch in (0, 1, 1, 2)] == [None, 3, None, 0]
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_plans_that_make_no_sense_are_refused(steps: list[tuple[int, int]], mess
 
 def test_backbones_that_cannot_be_freed_by_stages_are_refused() -> None:
     with pytest.raises(RunError, match=r"backbone \(Linear\) has no method `freeze_stages`"):
-        Unfreezing(nn.Linear(1, 1), STEPS)
+        UnfreezeSchedule(nn.Linear(1, 1), STEPS)
     backbone = ResNet("test_resnet", weights="unloaded", frozen_stages=3)
     with pytest.raises(RunError, match="down to 3 frozen ones, but the backbone begins with 3"):
-        Unfreezing(backbone, STEPS)
+        UnfreezeSchedule(backbone, STEPS)

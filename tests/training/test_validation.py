@@ -11,7 +11,7 @@ from resnet_tasks.errors import RecipeError
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema import EvaluationRecipe, TrainingRecipe
 from resnet_tasks.structures import Metric
-from resnet_tasks.training.trainee import Trainee
+from resnet_tasks.training.trainee import TrainState
 from resnet_tasks.training.validation import Validation
 
 Build = Callable[..., TaskModel]
@@ -20,7 +20,7 @@ NAME = "objects/AP"
 
 
 def judge(model: TaskModel, **recipe: object) -> Validation:
-    trainee = Trainee(model, OPTIONS)
+    trainee = TrainState(model, OPTIONS)
     return Validation(Shapes(2), trainee, EvaluationRecipe(**recipe), batch_size=2)
 
 
@@ -28,8 +28,8 @@ def test_the_first_heads_main_metric_chooses(tiny_model: Build) -> None:
     made = judge(tiny_model())
     assert made.best_metric == NAME
     metrics = made.measure()
-    assert made.headline(metrics) == ["objects/AP", "scene/mIoU"]
-    assert made.improved(metrics, None) == metrics[NAME].value
+    assert made.select_headline_metrics(metrics) == ["objects/AP", "scene/mIoU"]
+    assert made.find_improvement(metrics, None) == metrics[NAME].value
     assert judge(tiny_model(), best="scene/Dice").best_metric == "scene/Dice"
     with pytest.raises(RecipeError, match=r"evaluation\.best"):
         judge(tiny_model(), best="scene/nothing")
@@ -58,11 +58,11 @@ def test_equal_is_not_better_and_no_value_is_not_either(
     tiny_model: Build,
 ) -> None:
     metrics = {NAME: Metric(value, lower_is_better=lower)}
-    assert judge(tiny_model()).improved(metrics, best) == expected
+    assert judge(tiny_model()).find_improvement(metrics, best) == expected
 
 
 def test_where_the_metric_was_not_measured_nothing_is_better(tiny_model: Build) -> None:
-    assert judge(tiny_model()).improved({"scene/mIoU": Metric(0.5)}, None) is None
+    assert judge(tiny_model()).find_improvement({"scene/mIoU": Metric(0.5)}, None) is None
 
 
 def test_the_batch_size_of_the_evaluation_wins(tiny_model: Build) -> None:

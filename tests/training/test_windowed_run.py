@@ -19,7 +19,7 @@ from resnet_tasks.errors import DataError
 from resnet_tasks.evaluation.sliding import SlidingWindows
 from resnet_tasks.recipe.schema import SlidingRecipe
 from resnet_tasks.training.calibrating import calibrate
-from resnet_tasks.training.inference import Inference
+from resnet_tasks.training.inference import InferenceOptions
 from resnet_tasks.training.run import Run
 
 
@@ -37,7 +37,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def test_the_recipe_s_windows_hold_in_training_evaluation_and_prediction(run: Run) -> None:
     assert run.recipe.sliding == SlidingRecipe(height=64, width=64, overlap=0.5)
-    assert isinstance(run.predictor(), SlidingWindows)
+    assert isinstance(run.build_predictor(), SlidingWindows)
     metrics = json.loads((run.directory / "evaluations/val/metrics.json").read_text())
     assert metrics["windows"] == {"height": 64, "width": 64, "overlap": 0.5, "nms_iou": 0.5}
     assert metrics["metrics"]["scene/mIoU"]["value"] is not None
@@ -74,7 +74,9 @@ def test_windows_can_be_asked_for_and_keep_their_results_apart(run: Run, tmp_pat
     assert done.exit_code == 0, done.output
     assert (tmp_path / "o/scene/a.png").is_file()
     asked = SlidingRecipe(height=96, width=96, overlap=0.3)
-    assert run.evaluation_folder(how=Inference(windows=asked)).name == "val-96x96-0.3"
+    assert (
+        run.get_evaluation_folder(inference=InferenceOptions(windows=asked)).name == "val-96x96-0.3"
+    )
 
 
 def test_pixels_are_calibrated_window_by_window(run: Run) -> None:
@@ -82,14 +84,14 @@ def test_pixels_are_calibrated_window_by_window(run: Run) -> None:
         run, "val", data_root=run.directory.parent, console=Console(file=io.StringIO())
     )
     assert "scene" in done
-    calibrated = run.predictor(how=Inference(calibrated=True), keep="confidence")
+    calibrated = run.build_predictor(inference=InferenceOptions(calibrated=True), keep="confidence")
     assert isinstance(calibrated, SlidingWindows)
     assert set(calibrated.model.adjustments) == set(done)
 
 
 def test_what_does_not_go_together_is_told_in_a_sentence(run: Run, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"\(flips\) does not go together with windows"):
-        run.predictor(how=Inference(views="flips"))
+        run.build_predictor(inference=InferenceOptions(tta_views="flips"))
     np.save(tmp_path / "a.npy", np.zeros((100, 150, 3), np.uint8))
     call = ["predict", str(run.directory), str(tmp_path / "a.npy"), "--out", str(tmp_path / "o")]
     for more, text in (

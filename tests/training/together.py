@@ -27,10 +27,10 @@ from resnet_tasks.layers.norms import batch_to_group_norm
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema import TrainingRecipe, UnfreezeRecipe
 from resnet_tasks.structures import Batch, Sample, Target
-from resnet_tasks.training.balancing import BALANCINGS
+from resnet_tasks.training.balancing import LOSS_BALANCERS
 from resnet_tasks.training.finetune import finetune
-from resnet_tasks.training.learner import Learner
-from resnet_tasks.training.position import Position
+from resnet_tasks.training.learner import TrainStepRunner
+from resnet_tasks.training.position import TrainingProgress
 
 UNFREEZING = {
     "unfreeze": (
@@ -93,19 +93,19 @@ def main() -> None:
         options = options.model_copy(update=UNFREEZING)
     if mode == "patience":
         options = options.model_copy(update=IMPATIENT)
-    if mode in BALANCINGS:
+    if mode in LOSS_BALANCERS:
         options = options.model_copy(update={"balancing": mode})
     if mode == "die":
-        learn = Learner.learn
+        learn = TrainStepRunner.run_step
 
         def dies(
-            self: Learner, group: list[Batch], factor: float, position: Position
+            self: TrainStepRunner, group: list[Batch], factor: float, position: TrainingProgress
         ) -> dict[str, float]:
             if position.updates == 2 and os.environ["RANK"] == "1":
                 os.kill(os.getpid(), signal.SIGKILL)
             return learn(self, group, factor, position)
 
-        Learner.learn = dies
+        TrainStepRunner.run_step = dies
     try:
         metrics = finetune(
             model(5 if mode == "unfreeze" else 0).double(),

@@ -11,14 +11,21 @@ from resnet_tasks.data.categories import CategoryMap
 from resnet_tasks.data.coco_parsing import (
     AnnotationReader,
     ImageReader,
-    declared_kinds,
-    picture_folder,
+    parse_annotated_kinds,
+    resolve_image_folder,
 )
-from resnet_tasks.data.coco_problems import Finding, Findings, Id, Problem, listed, summary
+from resnet_tasks.data.coco_problems import (
+    Finding,
+    Findings,
+    Id,
+    Problem,
+    count_by_kind,
+    format_list,
+)
 from resnet_tasks.data.coco_records import ImageRecord
-from resnet_tasks.data.coco_streaming import Content, open_content
+from resnet_tasks.data.coco_streaming import CocoContent, open_content
 from resnet_tasks.data.doctor.objects import ObjectChecks
-from resnet_tasks.data.doctor.pictures import Hashes, check_pictures
+from resnet_tasks.data.doctor.pictures import ImageHashes, check_pictures
 from resnet_tasks.errors import DataError
 
 Advance = Callable[[int, int], None]
@@ -51,7 +58,7 @@ class FileCheck:
     images: tuple[ImageRecord, ...] = ()
     annotated: frozenset[str] = frozenset()
     objects: Mapping[int, int] = field(default_factory=dict)
-    hashes: Hashes | None = None
+    hashes: ImageHashes | None = None
 
     @property
     def is_usable(self) -> bool:
@@ -63,13 +70,13 @@ class FileCheck:
         """Whether there is nothing beyond notes."""
         return all(problem.severity == "note" for problem in self.problems)
 
-    def summary(self) -> dict[str, int]:
+    def count_problems(self) -> dict[str, int]:
         """Number of findings by kind, most frequent first."""
-        return summary(self.problems)
+        return count_by_kind(self.problems)
 
 
 @dataclass(frozen=True)
-class Look:
+class CheckOptions:
     """How closely a file is looked at.
 
     Attributes:
@@ -88,63 +95,67 @@ class Look:
     advance: Advance | None = None
 
 
-def check_coco(path: str | Path, look: Look | None = None) -> FileCheck:
+def check_coco(path: str | Path, options: CheckOptions | None = None) -> FileCheck:
     """All that is wrong with a COCO file; raises nothing for what is in it.
 
     Args:
         path: The JSON.
-        look: How closely to look; default: without decoding pictures.
+        options: How closely to look; default: without decoding pictures.
     """
-    path, look = Path(path), look or Look()
+    path, options = Path(path), options or CheckOptions()
     findings = Findings(path, keep_all=True)
     try:
-        return _checked(path, open_content(path), findings, look)
+        return _check_content(path, open_content(path), findings, options)
     except DataError as error:
-        findings.place = None
+        findings.location = None
         findings.add("unreadable", detail=str(error).removeprefix(f"{path}").lstrip(": "))
-        return FileCheck(path, findings.problems(), tuple(findings.all))
+        return FileCheck(path, findings.to_problems(), tuple(findings.all))
 
 
-def _checked(path: Path, content: Content, findings: Findings, look: Look) -> FileCheck:
+def _check_content(
+    path: Path, content: CocoContent, findings: Findings, options: CheckOptions
+) -> FileCheck:
     info = content.top.get("info")
     if not isinstance(info, dict):
         findings.add("missing_info")
         info = {}
-    root = picture_folder(path, info, look.images_root)
+    root = resolve_image_folder(path, info, options.images_root)
     declared = info.get("annotated")
-    chosen = None if declared is None else declared_kinds(path, declared)
-    categories = _categories(content, findings)
-    images = _images(content, root, findings, look)
+    annotated_kinds = None if declared is None else parse_annotated_kinds(path, declared)
+    categories = _read_categories(content, findings)
+    images = _read_images(content, root, findings, options)
     objects: dict[int, int] = {}
     if categories is not None:
-        objects, held = _objects(content, categories, list(images.values()), findings, chosen)
-        chosen = held if chosen is None else chosen
-    findings.place = None
+        objects, present_kinds = _check_objects(
+            content, categories, list(images.values()), findings, annotated_kinds
+        )
+        annotated_kinds = present_kinds if annotated_kinds is None else annotated_kinds
+    findings.location = None
     sem_seg_root = path.parent / str(info.get("sem_seg_root", ""))
     hashes = check_pictures(
         images,
         (root, sem_seg_root),
         categories,
         findings,
-        read=look.read_images,
-        hashes=look.hash_images,
-        advance=look.advance,
+        read=options.read_images,
+        hashes=options.hash_images,
+        advance=options.advance,
     )
     return FileCheck(
         path,
-        findings.problems(),
+        findings.to_problems(),
         tuple(findings.all),
         root,
         sem_seg_root,
         categories,
         tuple(images.values()),
-        chosen or frozenset(),
+        annotated_kinds or frozenset(),
         objects,
         hashes,
     )
 
 
-def _categories(content: Content, findings: Findings) -> CategoryMap | None:
+def _read_categories(content: CocoContent, findings: Findings) -> CategoryMap | None:
     try:
         return CategoryMap.from_json(content.top["categories"])
     except DataError as error:
@@ -152,22 +163,24 @@ def _categories(content: Content, findings: Findings) -> CategoryMap | None:
         return None
 
 
-def _images(content: Content, root: Path, findings: Findings, look: Look) -> dict[int, ImageRecord]:
+def _read_images(
+    content: CocoContent, root: Path, findings: Findings, options: CheckOptions
+) -> dict[int, ImageRecord]:
     """The usable records by their position in the file."""
-    reader = ImageReader(root, findings, allow_outside=look.allow_outside)
+    reader = ImageReader(root, findings, allow_outside=options.allow_outside)
     images = {}
-    for position, raw in enumerate(content.entries("images")):
+    for position, raw in enumerate(content.iter_entries("images")):
         record = reader.read(position, raw)
         if record is not None:
             images[position] = record
-    findings.place = None
+    findings.location = None
     if not content.top["images"]:
         findings.add("no_images")
     return images
 
 
-def _objects(
-    content: Content,
+def _check_objects(
+    content: CocoContent,
     categories: CategoryMap,
     images: list[ImageRecord],
     findings: Findings,
@@ -175,13 +188,13 @@ def _objects(
 ) -> tuple[dict[int, int], frozenset[str]]:
     """Usable annotations by category id, and what the file holds."""
     findings.context = {
-        "images": listed([record.id for record in images]),
-        "categories": listed(categories.ids, 100),
+        "images": format_list([record.id for record in images]),
+        "categories": format_list(categories.ids, 100),
     }
     if content.top.get("annotations") is None:
         findings.add("missing_annotations")
     # What is wrong with an image is said once, not again for each of its annotations.
-    unusable = {each.image_id for each in findings.all if each.image_id is not None} - {
+    unusable = {finding.image_id for finding in findings.all if finding.image_id is not None} - {
         record.id for record in images
     }
     reader = AnnotationReader(
@@ -189,22 +202,22 @@ def _objects(
         images,
         findings,
         keep_degenerate=False,
-        all_ids=content.annotation_ids,
+        all_ids=content.iter_annotation_ids,
     )
     checks = ObjectChecks(categories, images, findings)
-    for position, raw in enumerate(content.entries("annotations")):
+    for position, raw in enumerate(content.iter_entries("annotations")):
         if _belongs_to(raw, unusable):
             continue
         annotation = reader.read(position, raw)
         if annotation is not None:
-            checks.take(annotation)
-    held = reader.held(is_listed=content.top.get("annotations") is not None)
-    if "image" not in (held if declared is None else declared):
-        for each in reader.labels_only:
-            findings.add("no_box", *each)
-    findings.place = None
-    checks.finish(held if declared is None else declared)
-    return checks.objects, held
+            checks.check(annotation)
+    present_kinds = reader.get_annotated_kinds(is_listed=content.top.get("annotations") is not None)
+    if "image" not in (present_kinds if declared is None else declared):
+        for id_pair in reader.labels_only:
+            findings.add("no_box", *id_pair)
+    findings.location = None
+    checks.finish(present_kinds if declared is None else declared)
+    return checks.objects, present_kinds
 
 
 def _belongs_to(raw: Any, images: Iterable[Id]) -> bool:

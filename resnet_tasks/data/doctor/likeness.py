@@ -29,13 +29,13 @@ _PAIRS_AT_ONCE = 1 << 20
 _SCATTERED = np.random.default_rng(0).permutation(8 * HASH_BYTES)
 _BITS = np.asarray([bin(value).count("1") for value in range(256)], np.uint8)
 
-Hashed = NDArray[np.uint8]
+HashArray = NDArray[np.uint8]
 
 
-def difference_hash(stored: StoredPicture) -> Hashed | None:
+def difference_hash(stored_image: StoredPicture) -> HashArray | None:
     """`(HASH_BYTES,)` of a picture; None where it is all of one colour, which says nothing."""
-    pixels = stored.pixels
-    if "alpha" in stored.layout:
+    pixels = stored_image.pixels
+    if "alpha" in stored_image.layout:
         pixels = pixels[:, :, :-1]
     pixels = pixels[:, :, :3]
     if pixels.dtype not in (np.uint8, np.uint16, np.float32):
@@ -52,8 +52,8 @@ def difference_hash(stored: StoredPicture) -> Hashed | None:
     return np.packbits((grey[:, 1:] - grey[:, :-1] > _NOISE * spread).ravel())
 
 
-def nearest_of_other_splits(
-    hashes: Hashed, splits: NDArray[np.integer], *, limit: int = ALIKE_BITS
+def find_near_duplicates(
+    hashes: HashArray, splits: NDArray[np.integer], *, limit: int = ALIKE_BITS
 ) -> Iterator[tuple[int, int, int]]:
     """Pictures that look like one of an earlier split.
 
@@ -75,19 +75,19 @@ def nearest_of_other_splits(
     members = np.argsort(inverse, kind="stable")
     starts = np.searchsorted(inverse[members], np.arange(len(unique) + 1))
     alike: dict[int, list[tuple[int, int]]] = {}
-    for left, right, bits in _pairs(unique, limit):
+    for left, right, bits in _find_close_pairs(unique, limit):
         alike.setdefault(left, []).append((bits, right))
         alike.setdefault(right, []).append((bits, left))
     # The first picture of each split that has a hash, split by split.
     firsts = [
-        _first_by_split(members[starts[i] : starts[i + 1]], splits) for i in range(len(unique))
+        _find_first_by_split(members[starts[i] : starts[i + 1]], splits) for i in range(len(unique))
     ]
     for picture, split in enumerate(splits.tolist()):
         own = int(inverse[picture])
         candidates = [
             (bits, other)
-            for bits, each in [(0, own), *alike.get(own, ())]
-            for of_split, other in firsts[each].items()
+            for bits, hash_index in [(0, own), *alike.get(own, ())]
+            for of_split, other in firsts[hash_index].items()
             if of_split < split
         ]
         if candidates:
@@ -95,14 +95,14 @@ def nearest_of_other_splits(
             yield picture, other, bits
 
 
-def _first_by_split(pictures: NDArray[np.intp], splits: NDArray[np.integer]) -> dict[int, int]:
-    found: dict[int, int] = {}
+def _find_first_by_split(pictures: NDArray[np.intp], splits: NDArray[np.integer]) -> dict[int, int]:
+    first_by_split: dict[int, int] = {}
     for picture in pictures.tolist():
-        found.setdefault(int(splits[picture]), picture)
-    return found
+        first_by_split.setdefault(int(splits[picture]), picture)
+    return first_by_split
 
 
-def _pairs(unique: Hashed, limit: int) -> list[tuple[int, int, int]]:
+def _find_close_pairs(unique: HashArray, limit: int) -> list[tuple[int, int, int]]:
     """(left, right, bits) of all different hashes that differ in at most `limit` bits."""
     if not limit < _BANDS:
         raise ValueError(f"limit must be below {_BANDS}, got {limit}")
@@ -110,20 +110,20 @@ def _pairs(unique: Hashed, limit: int) -> list[tuple[int, int, int]]:
     bits_anywhere = np.unpackbits(unique, axis=1)[:, _SCATTERED]
     bands = np.packbits(bits_anywhere, axis=1).reshape(len(unique), _BANDS, -1).astype(np.int64)
     keys = bands @ (256 ** np.arange(bands.shape[2]))
-    found: dict[tuple[int, int], int] = {}
+    distances: dict[tuple[int, int], int] = {}
     for band in range(_BANDS):
         order = np.argsort(keys[:, band], kind="stable")
-        for left, right in _equal_neighbours(keys[order, band]):
+        for left, right in _iter_equal_pairs(keys[order, band]):
             a, b = order[left], order[right]
             bits = _BITS[unique[a] ^ unique[b]].sum(axis=1, dtype=np.int64)
             near = np.flatnonzero(bits <= limit)
             for i in near.tolist():
                 pair = (int(min(a[i], b[i])), int(max(a[i], b[i])))
-                found[pair] = int(bits[i])
-    return [(left, right, bits) for (left, right), bits in sorted(found.items())]
+                distances[pair] = int(bits[i])
+    return [(left, right, bits) for (left, right), bits in sorted(distances.items())]
 
 
-def _equal_neighbours(
+def _iter_equal_pairs(
     keys: NDArray[np.int64],
 ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
     """All pairs of places in sorted `keys` with the same key, in portions."""

@@ -10,7 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from resnet_tasks.data.categories import CategoryMap
-from resnet_tasks.data.coco_masks import is_rle, mask_area, packed_polygon, surrounding
+from resnet_tasks.data.coco_masks import (
+    compute_bounding_box,
+    compute_mask_area,
+    is_rle,
+    pack_polygon,
+)
 from resnet_tasks.data.coco_parsing import AnnotationReader, find, is_box, is_inside
 from resnet_tasks.data.coco_problems import Findings, Id
 from resnet_tasks.data.coco_records import ImageRecord
@@ -27,7 +32,7 @@ Note = Callable[[str, str | None, Any, Any], None]
 
 
 @dataclass(frozen=True)
-class AnnotationMender:
+class AnnotationRepairer:
     """Repairs annotations as far as that is safe.
 
     Attributes:
@@ -44,7 +49,7 @@ class AnnotationMender:
     drop: Collection[str]
     new_id: Callable[[], int]
 
-    def mend(self, raw: Any, kinds: Collection[str], note: Note) -> bool:
+    def repair(self, raw: Any, kinds: Collection[str], note: Note) -> bool:
         """Changes a record in place.
 
         Args:
@@ -55,54 +60,58 @@ class AnnotationMender:
         Returns:
             Whether it stays in the file.
         """
-        found = set(kinds)
+        remaining_kinds = set(kinds)
         for _ in range(ROUNDS):
-            found -= set(self.leave)
-            for kind in sorted(found):
+            remaining_kinds -= set(self.leave)
+            for kind in sorted(remaining_kinds):
                 if kind in self.drop or kind == "repeated_object":
                     note(kind, None, raw, ABSENT)
                     return False
             if not isinstance(raw, dict):
                 break
-            is_changed = self._applied(raw, found, note)
-            if found & _NO_BOX and self.kinds_of(raw) & _NO_BOX:
-                note(min(found & _NO_BOX), None, raw, ABSENT)
+            is_changed = self._apply_repairs(raw, remaining_kinds, note)
+            if remaining_kinds & _NO_BOX and self.find_problem_kinds(raw) & _NO_BOX:
+                note(min(remaining_kinds & _NO_BOX), None, raw, ABSENT)
                 return False
             if not is_changed:
                 break
-            found = self.kinds_of(raw)
+            remaining_kinds = self.find_problem_kinds(raw)
         return True
 
-    def kinds_of(self, raw: Any) -> set[str]:
+    def find_problem_kinds(self, raw: Any) -> set[str]:
         """What is wrong with a record by itself; whether its id is unique is not looked at."""
         findings = Findings(Path(), keep_all=True)
         record = find(self.records, raw.get("image_id")) if isinstance(raw, dict) else None
         images = [] if record is None else [record]
         reader = AnnotationReader(self.categories, images, findings, keep_degenerate=False)
         reader.read(0, raw)
-        return {each.kind for each in findings.all}
+        return {finding.kind for finding in findings.all}
 
-    def _applied(self, raw: dict[str, Any], kinds: Collection[str], note: Note) -> bool:
+    def _apply_repairs(self, raw: dict[str, Any], kinds: Collection[str], note: Note) -> bool:
         """Whether anything could be repaired."""
-        put = _Changes(raw, note)
+        editor = _RecordEditor(raw, note)
         if "unknown_image" in kinds:
-            put.replace("unknown_image", "image_id", _same_id(raw.get("image_id"), self.records))
+            editor.set_key(
+                "unknown_image", "image_id", _match_id(raw.get("image_id"), self.records)
+            )
         if "unknown_category" in kinds:
-            known = self.categories.index_table
-            put.replace("unknown_category", "category_id", _same_id(raw.get("category_id"), known))
+            known_ids = self.categories.index_table
+            editor.set_key(
+                "unknown_category", "category_id", _match_id(raw.get("category_id"), known_ids)
+            )
         for kind in _IDS & set(kinds):
-            put.replace(kind, "id", self.new_id())
+            editor.set_key(kind, "id", self.new_id())
         if "missing_iscrowd" in kinds:
-            put.replace("missing_iscrowd", "iscrowd", 0)
+            editor.set_key("missing_iscrowd", "iscrowd", 0)
         if "bad_visibility" in kinds:
-            _clear_visibility(raw, put)
+            _remove_bad_visibility(raw, editor)
         record = find(self.records, raw.get("image_id"))
         if record is not None:
-            _mend_geometry(raw, record, kinds, put)
-        return put.number > 0
+            _repair_geometry(raw, record, kinds, editor)
+        return editor.number > 0
 
 
-class _Changes:
+class _RecordEditor:
     """Sets keys of a record, and tells what changed."""
 
     def __init__(self, raw: dict[str, Any], note: Note) -> None:
@@ -110,7 +119,7 @@ class _Changes:
         self._note = note
         self.number = 0
 
-    def replace(self, kind: str, key: str, value: Any) -> None:
+    def set_key(self, kind: str, key: str, value: Any) -> None:
         """Sets a key, or takes it out where `value` is ABSENT; None leaves it."""
         before = self._raw.get(key, ABSENT)
         if value is None or value is before or (type(value) is type(before) and value == before):
@@ -123,73 +132,78 @@ class _Changes:
         self.number += 1
 
 
-def _same_id(value: Any, known: Mapping[Any, Any]) -> Id | None:
+def _match_id(value: Any, known_ids: Mapping[Any, Any]) -> Id | None:
     """The known id that is written the same, as text or as a number."""
-    if isinstance(value, str) and value.lstrip("-").isdecimal() and int(value) in known:
+    if isinstance(value, str) and value.lstrip("-").isdecimal() and int(value) in known_ids:
         return int(value)
-    if type(value) is float and value.is_integer() and int(value) in known:
+    if type(value) is float and value.is_integer() and int(value) in known_ids:
         return int(value)
-    if type(value) is int and str(value) in known:
+    if type(value) is int and str(value) in known_ids:
         return str(value)
     return None
 
 
-def _clear_visibility(raw: dict[str, Any], put: _Changes) -> None:
-    for key, most in (("occluded", 3), ("truncated", 1)):
-        if _is_odd(raw.get(key), most):
-            put.replace("bad_visibility", key, ABSENT)
+def _remove_bad_visibility(raw: dict[str, Any], editor: _RecordEditor) -> None:
+    for key, maximum in (("occluded", 3), ("truncated", 1)):
+        if _is_invalid_visibility(raw.get(key), maximum):
+            editor.set_key("bad_visibility", key, ABSENT)
     attributes = raw.get("attributes")
     if isinstance(attributes, dict):
-        kept = {
+        valid_attributes = {
             key: value
             for key, value in attributes.items()
-            if not (key in ("occluded", "truncated") and _is_odd(value, 3 if key[0] == "o" else 1))
+            if not (
+                key in ("occluded", "truncated")
+                and _is_invalid_visibility(value, 3 if key[0] == "o" else 1)
+            )
         }
-        put.replace("bad_visibility", "attributes", kept)
+        editor.set_key("bad_visibility", "attributes", valid_attributes)
 
 
-def _is_odd(value: Any, most: float) -> bool:
+def _is_invalid_visibility(value: Any, maximum: float) -> bool:
     if value is None or isinstance(value, bool):
         return False
     is_number = isinstance(value, int | float)
-    return not (is_number and (value == -1 or 0 <= value <= most))
+    return not (is_number and (value == -1 or 0 <= value <= maximum))
 
 
-def _mend_geometry(
-    raw: dict[str, Any], record: ImageRecord, kinds: Collection[str], put: _Changes
+def _repair_geometry(
+    raw: dict[str, Any], record: ImageRecord, kinds: Collection[str], editor: _RecordEditor
 ) -> None:
     """Segmentation, then the box from it, then the area from both."""
     size = (record.height, record.width)
-    mask = _usable_mask(raw.get("segmentation"), size)
+    mask = _extract_usable_mask(raw.get("segmentation"), size)
     if "bad_segmentation" in kinds:
-        put.replace("bad_segmentation", "segmentation", ABSENT if mask is None else mask)
+        editor.set_key("bad_segmentation", "segmentation", ABSENT if mask is None else mask)
     boxless = sorted((_NO_BOX | {"missing_bbox"}) & set(kinds))
     if boxless and mask is not None:
-        packed = [packed_polygon(each) for each in mask] if isinstance(mask, list) else mask
-        put.replace(boxless[0], "bbox", _cut(surrounding(packed, *size), record) or None)
+        packed = [pack_polygon(polygon) for polygon in mask] if isinstance(mask, list) else mask
+        editor.set_key(
+            boxless[0], "bbox", _clip_box(compute_bounding_box(packed, *size), record) or None
+        )
     box = raw.get("bbox")
     old_area = raw.get("area")
     area_kind = next(iter(sorted({"missing_area", "bad_area", "area_beyond_box"} & set(kinds))), "")
     if "box_beyond_frame" in kinds and is_box(box):
-        cut = _cut(list(box), record)
+        clipped = _clip_box(list(box), record)
         if mask is None and isinstance(old_area, int | float):
             is_of_box = math.isclose(old_area, box[2] * box[3])
             area_kind = area_kind or ("box_beyond_frame" if is_of_box else "")
-        put.replace("box_beyond_frame", "bbox", cut or None)
+        editor.set_key("box_beyond_frame", "bbox", clipped or None)
         box = raw.get("bbox")
     if area_kind and is_box(box):
-        area = mask_area(mask, *size) if mask is not None else float(box[2] * box[3])
-        put.replace(area_kind, "area", area)
+        area = compute_mask_area(mask, *size) if mask is not None else float(box[2] * box[3])
+        editor.set_key(area_kind, "area", area)
 
 
-def _usable_mask(raw: Any, size: tuple[int, int]) -> Any:
+def _extract_usable_mask(raw: Any, size: tuple[int, int]) -> Any:
     """What of a segmentation can be used; None where nothing can."""
     if isinstance(raw, list):
-        return [each for each in raw if packed_polygon(each) is not None] or None
+        return [polygon for polygon in raw if pack_polygon(polygon) is not None] or None
     return raw if isinstance(raw, dict) and is_rle(raw, *size) else None
 
 
-def _cut(box: list[float], record: ImageRecord) -> list[float]:
+def _clip_box(box: list[float], record: ImageRecord) -> list[float]:
     """The part of a box inside its picture; empty where there is none."""
     x, y, width, height = box
     left, top = max(x, 0), max(y, 0)
@@ -197,7 +211,7 @@ def _cut(box: list[float], record: ImageRecord) -> list[float]:
     return [left, top, right - left, bottom - top] if right > left and bottom > top else []
 
 
-def relative_name(name: str, root: Path) -> str | None:
+def make_relative_name(name: str, root: Path) -> str | None:
     """An absolute or roundabout file name, relative to the folder that it lies in; else None."""
     try:
         inside = os.path.relpath(
@@ -206,5 +220,5 @@ def relative_name(name: str, root: Path) -> str | None:
         )
     except (OSError, ValueError):  # too long, or with a zero byte
         return None
-    made = Path(inside).as_posix()
-    return made if is_inside(made) and made != "." else None
+    relative_path = Path(inside).as_posix()
+    return relative_path if is_inside(relative_path) and relative_path != "." else None

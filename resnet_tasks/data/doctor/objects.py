@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from resnet_tasks.data.categories import CategoryMap
-from resnet_tasks.data.coco_masks import surrounding
-from resnet_tasks.data.coco_problems import Findings, Id, listed
+from resnet_tasks.data.coco_masks import compute_bounding_box
+from resnet_tasks.data.coco_problems import Findings, Id, format_list
 from resnet_tasks.data.coco_records import Annotation, ImageRecord, Xywh
 
 APART_PIXELS = 2.0
@@ -37,34 +37,34 @@ class ObjectChecks:
         self._categories = categories
         self._sizes = {record.id: (record.height, record.width) for record in images}
         self._findings = findings
-        self._seen: set[int] = set()
+        self._object_keys: set[int] = set()
         self._counts = [0] * len(categories)
-        self._form = _BoxForm()
+        self._form = _BoxFormatCheck()
 
     @property
     def objects(self) -> dict[int, int]:
         """Number of annotations by category id."""
         return dict(zip(self._categories.ids, self._counts, strict=True))
 
-    def take(self, annotation: Annotation) -> None:
+    def check(self, annotation: Annotation) -> None:
         """Looks at one annotation."""
         self._counts[annotation.category] += 1
         box = annotation.bbox
         if box is None:
             return
         height, width = self._sizes[annotation.image_id]
-        self._form.take(box, height, width)
-        where = (annotation.image_id, annotation.id)
+        self._form.add(box, height, width)
+        ids = (annotation.image_id, annotation.id)
         if annotation.area > (box[2] + 1) * (box[3] + 1):
             detail = f"area {annotation.area:g}, box {box[2]:g} x {box[3]:g}"
-            self._findings.add("area_beyond_box", *where, detail)
+            self._findings.add("area_beyond_box", *ids, detail)
         # A hash of 64 bits takes a tenth of what the values take.
-        key = hash((annotation.image_id, annotation.category, box, _content(annotation)))
-        if key in self._seen:
-            self._findings.add("repeated_object", *where)
-        self._seen.add(key)
+        key = hash((annotation.image_id, annotation.category, box, _get_mask_key(annotation)))
+        if key in self._object_keys:
+            self._findings.add("repeated_object", *ids)
+        self._object_keys.add(key)
         if annotation.segmentation:
-            self._compare(box, annotation.segmentation, where, (height, width))
+            self._compare_box_and_mask(box, annotation.segmentation, ids, (height, width))
 
     def finish(self, annotated: frozenset[str]) -> None:
         """Says what only the whole file shows.
@@ -72,7 +72,7 @@ class ObjectChecks:
         Args:
             annotated: What the file annotates.
         """
-        for detail, kind in self._form.findings():
+        for detail, kind in self._form.collect_findings():
             self._findings.add(kind, detail=detail)
         if not annotated & {"boxes", "masks", "image"}:
             return
@@ -81,24 +81,24 @@ class ObjectChecks:
             if count == 0 and (category.is_thing or "semantic" not in annotated):
                 self._findings.add("unused_category", detail=f"{category.id} {category.name!r}")
 
-    def _compare(
-        self, box: Xywh, segmentation: Any, where: tuple[Id, Id], size: tuple[int, int]
+    def _compare_box_and_mask(
+        self, box: Xywh, segmentation: Any, ids: tuple[Id, Id], size: tuple[int, int]
     ) -> None:
-        found = surrounding(segmentation, *size)
+        mask_box = compute_bounding_box(segmentation, *size)
         # Polygons may leave the picture, and boxes are often cut at its edge.
-        ours, theirs = _inside(box, size), _inside(found, size)
-        across = max(APART_PIXELS, APART_SHARE * max(box[2], found[2]))
-        down = max(APART_PIXELS, APART_SHARE * max(box[3], found[3]))
+        ours, theirs = _clip_to_image(box, size), _clip_to_image(mask_box, size)
+        across = max(APART_PIXELS, APART_SHARE * max(box[2], mask_box[2]))
+        down = max(APART_PIXELS, APART_SHARE * max(box[3], mask_box[3]))
         if (
             max(abs(ours[0] - theirs[0]), abs(ours[2] - theirs[2])) > across
             or max(abs(ours[1] - theirs[1]), abs(ours[3] - theirs[3])) > down
         ):
-            numbers = listed(f"{value:g}" for value in found)
-            shown = listed(f"{value:g}" for value in box)
-            self._findings.add("box_apart", *where, f"bbox [{shown}], its mask's [{numbers}]")
+            numbers = format_list(f"{value:g}" for value in mask_box)
+            box_text = format_list(f"{value:g}" for value in box)
+            self._findings.add("box_apart", *ids, f"bbox [{box_text}], its mask's [{numbers}]")
 
 
-class _BoxForm:
+class _BoxFormatCheck:
     """Whether the boxes of a file look as if they were not [x, y, width, height] in pixels."""
 
     def __init__(self) -> None:
@@ -107,39 +107,44 @@ class _BoxForm:
         self._may_be_corners = True
         self._may_be_relative = True
 
-    def take(self, box: Xywh, height: int, width: int) -> None:
+    def add(self, box: Xywh, height: int, width: int) -> None:
         x, y, w, h = box
         self._number += 1
         self._beyond += x + w > width + 1 or y + h > height + 1
         self._may_be_corners = self._may_be_corners and x < w <= width + 1 and y < h <= height + 1
         self._may_be_relative = self._may_be_relative and max(box) <= 1 and min(height, width) > 8
 
-    def findings(self) -> list[tuple[str, str]]:
+    def collect_findings(self) -> list[tuple[str, str]]:
         """(what is said, kind)."""
         if self._number < ENOUGH_BOXES:
             return []
-        found = []
+        findings = []
         if self._may_be_corners and self._beyond:
-            found.append(
+            findings.append(
                 (
                     f"{self._beyond} of {self._number} boxes leave their pictures, none as corners",
                     "corner_boxes",
                 )
             )
         if self._may_be_relative:
-            found.append((f"no number of {self._number} boxes is above 1", "relative_boxes"))
-        return found
+            findings.append((f"no number of {self._number} boxes is above 1", "relative_boxes"))
+        return findings
 
 
-def _content(annotation: Annotation) -> Any:
+def _get_mask_key(annotation: Annotation) -> Any:
     """What tells masks apart."""
     mask = annotation.segmentation
     if isinstance(mask, dict):
         return str(mask["counts"])
-    return tuple(each.tobytes() if isinstance(each, array) else tuple(each) for each in mask or ())
+    return tuple(
+        polygon.tobytes() if isinstance(polygon, array) else tuple(polygon)
+        for polygon in mask or ()
+    )
 
 
-def _inside(box: Sequence[float], size: tuple[int, int]) -> tuple[float, float, float, float]:
+def _clip_to_image(
+    box: Sequence[float], size: tuple[int, int]
+) -> tuple[float, float, float, float]:
     """Left, top, right and bottom of a box, cut at the picture's edges."""
     x, y, width, height = box
     return (

@@ -14,20 +14,20 @@ from numpy.typing import NDArray
 from resnet_tasks.data.categories import CategoryMap
 from resnet_tasks.data.coco_problems import Findings
 from resnet_tasks.data.coco_records import ImageRecord
-from resnet_tasks.data.decoding import read_stored
+from resnet_tasks.data.decoding import decode_image
 from resnet_tasks.data.doctor.likeness import HASH_BYTES, difference_hash
 from resnet_tasks.data.label_files import require_lossless
-from resnet_tasks.data.picture_files import DAMAGE, TURNED, orientation
-from resnet_tasks.data.semantic_maps import read_semantic
+from resnet_tasks.data.picture_files import DAMAGE, TURNED, read_orientation
+from resnet_tasks.data.semantic_maps import read_semantic_map
 from resnet_tasks.errors import DataError
-from resnet_tasks.processors import usable_cores
+from resnet_tasks.processors import count_usable_cores
 
 _AT_A_TIME = 256
 """Pictures whose results wait to be filed."""
 
 
 @dataclass(frozen=True)
-class Hashes:
+class ImageHashes:
     """What the pictures of a file look like.
 
     Attributes:
@@ -40,7 +40,7 @@ class Hashes:
 
 
 @dataclass(frozen=True)
-class _Seen:
+class _ImageCheck:
     """What was found in the files of one image: (kind, detail), and the hash of the picture."""
 
     problems: tuple[tuple[str, str], ...] = ()
@@ -56,7 +56,7 @@ def check_pictures(
     read: bool,
     hashes: bool = False,
     advance: Callable[[int, int], None] | None = None,
-) -> Hashes | None:
+) -> ImageHashes | None:
     """Looks at the pictures and semantic maps of a file.
 
     Args:
@@ -71,97 +71,106 @@ def check_pictures(
     Returns:
         The hashes, where asked for.
     """
-    made = None
+    image_hashes = None
     if hashes:
         number = len(images)
-        made = Hashes(np.zeros((number, HASH_BYTES), np.uint8), np.zeros(number, np.bool_))
+        image_hashes = ImageHashes(
+            np.zeros((number, HASH_BYTES), np.uint8), np.zeros(number, np.bool_)
+        )
 
-    def look(record: ImageRecord) -> _Seen:
-        return _look(record, roots, categories, read=read, hashes=hashes)
+    def check(record: ImageRecord) -> _ImageCheck:
+        return _check_image(record, roots, categories, read=read, hashes=hashes)
 
-    for index, (position, seen) in enumerate(_looked_at(images, look, beside=read or hashes)):
-        findings.place = ("images", position)
-        for kind, detail in seen.problems:
+    for index, (position, image_check) in enumerate(
+        _check_in_order(images, check, in_parallel=read or hashes)
+    ):
+        findings.location = ("images", position)
+        for kind, detail in image_check.problems:
             findings.add(kind, images[position].id, detail=detail)
-        if made is not None and seen.hash is not None:
-            made.values[index] = seen.hash
-            made.is_known[index] = True
+        if image_hashes is not None and image_check.hash is not None:
+            image_hashes.values[index] = image_check.hash
+            image_hashes.is_known[index] = True
         if advance is not None:
             advance(index + 1, len(images))
-    findings.place = None
-    return made
+    findings.location = None
+    return image_hashes
 
 
-def _looked_at(
-    images: Mapping[int, ImageRecord], look: Callable[[ImageRecord], _Seen], *, beside: bool
-) -> Iterator[tuple[int, _Seen]]:
+def _check_in_order(
+    images: Mapping[int, ImageRecord],
+    check: Callable[[ImageRecord], _ImageCheck],
+    *,
+    in_parallel: bool,
+) -> Iterator[tuple[int, _ImageCheck]]:
     """In the order of the file; decoders leave Python's lock, so that threads share the work."""
-    if not beside:
+    if not in_parallel:
         for position, record in images.items():
-            yield position, look(record)
+            yield position, check(record)
         return
     items = list(images.items())
-    with ThreadPoolExecutor(min(8, usable_cores())) as pool:
+    with ThreadPoolExecutor(min(8, count_usable_cores())) as pool:
         for start in range(0, len(items), _AT_A_TIME):
             part = items[start : start + _AT_A_TIME]
-            found = pool.map(look, (record for _, record in part))
-            yield from zip((position for position, _ in part), found, strict=True)
+            image_checks = pool.map(check, (record for _, record in part))
+            yield from zip((position for position, _ in part), image_checks, strict=True)
 
 
-def _look(
+def _check_image(
     record: ImageRecord,
     roots: tuple[Path, Path],
     categories: CategoryMap | None,
     *,
     read: bool,
     hashes: bool,
-) -> _Seen:
+) -> _ImageCheck:
     problems: list[tuple[str, str]] = []
     path = os.path.join(roots[0], record.file_name)  # noqa: PTH118 - fast
     digest = None
     if not os.path.isfile(path):  # noqa: PTH113 - fast
         problems.append(("missing_file", path))
     elif read or hashes:
-        digest = _look_at_picture(record, Path(path), problems, hashes=hashes)
+        digest = _check_image_file(record, Path(path), problems, hashes=hashes)
     if record.sem_seg_file_name is not None:
         map_path = os.path.join(roots[1], record.sem_seg_file_name)  # noqa: PTH118 - fast
         if not os.path.isfile(map_path):  # noqa: PTH113 - fast
             problems.append(("missing_file", map_path))
         elif read and categories is not None:
-            _look_at_map(record, Path(map_path), categories, problems)
+            _check_semantic_map(record, Path(map_path), categories, problems)
         else:
             _check_map_format(Path(map_path), problems)
-    return _Seen(tuple(problems), digest)
+    return _ImageCheck(tuple(problems), digest)
 
 
-def _look_at_picture(
+def _check_image_file(
     record: ImageRecord, path: Path, problems: list[tuple[str, str]], *, hashes: bool
 ) -> NDArray[np.uint8] | None:
     try:
-        stored = read_stored(path)
+        stored_image = decode_image(path)
     except DataError as error:
-        problems.append(("unreadable_file", _reason(error, path)))
+        problems.append(("unreadable_file", _format_reason(error, path)))
         return None
-    height, width = stored.pixels.shape[:2]
-    turned = orientation(path)
-    told = f"{path} is {width} x {height}, the record says {record.width} x {record.height}"
+    height, width = stored_image.pixels.shape[:2]
+    exif_orientation = read_orientation(path)
+    size_mismatch = (
+        f"{path} is {width} x {height}, the record says {record.width} x {record.height}"
+    )
     if (height, width) == (record.height, record.width):
-        if turned != 1:
-            problems.append(("exif_turned", f"{path}, orientation {turned}"))
-    elif turned in TURNED and (width, height) == (record.height, record.width):
-        problems.append(("turned_size", f"{told}, orientation {turned}"))
+        if exif_orientation != 1:
+            problems.append(("exif_turned", f"{path}, orientation {exif_orientation}"))
+    elif exif_orientation in TURNED and (width, height) == (record.height, record.width):
+        problems.append(("turned_size", f"{size_mismatch}, orientation {exif_orientation}"))
     else:
-        problems.append(("wrong_size", told))
-    return difference_hash(stored) if hashes else None
+        problems.append(("wrong_size", size_mismatch))
+    return difference_hash(stored_image) if hashes else None
 
 
-def _look_at_map(
+def _check_semantic_map(
     record: ImageRecord, path: Path, categories: CategoryMap, problems: list[tuple[str, str]]
 ) -> None:
     try:
-        read_semantic(path, categories, (record.height, record.width))
+        read_semantic_map(path, categories, (record.height, record.width))
     except DataError as error:
-        problems.append(("semantic_map", _reason(error, path)))
+        problems.append(("semantic_map", _format_reason(error, path)))
 
 
 def _check_map_format(path: Path, problems: list[tuple[str, str]]) -> None:
@@ -169,12 +178,12 @@ def _check_map_format(path: Path, problems: list[tuple[str, str]]) -> None:
     try:
         require_lossless(path, "label map")
     except DataError as error:
-        problems.append(("semantic_map", _reason(error, path)))
+        problems.append(("semantic_map", _format_reason(error, path)))
     except DAMAGE:
         return  # Only `--read-images` looks for damage.
 
 
-def _reason(error: DataError, path: Path) -> str:
+def _format_reason(error: DataError, path: Path) -> str:
     """What is wrong, with the path first."""
     text = str(error)
     for start in (f"picture {path} ", f"label map {path} ", f"{path} "):

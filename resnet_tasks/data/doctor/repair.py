@@ -12,21 +12,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from resnet_tasks.data.coco_parsing import ImageReader, find, ids_above, is_box
-from resnet_tasks.data.coco_problems import Findings, Id, Place
+from resnet_tasks.data.coco_parsing import ImageReader, find, generate_new_ids, is_box
+from resnet_tasks.data.coco_problems import Findings, Id, RecordLocation
 from resnet_tasks.data.coco_records import ImageRecord
 from resnet_tasks.data.coco_streaming import (
-    Content,
-    decoded,
-    moved_info,
+    CocoContent,
+    decode_record,
     open_content,
+    relocate_info,
     write_content,
 )
-from resnet_tasks.data.doctor.check import FileCheck, Look, check_coco
-from resnet_tasks.data.doctor.mending import ABSENT, AnnotationMender, Note, relative_name
-from resnet_tasks.data.picture_files import stored_size
+from resnet_tasks.data.doctor.check import CheckOptions, FileCheck, check_coco
+from resnet_tasks.data.doctor.mending import ABSENT, AnnotationRepairer, Note, make_relative_name
+from resnet_tasks.data.picture_files import try_read_image_size
 from resnet_tasks.errors import DataError
-from resnet_tasks.whole_files import json_text, new_files, whole_file
+from resnet_tasks.whole_files import json_text, open_atomic, remove_files_on_error
 
 DROPPED_ANNOTATIONS = ("unknown_image", "unknown_category", "annotation_record", "box_apart")
 DROPPED_IMAGES = (
@@ -43,7 +43,7 @@ DROPPABLE = (*DROPPED_ANNOTATIONS, *DROPPED_IMAGES)
 
 
 @dataclass(frozen=True)
-class Repair:
+class RepairReport:
     """What became of a file.
 
     Attributes:
@@ -63,16 +63,16 @@ def repair(
     path: Path,
     out: Path,
     *,
-    look: Look | None = None,
+    options: CheckOptions | None = None,
     leave: Collection[str] = (),
     drop: Collection[str] = (),
-) -> Repair:
+) -> RepairReport:
     """Writes a repaired copy of a COCO file, and beside it `<out>.changes.json`.
 
     Args:
         path: The file; it is not touched.
         out: The copy; its `info` tells where the pictures are from there.
-        look: How closely to look; sizes are repaired only where pictures are read.
+        options: How closely to look; sizes are repaired only where pictures are read.
         leave: Kinds of findings that are not repaired.
         drop: Kinds of findings whose annotations or images are taken out, of `DROPPABLE`.
 
@@ -80,30 +80,32 @@ def repair(
         DataError: If the file cannot be read at all, a kind is unknown, or a file is in the way.
         RunError: If the copy cannot be written.
     """
-    look = look or Look()
+    options = options or CheckOptions()
     changes = out.with_name(out.name + ".changes.json")
-    for each in (out, changes):
-        if each.exists():
-            raise DataError(f"{each} is already there; choose another name for the repaired copy")
-    unknown = [each for each in drop if each not in DROPPABLE]
+    for target in (out, changes):
+        if target.exists():
+            raise DataError(f"{target} is already there; choose another name for the repaired copy")
+    unknown = [kind for kind in drop if kind not in DROPPABLE]
     if unknown:
         raise DataError(
             f"{', '.join(unknown)} cannot be dropped; what can be: {', '.join(DROPPABLE)}"
         )
-    before = check_coco(path, look)
+    before = check_coco(path, options)
     if before.categories is None:
         raise DataError(
             f"{path} cannot be repaired: {before.problems[0].message.removeprefix(f'{path}: ')}"
         )
     content = open_content(path)
-    with new_files((out, changes)):
-        with whole_file(out) as copy, whole_file(changes) as listed:
-            counts = _write(before, content, copy, _Log(listed), out.parent, leave, drop)
-        after = check_coco(out, replace(look, images_root=None))
-    return Repair(out, changes, dict(counts.most_common()), after)
+    with remove_files_on_error((out, changes)):
+        with open_atomic(out) as copy, open_atomic(changes) as changes_stream:
+            counts = _write_repaired(
+                before, content, copy, _ChangeLog(changes_stream), out.parent, leave, drop
+            )
+        after = check_coco(out, replace(options, images_root=None))
+    return RepairReport(out, changes, dict(counts.most_common()), after)
 
 
-class _Log:
+class _ChangeLog:
     """The list of changes, one a line."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -112,21 +114,21 @@ class _Log:
         stream.write("[")
 
     def add(
-        self, place: str, raw: Any, kind: str, key: str | None, before: Any, after: Any
+        self, location: str, raw: Any, kind: str, key: str | None, before: Any, after: Any
     ) -> None:
         """One change; the ids are those before it."""
-        entry: dict[str, Any] = {"place": place, "kind": kind}
+        entry: dict[str, Any] = {"place": location, "kind": kind}
         if isinstance(raw, dict):
             own = before if key == "id" else raw.get("id")
-            is_image = place.startswith("images")
+            is_image = location.startswith("images")
             ids = (own, None) if is_image else (raw.get("image_id"), own)
             entry["image_id"] = before if key == "image_id" else ids[0]
             entry["annotation_id"] = ids[1]
         entry["key"] = key
         entry |= {"before": before, "after": after}
-        kept = {name: value for name, value in entry.items() if value is not ABSENT}
+        present_fields = {name: value for name, value in entry.items() if value is not ABSENT}
         self._stream.write(",\n" if self.counts.total() else "\n")
-        self._stream.write(json_text(kept, is_lossless=True))
+        self._stream.write(json_text(present_fields, is_lossless=True))
         self.counts[kind] += 1
 
     def finish(self) -> None:
@@ -134,33 +136,33 @@ class _Log:
         self._stream.write("\n]\n")
 
 
-def _write(
+def _write_repaired(
     check: FileCheck,
-    content: Content,
+    content: CocoContent,
     copy: TextIO,
-    log: _Log,
+    log: _ChangeLog,
     folder: Path,
     leave: Collection[str],
     drop: Collection[str],
 ) -> Counter[str]:
-    work = _Work(check, content, log, frozenset(leave), frozenset(drop))
-    top = work.top(folder)
-    lists: dict[str, Iterable[Any]] = {"images": work.images()}
+    work = _RepairedCopy(check, content, log, frozenset(leave), frozenset(drop))
+    top = work.build_top_level(folder)
+    lists: dict[str, Iterable[Any]] = {"images": work.repair_images()}
     if isinstance(top.get("annotations"), list):
-        lists["annotations"] = work.annotations()
+        lists["annotations"] = work.iter_annotations()
     write_content(copy, top, lists)
     log.finish()
     return log.counts
 
 
-class _Work:
-    """One copy in the making: `top`, then `images`, then `annotations`."""
+class _RepairedCopy:
+    """One copy in the making: `build_top_level`, then `repair_images`, then `iter_annotations`."""
 
     def __init__(
         self,
         check: FileCheck,
-        content: Content,
-        log: _Log,
+        content: CocoContent,
+        log: _ChangeLog,
         leave: frozenset[str],
         drop: frozenset[str],
     ) -> None:
@@ -170,22 +172,24 @@ class _Work:
         self._log = log
         self._leave = leave
         self._drop = drop
-        self._kinds: dict[Place, set[str]] = {}
+        self._kinds: dict[RecordLocation, set[str]] = {}
         for finding in check.findings:
-            if finding.place is not None and finding.kind not in leave:
-                self._kinds.setdefault(finding.place, set()).add(finding.kind)
+            if finding.location is not None and finding.kind not in leave:
+                self._kinds.setdefault(finding.location, set()).add(finding.kind)
         self._records: dict[Id, ImageRecord] = {}
         for record in check.images:
             self._records.setdefault(record.id, record)
         # A changed size changes what fits into the picture.
-        for image_id, (height, width) in _true_sizes(check, content, leave).items():
+        for image_id, (height, width) in _find_true_sizes(check, content, leave).items():
             self._records[image_id] = replace(self._records[image_id], height=height, width=width)
-        self._mender = AnnotationMender(check.categories, self._records, leave, drop, self._new_id)
+        self._repairer = AnnotationRepairer(
+            check.categories, self._records, leave, drop, self._make_new_id
+        )
         self._new_ids: Iterator[int] | None = None
-        self._dropped = self._dropped_images()
-        self._unread: set[Id] = set()
+        self._dropped = self._find_dropped_images()
+        self._unchecked: set[Id] = set()
 
-    def top(self, folder: Path) -> dict[str, Any]:
+    def build_top_level(self, folder: Path) -> dict[str, Any]:
         """The file's keys, with the `info` of its new place."""
         top = dict(self._content.top)
         info = top.get("info")
@@ -198,24 +202,24 @@ class _Work:
         roots = {"images_root": self._check.images_root}
         if any(record.sem_seg_file_name for record in self._check.images):
             roots["sem_seg_root"] = self._check.sem_seg_root
-        moved = moved_info(info, roots, folder)
+        relocated = relocate_info(info, roots, folder)
         for key in roots:
-            if moved.get(key, ABSENT) != info.get(key, ABSENT):
-                self._log.add("info", None, "moved", key, info.get(key, ABSENT), moved[key])
-        return {**top, "info": moved}
+            if relocated.get(key, ABSENT) != info.get(key, ABSENT):
+                self._log.add("info", None, "moved", key, info.get(key, ABSENT), relocated[key])
+        return {**top, "info": relocated}
 
-    def images(self) -> list[Any]:
+    def repair_images(self) -> list[Any]:
         """The records of the copy."""
         first: dict[Any, Any] = {}
         has_twins = any("duplicate_image" in kinds for kinds in self._kinds.values())
-        kept = []
+        kept_records = []
         for position, entry in enumerate(self._content.top["images"]):
             kinds = self._kinds.get(("images", position), set())
             if not (kinds or has_twins):
-                kept.append(entry)
+                kept_records.append(entry)
                 continue
-            raw, place = decoded(entry), f"images[{position}]"
-            note = self._note(place, raw)
+            raw, location = decode_record(entry), f"images[{position}]"
+            note = self._make_note(location, raw)
             twin = find(first, raw.get("id")) if isinstance(raw, dict) else None
             if "duplicate_image" in kinds and twin == raw:
                 note("duplicate_image", None, raw, ABSENT)
@@ -223,42 +227,44 @@ class _Work:
                 note(min(kinds & self._drop), None, raw, ABSENT)
             else:
                 if isinstance(raw, dict) and isinstance(raw.get("id"), int | str):
-                    first.setdefault(raw["id"], decoded(entry))
-                kept.append(raw if self._mended_image(raw, kinds, note) else entry)
-        return kept
+                    first.setdefault(raw["id"], decode_record(entry))
+                kept_records.append(raw if self._repair_image(raw, kinds, note) else entry)
+        return kept_records
 
-    def annotations(self) -> Iterator[Any]:
+    def iter_annotations(self) -> Iterator[Any]:
         """The records of the copy; to be asked for after the images."""
-        look_at_all = bool(self._dropped or self._unread)
+        check_all = bool(self._dropped or self._unchecked)
         for position, entry in enumerate(self._content.top["annotations"]):
             kinds = self._kinds.get(("annotations", position), set())
-            if not (kinds or look_at_all):
+            if not (kinds or check_all):
                 yield entry
                 continue
-            raw = decoded(entry)
+            raw = decode_record(entry)
             image_id = raw.get("image_id") if isinstance(raw, dict) else None
-            note = self._note(f"annotations[{position}]", raw)
+            note = self._make_note(f"annotations[{position}]", raw)
             if isinstance(image_id, int | str) and image_id in self._dropped:
                 note(self._dropped[image_id], None, raw, ABSENT)
                 continue
-            if isinstance(image_id, int | str) and image_id in self._unread:
-                kinds = self._mender.kinds_of(raw)
+            if isinstance(image_id, int | str) and image_id in self._unchecked:
+                kinds = self._repairer.find_problem_kinds(raw)
             before = self._log.counts.total()
-            if self._mender.mend(raw, kinds, note):
+            if self._repairer.repair(raw, kinds, note):
                 yield raw if self._log.counts.total() > before else entry
 
-    def _new_id(self) -> int:
+    def _make_new_id(self) -> int:
         if self._new_ids is None:  # all are looked through when the first is needed
-            self._new_ids = ids_above(self._content.annotation_ids())
+            self._new_ids = generate_new_ids(self._content.iter_annotation_ids())
         return next(self._new_ids)
 
-    def _note(self, place: str, raw: Any) -> Note:
-        return lambda kind, key, before, after: self._log.add(place, raw, kind, key, before, after)
+    def _make_note(self, location: str, raw: Any) -> Note:
+        return lambda kind, key, before, after: self._log.add(
+            location, raw, kind, key, before, after
+        )
 
-    def _mended_image(self, raw: Any, kinds: Collection[str], note: Note) -> bool:
+    def _repair_image(self, raw: Any, kinds: Collection[str], note: Note) -> bool:
         if not isinstance(raw, dict):
             return False
-        changed = _stated_size(raw, kinds, find(self._records, raw.get("id")), note)
+        changed = _set_true_size(raw, kinds, find(self._records, raw.get("id")), note)
         if "image_path" not in kinds:
             return changed
         roots = (
@@ -267,85 +273,95 @@ class _Work:
         )
         for key, root in roots:
             name = raw.get(key)
-            made = relative_name(name, root) if isinstance(name, str) else None
-            if made is not None and made != name:
-                note("image_path", key, name, made)
-                raw[key] = made
+            relative_path = make_relative_name(name, root) if isinstance(name, str) else None
+            if relative_path is not None and relative_path != name:
+                note("image_path", key, name, relative_path)
+                raw[key] = relative_path
                 changed = True
         # Its annotations have not been looked at while it could not be used.
         record = ImageReader(self._check.images_root, Findings(Path())).read(0, raw)
         if record is not None and self._records.setdefault(record.id, record) is record:
-            self._unread.add(record.id)
+            self._unchecked.add(record.id)
         return changed
 
-    def _dropped_images(self) -> dict[Id, str]:
+    def _find_dropped_images(self) -> dict[Id, str]:
         """Images that are taken out, and why; not those whose id another one has, too."""
-        found: dict[Id, str] = {}
-        twins = {each.image_id for each in self._check.findings if each.kind == "duplicate_image"}
-        for each in self._check.findings:
-            is_dropped = each.kind in self._drop - self._leave and each.kind in DROPPED_IMAGES
-            if is_dropped and each.image_id is not None and each.image_id not in twins:
-                found.setdefault(each.image_id, each.kind)
-        return found
+        drop_reasons: dict[Id, str] = {}
+        twins = {
+            finding.image_id
+            for finding in self._check.findings
+            if finding.kind == "duplicate_image"
+        }
+        for finding in self._check.findings:
+            is_dropped = finding.kind in self._drop - self._leave and finding.kind in DROPPED_IMAGES
+            if is_dropped and finding.image_id is not None and finding.image_id not in twins:
+                drop_reasons.setdefault(finding.image_id, finding.kind)
+        return drop_reasons
 
 
-def _stated_size(
+def _set_true_size(
     raw: dict[str, Any], kinds: Collection[str], record: ImageRecord | None, note: Note
 ) -> bool:
     """Whether height and width have been set to those of the picture."""
-    kind = next((each for each in ("missing_size", "wrong_size") if each in kinds), "")
+    kind = next(
+        (size_kind for size_kind in ("missing_size", "wrong_size") if size_kind in kinds), ""
+    )
     if not kind or record is None:
         return False
-    wanted = {"height": record.height, "width": record.width}
-    if all(raw.get(key) == value for key, value in wanted.items()):
+    true_size = {"height": record.height, "width": record.width}
+    if all(raw.get(key) == value for key, value in true_size.items()):
         return False
-    for key, value in wanted.items():
+    for key, value in true_size.items():
         note(kind, key, raw.get(key, ABSENT), value)
         raw[key] = value
     return True
 
 
-def _true_sizes(
-    check: FileCheck, content: Content, leave: Collection[str]
+def _find_true_sizes(
+    check: FileCheck, content: CocoContent, leave: Collection[str]
 ) -> dict[Id, tuple[int, int]]:
     """Sizes of pictures whose records are wrong beyond doubt.
 
     That is where nothing is drawn on the picture, or where height and width are exchanged: all
     boxes lie inside the true size, and one reaches beyond the stated one.
     """
-    wrong = {each.image_id for each in check.findings if each.kind == "wrong_size"}
+    wrong = {finding.image_id for finding in check.findings if finding.kind == "wrong_size"}
     if "wrong_size" in leave:
         return {}
-    found: dict[Id, tuple[int, int]] = {}
+    measured_sizes: dict[Id, tuple[int, int]] = {}
     stated = {}
     for record in check.images:
-        size = stored_size(check.images_root / record.file_name) if record.id in wrong else None
+        size = (
+            try_read_image_size(check.images_root / record.file_name)
+            if record.id in wrong
+            else None
+        )
         if size is not None:
-            found[record.id] = size
+            measured_sizes[record.id] = size
             stated[record.id] = (record.height, record.width)
-    drawn: set[Id] = set()
+    annotated_ids: set[Id] = set()
     proven: set[Id] = set()
     doubtful: set[Id] = set()
-    for raw in content.entries("annotations") if found else ():
-        size = find(found, raw.get("image_id")) if isinstance(raw, dict) else None
+    for raw in content.iter_entries("annotations") if measured_sizes else ():
+        size = find(measured_sizes, raw.get("image_id")) if isinstance(raw, dict) else None
         box, mask = (raw.get("bbox"), raw.get("segmentation")) if size is not None else (None, None)
         if size is None or not (box or mask):
             continue
         image_id = raw["image_id"]
-        drawn.add(image_id)
+        annotated_ids.add(image_id)
         is_swapped = stated[image_id] == size[::-1]
         fits_mask = not isinstance(mask, dict) or mask.get("size") == list(size)
-        if not (is_swapped and fits_mask and is_box(box) and _fits(box, size)):
+        if not (is_swapped and fits_mask and is_box(box) and _is_box_inside(box, size)):
             doubtful.add(image_id)
-        elif not _fits(box, stated[image_id]):
+        elif not _is_box_inside(box, stated[image_id]):
             proven.add(image_id)
     return {
         image_id: size
-        for image_id, size in found.items()
-        if image_id not in drawn or (image_id in proven and image_id not in doubtful)
+        for image_id, size in measured_sizes.items()
+        if image_id not in annotated_ids or (image_id in proven and image_id not in doubtful)
     }
 
 
-def _fits(box: tuple[float, float, float, float], size: tuple[int, int]) -> bool:
+def _is_box_inside(box: tuple[float, float, float, float], size: tuple[int, int]) -> bool:
     x, y, width, height = box
     return min(x, y) >= -1 and x + width <= size[1] + 1 and y + height <= size[0] + 1

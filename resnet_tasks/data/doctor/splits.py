@@ -11,22 +11,24 @@ import numpy as np
 from resnet_tasks.data.categories import CategoryMap
 from resnet_tasks.data.coco_problems import Findings, Id
 from resnet_tasks.data.coco_records import ImageRecord
-from resnet_tasks.data.doctor.check import FileCheck, Look, check_coco
-from resnet_tasks.data.doctor.likeness import nearest_of_other_splits
-from resnet_tasks.data.leaks import group_counts, picture_paths
+from resnet_tasks.data.doctor.check import CheckOptions, FileCheck, check_coco
+from resnet_tasks.data.doctor.likeness import find_near_duplicates
+from resnet_tasks.data.leaks import count_groups, resolve_image_paths
 from resnet_tasks.errors import DataError
 
 SPLIT_NAMES = ("train", "val", "test")
 
 
-def check_splits(paths: Sequence[Path], look: Look | None = None) -> tuple[FileCheck, ...]:
+def check_splits(
+    paths: Sequence[Path], options: CheckOptions | None = None
+) -> tuple[FileCheck, ...]:
     """All that is wrong with COCO files that are splits of one data set.
 
     What is wrong between two of them is a finding of the later one.
 
     Args:
         paths: The JSONs; one alone is only looked at by itself.
-        look: How closely to look.
+        options: How closely to look.
 
     Raises:
         DataError: If a file is named twice.
@@ -35,105 +37,118 @@ def check_splits(paths: Sequence[Path], look: Look | None = None) -> tuple[FileC
     if len(set(resolved)) < len(resolved):
         again = next(path for path in resolved if resolved.count(path) > 1)
         raise DataError(f"{again} is given more than once; name each split once")
-    checks = [check_coco(path, look) for path in paths]
+    checks = [check_coco(path, options) for path in paths]
     return tuple(
-        _compared(check, checks[:number]) if number else check
-        for number, check in enumerate(_with_absent_classes(checks))
+        _compare_with_earlier(check, checks[:number]) if number else check
+        for number, check in enumerate(_add_absent_classes(checks))
     )
 
 
-def siblings(path: Path) -> list[Path]:
+def find_sibling_splits(path: Path) -> list[Path]:
     """The file and the other splits that lie beside it by their usual names."""
-    found = [path.with_name(f"{name}.json") for name in SPLIT_NAMES]
-    return [path, *(each for each in found if each != path and each.is_file())]
+    candidates = [path.with_name(f"{name}.json") for name in SPLIT_NAMES]
+    return [
+        path,
+        *(candidate for candidate in candidates if candidate != path and candidate.is_file()),
+    ]
 
 
-def _with_absent_classes(checks: Sequence[FileCheck]) -> list[FileCheck]:
-    return [_class_check(each, [o for o in checks if o is not each]) for each in checks]
+def _add_absent_classes(checks: Sequence[FileCheck]) -> list[FileCheck]:
+    return [_check_absent_classes(check, [o for o in checks if o is not check]) for check in checks]
 
 
-def _class_check(check: FileCheck, others: Sequence[FileCheck]) -> FileCheck:
+def _check_absent_classes(check: FileCheck, other_checks: Sequence[FileCheck]) -> FileCheck:
     """With the classes that have objects in another split only."""
     findings = Findings(check.path, keep_all=True)
     if check.categories is None or not check.annotated & {"boxes", "masks", "image"}:
         return check
-    for category_id, where in _names_elsewhere(others).items():
+    for category_id, occurrence in _find_classes_elsewhere(other_checks).items():
         if not check.objects.get(category_id):
-            name, split, count = where
+            name, split, count = occurrence
             findings.add("absent_class", detail=f"{category_id} {name!r}, {count} in {split}")
-    return _joined(check, findings)
+    return _merge_findings(check, findings)
 
 
-def _names_elsewhere(others: Sequence[FileCheck]) -> dict[int, tuple[str, str, int]]:
+def _find_classes_elsewhere(other_checks: Sequence[FileCheck]) -> dict[int, tuple[str, str, int]]:
     """Category id -> its name, the first split that has objects of it, and how many."""
-    found: dict[int, tuple[str, str, int]] = {}
-    for each in others:
-        for category in each.categories.categories if each.categories else ():
-            count = each.objects.get(category.id, 0)
+    occurrences: dict[int, tuple[str, str, int]] = {}
+    for check in other_checks:
+        for category in check.categories.categories if check.categories else ():
+            count = check.objects.get(category.id, 0)
             if count:
-                found.setdefault(category.id, (category.name, each.path.name, count))
-    return dict(sorted(found.items()))
+                occurrences.setdefault(category.id, (category.name, check.path.name, count))
+    return dict(sorted(occurrences.items()))
 
 
-def _compared(check: FileCheck, earlier: Sequence[FileCheck]) -> FileCheck:
+def _compare_with_earlier(check: FileCheck, earlier: Sequence[FileCheck]) -> FileCheck:
     findings = Findings(check.path, keep_all=True)
     _compare_categories(check, earlier, findings)
     _compare_groups(check, earlier, findings)
     _compare_files(check, earlier, findings)
-    _compare_looks(check, earlier, findings)
-    return _joined(check, findings)
+    _compare_hashes(check, earlier, findings)
+    return _merge_findings(check, findings)
 
 
 def _compare_categories(check: FileCheck, earlier: Sequence[FileCheck], findings: Findings) -> None:
-    maps = [each.categories for each in (*earlier, check) if each.categories is not None]
+    maps = [
+        split_check.categories
+        for split_check in (*earlier, check)
+        if split_check.categories is not None
+    ]
     try:
-        CategoryMap.merged(maps)
+        CategoryMap.merge(maps)
     except DataError as error:
         findings.add("categories_differ", detail=str(error))
 
 
 def _compare_groups(check: FileCheck, earlier: Sequence[FileCheck], findings: Findings) -> None:
-    here = group_counts([check])
-    others = [(each.path.name, group_counts([each])) for each in earlier]
+    own_counts = count_groups([check])
+    earlier_counts = [
+        (earlier_check.path.name, count_groups([earlier_check])) for earlier_check in earlier
+    ]
     first = {record.group: record for record in reversed(check.images)}
-    for group, count in here.items():
-        shared = [f"{there[group]} in {name}" for name, there in others if group in there]
+    for group, count in own_counts.items():
+        shared = [
+            f"{counts[group]} in {name}" for name, counts in earlier_counts if group in counts
+        ]
         if shared:
             detail = f"group {group!r}: {count} picture(s) here, {', '.join(shared)}"
             findings.add("shared_group", first[group].id, detail=detail)
 
 
 def _compare_files(check: FileCheck, earlier: Sequence[FileCheck], findings: Findings) -> None:
-    known: dict[str, tuple[Id, str]] = {}
-    for each in earlier:
-        for path, record in zip(picture_paths(each), each.images, strict=True):
-            known.setdefault(path, (record.id, each.path.name))
-    for path, record in zip(picture_paths(check), check.images, strict=True):
-        if path in known:
-            image_id, name = known[path]
+    known_files: dict[str, tuple[Id, str]] = {}
+    for earlier_check in earlier:
+        for path, record in zip(
+            resolve_image_paths(earlier_check), earlier_check.images, strict=True
+        ):
+            known_files.setdefault(path, (record.id, earlier_check.path.name))
+    for path, record in zip(resolve_image_paths(check), check.images, strict=True):
+        if path in known_files:
+            image_id, name = known_files[path]
             detail = f"{record.file_name}, image {image_id!r} of {name}"
             findings.add("shared_picture", record.id, detail=detail)
 
 
-def _compare_looks(check: FileCheck, earlier: Sequence[FileCheck], findings: Findings) -> None:
+def _compare_hashes(check: FileCheck, earlier: Sequence[FileCheck], findings: Findings) -> None:
     if check.hashes is None:
         return
     rows: list[tuple[Path, ImageRecord]] = []
     values, splits = [], []
-    for split, each in enumerate((*earlier, check)):
-        if each.hashes is not None:
-            known = np.flatnonzero(each.hashes.is_known)
-            rows += [(each.path, each.images[i]) for i in known.tolist()]
-            values.append(each.hashes.values[known])
+    for split, split_check in enumerate((*earlier, check)):
+        if split_check.hashes is not None:
+            hashed_indices = np.flatnonzero(split_check.hashes.is_known)
+            rows += [(split_check.path, split_check.images[i]) for i in hashed_indices.tolist()]
+            values.append(split_check.hashes.values[hashed_indices])
             # Earlier splits count as one: they have been compared among themselves.
-            splits.append(np.full(len(known), int(split == len(earlier))))
+            splits.append(np.full(len(hashed_indices), int(split == len(earlier))))
     hashes, of_split = np.concatenate(values), np.concatenate(splits)
-    for place, other, bits in nearest_of_other_splits(hashes, of_split):
+    for place, other, bits in find_near_duplicates(hashes, of_split):
         record, (path, like) = rows[place][1], rows[other]
-        told = f"{record.file_name} like {like.file_name}, image {like.id!r} of {path.name}"
-        findings.add("near_duplicate", record.id, detail=f"{told}, {bits} of 256 bits apart")
+        detail = f"{record.file_name} like {like.file_name}, image {like.id!r} of {path.name}"
+        findings.add("near_duplicate", record.id, detail=f"{detail}, {bits} of 256 bits apart")
 
 
-def _joined(check: FileCheck, findings: Findings) -> FileCheck:
-    problems = sorted((*findings.problems(), *check.problems), key=lambda each: each.rank)
+def _merge_findings(check: FileCheck, findings: Findings) -> FileCheck:
+    problems = sorted((*findings.to_problems(), *check.problems), key=lambda problem: problem.rank)
     return replace(check, problems=tuple(problems), findings=(*check.findings, *findings.all))

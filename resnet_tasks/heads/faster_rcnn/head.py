@@ -19,10 +19,10 @@ from torch import Tensor
 
 from resnet_tasks.errors import HeadError
 from resnet_tasks.heads.base import Head, HeadOptions, register_head
-from resnet_tasks.heads.faster_rcnn.matching import Sampling
+from resnet_tasks.heads.faster_rcnn.matching import CandidateSampler
 from resnet_tasks.heads.faster_rcnn.roi import BoxHead, RoiHeads
-from resnet_tasks.heads.faster_rcnn.rpn import Anchors, RegionProposals
-from resnet_tasks.layers.feature_pyramid import FeaturePyramid, shared_channels
+from resnet_tasks.heads.faster_rcnn.rpn import AnchorShapes, RegionProposalNetwork
+from resnet_tasks.layers.feature_pyramid import FeaturePyramid, get_shared_channels
 from resnet_tasks.layers.strides import check_strides
 from resnet_tasks.structures import (
     DETECTION,
@@ -141,53 +141,57 @@ class FasterRCNN(Head):
         if shared:
             self.in_levels = PYRAMID_LEVELS  # type: ignore[misc]
         super().__init__(specs, classes, options)
-        chosen: FasterRCNNOptions = self.options
+        parsed_options: FasterRCNNOptions = self.options
         check_strides(self.specs, "Faster R-CNN's levels")
-        self.fpn = None if shared else FeaturePyramid(self.specs, chosen.pyramid_channels)
+        self.fpn = None if shared else FeaturePyramid(self.specs, parsed_options.pyramid_channels)
         pyramid = self.specs if self.fpn is None else self.fpn.specs
-        asked = chosen.pyramid_channels if "pyramid_channels" in chosen.model_fields_set else None
-        channels = shared_channels(pyramid, asked, "head FasterRCNN")
+        requested_channels = (
+            parsed_options.pyramid_channels
+            if "pyramid_channels" in parsed_options.model_fields_set
+            else None
+        )
+        channels = get_shared_channels(pyramid, requested_channels, "head FasterRCNN")
         strides = [spec.stride for spec in pyramid.values()]
         self.finest_stride = strides[0]
-        self.rpn = RegionProposals(
+        self.rpn = RegionProposalNetwork(
             channels,
-            _anchors(chosen),
-            sampling=Sampling(
-                foreground_iou=chosen.rpn_fg_iou,
-                background_iou=chosen.rpn_bg_iou,
-                size=chosen.rpn_batch_size,
-                positive_fraction=chosen.rpn_positive_fraction,
+            _build_anchors(parsed_options),
+            sampling=CandidateSampler(
+                foreground_iou=parsed_options.rpn_fg_iou,
+                background_iou=parsed_options.rpn_bg_iou,
+                size=parsed_options.rpn_batch_size,
+                positive_fraction=parsed_options.rpn_positive_fraction,
                 best_is_positive=True,
             ),
-            nms_iou=chosen.rpn_nms_iou,
-            box_loss=chosen.box_loss,
+            nms_iou=parsed_options.rpn_nms_iou,
+            box_loss=parsed_options.box_loss,
         )
         self.roi_heads = RoiHeads(
             BoxHead(
-                channels * chosen.roi_output_size**2,
-                chosen.box_head_channels,
-                chosen.box_head_dropout,
+                channels * parsed_options.roi_output_size**2,
+                parsed_options.box_head_channels,
+                parsed_options.box_head_dropout,
             ),
             strides[:-1],  # P6 proposes only
             len(self.classes),
-            output_size=chosen.roi_output_size,
-            sampling_ratio=chosen.roi_sampling_ratio,
-            sampling=Sampling(
-                foreground_iou=chosen.roi_fg_iou,
-                background_iou=chosen.roi_bg_iou,
-                size=chosen.roi_batch_size,
-                positive_fraction=chosen.roi_positive_fraction,
+            output_size=parsed_options.roi_output_size,
+            sampling_ratio=parsed_options.roi_sampling_ratio,
+            sampling=CandidateSampler(
+                foreground_iou=parsed_options.roi_fg_iou,
+                background_iou=parsed_options.roi_bg_iou,
+                size=parsed_options.roi_batch_size,
+                positive_fraction=parsed_options.roi_positive_fraction,
                 best_is_positive=False,
             ),
-            box_loss=chosen.box_loss,
+            box_loss=parsed_options.box_loss,
         )
 
     def loss(self, features: Mapping[str, Tensor], view: BatchView) -> dict[str, LossTerm]:
         """Both stages' terms, normalised as in torchvision; the draws depend on `view.seeds`."""
-        levels = self._pyramid(features)
-        output = self.rpn.without_graph(levels, self._padded_size(levels))
+        levels = self._compute_pyramid(features)
+        output = self.rpn.forward_without_grad(levels, self._get_padded_size(levels))
         limits = output.anchors.new_tensor([(width, height) for height, width in view.image_sizes])
-        proposals, valid = self.rpn.proposals(
+        proposals, valid = self.rpn.select_proposals(
             output,
             limits,
             before_nms=self.options.rpn_pre_nms[0],
@@ -205,11 +209,11 @@ class FasterRCNN(Head):
             `boxes` `(B, D, 4)` float32 xyxy in input pixels, clipped to the padded batch; `scores`
             `(B, D)` float32, falling; `labels` `(B, D)` int64; `valid` `(B, D)` bool.
         """
-        levels = self._pyramid(features)
-        height, width = self._padded_size(levels)
+        levels = self._compute_pyramid(features)
+        height, width = self._get_padded_size(levels)
         output = self.rpn(levels, (height, width))
         limits = output.anchors.new_tensor([[width, height]]).expand(len(levels[0]), 2)
-        proposals, valid = self.rpn.proposals(
+        proposals, valid = self.rpn.select_proposals(
             output,
             limits,
             before_nms=self.options.rpn_pre_nms[1],
@@ -245,16 +249,16 @@ class FasterRCNN(Head):
             decoded.append(Detections(boxes[keep][order], scores, labels))
         return decoded
 
-    def _pyramid(self, features: Mapping[str, Tensor]) -> list[Tensor]:
+    def _compute_pyramid(self, features: Mapping[str, Tensor]) -> list[Tensor]:
         pyramid = features if self.fpn is None else self.fpn(features)
         return [pyramid[level] for level in PYRAMID_LEVELS]
 
-    def _padded_size(self, levels: Sequence[Tensor]) -> tuple[int, int]:
+    def _get_padded_size(self, levels: Sequence[Tensor]) -> tuple[int, int]:
         finest = levels[0]
         return (finest.shape[2] * self.finest_stride, finest.shape[3] * self.finest_stride)
 
 
-def _anchors(options: FasterRCNNOptions) -> Anchors:
+def _build_anchors(options: FasterRCNNOptions) -> AnchorShapes:
     """The anchors that the options describe.
 
     Raises:
@@ -267,12 +271,12 @@ def _anchors(options: FasterRCNNOptions) -> Anchors:
             f"{', '.join(PYRAMID_LEVELS)}, got {len(sizes)}: {options.anchor_sizes}; "
             "give 5 numbers, or 5 lists of numbers"
         )
-    if len({len(each) for each in sizes}) != 1 or not sizes[0]:
+    if len({len(level_sizes) for level_sizes in sizes}) != 1 or not sizes[0]:
         raise HeadError(
             "options of head FasterRCNN: every level needs the same number of anchor_sizes, got "
             f"{options.anchor_sizes}; the levels share one classifier"
         )
-    return Anchors(sizes, options.aspect_ratios)
+    return AnchorShapes(sizes, options.aspect_ratios)
 
 
 _OLD_NAMES = re.compile(
@@ -280,9 +284,9 @@ _OLD_NAMES = re.compile(
 )
 
 
-def _new_name(found: re.Match[str]) -> str:
-    middle = "0.0" if found[1].endswith("conv") else "0"
-    return f"{found[1]}.{middle}.{found[2]}"
+def _rename_key(match: re.Match[str]) -> str:
+    middle = "0.0" if match[1].endswith("conv") else "0"
+    return f"{match[1]}.{middle}.{match[2]}"
 
 
 def split_torchvision_state_dict(
@@ -305,7 +309,7 @@ def split_torchvision_state_dict(
     """
     body: dict[str, Tensor] = {}
     head: dict[str, Tensor] = {}
-    state = {_OLD_NAMES.sub(_new_name, key): value for key, value in state.items()}
+    state = {_OLD_NAMES.sub(_rename_key, key): value for key, value in state.items()}
     for key, value in state.items():
         if key.startswith("backbone.body."):
             body[key.removeprefix("backbone.body.")] = value

@@ -25,7 +25,7 @@ SMOOTH_L1_BETA = 1 / 9
 """torchvision's, for both stages."""
 
 
-def objects_of(target: Target) -> tuple[Tensor, Tensor, Tensor]:
+def extract_objects(target: Target) -> tuple[Tensor, Tensor, Tensor]:
     """Boxes `(N, 4)` and labels `(N,)` of the objects to find, and the ignore regions `(I, 4)`."""
     assert target.boxes is not None, "a detection view holds boxes"
     assert target.labels is not None, "a detection view holds labels"
@@ -37,7 +37,7 @@ def objects_of(target: Target) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @dataclass(frozen=True)
-class Sampling:
+class CandidateSampler:
     """Which candidates of a picture a stage learns from.
 
     Attributes:
@@ -55,7 +55,7 @@ class Sampling:
     positive_fraction: float
     best_is_positive: bool
 
-    def choose(
+    def sample(
         self, candidates: Tensor, boxes: Tensor, ignored: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor, Tensor]:
         """A random choice of the candidates of one picture.
@@ -75,8 +75,8 @@ class Sampling:
         negatives = torch.where(matches == NEGATIVE)[0]
         num_positives = min(len(positives), int(self.size * self.positive_fraction))
         num_negatives = min(len(negatives), self.size - num_positives)
-        positives = _draw(positives, num_positives, generator)
-        return positives, _draw(negatives, num_negatives, generator), matches[positives]
+        positives = _sample_indices(positives, num_positives, generator)
+        return positives, _sample_indices(negatives, num_negatives, generator), matches[positives]
 
     def match(self, candidates: Tensor, boxes: Tensor, ignored: Tensor) -> Tensor:
         """The object that each candidate shows.
@@ -95,12 +95,12 @@ class Sampling:
         else:
             matches = candidates.new_full((len(candidates),), NEGATIVE, dtype=torch.int64)
         if len(ignored):
-            covered = _covered_share(candidates, ignored) > IGNORED_SHARE
+            covered = _compute_covered_fraction(candidates, ignored) > IGNORED_SHARE
             matches = matches.masked_fill((matches == NEGATIVE) & covered, NEITHER)
         return matches
 
 
-def _covered_share(candidates: Tensor, regions: Tensor) -> Tensor:
+def _compute_covered_fraction(candidates: Tensor, regions: Tensor) -> Tensor:
     """`(M,)`: the largest share of each candidate's area that lies inside one region."""
     low = torch.maximum(candidates[:, None, :2], regions[None, :, :2])
     high = torch.minimum(candidates[:, None, 2:], regions[None, :, 2:])
@@ -109,20 +109,20 @@ def _covered_share(candidates: Tensor, regions: Tensor) -> Tensor:
     return (inside / area[:, None].clamp(min=1e-12)).amax(dim=1)
 
 
-def _draw(indices: Tensor, count: int, generator: torch.Generator) -> Tensor:
+def _sample_indices(indices: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """`count` of `indices` without replacement; all of them in order where that is all."""
     if count == len(indices):
         return indices
-    drawn = torch.randperm(len(indices), generator=generator)[:count]
-    return indices[drawn.to(indices.device)]
+    sampled = torch.randperm(len(indices), generator=generator)[:count]
+    return indices[sampled.to(indices.device)]
 
 
-def generator_for(seed: int, stage: int) -> torch.Generator:
+def make_generator(seed: int, stage: int) -> torch.Generator:
     """The source of randomness of one picture in one stage."""
     return torch.Generator().manual_seed((2 * seed + stage) % 2**63)
 
 
-def box_loss_sum(
+def compute_box_loss(
     deltas: Tensor, sources: Tensor, boxes: Tensor, coder: BoxCoder, kind: str
 ) -> Tensor:
     """Summed distance between predicted and true boxes.
@@ -142,5 +142,5 @@ def box_loss_sum(
         predicted = coder.decode_single(deltas, sources)
         giou: Tensor = generalized_box_iou_loss(predicted, boxes, reduction="sum")
         return giou
-    wanted = coder.encode_single(boxes, sources)
-    return F.smooth_l1_loss(deltas, wanted, beta=SMOOTH_L1_BETA, reduction="sum")
+    target_deltas = coder.encode_single(boxes, sources)
+    return F.smooth_l1_loss(deltas, target_deltas, beta=SMOOTH_L1_BETA, reduction="sum")

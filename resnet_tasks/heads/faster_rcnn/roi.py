@@ -18,12 +18,12 @@ from torchvision.models.detection._utils import BoxCoder
 from torchvision.ops import batched_nms
 
 from resnet_tasks.heads.faster_rcnn.matching import (
-    Sampling,
-    box_loss_sum,
-    generator_for,
-    objects_of,
+    CandidateSampler,
+    compute_box_loss,
+    extract_objects,
+    make_generator,
 )
-from resnet_tasks.layers.dropout import kept_units
+from resnet_tasks.layers.dropout import sample_unit_mask
 from resnet_tasks.layers.roi_align import multilevel_roi_align
 from resnet_tasks.structures import BatchView, LossTerm
 
@@ -38,7 +38,7 @@ class BoxHead(nn.Module):
     Args:
         in_features: Channels times bins of a pooled box.
         channels: Of both layers.
-        dropout: Probability that a unit of either layer is dropped, for `kept`.
+        dropout: Probability that a unit of either layer is dropped, for `sample_dropout_masks`.
     """
 
     def __init__(self, in_features: int, channels: int, dropout: float = 0.0) -> None:
@@ -47,14 +47,14 @@ class BoxHead(nn.Module):
         self.fc7 = nn.Linear(channels, channels)
         self.dropout = dropout
 
-    def forward(self, pooled: Tensor, kept: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        """`(Q, C * S * S)` -> `(Q, channels)`; `kept` multiplies what the two layers give."""
+    def forward(self, pooled: Tensor, dropout_masks: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """`(Q, C * S * S)` -> `(Q, channels)`; `dropout_masks` multiplies what the two layers give."""
         hidden = F.relu(self.fc6(pooled))
-        if kept is None:
+        if dropout_masks is None:
             return F.relu(self.fc7(hidden))
-        return F.relu(self.fc7(hidden * kept[0])) * kept[1]
+        return F.relu(self.fc7(hidden * dropout_masks[0])) * dropout_masks[1]
 
-    def kept(
+    def sample_dropout_masks(
         self, counts: Sequence[int], generators: Sequence[torch.Generator], like: Tensor
     ) -> tuple[Tensor, Tensor] | None:
         """Factors of both layers for a batch, drawn picture by picture; None without dropout.
@@ -67,7 +67,7 @@ class BoxHead(nn.Module):
         if self.dropout == 0:
             return None
         first, second = (
-            kept_units(
+            sample_unit_mask(
                 counts,
                 generators,
                 channels=self.fc7.out_features,
@@ -119,7 +119,7 @@ class RoiHeads(nn.Module):
         *,
         output_size: int,
         sampling_ratio: int,
-        sampling: Sampling,
+        sampling: CandidateSampler,
         box_loss: str,
     ) -> None:
         super().__init__()
@@ -137,7 +137,7 @@ class RoiHeads(nn.Module):
         levels: Sequence[Tensor],
         boxes: Tensor,
         pictures: Tensor,
-        kept: tuple[Tensor, Tensor] | None = None,
+        dropout_masks: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """What the stage says of every proposal.
 
@@ -145,7 +145,7 @@ class RoiHeads(nn.Module):
             levels: `(B, channels, Hk, Wk)` each, finest first.
             boxes: `(Q, 4)` float32 xyxy, input pixels.
             pictures: `(Q,)` int64, the picture of each.
-            kept: Dropout's factors, from `BoxHead.kept`.
+            dropout_masks: Dropout's factors, from `BoxHead.kept`.
 
         Returns:
             Class logits `(Q, 1 + K)`, background first, and box deltas `(Q, 1 + K, 4)`; float32.
@@ -158,7 +158,7 @@ class RoiHeads(nn.Module):
             output_size=self.output_size,
             sampling_ratio=self.sampling_ratio,
         ).flatten(1)  # here, so that what is copied is not kept meanwhile
-        logits, deltas = self.box_predictor(self.box_head(pooled, kept))
+        logits, deltas = self.box_predictor(self.box_head(pooled, dropout_masks))
         return logits, deltas
 
     def loss(
@@ -172,29 +172,33 @@ class RoiHeads(nn.Module):
             valid: `(B, R)` bool.
             view: The batch.
         """
-        chosen, pictures, classes, wanted = [], [], [], []
-        generators = [generator_for(seed, STAGE) for seed in view.seeds]
+        sampled_boxes, pictures, classes, target_boxes = [], [], [], []
+        generators = [make_generator(seed, STAGE) for seed in view.seeds]
         for picture, target in enumerate(view.targets):
-            boxes, labels, ignored = objects_of(target)
+            boxes, labels, ignored = extract_objects(target)
             candidates = torch.cat((proposals[picture][valid[picture]], boxes))
-            positive, negative, found = self.sampling.choose(
+            positive, negative, matched_indices = self.sampling.sample(
                 candidates, boxes, ignored, generators[picture]
             )
-            chosen.append(candidates[torch.cat((positive, negative))])
-            pictures.append(labels.new_full((len(chosen[-1]),), picture))
+            sampled_boxes.append(candidates[torch.cat((positive, negative))])
+            pictures.append(labels.new_full((len(sampled_boxes[-1]),), picture))
             background = torch.zeros_like(negative)
-            classes.append(torch.cat((labels[found] + 1, background)))
-            wanted.append(boxes[found])
-        rois, wanted_classes = torch.cat(chosen), torch.cat(classes)
-        counts = [len(each) for each in chosen]
-        kept = self.box_head.kept(counts, generators, levels[0]) if self.training else None
-        logits, deltas = self(levels, rois, torch.cat(pictures), kept)
-        classification = F.cross_entropy(logits, wanted_classes, reduction="sum")
-        positive = torch.where(wanted_classes > 0)[0]
-        box = box_loss_sum(
-            deltas[positive, wanted_classes[positive]],
+            classes.append(torch.cat((labels[matched_indices] + 1, background)))
+            target_boxes.append(boxes[matched_indices])
+        rois, target_classes = torch.cat(sampled_boxes), torch.cat(classes)
+        counts = [len(image_boxes) for image_boxes in sampled_boxes]
+        dropout_masks = (
+            self.box_head.sample_dropout_masks(counts, generators, levels[0])
+            if self.training
+            else None
+        )
+        logits, deltas = self(levels, rois, torch.cat(pictures), dropout_masks)
+        classification = F.cross_entropy(logits, target_classes, reduction="sum")
+        positive = torch.where(target_classes > 0)[0]
+        box = compute_box_loss(
+            deltas[positive, target_classes[positive]],
             rois[positive],
-            torch.cat(wanted),
+            torch.cat(target_boxes),
             self.coder,
             self.box_loss,
         )
@@ -239,12 +243,18 @@ class RoiHeads(nn.Module):
         boxes = self.coder.decode_single(deltas[rows, labels + 1], rois[rows])
         boxes = torch.minimum(boxes.clamp(min=0), limits.repeat(1, 2)[pictures])
         large = ((boxes[:, 2:] - boxes[:, :2]) >= MIN_SIZE).all(dim=1)
-        kept = torch.where(large)[0]
+        kept_indices = torch.where(large)[0]
         groups = pictures * probs.shape[1] + labels
-        kept = kept[batched_nms(boxes[kept], scores[kept], groups[kept], nms_iou)]
+        kept_indices = kept_indices[
+            batched_nms(boxes[kept_indices], scores[kept_indices], groups[kept_indices], nms_iou)
+        ]
         return _pad(
-            pictures[kept],
-            {"boxes": boxes[kept], "scores": scores[kept], "labels": labels[kept]},
+            pictures[kept_indices],
+            {
+                "boxes": boxes[kept_indices],
+                "scores": scores[kept_indices],
+                "labels": labels[kept_indices],
+            },
             len(proposals),
             detections_per_image,
         )

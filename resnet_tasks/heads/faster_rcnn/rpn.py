@@ -25,10 +25,10 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import batched_nms
 
 from resnet_tasks.heads.faster_rcnn.matching import (
-    Sampling,
-    box_loss_sum,
-    generator_for,
-    objects_of,
+    CandidateSampler,
+    compute_box_loss,
+    extract_objects,
+    make_generator,
 )
 from resnet_tasks.layers.tracing import is_traced
 from resnet_tasks.structures import BatchView, LossTerm
@@ -39,7 +39,7 @@ STAGE = 0
 
 
 @dataclass(frozen=True)
-class Anchors:
+class AnchorShapes:
     """Anchor shapes of every level.
 
     Attributes:
@@ -55,7 +55,7 @@ class Anchors:
         """Anchors per cell, the same on every level."""
         return len(self.sizes[0]) * len(self.aspect_ratios)
 
-    def on(
+    def generate(
         self, cells: tuple[tuple[int, int], ...], padded_size: tuple[int, int], device: torch.device
     ) -> Tensor:
         """All anchors of a batch.
@@ -70,11 +70,11 @@ class Anchors:
         """
         if is_traced():
             return _make_anchors(self, cells, padded_size, device)
-        return _kept_anchors(self, cells, padded_size, device)
+        return _make_cached_anchors(self, cells, padded_size, device)
 
 
 def _make_anchors(
-    anchors: Anchors,
+    anchors: AnchorShapes,
     cells: tuple[tuple[int, int], ...],
     padded_size: tuple[int, int],
     device: torch.device,
@@ -88,8 +88,8 @@ def _make_anchors(
 
 
 @lru_cache(maxsize=32)
-def _kept_anchors(
-    anchors: Anchors,
+def _make_cached_anchors(
+    anchors: AnchorShapes,
     cells: tuple[tuple[int, int], ...],
     padded_size: tuple[int, int],
     device: torch.device,
@@ -142,7 +142,7 @@ class RpnHead(nn.Module):
         deltas = self.bbox_pred(hidden).permute(0, 2, 3, 1).reshape(level.shape[0], -1, 4)
         return logits, deltas
 
-    def at_cells(
+    def predict_cells(
         self, levels: Sequence[Tensor], pictures: Tensor, cells: Tensor
     ) -> tuple[Tensor, Tensor]:
         """What `forward` says of some cells, by matrix products over their neighbourhoods.
@@ -158,9 +158,9 @@ class RpnHead(nn.Module):
         patches, places, first = [], [], 0
         for level in levels:
             count = level.shape[2] * level.shape[3]
-            here = torch.where((cells >= first) & (cells < first + count))[0]
-            places.append(here)
-            patches.append(_patches(level, pictures[here], cells[here] - first))
+            level_rows = torch.where((cells >= first) & (cells < first + count))[0]
+            places.append(level_rows)
+            patches.append(_extract_patches(level, pictures[level_rows], cells[level_rows] - first))
             first += count
         convolution = self.conv[0][0]  # type: ignore[index]
         weight = convolution.weight.permute(0, 2, 3, 1).flatten(1)
@@ -171,7 +171,7 @@ class RpnHead(nn.Module):
         return logits[order], deltas[order].view(len(order), deltas.shape[1] // 4, 4)
 
 
-def _patches(level: Tensor, pictures: Tensor, cells: Tensor) -> Tensor:
+def _extract_patches(level: Tensor, pictures: Tensor, cells: Tensor) -> Tensor:
     """The 3x3 neighbourhoods of cells, 0 outside.
 
     Args:
@@ -190,11 +190,11 @@ def _patches(level: Tensor, pictures: Tensor, cells: Tensor) -> Tensor:
     rows, columns = rows.clamp(0, height - 1), columns.clamp(0, width - 1)
     index = (pictures[:, None] * height + rows) * width + columns
     table = level.permute(0, 2, 3, 1).reshape(-1, channels)
-    found = table.index_select(0, index.flatten()).view(len(cells), 9, channels)
-    return found.masked_fill(outside[..., None], 0.0).flatten(1)
+    patches = table.index_select(0, index.flatten()).view(len(cells), 9, channels)
+    return patches.masked_fill(outside[..., None], 0.0).flatten(1)
 
 
-class RegionProposals(nn.Module):
+class RegionProposalNetwork(nn.Module):
     """The first stage.
 
     Args:
@@ -208,9 +208,9 @@ class RegionProposals(nn.Module):
     def __init__(
         self,
         channels: int,
-        anchors: Anchors,
+        anchors: AnchorShapes,
         *,
-        sampling: Sampling,
+        sampling: CandidateSampler,
         nms_iou: float,
         box_loss: str,
     ) -> None:
@@ -234,12 +234,12 @@ class RegionProposals(nn.Module):
         return RpnOutput(
             objectness_logits=torch.cat([logits for logits, _ in outputs], dim=1),
             box_deltas=torch.cat([deltas for _, deltas in outputs], dim=1),
-            anchors=self.anchors.on(cells, padded_size, levels[0].device),
+            anchors=self.anchors.generate(cells, padded_size, levels[0].device),
             per_level=tuple(logits.shape[1] for logits, _ in outputs),
         )
 
     @torch.no_grad()
-    def proposals(
+    def select_proposals(
         self, output: RpnOutput, limits: Tensor, *, before_nms: int, after_nms: int
     ) -> tuple[Tensor, Tensor]:
         """The best boxes of every picture, best first.
@@ -253,7 +253,7 @@ class RegionProposals(nn.Module):
         Returns:
             Boxes `(B, R, 4)` float32 xyxy in input pixels and which of them are `(B, R)` valid.
         """
-        scores, boxes, levels = self._candidates(output, before_nms)
+        scores, boxes, levels = self._select_candidates(output, before_nms)
         limits = limits[:, None, :].repeat(1, 1, 2)
         boxes = torch.minimum(boxes.clamp(min=0), limits)
         sides = boxes[..., 2:] - boxes[..., :2]
@@ -261,29 +261,33 @@ class RegionProposals(nn.Module):
         scores = scores.masked_fill(~(sides >= MIN_SIZE).all(dim=2), -1.0)
         pictures = torch.arange(len(boxes), device=boxes.device)[:, None]
         groups = (pictures * len(output.per_level) + levels).flatten()
-        kept = batched_nms(boxes.flatten(0, 1), scores.flatten(), groups, self.nms_iou)
+        kept_indices = batched_nms(boxes.flatten(0, 1), scores.flatten(), groups, self.nms_iou)
         survives = torch.zeros_like(groups, dtype=torch.bool)
-        survives[kept] = True
+        survives[kept_indices] = True
         scores = scores.masked_fill(~survives.view_as(scores), -1.0)
         best, order = scores.topk(min(after_nms, scores.shape[1]), dim=1)
         return boxes.gather(1, order[..., None].expand(-1, -1, 4)), best >= 0
 
-    def _candidates(self, output: RpnOutput, per_level: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _select_candidates(
+        self, output: RpnOutput, per_level: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """The best anchors of each level: scores `(B, T)`, boxes `(B, T, 4)`, levels `(T,)`."""
         logits = output.objectness_logits.float()
-        chosen, levels, first = [], [], 0
+        selected, levels, first = [], [], 0
         for level, count in enumerate(output.per_level):
             best = logits[:, first : first + count].topk(min(per_level, count), dim=1).indices
-            chosen.append(best + first)
+            selected.append(best + first)
             levels.append(torch.full_like(best[0], level))
             first += count
-        index = torch.cat(chosen, dim=1)
+        index = torch.cat(selected, dim=1)
         spread = index[..., None].expand(-1, -1, 4)
         deltas = output.box_deltas.gather(1, spread).float()
         boxes = self.coder.decode_single(deltas.flatten(0, 1), output.anchors[index].flatten(0, 1))
         return logits.gather(1, index).sigmoid(), boxes.view_as(deltas), torch.cat(levels)
 
-    def without_graph(self, levels: Sequence[Tensor], padded_size: tuple[int, int]) -> RpnOutput:
+    def forward_without_grad(
+        self, levels: Sequence[Tensor], padded_size: tuple[int, int]
+    ) -> RpnOutput:
         """What `forward` gives, for `proposals` alone; `loss` takes care of the gradients."""
         # Autocast would keep the weights that it rounds here, without graph, for the loss.
         keeps = torch.is_autocast_cache_enabled()
@@ -306,32 +310,34 @@ class RegionProposals(nn.Module):
             view: The batch.
         """
         num_anchors = len(anchors)
-        positives, negatives, sources, wanted = [], [], [], []
+        positives, negatives, sources, target_boxes = [], [], [], []
         for picture, target in enumerate(view.targets):
-            boxes, _, ignored = objects_of(target)
-            generator = generator_for(view.seeds[picture], STAGE)
-            positive, negative, found = self.sampling.choose(anchors, boxes, ignored, generator)
+            boxes, _, ignored = extract_objects(target)
+            generator = make_generator(view.seeds[picture], STAGE)
+            positive, negative, matched_indices = self.sampling.sample(
+                anchors, boxes, ignored, generator
+            )
             positives.append(positive + picture * num_anchors)
             negatives.append(negative + picture * num_anchors)
             sources.append(anchors[positive])
-            wanted.append(boxes[found])
+            target_boxes.append(boxes[matched_indices])
         positive, negative = torch.cat(positives), torch.cat(negatives)
         rows = torch.cat((positive, negative))
-        logits, deltas = self._of_anchors(levels, rows, num_anchors)
+        logits, deltas = self._predict_anchors(levels, rows, num_anchors)
         is_object = torch.zeros_like(logits)
         is_object[: len(positive)] = 1.0
         objectness = F.binary_cross_entropy_with_logits(logits, is_object, reduction="sum")
-        box = box_loss_sum(
+        box = compute_box_loss(
             deltas[: len(positive)],
             torch.cat(sources),
-            torch.cat(wanted),
+            torch.cat(target_boxes),
             self.coder,
             self.box_loss,
         )
         count = objectness.new_tensor(float(len(rows)))
         return {"rpn_objectness": LossTerm(objectness, count), "rpn_box": LossTerm(box, count)}
 
-    def _of_anchors(
+    def _predict_anchors(
         self, levels: Sequence[Tensor], rows: Tensor, num_anchors: int
     ) -> tuple[Tensor, Tensor]:
         """Logits `(N,)` and deltas `(N, 4)`, float32, of anchors counted through all pictures."""
@@ -339,6 +345,6 @@ class RegionProposals(nn.Module):
         # Anchors of one cell share its neighbourhood.
         cells, place = torch.unique(rows // per_cell, return_inverse=True)
         per_picture = num_anchors // per_cell
-        logits, deltas = self.head.at_cells(levels, cells // per_picture, cells % per_picture)
+        logits, deltas = self.head.predict_cells(levels, cells // per_picture, cells % per_picture)
         anchor = rows % per_cell
         return logits[place, anchor].float(), deltas[place, anchor].float()

@@ -13,9 +13,9 @@ from PIL import Image
 
 from resnet_tasks.data.coco import read_coco
 from resnet_tasks.data.coco_streaming import open_content
-from resnet_tasks.data.doctor.check import FileCheck, Look, check_coco
+from resnet_tasks.data.doctor.check import CheckOptions, FileCheck, check_coco
 
-LOOK = Look(read_images=True)
+LOOK = CheckOptions(read_images=True)
 BOX = [1, 1, 8, 6]
 
 
@@ -38,9 +38,9 @@ def test_every_finding_is_kept_with_its_place(tmp_path: Path) -> None:
     ]
     many[7]["bbox"] = [0, 0, 0, 3]
     check = check_coco(write(tmp_path / "a.json", content(annotations=many)))
-    assert check.summary() == {"missing_area": 29, "empty_box": 1}
+    assert check.count_problems() == {"missing_area": 29, "empty_box": 1}
     (empty,) = (each for each in check.findings if each.kind == "empty_box")
-    assert (empty.image_id, empty.annotation_id, empty.place) == (1, 17, ("annotations", 9))
+    assert (empty.image_id, empty.annotation_id, empty.location) == (1, 17, ("annotations", 9))
     # One sentence for each kind, the worse first.
     assert [(each.severity, each.count) for each in check.problems] == [
         ("warning", 1),
@@ -85,8 +85,8 @@ def test_paths_outside_are_refused_unless_allowed(tmp_path: Path) -> None:
     made["images"][0]["file_name"] = str(outside)
     made["images"][1]["file_name"] = "../pictures/a.png"
     path = write(tmp_path / "set" / "a.json", made, pictures=False)
-    assert check_coco(path).summary()["image_path"] == 2
-    allowed = check_coco(path, Look(read_images=True, allow_outside=True))
+    assert check_coco(path).count_problems()["image_path"] == 2
+    allowed = check_coco(path, CheckOptions(read_images=True, allow_outside=True))
     assert allowed.is_usable
     assert allowed.findings == ()
     coco = read_coco(path, allow_outside=True)
@@ -165,13 +165,13 @@ def test_boxes_in_another_form(tmp_path: Path) -> None:
     made = content(annotations=corners)
     made["annotations"] = corners
     said = check_coco(write(tmp_path / "a.json", made))
-    assert "corner_boxes" in said.summary()
+    assert "corner_boxes" in said.count_problems()
     assert "25 of 25 boxes leave their pictures" in said.problems[0].message
     for each in corners:
         each["bbox"] = [0.1, 0.2, 0.5, 0.25]
     said = check_coco(write(tmp_path / "a.json", {**made, "annotations": corners}))
-    assert "relative_boxes" in said.summary()
-    assert "corner_boxes" not in said.summary()
+    assert "relative_boxes" in said.count_problems()
+    assert "corner_boxes" not in said.count_problems()
 
 
 def test_pictures_are_read_whole(tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ def test_two_runs_say_the_same_in_the_same_order(tmp_path: Path, shared_data: Pa
     for each in made["annotations"][::7]:
         del each["iscrowd"], each["area"]
     broken = write(tmp_path / "a.json", made, pictures=False)
-    look = Look(shared_data / "coco_tiny" / "train2017", read_images=True, hash_images=True)
+    look = CheckOptions(shared_data / "coco_tiny" / "train2017", read_images=True, hash_images=True)
     first, second = check_coco(broken, look), check_coco(broken, look)
     assert first.findings == second.findings
     assert first.problems == second.problems
@@ -247,9 +247,9 @@ def test_unusual_json_is_read_as_the_plain_reader_does(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     text = json.dumps(GOOD).replace("200.0", "NaN")
     path.write_text(text)
-    assert [each["area"] for each in open_content(path).entries("annotations")][1] == 600.0
-    assert check_coco(path).summary() == {"bad_area": 1, "missing_file": 2}
+    assert [each["area"] for each in open_content(path).iter_entries("annotations")][1] == 600.0
+    assert check_coco(path).count_problems() == {"bad_area": 1, "missing_file": 2}
     path.write_text(json.dumps(GOOD).replace("200.0", "1e999"))
-    assert check_coco(path).summary() == {"bad_area": 1, "missing_file": 2}
+    assert check_coco(path).count_problems() == {"bad_area": 1, "missing_file": 2}
     path.write_bytes(json.dumps(GOOD).encode("utf-16"))
-    assert check_coco(path).summary() == {"missing_file": 2}
+    assert check_coco(path).count_problems() == {"missing_file": 2}

@@ -13,8 +13,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from resnet_tasks.cli import app
-from resnet_tasks.data.doctor.check import Look
-from resnet_tasks.data.doctor.splits import check_splits, siblings
+from resnet_tasks.data.doctor.check import CheckOptions
+from resnet_tasks.data.doctor.splits import check_splits, find_sibling_splits
 from resnet_tasks.errors import DataError
 
 
@@ -28,7 +28,7 @@ def split(folder: Path, name: str, groups: tuple[str | None, str | None], **top:
     return write(folder / f"{name}.json", {**made, **top})
 
 
-def kinds(paths: list[Path], look: Look | None = None) -> list[list[tuple[str, Any, str]]]:
+def kinds(paths: list[Path], look: CheckOptions | None = None) -> list[list[tuple[str, Any, str]]]:
     return [
         [(each.kind, each.image_id, each.detail) for each in check.findings]
         for check in check_splits(paths, look)
@@ -37,9 +37,9 @@ def kinds(paths: list[Path], look: Look | None = None) -> list[list[tuple[str, A
 
 def test_clean_splits_have_no_findings(tmp_path: Path) -> None:
     paths = [split(tmp_path, name, (name, None)) for name in ("train", "val", "test")]
-    look = Look(read_images=True, hash_images=True)
+    look = CheckOptions(read_images=True, hash_images=True)
     assert kinds(paths, look) == [[], [], []]
-    assert siblings(paths[1]) == [paths[1], paths[0], paths[2]]
+    assert find_sibling_splits(paths[1]) == [paths[1], paths[0], paths[2]]
 
 
 def test_groups_and_pictures_in_two_splits(tmp_path: Path) -> None:
@@ -93,11 +93,11 @@ def test_pictures_that_look_alike(tmp_path: Path) -> None:
     content = json.loads(val.read_text())
     content["images"][0].update(height=80, width=120)
     val.write_text(json.dumps(content))
-    look = Look(read_images=True, hash_images=True)
+    look = CheckOptions(read_images=True, hash_images=True)
     ((kind, image_id, detail),) = kinds([train, val], look)[1]
     assert (kind, image_id) == ("near_duplicate", 1)
     assert detail.startswith("val/a.png like train/b.png, image 2 of train.json, ")
-    assert kinds([train, val], Look(read_images=True)) == [[], []]
+    assert kinds([train, val], CheckOptions(read_images=True)) == [[], []]
 
 
 def test_a_file_named_twice_is_refused(tmp_path: Path) -> None:

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnet_tasks.data.decoding import StoredPicture, read_stored
+from resnet_tasks.data.decoding import StoredPicture, decode_image
 from resnet_tasks.data.doctor import likeness
 from resnet_tasks.data.doctor.likeness import (
     ALIKE_BITS,
     HASH_BYTES,
     difference_hash,
-    nearest_of_other_splits,
+    find_near_duplicates,
 )
 
 
@@ -58,7 +58,7 @@ def test_copies_of_real_pictures_are_near_and_others_far(shared_data: Path) -> N
     """Of 160 COCO photographs, no two are near; each is near to smaller and worse copies."""
     paths = sorted((shared_data / "coco_tiny").glob("*2017/*.jpg"))
     assert len(paths) == 160
-    stored = [read_stored(path) for path in paths]
+    stored = [decode_image(path) for path in paths]
     hashes = np.stack([each for one in stored if (each := difference_hash(one)) is not None])
     assert len(hashes) == 160
     between = min(bits(hashes[i], hashes[j]) for i in range(len(hashes)) for j in range(i))
@@ -90,9 +90,9 @@ def test_the_search_finds_what_all_pairs_would(monkeypatch: pytest.MonkeyPatch) 
         others = [(bits(hashes[i], hashes[j]), j) for j in range(i) if splits[j] < splits[i]]
         if others and min(others)[0] <= ALIKE_BITS:
             expected.append((i, min(others)[1], min(others)[0]))
-    assert list(nearest_of_other_splits(hashes, splits)) == expected
+    assert list(find_near_duplicates(hashes, splits)) == expected
     assert len(expected) > 30
-    assert list(nearest_of_other_splits(hashes[:0], splits[:0])) == []
+    assert list(find_near_duplicates(hashes[:0], splits[:0])) == []
 
 
 def test_many_pictures_are_never_compared_with_all(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +102,7 @@ def test_many_pictures_are_never_compared_with_all(monkeypatch: pytest.MonkeyPat
     flags[:, np.arange(256) % 16 < 4] = False  # a quarter of the picture is black
     hashes = np.packbits(flags, axis=1)
     compared = 0
-    plain = likeness._equal_neighbours
+    plain = likeness._iter_equal_pairs
 
     def counted(keys: np.ndarray) -> object:
         nonlocal compared
@@ -110,6 +110,6 @@ def test_many_pictures_are_never_compared_with_all(monkeypatch: pytest.MonkeyPat
             compared += len(pair[0])
             yield pair
 
-    monkeypatch.setattr(likeness, "_equal_neighbours", counted)
-    assert list(nearest_of_other_splits(hashes, np.arange(20_000) % 2)) == []
+    monkeypatch.setattr(likeness, "_iter_equal_pairs", counted)
+    assert list(find_near_duplicates(hashes, np.arange(20_000) % 2)) == []
     assert compared < 20_000 * 100  # of 2e8 pairs

@@ -13,31 +13,31 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from resnet_tasks.data.coco import read_coco
-from resnet_tasks.data.doctor.check import FileCheck, Look, check_coco
-from resnet_tasks.data.doctor.repair import Repair, repair
+from resnet_tasks.data.doctor.check import CheckOptions, FileCheck, check_coco
+from resnet_tasks.data.doctor.repair import RepairReport, repair
 from resnet_tasks.errors import DataError
 
 SQUARE = [[10.0, 10.0, 20.0, 10.0, 20.0, 20.0, 10.0, 20.0]]
-LOOK = Look(read_images=True)
+LOOK = CheckOptions(read_images=True)
 
 
-def changes(made: Repair) -> list[dict[str, Any]]:
+def changes(made: RepairReport) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = json.loads(made.changes.read_text())
     return found
 
 
-def brief(made: Repair) -> list[tuple[Any, ...]]:
+def brief(made: RepairReport) -> list[tuple[Any, ...]]:
     return [
         (each["kind"], each.get("annotation_id"), each.get("key"), each.get("after", "removed"))
         for each in changes(made)
     ]
 
 
-def by_id(made: Repair, key: str = "annotations") -> dict[Any, dict[str, Any]]:
+def by_id(made: RepairReport, key: str = "annotations") -> dict[Any, dict[str, Any]]:
     return {each["id"]: each for each in json.loads(made.path.read_text())[key]}
 
 
-def repaired(tmp_path: Path, given: Any, **options: Any) -> Repair:
+def repaired(tmp_path: Path, given: Any, **options: Any) -> RepairReport:
     return repair(write(tmp_path / "a.json", given), tmp_path / "fixed.json", **options)
 
 
@@ -98,7 +98,7 @@ def test_everything_that_has_one_right_answer(tmp_path: Path) -> None:
     assert len(after["annotations"]) == 13
     assert made.after.is_usable
     # With its box, annotation 9 turns out to be annotation 6 once more.
-    assert made.after.summary() == {"box_apart": 1, "repeated_object": 1}
+    assert made.after.count_problems() == {"box_apart": 1, "repeated_object": 1}
     assert "annotation 8 of image 1" in made.after.problems[0].message
     assert sum(made.counts.values()) == len(changes(made))
     assert check_coco(made.path).problems == made.after.problems
@@ -115,12 +115,12 @@ def test_a_second_repair_changes_nothing(tmp_path: Path, shared_data: Path) -> N
         if i % 11 == 0:
             each["iscrowd"] = None
     path = write(tmp_path / "a.json", given, pictures=False)
-    look = Look(folder / "train2017", read_images=True)
-    first = repair(path, tmp_path / "b.json", look=look)
+    look = CheckOptions(folder / "train2017", read_images=True)
+    first = repair(path, tmp_path / "b.json", options=look)
     # The copy knows where its pictures are, whoever asks.
     assert first.after.images_root.resolve() == (folder / "train2017").resolve()
     assert first.after.findings == ()
-    second = repair(tmp_path / "b.json", tmp_path / "c.json", look=LOOK)
+    second = repair(tmp_path / "b.json", tmp_path / "c.json", options=LOOK)
     assert changes(second) == []
     assert (tmp_path / "b.json").read_bytes() == (tmp_path / "c.json").read_bytes()
     ours, theirs = read_coco(tmp_path / "b.json"), read_coco(path, images_root=folder / "train2017")
@@ -157,7 +157,11 @@ def test_what_is_not_safe_is_left_and_said(tmp_path: Path) -> None:
     )
     made = repaired(tmp_path, given)
     assert changes(made) == []
-    assert made.after.summary() == {"unknown_image": 1, "unknown_category": 1, "box_apart": 1}
+    assert made.after.count_problems() == {
+        "unknown_image": 1,
+        "unknown_category": 1,
+        "box_apart": 1,
+    }
     assert not made.after.is_usable
     dropped = repair(
         tmp_path / "a.json",
@@ -174,7 +178,7 @@ def test_kinds_can_be_left(tmp_path: Path) -> None:
     )
     made = repaired(tmp_path, given, leave=["box_beyond_frame"])
     assert brief(made) == [("bad_area", 3, "area", 150.0)]
-    assert made.after.summary() == {"box_beyond_frame": 1}
+    assert made.after.count_problems() == {"box_beyond_frame": 1}
 
 
 def test_sizes_are_taken_from_pictures_where_that_is_beyond_doubt(tmp_path: Path) -> None:
@@ -199,7 +203,7 @@ def test_sizes_are_taken_from_pictures_where_that_is_beyond_doubt(tmp_path: Path
     sizes = {key: (each["height"], each["width"]) for key, each in after.items() if key > 2}
     assert sizes == {3: (40, 60), 4: (40, 60), 5: (60, 40), 6: (80, 120), 7: (40, 60)}
     assert by_id(made)[14]["bbox"] == [45, 5, 10, 10]
-    assert made.after.summary() == {"wrong_size": 2}
+    assert made.after.count_problems() == {"wrong_size": 2}
 
 
 def test_paths_inside_the_folder_become_relative(tmp_path: Path) -> None:
@@ -222,7 +226,7 @@ def test_paths_inside_the_folder_become_relative(tmp_path: Path) -> None:
     # Annotations of an image that could not be used before are repaired, too.
     assert by_id(made)[3]["area"] == 20.0
     assert json.loads(made.path.read_text())["info"]["images_root"] == "../../pictures"
-    assert made.after.summary() == {"image_path": 1}
+    assert made.after.count_problems() == {"image_path": 1}
     clean = repair(path, tmp_path / "clean.json", drop=["image_path"])
     assert len(clean.after.images) == 0
     assert clean.after.problems[0].kind == "no_images"
@@ -233,7 +237,7 @@ def test_images_can_be_dropped_with_their_annotations(tmp_path: Path) -> None:
     path = write(tmp_path / "a.json", given)
     (tmp_path / "b.png").unlink()
     (tmp_path / "c.png").write_bytes(b"broken")
-    made = repair(path, tmp_path / "b.json", look=LOOK, drop=["missing_file", "unreadable_file"])
+    made = repair(path, tmp_path / "b.json", options=LOOK, drop=["missing_file", "unreadable_file"])
     assert list(by_id(made, "images")) == [1]
     assert list(by_id(made)) == [1]
     assert [(each["kind"], each["before"]["id"]) for each in changes(made)] == [
@@ -241,7 +245,7 @@ def test_images_can_be_dropped_with_their_annotations(tmp_path: Path) -> None:
         ("unreadable_file", 3),
         ("missing_file", 2),
     ]
-    assert made.after.summary() == {"unused_category": 1}
+    assert made.after.count_problems() == {"unused_category": 1}
 
 
 def test_records_that_are_there_twice(tmp_path: Path) -> None:
@@ -258,7 +262,7 @@ def test_records_that_are_there_twice(tmp_path: Path) -> None:
         ("duplicate_image", None, None, "removed"),
         ("repeated_object", 3, None, "removed"),
     ]
-    assert "duplicate_image" in made.after.summary()
+    assert "duplicate_image" in made.after.count_problems()
 
 
 def test_run_lengths_of_another_size_go_and_boxes_stay(tmp_path: Path) -> None:
@@ -311,7 +315,7 @@ def test_nothing_is_overwritten_and_nothing_half_written(
     def stop(*_: Any) -> NoReturn:
         raise KeyboardInterrupt
 
-    def stop_after_writing(file: Path, look: Look) -> FileCheck:
+    def stop_after_writing(file: Path, look: CheckOptions) -> FileCheck:
         return check_coco(file, look) if file == path else stop()
 
     for name, instead in (("write_content", stop), ("check_coco", stop_after_writing)):
