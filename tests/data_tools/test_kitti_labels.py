@@ -81,7 +81,7 @@ def test_drives_stay_whole(tmp_path: Path) -> None:
         assert len(images) == 4
         for record in images:
             # Picture 0 is line 8 of the mapping: frame 7, the drive 7 // 2.
-            frame = (7, 0, 6, 1, 5, 2, 4, 3)[int(Path(image["file_name"]).stem)]
+            frame = (7, 0, 6, 1, 5, 2, 4, 3)[int(Path(record["file_name"]).stem)]
             assert record["group"] == f"2011_09_26_drive_{frame // 2:04d}_sync"
     assert not groups["train"] & groups["val"]
     text(tmp_path / "kit/train_rand.txt", "8,9")

@@ -70,8 +70,8 @@ def test_files_agree_with_each_other(cells: Path) -> None:
         assert [c["id"] for c in content["categories"]] == [1, 2, 3]
         assert len(content["images"]) == count
         for image in content["images"]:
-            picture = cv2.imread(str(cells / image["file_name"]))
-            assert picture.shape == (image["height"], image["width"], 3) == (192, 256, 3)
+            pixels = cv2.imread(str(cells / image["file_name"]))
+            assert pixels.shape == (image["height"], image["width"], 3) == (192, 256, 3)
             ids = cv2.imread(str(cells / image["sem_seg_file_name"]), cv2.IMREAD_UNCHANGED)
             assert ids.shape == (192, 256)
             assert set(np.unique(ids)) <= {0, 1, 2, 3, 255}
@@ -187,10 +187,10 @@ def test_thresholds_do_not_solve_it_even_with_an_oracle_for_classes(cells: Path)
         truth = COCO(str(cells / "val.json"))
     found: dict[str, list[dict[str, Any]]] = {}
     for image in truth.loadImgs(truth.getImgIds()):
-        picture = cv2.imread(str(cells / image["file_name"]))
+        pixels = cv2.imread(str(cells / image["file_name"]))
         objects = truth.loadAnns(truth.getAnnIds(imgIds=image["id"]))
         boxes = np.array([o["bbox"] for o in objects], dtype=np.float64)
-        for name, feature in flattened(picture).items():
+        for name, feature in flattened(pixels).items():
             for rows, columns in components(feature):
                 box = [columns.start, rows.start, columns.stop - columns.start]
                 box = [float(v) for v in (*box, rows.stop - rows.start)]
