@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from resnet_tasks.errors import ResnetTasksError
-from resnet_tasks.freed_memory import keep_freed_memory
+from resnet_tasks.runtime.malloc import keep_freed_memory
 
 FOLDER = Path(__file__).parent
 

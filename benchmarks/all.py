@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.__main__ import list_benchmarks
-from benchmarks.measuring import (
+from benchmarks.harness.measurement import (
     QUICK,
     BenchmarkRow,
     collect_environment,

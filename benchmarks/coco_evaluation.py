@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.measuring import (
+from benchmarks.harness.measurement import (
     REPEATS,
     BenchmarkRow,
     collect_environment,
@@ -35,14 +35,14 @@ GOAL = 80
 """Times faster than pycocotools."""
 
 _OURS = f"""
-from resnet_tasks.evaluation.files import evaluate_results
+from resnet_tasks.evaluation.results_files.evaluate_files import evaluate_results
 metrics = evaluate_results(sys.argv[1], sys.argv[2])
 found = [-1.0 if metrics[n].value is None else metrics[n].value for n in {NAMES!r}]
 """
 _INTERVALS = f"""
-from resnet_tasks.evaluation.files import evaluate_results_file
-from resnet_tasks.evaluation.intervals import Bootstrap
-from resnet_tasks.evaluation.results_report import add_intervals
+from resnet_tasks.evaluation.results_files.evaluate_files import evaluate_results_file
+from resnet_tasks.evaluation.uncertainty.bootstrap import Bootstrap
+from resnet_tasks.evaluation.results_files.report import add_intervals
 judged = add_intervals(evaluate_results_file(sys.argv[1], sys.argv[2]), Bootstrap(int(sys.argv[3])))
 found = [list(judged.metrics[n].interval or ()) for n in {NAMES!r}]
 """

@@ -18,14 +18,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.drawn_sets import CLASSES, generate_ellipses, number_to_image_id, write_coco
-from benchmarks.measuring import (
+from benchmarks.harness.measurement import (
     REPEATS,
     BenchmarkRow,
     collect_environment,
     finish_report,
     make_option_parser,
     time_process,
+)
+from benchmarks.harness.synthetic_coco import (
+    CLASSES,
+    generate_ellipses,
+    number_to_image_id,
+    write_coco,
 )
 from resnet_tasks.errors import DataError
 

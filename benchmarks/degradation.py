@@ -32,7 +32,7 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.side_by_side import collect_environment
+from benchmarks.harness.side_by_side import collect_environment
 from resnet_tasks.errors import DataError
 from resnet_tasks.model import autocast, resolve_precision
 

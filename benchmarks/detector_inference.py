@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.detectors import (
+from benchmarks.harness.detectors import (
     PEER,
     build_our_detector,
     build_peer_detector,
@@ -25,14 +25,14 @@ from benchmarks.detectors import (
     require_same_detections,
     require_same_stages,
 )
-from benchmarks.model_pairs import (
+from benchmarks.harness.model_pairs import (
     Goals,
     ModelComparison,
     make_model_parser,
     measure_pairs,
     parse_options,
 )
-from benchmarks.side_by_side import generate_street_batch
+from benchmarks.harness.side_by_side import generate_street_batch
 from resnet_tasks.model import resolve_device
 
 GOALS = Goals({"fp32": 1.2, "bf16": 1.4}, 4.0)

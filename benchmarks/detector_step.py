@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.detectors import (
+from benchmarks.harness.detectors import (
     PEER,
     build_our_detector,
     build_peer_detector,
@@ -29,7 +29,7 @@ from benchmarks.detectors import (
     make_peer_step,
     require_same_losses,
 )
-from benchmarks.model_pairs import (
+from benchmarks.harness.model_pairs import (
     Goals,
     ModelComparison,
     make_model_parser,
@@ -37,8 +37,8 @@ from benchmarks.model_pairs import (
     parse_options,
     require_same_trainable,
 )
+from benchmarks.harness.side_by_side import THINGS, BenchmarkPair, generate_street_batch
 from benchmarks.shipped_recipes import RecipeStep
-from benchmarks.side_by_side import THINGS, BenchmarkPair, generate_street_batch
 from resnet_tasks.model import resolve_device
 
 GOALS = {"resnet18": {"fp32": 1.35, "bf16": 1.8}, "resnet50": {"fp32": 1.2, "bf16": 1.5}}

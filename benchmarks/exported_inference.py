@@ -27,9 +27,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks import detectors, pixels
-from benchmarks.model_pairs import make_image_parser, measure_pairs, parse_options
-from benchmarks.side_by_side import (
+from benchmarks.harness import detectors
+from benchmarks.harness import segmenters as pixels
+from benchmarks.harness.model_pairs import make_image_parser, measure_pairs, parse_options
+from benchmarks.harness.side_by_side import (
     BenchmarkPair,
     Work,
     generate_street_batch,
@@ -37,13 +38,14 @@ from benchmarks.side_by_side import (
     require_close,
 )
 from resnet_tasks.export.graph import ExportGraph
-from resnet_tasks.export.quantizing import Feed, quantize
-from resnet_tasks.export.writing import write_onnx, write_openvino
-from resnet_tasks.exported.decoding import decode
+from resnet_tasks.export.quantization import Feed, quantize
+from resnet_tasks.export.write_graphs import write_onnx, write_openvino
+from resnet_tasks.exported.decode_outputs import decode
 from resnet_tasks.exported.engines import open_engine, select_head_outputs
 from resnet_tasks.exported.manifest import ExportedHead, PixelRange
 from resnet_tasks.model import TaskModel, resolve_precision
-from resnet_tasks.structures import Batch, Detections
+from resnet_tasks.structures.predictions import Detections
+from resnet_tasks.structures.samples import Batch
 
 CPU = torch.device("cpu")
 DETECTOR_GOAL, PIXELS_GOAL, INT8_GOAL = 5.0, 5.5, 1.3
@@ -145,7 +147,8 @@ def _build_unet(backbone: str, batch: Batch, shape: str) -> ExportComparison:
     def check(our_output: NDArray[np.float32], peer_output: Tensor, precision: str) -> str:
         tolerance = get_tolerance(precision)
         name = f"exported logits in {precision}"
-        return f"logits {require_close(name, torch.from_numpy(our_output), peer_output, tolerance):.1g} apart"
+        ours = torch.from_numpy(our_output)
+        return f"logits {require_close(name, ours, peer_output, tolerance):.1g} apart"
 
     return ExportComparison(
         work=f"U-Net {backbone} inference, {shape}",

@@ -19,17 +19,17 @@ import tifffile
 import torch
 from PIL import Image
 
-from benchmarks.measuring import BenchmarkRow, finish_report, make_option_parser
-from benchmarks.side_by_side import collect_environment
+from benchmarks.harness.measurement import BenchmarkRow, finish_report, make_option_parser
+from benchmarks.harness.side_by_side import collect_environment
 from resnet_tasks.backbone.resnet import ResNet
-from resnet_tasks.data.preparation import Preparation
-from resnet_tasks.data.tiles import WindowGrid
-from resnet_tasks.evaluation.sliding import SlidingWindows
-from resnet_tasks.heads.faster_rcnn import FasterRCNN
-from resnet_tasks.heads.unet import UNet
+from resnet_tasks.data.images.preprocessing import Preparation
+from resnet_tasks.data.images.windows import WindowGrid
+from resnet_tasks.heads.rcnn.faster_rcnn import FasterRCNN
+from resnet_tasks.heads.semantic.unet import UNet
+from resnet_tasks.inference.prediction_writer import PredictionWriter
+from resnet_tasks.inference.sliding_window import SlidingWindows
+from resnet_tasks.inference.streaming.model_predictor import ModelPredictor
 from resnet_tasks.model import TaskModel
-from resnet_tasks.prediction_files import PredictionWriter
-from resnet_tasks.streaming.model_predictor import ModelPredictor
 
 CLASSES = tuple(f"class {i}" for i in range(19))
 DETECTOR = {

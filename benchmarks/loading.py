@@ -25,14 +25,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.drawn_sets import generate_ellipses, write_coco
-from benchmarks.measuring import (
+from benchmarks.harness.measurement import (
     BenchmarkRow,
     collect_environment,
     finish_report,
     make_option_parser,
     run_in_fresh_process,
 )
+from benchmarks.harness.synthetic_coco import generate_ellipses, write_coco
 from resnet_tasks.errors import DataError
 
 LIMIT = 1.1
@@ -48,9 +48,9 @@ import json, os, sys, time
 start, used = time.perf_counter(), time.process_time()
 import numpy as np
 import psutil
-from resnet_tasks.data.coco import read_coco
-from resnet_tasks.data.dataset import CocoDataset
-from resnet_tasks.data.loaders import make_loader
+from resnet_tasks.data.coco.read import read_coco
+from resnet_tasks.data.datasets.coco_dataset import CocoDataset
+from resnet_tasks.data.sampling.loaders import make_loader
 imported = time.perf_counter()
 path, workers, samples = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 coco = read_coco(path)

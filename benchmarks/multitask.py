@@ -24,15 +24,15 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from benchmarks import side_by_side
-from benchmarks.measuring import BenchmarkRow, finish_report
-from benchmarks.model_pairs import (
+from benchmarks.harness import side_by_side
+from benchmarks.harness.measurement import BenchmarkRow, finish_report
+from benchmarks.harness.model_pairs import (
     make_inference,
     make_model_parser,
     make_training_step,
     parse_options,
 )
-from benchmarks.side_by_side import (
+from benchmarks.harness.side_by_side import (
     SURFACES,
     THINGS,
     Work,
@@ -44,10 +44,11 @@ from benchmarks.side_by_side import (
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.errors import DataError
 from resnet_tasks.heads.base import HEADS, Head
-from resnet_tasks.heads.faster_rcnn import FasterRCNN
+from resnet_tasks.heads.rcnn.faster_rcnn import FasterRCNN
 from resnet_tasks.layers.feature_pyramid import FeaturePyramid
 from resnet_tasks.model import TaskModel, resolve_device
-from resnet_tasks.structures import ABSENT, Batch, LabelTable
+from resnet_tasks.structures.evaluation import ABSENT
+from resnet_tasks.structures.samples import Batch, LabelTable
 
 SPARED = 0.9
 """Share of one backbone's own time that sharing it should spare."""

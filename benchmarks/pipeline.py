@@ -32,15 +32,15 @@ from torchvision import tv_tensors
 from torchvision.io import ImageReadMode, decode_jpeg, read_file
 from torchvision.transforms import v2
 
-from benchmarks.measuring import REPEATS, finish_report, make_option_parser
-from benchmarks.side_by_side import BenchmarkPair, collect_environment, compare_pairs
-from resnet_tasks.data.coco import read_coco
-from resnet_tasks.data.dataset import CocoDataset
-from resnet_tasks.data.loaders import make_loader
-from resnet_tasks.data.pixels import Resize
-from resnet_tasks.data.transforms import Augmentation
+from benchmarks.harness.measurement import REPEATS, finish_report, make_option_parser
+from benchmarks.harness.side_by_side import BenchmarkPair, collect_environment, compare_pairs
+from resnet_tasks.data.augmentation.transforms import Augmentation
+from resnet_tasks.data.coco.read import read_coco
+from resnet_tasks.data.datasets.coco_dataset import CocoDataset
+from resnet_tasks.data.images.intensity import Resize
+from resnet_tasks.data.sampling.loaders import make_loader
 from resnet_tasks.errors import DataError
-from resnet_tasks.training.reading_cost import limit_to_one_core
+from resnet_tasks.profiling.data_loading_cost import limit_to_one_core
 
 GOALS = {"without": 1.0, "with": 4.0}
 BATCH = 4
@@ -131,7 +131,8 @@ def _build_pair(
     is_coloured, size = jitter == "with", SIZES[size_name]
     steps = [_FLIP] + ([{"ColorJitter": {**_JITTER, "p": 1.0}}] if is_coloured else [])
     return BenchmarkPair(
-        f"{num_images} JPEGs of {STORED_SIZE[0]}x{STORED_SIZE[1]} to batches, {size_name}, {jitter} colour jitter",
+        f"{num_images} JPEGs of {STORED_SIZE[0]}x{STORED_SIZE[1]} to batches, {size_name}, "
+        f"{jitter} colour jitter",
         "same precision",
         f"torchvision {version('torchvision')} v2",
         make_our_loader(path, size, steps),

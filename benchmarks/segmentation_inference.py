@@ -15,14 +15,14 @@ from typing import Any
 
 import torch
 
-from benchmarks.model_pairs import (
+from benchmarks.harness.model_pairs import (
     Goals,
     ModelComparison,
     make_model_parser,
     measure_pairs,
     parse_options,
 )
-from benchmarks.pixels import (
+from benchmarks.harness.segmenters import (
     ARCHITECTURES,
     PEER,
     build_our_net,
@@ -31,7 +31,7 @@ from benchmarks.pixels import (
     make_peer_forward,
     require_same_logits,
 )
-from benchmarks.side_by_side import BenchmarkPair, generate_street_batch
+from benchmarks.harness.side_by_side import BenchmarkPair, generate_street_batch
 from resnet_tasks.model import resolve_device
 
 GOALS = {"fp32": 1.1, "bf16": 1.1}

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.model_pairs import (
+from benchmarks.harness.model_pairs import (
     Goals,
     ModelComparison,
     make_model_parser,
@@ -27,7 +27,7 @@ from benchmarks.model_pairs import (
     parse_options,
     require_same_trainable,
 )
-from benchmarks.pixels import (
+from benchmarks.harness.segmenters import (
     ARCHITECTURES,
     PEER,
     build_our_net,
@@ -36,8 +36,8 @@ from benchmarks.pixels import (
     make_peer_step,
     require_same_logits,
 )
+from benchmarks.harness.side_by_side import BenchmarkPair, generate_street_batch
 from benchmarks.shipped_recipes import RecipeStep
-from benchmarks.side_by_side import BenchmarkPair, generate_street_batch
 from resnet_tasks.model import resolve_device
 
 GOALS = {"fp32": 1.0, "bf16": 1.0}

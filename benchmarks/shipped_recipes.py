@@ -7,14 +7,14 @@ import re
 import torch
 from torch.utils.data import Dataset
 
-from benchmarks.side_by_side import BenchmarkPair, Work, generate_street_batch
+from benchmarks.harness.side_by_side import BenchmarkPair, Work, generate_street_batch
 from resnet_tasks.assemble.labels import build_labels
 from resnet_tasks.assemble.model import build_model
-from resnet_tasks.data.categories import Category, CategoryMap
+from resnet_tasks.data.coco.categories import Category, CategoryMap
+from resnet_tasks.profiling.trial_steps import TrialTraining
 from resnet_tasks.recipe.load import load_recipe
-from resnet_tasks.recipe.shelf import find_recipe, read_header
-from resnet_tasks.structures import Batch, Sample
-from resnet_tasks.training.rehearsal import TrialTraining
+from resnet_tasks.recipe.shipped_recipes import find_recipe, read_header
+from resnet_tasks.structures.samples import Batch, Sample
 
 
 class _UnreadImages(Dataset[Sample]):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any
 
-from benchmarks.measuring import (
+from benchmarks.harness.measurement import (
     REPEATS,
     BenchmarkRow,
     collect_environment,

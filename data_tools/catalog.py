@@ -18,13 +18,13 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from data_tools.archives import SUFFIXES, is_archive, unpack_to_temporary_folder
-from data_tools.data_card import DataCard, DatasetProvenance
 from data_tools.formats import COPY_IMAGES, FORMATS, Format
-from data_tools.output_folder import CARD, create_output_folder
-from data_tools.progress import Progress
-from data_tools.source_folder import find_dataset_folder, unwrap_folders
-from data_tools.split_summary import SplitSummary
+from data_tools.reading.archives import SUFFIXES, is_archive, unpack_to_temporary_folder
+from data_tools.reading.source_folder import find_dataset_folder, unwrap_folders
+from data_tools.writing.data_card import DataCard, DatasetProvenance
+from data_tools.writing.output_folder import CARD, create_output_folder
+from data_tools.writing.progress import Progress
+from data_tools.writing.split_summary import SplitSummary
 from resnet_tasks.errors import DataError
 from resnet_tasks.recipe.yaml_text import format_key_path, parse_yaml
 from resnet_tasks.registry import suggest_nearest
@@ -112,7 +112,8 @@ def read_dataset(file: Path) -> DatasetSpec:
     if bool(dataset_file.by_hand) != format_.needs_source:
         requirement = "say what to download" if format_.needs_source else "be left out"
         raise DataError(
-            f"{file}: by_hand of a data set of the format {dataset_file.format!r} must {requirement}"
+            f"{file}: by_hand of a data set of the format {dataset_file.format!r} must "
+            f"{requirement}"
         )
     return DatasetSpec(
         name=file.stem,
@@ -331,7 +332,8 @@ def _open_sources(
     if len(archives) < len(sources):
         folder_source = next(path for path in sources if path not in archives)
         raise DataError(
-            f"several sources must all be archives ({', '.join(SUFFIXES)}), and {folder_source} is none; "
+            f"several sources must all be archives ({', '.join(SUFFIXES)}), and {folder_source} is "
+            "none; "
             "unpack them all into one folder and give that"
         )
     if COPY_IMAGES in format_.options and options.get(COPY_IMAGES) is False:

@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from data_tools.split_summary import SplitSummary
+from data_tools.writing.split_summary import SplitSummary
 from resnet_tasks.errors import DataError
 from resnet_tasks.registry import Registry, suggest_nearest
 
@@ -28,7 +28,8 @@ class Format:
 
     Attributes:
         name: What it is called on the command line.
-        entry_point: `module:function` of the converter, imported when it is used: listing formats costs
+        entry_point: `module:function` of the converter, imported when it is used: listing formats
+            costs
             nothing, and a format may need libraries that others do without.
         title: What it is, for a list.
         needs_source: Whether something is read (the synthetic cells need nothing).
@@ -107,91 +108,98 @@ def register_format(
 # One statement per format, by name. `verified` says: has run on real files of a publisher.
 register_format(
     "cells",
-    "data_tools.synthetic:make_cells",
+    "data_tools.converters.synthetic:make_cells",
     "synthetic microscope scenes, drawn here",
     needs_source=False,
     verified=True,
 )
 register_format(
     "csv-boxes",
-    "data_tools.csv_boxes:convert_csv_boxes",
+    "data_tools.converters.csv.convert:convert_csv_boxes",
     "CSV tables of boxes on DICOM files or pictures (VinDr-CXR, RSNA)",
 )
 register_format(
     "cityscapes",
-    "data_tools.cityscapes:convert_cityscapes",
+    "data_tools.converters.cityscapes:convert_cityscapes",
     "Cityscapes: polygons as instances and as pixels of 19 classes",
 )
 register_format(
     "colour-maps",
-    "data_tools.colour_maps:convert_colour_maps",
+    "data_tools.converters.color_maps:convert_colour_maps",
     "pictures with label maps in colours, and a table of the colours (CamVid as published)",
 )
 register_format(
     "dicom",
-    "data_tools.dicom:convert_dicom",
+    "data_tools.converters.dicom.convert:convert_dicom",
     "DICOM files and series, as pictures of full depth without annotations",
     verified=True,
 )
 register_format(
     "image-folders",
-    "data_tools.image_folders:convert_image_folders",
+    "data_tools.converters.image_folders:convert_image_folders",
     "one folder of pictures per class",
 )
 register_format(
     "instance-masks",
-    "data_tools.instance_masks:convert_instance_masks",
+    "data_tools.converters.instance_masks:convert_instance_masks",
     "one folder per picture with one mask PNG per object (Data Science Bowl 2018)",
     verified=True,
 )
 register_format(
     "kitti",
-    "data_tools.kitti:convert_kitti",
+    "data_tools.converters.kitti:convert_kitti",
     "KITTI's 2-D objects: one text of boxes per picture",
 )
 register_format(
     "label-maps",
-    "data_tools.label_maps:convert_named_label_maps",
+    "data_tools.converters.label_maps:convert_named_label_maps",
     "pictures with class-index PNGs (CamVid as laid out for SegNet)",
     verified=True,
 )
 register_format(
     "nifti",
-    "data_tools.nifti:convert_nifti",
+    "data_tools.converters.nifti.convert:convert_nifti",
     "NIfTI volumes with label volumes, as 2-D slices (Medical Segmentation Decathlon, nnU-Net)",
 )
 register_format(
     "nuimages",
-    "data_tools.nuimages:convert_nuimages",
+    "data_tools.converters.nuimages:convert_nuimages",
     "nuImages: tables of objects and surfaces with masks",
 )
 register_format(
     "scalabel",
-    "data_tools.scalabel:convert_scalabel",
+    "data_tools.converters.scalabel.convert:convert_scalabel",
     "Scalabel's JSON (BDD100K): boxes, polygons, drivable area, lanes",
 )
 register_format(
-    "voc", "data_tools.voc:convert_voc", "Pascal VOC: one XML of boxes per picture", verified=True
+    "voc",
+    "data_tools.converters.voc:convert_voc",
+    "Pascal VOC: one XML of boxes per picture",
+    verified=True,
 )
 register_format(
     "yolo",
-    "data_tools.yolo:convert_yolo",
+    "data_tools.converters.yolo:convert_yolo",
     "YOLO: data.yaml, and a text file of boxes or polygons per picture",
 )
 register_format(
-    "labelme", "data_tools.labelme:convert_labelme", "LabelMe: one JSON of drawn shapes per picture"
+    "labelme",
+    "data_tools.converters.labelme:convert_labelme",
+    "LabelMe: one JSON of drawn shapes per picture",
 )
 register_format(
-    "cvat", "data_tools.cvat:convert_cvat", "CVAT for images 1.1, CVAT for video 1.1: one XML"
+    "cvat",
+    "data_tools.converters.cvat:convert_cvat",
+    "CVAT for images 1.1, CVAT for video 1.1: one XML",
 )
 register_format(
     "binary-masks",
-    "data_tools.binary_masks:convert_binary_masks",
+    "data_tools.converters.binary_masks:convert_binary_masks",
     "pictures with one binary mask each (Kvasir-SEG, ISIC 2018 task 1)",
 )
 register_format(
     "coco",
-    "data_tools.native_coco:convert_coco",
+    "data_tools.converters.native_coco:convert_coco",
     "COCO files of others: checked, mended, with pictures found",
     verified=True,
 )

@@ -19,24 +19,25 @@ if TYPE_CHECKING:
     from resnet_tasks.model import TaskModel
     from resnet_tasks.recipe.load import load_recipe
     from resnet_tasks.recipe.schema import Recipe, TrainingRecipe
-    from resnet_tasks.structures import Geometry, Sample, Target
+    from resnet_tasks.runs.run import load
+    from resnet_tasks.structures.geometry import Geometry
+    from resnet_tasks.structures.samples import Sample, Target
     from resnet_tasks.training.finetune import finetune
-    from resnet_tasks.training.run import load
 
 _HOMES = {
     "HEADS": "resnet_tasks.heads.base",
-    "Geometry": "resnet_tasks.structures",
+    "Geometry": "resnet_tasks.structures.geometry",
     "Head": "resnet_tasks.heads.base",
     "HeadOptions": "resnet_tasks.heads.base",
     "Recipe": "resnet_tasks.recipe.schema",
     "ResNet": "resnet_tasks.backbone.resnet",
-    "Sample": "resnet_tasks.structures",
-    "Target": "resnet_tasks.structures",
+    "Sample": "resnet_tasks.structures.samples",
+    "Target": "resnet_tasks.structures.samples",
     "TaskModel": "resnet_tasks.model",
     "TrainingRecipe": "resnet_tasks.recipe.schema",
     "evaluate": "resnet_tasks.evaluation.evaluate",
     "finetune": "resnet_tasks.training.finetune",
-    "load": "resnet_tasks.training.run",
+    "load": "resnet_tasks.runs.run",
     "load_recipe": "resnet_tasks.recipe.load",
     "register_head": "resnet_tasks.heads.base",
 }

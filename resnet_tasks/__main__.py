@@ -6,7 +6,7 @@ import io
 import sys
 
 from resnet_tasks.cli import app
-from resnet_tasks.whole_files import ESCAPED
+from resnet_tasks.files.atomic import ESCAPED
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from resnet_tasks.errors import RecipeError
 from resnet_tasks.heads.base import Head
 from resnet_tasks.layers.feature_pyramid import FeaturePyramid
 from resnet_tasks.layers.folded_norms import fold_permanently
-from resnet_tasks.structures import Batch, FeatureSpec, LabelTable, LossTerm
+from resnet_tasks.structures.samples import Batch, FeatureSpec, LabelTable, LossTerm
 
 Losses = dict[str, LossTerm]
 Raw = dict[str, dict[str, Tensor]]

@@ -20,18 +20,16 @@ from torch import Tensor
 
 from resnet_tasks.errors import HeadError
 from resnet_tasks.heads.base import HEADS, Head, HeadOptions
-from resnet_tasks.structures import (
-    VOID,
+from resnet_tasks.structures.evaluation import VOID
+from resnet_tasks.structures.geometry import Geometry
+from resnet_tasks.structures.predictions import Classification, Detections, SegmentationMap
+from resnet_tasks.structures.samples import (
     Batch,
     BatchView,
-    Classification,
-    Detections,
     FeatureSpec,
-    Geometry,
     LabelTable,
     LossTerm,
     Sample,
-    SegmentationMap,
     Target,
     Task,
     collate,
@@ -545,7 +543,8 @@ def _require_terms(subject: _HeadUnderTest, terms: Any, input_description: str) 
         for part, value in (("sum", term.sum), ("count", term.count)):
             subject.require(
                 isinstance(value, Tensor) and value.ndim == 0,
-                f"the {part} of loss term {name!r} must be a scalar tensor, on {input_description} it is "
+                f"the {part} of loss term {name!r} must be a scalar tensor, on {input_description} "
+                "it is "
                 f"{value!r:.80}",
             )
             subject.require(
@@ -555,7 +554,8 @@ def _require_terms(subject: _HeadUnderTest, terms: Any, input_description: str) 
             )
         subject.require(
             term.sum.requires_grad,
-            f"the sum of loss term {name!r} must carry a gradient, also where it is 0; on {input_description} "
+            f"the sum of loss term {name!r} must carry a gradient, also where it is 0; on "
+            f"{input_description} "
             "it is cut off from the features",
         )
         subject.require(

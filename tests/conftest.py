@@ -10,7 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-from data_tools.synthetic import make_cells
+from data_tools.converters.synthetic import make_cells
+from resnet_tasks.backbone.resnet import ResNet
+from resnet_tasks.heads.rcnn.faster_rcnn import FasterRCNN
+from resnet_tasks.heads.semantic.unet import UNet
+from resnet_tasks.model import TaskModel
+from tests.support.paths import SHARED
+from tests.support.shapes import CLASSES, LIGHT_DETECTOR, Broken, Shapes
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # One of several processes: more threads than cores would wait for each other.
@@ -18,7 +24,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 TOLD = "told"
-SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 @pytest.fixture(scope="session")
@@ -69,3 +74,33 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for name, text in getattr(report, "user_properties", ()):
             if name == TOLD and getattr(report, "when", "") == "call":
                 terminalreporter.write_line(f"{report.nodeid.split('::')[-1]}: {text}")
+
+
+@pytest.fixture
+def shapes() -> Shapes:
+    return Shapes()
+
+
+@pytest.fixture
+def broken() -> Broken:
+    return Broken()
+
+
+@pytest.fixture
+def tiny_model() -> Callable[[], TaskModel]:
+    """Builds the same small two-head model each time."""
+
+    def build(name: str = "resnet10t") -> TaskModel:
+        torch.manual_seed(3)
+        backbone = ResNet(name, weights="none")
+        heads = {
+            "objects": FasterRCNN(backbone.specs, CLASSES, LIGHT_DETECTOR),
+            "scene": UNet(
+                backbone.specs,
+                ("background", *CLASSES),
+                {"decoder_channels": (32, 16, 16, 16, 16), "loss": "cross_entropy+dice"},
+            ),
+        }
+        return TaskModel(backbone, heads)
+
+    return build

@@ -146,17 +146,17 @@ def test_imports_inside_functions_only_in_the_command_line() -> None:
 def test_data_tools_use_little_of_the_package() -> None:
     allowed = {
         "resnet_tasks.errors",
-        "resnet_tasks.names",
+        "resnet_tasks.files.safe_names",
         "resnet_tasks.registry",
-        "resnet_tasks.data.coco",
-        "resnet_tasks.data.coco_masks",
-        "resnet_tasks.data.coco_parsing",
-        "resnet_tasks.data.decoding",
-        "resnet_tasks.data.json_files",
-        "resnet_tasks.data.label_files",
-        "resnet_tasks.data.lossy_formats",
-        "resnet_tasks.data.picture_files",
-        "resnet_tasks.data.splitting",
+        "resnet_tasks.data.coco.read",
+        "resnet_tasks.data.coco.masks",
+        "resnet_tasks.data.coco.validation",
+        "resnet_tasks.data.images.decoding",
+        "resnet_tasks.files.json_files",
+        "resnet_tasks.data.images.label_files",
+        "resnet_tasks.data.images.lossy_formats",
+        "resnet_tasks.data.images.image_files",
+        "resnet_tasks.data.splits.splitting",
         "resnet_tasks.recipe.yaml_text",
     }
     for name, path in _modules("data_tools").items():

@@ -14,20 +14,20 @@ from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.heads.base import Head
 from resnet_tasks.heads.classifier import Classifier
-from resnet_tasks.heads.faster_rcnn import FasterRCNN
-from resnet_tasks.heads.fpn import SemanticFPN
-from resnet_tasks.heads.unet import UNet
+from resnet_tasks.heads.rcnn.faster_rcnn import FasterRCNN
+from resnet_tasks.heads.semantic.fpn import SemanticFPN
+from resnet_tasks.heads.semantic.unet import UNet
 from resnet_tasks.layers.folded_norms import FoldedBatchNorm2d
 from resnet_tasks.layers.norms import find_batch_norms
 from resnet_tasks.model import TaskModel, autocast, resolve_device, resolve_precision
-from resnet_tasks.structures import (
+from resnet_tasks.structures.evaluation import VOID
+from resnet_tasks.structures.geometry import Geometry
+from resnet_tasks.structures.samples import (
     CLASSIFICATION,
     SEMANTIC_SEGMENTATION,
-    VOID,
     Batch,
     BatchView,
     FeatureSpec,
-    Geometry,
     LabelTable,
     LossTerm,
     Sample,

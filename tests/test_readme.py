@@ -14,14 +14,14 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from data_tools.synthetic import make_cells
+from data_tools.converters.synthetic import make_cells
 from resnet_tasks.cli import app
 from resnet_tasks.heads.base import HEADS
 from resnet_tasks.recipe.load import load_recipe
+from resnet_tasks.runs.run import load
 from resnet_tasks.testing import check_head
-from resnet_tasks.training.run import load
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 BASH = re.findall(r"```bash\n(.*?)```", TEXT, flags=re.DOTALL)
 PYTHON = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)

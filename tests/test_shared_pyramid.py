@@ -13,16 +13,17 @@ from torchvision.models.detection import FasterRCNN as TorchvisionFasterRCNN
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
-from resnet_tasks.assemble.check import check_recipe
+from resnet_tasks.assemble.check_recipe import check_recipe
 from resnet_tasks.assemble.labels import build_labels
 from resnet_tasks.assemble.model import build_model
-from resnet_tasks.data.coco import Category, CategoryMap
+from resnet_tasks.data.coco.categories import Category, CategoryMap
 from resnet_tasks.errors import RecipeError, WeightsError
-from resnet_tasks.heads.faster_rcnn import FasterRCNN
-from resnet_tasks.heads.fpn import SemanticFPN
+from resnet_tasks.heads.rcnn.faster_rcnn import FasterRCNN
+from resnet_tasks.heads.semantic.fpn import SemanticFPN
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema import Recipe
-from resnet_tasks.structures import Geometry, Sample, Target, collate
+from resnet_tasks.structures.geometry import Geometry
+from resnet_tasks.structures.samples import Sample, Target, collate
 
 CATEGORIES = CategoryMap((Category(1, "car"), Category(2, "road", is_thing=False)))
 LIGHT = {

@@ -18,14 +18,21 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops import box_iou
 from torchvision.ops.misc import FrozenBatchNorm2d
 
-from benchmarks.model_pairs import make_inference, make_training_step
-from benchmarks.side_by_side import THINGS, Work, flatten_tensors, get_tolerance, require_close
+from benchmarks.harness.model_pairs import make_inference, make_training_step
+from benchmarks.harness.side_by_side import (
+    THINGS,
+    Work,
+    flatten_tensors,
+    get_tolerance,
+    require_close,
+)
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.errors import DataError
-from resnet_tasks.heads.faster_rcnn import FasterRCNN
+from resnet_tasks.heads.rcnn.faster_rcnn import FasterRCNN
 from resnet_tasks.layers.norms import find_batch_norms
 from resnet_tasks.model import TaskModel, autocast
-from resnet_tasks.structures import ABSENT, Batch, LabelTable
+from resnet_tasks.structures.evaluation import ABSENT
+from resnet_tasks.structures.samples import Batch, LabelTable
 
 PEER = f"torchvision {version('torchvision')}"
 FROZEN_STAGES = 2
@@ -217,7 +224,8 @@ def require_same_detections(ours: Work, theirs: Work) -> str:
     fraction = num_matched / max(total, 1)
     if not total or fraction < 0.98:
         raise DataError(
-            f"detections in fp32: {num_matched} of the peer's {total} are among ours; at least 98% must "
+            f"detections in fp32: {num_matched} of the peer's {total} are among ours; at least 98% "
+            "must "
             "be, so that the two did not do the same work"
         )
     return f"{fraction:.0%} of the peer's {total} detections among ours"

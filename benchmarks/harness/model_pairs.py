@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.measuring import REPEATS, finish_report, make_option_parser
-from benchmarks.side_by_side import BenchmarkPair, Work, collect_environment, compare_pairs
+from benchmarks.harness.measurement import REPEATS, finish_report, make_option_parser
+from benchmarks.harness.side_by_side import BenchmarkPair, Work, collect_environment, compare_pairs
 from resnet_tasks.errors import DataError
 from resnet_tasks.model import autocast, resolve_precision
 
@@ -206,7 +206,8 @@ def require_same_trainable(ours: nn.Module, theirs: nn.Module) -> None:
     )
     if num_ours != num_theirs:
         raise DataError(
-            f"{num_ours:,} parameters of ours learn, {num_theirs:,} of the peer's, so that the two would "
+            f"{num_ours:,} parameters of ours learn, {num_theirs:,} of the peer's, so that the two "
+            "would "
             "not do the same work"
         )
 

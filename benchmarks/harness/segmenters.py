@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.model_pairs import get_memory_format, make_inference, make_training_step
-from benchmarks.side_by_side import SURFACES, Work, get_tolerance, require_close
+from benchmarks.harness.model_pairs import get_memory_format, make_inference, make_training_step
+from benchmarks.harness.side_by_side import SURFACES, Work, get_tolerance, require_close
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.heads.base import HEADS
-from resnet_tasks.heads.semantic import SemanticHead
+from resnet_tasks.heads.semantic.semantic_head import SemanticHead
 from resnet_tasks.model import TaskModel, autocast
-from resnet_tasks.structures import VOID, Batch
+from resnet_tasks.structures.evaluation import VOID
+from resnet_tasks.structures.samples import Batch
 
 PEER = f"smp {version('segmentation-models-pytorch')}"
 ARCHITECTURES = {"unet": ("U-Net", smp.Unet), "fpn": ("FPN", smp.FPN)}

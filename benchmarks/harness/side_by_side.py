@@ -10,10 +10,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from benchmarks import measuring
+from benchmarks.harness import measurement as measuring
 from resnet_tasks.errors import DataError
-from resnet_tasks.structures import Batch, Geometry, Sample, Target, collate
-from resnet_tasks.training.price import measure_peak_bytes, time_interleaved
+from resnet_tasks.runs.model_cost import measure_peak_bytes, time_interleaved
+from resnet_tasks.structures.geometry import Geometry
+from resnet_tasks.structures.samples import Batch, Sample, Target, collate
 
 THINGS = ("car", "pedestrian", "bicyclist")
 SURFACES = tuple(f"class {i}" for i in range(11))  # as many as CamVid has
@@ -101,7 +102,8 @@ def require_close(description: str, ours: Tensor, theirs: Tensor, tolerance: flo
     difference = float((our_output - peer_output).norm() / peer_output.norm().clamp(min=1e-12))
     if not difference <= tolerance:
         raise DataError(
-            f"{description}: ours and the peer's are {difference:.3g} of their length apart; allowed is "
+            f"{description}: ours and the peer's are {difference:.3g} of their length apart; "
+            "allowed is "
             f"{tolerance:g}, so that the two did not do the same work"
         )
     return difference

@@ -18,14 +18,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from data_tools.coco_writer import CategorySpec, CocoWriter
-from data_tools.components import SMALL_COMPONENT, find_components
-from data_tools.mask_coverage import MaskCoverage
-from data_tools.mask_reading import Foreground, MaskReader
-from data_tools.outlines import clip_box
-from data_tools.picture_io import measure_image_size
-from data_tools.progress import Progress, ProgressCounter
-from data_tools.source_folder import (
+from data_tools.reading.image_io import measure_image_size
+from data_tools.reading.mask_coverage import MaskCoverage
+from data_tools.reading.mask_foreground import Foreground, MaskReader
+from data_tools.reading.source_folder import (
     SPLITS,
     find_picture,
     find_split_lists,
@@ -34,9 +30,13 @@ from data_tools.source_folder import (
     read_names,
     require_parts,
 )
-from data_tools.split_summary import SplitSummary
-from resnet_tasks.data.json_files import read_json
+from data_tools.shapes.components import SMALL_COMPONENT, find_components
+from data_tools.shapes.outlines import clip_box
+from data_tools.writing.coco_writer import CategorySpec, CocoWriter
+from data_tools.writing.progress import Progress, ProgressCounter
+from data_tools.writing.split_summary import SplitSummary
 from resnet_tasks.errors import DataError
+from resnet_tasks.files.json_files import read_json
 
 
 @dataclass(frozen=True)
@@ -277,7 +277,8 @@ def _add_picture(
     ):
         if other_size != size:
             raise DataError(
-                f"{record.picture} has the size {size} (height, width), {source} says {other_size}; both "
+                f"{record.picture} has the size {size} (height, width), {source} says "
+                f"{other_size}; both "
                 "must agree"
             )
     image_id = writer.add_image(record.picture, size=size)

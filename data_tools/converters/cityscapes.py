@@ -20,14 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from data_tools.coco_writer import CategorySpec, CocoWriter
-from data_tools.outlines import is_point
-from data_tools.picture_io import measure_image_size
-from data_tools.progress import Progress, ProgressCounter
-from data_tools.source_folder import require_parts
-from data_tools.split_summary import SplitSummary, add_unused_images
-from resnet_tasks.data.json_files import read_json
+from data_tools.reading.image_io import measure_image_size
+from data_tools.reading.source_folder import require_parts
+from data_tools.shapes.outlines import is_point
+from data_tools.writing.coco_writer import CategorySpec, CocoWriter
+from data_tools.writing.progress import Progress, ProgressCounter
+from data_tools.writing.split_summary import SplitSummary, add_unused_images
 from resnet_tasks.errors import DataError
+from resnet_tasks.files.json_files import read_json
 
 SPLITS = ("train", "val")
 STUFF = (

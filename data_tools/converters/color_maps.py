@@ -19,10 +19,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data_tools.coco_writer import CategorySpec, CocoWriter, choose_void_value
-from data_tools.label_maps import add_image_with_map
-from data_tools.progress import Progress, ProgressCounter
-from data_tools.source_folder import (
+from data_tools.converters.label_maps import add_image_with_map
+from data_tools.reading.source_folder import (
     SPLITS,
     find_picture,
     find_split_lists,
@@ -32,10 +30,12 @@ from data_tools.source_folder import (
     require_parts,
     strip_image_suffix,
 )
-from data_tools.split_summary import SplitSummary
-from resnet_tasks.data.decoding import convert_channels, decode_image
-from resnet_tasks.data.label_files import require_lossless, require_single_image
-from resnet_tasks.data.picture_files import DAMAGE
+from data_tools.writing.coco_writer import CategorySpec, CocoWriter, choose_void_value
+from data_tools.writing.progress import Progress, ProgressCounter
+from data_tools.writing.split_summary import SplitSummary
+from resnet_tasks.data.images.decoding import convert_channels, decode_image
+from resnet_tasks.data.images.image_files import DAMAGE
+from resnet_tasks.data.images.label_files import require_lossless, require_single_image
 from resnet_tasks.errors import DataError
 
 BYTE = re.compile("[0-9]{1,3}")
@@ -219,7 +219,8 @@ def colors_to_ids(pixels: NDArray[np.uint8], table: ColourTable, file: Path) -> 
             for v, n in zip(values[:SHOWN].tolist(), counts[:SHOWN].tolist(), strict=True)
         )
         raise DataError(
-            f"the label map {file} has {len(values)} colours of no class: {color_text}; the first one "
+            f"the label map {file} has {len(values)} colours of no class: {color_text}; the first "
+            "one "
             f"at x {x}, y {y}: correct the map (was it resized, or ever saved as JPEG?), or add "
             "the colour to the table"
         )

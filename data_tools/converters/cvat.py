@@ -21,14 +21,19 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from data_tools.coco_writer import CategorySpec, CocoWriter
-from data_tools.drawn_objects import LabeledObject, PlacedMask, add_labeled_object
-from data_tools.outlines import ellipse_to_polygon
-from data_tools.picture_io import measure_image_size
-from data_tools.progress import Progress, ProgressCounter
-from data_tools.safe_xml import read_xml
-from data_tools.source_folder import PICTURE_SUFFIXES, format_listing, is_file, require_parts
-from data_tools.split_summary import SplitSummary
+from data_tools.reading.image_io import measure_image_size
+from data_tools.reading.safe_xml import read_xml
+from data_tools.reading.source_folder import (
+    PICTURE_SUFFIXES,
+    format_listing,
+    is_file,
+    require_parts,
+)
+from data_tools.shapes.labeled_objects import LabeledObject, PlacedMask, add_labeled_object
+from data_tools.shapes.outlines import ellipse_to_polygon
+from data_tools.writing.coco_writer import CategorySpec, CocoWriter
+from data_tools.writing.progress import Progress, ProgressCounter
+from data_tools.writing.split_summary import SplitSummary
 from resnet_tasks.errors import DataError
 
 FILE = "annotations.xml"
@@ -294,7 +299,8 @@ def _parse_points(shape: Element, location: str) -> list[float]:
         pairs = []
     if len(pairs) < 3 or any(len(pair) != 2 or not all(map(math.isfinite, pair)) for pair in pairs):
         raise DataError(
-            f"{location} has points={text[:40]!r}; a polygon has three or more, as x0,y0;x1,y1;x2,y2"
+            f"{location} has points={text[:40]!r}; a polygon has three or more, as "
+            "x0,y0;x1,y1;x2,y2"
         )
     return [value for pair in pairs for value in pair]
 
@@ -358,7 +364,8 @@ class _CvatImageFinder:
         if not other_paths:
             raise DataError(
                 f"{self._source / FILE} names the picture {name}, but neither images/ nor the "
-                f"folder has it; there is {format_listing(self._source)}: export with images, or put them "
+                f"folder has it; there is {format_listing(self._source)}: export with images, or "
+                "put them "
                 "there"
             )
         return other_paths[0]
@@ -395,7 +402,8 @@ def _resolve_classes(
     unknown = sorted(used_labels - set(class_names))
     if unknown:
         raise DataError(
-            f"{file} has an object of class {unknown[0]!r}; the classes are {', '.join(class_names)}: "
+            f"{file} has an object of class {unknown[0]!r}; the classes are "
+            f"{', '.join(class_names)}: "
             "add it to them or correct the file"
         )
     if not class_names:

@@ -14,11 +14,11 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from data_tools.coco_writer import CategorySpec, CocoWriter
-from data_tools.picture_io import measure_image_size
-from data_tools.progress import Progress, ProgressCounter
-from data_tools.source_folder import PICTURE_SUFFIXES, SPLITS, format_listing, require_parts
-from data_tools.split_summary import SplitSummary
+from data_tools.reading.image_io import measure_image_size
+from data_tools.reading.source_folder import PICTURE_SUFFIXES, SPLITS, format_listing, require_parts
+from data_tools.writing.coco_writer import CategorySpec, CocoWriter
+from data_tools.writing.progress import Progress, ProgressCounter
+from data_tools.writing.split_summary import SplitSummary
 from resnet_tasks.errors import DataError
 
 ALIASES = {"valid": "val", "validation": "val"}

@@ -17,19 +17,19 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from data_tools.coco_writer import CategorySpec, CocoWriter
-from data_tools.mask_coverage import MaskCoverage
-from data_tools.mask_reading import Foreground, MaskReader
-from data_tools.picture_io import measure_image_size
-from data_tools.progress import Progress, ProgressCounter
-from data_tools.source_folder import (
+from data_tools.reading.image_io import measure_image_size
+from data_tools.reading.mask_coverage import MaskCoverage
+from data_tools.reading.mask_foreground import Foreground, MaskReader
+from data_tools.reading.source_folder import (
     find_split_lists,
     format_listing,
     index_images_by_stem,
     read_names,
     require_parts,
 )
-from data_tools.split_summary import SplitSummary
+from data_tools.writing.coco_writer import CategorySpec, CocoWriter
+from data_tools.writing.progress import Progress, ProgressCounter
+from data_tools.writing.split_summary import SplitSummary
 from resnet_tasks.errors import DataError
 
 IDS_FOLDER = "stage1_train"

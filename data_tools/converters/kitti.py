@@ -17,10 +17,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_tools.coco_writer import CategorySpec, CocoWriter
-from data_tools.picture_io import measure_image_size
-from data_tools.progress import Progress, ProgressCounter
-from data_tools.source_folder import (
+from data_tools.reading.image_io import measure_image_size
+from data_tools.reading.source_folder import (
     find_picture,
     index_images_by_stem,
     read_lines,
@@ -28,8 +26,10 @@ from data_tools.source_folder import (
     require_parts,
     strip_image_suffix,
 )
-from data_tools.split_summary import SplitSummary, add_unused_images
-from resnet_tasks.data.splitting import divide
+from data_tools.writing.coco_writer import CategorySpec, CocoWriter
+from data_tools.writing.progress import Progress, ProgressCounter
+from data_tools.writing.split_summary import SplitSummary, add_unused_images
+from resnet_tasks.data.splits.splitting import divide
 from resnet_tasks.errors import DataError
 
 CLASSES = (
@@ -215,7 +215,8 @@ def _choose_splits(
         shared_names = sorted(set(names_by_split["train"]) & set(names_by_split["val"]))
         if shared_names:
             raise DataError(
-                f"{folder}: {shared_names[0]!r} and {len(shared_names) - 1} others stand in train.txt and in "
+                f"{folder}: {shared_names[0]!r} and {len(shared_names) - 1} others stand in "
+                "train.txt and in "
                 "val.txt; splits must not share pictures"
             )
         return names_by_split, f"splits by the lists in {folder}"

@@ -17,10 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_tools.coco_writer import CategorySpec, CocoWriter, choose_void_value
-from data_tools.components import SMALL_COMPONENT, find_components
-from data_tools.progress import Progress, ProgressCounter
-from data_tools.source_folder import (
+from data_tools.reading.source_folder import (
     PICTURE_SUFFIXES,
     SPLITS,
     index_images_by_stem,
@@ -28,8 +25,11 @@ from data_tools.source_folder import (
     read_lines,
     require_parts,
 )
-from data_tools.split_summary import SplitSummary
-from resnet_tasks.data.label_files import read_label_map
+from data_tools.shapes.components import SMALL_COMPONENT, find_components
+from data_tools.writing.coco_writer import CategorySpec, CocoWriter, choose_void_value
+from data_tools.writing.progress import Progress, ProgressCounter
+from data_tools.writing.split_summary import SplitSummary
+from resnet_tasks.data.images.label_files import read_label_map
 from resnet_tasks.errors import DataError
 
 Pair = tuple[Path, Path]
@@ -176,7 +176,8 @@ def find_pairs(source: Path, split: str) -> list[Pair]:
 def _parse_pair(source: Path, words: list[str], list_file: Path) -> Pair:
     if len(words) != 2:
         raise DataError(
-            f"{list_file} has the line {' '.join(words)!r}; every line should name a picture and its "
+            f"{list_file} has the line {' '.join(words)!r}; every line should name a picture and "
+            "its "
             "label map, with a space between and none inside"
         )
     return _resolve_path(source, words[0], list_file), _resolve_path(source, words[1], list_file)
@@ -221,7 +222,8 @@ def indices_to_category_ids(
         )
         allowed_text = ", ".join(str(index) for index in np.flatnonzero(table >= 0))
         raise DataError(
-            f"the label map {file} holds the unknown values {value_text}; allowed are {allowed_text}: "
+            f"the label map {file} holds the unknown values {value_text}; allowed are "
+            f"{allowed_text}: "
             "correct the map, or give all classes and the void index"
         )
     return ids
@@ -240,7 +242,8 @@ def add_image_with_map(
         writer: Of the split.
         picture: The file.
         ids: `(height, width)` category ids.
-        box_categories: Categories in order of their ids, from 1: each connected component of a thing among
+        box_categories: Categories in order of their ids, from 1: each connected component of a
+            thing among
             them gets a box, small ones as crowd. Empty: no boxes.
     """
     image_id = writer.add_image(picture)

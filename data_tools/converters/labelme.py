@@ -23,12 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from data_tools.coco_writer import CategorySpec, CocoWriter
-from data_tools.drawn_objects import LabeledObject, PlacedMask, add_labeled_object
-from data_tools.outlines import ellipse_to_polygon, is_point
-from data_tools.picture_io import READ_ERRORS, measure_image_size
-from data_tools.progress import Progress, ProgressCounter
-from data_tools.source_folder import (
+from data_tools.reading.image_io import READ_ERRORS, measure_image_size
+from data_tools.reading.source_folder import (
     PICTURE_SUFFIXES,
     SPLITS,
     find_split_lists,
@@ -37,11 +33,15 @@ from data_tools.source_folder import (
     read_names,
     require_parts,
 )
-from data_tools.split_summary import SplitSummary, add_unused_images
-from resnet_tasks.data.json_files import read_json
-from resnet_tasks.data.lossy_formats import find_lossy_format
-from resnet_tasks.data.picture_files import open_picture
+from data_tools.shapes.labeled_objects import LabeledObject, PlacedMask, add_labeled_object
+from data_tools.shapes.outlines import ellipse_to_polygon, is_point
+from data_tools.writing.coco_writer import CategorySpec, CocoWriter
+from data_tools.writing.progress import Progress, ProgressCounter
+from data_tools.writing.split_summary import SplitSummary, add_unused_images
+from resnet_tasks.data.images.image_files import open_picture
+from resnet_tasks.data.images.lossy_formats import find_lossy_format
 from resnet_tasks.errors import DataError
+from resnet_tasks.files.json_files import read_json
 
 ALIASES = {"valid": "val", "validation": "val"}
 """Other names of folders of splits."""
@@ -129,7 +129,8 @@ def _list_splits(source: Path) -> dict[str, list[Path]]:
     annotation_files = sorted(source.rglob("*.json"))
     if not annotation_files:
         raise DataError(
-            f"{source} should hold JSON files of LabelMe, but there is {format_listing(source)}: give the "
+            f"{source} should hold JSON files of LabelMe, but there is {format_listing(source)}: "
+            "give the "
             "folder that holds them"
         )
     lists = find_split_lists(source)
@@ -143,7 +144,8 @@ def _list_splits(source: Path) -> dict[str, list[Path]]:
         missing = [file for file in splits[split] if not file.is_file()]
         if missing:
             raise DataError(
-                f"{list_file} lists {len(missing)} names without a file, the first {missing[0]}; add "
+                f"{list_file} lists {len(missing)} names without a file, the first {missing[0]}; "
+                "add "
                 "them or take them out of the list"
             )
     return splits
@@ -162,8 +164,10 @@ def _group_by_folder(source: Path, annotation_files: Sequence[Path]) -> dict[str
     if unassigned:
         split_names = ", ".join(sorted(set(files_by_folder) & set(SPLITS)))
         raise DataError(
-            f"{source} has folders of the splits {split_names} and {len(unassigned)} JSON files outside of "
-            f"them, the first {unassigned[0]}; move them into a split, or list the splits in train.txt "
+            f"{source} has folders of the splits {split_names} and {len(unassigned)} JSON files "
+            "outside of "
+            f"them, the first {unassigned[0]}; move them into a split, or list the splits in "
+            "train.txt "
             "and val.txt"
         )
     return {split: files_by_folder[split] for split in SPLITS if split in files_by_folder}

@@ -18,20 +18,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from data_tools.picture_io import measure_image_size
-from data_tools.progress import Progress, ProgressCounter
-from data_tools.source_folder import (
+from data_tools.reading.image_io import measure_image_size
+from data_tools.reading.source_folder import (
     PICTURE_SUFFIXES,
     SPLITS,
     find_coco_splits,
     is_file,
     require_parts,
 )
-from data_tools.split_summary import SkippedObject, SplitSummary
-from resnet_tasks.data.coco import Annotation, CocoFile, ImageRecord, read_coco
-from resnet_tasks.data.coco_parsing import require_object
-from resnet_tasks.data.json_files import read_json
+from data_tools.writing.progress import Progress, ProgressCounter
+from data_tools.writing.split_summary import SkippedObject, SplitSummary
+from resnet_tasks.data.coco.dataset_file import CocoFile
+from resnet_tasks.data.coco.read import read_coco
+from resnet_tasks.data.coco.records import Annotation, ImageRecord
+from resnet_tasks.data.coco.validation import require_object
 from resnet_tasks.errors import DataError
+from resnet_tasks.files.json_files import read_json
 
 
 def convert_coco(
@@ -167,7 +169,8 @@ class _CocoImageFinder:
             candidates_text = f"{candidates[0]} and {candidates[1]}" if candidates else "nowhere"
             raise DataError(
                 f"the picture {record.file_name} of image {record.id!r} is not in {self._root}; a "
-                f"file of that name is {candidates_text}: unpack the pictures there, or name their folder "
+                f"file of that name is {candidates_text}: unpack the pictures there, or name their "
+                "folder "
                 "with images=FOLDER"
             )
         return candidates[0]

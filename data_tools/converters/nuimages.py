@@ -22,14 +22,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_tools.coco_writer import CategorySpec, CocoWriter
-from data_tools.json_streaming import stream_objects
-from data_tools.outlines import is_number
-from data_tools.picture_io import measure_image_size
-from data_tools.progress import Progress, ProgressCounter
-from data_tools.source_folder import require_parts
-from data_tools.split_summary import SplitSummary
-from resnet_tasks.data.coco_masks import decode_mask
+from data_tools.reading.image_io import measure_image_size
+from data_tools.reading.json_streaming import stream_objects
+from data_tools.reading.source_folder import require_parts
+from data_tools.shapes.outlines import is_number
+from data_tools.writing.coco_writer import CategorySpec, CocoWriter
+from data_tools.writing.progress import Progress, ProgressCounter
+from data_tools.writing.split_summary import SplitSummary
+from resnet_tasks.data.coco.masks import decode_mask
 from resnet_tasks.errors import DataError
 
 SPLITS = ("train", "val")
@@ -141,7 +141,8 @@ def convert_nuimages(
                 located_row for rows in remaining.values() for located_row in rows
             ):
                 raise DataError(
-                    f"{location} belongs to the picture {row['sample_data_token']!r}, which is no key "
+                    f"{location} belongs to the picture {row['sample_data_token']!r}, which is no "
+                    "key "
                     "frame of sample_data.json"
                 )
         summaries.append(writer.write())

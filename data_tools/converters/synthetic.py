@@ -25,10 +25,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from data_tools.coco_writer import CategorySpec, CocoWriter
-from data_tools.picture_io import write_picture
-from data_tools.progress import Progress
-from data_tools.split_summary import SplitSummary
+from data_tools.reading.image_io import write_picture
+from data_tools.writing.coco_writer import CategorySpec, CocoWriter
+from data_tools.writing.progress import Progress
+from data_tools.writing.split_summary import SplitSummary
 from resnet_tasks.errors import DataError
 
 Float = NDArray[np.floating[Any]]
@@ -48,7 +48,8 @@ class SyntheticCell:
     Attributes:
         category: Name of its class.
         mask: `(H, W)` bool, the pixels that can be seen.
-        visible_fraction: Fraction of the whole cell (also the part outside the frame) that can be seen.
+        visible_fraction: Fraction of the whole cell (also the part outside the frame) that can be
+            seen.
     """
 
     category: str

@@ -17,11 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from data_tools.coco_writer import CategorySpec, CocoWriter
-from data_tools.picture_io import measure_image_size
-from data_tools.progress import Progress, ProgressCounter
-from data_tools.safe_xml import read_xml
-from data_tools.source_folder import (
+from data_tools.reading.image_io import measure_image_size
+from data_tools.reading.safe_xml import read_xml
+from data_tools.reading.source_folder import (
     find_picture,
     find_split_lists,
     index_images_by_stem,
@@ -29,7 +27,9 @@ from data_tools.source_folder import (
     require_parts,
     strip_image_suffix,
 )
-from data_tools.split_summary import SplitSummary, add_unused_images
+from data_tools.writing.coco_writer import CategorySpec, CocoWriter
+from data_tools.writing.progress import Progress, ProgressCounter
+from data_tools.writing.split_summary import SplitSummary, add_unused_images
 from resnet_tasks.errors import DataError
 
 """`trainval` is the union of two of them and is not converted."""

@@ -19,11 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from data_tools.coco_writer import CategorySpec, CocoWriter
-from data_tools.drawn_objects import LabeledObject, add_labeled_object
-from data_tools.picture_io import measure_image_size
-from data_tools.progress import Progress, ProgressCounter
-from data_tools.source_folder import (
+from data_tools.reading.image_io import measure_image_size
+from data_tools.reading.source_folder import (
     SPLITS,
     format_listing,
     is_file,
@@ -32,7 +29,10 @@ from data_tools.source_folder import (
     read_lines,
     require_parts,
 )
-from data_tools.split_summary import SplitSummary
+from data_tools.shapes.labeled_objects import LabeledObject, add_labeled_object
+from data_tools.writing.coco_writer import CategorySpec, CocoWriter
+from data_tools.writing.progress import Progress, ProgressCounter
+from data_tools.writing.split_summary import SplitSummary
 from resnet_tasks.errors import DataError
 from resnet_tasks.recipe.yaml_text import parse_yaml
 
@@ -137,7 +137,8 @@ def _find_yaml_file(source: Path, data_yaml: str | None) -> Path:
     candidates = [file for file in yaml_files if file.stem == "data"] or yaml_files
     if len(candidates) != 1:
         raise DataError(
-            f"{source} holds {len(candidates)} YAML files; it should hold one data.yaml with names, "
+            f"{source} holds {len(candidates)} YAML files; it should hold one data.yaml with "
+            "names, "
             f"train and val; there is {format_listing(source)}: name the file with data_yaml=NAME"
         )
     return candidates[0]
@@ -208,7 +209,8 @@ def _resolve_path(root: Path, name: str, location: str) -> Path:
         if is_file(candidate) or is_folder(candidate):
             return candidate
     raise DataError(
-        f"{location} names {name!r}, but {root} has nothing under any ending of that path; there is "
+        f"{location} names {name!r}, but {root} has nothing under any ending of that path; there "
+        "is "
         f"{format_listing(root)}: mend the path, or take it out if you have no such part"
     )
 

@@ -10,13 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from data_tools.data_card import DataCard, DatasetProvenance
 from data_tools.formats import Format
-from data_tools.output_folder import CARD, create_output_folder
-from data_tools.progress import Progress
-from data_tools.source_folder import find_coco_splits
-from data_tools.split_summary import SkippedObject, SplitSummary
-from resnet_tasks.data.coco import Annotation, CocoFile, ImageRecord, read_coco
+from data_tools.reading.source_folder import find_coco_splits
+from data_tools.writing.data_card import DataCard, DatasetProvenance
+from data_tools.writing.output_folder import CARD, create_output_folder
+from data_tools.writing.progress import Progress
+from data_tools.writing.split_summary import SkippedObject, SplitSummary
+from resnet_tasks.data.coco.dataset_file import CocoFile
+from resnet_tasks.data.coco.read import read_coco
+from resnet_tasks.data.coco.records import Annotation, ImageRecord
 from resnet_tasks.errors import DataError
 from resnet_tasks.registry import Registry
 
@@ -88,10 +90,10 @@ EXPORTS: Registry[Format] = Registry("export format", group="resnet_tasks.export
 for _name, _entry_point, _title in (
     (
         "yolo",
-        "data_tools.yolo_export:export_yolo",
+        "data_tools.exporters.yolo:export_yolo",
         "data.yaml, and a text file of boxes or polygons per picture",
     ),
-    ("voc", "data_tools.voc_export:export_voc", "Pascal VOC: one XML of boxes per picture"),
+    ("voc", "data_tools.exporters.voc:export_voc", "Pascal VOC: one XML of boxes per picture"),
 ):
     EXPORTS.register(_name)(Format(_name, _entry_point, _title))
 

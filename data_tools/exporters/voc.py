@@ -6,12 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from xml.etree.ElementTree import Element, ElementTree, SubElement, indent
 
-from data_tools.exporting import ImageMode, SplitExport, assign_flat_names, copy_or_link_image
-from data_tools.picture_io import READ_ERRORS
-from data_tools.progress import Progress, ProgressCounter
-from data_tools.split_summary import SplitSummary
-from resnet_tasks.data.coco import Annotation, CocoFile, ImageRecord
-from resnet_tasks.data.picture_files import open_picture
+from data_tools.exporters.export import (
+    ImageMode,
+    SplitExport,
+    assign_flat_names,
+    copy_or_link_image,
+)
+from data_tools.reading.image_io import READ_ERRORS
+from data_tools.writing.progress import Progress, ProgressCounter
+from data_tools.writing.split_summary import SplitSummary
+from resnet_tasks.data.coco.dataset_file import CocoFile
+from resnet_tasks.data.coco.records import Annotation, ImageRecord
+from resnet_tasks.data.images.image_files import open_picture
 from resnet_tasks.errors import DataError
 
 

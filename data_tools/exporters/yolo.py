@@ -6,11 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from data_tools.exporting import ImageMode, SplitExport, assign_flat_names, copy_or_link_image
-from data_tools.outlines import trace_outline
-from data_tools.progress import Progress, ProgressCounter
-from data_tools.split_summary import SplitSummary
-from resnet_tasks.data.coco import Annotation, CocoFile, ImageRecord
+from data_tools.exporters.export import (
+    ImageMode,
+    SplitExport,
+    assign_flat_names,
+    copy_or_link_image,
+)
+from data_tools.shapes.outlines import trace_outline
+from data_tools.writing.progress import Progress, ProgressCounter
+from data_tools.writing.split_summary import SplitSummary
+from resnet_tasks.data.coco.dataset_file import CocoFile
+from resnet_tasks.data.coco.records import Annotation, ImageRecord
 from resnet_tasks.recipe.yaml_text import dump_yaml
 
 DECIMALS = 9

@@ -167,7 +167,8 @@ class _ArchiveUnpacker:
     def make_error(self, reason: str) -> DataError:
         """The error for something that is not unpacked."""
         return DataError(
-            f"the archive {self.archive} {reason}, so it is not unpacked; if you trust it, unpack it "
+            f"the archive {self.archive} {reason}, so it is not unpacked; if you trust it, unpack "
+            "it "
             "yourself and give the folder"
         )
 
@@ -345,7 +346,9 @@ def _require_space(unpacker: _ArchiveUnpacker, required_bytes: int) -> None:
     free_bytes = shutil.disk_usage(unpacker.folder).free
     if required_bytes > free_bytes:
         raise DataError(
-            f"the archive {unpacker.archive} needs {required_bytes / 1e9:.1f} GB unpacked, but there are "
-            f"{free_bytes / 1e9:.1f} GB free in {unpacker.folder.parent}; make room or choose another "
+            f"the archive {unpacker.archive} needs {required_bytes / 1e9:.1f} GB unpacked, but "
+            "there are "
+            f"{free_bytes / 1e9:.1f} GB free in {unpacker.folder.parent}; make room or choose "
+            "another "
             "output folder"
         )

@@ -9,8 +9,8 @@ import cv2
 from numpy.typing import NDArray
 from PIL import Image
 
-from data_tools.source_folder import is_file
-from resnet_tasks.data.picture_files import DAMAGE, read_image_size
+from data_tools.reading.source_folder import is_file
+from resnet_tasks.data.images.image_files import DAMAGE, read_image_size
 from resnet_tasks.errors import DataError
 
 READ_ERRORS = (Image.DecompressionBombError, *DAMAGE)

@@ -15,8 +15,8 @@ from typing import Literal, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from data_tools.mask_images import MaskImage, count_values, load_mask_image
-from data_tools.mask_levels import (
+from data_tools.reading.mask_images import MaskImage, count_values, load_mask_image
+from data_tools.reading.mask_levels import (
     Level,
     Unclear,
     name_level,

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_tools.picture_io import READ_ERRORS
-from data_tools.source_folder import is_file
-from resnet_tasks.data.decoding import StoredPicture, decode_image, rgb_to_luminance
-from resnet_tasks.data.label_files import require_lossless, require_single_image, round_ids
-from resnet_tasks.data.lossy_formats import find_lossy_format
-from resnet_tasks.data.picture_files import detect_file_kind, open_picture
+from data_tools.reading.image_io import READ_ERRORS
+from data_tools.reading.source_folder import is_file
+from resnet_tasks.data.images.decoding import StoredPicture, decode_image, rgb_to_luminance
+from resnet_tasks.data.images.image_files import detect_file_kind, open_picture
+from resnet_tasks.data.images.label_files import require_lossless, require_single_image, round_ids
+from resnet_tasks.data.images.lossy_formats import find_lossy_format
 from resnet_tasks.errors import DataError
 
 Values = NDArray[np.integer[Any]]

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from data_tools.mask_images import MaskImage, Values, count_values, is_nearly_gray
+from data_tools.reading.mask_images import MaskImage, Values, count_values, is_nearly_gray
 
 Mask = NDArray[np.bool_]
 Level = tuple[int, ...]

@@ -27,7 +27,8 @@ def require_parts(source: Path, parts: Sequence[str]) -> None:
     if not source.is_dir():
         requirement = f"; it should hold {', '.join(parts)}" if parts else ""
         raise DataError(
-            f"the source {source} is no folder{requirement}: download the data set and give the folder "
+            f"the source {source} is no folder{requirement}: download the data set and give the "
+            "folder "
             "it was unpacked to"
         )
     missing = [part for part in parts if not (source / part).exists()]
@@ -57,7 +58,8 @@ def find_dataset_folder(source: Path, expects: Mapping[str, str], by_hand: str) 
         candidates = [folder for folder in level if not _find_missing(folder, expects)]
         if len(candidates) > 1:
             raise DataError(
-                f"{candidates[0]} and {candidates[1]} both hold {', '.join(expects)}; give the one to convert"
+                f"{candidates[0]} and {candidates[1]} both hold {', '.join(expects)}; give the one "
+                "to convert"
             )
         if candidates:
             return candidates[0]
@@ -66,8 +68,10 @@ def find_dataset_folder(source: Path, expects: Mapping[str, str], by_hand: str) 
         f"{part} ({expects[part]})" for part in _find_missing(nearest, expects)
     )
     raise DataError(
-        f"{source} should hold {', '.join(expects)}, but {nearest} lacks {missing_text}, and no folder "
-        f"inside has more of them; {source} holds {format_listing(source)}. {capitalize_first(by_hand)}"
+        f"{source} should hold {', '.join(expects)}, but {nearest} lacks {missing_text}, and no "
+        "folder "
+        f"inside has more of them; {source} holds {format_listing(source)}. "
+        f"{capitalize_first(by_hand)}"
     )
 
 

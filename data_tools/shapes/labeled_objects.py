@@ -9,9 +9,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from data_tools.coco_writer import CocoWriter
-from data_tools.outlines import clip_box
-from resnet_tasks.data.coco import decode_mask
+from data_tools.shapes.outlines import clip_box
+from data_tools.writing.coco_writer import CocoWriter
+from resnet_tasks.data.coco.masks import decode_mask
 
 Kind = Literal["box", "outline"]
 

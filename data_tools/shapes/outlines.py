@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
-from resnet_tasks.data.coco import decode_mask
+from resnet_tasks.data.coco.masks import decode_mask
 
 Box = tuple[float, float, float, float]
 Points = NDArray[np.float64]

@@ -96,7 +96,8 @@ def shape_from_polygons(
         # Rasterising walks along the outline: a stray point far away would take all memory.
         if len(polygon) < 6 or len(polygon) % 2 or not all(abs(v) <= reach for v in polygon):
             raise DataError(
-                f"{description} (height {height}, width {width}) has the polygon {_abbreviate(polygon)}; "
+                f"{description} (height {height}, width {width}) has the polygon "
+                f"{_abbreviate(polygon)}; "
                 "it needs three or more points x, y, none further away than "
                 f"{MAX_REACH} times the picture's longer side"
             )

@@ -25,12 +25,17 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from data_tools.coco_shapes import Shape, shape_from_box, shape_from_mask, shape_from_polygons
-from data_tools.picture_io import measure_image_size, write_picture
-from data_tools.split_summary import SkippedObject, SplitSummary
-from data_tools.text_parts import TextSpool
+from data_tools.reading.image_io import measure_image_size, write_picture
+from data_tools.writing.coco_shapes import (
+    Shape,
+    shape_from_box,
+    shape_from_mask,
+    shape_from_polygons,
+)
+from data_tools.writing.split_summary import SkippedObject, SplitSummary
+from data_tools.writing.text_spool import TextSpool
 from resnet_tasks.errors import DataError
-from resnet_tasks.names import require_class_names
+from resnet_tasks.files.safe_names import require_class_names
 
 Annotated = Literal["boxes", "masks", "semantic", "image"]
 

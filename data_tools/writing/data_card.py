@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from data_tools.split_summary import SplitSummary
+from data_tools.writing.split_summary import SplitSummary
 
 UNKNOWN = "not stated"
 UNVERIFIED = (

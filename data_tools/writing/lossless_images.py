@@ -10,7 +10,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from data_tools.picture_io import write_picture
+from data_tools.reading.image_io import write_picture
 
 Array = NDArray[Any]
 

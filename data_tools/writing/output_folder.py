@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from data_tools.source_folder import format_listing
-from resnet_tasks.data.coco_parsing import is_inside
+from data_tools.reading.source_folder import format_listing
+from resnet_tasks.data.coco.validation import is_inside
 from resnet_tasks.errors import DataError
 
 CARD = "data_card.md"
@@ -82,7 +82,8 @@ def _check_output(out: Path, sources: Sequence[Path], overwrite: bool) -> None:
         )
     if not (out / CARD).is_file():
         raise DataError(
-            f"the output folder {out} holds {format_listing(out)} but no {CARD}, so no conversion wrote "
+            f"the output folder {out} holds {format_listing(out)} but no {CARD}, so no conversion "
+            "wrote "
             "it and it is not replaced; choose another"
         )
     for source in sources:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from data_tools.source_folder import count_unused
+from data_tools.reading.source_folder import count_unused
 
 
 @dataclass(frozen=True)

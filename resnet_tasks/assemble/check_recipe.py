@@ -8,8 +8,8 @@ from resnet_tasks.assemble.labels import build_labels, create_placeholder_catego
 from resnet_tasks.assemble.model import build_backbone, build_model, get_backbone_shape
 from resnet_tasks.assemble.splits import merge_categories, read_split
 from resnet_tasks.backbone.family import ResNetSpec
-from resnet_tasks.data.coco import CategoryMap
-from resnet_tasks.data.transforms import Augmentation
+from resnet_tasks.data.augmentation.transforms import Augmentation
+from resnet_tasks.data.coco.categories import CategoryMap
 from resnet_tasks.errors import DataError, RecipeError, ResnetTasksError
 from resnet_tasks.evaluation.evaluators import choose_best_metric
 from resnet_tasks.model import TaskModel

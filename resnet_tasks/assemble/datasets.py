@@ -6,17 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from resnet_tasks.assemble.heads import get_head_class
-from resnet_tasks.data.coco import CategoryMap, CocoFile
-from resnet_tasks.data.copy_paste import CopyPaste
-from resnet_tasks.data.dataset import CocoDataset
-from resnet_tasks.data.pixels import Intensity, Resize
-from resnet_tasks.data.tiled import TiledDataset, Tiling
-from resnet_tasks.data.tiles import WindowGrid
-from resnet_tasks.data.transforms import Augmentation
+from resnet_tasks.data.augmentation.copy_paste import CopyPaste
+from resnet_tasks.data.augmentation.transforms import Augmentation
+from resnet_tasks.data.coco.categories import CategoryMap
+from resnet_tasks.data.coco.dataset_file import CocoFile
+from resnet_tasks.data.datasets.coco_dataset import CocoDataset
+from resnet_tasks.data.datasets.tiled_dataset import TiledDataset, Tiling
+from resnet_tasks.data.images.intensity import Intensity, Resize
+from resnet_tasks.data.images.windows import WindowGrid
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.recipe.schema import IntensityRecipe, Recipe, SourceRecipe
 from resnet_tasks.registry import suggest_nearest
-from resnet_tasks.structures import CLASSIFICATION, Task
+from resnet_tasks.structures.samples import CLASSIFICATION, Task
 
 
 def build_dataset(
@@ -138,7 +139,8 @@ def _list_declared_categories(
             if category not in categories.names:
                 hint = suggest_nearest(category, categories.names)
                 raise RecipeError(
-                    f"data.train: categories of {source.annotations}: {category!r} is none of the data "
+                    f"data.train: categories of {source.annotations}: {category!r} is none of the "
+                    "data "
                     f"set ({', '.join(categories.names)}){hint}"
                 )
     return [source.categories for source in sources]

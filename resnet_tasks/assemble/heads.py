@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from resnet_tasks.errors import RecipeError, ResnetTasksError
-from resnet_tasks.heads import classifier, faster_rcnn, fpn, unet
+from resnet_tasks.heads import classifier
+from resnet_tasks.heads import rcnn as faster_rcnn
 from resnet_tasks.heads.base import HEADS, Head
+from resnet_tasks.heads.semantic import fpn, unet
 from resnet_tasks.recipe.schema import HeadRecipe
 
 BUILT_IN_HEADS = (classifier, faster_rcnn, fpn, unet)

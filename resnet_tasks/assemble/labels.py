@@ -7,21 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from resnet_tasks.assemble.heads import get_head_class
-from resnet_tasks.data.coco import Category, CategoryMap
+from resnet_tasks.data.coco.categories import Category, CategoryMap
 from resnet_tasks.errors import RecipeError
-from resnet_tasks.names import require_class_names, require_head_names
+from resnet_tasks.files.safe_names import require_class_names, require_head_names
 from resnet_tasks.recipe.schema import HeadRecipe, Recipe
 from resnet_tasks.registry import suggest_nearest
-from resnet_tasks.structures import (
-    ABSENT,
-    BACKGROUND,
-    CLASSIFICATION,
-    IGNORED,
-    SEMANTIC_SEGMENTATION,
-    VOID,
-    LabelTable,
-    Task,
-)
+from resnet_tasks.structures.evaluation import ABSENT, BACKGROUND, IGNORED, VOID
+from resnet_tasks.structures.samples import CLASSIFICATION, SEMANTIC_SEGMENTATION, LabelTable, Task
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from resnet_tasks.assemble.heads import get_head_class
 from resnet_tasks.assemble.labels import Labels
-from resnet_tasks.data.dataset import CocoDataset
-from resnet_tasks.data.rare_classes import NAMED_WEIGHTS, compute_class_weights
-from resnet_tasks.data.statistics import Advance, count_classes, measure_channels
+from resnet_tasks.data.datasets.coco_dataset import CocoDataset
+from resnet_tasks.data.sampling.rare_classes import NAMED_WEIGHTS, compute_class_weights
+from resnet_tasks.data.statistics.measure import Advance, count_classes, measure_channels
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.recipe.schema import NormalizeRecipe, Recipe
 from resnet_tasks.registry import suggest_nearest

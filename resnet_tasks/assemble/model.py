@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from resnet_tasks.assemble.heads import get_head_class
 from resnet_tasks.assemble.labels import Labels
-from resnet_tasks.assemble.measured import find_measured_weights
+from resnet_tasks.assemble.measured_settings import find_measured_weights
 from resnet_tasks.backbone.family import ResNetSpec
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.errors import HeadError, RecipeError, RunError
 from resnet_tasks.heads.base import Head
 from resnet_tasks.layers.feature_pyramid import FeaturePyramid
 from resnet_tasks.model import TaskModel
-from resnet_tasks.model_weights.filling import fill_model
+from resnet_tasks.model_weights.fill_model import fill_model
 from resnet_tasks.recipe.schema import BackboneRecipe, ModelWeightsRecipe, NormalizeRecipe, Recipe
-from resnet_tasks.structures import CLASSIFICATION
+from resnet_tasks.structures.samples import CLASSIFICATION
 
 
 def build_model(recipe: Recipe, labels: Labels, *, weights: str | None = None) -> TaskModel:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, get_args
 
-from resnet_tasks.data.coco import CategoryMap, CocoFile, read_coco
-from resnet_tasks.data.splitting import Folds
+from resnet_tasks.data.coco.categories import CategoryMap
+from resnet_tasks.data.coco.dataset_file import CocoFile
+from resnet_tasks.data.coco.read import read_coco
+from resnet_tasks.data.splits.splitting import Folds
 from resnet_tasks.errors import DataError
-from resnet_tasks.recipe.places import get_data_root
+from resnet_tasks.recipe.data_root import get_data_root
 from resnet_tasks.recipe.schema import Recipe, SourceRecipe
 
 Split = Literal["train", "val", "test"]
@@ -66,7 +68,8 @@ def read_sources(recipe: Recipe, split: Split, folder: Path) -> list[CocoFile]:
     if folds.digest not in (None, actual_folds.digest):
         raise DataError(
             f"recipe {recipe.name}: the files under data.train are divided into other folds "
-            f"({actual_folds.digest}) than when the run was started ({folds.digest}), so that pictures it "
+            f"({actual_folds.digest}) than when the run was started ({folds.digest}), so that "
+            "pictures it "
             "was trained on may be held out; bring the files back as they were"
         )
     return (

@@ -2,7 +2,7 @@
 
 Run it where timm or torchvision changed:
 
-    python -m resnet_tasks.backbone.survey RESULTS.csv COMMIT
+    python -m resnet_tasks.backbone.build_catalog RESULTS.csv COMMIT
 
 RESULTS.csv is timm's `results/results-imagenet.csv`, COMMIT says of which state of its repository
 (commit and day). Nothing is downloaded.
@@ -22,7 +22,7 @@ import torch
 import torchvision
 from torch.utils.flop_counter import FlopCounterMode
 
-from resnet_tasks.backbone.catalogue import FILE, WeightSet
+from resnet_tasks.backbone.catalog import FILE, WeightSet
 from resnet_tasks.backbone.family import list_backbones
 from resnet_tasks.backbone.resnet import ResNet
 
@@ -103,8 +103,9 @@ def build_catalog(results: Results, state: str) -> dict[str, Any]:
             "top1 of torchvision:*": f"meta data of the weight enums of torchvision "
             f"{torchvision.__version__.partition('+')[0]}",
             "licences": f"pretrained configurations of timm {timm.__version__}; torchvision's own",
-            "parameters and multiply_adds": "counted by resnet_tasks.backbone.survey, without "
-            "classifier, 3 x 224 x 224",
+            "parameters and multiply_adds": (
+                "counted by resnet_tasks.backbone.build_catalog, without classifier, 3 x 224 x 224"
+            ),
         },
         "variants": variants,
     }

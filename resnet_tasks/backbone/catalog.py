@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-FILE = Path(__file__).with_name("catalogue.json")
-"""Made by `python -m resnet_tasks.backbone.survey`; its head names the sources."""
+FILE = Path(__file__).with_name("catalog.json")
+"""Made by `python -m resnet_tasks.backbone.build_catalog`; its head names the sources."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
-from resnet_tasks.backbone.request import WeightsRequest
+from resnet_tasks.backbone.weights_request import WeightsRequest
 from resnet_tasks.errors import WeightsError
 
 CONTAINERS = ("state_dict", "model_state_dict", "model", "state_dict_ema", "model_ema")
@@ -50,7 +50,8 @@ def read_checkpoint(file: Path) -> dict[str, Tensor]:
     if not tensors:
         raise WeightsError(
             f"{file} holds no tensors by name (found {type(content).__name__} with "
-            f"{', '.join(map(repr, list(state_dict)[:3])) or 'nothing'}); give a file with a model's "
+            f"{', '.join(map(repr, list(state_dict)[:3])) or 'nothing'}); give a file with a "
+            "model's "
             "state dict"
         )
     return tensors

@@ -28,8 +28,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.file_download import repo_folder_name
 
-from resnet_tasks.backbone.request import WeightsRequest
-from resnet_tasks.backbone.transfer import (
+from resnet_tasks.backbone.file_transfer import (
     StallDetector,
     compute_sha256,
     discard_partial,
@@ -37,6 +36,7 @@ from resnet_tasks.backbone.transfer import (
     lock_download,
     make_unreachable_error,
 )
+from resnet_tasks.backbone.weights_request import WeightsRequest
 from resnet_tasks.errors import WeightsError
 
 PROBE_SECONDS = 6.0
@@ -145,7 +145,8 @@ def download_file(url: str, sha256: str, *, request: WeightsRequest) -> Path:
         discard_partial(part)
     if not actual_sha256.startswith(sha256):
         raise WeightsError(
-            f"{request.key}: {url} has the sha256 {actual_sha256}, but {sha256} was asked for; the file "
+            f"{request.key}: {url} has the sha256 {actual_sha256}, but {sha256} was asked for; the "
+            "file "
             "was not kept: check the source, then the digits"
         )
     return target

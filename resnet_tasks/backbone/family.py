@@ -16,7 +16,7 @@ from torch import nn
 
 from resnet_tasks.errors import ResnetTasksError, WeightsError
 from resnet_tasks.registry import find_nearest
-from resnet_tasks.structures import FeatureSpec
+from resnet_tasks.structures.samples import FeatureSpec
 
 LEVELS = ("C1", "C2", "C3", "C4", "C5")
 """The stem before pooling, then the outputs of the four residual stages."""
@@ -170,7 +170,12 @@ def _build_net(
         modern = name.removeprefix("legacy_")
         raise ResnetTasksError(
             f"backbone.output_stride is {output_stride}, but timm's {name} cannot be dilated; use "
-            f"32, or {modern if modern in list_all_backbones() else 'a variant without legacy_ in its name'}"
+            "32, or "
+            + (
+                modern
+                if modern in list_all_backbones()
+                else "a variant without legacy_ in its name"
+            )
         )
     if drop_path and name.startswith("legacy_"):
         raise ResnetTasksError(

@@ -14,17 +14,17 @@ import timm
 import torchvision
 from torch import nn
 
-from resnet_tasks.backbone.catalogue import forbids_commercial_use
+from resnet_tasks.backbone.catalog import forbids_commercial_use
 from resnet_tasks.backbone.checkpoints import load_tensors, read_checkpoint, strip_prefixes
 from resnet_tasks.backbone.downloads import download_file, fetch_hub_file, read_hub_metadata
-from resnet_tasks.backbone.layouts import convert_layout
-from resnet_tasks.backbone.request import BACKBONE_KEY, WeightsRequest
-from resnet_tasks.backbone.run_folders import (
+from resnet_tasks.backbone.key_layouts import convert_layout
+from resnet_tasks.backbone.weights_folders import (
     find_in_folder,
     find_run,
     read_license,
     split_checkpoint,
 )
+from resnet_tasks.backbone.weights_request import BACKBONE_KEY, WeightsRequest
 from resnet_tasks.errors import WeightsError
 from resnet_tasks.registry import find_nearest, suggest_nearest
 
@@ -123,7 +123,8 @@ def load_weights(
     weight_source = find_weights(request, name, accept_license)
     if weight_source.backbone not in (None, name):
         raise WeightsError(
-            f"{request} is a run whose backbone is {weight_source.backbone}, but backbone.name is {name}; "
+            f"{request} is a run whose backbone is {weight_source.backbone}, but backbone.name is "
+            f"{name}; "
             f"set {weight_source.settings}, or choose other weights"
         )
     plain = strip_prefixes(read_checkpoint(weight_source.file), weight_source.file)

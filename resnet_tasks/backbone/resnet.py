@@ -15,18 +15,18 @@ from typing import Literal
 import torch
 from torch import Tensor, distributed, nn
 
-from resnet_tasks.backbone.family import CUSTOM, LEVELS, ResNetSpec, build_trunk, list_backbones
+from resnet_tasks.backbone.family import CUSTOM, LEVELS, ResNetSpec, build_trunk
 from resnet_tasks.backbone.pretrained import IMAGENET_MEAN, IMAGENET_STD, LoadReport, load_weights
 from resnet_tasks.errors import ResnetTasksError, WeightsError
-from resnet_tasks.layers.checkpointing import run_checkpointed
+from resnet_tasks.layers.compact_max_pool import save_indices_as_int32
 from resnet_tasks.layers.folded_norms import fold_norms
+from resnet_tasks.layers.gradient_checkpointing import run_checkpointed
 from resnet_tasks.layers.norms import (
     batch_to_group_norm,
     batch_to_sync_norm,
     find_batch_norms,
     find_norms,
 )
-from resnet_tasks.layers.small_indices import save_indices_as_int32
 
 NORMS = ("train", "frozen", "sync", "group")
 _UNTRAINED = ("none", "unloaded")
@@ -310,6 +310,3 @@ def _adapt_constants(values: tuple[float, ...], channels: int) -> tuple[float, .
     if channels == 1:
         return (sum(values) / len(values),)
     return tuple(values[i % len(values)] for i in range(channels))
-
-
-__all__ = ["LEVELS", "NORMS", "ResNet", "ResNetSpec", "list_backbones"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from resnet_tasks.backbone.request import WeightsRequest
+from resnet_tasks.backbone.weights_request import WeightsRequest
 from resnet_tasks.errors import WeightsError
 
 CHECKPOINTS = ("last", "best")

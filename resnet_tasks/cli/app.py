@@ -22,7 +22,7 @@ from resnet_tasks.errors import DataError, ResnetTasksError, RunError
 
 if TYPE_CHECKING:
     from resnet_tasks.recipe.schema import Recipe, SlidingRecipe
-    from resnet_tasks.training.run import Run
+    from resnet_tasks.runs.run import Run
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """What a disk answers that takes no more; its user can mend it."""
@@ -329,8 +329,8 @@ def open_run(run: Path, trusted: bool) -> Run:
         )
     trusted = _confirm_plugins(load_recipe(run / "recipe.yaml"), trusted)
 
-    from resnet_tasks.freed_memory import keep_freed_memory
-    from resnet_tasks.training.run import Run
+    from resnet_tasks.runs.run import Run
+    from resnet_tasks.runtime.malloc import keep_freed_memory
 
     keep_freed_memory()
     return Run.open(run, trust_plugins=trusted)

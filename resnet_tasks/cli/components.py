@@ -12,7 +12,7 @@ from resnet_tasks.cli.app import app
 from resnet_tasks.errors import ResnetTasksError
 
 if TYPE_CHECKING:
-    from resnet_tasks.backbone.catalogue import Variant
+    from resnet_tasks.backbone.catalog import Variant
 
 COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (
     ("backbone", "left"),
@@ -51,7 +51,7 @@ def backbones(
     pattern: Annotated[str, typer.Argument(help="Shell pattern, as in 'resnet*d'")] = "*",
 ) -> None:
     """List the ResNet variants that a recipe can name, with size, work, weights and licences."""
-    from resnet_tasks.backbone.catalogue import list_variants
+    from resnet_tasks.backbone.catalog import list_variants
 
     variants = list_variants(pattern)
     if not variants:
@@ -66,7 +66,7 @@ def _print_backbones(variants: Sequence[Variant]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from resnet_tasks.backbone.catalogue import forbids_commercial_use
+    from resnet_tasks.backbone.catalog import forbids_commercial_use
 
     is_terminal = Console().is_terminal
     console = Console(width=max(Console().width, 110) if is_terminal else 160, soft_wrap=True)

@@ -53,9 +53,9 @@ def prepare(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the result")] = False,
 ) -> None:
     """Convert a data set known by name; nothing is downloaded."""
-    from data_tools.catalogue import find_dataset, load_datasets
-    from data_tools.catalogue import prepare as run
-    from resnet_tasks.recipe.places import get_data_root
+    from data_tools.catalog import find_dataset, load_datasets
+    from data_tools.catalog import prepare as run
+    from resnet_tasks.recipe.data_root import get_data_root
 
     if name is None:
         width = max(map(len, load_datasets()))
@@ -82,7 +82,7 @@ def convert(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the result")] = False,
 ) -> None:
     """Convert a folder to COCO format."""
-    from data_tools.catalogue import convert as run
+    from data_tools.catalog import convert as run
     from data_tools.formats import FORMATS
 
     if format_name is None:
@@ -118,7 +118,7 @@ def export(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the result")] = False,
 ) -> None:
     """Write COCO data in another format: YOLO or Pascal VOC."""
-    from data_tools.exporting import EXPORTS, export_coco
+    from data_tools.exporters.export import EXPORTS, export_coco
 
     if format_name is None:
         _list_formats(EXPORTS)
@@ -188,7 +188,7 @@ def check(
     from resnet_tasks.data.doctor.check import CheckOptions
     from resnet_tasks.data.doctor.repair import repair
     from resnet_tasks.data.doctor.report import print_checks, print_repair, write_findings
-    from resnet_tasks.data.doctor.splits import check_splits, find_sibling_splits
+    from resnet_tasks.data.doctor.split_checks import check_splits, find_sibling_splits
 
     if with_splits and len(files) > 1:
         raise DataError("--with-splits looks beside one FILE; name either all splits or one")
@@ -261,7 +261,7 @@ def split(
     from rich.console import Console
 
     from resnet_tasks.data.doctor.report import print_splits
-    from resnet_tasks.data.split_writing import SplitPlan, split_file
+    from resnet_tasks.data.splits.write_splits import SplitPlan, split_file
 
     if fractions is not None and folds is not None:
         raise DataError("--fractions and --folds are two ways to split; give one of them")
@@ -305,9 +305,9 @@ def stats(
     from rich.console import Console
 
     from resnet_tasks.assemble.datasets import build_intensity
-    from resnet_tasks.data.coco import read_coco
-    from resnet_tasks.data.statistics import compute_dataset_statistics
-    from resnet_tasks.data.statistics_report import draw_statistics, print_statistics
+    from resnet_tasks.data.coco.read import read_coco
+    from resnet_tasks.data.statistics.measure import compute_dataset_statistics
+    from resnet_tasks.data.statistics.report import draw_statistics, print_statistics
     from resnet_tasks.recipe.load import load_data_settings
 
     steps = load_data_settings(overrides or [])
@@ -348,11 +348,11 @@ def preview(
     seed: Annotated[int, typer.Option(min=0, help="Decides which pictures")] = 0,
 ) -> None:
     """Draw a contact sheet: pictures with boxes, masks and semantic maps, names and ids below."""
-    from resnet_tasks.data.coco import read_coco
-    from resnet_tasks.data.dataset import CocoDataset
+    from resnet_tasks.data.coco.read import read_coco
+    from resnet_tasks.data.datasets.coco_dataset import CocoDataset
     from resnet_tasks.data.doctor.check import CheckOptions, check_coco
-    from resnet_tasks.prediction_files import write_picture
-    from resnet_tasks.preview import choose_pictures, draw_sheet
+    from resnet_tasks.inference.prediction_writer import write_picture
+    from resnet_tasks.visualization.contact_sheet import choose_pictures, draw_sheet
 
     if problems and category is not None:
         raise DataError("--problems and --class both choose the pictures; give one of them")
@@ -389,5 +389,6 @@ def _parse_options(texts: list[str]) -> dict[str, Any]:
 def _list_formats(formats: Registry[Format]) -> None:
     for data_format in map(formats.get, formats):
         typer.echo(
-            f"{data_format.name}: {data_format.title}\n    options: {', '.join(data_format.options)}"
+            f"{data_format.name}: {data_format.title}\n    options: "
+            f"{', '.join(data_format.options)}"
         )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
-    from data_tools.data_card import DataCard
+    from data_tools.writing.data_card import DataCard
 
 
 def print_card(card: DataCard, folder: Path) -> None:

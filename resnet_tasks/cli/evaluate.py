@@ -23,11 +23,11 @@ from resnet_tasks.cli.app import (
     build_window_options,
     open_run,
 )
-from resnet_tasks.cli.reporting import write_run_report
+from resnet_tasks.cli.report import write_run_report
 from resnet_tasks.errors import DataError
 
 if TYPE_CHECKING:
-    from resnet_tasks.streaming.stream import PredictionRequest, StreamOptions
+    from resnet_tasks.inference.streaming.stream import PredictionRequest, StreamOptions
 
 
 class HitRule(StrEnum):
@@ -112,7 +112,8 @@ def evaluate(
     run_options = sorted(given_names - set(_RESULTS_PARAMETERS))
     if results_options and run_options:
         raise DataError(
-            f"{_format_options(results_options)} judge results of any tool, {_format_options(run_options)} a run; give "
+            f"{_format_options(results_options)} judge results of any tool, "
+            f"{_format_options(run_options)} a run; give "
             "one or the other"
         )
     if truth is not None and results is not None:
@@ -121,7 +122,8 @@ def evaluate(
     if results_options:
         missing = "--results" if results is None else "--truth"
         raise DataError(
-            f"{_format_options(results_options)} needs {missing} too: evaluate --truth FILE --results FILE"
+            f"{_format_options(results_options)} needs {missing} too: evaluate --truth FILE "
+            "--results FILE"
         )
     if run is None:
         raise DataError(
@@ -132,9 +134,9 @@ def evaluate(
 
     from rich.console import Console
 
-    from resnet_tasks.training.inference import InferenceOptions
-    from resnet_tasks.training.judging import build_metric_tables
-    from resnet_tasks.training.pairing import (
+    from resnet_tasks.evaluation.metric_tables import build_metric_tables
+    from resnet_tasks.runs.inference_options import InferenceOptions
+    from resnet_tasks.runs.paired_comparison import (
         EvaluationRequest,
         build_paired_table,
         check_comparable,
@@ -193,11 +195,11 @@ def _evaluate_results(
     """Results of any tool; neither models nor torch are loaded."""
     from rich.console import Console
 
-    from resnet_tasks.evaluation.files import evaluate_results_file
-    from resnet_tasks.evaluation.intervals import Bootstrap
-    from resnet_tasks.evaluation.reporting import build_metric_tables
-    from resnet_tasks.evaluation.results_report import add_intervals, write_report
-    from resnet_tasks.whole_files import make_folder
+    from resnet_tasks.evaluation.metric_tables import build_metric_tables
+    from resnet_tasks.evaluation.results_files.evaluate_files import evaluate_results_file
+    from resnet_tasks.evaluation.results_files.report import add_intervals, write_report
+    from resnet_tasks.evaluation.uncertainty.bootstrap import Bootstrap
+    from resnet_tasks.files.atomic import make_folder
 
     if out is not None:
         make_folder(out)
@@ -231,8 +233,8 @@ def calibrate(
 
     from rich.console import Console
 
-    from resnet_tasks.training.calibrating import build_calibration_table
-    from resnet_tasks.training.calibrating import calibrate as fit
+    from resnet_tasks.runs.calibrate import build_calibration_table
+    from resnet_tasks.runs.calibrate import calibrate as fit
 
     calibration, reasons = fit(
         loaded_run, split.value, checkpoint=checkpoint.value, data_root=data_root
@@ -315,7 +317,11 @@ def predict(
         )
     loaded_run = None if (run / "export.json").is_file() else open_run(run, trust_plugins)
 
-    from resnet_tasks.streaming.stream import PredictionRequest, StreamOptions, predict_all
+    from resnet_tasks.inference.streaming.stream import (
+        PredictionRequest,
+        StreamOptions,
+        predict_all,
+    )
 
     folder = out or run / "predictions"
     request = PredictionRequest(tuple(images or ()), recursive, listed, overwrite)
@@ -324,11 +330,11 @@ def predict(
         _predict_exported(ctx, run, request, folder, options=options, max_pixels=max_pixels)
         return
 
-    from resnet_tasks.training.inference import InferenceOptions
+    from resnet_tasks.runs.inference_options import InferenceOptions
 
     thresholds = None
     if operating_point:
-        from resnet_tasks.training.operating_points import load_thresholds
+        from resnet_tasks.runs.operating_points import load_thresholds
 
         thresholds = load_thresholds(loaded_run, checkpoint.value)
     inference = InferenceOptions(
@@ -338,8 +344,8 @@ def predict(
     options = StreamOptions(score, thresholds, draw=draw, every=every)
     runner = None
     if ray is not None:
-        from resnet_tasks.streaming.cluster import RayCluster
-        from resnet_tasks.training.run_predictor import RunPredictorFactory
+        from resnet_tasks.inference.streaming.cluster import RayCluster
+        from resnet_tasks.runs.run_predictor import RunPredictorFactory
 
         predictor = RunPredictorFactory(
             run.absolute(), *inference_settings, trust_plugins=trust_plugins
@@ -373,11 +379,12 @@ def _predict_exported(
     unsupported = sorted(_find_given_parameters(ctx) - _EXPORT_PARAMETERS)
     if unsupported:
         raise DataError(
-            f"{export} is an exported model, which {_format_options(unsupported)} cannot change; name the run "
+            f"{export} is an exported model, which {_format_options(unsupported)} cannot change; "
+            "name the run "
             "folder instead"
         )
-    from resnet_tasks.exported.model import ExportedModel
-    from resnet_tasks.streaming.stream import predict_all
+    from resnet_tasks.exported.exported_model import ExportedModel
+    from resnet_tasks.inference.streaming.stream import predict_all
 
     predictor = ExportedModel.open(export).to_stream_predictor(max_pixels)
     predict_all(predictor, request, out, settings=predictor.settings, options=options)
@@ -416,9 +423,9 @@ def operating_point(
     from rich.table import Table
     from rich.text import Text
 
-    from resnet_tasks.evaluation.froc import FrocOptions
-    from resnet_tasks.evaluation.operating_point import ThresholdRule
-    from resnet_tasks.training.operating_points import FILE, choose_operating_points
+    from resnet_tasks.evaluation.protocols.froc import FrocOptions
+    from resnet_tasks.evaluation.protocols.operating_point import ThresholdRule
+    from resnet_tasks.runs.operating_points import FILE, choose_operating_points
 
     parsed_rule = ThresholdRule.parse(rule)
     heads = choose_operating_points(

@@ -47,8 +47,8 @@ def explain(
 
     from rich.console import Console
 
-    from resnet_tasks.explain import ExplanationQuery
-    from resnet_tasks.training.explaining import ExplanationRequest, explain_paths
+    from resnet_tasks.inference.explain import ExplanationQuery
+    from resnet_tasks.runs.explain import ExplanationRequest, explain_paths
 
     request = ExplanationRequest(
         head,

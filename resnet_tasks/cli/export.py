@@ -66,8 +66,8 @@ def export(
 
     from rich.console import Console
 
-    from resnet_tasks.export.exporting import ComparisonImages, Int8Options, export_run
-    from resnet_tasks.export.tables import build_export_tables
+    from resnet_tasks.export.export_run import ComparisonImages, Int8Options, export_run
+    from resnet_tasks.export.export_tables import build_export_tables
 
     int8_options = None
     if int8:

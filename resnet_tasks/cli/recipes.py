@@ -14,7 +14,7 @@ from resnet_tasks.cli.app import DataRoot, Overrides, Trust, recipes_app, run_pl
 @recipes_app.command("list")
 def list_all() -> None:
     """List the shipped recipes."""
-    from resnet_tasks.recipe.shelf import list_recipes
+    from resnet_tasks.recipe.shipped_recipes import list_recipes
 
     shipped_recipes = list_recipes()
     width = max((len(recipe.name) for recipe in shipped_recipes), default=0)
@@ -31,7 +31,7 @@ def show(
 ) -> None:
     """Print a recipe."""
     from resnet_tasks.recipe.load import load_recipe, recipe_to_yaml
-    from resnet_tasks.recipe.shelf import find_recipe
+    from resnet_tasks.recipe.shipped_recipes import find_recipe
 
     if resolved:
         typer.echo(recipe_to_yaml(load_recipe(name)), nl=False)
@@ -48,7 +48,7 @@ def copy(
     ] = None,
 ) -> None:
     """Copy a shipped recipe, to be changed."""
-    from resnet_tasks.recipe.shelf import copy_recipe
+    from resnet_tasks.recipe.shipped_recipes import copy_recipe
 
     typer.echo(f"copied to {copy_recipe(name, target)}")
 
@@ -66,7 +66,7 @@ def validate(
     loaded_recipe = load_recipe(recipe, overrides or ())
     run_plugins(loaded_recipe, trust_plugins)
 
-    from resnet_tasks.assemble.check import check_recipe
+    from resnet_tasks.assemble.check_recipe import check_recipe
 
     typer.echo(f"valid: {check_recipe(loaded_recipe, data_root)}")
 

@@ -59,10 +59,10 @@ def compare(
     from rich.console import Console
     from rich.table import Table
 
-    from resnet_tasks.report.collect import read_run
     from resnet_tasks.report.comparison import list_headline_rows, make_comparison
     from resnet_tasks.report.page import write_page
-    from resnet_tasks.training.price import measure_run_costs
+    from resnet_tasks.report.run_view import read_run
+    from resnet_tasks.runs.model_cost import measure_run_costs
 
     views = [read_run(run) for run in runs]
     page = make_comparison(views, evaluation)  # before time is spent on measuring
@@ -94,7 +94,7 @@ def write_run_report(run: Path, evaluation: str, data_root: Path | None) -> None
     from rich.console import Console
 
     from resnet_tasks.report.page import write_report
-    from resnet_tasks.training.journal import RunLog
+    from resnet_tasks.training.logging.run_log import RunLog
 
     try:
         page = write_report(run, evaluation=evaluation, data_root=data_root)

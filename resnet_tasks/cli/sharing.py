@@ -38,9 +38,9 @@ def push(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask")] = False,
 ) -> None:
     """Share a run on a Hugging Face hub, privately unless --public; no pictures, no predictions."""
-    from resnet_tasks.sharing.card import CardOptions
     from resnet_tasks.sharing.contents import CARD
     from resnet_tasks.sharing.hub import HubUpload
+    from resnet_tasks.sharing.model_card import CardOptions
 
     options = CardOptions(license_, data_license, dataset)
     parcel = HubUpload.from_run(run, repo, options, best=best, report=report)

@@ -21,7 +21,7 @@ from resnet_tasks.cli.app import (
     show_progress,
 )
 from resnet_tasks.cli.data_card import print_card
-from resnet_tasks.cli.reporting import write_run_report
+from resnet_tasks.cli.report import write_run_report
 from resnet_tasks.errors import DataError, RecipeError, RunError
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ def replay(
     """Do a step again whose loss or gradient was not finite; exit code 1: it is finite now."""
     from rich.console import Console
 
-    from resnet_tasks.training.replay import print_replay
-    from resnet_tasks.training.replay import replay as do_again
+    from resnet_tasks.training.guards.replay import print_replay
+    from resnet_tasks.training.guards.replay import replay as do_again
 
     run = folder if folder.is_dir() else folder.parent
     replayed = do_again(run, run=open_run(run, trust_plugins))
@@ -92,10 +92,10 @@ def finetune(
 
     from rich.console import Console
 
-    from resnet_tasks.training.folds import finetune_folds
-    from resnet_tasks.training.from_recipe import finetune_recipe
-    from resnet_tasks.training.repeats import finetune_seeds
-    from resnet_tasks.training.signals import TrainingStopped
+    from resnet_tasks.training.experiments.cross_validation import finetune_folds
+    from resnet_tasks.training.experiments.seeds import finetune_seeds
+    from resnet_tasks.training.finetune_recipe import finetune_recipe
+    from resnet_tasks.training.guards.signals import TrainingStopped
 
     try:
         if seeds > 1 or folds > 1:
@@ -146,7 +146,7 @@ def lr_find(
     _prepare_process(loaded_recipe, trust_plugins)
     _prepare_quickstart_data(recipe, loaded_recipe, data_root)
 
-    from resnet_tasks.training.rate_finder import find_learning_rate
+    from resnet_tasks.training.experiments.lr_finder import find_learning_rate
 
     rate_search = find_learning_rate(
         loaded_recipe, first=first, last=last, steps=steps, data_root=data_root
@@ -188,10 +188,10 @@ def benchmark(
 
     from rich.console import Console
 
-    from resnet_tasks.training.step_advice import suggest_changes
-    from resnet_tasks.training.step_profile import profile_recipe
-    from resnet_tasks.training.step_report import print_profile
-    from resnet_tasks.whole_files import write_json
+    from resnet_tasks.files.atomic import write_json
+    from resnet_tasks.profiling.step_advice import suggest_changes
+    from resnet_tasks.profiling.step_profile import profile_recipe
+    from resnet_tasks.profiling.step_report import print_profile
 
     profile = profile_recipe(
         loaded_recipe, steps=steps, warm_up=warm_up, synthetic=synthetic, data_root=data_root
@@ -205,7 +205,7 @@ def benchmark(
 
 def _prepare_process(recipe: Recipe, trusted: bool) -> None:
     """Readies this process for training, and executes the code that the recipe names."""
-    from resnet_tasks.freed_memory import keep_freed_memory
+    from resnet_tasks.runtime.malloc import keep_freed_memory
 
     keep_freed_memory()
     run_plugins(recipe, trusted)
@@ -264,8 +264,8 @@ def _load_resumed_recipe(
 
 def _prepare_quickstart_data(ref: str, recipe: Recipe, data_root: Path | None) -> None:
     """Draws the quickstart's data where it is absent; no other recipe can make its own."""
-    from resnet_tasks.recipe.places import get_data_root
-    from resnet_tasks.recipe.shelf import find_recipe
+    from resnet_tasks.recipe.data_root import get_data_root
+    from resnet_tasks.recipe.shipped_recipes import find_recipe
 
     folder = get_data_root(data_root) / "cells"
     shipped = find_recipe(ref).resolve() == find_recipe("quickstart").resolve()
@@ -276,7 +276,7 @@ def _prepare_quickstart_data(ref: str, recipe: Recipe, data_root: Path | None) -
         _wait_for_folder(folder)
         return
 
-    from data_tools.catalogue import prepare as run
+    from data_tools.catalog import prepare as run
 
     typer.echo(f"{folder} does not exist; drawing the synthetic cells")
     with show_progress("Drawing cells") as advance:

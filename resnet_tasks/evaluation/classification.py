@@ -16,18 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_tasks.errors import DataError
-from resnet_tasks.evaluation.ranking import (
+from resnet_tasks.evaluation.numerics.ranking import (
     Floats,
     auroc,
     average_defined_rows,
     average_precision,
     safe_divide,
 )
-from resnet_tasks.metrics import GroundTruth, Metric, as_array
 from resnet_tasks.registry import EVALUATORS
+from resnet_tasks.structures.evaluation import GroundTruth, Metric, as_array
 
 if TYPE_CHECKING:
-    from resnet_tasks.structures import Classification
+    from resnet_tasks.structures.predictions import Classification
 
 NUM_BINS = 15  # Guo et al. 2017, section 2
 LARGEST_CONFUSION = 200
@@ -77,7 +77,8 @@ class _BaseClassificationEvaluator(ABC):
         probs = as_array(prediction.probs).astype(np.float32)
         if probs.shape != (len(self.classes),) or not ((probs >= 0) & (probs <= 1)).all():
             raise DataError(
-                f"{location}: the prediction must be {len(self.classes)} probabilities in 0..1, one "
+                f"{location}: the prediction must be {len(self.classes)} probabilities in 0..1, "
+                "one "
                 f"per class; it has shape {probs.shape} and values {probs.ravel()[:5].tolist()}"
             )
         known_labels = tuple(sorted({int(label) for label in truth.image_labels if label >= 0}))
@@ -112,7 +113,7 @@ class _BaseClassificationEvaluator(ABC):
         }
 
     def resample(self, counts: NDArray[np.int64]) -> dict[str, Floats]:
-        """Metrics of resampled data sets; see `resnet_tasks.metrics.Resampled`.
+        """Metrics of resampled data sets; see `resnet_tasks.structures.evaluation.Resampled`.
 
         Beyond `LARGEST_RANKED` probabilities those that need them ranked are left out, and get no
         interval.
@@ -127,7 +128,7 @@ class _BaseClassificationEvaluator(ABC):
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def details(self) -> dict[str, Any]:
-        """Reliability, pictures and notes; see `resnet_tasks.metrics.Detailed`."""
+        """Reliability, pictures and notes; see `resnet_tasks.structures.evaluation.Detailed`."""
         details = {"reliability": self._compute_reliability(), "pictures": self._describe_images()}
         if self._num_skipped:
             note = (
@@ -260,7 +261,8 @@ class ClassificationEvaluator(_BaseClassificationEvaluator):
     ) -> bool:
         if len(known_labels) > 1 or not num_labels:
             raise DataError(
-                f"{location} has {len(known_labels) or 'no'} image-level labels among the classes of this "
+                f"{location} has {len(known_labels) or 'no'} image-level labels among the classes "
+                "of this "
                 "head, but single-label classification needs exactly one; mend the file, or set "
                 "multi_label: true"
             )

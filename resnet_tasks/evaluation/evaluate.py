@@ -9,25 +9,26 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from resnet_tasks.data.data_set_protocols import HasGroups
+from resnet_tasks.data.sampling.dataset_protocols import HasGroups
 from resnet_tasks.errors import HeadError
 from resnet_tasks.evaluation.evaluators import Evaluators, build_evaluators
-from resnet_tasks.evaluation.intervals import (
+from resnet_tasks.evaluation.ground_truth import build_truth, is_annotated
+from resnet_tasks.evaluation.uncertainty.bootstrap import (
     Bootstrap,
     Resampling,
     attach_intervals,
     resample_heads,
 )
-from resnet_tasks.evaluation.picture_truths import build_truth, is_annotated
-from resnet_tasks.evaluation.predicting import (
+from resnet_tasks.inference.predict_dataset import (
     ImagePrediction,
     ProcessGroup,
     SingleProcess,
     predict_dataset,
 )
-from resnet_tasks.evaluation.views import Predictor, unwrap_model
+from resnet_tasks.inference.test_time_augmentation import Predictor, unwrap_model
 from resnet_tasks.model import TaskModel
-from resnet_tasks.structures import DetailedEvaluator, Metric, Sample
+from resnet_tasks.structures.evaluation import DetailedEvaluator, Metric
+from resnet_tasks.structures.samples import Sample
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,8 @@ def evaluate(
         evaluators: Who judges each head; default: `evaluators_of` the model's heads.
         bootstrap: How intervals are made; None: no intervals.
         on_picture: Called with (position, {head: prediction}) after each picture.
-        process_group: Processes that share the pictures, each predicted once. The first one judges; the
+        process_group: Processes that share the pictures, each predicted once. The first one
+            judges; the
             others return an evaluation without metrics.
 
     Raises:
@@ -212,7 +214,8 @@ def _compute_metrics(evaluators: Evaluators) -> dict[str, Metric]:
         if duplicates:
             raise HeadError(
                 f"head {head}: more than one of its evaluators "
-                f"({', '.join(type(evaluator).__name__ for evaluator in head_evaluators)}) gives {', '.join(duplicates)}; "
+                f"({', '.join(type(evaluator).__name__ for evaluator in head_evaluators)}) gives "
+                f"{', '.join(duplicates)}; "
                 "every metric of a head needs a name of its own"
             )
         metrics |= {f"{head}/{name}": value for part in parts for name, value in part.items()}

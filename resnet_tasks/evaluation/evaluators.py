@@ -6,13 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from resnet_tasks.errors import RecipeError
-from resnet_tasks.evaluation import classification, detection, froc, kitti, segmentation, surfaces
-from resnet_tasks.evaluation.calibration import build_calibration_evaluator
-from resnet_tasks.evaluation.detection import DetectionEvaluator
-from resnet_tasks.evaluation.extra import build_extra_evaluator
+from resnet_tasks.evaluation import classification, segmentation
+from resnet_tasks.evaluation.coco import detection
+from resnet_tasks.evaluation.coco.detection import DetectionEvaluator
+from resnet_tasks.evaluation.protocols import froc, kitti
+from resnet_tasks.evaluation.protocols import surface_distance as surfaces
+from resnet_tasks.evaluation.protocols.registry import build_extra_evaluator
+from resnet_tasks.evaluation.uncertainty.calibration_error import build_calibration_evaluator
 from resnet_tasks.heads.base import Head
 from resnet_tasks.registry import suggest_nearest
-from resnet_tasks.structures import Evaluator
+from resnet_tasks.structures.evaluation import Evaluator
 
 MAIN_METRIC = {
     "detection": "AP",

@@ -8,11 +8,12 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from resnet_tasks.data.coco_records import boxes_to_xywh
-from resnet_tasks.data.data_set_protocols import HasTruth
-from resnet_tasks.data.pixels import resize_labels
-from resnet_tasks.data.transforms import decode_labels, encode_labels
-from resnet_tasks.structures import GroundTruth, LabelTable, Sample, Task
+from resnet_tasks.data.augmentation.transforms import decode_labels, encode_labels
+from resnet_tasks.data.coco.records import boxes_to_xywh
+from resnet_tasks.data.images.intensity import resize_labels
+from resnet_tasks.data.sampling.dataset_protocols import HasTruth
+from resnet_tasks.structures.evaluation import GroundTruth
+from resnet_tasks.structures.samples import LabelTable, Sample, Task
 
 
 def build_truth(dataset: Dataset[Sample], index: int, table: LabelTable) -> GroundTruth:

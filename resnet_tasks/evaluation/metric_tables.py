@@ -11,7 +11,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from resnet_tasks.metrics import HEADLINE, Metric
+from resnet_tasks.structures.evaluation import HEADLINE, Metric
 
 CLASS_COLUMNS = 2
 """Metrics by class on a console: as many as fit into 80 columns with their intervals."""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_tasks.errors import DataError
-from resnet_tasks.evaluation.weighted_means import (
+from resnet_tasks.evaluation.numerics.weighted_means import (
     Counts,
     average_defined,
     average_over_images,
@@ -20,11 +20,11 @@ from resnet_tasks.evaluation.weighted_means import (
     flatten_class_values,
     ratio,
 )
-from resnet_tasks.metrics import BACKGROUND, VOID, GroundTruth, Metric, as_array
 from resnet_tasks.registry import EVALUATORS
+from resnet_tasks.structures.evaluation import BACKGROUND, VOID, GroundTruth, Metric, as_array
 
 if TYPE_CHECKING:
-    from resnet_tasks.structures import SegmentationMap
+    from resnet_tasks.structures.predictions import SegmentationMap
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -230,7 +230,8 @@ def prepare_label_maps(labels: Any, truth: GroundTruth, num_classes: int) -> tup
         outside = valid & ((values < 0) | (values >= num_classes))
         if outside.any():
             raise DataError(
-                f"{location}: its {map_name} holds label {int(values[outside][0])}; allowed are 0 to "
+                f"{location}: its {map_name} holds label {int(values[outside][0])}; allowed are 0 "
+                "to "
                 f"{num_classes - 1}, indices into the evaluator's classes"
             )
     return expected, predicted

@@ -17,33 +17,33 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
-from resnet_tasks.data.dataset import CocoDataset
-from resnet_tasks.data.samples import make_sample
+from resnet_tasks.data.datasets.coco_dataset import CocoDataset
+from resnet_tasks.data.datasets.samples import make_sample
 from resnet_tasks.errors import DataError, RunError
 from resnet_tasks.evaluation.evaluators import MAIN_METRIC
-from resnet_tasks.evaluation.reporting import metric_to_json
-from resnet_tasks.export.comparing import (
+from resnet_tasks.evaluation.metric_tables import metric_to_json
+from resnet_tasks.export.graph import ExportGraph
+from resnet_tasks.export.output_comparison import (
     EXACT,
     ROUNDED,
     OutputDifference,
     Tolerance,
     compare_predictions,
 )
-from resnet_tasks.export.graph import ExportGraph
-from resnet_tasks.export.quantizing import Feed, evaluate_export, quantize
-from resnet_tasks.export.writing import write_onnx, write_openvino
+from resnet_tasks.export.quantization import Feed, evaluate_export, quantize
+from resnet_tasks.export.write_graphs import write_onnx, write_openvino
 from resnet_tasks.exported.engines import PACKAGES, import_extra
+from resnet_tasks.exported.exported_model import ExportedModel, collate_images
 from resnet_tasks.exported.manifest import GRAPHS, ExportedHead, Manifest, PixelRange
-from resnet_tasks.exported.model import ExportedModel, collate_images
+from resnet_tasks.files.atomic import make_folder
 from resnet_tasks.heads.classifier import MULTI_LABEL
-from resnet_tasks.metrics import Metric
+from resnet_tasks.inference.prediction_writer import find_images
 from resnet_tasks.model import TaskModel, resolve_precision
-from resnet_tasks.prediction_files import find_images
-from resnet_tasks.progress import track_progress
-from resnet_tasks.structures import Batch, collate
-from resnet_tasks.training.judging import weights_sha256
-from resnet_tasks.training.run import Run
-from resnet_tasks.whole_files import make_folder
+from resnet_tasks.runs.evaluate_run import weights_sha256
+from resnet_tasks.runs.run import Run
+from resnet_tasks.runtime.progress import track_progress
+from resnet_tasks.structures.evaluation import Metric
+from resnet_tasks.structures.samples import Batch, collate
 
 Format = Literal["onnx", "openvino"]
 Picture = tuple[str, NDArray[Any]]
@@ -307,8 +307,10 @@ def _describe_excess(
     differences: Mapping[str, OutputDifference], allowed: Tolerance, number: int
 ) -> str:
     bad = "; ".join(
-        f"head {name}: {difference.unmatched} of the {difference.detections} detections of both without a "
-        f"counterpart ({difference.unmatched_fraction:.1%} of the scores), boxes {difference.box:.3g} px, scores "
+        f"head {name}: {difference.unmatched} of the {difference.detections} detections of both "
+        "without a "
+        f"counterpart ({difference.unmatched_fraction:.1%} of the scores), boxes "
+        f"{difference.box:.3g} px, scores "
         f"{difference.score:.3g}, {difference.pixels:.2%} of the pixels apart"
         for name, difference in differences.items()
         if not difference.is_within(allowed)
@@ -387,7 +389,8 @@ def _quantize_graph(
         )
         raise RunError(
             f"int8 costs too much on {len(val)} val pictures: {listed}, allowed is a fall of "
-            f"{options.max_drop:g}; nothing was written: calibrate on more pictures (--calibrate-on), "
+            f"{options.max_drop:g}; nothing was written: calibrate on more pictures "
+            "(--calibrate-on), "
             "allow more (--max-drop), or export without --int8"
         )
     return {

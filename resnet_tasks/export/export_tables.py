@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from resnet_tasks.export.exporting import ExportResult
+from resnet_tasks.export.export_run import ExportResult
 from resnet_tasks.exported.manifest import FILE, Manifest
 
 
@@ -23,7 +23,10 @@ def build_export_tables(export: ExportResult) -> list[Table]:
         if (part := metadata["comparison"].get(precision)) is None:
             continue
         for name, difference in part["heads"].items():
-            lost = f"{difference['unmatched']} of {difference['detections']}: {difference['lost']:.1%} of scores"
+            lost = (
+                f"{difference['unmatched']} of {difference['detections']}: "
+                f"{difference['lost']:.1%} of scores"
+            )
             values = (
                 lost,
                 f"{difference['box']:.2g}",

@@ -17,11 +17,11 @@ from torch import Tensor
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
-from resnet_tasks.export.operators import compute_nms_mask, get_size, pool_rois
-from resnet_tasks.heads.faster_rcnn import FasterRCNN
-from resnet_tasks.heads.faster_rcnn.roi import MIN_SIZE as MIN_DETECTION
-from resnet_tasks.heads.faster_rcnn.rpn import MIN_SIZE as MIN_PROPOSAL
-from resnet_tasks.heads.faster_rcnn.rpn import AnchorShapes
+from resnet_tasks.export.graph_operators import compute_nms_mask, get_size, pool_rois
+from resnet_tasks.heads.rcnn.faster_rcnn import FasterRCNN
+from resnet_tasks.heads.rcnn.roi import MIN_SIZE as MIN_DETECTION
+from resnet_tasks.heads.rcnn.rpn import MIN_SIZE as MIN_PROPOSAL
+from resnet_tasks.heads.rcnn.rpn import AnchorShapes
 from resnet_tasks.layers.roi_align import assign_boxes_to_levels
 
 INVALID = -1.0

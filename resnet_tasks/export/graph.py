@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from resnet_tasks.errors import HeadError
-from resnet_tasks.export.detector import compute_detector_outputs
+from resnet_tasks.export.faster_rcnn_graph import compute_detector_outputs
 from resnet_tasks.exported.manifest import PixelRange
 from resnet_tasks.heads.base import HEADS, Head
 from resnet_tasks.heads.classifier import Classifier
-from resnet_tasks.heads.faster_rcnn import FasterRCNN
-from resnet_tasks.heads.semantic import SemanticHead
+from resnet_tasks.heads.rcnn.faster_rcnn import FasterRCNN
+from resnet_tasks.heads.semantic.semantic_head import SemanticHead
 from resnet_tasks.layers.folded_norms import fold_permanently
 from resnet_tasks.model import TaskModel
 

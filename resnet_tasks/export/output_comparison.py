@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from resnet_tasks.metrics import as_array
-from resnet_tasks.predictions import Classification, Detections, SegmentationMap
+from resnet_tasks.structures.evaluation import as_array
+from resnet_tasks.structures.predictions import Classification, Detections, SegmentationMap
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from torch.utils.data import Dataset
 from resnet_tasks.errors import RunError
 from resnet_tasks.evaluation.evaluate import Evaluation, evaluate
 from resnet_tasks.exported.engines import import_extra
-from resnet_tasks.exported.model import ExportedModel
+from resnet_tasks.exported.exported_model import ExportedModel
 from resnet_tasks.model import TaskModel
-from resnet_tasks.structures import Batch, Sample
+from resnet_tasks.structures.samples import Batch, Sample
 
 Feed = dict[str, NDArray[Any]]
 

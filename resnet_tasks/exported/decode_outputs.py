@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_tasks.exported.manifest import ExportedHead
-from resnet_tasks.geometry import Geometry
-from resnet_tasks.predictions import Classification, Detections, SegmentationMap
+from resnet_tasks.structures.geometry import Geometry
+from resnet_tasks.structures.predictions import Classification, Detections, SegmentationMap
 
 Outputs = Mapping[str, NDArray[Any]]
 

@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from resnet_tasks.data.preparation import Preparation
+from resnet_tasks.data.images.preprocessing import Preparation
 from resnet_tasks.errors import RunError
-from resnet_tasks.exported.decoding import decode
+from resnet_tasks.exported.decode_outputs import decode
 from resnet_tasks.exported.engines import Engine, open_engine, select_head_outputs
 from resnet_tasks.exported.manifest import FILE, Manifest
-from resnet_tasks.geometry import Geometry
-from resnet_tasks.streaming.predictor import ReadyPicture
-from resnet_tasks.streaming.stream import PredictionRequest, StreamOptions, predict_all
+from resnet_tasks.inference.streaming.stream import PredictionRequest, StreamOptions, predict_all
+from resnet_tasks.inference.streaming.stream_predictor import ReadyPicture
+from resnet_tasks.structures.geometry import Geometry
 
 
 def is_exported(folder: Path) -> bool:

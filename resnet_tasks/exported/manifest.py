@@ -11,11 +11,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_tasks.data.pixels import Intensity, Resize
-from resnet_tasks.data.preparation import Preparation, to_unit_range
+from resnet_tasks.data.images.intensity import Intensity, Resize
+from resnet_tasks.data.images.preprocessing import Preparation, to_unit_range
 from resnet_tasks.errors import DataError, RunError
-from resnet_tasks.names import require_class_names, require_head_names
-from resnet_tasks.whole_files import write_json
+from resnet_tasks.files.atomic import write_json
+from resnet_tasks.files.safe_names import require_class_names, require_head_names
 
 FILE = "export.json"
 LAYOUT = 1

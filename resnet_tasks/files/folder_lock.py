@@ -14,7 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from resnet_tasks.errors import RunError
-from resnet_tasks.whole_files import make_folder
+from resnet_tasks.files.atomic import make_folder
 
 LOCK = ".lock"
 OWNER_FILE = ".lock.json"

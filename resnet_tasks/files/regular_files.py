@@ -35,19 +35,21 @@ def open_regular_file(path: Path) -> BinaryIO:
         OSError: If it is a FIFO, a socket, a device or a folder, or cannot be opened.
     """
     try:
-        descriptor = os.open(path, _FLAGS)
+        # The stream keeps the path as its name, which readers such as tifffile need.
+        stream = open(path, "rb", opener=_open_without_waiting)  # noqa: SIM115
     except OSError as error:
-        if error.errno in (errno.ENXIO, errno.ENODEV, errno.EOPNOTSUPP):
+        if error.errno in (errno.ENXIO, errno.ENODEV, errno.EOPNOTSUPP, errno.EISDIR):
             raise OSError(_describe_kind(os.stat(path).st_mode)) from None  # noqa: PTH116
         raise
-    try:
-        mode = os.fstat(descriptor).st_mode
-        if not stat.S_ISREG(mode):
-            raise OSError(_describe_kind(mode))
-        return os.fdopen(descriptor, "rb")
-    except BaseException:
-        os.close(descriptor)
-        raise
+    mode = os.fstat(stream.fileno()).st_mode
+    if not stat.S_ISREG(mode):
+        stream.close()
+        raise OSError(_describe_kind(mode))
+    return stream
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | _FLAGS)
 
 
 def read_regular_file(path: Path) -> bytes:

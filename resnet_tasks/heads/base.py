@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from resnet_tasks.errors import HeadError
 from resnet_tasks.registry import EVALUATORS, Registry, suggest_nearest
-from resnet_tasks.structures import BatchView, Evaluator, FeatureSpec, Geometry, LossTerm, Task
+from resnet_tasks.structures.evaluation import Evaluator
+from resnet_tasks.structures.geometry import Geometry
+from resnet_tasks.structures.samples import BatchView, FeatureSpec, LossTerm, Task
 
 
 class HeadOptions(BaseModel):

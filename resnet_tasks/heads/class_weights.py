@@ -26,7 +26,8 @@ def make_class_weights(
         unknown = [name for name in weights if name not in classes]
         if unknown:
             raise HeadError(
-                f"{option_path} names {', '.join(map(repr, unknown))}, which is not among the classes "
+                f"{option_path} names {', '.join(map(repr, unknown))}, which is not among the "
+                "classes "
                 f"{', '.join(map(repr, classes))}"
             )
         values = [weights.get(name, 1.0) for name in classes]
@@ -34,11 +35,13 @@ def make_class_weights(
         values = list(weights)
         if len(values) != len(classes):
             raise HeadError(
-                f"{option_path} has {len(values)} values for {len(classes)} classes; give one per class "
+                f"{option_path} has {len(values)} values for {len(classes)} classes; give one per "
+                "class "
                 f"in the order {', '.join(classes)}, or name -> weight"
             )
     if not all(math.isfinite(value) and value >= 0 for value in values) or not any(values):
         raise HeadError(
-            f"{option_path} is {values}; every weight must be finite and at least 0, and one above 0"
+            f"{option_path} is {values}; every weight must be finite and at least 0, and one above "
+            "0"
         )
     return torch.tensor(values, dtype=torch.float32)

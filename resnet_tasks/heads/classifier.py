@@ -29,16 +29,10 @@ from resnet_tasks.heads.base import Head, HeadOptions, register_head
 from resnet_tasks.heads.class_weights import make_class_weights
 from resnet_tasks.layers.dropout import sample_channel_mask
 from resnet_tasks.layers.segmentation_losses import cross_entropy
-from resnet_tasks.structures import (
-    CLASSIFICATION,
-    VOID,
-    BatchView,
-    Classification,
-    FeatureSpec,
-    Geometry,
-    LossTerm,
-    Task,
-)
+from resnet_tasks.structures.evaluation import VOID
+from resnet_tasks.structures.geometry import Geometry
+from resnet_tasks.structures.predictions import Classification
+from resnet_tasks.structures.samples import CLASSIFICATION, BatchView, FeatureSpec, LossTerm, Task
 
 MULTI_LABEL = "multi_label_classification"
 """Key of the evaluator of heads with the option `multi_label`."""
@@ -217,7 +211,8 @@ def get_single_label(labels: Sequence[int], image_id: int | str) -> int:
     known_labels = [label for label in labels if label >= 0]
     if len(known_labels) > 1 or not labels:
         raise DataError(
-            f"image {image_id!r} has {len(known_labels) or 'no'} image-level labels among the classes of "
+            f"image {image_id!r} has {len(known_labels) or 'no'} image-level labels among the "
+            "classes of "
             "this head, but a classifier needs exactly one; mend the file, or set multi_label: "
             "true where a picture may have any number"
         )

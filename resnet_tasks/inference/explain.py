@@ -26,7 +26,8 @@ from resnet_tasks.errors import DataError, HeadError
 from resnet_tasks.heads.base import Head
 from resnet_tasks.model import TaskModel
 from resnet_tasks.registry import suggest_nearest
-from resnet_tasks.structures import Geometry, Sample, collate
+from resnet_tasks.structures.geometry import Geometry
+from resnet_tasks.structures.samples import Sample, collate
 
 Method = Literal["gradcam", "hirescam"]
 MIN_OVERLAP = 0.5
@@ -126,7 +127,8 @@ def explain(
         (gradient,) = torch.autograd.grad(evidence.value, features[level], allow_unused=True)
     if gradient is None:
         raise HeadError(
-            f"head {head} does not use {level} (it reads {', '.join(head_module.in_levels)}); name a "
+            f"head {head} does not use {level} (it reads {', '.join(head_module.in_levels)}); name "
+            "a "
             "level that it reads, or one before it"
         )
     cam_method = method or ("gradcam" if evidence.box is None else "hirescam")
@@ -212,7 +214,8 @@ def _compute_detection_evidence(
             best = overlap[raw["valid"][0]].max().item()
             class_hint = "" if label is None else f" of {class_name}"
             raise DataError(
-                f"no detection{class_hint} overlaps the box {list(box)} by {MIN_OVERLAP} or more (the "
+                f"no detection{class_hint} overlaps the box {list(box)} by {MIN_OVERLAP} or more "
+                "(the "
                 f"nearest detection: {best:.2f}); give a box as predict writes it"
             )
         rank = overlap
@@ -222,7 +225,8 @@ def _compute_detection_evidence(
     if not SATURATED < score.detach() < 1 - SATURATED:
         raise DataError(
             f"the score of the {head.classes[int(raw['labels'][0][index])]} at "
-            f"{[round(coordinate, 1) for coordinate in corners]} is {score.item():.7f}, where float32 leaves "
+            f"{[round(coordinate, 1) for coordinate in corners]} is {score.item():.7f}, where "
+            "float32 leaves "
             "no gradient to explain it by; ask for another box or class"
         )
     value = torch.logit(score)
@@ -304,6 +308,3 @@ def _map_to_image(heat: Tensor, padded: tuple[int, int], geometry: Geometry) -> 
     normalized = original / strongest if strongest > 0 else original
     result: NDArray[np.float32] = normalized.cpu().numpy().astype(np.float32)
     return result
-
-
-__all__ = ["EVIDENCE", "Explanation", "ExplanationQuery", "Method", "explain"]

@@ -27,8 +27,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from resnet_tasks.metrics import as_array
-from resnet_tasks.structures import Detections
+from resnet_tasks.structures.evaluation import as_array
+from resnet_tasks.structures.predictions import Detections
 
 Floats = NDArray[np.float64]
 Frame = tuple[float, float, float, float]

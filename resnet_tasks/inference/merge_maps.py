@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from resnet_tasks.data.tiles import Tile, WindowGrid, compute_window_weights
+from resnet_tasks.data.images.windows import Tile, WindowGrid, compute_window_weights
 from resnet_tasks.errors import HeadError
 from resnet_tasks.heads.base import Head
-from resnet_tasks.structures import Geometry, SegmentationMap
+from resnet_tasks.structures.geometry import Geometry
+from resnet_tasks.structures.predictions import SegmentationMap
 
 Keep = Literal["labels", "confidence", "probs"]
 ROWS_AT_ONCE = 64

@@ -9,10 +9,10 @@ from typing import Any, Protocol
 
 from torch.utils.data import Dataset
 
-from resnet_tasks.data.loaders import get_shard, make_loader
+from resnet_tasks.data.sampling.loaders import get_shard, make_loader
 from resnet_tasks.errors import DataError
-from resnet_tasks.evaluation.sliding import HasPictures, SlidingWindows
-from resnet_tasks.evaluation.views import (
+from resnet_tasks.inference.sliding_window import HasPictures, SlidingWindows
+from resnet_tasks.inference.test_time_augmentation import (
     Predictor,
     TtaPredictor,
     get_scales,
@@ -21,7 +21,7 @@ from resnet_tasks.evaluation.views import (
     unwrap_model,
 )
 from resnet_tasks.model import TaskModel, resolve_precision
-from resnet_tasks.structures import Batch, Sample
+from resnet_tasks.structures.samples import Batch, Sample
 
 ImagePrediction = tuple[int, int | str, dict[str, Any]]
 """Position of a picture, its id, and {head: prediction}."""

@@ -8,9 +8,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from resnet_tasks.data.preparation import Preparation
-from resnet_tasks.evaluation.views import Predictor
-from resnet_tasks.streaming.model_predictor import ModelPredictor
+from resnet_tasks.data.images.preprocessing import Preparation
+from resnet_tasks.inference.streaming.model_predictor import ModelPredictor
+from resnet_tasks.inference.test_time_augmentation import Predictor
 
 
 def predict_pictures(

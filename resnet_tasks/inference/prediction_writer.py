@@ -11,16 +11,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_tasks.data.coco import to_coco_results
-from resnet_tasks.data.picture_files import SUFFIXES
-from resnet_tasks.data.pixels import resize_pixels
-from resnet_tasks.data.preparation import Preparation, PreparedPicture
-from resnet_tasks.data.tiles import Tile
-from resnet_tasks.drawing import as_rgb8, draw_prediction, resize_prediction
+from resnet_tasks.data.coco.read import to_coco_results
+from resnet_tasks.data.images.image_files import SUFFIXES
+from resnet_tasks.data.images.intensity import resize_pixels
+from resnet_tasks.data.images.preprocessing import Preparation, PreparedPicture
+from resnet_tasks.data.images.windows import Tile
 from resnet_tasks.errors import DataError
-from resnet_tasks.metrics import as_array
-from resnet_tasks.names import require_head_names
-from resnet_tasks.predictions import Classification, Detections, SegmentationMap
+from resnet_tasks.files.safe_names import require_head_names
+from resnet_tasks.structures.evaluation import as_array
+from resnet_tasks.structures.predictions import Classification, Detections, SegmentationMap
+from resnet_tasks.visualization.drawing import as_rgb8, draw_prediction, resize_prediction
 
 MAX_DRAWING_SIDE = 4096
 """Longest side of a drawing, pixels; of larger pictures a smaller one is drawn."""

@@ -13,20 +13,15 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from resnet_tasks.data.preparation import PreparedPicture
-from resnet_tasks.data.samples import make_window_sample
-from resnet_tasks.data.tiles import Tile, WindowGrid
+from resnet_tasks.data.datasets.samples import make_window_sample
+from resnet_tasks.data.images.preprocessing import PreparedPicture
+from resnet_tasks.data.images.windows import Tile, WindowGrid
 from resnet_tasks.errors import DataError, HeadError
-from resnet_tasks.evaluation.window_boxes import WindowDetections, merge_detections
-from resnet_tasks.evaluation.window_maps import BlendedMap, Keep, get_window_logits
+from resnet_tasks.inference.merge_boxes import WindowDetections, merge_detections
+from resnet_tasks.inference.merge_maps import BlendedMap, Keep, get_window_logits
 from resnet_tasks.model import Raw, TaskModel
-from resnet_tasks.structures import (
-    CLASSIFICATION,
-    SEMANTIC_SEGMENTATION,
-    Batch,
-    Detections,
-    collate,
-)
+from resnet_tasks.structures.predictions import Detections
+from resnet_tasks.structures.samples import CLASSIFICATION, SEMANTIC_SEGMENTATION, Batch, collate
 
 
 @runtime_checkable
@@ -142,7 +137,8 @@ def _frame_detections(
     """
     if not isinstance(prediction, Detections):
         raise DataError(
-            f"head {name}: predictions of type {type(prediction).__name__} cannot be put together from "
+            f"head {name}: predictions of type {type(prediction).__name__} cannot be put together "
+            "from "
             "windows; predict without them (no data.tiles, evaluation.sliding or --tiles)"
         )
     scale_y = picture.original_size[0] / picture.size[0]

@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from resnet_tasks.errors import DataError
-from resnet_tasks.evaluation.sliding import SlidingWindows
-from resnet_tasks.metrics import as_array
+from resnet_tasks.inference.sliding_window import SlidingWindows
 from resnet_tasks.model import TaskModel
-from resnet_tasks.structures import Batch, Classification, Detections, Sample, SegmentationMap
+from resnet_tasks.structures.evaluation import as_array
+from resnet_tasks.structures.predictions import Classification, Detections, SegmentationMap
+from resnet_tasks.structures.samples import Batch, Sample
 
 SCALES = (0.75, 1.0, 1.25)
 KINDS = ("flips", "scales", "flips+scales")

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from resnet_tasks.structures import VOID, LossTerm
+from resnet_tasks.structures.evaluation import VOID
+from resnet_tasks.structures.samples import LossTerm
 
 
 def cross_entropy(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 
 from resnet_tasks.errors import HeadError
-from resnet_tasks.structures import FeatureSpec
+from resnet_tasks.structures.samples import FeatureSpec
 
 
 def check_strides(
@@ -29,6 +29,7 @@ def check_strides(
             rule = "double" if allowed_ratios == (2,) else "stay or double"
             raise HeadError(
                 f"the strides of {who} must {rule} from level to level: after {finer} of stride "
-                f"{fine.stride}, {level} may have {' or '.join(map(str, allowed))}, got {level_strides}; "
+                f"{fine.stride}, {level} may have {' or '.join(map(str, allowed))}, got "
+                f"{level_strides}; "
                 "set backbone.output_stride to 32, or use another head"
             )

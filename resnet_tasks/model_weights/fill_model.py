@@ -11,18 +11,18 @@ import torchvision
 from torch import Tensor
 
 from resnet_tasks.backbone.checkpoints import load_tensors, read_checkpoint, strip_prefixes
-from resnet_tasks.backbone.layouts import convert_layout
+from resnet_tasks.backbone.file_transfer import compute_sha256
+from resnet_tasks.backbone.key_layouts import convert_layout
 from resnet_tasks.backbone.pretrained import LoadReport, WeightSource, find_weights
-from resnet_tasks.backbone.request import MODEL_KEY, WeightsRequest
 from resnet_tasks.backbone.resnet import ResNet
-from resnet_tasks.backbone.transfer import compute_sha256
+from resnet_tasks.backbone.weights_request import MODEL_KEY, WeightsRequest
 from resnet_tasks.errors import WeightsError
 from resnet_tasks.heads.base import Head
-from resnet_tasks.heads.faster_rcnn import FasterRCNN
+from resnet_tasks.heads.rcnn.faster_rcnn import FasterRCNN
 from resnet_tasks.model import TaskModel
-from resnet_tasks.model_weights.known_models import ModelFile, absorb_epsilon, split_model
-from resnet_tasks.model_weights.options import find_differing_options, suggest_options
-from resnet_tasks.model_weights.predictors import select_predictor_rows
+from resnet_tasks.model_weights.foreign_models import ModelFile, absorb_epsilon, split_model
+from resnet_tasks.model_weights.infer_options import find_differing_options, suggest_options
+from resnet_tasks.model_weights.predictor_rows import select_predictor_rows
 
 _COUNTER = "num_batches_tracked"
 _OWN_PYRAMID = "fpn."

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from resnet_tasks.backbone.request import WeightsRequest
+from resnet_tasks.backbone.weights_request import WeightsRequest
 from resnet_tasks.errors import WeightsError
 from resnet_tasks.heads.base import Head
-from resnet_tasks.heads.faster_rcnn import FasterRCNN, split_torchvision_state_dict
-from resnet_tasks.heads.fpn import SemanticFPN
-from resnet_tasks.heads.unet import UNet
+from resnet_tasks.heads.rcnn.faster_rcnn import FasterRCNN, split_torchvision_state_dict
+from resnet_tasks.heads.semantic.fpn import SemanticFPN
+from resnet_tasks.heads.semantic.unet import UNet
 
 ZERO_EPSILON = ("258fb6c6", "bf2d0c1e", "fc266e95")
 """sha256 of torchvision's first COCO checkpoints of Faster, Mask and Keypoint R-CNN, whose frozen

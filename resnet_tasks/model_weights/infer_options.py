@@ -9,9 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from resnet_tasks.heads.base import Head
-from resnet_tasks.heads.faster_rcnn import FasterRCNN
-from resnet_tasks.heads.unet import UNet
-from resnet_tasks.model_weights.known_models import ModelFile
+from resnet_tasks.heads.rcnn.faster_rcnn import FasterRCNN
+from resnet_tasks.heads.semantic.unet import UNet
+from resnet_tasks.model_weights.foreign_models import ModelFile
 
 
 def find_differing_options(head: Head, file: ModelFile) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from torch import Tensor
 from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 
 from resnet_tasks.heads.base import Head
-from resnet_tasks.heads.faster_rcnn import FasterRCNN
-from resnet_tasks.model_weights.known_models import ModelFile
-from resnet_tasks.structures import BACKGROUND
+from resnet_tasks.heads.rcnn.faster_rcnn import FasterRCNN
+from resnet_tasks.model_weights.foreign_models import ModelFile
+from resnet_tasks.structures.evaluation import BACKGROUND
 
 COCO_NAMES: tuple[str, ...] = tuple(FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"])
 """What the 91 rows of torchvision's COCO detectors mean: background, then names by category id."""
@@ -40,7 +40,10 @@ def select_predictor_rows(
         return None, [f"heads.{name}: the file has no classifier; it starts anew"]
     rows, classes = len(weight), head.classes
     if rows == len(classes):
-        note = f"heads.{name}: the classifier's {rows} rows are taken in order for {_format_names(classes)}"
+        note = (
+            f"heads.{name}: the classifier's {rows} rows are taken in order for "
+            f"{_format_names(classes)}"
+        )
         return {"classifier.0.weight": weight, "classifier.0.bias": bias}, [note]
     if rows == 1 and len(classes) == 2 and classes[0] == BACKGROUND:
         weight, bias = (torch.cat([torch.zeros_like(tensor), tensor]) for tensor in (weight, bias))
@@ -77,7 +80,8 @@ def _select_box_rows(
         )
     else:
         reason = (
-            f"{_format_names(unknown_classes)} {'is' if len(unknown_classes) == 1 else 'are'} not among COCO's classes"
+            f"{_format_names(unknown_classes)} {'is' if len(unknown_classes) == 1 else 'are'} not "
+            "among COCO's classes"
             if rows == len(COCO_NAMES)
             else f"the file has {rows} rows, the head needs {needed_rows}"
         )

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from resnet_tasks.data.data_set_protocols import HasEpochs
-from resnet_tasks.data.dataset import CocoDataset
-from resnet_tasks.structures import Sample
+from resnet_tasks.data.datasets.coco_dataset import CocoDataset
+from resnet_tasks.data.sampling.dataset_protocols import HasEpochs
+from resnet_tasks.structures.samples import Sample
 
 NUM_SAMPLES = 24
 """That are read, evenly over the data set."""

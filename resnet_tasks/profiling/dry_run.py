@@ -10,7 +10,7 @@ import psutil
 import torch
 from rich.table import Table
 
-from resnet_tasks.training.rehearsal import TrialTraining
+from resnet_tasks.profiling.trial_steps import TrialTraining
 
 if sys.platform != "win32":
     import resource
@@ -46,7 +46,9 @@ def build_dry_run_table(trial: TrialTraining, title: str, num_val_images: int) -
         "device": f"{device}, {precision}, {trial.batches.workers} loader process(es)",
         "memory": describe_peak_memory(device),
         "time per step": f"{step_seconds:.2f} s (the first: {seconds[0]:.2f} s)",
-        "time per epoch": f"{_format_duration(epoch)} ({steps.updates_per_epoch} steps), evaluation apart",
+        "time per epoch": (
+            f"{_format_duration(epoch)} ({steps.updates_per_epoch} steps), evaluation apart"
+        ),
         "time of the run": f"{_format_duration(epoch * options.epochs)} ({options.epochs} epochs)",
         "evaluation": f"{num_val_images} pictures each time",
     }

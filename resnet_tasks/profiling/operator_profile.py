@@ -10,8 +10,8 @@ import torch
 from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.profiler import ProfilerActivity
 
-from resnet_tasks.training.quiet_profiler import create_quiet_profiler
-from resnet_tasks.training.timeline import AVERAGING, CLIPPING, OPTIMIZER, OTHER, PREFIX
+from resnet_tasks.profiling.timeline import AVERAGING, CLIPPING, OPTIMIZER, OTHER, PREFIX
+from resnet_tasks.runtime.quiet_profiler import create_quiet_profiler
 
 FLOATS = {
     "float": "fp32",

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from resnet_tasks.profiling.data_loading_cost import ReadingCost
+from resnet_tasks.profiling.operator_profile import find_fp32_islands
+from resnet_tasks.profiling.step_profile import StepProfile
+from resnet_tasks.profiling.timeline import AVERAGING, COUNTING, DATA, OPTIMIZER
 from resnet_tasks.recipe.schema import Recipe
-from resnet_tasks.training.operators import find_fp32_islands
-from resnet_tasks.training.reading_cost import ReadingCost
-from resnet_tasks.training.step_profile import StepProfile
-from resnet_tasks.training.timeline import AVERAGING, COUNTING, DATA, OPTIMIZER
 
 WAITING = 0.10
 """Share of the step from which on waiting for data is worth a change."""
@@ -75,12 +75,14 @@ def _check_data_waiting(profile: StepProfile, _: Recipe) -> str:
     needed_workers = math.ceil(1.2 * reading.whole * pictures / max(working, 1e-9))
     if conditions.workers < min(needed_workers, spare):
         cpu_hint = (
-            f" (on a CPU with OMP_NUM_THREADS={max(1, conditions.cores - min(needed_workers, spare))}, so "
+            " (on a CPU with "
+            f"OMP_NUM_THREADS={max(1, conditions.cores - min(needed_workers, spare))}, so "
             "that training leaves them a core)"
             if conditions.device == "cpu"
             else ""
         )
-        return f"{finding}: set data.workers={min(needed_workers, spare)} (now {conditions.workers}){cpu_hint}"
+        advised = min(needed_workers, spare)
+        return f"{finding}: set data.workers={advised} (now {conditions.workers}){cpu_hint}"
     parts = _explain_reading_cost(reading)
     return f"{finding}, and more loader processes than cores would not help: {parts}"
 
@@ -214,7 +216,8 @@ def _check_count_pass(profile: StepProfile, _: Recipe) -> str:
     effective_batch_size = conditions.batch_size * conditions.accumulation
     return (
         f"training.accumulation={conditions.accumulation} needs a forward of its own that counts, "
-        f"{share:.0%} of the step: if memory allows, set training.batch_size={effective_batch_size} "
+        f"{share:.0%} of the step: if memory allows, set "
+        f"training.batch_size={effective_batch_size} "
         "training.accumulation=1"
     )
 

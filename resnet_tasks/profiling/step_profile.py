@@ -16,19 +16,14 @@ import torch
 from rich.console import Console
 from torch.utils.data import Dataset
 
+from resnet_tasks.assemble.training_setup import build_training_setup
 from resnet_tasks.errors import RunError
 from resnet_tasks.model import TaskModel, resolve_precision
-from resnet_tasks.processors import count_usable_cores
-from resnet_tasks.progress import track_progress
-from resnet_tasks.recipe.schema import Recipe
-from resnet_tasks.structures import Batch, Sample
-from resnet_tasks.training.drawn_samples import build_synthetic_setup
-from resnet_tasks.training.dry_run import measure_peak_rss
-from resnet_tasks.training.operators import OperatorStats, profile_operators
-from resnet_tasks.training.price import measure_peak_bytes
-from resnet_tasks.training.reading_cost import ReadingCost, measure_reading_cost
-from resnet_tasks.training.rehearsal import TrialTraining
-from resnet_tasks.training.timeline import (
+from resnet_tasks.profiling.data_loading_cost import ReadingCost, measure_reading_cost
+from resnet_tasks.profiling.dry_run import measure_peak_rss
+from resnet_tasks.profiling.operator_profile import OperatorStats, profile_operators
+from resnet_tasks.profiling.synthetic_samples import build_synthetic_setup
+from resnet_tasks.profiling.timeline import (
     DATA,
     RecordingTimeline,
     Timeline,
@@ -36,7 +31,12 @@ from resnet_tasks.training.timeline import (
     copy_to_device,
     find_order_index,
 )
-from resnet_tasks.training.untrained import build_training_setup
+from resnet_tasks.profiling.trial_steps import TrialTraining
+from resnet_tasks.recipe.schema import Recipe
+from resnet_tasks.runs.model_cost import measure_peak_bytes
+from resnet_tasks.runtime.cpu_count import count_usable_cores
+from resnet_tasks.runtime.progress import track_progress
+from resnet_tasks.structures.samples import Batch, Sample
 
 PROFILED_STEPS = 2
 """Steps under torch's profiler."""

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from resnet_tasks.training.operators import OperatorStats, find_fp32_islands
-from resnet_tasks.training.step_profile import StepProfile
+from resnet_tasks.profiling.operator_profile import OperatorStats, find_fp32_islands
+from resnet_tasks.profiling.step_profile import StepProfile
 
 OPERATORS = 12
 """In the table."""
@@ -84,9 +84,11 @@ def _describe_setup(profile: StepProfile) -> Iterator[str]:
     conditions = profile.conditions
     height, width = conditions.picture_size
     yield (
-        f"{conditions.recipe}: {conditions.batch_size} pictures of {height} x {width} (height x width), "
+        f"{conditions.recipe}: {conditions.batch_size} pictures of {height} x {width} (height x "
+        "width), "
         f"{conditions.accumulation} time(s) a step; {conditions.precision} on {conditions.device} "
-        f"({conditions.machine}), {conditions.threads} of {conditions.cores} cores for torch, {conditions.workers} "
+        f"({conditions.machine}), {conditions.threads} of {conditions.cores} cores for torch, "
+        f"{conditions.workers} "
         f"loader process(es); {conditions.parameters / 1e6:.2f} M parameters, "
         f"{conditions.trained / 1e6:.2f} M of them trained"
     )
@@ -95,7 +97,8 @@ def _describe_setup(profile: StepProfile) -> Iterator[str]:
     pictures = conditions.batch_size * conditions.accumulation / profile.seconds
     yield (
         f"a step takes {1000 * profile.seconds:.1f} ms ({pictures:.1f} pictures/s), "
-        f"{1000 * profile.probed_seconds:.1f} ms with the probes in it; medians of {conditions.steps}, "
+        f"{1000 * profile.probed_seconds:.1f} ms with the probes in it; medians of "
+        f"{conditions.steps}, "
         "taking turns"
     )
 

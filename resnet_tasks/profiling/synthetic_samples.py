@@ -13,7 +13,8 @@ from resnet_tasks.assemble.labels import Labels, build_labels, create_placeholde
 from resnet_tasks.assemble.model import build_model
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema import Recipe
-from resnet_tasks.structures import Geometry, Sample, Target, Task
+from resnet_tasks.structures.geometry import Geometry
+from resnet_tasks.structures.samples import Sample, Target, Task
 
 SIZE = (480, 640)
 """Of the pictures of a recipe that neither resizes nor cuts them."""

@@ -18,8 +18,8 @@ import torch
 from torch import nn
 from torch.profiler import record_function
 
-from resnet_tasks.structures import Batch
-from resnet_tasks.training.trainee import TrainState
+from resnet_tasks.structures.samples import Batch
+from resnet_tasks.training.state.train_state import TrainState
 
 DATA = "data: waiting for the batch"
 TRANSFER = "data: copy to the device"

@@ -10,17 +10,17 @@ from torch.utils.data import Dataset
 
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema import TrainingRecipe
-from resnet_tasks.structures import Batch, Sample
-from resnet_tasks.training.bad_pictures import UnreadableImages
+from resnet_tasks.runtime.processes import SINGLE_PROCESS, DistributedContext
+from resnet_tasks.structures.samples import Batch, Sample
 from resnet_tasks.training.batches import EpochBatches
-from resnet_tasks.training.journal import RunLog
-from resnet_tasks.training.learner import TrainStepRunner
-from resnet_tasks.training.limits import translate_memory_errors
-from resnet_tasks.training.optimizer import compute_lr_factor
-from resnet_tasks.training.position import TrainingProgress
-from resnet_tasks.training.processes import SINGLE_PROCESS, DistributedContext
-from resnet_tasks.training.signals import StopRequest
-from resnet_tasks.training.trainee import TrainState
+from resnet_tasks.training.guards.out_of_memory import translate_memory_errors
+from resnet_tasks.training.guards.signals import StopRequest
+from resnet_tasks.training.guards.unreadable_images import UnreadableImages
+from resnet_tasks.training.logging.run_log import RunLog
+from resnet_tasks.training.state.optimizer import compute_lr_factor
+from resnet_tasks.training.state.progress import TrainingProgress
+from resnet_tasks.training.state.train_state import TrainState
+from resnet_tasks.training.train_step import TrainStepRunner
 
 
 class TrialTraining:

@@ -16,15 +16,11 @@ from pydantic import ValidationError
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.recipe.overrides import apply_overrides
 from resnet_tasks.recipe.plugins import load_plugins, resolve_plugins
-from resnet_tasks.recipe.problems import find_problems, get_json_schema
 from resnet_tasks.recipe.schema import DataRecipe, Recipe
-from resnet_tasks.recipe.shelf import (
-    RecipeInfo,
-    copy_recipe,
+from resnet_tasks.recipe.shipped_recipes import (
     find_recipe,
-    list_recipes,
-    read_header,
 )
+from resnet_tasks.recipe.validation_errors import find_problems, get_json_schema
 from resnet_tasks.recipe.yaml_text import KeyPath, dump_yaml, parse_yaml
 
 
@@ -136,17 +132,3 @@ def _describe_origin(
         return f"override {override!r}"
     line = next((lines[ancestor] for ancestor in ancestors if ancestor in lines), None)
     return str(path) if line is None else f"{path}:{line}"
-
-
-__all__ = [
-    "RecipeInfo",
-    "copy_recipe",
-    "find_recipe",
-    "get_recipe_schema",
-    "list_recipes",
-    "load_data_settings",
-    "load_plugins",
-    "load_recipe",
-    "read_header",
-    "recipe_to_yaml",
-]

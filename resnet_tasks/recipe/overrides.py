@@ -66,12 +66,15 @@ def _resolve_key(target: Any, part: str, path: KeyPath, text: str) -> str | int:
         return part
     if not isinstance(target, list):
         raise RecipeError(
-            f"override {text!r}: {format_key_path(path)} is {target!r}, which has no key {part!r} below it"
+            f"override {text!r}: {format_key_path(path)} is {target!r}, which has no key {part!r} "
+            "below it"
         )
     if not part.isdecimal() or int(part) >= len(target):
         raise RecipeError(
-            f"override {text!r}: {format_key_path(path)} is a list of {len(target)}; got position {part!r}, "
-            f"allowed are 0 to {len(target) - 1}, or replace it whole: {format_key_path(path)}=[...]"
+            f"override {text!r}: {format_key_path(path)} is a list of {len(target)}; got position "
+            f"{part!r}, "
+            f"allowed are 0 to {len(target) - 1}, or replace it whole: "
+            f"{format_key_path(path)}=[...]"
         )
     return int(part)
 

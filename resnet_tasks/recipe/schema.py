@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from resnet_tasks.names import with_head_names
+from resnet_tasks.files.safe_names import with_head_names
 from resnet_tasks.recipe.presets import PRESETS, expand_preset
 
 Positive = Annotated[float, Field(gt=0)]
@@ -481,12 +481,14 @@ class TrainingRecipe(_RecipeModel):
         for before, after in pairwise(self.unfreeze):
             if after.epoch <= before.epoch or after.frozen_stages >= before.frozen_stages:
                 raise ValueError(
-                    f"unfreeze: {_format_unfreeze_step(after)} follows {_format_unfreeze_step(before)}; epochs must rise and "
+                    f"unfreeze: {_format_unfreeze_step(after)} follows "
+                    f"{_format_unfreeze_step(before)}; epochs must rise and "
                     "frozen_stages fall from entry to entry"
                 )
         if self.unfreeze and self.unfreeze[-1].epoch >= self.epochs:
             raise ValueError(
-                f"unfreeze: {_format_unfreeze_step(self.unfreeze[-1])} is never reached in {self.epochs} epochs; "
+                f"unfreeze: {_format_unfreeze_step(self.unfreeze[-1])} is never reached in "
+                f"{self.epochs} epochs; "
                 "train longer, or take it out"
             )
         return self
@@ -595,7 +597,8 @@ class Recipe(_RecipeModel):
         steps, frozen = self.training.unfreeze, self.backbone.frozen_stages
         if steps and steps[0].frozen_stages >= frozen:
             raise ValueError(
-                f"training.unfreeze: {_format_unfreeze_step(steps[0])} frees nothing, for backbone.frozen_stages "
+                f"training.unfreeze: {_format_unfreeze_step(steps[0])} frees nothing, for "
+                "backbone.frozen_stages "
                 f"is {frozen}; begin with more frozen stages, or take it out"
             )
         return self

@@ -55,7 +55,8 @@ def find_problems(error: ValidationError, document: Any) -> dict[KeyPath, str]:
                 part for part in (format_key_path(path), str(problem["ctx"]["error"])) if part
             )
         else:
-            sentence = f"{format_key_path(path) or 'the recipe'}: got {_quote(value)}; allowed is {_describe_allowed(path)}"
+            location = format_key_path(path) or "the recipe"
+            sentence = f"{location}: got {_quote(value)}; allowed is {_describe_allowed(path)}"
         # The members of a union each complain of the same value: the first one speaks for all.
         sentences.setdefault(path, sentence)
     return sentences

@@ -127,8 +127,10 @@ def _node_to_value(
             if key in mapping:
                 first = lines[(*path, key)]
                 raise yaml.MarkedYAMLError(
-                    problem=f"the key {format_key_path((*path, key))!r} stands here again, first on line "
-                    f"{first}; keep one of them",
+                    problem=(
+                        f"the key {format_key_path((*path, key))!r} stands here again, first on "
+                        f"line {first}; keep one of them"
+                    ),
                     problem_mark=key_node.start_mark,
                 )
             mapping[key] = _node_to_value(value_node, (*path, key), lines, number_keys)

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from resnet_tasks.errors import RunError
-from resnet_tasks.metrics import HEADLINE
 from resnet_tasks.report.charts import Axes, Chart, Line, draw_line_chart
-from resnet_tasks.report.collect import EvaluationView, RunView, Score
 from resnet_tasks.report.history import History, smooth
 from resnet_tasks.report.learning_charts import CURVES
-from resnet_tasks.report.parts import PageFragment, build_fragment
+from resnet_tasks.report.page_fragments import PageFragment, build_fragment
+from resnet_tasks.report.run_view import EvaluationView, RunView, Score
 from resnet_tasks.report.sections import format_duration
-from resnet_tasks.training.price import CostComparison, ModelCost
+from resnet_tasks.runs.model_cost import CostComparison, ModelCost
+from resnet_tasks.structures.evaluation import HEADLINE
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from resnet_tasks.assemble.splits import find_recipe_data, get_sources, read_sources
-from resnet_tasks.data.coco import CocoFile, read_coco
-from resnet_tasks.data.dataset import CocoDataset
+from resnet_tasks.data.coco.dataset_file import CocoFile
+from resnet_tasks.data.coco.read import read_coco
+from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.errors import DataError
 from resnet_tasks.recipe.schema import Recipe
-from resnet_tasks.report.collect import SPLITS, EvaluationView, RunView
+from resnet_tasks.report.run_view import SPLITS, EvaluationView, RunView
 
 
 @dataclass(frozen=True)

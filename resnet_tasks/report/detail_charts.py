@@ -16,7 +16,7 @@ from resnet_tasks.report.charts import (
     format_number,
 )
 from resnet_tasks.report.history import Points
-from resnet_tasks.report.parts import build_fragment
+from resnet_tasks.report.page_fragments import build_fragment
 
 MAX_MATRIX = 40
 """Classes up to which a confusion matrix is drawn whole."""
@@ -164,7 +164,8 @@ def _draw_reliability_chart(bins: Mapping[str, Sequence[float | None]]) -> Chart
     gap = sum(n * abs(c - a) for c, a, n in rows) / total if total else None
     axes = Axes("confidence", "share that is right", (0.0, 1.0), (0.0, 1.0), diagonal=True)
     note = (
-        f"Mean distance from the diagonal, weighted by count: {format_number(gap)}. Below the diagonal: "
+        f"Mean distance from the diagonal, weighted by count: {format_number(gap)}. Below the "
+        "diagonal: "
         "more confident than right."
     )
     chart = draw_line_chart("Reliability", [Line("this run", [(c, a) for c, a, _ in rows])], axes)

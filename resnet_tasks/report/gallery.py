@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from resnet_tasks.assemble.labels import HeadLabels, Labels
-from resnet_tasks.data.dataset import CocoDataset
-from resnet_tasks.data.decoding import read_image
-from resnet_tasks.data.label_files import read_label_map
-from resnet_tasks.drawing import get_label_color
-from resnet_tasks.prediction_files import make_output_names, to_canvas
+from resnet_tasks.data.datasets.coco_dataset import CocoDataset
+from resnet_tasks.data.images.decoding import read_image
+from resnet_tasks.data.images.label_files import read_label_map
+from resnet_tasks.inference.prediction_writer import make_output_names, to_canvas
 from resnet_tasks.recipe.schema import Recipe
 from resnet_tasks.report.charts import make_element
-from resnet_tasks.structures import VOID, GroundTruth
-from resnet_tasks.training.judging import build_preparation
+from resnet_tasks.runs.evaluate_run import build_preparation
+from resnet_tasks.structures.evaluation import VOID, GroundTruth
+from resnet_tasks.visualization.drawing import get_label_color
 
 Color = tuple[int, int, int]
 MAX_PICTURES = 12
@@ -449,7 +449,8 @@ class _Painter:
         )
 
     def _format_box_style(self, head: HeadLabels, label: int) -> str:
-        return f"--box:{_format_css_color(self._colors.get(head.classes[int(label)], (255, 255, 255)))}"
+        color = self._colors.get(head.classes[int(label)], (255, 255, 255))
+        return f"--box:{_format_css_color(color)}"
 
     def _choose_rgba(self, name: str) -> tuple[int, int, int, int]:
         """Colour of a class; a background that is no category of the data stays clear."""
@@ -482,7 +483,9 @@ class _Painter:
         return make_element("g", rect + text, class_=class_, style=color, data_score=f"{score:.4f}")
 
 
-def read_predicted_map(file: Path, head: HeadLabels, size: tuple[int, int]) -> NDArray[np.int64] | None:
+def read_predicted_map(
+    file: Path, head: HeadLabels, size: tuple[int, int]
+) -> NDArray[np.int64] | None:
     """A predicted map as labels of the head; None where it is not there or of another size."""
     if not file.is_file():
         return None

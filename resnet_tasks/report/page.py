@@ -13,12 +13,12 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from resnet_tasks.files.atomic import write_text
 from resnet_tasks.report.charts import format_number, format_score
-from resnet_tasks.report.collect import read_run
 from resnet_tasks.report.comparison import ComparisonPage, make_comparison
+from resnet_tasks.report.run_view import read_run
 from resnet_tasks.report.sections import make_page
-from resnet_tasks.training.checkpoint import write_text
-from resnet_tasks.training.price import CostComparison
+from resnet_tasks.runs.model_cost import CostComparison
 
 
 def write_report(

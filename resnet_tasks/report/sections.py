@@ -9,9 +9,7 @@ from pathlib import Path
 
 from resnet_tasks.assemble.splits import read_sources
 from resnet_tasks.errors import RunError
-from resnet_tasks.metrics import HEADLINE
 from resnet_tasks.report.charts import Chart
-from resnet_tasks.report.collect import SPLITS, EvaluationView, MetricView, RunView, Score
 from resnet_tasks.report.datasets import (
     SplitView,
     as_dataset,
@@ -24,9 +22,11 @@ from resnet_tasks.report.detail_charts import (
     build_confusion_matrix,
     draw_detail_charts,
 )
+from resnet_tasks.report.gallery import Gallery, draw_gallery
 from resnet_tasks.report.learning_charts import draw_learning_charts
-from resnet_tasks.report.parts import PageFragment, build_fragment
-from resnet_tasks.report.pictures import Gallery, draw_gallery
+from resnet_tasks.report.page_fragments import PageFragment, build_fragment
+from resnet_tasks.report.run_view import SPLITS, EvaluationView, MetricView, RunView, Score
+from resnet_tasks.structures.evaluation import HEADLINE
 
 CARDS = 3
 

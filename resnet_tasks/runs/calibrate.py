@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from resnet_tasks.assemble.splits import Split
-from resnet_tasks.data.dataset import CocoDataset
+from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.errors import DataError
 from resnet_tasks.evaluation.evaluate import evaluate
 from resnet_tasks.evaluation.evaluators import (
@@ -20,18 +20,18 @@ from resnet_tasks.evaluation.evaluators import (
     add_calibration_evaluators,
     build_evaluators,
 )
-from resnet_tasks.evaluation.scaling import DECISIONS, DecisionCollector, TemperatureScaling
-from resnet_tasks.evaluation.views import Predictor, unwrap_model
-from resnet_tasks.metrics import Metric
-from resnet_tasks.training.checkpoint import write_json
-from resnet_tasks.training.inference import CALIBRATION_FILE, InferenceOptions
-from resnet_tasks.training.judging import (
-    collect_versions,
-    compute_sha256,
-    format_number,
-    weights_sha256,
+from resnet_tasks.evaluation.metric_tables import compute_sha256, format_number
+from resnet_tasks.evaluation.uncertainty.temperature_scaling import (
+    DECISIONS,
+    DecisionCollector,
+    TemperatureScaling,
 )
-from resnet_tasks.training.run import Run
+from resnet_tasks.files.atomic import write_json
+from resnet_tasks.inference.test_time_augmentation import Predictor, unwrap_model
+from resnet_tasks.runs.evaluate_run import collect_versions, weights_sha256
+from resnet_tasks.runs.inference_options import CALIBRATION_FILE, InferenceOptions
+from resnet_tasks.runs.run import Run
+from resnet_tasks.structures.evaluation import Metric
 
 ERRORS = ("ECE", "D_ECE")
 """Metrics that say how far confidence is off."""

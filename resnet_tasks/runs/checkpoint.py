@@ -16,21 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from resnet_tasks.errors import RunError
-from resnet_tasks.whole_files import make_folder, make_write_error, write_json, write_text
-
-__all__ = [
-    "UNPICKLING_ERRORS",
-    "find_checkpoint_folder",
-    "find_weights_file",
-    "load_checkpoint",
-    "load_model_weights",
-    "load_weights_file",
-    "load_weights_into",
-    "make_folder",
-    "save_checkpoint",
-    "write_json",
-    "write_text",
-]
+from resnet_tasks.files.atomic import make_write_error
 
 Weights = dict[str, Tensor]
 
@@ -143,8 +129,10 @@ def load_weights_into(model: nn.Module, weights: Weights, folder: Path) -> None:
             if name not in mine or name not in theirs or mine[name].shape != theirs[name].shape
         ]
         raise RunError(
-            f"the weights in {folder} are not those of the run's model: {len(mismatched)} tensors are "
-            f"missing, left over or of another shape ({', '.join(mismatched[:3])}, ...); restore the "
+            f"the weights in {folder} are not those of the run's model: {len(mismatched)} tensors "
+            "are "
+            f"missing, left over or of another shape ({', '.join(mismatched[:3])}, ...); restore "
+            "the "
             "checkpoint and recipe.yaml of one run"
         ) from None
 

@@ -16,10 +16,32 @@ from rich.console import Console
 
 from resnet_tasks.assemble.datasets import build_recipe_intensity, build_resize
 from resnet_tasks.assemble.labels import Labels
-from resnet_tasks.data.coco import CocoFile
-from resnet_tasks.data.dataset import CocoDataset
-from resnet_tasks.data.preparation import Preparation
-from resnet_tasks.drawing import (
+from resnet_tasks.data.coco.dataset_file import CocoFile
+from resnet_tasks.data.datasets.coco_dataset import CocoDataset
+from resnet_tasks.data.images.preprocessing import Preparation
+from resnet_tasks.errors import RunError
+from resnet_tasks.evaluation.evaluate import Evaluation, evaluate
+from resnet_tasks.evaluation.evaluators import add_calibration_evaluators, build_evaluators
+from resnet_tasks.evaluation.metric_tables import (
+    compute_sha256,
+    metric_to_json,
+)
+from resnet_tasks.evaluation.uncertainty.bootstrap import Bootstrap
+from resnet_tasks.files.atomic import write_json
+from resnet_tasks.heads.base import HEADS
+from resnet_tasks.inference.prediction_writer import (
+    PredictionWriter,
+    make_output_names,
+    make_overview,
+    write_picture,
+)
+from resnet_tasks.inference.test_time_augmentation import Predictor, unwrap_model
+from resnet_tasks.recipe.schema import Recipe
+from resnet_tasks.runs.checkpoint import find_weights_file
+from resnet_tasks.runs.inference_options import InferenceOptions
+from resnet_tasks.runtime.progress import track_progress
+from resnet_tasks.structures.evaluation import GroundTruth
+from resnet_tasks.visualization.drawing import (
     compute_readable_scale,
     draw_prediction,
     draw_truth,
@@ -27,43 +49,6 @@ from resnet_tasks.drawing import (
     resize_prediction,
     resize_truth,
 )
-from resnet_tasks.errors import RunError
-from resnet_tasks.evaluation.evaluate import Evaluation, evaluate
-from resnet_tasks.evaluation.evaluators import add_calibration_evaluators, build_evaluators
-from resnet_tasks.evaluation.intervals import Bootstrap
-from resnet_tasks.evaluation.reporting import (
-    build_metric_tables,
-    compute_sha256,
-    format_number,
-    metric_to_json,
-)
-from resnet_tasks.evaluation.views import Predictor, unwrap_model
-from resnet_tasks.heads.base import HEADS
-from resnet_tasks.prediction_files import (
-    PredictionWriter,
-    make_output_names,
-    make_overview,
-    write_picture,
-)
-from resnet_tasks.progress import track_progress
-from resnet_tasks.recipe.schema import Recipe
-from resnet_tasks.structures import GroundTruth
-from resnet_tasks.training.checkpoint import find_weights_file, write_json
-from resnet_tasks.training.inference import InferenceOptions
-
-__all__ = [
-    "build_metric_tables",
-    "build_preparation",
-    "check_categories",
-    "collect_versions",
-    "compute_sha256",
-    "describe_hardware",
-    "evaluate_and_save",
-    "format_number",
-    "metric_to_json",
-    "weights_sha256",
-    "write_evaluation",
-]
 
 
 def evaluate_and_save(
@@ -237,7 +222,8 @@ def check_categories(file: CocoFile, labels: Labels, run: Path) -> None:
         <= run_categories
     ):
         raise RunError(
-            f"{file.path} has the categories {_list_categories(file)}, but the run {run} was trained on "
+            f"{file.path} has the categories {_list_categories(file)}, but the run {run} was "
+            "trained on "
             f"{', '.join(f'{c.id} {c.name}' for c in labels.categories.categories)}; evaluate on a "
             "file with those"
         )

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from resnet_tasks.data.tiles import WindowGrid
+from resnet_tasks.data.images.windows import WindowGrid
 from resnet_tasks.errors import DataError, RunError
-from resnet_tasks.evaluation.scaling import TemperatureScaling
-from resnet_tasks.evaluation.sliding import SlidingWindows
-from resnet_tasks.evaluation.views import Predictor, TtaPredictor, TtaViews
-from resnet_tasks.evaluation.window_maps import Keep
+from resnet_tasks.evaluation.uncertainty.temperature_scaling import TemperatureScaling
+from resnet_tasks.inference.merge_maps import Keep
+from resnet_tasks.inference.sliding_window import SlidingWindows
+from resnet_tasks.inference.test_time_augmentation import Predictor, TtaPredictor, TtaViews
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema import SlidingRecipe
 
@@ -127,7 +127,8 @@ def read_calibration(run: Path, weights: str) -> dict[str, TemperatureScaling]:
         raise RunError(f"{path} is damaged ({error}); run {remedy} again") from None
     if fitted_to != weights:
         raise RunError(
-            f"{path} was fitted to other weights (the then {calibration.get('checkpoint')} checkpoint); "
+            f"{path} was fitted to other weights (the then {calibration.get('checkpoint')} "
+            "checkpoint); "
             f"run {remedy} again, with the checkpoint that is to be used"
         )
     return heads

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from resnet_tasks.assemble.splits import Split, find_recipe_data, get_sources
-from resnet_tasks.data.leaks import HasImages, ImageList, Leak, find_leak, read_image_names
+from resnet_tasks.data.splits.leaks import HasImages, ImageList, Leak, find_leak, read_image_names
 from resnet_tasks.errors import DataError
 from resnet_tasks.recipe.schema import Recipe
 
@@ -59,7 +59,8 @@ def _describe_leaks(recipe: Recipe, leaks: Sequence[tuple[Split, Leak]]) -> list
     ]
     if descriptions and not recipe.data.allow_leaks:
         raise DataError(
-            f"recipe {recipe.name}: {'; '.join(descriptions)}; results on what was trained on say nothing "
+            f"recipe {recipe.name}: {'; '.join(descriptions)}; results on what was trained on say "
+            "nothing "
             "about new data: split again (`resnet-tasks data split FILE --out DIR --by group`), or "
             "accept it with data.allow_leaks: true"
         )

@@ -17,9 +17,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from resnet_tasks.errors import RunError
 from resnet_tasks.model import TaskModel, autocast, resolve_precision
-from resnet_tasks.structures import Batch, Geometry
-from resnet_tasks.training.quiet_profiler import create_quiet_profiler
-from resnet_tasks.training.run import Run
+from resnet_tasks.runs.run import Run
+from resnet_tasks.runtime.quiet_profiler import create_quiet_profiler
+from resnet_tasks.structures.geometry import Geometry
+from resnet_tasks.structures.samples import Batch
 
 REPEATS = 9
 WARM_UPS = 2

@@ -11,21 +11,17 @@ from resnet_tasks.assemble.datasets import build_dataset
 from resnet_tasks.assemble.splits import Split, read_split
 from resnet_tasks.errors import DataError, RunError
 from resnet_tasks.evaluation.evaluate import evaluate
-from resnet_tasks.evaluation.froc import FrocEvaluator, FrocOptions
-from resnet_tasks.evaluation.operating_point import (
+from resnet_tasks.evaluation.metric_tables import compute_sha256
+from resnet_tasks.evaluation.protocols.froc import FrocEvaluator, FrocOptions
+from resnet_tasks.evaluation.protocols.operating_point import (
     OperatingPoint,
     ThresholdRule,
     choose_thresholds,
     get_label_thresholds,
 )
-from resnet_tasks.training.checkpoint import write_json
-from resnet_tasks.training.judging import (
-    check_categories,
-    collect_versions,
-    compute_sha256,
-    weights_sha256,
-)
-from resnet_tasks.training.run import Run
+from resnet_tasks.files.atomic import write_json
+from resnet_tasks.runs.evaluate_run import check_categories, collect_versions, weights_sha256
+from resnet_tasks.runs.run import Run
 
 FILE = "operating_point.json"
 

@@ -15,13 +15,18 @@ from rich.text import Text
 
 from resnet_tasks.assemble.splits import Split, find_recipe_data, get_sources
 from resnet_tasks.errors import DataError, RunError
-from resnet_tasks.evaluation.intervals import Resampling
-from resnet_tasks.evaluation.paired import MetricDifference, PairedComparison, compare_evaluations
-from resnet_tasks.metrics import HEADLINE, Metric
-from resnet_tasks.training.checkpoint import write_json
-from resnet_tasks.training.inference import PLAIN_INFERENCE, InferenceOptions
-from resnet_tasks.training.judging import compute_sha256, format_number, weights_sha256
-from resnet_tasks.training.run import Run
+from resnet_tasks.evaluation.metric_tables import compute_sha256, format_number
+from resnet_tasks.evaluation.uncertainty.bootstrap import Resampling
+from resnet_tasks.evaluation.uncertainty.paired_test import (
+    MetricDifference,
+    PairedComparison,
+    compare_evaluations,
+)
+from resnet_tasks.files.atomic import write_json
+from resnet_tasks.runs.evaluate_run import weights_sha256
+from resnet_tasks.runs.inference_options import PLAIN_INFERENCE, InferenceOptions
+from resnet_tasks.runs.run import Run
+from resnet_tasks.structures.evaluation import HEADLINE, Metric
 
 
 @dataclass(frozen=True)
@@ -133,7 +138,8 @@ def check_comparable(run: Run, other: Run, request: EvaluationRequest) -> None:
         compared_run.load_calibration(request.checkpoint, request.inference)
         if not compared_run.recipe.evaluation.resamples:
             raise RunError(
-                f"{compared_run.directory} is evaluated without intervals (evaluation.resamples is 0), "
+                f"{compared_run.directory} is evaluated without intervals (evaluation.resamples is "
+                "0), "
                 "which a comparison in pairs needs; set it in its recipe.yaml"
             )
     data, other_data = request.hash_files(run), request.hash_files(other)

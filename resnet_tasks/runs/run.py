@@ -27,38 +27,33 @@ from resnet_tasks.assemble.datasets import build_dataset
 from resnet_tasks.assemble.labels import Labels
 from resnet_tasks.assemble.model import build_model
 from resnet_tasks.assemble.splits import Split, read_split
-from resnet_tasks.data.coco import read_coco
-from resnet_tasks.data.dataset import CocoDataset
-from resnet_tasks.data.preparation import Preparation
+from resnet_tasks.data.coco.read import read_coco
+from resnet_tasks.data.datasets.coco_dataset import CocoDataset
+from resnet_tasks.data.images.preprocessing import Preparation
 from resnet_tasks.errors import DataError, RunError
 from resnet_tasks.evaluation.evaluate import Evaluation
-from resnet_tasks.evaluation.scaling import TemperatureScaling
-from resnet_tasks.evaluation.sliding import SlidingWindows
-from resnet_tasks.evaluation.views import Predictor
-from resnet_tasks.evaluation.window_maps import Keep
+from resnet_tasks.evaluation.metric_tables import compute_sha256
+from resnet_tasks.evaluation.uncertainty.temperature_scaling import TemperatureScaling
+from resnet_tasks.files.atomic import make_folder, write_json, write_text
+from resnet_tasks.inference.merge_maps import Keep
+from resnet_tasks.inference.predict_images import predict_pictures
+from resnet_tasks.inference.sliding_window import SlidingWindows
+from resnet_tasks.inference.streaming.model_predictor import ModelPredictor
+from resnet_tasks.inference.streaming.stream import PredictionRequest, StreamOptions, predict_all
+from resnet_tasks.inference.test_time_augmentation import Predictor
 from resnet_tasks.model import TaskModel, resolve_device, resolve_precision
-from resnet_tasks.predict import predict_pictures
 from resnet_tasks.recipe.load import load_recipe, recipe_to_yaml
 from resnet_tasks.recipe.plugins import load_plugins
 from resnet_tasks.recipe.schema import Recipe
-from resnet_tasks.streaming.model_predictor import ModelPredictor
-from resnet_tasks.streaming.stream import PredictionRequest, StreamOptions, predict_all
-from resnet_tasks.training.checkpoint import (
-    load_model_weights,
-    load_weights_into,
-    make_folder,
-    write_json,
-    write_text,
-)
-from resnet_tasks.training.inference import PLAIN_INFERENCE, InferenceOptions, read_calibration
-from resnet_tasks.training.judging import (
+from resnet_tasks.runs.checkpoint import load_model_weights, load_weights_into
+from resnet_tasks.runs.evaluate_run import (
     build_preparation,
     check_categories,
-    compute_sha256,
     evaluate_and_save,
     weights_sha256,
 )
-from resnet_tasks.training.split_leaks import require_unseen
+from resnet_tasks.runs.inference_options import PLAIN_INFERENCE, InferenceOptions, read_calibration
+from resnet_tasks.runs.leak_check import require_unseen
 
 Pictures = NDArray[Any] | str | Path
 STREAM_BATCH_SIZE = 4

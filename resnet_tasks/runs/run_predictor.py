@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from resnet_tasks.streaming.model_predictor import ModelPredictor
-from resnet_tasks.training.inference import PLAIN_INFERENCE, InferenceOptions
-from resnet_tasks.training.run import Run
+from resnet_tasks.inference.streaming.model_predictor import ModelPredictor
+from resnet_tasks.runs.inference_options import PLAIN_INFERENCE, InferenceOptions
+from resnet_tasks.runs.run import Run
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ from typing import Any
 
 from resnet_tasks.errors import HubError, RunError
 from resnet_tasks.recipe.load import recipe_to_yaml
-from resnet_tasks.recipe.portable import make_portable
+from resnet_tasks.recipe.path_removal import make_portable
 from resnet_tasks.recipe.schema import Recipe
-from resnet_tasks.report.collect import RunView
-from resnet_tasks.training.checkpoint import find_weights_file
-from resnet_tasks.training.inference import CALIBRATION_FILE
-from resnet_tasks.training.operating_points import FILE as OPERATING_POINT_FILE
+from resnet_tasks.report.run_view import RunView
+from resnet_tasks.runs.checkpoint import find_weights_file
+from resnet_tasks.runs.inference_options import CALIBRATION_FILE
+from resnet_tasks.runs.operating_points import FILE as OPERATING_POINT_FILE
 
 CARD = "README.md"
 NAMES = (
@@ -201,6 +201,7 @@ def require_no_local_paths(files: Sequence[SharedFile], view: RunView) -> None:
         for local_path in local_paths:
             if re.search(rf"{re.escape(local_path)}(?![\w-])", text):
                 raise HubError(
-                    f"{file.name} of {view.folder} names the folder {local_path} of this machine, which "
+                    f"{file.name} of {view.folder} names the folder {local_path} of this machine, "
+                    "which "
                     "others should not see; take it out of that file"
                 )

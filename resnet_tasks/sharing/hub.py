@@ -20,8 +20,8 @@ from huggingface_hub.errors import (
 )
 
 from resnet_tasks.errors import HubError, ResnetTasksError, RunError
-from resnet_tasks.report.collect import RunView, read_run
-from resnet_tasks.sharing.card import CardOptions, build_model_card
+from resnet_tasks.files.atomic import make_folder, write_json
+from resnet_tasks.report.run_view import RunView, read_run
 from resnet_tasks.sharing.contents import (
     CARD,
     SharedFile,
@@ -29,7 +29,7 @@ from resnet_tasks.sharing.contents import (
     is_shared_file,
     require_no_local_paths,
 )
-from resnet_tasks.whole_files import make_folder, write_json
+from resnet_tasks.sharing.model_card import CardOptions, build_model_card
 
 ANSWER_SECONDS = 10.0
 """How long the hub may take to answer a question."""

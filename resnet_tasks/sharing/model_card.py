@@ -9,14 +9,14 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from resnet_tasks.backbone.catalogue import forbids_commercial_use
-from resnet_tasks.backbone.run_folders import read_license
+from resnet_tasks.backbone.catalog import forbids_commercial_use
+from resnet_tasks.backbone.weights_folders import read_license
 from resnet_tasks.errors import HubError
 from resnet_tasks.heads.base import HEADS
-from resnet_tasks.metrics import HEADLINE
 from resnet_tasks.recipe.load import recipe_to_yaml
-from resnet_tasks.report.collect import EvaluationView, MetricView, RunView, Score
+from resnet_tasks.report.run_view import EvaluationView, MetricView, RunView, Score
 from resnet_tasks.sharing.contents import build_shared_recipe, strip_paths
+from resnet_tasks.structures.evaluation import HEADLINE
 
 TASKS = {
     "detection": "object-detection",
@@ -96,7 +96,8 @@ def _choose_license(initial_license: str, requested: str | None) -> str | None:
         return requested
     if requested is not None and not forbids_commercial_use(requested):
         raise HubError(
-            f"--license is {requested}, but the run began with weights under {initial_license}, which forbid "
+            f"--license is {requested}, but the run began with weights under {initial_license}, "
+            "which forbid "
             "commercial use; leave --license out, or name one that forbids it too"
         )
     return requested or initial_license
@@ -164,7 +165,8 @@ def _format_license_warning(initial_license: str) -> str:
     if not forbids_commercial_use(initial_license):
         return ""
     return (
-        f"> **Not for commercial use.** The run began with weights under the licence {initial_license}, "
+        "> **Not for commercial use.** The run began with weights under the licence "
+        f"{initial_license}, "
         "which holds for what was made of them."
     )
 
@@ -242,7 +244,8 @@ def _describe_training(view: RunView) -> str:
     evaluation_note = f"Judged on {device}, with {versions}.\n\n" if versions else ""
     text = recipe_to_yaml(view.recipe).strip()
     return (
-        f"{evaluation_note}<details><summary>The recipe, all defaults stated</summary>\n\n```yaml\n{text}\n"
+        f"{evaluation_note}<details><summary>The recipe, all defaults "
+        f"stated</summary>\n\n```yaml\n{text}\n"
         "```\n\n</details>"
     )
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_tasks.metrics import as_array
+from resnet_tasks.structures.evaluation import as_array
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -20,50 +20,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from resnet_tasks.errors import DataError, PictureError
-from resnet_tasks.geometry import Geometry, flip_and_resize
-from resnet_tasks.metrics import (
+from resnet_tasks.structures.evaluation import (
     ABSENT,
-    BACKGROUND,
     IGNORED,
-    UNLABELLED,
     VOID,
-    DetailedEvaluator,
-    Evaluator,
-    GroundTruth,
-    Metric,
-    ResamplableEvaluator,
 )
-from resnet_tasks.predictions import Classification, Detections, SegmentationMap
-
-__all__ = [
-    "ABSENT",
-    "BACKGROUND",
-    "CLASSIFICATION",
-    "DETECTION",
-    "IGNORED",
-    "SEMANTIC_SEGMENTATION",
-    "UNLABELLED",
-    "VOID",
-    "Batch",
-    "BatchView",
-    "Classification",
-    "DetailedEvaluator",
-    "Detections",
-    "Evaluator",
-    "FeatureSpec",
-    "Geometry",
-    "GroundTruth",
-    "LabelTable",
-    "LossTerm",
-    "Metric",
-    "ResamplableEvaluator",
-    "Sample",
-    "SegmentationMap",
-    "Target",
-    "Task",
-    "collate",
-]
-
+from resnet_tasks.structures.geometry import Geometry, flip_and_resize
 
 REGION_MARGIN = 10_000.0
 """Pixels by which the region of a whole picture surpasses it: anchors at its border, which lie

@@ -9,20 +9,20 @@ from itertools import islice
 import torch
 from torch.utils.data import Dataset
 
-from resnet_tasks.data.data_set_protocols import HasEpochs
-from resnet_tasks.data.loaders import (
+from resnet_tasks.data.sampling.dataset_protocols import HasEpochs
+from resnet_tasks.data.sampling.loaders import (
     choose_num_workers,
     count_earlier_visits,
     get_shard,
     make_loader,
     make_training_batches,
 )
-from resnet_tasks.data.sample_keys import Key
+from resnet_tasks.data.sampling.sample_keys import Key
 from resnet_tasks.recipe.schema import TrainingRecipe
-from resnet_tasks.structures import Batch, Sample
-from resnet_tasks.training.position import RunLength
-from resnet_tasks.training.processes import SINGLE_PROCESS, DistributedContext
-from resnet_tasks.training.shares import drop_annotations
+from resnet_tasks.runtime.processes import SINGLE_PROCESS, DistributedContext
+from resnet_tasks.structures.samples import Batch, Sample
+from resnet_tasks.training.state.loss_reduction import drop_annotations
+from resnet_tasks.training.state.progress import RunLength
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ import torch
 
 from resnet_tasks.errors import RunError
 from resnet_tasks.recipe.schema import TrainingRecipe
-from resnet_tasks.training.checkpoint import load_checkpoint, load_weights_into, save_checkpoint
-from resnet_tasks.training.position import RunLength, TrainingProgress
-from resnet_tasks.training.trainee import TrainState
+from resnet_tasks.runs.checkpoint import load_checkpoint, load_weights_into, save_checkpoint
+from resnet_tasks.training.state.progress import RunLength, TrainingProgress
+from resnet_tasks.training.state.train_state import TrainState
 
 REQUIRED_STATE_KEYS = (
     "position",

@@ -10,16 +10,16 @@ import torch
 
 from resnet_tasks.assemble.labels import Labels, build_labels
 from resnet_tasks.backbone.pretrained import LoadReport
-from resnet_tasks.backbone.run_folders import read_license, split_checkpoint
-from resnet_tasks.data.coco import CategoryMap
+from resnet_tasks.backbone.weights_folders import read_license, split_checkpoint
+from resnet_tasks.data.coco.categories import CategoryMap
 from resnet_tasks.errors import RecipeError, RunError
+from resnet_tasks.files.safe_names import require_head_names
 from resnet_tasks.heads.base import HEADS
 from resnet_tasks.model import TaskModel
-from resnet_tasks.names import require_head_names
 from resnet_tasks.recipe.schema import BackboneRecipe, ExtendRecipe, HeadRecipe, Recipe
-from resnet_tasks.structures import BACKGROUND
-from resnet_tasks.training.checkpoint import load_model_weights
-from resnet_tasks.training.run import Run
+from resnet_tasks.runs.checkpoint import load_model_weights
+from resnet_tasks.runs.run import Run
+from resnet_tasks.structures.evaluation import BACKGROUND
 
 ALL_STAGES = 5
 
@@ -135,8 +135,10 @@ class BaseRun:
         ]
         if missing or mismatched:
             raise RunError(
-                f"the weights in {folder} are not those of the run's model: {len(missing + mismatched)} "
-                f"tensors are missing, left over or of another shape ({(missing + mismatched)[0]}, ...); "
+                f"the weights in {folder} are not those of the run's model: "
+                f"{len(missing + mismatched)} "
+                f"tensors are missing, left over or of another shape ({(missing + mismatched)[0]}, "
+                "...); "
                 "restore the checkpoint and recipe.yaml of one run"
             )
         with torch.no_grad():

@@ -18,22 +18,26 @@ from torch.utils.data import Dataset
 
 from resnet_tasks.backbone.pretrained import LoadReport
 from resnet_tasks.errors import RunError
-from resnet_tasks.in_use import enter_folder_lock
+from resnet_tasks.files.folder_lock import enter_folder_lock
 from resnet_tasks.model import TaskModel, resolve_device
 from resnet_tasks.recipe.schema import EvaluationRecipe, TrainingRecipe
-from resnet_tasks.structures import Metric, Sample
-from resnet_tasks.training.bad_pictures import UnreadableImages
+from resnet_tasks.runtime.processes import SINGLE_PROCESS, DistributedContext
+from resnet_tasks.structures.evaluation import Metric
+from resnet_tasks.structures.samples import Sample
 from resnet_tasks.training.batches import EpochBatches
-from resnet_tasks.training.journal import RunLog
-from resnet_tasks.training.learner import TrainStepRunner
-from resnet_tasks.training.limits import advise_on_evaluation_memory, translate_memory_errors
-from resnet_tasks.training.optimizer import compute_lr_factor
-from resnet_tasks.training.position import TrainingProgress
-from resnet_tasks.training.processes import SINGLE_PROCESS, DistributedContext
-from resnet_tasks.training.resuming import CheckpointManager
-from resnet_tasks.training.signals import StopRequest, TrainingStopped
-from resnet_tasks.training.trackers import require_trackers
-from resnet_tasks.training.trainee import TrainState
+from resnet_tasks.training.checkpointing import CheckpointManager
+from resnet_tasks.training.guards.out_of_memory import (
+    advise_on_evaluation_memory,
+    translate_memory_errors,
+)
+from resnet_tasks.training.guards.signals import StopRequest, TrainingStopped
+from resnet_tasks.training.guards.unreadable_images import UnreadableImages
+from resnet_tasks.training.logging.run_log import RunLog
+from resnet_tasks.training.logging.trackers import require_trackers
+from resnet_tasks.training.state.optimizer import compute_lr_factor
+from resnet_tasks.training.state.progress import TrainingProgress
+from resnet_tasks.training.state.train_state import TrainState
+from resnet_tasks.training.train_step import TrainStepRunner
 from resnet_tasks.training.validation import Validation
 
 

@@ -10,38 +10,38 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from resnet_tasks.assemble.check import check_recipe
+from resnet_tasks.assemble.check_recipe import check_recipe
 from resnet_tasks.assemble.datasets import build_dataset, build_training_samples
 from resnet_tasks.assemble.labels import Labels, build_labels
-from resnet_tasks.assemble.measured import (
+from resnet_tasks.assemble.measured_settings import (
     fill_in_class_weights,
     fill_in_constants,
     find_measured_weights,
 )
 from resnet_tasks.assemble.model import apply_normalization, build_model
 from resnet_tasks.assemble.splits import Split, add_fold_digest, merge_categories, read_split
-from resnet_tasks.data.dataset import CocoDataset
-from resnet_tasks.data.tiled import TiledDataset
+from resnet_tasks.data.datasets.coco_dataset import CocoDataset
+from resnet_tasks.data.datasets.tiled_dataset import TiledDataset
 from resnet_tasks.errors import RecipeError, ResnetTasksError
 from resnet_tasks.evaluation.evaluators import choose_best_metric
-from resnet_tasks.in_use import enter_folder_lock
+from resnet_tasks.evaluation.metric_tables import build_metric_tables
+from resnet_tasks.files.folder_lock import enter_folder_lock
 from resnet_tasks.model import TaskModel, resolve_device, resolve_precision
+from resnet_tasks.profiling.dry_run import build_dry_run_table
+from resnet_tasks.profiling.trial_steps import TrialTraining
 from resnet_tasks.recipe.schema import (
     NormalizeRecipe,
     Recipe,
 )
-from resnet_tasks.training.annotation_fit import require_annotations
-from resnet_tasks.training.balancing import LOSS_BALANCERS
-from resnet_tasks.training.dry_run import build_dry_run_table
-from resnet_tasks.training.extending import BaseRun
+from resnet_tasks.runs.leak_check import require_no_leaks
+from resnet_tasks.runs.run import Run
+from resnet_tasks.runtime.processes import DistributedContext
+from resnet_tasks.training.extend_run import BaseRun
 from resnet_tasks.training.finetune import FineTuner, get_weights_report
-from resnet_tasks.training.judging import build_metric_tables
-from resnet_tasks.training.label_fit import require_valid_labels
-from resnet_tasks.training.processes import DistributedContext
-from resnet_tasks.training.rehearsal import TrialTraining
-from resnet_tasks.training.run import Run
-from resnet_tasks.training.split_leaks import require_no_leaks
-from resnet_tasks.training.trackers import require_trackers
+from resnet_tasks.training.guards.annotation_coverage import require_annotations
+from resnet_tasks.training.guards.label_coverage import require_valid_labels
+from resnet_tasks.training.logging.trackers import require_trackers
+from resnet_tasks.training.state.balancing import LOSS_BALANCERS
 
 SPLITS: tuple[Split, ...] = ("train", "val")
 MAX_PRINTED_NAMES = 4

@@ -15,29 +15,29 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from resnet_tasks.data.sample_keys import derive_sample_seed
+from resnet_tasks.data.sampling.sample_keys import derive_sample_seed
 from resnet_tasks.errors import NonFiniteLossError, PictureError
 from resnet_tasks.model import Losses
 from resnet_tasks.recipe.schema import TrainingRecipe
-from resnet_tasks.structures import Batch
-from resnet_tasks.training.bad_pictures import UnreadableImages
-from resnet_tasks.training.balancing import FixedBalancer
-from resnet_tasks.training.conditions import BufferSnapshot, freeze_norm_statistics
-from resnet_tasks.training.gradient_conflict import measure_conflict
-from resnet_tasks.training.journal import RunLog
-from resnet_tasks.training.limits import advise_on_training_memory
-from resnet_tasks.training.non_finite import NonFiniteStepPolicy, TrainStep
-from resnet_tasks.training.position import RunLength, TrainingProgress
-from resnet_tasks.training.shares import (
+from resnet_tasks.structures.samples import Batch
+from resnet_tasks.training.guards.non_finite import NonFiniteStepPolicy, TrainStep
+from resnet_tasks.training.guards.out_of_memory import advise_on_training_memory
+from resnet_tasks.training.guards.signals import StopRequest
+from resnet_tasks.training.guards.unreadable_images import UnreadableImages
+from resnet_tasks.training.logging.gradient_conflict import measure_conflict
+from resnet_tasks.training.logging.loss_spikes import LossSpikeDetector
+from resnet_tasks.training.logging.run_log import RunLog
+from resnet_tasks.training.state.balancing import FixedBalancer
+from resnet_tasks.training.state.loss_reduction import (
     BatchReport,
     compute_means,
     describe_losses,
     scale_loss_terms,
     sum_by_name,
 )
-from resnet_tasks.training.signals import StopRequest
-from resnet_tasks.training.spikes import LossSpikeDetector
-from resnet_tasks.training.trainee import TrainState
+from resnet_tasks.training.state.precision import BufferSnapshot, freeze_norm_statistics
+from resnet_tasks.training.state.progress import RunLength, TrainingProgress
+from resnet_tasks.training.state.train_state import TrainState
 
 
 class TrainStepRunner:
@@ -269,7 +269,8 @@ class TrainStepRunner:
         Args:
             losses: Of this process.
             batch: Of this process.
-            total_counts: Counts of the whole step, where they are known; else those of the batch hold.
+            total_counts: Counts of the whole step, where they are known; else those of the batch
+                hold.
             train_step: The step; is told the counts.
 
         Raises:

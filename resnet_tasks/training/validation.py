@@ -14,9 +14,10 @@ from resnet_tasks.evaluation.evaluators import (
     select_extra,
 )
 from resnet_tasks.recipe.schema import EvaluationRecipe
-from resnet_tasks.structures import Metric, Sample
-from resnet_tasks.training.inference import add_sliding_windows
-from resnet_tasks.training.trainee import TrainState
+from resnet_tasks.runs.inference_options import add_sliding_windows
+from resnet_tasks.structures.evaluation import Metric
+from resnet_tasks.structures.samples import Sample
+from resnet_tasks.training.state.train_state import TrainState
 
 
 class Validation:
@@ -29,7 +30,8 @@ class Validation:
         batch_size: Pictures per forward, where `recipe` does not say.
 
     Attributes:
-        best_metric: `head/metric` that chooses the best checkpoint; empty: the first of `select_headline_metrics`.
+        best_metric: `head/metric` that chooses the best checkpoint; empty: the first of
+            `select_headline_metrics`.
         batch_size: Pictures per forward.
 
     Raises:

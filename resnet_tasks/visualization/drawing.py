@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_tasks.data.pixels import resize_labels
-from resnet_tasks.metrics import VOID, GroundTruth, as_array
-from resnet_tasks.predictions import Classification, Detections, SegmentationMap
+from resnet_tasks.data.images.intensity import resize_labels
+from resnet_tasks.structures.evaluation import VOID, GroundTruth, as_array
+from resnet_tasks.structures.predictions import Classification, Detections, SegmentationMap
 
 Pixels = NDArray[np.uint8]
 
@@ -156,7 +156,10 @@ def draw_prediction(
             )
     lines = [
         (
-            f"{_format_head_prefix(name, predictions)}{classes[name][label]} {float(classification.probs[label]):.2f}",
+            (
+                f"{_format_head_prefix(name, predictions)}{classes[name][label]} "
+                f"{float(classification.probs[label]):.2f}"
+            ),
             label,
         )
         for name, classification in predictions.items()
@@ -194,7 +197,8 @@ def draw_truth(
         image: `(height, width, 3)` uint8 RGB, the original picture.
         truths: Head name -> truth.
         classes: Head name -> class names.
-        box_heads: Heads whose boxes are drawn; of the others the semantic map is. Image-level labels
+        box_heads: Heads whose boxes are drawn; of the others the semantic map is. Image-level
+            labels
             are written for all heads that have them.
         scale: Whole factor by which the drawing is larger than the picture.
     """

@@ -5,16 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from small_recipes import CATEGORIES, with_backbone
 
-from resnet_tasks.assemble.check import check_recipe
+from resnet_tasks.assemble.check_recipe import check_recipe
 from resnet_tasks.assemble.labels import build_labels
 from resnet_tasks.assemble.model import build_model
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.recipe.load import load_recipe
-from resnet_tasks.recipe.shelf import list_recipes
+from resnet_tasks.recipe.shipped_recipes import list_recipes
+from tests.support.paths import ROOT
+from tests.support.small_recipes import CATEGORIES, with_backbone
 
-RECIPES = Path(__file__).parents[2] / "recipes"
+RECIPES = ROOT / "recipes"
 
 
 def test_every_shipped_recipe_builds() -> None:

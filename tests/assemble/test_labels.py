@@ -6,11 +6,11 @@ import json
 from typing import Any
 
 import pytest
-from small_recipes import CATEGORIES, recipe
 
 from resnet_tasks.assemble.labels import Labels, build_labels
 from resnet_tasks.errors import RecipeError
-from resnet_tasks.structures import ABSENT, IGNORED, VOID
+from resnet_tasks.structures.evaluation import ABSENT, IGNORED, VOID
+from tests.support.small_recipes import CATEGORIES, recipe
 
 
 def test_boxes_take_the_things_and_pixels_take_all() -> None:

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
-from small_recipes import CATEGORIES, recipe, with_backbone
 
 from resnet_tasks.assemble.datasets import build_dataset
 from resnet_tasks.assemble.labels import build_labels
@@ -16,7 +15,8 @@ from resnet_tasks.assemble.model import build_model
 from resnet_tasks.assemble.splits import read_split
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.recipe.schema import Recipe
-from resnet_tasks.structures import collate
+from resnet_tasks.structures.samples import collate
+from tests.support.small_recipes import CATEGORIES, recipe, with_backbone
 
 
 def test_problems_of_all_heads_come_together() -> None:

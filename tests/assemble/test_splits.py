@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from small_recipes import recipe
 
 from resnet_tasks.assemble.splits import find_recipe_data, read_split
 from resnet_tasks.errors import DataError
+from tests.support.small_recipes import recipe
 
 
 def test_missing_data_names_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,17 +3,17 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import timm
 from torch import nn
 
-from resnet_tasks.backbone.catalogue import forbids_commercial_use, list_variants, read_sources
+from resnet_tasks.backbone.build_catalog import list_weight_sets, measure_cost
+from resnet_tasks.backbone.catalog import forbids_commercial_use, list_variants, read_sources
 from resnet_tasks.backbone.family import list_backbones
 from resnet_tasks.backbone.pretrained import load_weights
-from resnet_tasks.backbone.survey import list_weight_sets, measure_cost
 from resnet_tasks.errors import WeightsError
+from tests.support.paths import ROOT
 
 KNOWN = {each.name: each for each in list_variants()}
 SAMPLES = ["resnet18", "resnetv2_50x1_bit", "nf_resnet26", "legacy_seresnet50"]
@@ -25,7 +25,7 @@ LIMITED = [
 ]
 has_the_catalogues_timm = pytest.mark.skipif(
     f"timm {timm.__version__};" not in read_sources()["licences"],
-    reason="the catalogue was made with another timm: python -m resnet_tasks.backbone.survey",
+    reason="the catalog was made with another timm: resnet_tasks.backbone.build_catalog",
 )
 
 
@@ -131,15 +131,15 @@ def test_licences_are_read(licence: str, limited: bool) -> None:
 
 def test_listing_does_not_import_torch() -> None:
     code = (
-        "import sys; from resnet_tasks.backbone.catalogue import catalogue; "
-        "assert len(catalogue('resnet18*')) == 2; "
+        "import sys; from resnet_tasks.backbone.catalog import list_variants; "
+        "assert len(list_variants('resnet18*')) == 2; "
         "assert not {'torch', 'timm'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_the_page_about_backbones_tells_the_same() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "backbones.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "backbones.md").read_text(encoding="utf-8")
     rows = re.findall(r"\| `(\w+)` \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) at (\d+) px", page)
     assert len(rows) == 11
     for name, parameters, work, top1, pixels in rows:

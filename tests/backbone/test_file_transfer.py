@@ -17,9 +17,9 @@ import pytest
 import torch
 from filelock import FileLock
 
-from resnet_tasks.backbone import transfer
+from resnet_tasks.backbone import file_transfer as transfer
 from resnet_tasks.backbone.downloads import download_file
-from resnet_tasks.backbone.request import WeightsRequest
+from resnet_tasks.backbone.weights_request import WeightsRequest
 from resnet_tasks.errors import WeightsError
 
 CONTENT = bytes(range(256)) * 1024
@@ -226,7 +226,7 @@ def test_of_two_processes_one_downloads_and_both_have_it(server: FileServer) -> 
     server.piece, server.pause = 1 << 15, 0.2
     code = (
         "import sys; from resnet_tasks.backbone.downloads import download_file\n"
-        "from resnet_tasks.backbone.request import WeightsRequest\n"
+        "from resnet_tasks.backbone.weights_request import WeightsRequest\n"
         "print(download_file(sys.argv[1], sys.argv[2], request=WeightsRequest('a')).stat().st_size)"
     )
     other = subprocess.Popen(
@@ -244,9 +244,10 @@ def test_the_lock_of_a_killed_process_blocks_nobody(server: FileServer) -> None:
     part = part_of(server)
     code = (
         "import sys, time; from pathlib import Path\n"
-        "from resnet_tasks.backbone.request import WeightsRequest\n"
-        "from resnet_tasks.backbone.transfer import alone\n"
-        "with alone(Path(sys.argv[1]), WeightsRequest('a')): print('held', flush=True); time.sleep(60)"
+        "from resnet_tasks.backbone.weights_request import WeightsRequest\n"
+        "from resnet_tasks.backbone.file_transfer import lock_download\n"
+        "with lock_download(Path(sys.argv[1]), WeightsRequest('a')): print('held', flush=True); "
+        "time.sleep(60)"
     )
     holder = subprocess.Popen(
         [sys.executable, "-c", code, str(part)], stdout=subprocess.PIPE, text=True

@@ -10,7 +10,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from resnet_tasks.backbone.layouts import convert_layout
+from resnet_tasks.backbone.key_layouts import convert_layout
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.errors import WeightsError
 

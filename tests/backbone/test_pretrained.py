@@ -18,14 +18,14 @@ import pytest
 import timm
 import torch
 import torchvision
-from hub_server import Server, point_at
 from huggingface_hub import constants
 from safetensors.torch import save
 
 from resnet_tasks.backbone.downloads import fetch_hub_file
-from resnet_tasks.backbone.request import WeightsRequest
 from resnet_tasks.backbone.resnet import ResNet
+from resnet_tasks.backbone.weights_request import WeightsRequest
 from resnet_tasks.errors import WeightsError
+from tests.support.hub_server import Server, point_at
 
 TINY = "test_resnet"
 

@@ -9,7 +9,8 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
-from resnet_tasks.backbone.resnet import LEVELS, ResNet, list_backbones
+from resnet_tasks.backbone.family import LEVELS, list_backbones
+from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.errors import ResnetTasksError, WeightsError
 
 TINY = "test_resnet"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import all as every
-from benchmarks.measuring import BenchmarkRow, add_rows
+from benchmarks.harness.measurement import BenchmarkRow, add_rows
 from resnet_tasks.errors import DataError
 
 STEP = BenchmarkRow("step, bf16", "same precision", "peer 1.0", 0.5, 0.75, "s", 1.4)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import loading
-from resnet_tasks.data.coco import read_coco
+from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.errors import DataError
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.measuring import read_rows
+from benchmarks.harness.measurement import read_rows
+from benchmarks.harness.side_by_side import generate_street_batch
 from benchmarks.multitask import MultitaskMeasurement, build_model, main, require_same_outputs
-from benchmarks.side_by_side import generate_street_batch
 from resnet_tasks.errors import DataError
 
 

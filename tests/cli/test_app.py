@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from data_tools import catalogue
+from data_tools import catalog as catalogue
 from resnet_tasks.cli import app
 from resnet_tasks.errors import DataError
 
@@ -47,7 +47,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What `finetune` hands to the loop, in place of training."""
     calls: list[dict[str, Any]] = []
     monkeypatch.setattr(
-        "resnet_tasks.training.from_recipe.finetune_recipe",
+        "resnet_tasks.training.finetune_recipe.finetune_recipe",
         lambda recipe, **rest: calls.append({"recipe": recipe, **rest}),
     )
     return calls
@@ -203,7 +203,7 @@ def test_stopping_is_answered_with_130(monkeypatch: pytest.MonkeyPatch, run_fold
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("resnet_tasks.training.from_recipe.finetune_recipe", stop)
+    monkeypatch.setattr("resnet_tasks.training.finetune_recipe.finetune_recipe", stop)
     result = run("finetune", "--resume", run_folder)
     assert result.exit_code == 130
     assert result.stderr.startswith("stopped: ")
@@ -214,7 +214,7 @@ def test_a_message_is_printed_as_it_is(monkeypatch: pytest.MonkeyPatch, run_fold
     def fail(*_: object, **__: object) -> None:
         raise DataError("a[/b] [red]c[/red] " + "word " * 60 + "end")
 
-    monkeypatch.setattr("resnet_tasks.training.from_recipe.finetune_recipe", fail)
+    monkeypatch.setattr("resnet_tasks.training.finetune_recipe.finetune_recipe", fail)
     told = mistake("finetune", "--resume", run_folder)
     assert told.startswith("error: a[/b] [red]c[/red] word")
     assert told.count("\n") == 1

@@ -4,16 +4,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from damage import FULL, MANY, damaged_yaml, outcomes, told
 from PIL import Image
 
-from data_tools.catalogue import convert, find_dataset, load_datasets, prepare
-from data_tools.components import SMALL_COMPONENT
-from data_tools.data_card import UNVERIFIED
+from data_tools.catalog import convert, find_dataset, load_datasets, prepare
 from data_tools.formats import FORMATS
-from resnet_tasks.data.coco import read_coco
+from data_tools.shapes.components import SMALL_COMPONENT
+from data_tools.writing.data_card import UNVERIFIED
+from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.errors import DataError, ResnetTasksError
 from resnet_tasks.recipe.load import load_recipe
+from tests.support.damage import FULL, MANY, damaged_yaml, outcomes, told
 
 SMALL: dict[str, Any] = {"train": 1, "val": 1, "size": (96, 128)}
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from data_tools.catalogue import load_datasets, prepare
-from resnet_tasks.data.coco import read_coco
+from data_tools.catalog import load_datasets, prepare
+from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.recipe.load import load_recipe
-from resnet_tasks.training.from_recipe import finetune_recipe
+from resnet_tasks.training.finetune_recipe import finetune_recipe
 
 SMALL = (
     "backbone={name: resnet10t, weights: none}",
@@ -40,7 +40,7 @@ NARROW = {
 
 @pytest.mark.parametrize("name", load_datasets())
 def test_a_tiny_source_is_prepared_and_learned_from(name: str, tmp_path: Path) -> None:
-    tiny = import_module(f"tiny_sources.{name}")
+    tiny = import_module(f"tests.support.tiny_sources.{name}")
     (tmp_path / "in").mkdir()
     options = getattr(tiny, "OPTIONS", {})
     card = prepare(name, tiny.write(tmp_path / "in"), tmp_path / "data" / name, **options)

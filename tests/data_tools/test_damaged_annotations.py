@@ -16,7 +16,26 @@ from typing import Any
 
 import numpy as np
 import pytest
-from damage import (
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from data_tools.converters.binary_masks import ImageMaskFolders, MaskRule, convert_binary_masks
+from data_tools.converters.cityscapes import convert_cityscapes
+from data_tools.converters.color_maps import convert_colour_maps
+from data_tools.converters.csv.convert import convert_csv_boxes
+from data_tools.converters.cvat import convert_cvat
+from data_tools.converters.image_folders import convert_image_folders
+from data_tools.converters.instance_masks import convert_instance_masks
+from data_tools.converters.kitti import convert_kitti
+from data_tools.converters.label_maps import convert_named_label_maps
+from data_tools.converters.labelme import convert_labelme
+from data_tools.converters.native_coco import convert_coco
+from data_tools.converters.nuimages import convert_nuimages
+from data_tools.converters.scalabel.convert import convert_scalabel
+from data_tools.converters.voc import convert_voc
+from data_tools.converters.yolo import convert_yolo
+from resnet_tasks.errors import DataError
+from tests.support.damage import (
     MANY,
     WORDS,
     Damage,
@@ -27,25 +46,6 @@ from damage import (
     outcomes,
     told,
 )
-from PIL import Image
-from pycocotools import mask as coco_mask
-
-from data_tools.binary_masks import ImageMaskFolders, MaskRule, convert_binary_masks
-from data_tools.cityscapes import convert_cityscapes
-from data_tools.colour_maps import convert_colour_maps
-from data_tools.csv_boxes import convert_csv_boxes
-from data_tools.cvat import convert_cvat
-from data_tools.image_folders import convert_image_folders
-from data_tools.instance_masks import convert_instance_masks
-from data_tools.kitti import convert_kitti
-from data_tools.label_maps import convert_named_label_maps
-from data_tools.labelme import convert_labelme
-from data_tools.native_coco import convert_coco
-from data_tools.nuimages import convert_nuimages
-from data_tools.scalabel import convert_scalabel
-from data_tools.voc import convert_voc
-from data_tools.yolo import convert_yolo
-from resnet_tasks.errors import DataError
 
 
 def png(file: Path, values: Any = None) -> Path:

@@ -13,14 +13,14 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
-from damage import FULL, MANY, told
 
-from data_tools.box_tables import merge_findings, read_box_table
-from data_tools.dicom_frames import DicomFile
-from data_tools.dicom_reading import DicomOptions
-from data_tools.nifti_layouts import Case, read_layout
-from data_tools.nifti_volumes import Volume
+from data_tools.converters.csv.tables import merge_findings, read_box_table
+from data_tools.converters.dicom.frames import DicomFile
+from data_tools.converters.dicom.options import DicomOptions
+from data_tools.converters.nifti.layouts import Case, read_layout
+from data_tools.converters.nifti.volumes import Volume
 from resnet_tasks.errors import DataError
+from tests.support.damage import FULL, MANY, told
 
 DICOM = Path(pydicom.__file__).parent / "data" / "test_files"
 SOURCES = (

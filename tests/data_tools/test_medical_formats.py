@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from resnet_tasks.assemble.datasets import build_dataset
 from resnet_tasks.cli import app
-from resnet_tasks.data.coco import read_coco
+from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.recipe.load import load_recipe
 
 CT = Path(pydicom.__file__).parent / "data" / "test_files" / "CT_small.dcm"

@@ -10,9 +10,14 @@ import torch
 
 from resnet_tasks.errors import DataError
 from resnet_tasks.evaluation.classification import ClassificationEvaluator, MultiLabelEvaluator
-from resnet_tasks.evaluation.ranking import auroc, average_precision
-from resnet_tasks.metrics import IGNORED, DetailedEvaluator, GroundTruth, ResamplableEvaluator
-from resnet_tasks.structures import Classification
+from resnet_tasks.evaluation.numerics.ranking import auroc, average_precision
+from resnet_tasks.structures.evaluation import (
+    IGNORED,
+    DetailedEvaluator,
+    GroundTruth,
+    ResamplableEvaluator,
+)
+from resnet_tasks.structures.predictions import Classification
 
 ABC = ("a", "b", "c")
 

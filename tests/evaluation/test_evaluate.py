@@ -11,11 +11,13 @@ from torch.utils.data import Dataset
 
 from resnet_tasks.errors import HeadError
 from resnet_tasks.evaluation.evaluate import evaluate
-from resnet_tasks.evaluation.intervals import Bootstrap
 from resnet_tasks.evaluation.segmentation import SegmentationEvaluator
-from resnet_tasks.heads.unet import UNet
+from resnet_tasks.evaluation.uncertainty.bootstrap import Bootstrap
+from resnet_tasks.heads.semantic.unet import UNet
 from resnet_tasks.model import TaskModel
-from resnet_tasks.structures import Geometry, GroundTruth, Metric, Sample, Target
+from resnet_tasks.structures.evaluation import GroundTruth, Metric
+from resnet_tasks.structures.geometry import Geometry
+from resnet_tasks.structures.samples import Sample, Target
 from resnet_tasks.testing import resnet_specs
 
 

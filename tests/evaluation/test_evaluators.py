@@ -8,11 +8,11 @@ import pytest
 
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.evaluation.evaluators import build_evaluators, choose_best_metric, select_extra
-from resnet_tasks.evaluation.froc import FrocEvaluator
-from resnet_tasks.evaluation.kitti import KittiEvaluator
-from resnet_tasks.evaluation.surfaces import SurfaceEvaluator
-from resnet_tasks.heads.faster_rcnn import FasterRCNN
-from resnet_tasks.heads.unet import UNet
+from resnet_tasks.evaluation.protocols.froc import FrocEvaluator
+from resnet_tasks.evaluation.protocols.kitti import KittiEvaluator
+from resnet_tasks.evaluation.protocols.surface_distance import SurfaceEvaluator
+from resnet_tasks.heads.rcnn.faster_rcnn import FasterRCNN
+from resnet_tasks.heads.semantic.unet import UNet
 from resnet_tasks.testing import resnet_specs
 
 HEADS: dict[str, Any] = {

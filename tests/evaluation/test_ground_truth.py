@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch.utils.data import Dataset
 
-from resnet_tasks.evaluation.picture_truths import build_truth
-from resnet_tasks.structures import Geometry, LabelTable, Sample, Target
+from resnet_tasks.evaluation.ground_truth import build_truth
+from resnet_tasks.structures.geometry import Geometry
+from resnet_tasks.structures.samples import LabelTable, Sample, Target
 
 
 class Mirrored(Dataset[Sample]):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from consoles import heard, quiet
-
-from resnet_tasks.evaluation.reporting import build_metric_tables
-from resnet_tasks.metrics import Metric
+from resnet_tasks.evaluation.metric_tables import build_metric_tables
+from resnet_tasks.structures.evaluation import Metric
+from tests.support.consoles import heard, quiet
 
 
 def printed(metrics: dict[str, Metric], *, headline_only: bool = False) -> str:

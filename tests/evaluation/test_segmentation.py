@@ -11,7 +11,8 @@ import torch
 from resnet_tasks.errors import DataError
 from resnet_tasks.evaluation.segmentation import SegmentationEvaluator
 from resnet_tasks.registry import EVALUATORS
-from resnet_tasks.structures import VOID, GroundTruth, SegmentationMap
+from resnet_tasks.structures.evaluation import VOID, GroundTruth
+from resnet_tasks.structures.predictions import SegmentationMap
 
 
 def predicted(labels: list[list[int]]) -> SegmentationMap:

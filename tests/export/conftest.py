@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from random_runs import LIGHT, random_run
 
-from resnet_tasks.training.run import Run
+from resnet_tasks.runs.run import Run
+from tests.support.random_runs import LIGHT, random_run
 
 SHARED_PYRAMID = """\
 name: three_heads

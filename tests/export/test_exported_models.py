@@ -22,16 +22,16 @@ from typer.testing import CliRunner
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.cli import app
 from resnet_tasks.errors import HeadError, RunError
-from resnet_tasks.export.comparing import EXACT, compare_predictions
-from resnet_tasks.export.exporting import ComparisonImages, ExportResult, Int8Options, export_run
+from resnet_tasks.export.export_run import ComparisonImages, ExportResult, Int8Options, export_run
+from resnet_tasks.export.export_tables import build_export_tables
 from resnet_tasks.export.graph import ExportGraph
-from resnet_tasks.export.tables import build_export_tables
+from resnet_tasks.export.output_comparison import EXACT, compare_predictions
+from resnet_tasks.exported.exported_model import ExportedModel
 from resnet_tasks.exported.manifest import PixelRange
-from resnet_tasks.exported.model import ExportedModel
-from resnet_tasks.heads.faster_rcnn import FasterRCNN
-from resnet_tasks.heads.unet import UNet
+from resnet_tasks.heads.rcnn.faster_rcnn import FasterRCNN
+from resnet_tasks.heads.semantic.unet import UNet
 from resnet_tasks.model import TaskModel
-from resnet_tasks.training.run import Run
+from resnet_tasks.runs.run import Run
 
 # Several engines and torch in one process: `.ci/run` gives them one of their own, since in one that
 # had run hundreds of other tests before, native code crashed (not understood).

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from resnet_tasks.export.comparing import OutputDifference, Tolerance, compare_predictions
-from resnet_tasks.predictions import Classification, Detections, SegmentationMap
+from resnet_tasks.export.output_comparison import OutputDifference, Tolerance, compare_predictions
+from resnet_tasks.structures.predictions import Classification, Detections, SegmentationMap
 
 ALLOWED = Tolerance(box=1.0, score=0.1, unmatched=0.25, pixels=0.25)
 

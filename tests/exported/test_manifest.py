@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from resnet_tasks.data.pixels import Intensity, Resize
-from resnet_tasks.data.preparation import Preparation
+from resnet_tasks.data.images.intensity import Intensity, Resize
+from resnet_tasks.data.images.preprocessing import Preparation
 from resnet_tasks.errors import DataError, RunError
 from resnet_tasks.exported.engines import open_engine
 from resnet_tasks.exported.manifest import ExportedHead, Manifest, PixelRange

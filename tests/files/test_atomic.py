@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from resnet_tasks.errors import RunError
-from resnet_tasks.whole_files import json_text, remove_files_on_error, write_json, write_text
+from resnet_tasks.files.atomic import json_text, remove_files_on_error, write_json, write_text
 
 
 def test_a_new_text_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
@@ -30,7 +30,7 @@ def test_what_is_stopped_leaves_the_old_text_and_nothing_else(
     def stopped(_: int) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("resnet_tasks.whole_files.os.fsync", stopped)
+    monkeypatch.setattr("resnet_tasks.files.atomic.os.fsync", stopped)
     with pytest.raises(KeyboardInterrupt):
         write_text(path, "new")
     assert path.read_text() == "old"

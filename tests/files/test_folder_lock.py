@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from resnet_tasks.errors import RunError
-from resnet_tasks.in_use import lock_folder
+from resnet_tasks.files.folder_lock import lock_folder
 
 HOLDS = """
 import sys, os, time
 from pathlib import Path
-from resnet_tasks.in_use import lock_folder
+from resnet_tasks.files.folder_lock import lock_folder
 with lock_folder(Path(sys.argv[1])):
     child = os.fork()  # as a loader process, which outlives the run for a while
     if child == 0:

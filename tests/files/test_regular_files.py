@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnet_tasks.data.decoding import read_image
-from resnet_tasks.data.picture_files import open_picture, try_read_image_size
-from resnet_tasks.data.regions import open_regions
-from resnet_tasks.data.regular_files import open_regular_file, read_regular_file
+from resnet_tasks.data.images.decoding import read_image
+from resnet_tasks.data.images.image_files import open_picture, try_read_image_size
+from resnet_tasks.data.images.regions import open_regions
 from resnet_tasks.errors import DataError
+from resnet_tasks.files.regular_files import open_regular_file, read_regular_file
+from tests.support.paths import ROOT
 
 
 def test_regular_files_and_links_to_them_are_read(tmp_path: Path) -> None:
@@ -66,18 +67,18 @@ READING = """
 import sys
 from pathlib import Path
 sys.path[:0] = {paths!r}
-from streamed import MeanPredictor
-from resnet_tasks.streaming.stream import StreamOptions, Wanted, predict_all
-done = predict_all(MeanPredictor(), Wanted(tuple(map(Path, sys.argv[2:]))), Path(sys.argv[1]),
-                   settings={{}}, options=StreamOptions())
-print(done.good, done.bad)
+from tests.support.streamed import MeanPredictor
+from resnet_tasks.inference.streaming.stream import StreamOptions, PredictionRequest, predict_all
+request = PredictionRequest(tuple(map(Path, sys.argv[2:])))
+done = predict_all(MeanPredictor(), request, Path(sys.argv[1]), settings={{}},
+                   options=StreamOptions())
+print(done.num_predicted, done.num_unreadable)
 """
 
 
 def stream_in_child(*arguments: bytes) -> subprocess.Popen[bytes]:
     """Predict in another process: what goes wrong in OpenCV ends the process."""
-    root = Path(__file__).parents[2]
-    code = READING.format(paths=[str(root / "tests/streaming"), str(root)])
+    code = READING.format(paths=[str(ROOT)])
     return subprocess.Popen(
         [sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )

@@ -9,31 +9,31 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from random_runs import LIGHT, random_run
 from torch import nn
 from typer.testing import CliRunner
 
-from data_tools.output_folder import place_inside
+from data_tools.writing.output_folder import place_inside
 from resnet_tasks.assemble.labels import Labels
 from resnet_tasks.assemble.splits import read_split
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.cli import app
-from resnet_tasks.data.coco import CategoryMap
-from resnet_tasks.data.preparation import Preparation
+from resnet_tasks.data.coco.categories import CategoryMap
+from resnet_tasks.data.images.preprocessing import Preparation
 from resnet_tasks.errors import DataError, RecipeError, RunError
 from resnet_tasks.exported.manifest import ExportedHead, Manifest, PixelRange
-from resnet_tasks.heads.unet import UNet
-from resnet_tasks.model import TaskModel
-from resnet_tasks.names import (
+from resnet_tasks.files.safe_names import (
     MAX_LENGTH,
     RESERVED_HEADS,
     require_class_names,
     require_file_name,
     require_head_names,
 )
-from resnet_tasks.prediction_files import PredictionWriter, make_output_names
+from resnet_tasks.heads.semantic.unet import UNet
+from resnet_tasks.inference.prediction_writer import PredictionWriter, make_output_names
+from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.load import load_recipe
-from resnet_tasks.training.extending import BaseRun
+from resnet_tasks.training.extend_run import BaseRun
+from tests.support.random_runs import LIGHT, random_run
 
 BAD_HEADS = [
     *("", ".", "..", ".hidden", "/abs/x", "../../x", "a/b", "a\\b", "..\\x", "C:x", "a.b", "a."),

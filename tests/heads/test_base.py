@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from resnet_tasks.errors import HeadError, ResnetTasksError
 from resnet_tasks.heads.base import HEADS, Head, HeadOptions, register_head
-from resnet_tasks.structures import DETECTION, BatchView, FeatureSpec, Geometry, LossTerm
+from resnet_tasks.structures.geometry import Geometry
+from resnet_tasks.structures.samples import DETECTION, BatchView, FeatureSpec, LossTerm
 
 SPECS = {"C4": FeatureSpec(8, 16), "C5": FeatureSpec(16, 32)}
 

@@ -13,14 +13,14 @@ import resnet_tasks.evaluation.classification  # noqa: F401  (registers the eval
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.errors import DataError, HeadError
 from resnet_tasks.heads.classifier import Classifier
-from resnet_tasks.heads.faster_rcnn import FasterRCNN
+from resnet_tasks.heads.rcnn.faster_rcnn import FasterRCNN
 from resnet_tasks.model import TaskModel
-from resnet_tasks.structures import (
+from resnet_tasks.structures.evaluation import IGNORED
+from resnet_tasks.structures.geometry import Geometry
+from resnet_tasks.structures.samples import (
     CLASSIFICATION,
-    IGNORED,
     BatchView,
     FeatureSpec,
-    Geometry,
     LabelTable,
     Sample,
     Target,

@@ -14,21 +14,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import resnet_tasks.heads.classifier
-import resnet_tasks.heads.faster_rcnn
-import resnet_tasks.heads.fpn
-import resnet_tasks.heads.unet  # noqa: F401  (they register their heads)
+import resnet_tasks.heads.rcnn
+import resnet_tasks.heads.semantic.fpn
+import resnet_tasks.heads.semantic.unet  # noqa: F401  (they register their heads)
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.errors import ResnetTasksError
 from resnet_tasks.heads.base import HEADS, Head, HeadOptions
 from resnet_tasks.layers.segmentation_losses import cross_entropy
-from resnet_tasks.structures import (
+from resnet_tasks.structures.geometry import Geometry
+from resnet_tasks.structures.predictions import Detections, SegmentationMap
+from resnet_tasks.structures.samples import (
     SEMANTIC_SEGMENTATION,
     BatchView,
-    Detections,
-    Geometry,
     LabelTable,
     LossTerm,
-    SegmentationMap,
     Target,
     Task,
 )

@@ -13,19 +13,14 @@ from torch.nn import functional as F
 
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.errors import DataError, HeadError
-from resnet_tasks.explain import ExplanationQuery, explain
 from resnet_tasks.heads.base import Head
 from resnet_tasks.heads.classifier import Classifier
-from resnet_tasks.heads.faster_rcnn import FasterRCNN
-from resnet_tasks.heads.unet import UNet
+from resnet_tasks.heads.rcnn.faster_rcnn import FasterRCNN
+from resnet_tasks.heads.semantic.unet import UNet
+from resnet_tasks.inference.explain import ExplanationQuery, explain
 from resnet_tasks.model import TaskModel
-from resnet_tasks.structures import (
-    DETECTION,
-    SEMANTIC_SEGMENTATION,
-    FeatureSpec,
-    Geometry,
-    Sample,
-)
+from resnet_tasks.structures.geometry import Geometry
+from resnet_tasks.structures.samples import DETECTION, SEMANTIC_SEGMENTATION, FeatureSpec, Sample
 
 BRIGHT = (40, 8, 56, 24)  # xyxy, input pixels: what the model looks for
 DARK = (8, 40, 24, 56)

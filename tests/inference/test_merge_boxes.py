@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from resnet_tasks.data.tiles import WindowGrid
-from resnet_tasks.evaluation.window_boxes import WindowDetections, merge_detections
-from resnet_tasks.structures import Detections
+from resnet_tasks.data.images.windows import WindowGrid
+from resnet_tasks.inference.merge_boxes import WindowDetections, merge_detections
+from resnet_tasks.structures.predictions import Detections
 
 Row = tuple[float, float, float, float, float, int]
 

@@ -12,10 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
-from resnet_tasks.data.pixels import Intensity
-from resnet_tasks.data.preparation import Preparation
+from resnet_tasks.data.images.intensity import Intensity
+from resnet_tasks.data.images.preprocessing import Preparation
 from resnet_tasks.errors import DataError
-from resnet_tasks.prediction_files import (
+from resnet_tasks.inference.prediction_writer import (
     PredictionWriter,
     filter_by_score,
     find_images,
@@ -23,7 +23,7 @@ from resnet_tasks.prediction_files import (
     to_canvas,
     write_picture,
 )
-from resnet_tasks.structures import Classification, Detections, SegmentationMap
+from resnet_tasks.structures.predictions import Classification, Detections, SegmentationMap
 
 
 def test_folders_are_searched_and_files_taken_as_named(tmp_path: Path) -> None:
@@ -199,7 +199,8 @@ def test_predictions_of_arrays_are_written_and_drawn_as_those_of_tensors(tmp_pat
 
 def test_pictures_are_read_and_predictions_written_without_torch() -> None:
     code = (
-        "import sys, resnet_tasks.prediction_files, resnet_tasks.data.preparation; "
+        "import sys, resnet_tasks.inference.prediction_writer, "
+        "resnet_tasks.data.images.preprocessing; "
         "heavy = [m for m in ('torch', 'albumentations', 'pydantic') if m in sys.modules]; "
         "assert not heavy, heavy"
     )

@@ -12,27 +12,26 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from pixel_heads import PixelBoxHead, PixelMapHead, Pixels
 from torch import Tensor, nn
 
 from resnet_tasks.backbone.resnet import ResNet
-from resnet_tasks.data.pixels import Resize
-from resnet_tasks.data.preparation import Preparation
-from resnet_tasks.data.tiles import WindowGrid
+from resnet_tasks.data.images.intensity import Resize
+from resnet_tasks.data.images.preprocessing import Preparation
+from resnet_tasks.data.images.windows import WindowGrid
 from resnet_tasks.errors import DataError, HeadError
-from resnet_tasks.evaluation.sliding import SlidingWindows
-from resnet_tasks.evaluation.window_maps import BlendedMap
 from resnet_tasks.heads.base import Head
 from resnet_tasks.heads.classifier import Classifier
-from resnet_tasks.heads.faster_rcnn.head import FasterRCNN
-from resnet_tasks.heads.unet import UNet
+from resnet_tasks.heads.rcnn.faster_rcnn import FasterRCNN
+from resnet_tasks.heads.semantic.unet import UNet
+from resnet_tasks.inference.merge_maps import BlendedMap
+from resnet_tasks.inference.predict_images import predict_pictures
+from resnet_tasks.inference.prediction_writer import MAX_DRAWING_SIDE, make_overview
+from resnet_tasks.inference.sliding_window import SlidingWindows
 from resnet_tasks.model import TaskModel
-from resnet_tasks.predict import predict_pictures
-from resnet_tasks.prediction_files import MAX_DRAWING_SIDE, make_overview
-from resnet_tasks.structures import (
-    Detections,
-    Geometry,
-)
+from resnet_tasks.structures.geometry import Geometry
+from resnet_tasks.structures.predictions import Detections
+from tests.support.paths import ROOT
+from tests.support.pixel_heads import PixelBoxHead, PixelMapHead, Pixels
 
 
 class Equivariant(PixelMapHead):
@@ -242,10 +241,10 @@ import resource, sys
 import numpy as np
 sys.path[:0] = {paths!r}
 from pathlib import Path
-from test_sliding import toy, Equivariant, BrightBlobs, sliding
-import test_sliding
-from resnet_tasks.data.preparation import Preparation
-from resnet_tasks.predict import predict_pictures
+from tests.inference.test_sliding_window import toy, Equivariant, BrightBlobs, sliding
+import tests.inference.test_sliding_window as test_sliding
+from resnet_tasks.data.images.preprocessing import Preparation
+from resnet_tasks.inference.predict_images import predict_pictures
 
 test_sliding.CLASSES = tuple(f"c{{i}}" for i in range(60))
 windows = sliding(toy(scene=Equivariant, objects=BrightBlobs), 256)
@@ -262,8 +261,7 @@ for side in (512, 1024, 2048):
 @pytest.mark.slow
 def test_memory_grows_with_the_label_map_not_with_classes_times_pixels(tmp_path: Path) -> None:
     """60 classes: probabilities of 2048 x 2048 pixels would take 1 GB, of 1024 x 1024 0.25 GB."""
-    root = Path(__file__).resolve()
-    script = _PEAK.format(paths=[str(root.parent), str(root.parents[2])])
+    script = _PEAK.format(paths=[str(ROOT)])
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True
     )

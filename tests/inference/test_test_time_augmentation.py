@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-from pixel_heads import PixelBoxHead, PixelMapHead, Pixels
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from resnet_tasks.data.pixels import Resize
-from resnet_tasks.data.preparation import Preparation
+from resnet_tasks.data.images.intensity import Resize
+from resnet_tasks.data.images.preprocessing import Preparation
 from resnet_tasks.errors import DataError
 from resnet_tasks.evaluation.evaluate import evaluate
-from resnet_tasks.evaluation.views import (
+from resnet_tasks.inference.predict_images import predict_pictures
+from resnet_tasks.inference.test_time_augmentation import (
     TtaPredictor,
     TtaViews,
     flip_batch,
@@ -24,15 +24,10 @@ from resnet_tasks.evaluation.views import (
     rescale_dataset,
 )
 from resnet_tasks.model import TaskModel
-from resnet_tasks.predict import predict_pictures
-from resnet_tasks.structures import (
-    Classification,
-    Detections,
-    Geometry,
-    Sample,
-    Target,
-    collate,
-)
+from resnet_tasks.structures.geometry import Geometry
+from resnet_tasks.structures.predictions import Classification, Detections
+from resnet_tasks.structures.samples import Sample, Target, collate
+from tests.support.pixel_heads import PixelBoxHead, PixelMapHead, Pixels
 
 
 class BrightPixels(PixelMapHead):

@@ -16,7 +16,7 @@ from resnet_tasks.layers.folded_norms import (
     fold_permanently,
 )
 from resnet_tasks.layers.norms import find_batch_norms
-from resnet_tasks.training.price import measure_peak_bytes
+from resnet_tasks.runs.model_cost import measure_peak_bytes
 
 
 def net() -> nn.Sequential:

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from resnet_tasks.layers.made_again import apply_with_recomputation
-from resnet_tasks.training.price import measure_peak_bytes
+from resnet_tasks.layers.recomputation import apply_with_recomputation
+from resnet_tasks.runs.model_cost import measure_peak_bytes
 
 
 def grown(x: Tensor, skip: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from resnet_tasks.layers.roi_align import (
     roi_align_compiled,
     roi_align_rows,
 )
-from resnet_tasks.training.price import measure_peak_bytes
+from resnet_tasks.runs.model_cost import measure_peak_bytes
 
 STRIDES = (4, 8, 16, 32)
 HEIGHT, WIDTH = 256, 320

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from resnet_tasks.layers.segmentation_losses import cross_entropy, dice, focal
-from resnet_tasks.structures import VOID
+from resnet_tasks.structures.evaluation import VOID
 
 # One picture of two pixels and two classes: probabilities (3/4, 1/4) and (1/2, 1/2).
 TWO_PIXELS = torch.tensor([[[[math.log(3.0), 0.0]], [[0.0, 0.0]]]])

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from resnet_tasks.heads import unet
+from resnet_tasks.heads.semantic import unet
 from resnet_tasks.layers.upsampled_conv import can_double, convolve_upsampled, make_summed_filters
 from resnet_tasks.testing import random_features, resnet_specs
 

@@ -21,17 +21,18 @@ from torchvision.models.detection import FasterRCNN as TorchvisionFasterRCNN
 from torchvision.models.detection import fasterrcnn_resnet50_fpn, fasterrcnn_resnet50_fpn_v2
 from torchvision.transforms._presets import ObjectDetection
 
-from resnet_tasks.assemble.check import check_recipe
+from resnet_tasks.assemble.check_recipe import check_recipe
 from resnet_tasks.assemble.labels import build_labels
 from resnet_tasks.assemble.model import build_model
 from resnet_tasks.backbone.resnet import ResNet
-from resnet_tasks.data.coco import Category, CategoryMap
+from resnet_tasks.data.coco.categories import Category, CategoryMap
 from resnet_tasks.errors import WeightsError
 from resnet_tasks.model import TaskModel
-from resnet_tasks.model_weights.predictors import COCO_NAMES
+from resnet_tasks.model_weights.predictor_rows import COCO_NAMES
 from resnet_tasks.recipe.schema import Recipe
-from resnet_tasks.structures import Geometry, Sample, collate
-from resnet_tasks.training.from_recipe import report_weights
+from resnet_tasks.structures.geometry import Geometry
+from resnet_tasks.structures.samples import Sample, collate
+from resnet_tasks.training.finetune_recipe import report_weights
 
 SIZE = (96, 128)
 LIGHT = {
@@ -284,8 +285,8 @@ def test_norms_of_epsilon_zero_keep_their_output(
     small_detector: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     digits = "ab" * 32
-    monkeypatch.setattr("resnet_tasks.model_weights.known_models.ZERO_EPSILON", ("abab",))
-    monkeypatch.setattr("resnet_tasks.model_weights.filling.compute_sha256", lambda _: digits)
+    monkeypatch.setattr("resnet_tasks.model_weights.foreign_models.ZERO_EPSILON", ("abab",))
+    monkeypatch.setattr("resnet_tasks.model_weights.fill_model.compute_sha256", lambda _: digits)
     given = dict(small_detector)
     variance = torch.logspace(-7, 1, 64)  # from far below epsilon to far above
     given["backbone.body.bn1.running_var"] = variance

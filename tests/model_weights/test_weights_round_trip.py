@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from consoles import heard, quiet
 from safetensors.torch import load_file
 
-from data_tools.synthetic import make_cells
+from data_tools.converters.synthetic import make_cells
 from resnet_tasks.recipe.load import load_recipe
-from resnet_tasks.training.from_recipe import finetune_recipe
+from resnet_tasks.training.finetune_recipe import finetune_recipe
+from tests.support.consoles import heard, quiet
 
 LIGHT = (
     "backbone.name=resnet10t",

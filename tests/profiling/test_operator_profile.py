@@ -10,13 +10,13 @@ import torch
 from torch.autograd import DeviceType
 from torch.profiler import record_function
 
-from resnet_tasks.training.operators import (
+from resnet_tasks.profiling.operator_profile import (
     OperatorStats,
     aggregate_events,
     find_fp32_islands,
     profile_operators,
 )
-from resnet_tasks.training.timeline import BACKWARD, OPTIMIZER, OTHER, PREFIX
+from resnet_tasks.profiling.timeline import BACKWARD, OPTIMIZER, OTHER, PREFIX
 
 CPU = torch.device("cpu")
 

@@ -7,12 +7,17 @@ from typing import Any
 
 import pytest
 
+from resnet_tasks.profiling.data_loading_cost import ReadingCost
+from resnet_tasks.profiling.operator_profile import OperatorStats
+from resnet_tasks.profiling.step_advice import suggest_changes
+from resnet_tasks.profiling.step_profile import (
+    MemoryUsage,
+    ProfileConditions,
+    StepPart,
+    StepProfile,
+)
+from resnet_tasks.profiling.timeline import AVERAGING, BACKWARD, COUNTING, DATA, OPTIMIZER, OTHER
 from resnet_tasks.recipe.schema import Recipe
-from resnet_tasks.training.operators import OperatorStats
-from resnet_tasks.training.reading_cost import ReadingCost
-from resnet_tasks.training.step_advice import suggest_changes
-from resnet_tasks.training.step_profile import MemoryUsage, ProfileConditions, StepPart, StepProfile
-from resnet_tasks.training.timeline import AVERAGING, BACKWARD, COUNTING, DATA, OPTIMIZER, OTHER
 
 GIB = 2**30
 CONDITIONS = ProfileConditions(

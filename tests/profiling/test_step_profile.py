@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 import torch
-from half_bright import RIGHT_HALF, write_recipe, write_split
 from typer.testing import CliRunner
 
 from resnet_tasks.cli import app
-from resnet_tasks.data.dataset import CocoDataset
-from resnet_tasks.heads.unet import UNet
+from resnet_tasks.data.datasets.coco_dataset import CocoDataset
+from resnet_tasks.heads.semantic.unet import UNet
+from resnet_tasks.profiling.data_loading_cost import ReadingCost
+from resnet_tasks.profiling.step_advice import suggest_changes
+from resnet_tasks.profiling.step_profile import profile_recipe, summarize_parts
+from resnet_tasks.profiling.timeline import BACKWARD, DATA, OPTIMIZER, OTHER
 from resnet_tasks.recipe.load import load_recipe
-from resnet_tasks.training.reading_cost import ReadingCost
-from resnet_tasks.training.step_advice import suggest_changes
-from resnet_tasks.training.step_profile import profile_recipe, summarize_parts
-from resnet_tasks.training.timeline import BACKWARD, DATA, OPTIMIZER, OTHER
+from tests.support.half_bright import RIGHT_HALF, write_recipe, write_split
 
 
 @pytest.fixture

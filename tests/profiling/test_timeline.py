@@ -10,15 +10,15 @@ from torch import nn
 
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.errors import RunError
-from resnet_tasks.heads.faster_rcnn import FasterRCNN
-from resnet_tasks.heads.unet import UNet
+from resnet_tasks.heads.rcnn.faster_rcnn import FasterRCNN
+from resnet_tasks.heads.semantic.unet import UNet
 from resnet_tasks.model import TaskModel
+from resnet_tasks.profiling import timeline as module
+from resnet_tasks.profiling.synthetic_samples import SyntheticSamples
+from resnet_tasks.profiling.timeline import BACKWARD, COUNTING, DATA, OTHER, Timeline, attach_probes
+from resnet_tasks.profiling.trial_steps import TrialTraining
 from resnet_tasks.recipe.schema import TrainingRecipe
-from resnet_tasks.structures import DETECTION, SEMANTIC_SEGMENTATION
-from resnet_tasks.training import timeline as module
-from resnet_tasks.training.drawn_samples import SyntheticSamples
-from resnet_tasks.training.rehearsal import TrialTraining
-from resnet_tasks.training.timeline import BACKWARD, COUNTING, DATA, OTHER, Timeline, attach_probes
+from resnet_tasks.structures.samples import DETECTION, SEMANTIC_SEGMENTATION
 
 CPU = torch.device("cpu")
 

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from consoles import quiet
 from torch.utils.data import Dataset
 
 from resnet_tasks.errors import MemoryLimitError, NonFiniteLossError
 from resnet_tasks.model import TaskModel
+from resnet_tasks.profiling.dry_run import time_steps
+from resnet_tasks.profiling.trial_steps import TrialTraining
 from resnet_tasks.recipe.schema import TrainingRecipe
-from resnet_tasks.structures import Sample
-from resnet_tasks.training.dry_run import time_steps
+from resnet_tasks.structures.samples import Sample
 from resnet_tasks.training.finetune import finetune
-from resnet_tasks.training.rehearsal import TrialTraining
+from tests.support.consoles import quiet
 
 Build = Callable[..., TaskModel]
 OPTIONS = TrainingRecipe(epochs=2, batch_size=2, precision="fp32", device="cpu", evaluate_every=0)

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from damage import FULL, MANY, damaged_yaml, outcomes, told
 
 from resnet_tasks.recipe.load import load_recipe
+from tests.support.damage import FULL, MANY, damaged_yaml, outcomes, told
 
 RECIPE = """\
 data:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from resnet_tasks.recipe.portable import make_portable
+from resnet_tasks.recipe.path_removal import make_portable
 from resnet_tasks.recipe.schema import Recipe
 
 

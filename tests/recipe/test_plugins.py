@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from resnet_tasks.errors import RecipeError
-from resnet_tasks.recipe.load import load_plugins, load_recipe
+from resnet_tasks.recipe.load import load_recipe
+from resnet_tasks.recipe.plugins import load_plugins
 
 RECIPE = """\
 plugins: [mine.py]

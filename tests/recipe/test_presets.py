@@ -10,11 +10,12 @@ import torch
 from typer.testing import CliRunner
 
 from resnet_tasks.cli import app
-from resnet_tasks.data.transforms import Augmentation
+from resnet_tasks.data.augmentation.transforms import Augmentation
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.recipe.load import load_recipe, recipe_to_yaml
 from resnet_tasks.recipe.presets import PRESETS, expand_preset
-from resnet_tasks.structures import VOID, Target
+from resnet_tasks.structures.evaluation import VOID
+from resnet_tasks.structures.samples import Target
 
 TEXT = """
 data:

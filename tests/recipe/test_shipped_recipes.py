@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from data_tools.catalogue import load_datasets
-from resnet_tasks.assemble.check import check_recipe
+from data_tools.catalog import load_datasets
+from resnet_tasks.assemble.check_recipe import check_recipe
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.recipe.load import load_recipe
-from resnet_tasks.recipe.shelf import (
+from resnet_tasks.recipe.shipped_recipes import (
     RECIPES,
     copy_recipe,
     find_recipe,

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from resnet_tasks.assemble.labels import build_labels
-from resnet_tasks.data.coco import Category, CategoryMap
+from resnet_tasks.data.coco.categories import Category, CategoryMap
 from resnet_tasks.recipe.load import load_recipe
 
 HOSTILE = (

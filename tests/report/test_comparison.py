@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from resnet_tasks.errors import RunError
-from resnet_tasks.report.collect import read_run
 from resnet_tasks.report.comparison import (
     ComparisonTable,
     list_headline_rows,
@@ -18,7 +17,8 @@ from resnet_tasks.report.comparison import (
     make_distinct_names,
 )
 from resnet_tasks.report.page import write_comparison
-from resnet_tasks.training.price import ModelCost
+from resnet_tasks.report.run_view import read_run
+from resnet_tasks.runs.model_cost import ModelCost
 
 
 @pytest.fixture

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from resnet_tasks.report.collect import read_run
-from resnet_tasks.report.pictures import (
+from resnet_tasks.report.gallery import (
     LONGEST_SIDE,
     Gallery,
     PredictedBoxes,
@@ -18,8 +17,9 @@ from resnet_tasks.report.pictures import (
     read_predicted_map,
     shrink_label_map,
 )
+from resnet_tasks.report.run_view import read_run
 from resnet_tasks.report.sections import make_page
-from resnet_tasks.structures import VOID, GroundTruth
+from resnet_tasks.structures.evaluation import VOID, GroundTruth
 
 
 def found(*rows: tuple[list[float], int, float]) -> PredictedBoxes:

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from resnet_tasks.cli import app
-from resnet_tasks.cli.reporting import write_run_report
+from resnet_tasks.cli.report import write_run_report
 from resnet_tasks.report import page as pages
 from resnet_tasks.report.page import write_comparison, write_report
 
@@ -241,7 +241,9 @@ def test_a_failing_report_costs_nothing(
 
 def test_finetune_ends_with_the_page(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     done = SimpleNamespace(directory=made.folder)
-    monkeypatch.setattr("resnet_tasks.training.from_recipe.finetune_recipe", lambda *_, **__: done)
+    monkeypatch.setattr(
+        "resnet_tasks.training.finetune_recipe.finetune_recipe", lambda *_, **__: done
+    )
     result = run("finetune", made.folder / "recipe.yaml")
     assert (result.exit_code, "report.html" in result.output) == (0, True)
     page = made.folder / "report.html"

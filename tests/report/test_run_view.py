@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from resnet_tasks.errors import RunError
-from resnet_tasks.report.collect import read_run
+from resnet_tasks.report.run_view import read_run
 
 
 def test_metrics_come_with_their_intervals_units_and_direction(made: Any) -> None:

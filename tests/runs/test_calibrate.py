@@ -7,17 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from consoles import heard, quiet
-from random_runs import untrained_run
 
 from resnet_tasks.assemble.splits import merge_categories, read_split
 from resnet_tasks.errors import DataError, RunError
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.load import load_recipe
-from resnet_tasks.training.calibrating import build_calibration_table, calibrate
-from resnet_tasks.training.checkpoint import save_checkpoint
-from resnet_tasks.training.inference import InferenceOptions
-from resnet_tasks.training.run import Run
+from resnet_tasks.runs.calibrate import build_calibration_table, calibrate
+from resnet_tasks.runs.checkpoint import save_checkpoint
+from resnet_tasks.runs.inference_options import InferenceOptions
+from resnet_tasks.runs.run import Run
+from tests.support.consoles import heard, quiet
+from tests.support.random_runs import untrained_run
 
 LIGHT = (
     "backbone.name=resnet10t",

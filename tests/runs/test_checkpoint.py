@@ -10,12 +10,8 @@ import pytest
 import torch
 
 from resnet_tasks.errors import RunError
-from resnet_tasks.training.checkpoint import (
-    load_checkpoint,
-    load_model_weights,
-    save_checkpoint,
-    write_text,
-)
+from resnet_tasks.files.atomic import write_text
+from resnet_tasks.runs.checkpoint import load_checkpoint, load_model_weights, save_checkpoint
 
 WEIGHTS = {"a": torch.arange(4.0)}
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from random_runs import untrained_run
 from typer.testing import CliRunner, Result
 
 from resnet_tasks.cli import app
-from resnet_tasks.data.coco import Category, CategoryMap
+from resnet_tasks.data.coco.categories import Category, CategoryMap
 from resnet_tasks.recipe.load import load_recipe
+from tests.support.random_runs import untrained_run
 
 LIGHT = (
     "data.resize={height: 64, width: 96}",

@@ -10,10 +10,10 @@ from torch import nn
 
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.errors import RunError
-from resnet_tasks.heads.fpn import SemanticFPN
-from resnet_tasks.heads.unet import UNet
+from resnet_tasks.heads.semantic.fpn import SemanticFPN
+from resnet_tasks.heads.semantic.unet import UNet
 from resnet_tasks.model import TaskModel
-from resnet_tasks.training.price import measure_costs, measure_peak_bytes, time_interleaved_median
+from resnet_tasks.runs.model_cost import measure_costs, measure_peak_bytes, time_interleaved_median
 
 CPU = torch.device("cpu")
 

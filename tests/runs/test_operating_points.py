@@ -8,16 +8,16 @@ import shutil
 from pathlib import Path
 
 import pytest
-from light_run import trained_on_cells
 from rich.console import Console
 from typer.testing import CliRunner
 
 from resnet_tasks.cli.app import app
 from resnet_tasks.errors import RunError
-from resnet_tasks.evaluation.froc import FrocOptions
-from resnet_tasks.evaluation.operating_point import ThresholdRule
-from resnet_tasks.training.operating_points import choose_operating_points, load_thresholds
-from resnet_tasks.training.run import Run
+from resnet_tasks.evaluation.protocols.froc import FrocOptions
+from resnet_tasks.evaluation.protocols.operating_point import ThresholdRule
+from resnet_tasks.runs.operating_points import choose_operating_points, load_thresholds
+from resnet_tasks.runs.run import Run
+from tests.support.light_run import trained_on_cells
 
 
 @pytest.fixture(scope="module")

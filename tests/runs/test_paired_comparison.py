@@ -8,23 +8,23 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from consoles import heard, quiet
-from random_runs import untrained_run
 
 from resnet_tasks.assemble.splits import merge_categories, read_split
 from resnet_tasks.errors import DataError, RunError
-from resnet_tasks.evaluation.intervals import Bootstrap, Resampling
-from resnet_tasks.evaluation.paired import MetricDifference, PairedComparison
+from resnet_tasks.evaluation.metric_tables import format_number
+from resnet_tasks.evaluation.uncertainty.bootstrap import Bootstrap, Resampling
+from resnet_tasks.evaluation.uncertainty.paired_test import MetricDifference, PairedComparison
 from resnet_tasks.recipe.load import load_recipe
-from resnet_tasks.training.checkpoint import save_checkpoint
-from resnet_tasks.training.judging import format_number
-from resnet_tasks.training.pairing import (
+from resnet_tasks.runs.checkpoint import save_checkpoint
+from resnet_tasks.runs.paired_comparison import (
     EvaluationRequest,
     SavedEvaluation,
     build_paired_table,
     compare_runs,
 )
-from resnet_tasks.training.run import Run
+from resnet_tasks.runs.run import Run
+from tests.support.consoles import heard, quiet
+from tests.support.random_runs import untrained_run
 
 RECIPE = """\
 data:

@@ -11,9 +11,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from consoles import heard, quiet
-from interrupting import killed_at
-from light_run import ONE_EPOCH
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -21,9 +18,12 @@ import resnet_tasks
 from resnet_tasks.errors import DataError, RecipeError, RunError
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.schema import Recipe
-from resnet_tasks.structures import Detections, SegmentationMap
-from resnet_tasks.training.from_recipe import finetune_recipe
-from resnet_tasks.training.run import Run, load
+from resnet_tasks.runs.run import Run, load
+from resnet_tasks.structures.predictions import Detections, SegmentationMap
+from resnet_tasks.training.finetune_recipe import finetune_recipe
+from tests.support.consoles import heard, quiet
+from tests.support.interrupting import killed_at
+from tests.support.light_run import ONE_EPOCH
 
 LIGHT = (*ONE_EPOCH, "training.ema=0.5")
 

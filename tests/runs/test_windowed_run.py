@@ -10,17 +10,17 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from light_run import trained_on_cells
 from rich.console import Console
 from typer.testing import CliRunner
 
 from resnet_tasks.cli.app import app
 from resnet_tasks.errors import DataError
-from resnet_tasks.evaluation.sliding import SlidingWindows
+from resnet_tasks.inference.sliding_window import SlidingWindows
 from resnet_tasks.recipe.schema import SlidingRecipe
-from resnet_tasks.training.calibrating import calibrate
-from resnet_tasks.training.inference import InferenceOptions
-from resnet_tasks.training.run import Run
+from resnet_tasks.runs.calibrate import calibrate
+from resnet_tasks.runs.inference_options import InferenceOptions
+from resnet_tasks.runs.run import Run
+from tests.support.light_run import trained_on_cells
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from resnet_tasks.processors import count_usable_cores
+from resnet_tasks.runtime.cpu_count import count_usable_cores
 
 
 def test_a_process_held_to_some_processors_counts_those(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,12 +8,12 @@ import sys
 
 import pytest
 
-from resnet_tasks.freed_memory import keep_freed_memory
+from resnet_tasks.runtime.malloc import keep_freed_memory
 
 FAULTS = """
 import resource, sys
 import numpy as np
-from resnet_tasks.freed_memory import keep_freed_memory
+from resnet_tasks.runtime.malloc import keep_freed_memory
 
 if sys.argv[1] == "keep":
     assert keep_freed_memory()

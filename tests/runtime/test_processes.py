@@ -15,9 +15,10 @@ import torch
 from safetensors.torch import load_file
 
 from resnet_tasks.errors import RunError
-from resnet_tasks.training.processes import SINGLE_PROCESS, DistributedContext
+from resnet_tasks.runtime.processes import SINGLE_PROCESS, DistributedContext
+from tests.support.paths import ROOT
 
-SCRIPT = Path(__file__).with_name("together.py")
+SCRIPT = "tests.support.together"
 TOLERANCE = 1e-5
 
 
@@ -39,7 +40,8 @@ def _start(count: int, *arguments: str) -> list[subprocess.Popen[str]]:
             }
         started.append(
             subprocess.Popen(
-                [sys.executable, str(SCRIPT), *arguments],
+                [sys.executable, "-m", SCRIPT, *arguments],
+                cwd=ROOT,
                 env=environment,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

@@ -13,22 +13,22 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from half_bright import RIGHT_HALF, write_recipe, write_split
-from hub_server import Server, point_at
 from huggingface_hub import constants
 from huggingface_hub.utils import _http as client
 from PIL import Image
 from typer.testing import CliRunner, Result
 
 import resnet_tasks
-from resnet_tasks.backbone.run_folders import read_license
+from resnet_tasks.backbone.weights_folders import read_license
 from resnet_tasks.cli import app
 from resnet_tasks.errors import HubError, RecipeError, RunError
 from resnet_tasks.recipe.load import load_recipe
-from resnet_tasks.sharing.card import CardOptions
 from resnet_tasks.sharing.contents import strip_paths
 from resnet_tasks.sharing.hub import HubUpload, pull
-from resnet_tasks.training.from_recipe import finetune_recipe
+from resnet_tasks.sharing.model_card import CardOptions
+from resnet_tasks.training.finetune_recipe import finetune_recipe
+from tests.support.half_bright import RIGHT_HALF, write_recipe, write_split
+from tests.support.hub_server import Server, point_at
 
 # The hub's client uploads in a way that its own http library calls old.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")
@@ -173,7 +173,7 @@ def test_a_licence_without_commerce_is_told_and_not_contradicted(
     trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     began = {"source": "timm:x", "license": "cc-by-nc-4.0"}
-    monkeypatch.setattr("resnet_tasks.sharing.card.read_license", lambda _: began["license"])
+    monkeypatch.setattr("resnet_tasks.sharing.model_card.read_license", lambda _: began["license"])
     card = HubUpload.from_run(trained, REPO).files[0].content
     assert isinstance(card, bytes)
     assert "license: cc-by-nc-4.0" in card.decode()

@@ -8,14 +8,17 @@ import sys
 import numpy as np
 import torch
 
-from resnet_tasks import metrics, structures
+from resnet_tasks.structures import evaluation as metrics
+from resnet_tasks.structures import samples as structures
 
 
 def test_evaluation_imports_no_torch() -> None:
     code = (
-        "import sys, resnet_tasks.metrics, resnet_tasks.data.coco, resnet_tasks.data.truths, "
-        "resnet_tasks.data.semantic_maps, resnet_tasks.evaluation.detection, "
-        "resnet_tasks.evaluation.segmentation, resnet_tasks.evaluation.files; "
+        "import sys, resnet_tasks.structures.evaluation, resnet_tasks.data.coco.read, "
+        "resnet_tasks.data.datasets.ground_truth, "
+        "resnet_tasks.data.coco.semantic_maps, resnet_tasks.evaluation.coco.detection, "
+        "resnet_tasks.evaluation.segmentation, "
+        "resnet_tasks.evaluation.results_files.evaluate_files; "
         "heavy = [m for m in ('torch', 'timm', 'albumentations', 'cv2') if m in sys.modules]; "
         "assert not heavy, heavy"
     )

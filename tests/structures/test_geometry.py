@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from resnet_tasks.geometry import Geometry
-from resnet_tasks.structures import Geometry as SameGeometry
+from resnet_tasks.structures.geometry import Geometry
+from resnet_tasks.structures.geometry import Geometry as SameGeometry
 
 FLIPPED = Geometry((37, 50), (20, 31), (20 / 37, -31 / 50), (0.0, 31.0))
 

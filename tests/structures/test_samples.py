@@ -8,15 +8,12 @@ import pytest
 import torch
 
 from resnet_tasks.errors import DataError
-from resnet_tasks.structures import (
-    ABSENT,
+from resnet_tasks.structures.evaluation import ABSENT, IGNORED, UNLABELLED, VOID
+from resnet_tasks.structures.geometry import Geometry
+from resnet_tasks.structures.samples import (
     CLASSIFICATION,
     DETECTION,
-    IGNORED,
     SEMANTIC_SEGMENTATION,
-    UNLABELLED,
-    VOID,
-    Geometry,
     LabelTable,
     LossTerm,
     Sample,

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from resnet_tasks.data.coco import CocoFile, read_coco
-from resnet_tasks.data.dataset import CocoDataset
-from resnet_tasks.structures import (
+from resnet_tasks.data.coco.dataset_file import CocoFile
+from resnet_tasks.data.coco.read import read_coco
+from resnet_tasks.data.datasets.coco_dataset import CocoDataset
+from resnet_tasks.structures.samples import (
     LabelTable,
 )
 

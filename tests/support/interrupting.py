@@ -8,10 +8,10 @@ from itertools import count
 
 import pytest
 
-from resnet_tasks.structures import Batch
-from resnet_tasks.training.learner import TrainStepRunner
-from resnet_tasks.training.position import TrainingProgress
-from resnet_tasks.training.signals import TrainingStopped
+from resnet_tasks.structures.samples import Batch
+from resnet_tasks.training.guards.signals import TrainingStopped
+from resnet_tasks.training.state.progress import TrainingProgress
+from resnet_tasks.training.train_step import TrainStepRunner
 
 
 class KilledError(Exception):

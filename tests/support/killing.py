@@ -17,9 +17,10 @@ import torch
 from rich.console import Console
 
 from resnet_tasks.recipe.load import load_recipe
-from resnet_tasks.training import resuming, validation
-from resnet_tasks.training.from_recipe import finetune_recipe
-from resnet_tasks.training.learner import TrainStepRunner
+from resnet_tasks.training import checkpointing as resuming
+from resnet_tasks.training import validation
+from resnet_tasks.training.finetune_recipe import finetune_recipe
+from resnet_tasks.training.train_step import TrainStepRunner
 
 Marks = list[tuple[float, str]]
 SETTINGS = (

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from data_tools.synthetic import make_cells
+from data_tools.converters.synthetic import make_cells
 from resnet_tasks.recipe.load import load_recipe
-from resnet_tasks.training.from_recipe import finetune_recipe
-from resnet_tasks.training.run import Run
+from resnet_tasks.runs.run import Run
+from resnet_tasks.training.finetune_recipe import finetune_recipe
 
 LIGHT = (
     "backbone.name=resnet10t",

@@ -14,14 +14,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from light_run import LIGHT
 from rich.console import Console
 
 from resnet_tasks.recipe.load import load_recipe
-from resnet_tasks.structures import Batch
-from resnet_tasks.training.from_recipe import finetune_recipe
-from resnet_tasks.training.learner import TrainStepRunner
-from resnet_tasks.training.position import TrainingProgress
+from resnet_tasks.structures.samples import Batch
+from resnet_tasks.training.finetune_recipe import finetune_recipe
+from resnet_tasks.training.state.progress import TrainingProgress
+from resnet_tasks.training.train_step import TrainStepRunner
+from tests.support.light_run import LIGHT
 
 SETTINGS = (
     *LIGHT,

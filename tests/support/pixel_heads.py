@@ -8,14 +8,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from resnet_tasks.heads.base import Head
-from resnet_tasks.structures import (
+from resnet_tasks.structures.geometry import Geometry
+from resnet_tasks.structures.predictions import SegmentationMap
+from resnet_tasks.structures.samples import (
     DETECTION,
     SEMANTIC_SEGMENTATION,
     BatchView,
     FeatureSpec,
-    Geometry,
     LossTerm,
-    SegmentationMap,
 )
 
 

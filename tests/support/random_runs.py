@@ -10,12 +10,13 @@ from torch import nn
 
 from resnet_tasks.assemble.labels import build_labels
 from resnet_tasks.assemble.model import build_model
-from resnet_tasks.data.coco import CategoryMap, read_coco
+from resnet_tasks.data.coco.categories import CategoryMap
+from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.schema import Recipe
-from resnet_tasks.training.checkpoint import save_checkpoint
-from resnet_tasks.training.run import Run
+from resnet_tasks.runs.checkpoint import save_checkpoint
+from resnet_tasks.runs.run import Run
 
 LIGHT = (
     "backbone.name=resnet10t",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from resnet_tasks.data.coco import Category, CategoryMap
+from resnet_tasks.data.coco.categories import Category, CategoryMap
 from resnet_tasks.recipe.schema import Recipe
 
 CATEGORIES = CategoryMap(

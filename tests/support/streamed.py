@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from resnet_tasks.data.preparation import Preparation
-from resnet_tasks.predictions import Detections, SegmentationMap
-from resnet_tasks.streaming.predictor import ReadyPicture
+from resnet_tasks.data.images.preprocessing import Preparation
+from resnet_tasks.inference.streaming.stream_predictor import ReadyPicture
+from resnet_tasks.structures.predictions import Detections, SegmentationMap
 
 
 @dataclass

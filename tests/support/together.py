@@ -16,21 +16,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from conftest import CLASSES, LIGHT_DETECTOR, Shapes
 from rich.console import Console
 
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.errors import ResnetTasksError
-from resnet_tasks.heads.faster_rcnn import FasterRCNN
-from resnet_tasks.heads.unet import UNet
+from resnet_tasks.heads.rcnn.faster_rcnn import FasterRCNN
+from resnet_tasks.heads.semantic.unet import UNet
 from resnet_tasks.layers.norms import batch_to_group_norm
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema import TrainingRecipe, UnfreezeRecipe
-from resnet_tasks.structures import Batch, Sample, Target
-from resnet_tasks.training.balancing import LOSS_BALANCERS
+from resnet_tasks.structures.samples import Batch, Sample, Target
 from resnet_tasks.training.finetune import finetune
-from resnet_tasks.training.learner import TrainStepRunner
-from resnet_tasks.training.position import TrainingProgress
+from resnet_tasks.training.state.balancing import LOSS_BALANCERS
+from resnet_tasks.training.state.progress import TrainingProgress
+from resnet_tasks.training.train_step import TrainStepRunner
+from tests.support.shapes import CLASSES, LIGHT_DETECTOR, Shapes
 
 UNFREEZING = {
     "unfreeze": (

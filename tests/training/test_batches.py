@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import Shapes
 
 from resnet_tasks.recipe.schema import TrainingRecipe
+from resnet_tasks.runtime.processes import DistributedContext
 from resnet_tasks.training.batches import EpochBatches, StepBatches
-from resnet_tasks.training.position import RunLength
-from resnet_tasks.training.processes import DistributedContext
+from resnet_tasks.training.state.progress import RunLength
+from tests.support.shapes import Shapes
 
 CPU = torch.device("cpu")
 OPTIONS = TrainingRecipe(epochs=3, batch_size=3, accumulation=2, device="cpu")

@@ -9,18 +9,18 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Shapes
-from interrupting import killed_at
 from rich.console import Console
 from torch.utils.data import Dataset
 
 from resnet_tasks.errors import RunError
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema import TrainingRecipe
-from resnet_tasks.structures import Sample
-from resnet_tasks.training.checkpoint import load_checkpoint
+from resnet_tasks.runs.checkpoint import load_checkpoint
+from resnet_tasks.structures.samples import Sample
+from resnet_tasks.training.checkpointing import dump_fixed_settings
 from resnet_tasks.training.finetune import finetune
-from resnet_tasks.training.resuming import dump_fixed_settings
+from tests.support.interrupting import killed_at
+from tests.support.shapes import Shapes
 
 Build = Callable[..., TaskModel]
 QUIET: dict[str, Any] = {"console": Console(file=io.StringIO())}

@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from interrupting import killed_at
-from pasting import SETTINGS, Drawn
 from rich.console import Console
 
 from resnet_tasks.recipe.load import load_recipe
-from resnet_tasks.training.from_recipe import finetune_recipe
+from resnet_tasks.training.finetune_recipe import finetune_recipe
+from tests.support.interrupting import killed_at
+from tests.support.pasting import SETTINGS, Drawn
+from tests.support.paths import ROOT
 
-SCRIPT = Path(__file__).with_name("pasting.py")
+SCRIPT = "tests.support.pasting"
 PICTURES = 5
 
 
@@ -42,9 +43,9 @@ def trained(data: Path, out: Path, workers: int, processes: int = 1) -> Drawn:
             environment |= {"RANK": str(index), "LOCAL_RANK": str(index)}
             environment |= {key: str(processes) for key in ("WORLD_SIZE", "LOCAL_WORLD_SIZE")}
             environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        command = [sys.executable, str(SCRIPT), str(data), str(out), str(workers)]
+        command = [sys.executable, "-m", SCRIPT, str(data), str(out), str(workers)]
         running.append(
-            subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+            subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
         )
     for process in running:
         _, told = process.communicate(timeout=240)

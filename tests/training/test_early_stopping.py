@@ -9,23 +9,23 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import CLASSES, Shapes
-from interrupting import KilledError
 from pydantic import ValidationError
 from rich.console import Console
 from safetensors.torch import load_file
 
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.errors import RunError
-from resnet_tasks.heads.unet import UNet
+from resnet_tasks.heads.semantic.unet import UNet
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema import TrainingRecipe
-from resnet_tasks.structures import Metric
-from resnet_tasks.training.checkpoint import load_checkpoint
+from resnet_tasks.runs.checkpoint import load_checkpoint
+from resnet_tasks.structures.evaluation import Metric
+from resnet_tasks.training.checkpointing import CheckpointManager
 from resnet_tasks.training.finetune import finetune
-from resnet_tasks.training.position import TrainingProgress
-from resnet_tasks.training.resuming import CheckpointManager
+from resnet_tasks.training.state.progress import TrainingProgress
 from resnet_tasks.training.validation import Validation
+from tests.support.interrupting import KilledError
+from tests.support.shapes import CLASSES, Shapes
 
 NAME = "scene/mIoU"
 OPTIONS = TrainingRecipe(

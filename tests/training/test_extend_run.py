@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from interrupting import asked_to_stop_at
 from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file
@@ -19,10 +18,11 @@ from safetensors.torch import load_file
 from resnet_tasks.errors import RecipeError, RunError
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.schema import Recipe
-from resnet_tasks.training.checkpoint import load_model_weights
-from resnet_tasks.training.from_recipe import finetune_recipe
-from resnet_tasks.training.repeats import finetune_seeds
-from resnet_tasks.training.run import Run, load
+from resnet_tasks.runs.checkpoint import load_model_weights
+from resnet_tasks.runs.run import Run, load
+from resnet_tasks.training.experiments.seeds import finetune_seeds
+from resnet_tasks.training.finetune_recipe import finetune_recipe
+from tests.support.interrupting import asked_to_stop_at
 
 LIGHT = {
     "anchor_sizes": [16, 32, 64, 128, 256],

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from interrupting import asked_to_stop_at
 from rich.console import Console
 from torch.utils.data import Dataset
 
@@ -17,10 +16,11 @@ from resnet_tasks.errors import RunError
 from resnet_tasks.evaluation.evaluate import evaluate
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema import TrainingRecipe
-from resnet_tasks.structures import Sample
+from resnet_tasks.runs.checkpoint import load_checkpoint
+from resnet_tasks.structures.samples import Sample
 from resnet_tasks.training import validation
-from resnet_tasks.training.checkpoint import load_checkpoint
 from resnet_tasks.training.finetune import finetune
+from tests.support.interrupting import asked_to_stop_at
 
 Build = Callable[..., TaskModel]
 QUIET: dict[str, Any] = {"console": Console(file=io.StringIO())}

@@ -9,17 +9,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from interrupting import before_update
 from rich.console import Console
 from torch.utils.data import Dataset
 
 from resnet_tasks.errors import RunError
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema import TrainingRecipe
-from resnet_tasks.structures import Sample
-from resnet_tasks.training import checkpoint, journal, trackers
-from resnet_tasks.training.checkpoint import load_checkpoint
+from resnet_tasks.runs import checkpoint
+from resnet_tasks.runs.checkpoint import load_checkpoint
+from resnet_tasks.structures.samples import Sample
 from resnet_tasks.training.finetune import finetune
+from resnet_tasks.training.logging import run_log as journal
+from resnet_tasks.training.logging import trackers
+from tests.support.interrupting import before_update
 
 Build = Callable[..., TaskModel]
 OPTIONS = TrainingRecipe(

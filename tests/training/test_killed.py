@@ -11,9 +11,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from killing import Marks, kill_in, start, until_end
 
-from data_tools.synthetic import make_cells
+from data_tools.converters.synthetic import make_cells
+from tests.support.killing import Marks, kill_in, start, until_end
 
 FILES = ("last/model.safetensors", "last/ema.safetensors", "best/model.safetensors")
 KILLS = 20

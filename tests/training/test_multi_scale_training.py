@@ -7,20 +7,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from half_bright import RIGHT_HALF, write_split
-from interrupting import killed_at
 from rich.console import Console
 
 from resnet_tasks.backbone.resnet import ResNet
-from resnet_tasks.data.coco import read_coco
-from resnet_tasks.data.dataset import CocoDataset
-from resnet_tasks.heads.unet import UNet
+from resnet_tasks.data.coco.read import read_coco
+from resnet_tasks.data.datasets.coco_dataset import CocoDataset
+from resnet_tasks.heads.semantic.unet import UNet
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema import TrainingRecipe
-from resnet_tasks.structures import Batch
+from resnet_tasks.structures.samples import Batch
 from resnet_tasks.training.finetune import finetune
-from resnet_tasks.training.learner import TrainStepRunner
-from resnet_tasks.training.position import TrainingProgress
+from resnet_tasks.training.state.progress import TrainingProgress
+from resnet_tasks.training.train_step import TrainStepRunner
+from tests.support.half_bright import RIGHT_HALF, write_split
+from tests.support.interrupting import killed_at
 
 OPTIONS = TrainingRecipe(
     epochs=3,

@@ -12,16 +12,16 @@ from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
 
-from data_tools.synthetic import make_cells
+from data_tools.converters.synthetic import make_cells
 from resnet_tasks.assemble.labels import build_labels
 from resnet_tasks.assemble.model import build_model
 from resnet_tasks.assemble.splits import merge_categories, read_split
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.cli import app
 from resnet_tasks.recipe.load import load_recipe
-from resnet_tasks.structures import Classification
-from resnet_tasks.training.from_recipe import finetune_recipe
-from resnet_tasks.training.run import load
+from resnet_tasks.runs.run import load
+from resnet_tasks.structures.predictions import Classification
+from resnet_tasks.training.finetune_recipe import finetune_recipe
 
 SMALL = ("backbone.name=resnet10t", "training.batch_size=4", "training.precision=fp32")
 QUIET = Console(quiet=True)

@@ -7,20 +7,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from consoles import heard, quiet
-from interrupting import killed_at
-from light_run import LIGHT
 
-from resnet_tasks.assemble.check import check_recipe
+from resnet_tasks.assemble.check_recipe import check_recipe
 from resnet_tasks.assemble.labels import build_labels
 from resnet_tasks.assemble.model import build_model
 from resnet_tasks.assemble.splits import read_split
 from resnet_tasks.errors import RecipeError
-from resnet_tasks.evaluation.sliding import SlidingWindows
+from resnet_tasks.inference.sliding_window import SlidingWindows
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.schema import SlidingRecipe
-from resnet_tasks.training.from_recipe import finetune_recipe
-from resnet_tasks.training.run import load
+from resnet_tasks.runs.run import load
+from resnet_tasks.training.finetune_recipe import finetune_recipe
+from tests.support.consoles import heard, quiet
+from tests.support.interrupting import killed_at
+from tests.support.light_run import LIGHT
 
 SETTINGS = (
     *LIGHT,

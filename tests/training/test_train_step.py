@@ -16,10 +16,11 @@ from torch.utils.data import Dataset
 
 from resnet_tasks.errors import RunError
 from resnet_tasks.model import TaskModel
+from resnet_tasks.profiling.trial_steps import TrialTraining
 from resnet_tasks.recipe.schema import TrainingRecipe
-from resnet_tasks.structures import Geometry, Sample, Target
+from resnet_tasks.structures.geometry import Geometry
+from resnet_tasks.structures.samples import Sample, Target
 from resnet_tasks.training.finetune import finetune
-from resnet_tasks.training.rehearsal import TrialTraining
 
 Build = Callable[..., TaskModel]
 QUIET: dict[str, Any] = {"console": Console(file=io.StringIO())}

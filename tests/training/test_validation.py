@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from conftest import Shapes
 
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema import EvaluationRecipe, TrainingRecipe
-from resnet_tasks.structures import Metric
-from resnet_tasks.training.trainee import TrainState
+from resnet_tasks.structures.evaluation import Metric
+from resnet_tasks.training.state.train_state import TrainState
 from resnet_tasks.training.validation import Validation
+from tests.support.shapes import Shapes
 
 Build = Callable[..., TaskModel]
 OPTIONS = TrainingRecipe(precision="fp32", device="cpu", ema=0.9)

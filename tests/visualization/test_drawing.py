@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from resnet_tasks.drawing import (
+from resnet_tasks.structures.evaluation import IGNORED, VOID, GroundTruth
+from resnet_tasks.structures.predictions import Classification, Detections, SegmentationMap
+from resnet_tasks.visualization.drawing import (
     as_rgb8,
     draw_boxes,
     draw_heat,
@@ -14,14 +16,6 @@ from resnet_tasks.drawing import (
     draw_truth,
     get_label_color,
     join_side_by_side,
-)
-from resnet_tasks.structures import (
-    IGNORED,
-    VOID,
-    Classification,
-    Detections,
-    GroundTruth,
-    SegmentationMap,
 )
 
 GREY = np.full((60, 80, 3), 100, np.uint8)

@@ -17,14 +17,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from data_tools.box_tables import TableBox, TablePicture, merge_findings, read_box_table
-from data_tools.coco_writer import CategorySpec, CocoWriter
-from data_tools.dicom import DICOM_SUFFIXES, AddedFrame, add_frames, open_dicom
-from data_tools.dicom_reading import DicomOptions, is_dicom
-from data_tools.picture_io import measure_image_size
-from data_tools.progress import Progress, ProgressCounter
-from data_tools.source_folder import PICTURE_SUFFIXES, SPLITS, format_listing, require_parts
-from data_tools.split_summary import SplitSummary
+from data_tools.converters.csv.tables import TableBox, TablePicture, merge_findings, read_box_table
+from data_tools.converters.dicom.convert import DICOM_SUFFIXES, AddedFrame, add_frames, open_dicom
+from data_tools.converters.dicom.options import DicomOptions, is_dicom
+from data_tools.reading.image_io import measure_image_size
+from data_tools.reading.source_folder import PICTURE_SUFFIXES, SPLITS, format_listing, require_parts
+from data_tools.writing.coco_writer import CategorySpec, CocoWriter
+from data_tools.writing.progress import Progress, ProgressCounter
+from data_tools.writing.split_summary import SplitSummary
 from resnet_tasks.errors import DataError
 
 TABLES = ("annotations/annotations_{split}.csv", "annotations_{split}.csv", "{split}.csv")
@@ -225,7 +225,8 @@ def _map_class_names(
     for label, location in first.items():
         if label not in names:
             raise DataError(
-                f"{location} has a box of class {label!r}; the classes given are {', '.join(names)}: "
+                f"{location} has a box of class {label!r}; the classes given are "
+                f"{', '.join(names)}: "
                 "add it to them or correct the table"
             )
     return names

@@ -137,7 +137,8 @@ def _add_row(
     if group := cells.get("group", ""):
         if picture.group not in (None, group):
             raise DataError(
-                f"{location} puts the picture {cells['image']} into the group {group!r}, an earlier "
+                f"{location} puts the picture {cells['image']} into the group {group!r}, an "
+                "earlier "
                 f"line into {picture.group!r}; a picture has one"
             )
         picture.group = group
@@ -147,7 +148,8 @@ def _add_row(
     if corners is None:
         box_text = ", ".join(f"{k}={cells[k]!r}" for k in COLUMNS if k in cells and k in _NUMBERS)
         raise DataError(
-            f"{location}: a {cells['class']!r} has the box {box_text}; it needs four numbers, or the "
+            f"{location}: a {cells['class']!r} has the box {box_text}; it needs four numbers, or "
+            "the "
             f"class {empty!r} where nothing was found"
         )
     picture.boxes.append(TableBox(cells["class"], corners, reader, line))

@@ -18,17 +18,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from data_tools.coco_writer import CategorySpec, CocoWriter
-from data_tools.deep_pictures import write_lossless_image
-from data_tools.dicom_reading import DicomOptions, Group, Values, is_dicom
-from data_tools.output_folder import place_inside
-from data_tools.progress import Progress, ProgressCounter
-from data_tools.source_folder import SPLITS, format_listing, require_parts
-from data_tools.split_summary import SplitSummary
+from data_tools.converters.dicom.options import DicomOptions, Group, Values, is_dicom
+from data_tools.reading.source_folder import SPLITS, format_listing, require_parts
+from data_tools.writing.coco_writer import CategorySpec, CocoWriter
+from data_tools.writing.lossless_images import write_lossless_image
+from data_tools.writing.output_folder import place_inside
+from data_tools.writing.progress import Progress, ProgressCounter
+from data_tools.writing.split_summary import SplitSummary
 from resnet_tasks.errors import DataError
 
 if TYPE_CHECKING:
-    from data_tools.dicom_frames import DicomFile
+    from data_tools.converters.dicom.frames import DicomFile
 
 DICOM_SUFFIXES = (".dcm", ".dicom", ".dic")
 
@@ -143,7 +143,7 @@ def open_dicom(file: Path, options: DicomOptions) -> DicomFile:
         DataError: If it is damaged, or pydicom is not installed.
     """
     # Here, so that formats are listed where pydicom is not installed.
-    from data_tools.dicom_frames import DicomFile  # noqa: PLC0415
+    from data_tools.converters.dicom.frames import DicomFile  # noqa: PLC0415
 
     return DicomFile(file, options)
 

@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from data_tools.deep_pictures import choose_smallest_dtype, shrink
-from data_tools.dicom_reading import DicomOptions
+from data_tools.converters.dicom.options import DicomOptions
+from data_tools.writing.lossless_images import choose_smallest_dtype, shrink
 from resnet_tasks.errors import DataError
 
 try:
@@ -233,7 +233,8 @@ class DicomFile:
             unused and is_encapsulated
         ):
             raise DataError(
-                f"{self.path} states {bits_allocated} bits allocated, {bits_stored} stored and the high bit "
+                f"{self.path} states {bits_allocated} bits allocated, {bits_stored} stored and the "
+                "high bit "
                 f"{bits_stored - 1 + unused}, which contradict one another; repair the file"
             )
         return unused

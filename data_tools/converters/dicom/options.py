@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from resnet_tasks.data.picture_files import open_picture_file
+from resnet_tasks.data.images.image_files import open_picture_file
 from resnet_tasks.errors import DataError
 
 Values = Literal["stored", "modality", "voi"] | tuple[float, float]

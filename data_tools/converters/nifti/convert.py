@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from data_tools.coco_writer import CategorySpec, CocoWriter
-from data_tools.deep_pictures import write_lossless_image
-from data_tools.nifti_layouts import Case, NiftiLayout, read_layout
-from data_tools.output_folder import place_inside
-from data_tools.progress import Progress, ProgressCounter
-from data_tools.source_folder import SPLITS
-from data_tools.split_summary import SplitSummary
+from data_tools.converters.nifti.layouts import Case, NiftiLayout, read_layout
+from data_tools.reading.source_folder import SPLITS
+from data_tools.writing.coco_writer import CategorySpec, CocoWriter
+from data_tools.writing.lossless_images import write_lossless_image
+from data_tools.writing.output_folder import place_inside
+from data_tools.writing.progress import Progress, ProgressCounter
+from data_tools.writing.split_summary import SplitSummary
 from resnet_tasks.errors import DataError
 
 if TYPE_CHECKING:
-    from data_tools.nifti_volumes import Volume
+    from data_tools.converters.nifti.volumes import Volume
 
 
 def convert_nifti(  # noqa: PLR0913  # each is an option on the command line
@@ -140,7 +140,7 @@ def _open_volume(
     case: Case, plane: Literal["axial", "coronal", "sagittal"], *, check_affine: bool
 ) -> Volume:
     # Here, so that formats are listed where nibabel is not installed.
-    from data_tools.nifti_volumes import Volume  # noqa: PLC0415
+    from data_tools.converters.nifti.volumes import Volume  # noqa: PLC0415
 
     return Volume(case, plane, check_affine=check_affine)
 

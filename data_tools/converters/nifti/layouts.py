@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from data_tools.source_folder import format_listing, require_parts
-from resnet_tasks.data.json_files import read_json
+from data_tools.reading.source_folder import format_listing, require_parts
 from resnet_tasks.errors import DataError
+from resnet_tasks.files.json_files import read_json
 
 SUFFIXES = (".nii.gz", ".nii")
 DESCRIPTION = "dataset.json"

@@ -24,15 +24,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from data_tools.deep_pictures import choose_smallest_dtype
-from data_tools.nifti_gzip import (
+from data_tools.converters.nifti.gzip_voxels import (
     is_gzip_name,
     read_gzip_voxels,
     require_gzip_name,
     require_near_voxels,
     verify_gzip,
 )
-from data_tools.nifti_layouts import Case
+from data_tools.converters.nifti.layouts import Case
+from data_tools.writing.lossless_images import choose_smallest_dtype
 from resnet_tasks.errors import DataError
 
 try:
@@ -188,8 +188,10 @@ class Volume:
                 f"{v:g} ({n} pixels)" for v, n in zip(unknown_values[:6], counts, strict=False)
             )
             raise DataError(
-                f"the label volume {label_volume.path} has the unknown values {value_text} in slice {index}; "
-                f"known are {', '.join(map(str, known_values))}: correct it, or name them with classes"
+                f"the label volume {label_volume.path} has the unknown values {value_text} in "
+                f"slice {index}; "
+                f"known are {', '.join(map(str, known_values))}: correct it, or name them with "
+                "classes"
             )
         return np.array([ids[int(value)] for value in known_values], dtype=np.int64)[positions]
 
@@ -255,7 +257,8 @@ def _require_aligned(first: _StoredVolume, other: _StoredVolume, *, check_affine
     if check_affine and offset > MAX_OFFSET * voxel_sizes(first.affine).min() * first.unit:
         raise DataError(
             f"{other.path} lies elsewhere in the patient than {first.path} (corners up to "
-            f"{offset:.3g} mm apart by their affines); resample it, or set check_affine=false where "
+            f"{offset:.3g} mm apart by their affines); resample it, or set check_affine=false "
+            "where "
             "the affine is wrong and the voxels agree"
         )
 

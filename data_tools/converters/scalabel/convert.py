@@ -21,14 +21,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from data_tools.coco_writer import Annotated, CategorySpec, CocoWriter
-from data_tools.json_streaming import stream_objects
-from data_tools.picture_io import measure_image_size
-from data_tools.progress import Progress
-from data_tools.scalabel_paths import Poly2dPath, flatten_path, parse_box, read_paths
-from data_tools.source_folder import SPLITS, require_parts
-from data_tools.split_summary import SplitSummary, add_unused_images
-from resnet_tasks.data.coco_masks import decode_mask
+from data_tools.converters.scalabel.paths import Poly2dPath, flatten_path, parse_box, read_paths
+from data_tools.reading.image_io import measure_image_size
+from data_tools.reading.json_streaming import stream_objects
+from data_tools.reading.source_folder import SPLITS, require_parts
+from data_tools.writing.coco_writer import Annotated, CategorySpec, CocoWriter
+from data_tools.writing.progress import Progress
+from data_tools.writing.split_summary import SplitSummary, add_unused_images
+from resnet_tasks.data.coco.masks import decode_mask
 from resnet_tasks.errors import DataError
 
 Semantic = Literal["none", "drivable", "lanes", "polygons"]
@@ -298,7 +298,8 @@ def _add_frame(
             if category not in (*DRIVABLE, *LANES, *plan.stuff):
                 known_categories = ", ".join((*plan.things, *plan.ignore, *plan.rename))
                 raise DataError(
-                    f"{location} has the category {category!r}; known are {known_categories}: add it to classes, "
+                    f"{location} has the category {category!r}; known are {known_categories}: add "
+                    "it to classes, "
                     "rename, ignore or stuff"
                 )
             skipped_counts.labels[category] += 1
@@ -388,7 +389,8 @@ def _add_notes(
         )
     if skipped_counts.images_without_map and semantic != "none":
         writer.add_note(
-            f"{skipped_counts.images_without_map} pictures that the further label files lack: their label maps are void"
+            f"{skipped_counts.images_without_map} pictures that the further label files lack: "
+            "their label maps are void"
         )
     if not need_pictures:
         writer.add_note("converted without the pictures: their sizes were not looked at")

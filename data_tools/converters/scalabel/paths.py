@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from data_tools.outlines import is_number, is_point
+from data_tools.shapes.outlines import is_number, is_point
 from resnet_tasks.errors import DataError
 
 Point = tuple[float, float]
@@ -66,7 +66,8 @@ def _parse_path(raw: Any, location: str) -> Poly2dPath:
     path = Poly2dPath(points, types, is_closed)
     if types[0] != "L" or any(_is_missing_end(path, index) for index in _find_curves(types)):
         raise DataError(
-            f"{location} has the types {types!r:.60}; a curve is L, two control points C, and a point "
+            f"{location} has the types {types!r:.60}; a curve is L, two control points C, and a "
+            "point "
             "where it ends"
         )
     return path

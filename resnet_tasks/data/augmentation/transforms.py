@@ -18,12 +18,13 @@ import torch
 from albumentations.augmentations.crops.transforms import CropSizeError
 from numpy.typing import NDArray
 
-from resnet_tasks.data import colour
-from resnet_tasks.data.aligned import ALIGNED
-from resnet_tasks.data.preparation import to_unit_range
+from resnet_tasks.data.augmentation import color as colour
+from resnet_tasks.data.augmentation.aligned import ALIGNED
+from resnet_tasks.data.images.preprocessing import to_unit_range
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.registry import find_nearest, suggest_nearest
-from resnet_tasks.structures import UNLABELLED, VOID, Target
+from resnet_tasks.structures.evaluation import UNLABELLED, VOID
+from resnet_tasks.structures.samples import Target
 
 Array = NDArray[Any]
 

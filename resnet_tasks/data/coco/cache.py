@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_tasks.data.categories import CategoryMap
-from resnet_tasks.data.coco_file import CocoFile
-from resnet_tasks.data.coco_packing import PackedAnnotations, PackedImages
-from resnet_tasks.data.coco_parsing import is_inside, resolve_image_folder
-from resnet_tasks.data.coco_problems import Problem
-from resnet_tasks.data.mapped_columns import MappedColumns, open_columns, write_columns
+from resnet_tasks.data.coco.categories import CategoryMap
+from resnet_tasks.data.coco.dataset_file import CocoFile
+from resnet_tasks.data.coco.packed import PackedAnnotations, PackedImages
+from resnet_tasks.data.coco.problems import Problem
+from resnet_tasks.data.coco.validation import is_inside, resolve_image_folder
 from resnet_tasks.errors import DataError
+from resnet_tasks.files.mapped_columns import MappedColumns, open_columns, write_columns
 
 CACHE_FROM = 32_000_000
 """Bytes from which on a JSON is worth a packed form: some seconds of reading."""
@@ -249,6 +249,3 @@ def _require_inside(names: Sequence[str]) -> None:
     for name in names:
         if not is_inside(name):
             raise ValueError(f"{name!r} leads out of the folder")
-
-
-__all__ = ["CACHE_FOLDER", "CACHE_FROM", "CocoCache", "open_cache"]

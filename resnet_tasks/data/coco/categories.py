@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from resnet_tasks.data.coco_problems import format_list, format_value
+from resnet_tasks.data.coco.problems import format_list, format_value
 from resnet_tasks.errors import DataError
-from resnet_tasks.names import require_class_names
+from resnet_tasks.files.safe_names import require_class_names
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from resnet_tasks.data.coco import read_coco
-from resnet_tasks.data.coco_columns import Kind, ResultColumns, TruthColumns
-from resnet_tasks.data.coco_masks import is_rle, pack_polygon
-from resnet_tasks.data.coco_parsing import find, is_box
-from resnet_tasks.data.coco_problems import MAX_LISTED, Id, format_list, format_value
-from resnet_tasks.data.json_files import read_json
+from resnet_tasks.data.coco.columns import Kind, ResultColumns, TruthColumns
+from resnet_tasks.data.coco.masks import is_rle, pack_polygon
+from resnet_tasks.data.coco.problems import MAX_LISTED, Id, format_list, format_value
+from resnet_tasks.data.coco.read import read_coco
+from resnet_tasks.data.coco.validation import find, is_box
 from resnet_tasks.errors import DataError
+from resnet_tasks.files.json_files import read_json
 
 
 def read_repaired_truth(path: Path, kind: Kind) -> TruthColumns:
@@ -31,7 +31,8 @@ def read_repaired_truth(path: Path, kind: Kind) -> TruthColumns:
     coco = read_coco(path, keep_degenerate=True)
     if "boxes" not in coco.annotated:
         raise DataError(
-            f"{path} annotates {format_list(sorted(coco.annotated))}, not boxes; give `annotations` "
+            f"{path} annotates {format_list(sorted(coco.annotated))}, not boxes; give "
+            "`annotations` "
             "with `bbox`, or choose another task"
         )
     rows = [
@@ -150,7 +151,8 @@ class _EntryValidator:
         if find(self._truth.categories.index_table, category_id) is None:
             known_ids = format_list(self._truth.categories.ids, 100)
             errors.add(
-                f"known: {known_ids}; ids are those of the truth's `categories`, not indices or names",
+                f"known: {known_ids}; ids are those of the truth's `categories`, not indices or "
+                "names",
                 f"{location} has category_id {format_value(category_id)}",
             )
         self._check_box(entry, location)
@@ -201,7 +203,8 @@ class _EntryValidator:
             self.errors.add(
                 "it must be polygons of at least six numbers, or run lengths of the picture's size "
                 "[height, width]",
-                f"{location} of height {height} and width {width} has segmentation {format_value(mask)}",
+                f"{location} of height {height} and width {width} has segmentation "
+                f"{format_value(mask)}",
             )
 
 

@@ -20,15 +20,15 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_tasks.data.categories import CategoryMap
-from resnet_tasks.data.coco_problems import Id, Problem
-from resnet_tasks.data.json_files import disable_gc
+from resnet_tasks.data.coco.categories import CategoryMap
+from resnet_tasks.data.coco.problems import Id, Problem
 from resnet_tasks.errors import DataError
+from resnet_tasks.files.json_files import disable_gc
 
 Kind = Literal["box", "mask"]
 Box = tuple[float, float, float, float]
 
-_VALIDATION_MODULE = "resnet_tasks.data.checked_columns"
+_VALIDATION_MODULE = "resnet_tasks.data.coco.checked_columns"
 """What repairs and explains; imported where it is needed: that takes longer than a clean file."""
 _CHUNK_BYTES = 1 << 20
 """Bytes of a results file that are decoded at a time."""

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_tasks.data.categories import CategoryMap
-from resnet_tasks.data.coco_packing import PackedAnnotations, PackedImages, pack_annotations
-from resnet_tasks.data.coco_problems import Problem, count_by_kind
-from resnet_tasks.data.coco_records import ImageRecord
+from resnet_tasks.data.coco.categories import CategoryMap
+from resnet_tasks.data.coco.packed import PackedAnnotations, PackedImages, pack_annotations
+from resnet_tasks.data.coco.problems import Problem, count_by_kind
+from resnet_tasks.data.coco.records import ImageRecord
 from resnet_tasks.errors import DataError
 
 

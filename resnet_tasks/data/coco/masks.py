@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from resnet_tasks.data.coco_problems import format_value
-from resnet_tasks.data.tiles import Tile
+from resnet_tasks.data.coco.problems import format_value
+from resnet_tasks.data.images.windows import Tile
 from resnet_tasks.errors import DataError
 
 MAX_COORDINATE = 1e6
@@ -93,7 +93,8 @@ def encode_rle(segmentation: Any, height: int, width: int) -> Any:
     if isinstance(segmentation, dict):
         if not is_rle(segmentation, height, width):
             raise DataError(
-                f"run lengths {format_value(segmentation)} do not fit their picture of height {height} "
+                f"run lengths {format_value(segmentation)} do not fit their picture of height "
+                f"{height} "
                 f"and width {width}"
             )
         if isinstance(segmentation["counts"], list):
@@ -102,7 +103,8 @@ def encode_rle(segmentation: Any, height: int, width: int) -> Any:
     polygons = [packed for polygon in segmentation if (packed := pack_polygon(polygon)) is not None]
     if not polygons:
         raise DataError(
-            f"segmentation {format_value(segmentation)} holds no polygon; each needs at least six numbers"
+            f"segmentation {format_value(segmentation)} holds no polygon; each needs at least six "
+            "numbers"
         )
     return coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
 

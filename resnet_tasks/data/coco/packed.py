@@ -22,8 +22,8 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_tasks.data.coco_problems import Id
-from resnet_tasks.data.coco_records import Annotation, ImageRecord
+from resnet_tasks.data.coco.problems import Id
+from resnet_tasks.data.coco.records import Annotation, ImageRecord
 from resnet_tasks.errors import DataError
 
 Columns = Mapping[str, NDArray[Any]]

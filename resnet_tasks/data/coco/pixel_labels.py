@@ -7,9 +7,12 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_tasks.data.coco import Annotation, CategoryMap, CocoFile, ImageRecord, decode_mask
-from resnet_tasks.data.semantic_maps import read_semantic_map
-from resnet_tasks.structures import UNLABELLED
+from resnet_tasks.data.coco.categories import CategoryMap
+from resnet_tasks.data.coco.dataset_file import CocoFile
+from resnet_tasks.data.coco.masks import decode_mask
+from resnet_tasks.data.coco.records import Annotation, ImageRecord
+from resnet_tasks.data.coco.semantic_maps import read_semantic_map
+from resnet_tasks.structures.evaluation import UNLABELLED
 
 
 def has_map(file: CocoFile, record: ImageRecord) -> bool:

@@ -12,33 +12,17 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnet_tasks.data.categories import Category, CategoryMap
-from resnet_tasks.data.coco_cache import open_cache
-from resnet_tasks.data.coco_file import CocoFile
-from resnet_tasks.data.coco_masks import decode_mask
-from resnet_tasks.data.coco_parsing import ANNOTATED, parse_annotated_kinds
-from resnet_tasks.data.coco_problems import Findings, Id, Problem
-from resnet_tasks.data.coco_reading import parse_coco
-from resnet_tasks.data.coco_records import Annotation, ImageRecord, boxes_to_xywh
+from resnet_tasks.data.coco.cache import open_cache
+from resnet_tasks.data.coco.dataset_file import CocoFile
+from resnet_tasks.data.coco.problems import Findings, Id
+from resnet_tasks.data.coco.reader import parse_coco
+from resnet_tasks.data.coco.records import boxes_to_xywh
+from resnet_tasks.data.coco.validation import parse_annotated_kinds
 from resnet_tasks.errors import DataError
-from resnet_tasks.metrics import as_array
+from resnet_tasks.structures.evaluation import as_array
 
 if TYPE_CHECKING:
-    from resnet_tasks.predictions import Detections
-
-__all__ = [
-    "ANNOTATED",
-    "Annotation",
-    "Category",
-    "CategoryMap",
-    "CocoFile",
-    "ImageRecord",
-    "Problem",
-    "boxes_to_xywh",
-    "decode_mask",
-    "read_coco",
-    "to_coco_results",
-]
+    from resnet_tasks.structures.predictions import Detections
 
 
 def read_coco(

@@ -6,20 +6,20 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from resnet_tasks.data.categories import CategoryMap
-from resnet_tasks.data.coco_file import CocoFile
-from resnet_tasks.data.coco_packing import AnnotationPacker, PackedImages
-from resnet_tasks.data.coco_parsing import (
+from resnet_tasks.data.coco.categories import CategoryMap
+from resnet_tasks.data.coco.dataset_file import CocoFile
+from resnet_tasks.data.coco.packed import AnnotationPacker, PackedImages
+from resnet_tasks.data.coco.problems import Findings, format_list
+from resnet_tasks.data.coco.records import ImageRecord
+from resnet_tasks.data.coco.streaming import CocoContent, open_content
+from resnet_tasks.data.coco.validation import (
     AnnotationReader,
     ImageReader,
     parse_annotated_kinds,
     resolve_image_folder,
 )
-from resnet_tasks.data.coco_problems import Findings, format_list
-from resnet_tasks.data.coco_records import ImageRecord
-from resnet_tasks.data.coco_streaming import CocoContent, open_content
-from resnet_tasks.data.json_files import disable_gc, read_json
 from resnet_tasks.errors import DataError
+from resnet_tasks.files.json_files import disable_gc, read_json
 
 
 def parse_coco(

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_tasks.data.coco_problems import Id
-from resnet_tasks.metrics import as_array
+from resnet_tasks.data.coco.problems import Id
+from resnet_tasks.structures.evaluation import as_array
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_tasks.data.categories import CategoryMap
-from resnet_tasks.data.label_files import read_label_map
+from resnet_tasks.data.coco.categories import CategoryMap
+from resnet_tasks.data.images.label_files import read_label_map
 from resnet_tasks.errors import DataError
-from resnet_tasks.metrics import UNLABELLED, VOID
+from resnet_tasks.structures.evaluation import UNLABELLED, VOID
 
 
 def read_semantic_map(

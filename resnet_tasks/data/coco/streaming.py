@@ -11,11 +11,11 @@ from typing import Any, TextIO
 
 import msgspec
 
-from resnet_tasks.data.coco_parsing import require_coco
-from resnet_tasks.data.coco_problems import format_value
-from resnet_tasks.data.json_files import read_json
+from resnet_tasks.data.coco.problems import format_value
+from resnet_tasks.data.coco.validation import require_coco
 from resnet_tasks.errors import DataError
-from resnet_tasks.whole_files import json_text
+from resnet_tasks.files.atomic import json_text
+from resnet_tasks.files.json_files import read_json
 
 LISTS = ("images", "annotations")
 """Keys whose entries are many."""

@@ -8,16 +8,16 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from resnet_tasks.data.categories import CategoryMap
-from resnet_tasks.data.coco_masks import (
+from resnet_tasks.data.coco.categories import CategoryMap
+from resnet_tasks.data.coco.masks import (
     compute_bounding_box,
     compute_mask_area,
     is_rle,
     pack_polygon,
 )
-from resnet_tasks.data.coco_problems import Findings, Id, format_list, format_value
-from resnet_tasks.data.coco_records import Annotation, ImageRecord, Xywh
-from resnet_tasks.data.picture_files import try_read_image_size
+from resnet_tasks.data.coco.problems import Findings, Id, format_list, format_value
+from resnet_tasks.data.coco.records import Annotation, ImageRecord, Xywh
+from resnet_tasks.data.images.image_files import try_read_image_size
 from resnet_tasks.errors import DataError
 
 ANNOTATED = ("boxes", "masks", "semantic", "image")
@@ -401,7 +401,8 @@ def parse_annotated_kinds(path: Path, raw: object) -> frozenset[str]:
     unknown = [value for value in values if value not in ANNOTATED]
     if unknown:
         raise DataError(
-            f"{path}: `annotated` holds {format_list(map(repr, unknown))}; allowed: {format_list(ANNOTATED)}"
+            f"{path}: `annotated` holds {format_list(map(repr, unknown))}; allowed: "
+            f"{format_list(ANNOTATED)}"
         )
     return frozenset(map(str, values))
 

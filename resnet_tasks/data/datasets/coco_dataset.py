@@ -14,28 +14,25 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from resnet_tasks.data.coco import CategoryMap, CocoFile, ImageRecord
-from resnet_tasks.data.copy_paste import CopyPaste
-from resnet_tasks.data.picture_cache import DecodedPicture, make_cache
-from resnet_tasks.data.picture_index import PictureIndex
-from resnet_tasks.data.pixel_labels import has_pixel_labels, read_pixel_labels
-from resnet_tasks.data.pixels import Intensity, Resize, resize_labels
-from resnet_tasks.data.preparation import Preparation, PreparedPicture, to_unit_range
-from resnet_tasks.data.rare_classes import compute_repeat_factors
-from resnet_tasks.data.sample_keys import Key, derive_sample_seed, unpack_key
-from resnet_tasks.data.samples import as_tensor
-from resnet_tasks.data.targets import build_target
-from resnet_tasks.data.transforms import Augmentation, decode_labels, encode_labels
-from resnet_tasks.data.truths import build_truth, map_image_labels
+from resnet_tasks.data.augmentation.copy_paste import CopyPaste
+from resnet_tasks.data.augmentation.transforms import Augmentation, decode_labels, encode_labels
+from resnet_tasks.data.coco.categories import CategoryMap
+from resnet_tasks.data.coco.dataset_file import CocoFile
+from resnet_tasks.data.coco.pixel_labels import has_pixel_labels, read_pixel_labels
+from resnet_tasks.data.coco.records import ImageRecord
+from resnet_tasks.data.datasets.ground_truth import build_truth, map_image_labels
+from resnet_tasks.data.datasets.image_index import PictureIndex
+from resnet_tasks.data.datasets.samples import as_tensor
+from resnet_tasks.data.datasets.targets import build_target
+from resnet_tasks.data.images.image_cache import DecodedPicture, make_cache
+from resnet_tasks.data.images.intensity import Intensity, Resize, resize_labels
+from resnet_tasks.data.images.preprocessing import Preparation, PreparedPicture, to_unit_range
+from resnet_tasks.data.sampling.rare_classes import compute_repeat_factors
+from resnet_tasks.data.sampling.sample_keys import Key, derive_sample_seed, unpack_key
 from resnet_tasks.errors import DataError, PictureError
-from resnet_tasks.structures import (
-    Geometry,
-    GroundTruth,
-    LabelTable,
-    Sample,
-    Target,
-    Task,
-)
+from resnet_tasks.structures.evaluation import GroundTruth
+from resnet_tasks.structures.geometry import Geometry
+from resnet_tasks.structures.samples import LabelTable, Sample, Target, Task
 
 
 class CocoDataset(Dataset[Sample]):
@@ -239,7 +236,8 @@ class CocoDataset(Dataset[Sample]):
 
         Args:
             weights: Per file: how often each of its pictures comes per epoch, above 0; None: once.
-            annotated_classes: Per file: names of the categories that were annotated wherever they appear;
+            annotated_classes: Per file: names of the categories that were annotated wherever they
+                appear;
                 None: those that the file lists. That another one is not there teaches nothing.
         """
         dataset = copy.copy(self)

@@ -9,9 +9,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_tasks.data.coco_file import CocoFile
-from resnet_tasks.data.coco_records import ImageRecord
-from resnet_tasks.metrics import ABSENT, GroundTruth
+from resnet_tasks.data.coco.dataset_file import CocoFile
+from resnet_tasks.data.coco.records import ImageRecord
+from resnet_tasks.structures.evaluation import ABSENT, GroundTruth
 
 
 def build_truth(

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_tasks.data.coco import CocoFile, ImageRecord
+from resnet_tasks.data.coco.dataset_file import CocoFile
+from resnet_tasks.data.coco.records import ImageRecord
 
 
 class PictureIndex:

@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from resnet_tasks.data.preparation import Preparation, PreparedPicture
-from resnet_tasks.data.tiles import Tile
-from resnet_tasks.structures import Sample
+from resnet_tasks.data.images.preprocessing import Preparation, PreparedPicture
+from resnet_tasks.data.images.windows import Tile
+from resnet_tasks.structures.samples import Sample
 
 
 def as_tensor(values: NDArray[Any]) -> Tensor:

@@ -9,10 +9,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from resnet_tasks.data.coco import Annotation, CocoFile, ImageRecord, decode_mask
-from resnet_tasks.data.pixels import resize_labels
-from resnet_tasks.data.truths import collect_image_labels
-from resnet_tasks.structures import Geometry, Target
+from resnet_tasks.data.coco.dataset_file import CocoFile
+from resnet_tasks.data.coco.masks import decode_mask
+from resnet_tasks.data.coco.records import Annotation, ImageRecord
+from resnet_tasks.data.datasets.ground_truth import collect_image_labels
+from resnet_tasks.data.images.intensity import resize_labels
+from resnet_tasks.structures.geometry import Geometry
+from resnet_tasks.structures.samples import Target
 
 
 def build_target(

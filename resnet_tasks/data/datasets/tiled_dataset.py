@@ -15,21 +15,23 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from resnet_tasks.data.coco import Annotation, CocoFile, ImageRecord
-from resnet_tasks.data.coco_masks import decode_mask_in_tile
-from resnet_tasks.data.dataset import CocoDataset
-from resnet_tasks.data.picture_cache import fits_in_memory
-from resnet_tasks.data.pixel_labels import has_map, sort_by_descending_area
-from resnet_tasks.data.pixels import resize_labels, resize_pixels
-from resnet_tasks.data.preparation import Preparation, PreparedPicture
-from resnet_tasks.data.sample_keys import Key, unpack_key
-from resnet_tasks.data.samples import as_tensor
-from resnet_tasks.data.semantic_maps import read_map_values, values_to_labels
-from resnet_tasks.data.tiles import Tile, WindowGrid
-from resnet_tasks.data.transforms import decode_labels, encode_labels
+from resnet_tasks.data.augmentation.transforms import decode_labels, encode_labels
+from resnet_tasks.data.coco.dataset_file import CocoFile
+from resnet_tasks.data.coco.masks import decode_mask_in_tile
+from resnet_tasks.data.coco.pixel_labels import has_map, sort_by_descending_area
+from resnet_tasks.data.coco.records import Annotation, ImageRecord
+from resnet_tasks.data.coco.semantic_maps import read_map_values, values_to_labels
+from resnet_tasks.data.datasets.coco_dataset import CocoDataset
+from resnet_tasks.data.datasets.samples import as_tensor
+from resnet_tasks.data.images.image_cache import fits_in_memory
+from resnet_tasks.data.images.intensity import resize_labels, resize_pixels
+from resnet_tasks.data.images.preprocessing import Preparation, PreparedPicture
+from resnet_tasks.data.images.windows import Tile, WindowGrid
+from resnet_tasks.data.sampling.sample_keys import Key, unpack_key
 from resnet_tasks.errors import DataError, PictureError
-from resnet_tasks.metrics import BACKGROUND
-from resnet_tasks.structures import UNLABELLED, Geometry, Sample, Target
+from resnet_tasks.structures.evaluation import BACKGROUND, UNLABELLED
+from resnet_tasks.structures.geometry import Geometry
+from resnet_tasks.structures.samples import Sample, Target
 
 LAST_KEPT = 2
 """Decoded pictures that are kept where not all of them can be."""

@@ -7,14 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from resnet_tasks.data.categories import CategoryMap
-from resnet_tasks.data.coco_parsing import (
-    AnnotationReader,
-    ImageReader,
-    parse_annotated_kinds,
-    resolve_image_folder,
-)
-from resnet_tasks.data.coco_problems import (
+from resnet_tasks.data.coco.categories import CategoryMap
+from resnet_tasks.data.coco.problems import (
     Finding,
     Findings,
     Id,
@@ -22,10 +16,16 @@ from resnet_tasks.data.coco_problems import (
     count_by_kind,
     format_list,
 )
-from resnet_tasks.data.coco_records import ImageRecord
-from resnet_tasks.data.coco_streaming import CocoContent, open_content
-from resnet_tasks.data.doctor.objects import ObjectChecks
-from resnet_tasks.data.doctor.pictures import ImageHashes, check_pictures
+from resnet_tasks.data.coco.records import ImageRecord
+from resnet_tasks.data.coco.streaming import CocoContent, open_content
+from resnet_tasks.data.coco.validation import (
+    AnnotationReader,
+    ImageReader,
+    parse_annotated_kinds,
+    resolve_image_folder,
+)
+from resnet_tasks.data.doctor.image_checks import ImageHashes, check_pictures
+from resnet_tasks.data.doctor.object_checks import ObjectChecks
 from resnet_tasks.errors import DataError
 
 Advance = Callable[[int, int], None]

@@ -11,16 +11,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_tasks.data.categories import CategoryMap
-from resnet_tasks.data.coco_problems import Findings
-from resnet_tasks.data.coco_records import ImageRecord
-from resnet_tasks.data.decoding import decode_image
-from resnet_tasks.data.doctor.likeness import HASH_BYTES, difference_hash
-from resnet_tasks.data.label_files import require_lossless
-from resnet_tasks.data.picture_files import DAMAGE, TURNED, read_orientation
-from resnet_tasks.data.semantic_maps import read_semantic_map
+from resnet_tasks.data.coco.categories import CategoryMap
+from resnet_tasks.data.coco.problems import Findings
+from resnet_tasks.data.coco.records import ImageRecord
+from resnet_tasks.data.coco.semantic_maps import read_semantic_map
+from resnet_tasks.data.doctor.image_similarity import HASH_BYTES, difference_hash
+from resnet_tasks.data.images.decoding import decode_image
+from resnet_tasks.data.images.image_files import DAMAGE, TURNED, read_orientation
+from resnet_tasks.data.images.label_files import require_lossless
 from resnet_tasks.errors import DataError
-from resnet_tasks.processors import count_usable_cores
+from resnet_tasks.runtime.cpu_count import count_usable_cores
 
 _AT_A_TIME = 256
 """Pictures whose results wait to be filed."""

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_tasks.data.decoding import StoredPicture
+from resnet_tasks.data.images.decoding import StoredPicture
 
 SIDE = 16
 HASH_BYTES = SIDE * SIDE // 8

@@ -6,10 +6,10 @@ from array import array
 from collections.abc import Sequence
 from typing import Any
 
-from resnet_tasks.data.categories import CategoryMap
-from resnet_tasks.data.coco_masks import compute_bounding_box
-from resnet_tasks.data.coco_problems import Findings, Id, format_list
-from resnet_tasks.data.coco_records import Annotation, ImageRecord, Xywh
+from resnet_tasks.data.coco.categories import CategoryMap
+from resnet_tasks.data.coco.masks import compute_bounding_box
+from resnet_tasks.data.coco.problems import Findings, Id, format_list
+from resnet_tasks.data.coco.records import Annotation, ImageRecord, Xywh
 
 APART_PIXELS = 2.0
 APART_SHARE = 0.1

@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from resnet_tasks.data.categories import CategoryMap
-from resnet_tasks.data.coco_masks import (
+from resnet_tasks.data.coco.categories import CategoryMap
+from resnet_tasks.data.coco.masks import (
     compute_bounding_box,
     compute_mask_area,
     is_rle,
     pack_polygon,
 )
-from resnet_tasks.data.coco_parsing import AnnotationReader, find, is_box, is_inside
-from resnet_tasks.data.coco_problems import Findings, Id
-from resnet_tasks.data.coco_records import ImageRecord
+from resnet_tasks.data.coco.problems import Findings, Id
+from resnet_tasks.data.coco.records import ImageRecord
+from resnet_tasks.data.coco.validation import AnnotationReader, find, is_box, is_inside
 
 ABSENT = object()
 """Stands for a key that is not there."""

@@ -12,21 +12,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from resnet_tasks.data.coco_parsing import ImageReader, find, generate_new_ids, is_box
-from resnet_tasks.data.coco_problems import Findings, Id, RecordLocation
-from resnet_tasks.data.coco_records import ImageRecord
-from resnet_tasks.data.coco_streaming import (
+from resnet_tasks.data.coco.problems import Findings, Id, RecordLocation
+from resnet_tasks.data.coco.records import ImageRecord
+from resnet_tasks.data.coco.streaming import (
     CocoContent,
     decode_record,
     open_content,
     relocate_info,
     write_content,
 )
+from resnet_tasks.data.coco.validation import ImageReader, find, generate_new_ids, is_box
 from resnet_tasks.data.doctor.check import CheckOptions, FileCheck, check_coco
-from resnet_tasks.data.doctor.mending import ABSENT, AnnotationRepairer, Note, make_relative_name
-from resnet_tasks.data.picture_files import try_read_image_size
+from resnet_tasks.data.doctor.record_repairs import (
+    ABSENT,
+    AnnotationRepairer,
+    Note,
+    make_relative_name,
+)
+from resnet_tasks.data.images.image_files import try_read_image_size
 from resnet_tasks.errors import DataError
-from resnet_tasks.whole_files import json_text, open_atomic, remove_files_on_error
+from resnet_tasks.files.atomic import json_text, open_atomic, remove_files_on_error
 
 DROPPED_ANNOTATIONS = ("unknown_image", "unknown_category", "annotation_record", "box_apart")
 DROPPED_IMAGES = (

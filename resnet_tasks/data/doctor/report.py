@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from resnet_tasks.data.coco_problems import Finding, format_list, get_severity
+from resnet_tasks.data.coco.problems import Finding, format_list, get_severity
 from resnet_tasks.data.doctor.check import FileCheck
 from resnet_tasks.data.doctor.repair import RepairReport
-from resnet_tasks.data.split_writing import WrittenSplits
-from resnet_tasks.whole_files import json_text, open_atomic
+from resnet_tasks.data.splits.write_splits import WrittenSplits
+from resnet_tasks.files.atomic import json_text, open_atomic
 
 _STYLES = {"error": "bold red", "warning": "yellow", "repaired": "cyan", "note": "dim"}
 _SHOWN_IDS = 3

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from resnet_tasks.data.categories import CategoryMap
-from resnet_tasks.data.coco_problems import Findings, Id
-from resnet_tasks.data.coco_records import ImageRecord
+from resnet_tasks.data.coco.categories import CategoryMap
+from resnet_tasks.data.coco.problems import Findings, Id
+from resnet_tasks.data.coco.records import ImageRecord
 from resnet_tasks.data.doctor.check import CheckOptions, FileCheck, check_coco
-from resnet_tasks.data.doctor.likeness import find_near_duplicates
-from resnet_tasks.data.leaks import count_groups, resolve_image_paths
+from resnet_tasks.data.doctor.image_similarity import find_near_duplicates
+from resnet_tasks.data.splits.leaks import count_groups, resolve_image_paths
 from resnet_tasks.errors import DataError
 
 SPLIT_NAMES = ("train", "val", "test")

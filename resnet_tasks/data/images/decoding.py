@@ -20,8 +20,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from resnet_tasks.data.image_formats import OversizedImageError
-from resnet_tasks.data.picture_files import (
+from resnet_tasks.data.images.image_files import (
     DAMAGE,
     NEEDED_CODECS,
     ORIENTATION,
@@ -32,10 +31,11 @@ from resnet_tasks.data.picture_files import (
     read_tiff_orientation,
     stream_kind,
 )
-from resnet_tasks.data.regular_files import read_regular_file
-from resnet_tasks.data.size_limits import refuse_large, refuse_large_tiles
-from resnet_tasks.data.tiff_inflation import limit_inflation
+from resnet_tasks.data.images.image_formats import OversizedImageError
+from resnet_tasks.data.images.size_limits import refuse_large, refuse_large_tiles
+from resnet_tasks.data.images.tiff_inflation import limit_inflation
 from resnet_tasks.errors import DataError
+from resnet_tasks.files.regular_files import read_regular_file
 
 limit_inflation()
 

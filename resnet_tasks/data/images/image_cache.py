@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_tasks.data.preparation import Preparation
+from resnet_tasks.data.images.preprocessing import Preparation
 
 CACHE_LIMIT = 1_000_000_000
 """Bytes of resized pictures that `cache="auto"` keeps in memory."""

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from resnet_tasks.data.image_formats import (
+from resnet_tasks.data.images.image_formats import (
     NUMPY,
     TIFF,
     check_declared_size,
@@ -25,8 +25,8 @@ from resnet_tasks.data.image_formats import (
     read_start,
     require_format,
 )
-from resnet_tasks.data.regular_files import open_regular_file
 from resnet_tasks.errors import DataError
+from resnet_tasks.files.regular_files import open_regular_file
 
 if TYPE_CHECKING:
     import tifffile
@@ -224,7 +224,8 @@ def get_single_series(tiff: tifffile.TiffFile, path: Path) -> Any:
     if len(candidates) != 1:
         shapes = ", ".join(f"{series.shape} {series.dtype}" for series in candidates[:3])
         raise DataError(
-            f"{path} holds {len(candidates)} pictures of different kinds ({shapes}); store each in a "
+            f"{path} holds {len(candidates)} pictures of different kinds ({shapes}); store each in "
+            "a "
             "file of its own"
         )
     return candidates[0]

@@ -100,7 +100,8 @@ class Intensity:
             raise DataError(_NOT_FINITE.format(image_name))
         if values.min() < 0 or values.max() > 1:
             raise DataError(
-                f"{image_name} holds {image.dtype} values from {values.min():g} to {values.max():g}, "
+                f"{image_name} holds {image.dtype} values from {values.min():g} to "
+                f"{values.max():g}, "
                 "whose range is not known; set data.intensity to a window (level, width) "
                 "or to percentile"
             )

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from resnet_tasks.data.lossy_formats import find_lossy_format
-from resnet_tasks.data.picture_files import DAMAGE, detect_file_kind, open_picture
+from resnet_tasks.data.images.image_files import DAMAGE, detect_file_kind, open_picture
+from resnet_tasks.data.images.lossy_formats import find_lossy_format
 from resnet_tasks.errors import DataError
 
 ROUNDING = 1e-3

@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
-from resnet_tasks.data.regular_files import open_regular_file
+from resnet_tasks.files.regular_files import open_regular_file
 
 _HEADER_BYTES = 32
 _JPEG_START = b"\xff\xd8\xff"

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_tasks.data.decoding import read_image
-from resnet_tasks.data.pixels import Intensity, Resize, resize_pixels
-from resnet_tasks.data.regions import ArrayRegions, PictureRegions, open_regions
-from resnet_tasks.data.tiles import Tile
+from resnet_tasks.data.images.decoding import read_image
+from resnet_tasks.data.images.intensity import Intensity, Resize, resize_pixels
+from resnet_tasks.data.images.regions import ArrayRegions, PictureRegions, open_regions
+from resnet_tasks.data.images.windows import Tile
 from resnet_tasks.errors import DataError
-from resnet_tasks.geometry import Geometry
+from resnet_tasks.structures.geometry import Geometry
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from resnet_tasks.data.decoding import (
+from resnet_tasks.data.images.decoding import (
     MAX_PIXELS,
     ChannelLayout,
     StoredPicture,
@@ -24,7 +24,7 @@ from resnet_tasks.data.decoding import (
     read_image,
     to_native_byte_order,
 )
-from resnet_tasks.data.picture_files import (
+from resnet_tasks.data.images.image_files import (
     DAMAGE,
     NEEDED_CODECS,
     detect_file_kind,
@@ -32,8 +32,8 @@ from resnet_tasks.data.picture_files import (
     memmap_array,
     read_tiff_orientation,
 )
-from resnet_tasks.data.size_limits import refuse_large, refuse_large_tiles
-from resnet_tasks.data.tiles import Tile
+from resnet_tasks.data.images.size_limits import refuse_large, refuse_large_tiles
+from resnet_tasks.data.images.windows import Tile
 from resnet_tasks.errors import DataError
 
 Array = NDArray[Any]

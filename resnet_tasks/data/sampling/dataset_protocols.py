@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from resnet_tasks.data.preparation import Preparation
-from resnet_tasks.data.sample_keys import Key
-from resnet_tasks.structures import GroundTruth, LabelTable, Sample
+from resnet_tasks.data.images.preprocessing import Preparation
+from resnet_tasks.data.sampling.sample_keys import Key
+from resnet_tasks.structures.evaluation import GroundTruth
+from resnet_tasks.structures.samples import LabelTable, Sample
 
 
 @runtime_checkable

@@ -18,12 +18,13 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from resnet_tasks.data.data_set_protocols import SkipsBadImages, SupportsUint8
-from resnet_tasks.data.sample_keys import Key
+from resnet_tasks.data.sampling.dataset_protocols import SkipsBadImages, SupportsUint8
+from resnet_tasks.data.sampling.sample_keys import Key
 from resnet_tasks.errors import PictureError, ResnetTasksError
-from resnet_tasks.freed_memory import keep_freed_memory
-from resnet_tasks.processors import count_usable_cores
-from resnet_tasks.structures import Batch, Geometry, Sample, collate
+from resnet_tasks.runtime.cpu_count import count_usable_cores
+from resnet_tasks.runtime.malloc import keep_freed_memory
+from resnet_tasks.structures.geometry import Geometry
+from resnet_tasks.structures.samples import Batch, Sample, collate
 
 Item = TypeVar("Item")
 

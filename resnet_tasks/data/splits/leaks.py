@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from resnet_tasks.data.coco_problems import MAX_LISTED
+from resnet_tasks.data.coco.problems import MAX_LISTED
 
 
 class HasFileName(Protocol):

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_tasks.data.categories import CategoryMap
-from resnet_tasks.data.coco_file import CocoFile
+from resnet_tasks.data.coco.categories import CategoryMap
+from resnet_tasks.data.coco.dataset_file import CocoFile
 from resnet_tasks.errors import DataError
 
 Counts = NDArray[np.float64]

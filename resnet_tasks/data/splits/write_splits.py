@@ -14,20 +14,27 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_tasks.data.coco import CocoFile, ImageRecord, read_coco
-from resnet_tasks.data.coco_packing import PackedImages
-from resnet_tasks.data.coco_problems import format_list
-from resnet_tasks.data.coco_streaming import (
+from resnet_tasks.data.coco.dataset_file import CocoFile
+from resnet_tasks.data.coco.packed import PackedImages
+from resnet_tasks.data.coco.problems import format_list
+from resnet_tasks.data.coco.read import read_coco
+from resnet_tasks.data.coco.records import ImageRecord
+from resnet_tasks.data.coco.streaming import (
     CocoContent,
     decode_record,
     open_content,
     relocate_info,
     write_content,
 )
-from resnet_tasks.data.splitting import assign_folds, count_objects_per_image, divide, find_groups
+from resnet_tasks.data.splits.splitting import (
+    assign_folds,
+    count_objects_per_image,
+    divide,
+    find_groups,
+)
 from resnet_tasks.errors import DataError
-from resnet_tasks.names import require_file_name
-from resnet_tasks.whole_files import open_atomic, remove_files_on_error
+from resnet_tasks.files.atomic import open_atomic, remove_files_on_error
+from resnet_tasks.files.safe_names import require_file_name
 
 By = Literal["random", "class", "group", "group-class"]
 USUAL_NAMES = {2: ("train", "val"), 3: ("train", "val", "test")}
@@ -120,7 +127,8 @@ def _resolve_names(plan: SplitPlan) -> tuple[str, ...]:
     names = plan.names or usual
     if len(names) != number or len({name.lower() for name in names}) != number:
         raise DataError(
-            f"{number} parts need {number} different names, got {format_list(names)}; give them with "
+            f"{number} parts need {number} different names, got {format_list(names)}; give them "
+            "with "
             "--names"
         )
     for name in names:

@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_tasks.data.coco_file import CocoFile
-from resnet_tasks.data.coco_records import Annotation
-from resnet_tasks.data.dataset import CocoDataset
-from resnet_tasks.data.pixels import Intensity
-from resnet_tasks.data.rare_classes import ClassCounts
+from resnet_tasks.data.coco.dataset_file import CocoFile
+from resnet_tasks.data.coco.records import Annotation
+from resnet_tasks.data.datasets.coco_dataset import CocoDataset
+from resnet_tasks.data.images.intensity import Intensity
+from resnet_tasks.data.sampling.rare_classes import ClassCounts
 from resnet_tasks.errors import DataError
-from resnet_tasks.structures import CLASSIFICATION, UNLABELLED, VOID, LabelTable, Task
+from resnet_tasks.structures.evaluation import UNLABELLED, VOID
+from resnet_tasks.structures.samples import CLASSIFICATION, LabelTable, Task
 
 Constants = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation per channel."""

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from resnet_tasks.data.pixels import Intensity
-from resnet_tasks.data.statistics import AREA_LIMITS, BINS, DatasetStatistics
+from resnet_tasks.data.images.intensity import Intensity
+from resnet_tasks.data.statistics.measure import AREA_LIMITS, BINS, DatasetStatistics
 from resnet_tasks.errors import DataError
 
 SHOWN_SIZES = 5
@@ -138,7 +138,8 @@ def _print_recommendation(
         low = min(value_range.low for value_range in statistics.value_ranges.values())
         high = max(value_range.high for value_range in statistics.value_ranges.values())
         console.print(
-            f"{statistics.unplaced} pictures hold values whose range is not known; measure again with "
+            f"{statistics.unplaced} pictures hold values whose range is not known; measure again "
+            "with "
             f"data.intensity.type=window data.intensity.level={(low + high) / 2:g} "
             f"data.intensity.width={high - low:g} (all values from {low:g} to {high:g}), or with "
             "data.intensity.type=percentile",

@@ -20,7 +20,7 @@ import hotcoco
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_tasks.evaluation.matches import Objects
+from resnet_tasks.evaluation.coco.matching import Objects
 
 
 @dataclass(frozen=True)

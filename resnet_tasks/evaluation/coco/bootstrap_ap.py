@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_tasks.evaluation.matches import (
+from resnet_tasks.evaluation.coco.matching import (
     SIZE_RANGES,
     THRESHOLDS,
     Matches,

@@ -15,38 +15,38 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_tasks.data.coco_records import boxes_to_xywh
+from resnet_tasks.data.coco.records import boxes_to_xywh
 from resnet_tasks.errors import DataError
-from resnet_tasks.evaluation.coco_numbers import (
-    build_coco_metrics,
-    compute_class_metrics,
-    describe_protocol,
-)
-from resnet_tasks.evaluation.coco_tables import (
+from resnet_tasks.evaluation.coco.backends import (
     BOX_BACKENDS,
     BackendInputs,
     CocoTables,
     match_with_hotcoco,
 )
-from resnet_tasks.evaluation.detection_details import (
+from resnet_tasks.evaluation.coco.bootstrap_ap import resample_tables
+from resnet_tasks.evaluation.coco.diagnostics import (
     build_confusion_matrix,
     compute_error_types,
     compute_pr_curves,
     score_images,
 )
-from resnet_tasks.evaluation.matches import (
+from resnet_tasks.evaluation.coco.matching import (
     Matches,
     Objects,
     Pairs,
     find_box_pairs,
     match_detections,
 )
-from resnet_tasks.evaluation.resampling import resample_tables
-from resnet_tasks.metrics import GroundTruth, Metric, as_array
+from resnet_tasks.evaluation.coco.metrics import (
+    build_coco_metrics,
+    compute_class_metrics,
+    describe_protocol,
+)
 from resnet_tasks.registry import EVALUATORS
+from resnet_tasks.structures.evaluation import GroundTruth, Metric, as_array
 
 if TYPE_CHECKING:
-    from resnet_tasks.structures import Detections
+    from resnet_tasks.structures.predictions import Detections
 
 Value = TypeVar("Value")
 
@@ -116,7 +116,8 @@ class CocoEvaluator(ABC):
             )
         if self._blocks and self.is_streamed and name != self._backend:
             raise DataError(
-                f"{self.kind} evaluator {name!r} comes too late: {len(self._image_indices)} pictures were "
+                f"{self.kind} evaluator {name!r} comes too late: {len(self._image_indices)} "
+                "pictures were "
                 f"matched by {self._backend}; choose it before the first picture"
             )
         self._backend = name

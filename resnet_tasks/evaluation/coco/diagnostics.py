@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_tasks.evaluation.coco_tables import CocoTables
-from resnet_tasks.evaluation.matches import Matches, Pairs, match_greedily, rank_within_groups
-from resnet_tasks.evaluation.resampling import RECALLS
-from resnet_tasks.metrics import BACKGROUND
+from resnet_tasks.evaluation.coco.backends import CocoTables
+from resnet_tasks.evaluation.coco.bootstrap_ap import RECALLS
+from resnet_tasks.evaluation.coco.matching import Matches, Pairs, match_greedily, rank_within_groups
+from resnet_tasks.structures.evaluation import BACKGROUND
 
 SCORE = 0.5
 """Detections below it are left out of confusions and of a picture's quality."""
@@ -61,7 +61,8 @@ def build_confusion_matrix(
 
     Args:
         matches: Of all pictures.
-        find_pairs: Gives the pairs with objects of any class, for the rows of detections; detections
+        find_pairs: Gives the pairs with objects of any class, for the rows of detections;
+            detections
             are counted among these.
         classes: Names in label order.
 

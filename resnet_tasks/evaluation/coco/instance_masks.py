@@ -12,21 +12,21 @@ from hotcoco import primitives
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from resnet_tasks.data.coco_masks import encode_rle
+from resnet_tasks.data.coco.masks import encode_rle
 from resnet_tasks.errors import DataError
-from resnet_tasks.evaluation.coco_tables import (
+from resnet_tasks.evaluation.coco.backends import (
     CocoTables,
     accumulate_tables,
     build_category_records,
     compute_pycocotools_tables,
 )
-from resnet_tasks.evaluation.detection import (
+from resnet_tasks.evaluation.coco.detection import (
     CocoEvaluator,
     ImageBlock,
     build_objects,
     build_truth_objects,
 )
-from resnet_tasks.evaluation.matches import (
+from resnet_tasks.evaluation.coco.matching import (
     SMALLEST_IOU,
     Matches,
     Objects,
@@ -34,7 +34,7 @@ from resnet_tasks.evaluation.matches import (
     match_detections,
     select_pairs,
 )
-from resnet_tasks.metrics import GroundTruth, as_array
+from resnet_tasks.structures.evaluation import GroundTruth, as_array
 
 _OTHER_IDS = 1 << 40
 """First id of pictures whose own is no whole number; they come after all others."""

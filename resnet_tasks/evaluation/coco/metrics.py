@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_tasks.evaluation.coco_tables import CocoTables
-from resnet_tasks.metrics import Metric
+from resnet_tasks.evaluation.coco.backends import CocoTables
+from resnet_tasks.structures.evaluation import Metric
 
 SIZES = {"": 0, "small": 1, "medium": 2, "large": 3}
 """Area below 32², to 96², above, in pixels² of the file's `area` (COCO)."""

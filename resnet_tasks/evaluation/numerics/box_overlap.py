@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_tasks.errors import DataError
-from resnet_tasks.metrics import GroundTruth, as_array
+from resnet_tasks.structures.evaluation import GroundTruth, as_array
 
 if TYPE_CHECKING:
-    from resnet_tasks.structures import Detections
+    from resnet_tasks.structures.predictions import Detections
 
 Floats = NDArray[np.float64]
 
@@ -68,7 +68,8 @@ def build_image_boxes(prediction: Detections, truth: GroundTruth, num_classes: i
         if bad.any():
             first = int(np.flatnonzero(bad)[0])
             raise DataError(
-                f"{location}: {subject} (number {first}): {numbers[first].tolist()}; the model or its "
+                f"{location}: {subject} (number {first}): {numbers[first].tolist()}; the model or "
+                "its "
                 "input is broken"
             )
     for subject, labels in (

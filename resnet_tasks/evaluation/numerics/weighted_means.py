@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_tasks.metrics import Metric
+from resnet_tasks.structures.evaluation import Metric
 
 Counts = NDArray[np.int64]
 """`(R, P)` how often each picture occurs in each data set."""

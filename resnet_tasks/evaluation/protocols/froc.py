@@ -19,21 +19,25 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from resnet_tasks.errors import DataError
-from resnet_tasks.evaluation.box_overlap import PictureBoxes, build_image_boxes, compute_overlaps
-from resnet_tasks.evaluation.extra import EvaluatorOptions
-from resnet_tasks.evaluation.ranking import auroc
-from resnet_tasks.evaluation.weighted_means import (
+from resnet_tasks.evaluation.numerics.box_overlap import (
+    PictureBoxes,
+    build_image_boxes,
+    compute_overlaps,
+)
+from resnet_tasks.evaluation.numerics.ranking import auroc
+from resnet_tasks.evaluation.numerics.weighted_means import (
     Counts,
     average_defined,
     build_metrics,
     flatten_class_values,
     ratio,
 )
-from resnet_tasks.metrics import GroundTruth, Metric
+from resnet_tasks.evaluation.protocols.registry import EvaluatorOptions
 from resnet_tasks.registry import EXTRA_EVALUATORS
+from resnet_tasks.structures.evaluation import GroundTruth, Metric
 
 if TYPE_CHECKING:
-    from resnet_tasks.structures import Detections
+    from resnet_tasks.structures.predictions import Detections
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

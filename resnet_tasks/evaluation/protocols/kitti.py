@@ -21,24 +21,24 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from resnet_tasks.errors import DataError, RecipeError
-from resnet_tasks.evaluation.box_overlap import (
+from resnet_tasks.evaluation.numerics.box_overlap import (
     PictureBoxes,
     build_image_boxes,
     compute_overlaps,
     xywh_to_xyxy,
 )
-from resnet_tasks.evaluation.extra import EvaluatorOptions
-from resnet_tasks.evaluation.weighted_means import (
+from resnet_tasks.evaluation.numerics.weighted_means import (
     Counts,
     average_defined,
     build_metrics,
     flatten_class_values,
 )
-from resnet_tasks.metrics import GroundTruth, Metric
+from resnet_tasks.evaluation.protocols.registry import EvaluatorOptions
 from resnet_tasks.registry import EXTRA_EVALUATORS, suggest_nearest
+from resnet_tasks.structures.evaluation import GroundTruth, Metric
 
 if TYPE_CHECKING:
-    from resnet_tasks.structures import Detections
+    from resnet_tasks.structures.predictions import Detections
 
 Floats = NDArray[np.float64]
 
@@ -193,7 +193,8 @@ class KittiEvaluator:
             f"{overlap}; easy / moderate / hard count boxes of at least 40 / 25 / 25 px height, "
             "occluded up to 0 / 1 / 2 and truncated up to 0.15 / 0.30 / 0.50 (an object whose "
             "record does not say counts as visible and whole); other objects of the class, those "
-            f"of neighbouring classes ({neighbor_text or 'none'}), lower detections, and detections "
+            f"of neighbouring classes ({neighbor_text or 'none'}), lower detections, and "
+            "detections "
             "inside DontCare or crowd regions neither help nor hurt; mean over the classes that "
             "occur."
         )

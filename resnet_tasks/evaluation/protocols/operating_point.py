@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_tasks.errors import DataError
-from resnet_tasks.evaluation.froc import FrocEvaluator
+from resnet_tasks.evaluation.protocols.froc import FrocEvaluator
 
 Kind = Literal["max F1", "sensitivity", "false positives"]
 Floats = NDArray[np.float64]

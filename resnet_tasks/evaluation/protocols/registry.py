@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Protocol
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from resnet_tasks.errors import RecipeError, ResnetTasksError
-from resnet_tasks.metrics import Evaluator
 from resnet_tasks.registry import EXTRA_EVALUATORS, suggest_nearest
+from resnet_tasks.structures.evaluation import Evaluator
 
 
 class EvaluatorOptions(BaseModel):
@@ -60,7 +60,8 @@ def build_extra_evaluator(
             if EXTRA_EVALUATORS.get(evaluator_name).task == task
         ]
         raise RecipeError(
-            f"evaluator {name!r} judges {evaluator_class.task}, the head does {task}; for it there are: "
+            f"evaluator {name!r} judges {evaluator_class.task}, the head does {task}; for it there "
+            "are: "
             f"{', '.join(fitting) or 'none'}"
         )
     try:

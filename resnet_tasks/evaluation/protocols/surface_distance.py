@@ -21,20 +21,20 @@ from pydantic import Field
 from scipy import ndimage
 
 from resnet_tasks.errors import DataError
-from resnet_tasks.evaluation.extra import EvaluatorOptions
-from resnet_tasks.evaluation.segmentation import prepare_label_maps
-from resnet_tasks.evaluation.weighted_means import (
+from resnet_tasks.evaluation.numerics.weighted_means import (
     Counts,
     average_defined,
     average_over_images,
     build_metrics,
     flatten_class_values,
 )
-from resnet_tasks.metrics import BACKGROUND, VOID, GroundTruth, Metric
+from resnet_tasks.evaluation.protocols.registry import EvaluatorOptions
+from resnet_tasks.evaluation.segmentation import prepare_label_maps
 from resnet_tasks.registry import EXTRA_EVALUATORS
+from resnet_tasks.structures.evaluation import BACKGROUND, VOID, GroundTruth, Metric
 
 if TYPE_CHECKING:
-    from resnet_tasks.structures import SegmentationMap
+    from resnet_tasks.structures.predictions import SegmentationMap
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]

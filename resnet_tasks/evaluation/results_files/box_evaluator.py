@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from resnet_tasks.data.coco_columns import ResultColumns, TruthColumns
-from resnet_tasks.evaluation.detection import DetectionEvaluator, ImageBlock
-from resnet_tasks.evaluation.matches import Objects
+from resnet_tasks.data.coco.columns import ResultColumns, TruthColumns
+from resnet_tasks.evaluation.coco.detection import DetectionEvaluator, ImageBlock
+from resnet_tasks.evaluation.coco.matching import Objects
 
 
 def build_evaluator(

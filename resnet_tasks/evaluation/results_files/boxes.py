@@ -5,16 +5,20 @@ from __future__ import annotations
 from importlib import import_module
 from pathlib import Path
 
-from resnet_tasks.data.coco_columns import (
+from resnet_tasks.data.coco.columns import (
     ResultColumns,
     TruthColumns,
     read_result_columns,
     read_truth_columns,
 )
-from resnet_tasks.evaluation.big_files import compute_tables_fast
-from resnet_tasks.evaluation.coco_numbers import build_coco_metrics, describe_protocol
-from resnet_tasks.evaluation.judged import FileEvaluation, build_file_evaluation, describe_problems
-from resnet_tasks.metrics import Evaluator
+from resnet_tasks.evaluation.coco.metrics import build_coco_metrics, describe_protocol
+from resnet_tasks.evaluation.results_files.fast_boxes import compute_tables_fast
+from resnet_tasks.evaluation.results_files.file_evaluation import (
+    FileEvaluation,
+    build_file_evaluation,
+    describe_problems,
+)
+from resnet_tasks.structures.evaluation import Evaluator
 
 LIMITS = (1, 10, 100)
 """COCO's limits of detections per picture and class."""
@@ -52,9 +56,9 @@ def evaluate_file(truth: Path, results: Path, backend: str) -> FileEvaluation:
 
 def _build_evaluator(expected: TruthColumns, detections: ResultColumns, backend: str) -> Evaluator:
     """Imported where it is needed: that takes a part of what a clean file takes."""
-    evaluator: Evaluator = import_module("resnet_tasks.evaluation.box_columns").build_evaluator(
-        expected, detections, backend
-    )
+    evaluator: Evaluator = import_module(
+        "resnet_tasks.evaluation.results_files.box_evaluator"
+    ).build_evaluator(expected, detections, backend)
     return evaluator
 
 

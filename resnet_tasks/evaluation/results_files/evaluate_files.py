@@ -6,14 +6,14 @@ from importlib import import_module
 from pathlib import Path
 
 from resnet_tasks.errors import DataError
-from resnet_tasks.evaluation.coco_tables import BOX_BACKENDS
-from resnet_tasks.evaluation.judged import FileEvaluation
-from resnet_tasks.metrics import Metric
+from resnet_tasks.evaluation.coco.backends import BOX_BACKENDS
+from resnet_tasks.evaluation.results_files.file_evaluation import FileEvaluation
+from resnet_tasks.structures.evaluation import Metric
 
 _EVALUATOR_MODULES = {
-    "box": "resnet_tasks.evaluation.box_files",
-    "mask": "resnet_tasks.evaluation.mask_files",
-    "semantic": "resnet_tasks.evaluation.pixel_files",
+    "box": "resnet_tasks.evaluation.results_files.boxes",
+    "mask": "resnet_tasks.evaluation.results_files.masks",
+    "semantic": "resnet_tasks.evaluation.results_files.semantic",
 }
 """Who judges each task: imported when asked for, as imports take longer than a clean file."""
 TASKS = tuple(_EVALUATOR_MODULES)

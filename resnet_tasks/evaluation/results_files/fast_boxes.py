@@ -9,8 +9,8 @@ from pathlib import Path
 import hotcoco
 import numpy as np
 
-from resnet_tasks.data.coco_columns import TruthColumns
-from resnet_tasks.evaluation.coco_tables import CocoTables, compute_hotcoco_tables
+from resnet_tasks.data.coco.columns import TruthColumns
+from resnet_tasks.evaluation.coco.backends import CocoTables, compute_hotcoco_tables
 
 _NEGATIVE_SIZE = re.compile(rb"-[\d.eE+-]*\s*(?:,[^,\[\]]*)?\]")
 """A negative number that is the last or the last but one of a list."""

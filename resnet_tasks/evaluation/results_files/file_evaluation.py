@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from resnet_tasks.data.coco_columns import TruthColumns
-from resnet_tasks.metrics import Evaluator, Metric
+from resnet_tasks.data.coco.columns import TruthColumns
+from resnet_tasks.structures.evaluation import Evaluator, Metric
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from resnet_tasks.data.coco_columns import read_result_columns, read_truth_columns
+from resnet_tasks.data.coco.columns import read_result_columns, read_truth_columns
 from resnet_tasks.errors import DataError
-from resnet_tasks.evaluation.instance_masks import InstanceMaskEvaluator
-from resnet_tasks.evaluation.judged import FileEvaluation, build_file_evaluation, describe_problems
-from resnet_tasks.metrics import GroundTruth
+from resnet_tasks.evaluation.coco.instance_masks import InstanceMaskEvaluator
+from resnet_tasks.evaluation.results_files.file_evaluation import (
+    FileEvaluation,
+    build_file_evaluation,
+    describe_problems,
+)
+from resnet_tasks.structures.evaluation import GroundTruth
 
 
 def evaluate_file(truth: Path, results: Path, backend: str) -> FileEvaluation:

@@ -10,7 +10,9 @@ from pathlib import Path
 from time import strftime
 from typing import Any
 
-from resnet_tasks.evaluation.intervals import (
+from resnet_tasks.evaluation.metric_tables import compute_sha256, metric_to_json
+from resnet_tasks.evaluation.results_files.file_evaluation import FileEvaluation
+from resnet_tasks.evaluation.uncertainty.bootstrap import (
     LEAST_UNITS,
     Bootstrap,
     ResamplingUnits,
@@ -18,10 +20,8 @@ from resnet_tasks.evaluation.intervals import (
     describe_few_units,
     resample_metrics,
 )
-from resnet_tasks.evaluation.judged import FileEvaluation
-from resnet_tasks.evaluation.reporting import compute_sha256, metric_to_json
-from resnet_tasks.metrics import DetailedEvaluator, ResamplableEvaluator
-from resnet_tasks.whole_files import write_json
+from resnet_tasks.files.atomic import write_json
+from resnet_tasks.structures.evaluation import DetailedEvaluator, ResamplableEvaluator
 
 
 def add_intervals(evaluation: FileEvaluation, bootstrap: Bootstrap) -> FileEvaluation:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from resnet_tasks.data.coco import read_coco
-from resnet_tasks.data.semantic_maps import read_semantic_map
+from resnet_tasks.data.coco.read import read_coco
+from resnet_tasks.data.coco.semantic_maps import read_semantic_map
 from resnet_tasks.errors import DataError
-from resnet_tasks.evaluation.judged import FileEvaluation, build_file_evaluation
+from resnet_tasks.evaluation.results_files.file_evaluation import (
+    FileEvaluation,
+    build_file_evaluation,
+)
 from resnet_tasks.evaluation.segmentation import SegmentationEvaluator
-from resnet_tasks.metrics import UNLABELLED, VOID, GroundTruth
+from resnet_tasks.structures.evaluation import UNLABELLED, VOID, GroundTruth
 
 
 def evaluate_file(truth: Path, results: Path, _: str) -> FileEvaluation:

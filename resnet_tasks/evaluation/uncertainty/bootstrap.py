@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_tasks.errors import DataError
-from resnet_tasks.metrics import Evaluator, Metric, ResamplableEvaluator
+from resnet_tasks.structures.evaluation import Evaluator, Metric, ResamplableEvaluator
 
 LEVEL = 0.95
 LEAST_UNITS = 10
@@ -294,7 +294,8 @@ def describe_few_units(units: ResamplingUnits) -> str:
     if units.number >= FEW_UNITS:
         return ""
     return (
-        f"only {units.number} {units.unit_name}: intervals from fewer than {FEW_UNITS} are somewhat too "
+        f"only {units.number} {units.unit_name}: intervals from fewer than {FEW_UNITS} are "
+        "somewhat too "
         "narrow, p-values too small"
     )
 

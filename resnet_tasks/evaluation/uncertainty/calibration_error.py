@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_tasks.errors import DataError
-from resnet_tasks.evaluation.matches import find_box_pairs, match_greedily, rank_within_groups
-from resnet_tasks.metrics import VOID, GroundTruth, Metric, as_array
+from resnet_tasks.evaluation.coco.matching import find_box_pairs, match_greedily, rank_within_groups
+from resnet_tasks.structures.evaluation import VOID, GroundTruth, Metric, as_array
 
 if TYPE_CHECKING:
-    from resnet_tasks.metrics import Evaluator
-    from resnet_tasks.structures import Detections, SegmentationMap
+    from resnet_tasks.structures.evaluation import Evaluator
+    from resnet_tasks.structures.predictions import Detections, SegmentationMap
 
 NUM_BINS = 15  # Guo et al. 2017, section 2
 HIT_IOU = 0.5
@@ -61,7 +61,7 @@ class _CalibrationEvaluator:
         return {self.name: Metric(None if np.isnan(value) else value, lower_is_better=True)}
 
     def resample(self, counts: NDArray[np.int64]) -> dict[str, Floats]:
-        """The calibration error of resampled data sets; see `resnet_tasks.metrics.Resampled`."""
+        """Compute the calibration error of resampled datasets; see `ResamplableEvaluator`."""
         sums = np.stack(self._bins) if self._bins else np.zeros((0, 3, NUM_BINS))
         number, confidence, hits = (
             counts.astype(np.float64) @ sums[:, i].reshape(-1, NUM_BINS) for i in range(3)

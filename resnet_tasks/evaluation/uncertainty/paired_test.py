@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_tasks.errors import DataError
-from resnet_tasks.evaluation.intervals import LEVEL, Resampling, compute_interval
-from resnet_tasks.metrics import Metric
+from resnet_tasks.evaluation.uncertainty.bootstrap import LEVEL, Resampling, compute_interval
+from resnet_tasks.structures.evaluation import Metric
 
 
 @dataclass(frozen=True)
@@ -92,8 +92,10 @@ class PairedComparison:
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
         return {
-            "method": f"percentile bootstrap of the difference over {self.resampling.unit_name}, the "
-            "same draws for both",
+            "method": (
+                f"percentile bootstrap of the difference over {self.resampling.unit_name}, "
+                "the same draws for both"
+            ),
             "level": LEVEL,
             "resamples": self.resampling.bootstrap.resamples,
             "seed": self.resampling.bootstrap.seed,

@@ -25,9 +25,12 @@ from scipy.special import log_expit, log_softmax, logit
 from torch import Tensor
 
 from resnet_tasks.errors import DataError
-from resnet_tasks.evaluation.calibration import extract_detection_decisions, extract_pixel_decisions
-from resnet_tasks.metrics import GroundTruth, Metric, as_array
-from resnet_tasks.structures import Classification, Detections, SegmentationMap
+from resnet_tasks.evaluation.uncertainty.calibration_error import (
+    extract_detection_decisions,
+    extract_pixel_decisions,
+)
+from resnet_tasks.structures.evaluation import GroundTruth, Metric, as_array
+from resnet_tasks.structures.predictions import Classification, Detections, SegmentationMap
 
 LEAST_DECISIONS = 50
 """Fewer say too little about confidence to fit anything to them."""

@@ -19,20 +19,14 @@ from torch import Tensor
 
 from resnet_tasks.errors import HeadError
 from resnet_tasks.heads.base import Head, HeadOptions, register_head
-from resnet_tasks.heads.faster_rcnn.matching import CandidateSampler
-from resnet_tasks.heads.faster_rcnn.roi import BoxHead, RoiHeads
-from resnet_tasks.heads.faster_rcnn.rpn import AnchorShapes, RegionProposalNetwork
+from resnet_tasks.heads.rcnn.matching import CandidateSampler
+from resnet_tasks.heads.rcnn.roi import BoxHead, RoiHeads
+from resnet_tasks.heads.rcnn.rpn import AnchorShapes, RegionProposalNetwork
 from resnet_tasks.layers.feature_pyramid import FeaturePyramid, get_shared_channels
 from resnet_tasks.layers.strides import check_strides
-from resnet_tasks.structures import (
-    DETECTION,
-    BatchView,
-    Detections,
-    FeatureSpec,
-    Geometry,
-    LossTerm,
-    Task,
-)
+from resnet_tasks.structures.geometry import Geometry
+from resnet_tasks.structures.predictions import Detections
+from resnet_tasks.structures.samples import DETECTION, BatchView, FeatureSpec, LossTerm, Task
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.ops import batched_nms
 
-from resnet_tasks.heads.faster_rcnn.matching import (
+from resnet_tasks.heads.rcnn.matching import (
     CandidateSampler,
     compute_box_loss,
     extract_objects,
@@ -25,7 +25,7 @@ from resnet_tasks.heads.faster_rcnn.matching import (
 )
 from resnet_tasks.layers.dropout import sample_unit_mask
 from resnet_tasks.layers.roi_align import multilevel_roi_align
-from resnet_tasks.structures import BatchView, LossTerm
+from resnet_tasks.structures.samples import BatchView, LossTerm
 
 MIN_SIZE = 1e-2  # pixels; torchvision's RoIHeads
 STAGE = 1
@@ -48,7 +48,7 @@ class BoxHead(nn.Module):
         self.dropout = dropout
 
     def forward(self, pooled: Tensor, dropout_masks: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        """`(Q, C * S * S)` -> `(Q, channels)`; `dropout_masks` multiplies what the two layers give."""
+        """`(Q, C * S * S)` -> `(Q, channels)`; `dropout_masks` multiply the two layers' outputs."""
         hidden = F.relu(self.fc6(pooled))
         if dropout_masks is None:
             return F.relu(self.fc7(hidden))

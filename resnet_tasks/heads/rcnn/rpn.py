@@ -24,14 +24,14 @@ from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import batched_nms
 
-from resnet_tasks.heads.faster_rcnn.matching import (
+from resnet_tasks.heads.rcnn.matching import (
     CandidateSampler,
     compute_box_loss,
     extract_objects,
     make_generator,
 )
 from resnet_tasks.layers.tracing import is_traced
-from resnet_tasks.structures import BatchView, LossTerm
+from resnet_tasks.structures.samples import BatchView, LossTerm
 
 MIN_SIZE = 1e-3  # pixels; torchvision's RegionProposalNetwork
 STAGE = 0

@@ -17,16 +17,16 @@ from torch.nn import functional as F
 
 from resnet_tasks.heads.base import Head, HeadOptions
 from resnet_tasks.heads.class_weights import make_class_weights
-from resnet_tasks.layers.by_picture import compute_terms_per_image
 from resnet_tasks.layers.dropout import sample_channel_mask
+from resnet_tasks.layers.per_image_losses import compute_terms_per_image
 from resnet_tasks.layers.segmentation_losses import cross_entropy, dice, focal
-from resnet_tasks.structures import (
+from resnet_tasks.structures.geometry import Geometry
+from resnet_tasks.structures.predictions import SegmentationMap
+from resnet_tasks.structures.samples import (
     SEMANTIC_SEGMENTATION,
     BatchView,
     FeatureSpec,
-    Geometry,
     LossTerm,
-    SegmentationMap,
     Task,
 )
 

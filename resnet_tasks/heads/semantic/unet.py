@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from resnet_tasks.heads.base import HeadOptions, register_head
-from resnet_tasks.heads.semantic import SemanticHead, SemanticOptions
+from resnet_tasks.heads.semantic.semantic_head import SemanticHead, SemanticOptions
 from resnet_tasks.layers.folded_norms import FoldingConv2d, fold_norms
-from resnet_tasks.layers.made_again import apply_with_recomputation
 from resnet_tasks.layers.norms import batch_to_group_norm
+from resnet_tasks.layers.recomputation import apply_with_recomputation
 from resnet_tasks.layers.strides import check_strides
 from resnet_tasks.layers.upsampled_conv import (
     SummedFilters,
@@ -32,7 +32,7 @@ from resnet_tasks.layers.upsampled_conv import (
     convolve_upsampled,
     make_summed_filters,
 )
-from resnet_tasks.structures import FeatureSpec
+from resnet_tasks.structures.samples import FeatureSpec
 
 Channels = Annotated[int, Field(ge=1)]
 

@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 
 from resnet_tasks import errors
 from resnet_tasks.errors import DataError, ResnetTasksError, RunError
-from resnet_tasks.streaming.journal import BatchResult
-from resnet_tasks.streaming.predictor import StreamPredictor
-from resnet_tasks.streaming.sources import Source, Unit
-from resnet_tasks.streaming.stream import DoneBatches, StreamOptions, predict_units
+from resnet_tasks.inference.streaming.sources import Source, Unit
+from resnet_tasks.inference.streaming.stream import DoneBatches, StreamOptions, predict_units
+from resnet_tasks.inference.streaming.stream_journal import BatchResult
+from resnet_tasks.inference.streaming.stream_predictor import StreamPredictor
 
 LOCAL = "local"
 """In the place of an address: a cluster of this machine alone, for as long as it takes."""

@@ -9,13 +9,18 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from resnet_tasks.data.preparation import Preparation
-from resnet_tasks.data.samples import make_sample
-from resnet_tasks.evaluation.sliding import SlidingWindows
-from resnet_tasks.evaluation.views import Predictor, get_scales, predict_batches, unwrap_model
+from resnet_tasks.data.datasets.samples import make_sample
+from resnet_tasks.data.images.preprocessing import Preparation
+from resnet_tasks.inference.sliding_window import SlidingWindows
+from resnet_tasks.inference.streaming.stream_predictor import ReadyPicture
+from resnet_tasks.inference.test_time_augmentation import (
+    Predictor,
+    get_scales,
+    predict_batches,
+    unwrap_model,
+)
 from resnet_tasks.model import resolve_precision
-from resnet_tasks.streaming.predictor import ReadyPicture
-from resnet_tasks.structures import collate
+from resnet_tasks.structures.samples import collate
 
 
 @dataclass(frozen=True)

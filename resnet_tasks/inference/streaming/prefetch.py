@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 from numpy.typing import NDArray
 
 from resnet_tasks.errors import DataError
-from resnet_tasks.streaming.journal import Key
-from resnet_tasks.streaming.predictor import ReadyPicture, StreamPredictor
-from resnet_tasks.streaming.sources import Source, Unit
-from resnet_tasks.streaming.videos import read_frames
+from resnet_tasks.inference.streaming.sources import Source, Unit
+from resnet_tasks.inference.streaming.stream_journal import Key
+from resnet_tasks.inference.streaming.stream_predictor import ReadyPicture, StreamPredictor
+from resnet_tasks.inference.streaming.videos import read_frames
 
 Item = TypeVar("Item")
 
@@ -190,7 +190,7 @@ def _read_frame(
 
 
 def _prefetch(items: Iterator[Item], queue_size: int) -> Generator[Item]:
-    """Items of an iterator that runs in a thread, at most `queue_size` of them before they are taken.
+    """Yield the items of an iterator that runs in a thread, at most `queue_size` of them ahead.
 
     What the iterator raises is raised where its item would have come. When it is no longer read,
     the thread ends.

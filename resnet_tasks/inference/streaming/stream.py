@@ -22,21 +22,27 @@ from rich.progress import (
 )
 
 from resnet_tasks.errors import DataError, RunError
-from resnet_tasks.in_use import lock_folder
-from resnet_tasks.names import require_head_names
-from resnet_tasks.prediction_files import PredictionWriter
-from resnet_tasks.processors import count_usable_cores
-from resnet_tasks.streaming.journal import BAD, BatchResult, FrameResult, Key, StreamJournal
-from resnet_tasks.streaming.predictor import StreamPredictor
-from resnet_tasks.streaming.reading import LoadedBatch, LoadedFrame, prefetch_batches
-from resnet_tasks.streaming.sources import (
+from resnet_tasks.files.folder_lock import lock_folder
+from resnet_tasks.files.safe_names import require_head_names
+from resnet_tasks.inference.prediction_writer import PredictionWriter
+from resnet_tasks.inference.streaming.prefetch import LoadedBatch, LoadedFrame, prefetch_batches
+from resnet_tasks.inference.streaming.sources import (
     Source,
     Unit,
     compute_digest,
     find_sources,
     group_into_units,
 )
-from resnet_tasks.streaming.videos import count_announced_frames
+from resnet_tasks.inference.streaming.stream_journal import (
+    BAD,
+    BatchResult,
+    FrameResult,
+    Key,
+    StreamJournal,
+)
+from resnet_tasks.inference.streaming.stream_predictor import StreamPredictor
+from resnet_tasks.inference.streaming.videos import count_announced_frames
+from resnet_tasks.runtime.cpu_count import count_usable_cores
 
 WRITING = 2
 """Batches that may wait to be drawn and written while the model goes on."""
@@ -280,7 +286,8 @@ def predict_all(
             journal.close()
     if summary.num_unreadable:
         console.print(
-            f"left out: {summary.num_unreadable} that cannot be read (in part), listed in {out / BAD}",
+            f"left out: {summary.num_unreadable} that cannot be read (in part), listed in "
+            f"{out / BAD}",
             highlight=False,
             markup=False,
         )

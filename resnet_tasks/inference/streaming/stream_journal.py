@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from resnet_tasks.errors import RunError
-from resnet_tasks.names import require_head_names
-from resnet_tasks.whole_files import json_text, make_write_error, open_atomic, write_json
+from resnet_tasks.files.atomic import json_text, make_write_error, open_atomic, write_json
+from resnet_tasks.files.safe_names import require_head_names
 
 SETTINGS = "stream.json"
 LINES = "stream.jsonl"
@@ -258,7 +258,8 @@ class StreamJournal:
                 for key in changed
             )
             raise RunError(
-                f"{self._folder} holds an unfinished prediction that was begun otherwise: {changes}; "
+                f"{self._folder} holds an unfinished prediction that was begun otherwise: "
+                f"{changes}; "
                 f"{remedy}"
             )
 

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_tasks.data.preparation import Preparation, PreparedPicture
-from resnet_tasks.prediction_files import make_overview
+from resnet_tasks.data.images.preprocessing import Preparation, PreparedPicture
+from resnet_tasks.inference.prediction_writer import make_overview
 
 
 @dataclass(frozen=True)

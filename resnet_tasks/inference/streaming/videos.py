@@ -13,11 +13,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_tasks.data.decoding import MAX_PIXELS
-from resnet_tasks.data.image_formats import read_start
-from resnet_tasks.data.regular_files import open_regular_file
-from resnet_tasks.data.size_limits import refuse_large
+from resnet_tasks.data.images.decoding import MAX_PIXELS
+from resnet_tasks.data.images.image_formats import read_start
+from resnet_tasks.data.images.size_limits import refuse_large
 from resnet_tasks.errors import DataError
+from resnet_tasks.files.regular_files import open_regular_file
 
 # Read when the first video is opened: what is wrong is told by our errors, not on standard error.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")

@@ -13,32 +13,28 @@ from resnet_tasks.assemble.datasets import build_dataset
 from resnet_tasks.assemble.labels import Labels, build_labels
 from resnet_tasks.assemble.model import build_model
 from resnet_tasks.assemble.splits import divide_into_folds, merge_categories
-from resnet_tasks.data.dataset import CocoDataset
-from resnet_tasks.data.splitting import Folds
+from resnet_tasks.data.datasets.coco_dataset import CocoDataset
+from resnet_tasks.data.splits.splitting import Folds
 from resnet_tasks.errors import DataError, RunError
 from resnet_tasks.evaluation.evaluate import Evaluation, evaluate_folds
 from resnet_tasks.evaluation.evaluators import add_calibration_evaluators, build_evaluators
-from resnet_tasks.evaluation.intervals import Bootstrap
-from resnet_tasks.evaluation.views import Predictor
-from resnet_tasks.metrics import Metric
+from resnet_tasks.evaluation.metric_tables import compute_sha256, metric_to_json
+from resnet_tasks.evaluation.uncertainty.bootstrap import Bootstrap
+from resnet_tasks.files.atomic import write_json
+from resnet_tasks.inference.test_time_augmentation import Predictor
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.schema import FoldsRecipe, Recipe
-from resnet_tasks.training.judging import (
-    compute_sha256,
-    metric_to_json,
-    weights_sha256,
-    write_evaluation,
-)
-from resnet_tasks.training.pairing import SavedEvaluation
-from resnet_tasks.training.repeats import (
+from resnet_tasks.runs.evaluate_run import weights_sha256, write_evaluation
+from resnet_tasks.runs.paired_comparison import SavedEvaluation
+from resnet_tasks.runs.run import Run
+from resnet_tasks.structures.evaluation import Metric
+from resnet_tasks.training.experiments.seeds import (
     DEVIATION,
     MetricSpread,
     RepeatedRun,
     build_spread_table,
     run_repeats,
 )
-from resnet_tasks.training.run import Run
-from resnet_tasks.whole_files import write_json
 
 SUMMARY = "folds.json"
 POOLED = "out-of-fold"

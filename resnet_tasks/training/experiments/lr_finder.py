@@ -15,12 +15,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from rich.console import Console
 
+from resnet_tasks.assemble.training_setup import build_training_setup
 from resnet_tasks.errors import NonFiniteLossError, RunError
-from resnet_tasks.progress import track_progress
+from resnet_tasks.files.atomic import make_folder, write_json
+from resnet_tasks.profiling.trial_steps import TrialTraining
 from resnet_tasks.recipe.schema import Recipe
-from resnet_tasks.training.rehearsal import TrialTraining
-from resnet_tasks.training.untrained import build_training_setup
-from resnet_tasks.whole_files import make_folder, write_json
+from resnet_tasks.runtime.progress import track_progress
 
 SMOOTHING = 0.9
 """Share of the past in the smoothed loss."""

@@ -13,12 +13,12 @@ from rich.console import Console
 from rich.table import Table
 
 from resnet_tasks.errors import RunError
-from resnet_tasks.evaluation.reporting import format_number
-from resnet_tasks.metrics import Metric
+from resnet_tasks.evaluation.metric_tables import format_number
+from resnet_tasks.files.atomic import make_folder, write_json
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.schema import Recipe
-from resnet_tasks.training.from_recipe import finetune_recipe
-from resnet_tasks.whole_files import make_folder, write_json
+from resnet_tasks.structures.evaluation import Metric
+from resnet_tasks.training.finetune_recipe import finetune_recipe
 
 SUMMARY = "seeds.json"
 REQUESTED_FILE = "asked.json"
@@ -257,7 +257,8 @@ def _require_same_recipe(repeat: RepeatedRun, requested: dict[str, Any] | None) 
     changed_keys = [key for key in now if previous.get(key) != now[key]]
     if changed_keys:
         raise RunError(
-            f"{repeat.folder} is a run of another recipe ({', '.join(changed_keys)} differ); choose another "
+            f"{repeat.folder} is a run of another recipe ({', '.join(changed_keys)} differ); "
+            "choose another "
             "--out"
         )
 

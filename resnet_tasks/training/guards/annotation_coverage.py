@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from resnet_tasks.assemble.labels import Labels
-from resnet_tasks.data.dataset import CocoDataset
+from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.heads.base import HEADS
 from resnet_tasks.recipe.schema import Recipe
-from resnet_tasks.structures import (
+from resnet_tasks.structures.evaluation import VOID
+from resnet_tasks.structures.samples import (
     CLASSIFICATION,
     DETECTION,
     SEMANTIC_SEGMENTATION,
-    VOID,
     LabelTable,
     Task,
 )
@@ -83,7 +83,8 @@ def _check_partial_annotations(
             for file, class_names in missing_by_file.items()
         )
         raise RecipeError(
-            f"heads.{head}: every file under data.train lacks a category of this head ({details}), so "
+            f"heads.{head}: every file under data.train lacks a category of this head ({details}), "
+            "so "
             "that no picture can teach it what is none of them; give each file a head of its own "
             "classes (heads.NAME.classes), or state in data.train[i].categories what was looked "
             "for"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from resnet_tasks.data.dataset import CocoDataset
+from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.errors import DataError
 from resnet_tasks.heads.classifier import Classifier, get_single_label
 from resnet_tasks.model import TaskModel

@@ -10,11 +10,11 @@ import torch
 
 from resnet_tasks.errors import NonFiniteLossError
 from resnet_tasks.recipe.schema import TrainingRecipe
-from resnet_tasks.structures import Batch
-from resnet_tasks.training.journal import RunLog
-from resnet_tasks.training.position import RunLength, TrainingProgress
-from resnet_tasks.training.replay import RecordedStep, write_replay
-from resnet_tasks.training.trainee import TrainState
+from resnet_tasks.structures.samples import Batch
+from resnet_tasks.training.guards.replay import RecordedStep, write_replay
+from resnet_tasks.training.logging.run_log import RunLog
+from resnet_tasks.training.state.progress import RunLength, TrainingProgress
+from resnet_tasks.training.state.train_state import TrainState
 
 MOST_SKIPPED = 3
 """Steps that `training.non_finite=skip` may leave out, or 1 % of them where that is more."""
@@ -120,8 +120,10 @@ class NonFiniteStepPolicy:
         progress.skipped_in_row += 1
         if progress.skipped > self._max_skipped or progress.skipped_in_row >= MOST_IN_ROW:
             raise NonFiniteLossError(
-                f"{trouble}{replay_hint}; {progress.skipped} of {train_step.update + 1} steps were left "
-                f"out, {progress.skipped_in_row} in a row; allowed are {self._max_skipped}, and fewer "
+                f"{trouble}{replay_hint}; {progress.skipped} of {train_step.update + 1} steps were "
+                "left "
+                f"out, {progress.skipped_in_row} in a row; allowed are {self._max_skipped}, and "
+                "fewer "
                 f"than {MOST_IN_ROW} in a row"
             )
         self._run_log.log(

@@ -24,13 +24,14 @@ from torch import Tensor
 
 from resnet_tasks.assemble.model import build_model
 from resnet_tasks.errors import RunError
+from resnet_tasks.files.atomic import make_folder, make_write_error, write_json
 from resnet_tasks.model import TaskModel, resolve_device
-from resnet_tasks.structures import Batch, Geometry, LossTerm, Target
-from resnet_tasks.training.checkpoint import load_weights_file, load_weights_into
-from resnet_tasks.training.conditions import create_accelerator, use_deterministic_algorithms
-from resnet_tasks.training.run import Run
-from resnet_tasks.training.shares import LossModule, compute_means
-from resnet_tasks.whole_files import make_folder, make_write_error, write_json
+from resnet_tasks.runs.checkpoint import load_weights_file, load_weights_into
+from resnet_tasks.runs.run import Run
+from resnet_tasks.structures.geometry import Geometry
+from resnet_tasks.structures.samples import Batch, LossTerm, Target
+from resnet_tasks.training.state.loss_reduction import LossModule, compute_means
+from resnet_tasks.training.state.precision import create_accelerator, use_deterministic_algorithms
 
 FORMAT = 1
 FIELDS = ("boxes", "labels", "ignore", "masks", "semantic", "image_labels", "unannotated")

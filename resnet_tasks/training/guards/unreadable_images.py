@@ -13,11 +13,11 @@ from pathlib import Path
 
 from torch.utils.data import Dataset
 
-from resnet_tasks.data.data_set_protocols import SkipsBadImages
-from resnet_tasks.data.tiled import TiledDataset
+from resnet_tasks.data.datasets.tiled_dataset import TiledDataset
+from resnet_tasks.data.sampling.dataset_protocols import SkipsBadImages
 from resnet_tasks.errors import DataError, PictureError
-from resnet_tasks.structures import Sample
-from resnet_tasks.whole_files import json_text, write_text
+from resnet_tasks.files.atomic import json_text, write_text
+from resnet_tasks.structures.samples import Sample
 
 UNREADABLE_FILE = "bad_pictures.jsonl"
 """In the run folder: a line for each."""

@@ -20,11 +20,11 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from resnet_tasks.files.atomic import json_text, make_write_error
 from resnet_tasks.recipe.schema import TrainingRecipe
-from resnet_tasks.training.gradient_conflict import GradientConflict
-from resnet_tasks.training.spikes import LossSpike
-from resnet_tasks.training.trackers import TrackedRun, Trackers
-from resnet_tasks.whole_files import json_text, make_write_error
+from resnet_tasks.training.logging.gradient_conflict import GradientConflict
+from resnet_tasks.training.logging.loss_spikes import LossSpike
+from resnet_tasks.training.logging.trackers import TrackedRun, Trackers
 
 ShowStep = Callable[[Mapping[str, float], float], None]
 SMOOTHING = 0.9

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from resnet_tasks.errors import PictureError
 from resnet_tasks.model import Losses, TaskModel
-from resnet_tasks.structures import Batch, LossTerm, Target
-from resnet_tasks.training.balancing import LossBalancer
+from resnet_tasks.structures.samples import Batch, LossTerm, Target
+from resnet_tasks.training.state.balancing import LossBalancer
 
 
 @dataclass(frozen=True)

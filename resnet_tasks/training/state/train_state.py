@@ -13,21 +13,21 @@ from torch import Tensor
 from resnet_tasks.errors import RunError
 from resnet_tasks.model import Losses, TaskModel, resolve_precision
 from resnet_tasks.recipe.schema import TrainingRecipe
-from resnet_tasks.structures import Batch
-from resnet_tasks.training.balancing import LOSS_BALANCERS
-from resnet_tasks.training.conditions import (
-    BufferSnapshot,
-    create_accelerator,
-    use_deterministic_algorithms,
-)
-from resnet_tasks.training.optimizer import make_optimizer, set_learning_rates
-from resnet_tasks.training.processes import (
+from resnet_tasks.runtime.processes import (
     SINGLE_PROCESS,
     DistributedContext,
     resolve_process_device,
 )
-from resnet_tasks.training.shares import LossModule
-from resnet_tasks.training.unfreezing import UnfreezeSchedule
+from resnet_tasks.structures.samples import Batch
+from resnet_tasks.training.state.balancing import LOSS_BALANCERS
+from resnet_tasks.training.state.loss_reduction import LossModule
+from resnet_tasks.training.state.optimizer import make_optimizer, set_learning_rates
+from resnet_tasks.training.state.precision import (
+    BufferSnapshot,
+    create_accelerator,
+    use_deterministic_algorithms,
+)
+from resnet_tasks.training.state.unfreezing import UnfreezeSchedule
 
 
 class TrainState:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.measuring import (
+from benchmarks.harness.measurement import (
     QUICK,
     REPEATS,
     BenchmarkRow,

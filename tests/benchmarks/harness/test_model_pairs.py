@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks.model_pairs import (
+from benchmarks.harness.model_pairs import (
     Goals,
     ModelComparison,
     get_memory_format,

@@ -12,15 +12,17 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import detectors, pipeline, pixels
-from benchmarks.measuring import read_rows
-from benchmarks.shipped_recipes import read_reported_metrics
-from benchmarks.side_by_side import (
+from benchmarks import pipeline
+from benchmarks.harness import detectors
+from benchmarks.harness import segmenters as pixels
+from benchmarks.harness.measurement import read_rows
+from benchmarks.harness.side_by_side import (
     BenchmarkPair,
     compare_pairs,
     generate_street_batch,
     require_close,
 )
+from benchmarks.shipped_recipes import read_reported_metrics
 from resnet_tasks.errors import DataError
 
 CPU = torch.device("cpu")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import albumentations
@@ -12,18 +11,16 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from scenes import LIMIT, SEEDS, SIZE, centroid, covered, require_aligned, scene
 from scipy import ndimage
 
-from resnet_tasks.data.aligned import ALIGNED
-from resnet_tasks.data.pixels import resize_labels, resize_pixels
-from resnet_tasks.data.transforms import Augmentation
+from resnet_tasks.data.augmentation.aligned import ALIGNED
+from resnet_tasks.data.augmentation.transforms import Augmentation
+from resnet_tasks.data.images.intensity import resize_labels, resize_pixels
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.recipe.presets import PRESETS
-from resnet_tasks.structures import Target
-
-ROOT = Path(__file__).resolve().parents[2]
-
+from resnet_tasks.structures.samples import Target
+from tests.support.paths import ROOT
+from tests.support.scenes import LIMIT, SEEDS, SIZE, centroid, covered, require_aligned, scene
 
 # --- label maps
 

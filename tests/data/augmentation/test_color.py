@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from resnet_tasks.data import colour
-from resnet_tasks.data.transforms import Augmentation
+from resnet_tasks.data.augmentation import color as colour
+from resnet_tasks.data.augmentation.transforms import Augmentation
 
 PARAMETERS = {
     "ColorJitter": [

@@ -13,10 +13,10 @@ from PIL import Image
 
 from resnet_tasks.assemble.datasets import build_dataset
 from resnet_tasks.assemble.splits import read_split
-from resnet_tasks.data.coco import read_coco
-from resnet_tasks.data.dataset import CocoDataset
-from resnet_tasks.data.loaders import get_shard, make_loader, make_training_batches
-from resnet_tasks.data.pixels import Resize
+from resnet_tasks.data.coco.read import read_coco
+from resnet_tasks.data.datasets.coco_dataset import CocoDataset
+from resnet_tasks.data.images.intensity import Resize
+from resnet_tasks.data.sampling.loaders import get_shard, make_loader, make_training_batches
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.recipe.load import load_recipe
 

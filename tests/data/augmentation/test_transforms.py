@@ -10,10 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from resnet_tasks.data.pixels import Intensity, Resize, resize_labels, resize_pixels
-from resnet_tasks.data.transforms import Augmentation, decode_labels, encode_labels
+from resnet_tasks.data.augmentation.transforms import Augmentation, decode_labels, encode_labels
+from resnet_tasks.data.images.intensity import Intensity, Resize, resize_labels, resize_pixels
 from resnet_tasks.errors import DataError, RecipeError
-from resnet_tasks.structures import UNLABELLED, VOID, Target
+from resnet_tasks.structures.evaluation import UNLABELLED, VOID
+from resnet_tasks.structures.samples import Target
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (5, 7, 3)).astype(np.uint8)

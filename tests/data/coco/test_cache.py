@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnet_tasks.data import coco_cache
-from resnet_tasks.data.coco import CocoFile, read_coco
-from resnet_tasks.data.dataset import CocoDataset
-from resnet_tasks.data.loaders import make_loader
-from resnet_tasks.data.mapped_columns import MappedColumns, open_columns, write_columns
+from resnet_tasks.data.coco import cache as coco_cache
+from resnet_tasks.data.coco.dataset_file import CocoFile
+from resnet_tasks.data.coco.read import read_coco
+from resnet_tasks.data.datasets.coco_dataset import CocoDataset
+from resnet_tasks.data.sampling.loaders import make_loader
 from resnet_tasks.errors import DataError
+from resnet_tasks.files.mapped_columns import MappedColumns, open_columns, write_columns
 
 
 @pytest.fixture(autouse=True)
@@ -78,7 +79,7 @@ def no_parsing(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("the JSON was parsed")
 
-    monkeypatch.setattr("resnet_tasks.data.coco.parse_coco", refuse)
+    monkeypatch.setattr("resnet_tasks.data.coco.read.parse_coco", refuse)
 
 
 def same(one: CocoFile, other: CocoFile) -> bool:

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from resnet_tasks.data import checked_columns, coco_columns
-from resnet_tasks.data.coco_columns import read_result_columns, read_truth_columns
+from resnet_tasks.data.coco import checked_columns
+from resnet_tasks.data.coco import columns as coco_columns
+from resnet_tasks.data.coco.columns import read_result_columns, read_truth_columns
 from resnet_tasks.errors import DataError
 
 TRUTH: dict[str, Any] = {

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from damage import FULL, MANY, damaged_json, outcomes, told
 from PIL import Image
 
-from resnet_tasks.data.coco import decode_mask, read_coco
+from resnet_tasks.data.coco.masks import decode_mask
+from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.doctor.check import check_coco
 from resnet_tasks.data.doctor.repair import repair
 from resnet_tasks.errors import DataError
+from tests.support.damage import FULL, MANY, damaged_json, outcomes, told
 
 
 def content() -> dict[str, Any]:

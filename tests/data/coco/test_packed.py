@@ -8,8 +8,8 @@ from array import array
 import numpy as np
 import pytest
 
-from resnet_tasks.data.coco_packing import PackedAnnotations, PackedImages, pack_annotations
-from resnet_tasks.data.coco_records import Annotation, ImageRecord
+from resnet_tasks.data.coco.packed import PackedAnnotations, PackedImages, pack_annotations
+from resnet_tasks.data.coco.records import Annotation, ImageRecord
 from resnet_tasks.errors import DataError
 
 RECORDS = (

@@ -9,18 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hand_written import CATEGORIES, IDENTITY, coco, made
 from PIL import Image
 
-from resnet_tasks.data.coco import CategoryMap, CocoFile, read_coco
-from resnet_tasks.data.semantic_maps import read_semantic_map
+from resnet_tasks.data.coco.categories import CategoryMap
+from resnet_tasks.data.coco.dataset_file import CocoFile
+from resnet_tasks.data.coco.read import read_coco
+from resnet_tasks.data.coco.semantic_maps import read_semantic_map
 from resnet_tasks.errors import DataError
-from resnet_tasks.structures import (
-    IGNORED,
-    UNLABELLED,
-    VOID,
-    LabelTable,
-)
+from resnet_tasks.structures.evaluation import IGNORED, UNLABELLED, VOID
+from resnet_tasks.structures.samples import LabelTable
+from tests.support.hand_written import CATEGORIES, IDENTITY, coco, made
 
 
 def with_map(folder: Path, values: Any, categories: Any = None, dtype: Any = np.uint8) -> CocoFile:

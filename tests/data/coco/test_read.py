@@ -14,18 +14,13 @@ import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from resnet_tasks.data.coco import (
-    Category,
-    CategoryMap,
-    boxes_to_xywh,
-    decode_mask,
-    read_coco,
-    to_coco_results,
-)
-from resnet_tasks.data.coco_masks import is_rle
+from resnet_tasks.data.coco.categories import Category, CategoryMap
+from resnet_tasks.data.coco.masks import decode_mask, is_rle
+from resnet_tasks.data.coco.read import read_coco, to_coco_results
+from resnet_tasks.data.coco.records import boxes_to_xywh
 from resnet_tasks.data.doctor.check import CheckOptions, check_coco
 from resnet_tasks.errors import DataError
-from resnet_tasks.structures import Detections
+from resnet_tasks.structures.predictions import Detections
 
 SMALL: dict[str, Any] = {
     "info": {"description": "two pictures, three categories with gapped, unsorted ids"},

@@ -8,20 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hand_written import coco, labelled, made
 from PIL import Image
 
-from resnet_tasks.data.coco import CategoryMap, read_coco
-from resnet_tasks.data.dataset import CocoDataset
-from resnet_tasks.data.pixels import Resize
-from resnet_tasks.data.transforms import Augmentation
+from resnet_tasks.data.augmentation.transforms import Augmentation
+from resnet_tasks.data.coco.categories import CategoryMap
+from resnet_tasks.data.coco.read import read_coco
+from resnet_tasks.data.datasets.coco_dataset import CocoDataset
+from resnet_tasks.data.images.intensity import Resize
 from resnet_tasks.errors import DataError
-from resnet_tasks.structures import (
-    CLASSIFICATION,
-    DETECTION,
-    Geometry,
-    LabelTable,
-)
+from resnet_tasks.structures.geometry import Geometry
+from resnet_tasks.structures.samples import CLASSIFICATION, DETECTION, LabelTable
+from tests.support.hand_written import coco, labelled, made
 
 
 def test_sample_of_a_hand_written_file(tmp_path: Path) -> None:

@@ -6,18 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from hand_written import IDENTITY, coco, labelled, made
 
-from resnet_tasks.data.data_set_protocols import HasTruth
-from resnet_tasks.data.dataset import CocoDataset
-from resnet_tasks.data.pixels import Resize
-from resnet_tasks.data.truths import build_truth
-from resnet_tasks.structures import (
-    CLASSIFICATION,
-    IGNORED,
-    VOID,
-    LabelTable,
-)
+from resnet_tasks.data.datasets.coco_dataset import CocoDataset
+from resnet_tasks.data.datasets.ground_truth import build_truth
+from resnet_tasks.data.images.intensity import Resize
+from resnet_tasks.data.sampling.dataset_protocols import HasTruth
+from resnet_tasks.structures.evaluation import IGNORED, VOID
+from resnet_tasks.structures.samples import CLASSIFICATION, LabelTable
+from tests.support.hand_written import IDENTITY, coco, labelled, made
 
 
 def test_truth_is_in_original_pixels_as_in_the_file(tmp_path: Path) -> None:

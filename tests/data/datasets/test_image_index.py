@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from hand_written import IDENTITY, coco
 
-from resnet_tasks.data.dataset import CocoDataset
-from resnet_tasks.data.picture_index import PictureIndex
+from resnet_tasks.data.datasets.coco_dataset import CocoDataset
+from resnet_tasks.data.datasets.image_index import PictureIndex
+from tests.support.hand_written import IDENTITY, coco
 
 
 def test_repeated_ids_are_made_unique(tmp_path: Path) -> None:

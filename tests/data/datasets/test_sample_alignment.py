@@ -11,18 +11,19 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from scenes import LIMIT, SEEDS, SIZE, Array, centroid, require_aligned, scene
 
-from resnet_tasks.data.coco import read_coco
-from resnet_tasks.data.copy_paste import CopyPaste
-from resnet_tasks.data.dataset import CocoDataset
-from resnet_tasks.data.pixels import Resize
-from resnet_tasks.data.preparation import Preparation
-from resnet_tasks.data.tiled import TiledDataset, Tiling
-from resnet_tasks.data.tiles import WindowGrid
-from resnet_tasks.data.transforms import Augmentation
-from resnet_tasks.evaluation.views import SCALES, flip_batch
-from resnet_tasks.structures import Geometry, Sample, Target, collate
+from resnet_tasks.data.augmentation.copy_paste import CopyPaste
+from resnet_tasks.data.augmentation.transforms import Augmentation
+from resnet_tasks.data.coco.read import read_coco
+from resnet_tasks.data.datasets.coco_dataset import CocoDataset
+from resnet_tasks.data.datasets.tiled_dataset import TiledDataset, Tiling
+from resnet_tasks.data.images.intensity import Resize
+from resnet_tasks.data.images.preprocessing import Preparation
+from resnet_tasks.data.images.windows import WindowGrid
+from resnet_tasks.inference.test_time_augmentation import SCALES, flip_batch
+from resnet_tasks.structures.geometry import Geometry
+from resnet_tasks.structures.samples import Sample, Target, collate
+from tests.support.scenes import LIMIT, SEEDS, SIZE, Array, centroid, require_aligned, scene
 
 
 def write_scenes(folder: Path, count: int, size: tuple[int, int] = SIZE) -> Path:

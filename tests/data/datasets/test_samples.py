@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from resnet_tasks.data.pixels import Intensity, Resize
-from resnet_tasks.data.preparation import Preparation
-from resnet_tasks.data.samples import make_sample
+from resnet_tasks.data.datasets.samples import make_sample
+from resnet_tasks.data.images.intensity import Intensity, Resize
+from resnet_tasks.data.images.preprocessing import Preparation
 from resnet_tasks.errors import DataError
-from resnet_tasks.structures import Geometry
+from resnet_tasks.structures.geometry import Geometry
 
 
 @pytest.mark.parametrize("shape", [(8, 12), (8, 12, 1), (8, 12, 3)])

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from hand_written import IDENTITY, coco, made
 
-from resnet_tasks.data.pixels import Resize
+from resnet_tasks.data.images.intensity import Resize
+from tests.support.hand_written import IDENTITY, coco, made
 
 
 def test_picture_without_objects_is_empty_not_unannotated(tmp_path: Path) -> None:

@@ -12,16 +12,16 @@ import pytest
 import torch
 from PIL import Image
 
-from resnet_tasks.data.coco import read_coco
-from resnet_tasks.data.coco_masks import decode_mask, decode_mask_in_tile
-from resnet_tasks.data.data_set_protocols import HasEpochs
-from resnet_tasks.data.dataset import CocoDataset
-from resnet_tasks.data.loaders import make_loader, make_training_batches
-from resnet_tasks.data.pixels import Intensity, Resize
-from resnet_tasks.data.semantic_maps import read_semantic_map
-from resnet_tasks.data.tiled import TiledDataset, Tiling, clip_boxes_to_tile
-from resnet_tasks.data.tiles import Tile, WindowGrid
-from resnet_tasks.data.transforms import Augmentation
+from resnet_tasks.data.augmentation.transforms import Augmentation
+from resnet_tasks.data.coco.masks import decode_mask, decode_mask_in_tile
+from resnet_tasks.data.coco.read import read_coco
+from resnet_tasks.data.coco.semantic_maps import read_semantic_map
+from resnet_tasks.data.datasets.coco_dataset import CocoDataset
+from resnet_tasks.data.datasets.tiled_dataset import TiledDataset, Tiling, clip_boxes_to_tile
+from resnet_tasks.data.images.intensity import Intensity, Resize
+from resnet_tasks.data.images.windows import Tile, WindowGrid
+from resnet_tasks.data.sampling.dataset_protocols import HasEpochs
+from resnet_tasks.data.sampling.loaders import make_loader, make_training_batches
 from resnet_tasks.errors import DataError, PictureError
 
 SIZE = (128, 192)

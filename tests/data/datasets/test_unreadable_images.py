@@ -13,11 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
-from resnet_tasks.data import picture_files
-from resnet_tasks.data.coco import read_coco
-from resnet_tasks.data.dataset import CocoDataset
-from resnet_tasks.data.loaders import make_loader
-from resnet_tasks.data.statistics import measure_channels
+from resnet_tasks.data.coco.read import read_coco
+from resnet_tasks.data.datasets.coco_dataset import CocoDataset
+from resnet_tasks.data.images import image_files as picture_files
+from resnet_tasks.data.sampling.loaders import make_loader
+from resnet_tasks.data.statistics.measure import measure_channels
 from resnet_tasks.errors import DataError, PictureError
 
 SIZE = (12, 8)

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from doctored_files import GOOD, content, noise, write
 from PIL import Image
 
-from resnet_tasks.data.coco import read_coco
-from resnet_tasks.data.coco_streaming import open_content
+from resnet_tasks.data.coco.read import read_coco
+from resnet_tasks.data.coco.streaming import open_content
 from resnet_tasks.data.doctor.check import CheckOptions, FileCheck, check_coco
+from tests.support.doctored_files import GOOD, content, noise, write
 
 LOOK = CheckOptions(read_images=True)
 BOX = [1, 1, 8, 6]

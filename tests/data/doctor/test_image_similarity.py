@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnet_tasks.data.decoding import StoredPicture, decode_image
-from resnet_tasks.data.doctor import likeness
-from resnet_tasks.data.doctor.likeness import (
+from resnet_tasks.data.doctor import image_similarity as likeness
+from resnet_tasks.data.doctor.image_similarity import (
     ALIKE_BITS,
     HASH_BYTES,
     difference_hash,
     find_near_duplicates,
 )
+from resnet_tasks.data.images.decoding import StoredPicture, decode_image
 
 
 def hashed(pixels: np.ndarray) -> np.ndarray:

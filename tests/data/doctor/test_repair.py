@@ -8,14 +8,14 @@ from typing import Any, NoReturn
 
 import numpy as np
 import pytest
-from doctored_files import content, noise, write
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from resnet_tasks.data.coco import read_coco
+from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.doctor.check import CheckOptions, FileCheck, check_coco
 from resnet_tasks.data.doctor.repair import RepairReport, repair
 from resnet_tasks.errors import DataError
+from tests.support.doctored_files import content, noise, write
 
 SQUARE = [[10.0, 10.0, 20.0, 10.0, 20.0, 20.0, 10.0, 20.0]]
 LOOK = CheckOptions(read_images=True)

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from doctored_files import GOOD, noise, write
 from PIL import Image
 from typer.testing import CliRunner
 
 from resnet_tasks.cli import app
 from resnet_tasks.data.doctor.check import CheckOptions
-from resnet_tasks.data.doctor.splits import check_splits, find_sibling_splits
+from resnet_tasks.data.doctor.split_checks import check_splits, find_sibling_splits
 from resnet_tasks.errors import DataError
+from tests.support.doctored_files import GOOD, noise, write
 
 
 def split(folder: Path, name: str, groups: tuple[str | None, str | None], **top: Any) -> Path:

@@ -13,9 +13,9 @@ import pytest
 import tifffile
 from PIL import Image
 
-from resnet_tasks.data import decoding
-from resnet_tasks.data.decoding import decode_image, read_image
-from resnet_tasks.data.picture_files import try_read_image_size
+from resnet_tasks.data.images import decoding
+from resnet_tasks.data.images.decoding import decode_image, read_image
+from resnet_tasks.data.images.image_files import try_read_image_size
 from resnet_tasks.errors import DataError
 
 RNG = np.random.default_rng(0)
@@ -208,7 +208,7 @@ def test_damaged_jpeg_is_what_pillow_makes_of_it(
             return str(error)
 
     mine = outcome()
-    monkeypatch.setattr(decoding, "_whole_jpeg", lambda _: None)
+    monkeypatch.setattr(decoding, "_decode_jpeg", lambda _: None)
     assert mine == outcome()
     assert capfd.readouterr() == ("", "")
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from hand_written import coco, made
 
-from resnet_tasks.data import picture_cache
-from resnet_tasks.data.pixels import Intensity, Resize
-from resnet_tasks.data.transforms import Augmentation
+from resnet_tasks.data.augmentation.transforms import Augmentation
+from resnet_tasks.data.images import image_cache as picture_cache
+from resnet_tasks.data.images.intensity import Intensity, Resize
 from resnet_tasks.errors import DataError
+from tests.support.hand_written import coco, made
 
 
 @pytest.mark.parametrize("intensity", [Intensity(), Intensity("window", level=128, width=64)])

@@ -16,11 +16,12 @@ import pytest
 import tifffile
 from PIL import Image, features
 
-from resnet_tasks.data.decoding import decode_image, read_image
-from resnet_tasks.data.image_formats import OversizedImageError, identify_format
-from resnet_tasks.data.picture_files import open_picture, try_read_image_size
-from resnet_tasks.data.regions import open_regions
+from resnet_tasks.data.images.decoding import decode_image, read_image
+from resnet_tasks.data.images.image_files import open_picture, try_read_image_size
+from resnet_tasks.data.images.image_formats import OversizedImageError, identify_format
+from resnet_tasks.data.images.regions import open_regions
 from resnet_tasks.errors import DataError
+from tests.support.paths import ROOT
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 7, 3)).astype(np.uint8)
 
@@ -178,13 +179,13 @@ def test_tiles_larger_than_any_image_are_refused(tmp_path: Path) -> None:
 LIMITED = """
 import resource, sys
 from pathlib import Path
-from resnet_tasks.data.decoding import read_stored
+from resnet_tasks.data.images.decoding import decode_image
 from resnet_tasks.errors import DataError
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (200 << 20),) * 2)
 for name in sys.argv[1:]:
     try:
-        read_stored(Path(name))
+        decode_image(Path(name))
     except DataError as error:
         print(error)
 """
@@ -205,7 +206,7 @@ def test_bombs_are_refused_in_little_memory(tmp_path: Path) -> None:
     for name, content in bombs.items():
         (tmp_path / name).write_bytes(content)
     paths = [str(tmp_path / name) for name in bombs]
-    root = str(Path(__file__).parents[2])
+    root = str(ROOT)
     child = subprocess.run(
         [sys.executable, "-c", LIMITED, *paths],
         capture_output=True,

@@ -19,21 +19,22 @@ from safetensors.torch import save_file
 
 from resnet_tasks.backbone import resnet
 from resnet_tasks.backbone.resnet import ResNet
-from resnet_tasks.data.coco import read_coco
-from resnet_tasks.data.dataset import CocoDataset
-from resnet_tasks.data.preparation import Preparation
-from resnet_tasks.drawing import draw_prediction
+from resnet_tasks.data.coco.read import read_coco
+from resnet_tasks.data.datasets.coco_dataset import CocoDataset
+from resnet_tasks.data.images.preprocessing import Preparation
 from resnet_tasks.errors import DataError, RecipeError
-from resnet_tasks.heads.unet import UNet
+from resnet_tasks.heads.semantic.unet import UNet
+from resnet_tasks.inference.predict_images import predict_pictures
+from resnet_tasks.inference.prediction_writer import to_canvas
+from resnet_tasks.inference.streaming.model_predictor import ModelPredictor
 from resnet_tasks.model import TaskModel
-from resnet_tasks.predict import predict_pictures
-from resnet_tasks.prediction_files import to_canvas
 from resnet_tasks.recipe.load import load_data_settings, load_recipe
 from resnet_tasks.recipe.schema import NormalizeRecipe, Recipe
-from resnet_tasks.streaming.model_predictor import ModelPredictor
-from resnet_tasks.structures import SegmentationMap, collate
-from resnet_tasks.training.from_recipe import finetune_recipe
-from resnet_tasks.training.run import Run, load
+from resnet_tasks.runs.run import Run, load
+from resnet_tasks.structures.predictions import SegmentationMap
+from resnet_tasks.structures.samples import collate
+from resnet_tasks.training.finetune_recipe import finetune_recipe
+from resnet_tasks.visualization.drawing import draw_prediction
 
 SIZE = (64, 96)
 LIGHT_UNET = {"decoder_channels": [16, 16, 8, 8, 8]}

@@ -13,8 +13,8 @@ import pytest
 import tifffile
 from PIL import Image, features
 
-from resnet_tasks.data.label_files import read_label_map
-from resnet_tasks.data.lossy_formats import find_lossy_format
+from resnet_tasks.data.images.label_files import read_label_map
+from resnet_tasks.data.images.lossy_formats import find_lossy_format
 from resnet_tasks.errors import DataError
 
 IDS = np.repeat(np.arange(6, dtype=np.uint8), 12).reshape(6, 12)

@@ -10,13 +10,13 @@ import pytest
 import tifffile
 from PIL import Image
 
-from resnet_tasks.data import regions as module
-from resnet_tasks.data.decoding import read_image
-from resnet_tasks.data.pixels import Intensity, Resize
-from resnet_tasks.data.preparation import Preparation
-from resnet_tasks.data.regions import ArrayRegions, open_regions
-from resnet_tasks.data.samples import make_sample, make_window_sample
-from resnet_tasks.data.tiles import Tile, WindowGrid
+from resnet_tasks.data.datasets.samples import make_sample, make_window_sample
+from resnet_tasks.data.images import regions as module
+from resnet_tasks.data.images.decoding import read_image
+from resnet_tasks.data.images.intensity import Intensity, Resize
+from resnet_tasks.data.images.preprocessing import Preparation
+from resnet_tasks.data.images.regions import ArrayRegions, open_regions
+from resnet_tasks.data.images.windows import Tile, WindowGrid
 from resnet_tasks.errors import DataError
 
 SIZE = (101, 150)

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import tifffile
 
-from resnet_tasks.data import tiff_inflation
-from resnet_tasks.data.decoding import read_image
-from resnet_tasks.data.regions import open_regions
+from resnet_tasks.data.images import tiff_inflation
+from resnet_tasks.data.images.decoding import read_image
+from resnet_tasks.data.images.regions import open_regions
 from resnet_tasks.errors import DataError
 
 PIXELS = np.arange(20 * 16, dtype=np.uint16).reshape(20, 16)

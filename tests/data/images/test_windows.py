@@ -5,7 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from resnet_tasks.data.tiles import Tile, WindowGrid, compute_window_starts, compute_window_weights
+from resnet_tasks.data.images.windows import (
+    Tile,
+    WindowGrid,
+    compute_window_starts,
+    compute_window_weights,
+)
 
 
 @pytest.mark.parametrize(

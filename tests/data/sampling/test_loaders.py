@@ -15,9 +15,10 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from resnet_tasks.data.coco import read_coco
-from resnet_tasks.data.dataset import CocoDataset
-from resnet_tasks.data.loaders import (
+from resnet_tasks.data.augmentation.transforms import Augmentation
+from resnet_tasks.data.coco.read import read_coco
+from resnet_tasks.data.datasets.coco_dataset import CocoDataset
+from resnet_tasks.data.sampling.loaders import (
     choose_num_workers,
     count_earlier_visits,
     get_shard,
@@ -25,10 +26,10 @@ from resnet_tasks.data.loaders import (
     make_training_batches,
     sample_epoch_order,
 )
-from resnet_tasks.data.sample_keys import Key
-from resnet_tasks.data.transforms import Augmentation
+from resnet_tasks.data.sampling.sample_keys import Key
 from resnet_tasks.errors import DataError
-from resnet_tasks.structures import Geometry, Sample, collate
+from resnet_tasks.structures.geometry import Geometry
+from resnet_tasks.structures.samples import Sample, collate
 
 
 def test_order_is_a_function_of_seed_and_epoch() -> None:
@@ -74,7 +75,11 @@ def pictures(tmp_path: Path) -> CocoDataset:
     boxes = [
         {"id": 1, "image_id": 0, "category_id": 1, "bbox": [1, 2, 9, 8], "area": 72, "iscrowd": 0}
     ]
-    content = {"images": image_records, "annotations": boxes, "categories": [{"id": 1, "name": "a"}]}
+    content = {
+        "images": image_records,
+        "annotations": boxes,
+        "categories": [{"id": 1, "name": "a"}],
+    }
     (tmp_path / "data.json").write_text(json.dumps(content))
     file = read_coco(tmp_path / "data.json")
     steps = [{"Affine": {"rotate": [-30, 30], "p": 1.0}}, {"RandomBrightnessContrast": {"p": 1.0}}]
@@ -185,7 +190,7 @@ def test_earlier_visits_are_counted_over_the_epoch() -> None:
 TRAINER = """
 import sys, time
 from multiprocessing import get_context
-from resnet_tasks.data.loaders import _init_worker
+from resnet_tasks.data.sampling.loaders import _init_worker
 
 def work():
     _init_worker(0)

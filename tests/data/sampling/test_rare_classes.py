@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from resnet_tasks.data.coco import read_coco
-from resnet_tasks.data.dataset import CocoDataset
-from resnet_tasks.data.loaders import make_training_batches
-from resnet_tasks.data.rare_classes import (
+from resnet_tasks.data.coco.read import read_coco
+from resnet_tasks.data.datasets.coco_dataset import CocoDataset
+from resnet_tasks.data.sampling.loaders import make_training_batches
+from resnet_tasks.data.sampling.rare_classes import (
     NAMED_WEIGHTS,
     ClassCounts,
     compute_class_weights,

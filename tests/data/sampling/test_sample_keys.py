@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hand_written import coco, made
-
-from resnet_tasks.data.sample_keys import derive_sample_seed, unpack_key
+from resnet_tasks.data.sampling.sample_keys import derive_sample_seed, unpack_key
+from tests.support.hand_written import coco, made
 
 
 def test_keys_say_no_more_than_they_need() -> None:

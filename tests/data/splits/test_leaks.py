@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from resnet_tasks.data.coco import read_coco
-from resnet_tasks.data.leaks import find_leak, read_image_names
+from resnet_tasks.data.coco.read import read_coco
+from resnet_tasks.data.splits.leaks import find_leak, read_image_names
 
 
 def write(path: Path, *images: tuple[str, Any], **info: Any) -> Path:

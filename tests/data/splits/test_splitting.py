@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from sklearn.model_selection import StratifiedGroupKFold
 
-from resnet_tasks.data.categories import Category, CategoryMap
-from resnet_tasks.data.coco_file import CocoFile
-from resnet_tasks.data.coco_records import Annotation, ImageRecord
-from resnet_tasks.data.splitting import (
+from resnet_tasks.data.coco.categories import Category, CategoryMap
+from resnet_tasks.data.coco.dataset_file import CocoFile
+from resnet_tasks.data.coco.records import Annotation, ImageRecord
+from resnet_tasks.data.splits.splitting import (
     Folds,
     assign_folds,
     count_objects_per_image,

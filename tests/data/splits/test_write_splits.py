@@ -11,9 +11,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from resnet_tasks.cli import app
-from resnet_tasks.data.coco import read_coco
-from resnet_tasks.data.doctor.splits import check_splits
-from resnet_tasks.data.split_writing import SplitPlan, split_file
+from resnet_tasks.data.coco.read import read_coco
+from resnet_tasks.data.doctor.split_checks import check_splits
+from resnet_tasks.data.splits.write_splits import SplitPlan, split_file
 from resnet_tasks.errors import DataError
 
 NUMBER = 120
@@ -167,7 +167,7 @@ def test_nothing_is_overwritten_and_all_parts_appear_or_none(
         if len(calls) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("resnet_tasks.data.split_writing.write_content", stop)
+    monkeypatch.setattr("resnet_tasks.data.splits.write_splits.write_content", stop)
     with pytest.raises(KeyboardInterrupt):
         split_file(path, tmp_path / "out", SplitPlan())
     assert not (tmp_path / "out").exists()

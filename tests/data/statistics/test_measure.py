@@ -10,12 +10,12 @@ import cv2
 import numpy as np
 import pytest
 
-from data_tools.catalogue import convert
-from resnet_tasks.data.coco import read_coco
-from resnet_tasks.data.dataset import CocoDataset
-from resnet_tasks.data.decoding import read_image
-from resnet_tasks.data.pixels import Intensity
-from resnet_tasks.data.statistics import (
+from data_tools.catalog import convert
+from resnet_tasks.data.coco.read import read_coco
+from resnet_tasks.data.datasets.coco_dataset import CocoDataset
+from resnet_tasks.data.images.decoding import read_image
+from resnet_tasks.data.images.intensity import Intensity
+from resnet_tasks.data.statistics.measure import (
     ChannelMoments,
     compute_dataset_statistics,
     measure_channels,

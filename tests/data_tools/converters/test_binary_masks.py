@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_tools.binary_masks import (
+from data_tools.catalog import prepare
+from data_tools.converters.binary_masks import (
     ImageMaskFolders,
     MaskRule,
     convert_binary_masks,
     read_binary_mask,
 )
-from data_tools.catalogue import prepare
-from data_tools.split_summary import SplitSummary
-from resnet_tasks.data.coco import decode_mask, read_coco
+from data_tools.writing.split_summary import SplitSummary
+from resnet_tasks.data.coco.masks import decode_mask
+from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.errors import DataError
 
 FOLDERS = {"train": ImageMaskFolders("images", "masks")}

@@ -5,13 +5,13 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_sources import cityscapes, picture, text
 
-from data_tools.catalogue import convert, prepare
-from data_tools.cityscapes import NOT_EVALUATED, STUFF, THINGS
-from resnet_tasks.data.coco import read_coco
-from resnet_tasks.data.coco_masks import decode_mask
+from data_tools.catalog import convert, prepare
+from data_tools.converters.cityscapes import NOT_EVALUATED, STUFF, THINGS
+from resnet_tasks.data.coco.masks import decode_mask
+from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.errors import DataError
+from tests.support.tiny_sources import cityscapes, picture, text
 
 FILE = "gtFine/train/aachen/aachen_000000_000019_gtFine_polygons.json"
 

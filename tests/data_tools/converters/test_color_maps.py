@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_sources import picture, text
 
-from data_tools.catalogue import convert
-from resnet_tasks.data.coco import read_coco
+from data_tools.catalog import convert
+from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.errors import DataError
+from tests.support.tiny_sources import picture, text
 
 CAMVID = """\
 64 128 64\tAnimal

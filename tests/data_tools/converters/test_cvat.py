@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_tools.cvat import convert_cvat
-from resnet_tasks.data.coco import decode_mask, read_coco
+from data_tools.converters.cvat import convert_cvat
+from resnet_tasks.data.coco.masks import decode_mask
+from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.errors import DataError
 
 META = """<version>1.1</version><meta><task><id>4</id><name>segmentation</name><size>{size}</size>

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_tools.catalogue import convert
-from data_tools.image_folders import convert_image_folders
-from resnet_tasks.data.coco import read_coco
-from resnet_tasks.data.dataset import CocoDataset
+from data_tools.catalog import convert
+from data_tools.converters.image_folders import convert_image_folders
+from resnet_tasks.data.coco.read import read_coco
+from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.errors import DataError
 
 

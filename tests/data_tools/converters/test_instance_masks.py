@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from data_tools.instance_masks import compute_contour, convert_instance_masks, read_mask
-from data_tools.split_summary import SplitSummary
-from resnet_tasks.data.coco import read_coco
-from resnet_tasks.data.label_files import read_label_map
+from data_tools.converters.instance_masks import compute_contour, convert_instance_masks, read_mask
+from data_tools.writing.split_summary import SplitSummary
+from resnet_tasks.data.coco.read import read_coco
+from resnet_tasks.data.images.label_files import read_label_map
 from resnet_tasks.errors import DataError
 
 

@@ -3,12 +3,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_sources import kitti, picture, text
 
-from data_tools.catalogue import convert, prepare
-from data_tools.kitti import CLASSES
-from resnet_tasks.data.coco import read_coco
+from data_tools.catalog import convert, prepare
+from data_tools.converters.kitti import CLASSES
+from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.errors import DataError
+from tests.support.tiny_sources import kitti, picture, text
 
 
 def written(out: Path, split: str) -> dict[str, Any]:

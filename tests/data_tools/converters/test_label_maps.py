@@ -7,13 +7,13 @@ import pytest
 import tifffile
 from PIL import Image
 
-from data_tools.catalogue import prepare
-from data_tools.coco_writer import CategorySpec
-from data_tools.data_card import DataCard
-from data_tools.label_maps import convert_label_maps, find_pairs
-from data_tools.split_summary import SplitSummary
-from resnet_tasks.data.coco import read_coco
-from resnet_tasks.data.label_files import read_label_map
+from data_tools.catalog import prepare
+from data_tools.converters.label_maps import convert_label_maps, find_pairs
+from data_tools.writing.coco_writer import CategorySpec
+from data_tools.writing.data_card import DataCard
+from data_tools.writing.split_summary import SplitSummary
+from resnet_tasks.data.coco.read import read_coco
+from resnet_tasks.data.images.label_files import read_label_map
 from resnet_tasks.errors import DataError
 
 CLASSES = (CategorySpec("road", isthing=False), CategorySpec("car"))

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_tools.labelme import convert_labelme
-from resnet_tasks.data.coco import decode_mask, read_coco
+from data_tools.converters.labelme import convert_labelme
+from resnet_tasks.data.coco.masks import decode_mask
+from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.errors import DataError
 
 SQUARE = [[10.0, 10.0], [30.0, 10.0], [30.0, 20.0], [10.0, 20.0]]

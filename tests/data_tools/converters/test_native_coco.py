@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_tools.native_coco import convert_coco
-from data_tools.source_folder import find_coco_splits
-from resnet_tasks.data.coco import read_coco
+from data_tools.converters.native_coco import convert_coco
+from data_tools.reading.source_folder import find_coco_splits
+from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.errors import DataError
 
 POLYGON = [2.0, 3, 12, 3, 12, 8, 2, 8]

@@ -10,12 +10,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
-from tiny_sources import picture, text
 
-from data_tools.catalogue import convert
-from resnet_tasks.data.coco import read_coco
-from resnet_tasks.data.coco_masks import decode_mask
+from data_tools.catalog import convert
+from resnet_tasks.data.coco.masks import decode_mask
+from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.errors import DataError
+from tests.support.tiny_sources import picture, text
 
 SIZE = (64, 96)
 CATEGORIES = ("human.pedestrian.adult", "vehicle.car", "flat.driveable_surface", "vehicle.ego")

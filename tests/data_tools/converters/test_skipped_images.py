@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from tiny_sources import bdd100k, cityscapes, kitti, picture, text
 
-from data_tools.catalogue import convert, prepare
-from data_tools.data_card import DataCard
+from data_tools.catalog import convert, prepare
+from data_tools.writing.data_card import DataCard
+from tests.support.tiny_sources import bdd100k, cityscapes, kitti, picture, text
 
 
 def left_out(card: DataCard) -> list[tuple[str, str, str, str]]:

@@ -13,7 +13,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from scipy import ndimage
 
-from data_tools.synthetic import CLASSES, make_cells, render_scene, trace_polygons
+from data_tools.converters.synthetic import CLASSES, make_cells, render_scene, trace_polygons
 from resnet_tasks.errors import DataError
 
 TRAIN, VAL = 6, 24

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_tools.split_summary import SplitSummary
-from data_tools.voc import convert_voc, corners_to_coco_box, read_voc_file
-from resnet_tasks.data.coco import read_coco
+from data_tools.converters.voc import convert_voc, corners_to_coco_box, read_voc_file
+from data_tools.writing.split_summary import SplitSummary
+from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.errors import DataError
 
 OBJECT = """<object><name>{name}</name><difficult>{difficult}</difficult><bndbox>

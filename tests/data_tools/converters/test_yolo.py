@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_tools.yolo import convert_yolo
-from resnet_tasks.data.coco import read_coco
+from data_tools.converters.yolo import convert_yolo
+from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.errors import DataError, ResnetTasksError
 
 COCO8 = """# Train/val/test sets as 1) dir: path/to/imgs, 2) file: path/to/imgs.txt, or 3) list

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_tools.exporting import export_coco
-from data_tools.source_folder import find_coco_splits
-from data_tools.voc import convert_voc
-from data_tools.voc_export import export_voc
-from data_tools.yolo import convert_yolo
-from resnet_tasks.data.coco import CocoFile, decode_mask, read_coco
+from data_tools.converters.voc import convert_voc
+from data_tools.converters.yolo import convert_yolo
+from data_tools.exporters.export import export_coco
+from data_tools.exporters.voc import export_voc
+from data_tools.reading.source_folder import find_coco_splits
+from resnet_tasks.data.coco.dataset_file import CocoFile
+from resnet_tasks.data.coco.masks import decode_mask
+from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.errors import DataError, ResnetTasksError
 
 

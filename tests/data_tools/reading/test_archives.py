@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from damage import FULL, MANY, damaged_bytes, outcomes, told
-from tiny_sources import bccd, kitti
 
-from data_tools.archives import CHUNK, LONGEST_HEADER, SLACK, UnpackLimits, unpack
-from data_tools.catalogue import convert, prepare
-from resnet_tasks.data.coco import read_coco
+from data_tools.catalog import convert, prepare
+from data_tools.reading.archives import CHUNK, LONGEST_HEADER, SLACK, UnpackLimits, unpack
+from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.errors import DataError
+from tests.support.damage import FULL, MANY, damaged_bytes, outcomes, told
+from tests.support.tiny_sources import bccd, kitti
 
 FILES = {"a/one.txt": b"1", "a/b/two.bin": bytes(range(256)) * 20, "empty": b""}
 TARS = {"x.tar": "w", "x.tar.gz": "w:gz", "x.tgz": "w:gz", "x.tar.xz": "w:xz", "x.tbz2": "w:bz2"}

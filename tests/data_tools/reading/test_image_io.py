@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_tools.picture_io import measure_image_size
-from resnet_tasks.data.label_files import read_label_map
+from data_tools.reading.image_io import measure_image_size
+from resnet_tasks.data.images.label_files import read_label_map
 from resnet_tasks.errors import DataError
 
 

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from data_tools import json_streaming
-from data_tools.json_streaming import stream_objects
+from data_tools.reading import json_streaming
+from data_tools.reading.json_streaming import stream_objects
 from resnet_tasks.errors import DataError
 
 

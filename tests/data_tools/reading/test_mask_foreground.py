@@ -12,10 +12,10 @@ import pytest
 import tifffile
 from PIL import Image
 
-from data_tools.binary_masks import ImageMaskFolders, MaskRule, convert_binary_masks
-from data_tools.instance_masks import convert_instance_masks, read_mask
-from data_tools.mask_reading import MaskReader
-from data_tools.split_summary import SplitSummary
+from data_tools.converters.binary_masks import ImageMaskFolders, MaskRule, convert_binary_masks
+from data_tools.converters.instance_masks import convert_instance_masks, read_mask
+from data_tools.reading.mask_foreground import MaskReader
+from data_tools.writing.split_summary import SplitSummary
 from resnet_tasks.errors import DataError
 
 ROWS, COLUMNS = np.mgrid[:48, :64]

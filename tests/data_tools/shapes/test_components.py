@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from data_tools.components import find_components
+from data_tools.shapes.components import find_components
 
 
 def test_components_by_hand() -> None:

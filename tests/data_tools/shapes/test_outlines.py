@@ -3,8 +3,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_tools.outlines import clip_box, ellipse_to_polygon, join_rings, trace_outline, trace_rings
-from resnet_tasks.data.coco import decode_mask, read_coco
+from data_tools.shapes.outlines import (
+    clip_box,
+    ellipse_to_polygon,
+    join_rings,
+    trace_outline,
+    trace_rings,
+)
+from resnet_tasks.data.coco.masks import decode_mask
+from resnet_tasks.data.coco.read import read_coco
 
 
 def filled(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -5,7 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from data_tools.coco_shapes import Shape, shape_from_box, shape_from_mask, shape_from_polygons
+from data_tools.writing.coco_shapes import (
+    Shape,
+    shape_from_box,
+    shape_from_mask,
+    shape_from_polygons,
+)
 from resnet_tasks.errors import DataError
 
 

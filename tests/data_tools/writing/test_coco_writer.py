@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_tools.coco_writer import CategorySpec, CocoWriter
-from resnet_tasks.data.coco import read_coco
-from resnet_tasks.data.label_files import read_label_map
+from data_tools.writing.coco_writer import CategorySpec, CocoWriter
+from resnet_tasks.data.coco.read import read_coco
+from resnet_tasks.data.images.label_files import read_label_map
 from resnet_tasks.errors import DataError
 
 ROAD_USERS = (CategorySpec("road", isthing=False), CategorySpec("car"))

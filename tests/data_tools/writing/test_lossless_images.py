@@ -3,13 +3,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_tools.deep_pictures import (
+from data_tools.writing.lossless_images import (
     INTEGER_TYPES,
     choose_smallest_dtype,
     shrink,
     write_lossless_image,
 )
-from resnet_tasks.data.decoding import decode_image
+from resnet_tasks.data.images.decoding import decode_image
 
 
 @pytest.mark.parametrize("kind", [*INTEGER_TYPES, np.float32])

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_sources import kitti
 from typer.testing import CliRunner
 
-from data_tools.text_parts import TextSpool
+from data_tools.writing.text_spool import TextSpool
 from resnet_tasks.cli import app
+from tests.support.tiny_sources import kitti
 
 TABLES = ("sample_data", "sample", "log", "category", "attribute", "object_ann", "surface_ann")
 

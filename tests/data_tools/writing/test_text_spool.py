@@ -5,7 +5,7 @@ from __future__ import annotations
 import tracemalloc
 from pathlib import Path
 
-from data_tools.text_parts import MAX_PENDING, TextSpool
+from data_tools.writing.text_spool import MAX_PENDING, TextSpool
 
 
 def test_texts_come_out_in_order_whether_they_waited_in_memory_or_on_disk(tmp_path: Path) -> None:

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from resnet_tasks.data.coco import read_coco
-from resnet_tasks.data.truths import build_truth
-from resnet_tasks.evaluation.detection import DetectionEvaluator
-from resnet_tasks.evaluation.instance_masks import InstanceMaskEvaluator
-from resnet_tasks.metrics import DetailedEvaluator, GroundTruth, ResamplableEvaluator
+from resnet_tasks.data.coco.read import read_coco
+from resnet_tasks.data.datasets.ground_truth import build_truth
+from resnet_tasks.evaluation.coco.detection import DetectionEvaluator
+from resnet_tasks.evaluation.coco.instance_masks import InstanceMaskEvaluator
+from resnet_tasks.structures.evaluation import DetailedEvaluator, GroundTruth, ResamplableEvaluator
 
 CLASSES = ("a", "b", "c")
 

@@ -15,11 +15,12 @@ import torch
 from pycocotools.coco import COCO as REFERENCE
 from pycocotools.cocoeval import COCOeval
 
-from resnet_tasks.data.coco import read_coco, to_coco_results
+from resnet_tasks.data.coco.read import read_coco, to_coco_results
 from resnet_tasks.errors import DataError
-from resnet_tasks.evaluation.detection import DetectionEvaluator
+from resnet_tasks.evaluation.coco.detection import DetectionEvaluator
 from resnet_tasks.registry import EVALUATORS
-from resnet_tasks.structures import Detections, GroundTruth
+from resnet_tasks.structures.evaluation import GroundTruth
+from resnet_tasks.structures.predictions import Detections
 
 NAMES = ["AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"]
 NAMES += ["AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large"]

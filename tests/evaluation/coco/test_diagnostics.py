@@ -8,8 +8,8 @@ import hotcoco
 import numpy as np
 import pytest
 
-from resnet_tasks.evaluation.detection import DetectionEvaluator
-from resnet_tasks.metrics import GroundTruth
+from resnet_tasks.evaluation.coco.detection import DetectionEvaluator
+from resnet_tasks.structures.evaluation import GroundTruth
 
 HIT = (0.0, 0.0, 20.0, 20.0)
 FAR = (100.0, 100.0, 20.0, 20.0)

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from resnet_tasks.data.coco import decode_mask, read_coco
-from resnet_tasks.data.truths import build_truth
+from resnet_tasks.data.coco.masks import decode_mask
+from resnet_tasks.data.coco.read import read_coco
+from resnet_tasks.data.datasets.ground_truth import build_truth
 from resnet_tasks.errors import DataError
-from resnet_tasks.evaluation.instance_masks import InstanceMaskEvaluator
-from resnet_tasks.metrics import GroundTruth
+from resnet_tasks.evaluation.coco.instance_masks import InstanceMaskEvaluator
+from resnet_tasks.structures.evaluation import GroundTruth
 
 SQUARE = [[0.0, 0.0, 20.0, 0.0, 20.0, 20.0, 0.0, 20.0]]
 HALF = [[0.0, 0.0, 20.0, 0.0, 20.0, 12.0, 0.0, 12.0]]

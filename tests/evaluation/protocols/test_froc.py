@@ -9,9 +9,14 @@ import pytest
 import torch
 
 from resnet_tasks.errors import DataError
-from resnet_tasks.evaluation.froc import RATES, FrocEvaluator, FrocOptions, compute_froc_curve
-from resnet_tasks.metrics import DetailedEvaluator, GroundTruth, ResamplableEvaluator
-from resnet_tasks.structures import Detections
+from resnet_tasks.evaluation.protocols.froc import (
+    RATES,
+    FrocEvaluator,
+    FrocOptions,
+    compute_froc_curve,
+)
+from resnet_tasks.structures.evaluation import DetailedEvaluator, GroundTruth, ResamplableEvaluator
+from resnet_tasks.structures.predictions import Detections
 
 LESION = (10.0, 10.0, 20.0, 20.0)
 OTHER = (50.0, 50.0, 20.0, 20.0)

@@ -10,9 +10,13 @@ import pytest
 import torch
 
 from resnet_tasks.errors import DataError, RecipeError
-from resnet_tasks.evaluation.kitti import KittiEvaluator, KittiOptions, choose_recall_thresholds
-from resnet_tasks.metrics import GroundTruth
-from resnet_tasks.structures import Detections
+from resnet_tasks.evaluation.protocols.kitti import (
+    KittiEvaluator,
+    KittiOptions,
+    choose_recall_thresholds,
+)
+from resnet_tasks.structures.evaluation import GroundTruth
+from resnet_tasks.structures.predictions import Detections
 
 Box = Sequence[float]
 CLASSES = ("Car", "Pedestrian")

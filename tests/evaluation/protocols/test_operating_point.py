@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from resnet_tasks.errors import DataError
-from resnet_tasks.evaluation.froc import FrocEvaluator
-from resnet_tasks.evaluation.operating_point import (
+from resnet_tasks.evaluation.protocols.froc import FrocEvaluator
+from resnet_tasks.evaluation.protocols.operating_point import (
     ThresholdRule,
     choose_thresholds,
     get_label_thresholds,
 )
-from resnet_tasks.metrics import GroundTruth
-from resnet_tasks.structures import Detections
+from resnet_tasks.structures.evaluation import GroundTruth
+from resnet_tasks.structures.predictions import Detections
 
 
 def place(number: int) -> list[float]:

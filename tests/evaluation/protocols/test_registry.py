@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from resnet_tasks.evaluation.extra import build_extra_evaluator
-from resnet_tasks.evaluation.froc import FrocEvaluator
-from resnet_tasks.evaluation.kitti import KittiEvaluator
-from resnet_tasks.evaluation.surfaces import SurfaceEvaluator
-from resnet_tasks.metrics import DetailedEvaluator, ResamplableEvaluator
+from resnet_tasks.evaluation.protocols.froc import FrocEvaluator
+from resnet_tasks.evaluation.protocols.kitti import KittiEvaluator
+from resnet_tasks.evaluation.protocols.registry import build_extra_evaluator
+from resnet_tasks.evaluation.protocols.surface_distance import SurfaceEvaluator
 from resnet_tasks.registry import EXTRA_EVALUATORS
+from resnet_tasks.structures.evaluation import DetailedEvaluator, ResamplableEvaluator
 
 BUILT_IN = {"froc": FrocEvaluator, "kitti": KittiEvaluator, "surface": SurfaceEvaluator}
 

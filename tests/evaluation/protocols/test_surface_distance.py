@@ -11,14 +11,14 @@ import torch
 from numpy.typing import NDArray
 
 from resnet_tasks.errors import DataError
-from resnet_tasks.evaluation.surfaces import (
+from resnet_tasks.evaluation.protocols.surface_distance import (
     SurfaceEvaluator,
     SurfaceOptions,
     compute_surface_distances,
     extract_outline,
 )
-from resnet_tasks.metrics import VOID, GroundTruth
-from resnet_tasks.structures import SegmentationMap
+from resnet_tasks.structures.evaluation import VOID, GroundTruth
+from resnet_tasks.structures.predictions import SegmentationMap
 
 BG = ("background", "organ")
 

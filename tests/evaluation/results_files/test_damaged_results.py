@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from damage import FULL, MANY, damaged_json, damaged_png, outcomes, told
 from PIL import Image
 
-from resnet_tasks.evaluation.files import evaluate_results_file
+from resnet_tasks.evaluation.results_files.evaluate_files import evaluate_results_file
+from tests.support.damage import FULL, MANY, damaged_json, damaged_png, outcomes, told
 
 PACKED = {"size": [30, 40], "counts": "P16h00000000000000Pm0"}
 

@@ -18,10 +18,13 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from resnet_tasks.errors import DataError
-from resnet_tasks.evaluation import box_files
-from resnet_tasks.evaluation.files import evaluate_results, evaluate_results_file
-from resnet_tasks.evaluation.intervals import Bootstrap
-from resnet_tasks.evaluation.results_report import add_intervals
+from resnet_tasks.evaluation.results_files import boxes as box_files
+from resnet_tasks.evaluation.results_files.evaluate_files import (
+    evaluate_results,
+    evaluate_results_file,
+)
+from resnet_tasks.evaluation.results_files.report import add_intervals
+from resnet_tasks.evaluation.uncertainty.bootstrap import Bootstrap
 
 NAMES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
 NAMES += ("AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large")

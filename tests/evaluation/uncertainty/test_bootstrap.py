@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from resnet_tasks.errors import DataError
-from resnet_tasks.evaluation import intervals
-from resnet_tasks.evaluation.intervals import (
+from resnet_tasks.evaluation.uncertainty import bootstrap as intervals
+from resnet_tasks.evaluation.uncertainty.bootstrap import (
     Bootstrap,
     Resampling,
     ResamplingUnits,
@@ -20,7 +20,7 @@ from resnet_tasks.evaluation.intervals import (
     compute_interval,
     resample_heads,
 )
-from resnet_tasks.metrics import GroundTruth, Metric
+from resnet_tasks.structures.evaluation import GroundTruth, Metric
 
 
 class Means:

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from resnet_tasks.errors import DataError
-from resnet_tasks.evaluation.calibration import (
+from resnet_tasks.evaluation.uncertainty.calibration_error import (
     DetectionCalibration,
     PixelCalibration,
     compute_ece,
 )
-from resnet_tasks.metrics import VOID, GroundTruth, ResamplableEvaluator
-from resnet_tasks.structures import Detections, SegmentationMap
+from resnet_tasks.structures.evaluation import VOID, GroundTruth, ResamplableEvaluator
+from resnet_tasks.structures.predictions import Detections, SegmentationMap
 
 
 def two_pixels(

@@ -9,17 +9,17 @@ import pytest
 from numpy.typing import NDArray
 
 from resnet_tasks.errors import DataError
-from resnet_tasks.evaluation.detection import DetectionEvaluator
-from resnet_tasks.evaluation.froc import FrocEvaluator, FrocOptions
-from resnet_tasks.evaluation.intervals import (
+from resnet_tasks.evaluation.coco.detection import DetectionEvaluator
+from resnet_tasks.evaluation.protocols.froc import FrocEvaluator, FrocOptions
+from resnet_tasks.evaluation.protocols.kitti import KittiEvaluator, KittiOptions
+from resnet_tasks.evaluation.uncertainty.bootstrap import (
     Bootstrap,
     Resampling,
     compute_interval,
     resample_heads,
 )
-from resnet_tasks.evaluation.kitti import KittiEvaluator, KittiOptions
-from resnet_tasks.evaluation.paired import compare_evaluations, two_sided_p
-from resnet_tasks.metrics import Evaluator, Metric
+from resnet_tasks.evaluation.uncertainty.paired_test import compare_evaluations, two_sided_p
+from resnet_tasks.structures.evaluation import Evaluator, Metric
 
 Side = tuple[dict[str, Metric], Resampling]
 

@@ -7,15 +7,15 @@ import pytest
 import torch
 
 from resnet_tasks.errors import DataError
-from resnet_tasks.evaluation.calibration import compute_ece
-from resnet_tasks.evaluation.scaling import (
+from resnet_tasks.evaluation.uncertainty.calibration_error import compute_ece
+from resnet_tasks.evaluation.uncertainty.temperature_scaling import (
     ClassDecisionCollector,
     DetectionDecisionCollector,
     PixelDecisionCollector,
     TemperatureScaling,
 )
-from resnet_tasks.metrics import VOID, GroundTruth
-from resnet_tasks.structures import Classification, Detections, SegmentationMap
+from resnet_tasks.structures.evaluation import VOID, GroundTruth
+from resnet_tasks.structures.predictions import Classification, Detections, SegmentationMap
 
 
 def overconfident_map(seed: int, factor: float) -> tuple[SegmentationMap, GroundTruth]:

@@ -19,10 +19,12 @@ from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastL
 
 from resnet_tasks.errors import HeadError
 from resnet_tasks.heads.base import HEADS
-from resnet_tasks.heads.faster_rcnn import FasterRCNN, split_torchvision_state_dict
-from resnet_tasks.heads.faster_rcnn.matching import NEGATIVE, NEITHER, CandidateSampler
-from resnet_tasks.heads.faster_rcnn.roi import BoxHead
-from resnet_tasks.structures import BatchView, Detections, FeatureSpec, Geometry, Target
+from resnet_tasks.heads.rcnn.faster_rcnn import FasterRCNN, split_torchvision_state_dict
+from resnet_tasks.heads.rcnn.matching import NEGATIVE, NEITHER, CandidateSampler
+from resnet_tasks.heads.rcnn.roi import BoxHead
+from resnet_tasks.structures.geometry import Geometry
+from resnet_tasks.structures.predictions import Detections
+from resnet_tasks.structures.samples import BatchView, FeatureSpec, Target
 
 CLASSES = ("cat", "dog", "cow")
 SPECS = {f"C{k}": FeatureSpec(4 * k, 2**k) for k in (2, 3, 4, 5)}

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from resnet_tasks.errors import HeadError
-from resnet_tasks.heads.fpn import SemanticFPN
-from resnet_tasks.structures import BatchView, FeatureSpec, Target
+from resnet_tasks.heads.semantic.fpn import SemanticFPN
+from resnet_tasks.structures.samples import BatchView, FeatureSpec, Target
 from resnet_tasks.testing import check_head, random_features, resnet_specs
 
 SPECS = resnet_specs(16)

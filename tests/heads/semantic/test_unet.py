@@ -5,15 +5,10 @@ import torch
 from torch import nn
 
 from resnet_tasks.errors import HeadError
-from resnet_tasks.heads.unet import UNet
-from resnet_tasks.structures import (
-    VOID,
-    BatchView,
-    FeatureSpec,
-    Geometry,
-    LabelTable,
-    Target,
-)
+from resnet_tasks.heads.semantic.unet import UNet
+from resnet_tasks.structures.evaluation import VOID
+from resnet_tasks.structures.geometry import Geometry
+from resnet_tasks.structures.samples import BatchView, FeatureSpec, LabelTable, Target
 from resnet_tasks.testing import check_head, random_batch, random_features, resnet_specs
 
 SPECS = resnet_specs(16)

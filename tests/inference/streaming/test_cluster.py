@@ -10,16 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from streamed import MeanPredictor, picture, tree, video
 
 from resnet_tasks.errors import DataError, RunError
-from resnet_tasks.streaming import cluster as module
-from resnet_tasks.streaming.cluster import RayCluster
-from resnet_tasks.streaming.journal import BatchResult, FrameResult
-from resnet_tasks.streaming.sources import Source, Unit
-from resnet_tasks.streaming.stream import PredictionRequest, StreamOptions, predict_all
-
-HERE = Path(__file__).parent
+from resnet_tasks.inference.streaming import cluster as module
+from resnet_tasks.inference.streaming.cluster import RayCluster
+from resnet_tasks.inference.streaming.sources import Source, Unit
+from resnet_tasks.inference.streaming.stream import PredictionRequest, StreamOptions, predict_all
+from resnet_tasks.inference.streaming.stream_journal import BatchResult, FrameResult
+from tests.support.paths import ROOT
+from tests.support.streamed import MeanPredictor, picture, tree, video
 
 
 @pytest.fixture
@@ -42,8 +41,8 @@ def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 def test_nothing_is_imported_until_a_cluster_is_wanted() -> None:
-    code = "import sys, resnet_tasks.streaming.cluster; assert 'ray' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=HERE.parents[1])
+    code = "import sys, resnet_tasks.inference.streaming.cluster; assert 'ray' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
 def test_a_unit_travels_with_what_is_done_of_it() -> None:
@@ -105,10 +104,10 @@ CHILD = """
 import sys
 from pathlib import Path
 sys.path[:0] = {paths!r}
-from streamed import MeanPredictor
+from tests.support.streamed import MeanPredictor
 from resnet_tasks.errors import DataError
-from resnet_tasks.streaming.cluster import RayCluster
-from resnet_tasks.streaming.stream import StreamOptions, PredictionRequest, predict_all
+from resnet_tasks.inference.streaming.cluster import RayCluster
+from resnet_tasks.inference.streaming.stream import StreamOptions, PredictionRequest, predict_all
 import ray
 from ray.cluster_utils import Cluster as Machines
 
@@ -132,7 +131,7 @@ machines.add_node(num_cpus=1)
 cluster = RayCluster(machines.address)
 import os
 seen = []
-import resnet_tasks.streaming.cluster as module
+import resnet_tasks.inference.streaming.cluster as module
 plain = module._allocate_actors
 module._allocate_actors = lambda *a: seen.append(plain(*a)) or seen[-1]
 wanted({out!r}, cluster.runner)
@@ -154,7 +153,7 @@ wanted({out!r} + "-broken", cluster.runner)
 def test_two_workers_give_the_files_of_one_process(tmp_path: Path, data: Path) -> None:
     pytest.importorskip("ray.data", reason="needs the extra `scale` (Ray Data)")
     out, alone = tmp_path / "out", tmp_path / "alone"
-    paths = [str(HERE), str(HERE.parents[1])]
+    paths = [str(ROOT)]
     code = CHILD.format(paths=paths, data=str(data), out=str(out))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     done = subprocess.run(

@@ -13,17 +13,17 @@ import pytest
 from rich.console import Console
 
 from resnet_tasks.backbone.resnet import ResNet
-from resnet_tasks.data.pixels import Resize
-from resnet_tasks.data.preparation import Preparation
-from resnet_tasks.data.tiles import WindowGrid
+from resnet_tasks.data.images.intensity import Resize
+from resnet_tasks.data.images.preprocessing import Preparation
+from resnet_tasks.data.images.windows import WindowGrid
 from resnet_tasks.errors import DataError
-from resnet_tasks.evaluation.sliding import SlidingWindows
-from resnet_tasks.evaluation.views import TtaPredictor, TtaViews
-from resnet_tasks.heads.unet import UNet
+from resnet_tasks.heads.semantic.unet import UNet
+from resnet_tasks.inference.predict_images import predict_pictures
+from resnet_tasks.inference.sliding_window import SlidingWindows
+from resnet_tasks.inference.streaming.model_predictor import ModelPredictor
+from resnet_tasks.inference.streaming.stream import PredictionRequest, StreamOptions, predict_all
+from resnet_tasks.inference.test_time_augmentation import TtaPredictor, TtaViews
 from resnet_tasks.model import TaskModel
-from resnet_tasks.predict import predict_pictures
-from resnet_tasks.streaming.model_predictor import ModelPredictor
-from resnet_tasks.streaming.stream import PredictionRequest, StreamOptions, predict_all
 
 PREPARATION = Preparation(3, Resize(64, 64))
 

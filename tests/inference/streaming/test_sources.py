@@ -7,7 +7,12 @@ from pathlib import Path
 import pytest
 
 from resnet_tasks.errors import DataError
-from resnet_tasks.streaming.sources import Source, compute_digest, find_sources, group_into_units
+from resnet_tasks.inference.streaming.sources import (
+    Source,
+    compute_digest,
+    find_sources,
+    group_into_units,
+)
 
 
 @pytest.fixture

@@ -18,20 +18,21 @@ from typing import Any, ClassVar
 import cv2
 import pytest
 from rich.console import Console
-from streamed import MeanPredictor, picture, tree, video
 
 from resnet_tasks.errors import DataError, RunError
-from resnet_tasks.in_use import lock_folder
-from resnet_tasks.names import RESERVED_HEADS
-from resnet_tasks.streaming.predictor import ReadyPicture
-from resnet_tasks.streaming.sources import find_sources, group_into_units
-from resnet_tasks.streaming.stream import (
+from resnet_tasks.files.folder_lock import lock_folder
+from resnet_tasks.files.safe_names import RESERVED_HEADS
+from resnet_tasks.inference.streaming.sources import find_sources, group_into_units
+from resnet_tasks.inference.streaming.stream import (
     PredictionRequest,
     StreamOptions,
     StreamSummary,
     predict_all,
     predict_units,
 )
+from resnet_tasks.inference.streaming.stream_predictor import ReadyPicture
+from tests.support.paths import ROOT
+from tests.support.streamed import MeanPredictor, picture, tree, video
 
 
 @pytest.fixture
@@ -331,14 +332,14 @@ CHILD = """
 import sys, time
 from pathlib import Path
 sys.path[:0] = {paths!r}
-from streamed import MeanPredictor
-from resnet_tasks.streaming.stream import StreamOptions, PredictionRequest, predict_all
+from tests.support.streamed import MeanPredictor
+from resnet_tasks.inference.streaming.stream import StreamOptions, PredictionRequest, predict_all
 class Slow(MeanPredictor):
     def predict(self, pictures):
         time.sleep(0.03)
         return super().predict(pictures)
-predict_all(Slow(), PredictionRequest((Path({data!r}),)), Path({out!r}), settings={{"weights": "w"}},
-            options=StreamOptions())
+request = PredictionRequest((Path({data!r}),))
+predict_all(Slow(), request, Path({out!r}), settings={{"weights": "w"}}, options=StreamOptions())
 """
 
 
@@ -349,7 +350,7 @@ def test_killed_and_restarted_equals_uninterrupted(tmp_path: Path) -> None:
         picture(data / f"{i:02d}.png", 10 + 8 * i)
     video(data / "clip.avi", 21)
     predicted(tmp_path / "whole", data)
-    paths = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
+    paths = [str(ROOT)]
     code = CHILD.format(paths=paths, data=str(data), out=str(out))
     kills, journal = 0, out / "stream.jsonl"
     for wanted in (600, 3600):

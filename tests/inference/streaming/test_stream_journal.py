@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from resnet_tasks.errors import RunError
-from resnet_tasks.streaming.journal import BatchResult, FrameResult, StreamJournal
+from resnet_tasks.inference.streaming.stream_journal import BatchResult, FrameResult, StreamJournal
 
 SETTINGS = {"score": None, "digest": "x"}
 

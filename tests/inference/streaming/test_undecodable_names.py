@@ -11,23 +11,24 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from random_runs import LIGHT, random_run
-from streamed import picture, video
 
 from resnet_tasks.errors import DataError
-from resnet_tasks.streaming.sources import find_sources
-from resnet_tasks.streaming.videos import count_announced_frames, read_frames
+from resnet_tasks.inference.streaming.sources import find_sources
+from resnet_tasks.inference.streaming.videos import count_announced_frames, read_frames
+from tests.support.paths import ROOT
+from tests.support.random_runs import LIGHT, random_run
+from tests.support.streamed import picture, video
 
-ROOT = Path(__file__).parents[2]
 PREDICTING = """
 import sys
 from pathlib import Path
 sys.path[:0] = {paths!r}
-from streamed import MeanPredictor
-from resnet_tasks.streaming.stream import StreamOptions, Wanted, predict_all
-done = predict_all(MeanPredictor(), Wanted(tuple(map(Path, sys.argv[2:]))), Path(sys.argv[1]),
-                   settings={{}}, options=StreamOptions())
-print(done.good, done.bad)
+from tests.support.streamed import MeanPredictor
+from resnet_tasks.inference.streaming.stream import StreamOptions, PredictionRequest, predict_all
+request = PredictionRequest(tuple(map(Path, sys.argv[2:])))
+done = predict_all(MeanPredictor(), request, Path(sys.argv[1]), settings={{}},
+                   options=StreamOptions())
+print(done.num_predicted, done.num_unreadable)
 """
 
 
@@ -52,7 +53,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_they_are_predicted_and_drawn(tmp_path: Path, folder: Path) -> None:
     out = tmp_path / "out"
-    code = PREDICTING.format(paths=[str(ROOT / "tests/streaming"), str(ROOT)])
+    code = PREDICTING.format(paths=[str(ROOT)])
     child = subprocess.run(
         [sys.executable, "-c", code, os.fsencode(out), os.fsencode(folder)],
         capture_output=True,

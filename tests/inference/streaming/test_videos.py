@@ -8,10 +8,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from streamed import video
 
 from resnet_tasks.errors import DataError
-from resnet_tasks.streaming.videos import count_announced_frames, read_frames
+from resnet_tasks.inference.streaming.videos import count_announced_frames, read_frames
+from tests.support.streamed import video
 
 
 @pytest.mark.parametrize("name", ["a.avi", "a.mp4"])

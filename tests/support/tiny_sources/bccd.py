@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from tiny_sources import picture, text
+from tests.support.tiny_sources import picture, text
 
 XML = """<annotation><filename>{name}.jpg</filename>
 <size><width>96</width><height>64</height><depth>3</depth></size>

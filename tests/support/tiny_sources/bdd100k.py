@@ -2,7 +2,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tiny_sources import picture, text
+from tests.support.tiny_sources import picture, text
 
 SIZE = (64, 96)
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tiny_sources import indices, picture
+from tests.support.tiny_sources import indices, picture
 
 
 def write(folder: Path) -> Path:

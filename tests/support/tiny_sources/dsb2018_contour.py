@@ -1,3 +1,3 @@
-from tiny_sources.dsb2018 import write
+from tests.support.tiny_sources.dsb2018 import write
 
 __all__ = ["write"]

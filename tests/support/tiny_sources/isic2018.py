@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tiny_sources import indices, picture, text
+from tests.support.tiny_sources import indices, picture, text
 
 
 def write(folder: Path) -> Path:

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from tiny_sources import picture, text
+from tests.support.tiny_sources import picture, text
 
 # Fields as in the readme of the object development kit; the first line is its own example.
 LABELS = """\

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tiny_sources import picture, text
+from tests.support.tiny_sources import picture, text
 
 OPTIONS = {"val_fraction": 0.3}
 

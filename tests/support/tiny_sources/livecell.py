@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tiny_sources import text
+from tests.support.tiny_sources import text
 
 PICTURES = {
     "train": ("A172_Phase_C7_1_02d16h00m_2.tif", "BV2_Phase_B4_2_00d00h00m_3.tif"),

@@ -7,7 +7,7 @@ import pydicom
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian
 
-from tiny_sources import text
+from tests.support.tiny_sources import text
 
 OPTIONS = {"val_fraction": 0.4, "seed": 7}
 TRAIN = """image_id,rad_id,class_name,x_min,y_min,x_max,y_max

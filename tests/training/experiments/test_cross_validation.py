@@ -9,8 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from half_bright import write_recipe, write_split
-from interrupting import killed_at
 from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
@@ -19,8 +17,10 @@ from resnet_tasks.cli import app
 from resnet_tasks.errors import DataError, RunError
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.report.page import write_report
-from resnet_tasks.training.folds import finetune_folds
-from resnet_tasks.training.run import Run
+from resnet_tasks.runs.run import Run
+from resnet_tasks.training.experiments.cross_validation import finetune_folds
+from tests.support.half_bright import write_recipe, write_split
+from tests.support.interrupting import killed_at
 
 GROUPS = (*"aabccd", None, *"efghi", None, "d")
 PER_FILE = 7

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from half_bright import RIGHT_HALF, write_recipe, write_split
 from PIL import Image
 from typer.testing import CliRunner
 
 from resnet_tasks.cli import app
 from resnet_tasks.errors import RunError
-from resnet_tasks.training.rate_finder import analyze_sweep, smooth_losses
+from resnet_tasks.training.experiments.lr_finder import analyze_sweep, smooth_losses
+from tests.support.half_bright import RIGHT_HALF, write_recipe, write_split
 
 RATES = [10.0**k for k in range(-5, 1)]
 

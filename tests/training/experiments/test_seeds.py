@@ -8,15 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from half_bright import RIGHT_HALF, write_recipe, write_split
-from interrupting import killed_at
 from rich.console import Console
 from typer.testing import CliRunner
 
 from resnet_tasks.cli import app
 from resnet_tasks.errors import RunError
 from resnet_tasks.recipe.load import load_recipe
-from resnet_tasks.training.repeats import MetricSpread, finetune_seeds, read_spreads
+from resnet_tasks.training.experiments.seeds import MetricSpread, finetune_seeds, read_spreads
+from tests.support.half_bright import RIGHT_HALF, write_recipe, write_split
+from tests.support.interrupting import killed_at
 
 
 def test_spread_by_hand() -> None:

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from interrupting import asked_to_stop_at
 from PIL import Image
 from rich.console import Console
 
@@ -24,10 +23,11 @@ from resnet_tasks.assemble.splits import merge_categories, read_split
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.schema import Recipe
-from resnet_tasks.structures import collate
-from resnet_tasks.training.annotation_fit import require_annotations
-from resnet_tasks.training.checkpoint import load_model_weights
-from resnet_tasks.training.from_recipe import finetune_recipe
+from resnet_tasks.runs.checkpoint import load_model_weights
+from resnet_tasks.structures.samples import collate
+from resnet_tasks.training.finetune_recipe import finetune_recipe
+from resnet_tasks.training.guards.annotation_coverage import require_annotations
+from tests.support.interrupting import asked_to_stop_at
 
 CAR, ROAD, BUS = (
     {"id": 1, "name": "car"},

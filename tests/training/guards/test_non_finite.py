@@ -14,12 +14,12 @@ from torch.utils.data import Dataset
 from resnet_tasks.errors import NonFiniteLossError
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema import TrainingRecipe
-from resnet_tasks.structures import Sample
+from resnet_tasks.structures.samples import Sample
 from resnet_tasks.training.finetune import finetune
-from resnet_tasks.training.journal import RunLog
-from resnet_tasks.training.non_finite import NonFiniteStepPolicy, TrainStep
-from resnet_tasks.training.position import RunLength, TrainingProgress
-from resnet_tasks.training.trainee import TrainState
+from resnet_tasks.training.guards.non_finite import NonFiniteStepPolicy, TrainStep
+from resnet_tasks.training.logging.run_log import RunLog
+from resnet_tasks.training.state.progress import RunLength, TrainingProgress
+from resnet_tasks.training.state.train_state import TrainState
 
 Build = Callable[..., TaskModel]
 QUIET: dict[str, Any] = {"console": Console(file=io.StringIO())}

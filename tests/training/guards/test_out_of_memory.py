@@ -16,10 +16,13 @@ from torch.utils.data import Dataset
 from resnet_tasks.errors import MemoryLimitError
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema import TrainingRecipe
-from resnet_tasks.structures import Sample
+from resnet_tasks.structures.samples import Sample
 from resnet_tasks.training import validation
 from resnet_tasks.training.finetune import finetune
-from resnet_tasks.training.limits import advise_on_training_memory, translate_memory_errors
+from resnet_tasks.training.guards.out_of_memory import (
+    advise_on_training_memory,
+    translate_memory_errors,
+)
 
 Build = Callable[..., TaskModel]
 OPTIONS = TrainingRecipe(epochs=1, batch_size=2, precision="fp32", device="cpu")

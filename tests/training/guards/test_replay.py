@@ -10,23 +10,23 @@ from pathlib import Path
 
 import pytest
 import torch
-from consoles import heard, quiet
 from safetensors.torch import load_file, save_file
 from torch.utils.data import Dataset
 from typer.testing import CliRunner
 
-from data_tools.synthetic import make_cells
+from data_tools.converters.synthetic import make_cells
 from resnet_tasks.cli import app
 from resnet_tasks.errors import NonFiniteLossError, RunError
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.schema import TrainingRecipe
-from resnet_tasks.structures import Sample
-from resnet_tasks.training.checkpoint import load_checkpoint
+from resnet_tasks.runs.checkpoint import load_checkpoint
+from resnet_tasks.structures.samples import Sample
 from resnet_tasks.training.finetune import finetune
-from resnet_tasks.training.from_recipe import finetune_recipe
-from resnet_tasks.training.replay import read_replay, replay
-from resnet_tasks.training.trainee import TrainState
+from resnet_tasks.training.finetune_recipe import finetune_recipe
+from resnet_tasks.training.guards.replay import read_replay, replay
+from resnet_tasks.training.state.train_state import TrainState
+from tests.support.consoles import heard, quiet
 
 Build = Callable[..., TaskModel]
 OPTIONS = TrainingRecipe(epochs=1, batch_size=2, precision="fp32", device="cpu", ema=0.5)

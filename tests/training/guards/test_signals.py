@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from resnet_tasks.training.signals import StopRequest
+from resnet_tasks.training.guards.signals import StopRequest
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 import torch
-from half_bright import RIGHT_HALF, write_recipe, write_split
-from interrupting import asked_to_stop_at
 from rich.console import Console
 
 from resnet_tasks.errors import DataError, PictureError
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.schema import Recipe
-from resnet_tasks.training.bad_pictures import UnreadableImages
-from resnet_tasks.training.checkpoint import load_model_weights
-from resnet_tasks.training.from_recipe import finetune_recipe
-from resnet_tasks.training.learner import TrainStepRunner
+from resnet_tasks.runs.checkpoint import load_model_weights
+from resnet_tasks.training.finetune_recipe import finetune_recipe
+from resnet_tasks.training.guards.unreadable_images import UnreadableImages
+from resnet_tasks.training.train_step import TrainStepRunner
+from tests.support.half_bright import RIGHT_HALF, write_recipe, write_split
+from tests.support.interrupting import asked_to_stop_at
 
 COUNT = 9
 

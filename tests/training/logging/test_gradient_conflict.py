@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from resnet_tasks.model import TaskModel
-from resnet_tasks.training.gradient_conflict import find_last_shared_stage, measure_conflict
+from resnet_tasks.training.logging.gradient_conflict import find_last_shared_stage, measure_conflict
 
 
 def test_cosines_of_known_gradients(tiny_model: Callable[[], TaskModel]) -> None:

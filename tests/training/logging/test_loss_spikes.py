@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from resnet_tasks.training.journal import RunLog
-from resnet_tasks.training.spikes import LossSpike, LossSpikeDetector
+from resnet_tasks.training.logging.loss_spikes import LossSpike, LossSpikeDetector
+from resnet_tasks.training.logging.run_log import RunLog
 
 
 def test_a_leap_is_flagged_with_its_deviations() -> None:

@@ -20,11 +20,11 @@ from resnet_tasks.errors import RecipeError
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.load import load_recipe, recipe_to_yaml
 from resnet_tasks.recipe.schema import TrainingRecipe
-from resnet_tasks.structures import Sample
-from resnet_tasks.training import trackers
-from resnet_tasks.training.checkpoint import load_checkpoint
+from resnet_tasks.runs.checkpoint import load_checkpoint
+from resnet_tasks.structures.samples import Sample
 from resnet_tasks.training.finetune import finetune
-from resnet_tasks.training.trackers import TrackedRun, Trackers, require_trackers
+from resnet_tasks.training.logging import trackers
+from resnet_tasks.training.logging.trackers import TrackedRun, Trackers, require_trackers
 
 # Stand-ins that note what accelerate's tracker classes call.
 WANDB = """

@@ -12,22 +12,22 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Shapes
-from interrupting import asked_to_stop_at
 from rich.console import Console
 
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema import TrainingRecipe
-from resnet_tasks.structures import Sample, Target
-from resnet_tasks.training.balancing import (
+from resnet_tasks.runs.checkpoint import load_checkpoint
+from resnet_tasks.structures.samples import Sample, Target
+from resnet_tasks.training.finetune import finetune
+from resnet_tasks.training.state.balancing import (
     LOSS_BALANCERS,
     DynamicWeightAverage,
     FixedBalancer,
     UncertaintyBalancer,
 )
-from resnet_tasks.training.checkpoint import load_checkpoint
-from resnet_tasks.training.finetune import finetune
-from resnet_tasks.training.trainee import TrainState
+from resnet_tasks.training.state.train_state import TrainState
+from tests.support.interrupting import asked_to_stop_at
+from tests.support.shapes import Shapes
 
 HEADS = ("a", "b")
 

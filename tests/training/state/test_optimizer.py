@@ -10,10 +10,10 @@ from torch import nn
 
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.errors import RunError
-from resnet_tasks.heads.unet import UNet
+from resnet_tasks.heads.semantic.unet import UNet
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema import TrainingRecipe
-from resnet_tasks.training.optimizer import (
+from resnet_tasks.training.state.optimizer import (
     build_parameter_groups,
     compute_lr_factor,
     make_optimizer,

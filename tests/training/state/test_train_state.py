@@ -11,10 +11,10 @@ import torch
 from torch.utils.data import Dataset
 
 from resnet_tasks.model import TaskModel
+from resnet_tasks.profiling.trial_steps import TrialTraining
 from resnet_tasks.recipe.schema import TrainingRecipe
-from resnet_tasks.structures import Sample
-from resnet_tasks.training.rehearsal import TrialTraining
-from resnet_tasks.training.trainee import TrainState
+from resnet_tasks.structures.samples import Sample
+from resnet_tasks.training.state.train_state import TrainState
 
 Build = Callable[..., TaskModel]
 OPTIONS = TrainingRecipe(batch_size=2, precision="fp32", device="cpu", balancing="uncertainty")

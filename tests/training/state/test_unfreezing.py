@@ -8,22 +8,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import CLASSES, Shapes
-from interrupting import killed_at
 from pydantic import ValidationError
 from rich.console import Console
 from torch import nn
 
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.errors import ResnetTasksError, RunError
-from resnet_tasks.heads.unet import UNet
+from resnet_tasks.heads.semantic.unet import UNet
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema import TrainingRecipe, UnfreezeRecipe
-from resnet_tasks.training.checkpoint import load_checkpoint
+from resnet_tasks.runs.checkpoint import load_checkpoint
+from resnet_tasks.training.checkpointing import CheckpointManager
 from resnet_tasks.training.finetune import finetune
-from resnet_tasks.training.position import TrainingProgress
-from resnet_tasks.training.resuming import CheckpointManager
-from resnet_tasks.training.unfreezing import UnfreezeSchedule
+from resnet_tasks.training.state.progress import TrainingProgress
+from resnet_tasks.training.state.unfreezing import UnfreezeSchedule
+from tests.support.interrupting import killed_at
+from tests.support.shapes import CLASSES, Shapes
 
 STEPS = (UnfreezeRecipe(epoch=1, frozen_stages=3), UnfreezeRecipe(epoch=2, frozen_stages=0))
 OPTIONS = TrainingRecipe(

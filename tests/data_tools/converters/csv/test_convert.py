@@ -5,14 +5,14 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_sources import picture, text, vindr_cxr
 
-from data_tools.catalogue import convert, load_datasets, prepare
-from data_tools.csv_boxes import convert_csv_boxes
-from data_tools.dicom_reading import DicomOptions
-from resnet_tasks.data.coco import read_coco
-from resnet_tasks.data.decoding import decode_image
+from data_tools.catalog import convert, load_datasets, prepare
+from data_tools.converters.csv.convert import convert_csv_boxes
+from data_tools.converters.dicom.options import DicomOptions
+from resnet_tasks.data.coco.read import read_coco
+from resnet_tasks.data.images.decoding import decode_image
 from resnet_tasks.errors import DataError
+from tests.support.tiny_sources import picture, text, vindr_cxr
 
 HEADER = "image_id,class_name,x_min,y_min,x_max,y_max\n"
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from data_tools.box_tables import TableBox, merge_findings, read_box_table
+from data_tools.converters.csv.tables import TableBox, merge_findings, read_box_table
 from resnet_tasks.errors import DataError
 
 VINDR = "image_id,rad_id,class_name,x_min,y_min,x_max,y_max\n"

@@ -7,10 +7,10 @@ import numpy as np
 import pydicom
 import pytest
 
-from data_tools.catalogue import convert
-from data_tools.dicom import convert_dicom
-from resnet_tasks.data.coco import read_coco
-from resnet_tasks.data.decoding import decode_image
+from data_tools.catalog import convert
+from data_tools.converters.dicom.convert import convert_dicom
+from resnet_tasks.data.coco.read import read_coco
+from resnet_tasks.data.images.decoding import decode_image
 from resnet_tasks.errors import DataError
 
 FILES = Path(pydicom.__file__).parent / "data" / "test_files"

@@ -10,8 +10,8 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi_lut
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
-from data_tools.dicom_frames import DicomFile, DicomFrame
-from data_tools.dicom_reading import DicomOptions, is_dicom
+from data_tools.converters.dicom.frames import DicomFile, DicomFrame
+from data_tools.converters.dicom.options import DicomOptions, is_dicom
 from resnet_tasks.errors import DataError
 
 FILES = Path(pydicom.__file__).parent / "data" / "test_files"
@@ -330,8 +330,8 @@ def test_without_pydicom_formats_are_listed_and_files_ask_for_it() -> None:
         "import sys; sys.modules['pydicom'] = None\n"
         "from pathlib import Path\n"
         "from data_tools.formats import FORMATS\n"
-        "from data_tools.dicom import open_dicom\n"
-        "from data_tools.dicom_reading import DicomOptions\n"
+        "from data_tools.converters.dicom.convert import open_dicom\n"
+        "from data_tools.converters.dicom.options import DicomOptions\n"
         "assert 'salt' in FORMATS.get('dicom').options\n"
         "try: open_dicom(Path('x'), DicomOptions())\n"
         "except Exception as error: print(type(error).__name__, error)\n"

@@ -8,11 +8,11 @@ import nibabel
 import numpy as np
 import pytest
 
-from data_tools.catalogue import convert
-from data_tools.nifti import convert_nifti
-from resnet_tasks.data.coco import read_coco
-from resnet_tasks.data.decoding import decode_image
-from resnet_tasks.data.label_files import read_label_map
+from data_tools.catalog import convert
+from data_tools.converters.nifti.convert import convert_nifti
+from resnet_tasks.data.coco.read import read_coco
+from resnet_tasks.data.images.decoding import decode_image
+from resnet_tasks.data.images.label_files import read_label_map
 from resnet_tasks.errors import DataError
 
 AFFINE = np.diag([0.8, 0.7, 3.0, 1.0])

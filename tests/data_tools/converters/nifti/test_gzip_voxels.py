@@ -11,13 +11,14 @@ import numpy as np
 import psutil
 import pytest
 
-from data_tools import nifti_gzip
-from data_tools.nifti import convert_nifti
-from data_tools.nifti_layouts import Case
-from data_tools.nifti_volumes import Volume
+from data_tools.converters.nifti import gzip_voxels as nifti_gzip
+from data_tools.converters.nifti.convert import convert_nifti
+from data_tools.converters.nifti.layouts import Case
+from data_tools.converters.nifti.volumes import Volume
 from resnet_tasks.errors import DataError
+from tests.support.paths import SHARED
 
-CASES = Path(__file__).resolve().parents[3] / "shared" / "cases"
+CASES = SHARED / "cases"
 
 
 def values() -> np.ndarray:

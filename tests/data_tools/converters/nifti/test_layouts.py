@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from data_tools.nifti_layouts import read_layout
+from data_tools.converters.nifti.layouts import read_layout
 from resnet_tasks.errors import DataError
 
 DECATHLON = {"labels": {"0": "background", "2": "tumour", "1": "liver"}, "modality": {"0": "CT"}}

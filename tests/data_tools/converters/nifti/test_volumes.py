@@ -5,8 +5,8 @@ import nibabel
 import numpy as np
 import pytest
 
-from data_tools.nifti_layouts import Case
-from data_tools.nifti_volumes import Volume
+from data_tools.converters.nifti.layouts import Case
+from data_tools.converters.nifti.volumes import Volume
 from resnet_tasks.errors import DataError
 
 FILES = Path(nibabel.__file__).parent / "tests" / "data"

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_sources import bdd100k, picture, text
 
-from data_tools.catalogue import convert, prepare
-from data_tools.data_card import DataCard
-from data_tools.scalabel_paths import Poly2dPath, flatten_path
-from resnet_tasks.data.coco import read_coco
+from data_tools.catalog import convert, prepare
+from data_tools.converters.scalabel.paths import Poly2dPath, flatten_path
+from data_tools.writing.data_card import DataCard
+from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.errors import DataError
+from tests.support.tiny_sources import bdd100k, picture, text
 
 Convert = Callable[..., DataCard]
 

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-import pytest
 import torch
 from torch.utils.data import Dataset
 
-from resnet_tasks.backbone.resnet import ResNet
-from resnet_tasks.heads.faster_rcnn import FasterRCNN
-from resnet_tasks.heads.unet import UNet
-from resnet_tasks.model import TaskModel
-from resnet_tasks.structures import Geometry, Sample, Target
+from resnet_tasks.structures.geometry import Geometry
+from resnet_tasks.structures.samples import Sample, Target
 
 CLASSES = ("square", "disc")
 LIGHT_DETECTOR = {
@@ -82,33 +77,3 @@ class Broken(Shapes):
     def __getitem__(self, index: int) -> Sample:
         sample = super().__getitem__(index)
         return replace(sample, image=sample.image * math.nan) if index == 2 else sample
-
-
-@pytest.fixture
-def shapes() -> Shapes:
-    return Shapes()
-
-
-@pytest.fixture
-def broken() -> Broken:
-    return Broken()
-
-
-@pytest.fixture
-def tiny_model() -> Callable[[], TaskModel]:
-    """Builds the same small two-head model each time."""
-
-    def build(name: str = "resnet10t") -> TaskModel:
-        torch.manual_seed(3)
-        backbone = ResNet(name, weights="none")
-        heads = {
-            "objects": FasterRCNN(backbone.specs, CLASSES, LIGHT_DETECTOR),
-            "scene": UNet(
-                backbone.specs,
-                ("background", *CLASSES),
-                {"decoder_channels": (32, 16, 16, 16, 16), "loss": "cross_entropy+dice"},
-            ),
-        }
-        return TaskModel(backbone, heads)
-
-    return build

@@ -1,0 +1,1 @@
+"""Code that the benchmarks share: peers, measurements and synthetic datasets."""

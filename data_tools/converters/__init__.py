@@ -1,0 +1,1 @@
+"""Converters from other annotation formats to COCO, one module or folder per format."""

@@ -1,0 +1,1 @@
+"""CSV tables with one box per row."""

@@ -1,0 +1,1 @@
+"""NIfTI volumes as 2-D slices."""

@@ -1,0 +1,1 @@
+"""Scalabel JSON, the format of BDD100K."""

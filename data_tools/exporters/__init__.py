@@ -1,0 +1,1 @@
+"""Exporters from COCO to other annotation formats."""

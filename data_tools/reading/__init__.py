@@ -1,0 +1,1 @@
+"""Readers that the converters share: archives, XML, JSON, images."""

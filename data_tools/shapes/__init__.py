@@ -1,0 +1,1 @@
+"""Shapes of objects: masks, polygons, outlines and connected components."""

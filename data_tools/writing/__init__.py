@@ -1,0 +1,1 @@
+"""Writers that the converters share: COCO files, data cards, output folders."""

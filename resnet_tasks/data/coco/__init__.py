@@ -1,0 +1,1 @@
+"""COCO files: parsing, validation, packed storage and label maps."""

@@ -1,0 +1,1 @@
+"""Torch datasets over COCO files: samples, targets and tiles."""

@@ -1,0 +1,1 @@
+"""Image files: formats, decoding, intensity, resizing and windows."""

@@ -1,0 +1,1 @@
+"""Order of samples, repeat factors and data loaders."""

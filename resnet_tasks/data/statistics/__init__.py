@@ -1,0 +1,1 @@
+"""Statistics of a dataset: intensities, sizes, objects and classes."""

@@ -1,0 +1,1 @@
+"""Evaluation protocols beyond COCO: FROC, KITTI, surface distance, operating points."""

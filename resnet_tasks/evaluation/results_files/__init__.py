@@ -1,0 +1,1 @@
+"""Evaluation of results files without a model."""

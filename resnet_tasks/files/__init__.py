@@ -1,0 +1,1 @@
+"""Atomic files and folders, folder locks, JSON and mapped columns."""

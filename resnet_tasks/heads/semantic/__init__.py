@@ -1,0 +1,1 @@
+"""Semantic segmentation heads: U-Net and semantic FPN."""

@@ -1,0 +1,1 @@
+"""Prediction: windows, test-time augmentation, merging and prediction files."""

@@ -1,0 +1,1 @@
+"""Profiles of training steps: time, memory and advice."""

@@ -1,0 +1,1 @@
+"""Operations on a finished run: evaluate, calibrate, explain, compare."""

@@ -1,0 +1,1 @@
+"""Processes, devices, progress bars and memory of the running program."""

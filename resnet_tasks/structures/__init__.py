@@ -1,0 +1,1 @@
+"""Typed structures that all parts exchange: samples, targets, predictions, metrics."""

@@ -1,0 +1,1 @@
+"""Several runs of one recipe: seeds, cross-validation, learning-rate finder."""

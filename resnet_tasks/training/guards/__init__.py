@@ -1,0 +1,1 @@
+"""Checks before and during training: coverage, memory, non-finite losses, signals."""

@@ -1,0 +1,1 @@
+"""Run log, trackers, loss spikes and gradient conflict."""

@@ -1,0 +1,1 @@
+"""State of a training run: optimizer, schedule, precision, balancing, progress."""

@@ -1,0 +1,1 @@
+"""Drawings of predictions and ground truth, and contact sheets."""
