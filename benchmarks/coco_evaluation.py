@@ -1,6 +1,6 @@
 """COCO box evaluation of big files: ours and pycocotools, from two files to the 12 numbers.
 
-A set like COCO val2017 is drawn: 5,000 pictures, 36,000 objects of 80 classes, 500,000 detections.
+A set like COCO val2017 is drawn: 5,000 images, 36,000 objects of 80 classes, 500,000 detections.
 Both run in processes of their own, one after the other in turn, so that time and greatest memory
 count from start to end, imports included. The 12 numbers must agree to 1e-12. Then the same files
 once more with bootstrap intervals of every number, for which there is no peer.
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         truth, results = generate_dataset(
             Path(folder),
-            num_images=options.pictures,
+            num_images=options.images,
             num_objects=options.objects,
             num_detections=options.detections,
         )
@@ -97,13 +97,13 @@ def _parse_options(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=REPEATS, help="of ours")
     parser.add_argument("--peer-repeats", type=int, default=REPEATS, help="a minute each")
     parser.add_argument("--resamples", type=int, default=1000, help="for the intervals; 0: none")
-    parser.add_argument("--pictures", type=int, default=5_000)
+    parser.add_argument("--images", type=int, default=5_000)
     parser.add_argument("--objects", type=int, default=36_000)
     parser.add_argument("--detections", type=int, default=500_000)
     options = parser.parse_args(argv)
     if options.quick:
         options.repeats = options.peer_repeats = 1
-        options.resamples, options.pictures = 20, 40
+        options.resamples, options.images = 20, 40
         options.objects, options.detections = 200, 900
     if min(options.repeats, options.peer_repeats) < 1:
         parser.error("--repeats and --peer-repeats must be at least 1")
@@ -117,7 +117,7 @@ def generate_dataset(
 
     Class frequencies fall as 1/rank, areas are log-normal, 1 % of the objects are crowds. A third
     of the detections lie near an object of their class, with better scores; all are clipped to
-    their pictures, as detectors do.
+    their images, as detectors do.
 
     Returns:
         The two files.
@@ -197,7 +197,7 @@ def _build_report(
         for name, tool_runs in runs.items()
     }
     return {
-        "set": {key: getattr(options, key) for key in ("pictures", "objects", "detections")},
+        "set": {key: getattr(options, key) for key in ("images", "objects", "detections")},
         "numbers": dict(zip(NAMES, ours[0]["found"], strict=True)),
         "greatest_difference": max_difference,
         "medians": medians,
@@ -212,9 +212,9 @@ def _build_report(
 
 
 def _build_rows(report: dict[str, Any]) -> list[BenchmarkRow]:
-    pictures, ours = report["set"]["pictures"], report["medians"]["ours"]
+    images, ours = report["set"]["images"], report["medians"]["ours"]
     theirs = report["medians"]["pycocotools"]
-    work = f"COCO box evaluation of {pictures:,} pictures, files to numbers"
+    work = f"COCO box evaluation of {images:,} images, files to numbers"
     peer = f"pycocotools {report['versions']['pycocotools']}"
     agreement = f"the 12 numbers differ by at most {report['greatest_difference']:.1g}"
     return [

@@ -1,6 +1,6 @@
-"""`data check` at COCO's size: seconds, processor seconds and greatest memory, pictures not read.
+"""`data check` at COCO's size: seconds, processor seconds and greatest memory, images not read.
 
-A set like COCO train2017 is drawn: 120,000 pictures, 860,000 objects of 80 classes with outlines of
+A set like COCO train2017 is drawn: 120,000 images, 860,000 objects of 80 classes with outlines of
 4 to 40 points (a JSON of about 450 MB). One object in `--every` has one of six faults, in turn.
 Each run is a process of its own, imports included; what it finds must be exactly what was drawn.
 """
@@ -68,7 +68,7 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
         path, expected = generate_dataset(
-            folder, num_images=options.pictures, num_objects=options.objects, every=options.every
+            folder, num_images=options.images, num_objects=options.objects, every=options.every
         )
         size = path.stat().st_size
         runs = [time_process(_CHECK, path, folder / "report.json") for _ in range(options.repeats)]
@@ -87,14 +87,14 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
 def _parse_options(argv: Sequence[str]) -> argparse.Namespace:
     parser = make_option_parser("data_check", __doc__)
     parser.add_argument("--repeats", type=int, default=REPEATS)
-    parser.add_argument("--pictures", type=int, default=120_000)
+    parser.add_argument("--images", type=int, default=120_000)
     parser.add_argument("--objects", type=int, default=860_000)
     parser.add_argument("--every", type=int, default=100, help="one object in this many is faulty")
     parser.add_argument("--folder", type=Path, help="where the set is drawn; default: temporary")
     options = parser.parse_args(argv)
     if options.quick:
-        options.repeats, options.pictures, options.objects, options.every = 1, 50, 1000, 50
-    if min(options.repeats, options.pictures, options.objects, options.every) < 1:
+        options.repeats, options.images, options.objects, options.every = 1, 50, 1000, 50
+    if min(options.repeats, options.images, options.objects, options.every) < 1:
         parser.error("all numbers must be at least 1")
     return options
 
@@ -102,7 +102,7 @@ def _parse_options(argv: Sequence[str]) -> argparse.Namespace:
 def generate_dataset(
     folder: Path, *, num_images: int, num_objects: int, every: int
 ) -> tuple[Path, dict[str, int]]:
-    """Annotations of a set like COCO train2017, the same at every call; there are no pictures.
+    """Annotations of a set like COCO train2017, the same at every call; there are no images.
 
     Returns:
         The COCO file, and what is wrong with it: kind -> number, most frequent first.
@@ -157,7 +157,7 @@ def _build_report(
 ) -> dict[str, Any]:
     medians = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
     return {
-        "set": {key: getattr(options, key) for key in ("pictures", "objects", "every")},
+        "set": {key: getattr(options, key) for key in ("images", "objects", "every")},
         "json_bytes": size,
         "found": expected,
         "medians": medians,

@@ -10,7 +10,7 @@ same weights.
 
 What is finished is kept below `--out`: a command that was stopped goes on with the next net.
 
-Shape glossary: `B` batch, `C` channels, `S` side of a picture.
+Shape glossary: `B` batch, `C` channels, `S` side of an image.
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ class Settings:
     """What decides the numbers of one net.
 
     Attributes:
-        epochs: Passes over the training pictures.
-        batch_size: Pictures per step.
-        size: Side that the pictures of 8 x 8 pixels are enlarged to.
+        epochs: Passes over the training images.
+        batch_size: Images per step.
+        size: Side that the images of 8 x 8 pixels are enlarged to.
         learning_rate: Of SGD; a tenth after half, a hundredth after three quarters of the steps.
         momentum: Of SGD.
         weight_decay: Of SGD.
         warm_up: Steps over which the learning rate rises from a tenth.
-        shift: Pixels by which training pictures are moved at most, along each side.
+        shift: Pixels by which training images are moved at most, along each side.
         seed: Of split, weights, order and shifts.
         precision: `fp32` or `bf16`.
     """
@@ -138,7 +138,7 @@ def build_net(depth: int, *, is_residual: bool, num_classes: int = 10) -> nn.Seq
 
 @dataclass(frozen=True)
 class Digits:
-    """Pictures `(N, 1, S, S)` float32 of mean 0 and deviation 1, and their digits `(N,)`."""
+    """Images `(N, 1, S, S)` float32 of mean 0 and deviation 1, and their digits `(N,)`."""
 
     train: Tensor
     train_labels: Tensor
@@ -147,7 +147,7 @@ class Digits:
 
 
 def read_digits(settings: Settings) -> Digits:
-    """scikit-learn's digits (UCI, 1797 pictures), a fifth of each class kept for testing.
+    """scikit-learn's digits (UCI, 1797 images), a fifth of each class kept for testing.
 
     Raises:
         DataError: If scikit-learn is not installed.
@@ -155,16 +155,16 @@ def read_digits(settings: Settings) -> Digits:
     if load_digits is None:
         raise DataError('scikit-learn is not installed; run: pip install -e ".[bench]"')
     digits = load_digits()
-    pictures = torch.from_numpy(digits.images / 16.0).float()[:, None]
+    images = torch.from_numpy(digits.images / 16.0).float()[:, None]
     size = (settings.size, settings.size)
-    pictures = F.interpolate(pictures, size=size, mode="bilinear", align_corners=False)
+    images = F.interpolate(images, size=size, mode="bilinear", align_corners=False)
     labels = torch.from_numpy(digits.target).long()
     train, test = train_test_split(
         np.arange(len(labels)), test_size=0.2, stratify=digits.target, random_state=settings.seed
     )
-    deviation, mean = torch.std_mean(pictures[train])
-    pictures = (pictures - mean) / deviation
-    return Digits(pictures[train], labels[train], pictures[test], labels[test])
+    deviation, mean = torch.std_mean(images[train])
+    images = (images - mean) / deviation
+    return Digits(images[train], labels[train], images[test], labels[test])
 
 
 def compute_learning_rate(settings: Settings, step: int, steps: int) -> float:
@@ -174,11 +174,11 @@ def compute_learning_rate(settings: Settings, step: int, steps: int) -> float:
     return rate * (0.1 + 0.9 * step / warm) if step < warm else rate
 
 
-def shift_images(pictures: Tensor, shift: int, generator: torch.Generator) -> Tensor:
-    """Each picture moved by up to `shift` pixels along each side, its edge repeated."""
-    size = pictures.shape[-1]
-    padded = F.pad(pictures, (shift,) * 4, mode="replicate")
-    moves = torch.randint(0, 2 * shift + 1, (len(pictures), 2), generator=generator).tolist()
+def shift_images(images: Tensor, shift: int, generator: torch.Generator) -> Tensor:
+    """Each image moved by up to `shift` pixels along each side, its edge repeated."""
+    size = images.shape[-1]
+    padded = F.pad(images, (shift,) * 4, mode="replicate")
+    moves = torch.randint(0, 2 * shift + 1, (len(images), 2), generator=generator).tolist()
     return torch.stack(
         [image[:, y : y + size, x : x + size] for image, (y, x) in zip(padded, moves, strict=True)]
     )
@@ -190,16 +190,16 @@ def iterate_batches(settings: Settings, digits: Digits) -> Iterator[tuple[Tensor
     while True:
         order = torch.randperm(len(digits.train), generator=generator)
         for indices in torch.split(order, settings.batch_size):
-            pictures = shift_images(digits.train[indices], settings.shift, generator)
-            yield pictures, digits.train_labels[indices]
+            images = shift_images(digits.train[indices], settings.shift, generator)
+            yield images, digits.train_labels[indices]
 
 
 @torch.no_grad()
-def compute_error_rate(net: nn.Module, pictures: Tensor, labels: Tensor, precision: str) -> float:
-    """Share of the pictures whose best class is wrong, in evaluation mode."""
+def compute_error_rate(net: nn.Module, images: Tensor, labels: Tensor, precision: str) -> float:
+    """Share of the images whose best class is wrong, in evaluation mode."""
     net.eval()
     with autocast(torch.device("cpu"), precision):
-        predictions = torch.cat([net(part).argmax(1) for part in torch.split(pictures, 256)])
+        predictions = torch.cat([net(part).argmax(1) for part in torch.split(images, 256)])
     net.train()
     return float((predictions != labels).double().mean())
 
@@ -225,13 +225,13 @@ def train_net(
     steps = per_epoch * settings.epochs
     task = progress.add_task(f"{kind}-{depth}", total=steps)
     started, num_wrong, curve = time.perf_counter(), 0, []
-    for step, (pictures, labels) in zip(
+    for step, (images, labels) in zip(
         range(steps), iterate_batches(settings, digits), strict=False
     ):
         for group in optimizer.param_groups:
             group["lr"] = compute_learning_rate(settings, step, steps)
         with autocast(torch.device("cpu"), settings.precision):
-            logits = net(pictures.contiguous(memory_format=torch.channels_last))
+            logits = net(images.contiguous(memory_format=torch.channels_last))
         loss = F.cross_entropy(logits.float(), labels)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -335,7 +335,7 @@ def build_table(net_reports: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Trains the nets, draws the picture and prints the numbers."""
+    """Trains the nets, draws the image and prints the numbers."""
     parser = argparse.ArgumentParser("python -m benchmarks degradation", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--epochs", type=int, default=Settings.epochs)

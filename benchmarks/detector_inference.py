@@ -4,7 +4,7 @@
 
 Same precision: both channels-last, both in fp32 or both in bf16. As it comes: torchvision's model
 as it is built, fp32 and channels first, against ours in the precision that `auto` chooses. From
-pictures to boxes in pixels of the pictures. In the same script the boxes are compared in fp32; in
+images to boxes in pixels of the images. In the same script the boxes are compared in fp32; in
 bf16, whose rounding changes which of many nearly equal random boxes come out, the stages are.
 """
 
@@ -56,7 +56,7 @@ def _build_comparison(options: argparse.Namespace, device: torch.device) -> Mode
     batch = generate_street_batch(tuple(options.size), options.batch).to(device)
     ours = build_our_detector(options.backbone, batch).eval()
     height, width = options.size
-    # Its own resizing, which cannot be left out here, finds pictures of the size it wants.
+    # Its own resizing, which cannot be left out here, finds images of the size it wants.
     theirs = build_peer_detector(options.backbone, ours, min_size=height, max_size=width)
     theirs.to(device).eval()
     ours.prepare_for_inference()  # as `resnet-tasks predict` does

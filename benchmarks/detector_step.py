@@ -7,7 +7,7 @@ Same precision: both channels-last, both in fp32 or both in bf16. As it comes: t
 as it is built, fp32 and channels first, against ours in the precision that `auto` chooses and
 channels-last; layers, proposals and samples are still the same. Then a recipe as it is shipped,
 with its own sizes, options, optimizer and averaging, against torchvision's Faster R-CNN on the same
-backbone, all other things at its defaults, at the recipe's picture size.
+backbone, all other things at its defaults, at the recipe's image size.
 
 A step is losses, gradients and an optimizer step of rate 0: every step does the same. In the same
 script losses are compared where all anchors and proposals are sampled.

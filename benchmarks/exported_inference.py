@@ -3,7 +3,7 @@
     python -m benchmarks exported_inference                # ResNet-50 and ResNet-34, 1 x 480x640
 
 Ours is the graph that `resnet-tasks export --format openvino` makes, in the engine's own precision
-(bf16 where there are units for it), from pixels to boxes in pixels of the pictures, or to logits at
+(bf16 where there are units for it), from pixels to boxes in pixels of the images, or to logits at
 full size; the peers are torchvision's and segmentation_models.pytorch's models as they are built
 (fp32, channels first), with the same weights. Then the same graph in int8 against itself before.
 
@@ -50,7 +50,7 @@ from resnet_tasks.structures.samples import Batch
 CPU = torch.device("cpu")
 DETECTOR_GOAL, PIXELS_GOAL, INT8_GOAL = 5.0, 5.5, 1.3
 NUM_CALIBRATION_IMAGES = 2
-"""Pictures that int8 is calibrated on; speed does not depend on them."""
+"""Images that int8 is calibrated on; speed does not depend on them."""
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -211,7 +211,7 @@ def _export_graphs(model: TaskModel, size: tuple[int, int], folder: Path) -> tup
 
 
 def _build_feed(batch: Batch, *indices: int) -> Feed:
-    """What a graph takes of a batch: those pictures, or all."""
+    """What a graph takes of a batch: those images, or all."""
     selected = list(indices or range(len(batch)))
     return {
         "images": np.ascontiguousarray(batch.images[selected].numpy()),

@@ -1,6 +1,6 @@
-"""Peak memory of one big picture, predicted in windows in a fresh process.
+"""Peak memory of one big image, predicted in windows in a fresh process.
 
-A picture of noise, two random heads on one small ResNet (Faster R-CNN and U-Net, 19 classes). Peaks
+An image of noise, two random heads on one small ResNet (Faster R-CNN and U-Net, 19 classes). Peaks
 are `ru_maxrss`, which counts what is read of mapped files too.
 """
 
@@ -41,8 +41,8 @@ DETECTOR = {
 
 
 def main(argv: Sequence[str] = ()) -> dict[str, Any]:
-    """Writes a picture, predicts it, and prints what it took."""
-    parser = make_option_parser("big_picture", __doc__)
+    """Writes an image, predicts it, and prints what it took."""
+    parser = make_option_parser("big_image", __doc__)
     parser.add_argument("--side", type=int, default=10_000)
     parser.add_argument("--window", type=int, default=1024)
     parser.add_argument("--overlap", type=float, default=0.25)
@@ -71,17 +71,17 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
         _print_peak("model built")
         peak_before, started = _measure_peak(), time.monotonic()
         predictor = ModelPredictor(sliding, Preparation(), precision=options.precision)
-        picture = predictor.read(path, "big")
-        (predictions,) = predictor.predict([picture])
+        image = predictor.read(path, "big")
+        (predictions,) = predictor.predict([image])
         count = len(windows.make_tiles((options.side, options.side)))
         seconds = time.monotonic() - started
         _print_peak(f"{count} windows predicted in {seconds:.0f} s")
         ids = {name: tuple(range(1, len(CLASSES) + 1)) for name in heads}
         out = PredictionWriter(Path(folder), dict.fromkeys(heads, CLASSES), ids)
         out.write(1, "big", predictions)
-        out.draw("big", picture.render_overview(), predictions, picture.size)
+        out.draw("big", image.render_overview(), predictions, image.size)
         _print_peak(f"written and drawn, {len(predictions['objects'])} detections")
-    work = f"one picture of {options.side:,} x {options.side:,} ({options.format}) in windows"
+    work = f"one image of {options.side:,} x {options.side:,} ({options.format}) in windows"
     rows = [
         BenchmarkRow(work, "alone", "", seconds, None, "s"),
         BenchmarkRow(
@@ -98,7 +98,7 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def _write_noise_image(path: Path, side: int) -> None:
-    """A picture of noise."""
+    """An image of noise."""
     memmap = np.lib.format.open_memmap(path.with_suffix(".npy"), "w+", np.uint8, (side, side, 3))
     rng = np.random.default_rng(0)
     for top in range(0, side, 256):

@@ -1,14 +1,14 @@
 """Annotations at COCO's size: seconds to the first batch, and memory with 0, 2, 4 and 8 workers.
 
-A set like COCO train2017 is drawn: 120,000 pictures, 860,000 objects with polygons (a JSON of about
-450 MB); its records share a few small picture files, so that annotations and not pixels are what is
+A set like COCO train2017 is drawn: 120,000 images, 860,000 objects with polygons (a JSON of about
+450 MB); its records share a few small image files, so that annotations and not pixels are what is
 measured. Every measurement is a process of its own, which reads the file, starts the loader and
 takes batches spread over the whole set.
 
 Memory is what all processes hold themselves or have mapped of the annotations' cache, as the sum of
 proportional set sizes (PSS: pages shared by n processes count 1/n in each, so that the sum counts
 them once; Linux only), at its greatest; program code is left out, of which other programs may share
-pages. A set of a few pictures, from which as many batches are made by as many workers, tells what
+pages. A set of a few images, from which as many batches are made by as many workers, tells what
 Python, torch and the loader take by themselves. The difference is what the annotations cost; it
 must not grow with workers.
 """
@@ -38,9 +38,9 @@ from resnet_tasks.errors import DataError
 LIMIT = 1.1
 """What annotations may cost with the most workers, relative to none."""
 SIDE = 64
-"""Pixels; height and width of the pictures."""
+"""Pixels; height and width of the images."""
 _FILES = 50
-"""Different picture files."""
+"""Different image files."""
 _TIDY = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 """The C library gives freed memory back at once: what is measured is in use."""
 _MEASURED = """
@@ -108,7 +108,7 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
     options = _parse_options(argv)
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         big_dataset = generate_dataset(
-            Path(folder) / "big", num_images=options.pictures, num_objects=options.objects
+            Path(folder) / "big", num_images=options.images, num_objects=options.objects
         )
         tiny_dataset = generate_dataset(
             Path(folder) / "tiny", num_images=_FILES, num_objects=7 * _FILES
@@ -137,14 +137,14 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
 
 def _parse_options(argv: Sequence[str]) -> argparse.Namespace:
     parser = make_option_parser("loading", __doc__)
-    parser.add_argument("--pictures", type=int, default=120_000)
+    parser.add_argument("--images", type=int, default=120_000)
     parser.add_argument("--objects", type=int, default=860_000)
-    parser.add_argument("--samples", type=int, default=10_000, help="pictures read per measurement")
+    parser.add_argument("--samples", type=int, default=10_000, help="images read per measurement")
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 2, 4, 8])
     parser.add_argument("--folder", type=Path, help="where the set is drawn; default: temporary")
     options = parser.parse_args(argv)
     if options.quick:
-        options.pictures, options.objects, options.samples = 500, 3500, 100
+        options.images, options.objects, options.samples = 500, 3500, 100
         options.workers = [0, 2]
     return options
 
@@ -153,13 +153,13 @@ def generate_dataset(folder: Path, *, num_images: int, num_objects: int) -> Path
     """Annotations of a set like COCO train2017, the same at every call.
 
     Returns:
-        The COCO file; `folder/pictures` has the few pictures that all records name.
+        The COCO file; `folder/images` has the few images that all records name.
     """
-    (folder / "pictures").mkdir(parents=True)
+    (folder / "images").mkdir(parents=True)
     rng = np.random.default_rng(0)
     for i in range(_FILES):
         pixels = rng.integers(0, 256, (SIDE, SIDE, 3)).astype(np.uint8)
-        Image.fromarray(pixels).save(folder / "pictures" / f"{i}.png")
+        Image.fromarray(pixels).save(folder / "images" / f"{i}.png")
     path = folder / "instances.json"
     annotations = generate_ellipses(
         num_images=num_images, num_objects=num_objects, size=(SIDE, SIDE), sides=_sample_sides
@@ -170,7 +170,7 @@ def generate_dataset(folder: Path, *, num_images: int, num_objects: int) -> Path
         num_images=num_images,
         size=(SIDE, SIDE),
         file_name=lambda i: f"{i % _FILES}.png",
-        info={"images_root": "pictures"},
+        info={"images_root": "images"},
     )
     return path
 
@@ -204,7 +204,7 @@ def _build_report(
     for row in table:
         row["annotations"] = row["big"]["bytes"] - row["tiny"]["bytes"]
     return {
-        "set": {"pictures": options.pictures, "objects": options.objects},
+        "set": {"images": options.images, "objects": options.objects},
         "json_bytes": path.stat().st_size,
         **runs,
         "by_workers": table,

@@ -1,7 +1,7 @@
 """Two heads on one backbone against the two single-task models: time, parameters and memory.
 
     python -m benchmarks multitask                      # ResNet-18, 50 and 101 at 480 x 640
-    python -m benchmarks multitask --quick              # a tiny net on a tiny picture: does it run?
+    python -m benchmarks multitask --quick              # a tiny net on a tiny image: does it run?
 
 Boxes (`faster_rcnn`) and pixels (`unet`, or `--pixels fpn`), each alone, both on one backbone, with
 `--pyramid` on one pyramid too, and the backbone by itself. In one process all of them take turns,
@@ -112,7 +112,7 @@ def make_workloads(
 ) -> dict[str, Work]:
     """Model -> one forward or one training step; `backbone`: that part by itself."""
     device = batch.images.device
-    images = next(iter(models.values())).normalise(
+    images = next(iter(models.values())).normalize(
         batch.images, [geometry.input_size for geometry in batch.geometries]
     )
 

@@ -2,8 +2,8 @@
 
     python -m benchmarks pipeline
 
-Both read the same files, bring every picture to one size (as stored, half of it as the recipe of
-blood cells does, or shrunk by an odd factor), flip it and its boxes half of the time, with colour
+Both read the same files, bring every image to one size (as stored, half of it as the recipe of
+blood cells does, or shrunk by an odd factor), flip it and its boxes half of the time, with color
 jitter change its brightness, contrast, saturation and hue by random factors of the same
 ranges, and make float batches of 0..1. Ours is what a recipe's data go through: COCO records,
 sample seeds, geometries, boxes clipped and filtered, padding. Torchvision's is its v2 transforms on
@@ -11,7 +11,7 @@ sample seeds, geometries, boxes clipped and filtered, padding. Torchvision's is 
 stacked; ours jitters float32, so that nothing is rounded between the steps. Everything happens in
 this process, on one thread; a worker of a loader does no more.
 
-In the same script the pictures of both are compared without what is random.
+In the same script the images of both are compared without what is random.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ GOALS = {"without": 1.0, "with": 4.0}
 BATCH = 4
 STORED_SIZE = (480, 640)
 SIZES = {"as stored": STORED_SIZE, "halved": (240, 320), "shrunk to 384x512": (384, 512)}
-"""(height, width) of the batches' pictures."""
+"""(height, width) of the batches' images."""
 OBJECTS = 8
 TOLERANCE = 0.02
 """Mean difference of pixels of 0..1: resizing by area is not the peer's bilinear with antialias."""
@@ -58,26 +58,26 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
     """Measures, prints and returns the numbers.
 
     Raises:
-        DataError: If the pictures of both do not agree.
+        DataError: If the images of both do not agree.
     """
     parser = make_option_parser("pipeline", __doc__)
-    parser.add_argument("--pictures", type=int, default=64)
+    parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=REPEATS)
     options = parser.parse_args(argv)
     if options.quick:
-        options.pictures, options.repeats = BATCH, 1
+        options.images, options.repeats = BATCH, 1
     with limit_to_one_core(), tempfile.TemporaryDirectory() as folder:
-        path = generate_dataset(Path(folder), options.pictures)
+        path = generate_dataset(Path(folder), options.images)
         agreements = {size_name: _check_agreement(path, size) for size_name, size in SIZES.items()}
         pairs = [
-            _build_pair(path, size_name, jitter, options.pictures, agreement)
+            _build_pair(path, size_name, jitter, options.images, agreement)
             for size_name, agreement in agreements.items()
             for jitter in GOALS
         ]
         rows, runs = compare_pairs(pairs, torch.device("cpu"), options.repeats)
     report = {
         **collect_environment(torch.device("cpu")),
-        "pictures": options.pictures,
+        "images": options.images,
         "runs": runs,
     }
     return finish_report(report, rows, options)
@@ -128,15 +128,15 @@ def generate_dataset(folder: Path, num_images: int) -> Path:
 def _build_pair(
     path: Path, size_name: str, jitter: str, num_images: int, agreement: str
 ) -> BenchmarkPair:
-    is_coloured, size = jitter == "with", SIZES[size_name]
-    steps = [_FLIP] + ([{"ColorJitter": {**_JITTER, "p": 1.0}}] if is_coloured else [])
+    is_colored, size = jitter == "with", SIZES[size_name]
+    steps = [_FLIP] + ([{"ColorJitter": {**_JITTER, "p": 1.0}}] if is_colored else [])
     return BenchmarkPair(
         f"{num_images} JPEGs of {STORED_SIZE[0]}x{STORED_SIZE[1]} to batches, {size_name}, "
-        f"{jitter} colour jitter",
+        f"{jitter} color jitter",
         "same precision",
         f"torchvision {version('torchvision')} v2",
         make_our_loader(path, size, steps),
-        make_peer_loader(path, _make_peer_transform(size, is_coloured=is_coloured)),
+        make_peer_loader(path, _make_peer_transform(size, is_colored=is_colored)),
         GOALS[jitter],
         agreement=agreement,
     )
@@ -145,7 +145,7 @@ def _build_pair(
 def make_our_loader(
     path: Path, size: tuple[int, int], steps: Sequence[dict[str, Any]]
 ) -> Callable[[], list[Tensor]]:
-    """All batches of a COCO file, each picture read anew."""
+    """All batches of a COCO file, each image read anew."""
     coco = read_coco(path)
     dataset = CocoDataset(
         [coco],
@@ -166,9 +166,9 @@ def _make_resize(size: tuple[int, int]) -> list[Any]:
     return [] if size == STORED_SIZE else [v2.Resize(size, antialias=True)]
 
 
-def _make_peer_transform(size: tuple[int, int], *, is_coloured: bool) -> v2.Compose:
+def _make_peer_transform(size: tuple[int, int], *, is_colored: bool) -> v2.Compose:
     steps = [*_make_resize(size), v2.RandomHorizontalFlip(0.5)]
-    if is_coloured:
+    if is_colored:
         steps.append(v2.ColorJitter(**_JITTER))
     return v2.Compose([*steps, *_make_final_steps()])
 
@@ -188,7 +188,7 @@ def make_peer_loader(path: Path, transform: v2.Compose) -> Callable[[], list[Ten
 
     def load_sample(record: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
         file = str(path.parent / record["file_name"])
-        picture = decode_jpeg(read_file(file), mode=ImageReadMode.RGB)
+        image = decode_jpeg(read_file(file), mode=ImageReadMode.RGB)
         target = {
             "boxes": tv_tensors.BoundingBoxes(
                 boxes[record["id"]],
@@ -197,7 +197,7 @@ def make_peer_loader(path: Path, transform: v2.Compose) -> Callable[[], list[Ten
             ),
             "labels": torch.tensor(labels[record["id"]]),
         }
-        transformed: tuple[Tensor, dict[str, Any]] = transform(tv_tensors.Image(picture), target)
+        transformed: tuple[Tensor, dict[str, Any]] = transform(tv_tensors.Image(image), target)
         return transformed
 
     def load_batches() -> list[Tensor]:
@@ -205,14 +205,14 @@ def make_peer_loader(path: Path, transform: v2.Compose) -> Callable[[], list[Ten
             # Its decoder still is the fastest that it has, though another package shall follow it.
             warnings.simplefilter("ignore", DeprecationWarning)
             samples = [load_sample(record) for record in content["images"]]
-        pictures = [picture for picture, _ in samples]
-        return [torch.stack(pictures[at : at + BATCH]) for at in range(0, len(samples), BATCH)]
+        images = [image for image, _ in samples]
+        return [torch.stack(images[at : at + BATCH]) for at in range(0, len(samples), BATCH)]
 
     return load_batches
 
 
 def _check_agreement(path: Path, size: tuple[int, int]) -> str:
-    """How near pictures are that nothing random is done to.
+    """How near images are that nothing random is done to.
 
     Raises:
         DataError: If they are too far apart.

@@ -3,7 +3,7 @@
     python -m benchmarks pixels_inference                  # ResNet-34, 1 x 480x640
 
 Same precision: both channels-last, both in fp32 or both in bf16. As it comes: the peer in fp32 and
-channels first, against ours in the precision that `auto` chooses. From pictures to logits at full
+channels first, against ours in the precision that `auto` chooses. From images to logits at full
 size; in the same script the logits are compared.
 """
 

@@ -5,7 +5,7 @@
 Same precision: both channels-last, both in fp32 or both in bf16. As it comes: the peer in fp32 and
 channels first, against ours in the precision that `auto` chooses. Then a recipe as it is shipped,
 with its own sizes, options, optimizer and averaging, against the peer's U-Net on the same backbone
-at the recipe's picture size, with as many classes.
+at the recipe's image size, with as many classes.
 
 A step is loss (cross entropy), gradients and an optimizer step of rate 0: every step does the same.
 In the same script the logits are compared, in evaluation mode: FPN's dropout is drawn by both.

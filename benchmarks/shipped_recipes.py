@@ -1,4 +1,4 @@
-"""A training step of a recipe as it is shipped, on pictures of noise in its sizes."""
+"""A training step of a recipe as it is shipped, on images of noise in its sizes."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class RecipeStep:
     random; stages that the recipe freezes are frozen.
 
     Attributes:
-        size: (height, width) that pictures have in training, before they are padded.
-        batch: What is learnt from.
+        size: (height, width) that images have in training, before they are padded.
+        batch: What is learned from.
         classes: Of the first head.
         metric: What the recipe's header says that its model reached.
 
@@ -73,7 +73,7 @@ class RecipeStep:
             self.work.step_runner.run_step([self.batch], 0.0, self.work.progress)
 
     def pair_with(self, peer: str, theirs: Work, goal: float, memory_goal: float) -> BenchmarkPair:
-        """The pair of this and a step of the peer on the same pictures, at its defaults."""
+        """The pair of this and a step of the peer on the same images, at its defaults."""
         height, width = self.size
         return BenchmarkPair(
             f"{self.name}, training step, {len(self.batch)} x {height}x{width}",
@@ -88,7 +88,7 @@ class RecipeStep:
 
 
 def _find_training_size(name: str) -> tuple[int, int]:
-    """The size of a recipe's training pictures: of its crop, or what it resizes to."""
+    """The size of a recipe's training images: of its crop, or what it resizes to."""
     recipe = load_recipe(name)
     steps = recipe.augment if isinstance(recipe.augment, (list, tuple)) else ()
     for step in steps:

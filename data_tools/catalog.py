@@ -69,7 +69,7 @@ class DatasetFile(BaseModel):
 
     title: Text
     homepage: Text
-    licence: Text
+    license: Text
     citation: Text
     format: Text
     by_hand: str = ""
@@ -121,7 +121,7 @@ def read_dataset(file: Path) -> DatasetSpec:
         origin=DatasetProvenance(
             dataset_file.title,
             dataset_file.homepage,
-            dataset_file.licence,
+            dataset_file.license,
             dataset_file.citation,
             dataset_file.notes,
         ),
@@ -174,11 +174,11 @@ def prepare(
     Args:
         name: Of a shipped data set, or the path of a YAML file that describes one.
         source: Folder that the data set was unpacked to, its archive, or several archives (zip,
-            tar, tar.gz, tar.xz, tar.bz2), whose pictures are then copied; `None` for those that are
+            tar, tar.gz, tar.xz, tar.bz2), whose images are then copied; `None` for those that are
             drawn.
         out: Folder for the result; appears when complete.
         overwrite: Replace an earlier conversion in `out`.
-        progress: Called with (done, total) after each picture; before that with the bytes of
+        progress: Called with (done, total) after each image; before that with the bytes of
             archives.
         **options: Options of the data set's format that replace its own.
 
@@ -225,7 +225,7 @@ def convert(
     """
     format_ = FORMATS.get(format_name)
     validated_options = format_.validate_options(options, "options")
-    origin = DatasetProvenance(out.name, licence=str(options.get("license_name") or "not stated"))
+    origin = DatasetProvenance(out.name, license=str(options.get("license_name") or "not stated"))
     nameless = DatasetSpec(out.name, format_name, origin, verified=format_.verified)
     return _convert_sources(nameless, format_, source, out, overwrite, progress, validated_options)
 
@@ -298,18 +298,18 @@ def _require_outside(out: Path, source: Path) -> None:
     """Refuses an output that the next conversion would read as part of its source."""
     if out.resolve().is_relative_to(source.resolve()):
         raise DataError(
-            f"the output folder {out} lies inside the source {source}, whose pictures a later "
+            f"the output folder {out} lies inside the source {source}, whose images a later "
             "conversion would take its copies for; choose a folder outside of it"
         )
 
 
 def _require_disjoint(splits: Sequence[SplitSummary]) -> None:
-    """Refuses splits that share pictures: what is judged would have been taught."""
+    """Refuses splits that share images: what is judged would have been taught."""
     for one, other in combinations(splits, 2):
         if shared := sorted(one.image_paths & other.image_paths):
             raise DataError(
-                f"{len(shared)} pictures are in {one.split} and in {other.split}, the first "
-                f"{shared[0]}; splits must not share pictures: take them out of one of the two"
+                f"{len(shared)} images are in {one.split} and in {other.split}, the first "
+                f"{shared[0]}; splits must not share images: take them out of one of the two"
             )
 
 
@@ -323,7 +323,7 @@ def _open_sources(
 ) -> Iterator[tuple[Path, Mapping[str, Any]]]:
     """The folder to convert and the options to do it with.
 
-    What is unpacked from an archive goes away in the end, so that its pictures must be copied.
+    What is unpacked from an archive goes away in the end, so that its images must be copied.
     """
     archives = [path for path in sources if is_archive(path)]
     if not archives and len(sources) == 1:
@@ -338,7 +338,7 @@ def _open_sources(
         )
     if COPY_IMAGES in format_.options and options.get(COPY_IMAGES) is False:
         raise DataError(
-            f"{COPY_IMAGES}=false needs pictures that stay, but those of {archives[0]} are "
+            f"{COPY_IMAGES}=false needs images that stay, but those of {archives[0]} are "
             "unpacked for the conversion only; unpack it yourself and give the folder, or leave "
             f"{COPY_IMAGES} out"
         )

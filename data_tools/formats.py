@@ -18,8 +18,8 @@ Converter = Callable[..., tuple[SplitSummary, ...]]
 """`(source, out, *, progress, **options)`, or `(out, *, ...)` where nothing is read."""
 
 COPY_IMAGES = "copy_images"
-"""Option by which a converter copies the pictures instead of referring to them. It is set when the
-source is an archive; a format without it must write its pictures itself."""
+"""Option by which a converter copies the images instead of referring to them. It is set when the
+source is an archive; a format without it must write its images itself."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ register_format(
 register_format(
     "csv-boxes",
     "data_tools.converters.csv.convert:convert_csv_boxes",
-    "CSV tables of boxes on DICOM files or pictures (VinDr-CXR, RSNA)",
+    "CSV tables of boxes on DICOM files or images (VinDr-CXR, RSNA)",
 )
 register_format(
     "cityscapes",
@@ -124,36 +124,36 @@ register_format(
     "Cityscapes: polygons as instances and as pixels of 19 classes",
 )
 register_format(
-    "colour-maps",
-    "data_tools.converters.color_maps:convert_colour_maps",
-    "pictures with label maps in colours, and a table of the colours (CamVid as published)",
+    "color-maps",
+    "data_tools.converters.color_maps:convert_color_maps",
+    "images with label maps in colors, and a table of the colors (CamVid as published)",
 )
 register_format(
     "dicom",
     "data_tools.converters.dicom.convert:convert_dicom",
-    "DICOM files and series, as pictures of full depth without annotations",
+    "DICOM files and series, as images of full depth without annotations",
     verified=True,
 )
 register_format(
     "image-folders",
     "data_tools.converters.image_folders:convert_image_folders",
-    "one folder of pictures per class",
+    "one folder of images per class",
 )
 register_format(
     "instance-masks",
     "data_tools.converters.instance_masks:convert_instance_masks",
-    "one folder per picture with one mask PNG per object (Data Science Bowl 2018)",
+    "one folder per image with one mask PNG per object (Data Science Bowl 2018)",
     verified=True,
 )
 register_format(
     "kitti",
     "data_tools.converters.kitti:convert_kitti",
-    "KITTI's 2-D objects: one text of boxes per picture",
+    "KITTI's 2-D objects: one text of boxes per image",
 )
 register_format(
     "label-maps",
     "data_tools.converters.label_maps:convert_named_label_maps",
-    "pictures with class-index PNGs (CamVid as laid out for SegNet)",
+    "images with class-index PNGs (CamVid as laid out for SegNet)",
     verified=True,
 )
 register_format(
@@ -174,18 +174,18 @@ register_format(
 register_format(
     "voc",
     "data_tools.converters.voc:convert_voc",
-    "Pascal VOC: one XML of boxes per picture",
+    "Pascal VOC: one XML of boxes per image",
     verified=True,
 )
 register_format(
     "yolo",
     "data_tools.converters.yolo:convert_yolo",
-    "YOLO: data.yaml, and a text file of boxes or polygons per picture",
+    "YOLO: data.yaml, and a text file of boxes or polygons per image",
 )
 register_format(
     "labelme",
     "data_tools.converters.labelme:convert_labelme",
-    "LabelMe: one JSON of drawn shapes per picture",
+    "LabelMe: one JSON of drawn shapes per image",
 )
 register_format(
     "cvat",
@@ -195,11 +195,11 @@ register_format(
 register_format(
     "binary-masks",
     "data_tools.converters.binary_masks:convert_binary_masks",
-    "pictures with one binary mask each (Kvasir-SEG, ISIC 2018 task 1)",
+    "images with one binary mask each (Kvasir-SEG, ISIC 2018 task 1)",
 )
 register_format(
     "coco",
     "data_tools.converters.native_coco:convert_coco",
-    "COCO files of others: checked, mended, with pictures found",
+    "COCO files of others: checked, mended, with images found",
     verified=True,
 )

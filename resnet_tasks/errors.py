@@ -16,15 +16,15 @@ class RecipeError(ResnetTasksError):
 
 
 class DataError(ResnetTasksError):
-    """A picture, an annotation file or a data folder is wrong."""
+    """An image, an annotation file or a data folder is wrong."""
 
 
-class PictureError(DataError):
-    """A picture, or its label map, cannot be read; training may leave it out.
+class ImageError(DataError):
+    """An image, or its label map, cannot be read; training may leave it out.
 
     Attributes:
-        image_id: Of the picture in its data set.
-        file: Of the picture.
+        image_id: Of the image in its data set.
+        file: Of the image.
     """
 
     def __init__(self, message: str, image_id: int | str = "", file: str = "") -> None:
@@ -46,7 +46,7 @@ class RunError(ResnetTasksError):
 
 
 class NonFiniteLossError(ResnetTasksError):
-    """A loss or gradient became NaN or infinite; the message names pictures and losses by head."""
+    """A loss or gradient became NaN or infinite; the message names images and losses by head."""
 
 
 class MemoryLimitError(ResnetTasksError):

@@ -1,4 +1,4 @@
-"""One backbone, many heads: normalise -> backbone (-> shared pyramid) -> heads.
+"""One backbone, many heads: normalize -> backbone (-> shared pyramid) -> heads.
 
 Shape glossary: `B` batch, `C` channels, `H, W` the padded batch.
 """
@@ -31,7 +31,7 @@ class Backbone(Protocol):
     std: tuple[float, ...]
 
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
-        """`(B, C, H, W)` normalised -> level -> `(B, channels, H/stride, W/stride)`."""
+        """`(B, C, H, W)` normalized -> level -> `(B, channels, H/stride, W/stride)`."""
         ...
 
 
@@ -178,10 +178,10 @@ class TaskModel(nn.Module):
         Args:
             batch: On the model's device.
             mode: `loss` -> `{"head/term": LossTerm}`, frozen heads and heads without an annotated
-                picture in the batch left out; `raw` -> `{head: {name: tensor}}`.
+                image in the batch left out; `raw` -> `{head: {name: tensor}}`.
         """
         sizes = [geometry.input_size for geometry in batch.geometries]
-        features = self._select_levels(self.compute_features(self.normalise(batch.images, sizes)))
+        features = self._select_levels(self.compute_features(self.normalize(batch.images, sizes)))
         if mode == "raw":
             return {name: head(features) for name, head in self.named_heads.items()}
         losses: Losses = {}
@@ -201,7 +201,7 @@ class TaskModel(nn.Module):
         return {**self.backbone.specs, **({} if self.pyramid is None else self.pyramid.specs)}
 
     def compute_features(self, images: Tensor) -> dict[str, Tensor]:
-        """Normalised pictures -> level -> `(B, channels, H/stride, W/stride)`, for all heads."""
+        """Normalized images -> level -> `(B, channels, H/stride, W/stride)`, for all heads."""
         features: dict[str, Tensor] = self.backbone(images)
         return features if self.pyramid is None else {**features, **self.pyramid(features)}
 
@@ -210,12 +210,12 @@ class TaskModel(nn.Module):
         read = {level for head in self.named_heads.values() for level in head.in_levels}
         return {level: feature for level, feature in features.items() if level in read}
 
-    def normalise(self, images: Tensor, sizes: Sequence[tuple[int, int]]) -> Tensor:
+    def normalize(self, images: Tensor, sizes: Sequence[tuple[int, int]]) -> Tensor:
         """Plain pixels -> what the backbone's weights were trained on; padding becomes 0.
 
         Args:
             images: `(B, C, H, W)` float32, 0..1.
-            sizes: (height, width) of each picture inside the batch.
+            sizes: (height, width) of each image inside the batch.
         """
         normal = (images - self.mean[:, None, None]) / self.std[:, None, None]
         padded = images.shape[-2:]
@@ -262,14 +262,14 @@ class TaskModel(nn.Module):
 
     @torch.inference_mode()
     def predict(self, batch: Batch, *, precision: str = "fp32") -> dict[str, list[Any]]:
-        """Predictions of every head, in pixels of the original pictures.
+        """Predictions of every head, in pixels of the original images.
 
         Args:
-            batch: Pictures; targets are not used.
+            batch: Images; targets are not used.
             precision: `fp32`, `bf16` or `fp16`.
 
         Returns:
-            Head name -> one prediction per picture (`Detections`, `SegmentationMap`, ...).
+            Head name -> one prediction per image (`Detections`, `SegmentationMap`, ...).
         """
         raw = self.predict_raw(batch, precision=precision)
         return {
@@ -282,7 +282,7 @@ class TaskModel(nn.Module):
         """Raw outputs of every head in evaluation mode, adjusted; what `predict` decodes.
 
         Args:
-            batch: Pictures; targets are not used.
+            batch: Images; targets are not used.
             precision: `fp32`, `bf16` or `fp16`.
         """
         was_training = self.training

@@ -3,7 +3,7 @@
 `check_head(MyHead)` builds the head on random features and raises an `AssertionError` that names
 the first broken rule. It needs neither a backbone nor data.
 
-Shape glossary: `B` batch, `H, W` padded picture, `h, w` one picture inside it, `N` objects, `K`
+Shape glossary: `B` batch, `H, W` padded image, `h, w` one image inside it, `N` objects, `K`
 classes.
 """
 
@@ -36,10 +36,10 @@ from resnet_tasks.structures.samples import (
 )
 
 TargetMaker = Callable[[tuple[int, int], int, torch.Generator], Target]
-"""(height, width) of a picture, number of classes, random source -> what is annotated on it."""
+"""(height, width) of an image, number of classes, random source -> what is annotated on it."""
 
 IMAGE_SIZES = ((61, 83), (64, 90))
-"""Sizes of the two pictures of the standard batch, neither a multiple of 32; padded to 64 x 96."""
+"""Sizes of the two images of the standard batch, neither a multiple of 32; padded to 64 x 96."""
 
 
 def resnet_specs(width: int = 64, *, bottleneck: bool = False) -> dict[str, FeatureSpec]:
@@ -67,7 +67,7 @@ def random_features(
 
     Args:
         specs: The levels.
-        batch_size: Number of pictures.
+        batch_size: Number of images.
         padded_size: (H, W), a multiple of the coarsest stride.
         seed: The same seed gives the same features.
     """
@@ -87,10 +87,10 @@ def random_target(
     """Boxes, labels, masks and a semantic map that agree with one another, and one image label.
 
     Args:
-        size: (height, width) of the picture; 16 x 16 at least.
+        size: (height, width) of the image; 16 x 16 at least.
         num_classes: Labels are 0..num_classes-1.
         generator: The source of all randomness.
-        objects: How many; 0 gives a picture that was looked at and holds nothing: no boxes, and a
+        objects: How many; 0 gives an image that was looked at and holds nothing: no boxes, and a
             semantic map that is void throughout.
     """
 
@@ -127,17 +127,17 @@ def random_batch(
     targets: TargetMaker = random_target,
     seed: int = 0,
 ) -> Batch:
-    """Random pictures of the given sizes, padded to one, with random targets.
+    """Random images of the given sizes, padded to one, with random targets.
 
-    The first picture comes from an original of twice its size, the second from one mirrored left
+    The first image comes from an original of twice its size, the second from one mirrored left
     to right, and so on in turn.
 
     Args:
-        image_sizes: (height, width) of each picture inside the batch.
+        image_sizes: (height, width) of each image inside the batch.
         num_classes: Labels are 0..num_classes-1.
-        annotated: Per picture, whether it has a target; default: all have.
+        annotated: Per image, whether it has a target; default: all have.
         targets: Makes each target.
-        seed: The same seed gives the same batch; a picture does not depend on those after it.
+        seed: The same seed gives the same batch; an image does not depend on those after it.
     """
     generator = torch.Generator().manual_seed(seed)
     samples = []
@@ -162,15 +162,15 @@ def check_head(
     specs: Mapping[str, FeatureSpec] | None = None,
     targets: TargetMaker | None = None,
 ) -> None:
-    """Runs every rule of the contract on a head, on random features of two small pictures.
+    """Runs every rule of the contract on a head, on random features of two small images.
 
     Args:
         head: The class, or the name it is registered by.
         options: Options to build it with.
         classes: Class names to build it with.
         specs: The features on offer; default: those of a narrow ResNet.
-        targets: Makes a picture's target; needed where the task reads fields of its own from
-            `Target.extra`. Such tasks are spared the rules on pictures without objects, and those
+        targets: Makes an image's target; needed where the task reads fields of its own from
+            `Target.extra`. Such tasks are spared the rules on images without objects, and those
             with a task unknown to this package the rules on the type of a prediction.
 
     Raises:
@@ -246,7 +246,7 @@ def _check_declarations(subject: _HeadUnderTest) -> None:
     assert isinstance(task, Task)
     subject.require(
         len(task.target_fields) > 0,
-        "`task.target_fields` is empty, so pictures that are not annotated would be learnt from",
+        "`task.target_fields` is empty, so images that are not annotated would be learned from",
     )
     subject.require(
         isinstance(levels, tuple) and len(levels) > 0,
@@ -254,7 +254,7 @@ def _check_declarations(subject: _HeadUnderTest) -> None:
     )
     subject.require(
         subject.head_class.Options.model_config.get("extra") == "forbid",
-        "`Options` must derive from HeadOptions, so that misspelt options are refused",
+        "`Options` must derive from HeadOptions, so that misspelled options are refused",
     )
 
 
@@ -285,7 +285,7 @@ def _check_forward_structure(subject: _HeadUnderTest) -> None:
         for batch_size, size in ((1, (64, 96)), (2, (96, 64)), (3, (64, 64))):
             features = random_features(subject.specs, batch_size=batch_size, padded_size=size)
             with subject.report_failures(
-                f"forward on {batch_size} pictures of {size[0]} x {size[1]}"
+                f"forward on {batch_size} images of {size[0]} x {size[1]}"
             ):
                 raw = head(features)
             _require_tensors(subject, raw)
@@ -320,10 +320,10 @@ def _check_loss_terms(subject: _HeadUnderTest) -> None:
     head, batch = subject.build(training=True), subject.make_batch()
     with subject.report_failures("loss"):
         terms = head.loss(subject.make_features(batch), subject.make_view(batch))
-    _require_terms(subject, terms, "two annotated pictures")
+    _require_terms(subject, terms, "two annotated images")
     subject.require(
         any(float(term.count.detach()) > 0 for term in terms.values()),
-        "the count of every loss term is 0 on two annotated pictures, so nothing is learnt",
+        "the count of every loss term is 0 on two annotated images, so nothing is learned",
     )
     in_eval = subject.build(training=False).loss(
         subject.make_features(batch), subject.make_view(batch)
@@ -368,15 +368,15 @@ def _check_images_without_objects(subject: _HeadUnderTest) -> None:
 
     head, batch = subject.build(training=True), subject.make_batch(targets=make_empty_target)
     features = subject.make_features(batch)
-    with subject.report_failures("loss on pictures without objects"):
+    with subject.report_failures("loss on images without objects"):
         terms = head.loss(features, subject.make_view(batch))
-        _require_terms(subject, terms, "pictures without objects")
+        _require_terms(subject, terms, "images without objects")
         _sum_terms(terms).backward()  # type: ignore[no-untyped-call]
     for level in head.in_levels:
         gradient = features[level].grad
         subject.require(
             gradient is None or bool(gradient.isfinite().all()),
-            f"the gradient at level {level} is not finite on pictures without objects",
+            f"the gradient at level {level} is not finite on images without objects",
         )
 
 
@@ -386,14 +386,14 @@ def _check_unannotated_images(subject: _HeadUnderTest) -> None:
     positions = mixed.find_annotated(subject.head_class.task)
     subject.require(
         positions == (0, 2),
-        f"of three pictures the second is not annotated, but those with all of the fields "
+        f"of three images the second is not annotated, but those with all of the fields "
         f"{subject.head_class.task.target_fields} are {positions} instead of (0, 2)",
     )
     full = subject.make_batch(image_sizes=sizes)
     features = subject.make_features(mixed)
     annotated_features = {level: values[[0, 2]] for level, values in features.items()}
     head = subject.build(training=True)
-    with subject.report_failures("loss on a batch with a picture that is not annotated"):
+    with subject.report_failures("loss on a batch with an image that is not annotated"):
         got = head.loss(annotated_features, subject.make_view(mixed, positions))
     expected = subject.build(training=True).loss(
         annotated_features, subject.make_view(full, (0, 2))
@@ -402,7 +402,7 @@ def _check_unannotated_images(subject: _HeadUnderTest) -> None:
         subject,
         got,
         expected,
-        "a picture that is not annotated must change nothing about the loss of the others",
+        "an image that is not annotated must change nothing about the loss of the others",
     )
 
 
@@ -420,7 +420,7 @@ def _check_loss_additivity(subject: _HeadUnderTest) -> None:
         subject,
         batch_terms,
         sums,
-        "sums and counts of a batch must be those of its pictures added up, in eval mode, so that "
+        "sums and counts of a batch must be those of its images added up, in eval mode, so that "
         "accumulation and several processes give the same mean",
         tolerance=1e-3,
     )
@@ -447,7 +447,7 @@ def _check_decoding(subject: _HeadUnderTest) -> None:
         predictions = head.decode(raw, batch.geometries)
     subject.require(
         isinstance(predictions, list) and len(predictions) == len(batch),
-        f"decode must give a list of one prediction per picture ({len(batch)}), it gave "
+        f"decode must give a list of one prediction per image ({len(batch)}), it gave "
         f"{type(predictions).__name__} of {len(predictions)}",
     )
     for prediction, geometry in zip(predictions, batch.geometries, strict=True):
@@ -607,7 +607,7 @@ def _require_detections(subject: _HeadUnderTest, prediction: Any, geometry: Geom
     ordered = (boxes[:, :2] < boxes[:, 2:]).all()
     subject.require(
         bool(inside.all()) and bool(ordered),
-        f"decoded boxes must be xyxy inside the original picture of {height} x {width} pixels",
+        f"decoded boxes must be xyxy inside the original image of {height} x {width} pixels",
     )
     subject.require(
         bool(((scores >= 0) & (scores <= 1)).all()) and bool((scores.diff() <= 0).all()),
@@ -628,7 +628,7 @@ def _require_segmentation_map(subject: _HeadUnderTest, prediction: Any, geometry
     shape = (len(subject.classes), *geometry.original_size)
     subject.require(
         tuple(labels.shape) == shape[1:] and tuple(probs.shape) == shape,
-        f"labels and probs must have the original picture's size, {shape[1:]} and {shape}, they "
+        f"labels and probs must have the original image's size, {shape[1:]} and {shape}, they "
         f"have {tuple(labels.shape)} and {tuple(probs.shape)}",
     )
     subject.require(
@@ -657,10 +657,10 @@ def _require_classification(subject: _HeadUnderTest, prediction: Any) -> None:
         f"{tuple(probs.shape)}",
     )
     subject.require(
-        bool(((probs >= 0) & (probs <= 1)).all()), "the probabilities of a picture must lie in 0..1"
+        bool(((probs >= 0) & (probs <= 1)).all()), "the probabilities of an image must lie in 0..1"
     )
     subject.require(
         prediction.is_multi_label or abs(float(probs.sum()) - 1) < 1e-4,
-        f"the probabilities of a picture must sum to 1 unless `is_multi_label`, they sum to "
+        f"the probabilities of an image must sum to 1 unless `is_multi_label`, they sum to "
         f"{float(probs.sum()):.6g}",
     )

@@ -79,7 +79,7 @@ class Pixels(Head):
         return [(values, geometry.original_size, self.training) for values, geometry in pairs]
 
 
-class Picture(Pixels):
+class Image(Pixels):
     """Squared distance of the mean to the first image label."""
 
     task = CLASSIFICATION
@@ -94,7 +94,7 @@ def model(**options: Any) -> TaskModel:
     backbone = Backbone()
     heads = {
         "pixels": Pixels(backbone.specs, ("a", "b")),
-        "picture": Picture(backbone.specs, ("a", "b")),
+        "image": Image(backbone.specs, ("a", "b")),
     }
     return TaskModel(backbone, heads, **options)
 
@@ -115,21 +115,21 @@ BOTH = Target(semantic=PIXELS.semantic, image_labels=LABEL.image_labels)
 def test_backbone_runs_once_for_all_heads() -> None:
     whole = model()
     losses = whole(batch(BOTH, BOTH), mode="loss")
-    assert list(losses) == ["pixels/square", "picture/square"]
+    assert list(losses) == ["pixels/square", "image/square"]
     assert whole.backbone.calls == 1
     raw = whole(batch(BOTH), mode="raw")
     assert {name: list(each) for name, each in raw.items()} == {
         "pixels": ["values"],
-        "picture": ["values"],
+        "image": ["values"],
     }
     assert whole.backbone.calls == 2
 
 
-def test_padding_is_zero_after_normalising() -> None:
+def test_padding_is_zero_after_normalizing() -> None:
     images = torch.full((2, 3, 4, 6), 1.0)
     images[0, :, 2:] = 0
     images[0, :, :, 5:] = 0
-    normal = model().normalise(images, [(2, 5), (4, 6)])
+    normal = model().normalize(images, [(2, 5), (4, 6)])
     assert normal[0, :, :2, :5].amax(dim=(1, 2)).tolist() == [1, 1.5, 3.5]
     assert normal[0, :, :2, :5].amin(dim=(1, 2)).tolist() == [1, 1.5, 3.5]
     assert (normal[0, :, 2:] == 0).all()
@@ -158,11 +158,11 @@ def test_partial_annotation_costs_what_its_subset_costs() -> None:
 def test_head_without_annotation_is_left_out_and_gets_no_gradient() -> None:
     whole = model()
     losses = whole(batch(LABEL, LABEL), mode="loss")
-    assert list(losses) == ["picture/square"]
+    assert list(losses) == ["image/square"]
     whole.compute_total_loss(losses).backward()
     heads = whole.named_heads
     assert all(each.grad is None for each in heads["pixels"].parameters())
-    assert all(each.grad is not None for each in heads["picture"].parameters())
+    assert all(each.grad is not None for each in heads["image"].parameters())
 
 
 def test_batch_without_annotation_costs_nothing() -> None:
@@ -179,8 +179,8 @@ def test_total_weighs_the_means_of_the_terms() -> None:
     whole = model(loss_weights={"pixels": 0.5})
     losses = {
         "pixels/square": LossTerm(torch.tensor(8.0), torch.tensor(4)),
-        "picture/square": LossTerm(torch.tensor(9.0), torch.tensor(3)),
-        "picture/other": LossTerm(torch.tensor(5.0), torch.tensor(0)),
+        "image/square": LossTerm(torch.tensor(9.0), torch.tensor(3)),
+        "image/other": LossTerm(torch.tensor(5.0), torch.tensor(0)),
     }
     assert whole.compute_total_loss(losses).item() == 0.5 * 2 + 3
 
@@ -202,7 +202,7 @@ def test_every_head_sees_its_own_labels() -> None:
 def test_predict_restores_the_mode_also_after_an_error(training: bool) -> None:
     whole = model().train(training)
     found = whole.predict(batch(Target(), Target(), size=(20, 30)))
-    assert list(found) == ["pixels", "picture"]
+    assert list(found) == ["pixels", "image"]
     assert [each[1] for each in found["pixels"]] == [(20, 30), (20, 30)]
     assert all(each.training is training for each in whole.modules())
     broken = batch(Target())

@@ -53,7 +53,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert made.returncode == 0, made.stderr
     assert "objects/AP50" in made.stdout
     assert "scene/mIoU" in made.stdout
-    assert "pictures" in made.stdout
+    assert "images" in made.stdout
     return folder
 
 
@@ -113,8 +113,8 @@ def test_commands_on_how_good_it_is(workplace: Path, monkeypatch: pytest.MonkeyP
     for line in lines:
         words = shlex.split(line)[1:]
         words = ["granular" if word == "WBC" else word for word in words]
-        pictures = {"photo.jpg": "data/cells/images/val", "images/": "data/cells/images/val"}
-        words = [pictures.get(word, word) for word in words]
+        images = {"photo.jpg": "data/cells/images/val", "images/": "data/cells/images/val"}
+        words = [images.get(word, word) for word in words]
         made = CliRunner().invoke(app, words)
         if "operating-point" in line:  # one epoch finds nothing: there is none to choose
             assert made.exit_code == 2, made.output

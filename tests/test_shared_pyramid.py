@@ -82,7 +82,7 @@ def test_heads_read_what_one_pyramid_computes(model: TaskModel) -> None:
     theirs.load_state_dict(model.pyramid.state_dict())
     with torch.inference_mode():
         raw = model(batch, mode="raw")
-        features = model.backbone(model.normalise(batch.images, [(64, 96)] * 2))
+        features = model.backbone(model.normalize(batch.images, [(64, 96)] * 2))
         levels = list(theirs({f"C{k}": features[f"C{k}"] for k in (2, 3, 4, 5)}).values())
         pyramid = dict(zip(("P2", "P3", "P4", "P5", "P6"), levels, strict=True))
         for name, head in model.named_heads.items():

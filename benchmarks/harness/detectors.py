@@ -1,6 +1,6 @@
-"""Faster R-CNN twice: torchvision's model and ours with the same weights, settings and pictures.
+"""Faster R-CNN twice: torchvision's model and ours with the same weights, settings and images.
 
-Norms are frozen, as torchvision freezes them; their statistics are those of the pictures, so that
+Norms are frozen, as torchvision freezes them; their statistics are those of the images, so that
 features have the size that trained ones have. Weights that decide boxes and classes are drawn wide,
 so that scores differ and boxes move.
 """
@@ -62,7 +62,7 @@ def build_our_detector(backbone: str, batch: Batch) -> TaskModel:
     warmup_model.to(device)
     with torch.no_grad():
         sizes = [geometry.input_size for geometry in batch.geometries]
-        warmup_model.train().compute_features(warmup_model.normalise(batch.images, sizes))
+        warmup_model.train().compute_features(warmup_model.normalize(batch.images, sizes))
     frozen = ResNet(backbone, weights="unloaded", frozen_stages=FROZEN_STAGES, norm="frozen")
     frozen.load_state_dict(warmup_model.backbone.state_dict())
     torch.manual_seed(1)
@@ -120,7 +120,7 @@ def _get_state(backbone: object) -> dict[str, Tensor]:
 
 
 def unpad_images(batch: Batch) -> list[Tensor]:
-    """The pictures of a batch without padding, as torchvision takes them."""
+    """The images of a batch without padding, as torchvision takes them."""
     sizes = [geometry.input_size for geometry in batch.geometries]
     pairs = zip(batch.images, sizes, strict=True)
     return [image[:, :height, :width] for image, (height, width) in pairs]
@@ -193,7 +193,7 @@ def require_same_losses(
 
 
 def make_our_forward(model: TaskModel, batch: Batch, precision: str) -> Work:
-    """Detections of the batch, in pixels of the original pictures."""
+    """Detections of the batch, in pixels of the original images."""
     return lambda: model.predict(batch, precision=precision)["boxes"]
 
 
@@ -245,7 +245,7 @@ def require_same_stages(
     head = ours.named_heads["boxes"]
     assert isinstance(head, FasterRCNN)
     sizes = [geometry.input_size for geometry in batch.geometries]
-    images = ours.normalise(batch.images, sizes)
+    images = ours.normalize(batch.images, sizes)
     boxes = [target["boxes"] for target in to_peer_targets(batch)]
     image_indices = torch.arange(len(boxes)).repeat_interleave(
         torch.tensor([len(b) for b in boxes])

@@ -74,7 +74,7 @@ class ModelComparison:
         set_memory_format(self.ours, channels_last=True)
         set_memory_format(self.theirs, channels_last=True)
         # Before all steps: they move the statistics of norms, and nets of random weights that are
-        # normalised by such statistics blow every rounding up, the peer's as well as ours.
+        # normalized by such statistics blow every rounding up, the peer's as well as ours.
         agreements = {precision: self.check(precision) for precision in precisions}
         for precision in precisions:
             yield BenchmarkPair(
@@ -109,12 +109,12 @@ def make_image_parser(
     Args:
         name: Of the measurement.
         description: What its help says.
-        size: (height, width) of the pictures.
+        size: (height, width) of the images.
         batch: How many.
     """
     parser = make_option_parser(name, description)
     parser.add_argument("--size", nargs=2, type=int, default=list(size), help="height, width")
-    parser.add_argument("--batch", type=int, default=batch, help="pictures")
+    parser.add_argument("--batch", type=int, default=batch, help="images")
     parser.add_argument("--repeats", type=int, default=REPEATS)
     return parser
 
@@ -122,7 +122,7 @@ def make_image_parser(
 def make_model_parser(
     name: str, description: str | None, *, size: tuple[int, int], batch: int
 ) -> argparse.ArgumentParser:
-    """Those of `picture_parser`, and the precisions and the device that models are measured in."""
+    """Those of `image_parser`, and the precisions and the device that models are measured in."""
     parser = make_image_parser(name, description, size=size, batch=batch)
     precisions = ("fp32", "bf16", "fp16")
     parser.add_argument("--precisions", nargs="*", choices=precisions, default=["fp32", "bf16"])

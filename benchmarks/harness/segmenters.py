@@ -52,9 +52,9 @@ def _add_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def normalize_images(model: TaskModel, batch: Batch, layout: torch.memory_format) -> Tensor:
-    """The pictures as both nets read them."""
+    """The images as both nets read them."""
     sizes = [geometry.input_size for geometry in batch.geometries]
-    return model.normalise(batch.images, sizes).contiguous(memory_format=layout)
+    return model.normalize(batch.images, sizes).contiguous(memory_format=layout)
 
 
 def make_our_step(model: TaskModel, batch: Batch, precision: str) -> Work:
@@ -67,7 +67,7 @@ def make_our_step(model: TaskModel, batch: Batch, precision: str) -> Work:
 
 
 def make_peer_step(model: nn.Module, ours: TaskModel, batch: Batch, precision: str) -> Work:
-    """The same in a plain loop, normalising included; pictures in the layout of the filters."""
+    """The same in a plain loop, normalizing included; images in the layout of the filters."""
     labels = torch.stack([_require_labels(target.semantic) for target in batch.targets])
     layout = get_memory_format(model)
 
@@ -90,7 +90,7 @@ def make_our_forward(model: TaskModel, batch: Batch, precision: str) -> Work:
 
 
 def make_peer_forward(model: nn.Module, ours: TaskModel, batch: Batch, precision: str) -> Work:
-    """The same in a plain loop, normalising included; pictures in the layout of the filters."""
+    """The same in a plain loop, normalizing included; images in the layout of the filters."""
     layout = get_memory_format(model)
     device = batch.images.device
     return make_inference(lambda: model(normalize_images(ours, batch, layout)), device, precision)

@@ -1,4 +1,4 @@
-"""Peer and ours in one process: the same pictures, alternating runs, peaks of memory, agreement."""
+"""Peer and ours in one process: the same images, alternating runs, peaks of memory, agreement."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def generate_street_batch(
     things: int = len(THINGS),
     surfaces: int = len(SURFACES),
 ) -> Batch:
-    """Pictures of noise with eight boxes and a label map each, the same at every call.
+    """Images of noise with eight boxes and a label map each, the same at every call.
 
     Args:
         size: (height, width).

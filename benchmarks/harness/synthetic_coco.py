@@ -28,9 +28,9 @@ def write_coco(
     Args:
         path: The file.
         annotations: Its annotations.
-        num_images: How many; their ids are those of `picture_id`.
+        num_images: How many; their ids are those of `image_id`.
         size: (height, width) of all of them.
-        file_name: Number of the picture -> its file.
+        file_name: Number of the image -> its file.
         info: The file's `info`; None: it has none.
     """
     height, width = size
@@ -65,7 +65,7 @@ def generate_ellipses(
     Args:
         num_images: How many there are to lie in.
         num_objects: How many are drawn.
-        size: (height, width) of the pictures.
+        size: (height, width) of the images.
         sides: Draws `(objects, 2)` widths and heights of boxes.
     """
     rng = np.random.default_rng(0)

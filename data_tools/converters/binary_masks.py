@@ -1,6 +1,6 @@
-"""Pictures with one mask each, white where the one class is: Kvasir-SEG, ISIC 2018 task 1.
+"""Images with one mask each, white where the one class is: Kvasir-SEG, ISIC 2018 task 1.
 
-    ROOT/images/NAME.jpg   pictures; which folders, by split, is an option
+    ROOT/images/NAME.jpg   images; which folders, by split, is an option
     ROOT/masks/NAME.jpg    their masks, of the same name, with a suffix where the data set has one
     ROOT/train.txt         names, one a line, where one folder holds all splits; same for val, test
 
@@ -23,7 +23,7 @@ from data_tools.reading.mask_coverage import MaskCoverage
 from data_tools.reading.mask_foreground import Foreground, MaskReader
 from data_tools.reading.source_folder import (
     SPLITS,
-    find_picture,
+    find_image,
     find_split_lists,
     index_images_by_stem,
     is_file,
@@ -41,10 +41,10 @@ from resnet_tasks.files.json_files import read_json
 
 @dataclass(frozen=True)
 class ImageMaskFolders:
-    """Where the pictures and the masks of a split lie, relative to the source.
+    """Where the images and the masks of a split lie, relative to the source.
 
     Attributes:
-        images: Folder of the pictures.
+        images: Folder of the images.
         masks: Folder of the masks.
     """
 
@@ -57,14 +57,14 @@ class MaskRule:
     """How masks are named and read.
 
     Attributes:
-        suffix: What follows the picture's name in the name of its mask.
+        suffix: What follows the image's name in the name of its mask.
         threshold: Lowest gray value, 1 to 255, of pixels that belong to the class; None: the values
             in the files decide.
         foreground: `auto`: the values in the files decide. `color`: what is not black. `alpha`:
             what is opaque. `index`: what is not index 0 of the palette. A value or an RGB color:
             that of the class.
         objects: Whether the whole mask is one object or every connected component is one.
-        boxes: JSON with the boxes of all pictures, as Kvasir-SEG has it: these are the objects
+        boxes: JSON with the boxes of all images, as Kvasir-SEG has it: these are the objects
             then, each with the pixels inside its box.
     """
 
@@ -77,9 +77,9 @@ class MaskRule:
 
 @dataclass(frozen=True)
 class _ImageRecord:
-    """One picture of a split."""
+    """One image of a split."""
 
-    picture: Path
+    image: Path
     mask: Path
     boxes: Sequence[tuple[float, float, float, float]] | None
     size: tuple[int, int] | None
@@ -99,9 +99,9 @@ def convert_binary_masks(
 ) -> tuple[SplitSummary, ...]:
     """Converts every split to COCO JSON with label maps, masks and boxes.
 
-    Pixels of the background are unlabelled (0) in the label maps; a recipe makes them a class
-    with `background: true`. An empty mask is a picture that was looked at and holds nothing; it is
-    listed in a warning, as is a mask that covers its picture.
+    Pixels of the background are unlabeled (0) in the label maps; a recipe makes them a class
+    with `background: true`. An empty mask is an image that was looked at and holds nothing; it is
+    listed in a warning, as is a mask that covers its image.
 
     Args:
         source: Folder that holds the folders.
@@ -111,17 +111,17 @@ def convert_binary_masks(
             `test.txt` in the source, or else `val_fraction`,
             divide it.
         masks: How masks are named and read.
-        val_fraction: Share of the pictures, 0 to 1, that becomes val, drawn by name.
-        copy_images: Copy the pictures beside the JSON instead of referring to them.
-        license_name: Licence of the data, for the JSON.
-        progress: Called with (done, total) after each picture.
+        val_fraction: Share of the images, 0 to 1, that becomes val, drawn by name.
+        copy_images: Copy the images beside the JSON instead of referring to them.
+        license_name: License of the data, for the JSON.
+        progress: Called with (done, total) after each image.
 
     Returns:
         What was written, by split.
 
     Raises:
         DataError: If a folder or file is missing or unreadable, a mask's size is not its
-            picture's, or a mask has several interpretations; the message names it.
+            image's, or a mask has several interpretations; the message names it.
     """
     is_threshold = masks.threshold is None or 1 <= masks.threshold <= 255
     if not is_threshold or not 0 <= val_fraction < 1:
@@ -149,7 +149,7 @@ def convert_binary_masks(
     reader = MaskReader(masks.foreground, masks.threshold, allow_lossy=True, group="masks")
     reader.survey(count.track([each.mask for part in splits.values() for each in part]))
     summaries = []
-    for split, pictures in splits.items():
+    for split, images in splits.items():
         writer = CocoWriter(
             out,
             split,
@@ -157,12 +157,12 @@ def convert_binary_masks(
             annotated=("boxes", "masks", "semantic"),
             images_root=source,
             copy_images=copy_images,
-            description=f"Converted from one mask per picture, {split}",
+            description=f"Converted from one mask per image, {split}",
             license_name=license_name,
         )
         coverage = MaskCoverage()
-        for record in count.track(pictures):
-            _add_picture(writer, record, category, masks.objects, reader, coverage)
+        for record in count.track(images):
+            _add_image(writer, record, category, masks.objects, reader, coverage)
         summaries.append(replace(writer.write(), warnings=coverage.warnings()))
     return tuple(summaries)
 
@@ -178,12 +178,12 @@ def _list_splits(
         if split not in folders:
             continue
         split_folders = folders[split]
-        pictures = index_images_by_stem(source / split_folders.images)
+        images = index_images_by_stem(source / split_folders.images)
         masks = index_images_by_stem(source / split_folders.masks)
         splits[split] = [
             _ImageRecord(
-                picture,
-                find_picture(
+                image,
+                find_image(
                     masks,
                     f"{name}{mask_suffix}",
                     source / split_folders.masks,
@@ -191,38 +191,38 @@ def _list_splits(
                 ),
                 *_find_boxes(name, boxes),
             )
-            for name, picture in pictures.items()
+            for name, image in images.items()
         ]
         if not splits[split]:
             raise DataError(
-                f"{source / split_folders.images} holds no picture; unpack the pictures there"
+                f"{source / split_folders.images} holds no image; unpack the images there"
             )
     return splits
 
 
 def _divide_images(
-    source: Path, pictures: Sequence[_ImageRecord], val_fraction: float
+    source: Path, images: Sequence[_ImageRecord], val_fraction: float
 ) -> dict[str, list[_ImageRecord]]:
-    """One folder's pictures by the lists beside it, else by a share of their names."""
-    by_name = {record.picture.stem: record for record in pictures}
+    """One folder's images by the lists beside it, else by a share of their names."""
+    by_name = {record.image.stem: record for record in images}
     if lists := find_split_lists(source):
         names = {split: read_names(file) for split, file in lists.items()}
         for split, listed_names in names.items():
             missing = [name for name in listed_names if Path(name).stem not in by_name]
             if missing:
                 raise DataError(
-                    f"{lists[split]} lists {len(missing)} names without a picture, the first "
+                    f"{lists[split]} lists {len(missing)} names without an image, the first "
                     f"{missing[0]}; add them or take them out of the list"
                 )
         return {
             split: [by_name[Path(n).stem] for n in listed_names]
             for split, listed_names in names.items()
         }
-    count = round(val_fraction * len(pictures))
-    val_indices = set(np.random.default_rng(0).permutation(len(pictures))[:count].tolist())
+    count = round(val_fraction * len(images))
+    val_indices = set(np.random.default_rng(0).permutation(len(images))[:count].tolist())
     splits = {
-        "train": [record for i, record in enumerate(pictures) if i not in val_indices],
-        "val": [record for i, record in enumerate(pictures) if i in val_indices],
+        "train": [record for i, record in enumerate(images) if i not in val_indices],
+        "val": [record for i, record in enumerate(images) if i in val_indices],
     }
     return {split: records for split, records in splits.items() if records}
 
@@ -232,7 +232,7 @@ def _read_boxes(file: Path) -> Mapping[str, Any]:
         raise DataError(f"the boxes {file} are missing; add them or leave the option out")
     content = read_json(file)
     if not isinstance(content, dict):
-        raise DataError(f"{file} should name each picture with its height, width and bbox")
+        raise DataError(f"{file} should name each image with its height, width and bbox")
     for name, annotation in content.items():
         try:
             size = (int(annotation["height"]), int(annotation["width"]))
@@ -255,12 +255,12 @@ def _find_boxes(name: str, boxes: Mapping[str, Any] | None) -> tuple[Any, tuple[
     if boxes is None:
         return None, None
     if name not in boxes:
-        raise DataError(f"the file of boxes has no entry for the picture {name}; add it")
+        raise DataError(f"the file of boxes has no entry for the image {name}; add it")
     boxes_and_size: tuple[Any, tuple[int, int]] = boxes[name]
     return boxes_and_size
 
 
-def _add_picture(
+def _add_image(
     writer: CocoWriter,
     record: _ImageRecord,
     category: str,
@@ -268,7 +268,7 @@ def _add_picture(
     reader: MaskReader,
     coverage: MaskCoverage,
 ) -> None:
-    size = measure_image_size(record.picture)
+    size = measure_image_size(record.image)
     mask = reader.read(record.mask)
     coverage.add(Path(record.mask.name), mask)
     for source, other_size in (
@@ -277,11 +277,11 @@ def _add_picture(
     ):
         if other_size != size:
             raise DataError(
-                f"{record.picture} has the size {size} (height, width), {source} says "
+                f"{record.image} has the size {size} (height, width), {source} says "
                 f"{other_size}; both "
                 "must agree"
             )
-    image_id = writer.add_image(record.picture, size=size)
+    image_id = writer.add_image(record.image, size=size)
     writer.add_semantic(image_id, mask.astype(np.int64))
     name = record.mask.name
     if record.boxes is not None:
@@ -294,7 +294,7 @@ def _add_picture(
     for component in find_components(mask):
         if component.area < SMALL_COMPONENT:
             speck = f"{category} of {component.area} pixels"
-            writer.skip(name, speck, "a speck; its pixels stay labelled")
+            writer.skip(name, speck, "a speck; its pixels stay labeled")
         else:
             writer.add_mask(image_id, category, component.to_mask(size))
 

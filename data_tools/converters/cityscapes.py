@@ -1,10 +1,10 @@
 """Cityscapes: polygons in the order in which they cover each other, as instances and as pixels.
 
-    ROOT/leftImg8bit/SPLIT/CITY/CITY_SEQ_FRAME_leftImg8bit.png        pictures
+    ROOT/leftImg8bit/SPLIT/CITY/CITY_SEQ_FRAME_leftImg8bit.png        images
     ROOT/gtFine/SPLIT/CITY/CITY_SEQ_FRAME_gtFine_polygons.json        objects, back to front
 
 A file has `imgHeight`, `imgWidth` and `objects`, each with `label`, `polygon` and, at times,
-`deleted` (Cordts et al., CVPR 2016; labels and rasterising as in cityscapesScripts,
+`deleted` (Cordts et al., CVPR 2016; labels and rasterizing as in cityscapesScripts,
 `helpers/labels.py` and `preparation/json2labelImg.py`: later objects are drawn over earlier ones).
 The labels of test are not public: its files hold no objects, so that it is not converted.
 """
@@ -46,7 +46,7 @@ TRANSPARENT_LABEL = "license plate"
 """What lies below shows through (id -1 in cityscapesScripts)."""
 GROUP = "group"
 MAX_REACH = 10
-"""A point further away than this many pictures is a mistake."""
+"""A point further away than this many images is a mistake."""
 
 
 @dataclass(frozen=True)
@@ -76,15 +76,15 @@ def convert_cityscapes(
     """Converts train and val to COCO JSON with masks, boxes and label maps.
 
     Masks are what is visible: what later objects leave of a polygon. Groups (`cargroup`) become
-    crowd objects, classes that are not judged void pixels. The city is every picture's group.
+    crowd objects, classes that are not judged void pixels. The city is every image's group.
 
     Args:
         source: Folder that holds `leftImg8bit` and `gtFine` or `gtCoarse`.
         out: Folder for the JSON files and `semantic/`.
         labels: Which annotations to read.
-        copy_images: Copy the pictures beside the JSON instead of referring to them.
-        license_name: Licence of the data, for the JSON.
-        progress: Called with (done, total) after each picture.
+        copy_images: Copy the images beside the JSON instead of referring to them.
+        license_name: License of the data, for the JSON.
+        progress: Called with (done, total) after each image.
 
     Returns:
         What was written, by split.
@@ -121,7 +121,7 @@ def convert_cityscapes(
         for file in count.track(split_files):
             city = file.parent.name
             name = file.name.removesuffix(ending) + "_leftImg8bit.png"
-            _add_picture(writer, source / "leftImg8bit" / split / city / name, file, city)
+            _add_image(writer, source / "leftImg8bit" / split / city / name, file, city)
         summaries.append(writer.write())
     return add_unused_images(
         summaries, source, "leftImg8bit/{split}", f"they have no {labels} polygons"
@@ -167,19 +167,19 @@ def _parse_object(raw: Any, location: str, reach: float) -> CityObject | None:
         or not all(map(is_point, polygon))
         or any(abs(value) > reach for point in polygon for value in point)
     ):
-        raise DataError(f"{location} ({label}) needs a polygon of points [x, y] near its picture")
+        raise DataError(f"{location} ({label}) needs a polygon of points [x, y] near its image")
     return CityObject(str(name), is_group, tuple(float(v) for point in polygon for v in point))
 
 
-def _add_picture(writer: CocoWriter, picture: Path, file: Path, city: str) -> None:
+def _add_image(writer: CocoWriter, image: Path, file: Path, city: str) -> None:
     size, objects = read_city_file(file)
-    actual = measure_image_size(picture)
+    actual = measure_image_size(image)
     if actual != size:
         raise DataError(
-            f"{file} is about a picture of size {size} (height, width), but {picture} has "
-            f"{actual}; put the original picture there"
+            f"{file} is about an image of size {size} (height, width), but {image} has "
+            f"{actual}; put the original image there"
         )
-    image_id = writer.add_image(picture, size=size, group=city)
+    image_id = writer.add_image(image, size=size, group=city)
     object_map = render_object_map(objects, size)
     names = (*STUFF, *THINGS)
     # Position in the drawing -> category id; the first entry is what nothing was drawn on.

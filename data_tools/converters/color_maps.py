@@ -1,8 +1,8 @@
-"""Pictures with label maps in colours, as CamVid was published: one colour per class.
+"""Images with label maps in colors, as CamVid was published: one color per class.
 
-    ROOT/IMAGES/NAME.png              pictures (option `images`)
+    ROOT/IMAGES/NAME.png              images (option `images`)
     ROOT/MAPS/NAME_L.png              label maps in RGB (options `maps`, `ending`)
-    ROOT/label_colors.txt             `R G B name`, one class a line (option `colours`)
+    ROOT/label_colors.txt             `R G B name`, one class a line (option `colors`)
     ROOT/train.txt, val.txt           names of a split, one a line
 
 Where the folders have `{split}` in their names, there are no lists. Without either everything is
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from data_tools.converters.label_maps import add_image_with_map
 from data_tools.reading.source_folder import (
     SPLITS,
-    find_picture,
+    find_image,
     find_split_lists,
     index_images_by_stem,
     read_lines,
@@ -39,7 +39,7 @@ from resnet_tasks.data.images.label_files import require_lossless, require_singl
 from resnet_tasks.errors import DataError
 
 BYTE = re.compile("[0-9]{1,3}")
-COLOURS = "label_colors.txt"
+COLORS = "label_colors.txt"
 SHOWN = 6
 
 Rgb = tuple[int, int, int]
@@ -47,13 +47,13 @@ Pairs = list[tuple[Path, Path]]
 
 
 @dataclass(frozen=True)
-class ColourTable:
-    """What each colour means.
+class ColorTable:
+    """What each color means.
 
     Attributes:
         categories: In order of their ids.
-        codes: `(N,)` colours as R * 65536 + G * 256 + B, rising.
-        ids: `(N,)` their category ids; the void value for colours that are void.
+        codes: `(N,)` colors as R * 65536 + G * 256 + B, rising.
+        ids: `(N,)` their category ids; the void value for colors that are void.
         names: `(N,)` what the table calls them, for messages.
     """
 
@@ -63,14 +63,14 @@ class ColourTable:
     names: tuple[str, ...]
 
 
-def convert_colour_maps(  # noqa: PLR0913 - each is an option of the format
+def convert_color_maps(  # noqa: PLR0913 - each is an option of the format
     source: Path,
     out: Path,
     *,
     images: str,
     maps: str,
     ending: str = "",
-    colours: str = COLOURS,
+    colors: str = COLORS,
     merge: Mapping[str, str] | None = None,
     void: Sequence[str] = ("Void",),
     things: Sequence[str] = (),
@@ -84,28 +84,28 @@ def convert_colour_maps(  # noqa: PLR0913 - each is an option of the format
     Args:
         source: Folder that all other places are relative to.
         out: Folder for the JSON files and `semantic/`.
-        images: Folder of the pictures; `{split}` in it stands for the split.
+        images: Folder of the images; `{split}` in it stands for the split.
         maps: Folder of the label maps, likewise.
-        ending: What a map's name has after its picture's, before the suffix.
-        colours: Text file of the colours.
+        ending: What a map's name has after its image's, before the suffix.
+        colors: Text file of the colors.
         merge: Class of the table -> class of the output; where given, classes that it does not name
             are void.
         void: Classes whose pixels are neither taught nor judged.
         things: Classes of the output that come in objects.
         boxes: Also draw a box around every connected component of a thing class, as for label maps.
-        copy_images: Copy the pictures beside the JSON instead of referring to them.
-        license_name: Licence of the data, for the JSON.
-        progress: Called with (done, total) after each picture.
+        copy_images: Copy the images beside the JSON instead of referring to them.
+        license_name: License of the data, for the JSON.
+        progress: Called with (done, total) after each image.
 
     Returns:
         What was written, by split.
 
     Raises:
-        DataError: If a folder, table, list or file is missing or wrong, or a map has a colour that
-            is in no line of the table; the message names the file and the colour.
+        DataError: If a folder, table, list or file is missing or wrong, or a map has a color that
+            is in no line of the table; the message names the file and the color.
     """
-    require_parts(source, (colours,))
-    table = read_colours(source / colours, merge, void, things)
+    require_parts(source, (colors,))
+    table = read_colors(source / colors, merge, void, things)
     pairs = _list_pairs(source, images, maps, ending)
     count = ProgressCounter(sum(map(len, pairs.values())), progress)
     summaries = []
@@ -117,28 +117,26 @@ def convert_colour_maps(  # noqa: PLR0913 - each is an option of the format
             annotated=("boxes", "semantic") if boxes else ("semantic",),
             images_root=source,
             copy_images=copy_images,
-            description=f"Converted from colour-coded maps, {split}",
+            description=f"Converted from color-coded maps, {split}",
             license_name=license_name,
         )
-        for picture, label_map in count.track(files):
-            ids = colors_to_ids(read_colour_map(label_map), table, label_map)
-            add_image_with_map(
-                writer, picture, ids, box_categories=table.categories if boxes else ()
-            )
+        for image, label_map in count.track(files):
+            ids = colors_to_ids(read_color_map(label_map), table, label_map)
+            add_image_with_map(writer, image, ids, box_categories=table.categories if boxes else ())
         summaries.append(writer.write())
     return tuple(summaries)
 
 
-def read_colours(
+def read_colors(
     file: Path,
     merge: Mapping[str, str] | None = None,
     void: Sequence[str] = (),
     things: Sequence[str] = (),
-) -> ColourTable:
-    """Reads a table of colours.
+) -> ColorTable:
+    """Reads a table of colors.
 
     Raises:
-        DataError: If a line is no colour and name, one of them comes twice, or the options name a
+        DataError: If a line is no color and name, one of them comes twice, or the options name a
             class that there is not.
     """
     colors_by_name: dict[str, Rgb] = {}
@@ -151,7 +149,7 @@ def read_colours(
             raise DataError(f"{file}, line {number} is {line!r:.60}; it should be R G B name")
         name = words[3].strip()
         if name in colors_by_name or rgb in colors_by_name.values():
-            raise DataError(f"{file}, line {number}: {line!r:.60} has a name or colour again")
+            raise DataError(f"{file}, line {number}: {line!r:.60} has a name or color again")
         colors_by_name[name] = (rgb[0], rgb[1], rgb[2])
     for name in (*void, *(merge or {})):
         if name not in colors_by_name and name not in ("Void", *(merge or {}).values()):
@@ -170,7 +168,7 @@ def read_colours(
         (r << 16 | g << 8 | b, position.get(target[name], void_id), name)
         for name, (r, g, b) in colors_by_name.items()
     )
-    return ColourTable(
+    return ColorTable(
         tuple(CategorySpec(name, isthing=name in things) for name in order),
         np.asarray([row[0] for row in rows], np.int64),
         np.asarray([row[1] for row in rows], np.int64),
@@ -178,12 +176,12 @@ def read_colours(
     )
 
 
-def read_colour_map(file: Path) -> NDArray[np.uint8]:
-    """`(height, width, 3)` colours of a map; a palette is looked up.
+def read_color_map(file: Path) -> NDArray[np.uint8]:
+    """`(height, width, 3)` colors of a map; a palette is looked up.
 
     Raises:
-        DataError: If the file is missing, no picture, lossy, or deeper than 8 bits, or holds
-            several pictures.
+        DataError: If the file is missing, no image, lossy, or deeper than 8 bits, or holds
+            several images.
     """
     try:
         require_lossless(file, "label map")
@@ -196,16 +194,16 @@ def read_colour_map(file: Path) -> NDArray[np.uint8]:
     if stored.pixels.dtype != np.uint8 or stored.layout == "bands":
         raise DataError(
             f"the label map {file} has {stored.pixels.shape[2]} channel(s) of "
-            f"{stored.pixels.dtype}; colours need 8-bit RGB"
+            f"{stored.pixels.dtype}; colors need 8-bit RGB"
         )
     return convert_channels(stored, 3, file)
 
 
-def colors_to_ids(pixels: NDArray[np.uint8], table: ColourTable, file: Path) -> NDArray[np.int64]:
+def colors_to_ids(pixels: NDArray[np.uint8], table: ColorTable, file: Path) -> NDArray[np.int64]:
     """`(height, width)` category ids of a map.
 
     Raises:
-        DataError: If a colour is not in the table; it names the file, the colours and the pixels.
+        DataError: If a color is not in the table; it names the file, the colors and the pixels.
     """
     wide = pixels.astype(np.int64)
     codes = wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]
@@ -219,10 +217,10 @@ def colors_to_ids(pixels: NDArray[np.uint8], table: ColourTable, file: Path) -> 
             for v, n in zip(values[:SHOWN].tolist(), counts[:SHOWN].tolist(), strict=True)
         )
         raise DataError(
-            f"the label map {file} has {len(values)} colours of no class: {color_text}; the first "
+            f"the label map {file} has {len(values)} colors of no class: {color_text}; the first "
             "one "
             f"at x {x}, y {y}: correct the map (was it resized, or ever saved as JPEG?), or add "
-            "the colour to the table"
+            "the color to the table"
         )
     ids: NDArray[np.int64] = table.ids[positions]
     return ids
@@ -262,8 +260,8 @@ def _match_pairs(images: Path, maps: Path, ending: str, list_file: Path | None) 
     source = images if list_file is None else list_file
     return [
         (
-            find_picture(image_files, name, images, source),
-            find_picture(map_files, f"{name}{ending}", maps, source),
+            find_image(image_files, name, images, source),
+            find_image(map_files, f"{name}{ending}", maps, source),
         )
         for name in names
     ]

@@ -1,12 +1,12 @@
 """CVAT's own XML, for images and for video, version 1.1.
 
-    ROOT/annotations.xml               shapes of all pictures, or tracks over the frames of a video
-    ROOT/images/NAME.jpg               pictures; also ROOT/NAME.jpg, and images/SUBSET/NAME.jpg as
+    ROOT/annotations.xml               shapes of all images, or tracks over the frames of a video
+    ROOT/images/NAME.jpg               images; also ROOT/NAME.jpg, and images/SUBSET/NAME.jpg as
                                        projects are exported
     ROOT/images/frame_000000.png       the frames of a video
 
 A subset called Train, Validation or Test is the split of that name, and so is `default` train.
-Pictures without shapes were looked at and hold nothing: the XML cannot say otherwise.
+Images without shapes were looked at and hold nothing: the XML cannot say otherwise.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy as np
 from data_tools.reading.image_io import measure_image_size
 from data_tools.reading.safe_xml import read_xml
 from data_tools.reading.source_folder import (
-    PICTURE_SUFFIXES,
+    IMAGE_SUFFIXES,
     format_listing,
     is_file,
     require_parts,
@@ -48,7 +48,7 @@ NOT_CONVERTED = {
     "points": "points have no area",
     "skeleton": "points have no area",
     "cuboid": "cuboids are not converted",
-    "tag": "tags of whole pictures are not converted",
+    "tag": "tags of whole images are not converted",
 }
 SHAPES = ("box", "polygon", "mask", "ellipse")
 MAX_DIGITS = 12
@@ -58,13 +58,13 @@ POINT_LABELS = ("points", "polyline", "skeleton", "tag", "cuboid")
 
 
 @dataclass
-class CvatPicture:
-    """One picture or frame.
+class CvatImage:
+    """One image or frame.
 
     Attributes:
         name: As the XML has it; for a frame, its number.
         split: Of its subset.
-        subset: As the XML has it, which is the folder of its picture in exports of projects.
+        subset: As the XML has it, which is the folder of its image in exports of projects.
         size: (height, width) that the XML states.
         group: The video that it is a frame of.
         objects: What is drawn on it.
@@ -97,29 +97,29 @@ def convert_cvat(
     an outline.
 
     Args:
-        source: Folder that holds `annotations.xml` and the pictures.
+        source: Folder that holds `annotations.xml` and the images.
         out: Folder for `train.json`, `val.json`, `test.json`, as far as there are such subsets.
         classes: Names in order of their ids; default: the labels of the task that can have an area,
             in its order.
-        copy_images: Copy the pictures beside the JSON instead of referring to them.
-        license_name: Licence of the data, for the JSON.
-        progress: Called with (done, total) after each picture.
+        copy_images: Copy the images beside the JSON instead of referring to them.
+        license_name: License of the data, for the JSON.
+        progress: Called with (done, total) after each image.
 
     Returns:
         What was written, by split.
 
     Raises:
-        DataError: If a file or picture is missing, or a shape, label or subset is wrong.
+        DataError: If a file or image is missing, or a shape, label or subset is wrong.
     """
     require_parts(source, (FILE,))
     root = read_xml(source / FILE)
-    pictures, labels = read_cvat(root, source / FILE)
-    class_names = _resolve_classes(pictures, labels if classes is None else classes, source / FILE)
+    images, labels = read_cvat(root, source / FILE)
+    class_names = _resolve_classes(images, labels if classes is None else classes, source / FILE)
     files = _CvatImageFinder(source)
-    splits: defaultdict[str, list[CvatPicture]] = defaultdict(list)
-    for picture in pictures:
-        splits[picture.split].append(picture)
-    count = ProgressCounter(len(pictures), progress)
+    splits: defaultdict[str, list[CvatImage]] = defaultdict(list)
+    for image in images:
+        splits[image.split].append(image)
+    count = ProgressCounter(len(images), progress)
     summaries = []
     for split in sorted(splits, key=("train", "val", "test").index):
         writer = CocoWriter(
@@ -132,15 +132,15 @@ def convert_cvat(
             description=f"Converted from CVAT, {split}",
             license_name=license_name,
         )
-        for picture in count.track(splits[split]):
-            _add_picture(writer, picture, files.find(picture), source / FILE)
+        for image in count.track(splits[split]):
+            _add_image(writer, image, files.find(image), source / FILE)
         writer.declare_outlines()
         summaries.append(writer.write())
     return tuple(summaries)
 
 
-def read_cvat(root: Element, file: Path) -> tuple[list[CvatPicture], list[str]]:
-    """Pictures with their objects, and the labels of the task.
+def read_cvat(root: Element, file: Path) -> tuple[list[CvatImage], list[str]]:
+    """Images with their objects, and the labels of the task.
 
     Args:
         root: Of the XML.
@@ -162,7 +162,7 @@ def read_cvat(root: Element, file: Path) -> tuple[list[CvatPicture], list[str]]:
     ]
     if root.find("track") is not None:
         return _read_frames(root, file), labels
-    pictures = []
+    images = []
     for element in root.iter("image"):
         location = f"{file}: image {element.get('name')!r}"
         name = element.get("name")
@@ -173,16 +173,16 @@ def read_cvat(root: Element, file: Path) -> tuple[list[CvatPicture], list[str]]:
             _parse_integer(element, "width", location),
         )
         subset = (element.get("subset") or "").strip()
-        picture = CvatPicture(name, _parse_split(subset, location), size, subset=subset)
+        image = CvatImage(name, _parse_split(subset, location), size, subset=subset)
         for number, shape in enumerate(element):
-            _add_shape(picture, shape, shape.get("label"), f"shape {number}", location)
-        pictures.append(picture)
-    if not pictures:
+            _add_shape(image, shape, shape.get("label"), f"shape {number}", location)
+        images.append(image)
+    if not images:
         raise DataError(f"{file} lists no image and no track; was the task empty?")
-    return pictures, labels
+    return images, labels
 
 
-def _read_frames(root: Element, file: Path) -> list[CvatPicture]:
+def _read_frames(root: Element, file: Path) -> list[CvatImage]:
     """Every frame of a video, also those without objects."""
     count = root.findtext("meta/task/size") or root.findtext("meta/job/size") or ""
     original = next(root.iter("original_size"), None)
@@ -201,7 +201,7 @@ def _read_frames(root: Element, file: Path) -> list[CvatPicture]:
     task = (root.findtext("meta/task/name") or file.parent.name).strip()
     split = _parse_split(root.findtext("meta/task/subset") or "", str(file))
     frames = {
-        number: CvatPicture(str(number), split, size, group=task)
+        number: CvatImage(str(number), split, size, group=task)
         for number in range(int(first), int(first) + int(count) * step, step)
     }
     for track in root.iter("track"):
@@ -238,12 +238,12 @@ def _parse_split(subset: str, location: str) -> str:
 
 
 def _add_shape(
-    picture: CvatPicture, shape: Element, label: str | None, shape_name: str, location: str
+    image: CvatImage, shape: Element, label: str | None, shape_name: str, location: str
 ) -> None:
     if not label:
         raise DataError(f"{location}, {shape_name} has no label; every shape needs its class")
     if shape.tag in NOT_CONVERTED:
-        picture.skipped.append((f"{label} ({shape_name})", NOT_CONVERTED[shape.tag]))
+        image.skipped.append((f"{label} ({shape_name})", NOT_CONVERTED[shape.tag]))
         return
     if shape.tag not in SHAPES:
         known_tags = ", ".join((*SHAPES, *NOT_CONVERTED))
@@ -268,9 +268,9 @@ def _add_shape(
     elif shape.tag == "polygon":
         polygons.append(_parse_points(shape, location))
     else:
-        masks.append(_parse_mask(shape, picture.size, location))
+        masks.append(_parse_mask(shape, image.size, location))
     parts = (tuple(boxes), tuple(polygons), tuple(masks))
-    picture.objects.append(LabeledObject(label, shape_name, *parts, attributes))
+    image.objects.append(LabeledObject(label, shape_name, *parts, attributes))
 
 
 def _parse_number(element: Element, key: str, location: str) -> float:
@@ -316,7 +316,7 @@ def _rotate_points(points: Sequence[float], degrees: float) -> list[float]:
 
 
 def _parse_mask(shape: Element, size: tuple[int, int], location: str) -> PlacedMask:
-    """Run lengths along the rows of a part of the picture, background first."""
+    """Run lengths along the rows of a part of the image, background first."""
     left, top, width, height = (
         _parse_integer(shape, key, location) for key in ("left", "top", "width", "height")
     )
@@ -324,7 +324,7 @@ def _parse_mask(shape: Element, size: tuple[int, int], location: str) -> PlacedM
     runs = [int(word) for word in words if word.isdecimal() and len(word) <= MAX_DIGITS]
     if height > size[0] or width > size[1]:
         raise DataError(
-            f"{location} is {width} x {height} pixels (width x height), larger than its picture of "
+            f"{location} is {width} x {height} pixels (width x height), larger than its image of "
             f"{size[1]} x {size[0]}"
         )
     if len(runs) != len(words) or sum(runs) != width * height:
@@ -336,34 +336,34 @@ def _parse_mask(shape: Element, size: tuple[int, int], location: str) -> PlacedM
 
 
 class _CvatImageFinder:
-    """Finds pictures by the names that the XML has."""
+    """Finds images by the names that the XML has."""
 
     def __init__(self, source: Path) -> None:
         self._source = source
         self._frames: dict[int, Path] | None = None
 
-    def find(self, picture: CvatPicture) -> Path:
-        if picture.group is not None:
-            return self._find_frame(int(picture.name))
-        name = picture.name.replace("\\", "/")
+    def find(self, image: CvatImage) -> Path:
+        if image.group is not None:
+            return self._find_frame(int(image.name))
+        name = image.name.replace("\\", "/")
         if name.startswith("/") or ".." in name.split("/"):
             raise DataError(
-                f"{self._source / FILE} names the picture {picture.name!r}, which leads out of the "
+                f"{self._source / FILE} names the image {image.name!r}, which leads out of the "
                 "folder; mend the name"
             )
-        subset_paths = [self._source / "images" / subset / name for subset in (picture.subset, "")]
+        subset_paths = [self._source / "images" / subset / name for subset in (image.subset, "")]
         image_path = next(filter(is_file, (*subset_paths, self._source / name)), None)
         if image_path is not None:
             return image_path
         other_paths = sorted((self._source / "images").glob(f"*/{_escape_glob(name)}"))
         if len(other_paths) > 1:
             raise DataError(
-                f"{self._source / FILE} names the picture {name}, which may be {other_paths[0]} or "
+                f"{self._source / FILE} names the image {name}, which may be {other_paths[0]} or "
                 f"{other_paths[1]}; keep one, or put them into folders named by subset"
             )
         if not other_paths:
             raise DataError(
-                f"{self._source / FILE} names the picture {name}, but neither images/ nor the "
+                f"{self._source / FILE} names the image {name}, but neither images/ nor the "
                 f"folder has it; there is {format_listing(self._source)}: export with images, or "
                 "put them "
                 "there"
@@ -376,7 +376,7 @@ class _CvatImageFinder:
         if number not in self._frames:
             raise DataError(
                 f"{self._source / 'images'} has no frame_{number:06d} with any of "
-                f"{', '.join(PICTURE_SUFFIXES)}; export the video's frames with the annotations"
+                f"{', '.join(IMAGE_SUFFIXES)}; export the video's frames with the annotations"
             )
         return self._frames[number]
 
@@ -388,16 +388,12 @@ def _escape_glob(name: str) -> str:
 def _list_frames(folder: Path) -> Iterator[tuple[int, Path]]:
     for file in sorted(folder.glob("frame_*")):
         number = file.stem.removeprefix("frame_")
-        if file.suffix.lower() in PICTURE_SUFFIXES and number.isdecimal():
+        if file.suffix.lower() in IMAGE_SUFFIXES and number.isdecimal():
             yield int(number), file
 
 
-def _resolve_classes(
-    pictures: Sequence[CvatPicture], labels: Sequence[str], file: Path
-) -> list[str]:
-    used_labels = {
-        labeled_object.label for picture in pictures for labeled_object in picture.objects
-    }
+def _resolve_classes(images: Sequence[CvatImage], labels: Sequence[str], file: Path) -> list[str]:
+    used_labels = {labeled_object.label for image in images for labeled_object in image.objects}
     class_names = list(dict.fromkeys(labels)) or sorted(used_labels)
     unknown = sorted(used_labels - set(class_names))
     if unknown:
@@ -413,16 +409,16 @@ def _resolve_classes(
     return class_names
 
 
-def _add_picture(writer: CocoWriter, picture: CvatPicture, path: Path, file: Path) -> None:
-    """Adds a picture with its objects."""
+def _add_image(writer: CocoWriter, image: CvatImage, path: Path, file: Path) -> None:
+    """Adds an image with its objects."""
     size = measure_image_size(path)
-    if picture.size != size:
+    if image.size != size:
         raise DataError(
-            f"{file}: {picture.name} has the size {picture.size} (height, width), but {path} has "
-            f"{size}; its shapes would be misplaced, so put the original picture there"
+            f"{file}: {image.name} has the size {image.size} (height, width), but {path} has "
+            f"{size}; its shapes would be misplaced, so put the original image there"
         )
-    image_id = writer.add_image(path, size=size, group=picture.group)
-    for description, reason in picture.skipped:
-        writer.skip(picture.name, description, reason)
-    for labeled_object in picture.objects:
-        add_labeled_object(writer, image_id, labeled_object, size, picture.name)
+    image_id = writer.add_image(path, size=size, group=image.group)
+    for description, reason in image.skipped:
+        writer.skip(image.name, description, reason)
+    for labeled_object in image.objects:
+        add_labeled_object(writer, image_id, labeled_object, size, image.name)

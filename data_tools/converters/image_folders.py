@@ -1,7 +1,7 @@
-"""Folders of pictures named by what the pictures show, as torchvision's `ImageFolder` reads them.
+"""Folders of images named by what the images show, as torchvision's `ImageFolder` reads them.
 
-    ROOT/CLASS/PICTURE.jpg                one folder per class
-    ROOT/train/CLASS/PICTURE.jpg          the same for each of `train`, `val` and `test`
+    ROOT/CLASS/IMAGE.jpg                one folder per class
+    ROOT/train/CLASS/IMAGE.jpg          the same for each of `train`, `val` and `test`
 
 Classes are the sorted names of the folders of all splits. Folders inside a class folder are
 searched too. Where there are no splits, `val_fraction` of every class goes to `val`.
@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from data_tools.reading.image_io import measure_image_size
-from data_tools.reading.source_folder import PICTURE_SUFFIXES, SPLITS, format_listing, require_parts
+from data_tools.reading.source_folder import IMAGE_SUFFIXES, SPLITS, format_listing, require_parts
 from data_tools.writing.coco_writer import CategorySpec, CocoWriter
 from data_tools.writing.progress import Progress, ProgressCounter
 from data_tools.writing.split_summary import SplitSummary
@@ -25,7 +25,7 @@ ALIASES = {"valid": "val", "validation": "val"}
 """Other names of folders of splits."""
 
 ImagesByClass = Mapping[str, Sequence[Path]]
-"""Class -> its pictures, sorted."""
+"""Class -> its images, sorted."""
 
 
 def convert_image_folders(
@@ -38,25 +38,25 @@ def convert_image_folders(
     license_name: str = "",
     progress: Progress | None = None,
 ) -> tuple[SplitSummary, ...]:
-    """Converts a folder per class to COCO JSON with one image-level label per picture.
+    """Converts a folder per class to COCO JSON with one image-level label per image.
 
-    Pictures that cannot be read are left out and listed in the summary.
+    Images that cannot be read are left out and listed in the summary.
 
     Args:
         source: Folder that holds the folders of classes, or those of splits.
         out: Folder for the JSON files.
         val_fraction: Share of every class that goes to `val`, 0 to below 1; for sources without
-            splits only. Which pictures these are depends on `seed` and their names.
+            splits only. Which images these are depends on `seed` and their names.
         seed: Of that choice.
-        copy_images: Copy the pictures beside the JSON instead of referring to them.
-        license_name: Licence of the data, for the JSON.
-        progress: Called with (done, total) after each picture.
+        copy_images: Copy the images beside the JSON instead of referring to them.
+        license_name: License of the data, for the JSON.
+        progress: Called with (done, total) after each image.
 
     Returns:
         What was written, by split.
 
     Raises:
-        DataError: If there is no class, a class has no picture at all, a folder is both a split and
+        DataError: If there is no class, a class has no image at all, a folder is both a split and
             a class, or `val_fraction` does not fit.
     """
     require_parts(source, ())
@@ -69,23 +69,23 @@ def convert_image_folders(
         )
     if not splits:
         splits = _split_classes(_list_class_files(source), val_fraction, seed)
-    names = sorted({name for pictures in splits.values() for name in pictures})
-    total = sum(len(files) for pictures in splits.values() for files in pictures.values())
+    names = sorted({name for images in splits.values() for name in images})
+    total = sum(len(files) for images in splits.values() for files in images.values())
     if not total:
         raise DataError(
-            f"{source} holds no picture ({', '.join(PICTURE_SUFFIXES)}) in folders named by class; "
+            f"{source} holds no image ({', '.join(IMAGE_SUFFIXES)}) in folders named by class; "
             f"there is {format_listing(source)}: give the folder that holds the folders of classes"
         )
-    filled = {name for pictures in splits.values() for name, files in pictures.items() if files}
+    filled = {name for images in splits.values() for name, files in images.items() if files}
     if filled != set(names):
         empty = ", ".join(sorted(set(names) - filled)[:5])
         raise DataError(
-            f"{source}: no picture ({', '.join(PICTURE_SUFFIXES)}) lies in the folders {empty}; "
+            f"{source}: no image ({', '.join(IMAGE_SUFFIXES)}) lies in the folders {empty}; "
             "every folder is a class, so remove those that are none"
         )
     count = ProgressCounter(total, progress)
     summaries = []
-    for split, pictures in splits.items():
+    for split, images in splits.items():
         writer = CocoWriter(
             out,
             split,
@@ -96,7 +96,7 @@ def convert_image_folders(
             description=f"Converted from folders of classes, {split}",
             license_name=license_name,
         )
-        labeled_files = ((name, file) for name, files in pictures.items() for file in files)
+        labeled_files = ((name, file) for name, files in images.items() for file in files)
         for name, file in count.track(labeled_files):
             _add_image(writer, source, file, name)
         summaries.append(writer.write())
@@ -113,13 +113,13 @@ def _add_image(writer: CocoWriter, source: Path, file: Path, name: str) -> None:
 
 
 def _find_splits(source: Path) -> dict[str, ImagesByClass]:
-    """The pictures of every split that has a folder; empty where no folder is named by one."""
+    """The images of every split that has a folder; empty where no folder is named by one."""
     folders = _list_folders(source)
     folders_by_name = {
         ALIASES.get(folder.name.lower(), folder.name.lower()): folder for folder in folders
     }
     splits = {split: folders_by_name[split] for split in SPLITS if split in folders_by_name}
-    # A class may be called "test": only folders that hold folders of pictures are splits.
+    # A class may be called "test": only folders that hold folders of images are splits.
     splits = {split: folder for split, folder in splits.items() if _list_folders(folder)}
     other_names = [folder.name for folder in folders if folder not in splits.values()]
     if "train" not in splits:
@@ -149,7 +149,7 @@ def _find_images(folder: Path) -> Iterator[Path]:
     for parent, below, names in os.walk(folder):
         below[:] = [folder_name for folder_name in below if not folder_name.startswith(".")]
         for name in names:
-            if Path(name).suffix.lower() in PICTURE_SUFFIXES and not name.startswith("."):
+            if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith("."):
                 yield Path(parent, name)
 
 
@@ -161,7 +161,7 @@ def _split_classes(
         return {"train": classes}
     train, val = {}, {}
     for name, files in classes.items():
-        # Rounded, but of two pictures or more each split gets one.
+        # Rounded, but of two images or more each split gets one.
         count = round(len(files) * val_fraction)
         count = min(max(count, 1), len(files) - 1) if len(files) > 1 else 0
         val_indices = set(random.Random(f"{seed}/{name}").sample(range(len(files)), count))

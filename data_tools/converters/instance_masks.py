@@ -1,6 +1,6 @@
-"""One folder per picture with one mask PNG per object, as the Data Science Bowl 2018 has it.
+"""One folder per image with one mask PNG per object, as the Data Science Bowl 2018 has it.
 
-    ROOT/stage1_train/ID/images/ID.png    the picture
+    ROOT/stage1_train/ID/images/ID.png    the image
     ROOT/stage1_train/ID/masks/*.png      one object each, not black (or opaque) where it is
     ROOT/train.txt                        ids, one a line; same for `val` and `test`
 
@@ -50,7 +50,7 @@ def convert_instance_masks(
 ) -> tuple[SplitSummary, ...]:
     """Converts every native split to COCO JSON with masks, boxes and label maps.
 
-    Pixels in no mask are unlabelled (0) in the label maps; a recipe makes them a class with
+    Pixels in no mask are unlabeled (0) in the label maps; a recipe makes them a class with
     `background: true`. Empty masks are left out and listed in the summary.
 
     Args:
@@ -59,19 +59,19 @@ def convert_instance_masks(
         category: What every object is.
         contour: Width in pixels of the rim of every object that the label maps (not the masks and
             boxes) show as a class of its own, `CONTOUR`, so that objects that touch stay apart; it
-            lies inside the object, and none runs along the edge of the picture. 0: no such class.
+            lies inside the object, and none runs along the edge of the image. 0: no such class.
         foreground: `auto`: the values in the mask files decide. `color`: what is not
             black. `alpha`: what is opaque. `index`: what is not index 0 of the palette. A value or
             an RGB color: that of the objects.
-        copy_images: Copy the pictures beside the JSON instead of referring to them.
-        license_name: Licence of the data, for the JSON.
-        progress: Called with (done, total) after each picture.
+        copy_images: Copy the images beside the JSON instead of referring to them.
+        license_name: License of the data, for the JSON.
+        progress: Called with (done, total) after each image.
 
     Returns:
         What was written, by split.
 
     Raises:
-        DataError: If a folder or file is missing or unreadable, a mask's size is not its picture's
+        DataError: If a folder or file is missing or unreadable, a mask's size is not its image's
             (the message names it), or `contour` is negative.
     """
     if contour < 0:
@@ -99,7 +99,7 @@ def convert_instance_masks(
         )
         coverage = MaskCoverage()
         for name in count.track(ids):
-            _add_picture(writer, folder / name, category, contour, reader, coverage)
+            _add_image(writer, folder / name, category, contour, reader, coverage)
         summaries.append(replace(writer.write(), warnings=coverage.warnings()))
     return tuple(summaries)
 
@@ -110,7 +110,7 @@ def _read_splits(source: Path, folder: Path) -> dict[str, list[str]]:
     image_names = {child.name for child in folder.iterdir() if (child / "images").is_dir()}
     if not image_names:
         raise DataError(
-            f"{folder} should hold one folder per picture with images/ and masks/ inside; there is "
+            f"{folder} should hold one folder per image with images/ and masks/ inside; there is "
             f"{format_listing(folder)}: give the folder that holds {IDS_FOLDER}"
         )
     for split, names in splits.items():
@@ -130,7 +130,7 @@ def _mask_files(folder: Path, splits: Mapping[str, Sequence[str]]) -> list[Path]
     ]
 
 
-def _add_picture(
+def _add_image(
     writer: CocoWriter,
     folder: Path,
     category: str,
@@ -138,20 +138,20 @@ def _add_picture(
     reader: MaskReader,
     coverage: MaskCoverage,
 ) -> None:
-    pictures = list(index_images_by_stem(folder / "images").values())
-    if len(pictures) != 1:
-        raise DataError(f"{folder / 'images'} holds {len(pictures)} pictures; it should hold one")
+    images = list(index_images_by_stem(folder / "images").values())
+    if len(images) != 1:
+        raise DataError(f"{folder / 'images'} holds {len(images)} images; it should hold one")
     if not (folder / "masks").is_dir():
         raise DataError(f"{folder} has no folder masks; add it, empty where there is no object")
-    size = measure_image_size(pictures[0])
-    image_id = writer.add_image(pictures[0], size=size)
+    size = measure_image_size(images[0])
+    image_id = writer.add_image(images[0], size=size)
     semantic = np.zeros(size, dtype=np.int64)
     for file in index_images_by_stem(folder / "masks").values():
         mask = reader.read(file)
         coverage.add(Path(folder.name, "masks", file.name), mask)
         if mask.shape != size:
             raise DataError(
-                f"the mask {file} has size {mask.shape} (height, width), its picture {size}; "
+                f"the mask {file} has size {mask.shape} (height, width), its image {size}; "
                 "both must agree"
             )
         if not mask.any():
@@ -167,7 +167,7 @@ def _add_picture(
 def compute_contour(mask: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
     """The pixels of an object that lie within `width` pixels of its outside, diagonals included.
 
-    The edge of the picture is no outside: the object may go on there.
+    The edge of the image is no outside: the object may go on there.
     """
     kernel = np.ones((2 * width + 1, 2 * width + 1), np.uint8)
     eroded = cv2.erode(mask.astype(np.uint8), kernel, borderType=cv2.BORDER_REPLICATE)

@@ -1,6 +1,6 @@
-"""KITTI's 2-D objects: one text of boxes per picture, without a val split of its own.
+"""KITTI's 2-D objects: one text of boxes per image, without a val split of its own.
 
-    ROOT/training/image_2/000000.png    pictures
+    ROOT/training/image_2/000000.png    images
     ROOT/training/label_2/000000.txt    objects, one a line
     ROOT/ImageSets/train.txt, val.txt   names of a split of your choice, one a line
 
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from data_tools.reading.image_io import measure_image_size
 from data_tools.reading.source_folder import (
-    find_picture,
+    find_image,
     index_images_by_stem,
     read_lines,
     read_names,
@@ -55,7 +55,7 @@ class KittiObject:
         type: One of `CLASSES`.
         corners: (left, top, right, bottom), pixels.
         occluded: 0 visible, 1 partly, 2 largely, 3 unknown; None in DontCare regions.
-        truncated: Share 0..1 outside the picture; None in DontCare regions.
+        truncated: Share 0..1 outside the image; None in DontCare regions.
     """
 
     line: int
@@ -77,23 +77,23 @@ def convert_kitti(
     license_name: str = "",
     progress: Progress | None = None,
 ) -> tuple[SplitSummary, ...]:
-    """Converts the labelled pictures to COCO JSON with boxes, `occluded` and `truncated`.
+    """Converts the labeled images to COCO JSON with boxes, `occluded` and `truncated`.
 
-    KITTI has no val split: say which one, by lists or by `val_fraction`. Pictures come from drives,
+    KITTI has no val split: say which one, by lists or by `val_fraction`. Images come from drives,
     whose frames resemble each other; with the development kit's `mapping` the drive is every
-    picture's group, and `val_fraction` keeps drives whole.
+    image's group, and `val_fraction` keeps drives whole.
 
     Args:
         source: Folder that holds `training/image_2` and `training/label_2`.
         out: Folder for `train.json` and `val.json`.
         lists: Folder of `train.txt` and `val.txt`; default: `ImageSets` of the source, where there
             is one.
-        val_fraction: Share of the pictures that goes to val, above 0 and below 1, instead of lists.
+        val_fraction: Share of the images that goes to val, above 0 and below 1, instead of lists.
         seed: Of that choice.
         mapping: Folder of the development kit with `train_mapping.txt` and `train_rand.txt`.
-        copy_images: Copy the pictures beside the JSON instead of referring to them.
-        license_name: Licence of the data, for the JSON.
-        progress: Called with (done, total) after each picture.
+        copy_images: Copy the images beside the JSON instead of referring to them.
+        license_name: License of the data, for the JSON.
+        progress: Called with (done, total) after each image.
 
     Returns:
         What was written, by split.
@@ -103,9 +103,9 @@ def convert_kitti(
             names it.
     """
     require_parts(source, ("training/image_2", "training/label_2"))
-    pictures = index_images_by_stem(source / "training/image_2")
+    images = index_images_by_stem(source / "training/image_2")
     drives = read_drives(mapping) if mapping is not None else {}
-    splits, split_method = _choose_splits(source, pictures, drives, lists, val_fraction, seed)
+    splits, split_method = _choose_splits(source, images, drives, lists, val_fraction, seed)
     count = ProgressCounter(sum(map(len, splits.values())), progress)
     summaries = []
     for split, names in splits.items():
@@ -122,8 +122,8 @@ def convert_kitti(
         writer.add_note(split_method)
         for name in count.track(names):
             list_file = (lists or source / LISTS) / f"{split}.txt"
-            picture = find_picture(pictures, name, source / "training/image_2", list_file)
-            _add_picture(writer, source, picture, drives.get(name))
+            image = find_image(images, name, source / "training/image_2", list_file)
+            _add_image(writer, source, image, drives.get(name))
         summaries.append(writer.write())
     return add_unused_images(summaries, source, "training/image_2", "no list names them")
 
@@ -136,7 +136,7 @@ def read_kitti_labels(file: Path) -> Iterator[KittiObject]:
     """
     if not file.is_file():
         raise DataError(
-            f"the label file {file} is missing; every picture of a split needs one, empty where "
+            f"the label file {file} is missing; every image of a split needs one, empty where "
             "there is no object"
         )
     for number, line in enumerate(read_lines(file), start=1):
@@ -171,10 +171,10 @@ def _parse_object(fields: list[str], number: int, location: str) -> KittiObject:
 
 
 def read_drives(mapping: Path) -> dict[str, str]:
-    """Picture name -> drive that it comes from.
+    """Image name -> drive that it comes from.
 
-    The development kit numbers pictures in random order: entry i of `train_rand.txt` is the line,
-    from 1, of picture i in `train_mapping.txt`, whose second word is the drive.
+    The development kit numbers images in random order: entry i of `train_rand.txt` is the line,
+    from 1, of image i in `train_mapping.txt`, whose second word is the drive.
 
     Raises:
         DataError: If the files are missing or do not belong together.
@@ -196,7 +196,7 @@ def read_drives(mapping: Path) -> dict[str, str]:
 
 def _choose_splits(
     source: Path,
-    pictures: Mapping[str, Path],
+    images: Mapping[str, Path],
     drives: Mapping[str, str],
     lists: Path | None,
     val_fraction: float,
@@ -217,7 +217,7 @@ def _choose_splits(
             raise DataError(
                 f"{folder}: {shared_names[0]!r} and {len(shared_names) - 1} others stand in "
                 "train.txt and in "
-                "val.txt; splits must not share pictures"
+                "val.txt; splits must not share images"
             )
         return names_by_split, f"splits by the lists in {folder}"
     if not 0 < val_fraction < 1:
@@ -227,7 +227,7 @@ def _choose_splits(
             "0 and below 1), best with mapping=FOLDER of the development kit, so that drives stay "
             "whole"
         )
-    return _sample_splits(sorted(pictures), drives, val_fraction, seed)
+    return _sample_splits(sorted(images), drives, val_fraction, seed)
 
 
 def _sample_splits(
@@ -238,14 +238,14 @@ def _sample_splits(
         split_name: [name for name, part in zip(names, parts, strict=True) if part == index]
         for index, split_name in enumerate(SPLITS)
     }
-    unit = "drives" if drives else "pictures, whose drives are not known, so that val looks easier"
+    unit = "drives" if drives else "images, whose drives are not known, so that val looks easier"
     return split, f"splits drawn at random (val_fraction {fraction:g}, seed {seed}) by {unit}"
 
 
-def _add_picture(writer: CocoWriter, source: Path, picture: Path, drive: str | None) -> None:
-    size = measure_image_size(picture)
-    image_id = writer.add_image(picture, size=size, group=drive)
-    labels = source / "training/label_2" / f"{picture.stem}.txt"
+def _add_image(writer: CocoWriter, source: Path, image: Path, drive: str | None) -> None:
+    size = measure_image_size(image)
+    image_id = writer.add_image(image, size=size, group=drive)
+    labels = source / "training/label_2" / f"{image.stem}.txt"
     for kitti_object in read_kitti_labels(labels):
         left, right = (min(max(kitti_object.corners[i], 0.0), float(size[1])) for i in (0, 2))
         top, bottom = (min(max(kitti_object.corners[i], 0.0), float(size[0])) for i in (1, 3))
@@ -253,7 +253,7 @@ def _add_picture(writer: CocoWriter, source: Path, picture: Path, drive: str | N
             description = (
                 f"{kitti_object.type} (line {kitti_object.line}), corners {kitti_object.corners}"
             )
-            writer.skip(labels.name, description, "its box has no area inside the picture")
+            writer.skip(labels.name, description, "its box has no area inside the image")
             continue
         attributes = {"occluded": kitti_object.occluded, "truncated": kitti_object.truncated}
         is_region = kitti_object.type == DONT_CARE

@@ -1,11 +1,11 @@
-"""Folders of pictures with class-index PNGs beside them, as CamVid comes with SegNet.
+"""Folders of images with class-index PNGs beside them, as CamVid comes with SegNet.
 
-    ROOT/train/NAME.png        pictures (any common suffix)
+    ROOT/train/NAME.png        images (any common suffix)
     ROOT/trainannot/NAME.png   the index of each pixel's class, counted from 0
-    ROOT/train.txt             pairs `picture label_map`, one a line; same for `val` and `test`
+    ROOT/train.txt             pairs `image label_map`, one a line; same for `val` and `test`
 
 Published lists carry path prefixes of the machine they were made on, and copies of a data set
-differ in the pictures' suffix: a path is tried from its end, with any suffix.
+differ in the images' suffix: a path is tried from its end, with any suffix.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_tools.reading.source_folder import (
-    PICTURE_SUFFIXES,
+    IMAGE_SUFFIXES,
     SPLITS,
     index_images_by_stem,
     is_file,
@@ -55,9 +55,9 @@ def convert_label_maps(
         void: Index of pixels that are neither taught nor judged.
         boxes: Also draw a box around every connected component of a thing class. These boxes are
             derived: objects of one class that touch share a box, an object in parts has several.
-        copy_images: Copy the pictures beside the JSON instead of referring to them.
-        license_name: Licence of the data, for the JSON.
-        progress: Called with (done, total) after each picture.
+        copy_images: Copy the images beside the JSON instead of referring to them.
+        license_name: License of the data, for the JSON.
+        progress: Called with (done, total) after each image.
 
     Returns:
         What was written, by split.
@@ -70,9 +70,7 @@ def convert_label_maps(
     pairs = {split: split_pairs for split in SPLITS if (split_pairs := find_pairs(source, split))}
     if not pairs:
         require_parts(source, ("train", "trainannot", "train.txt"))
-        raise DataError(
-            f"{source / 'train.txt'} lists nothing; give pairs of picture and label map"
-        )
+        raise DataError(f"{source / 'train.txt'} lists nothing; give pairs of image and label map")
     table = _build_id_table(len(classes), void)
     count = ProgressCounter(sum(map(len, pairs.values())), progress)
     summaries = []
@@ -87,9 +85,9 @@ def convert_label_maps(
             description=f"Converted from class-index maps, {split}",
             license_name=license_name,
         )
-        for picture, label_map in count.track(files):
+        for image, label_map in count.track(files):
             ids = indices_to_category_ids(read_label_map(label_map), table, label_map)
-            add_image_with_map(writer, picture, ids, box_categories=classes if boxes else ())
+            add_image_with_map(writer, image, ids, box_categories=classes if boxes else ())
         summaries.append(writer.write())
     return tuple(summaries)
 
@@ -153,20 +151,20 @@ def build_categories(
 
 
 def find_pairs(source: Path, split: str) -> list[Pair]:
-    """(picture, label map) files of a split: by its list, else by equal names; empty if absent.
+    """(image, label map) files of a split: by its list, else by equal names; empty if absent.
 
     Raises:
         DataError: If a listed file is missing or a line is no pair.
     """
-    pictures, maps = source / split, source / f"{split}annot"
+    images, maps = source / split, source / f"{split}annot"
     list_file = source / f"{split}.txt"
     if list_file.is_file():
         lines = [line.split() for line in read_lines(list_file)]
         return [_parse_pair(source, line, list_file) for line in lines if line]
-    if not (pictures.is_dir() and maps.is_dir()):
+    if not (images.is_dir() and maps.is_dir()):
         return []
     labels = index_images_by_stem(maps)
-    image_files = index_images_by_stem(pictures)
+    image_files = index_images_by_stem(images)
     for stem, file in image_files.items():
         if stem not in labels:
             raise DataError(f"{file} has no label map of that name in {maps}; add it, or a list")
@@ -176,7 +174,7 @@ def find_pairs(source: Path, split: str) -> list[Pair]:
 def _parse_pair(source: Path, words: list[str], list_file: Path) -> Pair:
     if len(words) != 2:
         raise DataError(
-            f"{list_file} has the line {' '.join(words)!r}; every line should name a picture and "
+            f"{list_file} has the line {' '.join(words)!r}; every line should name an image and "
             "its "
             "label map, with a space between and none inside"
         )
@@ -187,7 +185,7 @@ def _resolve_path(source: Path, name: str, list_file: Path) -> Path:
     parts = [part for part in PurePosixPath(name).parts if part not in ("/", ".", "..")]
     for start in range(len(parts)):
         path = source.joinpath(*parts[start:])
-        for candidate in (path, *(path.with_suffix(suffix) for suffix in PICTURE_SUFFIXES)):
+        for candidate in (path, *(path.with_suffix(suffix) for suffix in IMAGE_SUFFIXES)):
             if is_file(candidate):
                 return candidate
     raise DataError(
@@ -231,22 +229,22 @@ def indices_to_category_ids(
 
 def add_image_with_map(
     writer: CocoWriter,
-    picture: Path,
+    image: Path,
     ids: NDArray[np.int64],
     *,
     box_categories: Sequence[CategorySpec],
 ) -> None:
-    """Adds a picture with its label map.
+    """Adds an image with its label map.
 
     Args:
         writer: Of the split.
-        picture: The file.
+        image: The file.
         ids: `(height, width)` category ids.
         box_categories: Categories in order of their ids, from 1: each connected component of a
             thing among
             them gets a box, small ones as crowd. Empty: no boxes.
     """
-    image_id = writer.add_image(picture)
+    image_id = writer.add_image(image)
     writer.add_semantic(image_id, ids)
     for category_id, category in enumerate(box_categories, start=1):
         if not category.isthing:

@@ -1,12 +1,12 @@
-"""LabelMe: one JSON of drawn shapes per picture.
+"""LabelMe: one JSON of drawn shapes per image.
 
-    ROOT/NAME.json        shapes; `imagePath` names the picture, relative to the JSON
+    ROOT/NAME.json        shapes; `imagePath` names the image, relative to the JSON
     ROOT/NAME.jpg
     ROOT/train/NAME.json  folders called train, val and test are splits
     ROOT/train.txt        or lists: names of JSON files without suffix, one a line
 
-Without either everything is the split `train`. Shapes of one picture with one label and one
-`group_id` are parts of one object. The picture inside the JSON (`imageData`) is never used.
+Without either everything is the split `train`. Shapes of one image with one label and one
+`group_id` are parts of one object. The image inside the JSON (`imageData`) is never used.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import numpy as np
 
 from data_tools.reading.image_io import READ_ERRORS, measure_image_size
 from data_tools.reading.source_folder import (
-    PICTURE_SUFFIXES,
+    IMAGE_SUFFIXES,
     SPLITS,
     find_split_lists,
     format_listing,
@@ -38,7 +38,7 @@ from data_tools.shapes.outlines import ellipse_to_polygon, is_point
 from data_tools.writing.coco_writer import CategorySpec, CocoWriter
 from data_tools.writing.progress import Progress, ProgressCounter
 from data_tools.writing.split_summary import SplitSummary, add_unused_images
-from resnet_tasks.data.images.image_files import open_picture
+from resnet_tasks.data.images.image_files import open_image
 from resnet_tasks.data.images.lossy_formats import find_lossy_format
 from resnet_tasks.errors import DataError
 from resnet_tasks.files.json_files import read_json
@@ -57,14 +57,14 @@ class LabelMeFile:
 
     Attributes:
         file: Where it lies.
-        picture: The picture that it is about.
+        image: The image that it is about.
         size: (height, width) that it states; None where it does not.
         objects: Drawn objects, in order of their first shape.
         skipped: (shape, why) of the shapes that are not converted.
     """
 
     file: Path
-    picture: Path
+    image: Path
     size: tuple[int, int] | None
     objects: tuple[LabeledObject, ...]
     skipped: tuple[tuple[str, str], ...]
@@ -89,15 +89,15 @@ def convert_labelme(
         source: Folder that holds the JSON files.
         out: Folder for `train.json`, `val.json`, `test.json`, as far as there are such splits.
         classes: Names in order of their ids; default: all that occur, by name.
-        copy_images: Copy the pictures beside the JSON instead of referring to them.
-        license_name: Licence of the data, for the JSON.
-        progress: Called with (done, total) after each picture.
+        copy_images: Copy the images beside the JSON instead of referring to them.
+        license_name: License of the data, for the JSON.
+        progress: Called with (done, total) after each image.
 
     Returns:
         What was written, by split.
 
     Raises:
-        DataError: If a file, picture, shape or class is missing or wrong; the message names it.
+        DataError: If a file, image, shape or class is missing or wrong; the message names it.
     """
     splits = {
         split: [read_labelme_file(file, source) for file in files]
@@ -118,7 +118,7 @@ def convert_labelme(
             license_name=license_name,
         )
         for file in count.track(files):
-            _add_picture(writer, file)
+            _add_image(writer, file)
         writer.declare_outlines()
         summaries.append(writer.write())
     return add_unused_images(summaries, source, "", "no JSON is about them")
@@ -178,10 +178,10 @@ def read_labelme_file(file: Path, root: Path) -> LabelMeFile:
 
     Args:
         file: The JSON.
-        root: Folder that its picture must lie in.
+        root: Folder that its image must lie in.
 
     Raises:
-        DataError: If it is no JSON of LabelMe, a shape is wrong, or its picture is not there.
+        DataError: If it is no JSON of LabelMe, a shape is wrong, or its image is not there.
     """
     content = read_json(file)
     if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
@@ -201,8 +201,8 @@ def read_labelme_file(file: Path, root: Path) -> LabelMeFile:
         objects[key] = _add_part(objects.get(key), label, number, kind, points, raw, location)
     height, width = content.get("imageHeight"), content.get("imageWidth")
     size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
-    picture = _find_image(file, root, content.get("imagePath"))
-    return LabelMeFile(file, picture, size, tuple(objects.values()), tuple(skipped))
+    image = _find_image(file, root, content.get("imagePath"))
+    return LabelMeFile(file, image, size, tuple(objects.values()), tuple(skipped))
 
 
 def _parse_shape(raw: Any, location: str) -> tuple[str, str, list[list[float]]]:
@@ -263,12 +263,12 @@ def _add_part(
 
 
 def _decode_mask(text: Any, corner: Sequence[float], location: str) -> PlacedMask:
-    """A PNG in base64, laid on the picture at its upper left corner."""
+    """A PNG in base64, laid on the image at its upper left corner."""
     try:
         stream = io.BytesIO(base64.b64decode(text, validate=True))
         if (lossy_format := find_lossy_format(stream)) is not None:
             raise ValueError(f"it is {lossy_format}")
-        with open_picture(stream) as mask_image:
+        with open_image(stream) as mask_image:
             pixels = np.asarray(mask_image)
     except (binascii.Error, *READ_ERRORS) as error:
         raise DataError(f"{location} has a mask that is no PNG in base64 ({error})") from None
@@ -278,7 +278,7 @@ def _decode_mask(text: Any, corner: Sequence[float], location: str) -> PlacedMas
 
 
 def _find_image(file: Path, root: Path, name: Any) -> Path:
-    """The picture of a JSON: as it says, else of its own name beside it, in any case in `root`."""
+    """The image of a JSON: as it says, else of its own name beside it, in any case in `root`."""
     top = os.path.abspath(root)  # noqa: PTH100 - links are kept
     if isinstance(name, str) and name:
         path = Path(os.path.normpath(Path(os.path.abspath(file.parent), name.replace("\\", "/"))))  # noqa: PTH100
@@ -289,19 +289,19 @@ def _find_image(file: Path, root: Path, name: Any) -> Path:
         raise DataError(f"{file} may be about {siblings[0]} or {siblings[1]}; keep one")
     if not siblings:
         raise DataError(
-            f"{file} is about the picture {name!r}, but that is not there (inside {root}), nor is "
-            f"{file.stem} with any of {', '.join(PICTURE_SUFFIXES)} beside it; add it"
+            f"{file} is about the image {name!r}, but that is not there (inside {root}), nor is "
+            f"{file.stem} with any of {', '.join(IMAGE_SUFFIXES)} beside it; add it"
         )
     return siblings[0]
 
 
 def _find_sibling_images(file: Path) -> list[Path]:
-    """The pictures of the same folder and name, as far as their suffix is written as usual.
+    """The images of the same folder and name, as far as their suffix is written as usual.
 
     The folder is not listed: that would be done anew for each of its files.
     """
     suffixes = [
-        form for suffix in PICTURE_SUFFIXES for form in (suffix, suffix.upper(), suffix.title())
+        form for suffix in IMAGE_SUFFIXES for form in (suffix, suffix.upper(), suffix.title())
     ]
     candidates = (file.with_name(f"{file.stem}{suffix}") for suffix in suffixes)
     # Where letters of either case are one, a file is found more than once.
@@ -325,16 +325,16 @@ def _resolve_classes(files: Iterable[LabelMeFile], classes: Sequence[str] | None
     return class_names
 
 
-def _add_picture(writer: CocoWriter, label_file: LabelMeFile) -> None:
-    """Adds a picture with its objects."""
-    size = measure_image_size(label_file.picture)
+def _add_image(writer: CocoWriter, label_file: LabelMeFile) -> None:
+    """Adds an image with its objects."""
+    size = measure_image_size(label_file.image)
     if label_file.size is not None and label_file.size != size:
         raise DataError(
-            f"{label_file.file} is about a picture of size {label_file.size} (height, width), but "
-            f"{label_file.picture} has {size}; its shapes would be misplaced, so put the original "
-            "picture there"
+            f"{label_file.file} is about an image of size {label_file.size} (height, width), but "
+            f"{label_file.image} has {size}; its shapes would be misplaced, so put the original "
+            "image there"
         )
-    image_id = writer.add_image(label_file.picture, size=size)
+    image_id = writer.add_image(label_file.image, size=size)
     name = label_file.file.name
     for description, reason in label_file.skipped:
         writer.skip(name, description, reason)

@@ -1,7 +1,7 @@
 """COCO files of others: checked, mended where that is safe, and laid out as all prepared data is.
 
     ROOT/annotations/instances_val2017.json   one file per split, told by its name; or named
-    ROOT/val2017/NAME.jpg                     pictures, anywhere below ROOT
+    ROOT/val2017/NAME.jpg                     images, anywhere below ROOT
 
 Ids stay those of the publisher, so that results can be handed in. Files whose records are keyed by
 id instead of listed (parts of LIVECell) are taken as if they were lists.
@@ -20,7 +20,7 @@ from typing import Any
 
 from data_tools.reading.image_io import measure_image_size
 from data_tools.reading.source_folder import (
-    PICTURE_SUFFIXES,
+    IMAGE_SUFFIXES,
     SPLITS,
     find_coco_splits,
     is_file,
@@ -46,26 +46,26 @@ def convert_coco(
     license_name: str = "",
     progress: Progress | None = None,
 ) -> tuple[SplitSummary, ...]:
-    """Writes COCO files anew: complete, with pictures found and sizes compared.
+    """Writes COCO files anew: complete, with images found and sizes compared.
 
     Missing `iscrowd`, `area`, `bbox` and ids are filled in and counted; objects that cannot be
-    used are left out and listed. A picture is looked for under its `file_name`, then by its name
+    used are left out and listed. An image is looked for under its `file_name`, then by its name
     anywhere below `images`.
 
     Args:
-        source: Folder that holds annotations and pictures.
+        source: Folder that holds annotations and images.
         out: Folder for `train.json`, `val.json`, `test.json`.
         annotations: Split -> COCO file, relative to the source; default: told by their names.
-        images: Folder of the pictures, relative to the source.
-        copy_images: Copy the pictures beside the JSON instead of referring to them.
-        license_name: Licence of the data, for the JSON; default: what stands there.
-        progress: Called with (done, total) after each picture.
+        images: Folder of the images, relative to the source.
+        copy_images: Copy the images beside the JSON instead of referring to them.
+        license_name: License of the data, for the JSON; default: what stands there.
+        progress: Called with (done, total) after each image.
 
     Returns:
         What was written, by split.
 
     Raises:
-        DataError: If a file or picture is missing, or a file has errors that cannot be mended.
+        DataError: If a file or image is missing, or a file has errors that cannot be mended.
     """
     files = _find_files(source, annotations)
     image_finder = _CocoImageFinder(source, images)
@@ -140,7 +140,7 @@ def _convert_keyed_records(files: Mapping[str, Path], out: Path) -> Iterator[dic
 
 
 class _CocoImageFinder:
-    """Finds pictures inside a folder, by the name of the record or by the file's own."""
+    """Finds images inside a folder, by the name of the record or by the file's own."""
 
     def __init__(self, source: Path, images: str) -> None:
         require_parts(source, (images,))
@@ -149,7 +149,7 @@ class _CocoImageFinder:
         if not self._root.is_relative_to(self.source):
             raise DataError(
                 f"images is {images!r}, which leads out of the source {source}; give a folder that "
-                "holds annotations and pictures, and name both below it (annotations={train: "
+                "holds annotations and images, and name both below it (annotations={train: "
                 "FILE} images=FOLDER)"
             )
         self._by_name: dict[str, list[Path]] | None = None
@@ -162,14 +162,14 @@ class _CocoImageFinder:
             self._by_name = {}
             for folder, _, names in os.walk(self._root):
                 for name in names:
-                    if Path(name).suffix.lower() in PICTURE_SUFFIXES:
+                    if Path(name).suffix.lower() in IMAGE_SUFFIXES:
                         self._by_name.setdefault(name, []).append(Path(folder, name))
         candidates = sorted(self._by_name.get(Path(record.file_name).name, []))
         if len(candidates) != 1:
             candidates_text = f"{candidates[0]} and {candidates[1]}" if candidates else "nowhere"
             raise DataError(
-                f"the picture {record.file_name} of image {record.id!r} is not in {self._root}; a "
-                f"file of that name is {candidates_text}: unpack the pictures there, or name their "
+                f"the image {record.file_name} of image {record.id!r} is not in {self._root}; a "
+                f"file of that name is {candidates_text}: unpack the images there, or name their "
                 "folder "
                 "with images=FOLDER"
             )
@@ -184,7 +184,7 @@ def _build_image_record(
     out: Path,
     copy_split: str | None,
 ) -> dict[str, Any]:
-    """The record of a picture, which lies at `path`, in the layout of prepared data."""
+    """The record of an image, which lies at `path`, in the layout of prepared data."""
     size = measure_image_size(path)
     if size != (record.height, record.width):
         raise DataError(
@@ -286,7 +286,7 @@ def _build_annotation(annotation: Annotation, category_id: int) -> dict[str, Any
     return record
 
 
-def _summarize_split(split: str, coco: CocoFile, pictures: frozenset[Path]) -> SplitSummary:
+def _summarize_split(split: str, coco: CocoFile, images: frozenset[Path]) -> SplitSummary:
     names = coco.categories.names
     counts = Counter(
         annotation.category for record in coco.images for annotation in coco.annotations[record.id]
@@ -305,5 +305,5 @@ def _summarize_split(split: str, coco: CocoFile, pictures: frozenset[Path]) -> S
     }
     objects = {name: counts[index] for index, name in enumerate(names)}
     return SplitSummary(
-        split, len(coco.images), objects, {}, tuple(skipped), changed, image_paths=pictures
+        split, len(coco.images), objects, {}, tuple(skipped), changed, image_paths=images
     )

@@ -2,7 +2,7 @@
 
     ROOT/v1.0-train/TABLE.json    sample_data, sample, log, category, attribute, object_ann,
                                   surface_ann; the same for v1.0-val, else v1.0-mini
-    ROOT/samples/CAMERA/NAME.jpg  the annotated pictures
+    ROOT/samples/CAMERA/NAME.jpg  the annotated images
 
 Fields are those of the development kit's `docs/schema_nuimages.md`: a row of `object_ann` has
 `sample_data_token`, `category_token`, `attribute_tokens`, `bbox` [xmin, ymin, xmax, ymax] and
@@ -41,7 +41,7 @@ SURFACES = ("flat.driveable_surface",)
 
 Row = dict[str, Any]
 Rows = dict[str, list[tuple[str, Row]]]
-"""Token of a picture -> rows, each with where it stands."""
+"""Token of an image -> rows, each with where it stands."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ def convert_nuimages(
     """Converts train and val to COCO JSON with boxes, masks and label maps.
 
     Label maps hold the driveable surface and, over it, the objects, larger ones first, as the
-    development kit draws them; the own car is void, everything else unlabelled. The log that a
-    picture comes from is its group. Rows of a split are kept in memory (about 1 kB an object).
+    development kit draws them; the own car is void, everything else unlabeled. The log that an
+    image comes from is its group. Rows of a split are kept in memory (about 1 kB an object).
 
     Args:
         source: Folder of `samples` and of the tables' folders.
@@ -87,15 +87,15 @@ def convert_nuimages(
         version: What the tables' folders begin with.
         rename: Category of an object -> class; default: every category is a class of its own.
             Objects of categories that it does not name become crowd objects of `other`.
-        copy_images: Copy the pictures beside the JSON instead of referring to them.
-        license_name: Licence of the data, for the JSON.
-        progress: Called with (done, total) after each picture.
+        copy_images: Copy the images beside the JSON instead of referring to them.
+        license_name: License of the data, for the JSON.
+        progress: Called with (done, total) after each image.
 
     Returns:
         What was written, by split.
 
     Raises:
-        DataError: If a table, row, token, mask or picture is missing or wrong; the message says
+        DataError: If a table, row, token, mask or image is missing or wrong; the message says
             which.
     """
     require_parts(source, ())
@@ -107,10 +107,8 @@ def convert_nuimages(
     tables_by_split = {
         split: _read_split(folder, rename or {}) for split, folder in folders.items()
     }
-    pictures = {
-        split: _list_images(split_tables) for split, split_tables in tables_by_split.items()
-    }
-    count = ProgressCounter(sum(map(len, pictures.values())), progress)
+    images = {split: _list_images(split_tables) for split, split_tables in tables_by_split.items()}
+    count = ProgressCounter(sum(map(len, images.values())), progress)
     summaries = []
     for split, tables in tables_by_split.items():
         writer = CocoWriter(
@@ -127,21 +125,19 @@ def convert_nuimages(
             license_name=license_name,
         )
         if folders[split].name.endswith(MINI):
-            writer.add_note("nuImages mini, 50 pictures, stands in for train")
+            writer.add_note("nuImages mini, 50 images, stands in for train")
         objects, surfaces = (
             _group_by_image(tables.folder, t) for t in ("object_ann", "surface_ann")
         )
-        for row in count.track(pictures[split]):
+        for row in count.track(images[split]):
             token = str(row["token"])
-            _add_picture(
-                writer, source, row, tables, objects.pop(token, []), surfaces.pop(token, [])
-            )
+            _add_image(writer, source, row, tables, objects.pop(token, []), surfaces.pop(token, []))
         for remaining in (objects, surfaces):
             for location, row in (
                 located_row for rows in remaining.values() for located_row in rows
             ):
                 raise DataError(
-                    f"{location} belongs to the picture {row['sample_data_token']!r}, which is no "
+                    f"{location} belongs to the image {row['sample_data_token']!r}, which is no "
                     "key "
                     "frame of sample_data.json"
                 )
@@ -227,7 +223,7 @@ def _group_by_image(folder: Path, table: str) -> Rows:
     return rows_by_image
 
 
-def _add_picture(
+def _add_image(
     writer: CocoWriter,
     source: Path,
     row: Row,
@@ -235,14 +231,14 @@ def _add_picture(
     objects: Sequence[tuple[str, Row]],
     surfaces: Sequence[tuple[str, Row]],
 ) -> None:
-    picture, size = source / row["name"], row["size"]
-    actual = measure_image_size(picture)
+    image, size = source / row["name"], row["size"]
+    actual = measure_image_size(image)
     if actual != size:
         raise DataError(
-            f"{row['where']} states the size {size} (height, width), but {picture} has {actual}; "
-            "put the original picture there"
+            f"{row['where']} states the size {size} (height, width), but {image} has {actual}; "
+            "put the original image there"
         )
-    image_id = writer.add_image(picture, size=size, group=row["group"])
+    image_id = writer.add_image(image, size=size, group=row["group"])
     names = [*split.things, *SURFACES]
     ids = np.zeros(size, np.int64)
     for location, annotation in surfaces:
@@ -297,7 +293,7 @@ def _add_object(
         box = (left, top, right - left, bottom - top)
         writer.add_box(image_id, label, box, iscrowd=iscrowd, attributes=attributes)
     else:
-        writer.skip(location, label, "it has neither a mask nor a box with area inside the picture")
+        writer.skip(location, label, "it has neither a mask nor a box with area inside the image")
     return None
 
 

@@ -1,16 +1,16 @@
 """Draws microscope-like scenes of three kinds of cells, with exact boxes, masks and label maps.
 
 A data set that needs no download, for trying the toolkit and for testing that training works. It is
-built so that colour and brightness alone do not solve it: the light is uneven, a cell may be
-brighter or darker than what surrounds it, all classes share their colours with each other and with
+built so that color and brightness alone do not solve it: the light is uneven, a cell may be
+brighter or darker than what surrounds it, all classes share their colors with each other and with
 debris that is not annotated, and cells touch, cover each other and leave the frame. What tells the
 classes apart is shape and inner texture:
 
-    granular   round, a dark off-centre nucleus with granules
+    granular   round, a dark off-center nucleus with granules
     striated   bent rods with bands across
     lobed      star-like outline with bright vacuoles
 
-Shapes: `H, W` one scene, `h, w` the patch that holds one cell. Pictures are float32 RGB, 0..1,
+Shapes: `H, W` one scene, `h, w` the patch that holds one cell. Images are float32 RGB, 0..1,
 until they are written. Coordinates are (x, y) pixels.
 """
 
@@ -25,7 +25,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from data_tools.reading.image_io import write_picture
+from data_tools.reading.image_io import write_image
 from data_tools.writing.coco_writer import CategorySpec, CocoWriter
 from data_tools.writing.progress import Progress
 from data_tools.writing.split_summary import SplitSummary
@@ -38,7 +38,7 @@ SMALLEST_VISIBLE = 0.25
 """A cell of which less than this fraction can be seen is left out (and counted)."""
 JPEG_QUALITY = 95
 POLYGON_SCALE = 4
-"""Outlines are traced on an enlarged mask, so that polygons follow pixel edges, not centres."""
+"""Outlines are traced on an enlarged mask, so that polygons follow pixel edges, not centers."""
 
 
 @dataclass(frozen=True)
@@ -59,19 +59,19 @@ class SyntheticCell:
 
 @dataclass(frozen=True)
 class Scene:
-    """One drawn picture and its cells, the lowest first.
+    """One drawn image and its cells, the lowest first.
 
     Attributes:
-        picture: `(H, W, 3)` uint8 RGB.
+        image: `(H, W, 3)` uint8 RGB.
         cells: Everything drawn that is a cell.
     """
 
-    picture: NDArray[np.uint8]
+    image: NDArray[np.uint8]
     cells: tuple[SyntheticCell, ...]
 
     def to_label_map(self) -> NDArray[np.int64]:
         """`(H, W)` category ids (1..3), 0 where there is no cell."""
-        ids = np.zeros(self.picture.shape[:2], dtype=np.int64)
+        ids = np.zeros(self.image.shape[:2], dtype=np.int64)
         for cell in self.cells:
             ids[cell.mask] = CLASSES.index(cell.category) + 1
         return ids
@@ -84,7 +84,7 @@ def make_cells(
     val: int = 40,
     seed: int = 0,
     size: tuple[int, int] = (192, 256),
-    picture_format: Literal["jpg", "png"] = "jpg",
+    image_format: Literal["jpg", "png"] = "jpg",
     progress: Progress | None = None,
 ) -> tuple[SplitSummary, ...]:
     """Writes `train` and `val` scenes with their annotations into `out`.
@@ -98,7 +98,7 @@ def make_cells(
         val: Number of validation scenes; none is a training scene.
         seed: Start of the random numbers, 0 or more.
         size: (height, width) of a scene, each 96 or more.
-        picture_format: File type of the pictures.
+        image_format: File type of the images.
         progress: Called with (done, total) after each scene.
 
     Returns:
@@ -125,7 +125,7 @@ def make_cells(
         )
         for index in range(count):
             scene = render_scene(np.random.default_rng([seed, number, index]), size)
-            name = Path("images", split, f"cells_{index:05d}.{picture_format}")
+            name = Path("images", split, f"cells_{index:05d}.{image_format}")
             _add_scene(writer, scene, out / name)
             if progress is not None:
                 progress(index + 1 + number * train, total)
@@ -135,14 +135,14 @@ def make_cells(
 
 def render_scene(rng: np.random.Generator, size: tuple[int, int]) -> Scene:
     """Draws background, debris, cells, and what the camera adds, in that order."""
-    picture = _render_background(rng, size)
+    image = _render_background(rng, size)
     for _ in range(int(rng.integers(5, 11))):
-        _add_debris(rng, picture)
+        _add_debris(rng, image)
     rendered: list[tuple[str, NDArray[np.bool_], float]] = []
-    for centre in _sample_centers(rng, size):
+    for center in _sample_centers(rng, size):
         category = CLASSES[int(rng.integers(len(CLASSES)))]
         coverage, light = _PAINTERS[category](rng)
-        mask = _blend_patch(picture, coverage, light, _sample_tint(rng), centre)
+        mask = _blend_patch(image, coverage, light, _sample_tint(rng), center)
         full_area = float((coverage > 0.5).sum())
         rendered = [(name, below & ~mask, full) for name, below, full in rendered]
         rendered.append((category, mask, full_area))
@@ -150,14 +150,14 @@ def render_scene(rng: np.random.Generator, size: tuple[int, int]) -> Scene:
         SyntheticCell(name, mask, float(mask.sum()) / full_area)
         for name, mask, full_area in rendered
     )
-    return Scene(_simulate_camera(rng, picture), cells)
+    return Scene(_simulate_camera(rng, image), cells)
 
 
 def _add_scene(writer: CocoWriter, scene: Scene, file: Path) -> None:
-    write_picture(
-        file, scene.picture, *([cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] * (file.suffix == ".jpg"))
+    write_image(
+        file, scene.image, *([cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] * (file.suffix == ".jpg"))
     )
-    height, width = scene.picture.shape[:2]
+    height, width = scene.image.shape[:2]
     image_id = writer.add_image(file, size=(height, width))
     semantic = scene.to_label_map()
     for index, cell in enumerate(scene.cells):
@@ -200,16 +200,16 @@ def _render_background(rng: np.random.Generator, size: tuple[int, int]) -> Float
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
     angle = rng.uniform(0, 2 * np.pi)
     light = 1 + rng.uniform(0.05, 0.18) * (np.cos(angle) * x + np.sin(angle) * y)
-    centre = rng.uniform(-0.4, 0.4, 2)
-    light -= rng.uniform(0.08, 0.22) * ((x - centre[0]) ** 2 + (y - centre[1]) ** 2)
+    center = rng.uniform(-0.4, 0.4, 2)
+    light -= rng.uniform(0.08, 0.22) * ((x - center[0]) ** 2 + (y - center[1]) ** 2)
     light += (
         0.06 * _sample_noise(rng, size, 40)
         + 0.045 * _sample_noise(rng, size, 10)
         + 0.03 * _sample_noise(rng, size, 3)
     )
     base = rng.uniform(0.52, 0.66) * (1 + rng.uniform(-0.09, 0.09, 3))
-    picture: Float = (light[..., None] * base).astype(np.float32)
-    return picture
+    image: Float = (light[..., None] * base).astype(np.float32)
+    return image
 
 
 def _sample_noise(rng: np.random.Generator, size: tuple[int, int], scale: float) -> Float:
@@ -232,20 +232,20 @@ def _sample_centers(rng: np.random.Generator, size: tuple[int, int]) -> list[tup
     """(x, y) of 6 to 11 cells in clumps: near enough to touch, too far to hide each other."""
     height, width = size
     num_cells = round(int(rng.integers(6, 12)) * height * width / (192 * 256))
-    centres: list[tuple[float, float]] = []
+    centers: list[tuple[float, float]] = []
     for _ in range(40 * num_cells):
-        if len(centres) == num_cells:
+        if len(centers) == num_cells:
             break
-        if centres and rng.random() < 0.7:
-            x0, y0 = centres[int(rng.integers(len(centres)))]
+        if centers and rng.random() < 0.7:
+            x0, y0 = centers[int(rng.integers(len(centers)))]
             angle, reach = rng.uniform(0, 2 * np.pi), rng.uniform(28, 38)
             x, y = x0 + reach * np.cos(angle), y0 + reach * np.sin(angle)
         else:
             x, y = rng.uniform(0, width), rng.uniform(0, height)
         is_inside = 0 <= x < width and 0 <= y < height
-        if is_inside and all((x - a) ** 2 + (y - b) ** 2 >= 28**2 for a, b in centres):
-            centres.append((float(x), float(y)))
-    return centres
+        if is_inside and all((x - a) ** 2 + (y - b) ** 2 >= 28**2 for a, b in centers):
+            centers.append((float(x), float(y)))
+    return centers
 
 
 def _make_grid(half: int) -> tuple[Float, Float]:
@@ -319,12 +319,12 @@ _PAINTERS: dict[str, Callable[[np.random.Generator], tuple[Float, Float]]] = {
 
 
 def _blend_patch(
-    picture: Float, coverage: Float, light: Float, tint: Float, centre: tuple[float, float]
+    image: Float, coverage: Float, light: Float, tint: Float, center: tuple[float, float]
 ) -> NDArray[np.bool_]:
-    """Blends a patch over `picture` in place and returns its `(H, W)` mask inside the frame."""
-    height, width = picture.shape[:2]
+    """Blends a patch over `image` in place and returns its `(H, W)` mask inside the frame."""
+    height, width = image.shape[:2]
     half = coverage.shape[0] // 2
-    left, top = round(centre[0]) - half, round(centre[1]) - half
+    left, top = round(center[0]) - half, round(center[1]) - half
     rows = slice(max(top, 0), min(top + coverage.shape[0], height))
     columns = slice(max(left, 0), min(left + coverage.shape[1], width))
     patch_region = (
@@ -332,10 +332,10 @@ def _blend_patch(
         slice(columns.start - left, columns.stop - left),
     )
     alpha = coverage[patch_region][..., None]
-    below = picture[rows, columns]
+    below = image[rows, columns]
     # The light below is averaged: a cell takes the local brightness, not the texture it covers.
     local = below.mean(axis=(0, 1), keepdims=True)
-    picture[rows, columns] = (1 - alpha) * below + alpha * local * tint * light[patch_region][
+    image[rows, columns] = (1 - alpha) * below + alpha * local * tint * light[patch_region][
         ..., None
     ]
     mask = np.zeros((height, width), dtype=np.bool_)
@@ -343,10 +343,10 @@ def _blend_patch(
     return mask
 
 
-def _add_debris(rng: np.random.Generator, picture: Float) -> None:
+def _add_debris(rng: np.random.Generator, image: Float) -> None:
     """One thing that is no cell: a speck, a fibre, or a blob out of focus."""
-    height, width = picture.shape[:2]
-    centre = (float(rng.uniform(0, width)), float(rng.uniform(0, height)))
+    height, width = image.shape[:2]
+    center = (float(rng.uniform(0, width)), float(rng.uniform(0, height)))
     kind = rng.random()
     if kind < 0.45:
         radius = rng.uniform(1.5, 5)
@@ -363,12 +363,12 @@ def _add_debris(rng: np.random.Generator, picture: Float) -> None:
         radius = rng.uniform(12, 22)
         x, y = _make_grid(40)
         coverage = 0.8 * _compute_coverage(np.hypot(x, y) - radius, softness=rng.uniform(5, 9))
-    _blend_patch(picture, coverage, np.ones_like(coverage), _sample_tint(rng), centre)
+    _blend_patch(image, coverage, np.ones_like(coverage), _sample_tint(rng), center)
 
 
-def _simulate_camera(rng: np.random.Generator, picture: Float) -> NDArray[np.uint8]:
+def _simulate_camera(rng: np.random.Generator, image: Float) -> NDArray[np.uint8]:
     """Lens blur and sensor noise, then 8 bit."""
-    blurred = cv2.GaussianBlur(picture, (0, 0), float(rng.uniform(0.5, 0.9)))
-    noisy = blurred + rng.normal(0, rng.uniform(0.012, 0.024), picture.shape)
+    blurred = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.5, 0.9)))
+    noisy = blurred + rng.normal(0, rng.uniform(0.012, 0.024), image.shape)
     pixels: NDArray[np.uint8] = np.clip(255 * noisy + 0.5, 0, 255).astype(np.uint8)
     return pixels

@@ -1,13 +1,13 @@
-"""Pascal VOC: one XML of boxes per picture, lists of names per split.
+"""Pascal VOC: one XML of boxes per image, lists of names per split.
 
-    ROOT/JPEGImages/NAME.jpg        pictures (any common suffix)
+    ROOT/JPEGImages/NAME.jpg        images (any common suffix)
     ROOT/Annotations/NAME.xml       boxes
     ROOT/ImageSets/Main/SPLIT.txt   names, one a line
 
 Coordinates: the original devkit counts pixels from 1 and includes both ends (`one_based=True`
 brings such a box to `x1 - 1 .. x2`). Tools that write the same XML (LabelImg among them) mostly
 store plain edges, and results on BCCD are published with the numbers as they are, so the default
-leaves them alone: a box is `xmin, ymin, xmax - xmin, ymax - ymin`, clipped to the picture.
+leaves them alone: a box is `xmin, ymin, xmax - xmin, ymax - ymin`, clipped to the image.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from xml.etree import ElementTree
 from data_tools.reading.image_io import measure_image_size
 from data_tools.reading.safe_xml import read_xml
 from data_tools.reading.source_folder import (
-    find_picture,
+    find_image,
     find_split_lists,
     index_images_by_stem,
     read_names,
@@ -87,15 +87,15 @@ def convert_voc(
         out: Folder for `train.json`, `val.json`, `test.json`, as far as there are lists.
         classes: Names in order of their ids; default: all that occur, by name.
         one_based: Coordinates count from 1 and include both ends.
-        copy_images: Copy the pictures beside the JSON instead of referring to them.
-        license_name: Licence of the data, for the JSON.
-        progress: Called with (done, total) after each picture.
+        copy_images: Copy the images beside the JSON instead of referring to them.
+        license_name: License of the data, for the JSON.
+        progress: Called with (done, total) after each image.
 
     Returns:
         What was written, by split.
 
     Raises:
-        DataError: If a folder, file, picture or class is missing or wrong; the message names it.
+        DataError: If a folder, file, image or class is missing or wrong; the message names it.
     """
     require_parts(source, ("JPEGImages", "Annotations", "ImageSets/Main"))
     lists = find_split_lists(source / "ImageSets" / "Main")
@@ -110,7 +110,7 @@ def convert_voc(
         for name in dict.fromkeys(name for split in names.values() for name in split)
     }
     class_names = _resolve_classes(annotations.values(), classes)
-    pictures = index_images_by_stem(source / "JPEGImages")
+    images = index_images_by_stem(source / "JPEGImages")
     count = ProgressCounter(sum(map(len, names.values())), progress)
     summaries = []
     for split, split_names in names.items():
@@ -125,8 +125,8 @@ def convert_voc(
             license_name=license_name,
         )
         for name in count.track(split_names):
-            picture = find_picture(pictures, name, source / "JPEGImages", lists[split])
-            _add_picture(writer, picture, annotations[name], one_based=one_based)
+            image = find_image(images, name, source / "JPEGImages", lists[split])
+            _add_image(writer, image, annotations[name], one_based=one_based)
         summaries.append(writer.write())
     return add_unused_images(summaries, source, "JPEGImages", "no list names them")
 
@@ -182,16 +182,14 @@ def _resolve_classes(annotations: Iterable[VocFile], classes: Sequence[str] | No
     return class_names
 
 
-def _add_picture(
-    writer: CocoWriter, picture: Path, annotation: VocFile, *, one_based: bool
-) -> None:
-    size = measure_image_size(picture)
+def _add_image(writer: CocoWriter, image: Path, annotation: VocFile, *, one_based: bool) -> None:
+    size = measure_image_size(image)
     if annotation.size is not None and annotation.size != size:
         raise DataError(
-            f"{annotation.file} is about a picture of size {annotation.size} (height, width), but "
-            f"{picture} has {size}; its boxes would be misplaced, so put the original picture there"
+            f"{annotation.file} is about an image of size {annotation.size} (height, width), but "
+            f"{image} has {size}; its boxes would be misplaced, so put the original image there"
         )
-    image_id = writer.add_image(picture, size=size)
+    image_id = writer.add_image(image, size=size)
     for number, object_ in enumerate(annotation.objects):
         x, y, width, height = corners_to_coco_box(object_.corners, size, one_based=one_based)
         if width > 0 and height > 0:
@@ -199,7 +197,7 @@ def _add_picture(
             writer.add_box(image_id, object_.name, box, iscrowd=object_.difficult)
         else:
             description = f"{object_.name} (object {number}), corners {object_.corners}"
-            writer.skip(annotation.file.name, description, "its box has no area inside the picture")
+            writer.skip(annotation.file.name, description, "its box has no area inside the image")
 
 
 def corners_to_coco_box(corners: Box, size: tuple[int, int], *, one_based: bool) -> Box:

@@ -1,12 +1,12 @@
-"""YOLO: one text file of boxes or polygons per picture, named by a data.yaml.
+"""YOLO: one text file of boxes or polygons per image, named by a data.yaml.
 
     ROOT/data.yaml               names, train, val, test; `path` and `nc` where there are any
-    ROOT/images/train/NAME.jpg   pictures, in folders as deep as one likes
-    ROOT/labels/train/NAME.txt   one object a line: the last `images` of the picture's path is
-                                 `labels`; where there is none, the text lies beside the picture
+    ROOT/images/train/NAME.jpg   images, in folders as deep as one likes
+    ROOT/labels/train/NAME.txt   one object a line: the last `images` of the image's path is
+                                 `labels`; where there is none, the text lies beside the image
 
 A line is `class x_center y_center width height`, or `class x1 y1 x2 y2 x3 y3 ...`, all as shares
-of the picture's width and height; classes count from 0. A split is a folder, a list of pictures
+of the image's width and height; classes count from 0. A split is a folder, a list of images
 (.txt), or several of them. Published files carry paths of the machine they were made on: a
 path is tried from its end, inside ROOT and nowhere else.
 """
@@ -25,7 +25,7 @@ from data_tools.reading.source_folder import (
     format_listing,
     is_file,
     is_folder,
-    is_picture,
+    is_image,
     read_lines,
     require_parts,
 )
@@ -40,7 +40,7 @@ INDEX = re.compile("[0-9]{1,9}")
 ROUNDING = 1e-6
 """By how much a share may leave 0..1: what writing with six decimals does."""
 NOT_LABELS = ("classes.txt",)
-"""What labelling tools leave beside the labels."""
+"""What labeling tools leave beside the labels."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class YoloFile:
         file: The YAML.
         names: Classes in order of their indices.
         indices: Index in the label files -> name.
-        splits: Split -> folders and lists of pictures, as found.
+        splits: Split -> folders and lists of images, as found.
     """
 
     file: Path
@@ -72,7 +72,7 @@ def convert_yolo(
 ) -> tuple[SplitSummary, ...]:
     """Converts every split of a data.yaml to COCO JSON with boxes, and polygons where it has them.
 
-    A picture without a label file was looked at and holds nothing (so says the format). Without any
+    An image without a label file was looked at and holds nothing (so says the format). Without any
     label file the split `test` counts as not annotated; other splits are refused. A split counts as
     annotated with masks where every object has a polygon. Objects without area and repeated lines
     are left out and listed in the summary.
@@ -81,11 +81,11 @@ def convert_yolo(
         source: Folder that holds the data.yaml.
         out: Folder for `train.json`, `val.json`, `test.json`, as far as the YAML names them.
         data_yaml: Name of the YAML; default: data.yaml, else the only one.
-        missing_labels: What a picture without a label file means: `empty`, or `error` for data
-            whose tool writes a file for every picture that was looked at.
-        copy_images: Copy the pictures beside the JSON instead of referring to them.
-        license_name: Licence of the data, for the JSON.
-        progress: Called with (done, total) after each picture.
+        missing_labels: What an image without a label file means: `empty`, or `error` for data
+            whose tool writes a file for every image that was looked at.
+        copy_images: Copy the images beside the JSON instead of referring to them.
+        license_name: License of the data, for the JSON.
+        progress: Called with (done, total) after each image.
 
     Returns:
         What was written, by split.
@@ -98,8 +98,7 @@ def convert_yolo(
     root = dataset_file.file.parent
     splits = {
         split: {
-            picture: image_to_label_path(picture, root)
-            for picture in _list_images(dataset_file, split)
+            image: image_to_label_path(image, root) for image in _list_images(dataset_file, split)
         }
         for split in dataset_file.splits
     }
@@ -119,11 +118,11 @@ def convert_yolo(
             description=f"Converted from YOLO, {split}",
             license_name=license_name,
         )
-        for picture, label in count.track(labels.items()):
-            _add_picture(writer, picture, label, dataset_file.indices)
+        for image, label in count.track(labels.items()):
+            _add_image(writer, image, label, dataset_file.indices)
         writer.declare_outlines()
         if not is_annotated[split]:
-            writer.skip(dataset_file.file.name, f"labels of {split}", "no picture has a label file")
+            writer.skip(dataset_file.file.name, f"labels of {split}", "no image has a label file")
         _report_orphans(writer, dataset_file.splits[split], set(labels.values()), root)
         summaries.append(writer.write())
     return tuple(summaries)
@@ -172,7 +171,7 @@ def read_yolo_file(file: Path) -> YoloFile:
             )
     if not splits:
         raise DataError(
-            f"{file} names none of train, val, test; each should name a folder of pictures, a list "
+            f"{file} names none of train, val, test; each should name a folder of images, a list "
             "of them (.txt), or several"
         )
     return YoloFile(file, tuple(indices[index] for index in sorted(indices)), indices, splits)
@@ -220,7 +219,7 @@ def _list_images(dataset_file: YoloFile, split: str) -> list[Path]:
     for location in dataset_file.splits[split]:
         if location.is_dir():
             files = (path for path in sorted(location.rglob("*")) if path.is_file())
-            image_paths.update(dict.fromkeys(filter(is_picture, files)))
+            image_paths.update(dict.fromkeys(filter(is_image, files)))
         else:
             lines = map(str.strip, read_lines(location))
             image_paths.update(
@@ -233,14 +232,14 @@ def _list_images(dataset_file: YoloFile, split: str) -> list[Path]:
     if not image_paths:
         location_text = ", ".join(map(str, dataset_file.splits[split]))
         raise DataError(
-            f"{dataset_file.file}: {split} has no picture in {location_text}; mend the path"
+            f"{dataset_file.file}: {split} has no image in {location_text}; mend the path"
         )
     return list(image_paths)
 
 
-def image_to_label_path(picture: Path, root: Path) -> Path:
-    """The label file that belongs to a picture inside `root`, whether it is there or not."""
-    parts = list(picture.relative_to(root).with_suffix(".txt").parts)
+def image_to_label_path(image: Path, root: Path) -> Path:
+    """The label file that belongs to an image inside `root`, whether it is there or not."""
+    parts = list(image.relative_to(root).with_suffix(".txt").parts)
     folders = parts[:-1]
     if "images" in folders:
         last = len(folders) - 1 - folders[::-1].index("images")
@@ -250,27 +249,27 @@ def image_to_label_path(picture: Path, root: Path) -> Path:
 
 def _check_presence(split: str, labels: Mapping[Path, Path], missing_labels: str) -> bool:
     """Whether the split is annotated at all."""
-    missing = [picture for picture, label in labels.items() if not label.is_file()]
+    missing = [image for image, label in labels.items() if not label.is_file()]
     first = labels[missing[0]] if missing else None
     if len(missing) == len(labels) and split == "test":
         return False
     if len(missing) == len(labels):
         raise DataError(
-            f"none of the {len(labels)} pictures of {split} has a label file; the first was looked "
+            f"none of the {len(labels)} images of {split} has a label file; the first was looked "
             f"for at {first}: put labels there (empty ones where there is no object)"
         )
     if missing and missing_labels == "error":
         raise DataError(
-            f"{len(missing)} of {len(labels)} pictures of {split} have no label file, the first "
+            f"{len(missing)} of {len(labels)} images of {split} have no label file, the first "
             f"{first}; add them, or say missing_labels=empty where absence means no object"
         )
     return True
 
 
-def _add_picture(writer: CocoWriter, picture: Path, label: Path, names: Mapping[int, str]) -> None:
-    """Adds a picture with its objects."""
-    size = measure_image_size(picture)
-    image_id = writer.add_image(picture, size=size)
+def _add_image(writer: CocoWriter, image: Path, label: Path, names: Mapping[int, str]) -> None:
+    """Adds an image with its objects."""
+    size = measure_image_size(image)
+    image_id = writer.add_image(image, size=size)
     seen_lines: set[tuple[str, tuple[float, ...]]] = set()
     for number, name, coordinates in read_labels(label, names) if label.is_file() else ():
         if (name, coordinates) in seen_lines:
@@ -329,7 +328,7 @@ def _parse_object(
     for word, coordinate in zip(words[1:], coordinates, strict=True):
         if not -ROUNDING <= coordinate <= 1 + ROUNDING:
             raise DataError(
-                f"{location} has the value {word}; all but the class are shares of the picture's "
+                f"{location} has the value {word}; all but the class are shares of the image's "
                 "width and height, 0 to 1: divide pixels by them"
             )
     return names[int(index)], tuple(coordinates)
@@ -345,4 +344,4 @@ def _report_orphans(
         for file in sorted(folder.rglob("*.txt")):
             if file not in used_label_files and file.name not in NOT_LABELS:
                 name = file.relative_to(root).as_posix()
-                writer.skip(name, "all its objects", "there is no picture of that name")
+                writer.skip(name, "all its objects", "there is no image of that name")

@@ -23,11 +23,11 @@ from resnet_tasks.errors import DataError
 from resnet_tasks.registry import Registry
 
 ImageMode = Literal["copy", "link", "none"]
-"""What becomes of the pictures."""
+"""What becomes of the images."""
 
 
 def assign_flat_names(images: Sequence[ImageRecord]) -> Iterator[tuple[ImageRecord, str]]:
-    """Every picture with a file name that is unique without its suffix and has no folder.
+    """Every image with a file name that is unique without its suffix and has no folder.
 
     Labels go by the name without suffix; YOLO replaces `images` in paths, and VOC has one folder.
     """
@@ -52,7 +52,7 @@ class SplitExport:
     Attributes:
         split: Its name.
         classes: Names in order.
-        images: Number of pictures.
+        images: Number of images.
         objects: Number of objects by class name.
         changed: Objects that are not quite what they were -> their number.
         skipped: What is not in the output, and why.
@@ -91,9 +91,9 @@ for _name, _entry_point, _title in (
     (
         "yolo",
         "data_tools.exporters.yolo:export_yolo",
-        "data.yaml, and a text file of boxes or polygons per picture",
+        "data.yaml, and a text file of boxes or polygons per image",
     ),
-    ("voc", "data_tools.exporters.voc:export_voc", "Pascal VOC: one XML of boxes per picture"),
+    ("voc", "data_tools.exporters.voc:export_voc", "Pascal VOC: one XML of boxes per image"),
 ):
     EXPORTS.register(_name)(Format(_name, _entry_point, _title))
 
@@ -114,16 +114,16 @@ def export_coco(
         format_name: Key of `EXPORTS`.
         source: A COCO file, or a folder with `train.json`, `val.json`, `test.json`.
         out: Folder for the result; appears when complete.
-        images_root: Folder of the pictures; default: what the files say.
+        images_root: Folder of the images; default: what the files say.
         overwrite: Replace an earlier result in `out`.
-        progress: Called with (done, total) after each picture.
+        progress: Called with (done, total) after each image.
         **options: Options of the format.
 
     Returns:
         The card, which is also `out/data_card.md`.
 
     Raises:
-        DataError: If an option, a file or a picture is wrong.
+        DataError: If an option, a file or an image is wrong.
         ResnetTasksError: If there is no such format.
     """
     format_ = EXPORTS.get(format_name)
@@ -147,23 +147,23 @@ def export_coco(
     return card
 
 
-def copy_or_link_image(picture: Path, target: Path, images: ImageMode) -> None:
-    """Copies a picture or links to it.
+def copy_or_link_image(image: Path, target: Path, images: ImageMode) -> None:
+    """Copies an image or links to it.
 
     Raises:
         DataError: If it is missing.
     """
     if images == "none":
         return
-    if not picture.is_file():
+    if not image.is_file():
         raise DataError(
-            f"the picture {picture} is missing; name the folder of the pictures (--images), or "
+            f"the image {image} is missing; name the folder of the images (--images), or "
             "write labels only (images=none)"
         )
     if images == "link":
-        target.symlink_to(os.path.abspath(picture))  # noqa: PTH100 - links are kept
+        target.symlink_to(os.path.abspath(image))  # noqa: PTH100 - links are kept
     else:
-        shutil.copyfile(picture, target)
+        shutil.copyfile(image, target)
 
 
 def _require_same_classes(splits: Mapping[str, CocoFile]) -> None:

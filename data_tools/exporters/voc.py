@@ -1,4 +1,4 @@
-"""COCO to Pascal VOC: one XML of boxes per picture, and a list of names per split."""
+"""COCO to Pascal VOC: one XML of boxes per image, and a list of names per split."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from data_tools.writing.progress import Progress, ProgressCounter
 from data_tools.writing.split_summary import SplitSummary
 from resnet_tasks.data.coco.dataset_file import CocoFile
 from resnet_tasks.data.coco.records import Annotation, ImageRecord
-from resnet_tasks.data.images.image_files import open_picture
+from resnet_tasks.data.images.image_files import open_image
 from resnet_tasks.errors import DataError
 
 
@@ -32,7 +32,7 @@ def export_voc(
     """Writes `JPEGImages`, `Annotations` and `ImageSets/Main`.
 
     Crowd objects become `difficult`, which judges of VOC ignore as those of COCO ignore crowds.
-    Masks have no place in the XML and are counted; labels of whole pictures are left out
+    Masks have no place in the XML and are counted; labels of whole images are left out
     and listed.
 
     Args:
@@ -41,13 +41,13 @@ def export_voc(
         one_based: Count pixels from 1 and include both ends, as the original devkit does; otherwise
             xmin, ymin, xmax, ymax are plain edges, as most tools write them.
         images: `copy` them, `link` to them, or leave them (`none`).
-        progress: Called with (done, total) after each picture.
+        progress: Called with (done, total) after each image.
 
     Returns:
         What was written, by split.
 
     Raises:
-        DataError: If a picture is missing, two splits hold the same picture, or a class has a name
+        DataError: If an image is missing, two splits hold the same image, or a class has a name
             that XML cannot hold.
     """
     for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
@@ -67,7 +67,7 @@ def export_voc(
             file = (out / "Annotations" / file_name).with_suffix(".xml")
             if file.exists():
                 raise DataError(
-                    f"{file_name} is in two splits, but VOC keeps the pictures of all in one "
+                    f"{file_name} is in two splits, but VOC keeps the images of all in one "
                     "folder; export one split at a time, or rename one"
                 )
             ElementTree(root).write(file, encoding="utf-8", xml_declaration=True)
@@ -85,23 +85,23 @@ def _check_names(names: tuple[str, ...]) -> None:
         raise DataError(f"the class name {invalid_names[0]!r} cannot be kept in XML; rename it")
 
 
-def _build_root(record: ImageRecord, file_name: str, picture: Path) -> Element:
+def _build_root(record: ImageRecord, file_name: str, image: Path) -> Element:
     root = Element("annotation")
     for tag, text in (("folder", "JPEGImages"), ("filename", file_name)):
         SubElement(root, tag).text = text
     SubElement(SubElement(root, "source"), "database").text = "converted from COCO"
     size = SubElement(root, "size")
-    sides = {"width": record.width, "height": record.height, "depth": _read_depth(picture)}
+    sides = {"width": record.width, "height": record.height, "depth": _read_depth(image)}
     for tag, side in sides.items():
         SubElement(size, tag).text = str(side)
     SubElement(root, "segmented").text = "0"
     return root
 
 
-def _read_depth(picture: Path) -> int:
-    """Channels of a picture; 3 where only its annotations are at hand."""
+def _read_depth(image: Path) -> int:
+    """Channels of an image; 3 where only its annotations are at hand."""
     try:
-        with open_picture(picture) as opened_image:
+        with open_image(image) as opened_image:
             return len(opened_image.getbands())
     except READ_ERRORS:
         return 3
@@ -116,7 +116,7 @@ def _add_object(
     one_based: bool,
 ) -> None:
     if annotation.bbox is None:
-        export.skip_object(record, annotation, "a label of the whole picture has no box")
+        export.skip_object(record, annotation, "a label of the whole image has no box")
         return
     if annotation.segmentation is not None:
         export.count_change("masks, of which only the boxes are kept")

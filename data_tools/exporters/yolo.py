@@ -1,4 +1,4 @@
-"""COCO to YOLO: a data.yaml, pictures, and a text file of boxes or polygons for each."""
+"""COCO to YOLO: a data.yaml, images, and a text file of boxes or polygons for each."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from resnet_tasks.data.coco.records import Annotation, ImageRecord
 from resnet_tasks.recipe.yaml_text import dump_yaml
 
 DECIMALS = 9
-"""Of a share: finer than a hundredth of a pixel for pictures of any size."""
+"""Of a share: finer than a hundredth of a pixel for images of any size."""
 
 
 def export_yolo(
@@ -33,8 +33,8 @@ def export_yolo(
 ) -> tuple[SplitSummary, ...]:
     """Writes `data.yaml`, `images/SPLIT` and `labels/SPLIT`.
 
-    Classes count from 0 in the order of their category ids. A picture without objects gets an empty
-    label file. YOLO knows no crowd objects and no labels of whole pictures: they are left out and
+    Classes count from 0 in the order of their category ids. An image without objects gets an empty
+    label file. YOLO knows no crowd objects and no labels of whole images: they are left out and
     listed. A polygon line holds one line around the whole object: holes and parts are joined to it
     by bridges of no width, and masks are traced along the edges of their pixels, so that the pixels
     stay the same; an object without a mask becomes the rectangle of its box. All of these are
@@ -45,13 +45,13 @@ def export_yolo(
         out: Folder to write to.
         shapes: What the lines hold; `polygons` for segmentation.
         images: `copy` them, `link` to them, or leave them (`none`).
-        progress: Called with (done, total) after each picture.
+        progress: Called with (done, total) after each image.
 
     Returns:
         What was written, by split.
 
     Raises:
-        DataError: If a picture is missing.
+        DataError: If an image is missing.
     """
     count = ProgressCounter(sum(len(coco.images) for coco in splits.values()), progress)
     summaries = []
@@ -88,7 +88,7 @@ def _format_line(
     box = annotation.bbox
     reason = "YOLO has no crowd objects" if annotation.is_crowd else None
     if box is None or reason:
-        export.skip_object(record, annotation, reason or "a label of the whole picture has no box")
+        export.skip_object(record, annotation, reason or "a label of the whole image has no box")
         return None
     x1, x2 = (min(max(v, 0.0), float(record.width)) for v in (box[0], box[0] + box[2]))
     y1, y2 = (min(max(v, 0.0), float(record.height)) for v in (box[1], box[1] + box[3]))

@@ -61,7 +61,7 @@ class UnpackLimits:
 
 
 LIMITS = UnpackLimits()
-"""Above the largest public sets of pictures (two terabytes), far below what hurts by surprise."""
+"""Above the largest public sets of images (two terabytes), far below what hurts by surprise."""
 
 
 def is_archive(source: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Pictures of a source, with errors that name the file, and pictures written."""
+"""Images of a source, with errors that name the file, and images written."""
 
 from __future__ import annotations
 
@@ -14,27 +14,25 @@ from resnet_tasks.data.images.image_files import DAMAGE, read_image_size
 from resnet_tasks.errors import DataError
 
 READ_ERRORS = (Image.DecompressionBombError, *DAMAGE)
-"""What Pillow raises on a file that is damaged, too large or no picture."""
+"""What Pillow raises on a file that is damaged, too large or no image."""
 
 
-def measure_image_size(picture: Path) -> tuple[int, int]:
-    """(height, width) of a picture file as people see it (EXIF orientation applied).
+def measure_image_size(image: Path) -> tuple[int, int]:
+    """(height, width) of an image file as people see it (EXIF orientation applied).
 
     Raises:
-        DataError: If the file is missing or is no picture.
+        DataError: If the file is missing or is no image.
     """
-    if not is_file(picture):
-        raise DataError(
-            f"the picture {picture} is missing; put it there or leave it out of the list"
-        )
+    if not is_file(image):
+        raise DataError(f"the image {image} is missing; put it there or leave it out of the list")
     try:
-        return read_image_size(picture)
+        return read_image_size(image)
     except (DataError, *READ_ERRORS) as error:
-        raise DataError(f"the picture {picture} cannot be read ({error}); replace it") from error
+        raise DataError(f"the image {image} cannot be read ({error}); replace it") from error
 
 
-def write_picture(file: Path, pixels: NDArray[Any], *options: int) -> None:
-    """Writes a grey or RGB picture in the format of the file's suffix.
+def write_image(file: Path, pixels: NDArray[Any], *options: int) -> None:
+    """Writes a gray or RGB image in the format of the file's suffix.
 
     Raises:
         DataError: If the file cannot be written.
@@ -43,5 +41,5 @@ def write_picture(file: Path, pixels: NDArray[Any], *options: int) -> None:
     opencv_pixels = pixels[..., ::-1] if pixels.ndim == 3 else pixels
     is_encoded, encoded = cv2.imencode(file.suffix, opencv_pixels, list(options))
     if not is_encoded:
-        raise DataError(f"the picture {file} cannot be made of {pixels.dtype} {pixels.shape}")
+        raise DataError(f"the image {file} cannot be made of {pixels.dtype} {pixels.shape}")
     file.write_bytes(encoded.tobytes())  # not by OpenCV, which says nothing of a disk that is full

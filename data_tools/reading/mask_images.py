@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from data_tools.reading.image_io import READ_ERRORS
 from data_tools.reading.source_folder import is_file
-from resnet_tasks.data.images.decoding import StoredPicture, decode_image, rgb_to_luminance
-from resnet_tasks.data.images.image_files import detect_file_kind, open_picture
+from resnet_tasks.data.images.decoding import StoredImage, decode_image, rgb_to_luminance
+from resnet_tasks.data.images.image_files import detect_file_kind, open_image
 from resnet_tasks.data.images.label_files import require_lossless, require_single_image, round_ids
 from resnet_tasks.data.images.lossy_formats import find_lossy_format
 from resnet_tasks.errors import DataError
@@ -109,7 +109,7 @@ def _read_palette(path: Path) -> tuple[Values | None, Any]:
     if detect_file_kind(path) == "numpy":
         return None, None
     try:
-        with open_picture(path) as image:
+        with open_image(path) as image:
             if image.mode in ("P", "PA"):
                 image.load()
                 stored = np.asarray(image)
@@ -121,7 +121,7 @@ def _read_palette(path: Path) -> tuple[Values | None, Any]:
         return None, None  # A kind of TIFF that only tifffile reads.
 
 
-def _split_alpha(stored: StoredPicture, path: Path, key: Any) -> tuple[Values, Values | None]:
+def _split_alpha(stored: StoredImage, path: Path, key: Any) -> tuple[Values, Values | None]:
     """Return color and opacity; gray that is stored as RGB becomes one channel."""
     if stored.layout == "bands":
         raise DataError(

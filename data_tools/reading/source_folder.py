@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from resnet_tasks.errors import DataError
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 SPLITS = ("train", "val", "test")
 SHOWN = 6
 """How many names an error lists."""
@@ -163,13 +163,13 @@ def is_folder(path: Path) -> bool:
 
 
 def index_images_by_stem(folder: Path) -> dict[str, Path]:
-    """Picture files of a folder by name without suffix.
+    """Image files of a folder by name without suffix.
 
     Raises:
         DataError: If two have the same.
     """
     files_by_stem: dict[str, Path] = {}
-    for file in filter(is_picture, sorted(folder.iterdir())):
+    for file in filter(is_image, sorted(folder.iterdir())):
         if (first_file := files_by_stem.setdefault(file.stem, file)) != file:
             raise DataError(
                 f"{first_file} and {file} have one name, so that it is not clear which of them the "
@@ -178,39 +178,39 @@ def index_images_by_stem(folder: Path) -> dict[str, Path]:
     return files_by_stem
 
 
-def is_picture(file: Path) -> bool:
-    """Whether a name is that of a picture; not the hidden `._NAME` that macOS leaves."""
-    return file.suffix.lower() in PICTURE_SUFFIXES and not file.name.startswith(".")
+def is_image(file: Path) -> bool:
+    """Whether a name is that of an image; not the hidden `._NAME` that macOS leaves."""
+    return file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
 
 
 def strip_image_suffix(name: str) -> str:
-    """A name of a list, whether or not it has the suffix of a picture."""
+    """A name of a list, whether or not it has the suffix of an image."""
     path = PurePosixPath(name)
-    return name.removesuffix(path.suffix) if path.suffix.lower() in PICTURE_SUFFIXES else name
+    return name.removesuffix(path.suffix) if path.suffix.lower() in IMAGE_SUFFIXES else name
 
 
 def count_unused(folder: Path, used: Collection[Path]) -> int:
-    """How many pictures in a folder and below are none of those that were used."""
+    """How many images in a folder and below are none of those that were used."""
     used_paths = {os.path.abspath(path) for path in used}  # noqa: PTH100 - links are kept
     return sum(
-        is_picture(Path(name)) and os.path.abspath(Path(parent, name)) not in used_paths  # noqa: PTH100
+        is_image(Path(name)) and os.path.abspath(Path(parent, name)) not in used_paths  # noqa: PTH100
         for parent, _, names in os.walk(folder)
         for name in names
     )
 
 
-def find_picture(pictures: dict[str, Path], name: str, folder: Path, listed_in: Path) -> Path:
-    """The picture called `name`, whatever its suffix.
+def find_image(images: dict[str, Path], name: str, folder: Path, listed_in: Path) -> Path:
+    """The image called `name`, whatever its suffix.
 
     Raises:
         DataError: If there is none.
     """
-    if name not in pictures:
+    if name not in images:
         raise DataError(
-            f"{listed_in} lists {name!r}, but {folder} has no such picture (any of "
-            f"{', '.join(PICTURE_SUFFIXES)}); add it or take the name out of the list"
+            f"{listed_in} lists {name!r}, but {folder} has no such image (any of "
+            f"{', '.join(IMAGE_SUFFIXES)}); add it or take the name out of the list"
         )
-    return pictures[name]
+    return images[name]
 
 
 def find_coco_splits(source: Path) -> dict[str, Path]:

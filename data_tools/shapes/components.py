@@ -36,7 +36,7 @@ class Component(NamedTuple):
         return self.columns.start, self.rows.start, width, height
 
     def to_mask(self, size: tuple[int, ...]) -> NDArray[np.bool_]:
-        """`size` bool: the component alone, in the whole picture."""
+        """`size` bool: the component alone, in the whole image."""
         component_mask = np.zeros(size, dtype=np.bool_)
         component_mask[self.rows, self.columns] = self.pixels
         return component_mask

@@ -1,4 +1,4 @@
-"""Objects as labelling tools know them: boxes, polygons and masks, in one part or several."""
+"""Objects as labeling tools know them: boxes, polygons and masks, in one part or several."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Kind = Literal["box", "outline"]
 
 
 class PlacedMask(NamedTuple):
-    """Pixels of an object in a part of its picture; all of a file's are kept until they are drawn.
+    """Pixels of an object in a part of its image; all of a file's are kept until they are drawn.
 
     Attributes:
         left: Column of the part's first pixel.
@@ -78,13 +78,13 @@ def add_labeled_object(
 ) -> None:
     """Adds an object as finely as it was drawn; boxes beside outlines count as rectangles.
 
-    Where the picture shows none of it, it is listed as left out.
+    Where the image shows none of it, it is listed as left out.
 
     Args:
         writer: Of the split.
-        image_id: Of its picture.
+        image_id: Of its image.
         labeled_object: The object.
-        size: (height, width) of the picture.
+        size: (height, width) of the image.
         file: Its source file, for the report.
     """
     polygons = [*labeled_object.polygons, *map(_rectangle_to_polygon, labeled_object.boxes)]
@@ -113,7 +113,7 @@ def add_labeled_object(
         writer.skip(
             file,
             f"{labeled_object.label} ({labeled_object.description})",
-            "it has no area inside the picture",
+            "it has no area inside the image",
         )
 
 
@@ -123,7 +123,7 @@ def _rectangle_to_polygon(corners: Sequence[float]) -> list[float]:
 
 
 def _render_masks(masks: Sequence[PlacedMask], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """The masks together on the whole picture; what lies outside is cut off."""
+    """The masks together on the whole image; what lies outside is cut off."""
     height, width = size
     canvas = np.zeros(size, dtype=np.bool_)
     for mask in masks:

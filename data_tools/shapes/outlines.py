@@ -14,10 +14,10 @@ from resnet_tasks.data.coco.masks import decode_mask
 
 Box = tuple[float, float, float, float]
 Points = NDArray[np.float64]
-"""`(N, 2)` x and y of an outline's corners in pixels; (0, 0) is the picture's upper left corner."""
+"""`(N, 2)` x and y of an outline's corners in pixels; (0, 0) is the image's upper left corner."""
 
 MAX_COORDINATE = 1e9
-"""Pixels. No picture is so large; JSON may hold numbers beyond all floats, and NaN."""
+"""Pixels. No image is so large; JSON may hold numbers beyond all floats, and NaN."""
 ELLIPSE_POINTS = 64
 """Corners of the polygon that stands for an ellipse: its area is 0.2 % smaller."""
 
@@ -134,12 +134,12 @@ def trace_outline(
 ) -> Outline | None:
     """One line around an object whose pixels are those of its segmentation.
 
-    A single polygon inside the picture stays as it is. Whatever else would change the pixels is
+    A single polygon inside the image stays as it is. Whatever else would change the pixels is
     traced along their edges.
 
     Args:
         segmentation: As `decode_mask` takes it.
-        size: (height, width) of the picture.
+        size: (height, width) of the image.
 
     Returns:
         None where the segmentation covers no pixel.

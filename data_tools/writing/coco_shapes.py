@@ -13,15 +13,15 @@ from pycocotools import mask as coco_mask
 from resnet_tasks.errors import DataError
 
 MAX_REACH = 100
-"""How far from the picture a polygon may go, in longer sides of the picture."""
+"""How far from the image a polygon may go, in longer sides of the image."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Where an object lies in its picture.
+    """Where an object lies in its image.
 
     Attributes:
-        box: (x, y, width, height) in pixels of the picture.
+        box: (x, y, width, height) in pixels of the image.
         area: In pixels.
         segmentation: Run lengths or polygons as COCO has them; None: nothing finer than the box.
     """
@@ -32,7 +32,7 @@ class Shape:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing of the picture is in it."""
+        """Whether nothing of the image is in it."""
         return not (self.box[2] > 0 and self.box[3] > 0 and self.area > 0)
 
     def to_fields(self) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def shape_from_box(box: Sequence[float]) -> Shape:
     """An object that has a box and nothing finer.
 
     Args:
-        box: (x, y, width, height) in pixels of the picture.
+        box: (x, y, width, height) in pixels of the image.
     """
     return Shape(box, float(box[2]) * float(box[3]))
 
@@ -76,12 +76,12 @@ def shape_from_mask(
 def shape_from_polygons(
     polygons: Sequence[Sequence[float]], size: tuple[int, int], description: str
 ) -> Shape | None:
-    """An object by its outlines; the box is the tight one around what the picture shows.
+    """An object by its outlines; the box is the tight one around what the image shows.
 
     Args:
-        polygons: Flat `[x0, y0, x1, y1, ...]` lists in pixels of the picture; several are parts of
+        polygons: Flat `[x0, y0, x1, y1, ...]` lists in pixels of the image; several are parts of
             one object.
-        size: (height, width) of the picture.
+        size: (height, width) of the image.
         description: What messages call the object.
 
     Returns:
@@ -93,13 +93,13 @@ def shape_from_polygons(
     height, width = size
     reach = MAX_REACH * max(size)
     for polygon in polygons:
-        # Rasterising walks along the outline: a stray point far away would take all memory.
+        # Rasterizing walks along the outline: a stray point far away would take all memory.
         if len(polygon) < 6 or len(polygon) % 2 or not all(abs(v) <= reach for v in polygon):
             raise DataError(
                 f"{description} (height {height}, width {width}) has the polygon "
                 f"{_abbreviate(polygon)}; "
                 "it needs three or more points x, y, none further away than "
-                f"{MAX_REACH} times the picture's longer side"
+                f"{MAX_REACH} times the image's longer side"
             )
     rounded_polygons = [[round_coordinate(value) for value in polygon] for polygon in polygons]
     rle = coco_mask.merge(coco_mask.frPyObjects(rounded_polygons, height, width))

@@ -4,10 +4,10 @@ A folder with the splits `train` and `val` looks like this:
 
     train.json, val.json             one COCO file per split
     semantic/train/NAME.png          where a converter has pixel labels; values are category ids
-    images/train/NAME.jpg            where pictures were copied or made; otherwise they stay put
+    images/train/NAME.jpg            where images were copied or made; otherwise they stay put
 
-Categories are numbered from 1; 0 is unlabelled and 255 (65535 in 16 bit) is void. `file_name` is
-relative to `info["images_root"]` where the file has one (pictures that stayed where they were),
+Categories are numbered from 1; 0 is unlabeled and 255 (65535 in 16 bit) is void. `file_name` is
+relative to `info["images_root"]` where the file has one (images that stayed where they were),
 otherwise to the folder of the JSON. `sem_seg_file_name` is always relative to the folder of the
 JSON.
 """
@@ -25,7 +25,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from data_tools.reading.image_io import measure_image_size, write_picture
+from data_tools.reading.image_io import measure_image_size, write_image
 from data_tools.writing.coco_shapes import (
     Shape,
     shape_from_box,
@@ -64,13 +64,13 @@ class CocoWriter:
         folder: Where the JSON goes; made when absent.
         split: `train`, `val` or `test`; the name of the JSON.
         categories: Classes in order; the first gets id 1.
-        annotated: What the source annotates, so that an empty picture can be told from one that
+        annotated: What the source annotates, so that an empty image can be told from one that
             nobody looked at.
-        images_root: Folder that picture names are relative to; `None` where the pictures are made
+        images_root: Folder that image names are relative to; `None` where the images are made
             or already lie inside `folder`.
-        copy_images: Copy the pictures to `folder/images/SPLIT` instead of referring to them.
+        copy_images: Copy the images to `folder/images/SPLIT` instead of referring to them.
         description: One line for `info`.
-        license_name: Licence of the source data.
+        license_name: License of the source data.
 
     Raises:
         DataError: If the JSON is already there, or category names repeat or cannot be printed.
@@ -132,33 +132,33 @@ class CocoWriter:
 
     def add_image(
         self,
-        picture: Path,
+        image: Path,
         *,
         size: tuple[int, int] | None = None,
         group: str | None = None,
         spacing: tuple[float, float] | None = None,
         attributes: Mapping[str, Any] | None = None,
     ) -> int:
-        """Adds a picture and returns its id.
+        """Adds an image and returns its id.
 
         Args:
-            picture: The file, inside the images root.
+            image: The file, inside the images root.
             size: (height, width); read from the file when absent.
             group: Patient, study or sequence that splits must not cut through.
-            spacing: (y, x) millimetres per pixel.
-            attributes: What else is known of the picture; kept under that key.
+            spacing: (y, x) millimeters per pixel.
+            attributes: What else is known of the image; kept under that key.
 
         Raises:
             DataError: If the file cannot be read, lies outside the images root, or comes twice.
         """
-        if (absolute_path := _make_absolute(picture)) in self._image_paths:
+        if (absolute_path := _make_absolute(image)) in self._image_paths:
             raise DataError(
-                f"{self.split} has the picture {picture} twice, so that its objects would be "
+                f"{self.split} has the image {image} twice, so that its objects would be "
                 "missed in one of the two; bring all its objects under one entry"
             )
         self._image_paths[absolute_path] = None
-        height, width = size or measure_image_size(picture)
-        name = self._resolve_file_name(picture)
+        height, width = size or measure_image_size(image)
+        name = self._resolve_file_name(image)
         image_id = len(self._images) + 1
         record: dict[str, Any] = {
             "id": image_id,
@@ -176,7 +176,7 @@ class CocoWriter:
         return image_id
 
     def add_label(self, image_id: int, category: str) -> None:
-        """Adds a label of the whole picture: an annotation without a box.
+        """Adds a label of the whole image: an annotation without a box.
 
         Args:
             image_id: What `add_image` returned.
@@ -202,7 +202,7 @@ class CocoWriter:
         Args:
             image_id: What `add_image` returned.
             category: Name of the class.
-            box: (x, y, width, height) in pixels of the picture.
+            box: (x, y, width, height) in pixels of the image.
             iscrowd: Neither taught nor judged.
             attributes: What else is known of the object; kept under that key.
 
@@ -234,13 +234,13 @@ class CocoWriter:
             box: (x, y, width, height) as annotated; default: the tight one around the pixels.
 
         Raises:
-            DataError: If the mask is empty or its size is not the picture's.
+            DataError: If the mask is empty or its size is not the image's.
         """
         record = self._images[image_id - 1]
         if mask.shape != (record["height"], record["width"]):
             raise DataError(
                 f"a mask of {record['file_name']} has size {mask.shape} (height, width), the "
-                f"picture {(record['height'], record['width'])}; both must agree"
+                f"image {(record['height'], record['width'])}; both must agree"
             )
         shape = shape_from_mask(mask, polygons=polygons, box=box)
         self._add_object(image_id, category, shape, iscrowd, attributes)
@@ -254,12 +254,12 @@ class CocoWriter:
         iscrowd: bool = False,
         attributes: Mapping[str, Any] | None = None,
     ) -> bool:
-        """Adds an object by its outlines; the box is the tight one around what the picture shows.
+        """Adds an object by its outlines; the box is the tight one around what the image shows.
 
         Args:
             image_id: What `add_image` returned.
             category: Name of the class.
-            polygons: Flat `[x0, y0, x1, y1, ...]` lists in pixels of the picture; several are parts
+            polygons: Flat `[x0, y0, x1, y1, ...]` lists in pixels of the image; several are parts
                 of one object.
             iscrowd: Neither taught nor judged.
             attributes: What else is known of the object; kept under that key.
@@ -279,20 +279,20 @@ class CocoWriter:
         return shape is not None
 
     def add_semantic(self, image_id: int, ids: NDArray[np.integer[Any]]) -> None:
-        """Writes the label map of a picture.
+        """Writes the label map of an image.
 
         Args:
             image_id: What `add_image` returned.
-            ids: `(height, width)` category ids, 0 where unlabelled, `void` where void.
+            ids: `(height, width)` category ids, 0 where unlabeled, `void` where void.
 
         Raises:
-            DataError: If the size is not the picture's or a value is no category.
+            DataError: If the size is not the image's or a value is no category.
         """
         record = self._images[image_id - 1]
         if ids.shape != (record["height"], record["width"]):
             raise DataError(
                 f"the label map of {record['file_name']} has size {ids.shape} (height, width), the "
-                f"picture {(record['height'], record['width'])}; both must agree"
+                f"image {(record['height'], record['width'])}; both must agree"
             )
         counts = np.bincount(ids.ravel(), minlength=self.void + 1)
         unknown = [int(v) for v in np.flatnonzero(counts) if len(self._names) < v != self.void]
@@ -306,7 +306,7 @@ class CocoWriter:
         name = Path("semantic", self.split, f"{Path(record['file_name']).stem}.png")
         if (self.folder / name).exists():
             name = name.with_name(f"{name.stem}_{image_id}.png")
-        write_picture(self.folder / name, ids.astype(np.uint8 if self.void == 255 else np.uint16))
+        write_image(self.folder / name, ids.astype(np.uint8 if self.void == 255 else np.uint16))
         record["sem_seg_file_name"] = name.as_posix()
 
     def declare_annotated(self, *kinds: Annotated) -> None:
@@ -326,7 +326,7 @@ class CocoWriter:
         self._skipped.append(SkippedObject(str(file), description, reason))
 
     def get_image_size(self, image_id: int) -> tuple[int, int]:
-        """(height, width) of a picture that was added."""
+        """(height, width) of an image that was added."""
         record = self._images[image_id - 1]
         return record["height"], record["width"]
 
@@ -365,27 +365,27 @@ class CocoWriter:
             image_paths=frozenset(self._image_paths),
         )
 
-    def _resolve_file_name(self, picture: Path) -> str:
-        absolute = _make_absolute(picture)
+    def _resolve_file_name(self, image: Path) -> str:
+        absolute = _make_absolute(image)
         try:
             str(absolute).encode()
         except UnicodeEncodeError:
             raise DataError(
-                f"the picture {str(picture)!r} has a name that is no UTF-8, which JSON cannot "
+                f"the image {str(image)!r} has a name that is no UTF-8, which JSON cannot "
                 "hold; rename the file"
             ) from None
         if not absolute.is_relative_to(self.images_root):
-            raise DataError(f"{picture} does not lie inside {self.images_root}, the images root")
+            raise DataError(f"{image} does not lie inside {self.images_root}, the images root")
         name = absolute.relative_to(self.images_root)
-        return self._copy_image(picture, name) if self.copy_images else name.as_posix()
+        return self._copy_image(image, name) if self.copy_images else name.as_posix()
 
-    def _copy_image(self, picture: Path, name: Path) -> str:
+    def _copy_image(self, image: Path, name: Path) -> str:
         target = Path("images", self.split, name)
         (self.folder / target).parent.mkdir(parents=True, exist_ok=True)
         try:
-            shutil.copyfile(picture, self.folder / target)
+            shutil.copyfile(image, self.folder / target)
         except FileNotFoundError:
-            raise DataError(f"the picture {picture} was there and is missing now") from None
+            raise DataError(f"the image {image} was there and is missing now") from None
         return target.as_posix()
 
     def _add_object(
@@ -434,5 +434,5 @@ def choose_void_value(num_categories: int) -> int:
 
 
 def _make_absolute(path: Path) -> Path:
-    """The path from the root, links kept: a linked picture still lies where it is named."""
+    """The path from the root, links kept: a linked image still lies where it is named."""
     return Path(os.path.abspath(path))  # noqa: PTH100 - pathlib's own way follows links

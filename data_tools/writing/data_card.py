@@ -21,14 +21,14 @@ class DatasetProvenance:
     Attributes:
         title: Its name in sentences.
         homepage: Address where it is published.
-        licence: Terms of use.
+        license: Terms of use.
         citation: What to cite.
         notes: Anything that a reader of results must know about the conversion.
     """
 
     title: str
     homepage: str = UNKNOWN
-    licence: str = UNKNOWN
+    license: str = UNKNOWN
     citation: str = UNKNOWN
     notes: tuple[str, ...] = ()
 
@@ -69,7 +69,7 @@ class DataCard:
             "",
             f"- Name: {self.name}",
             f"- Home page: {origin.homepage}",
-            f"- Licence: {origin.licence}",
+            f"- License: {origin.license}",
             f"- Cite: {origin.citation}",
             f"- Converted from: {self.source}",
             *(() if self.verified else (f"- Note: {UNVERIFIED}",)),
@@ -92,26 +92,26 @@ class DataCard:
 
     def _format_counts(self) -> list[str]:
         header = ("", *(split.split for split in self.splits))
-        rows = [("pictures", *(str(split.images) for split in self.splits))]
+        rows = [("images", *(str(split.images) for split in self.splits))]
         # A class that only pixels have needs no row of zeros.
         rows += [
             (name, *(str(split.objects[name]) for split in self.splits))
             for name in self.splits[0].objects
             if any(split.objects[name] or not split.pixels for split in self.splits)
         ]
-        return ["## Pictures and objects", "", *_format_table(header, rows), ""]
+        return ["## Images and objects", "", *_format_table(header, rows), ""]
 
     def _format_pixel_fractions(self) -> list[str]:
-        labelled = [split for split in self.splits if split.pixels]
-        if not labelled:
+        labeled = [split for split in self.splits if split.pixels]
+        if not labeled:
             return []
-        totals = [max(sum(split.pixels.values()), 1) for split in labelled]
+        totals = [max(sum(split.pixels.values()), 1) for split in labeled]
         rows = [
-            (name, *(f"{s.pixels[name] / t:.2%}" for s, t in zip(labelled, totals, strict=True)))
-            for name in labelled[0].pixels
+            (name, *(f"{s.pixels[name] / t:.2%}" for s, t in zip(labeled, totals, strict=True)))
+            for name in labeled[0].pixels
         ]
-        header = ("", *(split.split for split in labelled))
-        return ["## Share of the labelled pixels", "", *_format_table(header, rows), ""]
+        header = ("", *(split.split for split in labeled))
+        return ["## Share of the labeled pixels", "", *_format_table(header, rows), ""]
 
     def _format_changes(self) -> list[str]:
         rows = [

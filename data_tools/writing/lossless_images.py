@@ -1,4 +1,4 @@
-"""Pictures of any depth and number of channels, written without loss."""
+"""Images of any depth and number of channels, written without loss."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from data_tools.reading.image_io import write_picture
+from data_tools.reading.image_io import write_image
 
 Array = NDArray[Any]
 
@@ -18,7 +18,7 @@ INTEGER_TYPES: tuple[type[np.integer[Any]], ...] = (
     *(np.uint8, np.uint16, np.int16),
     *(np.uint32, np.int32),
 )
-"""Types of pictures of whole numbers; the first that holds all values is taken."""
+"""Types of images of whole numbers; the first that holds all values is taken."""
 
 
 def choose_smallest_dtype(low: float, high: float, *, is_whole: bool) -> type[np.number[Any]]:
@@ -36,34 +36,34 @@ def choose_smallest_dtype(low: float, high: float, *, is_whole: bool) -> type[np
     return np.float32
 
 
-def write_lossless_image(name: Path, pixels: Array, *, is_colour: bool = False) -> Path:
-    """Writes a picture and returns its file.
+def write_lossless_image(name: Path, pixels: Array, *, is_color: bool = False) -> Path:
+    """Writes an image and returns its file.
 
-    Grey and colour of 8 and 16 bits become PNG, everything else TIFF (deflate): negative and
-    fractional values, 32 bits, and channels that are no colours.
+    Gray and color of 8 and 16 bits become PNG, everything else TIFF (deflate): negative and
+    fractional values, 32 bits, and channels that are no colors.
 
     Args:
         name: Of the file, without suffix; folders are made.
         pixels: `(height, width)` or `(height, width, channels)` of a type of `WHOLE`
             or float32.
-        is_colour: Three channels are red, green and blue.
+        is_color: Three channels are red, green and blue.
 
     Raises:
         DataError: If the file cannot be written.
     """
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[:, :, 0]
-    is_png = pixels.dtype in (np.uint8, np.uint16) and (pixels.ndim == 2 or is_colour)
+    is_png = pixels.dtype in (np.uint8, np.uint16) and (pixels.ndim == 2 or is_color)
     # Not `with_suffix`, which would take the end of `1.2.840.113` for one.
     file = name.with_name(f"{name.name}.{'png' if is_png else 'tif'}")
     if is_png:
-        write_picture(file, pixels)
+        write_image(file, pixels)
         return file
     file.parent.mkdir(parents=True, exist_ok=True)
     tifffile.imwrite(
         file,
         np.ascontiguousarray(pixels),
-        photometric="rgb" if is_colour else "minisblack",
+        photometric="rgb" if is_color else "minisblack",
         planarconfig="contig" if pixels.ndim == 3 else None,
         compression="zlib",
         compressionargs={"level": 1},  # a fifth of the time of 6, files 2 % larger
@@ -74,7 +74,7 @@ def write_lossless_image(name: Path, pixels: Array, *, is_colour: bool = False) 
 def shrink(pixels: Array, longest_side: int | None) -> Array:
     """`(h, w)` or `(h, w, C)` at most `longest_side` high and wide, averaged by area.
 
-    The type stays; whole numbers are rounded. Smaller pictures come back as they are.
+    The type stays; whole numbers are rounded. Smaller images come back as they are.
     """
     height, width = pixels.shape[:2]
     if longest_side is None or max(height, width) <= longest_side:

@@ -51,7 +51,7 @@ def create_output_folder(out: Path, *, sources: Sequence[Path], overwrite: bool)
 
 
 def place_inside(folder: Path, name: Path) -> Path:
-    """Return where a picture that is named by its source is written.
+    """Return where an image that is named by its source is written.
 
     Args:
         folder: Folder that it must not leave.
@@ -62,7 +62,7 @@ def place_inside(folder: Path, name: Path) -> Path:
     """
     if not is_inside(name.as_posix()):
         raise DataError(
-            f"the source names {str(name)!r}, which leads out of the folder of the pictures; "
+            f"the source names {str(name)!r}, which leads out of the folder of the images; "
             "rename it there to a relative path without .."
         )
     return folder / name

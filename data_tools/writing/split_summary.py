@@ -30,14 +30,14 @@ class SplitSummary:
 
     Attributes:
         split: Its name.
-        images: Number of pictures.
+        images: Number of images.
         objects: Number of objects by class name.
-        pixels: Number of labelled pixels by class name; empty without semantic maps.
+        pixels: Number of labeled pixels by class name; empty without semantic maps.
         skipped: What was left out, and why.
         changed: Objects that are not what the source says -> their number.
         notes: What a reader of results must know about it.
         warnings: Faults that the source may have; printed as well.
-        image_paths: The files that its pictures were taken from; no two splits may share one.
+        image_paths: The files that its images were taken from; no two splits may share one.
     """
 
     split: str
@@ -54,21 +54,21 @@ class SplitSummary:
 def add_unused_images(
     summaries: Sequence[SplitSummary], source: Path, images: str, reason: str
 ) -> tuple[SplitSummary, ...]:
-    """The summaries of all splits; pictures that none of them has count as left out.
+    """The summaries of all splits; images that none of them has count as left out.
 
     Args:
         summaries: As the writers gave them.
         source: Folder of the data set.
-        images: Folder of the pictures below it, where `{split}` may stand for the split; what lies
+        images: Folder of the images below it, where `{split}` may stand for the split; what lies
             in a folder of several splits is told with the last of them.
         reason: They are left out.
     """
-    used_paths = [picture for summary in summaries for picture in summary.image_paths]
+    used_paths = [image for summary in summaries for image in summary.image_paths]
     last = {source / images.format(split=summary.split): i for i, summary in enumerate(summaries)}
     updated_summaries = list(summaries)
     for folder, index in last.items():
         if number := count_unused(folder, used_paths):
-            description = "1 picture" if number == 1 else f"{number} pictures"
+            description = "1 image" if number == 1 else f"{number} images"
             skipped = (
                 *updated_summaries[index].skipped,
                 SkippedObject(folder.name, description, reason),

@@ -1,4 +1,4 @@
-"""The samples of a recipe, prepared as it says: whole pictures, or for training tiles of them."""
+"""The samples of a recipe, prepared as it says: whole images, or for training tiles of them."""
 
 from __future__ import annotations
 
@@ -52,27 +52,27 @@ def build_dataset(
         _require_copy_paste_support(tasks, files)
         pasting = data.copy_paste
         dataset = dataset.with_copy_paste(CopyPaste(pasting.p, pasting.share, pasting.min_visible))
-    if data.bad_pictures == "skip":
-        dataset = dataset.with_bad_image_limit(data.bad_pictures_limit)
+    if data.bad_images == "skip":
+        dataset = dataset.with_bad_image_limit(data.bad_images_limit)
     return dataset.with_scales(data.scales)
 
 
-def build_training_samples(recipe: Recipe, pictures: CocoDataset) -> CocoDataset | TiledDataset:
-    """What training learns from: the pictures, or tiles of them where the recipe says so.
+def build_training_samples(recipe: Recipe, images: CocoDataset) -> CocoDataset | TiledDataset:
+    """What training learns from: the images, or tiles of them where the recipe says so.
 
     Args:
         recipe: With `data.tiles` or without.
-        pictures: The training split, of `build_dataset`.
+        images: The training split, of `build_dataset`.
 
     Raises:
         DataError: If a semantic map cannot be read, or no tile holds anything to learn.
     """
     part = recipe.data.tiles
     if part is None:
-        return pictures
+        return images
     windows = WindowGrid(part.height, part.width, part.overlap)
     cut = Tiling(windows, min_visible=part.min_visible, empty=part.empty)
-    return TiledDataset(pictures, cut, cache=recipe.data.cache)
+    return TiledDataset(images, cut, cache=recipe.data.cache)
 
 
 def build_resize(recipe: Recipe) -> Resize | None:
@@ -101,7 +101,7 @@ def _require_copy_paste_support(tasks: Sequence[Task], files: Sequence[CocoFile]
     """
     if CLASSIFICATION in tasks:
         raise RecipeError(
-            "data.copy_paste changes what a picture shows, so that its labels as a whole no longer "
+            "data.copy_paste changes what an image shows, so that its labels as a whole no longer "
             "hold; take data.copy_paste or the classifier out"
         )
     if not any("masks" in file.annotated for file in files):

@@ -47,7 +47,7 @@ class Labels:
                     "classes": list(head_labels.classes),
                     "category_ids": list(head_labels.category_ids),
                     "mapping": list(head_labels.table.mapping),
-                    "unlabelled": head_labels.table.unlabelled,
+                    "unlabeled": head_labels.table.unlabeled,
                 }
                 for name, head_labels in self.heads.items()
             },
@@ -65,7 +65,7 @@ class Labels:
         for name, head_json in value["heads"].items():
             classes = tuple(head_json["classes"])
             require_class_names(classes, f"heads.{name}.classes")
-            table = LabelTable(classes, tuple(head_json["mapping"]), int(head_json["unlabelled"]))
+            table = LabelTable(classes, tuple(head_json["mapping"]), int(head_json["unlabeled"]))
             heads[name] = HeadLabels(classes, tuple(head_json["category_ids"]), table)
         return cls(CategoryMap.from_json(value["categories"]), heads)
 

@@ -17,11 +17,11 @@ def fill_in_constants(recipe: Recipe, train: CocoDataset, advance: Advance | Non
 
     Args:
         recipe: Whose other settings stay.
-        train: The training split; all of its pictures are read.
+        train: The training split; all of its images are read.
         advance: For progress, called with (done, total).
 
     Raises:
-        DataError: If a picture cannot be read, or a channel never changes.
+        DataError: If an image cannot be read, or a channel never changes.
     """
     mean, std = measure_channels(train, advance)
     data = recipe.data.model_copy(update={"normalize": NormalizeRecipe(mean=mean, std=std)})

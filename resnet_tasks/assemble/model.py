@@ -82,7 +82,7 @@ def build_backbone(
     Args:
         backbone_recipe: What to build.
         weights: In place of its own.
-        in_channels: Channels of a picture.
+        in_channels: Channels of an image.
 
     Raises:
         ResnetTasksError: If the name, the weights or an option does not fit.
@@ -147,12 +147,12 @@ def _build_heads(
 
 
 def _find_whole_image_heads(recipe: Recipe) -> list[str]:
-    """Heads that see pictures as a whole, in a recipe that cuts them."""
+    """Heads that see images as a whole, in a recipe that cuts them."""
     if recipe.sliding is None:
         return []
     cause = "evaluation.sliding" if recipe.data.tiles is None else "data.tiles"
     return [
-        f"recipe {recipe.name}: heads.{name} says what a picture shows as a whole, which parts of "
+        f"recipe {recipe.name}: heads.{name} says what an image shows as a whole, which parts of "
         f"it do not tell; take {cause} out, or the head"
         for name, head in recipe.heads.items()
         if get_head_class(name, head).task == CLASSIFICATION

@@ -69,7 +69,7 @@ def read_sources(recipe: Recipe, split: Split, folder: Path) -> list[CocoFile]:
         raise DataError(
             f"recipe {recipe.name}: the files under data.train are divided into other folds "
             f"({actual_folds.digest}) than when the run was started ({folds.digest}), so that "
-            "pictures it "
+            "images it "
             "was trained on may be held out; bring the files back as they were"
         )
     return (
@@ -80,7 +80,7 @@ def read_sources(recipe: Recipe, split: Split, folder: Path) -> list[CocoFile]:
 
 
 def get_sources(recipe: Recipe, split: Split) -> tuple[SourceRecipe, ...]:
-    """Where the pictures of a split are from: with `data.folds` those of val are from train.
+    """Where the images of a split are from: with `data.folds` those of val are from train.
 
     Raises:
         DataError: If a recipe can have no such split.

@@ -1,1 +1,1 @@
-"""Pretrained ResNets: picture -> {"C1": ..., "C5": ...}."""
+"""Pretrained ResNets: image -> {"C1": ..., "C5": ...}."""

@@ -1,4 +1,4 @@
-"""Makes the catalogue anew: counts every variant and collects the published figures.
+"""Makes the catalog anew: counts every variant and collects the published figures.
 
 Run it where timm or torchvision changed:
 
@@ -27,7 +27,7 @@ from resnet_tasks.backbone.family import list_backbones
 from resnet_tasks.backbone.resnet import ResNet
 
 Results = dict[str, list[dict[str, str]]]
-PICTURE = (1, 3, 224, 224)
+IMAGE = (1, 3, 224, 224)
 
 
 def measure_cost(name: str) -> tuple[int, int]:
@@ -39,7 +39,7 @@ def measure_cost(name: str) -> tuple[int, int]:
         backbone = ResNet(name).eval()
         counter = FlopCounterMode(display=False)
         with counter, torch.no_grad():
-            backbone(torch.empty(PICTURE))
+            backbone(torch.empty(IMAGE))
     return sum(
         parameter.numel() for parameter in backbone.parameters()
     ), counter.get_total_flops() // 2
@@ -50,13 +50,13 @@ def list_weight_sets(name: str, results: Results) -> list[WeightSet]:
 
     Args:
         name: The variant.
-        results: timm's table: model and tag -> rows, one per picture size.
+        results: timm's table: model and tag -> rows, one per image size.
     """
     default = timm.get_pretrained_cfg(name)
     timm_sets = []
     for full in timm.list_pretrained(f"{name}.*"):
         config = timm.get_pretrained_cfg(full)
-        # The largest picture is the size at which timm recommends to test.
+        # The largest image is the size at which timm recommends to test.
         best = max(results.get(full, []), key=lambda row: int(row["img_size"]), default=None)
         tag = full.partition(".")[2]
         timm_sets.append(
@@ -87,7 +87,7 @@ def _list_torchvision_sets(name: str) -> list[WeightSet]:
 
 
 def build_catalog(results: Results, state: str) -> dict[str, Any]:
-    """The content of the catalogue's file."""
+    """The content of the catalog's file."""
     variants = {}
     for name in list_backbones():
         parameters, multiply_adds = measure_cost(name)
@@ -99,10 +99,10 @@ def build_catalog(results: Results, state: str) -> dict[str, Any]:
     return {
         "sources": {
             "top1 of timm:*": f"huggingface/pytorch-image-models, results/results-imagenet.csv, "
-            f"{state}; the row of the largest pictures",
+            f"{state}; the row of the largest images",
             "top1 of torchvision:*": f"meta data of the weight enums of torchvision "
             f"{torchvision.__version__.partition('+')[0]}",
-            "licences": f"pretrained configurations of timm {timm.__version__}; torchvision's own",
+            "licenses": f"pretrained configurations of timm {timm.__version__}; torchvision's own",
             "parameters and multiply_adds": (
                 "counted by resnet_tasks.backbone.build_catalog, without classifier, 3 x 224 x 224"
             ),

@@ -1,4 +1,4 @@
-"""What is known of every variant: size, work, and the weight sets with accuracy and licence."""
+"""What is known of every variant: size, work, and the weight sets with accuracy and license."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class WeightSet:
     Attributes:
         spec: As a recipe names it.
         top1: ImageNet-1k validation, 0..1; None where the sources have no figure.
-        picture_size: Pixels per side at which `top1` was measured.
+        image_size: Pixels per side at which `top1` was measured.
         license: As stated by who publishes the weights.
         is_default: Whether `imagenet` stands for it.
     """
 
     spec: str
     top1: float | None
-    picture_size: int | None
+    image_size: int | None
     license: str
     is_default: bool = False
 
@@ -37,7 +37,7 @@ class Variant:
     Attributes:
         name: As a recipe names it.
         parameters: Of the backbone, without classifier.
-        multiply_adds: Of one picture of 3 x 224 x 224, without classifier; a multiplication and
+        multiply_adds: Of one image of 3 x 224 x 224, without classifier; a multiplication and
             its addition count once, as papers do that call them FLOPs.
         weights: The default first.
     """
@@ -64,7 +64,7 @@ def list_variants(pattern: str = "*") -> list[Variant]:
 
 
 def forbids_commercial_use(license_name: str) -> bool:
-    """Whether a licence is for non-commercial use, as far as its name says so."""
+    """Whether a license is for non-commercial use, as far as its name says so."""
     words = license_name.lower().replace(" ", "-").replace("_", "-").split("-")
     return "nc" in words or "noncommercial" in "".join(words)
 

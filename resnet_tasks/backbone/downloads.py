@@ -87,7 +87,7 @@ def read_hub_metadata(
 ) -> dict[str, Any]:
     """`mean`, `std` and `license` of a hub repository, as far as it states them.
 
-    They stand in `config.json` (timm's layout, in `pretrained_cfg` or at the top); the licence may
+    They stand in `config.json` (timm's layout, in `pretrained_cfg` or at the top); the license may
     stand in the front matter of `README.md` instead.
 
     Raises:

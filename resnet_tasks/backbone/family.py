@@ -108,7 +108,7 @@ def list_all_backbones() -> tuple[str, ...]:
     2, 4, 8, 16 and 32. These are timm's modules resnet, resnetv2, sknet, res2net, resnest and
     senet, and of byobnet and nfnet what has ResNet or ResNeXt in its name. Not among them: nets
     that only share the name (CSPResNet splits its channels, TResNet has no stride of 2), hybrids
-    with self-attention, which are tied to one picture size, and `bat_resnext26ts`, whose attention
+    with self-attention, which are tied to one image size, and `bat_resnext26ts`, whose attention
     wants levels of whole blocks of 8 x 8 cells.
     """
     names = [name for module in WHOLE_MODULES for name in timm.list_models(module=module)]
@@ -129,7 +129,7 @@ def build_trunk(
 
     Args:
         name: One of `backbone_names()`, or a depth.
-        in_channels: Channels of a picture.
+        in_channels: Channels of an image.
         output_stride: Stride of C5; the convolutions of stages that would exceed it are dilated.
         drop_path: Stochastic depth of the last block.
 

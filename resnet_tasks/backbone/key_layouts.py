@@ -1,7 +1,7 @@
-"""Key layouts of other projects: their names, colour order and constants brought to ours.
+"""Key layouts of other projects: their names, color order and constants brought to ours.
 
 Ours are torchvision's names for plain variants, RGB on the 0..1 scale, and blocks that halve the
-picture in their 3x3 convolution. A checkpoint does not say how its model read pictures; its content
+image in their 3x3 convolution. A checkpoint does not say how its model read images; its content
 mostly does.
 
 Sources: detectron2's `modeling/backbone/resnet.py` (names), `config/defaults.py` and
@@ -20,7 +20,7 @@ from torch import Tensor
 from resnet_tasks.errors import WeightsError
 
 CAFFE_RATIO = 300.0
-"""Variance behind the stem per squared weight: about 1 for pictures of unit variance, some thousand
+"""Variance behind the stem per squared weight: about 1 for images of unit variance, some thousand
 for those on the 0..255 scale."""
 _STAGE = re.compile(r"^res([2-5])\.(\d+)\.(conv[123]|shortcut)\.(norm\.)?(.+)$")
 _STEM = re.compile(r"^stem\.conv1\.(norm\.)?(.+)$")
@@ -33,7 +33,7 @@ _REMEDY = (
 
 @dataclass(frozen=True)
 class ConvertedWeights:
-    """Tensors under our names, and what is known of the pictures they were trained on.
+    """Tensors under our names, and what is known of the images they were trained on.
 
     Attributes:
         tensors: By name; the stem reads RGB.
@@ -49,14 +49,14 @@ class ConvertedWeights:
 
 
 def convert_layout(tensors: Mapping[str, Tensor], source: str) -> ConvertedWeights:
-    """Brings tensors of any known layout to our names and colour order.
+    """Brings tensors of any known layout to our names and color order.
 
     Args:
         tensors: By name, prefixes of wrappers stripped.
         source: For messages.
 
     Raises:
-        WeightsError: If the model read pictures, or halved them, in a way that a backbone of this
+        WeightsError: If the model read images, or halved them, in a way that a backbone of this
             package cannot.
     """
     converted = dict(tensors)
@@ -74,7 +74,7 @@ def convert_layout(tensors: Mapping[str, Tensor], source: str) -> ConvertedWeigh
     mean, std, flip = _detect_pixel_format(converted, source)
     if flip:
         converted["conv1.weight"] = converted["conv1.weight"].flip(1)
-        notes.append("trained on BGR pictures: the stem's input channels are reversed to RGB")
+        notes.append("trained on BGR images: the stem's input channels are reversed to RGB")
     elif is_detectron and mean is None:
         notes.append(
             "taken as trained on RGB with ImageNet's mean and std and strides in 3x3 convolutions, "
@@ -129,7 +129,7 @@ def _detect_pixel_format(
     if is_caffe:
         raise WeightsError(
             f"{source} holds a model that reads pixels on the 0..255 scale, and not in which order "
-            f"their colours come; {_REMEDY}"
+            f"their colors come; {_REMEDY}"
         )
     # Folded and grouped: the ResNeXts that were trained with Caffe2, BGR with ImageNet's constants.
     return None, None, is_folded and is_color

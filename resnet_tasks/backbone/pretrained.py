@@ -1,6 +1,6 @@
 """Where pretrained weights come from: `backbone.weights` -> tensors in a backbone.
 
-Constants for normalisation and the licence travel with the weights.
+Constants for normalization and the license travel with the weights.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class LoadReport:
         unexpected: Tensors of the file that have no place in the model (`fc.weight`, heads), as
             named in the file.
         source: Where the weights came from.
-        license: Their licence, or why it is not known.
+        license: Their license, or why it is not known.
         mean: Per channel of the weights, 0..1 scale.
         std: Per channel of the weights, 0..1 scale.
         notes: What was changed, assumed or begun anew, a sentence each.
@@ -108,7 +108,7 @@ def load_weights(
             `hf-hub:REPO[@REVISION]`, `URL#sha256=HEX`, a local file, or a run folder (`RUN`,
             `RUN@best`).
         name: The variant, for tags and messages.
-        in_channels: Channels of a picture. A stem of three channels is summed for one, tiled and
+        in_channels: Channels of an image. A stem of three channels is summed for one, tiled and
             scaled for others.
         accept_license: Whether weights for non-commercial use are welcome.
 

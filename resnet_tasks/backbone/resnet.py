@@ -2,7 +2,7 @@
 
 Built on timm's ResNet family (`family.py`), so that every variant is a name.
 
-Shape glossary: `B` batch, `C` channels of a picture, `H, W` the padded batch, `Hk, Wk` level k with
+Shape glossary: `B` batch, `C` channels of an image, `H, W` the padded batch, `Hk, Wk` level k with
 stride 2^k, or `output_stride` where that is less.
 """
 
@@ -30,12 +30,12 @@ from resnet_tasks.layers.norms import (
 
 NORMS = ("train", "frozen", "sync", "group")
 _UNTRAINED = ("none", "unloaded")
-_UNSYNCHRONISED = ("cpu", "mps")
+_UNSYNCHRONIZED = ("cpu", "mps")
 """Devices on which torch cannot share statistics between processes."""
 
 
 class ResNet(nn.Module):
-    """Features of five levels from one picture.
+    """Features of five levels from one image.
 
     He et al., "Deep Residual Learning for Image Recognition", 2015, Table 1, and the variants that
     timm builds from it. Keys of the state dict are timm's, which for plain variants are
@@ -51,7 +51,7 @@ class ResNet(nn.Module):
         specs: Level -> channels and stride.
         mean: Per channel, on the 0..1 scale, what the weights expect to be subtracted.
         std: Per channel, on the 0..1 scale, what the weights expect to be divided by.
-        license: Licence of the weights; empty without weights.
+        license: License of the weights; empty without weights.
         weights_description: Where the weights came from.
         report: What was loaded; None without weights.
         gradient_checkpointing: May be changed at any time; keys and results do not depend on it.
@@ -61,7 +61,7 @@ class ResNet(nn.Module):
         weights: `none`, `imagenet`, `timm:TAG`, `torchvision:ENUM`, `hf-hub:REPO`, `URL#sha256=HEX`
             a local file or a run folder (see `pretrained.load_weights`). `unloaded`: the caller
             loads a state dict next, so that frozen parts are allowed.
-        in_channels: Channels of a picture; the stem is adapted where it is not 3.
+        in_channels: Channels of an image; the stem is adapted where it is not 3.
         frozen_stages: 0 none, 1 the stem with its pooling, 2..5 through C2..C5.
         norm: `train`; `frozen`: all norms keep statistics and scale; `sync`: batch norms share
             their statistics between processes (not on CPUs; in one process nothing changes);
@@ -69,7 +69,7 @@ class ResNet(nn.Module):
             that take over the scale and offset.
         output_stride: Stride of C5: 32, or 16 or 8 with dilated convolutions in the last stages.
         drop_path: Stochastic depth (Huang et al. 2016): how often the last block's branch is left
-            out for a picture in training; less often for those before, as the paper has it. Frozen
+            out for an image in training; less often for those before, as the paper has it. Frozen
             stages are never cut.
         gradient_checkpointing: Stages keep few activations and compute the others again in the
             backward: less memory for one more forward of the stages, the same gradients.
@@ -117,7 +117,7 @@ class ResNet(nn.Module):
             _adapt_constants(IMAGENET_STD, in_channels),
         )
         self.license = ""
-        self.weights_description = "random initialisation"
+        self.weights_description = "random initialization"
         self.report: LoadReport | None = None
         if weights not in _UNTRAINED:
             self._load(weights, in_channels, accept_license)
@@ -127,17 +127,17 @@ class ResNet(nn.Module):
         """Features of all five levels.
 
         Args:
-            images: `(B, C, H, W)` normalised; any memory format, channels-last is the fast one.
+            images: `(B, C, H, W)` normalized; any memory format, channels-last is the fast one.
 
         Returns:
             `C1`..`C5` -> `(B, channels, ceil(H/stride), ceil(W/stride))`; C1 before pooling. They
             are taken after the activation, but for C1 to C4 of pre-activation nets (resnetv2 and
-            nf_resnet), which are the sums that their next block will normalise.
+            nf_resnet), which are the sums that their next block will normalize.
 
         Raises:
             ResnetTasksError: If statistics shall be shared on a device that cannot.
         """
-        self._check_synchronisation(images.device)
+        self._check_synchronization(images.device)
         features: dict[str, Tensor] = {}
         x = images
         for number, stage in enumerate(self._stages, start=1):
@@ -233,8 +233,8 @@ class ResNet(nn.Module):
             # 32 groups, as Wu and He 2018 train their ResNets.
             batch_to_group_norm(self, lambda channels: math.gcd(32, channels))
 
-    def _check_synchronisation(self, device: torch.device) -> None:
-        if self.norm_mode != "sync" or not self.training or device.type not in _UNSYNCHRONISED:
+    def _check_synchronization(self, device: torch.device) -> None:
+        if self.norm_mode != "sync" or not self.training or device.type not in _UNSYNCHRONIZED:
             return
         if distributed.is_available() and distributed.is_initialized():
             processes = distributed.get_world_size()

@@ -126,7 +126,7 @@ def _make_run_weights(request: WeightsRequest, run: Path, file: Path, source: st
 
 
 def read_license(run: Path) -> str:
-    """Licence of the weights that a run began with; its own work adds no other."""
+    """License of the weights that a run began with; its own work adds no other."""
     try:
         lines = (run / "log.jsonl").read_text(encoding="utf-8").splitlines()
     except OSError:

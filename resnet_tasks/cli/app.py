@@ -183,19 +183,17 @@ Calibrated = Annotated[
 ]
 Tta = Annotated[
     TtaChoice | None,
-    typer.Option(
-        help="Test-time augmentation: pictures seen mirrored too, at three sizes, or both"
-    ),
+    typer.Option(help="Test-time augmentation: images seen mirrored too, at three sizes, or both"),
 ]
 
 
 Tiles = Annotated[
     int | None,
-    typer.Option(metavar="PIXELS", help="Predict big pictures in square windows of this side"),
+    typer.Option(metavar="PIXELS", help="Predict big images in square windows of this side"),
 ]
 TileOverlap = Annotated[
     float | None,
-    typer.Option(min=0, max=0.9, help="Least share of a window that its neighbour shows [0.25]"),
+    typer.Option(min=0, max=0.9, help="Least share of a window that its neighbor shows [0.25]"),
 ]
 
 

@@ -21,7 +21,7 @@ COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (
     ("weights", "left"),
     ("top-1 %", "right"),
     ("px", "right"),
-    ("licence", "left"),
+    ("license", "left"),
 )
 LEGEND = """
 M params, GFLOPs: without classifier, the latter for 224 x 224 pixels; a multiplication with its
@@ -50,7 +50,7 @@ def heads() -> None:
 def backbones(
     pattern: Annotated[str, typer.Argument(help="Shell pattern, as in 'resnet*d'")] = "*",
 ) -> None:
-    """List the ResNet variants that a recipe can name, with size, work, weights and licences."""
+    """List the ResNet variants that a recipe can name, with size, work, weights and licenses."""
     from resnet_tasks.backbone.catalog import list_variants
 
     variants = list_variants(pattern)
@@ -89,7 +89,7 @@ def _print_backbones(variants: Sequence[Variant]) -> None:
                 *cells,
                 weights.spec + (" (imagenet)" if weights.is_default else ""),
                 "-" if weights.top1 is None else f"{100 * weights.top1:.2f}",
-                "-" if weights.picture_size is None else str(weights.picture_size),
+                "-" if weights.image_size is None else str(weights.image_size),
                 weights.license + limited,
             )
     console.print(table, highlight=False, markup=False)

@@ -61,7 +61,7 @@ def prepare(
         width = max(map(len, load_datasets()))
         for key, dataset in load_datasets().items():
             origin = dataset.origin
-            typer.echo(f"{key:{width}}  {origin.title} ({origin.licence}); {origin.homepage}")
+            typer.echo(f"{key:{width}}  {origin.title} ({origin.license}); {origin.homepage}")
         return
     folder = out or get_data_root() / find_dataset(name).name
     converter_options = _parse_options(options or [])
@@ -113,7 +113,7 @@ def export(
     options: Overrides = None,
     images: Annotated[
         Path | None,
-        typer.Option(help="Folder of the pictures; default: what the file says, else its own"),
+        typer.Option(help="Folder of the images; default: what the file says, else its own"),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the result")] = False,
 ) -> None:
@@ -149,10 +149,10 @@ def check(
     ],
     images: Annotated[
         Path | None,
-        typer.Option(help="Folder of the pictures; default: what the file says, else its own"),
+        typer.Option(help="Folder of the images; default: what the file says, else its own"),
     ] = None,
     read_images: Annotated[
-        bool, typer.Option("--read-images", help="Also decode every picture")
+        bool, typer.Option("--read-images", help="Also decode every image")
     ] = False,
     with_splits: Annotated[
         bool, typer.Option("--with-splits", help="Also train.json, val.json, test.json beside FILE")
@@ -198,7 +198,7 @@ def check(
     if fix is None and (leave or drop):
         raise DataError("--leave and --drop say what --fix OUT does; add it")
     fixing = nullcontext() if fix is None else exit_cleanly_on_signal(fix)
-    with fixing, show_progress("Reading pictures") as advance:
+    with fixing, show_progress("Reading images") as advance:
         look = CheckOptions(
             images,
             read_images=read_images,
@@ -236,7 +236,7 @@ def split(
     by: Annotated[
         SplitBy | None,
         typer.Option(
-            help="Pictures alone, classes alike, groups whole, or both of these "
+            help="Images alone, classes alike, groups whole, or both of these "
             "[default: group-class where there are groups, else class]"
         ),
     ] = None,
@@ -254,10 +254,10 @@ def split(
     seed: Annotated[int, typer.Option(min=0, help="Another one, other parts")] = 0,
     images: Annotated[
         Path | None,
-        typer.Option(help="Folder of the pictures; default: what the file says, else its own"),
+        typer.Option(help="Folder of the images; default: what the file says, else its own"),
     ] = None,
 ) -> None:
-    """Divide a COCO file into train, val and test, or into folds; pictures stay where they are."""
+    """Divide a COCO file into train, val and test, or into folds; images stay where they are."""
     from rich.console import Console
 
     from resnet_tasks.data.doctor.report import print_splits
@@ -294,7 +294,7 @@ def stats(
     overrides: Overrides = None,
     images: Annotated[
         Path | None,
-        typer.Option(help="Folder of the pictures; default: what the file says, else its own"),
+        typer.Option(help="Folder of the images; default: what the file says, else its own"),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Also draw it, as a PNG")] = None,
 ) -> None:
@@ -336,26 +336,26 @@ def preview(
     out: Annotated[Path, typer.Option(help="The sheet, a PNG")],
     images: Annotated[
         Path | None,
-        typer.Option(help="Folder of the pictures; default: what the file says, else its own"),
+        typer.Option(help="Folder of the images; default: what the file says, else its own"),
     ] = None,
     category: Annotated[
-        str | None, typer.Option("--class", metavar="NAME", help="Only pictures that show it")
+        str | None, typer.Option("--class", metavar="NAME", help="Only images that show it")
     ] = None,
     problems: Annotated[
-        bool, typer.Option("--problems", help="The pictures that `data check` names, with its word")
+        bool, typer.Option("--problems", help="The images that `data check` names, with its word")
     ] = False,
-    number: Annotated[int, typer.Option(min=1, max=400, help="Pictures at most")] = 24,
-    seed: Annotated[int, typer.Option(min=0, help="Decides which pictures")] = 0,
+    number: Annotated[int, typer.Option(min=1, max=400, help="Images at most")] = 24,
+    seed: Annotated[int, typer.Option(min=0, help="Decides which images")] = 0,
 ) -> None:
-    """Draw a contact sheet: pictures with boxes, masks and semantic maps, names and ids below."""
+    """Draw a contact sheet: images with boxes, masks and semantic maps, names and ids below."""
     from resnet_tasks.data.coco.read import read_coco
     from resnet_tasks.data.datasets.coco_dataset import CocoDataset
     from resnet_tasks.data.doctor.check import CheckOptions, check_coco
-    from resnet_tasks.inference.prediction_writer import write_picture
-    from resnet_tasks.visualization.contact_sheet import choose_pictures, draw_sheet
+    from resnet_tasks.inference.prediction_writer import write_image
+    from resnet_tasks.visualization.contact_sheet import choose_images, draw_sheet
 
     if problems and category is not None:
-        raise DataError("--problems and --class both choose the pictures; give one of them")
+        raise DataError("--problems and --class both choose the images; give one of them")
     coco = read_coco(file, images_root=images)
     dataset = CocoDataset([coco], categories=coco.categories, cache=False)
     notes: dict[int, str] = {}
@@ -365,12 +365,12 @@ def preview(
             if finding.image_id in indices_by_id:
                 notes.setdefault(indices_by_id[finding.image_id], finding.kind.replace("_", " "))
         if not notes:
-            raise DataError(f"{file}: data check names no picture that could be drawn")
+            raise DataError(f"{file}: data check names no image that could be drawn")
         indices = sorted(notes)[:number]
     else:
-        indices = choose_pictures(dataset, number=number, seed=seed, category=category)
-    write_picture(out, draw_sheet(dataset, indices, notes))
-    typer.echo(f"drawn: {out} ({len(indices)} pictures)")
+        indices = choose_images(dataset, number=number, seed=seed, category=category)
+    write_image(out, draw_sheet(dataset, indices, notes))
+    typer.echo(f"drawn: {out} ({len(indices)} images)")
 
 
 def _parse_options(texts: list[str]) -> dict[str, Any]:

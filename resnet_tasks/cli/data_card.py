@@ -18,7 +18,7 @@ def print_card(card: DataCard, folder: Path) -> None:
         found = {name: n for name, n in split.objects.items() if n or not split.pixels}
         objects = ", ".join(f"{name} {count}" for name, count in found.items())
         maps = f"; label maps of {len(split.pixels)} classes" if split.pixels else ""
-        typer.echo(f"{split.split}: {split.images} pictures; objects: {objects or 'none'}{maps}")
+        typer.echo(f"{split.split}: {split.images} images; objects: {objects or 'none'}{maps}")
     if card.num_skipped:
         typer.echo(f"left out: {card.num_skipped} objects, listed in the data card")
     for warning in card.warnings:

@@ -1,4 +1,4 @@
-"""`evaluate`, `calibrate`, `predict`: what a run is worth, and what it sees in pictures."""
+"""`evaluate`, `calibrate`, `predict`: what a run is worth, and what it sees in images."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 class HitRule(StrEnum):
     """When a detection hits an object."""
 
-    iou = "iou"
-    centre = "centre"
+    IOU = "iou"
+    CENTER = "center"
 
 
 class ResultsTask(StrEnum):
@@ -71,14 +71,14 @@ def evaluate(
     ] = None,
     images: Annotated[
         Path | None,
-        typer.Option(help="Folder of that file's pictures; default: its own folder"),
+        typer.Option(help="Folder of that file's images; default: its own folder"),
     ] = None,
     checkpoint: CheckpointOption = Checkpoint.last,
     paired: Annotated[
         Path | None,
         typer.Option(
             metavar="RUN_B",
-            help="Another run: the differences on the same pictures, and whether they could be "
+            help="Another run: the differences on the same images, and whether they could be "
             "chance",
         ),
     ] = None,
@@ -130,7 +130,7 @@ def evaluate(
             "nothing to judge: give a RUN folder, or --truth FILE and --results FILE of any tool"
         )
     if images is not None and annotations is None:
-        raise DataError("--images names the pictures of --annotations FILE; give that too")
+        raise DataError("--images names the images of --annotations FILE; give that too")
 
     from rich.console import Console
 
@@ -222,7 +222,7 @@ def _evaluate_results(
 def calibrate(
     run: RunFolder,
     split: Annotated[
-        Split, typer.Option(help="Part of the recipe's data to fit to; not what it learnt from")
+        Split, typer.Option(help="Part of the recipe's data to fit to; not what it learned from")
     ] = Split.val,
     checkpoint: CheckpointOption = Checkpoint.last,
     data_root: DataRoot = None,
@@ -255,7 +255,7 @@ def predict(
     images: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[IMAGES]...", help="Pictures, videos, folders of them, or patterns in quotes"
+            metavar="[IMAGES]...", help="Images, videos, folders of them, or patterns in quotes"
         ),
     ] = None,
     listed: Annotated[
@@ -273,7 +273,7 @@ def predict(
         bool,
         typer.Option("--overwrite", help="Begin anew where a prediction was stopped on the way"),
     ] = False,
-    draw: Annotated[bool, typer.Option(help="Draw predictions over the pictures")] = True,
+    draw: Annotated[bool, typer.Option(help="Draw predictions over the images")] = True,
     score: Annotated[
         float | None,
         typer.Option(min=0, max=1, help="Leave out detections that score less"),
@@ -290,7 +290,7 @@ def predict(
     tiles: Tiles = None,
     overlap: TileOverlap = None,
     max_pixels: Annotated[
-        int | None, typer.Option(min=1, help="Refuse larger pictures; default: as the recipe says")
+        int | None, typer.Option(min=1, help="Refuse larger images; default: as the recipe says")
     ] = None,
     ray: Annotated[
         str | None,
@@ -303,9 +303,9 @@ def predict(
     ] = None,
     trust_plugins: Trust = False,
 ) -> None:
-    """Predict pictures and videos: COCO results, label maps and drawings; goes on where stopped."""
+    """Predict images and videos: COCO results, label maps and drawings; goes on where stopped."""
     if not images and listed is None:
-        raise DataError("nothing to predict: name pictures, videos or folders, or give --list FILE")
+        raise DataError("nothing to predict: name images, videos or folders, or give --list FILE")
     if actors is not None and ray is None:
         raise DataError("--actors are those of a cluster; give --ray ADDRESS (or --ray local) too")
     if operating_point and score is not None:
@@ -405,11 +405,11 @@ def operating_point(
     run: RunFolder,
     rule: Annotated[
         str,
-        typer.Option(help="max-f1, sensitivity>=0.9, or false-positives<=1 (per picture)"),
+        typer.Option(help="max-f1, sensitivity>=0.9, or false-positives<=1 (per image)"),
     ] = "max-f1",
     hit: Annotated[
-        HitRule, typer.Option(help="A detection hits by overlap, or with its centre in the box")
-    ] = HitRule.iou,
+        HitRule, typer.Option(help="A detection hits by overlap, or with its center in the box")
+    ] = HitRule.IOU,
     iou: Annotated[float, typer.Option(min=0.01, max=1, help="Least overlap of a hit")] = 0.5,
     split: Annotated[
         Split, typer.Option(help="Part of the recipe's data to choose on")
@@ -437,7 +437,7 @@ def operating_point(
         data_root=data_root,
     )
     # Short enough for 80 columns.
-    columns = ("score ≥", "sensitivity", "precision", "F1", "FP/picture")
+    columns = ("score ≥", "sensitivity", "precision", "F1", "FP/image")
     for head, points in heads.items():
         title = Text(f"{head}: {parsed_rule} on {split.value}")
         table = Table("class", *columns, "objects", title=title, title_justify="left")

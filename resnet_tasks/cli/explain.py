@@ -1,4 +1,4 @@
-"""`explain`: which places of a picture speak for a prediction."""
+"""`explain`: which places of an image speak for a prediction."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def explain(
     level: Annotated[str, typer.Option(help="C1 (where) to C5 (what)")] = "C5",
     method: Annotated[
         CamMethod | None,
-        typer.Option(help="Default: gradcam for a class of a picture, hirescam for a box"),
+        typer.Option(help="Default: gradcam for a class of an image, hirescam for a box"),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Default: RUN/explanations")] = None,
     checkpoint: CheckpointOption = Checkpoint.last,
     trust_plugins: Trust = False,
 ) -> None:
-    """Show which places of pictures speak for a prediction (Grad-CAM)."""
+    """Show which places of images speak for a prediction (Grad-CAM)."""
     corners = None if box is None else _parse_box(box)
     loaded_run = open_run(run, trust_plugins)
 

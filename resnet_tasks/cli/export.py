@@ -34,7 +34,7 @@ def export(
         GraphFormat, typer.Option("--format", help="Who is to run it: ONNX Runtime, or OpenVINO")
     ] = GraphFormat.onnx,
     int8: Annotated[
-        bool, typer.Option("--int8", help="Quantize it, calibrated on training pictures")
+        bool, typer.Option("--int8", help="Quantize it, calibrated on training images")
     ] = False,
     out: Annotated[
         Path | None,
@@ -43,14 +43,14 @@ def export(
     checkpoint: CheckpointOption = Checkpoint.last,
     images: Annotated[
         list[Path] | None,
-        typer.Option(help="Pictures or folders to compare on; default: the run's val pictures"),
+        typer.Option(help="Images or folders to compare on; default: the run's val images"),
     ] = None,
     num_images: Annotated[int, typer.Option(min=1, help="How many of them to compare on")] = 8,
     calibrate_on: Annotated[
-        int | None, typer.Option(min=1, help="Training pictures for --int8, at most [300]")
+        int | None, typer.Option(min=1, help="Training images for --int8, at most [300]")
     ] = None,
     evaluate_on: Annotated[
-        int | None, typer.Option(min=1, help="Val pictures for --int8, at most [all]")
+        int | None, typer.Option(min=1, help="Val images for --int8, at most [all]")
     ] = None,
     max_drop: Annotated[
         float | None,

@@ -50,7 +50,7 @@ def compare(
     size: Annotated[
         str | None,
         typer.Option(
-            metavar="HEIGHTxWIDTH", help="Picture that is measured; default: that of the first run"
+            metavar="HEIGHTxWIDTH", help="Image that is measured; default: that of the first run"
         ),
     ] = None,
     trust_plugins: Trust = False,

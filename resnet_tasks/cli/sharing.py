@@ -28,7 +28,7 @@ def push(
         str | None, typer.Option(metavar="OWNER/NAME", help="The data on the hub, for the card")
     ] = None,
     report: Annotated[
-        bool, typer.Option("--report", help="With report.html, which holds pictures of the data")
+        bool, typer.Option("--report", help="With report.html, which holds images of the data")
     ] = False,
     best: Annotated[bool, typer.Option(help="With the best checkpoint beside the last")] = True,
     revision: Annotated[str | None, typer.Option(help="Branch; default: the main one")] = None,
@@ -37,7 +37,7 @@ def push(
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask")] = False,
 ) -> None:
-    """Share a run on a Hugging Face hub, privately unless --public; no pictures, no predictions."""
+    """Share a run on a Hugging Face hub, privately unless --public; no images, no predictions."""
     from resnet_tasks.sharing.contents import CARD
     from resnet_tasks.sharing.hub import HubUpload
     from resnet_tasks.sharing.model_card import CardOptions
@@ -81,4 +81,4 @@ def pull(
             f"note: its recipe names code ({', '.join(plugins)}), which runs only with your "
             "consent; read it first"
         )
-    typer.echo(f"written to {folder}; try `resnet-tasks predict {folder} PICTURES --out FOLDER`")
+    typer.echo(f"written to {folder}; try `resnet-tasks predict {folder} IMAGES --out FOLDER`")

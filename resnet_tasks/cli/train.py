@@ -166,7 +166,7 @@ def benchmark(
     warm_up: Annotated[int, typer.Option(min=1, help="Steps before them")] = 3,
     synthetic: Annotated[
         bool,
-        typer.Option("--synthetic", help="Draw pictures, annotations and weights; no data needed"),
+        typer.Option("--synthetic", help="Draw images, annotations and weights; no data needed"),
     ] = False,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="JSON file for all numbers")

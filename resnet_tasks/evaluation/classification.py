@@ -1,9 +1,9 @@
 """Top-1, top-5, AUROC and calibration error of single-label and multi-label classification.
 
-Every number is computed for many weightings of the pictures at once; the plain numbers are those of
-the weighting that takes each picture once.
+Every number is computed for many weightings of the images at once; the plain numbers are those of
+the weighting that takes each image once.
 
-Shape glossary: `P` pictures, `K` classes, `R` weightings (resampled data sets), `M` bins.
+Shape glossary: `P` images, `K` classes, `R` weightings (resampled data sets), `M` bins.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Values = dict[str, tuple[Floats, Floats | None]]
 
 
 class _BaseClassificationEvaluator(ABC):
-    """Pictures seen so far, and what their numbers have in common.
+    """Images seen so far, and what their numbers have in common.
 
     Args:
         classes: Names in label order.
@@ -60,15 +60,15 @@ class _BaseClassificationEvaluator(ABC):
         self._num_skipped = 0
 
     @property
-    def picture_ids(self) -> tuple[int | str, ...]:
-        """Ids of the judged pictures, in the order in which they came."""
+    def image_ids(self) -> tuple[int | str, ...]:
+        """Ids of the judged images, in the order in which they came."""
         return tuple(self._ids)
 
     def update(self, prediction: Classification, truth: GroundTruth) -> None:
-        """Takes one picture.
+        """Takes one image.
 
         Raises:
-            DataError: If the picture as a whole is not annotated, its labels do not fit the task,
+            DataError: If the image as a whole is not annotated, its labels do not fit the task,
                 or the probabilities are not one per class in 0..1.
         """
         location = f"image {truth.image_id!r}"
@@ -97,7 +97,7 @@ class _BaseClassificationEvaluator(ABC):
         self._labels.append(known_labels)
 
     def compute(self) -> dict[str, Metric]:
-        """All numbers over the pictures seen so far; None where the truth does not define one."""
+        """All numbers over the images seen so far; None where the truth does not define one."""
         ones = np.ones((1, len(self._ids)))
         values = {**self._compute_count_metrics(ones), **self._compute_ranking_metrics(ones)}
         return {
@@ -120,7 +120,7 @@ class _BaseClassificationEvaluator(ABC):
         """
         step = max(1, CHUNK // max(1, len(self._ids)))
         starts = range(0, max(1, len(counts)), step)
-        # A picture's weights side by side: rows are gathered much faster than columns.
+        # An image's weights side by side: rows are gathered much faster than columns.
         chunks = (counts[start : start + step] for start in starts)
         parts = [
             self._flatten_metrics(np.asarray(chunk, np.float64, order="F")) for chunk in chunks
@@ -128,12 +128,10 @@ class _BaseClassificationEvaluator(ABC):
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def details(self) -> dict[str, Any]:
-        """Reliability, pictures and notes; see `resnet_tasks.structures.evaluation.Detailed`."""
-        details = {"reliability": self._compute_reliability(), "pictures": self._describe_images()}
+        """Reliability, images and notes; see `resnet_tasks.structures.evaluation.Detailed`."""
+        details = {"reliability": self._compute_reliability(), "images": self._describe_images()}
         if self._num_skipped:
-            note = (
-                f"{self._num_skipped} pictures left out, whose labels are no classes of this head"
-            )
+            note = f"{self._num_skipped} images left out, whose labels are no classes of this head"
             details["notes"] = [note]
         return details
 
@@ -141,19 +139,19 @@ class _BaseClassificationEvaluator(ABC):
     def _is_evaluable(
         self, known_labels: tuple[int, ...], *, num_labels: int, location: str
     ) -> bool:
-        """Whether a picture is judged; DataError where its labels do not fit the task."""
+        """Whether an image is judged; DataError where its labels do not fit the task."""
 
     @abstractmethod
     def _compute_count_metrics(self, weights: Floats) -> Values:
-        """Metrics of sums over pictures, for `(R, P)` weights."""
+        """Metrics of sums over images, for `(R, P)` weights."""
 
     @abstractmethod
     def _compute_ranking_metrics(self, weights: Floats) -> Values:
-        """Metrics of the order of pictures, for `(R, P)` weights."""
+        """Metrics of the order of images, for `(R, P)` weights."""
 
     @abstractmethod
     def _compute_confidence(self) -> tuple[Floats, NDArray[np.bool_]]:
-        """`(P, D)` confidence of each decision on each picture, and whether it came true."""
+        """`(P, D)` confidence of each decision on each image, and whether it came true."""
 
     @abstractmethod
     def _score_images(self) -> tuple[Floats, Floats]:
@@ -164,7 +162,7 @@ class _BaseClassificationEvaluator(ABC):
         return np.asarray(self._probs, np.float32).reshape(-1, len(self.classes))
 
     def _build_truth_matrix(self) -> NDArray[np.bool_]:
-        """`(P, K)` whether the picture has the label."""
+        """`(P, K)` whether the image has the label."""
         truth = np.zeros((len(self._labels), len(self.classes)), dtype=np.bool_)
         for row, labels in zip(truth, self._labels, strict=True):
             row[list(labels)] = True
@@ -224,9 +222,9 @@ class _BaseClassificationEvaluator(ABC):
 
 
 class ClassificationEvaluator(_BaseClassificationEvaluator):
-    """One class per picture.
+    """One class per image.
 
-    Pictures whose labels are all unknown to the head are left out and counted.
+    Images whose labels are all unknown to the head are left out and counted.
 
     Args:
         classes: Names in label order.
@@ -237,14 +235,14 @@ class ClassificationEvaluator(_BaseClassificationEvaluator):
         self._has_top5 = len(self.classes) > 5
         top5 = "top5 likewise among the best five; " if self._has_top5 else ""
         self.protocol = (
-            "top1: share of pictures whose most probable class is the true one (first in class "
-            f"order among equals), per class: of the pictures of that class; {top5}AUROC: one "
+            "top1: share of images whose most probable class is the true one (first in class "
+            f"order among equals), per class: of the images of that class; {top5}AUROC: one "
             "class against the rest, ties count half, mean over the classes with both outcomes; "
             f"ECE: {NUM_BINS} equal bins of the top probability (Guo et al. 2017)."
         )
 
     def details(self) -> dict[str, Any]:
-        """Confusion, reliability and pictures; quality is the probability of the true class."""
+        """Confusion, reliability and images; quality is the probability of the true class."""
         details = super().details()
         num_classes = len(self.classes)
         if num_classes > LARGEST_CONFUSION:
@@ -279,7 +277,7 @@ class ClassificationEvaluator(_BaseClassificationEvaluator):
         return {"AUROC": self._compute_auroc(weights)}
 
     def _compute_accuracy(self, hits: NDArray[np.bool_], weights: Floats) -> tuple[Floats, Floats]:
-        """`(R,)` share of pictures that are hits, and `(K, R)` that of each class."""
+        """`(R,)` share of images that are hits, and `(K, R)` that of each class."""
         labels = self._get_true_labels()
         per_class = [
             safe_divide(
@@ -319,7 +317,7 @@ class ClassificationEvaluator(_BaseClassificationEvaluator):
 
 
 class MultiLabelEvaluator(_BaseClassificationEvaluator):
-    """Any number of labels per picture.
+    """Any number of labels per image.
 
     Args:
         classes: Names in label order.
@@ -334,12 +332,12 @@ class MultiLabelEvaluator(_BaseClassificationEvaluator):
             "AUROC: per class, ties count half, mean over the classes with both outcomes; mAP: "
             "average precision without interpolation, mean over the classes that occur in the "
             f"truth; F1 at probability {self.THRESHOLD}, mean over the same classes; "
-            "subset_accuracy: share of pictures with every label right; ECE: "
-            f"{NUM_BINS} equal bins of the probabilities of all pairs of picture and class."
+            "subset_accuracy: share of images with every label right; ECE: "
+            f"{NUM_BINS} equal bins of the probabilities of all pairs of image and class."
         )
 
     def details(self) -> dict[str, Any]:
-        """Reliability and pictures; quality is the mean probability of the right answers."""
+        """Reliability and images; quality is the mean probability of the right answers."""
         return super().details()
 
     def _is_evaluable(

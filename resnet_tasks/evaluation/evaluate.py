@@ -37,17 +37,17 @@ class Evaluation:
 
     Attributes:
         metrics: `head/metric` -> value, with its interval where one was made. Heads whose truth is
-            not annotated on any picture are left out.
+            not annotated on any image are left out.
         protocols: Head -> how its numbers are counted.
         evaluators: Head -> those who judged it, with all that they have seen.
-        picture_ids: All pictures that were predicted, in order.
+        image_ids: All images that were predicted, in order.
         resampling: How the intervals were made; None where none were asked for.
     """
 
     metrics: dict[str, Metric]
     protocols: dict[str, str]
     evaluators: Evaluators
-    picture_ids: tuple[int | str, ...]
+    image_ids: tuple[int | str, ...]
     resampling: Resampling | None = None
 
     def details(self) -> dict[str, dict[str, Any]]:
@@ -77,7 +77,7 @@ def evaluate(
     workers: int = 0,
     evaluators: Evaluators | None = None,
     bootstrap: Bootstrap | None = Bootstrap(),  # noqa: B008  # frozen
-    on_picture: Callable[[int, dict[str, Any]], None] | None = None,
+    on_image: Callable[[int, dict[str, Any]], None] | None = None,
     process_group: ProcessGroup = SingleProcess(),  # noqa: B008  # frozen
 ) -> Evaluation:
     """Metrics of every head of `model` on `dataset`, with 95 % intervals.
@@ -88,13 +88,13 @@ def evaluate(
         dataset: Samples without augmentation. `CocoDataset` is judged on its files' own
             annotations, any other data set on its samples' targets, brought back to the original
             frame.
-        batch_size: Pictures per forward; with `SlidingWindows` one after the other is predicted.
+        batch_size: Images per forward; with `SlidingWindows` one after the other is predicted.
         precision: `auto`, `fp32`, `bf16` or `fp16`.
         workers: Loader processes.
         evaluators: Who judges each head; default: `evaluators_of` the model's heads.
         bootstrap: How intervals are made; None: no intervals.
-        on_picture: Called with (position, {head: prediction}) after each picture.
-        process_group: Processes that share the pictures, each predicted once. The first one
+        on_image: Called with (position, {head: prediction}) after each image.
+        process_group: Processes that share the images, each predicted once. The first one
             judges; the
             others return an evaluation without metrics.
 
@@ -113,8 +113,8 @@ def evaluate(
     )
     for prediction in predictions:
         evaluator_set.update(unwrap_model(model), dataset, prediction)
-        if on_picture is not None:
-            on_picture(prediction[0], prediction[2])
+        if on_image is not None:
+            on_image(prediction[0], prediction[2])
     return evaluator_set.build_evaluation(bootstrap)
 
 
@@ -126,13 +126,13 @@ def evaluate_folds(
     precision: str = "auto",
     bootstrap: Bootstrap | None = Bootstrap(),  # noqa: B008  # frozen
 ) -> Evaluation:
-    """Metrics over the pictures of several data sets together, each predicted by its own model.
+    """Metrics over the images of several data sets together, each predicted by its own model.
 
-    That is what the folds of a cross-validation give together: every picture is judged once, by
+    That is what the folds of a cross-validation give together: every image is judged once, by
     the model that has not seen it.
 
     Args:
-        parts: Models of the same heads, each with its pictures, whose ids differ in all of them.
+        parts: Models of the same heads, each with its images, whose ids differ in all of them.
             One is asked for after the other, so that they need not be in memory together.
         evaluators: Who judges each head.
         batch_size: As in `evaluate`.
@@ -151,13 +151,13 @@ def evaluate_folds(
 
 @dataclass
 class _EvaluatorSet:
-    """The evaluators of all heads, and the pictures that they were shown.
+    """The evaluators of all heads, and the images that they were shown.
 
     Attributes:
         evaluators: By head.
         evaluated_heads: Heads that had something to judge.
-        image_ids: Of the pictures, in order.
-        groups: Id of a picture -> its group, where it has one.
+        image_ids: Of the images, in order.
+        groups: Id of an image -> its group, where it has one.
     """
 
     evaluators: Evaluators
@@ -168,7 +168,7 @@ class _EvaluatorSet:
     def update(
         self, model: TaskModel, dataset: Dataset[Sample], prediction: ImagePrediction
     ) -> None:
-        """Takes the predictions for one picture of a data set."""
+        """Takes the predictions for one image of a data set."""
         index, image_id, head_predictions = prediction
         self.image_ids.append(image_id)
         group = dataset.group(index) if isinstance(dataset, HasGroups) else None

@@ -27,7 +27,7 @@ MAIN_METRIC = {
 
 
 Evaluators = Mapping[str, Sequence[Evaluator]]
-"""Head -> those who judge it; each takes every picture that is annotated for the head."""
+"""Head -> those who judge it; each takes every image that is annotated for the head."""
 
 
 Extra = Mapping[str, Mapping[str, Mapping[str, Any] | None]]

@@ -1,4 +1,4 @@
-"""What is annotated on a picture of any data set, as evaluators take it."""
+"""What is annotated on an image of any data set, as evaluators take it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from resnet_tasks.structures.samples import LabelTable, Sample, Task
 
 
 def build_truth(dataset: Dataset[Sample], index: int, table: LabelTable) -> GroundTruth:
-    """What is annotated on picture `index`, in original pixels and the labels of one head."""
+    """What is annotated on image `index`, in original pixels and the labels of one head."""
     if isinstance(dataset, HasTruth):
         return dataset.truth(index, table)
     sample = dataset[index]
@@ -46,7 +46,7 @@ def build_truth(dataset: Dataset[Sample], index: int, table: LabelTable) -> Grou
 
 
 def is_annotated(task: Task, truth: GroundTruth) -> bool:
-    """Whether a picture is annotated with all that a task needs."""
+    """Whether an image is annotated with all that a task needs."""
     present = {
         "boxes": truth.boxes_xywh,
         "labels": truth.labels,

@@ -1,6 +1,6 @@
-"""IoU, Dice and pixel accuracy: over all pixels of a data set together, and picture by picture.
+"""IoU, Dice and pixel accuracy: over all pixels of a data set together, and image by image.
 
-Shape glossary: `h, w` an original picture, `K` classes, `P` pictures, `R` resampled data sets.
+Shape glossary: `h, w` an original image, `K` classes, `P` images, `R` resampled data sets.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ BINS = 15  # Guo et al., ICML 2017: bins of equal width of confidence
 
 
 class SegmentationEvaluator:
-    """IoU and Dice of every class, over all pictures together and as means over pictures.
+    """IoU and Dice of every class, over all images together and as means over images.
 
-    What it keeps does not grow with the size of pictures: per picture and class three counts.
+    What it keeps does not grow with the size of images: per image and class three counts.
 
     Args:
         classes: Names in label order. Where the first one is `background`, the means are also given
@@ -47,7 +47,7 @@ class SegmentationEvaluator:
         size = len(self.classes)
         self._confusion = np.zeros((size, size), dtype=np.int64)
         self._ids: dict[int | str, None] = {}
-        # Per picture `(3, K)`: pixels that are right, of the truth, of the prediction.
+        # Per image `(3, K)`: pixels that are right, of the truth, of the prediction.
         self._counts: list[Ints] = []
         self._surprise: list[float] = []
         self._bins = np.zeros((3, BINS))
@@ -57,11 +57,11 @@ class SegmentationEvaluator:
             else ""
         )
         self.protocol = (
-            "One confusion matrix over all pixels of all pictures at original size, void pixels "
+            "One confusion matrix over all pixels of all images at original size, void pixels "
             "left out; mIoU and Dice are means over the classes that occur in the truth "
-            f"(of {len(self.classes)}){background}. *_per_picture: per picture the mean over the "
+            f"(of {len(self.classes)}){background}. *_per_image: per image the mean over the "
             "classes in its truth or its prediction (absent from both: not counted, from one: 0), "
-            "then the mean over pictures; per class the mean over pictures that have the class in "
+            "then the mean over images; per class the mean over images that have the class in "
             "either."
         )
 
@@ -76,15 +76,15 @@ class SegmentationEvaluator:
         return self._confusion.copy()
 
     @property
-    def picture_ids(self) -> tuple[int | str, ...]:
-        """Ids of the pictures seen so far."""
+    def image_ids(self) -> tuple[int | str, ...]:
+        """Ids of the images seen so far."""
         return tuple(self._ids)
 
     def update(self, prediction: SegmentationMap, truth: GroundTruth) -> None:
-        """Takes one picture.
+        """Takes one image.
 
         Raises:
-            DataError: If the picture was taken before, its pixels are not annotated, sizes differ,
+            DataError: If the image was taken before, its pixels are not annotated, sizes differ,
                 or a label is no index into the classes.
         """
         confidence = None if prediction.confidence is None else as_array(prediction.confidence)
@@ -99,18 +99,18 @@ class SegmentationEvaluator:
         *,
         confidence: NDArray[Any] | None = None,
     ) -> None:
-        """Takes one picture's label map.
+        """Takes one image's label map.
 
         Args:
-            labels: `(h, w)` indices into `classes`, at the picture's original size.
-            truth: Of the same picture, pixels annotated.
+            labels: `(h, w)` indices into `classes`, at the image's original size.
+            truth: Of the same image, pixels annotated.
             confidence: `(h, w)` probability of the label, 0..1; None: not known.
 
         Raises:
             DataError: As in `update`.
         """
         if truth.image_id in self._ids:
-            raise DataError(f"image {truth.image_id!r} is evaluated twice; give each picture once")
+            raise DataError(f"image {truth.image_id!r} is evaluated twice; give each image once")
         expected, predicted = prepare_label_maps(labels, truth, len(self.classes))
         valid = expected != VOID
         expected, predicted = expected[valid], predicted[valid]
@@ -131,13 +131,13 @@ class SegmentationEvaluator:
         self._surprise.append(float(weights[0].sum()) / max(len(predicted), 1))
 
     def compute(self) -> dict[str, Metric]:
-        """All numbers over the pictures seen so far.
+        """All numbers over the images seen so far.
 
         Returns:
             `mIoU` and `Dice` with their values per class, `pixel_accuracy` (per class: recall),
-            `mIoU_per_picture` and `Dice_per_picture`, and with a background class
-            `mIoU_foreground`, `Dice_foreground` and the same per picture. None where the truth has
-            no such pixel (per picture: neither truth nor prediction).
+            `mIoU_per_image` and `Dice_per_image`, and with a background class
+            `mIoU_foreground`, `Dice_foreground` and the same per image. None where the truth has
+            no such pixel (per image: neither truth nor prediction).
         """
         return build_metrics(self.resample(np.ones((1, len(self._ids)), np.int64)))
 
@@ -163,18 +163,18 @@ class SegmentationEvaluator:
                 mean = average_defined(inner, axis=1)
                 metrics |= flatten_class_values(f"{name}_foreground", mean, inner, self.classes[1:])
         for name, values in zip(("mIoU", "Dice"), _compute_iou_and_dice(table), strict=True):
-            metrics |= _average_over_images(f"{name}_per_picture", values, counts, self.classes)
+            metrics |= _average_over_images(f"{name}_per_image", values, counts, self.classes)
             if self.has_background:
-                name_inside = f"{name}_per_picture_foreground"
+                name_inside = f"{name}_per_image_foreground"
                 metrics |= _average_over_images(
                     name_inside, values[:, 1:], counts, self.classes[1:]
                 )
         return metrics
 
     def details(self) -> dict[str, Any]:
-        """Confusion matrix, reliability of pixels and pictures; see `metrics.Detailed`.
+        """Confusion matrix, reliability of pixels and images; see `metrics.Detailed`.
 
-        `surprise` of a picture is the share of its pixels that are wrong, each weighted with its
+        `surprise` of an image is the share of its pixels that are wrong, each weighted with its
         confidence. `reliability` is there where confidences were given; bins without a pixel are
         left out, `ece` is the expected calibration error over them.
         """
@@ -183,7 +183,7 @@ class SegmentationEvaluator:
         quality = average_defined(_compute_iou_and_dice(table)[0], axis=1)
         details: dict[str, Any] = {
             "confusion": {"labels": list(self.classes), "matrix": self._confusion.tolist()},
-            "pictures": [
+            "images": [
                 {"image_id": image_id, "quality": float(good), "surprise": surprise}
                 for image_id, good, surprise in zip(self._ids, quality, self._surprise, strict=True)
                 if not np.isnan(good)
@@ -205,14 +205,14 @@ def prepare_label_maps(labels: Any, truth: GroundTruth, num_classes: int) -> tup
 
     Args:
         labels: `(h, w)` predicted labels, a tensor or an array.
-        truth: Of the same picture.
+        truth: Of the same image.
         num_classes: Labels are below it.
 
     Returns:
         Two `(h, w)` int64 maps; the truth's holds `VOID` where nothing is judged.
 
     Raises:
-        DataError: If the picture's pixels are not annotated, sizes differ, or a label is no index
+        DataError: If the image's pixels are not annotated, sizes differ, or a label is no index
             into the classes.
     """
     location = f"image {truth.image_id!r}"
@@ -246,7 +246,7 @@ def _compute_iou_and_dice(table: Ints) -> tuple[Floats, Floats]:
 def _average_over_images(
     name: str, values: Floats, counts: Counts, classes: Sequence[str]
 ) -> dict[str, Floats]:
-    """Means over pictures of `(P, K)` values: of each picture's own mean, and of every class."""
+    """Means over images of `(P, K)` values: of each image's own mean, and of every class."""
     overall = average_over_images(average_defined(values, axis=1), counts)
     return flatten_class_values(name, overall, average_over_images(values, counts), classes)
 

@@ -46,7 +46,7 @@ from resnet_tasks.structures.evaluation import Metric
 from resnet_tasks.structures.samples import Batch, collate
 
 Format = Literal["onnx", "openvino"]
-Picture = tuple[str, NDArray[Any]]
+Image = tuple[str, NDArray[Any]]
 TIMED = 5
 """Forwards whose median is told."""
 
@@ -56,8 +56,8 @@ class Int8Options:
     """How an export is quantized.
 
     Attributes:
-        calibration: Training pictures to calibrate on, at most.
-        evaluation: Val pictures to judge on before and after, at most; None: all.
+        calibration: Training images to calibrate on, at most.
+        evaluation: Val images to judge on before and after, at most; None: all.
         max_drop: The main metric of no head may fall by more.
     """
 
@@ -68,10 +68,10 @@ class Int8Options:
 
 @dataclass(frozen=True)
 class ComparisonImages:
-    """The pictures that an export is compared with its model on.
+    """The images that an export is compared with its model on.
 
     Attributes:
-        paths: Pictures and folders; none: those of the run's val split.
+        paths: Images and folders; none: those of the run's val split.
         number: How many of them, at most; evenly spread.
     """
 
@@ -104,7 +104,7 @@ def export_run(
     console: Console | None = None,
     tolerance: Tolerance = EXACT,
 ) -> ExportResult:
-    """Exports a run's model, compares it with the model on real pictures, and keeps it if it fits.
+    """Exports a run's model, compares it with the model on real images, and keeps it if it fits.
 
     Args:
         run: Whose model.
@@ -112,13 +112,13 @@ def export_run(
         form: Of the graph.
         int8: Quantize it too; None: float32 weights.
         checkpoint: `last` or `best`.
-        comparison_images: Pictures to compare on.
+        comparison_images: Images to compare on.
         data_root: Folder that holds data sets.
         console: For progress and the table.
         tolerance: Of float32 against float32.
 
     Raises:
-        DataError: If there are no pictures to compare on.
+        DataError: If there are no images to compare on.
         HeadError: If a head cannot be exported.
         RunError: If `out` exists, a package is missing, or the export differs from the model.
     """
@@ -137,21 +137,21 @@ def export_run(
     model = _copy_to_cpu(run.load_model(checkpoint))
     manifest = _build_manifest(run, model, form, checkpoint)
     graph = ExportGraph(model, manifest.pixels).eval()
-    pictures = _load_images(run, comparison_images, data_root)
+    images = _load_images(run, comparison_images, data_root)
     partial = out.with_name(f"{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     make_folder(partial)
     try:
         _write_graph(graph, manifest, partial)
         metadata, manifest = _compare_with_model(
-            model, manifest, partial, pictures, tolerance, console
+            model, manifest, partial, images, tolerance, console
         )
         if int8 is not None:
             metadata["int8"] = _quantize_graph(
                 run, model, manifest, partial, int8, data_root, console
             )
             manifest = replace(manifest, is_int8=True)
-        metadata["latency"] = _measure_latency(model, manifest, partial, pictures[0])
+        metadata["latency"] = _measure_latency(model, manifest, partial, images[0])
         metadata["bytes"] = {file.name: file.stat().st_size for file in sorted(partial.iterdir())}
         manifest = replace(manifest, metadata={**manifest.metadata, **metadata})
         manifest.write(partial)
@@ -186,7 +186,7 @@ def _build_manifest(run: Run, model: TaskModel, form: Format, checkpoint: str) -
         categories=tuple(run.labels.categories.to_json()),
         preparation=preparation,
         pixels=PixelRange.from_preparation(preparation),
-        normalisation={"mean": tuple(model.mean.tolist()), "std": tuple(model.std.tolist())},
+        normalization={"mean": tuple(model.mean.tolist()), "std": tuple(model.std.tolist())},
         windows=None if recipe.sliding is None else recipe.sliding.model_dump(),
         metadata={
             "source": {
@@ -212,8 +212,8 @@ def _collect_versions() -> dict[str, str]:
 
 def _load_images(
     run: Run, comparison_images: ComparisonImages, data_root: Path | None
-) -> list[Picture]:
-    """Stored pictures to compare on, evenly spread; of big ones the first window.
+) -> list[Image]:
+    """Stored images to compare on, evenly spread; of big ones the first window.
 
     Raises:
         DataError: If there are none.
@@ -226,7 +226,7 @@ def _load_images(
             dataset = run.load_dataset("val", data_root=data_root)
         except DataError as error:
             raise DataError(
-                f"an export is compared with its model on real pictures, but there are none: "
+                f"an export is compared with its model on real images, but there are none: "
                 f"{error}; name some with --images FILES-OR-FOLDER, or the data with --data-root"
             ) from None
         files = [dataset.path(i) for i in range(len(dataset))]
@@ -246,11 +246,11 @@ def _write_graph(graph: ExportGraph, manifest: Manifest, folder: Path) -> None:
         traced.unlink()
 
 
-def _iterate_batches(pictures: Sequence[Picture]) -> Iterator[Sequence[Picture]]:
+def _iterate_batches(images: Sequence[Image]) -> Iterator[Sequence[Image]]:
     """One by one and in twos, so that a graph is tried with several numbers and sizes."""
     start, number = 0, 1
-    while start < len(pictures):
-        yield pictures[start : start + number]
+    while start < len(images):
+        yield images[start : start + number]
         start, number = start + number, 3 - number
 
 
@@ -258,7 +258,7 @@ def _compare_with_model(
     model: TaskModel,
     manifest: Manifest,
     folder: Path,
-    pictures: Sequence[Picture],
+    images: Sequence[Image],
     tolerance: Tolerance,
     console: Console,
 ) -> tuple[dict[str, Any], Manifest]:
@@ -271,12 +271,12 @@ def _compare_with_model(
     if manifest.format == "openvino":
         engines["auto"] = ROUNDED
     expected = []
-    parts = list(_iterate_batches(pictures))
+    parts = list(_iterate_batches(images))
     with track_progress(console, "Predicting with the model", len(parts)) as advance:
         for part in parts:
             expected += _predict(model, manifest, part)
             advance()
-    comparison: dict[str, Any] = {"pictures": [name for name, _ in pictures]}
+    comparison: dict[str, Any] = {"images": [name for name, _ in images]}
     for precision, allowed in engines.items():
         manifest.write(folder)
         exported = ExportedModel.open(folder, precision=precision)
@@ -292,7 +292,7 @@ def _compare_with_model(
         differences = compare_predictions(expected, exported_predictions, allowed)
         good = all(difference.is_within(allowed) for difference in differences.values())
         if precision == "fp32" and not good:
-            raise RunError(_describe_excess(differences, allowed, len(pictures)))
+            raise RunError(_describe_excess(differences, allowed, len(images)))
         if precision == "auto":
             manifest = replace(manifest, precision="auto" if good else "fp32")
         comparison[precision] = {
@@ -316,31 +316,29 @@ def _describe_excess(
         if not difference.is_within(allowed)
     )
     return (
-        f"the exported graph does not predict what the model predicts on {number} pictures: {bad}; "
+        f"the exported graph does not predict what the model predicts on {number} images: {bad}; "
         f"allowed are boxes {allowed.box:g} px, scores {allowed.score:g}, "
         f"{allowed.unmatched:.1%} of all detections' scores and {allowed.pixels:.1%} of the "
         "pixels; nothing was written: predict with the run folder, and please report this"
     )
 
 
-def _predict(
-    model: TaskModel, manifest: Manifest, pictures: Sequence[Picture]
-) -> list[dict[str, Any]]:
-    predictions = model.predict(_collate_batch(manifest, pictures), precision="fp32")
+def _predict(model: TaskModel, manifest: Manifest, images: Sequence[Image]) -> list[dict[str, Any]]:
+    predictions = model.predict(_collate_batch(manifest, images), precision="fp32")
     return [
         {name: head_predictions[i] for name, head_predictions in predictions.items()}
-        for i in range(len(pictures))
+        for i in range(len(images))
     ]
 
 
-def _collate_batch(manifest: Manifest, pictures: Sequence[Picture]) -> Batch:
-    samples = [make_sample(manifest.preparation, image, 0, name) for name, image in pictures]
+def _collate_batch(manifest: Manifest, images: Sequence[Image]) -> Batch:
+    samples = [make_sample(manifest.preparation, image, 0, name) for name, image in images]
     return collate(samples)
 
 
-def _build_feed(manifest: Manifest, pictures: Sequence[Picture]) -> Feed:
+def _build_feed(manifest: Manifest, images: Sequence[Image]) -> Feed:
     prepared = [
-        manifest.pixels.prepare(manifest.preparation, image, name) for name, image in pictures
+        manifest.pixels.prepare(manifest.preparation, image, name) for name, image in images
     ]
     batched_images, sizes = collate_images(prepared, manifest.multiple)
     return {"images": batched_images, "sizes": sizes}
@@ -367,10 +365,10 @@ def _quantize_graph(
         manifest.write(folder)
         exported = ExportedModel.open(folder)
         with track_progress(console, text, len(val)) as advance:
-            return evaluate_export(model, exported, val, on_picture=advance).metrics
+            return evaluate_export(model, exported, val, on_image=advance).metrics
 
     before = measure_metrics("Judging before int8")
-    console.print(f"calibrating on {len(train)} training pictures")
+    console.print(f"calibrating on {len(train)} training images")
     quantize(folder / manifest.graph, _CalibrationFeed(manifest, train), len(train))
     after = measure_metrics("Judging int8")
     main = {
@@ -388,8 +386,8 @@ def _quantize_graph(
             f"{name} from {a or 0:.4f} to {b or 0:.4f}" for name, (a, b) in fallen.items()
         )
         raise RunError(
-            f"int8 costs too much on {len(val)} val pictures: {listed}, allowed is a fall of "
-            f"{options.max_drop:g}; nothing was written: calibrate on more pictures "
+            f"int8 costs too much on {len(val)} val images: {listed}, allowed is a fall of "
+            f"{options.max_drop:g}; nothing was written: calibrate on more images "
             "(--calibrate-on), "
             "allow more (--max-drop), or export without --int8"
         )
@@ -404,29 +402,29 @@ def _quantize_graph(
 
 @dataclass(frozen=True)
 class _CalibrationFeed:
-    """Training pictures one by one, as often as they are asked for."""
+    """Training images one by one, as often as they are asked for."""
 
     manifest: Manifest
-    pictures: CocoDataset
+    images: CocoDataset
 
     def __iter__(self) -> Iterator[Feed]:
-        for i in range(len(self.pictures)):
-            picture = (str(self.pictures.path(i)), self.pictures.load_image(i))
-            yield _build_feed(self.manifest, [picture])
+        for i in range(len(self.images)):
+            image = (str(self.images.path(i)), self.images.load_image(i))
+            yield _build_feed(self.manifest, [image])
 
 
 def _sample_evenly(dataset: CocoDataset, number: int | None) -> CocoDataset:
-    """At most so many of its pictures, evenly spread."""
+    """At most so many of its images, evenly spread."""
     if number is None or number >= len(dataset):
         return dataset
     return dataset.select(np.linspace(0, len(dataset) - 1, number).astype(int).tolist())
 
 
 def _measure_latency(
-    model: TaskModel, manifest: Manifest, folder: Path, picture: Picture
+    model: TaskModel, manifest: Manifest, folder: Path, image: Image
 ) -> dict[str, Any]:
-    """Milliseconds of one picture, from prepared pixels to raw outputs: medians."""
-    batch, feed = _collate_batch(manifest, [picture]), _build_feed(manifest, [picture])
+    """Milliseconds of one image, from prepared pixels to raw outputs: medians."""
+    batch, feed = _collate_batch(manifest, [image]), _build_feed(manifest, [image])
     precision = resolve_precision("auto", torch.device("cpu"))
     manifest.write(folder)
     exported = ExportedModel.open(folder)

@@ -15,8 +15,8 @@ from resnet_tasks.exported.manifest import FILE, Manifest
 def build_export_tables(export: ExportResult) -> list[Table]:
     """What was compared, how far it lies apart, and what it costs."""
     metadata, manifest = export.manifest.metadata, export.manifest
-    number = len(metadata["comparison"]["pictures"])
-    title = Text(f"compared with PyTorch fp32 on {number} pictures")
+    number = len(metadata["comparison"]["images"])
+    title = Text(f"compared with PyTorch fp32 on {number} images")
     columns = ("unmatched, of both", "box px", "score", "pixels")
     compared = Table("head", "precision", *columns, title=title, title_justify="left")
     for precision in ("fp32", "auto"):
@@ -60,13 +60,13 @@ def build_export_tables(export: ExportResult) -> list[Table]:
 def _build_cost_title(metadata: Mapping[str, Any], manifest: Manifest) -> str:
     height, width = metadata["latency"]["size"]
     kind = "int8" if manifest.is_int8 else manifest.precision
-    return f"one picture of {height}x{width}; the export in {kind}"
+    return f"one image of {height}x{width}; the export in {kind}"
 
 
 def _build_metric_table(quantization: Mapping[str, Any]) -> Table:
     title = (
-        f"int8, calibrated on {quantization['calibrated_on']} training pictures, judged on "
-        f"{quantization['judged_on']} val pictures"
+        f"int8, calibrated on {quantization['calibrated_on']} training images, judged on "
+        f"{quantization['judged_on']} val images"
     )
     table = Table("metric", "before", "int8", title=Text(title), title_justify="left")
     for name in quantization["main"]:

@@ -2,10 +2,10 @@
 
 It computes what `FasterRCNN.forward` and `decode` do. Where those gather what is valid, here every
 stage keeps a fixed number of places: `rpn_pre_nms` candidates per level, `rpn_post_nms` proposals
-and `detections_per_image` detections of each picture. Invalid places score -1.
+and `detections_per_image` detections of each image. Invalid places score -1.
 
-Shapes: `B` pictures, `L` levels, `A` anchors per cell, `T` candidates per level, `R` proposals of a
-picture, `K` classes, `D` detections of a picture.
+Shapes: `B` images, `L` levels, `A` anchors per cell, `T` candidates per level, `R` proposals of an
+image, `K` classes, `D` detections of an image.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ FILLER = -1e30
 def compute_detector_outputs(
     head: FasterRCNN, features: Mapping[str, Tensor], sizes: Tensor
 ) -> dict[str, Tensor]:
-    """The detections of every picture, best first.
+    """The detections of every image, best first.
 
     Args:
         head: The detector.
         features: Level -> `(B, channels, H/stride, W/stride)`.
-        sizes: `(B, 2)` int64, (height, width) of each picture inside the padded batch.
+        sizes: `(B, 2)` int64, (height, width) of each image inside the padded batch.
 
     Returns:
-        `boxes` `(B, D, 4)` float32 xyxy in input pixels, inside the picture; `scores` `(B, D)`
+        `boxes` `(B, D, 4)` float32 xyxy in input pixels, inside the image; `scores` `(B, D)`
         float32, -1 in places without a detection, else falling; `labels` `(B, D)` int64.
     """
     levels = head._compute_pyramid(features)
@@ -140,9 +140,9 @@ def decode_boxes(deltas: Tensor, boxes: Tensor, coder: BoxCoder) -> Tensor:
     weights = deltas.new_tensor(coder.weights)
     offsets = deltas / weights
     size = boxes[..., 2:] - boxes[..., :2]
-    centre = boxes[..., :2] + 0.5 * size + offsets[..., :2] * size
+    center = boxes[..., :2] + 0.5 * size + offsets[..., :2] * size
     half = 0.5 * torch.exp(offsets[..., 2:].clamp(max=coder.bbox_xform_clip)) * size
-    return torch.cat((centre - half, centre + half), dim=-1)
+    return torch.cat((center - half, center + half), dim=-1)
 
 
 def _clip_boxes(boxes: Tensor, padded: Tensor) -> Tensor:
@@ -172,12 +172,12 @@ def _classify_proposals(
         rows = torch.where(level_indices == index)[0]
         orders.append(torch.cat((rows, end)))
         rows = torch.cat((rows, first))
-        pictures = torch.div(rows, number, rounding_mode="trunc")
+        images = torch.div(rows, number, rounding_mode="trunc")
         parts.append(
             pool_rois(
                 level,
                 boxes[rows].reshape(-1, 4),
-                pictures,
+                images,
                 stride=stride,
                 size=stage.output_size,
                 ratio=stage.sampling_ratio,

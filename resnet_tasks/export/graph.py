@@ -1,6 +1,6 @@
 """A whole model as one graph: plain pixels in, what every head finds out.
 
-Shapes: `B` pictures, `C` channels, `H, W` padded batch.
+Shapes: `B` images, `C` channels, `H, W` padded batch.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Outputs = Callable[[Head, Mapping[str, Tensor], Tensor], dict[str, Tensor]]
 
 
 class ExportGraph(nn.Module):
-    """What is traced: normalisation, backbone, pyramid and all heads of a model.
+    """What is traced: normalization, backbone, pyramid and all heads of a model.
 
     Args:
         model: In evaluation mode; is copied.
@@ -62,7 +62,7 @@ class ExportGraph(nn.Module):
 
         Args:
             images: `(B, C, H, W)` float32, in the range of `pixels`; H and W multiples of 32.
-            sizes: `(B, 2)` int64, (height, width) of each picture inside the padded batch.
+            sizes: `(B, 2)` int64, (height, width) of each image inside the padded batch.
         """
         features = self.model.compute_features(self._normalize(images, sizes))
         named_outputs = {
@@ -74,7 +74,7 @@ class ExportGraph(nn.Module):
         return tuple(named_outputs.values())
 
     def _normalize(self, images: Tensor, sizes: Tensor) -> Tensor:
-        """As `TaskModel.normalise`: padding is 0 behind it."""
+        """As `TaskModel.normalize`: padding is 0 behind it."""
         if self.pixels.clip:
             images = images.clamp(self.pixels.low, self.pixels.high)
         rows = torch.arange(images.shape[2], device=images.device)

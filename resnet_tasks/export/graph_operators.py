@@ -3,7 +3,7 @@
 Each is an autograd function: in PyTorch it computes, and while a graph is traced its `symbolic`
 puts the ONNX operator in its place.
 
-Shapes: `G` groups (a picture's level, or a picture's class), `N` boxes of a group.
+Shapes: `G` groups (an image's level, or an image's class), `N` boxes of a group.
 """
 
 from __future__ import annotations
@@ -66,21 +66,21 @@ class _RoiAlign(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        _: Any, level: Tensor, boxes: Tensor, pictures: Tensor, stride: int, size: int, ratio: int
+        _: Any, level: Tensor, boxes: Tensor, images: Tensor, stride: int, size: int, ratio: int
     ) -> Tensor:
-        rois = torch.cat((pictures[:, None].to(boxes.dtype), boxes), dim=1)
+        rois = torch.cat((images[:, None].to(boxes.dtype), boxes), dim=1)
         pooled: Tensor = roi_align(level, rois, size, 1.0 / stride, ratio)
         return pooled
 
     @staticmethod
     def symbolic(
-        g: Any, level: Any, boxes: Any, pictures: Any, stride: int, size: int, ratio: int
+        g: Any, level: Any, boxes: Any, images: Any, stride: int, size: int, ratio: int
     ) -> Any:
         return g.op(
             "RoiAlign",
             level,
             boxes,
-            pictures,
+            images,
             coordinate_transformation_mode_s="output_half_pixel",
             output_height_i=size,
             output_width_i=size,
@@ -90,19 +90,19 @@ class _RoiAlign(torch.autograd.Function):
 
 
 def pool_rois(
-    level: Tensor, boxes: Tensor, pictures: Tensor, *, stride: int, size: int, ratio: int
+    level: Tensor, boxes: Tensor, images: Tensor, *, stride: int, size: int, ratio: int
 ) -> Tensor:
     """Features of boxes on a level: `(R, C, size, size)`.
 
     Args:
         level: `(B, C, Hk, Wk)`.
         boxes: `(R, 4)` float32 xyxy, input pixels; R may be 0.
-        pictures: `(R,)` int64, the picture of each.
+        images: `(R,)` int64, the image of each.
         stride: Input pixels per cell.
         size: Bins per axis.
         ratio: Samples per bin and axis.
     """
-    roi_features: Tensor = _RoiAlign.apply(level, boxes, pictures, stride, size, ratio)
+    roi_features: Tensor = _RoiAlign.apply(level, boxes, images, stride, size, ratio)
     return roi_features
 
 

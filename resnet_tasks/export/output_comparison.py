@@ -17,8 +17,8 @@ class Tolerance:
     """How far an exported model may be from the one it was made from.
 
     Attributes:
-        box: Corners of one detection, pixels of the original picture.
-        score: Scores and probabilities of one detection, pixel or picture.
+        box: Corners of one detection, pixels of the original image.
+        score: Scores and probabilities of one detection, pixel or image.
         unmatched: Share of the detections, of both sides, without a counterpart that close; each
             weighs its score, so that a model's many doubtful ones count for what they are.
         pixels: Share of pixels with another class.
@@ -41,21 +41,21 @@ BCCD's detector, trained for 14 epochs, lost 1.9 % of the scores and 0.33 points
 
 @dataclass
 class OutputDifference:
-    """The greatest differences of one head over some pictures; what a head lacks stays 0.
+    """The greatest differences of one head over some images; what a head lacks stays 0.
 
     Attributes:
-        pictures: Compared.
+        images: Compared.
         detections: Of both sides, the model's and the export's.
         unmatched: Those of them without a counterpart.
         scores: Sum of the scores of all of them.
         unmatched_scores: Sum of the scores of those without a counterpart.
         box: Corners of those with one, pixels.
-        score: Scores of those with one; probabilities of pictures; of pixels the mean difference of
-            the probability of the class, over a picture.
-        pixels: Share of pixels with another class, over all pictures.
+        score: Scores of those with one; probabilities of images; of pixels the mean difference of
+            the probability of the class, over an image.
+        pixels: Share of pixels with another class, over all images.
     """
 
-    pictures: int = 0
+    images: int = 0
     detections: int = 0
     unmatched: int = 0
     scores: float = 0.0
@@ -91,7 +91,7 @@ def compare_predictions(
     """The greatest differences of every head.
 
     Args:
-        model_predictions: Per picture: head -> prediction of the model.
+        model_predictions: Per image: head -> prediction of the model.
         export_predictions: The same of the export.
         tolerance: What counts as the same detection.
     """
@@ -100,7 +100,7 @@ def compare_predictions(
     for expected, got in zip(model_predictions, export_predictions, strict=True):
         for head, prediction in expected.items():
             difference = differences.setdefault(head, OutputDifference())
-            difference.pictures += 1
+            difference.images += 1
             if isinstance(prediction, Detections):
                 _compare_detections(difference, prediction, got[head], tolerance)
             elif isinstance(prediction, SegmentationMap):

@@ -1,4 +1,4 @@
-"""int8: an exported graph calibrated on training pictures, and its metrics before and after."""
+"""int8: an exported graph calibrated on training images, and its metrics before and after."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from resnet_tasks.structures.samples import Batch, Sample
 Feed = dict[str, NDArray[Any]]
 
 
-def quantize(graph: Path, pictures: Iterable[Feed], number: int) -> None:
+def quantize(graph: Path, images: Iterable[Feed], number: int) -> None:
     """Brings a graph file's convolutions and products to int8, in place.
 
     Args:
         graph: `.xml`, with its `.bin` beside it.
-        pictures: What the graph takes: `images` and `sizes`, one picture each; they are gone
+        images: What the graph takes: `images` and `sizes`, one image each; they are gone
             through several times.
         number: How many there are.
 
@@ -38,7 +38,7 @@ def quantize(graph: Path, pictures: Iterable[Feed], number: int) -> None:
     nncf = import_extra("nncf")
     nncf.set_log_level(logging.ERROR)
     openvino = import_extra("openvino")
-    data = nncf.Dataset(pictures)
+    data = nncf.Dataset(images)
     model = openvino.Core().read_model(str(graph))
     try:
         quantized = nncf.quantize(
@@ -90,7 +90,7 @@ def evaluate_export(
     exported: ExportedModel,
     dataset: Dataset[Sample],
     *,
-    on_picture: Callable[[], None] = lambda: None,
+    on_image: Callable[[], None] = lambda: None,
 ) -> Evaluation:
     """Metrics of an exported model, by the evaluators of the model's heads, without intervals."""
     return evaluate(
@@ -99,5 +99,5 @@ def evaluate_export(
         batch_size=1,
         precision="fp32",
         bootstrap=None,
-        on_picture=lambda *_: on_picture(),
+        on_image=lambda *_: on_image(),
     )

@@ -14,17 +14,17 @@ from resnet_tasks.exported.engines import import_extra
 OPSET = 18
 """Version of ONNX's operators; RoiAlign has the corners of boxes as we need them from 16 on."""
 TRACED_SIZE = (96, 128)
-"""Of the pictures that are traced; the graph takes any."""
+"""Of the images that are traced; the graph takes any."""
 
 
 def write_onnx(graph: ExportGraph, channels: int, path: Path) -> None:
-    """Writes a model as ONNX with free numbers of pictures, rows and columns.
+    """Writes a model as ONNX with free numbers of images, rows and columns.
 
     It is traced: the exporter that is torch's default cannot follow how many boxes read a level.
 
     Args:
         graph: The model, in evaluation mode.
-        channels: Of the pictures.
+        channels: Of the images.
         path: The file.
 
     Raises:

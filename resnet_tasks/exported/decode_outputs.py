@@ -1,8 +1,8 @@
-"""From what an exported graph gives to predictions in pixels of the original pictures.
+"""From what an exported graph gives to predictions in pixels of the original images.
 
 The counterpart of the heads' `decode` on numpy arrays.
 
-Shapes: `B` pictures, `D` detections of a picture, `K` classes, `H, W` padded batch.
+Shapes: `B` images, `D` detections of an image, `K` classes, `H, W` padded batch.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ Outputs = Mapping[str, NDArray[Any]]
 
 
 def decode(head: ExportedHead, outputs: Outputs, geometries: Sequence[Geometry]) -> list[Any]:
-    """One prediction per picture.
+    """One prediction per image.
 
     Args:
         head: What the outputs are.
         outputs: Of that head, by field.
-        geometries: Of the pictures.
+        geometries: Of the images.
     """
     if head.task == "detection":
         return [_decode_detections(outputs, i, geometry) for i, geometry in enumerate(geometries)]

@@ -29,7 +29,7 @@ class Engine(Protocol):
 
         Args:
             images: `(B, C, H, W)`, padded right and below.
-            sizes: `(B, 2)` (height, width) of every picture inside the padding.
+            sizes: `(B, 2)` (height, width) of every image inside the padding.
         """
         ...
 

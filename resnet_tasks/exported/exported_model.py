@@ -1,4 +1,4 @@
-"""An exported model: pictures in, predictions out, without torch."""
+"""An exported model: images in, predictions out, without torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from resnet_tasks.exported.decode_outputs import decode
 from resnet_tasks.exported.engines import Engine, open_engine, select_head_outputs
 from resnet_tasks.exported.manifest import FILE, Manifest
 from resnet_tasks.inference.streaming.stream import PredictionRequest, StreamOptions, predict_all
-from resnet_tasks.inference.streaming.stream_predictor import ReadyPicture
+from resnet_tasks.inference.streaming.stream_predictor import ReadyImage
 from resnet_tasks.structures.geometry import Geometry
 
 
@@ -72,22 +72,22 @@ class ExportedModel:
     def predict(
         self, images: Sequence[NDArray[Any]], names: Sequence[str] = ()
     ) -> list[dict[str, Any]]:
-        """Predictions for pictures in memory, all in one batch.
+        """Predictions for images in memory, all in one batch.
 
         Args:
             images: `(h, w)` or `(h, w, C)` arrays as stored, RGB order.
             names: What messages call them; default: their positions.
 
         Returns:
-            Per picture: head name -> `Detections`, `SegmentationMap` (in pixels of that picture) or
+            Per image: head name -> `Detections`, `SegmentationMap` (in pixels of that image) or
             `Classification`; of numpy arrays.
 
         Raises:
-            DataError: If a picture does not fit the model.
+            DataError: If an image does not fit the model.
         """
         if not images:
             return []
-        image_names = names or [f"picture {i}" for i in range(len(images))]
+        image_names = names or [f"image {i}" for i in range(len(images))]
         preparation, pixels = self.manifest.preparation, self.manifest.pixels
         prepared = [
             pixels.prepare(preparation, image, name)
@@ -105,7 +105,7 @@ class ExportedModel:
     def decode_outputs(
         self, outputs: dict[str, NDArray[Any]], geometries: Sequence[Geometry]
     ) -> list[dict[str, Any]]:
-        """Per picture: head name -> prediction, from the outputs of the graph."""
+        """Per image: head name -> prediction, from the outputs of the graph."""
         predictions = {
             name: decode(head, select_head_outputs(outputs, name), geometries)
             for name, head in self.manifest.heads.items()
@@ -127,14 +127,14 @@ class ExportedModel:
         """Predicts files, folders and videos into `out`, as `Run.predict_paths` does.
 
         Args:
-            paths: Pictures, videos, or folders or patterns of them.
+            paths: Images, videos, or folders or patterns of them.
             out: Folder for results.
             score: Detections below are left out; None keeps all and draws those from 0.5.
-            max_pixels: Larger pictures are refused; None: as the recipe said.
+            max_pixels: Larger images are refused; None: as the recipe said.
             console: For progress.
 
         Raises:
-            DataError: If there is no picture, or none can be read.
+            DataError: If there is no image, or none can be read.
             RunError: If the folder cannot be written to, or the run predicts in windows.
         """
         predictor = self.to_stream_predictor(max_pixels)
@@ -149,17 +149,17 @@ class ExportedModel:
         return out
 
     def to_stream_predictor(self, max_pixels: int | None = None) -> ExportStreamPredictor:
-        """This model as a stream of pictures uses it.
+        """This model as a stream of images uses it.
 
         Args:
-            max_pixels: Larger pictures are refused; None: as the recipe said.
+            max_pixels: Larger images are refused; None: as the recipe said.
 
         Raises:
             RunError: If the run predicts in windows.
         """
         if self.manifest.windows is not None:
             raise RunError(
-                "this model was trained on windows of big pictures, which `predict` puts together "
+                "this model was trained on windows of big images, which `predict` puts together "
                 "with the run folder only; name that, or run the graph on windows of your own"
             )
         if max_pixels is None:
@@ -176,7 +176,7 @@ class ExportStreamPredictor:
 
     Attributes:
         model: Predicts.
-        batch_size: Pictures that go through the graph together.
+        batch_size: Images that go through the graph together.
     """
 
     model: ExportedModel
@@ -184,7 +184,7 @@ class ExportStreamPredictor:
 
     @property
     def preparation(self) -> Preparation:
-        """How pictures are made ready."""
+        """How images are made ready."""
         return self.model.manifest.preparation
 
     @property
@@ -211,32 +211,32 @@ class ExportStreamPredictor:
             "max_pixels": self.preparation.max_pixels,
         }
 
-    def read(self, source: Path | NDArray[Any], name: str) -> ReadyPicture:
+    def read(self, source: Path | NDArray[Any], name: str) -> ReadyImage:
         """See `StreamPredictor`."""
         image = self.preparation.read(source) if isinstance(source, Path) else source
-        return ReadyPicture(self.preparation.open_image(image, name), image)
+        return ReadyImage(self.preparation.open_image(image, name), image)
 
-    def predict(self, pictures: Sequence[ReadyPicture]) -> list[dict[str, Any]]:
+    def predict(self, images: Sequence[ReadyImage]) -> list[dict[str, Any]]:
         """See `StreamPredictor`."""
-        names = [ready_image.picture.name for ready_image in pictures]
-        return self.model.predict([ready_image.ready for ready_image in pictures], names)
+        names = [ready_image.image.name for ready_image in images]
+        return self.model.predict([ready_image.ready for ready_image in images], names)
 
 
 def collate_images(
-    pictures: Sequence[NDArray[np.float32]], multiple: int
+    images: Sequence[NDArray[np.float32]], multiple: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """A batch of prepared pictures, padded as `structures.collate` pads.
+    """A batch of prepared images, padded as `structures.collate` pads.
 
     Args:
-        pictures: `(h, w, C)` each.
+        images: `(h, w, C)` each.
         multiple: The batch's sides are multiples of it.
 
     Returns:
-        `(B, C, H, W)`, and `(B, 2)` (height, width) of every picture.
+        `(B, C, H, W)`, and `(B, 2)` (height, width) of every image.
     """
-    sizes = np.asarray([image.shape[:2] for image in pictures], dtype=np.int64)
+    sizes = np.asarray([image.shape[:2] for image in images], dtype=np.int64)
     height, width = (-(-int(side) // multiple) * multiple for side in sizes.max(axis=0))
-    batch = np.zeros((len(pictures), pictures[0].shape[2], height, width), np.float32)
-    for row, (image, (h, w)) in zip(batch, zip(pictures, sizes, strict=True), strict=True):
+    batch = np.zeros((len(images), images[0].shape[2], height, width), np.float32)
+    for row, (image, (h, w)) in zip(batch, zip(images, sizes, strict=True), strict=True):
         row[:, :h, :w] = image.transpose(2, 0, 1)
     return batch, sizes

@@ -43,7 +43,7 @@ class PixelRange:
         """As much of the intensity step as a graph can do.
 
         8-bit values where the step is the division by the type's range, stored values where it is a
-        window and pictures keep their size; all else is prepared outside, and 0..1 goes in.
+        window and images keep their size; all else is prepared outside, and 0..1 goes in.
         """
         step = preparation.intensity
         if step.type == "auto":
@@ -64,7 +64,7 @@ class PixelRange:
     def prepare(
         self, preparation: Preparation, image: NDArray[Any], name: str
     ) -> NDArray[np.float32]:
-        """`(h', w', C)` of one stored picture as the graph takes it.
+        """`(h', w', C)` of one stored image as the graph takes it.
 
         Raises:
             DataError: If its shape or its values do not fit the model.
@@ -110,14 +110,14 @@ class Manifest:
         format: `onnx` or `openvino`.
         heads: Name -> what its outputs are; an output's name is `head.field`.
         categories: Of the data set, as COCO writes them.
-        preparation: How pictures are made ready outside the graph.
+        preparation: How images are made ready outside the graph.
         pixels: The values that the graph takes.
-        normalisation: `mean` and `std` per channel on the 0..1 scale; inside the graph.
+        normalization: `mean` and `std` per channel on the 0..1 scale; inside the graph.
         multiple: Sides of what the graph takes are multiples of this.
         precision: What the engine computes in unless asked otherwise: `auto` (bf16 where the
             hardware has it and the engine uses it) or `fp32`.
         is_int8: Whether weights and activations are quantized.
-        windows: Pictures were to be predicted in windows, which `predict` cannot do with an export.
+        windows: Images were to be predicted in windows, which `predict` cannot do with an export.
         metadata: Source run, versions, tolerance, comparison, metrics; for people.
     """
 
@@ -126,7 +126,7 @@ class Manifest:
     categories: tuple[Mapping[str, Any], ...]
     preparation: Preparation
     pixels: PixelRange
-    normalisation: Mapping[str, tuple[float, ...]]
+    normalization: Mapping[str, tuple[float, ...]]
     multiple: int = 32
     precision: str = "auto"
     is_int8: bool = False
@@ -149,12 +149,12 @@ class Manifest:
             "precision": self.precision,
             "input": {
                 "images": "(B, C, H, W) float32, RGB order, padded right and below",
-                "sizes": "(B, 2) int64: (height, width) of every picture inside the padding",
+                "sizes": "(B, 2) int64: (height, width) of every image inside the padding",
                 "channels": prepared.channels,
                 "multiple": self.multiple,
                 "pixels": asdict(self.pixels),
-                "normalisation": {
-                    name: list(numbers) for name, numbers in self.normalisation.items()
+                "normalization": {
+                    name: list(numbers) for name, numbers in self.normalization.items()
                 },
             },
             "preparation": {
@@ -233,8 +233,8 @@ def _manifest_from_json(value: Mapping[str, Any]) -> Manifest:
         categories=tuple(value["categories"]),
         preparation=preparation,
         pixels=PixelRange(**input_spec["pixels"]),
-        normalisation={
-            name: tuple(numbers) for name, numbers in input_spec["normalisation"].items()
+        normalization={
+            name: tuple(numbers) for name, numbers in input_spec["normalization"].items()
         },
         multiple=input_spec["multiple"],
         precision=value["precision"],

@@ -102,7 +102,7 @@ class Head(nn.Module, ABC):
 
     @abstractmethod
     def loss(self, features: Mapping[str, Tensor], view: BatchView) -> dict[str, LossTerm]:
-        """The head's loss terms on a batch whose pictures are all annotated for it.
+        """The head's loss terms on a batch whose images are all annotated for it.
 
         Args:
             features: Level -> `(B, channels, H/stride, W/stride)`.
@@ -110,7 +110,7 @@ class Head(nn.Module, ABC):
 
         Returns:
             Term name -> (sum, count), computed in float32; finite and with gradient also where no
-            picture holds an object.
+            image holds an object.
         """
 
     @abstractmethod
@@ -119,7 +119,7 @@ class Head(nn.Module, ABC):
 
     @abstractmethod
     def decode(self, raw: Mapping[str, Tensor], geometries: Sequence[Geometry]) -> list[Any]:
-        """One prediction per picture, in pixels of the original picture."""
+        """One prediction per image, in pixels of the original image."""
 
     def prepare_for_inference(self) -> None:
         """Does once what `forward` would do again and again while no weight changes.

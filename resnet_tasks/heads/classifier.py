@@ -1,4 +1,4 @@
-"""Classification of whole pictures: one class of several, or any number of labels.
+"""Classification of whole images: one class of several, or any number of labels.
 
 Shape glossary: `B` batch, `K` classes, `H5, W5` cells of level C5.
 
@@ -10,7 +10,7 @@ features do not: cells in the batch's padding are left out, and the raw output s
 class was seen.
 
 Pooling never reads a cell of the padding. Inside a convolutional backbone, though, cells at the
-right and lower border of a picture see padding where they would see the end of the picture, as
+right and lower border of an image see padding where they would see the end of the image, as
 everywhere in a padded batch; that part is the backbone's and cannot be taken out here.
 """
 
@@ -42,14 +42,14 @@ class ClassifierOptions(HeadOptions):
     """Options of the classifier.
 
     Attributes:
-        pooling: Of the class scores over the cells of the picture: `avg`, or `max` for findings
+        pooling: Of the class scores over the cells of the image: `avg`, or `max` for findings
             that fill a small part of it.
         dropout: Probability that a channel is dropped before the classifier, in training.
         label_smoothing: Share of the target that is spread over all classes (over yes and no with
             `multi_label`).
         class_weights: Of the loss: one number per class in order, or class name -> weight, where
             classes that are not named weigh 1. None weighs all 1.
-        multi_label: Any number of labels per picture, each a yes or no of its own (binary cross
+        multi_label: Any number of labels per image, each a yes or no of its own (binary cross
             entropy); False: exactly one (cross entropy).
     """
 
@@ -62,10 +62,10 @@ class ClassifierOptions(HeadOptions):
 
 @register_head("classifier")
 class Classifier(Head):
-    """A linear classifier on C5, pooled over the picture.
+    """A linear classifier on C5, pooled over the image.
 
-    A picture whose only labels are unknown to the head teaches a single-label head nothing.
-    Dropout draws from the pictures' seeds in `loss`, in training mode, and never touches `forward`.
+    An image whose only labels are unknown to the head teaches a single-label head nothing.
+    Dropout draws from the images' seeds in `loss`, in training mode, and never touches `forward`.
 
     Raises:
         HeadError: If C5 is missing, an option is wrong, or there is but one class to choose from.
@@ -87,7 +87,7 @@ class Classifier(Head):
         if len(self.classes) < 2 and not self.options.multi_label:
             raise HeadError(
                 f"head {type(self).__name__} has the one class {self.classes[0]!r}, which every "
-                "picture would show; name another class, or set multi_label: true for yes or no"
+                "image would show; name another class, or set multi_label: true for yes or no"
             )
         weights = make_class_weights(self.options.class_weights, self.classes, type(self).__name__)
         # Not persistent: the weights are an option of the training, not a part of the model.
@@ -109,11 +109,11 @@ class Classifier(Head):
         return {"logits": self.classifier(features["C5"]).float()}
 
     def pool_logits(self, logits: Tensor, sizes: Tensor | Sequence[tuple[int, int]]) -> Tensor:
-        """`(B, K)` logits of the pictures, from the cells that hold a part of them.
+        """`(B, K)` logits of the images, from the cells that hold a part of them.
 
         Args:
             logits: `(B, K, H5, W5)` float32.
-            sizes: (height, width) of each picture in input pixels; or `(B, 2)` int64.
+            sizes: (height, width) of each image in input pixels; or `(B, 2)` int64.
         """
         size_tensor = (
             sizes if isinstance(sizes, Tensor) else torch.tensor(sizes, device=logits.device)
@@ -129,19 +129,19 @@ class Classifier(Head):
         return total / inside.sum(dim=(1, 2))[:, None]
 
     def loss(self, features: Mapping[str, Tensor], view: BatchView) -> dict[str, LossTerm]:
-        """One term over the pictures.
+        """One term over the images.
 
         Args:
             features: Level -> `(B, channels, H/stride, W/stride)`.
             view: The batch in this head's labels.
 
         Returns:
-            `cross_entropy`: count is the sum of the class weights of the pictures' classes; with
+            `cross_entropy`: count is the sum of the class weights of the images' classes; with
             `multi_label` `binary_cross_entropy`: count is the sum of class weights over all pairs
-            of picture and class, those left out that nobody looked for.
+            of image and class, those left out that nobody looked for.
 
         Raises:
-            DataError: If a picture of a single-label head has no label, or more than one.
+            DataError: If an image of a single-label head has no label, or more than one.
         """
         level = features["C5"]
         if self.training and self.options.dropout > 0:
@@ -162,7 +162,7 @@ class Classifier(Head):
     def decode(
         self, raw: Mapping[str, Tensor], geometries: Sequence[Geometry]
     ) -> list[Classification]:
-        """One `Classification` per picture: softmax, or with `multi_label` a sigmoid per class."""
+        """One `Classification` per image: softmax, or with `multi_label` a sigmoid per class."""
         logits = self.pool_logits(
             raw["logits"].float(), [geometry.input_size for geometry in geometries]
         )
@@ -173,7 +173,7 @@ class Classifier(Head):
     def _binary_cross_entropy(self, logits: Tensor, view: BatchView) -> LossTerm:
         target_probs = torch.zeros_like(logits)
         for row, target in zip(target_probs, view.targets, strict=True):
-            assert target.image_labels is not None, "a view holds annotated pictures only"
+            assert target.image_labels is not None, "a view holds annotated images only"
             row[target.image_labels[target.image_labels >= 0]] = 1.0
         smoothing = self.options.label_smoothing
         target_probs = target_probs * (1 - smoothing) + smoothing / 2
@@ -190,16 +190,16 @@ class Classifier(Head):
 
 
 def _collect_single_labels(view: BatchView) -> list[int]:
-    """The label of each picture; `VOID` where it has none that the head knows."""
+    """The label of each image; `VOID` where it has none that the head knows."""
     labels = []
     for image_id, target in zip(view.image_ids, view.targets, strict=True):
-        assert target.image_labels is not None, "a view holds annotated pictures only"
+        assert target.image_labels is not None, "a view holds annotated images only"
         labels.append(get_single_label(target.image_labels.tolist(), image_id))
     return labels
 
 
 def get_single_label(labels: Sequence[int], image_id: int | str) -> int:
-    """The one label of a picture; `VOID` where its labels are all unknown to the head.
+    """The one label of an image; `VOID` where its labels are all unknown to the head.
 
     Args:
         labels: In the head's own numbers, `IGNORED` for what it does not know.
@@ -214,6 +214,6 @@ def get_single_label(labels: Sequence[int], image_id: int | str) -> int:
             f"image {image_id!r} has {len(known_labels) or 'no'} image-level labels among the "
             "classes of "
             "this head, but a classifier needs exactly one; mend the file, or set multi_label: "
-            "true where a picture may have any number"
+            "true where an image may have any number"
         )
     return known_labels[0] if known_labels else VOID

@@ -4,7 +4,7 @@ Grad-CAM: Selvaraju et al., ICCV 2017, section 3; for a region of pixels Vinogra
 2020; HiResCAM: Draelos and Carin, 2020. The libraries that offer them either pin numpy below 2 or
 bring a second OpenCV, and none knows several heads on one backbone.
 
-Shape glossary: `H, W` padded picture, `Hk, Wk` level k, `h, w` original picture, `K` classes, `D`
+Shape glossary: `H, W` padded image, `Hk, Wk` level k, `h, w` original image, `K` classes, `D`
 detections.
 """
 
@@ -43,7 +43,7 @@ class ExplanationQuery:
 
     Attributes:
         class_name: One of the head's classes; None: that of the box, or the strongest.
-        box: xyxy, pixels of the original picture: the detection there, or the pixels inside;
+        box: xyxy, pixels of the original image: the detection there, or the pixels inside;
             None: the strongest detection, or all pixels of the class.
     """
 
@@ -56,13 +56,13 @@ class Explanation:
     """Where a feature level speaks for what was asked.
 
     Attributes:
-        heat: `(h, w)` float32, 0..1 of the original picture's strongest place; all 0 where nothing
+        heat: `(h, w)` float32, 0..1 of the original image's strongest place; all 0 where nothing
             speaks for it.
         head: Name of the head.
         level: `C1` to `C5`.
         method: `gradcam` or `hirescam`.
         class_name: What was explained.
-        box: xyxy, original pixels; None for a picture, or all pixels of a class.
+        box: xyxy, original pixels; None for an image, or all pixels of a class.
         evidence: The logit that was explained: of the detection's score, of the class, or the mean
             over the pixels.
     """
@@ -94,20 +94,20 @@ def explain(
     query: ExplanationQuery | None = None,
     method: Method | None = None,
 ) -> Explanation:
-    """The places of one picture that speak for a prediction of one head.
+    """The places of one image that speak for a prediction of one head.
 
     Computed in float32, in evaluation mode, with the gradients of the whole model down to `level`,
     frozen stages included.
 
     Args:
         model: In any mode.
-        sample: The picture; its target is not used.
+        sample: The image; its target is not used.
         head: Name of the head.
         level: Feature level of the backbone: deep ones see what, shallow ones where.
         query: What is asked; default: the head's strongest prediction.
-        method: `gradcam` weighs channels by their mean gradient over the picture, which shows all
+        method: `gradcam` weighs channels by their mean gradient over the image, which shows all
             that speaks for a class, wherever it is; `hirescam` weighs every place by its own
-            gradient. Default: `gradcam` for a whole picture, `hirescam` for a box or its pixels.
+            gradient. Default: `gradcam` for a whole image, `hirescam` for a box or its pixels.
 
     Raises:
         HeadError: If head, level or class do not exist, or the head does not use the level.
@@ -120,7 +120,7 @@ def explain(
     device = model.device
     batch = collate([sample]).to(device)
     with _enable_full_graph(model), torch.enable_grad():
-        images = model.normalise(batch.images, [sample.geometry.input_size])
+        images = model.normalize(batch.images, [sample.geometry.input_size])
         features = model.compute_features(images.requires_grad_())
         raw = head_module({name: feature.float() for name, feature in features.items()})
         evidence = _compute_evidence(head_module, raw, sample.geometry, resolved_query, head)
@@ -252,7 +252,7 @@ def _compute_pixel_evidence(
         region[:] = False
         region[limits[1] : limits[3], limits[0] : limits[2]] = True
     if not region.any():
-        raise DataError(f"the box {list(box or ())} holds no pixel of the picture")
+        raise DataError(f"the box {list(box or ())} holds no pixel of the image")
     if label is None:
         counts = torch.bincount(labels[region], minlength=len(head.classes))
         if head.classes[0] == "background" and counts[1:].any():
@@ -273,9 +273,9 @@ def _compute_image_evidence(
     label: int | None,
     box: tuple[float, float, float, float] | None,
 ) -> _Evidence:
-    """The logit of a class of the whole picture."""
+    """The logit of a class of the whole image."""
     if box is not None:
-        raise DataError("a head that judges whole pictures has no boxes; leave the box out")
+        raise DataError("a head that judges whole images has no boxes; leave the box out")
     pooled: Any = head
     logits = pooled.pooled(raw["logits"].float(), [geometry.input_size])[0]
     class_index = int(logits.argmax()) if label is None else label
@@ -299,7 +299,7 @@ def _compute_heat(feature: Tensor, gradient: Tensor, method: str) -> Tensor:
 
 
 def _map_to_image(heat: Tensor, padded: tuple[int, int], geometry: Geometry) -> NDArray[np.float32]:
-    """`(Hk, Wk)` -> `(h, w)` of the original picture, its strongest place 1."""
+    """`(Hk, Wk)` -> `(h, w)` of the original image, its strongest place 1."""
     padded_heat = F.interpolate(
         heat[None, None], size=padded, mode="bilinear", align_corners=False
     )[0]

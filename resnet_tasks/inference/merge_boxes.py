@@ -1,4 +1,4 @@
-"""Detections of overlapping windows as those of one picture: nothing twice, nothing in pieces.
+"""Detections of overlapping windows as those of one image: nothing twice, nothing in pieces.
 
 An object on the border of two windows is seen by both: whole and cut, or cut twice. Three steps,
 each among detections of one class:
@@ -46,7 +46,7 @@ class WindowDetections:
     """What one window shows.
 
     Attributes:
-        detections: In pixels of the original picture.
+        detections: In pixels of the original image.
         frame: xyxy of the window, in the same pixels.
     """
 
@@ -57,11 +57,11 @@ class WindowDetections:
 def merge_detections(
     windows: Sequence[WindowDetections], size: tuple[int, int], *, iou: float = 0.5
 ) -> Detections:
-    """Detections of a picture from those of its windows.
+    """Detections of an image from those of its windows.
 
     Args:
         windows: At least one.
-        size: (height, width) of the original picture.
+        size: (height, width) of the original image.
         iou: Boxes of one class that overlap more are the same object.
 
     Returns:

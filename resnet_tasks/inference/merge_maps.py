@@ -1,6 +1,6 @@
 """Label maps put together from the logits of overlapping windows, a band of rows at a time.
 
-Shape glossary: `K` classes, `H, W` the prepared picture, `h, w` the original one, `r` rows.
+Shape glossary: `K` classes, `H, W` the prepared image, `h, w` the original one, `r` rows.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ROWS_AT_ONCE = 64
 
 
 class BlendedMap:
-    """One head's map of one picture, from windows that come row by row.
+    """One head's map of one image, from windows that come row by row.
 
     Logits are summed with weights that fade towards the inner borders of a window and add up to 1
     (`tiles.shares`), in float32, over as many rows as a window has; rows that no later window
@@ -33,9 +33,9 @@ class BlendedMap:
 
     Args:
         head: Decodes the logits.
-        windows: That the picture is cut into.
-        size: (height, width) of the prepared picture.
-        original_size: (height, width) of the picture.
+        windows: That the image is cut into.
+        size: (height, width) of the prepared image.
+        original_size: (height, width) of the image.
         keep: What is kept besides labels: nothing, the probability of the label, or those of all
             classes.
     """
@@ -66,7 +66,7 @@ class BlendedMap:
         """Takes one window, in the order of `Windows.over`.
 
         Args:
-            tile: Where it lies in the prepared picture.
+            tile: Where it lies in the prepared image.
             logits: `(K, H', W')` over the padded window.
         """
         logits = logits[:, : tile.height, : tile.width].float()
@@ -127,7 +127,7 @@ class _RowDecoder:
         logits = torch.cat((self._tail, rows), dim=1) if self._tail.numel() else rows
         end = self._first + logits.shape[1]
         scale = self._size[0] / self._original[0]
-        # As `F.interpolate` places pixel centres, which `Geometry.map_to_original` uses.
+        # As `F.interpolate` places pixel centers, which `Geometry.map_to_original` uses.
         at = ((torch.arange(self._num_done, self._original[0]) + 0.5) * scale - 0.5).clamp(min=0)
         low = at.long().clamp(max=self._size[0] - 1)
         high = (low + 1).clamp(max=self._size[0] - 1)
@@ -186,7 +186,7 @@ def get_window_logits(
         got = tuple(logits.shape) if isinstance(logits, Tensor) else f"only {', '.join(raw)}"
         raise HeadError(
             f"head {name}: windows are blended in raw `logits` of shape (B, {num_classes}, "
-            f"{padded[0]}, {padded[1]}), its forward gives {got}; predict whole pictures, or bring "
-            "the logits to the size of the picture in `forward`"
+            f"{padded[0]}, {padded[1]}), its forward gives {got}; predict whole images, or bring "
+            "the logits to the size of the image in `forward`"
         )
     return logits

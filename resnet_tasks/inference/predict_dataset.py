@@ -1,4 +1,4 @@
-"""What a model predicts for every picture of a data set, alone or as one of a team."""
+"""What a model predicts for every image of a data set, alone or as one of a team."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from resnet_tasks.data.sampling.loaders import get_shard, make_loader
 from resnet_tasks.errors import DataError
-from resnet_tasks.inference.sliding_window import HasPictures, SlidingWindows
+from resnet_tasks.inference.sliding_window import HasImages, SlidingWindows
 from resnet_tasks.inference.test_time_augmentation import (
     Predictor,
     TtaPredictor,
@@ -24,7 +24,7 @@ from resnet_tasks.model import TaskModel, resolve_precision
 from resnet_tasks.structures.samples import Batch, Sample
 
 ImagePrediction = tuple[int, int | str, dict[str, Any]]
-"""Position of a picture, its id, and {head: prediction}."""
+"""Position of an image, its id, and {head: prediction}."""
 
 
 class ProcessGroup(Protocol):
@@ -66,7 +66,7 @@ def predict_dataset(
     workers: int = 0,
     process_group: ProcessGroup = SingleProcess(),
 ) -> Iterator[ImagePrediction]:
-    """What a model predicts for the pictures of a data set, in their order."""
+    """What a model predicts for the images of a data set, in their order."""
     length = len(dataset)  # type: ignore[arg-type]
     chunk_size = process_group.count if isinstance(model, SlidingWindows) else batch_size
     batches = [list(range(i, min(i + chunk_size, length))) for i in range(0, length, chunk_size)]
@@ -86,7 +86,7 @@ def _predict_parts(
     precision: str,
     workers: int,
 ) -> Iterator[list[ImagePrediction]]:
-    """What is found on the pictures of every part, in order."""
+    """What is found on the images of every part, in order."""
     if isinstance(model, SlidingWindows):
         for part in parts:
             yield [_predict_windows(model, dataset, index, precision) for index in part]
@@ -110,7 +110,7 @@ def _predict_tta_batch(
     tta_views: Sequence[Batch],
     precision: str,
 ) -> list[ImagePrediction]:
-    """What is found on every picture of a batch in all its sizes."""
+    """What is found on every image of a batch in all its sizes."""
     predictions = predict_batches(model, tta_views, precision=precision)
     return [
         (
@@ -125,15 +125,15 @@ def _predict_tta_batch(
 def _predict_windows(
     model: SlidingWindows, dataset: Dataset[Sample], index: int, precision: str
 ) -> ImagePrediction:
-    """What is found on one picture, which is read window by window.
+    """What is found on one image, which is read window by window.
 
     Raises:
         DataError: If the data set cannot do that.
     """
-    if not isinstance(dataset, HasPictures):
+    if not isinstance(dataset, HasImages):
         raise DataError(
             f"{type(dataset).__name__} has no prepared(index), which sliding windows need; "
-            "evaluate whole pictures"
+            "evaluate whole images"
         )
     return (
         index,

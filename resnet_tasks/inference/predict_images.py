@@ -1,4 +1,4 @@
-"""Pictures in, predictions of a model out."""
+"""Images in, predictions of a model out."""
 
 from __future__ import annotations
 
@@ -13,32 +13,31 @@ from resnet_tasks.inference.streaming.model_predictor import ModelPredictor
 from resnet_tasks.inference.test_time_augmentation import Predictor
 
 
-def predict_pictures(
+def predict_images(
     model: Predictor,
-    pictures: Sequence[NDArray[Any] | Path],
+    images: Sequence[NDArray[Any] | Path],
     preparation: Preparation,
     *,
     precision: str = "auto",
     names: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
-    """Predictions for a few pictures, which go through the model together.
+    """Predictions for a few images, which go through the model together.
 
     Args:
         model: A `TaskModel` in any mode, or `ManyViews` or `SlidingWindows` of one. With
             `SlidingWindows` files are read in parts where their format allows.
-        pictures: `(h, w, C)` arrays, RGB order, or files.
-        preparation: How the model's pictures are prepared.
+        images: `(h, w, C)` arrays, RGB order, or files.
+        preparation: How the model's images are prepared.
         precision: `auto`, `fp32`, `bf16` or `fp16`.
-        names: What messages call the pictures; default: their files or positions.
+        names: What messages call the images; default: their files or positions.
 
     Returns:
-        Per picture: head name -> prediction, in pixels of that picture.
+        Per image: head name -> prediction, in pixels of that image.
     """
-    if not pictures:
+    if not images:
         return []
     image_names = names or [
-        str(image) if isinstance(image, Path) else f"picture {i}"
-        for i, image in enumerate(pictures)
+        str(image) if isinstance(image, Path) else f"image {i}" for i, image in enumerate(images)
     ]
     predictor = ModelPredictor(model, preparation, precision=precision)
-    return predictor.predict([*map(predictor.read, pictures, image_names)])
+    return predictor.predict([*map(predictor.read, images, image_names)])

@@ -1,4 +1,4 @@
-"""Pictures by their files, and predictions as files: COCO results, PNGs and drawings; no torch."""
+"""Images by their files, and predictions as files: COCO results, PNGs and drawings; no torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from resnet_tasks.data.coco.read import to_coco_results
 from resnet_tasks.data.images.image_files import SUFFIXES
 from resnet_tasks.data.images.intensity import resize_pixels
-from resnet_tasks.data.images.preprocessing import Preparation, PreparedPicture
+from resnet_tasks.data.images.preprocessing import Preparation, PreparedImage
 from resnet_tasks.data.images.windows import Tile
 from resnet_tasks.errors import DataError
 from resnet_tasks.files.safe_names import require_head_names
@@ -23,11 +23,11 @@ from resnet_tasks.structures.predictions import Classification, Detections, Segm
 from resnet_tasks.visualization.drawing import as_rgb8, draw_prediction, resize_prediction
 
 MAX_DRAWING_SIDE = 4096
-"""Longest side of a drawing, pixels; of larger pictures a smaller one is drawn."""
+"""Longest side of a drawing, pixels; of larger images a smaller one is drawn."""
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:
-    """Pictures as named, in folders (not below) and by pattern, as `find_files` finds them.
+    """Images as named, in folders (not below) and by pattern, as `find_files` finds them.
 
     Raises:
         DataError: If a path does not exist, or nothing is found.
@@ -35,7 +35,7 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     files, _ = find_files(paths, SUFFIXES)
     if not files:
         raise DataError(
-            f"there is no picture ({', '.join(sorted(SUFFIXES))}) {describe_search(paths)}"
+            f"there is no image ({', '.join(sorted(SUFFIXES))}) {describe_search(paths)}"
         )
     return files
 
@@ -112,7 +112,7 @@ class PredictionWriter:
 
     Args:
         folder: Is made where needed. Gets `<head>.json` (COCO results; for a classifier one entry
-            per picture, its classes best first) or `<head>/<name>.png` (category ids), and
+            per image, its classes best first) or `<head>/<name>.png` (category ids), and
             `overlays/<name>.png`.
         classes: Head name -> class names.
         category_ids: Head name -> category id of every label.
@@ -142,7 +142,7 @@ class PredictionWriter:
         self.results: dict[str, list[dict[str, Any]]] = {}
 
     def write(self, image_id: int | str, name: str, predictions: Mapping[str, Any]) -> None:
-        """Takes one picture's predictions."""
+        """Takes one image's predictions."""
         for head, prediction in predictions.items():
             if isinstance(prediction, Detections):
                 detections = self._filter_by_score(head, prediction)
@@ -163,13 +163,13 @@ class PredictionWriter:
         predictions: Mapping[str, Any],
         size: tuple[int, int] | None = None,
     ) -> Path:
-        """Draws all heads' predictions over an RGB picture.
+        """Draws all heads' predictions over an RGB image.
 
         Args:
             name: Of the file, without its ending.
             image: `(h', w', 3)`.
-            predictions: Head name -> prediction, in pixels of the picture.
-            size: (height, width) of the picture, where `image` is a smaller one of it.
+            predictions: Head name -> prediction, in pixels of the image.
+            size: (height, width) of the image, where `image` is a smaller one of it.
         """
         image_size = (int(image.shape[0]), int(image.shape[1]))
         if size is not None and size != image_size:
@@ -188,7 +188,7 @@ class PredictionWriter:
             for head, prediction in predictions.items()
         }
         scores = {head: 0.0 if head in self._thresholds else least for head in predictions}
-        write_picture(path, draw_prediction(image, filtered, self._classes, least_score=scores))
+        write_image(path, draw_prediction(image, filtered, self._classes, least_score=scores))
         return path
 
     def _filter_by_score(self, head: str, detections: Detections) -> Detections:
@@ -210,11 +210,11 @@ def classification_to_result(
     ids: Sequence[int],
     least_score: float = 0.0,
 ) -> dict[str, Any]:
-    """One picture's classes as JSON: `{image_id, category_ids, scores}`, best first.
+    """One image's classes as JSON: `{image_id, category_ids, scores}`, best first.
 
     Args:
         classification: The prediction.
-        image_id: Id of the picture.
+        image_id: Id of the image.
         ids: Category id of every label.
         least_score: Classes below are left out.
     """
@@ -242,8 +242,8 @@ def filter_by_score(
     )
 
 
-def write_picture(path: Path, image: NDArray[np.uint8]) -> None:
-    """Writes an RGB picture.
+def write_image(path: Path, image: NDArray[np.uint8]) -> None:
+    """Writes an RGB image.
 
     Raises:
         DataError: If it cannot be written.
@@ -269,29 +269,29 @@ def _write_png(path: Path, pixels: NDArray[Any], suffix: str = ".png") -> None:
 
 
 def to_canvas(image: NDArray[Any], preparation: Preparation) -> NDArray[np.uint8]:
-    """A stored picture as 8-bit RGB to draw on, through the model's own intensity step."""
+    """A stored image as 8-bit RGB to draw on, through the model's own intensity step."""
     return as_rgb8(preparation.intensity(image))
 
 
-def make_overview(picture: PreparedPicture, longest: int = MAX_DRAWING_SIDE) -> NDArray[np.uint8]:
-    """A picture as 8-bit RGB to draw on, shrunk by area where a side is longer than `longest`.
+def make_overview(image: PreparedImage, longest: int = MAX_DRAWING_SIDE) -> NDArray[np.uint8]:
+    """An image as 8-bit RGB to draw on, shrunk by area where a side is longer than `longest`.
 
     It is read a band of rows at a time.
 
     Args:
-        picture: Read through its intensity step.
+        image: Read through its intensity step.
         longest: Pixels.
 
     Returns:
         `(h', w', 3)`.
     """
-    height, width = picture.original_size
+    height, width = image.original_size
     factor = -(-max(height, width) // longest)
     rows = height if factor == 1 else factor * 64
     bands = []
     for top in range(0, height, rows):
         tile = Tile(top, 0, min(rows, height - top), width)
-        values = picture.read_original_values(tile)
+        values = image.read_original_values(tile)
         bands.append(
             as_rgb8(resize_pixels(values, (-(-tile.height // factor), -(-width // factor))))
         )

@@ -1,7 +1,7 @@
-"""Test-time augmentation: one picture seen several ways, and one prediction made of all views.
+"""Test-time augmentation: one image seen several ways, and one prediction made of all views.
 
 A view is a sample like any other: mirrored left to right, or prepared at another size, with the
-geometry that leads back. Predictions are decoded in the frame of the original picture, where they
+geometry that leads back. Predictions are decoded in the frame of the original image, where they
 meet: probabilities are averaged, boxes fused.
 
 Shape glossary: `V` views, `N` detections of all views, `K` classes.
@@ -32,7 +32,7 @@ FUSION_IOU = 0.55  # Solovyev et al. 2021
 
 @dataclass(frozen=True)
 class TtaViews:
-    """Which views of a picture are predicted.
+    """Which views of an image are predicted.
 
     Attributes:
         has_flips: Also from right to left.
@@ -63,15 +63,15 @@ class TtaViews:
 
 @runtime_checkable
 class ScalableDataset(Protocol):
-    """A data set that can prepare its pictures at another size."""
+    """A data set that can prepare its images at another size."""
 
     def at_scale(self, factor: float) -> Dataset[Sample]:
-        """The same pictures, `factor` times as large."""
+        """The same images, `factor` times as large."""
         ...
 
 
 def rescale_dataset(dataset: Dataset[Sample], factor: float) -> Dataset[Sample]:
-    """`dataset` with pictures `factor` times as large.
+    """`dataset` with images `factor` times as large.
 
     Raises:
         DataError: If it cannot do that.
@@ -87,9 +87,9 @@ def rescale_dataset(dataset: Dataset[Sample], factor: float) -> Dataset[Sample]:
 
 
 class TtaPredictor:
-    """A model that predicts every view of a picture and merges what it finds.
+    """A model that predicts every view of an image and merges what it finds.
 
-    Takes the place of a `TaskModel` in `evaluate` and `predict_pictures`.
+    Takes the place of a `TaskModel` in `evaluate` and `predict_images`.
 
     Args:
         model: Predicts each view.
@@ -101,14 +101,14 @@ class TtaPredictor:
         self.views = views
 
     def predict(self, batches: Sequence[Batch], *, precision: str = "fp32") -> dict[str, list[Any]]:
-        """Merged predictions, in pixels of the original pictures.
+        """Merged predictions, in pixels of the original images.
 
         Args:
-            batches: The same pictures, prepared at each of `views.scales`.
+            batches: The same images, prepared at each of `views.scales`.
             precision: `fp32`, `bf16` or `fp16`.
 
         Returns:
-            Head name -> one prediction per picture.
+            Head name -> one prediction per image.
         """
         view_predictions = []
         for batch in batches:
@@ -135,21 +135,21 @@ def unwrap_model(predictor: Predictor) -> TaskModel:
 
 
 def get_scales(predictor: Predictor) -> tuple[float, ...]:
-    """At which sizes a predictor wants to see a picture."""
+    """At which sizes a predictor wants to see an image."""
     return predictor.views.scales if isinstance(predictor, TtaPredictor) else (1.0,)
 
 
 def predict_batches(
     predictor: TaskModel | TtaPredictor, batches: Sequence[Batch], *, precision: str
 ) -> dict[str, list[Any]]:
-    """Predictions for pictures prepared at each of `scales_of(predictor)`."""
+    """Predictions for images prepared at each of `scales_of(predictor)`."""
     if isinstance(predictor, TtaPredictor):
         return predictor.predict(batches, precision=precision)
     return predictor.predict(batches[0], precision=precision)
 
 
 def flip_batch(batch: Batch) -> Batch:
-    """The pictures of a batch from right to left, padding where it was.
+    """The images of a batch from right to left, padding where it was.
 
     Targets stay those of the plain view: predictions do not read them.
     """
@@ -165,7 +165,7 @@ def flip_batch(batch: Batch) -> Batch:
 
 
 def merge_views(predictions: Sequence[Any]) -> Any:
-    """One prediction of those of all views of a picture; of a single view it is that.
+    """One prediction of those of all views of an image; of a single view it is that.
 
     Raises:
         DataError: If predictions of that type cannot be merged.
@@ -196,7 +196,7 @@ def fuse_detections(views: Sequence[Detections]) -> Detections:
     and boxes of one view are never fused with one another).
 
     Args:
-        views: Detections of the same picture, one or more views.
+        views: Detections of the same image, one or more views.
 
     Returns:
         Best first; at most as many as the view with the most.

@@ -1,4 +1,4 @@
-"""Dropout that is a function of the pictures' seeds and of nothing else."""
+"""Dropout that is a function of the images' seeds and of nothing else."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from torch import Tensor
 
 
 def sample_channel_mask(decoded: Tensor, dropout: float, seeds: Sequence[int]) -> Tensor:
-    """A factor for every channel of every picture.
+    """A factor for every channel of every image.
 
     Args:
         decoded: `(B, channels, H, W)`.
         dropout: Probability that a channel is dropped, 0..1.
-        seeds: One per picture.
+        seeds: One per image.
 
     Returns:
         `(B, channels, 1, 1)`: 0 for dropped channels, else the factor that keeps the mean.
@@ -33,11 +33,11 @@ def sample_unit_mask(
     dropout: float,
     like: Tensor,
 ) -> Tensor:
-    """A factor for every unit of every row, rows lying picture by picture.
+    """A factor for every unit of every row, rows lying image by image.
 
     Args:
-        counts: Rows of each picture.
-        generators: One per picture, on the CPU; drawn from.
+        counts: Rows of each image.
+        generators: One per image, on the CPU; drawn from.
         channels: Units of a row.
         dropout: Probability that a unit is dropped, 0..1.
         like: Whose type and device the factors get.

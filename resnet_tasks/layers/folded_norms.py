@@ -27,7 +27,7 @@ class FoldingConv2d(nn.Conv2d):
     _partner: tuple[nn.Module, str]  # whose child the norm is; a tuple, lest it become a child
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # torch's name
-        """`(B, C, H, W)` -> `(B, channels, H', W')`; normalised too, unless the norm learns."""
+        """`(B, C, H, W)` -> `(B, channels, H', W')`; normalized too, unless the norm learns."""
         norm = self._get_folded_norm()
         if norm is None:
             return super().forward(input)

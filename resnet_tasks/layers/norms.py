@@ -70,7 +70,7 @@ def batch_to_sync_norm(module: nn.Module) -> None:
 
 
 class FrozenStatistics(AbstractContextManager[None]):
-    """While it holds, batch norms normalise as ever but learn no statistics.
+    """While it holds, batch norms normalize as ever but learn no statistics.
 
     For a second forward over the same batch, as gradient checkpointing makes, which would count it
     twice.

@@ -1,11 +1,11 @@
-"""Losses over dense maps, with their gradients, one picture at a time.
+"""Losses over dense maps, with their gradients, one image at a time.
 
 Maps of the loss (resized logits, log-probabilities, and the gradients of both) are as large as the
-pictures, and there are several of them: they are the peak of a training step. A sum over pictures
-has the sum of their gradients, so that both are made for one picture at a time, in the forward, and
+images, and there are several of them: they are the peak of a training step. A sum over images
+has the sum of their gradients, so that both are made for one image at a time, in the forward, and
 of all that only the gradient of what went in is kept.
 
-Shape glossary: `B` pictures, `K` channels, `h, w` cells, `H, W` pixels.
+Shape glossary: `B` images, `K` channels, `h, w` cells, `H, W` pixels.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ Terms = Callable[[Tensor, Tensor], Mapping[str, LossTerm]]
 
 
 def compute_terms_per_image(terms: Terms, values: Tensor, labels: Tensor) -> dict[str, LossTerm]:
-    """`terms(values, labels)`, whose sums and counts are those of the pictures added up.
+    """`terms(values, labels)`, whose sums and counts are those of the images added up.
 
     Args:
-        terms: Gives the same names for any pictures; sums and counts that add up over them. Is
+        terms: Gives the same names for any images; sums and counts that add up over them. Is
             called for each of them, without them in a graph.
         values: `(B, K, h, w)`; what the sums have a gradient of.
         labels: `(B, H, W)`; they have none.
@@ -56,10 +56,10 @@ class _PerImageSum(torch.autograd.Function):
         saved_gradients: list[Tensor] = []
         sums: list[Tensor] = []
         counts: list[Tensor] = []
-        for picture in range(len(values)):
-            own = values[picture : picture + 1].detach().requires_grad_()
+        for image in range(len(values)):
+            own = values[image : image + 1].detach().requires_grad_()
             with torch.enable_grad():
-                own_terms = terms(own, labels[picture : picture + 1])
+                own_terms = terms(own, labels[image : image + 1])
             if not names:
                 names += own_terms
                 saved_gradients = [torch.empty_like(values) for _ in names]
@@ -70,7 +70,7 @@ class _PerImageSum(torch.autograd.Function):
                 (gradient,) = torch.autograd.grad(
                     own_terms[name].sum, own, retain_graph=not is_last
                 )
-                saved_gradients[place][picture] = gradient[0]
+                saved_gradients[place][image] = gradient[0]
                 sums[place] += own_terms[name].sum.detach()
                 counts[place] += own_terms[name].count
         ctx.save_for_backward(*saved_gradients)
@@ -80,7 +80,7 @@ class _PerImageSum(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():  # `once_differentiable` would leave them out in silence
-            raise RuntimeError("losses made picture by picture have no gradients of gradients")
+            raise RuntimeError("losses made image by image have no gradients of gradients")
         total, *remaining = [
             saved_gradient * of_sum
             for saved_gradient, of_sum in zip(ctx.saved_tensors, gradients, strict=False)

@@ -7,7 +7,7 @@ The bilinear samples of a bin are a weighted sum of feature cells, so one `embed
 channels-last rows of all levels computes all bins. On a CPU that is several times faster than
 torchvision's compiled operator, above all backwards; on other devices the operator is used.
 
-Shapes: `B` pictures, `C` channels, `Hk, Wk` cells of level k, `R` boxes, `S` bins per axis,
+Shapes: `B` images, `C` channels, `Hk, Wk` cells of level k, `R` boxes, `S` bins per axis,
 `G` samples per bin and axis.
 """
 
@@ -48,7 +48,7 @@ def multilevel_roi_align(
     levels: Sequence[Tensor],
     strides: Sequence[int],
     boxes: Tensor,
-    pictures: Tensor,
+    images: Tensor,
     *,
     output_size: int = 7,
     sampling_ratio: int = 2,
@@ -61,7 +61,7 @@ def multilevel_roi_align(
         levels: `(B, C, Hk, Wk)` each, finest first; fastest in channels-last memory.
         strides: Input pixels per cell of each level.
         boxes: `(R, 4)` float32 xyxy, input pixels.
-        pictures: `(R,)` int64, the picture of each box.
+        images: `(R,)` int64, the image of each box.
         output_size: Bins per axis.
         sampling_ratio: Samples per bin and axis.
 
@@ -70,14 +70,14 @@ def multilevel_roi_align(
     """
     box_levels = assign_boxes_to_levels(boxes, strides)
     pool = roi_align_rows if boxes.device.type == "cpu" else roi_align_compiled
-    return pool(levels, strides, boxes, pictures, box_levels, output_size, sampling_ratio)
+    return pool(levels, strides, boxes, images, box_levels, output_size, sampling_ratio)
 
 
 def roi_align_compiled(
     levels: Sequence[Tensor],
     strides: Sequence[int],
     boxes: Tensor,
-    pictures: Tensor,
+    images: Tensor,
     box_levels: Tensor,
     output_size: int,
     sampling_ratio: int,
@@ -85,7 +85,7 @@ def roi_align_compiled(
     """`multilevel_roi_align` by torchvision's operator, level by level; `box_levels` is `(R,)`."""
     channels = levels[0].shape[1]
     pooled = levels[0].new_zeros((len(boxes), channels, output_size, output_size))
-    rois = torch.cat((pictures[:, None].to(boxes.dtype), boxes), dim=1)
+    rois = torch.cat((images[:, None].to(boxes.dtype), boxes), dim=1)
     for index, (level, stride) in enumerate(zip(levels, strides, strict=True)):
         rows = torch.where(box_levels == index)[0]
         values = compiled_roi_align(
@@ -99,15 +99,15 @@ def roi_align_rows(
     levels: Sequence[Tensor],
     strides: Sequence[int],
     boxes: Tensor,
-    pictures: Tensor,
+    images: Tensor,
     box_levels: Tensor,
     output_size: int,
     sampling_ratio: int,
 ) -> Tensor:
     """`multilevel_roi_align` in plain PyTorch; `box_levels` is `(R,)`, the level of each box."""
-    # Picture by picture: what the backward sorts and sums is held for one of them at a time.
+    # Image by image: what the backward sorts and sums is held for one of them at a time.
     images_per_level = [_split_images(level) for level in levels]
-    of_picture = [torch.where(pictures == index)[0] for index in range(len(levels[0]))]
+    of_image = [torch.where(images == index)[0] for index in range(len(levels[0]))]
     pooled = [
         _pool_image(
             [level[index] for level in images_per_level],
@@ -117,16 +117,16 @@ def roi_align_rows(
             output_size,
             sampling_ratio,
         )
-        for index, own in enumerate(of_picture)
+        for index, own in enumerate(of_image)
     ]
-    joined, order = torch.cat(pooled), torch.cat(of_picture)
+    joined, order = torch.cat(pooled), torch.cat(of_image)
     if not torch.equal(order, torch.arange(len(order), device=order.device)):
         joined = joined[order.argsort()]
     return joined.permute(0, 3, 1, 2)
 
 
 def _split_images(level: Tensor) -> tuple[Tensor, ...]:
-    """`(B, C, H, W)` as `B` pictures `(H, W, C)`."""
+    """`(B, C, H, W)` as `B` images `(H, W, C)`."""
     if torch.is_grad_enabled() and level.requires_grad:
         images: tuple[Tensor, ...] = _SplitImages.apply(level)
         return images
@@ -166,7 +166,7 @@ def _pool_image(
     output_size: int,
     sampling_ratio: int,
 ) -> Tensor:
-    """`(R, S, S, C)` bins of the boxes of one picture, whose levels are `(Hk, Wk, C)`."""
+    """`(R, S, S, C)` bins of the boxes of one image, whose levels are `(Hk, Wk, C)`."""
     channels = levels[0].shape[2]
     table = torch.cat([level.reshape(-1, channels) for level in levels])
     if table.requires_grad and torch.is_grad_enabled():

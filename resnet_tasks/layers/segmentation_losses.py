@@ -1,6 +1,6 @@
 """Losses over dense logits, each as (sum, count), so that they add up over batches and processes.
 
-Shape glossary: `B` batch, `K` classes, `H, W` padded picture. Logits are `(B, K, H, W)`, labels
+Shape glossary: `B` batch, `K` classes, `H, W` padded image. Logits are `(B, K, H, W)`, labels
 `(B, H, W)` int64, where `VOID` pixels count for nothing. Everything is computed in float32.
 """
 
@@ -30,7 +30,7 @@ def cross_entropy(
         label_smoothing: 0..1, the share of the target that is spread over all classes.
 
     Returns:
-        Sum over labelled pixels, and the sum of their class weights.
+        Sum over labeled pixels, and the sum of their class weights.
     """
     rows, flat = _compute_log_probs(logits, labels)
     weights = _compute_pixel_weights(flat, class_weights)
@@ -55,7 +55,7 @@ def focal(
         class_weights: `(K,)` float32; None weighs all classes 1.
 
     Returns:
-        Sum over labelled pixels, and the sum of their class weights.
+        Sum over labeled pixels, and the sum of their class weights.
     """
     rows, flat = _compute_log_probs(logits, labels)
     log_likelihood = -F.nll_loss(rows, flat, ignore_index=VOID, reduction="none")
@@ -66,11 +66,11 @@ def focal(
 
 
 def dice(logits: Tensor, labels: Tensor) -> LossTerm:
-    """Soft Dice loss, one value per picture and class present in its truth.
+    """Soft Dice loss, one value per image and class present in its truth.
 
     The Dice coefficient of Milletari et al. 2016 with plain instead of squared sums in the
-    denominator. It is taken per picture, not over the batch, so that it does not depend on which
-    pictures share a batch. A class that is absent from a picture has no Dice there; its false
+    denominator. It is taken per image, not over the batch, so that it does not depend on which
+    images share a batch. A class that is absent from an image has no Dice there; its false
     positives cost the classes that they displace.
 
     Args:
@@ -78,14 +78,14 @@ def dice(logits: Tensor, labels: Tensor) -> LossTerm:
         labels: `(B, H, W)` int64, 0..K-1 or `VOID`.
 
     Returns:
-        Sum of `1 - Dice` over the pairs (picture, class present in it), and the number of pairs.
+        Sum of `1 - Dice` over the pairs (image, class present in it), and the number of pairs.
     """
     probs = logits.float().softmax(dim=1)
     classes = torch.arange(probs.shape[1], device=labels.device)
     truth = labels[:, None] == classes[:, None, None]
-    labelled = (labels != VOID)[:, None]
+    labeled = (labels != VOID)[:, None]
     overlap = (probs * truth).sum(dim=(2, 3))
-    predicted = (probs * labelled).sum(dim=(2, 3))
+    predicted = (probs * labeled).sum(dim=(2, 3))
     actual = truth.sum(dim=(2, 3))
     present = actual > 0
     coefficient = 2 * overlap / (predicted + actual).clamp(min=1e-6)
@@ -93,11 +93,11 @@ def dice(logits: Tensor, labels: Tensor) -> LossTerm:
 
 
 def _compute_log_probs(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """`(B * H * W, K)` log-probabilities and `(B * H * W,)` labels; on a CPU as pictures.
+    """`(B * H * W, K)` log-probabilities and `(B * H * W,)` labels; on a CPU as images.
 
     The softmax runs over channels, where it is several times faster on a CPU than over rows of few
-    classes. What picks the labelled class of each row is deterministic on every device, unlike its
-    form for pictures, which spares a copy.
+    classes. What picks the labeled class of each row is deterministic on every device, unlike its
+    form for images, which spares a copy.
     """
     log_probs = logits.float().log_softmax(dim=1)
     if log_probs.device.type == "cpu":
@@ -107,7 +107,7 @@ def _compute_log_probs(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 def _compute_pixel_weights(flat: Tensor, class_weights: Tensor | None) -> Tensor:
     """The class weight of every pixel, 0 for void."""
-    labelled = flat != VOID
+    labeled = flat != VOID
     if class_weights is None:
-        return labelled.float()
-    return class_weights.float()[flat.clamp(min=0)] * labelled
+        return labeled.float()
+    return class_weights.float()[flat.clamp(min=0)] * labeled

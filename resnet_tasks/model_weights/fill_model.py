@@ -47,12 +47,12 @@ def fill_model(
     Only what depends on the classes may start anew (see `predictors.predictor_rows`).
 
     Args:
-        model: Its backbone is a `ResNet`; takes over mean, std, licence and report.
+        model: Its backbone is a `ResNet`; takes over mean, std, license and report.
         spec: `torchvision:ENUM`, `hf-hub:REPO`, `URL#sha256=HEX`, a file, or a folder with
             `model.safetensors`: a torchvision Faster R-CNN, or a U-Net or FPN of
             segmentation_models_pytorch.
         head: Name of the head; default: the only one that fits.
-        in_channels: Channels of a picture.
+        in_channels: Channels of an image.
         accept_license: Whether weights for non-commercial use are welcome.
 
     Returns:

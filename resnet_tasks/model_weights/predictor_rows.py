@@ -104,8 +104,8 @@ def _describe_anchor_changes(head: FasterRCNN, name: str) -> list[str]:
     ]
     if not changed:
         return []
-    learnt = " and ".join(changed)
-    return [f"heads.{name}: the file's proposals were learnt with {learnt}; they have to adapt"]
+    learned = " and ".join(changed)
+    return [f"heads.{name}: the file's proposals were learned with {learned}; they have to adapt"]
 
 
 def _format_names(names: Sequence[str]) -> str:

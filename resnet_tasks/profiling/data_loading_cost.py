@@ -1,4 +1,4 @@
-"""What one picture costs a loader process: read, prepared and augmented on one core."""
+"""What one image costs a loader process: read, prepared and augmented on one core."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ from resnet_tasks.structures.samples import Sample
 NUM_SAMPLES = 24
 """That are read, evenly over the data set."""
 MAX_SECONDS = 6.0
-"""Seconds after which no further picture is read."""
+"""Seconds after which no further image is read."""
 
 
 @dataclass(frozen=True)
 class ReadingCost:
-    """Median seconds per picture, on one core.
+    """Median seconds per image, on one core.
 
     Attributes:
-        pictures: That were read.
+        images: That were read.
         whole: From the file to the sample.
         decoding: Of that, reading the file into pixels; None where it cannot be told apart.
         augmentation: Of that, all that changes from epoch to epoch; None likewise.
-        from_memory: Of a picture that is kept in memory, its augmentation included; None where
+        from_memory: Of an image that is kept in memory, its augmentation included; None where
             none are.
         stored_size: (height, width) of the first one as stored; None likewise.
     """
 
-    pictures: int
+    images: int
     whole: float
     decoding: float | None = None
     augmentation: float | None = None
@@ -56,7 +56,7 @@ class ReadingCost:
 
 
 def measure_reading_cost(data: Dataset[Sample]) -> ReadingCost:
-    """Reads some pictures of a training set.
+    """Reads some images of a training set.
 
     Raises:
         ResnetTasksError: If one cannot be read.
@@ -90,7 +90,7 @@ def measure_reading_cost(data: Dataset[Sample]) -> ReadingCost:
             if time.perf_counter() - started > MAX_SECONDS:
                 break
     return ReadingCost(
-        pictures=len(durations["whole"]),
+        images=len(durations["whole"]),
         stored_size=size,
         **{name: median(values) for name, values in durations.items()},
     )

@@ -36,10 +36,10 @@ def build_dry_run_table(trial: TrialTraining, title: str, num_val_images: int) -
     epoch = step_seconds * steps.updates_per_epoch
     total = sum(p.numel() for p in model.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    height, width = trial.picture_size
+    height, width = trial.image_size
     rows = {
         "parameters": f"{total / 1e6:.2f} M, {trained / 1e6:.2f} M of them trained",
-        "pictures": (
+        "images": (
             f"{options.batch_size} of {height} x {width} pixels at a time (height x width), "
             f"{options.accumulation} time(s) a step"
         ),
@@ -50,7 +50,7 @@ def build_dry_run_table(trial: TrialTraining, title: str, num_val_images: int) -
             f"{_format_duration(epoch)} ({steps.updates_per_epoch} steps), evaluation apart"
         ),
         "time of the run": f"{_format_duration(epoch * options.epochs)} ({options.epochs} epochs)",
-        "evaluation": f"{num_val_images} pictures each time",
+        "evaluation": f"{num_val_images} images each time",
     }
     table = Table(title=title, show_header=False)
     for name, text in rows.items():
@@ -59,7 +59,7 @@ def build_dry_run_table(trial: TrialTraining, title: str, num_val_images: int) -
 
 
 def time_steps(trial: TrialTraining, steps: int) -> list[float]:
-    """Seconds of each of a run's first steps, the loading of its pictures included.
+    """Seconds of each of a run's first steps, the loading of its images included.
 
     Args:
         trial: Not begun.

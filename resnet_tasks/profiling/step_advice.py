@@ -61,18 +61,18 @@ def _check_data_waiting(profile: StepProfile, _: Recipe) -> str:
     if share < WAITING or reading is None:
         return ""
     finding = f"waiting for data takes {share:.0%} of the step"
-    pictures = conditions.batch_size * conditions.accumulation
+    images = conditions.batch_size * conditions.accumulation
     working = profile.probed_seconds * (1 - share)
     if conditions.workers == 0 and reading.from_memory is not None:
-        later = reading.from_memory * pictures
+        later = reading.from_memory * images
         if later / (later + working) < WAITING:
             return (
-                f"{finding}, but only until each picture was read once: then they come from memory "
+                f"{finding}, but only until each image was read once: then they come from memory "
                 f"(data.cache) and take about {later / (later + working):.0%}; nothing needs to "
                 "change"
             )
     spare = conditions.cores - 1
-    needed_workers = math.ceil(1.2 * reading.whole * pictures / max(working, 1e-9))
+    needed_workers = math.ceil(1.2 * reading.whole * images / max(working, 1e-9))
     if conditions.workers < min(needed_workers, spare):
         cpu_hint = (
             " (on a CPU with "
@@ -88,10 +88,10 @@ def _check_data_waiting(profile: StepProfile, _: Recipe) -> str:
 
 
 def _explain_reading_cost(reading: ReadingCost) -> str:
-    """What makes a picture expensive, and what could be done about it."""
+    """What makes an image expensive, and what could be done about it."""
     if reading.decoding is not None and reading.decoding > 0.5 * reading.whole:
         return (
-            f"{reading.decoding / reading.whole:.0%} of it is decoding; store smaller pictures, or "
+            f"{reading.decoding / reading.whole:.0%} of it is decoding; store smaller images, or "
             "set data.cache=true with data.workers=0 if the memory holds them"
         )
     if reading.augmentation is not None and reading.augmentation > 0.5 * reading.whole:
@@ -100,7 +100,7 @@ def _explain_reading_cost(reading: ReadingCost) -> str:
             "steps out of augment"
         )
     return (
-        f"a picture takes {1000 * reading.whole:.1f} ms of a core; make data.resize smaller, or "
+        f"an image takes {1000 * reading.whole:.1f} ms of a core; make data.resize smaller, or "
         "set data.cache=true with data.workers=0 if the memory holds them"
     )
 
@@ -114,7 +114,7 @@ def _check_large_files(profile: StepProfile, recipe: Recipe) -> str:
     if is_needed or reading.decoding < 0.5 * reading.whole or profile.sum_shares(DATA) < WAITING:
         return ""
     return (
-        f"pictures are stored at {width} x {height} and shrunk to {box.width} x {box.height} (width"
+        f"images are stored at {width} x {height} and shrunk to {box.width} x {box.height} (width"
         f" x height) each time; decoding is {reading.decoding / reading.whole:.0%} of reading them:"
         " store them smaller"
     )
@@ -190,7 +190,7 @@ def _check_second_stage(profile: StepProfile, recipe: Recipe) -> str:
             return (
                 f"the second stage takes {share:.0%} of the forward: set "
                 f"heads.{name}.options.roi_batch_size={size // 2} (now {size} proposals per "
-                "picture)"
+                "image)"
             )
     return ""
 

@@ -81,7 +81,7 @@ class ProfileConditions:
 
     Attributes:
         recipe: Its name.
-        is_drawn: Whether pictures and annotations were drawn at random.
+        is_drawn: Whether images and annotations were drawn at random.
         device: `cpu` or `cuda`.
         machine: For people.
         precision: `fp32`, `bf16` or `fp16`.
@@ -89,9 +89,9 @@ class ProfileConditions:
         threads: Of torch in this process.
         cores: That this process may use.
         workers: Loader processes.
-        batch_size: Pictures at a time.
+        batch_size: Images at a time.
         accumulation: Batches per step.
-        picture_size: (H, W) of the last batch.
+        image_size: (H, W) of the last batch.
         parameters: Of the model.
         trained: Of them.
         steps: That were measured.
@@ -108,7 +108,7 @@ class ProfileConditions:
     workers: int
     batch_size: int
     accumulation: int
-    picture_size: tuple[int, int]
+    image_size: tuple[int, int]
     parameters: int
     trained: int
     steps: int
@@ -124,7 +124,7 @@ class StepProfile:
         probed_seconds: Median of steps with probes; the two kinds took turns.
         parts: In the order of the step; they sum to the probed steps.
         operators: Most expensive first.
-        reading: What a picture costs a loader process; None of drawn ones.
+        reading: What an image costs a loader process; None of drawn ones.
         memory: At the most.
     """
 
@@ -162,7 +162,7 @@ def profile_recipe(
         recipe: Whose step is measured.
         steps: Measured with probes, and as many without.
         warm_up: Steps before that.
-        synthetic: Measure drawn pictures and random weights in place of the recipe's own.
+        synthetic: Measure drawn images and random weights in place of the recipe's own.
         data_root: Folder that holds data sets; default `$RESNET_TASKS_DATA`, else `./data`.
         console: For progress.
 
@@ -308,7 +308,7 @@ def _describe_conditions(
         workers=trial.batches.workers,
         batch_size=trial.options.batch_size,
         accumulation=trial.options.accumulation,
-        picture_size=trial.picture_size,
+        image_size=trial.image_size,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         trained=sum(
             parameter.numel() for parameter in model.parameters() if parameter.requires_grad

@@ -82,9 +82,9 @@ def build_operators_table(operators: Sequence[OperatorStats], title: str) -> Tab
 
 def _describe_setup(profile: StepProfile) -> Iterator[str]:
     conditions = profile.conditions
-    height, width = conditions.picture_size
+    height, width = conditions.image_size
     yield (
-        f"{conditions.recipe}: {conditions.batch_size} pictures of {height} x {width} (height x "
+        f"{conditions.recipe}: {conditions.batch_size} images of {height} x {width} (height x "
         "width), "
         f"{conditions.accumulation} time(s) a step; {conditions.precision} on {conditions.device} "
         f"({conditions.machine}), {conditions.threads} of {conditions.cores} cores for torch, "
@@ -93,10 +93,10 @@ def _describe_setup(profile: StepProfile) -> Iterator[str]:
         f"{conditions.trained / 1e6:.2f} M of them trained"
     )
     if conditions.is_drawn:
-        yield "pictures, annotations and weights are drawn at random: reading files is not measured"
-    pictures = conditions.batch_size * conditions.accumulation / profile.seconds
+        yield "images, annotations and weights are drawn at random: reading files is not measured"
+    images = conditions.batch_size * conditions.accumulation / profile.seconds
     yield (
-        f"a step takes {1000 * profile.seconds:.1f} ms ({pictures:.1f} pictures/s), "
+        f"a step takes {1000 * profile.seconds:.1f} ms ({images:.1f} images/s), "
         f"{1000 * profile.probed_seconds:.1f} ms with the probes in it; medians of "
         f"{conditions.steps}, "
         "taking turns"
@@ -119,8 +119,8 @@ def _describe_reading(profile: StepProfile) -> Iterator[str]:
         else f"; once it is in memory (data.cache) {1000 * cost.from_memory:.1f} ms"
     )
     yield (
-        f"a picture takes one core {1000 * cost.whole:.1f} ms to read"
-        f"{f' ({breakdown})' if breakdown else ''}{memory}; median of {cost.pictures}"
+        f"an image takes one core {1000 * cost.whole:.1f} ms to read"
+        f"{f' ({breakdown})' if breakdown else ''}{memory}; median of {cost.images}"
     )
 
 

@@ -17,7 +17,7 @@ from resnet_tasks.structures.geometry import Geometry
 from resnet_tasks.structures.samples import Sample, Target, Task
 
 SIZE = (480, 640)
-"""Of the pictures of a recipe that neither resizes nor cuts them."""
+"""Of the images of a recipe that neither resizes nor cuts them."""
 NUM_OBJECTS = 8
 CELLS = 8
 """Patches of one class along each side of a label map."""
@@ -28,8 +28,8 @@ class SyntheticSamples(Dataset[Sample]):
 
     Args:
         length: How many there are.
-        channels: Of the pictures.
-        size: (height, width) of the pictures.
+        channels: Of the images.
+        size: (height, width) of the images.
         categories: How many there are to draw labels from.
         tasks: Whose target fields are drawn.
     """
@@ -81,7 +81,7 @@ class SyntheticSamples(Dataset[Sample]):
 
 
 def build_synthetic_setup(recipe: Recipe) -> tuple[TaskModel, SyntheticSamples]:
-    """The model of a recipe with random weights, and drawn samples of the size of its pictures.
+    """The model of a recipe with random weights, and drawn samples of the size of its images.
 
     Args:
         recipe: What to build.

@@ -189,7 +189,7 @@ def attach_probes(train_state: TrainState, timeline: Timeline) -> Iterator[None]
     with ExitStack() as undo:
         probes = _Probes(timeline, undo)
         probes.probe_module(train_state.model, "forward: rest", without_graph=COUNTING)
-        probes.probe_method(model, "normalise", "forward: normalise")
+        probes.probe_method(model, "normalize", "forward: normalize")
         probes.probe_module(model.backbone, "forward: backbone")
         for label, part in _list_stages(model.backbone):
             probes.probe_module(part, f"forward: backbone {label}")

@@ -67,9 +67,9 @@ class TrialTraining:
         )
 
     @property
-    def picture_size(self) -> tuple[int, int]:
+    def image_size(self) -> tuple[int, int]:
         """(H, W) of the last step's first batch."""
-        return self.step_runner.picture_size or (0, 0)
+        return self.step_runner.image_size or (0, 0)
 
     @contextmanager
     def enter_training_mode(self) -> Iterator[None]:

@@ -68,7 +68,7 @@ def load_recipe(
 
 
 def load_data_settings(overrides: Sequence[str]) -> DataRecipe:
-    """The settings between a stored picture and a tensor, for commands without a recipe.
+    """The settings between a stored image and a tensor, for commands without a recipe.
 
     Args:
         overrides: `data.channels=…` and `data.intensity…=…`, as they stand in a recipe.

@@ -1,6 +1,6 @@
 """Sensible augmentation by field: a name that a recipe may write in place of its list.
 
-None of them pastes pictures together (mosaic, mixup): every picture stays one that could have been
+None of them pastes images together (mosaic, mixup): every image stays one that could have been
 taken. A name is expanded when a recipe is read, so that a run's `recipe.yaml` holds plain steps.
 """
 
@@ -35,7 +35,7 @@ def medical_microscopy(channels: int) -> Steps:
     )
 
 
-def radiology(channels: int) -> Steps:  # noqa: ARG001  # nothing here looks at colour
+def radiology(channels: int) -> Steps:  # noqa: ARG001  # nothing here looks at color
     """X-ray, CT and MR slices."""
     return (
         # No flips: the heart is on the left, and side is part of the finding. Patients lie a
@@ -48,7 +48,7 @@ def radiology(channels: int) -> Steps:  # noqa: ARG001  # nothing here looks at 
                 "p": 0.7,
             }
         },
-        # Exposure and detector curve. No hue: grey values are measurements, colour would be made
+        # Exposure and detector curve. No hue: gray values are measurements, color would be made
         # up.
         {"RandomBrightnessContrast": {"brightness_limit": 0.1, "contrast_limit": 0.15, "p": 0.5}},
         {"RandomGamma": {"gamma_limit": [85, 118], "p": 0.3}},
@@ -69,7 +69,7 @@ def driving(channels: int) -> Steps:
         {"RandomBrightnessContrast": {"brightness_limit": 0.25, "contrast_limit": 0.25, "p": 0.5}},
         {"RandomGamma": {"gamma_limit": [75, 135], "p": 0.3}},
         *(
-            # White balance; small in hue, for the colour of lights and signs has a meaning.
+            # White balance; small in hue, for the color of lights and signs has a meaning.
             ({"HueSaturationValue": _make_color_shift(hue=5, saturation=25)},)
             if channels == 3
             else ()
@@ -89,7 +89,7 @@ def expand_preset(name: str, channels: int) -> Steps:
 
     Args:
         name: Of the field.
-        channels: Of the pictures: steps that work on colours only are for 3.
+        channels: Of the images: steps that work on colors only are for 3.
 
     Raises:
         ValueError: If there is no such preset.

@@ -38,11 +38,11 @@ class _RecipeModel(BaseModel):
 
 
 class SourceRecipe(_RecipeModel):
-    """One COCO file and where its pictures lie."""
+    """One COCO file and where its images lie."""
 
     annotations: str = Field(description="COCO JSON, relative to data.root")
     images: str | None = Field(
-        None, description="Folder of the pictures; default: the file's own folder"
+        None, description="Folder of the images; default: the file's own folder"
     )
     annotated: tuple[Annotates, ...] | None = Field(
         None,
@@ -63,7 +63,7 @@ class SourceRecipe(_RecipeModel):
         ),
     )
     weight: Annotated[float, Field(gt=0, le=1000)] = Field(
-        1.0, description="data.train: how often each picture comes per epoch, on average"
+        1.0, description="data.train: how often each image comes per epoch, on average"
     )
 
 
@@ -88,7 +88,7 @@ class FoldsRecipe(_RecipeModel):
 
 
 class ResizeRecipe(_RecipeModel):
-    """The box that every picture is brought to, before augmentation."""
+    """The box that every image is brought to, before augmentation."""
 
     height: Annotated[int, Field(ge=32)]
     width: Annotated[int, Field(ge=32)]
@@ -96,11 +96,11 @@ class ResizeRecipe(_RecipeModel):
 
 
 class TilesRecipe(_RecipeModel):
-    """Tiles of pictures as samples of training; prediction goes in windows of the same size."""
+    """Tiles of images as samples of training; prediction goes in windows of the same size."""
 
-    height: Window = Field(description="Of a tile, pixels of the stored picture")
+    height: Window = Field(description="Of a tile, pixels of the stored image")
     width: Window
-    overlap: Overlap = Field(0.25, description="Least share of a tile that its neighbour shows")
+    overlap: Overlap = Field(0.25, description="Least share of a tile that its neighbor shows")
     min_visible: Fraction = Field(
         0.3, description="Share of its box from which on a cut object counts; below it is ignored"
     )
@@ -111,11 +111,11 @@ class TilesRecipe(_RecipeModel):
 
 
 class IntensityRecipe(_RecipeModel):
-    """How stored values become 0..1. 8-bit pictures need none."""
+    """How stored values become 0..1. 8-bit images need none."""
 
     type: Literal["auto", "window", "percentile"] = Field(
         "auto",
-        description="auto: by the type's range; window: level and width; percentile: per picture",
+        description="auto: by the type's range; window: level and width; percentile: per image",
     )
     level: float | None = None
     width: Positive | None = None
@@ -144,16 +144,16 @@ class IntensityRecipe(_RecipeModel):
 
 
 class NormalizeRecipe(_RecipeModel):
-    """Constants for normalisation, one per channel, on the 0..1 scale after the intensity step."""
+    """Constants for normalization, one per channel, on the 0..1 scale after the intensity step."""
 
     mean: Annotated[tuple[float, ...], Field(min_length=1)]
     std: Annotated[tuple[Positive, ...], Field(min_length=1)]
 
 
 class CopyPasteRecipe(_RecipeModel):
-    """Objects of other training pictures pasted in; needs masks."""
+    """Objects of other training images pasted in; needs masks."""
 
-    p: Fraction = Field(0.5, description="Share of the pictures that get objects of another one")
+    p: Fraction = Field(0.5, description="Share of the images that get objects of another one")
     share: Fraction = Field(0.5, description="Of that one's objects, those that are taken")
     min_visible: Fraction = Field(
         0.3, description="An object of which less is left becomes an ignore region"
@@ -161,7 +161,7 @@ class CopyPasteRecipe(_RecipeModel):
 
 
 class DataRecipe(_RecipeModel):
-    """Where pictures and annotations come from."""
+    """Where images and annotations come from."""
 
     root: str = Field(
         description="Folder below --data-root, $RESNET_TASKS_DATA or ./data; or an absolute path"
@@ -181,7 +181,7 @@ class DataRecipe(_RecipeModel):
         (), description="Training batches at these sizes relative to resize, one drawn per batch"
     )
     tiles: TilesRecipe | None = Field(
-        None, description="Learn from tiles of the pictures, which are too big or too detailed"
+        None, description="Learn from tiles of the images, which are too big or too detailed"
     )
     intensity: IntensityRecipe = IntensityRecipe()
     channels: Annotated[int, Field(ge=1, le=64)] = 3
@@ -195,36 +195,36 @@ class DataRecipe(_RecipeModel):
     repeat_factor: Annotated[float, Field(gt=0, le=1)] | None = Field(
         None,
         description=(
-            "Share of training pictures below which a class is rare: those that show it come "
+            "Share of training images below which a class is rare: those that show it come "
             "sqrt(repeat_factor / share) times per epoch (LVIS: 0.001); default: all come once"
         ),
     )
     copy_paste: CopyPasteRecipe | None = Field(
         None,
-        description="Paste objects of other pictures into training pictures, after augmentation",
+        description="Paste objects of other images into training images, after augmentation",
     )
-    bad_pictures: Literal["stop", "skip"] = Field(
+    bad_images: Literal["stop", "skip"] = Field(
         "stop",
         description=(
-            "A training picture that cannot be read: stop, or leave it out and list it in "
-            "bad_pictures.jsonl; evaluation always stops"
+            "A training image that cannot be read: stop, or leave it out and list it in "
+            "bad_images.jsonl; evaluation always stops"
         ),
     )
-    bad_pictures_limit: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.01, description="bad_pictures=skip: share of the training pictures that may be so"
+    bad_images_limit: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.01, description="bad_images=skip: share of the training images that may be so"
     )
     cache: bool | Literal["auto"] = Field(
-        "auto", description="Keep resized pictures in memory; auto: where 1 GB holds them"
+        "auto", description="Keep resized images in memory; auto: where 1 GB holds them"
     )
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
     max_pixels: Annotated[int, Field(ge=1)] = Field(
         178_956_970,
-        description="Larger pictures are refused before they are decoded (decompression bombs)",
+        description="Larger images are refused before they are decoded (decompression bombs)",
     )
     allow_leaks: bool = Field(
         False,
         description=(
-            "Accept pictures, and groups (patients, studies, sequences), that are trained on and "
+            "Accept images, and groups (patients, studies, sequences), that are trained on and "
             "judged on as well"
         ),
     )
@@ -233,7 +233,7 @@ class DataRecipe(_RecipeModel):
     def _check_tiles_and_pasting(self) -> DataRecipe:
         if self.copy_paste is not None and self.tiles is not None:
             raise ValueError(
-                "copy_paste works on whole pictures, tiles cuts them up; leave one of the two out"
+                "copy_paste works on whole images, tiles cuts them up; leave one of the two out"
             )
         return self
 
@@ -243,7 +243,7 @@ class DataRecipe(_RecipeModel):
             for i, source in enumerate(getattr(self, split)):
                 if source.weight != 1:
                     raise ValueError(
-                        f"{split}[{i}].weight is {source.weight}, but every picture is judged "
+                        f"{split}[{i}].weight is {source.weight}, but every image is judged "
                         "once; weights are for data.train"
                     )
         return self
@@ -252,7 +252,7 @@ class DataRecipe(_RecipeModel):
     def _check_tiles_and_resize(self) -> DataRecipe:
         if self.tiles is not None and self.resize is not None:
             raise ValueError(
-                "tiles are cut from the pictures as they are stored, but resize is set too; leave "
+                "tiles are cut from the images as they are stored, but resize is set too; leave "
                 "one of them out"
             )
         return self
@@ -383,12 +383,12 @@ class HeadRecipe(_RecipeModel):
         None,
         description=(
             "Subset of the data set's categories; default: things for boxes, all for pixels and "
-            "for whole pictures"
+            "for whole images"
         ),
     )
     others: Literal["ignore", "background"] = "ignore"
     background: bool = Field(
-        False, description="Semantic heads: a class of that name first, for unlabelled pixels"
+        False, description="Semantic heads: a class of that name first, for unlabeled pixels"
     )
     options: dict[str, Any] = {}
 
@@ -449,7 +449,7 @@ class TrainingRecipe(_RecipeModel):
         "fixed",
         description=(
             "How the heads' losses are weighed, on top of loss_weight: fixed; uncertainty (Kendall "
-            "et al. 2018, learnt); dwa (Liu et al. 2019, by how fast each falls)"
+            "et al. 2018, learned); dwa (Liu et al. 2019, by how fast each falls)"
         ),
     )
     log_gradient_conflict: Annotated[int, Field(ge=0)] = Field(
@@ -499,11 +499,11 @@ def _format_unfreeze_step(entry: UnfreezeRecipe) -> str:
 
 
 class SlidingRecipe(_RecipeModel):
-    """Windows in which big pictures are predicted."""
+    """Windows in which big images are predicted."""
 
-    height: Window = Field(description="Of a window, pixels of the picture after data.resize")
+    height: Window = Field(description="Of a window, pixels of the image after data.resize")
     width: Window
-    overlap: Overlap = Field(0.25, description="Least share of a window that its neighbour shows")
+    overlap: Overlap = Field(0.25, description="Least share of a window that its neighbor shows")
     nms_iou: Fraction = Field(
         0.5, description="Boxes of two windows that overlap more are one object"
     )
@@ -605,7 +605,7 @@ class Recipe(_RecipeModel):
 
     @property
     def sliding(self) -> SlidingRecipe | None:
-        """The windows that pictures are predicted in; None: they are predicted whole."""
+        """The windows that images are predicted in; None: they are predicted whole."""
         tiles = self.data.tiles
         if self.evaluation.sliding is not None or tiles is None:
             return self.evaluation.sliding

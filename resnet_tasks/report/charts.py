@@ -1,4 +1,4 @@
-"""Charts as inline SVG: lines, bars and heat maps whose colours follow the page's light or dark.
+"""Charts as inline SVG: lines, bars and heat maps whose colors follow the page's light or dark.
 
 Everything is drawn in a frame of `WIDTH x HEIGHT` units, which the page scales to its column. A
 chart carries its numbers as a table, so that what it shows can also be read.
@@ -19,7 +19,7 @@ from resnet_tasks.report.history import Points
 WIDTH, HEIGHT = 440, 290
 LEFT, RIGHT, TOP, BOTTOM = 56, 20, 28, 40
 COLORS = 8
-"""Colours of the page's palette; lines beyond them repeat the colours with dashes."""
+"""Colors of the page's palette; lines beyond them repeat the colors with dashes."""
 
 Range = tuple[float, float]
 
@@ -54,7 +54,7 @@ class Chart:
     Attributes:
         title: Plain text.
         svg: The drawing.
-        legend: Name and style (`c0 d1`: colour 0, dash 1) of every curve; empty for a single one.
+        legend: Name and style (`c0 d1`: color 0, dash 1) of every curve; empty for a single one.
         table: The numbers.
         note: How they were smoothed or chosen.
     """
@@ -144,7 +144,7 @@ def make_element(name: str, inner: Markup | None = None, **attributes: object) -
 
 
 def choose_style(index: int) -> str:
-    """Classes of colour and dash of the curve at `index`; no two of the first 32 are alike."""
+    """Classes of color and dash of the curve at `index`; no two of the first 32 are alike."""
     return f"c{index % COLORS} d{index // COLORS % 4}"
 
 

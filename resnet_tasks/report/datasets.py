@@ -24,11 +24,11 @@ class SplitView:
     Attributes:
         name: `train`, `val`, `test`, or the evaluation's name.
         files: Paths as text.
-        pictures: How many.
-        empty: Pictures without any object.
+        images: How many.
+        empty: Images without any object.
         objects: Class name -> objects, crowds left out.
         annotated: What the files annotate.
-        sizes: (width x height, pictures), most frequent first.
+        sizes: (width x height, images), most frequent first.
         side: 5th, 50th and 95th percentile of the objects' size, square root of area, pixels; None
             without objects.
         problems: Kind -> count, of all that was repaired or left out while reading.
@@ -36,7 +36,7 @@ class SplitView:
 
     name: str
     files: tuple[str, ...]
-    pictures: int
+    images: int
     empty: int
     objects: dict[str, int]
     annotated: tuple[str, ...]
@@ -94,10 +94,10 @@ def read_evaluated_files(
 
 
 def as_dataset(run: RunView, files: list[CocoFile]) -> CocoDataset:
-    """The files as a data set of the run's categories; loads no picture by itself.
+    """The files as a data set of the run's categories; loads no image by itself.
 
     Raises:
-        DataError: If it holds no picture, or a category that the run does not know.
+        DataError: If it holds no image, or a category that the run does not know.
     """
     return CocoDataset(
         files,
@@ -133,7 +133,7 @@ def summarize_split(name: str, dataset: CocoDataset) -> SplitView:
     return SplitView(
         name=name,
         files=tuple(str(file.path) for file in dataset.files),
-        pictures=len(records),
+        images=len(records),
         empty=has_annotations.count(False),
         objects=dataset.count_objects(),
         annotated=tuple(sorted({kind for file in dataset.files for kind in file.annotated})),

@@ -134,7 +134,7 @@ def _draw_froc_chart(curve: Mapping[str, Sequence[float]]) -> Chart:
     is_log = len(xs) > 1 and max(xs) / min(xs) >= 4
     low, high = (min(0.125, *xs), max(8.0, *xs)) if is_log else (0.0, max([1.0, *xs]))
     axes = Axes(
-        "false positives per picture",
+        "false positives per image",
         "sensitivity",
         x_range=(max(low, 0.01), high) if is_log else (low, high),
         y_range=(0.0, 1.0),

@@ -1,4 +1,4 @@
-"""Pictures with truth and prediction drawn beside each other, as layers over one embedded JPEG."""
+"""Images with truth and prediction drawn beside each other, as layers over one embedded JPEG."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from resnet_tasks.structures.evaluation import VOID, GroundTruth
 from resnet_tasks.visualization.drawing import get_label_color
 
 Color = tuple[int, int, int]
-MAX_PICTURES = 12
+MAX_IMAGES = 12
 MAX_BYTES = 3_500_000
-"""Of all embedded pictures together; those that would pass it are left out and counted."""
+"""Of all embedded images together; those that would pass it are left out and counted."""
 LONGEST_SIDE = 640
 LEAST_SCORE = 0.05
 """Boxes below are not in the page at all."""
 MAX_BOXES = 100
-"""Per picture and head, best first."""
+"""Per image and head, best first."""
 START_SCORE = 0.5
 """Where the page's slider stands at first."""
 HIT_IOU = 0.5
@@ -42,7 +42,7 @@ HIT_IOU = 0.5
 
 @dataclass(frozen=True)
 class ImageChoice:
-    """A picture worth a look.
+    """An image worth a look.
 
     Attributes:
         index: Position in the data set.
@@ -54,8 +54,8 @@ class ImageChoice:
 
 
 @dataclass(frozen=True)
-class PictureView:
-    """One picture of the page.
+class ImageView:
+    """One image of the page.
 
     Attributes:
         name: File name as the data set has it.
@@ -84,9 +84,9 @@ class PictureView:
 
 @dataclass(frozen=True)
 class Gallery:
-    """The chosen pictures, and what has to be said about the choice."""
+    """The chosen images, and what has to be said about the choice."""
 
-    pictures: tuple[PictureView, ...] = ()
+    images: tuple[ImageView, ...] = ()
     classes: tuple[tuple[str, str], ...] = ()
     has_boxes: bool = False
     has_maps: bool = False
@@ -95,7 +95,7 @@ class Gallery:
 
 @dataclass(frozen=True)
 class PredictedBoxes:
-    """Predicted boxes of one picture, best first; `hits` is the truth each one finds.
+    """Predicted boxes of one image, best first; `hits` is the truth each one finds.
 
     Attributes:
         boxes: `(N, 4)` xywh, original pixels.
@@ -111,30 +111,28 @@ class PredictedBoxes:
 
 
 def choose_images(
-    details: Mapping[str, Mapping[str, Any]], ids: Sequence[int | str], limit: int = MAX_PICTURES
+    details: Mapping[str, Mapping[str, Any]], ids: Sequence[int | str], limit: int = MAX_IMAGES
 ) -> tuple[list[ImageChoice], list[str]]:
-    """The best, the worst and the most surprising pictures of every head.
+    """The best, the worst and the most surprising images of every head.
 
     Args:
         details: Head -> `Detailed.details`.
         ids: Image ids by position in the data set.
-        limit: At most so many pictures.
+        limit: At most so many images.
 
     Returns:
-        The choices, each picture once, and notes. Where no head judged single pictures they are
+        The choices, each image once, and notes. Where no head judged single images they are
         spread evenly, which a note says.
     """
     positions = {image_id: i for i, image_id in enumerate(ids)}
     scores_by_head = {
-        head: _read_image_scores(head_details.get("pictures"), positions)
+        head: _read_image_scores(head_details.get("images"), positions)
         for head, head_details in details.items()
     }
     scores_by_head = {head: rows for head, rows in scores_by_head.items() if rows}
     if not scores_by_head:
         spaced_indices = np.linspace(0, len(ids) - 1, min(limit, len(ids))).astype(int)
-        note = (
-            "This evaluation did not judge single pictures; these are spread evenly over the data."
-        )
+        note = "This evaluation did not judge single images; these are spread evenly over the data."
         return [ImageChoice(int(i), ()) for i in dict.fromkeys(spaced_indices)], [note] if len(
             ids
         ) else []
@@ -159,7 +157,7 @@ def choose_images(
 def _read_image_scores(
     raw: Any, positions: Mapping[int | str, int]
 ) -> list[tuple[int, float, float]]:
-    """(position, quality, surprise) of the pictures that are judged and known."""
+    """(position, quality, surprise) of the images that are judged and known."""
     return [
         (positions[row["image_id"]], float(row["quality"]), float(row.get("surprise") or 0))
         for row in raw or ()
@@ -188,7 +186,7 @@ def draw_gallery(
     details: Mapping[str, Mapping[str, Any]],
     results: Mapping[str, Sequence[Mapping[str, Any]]],
 ) -> Gallery:
-    """The chosen pictures with their layers.
+    """The chosen images with their layers.
 
     Args:
         dataset: What was judged.
@@ -196,7 +194,7 @@ def draw_gallery(
         recipe: Of the run.
         labels: Of the run.
         details: Head -> details of the evaluation.
-        results: Head -> results of the evaluation: boxes, or classes of whole pictures.
+        results: Head -> results of the evaluation: boxes, or classes of whole images.
     """
     ids = [dataset.image_id(i) for i in range(len(dataset))]
     names = make_output_names([dataset.path(i) for i in range(len(dataset))])
@@ -214,7 +212,7 @@ def draw_gallery(
     maps = [head for head in labels.heads if (predictions / head).is_dir()]
     preparation = build_preparation(recipe)
     colors = {name: get_label_color(i) for i, name in enumerate(labels.categories.names)}
-    image_views: list[PictureView] = []
+    image_views: list[ImageView] = []
     missing: list[str] = []
     used_bytes = num_omitted = 0
     for choice in choices:
@@ -241,9 +239,9 @@ def draw_gallery(
         used_bytes += view.nbytes
         image_views.append(view)
     if missing:
-        notes.append(f"{len(missing)} chosen picture(s) are not there, the first is {missing[0]}.")
+        notes.append(f"{len(missing)} chosen image(s) are not there, the first is {missing[0]}.")
     if num_omitted:
-        notes.append(f"{num_omitted} chosen picture(s) were left out to keep this page small.")
+        notes.append(f"{num_omitted} chosen image(s) were left out to keep this page small.")
     shown_classes = {name for head in (*maps, *boxes) for name in labels.heads[head].classes}
     legend = tuple(
         (name, _format_css_color(color)) for name, color in colors.items() if name in shown_classes
@@ -320,24 +318,24 @@ def _compute_overlaps(
 
 @dataclass
 class _Layers:
-    """What lies over a picture, maps below boxes."""
+    """What lies over an image, maps below boxes."""
 
     maps: list[Markup] = field(default_factory=list)
     boxes: list[Markup] = field(default_factory=list)
 
 
 class _Painter:
-    """Builds the two drawings of one picture.
+    """Builds the two drawings of one image.
 
     Args:
         number: Position in the page; makes ids unique.
-        image: `(height, width, 3)` uint8 RGB, the original picture.
+        image: `(height, width, 3)` uint8 RGB, the original image.
         colors: By class name, the same in all heads.
     """
 
     def __init__(self, number: int, image: NDArray[np.uint8], colors: Mapping[str, Color]) -> None:
         self._colors = colors
-        self._id = f"picture-{number}"
+        self._id = f"image-{number}"
         self._image = image
         self._height, self._width = int(image.shape[0]), int(image.shape[1])
         self._truth = _Layers()
@@ -402,7 +400,7 @@ class _Painter:
     def add_classes(
         self, name: str, head: HeadLabels, truth: GroundTruth, predicted: Mapping[str, Any] | None
     ) -> None:
-        """Classes of the whole picture, the best three predicted ones, as text."""
+        """Classes of the whole image, the best three predicted ones, as text."""
         expected = "not annotated"
         if truth.image_labels is not None:
             true_classes = [head.classes[int(label)] for label in truth.image_labels if label >= 0]
@@ -417,9 +415,9 @@ class _Painter:
         ]
         self._labels.append((name, expected, ", ".join(best) or "none"))
 
-    def build_view(self, name: str, image_id: int | str, reasons: tuple[str, ...]) -> PictureView:
-        """The finished picture."""
-        picture = make_element(
+    def build_view(self, name: str, image_id: int | str, reasons: tuple[str, ...]) -> ImageView:
+        """The finished image."""
+        image = make_element(
             "image",
             id=self._id,
             href=_encode_jpeg(self._image),
@@ -428,20 +426,20 @@ class _Painter:
             preserveAspectRatio="none",
         )
         size = (self._height, self._width)
-        truth = self._render_svg(picture, self._truth, f"truth of {name}")
+        truth = self._render_svg(image, self._truth, f"truth of {name}")
         image_reference = make_element("use", href=f"#{self._id}")
         prediction = self._render_svg(image_reference, self._prediction, f"prediction for {name}")
-        return PictureView(name, image_id, size, reasons, tuple(self._labels), truth, prediction)
+        return ImageView(name, image_id, size, reasons, tuple(self._labels), truth, prediction)
 
-    def _render_svg(self, picture: Markup, layers: _Layers, label: str) -> Markup:
-        inner = picture + Markup("").join((*layers.maps, *layers.boxes))
+    def _render_svg(self, image: Markup, layers: _Layers, label: str) -> Markup:
+        inner = image + Markup("").join((*layers.maps, *layers.boxes))
         box = f"0 0 {self._width} {self._height}"
         return make_element("svg", inner, viewBox=box, role="img", class_="panel", aria_label=label)
 
     def _render_overlay(
         self, labels: NDArray[np.int64], classes: Sequence[str], layer: str
     ) -> Markup:
-        count = min(len(classes), 255)  # a palette has 256 entries; colours repeat beyond them
+        count = min(len(classes), 255)  # a palette has 256 entries; colors repeat beyond them
         palette = [self._choose_rgba(name) for name in classes[:count]]
         values = np.where(labels == VOID, count, labels % count)
         return self._render_image(
@@ -453,7 +451,7 @@ class _Painter:
         return f"--box:{_format_css_color(color)}"
 
     def _choose_rgba(self, name: str) -> tuple[int, int, int, int]:
-        """Colour of a class; a background that is no category of the data stays clear."""
+        """Color of a class; a background that is no category of the data stays clear."""
         color = self._colors.get(name)
         return (0, 0, 0, 0) if color is None else (*color, 255)
 
@@ -499,7 +497,7 @@ def read_predicted_map(
 
 
 def shrink_label_map(labels: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Label map with its longest side brought to `LONGEST_SIDE`, nearest neighbour."""
+    """Label map with its longest side brought to `LONGEST_SIDE`, nearest neighbor."""
     small = np.clip(labels, 0, 255).astype(np.uint8)
     step = LONGEST_SIDE / max(small.shape)
     if step >= 1:
@@ -513,11 +511,11 @@ def shrink_label_map(labels: NDArray[np.int64]) -> NDArray[np.uint8]:
 
 def _encode_png(values: NDArray[np.uint8], palette: Sequence[tuple[int, int, int, int]]) -> str:
     size = (int(values.shape[1]), int(values.shape[0]))
-    picture = Image.frombytes("P", size, values.tobytes())
-    picture.putpalette([channel for color in palette for channel in color[:3]])
+    image = Image.frombytes("P", size, values.tobytes())
+    image.putpalette([channel for color in palette for channel in color[:3]])
     alpha = bytes(color[3] for color in palette)
     stream = io.BytesIO()
-    picture.save(stream, "PNG", transparency=alpha, optimize=True)
+    image.save(stream, "PNG", transparency=alpha, optimize=True)
     return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 

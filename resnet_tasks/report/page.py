@@ -34,7 +34,7 @@ def write_report(
         run: The run folder, finished or not.
         evaluation: Name of the folder below `evaluations/` that leads; default: the latest.
         data_root: Folder that holds data sets; default: `$RESNET_TASKS_DATA` or `./data`, else
-            where the data lay when it was judged. Without data the page has no pictures and says
+            where the data lay when it was judged. Without data the page has no images and says
             so.
         out: The file; default: `report.html` in the run folder.
 

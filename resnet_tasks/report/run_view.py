@@ -20,7 +20,7 @@ from resnet_tasks.report.history import History, read_history
 Interval = tuple[float, float]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
-"""Ends of names of tensors that are kept with the weights and are not learnt."""
+"""Ends of names of tensors that are kept with the weights and are not learned."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class RunView:
         labels: Categories and the classes of every head.
         history: Its course.
         evaluations: Latest first.
-        parameters: Part of the model -> numbers learnt or frozen in it; empty without checkpoint.
+        parameters: Part of the model -> numbers learned or frozen in it; empty without checkpoint.
         weights_bytes: Size of the weights that predict; None without checkpoint.
     """
 

@@ -254,7 +254,7 @@ def list_times(run: RunView, splits: Sequence[SplitView] | None) -> list[tuple[s
     rows.append(("per epoch", f"{format_duration(history.seconds / epochs)} ({epochs} epochs)"))
     train = next((split for split in splits or () if split.name == "train"), None)
     if train is not None and history.seconds > 0:
-        speed = epochs * train.pictures / history.seconds
+        speed = epochs * train.images / history.seconds
         rows.append(("speed", f"{speed:.1f} images/s while training"))
     if history.wall_seconds is not None and len(history.starts) == 1:
         rows.append(("with the evaluations in between", format_duration(history.wall_seconds)))

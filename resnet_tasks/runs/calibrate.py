@@ -44,7 +44,7 @@ class HeadCalibration:
     Attributes:
         scaling: What its raw output goes through.
         number: Decisions that it was fitted to.
-        before: `ECE` or `D_ECE` -> value on the pictures that it was fitted to.
+        before: `ECE` or `D_ECE` -> value on the images that it was fitted to.
         after: The same with the scaling.
     """
 
@@ -64,12 +64,12 @@ def calibrate(
 ) -> tuple[dict[str, HeadCalibration], dict[str, str]]:
     """Fits a scaling to every head and writes `calibration.json` into the run.
 
-    Fit it on pictures that the model has not learnt from, and judge it on others still: on those it
+    Fit it on images that the model has not learned from, and judge it on others still: on those it
     was fitted to, the error that remains is a little too small.
 
     Args:
         run: Is calibrated.
-        split: Of the recipe, whose pictures are used.
+        split: Of the recipe, whose images are used.
         checkpoint: `last` or `best`; the calibration holds for its weights only.
         data_root: Folder that holds data sets; default `$RESNET_TASKS_DATA`, else `./data`.
         console: For progress.
@@ -93,7 +93,7 @@ def calibrate(
         for name, head in model.named_heads.items()
         if name not in collectors
     }
-    console.print(f"collecting decisions on {len(dataset)} pictures", highlight=False)
+    console.print(f"collecting decisions on {len(dataset)} images", highlight=False)
     before = _compute_metrics(
         run, run.build_predictor(checkpoint, keep="probs"), dataset, collectors
     )

@@ -33,7 +33,7 @@ from resnet_tasks.inference.prediction_writer import (
     PredictionWriter,
     make_output_names,
     make_overview,
-    write_picture,
+    write_image,
 )
 from resnet_tasks.inference.test_time_augmentation import Predictor, unwrap_model
 from resnet_tasks.recipe.schema import Recipe
@@ -75,7 +75,7 @@ def evaluate_and_save(
         checkpoint: Folder that the weights are from.
         inference: What `model` does around them, for the file.
         console: For progress.
-        num_drawings: How many pictures to draw, truth beside prediction.
+        num_drawings: How many images to draw, truth beside prediction.
     """
     classes = {name: head_labels.classes for name, head_labels in labels.heads.items()}
     ids = {name: head_labels.category_ids for name, head_labels in labels.heads.items()}
@@ -90,7 +90,7 @@ def evaluate_and_save(
         def save_predictions(index: int, predictions: dict[str, Any]) -> None:
             writer.write(dataset.image_id(index), names[index], predictions)
             if index in rendered_indices:
-                path = folder / "pictures" / f"{names[index]}.png"
+                path = folder / "images" / f"{names[index]}.png"
                 _draw_comparison(
                     dataset, index, predictions, recipe=recipe, labels=labels, path=path
                 )
@@ -105,7 +105,7 @@ def evaluate_and_save(
                 build_evaluators(heads, backend=options.backend, extra=options.extra), heads
             ),
             bootstrap=Bootstrap(options.resamples),
-            on_picture=save_predictions,
+            on_image=save_predictions,
         )
     for head, results in writer.results.items():
         write_json(folder / "predictions" / f"{head}.json", results)
@@ -147,7 +147,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path, metadata: Mapping[str
             "intervals": None if resampling is None else resampling.to_json(),
             "protocol": evaluation.protocols,
             **metadata,
-            "pictures": len(evaluation.picture_ids),
+            "images": len(evaluation.image_ids),
             "versions": collect_versions(),
             "hardware": describe_hardware(),
             "date": strftime("%Y-%m-%d %H:%M:%S"),
@@ -188,7 +188,7 @@ def _draw_comparison(
     scale = compute_readable_scale(size)
     truth = draw_truth(image, truths, classes, box_heads, scale=scale)
     prediction = draw_prediction(image, predictions, classes, scale=scale)
-    write_picture(path, join_side_by_side(truth, prediction, ("truth", "prediction")))
+    write_image(path, join_side_by_side(truth, prediction, ("truth", "prediction")))
 
 
 def _keep_fields(truth: GroundTruth, fields: Collection[str]) -> GroundTruth:
@@ -201,7 +201,7 @@ def _keep_fields(truth: GroundTruth, fields: Collection[str]) -> GroundTruth:
 
 
 def build_preparation(recipe: Recipe) -> Preparation:
-    """How a recipe's pictures become samples."""
+    """How a recipe's images become samples."""
     return Preparation(
         recipe.data.channels,
         build_resize(recipe),

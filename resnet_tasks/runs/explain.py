@@ -1,4 +1,4 @@
-"""Explanations of a run's predictions, drawn over the pictures."""
+"""Explanations of a run's predictions, drawn over the images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from resnet_tasks.inference.prediction_writer import (
     find_images,
     make_output_names,
     to_canvas,
-    write_picture,
+    write_image,
 )
 from resnet_tasks.runs.run import Run
 from resnet_tasks.runtime.progress import track_progress
@@ -30,7 +30,7 @@ STRONGEST_PREDICTION = ExplanationQuery()
 
 @dataclass(frozen=True)
 class ExplanationRequest:
-    """What is to be explained of every picture.
+    """What is to be explained of every image.
 
     Attributes:
         head: Its name; None: every head.
@@ -50,7 +50,7 @@ class ExplanationRequest:
 def explain_image(
     run: Run, image: NDArray[np.generic] | Path, request: ExplanationRequest
 ) -> list[Explanation]:
-    """Explanations of one picture, one per head that is asked.
+    """Explanations of one image, one per head that is asked.
 
     Args:
         run: Whose model is asked.
@@ -62,7 +62,7 @@ def explain_image(
         DataError: If nothing of what was asked is found, by any head.
     """
     preparation = run.preparation
-    name = str(image) if isinstance(image, Path) else "the picture"
+    name = str(image) if isinstance(image, Path) else "the image"
     pixels = preparation.read(image) if isinstance(image, Path) else image
     sample = make_sample(preparation, pixels, name=name)
     model = run.load_model(request.checkpoint)
@@ -90,20 +90,20 @@ def explain_image(
 def explain_paths(
     run: Run, paths: Sequence[Path], request: ExplanationRequest, *, out: Path, console: Console
 ) -> tuple[Path, list[str]]:
-    """Explains files and folders into `out`: a drawing per picture and head, and a list of them.
+    """Explains files and folders into `out`: a drawing per image and head, and a list of them.
 
     Args:
         run: Whose model is asked.
-        paths: Pictures or folders of pictures.
+        paths: Images or folders of images.
         request: What is asked.
         out: Is made; gets `<name>-<head>.png` and `explanations.json`.
         console: For progress.
 
     Returns:
-        `out`, and a sentence per picture in which nothing of what was asked was found.
+        `out`, and a sentence per image in which nothing of what was asked was found.
 
     Raises:
-        DataError: If a picture cannot be read, or none holds what was asked.
+        DataError: If an image cannot be read, or none holds what was asked.
     """
     files = find_images(paths)
     make_folder(out)
@@ -119,7 +119,7 @@ def explain_paths(
             for explanation in explanations:
                 drawing = out / f"{name}-{explanation.head}.png"
                 canvas = to_canvas(image, run.preparation)
-                write_picture(drawing, draw_heat(canvas, explanation.heat, explanation.box))
+                write_image(drawing, draw_heat(canvas, explanation.heat, explanation.box))
                 entries.append(_explanation_to_json(file, drawing, explanation))
             advance()
     if not entries:
@@ -130,7 +130,7 @@ def explain_paths(
 
 def _explanation_to_json(file: Path, drawing: Path, explanation: Explanation) -> dict[str, object]:
     return {
-        "picture": str(file),
+        "image": str(file),
         "drawing": drawing.name,
         "head": explanation.head,
         "level": explanation.level,

@@ -1,4 +1,4 @@
-"""How a run predicts besides one plain forward: its calibration, and views of every picture."""
+"""How a run predicts besides one plain forward: its calibration, and views of every image."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class InferenceOptions:
     Attributes:
         calibrated: Confidences go through the scaling that `calibrate` has kept in the run.
         tta_views: Test-time augmentation: `flips`, `scales` or `flips+scales`; None: none.
-        windows: Pictures are predicted in these; None: as the recipe says.
+        windows: Images are predicted in these; None: as the recipe says.
     """
 
     calibrated: bool = False
@@ -68,7 +68,7 @@ class InferenceOptions:
 
         Raises:
             DataError: If the views are unknown, or asked for together with windows.
-            HeadError: If windows are asked for and a head sees pictures as a whole.
+            HeadError: If windows are asked for and a head sees images as a whole.
         """
         views = TtaViews.from_name(self.tta_views)
         if self.calibrated:
@@ -94,7 +94,7 @@ def add_sliding_windows(
     """A model that predicts in the windows of a recipe; `model` itself where it has none.
 
     Raises:
-        HeadError: If a head sees pictures as a whole.
+        HeadError: If a head sees images as a whole.
     """
     if sliding is None:
         return model

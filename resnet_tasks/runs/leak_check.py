@@ -17,16 +17,16 @@ def require_no_leaks(
     val: Sequence[HasImages],
     data_root: Path | None = None,
 ) -> list[str]:
-    """Does nothing where no picture and no group is in train and in val or test.
+    """Does nothing where no image and no group is in train and in val or test.
 
-    The files under `data.test` are compared where they are there; of them only the pictures are
+    The files under `data.test` are compared where they are there; of them only the images are
     read.
 
     Returns:
         What is shared where `data.allow_leaks` accepts it, a sentence for each pair of splits.
 
     Raises:
-        DataError: If something is shared; it names groups, pictures and their numbers.
+        DataError: If something is shared; it names groups, images and their numbers.
     """
     leaks: list[tuple[Split, Leak]] = [("val", find_leak(train, val))]
     if recipe.data.test:
@@ -42,7 +42,7 @@ def require_unseen(
     Raises:
         DataError: If it does, as in `require_no_leaks`.
     """
-    # Folds never cut through groups or pictures.
+    # Folds never cut through groups or images.
     if split == "train" or (split == "val" and recipe.data.folds is not None):
         return
     if not recipe.data.allow_leaks:

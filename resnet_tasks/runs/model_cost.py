@@ -29,12 +29,12 @@ DEFAULT_SIZE = (480, 640)
 
 @dataclass(frozen=True)
 class ModelCost:
-    """What one forward of one picture takes.
+    """What one forward of one image takes.
 
     Attributes:
         parameters: Of the whole model.
         multiply_adds: Of convolutions and matrix products; those of detectors depend on how many
-            proposals the picture gives.
+            proposals the image gives.
         seconds: Median of the repeats.
         memory: Bytes of parameters and buffers, and the most that was taken besides at once.
     """
@@ -50,7 +50,7 @@ class CostComparison:
     """Several models under the same conditions.
 
     Attributes:
-        size: (height, width) of the picture.
+        size: (height, width) of the image.
         precision: `fp32`, `bf16` or `fp16`.
         device: For people.
         by_model: By name.
@@ -66,7 +66,7 @@ class CostComparison:
         """How the numbers were made, for people."""
         height, width = self.size
         return (
-            f"one forward of one picture of {height} x {width} (height x width), {self.precision}, "
+            f"one forward of one image of {height} x {width} (height x width), {self.precision}, "
             f"{self.device}; median of {REPEATS}, the models taking turns"
         )
 
@@ -131,7 +131,7 @@ def time_interleaved(
 
 
 def make_noise_batch(size: tuple[int, int], channels: int, device: torch.device) -> Batch:
-    """A batch of one picture of noise, the same every time."""
+    """A batch of one image of noise, the same every time."""
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(1, channels, *size, generator=generator).to(device)
     return Batch(
@@ -152,11 +152,11 @@ def measure_costs(
     precision: str = "fp32",
     repeats: int = REPEATS,
 ) -> CostComparison:
-    """The price of each model, all on the same picture, device and precision.
+    """The price of each model, all on the same image, device and precision.
 
     Args:
         models: By name; in any mode, which they keep.
-        size: (height, width) of the picture; multiples of 32.
+        size: (height, width) of the image; multiples of 32.
         precision: `fp32`, `bf16` or `fp16`.
         repeats: Timed forwards of each.
 
@@ -165,7 +165,7 @@ def measure_costs(
     """
     if any(side % 32 or side < 32 for side in size):
         raise RunError(
-            f"the picture of {size[0]} x {size[1]} (height x width) must have sides that are "
+            f"the image of {size[0]} x {size[1]} (height x width) must have sides that are "
             "multiples of 32"
         )
     device = next(iter(models.values())).device
@@ -204,7 +204,7 @@ def measure_run_costs(runs: Sequence[Run], size: str | None = None) -> CostCompa
 
     Args:
         runs: Opened.
-        size: `HEIGHTxWIDTH`; default: the pictures of the first run's recipe, padded to multiples
+        size: `HEIGHTxWIDTH`; default: the images of the first run's recipe, padded to multiples
             of 32, or 480x640 where it does not resize. Precision is that of the first run too.
 
     Raises:

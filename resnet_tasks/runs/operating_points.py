@@ -98,7 +98,7 @@ def choose_operating_points(
                 for name, class_points in points.items()
             },
             "split": split,
-            "pictures": len(evaluation.picture_ids),
+            "images": len(evaluation.image_ids),
             "data": {str(file.path): compute_sha256(file.path) for file in files},
             "checkpoint": checkpoint,
             "weights": weights_sha256(folder),

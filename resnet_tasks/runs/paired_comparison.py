@@ -1,4 +1,4 @@
-"""Two runs on the same pictures: what differs, and whether that could be chance."""
+"""Two runs on the same images: what differs, and whether that could be chance."""
 
 from __future__ import annotations
 
@@ -154,10 +154,10 @@ def check_comparable(run: Run, other: Run, request: EvaluationRequest) -> None:
 def compare_runs(
     run: Run, other: Run, request: EvaluationRequest, *, console: Console
 ) -> tuple[PairedComparison, Path]:
-    """Compares `run`, which was evaluated just now, with `other` on the same pictures.
+    """Compares `run`, which was evaluated just now, with `other` on the same images.
 
-    Every evaluation keeps its metrics on all resampled data sets; which pictures those hold depends
-    on the pictures and the seed alone. So what `other` kept is used as it is, unless its weights,
+    Every evaluation keeps its metrics on all resampled data sets; which images those hold depends
+    on the images and the seed alone. So what `other` kept is used as it is, unless its weights,
     data or number of resamples have changed since: then it is evaluated again.
 
     Args:
@@ -170,7 +170,7 @@ def compare_runs(
         What was found, and the file it was written to.
 
     Raises:
-        DataError: If `run` has no such evaluation, or the two judge no head on the same pictures.
+        DataError: If `run` has no such evaluation, or the two judge no head on the same images.
         RunError: As in `check_pair`.
     """
     check_comparable(run, other, request)

@@ -7,7 +7,7 @@ checkpoints/last     model.safetensors, ema.safetensors (where averaged), state.
 checkpoints/best     the same without state
 operating_point.json thresholds chosen on val, where that was asked for
 calibration.json     how confidences are scaled, where `calibrate` was asked for
-evaluations/<split>  metrics.json, details.json, resamples.npz, predictions, pictures
+evaluations/<split>  metrics.json, details.json, resamples.npz, predictions, images
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from resnet_tasks.evaluation.metric_tables import compute_sha256
 from resnet_tasks.evaluation.uncertainty.temperature_scaling import TemperatureScaling
 from resnet_tasks.files.atomic import make_folder, write_json, write_text
 from resnet_tasks.inference.merge_maps import Keep
-from resnet_tasks.inference.predict_images import predict_pictures
+from resnet_tasks.inference.predict_images import predict_images
 from resnet_tasks.inference.sliding_window import SlidingWindows
 from resnet_tasks.inference.streaming.model_predictor import ModelPredictor
 from resnet_tasks.inference.streaming.stream import PredictionRequest, StreamOptions, predict_all
@@ -55,9 +55,9 @@ from resnet_tasks.runs.evaluate_run import (
 from resnet_tasks.runs.inference_options import PLAIN_INFERENCE, InferenceOptions, read_calibration
 from resnet_tasks.runs.leak_check import require_unseen
 
-Pictures = NDArray[Any] | str | Path
+Images = NDArray[Any] | str | Path
 STREAM_BATCH_SIZE = 4
-"""Pictures that `predict` sends through the model together, unless evaluation.batch_size is set."""
+"""Images that `predict` sends through the model together, unless evaluation.batch_size is set."""
 
 
 @dataclass
@@ -144,7 +144,7 @@ class Run:
 
     @property
     def preparation(self) -> Preparation:
-        """How this run's pictures become samples."""
+        """How this run's images become samples."""
         return build_preparation(self.recipe)
 
     @property
@@ -228,12 +228,12 @@ class Run:
 
     def predict(
         self,
-        image: Pictures,
+        image: Images,
         *,
         checkpoint: str = "last",
         inference: InferenceOptions = PLAIN_INFERENCE,
     ) -> dict[str, Any]:
-        """Predictions of all heads for one picture.
+        """Predictions of all heads for one image.
 
         Args:
             image: `(height, width)` or `(height, width, C)` array, RGB, as stored (uint8, uint16 or
@@ -242,7 +242,7 @@ class Run:
             inference: Calibration and views.
 
         Returns:
-            Head name -> `Detections`, `SegmentationMap` (in pixels of that picture) or
+            Head name -> `Detections`, `SegmentationMap` (in pixels of that image) or
             `Classification`.
         """
         preparation = self.preparation
@@ -255,7 +255,7 @@ class Run:
                     preparation.open_image(Path(image)), precision=resolved_precision
                 )
             image = preparation.read(Path(image))
-        return predict_pictures(model, [image], preparation, precision=precision)[0]
+        return predict_images(model, [image], preparation, precision=precision)[0]
 
     def predict_paths(
         self,
@@ -274,19 +274,19 @@ class Run:
         What was stopped on the way goes on where it was with the same call.
 
         Args:
-            paths: Pictures, videos, or folders or patterns of them.
-            out: Is made; `images.json` says which image id is which file, `bad_pictures.jsonl`
+            paths: Images, videos, or folders or patterns of them.
+            out: Is made; `images.json` says which image id is which file, `bad_images.jsonl`
                 which files could not be read.
             score: Detections below are left out; default: all are written, those from 0.5 are
                 drawn.
             thresholds: Head -> least score of the detections of every label, in place of `score`.
             checkpoint: `last` or `best`.
             inference: Calibration, views and windows.
-            max_pixels: Larger pictures are refused; None: as the recipe says.
+            max_pixels: Larger images are refused; None: as the recipe says.
             console: For progress.
 
         Raises:
-            DataError: If there is no picture, or none can be read.
+            DataError: If there is no image, or none can be read.
             RunError: If `out` is in use, or holds an unfinished prediction that was made otherwise.
         """
         predict_all(
@@ -310,7 +310,7 @@ class Run:
             self.build_predictor(checkpoint, inference),
             max_pixels or self.recipe.data.max_pixels,
         )
-        # Windows go through the model together, and big pictures should not wait in memory.
+        # Windows go through the model together, and big images should not wait in memory.
         batch_size = 1 if isinstance(model, SlidingWindows) else self.recipe.evaluation.batch_size
         return ModelPredictor(
             model,
@@ -347,17 +347,17 @@ class Run:
         console: Console | None = None,
         num_drawings: int = 12,
     ) -> Evaluation:
-        """Judges a checkpoint and keeps metrics, predictions and pictures under `evaluations/`.
+        """Judges a checkpoint and keeps metrics, predictions and images under `evaluations/`.
 
         Args:
             split: `train`, `val` or `test` of the recipe.
             annotations: A COCO file to judge on instead.
-            images: Folder of that file's pictures; default: its own folder.
+            images: Folder of that file's images; default: its own folder.
             checkpoint: `last` or `best`.
             inference: Calibration, views and windows; each combination keeps its results apart.
             data_root: Folder that holds data sets; default `$RESNET_TASKS_DATA`, else `./data`.
             console: For progress.
-            num_drawings: How many pictures to draw, truth beside prediction.
+            num_drawings: How many images to draw, truth beside prediction.
 
         Raises:
             DataError: If a file is wrong, or val or test hold what was trained on.

@@ -18,7 +18,7 @@ class RunPredictorFactory:
         directory: The run folder, absolute; every machine must find it there.
         checkpoint: `last` or `best`.
         inference: Calibration, views and windows.
-        max_pixels: Larger pictures are refused; None: as the recipe says.
+        max_pixels: Larger images are refused; None: as the recipe says.
         trust_plugins: Execute the recipe's `plugins:`.
     """
 

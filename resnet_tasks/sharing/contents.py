@@ -65,13 +65,13 @@ def is_shared_file(name: str) -> bool:
 def collect_files(view: RunView, *, best: bool = True, report: bool = False) -> list[SharedFile]:
     """The files of a run that others need; its card is made apart.
 
-    Pictures, predictions, per-picture details, optimizer state and curves stay here. Absolute paths
+    Images, predictions, per-image details, optimizer state and curves stay here. Absolute paths
     in what is sent become bare names.
 
     Args:
         view: The run.
         best: With the best checkpoint too, where there is one.
-        report: With `report.html`, which holds pictures of the data.
+        report: With `report.html`, which holds images of the data.
 
     Raises:
         RunError: If there is no checkpoint yet, or no report where it is asked for.
@@ -158,7 +158,7 @@ def _read_without_paths(file: Path) -> bytes:
 
 
 def _read_log_start(folder: Path) -> bytes:
-    """The log's first start, which says under which licence the first weights came."""
+    """The log's first start, which says under which license the first weights came."""
     log = folder / "log.jsonl"
     lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
     for line in lines:

@@ -66,10 +66,10 @@ class HubUpload:
             repo: `OWNER/NAME`.
             options: For the card.
             best: With the best checkpoint too.
-            report: With `report.html`, which holds pictures of the data.
+            report: With `report.html`, which holds images of the data.
 
         Raises:
-            HubError: If the repository's name is none, the licence contradicts the first weights',
+            HubError: If the repository's name is none, the license contradicts the first weights',
                 or a file names folders of this machine.
             RunError: If it is no run, or has no checkpoint.
         """

@@ -81,7 +81,7 @@ def build_model_card(view: RunView, repo: str, options: CardOptions) -> str:
         _describe_usage(repo),
         "## Data",
         _describe_data(view, options),
-        "## Weights and licence",
+        "## Weights and license",
         _describe_weights(model_license, initial_license),
         "## Training",
         _describe_training(view),
@@ -165,7 +165,7 @@ def _format_license_warning(initial_license: str) -> str:
     if not forbids_commercial_use(initial_license):
         return ""
     return (
-        "> **Not for commercial use.** The run began with weights under the licence "
+        "> **Not for commercial use.** The run began with weights under the license "
         f"{initial_license}, "
         "which holds for what was made of them."
     )
@@ -177,7 +177,7 @@ def _iter_results(view: RunView) -> Iterator[str]:
     for evaluation in view.evaluations:
         metadata = evaluation.metadata
         yield (
-            f"**{evaluation.name}**: {metadata.get('pictures', '?')} pictures, checkpoint "
+            f"**{evaluation.name}**: {metadata.get('images', '?')} images, checkpoint "
             f"`{metadata.get('checkpoint', '?')}`, {metadata.get('date', 'date not stated')}."
         )
         rows = [
@@ -205,15 +205,15 @@ def _describe_usage(repo: str) -> str:
     name = repo.rpartition("/")[2]
     return (
         f"```\nresnet-tasks pull {repo} --out {name}\n"
-        f"resnet-tasks predict {name} PICTURES --out predictions\n```\n\n"
-        f'In Python: `resnet_tasks.load("{name}").predict("picture.png")`. Only tensors and text '
+        f"resnet-tasks predict {name} IMAGES --out predictions\n```\n\n"
+        f'In Python: `resnet_tasks.load("{name}").predict("image.png")`. Only tensors and text '
         "are read from these files; nothing of them is run."
     )
 
 
 def _describe_data(view: RunView, options: CardOptions) -> str:
     data = view.recipe.data
-    lines = [f"- Name: {data.root}", f"- Licence: {options.data_license or 'not stated'}"]
+    lines = [f"- Name: {data.root}", f"- License: {options.data_license or 'not stated'}"]
     if options.dataset:
         lines.append(f"- On the hub: {options.dataset}")
     for split in ("train", "val", "test"):
@@ -223,13 +223,13 @@ def _describe_data(view: RunView, options: CardOptions) -> str:
     if data.folds is not None:
         lines.append(f"- val: fold {data.folds.held_out} of {data.folds.count} of train, held out")
     size = f"{data.resize.width} x {data.resize.height} pixels" if data.resize else "as stored"
-    lines.append(f"- Pictures: {data.channels} channel(s), {size}; resized by the package")
+    lines.append(f"- Images: {data.channels} channel(s), {size}; resized by the package")
     return "\n".join(lines)
 
 
 def _describe_weights(model_license: str | None, initial_license: str) -> str:
     return (
-        f"- Licence of these weights: {model_license or 'not stated'}\n"
+        f"- License of these weights: {model_license or 'not stated'}\n"
         f"- Began with weights under: {initial_license}"
     )
 

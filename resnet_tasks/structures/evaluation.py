@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 VOID = -1
 """Semantic label of pixels that are not evaluated and teach nothing."""
-UNLABELLED = -2
+UNLABELED = -2
 """Semantic label of pixels outside everything annotated: background if a head has one, else
 void."""
 BACKGROUND = "background"
@@ -43,11 +43,11 @@ HEADLINE = (
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """What is annotated on one picture, in original pixels and the labels of one head.
+    """What is annotated on one image, in original pixels and the labels of one head.
 
     Attributes:
-        image_id: The picture's id in its data set.
-        size: (height, width) of the original picture.
+        image_id: The image's id in its data set.
+        size: (height, width) of the original image.
         boxes_xywh: `(N, 4)` float64, exactly as in the file; None where boxes are not annotated.
         labels: `(N,)` int64.
         crowd: `(N,)` bool.
@@ -55,12 +55,12 @@ class GroundTruth:
         semantic: `(height, width)` int64 label map with `VOID`; None where pixels are not
             annotated.
         image_labels: `(L,)` int64, each once, `IGNORED` for labels that the head does not know;
-            None where the picture as a whole is not annotated.
-        group: Patient, study or sequence of the picture; None where it stands for itself.
-        spacing: (y, x) millimetres per pixel; None where the file does not say.
+            None where the image as a whole is not annotated.
+        group: Patient, study or sequence of the image; None where it stands for itself.
+        spacing: (y, x) millimeters per pixel; None where the file does not say.
         occluded: `(N,)` float64, KITTI's degrees: 0 visible, 1 partly, 2 largely occluded, 3
             unknown; NaN where the file does not say. None: it never says.
-        truncated: `(N,)` float64, share 0..1 that lies outside the picture; NaN and None as above.
+        truncated: `(N,)` float64, share 0..1 that lies outside the image; NaN and None as above.
         other_boxes_xywh: `(M, 4)` float64 boxes of categories that the head does not know.
         other_categories: `(M,)` names of their categories.
         segmentations: One per object, as COCO writes them (polygons or run lengths), None for those
@@ -109,37 +109,37 @@ class Metric:
 
 
 class Evaluator(Protocol):
-    """Compares predictions with the truth, picture by picture."""
+    """Compares predictions with the truth, image by image."""
 
     protocol: str
     """One sentence for the metrics file: which numbers these are, and how things are counted."""
 
     def update(self, prediction: Any, truth: GroundTruth) -> None:
-        """Takes one picture's prediction, as the head's `decode` gives it."""
+        """Takes one image's prediction, as the head's `decode` gives it."""
         ...
 
     def compute(self) -> dict[str, Metric]:
-        """All metrics over the pictures seen so far, under the project's fixed names."""
+        """All metrics over the images seen so far, under the project's fixed names."""
         ...
 
 
 @runtime_checkable
 class ResamplableEvaluator(Protocol):
-    """An evaluator whose metrics can be computed again with pictures drawn more or less often.
+    """An evaluator whose metrics can be computed again with images drawn more or less often.
 
-    It is what intervals and paired comparisons need: pictures are matched once, then weighted.
+    It is what intervals and paired comparisons need: images are matched once, then weighted.
     """
 
     @property
-    def picture_ids(self) -> tuple[int | str, ...]:
-        """Ids of the pictures seen so far; the `P` columns of `resample`, in this order."""
+    def image_ids(self) -> tuple[int | str, ...]:
+        """Ids of the images seen so far; the `P` columns of `resample`, in this order."""
         ...
 
     def resample(self, counts: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
         """Metrics of resampled data sets.
 
         Args:
-            counts: `(R, P)` how often each picture occurs in each of `R` data sets.
+            counts: `(R, P)` how often each image occurs in each of `R` data sets.
 
         Returns:
             `metric` and `metric/class` (names of `compute`) -> `(R,)` values, NaN where not
@@ -159,8 +159,8 @@ class DetailedEvaluator(Protocol):
             `pr_curves`: class name (`all`: their mean) -> `{"recall": [..], "precision": [..]}` at
             IoU 0.5. `confusion`: `{"labels": [..], "matrix": [[..]]}`, truth by row, prediction by
             column. `error_types`: name -> AP lost to it. `froc`: `{"false_positives": [..],
-            "sensitivity": [..]}` per picture. `reliability`: `{"confidence": [..], "accuracy":
-            [..], "count": [..]}`. `pictures`: per picture `{"image_id", "quality", "surprise"}`,
+            "sensitivity": [..]}` per image. `reliability`: `{"confidence": [..], "accuracy":
+            [..], "count": [..]}`. `images`: per image `{"image_id", "quality", "surprise"}`,
             both 0..1: how good the prediction is, and the highest confidence of anything wrong in
             it. `notes`: sentences.
         """

@@ -1,4 +1,4 @@
-"""How a picture came to lie in a batch, and the way back; for tensors and for numpy arrays.
+"""How an image came to lie in a batch, and the way back; for tensors and for numpy arrays.
 
 Free of torch, so that exported models predict without it; `structures` adds what tensors need.
 """
@@ -18,13 +18,13 @@ Array = TypeVar("Array")
 
 @dataclass(frozen=True)
 class Geometry:
-    """How one picture came to lie in the batch, and the way back.
+    """How one image came to lie in the batch, and the way back.
 
-    A point maps as `input = original * scale + offset`, per axis. Original means the picture as
-    people see it (EXIF orientation applied). The picture lies at the top left of the padded batch.
+    A point maps as `input = original * scale + offset`, per axis. Original means the image as
+    people see it (EXIF orientation applied). The image lies at the top left of the padded batch.
 
     Attributes:
-        original_size: (height, width) of the original picture.
+        original_size: (height, width) of the original image.
         input_size: (height, width) inside the padded batch.
         scale: (y, x) input pixels per original pixel; negative where the axis is flipped.
         offset: (y, x) in input pixels.
@@ -42,26 +42,26 @@ class Geometry:
         return cls(original_size, input_size, scale)
 
     def boxes_to_original(self, boxes: Array) -> Array:
-        """`(N, 4)` xyxy input pixels -> xyxy original pixels, clipped to the original picture."""
+        """`(N, 4)` xyxy input pixels -> xyxy original pixels, clipped to the original image."""
         mapped = (boxes - self._get_offsets(boxes)) / self._get_scales(boxes)
         clipped: Array = _sort_and_clip(mapped, self.original_size)
         return clipped
 
     def boxes_to_input(self, boxes: Array) -> Array:
-        """`(N, 4)` xyxy original pixels -> xyxy input pixels, clipped to the picture."""
+        """`(N, 4)` xyxy original pixels -> xyxy input pixels, clipped to the image."""
         mapped = boxes * self._get_scales(boxes) + self._get_offsets(boxes)
         clipped: Array = _sort_and_clip(mapped, self.input_size)
         return clipped
 
     def map_to_original(self, dense: Array) -> Array:
-        """Bilinear resize of dense values to the original picture, padding cut off.
+        """Bilinear resize of dense values to the original image, padding cut off.
 
         Args:
-            dense: `(C, H, W)` values (logits) over the padded batch picture, at its full
+            dense: `(C, H, W)` values (logits) over the padded batch image, at its full
                 resolution.
 
         Returns:
-            `(C, height, width)` float32 values over the original picture.
+            `(C, height, width)` float32 values over the original image.
 
         Raises:
             ValueError: If the geometry holds more than a resize and flips (crops cannot be filled).
@@ -89,7 +89,7 @@ class Geometry:
 
 @singledispatch
 def flip_and_resize(dense: Any, flips: tuple[int, ...], size: tuple[int, int]) -> Any:
-    """`(C, h, w)` values as float32, flipped, then resized bilinearly between pixel centres.
+    """`(C, h, w)` values as float32, flipped, then resized bilinearly between pixel centers.
 
     Args:
         dense: A numpy array; other types are registered where they are known.

@@ -1,4 +1,4 @@
-"""What is found in a picture: tensors from a model of torch, numpy arrays from an exported one.
+"""What is found in an image: tensors from a model of torch, numpy arrays from an exported one.
 
 Shape glossary: `N` objects, `K` classes.
 """
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Detections:
-    """Objects found in one picture, best first.
+    """Objects found in one image, best first.
 
     Attributes:
-        boxes: `(N, 4)` float32 xyxy, pixels of the original picture.
+        boxes: `(N, 4)` float32 xyxy, pixels of the original image.
         scores: `(N,)` float32, 0..1, falling.
         labels: `(N,)` int64, indices into the head's classes.
     """
@@ -37,12 +37,12 @@ class Detections:
 
 @dataclass(frozen=True)
 class SegmentationMap:
-    """The class of every pixel of one picture, at its original size.
+    """The class of every pixel of one image, at its original size.
 
     Attributes:
         labels: `(height, width)` whole numbers, indices into the head's classes; int64 from
             `decode`, narrower where windows were put together.
-        probs: `(K, height, width)` float32, sums to 1 over classes; None where a picture was too
+        probs: `(K, height, width)` float32, sums to 1 over classes; None where an image was too
             big to keep them.
         confidence: `(height, width)` float32, the probability of the label, where that is all that
             was kept.
@@ -55,7 +55,7 @@ class SegmentationMap:
 
 @dataclass(frozen=True)
 class Classification:
-    """What one picture shows as a whole.
+    """What one image shows as a whole.
 
     Attributes:
         probs: `(K,)` float32, 0..1, in the order of the head's classes; sums to 1 unless

@@ -1,6 +1,6 @@
 """The typed tensors that all parts exchange: one box convention, one label convention.
 
-Shape glossary: `B` batch, `C` channels of a picture, `H, W` the padded batch, `h, w` one picture
+Shape glossary: `B` batch, `C` channels of an image, `H, W` the padded batch, `h, w` one image
 inside it, `N` objects, `K` classes.
 
 Boxes are `(N, 4)` float32 `xyxy` in absolute pixels with `0 <= x1 < x2 <= width`. Sizes are
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from resnet_tasks.errors import DataError, PictureError
+from resnet_tasks.errors import DataError, ImageError
 from resnet_tasks.structures.evaluation import (
     ABSENT,
     IGNORED,
@@ -28,7 +28,7 @@ from resnet_tasks.structures.evaluation import (
 from resnet_tasks.structures.geometry import Geometry, flip_and_resize
 
 REGION_MARGIN = 10_000.0
-"""Pixels by which the region of a whole picture surpasses it: anchors at its border, which lie
+"""Pixels by which the region of a whole image surpasses it: anchors at its border, which lie
 outside for the most part, are inside the region."""
 
 
@@ -75,7 +75,7 @@ def _(dense: Tensor, flips: tuple[int, ...], size: tuple[int, int]) -> Tensor:
 
 @dataclass(frozen=True)
 class Target:
-    """What is annotated on one picture.
+    """What is annotated on one image.
 
     `None` means not annotated; empty means looked at, and nothing there.
 
@@ -84,12 +84,12 @@ class Target:
         labels: `(N,)` int64.
         ignore: `(N,)` bool; crowds and ignore regions: neither positive nor negative.
         masks: `(N, h, w)` bool.
-        semantic: `(h, w)` int64 label map; `VOID` and `UNLABELLED` are its special values. Inside a
+        semantic: `(h, w)` int64 label map; `VOID` and `UNLABELED` are its special values. Inside a
             `Batch` padded with `VOID` to `(H, W)`; inside a `BatchView` void is the only special
             value.
         image_labels: `(L,)` int64, each label once; inside a `BatchView` `IGNORED` stands for
             labels that the head does not know.
-        unannotated: `(U,)` int64 labels that nobody looked for on this picture: that they are not
+        unannotated: `(U,)` int64 labels that nobody looked for on this image: that they are not
             there does not mean that they are absent. None: all were looked for.
         extra: Fields of the user's own.
     """
@@ -127,16 +127,16 @@ class Target:
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture as the data pipeline hands it over.
+    """One image as the data pipeline hands it over.
 
     Attributes:
-        image: `(C, h, w)` float32, 0..1, not normalised; or uint8, whose 255 stands for 1
+        image: `(C, h, w)` float32, 0..1, not normalized; or uint8, whose 255 stands for 1
             (`collate` makes floats of them).
-        geometry: The way back to the original picture.
-        image_id: The picture's id in its data set.
+        geometry: The way back to the original image.
+        image_id: The image's id in its data set.
         file_name: For messages and drawings.
         target: What is annotated; labels are category indices of the data set.
-        seed: Function of (run seed, epoch, picture); drives the sampling inside heads.
+        seed: Function of (run seed, epoch, image); drives the sampling inside heads.
     """
 
     image: Tensor
@@ -154,13 +154,13 @@ class LabelTable:
     Attributes:
         classes: The head's class names, in label order.
         mapping: Per category index of the data set: the head's label, `IGNORED` or `ABSENT`.
-        unlabelled: The head's label for `UNLABELLED` pixels: `VOID`, or that of its background
+        unlabeled: The head's label for `UNLABELED` pixels: `VOID`, or that of its background
             class.
     """
 
     classes: tuple[str, ...]
     mapping: tuple[int, ...]
-    unlabelled: int = VOID
+    unlabeled: int = VOID
 
     @classmethod
     def identity(cls, classes: Sequence[str]) -> LabelTable:
@@ -171,12 +171,12 @@ class LabelTable:
         """`target` in the head's labels: unknown objects ignored or absent, their pixels void.
 
         Where nobody looked for a class of the head, what is annotated teaches as ever, and the rest
-        of the picture is neither positive nor negative: an ignore region for boxes, void for
-        unlabelled pixels.
+        of the image is neither positive nor negative: an ignore region for boxes, void for
+        unlabeled pixels.
 
         Args:
             target: In the data set's category indices.
-            size: (height, width) of its picture.
+            size: (height, width) of its image.
         """
         changes: dict[str, Any] = {}
         missing = self._find_missing_labels(target)
@@ -198,13 +198,11 @@ class LabelTable:
             if missing is not None:
                 changes |= _add_ignore_region(changes, size)
         if target.semantic is not None:
-            # Index -1 (VOID) and -2 (UNLABELLED) reach the two entries appended at the end.
+            # Index -1 (VOID) and -2 (UNLABELED) reach the two entries appended at the end.
             table = torch.cat(
                 (
                     self._to_tensor(target.semantic).clamp(min=VOID),
-                    target.semantic.new_tensor(
-                        [self.unlabelled if missing is None else VOID, VOID]
-                    ),
+                    target.semantic.new_tensor([self.unlabeled if missing is None else VOID, VOID]),
                 )
             )
             changes["semantic"] = table[target.semantic]
@@ -214,7 +212,7 @@ class LabelTable:
         return replace(target, **changes)
 
     def has_annotated_classes(self, target: Target) -> bool:
-        """Whether any class of the head was looked for on a picture."""
+        """Whether any class of the head was looked for on an image."""
         missing = self._find_missing_labels(target)
         return missing is None or len(missing) < sum(label >= 0 for label in self.mapping)
 
@@ -231,7 +229,7 @@ class LabelTable:
 
 
 def _add_ignore_region(objects: Mapping[str, Tensor], size: tuple[int, int]) -> dict[str, Tensor]:
-    """The same objects and an ignore region that holds the whole picture."""
+    """The same objects and an ignore region that holds the whole image."""
     boxes, labels, ignore = (objects[name] for name in ("boxes", "labels", "ignore"))
     height, width = size
     region = boxes.new_tensor(
@@ -253,12 +251,12 @@ class BatchView:
     """A batch as one head sees it; every target is annotated for that head.
 
     Attributes:
-        targets: One per picture; labels are indices into the head's classes, semantic maps are `(H,
+        targets: One per image; labels are indices into the head's classes, semantic maps are `(H,
             W)`.
-        image_sizes: (height, width) of each picture inside the padded batch.
+        image_sizes: (height, width) of each image inside the padded batch.
         padded_size: (H, W) of the batch.
         image_ids: For messages.
-        seeds: One per picture; the only source of randomness for sampling inside a head.
+        seeds: One per image; the only source of randomness for sampling inside a head.
     """
 
     targets: tuple[Target, ...]
@@ -272,28 +270,28 @@ class BatchView:
 
     @property
     def semantic(self) -> Tensor:
-        """`(B, H, W)` int64 label maps; `VOID` where nothing is to be learnt."""
+        """`(B, H, W)` int64 label maps; `VOID` where nothing is to be learned."""
         maps = [target.semantic for target in self.targets]
         assert all(label_map is not None for label_map in maps), (
-            "a view holds annotated pictures only"
+            "a view holds annotated images only"
         )
         return torch.stack([label_map for label_map in maps if label_map is not None])
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Pictures padded right and below to one size, with what is known of each.
+    """Images padded right and below to one size, with what is known of each.
 
     Attributes:
-        images: `(B, C, H, W)` float32, 0..1, not normalised, padded with 0; channels-last in
+        images: `(B, C, H, W)` float32, 0..1, not normalized, padded with 0; channels-last in
             memory.
-        geometries: One per picture.
-        image_ids: One per picture.
-        file_names: One per picture.
-        targets: One per picture; labels are category indices of the data set.
-        seeds: One per picture.
-        left_out: What is wrong with pictures that should be in it, and are not.
-        is_stand_in: All were left out; its one black picture is no data.
+        geometries: One per image.
+        image_ids: One per image.
+        file_names: One per image.
+        targets: One per image; labels are category indices of the data set.
+        seeds: One per image.
+        left_out: What is wrong with images that should be in it, and are not.
+        is_stand_in: All were left out; its one black image is no data.
     """
 
     images: Tensor
@@ -302,7 +300,7 @@ class Batch:
     file_names: tuple[str, ...]
     targets: tuple[Target, ...]
     seeds: tuple[int, ...]
-    left_out: tuple[PictureError, ...] = ()
+    left_out: tuple[ImageError, ...] = ()
     is_stand_in: bool = False
 
     def __len__(self) -> int:
@@ -327,7 +325,7 @@ class Batch:
         return replace(self, images=self.images.pin_memory(), targets=pinned)
 
     def find_annotated(self, task: Task, table: LabelTable | None = None) -> tuple[int, ...]:
-        """Positions of the pictures on which everything that `task` needs is annotated.
+        """Positions of the images on which everything that `task` needs is annotated.
 
         With the table of a head, those on which none of its classes was looked for are left out.
         """
@@ -360,10 +358,10 @@ def collate(samples: Sequence[Sample], *, multiple: int = 32) -> Batch:
         multiple: 32 is the stride of C5, so that every level divides evenly.
 
     Returns:
-        The batch: pictures padded with 0, semantic maps with `VOID`, masks with False.
+        The batch: images padded with 0, semantic maps with `VOID`, masks with False.
 
     Raises:
-        DataError: If a box has no area: it has no offsets that could be learnt.
+        DataError: If a box has no area: it has no offsets that could be learned.
     """
     for sample in samples:
         _require_areas(sample)

@@ -31,19 +31,19 @@ class StepBatches:
 
     Attributes:
         batches: This process's part of each.
-        pictures: Of all processes together.
+        images: Of all processes together.
     """
 
     batches: list[Batch]
-    pictures: int
+    images: int
 
 
 class EpochBatches:
-    """What is learnt from, batch by batch.
+    """What is learned from, batch by batch.
 
     Args:
         data: Samples; indexed by (epoch, position) when it has epochs, as `CocoDataset` has.
-        options: The seed, and how many pictures and batches make a step.
+        options: The seed, and how many images and batches make a step.
         device: Where batches go.
         workers: Loader processes; None: what suits the device.
         processes: Those that share every batch.
@@ -109,7 +109,7 @@ class EpochBatches:
     def _load_batches(self, batches: Sequence[Sequence[Key]]) -> Iterator[Batch]:
         """This process's part of every batch, read.
 
-        A part without pictures still takes part in the step, with one that teaches nothing.
+        A part without images still takes part in the step, with one that teaches nothing.
         """
         parts = [
             get_shard(batch_keys, self._processes.index, self._processes.count)

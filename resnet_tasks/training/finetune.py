@@ -1,7 +1,7 @@
 """The training loop, readable top to bottom: set-up, epochs of steps, evaluation, checkpoints.
 
 The order of samples is a function of (seed, epoch), augmentation and the sampling inside heads of
-(seed, epoch, picture), dropout of (seed, update), first weights of the seed. Nothing else is
+(seed, epoch, image), dropout of (seed, update), first weights of the seed. Nothing else is
 random, so a run that was stopped and resumed ends with the same weights.
 """
 
@@ -199,7 +199,7 @@ class FineTuner:
                 progress.updates += 1
                 now = time.monotonic()
                 progress.seconds += now - started
-                show(losses, group.pictures / max(now - started, 1e-9))
+                show(losses, group.images / max(now - started, 1e-9))
                 started = now
                 if self._stop.is_confirmed:
                     self._checkpoints.save_last(progress)
@@ -256,7 +256,7 @@ class FineTuner:
 
     def _advise_on_evaluation_memory(self) -> str:
         return advise_on_evaluation_memory(
-            self._validation.batch_size, self._step_runner.picture_size
+            self._validation.batch_size, self._step_runner.image_size
         )
 
 

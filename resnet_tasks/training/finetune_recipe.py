@@ -1,4 +1,4 @@
-"""From a recipe to an evaluated run: data, labels, model, training, judgement."""
+"""From a recipe to an evaluated run: data, labels, model, training, judgment."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def _finetune_in_all_processes(
 def _build_samples(
     recipe: Recipe, train: CocoDataset, console: Console
 ) -> CocoDataset | TiledDataset:
-    """What is trained on, told on the console where it is not the pictures themselves."""
+    """What is trained on, told on the console where it is not the images themselves."""
     samples = build_training_samples(recipe, train)
     if isinstance(samples, TiledDataset):
         console.print(f"train: {samples.describe()}", highlight=False)
@@ -195,7 +195,7 @@ def _report_splits(recipe: Recipe, train: CocoDataset, val: CocoDataset, console
         )
     for split, dataset in (("train", train), ("val", val)):
         report_dataset(console, split, dataset)
-        require_pictures(console, split, dataset)
+        require_images(console, split, dataset)
 
 
 def _require_runnable(
@@ -250,7 +250,7 @@ def _evaluate_run(run: Run, data_root: Path | None, console: Console, minutes: f
     folder = run.directory / "evaluations" / "val"
     console.print(
         f"metrics:  {folder / 'metrics.json'} (all {len(evaluation.metrics)})\n"
-        f"pictures: {folder / 'pictures'}\nrun:      {run.directory}",
+        f"images: {folder / 'images'}\nrun:      {run.directory}",
         highlight=False,
         markup=False,
         soft_wrap=True,
@@ -311,17 +311,17 @@ def _measure_constants(recipe: Recipe, train: CocoDataset, console: Console) -> 
         f"{name} {' '.join(f'{value:.4f}' for value in getattr(constants, name))}"
         for name in ("mean", "std")
     )
-    console.print(f"normalize: {text}, of {len(train)} training pictures", highlight=False)
+    console.print(f"normalize: {text}, of {len(train)} training images", highlight=False)
     return recipe
 
 
 def report_dataset(console: Console, split: str, dataset: CocoDataset) -> None:
     """One line on what a split holds, and one on what was repaired or left out."""
     objects = ", ".join(f"{name} {count}" for name, count in dataset.count_objects().items())
-    console.print(f"{split}: {len(dataset)} pictures; objects: {objects}", highlight=False)
+    console.print(f"{split}: {len(dataset)} images; objects: {objects}", highlight=False)
     if dataset.repeats is not None:
         console.print(
-            f"{split}: {round(float(dataset.repeats.sum()))} pictures per epoch; one comes up to "
+            f"{split}: {round(float(dataset.repeats.sum()))} images per epoch; one comes up to "
             f"{dataset.repeats.max():.1f} times",
             highlight=False,
         )
@@ -332,8 +332,8 @@ def report_dataset(console: Console, split: str, dataset: CocoDataset) -> None:
             console.print(f"{split}: {file.path.name}: {kind}: {count}", highlight=False)
 
 
-def require_pictures(console: Console, split: str, dataset: CocoDataset) -> None:
-    """The pictures are there, but for as many as may be left out of training.
+def require_images(console: Console, split: str, dataset: CocoDataset) -> None:
+    """The images are there, but for as many as may be left out of training.
 
     Raises:
         DataError: With the number of missing files and the first of them.
@@ -345,19 +345,19 @@ def require_pictures(console: Console, split: str, dataset: CocoDataset) -> None
     if missing:
         console.print(
             f"{split}: {len(missing)} files are not there, the first is {missing[0]}; their "
-            "pictures are left out (data.bad_pictures)",
+            "images are left out (data.bad_images)",
             highlight=False,
             markup=False,
         )
 
 
 def report_weights(console: Console, model: TaskModel) -> None:
-    """Where the weights came from, under which licence, and what was made of them."""
+    """Where the weights came from, under which license, and what was made of them."""
     report = get_weights_report(model)
     if report is None:
         return
     lines = [
-        f"weights: {report.source}; licence: {report.license or 'not stated'}",
+        f"weights: {report.source}; license: {report.license or 'not stated'}",
         (
             f"weights: {len(report.matched)} tensors matched, {len(report.missing)} missing, "
             f"{len(report.unexpected)} unexpected"

@@ -2,7 +2,7 @@
 
 Every process computes the sums and counts of its loss terms; all of them tell each other, so that
 each goes backward from its share of the mean over all of them. The sampling inside heads is a
-function of (seed, epoch, picture), dropout one of (seed, update).
+function of (seed, epoch, image), dropout one of (seed, update).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from resnet_tasks.data.sampling.sample_keys import derive_sample_seed
-from resnet_tasks.errors import NonFiniteLossError, PictureError
+from resnet_tasks.errors import ImageError, NonFiniteLossError
 from resnet_tasks.model import Losses
 from resnet_tasks.recipe.schema import TrainingRecipe
 from resnet_tasks.structures.samples import Batch
@@ -48,14 +48,14 @@ class TrainStepRunner:
         options: The loop's numbers.
         length: Of the run.
         run_log: Is told what happens.
-        unreadable: Pictures that cannot be read.
+        unreadable: Images that cannot be read.
         stop: What the processes tell each other of it travels with the losses.
         folder: Run folder, which keeps steps that are not finite; None: nothing is kept.
 
     Attributes:
         train_state: What learns.
         stop: Whether the run shall stop.
-        picture_size: (H, W) of the last step's first batch; None before the first step.
+        image_size: (H, W) of the last step's first batch; None before the first step.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class TrainStepRunner:
     ) -> None:
         self.train_state = train_state
         self.stop = stop
-        self.picture_size: tuple[int, int] | None = None
+        self.image_size: tuple[int, int] | None = None
         self._options = options
         self._length = length
         self._run_log = run_log
@@ -93,13 +93,13 @@ class TrainStepRunner:
 
         Raises:
             NonFiniteLossError: If a loss or gradient is not finite.
-            DataError: If too many pictures cannot be read.
+            DataError: If too many images cannot be read.
         """
         train_state, epoch = self.train_state, progress.epoch
         seed = derive_sample_seed(self._options.seed, epoch, f"update {progress.updates}")
         torch.manual_seed(seed)
         train_state.prepare_step(factor)
-        self.picture_size = group[0].padded_size
+        self.image_size = group[0].padded_size
         device = train_state.device
         batches = [self._add_seeds(batch, epoch).to(device, non_blocking=True) for batch in group]
         train_step = TrainStep(progress.updates, epoch, seed, batches)
@@ -117,12 +117,10 @@ class TrainStepRunner:
     def advise_on_memory(self) -> str:
         """What to change where memory does not suffice."""
         options = self._options
-        return advise_on_training_memory(
-            options.batch_size, options.accumulation, self.picture_size
-        )
+        return advise_on_training_memory(options.batch_size, options.accumulation, self.image_size)
 
     def _add_seeds(self, batch: Batch, epoch: int) -> Batch:
-        """Seeds for sampling inside heads, from (seed, epoch, picture) for every data set."""
+        """Seeds for sampling inside heads, from (seed, epoch, image) for every data set."""
         run = self._options.seed
         return replace(
             batch,
@@ -289,14 +287,14 @@ class TrainStepRunner:
         train_step.raise_if_non_finite([report.trouble for report in reports if report.trouble])
         return sum_by_name([report.sums for report in reports])
 
-    def _log_unreadable(self, errors: Sequence[PictureError], train_step: TrainStep) -> None:
-        """Lists the pictures of the step that cannot be read.
+    def _log_unreadable(self, errors: Sequence[ImageError], train_step: TrainStep) -> None:
+        """Lists the images of the step that cannot be read.
 
         Raises:
             DataError: In all processes, if there are too many.
         """
         for image in self._unreadable.add(errors, update=train_step.update, epoch=train_step.epoch):
-            self._run_log.log("bad_picture", **asdict(image))
+            self._run_log.log("bad_image", **asdict(image))
             self._run_log.print_line(f"left out: {image.reason}")
 
     # --- what the journal is told

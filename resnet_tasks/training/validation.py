@@ -27,12 +27,12 @@ class Validation:
         data: What it is judged on, without augmentation; None: nothing is.
         train_state: Whose weights are judged: the averaged ones where there are any.
         recipe: How, and which metric chooses the best checkpoint.
-        batch_size: Pictures per forward, where `recipe` does not say.
+        batch_size: Images per forward, where `recipe` does not say.
 
     Attributes:
         best_metric: `head/metric` that chooses the best checkpoint; empty: the first of
             `select_headline_metrics`.
-        batch_size: Pictures per forward.
+        batch_size: Images per forward.
 
     Raises:
         RecipeError: If `recipe.best` is no metric of any head.

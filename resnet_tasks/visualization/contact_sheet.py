@@ -1,4 +1,4 @@
-"""Contact sheets of a data set: pictures with what is annotated on them, named."""
+"""Contact sheets of a data set: images with what is annotated on them, named."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from resnet_tasks.structures.samples import LabelTable
 from resnet_tasks.visualization.drawing import draw_truth, resize_truth
 
 CELL = (270, 360)
-"""(height, width) that a picture of the sheet fits into, pixels."""
+"""(height, width) that an image of the sheet fits into, pixels."""
 CAPTION = 40
 GAP = 8
 
 Pixels = NDArray[np.uint8]
 
 
-def choose_pictures(
+def choose_images(
     dataset: CocoDataset, *, number: int, seed: int = 0, category: str | None = None
 ) -> list[int]:
-    """Positions of pictures drawn by a seed, rising.
+    """Positions of images drawn by a seed, rising.
 
     Args:
         dataset: To choose from.
@@ -37,7 +37,7 @@ def choose_pictures(
         category: Only those with an object, or a label of the whole, of this category.
 
     Raises:
-        DataError: If there is no such category, or no picture of it.
+        DataError: If there is no such category, or no image of it.
     """
     positions = list(range(len(dataset)))
     if category is not None:
@@ -48,7 +48,7 @@ def choose_pictures(
         category_index = names.index(category)
         positions = [i for i in positions if _has_category(dataset, i, category_index)]
         if not positions:
-            raise DataError(f"no picture has an object of the category {category!r}")
+            raise DataError(f"no image has an object of the category {category!r}")
     sampled_indices = np.random.default_rng(seed).permutation(len(positions))[:number]
     return sorted(positions[i] for i in sampled_indices)
 
@@ -66,13 +66,13 @@ def _has_category(dataset: CocoDataset, index: int, category: int) -> bool:
 def draw_sheet(
     dataset: CocoDataset, positions: Sequence[int], notes: Mapping[int, str] | None = None
 ) -> Pixels:
-    """Pictures beside and below each other, each with its truth drawn in and a caption.
+    """Images beside and below each other, each with its truth drawn in and a caption.
 
-    A picture that cannot be read is an empty cell that says so.
+    An image that cannot be read is an empty cell that says so.
 
     Args:
         dataset: Where they are.
-        positions: Of the pictures.
+        positions: Of the images.
         notes: Position -> a further line of its caption.
 
     Returns:
@@ -100,7 +100,7 @@ def draw_sheet(
 
 
 def _draw_image(dataset: CocoDataset, index: int) -> Pixels:
-    """A picture in its cell's size, with pixels and boxes drawn in."""
+    """An image in its cell's size, with pixels and boxes drawn in."""
     prepared = dataset.prepare_image(index)
     original = prepared.original_size
     scale = min(CELL[0] / original[0], CELL[1] / original[1])

@@ -1,4 +1,4 @@
-"""Predictions and truth drawn over pictures."""
+"""Predictions and truth drawn over images."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from resnet_tasks.structures.predictions import Classification, Detections, Segm
 
 Pixels = NDArray[np.uint8]
 
-_GOLDEN_ANGLE = 0.381966  # of a full turn: neighbouring labels get hues far apart
+_GOLDEN_ANGLE = 0.381966  # of a full turn: neighboring labels get hues far apart
 
 
 def get_label_color(label: int) -> tuple[int, int, int]:
-    """A lasting RGB colour for a label."""
+    """A lasting RGB color for a label."""
     value = 1.0 if label % 2 == 0 else 0.8
     red, green, blue = colorsys.hsv_to_rgb((0.02 + label * _GOLDEN_ANGLE) % 1.0, 0.75, value)
     return (round(red * 255), round(green * 255), round(blue * 255))
 
 
 def draw_map(image: Pixels, labels: NDArray[np.int64], classes: Sequence[str]) -> Pixels:
-    """A label map blended over an RGB picture; background and void stay as they are."""
+    """A label map blended over an RGB image; background and void stay as they are."""
     palette = np.asarray([get_label_color(i) for i in range(len(classes))], dtype=np.float32)
     visible = labels != VOID
     if classes and classes[0] == "background":
@@ -45,7 +45,7 @@ def draw_boxes(
     classes: Sequence[str],
     scores: NDArray[np.float32] | None = None,
 ) -> Pixels:
-    """Boxes (xyxy, the picture's pixels) with their class and score, drawn on a copy."""
+    """Boxes (xyxy, the image's pixels) with their class and score, drawn on a copy."""
     canvas = np.ascontiguousarray(image)
     if canvas is image:
         canvas = canvas.copy()
@@ -64,12 +64,12 @@ def draw_heat(
     heat: NDArray[np.float32],
     box: tuple[float, float, float, float] | None = None,
 ) -> Pixels:
-    """A heat map blended over an RGB picture, and the box that it explains.
+    """A heat map blended over an RGB image, and the box that it explains.
 
     Args:
         image: `(height, width, 3)` uint8 RGB.
-        heat: `(height, width)`, 0..1; the picture stays as it is where it is 0.
-        box: xyxy, the picture's pixels.
+        heat: `(height, width)`, 0..1; the image stays as it is where it is 0.
+        box: xyxy, the image's pixels.
     """
     heat_colors = cv2.applyColorMap((heat * 255).astype(np.uint8), cv2.COLORMAP_TURBO)[:, :, ::-1]
     opacity = 0.6 * heat[:, :, None]
@@ -125,15 +125,15 @@ def draw_prediction(
     least_score: float | Mapping[str, float] = 0.5,
     scale: int = 1,
 ) -> Pixels:
-    """All heads' predictions in one picture: maps below, boxes above, labels of the whole as text.
+    """All heads' predictions in one image: maps below, boxes above, labels of the whole as text.
 
     Args:
-        image: `(height, width, 3)` uint8 RGB, the original picture.
+        image: `(height, width, 3)` uint8 RGB, the original image.
         predictions: Head name -> `Detections`, `SegmentationMap` or `Classification` (the best
             three classes, or the labels that were found); other kinds are not drawn.
         classes: Head name -> class names.
         least_score: Boxes below are not drawn; by head, or one for all.
-        scale: Whole factor by which the drawing is larger than the picture.
+        scale: Whole factor by which the drawing is larger than the image.
     """
     canvas = _enlarge(image, scale)
     least = (
@@ -194,13 +194,13 @@ def draw_truth(
     """What is annotated, drawn as `draw_prediction` draws what is predicted.
 
     Args:
-        image: `(height, width, 3)` uint8 RGB, the original picture.
+        image: `(height, width, 3)` uint8 RGB, the original image.
         truths: Head name -> truth.
         classes: Head name -> class names.
         box_heads: Heads whose boxes are drawn; of the others the semantic map is. Image-level
             labels
             are written for all heads that have them.
-        scale: Whole factor by which the drawing is larger than the picture.
+        scale: Whole factor by which the drawing is larger than the image.
     """
     canvas = _enlarge(image, scale)
     for name, truth in truths.items():
@@ -222,11 +222,11 @@ def draw_truth(
 
 
 def resize_prediction(prediction: Any, ratio: tuple[float, float], size: tuple[int, int]) -> Any:
-    """A prediction in the frame of a smaller drawing of its picture; other kinds as they are.
+    """A prediction in the frame of a smaller drawing of its image; other kinds as they are.
 
     Args:
-        prediction: `Detections` or `SegmentationMap` in the frame of the picture.
-        ratio: (y, x) pixels of the drawing per pixel of the picture.
+        prediction: `Detections` or `SegmentationMap` in the frame of the image.
+        ratio: (y, x) pixels of the drawing per pixel of the image.
         size: (height, width) of the drawing.
     """
     if isinstance(prediction, Detections):
@@ -268,12 +268,12 @@ def _enlarge(array: NDArray[Any], scale: int) -> NDArray[Any]:
 
 
 def compute_readable_scale(size: tuple[int, int]) -> int:
-    """The factor that brings a small picture to some 400 pixels, so that text can be read."""
+    """The factor that brings a small image to some 400 pixels, so that text can be read."""
     return max(1, round(400 / min(size)))
 
 
 def join_side_by_side(left: Pixels, right: Pixels, captions: tuple[str, str]) -> Pixels:
-    """Two pictures of one size beside each other, each with a caption above."""
+    """Two images of one size beside each other, each with a caption above."""
     bar = max(18, round(left.shape[0] / 16))
     gap = np.full((left.shape[0] + bar, 4, 3), 255, np.uint8)
     return np.concatenate(

@@ -19,7 +19,7 @@ def test_boxes_take_the_things_and_pixels_take_all() -> None:
     assert labels.heads["a"].category_ids == (3, 9)
     assert labels.heads["a"].table.mapping == (0, IGNORED, 1)
     assert labels.heads["b"].classes == ("car", "road", "person")
-    assert labels.heads["b"].table.unlabelled == VOID
+    assert labels.heads["b"].table.unlabeled == VOID
 
 
 def test_background_comes_first_and_takes_others_when_asked() -> None:
@@ -28,7 +28,7 @@ def test_background_comes_first_and_takes_others_when_asked() -> None:
     assert ignoring.classes == ("background", "person")
     assert ignoring.category_ids == (0, 9)
     assert ignoring.table.mapping == (IGNORED, IGNORED, 1)
-    assert ignoring.table.unlabelled == 0
+    assert ignoring.table.unlabeled == 0
     taking = build_labels(recipe(a={**part, "others": "background"}), CATEGORIES).heads["a"]
     assert taking.table.mapping == (0, 0, 1)
     boxes = {"type": "faster_rcnn", "classes": ["person"], "others": "background"}

@@ -20,12 +20,12 @@ from tests.support.half_bright import write_recipe, write_split
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Four pictures with a square of class a in a quarter of each, one of b in one of them."""
+    """Four images with a square of class a in a quarter of each, one of b in one of them."""
     torch.set_num_threads(1)
     folder = tmp_path / "data"
     first = (1, 0.0, 0.0, 0.5, 0.5)
-    pictures = {"0": (first, (2, 0.5, 0.5, 1.0, 1.0)), **dict.fromkeys("123", (first,))}
-    write_split(folder / "a.json", pictures, size=(64, 64), categories="ab")
+    images = {"0": (first, (2, 0.5, 0.5, 1.0, 1.0)), **dict.fromkeys("123", (first,))}
+    write_split(folder / "a.json", images, size=(64, 64), categories="ab")
     return folder
 
 

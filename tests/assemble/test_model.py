@@ -1,4 +1,4 @@
-"""Models of recipes: several heads on real pictures, backbones of any depth and stride."""
+"""Models of recipes: several heads on real images, backbones of any depth and stride."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_problems_of_all_heads_come_together() -> None:
     assert "hinge" in str(caught.value)
 
 
-def test_two_heads_learn_from_real_coco_pictures(shared_data: Path) -> None:
+def test_two_heads_learn_from_real_coco_images(shared_data: Path) -> None:
     """80 categories with gapped ids, crowds and run lengths, from file to losses and "
     "predictions."""
     made = Recipe.model_validate(

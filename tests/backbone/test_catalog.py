@@ -23,19 +23,19 @@ LIMITED = [
     for each in variant.weights
     if forbids_commercial_use(each.license)
 ]
-has_the_catalogues_timm = pytest.mark.skipif(
-    f"timm {timm.__version__};" not in read_sources()["licences"],
+has_the_catalogs_timm = pytest.mark.skipif(
+    f"timm {timm.__version__};" not in read_sources()["licenses"],
     reason="the catalog was made with another timm: resnet_tasks.backbone.build_catalog",
 )
 
 
-@has_the_catalogues_timm
+@has_the_catalogs_timm
 def test_every_variant_is_listed() -> None:
     assert list(KNOWN) == list_backbones()
 
 
-@has_the_catalogues_timm
-def test_every_weight_set_has_its_licence_and_default() -> None:
+@has_the_catalogs_timm
+def test_every_weight_set_has_its_license_and_default() -> None:
     for name, variant in KNOWN.items():
         found = list_weight_sets(name, {})
         assert [(each.spec, each.license, each.is_default) for each in variant.weights] == [
@@ -43,7 +43,7 @@ def test_every_weight_set_has_its_licence_and_default() -> None:
         ]
         for listed, each in zip(variant.weights, found, strict=True):
             if each.spec.startswith("torchvision:"):
-                assert (listed.top1, listed.picture_size) == (each.top1, each.picture_size)
+                assert (listed.top1, listed.image_size) == (each.top1, each.image_size)
         assert sum(each.is_default for each in variant.weights) == bool(variant.weights)
 
 
@@ -65,11 +65,11 @@ def test_counts_agree_with_a_count_by_hand() -> None:
     assert KNOWN["resnet18"].parameters == 11_689_512 - 513_000  # torchvision's, less its fc
 
 
-def test_published_figures_are_read_at_the_largest_pictures() -> None:
+def test_published_figures_are_read_at_the_largest_images() -> None:
     row = {"model": "resnet18.a1_in1k", "top1": "71.498", "img_size": "224"}
     larger = row | {"top1": "73.164", "img_size": "288"}
     first, *others = list_weight_sets("resnet18", {"resnet18.a1_in1k": [row, larger]})
-    assert (first.spec, first.top1, first.picture_size) == ("timm:a1_in1k", 0.73164, 288)
+    assert (first.spec, first.top1, first.image_size) == ("timm:a1_in1k", 0.73164, 288)
     assert all(each.top1 is None for each in others if each.spec.startswith("timm:"))
     assert KNOWN["resnet18"].weights[0] == first
 
@@ -78,7 +78,7 @@ def test_figures_are_fractions_or_absent() -> None:
     sets = [each for variant in KNOWN.values() for each in variant.weights]
     assert len(sets) > 240
     for each in sets:
-        assert (each.top1 is None) == (each.picture_size is None), each
+        assert (each.top1 is None) == (each.image_size is None), each
         assert each.top1 is None or 0.4 < each.top1 < 0.9, each
     unknown = [each.spec for each in sets if each.top1 is None]
     assert unknown.count("timm:goog_in21k") == 6  # no ImageNet-1k classifier, so no figure
@@ -111,7 +111,7 @@ def test_a_limited_default_is_refused_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("licence", "limited"),
+    ("license_name", "limited"),
     [
         ("cc-by-nc-4.0", True),
         ("CC BY-NC-SA 4.0", True),
@@ -125,8 +125,8 @@ def test_a_limited_default_is_refused_too() -> None:
         ("not stated", False),
     ],
 )
-def test_licences_are_read(licence: str, limited: bool) -> None:
-    assert forbids_commercial_use(licence) == limited
+def test_licenses_are_read(license_name: str, limited: bool) -> None:
+    assert forbids_commercial_use(license_name) == limited
 
 
 def test_listing_does_not_import_torch() -> None:
@@ -151,7 +151,7 @@ def test_the_page_about_backbones_tells_the_same() -> None:
             f"{variant.parameters / 1e6:.1f}",
             f"{variant.multiply_adds / 1e9:.2f}",
             f"{100 * default.top1:.2f}",
-            str(default.picture_size),
+            str(default.image_size),
         ), name
     total = sum(len(variant.weights) for variant in KNOWN.values())
     assert f"{len(KNOWN)} variants by name, with {total} weight sets" in page

@@ -95,7 +95,7 @@ def test_missing_tensors_are_counted_and_named(tensors: dict[str, Tensor], tmp_p
 
 
 @pytest.mark.parametrize(("own", "given"), [("resnet18", "resnet34"), ("resnet34", "resnet18")])
-def test_weights_of_another_depth_are_refused_and_recognised(
+def test_weights_of_another_depth_are_refused_and_recognized(
     own: str, given: str, tmp_path: Path
 ) -> None:
     # resnet34 holds every tensor of resnet18 and more: it must not load cut short.

@@ -19,7 +19,7 @@ from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.errors import ResnetTasksError, WeightsError
 
 SAMPLES = ["test_resnet", "seresnet18", "resnetv2_50x1_bit"]
-"""A plain net, one with attention, one with pre-activation and standardised weights."""
+"""A plain net, one with attention, one with pre-activation and standardized weights."""
 
 
 def rest(names: list[str]) -> list[object]:

@@ -1,4 +1,4 @@
-"""Checkpoints of other projects: names, colour order, and refusals instead of silent mistakes."""
+"""Checkpoints of other projects: names, color order, and refusals instead of silent mistakes."""
 
 from __future__ import annotations
 
@@ -86,12 +86,12 @@ def test_bgr_pixels_are_turned_and_their_constants_kept() -> None:
     assert layout.mean == pytest.approx((0.485, 0.456, 0.406))
     assert layout.std == pytest.approx((0.229, 0.224, 0.225))
     assert "pixel_mean" not in layout.tensors
-    # The same picture gives the same stem, read either way.
-    picture = torch.rand(1, 3, 32, 32)
-    bgr = (picture.flip(1) * 255 - plain["pixel_mean"]) / plain["pixel_std"]
+    # The same image gives the same stem, read either way.
+    image = torch.rand(1, 3, 32, 32)
+    bgr = (image.flip(1) * 255 - plain["pixel_mean"]) / plain["pixel_std"]
     mean, std = (torch.tensor(each)[:, None, None] for each in (layout.mean, layout.std))
     theirs = nn.functional.conv2d(bgr, plain["stem.conv1.weight"])
-    ours = nn.functional.conv2d((picture - mean) / std, layout.tensors["conv1.weight"])
+    ours = nn.functional.conv2d((image - mean) / std, layout.tensors["conv1.weight"])
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 

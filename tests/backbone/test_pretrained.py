@@ -70,7 +70,7 @@ def pth(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 @pytest.mark.parametrize("spec", ["imagenet", "timm:r160_in1k"])
-def test_timm_weights_bring_constants_and_licence(
+def test_timm_weights_bring_constants_and_license(
     spec: str, server: Server, checkpoint: bytes
 ) -> None:
     server.add(f"timm/{TINY}.r160_in1k", "model.safetensors", checkpoint)
@@ -142,7 +142,7 @@ def test_the_environment_of_a_user_fails_fast_too(tmp_path: Path) -> None:
     assert float(seconds) < 10
 
 
-def test_hub_offline_mode_is_honoured(
+def test_hub_offline_mode_is_honored(
     server: Server, checkpoint: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.add(f"timm/{TINY}.r160_in1k", "model.safetensors", checkpoint)
@@ -152,7 +152,7 @@ def test_hub_offline_mode_is_honoured(
     assert server.requests == []
 
 
-def test_hub_repositories_state_constants_and_licence(server: Server, checkpoint: bytes) -> None:
+def test_hub_repositories_state_constants_and_license(server: Server, checkpoint: bytes) -> None:
     config = {"pretrained_cfg": {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}}
     server.add("lab/cells", "model.safetensors", checkpoint)
     server.add("lab/cells", "config.json", json.dumps(config).encode())

@@ -212,15 +212,15 @@ def test_other_channel_counts_adapt_stem_and_constants(
         assert backbone(torch.rand(1, channels, 64, 64))["C5"].shape == (1, 96, 2, 2)
 
 
-def test_grey_pictures_give_the_same_features_in_one_channel_as_in_three(
+def test_gray_images_give_the_same_features_in_one_channel_as_in_three(
     tiny_weights: str,
 ) -> None:
-    grey = torch.randn(1, 1, 64, 64)
+    gray = torch.randn(1, 1, 64, 64)
     three = ResNet(TINY, weights=tiny_weights).eval()
     one = ResNet(TINY, weights=tiny_weights, in_channels=1).eval()
     with torch.no_grad():
-        expected = three(grey.expand(1, 3, 64, 64))["C5"]
-        torch.testing.assert_close(one(grey)["C5"], expected, rtol=1e-4, atol=1e-4)
+        expected = three(gray.expand(1, 3, 64, 64))["C5"]
+        torch.testing.assert_close(one(gray)["C5"], expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(

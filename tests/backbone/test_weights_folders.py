@@ -83,7 +83,7 @@ def test_the_file_and_the_folder_of_a_checkpoint_do_too(run: Path) -> None:
         assert backbone.mean == pytest.approx((0.1, 0.2, 0.3))
 
 
-def test_pictures_of_one_channel_keep_their_constants(tmp_path: Path) -> None:
+def test_images_of_one_channel_keep_their_constants(tmp_path: Path) -> None:
     first = ResNet(TINY, in_channels=1)
     tensors = {f"backbone.{key}": value for key, value in first.state_dict().items()}
     tensors |= {"mean": torch.tensor([0.25]), "std": torch.tensor([0.125])}

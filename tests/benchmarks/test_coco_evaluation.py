@@ -27,7 +27,7 @@ def test_set_is_the_same_at_every_call(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_both_agree(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "report.json"
-    options = ["--pictures", "40", "--objects", "200", "--detections", "900", "--repeats", "1"]
+    options = ["--images", "40", "--objects", "200", "--detections", "900", "--repeats", "1"]
     options += ["--resamples", "20", "--peer-repeats", "1", "--out", str(out)]
     coco_evaluation.main(options)
     report = json.loads(out.read_text())

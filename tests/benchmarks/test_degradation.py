@@ -1,4 +1,4 @@
-"""The degradation measurement: nets as in the paper, results kept, picture and numbers written."""
+"""The degradation measurement: nets as in the paper, results kept, image and numbers written."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_block_without_weights_is_its_shortcut() -> None:
         assert torch.equal(block(x), expected)
 
 
-def test_digits_are_split_by_class_and_normalised() -> None:
+def test_digits_are_split_by_class_and_normalized() -> None:
     digits: Digits = read_digits(Settings())
     assert digits.train.shape == (1437, 1, 16, 16)
     assert len(digits.test) == 360
@@ -58,15 +58,15 @@ def test_rate_warms_up_and_falls_by_ten_twice() -> None:
     assert rates == pytest.approx([0.01, 0.1, 0.1, 0.01, 0.001])
 
 
-def test_shifts_move_pictures_as_a_whole() -> None:
-    pictures = torch.arange(16.0).reshape(1, 1, 4, 4).repeat(50, 1, 1, 1)
-    moved = shift_images(pictures, 1, torch.Generator().manual_seed(0))
-    assert moved.shape == pictures.shape
-    centres = {float(each[0, 1, 1]) for each in moved}
-    assert centres == {0.0, 1.0, 2.0, 4.0, 5.0, 6.0, 8.0, 9.0, 10.0}
+def test_shifts_move_images_as_a_whole() -> None:
+    images = torch.arange(16.0).reshape(1, 1, 4, 4).repeat(50, 1, 1, 1)
+    moved = shift_images(images, 1, torch.Generator().manual_seed(0))
+    assert moved.shape == images.shape
+    centers = {float(each[0, 1, 1]) for each in moved}
+    assert centers == {0.0, 1.0, 2.0, 4.0, 5.0, 6.0, 8.0, 9.0, 10.0}
 
 
-def test_command_writes_numbers_and_picture_and_goes_on(
+def test_command_writes_numbers_and_image_and_goes_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["degradation", "--epochs", "1", "--depths", "8", "--out", str(tmp_path / "out")]

@@ -39,7 +39,7 @@ def test_runs_that_saw_other_objects_are_refused() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="memory by process is read from /proc")
 def test_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "report.json"
-    options = ["--pictures", "20000", "--objects", "140000", "--samples", "500"]
+    options = ["--images", "20000", "--objects", "140000", "--samples", "500"]
     loading.main([*options, "--workers", "0", "2", "--out", str(out), "--folder", str(tmp_path)])
     report = json.loads(out.read_text())
     assert [row["workers"] for row in report["by_workers"]] == [0, 2]

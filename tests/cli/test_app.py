@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from data_tools import catalog as catalogue
+from data_tools import catalog
 from resnet_tasks.cli import app
 from resnet_tasks.errors import DataError
 
@@ -142,13 +142,13 @@ def test_finetune_hands_over_what_was_asked(tmp_path: Path, trained: list[dict[s
 def test_the_quickstart_draws_its_data_once(
     tmp_path: Path, trained: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, drawn = catalogue.prepare, []
+    real, drawn = catalog.prepare, []
 
     def small(name: str, source: Path | None, out: Path, **rest: Any) -> Any:
         drawn.append((name, source, out))
         return real(name, source, out, train=2, val=1, size=(96, 96), **rest)
 
-    monkeypatch.setattr(catalogue, "prepare", small)
+    monkeypatch.setattr(catalog, "prepare", small)
     monkeypatch.setenv("RESNET_TASKS_DATA", str(tmp_path))
     for _ in range(2):
         assert run("finetune", "quickstart").exit_code == 0
@@ -222,8 +222,8 @@ def test_a_message_is_printed_as_it_is(monkeypatch: pytest.MonkeyPatch, run_fold
 
 @pytest.mark.parametrize("verb", [["evaluate"], ["predict", "--score", "0.5"]])
 def test_verbs_on_runs_refuse_other_folders(verb: list[str], tmp_path: Path) -> None:
-    pictures = [tmp_path] if verb[0] == "predict" else []
-    assert f"{tmp_path} is not a run folder" in mistake(*verb, tmp_path, *pictures)
+    images = [tmp_path] if verb[0] == "predict" else []
+    assert f"{tmp_path} is not a run folder" in mistake(*verb, tmp_path, *images)
 
 
 def test_images_without_annotations_are_refused(tmp_path: Path) -> None:
@@ -249,12 +249,12 @@ def test_prepare_cells_and_check_them(tmp_path: Path, monkeypatch: pytest.Monkey
     command = ("data", "prepare", "cells", "train=2", "val=1", "size=[96,128]")
     made = run(*command)
     assert made.exit_code == 0, made.output
-    assert "train: 2 pictures; objects: granular" in made.stdout
+    assert "train: 2 images; objects: granular" in made.stdout
     assert "overwrite" in mistake(*command)
     assert run(*command, "--overwrite").exit_code == 0
     checked = run("data", "check", tmp_path / "cells" / "train.json", "--read-images")
     assert checked.exit_code == 0
-    assert "2 pictures, granular, striated, lobed; " in checked.stdout
+    assert "2 images, granular, striated, lobed; " in checked.stdout
     assert "error" not in checked.stdout
 
 
@@ -263,7 +263,7 @@ def test_a_data_set_is_measured(tmp_path: Path) -> None:
     file = tmp_path / "cells" / "train.json"
     result = run("data", "stats", file, "data.channels=1", "--out", tmp_path / "drawn.png")
     assert result.exit_code == 0, result.output
-    assert "2 pictures" in result.output
+    assert "2 images" in result.output
     assert "normalize: {mean: [0." in result.output
     assert (tmp_path / "drawn.png").is_file()
     assert "has 3 channel" in mistake("data", "stats", file, "data.channels=5")
@@ -317,7 +317,7 @@ def test_data_sets_are_listed() -> None:
 def test_a_format_is_converted(tmp_path: Path, shared_data: Path) -> None:
     made = run("data", "convert", "voc", shared_data / "bccd", tmp_path / "out", "license_name=MIT")
     assert made.exit_code == 0, made.output
-    assert "train: 205 pictures" in made.stdout
+    assert "train: 205 images" in made.stdout
     assert (tmp_path / "out" / "val.json").is_file()
 
 
@@ -328,7 +328,7 @@ def test_coco_is_exported_and_converted_back(tmp_path: Path) -> None:
     )
     made = run("data", "export", "yolo", tmp_path / "coco", tmp_path / "yolo", "shapes=polygons")
     assert made.exit_code == 0, made.output
-    assert "val: 1 pictures" in made.stdout
+    assert "val: 1 images" in made.stdout
     back = run("data", "convert", "yolo", tmp_path / "yolo", tmp_path / "again")
     assert back.exit_code == 0, back.output
     # Numbers as keys are what the message of another format proposes.
@@ -365,6 +365,6 @@ def test_empty_arguments_are_not_the_current_folder(
 
 
 def test_predict_says_what_is_lacking(run_folder: Path, tmp_path: Path) -> None:
-    assert "name pictures, videos or folders, or give --list FILE" in mistake("predict", run_folder)
+    assert "name images, videos or folders, or give --list FILE" in mistake("predict", run_folder)
     told = mistake("predict", run_folder, tmp_path, "--actors", 2)
     assert "--actors are those of a cluster" in told

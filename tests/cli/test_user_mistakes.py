@@ -74,11 +74,11 @@ def test_settings_that_cannot_run_leave_no_folder(
 def test_an_out_that_is_a_file(data_root: Path, run: Path, tmp_path: Path) -> None:
     taken = tmp_path / "taken"
     taken.write_text("mine", encoding="utf-8")
-    picture = next((data_root / "cells").rglob("*.jpg"))
+    image = next((data_root / "cells").rglob("*.jpg"))
 
     for words in (
         ("finetune", "quickstart", *SMALL, "--data-root", data_root),
-        ("predict", run, picture),
+        ("predict", run, image),
     ):
         code, said = _run(*words, "--out", taken)
         assert code == 2
@@ -99,13 +99,13 @@ def test_a_run_without_checkpoint_is_not_offered_for_resuming(
 
 
 def test_predict_names_the_file_whose_values_it_cannot_place(run: Path, tmp_path: Path) -> None:
-    picture = tmp_path / "scan.tif"
-    Image.fromarray(np.full((32, 32), 254, np.float32)).save(picture)
+    image = tmp_path / "scan.tif"
+    Image.fromarray(np.full((32, 32), 254, np.float32)).save(image)
 
-    code, said = _run("predict", run, picture, "--out", tmp_path / "out")
+    code, said = _run("predict", run, image, "--out", tmp_path / "out")
 
     assert code == 2
-    assert f"{picture} holds float32 values from 254 to 254" in said
+    assert f"{image} holds float32 values from 254 to 254" in said
 
 
 def test_the_best_checkpoint_is_judged_without_the_last(
@@ -150,9 +150,9 @@ def test_weights_of_another_model(run: Path, data_root: Path, tmp_path: Path) ->
     other = tmp_path / "run"
     shutil.copytree(run, other)
     save_file({"backbone.alien": torch.zeros(1)}, other / WEIGHTS)
-    picture = next((data_root / "cells").rglob("*.jpg"))
+    image = next((data_root / "cells").rglob("*.jpg"))
 
-    for words in (("predict", other, picture), ("finetune", "--resume", other)):
+    for words in (("predict", other, image), ("finetune", "--resume", other)):
         root = ("--data-root", data_root) if words[0] == "finetune" else ()
         code, said = _run(*words, *root)
         assert code == 2
@@ -171,7 +171,7 @@ def test_a_state_of_another_version(run: Path, data_root: Path, tmp_path: Path) 
     assert "lacks optimizer, batches_per_epoch" in said
 
 
-def test_a_crop_larger_than_the_pictures(data_root: Path, tmp_path: Path) -> None:
+def test_a_crop_larger_than_the_images(data_root: Path, tmp_path: Path) -> None:
     crop = "augment=[{RandomCrop: {height: 5000, width: 5000}}]"
 
     code, said = _run(

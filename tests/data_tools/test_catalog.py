@@ -41,7 +41,7 @@ def test_every_data_set_fits_its_format_and_its_recipes(name: str) -> None:
         assert load_recipe(recipe).data.root == name
 
 
-def test_the_catalogue() -> None:
+def test_the_catalog() -> None:
     assert set(load_datasets()) >= {"bccd", "camvid", "dsb2018", "cells"}
     for name in FORMATS:
         assert callable(FORMATS.get(name).convert)
@@ -54,11 +54,11 @@ def own(folder: Path, **changes: Any) -> Path:
     content = {
         "title": "Lanes",
         "homepage": "https://example.org",
-        "licence": "MIT",
+        "license": "MIT",
         "citation": "none",
         "by_hand": "ask the owner",
         "format": "label-maps",
-        "expects": "{train: the pictures, trainannot: their maps}",
+        "expects": "{train: the images, trainannot: their maps}",
         "options": "{classes: [road, car]}",
     } | changes
     file = folder / "lanes.yaml"
@@ -70,7 +70,7 @@ def test_own_data_sets_are_described_in_a_file(tmp_path: Path) -> None:
     segnet(tmp_path / "in" / "lanes-main" / "data")
     segnet(tmp_path / "in" / "lanes-main" / "empty" / "deeper")
     (tmp_path / "in/lanes-main/empty/deeper/train/a.png").unlink()
-    file = own(tmp_path, expects="{train/*.png: the pictures, trainannot: their maps}")
+    file = own(tmp_path, expects="{train/*.png: the images, trainannot: their maps}")
     card = prepare(str(file), tmp_path / "in", tmp_path / "out")
     assert card.name == "lanes"
     assert card.splits[0].pixels == {"road": 0, "car": 16}
@@ -90,7 +90,7 @@ def test_own_data_sets_are_described_in_a_file(tmp_path: Path) -> None:
     ("changes", "told"),
     [
         ({"title": None}, "title is missing"),
-        ({"license": "MIT"}, "lanes.yaml:9: license is unknown; .*did you mean 'licence'"),
+        ({"licence": "MIT"}, "lanes.yaml:9: licence is unknown; .*did you mean 'license'"),
         ({"verified": '"yes"'}, "lanes.yaml:9: verified: Input should be a valid boolean"),
         ({"expects": "[train]"}, "lanes.yaml:7: expects: Input should be an object; got"),
         ({"by_hand": None}, "by_hand of a data set of the format 'label-maps' must say"),
@@ -113,9 +113,9 @@ def test_bccd_card(shared_data: Path, tmp_path: Path) -> None:
     assert text == card.to_markdown()
     for line in (
         "# BCCD: blood cells",
-        "- Licence: MIT",
+        "- License: MIT",
         "- Home page: https://github.com/Shenggan/BCCD_Dataset",
-        "| pictures | 205 | 87 |",
+        "| images | 205 | 87 |",
         "| RBC | 2381 | 967 |",
         "## Left out: 2",
     ):
@@ -241,15 +241,15 @@ def yolo(root: Path, description: str) -> Path:
     return root
 
 
-def test_splits_do_not_share_pictures(tmp_path: Path) -> None:
+def test_splits_do_not_share_images(tmp_path: Path) -> None:
     source = yolo(tmp_path / "in", "train: train/images\nval: train/images")
-    with pytest.raises(DataError, match=r"1 pictures are in train and in val, the first .*x\.png"):
+    with pytest.raises(DataError, match=r"1 images are in train and in val, the first .*x\.png"):
         convert("yolo", source, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_result_inside_its_source_is_refused(tmp_path: Path) -> None:
-    """Copies in it would be pictures without labels the next time."""
+    """Copies in it would be images without labels the next time."""
     source = yolo(tmp_path / "in", "train: train/images\nval: valid/images")
     out = source / "train/images/out"
     with pytest.raises(DataError, match=r"out lies inside the source .*; choose a folder outside"):
@@ -261,7 +261,7 @@ def test_a_result_inside_its_source_is_refused(tmp_path: Path) -> None:
     assert [len(each) for each in coco.annotations.values()] == [1]  # thin, and still there
 
 
-def test_coco_pictures_outside_of_the_source_are_refused(tmp_path: Path) -> None:
+def test_coco_images_outside_of_the_source_are_refused(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in/train.json").write_text('{"images": [], "annotations": [], "categories": []}')
     with pytest.raises(DataError, match=r"images is '\.\.', which leads out of the source"):
@@ -281,6 +281,6 @@ def test_damaged_descriptions_are_read_or_refused(
 
     good = file.read_bytes()
     described(good)
-    found = outcomes(good, described, damaged_yaml, cases, "catalogue")
+    found = outcomes(good, described, damaged_yaml, cases, "catalog")
     if cases == MANY:
         tell(told("descriptions of data sets", found))

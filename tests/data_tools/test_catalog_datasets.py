@@ -1,4 +1,4 @@
-"""Every catalogued data set in its real format, tiny: prepared, learned from, judged."""
+"""Every catalogd data set in its real format, tiny: prepared, learned from, judged."""
 
 import io
 import json

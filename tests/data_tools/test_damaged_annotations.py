@@ -21,7 +21,7 @@ from pycocotools import mask as coco_mask
 
 from data_tools.converters.binary_masks import ImageMaskFolders, MaskRule, convert_binary_masks
 from data_tools.converters.cityscapes import convert_cityscapes
-from data_tools.converters.color_maps import convert_colour_maps
+from data_tools.converters.color_maps import convert_color_maps
 from data_tools.converters.csv.convert import convert_csv_boxes
 from data_tools.converters.cvat import convert_cvat
 from data_tools.converters.image_folders import convert_image_folders
@@ -49,7 +49,7 @@ from tests.support.damage import (
 
 
 def png(file: Path, values: Any = None) -> Path:
-    """A small picture, all 0 unless its values are given."""
+    """A small image, all 0 unless its values are given."""
     file.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.zeros((30, 40)) if values is None else np.asarray(values)
     Image.fromarray(pixels.astype(np.uint8)).save(file)
@@ -274,15 +274,15 @@ def nuimages_surfaces(root: Path) -> Path:
     return nuimages(root).with_name("surface_ann.json")
 
 
-def colours(root: Path) -> Path:
+def colors(root: Path) -> Path:
     png(root / "images/a.png")
     png(root / "maps/a_L.png", np.full((30, 40, 3), (128, 0, 0)))
     text(root / "train.txt", "a\n")
     return text(root / "label_colors.txt", "128 0 0 Road\n0 128 0\tCar\n0 0 0 Void\n")
 
 
-def colour_map(root: Path) -> Path:
-    return colours(root).with_name("maps") / "a_L.png"
+def color_map(root: Path) -> Path:
+    return colors(root).with_name("maps") / "a_L.png"
 
 
 def index_map(root: Path) -> Path:
@@ -310,7 +310,7 @@ def instance_list(root: Path) -> Path:
     return instance_mask(root).parents[3] / "train.txt"
 
 
-def classed_picture(root: Path) -> Path:
+def classed_image(root: Path) -> Path:
     png(root / "cat/a.png")
     return png(root / "dog/b.png")
 
@@ -355,12 +355,12 @@ def convert_lanes(source: Path, out: Path) -> object:
     return convert_scalabel(source, out, labels=files, semantic="lanes")
 
 
-def convert_colours(source: Path, out: Path) -> object:
-    return convert_colour_maps(source, out, images="images", maps="maps", ending="_L")
+def convert_colors(source: Path, out: Path) -> object:
+    return convert_color_maps(source, out, images="images", maps="maps", ending="_L")
 
 
-def convert_pictures(source: Path, out: Path) -> None:
-    """Bad pictures are left out and listed."""
+def convert_images(source: Path, out: Path) -> None:
+    """Bad images are left out and listed."""
     for summary in convert_image_folders(source, out):
         for each in summary.skipped:
             raise DataError(each.reason)
@@ -397,14 +397,14 @@ CASES: Mapping[str, tuple[Callable[[Path], Path], Convert, Damage]] = {
     "nuimages": (nuimages, convert_nuimages, damaged_json),
     "nuimages_frames": (nuimages_frames, convert_nuimages, damaged_json),
     "nuimages_surfaces": (nuimages_surfaces, convert_nuimages, damaged_json),
-    "colours": (colours, convert_colours, damaged_lines),
-    "colour_map": (colour_map, convert_colours, damaged_png),
+    "colors": (colors, convert_colors, damaged_lines),
+    "color_map": (color_map, convert_colors, damaged_png),
     "index_map": (index_map, convert_indices, damaged_png),
     "index_list": (index_list, convert_indices, damaged_lines),
     "binary_mask": (binary_mask, whole_masks, damaged_png),
     "instance_mask": (instance_mask, convert_instance_masks, damaged_png),
     "instance_list": (instance_list, convert_instance_masks, damaged_lines),
-    "classed_picture": (classed_picture, convert_pictures, damaged_png),
+    "classed_image": (classed_image, convert_images, damaged_png),
     "box_table": (box_table, convert_csv_boxes, damaged_rows),
 }
 

@@ -53,7 +53,7 @@ def dicom(random: Random, folder: Path) -> None:
     if file.explain_missing_image() is None:
         frames = file.iterate_frames()
         for frame in (frame for _, frame in zip(range(2), frames, strict=False)):
-            assert frame.pixels.ndim == 2 + frame.is_colour
+            assert frame.pixels.ndim == 2 + frame.is_color
 
 
 def nifti(random: Random, folder: Path) -> None:
@@ -79,8 +79,8 @@ def table(random: Random, folder: Path) -> None:
         rows.append(",".join(row[: random.choice([7, 7, 7, 5])]))
     encoding = random.choice(["utf-8", "utf-8", "utf-8-sig", "utf-16", "latin-1"])
     (folder / "t.csv").write_bytes("\n".join(rows).encode(encoding))
-    for picture in read_box_table(folder / "t.csv", {}).values():
-        assert sum(count for _, count in merge_findings(picture.boxes)) == len(picture.boxes)
+    for image in read_box_table(folder / "t.csv", {}).values():
+        assert sum(count for _, count in merge_findings(image.boxes)) == len(image.boxes)
 
 
 def description(random: Random, folder: Path) -> None:

@@ -58,7 +58,7 @@ def finetune(folder: Path, root: str, head: str, extra: str) -> dict[str, Any]:
 
 
 def first_input(folder: Path) -> torch.Tensor:
-    """`(1, H, W)`, the first picture to be judged as it goes into the network."""
+    """`(1, H, W)`, the first image to be judged as it goes into the network."""
     coco = read_coco(folder / "ct/val.json")
     recipe = load_recipe(folder / "recipe.yaml", ["augment=[]"])
     return build_dataset(recipe, [coco], coco.categories)[0].image
@@ -80,7 +80,7 @@ def test_dicom_with_boxes(tmp_path: Path) -> None:
         header = "image_id,rad_id,class_name,x_min,y_min,x_max,y_max\n"
         (source / f"{split}.csv").write_text(header + rows)
     said = run("data", "convert", "csv-boxes", source, tmp_path / "ct", "readers=merged")
-    assert "train: 2 pictures; objects: lesion 2" in said
+    assert "train: 2 images; objects: lesion 2" in said
     head = "lesions: {type: faster_rcnn, options: {pyramid_channels: 16, box_head_channels: 32}}"
     metrics = finetune(tmp_path, "ct", head, "{lesions: {froc: {hit: iou, iou: 0.4}}}")
     assert "lesions/AP" in metrics
@@ -102,17 +102,17 @@ def test_nifti_with_label_maps(tmp_path: Path) -> None:
             (tmp_path / "in" / folder).mkdir(parents=True, exist_ok=True)
             file = tmp_path / "in" / folder / f"ct_{case}.nii.gz"
             nibabel.save(nibabel.Nifti1Image(array, affine), file)
-    description = {"labels": {"background": 0, "liver": 1, "tumour": 2}, "file_ending": ".nii.gz"}
+    description = {"labels": {"background": 0, "liver": 1, "tumor": 2}, "file_ending": ".nii.gz"}
     (tmp_path / "in/dataset.json").write_text(json.dumps(description))
     options = ("val_fraction=0.34", "empty_slices=0")
     said = run("data", "convert", "nifti", tmp_path / "in", tmp_path / "ct", *options)
-    assert "train: 2 pictures" in said
+    assert "train: 2 images" in said
     assert "left out: 2 objects" in said
     head = (
         "organs: {type: unet, background: true, options: {decoder_channels: [32, 16, 16, 16, 16]}}"
     )
     metrics = finetune(tmp_path, "ct", head, "{organs: {surface: {unit: mm}}}")
-    assert set(metrics["organs/mIoU"]["per_class"]) == {"background", "liver", "tumour"}
+    assert set(metrics["organs/mIoU"]["per_class"]) == {"background", "liver", "tumor"}
     assert 0 < metrics["organs/HD95"]["value"] <= np.hypot(64 * 0.25, 32 * 0.5)
     record = json.loads((tmp_path / "ct/val.json").read_text())["images"][0]
     assert record["spacing"] == pytest.approx([0.25, 0.5])

@@ -34,18 +34,18 @@ def filled(
     return evaluator
 
 
-def random_multi(seed: int = 0, pictures: int = 60) -> MultiLabelEvaluator:
+def random_multi(seed: int = 0, images: int = 60) -> MultiLabelEvaluator:
     rng = np.random.default_rng(seed)
-    rows = rng.integers(0, 11, (pictures, 3)) / 10  # with many ties
+    rows = rng.integers(0, 11, (images, 3)) / 10  # with many ties
     labels = [[k for k in range(3) if rng.random() < 0.2 + 0.6 * row[k]] for row in rows]
     made = filled(MultiLabelEvaluator(ABC), rows.astype(np.float32).tolist(), labels)
     assert isinstance(made, MultiLabelEvaluator)
     return made
 
 
-def random_single(seed: int = 0, pictures: int = 60, classes: int = 7) -> ClassificationEvaluator:
+def random_single(seed: int = 0, images: int = 60, classes: int = 7) -> ClassificationEvaluator:
     rng = np.random.default_rng(seed)
-    rows = rng.dirichlet(np.ones(classes), pictures).astype(np.float32)
+    rows = rng.dirichlet(np.ones(classes), images).astype(np.float32)
     labels = [[int(rng.choice(classes, p=row / row.sum()))] for row in rows.astype(np.float64)]
     names = [str(i) for i in range(classes)]
     made = filled(ClassificationEvaluator(names), rows.tolist(), labels)
@@ -62,14 +62,14 @@ def test_by_hand() -> None:
     # a: 0.7 above all. b: 0.3 and 0.8 against 0.2 and 0.5: 3 of 4 pairs. c: 0.25 above all 0.1.
     assert found["AUROC"].per_class == {"a": 1.0, "b": 0.75, "c": 1.0}
     assert found["AUROC"].value == pytest.approx(2.75 / 3)
-    # Each picture has a bin of its own: gaps 0.3, 0.6, 0.2 and 0.5.
+    # Each image has a bin of its own: gaps 0.3, 0.6, 0.2 and 0.5.
     assert found["ECE"].value == pytest.approx(1.6 / 4)
     assert found["ECE"].lower_is_better
     assert not found["top1"].lower_is_better
 
 
-def test_pictures_of_one_bin_balance_out() -> None:
-    """Ten pictures at confidence 0.8, eight of them right: calibrated."""
+def test_images_of_one_bin_balance_out() -> None:
+    """Ten images at confidence 0.8, eight of them right: calibrated."""
     rows = [[0.8, 0.1, 0.1]] * 10
     labels = [[0]] * 8 + [[1]] * 2
     assert filled(ClassificationEvaluator(ABC), rows, labels).compute()["ECE"].value == (
@@ -94,7 +94,7 @@ def test_equal_probabilities_go_to_the_first_class() -> None:
     assert found["AUROC"].per_class["a"] == 0.5
 
 
-def test_a_class_that_no_picture_has_is_not_defined() -> None:
+def test_a_class_that_no_image_has_is_not_defined() -> None:
     found = filled(ClassificationEvaluator(ABC), [[1.0, 0, 0], [0.4, 0.6, 0]], [[0], [1]]).compute()
     assert found["AUROC"].per_class == {"a": 1.0, "b": 1.0, "c": None}
     assert found["AUROC"].value == 1.0
@@ -105,11 +105,11 @@ def test_a_class_that_no_picture_has_is_not_defined() -> None:
 def test_nothing_seen(kind: type[ClassificationEvaluator]) -> None:
     assert all(each.value is None for each in kind(ABC).compute().values())
     details = kind(ABC).details()
-    assert details["pictures"] == []
+    assert details["images"] == []
     assert details["reliability"] == {"confidence": [], "accuracy": [], "count": []}
 
 
-def test_labels_that_do_not_fit_name_the_picture() -> None:
+def test_labels_that_do_not_fit_name_the_image() -> None:
     one = Classification(torch.tensor([1.0, 0, 0]))
     for labels, said in (([], "'p' has no image-level"), ([0, 1], "'p' has 2 image-level")):
         truth = GroundTruth("p", (8, 8), image_labels=np.asarray(labels, np.int64))
@@ -127,12 +127,12 @@ def test_labels_that_do_not_fit_name_the_picture() -> None:
             ClassificationEvaluator(ABC).update(Classification(torch.tensor(bad)), fine)
 
 
-def test_pictures_with_unknown_labels_only_are_left_out_and_counted() -> None:
+def test_images_with_unknown_labels_only_are_left_out_and_counted() -> None:
     rows, labels = [[1.0, 0, 0], [1.0, 0, 0]], [[0, IGNORED], [IGNORED]]
     made = filled(ClassificationEvaluator(ABC), rows, labels)
     assert made.compute()["top1"].value == 1.0
-    assert made.picture_ids == ("p0",)
-    assert made.details()["notes"][0].startswith("1 pictures left out")
+    assert made.image_ids == ("p0",)
+    assert made.details()["notes"][0].startswith("1 images left out")
 
 
 def test_multi_label_by_hand() -> None:
@@ -147,7 +147,7 @@ def test_multi_label_by_hand() -> None:
 
 
 def test_reliability_by_hand() -> None:
-    """Two pictures at 0.7, one right; one at 1.0, right."""
+    """Two images at 0.7, one right; one at 1.0, right."""
     rows = [[0.7, 0.3, 0.0], [0.7, 0.3, 0.0], [0.0, 1.0, 0.0]]
     made = filled(ClassificationEvaluator(ABC), rows, [[0], [1], [1]])
     assert isinstance(made, DetailedEvaluator)
@@ -157,20 +157,20 @@ def test_reliability_by_hand() -> None:
     assert details["reliability"]["accuracy"] == [0.5, 1.0]
     assert details["confusion"] == {"labels": list(ABC), "matrix": [[1, 0, 0], [1, 1, 0], [0] * 3]}
     quality, surprise = (
-        [each[key] for each in details["pictures"]] for key in ("quality", "surprise")
+        [each[key] for each in details["images"]] for key in ("quality", "surprise")
     )
     assert quality == pytest.approx([0.7, 0.3, 1.0])
     assert surprise == pytest.approx([0.0, 0.7, 0.0])
 
 
 @pytest.mark.parametrize("made", [random_single(), random_multi()])
-def test_resampling_is_repeating_pictures(
+def test_resampling_is_repeating_images(
     made: ClassificationEvaluator | MultiLabelEvaluator,
 ) -> None:
     assert isinstance(made, ResamplableEvaluator)
-    pictures = len(made.picture_ids)
+    images = len(made.image_ids)
     rng = np.random.default_rng(3)
-    counts = np.stack([np.ones(pictures, np.int64), rng.integers(0, 4, pictures)])
+    counts = np.stack([np.ones(images, np.int64), rng.integers(0, 4, images)])
     found = made.resample(counts)
     assert [len(values) for values in found.values()] == [2] * len(found)
     again = type(made)(made.classes)

@@ -22,7 +22,7 @@ from resnet_tasks.testing import resnet_specs
 
 
 class _Dark(nn.Module):
-    """Predicts nothing in particular: what one head gives for any picture."""
+    """Predicts nothing in particular: what one head gives for any image."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class _Dark(nn.Module):
 
 
 class _Pairs(Dataset[Sample]):
-    """Twelve pictures of six patients; pixels of classes `a` and `b` in equal parts."""
+    """Twelve images of six patients; pixels of classes `a` and `b` in equal parts."""
 
     def __len__(self) -> int:
         return 12
@@ -60,11 +60,11 @@ def _model() -> TaskModel:
 
 
 class _Counting:
-    """A second opinion on a head: how many pictures there were."""
+    """A second opinion on a head: how many images there were."""
 
-    protocol = "Pictures are counted."
+    protocol = "Images are counted."
 
-    def __init__(self, name: str = "pictures") -> None:
+    def __init__(self, name: str = "images") -> None:
         self.seen: list[int | str] = []
         self.name = name
 
@@ -82,10 +82,10 @@ def test_several_evaluators_judge_one_head() -> None:
     model = _model()
     judges = {"scene": [SegmentationEvaluator(("a", "b")), _Counting()]}
     made = evaluate(model, _Pairs(), evaluators=judges, precision="fp32", bootstrap=None)
-    assert made.metrics["scene/pictures"].value == 12
+    assert made.metrics["scene/images"].value == 12
     assert made.metrics["scene/pixel_accuracy"].value is not None
-    assert made.protocols["scene"].endswith("Pictures are counted.")
-    assert made.picture_ids == tuple(range(12))
+    assert made.protocols["scene"].endswith("Images are counted.")
+    assert made.image_ids == tuple(range(12))
     assert made.details()["scene"]["notes"][-1] == "counted"
     assert made.resampling is None
     with pytest.raises(HeadError, match=r"SegmentationEvaluator, _Counting.* gives mIoU"):

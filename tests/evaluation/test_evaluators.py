@@ -33,14 +33,14 @@ def test_best_metric_is_known_before_anything_is_evaluated() -> None:
 
 def test_heads_get_theirs_in_order_with_options() -> None:
     extra: dict[str, Any] = {
-        "objects": {"froc": {"hit": "centre"}, "kitti": None},
+        "objects": {"froc": {"hit": "center"}, "kitti": None},
         "scene": {"surface": {"tolerance": 3}},
     }
     made = build_evaluators(HEADS, extra=extra)
     own, froc, kitti = made["objects"]
     assert type(own).__name__ == "DetectionEvaluator"
     assert isinstance(froc, FrocEvaluator)
-    assert froc.options.hit == "centre"
+    assert froc.options.hit == "center"
     assert isinstance(kitti, KittiEvaluator)
     assert isinstance(made["scene"][1], SurfaceEvaluator)
     assert [len(each) for each in build_evaluators(HEADS).values()] == [1, 1]

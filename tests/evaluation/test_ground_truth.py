@@ -1,4 +1,4 @@
-"""Annotations of samples, brought back to the frame of the original picture."""
+"""Annotations of samples, brought back to the frame of the original image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from resnet_tasks.structures.samples import LabelTable, Sample, Target
 
 
 class Mirrored(Dataset[Sample]):
-    """One picture of 4 x 8 pixels, shown at 8 x 16 and mirrored left to right."""
+    """One image of 4 x 8 pixels, shown at 8 x 16 and mirrored left to right."""
 
     def __len__(self) -> int:
         return 1

@@ -34,8 +34,8 @@ def test_perfect_is_one() -> None:
         "mIoU": 1.0,
         "Dice": 1.0,
         "pixel_accuracy": 1.0,
-        "mIoU_per_picture": 1.0,
-        "Dice_per_picture": 1.0,
+        "mIoU_per_image": 1.0,
+        "Dice_per_image": 1.0,
     }
     assert np.array_equal(evaluator.confusion, 2 * np.eye(3))
 
@@ -46,7 +46,7 @@ def test_all_wrong_is_zero() -> None:
     assert {metric.value for metric in evaluator.compute().values()} == {0.0}
 
 
-def test_hand_computed_over_two_pictures_together() -> None:
+def test_hand_computed_over_two_images_together() -> None:
     """Truth a: 3 right, 1 taken for b. Truth b: 2 right, 2 taken for c. Truth holds no c, no d."""
     evaluator = SegmentationEvaluator(("a", "b", "c", "d"))
     evaluator.update(predicted([[0, 0, 0, 1]]), truth([[0, 0, 0, 0]]))
@@ -97,45 +97,45 @@ def test_background_is_also_left_out() -> None:
     assert "background" not in plain.protocol
 
 
-def test_per_picture_by_hand() -> None:
-    """First picture: a 1/2, b 2/3, c in neither. Second: a 0 (only predicted), c 1/2."""
+def test_per_image_by_hand() -> None:
+    """First image: a 1/2, b 2/3, c in neither. Second: a 0 (only predicted), c 1/2."""
     evaluator = SegmentationEvaluator(("a", "b", "c"))
     evaluator.update(predicted([[0, 1, 1, 1]]), truth([[0, 0, 1, 1]]))
     evaluator.update(predicted([[2, 0, 0]]), truth([[2, 2, VOID]], image_id=2))
     evaluator.update(predicted([[1]]), truth([[VOID]], image_id=3))  # nothing to judge
     metrics = evaluator.compute()
-    iou = metrics["mIoU_per_picture"]
+    iou = metrics["mIoU_per_image"]
     assert iou.value == pytest.approx(((1 / 2 + 2 / 3) / 2 + (0 + 1 / 2) / 2) / 2)
     assert iou.per_class == pytest.approx({"a": (1 / 2 + 0) / 2, "b": 2 / 3, "c": 1 / 2})
-    dice = metrics["Dice_per_picture"]
+    dice = metrics["Dice_per_image"]
     assert dice.per_class == pytest.approx({"a": (2 / 3 + 0) / 2, "b": 4 / 5, "c": 2 / 3})
     assert "absent from both: not counted, from one: 0" in evaluator.protocol
 
 
-def test_per_picture_without_background() -> None:
+def test_per_image_without_background() -> None:
     evaluator = SegmentationEvaluator(("background", "nucleus"))
     evaluator.update(predicted([[0, 0, 1, 1]]), truth([[0, 0, 0, 1]]))
     evaluator.update(predicted([[0, 0]]), truth([[0, 0]], image_id=2))  # no nucleus in either
     metrics = evaluator.compute()
-    assert metrics["Dice_per_picture_foreground"].value == pytest.approx(2 / 3)
-    assert metrics["mIoU_per_picture_foreground"].per_class == {"nucleus": 1 / 2}
-    assert metrics["mIoU_per_picture"].value == pytest.approx(((2 / 3 + 1 / 2) / 2 + 1) / 2)
+    assert metrics["Dice_per_image_foreground"].value == pytest.approx(2 / 3)
+    assert metrics["mIoU_per_image_foreground"].per_class == {"nucleus": 1 / 2}
+    assert metrics["mIoU_per_image"].value == pytest.approx(((2 / 3 + 1 / 2) / 2 + 1) / 2)
 
 
-def test_resampled_data_sets_equal_their_pictures_repeated() -> None:
+def test_resampled_data_sets_equal_their_images_repeated() -> None:
     generator = np.random.default_rng(0)
     classes = ("background", "b", "c")
-    pictures = [generator.integers(0, 3 if i else 1, (2, 5, 6)).tolist() for i in range(6)]
+    images = [generator.integers(0, 3 if i else 1, (2, 5, 6)).tolist() for i in range(6)]
     evaluator = SegmentationEvaluator(classes)
-    for i, (found, expected) in enumerate(pictures):
+    for i, (found, expected) in enumerate(images):
         evaluator.update(predicted(found), truth(expected, image_id=i))
     counts = np.array([[1] * 6, [6, 0, 0, 0, 0, 0], [0, 2, 3, 0, 0, 1]])
     resampled = evaluator.resample(counts)
-    assert evaluator.picture_ids == tuple(range(6))
+    assert evaluator.image_ids == tuple(range(6))
     for row, weights in enumerate(counts):
         again = SegmentationEvaluator(classes)
         for number, position in enumerate(np.repeat(np.arange(6), weights)):
-            found, expected = pictures[position]
+            found, expected = images[position]
             again.update(predicted(found), truth(expected, image_id=number))
         for name, metric in again.compute().items():
             for key, value in (
@@ -146,7 +146,7 @@ def test_resampled_data_sets_equal_their_pictures_repeated() -> None:
                 assert np.isnan(got) if value is None else got == pytest.approx(value, abs=1e-12)
 
 
-def test_details_hold_confusion_pictures_and_reliability() -> None:
+def test_details_hold_confusion_images_and_reliability() -> None:
     """Of four pixels, two right at 0.95 and 0.55, one wrong at 0.95, one void."""
     probs = torch.tensor([[[0.95, 0.55, 0.05, 0.5]], [[0.05, 0.45, 0.95, 0.5]]])
     evaluator = SegmentationEvaluator(("a", "b"))
@@ -155,7 +155,7 @@ def test_details_hold_confusion_pictures_and_reliability() -> None:
     )
     told = evaluator.details()
     assert told["confusion"] == {"labels": ["a", "b"], "matrix": [[2, 1], [0, 0]]}
-    assert told["pictures"] == [
+    assert told["images"] == [
         {
             "image_id": "x",
             "quality": pytest.approx((2 / 3 + 0) / 2),
@@ -174,12 +174,12 @@ def test_label_maps_alone_have_no_reliability() -> None:
     evaluator.update_labels(np.array([[0, 1]], np.uint8), truth([[0, 0]]))
     told = evaluator.details()
     assert "reliability" not in told
-    assert told["pictures"][0]["surprise"] == 0.5
+    assert told["images"][0]["surprise"] == 0.5
     with pytest.raises(DataError, match="image 1 is evaluated twice"):
         evaluator.update_labels(np.array([[0, 1]]), truth([[0, 0]]))
 
 
-def test_broken_input_names_the_picture() -> None:
+def test_broken_input_names_the_image() -> None:
     evaluator = SegmentationEvaluator(("a", "b"))
     with pytest.raises(DataError, match=r"image 'x': the predicted map has size \(1, 2\)"):
         evaluator.update(predicted([[0, 1]]), truth([[0, 1, 1]], image_id="x"))

@@ -27,7 +27,7 @@ training: {epochs: 1, batch_size: 2, learning_rate: 0.001, precision: fp32}
 
 @pytest.fixture(scope="session")
 def cells(draw_cells: Callable[..., Path]) -> Path:
-    """A data root with pictures of 96 x 128."""
+    """A data root with images of 96 x 128."""
     return draw_cells(train=4, val=3, size=(96, 128))
 
 
@@ -39,7 +39,7 @@ def run(cells: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="session")
 def three_heads(cells: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """`faster_rcnn`, `fpn` and `classifier` on a shared pyramid, pictures resized."""
+    """`faster_rcnn`, `fpn` and `classifier` on a shared pyramid, images resized."""
     folder = tmp_path_factory.mktemp("runs")
     recipe = folder / "three_heads.yaml"
     recipe.write_text(SHARED_PYRAMID)

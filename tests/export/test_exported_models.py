@@ -55,20 +55,20 @@ def made(
     }
 
 
-def _pictures(*sizes: tuple[int, int]) -> list[np.ndarray]:  # type: ignore[type-arg]
+def _images(*sizes: tuple[int, int]) -> list[np.ndarray]:  # type: ignore[type-arg]
     rng = np.random.default_rng(0)
     return [rng.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
 
 
 @pytest.mark.parametrize("form", ["onnx", "openvino"])
-def test_any_number_of_pictures_of_any_size(
+def test_any_number_of_images_of_any_size(
     form: str, made: dict[str, ExportResult], run: Run
 ) -> None:
     exported = ExportedModel.open(made[form].folder, precision="fp32")
     for sizes in ([(64, 96)], [(40, 130), (101, 33), (200, 180)], [(7, 9)]):
-        pictures = _pictures(*sizes)
-        found = exported.predict(pictures)
-        wanted = [run.predict(each) for each in pictures]
+        images = _images(*sizes)
+        found = exported.predict(images)
+        wanted = [run.predict(each) for each in images]
         if len(sizes) == 1:
             differences = compare_predictions(wanted, found, EXACT)
             assert all(each.is_within(EXACT) for each in differences.values()), differences
@@ -86,14 +86,14 @@ def test_the_manifest_tells_what_was_found(made: dict[str, ExportResult], run: R
     assert told["source"]["recipe"] == run.recipe.name
     assert told["comparison"]["fp32"]["within"] is True
     assert told["comparison"]["fp32"]["heads"]["objects"]["detections"] > 0
-    assert len(told["comparison"]["pictures"]) == 3
+    assert len(told["comparison"]["images"]) == 3
     assert told["latency"]["export_ms"] > 0
     assert told["bytes"]["model.onnx"] == (made["onnx"].folder / "model.onnx").stat().st_size
     shown = io.StringIO()
     for table in build_export_tables(made["onnx"]):
         Console(width=120, file=shown).print(table)
     assert "model.onnx" in shown.getvalue()
-    assert "compared with PyTorch fp32 on 3 pictures" in shown.getvalue()
+    assert "compared with PyTorch fp32 on 3 images" in shown.getvalue()
 
 
 def test_a_graph_that_rounding_changes_is_said_to_stay_in_float32(
@@ -181,17 +181,17 @@ def test_a_shared_pyramid_and_a_classifier(
     done = export_run(three_heads, tmp_path / "out", form=form, data_root=cells)  # type: ignore[arg-type]
     exported = ExportedModel.open(done.folder, precision="fp32")
     assert set(exported.classes) == {"objects", "scene", "whole"}
-    for picture in _pictures((64, 96), (150, 90)):
-        (found,) = exported.predict([picture])
-        differences = compare_predictions([three_heads.predict(picture)], [found], EXACT)
+    for image in _images((64, 96), (150, 90)):
+        (found,) = exported.predict([image])
+        differences = compare_predictions([three_heads.predict(image)], [found], EXACT)
         assert all(each.is_within(EXACT) for each in differences.values()), differences
         assert found["whole"].probs.sum() == pytest.approx(1, abs=1e-5)
 
 
-def test_real_pictures(run: Run, shared_data: Path, tmp_path: Path) -> None:
+def test_real_images(run: Run, shared_data: Path, tmp_path: Path) -> None:
     files = sorted((shared_data / "bccd/JPEGImages").iterdir())[:2]
     done = export_run(run, tmp_path / "out", comparison_images=ComparisonImages(tuple(files)))
-    assert done.manifest.metadata["comparison"]["pictures"] == [str(each) for each in files]
+    assert done.manifest.metadata["comparison"]["images"] == [str(each) for each in files]
 
 
 def test_a_graph_that_differs_is_refused_and_leaves_nothing(
@@ -250,7 +250,7 @@ def test_windows_of_intensity_are_inside_the_graph(run: Run) -> None:
     graph = ExportGraph(model, pixels)
     stored = torch.tensor([0.0, 950.0, 1100.0, 4000.0])[None, None, None].expand(1, 3, 1, 4)
     unit = torch.tensor([0.0, 0.25, 1.0, 1.0])[None, None, None].expand(1, 3, 1, 4)
-    wanted = model.normalise(unit, [(1, 4)])
+    wanted = model.normalize(unit, [(1, 4)])
     found = graph._normalize(stored, torch.tensor([[1, 4]]))
     assert torch.allclose(found, wanted, atol=1e-5)
     assert (graph._normalize(stored, torch.tensor([[1, 2]]))[..., 2:] == 0).all()
@@ -271,7 +271,7 @@ def test_int8_tells_metrics_before_and_after(run: Run, cells: Path, tmp_path: Pa
         for each in (done, plain)
     ]
     assert sizes[0] < 0.6 * sizes[1]
-    with pytest.raises(RunError, match="int8 costs too much on 2 val pictures"):
+    with pytest.raises(RunError, match="int8 costs too much on 2 val images"):
         export_run(
             run, tmp_path / "no", form="openvino", int8=replace(how, max_drop=-1.0), data_root=cells
         )

@@ -28,7 +28,7 @@ def test_detections_are_paired_by_class_place_and_score() -> None:
     wanted = boxes((0, 0.9, 0), (20, 0.8, 1), (40, 0.7, 0))
     found = boxes((40.5, 0.75, 0), (0.25, 0.9, 0), (20, 0.8, 0))  # the last: another class
     (here,) = compare_predictions([{"a": wanted}], [{"a": found}], ALLOWED).values()
-    assert (here.pictures, here.detections, here.unmatched) == (1, 6, 2)  # one of either side
+    assert (here.images, here.detections, here.unmatched) == (1, 6, 2)  # one of either side
     assert here.unmatched_fraction == pytest.approx((0.8 + 0.8) / (2.4 + 2.45))
     assert here.box == pytest.approx(0.5)
     assert here.score == pytest.approx(0.05)
@@ -56,7 +56,7 @@ def test_nothing_found_and_nothing_wanted() -> None:
     assert (lost.unmatched, lost.is_within(ALLOWED)) == (1, False)
 
 
-def test_pixels_of_all_pictures_together() -> None:
+def test_pixels_of_all_images_together() -> None:
     def map_of(*labels: int) -> SegmentationMap:
         probs = np.eye(2, dtype=np.float32)[:, list(labels)][:, None]
         return SegmentationMap(np.asarray([labels]), probs)  # type: ignore[arg-type]
@@ -65,14 +65,14 @@ def test_pixels_of_all_pictures_together() -> None:
     found = [{"a": map_of(0, 0)}, {"a": map_of(0, 0, 0, 1, 1, 0)}]
     here = compare_predictions(wanted, found, ALLOWED)["a"]
     assert here.pixels == 2 / 8
-    assert here.score == pytest.approx(0.5)  # one of two pixels of the first picture
+    assert here.score == pytest.approx(0.5)  # one of two pixels of the first image
 
 
-def test_classes_of_pictures_and_values_that_are_none() -> None:
+def test_classes_of_images_and_values_that_are_none() -> None:
     wanted = Classification(torch.tensor([0.25, 0.75]))
     here = compare_predictions(
         [{"a": wanted}], [{"a": Classification(torch.tensor([0.5, 0.5]))}], ALLOWED
     )["a"]
-    assert here == OutputDifference(pictures=1, score=0.25)
+    assert here == OutputDifference(images=1, score=0.25)
     lost = Classification(torch.tensor([torch.nan, 0.5]))
     assert not compare_predictions([{"a": wanted}], [{"a": lost}], ALLOWED)["a"].is_within(ALLOWED)

@@ -21,7 +21,7 @@ MANIFEST = Manifest(
     categories=({"id": 3, "name": "x"}, {"id": 90, "name": "y"}),
     preparation=PREPARATION,
     pixels=PixelRange.from_preparation(PREPARATION),
-    normalisation={"mean": (0.5,), "std": (0.25,)},
+    normalization={"mean": (0.5,), "std": (0.25,)},
     metadata={"source": {"run": "r"}},
 )
 

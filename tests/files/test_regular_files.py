@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from resnet_tasks.data.images.decoding import read_image
-from resnet_tasks.data.images.image_files import open_picture, try_read_image_size
+from resnet_tasks.data.images.image_files import open_image, try_read_image_size
 from resnet_tasks.data.images.regions import open_regions
 from resnet_tasks.errors import DataError
 from resnet_tasks.files.regular_files import open_regular_file, read_regular_file
@@ -58,7 +58,7 @@ def test_every_reader_of_images_refuses_a_fifo(tmp_path: Path) -> None:
     for read in (read_image, open_regions):
         with pytest.raises(DataError, match=r"x\.jpg cannot be read: it is a named pipe"):
             read(pipe)
-    with pytest.raises(OSError, match="it is a named pipe"), open_picture(pipe):
+    with pytest.raises(OSError, match="it is a named pipe"), open_image(pipe):
         pass
     assert try_read_image_size(pipe) is None
 
@@ -96,6 +96,6 @@ def test_a_fifo_is_counted_as_unreadable_at_once(tmp_path: Path) -> None:
             child.send_signal(signal.SIGKILL)
             child.wait()
     assert (child.returncode, said) == (0, b"1 2\n"), errors.decode()
-    listed = (tmp_path / "out/bad_pictures.jsonl").read_text()
+    listed = (tmp_path / "out/bad_images.jsonl").read_text()
     assert "x.jpg cannot be read: it is a named pipe" in listed
     assert "v.mp4 cannot be read: it is a named pipe" in listed

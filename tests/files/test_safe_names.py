@@ -204,7 +204,7 @@ def _export(folder: Path, name: str, **changes: Any) -> Path:
         categories=({"id": 3, "name": "x"}, {"id": 90, "name": "y"}),
         preparation=PREPARATION,
         pixels=PixelRange.from_preparation(PREPARATION),
-        normalisation={"mean": (0.5,) * 3, "std": (0.25,) * 3},
+        normalization={"mean": (0.5,) * 3, "std": (0.25,) * 3},
     ).write(folder)
     file = folder / "export.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
@@ -260,7 +260,7 @@ def test_outputs_are_named_by_the_last_part_of_a_file_name() -> None:
     assert make_output_names(files) == ["a", "a-2", "a-3"]
 
 
-def test_places_of_converted_pictures(tmp_path: Path) -> None:
+def test_places_of_converted_images(tmp_path: Path) -> None:
     assert place_inside(tmp_path, Path("a/b.c")) == tmp_path / "a/b.c"
     for name in ("../a", "/a", "a/../../b", "a\\..\\b", "C:a"):
         with pytest.raises(DataError, match=r"the source names '.*', which leads out of"):

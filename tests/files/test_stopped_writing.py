@@ -18,7 +18,7 @@ LONG = "x" * 300_000
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """A COCO file of two pictures that takes long to write."""
+    """A COCO file of two images that takes long to write."""
     images = [{"id": i, "file_name": f"{i}.png", "height": 9, "width": 9} for i in (1, 2)]
     content = {"info": {"note": LONG}, "images": images, "annotations": []}
     file = tmp_path / "all.json"

@@ -47,7 +47,7 @@ def view(*labels: list[int], sizes: tuple[tuple[int, int], ...] = ()) -> BatchVi
         ),
         image_sizes=sizes or ((64, 64),) * count,
         padded_size=(64, 64),
-        image_ids=tuple(f"picture-{i}" for i in range(count)),
+        image_ids=tuple(f"image-{i}" for i in range(count)),
         seeds=tuple(range(count)),
     )
 
@@ -95,8 +95,8 @@ def test_cells_of_the_padding_are_not_read(pooling: str) -> None:
     assert losses[0].item() == pytest.approx(-math.log(alone[1].item()), rel=1e-5)
 
 
-def test_a_picture_is_the_same_alone_and_in_a_padded_batch_but_for_its_border() -> None:
-    """Pooling reads no padding, but convolutions at the border of the picture do."""
+def test_a_image_is_the_same_alone_and_in_a_padded_batch_but_for_its_border() -> None:
+    """Pooling reads no padding, but convolutions at the border of the image do."""
     backbone = ResNet("resnet10t", weights="none")
     model = TaskModel(backbone, {"kind": Classifier(backbone.specs, CLASSES)}).eval()
     small = Sample(torch.rand(3, 64, 64), Geometry((64, 64), (64, 64)), 1)
@@ -139,9 +139,9 @@ def test_binary_cross_entropy_by_hand() -> None:
 
 
 @pytest.mark.parametrize(("labels", "count"), [([], "no"), ([0, 2], "2")])
-def test_another_number_of_labels_names_the_picture(labels: list[int], count: str) -> None:
+def test_another_number_of_labels_names_the_image(labels: list[int], count: str) -> None:
     level = {"C5": torch.randn(2, 4, 2, 2)}
-    with pytest.raises(DataError, match=f"'picture-1' has {count} image-level labels.*multi_label"):
+    with pytest.raises(DataError, match=f"'image-1' has {count} image-level labels.*multi_label"):
         head().loss(level, view([1], labels))
     head(multi_label=True).loss(level, view([1], labels))
 
@@ -171,13 +171,13 @@ def test_wrong_options_are_refused() -> None:
         head(class_weights={"cow": 1.0})
     with pytest.raises(HeadError, match=r"poolng is no option.*'pooling'"):
         head(poolng="avg")
-    with pytest.raises(HeadError, match="one class 'cat', which every picture"):
+    with pytest.raises(HeadError, match="one class 'cat', which every image"):
         Classifier(SPECS, ("cat",))
     assert Classifier(SPECS, ("cat",), {"multi_label": True}).classes == ("cat",)
 
 
-def test_two_heads_share_partially_labelled_pictures() -> None:
-    """A detector and a classifier on one backbone; each picture is annotated for one of them."""
+def test_two_heads_share_partially_labeled_images() -> None:
+    """A detector and a classifier on one backbone; each image is annotated for one of them."""
     backbone = ResNet("resnet10t", weights="none")
     light = {"pyramid_channels": 16, "box_head_channels": 16, "anchor_sizes": (16, 32, 64, 96, 128)}
     heads = {

@@ -164,7 +164,7 @@ def changed_decode(change: Callable[[SegmentationMap], Any]) -> dict[str, Any]:
 
 
 def boxes_of(*rows: Sequence[float], scores: Sequence[float] = (0.9,), label: int = 0) -> Any:
-    """A detection task whose decode gives the same objects for every picture."""
+    """A detection task whose decode gives the same objects for every image."""
     found = Detections(
         torch.tensor(rows).float(),
         torch.tensor(scores),
@@ -237,7 +237,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "task of another type": ({"task": "semantic"}, "`task` must be a Task"),
     "task without fields": ({"task": Task("own", ())}, "`task.target_fields` is empty"),
     "levels in a list": ({"in_levels": ["C3"]}, "`in_levels` must be a tuple"),
-    "lax options": ({"Options": LaxOptions}, "misspelt options"),
+    "lax options": ({"Options": LaxOptions}, "misspelled options"),
     "level made up": ({"__init__": lax_init}, "can be built without it"),
     "level as KeyError": ({"__init__": key_error_init}, "must raise HeadError, it raised KeyError"),
     "forward gives a tensor": (changed_forward(lambda self, x: x), "forward must give a dict"),
@@ -280,9 +280,9 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
         changed_loss(lambda self, t, v: LossTerm(t.sum, -t.count)),
         "must be at least 0",
     ),
-    "nothing learnt": (
+    "nothing learned": (
         changed_loss(lambda self, t, v: LossTerm(t.sum, t.count * 0)),
-        "so nothing is learnt",
+        "so nothing is learned",
     ),
     "terms by mode": (
         {"loss": lambda self, f, v: {str(self.training): Plain.loss(self, f, v)["cross_entropy"]}},
@@ -290,15 +290,15 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "level without gradient": ({"loss": only_fine}, "no gradient of the loss reaches level C5"),
     "idle parameter": ({"__init__": with_spare_layer}, "spare.weight takes no part in the loss"),
-    "NaN when empty": (changed_loss(nan_when_empty), "on pictures without objects"),
-    "no graph when empty": (changed_loss(cut_when_empty), "on pictures without objects"),
+    "NaN when empty": (changed_loss(nan_when_empty), "on images without objects"),
+    "no graph when empty": (changed_loss(cut_when_empty), "on images without objects"),
     "raises when empty": (changed_loss(raises_when_empty), "raised RuntimeError: no pixels"),
     "fields nobody gives": ({"task": Task("own", ("semantik",))}, "not annotated, but those"),
     "state between calls": (
         changed_loss(counting),
-        "must be those of its pictures|differs between",
+        "must be those of its images|differs between",
     ),
-    "mean as sum": (changed_loss(mean_in_the_sum), "of its pictures added up|without objects"),
+    "mean as sum": (changed_loss(mean_in_the_sum), "of its images added up|without objects"),
     "global randomness": (
         changed_loss(
             lambda self, t, v: LossTerm(t.sum * (1 + self.training * torch.rand(())), t.count)
@@ -307,7 +307,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "one prediction for all": (
         {"decode": lambda self, raw, g: Plain.decode(self, raw, g)[:1]},
-        "one prediction per picture",
+        "one prediction per image",
     ),
     "decode raises": ({"decode": lambda self, raw, g: 1 // 0}, "decode raised ZeroDivisionError"),
     "prediction of another type": (changed_decode(lambda m: m.labels), "into SegmentationMap"),
@@ -317,7 +317,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
                 SegmentationMap(x.argmax(0), x.softmax(0)) for x in raw["logits"]
             ]
         },
-        "must have the original picture's size",
+        "must have the original image's size",
     ),
     "logits as probs": (
         changed_decode(lambda m: SegmentationMap(m.labels, m.probs * 2)),
@@ -348,8 +348,8 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
         {"task": Task("detection", ("boxes",))},
         "a detection head decodes into Detections",
     ),
-    "boxes outside": (boxes_of((0, 0, 500, 20)), "inside the original picture"),
-    "boxes as xywh": (boxes_of((30, 30, 5, 5)), "inside the original picture"),
+    "boxes outside": (boxes_of((0, 0, 500, 20)), "inside the original image"),
+    "boxes as xywh": (boxes_of((30, 30, 5, 5)), "inside the original image"),
     "rising scores": (
         boxes_of((0, 0, 5, 5), (0, 0, 6, 6), scores=(0.1, 0.9)),
         "scores must lie in 0..1 and fall",
@@ -421,7 +421,7 @@ def test_a_registered_name_will_do() -> None:
         check_head("unett")
 
 
-def test_random_batch_does_not_depend_on_later_pictures() -> None:
+def test_random_batch_does_not_depend_on_later_images() -> None:
     one, two = random_batch(image_sizes=[(61, 83)]), random_batch()
     assert two.padded_size == (64, 96)
     assert torch.equal(one.images[0], two.images[0])

@@ -34,9 +34,9 @@ class Looks(nn.Module):
     frozen_stages = 5
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        grey = images.mean(dim=1, keepdim=True)
+        gray = images.mean(dim=1, keepdim=True)
         c4 = F.avg_pool2d(images, 4)
-        return {"C4": c4, "C5": F.avg_pool2d(torch.cat((grey.relu(), (-grey).relu()), 1), 8)}
+        return {"C4": c4, "C5": F.avg_pool2d(torch.cat((gray.relu(), (-gray).relu()), 1), 8)}
 
 
 class Boxes(Head):
@@ -97,7 +97,7 @@ def _model() -> TaskModel:
 
 
 def _sample(scale: float = 1.0) -> Sample:
-    """The bright and the dark square on grey; 64 x 64, from a picture `scale` times as large."""
+    """The bright and the dark square on gray; 64 x 64, from an image `scale` times as large."""
     image = torch.full((3, 64, 64), 0.5)
     for (x1, y1, x2, y2), value in ((BRIGHT, 0.95), (DARK, 0.1)):
         image[:, y1:y2, x1:x2] = value
@@ -154,7 +154,7 @@ def test_a_score_without_gradient_is_said(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_strongest_prediction_is_explained_unless_asked() -> None:
-    # The bright square lies 0.45 above the grey, the dark one 0.4 below it.
+    # The bright square lies 0.45 above the gray, the dark one 0.4 below it.
     found = explain(_model(), _sample(), head="objects")
     assert (found.class_name, found.method) == ("bright", "hirescam")
     assert found.evidence == pytest.approx((0.95 - 0.5) / 0.25, rel=1e-5)

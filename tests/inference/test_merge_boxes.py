@@ -1,4 +1,4 @@
-"""Detections of windows become those of the picture: cut objects once, neighbours apart."""
+"""Detections of windows become those of the image: cut objects once, neighbors apart."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_an_object_over_four_windows_is_put_together() -> None:
     assert merge((112, 112), *windows) == [(10, 12, 100, 105, 0.8, 1)]  # type: ignore[arg-type]
 
 
-def test_neighbours_at_a_border_stay_two() -> None:
+def test_neighbors_at_a_border_stay_two() -> None:
     rows = merge(
         SIZE,
         (LEFT, [(60, 10, 100, 40, 0.9, 0)]),
@@ -97,7 +97,7 @@ def test_a_small_object_on_the_border_is_not_taken_for_a_piece_of_a_large_one() 
     assert rows == [(10, 10, 90, 90, 0.9, 0), (95, 20, 110, 30, 0.6, 0)]
 
 
-def test_boxes_at_the_picture_s_own_border_are_no_pieces() -> None:
+def test_boxes_at_the_image_s_own_border_are_no_pieces() -> None:
     rows = merge(
         SIZE,
         (LEFT, [(0, 0, 30, 30, 0.9, 0)]),

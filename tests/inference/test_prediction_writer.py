@@ -21,7 +21,7 @@ from resnet_tasks.inference.prediction_writer import (
     find_images,
     make_output_names,
     to_canvas,
-    write_picture,
+    write_image,
 )
 from resnet_tasks.structures.predictions import Classification, Detections, SegmentationMap
 
@@ -38,7 +38,7 @@ def test_folders_are_searched_and_files_taken_as_named(tmp_path: Path) -> None:
 
 
 def test_nothing_found_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="there is no picture"):
+    with pytest.raises(DataError, match="there is no image"):
         find_images([tmp_path])
     with pytest.raises(DataError, match=r"gone\.png does not exist"):
         find_images([tmp_path / "gone.png"])
@@ -81,13 +81,13 @@ def test_every_label_can_have_its_own_threshold(tmp_path: Path) -> None:
     )
     writer.write(1, "x", {"objects": detections()})
     assert [each["category_id"] for each in writer.results["objects"]] == [3]
-    grey = np.full((40, 40, 3), 128, np.uint8)
-    drawn = np.asarray(Image.open(writer.draw("x", grey, {"objects": detections()})))
+    gray = np.full((40, 40, 3), 128, np.uint8)
+    drawn = np.asarray(Image.open(writer.draw("x", gray, {"objects": detections()})))
     assert (drawn != 128).any()  # 0.25 is drawn, although it lies below one half
     strict = PredictionWriter(
         tmp_path, {"objects": ("a", "b")}, {"objects": (3, 90)}, thresholds={"objects": (0.3, 0.8)}
     )
-    drawn = np.asarray(Image.open(strict.draw("y", grey, {"objects": detections()})))
+    drawn = np.asarray(Image.open(strict.draw("y", gray, {"objects": detections()})))
     assert (drawn == 128).all()
 
 
@@ -107,8 +107,8 @@ def test_maps_hold_category_ids(tmp_path: Path, ids: tuple[int, ...], kind: Any)
     writer = PredictionWriter(tmp_path, {"scene": ("background", "a", "b")}, {"scene": ids})
     labels = torch.tensor([[0, 1, 2]])
     writer.write(1, "x", {"scene": SegmentationMap(labels, torch.zeros(3, 1, 3))})
-    with Image.open(tmp_path / "scene/x.png") as picture:
-        values = np.asarray(picture)
+    with Image.open(tmp_path / "scene/x.png") as image:
+        values = np.asarray(image)
     assert values.astype(int).tolist() == [list(ids)]
     assert (values.dtype.itemsize == 1) == (kind is np.uint8)
     assert writer.results == {}
@@ -118,11 +118,11 @@ def test_drawing_is_written_in_rgb(tmp_path: Path) -> None:
     writer = PredictionWriter(tmp_path, {"objects": ("a", "b")}, {"objects": (3, 90)})
     path = writer.draw("x", np.full((40, 40, 3), (200, 0, 50), np.uint8), {})
     assert path == tmp_path / "overlays/x.png"
-    with Image.open(path) as picture:
-        assert picture.getpixel((5, 5)) == (200, 0, 50)
+    with Image.open(path) as image:
+        assert image.getpixel((5, 5)) == (200, 0, 50)
     (tmp_path / "taken.png").mkdir()
     with pytest.raises(DataError, match="cannot be written"):
-        write_picture(tmp_path / "taken.png", np.zeros((4, 4, 3), np.uint8))
+        write_image(tmp_path / "taken.png", np.zeros((4, 4, 3), np.uint8))
 
 
 def test_shown_goes_through_the_models_intensity() -> None:
@@ -151,9 +151,9 @@ def test_all_heads_are_drawn_in_one_overlay_and_written_apart(tmp_path: Path) ->
     )
     predictions = {"objects": found, "scene": SegmentationMap(labels, probs)}
     writer = PredictionWriter(tmp_path, classes, ids)
-    grey = np.full((40, 60, 3), 128, np.uint8)
+    gray = np.full((40, 60, 3), 128, np.uint8)
     drawn = {
-        name: np.asarray(Image.open(writer.draw(name, grey, part)))
+        name: np.asarray(Image.open(writer.draw(name, gray, part)))
         for name, part in {
             "both": predictions,
             "boxes": {"objects": found},
@@ -197,7 +197,7 @@ def test_predictions_of_arrays_are_written_and_drawn_as_those_of_tensors(tmp_pat
     assert made[0] == made[1]
 
 
-def test_pictures_are_read_and_predictions_written_without_torch() -> None:
+def test_images_are_read_and_predictions_written_without_torch() -> None:
     code = (
         "import sys, resnet_tasks.inference.prediction_writer, "
         "resnet_tasks.data.images.preprocessing; "

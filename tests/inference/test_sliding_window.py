@@ -1,4 +1,4 @@
-"""Pictures predicted window by window: like whole ones, and in memory that windows decide."""
+"""Images predicted window by window: like whole ones, and in memory that windows decide."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from resnet_tasks.heads.classifier import Classifier
 from resnet_tasks.heads.rcnn.faster_rcnn import FasterRCNN
 from resnet_tasks.heads.semantic.unet import UNet
 from resnet_tasks.inference.merge_maps import BlendedMap
-from resnet_tasks.inference.predict_images import predict_pictures
+from resnet_tasks.inference.predict_images import predict_images
 from resnet_tasks.inference.prediction_writer import MAX_DRAWING_SIDE, make_overview
 from resnet_tasks.inference.sliding_window import SlidingWindows
 from resnet_tasks.model import TaskModel
@@ -35,7 +35,7 @@ from tests.support.pixel_heads import PixelBoxHead, PixelMapHead, Pixels
 
 
 class Equivariant(PixelMapHead):
-    """Logits of every pixel from its 3 x 3 neighbours: the same wherever a window lies."""
+    """Logits of every pixel from its 3 x 3 neighbors: the same wherever a window lies."""
 
     def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         kernel = torch.linspace(-2, 2, len(self.classes) * 27).reshape(-1, 3, 3, 3)
@@ -96,12 +96,12 @@ def sliding(model: TaskModel, window: int = 64, overlap: float = 0.25, **more: A
 
 
 @pytest.mark.parametrize("resize", [None, Resize(64, 60)])
-def test_a_picture_that_fits_one_window_is_predicted_as_it_is_whole(resize: Resize | None) -> None:
+def test_a_image_that_fits_one_window_is_predicted_as_it_is_whole(resize: Resize | None) -> None:
     model, preparation = small_model(), Preparation(3, resize)
     image = noise((61, 90))
-    (whole,) = predict_pictures(model, [image], preparation, precision="fp32")
+    (whole,) = predict_images(model, [image], preparation, precision="fp32")
     in_windows = sliding(model, 96, keep="probs")
-    (tiled,) = predict_pictures(in_windows, [image], preparation, precision="fp32")
+    (tiled,) = predict_images(in_windows, [image], preparation, precision="fp32")
     for name in ("boxes", "scores", "labels"):
         assert torch.equal(getattr(tiled["objects"], name), getattr(whole["objects"], name))
     assert len(whole["objects"]) > 0
@@ -117,13 +117,13 @@ def test_a_picture_that_fits_one_window_is_predicted_as_it_is_whole(resize: Resi
 
 @pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5])
 @pytest.mark.parametrize("batch_size", [1, 3])
-def test_blended_logits_are_those_of_the_whole_picture(overlap: float, batch_size: int) -> None:
+def test_blended_logits_are_those_of_the_whole_image(overlap: float, batch_size: int) -> None:
     model, image = toy(scene=Equivariant), noise((150, 201))
-    (whole,) = predict_pictures(model, [image], Preparation())
+    (whole,) = predict_images(model, [image], Preparation())
     windows = sliding(model, 64, overlap, batch_size=batch_size, keep="probs")
-    (tiled,) = predict_pictures(windows, [image], Preparation())
+    (tiled,) = predict_images(windows, [image], Preparation())
     difference = (tiled["scene"].probs - whole["scene"].probs).abs()
-    # Only the pixels beside a window's border see other neighbours there; where windows overlap
+    # Only the pixels beside a window's border see other neighbors there; where windows overlap
     # they count little.
     assert difference.max() < (1.0 if overlap == 0 else 0.02)
     assert (difference > 1e-5).any(dim=0).float().mean() < 0.2
@@ -152,7 +152,7 @@ def test_a_resized_map_comes_back_in_bands_as_it_does_whole(size: tuple[int, int
 def test_what_is_kept_of_pixels() -> None:
     model, image = toy(scene=Equivariant), noise((80, 100))
     kept = {
-        keep: predict_pictures(sliding(model, keep=keep), [image], Preparation())[0]["scene"]
+        keep: predict_images(sliding(model, keep=keep), [image], Preparation())[0]["scene"]
         for keep in ("labels", "confidence", "probs")
     }
     assert kept["labels"].labels.dtype == torch.uint8
@@ -178,7 +178,7 @@ def test_an_object_across_a_border_comes_back_as_one_box(resize: Resize | None) 
     boxes = [(50, 10, 70, 20), (30, 40, 40, 80), (5, 90, 190, 95), (100, 30, 104, 34)]
     image = blobs((120, 200), *boxes)
     windows = sliding(toy(objects=BrightBlobs), 64)
-    (made,) = predict_pictures(windows, [image], Preparation(3, resize))
+    (made,) = predict_images(windows, [image], Preparation(3, resize))
     found = sorted(tuple(map(round, row)) for row in made["objects"].boxes.tolist())
     assert found == sorted(boxes)
     assert made["objects"].scores.tolist() == sorted(made["objects"].scores.tolist(), reverse=True)
@@ -189,14 +189,14 @@ def test_both_heads_see_the_same_windows_and_files_are_read_in_parts(tmp_path: P
     image = blobs((120, 200), (50, 10, 70, 20))
     np.save(tmp_path / "a.npy", image)
     windows = sliding(model)
-    (from_file,) = predict_pictures(windows, [tmp_path / "a.npy"], Preparation())
-    (from_array,) = predict_pictures(windows, [image], Preparation())
+    (from_file,) = predict_images(windows, [tmp_path / "a.npy"], Preparation())
+    (from_array,) = predict_images(windows, [image], Preparation())
     assert torch.equal(from_file["scene"].labels, from_array["scene"].labels)
     assert torch.equal(from_file["objects"].boxes, from_array["objects"].boxes)
     assert len(from_array["objects"]) == 1
 
 
-def test_large_pictures_are_drawn_small(tmp_path: Path) -> None:
+def test_large_images_are_drawn_small(tmp_path: Path) -> None:
     image = np.zeros((100, 2 * MAX_DRAWING_SIDE + 10, 3), np.uint8)
     image[:, :MAX_DRAWING_SIDE] = 200
     np.save(tmp_path / "a.npy", image)
@@ -209,10 +209,10 @@ def test_large_pictures_are_drawn_small(tmp_path: Path) -> None:
 # --- Refusals
 
 
-def test_a_head_that_sees_pictures_as_a_whole_is_refused() -> None:
+def test_a_head_that_sees_images_as_a_whole_is_refused() -> None:
     backbone = ResNet("resnet18", weights="none")
     model = TaskModel(backbone, {"kind": Classifier(backbone.specs, CLASSES)})
-    with pytest.raises(HeadError, match="head kind says what a picture shows as a whole"):
+    with pytest.raises(HeadError, match="head kind says what an image shows as a whole"):
         sliding(model)
 
 
@@ -229,9 +229,9 @@ class Coarse(Equivariant):
 def test_predictions_that_cannot_be_put_together_are_told() -> None:
     image = noise((80, 80))
     with pytest.raises(DataError, match="head x: predictions of type str cannot be put together"):
-        predict_pictures(sliding(toy(x=Strange)), [image], Preparation())
+        predict_images(sliding(toy(x=Strange)), [image], Preparation())
     with pytest.raises(HeadError, match=r"head y: .* shape \(B, 3, 64, 64\), .* \(4, 3, 32, 32\)"):
-        predict_pictures(sliding(toy(y=Coarse)), [image], Preparation())
+        predict_images(sliding(toy(y=Coarse)), [image], Preparation())
 
 
 # --- Memory
@@ -244,14 +244,14 @@ from pathlib import Path
 from tests.inference.test_sliding_window import toy, Equivariant, BrightBlobs, sliding
 import tests.inference.test_sliding_window as test_sliding
 from resnet_tasks.data.images.preprocessing import Preparation
-from resnet_tasks.inference.predict_images import predict_pictures
+from resnet_tasks.inference.predict_images import predict_images
 
 test_sliding.CLASSES = tuple(f"c{{i}}" for i in range(60))
 windows = sliding(toy(scene=Equivariant, objects=BrightBlobs), 256)
 for side in (512, 1024, 2048):
     pixels = np.lib.format.open_memmap("a.npy", "w+", np.uint8, (side, side, 3))
     del pixels
-    (found,) = predict_pictures(windows, [Path("a.npy")], Preparation(), precision="fp32")
+    (found,) = predict_images(windows, [Path("a.npy")], Preparation(), precision="fp32")
     assert found["scene"].labels.shape == (side, side)
     del found
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)

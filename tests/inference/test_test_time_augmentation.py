@@ -14,7 +14,7 @@ from resnet_tasks.data.images.intensity import Resize
 from resnet_tasks.data.images.preprocessing import Preparation
 from resnet_tasks.errors import DataError
 from resnet_tasks.evaluation.evaluate import evaluate
-from resnet_tasks.inference.predict_images import predict_pictures
+from resnet_tasks.inference.predict_images import predict_images
 from resnet_tasks.inference.test_time_augmentation import (
     TtaPredictor,
     TtaViews,
@@ -131,7 +131,7 @@ def test_other_sizes_go_through_the_preparation_and_come_back(model: TaskModel) 
     model.predict = watched  # type: ignore[method-assign, assignment]
     many = TtaPredictor(model, TtaViews.from_name("flips+scales"))
     preparation = Preparation(resize=Resize(48, 80))
-    (found,) = predict_pictures(many, [image], preparation, precision="fp32")
+    (found,) = predict_images(many, [image], preparation, precision="fp32")
     assert seen == [(36, 60), (36, 60), (48, 80), (48, 80), (60, 100), (60, 100)]
     assert found["scene"].labels.shape == (60, 100)
     assert found["objects"].boxes[0].tolist() == pytest.approx([4, 5, 20, 15], abs=1.5)
@@ -145,7 +145,7 @@ def detections(*rows: tuple[float, float, float, float, float, int]) -> Detectio
 
 
 def test_fusion_by_hand() -> None:
-    """One object in both views, one in a single view, two classes at one place, two neighbours."""
+    """One object in both views, one in a single view, two classes at one place, two neighbors."""
     first = detections((0, 0, 10, 10, 0.9, 0), (50, 50, 60, 60, 0.8, 0), (0, 0, 10, 10, 0.4, 1))
     second = detections((0, 0, 10, 12, 0.3, 0), (100, 0, 110, 10, 0.2, 0))
     found = fuse_detections([first, second])

@@ -15,32 +15,32 @@ from resnet_tasks.layers.compact_max_pool import save_indices_as_int32
 from resnet_tasks.runs.model_cost import measure_peak_bytes
 
 
-def pooled(picture: Tensor) -> Tensor:
-    return F.max_pool2d(picture, kernel_size=3, stride=2, padding=1)
+def pooled(image: Tensor) -> Tensor:
+    return F.max_pool2d(image, kernel_size=3, stride=2, padding=1)
 
 
-def gradient_of(made: Tensor, picture: Tensor) -> Tensor:
+def gradient_of(made: Tensor, image: Tensor) -> Tensor:
     weights = torch.linspace(-1, 1, made.numel()).view(made.shape)
-    return torch.autograd.grad((made * weights).sum(), picture)[0]
+    return torch.autograd.grad((made * weights).sum(), image)[0]
 
 
 def test_gradients_are_the_same() -> None:
-    picture = torch.randn(2, 5, 33, 47, requires_grad=True)
+    image = torch.randn(2, 5, 33, 47, requires_grad=True)
     with save_indices_as_int32():
-        made = pooled(picture)
-    plain = pooled(picture)
+        made = pooled(image)
+    plain = pooled(image)
     assert torch.equal(made, plain)
-    assert torch.equal(gradient_of(made, picture), gradient_of(plain, picture))
+    assert torch.equal(gradient_of(made, image), gradient_of(plain, image))
 
 
 def test_four_bytes_of_each_index_are_kept() -> None:
-    picture, device = torch.randn(2, 4, 64, 64, requires_grad=True), torch.device("cpu")
+    image, device = torch.randn(2, 4, 64, 64, requires_grad=True), torch.device("cpu")
 
     def several(context: Callable[[], AbstractContextManager[object]]) -> None:
         kept = []
         for _ in range(8):
             with context():
-                kept.append(pooled(picture))
+                kept.append(pooled(image))
 
     plain, small = (
         measure_peak_bytes(partial(several, each), device)
@@ -52,7 +52,7 @@ def test_four_bytes_of_each_index_are_kept() -> None:
 
 
 def test_a_stem_does_so() -> None:
-    net, picture = ResNet("test_resnet").train(), torch.rand(1, 3, 64, 64)
+    net, image = ResNet("test_resnet").train(), torch.rand(1, 3, 64, 64)
     found = []
 
     def noted(tensor: Tensor) -> Tensor:
@@ -60,5 +60,5 @@ def test_a_stem_does_so() -> None:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(noted, lambda kept: kept):
-        net(picture)
+        net(image)
     assert torch.int64 not in found

@@ -1,4 +1,4 @@
-"""What is dropped depends on the picture's own seed and on nothing else."""
+"""What is dropped depends on the image's own seed and on nothing else."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from resnet_tasks.layers.dropout import sample_channel_mask, sample_unit_mask
 
 
-def test_channels_follow_the_seed_of_their_picture() -> None:
+def test_channels_follow_the_seed_of_their_image() -> None:
     level = torch.zeros(3, 64, 2, 2)
     first = sample_channel_mask(level, 0.5, (7, 8, 7))
     assert first.shape == (3, 64, 1, 1)
@@ -26,7 +26,7 @@ def test_so_many_channels_are_dropped_and_the_mean_stays(dropout: float) -> None
     assert float(kept.mean()) == pytest.approx(1.0, abs=0.1)
 
 
-def test_units_follow_the_generator_of_their_picture() -> None:
+def test_units_follow_the_generator_of_their_image() -> None:
     def drawn(counts: list[int], seeds: list[int]) -> torch.Tensor:
         generators = [torch.Generator().manual_seed(each) for each in seeds]
         return sample_unit_mask(counts, generators, channels=32, dropout=0.5, like=torch.zeros(1))

@@ -41,7 +41,7 @@ def test_losses_gradients_and_statistics_are_those_of_a_plain_run(name: str) -> 
         assert torch.equal(saving.state_dict()[key], value), key
 
 
-def test_statistics_are_learnt_once_also_where_the_backward_runs_twice() -> None:
+def test_statistics_are_learned_once_also_where_the_backward_runs_twice() -> None:
     backbone = ResNet("test_resnet", gradient_checkpointing=True).train()
     loss = backbone(torch.randn(2, 3, 64, 64))["C5"].sum()
     loss.backward(retain_graph=True)

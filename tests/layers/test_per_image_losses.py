@@ -1,4 +1,4 @@
-"""Losses made one picture at a time are those of the whole batch, with less memory."""
+"""Losses made one image at a time are those of the whole batch, with less memory."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def all_terms(logits: Tensor, labels: Tensor) -> dict[str, LossTerm]:
 
 
 def case(layout: torch.memory_format = torch.channels_last) -> tuple[Tensor, Tensor]:
-    """Three pictures: labels of all kinds, of two classes, and nothing but void."""
+    """Three images: labels of all kinds, of two classes, and nothing but void."""
     labels = torch.randint(0, 4, (3, *SIZE))
     labels[0][torch.rand(SIZE) < 0.3] = VOID
     labels[1].clamp_(max=1)
@@ -84,7 +84,7 @@ def test_gradients_of_gradients_are_refused() -> None:
         torch.autograd.grad(total, logits, create_graph=True)
 
 
-def test_maps_of_one_picture_exist_at_a_time() -> None:
+def test_maps_of_one_image_exist_at_a_time() -> None:
     size = (256, 256)
     logits = torch.randn(8, 4, 64, 64, requires_grad=True)
     labels = torch.randint(0, 4, (8, *size))

@@ -53,10 +53,10 @@ def run(
     pool: Callable[..., Tensor],
     levels: list[Tensor],
     boxes: Tensor,
-    pictures: Tensor,
+    images: Tensor,
     *sizes: int,
 ) -> tuple[Tensor, list[Tensor]]:
-    pooled = pool(levels, STRIDES, boxes, pictures, assign_boxes_to_levels(boxes, STRIDES), *sizes)
+    pooled = pool(levels, STRIDES, boxes, images, assign_boxes_to_levels(boxes, STRIDES), *sizes)
     weights = torch.linspace(-1, 1, pooled.numel()).view(pooled.shape)
     gradients = torch.autograd.grad((pooled.float() * weights).sum(), levels)
     return pooled, list(gradients)
@@ -65,10 +65,10 @@ def run(
 @pytest.mark.parametrize("sizes", [(7, 2), (3, 1), (5, 3)])
 def test_rows_equal_the_compiled_operator(sizes: tuple[int, int]) -> None:
     levels, boxes = pyramid(), boxes_of_all_kinds()
-    pictures = torch.randint(2, (len(boxes),))
+    images = torch.randint(2, (len(boxes),))
     assert set(assign_boxes_to_levels(boxes, STRIDES).tolist()) == {0, 1, 2, 3}
-    ours, our_gradients = run(roi_align_rows, levels, boxes, pictures, *sizes)
-    theirs, their_gradients = run(roi_align_compiled, levels, boxes, pictures, *sizes)
+    ours, our_gradients = run(roi_align_rows, levels, boxes, images, *sizes)
+    theirs, their_gradients = run(roi_align_compiled, levels, boxes, images, *sizes)
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
     for mine, yours in zip(our_gradients, their_gradients, strict=True):
         torch.testing.assert_close(mine, yours, atol=1e-4, rtol=1e-4)
@@ -80,20 +80,20 @@ def test_equals_torchvisions_multi_scale_pooler() -> None:
     theirs = MultiScaleRoIAlign(["0", "1", "2", "3"], 7, 2)(
         {str(index): level for index, level in enumerate(levels)}, boxes, [(HEIGHT, WIDTH)] * 2
     )
-    pictures = torch.arange(2).repeat_interleave(60)
-    ours = multilevel_roi_align(levels, STRIDES, torch.cat(boxes), pictures)
+    images = torch.arange(2).repeat_interleave(60)
+    ours = multilevel_roi_align(levels, STRIDES, torch.cat(boxes), images)
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
 
 
 def test_bfloat16_stays_close_to_float32() -> None:
     levels, boxes = pyramid(torch.bfloat16), boxes_of_all_kinds()
-    pictures = torch.randint(2, (len(boxes),))
-    ours, our_gradients = run(roi_align_rows, levels, boxes, pictures, 7, 2)
+    images = torch.randint(2, (len(boxes),))
+    ours, our_gradients = run(roi_align_rows, levels, boxes, images, 7, 2)
     with torch.no_grad():
         chosen = assign_boxes_to_levels(boxes, STRIDES)
-        inferred = roi_align_rows(levels, STRIDES, boxes, pictures, chosen, 7, 2)
+        inferred = roi_align_rows(levels, STRIDES, boxes, images, chosen, 7, 2)
     exact = [level.detach().float().requires_grad_() for level in levels]
-    theirs, their_gradients = run(roi_align_compiled, exact, boxes, pictures, 7, 2)
+    theirs, their_gradients = run(roi_align_compiled, exact, boxes, images, 7, 2)
     assert ours.dtype == inferred.dtype == torch.bfloat16
     torch.testing.assert_close(ours.float(), theirs, atol=0.02, rtol=0.01)
     torch.testing.assert_close(inferred.float(), theirs, atol=0.03, rtol=0.02)
@@ -104,14 +104,14 @@ def test_bfloat16_stays_close_to_float32() -> None:
 
 def test_another_reader_of_a_level_adds_its_gradient_in_place() -> None:
     levels, boxes = pyramid(channels=32), boxes_of_all_kinds()[:2]
-    pictures, chosen = torch.arange(2), torch.zeros(2, dtype=torch.int64)
+    images, chosen = torch.arange(2), torch.zeros(2, dtype=torch.int64)
     places = torch.arange(0, 5000, 7)
 
     def gradients(*, has_reader: bool) -> Tensor:
         maps = [level * 1.0 for level in levels]
         rows = maps[0].permute(0, 2, 3, 1).reshape(-1, 32)
         total = rows.index_select(0, places).sum() if has_reader else torch.zeros(())
-        total = total + roi_align_rows(maps, STRIDES, boxes, pictures, chosen, 7, 2).sum()
+        total = total + roi_align_rows(maps, STRIDES, boxes, images, chosen, 7, 2).sum()
         return torch.autograd.grad(total, levels)[0]
 
     added = gradients(has_reader=True) - gradients(has_reader=False)
@@ -152,9 +152,9 @@ def test_level_of_a_box_follows_equation_one() -> None:
 @pytest.mark.gpu
 def test_other_devices_give_the_same() -> None:
     levels, boxes = pyramid(), boxes_of_all_kinds()
-    pictures = torch.randint(2, (len(boxes),))
-    here = multilevel_roi_align(levels, STRIDES, boxes, pictures)
+    images = torch.randint(2, (len(boxes),))
+    here = multilevel_roi_align(levels, STRIDES, boxes, images)
     there = multilevel_roi_align(
-        [level.cuda() for level in levels], STRIDES, boxes.cuda(), pictures.cuda()
+        [level.cuda() for level in levels], STRIDES, boxes.cuda(), images.cuda()
     )
     torch.testing.assert_close(there.cpu(), here, atol=1e-4, rtol=1e-4)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from resnet_tasks.layers.segmentation_losses import cross_entropy, dice, focal
 from resnet_tasks.structures.evaluation import VOID
 
-# One picture of two pixels and two classes: probabilities (3/4, 1/4) and (1/2, 1/2).
+# One image of two pixels and two classes: probabilities (3/4, 1/4) and (1/2, 1/2).
 TWO_PIXELS = torch.tensor([[[[math.log(3.0), 0.0]], [[0.0, 0.0]]]])
 
 
@@ -94,7 +94,7 @@ def test_dice_of_a_perfect_answer_is_zero() -> None:
 
 @pytest.mark.parametrize("loss", [cross_entropy, dice, focal])
 class TestEvery:
-    def test_adds_up_over_pictures(self, loss) -> None:
+    def test_adds_up_over_images(self, loss) -> None:
         logits, labels = random_case()
         together = loss(logits, labels)
         alone = [loss(logits[i : i + 1], labels[i : i + 1]) for i in range(2)]

@@ -94,7 +94,7 @@ def detector(**options: Any) -> TorchvisionFasterRCNN:
     return model
 
 
-def pictures(number: int = 2) -> list[Tensor]:
+def images(number: int = 2) -> list[Tensor]:
     torch.manual_seed(9)
     return [torch.rand(3, *SIZE) for _ in range(number)]
 
@@ -130,7 +130,7 @@ def test_torchvisions_detector_gives_the_same_boxes(tmp_path: Path) -> None:
     file = saved(theirs.state_dict(), tmp_path)
     made = recipe(file, {"objects": {"type": "faster_rcnn"}}, name="resnet50", frozen_stages=2)
     model = build(made, "a", "b", "c")
-    input_images = pictures()
+    input_images = images()
     with torch.no_grad():
         expected = theirs(input_images)
     found = model.predict(collate(samples(input_images)))["objects"]
@@ -150,7 +150,7 @@ def test_torchvisions_detector_gives_the_same_boxes(tmp_path: Path) -> None:
 def test_segmenters_give_the_same_logits(
     kind: str, network: Any, folder: bool, tmp_path: Path
 ) -> None:
-    # The last upsampling of our FPN is half-pixel centred, so that smp's is left out of both.
+    # The last upsampling of our FPN is half-pixel centered, so that smp's is left out of both.
     more = {"upsampling": 1} if kind == "fpn" else {}
     theirs = lively(network("resnet18", encoder_weights=None, classes=3, **more))
     source = str(tmp_path / "saved")
@@ -159,9 +159,9 @@ def test_segmenters_give_the_same_logits(
     else:
         source = saved({f"module.{k}": v for k, v in theirs.state_dict().items()}, tmp_path)
     model = build(recipe(source, {"scene": {"type": kind}}), "a", "b", "c").eval()
-    batch = collate(samples(pictures()))
+    batch = collate(samples(images()))
     with torch.no_grad():
-        normalized_images = model.normalise(batch.images, [SIZE, SIZE])
+        normalized_images = model.normalize(batch.images, [SIZE, SIZE])
         head: Any = model.heads["scene"]
         mine = head.classifier(head.pixel_features(model.backbone(normalized_images)))
         yours = theirs(normalized_images)
@@ -182,9 +182,9 @@ def test_a_sigmoid_becomes_a_softmax_of_the_same_probabilities(tmp_path: Path) -
         saved(theirs.state_dict(), tmp_path), {"scene": {"type": "unet", "background": True}}
     )
     model = build(made, "nucleus").eval()
-    batch = collate(samples(pictures(1)))
+    batch = collate(samples(images(1)))
     with torch.no_grad():
-        expected = theirs(model.normalise(batch.images, [SIZE])).sigmoid()[:, 0]
+        expected = theirs(model.normalize(batch.images, [SIZE])).sigmoid()[:, 0]
         found = model(batch, mode="raw")["scene"]["logits"].softmax(1)[:, 1]
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 

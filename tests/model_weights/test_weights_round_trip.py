@@ -1,4 +1,4 @@
-"""What one run learnt, the next begins with; both say so on the console and in their logs."""
+"""What one run learned, the next begins with; both say so on the console and in their logs."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ CONDITIONS = ProfileConditions(
     workers=4,
     batch_size=8,
     accumulation=1,
-    picture_size=(352, 480),
+    image_size=(352, 480),
     parameters=1,
     trained=1,
     steps=3,
@@ -80,7 +80,7 @@ WAITING = {DATA: 0.5, "forward: backbone C3": 0.1, BACKWARD: 0.4}
 
 
 def test_waiting_for_data_names_the_workers_that_keep_up() -> None:
-    """8 pictures of 0.1 s against 0.5 s of work: 1.6 cores, and a fifth more."""
+    """8 images of 0.1 s against 0.5 s of work: 1.6 cores, and a fifth more."""
     assert said(profile(WAITING, workers=1)) == (
         "waiting for data takes 50% of the step: set data.workers=2 (now 1)"
     )
@@ -92,17 +92,17 @@ def test_waiting_for_data_names_the_workers_that_keep_up() -> None:
 
 
 def test_where_workers_do_not_help_the_expensive_part_is_named() -> None:
-    assert "60% of it is decoding; store smaller pictures" in said(profile(WAITING))
+    assert "60% of it is decoding; store smaller images" in said(profile(WAITING))
     augmented = profile(WAITING, reading=ReadingCost(8, 0.1, 0.02, 0.07))
     assert "70% of it is augmentation; take expensive steps out of augment" in said(augmented)
     even = profile(WAITING, reading=ReadingCost(8, 0.1, 0.04, 0.04))
-    assert "a picture takes 100.0 ms of a core; make data.resize smaller" in said(even)
+    assert "an image takes 100.0 ms of a core; make data.resize smaller" in said(even)
 
 
-def test_pictures_that_will_come_from_memory_need_no_change() -> None:
+def test_images_that_will_come_from_memory_need_no_change() -> None:
     kept = ReadingCost(8, 0.1, 0.06, 0.001, from_memory=0.002)
     told = said(profile(WAITING, workers=0, reading=kept))
-    assert "only until each picture was read once" in told
+    assert "only until each image was read once" in told
     assert "about 3%; nothing needs to change" in told  # 16 ms beside 500
     slow = replace(kept, from_memory=0.02)
     assert "set data.workers=2" in said(profile(WAITING, workers=0, reading=slow))
@@ -162,7 +162,7 @@ def test_batch_norms() -> None:
 @pytest.mark.parametrize(
     ("part", "told"),
     [
-        ("roi_heads", "heads.objects.options.roi_batch_size=256 (now 512 proposals per picture)"),
+        ("roi_heads", "heads.objects.options.roi_batch_size=256 (now 512 proposals per image)"),
         ("rpn.proposals", "heads.objects.options.rpn_pre_nms=[1000,1000] (now [2000, 1000])"),
     ],
 )

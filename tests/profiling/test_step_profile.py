@@ -25,7 +25,7 @@ from tests.support.half_bright import RIGHT_HALF, write_recipe, write_split
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
-    """Six pictures, half of each bright."""
+    """Six images, half of each bright."""
     write_split(tmp_path / "a.json", dict.fromkeys("123456", RIGHT_HALF), size=(96, 128))
     return write_recipe(
         tmp_path / "mine.yaml",
@@ -66,10 +66,10 @@ def test_the_command_tells_parts_and_writes_them(recipe: Path, tmp_path: Path) -
     assert {BACKWARD, OPTIMIZER, "forward: scene losses"} <= set(names)
     assert sum(each["share"] for each in found["operators"]) <= 1.0 + 1e-9
     assert found["conditions"]["steps"] == 2
-    assert found["conditions"]["picture_size"] == [64, 64]
+    assert found["conditions"]["image_size"] == [64, 64]
     assert found["memory"]["step"] > 0
     assert found["memory"]["process"] > 2**20
-    assert found["reading"]["pictures"] == 6
+    assert found["reading"]["images"] == 6
     assert found["reading"]["stored_size"] == [96, 128]
     assert found["reading"]["from_memory"] < found["reading"]["whole"]
     assert isinstance(found["advice"], list)

@@ -91,7 +91,7 @@ def rehearsal(**options: object) -> TrialTraining:
     return TrialTraining(TaskModel(backbone, heads), samples, recipe, workers=0)
 
 
-def learnt(work: TrialTraining, made: Timeline | None) -> dict[str, torch.Tensor]:
+def learned(work: TrialTraining, made: Timeline | None) -> dict[str, torch.Tensor]:
     """Weights after two steps, with probes or without."""
     work.train_state.model.train()
     for group in islice(work.iter_batches(), 2):
@@ -107,13 +107,13 @@ def learnt(work: TrialTraining, made: Timeline | None) -> dict[str, torch.Tensor
 
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_probes_change_nothing_and_leave_nothing(accumulation: int) -> None:
-    plain = learnt(rehearsal(accumulation=accumulation), None)
+    plain = learned(rehearsal(accumulation=accumulation), None)
     work, made = rehearsal(accumulation=accumulation), Timeline(CPU)
-    watched = learnt(work, made)
+    watched = learned(work, made)
     assert plain.keys() == watched.keys()
     assert all(torch.equal(plain[name], watched[name]) for name in plain)
     labels = set().union(*made.steps)
-    assert {"forward: backbone stem", "forward: backbone C5", "forward: normalise"} <= labels
+    assert {"forward: backbone stem", "forward: backbone C5", "forward: normalize"} <= labels
     assert {"forward: objects fpn", "forward: objects rpn.proposals"} <= labels
     assert {"forward: objects roi_heads.loss", "forward: scene decoder"} <= labels
     assert {BACKWARD, module.OPTIMIZER, module.CLIPPING, module.AVERAGING} <= labels
@@ -121,7 +121,7 @@ def test_probes_change_nothing_and_leave_nothing(accumulation: int) -> None:
     model = work.train_state.plain_model
     assert not any(each._forward_pre_hooks or each._forward_hooks for each in model.modules())
     for owner in (model, *model.named_heads.values(), model.heads["objects"].rpn):
-        assert not {"loss", "normalise", "proposals"} & vars(owner).keys()
+        assert not {"loss", "normalize", "proposals"} & vars(owner).keys()
     assert work.train_state.optimizer.step.__name__ == "step"
     assert "update" not in vars(work.train_state.ema)
 
@@ -149,5 +149,5 @@ def test_checkpointed_blocks_are_seen_by_stage() -> None:
     work, made = rehearsal(), Timeline(CPU)
     work.train_state.plain_model.backbone.gradient_checkpointing = True
     assert isinstance(work.train_state.plain_model.backbone, nn.Module)
-    learnt(work, made)
+    learned(work, made)
     assert {"forward: backbone C2", "forward: backbone C5"} <= made.steps[0].keys()

@@ -33,7 +33,7 @@ def test_its_steps_are_those_of_a_run(
         for group in islice(work.iter_batches(), 4):
             work.run_step(group)
     assert (work.progress.updates, work.progress.epoch) == (4, 1)
-    assert work.picture_size == (64, 96)
+    assert work.image_size == (64, 96)
     rehearsed = work.train_state.plain_model.state_dict()
     assert all(torch.equal(each, rehearsed[name]) for name, each in trained.state_dict().items())
 
@@ -55,7 +55,7 @@ def test_memory_that_does_not_suffice_is_told(
     work = TrialTraining(tiny_model(), shapes, OPTIONS)
     monkeypatch.setattr(TaskModel, "forward", lambda *_, **__: torch.empty(2**58))
     with (
-        pytest.raises(MemoryLimitError, match=r"2 picture\(s\) of 64 x 96"),
+        pytest.raises(MemoryLimitError, match=r"2 image\(s\) of 64 x 96"),
         work.enter_training_mode(),
     ):
         work.run_step(next(work.iter_batches()))

@@ -13,7 +13,7 @@ def _recipe(root: str, weights: str, annotations: str = "train.json") -> Recipe:
         {
             "data": {
                 "root": root,
-                "train": ({"annotations": annotations, "images": "/home/me/pictures"},),
+                "train": ({"annotations": annotations, "images": "/home/me/images"},),
                 "val": ({"annotations": "sub/val.json"},),
             },
             "backbone": {"weights": weights},
@@ -37,7 +37,7 @@ def test_folders(root: str, shown: str) -> None:
     made = make_portable(_recipe(root, "none", annotations="/home/me/train.json"))
     assert made.data.root == shown
     assert made.data.train[0].annotations == "train.json"
-    assert made.data.train[0].images == "pictures"
+    assert made.data.train[0].images == "images"
     assert made.data.val[0].annotations == "sub/val.json"
     assert "/me" not in made.model_dump_json()
 

@@ -39,8 +39,10 @@ def test_every_header_says_what_data_command_and_result(path: Path) -> None:
     assert f"data prepare {root}" in header or f"DIR data/{root}" in header
     assert "Result:" in header
     known = load_datasets().get(root)
-    licence = "under their own licence" if known is None else known.origin.licence.split(";")[0]
-    assert licence in header
+    license_name = (
+        "under their own license" if known is None else known.origin.license.split(";")[0]
+    )
+    assert license_name in header
 
 
 def test_names() -> None:

@@ -114,14 +114,14 @@ def _details(names: tuple[str, ...]) -> dict[str, Any]:
             "labels": list(names),
             "matrix": [[9 if i == j else i + j for j in range(size)] for i in range(size)],
         },
-        "error_types": {"localisation": 0.05, names[0]: 0.01},
+        "error_types": {"localization": 0.05, names[0]: 0.01},
         "froc": {"false_positives": [0.125, 1, 8], "sensitivity": [0.5, 0.7, 0.9]},
         "reliability": {
             "confidence": [0.2, 0.8],
             "accuracy": [0.1, 0.9],
             "count": [10, 30],
         },
-        "pictures": [
+        "images": [
             {"image_id": i + 1, "quality": 0.3 * i, "surprise": 0.9 - 0.3 * i}
             for i in range(len(FILES))
         ],
@@ -144,7 +144,7 @@ def _write_evaluation(folder: Path, data: Path, names: tuple[str, ...]) -> None:
         "protocol": {"objects": f"Counts {names[0]}.", "scene": "Pixels."},
         "evaluator": {"boxes": "hotcoco"},
         "checkpoint": "last",
-        "pictures": len(FILES),
+        "images": len(FILES),
         "data": {str(data / "val.json"): "0123abcd"},
         "data_problems": {str(data / "val.json"): {}},
         "versions": {"torch": "9.9"},

@@ -211,7 +211,7 @@ def test_the_score_decides_what_is_found(made: Any, browser: Browser) -> None:
     assert (before, after) == ("0.45", "0.9")
 
 
-def test_pictures_enlarge_by_mouse_and_keyboard(made: Any, browser: Browser) -> None:
+def test_images_enlarge_by_mouse_and_keyboard(made: Any, browser: Browser) -> None:
     browser.open(write_report(made.folder))
     pairs = browser.all("#gallery .pair")
     small = pairs[0].size["width"]

@@ -101,8 +101,8 @@ def test_styles_differ_and_numbers_are_short() -> None:
 
 
 def test_names_are_cut_by_their_width() -> None:
-    assert truncate("localisation", 12) == "localisation"
-    assert truncate("localisations", 12) == "localisatio…"
+    assert truncate("localization", 12) == "localization"
+    assert truncate("localizations", 12) == "localizatio…"
     assert truncate("白血球と赤血球", 12) == "白血球と赤…"
 
 

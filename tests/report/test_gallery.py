@@ -64,9 +64,9 @@ def test_a_truth_is_found_once_by_the_best_box_of_its_class() -> None:
     assert match_boxes(found(), present).tolist() == []
 
 
-def test_worst_surprising_and_best_are_chosen_and_each_picture_once() -> None:
+def test_worst_surprising_and_best_are_chosen_and_each_image_once() -> None:
     rows = [{"image_id": i, "quality": i / 40, "surprise": (i * 7 % 40) / 40} for i in range(40)]
-    choices, notes = choose_images({"a": {"pictures": rows}}, list(range(40)))
+    choices, notes = choose_images({"a": {"images": rows}}, list(range(40)))
     assert len(choices) == 12
     assert notes == []
     assert [each.index for each in choices[:4]] == [0, 1, 2, 3]
@@ -74,21 +74,21 @@ def test_worst_surprising_and_best_are_chosen_and_each_picture_once() -> None:
     reasons = [reason for each in choices for reason in each.reasons]
     assert sum("best" in each for each in reasons) == 4
     assert sum("surprising" in each for each in reasons) == 4
-    few, _ = choose_images({"a": {"pictures": rows[:2]}}, [0, 1])
+    few, _ = choose_images({"a": {"images": rows[:2]}}, [0, 1])
     assert [len(each.reasons) for each in few] == [2, 3]  # the first one surprises nobody
     alike, _ = choose_images(
-        {"a": {"pictures": [{**each, "quality": 0.0} for each in rows]}}, range(40)
+        {"a": {"images": [{**each, "quality": 0.0} for each in rows]}}, range(40)
     )
     reasons = [reason for each in alike for reason in each.reasons]
     assert sum("worst" in each for each in reasons) == 4
-    assert not any("best" in each for each in reasons), "no picture is worst and best at once"
+    assert not any("best" in each for each in reasons), "no image is worst and best at once"
 
 
-def test_without_judged_pictures_they_are_spread_and_it_is_said() -> None:
-    unknown = {"a": {"pictures": [{"image_id": "gone", "quality": 1.0}]}}
+def test_without_judged_images_they_are_spread_and_it_is_said() -> None:
+    unknown = {"a": {"images": [{"image_id": "gone", "quality": 1.0}]}}
     choices, notes = choose_images(unknown, list(range(100)), limit=3)
     assert [each.index for each in choices] == [0, 49, 99]
-    assert "did not judge single pictures" in notes[0]
+    assert "did not judge single images" in notes[0]
     assert choose_images({}, []) == ([], [])
 
 
@@ -113,7 +113,7 @@ def test_large_maps_are_reduced_without_new_values() -> None:
 
 
 def test_right_wrong_and_missed_boxes_are_told_apart(made: Any) -> None:
-    first = next(each for each in gallery(made).pictures if each.image_id == 1)
+    first = next(each for each in gallery(made).images if each.image_id == 1)
     assert re.findall(r'class="(boxes truth[^"]*)"', first.truth) == [
         "boxes truth",
         "boxes truth missed",  # its box scores 0.3, below the slider's 0.5
@@ -129,7 +129,7 @@ def test_right_wrong_and_missed_boxes_are_told_apart(made: Any) -> None:
     assert first.prediction.rindex("data:image/png") < first.prediction.index("boxes found")
 
 
-def test_pictures_that_are_gone_are_counted(made: Any, tmp_path: Path) -> None:
+def test_images_that_are_gone_are_counted(made: Any, tmp_path: Path) -> None:
     moved = tmp_path / "elsewhere"
     moved.mkdir()
     for each in made.data.glob("*.json"):
@@ -137,19 +137,19 @@ def test_pictures_that_are_gone_are_counted(made: Any, tmp_path: Path) -> None:
     text = (made.folder / "recipe.yaml").read_text().replace(str(made.data), str(moved))
     (made.folder / "recipe.yaml").write_text(text)
     part = make_page(read_run(made.folder), read_run(made.folder).find_evaluation(), None).gallery
-    assert part.value.pictures == ()
-    assert "3 chosen picture(s) are not there" in part.value.notes[0]
+    assert part.value.images == ()
+    assert "3 chosen image(s) are not there" in part.value.notes[0]
 
 
-def test_classes_of_whole_pictures_stand_beside_them(made: Any) -> None:
+def test_classes_of_whole_images_stand_beside_them(made: Any) -> None:
     """The head's results say what it is: here the boxes become classes with scores."""
     rows = [{"image_id": 1, "category_ids": [20, 10, 40, 30], "scores": [0.7, 0.2, 0.06, 0.04]}]
     (made.evaluation / "predictions" / "objects.json").write_text(json.dumps(rows))
     made_gallery = gallery(made)
-    first = next(each for each in made_gallery.pictures if each.image_id == 1)
+    first = next(each for each in made_gallery.images if each.image_id == 1)
     names = made.names
     shown = f"{names[1]} 0.70, {names[0]} 0.20, {names[3]} 0.06"
     assert first.labels == (("objects", "not annotated", shown),)
     assert not made_gallery.has_boxes
-    other = next(each for each in made_gallery.pictures if each.image_id == 2)
+    other = next(each for each in made_gallery.images if each.image_id == 2)
     assert other.labels == (("objects", "not annotated", "none"),)

@@ -17,7 +17,7 @@ from resnet_tasks.cli.report import write_run_report
 from resnet_tasks.report import page as pages
 from resnet_tasks.report.page import write_comparison, write_report
 
-SECTIONS = ("metrics", "learning", "pictures", "data", "recipe", "made")
+SECTIONS = ("metrics", "learning", "images", "data", "recipe", "made")
 
 
 class Reader(HTMLParser):
@@ -153,10 +153,10 @@ def _damage_details(made: Any) -> None:
         (_drop("evaluations"), "There is no evaluation yet"),
         (_drop("log.jsonl"), "This run has not ended: its log reaches epoch 0 of 2"),
         (_drop("evaluations/val/details.json"), "No curves or tables were made for this head"),
-        (_drop("evaluations/val/predictions"), "No pictures: "),
+        (_drop("evaluations/val/predictions"), "No images: "),
         (_drop("evaluations", "log.jsonl"), "log.jsonl holds no steps"),
         (_lose_intervals, "No intervals were made for this evaluation"),
-        (_lose_data, "No pictures: recipe tiny: its data folder /nowhere/at/all does not exist"),
+        (_lose_data, "No images: recipe tiny: its data folder /nowhere/at/all does not exist"),
         (_damage_details, "The precision-recall curves could not be drawn: KeyError"),
     ],
 )

@@ -31,8 +31,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    folder = tmp_path / "pictures"
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
     folder.mkdir()
     rng = np.random.default_rng(0)
     for name in ("a", "b"):
@@ -44,12 +44,12 @@ def _explain(*arguments: object) -> Result:
     return CliRunner().invoke(app, ["explain", *map(str, arguments)])
 
 
-def test_drawings_and_a_list_of_every_head(run: Path, pictures: Path, tmp_path: Path) -> None:
+def test_drawings_and_a_list_of_every_head(run: Path, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    result = _explain(run, pictures, "--out", out, "--level", "C3")
+    result = _explain(run, images, "--out", out, "--level", "C3")
     assert result.exit_code == 0, result.output
     entries = json.loads((out / "explanations.json").read_text())
-    assert [(Path(each["picture"]).name, each["head"]) for each in entries] == [
+    assert [(Path(each["image"]).name, each["head"]) for each in entries] == [
         ("a.png", "objects"),
         ("a.png", "scene"),
         ("b.png", "objects"),
@@ -76,8 +76,8 @@ def test_drawings_and_a_list_of_every_head(run: Path, pictures: Path, tmp_path: 
     ],
 )
 def test_mistakes_get_a_sentence(
-    run: Path, pictures: Path, tmp_path: Path, arguments: tuple[str, ...], text: str
+    run: Path, images: Path, tmp_path: Path, arguments: tuple[str, ...], text: str
 ) -> None:
-    result = _explain(run, pictures, "--out", tmp_path / "out", *arguments)
+    result = _explain(run, images, "--out", tmp_path / "out", *arguments)
     assert result.exit_code == 2, result.output
     assert text in result.stderr

@@ -1,4 +1,4 @@
-"""Recipes whose splits share pictures or groups are refused, unless they say that they may."""
+"""Recipes whose splits share images or groups are refused, unless they say that they may."""
 
 from __future__ import annotations
 
@@ -75,14 +75,14 @@ def test_groups_in_train_and_in_val_or_test_are_refused(folder: Path) -> None:
     assert second.endswith("accepted by data.allow_leaks")
 
 
-def test_the_same_picture_in_two_files_is_refused(folder: Path) -> None:
+def test_the_same_image_in_two_files_is_refused(folder: Path) -> None:
     same = [{"annotations": "train.json"}]
-    with pytest.raises(DataError, match=r"share 1 group\(s\): .*; 2 picture\(s\): .*0\.png"):
+    with pytest.raises(DataError, match=r"share 1 group\(s\): .*; 2 image\(s\): .*0\.png"):
         notes(recipe(folder, val=same))
     val = json.loads((folder / "val.json").read_text())
     val["images"][1]["file_name"] = "./train/1.png"
     (folder / "val.json").write_text(json.dumps(val))
-    with pytest.raises(DataError, match=r"data\.val share 1 picture\(s\): .*train/1\.png"):
+    with pytest.raises(DataError, match=r"data\.val share 1 image\(s\): .*train/1\.png"):
         notes(recipe(folder))
 
 

@@ -29,7 +29,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(data: Path) -> Run:
     return trained_on_cells(
         data,
-        "evaluation.extra={objects: {froc: {hit: centre}, kitti: null}, scene: {surface: null}}",
+        "evaluation.extra={objects: {froc: {hit: center}, kitti: null}, scene: {surface: null}}",
         "evaluation.resamples=20",
         train=4,
         val=12,
@@ -45,7 +45,7 @@ def test_extra_evaluators_of_the_recipe_reach_the_files(run: Run) -> None:
     assert found["metrics"]["scene/HD95"]["unit"] == "px"
     assert found["metrics"]["scene/HD95"]["lower_is_better"] is True
     assert found["metrics"]["scene/HD95"]["interval"] is not None
-    assert "centre lies inside" in found["protocol"]["objects"]
+    assert "center lies inside" in found["protocol"]["objects"]
     assert "Outlines of" in found["protocol"]["scene"]
     details = json.loads((folder / "details.json").read_text())
     assert "confusion" in details["scene"]
@@ -55,8 +55,8 @@ def test_extra_evaluators_of_the_recipe_reach_the_files(run: Run) -> None:
 def test_chosen_thresholds_are_kept_and_filter_predictions(
     run: Run, data: Path, tmp_path: Path
 ) -> None:
-    # Hits by centre: a detector of one epoch finds hardly anything at IoU 0.5.
-    options = FrocOptions(hit="centre")
+    # Hits by center: a detector of one epoch finds hardly anything at IoU 0.5.
+    options = FrocOptions(hit="center")
     points = choose_operating_points(
         run, ThresholdRule.parse("max-f1"), options=options, data_root=data
     )
@@ -64,15 +64,15 @@ def test_chosen_thresholds_are_kept_and_filter_predictions(
     assert overall is not None
     kept = json.loads((run.directory / "operating_point.json").read_text())
     assert kept["rule"] == "max F1"
-    assert kept["hit"] == {"hit": "centre", "iou": 0.5}
+    assert kept["hit"] == {"hit": "center", "iou": 0.5}
     assert kept["heads"]["objects"]["all"]["threshold"] == overall.threshold
-    assert (kept["split"], kept["checkpoint"], kept["pictures"]) == ("val", "last", 12)
+    assert (kept["split"], kept["checkpoint"], kept["images"]) == ("val", "last", 12)
     assert len(kept["data"]) == 1
     thresholds = load_thresholds(run)
     assert len(thresholds["objects"]) == len(run.classes["objects"])
-    pictures = [data / "cells" / "images" / "val"]
+    images = [data / "cells" / "images" / "val"]
     folder = run.predict_paths(
-        pictures, out=tmp_path / "out", thresholds=thresholds, console=Console(file=io.StringIO())
+        images, out=tmp_path / "out", thresholds=thresholds, console=Console(file=io.StringIO())
     )
     ids = run.category_ids["objects"]
     results = json.loads((folder / "objects.json").read_text())
@@ -89,7 +89,7 @@ def test_other_weights_and_broken_files_are_refused(run: Run, data: Path, tmp_pa
     (copy / "operating_point.json").unlink(missing_ok=True)
     with pytest.raises(RunError, match=r"is not there; choose thresholds with `resnet-tasks oper"):
         load_thresholds(opened)
-    options = FrocOptions(hit="centre")
+    options = FrocOptions(hit="center")
     choose_operating_points(opened, ThresholdRule.parse("max-f1"), options=options, data_root=data)
     path = copy / "operating_point.json"
     changed = json.loads(path.read_text()) | {"weights": "0" * 64}
@@ -105,12 +105,12 @@ def test_command_line(run: Run, data: Path) -> None:
     runner = CliRunner()
     root = ["--data-root", str(data)]
     made = runner.invoke(
-        app, ["operating-point", str(run.directory), "--rule", "max-f1", "--hit", "centre", *root]
+        app, ["operating-point", str(run.directory), "--rule", "max-f1", "--hit", "center", *root]
     )
     assert made.exit_code == 0, made.output
     assert "max F1 on val" in made.output
     wrong = runner.invoke(app, ["operating-point", str(run.directory), "--rule", "best", *root])
     assert wrong.exit_code == 2
-    picture = str(next((data / "cells").rglob("*.jpg")))
-    both = ["predict", str(run.directory), picture, "--score", "0.5", "--operating-point"]
+    image = str(next((data / "cells").rglob("*.jpg")))
+    both = ["predict", str(run.directory), image, "--score", "0.5", "--operating-point"]
     assert runner.invoke(app, both).exit_code == 2

@@ -1,4 +1,4 @@
-"""Two untrained classifiers on the same pictures: stored draws are used, and refusals say why."""
+"""Two untrained classifiers on the same images: stored draws are used, and refusals say why."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ evaluation: {resamples: 200}
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 noisy pictures of 12 patients, half of them bright; `other.json` holds half of them."""
+    """24 noisy images of 12 patients, half of them bright; `other.json` holds half of them."""
     folder = tmp_path_factory.mktemp("data") / "kinds"
     folder.mkdir()
     rng = np.random.default_rng(0)
@@ -169,7 +169,7 @@ def test_a_difference_without_an_interval_has_no_verdict() -> None:
         "a/patient_sensitivity_at_0.125": bare,
         "a/HD95": worse,
     }
-    made = Resampling(Bootstrap(10), "pictures", 10, {}, {})
+    made = Resampling(Bootstrap(10), "images", 10, {}, {})
     console = quiet()
     console.print(build_paired_table(PairedComparison(differences, {}, made)))
     text = heard(console)

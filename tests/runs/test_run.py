@@ -47,7 +47,7 @@ def run(data: Path, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) ->
     text = heard(console)
     assert "objects/AP50" in text
     assert "scene/mIoU" in text
-    assert "pictures:" in text
+    assert "images:" in text
     return made
 
 
@@ -64,7 +64,7 @@ def test_folder_holds_what_the_design_names(run: Run) -> None:
         "evaluations/val/metrics.json",
         "evaluations/val/predictions/objects.json",
     } <= files
-    assert len(list((run.directory / "evaluations/val/pictures").glob("*.png"))) == 4
+    assert len(list((run.directory / "evaluations/val/images").glob("*.png"))) == 4
     assert load_recipe(run.directory / "recipe.yaml").heads == run.recipe.heads
 
 
@@ -171,8 +171,8 @@ def test_dry_run_writes_nothing(data: Path, recipe: Recipe, tmp_path: Path) -> N
     said = heard(console)
     assert "M parameters" in said
     assert "4 of 96 x 128 pixels at a time" in said
-    assert "(2 steps), evaluation apart" in said  # 8 pictures
-    assert "4 pictures each time" in said
+    assert "(2 steps), evaluation apart" in said  # 8 images
+    assert "4 images each time" in said
     memory = re.search(r"([0-9.]+) GiB of the machine's", said)
     assert memory is not None
     assert 0.1 < float(memory.group(1)) < 100
@@ -230,7 +230,7 @@ def test_metric_of_the_best_checkpoint_is_checked_before_training(
         finetune_recipe(wrong, out=tmp_path / "never", data_root=data, console=quiet())
 
 
-def test_missing_pictures_are_named_before_training(data: Path, tmp_path: Path) -> None:
+def test_missing_images_are_named_before_training(data: Path, tmp_path: Path) -> None:
     content = json.loads((data / "cells/train.json").read_text())
     content["images"][0]["file_name"] = "images/train/gone.jpg"
     (data / "cells/gone.json").write_text(json.dumps(content))

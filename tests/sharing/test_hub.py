@@ -55,7 +55,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     run = base / "runs" / "mine-1"
     finetune_recipe(load_recipe(base / "mine.yaml"), out=run)
-    (run / "report.html").write_text("<p>pictures</p>")
+    (run / "report.html").write_text("<p>images</p>")
     about = {"data": {str(base / "a.json"): "0"}, "heads": {}}
     (run / "calibration.json").write_text(json.dumps(about))
     return run
@@ -111,8 +111,8 @@ def test_there_and_back(server: Server, trained: Path, tmp_path: Path) -> None:
         resnet_tasks.load(tmp_path / "mine")
     ours = resnet_tasks.load(trained, trust_plugins=True)
     theirs = resnet_tasks.load(tmp_path / "mine", trust_plugins=True)
-    picture = np.asarray(Image.open(trained.parents[1] / "1.png"))
-    one, other = (each.predict(picture)["scene"] for each in (ours, theirs))
+    image = np.asarray(Image.open(trained.parents[1] / "1.png"))
+    one, other = (each.predict(image)["scene"] for each in (ours, theirs))
     assert torch.equal(one.probs, other.probs)
     value = ours.evaluate("val").metrics["scene/mIoU"].value
     annotations = trained.parents[1] / "a.json"
@@ -145,8 +145,8 @@ def test_an_older_commit_can_be_pinned_and_nothing_old_stays(
         pull(REPO, tmp_path / "new", revision="v9")
 
 
-def test_the_card_tells_numbers_data_and_licences(trained: Path) -> None:
-    options = CardOptions("apache-2.0", "CC0 1.0", "lab/pictures")
+def test_the_card_tells_numbers_data_and_licenses(trained: Path) -> None:
+    options = CardOptions("apache-2.0", "CC0 1.0", "lab/images")
     (card,) = (each.content for each in HubUpload.from_run(trained, REPO, options).files[:1])
     assert isinstance(card, bytes)
     _, head, text = card.decode().split("---\n", 2)
@@ -154,7 +154,7 @@ def test_the_card_tells_numbers_data_and_licences(trained: Path) -> None:
     assert about["license"] == "apache-2.0"
     assert about["library_name"] == "resnet-tasks"
     assert about["pipeline_tag"] == "image-segmentation"
-    assert about["datasets"] == ["lab/pictures"]
+    assert about["datasets"] == ["lab/images"]
     metrics = json.loads((trained / "evaluations/val/metrics.json").read_text())["metrics"]
     results = about["model-index"][0]["results"][0]
     stated = {each["name"]: each["value"] for each in results["metrics"]}
@@ -162,14 +162,14 @@ def test_the_card_tells_numbers_data_and_licences(trained: Path) -> None:
     low, high = metrics["scene/mIoU"]["interval"]
     value = metrics["scene/mIoU"]["value"]
     assert f"| scene/mIoU | {value:.4f} | {low:.3f} to {high:.3f} |" in text
-    assert "- Licence: CC0 1.0" in text
+    assert "- License: CC0 1.0" in text
     assert "resnet-tasks pull lab/bright --out bright" in text
     assert "your own (trained from random weights)" in text
     assert "decoder_channels" in text
     assert "Not for commercial use" not in text
 
 
-def test_a_licence_without_commerce_is_told_and_not_contradicted(
+def test_a_license_without_commerce_is_told_and_not_contradicted(
     trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     began = {"source": "timm:x", "license": "cc-by-nc-4.0"}
@@ -177,7 +177,7 @@ def test_a_licence_without_commerce_is_told_and_not_contradicted(
     card = HubUpload.from_run(trained, REPO).files[0].content
     assert isinstance(card, bytes)
     assert "license: cc-by-nc-4.0" in card.decode()
-    assert "**Not for commercial use.** The run began with weights under the licence cc-by" in (
+    assert "**Not for commercial use.** The run began with weights under the license cc-by" in (
         card.decode()
     )
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""Numpy arrays find the way back to the original picture as tensors do."""
+"""Numpy arrays find the way back to the original image as tensors do."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from resnet_tasks.errors import DataError
-from resnet_tasks.structures.evaluation import ABSENT, IGNORED, UNLABELLED, VOID
+from resnet_tasks.structures.evaluation import ABSENT, IGNORED, UNLABELED, VOID
 from resnet_tasks.structures.geometry import Geometry
 from resnet_tasks.structures.samples import (
     CLASSIFICATION,
@@ -44,7 +44,7 @@ def test_flip_with_resize_on_both_axes() -> None:
     assert geometry.boxes_to_original(there).tolist() == [[4, 1, 8, 3]]
 
 
-def test_boxes_are_clipped_to_the_picture_on_both_sides() -> None:
+def test_boxes_are_clipped_to_the_image_on_both_sides() -> None:
     geometry = Geometry.from_resize((10, 20), (20, 40))
     assert geometry.boxes_to_input(torch.tensor([[-3.0, -1, 25, 9]])).tolist() == [[0, 0, 40, 18]]
     padded = torch.tensor([[30.0, 10, 64, 32]])  # reaches into the padding
@@ -70,7 +70,7 @@ def test_dense_map_is_flipped_back() -> None:
     assert geometry.map_to_original(dense)[0].tolist() == [[6, 5, 4], [3, 2, 1]]
 
 
-def test_dense_map_is_resized_between_pixel_centres() -> None:
+def test_dense_map_is_resized_between_pixel_centers() -> None:
     dense = torch.tensor([[[0.0, 4.0]]])
     made = Geometry.from_resize((1, 4), (1, 2)).map_to_original(dense)
     assert made[0, 0].tolist() == [0, 1, 3, 4]
@@ -103,10 +103,10 @@ def test_label_table_ignores_unknown_objects_and_removes_absent_ones() -> None:
     assert target.labels.tolist() == [0, 1, 2, 3, 2]  # the batch keeps its own labels
 
 
-@pytest.mark.parametrize(("unlabelled", "expected"), [(VOID, VOID), (0, 0)])
-def test_label_table_on_pixels(unlabelled: int, expected: int) -> None:
-    table = LabelTable(("background", "a"), (1, IGNORED, ABSENT), unlabelled)
-    seen = table.apply(Target(semantic=torch.tensor([[0, 1, 2, VOID, UNLABELLED]])))
+@pytest.mark.parametrize(("unlabeled", "expected"), [(VOID, VOID), (0, 0)])
+def test_label_table_on_pixels(unlabeled: int, expected: int) -> None:
+    table = LabelTable(("background", "a"), (1, IGNORED, ABSENT), unlabeled)
+    seen = table.apply(Target(semantic=torch.tensor([[0, 1, 2, VOID, UNLABELED]])))
     assert seen.semantic is not None
     assert seen.semantic.tolist() == [[1, VOID, VOID, VOID, expected]]
 
@@ -158,7 +158,7 @@ def test_collate_pads_right_and_below() -> None:
 
 
 def test_collate_makes_floats_of_bytes() -> None:
-    """The nearest to v / 255 of each, beside pictures that are floats already."""
+    """The nearest to v / 255 of each, beside images that are floats already."""
     stored = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16).expand(3, -1, -1)
     small, floats = sample(16, 16, Target()), sample(33, 5, Target())
     batch = collate([replace(small, image=stored), floats])

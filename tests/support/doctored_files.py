@@ -36,11 +36,11 @@ def content(*, images: Sequence[Any] = (), annotations: Sequence[Any] = (), **to
     return {key: value for key, value in made.items() if value is not ...}
 
 
-def write(path: Path, made: Any, *, pictures: bool = True) -> Path:
-    """The file, and where there is none yet a picture of noise for each of its images."""
+def write(path: Path, made: Any, *, images: bool = True) -> Path:
+    """The file, and where there is none yet an image of noise for each of its images."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(made), encoding="utf-8")
-    if pictures:
+    if images:
         for record in made["images"]:
             place = path.parent / record["file_name"]
             if not place.exists():

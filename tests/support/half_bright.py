@@ -1,4 +1,4 @@
-"""Noisy pictures with brighter rectangles, as COCO files, and a tiny recipe that learns them."""
+"""Noisy images with brighter rectangles, as COCO files, and a tiny recipe that learns them."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ import yaml
 from PIL import Image
 
 Rectangle = tuple[int, float, float, float, float]
-"""Category id; left, top, right and bottom as shares of the picture's sides."""
+"""Category id; left, top, right and bottom as shares of the image's sides."""
 RIGHT_HALF: tuple[Rectangle, ...] = ((1, 0.5, 0.0, 1.0, 1.0),)
 
 
 def write_split(
     file: Path,
-    pictures: Mapping[str, Sequence[Rectangle]],
+    images: Mapping[str, Sequence[Rectangle]],
     *,
     size: tuple[int, int] = (32, 64),
     categories: Sequence[str] = ("bright",),
     first_id: int = 1,
     groups: Sequence[str | None] = (),
 ) -> None:
-    """Writes a COCO file with outlines, and its pictures beside it.
+    """Writes a COCO file with outlines, and its images beside it.
 
     Args:
         file: Where to; another name, other noise.
-        pictures: Name without suffix -> what is bright in it; nothing overlaps.
-        size: (height, width) of every picture.
+        images: Name without suffix -> what is bright in it; nothing overlaps.
+        size: (height, width) of every image.
         categories: Names; their ids count from 1.
-        first_id: Of the pictures.
-        groups: Of the pictures; None for one that has none.
+        first_id: Of the images.
+        groups: Of the images; None for one that has none.
     """
     file.parent.mkdir(exist_ok=True)
     rng = np.random.default_rng(zlib.crc32(file.name.encode()))
     height, width = size
     image_records: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for image_id, (name, rectangles) in enumerate(pictures.items(), start=first_id):
+    for image_id, (name, rectangles) in enumerate(images.items(), start=first_id):
         pixels = rng.integers(0, 90, (height, width, 3)).astype(np.uint8)
         for category_id, left, top, right, bottom in rectangles:
             x1, x2 = round(left * width), round(right * width)

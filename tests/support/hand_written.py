@@ -1,4 +1,4 @@
-"""A COCO file written by hand: three small pictures with objects of three categories."""
+"""A COCO file written by hand: three small images with objects of three categories."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def square(x: int, y: int, size: int) -> list[list[int]]:
 
 
 def coco(folder: Path, *, name: str = "train.json", **fields: Any) -> CocoFile:
-    """Pictures 1 (objects, 8 x 12), 2 (none), 3 (an object) with noise in them."""
+    """Images 1 (objects, 8 x 12), 2 (none), 3 (an object) with noise in them."""
     rng = np.random.default_rng(0)
     folder.mkdir(exist_ok=True)
     images = []
@@ -52,8 +52,8 @@ def coco(folder: Path, *, name: str = "train.json", **fields: Any) -> CocoFile:
     return read_coco(folder / name)
 
 
-def labelled(folder: Path, annotated: list[str]) -> CocoFile:
-    """Pictures 1 (labels 90, 3 and 3 again, and a box), 2 (none) and 3 (label 7)."""
+def labeled(folder: Path, annotated: list[str]) -> CocoFile:
+    """Images 1 (labels 90, 3 and 3 again, and a box), 2 (none) and 3 (label 7)."""
     labels = [(1, 90), (1, 3), (1, 3), (3, 7)]
     annotations = [
         {"id": i, "image_id": image, "category_id": category}

@@ -1,7 +1,7 @@
 """One of some processes that train on pasted objects: `python pasting.py DATA OUT WORKERS`.
 
 Leaves the weights in `OUT/run`, and in `OUT/RANK.json` what the process was given in each step:
-the sum of its pixels and its boxes, by picture.
+the sum of its pixels and its boxes, by image.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ Drawn = dict[str, list[object]]
 
 
 def drawn(group: Sequence[Batch], update: int) -> Drawn:
-    """What a step was given, by number of the step and picture."""
+    """What a step was given, by number of the step and image."""
     found: Drawn = {}
     for batch in group:
-        for picture, target, image_id in zip(
+        for image, target, image_id in zip(
             batch.images, batch.targets, batch.image_ids, strict=True
         ):
             boxes = None if target.boxes is None else target.boxes.tolist()
-            found[f"{update} {image_id}"] = [float(picture.double().sum()), boxes]
+            found[f"{update} {image_id}"] = [float(image.double().sum()), boxes]
     return found
 
 

@@ -20,7 +20,7 @@ from resnet_tasks.structures.samples import (
 
 
 class Pixels(nn.Module):
-    """The picture itself as the only feature."""
+    """The image itself as the only feature."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Pixels(nn.Module):
 
 
 class PixelHead(Head):
-    """Reads the picture and learns nothing."""
+    """Reads the image and learns nothing."""
 
     in_levels = ("C1",)
 

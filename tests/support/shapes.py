@@ -25,7 +25,7 @@ LIGHT_DETECTOR = {
 
 
 class Shapes(Dataset[Sample]):
-    """Bright squares and dark discs on noise, labelled as boxes and as pixels."""
+    """Bright squares and dark discs on noise, labeled as boxes and as pixels."""
 
     def __init__(self, length: int = 4, size: tuple[int, int] = (64, 96)) -> None:
         self._size = size
@@ -72,7 +72,7 @@ class Shapes(Dataset[Sample]):
 
 
 class Broken(Shapes):
-    """Shapes of which one picture is not a number."""
+    """Shapes of which one image is not a number."""
 
     def __getitem__(self, index: int) -> Sample:
         sample = super().__getitem__(index)

@@ -1,4 +1,4 @@
-"""A quick predictor for the tests of streams, and pictures and videos for it."""
+"""A quick predictor for the tests of streams, and images and videos for it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import torch
 from numpy.typing import NDArray
 
 from resnet_tasks.data.images.preprocessing import Preparation
-from resnet_tasks.inference.streaming.stream_predictor import ReadyPicture
+from resnet_tasks.inference.streaming.stream_predictor import ReadyImage
 from resnet_tasks.structures.predictions import Detections, SegmentationMap
 
 
 @dataclass
 class MeanPredictor:
-    """Finds one box whose score is the mean of the picture, and what of it is bright."""
+    """Finds one box whose score is the mean of the image, and what of it is bright."""
 
     batch_size: int = 2
     preparation: Preparation = field(default_factory=Preparation)
@@ -29,14 +29,14 @@ class MeanPredictor:
     category_ids: ClassVar = {"objects": (3, 90), "scene": (1, 2)}
     categories: ClassVar = ({"id": 3, "name": "a"}, {"id": 90, "name": "b"})
 
-    def read(self, source: Path | NDArray[Any], name: str) -> ReadyPicture:
+    def read(self, source: Path | NDArray[Any], name: str) -> ReadyImage:
         image = self.preparation.read(source) if isinstance(source, Path) else source
-        return ReadyPicture(self.preparation.open_image(image, name), image)
+        return ReadyImage(self.preparation.open_image(image, name), image)
 
-    def predict(self, pictures: Sequence[ReadyPicture]) -> list[dict[str, Any]]:
-        self.seen.append(len(pictures))
+    def predict(self, images: Sequence[ReadyImage]) -> list[dict[str, Any]]:
+        self.seen.append(len(images))
         found = []
-        for each in pictures:
+        for each in images:
             height, width = each.size
             boxes = torch.tensor([[1.0, 2.0, width / 2, height / 2]])
             score = torch.tensor([float(each.ready.mean()) / 255])
@@ -50,8 +50,8 @@ class MeanPredictor:
         return found
 
 
-def picture(path: Path, value: int, size: tuple[int, int] = (24, 32)) -> Path:
-    """A grey picture whose right half is twice as bright."""
+def image(path: Path, value: int, size: tuple[int, int] = (24, 32)) -> Path:
+    """A gray image whose right half is twice as bright."""
     pixels = np.full((*size, 3), value, np.uint8)
     pixels[:, size[1] // 2 :] = min(255, 2 * value)
     path.parent.mkdir(parents=True, exist_ok=True)

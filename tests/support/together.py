@@ -42,7 +42,7 @@ IMPATIENT = {"evaluate_every": 1, "patience": 1}
 
 
 class PartlyAnnotated(Shapes):
-    """Boxes on some pictures, pixels on others, nothing at all on one."""
+    """Boxes on some images, pixels on others, nothing at all on one."""
 
     def __getitem__(self, index: int) -> Sample:
         sample = super().__getitem__(index)
@@ -79,7 +79,7 @@ def main() -> None:
     out, accumulation = Path(sys.argv[1]), int(sys.argv[2])
     options = TrainingRecipe(
         epochs=7,
-        batch_size=3,  # 7 pictures: the last batch holds one, so that a process has none
+        batch_size=3,  # 7 images: the last batch holds one, so that a process has none
         accumulation=accumulation,
         optimizer="sgd",
         learning_rate=0.005,

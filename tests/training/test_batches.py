@@ -27,7 +27,7 @@ def test_lengths_round_up() -> None:
     assert EpochBatches(SEVEN, OPTIONS, device=CPU, workers=2).workers == 2
 
 
-def test_every_picture_comes_once_in_an_order_of_seed_and_epoch() -> None:
+def test_every_image_comes_once_in_an_order_of_seed_and_epoch() -> None:
     made = EpochBatches(SEVEN, OPTIONS, device=CPU)
     keys = made.compute_keys(0)
     assert list(map(len, keys)) == [3, 3, 1]
@@ -38,12 +38,12 @@ def test_every_picture_comes_once_in_an_order_of_seed_and_epoch() -> None:
     assert EpochBatches(SEVEN, other, device=CPU).compute_keys(0) != keys
 
 
-def test_groups_are_the_keys_in_order_and_count_pictures() -> None:
+def test_groups_are_the_keys_in_order_and_count_images() -> None:
     made = EpochBatches(SEVEN, OPTIONS, device=CPU)
     first, second, third = made.compute_keys(1)
     groups = list(made.iter_steps(1))
     assert ids(groups) == [[first, second], [third]]
-    assert [group.pictures for group in groups] == [6, 1]
+    assert [group.images for group in groups] == [6, 1]
 
 
 def test_an_epoch_is_entered_where_it_was_left() -> None:
@@ -66,14 +66,13 @@ def test_processes_share_every_batch(count: int) -> None:
         for index in range(count)
     ]
     for number, group in enumerate(alone.iter_steps(0)):
-        assert {part[number].pictures for part in parts} == {group.pictures}
+        assert {part[number].images for part in parts} == {group.images}
         for place, batch in enumerate(group.batches):
             shared = [part[number].batches[place] for part in parts]
             known = [
                 image_id
                 for each in shared
                 for image_id, target in zip(each.image_ids, each.targets, strict=True)
-                if target.boxes
-                is not None  # a process without pictures has one that teaches nothing
+                if target.boxes is not None  # a process without images has one that teaches nothing
             ]
             assert known == list(batch.image_ids)

@@ -22,12 +22,12 @@ from tests.support.pasting import SETTINGS, Drawn
 from tests.support.paths import ROOT
 
 SCRIPT = "tests.support.pasting"
-PICTURES = 5
+IMAGES = 5
 
 
 @pytest.fixture(scope="module")
 def data(draw_cells: Callable[..., Path]) -> Path:
-    return draw_cells(train=PICTURES, val=2, size=(96, 96))
+    return draw_cells(train=IMAGES, val=2, size=(96, 96))
 
 
 def trained(data: Path, out: Path, workers: int, processes: int = 1) -> Drawn:
@@ -53,7 +53,7 @@ def trained(data: Path, out: Path, workers: int, processes: int = 1) -> Drawn:
     parts = [json.loads((out / f"{index}.json").read_text()) for index in range(processes)]
     seen: Drawn = {}
     for key, value in (item for part in parts for item in part.items()):
-        # Where there are too few pictures for all processes, one is given another's, unannotated.
+        # Where there are too few images for all processes, one is given another's, unannotated.
         pixels, boxes = value
         known = seen.setdefault(key, [pixels, boxes])
         known[1] = boxes if known[1] is None else known[1]
@@ -75,7 +75,7 @@ def alone(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, D
 @pytest.mark.slow
 def test_workers_change_nothing(alone: tuple[Path, Drawn], data: Path, tmp_path: Path) -> None:
     out, seen = alone
-    assert len(seen) == 2 * PICTURES
+    assert len(seen) == 2 * IMAGES
     assert trained(data, tmp_path / "two", workers=2) == seen
     assert weights(tmp_path / "two") == weights(out)
     train = json.loads((data / "cells/train.json").read_text())
@@ -83,7 +83,7 @@ def test_workers_change_nothing(alone: tuple[Path, Drawn], data: Path, tmp_path:
     for each in train["annotations"]:
         objects[each["image_id"]] += 1
     more = [len(boxes) - objects[int(key.split()[1])] for key, (_, boxes) in seen.items()]  # type: ignore[misc, arg-type]
-    assert sum(number > 0 for number in more) > PICTURES  # something was pasted
+    assert sum(number > 0 for number in more) > IMAGES  # something was pasted
 
 
 @pytest.mark.slow
@@ -91,14 +91,14 @@ def test_two_processes_draw_what_one_does(
     alone: tuple[Path, Drawn], data: Path, tmp_path: Path
 ) -> None:
     _, seen = alone
-    by_picture: dict[str, list[Any]] = {}
+    by_image: dict[str, list[Any]] = {}
     together: dict[str, list[Any]] = {}
     both = trained(data, tmp_path / "both", workers=0, processes=2)
-    # A step of two processes takes as many pictures as two of one.
-    for found, groups in ((seen, by_picture), (both, together)):
+    # A step of two processes takes as many images as two of one.
+    for found, groups in ((seen, by_image), (both, together)):
         for key in sorted(found, key=lambda each: int(each.split()[0])):
             groups.setdefault(key.split()[1], []).append(found[key])
-    assert together == by_picture
+    assert together == by_image
 
 
 @pytest.mark.slow

@@ -129,16 +129,16 @@ def extending(run: Path, **changes: Any) -> Recipe:
 def test_old_predictions_stay_to_the_bit_and_the_folder_is_enough(
     first: Path, data: Path, tmp_path: Path
 ) -> None:
-    picture = np.random.default_rng(5).integers(0, 255, (64, 96, 3)).astype(np.uint8)
+    image = np.random.default_rng(5).integers(0, 255, (64, 96, 3)).astype(np.uint8)
     old = load(first)
-    before = old.predict(picture)["objects"]
+    before = old.predict(image)["objects"]
     copy = tmp_path / "copy"
     shutil.copytree(first, copy)
     made = finetune_recipe(extending(copy), out=tmp_path / "both", data_root=data, console=QUIET)
     assert made is not None
     shutil.rmtree(copy)  # the new run needs the old one no more
     run = load(tmp_path / "both")
-    after = run.predict(picture)
+    after = run.predict(image)
     assert list(after) == ["scene", "objects"]
     assert len(before) > 0
     for name in ("boxes", "scores", "labels"):
@@ -215,7 +215,7 @@ def test_what_the_run_has_decided_is_refused(
     assert not (tmp_path / "no").exists()
 
 
-def test_names_and_unlabelled_heads_are_refused(first: Path, data: Path, tmp_path: Path) -> None:
+def test_names_and_unlabeled_heads_are_refused(first: Path, data: Path, tmp_path: Path) -> None:
     again = recipe("roads", {"objects": SCENE["scene"]}, extend={"run": str(first)})
     with pytest.raises(RecipeError, match=r"heads\.objects: the run has a head of that name"):
         finetune_recipe(again, out=tmp_path / "no", data_root=data, console=QUIET)

@@ -29,7 +29,7 @@ OPTIONS = TrainingRecipe(
 )
 
 
-def test_four_pictures_are_overfitted(
+def test_four_images_are_overfitted(
     tiny_model: Build, shapes: Dataset[Sample], tmp_path: Path
 ) -> None:
     model = tiny_model("resnet18")

@@ -33,7 +33,7 @@ OPTIONS = TrainingRecipe(
 )
 
 
-def pictures(folder: Path) -> CocoDataset:
+def images(folder: Path) -> CocoDataset:
     write_split(folder / "a.json", dict.fromkeys("123", RIGHT_HALF), size=(64, 64))
     file = read_coco(folder / "a.json")
     return CocoDataset([file], categories=file.categories).with_scales((1.0, 1.5, 2.0))
@@ -42,7 +42,7 @@ def pictures(folder: Path) -> CocoDataset:
 def test_a_resumed_run_draws_the_same_scales(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = pictures(tmp_path)
+    data = images(tmp_path)
     learn = TrainStepRunner.run_step
     sizes: list[tuple[int, int]] = []
 

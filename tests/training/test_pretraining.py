@@ -1,4 +1,4 @@
-"""The closed loop: pictures in folders -> a pretrained backbone -> a detector that starts there."""
+"""The closed loop: images in folders -> a pretrained backbone -> a detector that starts there."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ SMALL = ("backbone.name=resnet10t", "training.batch_size=4", "training.precision
 QUIET = Console(quiet=True)
 
 
-def colours(folder: Path) -> Path:
-    """Eight reddish and eight bluish noise pictures, in a folder each."""
+def colors(folder: Path) -> Path:
+    """Eight reddish and eight bluish noise images, in a folder each."""
     rng = np.random.default_rng(0)
     for name, channel in (("blue", 2), ("red", 0)):
         (folder / name).mkdir(parents=True)
@@ -43,11 +43,11 @@ def colours(folder: Path) -> Path:
 def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of the shipped recipe, made small."""
     folder = tmp_path_factory.mktemp("pretraining")
-    source, out = colours(folder / "source"), folder / "data" / "pictures"
+    source, out = colors(folder / "source"), folder / "data" / "images"
     words = ["data", "convert", "image-folders", str(source), str(out), "val_fraction=0.25"]
     made = CliRunner().invoke(app, words)
     assert made.exit_code == 0, made.output
-    assert "train: 12 pictures; objects: blue 6, red 6" in made.stdout
+    assert "train: 12 images; objects: blue 6, red 6" in made.stdout
     small = (*SMALL, "training.epochs=4", "training.evaluate_every=0", "data.resize=null")
     recipe = load_recipe(
         "pretrain/image_folder_classifier_resnet18",
@@ -67,10 +67,10 @@ def test_pretraining_learns_and_is_judged(pretrained: Path) -> None:
     results = json.loads((file.parent / "predictions" / "label.json").read_text())
     assert len(results) == 4
     assert sorted(results[0]["category_ids"]) == [1, 2]
-    assert len(list((file.parent / "pictures").iterdir())) == 4
+    assert len(list((file.parent / "images").iterdir())) == 4
 
 
-def test_a_run_predicts_what_a_picture_shows(pretrained: Path, tmp_path: Path) -> None:
+def test_a_run_predicts_what_a_image_shows(pretrained: Path, tmp_path: Path) -> None:
     run = load(pretrained)
     blue = np.zeros((30, 50, 3), np.uint8) + np.asarray([60, 60, 190], np.uint8)
     found = run.predict(blue)["label"]
@@ -110,7 +110,7 @@ def test_a_detection_recipe_starts_from_every_tensor_of_it(
 
 
 def with_labels(folder: Path, split: str, labels: dict[int, list[int]]) -> None:
-    """Gives the cells a second file of the same pictures: image-level labels only."""
+    """Gives the cells a second file of the same images: image-level labels only."""
     content = json.loads((folder / f"{split}.json").read_text())
     content["info"] = {"annotated": ["image"]}
     content["categories"] += [{"id": 11, "name": "dim"}, {"id": 12, "name": "bright"}]
@@ -169,18 +169,18 @@ def test_a_classifier_and_a_detector_learn_from_files_of_their_own(
     assert found["metrics"][main]["value"] is not None
     assert "objects/AP" in found["metrics"]
     details = json.loads((out / "evaluations/val/details.json").read_text())
-    assert [each["image_id"] for each in details["light"]["pictures"]] == [
+    assert [each["image_id"] for each in details["light"]["images"]] == [
         "val_labels/1",
         "val_labels/2",
     ]
 
 
-def test_another_number_of_labels_stops_with_the_pictures_name(tmp_path: Path) -> None:
+def test_another_number_of_labels_stops_with_the_images_name(tmp_path: Path) -> None:
     file = joint(tmp_path, {1: [11], 2: [11, 12], 3: []}, multi_label=False)
     words = ["finetune", str(file), "--data-root", str(tmp_path / "data"), "--out"]
     made = CliRunner().invoke(app, [*words, str(tmp_path / "run")])
     assert made.exit_code == 2
     assert "image-level labels among the classes of this head" in made.stderr
     assert "error: heads.light: image 'train_labels/2' has 2" in " ".join(made.stderr.split())
-    assert "(1 other pictures alike)" in " ".join(made.stderr.split())
+    assert "(1 other images alike)" in " ".join(made.stderr.split())
     assert not (tmp_path / "run").exists()

@@ -44,7 +44,7 @@ def test_a_killed_run_on_tiles_resumes_to_the_same_weights(data: Path, tmp_path:
     made = finetune_recipe(recipe, out=tmp_path / "whole", data_root=data, console=console)
     assert made is not None
     text = heard(console)
-    assert "train: 36 tiles of 64 x 64 (width x height)" in text  # 4 pictures of 3 x 3 tiles
+    assert "train: 36 tiles of 64 x 64 (width x height)" in text  # 4 images of 3 x 3 tiles
     with killed_at(3):
         finetune_recipe(recipe, out=tmp_path / "parts", data_root=data, console=console)
     again = load_recipe(tmp_path / "parts" / "recipe.yaml")
@@ -59,7 +59,7 @@ def test_a_killed_run_on_tiles_resumes_to_the_same_weights(data: Path, tmp_path:
     assert isinstance(run.build_predictor(), SlidingWindows)
     metrics = json.loads((run.directory / "evaluations/val/metrics.json").read_text())
     assert metrics["windows"]["height"] == 64
-    assert metrics["pictures"] == 2
+    assert metrics["images"] == 2
 
 
 def test_the_recipe_s_own_windows_come_before_those_of_its_tiles() -> None:

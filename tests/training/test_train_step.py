@@ -32,7 +32,7 @@ OPTIONS = TrainingRecipe(
 def test_accumulated_batches_equal_one_large_batch(
     tiny_model: Build, shapes: Dataset[Sample]
 ) -> None:
-    """Batch norms in evaluation mode, so that pictures do not meet in the statistics."""
+    """Batch norms in evaluation mode, so that images do not meet in the statistics."""
     gradients = []
     for batch_size, accumulation in ((4, 1), (1, 4)):
         model = tiny_model()
@@ -60,11 +60,11 @@ def test_accumulated_batches_equal_one_large_batch(
 
 def test_a_step_tells_what_it_saw(tiny_model: Build, shapes: Dataset[Sample]) -> None:
     work = TrialTraining(tiny_model(), shapes, OPTIONS)
-    assert work.step_runner.picture_size is None
+    assert work.step_runner.image_size is None
     assert "pixels" not in work.step_runner.advise_on_memory()
     losses = work.run_step(next(work.iter_batches()))
-    assert work.step_runner.picture_size == (64, 96)
-    assert "2 picture(s) of 64 x 96 pixels" in work.step_runner.advise_on_memory()
+    assert work.step_runner.image_size == (64, 96)
+    assert "2 image(s) of 64 x 96 pixels" in work.step_runner.advise_on_memory()
     assert {name.split("/")[0] for name in losses} == {"objects", "scene"}
     assert all(value > 0 for value in losses.values())
 
@@ -86,12 +86,12 @@ def test_a_step_is_a_function_of_its_number_and_epoch(
     assert not all(torch.equal(first[name], later[name]) for name in first)
 
 
-def test_pictures_that_nobody_annotated_teach_nothing(
+def test_images_that_nobody_annotated_teach_nothing(
     tiny_model: Build, shapes: Dataset[Sample], tmp_path: Path
 ) -> None:
     """Not even weight decay moves the weights; boxes alone leave the other head as it was."""
 
-    class Unlabelled(Dataset[Sample]):
+    class Unlabeled(Dataset[Sample]):
         def __init__(self, *, boxes: bool) -> None:
             self.boxes = boxes
 
@@ -107,7 +107,7 @@ def test_pictures_that_nobody_annotated_teach_nothing(
         model = tiny_model()
         before = {name: value.clone() for name, value in model.named_parameters()}
         folder = tmp_path / str(boxes)
-        finetune(model, Unlabelled(boxes=boxes), None, OPTIONS, out=folder, **QUIET)
+        finetune(model, Unlabeled(boxes=boxes), None, OPTIONS, out=folder, **QUIET)
         moved = {
             name for name, value in model.named_parameters() if not torch.equal(value, before[name])
         }

@@ -1,4 +1,4 @@
-"""Contact sheets: which pictures come, how they are drawn with their truth, what is missing."""
+"""Contact sheets: which images come, how they are drawn with their truth, what is missing."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from resnet_tasks.cli.app import app
 from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.errors import DataError
-from resnet_tasks.visualization.contact_sheet import CAPTION, CELL, GAP, choose_pictures, draw_sheet
+from resnet_tasks.visualization.contact_sheet import CAPTION, CELL, GAP, choose_images, draw_sheet
 from resnet_tasks.visualization.drawing import get_label_color
 
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """Six grey pictures of different shapes; a dog on the even ones, one without its file."""
+    """Six gray images of different shapes; a dog on the even ones, one without its file."""
     images, annotations = [], []
     for i in range(6):
         size = (300 + 40 * i, 200)  # width, height
@@ -41,25 +41,25 @@ def dataset(file: Path) -> CocoDataset:
     return CocoDataset([coco], categories=coco.categories, cache=False)
 
 
-def test_pictures_are_chosen_by_seed_and_class(file: Path) -> None:
+def test_images_are_chosen_by_seed_and_class(file: Path) -> None:
     data = dataset(file)
-    assert choose_pictures(data, number=24) == list(range(6))
-    chosen = choose_pictures(data, number=3, seed=1)
+    assert choose_images(data, number=24) == list(range(6))
+    chosen = choose_images(data, number=3, seed=1)
     assert len(chosen) == 3
-    assert chosen == choose_pictures(data, number=3, seed=1)
-    assert len({tuple(choose_pictures(data, number=3, seed=s)) for s in range(9)}) > 1
-    assert choose_pictures(data, number=9, category="dog") == [0, 2, 4]
+    assert chosen == choose_images(data, number=3, seed=1)
+    assert len({tuple(choose_images(data, number=3, seed=s)) for s in range(9)}) > 1
+    assert choose_images(data, number=9, category="dog") == [0, 2, 4]
     with pytest.raises(DataError, match="'horse' is no category"):
-        choose_pictures(data, number=9, category="horse")
-    with pytest.raises(DataError, match="no picture has an object of the category 'cow'"):
-        choose_pictures(data, number=9, category="cow")
+        choose_images(data, number=9, category="horse")
+    with pytest.raises(DataError, match="no image has an object of the category 'cow'"):
+        choose_images(data, number=9, category="cow")
 
 
-def test_every_cell_shows_its_picture_with_its_boxes(file: Path) -> None:
+def test_every_cell_shows_its_image_with_its_boxes(file: Path) -> None:
     sheet = draw_sheet(dataset(file), [0, 1, 5])
     assert sheet.shape == (2 * (CELL[0] + CAPTION + GAP) + GAP, 2 * (CELL[1] + GAP) + GAP, 3)
     first = sheet[GAP : GAP + CELL[0], GAP : GAP + CELL[1]]
-    assert (first[100, 20] == 128).all()  # the picture
+    assert (first[100, 20] == 128).all()  # the image
     assert (first == np.asarray(get_label_color(0))).all(axis=2).any()  # its box
     missing = sheet[GAP + CELL[0] + CAPTION + GAP :][: CELL[0], GAP : GAP + CELL[1]]
     assert (missing == 255).all()  # said below it
@@ -69,7 +69,7 @@ def test_command(file: Path, tmp_path: Path) -> None:
     out = tmp_path / "sheets" / "a.png"
     done = CliRunner().invoke(app, ["data", "preview", str(file), "--out", str(out)])
     assert done.exit_code == 0, done.output
-    assert "(6 pictures)" in done.output
+    assert "(6 images)" in done.output
     done = CliRunner().invoke(app, ["data", "preview", str(file), "--out", str(out), "--problems"])
     assert done.exit_code == 0, done.output
     with Image.open(out) as sheet:

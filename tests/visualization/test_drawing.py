@@ -1,4 +1,4 @@
-"""Drawings: what is coloured, and what stays as it was."""
+"""Drawings: what is colored, and what stays as it was."""
 
 from __future__ import annotations
 
@@ -18,47 +18,47 @@ from resnet_tasks.visualization.drawing import (
     join_side_by_side,
 )
 
-GREY = np.full((60, 80, 3), 100, np.uint8)
+GRAY = np.full((60, 80, 3), 100, np.uint8)
 
 
-def test_colours_of_labels_last_and_differ() -> None:
-    colours = [get_label_color(i) for i in range(30)]
-    assert len(set(colours)) == 30
-    assert all(0 <= value <= 255 for colour in colours for value in colour)
-    assert get_label_color(7) == colours[7]
+def test_colors_of_labels_last_and_differ() -> None:
+    colors = [get_label_color(i) for i in range(30)]
+    assert len(set(colors)) == 30
+    assert all(0 <= value <= 255 for color in colors for value in color)
+    assert get_label_color(7) == colors[7]
 
 
 def test_map_leaves_background_and_void() -> None:
     labels = np.zeros((60, 80), np.int64)
     labels[:10], labels[10:20] = 1, VOID
-    before = GREY.copy()
-    drawn = draw_map(GREY, labels, ("background", "a"))
-    assert np.array_equal(GREY, before)
+    before = GRAY.copy()
+    drawn = draw_map(GRAY, labels, ("background", "a"))
+    assert np.array_equal(GRAY, before)
     assert (drawn[10:] == 100).all()
     expected = (0.55 * 100 + 0.45 * np.asarray(get_label_color(1))).astype(np.uint8)
     assert np.abs(drawn[:10].astype(int) - expected).max() <= 1
-    assert (draw_map(GREY, labels, ("road", "a"))[20:] != 100).any()
+    assert (draw_map(GRAY, labels, ("road", "a"))[20:] != 100).any()
 
 
-def test_box_has_its_colour_and_the_picture_stays() -> None:
-    before = GREY.copy()
+def test_box_has_its_color_and_the_image_stays() -> None:
+    before = GRAY.copy()
     drawn = draw_boxes(
-        GREY, np.asarray([[10, 30, 40, 50]], np.float32), np.asarray([1]), ("a", "b")
+        GRAY, np.asarray([[10, 30, 40, 50]], np.float32), np.asarray([1]), ("a", "b")
     )
-    assert np.array_equal(GREY, before)
+    assert np.array_equal(GRAY, before)
     assert tuple(drawn[50, 25]) == get_label_color(1)
     assert tuple(drawn[40, 40]) == get_label_color(1)
     assert tuple(drawn[40, 25]) == (100, 100, 100)
-    none = draw_boxes(GREY, np.zeros((0, 4), np.float32), np.zeros(0, np.int64), ("a",))
-    assert np.array_equal(none, GREY)
+    none = draw_boxes(GRAY, np.zeros((0, 4), np.float32), np.zeros(0, np.int64), ("a",))
+    assert np.array_equal(none, GRAY)
 
 
 def test_weak_detections_and_unknown_kinds_are_not_drawn() -> None:
     boxes = torch.tensor([[10.0, 30, 40, 50]])
     found = Detections(boxes, torch.tensor([0.4]), torch.tensor([0]))
     predictions = {"objects": found, "other": object()}
-    assert np.array_equal(draw_prediction(GREY, predictions, {"objects": ("a",)}), GREY)
-    drawn = draw_prediction(GREY, predictions, {"objects": ("a",)}, least_score=0.3)
+    assert np.array_equal(draw_prediction(GRAY, predictions, {"objects": ("a",)}), GRAY)
+    drawn = draw_prediction(GRAY, predictions, {"objects": ("a",)}, least_score=0.3)
     assert tuple(drawn[50, 25]) == get_label_color(0)
 
 
@@ -67,7 +67,7 @@ def test_boxes_lie_above_maps() -> None:
     found = Detections(torch.tensor([[10.0, 30, 40, 50]]), torch.tensor([0.9]), torch.tensor([1]))
     probs = torch.ones(1, 60, 80)
     predictions = {"objects": found, "scene": SegmentationMap(labels, probs)}
-    drawn = draw_prediction(GREY, predictions, {"objects": ("a", "b"), "scene": ("road",)})
+    drawn = draw_prediction(GRAY, predictions, {"objects": ("a", "b"), "scene": ("road",)})
     assert tuple(drawn[50, 25]) == get_label_color(1)
     assert tuple(drawn[40, 25]) != (100, 100, 100)
 
@@ -81,17 +81,17 @@ def test_truth_is_drawn_as_predictions_are() -> None:
         semantic=np.full((60, 80), VOID),
     )
     drawn = draw_truth(
-        GREY, {"objects": truth, "scene": truth}, {"objects": ("a",), "scene": ("r",)}, {"objects"}
+        GRAY, {"objects": truth, "scene": truth}, {"objects": ("a",), "scene": ("r",)}, {"objects"}
     )
     assert tuple(drawn[50, 25]) == get_label_color(0)
     assert tuple(drawn[40, 25]) == (100, 100, 100)
 
 
-def test_side_by_side_keeps_both_pictures() -> None:
-    both = join_side_by_side(GREY, GREY + 50, ("truth", "prediction"))
+def test_side_by_side_keeps_both_images() -> None:
+    both = join_side_by_side(GRAY, GRAY + 50, ("truth", "prediction"))
     assert both.shape[1] == 164
-    assert np.array_equal(both[-60:, :80], GREY)
-    assert np.array_equal(both[-60:, 84:], GREY + 50)
+    assert np.array_equal(both[-60:, :80], GRAY)
+    assert np.array_equal(both[-60:, 84:], GRAY + 50)
 
 
 def test_any_channels_become_rgb8() -> None:
@@ -101,28 +101,28 @@ def test_any_channels_become_rgb8() -> None:
 
 
 def bands(drawn: np.ndarray) -> list[int]:
-    """Labels whose colour fills the left column, top to bottom."""
-    colours = {get_label_color(i): i for i in range(10)}
-    column = [colours.get(tuple(map(int, pixel))) for pixel in drawn[:, 1]]
+    """Labels whose color fills the left column, top to bottom."""
+    colors = {get_label_color(i): i for i in range(10)}
+    column = [colors.get(tuple(map(int, pixel))) for pixel in drawn[:, 1]]
     return list(dict.fromkeys(each for each in column if each is not None))
 
 
-def test_classes_of_the_whole_picture_are_written_best_first() -> None:
-    grey, names = np.full((240, 320, 3), 100, np.uint8), {"kind": tuple("abcde")}
+def test_classes_of_the_whole_image_are_written_best_first() -> None:
+    gray, names = np.full((240, 320, 3), 100, np.uint8), {"kind": tuple("abcde")}
     probs = torch.tensor([0.1, 0.5, 0.05, 0.3, 0.05])
-    assert bands(draw_prediction(grey, {"kind": Classification(probs)}, names)) == [1, 3, 0]
+    assert bands(draw_prediction(gray, {"kind": Classification(probs)}, names)) == [1, 3, 0]
     several = Classification(torch.tensor([0.9, 0.1, 0.6, 0.4, 0.95]), is_multi_label=True)
-    assert bands(draw_prediction(grey, {"kind": several}, names)) == [4, 0, 2]
-    assert bands(draw_prediction(grey, {"kind": several}, names, least_score=0.92)) == [4]
+    assert bands(draw_prediction(gray, {"kind": several}, names)) == [4, 0, 2]
+    assert bands(draw_prediction(gray, {"kind": several}, names, least_score=0.92)) == [4]
     nothing = Classification(torch.zeros(5), is_multi_label=True)
-    assert np.array_equal(draw_prediction(grey, {"kind": nothing}, names), grey)
-    assert (grey == 100).all()
+    assert np.array_equal(draw_prediction(gray, {"kind": nothing}, names), gray)
+    assert (gray == 100).all()
 
 
 def test_true_labels_are_written_unknown_ones_are_not() -> None:
-    grey = np.full((240, 320, 3), 100, np.uint8)
+    gray = np.full((240, 320, 3), 100, np.uint8)
     truth = GroundTruth(1, (240, 320), image_labels=np.asarray([2, IGNORED, 0]))
-    assert bands(draw_truth(grey, {"kind": truth}, {"kind": tuple("abc")}, {"kind"})) == [2, 0]
+    assert bands(draw_truth(gray, {"kind": truth}, {"kind": tuple("abc")}, {"kind"})) == [2, 0]
 
 
 def test_heat_leaves_cold_places_as_they_are() -> None:

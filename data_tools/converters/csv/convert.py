@@ -1,12 +1,12 @@
-"""Pictures or DICOM files with boxes in CSV tables, as VinDr-CXR and RSNA publish them.
+"""Images or DICOM files with boxes in CSV tables, as VinDr-CXR and RSNA publish them.
 
     ROOT/annotations/annotations_train.csv   image_id,rad_id,class_name,x_min,y_min,x_max,y_max
-    ROOT/train/IMAGE_ID.dicom                the pictures, at any depth; same for `val` and `test`
+    ROOT/train/IMAGE_ID.dicom                the images, at any depth; same for `val` and `test`
     ROOT/train.csv                           the table where there is one split
 
-A row of the class `No finding` says that somebody looked and found nothing: the picture is there,
-without a box. A picture without any row was looked at by nobody and is left out. DICOM files are
-written as pictures, others are referred to or copied.
+A row of the class `No finding` says that somebody looked and found nothing: the image is there,
+without a box. An image without any row was looked at by nobody and is left out. DICOM files are
+written as images, others are referred to or copied.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from data_tools.converters.csv.tables import TableBox, TablePicture, merge_findings, read_box_table
+from data_tools.converters.csv.tables import TableBox, TableImage, merge_findings, read_box_table
 from data_tools.converters.dicom.convert import DICOM_SUFFIXES, AddedFrame, add_frames, open_dicom
 from data_tools.converters.dicom.options import DicomOptions, is_dicom
 from data_tools.reading.image_io import measure_image_size
-from data_tools.reading.source_folder import PICTURE_SUFFIXES, SPLITS, format_listing, require_parts
+from data_tools.reading.source_folder import IMAGE_SUFFIXES, SPLITS, format_listing, require_parts
 from data_tools.writing.coco_writer import CategorySpec, CocoWriter
 from data_tools.writing.progress import Progress, ProgressCounter
 from data_tools.writing.split_summary import SplitSummary
@@ -50,28 +50,28 @@ def convert_csv_boxes(  # noqa: PLR0913  # each is an option on the command line
     """Converts every native split to COCO JSON with boxes.
 
     Args:
-        source: Folder that holds tables and pictures.
-        out: Folder for the JSON files, and `images/` where the pictures are DICOM.
+        source: Folder that holds tables and images.
+        out: Folder for the JSON files, and `images/` where the images are DICOM.
         tables: Split -> its CSV, relative to the source; default: the first of `TABLES`.
         columns: Meaning -> name of a column; see `box_tables.COLUMNS`.
         classes: Names in order of their ids, or what the table calls a class -> its name; default:
             all that occur, by name.
         empty: Class of rows that say that nothing was found.
         readers: `all`: every box of every reader, whose name it keeps; `merged`: one box a finding,
-            see `box_tables.merged`; or the name of one reader, with the pictures that they saw.
+            see `box_tables.merged`; or the name of one reader, with the images that they saw.
         val_fraction: Share of `train` that goes to `val`, 0 to below 1, where there is no table for
             `val`; groups stay together, and the share holds on average.
         seed: Of that choice.
-        dicom: How DICOM files become pictures.
-        copy_images: Copy pictures that are no DICOM beside the JSON instead of referring to them.
-        license_name: Licence of the data, for the JSON.
-        progress: Called with (done, total) after each picture.
+        dicom: How DICOM files become images.
+        copy_images: Copy images that are no DICOM beside the JSON instead of referring to them.
+        license_name: License of the data, for the JSON.
+        progress: Called with (done, total) after each image.
 
     Returns:
         What was written, by split.
 
     Raises:
-        DataError: If a table, column, picture, class or reader is missing or wrong; the message
+        DataError: If a table, column, image, class or reader is missing or wrong; the message
             names it.
     """
     require_parts(source, ())
@@ -90,7 +90,7 @@ def convert_csv_boxes(  # noqa: PLR0913  # each is an option on the command line
     images_by_split = _select_readers(readers, tables_by_split)
     dicom_options = dicom or DicomOptions()
     paths_by_split = {
-        split: _find_pictures(source, split, images_by_split[split], files[split])
+        split: _find_images(source, split, images_by_split[split], files[split])
         for split in images_by_split
     }
     are_dicom = _are_dicom(
@@ -113,16 +113,14 @@ def convert_csv_boxes(  # noqa: PLR0913  # each is an option on the command line
     count = ProgressCounter(sum(map(len, paths_by_split.values())), progress)
     for split, paths in paths_by_split.items():
         for name, path in count.track(paths.items()):
-            picture = images_by_split[split][name]
-            source_picture = _SourcePicture(
-                path, name, picture.group, dicom_options, is_dicom=are_dicom
-            )
+            image = images_by_split[split][name]
+            source_image = _SourceImage(path, name, image.group, dicom_options, is_dicom=are_dicom)
             is_held_out = (
-                split == "train" and _hash_to_fraction(seed, source_picture.unit) < val_fraction
+                split == "train" and _hash_to_fraction(seed, source_image.unit) < val_fraction
             )
             writer = writers["val" if is_held_out else split]
-            boxes = _iterate_findings(picture, is_merged=readers == "merged")
-            _add_boxes(writer, source_picture.add_to(writer), boxes, names, files[split])
+            boxes = _iterate_findings(image, is_merged=readers == "merged")
+            _add_boxes(writer, source_image.add_to(writer), boxes, names, files[split])
         _report_unread(
             writers[split], source, split, tables_by_split[split], images_by_split[split]
         )
@@ -135,14 +133,14 @@ def convert_csv_boxes(  # noqa: PLR0913  # each is an option on the command line
     return tuple(writer.write() for writer in writers.values())
 
 
-class _SourcePicture:
-    """A picture of the source with its group known before it is written.
+class _SourceImage:
+    """An image of the source with its group known before it is written.
 
     Args:
         path: The file.
         name: What the table calls it.
         group: As the table has it; takes the place of what a DICOM file says.
-        dicom_options: How DICOM files become pictures.
+        dicom_options: How DICOM files become images.
         is_dicom: Whether it is one.
     """
 
@@ -163,12 +161,12 @@ class _SourcePicture:
             if reason is None and self._dicom.num_frames != 1:
                 reason = f"it has {self._dicom.num_frames} frames"
             if reason is not None:
-                raise DataError(f"a table names {path}, but {reason}; boxes need one picture")
+                raise DataError(f"a table names {path}, but {reason}; boxes need one image")
             self.group = self.group or self._dicom.group
 
     @property
     def unit(self) -> str:
-        """What a split must not cut through: the group, else the picture itself."""
+        """What a split must not cut through: the group, else the image itself."""
         return self.group or self._name
 
     def add_to(self, writer: CocoWriter) -> AddedFrame:
@@ -202,7 +200,7 @@ def _find_tables(source: Path, tables: Mapping[str, str] | None) -> dict[str, Pa
 
 
 def _map_class_names(
-    tables_by_split: Mapping[str, Mapping[str, TablePicture]],
+    tables_by_split: Mapping[str, Mapping[str, TableImage]],
     files: Mapping[str, Path],
     classes: Sequence[str] | Mapping[str, str] | None,
 ) -> dict[str, str]:
@@ -212,8 +210,8 @@ def _map_class_names(
         DataError: If a table has another class, or none has a box.
     """
     first: dict[str, str] = {}
-    for split, pictures in tables_by_split.items():
-        for box in (box for picture in pictures.values() for box in picture.boxes):
+    for split, images in tables_by_split.items():
+        for box in (box for image in images.values() for box in image.boxes):
             first.setdefault(box.label, f"{files[split]}:{box.line}")
     if classes is None:
         if not first:
@@ -233,9 +231,9 @@ def _map_class_names(
 
 
 def _select_readers(
-    readers: str, tables_by_split: Mapping[str, Mapping[str, TablePicture]]
-) -> dict[str, dict[str, TablePicture]]:
-    """By split, the pictures that the chosen readers looked at, with their boxes.
+    readers: str, tables_by_split: Mapping[str, Mapping[str, TableImage]]
+) -> dict[str, dict[str, TableImage]]:
+    """By split, the images that the chosen readers looked at, with their boxes.
 
     A table without readers (a consensus, as in VinDr-CXR's test split) is taken as it is.
 
@@ -243,10 +241,10 @@ def _select_readers(
         DataError: If no table has the reader.
     """
     if readers in ("all", "merged"):
-        return {split: dict(pictures) for split, pictures in tables_by_split.items()}
+        return {split: dict(images) for split, images in tables_by_split.items()}
     by_table = {
-        split: {reader for picture in pictures.values() for reader in picture.readers}
-        for split, pictures in tables_by_split.items()
+        split: {reader for image in images.values() for reader in image.readers}
+        for split, images in tables_by_split.items()
     }
     known_readers = set().union(*by_table.values()) - {""}
     if readers not in known_readers:
@@ -259,39 +257,39 @@ def _select_readers(
             name: replace(
                 image, boxes=[box for box in image.boxes if box.reader in requested_readers]
             )
-            for name, image in pictures.items()
+            for name, image in images.items()
             if image.readers & requested_readers
         }
-        for split, pictures in tables_by_split.items()
+        for split, images in tables_by_split.items()
         for requested_readers in ({readers} if by_table[split] != {""} else {""},)
     }
 
 
 def _iterate_findings(
-    picture: TablePicture, *, is_merged: bool
+    image: TableImage, *, is_merged: bool
 ) -> Iterator[tuple[TableBox, Mapping[str, object]]]:
     """Boxes with their attributes."""
     if is_merged:
-        yield from ((box, {"readers": count}) for box, count in merge_findings(picture.boxes))
+        yield from ((box, {"readers": count}) for box, count in merge_findings(image.boxes))
     else:
-        yield from ((box, {"reader": box.reader} if box.reader else {}) for box in picture.boxes)
+        yield from ((box, {"reader": box.reader} if box.reader else {}) for box in image.boxes)
 
 
-def _find_pictures(
-    source: Path, split: str, pictures: Mapping[str, TablePicture], table: Path
+def _find_images(
+    source: Path, split: str, images: Mapping[str, TableImage], table: Path
 ) -> dict[str, Path]:
-    """File of every picture.
+    """File of every image.
 
     Raises:
-        DataError: If some are missing, or two files could be one picture.
+        DataError: If some are missing, or two files could be one image.
     """
     folder = _find_folder(source, split)
     files = _list_image_files(folder)
-    paths_by_name = {name: files.get(_strip_suffix(name), []) for name in pictures}
+    paths_by_name = {name: files.get(_strip_suffix(name), []) for name in images}
     missing = [name for name, paths in paths_by_name.items() if not paths]
     if missing:
         raise DataError(
-            f"{table} has rows of {len(missing)} pictures that are not in {folder}, {missing[0]!r} "
+            f"{table} has rows of {len(missing)} images that are not in {folder}, {missing[0]!r} "
             "first; add them, or take the rows out"
         )
     for name, paths in paths_by_name.items():
@@ -307,13 +305,13 @@ def _find_folder(source: Path, split: str) -> Path:
 
 
 def _list_image_files(folder: Path) -> dict[str, list[Path]]:
-    """Pictures and DICOM files below a folder by name without suffix."""
+    """Images and DICOM files below a folder by name without suffix."""
     files: dict[str, list[Path]] = {}
     for parent, below, names in os.walk(folder):
         below[:] = sorted(folder_name for folder_name in below if not folder_name.startswith("."))
         for name in sorted(names):
             path = Path(parent, name)
-            if path.suffix.lower() in (*PICTURE_SUFFIXES, *DICOM_SUFFIXES) or is_dicom(path):
+            if path.suffix.lower() in (*IMAGE_SUFFIXES, *DICOM_SUFFIXES) or is_dicom(path):
                 files.setdefault(_strip_suffix(name), []).append(path)
     return files
 
@@ -322,21 +320,19 @@ def _strip_suffix(name: str) -> str:
     suffix = Path(name).suffix
     # What looks like a suffix may be the end of `1.2.840.113`.
     return (
-        name.removesuffix(suffix)
-        if suffix.lower() in (*PICTURE_SUFFIXES, *DICOM_SUFFIXES)
-        else name
+        name.removesuffix(suffix) if suffix.lower() in (*IMAGE_SUFFIXES, *DICOM_SUFFIXES) else name
     )
 
 
 def _are_dicom(paths: Iterable[Path]) -> bool:
-    """Whether the pictures are DICOM files.
+    """Whether the images are DICOM files.
 
     Raises:
         DataError: If some are and some are not.
     """
     kinds: dict[bool, Path] = {}
     for path in paths:
-        kinds.setdefault(path.suffix.lower() not in PICTURE_SUFFIXES, path)
+        kinds.setdefault(path.suffix.lower() not in IMAGE_SUFFIXES, path)
     if len(kinds) > 1:
         raise DataError(
             f"{kinds[True]} is a DICOM file, {kinds[False]} is none; convert them apart"
@@ -366,23 +362,23 @@ def _add_boxes(
             writer.add_box(added.image_id, names[box.label], corner, attributes=attributes)
         else:
             description = f"{box.label} (line {box.line}), corners {box.corners}"
-            writer.skip(table.name, description, "its box has no area inside the picture")
+            writer.skip(table.name, description, "its box has no area inside the image")
 
 
 def _report_unread(
     writer: CocoWriter,
     source: Path,
     split: str,
-    table_images: Mapping[str, TablePicture],
-    selected: Mapping[str, TablePicture],
+    table_images: Mapping[str, TableImage],
+    selected: Mapping[str, TableImage],
 ) -> None:
-    """Lists how many pictures are left out because nobody looked at them."""
+    """Lists how many images are left out because nobody looked at them."""
     if num_unseen := len(table_images) - len(selected):
-        writer.skip(split, f"{num_unseen} pictures", "the chosen reader did not look at them")
+        writer.skip(split, f"{num_unseen} images", "the chosen reader did not look at them")
     # Tables of several splits may share a folder: what the others have is theirs.
     if _find_folder(source, split) != source:
         table_stems = {_strip_suffix(name) for name in table_images}
         if unread := sum(
             stem not in table_stems for stem in _list_image_files(_find_folder(source, split))
         ):
-            writer.skip(split, f"{unread} pictures", "no row of the table is about them")
+            writer.skip(split, f"{unread} images", "no row of the table is about them")

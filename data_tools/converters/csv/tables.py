@@ -1,4 +1,4 @@
-"""CSV tables of one box a row: read, checked, and several readers of a picture brought together."""
+"""CSV tables of one box a row: read, checked, and several readers of an image brought together."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class TableBox:
 
     Attributes:
         label: Its class, as the table has it.
-        corners: (x_min, y_min, x_max, y_max) in pixels of the picture.
+        corners: (x_min, y_min, x_max, y_max) in pixels of the image.
         reader: Who drew it; empty where the table does not say.
         line: Of the file, from 1.
     """
@@ -49,8 +49,8 @@ class TableBox:
 
 
 @dataclass
-class TablePicture:
-    """What a table says of one picture.
+class TableImage:
+    """What a table says of one image.
 
     Attributes:
         readers: Who looked at it; with an empty name where the table does not say.
@@ -65,7 +65,7 @@ class TablePicture:
 
 def read_box_table(
     file: Path, columns: Mapping[str, str], *, empty: str = "No finding"
-) -> dict[str, TablePicture]:
+) -> dict[str, TableImage]:
     """Reads one table.
 
     Args:
@@ -75,29 +75,29 @@ def read_box_table(
         empty: Class of rows that say that somebody looked and found nothing; they need no box.
 
     Returns:
-        Name of a picture -> what is known of it, in order of the table.
+        Name of an image -> what is known of it, in order of the table.
 
     Raises:
-        DataError: If the file cannot be read, lacks a column, or has a row without class, picture
+        DataError: If the file cannot be read, lacks a column, or has a row without class, image
             or box; the message names the line.
     """
-    pictures: dict[str, TablePicture] = {}
+    images: dict[str, TableImage] = {}
     try:
         with file.open(encoding="utf-8-sig", newline="") as stream:
             rows = csv.DictReader(stream)
             names = _resolve_columns(file, rows.fieldnames or (), columns)
             for row in rows:
                 cells = {key: (row.get(name) or "").strip() for key, name in names.items() if name}
-                _add_row(pictures, cells, empty, f"{file}:{rows.line_num}", rows.line_num)
+                _add_row(images, cells, empty, f"{file}:{rows.line_num}", rows.line_num)
     except FileNotFoundError:
         raise DataError(
             f"the table {file} is missing; put it there, or name it in tables"
         ) from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"the table {file} cannot be read ({error}); it must be a CSV") from None
-    if not pictures:
+    if not images:
         raise DataError(f"the table {file} has no row; is it the right file?")
-    return pictures
+    return images
 
 
 def _resolve_columns(
@@ -123,25 +123,25 @@ def _resolve_columns(
 
 
 def _add_row(
-    pictures: dict[str, TablePicture],
+    images: dict[str, TableImage],
     cells: Mapping[str, str],
     empty: str,
     location: str,
     line: int,
 ) -> None:
     if not cells["image"] or not cells["class"]:
-        raise DataError(f"{location} names no {'class' if cells['image'] else 'picture'}")
-    picture = pictures.setdefault(cells["image"], TablePicture())
+        raise DataError(f"{location} names no {'class' if cells['image'] else 'image'}")
+    image = images.setdefault(cells["image"], TableImage())
     reader = cells.get("reader", "")
-    picture.readers.add(reader)
+    image.readers.add(reader)
     if group := cells.get("group", ""):
-        if picture.group not in (None, group):
+        if image.group not in (None, group):
             raise DataError(
-                f"{location} puts the picture {cells['image']} into the group {group!r}, an "
+                f"{location} puts the image {cells['image']} into the group {group!r}, an "
                 "earlier "
-                f"line into {picture.group!r}; a picture has one"
+                f"line into {image.group!r}; an image has one"
             )
-        picture.group = group
+        image.group = group
     if cells["class"] == empty:
         return
     corners = _parse_corners(cells)
@@ -152,7 +152,7 @@ def _add_row(
             "the "
             f"class {empty!r} where nothing was found"
         )
-    picture.boxes.append(TableBox(cells["class"], corners, reader, line))
+    image.boxes.append(TableBox(cells["class"], corners, reader, line))
 
 
 _NUMBERS = ("x_min", "y_min", "x_max", "y_max", "width", "height")

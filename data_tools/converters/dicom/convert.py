@@ -1,9 +1,9 @@
-"""DICOM: single files, series and multi-frame files as pictures of full depth.
+"""DICOM: single files, series and multi-frame files as images of full depth.
 
     ROOT/**/*                  any files, with or without suffix
     ROOT/train/**, val/, test/ native splits, where there are folders of these names
 
-Every frame becomes a picture of its own in the output. What is no DICOM file, holds no picture or
+Every frame becomes an image of its own in the output. What is no DICOM file, holds no image or
 repeats an instance is left out and listed in the data card. No name, date or id of a patient is
 written: groups are hashes, attributes are modality, view and side. But files keep their names
 (a file `DOE_JOHN.dcm` gives `DOE_JOHN.png`) unless `hashed_names` is set, and what is burnt into
@@ -47,7 +47,7 @@ def convert_dicom(  # noqa: PLR0913  # each is an option on the command line
     license_name: str = "",
     progress: Progress | None = None,
 ) -> tuple[SplitSummary, ...]:
-    """Converts DICOM files to pictures and COCO JSON without annotations.
+    """Converts DICOM files to images and COCO JSON without annotations.
 
     Args:
         source: Folder of files and folders.
@@ -56,17 +56,17 @@ def convert_dicom(  # noqa: PLR0913  # each is an option on the command line
         values: See `DicomReading`.
         group: See `DicomReading`.
         salt: See `DicomReading`.
-        hashed_names: Name pictures, and files that are left out, by hashes of their paths.
+        hashed_names: Name images, and files that are left out, by hashes of their paths.
         longest_side: See `DicomReading`.
         damaged: `stop` at a damaged file, or `skip` and list it.
-        license_name: Licence of the data, for the JSON.
+        license_name: License of the data, for the JSON.
         progress: Called with (done, total) after each file.
 
     Returns:
         What was written, by split.
 
     Raises:
-        DataError: If there is no DICOM picture, or one is damaged or cannot be decoded.
+        DataError: If there is no DICOM image, or one is damaged or cannot be decoded.
     """
     options = DicomOptions(values, group, salt, longest_side)
     splits = {
@@ -98,7 +98,7 @@ def convert_dicom(  # noqa: PLR0913  # each is an option on the command line
                 writer.skip(name, "file", reason)
         summaries.append(writer.write())
     if not any(summary.images for summary in summaries):
-        raise DataError(f"{source} holds no DICOM picture; there is {format_listing(source)}")
+        raise DataError(f"{source} holds no DICOM image; there is {format_listing(source)}")
     return tuple(summaries)
 
 
@@ -149,11 +149,11 @@ def open_dicom(file: Path, options: DicomOptions) -> DicomFile:
 
 
 class AddedFrame(NamedTuple):
-    """A picture that was written.
+    """An image that was written.
 
     Attributes:
         image_id: In its COCO file.
-        size: (height, width) of the picture.
+        size: (height, width) of the image.
         scale: (y, x) by which it was shrunk, up to 1.
     """
 
@@ -169,17 +169,17 @@ def add_frames(
     group: str | None,
     instances: set[bytes] | None = None,
 ) -> list[AddedFrame]:
-    """Writes the frames of a DICOM file as pictures of a split.
+    """Writes the frames of a DICOM file as images of a split.
 
     Args:
         writer: Of the split.
         dicom: The file.
-        name: Relative path of the pictures; a suffix `.dcm` or `.dicom` is left out.
-        group: Of the pictures.
+        name: Relative path of the images; a suffix `.dcm` or `.dicom` is left out.
+        group: Of the images.
         instances: Digests of what was added so far; the file's is put there.
 
     Returns:
-        All frames; none for a file whose instance id and first picture are in `instances`.
+        All frames; none for a file whose instance id and first image are in `instances`.
 
     Raises:
         DataError: If the pixels cannot be decoded.
@@ -188,7 +188,7 @@ def add_frames(
     added: list[AddedFrame] = []
     for frame in dicom.iterate_frames():
         if not added and dicom.instance and instances is not None:
-            # The id alone will not do: careless anonymisation gives many files the same.
+            # The id alone will not do: careless anonymization gives many files the same.
             instance_key = f"{dicom.instance} {dicom.num_frames}".encode()
             digest = hashlib.blake2b(instance_key + frame.pixels.tobytes(), digest_size=16).digest()
             if digest in instances:
@@ -196,10 +196,10 @@ def add_frames(
             instances.add(digest)
         frame_path = stem if frame.index is None else stem / f"{frame.index:04d}"
         base = _find_free_name(place_inside(writer.folder / "images" / writer.split, frame_path))
-        picture = write_lossless_image(base, frame.pixels, is_colour=frame.is_colour)
+        image = write_lossless_image(base, frame.pixels, is_color=frame.is_color)
         size = (frame.pixels.shape[0], frame.pixels.shape[1])
         image_id = writer.add_image(
-            picture, size=size, group=group, spacing=frame.spacing, attributes=frame.attributes
+            image, size=size, group=group, spacing=frame.spacing, attributes=frame.attributes
         )
         added.append(AddedFrame(image_id, size, frame.scale))
     return added

@@ -1,8 +1,8 @@
 """DICOM files read frame by frame: pixels as their units ask, and what may be told of a patient.
 
-The order of work on a grey frame is that of the standard (PS3.3, C.11 and C.12; PS3.4, N.2): stored
+The order of work on a gray frame is that of the standard (PS3.3, C.11 and C.12; PS3.4, N.2): stored
 value -> modality LUT or rescale -> VOI LUT or window -> inversion where the file says MONOCHROME1.
-Colours (RGB, YBR, palettes) become RGB and have no window.
+Colors (RGB, YBR, palettes) become RGB and have no window.
 """
 
 from __future__ import annotations
@@ -58,10 +58,10 @@ DECODER_ERRORS = (
 """What pydicom and its decoders raise on files that are damaged."""
 
 MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
-COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+COLORS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 PALETTE = "PALETTE COLOR"
-NO_PICTURES = {"SEG": "labels", "RTDOSE": "doses", "PR": "a presentation"}
-"""Modalities whose pixels are no picture of a patient."""
+NO_IMAGES = {"SEG": "labels", "RTDOSE": "doses", "PR": "a presentation"}
+"""Modalities whose pixels are no image of a patient."""
 SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
 """By preference; the second is measured at the detector, not in the patient."""
 PACKAGES = {
@@ -75,7 +75,7 @@ PACKAGES = {
         *("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"),
     ),
 }
-"""What decodes a transfer syntax that Pillow does not; all under permissive licences."""
+"""What decodes a transfer syntax that Pillow does not; all under permissive licenses."""
 
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _PER_FRAME_KEYWORDS = (
@@ -93,19 +93,19 @@ _GROUPS = (
 
 @dataclass(frozen=True)
 class DicomFrame:
-    """One picture of a DICOM file.
+    """One image of a DICOM file.
 
     Attributes:
         pixels: `(height, width)`, or `(height, width, 3)` RGB; shrunk where that was asked for.
-        is_colour: Whether it is RGB.
+        is_color: Whether it is RGB.
         scale: (y, x) by which it was shrunk, up to 1.
-        spacing: (y, x) millimetres per pixel, after shrinking.
+        spacing: (y, x) millimeters per pixel, after shrinking.
         index: Of the frame, from 0; None in files of one frame.
         attributes: Modality, view, side: what says nothing about who it is.
     """
 
     pixels: Array
-    is_colour: bool
+    is_color: bool
     scale: tuple[float, float]
     spacing: tuple[float, float] | None
     index: int | None
@@ -113,7 +113,7 @@ class DicomFrame:
 
 
 class _Range(NamedTuple):
-    """Values that a frame can hold: its grey scale."""
+    """Values that a frame can hold: its gray scale."""
 
     low: float
     high: float
@@ -124,7 +124,7 @@ class DicomFile:
 
     Args:
         path: The file.
-        options: How its pixels become pictures.
+        options: How its pixels become images.
 
     Raises:
         DataError: If it is no DICOM file or its header is damaged.
@@ -138,19 +138,17 @@ class DicomFile:
             self.num_frames = int(self.header.get("NumberOfFrames", None) or 1)
 
     def explain_missing_image(self) -> str | None:
-        """Why the file holds no picture (a report, a plan, a segmentation); None where it does."""
+        """Why the file holds no image (a report, a plan, a segmentation); None where it does."""
         with _convert_errors(self.path), _IgnoreWarnings():
             modality = str(self.header.get("Modality", "") or "")
-            if modality in NO_PICTURES:
-                return f"it holds {NO_PICTURES[modality]} ({modality}), no picture"
+            if modality in NO_IMAGES:
+                return f"it holds {NO_IMAGES[modality]} ({modality}), no image"
             if "Rows" in self.header and "Columns" in self.header:
                 return None
             kind = self.header.get("SOPClassUID", None) or self.header.file_meta.get(
                 "MediaStorageSOPClassUID", None
             )
-            return (
-                f"it holds no picture ({_format_uid(UID(str(kind))) if kind else 'no SOP class'})"
-            )
+            return f"it holds no image ({_format_uid(UID(str(kind))) if kind else 'no SOP class'})"
 
     @property
     def group(self) -> str | None:
@@ -179,7 +177,7 @@ class DicomFile:
             # The file as a whole: pydicom reads deflated files, and some fragments, only so.
             dataset = pydicom.dcmread(self.path)
             if not any(keyword in dataset for keyword in _PIXELS):
-                raise DataError(f"{self.path} has a picture's header but no pixels; replace it")
+                raise DataError(f"{self.path} has an image's header but no pixels; replace it")
         for index in range(self.num_frames):
             # Not around the yield: a filter of warnings must not hold for whoever asks for frames.
             with _convert_errors(self.path), _IgnoreWarnings():
@@ -218,10 +216,10 @@ class DicomFile:
     def _count_unused_bits(self) -> int:
         """How many bits below the stored ones mean nothing."""
         interpretation = str(self.header.get("PhotometricInterpretation", ""))
-        if interpretation not in (*MONOCHROME, *COLOURS, PALETTE):
+        if interpretation not in (*MONOCHROME, *COLORS, PALETTE):
             raise DataError(
                 f"{self.path} has the photometric interpretation {interpretation!r}; read are "
-                f"{', '.join((*MONOCHROME, *COLOURS, PALETTE))}"
+                f"{', '.join((*MONOCHROME, *COLORS, PALETTE))}"
             )
         bits_allocated = int(self.header.get("BitsAllocated", 0))
         bits_stored = int(
@@ -240,7 +238,7 @@ class DicomFile:
         return unused
 
     def _decode_frame(self, dataset: pydicom.Dataset, index: int, unused: int) -> Array:
-        """`(h, w)` grey or `(h, w, 3)` RGB, as stored, in the machine's byte order."""
+        """`(h, w)` gray or `(h, w, 3)` RGB, as stored, in the machine's byte order."""
         # pydicom cuts off what lies above the stored bits, and takes them to begin at bit 0.
         options: dict[str, Any] = (
             {"bits_stored": unused + int(dataset.BitsStored)} if unused else {}
@@ -279,7 +277,7 @@ class DicomFile:
         return header
 
     def _convert_gray(self, stored_values: Array, header: pydicom.Dataset) -> Array:
-        """A grey frame with the values that are wanted, white high."""
+        """A gray frame with the values that are wanted, white high."""
         value_kind = self._options.values
         is_inverted = header.PhotometricInterpretation == "MONOCHROME1"
         limits = _compute_stored_range(stored_values, header)
@@ -316,7 +314,7 @@ class DicomFile:
     def _read_metadata(
         self, header: pydicom.Dataset
     ) -> tuple[tuple[float, float] | None, dict[str, Any]]:
-        """(y, x) spacing in millimetres, and the attributes."""
+        """(y, x) spacing in millimeters, and the attributes."""
         sources = {
             "modality": (self.header, ("Modality",)),
             "view": (self.header, ("ViewPosition",)),

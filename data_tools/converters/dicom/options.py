@@ -1,4 +1,4 @@
-"""How DICOM files become pictures: the choices, which cost no import of pydicom."""
+"""How DICOM files become images: the choices, which cost no import of pydicom."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from resnet_tasks.data.images.image_files import open_picture_file
+from resnet_tasks.data.images.image_files import open_image_file
 from resnet_tasks.errors import DataError
 
 Values = Literal["stored", "modality", "voi"] | tuple[float, float]
@@ -19,10 +19,10 @@ _PREAMBLE = 128
 
 @dataclass(frozen=True)
 class DicomOptions:
-    """How DICOM files become pictures.
+    """How DICOM files become images.
 
     Attributes:
-        values: Of grey pictures. `modality`: in the units of the modality LUT or rescale (HU in
+        values: Of gray images. `modality`: in the units of the modality LUT or rescale (HU in
             CT), nothing cut off; `stored`: as in the file; `voi`: through the file's first VOI LUT
             or window, 0..65535; a pair (level, width): `level - width/2` becomes 0, `level +
             width/2` 65535.
@@ -30,7 +30,7 @@ class DicomOptions:
             names no patient.
         salt: Secret that is mixed into the hashes of ids. Without one, whoever can guess an id can
             check the guess.
-        longest_side: Larger pictures are shrunk to it, by area.
+        longest_side: Larger images are shrunk to it, by area.
     """
 
     values: Values = "modality"
@@ -55,7 +55,7 @@ class DicomOptions:
 def is_dicom(path: Path) -> bool:
     """Whether a file has DICOM's preamble."""
     try:
-        with open_picture_file(path) as stream:  # a FIFO would wait for a writer
+        with open_image_file(path) as stream:  # a FIFO would wait for a writer
             return stream.read(_PREAMBLE + 4)[_PREAMBLE:] == b"DICM"
     except (DataError, OSError):
         return False

@@ -4,7 +4,7 @@ Layouts: see `nifti_layouts` (Medical Segmentation Decathlon, nnU-Net, plain fol
 lie: see `nifti_volumes`. Every slice keeps its spacing; a volume is a group that no split cuts
 through. Values are written as they are meant (`scl_slope` and `scl_inter` applied), nothing cut
 off: whole numbers in the smallest type that holds the volume, all else as float32. Several channels
-become the channels of a TIFF. Value 0 is unlabelled, unless `classes` names it.
+become the channels of a TIFF. Value 0 is unlabeled, unless `classes` names it.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def convert_nifti(  # noqa: PLR0913  # each is an option on the command line
         seed: Of that choice.
         fill: Takes the place of values that are not finite.
         check_affine: Refuse labels that lie elsewhere in the patient than their volume.
-        license_name: Licence of the data, for the JSON.
+        license_name: License of the data, for the JSON.
         progress: Called with (done, total) after each volume.
 
     Returns:
@@ -129,7 +129,7 @@ def _list_unlabeled(
     layout: NiftiLayout, split: str, written_splits: Collection[str]
 ) -> Iterator[str]:
     """Volumes without labels; `train` names also those of splits that have none with labels."""
-    for other_split, names in layout.unlabelled.items():
+    for other_split, names in layout.unlabeled.items():
         if other_split == split:
             yield from names
         elif split == "train" and other_split not in written_splits:
@@ -162,9 +162,9 @@ def _add_case(
         pixels = volume.read_image(index, fill=fill)
         name = Path(volume.name, f"{volume.name}_{volume.plane}_{index:04d}")
         folder = writer.folder / "images" / writer.split
-        picture = write_lossless_image(place_inside(folder, name), pixels)
+        image = write_lossless_image(place_inside(folder, name), pixels)
         image_id = writer.add_image(
-            picture,
+            image,
             size=(pixels.shape[0], pixels.shape[1]),
             group=volume.name,
             spacing=volume.spacing,

@@ -55,13 +55,13 @@ class NiftiLayout:
 
     Attributes:
         splits: The cases that have labels, by split.
-        unlabelled: Names of the cases that have none, by split.
+        unlabeled: Names of the cases that have none, by split.
         classes: Value in the label volumes -> name, rising; without background and void.
         void: Value that is neither taught nor judged; None where there is none.
     """
 
     splits: Mapping[str, tuple[Case, ...]]
-    unlabelled: Mapping[str, tuple[str, ...]]
+    unlabeled: Mapping[str, tuple[str, ...]]
     classes: Mapping[int, str]
     void: int | None
 
@@ -83,7 +83,7 @@ def read_layout(source: Path, classes: Mapping[int, str] | None = None) -> Nifti
     if classes is None and not metadata.get("labels"):
         raise DataError(
             f"{source} has no {DESCRIPTION} with labels; say what the values of the label volumes "
-            "mean, for example classes={1: liver, 2: tumour}"
+            "mean, for example classes={1: liver, 2: tumor}"
         )
     names = dict(classes) if classes is not None else _parse_labels(file, metadata["labels"])
     ending = str(metadata.get("file_ending", SUFFIXES[0]))
@@ -91,13 +91,13 @@ def read_layout(source: Path, classes: Mapping[int, str] | None = None) -> Nifti
         raise DataError(
             f"{file}: file_ending is {ending!r}; only {', '.join(SUFFIXES)} are volumes"
         )
-    splits, unlabelled = {}, {}
+    splits, unlabeled = {}, {}
     for split in FOLDERS:
-        labelled, unlabeled_names = _find_cases(source, split, metadata, file)
-        if labelled:
-            splits[split] = labelled
+        labeled, unlabeled_names = _find_cases(source, split, metadata, file)
+        if labeled:
+            splits[split] = labeled
         if unlabeled_names:
-            unlabelled[split] = unlabeled_names
+            unlabeled[split] = unlabeled_names
     if "train" not in splits:
         raise DataError(
             f"{source} has no volumes with labels to train on (imagesTr and labelsTr, or images "
@@ -107,7 +107,7 @@ def read_layout(source: Path, classes: Mapping[int, str] | None = None) -> Nifti
     class_names = {v: n for v, n in sorted(names.items()) if n not in (BACKGROUND, IGNORE)}
     if not class_names:
         raise DataError(f"{source}: there is no label but the background; give classes={{1: ...}}")
-    return NiftiLayout(splits, unlabelled, class_names, void[0] if void else None)
+    return NiftiLayout(splits, unlabeled, class_names, void[0] if void else None)
 
 
 def _read_description(file: Path) -> dict[str, Any]:

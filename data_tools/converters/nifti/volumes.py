@@ -58,8 +58,8 @@ AXES: dict[Plane, tuple[str, str, str]] = {
 }
 """Where slices, rows and columns run to."""
 MAX_CHANNELS = 64
-"""More along the fourth axis are no channels but moments; the limit of pictures."""
-MILLIMETRES = {"meter": 1000.0, "micron": 0.001}
+"""More along the fourth axis are no channels but moments; the limit of images."""
+MILLIMETERS = {"meter": 1000.0, "micron": 0.001}
 MAX_OFFSET = 0.5
 """Volumes whose corners lie apart by less than this share of a voxel are taken to lie together."""
 READER_ERRORS = (
@@ -88,7 +88,7 @@ class _StoredVolume:
     affine: NDArray[np.float64]
     slope: float
     intercept: float
-    unit: float  # millimetres
+    unit: float  # millimeters
 
     @property
     def is_scaled(self) -> bool:
@@ -111,8 +111,8 @@ class Volume:
         name: Of the case.
         plane: Of the slices.
         num_slices: In that plane.
-        spacing: (y, x) millimetres per pixel of a slice.
-        distance: Millimetres between slices.
+        spacing: (y, x) millimeters per pixel of a slice.
+        distance: Millimeters between slices.
 
     Raises:
         DataError: If a file is missing or damaged, holds no numbers, or has another size than the
@@ -209,7 +209,7 @@ def _read_volume(path: Path) -> _StoredVolume:
         proxy = image.dataobj
         values = _stored_values(image)
         affine = np.asarray(image.affine, dtype=np.float64)
-        unit = MILLIMETRES.get(image.header.get_xyzt_units()[0], 1.0)
+        unit = MILLIMETERS.get(image.header.get_xyzt_units()[0], 1.0)
         slope, intercept = float(proxy.slope), float(proxy.inter)
     shape = values.shape
     values = values.reshape((*shape, *(1,) * (3 - len(shape))))

@@ -1,6 +1,6 @@
 """Scalabel's JSON, in which BDD100K comes: boxes, polygons, drivable area and lanes.
 
-    ROOT/images/100k/train/NAME.jpg          pictures (option `images`)
+    ROOT/images/100k/train/NAME.jpg          images (option `images`)
     ROOT/labels/det_20/det_train.json        frames with labels (option `labels`)
 
 A file is a list of frames, or has them under `frames`; a frame has `name` and `labels`, a label
@@ -59,7 +59,7 @@ OF_AREAS = "drivable area"
 """Categories of the files of 2018, which name the class in an attribute."""
 SIZE = (720, 1280)
 MAX_REACH = 10
-"""A point further away than this many pictures is a mistake, and rasterising to it takes memory."""
+"""A point further away than this many images is a mistake, and rasterizing to it takes memory."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def convert_scalabel(  # noqa: PLR0913 - each is an option of the format
     stuff: Sequence[str] = (),
     lane_width: int = 8,
     masks: bool = False,
-    need_pictures: bool = True,
+    need_images: bool = True,
     size: tuple[int, int] = SIZE,
     copy_images: bool = False,
     license_name: str = "",
@@ -111,30 +111,30 @@ def convert_scalabel(  # noqa: PLR0913 - each is an option of the format
     """Converts every split with a label file to COCO JSON.
 
     Boxes and closed polygons of `classes` become objects; those marked crowd or ignored, and those
-    of the categories in `ignore`, crowd objects. Attributes stay with objects and pictures.
+    of the categories in `ignore`, crowd objects. Attributes stay with objects and images.
 
     Args:
         source: Folder that `labels` and `images` are relative to.
         out: Folder for the JSON files and `semantic/`.
-        labels: Label files with `{split}` in place of the split. The first one says which pictures
-            there are and is read frame by frame; others add labels to its pictures, and are kept in
+        labels: Label files with `{split}` in place of the split. The first one says which images
+            there are and is read frame by frame; others add labels to its images, and are kept in
             memory.
-        images: Folder of the pictures, with `{split}` likewise.
+        images: Folder of the images, with `{split}` likewise.
         classes: Categories that come in objects, in order of their ids.
         rename: Category -> the one that it is another name of.
         ignore: Category -> the class for which its objects are crowd objects.
         semantic: What label maps are drawn from: drivable areas, lanes, or all polygons (the
             categories of `classes` and `stuff`, later ones over earlier ones). All other pixels are
-            unlabelled.
+            unlabeled.
         stuff: Categories for `semantic=polygons` that do not come in objects.
         lane_width: Pixels across a lane marking that is drawn.
         masks: Whether the objects are annotated by polygons, so that these are their masks.
-        need_pictures: False takes labels without pictures: names are kept, sizes are `size` where a
+        need_images: False takes labels without images: names are kept, sizes are `size` where a
             frame does not state its own.
         size: (height, width) for that case.
-        copy_images: Copy the pictures beside the JSON instead of referring to them.
-        license_name: Licence of the data, for the JSON.
-        progress: Called with (done, total) after each picture; the total is what is known so far.
+        copy_images: Copy the images beside the JSON instead of referring to them.
+        license_name: License of the data, for the JSON.
+        progress: Called with (done, total) after each image; the total is what is known so far.
 
     Returns:
         What was written, by split.
@@ -143,8 +143,8 @@ def convert_scalabel(  # noqa: PLR0913 - each is an option of the format
         DataError: If a file, frame, label or category is missing or wrong; the message names it.
     """
     require_parts(source, ())
-    if copy_images and not need_pictures:
-        raise DataError("copy_images needs the pictures; leave need_pictures out")
+    if copy_images and not need_images:
+        raise DataError("copy_images needs the images; leave need_images out")
     stuff_by_semantic = {
         "none": (),
         "drivable": DRIVABLE,
@@ -178,28 +178,28 @@ def convert_scalabel(  # noqa: PLR0913 - each is an option of the format
         )
         labels_by_frame, skipped_counts = _group_labels_by_name(other_files), _SkippedCounts()
         for frame in _read_frames(first):
-            picture = source / images.format(split=split) / frame.name
+            image = source / images.format(split=split) / frame.name
             is_annotated = not other_files or frame.name in labels_by_frame
             skipped_counts.images_without_map += not is_annotated
             frame.labels.extend(labels_by_frame.pop(frame.name, ()))
-            frame_size = measure_image_size(picture) if need_pictures else frame.size or size
+            frame_size = measure_image_size(image) if need_images else frame.size or size
             _add_frame(
-                writer, picture, frame, plan, frame_size, skipped_counts, is_annotated=is_annotated
+                writer, image, frame, plan, frame_size, skipped_counts, is_annotated=is_annotated
             )
             num_done += 1
             if progress is not None:
                 progress(num_done, max(num_done + 1, 2 * num_done))
         skipped_counts.frames = len(labels_by_frame)
-        _add_notes(writer, skipped_counts, semantic, need_pictures=need_pictures)
+        _add_notes(writer, skipped_counts, semantic, need_images=need_images)
         summaries.append(writer.write())
-    if not need_pictures:
+    if not need_images:
         return tuple(summaries)
     return add_unused_images(summaries, source, images, "no frame is about them")
 
 
 @dataclass(frozen=True)
 class _Frame:
-    """One picture of a label file."""
+    """One image of a label file."""
 
     location: str
     name: str
@@ -268,7 +268,7 @@ def _group_labels_by_name(files: Sequence[Path]) -> dict[str, list[tuple[str, di
 
 def _add_frame(
     writer: CocoWriter,
-    picture: Path,
+    image: Path,
     frame: _Frame,
     plan: _ConversionPlan,
     size: tuple[int, int],
@@ -276,7 +276,7 @@ def _add_frame(
     *,
     is_annotated: bool,
 ) -> None:
-    image_id = writer.add_image(picture, size=size, group=frame.group, attributes=frame.attributes)
+    image_id = writer.add_image(image, size=size, group=frame.group, attributes=frame.attributes)
     has_map = plan.semantic != "none"
     # Where nobody drew areas, their absence says nothing: it must not be taught as background.
     fill_value = 0 if is_annotated else writer.void
@@ -348,14 +348,14 @@ def _add_object(
             image_id, name, polygons, iscrowd=iscrowd, attributes=attributes
         )
         if not added:
-            writer.skip(location, name, "its polygons cover no pixel of the picture")
+            writer.skip(location, name, "its polygons cover no pixel of the image")
         return
     if label.get("box2d") is None:
         writer.skip(location, name, "it has neither a box nor a closed polygon")
         return
     box = parse_box(label["box2d"], writer.get_image_size(image_id), location)
     if box is None:
-        writer.skip(location, name, "its box has no area inside the picture")
+        writer.skip(location, name, "its box has no area inside the image")
     else:
         writer.add_box(image_id, name, box, iscrowd=iscrowd, attributes=attributes)
 
@@ -376,7 +376,7 @@ def _rasterize_paths(
 
 
 def _add_notes(
-    writer: CocoWriter, skipped_counts: _SkippedCounts, semantic: Semantic, *, need_pictures: bool
+    writer: CocoWriter, skipped_counts: _SkippedCounts, semantic: Semantic, *, need_images: bool
 ) -> None:
     if skipped_counts.labels:
         label_counts = ", ".join(
@@ -385,12 +385,12 @@ def _add_notes(
         writer.add_note(f"labels of other tasks that were not asked for: {label_counts}")
     if skipped_counts.frames:
         writer.add_note(
-            f"{skipped_counts.frames} pictures that only the further label files have are left out"
+            f"{skipped_counts.frames} images that only the further label files have are left out"
         )
     if skipped_counts.images_without_map and semantic != "none":
         writer.add_note(
-            f"{skipped_counts.images_without_map} pictures that the further label files lack: "
+            f"{skipped_counts.images_without_map} images that the further label files lack: "
             "their label maps are void"
         )
-    if not need_pictures:
-        writer.add_note("converted without the pictures: their sizes were not looked at")
+    if not need_images:
+        writer.add_note("converted without the images: their sizes were not looked at")

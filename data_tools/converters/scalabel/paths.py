@@ -122,7 +122,7 @@ def _sample_curve(control: Sequence[Point]) -> list[Point]:
 
 
 def parse_box(raw: Any, size: tuple[int, int], location: str) -> Box | None:
-    """(x, y, width, height) of a `box2d` inside a picture of (height, width); None without area.
+    """(x, y, width, height) of a `box2d` inside an image of (height, width); None without area.
 
     Raises:
         DataError: If an edge is missing or no finite number.

@@ -1,7 +1,7 @@
-"""Albumentations' transforms of colour with less work on float32 pictures.
+"""Albumentations' transforms of color with less work on float32 images.
 
 Parameters, randomness and results are albumentations' (to 1e-5). There a factor is spread over an
-array as large as the picture and the product made in float64, and hues are wrapped by a division
+array as large as the image and the product made in float64, and hues are wrapped by a division
 per pixel.
 """
 
@@ -32,13 +32,13 @@ class ColorJitter(albumentations.ColorJitter):  # type: ignore[misc]
         order: Sequence[int],
         **params: Any,
     ) -> Array:
-        """A picture with changed colours.
+        """An image with changed colors.
 
         Args:
             img: `(h, w, 3)` or `(h, w, 1)`; float32 of 0..1, or 8 bits.
             brightness: Factor of all values.
-            contrast: Factor of their distances from the picture's mean grey.
-            saturation: Factor of their distances from the pixel's grey.
+            contrast: Factor of their distances from the image's mean gray.
+            saturation: Factor of their distances from the pixel's gray.
             hue: Added, in turns.
             order: In which the four are done, as their positions.
             **params: Not used.
@@ -64,7 +64,7 @@ class RandomBrightnessContrast(albumentations.RandomBrightnessContrast):  # type
     """Values times a factor, plus an offset."""
 
     def apply(self, img: Array, alpha: float, beta: float, **params: Any) -> Array:
-        """A picture with changed values.
+        """An image with changed values.
 
         Args:
             img: `(h, w, C)`; float32 of 0..1, or 8 bits.
@@ -89,15 +89,15 @@ def _adjust_brightness(image: Floats, factor: float, out: Floats) -> Floats:
 
 
 def _adjust_contrast(image: Floats, factor: float, out: Floats) -> Floats:
-    grey = image if image.shape[2] == 1 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    return _scale(image, factor, float(grey.mean()) * (1 - factor), out)
+    gray = image if image.shape[2] == 1 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    return _scale(image, factor, float(gray.mean()) * (1 - factor), out)
 
 
 def _adjust_saturation(image: Floats, factor: float, out: Floats) -> Floats:
     if image.shape[2] == 1:
         return image
-    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    cv2.addWeighted(image, factor, grey, 1 - factor, 0.0, dst=out)
+    gray = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    cv2.addWeighted(image, factor, gray, 1 - factor, 0.0, dst=out)
     return np.clip(out, 0.0, 1.0, out=out)
 
 

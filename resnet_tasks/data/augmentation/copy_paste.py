@@ -1,4 +1,4 @@
-"""Objects of one picture pasted into another, boxes, masks and label map in step.
+"""Objects of one image pasted into another, boxes, masks and label map in step.
 
 Ghiasi et al. 2021, "Simple Copy-Paste is a Strong Data Augmentation Method for Instance
 Segmentation", without the blending of edges, which they found not to matter. What little of an
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from resnet_tasks.structures.samples import Target
 
-Picture = tuple[NDArray[np.float32], Target]
+Image = tuple[NDArray[np.float32], Target]
 """`(h, w, C)` pixels 0..1, and what is annotated on them."""
 
 
@@ -26,7 +26,7 @@ class CopyPaste:
     """How often, and what.
 
     Attributes:
-        p: Share of the pictures that get objects of another one.
+        p: Share of the images that get objects of another one.
         share: Of that one's objects, each is taken with this probability.
         min_visible: Share of its pixels that an object must show to stay an example.
     """
@@ -35,7 +35,7 @@ class CopyPaste:
     share: float = 0.5
     min_visible: float = 0.3
 
-    def __call__(self, into: Picture, source: Picture, rng: np.random.Generator) -> Picture:
+    def __call__(self, into: Image, source: Image, rng: np.random.Generator) -> Image:
         """`into` with objects of `source`, at the places that they have there.
 
         Args:
@@ -129,7 +129,7 @@ def _merge_targets(target: Target, pasted: Target) -> Target:
 
 
 def _crop_or_pad(pixels: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """The picture cut off, or continued in black, at the right and below."""
+    """The image cut off, or continued in black, at the right and below."""
     padded = np.zeros((*size, pixels.shape[2]), np.float32)
     height, width = min(size[0], pixels.shape[0]), min(size[1], pixels.shape[1])
     padded[:height, :width] = pixels[:height, :width]
@@ -155,7 +155,7 @@ def _masks_to_boxes(masks: Tensor) -> Tensor:
 
 
 def _boxes_to_masks(boxes: Tensor, size: torch.Size) -> Tensor:
-    """`(N, h, w)` pixels whose centres lie inside each box."""
+    """`(N, h, w)` pixels whose centers lie inside each box."""
     y, x = (torch.arange(length) + 0.5 for length in size)
     columns = (x >= boxes[:, :1]) & (x < boxes[:, 2:3])
     rows = (y >= boxes[:, 1:2]) & (y < boxes[:, 3:])

@@ -1,4 +1,4 @@
-"""Augmentation: pictures and annotations that change together."""
+"""Augmentation: images and annotations that change together."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ import torch
 from albumentations.augmentations.crops.transforms import CropSizeError
 from numpy.typing import NDArray
 
-from resnet_tasks.data.augmentation import color as colour
+from resnet_tasks.data.augmentation import color
 from resnet_tasks.data.augmentation.aligned import ALIGNED
 from resnet_tasks.data.images.preprocessing import to_unit_range
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.registry import find_nearest, suggest_nearest
-from resnet_tasks.structures.evaluation import UNLABELLED, VOID
+from resnet_tasks.structures.evaluation import UNLABELED, VOID
 from resnet_tasks.structures.samples import Target
 
 Array = NDArray[Any]
@@ -37,7 +37,7 @@ _REFUSALS = (
     cv2.error,
     CropSizeError,
 )
-"""What albumentations raises on pictures that a transform cannot take."""
+"""What albumentations raises on images that a transform cannot take."""
 
 _TURNS = (
     albumentations.D4,
@@ -46,7 +46,7 @@ _TURNS = (
     albumentations.Transpose,
     albumentations.VerticalFlip,
 )
-"""All of the picture stays in it."""
+"""All of the image stays in it."""
 _EXACT_MOVES = (
     *_TURNS,
     albumentations.CenterCrop,
@@ -57,7 +57,7 @@ _EXACT_MOVES = (
 
 _FASTER_TRANSFORMS = {
     transform_class.__name__: transform_class
-    for transform_class in (colour.ColorJitter, colour.RandomBrightnessContrast)
+    for transform_class in (color.ColorJitter, color.RandomBrightnessContrast)
 }
 """Instead of albumentations' own. They leave values in 0..1, as moves do."""
 
@@ -66,20 +66,20 @@ LEAST_SEEN = 1 - 1e-3
 
 
 def encode_labels(labels: Array) -> Array:
-    """Semantic labels as small unsigned values: void 0, unlabelled 1, label k is k + 2.
+    """Semantic labels as small unsigned values: void 0, unlabeled 1, label k is k + 2.
 
-    Void is 0, so that what a warp pulls in from outside the picture (albumentations fills 0) is
+    Void is 0, so that what a warp pulls in from outside the image (albumentations fills 0) is
     void.
     """
     largest = int(labels.max(initial=0)) + 2
-    shifted = np.where(labels == VOID, 0, np.where(labels == UNLABELLED, 1, labels + 2))
+    shifted = np.where(labels == VOID, 0, np.where(labels == UNLABELED, 1, labels + 2))
     return shifted.astype(np.uint8 if largest < 256 else np.uint16)
 
 
 def decode_labels(encoded: Array) -> NDArray[np.int64]:
     """The inverse of `encode_labels`."""
     values = encoded.astype(np.int64)
-    return np.where(values == 0, VOID, np.where(values == 1, UNLABELLED, values - 2))
+    return np.where(values == 0, VOID, np.where(values == 1, UNLABELED, values - 2))
 
 
 class _UnitRange(albumentations.NoOp):  # type: ignore[misc]
@@ -90,13 +90,13 @@ class _UnitRange(albumentations.NoOp):  # type: ignore[misc]
 
 
 class Augmentation:
-    """Albumentations over picture, boxes, labels, masks and semantic map, moving together.
+    """Albumentations over image, boxes, labels, masks and semantic map, moving together.
 
-    What happens to a picture is a function of the seed given with it and of nothing else.
+    What happens to an image is a function of the seed given with it and of nothing else.
 
     Args:
         steps: `{name: parameters}` in order; names of albumentations' transforms.
-        channels: Of the pictures. Transforms of colour work on 3 only, some on 1 as well.
+        channels: Of the images. Transforms of color work on 3 only, some on 1 as well.
 
     Raises:
         RecipeError: If a name or a parameter is unknown, or a transform does not work on so many
@@ -135,22 +135,22 @@ class Augmentation:
             )
 
     def __call__(self, image: Array, target: Target, seed: int) -> tuple[Array, Target]:
-        """Augments one picture.
+        """Augments one image.
 
         Args:
             image: `(h, w, C)` float32, 0..1; or 8 bits that stand for it (`unit_range`), of which
                 the first steps that only move pixels move a quarter of the bytes.
-            target: Its annotations, in the picture's pixels.
+            target: Its annotations, in the image's pixels.
             seed: Decides everything random.
 
         Returns:
-            The new picture, float32 clipped to 0..1 (as given where all steps only move pixels),
-            and its annotations; boxes clipped to the picture, objects outside it removed together
+            The new image, float32 clipped to 0..1 (as given where all steps only move pixels),
+            and its annotations; boxes clipped to the image, objects outside it removed together
             with their labels, flags and masks. So are those of which less than `LEAST_SEEN` is
             left: no anchor can fit such a sliver, and one without area has no offsets to learn.
 
         Raises:
-            RecipeError: If a transform does not work on such pictures.
+            RecipeError: If a transform does not work on such images.
         """
         # One shared stream: `set_random_seed` would give every transform the same one, so that two
         # flips of p=0.5 always came together.
@@ -169,15 +169,15 @@ class Augmentation:
             )
         except _REFUSALS as error:
             raise RecipeError(
-                f"augment: albumentations refuses a {image.dtype} picture of shape "
+                f"augment: albumentations refuses a {image.dtype} image of shape "
                 f"{image.shape}: {_format_error(error)}; take that transform out"
             ) from None
         augmented = outputs["image"]
         kind = np.float32 if self._makes_values else image.dtype
-        if not _is_picture(augmented, image.shape[2], kind):
+        if not _is_image(augmented, image.shape[2], kind):
             raise RecipeError(
                 f"augment: the steps make {augmented.dtype} of shape {tuple(augmented.shape)} of a "
-                f"{image.dtype} picture of shape {image.shape}; take the transform out that "
+                f"{image.dtype} image of shape {image.shape}; take the transform out that "
                 "changes channels or type (ToTensorV2 and FromFloat are not needed here)"
             )
         if self._may_leave_range:
@@ -187,7 +187,7 @@ class Augmentation:
     def _apply_transforms(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """What `Compose` makes of the same, where no step cuts an object.
 
-        Its checks of the boxes, before and after every step, take longer than flipping the picture.
+        Its checks of the boxes, before and after every step, take longer than flipping the image.
         """
         self._compose.py_random.random()  # whether to do anything at all: drawn there
         boxes = inputs["bboxes"] / _get_box_scale(inputs["image"])
@@ -220,7 +220,7 @@ def _update_target(target: Target, inputs: Mapping[str, Any], outputs: Mapping[s
 
 
 def _get_box_scale(image: Array) -> NDArray[np.float32]:
-    """(width, height, width, height), by which boxes become shares of the picture."""
+    """(width, height, width, height), by which boxes become shares of the image."""
     height, width = image.shape[:2]
     return np.array([width, height, width, height], np.float32)
 
@@ -244,7 +244,7 @@ def _find_still_visible(boxes: Array, before: Array) -> NDArray[np.bool_]:
     return np.asarray((side >= LEAST_SEEN) | ((was < LEAST_SEEN) & (side > 0)))
 
 
-def _is_picture(output: Any, channels: int, kind: Any = np.float32) -> bool:
+def _is_image(output: Any, channels: int, kind: Any = np.float32) -> bool:
     return (
         isinstance(output, np.ndarray)
         and output.dtype == kind
@@ -260,30 +260,30 @@ def _format_error(error: BaseException) -> str:
 def _require_channels(
     name: str, params: Mapping[str, Any] | None, position: int, channels: int
 ) -> None:
-    """Tries a transform on a small picture, so that it is refused before the first step.
+    """Tries a transform on a small image, so that it is refused before the first step.
 
     Raises:
         RecipeError: If it works on 3 channels, but not on so many.
     """
-    # Sizes, annotations or other pictures that it needs may be missing here; that shows with 3.
+    # Sizes, annotations or other images that it needs may be missing here; that shows with 3.
     if not _supports_channels(name, params, channels) and _supports_channels(name, params, 3):
         also = " or 1" if channels != 1 and _supports_channels(name, params, 1) else ""
         raise RecipeError(
-            f"augment.{position}.{name} works on pictures of 3{also} channels, but data.channels "
+            f"augment.{position}.{name} works on images of 3{also} channels, but data.channels "
             f"is {channels}; take it out"
         )
 
 
 def _supports_channels(name: str, params: Mapping[str, Any] | None, channels: int) -> bool:
     transform = _build_transform(name, {**(params or {}), "p": 1.0}, 0)
-    picture = np.random.default_rng(0).random((64, 64, channels), dtype=np.float32)
+    image = np.random.default_rng(0).random((64, 64, channels), dtype=np.float32)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # "not applicable to grey pictures"
-            output = albumentations.Compose([transform], seed=0)(image=picture)["image"]
+            warnings.simplefilter("error")  # "not applicable to gray images"
+            output = albumentations.Compose([transform], seed=0)(image=image)["image"]
     except (Warning, *_REFUSALS):
         return False
-    return _is_picture(output, channels)
+    return _is_image(output, channels)
 
 
 def _build_transform(name: str, params: Mapping[str, Any] | None, position: int) -> Any:

@@ -223,7 +223,7 @@ def _build_records(
     ):
         raise ValueError("a category is unknown")
     if num_images and not 0 <= int(order.min()) <= int(order.max()) < num_images:
-        raise ValueError("a picture is unknown")
+        raise ValueError("an image is unknown")
     images = PackedImages(columns)
     semantic = [
         str(optional_fields["semantic"])

@@ -36,8 +36,8 @@ def read_repaired_truth(path: Path, kind: Kind) -> TruthColumns:
             "with `bbox`, or choose another task"
         )
     rows = [
-        (picture, annotation)
-        for picture, record in enumerate(coco.images)
+        (image, annotation)
+        for image, record in enumerate(coco.images)
         for annotation in coco.annotations[record.id]
         if annotation.bbox is not None
     ]
@@ -47,7 +47,7 @@ def read_repaired_truth(path: Path, kind: Kind) -> TruthColumns:
         np.asarray([(r.height, r.width) for r in coco.images], np.int64).reshape(-1, 2),
         {r.id: r.group for r in coco.images if r.group is not None},
         coco.categories,
-        np.asarray([picture for picture, _ in rows], np.int64),
+        np.asarray([image for image, _ in rows], np.int64),
         np.asarray([annotation.category for _, annotation in rows], np.int64),
         np.asarray([annotation.bbox for _, annotation in rows], np.float64).reshape(-1, 4),
         np.asarray([annotation.area for _, annotation in rows], np.float64),
@@ -112,7 +112,7 @@ def read_validated_results(path: Path, truth: TruthColumns, kind: Kind) -> Resul
             f"{path}: entry {has_box.index(False)} has no bbox, others have; give it to all "
             "entries (objects are then small or large by their box) or to none (by their mask)"
         )
-    table, indices = validator.pictures, truth.categories.index_table
+    table, indices = validator.images, truth.categories.index_table
     return ResultColumns(
         np.asarray([table[entry["image_id"]] for entry in raw], np.int64),
         np.asarray([indices[entry["category_id"]] for entry in raw], np.int64),
@@ -128,7 +128,7 @@ class _EntryValidator:
     """The entries of a results file, checked one by one."""
 
     def __init__(self, truth: TruthColumns, kind: Kind) -> None:
-        self.pictures: dict[Id, int] = {image_id: i for i, image_id in enumerate(truth.image_ids)}
+        self.images: dict[Id, int] = {image_id: i for i, image_id in enumerate(truth.image_ids)}
         self.errors = _EntryErrors()
         self._truth = truth
         self._kind = kind
@@ -140,8 +140,8 @@ class _EntryValidator:
             errors.add("every entry must be an object", f"{location} is {format_value(entry)}")
             return
         image_id, category_id = entry.get("image_id"), entry.get("category_id")
-        picture = find(self.pictures, image_id)
-        if picture is None:
+        image = find(self.images, image_id)
+        if image is None:
             errors.add(
                 self._describe_image_remedy(image_id),
                 f"{location} has image_id {format_value(image_id)}",
@@ -156,20 +156,20 @@ class _EntryValidator:
                 f"{location} has category_id {format_value(category_id)}",
             )
         self._check_box(entry, location)
-        self._check_mask(entry, location, picture)
+        self._check_mask(entry, location, image)
         score = entry.get("score")
         if not _is_finite(score):
             errors.add("it must be a finite number", f"{location} has score {format_value(score)}")
 
     def _describe_image_remedy(self, image_id: Any) -> str:
         remedy = (
-            f"{self._truth.path} does not have it; its ids look like {format_list(self.pictures)}"
+            f"{self._truth.path} does not have it; its ids look like {format_list(self.images)}"
         )
-        if isinstance(image_id, str) and image_id.isdecimal() and int(image_id) in self.pictures:
-            first = next(str(known_id) for known_id in self.pictures if type(known_id) is int)
+        if isinstance(image_id, str) and image_id.isdecimal() and int(image_id) in self.images:
+            first = next(str(known_id) for known_id in self.images if type(known_id) is int)
             return f"ids are numbers there, not text: write {first}, not {first!r}"
-        if type(image_id) is int and str(image_id) in self.pictures:
-            first = next(e for e in self.pictures if isinstance(e, str) and e.isdecimal())
+        if type(image_id) is int and str(image_id) in self.images:
+            first = next(e for e in self.images if isinstance(e, str) and e.isdecimal())
             return f"ids are text there, not numbers: write {first!r}, not {first}"
         return remedy
 
@@ -188,11 +188,11 @@ class _EntryValidator:
                 f"{location} has bbox {format_value(box)}",
             )
 
-    def _check_mask(self, entry: dict[str, Any], location: str, picture: int) -> None:
+    def _check_mask(self, entry: dict[str, Any], location: str, image: int) -> None:
         if self._kind != "mask":
             return
         mask = entry.get("segmentation")
-        height, width = self._truth.sizes[picture].tolist()
+        height, width = self._truth.sizes[image].tolist()
         if isinstance(mask, dict):
             is_usable = is_rle(mask, height, width)
         else:
@@ -201,7 +201,7 @@ class _EntryValidator:
             )
         if not mask or not is_usable:
             self.errors.add(
-                "it must be polygons of at least six numbers, or run lengths of the picture's size "
+                "it must be polygons of at least six numbers, or run lengths of the image's size "
                 "[height, width]",
                 f"{location} of height {height} and width {width} has segmentation "
                 f"{format_value(mask)}",

@@ -42,10 +42,10 @@ class TruthColumns:
     Attributes:
         path: The file.
         image_ids: In file order.
-        sizes: `(P, 2)` height and width of the pictures.
-        groups: Id of a picture -> its group (patient, study, sequence), where it has one.
+        sizes: `(P, 2)` height and width of the images.
+        groups: Id of an image -> its group (patient, study, sequence), where it has one.
         categories: Ids to indices.
-        pictures: `(G,)` indices into `image_ids`.
+        images: `(G,)` indices into `image_ids`.
         labels: `(G,)` indices into `categories`.
         boxes: `(G, 4)` xywh as in the file, boxes without area included.
         areas: `(G,)` pixels², of the file.
@@ -59,7 +59,7 @@ class TruthColumns:
     sizes: NDArray[np.int64]
     groups: Mapping[Id, str]
     categories: CategoryMap
-    pictures: NDArray[np.int64]
+    images: NDArray[np.int64]
     labels: NDArray[np.int64]
     boxes: NDArray[np.float64]
     areas: NDArray[np.float64]
@@ -73,14 +73,14 @@ class ResultColumns:
     """The detections of a COCO results file.
 
     Attributes:
-        pictures: `(D,)` indices into the truth's `image_ids`.
+        images: `(D,)` indices into the truth's `image_ids`.
         labels: `(D,)` indices into the truth's `categories`.
         boxes: `(D, 4)` xywh; None where masks were asked for and come without.
         scores: `(D,)`.
         segmentations: One per detection; empty unless masks were asked for.
     """
 
-    pictures: NDArray[np.int64]
+    images: NDArray[np.int64]
     labels: NDArray[np.int64]
     boxes: NDArray[np.float64] | None
     scores: NDArray[np.float64]
@@ -166,8 +166,8 @@ def _read_clean_truth(path: Path, kind: Kind) -> TruthColumns | None:
         return None
     ids = _extract_column(raw.images, "id", np.int64)
     objects: Sequence[_Object] = raw.annotations
-    pictures, is_known = _find_positions(ids, _extract_column(objects, "image_id", np.int64))
-    labels, is_labelled = _find_positions(
+    images, is_known = _find_positions(ids, _extract_column(objects, "image_id", np.int64))
+    labels, is_labeled = _find_positions(
         np.asarray(categories.ids, np.int64), _extract_column(objects, "category_id", np.int64)
     )
     boxes = _extract_boxes(objects)
@@ -176,7 +176,7 @@ def _read_clean_truth(path: Path, kind: Kind) -> TruthColumns | None:
     sizes = np.asarray([(image.height, image.width) for image in raw.images], np.int64)
     is_clean = (
         is_known.all()
-        and is_labelled.all()
+        and is_labeled.all()
         and np.isfinite(boxes).all()
         and (boxes[:, 2:] >= 0).all()
         and ((areas >= 0) & np.isfinite(areas)).all()
@@ -193,7 +193,7 @@ def _read_clean_truth(path: Path, kind: Kind) -> TruthColumns | None:
         sizes.reshape(-1, 2),
         {image.id: str(image.group) for image in raw.images if image.group is not None},
         categories,
-        pictures,
+        images,
         labels,
         boxes,
         areas,
@@ -249,10 +249,10 @@ def _read_clean_results(path: Path, truth: TruthColumns, kind: Kind) -> ResultCo
                 masks += [row.segmentation for row in rows]
     except (OSError, msgspec.MsgspecError, UnicodeError, RecursionError):
         return None
-    pictures, is_known = _find_positions(
+    images, is_known = _find_positions(
         np.asarray(truth.image_ids, np.int64), _concatenate(image_ids, np.int64)
     )
-    labels, is_labelled = _find_positions(
+    labels, is_labeled = _find_positions(
         np.asarray(truth.categories.ids, np.int64), _concatenate(categories, np.int64)
     )
     values = _concatenate(scores, np.float64)
@@ -260,7 +260,7 @@ def _read_clean_results(path: Path, truth: TruthColumns, kind: Kind) -> ResultCo
     all_boxes = np.concatenate([np.zeros((0, 4)), *boxes])
     is_clean = (
         is_known.all()
-        and is_labelled.all()
+        and is_labeled.all()
         and np.isfinite(values).all()
         and np.isfinite(all_boxes).all()
         and (all_boxes[:, 2:] >= 0).all()
@@ -269,7 +269,7 @@ def _read_clean_results(path: Path, truth: TruthColumns, kind: Kind) -> ResultCo
     )
     if not is_clean:
         return None
-    return ResultColumns(pictures, labels, all_boxes, values)
+    return ResultColumns(images, labels, all_boxes, values)
 
 
 def _split_json_list(raw: bytes) -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""A parsed COCO file: pictures, annotations, and where the files lie."""
+"""A parsed COCO file: images, annotations, and where the files lie."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class CocoFile:
 
     Attributes:
         path: The JSON.
-        images_root: Folder that the pictures' names are relative to.
+        images_root: Folder that the images' names are relative to.
         categories: Ids to indices.
         images: In file order. Given as any sequence of records, they are packed.
         annotations: By image id, in file order; every image has an entry. Given as any mapping,
@@ -56,11 +56,11 @@ class CocoFile:
         return self.path.parent / str(self.info.get("sem_seg_root", ""))
 
     def image_path(self, record: ImageRecord) -> Path:
-        """File of a picture."""
+        """File of an image."""
         return self.images_root / record.file_name
 
     def sem_seg_path(self, record: ImageRecord) -> Path | None:
-        """Semantic label map of a picture; None where it has none."""
+        """Semantic label map of an image; None where it has none."""
         name = record.sem_seg_file_name
         return None if name is None else self.sem_seg_root / name
 
@@ -81,7 +81,7 @@ class CocoFile:
         return replace(self, categories=categories, annotations=annotations)
 
     def select_images(self, images: Sequence[ImageRecord]) -> CocoFile:
-        """The same file with some of its pictures and what is annotated on them."""
+        """The same file with some of its images and what is annotated on them."""
         selected = PackedImages.from_records(images)
         annotations = {record.id: self.annotations[record.id] for record in images}
         packed = pack_annotations(annotations, selected)
@@ -92,7 +92,7 @@ class CocoFile:
         return self.annotations.count_objects(len(self.categories))
 
     def iter_files(self) -> Iterator[Path]:
-        """Pictures, then semantic maps, that the file names."""
+        """Images, then semantic maps, that the file names."""
         names = map(self.images.get_file_name, range(len(self.images)))
         yield from (self.images_root / name for name in names)
         for optional_fields in self.images.iter_optional_fields():
@@ -100,7 +100,7 @@ class CocoFile:
                 yield self.sem_seg_root / name
 
     def find_missing_files(self) -> tuple[Path, ...]:
-        """Pictures and semantic maps that the file names and that are not there."""
+        """Images and semantic maps that the file names and that are not there."""
         exists: dict[Path, bool] = {}
         for path in self.iter_files():
             if path not in exists:
@@ -122,7 +122,7 @@ def _format_missing_files(coco: CocoFile, missing: Sequence[Path]) -> str:
     total = sum(1 for _ in coco.iter_files())
     return (
         f"{coco.path}: {len(missing)} of {total} named files are not there, the first is "
-        f"{missing[0]}; name the folder of the pictures with `images:` beside `annotations:`"
+        f"{missing[0]}; name the folder of the images with `images:` beside `annotations:`"
     )
 
 

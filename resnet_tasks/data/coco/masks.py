@@ -1,4 +1,4 @@
-"""Segmentations of COCO files: polygons and run lengths, checked and rasterised."""
+"""Segmentations of COCO files: polygons and run lengths, checked and rasterized."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from resnet_tasks.data.images.windows import Tile
 from resnet_tasks.errors import DataError
 
 MAX_COORDINATE = 1e6
-"""Pixels. Rasterising walks along the outline, so a stray point far away would take all memory."""
+"""Pixels. Rasterizing walks along the outline, so a stray point far away would take all memory."""
 
 
 def decode_mask(
     segmentation: list[Any] | dict[str, Any], height: int, width: int
 ) -> NDArray[np.bool_]:
-    """`(height, width)` pixels of an object, rasterised exactly as COCO does.
+    """`(height, width)` pixels of an object, rasterized exactly as COCO does.
 
     Args:
         segmentation: Polygons `[[x0, y0, x1, y1, ...], ...]`, or run lengths `{"size": (height,
             width), "counts": ...}`, compressed or not.
-        height: Of the picture.
-        width: Of the picture.
+        height: Of the image.
+        width: Of the image.
 
     Raises:
         DataError: If it is none of these, or run lengths of another size.
@@ -43,14 +43,14 @@ def decode_mask(
 def decode_mask_in_tile(
     segmentation: list[Any] | dict[str, Any], height: int, width: int, tile: Tile
 ) -> NDArray[np.bool_]:
-    """What a part of the picture shows of an object: the same pixels as of `decode_mask`.
+    """What a part of the image shows of an object: the same pixels as of `decode_mask`.
 
-    The picture's mask is never made as a whole.
+    The image's mask is never made as a whole.
 
     Args:
         segmentation: As in `decode_mask`.
-        height: Of the picture.
-        width: Of the picture.
+        height: Of the image.
+        width: Of the image.
         tile: The part.
 
     Returns:
@@ -63,7 +63,7 @@ def decode_mask_in_tile(
     if isinstance(segmentation, dict):
         encoded, top, left, rows = encode_rle(segmentation, height, width), 0, 0, height
     else:
-        # Rasterised in a frame that begins where the outline does, never at negative coordinates:
+        # Rasterized in a frame that begins where the outline does, never at negative coordinates:
         # there COCO's rounding is another one.
         packed = [polygon for polygon in map(pack_polygon, segmentation) if polygon is not None]
         least_x = min((min(polygon[0::2]) for polygon in packed), default=0.0)
@@ -93,7 +93,7 @@ def encode_rle(segmentation: Any, height: int, width: int) -> Any:
     if isinstance(segmentation, dict):
         if not is_rle(segmentation, height, width):
             raise DataError(
-                f"run lengths {format_value(segmentation)} do not fit their picture of height "
+                f"run lengths {format_value(segmentation)} do not fit their image of height "
                 f"{height} "
                 f"and width {width}"
             )

@@ -1,11 +1,11 @@
-"""Pictures and annotations of a COCO file as columns of numbers, in place of Python objects.
+"""Images and annotations of a COCO file as columns of numbers, in place of Python objects.
 
 A million small objects cost gigabytes, and every loader process soon has a copy of its own, for
 reading an object changes its reference count. Columns are a few large buffers that are only read:
 processes share them, in memory or in a mapped file (`coco_cache`). A record is made when it is
 asked for.
 
-P pictures, N annotations, R polygons. Texts lie behind one another as UTF-8, with P + 1 or N + 1
+P images, N annotations, R polygons. Texts lie behind one another as UTF-8, with P + 1 or N + 1
 `starts`; a column of ids is int64, or such texts of JSON where not all are whole numbers.
 """
 
@@ -89,7 +89,7 @@ def _compute_sort_key(image_id: object) -> int:
 
 
 class PackedImages(Sequence[ImageRecord]):
-    """The pictures of a file; records are made when asked for.
+    """The images of a file; records are made when asked for.
 
     Args:
         columns: As `from_records` makes them.
@@ -125,7 +125,7 @@ class PackedImages(Sequence[ImageRecord]):
             }
         )
         if len({record.id for record in records}) < len(records):
-            raise DataError("two pictures have the same id; give every picture its own")
+            raise DataError("two images have the same id; give every image its own")
         return packed
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -137,7 +137,7 @@ class PackedImages(Sequence[ImageRecord]):
         return self.columns["image.size"]
 
     def find_position(self, image_id: object) -> int | None:
-        """Position of the picture with this id; None where there is none."""
+        """Position of the image with this id; None where there is none."""
         if type(image_id) not in (int, str):
             return None
         sort_keys, sort_key = self.columns["image.places"], _compute_sort_key(image_id)
@@ -149,11 +149,11 @@ class PackedImages(Sequence[ImageRecord]):
         return None
 
     def get_id(self, position: int) -> Id:
-        """Id of the picture at a position."""
+        """Id of the image at a position."""
         return self._ids[position]
 
     def get_file_name(self, position: int) -> str:
-        """Name of the picture at a position."""
+        """Name of the image at a position."""
         return self._names[position]
 
     def __len__(self) -> int:
@@ -182,14 +182,14 @@ class PackedImages(Sequence[ImageRecord]):
         )
 
     def iter_optional_fields(self) -> Iterator[dict[str, Any]]:
-        """What pictures have beside id, name and size, of those that have any."""
+        """What images have beside id, name and size, of those that have any."""
         starts = self.columns["image.rest.starts"]
         for position in np.flatnonzero(np.diff(starts)).tolist():
             yield json.loads(self._optional_fields[position])
 
 
 def _encode_optional_fields(record: ImageRecord) -> str:
-    """What few pictures have; empty where this one has nothing of it."""
+    """What few images have; empty where this one has nothing of it."""
     optional_fields = {
         "semantic": record.sem_seg_file_name,
         "group": record.group,
@@ -205,7 +205,7 @@ class PackedAnnotations(Mapping[Id, tuple[Annotation, ...]]):
 
     Args:
         columns: As `AnnotationPacker` makes them.
-        images: Their pictures.
+        images: Their images.
 
     Attributes:
         images: As given.
@@ -228,16 +228,16 @@ class PackedAnnotations(Mapping[Id, tuple[Annotation, ...]]):
         return np.bincount(single, minlength=number)
 
     def list_image_categories(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Every pair of a picture's position and a category that it shows, crowds left out."""
+        """Every pair of an image's position and a category that it shows, crowds left out."""
         single = ~self.columns["annotation.crowd"]
-        pictures = np.repeat(np.arange(len(self)), np.diff(self.columns["annotation.starts"]))
+        images = np.repeat(np.arange(len(self)), np.diff(self.columns["annotation.starts"]))
         categories = self.columns["annotation.category"][single].astype(np.int64)
         number = int(categories.max(initial=0)) + 1
-        pairs = np.unique(pictures[single] * number + categories)
+        pairs = np.unique(images[single] * number + categories)
         return pairs // number, pairs % number
 
     def get_by_position(self, position: int) -> tuple[Annotation, ...]:
-        """The annotations of the picture at a position."""
+        """The annotations of the image at a position."""
         start, end = self.columns["annotation.starts"][position : position + 2].tolist()
         image_id = self.images.get_id(position)
         part = {
@@ -289,15 +289,15 @@ def _nan_to_none(value: float) -> float | None:
 
 
 class AnnotationPacker:
-    """Takes the annotations of a file one by one, in any order of pictures, and packs them.
+    """Takes the annotations of a file one by one, in any order of images, and packs them.
 
     Args:
-        images: Their pictures.
+        images: Their images.
     """
 
     def __init__(self, images: PackedImages) -> None:
         self._images = images
-        self._pictures = array("q")
+        self._image_positions = array("q")
         self._ids: list[Id] = []
         self._categories = array("i")
         self._numbers = array("d")  # x, y, width, height, area, occluded, truncated
@@ -311,19 +311,19 @@ class AnnotationPacker:
         """Adds one.
 
         Raises:
-            DataError: If its picture is unknown.
+            DataError: If its image is unknown.
         """
         position = self._images.find_position(annotation.image_id)
         if position is None:
             raise DataError(
                 f"annotation {annotation.id!r} belongs to image {annotation.image_id!r}, which is "
-                "not among the pictures; add the picture or leave the annotation out"
+                "not among the images; add the image or leave the annotation out"
             )
         self.append_at(position, annotation)
 
     def append_at(self, position: int, annotation: Annotation) -> None:
-        """Adds one that belongs to the picture at `position`."""
-        self._pictures.append(position)
+        """Adds one that belongs to the image at `position`."""
+        self._image_positions.append(position)
         self._ids.append(annotation.id)
         self._categories.append(annotation.category)
         box = annotation.bbox or (math.nan,) * 4
@@ -344,10 +344,10 @@ class AnnotationPacker:
         self._runs.append(runs)
 
     def pack(self) -> PackedAnnotations:
-        """All of them, by picture and within one in the order in which they were taken."""
-        pictures = np.frombuffer(self._pictures, np.int64)
-        order = np.argsort(pictures, kind="stable")
-        per_picture = np.bincount(pictures, minlength=len(self._images))
+        """All of them, by image and within one in the order in which they were taken."""
+        images = np.frombuffer(self._image_positions, np.int64)
+        order = np.argsort(images, kind="stable")
+        per_image = np.bincount(images, minlength=len(self._images))
         numbers = np.frombuffer(self._numbers, np.float64).reshape(-1, 7)[order]
         flags = np.frombuffer(bytes(self._flags), np.uint8).reshape(-1, 2)[order]
         polygons = np.frombuffer(self._polygons, np.int64)
@@ -355,7 +355,7 @@ class AnnotationPacker:
         rows = order.tolist()
         columns = {
             **_encode_ids("annotation.id", [self._ids[row] for row in rows]),
-            "annotation.starts": _compute_starts(per_picture.tolist()),
+            "annotation.starts": _compute_starts(per_image.tolist()),
             "annotation.category": np.frombuffer(self._categories, np.int32)[order],
             "annotation.bbox": np.ascontiguousarray(numbers[:, :4]),
             "annotation.area": np.ascontiguousarray(numbers[:, 4]),
@@ -380,7 +380,7 @@ def pack_annotations(
     """Annotations by image id, packed where they are not.
 
     Raises:
-        DataError: If a picture is unknown.
+        DataError: If an image is unknown.
     """
     if isinstance(annotations, PackedAnnotations) and annotations.images is images:
         return annotations

@@ -1,4 +1,4 @@
-"""What is annotated of the pixels of a picture: by a map of its own, or by its instance masks."""
+"""What is annotated of the pixels of an image: by a map of its own, or by its instance masks."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from resnet_tasks.data.coco.dataset_file import CocoFile
 from resnet_tasks.data.coco.masks import decode_mask
 from resnet_tasks.data.coco.records import Annotation, ImageRecord
 from resnet_tasks.data.coco.semantic_maps import read_semantic_map
-from resnet_tasks.structures.evaluation import UNLABELLED
+from resnet_tasks.structures.evaluation import UNLABELED
 
 
 def has_map(file: CocoFile, record: ImageRecord) -> bool:
-    """Whether a picture has a semantic map of its own."""
+    """Whether an image has a semantic map of its own."""
     return "semantic" in file.annotated and record.sem_seg_file_name is not None
 
 
 def has_pixel_labels(file: CocoFile, record: ImageRecord) -> bool:
-    """Whether the pixels of a picture are annotated."""
+    """Whether the pixels of an image are annotated."""
     return has_map(file, record) or "masks" in file.annotated
 
 
 def read_pixel_labels(
     file: CocoFile, record: ImageRecord, categories: CategoryMap
 ) -> NDArray[np.int64]:
-    """`(height, width)` category indices, `UNLABELLED` and `VOID`, of a picture that has them.
+    """`(height, width)` category indices, `UNLABELED` and `VOID`, of an image that has them.
 
     Args:
-        file: Where the picture is annotated.
-        record: The picture.
+        file: Where the image is annotated.
+        record: The image.
         categories: Whose indices the labels are.
 
     Raises:
@@ -41,7 +41,7 @@ def read_pixel_labels(
     path = file.sem_seg_path(record)
     if path is not None and "semantic" in file.annotated:
         return read_semantic_map(path, categories, (record.height, record.width))
-    labels = np.full((record.height, record.width), UNLABELLED, dtype=np.int64)
+    labels = np.full((record.height, record.width), UNLABELED, dtype=np.int64)
     for annotation in sort_by_descending_area(file.annotations[record.id]):
         if annotation.segmentation is not None:
             labels[decode_mask(annotation.segmentation, record.height, record.width)] = (

@@ -29,7 +29,7 @@ class Problem:
             not used, or it is used and results may mislead. `repaired`: read as if it were right.
             `note`: used as it is.
         message: One sentence with the file, the ids and what to do.
-        image_id: Of the first picture concerned.
+        image_id: Of the first image concerned.
         annotation_id: Of the first annotation concerned.
         count: How many are concerned; left-out ones have a problem each.
     """
@@ -53,7 +53,7 @@ class Finding:
 
     Attributes:
         kind: As in `Problem`.
-        image_id: Of the picture concerned.
+        image_id: Of the image concerned.
         annotation_id: Of the annotation concerned.
         detail: What was given.
         location: The list in the file, `images` or `annotations`, and the position in it, from 0.
@@ -69,7 +69,7 @@ class Finding:
 _KINDS: dict[str, tuple[Severity, str]] = {
     "unreadable": ("error", "{first}"),
     "bad_categories": ("error", "{first}; annotations were not looked at"),
-    "no_images": ("error", "there is no picture in it"),
+    "no_images": ("error", "there is no image in it"),
     "image_record": (
         "error",
         (
@@ -89,12 +89,12 @@ _KINDS: dict[str, tuple[Severity, str]] = {
         "error",
         (
             "{n} image(s) have a `spacing` that cannot be used: {first}; it is [y, x] in "
-            "millimetres per pixel, two numbers above 0; mend or remove it"
+            "millimeters per pixel, two numbers above 0; mend or remove it"
         ),
     ),
     "duplicate_image": (
         "error",
-        "{n} image id(s) appear more than once: {first}; give every picture its own id",
+        "{n} image id(s) appear more than once: {first}; give every image its own id",
     ),
     "annotation_record": (
         "error",
@@ -117,7 +117,7 @@ _KINDS: dict[str, tuple[Severity, str]] = {
     "missing_file": (
         "error",
         (
-            "{n} named file(s) are not there: {first}; name the folder of the pictures with "
+            "{n} named file(s) are not there: {first}; name the folder of the images with "
             "`images:` beside `annotations:` in a recipe, with --images here"
         ),
     ),
@@ -129,15 +129,15 @@ _KINDS: dict[str, tuple[Severity, str]] = {
         "error",
         (
             "{n} file(s) have another size than their image record says: {first}; mend the record "
-            "where its annotations belong to the picture as it is, else replace the picture"
+            "where its annotations belong to the image as it is, else replace the image"
         ),
     ),
     "turned_size": (
         "error",
         (
-            "{n} picture(s) are turned by their EXIF orientation, and their image records give "
+            "{n} image(s) are turned by their EXIF orientation, and their image records give "
             "the size as stored: {first}; boxes drawn on the stored pixels lie elsewhere on the "
-            "upright picture: store the pictures without the tag, or turn size and annotations"
+            "upright image: store the images without the tag, or turn size and annotations"
         ),
     ),
     "semantic_map": ("error", "{n} semantic map(s) cannot be used: {first}"),
@@ -145,18 +145,18 @@ _KINDS: dict[str, tuple[Severity, str]] = {
     "shared_group": (
         "error",
         (
-            "{n} group(s) have pictures in another split too, so that what is learnt is judged on "
-            "what was learnt from: {first}; split by group (resnet-tasks data split --by group)"
+            "{n} group(s) have images in another split too, so that what is learned is judged on "
+            "what was learned from: {first}; split by group (resnet-tasks data split --by group)"
         ),
     ),
-    "shared_picture": (
+    "shared_image": (
         "error",
-        "{n} picture(s) are in another split too: {first}; leave each in one split",
+        "{n} image(s) are in another split too: {first}; leave each in one split",
     ),
     "near_duplicate": (
         "warning",
         (
-            "{n} picture(s) look like one of another split: {first}; put pictures of one scene, "
+            "{n} image(s) look like one of another split: {first}; put images of one scene, "
             "patient or sequence into one split"
         ),
     ),
@@ -164,14 +164,14 @@ _KINDS: dict[str, tuple[Severity, str]] = {
         "warning",
         (
             "{n} class(es) have no object here, but have in another split: {first}; they cannot "
-            "be learnt or judged on it: split by class (resnet-tasks data split --by class)"
+            "be learned or judged on it: split by class (resnet-tasks data split --by class)"
         ),
     ),
     "box_apart": (
         "warning",
         (
             "{n} box(es) do not enclose their segmentation: {first}; one of the two belongs to "
-            "another object, or to another size of the picture"
+            "another object, or to another size of the image"
         ),
     ),
     "corner_boxes": (
@@ -180,7 +180,7 @@ _KINDS: dict[str, tuple[Severity, str]] = {
     ),
     "relative_boxes": (
         "warning",
-        "{first}; if they are shares of the picture, multiply by its width and height",
+        "{first}; if they are shares of the image, multiply by its width and height",
     ),
     "area_beyond_box": (
         "warning",
@@ -192,14 +192,14 @@ _KINDS: dict[str, tuple[Severity, str]] = {
     "repeated_object": (
         "warning",
         (
-            "{n} annotation(s) repeat another of the same picture in class, box and mask: {first}; "
+            "{n} annotation(s) repeat another of the same image in class, box and mask: {first}; "
             "each counts as an object of its own, that can only be missed"
         ),
     ),
     "missing_info": ("repaired", "the file has no `info`; taken as empty"),
     "missing_size": (
         "repaired",
-        "{n} image(s) have no height and width; read from the pictures: {first}",
+        "{n} image(s) have no height and width; read from the images: {first}",
     ),
     "missing_id": ("repaired", "{n} annotation(s) have no id; numbered anew: {first}"),
     "duplicate_annotation": (
@@ -240,20 +240,20 @@ _KINDS: dict[str, tuple[Severity, str]] = {
     "box_outside": (
         "warning",
         (
-            "{n} annotation(s) are left out: {first}; they lie wholly outside their picture; are "
-            "these pixels of this picture, as x, y, width, height?"
+            "{n} annotation(s) are left out: {first}; they lie wholly outside their image; are "
+            "these pixels of this image, as x, y, width, height?"
         ),
     ),
     "bad_segmentation": (
         "warning",
         (
             "{n} segmentation(s) are left out, their boxes kept: {first}; polygons need at least "
-            "three points (six numbers of at most a million), run lengths the size of their picture"
+            "three points (six numbers of at most a million), run lengths the size of their image"
         ),
     ),
     "missing_annotations": (
         "note",
-        "the file has no `annotations`; its pictures count as not annotated, not as empty",
+        "the file has no `annotations`; its images count as not annotated, not as empty",
     ),
     "no_box": (
         "note",
@@ -265,7 +265,7 @@ _KINDS: dict[str, tuple[Severity, str]] = {
     "box_beyond_frame": (
         "note",
         (
-            "{n} box(es) reach beyond their picture; training uses the part inside, evaluation the "
+            "{n} box(es) reach beyond their image; training uses the part inside, evaluation the "
             "box as it is: {first}"
         ),
     ),
@@ -273,7 +273,7 @@ _KINDS: dict[str, tuple[Severity, str]] = {
     "exif_turned": (
         "note",
         (
-            "{n} picture(s) are turned by their EXIF orientation; here they are always taken "
+            "{n} image(s) are turned by their EXIF orientation; here they are always taken "
             "upright, by other tools not always: {first}"
         ),
     ),

@@ -33,18 +33,18 @@ def read_coco(
     keep_degenerate: bool = False,
     allow_outside: bool = False,
 ) -> CocoFile:
-    """A COCO file, parsed and checked; pictures are not touched.
+    """A COCO file, parsed and checked; images are not touched.
 
     Of a big file a packed form is kept (`coco_cache`), from which the next reading takes a second.
 
     Args:
         path: The JSON.
-        images_root: Folder of the pictures. Default: `info.images_root` (relative to the JSON's
+        images_root: Folder of the images. Default: `info.images_root` (relative to the JSON's
             folder), else the JSON's folder.
         annotated: What the file annotates, of `ANNOTATED`. Default: `info.annotated`, else what it
             holds: boxes, masks, semantic maps, annotations that have neither box nor mask (image).
             An empty list of annotations counts as boxes that were looked for and not found.
-        keep_degenerate: Keep boxes without area or outside their picture, as the judges of results
+        keep_degenerate: Keep boxes without area or outside their image, as the judges of results
             files do: nothing can match them, so they count as missed.
         allow_outside: Accept file names that are absolute or hold `..`; they can name any file of
             the machine.
@@ -70,7 +70,7 @@ def read_coco(
     errors = [problem.message for problem in findings.to_problems() if problem.severity == "error"]
     if coco is None or errors:
         raise DataError("\n".join(errors))
-    if cache is None or "missing_size" in findings:  # sizes come from pictures, which may change
+    if cache is None or "missing_size" in findings:  # sizes come from images, which may change
         return coco
     return cache.store(coco, images_root)
 
@@ -78,11 +78,11 @@ def read_coco(
 def to_coco_results(
     detections: Detections, image_id: Id, category_ids: Sequence[int]
 ) -> list[dict[str, Any]]:
-    """The entries of a COCO results file for one picture, numbers at full precision.
+    """The entries of a COCO results file for one image, numbers at full precision.
 
     Args:
-        detections: In the frame of the original picture.
-        image_id: The picture's id in the COCO file.
+        detections: In the frame of the original image.
+        image_id: The image's id in the COCO file.
         category_ids: By label index of the detections.
     """
     boxes = boxes_to_xywh(detections.boxes).tolist()

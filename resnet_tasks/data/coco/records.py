@@ -1,4 +1,4 @@
-"""One picture and one annotation of a COCO file."""
+"""One image and one annotation of a COCO file."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ Xywh = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """One picture of a COCO file.
+    """One image of a COCO file.
 
     Attributes:
         id: As in the file.
         file_name: Relative to the file's images root, inside it.
-        height: Pixels of the upright picture.
-        width: Pixels of the upright picture.
+        height: Pixels of the upright image.
+        width: Pixels of the upright image.
         sem_seg_file_name: Semantic label map, relative to the file's semantic root.
         group: Patient, study or sequence; splits never cut through a group.
-        spacing: (y, x) millimetres per pixel.
+        spacing: (y, x) millimeters per pixel.
         extra: The record's other fields, COCO's own bookkeeping left out.
     """
 
@@ -45,11 +45,11 @@ class ImageRecord:
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """One object, or one image-level label, of a picture.
+    """One object, or one image-level label, of an image.
 
     Attributes:
         id: As in the file, or a new one where the file's is missing or not unique.
-        image_id: Id of its picture.
+        image_id: Id of its image.
         category: Index into the file's `CategoryMap`.
         bbox: (x, y, width, height) exactly as in the file, pixels, width and height above 0; None
             for image-level labels.
@@ -57,7 +57,7 @@ class Annotation:
         is_crowd: A region of many objects: neither positive nor negative.
         segmentation: What `decode_mask` takes: polygons (packed as `array("d")`) or run lengths.
         occluded: KITTI's degree: 0 visible, 1 partly, 2 largely occluded, 3 unknown.
-        truncated: Share 0..1 that lies outside the picture.
+        truncated: Share 0..1 that lies outside the image.
     """
 
     id: Id

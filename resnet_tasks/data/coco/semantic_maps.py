@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from resnet_tasks.data.coco.categories import CategoryMap
 from resnet_tasks.data.images.label_files import read_label_map
 from resnet_tasks.errors import DataError
-from resnet_tasks.structures.evaluation import UNLABELLED, VOID
+from resnet_tasks.structures.evaluation import UNLABELED, VOID
 
 
 def read_semantic_map(
@@ -33,7 +33,7 @@ def read_map_values(
     Args:
         path: Of the file.
         size: (height, width) that it must have.
-        max_pixels: As in `open_picture`.
+        max_pixels: As in `open_image`.
 
     Raises:
         DataError: If the file is not a label map or has another size.
@@ -42,7 +42,7 @@ def read_map_values(
     if values.shape != size:
         raise DataError(
             f"label map {path} is {values.shape[1]} x {values.shape[0]}, "
-            f"its picture {size[1]} x {size[0]} (width x height)"
+            f"its image {size[1]} x {size[0]} (width x height)"
         )
     return values
 
@@ -52,7 +52,7 @@ def values_to_labels(
 ) -> NDArray[np.int64]:
     """Stored values of a semantic map, or of a part of it, as category indices.
 
-    Values are category ids; 0 is unlabelled and 255 (65535 for 16 bits) void, unless a category has
+    Values are category ids; 0 is unlabeled and 255 (65535 for 16 bits) void, unless a category has
     that id.
 
     Raises:
@@ -61,7 +61,7 @@ def values_to_labels(
     unknown_value = -3
     void_value = 255 if values.dtype.itemsize == 1 else 65535
     table = np.full(void_value + 1, unknown_value, dtype=np.int64)
-    table[0], table[void_value] = UNLABELLED, VOID
+    table[0], table[void_value] = UNLABELED, VOID
     for index, category in enumerate(categories.categories):
         if 0 <= category.id <= void_value:
             table[category.id] = index
@@ -74,6 +74,6 @@ def values_to_labels(
         known_ids = ", ".join(str(category.id) for category in categories.categories)
         raise DataError(
             f"label map {path} holds the value(s) {bad[:5]}, which are no category id "
-            f"({known_ids}), nor 0 (unlabelled) or {void_value} (void)"
+            f"({known_ids}), nor 0 (unlabeled) or {void_value} (void)"
         )
     return np.asarray(labels, dtype=np.int64)

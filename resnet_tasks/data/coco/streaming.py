@@ -108,7 +108,7 @@ def write_content(
 def relocate_info(
     info: Mapping[str, Any], roots: Mapping[str, Path], folder: Path
 ) -> dict[str, Any]:
-    """The `info` of a file that is written to another folder: its pictures are found from there.
+    """The `info` of a file that is written to another folder: its images are found from there.
 
     Args:
         info: Of the file as it was read.

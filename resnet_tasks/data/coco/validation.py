@@ -33,7 +33,7 @@ MAX_NUMBER = 1e300
 MAX_LENGTH = 1e9
 """Pixels of a side."""
 FRAME_TOLERANCE = 1e-3
-"""Pixels by which a box may leave its picture before that is worth a note (rounding of files)."""
+"""Pixels by which a box may leave its image before that is worth a note (rounding of files)."""
 
 
 def require_object(path: Path, raw: Any) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def require_object(path: Path, raw: Any) -> dict[str, Any]:
 
 
 def require_coco(path: Path, raw: Any) -> dict[str, Any]:
-    """The top level of a COCO file, with lists of pictures, annotations and categories.
+    """The top level of a COCO file, with lists of images, annotations and categories.
 
     Raises:
         DataError: If it is something else, or lacks one.
@@ -80,7 +80,7 @@ _BOOKKEEPING = frozenset(
 def resolve_image_folder(
     path: Path, info: Mapping[str, Any], images_root: str | Path | None = None
 ) -> Path:
-    """The folder that the pictures' names are relative to.
+    """The folder that the images' names are relative to.
 
     Raises:
         DataError: If a folder is named that is not there, or that no folder can be called.
@@ -93,9 +93,7 @@ def resolve_image_folder(
     if images_root is None:
         return path.parent / _get_text(info, "images_root")
     if not Path(images_root).is_dir():
-        raise DataError(
-            f"{path}: its folder of pictures {images_root} is not there; mend `images:`"
-        )
+        raise DataError(f"{path}: its folder of images {images_root} is not there; mend `images:`")
     return Path(images_root)
 
 
@@ -103,7 +101,7 @@ class ImageReader:
     """One pass over the image records of a file.
 
     Args:
-        root: Folder of the pictures.
+        root: Folder of the images.
         findings: Where problems go.
         allow_outside: As in `read_coco`.
     """
@@ -344,7 +342,7 @@ class AnnotationReader:
             return (x, y, width, height)
         if self._keep_degenerate and kind != "non_finite_box":
             return (x, y, width, height)
-        size = f"the picture is {record.width} x {record.height}"
+        size = f"the image is {record.width} x {record.height}"
         findings.add(kind, record.id, annotation_id, f"bbox {list(raw)}, {size}")
         return _SKIPPED_BOX
 

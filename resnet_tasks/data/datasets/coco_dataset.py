@@ -21,34 +21,34 @@ from resnet_tasks.data.coco.dataset_file import CocoFile
 from resnet_tasks.data.coco.pixel_labels import has_pixel_labels, read_pixel_labels
 from resnet_tasks.data.coco.records import ImageRecord
 from resnet_tasks.data.datasets.ground_truth import build_truth, map_image_labels
-from resnet_tasks.data.datasets.image_index import PictureIndex
+from resnet_tasks.data.datasets.image_index import ImageIndex
 from resnet_tasks.data.datasets.samples import as_tensor
 from resnet_tasks.data.datasets.targets import build_target
-from resnet_tasks.data.images.image_cache import DecodedPicture, make_cache
+from resnet_tasks.data.images.image_cache import DecodedImage, make_cache
 from resnet_tasks.data.images.intensity import Intensity, Resize, resize_labels
-from resnet_tasks.data.images.preprocessing import Preparation, PreparedPicture, to_unit_range
+from resnet_tasks.data.images.preprocessing import Preparation, PreparedImage, to_unit_range
 from resnet_tasks.data.sampling.rare_classes import compute_repeat_factors
 from resnet_tasks.data.sampling.sample_keys import Key, derive_sample_seed, unpack_key
-from resnet_tasks.errors import DataError, PictureError
+from resnet_tasks.errors import DataError, ImageError
 from resnet_tasks.structures.evaluation import GroundTruth
 from resnet_tasks.structures.geometry import Geometry
 from resnet_tasks.structures.samples import LabelTable, Sample, Target, Task
 
 
 class CocoDataset(Dataset[Sample]):
-    """Pictures of one or more COCO files.
+    """Images of one or more COCO files.
 
     Args:
         files: Parsed COCO files with the same categories.
         categories: Categories whose indices the samples' labels are.
         fields: What to load: any of `boxes`, `masks`, `semantic`, `image_labels`. A field that a
             file does not annotate stays `None`.
-        resize: Box that every picture is brought to; None keeps the stored size.
+        resize: Box that every image is brought to; None keeps the stored size.
         intensity: How stored values become 0..1.
-        channels: Channels of the pictures.
-        augment: Applied when given; its randomness is a function of (seed, epoch, picture).
+        channels: Channels of the images.
+        augment: Applied when given; its randomness is a function of (seed, epoch, image).
         seed: Of the run.
-        cache: Keep resized pictures in memory: True, False or "auto" (where they take at most 1
+        cache: Keep resized images in memory: True, False or "auto" (where they take at most 1
             GB).
 
     Attributes:
@@ -57,13 +57,13 @@ class CocoDataset(Dataset[Sample]):
         unannotated: Per file: indices of the categories that were not looked for, rising; those
             that the file does not list, unless `with_sources` says otherwise.
         fields: What is loaded.
-        repeats: `(N,)` how often each picture comes in an epoch of training; None: once.
-        bad_picture_limit: Share of pictures that may be unreadable and are left out of training;
+        repeats: `(N,)` how often each image comes in an epoch of training; None: once.
+        bad_image_limit: Share of images that may be unreadable and are left out of training;
             None: each is an error.
-        preparation: The steps between a stored picture and a sample, augmentation apart.
+        preparation: The steps between a stored image and a sample, augmentation apart.
 
     Raises:
-        DataError: If there is no picture at all.
+        DataError: If there is no image at all.
     """
 
     def __init__(
@@ -82,13 +82,13 @@ class CocoDataset(Dataset[Sample]):
         self._listed_classes = tuple(file.categories.names for file in files)
         self.unannotated = _find_unannotated(self._listed_classes, categories)
         self.repeats: NDArray[np.float64] | None = None
-        self.bad_picture_limit: float | None = None
+        self.bad_image_limit: float | None = None
         self.files = tuple(file.reindex(categories) for file in files)
         self.categories = categories
-        self._index = PictureIndex(self.files)
+        self._index = ImageIndex(self.files)
         if not len(self):
             raise DataError(
-                f"{', '.join(str(file.path) for file in files)}: there is no picture in it"
+                f"{', '.join(str(file.path) for file in files)}: there is no image in it"
             )
         self.fields = frozenset(fields)
         self.preparation = Preparation(channels, resize, intensity or Intensity())
@@ -112,13 +112,13 @@ class CocoDataset(Dataset[Sample]):
         return self._paste_objects(sample, index, scale)
 
     def load_sample(self, index: int, scale: float = 1.0) -> Sample:
-        """A prepared picture, before all that depends on the epoch (`finished`).
+        """A prepared image, before all that depends on the epoch (`finished`).
 
         Its values are those of `Preparation.pixels`: 8 bits, where `finished` shall make 0..1 of
         them, or float32.
 
         Args:
-            index: Of the picture.
+            index: Of the image.
             scale: Relative to the prepared size.
         """
         file, record = self.record(index)
@@ -137,11 +137,11 @@ class CocoDataset(Dataset[Sample]):
         )
 
     def finalize_sample(self, sample: Sample, index: int, epoch: int, visit: int) -> Sample:
-        """A sample of picture `index`, or of a part of it, with all that depends on the epoch.
+        """A sample of image `index`, or of a part of it, with all that depends on the epoch.
 
         Args:
             sample: Its id decides, with epoch and visit, what is random; values as of `plain`.
-            index: Of the picture.
+            index: Of the image.
             epoch: From 0.
             visit: How often it has come before in the epoch.
         """
@@ -155,12 +155,12 @@ class CocoDataset(Dataset[Sample]):
             image, target = self._augment(image, target, seed)
         if not self._keep_uint8 or self._copy_paste is not None:
             image = to_unit_range(image)
-        # The way back through an augmentation is not kept: its pictures are for training only.
+        # The way back through an augmentation is not kept: its images are for training only.
         geometry = replace(geometry, input_size=(int(image.shape[0]), int(image.shape[1])))
         return Sample(as_tensor(image), geometry, image_id, sample.file_name, target, seed)
 
     def _paste_objects(self, sample: Sample, index: int, scale: float) -> Sample:
-        """A picture with objects of another one, where chance wants it so."""
+        """An image with objects of another one, where chance wants it so."""
         assert self._copy_paste is not None
         name = f"{sample.image_id}, pasted into"
         # The sample's own seed is a function of (seed, epoch, id, visit).
@@ -170,8 +170,8 @@ class CocoDataset(Dataset[Sample]):
             other = (index + 1 + int(rng.integers(len(self) - 1))) % len(self)
             try:
                 other_sample = self.load_sample(other, scale)
-            except PictureError:
-                if self.bad_picture_limit is None:
+            except ImageError:
+                if self.bad_image_limit is None:
                     raise
                 # It is counted when its own turn comes.
             else:
@@ -194,7 +194,7 @@ class CocoDataset(Dataset[Sample]):
         return replace(sample, image=image, target=replace(target, **dropped))
 
     def with_copy_paste(self, copy_paste: CopyPaste) -> CocoDataset:
-        """The same pictures, some of them with objects of others: a function of (seed, epoch, id).
+        """The same images, some of them with objects of others: a function of (seed, epoch, id).
 
         Args:
             copy_paste: How often, and what.
@@ -206,7 +206,7 @@ class CocoDataset(Dataset[Sample]):
         return dataset
 
     def with_scales(self, scales: Sequence[float]) -> CocoDataset:
-        """The same pictures, whose training batches have one of several sizes.
+        """The same images, whose training batches have one of several sizes.
 
         Args:
             scales: Relative to the prepared size, one drawn per batch; none: all have that size.
@@ -216,13 +216,13 @@ class CocoDataset(Dataset[Sample]):
         return dataset
 
     def as_uint8(self) -> CocoDataset:
-        """The same pictures, whose samples hold 8 bits where nothing made other values of them."""
+        """The same images, whose samples hold 8 bits where nothing made other values of them."""
         dataset = copy.copy(self)
         dataset._keep_uint8 = True
         return dataset
 
     def with_limit(self, max_pixels: int) -> CocoDataset:
-        """The same pictures, of which those with more pixels than that are refused."""
+        """The same images, of which those with more pixels than that are refused."""
         dataset = copy.copy(self)
         dataset.preparation = replace(self.preparation, max_pixels=max_pixels)
         return dataset
@@ -232,10 +232,10 @@ class CocoDataset(Dataset[Sample]):
         weights: Sequence[float] | None = None,
         annotated_classes: Sequence[Collection[str] | None] | None = None,
     ) -> CocoDataset:
-        """The same pictures, with what is known of the files as sources of training.
+        """The same images, with what is known of the files as sources of training.
 
         Args:
-            weights: Per file: how often each of its pictures comes per epoch, above 0; None: once.
+            weights: Per file: how often each of its images comes per epoch, above 0; None: once.
             annotated_classes: Per file: names of the categories that were annotated wherever they
                 appear;
                 None: those that the file lists. That another one is not there teaches nothing.
@@ -250,34 +250,34 @@ class CocoDataset(Dataset[Sample]):
         return dataset
 
     def with_repeated_rare_classes(self, threshold: float) -> CocoDataset:
-        """The same pictures; those that show rare classes come several times per epoch.
+        """The same images; those that show rare classes come several times per epoch.
 
         Args:
-            threshold: Share of pictures below which a class is rare, of (0, 1] (`repeat_factors`).
+            threshold: Share of images below which a class is rare, of (0, 1] (`repeat_factors`).
         """
         dataset = copy.copy(self)
-        rows, category_indices, pictures = self._index.list_image_categories()
+        rows, category_indices, images = self._index.list_image_categories()
         all_factors = compute_repeat_factors(
-            rows, category_indices, pictures=pictures, threshold=threshold
+            rows, category_indices, images=images, threshold=threshold
         )
         factors = self._index.select_values(all_factors)
         dataset.repeats = factors if self.repeats is None else self.repeats * factors
         return dataset
 
     def with_bad_image_limit(self, limit: float) -> CocoDataset:
-        """The same pictures; loaders leave out those that cannot be read.
+        """The same images; loaders leave out those that cannot be read.
 
         Args:
-            limit: Share of all pictures that may be so, of (0, 1].
+            limit: Share of all images that may be so, of (0, 1].
         """
         dataset = copy.copy(self)
-        dataset.bad_picture_limit = limit
+        dataset.bad_image_limit = limit
         return dataset
 
     @property
     def max_bad_images(self) -> int:
-        """How many pictures may be unreadable: the share rounded up; 0 where each is an error."""
-        return math.ceil((self.bad_picture_limit or 0.0) * len(self))
+        """How many images may be unreadable: the share rounded up; 0 where each is an error."""
+        return math.ceil((self.bad_image_limit or 0.0) * len(self))
 
     def batch_keys(
         self,
@@ -294,7 +294,7 @@ class CocoDataset(Dataset[Sample]):
         Args:
             epoch: From 0.
             number: Of the batch in the epoch, from 0.
-            positions: Of the pictures.
+            positions: Of the images.
             visits: How often each of them has come before in the epoch; None: never.
         """
         keys: list[Key] = [(epoch, position) for position in positions]
@@ -313,15 +313,15 @@ class CocoDataset(Dataset[Sample]):
         ]
 
     def load_image(self, index: int) -> NDArray[Any]:
-        """Picture `index` as stored, `(h, w, C)` at full precision, upright.
+        """Image `index` as stored, `(h, w, C)` at full precision, upright.
 
         Raises:
             DataError: If it cannot be read, or has another size than its file says.
         """
         return self._read_image(*self.record(index))
 
-    def prepare_image(self, index: int) -> PreparedPicture:
-        """Picture `index`, of which parts can be read.
+    def prepare_image(self, index: int) -> PreparedImage:
+        """Image `index`, of which parts can be read.
 
         Raises:
             DataError: If it cannot be read, or has another size than its file says.
@@ -332,7 +332,7 @@ class CocoDataset(Dataset[Sample]):
         return prepared_image
 
     def at_scale(self, factor: float) -> CocoDataset:
-        """The same pictures, prepared `factor` times as large; none of them kept in memory."""
+        """The same images, prepared `factor` times as large; none of them kept in memory."""
         dataset = copy.copy(self)
         scale = self.preparation.scale * factor
         dataset.preparation = replace(self.preparation, scale=scale)
@@ -340,7 +340,7 @@ class CocoDataset(Dataset[Sample]):
         return dataset
 
     def select(self, positions: Sequence[int]) -> CocoDataset:
-        """Some of its pictures, under the same ids; `files` stay as they are."""
+        """Some of its images, under the same ids; `files` stay as they are."""
         dataset = copy.copy(self)
         dataset._index = self._index.select(positions)
         dataset.repeats = None if self.repeats is None else self.repeats[np.asarray(positions)]
@@ -348,24 +348,24 @@ class CocoDataset(Dataset[Sample]):
         return dataset
 
     def record(self, index: int) -> tuple[CocoFile, ImageRecord]:
-        """The file that picture `index` is annotated in, and its record there."""
+        """The file that image `index` is annotated in, and its record there."""
         return self._index.record(index)
 
     def path(self, index: int) -> Path:
-        """File of picture `index`."""
+        """File of image `index`."""
         file, record = self.record(index)
         return file.image_path(record)
 
     def image_id(self, index: int) -> int | str:
-        """Id of picture `index`; made unique with the file's name where several files share ids."""
+        """Id of image `index`; made unique with the file's name where several files share ids."""
         return self._index.image_id(index)
 
     def group(self, index: int) -> str | None:
-        """Patient, study or sequence of picture `index`; None where the file names none."""
+        """Patient, study or sequence of image `index`; None where the file names none."""
         return self.record(index)[1].group
 
     def truth(self, index: int, table: LabelTable) -> GroundTruth:
-        """What is annotated on picture `index`, in original pixels and the labels of one head."""
+        """What is annotated on image `index`, in original pixels and the labels of one head."""
         file, record = self.record(index)
         semantic = None
         if has_pixel_labels(file, record):
@@ -376,7 +376,7 @@ class CocoDataset(Dataset[Sample]):
         return build_truth(file, record, self.image_id(index), table.mapping, semantic)
 
     def image_labels(self, index: int, table: LabelTable) -> tuple[int, ...] | None:
-        """Labels of picture `index` as a whole, as one head sees them; None: not annotated."""
+        """Labels of image `index` as a whole, as one head sees them; None: not annotated."""
         file, record = self.record(index)
         return map_image_labels(file, record, table.mapping)
 
@@ -396,10 +396,10 @@ class CocoDataset(Dataset[Sample]):
 
     @property
     def is_cached(self) -> bool:
-        """Whether pictures that were read once come from memory, within one process."""
+        """Whether images that were read once come from memory, within one process."""
         return self._cache is not None
 
-    def _load_decoded(self, index: int, scale: float) -> DecodedPicture:
+    def _load_decoded(self, index: int, scale: float) -> DecodedImage:
         cached = None if self._cache is None else self._cache.get(index, scale)
         if cached is not None:
             return cached
@@ -408,12 +408,12 @@ class CocoDataset(Dataset[Sample]):
             decoded = self._decode(file, record, scale)
         except DataError as error:
             path = str(file.image_path(record))
-            raise PictureError(str(error), self.image_id(index), path) from None
+            raise ImageError(str(error), self.image_id(index), path) from None
         if self._cache is not None:
             self._cache.add(index, scale, decoded)
         return decoded
 
-    def _decode(self, file: CocoFile, record: ImageRecord, scale: float) -> DecodedPicture:
+    def _decode(self, file: CocoFile, record: ImageRecord, scale: float) -> DecodedImage:
         image = self._read_image(file, record)
         preparation = replace(self.preparation, scale=self.preparation.scale * scale)
         original = (record.height, record.width)
@@ -424,7 +424,7 @@ class CocoDataset(Dataset[Sample]):
                 encode_labels(labels), preparation.compute_input_size(original)
             )
         image_name = str(file.image_path(record))
-        return DecodedPicture(preparation.prepare_pixels(image, image_name), semantic, original)
+        return DecodedImage(preparation.prepare_pixels(image, image_name), semantic, original)
 
     def _read_image(self, file: CocoFile, record: ImageRecord) -> NDArray[Any]:
         image = self.preparation.read(file.image_path(record))

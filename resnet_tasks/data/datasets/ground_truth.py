@@ -1,4 +1,4 @@
-"""Annotations of a picture as the evaluators take them."""
+"""Annotations of an image as the evaluators take them."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def build_truth(
     mapping: Sequence[int],
     semantic: NDArray[np.int64] | None = None,
 ) -> GroundTruth:
-    """Objects and labels of one picture exactly as in the file, in the labels of one head.
+    """Objects and labels of one image exactly as in the file, in the labels of one head.
 
     Args:
-        file: Where the picture is annotated.
-        record: The picture.
+        file: Where the image is annotated.
+        record: The image.
         image_id: Its id for the evaluator.
         mapping: Label of every category index (`LabelTable.mapping`); objects of categories below 0
             are left out, image-level labels of categories that are `IGNORED` stay as that.
@@ -86,9 +86,9 @@ def _none_to_nan(values: Sequence[float | None]) -> NDArray[np.float64] | None:
 def map_image_labels(
     file: CocoFile, record: ImageRecord, mapping: Sequence[int]
 ) -> tuple[int, ...] | None:
-    """Image-level labels of one picture in those of a head, `IGNORED` for what it does not know.
+    """Image-level labels of one image in those of a head, `IGNORED` for what it does not know.
 
-    None where the file does not annotate pictures as a whole.
+    None where the file does not annotate images as a whole.
     """
     if "image" not in file.annotated:
         return None
@@ -97,7 +97,7 @@ def map_image_labels(
 
 
 def collect_image_labels(file: CocoFile, record: ImageRecord) -> list[int]:
-    """Category indices of the picture's annotations that have no box, each once, in order."""
+    """Category indices of the image's annotations that have no box, each once, in order."""
     return sorted(
         {
             annotation.category

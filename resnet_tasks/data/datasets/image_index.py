@@ -1,4 +1,4 @@
-"""Positions in a data set as pictures of its files."""
+"""Positions in a data set as images of its files."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from resnet_tasks.data.coco.dataset_file import CocoFile
 from resnet_tasks.data.coco.records import ImageRecord
 
 
-class PictureIndex:
-    """All pictures of several COCO files, file after file, or some of them.
+class ImageIndex:
+    """All images of several COCO files, file after file, or some of them.
 
     Args:
-        files: Whose pictures are all in it.
+        files: Whose images are all in it.
     """
 
     def __init__(self, files: Sequence[CocoFile]) -> None:
@@ -28,32 +28,32 @@ class PictureIndex:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def select(self, positions: Sequence[int]) -> PictureIndex:
-        """Some of the pictures, under the same ids."""
+    def select(self, positions: Sequence[int]) -> ImageIndex:
+        """Some of the images, under the same ids."""
         selection = copy.copy(self)
         selection._rows = self._rows[np.asarray(positions, np.int64)]
         return selection
 
     def locate(self, index: int) -> tuple[int, int]:
-        """Number of the file of picture `index`, and its position in there."""
+        """Number of the file of image `index`, and its position in there."""
         row = int(self._rows[index])
         file = int(np.searchsorted(self._ends, row, side="right"))
         return file, row - (int(self._ends[file - 1]) if file else 0)
 
     def record(self, index: int) -> tuple[CocoFile, ImageRecord]:
-        """The file that picture `index` is annotated in, and its record there."""
+        """The file that image `index` is annotated in, and its record there."""
         number, row = self.locate(index)
         file = self._files[number]
         return file, file.images[row]
 
     def image_id(self, index: int) -> int | str:
-        """Id of picture `index`; made unique with the file's name where several files share ids."""
+        """Id of image `index`; made unique with the file's name where several files share ids."""
         file, row = self.locate(index)
         image_id = self._files[file].images.get_id(row)
         return image_id if self._prefixes is None else f"{self._prefixes[file]}/{image_id}"
 
     def expand_by_file(self, values: Sequence[float]) -> NDArray[np.float64]:
-        """`(N,)` for each picture the value of its file.
+        """`(N,)` for each image the value of its file.
 
         Args:
             values: One per file.
@@ -62,11 +62,11 @@ class PictureIndex:
         return np.repeat(np.asarray(values, np.float64), counts)[self._rows]
 
     def list_image_categories(self) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
-        """What all pictures of the files show, also those that are not chosen.
+        """What all images of the files show, also those that are not chosen.
 
         Returns:
-            `(S,)` rows of pictures and `(S,)` the category that each shows, every pair once, and
-            the number of pictures; `chosen` takes what is found for the rows.
+            `(S,)` rows of images and `(S,)` the category that each shows, every pair once, and
+            the number of images; `chosen` takes what is found for the rows.
         """
         file_pairs = [file.annotations.list_image_categories() for file in self._files]
         pairs = zip([0, *self._ends.tolist()], file_pairs, strict=False)
@@ -78,7 +78,7 @@ class PictureIndex:
         )
 
     def select_values(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """`(N,)` values of the pictures, of those by row of `shown`."""
+        """`(N,)` values of the images, of those by row of `shown`."""
         return values[self._rows]
 
 

@@ -1,4 +1,4 @@
-"""Prepared pictures as samples: the step from numpy to tensors."""
+"""Prepared images as samples: the step from numpy to tensors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from resnet_tasks.data.images.preprocessing import Preparation, PreparedPicture
+from resnet_tasks.data.images.preprocessing import Preparation, PreparedImage
 from resnet_tasks.data.images.windows import Tile
 from resnet_tasks.structures.samples import Sample
 
@@ -22,7 +22,7 @@ def as_tensor(values: NDArray[Any]) -> Tensor:
 def make_sample(
     preparation: Preparation, image: NDArray[Any], image_id: int | str = 0, name: str = ""
 ) -> Sample:
-    """A sample of one stored picture, without annotations.
+    """A sample of one stored image, without annotations.
 
     Args:
         preparation: Its way to what the model takes.
@@ -37,11 +37,11 @@ def make_sample(
     return Sample(as_tensor(values), geometry, image_id, name)
 
 
-def make_window_sample(picture: PreparedPicture, tile: Tile) -> Sample:
-    """A sample of one window of a picture; its geometry leads back to the original.
+def make_window_sample(image: PreparedImage, tile: Tile) -> Sample:
+    """A sample of one window of an image; its geometry leads back to the original.
 
     Raises:
         DataError: If the file cannot be read, or its values cannot be placed in 0..1.
     """
-    values, geometry = picture.read_window(tile)
-    return Sample(as_tensor(values), geometry, picture.name, picture.name)
+    values, geometry = image.read_window(tile)
+    return Sample(as_tensor(values), geometry, image.name, image.name)

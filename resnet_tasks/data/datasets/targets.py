@@ -1,4 +1,4 @@
-"""Annotations of a picture as what its sample teaches, in the frame of the sample."""
+"""Annotations of an image as what its sample teaches, in the frame of the sample."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def build_target(
     """All but the semantic map; what is not annotated or not wanted stays None.
 
     Args:
-        file: Where the picture is annotated.
-        record: The picture.
-        geometry: From the picture as stored to the sample.
+        file: Where the image is annotated.
+        record: The image.
+        geometry: From the image as stored to the sample.
         fields: Wanted: any of `boxes`, `masks` and `image_labels`.
     """
     target_fields: dict[str, Any] = {}

@@ -1,6 +1,6 @@
-"""Tiles of big pictures as samples of training.
+"""Tiles of big images as samples of training.
 
-Shape glossary: `P` pictures, `T` tiles, `N` objects of a picture, `t` tiles of a picture.
+Shape glossary: `P` images, `T` tiles, `N` objects of an image, `t` tiles of an image.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.data.datasets.samples import as_tensor
 from resnet_tasks.data.images.image_cache import fits_in_memory
 from resnet_tasks.data.images.intensity import resize_labels, resize_pixels
-from resnet_tasks.data.images.preprocessing import Preparation, PreparedPicture
+from resnet_tasks.data.images.preprocessing import Preparation, PreparedImage
 from resnet_tasks.data.images.windows import Tile, WindowGrid
 from resnet_tasks.data.sampling.sample_keys import Key, unpack_key
-from resnet_tasks.errors import DataError, PictureError
-from resnet_tasks.structures.evaluation import BACKGROUND, UNLABELLED
+from resnet_tasks.errors import DataError, ImageError
+from resnet_tasks.structures.evaluation import BACKGROUND, UNLABELED
 from resnet_tasks.structures.geometry import Geometry
 from resnet_tasks.structures.samples import Sample, Target
 
 LAST_KEPT = 2
-"""Decoded pictures that are kept where not all of them can be."""
+"""Decoded images that are kept where not all of them can be."""
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Tiling:
-    """How pictures are cut into tiles, and what of an object counts.
+    """How images are cut into tiles, and what of an object counts.
 
     Attributes:
         windows: Size and overlap of the tiles.
@@ -57,45 +57,43 @@ class Tiling:
 
 
 class TiledDataset(Dataset[Sample]):
-    """Tiles of the pictures of a data set; a sample is a tile.
+    """Tiles of the images of a data set; a sample is a tile.
 
-    The tiles of a picture are a function of its size. Each tile with an object that counts, or with
+    The tiles of an image are a function of its size. Each tile with an object that counts, or with
     a pixel of a semantic map that has a category (other than one named `background`), comes once an
-    epoch, or as often as its picture; the others are rationed. Which of them come in an epoch is
+    epoch, or as often as its image; the others are rationed. Which of them come in an epoch is
     drawn with the epoch's order (`loaders.epoch_order`), a function of (seed, epoch).
 
     Args:
-        pictures: To be cut; without resize.
+        images: To be cut; without resize.
         tiling: How.
-        cache: Keep decoded pictures in memory: True, False or "auto" (where they take at most 1
+        cache: Keep decoded images in memory: True, False or "auto" (where they take at most 1
             GB). Otherwise the last ones are kept; parts of mapped files need no keeping.
 
     Attributes:
         repeats: `(T,)` how often each tile comes in an epoch; None: once.
 
     Raises:
-        DataError: If the pictures are resized, a semantic map cannot be read, or no tile holds
+        DataError: If the images are resized, a semantic map cannot be read, or no tile holds
             anything.
     """
 
     repeats: NDArray[np.float64] | None
 
-    def __init__(
-        self, pictures: CocoDataset, tiling: Tiling, *, cache: bool | str = "auto"
-    ) -> None:
-        if pictures.preparation.resize is not None:
+    def __init__(self, images: CocoDataset, tiling: Tiling, *, cache: bool | str = "auto") -> None:
+        if images.preparation.resize is not None:
             raise DataError(
-                "tiles are cut from the pictures as they are stored, but the pictures are resized; "
+                "tiles are cut from the images as they are stored, but the images are resized; "
                 "leave one of the two out"
             )
-        self.pictures = pictures
+        self.images = images
         self.tiling = tiling
-        sizes = [self._get_size(index) for index in range(len(pictures))]
+        sizes = [self._get_size(index) for index in range(len(images))]
         self._ends = np.cumsum([len(self._make_tiles(size)) for size in sizes], dtype=np.int64)
         image_sizes = np.asarray(sizes, np.int64).reshape(-1, 2)
-        fits = cache == "auto" and fits_in_memory(image_sizes, pictures.preparation)
+        fits = cache == "auto" and fits_in_memory(image_sizes, images.preparation)
         self._keeps_all = fits or cache is True
-        self._opened_images: OrderedDict[int, PreparedPicture] = OrderedDict()
+        self._opened_images: OrderedDict[int, PreparedImage] = OrderedDict()
         self._maps: OrderedDict[int, NDArray[Any]] = OrderedDict()
         self._limits: dict[int, tuple[Any, Any]] = {}
         self.num_empty = 0
@@ -110,13 +108,13 @@ class TiledDataset(Dataset[Sample]):
         try:
             sample = self._load_sample(position, scale)
         except DataError as error:
-            image_id, path = self.pictures.image_id(index), str(self.pictures.path(index))
-            raise PictureError(str(error), image_id, path) from None
-        return self.pictures.finalize_sample(sample, index, epoch, visit)
+            image_id, path = self.images.image_id(index), str(self.images.path(index))
+            raise ImageError(str(error), image_id, path) from None
+        return self.images.finalize_sample(sample, index, epoch, visit)
 
     def _load_sample(self, position: int, scale: float) -> Sample:
         index, tile = self.locate(position)
-        file, record = self.pictures.record(index)
+        file, record = self.images.record(index)
         size = (max(1, round(tile.height * scale)), max(1, round(tile.width * scale)))
         factor = (size[0] / tile.height, size[1] / tile.width)
         geometry = Geometry(
@@ -136,18 +134,18 @@ class TiledDataset(Dataset[Sample]):
 
     @property
     def preparation(self) -> Preparation:
-        """Of the pictures."""
-        return self.pictures.preparation
+        """Of the images."""
+        return self.images.preparation
 
     @property
-    def bad_picture_limit(self) -> float | None:
-        """Share of the pictures that may be unreadable; None: each is an error."""
-        return self.pictures.bad_picture_limit
+    def bad_image_limit(self) -> float | None:
+        """Share of the images that may be unreadable; None: each is an error."""
+        return self.images.bad_image_limit
 
     @property
     def max_bad_images(self) -> int:
-        """How many pictures may be unreadable."""
-        return self.pictures.max_bad_images
+        """How many images may be unreadable."""
+        return self.images.max_bad_images
 
     def batch_keys(
         self,
@@ -157,18 +155,18 @@ class TiledDataset(Dataset[Sample]):
         visits: Sequence[int] | None = None,
     ) -> list[Key]:
         """Keys of one training batch; see `CocoDataset.batch_keys`."""
-        return self.pictures.batch_keys(epoch, number, positions, visits)
+        return self.images.batch_keys(epoch, number, positions, visits)
 
     def locate(self, position: int) -> tuple[int, Tile]:
-        """Index of the picture that a tile is cut from, and where it lies there."""
+        """Index of the image that a tile is cut from, and where it lies there."""
         index = int(np.searchsorted(self._ends, position, side="right"))
         first = int(self._ends[index - 1]) if index else 0
         return index, self._make_tiles(self._get_size(index))[position - first]
 
     def sample_id(self, position: int) -> str:
-        """Id of a tile: that of its picture, and where its top left corner lies."""
+        """Id of a tile: that of its image, and where its top left corner lies."""
         index, tile = self.locate(position)
-        return f"{self.pictures.image_id(index)}@{tile.left},{tile.top}"
+        return f"{self.images.image_id(index)}@{tile.left},{tile.top}"
 
     def describe(self) -> str:
         """How many tiles there are, in words."""
@@ -182,7 +180,7 @@ class TiledDataset(Dataset[Sample]):
     # --- which tiles
 
     def _get_size(self, index: int) -> tuple[int, int]:
-        _, record = self.pictures.record(index)
+        _, record = self.images.record(index)
         return (record.height, record.width)
 
     def _make_tiles(self, size: tuple[int, int]) -> list[Tile]:
@@ -194,7 +192,7 @@ class TiledDataset(Dataset[Sample]):
         Raises:
             DataError: If none holds anything.
         """
-        own = self.pictures.repeats
+        own = self.images.repeats
         counts = np.diff(self._ends, prepend=0)
         repeats = np.repeat(np.ones(len(counts)) if own is None else own, counts)
         if self.tiling.empty is None:
@@ -203,7 +201,7 @@ class TiledDataset(Dataset[Sample]):
         self.num_empty = int((~full).sum())
         if not full.any():
             raise DataError(
-                f"none of the {len(full)} tiles of {self.pictures.files[0].path} shows an object "
+                f"none of the {len(full)} tiles of {self.images.files[0].path} shows an object "
                 f"of which {self.tiling.min_visible:.0%} are visible; set data.tiles.empty to null "
                 "to learn from all of them"
             )
@@ -215,8 +213,8 @@ class TiledDataset(Dataset[Sample]):
         return None if own is None and not self.num_empty else repeats
 
     def _find_nonempty_tiles(self, index: int) -> NDArray[np.bool_]:
-        """`(t,)` whether each tile of a picture shows something to learn."""
-        file, record = self.pictures.record(index)
+        """`(t,)` whether each tile of an image shows something to learn."""
+        file, record = self.images.record(index)
         tiles = self._make_tiles((record.height, record.width))
         is_nonempty = np.zeros(len(tiles), np.bool_)
         if has_map(file, record):
@@ -228,7 +226,7 @@ class TiledDataset(Dataset[Sample]):
                         file.categories.names[label] != BACKGROUND for label in present_labels
                     )
             except DataError:
-                if self.bad_picture_limit is None:
+                if self.bad_image_limit is None:
                     raise
                 is_nonempty[:] = True  # that it cannot be read is told when it comes
         boxes = _make_boxes(
@@ -246,7 +244,7 @@ class TiledDataset(Dataset[Sample]):
         self, file: CocoFile, record: ImageRecord, index: int, tile: Tile, geometry: Geometry
     ) -> Target:
         fields: dict[str, Any] = {}
-        requested_fields = self.pictures.fields
+        requested_fields = self.images.fields
         if "boxes" in requested_fields and "boxes" in file.annotated:
             fields = self._build_objects(file, record, tile, geometry)
         if "semantic" in requested_fields:
@@ -273,7 +271,7 @@ class TiledDataset(Dataset[Sample]):
             ),
             "ignore": torch.from_numpy(crowd | (share[visible_indices] < self.tiling.min_visible)),
         }
-        if "masks" in self.pictures.fields and "masks" in file.annotated:
+        if "masks" in self.images.fields and "masks" in file.annotated:
             masks = [
                 _make_mask(annotation, record, tile, geometry.input_size)
                 for annotation in visible_annotations
@@ -290,7 +288,7 @@ class TiledDataset(Dataset[Sample]):
             return self._read_map_labels(file, record, index, tile)
         if "masks" not in file.annotated:
             return None
-        labels = np.full(tile.size, UNLABELLED, np.int64)
+        labels = np.full(tile.size, UNLABELED, np.int64)
         for annotation in sort_by_descending_area(file.annotations[record.id]):
             if annotation.segmentation is None:
                 continue
@@ -311,17 +309,17 @@ class TiledDataset(Dataset[Sample]):
         assert path is not None
         values = self._maps.get(index)
         if values is None:
-            limit = self.pictures.preparation.max_pixels
+            limit = self.images.preparation.max_pixels
             values = read_map_values(path, (record.height, record.width), limit)
             _cache_value(self._maps, index, values, keep_all=self._keeps_all)
-        return values_to_labels(values[tile.rows, tile.columns], path, self.pictures.categories)
+        return values_to_labels(values[tile.rows, tile.columns], path, self.images.categories)
 
-    # --- pictures
+    # --- images
 
-    def _prepare_image(self, index: int) -> PreparedPicture:
+    def _prepare_image(self, index: int) -> PreparedImage:
         prepared_image = self._opened_images.get(index)
         if prepared_image is None:
-            prepared_image = self.pictures.prepare_image(index)
+            prepared_image = self.images.prepare_image(index)
             if index in self._limits:
                 prepared_image = replace(prepared_image, known_limits=self._limits[index])
             elif prepared_image.limits is not None:
@@ -334,11 +332,11 @@ def clip_boxes_to_tile(boxes: Floats, tile: Tile) -> tuple[Floats, Floats]:
     """What a tile shows of boxes.
 
     Args:
-        boxes: `(N, 4)` xyxy, pixels of the picture.
-        tile: A part of the picture.
+        boxes: `(N, 4)` xyxy, pixels of the image.
+        tile: A part of the image.
 
     Returns:
-        `(N, 4)` the boxes clipped to the tile, xyxy in pixels of the picture, and `(N,)` the share
+        `(N, 4)` the boxes clipped to the tile, xyxy in pixels of the image, and `(N,)` the share
         of each box's area that is left, 0..1.
     """
     x1, y1, x2, y2 = tile.box
@@ -357,7 +355,7 @@ def _select_boxed(file: CocoFile, record: ImageRecord) -> list[Annotation]:
 
 
 def _make_boxes(annotations: Sequence[Annotation]) -> Floats:
-    """`(N, 4)` xyxy, pixels of the picture."""
+    """`(N, 4)` xyxy, pixels of the image."""
     xywh = np.asarray([annotation.bbox for annotation in annotations], np.float64).reshape(-1, 4)
     return np.concatenate((xywh[:, :2], xywh[:, :2] + xywh[:, 2:]), axis=1)
 

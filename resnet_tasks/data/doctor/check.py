@@ -24,7 +24,7 @@ from resnet_tasks.data.coco.validation import (
     parse_annotated_kinds,
     resolve_image_folder,
 )
-from resnet_tasks.data.doctor.image_checks import ImageHashes, check_pictures
+from resnet_tasks.data.doctor.image_checks import ImageHashes, check_images
 from resnet_tasks.data.doctor.object_checks import ObjectChecks
 from resnet_tasks.errors import DataError
 
@@ -40,13 +40,13 @@ class FileCheck:
         path: The JSON.
         problems: One for each kind, the worst first.
         findings: Every single one, in the order of the file.
-        images_root: Folder of the pictures.
+        images_root: Folder of the images.
         sem_seg_root: Folder of the semantic maps.
         categories: None where errors kept them from being read.
         images: Those that can be used, in file order.
         annotated: What the file annotates, as far as that could be told.
         objects: Number of usable annotations by category id.
-        hashes: Of the pictures, where they were asked for.
+        hashes: Of the images, where they were asked for.
     """
 
     path: Path
@@ -81,11 +81,11 @@ class CheckOptions:
 
     Attributes:
         images_root: As in `read_coco`.
-        read_images: Decode every picture and semantic map, too; that they are there is always
+        read_images: Decode every image and semantic map, too; that they are there is always
             looked at.
-        hash_images: Also make the hashes by which pictures of several splits are compared.
+        hash_images: Also make the hashes by which images of several splits are compared.
         allow_outside: As in `read_coco`.
-        advance: For progress over the pictures.
+        advance: For progress over the images.
     """
 
     images_root: str | Path | None = None
@@ -100,7 +100,7 @@ def check_coco(path: str | Path, options: CheckOptions | None = None) -> FileChe
 
     Args:
         path: The JSON.
-        options: How closely to look; default: without decoding pictures.
+        options: How closely to look; default: without decoding images.
     """
     path, options = Path(path), options or CheckOptions()
     findings = Findings(path, keep_all=True)
@@ -132,7 +132,7 @@ def _check_content(
         annotated_kinds = present_kinds if annotated_kinds is None else annotated_kinds
     findings.location = None
     sem_seg_root = path.parent / str(info.get("sem_seg_root", ""))
-    hashes = check_pictures(
+    hashes = check_images(
         images,
         (root, sem_seg_root),
         categories,

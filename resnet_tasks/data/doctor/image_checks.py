@@ -23,16 +23,16 @@ from resnet_tasks.errors import DataError
 from resnet_tasks.runtime.cpu_count import count_usable_cores
 
 _AT_A_TIME = 256
-"""Pictures whose results wait to be filed."""
+"""Images whose results wait to be filed."""
 
 
 @dataclass(frozen=True)
 class ImageHashes:
-    """What the pictures of a file look like.
+    """What the images of a file look like.
 
     Attributes:
         values: `(P, HASH_BYTES)` uint8, in the order of the images.
-        is_known: `(P,)`: false for pictures that are unreadable or of one colour.
+        is_known: `(P,)`: false for images that are unreadable or of one color.
     """
 
     values: NDArray[np.uint8]
@@ -41,13 +41,13 @@ class ImageHashes:
 
 @dataclass(frozen=True)
 class _ImageCheck:
-    """What was found in the files of one image: (kind, detail), and the hash of the picture."""
+    """What was found in the files of one image: (kind, detail), and the hash of the image."""
 
     problems: tuple[tuple[str, str], ...] = ()
     hash: NDArray[np.uint8] | None = None
 
 
-def check_pictures(
+def check_images(
     images: Mapping[int, ImageRecord],
     roots: tuple[Path, Path],
     categories: CategoryMap | None,
@@ -57,15 +57,15 @@ def check_pictures(
     hashes: bool = False,
     advance: Callable[[int, int], None] | None = None,
 ) -> ImageHashes | None:
-    """Looks at the pictures and semantic maps of a file.
+    """Looks at the images and semantic maps of a file.
 
     Args:
         images: By position in the file.
-        roots: Folders of the pictures and of the semantic maps.
+        roots: Folders of the images and of the semantic maps.
         categories: Of the file; None leaves the values of semantic maps unchecked.
         findings: Where problems go.
         read: Decode everything; else only look whether it is there.
-        hashes: Make the hashes of the pictures, which decodes them.
+        hashes: Make the hashes of the images, which decodes them.
         advance: For progress.
 
     Returns:
@@ -186,6 +186,6 @@ def _check_map_format(path: Path, problems: list[tuple[str, str]]) -> None:
 def _format_reason(error: DataError, path: Path) -> str:
     """What is wrong, with the path first."""
     text = str(error)
-    for start in (f"picture {path} ", f"label map {path} ", f"{path} "):
+    for start in (f"image {path} ", f"label map {path} ", f"{path} "):
         text = text.removeprefix(start)
     return f"{path}: {text}"

@@ -85,7 +85,7 @@ class ObjectChecks:
         self, box: Xywh, segmentation: Any, ids: tuple[Id, Id], size: tuple[int, int]
     ) -> None:
         mask_box = compute_bounding_box(segmentation, *size)
-        # Polygons may leave the picture, and boxes are often cut at its edge.
+        # Polygons may leave the image, and boxes are often cut at its edge.
         ours, theirs = _clip_to_image(box, size), _clip_to_image(mask_box, size)
         across = max(APART_PIXELS, APART_SHARE * max(box[2], mask_box[2]))
         down = max(APART_PIXELS, APART_SHARE * max(box[3], mask_box[3]))
@@ -122,7 +122,7 @@ class _BoxFormatCheck:
         if self._may_be_corners and self._beyond:
             findings.append(
                 (
-                    f"{self._beyond} of {self._number} boxes leave their pictures, none as corners",
+                    f"{self._beyond} of {self._number} boxes leave their images, none as corners",
                     "corner_boxes",
                 )
             )
@@ -145,7 +145,7 @@ def _get_mask_key(annotation: Annotation) -> Any:
 def _clip_to_image(
     box: Sequence[float], size: tuple[int, int]
 ) -> tuple[float, float, float, float]:
-    """Left, top, right and bottom of a box, cut at the picture's edges."""
+    """Left, top, right and bottom of a box, cut at the image's edges."""
     x, y, width, height = box
     return (
         max(x, 0),

@@ -204,7 +204,7 @@ def _extract_usable_mask(raw: Any, size: tuple[int, int]) -> Any:
 
 
 def _clip_box(box: list[float], record: ImageRecord) -> list[float]:
-    """The part of a box inside its picture; empty where there is none."""
+    """The part of a box inside its image; empty where there is none."""
     x, y, width, height = box
     left, top = max(x, 0), max(y, 0)
     right, bottom = min(x + width, record.width), min(y + height, record.height)

@@ -76,8 +76,8 @@ def repair(
 
     Args:
         path: The file; it is not touched.
-        out: The copy; its `info` tells where the pictures are from there.
-        options: How closely to look; sizes are repaired only where pictures are read.
+        out: The copy; its `info` tells where the images are from there.
+        options: How closely to look; sizes are repaired only where images are read.
         leave: Kinds of findings that are not repaired.
         drop: Kinds of findings whose annotations or images are taken out, of `DROPPABLE`.
 
@@ -184,7 +184,7 @@ class _RepairedCopy:
         self._records: dict[Id, ImageRecord] = {}
         for record in check.images:
             self._records.setdefault(record.id, record)
-        # A changed size changes what fits into the picture.
+        # A changed size changes what fits into the image.
         for image_id, (height, width) in _find_true_sizes(check, content, leave).items():
             self._records[image_id] = replace(self._records[image_id], height=height, width=width)
         self._repairer = AnnotationRepairer(
@@ -307,7 +307,7 @@ class _RepairedCopy:
 def _set_true_size(
     raw: dict[str, Any], kinds: Collection[str], record: ImageRecord | None, note: Note
 ) -> bool:
-    """Whether height and width have been set to those of the picture."""
+    """Whether height and width have been set to those of the image."""
     kind = next(
         (size_kind for size_kind in ("missing_size", "wrong_size") if size_kind in kinds), ""
     )
@@ -325,9 +325,9 @@ def _set_true_size(
 def _find_true_sizes(
     check: FileCheck, content: CocoContent, leave: Collection[str]
 ) -> dict[Id, tuple[int, int]]:
-    """Sizes of pictures whose records are wrong beyond doubt.
+    """Sizes of images whose records are wrong beyond doubt.
 
-    That is where nothing is drawn on the picture, or where height and width are exchanged: all
+    That is where nothing is drawn on the image, or where height and width are exchanged: all
     boxes lie inside the true size, and one reaches beyond the stated one.
     """
     wrong = {finding.image_id for finding in check.findings if finding.kind == "wrong_size"}

@@ -68,15 +68,13 @@ def print_splits(splits: WrittenSplits, console: Console) -> None:
     table.add_column(f"by {splits.by}")
     for file in splits.files:
         table.add_column(file.stem, justify="right")
-    rows = {"pictures": splits.pictures, "groups": splits.groups, **splits.objects}
+    rows = {"images": splits.images, "groups": splits.groups, **splits.objects}
     for name, numbers in rows.items():
         if name == "groups" and not any(numbers):
             continue
         total = sum(numbers) or 1
         cells = (f"{number} ({100 * number / total:.0f} %)" for number in numbers)
-        table.add_row(
-            escape(name), *cells, end_section=name == "pictures" and not any(splits.groups)
-        )
+        table.add_row(escape(name), *cells, end_section=name == "images" and not any(splits.groups))
     console.print(table)
     for name, numbers in splits.objects.items():
         absent = [f.stem for f, number in zip(splits.files, numbers, strict=True) if not number]
@@ -93,7 +91,7 @@ def _format_headline(check: FileCheck) -> str:
     number = sum(problem.count for problem in check.problems)
     groups = len({record.group for record in check.images} - {None})
     groups_text = f" in {groups} groups" if groups else ""
-    return f"{check.path}: {len(check.images)} pictures{groups_text}, {names}; {number} problems"
+    return f"{check.path}: {len(check.images)} images{groups_text}, {names}; {number} problems"
 
 
 def _build_table(check: FileCheck) -> Table:

@@ -112,7 +112,7 @@ def _compare_groups(check: FileCheck, earlier: Sequence[FileCheck], findings: Fi
             f"{counts[group]} in {name}" for name, counts in earlier_counts if group in counts
         ]
         if shared:
-            detail = f"group {group!r}: {count} picture(s) here, {', '.join(shared)}"
+            detail = f"group {group!r}: {count} image(s) here, {', '.join(shared)}"
             findings.add("shared_group", first[group].id, detail=detail)
 
 
@@ -127,7 +127,7 @@ def _compare_files(check: FileCheck, earlier: Sequence[FileCheck], findings: Fin
         if path in known_files:
             image_id, name = known_files[path]
             detail = f"{record.file_name}, image {image_id!r} of {name}"
-            findings.add("shared_picture", record.id, detail=detail)
+            findings.add("shared_image", record.id, detail=detail)
 
 
 def _compare_hashes(check: FileCheck, earlier: Sequence[FileCheck], findings: Findings) -> None:

@@ -1,7 +1,7 @@
-"""Picture files of any depth and number of channels, decoded as they are stored.
+"""Image files of any depth and number of channels, decoded as they are stored.
 
 Pillow decodes what has 8 bits, tifffile the TIFFs beyond that (deep, float, many bands, many
-pages), numpy its own arrays, OpenCV deep colour PNGs, from memory. A JPEG about which nothing is
+pages), numpy its own arrays, OpenCV deep color PNGs, from memory. A JPEG about which nothing is
 unusual is decoded by simplejpeg, sooner and to the same values. Nothing is rounded and no channel
 is left out in silence.
 """
@@ -26,8 +26,8 @@ from resnet_tasks.data.images.image_files import (
     ORIENTATION,
     get_single_series,
     memmap_array,
-    open_picture,
-    open_picture_file,
+    open_image,
+    open_image_file,
     read_tiff_orientation,
     stream_kind,
 )
@@ -40,32 +40,32 @@ from resnet_tasks.files.regular_files import read_regular_file
 limit_inflation()
 
 MAX_PIXELS = 178_956_970
-"""Larger pictures are refused before they are decoded (decompression bombs); Pillow's own limit."""
+"""Larger images are refused before they are decoded (decompression bombs); Pillow's own limit."""
 Array = NDArray[Any]
-ChannelLayout = Literal["grey", "grey and alpha", "colour", "colour and alpha", "bands"]
+ChannelLayout = Literal["gray", "gray and alpha", "color", "color and alpha", "bands"]
 
-_DEEP_GREY_MODES = {"I", "I;16", "I;16B", "I;16L", "F"}
+_DEEP_GRAY_MODES = {"I", "I;16", "I;16B", "I;16L", "F"}
 _EIGHT_BIT_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
-_JPEG_COLOURS = {"L": "GRAY", "RGB": "RGB"}
-_PILLOW_PHOTOMETRICS = {0, 1, 2, 3, 5, 6}  # grey, RGB, palette, CMYK, YCbCr
-_PILLOW_COLOURS = {2, 6}  # of three samples; of three grey samples Pillow reads the first alone
+_JPEG_COLORS = {"L": "GRAY", "RGB": "RGB"}
+_PILLOW_PHOTOMETRICS = {0, 1, 2, 3, 5, 6}  # gray, RGB, palette, CMYK, YCbCr
+_PILLOW_COLORS = {2, 6}  # of three samples; of three gray samples Pillow reads the first alone
 _ANIMATED = {"GIF", "PNG", "WEBP", "AVIF"}
 _ALPHA = {1, 2}  # TIFF's ExtraSamples: associated and unassociated alpha
 _LAYOUTS: dict[int, ChannelLayout] = {
-    1: "grey",
-    2: "grey and alpha",
-    3: "colour",
-    4: "colour and alpha",
+    1: "gray",
+    2: "gray and alpha",
+    3: "color",
+    4: "color and alpha",
 }
-_ALPHA_AFTER: dict[str, ChannelLayout] = {"grey and alpha": "grey", "colour and alpha": "colour"}
+_ALPHA_AFTER: dict[str, ChannelLayout] = {"gray and alpha": "gray", "color and alpha": "color"}
 
 
 @dataclass(frozen=True)
-class StoredPicture:
+class StoredImage:
     """A decoded file.
 
     Attributes:
-        pixels: `(height, width, C)` in the file's own type, upright; colour in RGB order.
+        pixels: `(height, width, C)` in the file's own type, upright; color in RGB order.
         layout: What the channels are; `bands` where the file does not say.
         pages: Of the file; they lie behind one another as channels.
     """
@@ -76,39 +76,39 @@ class StoredPicture:
 
 
 def read_image(path: Path, channels: int = 3, *, max_pixels: int | None = None) -> Array:
-    """Decodes a picture at full precision, EXIF orientation applied.
+    """Decodes an image at full precision, EXIF orientation applied.
 
     Args:
         path: PNG, JPEG, TIFF, BMP, WebP, ...: 8 or 16 bits per channel, or float; or an array of
             `(height, width)` or `(height, width, C)` that `numpy.save` wrote (`.npy`).
-        channels: How many are wanted. Grey becomes 3 equal channels, an alpha channel is dropped
-            when 1 or 3 are wanted, colour becomes luminance when 1 is wanted. Bands and pages are
+        channels: How many are wanted. Gray becomes 3 equal channels, an alpha channel is dropped
+            when 1 or 3 are wanted, color becomes luminance when 1 is wanted. Bands and pages are
             neither mixed nor dropped.
-        max_pixels: Larger pictures are refused; None: `MAX_PIXELS`.
+        max_pixels: Larger images are refused; None: `MAX_PIXELS`.
 
     Returns:
         `(height, width, channels)` in the file's own type (uint8, uint16, float32, ...), RGB order.
 
     Raises:
-        DataError: If the file is missing, not a picture, truncated, too large, or has other
+        DataError: If the file is missing, not an image, truncated, too large, or has other
             channels.
     """
     return convert_channels(decode_image(path, max_pixels=max_pixels), channels, path)
 
 
-def decode_image(path: Path, *, max_pixels: int | None = None) -> StoredPicture:
-    """Decodes a picture with all channels that it has.
+def decode_image(path: Path, *, max_pixels: int | None = None) -> StoredImage:
+    """Decodes an image with all channels that it has.
 
     Args:
-        path: Of the picture.
-        max_pixels: Larger pictures are refused; None: `MAX_PIXELS`.
+        path: Of the image.
+        max_pixels: Larger images are refused; None: `MAX_PIXELS`.
 
     Raises:
-        DataError: If the file is missing, not a picture, truncated or too large.
+        DataError: If the file is missing, not an image, truncated or too large.
     """
     limit = MAX_PIXELS if max_pixels is None else max_pixels
     try:
-        with open_picture_file(path) as stream:
+        with open_image_file(path) as stream:
             kind = stream_kind(stream)
             if kind == "numpy":
                 return _decode_numpy(path, limit)
@@ -119,7 +119,7 @@ def decode_image(path: Path, *, max_pixels: int | None = None) -> StoredPicture:
                         return _decode_tiff(tiff, path, limit)
             return _decode_with_pillow(path, stream, limit)
     except DAMAGE as error:
-        raise DataError(f"picture {path} cannot be read: {_format_error(error)}") from None
+        raise DataError(f"image {path} cannot be read: {_format_error(error)}") from None
 
 
 def _format_error(error: BaseException) -> str:
@@ -129,13 +129,13 @@ def _format_error(error: BaseException) -> str:
 # --- numpy
 
 
-def _decode_numpy(path: Path, limit: int) -> StoredPicture:
+def _decode_numpy(path: Path, limit: int) -> StoredImage:
     array = memmap_array(path)
     channels = array.shape[2] if array.ndim == 3 else 1
     refuse_large(path, (array.shape[0], array.shape[1]), channels, limit)
-    return StoredPicture(
+    return StoredImage(
         to_native_byte_order(array).reshape(*array.shape[:2], channels),
-        "grey" if channels == 1 else "bands",
+        "gray" if channels == 1 else "bands",
     )
 
 
@@ -148,11 +148,11 @@ def to_native_byte_order(array: Array) -> Array:
 
 
 def _can_use_pillow(tiff: tifffile.TiffFile) -> bool:
-    """Whether it is one plain 8-bit picture: Pillow knows its colour space and compression."""
+    """Whether it is one plain 8-bit image: Pillow knows its color space and compression."""
     page = tiff.pages.first
     bits = page.bitspersample
-    is_colour = int(page.photometric) in _PILLOW_COLOURS
-    is_plain = page.samplesperpixel == (3 if is_colour else 1) or (
+    is_color = int(page.photometric) in _PILLOW_COLORS
+    is_plain = page.samplesperpixel == (3 if is_color else 1) or (
         # CMYK, or a channel that the file marks as alpha
         int(page.photometric) == 5 or (page.samplesperpixel in (2, 4) and _has_alpha(page))
     )
@@ -169,12 +169,12 @@ def _has_alpha(page: Any) -> bool:
     return len(page.extrasamples) == 1 and int(page.extrasamples[0]) in _ALPHA
 
 
-def _decode_tiff(tiff: tifffile.TiffFile, path: Path, limit: int) -> StoredPicture:
+def _decode_tiff(tiff: tifffile.TiffFile, path: Path, limit: int) -> StoredImage:
     series = get_single_series(tiff, path)
     page = series.keyframe
     axes, shape = str(series.axes), series.shape
     if "Y" not in axes or "X" not in axes:
-        raise DataError(f"{path} holds no picture but {shape} values along {axes}")
+        raise DataError(f"{path} holds no image but {shape} values along {axes}")
     height, width = shape[axes.index("Y")], shape[axes.index("X")]
     refuse_large(path, (height, width), math.prod(shape) // (height * width), limit)
     try:
@@ -188,28 +188,28 @@ def _decode_tiff(tiff: tifffile.TiffFile, path: Path, limit: int) -> StoredPictu
     if int(page.photometric) == 0 and pixels.dtype.kind == "u":  # white is zero
         pixels = np.iinfo(pixels.dtype).max - pixels
     pages = pixels.shape[2] // page.samplesperpixel
-    return StoredPicture(
+    return StoredImage(
         _apply_orientation(pixels, read_tiff_orientation(tiff)), get_tiff_layout(page, pages), pages
     )
 
 
 def get_tiff_layout(page: Any, pages: int) -> ChannelLayout:
     """What the channels of a TIFF are that lie in so many pages like this one."""
-    samples, is_colour = page.samplesperpixel, int(page.photometric) == 2
+    samples, is_color = page.samplesperpixel, int(page.photometric) == 2
     if pages != 1:
         return "bands"
     if samples == 1:
-        return "grey"
-    if is_colour and samples == 3:
-        return "colour"
-    if is_colour and samples == 4 and (_has_alpha(page) or not page.extrasamples):
-        return "colour and alpha"
-    if not is_colour and samples == 2 and _has_alpha(page):
-        return "grey and alpha"
+        return "gray"
+    if is_color and samples == 3:
+        return "color"
+    if is_color and samples == 4 and (_has_alpha(page) or not page.extrasamples):
+        return "color and alpha"
+    if not is_color and samples == 2 and _has_alpha(page):
+        return "gray and alpha"
     return "bands"
 
 
-def _decode_without_codec(tiff: tifffile.TiffFile, path: Path) -> StoredPicture:
+def _decode_without_codec(tiff: tifffile.TiffFile, path: Path) -> StoredImage:
     """What Pillow and OpenCV can decode of the compressions that tifffile leaves to imagecodecs."""
     page = tiff.pages.first
     plain = (
@@ -226,20 +226,20 @@ def _decode_without_codec(tiff: tifffile.TiffFile, path: Path) -> StoredPicture:
             f"compressed with {codec}, which needs imagecodecs: `pip install imagecodecs`, or "
             "store it uncompressed or with deflate"
         )
-    return StoredPicture(array, get_tiff_layout(page, 1))
+    return StoredImage(array, get_tiff_layout(page, 1))
 
 
 # --- Pillow and OpenCV
 
 
-def _decode_with_pillow(path: Path, stream: IO[bytes], limit: int) -> StoredPicture:
+def _decode_with_pillow(path: Path, stream: IO[bytes], limit: int) -> StoredImage:
     try:
-        with open_picture(stream, limit) as picture:
-            refuse_large(path, (picture.height, picture.width), 1, limit)
-            _check_not_animated(path, picture)
-            return _decoded(path, picture, stream)
+        with open_image(stream, limit) as image:
+            refuse_large(path, (image.height, image.width), 1, limit)
+            _check_not_animated(path, image)
+            return _decoded(path, image, stream)
     except UnidentifiedImageError as error:
-        raise DataError(f"{path} is not a picture that can be read: {error}") from None
+        raise DataError(f"{path} is not an image that can be read: {error}") from None
     except OversizedImageError as error:
         refuse_large(path, error.size, 1, limit)
         raise
@@ -250,63 +250,63 @@ def _decode_with_pillow(path: Path, stream: IO[bytes], limit: int) -> StoredPict
         ) from None
 
 
-def _decoded(path: Path, picture: Image.Image, stream: IO[bytes]) -> StoredPicture:
-    raw_mode = _get_raw_mode(picture)
-    orientation = picture.getexif().get(ORIENTATION, 1)
-    jpeg = _decode_jpeg(picture)
+def _decoded(path: Path, image: Image.Image, stream: IO[bytes]) -> StoredImage:
+    raw_mode = _get_raw_mode(image)
+    orientation = image.getexif().get(ORIENTATION, 1)
+    jpeg = _decode_jpeg(image)
     if jpeg is not None:
-        return StoredPicture(_apply_orientation(jpeg, orientation), _LAYOUTS[jpeg.shape[2]])
-    # Reading it whole finds truncation, which OpenCV would fill with grey in silence.
-    picture.load()
-    if picture.mode in _EIGHT_BIT_MODES and "16" not in raw_mode:
-        return _decode_8bit(picture)
-    if picture.mode in _DEEP_GREY_MODES:
-        return StoredPicture(_decode_deep_gray(picture, raw_mode), "grey")
+        return StoredImage(_apply_orientation(jpeg, orientation), _LAYOUTS[jpeg.shape[2]])
+    # Reading it whole finds truncation, which OpenCV would fill with gray in silence.
+    image.load()
+    if image.mode in _EIGHT_BIT_MODES and "16" not in raw_mode:
+        return _decode_8bit(image)
+    if image.mode in _DEEP_GRAY_MODES:
+        return StoredImage(_decode_deep_gray(image, raw_mode), "gray")
     stream.seek(0)
     array = _decode_with_opencv(stream.read())
     if array is None:
         raise DataError(
-            f"{path} is a {picture.format} image of mode {picture.mode}, which is not read; store "
+            f"{path} is a {image.format} image of mode {image.mode}, which is not read; store "
             "it as PNG of 8 or 16 bits, or as TIFF"
         )
-    if raw_mode.startswith("LA"):  # OpenCV makes colour of grey with alpha
+    if raw_mode.startswith("LA"):  # OpenCV makes color of gray with alpha
         array = array[:, :, [0, 3]]
-    return StoredPicture(_apply_orientation(array, orientation), _LAYOUTS[array.shape[2]])
+    return StoredImage(_apply_orientation(array, orientation), _LAYOUTS[array.shape[2]])
 
 
-def _check_not_animated(path: Path, picture: Image.Image) -> None:
-    # Photographs of some cameras (MPO) hold a preview beside the picture: that is no animation.
-    if picture.format in _ANIMATED and getattr(picture, "is_animated", False):
-        frames = getattr(picture, "n_frames", "several")
+def _check_not_animated(path: Path, image: Image.Image) -> None:
+    # Photographs of some cameras (MPO) hold a preview beside the image: that is no animation.
+    if image.format in _ANIMATED and getattr(image, "is_animated", False):
+        frames = getattr(image, "n_frames", "several")
         raise DataError(
-            f"{path} is an animation of {frames} pictures; store the one that is meant in a file "
+            f"{path} is an animation of {frames} images; store the one that is meant in a file "
             "of its own"
         )
 
 
-def _get_raw_mode(picture: Image.Image) -> str:
-    tiles = getattr(picture, "tile", None)
+def _get_raw_mode(image: Image.Image) -> str:
+    tiles = getattr(image, "tile", None)
     return str(tiles[0][3]) if tiles else ""
 
 
-def _decode_jpeg(picture: Image.Image) -> Array | None:
+def _decode_jpeg(image: Image.Image) -> Array | None:
     """`(h, w, C)` of a JPEG, as stored (not turned); None where it is for Pillow to judge."""
-    colours = _JPEG_COLOURS.get(picture.mode) if picture.format == "JPEG" else None
-    if colours is None:
+    colors = _JPEG_COLORS.get(image.mode) if image.format == "JPEG" else None
+    if colors is None:
         return None
-    stream: IO[bytes] = picture.fp  # type: ignore[attr-defined]
+    stream: IO[bytes] = image.fp  # type: ignore[attr-defined]
     stream.seek(0)
     try:
-        array = simplejpeg.decode_jpeg(stream.read(), colours, strict=True)
+        array = simplejpeg.decode_jpeg(stream.read(), colors, strict=True)
     except ValueError:  # every warning too: truncation, damage, bytes that belong nowhere
         return None
-    return np.asarray(array) if array.shape[:2] == (picture.height, picture.width) else None
+    return np.asarray(array) if array.shape[:2] == (image.height, image.width) else None
 
 
-def _decode_8bit(picture: Image.Image) -> StoredPicture:
+def _decode_8bit(image: Image.Image) -> StoredImage:
     # `exif_transpose` copies what is upright already.
-    is_upright = picture.getexif().get(ORIENTATION, 1) == 1
-    upright = picture if is_upright else ImageOps.exif_transpose(picture)
+    is_upright = image.getexif().get(ORIENTATION, 1) == 1
+    upright = image if is_upright else ImageOps.exif_transpose(image)
     if upright.mode in ("P", "PA"):  # Indices mean nothing without their palette.
         has_alpha = upright.mode == "PA" or "transparency" in upright.info
         upright = upright.convert("RGBA" if has_alpha else "RGB")
@@ -314,12 +314,12 @@ def _decode_8bit(picture: Image.Image) -> StoredPicture:
         upright = upright.convert("L" if upright.mode == "1" else "RGB")
     pixels = np.array(upright)
     pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
-    return StoredPicture(pixels, _LAYOUTS[pixels.shape[2]])
+    return StoredImage(pixels, _LAYOUTS[pixels.shape[2]])
 
 
-def _decode_deep_gray(picture: Image.Image, raw_mode: str) -> Array:
+def _decode_deep_gray(image: Image.Image, raw_mode: str) -> Array:
     """`(h, w, 1)` uint16, int32 or float32, upright."""
-    array = np.asarray(ImageOps.exif_transpose(picture))
+    array = np.asarray(ImageOps.exif_transpose(image))
     # Older releases of Pillow decode 16-bit PNGs to 32 bits.
     is_unsigned_16 = "16" in raw_mode and "S" not in raw_mode
     kind = np.uint16 if is_unsigned_16 else array.dtype.newbyteorder("=")
@@ -355,8 +355,8 @@ def _apply_orientation(array: Array, orientation: int) -> Array:
 # --- Channels
 
 
-def convert_channels(stored_image: StoredPicture, channels: int, path: Path) -> Array:
-    """The channels that are wanted of a decoded picture, or of a part of it; see `read_image`.
+def convert_channels(stored_image: StoredImage, channels: int, path: Path) -> Array:
+    """The channels that are wanted of a decoded image, or of a part of it; see `read_image`.
 
     Raises:
         DataError: If it has others.
@@ -368,9 +368,9 @@ def convert_channels(stored_image: StoredPicture, channels: int, path: Path) -> 
         pixels, layout = pixels[:, :, :-1], _ALPHA_AFTER[layout]
     if pixels.shape[2] == channels:
         return np.ascontiguousarray(pixels)
-    if channels == 3 and layout == "grey":
+    if channels == 3 and layout == "gray":
         return np.repeat(pixels, 3, axis=2)
-    if channels == 1 and layout == "colour":
+    if channels == 1 and layout == "color":
         return rgb_to_luminance(pixels)
     present = stored_image.pixels.shape[2]
     pages = f" in {stored_image.pages} pages" if stored_image.pages > 1 else ""
@@ -383,10 +383,10 @@ def convert_channels(stored_image: StoredPicture, channels: int, path: Path) -> 
 def rgb_to_luminance(pixels: Array) -> Array:
     """`(h, w, 3)` RGB as `(h, w, 1)` in the same type: the luma of ITU-R BT.601."""
     if pixels.dtype == np.uint8:
-        # Fixed point of 16 bits, so that grey is what Pillow makes of the same picture.
+        # Fixed point of 16 bits, so that gray is what Pillow makes of the same image.
         weights = np.asarray([19595, 38470, 7471], dtype=np.uint32)
         return np.asarray(((pixels @ weights + 0x8000) >> 16).astype(np.uint8)[:, :, None])
-    grey = pixels @ np.asarray([0.299, 0.587, 0.114], dtype=np.float32)
+    gray = pixels @ np.asarray([0.299, 0.587, 0.114], dtype=np.float32)
     if pixels.dtype.kind != "f":
-        grey = np.rint(grey)
-    return np.asarray(grey.astype(pixels.dtype)[:, :, None])
+        gray = np.rint(gray)
+    return np.asarray(gray.astype(pixels.dtype)[:, :, None])

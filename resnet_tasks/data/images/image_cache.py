@@ -1,4 +1,4 @@
-"""Pictures that were read once and are kept in memory, as far as there is room."""
+"""Images that were read once and are kept in memory, as far as there is room."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from resnet_tasks.data.images.preprocessing import Preparation
 
 CACHE_LIMIT = 1_000_000_000
-"""Bytes of resized pictures that `cache="auto"` keeps in memory."""
+"""Bytes of resized images that `cache="auto"` keeps in memory."""
 
 
 @dataclass(frozen=True)
-class DecodedPicture:
-    """A picture at the size that a sample has, before anything random.
+class DecodedImage:
+    """An image at the size that a sample has, before anything random.
 
     Attributes:
         pixels: `(h, w, C)` of `Preparation.pixels`.
@@ -30,32 +30,32 @@ class DecodedPicture:
     original_size: tuple[int, int]
 
 
-class PictureCache:
-    """Decoded pictures by (position, scale).
+class ImageCache:
+    """Decoded images by (position, scale).
 
     Args:
         limit: Bytes that it may take; what comes when it is full is not kept.
     """
 
     def __init__(self, limit: float = math.inf) -> None:
-        self._cached: dict[tuple[int, float], DecodedPicture] = {}
+        self._cached: dict[tuple[int, float], DecodedImage] = {}
         self._room = limit
 
-    def get(self, index: int, scale: float) -> DecodedPicture | None:
-        """The picture, where it was kept."""
+    def get(self, index: int, scale: float) -> DecodedImage | None:
+        """The image, where it was kept."""
         return self._cached.get((index, scale))
 
-    def add(self, index: int, scale: float, picture: DecodedPicture) -> None:
-        """Keeps a picture if there is room."""
-        semantic = picture.semantic
-        num_bytes = picture.pixels.nbytes + (0 if semantic is None else semantic.nbytes)
+    def add(self, index: int, scale: float, image: DecodedImage) -> None:
+        """Keeps an image if there is room."""
+        semantic = image.semantic
+        num_bytes = image.pixels.nbytes + (0 if semantic is None else semantic.nbytes)
         if num_bytes <= self._room:
             self._room -= num_bytes
-            self._cached[index, scale] = picture
+            self._cached[index, scale] = image
 
 
 def fits_in_memory(sizes: NDArray[np.int64], preparation: Preparation) -> bool:
-    """Whether pictures with a label map each stay below `CACHE_LIMIT`, counted as 8 bits.
+    """Whether images with a label map each stay below `CACHE_LIMIT`, counted as 8 bits.
 
     Args:
         sizes: `(N, 2)` (height, width) as stored.
@@ -70,8 +70,8 @@ def fits_in_memory(sizes: NDArray[np.int64], preparation: Preparation) -> bool:
 
 def make_cache(
     mode: bool | str, sizes: NDArray[np.int64], preparation: Preparation
-) -> PictureCache | None:
-    """A cache where pictures are to be kept.
+) -> ImageCache | None:
+    """A cache where images are to be kept.
 
     Args:
         mode: True, False, or "auto": where all of them fit.
@@ -79,6 +79,6 @@ def make_cache(
         preparation: As in `fits_in_memory`.
     """
     if mode == "auto":
-        # Deep pictures take more than the 8 bits that were counted on.
-        return PictureCache(CACHE_LIMIT) if fits_in_memory(sizes, preparation) else None
-    return PictureCache() if mode else None
+        # Deep images take more than the 8 bits that were counted on.
+        return ImageCache(CACHE_LIMIT) if fits_in_memory(sizes, preparation) else None
+    return ImageCache() if mode else None

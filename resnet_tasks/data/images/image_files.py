@@ -1,4 +1,4 @@
-"""Picture files, opened and measured, but not decoded into pixels."""
+"""Image files, opened and measured, but not decoded into pixels."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     import tifffile
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".npy"})
-"""How picture files end; a file named by itself may end as it likes."""
+"""How image files end; a file named by itself may end as it likes."""
 ORIENTATION = 274
 """EXIF's and TIFF's tag."""
 TURNED = (5, 6, 7, 8)
-"""Orientations that turn a picture by 90 degrees."""
+"""Orientations that turn an image by 90 degrees."""
 NEEDED_CODECS = "imagecodecs"
 """What tifffile names where it cannot decode a compression by itself."""
 DAMAGE = (
@@ -62,7 +62,7 @@ _ORIENTING_TEXTS = (b"Raw profile type exif", b"XML:com.adobe.xmp")
 
 
 @contextmanager
-def open_picture(path: Path | IO[bytes], max_pixels: int | None = None) -> Iterator[Image.Image]:
+def open_image(path: Path | IO[bytes], max_pixels: int | None = None) -> Iterator[Image.Image]:
     """Open an image without decoding it, and without a warning about its size.
 
     Only regular files are opened, and only formats that `image_formats` allows, by content.
@@ -85,12 +85,12 @@ def open_picture(path: Path | IO[bytes], max_pixels: int | None = None) -> Itera
         try:
             # Some formats are held to it when they are decoded, not when they are opened.
             Image.MAX_IMAGE_PIXELS = previous_limit if max_pixels is None else max_pixels
-            with _identified(stream, max_pixels) as picture:
-                if picture.width > MOST_WIDE:
+            with _identified(stream, max_pixels) as image:
+                if image.width > MOST_WIDE:
                     raise OSError(
-                        f"its lines of {picture.width:,} pixels are longer than {MOST_WIDE:,}"
+                        f"its lines of {image.width:,} pixels are longer than {MOST_WIDE:,}"
                     )
-                yield picture
+                yield image
         finally:
             Image.MAX_IMAGE_PIXELS = previous_limit
 
@@ -112,10 +112,10 @@ def _identified(stream: IO[bytes], max_pixels: int | None) -> Image.Image:
 
 
 def try_read_image_size(path: Path, *, decode: bool = False) -> tuple[int, int] | None:
-    """(height, width) of a picture as people see it; None where it cannot be read.
+    """(height, width) of an image as people see it; None where it cannot be read.
 
     Args:
-        path: Of the picture.
+        path: Of the image.
         decode: Decode it whole, which finds damage behind the header.
     """
     try:
@@ -125,14 +125,14 @@ def try_read_image_size(path: Path, *, decode: bool = False) -> tuple[int, int] 
 
 
 def read_image_size(path: Path, *, decode: bool = False) -> tuple[int, int]:
-    """(height, width) of a picture as people see it.
+    """(height, width) of an image as people see it.
 
     Args:
-        path: Of the picture.
+        path: Of the image.
         decode: As for `stored_size`.
 
     Raises:
-        DataError: If it is not there or no picture.
+        DataError: If it is not there or no image.
         Exception: Any of `DAMAGE`, or Pillow's `DecompressionBombError`, where it cannot be read.
     """
     kind = detect_file_kind(path)
@@ -141,16 +141,16 @@ def read_image_size(path: Path, *, decode: bool = False) -> tuple[int, int]:
         return (int(array.shape[0]), int(array.shape[1]))
     if kind == "tiff":
         return _read_tiff_size(path, decode)
-    with open_picture(path) as picture:
+    with open_image(path) as image:
         if decode:
-            picture.load()
-        width, height = picture.size
-        is_turned = _read_pillow_orientation(picture, path) in TURNED
+            image.load()
+        width, height = image.size
+        is_turned = _read_pillow_orientation(image, path) in TURNED
     return (width, height) if is_turned else (height, width)
 
 
 def _read_tiff_size(path: Path, decode: bool) -> tuple[int, int]:
-    # Imported where there is a TIFF: results files are judged without any picture, in a fraction
+    # Imported where there is a TIFF: results files are judged without any image, in a fraction
     # of a second, of which this import would be a part.
     with import_module("tifffile").TiffFile(path) as tiff:
         series = get_single_series(tiff, path)
@@ -162,8 +162,8 @@ def _read_tiff_size(path: Path, decode: bool) -> tuple[int, int]:
             except ValueError as error:
                 if NEEDED_CODECS not in str(error):
                     raise
-                with open_picture(path) as picture:
-                    picture.load()
+                with open_image(path) as image:
+                    image.load()
     return size[::-1] if is_turned else size
 
 
@@ -173,7 +173,7 @@ def detect_file_kind(path: Path) -> Literal["numpy", "tiff", "other"]:
     Raises:
         DataError: If it cannot be opened, or is no regular file.
     """
-    with open_picture_file(path) as stream:
+    with open_image_file(path) as stream:
         return stream_kind(stream)
 
 
@@ -185,7 +185,7 @@ def stream_kind(stream: IO[bytes]) -> Literal["numpy", "tiff", "other"]:
     return "tiff" if kind == TIFF else "other"
 
 
-def open_picture_file(path: Path) -> BinaryIO:
+def open_image_file(path: Path) -> BinaryIO:
     """Open an image file for reading.
 
     Raises:
@@ -194,28 +194,28 @@ def open_picture_file(path: Path) -> BinaryIO:
     try:
         return open_regular_file(path)
     except FileNotFoundError:
-        raise DataError(f"picture {path} does not exist") from None
+        raise DataError(f"image {path} does not exist") from None
     except OSError as error:
-        raise DataError(f"picture {path} cannot be read: {error}") from None
+        raise DataError(f"image {path} cannot be read: {error}") from None
 
 
 def memmap_array(path: Path) -> NDArray[Any]:
     """The array of a file that `numpy.save` wrote, not yet read.
 
     Raises:
-        DataError: If it is no picture.
+        DataError: If it is no image.
     """
     array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     if array.ndim not in (2, 3) or array.dtype.kind not in "uif" or 0 in array.shape:
         raise DataError(
-            f"{path} holds {array.dtype} of shape {array.shape}; a picture is numbers of shape "
+            f"{path} holds {array.dtype} of shape {array.shape}; an image is numbers of shape "
             "(height, width) or (height, width, channels)"
         )
     return array
 
 
 def get_single_series(tiff: tifffile.TiffFile, path: Path) -> Any:
-    """The one full picture of a file; thumbnails, overviews and transparency masks are no others.
+    """The one full image of a file; thumbnails, overviews and transparency masks are no others.
 
     Raises:
         DataError: If there are several.
@@ -224,7 +224,7 @@ def get_single_series(tiff: tifffile.TiffFile, path: Path) -> Any:
     if len(candidates) != 1:
         shapes = ", ".join(f"{series.shape} {series.dtype}" for series in candidates[:3])
         raise DataError(
-            f"{path} holds {len(candidates)} pictures of different kinds ({shapes}); store each in "
+            f"{path} holds {len(candidates)} images of different kinds ({shapes}); store each in "
             "a "
             "file of its own"
         )
@@ -238,7 +238,7 @@ def read_tiff_orientation(tiff: tifffile.TiffFile) -> int:
 
 
 def read_orientation(path: Path) -> int:
-    """EXIF's orientation of a picture, 1..8; 1 where it has none or cannot be read."""
+    """EXIF's orientation of an image, 1..8; 1 where it has none or cannot be read."""
     try:
         kind = detect_file_kind(path)
         if kind == "numpy":
@@ -246,14 +246,14 @@ def read_orientation(path: Path) -> int:
         if kind == "tiff":
             with import_module("tifffile").TiffFile(path) as tiff:
                 return read_tiff_orientation(tiff)
-        with open_picture(path) as picture:
-            exif_orientation = _read_pillow_orientation(picture, path)
+        with open_image(path) as image:
+            exif_orientation = _read_pillow_orientation(image, path)
     except (DataError, Image.DecompressionBombError, *DAMAGE):
         return 1
     return exif_orientation if 1 <= exif_orientation <= 8 else 1
 
 
-def _read_pillow_orientation(picture: Image.Image, path: Path) -> int:
+def _read_pillow_orientation(image: Image.Image, path: Path) -> int:
     """What EXIF or XMP says, as Pillow's `getexif` gives it.
 
     Pillow decodes a whole PNG for what may follow its pixels; here its chunks are looked at.
@@ -261,15 +261,15 @@ def _read_pillow_orientation(picture: Image.Image, path: Path) -> int:
     Raises:
         OSError: If a PNG ends before its last chunk.
     """
-    if picture.format != "PNG" or "exif" in picture.info:
-        return int(picture.getexif().get(ORIENTATION, 1))
+    if image.format != "PNG" or "exif" in image.info:
+        return int(image.getexif().get(ORIENTATION, 1))
     late, needs_pillow = _read_late_png_chunks(path)
     if needs_pillow:
-        return int(picture.getexif().get(ORIENTATION, 1))
+        return int(image.getexif().get(ORIENTATION, 1))
     if late is not None:
-        picture.info["exif"] = b"Exif\0\0" + late
+        image.info["exif"] = b"Exif\0\0" + late
     # Not the method of PNGs, which decodes.
-    return int(Image.Image.getexif(picture).get(ORIENTATION, 1))
+    return int(Image.Image.getexif(image).get(ORIENTATION, 1))
 
 
 def _read_late_png_chunks(path: Path) -> tuple[bytes | None, bool]:

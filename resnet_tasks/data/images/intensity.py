@@ -1,7 +1,7 @@
 """From stored values to float32 pixels in 0..1 at the size of the model's input; free of torch.
 
 The order is fixed: decode at full precision -> named intensity step -> float32 in 0..1 -> augment.
-8-bit pictures are resized before the (linear) intensity step, everything else after it, so that
+8-bit images are resized before the (linear) intensity step, everything else after it, so that
 nothing is ever rounded to 8 bits that was not 8 bits in the file. First steps of an augmentation
 that only move pixels may move 8 bits: that changes no value.
 """
@@ -28,9 +28,9 @@ class Intensity:
 
     Attributes:
         type: `auto` divides by the type's range (floats must be 0..1 already), `window` maps level
-            +- width/2 to 0..1, `percentile` maps the picture's own `low`..`high` percentiles to
+            +- width/2 to 0..1, `percentile` maps the image's own `low`..`high` percentiles to
             0..1.
-        level: Centre of the window, in stored values.
+        level: Center of the window, in stored values.
         width: Width of the window, in stored values.
         low: Lower percentile.
         high: Upper percentile.
@@ -47,7 +47,7 @@ class Intensity:
     def __call__(
         self,
         image: Array,
-        image_name: str = "the picture",
+        image_name: str = "the image",
         *,
         limits: tuple[Any, Any] | None = None,
     ) -> NDArray[np.float32]:
@@ -56,7 +56,7 @@ class Intensity:
         Args:
             image: `(h, w, C)` stored values.
             image_name: What messages call it.
-            limits: Of the picture that `image` is a part of (`limits`); None: it is whole.
+            limits: Of the image that `image` is a part of (`limits`); None: it is whole.
 
         Raises:
             DataError: If `auto` meets values it cannot place, or a value is not finite.
@@ -70,11 +70,11 @@ class Intensity:
 
     @property
     def needs_full_image(self) -> bool:
-        """Whether a part of a picture cannot be placed in 0..1 without the rest of it."""
+        """Whether a part of an image cannot be placed in 0..1 without the rest of it."""
         return self.type == "percentile"
 
-    def compute_limits(self, image: Array, image_name: str = "the picture") -> tuple[Any, Any]:
-        """The stored values that become 0 and 1, of a whole picture: numbers, or one per channel.
+    def compute_limits(self, image: Array, image_name: str = "the image") -> tuple[Any, Any]:
+        """The stored values that become 0 and 1, of a whole image: numbers, or one per channel.
 
         Raises:
             DataError: If a value is not finite.
@@ -119,7 +119,7 @@ def _to_exact_floats(image: Array, image_name: str) -> NDArray[np.floating[Any]]
 
 @dataclass(frozen=True)
 class Resize:
-    """Brings pictures to one box.
+    """Brings images to one box.
 
     Attributes:
         height: Of the box, pixels.
@@ -132,7 +132,7 @@ class Resize:
     keep_ratio: bool = True
 
     def compute_size(self, original: tuple[int, int]) -> tuple[int, int]:
-        """The (height, width) that a picture of size `original` gets."""
+        """The (height, width) that an image of size `original` gets."""
         if not self.keep_ratio:
             return (self.height, self.width)
         scale = min(self.height / original[0], self.width / original[1])

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from resnet_tasks.data.images.image_files import DAMAGE, detect_file_kind, open_picture
+from resnet_tasks.data.images.image_files import DAMAGE, detect_file_kind, open_image
 from resnet_tasks.data.images.lossy_formats import find_lossy_format
 from resnet_tasks.errors import DataError
 
@@ -36,7 +36,7 @@ def read_label_map(path: Path, max_pixels: int | None = None) -> NDArray[np.inte
     Args:
         path: Single-channel or palette image in a lossless format. Floats are rounded where they
             are at most `ROUNDING` off a whole number.
-        max_pixels: As in `open_picture`.
+        max_pixels: As in `open_image`.
 
     Returns:
         `(height, width)` stored values in the type of the file; floats as uint8 or uint16.
@@ -52,7 +52,7 @@ def read_label_map(path: Path, max_pixels: int | None = None) -> NDArray[np.inte
         if detect_file_kind(path) == "tiff":
             values = _read_tiff(path, max_pixels)
         else:
-            with open_picture(path, max_pixels) as image:
+            with open_image(path, max_pixels) as image:
                 require_single_image(path, "label map", getattr(image, "n_frames", 1))
                 image.load()  # numpy hides errors of decoding in an array without pixels.
                 values = np.asarray(image)
@@ -146,7 +146,7 @@ def _merge_equal_channels(values: NDArray[Any]) -> NDArray[Any]:
 def _several_channels(path: Path, channels: int, shape: str = "") -> str:
     return (
         f"label map {path} must hold one channel of whole numbers (class ids), got {channels} "
-        f"channels{shape}; convert colors with `resnet-tasks data convert colour-maps`"
+        f"channels{shape}; convert colors with `resnet-tasks data convert color-maps`"
     )
 
 
@@ -163,7 +163,7 @@ def _read_tiff(path: Path, max_pixels: int | None) -> NDArray[Any]:
                     f"{page.imagewidth} x {page.imagelength} pixels exceed the limit of {limit:,}"
                 )
             return np.asarray(page.asarray()).reshape(page.imagelength, page.imagewidth)
-    with open_picture(path, max_pixels) as image:
+    with open_image(path, max_pixels) as image:
         image.seek(index)
         image.load()
         return np.asarray(image)

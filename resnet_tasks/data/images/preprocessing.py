@@ -1,4 +1,4 @@
-"""How a stored picture, or a part of it, is made ready; the same at training and prediction."""
+"""How a stored image, or a part of it, is made ready; the same at training and prediction."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from resnet_tasks.data.images.decoding import read_image
 from resnet_tasks.data.images.intensity import Intensity, Resize, resize_pixels
-from resnet_tasks.data.images.regions import ArrayRegions, PictureRegions, open_regions
+from resnet_tasks.data.images.regions import ArrayRegions, ImageRegions, open_regions
 from resnet_tasks.data.images.windows import Tile
 from resnet_tasks.errors import DataError
 from resnet_tasks.structures.geometry import Geometry
@@ -20,11 +20,11 @@ from resnet_tasks.structures.geometry import Geometry
 
 @dataclass(frozen=True)
 class Preparation:
-    """The steps between a decoded picture and what a model takes, augmentation apart.
+    """The steps between a decoded image and what a model takes, augmentation apart.
 
     Attributes:
         channels: Channels that the model takes.
-        resize: Box that pictures are brought to; None keeps the stored size.
+        resize: Box that images are brought to; None keeps the stored size.
         intensity: How stored values become 0..1.
         scale: Sizes relative to that; for test-time augmentation.
         max_pixels: Larger files are refused before they are decoded; None: `decoding.MAX_PIXELS`.
@@ -37,18 +37,18 @@ class Preparation:
     max_pixels: int | None = None
 
     def read(self, path: Path) -> NDArray[Any]:
-        """A picture file as stored, `(h, w, channels)`, upright.
+        """An image file as stored, `(h, w, channels)`, upright.
 
         Raises:
             DataError: If it cannot be read, is too large, or has other channels.
         """
         return read_image(path, self.channels, max_pixels=self.max_pixels)
 
-    def open_image(self, source: Path | NDArray[Any], name: str = "") -> PreparedPicture:
+    def open_image(self, source: Path | NDArray[Any], name: str = "") -> PreparedImage:
         """A file or an array, parts of which can be made ready.
 
         Args:
-            source: A picture file, or `(h, w)` or `(h, w, C)` stored values.
+            source: An image file, or `(h, w)` or `(h, w, C)` stored values.
             name: For messages.
 
         Raises:
@@ -56,17 +56,17 @@ class Preparation:
         """
         if isinstance(source, Path):
             regions = open_regions(source, self.channels, max_pixels=self.max_pixels)
-            return PreparedPicture(regions, self, str(source))
+            return PreparedImage(regions, self, str(source))
         array = self.convert_channels(source, name)
-        return PreparedPicture(ArrayRegions(array), self, name or "the picture")
+        return PreparedImage(ArrayRegions(array), self, name or "the image")
 
     def compute_input_size(self, original: tuple[int, int]) -> tuple[int, int]:
-        """The (height, width) that a picture of size `original` gets."""
+        """The (height, width) that an image of size `original` gets."""
         height, width = self.resize.compute_size(original) if self.resize else original
         return (max(1, round(height * self.scale)), max(1, round(width * self.scale)))
 
     def prepare_pixels(self, image: NDArray[Any], image_name: str) -> NDArray[Any]:
-        """A picture through intensity step and resize.
+        """An image through intensity step and resize.
 
         Args:
             image: `(h, w, C)` as stored.
@@ -83,7 +83,7 @@ class Preparation:
     def prepare_image(
         self, image: NDArray[Any], name: str = ""
     ) -> tuple[NDArray[np.float32], Geometry]:
-        """What a model takes of one stored picture, and the way back.
+        """What a model takes of one stored image, and the way back.
 
         Args:
             image: `(h, w)` or `(h, w, C)`; uint8, uint16 or float.
@@ -96,7 +96,7 @@ class Preparation:
             DataError: If the shape does not fit the model.
         """
         array = self.convert_channels(image, name)
-        values = to_unit_range(self.prepare_pixels(array, name or "the picture"))
+        values = to_unit_range(self.prepare_pixels(array, name or "the image"))
         geometry = Geometry.from_resize(
             (int(array.shape[0]), int(array.shape[1])),
             (int(values.shape[0]), int(values.shape[1])),
@@ -104,7 +104,7 @@ class Preparation:
         return values, geometry
 
     def convert_channels(self, image: NDArray[Any], name: str) -> NDArray[Any]:
-        """`(h, w, C)` with the channels of the model, grey ones repeated for a model of colours.
+        """`(h, w, C)` with the channels of the model, gray ones repeated for a model of colors.
 
         Args:
             image: `(h, w)` or `(h, w, C)`.
@@ -118,7 +118,7 @@ class Preparation:
             array = np.repeat(array, 3, axis=2)
         if array.ndim != 3 or array.shape[2] != self.channels or 0 in array.shape:
             raise DataError(
-                f"{name or 'the picture'} has shape {image.shape}; the model takes (height, "
+                f"{name or 'the image'} has shape {image.shape}; the model takes (height, "
                 f"width, {self.channels})"
                 + (" or (height, width)" if self.channels in (1, 3) else "")
             )
@@ -126,21 +126,21 @@ class Preparation:
 
 
 @dataclass(frozen=True)
-class PreparedPicture:
-    """A picture, parts of which are made ready for a model when they are asked for.
+class PreparedImage:
+    """An image, parts of which are made ready for a model when they are asked for.
 
-    A part equals the same part of the picture prepared as a whole.
+    A part equals the same part of the image prepared as a whole.
 
     Attributes:
-        regions: The stored picture.
+        regions: The stored image.
         preparation: Its way to a sample.
         name: For messages.
         known_limits: Of the intensity step, where they are known (`limits`).
     """
 
-    regions: PictureRegions
+    regions: ImageRegions
     preparation: Preparation
-    name: str = "the picture"
+    name: str = "the image"
     known_limits: tuple[Any, Any] | None = None
 
     @property
@@ -154,7 +154,7 @@ class PreparedPicture:
         return self.preparation.compute_input_size(self.original_size)
 
     def read_window(self, tile: Tile) -> tuple[NDArray[np.float32], Geometry]:
-        """One window of the prepared picture, as `Preparation.placed` gives a whole one.
+        """One window of the prepared image, as `Preparation.placed` gives a whole one.
 
         Raises:
             DataError: If the file cannot be read, or its values cannot be placed in 0..1.
@@ -174,7 +174,7 @@ class PreparedPicture:
         return self.read_original_values(tile)
 
     def read_original_values(self, tile: Tile) -> NDArray[np.float32]:
-        """`(h, w, C)` of a part of the original picture in 0..1, through the intensity step alone.
+        """`(h, w, C)` of a part of the original image in 0..1, through the intensity step alone.
 
         Raises:
             DataError: As `part`.
@@ -188,7 +188,7 @@ class PreparedPicture:
 
     @cached_property
     def limits(self) -> tuple[Any, Any] | None:
-        """What the intensity step must know of the whole picture; None where it needs nothing."""
+        """What the intensity step must know of the whole image; None where it needs nothing."""
         if self.known_limits is not None:
             return self.known_limits
         intensity = self.preparation.intensity

@@ -1,4 +1,4 @@
-"""Parts of picture files, read without the rest of the file where its format allows.
+"""Parts of image files, read without the rest of the file where its format allows.
 
 Arrays of numpy and uncompressed TIFFs are mapped into memory; of TIFFs in tiles or strips those are
 decoded that a part touches; everything else (PNG, JPEG, ...) has to be decoded whole.
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from resnet_tasks.data.images.decoding import (
     MAX_PIXELS,
     ChannelLayout,
-    StoredPicture,
+    StoredImage,
     convert_channels,
     get_tiff_layout,
     read_image,
@@ -43,8 +43,8 @@ _WHOLE_BITS = (8, 16, 32, 64)
 _FEWEST_SEGMENTS = 4  # of a TIFF; with fewer, nearly every part needs nearly all of it
 
 
-class PictureRegions(ABC):
-    """A picture that is read in parts.
+class ImageRegions(ABC):
+    """An image that is read in parts.
 
     Attributes:
         size: (height, width), upright.
@@ -67,8 +67,8 @@ class PictureRegions(ABC):
         return self.read(Tile.from_size(self.size))
 
 
-class ArrayRegions(PictureRegions):
-    """Parts of a picture that is decoded already.
+class ArrayRegions(ImageRegions):
+    """Parts of an image that is decoded already.
 
     Args:
         pixels: `(h, w, C)`.
@@ -90,7 +90,7 @@ class ArrayRegions(PictureRegions):
         return self._pixels[tile.rows, tile.columns]
 
 
-class _MappedRegions(PictureRegions):
+class _MappedRegions(ImageRegions):
     """Parts of values that lie in a file as they are.
 
     Args:
@@ -106,10 +106,10 @@ class _MappedRegions(PictureRegions):
 
     def read(self, tile: Tile) -> Array:
         part = to_native_byte_order(self._pixels[tile.rows, tile.columns])
-        return convert_channels(StoredPicture(part, self._layout), self._channels, self._path)
+        return convert_channels(StoredImage(part, self._layout), self._channels, self._path)
 
 
-class _SegmentRegions(PictureRegions):
+class _SegmentRegions(ImageRegions):
     """Parts of a compressed TIFF, decoded from the tiles or strips that they touch.
 
     Args:
@@ -129,22 +129,22 @@ class _SegmentRegions(PictureRegions):
                 pixels = np.zeros((*tile.size, page.samplesperpixel), page.dtype)
                 for top, left, part in _decode_segments(tiff, page, tile):
                     _paste(pixels, tile, part, (top, left))
-                stored_image = StoredPicture(pixels, get_tiff_layout(page, 1))
+                stored_image = StoredImage(pixels, get_tiff_layout(page, 1))
         except DAMAGE as error:
             text = " ".join(str(error).split()) or type(error).__name__
-            raise DataError(f"picture {self._path} cannot be read: {text}") from None
+            raise DataError(f"image {self._path} cannot be read: {text}") from None
         return convert_channels(stored_image, self._channels, self._path)
 
 
-def open_regions(path: Path, channels: int = 3, *, max_pixels: int | None = None) -> PictureRegions:
-    """A picture file, opened so that parts of it can be read.
+def open_regions(path: Path, channels: int = 3, *, max_pixels: int | None = None) -> ImageRegions:
+    """An image file, opened so that parts of it can be read.
 
     Every part equals the same part of `read_image`.
 
     Args:
         path: As `read_image` takes it.
         channels: As there.
-        max_pixels: Larger pictures are refused; None: `MAX_PIXELS`.
+        max_pixels: Larger images are refused; None: `MAX_PIXELS`.
 
     Raises:
         DataError: As there.
@@ -159,19 +159,19 @@ def open_regions(path: Path, channels: int = 3, *, max_pixels: int | None = None
             regions = _open_tiff_regions(path, channels, limit)
     except DAMAGE as error:
         text = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"picture {path} cannot be read: {text}") from None
+        raise DataError(f"image {path} cannot be read: {text}") from None
     return regions or ArrayRegions(read_image(path, channels, max_pixels=limit))
 
 
-def _open_numpy_regions(path: Path, channels: int, limit: int) -> PictureRegions:
+def _open_numpy_regions(path: Path, channels: int, limit: int) -> ImageRegions:
     array = memmap_array(path)
     present = array.shape[2] if array.ndim == 3 else 1
     refuse_large(path, (array.shape[0], array.shape[1]), present, limit)
-    layout: ChannelLayout = "grey" if present == 1 else "bands"
+    layout: ChannelLayout = "gray" if present == 1 else "bands"
     return _MappedRegions(array.reshape(*array.shape[:2], present), layout, channels, path)
 
 
-def _open_tiff_regions(path: Path, channels: int, limit: int) -> PictureRegions | None:
+def _open_tiff_regions(path: Path, channels: int, limit: int) -> ImageRegions | None:
     """None where the file has to be decoded whole."""
     with tifffile.TiffFile(path) as tiff:
         refuse_large_tiles(path, tiff, limit)
@@ -198,7 +198,7 @@ def _open_tiff_regions(path: Path, channels: int, limit: int) -> PictureRegions 
 
 
 def _is_plain(page: Any) -> bool:
-    """Whether its stored values are those of the picture, pixel after pixel."""
+    """Whether its stored values are those of the image, pixel after pixel."""
     return (
         int(page.photometric) in _PLAIN_PHOTOMETRICS
         and int(page.planarconfig) == 1

@@ -1,6 +1,6 @@
-"""Pictures cut into windows of one size: where they lie, and how much each counts where they meet.
+"""Images cut into windows of one size: where they lie, and how much each counts where they meet.
 
-Shape glossary: `h, w` a picture, `n` windows along an axis.
+Shape glossary: `h, w` an image, `n` windows along an axis.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Tile:
-    """A rectangle of a picture.
+    """A rectangle of an image.
 
     Attributes:
         top: First row.
@@ -31,7 +31,7 @@ class Tile:
 
     @classmethod
     def from_size(cls, size: tuple[int, int]) -> Tile:
-        """All of a picture of this (height, width)."""
+        """All of an image of this (height, width)."""
         return cls(0, 0, *size)
 
     @property
@@ -41,28 +41,28 @@ class Tile:
 
     @property
     def box(self) -> tuple[int, int, int, int]:
-        """xyxy, pixels of the picture."""
+        """xyxy, pixels of the image."""
         return (self.left, self.top, self.left + self.width, self.top + self.height)
 
     @property
     def rows(self) -> slice:
-        """Its rows in the picture."""
+        """Its rows in the image."""
         return slice(self.top, self.top + self.height)
 
     @property
     def columns(self) -> slice:
-        """Its columns in the picture."""
+        """Its columns in the image."""
         return slice(self.left, self.left + self.width)
 
 
 @dataclass(frozen=True)
 class WindowGrid:
-    """Windows of one size that cover a picture, evenly spread.
+    """Windows of one size that cover an image, evenly spread.
 
     Attributes:
         height: Of a window, pixels.
         width: Of a window, pixels.
-        overlap: Least share of a window that its neighbour shows too, 0..1.
+        overlap: Least share of a window that its neighbor shows too, 0..1.
     """
 
     height: int
@@ -70,18 +70,18 @@ class WindowGrid:
     overlap: float = 0.25
 
     def compute_row_starts(self, size: tuple[int, int]) -> list[int]:
-        """The first rows of the windows over a picture of this (height, width)."""
+        """The first rows of the windows over an image of this (height, width)."""
         return compute_window_starts(size[0], self.height, self.overlap)
 
     def compute_column_starts(self, size: tuple[int, int]) -> list[int]:
-        """The first columns of the windows over a picture of this (height, width)."""
+        """The first columns of the windows over an image of this (height, width)."""
         return compute_window_starts(size[1], self.width, self.overlap)
 
     def make_tiles(self, size: tuple[int, int]) -> list[Tile]:
-        """The windows over a picture of this (height, width), row by row.
+        """The windows over an image of this (height, width), row by row.
 
-        All have the same size; along an axis where the picture is smaller than a window they have
-        the picture's.
+        All have the same size; along an axis where the image is smaller than a window they have
+        the image's.
         """
         height, width = min(self.height, size[0]), min(self.width, size[1])
         places = product(self.compute_row_starts(size), self.compute_column_starts(size))
@@ -91,7 +91,7 @@ class WindowGrid:
 def compute_window_starts(length: int, window: int, overlap: float) -> list[int]:
     """First pixels of as few windows as cover an axis, evenly spread.
 
-    None reaches beyond the axis; neighbours share at least `overlap` of a window, more where the
+    None reaches beyond the axis; neighbors share at least `overlap` of a window, more where the
     windows do not come out even (as in nnU-Net: Isensee et al., Nature Methods 2021).
 
     Args:

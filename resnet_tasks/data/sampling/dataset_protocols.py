@@ -17,19 +17,19 @@ from resnet_tasks.structures.samples import LabelTable, Sample
 
 @runtime_checkable
 class HasTruth(Protocol):
-    """A data set that knows its annotations in the frame of the original pictures."""
+    """A data set that knows its annotations in the frame of the original images."""
 
     def truth(self, index: int, table: LabelTable) -> GroundTruth:
-        """What is annotated on picture `index`, in the labels of one head."""
+        """What is annotated on image `index`, in the labels of one head."""
         ...
 
 
 @runtime_checkable
 class HasGroups(Protocol):
-    """A data set that knows which of its pictures belong together."""
+    """A data set that knows which of its images belong together."""
 
     def group(self, index: int) -> str | None:
-        """Patient, study or sequence of picture `index`; None where it has none."""
+        """Patient, study or sequence of image `index`; None where it has none."""
         ...
 
 
@@ -65,16 +65,16 @@ class SupportsUint8(Protocol):
 
 @runtime_checkable
 class SkipsBadImages(Protocol):
-    """A data set that knows how many of its pictures may be unreadable.
+    """A data set that knows how many of its images may be unreadable.
 
     Attributes:
-        preparation: Of its pictures.
-        bad_picture_limit: Share that is left out of training; None: each is an error.
+        preparation: Of its images.
+        bad_image_limit: Share that is left out of training; None: each is an error.
     """
 
     @property
     def preparation(self) -> Preparation: ...  # noqa: D102
     @property
-    def bad_picture_limit(self) -> float | None: ...  # noqa: D102
+    def bad_image_limit(self) -> float | None: ...  # noqa: D102
     @property
     def max_bad_images(self) -> int: ...  # noqa: D102

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from resnet_tasks.data.sampling.dataset_protocols import SkipsBadImages, SupportsUint8
 from resnet_tasks.data.sampling.sample_keys import Key
-from resnet_tasks.errors import PictureError, ResnetTasksError
+from resnet_tasks.errors import ImageError, ResnetTasksError
 from resnet_tasks.runtime.cpu_count import count_usable_cores
 from resnet_tasks.runtime.malloc import keep_freed_memory
 from resnet_tasks.structures.geometry import Geometry
@@ -97,8 +97,8 @@ def make_training_batches(
 ) -> list[list[int]]:
     """The batches of one epoch, each a list of positions.
 
-    Every picture comes once, or as often as `repeats` says (`epoch_order`); the last batch may be
-    smaller. Several processes share each batch of `batch_size` pictures (`part_of`).
+    Every image comes once, or as often as `repeats` says (`epoch_order`); the last batch may be
+    smaller. Several processes share each batch of `batch_size` images (`part_of`).
     """
     order = sample_epoch_order(length, seed=seed, epoch=epoch, repeats=repeats)
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
@@ -144,7 +144,7 @@ class _Collate:
     """Makes a batch, or hands over what is wrong.
 
     Attributes:
-        channels: Of the pictures, where those that cannot be read are left out of their batch.
+        channels: Of the images, where those that cannot be read are left out of their batch.
     """
 
     channels: int | None
@@ -152,7 +152,7 @@ class _Collate:
     def __call__(self, samples: Sequence[Sample | ResnetTasksError]) -> Batch | ResnetTasksError:
         errors = [sample for sample in samples if isinstance(sample, ResnetTasksError)]
         valid_samples = [sample for sample in samples if isinstance(sample, Sample)]
-        image_errors = [error for error in errors if isinstance(error, PictureError)]
+        image_errors = [error for error in errors if isinstance(error, ImageError)]
         if self.channels is None or len(image_errors) < len(errors):
             return errors[0] if errors else collate(valid_samples)
         batch = collate(valid_samples or [_make_placeholder(self.channels)])
@@ -164,7 +164,7 @@ class _Collate:
 
 
 def _make_placeholder(channels: int) -> Sample:
-    """A black picture of which nothing is known: it teaches nothing."""
+    """A black image of which nothing is known: it teaches nothing."""
     size = (64, 64)  # several cells at stride 32, without which batch norms refuse
     return Sample(torch.zeros(channels, *size), Geometry(size, size), "none")
 
@@ -173,7 +173,7 @@ class Loader:
     """Batches in order, made by worker processes or here.
 
     Raises:
-        ResnetTasksError: While it is read, what is wrong with a picture.
+        ResnetTasksError: While it is read, what is wrong with an image.
     """
 
     def __init__(self, loader: DataLoader[Any]) -> None:
@@ -199,8 +199,8 @@ def make_loader(
 ) -> Loader:
     """A loader that collates exactly the given batches, in order.
 
-    Of a `CocoDataset` that skips bad pictures those are left out of their batch, which names them
-    (`Batch.left_out`); where none is left, the batch is one black picture without annotations.
+    Of a `CocoDataset` that skips bad images those are left out of their batch, which names them
+    (`Batch.left_out`); where none is left, the batch is one black image without annotations.
 
     Args:
         dataset: Samples by key.
@@ -227,7 +227,7 @@ def make_loader(
 def _init_worker(_: int) -> None:
     """Keeps what a forked worker has from its parent in shared pages; ends it with its parent.
 
-    What it frees, for the next picture, it keeps too.
+    What it frees, for the next image, it keeps too.
 
     A collection of garbage writes into every object that it looks at, which would copy them. Torch
     looks whether the process that started a worker is there; between a worker and a training that
@@ -249,8 +249,8 @@ def _exit_with_parent(process: BaseProcess) -> None:
 
 
 def _get_placeholder_channels(dataset: Dataset[Sample]) -> int | None:
-    """Channels of a data set whose bad pictures are left out; None: they are errors."""
-    if not isinstance(dataset, SkipsBadImages) or dataset.bad_picture_limit is None:
+    """Channels of a data set whose bad images are left out; None: they are errors."""
+    if not isinstance(dataset, SkipsBadImages) or dataset.bad_image_limit is None:
         return None
     return dataset.preparation.channels
 
@@ -258,7 +258,7 @@ def _get_placeholder_channels(dataset: Dataset[Sample]) -> int | None:
 def choose_num_workers(device: torch.device) -> int:
     """Loader processes that suit the machine.
 
-    On a CPU training itself takes all cores, and resized pictures come from memory: workers would
+    On a CPU training itself takes all cores, and resized images come from memory: workers would
     only compete.
     """
     if device.type == "cpu":

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 
 Key = int | tuple[int, int] | tuple[int, int, float] | tuple[int, int, float, int]
-"""Position of a picture, or (epoch, position), or (epoch, position, scale), or (epoch, position,
-scale, visit): the epoch moves the randomness of augmentation, and so does how often the picture has
+"""Position of an image, or (epoch, position), or (epoch, position, scale), or (epoch, position,
+scale, visit): the epoch moves the randomness of augmentation, and so does how often the image has
 come before in the epoch; the scale is relative to the prepared size."""
 
 
@@ -18,6 +18,6 @@ def unpack_key(key: Key) -> tuple[int, int, float, int]:
 
 
 def derive_sample_seed(seed: int, epoch: int, image_id: int | str) -> int:
-    """A 63-bit seed that depends on the run's seed, the epoch and the picture only."""
+    """A 63-bit seed that depends on the run's seed, the epoch and the image only."""
     digest = hashlib.blake2b(f"{seed}/{epoch}/{image_id!r}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1

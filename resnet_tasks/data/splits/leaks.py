@@ -1,4 +1,4 @@
-"""What leaks from one split into another: groups and pictures that are in both."""
+"""What leaks from one split into another: groups and images that are in both."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from resnet_tasks.data.coco.problems import MAX_LISTED
 
 
 class HasFileName(Protocol):
-    """An image record, or as much of it as tells pictures apart."""
+    """An image record, or as much of it as tells images apart."""
 
     @property
     def file_name(self) -> str:
@@ -29,11 +29,11 @@ class HasFileName(Protocol):
 
 
 class HasImages(Protocol):
-    """A COCO file: parsed, checked, or only its pictures."""
+    """A COCO file: parsed, checked, or only its images."""
 
     @property
     def images_root(self) -> Path:
-        """Folder of the pictures."""
+        """Folder of the images."""
         ...
 
     @property
@@ -54,7 +54,7 @@ class _RawFile(msgspec.Struct):
 
 @dataclass(frozen=True)
 class ImageList:
-    """The pictures of a COCO file, its annotations not looked at."""
+    """The images of a COCO file, its annotations not looked at."""
 
     images_root: Path
     images: tuple[_ImageName, ...]
@@ -66,7 +66,7 @@ class _ImageName(NamedTuple):
 
 
 def read_image_names(path: Path, images_root: Path | None = None) -> ImageList | None:
-    """The names and groups of a COCO file's pictures; annotations are skipped, not parsed.
+    """The names and groups of a COCO file's images; annotations are skipped, not parsed.
 
     Args:
         path: The JSON.
@@ -93,15 +93,15 @@ class Leak:
     """What two splits share.
 
     Attributes:
-        groups: Group -> its pictures in the first and in the second split, where it is in both.
-        pictures: Files that are in both.
+        groups: Group -> its images in the first and in the second split, where it is in both.
+        images: Files that are in both.
     """
 
     groups: Mapping[str, tuple[int, int]]
-    pictures: tuple[str, ...]
+    images: tuple[str, ...]
 
     def __bool__(self) -> bool:
-        return bool(self.groups or self.pictures)
+        return bool(self.groups or self.images)
 
     def describe(self, first: str, second: str) -> str:
         """What is shared, with counts and the first names; `first` and `second` name the splits."""
@@ -113,15 +113,15 @@ class Leak:
             ]
             more = ", ..." if len(self.groups) > MAX_LISTED else ""
             parts.append(f"{len(self.groups)} group(s): {', '.join(examples)}{more}")
-        if self.pictures:
-            more = ", ..." if len(self.pictures) > MAX_LISTED else ""
-            examples = list(self.pictures[:MAX_LISTED])
-            parts.append(f"{len(self.pictures)} picture(s): {', '.join(examples)}{more}")
+        if self.images:
+            more = ", ..." if len(self.images) > MAX_LISTED else ""
+            examples = list(self.images[:MAX_LISTED])
+            parts.append(f"{len(self.images)} image(s): {', '.join(examples)}{more}")
         return "; ".join(parts)
 
 
 def find_leak(first: Sequence[HasImages], second: Sequence[HasImages]) -> Leak:
-    """Groups and picture files that occur in both splits, in the order of the second."""
+    """Groups and image files that occur in both splits, in the order of the second."""
     ours, theirs = count_groups(first), count_groups(second)
     groups = {group: (ours[group], theirs[group]) for group in theirs if group in ours}
     first_paths = {path for file in first for path in resolve_image_paths(file)}
@@ -130,15 +130,15 @@ def find_leak(first: Sequence[HasImages], second: Sequence[HasImages]) -> Leak:
 
 
 def count_groups(files: Iterable[HasImages]) -> Counter[str]:
-    """Pictures by group, in the order of the files; pictures without a group are not counted."""
+    """Images by group, in the order of the files; images without a group are not counted."""
     return Counter(
         record.group for file in files for record in file.images if record.group is not None
     )
 
 
 def resolve_image_paths(file: HasImages) -> list[str]:
-    """Where each picture of a file lies, so that the same file has the same name everywhere."""
-    # The folder is resolved once: following the links of each picture would take minutes.
+    """Where each image of a file lies, so that the same file has the same name everywhere."""
+    # The folder is resolved once: following the links of each image would take minutes.
     root = os.path.realpath(file.images_root)
     return [
         os.path.normpath(os.path.join(root, record.file_name))  # noqa: PTH118 - fast

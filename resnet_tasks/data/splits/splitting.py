@@ -1,6 +1,6 @@
-"""Splits: pictures into folds or shares, groups whole, classes alike in every part.
+"""Splits: images into folds or shares, groups whole, classes alike in every part.
 
-Glossary: `N` pictures, `G` groups, `K` classes, `P` parts (folds, or train, val and test).
+Glossary: `N` images, `G` groups, `K` classes, `P` parts (folds, or train, val and test).
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ Counts = NDArray[np.float64]
 def assign_folds(
     groups: Sequence[Hashable], folds: int, *, counts: Counts | None = None, seed: int = 0
 ) -> NDArray[np.int64]:
-    """Fold `0..folds-1` of every picture; no group lies in two of them.
+    """Fold `0..folds-1` of every image; no group lies in two of them.
 
     Args:
-        groups: `(N,)` patient, study or sequence of every picture, see `groups_of`.
+        groups: `(N,)` patient, study or sequence of every image, see `groups_of`.
         folds: How many, at least 2.
         counts: As in `divide`.
         seed: Of the order in which like groups are placed.
@@ -46,22 +46,22 @@ def divide(
     counts: Counts | None = None,
     seed: int = 0,
 ) -> NDArray[np.int64]:
-    """Part `0..P-1` of every picture: parts of given shares, no group in two of them.
+    """Part `0..P-1` of every image: parts of given shares, no group in two of them.
 
     Groups are placed one after the other where the sum of squared departures from the shares
-    grows least, of the pictures and, with `counts`, of every class. Groups that hold much of
+    grows least, of the images and, with `counts`, of every class. Groups that hold much of
     something come first (in octaves, shuffled within), while there is still a choice. Without
     classes and groups the parts have exactly the shares, rounded by Sainte-Laguë's rule.
 
     Args:
         groups: `(N,)` what belongs together has the same value.
         shares: `(P,)` relative sizes of the parts, above 0; they need not sum to 1.
-        counts: `(N, K)` how much of each class a picture shows (objects, pixels, or 1 and 0):
-            parts get alike shares of each. None: of pictures alone.
+        counts: `(N, K)` how much of each class an image shows (objects, pixels, or 1 and 0):
+            parts get alike shares of each. None: of images alone.
         seed: Of the order in which like groups are placed.
 
     Returns:
-        `(N,)` part of every picture; every part has at least one group.
+        `(N,)` part of every image; every part has at least one group.
 
     Raises:
         DataError: If there are fewer groups than parts, or a share is not above 0.
@@ -77,7 +77,7 @@ def divide(
     if len(load) < len(fractions):
         raise DataError(
             f"{len(fractions)} parts take at least {len(fractions)} groups (patients, sequences or "
-            f"single pictures), but {len(groups)} pictures have {len(load)}; take fewer parts, or "
+            f"single images), but {len(groups)} images have {len(load)}; take fewer parts, or "
             "more data"
         )
     order = _sort_groups(load, np.random.default_rng(seed))
@@ -85,33 +85,33 @@ def divide(
 
 
 def find_groups(files: Sequence[CocoFile]) -> list[str]:
-    """What every picture of some files belongs to: its `group`, else its own file.
+    """What every image of some files belongs to: its `group`, else its own file.
 
-    The same picture in two files (boxes in one, pixels in the other) is one group, and a group's
-    name means the same in all files, so that a split of all of them has no picture in two parts.
+    The same image in two files (boxes in one, pixels in the other) is one group, and a group's
+    name means the same in all files, so that a split of all of them has no image in two parts.
 
     Returns:
-        `(N,)` in the order of the files and of the pictures in them.
+        `(N,)` in the order of the files and of the images in them.
     """
-    pictures = [
+    images = [
         (os.path.normpath(file.image_path(record)), record.group)
         for file in files
         for record in file.images
     ]
-    group_by_path = {path: group for path, group in pictures if group is not None}
+    group_by_path = {path: group for path, group in images if group is not None}
     return [
         f"group {group_by_path[path]}" if path in group_by_path else f"file {path}"
-        for path, _ in pictures
+        for path, _ in images
     ]
 
 
 def count_objects_per_image(files: Sequence[CocoFile], categories: CategoryMap) -> Counts:
-    """`(N, K)` objects and image-level labels of each category on every picture, no crowds.
+    """`(N, K)` objects and image-level labels of each category on every image, no crowds.
 
     Pixels of semantic maps are not counted: that takes reading all of them.
 
     Args:
-        files: Whose pictures, in this order.
+        files: Whose images, in this order.
         categories: The columns.
 
     Raises:
@@ -130,12 +130,12 @@ def count_objects_per_image(files: Sequence[CocoFile], categories: CategoryMap) 
 
 @dataclass(frozen=True)
 class Folds:
-    """Pictures of some files in folds.
+    """Images of some files in folds.
 
     Attributes:
         files: All of them.
-        groups: `(N,)` group of every picture, in the order of the files.
-        fold: `(N,)` fold of every picture.
+        groups: `(N,)` group of every image, in the order of the files.
+        fold: `(N,)` fold of every image.
     """
 
     files: tuple[CocoFile, ...]
@@ -147,7 +147,7 @@ class Folds:
         """Folds with whole groups and, where objects are annotated, alike shares of each category.
 
         Args:
-            files: Whose pictures are divided together; groups may span several files.
+            files: Whose images are divided together; groups may span several files.
             folds: How many.
             seed: As in `divide`.
 
@@ -164,17 +164,17 @@ class Folds:
 
     @property
     def digest(self) -> str:
-        """Changes with the pictures' ids, their order, or the fold of any of them."""
+        """Changes with the images' ids, their order, or the fold of any of them."""
         ids = (repr(record.id) for file in self.files for record in file.images)
         text = "\n".join(f"{i} {fold}" for i, fold in zip(ids, self.fold, strict=True))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def exclude_fold(self, fold: int) -> list[CocoFile]:
-        """The files without the pictures of a fold; files that have no others are left out."""
+        """The files without the images of a fold; files that have no others are left out."""
         return self._select_files(self.fold != fold)
 
     def select_fold(self, fold: int) -> list[CocoFile]:
-        """The files with the pictures of a fold; files that have none of them are left out."""
+        """The files with the images of a fold; files that have none of them are left out."""
         return self._select_files(self.fold == fold)
 
     def _select_files(self, is_selected: NDArray[np.bool_]) -> list[CocoFile]:
@@ -192,7 +192,7 @@ class Folds:
 def _compute_group_loads(
     groups: Sequence[Hashable], counts: Counts | None
 ) -> tuple[NDArray[np.int64], Counts]:
-    """`(N,)` number of every picture's group, and `(G, 1 + K)` its share of all pictures, classes.
+    """`(N,)` number of every image's group, and `(G, 1 + K)` its share of all images, classes.
 
     Groups are numbered as they first appear, so that nothing depends on how their names sort.
     """
@@ -203,7 +203,7 @@ def _compute_group_loads(
     columns = np.ones((len(members), 1))
     if counts is not None:
         if counts.ndim != 2 or len(counts) != len(members):
-            raise DataError(f"counts of shape {counts.shape} do not fit {len(members)} pictures")
+            raise DataError(f"counts of shape {counts.shape} do not fit {len(members)} images")
         columns = np.concatenate((columns, counts), axis=1)
     load = np.zeros((len(numbers), columns.shape[1]))
     np.add.at(load, members, columns)

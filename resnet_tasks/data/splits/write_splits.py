@@ -1,4 +1,4 @@
-"""One COCO file as several: train, val and test, or folds, that name the same pictures."""
+"""One COCO file as several: train, val and test, or folds, that name the same images."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ USUAL_NAMES = {2: ("train", "val"), 3: ("train", "val", "test")}
 
 @dataclass(frozen=True)
 class SplitPlan:
-    """How pictures are divided.
+    """How images are divided.
 
     Attributes:
         shares: Relative sizes of the parts; None: `folds` alike ones.
         folds: Number of parts without `shares`.
-        by: `random`: pictures by themselves. `class`: alike shares of every class. `group`: whole
+        by: `random`: images by themselves. `class`: alike shares of every class. `group`: whole
             groups. `group-class`: whole groups, alike shares of every class. None: `group-class`
             where there are groups, else `class`.
         names: Of the parts; default: train, val, test, or fold0, fold1, ...
@@ -74,8 +74,8 @@ class WrittenSplits:
 
     Attributes:
         files: By part.
-        by: How pictures were divided.
-        pictures: By part.
+        by: How images were divided.
+        images: By part.
         groups: By part.
         objects: Class -> number by part.
         notes: What is worth knowing.
@@ -83,7 +83,7 @@ class WrittenSplits:
 
     files: tuple[Path, ...]
     by: By
-    pictures: tuple[int, ...]
+    images: tuple[int, ...]
     groups: tuple[int, ...]
     objects: Mapping[str, tuple[int, ...]]
     notes: tuple[str, ...] = ()
@@ -92,7 +92,7 @@ class WrittenSplits:
 def split_file(
     path: Path, out: Path, plan: SplitPlan, *, images_root: Path | None = None
 ) -> WrittenSplits:
-    """Writes the parts of a COCO file; pictures stay where they are, unknown keys are kept.
+    """Writes the parts of a COCO file; images stay where they are, unknown keys are kept.
 
     Args:
         path: The file.
@@ -157,7 +157,7 @@ def _assign_groups(coco: CocoFile, plan: SplitPlan) -> CocoFile:
     without = [r.file_name for r, group in zip(coco.images, groups, strict=True) if group is None]
     if without:
         raise DataError(
-            f"{coco.path}: {len(without)} of {len(groups)} pictures are without {source}: "
+            f"{coco.path}: {len(without)} of {len(groups)} images are without {source}: "
             f"{format_list(without)}; name groups for all, or for none"
         )
     images = [replace(r, group=group) for r, group in zip(coco.images, groups, strict=True)]
@@ -212,7 +212,7 @@ def _divide_images(
             )
     single = sum(record.group is None for record in grouped_coco.images)
     if by.startswith("group") and single:
-        notes.append(f"{single} pictures have no group; each is taken by itself")
+        notes.append(f"{single} images have no group; each is taken by itself")
     if plan.shares is None:
         return assign_folds(groups, number, counts=counts, seed=plan.seed), tuple(notes)
     return divide(groups, plan.shares, counts=counts, seed=plan.seed), tuple(notes)

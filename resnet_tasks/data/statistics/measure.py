@@ -1,6 +1,6 @@
 """What a data set holds, in numbers: values of its channels, sizes, objects, class pixels.
 
-Pictures are read one after the other; sums are kept in float64, merged picture by picture (Chan,
+Images are read one after the other; sums are kept in float64, merged image by image (Chan,
 Golub, LeVeque: Updating formulae and a pairwise algorithm for computing sample variances, 1979).
 """
 
@@ -20,7 +20,7 @@ from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.data.images.intensity import Intensity
 from resnet_tasks.data.sampling.rare_classes import ClassCounts
 from resnet_tasks.errors import DataError
-from resnet_tasks.structures.evaluation import UNLABELLED, VOID
+from resnet_tasks.structures.evaluation import UNLABELED, VOID
 from resnet_tasks.structures.samples import CLASSIFICATION, LabelTable, Task
 
 Constants = tuple[tuple[float, ...], tuple[float, ...]]
@@ -33,7 +33,7 @@ AREA_LIMITS = (32**2, 96**2)
 BINS = 256
 """Of a channel's histogram over 0..1."""
 HEAT_CELLS = 32
-"""Per side of the map of box centres."""
+"""Per side of the map of box centers."""
 
 
 class ChannelMoments:
@@ -48,7 +48,7 @@ class ChannelMoments:
         self.histogram = np.zeros((0, BINS), np.int64)
 
     def add(self, values: NDArray[np.float32]) -> None:
-        """Takes the pixels of one picture, `(h, w, C)` in 0..1."""
+        """Takes the pixels of one image, `(h, w, C)` in 0..1."""
         flat = values.reshape(-1, values.shape[2]).astype(np.float64)
         count, mean = len(flat), flat.mean(axis=0)
         squares = ((flat - mean) ** 2).sum(axis=0)
@@ -90,15 +90,15 @@ class ChannelMoments:
 
 @dataclass
 class ValueRange:
-    """Pictures of one type, and the range of their stored values."""
+    """Images of one type, and the range of their stored values."""
 
-    pictures: int = 0
+    images: int = 0
     low: float = float("inf")
     high: float = float("-inf")
 
     def add(self, image: NDArray[Any]) -> None:
-        """Takes one picture."""
-        self.pictures += 1
+        """Takes one image."""
+        self.images += 1
         self.low = min(self.low, float(image.min()))
         self.high = max(self.high, float(image.max()))
 
@@ -108,34 +108,34 @@ class DatasetStatistics:
     """A COCO file in numbers.
 
     Attributes:
-        pictures: How many there are.
-        sizes: (height, width) -> pictures.
+        images: How many there are.
+        sizes: (height, width) -> images.
         value_ranges: Type of the stored values -> their range.
-        channels: Over the pictures that the intensity step could place in 0..1.
-        unplaced: Pictures that it could not place; their stored range is unknown to `auto`.
+        channels: Over the images that the intensity step could place in 0..1.
+        unplaced: Images that it could not place; their stored range is unknown to `auto`.
         objects: Class name -> boxed objects, crowds left out.
         crowds: Crowd regions.
-        per_picture: Boxed objects of every picture, crowds left out.
-        boxes: `(N, 4)` x, y, width, height of the boxed objects, pixels of the original picture.
-        centres: `(HEAT_CELLS, HEAT_CELLS)` boxes by their centre, relative to the picture's size.
+        per_image: Boxed objects of every image, crowds left out.
+        boxes: `(N, 4)` x, y, width, height of the boxed objects, pixels of the original image.
+        centers: `(HEAT_CELLS, HEAT_CELLS)` boxes by their center, relative to the image's size.
         areas: `(N,)` as in the file, pixels².
-        image_labels: Class name -> pictures that carry it as a whole.
+        image_labels: Class name -> images that carry it as a whole.
         class_pixels: Class name -> pixels of label maps or drawn instances; None where no pixel is
             annotated.
-        void_pixels: Pixels that are unlabelled or void.
+        void_pixels: Pixels that are unlabeled or void.
         groups: Patients, studies or sequences; 0 where none is named.
     """
 
-    pictures: int = 0
+    images: int = 0
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     value_ranges: dict[str, ValueRange] = field(default_factory=dict)
     channels: ChannelMoments = field(default_factory=ChannelMoments)
     unplaced: int = 0
     objects: dict[str, int] = field(default_factory=dict)
     crowds: int = 0
-    per_picture: list[int] = field(default_factory=list)
+    per_image: list[int] = field(default_factory=list)
     boxes: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 4)))
-    centres: NDArray[np.int64] = field(
+    centers: NDArray[np.int64] = field(
         default_factory=lambda: np.zeros((HEAT_CELLS, HEAT_CELLS), np.int64)
     )
     areas: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
@@ -165,15 +165,15 @@ class DatasetStatistics:
 def measure_channels(dataset: CocoDataset, advance: Advance | None = None) -> Constants:
     """Mean and standard deviation per channel over a data set, after its own intensity step.
 
-    Every pixel of the stored pictures weighs the same; resize and augmentation come later and are
+    Every pixel of the stored images weighs the same; resize and augmentation come later and are
     left out.
 
     Args:
-        dataset: Whose pictures are read.
+        dataset: Whose images are read.
         advance: For progress.
 
     Raises:
-        DataError: If more pictures cannot be read or placed in 0..1 than the data set may leave
+        DataError: If more images cannot be read or placed in 0..1 than the data set may leave
             out (by default none), or a channel never changes.
     """
 
@@ -186,9 +186,9 @@ def measure_channels(dataset: CocoDataset, advance: Advance | None = None) -> Co
     for channel, std in enumerate(moments.std):
         if std == 0:
             raise DataError(
-                f"channel {channel} of the {len(dataset)} pictures of {dataset.files[0].path} is "
-                f"{moments.mean[channel]:g} everywhere, so that it cannot be normalised by the "
-                "data; set data.normalize=weights, or leave the channel out of the pictures"
+                f"channel {channel} of the {len(dataset)} images of {dataset.files[0].path} is "
+                f"{moments.mean[channel]:g} everywhere, so that it cannot be normalized by the "
+                "data; set data.normalize=weights, or leave the channel out of the images"
             )
     return moments.mean, moments.std
 
@@ -196,7 +196,7 @@ def measure_channels(dataset: CocoDataset, advance: Advance | None = None) -> Co
 def count_classes(
     dataset: CocoDataset, table: LabelTable, task: Task, advance: Advance | None = None
 ) -> ClassCounts:
-    """How often a head's classes come in an epoch of training: pixels, or labels of pictures.
+    """How often a head's classes come in an epoch of training: pixels, or labels of images.
 
     Args:
         dataset: Whose label maps are read.
@@ -223,7 +223,7 @@ def count_classes(
 def _iter_readable(
     dataset: CocoDataset, read: Callable[[int], NDArray[Any]], advance: Advance | None
 ) -> Iterator[tuple[int, NDArray[Any]]]:
-    """What `read` gives for every picture, those left out that the data set may leave out."""
+    """What `read` gives for every image, those left out that the data set may leave out."""
     bad = 0
     for index in range(len(dataset)):
         try:
@@ -245,27 +245,27 @@ def compute_dataset_statistics(
     intensity: Intensity | None = None,
     advance: Advance | None = None,
 ) -> DatasetStatistics:
-    """Reads a COCO file's pictures and label maps once and says what is in them.
+    """Reads a COCO file's images and label maps once and says what is in them.
 
     Args:
         coco: Parsed.
-        channels: Of the pictures, as in a recipe's `data.channels`.
+        channels: Of the images, as in a recipe's `data.channels`.
         intensity: How stored values become 0..1.
         advance: For progress.
 
     Raises:
-        DataError: If a picture or map is missing, unreadable, of another size than the file says,
+        DataError: If an image or map is missing, unreadable, of another size than the file says,
             of other channels, or holds values that are not finite.
     """
     step = intensity or Intensity()
     dataset = CocoDataset(
         [coco], categories=coco.categories, channels=channels, intensity=step, cache=False
     )
-    statistics = DatasetStatistics(pictures=len(coco.images))
+    statistics = DatasetStatistics(images=len(coco.images))
     _count_annotations(statistics, coco)
     has_pixels = bool({"semantic", "masks"} & coco.annotated)
     pixels: Counter[int] = Counter()
-    # Unlabelled apart from void would need a label of its own; both teach nothing.
+    # Unlabeled apart from void would need a label of its own; both teach nothing.
     table = LabelTable.identity(coco.categories.names)
     for index in range(len(dataset)):
         image, image_name = dataset.load_image(index), str(dataset.path(index))
@@ -280,7 +280,7 @@ def compute_dataset_statistics(
     if has_pixels:
         names = coco.categories.names
         statistics.class_pixels = {name: pixels[label] for label, name in enumerate(names)}
-        statistics.void_pixels = pixels[VOID] + pixels[UNLABELLED]
+        statistics.void_pixels = pixels[VOID] + pixels[UNLABELED]
     return statistics
 
 
@@ -309,14 +309,14 @@ def _count_annotations(statistics: DatasetStatistics, coco: CocoFile) -> None:
         ]
         single = [annotation for annotation in boxed if not annotation.is_crowd]
         statistics.crowds += len(boxed) - len(single)
-        statistics.per_picture.append(len(single))
+        statistics.per_image.append(len(single))
         objects.update(annotation.category for annotation in single)
         labels = coco.annotations[record.id] if "image" in coco.annotated else ()
         label_counts.update(
             {annotation.category for annotation in labels if annotation.bbox is None}
         )
         annotations += single
-        _add_centres(statistics.centres, single, (record.height, record.width))
+        _add_centers(statistics.centers, single, (record.height, record.width))
     statistics.objects = {name: objects[i] for i, name in enumerate(names)}
     if label_counts:
         statistics.image_labels = {name: label_counts[i] for i, name in enumerate(names)}
@@ -327,7 +327,7 @@ def _count_annotations(statistics: DatasetStatistics, coco: CocoFile) -> None:
     statistics.groups = len({record.group for record in coco.images if record.group is not None})
 
 
-def _add_centres(
+def _add_centers(
     heat: NDArray[np.int64], objects: Sequence[Annotation], size: tuple[int, int]
 ) -> None:
     for annotation in objects:

@@ -17,7 +17,7 @@ from resnet_tasks.data.statistics.measure import AREA_LIMITS, BINS, DatasetStati
 from resnet_tasks.errors import DataError
 
 SHOWN_SIZES = 5
-"""Picture sizes that are listed before the rest is counted."""
+"""Image sizes that are listed before the rest is counted."""
 SHOWN_CLASSES = 20
 """Classes in the figure."""
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -39,14 +39,14 @@ def print_statistics(
         console: Where to.
         title: The file, for the headline.
         channels: As in `data.channels`.
-        intensity: The step that the pictures went through.
+        intensity: The step that the images went through.
     """
     groups = f" in {statistics.groups} groups" if statistics.groups else ""
-    console.print(f"{title}: {statistics.pictures} pictures{groups}", markup=False, soft_wrap=True)
+    console.print(f"{title}: {statistics.images} images{groups}", markup=False, soft_wrap=True)
     _print_sizes(statistics, console)
     for kind, value_range in sorted(statistics.value_ranges.items()):
         console.print(
-            f"stored: {value_range.pictures} pictures of {kind}, values {value_range.low:g} to "
+            f"stored: {value_range.images} images of {kind}, values {value_range.low:g} to "
             f"{value_range.high:g}",
             soft_wrap=True,
         )
@@ -55,7 +55,7 @@ def print_statistics(
     _print_objects(statistics, console)
     if statistics.image_labels:
         console.print(
-            f"whole pictures: {_format_counts(statistics.image_labels)}",
+            f"whole images: {_format_counts(statistics.image_labels)}",
             markup=False,
             soft_wrap=True,
         )
@@ -84,17 +84,17 @@ def _build_channel_table(statistics: DatasetStatistics) -> Table:
 
 
 def _print_objects(statistics: DatasetStatistics, console: Console) -> None:
-    if not statistics.per_picture or not (len(statistics.boxes) or statistics.crowds):
+    if not statistics.per_image or not (len(statistics.boxes) or statistics.crowds):
         return
-    counts = np.asarray(statistics.per_picture)
+    counts = np.asarray(statistics.per_image)
     # A class that only pixels have needs no 0.
     objects = {
         name: n for name, n in statistics.objects.items() if n or statistics.class_pixels is None
     }
     console.print(
-        f"objects: {_format_counts(objects)}; {statistics.crowds} crowd regions; per picture "
+        f"objects: {_format_counts(objects)}; {statistics.crowds} crowd regions; per image "
         f"{counts.min()} to {counts.max()}, mean {counts.mean():.2f}, {(counts == 0).sum()} "
-        "pictures without",
+        "images without",
         markup=False,
         soft_wrap=True,
     )
@@ -102,7 +102,7 @@ def _print_objects(statistics: DatasetStatistics, console: Console) -> None:
         return
     small, medium, large = statistics.by_size
     console.print(f"areas by COCO's limits: {small} small, {medium} medium, {large} large")
-    table = Table(title="boxes, pixels of the stored pictures", title_justify="left")
+    table = Table(title="boxes, pixels of the stored images", title_justify="left")
     table.add_column("")
     for quantile in QUANTILES:
         table.add_column(f"{quantile:.0%}", justify="right")
@@ -123,7 +123,7 @@ def _build_pixel_table(statistics: DatasetStatistics) -> Table:
     table.add_column("class")
     table.add_column("pixels", justify="right")
     table.add_column("share", justify="right")
-    rows = {**statistics.class_pixels, "(unlabelled or void)": statistics.void_pixels}
+    rows = {**statistics.class_pixels, "(unlabeled or void)": statistics.void_pixels}
     total = max(1, sum(rows.values()))
     for name, count in rows.items():
         table.add_row(name, str(count), f"{count / total:.2%}")
@@ -138,7 +138,7 @@ def _print_recommendation(
         low = min(value_range.low for value_range in statistics.value_ranges.values())
         high = max(value_range.high for value_range in statistics.value_ranges.values())
         console.print(
-            f"{statistics.unplaced} pictures hold values whose range is not known; measure again "
+            f"{statistics.unplaced} images hold values whose range is not known; measure again "
             "with "
             f"data.intensity.type=window data.intensity.level={(low + high) / 2:g} "
             f"data.intensity.width={high - low:g} (all values from {low:g} to {high:g}), or with "
@@ -150,7 +150,7 @@ def _print_recommendation(
     if constant:
         console.print(
             f"channel {', '.join(constant)} is the same everywhere, so that this data gives no "
-            "constants to normalise by; leave it out of the pictures, or use those of the weights",
+            "constants to normalize by; leave it out of the images, or use those of the weights",
             soft_wrap=True,
         )
         return
@@ -160,7 +160,7 @@ def _print_recommendation(
         for values in (statistics.channels.mean, statistics.channels.std)
     )
     console.print(
-        "to normalise by this data, write into the recipe's data section:\n"
+        "to normalize by this data, write into the recipe's data section:\n"
         f"  channels: {channels}\n{_format_intensity(intensity)}"
         f"  normalize: {{mean: [{mean}], std: [{std}]}}",
         markup=False,
@@ -185,18 +185,18 @@ def _format_counts(counts: dict[str, int]) -> str:
 
 
 def draw_statistics(statistics: DatasetStatistics, path: Path) -> None:
-    """Draws sizes, classes, boxes' centres, sizes and shapes, and channels into one PNG.
+    """Draws sizes, classes, boxes' centers, sizes and shapes, and channels into one PNG.
 
     Raises:
         DataError: If the file cannot be written.
     """
     figure = Figure(figsize=(14, 8), layout="constrained")
-    sizes, classes, centres, sides, shapes, channels = figure.subplots(2, 3).ravel()
+    sizes, classes, centers, sides, shapes, channels = figure.subplots(2, 3).ravel()
     _draw_sizes(statistics, sizes)
     _draw_classes(statistics, classes)
-    centres.set_title("centres of boxes, relative to the picture")
-    heat_map = centres.imshow(statistics.centres, extent=(0, 1, 1, 0), cmap="magma", aspect="auto")
-    figure.colorbar(heat_map, ax=centres, label="boxes")
+    centers.set_title("centers of boxes, relative to the image")
+    heat_map = centers.imshow(statistics.centers, extent=(0, 1, 1, 0), cmap="magma", aspect="auto")
+    figure.colorbar(heat_map, ax=centers, label="boxes")
     sides.set(title="square root of box area", xlabel="pixels", ylabel="boxes")
     if len(statistics.boxes):
         sides.hist(statistics.sides, bins=_make_log_bins(statistics.sides), color="tab:blue")
@@ -224,7 +224,7 @@ def draw_statistics(statistics: DatasetStatistics, path: Path) -> None:
 
 
 def _draw_sizes(statistics: DatasetStatistics, axes: Axes) -> None:
-    axes.set(title="pictures by size", xlabel="width, pixels", ylabel="height, pixels")
+    axes.set(title="images by size", xlabel="width, pixels", ylabel="height, pixels")
     heights, widths = np.asarray(list(statistics.sizes)).T
     counts = np.asarray(list(statistics.sizes.values()))
     axes.scatter(widths, heights, s=20 + 380 * counts / counts.max(), alpha=0.6)
@@ -233,10 +233,10 @@ def _draw_sizes(statistics: DatasetStatistics, axes: Axes) -> None:
 
 
 def _draw_classes(statistics: DatasetStatistics, axes: Axes) -> None:
-    """Objects of the most frequent classes; where there are none, pixels or pictures."""
+    """Objects of the most frequent classes; where there are none, pixels or images."""
     counts, unit = statistics.objects, "objects"
     if not any(counts.values()) and statistics.image_labels:
-        counts, unit = statistics.image_labels, "pictures"
+        counts, unit = statistics.image_labels, "images"
     elif not any(counts.values()) and statistics.class_pixels:
         counts, unit = statistics.class_pixels, "pixels"
     frequent = sorted(counts.items(), key=lambda class_count: -class_count[1])[:SHOWN_CLASSES]

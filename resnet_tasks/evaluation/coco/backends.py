@@ -1,10 +1,10 @@
 """COCO's tables of precision and recall, by a compiled evaluator or by the reference.
 
-The matching is done by hotcoco (compiled) or pycocotools (the reference); which pictures, objects
+The matching is done by hotcoco (compiled) or pycocotools (the reference); which images, objects
 and ids they see is the same code for both.
 
 Shape glossary of the tables: `T` overlap thresholds 0.5:0.05:0.95, `R` recall levels 0:0.01:1, `K`
-classes, `S` size classes (all, small, medium, large), `M` limits of detections per picture.
+classes, `S` size classes (all, small, medium, large), `M` limits of detections per image.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ class CocoTables:
 
     @classmethod
     def empty(cls, num_classes: int, num_limits: int) -> CocoTables:
-        """Those of no picture at all."""
+        """Those of no image at all."""
         table = np.full((10, 101, num_classes, 4, num_limits), -1.0)
         return cls(table, table[:, 0], table)
 
 
 @dataclass(frozen=True)
 class BackendInputs:
-    """All pictures in the form that the backends take; ids count from 1.
+    """All images in the form that the backends take; ids count from 1.
 
     The reference takes an object with id 0 for unmatched, hence not from 0.
 
     Attributes:
-        number: Of pictures; equal scores are resolved in their order.
+        number: Of images; equal scores are resolved in their order.
         classes: Names in label order.
         truth: Annotated objects.
         truth_boxes: `(G, 4)` xywh.
@@ -87,15 +87,15 @@ def match_with_hotcoco(inputs: BackendInputs, limits: tuple[int, ...]) -> Any:
     truth = hotcoco.COCO.from_arrays(
         inputs.images,
         inputs.categories,
-        inputs.truth.pictures + 1,
+        inputs.truth.images + 1,
         inputs.truth.labels + 1,
         inputs.truth_boxes,
         area=inputs.truth.areas,
         iscrowd=inputs.truth.crowd,
     )
     objects = inputs.detections
-    if len(objects.pictures):
-        rows = (objects.pictures + 1, inputs.detection_boxes, objects.scores, objects.labels + 1)
+    if len(objects.images):
+        rows = (objects.images + 1, inputs.detection_boxes, objects.scores, objects.labels + 1)
         detections = truth.load_res(np.ascontiguousarray(np.column_stack(rows), dtype=np.float64))
     else:
         detections = hotcoco.COCO(_build_dataset(inputs.images, inputs.categories, []))
@@ -157,7 +157,7 @@ def compute_pycocotools_tables(
 
 
 def accumulate_tables(run: Any) -> CocoTables:
-    """Tables of a `COCOeval` of either library that has matched its pictures."""
+    """Tables of a `COCOeval` of either library that has matched its images."""
     run.accumulate()
     accumulated = run.eval
     return CocoTables(
@@ -177,7 +177,7 @@ def _build_dataset(
 
 def _build_annotations(objects: Objects, boxes: NDArray[np.float64]) -> list[dict[str, Any]]:
     rows = zip(
-        objects.pictures.tolist(),
+        objects.images.tolist(),
         objects.labels.tolist(),
         boxes.tolist(),
         objects.areas.tolist(),
@@ -188,12 +188,12 @@ def _build_annotations(objects: Objects, boxes: NDArray[np.float64]) -> list[dic
     return [
         {
             "id": number,
-            "image_id": picture + 1,
+            "image_id": image + 1,
             "category_id": label + 1,
             "bbox": box,
             "area": area,
             "iscrowd": int(is_crowd),
             "score": score,
         }
-        for number, (picture, label, box, area, is_crowd, score) in enumerate(rows, start=1)
+        for number, (image, label, box, area, is_crowd, score) in enumerate(rows, start=1)
     ]

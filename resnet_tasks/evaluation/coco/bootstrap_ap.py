@@ -1,11 +1,11 @@
-"""COCO's numbers again for pictures drawn more or less often, from one matching.
+"""COCO's numbers again for images drawn more or less often, from one matching.
 
-A picture that is drawn `w` times counts as `w` copies of it, with ids beside each other. (Equal
-scores of one class within one picture are the exception: copy for copy they would alternate, here
+An image that is drawn `w` times counts as `w` copies of it, with ids beside each other. (Equal
+scores of one class within one image are the exception: copy for copy they would alternate, here
 the copies of the first come before those of the second.) Precision is needed at true positives
 only: between them it falls, and COCO takes the best precision at any higher recall.
 
-Shape glossary: `R` resampled data sets, `P` pictures, `K` classes, `D` detections of one class, `E`
+Shape glossary: `R` resampled data sets, `P` images, `K` classes, `D` detections of one class, `E`
 those of them that bear on one threshold and size class.
 """
 
@@ -44,10 +44,10 @@ def resample_tables(
     """Average precision and recall of every class in every resampled data set.
 
     Args:
-        matches: Of all pictures.
-        counts: `(R, P)` how often each picture occurs.
+        matches: Of all images.
+        counts: `(R, P)` how often each image occurs.
         num_classes: K.
-        limits: Limits of detections per picture and class, rising.
+        limits: Limits of detections per image and class, rising.
         threads: Classes worked on at a time.
 
     Returns:
@@ -80,14 +80,14 @@ class _ClassMatches:
     def __init__(self, matches: Matches, label: int, limits: Sequence[int]) -> None:
         truth, detections = matches.truth, matches.detections
         is_own_truth = truth.labels == label
-        self.truth_pictures = truth.pictures[is_own_truth]
+        self.truth_images = truth.images[is_own_truth]
         self.truth_counts = matches.is_counted[is_own_truth].astype(np.float64)
         self.limits = limits
         members = np.flatnonzero(detections.labels == label)
-        # Order between equal scores: by picture, then as ranked within the picture (COCO).
-        keys = (matches.rank[members], detections.pictures[members], -detections.scores[members])
+        # Order between equal scores: by image, then as ranked within the image (COCO).
+        keys = (matches.rank[members], detections.images[members], -detections.scores[members])
         members = members[np.lexsort(keys)]
-        self.pictures = detections.pictures[members]
+        self.images = detections.images[members]
         self.rank = matches.rank[members]
         self.in_range = compute_size_membership(detections.areas[members])
         place = np.searchsorted(matches.greedy.detection_indices, members)
@@ -104,8 +104,8 @@ class _ClassMatches:
 
     def evaluate(self, weights: Weights) -> tuple[Floats, Floats]:
         """Average precision `(R, T, S)` and recall `(R, T, S, M)` for weights `(R, P)`."""
-        totals = weights[:, self.truth_pictures].astype(np.float64) @ self.truth_counts
-        sampled_weights = weights[:, self.pictures]
+        totals = weights[:, self.truth_images].astype(np.float64) @ self.truth_counts
+        sampled_weights = weights[:, self.images]
         shape = (len(weights), *self.is_hit.shape[1:])
         precision, recall = np.full(shape, np.nan), np.full((*shape, len(self.limits)), np.nan)
         for size in range(len(SIZE_RANGES)):

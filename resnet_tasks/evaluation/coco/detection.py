@@ -2,7 +2,7 @@
 
 The numbers are those of evaluating a results file with `pycocotools` on the annotation file itself.
 Tables come from a compiled evaluator (or the reference); resampled data sets, confusions and
-pictures' quality from one matching of our own, which gives the same numbers.
+images' quality from one matching of our own, which gives the same numbers.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class ImageBlock:
-    """Some pictures with their objects in columns.
+    """Some images with their objects in columns.
 
     Attributes:
-        image_ids: Of the pictures.
-        truth: Annotated objects; `pictures` index `image_ids`.
+        image_ids: Of the images.
+        truth: Annotated objects; `images` index `image_ids`.
         truth_boxes: `(G, 4)` float64 xywh, original pixels.
         detections: Detections.
         detection_boxes: `(D, 4)` float64 xywh, original pixels.
@@ -71,12 +71,12 @@ class ImageBlock:
 
 
 class CocoEvaluator(ABC):
-    """What boxes and masks share: pictures in columns, the twelve numbers, resampling, details.
+    """What boxes and masks share: images in columns, the twelve numbers, resampling, details.
 
     Args:
         classes: Names in label order.
         backend: `hotcoco` (fast) or `pycocotools` (the reference); the numbers are the same.
-        max_detections: Rising limits of detections per picture and class for the recalls; the last
+        max_detections: Rising limits of detections per image and class for the recalls; the last
             one holds for everything else.
     """
 
@@ -101,7 +101,7 @@ class CocoEvaluator(ABC):
 
     @property
     def backend(self) -> str:
-        """Who makes the tables; for masks it must be set before the first picture.
+        """Who makes the tables; for masks it must be set before the first image.
 
         Raises:
             DataError: If it is unknown, or comes too late.
@@ -117,8 +117,8 @@ class CocoEvaluator(ABC):
         if self._blocks and self.is_streamed and name != self._backend:
             raise DataError(
                 f"{self.kind} evaluator {name!r} comes too late: {len(self._image_indices)} "
-                "pictures were "
-                f"matched by {self._backend}; choose it before the first picture"
+                "images were "
+                f"matched by {self._backend}; choose it before the first image"
             )
         self._backend = name
         self.protocol = describe_protocol(self.kind, self.iou_type, name, self.max_detections)
@@ -126,12 +126,12 @@ class CocoEvaluator(ABC):
         self.rules = describe_protocol(self.kind, self.iou_type, "any backend", self.max_detections)
 
     @property
-    def picture_ids(self) -> tuple[int | str, ...]:
-        """Ids of the pictures seen so far; the `P` columns of `resample`, in this order."""
+    def image_ids(self) -> tuple[int | str, ...]:
+        """Ids of the images seen so far; the `P` columns of `resample`, in this order."""
         return tuple(self._image_indices)
 
     def compute(self) -> dict[str, Metric]:
-        """All numbers over the pictures seen so far.
+        """All numbers over the images seen so far.
 
         Returns:
             `AP, AP50, AP75, AP_small, AP_medium, AP_large`, `AR_1, AR_10, AR_100` (by
@@ -141,10 +141,10 @@ class CocoEvaluator(ABC):
         return build_coco_metrics(self._compute_tables(), self.classes, self.max_detections)
 
     def resample(self, counts: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
-        """The numbers of data sets in which pictures occur more or less often.
+        """The numbers of data sets in which images occur more or less often.
 
         Args:
-            counts: `(R, P)` how often each picture of `picture_ids` occurs; whole numbers.
+            counts: `(R, P)` how often each image of `image_ids` occurs; whole numbers.
 
         Returns:
             `metric` and `metric/class` -> `(R,)` values, NaN where not defined.
@@ -170,7 +170,7 @@ class CocoEvaluator(ABC):
         return values
 
     def details(self) -> dict[str, Any]:
-        """Curves and tables of the pictures seen so far, as `Detailed` describes them."""
+        """Curves and tables of the images seen so far, as `Detailed` describes them."""
         matches, joined = self._compute_matches(), self._join_blocks()
         labels, matrix = build_confusion_matrix(
             matches, self._find_class_agnostic_pairs, self.classes
@@ -181,19 +181,19 @@ class CocoEvaluator(ABC):
             "pr_curves": compute_pr_curves(self._compute_tables(), self.classes),
             "confusion": {"labels": labels, "matrix": matrix},
             **({"error_types": errors} if errors else {}),
-            "pictures": score_images(matches, [ids[i] for i in joined.order]),
+            "images": score_images(matches, [ids[i] for i in joined.order]),
             "notes": notes,
         }
 
     def _add_block(self, block: ImageBlock) -> None:
-        """Takes pictures.
+        """Takes images.
 
         Raises:
             DataError: If one was taken before, or a number or label is none that can be evaluated.
         """
         for image_id in block.image_ids:
             if image_id in self._image_indices:
-                raise DataError(f"image {image_id!r} is evaluated twice; give each picture once")
+                raise DataError(f"image {image_id!r} is evaluated twice; give each image once")
         parts = (
             (block.truth, block.truth_boxes, "an annotation", ("area", block.truth.areas)),
             (
@@ -236,7 +236,7 @@ class DetectionEvaluator(CocoEvaluator):
     Args:
         classes: Names in label order.
         backend: `hotcoco` (fast) or `pycocotools` (the reference); the numbers are the same.
-        max_detections: Rising limits of detections per picture and class for the recalls; the last
+        max_detections: Rising limits of detections per image and class for the recalls; the last
             one holds for everything else.
     """
 
@@ -244,15 +244,15 @@ class DetectionEvaluator(CocoEvaluator):
     kind = "box"
 
     def update(self, prediction: Detections, truth: GroundTruth) -> None:
-        """Takes one picture.
+        """Takes one image.
 
         Args:
-            prediction: In the frame of the original picture; the order decides between equal
+            prediction: In the frame of the original image; the order decides between equal
                 scores.
-            truth: Of the same picture, boxes annotated.
+            truth: Of the same image, boxes annotated.
 
         Raises:
-            DataError: If the picture was taken before, its boxes are not annotated, or a score,
+            DataError: If the image was taken before, its boxes are not annotated, or a score,
                 box or label is no number that can be evaluated.
         """
         self.update_xywh(
@@ -269,10 +269,10 @@ class DetectionEvaluator(CocoEvaluator):
         scores: NDArray[np.float64],
         truth: GroundTruth,
     ) -> None:
-        """Takes one picture's detections as COCO results write them.
+        """Takes one image's detections as COCO results write them.
 
         Args:
-            boxes: `(N, 4)` xywh, pixels of the original picture.
+            boxes: `(N, 4)` xywh, pixels of the original image.
             labels: `(N,)`, indices into `classes`.
             scores: `(N,)`; the order decides between equal ones.
             truth: As in `update`.
@@ -288,7 +288,7 @@ class DetectionEvaluator(CocoEvaluator):
         )
 
     def update_block(self, block: ImageBlock) -> None:
-        """Takes many pictures at once.
+        """Takes many images at once.
 
         Raises:
             DataError: As in `update`.
@@ -321,7 +321,7 @@ class DetectionEvaluator(CocoEvaluator):
 
         def compute_matches() -> Matches:
             keys = [
-                objects.pictures * len(self.classes) + objects.labels for objects in joined.objects
+                objects.images * len(self.classes) + objects.labels for objects in joined.objects
             ]
             pairs = find_box_pairs(
                 joined.detection_boxes,
@@ -341,7 +341,7 @@ class DetectionEvaluator(CocoEvaluator):
             joined.detection_boxes[rows],
             joined.truth_boxes,
             joined.truth.crowd,
-            keys=(joined.detections.pictures[rows], joined.truth.pictures),
+            keys=(joined.detections.images[rows], joined.truth.images),
         )
 
     def _compute_error_types(self) -> tuple[dict[str, float], list[str]]:
@@ -353,7 +353,7 @@ class DetectionEvaluator(CocoEvaluator):
 
 
 class _JoinedBlocks:
-    """All blocks as one, pictures in the order of their ids."""
+    """All blocks as one, images in the order of their ids."""
 
     def __init__(self, blocks: Sequence[ImageBlock]) -> None:
         ids = [image_id for block in blocks for image_id in block.image_ids]
@@ -390,9 +390,9 @@ def _concatenate_objects(parts: Sequence[tuple[Objects, int]], rank: NDArray[np.
     if not parts:
         no_integers, no_floats = np.zeros(0, np.int64), np.zeros(0)
         return Objects(no_integers, no_integers, no_floats, no_floats, np.zeros(0, np.bool_))
-    pictures = np.concatenate([objects.pictures + start for objects, start in parts])
+    images = np.concatenate([objects.images + start for objects, start in parts])
     return Objects(
-        rank[pictures],
+        rank[images],
         np.concatenate([objects.labels for objects, _ in parts]),
         np.concatenate([objects.areas for objects, _ in parts]),
         np.concatenate([objects.scores for objects, _ in parts]),
@@ -401,7 +401,7 @@ def _concatenate_objects(parts: Sequence[tuple[Objects, int]], rank: NDArray[np.
 
 
 def build_truth_objects(truth: GroundTruth) -> tuple[Objects, NDArray[np.float64]]:
-    """The objects of one picture and their `(N, 4)` xywh boxes.
+    """The objects of one image and their `(N, 4)` xywh boxes.
 
     Raises:
         DataError: If its boxes are not annotated.
@@ -418,7 +418,7 @@ def build_truth_objects(truth: GroundTruth) -> tuple[Objects, NDArray[np.float64
 
 
 def build_objects(labels: Any, scores: NDArray[np.float64], areas: NDArray[np.float64]) -> Objects:
-    """Detections of one picture."""
+    """Detections of one image."""
     number = len(scores)
     return Objects(
         np.zeros(number, np.int64),
@@ -439,10 +439,10 @@ def _check_finite(
     bad = ~np.isfinite(numbers).all(axis=1)
     if bad.any():
         first = int(np.flatnonzero(bad)[0])
-        picture = objects.pictures[first]
-        number = first - int(np.flatnonzero(objects.pictures == picture)[0])
+        image = objects.images[first]
+        number = first - int(np.flatnonzero(objects.images == image)[0])
         raise DataError(
-            f"image {image_ids[picture]!r}: {subject} (number {number}) has a non-finite {name}: "
+            f"image {image_ids[image]!r}: {subject} (number {number}) has a non-finite {name}: "
             f"{numbers[first].tolist()}; the model or its input is broken"
         )
 
@@ -454,7 +454,7 @@ def _check_labels(
     if outside.any():
         first = int(np.flatnonzero(outside)[0])
         raise DataError(
-            f"image {image_ids[objects.pictures[first]]!r}: {subject} has label "
+            f"image {image_ids[objects.images[first]]!r}: {subject} has label "
             f"{int(objects.labels[first])}; allowed are 0 to {num_classes - 1}, indices into the "
             "evaluator's classes"
         )

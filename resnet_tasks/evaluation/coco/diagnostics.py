@@ -1,4 +1,4 @@
-"""What went wrong in detections: curves, confusions, error types, and each picture's quality.
+"""What went wrong in detections: curves, confusions, error types, and each image's quality.
 
 Shape glossary: `D` detections, `G` annotated objects, `K` classes.
 """
@@ -17,7 +17,7 @@ from resnet_tasks.evaluation.coco.matching import Matches, Pairs, match_greedily
 from resnet_tasks.structures.evaluation import BACKGROUND
 
 SCORE = 0.5
-"""Detections below it are left out of confusions and of a picture's quality."""
+"""Detections below it are left out of confusions and of an image's quality."""
 ERROR_TYPES = ("Cls", "Loc", "Both", "Dupe", "Bkg", "Miss", "FP", "FN")
 """TIDE's names (Bolya et al., ECCV 2020): wrong class, poor box, both, second box on the same
 object, on background, object not found; and all false positives or misses mended at once."""
@@ -60,7 +60,7 @@ def build_confusion_matrix(
     detections on crowds are left out.
 
     Args:
-        matches: Of all pictures.
+        matches: Of all images.
         find_pairs: Gives the pairs with objects of any class, for the rows of detections;
             detections
             are counted among these.
@@ -72,8 +72,8 @@ def build_confusion_matrix(
     truth, detections = matches.truth, matches.detections
     kept_indices = np.flatnonzero(detections.scores >= SCORE)
     pairs = find_pairs(matches.rows[kept_indices])
-    labels, pictures = detections.labels[kept_indices], detections.pictures[kept_indices]
-    rank = rank_within_groups(pictures, detections.scores[kept_indices])
+    labels, images = detections.labels[kept_indices], detections.images[kept_indices]
+    rank = rank_within_groups(images, detections.scores[kept_indices])
     ignored = truth.crowd[:, None]
     greedy = match_greedily(pairs, rank, truth.crowd, ignored, thresholds=np.array([0.5]))
     matched_indices = np.full(len(rank), -1, np.int64)
@@ -91,14 +91,14 @@ def build_confusion_matrix(
 
 
 def score_images(matches: Matches, image_ids: Sequence[int | str]) -> list[dict[str, Any]]:
-    """How good each picture's detections are, and how sure the worst mistake is.
+    """How good each image's detections are, and how sure the worst mistake is.
 
     `quality` is F1 at scores from `SCORE` and IoU 0.5 (1 where nothing is there and nothing is
     found); `surprise` the highest score of a detection without an object of its class, 0 where
     there is none.
 
     Args:
-        matches: Of all pictures.
+        matches: Of all images.
         image_ids: By rank.
     """
     truth, detections, number = matches.truth, matches.detections, len(image_ids)
@@ -107,13 +107,13 @@ def score_images(matches: Matches, image_ids: Sequence[int | str]) -> list[dict[
     on_crowd[matched_indices >= 0] = truth.crowd[matched_indices[matched_indices >= 0]]
     is_wrong = matched_indices < 0
     counted = (detections.scores >= SCORE) & ~on_crowd
-    hits = np.bincount(detections.pictures[counted & ~is_wrong], minlength=number)
-    answers = np.bincount(detections.pictures[counted], minlength=number)
-    num_annotated = np.bincount(truth.pictures[~truth.crowd], minlength=number)
+    hits = np.bincount(detections.images[counted & ~is_wrong], minlength=number)
+    answers = np.bincount(detections.images[counted], minlength=number)
+    num_annotated = np.bincount(truth.images[~truth.crowd], minlength=number)
     total = answers + num_annotated
     quality = np.where(total > 0, 2 * hits / np.maximum(total, 1), 1.0)
     surprise = np.zeros(number)
-    np.maximum.at(surprise, detections.pictures[is_wrong], detections.scores[is_wrong])
+    np.maximum.at(surprise, detections.images[is_wrong], detections.scores[is_wrong])
     rows = zip(image_ids, quality.tolist(), np.clip(surprise, 0, 1).tolist(), strict=True)
     return [
         {"image_id": image_id, "quality": good, "surprise": sure} for image_id, good, sure in rows
@@ -124,7 +124,7 @@ def compute_error_types(run: Any) -> tuple[dict[str, float], list[str]]:
     """AP at IoU 0.5 lost to each kind of error (TIDE), as hotcoco counts it.
 
     Args:
-        run: A hotcoco `COCOeval` that has matched its pictures.
+        run: A hotcoco `COCOeval` that has matched its images.
 
     Returns:
         Kind -> AP that would be won if this kind alone were mended; and a sentence on it.

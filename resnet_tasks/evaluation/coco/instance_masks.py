@@ -1,4 +1,4 @@
-"""COCO's twelve numbers for instance masks; no mask is kept once its picture is matched."""
+"""COCO's twelve numbers for instance masks; no mask is kept once its image is matched."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ from resnet_tasks.evaluation.coco.matching import (
 from resnet_tasks.structures.evaluation import GroundTruth, as_array
 
 _OTHER_IDS = 1 << 40
-"""First id of pictures whose own is no whole number; they come after all others."""
+"""First id of images whose own is no whole number; they come after all others."""
 
 
 class InstanceMaskEvaluator(CocoEvaluator):
     """Average precision and recall of instance masks, by COCO's rules.
 
-    Each picture is matched as it comes. With hotcoco only scores, areas and matches stay in memory,
+    Each image is matched as it comes. With hotcoco only scores, areas and matches stay in memory,
     whatever the resolution; pycocotools must keep the run lengths until the end.
 
     Args:
@@ -75,7 +75,7 @@ class InstanceMaskEvaluator(CocoEvaluator):
         self._number = 0
 
     def update(self, prediction: Any, truth: GroundTruth) -> None:
-        """Takes one picture.
+        """Takes one image.
 
         Args:
             prediction: With `masks`, `labels` and `scores`, as `update_masks` takes them.
@@ -95,19 +95,19 @@ class InstanceMaskEvaluator(CocoEvaluator):
         *,
         boxes: NDArray[np.float64] | None = None,
     ) -> None:
-        """Takes one picture.
+        """Takes one image.
 
         Args:
             masks: Of the detections, at the original size: `(N, height, width)` flags, or COCO
                 segmentations (polygons or run lengths).
             labels: `(N,)` indices into `classes`.
             scores: `(N,)`; the order decides between equal ones.
-            truth: Of the same picture, boxes and `segmentations` annotated.
+            truth: Of the same image, boxes and `segmentations` annotated.
             boxes: `(N, 4)` xywh. Where a results file gives boxes beside its masks, pycocotools
                 takes a detection for small or large by its box; without them by its mask.
 
         Raises:
-            DataError: If the picture was taken before, its masks are not annotated, or a mask,
+            DataError: If the image was taken before, its masks are not annotated, or a mask,
                 score or label cannot be evaluated.
         """
         truth_objects, truth_boxes = build_truth_objects(truth)
@@ -138,7 +138,7 @@ class InstanceMaskEvaluator(CocoEvaluator):
         detections: tuple[Objects, list[Any]],
         boxes: NDArray[np.float64] | None,
     ) -> None:
-        """Gives the picture's masks to the backend."""
+        """Gives the image's masks to the backend."""
         is_number = isinstance(truth.image_id, int) and 0 <= truth.image_id < _OTHER_IDS
         number = int(truth.image_id) if is_number else _OTHER_IDS + len(self._sizes)
         expected = _build_records(*annotated, number, self._number + 1)
@@ -231,7 +231,7 @@ def _encode_mask(mask: Any, truth: GroundTruth) -> Any:
     flags = as_array(mask)
     if flags.shape != tuple(truth.size):
         raise DataError(
-            f"image {truth.image_id!r}: a mask has size {flags.shape} (height, width), its picture "
+            f"image {truth.image_id!r}: a mask has size {flags.shape} (height, width), its image "
             f"{tuple(truth.size)}; give masks at the original size"
         )
     return coco_mask.encode(np.asfortranarray(flags.astype(np.bool_).astype(np.uint8)))

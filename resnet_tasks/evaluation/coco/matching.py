@@ -29,17 +29,17 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class Objects:
-    """Objects of all pictures, in file order within a picture.
+    """Objects of all images, in file order within an image.
 
     Attributes:
-        pictures: `(N,)` rank of each object's picture in the order of image ids.
+        images: `(N,)` rank of each object's image in the order of image ids.
         labels: `(N,)` indices into the classes.
         areas: `(N,)` pixels².
         scores: `(N,)`; zeros for the truth.
         crowd: `(N,)`; False for detections.
     """
 
-    pictures: Ints
+    images: Ints
     labels: Ints
     areas: Floats
     scores: Floats
@@ -48,7 +48,7 @@ class Objects:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Detections and objects of the same picture that overlap.
+    """Detections and objects of the same image that overlap.
 
     Attributes:
         detection_indices: `(N,)` index of the detection.
@@ -74,7 +74,7 @@ def find_box_pairs(
         detection_boxes: `(D, 4)` xywh boxes.
         truth_boxes: `(G, 4)` xywh boxes.
         crowd: `(G,)`.
-        keys: `(D,)` and `(G,)`; objects with different keys (pictures, classes) never meet.
+        keys: `(D,)` and `(G,)`; objects with different keys (images, classes) never meet.
     """
     pairs = [
         _find_overlapping_pairs(detection_boxes, truth_boxes, crowd, rows, columns)
@@ -203,14 +203,14 @@ def rank_within_groups(groups: Ints, scores: Floats) -> Ints:
 
 @dataclass(frozen=True)
 class Matches:
-    """Detections of all pictures and what they were matched to.
+    """Detections of all images and what they were matched to.
 
     Attributes:
         truth: Annotated objects.
-        detections: Detections; those beyond the limit per picture and class are left out.
+        detections: Detections; those beyond the limit per image and class are left out.
         rows: `(D,)` which of all detections each one is.
-        rank: `(D,)` place among the detections of the same picture and class.
-        greedy: COCO's matching within picture and class at `THRESHOLDS` and `SIZE_RANGES`.
+        rank: `(D,)` place among the detections of the same image and class.
+        greedy: COCO's matching within image and class at `THRESHOLDS` and `SIZE_RANGES`.
     """
 
     truth: Objects
@@ -244,18 +244,16 @@ def match_detections(truth: Objects, detections: Objects, pairs: Pairs, *, limit
     Args:
         truth: Annotated objects.
         detections: Detections.
-        pairs: Of them, within picture and class.
-        limit: Detections per picture and class; worse ones are left out.
+        pairs: Of them, within image and class.
+        limit: Detections per image and class; worse ones are left out.
     """
     num_labels = 1 + max(truth.labels.max(initial=0), detections.labels.max(initial=0))
-    rank = rank_within_groups(
-        detections.pictures * num_labels + detections.labels, detections.scores
-    )
+    rank = rank_within_groups(detections.images * num_labels + detections.labels, detections.scores)
     is_kept = rank < limit
     if not is_kept.all():
         pairs = select_pairs(pairs, is_kept)
         detections = Objects(
-            detections.pictures[is_kept],
+            detections.images[is_kept],
             detections.labels[is_kept],
             detections.areas[is_kept],
             detections.scores[is_kept],

@@ -19,7 +19,7 @@ def describe_protocol(kind: str, iou_type: str, backend: str, limits: Sequence[i
     return (
         f"COCO {kind} evaluation (equal to pycocotools COCOeval, iouType {iou_type}), computed "
         f"with {backend}: AP over IoU 0.50:0.05:0.95 and 101 recall levels, at most {limits[-1]} "
-        "detections per picture and class, size classes by the annotations' area, crowd regions "
+        "detections per image and class, size classes by the annotations' area, crowd regions "
         "neither found nor missed, mean over classes that occur in the truth."
     )
 
@@ -51,7 +51,7 @@ def compute_class_metrics(
     Args:
         precision: Average precision, `(R, T, K, S)`.
         recall: `(R, T, K, S, M)`.
-        limits: Rising limits of detections per picture and class, `M`.
+        limits: Rising limits of detections per image and class, `M`.
 
     Returns:
         Metric -> `(R, K)`.

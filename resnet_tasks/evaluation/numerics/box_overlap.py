@@ -1,6 +1,6 @@
-"""Boxes of one picture as the box evaluators compare them: checked, by class, and how they overlap.
+"""Boxes of one image as the box evaluators compare them: checked, by class, and how they overlap.
 
-Shape glossary: `D` detections, `N` objects. Boxes are xyxy, pixels of the original picture.
+Shape glossary: `D` detections, `N` objects. Boxes are xyxy, pixels of the original image.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class PictureBoxes:
-    """Detections and objects of one picture.
+class ImageBoxes:
+    """Detections and objects of one image.
 
     Attributes:
         detection_boxes: `(D, 4)` float64 xyxy.
@@ -41,17 +41,17 @@ class PictureBoxes:
     crowd: NDArray[np.bool_]
 
 
-def build_image_boxes(prediction: Detections, truth: GroundTruth, num_classes: int) -> PictureBoxes:
-    """Detections and objects of a picture, once they are numbers that can be compared.
+def build_image_boxes(prediction: Detections, truth: GroundTruth, num_classes: int) -> ImageBoxes:
+    """Detections and objects of an image, once they are numbers that can be compared.
 
     Raises:
-        DataError: If the picture's boxes are not annotated, or a box, score or label is no number
+        DataError: If the image's boxes are not annotated, or a box, score or label is no number
             that can be evaluated.
     """
     location = f"image {truth.image_id!r}"
     if truth.boxes_xywh is None or truth.labels is None:
         raise DataError(f"{location} has no annotated boxes and cannot be evaluated; leave it out")
-    boxes = PictureBoxes(
+    boxes = ImageBoxes(
         detection_boxes=as_array(prediction.boxes).astype(np.float64).reshape(-1, 4),
         detection_labels=as_array(prediction.labels).astype(np.int64),
         scores=as_array(prediction.scores).astype(np.float64),

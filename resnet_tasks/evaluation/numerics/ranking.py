@@ -1,6 +1,6 @@
-"""Numbers over ranked scores, for many weightings of the same pictures at once; ties are exact.
+"""Numbers over ranked scores, for many weightings of the same images at once; ties are exact.
 
-Shape glossary: `P` pictures, `R` weightings (resampled data sets), `G` groups of equal scores.
+Shape glossary: `P` images, `R` weightings (resampled data sets), `G` groups of equal scores.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ Floats = NDArray[np.float64]
 
 
 def auroc(scores: Floats, positive: NDArray[np.bool_], weights: Floats) -> Floats:
-    """Area under the ROC curve: how often a positive picture scores above a negative one.
+    """Area under the ROC curve: how often a positive image scores above a negative one.
 
-    Pairs with equal scores count half (Hanley and McNeil 1982), so that the order of the pictures
+    Pairs with equal scores count half (Hanley and McNeil 1982), so that the order of the images
     never matters.
 
     Args:
@@ -23,7 +23,7 @@ def auroc(scores: Floats, positive: NDArray[np.bool_], weights: Floats) -> Float
         weights: `(R, P)`, at least 0.
 
     Returns:
-        `(R,)`, 0..1; NaN where there is no positive or no negative picture.
+        `(R,)`, 0..1; NaN where there is no positive or no negative image.
     """
     groups, members = _find_tie_groups(scores)
     positives, negatives = _sum_by_group(groups, members, positive, weights)
@@ -34,9 +34,9 @@ def auroc(scores: Floats, positive: NDArray[np.bool_], weights: Floats) -> Float
 
 
 def average_precision(scores: Floats, positive: NDArray[np.bool_], weights: Floats) -> Floats:
-    """Mean of the precision at every positive picture, not interpolated.
+    """Mean of the precision at every positive image, not interpolated.
 
-    Pictures with equal scores are taken in together.
+    Images with equal scores are taken in together.
 
     Args:
         scores: `(P,)`.
@@ -44,7 +44,7 @@ def average_precision(scores: Floats, positive: NDArray[np.bool_], weights: Floa
         weights: `(R, P)`, at least 0.
 
     Returns:
-        `(R,)`, 0..1; NaN where there is no positive picture.
+        `(R,)`, 0..1; NaN where there is no positive image.
     """
     groups, members = _find_tie_groups(-scores)
     positives, negatives = _sum_by_group(groups, members, positive, weights)
@@ -69,7 +69,7 @@ def average_defined_rows(values: Floats) -> Floats:
 
 
 def _find_tie_groups(keys: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Where each group of equal keys starts among the sorted pictures, and that order."""
+    """Where each group of equal keys starts among the sorted images, and that order."""
     order = np.argsort(keys, kind="stable")
     ranked = keys[order]
     starts = np.flatnonzero(np.concatenate(([True], ranked[1:] != ranked[:-1])))
@@ -82,7 +82,7 @@ def _sum_by_group(
     positive: NDArray[np.bool_],
     weights: Floats,
 ) -> tuple[Floats, Floats]:
-    """`(G, R)` weight of the positive and of the negative pictures of each group."""
+    """`(G, R)` weight of the positive and of the negative images of each group."""
     if not len(order):
         return np.zeros((0, len(weights))), np.zeros((0, len(weights)))
     ranked = weights.T[order]

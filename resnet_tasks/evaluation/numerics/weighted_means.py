@@ -1,6 +1,6 @@
-"""Weighted means and metrics of data sets whose pictures are drawn more or less often.
+"""Weighted means and metrics of data sets whose images are drawn more or less often.
 
-Shape glossary: `R` resampled data sets, `P` pictures, `K` classes.
+Shape glossary: `R` resampled data sets, `P` images, `K` classes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from resnet_tasks.structures.evaluation import Metric
 
 Counts = NDArray[np.int64]
-"""`(R, P)` how often each picture occurs in each data set."""
+"""`(R, P)` how often each image occurs in each data set."""
 Floats = NDArray[np.float64]
 
 
@@ -34,14 +34,14 @@ def average_defined(values: Floats, axis: int) -> Floats:
 
 
 def average_over_images(values: Floats, counts: Counts) -> Floats:
-    """Means over pictures, those with NaN left out.
+    """Means over images, those with NaN left out.
 
     Args:
         values: `(P, ...)`, NaN where not defined.
         counts: `(R, P)`.
 
     Returns:
-        `(R, ...)`, NaN where no picture is defined.
+        `(R, ...)`, NaN where no image is defined.
     """
     flat = values.reshape(len(values), int(np.prod(values.shape[1:])))
     weights = counts.astype(np.float64)

@@ -1,10 +1,10 @@
-"""FROC: which share of the lesions is found at so many false positives per picture.
+"""FROC: which share of the lesions is found at so many false positives per image.
 
 As in LUNA16 (Setio et al., Medical Image Analysis 2017) and CAMELYON16 (Ehteshami Bejnordi et al.,
-JAMA 2017): sensitivity at 1/8 to 8 false positives per picture and the mean of the seven (CPM, van
+JAMA 2017): sensitivity at 1/8 to 8 false positives per image and the mean of the seven (CPM, van
 Ginneken et al., Medical Image Analysis 2010). A lesion is found when any detection hits it.
 
-Shape glossary: `L` lesions, `F` false positives, `P` pictures, `R` resampled data sets, `K`
+Shape glossary: `L` lesions, `F` false positives, `P` images, `R` resampled data sets, `K`
 classes.
 """
 
@@ -20,7 +20,7 @@ from pydantic import Field
 
 from resnet_tasks.errors import DataError
 from resnet_tasks.evaluation.numerics.box_overlap import (
-    PictureBoxes,
+    ImageBoxes,
     build_image_boxes,
     compute_overlaps,
 )
@@ -51,12 +51,12 @@ class FrocOptions(EvaluatorOptions):
     """What counts as a hit.
 
     Attributes:
-        hit: `iou`: the boxes overlap by at least `iou`; `centre`: the centre of the detection lies
+        hit: `iou`: the boxes overlap by at least `iou`; `center`: the center of the detection lies
             inside the lesion's box.
         iou: Least overlap, for `hit: iou`.
     """
 
-    hit: Literal["iou", "centre"] = "iou"
+    hit: Literal["iou", "center"] = "iou"
     iou: Annotated[float, Field(gt=0, le=1)] = 0.5
 
 
@@ -66,20 +66,20 @@ class _RankedScores:
 
     Attributes:
         scores: `(N,)`, falling; -inf for lesions that nothing hits.
-        pictures: `(N,)` position of the picture of each.
+        images: `(N,)` position of the image of each.
     """
 
     scores: Floats
-    pictures: Ints
+    images: Ints
 
     @classmethod
-    def from_unsorted(cls, scores: Floats, pictures: Ints) -> _RankedScores:
+    def from_unsorted(cls, scores: Floats, images: Ints) -> _RankedScores:
         order = np.argsort(-scores, kind="stable")
-        return cls(scores[order], pictures[order])
+        return cls(scores[order], images[order])
 
 
 class FrocEvaluator:
-    """Sensitivity by false positives per picture, for lesions and patients, and AUROC of pictures.
+    """Sensitivity by false positives per image, for lesions and patients, and AUROC of images.
 
     Args:
         classes: Names in label order.
@@ -94,7 +94,7 @@ class FrocEvaluator:
         self.options = options or FrocOptions()
         self._ids: dict[int | str, None] = {}
         self._groups: list[str | None] = []
-        # Rows of (picture, label, score).
+        # Rows of (image, label, score).
         self._lesions: list[Floats] = []
         self._false_positives: list[Floats] = []
         self._best_scores: list[Floats] = []
@@ -102,34 +102,34 @@ class FrocEvaluator:
         rule = (
             f"IoU >= {self.options.iou:g}"
             if self.options.hit == "iou"
-            else "the detection's centre lies inside the lesion's box"
+            else "the detection's center lies inside the lesion's box"
         )
         self.protocol = (
             f"FROC (LUNA16, CAMELYON16), hit when {rule}, class by class: a lesion is found at a "
             "threshold if any detection with at least that score hits it; further hits of it count "
             "neither for nor against; a detection that hits nothing is a false positive, one that "
             "hits only crowd regions is not counted; sensitivity_at_F is that of the lowest "
-            "threshold with at most F false positives per picture, without interpolation; CPM is "
-            "the mean over 1/8, 1/4, 1/2, 1, 2, 4 and 8; a patient (group; a picture without one "
-            "stands for itself) is found if any of its lesions is; picture_AUROC ranks pictures by "
+            "threshold with at most F false positives per image, without interpolation; CPM is "
+            "the mean over 1/8, 1/4, 1/2, 1, 2, 4 and 8; a patient (group; an image without one "
+            "stands for itself) is found if any of its lesions is; image_AUROC ranks images by "
             "their highest score, ties count half; the value over all classes counts the lesions "
             "and false positives of all classes together."
         )
 
     @property
-    def picture_ids(self) -> tuple[int | str, ...]:
-        """Ids of the pictures seen so far."""
+    def image_ids(self) -> tuple[int | str, ...]:
+        """Ids of the images seen so far."""
         return tuple(self._ids)
 
     def update(self, prediction: Detections, truth: GroundTruth) -> None:
-        """Takes one picture.
+        """Takes one image.
 
         Raises:
-            DataError: If the picture was taken before, its boxes are not annotated, or a score, box
+            DataError: If the image was taken before, its boxes are not annotated, or a score, box
                 or label is no number that can be evaluated.
         """
         if truth.image_id in self._ids:
-            raise DataError(f"image {truth.image_id!r} is evaluated twice; give each picture once")
+            raise DataError(f"image {truth.image_id!r} is evaluated twice; give each image once")
         boxes = build_image_boxes(prediction, truth, len(self.classes))
         lesion_scores, is_false = self._match_lesions(boxes)
         position = len(self._ids)
@@ -148,7 +148,7 @@ class FrocEvaluator:
         self._best_scores.append(best)
         self._has_lesion.append(has)
 
-    def _match_lesions(self, boxes: PictureBoxes) -> tuple[Floats, NDArray[np.bool_]]:
+    def _match_lesions(self, boxes: ImageBoxes) -> tuple[Floats, NDArray[np.bool_]]:
         """Best score of a hit of every object, and which detections hit nothing at all."""
         overlap, inside = compute_overlaps(boxes.detection_boxes, boxes.truth_boxes)
         if self.options.hit == "iou":
@@ -156,20 +156,20 @@ class FrocEvaluator:
             overlap = np.where(boxes.crowd[None], inside, overlap)
             hits = np.asarray(overlap >= self.options.iou, np.bool_)
         else:
-            centres = (boxes.detection_boxes[:, None, :2] + boxes.detection_boxes[:, None, 2:]) / 2
+            centers = (boxes.detection_boxes[:, None, :2] + boxes.detection_boxes[:, None, 2:]) / 2
             low, high = boxes.truth_boxes[None, :, :2], boxes.truth_boxes[None, :, 2:]
-            hits = np.asarray(((centres >= low) & (centres <= high)).all(axis=2), np.bool_)
+            hits = np.asarray(((centers >= low) & (centers <= high)).all(axis=2), np.bool_)
         hits &= boxes.detection_labels[:, None] == boxes.truth_labels[None]
         scores = np.where(hits, boxes.scores[:, None], -np.inf).max(axis=0, initial=-np.inf)
         return scores, np.asarray(~hits.any(axis=1), np.bool_)
 
     def compute(self) -> dict[str, Metric]:
-        """All numbers over the pictures seen so far.
+        """All numbers over the images seen so far.
 
         Returns:
             `CPM`, `sensitivity_at_0.125` ... `sensitivity_at_8`, `patient_CPM`,
-            `patient_sensitivity_at_0.125` ..., `picture_AUROC`, each with its value per class; None
-            where there is no lesion (for AUROC: no picture with or none without).
+            `patient_sensitivity_at_0.125` ..., `image_AUROC`, each with its value per class; None
+            where there is no lesion (for AUROC: no image with or none without).
         """
         return build_metrics(self.resample(np.ones((1, len(self._ids)), np.int64)))
 
@@ -202,7 +202,7 @@ class FrocEvaluator:
         best, has = self._summarize_images(label)
         is_defined = ~np.isnan(has)
         weights = counts[:, is_defined].astype(np.float64)
-        values["picture_AUROC"] = auroc(best[is_defined], has[is_defined] > 0, weights)
+        values["image_AUROC"] = auroc(best[is_defined], has[is_defined] > 0, weights)
         return values
 
     def _rank_scores(self, rows: Sequence[Floats], label: int | None) -> _RankedScores:
@@ -226,20 +226,20 @@ class FrocEvaluator:
     ) -> Floats:
         """Share of patients with a lesion above the threshold, `(R, rates)`."""
         patient_keys = [
-            ("group", group) if group is not None else ("picture", str(i))
+            ("group", group) if group is not None else ("image", str(i))
             for i, group in enumerate(self._groups)
         ]
         numbers = {name: i for i, name in enumerate(dict.fromkeys(patient_keys))}
         patient_by_image = np.asarray([numbers[name] for name in patient_keys], np.int64)
-        patients = patient_by_image[lesions.pictures]
+        patients = patient_by_image[lesions.images]
         order = np.argsort(patients, kind="stable")  # the best lesion of each patient first
         if not len(order):
             return np.full(thresholds.shape, np.nan)
         starts = np.flatnonzero(np.diff(patients[order], prepend=-1))
-        scores, pictures = lesions.scores[order], lesions.pictures[order]
+        scores, images = lesions.scores[order], lesions.images[order]
         sensitivity = np.empty(thresholds.shape)
         for row, (weights, limits) in enumerate(zip(counts, thresholds, strict=True)):
-            weight = weights[pictures]
+            weight = weights[images]
             sampled = np.maximum.reduceat(weight, starts).astype(np.float64)
             best = np.maximum.reduceat(np.where(weight > 0, scores, -np.inf), starts)
             detected = (best[:, None] > limits[None]).astype(np.float64)
@@ -267,7 +267,7 @@ class FrocEvaluator:
         lesions, false = self.get_decision_scores()
         patients = len({group for group in self._groups if group is not None})
         notes = [
-            f"FROC: {len(lesions)} lesions in {len(self._ids)} pictures"
+            f"FROC: {len(lesions)} lesions in {len(self._ids)} images"
             + (f" of {patients} groups." if patients else ", none with a group.")
         ]
         if not len(lesions):
@@ -297,7 +297,7 @@ def _compute_thresholds(false: _RankedScores, counts: Counts) -> Floats:
     allowed = np.asarray(RATES)[None] * counts.sum(axis=1)[:, None]
     padded = np.append(false.scores, -np.inf)
     for row, weights in enumerate(counts):
-        cumulative_weights = np.cumsum(weights[false.pictures])
+        cumulative_weights = np.cumsum(weights[false.images])
         limits[row] = padded[np.searchsorted(cumulative_weights, allowed[row], side="right")]
     return limits
 
@@ -308,19 +308,19 @@ def _compute_lesion_sensitivity(
     """Share of the lesions above the threshold, `(R, rates)`."""
     sensitivity = np.full(thresholds.shape, np.nan)
     for row, (weights, limits) in enumerate(zip(counts, thresholds, strict=True)):
-        cumulative_weights = np.append(0, np.cumsum(weights[lesions.pictures]))
+        cumulative_weights = np.append(0, np.cumsum(weights[lesions.images]))
         above = np.searchsorted(-lesions.scores, -limits, side="left")
         sensitivity[row] = ratio(cumulative_weights[above], cumulative_weights[-1])
     return sensitivity
 
 
-def compute_froc_curve(lesions: Floats, false: Floats, num_pictures: int) -> tuple[Floats, Floats]:
-    """False positives per picture and sensitivity at every threshold, from the highest down.
+def compute_froc_curve(lesions: Floats, false: Floats, num_images: int) -> tuple[Floats, Floats]:
+    """False positives per image and sensitivity at every threshold, from the highest down.
 
     Args:
         lesions: `(L,)` best score of every lesion, -inf where it is never hit; at least one.
         false: `(F,)` scores of the false positives.
-        num_pictures: All pictures, those without lesions included.
+        num_images: All images, those without lesions included.
 
     Returns:
         Two `(T + 1,)` arrays, both rising, beginning with (0, 0).
@@ -332,7 +332,7 @@ def compute_froc_curve(lesions: Floats, false: Floats, num_pictures: int) -> tup
     num_false = len(missed) - np.searchsorted(missed, levels, side="left")
     start = np.zeros(1)
     return (
-        np.concatenate((start, num_false / num_pictures)),
+        np.concatenate((start, num_false / num_images)),
         np.concatenate((start, num_hits / len(lesions))),
     )
 

@@ -3,9 +3,9 @@
 The rules of the object development kit (Geiger et al., CVPR 2012) with 40 recall points (Simonelli
 et al., ICCV 2019). One deviation: the kit lets objects take low detections of any class, here they
 take those of their own. The numbers come from steps: what lowering the threshold past a detection's
-score adds to true and false positives of its picture. Steps are found once and then weighted.
+score adds to true and false positives of its image. Steps are found once and then weighted.
 
-Shape glossary: `P` pictures, `D` detections, `G` objects of one class and picture.
+Shape glossary: `P` images, `D` detections, `G` objects of one class and image.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pydantic import Field, field_validator
 
 from resnet_tasks.errors import DataError, RecipeError
 from resnet_tasks.evaluation.numerics.box_overlap import (
-    PictureBoxes,
+    ImageBoxes,
     build_image_boxes,
     compute_overlaps,
     xywh_to_xyxy,
@@ -45,7 +45,7 @@ Floats = NDArray[np.float64]
 RECALL_POINTS = 40  # Simonelli et al. 2019: 1/40 .. 1, recall 0 left out
 LEAST_IOU = {"car": 0.7, "pedestrian": 0.5, "cyclist": 0.5}  # development kit
 OTHER_IOU = 0.5
-NEIGHBOURS = {"van": "car", "person_sitting": "pedestrian"}  # development kit
+NEIGHBORS = {"van": "car", "person_sitting": "pedestrian"}  # development kit
 DONT_CARE = "dontcare"
 
 
@@ -58,7 +58,7 @@ class _Level:
         low: Least height of a box, pixels.
         high: Height from which on boxes no longer count.
         occluded: Highest degree of occlusion.
-        truncated: Highest share outside the picture.
+        truncated: Highest share outside the image.
     """
 
     name: str
@@ -80,13 +80,13 @@ class KittiOptions(EvaluatorOptions):
 
     Attributes:
         iou: Class -> the overlap that a hit must exceed; default: 0.7 for car, 0.5 for others.
-        neighbours: Class -> the class for which its objects are neither found nor missed.
+        neighbors: Class -> the class for which its objects are neither found nor missed.
         heights: Rising edges in pixels; AP is also given for the boxes between each two of them and
             from the last one on, with the occlusion and truncation of `hard`.
     """
 
     iou: Mapping[str, Annotated[float, Field(gt=0, lt=1)]] = Field(default_factory=dict)
-    neighbours: Mapping[str, str] = Field(default_factory=lambda: dict(NEIGHBOURS))
+    neighbors: Mapping[str, str] = Field(default_factory=lambda: dict(NEIGHBORS))
     heights: tuple[Annotated[float, Field(ge=0)], ...] = ()
 
     @field_validator("heights")
@@ -99,12 +99,12 @@ class KittiOptions(EvaluatorOptions):
 
 @dataclass
 class _Tally:
-    """What one class and level has added up to, picture by picture.
+    """What one class and level has added up to, image by image.
 
     Attributes:
-        objects: Number of objects that count, per picture.
-        hits: Rows of (score, picture): best detection of every object that counts.
-        steps: Rows of (score, true positives, false positives, picture).
+        objects: Number of objects that count, per image.
+        hits: Rows of (score, image): best detection of every object that counts.
+        steps: Rows of (score, true positives, false positives, image).
     """
 
     objects: list[int] = field(default_factory=list)
@@ -114,7 +114,7 @@ class _Tally:
 
 @dataclass(frozen=True)
 class _Scene:
-    """Detections and objects of one class in one picture.
+    """Detections and objects of one class in one image.
 
     Attributes:
         scores: `(D,)`.
@@ -135,9 +135,9 @@ class KittiEvaluator:
     """AP of boxes by KITTI's rules.
 
     Args:
-        classes: Names in label order. Classes that are a neighbour of another one, and `DontCare`,
+        classes: Names in label order. Classes that are a neighbor of another one, and `DontCare`,
             are not judged themselves; case does not matter.
-        options: Overlaps, neighbours and bins of height.
+        options: Overlaps, neighbors and bins of height.
 
     Raises:
         RecipeError: If the options name a class that the head does not have.
@@ -158,13 +158,13 @@ class KittiEvaluator:
                     f"options of evaluator 'kitti': iou names {name!r}, but the classes are "
                     f"{', '.join(self.classes)}{hint}"
                 )
-        self._neighbours = {
-            one.lower(): other.lower() for one, other in self.options.neighbours.items()
+        self._neighbors = {
+            one.lower(): other.lower() for one, other in self.options.neighbors.items()
         }
         self.evaluated_classes = tuple(
             name
             for key, name in class_by_key.items()
-            if key != DONT_CARE and self._neighbours.get(key) not in class_by_key
+            if key != DONT_CARE and self._neighbors.get(key) not in class_by_key
         )
         self._iou = {
             name: iou_by_key.get(name.lower(), LEAST_IOU.get(name.lower(), OTHER_IOU))
@@ -184,7 +184,7 @@ class KittiEvaluator:
         overlap = ", ".join(f"{name} {value:g}" for name, value in self._iou.items())
         neighbor_text = ", ".join(
             f"{one} beside {other}"
-            for one, other in self._neighbours.items()
+            for one, other in self._neighbors.items()
             if other in {name.lower() for name in self.evaluated_classes}
         )
         heights = " (height bins: as hard, other heights ignored)" if bins else ""
@@ -193,7 +193,7 @@ class KittiEvaluator:
             f"{overlap}; easy / moderate / hard count boxes of at least 40 / 25 / 25 px height, "
             "occluded up to 0 / 1 / 2 and truncated up to 0.15 / 0.30 / 0.50 (an object whose "
             "record does not say counts as visible and whole); other objects of the class, those "
-            f"of neighbouring classes ({neighbor_text or 'none'}), lower detections, and "
+            f"of neighboring classes ({neighbor_text or 'none'}), lower detections, and "
             "detections "
             "inside DontCare or crowd regions neither help nor hurt; mean over the classes that "
             "occur."
@@ -201,21 +201,21 @@ class KittiEvaluator:
         self.protocol = self.rules + heights
 
     @property
-    def picture_ids(self) -> tuple[int | str, ...]:
-        """Ids of the pictures seen so far."""
+    def image_ids(self) -> tuple[int | str, ...]:
+        """Ids of the images seen so far."""
         return tuple(self._ids)
 
     def update(self, prediction: Detections, truth: GroundTruth) -> None:
-        """Takes one picture.
+        """Takes one image.
 
         Raises:
-            DataError: If the picture was taken before, its boxes are not annotated, or a score, box
+            DataError: If the image was taken before, its boxes are not annotated, or a score, box
                 or label is no number that can be evaluated.
         """
         if truth.image_id in self._ids:
-            raise DataError(f"image {truth.image_id!r} is evaluated twice; give each picture once")
+            raise DataError(f"image {truth.image_id!r} is evaluated twice; give each image once")
         boxes = build_image_boxes(prediction, truth, len(self.classes))
-        picture = len(self._ids)
+        image = len(self._ids)
         self._ids[truth.image_id] = None
         occluded, truncated = _get_visibility(truth, len(boxes.truth_labels))
         self._objects += len(boxes.truth_labels)
@@ -228,11 +228,9 @@ class KittiEvaluator:
         for name in self.evaluated_classes:
             build_scene = self._build_scene_function(name, boxes, truth)
             for level in self.levels:
-                _add_to_tally(
-                    self._tallies[name, level], build_scene(level, hidden[level]), picture
-                )
+                _add_to_tally(self._tallies[name, level], build_scene(level, hidden[level]), image)
 
-    def _build_scene_function(self, name: str, boxes: PictureBoxes, truth: GroundTruth) -> Any:
+    def _build_scene_function(self, name: str, boxes: ImageBoxes, truth: GroundTruth) -> Any:
         """A function from (level, which objects are hidden) to the scene of one class."""
         label, min_iou = self.classes.index(name), self._iou[name]
         is_found = boxes.detection_labels == label
@@ -246,7 +244,7 @@ class KittiEvaluator:
         other_boxes = xywh_to_xyxy(
             np.zeros((0, 4)) if truth.other_boxes_xywh is None else truth.other_boxes_xywh
         )
-        neighbor_names = [one for one, other in self._neighbours.items() if other == name.lower()]
+        neighbor_names = [one for one, other in self._neighbors.items() if other == name.lower()]
         regions = boxes.crowd | (truth_names == DONT_CARE)
         own = (truth_names == name.lower()) & ~regions
         is_neighbor = np.isin(truth_names, neighbor_names) & ~regions
@@ -277,7 +275,7 @@ class KittiEvaluator:
         return build_scene
 
     def compute(self) -> dict[str, Metric]:
-        """All numbers over the pictures seen so far.
+        """All numbers over the images seen so far.
 
         Returns:
             `KITTI_AP_easy`, `KITTI_AP_moderate`, `KITTI_AP_hard` and `KITTI_AP_height_LOW_HIGH` for
@@ -327,13 +325,13 @@ def _get_visibility(truth: GroundTruth, count: int) -> tuple[Floats, Floats]:
     )
 
 
-def _add_to_tally(tally: _Tally, scene: _Scene, picture: int) -> None:
-    """Adds one picture to a tally."""
+def _add_to_tally(tally: _Tally, scene: _Scene, image: int) -> None:
+    """Adds one image to a tally."""
     tally.objects.append(int(scene.counts.sum()))
-    tally.hits += [(score, picture) for score in _find_best_hits(scene)]
+    tally.hits += [(score, image) for score in _find_best_hits(scene)]
     near = (scene.hits > 0).any(axis=1)
     lone = ~near & ~scene.is_small & ~scene.is_excused
-    tally.steps += [(float(score), 0, 1, picture) for score in scene.scores[lone]]
+    tally.steps += [(float(score), 0, 1, image) for score in scene.scores[lone]]
     if not near.any():
         return
     # Whom an object takes changes with the threshold: match anew at every score.
@@ -350,7 +348,7 @@ def _add_to_tally(tally: _Tally, scene: _Scene, picture: int) -> None:
         )
         step = (hits - before[0], wrong - before[1])
         if step != (0, 0):
-            tally.steps.append((float(threshold), *step, picture))
+            tally.steps.append((float(threshold), *step, image))
         before = (hits, wrong)
 
 
@@ -407,15 +405,15 @@ def _compute_average_precision(tally: _Tally, counts: Counts) -> Floats:
     falling, rights, wrongs = (
         np.ascontiguousarray(column) for column in (steps[:, :3] * (-1, 1, 1)).T
     )
-    hit_pictures, step_pictures = hits[:, 1].astype(np.int64), steps[:, 3].astype(np.int64)
+    hit_images, step_images = hits[:, 1].astype(np.int64), steps[:, 3].astype(np.int64)
     ap_values = np.full(len(counts), np.nan)
     for row, weights in enumerate(counts):
         if not objects[row]:
             continue
         thresholds = choose_recall_thresholds(
-            np.repeat(hits[:, 0], weights[hit_pictures]), int(objects[row])
+            np.repeat(hits[:, 0], weights[hit_images]), int(objects[row])
         )
-        step_weights = weights[step_pictures]
+        step_weights = weights[step_images]
         passed = np.searchsorted(falling, -thresholds, side="right")
         right, wrong = (
             np.append(0.0, np.cumsum(increments * step_weights))[passed]

@@ -16,7 +16,7 @@ from resnet_tasks.evaluation.protocols.froc import FrocEvaluator
 Kind = Literal["max F1", "sensitivity", "false positives"]
 Floats = NDArray[np.float64]
 
-_FORMS = "`max-f1`, `sensitivity>=0.9`, `false-positives<=1` (per picture)"
+_FORMS = "`max-f1`, `sensitivity>=0.9`, `false-positives<=1` (per image)"
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class ThresholdRule:
     Attributes:
         kind: `max F1`: the best harmonic mean of precision and sensitivity; `sensitivity`: at least
             `value`, with as few false positives as possible; `false positives`: at most `value` per
-            picture, with as much sensitivity as possible.
+            image, with as much sensitivity as possible.
         value: The bound; 0 for `max F1`.
     """
 
@@ -44,7 +44,7 @@ class ThresholdRule:
         plain = re.sub(r"[\s_]+|-(?![\d.])", "", text.lower())
         if plain in ("maxf1", "f1"):
             return cls("max F1")
-        match = re.fullmatch(r"(sensitivity>=|falsepositives(?:perpicture)?<=)(\d*\.?\d+)", plain)
+        match = re.fullmatch(r"(sensitivity>=|falsepositives(?:perimage)?<=)(\d*\.?\d+)", plain)
         if match is None:
             raise DataError(f"rule {text!r} is not known; rules are {_FORMS}")
         value = float(match[2])
@@ -59,19 +59,19 @@ class ThresholdRule:
             return "max F1"
         if self.kind == "sensitivity":
             return f"sensitivity >= {self.value:g}"
-        return f"false positives per picture <= {self.value:g}"
+        return f"false positives per image <= {self.value:g}"
 
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """A threshold and what it gives on the pictures it was chosen on.
+    """A threshold and what it gives on the images it was chosen on.
 
     Attributes:
         threshold: Detections with at least this score count.
         sensitivity: Share of the objects that are found.
         precision: Objects found over objects found and false positives.
         f1: Harmonic mean of the two.
-        false_positives: Per picture.
+        false_positives: Per image.
         objects: How many there are.
     """
 
@@ -93,30 +93,30 @@ def choose_thresholds(
     """The operating point of every class, by the hits and false positives of a FROC.
 
     Args:
-        evaluator: That has seen the pictures to choose on.
+        evaluator: That has seen the images to choose on.
         rule: What to achieve, by every class for itself.
 
     Returns:
         Class -> its point, and `all` -> that of all classes under one threshold; None for a class
-        that these pictures hold no object of, and where F1 is 0 at every threshold.
+        that these images hold no object of, and where F1 is 0 at every threshold.
 
     Raises:
         DataError: If no threshold achieves the rule; the message says for which class, and what can
             be achieved.
     """
-    pictures = len(evaluator.picture_ids)
+    images = len(evaluator.image_ids)
     points: dict[str, OperatingPoint | None] = {}
     for name, label in (("all", None), *((n, i) for i, n in enumerate(evaluator.classes))):
         objects, false = evaluator.get_decision_scores(label)
         if not len(objects):
             if label is None:
                 raise DataError(
-                    f"there is no object of {', '.join(evaluator.classes)} in the {pictures} "
-                    "pictures; an operating point is chosen on pictures with objects"
+                    f"there is no object of {', '.join(evaluator.classes)} in the {images} "
+                    "images; an operating point is chosen on images with objects"
                 )
             points[name] = None
             continue
-        table = _build_table(objects, false, pictures)
+        table = _build_table(objects, false, images)
         is_found = any(point.sensitivity > 0 for point in table)
         if label is not None and rule.kind == "max F1" and not is_found:
             points[name] = None
@@ -135,7 +135,7 @@ def get_label_thresholds(
     return tuple(point.threshold for point in selected_points)
 
 
-def _build_table(objects: Floats, false: Floats, pictures: int) -> list[OperatingPoint]:
+def _build_table(objects: Floats, false: Floats, images: int) -> list[OperatingPoint]:
     """What every threshold gives, from the highest score down."""
     hit, missed = np.sort(objects[np.isfinite(objects)]), np.sort(false)
     levels = np.unique(np.concatenate((hit, missed)))[::-1]
@@ -148,7 +148,7 @@ def _build_table(objects: Floats, false: Floats, pictures: int) -> list[Operatin
             sensitivity=right / total,
             precision=right / (right + false_ones),
             f1=2 * right / (right + false_ones + total),
-            false_positives=false_ones / pictures,
+            false_positives=false_ones / images,
             objects=total,
         )
         for level, right, false_ones in zip(
@@ -170,7 +170,7 @@ def _choose_best(table: list[OperatingPoint], rule: ThresholdRule, name: str) ->
             most = useful_points[-1]
             raise DataError(
                 f"{name}: no threshold reaches {rule}; the most is {most.sensitivity:.3f}, with "
-                f"{most.false_positives:.3g} false positives per picture"
+                f"{most.false_positives:.3g} false positives per image"
             )
         return feasible[0]
     feasible = [point for point in useful_points if point.false_positives <= rule.value]

@@ -1,12 +1,12 @@
-"""HD95 and normalised surface Dice: how far the outlines of truth and prediction lie apart.
+"""HD95 and normalized surface Dice: how far the outlines of truth and prediction lie apart.
 
-The outline of a class is its pixels with one of the 4 neighbours outside it, and distances run
-between pixel centres, as in MONAI and MedPy; SciPy's exact Euclidean distance transform computes
+The outline of a class is its pixels with one of the 4 neighbors outside it, and distances run
+between pixel centers, as in MONAI and MedPy; SciPy's exact Euclidean distance transform computes
 them. HD95: the larger of the two directed 95th percentiles (Maier-Hein et al., Metrics Reloaded,
 Nature Methods 2024). Surface Dice: the share of both outlines within a tolerance of the other one
 (Nikolov et al., JMIR 2021).
 
-Shape glossary: `h, w` an original picture, `K` classes, `P` pictures.
+Shape glossary: `h, w` an original image, `K` classes, `P` images.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class SurfaceOptions(EvaluatorOptions):
 
     Attributes:
         tolerance: Distance up to which outlines agree, in the unit of the distances.
-        unit: `auto`: mm where the pictures have a `spacing`, else px; `px`; `mm`.
+        unit: `auto`: mm where the images have a `spacing`, else px; `px`; `mm`.
     """
 
     tolerance: Annotated[float, Field(ge=0)] = 2.0
@@ -53,7 +53,7 @@ class SurfaceOptions(EvaluatorOptions):
 
 
 class SurfaceEvaluator:
-    """HD95 and surface Dice of every class but the background, per picture, then averaged.
+    """HD95 and surface Dice of every class but the background, per image, then averaged.
 
     Args:
         classes: Names in label order; a first one called `background` has no outline of interest.
@@ -88,30 +88,30 @@ class SurfaceEvaluator:
         """One sentence for the metrics file."""
         return (
             f"Outlines of {'all classes but the background' if self._first else 'all classes'} in "
-            f"each picture at original size, distances in {self.unit} between centres of pixels "
-            "that have one of 4 neighbours outside the class (the frame counts as outside), void "
+            f"each image at original size, distances in {self.unit} between centers of pixels "
+            "that have one of 4 neighbors outside the class (the frame counts as outside), void "
             "pixels taken out of truth and prediction; HD95 is the larger of the two directed 95th "
             "percentiles, NSD the share of both outlines that lies within "
             f"{self.options.tolerance:g} {self.unit} of the other; a class absent from truth and "
-            "prediction of a picture is not counted there, one absent from just one of them gets "
-            "NSD 0 and the picture's diagonal as HD95; per class the mean over pictures, over all "
+            "prediction of an image is not counted there, one absent from just one of them gets "
+            "NSD 0 and the image's diagonal as HD95; per class the mean over images, over all "
             "the mean of the classes."
         )
 
     @property
-    def picture_ids(self) -> tuple[int | str, ...]:
-        """Ids of the pictures seen so far."""
+    def image_ids(self) -> tuple[int | str, ...]:
+        """Ids of the images seen so far."""
         return tuple(self._ids)
 
     def update(self, prediction: SegmentationMap, truth: GroundTruth) -> None:
-        """Takes one picture.
+        """Takes one image.
 
         Raises:
-            DataError: As `SegmentationEvaluator.update`; if the picture was taken before; if it has
+            DataError: As `SegmentationEvaluator.update`; if the image was taken before; if it has
                 no spacing although distances are in mm.
         """
         if truth.image_id in self._ids:
-            raise DataError(f"image {truth.image_id!r} is evaluated twice; give each picture once")
+            raise DataError(f"image {truth.image_id!r} is evaluated twice; give each image once")
         expected, predicted = prepare_label_maps(prediction.labels, truth, len(self.classes))
         spacing = self._get_spacing(truth)
         predicted = np.where(expected == VOID, VOID, predicted)
@@ -134,7 +134,7 @@ class SurfaceEvaluator:
                     for one_way_distances in directed_distances
                 )
                 both = np.concatenate(directed_distances)
-                # Sums of binary fractions of a millimetre: equal to the tolerance up to rounding.
+                # Sums of binary fractions of a millimeter: equal to the tolerance up to rounding.
                 dice[class_index] = np.mean(both <= self.options.tolerance * (1 + 1e-9))
         self._ids[truth.image_id] = None
         self._distances.append(distances)
@@ -146,8 +146,8 @@ class SurfaceEvaluator:
         elif self.options.unit == "auto" and (truth.spacing is None) != (self._unit == "px"):
             has = "has no spacing" if truth.spacing is None else "has a spacing"
             raise DataError(
-                f"image {truth.image_id!r} {has}, unlike the pictures before it: distances in px "
-                "and mm have no mean; give every picture a `spacing`, or set unit: px"
+                f"image {truth.image_id!r} {has}, unlike the images before it: distances in px "
+                "and mm have no mean; give every image a `spacing`, or set unit: px"
             )
         if self._unit == "px":
             return (1.0, 1.0)
@@ -159,7 +159,7 @@ class SurfaceEvaluator:
         return truth.spacing
 
     def compute(self) -> dict[str, Metric]:
-        """All numbers over the pictures seen so far.
+        """All numbers over the images seen so far.
 
         Returns:
             `HD95` (in px or mm, lower is better) and `NSD`, each with its value per class.
@@ -186,14 +186,14 @@ class SurfaceEvaluator:
         table = np.reshape(self._dice, (len(self._dice), len(self.evaluated_classes)))
         counted = int((~np.isnan(table.astype(np.float64))).sum())
         note = (
-            f"Surfaces: {counted} outlines of a class in a picture, {self._one_sided} of them only "
+            f"Surfaces: {counted} outlines of a class in an image, {self._one_sided} of them only "
             "in the truth or only in the prediction (NSD 0, HD95 the diagonal)."
         )
         return {"notes": [note]}
 
 
 def extract_outline(mask: Mask) -> Mask:
-    """Pixels of a mask with one of the 4 neighbours outside; the frame counts as outside."""
+    """Pixels of a mask with one of the 4 neighbors outside; the frame counts as outside."""
     return np.asarray(mask & ~ndimage.binary_erosion(mask), np.bool_)
 
 
@@ -213,7 +213,7 @@ def compute_surface_distances(
     """
     if not (first.any() and second.any()):
         return None
-    # Both outlines lie inside this part, hence so do all nearest neighbours.
+    # Both outlines lie inside this part, hence so do all nearest neighbors.
     box = ndimage.find_objects((first | second).astype(np.uint8))[0]
     one, other = extract_outline(first[box]), extract_outline(second[box])
     to_other = ndimage.distance_transform_edt(~other, sampling=spacing)

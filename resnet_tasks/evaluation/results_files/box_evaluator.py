@@ -12,7 +12,7 @@ from resnet_tasks.evaluation.coco.matching import Objects
 def build_evaluator(
     expected: TruthColumns, results: ResultColumns, backend: str
 ) -> DetectionEvaluator:
-    """An evaluator that has seen all pictures.
+    """An evaluator that has seen all images.
 
     Args:
         expected: Of the annotation file.
@@ -27,7 +27,7 @@ def build_evaluator(
             _build_truth_objects(expected),
             expected.boxes,
             Objects(
-                results.pictures,
+                results.images,
                 results.labels,
                 results.boxes[:, 2] * results.boxes[:, 3],
                 results.scores,
@@ -41,7 +41,7 @@ def build_evaluator(
 
 def _build_truth_objects(columns: TruthColumns) -> Objects:
     return Objects(
-        columns.pictures,
+        columns.images,
         columns.labels,
         columns.areas,
         np.zeros(len(columns.labels)),

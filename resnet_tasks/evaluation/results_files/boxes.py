@@ -21,7 +21,7 @@ from resnet_tasks.evaluation.results_files.file_evaluation import (
 from resnet_tasks.structures.evaluation import Evaluator
 
 LIMITS = (1, 10, 100)
-"""COCO's limits of detections per picture and class."""
+"""COCO's limits of detections per image and class."""
 
 
 def evaluate_file(truth: Path, results: Path, backend: str) -> FileEvaluation:
@@ -63,17 +63,17 @@ def _build_evaluator(expected: TruthColumns, detections: ResultColumns, backend:
 
 
 def _build_corner_note(truth: TruthColumns, detections: ResultColumns) -> tuple[str, ...]:
-    """A hint where most boxes reach far out of their pictures, as corners read as sizes do."""
+    """A hint where most boxes reach far out of their images, as corners read as sizes do."""
     assert detections.boxes is not None, "results of boxes have boxes"
     if not len(detections.boxes):
-        return ("the results are empty: nothing was found in any picture",)
-    height, width = truth.sizes[detections.pictures].T
+        return ("the results are empty: nothing was found in any image",)
+    height, width = truth.sizes[detections.images].T
     ends = detections.boxes[:, :2] + detections.boxes[:, 2:]
     fraction = float(((ends[:, 0] > width + 1) | (ends[:, 1] > height + 1)).mean())
     if fraction < 0.5:
         return ()
     note = (
-        f"{fraction:.0%} of the boxes reach beyond their pictures; they are read as [x, y, width, "
-        "height]: are they corners [x1, y1, x2, y2], or pixels of a resized picture?"
+        f"{fraction:.0%} of the boxes reach beyond their images; they are read as [x, y, width, "
+        "height]: are they corners [x1, y1, x2, y2], or pixels of a resized image?"
     )
     return (note,)

@@ -1,4 +1,4 @@
-"""Evaluation of results files, whoever made them: no model, no pictures, no torch."""
+"""Evaluation of results files, whoever made them: no model, no images, no torch."""
 
 from __future__ import annotations
 

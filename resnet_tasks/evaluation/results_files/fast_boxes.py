@@ -28,7 +28,7 @@ def compute_tables_fast(
     Args:
         truth: Of the annotation file.
         results: COCO results JSON.
-        limits: Rising limits of detections per picture and class.
+        limits: Rising limits of detections per image and class.
     """
     ids = truth.image_ids
     if not ids or not all(type(image_id) is int and 0 <= image_id < _MOST_ID for image_id in ids):
@@ -40,7 +40,7 @@ def compute_tables_fast(
     expected = hotcoco.COCO.from_arrays(
         [{"id": image_id, "width": 1, "height": 1} for image_id in ids],
         truth.categories.to_json(),
-        numbers[truth.pictures],
+        numbers[truth.images],
         np.asarray(classes, np.int64)[truth.labels],
         truth.boxes,
         area=truth.areas,
@@ -61,7 +61,7 @@ def compute_tables_fast(
 def _is_probably_clean(raw: bytes) -> bool:
     """Whether it is a list whose every entry seems to have a score and a box of no negative size.
 
-    Unknown pictures and categories, wrong types and NaN are noticed by who reads it.
+    Unknown images and categories, wrong types and NaN are noticed by who reads it.
     """
     # An entry of boxes has no object inside it; masks are not for here.
     number = int(np.count_nonzero(np.frombuffer(raw, np.uint8) == ord("{")))

@@ -17,9 +17,9 @@ class FileEvaluation:
         metrics: All numbers.
         protocol: How they are counted, in one sentence.
         backend: Who made them.
-        make_evaluator: Gives the evaluator that has seen all pictures, for `details` and
+        make_evaluator: Gives the evaluator that has seen all images, for `details` and
             `resample`.
-        groups: Id of a picture -> its group, where it has one.
+        groups: Id of an image -> its group, where it has one.
         notes: What was repaired or looks odd, in sentences.
     """
 
@@ -34,12 +34,12 @@ class FileEvaluation:
 def build_file_evaluation(
     evaluator: Evaluator, backend: str, groups: Mapping[int | str, str], notes: tuple[str, ...]
 ) -> FileEvaluation:
-    """What an evaluator that has seen all pictures says.
+    """What an evaluator that has seen all images says.
 
     Args:
         evaluator: Is kept.
         backend: Who does the matching.
-        groups: Id of a picture -> its group, where it has one.
+        groups: Id of an image -> its group, where it has one.
         notes: What was repaired or looks odd, in sentences.
     """
     metrics = evaluator.compute()

@@ -1,4 +1,4 @@
-"""Results files of instance masks, judged picture by picture."""
+"""Results files of instance masks, judged image by image."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def evaluate_file(truth: Path, results: Path, backend: str) -> FileEvaluation:
     detections = read_result_columns(results, expected, kind="mask")
     evaluator = InstanceMaskEvaluator(expected.categories.names, backend=backend)
     number = len(expected.image_ids)
-    truth_rows_by_image = _group_rows_by_image(expected.pictures, number)
-    detection_rows_by_image = _group_rows_by_image(detections.pictures, number)
-    for picture, image_id in enumerate(expected.image_ids):
-        truth_rows, detection_rows = truth_rows_by_image[picture], detection_rows_by_image[picture]
-        height, width = expected.sizes[picture].tolist()
+    truth_rows_by_image = _group_rows_by_image(expected.images, number)
+    detection_rows_by_image = _group_rows_by_image(detections.images, number)
+    for image, image_id in enumerate(expected.image_ids):
+        truth_rows, detection_rows = truth_rows_by_image[image], detection_rows_by_image[image]
+        height, width = expected.sizes[image].tolist()
         try:
             evaluator.update_masks(
                 [detections.segmentations[row] for row in detection_rows],
@@ -59,6 +59,6 @@ def evaluate_file(truth: Path, results: Path, backend: str) -> FileEvaluation:
     return build_file_evaluation(evaluator, backend, expected.groups, describe_problems(expected))
 
 
-def _group_rows_by_image(pictures: np.ndarray[Any, Any], number: int) -> list[np.ndarray[Any, Any]]:
-    order = np.argsort(pictures, kind="stable")
-    return np.split(order, np.searchsorted(pictures[order], np.arange(1, number)))
+def _group_rows_by_image(images: np.ndarray[Any, Any], number: int) -> list[np.ndarray[Any, Any]]:
+    order = np.argsort(images, kind="stable")
+    return np.split(order, np.searchsorted(images[order], np.arange(1, number)))

@@ -32,7 +32,7 @@ def add_intervals(evaluation: FileEvaluation, bootstrap: Bootstrap) -> FileEvalu
     if not isinstance(evaluator, ResamplableEvaluator):
         note = f"{type(evaluator).__name__} cannot resample: no intervals"
         return replace(evaluation, notes=(*evaluation.notes, note))
-    units = ResamplingUnits.from_image_ids(evaluator.picture_ids, evaluation.groups)
+    units = ResamplingUnits.from_image_ids(evaluator.image_ids, evaluation.groups)
     if units.number < LEAST_UNITS:
         note = (
             f"only {units.number} {units.unit_name}, too few for intervals ({LEAST_UNITS} at least)"

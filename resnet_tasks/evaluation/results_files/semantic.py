@@ -12,18 +12,18 @@ from resnet_tasks.evaluation.results_files.file_evaluation import (
     build_file_evaluation,
 )
 from resnet_tasks.evaluation.segmentation import SegmentationEvaluator
-from resnet_tasks.structures.evaluation import UNLABELLED, VOID, GroundTruth
+from resnet_tasks.structures.evaluation import UNLABELED, VOID, GroundTruth
 
 
 def evaluate_file(truth: Path, results: Path, _: str) -> FileEvaluation:
     """Label maps in a folder.
 
     Args:
-        truth: COCO JSON whose pictures have `sem_seg_file_name`s.
+        truth: COCO JSON whose images have `sem_seg_file_name`s.
         results: Folder of PNGs of category ids, named as those are.
 
     Raises:
-        DataError: If a file is wrong, missing, or leaves labelled pixels unanswered.
+        DataError: If a file is wrong, missing, or leaves labeled pixels unanswered.
     """
     coco = read_coco(truth)
     if not results.is_dir():
@@ -47,7 +47,7 @@ def evaluate_file(truth: Path, results: Path, _: str) -> FileEvaluation:
     for record, name in zip(records, names, strict=True):
         size = (record.height, record.width)
         expected = read_semantic_map(coco.sem_seg_root / name, coco.categories, size)
-        expected[expected == UNLABELLED] = VOID
+        expected[expected == UNLABELED] = VOID
         labels = read_semantic_map(results / name, coco.categories, size)
         unanswered = (labels < 0) & (expected != VOID)
         if unanswered.any():
@@ -58,6 +58,6 @@ def evaluate_file(truth: Path, results: Path, _: str) -> FileEvaluation:
         evaluator.update_labels(labels, GroundTruth(record.id, size, semantic=expected))
     groups = {record.id: record.group for record in records if record.group is not None}
     num_skipped = len(coco.images) - len(records)
-    note = f"{num_skipped} pictures without `sem_seg_file_name` are not judged"
+    note = f"{num_skipped} images without `sem_seg_file_name` are not judged"
     notes = (note,) if num_skipped else ()
     return build_file_evaluation(evaluator, "resnet_tasks confusion matrix", groups, notes)

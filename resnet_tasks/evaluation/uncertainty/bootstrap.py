@@ -1,15 +1,15 @@
-"""95 % intervals of metrics: the percentile bootstrap over pictures, or over groups of them.
+"""95 % intervals of metrics: the percentile bootstrap over images, or over groups of them.
 
-Pictures are matched once; a resampled data set is the same matches, each counted as often as its
-picture was drawn (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13).
-Pictures of one group (patient, study, sequence) resemble each other, so a group is drawn as a
-whole: drawing its pictures apart would make intervals too narrow.
+Images are matched once; a resampled data set is the same matches, each counted as often as its
+image was drawn (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13).
+Images of one group (patient, study, sequence) resemble each other, so a group is drawn as a
+whole: drawing its images apart would make intervals too narrow.
 
-What the draws are depends on the pictures' ids, their groups, `resamples` and `seed` alone: two
-models judged on the same pictures see the same resampled data sets, which is what a paired
+What the draws are depends on the images' ids, their groups, `resamples` and `seed` alone: two
+models judged on the same images see the same resampled data sets, which is what a paired
 comparison needs.
 
-Shape glossary: `R` resampled data sets, `P` pictures, `U` units (groups or pictures).
+Shape glossary: `R` resampled data sets, `P` images, `U` units (groups or images).
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from resnet_tasks.structures.evaluation import Evaluator, Metric, ResamplableEva
 
 LEVEL = 0.95
 LEAST_UNITS = 10
-"""Below this many pictures or groups no interval is given: it would be far too narrow."""
+"""Below this many images or groups no interval is given: it would be far too narrow."""
 FEW_UNITS = 30
-"""Below this many a note says that intervals are still too narrow: of a mean over 10 pictures they
+"""Below this many a note says that intervals are still too narrow: of a mean over 10 images they
 cover 0.90, over 15 0.91, over 30 0.93 instead of 0.95 (measured)."""
 LEAST_DEFINED = 0.95
 """Share of the resampled data sets that must define a metric before it gets an interval."""
@@ -62,11 +62,11 @@ class ResamplingUnits:
     """What is drawn as a whole.
 
     Attributes:
-        unit_name: `pictures` or `groups`.
+        unit_name: `images` or `groups`.
         number: How many units there are (`U`).
-        image_units: `(P,)` unit of each picture, counted in an order that does not depend on that
-            of the pictures.
-        digest: Equal for two sets of pictures if ids and groups are.
+        image_units: `(P,)` unit of each image, counted in an order that does not depend on that
+            of the images.
+        digest: Equal for two sets of images if ids and groups are.
     """
 
     unit_name: str
@@ -76,38 +76,38 @@ class ResamplingUnits:
 
     @classmethod
     def from_image_ids(
-        cls, picture_ids: Sequence[Id], groups: Mapping[Id, str] | None = None
+        cls, image_ids: Sequence[Id], groups: Mapping[Id, str] | None = None
     ) -> ResamplingUnits:
-        """The units of pictures.
+        """The units of images.
 
         Args:
-            picture_ids: Ids, each once.
-            groups: Id -> group; a picture without one is a unit of its own.
+            image_ids: Ids, each once.
+            groups: Id -> group; an image without one is a unit of its own.
         """
         image_groups = groups or {}
         keys = [
             ("group", image_groups[image_id])
             if image_id in image_groups
             else (type(image_id).__name__, str(image_id))
-            for image_id in picture_ids
+            for image_id in image_ids
         ]
         order = {key: number for number, key in enumerate(sorted(set(keys)))}
-        pairs = sorted(zip(map(repr, picture_ids), map(repr, keys), strict=True))
+        pairs = sorted(zip(map(repr, image_ids), map(repr, keys), strict=True))
         return cls(
-            unit_name="groups" if any(kind == "group" for kind, _ in keys) else "pictures",
+            unit_name="groups" if any(kind == "group" for kind, _ in keys) else "images",
             number=len(order),
             image_units=np.asarray([order[key] for key in keys], np.int64),
             digest=hashlib.sha256(repr(pairs).encode()).hexdigest(),
         )
 
     def sample_counts(self, bootstrap: Bootstrap) -> Iterator[NDArray[np.int64]]:
-        """`(r, P)` how often each picture occurs in each resampled data set, some rows at a time.
+        """`(r, P)` how often each image occurs in each resampled data set, some rows at a time.
 
         Every data set holds as many units as the original, drawn with replacement.
         """
         rng = np.random.default_rng(bootstrap.seed)
-        pictures = max(self.number, len(self.image_units), 1)
-        at_once = max(1, COUNTS_AT_ONCE // pictures)
+        images = max(self.number, len(self.image_units), 1)
+        at_once = max(1, COUNTS_AT_ONCE // images)
         for start in range(0, bootstrap.resamples, at_once):
             rows = min(at_once, bootstrap.resamples - start)
             sampled_units = rng.integers(0, self.number, size=(rows, self.number))
@@ -122,8 +122,8 @@ def resample_metrics(
     """Every metric of `evaluator` on every resampled data set.
 
     Args:
-        evaluator: That has seen its pictures.
-        units: Of `evaluator.picture_ids`, in that order.
+        evaluator: That has seen its images.
+        units: Of `evaluator.image_ids`, in that order.
         bootstrap: How many, and which.
     """
     parts = [evaluator.resample(counts) for counts in units.sample_counts(bootstrap)]
@@ -170,9 +170,9 @@ class Resampling:
 
     Attributes:
         bootstrap: How many, and the seed.
-        unit_name: `pictures` or `groups`.
+        unit_name: `images` or `groups`.
         units: How many of them were judged.
-        digests: Head -> digest of its pictures' ids and groups.
+        digests: Head -> digest of its images' ids and groups.
         values: `head/metric` and `head/metric/class` -> `(R,)`.
         notes: Sentences on what got no interval, and why.
         rules: `head/metric` -> how it is counted; numbers counted otherwise cannot be compared.
@@ -249,18 +249,18 @@ def resample_heads(
 
     Args:
         evaluators: By head; those that are not `Resampled` get no intervals, which is noted.
-        groups: Id of a picture -> its group, where it has one.
+        groups: Id of an image -> its group, where it has one.
         bootstrap: How many, and which.
     """
     values: Values = {}
     rules: dict[str, str] = {}
-    notes, digests, unit_name, most = [], {}, "pictures", 0
+    notes, digests, unit_name, most = [], {}, "images", 0
     for head, head_evaluators in evaluators.items():
         for evaluator in head_evaluators:
             if not isinstance(evaluator, ResamplableEvaluator):
                 notes.append(f"{head}: {type(evaluator).__name__} cannot resample: no intervals")
                 continue
-            units = ResamplingUnits.from_image_ids(evaluator.picture_ids, groups)
+            units = ResamplingUnits.from_image_ids(evaluator.image_ids, groups)
             most, unit_name = (
                 max(most, units.number),
                 "groups" if units.unit_name == "groups" else unit_name,

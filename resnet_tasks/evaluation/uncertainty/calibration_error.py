@@ -7,7 +7,7 @@ al., On Calibration of Modern Neural Networks, ICML 2017, equation 3); for detec
 D-ECE of Küppers et al., Multivariate Confidence Calibration for Object Detection, CVPR workshops
 2020, over confidence alone.
 
-Shape glossary: `P` pictures, `R` resampled data sets, `M` bins, `N` decisions, `C` cuts.
+Shape glossary: `P` images, `R` resampled data sets, `M` bins, `N` decisions, `C` cuts.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Floats = NDArray[np.float64]
 
 
 class _CalibrationEvaluator:
-    """Decisions of all pictures, summed by bin of confidence.
+    """Decisions of all images, summed by bin of confidence.
 
     Args:
         classes: Names in label order.
@@ -51,8 +51,8 @@ class _CalibrationEvaluator:
         self._abstention_counts = np.zeros((len(CUTS), 2))
 
     @property
-    def picture_ids(self) -> tuple[int | str, ...]:
-        """Ids of the pictures seen so far."""
+    def image_ids(self) -> tuple[int | str, ...]:
+        """Ids of the images seen so far."""
         return tuple(self._ids)
 
     def compute(self) -> dict[str, Metric]:
@@ -100,7 +100,7 @@ class _CalibrationEvaluator:
     def _add_decisions(
         self, image_id: int | str, confidence: Floats, is_correct: NDArray[np.bool_]
     ) -> None:
-        """Sums one picture's decisions, each of shape `(N,)`."""
+        """Sums one image's decisions, each of shape `(N,)`."""
         self._ids.append(image_id)
         self._bins.append(bin_decisions(confidence, is_correct))
         # Decisions between two cuts, then all from a cut upwards.
@@ -134,11 +134,11 @@ class PixelCalibration(_CalibrationEvaluator):
 
     protocol = (
         f"ECE: {NUM_BINS} equal bins of the probability of the predicted class, over all pixels of "
-        "all pictures at original size, void left out (Guo et al. 2017)."
+        "all images at original size, void left out (Guo et al. 2017)."
     )
 
     def update(self, prediction: SegmentationMap, truth: GroundTruth) -> None:
-        """Takes one picture.
+        """Takes one image.
 
         Raises:
             DataError: If its pixels are not annotated, or sizes differ.
@@ -153,7 +153,7 @@ def extract_pixel_decisions(
     """`(N,)` confidence of the predicted class, whether it is right, and `(h, w)` which pixels.
 
     Raises:
-        DataError: If the picture's pixels are not annotated, or sizes differ.
+        DataError: If the image's pixels are not annotated, or sizes differ.
     """
     labels, expected = as_array(prediction.labels), truth.semantic
     if expected is None or labels.shape != expected.shape:
@@ -187,7 +187,7 @@ class DetectionCalibration(_CalibrationEvaluator):
     )
 
     def update(self, prediction: Detections, truth: GroundTruth) -> None:
-        """Takes one picture.
+        """Takes one image.
 
         Raises:
             DataError: If its boxes are not annotated.
@@ -201,7 +201,7 @@ def extract_detection_decisions(
     """`(N,)` scores of the detections that do not lie on crowds, and whether they find an object.
 
     Raises:
-        DataError: If the picture's boxes are not annotated.
+        DataError: If the image's boxes are not annotated.
     """
     if truth.boxes_xywh is None or truth.labels is None:
         raise DataError(f"image {truth.image_id!r} has no annotated boxes; leave it out")

@@ -1,6 +1,6 @@
-"""Two evaluations on the same pictures: how far apart they are, and whether that could be chance.
+"""Two evaluations on the same images: how far apart they are, and whether that could be chance.
 
-Both are resampled with the same draws, so that what makes a picture easy or hard for both cancels:
+Both are resampled with the same draws, so that what makes an image easy or hard for both cancels:
 the interval of the difference is narrower than the two intervals beside one another suggest.
 
 Shape glossary: `R` resampled data sets.
@@ -23,7 +23,7 @@ from resnet_tasks.structures.evaluation import Metric
 
 @dataclass(frozen=True)
 class MetricDifference:
-    """One metric of two models on the same pictures.
+    """One metric of two models on the same images.
 
     Attributes:
         value: Of the first.
@@ -115,10 +115,10 @@ def compare_evaluations(
 
     Args:
         first: `{"head/metric": Metric}` and how they were resampled.
-        second: Of the other model, on the same pictures, with the same draws.
+        second: Of the other model, on the same images, with the same draws.
 
     Raises:
-        DataError: If the draws differ, or no head was judged on the same pictures in both.
+        DataError: If the draws differ, or no head was judged on the same images in both.
     """
     metrics, resampling = first
     other_metrics, other_resampling = second
@@ -172,7 +172,7 @@ def _find_incomparable_heads(first: Resampling, second: Resampling) -> dict[str,
         if head not in first.digests or head not in second.digests:
             reasons[head] = f"only the {'first' if head in first.digests else 'second'} has it"
         elif first.digests[head] != second.digests[head]:
-            reasons[head] = "judged on other pictures, or pictures in other groups"
+            reasons[head] = "judged on other images, or images in other groups"
     return reasons
 
 

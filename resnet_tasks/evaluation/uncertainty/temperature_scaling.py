@@ -6,7 +6,7 @@ of their own logits (Platt 1999; Küppers et al., CVPR workshops 2020). Both kee
 and no ranking of detections changes, hence no AP and no mIoU. What is fitted on decoded predictions
 acts on `forward`'s raw tensors, before anything else is made of them.
 
-Shape glossary: `N` decisions (pixels, detections, pictures), `K` classes.
+Shape glossary: `N` decisions (pixels, detections, images), `K` classes.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from resnet_tasks.structures.predictions import Classification, Detections, Segm
 
 LEAST_DECISIONS = 50
 """Fewer say too little about confidence to fit anything to them."""
-PIXELS_PER_PICTURE = 500
-"""Neighbouring pixels resemble each other; so many tell nearly as much as all."""
+PIXELS_PER_IMAGE = 500
+"""Neighboring pixels resemble each other; so many tell nearly as much as all."""
 LARGEST_FIT = 500_000
 """Decisions over classes that one fit takes; of more, every second, third, ..."""
 STEEPEST = 20.0
@@ -108,7 +108,7 @@ class DecisionCollector(ABC):
 
     @abstractmethod
     def update(self, prediction: Any, truth: GroundTruth) -> None:
-        """Takes one picture."""
+        """Takes one image."""
 
     @abstractmethod
     def fit(self) -> TemperatureScaling:
@@ -126,18 +126,18 @@ class DecisionCollector(ABC):
         if self.number < LEAST_DECISIONS:
             raise DataError(
                 f"there are only {self.number} decisions to calibrate on, {LEAST_DECISIONS} are "
-                "needed; use more pictures"
+                "needed; use more images"
             )
         if is_correct is not None and (is_correct.all() or not is_correct.any()):
             raise DataError(
                 f"all {self.number} decisions to calibrate on are "
                 f"{'right' if is_correct.all() else 'wrong'}, which leaves nothing to fit; use "
-                "other pictures, or a checkpoint that has learnt something"
+                "other images, or a checkpoint that has learned something"
             )
 
 
 class PixelDecisionCollector(DecisionCollector):
-    """Pixels of a semantic head, some of each picture, drawn by the picture's id."""
+    """Pixels of a semantic head, some of each image, drawn by the image's id."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -145,13 +145,13 @@ class PixelDecisionCollector(DecisionCollector):
         self._labels: list[NDArray[np.int64]] = []
 
     def update(self, prediction: SegmentationMap, truth: GroundTruth) -> None:
-        """Takes one picture."""
+        """Takes one image."""
         _, _, valid = extract_pixel_decisions(prediction, truth)
         assert truth.semantic is not None
         pixel_indices = np.flatnonzero(valid)
-        if len(pixel_indices) > PIXELS_PER_PICTURE:
+        if len(pixel_indices) > PIXELS_PER_IMAGE:
             pixel_indices = _create_generator(truth.image_id).choice(
-                pixel_indices, PIXELS_PER_PICTURE, replace=False
+                pixel_indices, PIXELS_PER_IMAGE, replace=False
             )
         if prediction.probs is None:
             raise DataError(
@@ -172,7 +172,7 @@ class PixelDecisionCollector(DecisionCollector):
 
 
 class ClassDecisionCollector(DecisionCollector):
-    """Pictures of a classifier; of a multi-label one all pairs of picture and class."""
+    """Images of a classifier; of a multi-label one all pairs of image and class."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -181,7 +181,7 @@ class ClassDecisionCollector(DecisionCollector):
         self._is_multi_label = False
 
     def update(self, prediction: Classification, truth: GroundTruth) -> None:
-        """Takes one picture; single-label ones without a known label are left out."""
+        """Takes one image; single-label ones without a known label are left out."""
         assert truth.image_labels is not None
         known_labels = np.unique(truth.image_labels[truth.image_labels >= 0])
         self._is_multi_label = prediction.is_multi_label
@@ -215,7 +215,7 @@ class DetectionDecisionCollector(DecisionCollector):
         self._hits: list[NDArray[np.bool_]] = []
 
     def update(self, prediction: Detections, truth: GroundTruth) -> None:
-        """Takes one picture."""
+        """Takes one image."""
         scores, hits = extract_detection_decisions(prediction, truth)
         self._scores.append(scores)
         self._hits.append(hits)

@@ -1,10 +1,10 @@
 """Faster R-CNN on a feature pyramid.
 
 Source: Ren et al., Faster R-CNN, NeurIPS 2015; Lin et al., Feature Pyramid Networks, CVPR 2017.
-Both stages work on all pictures of a batch at once; parameter names are torchvision's, whose
+Both stages work on all images of a batch at once; parameter names are torchvision's, whose
 `fasterrcnn_resnet50_fpn` gives the same boxes for the same weights.
 
-Shapes: `B` batch, `H, W` padded batch, `D` detections of a picture.
+Shapes: `B` batch, `H, W` padded batch, `D` detections of an image.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ class FasterRCNNOptions(HeadOptions):
         aspect_ratios: Height / width of the anchors.
         score_threshold: Detections score more than this.
         nms_iou: Detections of one class that overlap more are duplicates.
-        detections_per_image: Detections of a picture, at most.
+        detections_per_image: Detections of an image, at most.
         rpn_pre_nms: Candidates per level before NMS, in training and in prediction.
-        rpn_post_nms: Proposals per picture after NMS, in training and in prediction.
+        rpn_post_nms: Proposals per image after NMS, in training and in prediction.
         rpn_nms_iou: Proposals of one level that overlap more are duplicates.
-        rpn_batch_size: Anchors per picture that the loss looks at.
+        rpn_batch_size: Anchors per image that the loss looks at.
         rpn_positive_fraction: Share of positives among them, at most.
         rpn_fg_iou: An anchor is positive from this overlap with an object on.
         rpn_bg_iou: An anchor is negative below this overlap.
-        roi_batch_size: Proposals per picture that the loss looks at.
+        roi_batch_size: Proposals per image that the loss looks at.
         roi_positive_fraction: Share of positives among them, at most.
         roi_fg_iou: A proposal is positive from this overlap with an object on.
         roi_bg_iou: A proposal is negative below this overlap.
@@ -181,7 +181,7 @@ class FasterRCNN(Head):
         )
 
     def loss(self, features: Mapping[str, Tensor], view: BatchView) -> dict[str, LossTerm]:
-        """Both stages' terms, normalised as in torchvision; the draws depend on `view.seeds`."""
+        """Both stages' terms, normalized as in torchvision; the draws depend on `view.seeds`."""
         levels = self._compute_pyramid(features)
         output = self.rpn.forward_without_grad(levels, self._get_padded_size(levels))
         limits = output.anchors.new_tensor([(width, height) for height, width in view.image_sizes])
@@ -224,9 +224,9 @@ class FasterRCNN(Head):
         )
 
     def decode(self, raw: Mapping[str, Tensor], geometries: Sequence[Geometry]) -> list[Detections]:
-        """Detections in pixels of the original pictures, best first.
+        """Detections in pixels of the original images, best first.
 
-        Boxes are clipped to the picture; those that lie in the padding alone are dropped.
+        Boxes are clipped to the image; those that lie in the padding alone are dropped.
         """
         decoded = []
         for index, geometry in enumerate(geometries):

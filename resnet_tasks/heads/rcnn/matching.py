@@ -1,6 +1,6 @@
-"""Which candidate boxes are positive, which negative, and which of them are learnt from.
+"""Which candidate boxes are positive, which negative, and which of them are learned from.
 
-Shapes: `M` candidates (anchors or proposals), `N` objects of one picture.
+Shapes: `M` candidates (anchors or proposals), `N` objects of one image.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from resnet_tasks.structures.samples import Target
 NEGATIVE = -1
 """Match of a candidate that shows background."""
 NEITHER = -2
-"""Match of a candidate that is learnt from neither way."""
+"""Match of a candidate that is learned from neither way."""
 IGNORED_SHARE = 0.5
 """A candidate with more than this share of its area inside an ignore region is no negative."""
 SMOOTH_L1_BETA = 1 / 9
@@ -38,12 +38,12 @@ def extract_objects(target: Target) -> tuple[Tensor, Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class CandidateSampler:
-    """Which candidates of a picture a stage learns from.
+    """Which candidates of an image a stage learns from.
 
     Attributes:
         foreground_iou: A candidate is positive from this overlap with an object on.
         background_iou: A candidate is negative below this overlap.
-        size: Candidates per picture, at most.
+        size: Candidates per image, at most.
         positive_fraction: Share of positives among them, at most; negatives fill up.
         best_is_positive: Whether the best candidates of an object are positive whatever their
             overlap (Faster R-CNN, section 3.1.2, case i).
@@ -58,7 +58,7 @@ class CandidateSampler:
     def sample(
         self, candidates: Tensor, boxes: Tensor, ignored: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """A random choice of the candidates of one picture.
+        """A random choice of the candidates of one image.
 
         Args:
             candidates: `(M, 4)` float32 xyxy.
@@ -118,7 +118,7 @@ def _sample_indices(indices: Tensor, count: int, generator: torch.Generator) -> 
 
 
 def make_generator(seed: int, stage: int) -> torch.Generator:
-    """The source of randomness of one picture in one stage."""
+    """The source of randomness of one image in one stage."""
     return torch.Generator().manual_seed((2 * seed + stage) % 2**63)
 
 

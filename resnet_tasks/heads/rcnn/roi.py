@@ -3,8 +3,8 @@
 Source: Girshick, Fast R-CNN, ICCV 2015, on a feature pyramid (Lin et al., CVPR 2017, section 4.2).
 Parameter names and the place of the background logit (first) are torchvision's.
 
-Shapes: `B` pictures, `K` classes, `R` proposals of a picture, `Q` proposals of the batch,
-`D` detections of a picture.
+Shapes: `B` images, `K` classes, `R` proposals of an image, `Q` proposals of the batch,
+`D` detections of an image.
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ class BoxHead(nn.Module):
     def sample_dropout_masks(
         self, counts: Sequence[int], generators: Sequence[torch.Generator], like: Tensor
     ) -> tuple[Tensor, Tensor] | None:
-        """Factors of both layers for a batch, drawn picture by picture; None without dropout.
+        """Factors of both layers for a batch, drawn image by image; None without dropout.
 
         Args:
-            counts: Boxes of each picture, in the order of the rows.
-            generators: One per picture.
+            counts: Boxes of each image, in the order of the rows.
+            generators: One per image.
             like: Whose type and device the factors get.
         """
         if self.dropout == 0:
@@ -136,7 +136,7 @@ class RoiHeads(nn.Module):
         self,
         levels: Sequence[Tensor],
         boxes: Tensor,
-        pictures: Tensor,
+        images: Tensor,
         dropout_masks: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """What the stage says of every proposal.
@@ -144,7 +144,7 @@ class RoiHeads(nn.Module):
         Args:
             levels: `(B, channels, Hk, Wk)` each, finest first.
             boxes: `(Q, 4)` float32 xyxy, input pixels.
-            pictures: `(Q,)` int64, the picture of each.
+            images: `(Q,)` int64, the image of each.
             dropout_masks: Dropout's factors, from `BoxHead.kept`.
 
         Returns:
@@ -154,7 +154,7 @@ class RoiHeads(nn.Module):
             levels,
             self.strides,
             boxes,
-            pictures,
+            images,
             output_size=self.output_size,
             sampling_ratio=self.sampling_ratio,
         ).flatten(1)  # here, so that what is copied is not kept meanwhile
@@ -172,16 +172,16 @@ class RoiHeads(nn.Module):
             valid: `(B, R)` bool.
             view: The batch.
         """
-        sampled_boxes, pictures, classes, target_boxes = [], [], [], []
+        sampled_boxes, images, classes, target_boxes = [], [], [], []
         generators = [make_generator(seed, STAGE) for seed in view.seeds]
-        for picture, target in enumerate(view.targets):
+        for image, target in enumerate(view.targets):
             boxes, labels, ignored = extract_objects(target)
-            candidates = torch.cat((proposals[picture][valid[picture]], boxes))
+            candidates = torch.cat((proposals[image][valid[image]], boxes))
             positive, negative, matched_indices = self.sampling.sample(
-                candidates, boxes, ignored, generators[picture]
+                candidates, boxes, ignored, generators[image]
             )
             sampled_boxes.append(candidates[torch.cat((positive, negative))])
-            pictures.append(labels.new_full((len(sampled_boxes[-1]),), picture))
+            images.append(labels.new_full((len(sampled_boxes[-1]),), image))
             background = torch.zeros_like(negative)
             classes.append(torch.cat((labels[matched_indices] + 1, background)))
             target_boxes.append(boxes[matched_indices])
@@ -192,7 +192,7 @@ class RoiHeads(nn.Module):
             if self.training
             else None
         )
-        logits, deltas = self(levels, rois, torch.cat(pictures), dropout_masks)
+        logits, deltas = self(levels, rois, torch.cat(images), dropout_masks)
         classification = F.cross_entropy(logits, target_classes, reduction="sum")
         positive = torch.where(target_classes > 0)[0]
         box = compute_box_loss(
@@ -219,7 +219,7 @@ class RoiHeads(nn.Module):
         nms_iou: float,
         detections_per_image: int,
     ) -> dict[str, Tensor]:
-        """The objects of every picture, best first, padded to a fixed number.
+        """The objects of every image, best first, padded to a fixed number.
 
         Args:
             levels: `(B, channels, Hk, Wk)` each, finest first.
@@ -234,22 +234,22 @@ class RoiHeads(nn.Module):
             `boxes` `(B, D, 4)` float32 xyxy in input pixels, `scores` `(B, D)` float32, `labels`
             `(B, D)` int64 and `valid` `(B, D)` bool.
         """
-        pictures = valid.nonzero()[:, 0]
+        images = valid.nonzero()[:, 0]
         rois = proposals[valid]
-        logits, deltas = self(levels, rois, pictures)
+        logits, deltas = self(levels, rois, images)
         probs = logits.softmax(dim=1)[:, 1:]
         rows, labels = (probs > score_threshold).nonzero(as_tuple=True)
-        scores, pictures = probs[rows, labels], pictures[rows]
+        scores, images = probs[rows, labels], images[rows]
         boxes = self.coder.decode_single(deltas[rows, labels + 1], rois[rows])
-        boxes = torch.minimum(boxes.clamp(min=0), limits.repeat(1, 2)[pictures])
+        boxes = torch.minimum(boxes.clamp(min=0), limits.repeat(1, 2)[images])
         large = ((boxes[:, 2:] - boxes[:, :2]) >= MIN_SIZE).all(dim=1)
         kept_indices = torch.where(large)[0]
-        groups = pictures * probs.shape[1] + labels
+        groups = images * probs.shape[1] + labels
         kept_indices = kept_indices[
             batched_nms(boxes[kept_indices], scores[kept_indices], groups[kept_indices], nms_iou)
         ]
         return _pad(
-            pictures[kept_indices],
+            images[kept_indices],
             {
                 "boxes": boxes[kept_indices],
                 "scores": scores[kept_indices],
@@ -261,21 +261,21 @@ class RoiHeads(nn.Module):
 
 
 def _pad(
-    pictures: Tensor, fields: dict[str, Tensor], num_pictures: int, size: int
+    images: Tensor, fields: dict[str, Tensor], num_images: int, size: int
 ) -> dict[str, Tensor]:
-    """Rows of all pictures, best first -> `(B, size, ...)` per field, and `valid` `(B, size)`."""
-    order = pictures.argsort(stable=True)
-    pictures = pictures[order]
-    counts = torch.bincount(pictures, minlength=num_pictures)
+    """Rows of all images, best first -> `(B, size, ...)` per field, and `valid` `(B, size)`."""
+    order = images.argsort(stable=True)
+    images = images[order]
+    counts = torch.bincount(images, minlength=num_images)
     starts = counts.cumsum(0) - counts
-    ranks = torch.arange(len(order), device=order.device) - starts[pictures]
+    ranks = torch.arange(len(order), device=order.device) - starts[images]
     fits = ranks < size
-    order, place = order[fits], pictures[fits] * size + ranks[fits]
+    order, place = order[fits], images[fits] * size + ranks[fits]
     padded = {}
     for name, values in fields.items():
-        empty = values.new_zeros((num_pictures * size, *values.shape[1:]))
+        empty = values.new_zeros((num_images * size, *values.shape[1:]))
         filled = empty.index_copy(0, place, values[order])
-        padded[name] = filled.view(num_pictures, size, *values.shape[1:])
+        padded[name] = filled.view(num_images, size, *values.shape[1:])
     slots = torch.arange(size, device=counts.device)
     padded["valid"] = slots[None, :] < counts[:, None]
     return padded

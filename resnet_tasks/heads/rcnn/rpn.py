@@ -7,7 +7,7 @@ The loss looks at a few hundred anchors of tens of thousands. The whole maps are
 without a graph, for the proposals, and what the loss needs is made a second time at its cells
 alone: the same values and gradients, without the backward of the convolutions over whole levels.
 
-Shapes: `B` pictures, `A` anchors per cell, `Hk, Wk` cells of level k, `M` anchors of all levels,
+Shapes: `B` images, `A` anchors per cell, `Hk, Wk` cells of level k, `M` anchors of all levels,
 `T` candidates before NMS, `R` proposals.
 """
 
@@ -143,13 +143,13 @@ class RpnHead(nn.Module):
         return logits, deltas
 
     def predict_cells(
-        self, levels: Sequence[Tensor], pictures: Tensor, cells: Tensor
+        self, levels: Sequence[Tensor], images: Tensor, cells: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """What `forward` says of some cells, by matrix products over their neighbourhoods.
+        """What `forward` says of some cells, by matrix products over their neighborhoods.
 
         Args:
             levels: `(B, channels, Hk, Wk)` each, finest first.
-            pictures: `(N,)` int64.
+            images: `(N,)` int64.
             cells: `(N,)` int64, counted through the levels, row by row.
 
         Returns:
@@ -160,7 +160,7 @@ class RpnHead(nn.Module):
             count = level.shape[2] * level.shape[3]
             level_rows = torch.where((cells >= first) & (cells < first + count))[0]
             places.append(level_rows)
-            patches.append(_extract_patches(level, pictures[level_rows], cells[level_rows] - first))
+            patches.append(_extract_patches(level, images[level_rows], cells[level_rows] - first))
             first += count
         convolution = self.conv[0][0]  # type: ignore[index]
         weight = convolution.weight.permute(0, 2, 3, 1).flatten(1)
@@ -171,12 +171,12 @@ class RpnHead(nn.Module):
         return logits[order], deltas[order].view(len(order), deltas.shape[1] // 4, 4)
 
 
-def _extract_patches(level: Tensor, pictures: Tensor, cells: Tensor) -> Tensor:
-    """The 3x3 neighbourhoods of cells, 0 outside.
+def _extract_patches(level: Tensor, images: Tensor, cells: Tensor) -> Tensor:
+    """The 3x3 neighborhoods of cells, 0 outside.
 
     Args:
         level: `(B, channels, Hk, Wk)`; fastest in channels-last memory.
-        pictures: `(N,)` int64.
+        images: `(N,)` int64.
         cells: `(N,)` int64, row by row.
 
     Returns:
@@ -188,7 +188,7 @@ def _extract_patches(level: Tensor, pictures: Tensor, cells: Tensor) -> Tensor:
     columns = (cells % width)[:, None] + steps.repeat(3)
     outside = (rows < 0) | (rows >= height) | (columns < 0) | (columns >= width)
     rows, columns = rows.clamp(0, height - 1), columns.clamp(0, width - 1)
-    index = (pictures[:, None] * height + rows) * width + columns
+    index = (images[:, None] * height + rows) * width + columns
     table = level.permute(0, 2, 3, 1).reshape(-1, channels)
     patches = table.index_select(0, index.flatten()).view(len(cells), 9, channels)
     return patches.masked_fill(outside[..., None], 0.0).flatten(1)
@@ -242,13 +242,13 @@ class RegionProposalNetwork(nn.Module):
     def select_proposals(
         self, output: RpnOutput, limits: Tensor, *, before_nms: int, after_nms: int
     ) -> tuple[Tensor, Tensor]:
-        """The best boxes of every picture, best first.
+        """The best boxes of every image, best first.
 
         Args:
             output: Of `forward`.
             limits: `(B, 2)` float32, (width, height) that boxes are clipped to.
             before_nms: Candidates per level.
-            after_nms: Proposals per picture.
+            after_nms: Proposals per image.
 
         Returns:
             Boxes `(B, R, 4)` float32 xyxy in input pixels and which of them are `(B, R)` valid.
@@ -259,8 +259,8 @@ class RegionProposalNetwork(nn.Module):
         sides = boxes[..., 2:] - boxes[..., :2]
         # Too small (or not finite): last in the order, so that they suppress nothing.
         scores = scores.masked_fill(~(sides >= MIN_SIZE).all(dim=2), -1.0)
-        pictures = torch.arange(len(boxes), device=boxes.device)[:, None]
-        groups = (pictures * len(output.per_level) + levels).flatten()
+        images = torch.arange(len(boxes), device=boxes.device)[:, None]
+        groups = (images * len(output.per_level) + levels).flatten()
         kept_indices = batched_nms(boxes.flatten(0, 1), scores.flatten(), groups, self.nms_iou)
         survives = torch.zeros_like(groups, dtype=torch.bool)
         survives[kept_indices] = True
@@ -311,14 +311,14 @@ class RegionProposalNetwork(nn.Module):
         """
         num_anchors = len(anchors)
         positives, negatives, sources, target_boxes = [], [], [], []
-        for picture, target in enumerate(view.targets):
+        for image, target in enumerate(view.targets):
             boxes, _, ignored = extract_objects(target)
-            generator = make_generator(view.seeds[picture], STAGE)
+            generator = make_generator(view.seeds[image], STAGE)
             positive, negative, matched_indices = self.sampling.sample(
                 anchors, boxes, ignored, generator
             )
-            positives.append(positive + picture * num_anchors)
-            negatives.append(negative + picture * num_anchors)
+            positives.append(positive + image * num_anchors)
+            negatives.append(negative + image * num_anchors)
             sources.append(anchors[positive])
             target_boxes.append(boxes[matched_indices])
         positive, negative = torch.cat(positives), torch.cat(negatives)
@@ -340,11 +340,11 @@ class RegionProposalNetwork(nn.Module):
     def _predict_anchors(
         self, levels: Sequence[Tensor], rows: Tensor, num_anchors: int
     ) -> tuple[Tensor, Tensor]:
-        """Logits `(N,)` and deltas `(N, 4)`, float32, of anchors counted through all pictures."""
+        """Logits `(N,)` and deltas `(N, 4)`, float32, of anchors counted through all images."""
         per_cell = self.anchors.per_cell
-        # Anchors of one cell share its neighbourhood.
+        # Anchors of one cell share its neighborhood.
         cells, place = torch.unique(rows // per_cell, return_inverse=True)
-        per_picture = num_anchors // per_cell
-        logits, deltas = self.head.predict_cells(levels, cells // per_picture, cells % per_picture)
+        per_image = num_anchors // per_cell
+        logits, deltas = self.head.predict_cells(levels, cells // per_image, cells % per_image)
         anchor = rows % per_cell
         return logits[place, anchor].float(), deltas[place, anchor].float()

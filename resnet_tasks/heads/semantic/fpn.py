@@ -5,7 +5,7 @@ decoder of segmentation_models_pytorch. Deviations: the branches of P2..P5 upsam
 corners (the decoder's way), a pyramid of the head's own has no 3x3 convolution behind its sums
 (likewise; a shared one has), and channels can be dropped before the classifier.
 
-Shape glossary: `B` batch, `H, W` padded picture.
+Shape glossary: `B` batch, `H, W` padded image.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class FPNOptions(SemanticOptions):
 
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     pyramid_channels: Annotated[int, Field(ge=1)] = 256
-    # 64 at least: a group needs more than one value, and C5 of a small picture is a single cell.
+    # 64 at least: a group needs more than one value, and C5 of a small image is a single cell.
     segmentation_channels: Annotated[int, Field(ge=64, multiple_of=32)] = 128
     merge: Literal["add", "cat"] = "add"
 
@@ -52,7 +52,7 @@ class FPNOptions(SemanticOptions):
 class SemanticFPN(SemanticHead):
     """Semantic segmentation by a feature pyramid over C2..C5, or by a shared one with P2..P5.
 
-    Logits are made at the stride of C2 and upsampled bilinearly to the padded picture. Group norms
+    Logits are made at the stride of C2 and upsampled bilinearly to the padded image. Group norms
     throughout: nothing depends on the batch.
 
     Args:
@@ -89,7 +89,7 @@ class SemanticFPN(SemanticHead):
             [self.specs[level].channels for level in self.in_levels],
             pyramid_channels=self.options.pyramid_channels,
             segmentation_channels=self.options.segmentation_channels,
-            dropout=0.0,  # ours draws from the pictures' seeds
+            dropout=0.0,  # ours draws from the images' seeds
             merge_policy=self.options.merge,
         )
 

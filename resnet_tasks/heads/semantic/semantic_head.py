@@ -1,6 +1,6 @@
-"""What the semantic heads share: classifier, losses and the way back to the original picture.
+"""What the semantic heads share: classifier, losses and the way back to the original image.
 
-Shape glossary: `B` batch, `K` classes, `H, W` padded picture, `h, w` original picture.
+Shape glossary: `B` batch, `K` classes, `H, W` padded image, `h, w` original image.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ class SemanticHead(Head):
     A subclass builds a decoder in its constructor, calls `_add_classifier` and implements
     `pixel_features`.
 
-    Losses are computed at the resolution of the padded picture, in float32. Dropout draws from the
-    pictures' seeds in `loss`, in training mode, and never touches `forward`.
+    Losses are computed at the resolution of the padded image, in float32. Dropout draws from the
+    images' seeds in `loss`, in training mode, and never touches `forward`.
 
     Raises:
         HeadError: If a level is missing, a stride cannot be used, or an option is wrong.
@@ -104,7 +104,7 @@ class SemanticHead(Head):
         """`(B, channels, H/s, W/s)`, what the classifier reads; channels-last if its input is."""
 
     def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """`{"logits": (B, K, H, W)}` float32, over the padded picture at its full resolution."""
+        """`{"logits": (B, K, H, W)}` float32, over the padded image at its full resolution."""
         logits = self.classifier(self.pixel_features(features)).float()
         return {"logits": _resize_logits(logits, self._get_padded_size(features))}
 
@@ -116,8 +116,8 @@ class SemanticHead(Head):
             view: The batch in this head's labels.
 
         Returns:
-            `cross_entropy`, `focal`: count is the sum of class weights over labelled pixels;
-            `dice`: count is the number of (picture, class present in it) pairs.
+            `cross_entropy`, `focal`: count is the sum of class weights over labeled pixels;
+            `dice`: count is the number of (image, class present in it) pairs.
         """
         decoded = self.pixel_features(features)
         if self.training and self.options.dropout > 0:
@@ -150,7 +150,7 @@ class SemanticHead(Head):
     def decode(
         self, raw: Mapping[str, Tensor], geometries: Sequence[Geometry]
     ) -> list[SegmentationMap]:
-        """One `SegmentationMap` per picture, `(h, w)` of the original picture.
+        """One `SegmentationMap` per image, `(h, w)` of the original image.
 
         Logits, not probabilities, are resized, so that borders stay sharp; then comes the softmax.
         """
@@ -168,7 +168,7 @@ class SemanticHead(Head):
 
 
 def _resize_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """`(B, K, h, w)` logits at the (height, width) of the padded picture."""
+    """`(B, K, h, w)` logits at the (height, width) of the padded image."""
     if tuple(logits.shape[-2:]) == size:
         return logits
     return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)

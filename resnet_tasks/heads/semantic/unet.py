@@ -3,7 +3,7 @@
 Ronneberger, Fischer, Brox: U-Net, 2015, with the decoder of segmentation_models_pytorch: five
 blocks of nearest upsampling, skip connection and two 3x3 convolutions; the encoder is the backbone.
 
-Shape glossary: `B` batch, `H, W` padded picture, `Hk, Wk` level k.
+Shape glossary: `B` batch, `H, W` padded image, `Hk, Wk` level k.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class UNet(SemanticHead):
     """Semantic segmentation by a U-Net decoder over C1..C5.
 
     Each level may have twice the stride of the one before or, where the backbone is dilated, the
-    same. Pictures down to one cell of C5 work with either norm.
+    same. Images down to one cell of C5 work with either norm.
 
     Args:
         specs: Channels and stride of the levels C1..C5.
@@ -84,7 +84,7 @@ class UNet(SemanticHead):
         super().__init__(specs, classes, options)
         check_strides(self.specs, f"head {type(self).__name__}", allowed_ratios=(1, 2))
         channels = self.options.decoder_channels
-        # The decoder's list opens with the picture, whose channels it does not use.
+        # The decoder's list opens with the image, whose channels it does not use.
         encoder_channels = [0, *(self.specs[level].channels for level in self.in_levels)]
         self.decoder = _Decoder(encoder_channels, channels, n_blocks=len(channels))
         if self.options.norm == "group":

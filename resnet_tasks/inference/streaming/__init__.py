@@ -1,1 +1,1 @@
-"""Prediction of many pictures and videos as a stream, which goes on where it stopped."""
+"""Prediction of many images and videos as a stream, which goes on where it stopped."""

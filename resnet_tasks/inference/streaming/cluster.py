@@ -2,7 +2,7 @@
 
 Every actor runs `predict_units`, the code of a single process, and writes maps and drawings into
 the output folder itself; results come back batch by batch, in any order, to the journal. So run
-folder, pictures and output folder must lie on a disk that all machines share.
+folder, images and output folder must lie on a disk that all machines share.
 """
 
 from __future__ import annotations

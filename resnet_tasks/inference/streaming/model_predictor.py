@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from resnet_tasks.data.datasets.samples import make_sample
 from resnet_tasks.data.images.preprocessing import Preparation
 from resnet_tasks.inference.sliding_window import SlidingWindows
-from resnet_tasks.inference.streaming.stream_predictor import ReadyPicture
+from resnet_tasks.inference.streaming.stream_predictor import ReadyImage
 from resnet_tasks.inference.test_time_augmentation import (
     Predictor,
     get_scales,
@@ -29,12 +29,12 @@ class ModelPredictor:
 
     Attributes:
         model: Predicts.
-        preparation: How its pictures are made ready.
+        preparation: How its images are made ready.
         classes: Head name -> class names; with the ids and categories for who writes files.
         category_ids: Head name -> category id of every label.
         categories: Of the data set, as in a COCO file.
         precision: `auto`, `fp32`, `bf16` or `fp16`.
-        batch_size: Pictures that go through the model together.
+        batch_size: Images that go through the model together.
     """
 
     model: Predictor
@@ -45,10 +45,10 @@ class ModelPredictor:
     precision: str = "auto"
     batch_size: int = 4
 
-    def read(self, source: Path | NDArray[Any], name: str) -> ReadyPicture:
+    def read(self, source: Path | NDArray[Any], name: str) -> ReadyImage:
         """See `StreamPredictor`; for windows a file is opened only, and read in parts later."""
         if isinstance(self.model, SlidingWindows):
-            return ReadyPicture(self.preparation.open_image(source, name), None)
+            return ReadyImage(self.preparation.open_image(source, name), None)
         image = self.preparation.read(source) if isinstance(source, Path) else source
         ready = [
             make_sample(
@@ -56,22 +56,21 @@ class ModelPredictor:
             )
             for scale in get_scales(self.model)
         ]
-        return ReadyPicture(self.preparation.open_image(image, name), ready)
+        return ReadyImage(self.preparation.open_image(image, name), ready)
 
-    def predict(self, pictures: Sequence[ReadyPicture]) -> list[dict[str, Any]]:
+    def predict(self, images: Sequence[ReadyImage]) -> list[dict[str, Any]]:
         """See `StreamPredictor`."""
         precision = resolve_precision(self.precision, unwrap_model(self.model).device)
         if isinstance(self.model, SlidingWindows):
             return [
-                self.model.predict(ready_image.picture, precision=precision)
-                for ready_image in pictures
+                self.model.predict(ready_image.image, precision=precision) for ready_image in images
             ]
         batches = [
             collate(samples)
-            for samples in zip(*(ready_image.ready for ready_image in pictures), strict=True)
+            for samples in zip(*(ready_image.ready for ready_image in images), strict=True)
         ]
         predictions = predict_batches(self.model, batches, precision=precision)
         return [
             {head: head_predictions[i] for head, head_predictions in predictions.items()}
-            for i in range(len(pictures))
+            for i in range(len(images))
         ]

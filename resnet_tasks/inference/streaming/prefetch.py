@@ -1,4 +1,4 @@
-"""Pictures and frames read ahead of the model: threads decode, a bounded queue keeps the order."""
+"""Images and frames read ahead of the model: threads decode, a bounded queue keeps the order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from resnet_tasks.errors import DataError
 from resnet_tasks.inference.streaming.sources import Source, Unit
 from resnet_tasks.inference.streaming.stream_journal import Key
-from resnet_tasks.inference.streaming.stream_predictor import ReadyPicture, StreamPredictor
+from resnet_tasks.inference.streaming.stream_predictor import ReadyImage, StreamPredictor
 from resnet_tasks.inference.streaming.videos import read_frames
 
 Item = TypeVar("Item")
@@ -23,18 +23,18 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class LoadedFrame:
-    """A picture or frame that was read, or could not be.
+    """An image or frame that was read, or could not be.
 
     Attributes:
         source: Where it comes from.
-        picture: None where it cannot be read.
-        number: Of the frame in its video; None of a picture.
+        image: None where it cannot be read.
+        number: Of the frame in its video; None of an image.
         seconds: From the beginning of the video.
         reason: Why it cannot be read.
     """
 
     source: Source
-    picture: ReadyPicture | None
+    image: ReadyImage | None
     number: int | None = None
     seconds: float | None = None
     reason: str = ""
@@ -91,7 +91,7 @@ def prefetch_batches(
 
     Args:
         units: Those that are not done.
-        predictor: Makes pictures ready.
+        predictor: Makes images ready.
         done_batches: Batches, (unit, number in it), that are left out.
         every: Of videos every n-th frame.
         threads: That decode.
@@ -183,10 +183,10 @@ def _read_frame(
     pixels: NDArray[Any],
 ) -> LoadedFrame:
     try:
-        picture = predictor.read(pixels, f"frame {number} of {video.path}")
+        image = predictor.read(pixels, f"frame {number} of {video.path}")
     except DataError as error:
         return LoadedFrame(video, None, number, seconds, str(error))
-    return LoadedFrame(video, picture, number, seconds)
+    return LoadedFrame(video, image, number, seconds)
 
 
 def _prefetch(items: Iterator[Item], queue_size: int) -> Generator[Item]:

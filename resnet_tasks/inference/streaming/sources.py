@@ -1,4 +1,4 @@
-"""What is predicted: pictures and videos by path, folder, pattern or list, in a fixed order."""
+"""What is predicted: images and videos by path, folder, pattern or list, in a fixed order."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ VIDEOS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".m
 
 @dataclass(frozen=True)
 class Source:
-    """A picture or a video.
+    """An image or a video.
 
     Attributes:
         path: Of the file.
@@ -35,11 +35,11 @@ class Source:
 
 @dataclass(frozen=True)
 class Unit:
-    """What is predicted as one: some pictures that go through the model together, or a video.
+    """What is predicted as one: some images that go through the model together, or a video.
 
     Attributes:
         number: From 0, in the order of the sources.
-        sources: Pictures, or one video.
+        sources: Images, or one video.
     """
 
     number: int
@@ -47,7 +47,7 @@ class Unit:
 
     @property
     def video(self) -> Source | None:
-        """The video; None of pictures."""
+        """The video; None of images."""
         first = self.sources[0]
         return first if first.is_video else None
 
@@ -55,7 +55,7 @@ class Unit:
 def find_sources(
     paths: Iterable[Path], *, recursive: bool = False, list_file: Path | None = None
 ) -> tuple[list[Source], int]:
-    """Pictures and videos by `find_files`, and those that a list names.
+    """Images and videos by `find_files`, and those that a list names.
 
     Args:
         paths: Files, folders and patterns.
@@ -73,7 +73,7 @@ def find_sources(
     files, num_skipped = find_files(requested_paths, SUFFIXES | VIDEOS, recursive=recursive)
     if not files:
         raise DataError(
-            f"there is no picture ({', '.join(sorted(SUFFIXES))}) and no video "
+            f"there is no image ({', '.join(sorted(SUFFIXES))}) and no video "
             f"({', '.join(sorted(VIDEOS))}) {describe_search(requested_paths)}"
             f"{'' if recursive else '; --recursive searches folders below folders too'}"
         )
@@ -100,7 +100,7 @@ def _read_list(list_file: Path | None) -> list[Path]:
 
 
 def group_into_units(sources: Sequence[Source], batch_size: int) -> Iterator[Unit]:
-    """Pictures that follow one another, `batch_size` at a time; each video by itself.
+    """Images that follow one another, `batch_size` at a time; each video by itself.
 
     What goes through the model together does not depend on where a restart begins, nor on who
     predicts it.

@@ -1,4 +1,4 @@
-"""The stream: pictures and frames are read ahead, predicted, drawn and written, batch by batch."""
+"""The stream: images and frames are read ahead, predicted, drawn and written, batch by batch."""
 
 from __future__ import annotations
 
@@ -141,23 +141,23 @@ def _predict_frames(
     frames: Sequence[LoadedFrame], predictor: StreamPredictor
 ) -> list[dict[str, Any] | str]:
     """Predictions of a batch; in the place of one that cannot be had, why."""
-    pictures = [frame.picture for frame in frames if frame.picture is not None]
-    if not pictures:
+    images = [frame.image for frame in frames if frame.image is not None]
+    if not images:
         return [frame.reason for frame in frames]
     try:
-        predictions: Iterator[dict[str, Any] | str] = iter(predictor.predict(pictures))
+        predictions: Iterator[dict[str, Any] | str] = iter(predictor.predict(images))
     except DataError as error:
         # Some files are read in parts, when they are predicted: which of them is it?
-        is_known = len(pictures) == 1
+        is_known = len(images) == 1
         predictions = iter(
-            [str(error)] if is_known else [_predict_single(predictor, p) for p in pictures]
+            [str(error)] if is_known else [_predict_single(predictor, p) for p in images]
         )
-    return [frame.reason if frame.picture is None else next(predictions) for frame in frames]
+    return [frame.reason if frame.image is None else next(predictions) for frame in frames]
 
 
-def _predict_single(predictor: StreamPredictor, picture: Any) -> dict[str, Any] | str:
+def _predict_single(predictor: StreamPredictor, image: Any) -> dict[str, Any] | str:
     try:
-        return predictor.predict([picture])[0]
+        return predictor.predict([image])[0]
     except DataError as error:
         return str(error)
 
@@ -173,7 +173,7 @@ def _write_frame(
     frame_location = (str(frame.source.path), frame.number, frame.seconds)
     if isinstance(prediction, str):
         return FrameResult(*frame_location, reason=prediction)
-    assert frame.picture is not None
+    assert frame.image is not None
     writer = PredictionWriter(
         out,
         predictor.classes,
@@ -183,12 +183,12 @@ def _write_frame(
     )
     writer.write(0, frame.name, prediction)
     if options.draw:
-        writer.draw(frame.name, frame.picture.render_overview(), prediction, frame.picture.size)
+        writer.draw(frame.name, frame.image.render_overview(), prediction, frame.image.size)
     entries = {
         head: [{k: v for k, v in entry.items() if k != "image_id"} for entry in results]
         for head, results in writer.results.items()
     }
-    return FrameResult(*frame_location, frame.picture.size, entries)
+    return FrameResult(*frame_location, frame.image.size, entries)
 
 
 @dataclass(frozen=True)
@@ -196,8 +196,8 @@ class StreamSummary:
     """What a stream has done.
 
     Attributes:
-        num_predicted: Pictures and frames predicted.
-        num_unreadable: Pictures, frames and videos that cannot be read (in part); listed.
+        num_predicted: Images and frames predicted.
+        num_unreadable: Images, frames and videos that cannot be read (in part); listed.
         num_resumed: Of the good ones, those of an earlier sitting.
     """
 
@@ -237,7 +237,7 @@ def predict_all(
     runner: Runner | None = None,
     console: Console | None = None,
 ) -> StreamSummary:
-    """Predicts pictures and videos into a folder; goes on where an earlier sitting was stopped.
+    """Predicts images and videos into a folder; goes on where an earlier sitting was stopped.
 
     Args:
         predictor: The model.
@@ -250,7 +250,7 @@ def predict_all(
         console: For progress and notes.
 
     Raises:
-        DataError: If there is no picture, none can be read, results cannot be written, or a head
+        DataError: If there is no image, none can be read, results cannot be written, or a head
             has a name that they cannot be written under.
         RunError: If another process predicts into the folder, an unfinished prediction in it was
             made otherwise, or it holds a model, whose files those of a head could replace.
@@ -262,7 +262,7 @@ def predict_all(
         request.paths, recursive=request.recursive, list_file=request.list_file
     )
     if num_skipped:
-        console.print(f"left out: {num_skipped} files and folders that are no pictures")
+        console.print(f"left out: {num_skipped} files and folders that are no images")
 
     def predict_locally(units: Sequence[Unit], done_batches: DoneBatches) -> Generator[BatchResult]:
         return predict_units(units, predictor, out, options, done_batches=done_batches)
@@ -315,7 +315,7 @@ def _predict_sources(
     num_resumed, done_batches = journal.num_predicted, journal.done_batches
     if done_batches:
         console.print(
-            f"going on in {out}: {num_resumed} pictures and frames are done",
+            f"going on in {out}: {num_resumed} images and frames are done",
             highlight=False,
             markup=False,
         )
@@ -334,7 +334,7 @@ def _predict_sources(
         if len(sources) == 1:
             raise DataError(reason)
         raise DataError(
-            f"none of {len(sources)} pictures and videos can be read; the first: {reason}"
+            f"none of {len(sources)} images and videos can be read; the first: {reason}"
         )
     return StreamSummary(journal.num_predicted, journal.num_unreadable, num_resumed)
 
@@ -343,7 +343,7 @@ def _predict_sources(
 def _show_progress(
     console: Console, sources: Sequence[Source], every: int, num_done: int
 ) -> Iterator[Callable[[int], None]]:
-    """A bar over pictures and frames; gives the function that advances it."""
+    """A bar over images and frames; gives the function that advances it."""
     if not console.is_terminal:
         yield lambda _: None
         return
@@ -353,7 +353,7 @@ def _show_progress(
         TextColumn("Predicting"),
         BarColumn(bar_width=20),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]:.1f} pictures/s"),
+        TextColumn("{task.fields[rate]:.1f} images/s"),
         TimeRemainingColumn(),
         TextColumn("left"),
     )

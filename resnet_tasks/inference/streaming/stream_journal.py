@@ -1,9 +1,9 @@
 """What is already predicted, kept in the output folder until all of it is: a restart goes on there.
 
 stream.json      how it is predicted, and a digest of what; another way is refused
-stream.jsonl     a line per batch: its results, and pictures that cannot be read
+stream.jsonl     a line per batch: its results, and images that cannot be read
 
-At the end both become the files that stay: `<head>.json`, `images.json`, `bad_pictures.jsonl`. A
+At the end both become the files that stay: `<head>.json`, `images.json`, `bad_images.jsonl`. A
 line is written when the maps and drawings of its batch are; one that a kill cut off is made again,
 with its whole batch.
 """
@@ -23,7 +23,7 @@ from resnet_tasks.files.safe_names import require_head_names
 
 SETTINGS = "stream.json"
 LINES = "stream.jsonl"
-BAD = "bad_pictures.jsonl"
+BAD = "bad_images.jsonl"
 VERSION = 1
 Key = tuple[int, int]
 """(unit, batch in it)."""
@@ -31,14 +31,14 @@ Key = tuple[int, int]
 
 @dataclass(frozen=True)
 class FrameResult:
-    """What was found in a picture or frame.
+    """What was found in an image or frame.
 
     Attributes:
         file_name: As the source names it.
-        frame: Number in its video; None of a picture.
-        seconds: From the beginning of its video; None of a picture.
+        frame: Number in its video; None of an image.
+        seconds: From the beginning of its video; None of an image.
         size: (height, width); None where it cannot be read.
-        entries: Head -> results without the id of their picture.
+        entries: Head -> results without the id of their image.
         reason: Why it cannot be read; empty where it can.
     """
 
@@ -52,7 +52,7 @@ class FrameResult:
 
 @dataclass(frozen=True)
 class BatchResult:
-    """What was found in pictures or frames that went through the model together.
+    """What was found in images or frames that went through the model together.
 
     Attributes:
         unit: Number of the unit.
@@ -105,7 +105,7 @@ class StreamJournal:
     Attributes:
         done_batches: Batches that are.
         ended_units: Units that are.
-        num_predicted: Pictures and frames that are predicted.
+        num_predicted: Images and frames that are predicted.
         num_unreadable: Those that cannot be read.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a stream needs of a model: pictures made ready by one thread, predicted by another."""
+"""What a stream needs of a model: images made ready by one thread, predicted by another."""
 
 from __future__ import annotations
 
@@ -10,38 +10,38 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_tasks.data.images.preprocessing import Preparation, PreparedPicture
+from resnet_tasks.data.images.preprocessing import Preparation, PreparedImage
 from resnet_tasks.inference.prediction_writer import make_overview
 
 
 @dataclass(frozen=True)
-class ReadyPicture:
-    """A picture that was read.
+class ReadyImage:
+    """An image that was read.
 
     Attributes:
-        picture: As stored, to draw on.
+        image: As stored, to draw on.
         ready: What the predictor takes.
     """
 
-    picture: PreparedPicture
+    image: PreparedImage
     ready: Any
 
     @property
     def size(self) -> tuple[int, int]:
         """(height, width) as stored, upright."""
-        return self.picture.original_size
+        return self.image.original_size
 
     def render_overview(self) -> NDArray[np.uint8]:
         """`(h', w', 3)` RGB to draw on."""
-        return make_overview(self.picture)
+        return make_overview(self.image)
 
 
 class StreamPredictor(Protocol):
     """A model as a stream uses it; reads in threads, predicts in one.
 
     Attributes:
-        preparation: How pictures are made ready.
-        batch_size: Pictures that go through the model together.
+        preparation: How images are made ready.
+        batch_size: Images that go through the model together.
         classes: Head name -> class names.
         category_ids: Head name -> category id of every label.
         categories: Of the data set, as in a COCO file.
@@ -58,16 +58,16 @@ class StreamPredictor(Protocol):
     @property
     def categories(self) -> Sequence[Mapping[str, Any]]: ...  # noqa: D102
 
-    def read(self, source: Path | NDArray[Any], name: str) -> ReadyPicture:
-        """A picture file, or a frame, made ready; runs in several threads at once.
+    def read(self, source: Path | NDArray[Any], name: str) -> ReadyImage:
+        """An image file, or a frame, made ready; runs in several threads at once.
 
         Raises:
             DataError: If it cannot be read.
         """
         ...
 
-    def predict(self, pictures: Sequence[ReadyPicture]) -> list[dict[str, Any]]:
-        """Head name -> prediction in pixels of the picture, for each picture.
+    def predict(self, images: Sequence[ReadyImage]) -> list[dict[str, Any]]:
+        """Head name -> prediction in pixels of the image, for each image.
 
         Raises:
             DataError: If one cannot be read.

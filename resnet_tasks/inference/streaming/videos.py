@@ -43,7 +43,7 @@ class VideoFrame:
     Attributes:
         number: In the video, from 0.
         seconds: From its beginning; None where the video names no rate.
-        pixels: `(h, w, C)` uint8, RGB or grey, upright; None where it was not wanted.
+        pixels: `(h, w, C)` uint8, RGB or gray, upright; None where it was not wanted.
     """
 
     number: int
@@ -75,7 +75,7 @@ def read_frames(
     Args:
         path: Of the video.
         every: 1: all frames; n: those whose number n divides.
-        channels: 3: RGB; 1: grey.
+        channels: 3: RGB; 1: gray.
         is_requested: Whether the i-th of these frames is decoded into pixels; None: all are.
         max_pixels: Most pixels of a frame; None: `MAX_PIXELS`.
 
@@ -114,8 +114,8 @@ def _decode_pixels(
     if not is_decoded or frame is None or frame.size == 0:
         raise DataError(f"frame {number} of video {path} cannot be decoded; is the file damaged?")
     if frame.ndim == 2 or channels == 1:
-        grey = frame if frame.ndim == 2 else cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
-        return np.asarray(grey if channels == 1 else np.repeat(grey[:, :, None], 3, axis=2))
+        gray = frame if frame.ndim == 2 else cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
+        return np.asarray(gray if channels == 1 else np.repeat(gray[:, :, None], 3, axis=2))
     return np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
 
 

@@ -1,4 +1,4 @@
-"""Cross-validation of a recipe: every training picture judged by a run that never saw it."""
+"""Cross-validation of a recipe: every training image judged by a run that never saw it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from resnet_tasks.training.experiments.seeds import (
 SUMMARY = "folds.json"
 POOLED = "out-of-fold"
 PROTOCOL = (
-    "the pictures of all folds judged together, each predicted by the run that it was held out "
+    "the images of all folds judged together, each predicted by the run that it was held out "
     "of; scores of different runs are ranked together"
 )
 
@@ -85,7 +85,7 @@ def finetune_folds(
     ]
     sizes = np.bincount(folds.fold).tolist()
     console.print(
-        f"folds: {len(folds.fold)} pictures in {len(set(folds.groups))} groups, held out in turn: "
+        f"folds: {len(folds.fold)} images in {len(set(folds.groups))} groups, held out in turn: "
         f"{', '.join(map(str, sizes))}",
         highlight=False,
     )
@@ -125,12 +125,12 @@ def _optional_metric_to_json(metric: Metric | None) -> dict[str, Any] | None:
 
 
 def _list_held_out(folds: Folds, count: int) -> list[dict[str, Any]]:
-    """Every fold's pictures, by annotation file."""
+    """Every fold's images, by annotation file."""
     groups = np.array(folds.groups)
     return [
         {
             "fold": i,
-            "pictures": int((folds.fold == i).sum()),
+            "images": int((folds.fold == i).sum()),
             "groups": len(set(groups[folds.fold == i].tolist())),
             "image_ids": {
                 str(file.path): [record.id for record in file.images]
@@ -158,7 +158,7 @@ def _pool_metrics(
             return saved.metrics
     except DataError:  # not there, or cut off
         pass
-    console.print("judging all held-out pictures together", highlight=False)
+    console.print("judging all held-out images together", highlight=False)
     evaluation = _evaluate_pooled(repeats, folds)
     write_evaluation(evaluation, folder, metadata)
     return evaluation.metrics

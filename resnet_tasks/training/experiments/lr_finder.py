@@ -1,4 +1,4 @@
-"""The learning-rate finder: a sweep over rates on a model that is thrown away, and its picture.
+"""The learning-rate finder: a sweep over rates on a model that is thrown away, and its image.
 
 Smith 2017 ("Cyclical Learning Rates for Training Neural Networks", section 3.3): raise the rate
 step by step, here by a constant factor, and look where the loss falls and where it breaks out.

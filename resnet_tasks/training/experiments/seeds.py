@@ -186,7 +186,7 @@ def build_spread_table(
     Args:
         spreads: By metric.
         title: Of the table.
-        pooled: The metrics over the pictures of all runs together, as a further column.
+        pooled: The metrics over the images of all runs together, as a further column.
     """
     table = Table(title=title)
     further = () if pooled is None else ("pooled [95 %]",)

@@ -76,7 +76,7 @@ def _check_partial_annotations(
                 "data.train[i].categories of a file in which it was looked for and is just not "
                 "there"
             )
-    has_rest = task == DETECTION or (task == SEMANTIC_SEGMENTATION and table.unlabelled != VOID)
+    has_rest = task == DETECTION or (task == SEMANTIC_SEGMENTATION and table.unlabeled != VOID)
     if has_rest and missing_by_file and all(missing_by_file.values()):
         details = "; ".join(
             f"{file} lacks {', '.join(class_names)}"
@@ -85,7 +85,7 @@ def _check_partial_annotations(
         raise RecipeError(
             f"heads.{head}: every file under data.train lacks a category of this head ({details}), "
             "so "
-            "that no picture can teach it what is none of them; give each file a head of its own "
+            "that no image can teach it what is none of them; give each file a head of its own "
             "classes (heads.NAME.classes), or state in data.train[i].categories what was looked "
             "for"
         )
@@ -100,7 +100,7 @@ def _check_partial_annotations(
     if has_rest:
         notes += [
             f"val: {file.path} does not list {', '.join(names)}: what {head} predicts of them on "
-            "its pictures counts as wrong"
+            "its images counts as wrong"
             for file, unknown in zip(val.files, val.unannotated, strict=True)
             if (names := _list_missing_classes(table, unknown)) and val.file_annotates(file, task)
         ]

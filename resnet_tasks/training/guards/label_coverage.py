@@ -1,4 +1,4 @@
-"""Whether the labels of all pictures fit the classifiers of a model, looked at before training."""
+"""Whether the labels of all images fit the classifiers of a model, looked at before training."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from resnet_tasks.model import TaskModel
 
 
 def require_valid_labels(model: TaskModel, datasets: Iterable[CocoDataset]) -> None:
-    """Every picture has the labels that its classifiers can learn from and be judged by.
+    """Every image has the labels that its classifiers can learn from and be judged by.
 
     Raises:
-        DataError: With the first picture that has not, and how many others there are.
+        DataError: With the first image that has not, and how many others there are.
     """
     all_datasets = tuple(datasets)
     for name in model.trained_heads:
@@ -32,5 +32,5 @@ def require_valid_labels(model: TaskModel, datasets: Iterable[CocoDataset]) -> N
                 except DataError as error:
                     problems.append(str(error))
         if problems:
-            more = f" ({len(problems) - 1} other pictures alike)" if len(problems) > 1 else ""
+            more = f" ({len(problems) - 1} other images alike)" if len(problems) > 1 else ""
             raise DataError(f"heads.{name}: {problems[0]}{more}")

@@ -46,7 +46,7 @@ class TrainStep:
 
     @property
     def image_ids(self) -> list[int | str]:
-        """Of all pictures."""
+        """Of all images."""
         return [image_id for batch in self.batches for image_id in batch.image_ids]
 
     def raise_if_non_finite(self, troubles: Sequence[str]) -> None:
@@ -63,7 +63,7 @@ class TrainStep:
                 "the loss or its gradient is not finite at update "
                 f"{self.update} (epoch {self.epoch + 1}); "
                 f"{'; '.join(troubles)}; lower training.learning_rate, keep training.clip_norm, or "
-                "look at these pictures' annotations"
+                "look at these images' annotations"
             )
 
 

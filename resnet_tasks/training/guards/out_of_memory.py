@@ -65,7 +65,7 @@ def advise_on_training_memory(
         more = accumulation * -(-batch_size // half)
         smaller = f"training.batch_size={half} training.accumulation={more} keeps the step as large"
     return (
-        f"in training on {batch_size} picture(s){shape} at a time; lower training.batch_size (now "
+        f"in training on {batch_size} image(s){shape} at a time; lower training.batch_size (now "
         f"{batch_size}; {smaller}), make data.resize smaller, or set "
         "backbone.gradient_checkpointing=true"
     )
@@ -75,6 +75,6 @@ def advise_on_evaluation_memory(batch_size: int, size: tuple[int, int] | None) -
     """What was too large in evaluation, and the three settings to change."""
     shape = "" if size is None else f" of {size[0]} x {size[1]} pixels (height x width)"
     return (
-        f"in evaluation of {batch_size} picture(s){shape} at a time; lower evaluation.batch_size "
+        f"in evaluation of {batch_size} image(s){shape} at a time; lower evaluation.batch_size "
         f"(now {batch_size}), make data.resize smaller, or set training.precision=bf16"
     )

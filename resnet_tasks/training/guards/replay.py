@@ -1,7 +1,7 @@
 """A step whose loss or gradient was not finite, kept as files and done again.
 
 RUN/replays/update-N   model.safetensors   weights and buffers before the step
-                       batch.safetensors   pictures and targets of its batches
+                       batch.safetensors   images and targets of its batches
                        replay.json         seeds, settings, ids, losses as they were
                        recipe.yaml, classes.json, plugins/   those of the run, where it has them
 """
@@ -76,13 +76,13 @@ class ReplayResult:
         step: As it was recorded.
         losses: `head/term` -> mean, of the batch that it went wrong in.
         norms: Part of the model -> norm of its gradient; empty where no backward was reached.
-        pictures: "id (file)" of every picture.
+        images: "id (file)" of every image.
     """
 
     step: RecordedStep
     losses: dict[str, float]
     norms: dict[str, float]
-    pictures: tuple[str, ...]
+    images: tuple[str, ...]
 
     @property
     def is_non_finite(self) -> bool:
@@ -217,12 +217,12 @@ def replay(folder: Path, *, model: TaskModel | None = None, run: Run | None = No
     model.train()
     with use_deterministic_algorithms(step.deterministic and device.type == "cpu"):
         losses = _backward(prepared, model, batches, step)
-    pictures = tuple(
+    images = tuple(
         f"{image_id} ({name})"
         for batch in batches
         for image_id, name in zip(batch.image_ids, batch.file_names, strict=True)
     )
-    return ReplayResult(step, losses, compute_gradient_norms(model), pictures)
+    return ReplayResult(step, losses, compute_gradient_norms(model), images)
 
 
 def _backward(
@@ -271,7 +271,7 @@ def print_replay(result: ReplayResult, console: Console) -> None:
     for name, value in result.norms.items():
         norms.add_row(name, f"{value:.6g}")
     console.print(norms)
-    console.print(f"pictures: {', '.join(result.pictures)}", highlight=False, markup=False)
+    console.print(f"images: {', '.join(result.images)}", highlight=False, markup=False)
     if step.threads != torch.get_num_threads():
         console.print(
             f"note: recorded with {step.threads} threads, done again with "

@@ -1,6 +1,6 @@
-"""Pictures that cannot be read: left out of training, listed in the run folder, limited in number.
+"""Images that cannot be read: left out of training, listed in the run folder, limited in number.
 
-A picture is known as bad when its batch is reached, not when a loader process happens upon it, so
+An image is known as bad when its batch is reached, not when a loader process happens upon it, so
 that the list is a function of the data and the order of samples, whatever the number of processes.
 """
 
@@ -15,21 +15,21 @@ from torch.utils.data import Dataset
 
 from resnet_tasks.data.datasets.tiled_dataset import TiledDataset
 from resnet_tasks.data.sampling.dataset_protocols import SkipsBadImages
-from resnet_tasks.errors import DataError, PictureError
+from resnet_tasks.errors import DataError, ImageError
 from resnet_tasks.files.atomic import json_text, write_text
 from resnet_tasks.structures.samples import Sample
 
-UNREADABLE_FILE = "bad_pictures.jsonl"
+UNREADABLE_FILE = "bad_images.jsonl"
 """In the run folder: a line for each."""
 
 
 @dataclass(frozen=True)
 class UnreadableImage:
-    """A picture that could not be read.
+    """An image that could not be read.
 
     Attributes:
         image_id: In its data set.
-        file: Of the picture.
+        file: Of the image.
         reason: One sentence.
         update: Optimizer step that it was wanted for first.
         epoch: From 1.
@@ -48,7 +48,7 @@ class UnreadableImages:
     Args:
         folder: Run folder; None: a rehearsal, which has none.
         limit: How many there may be.
-        total: Pictures of the data set.
+        total: Images of the data set.
         writes: Write the list; several processes keep the same, and one writes it.
     """
 
@@ -65,8 +65,8 @@ class UnreadableImages:
     ) -> UnreadableImages:
         """Those of a data set, which knows how many there may be: none, if it does not say."""
         limit = data.max_bad_images if isinstance(data, SkipsBadImages) else 0
-        pictures = data.pictures if isinstance(data, TiledDataset) else data
-        total = len(pictures)  # type: ignore[arg-type]
+        images = data.images if isinstance(data, TiledDataset) else data
+        total = len(images)  # type: ignore[arg-type]
         return cls(folder, limit=limit, total=total, writes=writes)
 
     def __len__(self) -> int:
@@ -80,7 +80,7 @@ class UnreadableImages:
                 self._by_id[image.image_id] = image
 
     def add(
-        self, errors: Iterable[PictureError], *, update: int, epoch: int
+        self, errors: Iterable[ImageError], *, update: int, epoch: int
     ) -> Sequence[UnreadableImage]:
         """Takes what was left out of a batch.
 
@@ -107,8 +107,8 @@ class UnreadableImages:
         if new and len(self._by_id) > self._limit:
             listed = "" if self._path is None else f" (listed in {self._path})"
             raise DataError(
-                f"{new[-1].reason}; with it {len(self._by_id)} of {self._total} training pictures "
-                f"cannot be read{listed}; data.bad_pictures_limit allows "
+                f"{new[-1].reason}; with it {len(self._by_id)} of {self._total} training images "
+                f"cannot be read{listed}; data.bad_images_limit allows "
                 f"{self._limit}: mend or remove them (resnet-tasks data check --read-images), or "
                 "raise the limit"
             )

@@ -124,11 +124,11 @@ class RunLog:
         self.log("spike", update=update, epoch=epoch, **asdict(spike), image_ids=list(image_ids))
         if self._last_spike_epoch != epoch:
             self._last_spike_epoch = epoch
-            pictures = ", ".join(map(str, image_ids))
+            images = ", ".join(map(str, image_ids))
             self.print_line(
                 f"note: {spike.term} leapt to {spike.value:.4g} at update {update}, "
                 f"{spike.deviations:.0f} deviations above its recent mean of {spike.mean:.4g}; "
-                f"pictures: {pictures} (further ones of this epoch are in log.jsonl)"
+                f"images: {images} (further ones of this epoch are in log.jsonl)"
             )
 
     def log_evaluation(

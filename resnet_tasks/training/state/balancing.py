@@ -48,7 +48,7 @@ class LossBalancer(nn.Module, ABC):
         """
 
     def get_variables(self) -> dict[str, Tensor]:
-        """What is learnt, by head, with a graph; gradients are exchanged from here."""
+        """What is learned, by head, with a graph; gradients are exchanged from here."""
         return {}
 
     def drop_gradients(self, heads: Sequence[str]) -> None:
@@ -87,10 +87,10 @@ class FixedBalancer(LossBalancer):
 
 @LOSS_BALANCERS.register("uncertainty")
 class UncertaintyBalancer(LossBalancer):
-    """Weights that are learnt with the model, from how uncertain each head is.
+    """Weights that are learned with the model, from how uncertain each head is.
 
     Kendall, Gal and Cipolla, CVPR 2018, equation 10 in its form for classification: the loss is the
-    sum of `exp(-s_h) L_h + s_h / 2`, `s_h = log sigma_h^2` being learnt, 0 at first. A head's part
+    sum of `exp(-s_h) L_h + s_h / 2`, `s_h = log sigma_h^2` being learned, 0 at first. A head's part
     tends to 1/2 whatever its scale. A step that teaches a head nothing leaves its `s_h` alone.
     """
 

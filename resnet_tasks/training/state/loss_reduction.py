@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from resnet_tasks.errors import PictureError
+from resnet_tasks.errors import ImageError
 from resnet_tasks.model import Losses, TaskModel
 from resnet_tasks.structures.samples import Batch, LossTerm, Target
 from resnet_tasks.training.state.balancing import LossBalancer
@@ -23,13 +23,13 @@ class BatchReport:
     counts: dict[str, float]
     trouble: str = ""
     stop: bool = False
-    left_out: tuple[PictureError, ...] = ()
+    left_out: tuple[ImageError, ...] = ()
 
 
 class LossModule(nn.Module):
     """A model's losses, the variables of their balancing, and a zero on a parameter of its own.
 
-    Gradients are exchanged during the backward of every process, also of one whose pictures teach
+    Gradients are exchanged during the backward of every process, also of one whose images teach
     nothing: there the zero is all that is left to go backward from.
     """
 
@@ -46,7 +46,7 @@ class LossModule(nn.Module):
 
 
 def drop_annotations(batch: Batch) -> Batch:
-    """The same pictures, with nothing known of them."""
+    """The same images, with nothing known of them."""
     return replace(batch, targets=tuple(Target() for _ in batch.targets))
 
 
@@ -78,11 +78,11 @@ def compute_means(sums: Mapping[str, float], counts: Mapping[str, float]) -> dic
 
 
 def describe_losses(losses: Losses, batches: Sequence[Batch]) -> str:
-    """Losses and pictures of a step that went wrong."""
+    """Losses and images of a step that went wrong."""
     terms = ", ".join(f"{name} {term.mean().item():.4g}" for name, term in losses.items())
-    pictures = ", ".join(
+    images = ", ".join(
         f"{image_id} ({name})"
         for batch in batches
         for image_id, name in zip(batch.image_ids, batch.file_names, strict=True)
     )
-    return f"losses: {terms}; pictures of the batch: {pictures}"
+    return f"losses: {terms}; images of the batch: {images}"

@@ -21,7 +21,7 @@ def build_parameter_groups(model: nn.Module, options: TrainingRecipe) -> list[Pa
 
     A head learns at `learning_rate` times its scale (`model.lr_scales`). Stage s of the backbone
     learns at `learning_rate * backbone_lr_scale * layer_decay^(6 - s)`, s being 1 in the stem and 5
-    in the stage of C5: with a decay below 1, what is near to the pictures changes least. Bao et
+    in the stage of C5: with a decay below 1, what is near to the images changes least. Bao et
     al. 2021 ("BEiT", appendix) fine-tune with such rates, counted from the head as here.
 
     Raises:

@@ -22,7 +22,7 @@ def use_deterministic_algorithms(enabled: bool) -> Iterator[None]:
     settings: Any = deterministic
     fill = settings.fill_uninitialized_memory
     torch.use_deterministic_algorithms(enabled or before)
-    # Filling fresh memory guards against reading it uninitialised; it costs time in every operator.
+    # Filling fresh memory guards against reading it uninitialized; it costs time in every operator.
     settings.fill_uninitialized_memory = False
     try:
         yield

@@ -105,7 +105,7 @@ class TrainState:
         self.optimizer.zero_grad()
 
     def compute_losses(self, batch: Batch) -> tuple[Losses, Tensor, dict[str, Tensor]]:
-        """As `Anchored` gives them; a stand-in for pictures leaves the norms' statistics alone.
+        """As `Anchored` gives them; a stand-in for images leaves the norms' statistics alone.
 
         Raises:
             RunError: If a batch norm sees a single value per channel.
@@ -114,14 +114,14 @@ class TrainState:
         try:
             losses: tuple[Losses, Tensor, dict[str, Tensor]] = self.model(batch)
             if buffers is not None:
-                buffers.restore()  # norms learn nothing of a black picture
+                buffers.restore()  # norms learn nothing of a black image
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
             raise RunError(
-                f"a batch of {len(batch)} picture(s) of {batch.padded_size} pixels leaves a batch "
-                "norm a single value per channel, from which no statistics can be learnt; use "
-                "larger pictures (data.resize), a training.batch_size that divides the data "
+                f"a batch of {len(batch)} image(s) of {batch.padded_size} pixels leaves a batch "
+                "norm a single value per channel, from which no statistics can be learned; use "
+                "larger images (data.resize), a training.batch_size that divides the data "
                 "without a rest of 1, or backbone.norm=group"
             ) from None
         return losses

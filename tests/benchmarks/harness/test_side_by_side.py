@@ -93,7 +93,7 @@ def test_nets_that_differ_are_refused(architecture: str) -> None:
         pixels.require_same_logits(ours, theirs, batch, "fp32")
 
 
-def test_pipelines_make_the_same_pictures() -> None:
+def test_pipelines_make_the_same_images() -> None:
     report = pipeline.main(["--quick"])
     assert [row.kind for row in read_rows(report)] == ["same precision"] * 6
     assert all("pixels" in row.agreement for row in read_rows(report))

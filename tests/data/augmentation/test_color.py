@@ -1,4 +1,4 @@
-"""Quicker transforms of colour are albumentations' own."""
+"""Quicker transforms of color are albumentations' own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from resnet_tasks.data.augmentation import color as colour
+from resnet_tasks.data.augmentation import color
 from resnet_tasks.data.augmentation.transforms import Augmentation
 
 PARAMETERS = {
@@ -30,20 +30,20 @@ PARAMETERS = {
 CASES = [(name, params) for name, each in PARAMETERS.items() for params in each]
 
 
-def pictures() -> list[NDArray[np.float32]]:
+def images() -> list[NDArray[np.float32]]:
     rng = np.random.default_rng(0)
     plain = rng.random((37, 53, 3), dtype=np.float32)
     stored = rng.integers(0, 256, (37, 53, 3)) / np.float32(255)
-    edges = rng.integers(0, 2, (37, 53, 3))  # black, white, pure colours: grey has no hue
-    grey = rng.random((37, 53, 1))
-    return [each.astype(np.float32) for each in (plain, stored, edges, grey)]
+    edges = rng.integers(0, 2, (37, 53, 3))  # black, white, pure colors: gray has no hue
+    gray = rng.random((37, 53, 1))
+    return [each.astype(np.float32) for each in (plain, stored, edges, gray)]
 
 
 @pytest.mark.parametrize(("name", "params"), CASES)
 def test_results_and_randomness_are_albumentations(name: str, params: dict) -> None:
-    mine = getattr(colour, name)(**params, p=0.7)
+    mine = getattr(color, name)(**params, p=0.7)
     theirs = getattr(albumentations, name)(**params, p=0.7)
-    for image in pictures():
+    for image in images():
         before = image.copy()
         for seed in range(20):
             made = []
@@ -60,7 +60,7 @@ def test_results_and_randomness_are_albumentations(name: str, params: dict) -> N
 def test_eight_bits_and_other_channels_are_left_to_albumentations(name: str) -> None:
     image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     made = []
-    for module in (colour, albumentations):
+    for module in (color, albumentations):
         transform = getattr(module, name)(p=1.0)
         transform.set_random_state(np.random.default_rng(0), random.Random(0))
         made.append(transform(image=image)["image"])
@@ -69,17 +69,17 @@ def test_eight_bits_and_other_channels_are_left_to_albumentations(name: str) -> 
 
 def test_five_channels_are_refused_as_by_albumentations() -> None:
     with pytest.raises(TypeError, match="1-channel or 3-channel"):
-        colour.ColorJitter(p=1.0)(image=np.zeros((8, 8, 5), np.float32))
+        color.ColorJitter(p=1.0)(image=np.zeros((8, 8, 5), np.float32))
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_recipes_get_them(name: str) -> None:
     augment = Augmentation([{name: {"p": 1.0}}])
     used = [type(each) for each in augment._compose.transforms]
-    assert getattr(colour, name) in used
+    assert getattr(color, name) in used
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_parameters_are_checked_as_albumentations_does(name: str) -> None:
     with pytest.raises(ValueError, match="less than or equal to 1"):
-        getattr(colour, name)(p=3)
+        getattr(color, name)(p=3)

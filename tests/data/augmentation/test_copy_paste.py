@@ -112,7 +112,7 @@ def test_kinds_that_are_not_annotated_stay_unknown() -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Six pictures of one shade each, an object at another place in each."""
+    """Six images of one shade each, an object at another place in each."""
     images, annotations = [], []
     for i in range(6):
         Image.new("RGB", (32, 16), (40 * i,) * 3).save(tmp_path / f"{i}.png")
@@ -133,7 +133,7 @@ def dataset(folder: Path, **options: Any) -> CocoDataset:
     return made.with_copy_paste(ALL)
 
 
-def test_a_function_of_seed_epoch_and_picture(folder: Path) -> None:
+def test_a_function_of_seed_epoch_and_image(folder: Path) -> None:
     data = dataset(folder, fields=("boxes", "semantic"))
     seen = set()
     for epoch in range(8):
@@ -171,7 +171,7 @@ def test_only_what_was_asked_for_is_handed_over(folder: Path) -> None:
 def test_a_bad_source_is_left_alone_where_that_is_wished(folder: Path) -> None:
     for i in range(1, 6):
         (folder / f"{i}.png").write_bytes(b"")
-    with pytest.raises(Exception, match="is not a picture"):
+    with pytest.raises(Exception, match="is not an image"):
         dataset(folder)[0]
     found = dataset(folder).with_bad_image_limit(1.0)[0].target
     assert found.boxes is not None

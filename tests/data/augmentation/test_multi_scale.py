@@ -25,7 +25,7 @@ SCALES = (0.75, 1.0, 1.25)
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two pictures of 128 x 64 (width x height) with a bright square at 32..64 x 16..48."""
+    """Two images of 128 x 64 (width x height) with a bright square at 32..64 x 16..48."""
     for i in (1, 2):
         pixels = np.zeros((64, 128, 3), np.uint8)
         pixels[16:48, 32:64] = 255

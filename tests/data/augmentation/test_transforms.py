@@ -13,13 +13,13 @@ from PIL import Image
 from resnet_tasks.data.augmentation.transforms import Augmentation, decode_labels, encode_labels
 from resnet_tasks.data.images.intensity import Intensity, Resize, resize_labels, resize_pixels
 from resnet_tasks.errors import DataError, RecipeError
-from resnet_tasks.structures.evaluation import UNLABELLED, VOID
+from resnet_tasks.structures.evaluation import UNLABELED, VOID
 from resnet_tasks.structures.samples import Target
 
 RNG = np.random.default_rng(0)
-COLOUR = RNG.integers(0, 256, (5, 7, 3)).astype(np.uint8)
-DEEP_GREY = RNG.integers(0, 65536, (5, 7)).astype(np.uint16)
-DEEP_COLOUR = RNG.integers(0, 65536, (5, 7, 3)).astype(np.uint16)
+COLOR = RNG.integers(0, 256, (5, 7, 3)).astype(np.uint8)
+DEEP_GRAY = RNG.integers(0, 65536, (5, 7)).astype(np.uint16)
+DEEP_COLOR = RNG.integers(0, 65536, (5, 7, 3)).astype(np.uint16)
 TURNED = Image.Exif()
 TURNED[274] = 6  # to be shown turned by 90 degrees clockwise
 
@@ -65,7 +65,7 @@ def test_window_maps_level_and_width() -> None:
     assert made.dtype == np.float32
 
 
-def test_percentile_maps_the_pictures_own_range() -> None:
+def test_percentile_maps_the_images_own_range() -> None:
     values = np.arange(0, 1010, 10, dtype=np.uint16).reshape(1, 101, 1)
     made = Intensity("percentile", low=10, high=90)(values).ravel()
     assert made[[0, 10, 50, 90, 100]].tolist() == pytest.approx([0, 0, 0.5, 1, 1])
@@ -129,7 +129,7 @@ def test_labels_are_never_mixed() -> None:
 
 def test_labels_survive_encoding() -> None:
     for largest, kind in ((253, np.uint8), (254, np.uint16)):
-        labels = np.asarray([[VOID, UNLABELLED, 0, largest]])
+        labels = np.asarray([[VOID, UNLABELED, 0, largest]])
         encoded = encode_labels(labels)
         assert encoded.dtype == kind
         assert decode_labels(encoded).tolist() == labels.tolist()
@@ -146,7 +146,7 @@ def scene() -> tuple[Any, Target]:
     masks = torch.zeros(2, 4, 6, dtype=torch.bool)
     masks[0, 0:2, 0:1] = True
     masks[1, 3:4, 4:6] = True
-    semantic = torch.full((4, 6), UNLABELLED)
+    semantic = torch.full((4, 6), UNLABELED)
     semantic[masks[0]] = 7
     semantic[masks[1]] = VOID
     boxes = torch.tensor([[0.0, 0, 1, 2], [4, 3, 6, 4]])
@@ -255,7 +255,7 @@ def test_warp_pulls_in_void() -> None:
     semantic = shift(image, target, 0)[1].semantic
     assert semantic is not None
     assert (semantic[:, :2] == VOID).all()
-    assert semantic[:, 2].tolist() == [7, 7, UNLABELLED, UNLABELLED]
+    assert semantic[:, 2].tolist() == [7, 7, UNLABELED, UNLABELED]
 
 
 def test_empty_boxes_and_absent_fields_stay_so() -> None:
@@ -349,11 +349,11 @@ def test_many_channels_move_together(channels: int) -> None:
         ("ChannelDropout", 1, "3"),
     ],
 )
-def test_colour_transform_is_refused_when_the_recipe_is_built(
+def test_color_transform_is_refused_when_the_recipe_is_built(
     name: str, channels: int, allowed: str
 ) -> None:
     steps = [{"HorizontalFlip": {}}, {name: {"p": 0.01}}]
-    wanted = rf"augment\.1\.{name} works on pictures of {allowed} channels, but data.channels is "
+    wanted = rf"augment\.1\.{name} works on images of {allowed} channels, but data.channels is "
     with pytest.raises(RecipeError, match=f"{wanted}{channels}; take it out"):
         Augmentation(steps, channels)
     Augmentation(steps, 3)
@@ -449,7 +449,7 @@ def test_the_short_way_is_that_of_compose(steps: list, *, is_short: bool) -> Non
 
 
 @pytest.mark.parametrize("steps", [[{"HorizontalFlip": {"p": 1.0}}], [{"Affine": {"p": 1.0}}]])
-def test_pictures_without_objects(steps: list) -> None:
+def test_images_without_objects(steps: list) -> None:
     image = np.zeros((20, 30, 3), np.float32)
     made = Augmentation(steps)(image, Target(boxes=torch.zeros(0, 4)), 0)[1]
     assert made.boxes is not None

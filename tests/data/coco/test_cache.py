@@ -31,10 +31,10 @@ def every_file_is_big(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def content() -> dict[str, Any]:
-    """Two pictures, three objects, one of them a mask, one without its area."""
+    """Two images, three objects, one of them a mask, one without its area."""
     square = [[1, 1, 5, 1, 5, 5, 1, 5]]
     return {
-        "info": {"images_root": "pictures"},
+        "info": {"images_root": "images"},
         "images": [
             {"id": 3, "file_name": "3.png", "height": 8, "width": 9, "group": "g"},
             {"id": 1, "file_name": "1.png", "height": 8, "width": 9},
@@ -64,9 +64,9 @@ def content() -> dict[str, Any]:
 
 
 def written(folder: Path, **changes: Any) -> Path:
-    (folder / "pictures").mkdir(exist_ok=True)
+    (folder / "images").mkdir(exist_ok=True)
     for name in ("1.png", "3.png"):
-        Image.new("RGB", (9, 8)).save(folder / "pictures" / name)
+        Image.new("RGB", (9, 8)).save(folder / "images" / name)
     (folder / "data.json").write_text(json.dumps(content() | changes))
     return folder / "data.json"
 
@@ -240,17 +240,17 @@ def test_what_is_declared_has_a_form_of_its_own(tmp_path: Path) -> None:
         read_coco(path, annotated=["boxen"])
 
 
-def test_another_folder_of_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_folder_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = written(tmp_path)
     read_coco(path)
     (tmp_path / "others").mkdir()
     no_parsing(monkeypatch)
     assert read_coco(path, images_root=tmp_path / "others").images_root == tmp_path / "others"
-    with pytest.raises(DataError, match="its folder of pictures"):
+    with pytest.raises(DataError, match="its folder of images"):
         read_coco(path, images_root=tmp_path / "nowhere")
 
 
-def test_sizes_that_come_from_pictures_are_not_kept(tmp_path: Path) -> None:
+def test_sizes_that_come_from_images_are_not_kept(tmp_path: Path) -> None:
     images = [{"id": 1, "file_name": "1.png"}]
     path = written(tmp_path, images=images, annotations=[])
     assert read_coco(path).images[0].width == 9

@@ -41,7 +41,7 @@ def test_truth_by_hand(tmp_path: Path) -> None:
     columns = read_truth_columns(written(tmp_path, TRUTH))
     assert columns.image_ids == (7, 3)
     assert columns.categories.ids == (5, 90)
-    assert columns.pictures.tolist() == [1, 0]
+    assert columns.images.tolist() == [1, 0]
     assert columns.labels.tolist() == [1, 0]
     assert columns.boxes.tolist() == [[1, 2, 3, 4], [1, 2, 3, 0]]  # COCO counts empty boxes too.
     assert (columns.areas.tolist(), columns.crowd.tolist()) == ([9, 0], [True, False])
@@ -59,8 +59,8 @@ def test_almost_coco_gives_the_same_columns(tmp_path: Path) -> None:
     repaired = read_truth_columns(written(tmp_path, almost, "almost.json"))
     kinds = {each.kind for each in repaired.problems}
     assert {"missing_iscrowd", "missing_area", "missing_id"} <= kinds
-    order = np.argsort(clean.pictures)
-    for name in ("pictures", "labels", "boxes", "areas", "crowd"):
+    order = np.argsort(clean.images)
+    for name in ("images", "labels", "boxes", "areas", "crowd"):
         assert getattr(repaired, name).tolist() == getattr(clean, name)[order].tolist(), name
 
 
@@ -119,7 +119,7 @@ def test_bad_entries_are_named(tmp_path: Path, change: dict[str, Any], said: str
         read_result_columns(path, truth)
 
 
-def test_ids_as_text_are_one_fault_however_many_pictures(tmp_path: Path) -> None:
+def test_ids_as_text_are_one_fault_however_many_images(tmp_path: Path) -> None:
     truth = read_truth_columns(written(tmp_path, TRUTH))
     entries = [{**ENTRY, "image_id": each} for each in ("3", "7")]
     with pytest.raises(DataError, match=r"'3', .* '7'; ids are numbers .* write 7, not '7'$"):

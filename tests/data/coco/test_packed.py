@@ -1,4 +1,4 @@
-"""Packed pictures and annotations give back what went in."""
+"""Packed images and annotations give back what went in."""
 
 from __future__ import annotations
 

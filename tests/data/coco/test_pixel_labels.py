@@ -16,13 +16,13 @@ from resnet_tasks.data.coco.dataset_file import CocoFile
 from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.coco.semantic_maps import read_semantic_map
 from resnet_tasks.errors import DataError
-from resnet_tasks.structures.evaluation import IGNORED, UNLABELLED, VOID
+from resnet_tasks.structures.evaluation import IGNORED, UNLABELED, VOID
 from resnet_tasks.structures.samples import LabelTable
 from tests.support.hand_written import CATEGORIES, IDENTITY, coco, made
 
 
 def with_map(folder: Path, values: Any, categories: Any = None, dtype: Any = np.uint8) -> CocoFile:
-    """One picture of 8 x 12 with a semantic PNG, one without."""
+    """One image of 8 x 12 with a semantic PNG, one without."""
     folder.mkdir(exist_ok=True)
     Image.fromarray(np.asarray(values).astype(dtype)).save(folder / "map.png")
     images = []
@@ -38,7 +38,7 @@ def with_map(folder: Path, values: Any, categories: Any = None, dtype: Any = np.
 def test_map_is_drawn_from_instances_small_ones_on_top(tmp_path: Path) -> None:
     semantic = made(coco(tmp_path))[0].target.semantic
     assert semantic is not None
-    expected = torch.full((8, 12), UNLABELLED)
+    expected = torch.full((8, 12), UNLABELED)
     expected[0:6, 0:6] = 2
     expected[2:4, 2:4] = 0
     expected[4:8, 8:12] = 1
@@ -51,19 +51,19 @@ def test_map_from_png(tmp_path: Path) -> None:
     data = made(with_map(tmp_path, values))
     semantic = data[0].target.semantic
     assert semantic is not None
-    assert semantic[:, 0].tolist() == [UNLABELLED, VOID, 0, 2, 2, 2, 2, 2]
+    assert semantic[:, 0].tolist() == [UNLABELED, VOID, 0, 2, 2, 2, 2, 2]
     truth = data.truth(0, LabelTable(("background", "road"), (IGNORED, IGNORED, 1), 0)).semantic
     assert truth is not None
     assert truth[:, 0].tolist() == [0, VOID, VOID, 1, 1, 1, 1, 1]
 
 
-def test_picture_without_a_map_of_its_own_is_not_annotated(tmp_path: Path) -> None:
+def test_image_without_a_map_of_its_own_is_not_annotated(tmp_path: Path) -> None:
     data = made(with_map(tmp_path, np.full((8, 12), 3)))
     assert data[1].target.semantic is None
     assert data.truth(1, IDENTITY).semantic is None
 
 
-def test_category_zero_wins_over_unlabelled(tmp_path: Path) -> None:
+def test_category_zero_wins_over_unlabeled(tmp_path: Path) -> None:
     categories = [{"id": 0, "name": "sky"}, {"id": 255, "name": "last"}]
     semantic = made(with_map(tmp_path, [[0] * 6 + [255] * 6] * 8, categories))[0].target.semantic
     assert semantic is not None
@@ -75,7 +75,7 @@ def test_sixteen_bit_map(tmp_path: Path) -> None:
     values = [[300, 255, 0, 65535] * 3] * 8
     semantic = made(with_map(tmp_path, values, categories, np.uint16))[0].target.semantic
     assert semantic is not None
-    assert semantic[0, :4].tolist() == [1, 0, UNLABELLED, VOID]
+    assert semantic[0, :4].tolist() == [1, 0, UNLABELED, VOID]
 
 
 def test_unknown_value_is_named_with_its_file(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_unknown_value_is_named_with_its_file(tmp_path: Path) -> None:
 
 
 def test_map_of_another_size_kind_or_none_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"map\.png is 12 x 7, its picture 12 x 8"):
+    with pytest.raises(DataError, match=r"map\.png is 12 x 7, its image 12 x 8"):
         made(with_map(tmp_path, np.full((7, 12), 3)))[0]
     with pytest.raises(DataError, match=r"map\.png must hold one channel.*\(8, 12, 3\)"):
         made(with_map(tmp_path, np.full((8, 12, 3), 3)))[0]

@@ -23,7 +23,7 @@ from resnet_tasks.errors import DataError
 from resnet_tasks.structures.predictions import Detections
 
 SMALL: dict[str, Any] = {
-    "info": {"description": "two pictures, three categories with gapped, unsorted ids"},
+    "info": {"description": "two images, three categories with gapped, unsorted ids"},
     "images": [
         {"id": 7, "file_name": "a.png", "height": 10, "width": 20, "group": "p1", "scanner": "X"},
         {"id": 3, "file_name": "b.png", "height": 10, "width": 20, "license": 1},
@@ -135,7 +135,7 @@ def test_real_masks_equal_pycocotools(shared_data: Path) -> None:
     assert seen > 200
 
 
-def test_real_pictures_pass_the_check(shared_data: Path) -> None:
+def test_real_images_pass_the_check(shared_data: Path) -> None:
     folder = shared_data / "coco_tiny"
     report = check_coco(
         folder / "annotations/instances_val2017.json",
@@ -238,7 +238,7 @@ def test_box_comes_from_run_lengths(tmp_path: Path) -> None:
         ([1, 2, 4, -1], "empty_box", "width and height must be above 0"),
         ([1, 2, math.nan, 4], "non_finite_box", "must be finite"),
         ([math.inf, 2, 3, 4], "non_finite_box", "must be finite"),
-        ([20, 2, 3, 4], "box_outside", "the picture is 20 x 10"),
+        ([20, 2, 3, 4], "box_outside", "the image is 20 x 10"),
         ([1, -4, 3, 4], "box_outside", "wholly outside"),
     ],
 )
@@ -286,7 +286,7 @@ def test_visibility_is_read_from_the_annotation_or_its_attributes(tmp_path: Path
 def test_unusable_spacing_is_refused(tmp_path: Path, spacing: Any) -> None:
     content = copy.deepcopy(SMALL)
     content["images"][0]["spacing"] = spacing
-    with pytest.raises(DataError, match=r"image 7 \(spacing .*\[y, x\] in millimetres per pixel"):
+    with pytest.raises(DataError, match=r"image 7 \(spacing .*\[y, x\] in millimeters per pixel"):
         read_coco(written(tmp_path, content))
 
 
@@ -331,7 +331,7 @@ def test_compressed_run_lengths_are_measured_before_they_are_decoded() -> None:
         rle = coco_mask.encode(mask)
         assert is_rle(rle, 37, 53)
         assert not is_rle({"size": [37, 53], "counts": rle["counts"][:-2]}, 37, 53)
-    with pytest.raises(DataError, match="do not fit their picture of height 9 and width 53"):
+    with pytest.raises(DataError, match="do not fit their image of height 9 and width 53"):
         decode_mask(rle, 9, 53)
 
 
@@ -380,10 +380,10 @@ def test_annotated_can_be_declared(tmp_path: Path) -> None:
 
 
 def test_roots_come_from_the_info(tmp_path: Path) -> None:
-    content = {**SMALL, "info": {"images_root": "pictures", "sem_seg_root": "labels"}}
+    content = {**SMALL, "info": {"images_root": "images", "sem_seg_root": "labels"}}
     content["images"] = [{**SMALL["images"][0], "sem_seg_file_name": "a.png"}]
     coco = read_coco(written(tmp_path, content))
-    assert coco.image_path(coco.images[0]) == tmp_path / "pictures/a.png"
+    assert coco.image_path(coco.images[0]) == tmp_path / "images/a.png"
     assert coco.sem_seg_path(coco.images[0]) == tmp_path / "labels/a.png"
 
 
@@ -428,7 +428,7 @@ def test_unusable_files_say_why(tmp_path: Path, content: Any, said: str) -> None
 @pytest.mark.parametrize(
     ("image", "said"),
     [
-        ({"id": 3}, "image 3 (b.png); give every picture its own id"),
+        ({"id": 3}, "image 3 (b.png); give every image its own id"),
         ({"id": None}, "images[0] has id None"),
         ({"id": 1.5}, "images[0] has id 1.5"),
         ({"file_name": ""}, "image 7 (file_name '')"),
@@ -468,12 +468,12 @@ def test_absent_files_and_folders(tmp_path: Path) -> None:
         coco.require_files()
 
 
-def test_check_looks_at_the_pictures(tmp_path: Path) -> None:
+def test_check_looks_at_the_images(tmp_path: Path) -> None:
     content = copy.deepcopy(SMALL)
     content["images"].append({**SMALL["images"][0], "id": 4, "file_name": "c.png"})
     content["images"].append({**SMALL["images"][0], "id": 5, "file_name": "d.jpg"})
     Image.new("RGB", (20, 10)).save(tmp_path / "a.png")
-    (tmp_path / "b.png").write_bytes(b"not a picture")
+    (tmp_path / "b.png").write_bytes(b"not an image")
     turned = Image.Exif()
     turned[274] = 6
     Image.new("RGB", (10, 20)).save(tmp_path / "d.jpg", exif=turned)
@@ -491,7 +491,7 @@ def test_check_looks_at_the_pictures(tmp_path: Path) -> None:
     assert "is 20 x 11, the record says 20 x 10" in wrong.message
 
 
-def test_sizes_are_read_from_the_pictures_where_the_file_has_none(tmp_path: Path) -> None:
+def test_sizes_are_read_from_the_images_where_the_file_has_none(tmp_path: Path) -> None:
     content = {**SMALL, "images": [{"id": 7, "file_name": "a.png"}]}
     Image.new("L", (20, 10)).save(tmp_path / "a.png")
     coco = read_coco(written(tmp_path, content))

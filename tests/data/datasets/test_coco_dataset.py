@@ -1,4 +1,4 @@
-"""COCO files as samples: a hand-written file and 80 real pictures."""
+"""COCO files as samples: a hand-written file and 80 real images."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from resnet_tasks.data.images.intensity import Resize
 from resnet_tasks.errors import DataError
 from resnet_tasks.structures.geometry import Geometry
 from resnet_tasks.structures.samples import CLASSIFICATION, DETECTION, LabelTable
-from tests.support.hand_written import coco, labelled, made
+from tests.support.hand_written import coco, labeled, made
 
 
 def test_sample_of_a_hand_written_file(tmp_path: Path) -> None:
     data = made(coco(tmp_path))
     assert len(data) == 3
     sample = data[0]
-    with Image.open(tmp_path / "1.png") as picture:
-        pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1) / 255
+    with Image.open(tmp_path / "1.png") as image:
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
     assert torch.allclose(sample.image, pixels)
     assert sample.image.dtype == torch.float32
     assert sample.image_id == data.image_id(0) == 1
@@ -44,16 +44,16 @@ def test_sample_of_a_hand_written_file(tmp_path: Path) -> None:
     assert data.count_objects() == {"dog": 1, "car": 1, "road": 1}
 
 
-def test_picture_of_another_size_is_refused(tmp_path: Path) -> None:
+def test_image_of_another_size_is_refused(tmp_path: Path) -> None:
     file = coco(tmp_path)
     Image.new("RGB", (8, 12)).save(tmp_path / "2.png")
     with pytest.raises(DataError, match=r"2\.png is 8 x 12 .*image 2 of .* says 12 x 8"):
         made(file)[1]
 
 
-def test_file_without_pictures_is_refused(tmp_path: Path) -> None:
+def test_file_without_images_is_refused(tmp_path: Path) -> None:
     file = coco(tmp_path, images=[], annotations=[])
-    with pytest.raises(DataError, match=r"train\.json: there is no picture"):
+    with pytest.raises(DataError, match=r"train\.json: there is no image"):
         made(file)
 
 
@@ -74,8 +74,8 @@ def test_augmentation_moves_with_the_epoch(tmp_path: Path) -> None:
     assert torch.equal(data[(0, 0)].image, first)
 
 
-def test_annotations_without_a_box_are_labels_of_the_whole_picture(tmp_path: Path) -> None:
-    file = labelled(tmp_path, ["boxes", "image"])
+def test_annotations_without_a_box_are_labels_of_the_whole_image(tmp_path: Path) -> None:
+    file = labeled(tmp_path, ["boxes", "image"])
     assert file.problems == ()
     dataset = CocoDataset([file], categories=file.categories)
     found = [dataset[i].target for i in range(3)]

@@ -13,7 +13,7 @@ from resnet_tasks.data.images.intensity import Resize
 from resnet_tasks.data.sampling.dataset_protocols import HasTruth
 from resnet_tasks.structures.evaluation import IGNORED, VOID
 from resnet_tasks.structures.samples import CLASSIFICATION, LabelTable
-from tests.support.hand_written import IDENTITY, coco, labelled, made
+from tests.support.hand_written import IDENTITY, coco, labeled, made
 
 
 def test_truth_is_in_original_pixels_as_in_the_file(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_truth_tells_group_spacing_visibility_and_unknown_objects(tmp_path: Path
 
 
 def test_image_labels_are_not_annotated_unless_said(tmp_path: Path) -> None:
-    file = labelled(tmp_path, ["boxes"])
+    file = labeled(tmp_path, ["boxes"])
     assert file.count_problems() == {"no_box": 4}
     dataset = CocoDataset([file], categories=file.categories)
     assert dataset[0].target.image_labels is None
@@ -67,7 +67,7 @@ def test_image_labels_are_not_annotated_unless_said(tmp_path: Path) -> None:
 
 
 def test_truth_of_image_labels_in_a_heads_own_labels(tmp_path: Path) -> None:
-    file = labelled(tmp_path, ["image"])
+    file = labeled(tmp_path, ["image"])
     dataset = CocoDataset([file], categories=file.categories)
     table = LabelTable(("road", "car"), (IGNORED, 1, 0))
     truths = [dataset.truth(i, table) for i in range(3)]

@@ -1,4 +1,4 @@
-"""Stored pictures become samples."""
+"""Stored images become samples."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from resnet_tasks.structures.geometry import Geometry
 
 
 @pytest.mark.parametrize("shape", [(8, 12), (8, 12, 1), (8, 12, 3)])
-def test_grey_or_colour_becomes_three_channels(shape: tuple[int, ...]) -> None:
+def test_gray_or_color_becomes_three_channels(shape: tuple[int, ...]) -> None:
     sample = make_sample(Preparation(), np.full(shape, 51, np.uint8), 4, "a.png")
     assert sample.image.shape == (3, 8, 12)
     assert torch.allclose(sample.image, torch.tensor(0.2))
@@ -22,7 +22,7 @@ def test_grey_or_colour_becomes_three_channels(shape: tuple[int, ...]) -> None:
     assert sample.geometry == Geometry((8, 12), (8, 12))
 
 
-def test_picture_is_resized_and_knows_the_way_back() -> None:
+def test_image_is_resized_and_knows_the_way_back() -> None:
     preparation = Preparation(1, Resize(4, 100), Intensity("window", level=100, width=200))
     sample = make_sample(preparation, np.full((8, 12), 50, np.uint16))
     assert sample.image.shape == (1, 4, 6)

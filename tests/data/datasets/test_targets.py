@@ -1,4 +1,4 @@
-"""Objects and labels of a picture in the frame of its sample."""
+"""Objects and labels of an image in the frame of its sample."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from resnet_tasks.data.images.intensity import Resize
 from tests.support.hand_written import IDENTITY, coco, made
 
 
-def test_picture_without_objects_is_empty_not_unannotated(tmp_path: Path) -> None:
+def test_image_without_objects_is_empty_not_unannotated(tmp_path: Path) -> None:
     target = made(coco(tmp_path))[1].target
     assert target.boxes is not None
     assert target.labels is not None

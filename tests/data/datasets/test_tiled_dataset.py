@@ -22,7 +22,7 @@ from resnet_tasks.data.images.intensity import Intensity, Resize
 from resnet_tasks.data.images.windows import Tile, WindowGrid
 from resnet_tasks.data.sampling.dataset_protocols import HasEpochs
 from resnet_tasks.data.sampling.loaders import make_loader, make_training_batches
-from resnet_tasks.errors import DataError, PictureError
+from resnet_tasks.errors import DataError, ImageError
 
 SIZE = (128, 192)
 CATEGORIES = [{"id": 1, "name": "car"}, {"id": 2, "name": "background"}, {"id": 5, "name": "ship"}]
@@ -34,7 +34,7 @@ def square(x: float, y: float, side: float) -> list[list[float]]:
 
 
 def written(folder: Path, objects: dict[int, list[Any]], *, maps: bool = False) -> Any:
-    """Pictures of noise; objects by picture as (category, x, y, side, iscrowd)."""
+    """Images of noise; objects by image as (category, x, y, side, iscrowd)."""
     rng = np.random.default_rng(0)
     images, annotations = [], []
     for i, present in objects.items():
@@ -59,8 +59,8 @@ def written(folder: Path, objects: dict[int, list[Any]], *, maps: bool = False) 
 
 
 def tiled(file: Any, cut: Tiling | None = None, **options: Any) -> TiledDataset:
-    pictures = CocoDataset([file], categories=file.categories, fields=FIELDS, **options)
-    return TiledDataset(pictures, cut or Tiling(WindowGrid(64, 64, 0.0), empty=None))
+    images = CocoDataset([file], categories=file.categories, fields=FIELDS, **options)
+    return TiledDataset(images, cut or Tiling(WindowGrid(64, 64, 0.0), empty=None))
 
 
 # --- What is visible
@@ -115,7 +115,7 @@ def test_cut_objects_count_by_their_visible_area(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.5, 1.25])
-def test_boxes_lead_back_to_the_picture(tmp_path: Path, scale: float) -> None:
+def test_boxes_lead_back_to_the_image(tmp_path: Path, scale: float) -> None:
     data = tiled(
         written(tmp_path, {1: [(1, 70, 70, 30, 0)]}), Tiling(WindowGrid(64, 96, 0.3), 0.3, None)
     )
@@ -138,7 +138,7 @@ def test_boxes_lead_back_to_the_picture(tmp_path: Path, scale: float) -> None:
     assert seen >= 4
 
 
-def test_pixels_are_those_of_the_picture(tmp_path: Path) -> None:
+def test_pixels_are_those_of_the_image(tmp_path: Path) -> None:
     file = written(tmp_path, {1: [(1, 70, 70, 30, 0)]})
     data = tiled(file, intensity=Intensity("percentile"))
     whole = CocoDataset([file], categories=file.categories, intensity=Intensity("percentile"))[0]
@@ -150,7 +150,7 @@ def test_pixels_are_those_of_the_picture(tmp_path: Path) -> None:
 # --- Masks and maps
 
 
-def test_masks_and_drawn_maps_are_cut_like_the_picture(tmp_path: Path) -> None:
+def test_masks_and_drawn_maps_are_cut_like_the_image(tmp_path: Path) -> None:
     objects = [(1, 40, 40, 60, 0), (5, 50, 50, 30, 0), (1, 150, 90, 38, 0)]
     file = written(tmp_path, {1: objects})
     data = tiled(file, Tiling(WindowGrid(64, 64, 0.2), 0.0, None))
@@ -167,7 +167,7 @@ def test_masks_and_drawn_maps_are_cut_like_the_picture(tmp_path: Path) -> None:
         assert torch.equal(target.masks, shown[shown.flatten(1).any(dim=1)])
 
 
-def test_a_semantic_map_is_cut_like_the_picture(tmp_path: Path) -> None:
+def test_a_semantic_map_is_cut_like_the_image(tmp_path: Path) -> None:
     file = written(tmp_path, {1: [(1, 40, 40, 60, 0), (5, 50, 50, 30, 0)]}, maps=True)
     data = tiled(file, Tiling(WindowGrid(64, 96, 0.1), 0.3, None))
     whole = torch.from_numpy(read_semantic_map(tmp_path / "1.png", file.categories, SIZE))
@@ -213,7 +213,7 @@ def order(data: TiledDataset, epoch: int) -> list[int]:
 
 
 def test_empty_tiles_are_rationed_by_epoch(tmp_path: Path) -> None:
-    # 20 pictures of 6 tiles, one of them with a car: 20 full tiles, 100 empty ones.
+    # 20 images of 6 tiles, one of them with a car: 20 full tiles, 100 empty ones.
     objects = {i: [(1, 70, 5, 20, 0)] for i in range(1, 21)}
     file = written(tmp_path, objects)
     data = tiled(file, Tiling(WindowGrid(64, 64, 0.0), empty=0.5))
@@ -280,7 +280,7 @@ def test_workers_and_epochs(tmp_path: Path) -> None:
     assert again.seed != other.seed
 
 
-def test_decoded_pictures_are_kept_where_they_fit(
+def test_decoded_images_are_kept_where_they_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = written(tmp_path, {i: [(1, 40, 40, 60, 0)] for i in range(1, 6)})
@@ -289,24 +289,24 @@ def test_decoded_pictures_are_kept_where_they_fit(
     monkeypatch.setattr(
         CocoDataset, "prepared", lambda self, i: opened.append(i) or prepared(self, i)
     )
-    pictures = CocoDataset([file], categories=file.categories)
+    images = CocoDataset([file], categories=file.categories)
     for cache, expected in ((True, 5), ("auto", 5), (False, 10)):
         opened.clear()
-        data = TiledDataset(pictures, Tiling(WindowGrid(64, 64, 0.0), empty=None), cache=cache)
+        data = TiledDataset(images, Tiling(WindowGrid(64, 64, 0.0), empty=None), cache=cache)
         for _ in range(2):
             for position in range(len(data)):
                 data[position]
         assert len(opened) == expected
 
 
-def test_tiles_of_a_bad_picture_are_left_out_where_that_is_wanted(tmp_path: Path) -> None:
+def test_tiles_of_a_bad_image_are_left_out_where_that_is_wanted(tmp_path: Path) -> None:
     file = written(tmp_path, {i: [(1, 40, 40, 60, 0)] for i in (1, 2)})
     (tmp_path / "2.npy").write_bytes(b"\x93NUMPY")
-    pictures = CocoDataset([file], categories=file.categories)
+    images = CocoDataset([file], categories=file.categories)
     cut = Tiling(WindowGrid(64, 64, 0.0), empty=None)
-    with pytest.raises(PictureError, match=r"2\.npy cannot be read"):
-        list(make_loader(TiledDataset(pictures, cut), [[0, 8]]))
-    data = TiledDataset(pictures.with_bad_image_limit(0.5), cut)
+    with pytest.raises(ImageError, match=r"2\.npy cannot be read"):
+        list(make_loader(TiledDataset(images, cut), [[0, 8]]))
+    data = TiledDataset(images.with_bad_image_limit(0.5), cut)
     (batch,) = make_loader(data, [[0, 8]])
     assert batch.image_ids == ("1@0,0",)
     assert [each.image_id for each in batch.left_out] == [2]

@@ -1,4 +1,4 @@
-"""Pictures that cannot be read, and unusual ones that can, on their way into a batch."""
+"""Images that cannot be read, and unusual ones that can, on their way into a batch."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from PIL import Image
 
 from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
-from resnet_tasks.data.images import image_files as picture_files
+from resnet_tasks.data.images import image_files
 from resnet_tasks.data.sampling.loaders import make_loader
 from resnet_tasks.data.statistics.measure import measure_channels
-from resnet_tasks.errors import DataError, PictureError
+from resnet_tasks.errors import DataError, ImageError
 
 SIZE = (12, 8)
 """Width and height."""
 
 
-def encoded(picture: Image.Image, kind: str, **options: Any) -> bytes:
+def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
     stream = io.BytesIO()
-    picture.save(stream, kind, **options)
+    image.save(stream, kind, **options)
     return stream.getvalue()
 
 
-def colour() -> Image.Image:
+def color() -> Image.Image:
     rng = np.random.default_rng(1)
     return Image.fromarray(rng.integers(0, 256, (SIZE[1], SIZE[0], 3)).astype(np.uint8))
 
@@ -42,21 +42,21 @@ def animation(kind: str) -> bytes:
 
 def turned() -> bytes:
     """Stored lying on its side, as cameras do."""
-    lying = colour().transpose(Image.Transpose.ROTATE_90)
+    lying = color().transpose(Image.Transpose.ROTATE_90)
     exif = Image.Exif()
-    exif[picture_files.ORIENTATION] = 6
+    exif[image_files.ORIENTATION] = 6
     return encoded(lying, "PNG", exif=exif)
 
 
 BAD = {
-    "truncated PNG": ("a.png", lambda: encoded(colour(), "PNG")[:-60], "cannot be read"),
-    "truncated JPEG": ("a.jpg", lambda: encoded(colour(), "JPEG")[:-90], "cannot be read"),
-    "zero bytes": ("a.png", lambda: b"", "is not a picture"),
-    "text": ("a.jpg", lambda: b"<html>404 Not Found</html>", "is not a picture"),
+    "truncated PNG": ("a.png", lambda: encoded(color(), "PNG")[:-60], "cannot be read"),
+    "truncated JPEG": ("a.jpg", lambda: encoded(color(), "JPEG")[:-90], "cannot be read"),
+    "zero bytes": ("a.png", lambda: b"", "is not an image"),
+    "text": ("a.jpg", lambda: b"<html>404 Not Found</html>", "is not an image"),
     "another size": ("a.png", lambda: encoded(Image.new("L", (3, 3)), "PNG"), "is 3 x 3"),
-    "animated GIF": ("a.gif", lambda: animation("GIF"), "is an animation of 2 pictures"),
-    "animated PNG": ("a.png", lambda: animation("PNG"), "is an animation of 2 pictures"),
-    "animated WebP": ("a.webp", lambda: animation("WEBP"), "is an animation of 2 pictures"),
+    "animated GIF": ("a.gif", lambda: animation("GIF"), "is an animation of 2 images"),
+    "animated PNG": ("a.png", lambda: animation("PNG"), "is an animation of 2 images"),
+    "animated WebP": ("a.webp", lambda: animation("WEBP"), "is an animation of 2 images"),
     "gone": ("a.png", lambda: None, "does not exist"),
 }
 
@@ -74,7 +74,7 @@ def dataset(folder: Path, content: dict[str, bytes | None], **options: Any) -> C
 
 
 def with_good(folder: Path, name: str, stored: bytes | None) -> CocoDataset:
-    good = encoded(colour(), "PNG")
+    good = encoded(color(), "PNG")
     return dataset(folder, {"g0.png": good, name: stored, "g2.png": good, "g3.png": good})
 
 
@@ -82,10 +82,10 @@ KEYS: list[list[Any]] = [[(0, 0), (0, 1)], [(0, 1)], [(0, 2), (0, 3)]]
 
 
 @pytest.mark.parametrize("kind", list(BAD))
-def test_bad_pictures_are_named_or_left_out(tmp_path: Path, kind: str) -> None:
+def test_bad_images_are_named_or_left_out(tmp_path: Path, kind: str) -> None:
     name, stored, reason = BAD[kind]
     data = with_good(tmp_path, name, stored())
-    with pytest.raises(PictureError, match=reason) as caught:
+    with pytest.raises(ImageError, match=reason) as caught:
         list(make_loader(data, KEYS))
     assert (caught.value.image_id, caught.value.file) == (11, str(tmp_path / name))
     assert str(tmp_path / name) in str(caught.value)
@@ -94,13 +94,13 @@ def test_bad_pictures_are_named_or_left_out(tmp_path: Path, kind: str) -> None:
     assert [len(batch.left_out) for batch in batches] == [1, 1, 0]
     assert [batch.is_stand_in for batch in batches] == [False, True, False]
     assert str(batches[0].left_out[0]) == str(caught.value)
-    assert batches[1].targets[0].boxes is None  # nothing is known of the black picture
+    assert batches[1].targets[0].boxes is None  # nothing is known of the black image
 
 
 def test_a_bomb_is_bad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bomb = encoded(Image.new("1", (20_000, 20_000)), "PNG")
     data = with_good(tmp_path, "a.png", bomb)
-    with pytest.raises(PictureError, match="limit of 178,956,970"):
+    with pytest.raises(ImageError, match="limit of 178,956,970"):
         data[1]
 
 
@@ -119,7 +119,7 @@ def test_workers_say_the_same(tmp_path: Path, start_method: str) -> None:
 
 
 def test_a_damaged_label_map_is_bad_too(tmp_path: Path) -> None:
-    (tmp_path / "1.png").write_bytes(encoded(colour(), "PNG"))
+    (tmp_path / "1.png").write_bytes(encoded(color(), "PNG"))
     (tmp_path / "map.png").write_bytes(b"")
     image = {"id": 1, "file_name": "1.png", "width": SIZE[0], "height": SIZE[1]}
     image["sem_seg_file_name"] = "map.png"
@@ -134,11 +134,11 @@ def test_a_damaged_label_map_is_bad_too(tmp_path: Path) -> None:
 def test_other_mistakes_are_never_skipped(tmp_path: Path) -> None:
     class Wrong(CocoDataset):
         def __getitem__(self, key: Any) -> Any:
-            raise DataError("not about one picture")
+            raise DataError("not about one image")
 
-    good = dataset(tmp_path, {"g.png": encoded(colour(), "PNG")})
+    good = dataset(tmp_path, {"g.png": encoded(color(), "PNG")})
     data = Wrong(good.files, categories=good.categories).with_bad_image_limit(1.0)
-    with pytest.raises(DataError, match="not about one picture"):
+    with pytest.raises(DataError, match="not about one image"):
         list(make_loader(data, [[(0, 0)]]))
 
 
@@ -151,9 +151,9 @@ def test_share_is_rounded_up(tmp_path: Path) -> None:
 
 def test_measuring_leaves_them_out_too(tmp_path: Path) -> None:
     data = with_good(tmp_path, "a.png", b"")
-    with pytest.raises(DataError, match="is not a picture"):
+    with pytest.raises(DataError, match="is not an image"):
         measure_channels(data)
-    expected = np.asarray(colour()).reshape(-1, 3).mean(axis=0) / 255
+    expected = np.asarray(color()).reshape(-1, 3).mean(axis=0) / 255
     mean, _ = measure_channels(data.with_bad_image_limit(0.25))
     assert np.allclose(mean, expected)
 
@@ -176,7 +176,7 @@ UNUSUAL = {
         lambda: encoded(Image.fromarray(deep() > 9000), "PNG"),
         np.repeat((deep() > 9000)[:, :, None] * 255, 3, axis=2),
     ),
-    "EXIF": ("a.png", turned, np.asarray(colour())),
+    "EXIF": ("a.png", turned, np.asarray(color())),
     "one frame of GIF": (
         "a.gif",
         lambda: encoded(Image.new("RGB", SIZE, (0, 0, 255)), "GIF"),
@@ -191,7 +191,7 @@ UNUSUAL = {
 
 
 @pytest.mark.parametrize("kind", list(UNUSUAL))
-def test_unusual_pictures_are_read_right(tmp_path: Path, kind: str) -> None:
+def test_unusual_images_are_read_right(tmp_path: Path, kind: str) -> None:
     name, stored, expected = UNUSUAL[kind]
     sample = dataset(tmp_path, {name: stored()})[0]
     found = sample.image.permute(1, 2, 0).numpy() * 255
@@ -199,7 +199,7 @@ def test_unusual_pictures_are_read_right(tmp_path: Path, kind: str) -> None:
 
 
 def test_a_preview_beside_a_photograph_is_no_animation(tmp_path: Path) -> None:
-    photo, preview = colour(), Image.new("RGB", SIZE)
+    photo, preview = color(), Image.new("RGB", SIZE)
     stored = encoded(photo, "MPO", save_all=True, append_images=[preview], quality=100)
     sample = dataset(tmp_path, {"a.jpg": stored})[0]
     expected = np.asarray(Image.open(io.BytesIO(encoded(photo, "JPEG", quality=100))))

@@ -65,7 +65,7 @@ def test_errors_do_not_hide_each_other(tmp_path: Path) -> None:
             {"id": 6, "image_id": 1, "category_id": 3, "bbox": "wide", "area": 1},
         ],
     )
-    check = check_coco(write(tmp_path / "a.json", made, pictures=False))
+    check = check_coco(write(tmp_path / "a.json", made, images=False))
     assert found(check)[:6] == [
         ("image_path", 3, None),
         ("duplicate_image", 1, None),
@@ -78,13 +78,13 @@ def test_errors_do_not_hide_each_other(tmp_path: Path) -> None:
 
 
 def test_paths_outside_are_refused_unless_allowed(tmp_path: Path) -> None:
-    outside = tmp_path / "pictures" / "a.png"
+    outside = tmp_path / "images" / "a.png"
     outside.parent.mkdir()
     Image.fromarray(noise("a", (40, 60))).save(outside)
     made = content()
     made["images"][0]["file_name"] = str(outside)
-    made["images"][1]["file_name"] = "../pictures/a.png"
-    path = write(tmp_path / "set" / "a.json", made, pictures=False)
+    made["images"][1]["file_name"] = "../images/a.png"
+    path = write(tmp_path / "set" / "a.json", made, images=False)
     assert check_coco(path).count_problems()["image_path"] == 2
     allowed = check_coco(path, CheckOptions(read_images=True, allow_outside=True))
     assert allowed.is_usable
@@ -112,11 +112,11 @@ def test_what_is_no_coco_file_is_said(tmp_path: Path, text: str, said: str) -> N
 
 
 def test_without_categories_the_rest_is_looked_at(tmp_path: Path) -> None:
-    check = check_coco(write(tmp_path / "a.json", content(categories=[]), pictures=False))
+    check = check_coco(write(tmp_path / "a.json", content(categories=[]), images=False))
     assert [each.kind for each in check.problems] == ["bad_categories", "missing_file"]
 
 
-def test_no_picture_at_all(tmp_path: Path) -> None:
+def test_no_image_at_all(tmp_path: Path) -> None:
     made = {**GOOD, "images": [], "annotations": []}
     assert check_coco(write(tmp_path / "a.json", made)).problems[0].kind == "no_images"
 
@@ -130,7 +130,7 @@ def test_masks_apart_from_their_boxes(tmp_path: Path) -> None:
             {"id": 3, **mask, "bbox": [10, 10, 10, 10], "area": 100},
             {"id": 4, **mask, "bbox": [11.9, 10, 10, 10], "area": 100},  # two pixels are rounding
             {"id": 5, **mask, "bbox": [10, 10, 10, 13], "area": 100},
-            # The part inside the picture counts: 60 x 40.
+            # The part inside the image counts: 60 x 40.
             {**mask, "id": 6, "segmentation": outside, "bbox": [50, 30, 10, 10], "area": 100},
             {"id": 7, **mask, "bbox": [10, 10, 10, 10], "area": 130},
         ]
@@ -166,7 +166,7 @@ def test_boxes_in_another_form(tmp_path: Path) -> None:
     made["annotations"] = corners
     said = check_coco(write(tmp_path / "a.json", made))
     assert "corner_boxes" in said.count_problems()
-    assert "25 of 25 boxes leave their pictures" in said.problems[0].message
+    assert "25 of 25 boxes leave their images" in said.problems[0].message
     for each in corners:
         each["bbox"] = [0.1, 0.2, 0.5, 0.25]
     said = check_coco(write(tmp_path / "a.json", {**made, "annotations": corners}))
@@ -174,7 +174,7 @@ def test_boxes_in_another_form(tmp_path: Path) -> None:
     assert "corner_boxes" not in said.count_problems()
 
 
-def test_pictures_are_read_whole(tmp_path: Path) -> None:
+def test_images_are_read_whole(tmp_path: Path) -> None:
     path = write(
         tmp_path / "a.json",
         content(
@@ -210,7 +210,7 @@ def test_pictures_are_read_whole(tmp_path: Path) -> None:
     ("values", "said"),
     [
         (np.full((40, 60), 9, np.uint8), "holds the value(s) [9]"),
-        (np.full((40, 61), 3, np.uint8), "is 61 x 40, its picture 60 x 40"),
+        (np.full((40, 61), 3, np.uint8), "is 61 x 40, its image 60 x 40"),
         (np.zeros((40, 60, 3), np.uint8), "one channel of whole numbers"),
         (b"text", "cannot be read"),
         (None, "are not there"),
@@ -235,7 +235,7 @@ def test_two_runs_say_the_same_in_the_same_order(tmp_path: Path, shared_data: Pa
     made = json.loads(path.read_text())
     for each in made["annotations"][::7]:
         del each["iscrowd"], each["area"]
-    broken = write(tmp_path / "a.json", made, pictures=False)
+    broken = write(tmp_path / "a.json", made, images=False)
     look = CheckOptions(shared_data / "coco_tiny" / "train2017", read_images=True, hash_images=True)
     first, second = check_coco(broken, look), check_coco(broken, look)
     assert first.findings == second.findings

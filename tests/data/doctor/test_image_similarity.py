@@ -17,11 +17,11 @@ from resnet_tasks.data.doctor.image_similarity import (
     difference_hash,
     find_near_duplicates,
 )
-from resnet_tasks.data.images.decoding import StoredPicture, decode_image
+from resnet_tasks.data.images.decoding import StoredImage, decode_image
 
 
 def hashed(pixels: np.ndarray) -> np.ndarray:
-    made = difference_hash(StoredPicture(pixels, "grey" if pixels.ndim == 2 else "colour"))
+    made = difference_hash(StoredImage(pixels, "gray" if pixels.ndim == 2 else "color"))
     assert made is not None
     return made
 
@@ -40,21 +40,21 @@ def test_a_bit_says_whether_it_gets_brighter_to_the_right() -> None:
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32, np.int32, np.float64])
-def test_pictures_of_any_depth_and_number_of_channels(kind: type) -> None:
+def test_images_of_any_depth_and_number_of_channels(kind: type) -> None:
     ramp = np.tile(np.arange(17) * 10, (16, 1)).astype(kind)[:, :, None]
     assert hashed(np.repeat(ramp, 5, axis=2)).tolist() == [255] * HASH_BYTES
-    assert difference_hash(StoredPicture(np.full((9, 9, 1), 7, kind), "grey")) is None
+    assert difference_hash(StoredImage(np.full((9, 9, 1), 7, kind), "gray")) is None
 
 
 def test_alpha_is_no_part_of_it() -> None:
     ramp = np.tile(np.arange(17, dtype=np.uint8) * 10, (16, 1))[:, :, None]
     both = np.concatenate((ramp, ramp[:, ::-1]), axis=2)
-    made = difference_hash(StoredPicture(both, "grey and alpha"))
+    made = difference_hash(StoredImage(both, "gray and alpha"))
     assert made is not None
     assert made.tolist() == [255] * HASH_BYTES
 
 
-def test_copies_of_real_pictures_are_near_and_others_far(shared_data: Path) -> None:
+def test_copies_of_real_images_are_near_and_others_far(shared_data: Path) -> None:
     """Of 160 COCO photographs, no two are near; each is near to smaller and worse copies."""
     paths = sorted((shared_data / "coco_tiny").glob("*2017/*.jpg"))
     assert len(paths) == 160
@@ -95,11 +95,11 @@ def test_the_search_finds_what_all_pairs_would(monkeypatch: pytest.MonkeyPatch) 
     assert list(find_near_duplicates(hashes[:0], splits[:0])) == []
 
 
-def test_many_pictures_are_never_compared_with_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_images_are_never_compared_with_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """Black borders make many bits equal; the search still looks at few pairs."""
     generator = np.random.default_rng(0)
     flags = generator.random((20_000, 256)) < 0.5
-    flags[:, np.arange(256) % 16 < 4] = False  # a quarter of the picture is black
+    flags[:, np.arange(256) % 16 < 4] = False  # a quarter of the image is black
     hashes = np.packbits(flags, axis=1)
     compared = 0
     plain = likeness._iter_equal_pairs

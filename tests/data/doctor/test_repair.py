@@ -114,10 +114,10 @@ def test_a_second_repair_changes_nothing(tmp_path: Path, shared_data: Path) -> N
             each["bbox"] = []
         if i % 11 == 0:
             each["iscrowd"] = None
-    path = write(tmp_path / "a.json", given, pictures=False)
+    path = write(tmp_path / "a.json", given, images=False)
     look = CheckOptions(folder / "train2017", read_images=True)
     first = repair(path, tmp_path / "b.json", options=look)
-    # The copy knows where its pictures are, whoever asks.
+    # The copy knows where its images are, whoever asks.
     assert first.after.images_root.resolve() == (folder / "train2017").resolve()
     assert first.after.findings == ()
     second = repair(tmp_path / "b.json", tmp_path / "c.json", options=LOOK)
@@ -181,7 +181,7 @@ def test_kinds_can_be_left(tmp_path: Path) -> None:
     assert made.after.count_problems() == {"box_beyond_frame": 1}
 
 
-def test_sizes_are_taken_from_pictures_where_that_is_beyond_doubt(tmp_path: Path) -> None:
+def test_sizes_are_taken_from_images_where_that_is_beyond_doubt(tmp_path: Path) -> None:
     swapped = {"height": 60, "width": 40}
     records = [
         {"id": 3, "file_name": "empty.png", "height": 10, "width": 10},
@@ -209,14 +209,14 @@ def test_sizes_are_taken_from_pictures_where_that_is_beyond_doubt(tmp_path: Path
 def test_paths_inside_the_folder_become_relative(tmp_path: Path) -> None:
     given = content(
         annotations=[{"id": 3, "image_id": 1, "category_id": 3, "bbox": [1, 2, 5, 4]}],
-        info={"images_root": "../pictures"},
+        info={"images_root": "../images"},
     )
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     write(folder / "unused.json", content())
     given["images"][0]["file_name"] = str(folder / "a.png")
     given["images"][1]["file_name"] = "x/../b.png"
     given["images"].append({"id": 9, "file_name": "/etc/hostname.png", "height": 4, "width": 4})
-    path = write(tmp_path / "set" / "a.json", given, pictures=False)
+    path = write(tmp_path / "set" / "a.json", given, images=False)
     made = repair(path, tmp_path / "deep" / "er" / "fixed.json")
     assert [each["file_name"] for each in by_id(made, "images").values()] == [
         "a.png",
@@ -225,7 +225,7 @@ def test_paths_inside_the_folder_become_relative(tmp_path: Path) -> None:
     ]
     # Annotations of an image that could not be used before are repaired, too.
     assert by_id(made)[3]["area"] == 20.0
-    assert json.loads(made.path.read_text())["info"]["images_root"] == "../../pictures"
+    assert json.loads(made.path.read_text())["info"]["images_root"] == "../../images"
     assert made.after.count_problems() == {"image_path": 1}
     clean = repair(path, tmp_path / "clean.json", drop=["image_path"])
     assert len(clean.after.images) == 0

@@ -19,7 +19,7 @@ from tests.support.doctored_files import GOOD, noise, write
 
 
 def split(folder: Path, name: str, groups: tuple[str | None, str | None], **top: Any) -> Path:
-    """The good file with pictures of its own, under `name`."""
+    """The good file with images of its own, under `name`."""
     made = copy.deepcopy(GOOD)
     for record, group in zip(made["images"], groups, strict=True):
         record["file_name"] = f"{name}/{record['file_name']}"
@@ -42,7 +42,7 @@ def test_clean_splits_have_no_findings(tmp_path: Path) -> None:
     assert find_sibling_splits(paths[1]) == [paths[1], paths[0], paths[2]]
 
 
-def test_groups_and_pictures_in_two_splits(tmp_path: Path) -> None:
+def test_groups_and_images_in_two_splits(tmp_path: Path) -> None:
     train = split(tmp_path, "train", ("p1", "p2"))
     val = split(tmp_path, "val", ("p2", "p2"))
     test = split(tmp_path, "test", ("p1", "p3"))
@@ -56,10 +56,10 @@ def test_groups_and_pictures_in_two_splits(tmp_path: Path) -> None:
     assert kinds([train, val, test]) == [
         [],
         [
-            ("shared_group", 1, "group 'p2': 2 picture(s) here, 1 in train.json"),
-            ("shared_picture", 2, "train/./a.png, image 1 of train.json"),
+            ("shared_group", 1, "group 'p2': 2 image(s) here, 1 in train.json"),
+            ("shared_image", 2, "train/./a.png, image 1 of train.json"),
         ],
-        [("shared_group", 1, "group 'p1': 1 picture(s) here, 1 in train.json")],
+        [("shared_group", 1, "group 'p1': 1 image(s) here, 1 in train.json")],
     ]
     train_check, val_check, _ = check_splits([train, val, test])
     assert train_check.is_usable
@@ -86,7 +86,7 @@ def test_splits_that_number_classes_differently(tmp_path: Path) -> None:
     assert "'cell'" in detail
 
 
-def test_pictures_that_look_alike(tmp_path: Path) -> None:
+def test_images_that_look_alike(tmp_path: Path) -> None:
     train, val = (split(tmp_path, name, (None, None)) for name in ("train", "val"))
     again = Image.fromarray(noise("train/b.png", (40, 60)))
     again.resize((120, 80)).save(tmp_path / "val" / "a.png")
@@ -115,7 +115,7 @@ def test_the_command_line(tmp_path: Path) -> None:
     leaking = run(train, "--with-splits", "--read-images", "--json", tmp_path / "found.json")
     assert leaking.exit_code == 2
     assert "error: shared_group: " in leaking.stdout
-    assert "group 'p1': 1 picture(s) here, 1 in train.json" in leaking.stdout
+    assert "group 'p1': 1 image(s) here, 1 in train.json" in leaking.stdout
     report = json.loads((tmp_path / "found.json").read_text())
     assert [each["is_usable"] for each in report["files"]] == [True, False]
     (found,) = report["files"][1]["findings"]

@@ -19,9 +19,9 @@ from resnet_tasks.data.images.image_files import try_read_image_size
 from resnet_tasks.errors import DataError
 
 RNG = np.random.default_rng(0)
-COLOUR = RNG.integers(0, 256, (5, 7, 3)).astype(np.uint8)
-DEEP_GREY = RNG.integers(0, 65536, (5, 7)).astype(np.uint16)
-DEEP_COLOUR = RNG.integers(0, 65536, (5, 7, 3)).astype(np.uint16)
+COLOR = RNG.integers(0, 256, (5, 7, 3)).astype(np.uint8)
+DEEP_GRAY = RNG.integers(0, 65536, (5, 7)).astype(np.uint16)
+DEEP_COLOR = RNG.integers(0, 65536, (5, 7, 3)).astype(np.uint16)
 TURNED = Image.Exif()
 TURNED[274] = 6  # to be shown turned by 90 degrees clockwise
 
@@ -31,29 +31,29 @@ def saved(folder: Path, image: Image.Image, name: str, **options: Any) -> Path:
     return folder / name
 
 
-def test_colour_is_exact_and_grey_is_repeated(tmp_path: Path) -> None:
-    path = saved(tmp_path, Image.fromarray(COLOUR), "a.png")
-    assert np.array_equal(read_image(path), COLOUR)
-    grey = saved(tmp_path, Image.fromarray(COLOUR[:, :, 0]), "g.png")
-    assert np.array_equal(read_image(grey, 1)[:, :, 0], COLOUR[:, :, 0])
-    assert np.array_equal(read_image(grey), np.repeat(COLOUR[:, :, :1], 3, axis=2))
+def test_color_is_exact_and_gray_is_repeated(tmp_path: Path) -> None:
+    path = saved(tmp_path, Image.fromarray(COLOR), "a.png")
+    assert np.array_equal(read_image(path), COLOR)
+    gray = saved(tmp_path, Image.fromarray(COLOR[:, :, 0]), "g.png")
+    assert np.array_equal(read_image(gray, 1)[:, :, 0], COLOR[:, :, 0])
+    assert np.array_equal(read_image(gray), np.repeat(COLOR[:, :, :1], 3, axis=2))
     assert read_image(path, 1).shape == (5, 7, 1)
 
 
 def test_alpha_is_dropped_unless_four_channels_are_wanted(tmp_path: Path) -> None:
-    stored = np.concatenate((COLOUR, COLOUR[:, :, :1]), axis=2)
+    stored = np.concatenate((COLOR, COLOR[:, :, :1]), axis=2)
     path = saved(tmp_path, Image.fromarray(stored), "a.png")
-    assert np.array_equal(read_image(path), COLOUR)
+    assert np.array_equal(read_image(path), COLOR)
     assert np.array_equal(read_image(path, 4), stored)
 
 
-def test_palette_means_its_colours(tmp_path: Path) -> None:
-    picture = Image.new("P", (2, 1))
-    picture.putpalette([10, 20, 30, 200, 100, 50])
-    picture.putdata([1, 0])
-    path = saved(tmp_path, picture, "p.png")
+def test_palette_means_its_colors(tmp_path: Path) -> None:
+    image = Image.new("P", (2, 1))
+    image.putpalette([10, 20, 30, 200, 100, 50])
+    image.putdata([1, 0])
+    path = saved(tmp_path, image, "p.png")
     assert read_image(path).tolist() == [[[200, 100, 50], [10, 20, 30]]]
-    clear = saved(tmp_path, picture, "t.png", transparency=bytes([0, 255]))
+    clear = saved(tmp_path, image, "t.png", transparency=bytes([0, 255]))
     assert read_image(clear).tolist() == [[[200, 100, 50], [10, 20, 30]]]
     assert read_image(clear, 4).tolist() == [[[200, 100, 50, 255], [10, 20, 30, 0]]]
 
@@ -68,21 +68,21 @@ def test_cmyk_jpeg_becomes_rgb(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", ["png", "tif"])
 def test_sixteen_bits_are_kept(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a.{suffix}"
-    cv2.imwrite(str(path), DEEP_GREY)
+    cv2.imwrite(str(path), DEEP_GRAY)
     image = read_image(path, 1)
     assert image.dtype == np.uint16
-    assert np.array_equal(image[:, :, 0], DEEP_GREY)
-    assert np.array_equal(read_image(path, 3), np.repeat(DEEP_GREY[:, :, None], 3, axis=2))
-    cv2.imwrite(str(path), DEEP_COLOUR[:, :, ::-1])
+    assert np.array_equal(image[:, :, 0], DEEP_GRAY)
+    assert np.array_equal(read_image(path, 3), np.repeat(DEEP_GRAY[:, :, None], 3, axis=2))
+    cv2.imwrite(str(path), DEEP_COLOR[:, :, ::-1])
     image = read_image(path)
     assert image.dtype == np.uint16
-    assert np.array_equal(image, DEEP_COLOUR)
+    assert np.array_equal(image, DEEP_COLOR)
 
 
 def test_equal_deep_channels_keep_their_value_as_luminance(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
-    cv2.imwrite(str(path), np.repeat(DEEP_GREY[:, :, None], 3, axis=2))
-    assert np.array_equal(read_image(path, 1)[:, :, 0], DEEP_GREY)
+    cv2.imwrite(str(path), np.repeat(DEEP_GRAY[:, :, None], 3, axis=2))
+    assert np.array_equal(read_image(path, 1)[:, :, 0], DEEP_GRAY)
 
 
 def test_float_tiff_is_kept(tmp_path: Path) -> None:
@@ -101,29 +101,29 @@ def test_jpeg_is_turned_upright(tmp_path: Path) -> None:
     assert image[18:].max() < 15
 
 
-def test_deep_pictures_are_turned_upright(tmp_path: Path) -> None:
-    grey = saved(tmp_path, Image.fromarray(DEEP_GREY), "g.png", exif=TURNED)
-    assert np.array_equal(read_image(grey, 1)[:, :, 0], np.rot90(DEEP_GREY, -1))
+def test_deep_images_are_turned_upright(tmp_path: Path) -> None:
+    gray = saved(tmp_path, Image.fromarray(DEEP_GRAY), "g.png", exif=TURNED)
+    assert np.array_equal(read_image(gray, 1)[:, :, 0], np.rot90(DEEP_GRAY, -1))
     path = tmp_path / "c.png"
-    cv2.imwrite(str(path), DEEP_COLOUR[:, :, ::-1])
+    cv2.imwrite(str(path), DEEP_COLOR[:, :, ::-1])
     exif = TURNED.tobytes().removeprefix(b"Exif\0\0")
     chunk = b"eXIf" + exif
     chunk = struct.pack(">I", len(exif)) + chunk + struct.pack(">I", zlib.crc32(chunk))
     stored = path.read_bytes()
     path.write_bytes(stored[:33] + chunk + stored[33:])  # behind signature and header
-    assert np.array_equal(read_image(path), np.rot90(DEEP_COLOUR, -1))
+    assert np.array_equal(read_image(path), np.rot90(DEEP_COLOR, -1))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_every_orientation_is_as_pillow_turns_it(tmp_path: Path, orientation: int) -> None:
     exif = Image.Exif()
     exif[274] = orientation
-    path = saved(tmp_path, Image.fromarray(COLOUR), "a.png", exif=exif)
-    assert np.array_equal(decoding._apply_orientation(COLOUR, orientation), read_image(path))
+    path = saved(tmp_path, Image.fromarray(COLOR), "a.png", exif=exif)
+    assert np.array_equal(decoding._apply_orientation(COLOR, orientation), read_image(path))
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.png"])
-def test_truncated_picture_is_refused(tmp_path: Path, name: str) -> None:
+def test_truncated_image_is_refused(tmp_path: Path, name: str) -> None:
     noise = RNG.integers(0, 256, (100, 100, 3)).astype(np.uint8)
     path = saved(tmp_path, Image.fromarray(noise), name)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -131,16 +131,16 @@ def test_truncated_picture_is_refused(tmp_path: Path, name: str) -> None:
         read_image(path)
 
 
-@pytest.mark.parametrize("content", [b"", b"not a picture"])
-def test_what_is_no_picture_is_refused(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize("content", [b"", b"not an image"])
+def test_what_is_no_image_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"a\.png is not a picture"):
+    with pytest.raises(DataError, match=r"a\.png is not an image"):
         read_image(path)
 
 
 def soft(height: int, width: int, channels: int) -> Image.Image:
-    """Neighbouring pixels resemble one another, as in photographs: chroma is interpolated."""
+    """Neighboring pixels resemble one another, as in photographs: chroma is interpolated."""
     coarse = RNG.integers(0, 256, (height // 4 + 2, width // 4 + 2, channels)).astype(np.uint8)
     grown = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
     return Image.fromarray(grown)
@@ -152,12 +152,12 @@ def soft(height: int, width: int, channels: int) -> Image.Image:
 def test_jpeg_is_what_pillow_decodes(
     tmp_path: Path, size: tuple[int, int], subsampling: str, options: dict[str, Any]
 ) -> None:
-    colour = saved(tmp_path, soft(*size, 3), "a.jpg", subsampling=subsampling, **options)
-    grey = saved(tmp_path, soft(*size, 1), "g.jpg", **options)
-    for path, layout in ((colour, "colour"), (grey, "grey")):
-        with Image.open(path) as picture:
-            assert decoding._decode_jpeg(picture) is not None
-            expected = np.asarray(picture).reshape(*size, -1)
+    color = saved(tmp_path, soft(*size, 3), "a.jpg", subsampling=subsampling, **options)
+    gray = saved(tmp_path, soft(*size, 1), "g.jpg", **options)
+    for path, layout in ((color, "color"), (gray, "gray")):
+        with Image.open(path) as image:
+            assert decoding._decode_jpeg(image) is not None
+            expected = np.asarray(image).reshape(*size, -1)
         stored = decode_image(path)
         assert stored.layout == layout
         np.testing.assert_array_equal(stored.pixels, expected)
@@ -214,7 +214,7 @@ def test_damaged_jpeg_is_what_pillow_makes_of_it(
 
 
 def test_jpeg_with_a_damaged_header_is_refused(tmp_path: Path) -> None:
-    """OpenCV finds its way through such files, and fills with grey what it does not find."""
+    """OpenCV finds its way through such files, and fills with gray what it does not find."""
     path = saved(tmp_path, soft(64, 48, 3), "a.jpg")
     content = bytearray(path.read_bytes())
     content[3] = 1  # its first segment is of no known kind
@@ -224,17 +224,17 @@ def test_jpeg_with_a_damaged_header_is_refused(tmp_path: Path) -> None:
         read_image(path)
 
 
-def test_missing_picture_and_folder_are_refused(tmp_path: Path) -> None:
+def test_missing_image_and_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"a\.png does not exist"):
         read_image(tmp_path / "a.png")
     with pytest.raises(DataError, match="cannot be read"):
         read_image(tmp_path)
 
 
-def test_large_pictures_are_refused_before_decoding(
+def test_large_images_are_refused_before_decoding(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = saved(tmp_path, Image.fromarray(COLOUR), "a.png")
+    path = saved(tmp_path, Image.fromarray(COLOR), "a.png")
     monkeypatch.setattr(decoding, "MAX_PIXELS", 34)
     with pytest.raises(DataError, match=r"7 x 5 pixels, more than the limit of 34; cut it"):
         read_image(path)
@@ -245,7 +245,7 @@ def test_large_pictures_are_refused_before_decoding(
 def test_pillows_own_limit_is_said_in_our_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = saved(tmp_path, Image.fromarray(COLOUR), "a.png")
+    path = saved(tmp_path, Image.fromarray(COLOR), "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)  # of Pillow: ours holds
     assert read_image(path).shape == (5, 7, 3)
     monkeypatch.setattr(decoding, "MAX_PIXELS", 10)  # 35 pixels: Pillow refuses to open it
@@ -261,15 +261,15 @@ def test_lines_too_long_for_the_decoder_are_refused(tmp_path: Path) -> None:
 
 
 def test_other_channels_are_refused_with_the_remedy(tmp_path: Path) -> None:
-    path = saved(tmp_path, Image.fromarray(COLOUR), "a.png")
+    path = saved(tmp_path, Image.fromarray(COLOR), "a.png")
     with pytest.raises(DataError, match=r"a\.png has 3 channel.*channels=5; set data.channels=3"):
         read_image(path, 5)
 
 
 def test_real_photo_is_what_pillow_decodes(shared_data: Path) -> None:
     path = min((shared_data / "coco_tiny/val2017").glob("*.jpg"))
-    with Image.open(path) as picture:
-        assert np.array_equal(read_image(path), np.asarray(picture.convert("RGB")))
+    with Image.open(path) as image:
+        assert np.array_equal(read_image(path), np.asarray(image.convert("RGB")))
 
 
 # --- Many channels, deep or float ----------------------------------------------------------------
@@ -283,9 +283,9 @@ def stack(channels: int, kind: str) -> Any:
 
 def write_tiff(path: Path, pixels: Any, **options: Any) -> Path:
     photometric = "rgb" if pixels.shape[2] == 3 else "minisblack"
-    is_grey = pixels.shape[2] == 1
-    layout = {"photometric": photometric, "planarconfig": None if is_grey else "contig"} | options
-    tifffile.imwrite(path, pixels[:, :, 0] if is_grey else pixels, **layout)
+    is_gray = pixels.shape[2] == 1
+    layout = {"photometric": photometric, "planarconfig": None if is_gray else "contig"} | options
+    tifffile.imwrite(path, pixels[:, :, 0] if is_gray else pixels, **layout)
     return path
 
 
@@ -327,18 +327,18 @@ def test_pages_are_channels_in_their_order(tmp_path: Path, metadata: Any) -> Non
         read_image(path, 3)
 
 
-def test_thumbnail_beside_the_picture_is_no_channel(tmp_path: Path) -> None:
+def test_thumbnail_beside_the_image_is_no_channel(tmp_path: Path) -> None:
     with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
-        writer.write(DEEP_GREY, photometric="minisblack", metadata=None)
-        writer.write(DEEP_GREY[:2, :3], photometric="minisblack", subfiletype=1, metadata=None)
-    assert np.array_equal(read_image(tmp_path / "a.tif", 1)[:, :, 0], DEEP_GREY)
+        writer.write(DEEP_GRAY, photometric="minisblack", metadata=None)
+        writer.write(DEEP_GRAY[:2, :3], photometric="minisblack", subfiletype=1, metadata=None)
+    assert np.array_equal(read_image(tmp_path / "a.tif", 1)[:, :, 0], DEEP_GRAY)
 
 
-def test_pictures_of_different_sizes_in_one_file_are_refused(tmp_path: Path) -> None:
+def test_images_of_different_sizes_in_one_file_are_refused(tmp_path: Path) -> None:
     with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
-        writer.write(DEEP_GREY, photometric="minisblack", metadata=None)
-        writer.write(DEEP_GREY[:4, :6], photometric="minisblack", metadata=None)
-    with pytest.raises(DataError, match=r"a\.tif holds 2 pictures of different kinds .*\(5, 7\)"):
+        writer.write(DEEP_GRAY, photometric="minisblack", metadata=None)
+        writer.write(DEEP_GRAY[:4, :6], photometric="minisblack", metadata=None)
+    with pytest.raises(DataError, match=r"a\.tif holds 2 images of different kinds .*\(5, 7\)"):
         read_image(tmp_path / "a.tif", 1)
 
 
@@ -359,14 +359,14 @@ def test_deep_tiff_is_turned_upright(
 
 
 def test_white_is_zero_where_the_tiff_says_so(tmp_path: Path) -> None:
-    write_tiff(tmp_path / "a.tif", DEEP_GREY[:, :, None], photometric="miniswhite")
-    assert np.array_equal(read_image(tmp_path / "a.tif", 1)[:, :, 0], 65535 - DEEP_GREY)
+    write_tiff(tmp_path / "a.tif", DEEP_GRAY[:, :, None], photometric="miniswhite")
+    assert np.array_equal(read_image(tmp_path / "a.tif", 1)[:, :, 0], 65535 - DEEP_GRAY)
 
 
-def test_planes_behind_one_another_are_colours(tmp_path: Path) -> None:
-    planes = np.moveaxis(DEEP_COLOUR, 2, 0)
+def test_planes_behind_one_another_are_colors(tmp_path: Path) -> None:
+    planes = np.moveaxis(DEEP_COLOR, 2, 0)
     tifffile.imwrite(tmp_path / "a.tif", planes, photometric="rgb", planarconfig="separate")
-    assert np.array_equal(read_image(tmp_path / "a.tif"), DEEP_COLOUR)
+    assert np.array_equal(read_image(tmp_path / "a.tif"), DEEP_COLOR)
     assert read_image(tmp_path / "a.tif", 1).shape == (5, 7, 1)
 
 
@@ -391,7 +391,7 @@ def test_deep_png_with_alpha(tmp_path: Path) -> None:
     assert np.array_equal(read_image(tmp_path / "a.png"), pixels[:, :, :3])
 
 
-def test_deep_grey_png_with_alpha(tmp_path: Path) -> None:
+def test_deep_gray_png_with_alpha(tmp_path: Path) -> None:
     pixels = stack(2, "uint16")
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
     chunks = [(b"IHDR", struct.pack(">IIBBBBB", 7, 5, 16, 4, 0, 0, 0))]
@@ -420,7 +420,7 @@ def test_tiff_as_opencv_writes_it(tmp_path: Path, shape: tuple[int, ...]) -> Non
 
 
 def test_compression_that_cannot_be_decoded_names_the_remedy(tmp_path: Path) -> None:
-    page = Image.fromarray(DEEP_GREY)
+    page = Image.fromarray(DEEP_GRAY)
     page.save(tmp_path / "a.tif", compression="tiff_lzw", save_all=True, append_images=[page])
     with pytest.raises(DataError, match=r"a\.tif is a TIFF of 1 .* 2 page.*LZW.*imagecodecs"):
         read_image(tmp_path / "a.tif", 2)
@@ -428,21 +428,21 @@ def test_compression_that_cannot_be_decoded_names_the_remedy(tmp_path: Path) -> 
 
 def test_eight_bit_luminance_is_pillows(shared_data: Path) -> None:
     path = min((shared_data / "coco_tiny/val2017").glob("*.jpg"))
-    with Image.open(path) as picture:
-        assert np.array_equal(read_image(path, 1)[:, :, 0], np.asarray(picture.convert("L")))
+    with Image.open(path) as image:
+        assert np.array_equal(read_image(path, 1)[:, :, 0], np.asarray(image.convert("L")))
 
 
 def test_real_nuclei_have_alpha(shared_data: Path) -> None:
     path = min((shared_data / "dsb2018/stage1_train").glob("*/images/*.png"))
     stored = decode_image(path)
-    assert (stored.layout, stored.pixels.shape[2]) == ("colour and alpha", 4)
+    assert (stored.layout, stored.pixels.shape[2]) == ("color and alpha", 4)
     assert np.array_equal(read_image(path), stored.pixels[:, :, :3])
 
 
-def test_arrays_that_are_no_picture_are_refused(tmp_path: Path) -> None:
+def test_arrays_that_are_no_image_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.npy"
     np.save(path, np.zeros((2, 3, 4, 5)))
-    with pytest.raises(DataError, match=r"a\.npy holds float64 of shape \(2, 3, 4, 5\); a picture"):
+    with pytest.raises(DataError, match=r"a\.npy holds float64 of shape \(2, 3, 4, 5\); an image"):
         read_image(path)
     np.save(path, np.asarray([{"code": 1}]), allow_pickle=True)
     with pytest.raises(DataError, match=r"a\.npy cannot be read: .*Python objects"):
@@ -469,9 +469,9 @@ def test_deep_files_are_limited_too(
 ) -> None:
     path = tmp_path / f"a.{suffix}"
     if suffix == "npy":
-        np.save(path, DEEP_COLOUR)
+        np.save(path, DEEP_COLOR)
     else:
-        write_tiff(path, DEEP_COLOUR)
+        write_tiff(path, DEEP_COLOR)
     monkeypatch.setattr(decoding, "MAX_PIXELS", 34)
     with pytest.raises(DataError, match=r"7 x 5 pixels, more than the limit of 34; cut it"):
         read_image(path)

@@ -1,4 +1,4 @@
-"""Pictures that are kept in memory are those that would be read again."""
+"""Images that are kept in memory are those that would be read again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from resnet_tasks.data.augmentation.transforms import Augmentation
-from resnet_tasks.data.images import image_cache as picture_cache
+from resnet_tasks.data.images import image_cache
 from resnet_tasks.data.images.intensity import Intensity, Resize
 from resnet_tasks.errors import DataError
 from tests.support.hand_written import coco, made
@@ -37,8 +37,8 @@ def test_cache_changes_nothing(tmp_path: Path, intensity: Intensity) -> None:
 def test_cache_keeps_no_more_than_its_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # As 8-bit pictures all would fit.
-    monkeypatch.setattr(picture_cache, "CACHE_LIMIT", 3 * 8 * 12 * 4)
+    # As 8-bit images all would fit.
+    monkeypatch.setattr(image_cache, "CACHE_LIMIT", 3 * 8 * 12 * 4)
     deep = made(coco(tmp_path), intensity=Intensity("percentile"), fields=("boxes",))
     for i in range(3):
         deep[i]

@@ -17,7 +17,7 @@ import tifffile
 from PIL import Image, features
 
 from resnet_tasks.data.images.decoding import decode_image, read_image
-from resnet_tasks.data.images.image_files import open_picture, try_read_image_size
+from resnet_tasks.data.images.image_files import open_image, try_read_image_size
 from resnet_tasks.data.images.image_formats import OversizedImageError, identify_format
 from resnet_tasks.data.images.regions import open_regions
 from resnet_tasks.errors import DataError
@@ -91,9 +91,9 @@ def test_other_formats_are_refused_by_name(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(content)
     for read in (decode_image, open_regions):
-        with pytest.raises(DataError, match=rf"a\.jpg is not a picture that can be read: {reason}"):
+        with pytest.raises(DataError, match=rf"a\.jpg is not an image that can be read: {reason}"):
             read(path)
-    with pytest.raises(OSError, match=reason), open_picture(path):
+    with pytest.raises(OSError, match=reason), open_image(path):
         pass
     assert try_read_image_size(path) is None
 
@@ -141,10 +141,10 @@ def test_webp_with_alpha_or_loss_declares_its_size(tmp_path: Path) -> None:
         assert start == (b"VP8X" if name == "alpha" else b"VP8 ")
         with (
             pytest.raises(OversizedImageError, match=r"it has 7 x 5 pixels .* limit of 34"),
-            open_picture(tmp_path / f"{name}.webp", 34),
+            open_image(tmp_path / f"{name}.webp", 34),
         ):
             pass
-        with open_picture(tmp_path / f"{name}.webp", 35) as opened:
+        with open_image(tmp_path / f"{name}.webp", 35) as opened:
             assert opened.size == (7, 5)
 
 
@@ -155,11 +155,11 @@ def test_png_too_short_for_its_size_is_refused_before_it_is_decoded(tmp_path: Pa
     message = r"truncated: it has 75 bytes, too few for the 13000 x 13000 pixels"
     with pytest.raises(DataError, match=message):
         decode_image(path)
-    with pytest.raises(OSError, match=message), open_picture(path):
+    with pytest.raises(OSError, match=message), open_image(path):
         pass
     black = tmp_path / "black.png"  # as small as deflate makes it
     Image.new("1", (13_000, 13_000)).save(black)
-    with open_picture(black) as opened:
+    with open_image(black) as opened:
         assert opened.size == (13_000, 13_000)
 
 

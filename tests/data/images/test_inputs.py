@@ -1,4 +1,4 @@
-"""Pictures of any depth and number of channels: from the file to the tensor to the prediction."""
+"""Images of any depth and number of channels: from the file to the tensor to the prediction."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.data.images.preprocessing import Preparation
 from resnet_tasks.errors import DataError, RecipeError
 from resnet_tasks.heads.semantic.unet import UNet
-from resnet_tasks.inference.predict_images import predict_pictures
+from resnet_tasks.inference.predict_images import predict_images
 from resnet_tasks.inference.prediction_writer import to_canvas
 from resnet_tasks.inference.streaming.model_predictor import ModelPredictor
 from resnet_tasks.model import TaskModel
@@ -41,7 +41,7 @@ LIGHT_UNET = {"decoder_channels": [16, 16, 8, 8, 8]}
 
 
 def stored(channels: int, kind: str, seed: int = 0) -> Any:
-    """A picture over the whole range of a type; floats in 0..1."""
+    """An image over the whole range of a type; floats in 0..1."""
     values = np.random.default_rng(seed).random((*SIZE, channels))
     return (values if kind == "float32" else values * np.iinfo(kind).max).astype(kind)
 
@@ -51,12 +51,12 @@ def write(path: Path, pixels: Any) -> Path:
     if path.suffix == ".npy":
         np.save(path, pixels)
     elif path.suffix == ".tif":
-        grey = channels == 1
+        gray = channels == 1
         tifffile.imwrite(
             path,
-            pixels[:, :, 0] if grey else pixels,
+            pixels[:, :, 0] if gray else pixels,
             photometric="rgb" if channels == 3 else "minisblack",
-            planarconfig=None if grey else "contig",
+            planarconfig=None if gray else "contig",
         )
     else:
         order = {1: [0], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[channels]
@@ -65,7 +65,7 @@ def write(path: Path, pixels: Any) -> Path:
 
 
 def write_coco(folder: Path, names: list[str], size: tuple[int, int] = SIZE) -> Path:
-    """Pictures with a label map each: the left half is `left`, the right half unlabelled."""
+    """Images with a label map each: the left half is `left`, the right half unlabeled."""
     labels = np.zeros(size, np.uint8)
     labels[:, : size[1] // 2] = 1
     cv2.imwrite(str(folder / "map.png"), labels)
@@ -116,15 +116,15 @@ def test_from_file_to_tensor_to_prediction(
     assert sample.image.dtype == torch.float32
     assert np.array_equal(sample.image.permute(1, 2, 0).numpy(), exact)
     model, preparation = small_model(channels), Preparation(channels)
-    picture = ModelPredictor(model, preparation).read(path, "a")
-    assert np.array_equal(picture.render_overview(), to_canvas(pixels, preparation))
-    from_file = predict_pictures(model, [path], preparation, precision="fp32")[0]
-    in_memory = predict_pictures(model, [pixels], preparation, precision="fp32")[0]
+    image = ModelPredictor(model, preparation).read(path, "a")
+    assert np.array_equal(image.render_overview(), to_canvas(pixels, preparation))
+    from_file = predict_images(model, [path], preparation, precision="fp32")[0]
+    in_memory = predict_images(model, [pixels], preparation, precision="fp32")[0]
     direct = model.predict(collate([sample]))["scene"][0]
     assert direct.probs.shape == (2, *SIZE)
     for other in (from_file["scene"], in_memory["scene"]):
         assert torch.equal(other.probs, direct.probs)
-    drawn = draw_prediction(picture.render_overview(), from_file, {"scene": ("background", "left")})
+    drawn = draw_prediction(image.render_overview(), from_file, {"scene": ("background", "left")})
     assert (drawn.shape, drawn.dtype) == ((*SIZE, 3), np.uint8)
     losses = model(collate([sample]), mode="loss")
     assert all(torch.isfinite(term.sum) for term in losses.values())
@@ -134,7 +134,7 @@ def test_from_file_to_tensor_to_prediction(
 def test_file_of_other_channels_gets_one_sentence(tmp_path: Path, wanted: int, remedy: int) -> None:
     path = write(tmp_path / "a.tif", stored(5, "uint16"))
     with pytest.raises(DataError, match=rf"a\.tif has 5 .*channels={wanted}; .*channels={remedy}"):
-        predict_pictures(small_model(wanted), [path], Preparation(wanted))
+        predict_images(small_model(wanted), [path], Preparation(wanted))
 
 
 # --- The stem
@@ -164,12 +164,12 @@ def test_stem_for_other_channels(tmp_path: Path) -> None:
 
 
 def test_equal_channels_keep_the_response_of_the_stem(tmp_path: Path) -> None:
-    """Where all channels hold one normalised picture, the adapted stem answers as the original."""
-    picture = torch.randn(1, 1, 32, 32)
+    """Where all channels hold one normalized image, the adapted stem answers as the original."""
+    image = torch.randn(1, 1, 32, 32)
     for channels in (1, 6):
         given, made, _ = stem_and_constants(tmp_path, channels)
-        wanted = torch.nn.functional.conv2d(picture.expand(1, 3, 32, 32), given)
-        got = torch.nn.functional.conv2d(picture.expand(1, channels, 32, 32), made)
+        wanted = torch.nn.functional.conv2d(image.expand(1, 3, 32, 32), given)
+        got = torch.nn.functional.conv2d(image.expand(1, channels, 32, 32), made)
         assert torch.allclose(got, wanted, atol=1e-5)
 
 
@@ -222,14 +222,14 @@ def test_steps_of_the_recipe_are_those_of_the_reopened_run(
     tmp_path: Path, step: dict[str, Any]
 ) -> None:
     names = [f"{i}.png" for i in range(4)]
-    pictures = [stored(1, "uint16", seed) for seed in range(4)]
-    for name, pixels in zip(names, pictures, strict=True):
+    images = [stored(1, "uint16", seed) for seed in range(4)]
+    for name, pixels in zip(names, images, strict=True):
         write(tmp_path / name, pixels)
     write_coco(tmp_path, names)
     recipe = recipe_over(tmp_path, channels=1, intensity=step, normalize="data")
     run = train(recipe, tmp_path / "run")
 
-    ready = np.concatenate([by_hand(each, step).ravel() for each in pictures])
+    ready = np.concatenate([by_hand(each, step).ravel() for each in images])
     constants = run.recipe.data.normalize
     assert isinstance(constants, NormalizeRecipe)
     assert constants.mean == pytest.approx((ready.mean(),), abs=1e-6)
@@ -323,13 +323,13 @@ def test_model_refuses_constants_of_other_channels() -> None:
         model.set_normalization((0.5, 0.5), (1.0, 0.0))
 
 
-def test_colour_augmentation_on_many_channels_stops_before_training(tmp_path: Path) -> None:
+def test_color_augmentation_on_many_channels_stops_before_training(tmp_path: Path) -> None:
     write(tmp_path / "0.npy", stored(5, "uint16"))
     write_coco(tmp_path, ["0.npy"])
     recipe = recipe_over(tmp_path, channels=5).model_copy(
         update={"augment": ({"ColorJitter": {}},)}
     )
-    with pytest.raises(RecipeError, match=r"augment.0.ColorJitter works on pictures of 3"):
+    with pytest.raises(RecipeError, match=r"augment.0.ColorJitter works on images of 3"):
         train(recipe, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

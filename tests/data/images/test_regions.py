@@ -1,4 +1,4 @@
-"""Parts of picture files equal the same parts of the decoded whole, whatever the format."""
+"""Parts of image files equal the same parts of the decoded whole, whatever the format."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_tiffs(tmp_path: Path, kind: str, dtype: Any, channels: int) -> None:
     pixels = pixels[:, :, 0] if channels == 1 else pixels
     tifffile.imwrite(tmp_path / "a.tif", pixels, photometric=photometric, **options)
     in_parts(tmp_path / "a.tif", channels)
-    in_parts(tmp_path / "a.tif", 3)  # grey becomes colour part by part
+    in_parts(tmp_path / "a.tif", 3)  # gray becomes color part by part
     in_memory = isinstance(open_regions(tmp_path / "a.tif", channels), ArrayRegions)
     assert in_memory == (kind == "one strip")
 

@@ -1,4 +1,4 @@
-"""Windows over pictures: where they lie, that they cover, and that their shares add up to one."""
+"""Windows over images: where they lie, that they cover, and that their shares add up to one."""
 
 from __future__ import annotations
 
@@ -59,14 +59,14 @@ def test_shares_add_up_to_one_and_are_exactly_one_where_a_window_is_alone(overla
         assert (share[seen[start : start + 64] == 1] == 1).all()
 
 
-def test_windows_of_a_picture_come_row_by_row_and_never_leave_it() -> None:
+def test_windows_of_a_image_come_row_by_row_and_never_leave_it() -> None:
     tiles = WindowGrid(64, 128, 0.25).make_tiles((100, 200))
     places = [(0, 0), (0, 72), (36, 0), (36, 72)]
     assert tiles == [Tile(top, left, 64, 128) for top, left in places]
     assert tiles[-1].box == (72, 36, 200, 100)
 
 
-def test_a_smaller_picture_is_one_window_of_its_own_size() -> None:
+def test_a_smaller_image_is_one_window_of_its_own_size() -> None:
     assert WindowGrid(64, 64).make_tiles((30, 50)) == [Tile.from_size((30, 50))]
     assert WindowGrid(64, 64, 0.0).make_tiles((30, 128)) == [
         Tile(0, 0, 30, 64),

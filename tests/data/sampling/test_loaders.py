@@ -41,7 +41,7 @@ def test_order_is_a_function_of_seed_and_epoch() -> None:
     assert sample_epoch_order(50, seed=4, epoch=4) != order
 
 
-def test_one_process_sees_every_picture_once() -> None:
+def test_one_process_sees_every_image_once() -> None:
     batches = make_training_batches(10, 4, seed=0, epoch=0)
     assert [len(each) for each in batches] == [4, 4, 2]
     assert [i for each in batches for i in each] == sample_epoch_order(10, seed=0, epoch=0)
@@ -64,8 +64,8 @@ def test_global_batches_do_not_depend_on_the_number_of_processes() -> None:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> CocoDataset:
-    """Four augmented pictures of different sizes."""
+def images(tmp_path: Path) -> CocoDataset:
+    """Four augmented images of different sizes."""
     rng = np.random.default_rng(0)
     image_records = []
     for i in range(4):
@@ -90,9 +90,9 @@ KEYS: list[list[Key]] = [[(1, 3), (1, 0)], [(1, 2), (1, 1)]]
 
 
 @pytest.mark.parametrize("start_method", ["fork", "spawn"])
-def test_workers_change_nothing(pictures: CocoDataset, start_method: str) -> None:
+def test_workers_change_nothing(images: CocoDataset, start_method: str) -> None:
     """Also those that start empty, as on macOS and Windows."""
-    data, keys = pictures, KEYS
+    data, keys = images, KEYS
     alone = list(make_loader(data, keys))
     shared = list(make_loader(data, keys, workers=1, start_method=start_method))
     assert len(make_loader(data, keys)) == len(alone) == len(shared) == 2
@@ -132,12 +132,10 @@ def test_a_worker_takes_one_core(start_method: str) -> None:
         ([{"HorizontalFlip": {"p": 0.5}}, {"RandomBrightnessContrast": {"p": 0.5}}], False),
     ],
 )
-def test_batches_hold_what_samples_do(
-    pictures: CocoDataset, steps: list, *, has_bytes: bool
-) -> None:
+def test_batches_hold_what_samples_do(images: CocoDataset, steps: list, *, has_bytes: bool) -> None:
     """Loaders move 8 bits as long as they can; whoever asks for a sample gets floats in 0..1."""
     augment = Augmentation(steps) if steps else None
-    data = CocoDataset(pictures.files, categories=pictures.categories, augment=augment, seed=7)
+    data = CocoDataset(images.files, categories=images.categories, augment=augment, seed=7)
     for batch, keys in zip(make_loader(data, KEYS), KEYS, strict=True):
         samples = [data[key] for key in keys]
         assert all(each.image.dtype == torch.float32 for each in samples)
@@ -147,11 +145,11 @@ def test_batches_hold_what_samples_do(
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_picture_that_has_gone_is_one_sentence(pictures: CocoDataset, workers: int) -> None:
-    gone = pictures.path(2)
+def test_a_image_that_has_gone_is_one_sentence(images: CocoDataset, workers: int) -> None:
+    gone = images.path(2)
     gone.unlink()
     with pytest.raises(DataError) as caught:
-        list(make_loader(pictures, KEYS, workers=workers))
+        list(make_loader(images, KEYS, workers=workers))
     assert str(gone) in str(caught.value)
     assert "Traceback" not in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
@@ -178,7 +176,7 @@ def test_repeats_are_due_to_within_one_and_epochs_are_equally_long() -> None:
 
 
 @pytest.mark.parametrize("repeat", [0.001, 0.3, 1.0, 3.0])
-def test_repeats_of_one_picture(repeat: float) -> None:
+def test_repeats_of_one_image(repeat: float) -> None:
     order = sample_epoch_order(1, seed=0, epoch=0, repeats=np.array([repeat]))
     assert order == [0] * max(1, round(repeat))
 

@@ -22,18 +22,18 @@ from resnet_tasks.data.sampling.rare_classes import (
 
 
 def test_repeat_factors_by_hand() -> None:
-    # Of 8 pictures 4 show class 0, 1 shows class 1, none shows class 2; threshold 1/2.
+    # Of 8 images 4 show class 0, 1 shows class 1, none shows class 2; threshold 1/2.
     places, categories = np.asarray([0, 1, 2, 3, 3]), np.asarray([0, 0, 0, 0, 1])
-    found = compute_repeat_factors(places, categories, pictures=8, threshold=0.5)
+    found = compute_repeat_factors(places, categories, images=8, threshold=0.5)
     assert found.tolist() == [1, 1, 1, 2, 1, 1, 1, 1]  # sqrt((1/2) / (1/8)) = 2
-    lower = compute_repeat_factors(places, categories, pictures=8, threshold=0.25)
+    lower = compute_repeat_factors(places, categories, images=8, threshold=0.25)
     assert lower.tolist() == pytest.approx([1, 1, 1, math.sqrt(2), 1, 1, 1, 1])
     nothing = np.zeros(0, np.int64)
-    assert compute_repeat_factors(nothing, nothing, pictures=2, threshold=1.0).tolist() == [1, 1]
+    assert compute_repeat_factors(nothing, nothing, images=2, threshold=1.0).tolist() == [1, 1]
 
 
 def rare(folder: Path) -> CocoDataset:
-    """100 pictures: all show class a, two of them a b, another a crowd of b."""
+    """100 images: all show class a, two of them a b, another a crowd of b."""
     images = [{"id": i, "file_name": f"{i}.png", "height": 9, "width": 9} for i in range(100)]
     box = {"bbox": [0, 0, 2, 2], "area": 4, "iscrowd": 0}
     objects = [{"id": i, "image_id": i, "category_id": 1, **box} for i in range(100)]
@@ -48,7 +48,7 @@ def rare(folder: Path) -> CocoDataset:
     return CocoDataset([file], categories=file.categories)
 
 
-def test_pictures_with_rare_classes_come_more_often(tmp_path: Path) -> None:
+def test_images_with_rare_classes_come_more_often(tmp_path: Path) -> None:
     data = rare(tmp_path).with_repeated_rare_classes(0.125)  # sqrt(0.125 / 0.02) = 2.5
     assert data.repeats is not None
     assert data.repeats[[7, 9]].tolist() == pytest.approx([2.5, 2.5])
@@ -75,7 +75,7 @@ def test_two_files_count_together_and_weights_of_sources_multiply(tmp_path: Path
 
 
 def counted() -> ClassCounts:
-    """Classes 0 and 1 come together in one picture, 0 alone in another; 2 never comes."""
+    """Classes 0 and 1 come together in one image, 0 alone in another; 2 never comes."""
     counts = ClassCounts(3)
     counts.add(np.asarray([[0, 0, 0], [1, -1, -1]]))
     counts.add(np.asarray([0, 0, 0, 0, 0]))
@@ -85,11 +85,11 @@ def counted() -> ClassCounts:
 def test_counts_by_hand() -> None:
     counts = counted()
     assert counts.labels.tolist() == [8, 1, 0]
-    assert counts.pictures.tolist() == [2, 1, 0]
-    assert counts.around.tolist() == [9, 4, 0]  # labels on the pictures that show it
+    assert counts.images.tolist() == [2, 1, 0]
+    assert counts.around.tolist() == [9, 4, 0]  # labels on the images that show it
     counts.add(np.asarray([2, 2]), weight=1.5)
     assert counts.labels.tolist() == [8, 1, 3]
-    assert counts.pictures.tolist() == [2, 1, 1.5]
+    assert counts.images.tolist() == [2, 1, 1.5]
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_counts_by_hand() -> None:
         ("balanced", 8.0),
         ("inverse_sqrt", math.sqrt(8)),
         ("median_frequency", (8 / 9) / (1 / 4)),
-        ("effective_number", 1 + 0.9999),  # (1 - b^2) / (1 - b), of pictures
+        ("effective_number", 1 + 0.9999),  # (1 - b^2) / (1 - b), of images
     ],
 )
 def test_weights_by_hand(name: str, ratio: float) -> None:

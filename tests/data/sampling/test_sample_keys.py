@@ -15,7 +15,7 @@ def test_keys_say_no_more_than_they_need() -> None:
     assert unpack_key((2, 7, 0.5, 3)) == (2, 7, 0.5, 3)
 
 
-def test_seed_of_a_sample_depends_on_run_epoch_and_picture_only(tmp_path: Path) -> None:
+def test_seed_of_a_sample_depends_on_run_epoch_and_image_only(tmp_path: Path) -> None:
     seeds = {
         derive_sample_seed(s, e, i) for s in range(3) for e in range(3) for i in (1, 2, "1", "a")
     }

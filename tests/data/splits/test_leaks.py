@@ -1,4 +1,4 @@
-"""Groups and pictures in two splits, found in parsed files and in names alone."""
+"""Groups and images in two splits, found in parsed files and in names alone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def write(path: Path, *images: tuple[str, Any], **info: Any) -> Path:
     return path
 
 
-def test_groups_and_pictures_that_are_in_both(tmp_path: Path) -> None:
+def test_groups_and_images_that_are_in_both(tmp_path: Path) -> None:
     first = write(tmp_path / "a.json", ("x/1.png", "p1"), ("x/2.png", "p1"), ("x/3.png", None))
     second = write(
         tmp_path / "deep" / "b.json",
@@ -31,15 +31,15 @@ def test_groups_and_pictures_that_are_in_both(tmp_path: Path) -> None:
         ("5.png", None),
         images_root="../x",
     )
-    pictures = [str((tmp_path / "x" / name).resolve()) for name in ("2.png", "3.png")]
+    images = [str((tmp_path / "x" / name).resolve()) for name in ("2.png", "3.png")]
     for read in (read_coco, read_image_names):
         files = [read(first)], [read(second)]
         leak = find_leak(*files)  # type: ignore[arg-type]
         assert leak.groups == {"p1": (2, 1)}
-        assert list(leak.pictures) == pictures
+        assert list(leak.images) == images
         assert leak
         text = leak.describe("train", "val")
-        assert text.startswith("1 group(s): 'p1' (2 in train, 1 in val); 2 picture(s): ")
+        assert text.startswith("1 group(s): 'p1' (2 in train, 1 in val); 2 image(s): ")
         assert not find_leak(*files[:1], [])
 
 
@@ -50,7 +50,7 @@ def test_many_are_counted_and_few_are_named(tmp_path: Path) -> None:
     assert text.startswith("9 group(s): 'g0' (1 in train, 1 in test), ")
     assert "'g4'" in text
     assert "'g5'" not in text
-    assert "; 9 picture(s): " in text
+    assert "; 9 image(s): " in text
 
 
 def test_what_cannot_be_read_is_not_compared(tmp_path: Path) -> None:

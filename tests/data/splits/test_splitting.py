@@ -44,7 +44,7 @@ def test_the_seed_alone_decides() -> None:
 
 
 def test_classes_by_hand() -> None:
-    # Four groups of two pictures; the rare class in two of them: one to each part.
+    # Four groups of two images; the rare class in two of them: one to each part.
     groups = ["a", "a", "b", "b", "c", "c", "d", "d"]
     counts = np.array([[1, 0]] * 4 + [[0, 1], [0, 0]] * 2, dtype=np.float64)
     for seed in range(10):
@@ -83,21 +83,21 @@ def test_one_huge_group_leaves_no_part_empty() -> None:
 
 
 def test_mistakes() -> None:
-    with pytest.raises(DataError, match=r"5 parts take at least 5 groups .* 4 pictures have 2"):
+    with pytest.raises(DataError, match=r"5 parts take at least 5 groups .* 4 images have 2"):
         assign_folds(["a", "a", "b", "b"], 5)
     with pytest.raises(DataError, match="1 fold"):
         assign_folds(["a", "b"], 1)
     with pytest.raises(DataError, match=r"shares are \[1, 0\]"):
         divide(["a", "b"], [1, 0])
-    with pytest.raises(DataError, match="0 pictures have 0"):
+    with pytest.raises(DataError, match="0 images have 0"):
         divide([], [1, 1])
-    with pytest.raises(DataError, match="do not fit 2 pictures"):
+    with pytest.raises(DataError, match="do not fit 2 images"):
         divide(["a", "b"], [1, 1], counts=np.zeros((3, 1)))
 
 
 @pytest.fixture
 def file() -> CocoFile:
-    """Three pictures: two of patient 7, one of nobody; a dog, two cats (one a crowd)."""
+    """Three images: two of patient 7, one of nobody; a dog, two cats (one a crowd)."""
     images = (
         ImageRecord(1, "a.png", 8, 8, group="7"),
         ImageRecord(2, "b.png", 8, 8),
@@ -118,7 +118,7 @@ def file() -> CocoFile:
 
 
 def test_groups_and_counts_of_files(file: CocoFile) -> None:
-    # A second file on the same pictures, by another way to their folder, without groups.
+    # A second file on the same images, by another way to their folder, without groups.
     again = replace(
         file,
         images_root=Path("d/../d"),
@@ -133,7 +133,7 @@ def test_groups_and_counts_of_files(file: CocoFile) -> None:
     assert counts.tolist() == [[0, 1, 0], [1, 0, 0], [0, 0, 0], [0, 0, 0], [0, 0, 1], [0, 0, 0]]
 
 
-def test_folds_of_files_cut_no_picture_and_no_group(file: CocoFile) -> None:
+def test_folds_of_files_cut_no_image_and_no_group(file: CocoFile) -> None:
     again = replace(file, images=file.images[1:2], annotations={2: ()})
     folds = Folds.from_files([file, again], 2)
     assert folds.fold[0] == folds.fold[2] != folds.fold[1] == folds.fold[3]

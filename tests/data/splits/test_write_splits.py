@@ -20,7 +20,7 @@ NUMBER = 120
 
 
 def data_set(folder: Path, *, group: str | None = "group", unknown: str = "") -> Path:
-    """120 pictures of 30 patients; every fifth patient has the rare class."""
+    """120 images of 30 patients; every fifth patient has the rare class."""
     images, annotations = [], []
     for i in range(NUMBER):
         patient = i // 4
@@ -56,13 +56,13 @@ def test_groups_stay_whole_and_classes_alike(tmp_path: Path) -> None:
     made = split_file(path, tmp_path / "out" / "deep", SplitPlan())
     assert made.by == "group-class"
     assert [file.name for file in made.files] == ["train.json", "val.json", "test.json"]
-    assert sum(made.pictures) == NUMBER
+    assert sum(made.images) == NUMBER
     assert sum(made.groups) == 30
-    assert np.allclose(made.pictures, (84, 18, 18), atol=4)
+    assert np.allclose(made.images, (84, 18, 18), atol=4)
     assert made.objects["mitosis"] == (16, 4, 4)  # of six patients
     checks = check_splits(made.files)
     assert {kind for each in checks for kind in each.count_problems()} == {"missing_file"}
-    # Every record is in one part, just as it was, and finds its picture.
+    # Every record is in one part, just as it was, and finds its image.
     before = json.loads(path.read_text())
     parts = [json.loads(file.read_text()) for file in made.files]
     for key in ("images", "annotations"):
@@ -89,19 +89,19 @@ def test_folds_are_used_as_several_files(tmp_path: Path, by: Any) -> None:
     path = data_set(tmp_path)
     made = split_file(path, tmp_path / "folds", SplitPlan(None, 3, by))
     assert [file.stem for file in made.files] == ["fold0", "fold1", "fold2"]
-    assert max(made.pictures) - min(made.pictures) <= 4
+    assert max(made.images) - min(made.images) <= 4
     if by == "group-class":
         assert made.objects["mitosis"] == (8, 8, 8)
 
 
-def test_without_groups_pictures_are_divided(tmp_path: Path) -> None:
+def test_without_groups_images_are_divided(tmp_path: Path) -> None:
     path = data_set(tmp_path, group=None)
     alike = split_file(path, tmp_path / "class", SplitPlan((2, 1)))
     assert alike.by == "class"
-    assert alike.pictures == (80, 40)
+    assert alike.images == (80, 40)
     assert alike.objects["mitosis"] == (16, 8)
     alone = split_file(path, tmp_path / "random", SplitPlan((0.5, 0.5), by="random"))
-    assert alone.pictures == (60, 60)
+    assert alone.images == (60, 60)
     with pytest.raises(DataError, match=r"names no groups, .* --group-key or --group-from"):
         split_file(path, tmp_path / "x", SplitPlan(by="group"))
 
@@ -116,9 +116,9 @@ def test_groups_are_found_in_names_and_keys(tmp_path: Path) -> None:
     records = json.loads(by_name.files[0].read_text())["images"]
     assert all(each["group"] == f"{each['patient_id']:02}" for each in records)
     assert records[0]["scanner"] == {"kV": 1.5}
-    with pytest.raises(DataError, match=r"120 of 120 pictures are without a key 'study'"):
+    with pytest.raises(DataError, match=r"120 of 120 images are without a key 'study'"):
         split_file(path, tmp_path / "x", SplitPlan(group_key="study"))
-    with pytest.raises(DataError, match=r"80 of 120 pictures are without what --group-from"):
+    with pytest.raises(DataError, match=r"80 of 120 images are without what --group-from"):
         split_file(path, tmp_path / "x", SplitPlan(group_from="^p0"))
     with pytest.raises(DataError, match="is no regular expression"):
         split_file(path, tmp_path / "x", SplitPlan(group_from="("))
@@ -129,7 +129,7 @@ def test_groups_are_not_cut_unless_that_is_asked_for(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="--by random would cut through them"):
         split_file(path, tmp_path / "x", SplitPlan(by="random"))
     made = split_file(path, tmp_path / "x", SplitPlan(by="random", ignore_groups=True))
-    assert made.pictures == (84, 18, 18)
+    assert made.images == (84, 18, 18)
     assert sum(made.groups) > 30
 
 

@@ -27,14 +27,14 @@ CATEGORIES = [{"id": 3, "name": "cell"}, {"id": 8, "name": "dust"}]
 
 def write_set(
     folder: Path,
-    pictures: list[Any],
+    images: list[Any],
     annotations: list[dict[str, Any]] | None = None,
     *,
     suffix: str = "npy",
     **image_fields: Any,
 ) -> Path:
     image_records = []
-    for i, pixels in enumerate(pictures):
+    for i, pixels in enumerate(images):
         name = f"{i}.{suffix}"
         if suffix == "npy":
             np.save(folder / name, pixels)
@@ -79,7 +79,7 @@ def test_hand_computed_channels(tmp_path: Path) -> None:
     assert (found.channels.low, found.channels.high) == ((0.0, pytest.approx(0.2)), (1.0, 1.0))
     assert found.sizes == {(1, 2): 1, (2, 1): 1}
     stored = found.value_ranges["uint16"]
-    assert (stored.pictures, stored.low, stored.high) == (2, 0, 65535)
+    assert (stored.images, stored.low, stored.high) == (2, 0, 65535)
     assert found.channels.histogram[0].tolist() == [1] + [0] * 254 + [3]
 
 
@@ -90,16 +90,16 @@ def test_hand_computed_objects(tmp_path: Path) -> None:
         {"image_id": 0, "category_id": 3, "bbox": [0, 0, 50, 50], "area": 2500, "iscrowd": 1},
         {"image_id": 1, "category_id": 3, "bbox": [10, 10, 40, 40], "area": 1600},
     ]
-    grey = np.zeros((100, 200, 1), np.uint8)
-    path = write_set(tmp_path, [grey] * 3, annotations, group=["a", "a", "b"])
+    gray = np.zeros((100, 200, 1), np.uint8)
+    path = write_set(tmp_path, [gray] * 3, annotations, group=["a", "a", "b"])
     found = compute_dataset_statistics(read_coco(path), channels=1)
     assert found.objects == {"cell": 2, "dust": 1}
-    assert (found.crowds, found.per_picture, found.groups) == (1, [2, 1, 0], 2)
+    assert (found.crowds, found.per_image, found.groups) == (1, [2, 1, 0], 2)
     assert found.by_size == (1, 1, 1)
     assert found.aspect_ratios.tolist() == [2, 1, 1]
     assert found.sides.tolist() == pytest.approx([200**0.5, 100, 40])
-    # Centres (5, 10), (150, 100), which lies on the lower edge, and (30, 30).
-    places = {tuple(place) for place in np.argwhere(found.centres).tolist()}
+    # Centers (5, 10), (150, 100), which lies on the lower edge, and (30, 30).
+    places = {tuple(place) for place in np.argwhere(found.centers).tolist()}
     assert places == {(3, 0), (31, 24), (9, 4)}
     assert found.class_pixels is None
 
@@ -108,16 +108,16 @@ def test_hand_computed_class_pixels(tmp_path: Path) -> None:
     maps = [[[0, 3, 3], [8, 8, 255]], [[3, 3, 3], [3, 3, 0]]]
     for i, values in enumerate(maps):
         cv2.imwrite(str(tmp_path / f"map{i}.png"), np.asarray(values, np.uint8))
-    picture = np.zeros((2, 3, 3), np.uint8)
-    path = write_set(tmp_path, [picture] * 2, sem_seg_file_name=["map0.png", "map1.png"])
+    image = np.zeros((2, 3, 3), np.uint8)
+    path = write_set(tmp_path, [image] * 2, sem_seg_file_name=["map0.png", "map1.png"])
     found = compute_dataset_statistics(read_coco(path), channels=3)
     assert found.class_pixels == {"cell": 7, "dust": 2}
     assert found.void_pixels == 3
 
 
 def test_values_of_unknown_range_are_counted(tmp_path: Path) -> None:
-    pictures = [np.full((2, 2), -1000, np.int16), np.full((2, 2), 3000, np.int16)]
-    coco = read_coco(write_set(tmp_path, pictures))
+    images = [np.full((2, 2), -1000, np.int16), np.full((2, 2), 3000, np.int16)]
+    coco = read_coco(write_set(tmp_path, images))
     found = compute_dataset_statistics(coco, channels=1)
     assert (found.unplaced, found.channels.pixels) == (2, 0)
     assert (found.value_ranges["int16"].low, found.value_ranges["int16"].high) == (-1000, 3000)
@@ -126,35 +126,35 @@ def test_values_of_unknown_range_are_counted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("picture", "message"),
+    ("image", "message"),
     [
         (np.full((2, 2), np.nan, np.float32), r"0\.npy holds values that are not finite"),
         (np.zeros((2, 2, 5), np.uint8), r"0\.npy has 5 channel.*set data.channels=5"),
     ],
 )
-def test_bad_picture_is_named(tmp_path: Path, picture: Any, message: str) -> None:
+def test_bad_image_is_named(tmp_path: Path, image: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        compute_dataset_statistics(read_coco(write_set(tmp_path, [picture])), channels=1)
+        compute_dataset_statistics(read_coco(write_set(tmp_path, [image])), channels=1)
 
 
-def test_picture_of_another_size_is_named(tmp_path: Path) -> None:
+def test_image_of_another_size_is_named(tmp_path: Path) -> None:
     path = write_set(tmp_path, [np.zeros((2, 3), np.uint8)])
     np.save(tmp_path / "0.npy", np.zeros((3, 2), np.uint8))
     with pytest.raises(DataError, match=r"0\.npy is 2 x 3 .* says 3 x 2"):
         compute_dataset_statistics(read_coco(path), channels=1)
 
 
-def test_constant_channel_cannot_be_normalised(tmp_path: Path) -> None:
-    picture = np.zeros((2, 2, 2), np.uint8)
-    picture[0, 0, 0] = 255
-    coco = read_coco(write_set(tmp_path, [picture]))
+def test_constant_channel_cannot_be_normalized(tmp_path: Path) -> None:
+    image = np.zeros((2, 2, 2), np.uint8)
+    image[0, 0, 0] = 255
+    coco = read_coco(write_set(tmp_path, [image]))
     dataset = CocoDataset([coco], categories=coco.categories, channels=2)
     with pytest.raises(DataError, match=r"channel 1 .* is 0 everywhere.*data.normalize=weights"):
         measure_channels(dataset)
 
 
 def test_real_nuclei_are_what_numpy_finds(shared_data: Path, tmp_path: Path) -> None:
-    """RGBA pictures of several sizes, with a mask per nucleus."""
+    """RGBA images of several sizes, with a mask per nucleus."""
     names = (shared_data / "dsb2018/val.txt").read_text().split()[:12]
     source = tmp_path / "source"
     (source / "stage1_train").mkdir(parents=True)
@@ -171,7 +171,7 @@ def test_real_nuclei_are_what_numpy_finds(shared_data: Path, tmp_path: Path) -> 
     np.testing.assert_allclose(found.channels.std, whole.std(0), rtol=1e-6)
     assert found.channels.pixels == len(whole)
     assert sum(found.sizes.values()) == len(names)
-    assert sum(found.per_picture) == sum(found.objects.values()) == len(found.boxes)
+    assert sum(found.per_image) == sum(found.objects.values()) == len(found.boxes)
     inside = 0
     for path in paths:
         files = (path.parents[1] / "masks").iterdir()

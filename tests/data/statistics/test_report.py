@@ -19,7 +19,7 @@ from tests.support.consoles import heard, quiet
 
 
 def measured() -> DatasetStatistics:
-    found = DatasetStatistics(pictures=2, per_picture=[1, 0], objects={"cell": 1}, groups=2)
+    found = DatasetStatistics(images=2, per_image=[1, 0], objects={"cell": 1}, groups=2)
     found.sizes.update({(4, 6): 2})
     values = np.full((4, 6, 2), 0.25, np.float32)
     values[:2] = 0.75
@@ -40,10 +40,10 @@ def printed(found: DatasetStatistics) -> str:
 def test_text_holds_the_numbers_and_what_to_write() -> None:
     text = printed(measured())
     for part in (
-        "a.json: 2 pictures in 2 groups",
+        "a.json: 2 images in 2 groups",
         "6 x 4: 2",
-        "2 pictures of uint16, values 5 to 900",
-        "objects: cell 1; 0 crowd regions; per picture 0 to 1, mean 0.50, 1 pictures without",
+        "2 images of uint16, values 5 to 900",
+        "objects: cell 1; 0 crowd regions; per image 0 to 1, mean 0.50, 1 images without",
         "1 small, 0 medium, 0 large",
         "25.00%",
         "channels: 2",
@@ -80,7 +80,7 @@ def test_a_channel_that_never_changes_gives_no_constants() -> None:
 
 
 def test_values_that_cannot_be_placed_get_a_window() -> None:
-    found = DatasetStatistics(pictures=1, unplaced=1)
+    found = DatasetStatistics(images=1, unplaced=1)
     found.sizes[4, 6] = 1
     found.value_ranges["int16"] = ValueRange(1, -1000, 3000)
     text = printed(found)
@@ -89,16 +89,16 @@ def test_values_that_cannot_be_placed_get_a_window() -> None:
 
 
 @pytest.mark.parametrize("bare", [False, True])
-def test_figure_is_a_picture(tmp_path: Path, bare: bool) -> None:
+def test_figure_is_a_image(tmp_path: Path, bare: bool) -> None:
     found = measured()
-    if bare:  # nothing but the size of a picture
-        found = DatasetStatistics(pictures=1)
+    if bare:  # nothing but the size of an image
+        found = DatasetStatistics(images=1)
         found.sizes[4, 6] = 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         draw_statistics(found, tmp_path / "new" / "a.png")
-    with Image.open(tmp_path / "new" / "a.png") as picture:
-        assert np.asarray(picture.convert("L")).std() > 5
+    with Image.open(tmp_path / "new" / "a.png") as image:
+        assert np.asarray(image.convert("L")).std() > 5
 
 
 def test_figure_that_cannot_be_written_is_explained(tmp_path: Path) -> None:

@@ -74,11 +74,11 @@ def test_components_and_specks(tmp_path: Path) -> None:
 
 
 def test_masks_of_jpeg_are_cut_at_the_threshold(tmp_path: Path) -> None:
-    grey = np.tile(np.arange(0, 240, 8, dtype=np.float64), (20, 1))
-    pair(tmp_path / "in", "a", grey)
+    gray = np.tile(np.arange(0, 240, 8, dtype=np.float64), (20, 1))
+    pair(tmp_path / "in", "a", gray)
     file = tmp_path / "in/masks/a.png"
-    assert (read_binary_mask(file, 128) == (grey >= 128)).all()
-    assert (read_binary_mask(file, 200) == (grey >= 200)).all()
+    assert (read_binary_mask(file, 128) == (gray >= 128)).all()
+    assert (read_binary_mask(file, 200) == (gray >= 200)).all()
     clean = square(slice(5, 27), slice(13, 49))
     pair(tmp_path / "jpeg", "a", clean, ".jpg")
     stored = np.asarray(Image.open(tmp_path / "jpeg/masks/a.jpg"))
@@ -110,13 +110,13 @@ def test_boxes_of_the_publisher_are_the_objects(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("boxes", "message"),
     [
-        ({}, "has no entry for the picture a"),
+        ({}, "has no entry for the image a"),
         ({"a": {"height": 41, "width": 60, "bbox": []}}, r"the file of boxes says \(41, 60\)"),
         (
             {"a": {"height": 40, "width": 60, "bbox": [{}]}},
             "'a' should have height, width and bbox",
         ),
-        ([], "should name each picture"),
+        ([], "should name each image"),
     ],
 )
 def test_wrong_boxes_are_named(tmp_path: Path, boxes: Any, message: str) -> None:
@@ -140,7 +140,7 @@ def test_splits_by_list_by_share_and_by_folder(tmp_path: Path) -> None:
     train, val = convert(source, tmp_path / "lists", val_fraction=0.2)
     assert (train.images, val.images) == (2, 1)
     (source / "val.txt").write_text("p77\n")
-    with pytest.raises(DataError, match=r"val\.txt lists 1 names without a picture, the first p77"):
+    with pytest.raises(DataError, match=r"val\.txt lists 1 names without an image, the first p77"):
         convert(source, tmp_path / "no")
     folders = {**FOLDERS, "test": ImageMaskFolders("other", "masks")}
     with pytest.raises(DataError, match="other is missing"):
@@ -149,17 +149,17 @@ def test_splits_by_list_by_share_and_by_folder(tmp_path: Path) -> None:
         convert_binary_masks(source, tmp_path / "no", category="polyp", folders={})
 
 
-def test_pictures_and_masks_must_agree(tmp_path: Path) -> None:
+def test_images_and_masks_must_agree(tmp_path: Path) -> None:
     source = tmp_path / "in"
     pair(source, "a", square(slice(5, 25), slice(10, 30)))
     Image.new("L", (61, 40)).save(source / "masks/a.png")
     with pytest.raises(DataError, match=r"has the size \(40, 60\) .* says \(40, 61\)"):
         convert(source, tmp_path / "out")
-    (source / "masks/a.png").write_bytes(b"no picture")
+    (source / "masks/a.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"the mask .*a\.png cannot be read"):
         convert(source, tmp_path / "out")
     (source / "masks/a.png").unlink()
-    with pytest.raises(DataError, match=r"'a', but .*masks has no such picture"):
+    with pytest.raises(DataError, match=r"'a', but .*masks has no such image"):
         convert(source, tmp_path / "out")
 
 

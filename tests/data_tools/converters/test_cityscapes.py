@@ -11,7 +11,7 @@ from data_tools.converters.cityscapes import NOT_EVALUATED, STUFF, THINGS
 from resnet_tasks.data.coco.masks import decode_mask
 from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.errors import DataError
-from tests.support.tiny_sources import cityscapes, picture, text
+from tests.support.tiny_sources import cityscapes, image, text
 
 FILE = "gtFine/train/aachen/aachen_000000_000019_gtFine_polygons.json"
 
@@ -55,7 +55,7 @@ def test_what_is_hidden_is_listed(tmp_path: Path) -> None:
 
 def test_coarse_labels_and_a_single_split(tmp_path: Path) -> None:
     folder = tmp_path / "in"
-    picture(folder / "leftImg8bit/val/ulm/ulm_1_leftImg8bit.png", cityscapes.SIZE)
+    image(folder / "leftImg8bit/val/ulm/ulm_1_leftImg8bit.png", cityscapes.SIZE)
     polygons = cityscapes.content(cityscapes.OBJECTS)
     text(folder / "gtCoarse/val/ulm/ulm_1_gtCoarse_polygons.json", polygons)
     card = convert("cityscapes", folder, tmp_path / "out", labels="gtCoarse")
@@ -77,7 +77,7 @@ def test_coarse_labels_and_a_single_split(tmp_path: Path) -> None:
         (cityscapes.content([cityscapes.rectangle("tank", 1, 1, 2, 2)]), "label 'tank'; Citys"),
         (cityscapes.content([cityscapes.rectangle("tankgroup", 1, 1, 2, 2)]), "'tankgroup'"),
         (cityscapes.content([{"label": "car"}]), r"object 0 \(car\) needs a polygon"),
-        (cityscapes.content([cityscapes.rectangle("car", 1, 1, 10**9, 2)]), "near its picture"),
+        (cityscapes.content([cityscapes.rectangle("car", 1, 1, 10**9, 2)]), "near its image"),
         ('{"imgHeight": 32, "imgWidth": 96, "objects": []}', r"\(32, 96\) .* has \(64, 96\)"),
     ],
 )

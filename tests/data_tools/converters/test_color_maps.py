@@ -12,7 +12,7 @@ from PIL import Image
 from data_tools.catalog import convert
 from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.errors import DataError
-from tests.support.tiny_sources import picture, text
+from tests.support.tiny_sources import image, text
 
 CAMVID = """\
 64 128 64\tAnimal
@@ -61,7 +61,7 @@ def camvid(folder: Path) -> Path:
     pixels[:] = SKY
     pixels[20:40, 10:30], pixels[20:40, 50:70], pixels[:4] = CAR, VAN, VOID
     for name in ("0001TP_006690", "0016E5_00390"):
-        picture(folder / f"701_StillsRaw_full/{name}.png")
+        image(folder / f"701_StillsRaw_full/{name}.png")
         file = folder / f"LabeledApproved_full/{name}_L.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(file)
@@ -77,7 +77,7 @@ def written(out: Path) -> tuple[dict[str, Any], np.ndarray]:
 
 
 def test_all_classes_of_the_table(tmp_path: Path) -> None:
-    card = convert("colour-maps", camvid(tmp_path / "in"), tmp_path / "out", **OPTIONS)
+    card = convert("color-maps", camvid(tmp_path / "in"), tmp_path / "out", **OPTIONS)
     assert [split.images for split in card.splits] == [1, 1]
     train, ids = written(tmp_path / "out")
     names = [each["name"] for each in train["categories"]]
@@ -92,7 +92,7 @@ def test_all_classes_of_the_table(tmp_path: Path) -> None:
 def test_classes_are_merged(tmp_path: Path) -> None:
     merge = {"Sky": "Sky", "SUVPickupTruck": "Car", "Car": "Car", "Truck_Bus": "Car"}
     options = OPTIONS | {"merge": merge, "things": ("Car",), "boxes": True}
-    convert("colour-maps", camvid(tmp_path / "in"), tmp_path / "out", **options)
+    convert("color-maps", camvid(tmp_path / "in"), tmp_path / "out", **options)
     train, ids = written(tmp_path / "out")
     assert [(c["name"], c["isthing"]) for c in train["categories"]] == [("Sky", 0), ("Car", 1)]
     assert (ids[30, 20], ids[30, 60]) == (2, 2)
@@ -101,27 +101,27 @@ def test_classes_are_merged(tmp_path: Path) -> None:
 
 def test_folders_by_split_and_palettes(tmp_path: Path) -> None:
     for split in ("train", "val"):
-        picture(tmp_path / f"in/{split}/a.jpg")
+        image(tmp_path / f"in/{split}/a.jpg")
         file = tmp_path / f"in/{split}_labels/a.png"
         file.parent.mkdir()
         stored = Image.fromarray(np.full((64, 96, 3), CAR, np.uint8)).quantize(4)
         assert stored.mode == "P"
         stored.save(file)
     text(tmp_path / "in/class.csv", "64,0,128,Car\n128,128,128,Sky\n")
-    places = {"images": "{split}", "maps": "{split}_labels", "colours": "class.csv"}
-    card = convert("colour-maps", tmp_path / "in", tmp_path / "out", **places)
+    places = {"images": "{split}", "maps": "{split}_labels", "colors": "class.csv"}
+    card = convert("color-maps", tmp_path / "in", tmp_path / "out", **places)
     assert card.splits[1].pixels == {"Car": 64 * 96, "Sky": 0}
 
 
-def test_an_unknown_colour_is_told_with_its_place(tmp_path: Path) -> None:
+def test_an_unknown_color_is_told_with_its_place(tmp_path: Path) -> None:
     source = camvid(tmp_path / "in")
     file = source / "LabeledApproved_full/0016E5_00390_L.png"
     pixels = np.asarray(Image.open(file)).copy()
     pixels[50, 7], pixels[51, 8:10] = (1, 2, 3), (1, 2, 4)
     Image.fromarray(pixels).save(file)
-    expected = r"0016E5_00390_L\.png has 2 colours of no class: \(1, 2, 3\) in 1 pixels, \(1, 2, 4"
+    expected = r"0016E5_00390_L\.png has 2 colors of no class: \(1, 2, 3\) in 1 pixels, \(1, 2, 4"
     with pytest.raises(DataError, match=rf"{expected}\) in 2 pixels; the first one at x 7, y 50"):
-        convert("colour-maps", source, tmp_path / "out", **OPTIONS)
+        convert("color-maps", source, tmp_path / "out", **OPTIONS)
     assert not (tmp_path / "out").exists()
 
 
@@ -130,12 +130,12 @@ def test_an_unknown_colour_is_told_with_its_place(tmp_path: Path) -> None:
     [
         ("64 0 128 Car\n64 0 Sky", {}, r"line 2 is '64 0 Sky'; it should be R G B name"),
         ("64 0 256 Car", {}, "line 1 is"),
-        ("64 0 128 Car\n64 0 128 Bus", {}, "line 2: .* has a name or colour again"),
-        ("64 0 128 Car\n1 2 3 Car", {}, "line 2: .* has a name or colour again"),
+        ("64 0 128 Car\n64 0 128 Bus", {}, "line 2: .* has a name or color again"),
+        ("64 0 128 Car\n1 2 3 Car", {}, "line 2: .* has a name or color again"),
         (CAMVID, {"merge": {"Auto": "Car"}}, "has no class 'Auto'; it has Animal"),
         (CAMVID, {"things": ("Auto",)}, r"the things \['Auto'\] are not among"),
         (CAMVID, {"images": "{split}"}, r"must both have \{split\}"),
-        (CAMVID, {"ending": "_X"}, "lists '0001TP_006690_X', but .* has no such picture"),
+        (CAMVID, {"ending": "_X"}, "lists '0001TP_006690_X', but .* has no such image"),
         (CAMVID, {"maps": "none"}, "none is missing"),
     ],
 )
@@ -143,7 +143,7 @@ def test_mistakes(table: str, options: dict[str, Any], told: str, tmp_path: Path
     source = camvid(tmp_path / "in")
     text(source / "label_colors.txt", table)
     with pytest.raises(DataError, match=told):
-        convert("colour-maps", source, tmp_path / "out", **OPTIONS | options)
+        convert("color-maps", source, tmp_path / "out", **OPTIONS | options)
 
 
 def test_lossy_deep_and_several_maps_are_rejected(tmp_path: Path) -> None:
@@ -153,11 +153,11 @@ def test_lossy_deep_and_several_maps_are_rejected(tmp_path: Path) -> None:
     pixels = np.asarray(Image.open(file)).copy()
     Image.fromarray(pixels).save(file, "JPEG")
     with pytest.raises(DataError, match=r"0016E5_00390_L\.png is stored as JPEG, which changes"):
-        convert("colour-maps", source, tmp_path / "out", **OPTIONS)
+        convert("color-maps", source, tmp_path / "out", **OPTIONS)
     cv2.imwrite(str(file), pixels.astype(np.uint16))
-    with pytest.raises(DataError, match=r"3 channel\(s\) of uint16; colours need 8-bit RGB"):
-        convert("colour-maps", source, tmp_path / "out", **OPTIONS)
+    with pytest.raises(DataError, match=r"3 channel\(s\) of uint16; colors need 8-bit RGB"):
+        convert("color-maps", source, tmp_path / "out", **OPTIONS)
     maps = [Image.fromarray(pixels), Image.fromarray(pixels[::-1].copy())]
     maps[0].save(file, "PNG", save_all=True, append_images=maps[1:])
-    with pytest.raises(DataError, match=r"0016E5_00390_L\.png is an animation of 2 pictures"):
-        convert("colour-maps", source, tmp_path / "out", **OPTIONS)
+    with pytest.raises(DataError, match=r"0016E5_00390_L\.png is an animation of 2 images"):
+        convert("color-maps", source, tmp_path / "out", **OPTIONS)

@@ -88,7 +88,7 @@ def test_the_published_example_for_images(tmp_path: Path) -> None:
     assert [(each.description, each.reason) for each in summary.skipped] == [
         ("traffic_line (shape 2)", "a line has no area"),
         ("wheel (shape 3)", "points have no area"),
-        ("good_frame (shape 4)", "tags of whole pictures are not converted"),
+        ("good_frame (shape 4)", "tags of whole images are not converted"),
         ("s1 (shape 5)", "points have no area"),
     ]
     coco = read_coco(tmp_path / "out/train.json")
@@ -127,7 +127,7 @@ def test_subsets_are_splits(tmp_path: Path) -> None:
         convert_cvat(source, tmp_path / "no")
 
 
-def test_pictures_of_one_name_belong_to_their_subsets(tmp_path: Path) -> None:
+def test_images_of_one_name_belong_to_their_subsets(tmp_path: Path) -> None:
     """As projects are exported: images/SUBSET/NAME."""
     box = '<box label="car" xtl="1" ytl="2" xbr="11" ybr="22"/>'
     source = cvat(tmp_path / "in", image(box, 'subset="Train"') + image("", 'subset="Val"'))
@@ -172,7 +172,7 @@ def test_turned_boxes_and_ellipses_are_outlines(tmp_path: Path) -> None:
     write_image(source / "images/a.png", (30, 40))
     convert_cvat(source, tmp_path / "out")
     car, wheel = load(tmp_path / "out/train.json")["annotations"]
-    # 20 x 4 around (20, 7), a quarter turn: 4 x 20, of which the picture cuts off 3 rows.
+    # 20 x 4 around (20, 7), a quarter turn: 4 x 20, of which the image cuts off 3 rows.
     assert car["bbox"] == [18, 0, 4, 17]
     assert wheel["bbox"] == [12, 11, 16, 8]
     assert wheel["area"] == pytest.approx(np.pi * 32, rel=0.05)
@@ -197,7 +197,7 @@ def test_turned_boxes_and_ellipses_are_outlines(tmp_path: Path) -> None:
         (image("").replace('"30"', '"31"'), r"a\.png has the size \(31, 40\)"),
         (image("").replace('"30"', '"tall"'), "has height='tall'"),
         (image("").replace("a.png", "../a.png"), "leads out of the folder"),
-        (image("").replace("a.png", "gone.png"), r"names the picture gone\.png, but neither"),
+        (image("").replace("a.png", "gone.png"), r"names the image gone\.png, but neither"),
         ('<track id="0" label="car"><box frame="7"/></track>', "is on frame 7; the task has 1"),
     ],
 )

@@ -16,7 +16,7 @@ from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.errors import DataError
 
 
-def pictures(root: Path, *names: str) -> Path:
+def images(root: Path, *names: str) -> Path:
     for name in names:
         file = root / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -34,7 +34,7 @@ def labels(file: Path) -> dict[str, str]:
 
 
 def test_native_splits_are_kept_and_share_their_classes(tmp_path: Path) -> None:
-    source = pictures(
+    source = images(
         tmp_path / "in", "train/dog/a.png", "train/dog/deep/b.png", "train/cat/a.png",
         "valid/owl/c.png", "test/cat/d.PNG",
     )  # fmt: skip
@@ -66,7 +66,7 @@ def test_a_share_of_every_class_goes_to_val(tmp_path: Path) -> None:
     names = [
         f"{kind}/{i}.png" for kind, count in (("a", 10), ("b", 2), ("c", 1)) for i in range(count)
     ]
-    source = pictures(tmp_path / "in", *names)
+    source = images(tmp_path / "in", *names)
     made = []
     for seed, out in ((0, "x"), (0, "y"), (1, "z")):
         folder = tmp_path / out
@@ -82,14 +82,14 @@ def test_a_share_of_every_class_goes_to_val(tmp_path: Path) -> None:
 
 
 def test_without_splits_everything_is_train(tmp_path: Path) -> None:
-    source = pictures(tmp_path / "in", "test/a.png", "train/b.png")  # classes of such names
+    source = images(tmp_path / "in", "test/a.png", "train/b.png")  # classes of such names
     (summary,) = convert_image_folders(source, tmp_path / "out")
     assert summary.objects == {"test": 1, "train": 1}
 
 
-def test_unreadable_pictures_are_listed_and_the_command_s_card_says_so(tmp_path: Path) -> None:
-    source = pictures(tmp_path / "in", "a/x.png", "b/y.png")
-    (source / "b/broken.jpg").write_bytes(b"no picture")
+def test_unreadable_images_are_listed_and_the_command_s_card_says_so(tmp_path: Path) -> None:
+    source = images(tmp_path / "in", "a/x.png", "b/y.png")
+    (source / "b/broken.jpg").write_bytes(b"no image")
     card = convert("image-folders", source, tmp_path / "out", copy_images=True)
     assert card.splits[0].images == 2
     (skipped,) = card.splits[0].skipped
@@ -104,8 +104,8 @@ def test_unreadable_pictures_are_listed_and_the_command_s_card_says_so(tmp_path:
 @pytest.mark.parametrize(
     ("names", "options", "said"),
     [
-        ((), {}, "holds no picture"),
-        (("a.png",), {}, "holds no picture"),
+        ((), {}, "holds no image"),
+        (("a.png",), {}, "holds no image"),
         (("a/x.png", "b/deep/"), {}, "lies in the folders b;"),
         (("train/a/x.png", "val/a/x.png", "other/a/x.png"), {}, "and beside them other;"),
         (("train/a/x.png", "val/a/x.png"), {"val_fraction": 0.2}, "splits of its own"),
@@ -121,7 +121,7 @@ def test_mistakes_are_told(
         if name.endswith("/"):
             (source / name).mkdir(parents=True)
         else:
-            pictures(source, name)
+            images(source, name)
     with pytest.raises(DataError, match=said):
         convert_image_folders(source, tmp_path / "out", **options)
     with pytest.raises(DataError, match=r"gone is no folder: download the data set"):

@@ -20,7 +20,7 @@ def save(file: Path, pixels: np.ndarray) -> None:
 
 
 def bowl(root: Path, masks: dict[str, np.ndarray], name: str = "cafe") -> Path:
-    """One picture of 6 x 8 with an alpha channel, and its masks."""
+    """One image of 6 x 8 with an alpha channel, and its masks."""
     folder = root / "stage1_train" / name
     save(folder / "images" / f"{name}.png", np.zeros((6, 8, 4)))
     (folder / "masks").mkdir()
@@ -43,7 +43,7 @@ def load(file: Path) -> dict[str, Any]:
 def dsb2018(
     shared_data: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Path, tuple[SplitSummary, ...]]:
-    """The whole validation split and the first training pictures (all of it is a slow test)."""
+    """The whole validation split and the first training images (all of it is a slow test)."""
     source = tmp_path_factory.mktemp("dsb2018")
     (source / "stage1_train").symlink_to(shared_data / "dsb2018" / "stage1_train")
     listed = (shared_data / "dsb2018" / "train.txt").read_text().split()
@@ -100,7 +100,7 @@ def test_all_of_dsb2018(shared_data: Path, tmp_path: Path) -> None:
     assert train.skipped == val.skipped == ()
 
 
-def test_lists_of_dsb2018_name_360_and_84_pictures(shared_data: Path) -> None:
+def test_lists_of_dsb2018_name_360_and_84_images(shared_data: Path) -> None:
     names = [(shared_data / "dsb2018" / f"{s}.txt").read_text().split() for s in ("train", "val")]
     assert [len(set(each)) for each in names] == [360, 84]
     assert not set(names[0]) & set(names[1])
@@ -130,7 +130,7 @@ def test_opaque_black_masks_are_empty(tmp_path: Path) -> None:
     assert np.argwhere(read_mask(tmp_path / "m.png")).tolist() == [[2, 3]]
 
 
-def test_pictures_without_objects_are_kept(tmp_path: Path) -> None:
+def test_images_without_objects_are_kept(tmp_path: Path) -> None:
     (summary,) = convert_instance_masks(bowl(tmp_path / "in", {}), tmp_path / "out")
     assert (summary.images, summary.objects) == (1, {"nucleus": 0})
 
@@ -142,9 +142,9 @@ def test_wrong_sources_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is photos: give the folder"):
         convert_instance_masks(tmp_path, tmp_path / "out")
     source = bowl(tmp_path / "in", {"a": np.ones((8, 6))})
-    with pytest.raises(DataError, match=r"a\.png has size \(8, 6\) .*, its picture \(6, 8\)"):
+    with pytest.raises(DataError, match=r"a\.png has size \(8, 6\) .*, its image \(6, 8\)"):
         convert_instance_masks(source, tmp_path / "out")
-    (source / "stage1_train/cafe/masks/a.png").write_text("no picture")
+    (source / "stage1_train/cafe/masks/a.png").write_text("no image")
     with pytest.raises(DataError, match=r"a\.png cannot be read"):
         convert_instance_masks(source, tmp_path / "out")
     (source / "val.txt").write_text("beef\ncafe\n")
@@ -153,7 +153,7 @@ def test_wrong_sources_are_named(tmp_path: Path) -> None:
 
 
 def test_rims_are_a_class_of_pixels_and_keep_touching_objects_apart(tmp_path: Path) -> None:
-    """A 4 x 4 object in the corner of the picture beside one of 4 x 3: rims of one pixel."""
+    """A 4 x 4 object in the corner of the image beside one of 4 x 3: rims of one pixel."""
     first, second = np.zeros((6, 8)), np.zeros((6, 8))
     first[:4, :4] = 255
     second[:4, 4:7] = 255
@@ -169,7 +169,7 @@ def test_rims_are_a_class_of_pixels_and_keep_touching_objects_apart(tmp_path: Pa
     (image,) = coco["images"]
     found = read_label_map(tmp_path / "out" / image["sem_seg_file_name"])
     assert found.tolist() == [
-        [1, 1, 1, 2, 2, 1, 2, 0],  # along the edge of the picture there is no rim
+        [1, 1, 1, 2, 2, 1, 2, 0],  # along the edge of the image there is no rim
         [1, 1, 1, 2, 2, 1, 2, 0],
         [1, 1, 1, 2, 2, 1, 2, 0],
         [2, 2, 2, 2, 2, 2, 2, 0],

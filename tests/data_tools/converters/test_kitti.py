@@ -8,7 +8,7 @@ from data_tools.catalog import convert, prepare
 from data_tools.converters.kitti import CLASSES
 from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.errors import DataError
-from tests.support.tiny_sources import kitti, picture, text
+from tests.support.tiny_sources import image, kitti, text
 
 
 def written(out: Path, split: str) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def test_a_split_must_be_stated(tmp_path: Path) -> None:
         convert("kitti", source, tmp_path / "x", lists=tmp_path / "elsewhere", val_fraction=0.5)
     card = convert("kitti", source, tmp_path / "drawn", val_fraction=0.34)
     assert [split.images for split in card.splits] == [2, 1]
-    assert "by pictures, whose drives are not known" in card.to_markdown()
+    assert "by images, whose drives are not known" in card.to_markdown()
     text(tmp_path / "elsewhere/val.txt", "000000\n")
     with pytest.raises(DataError, match=r"'000000' and 0 others stand in train\.txt and in val"):
         convert("kitti", source, tmp_path / "x", lists=tmp_path / "elsewhere")
@@ -66,7 +66,7 @@ def test_a_split_must_be_stated(tmp_path: Path) -> None:
 def test_drives_stay_whole(tmp_path: Path) -> None:
     source = kitti.write(tmp_path / "in")
     for number in range(3, 8):
-        picture(source / f"training/image_2/{number:06d}.png")
+        image(source / f"training/image_2/{number:06d}.png")
         text(source / f"training/label_2/{number:06d}.txt", "")
     drives = [f"2011_09_26 2011_09_26_drive_{n // 2:04d}_sync {n:010d}" for n in range(8)]
     text(tmp_path / "kit/train_mapping.txt", "\n".join(drives) + "\n")
@@ -80,7 +80,7 @@ def test_drives_stay_whole(tmp_path: Path) -> None:
         groups[split] = {record["group"] for record in images}
         assert len(images) == 4
         for record in images:
-            # Picture 0 is line 8 of the mapping: frame 7, the drive 7 // 2.
+            # Image 0 is line 8 of the mapping: frame 7, the drive 7 // 2.
             frame = (7, 0, 6, 1, 5, 2, 4, 3)[int(Path(record["file_name"]).stem)]
             assert record["group"] == f"2011_09_26_drive_{frame // 2:04d}_sync"
     assert not groups["train"] & groups["val"]

@@ -150,7 +150,7 @@ def test_wrong_lists_and_sizes_are_named(tmp_path: Path) -> None:
         convert_label_maps(source, tmp_path / "out", classes=CLASSES)
     (source / "train.txt").write_text("train/a.jpg trainannot/a.png\n")
     save(source / "trainannot/a.png", np.zeros((4, 6)))
-    with pytest.raises(DataError, match=r"\(4, 6\) \(height, width\), the picture \(4, 4\)"):
+    with pytest.raises(DataError, match=r"\(4, 6\) \(height, width\), the image \(4, 4\)"):
         convert_label_maps(source, tmp_path / "out", classes=CLASSES)
     with pytest.raises(DataError, match=r"train, trainannot, train\.txt is missing; there is in"):
         convert_label_maps(tmp_path, tmp_path / "out", classes=CLASSES)

@@ -36,7 +36,7 @@ def shape(
 
 
 def labelme(file: Path, drawn: list[dict[str, Any]], **changes: Any) -> Path:
-    """A JSON about an 80 x 60 (width x height) picture beside it; returns their folder."""
+    """A JSON about an 80 x 60 (width x height) image beside it; returns their folder."""
     file.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.zeros((60, 80, 3), dtype=np.uint8)).save(file.with_suffix(".jpg"))
     content = {
@@ -149,11 +149,11 @@ def test_folders_of_splits_have_other_names(tmp_path: Path) -> None:
     assert (train.split, train.images, val.split, val.images) == ("train", 1, "val", 1)
 
 
-def test_two_files_about_one_picture_are_refused(tmp_path: Path) -> None:
+def test_two_files_about_one_image_are_refused(tmp_path: Path) -> None:
     source = tmp_path / "in"
     labelme(source / "a.json", [shape("car", SQUARE)])
     labelme(source / "b.json", [shape("car", SQUARE)], imagePath="a.jpg")
-    with pytest.raises(DataError, match=r"train has the picture .*a\.jpg twice"):
+    with pytest.raises(DataError, match=r"train has the image .*a\.jpg twice"):
         convert_labelme(source, tmp_path / "out")
     (source / "b.json").write_text((source / "b.json").read_text().replace('"a.jpg"', '"c.jpg"'))
     Image.new("RGB", (80, 60)).save(source / "b.png")
@@ -161,13 +161,13 @@ def test_two_files_about_one_picture_are_refused(tmp_path: Path) -> None:
         convert_labelme(source, tmp_path / "out2")
 
 
-def test_pictures_are_found_inside_the_folder_only(tmp_path: Path) -> None:
+def test_images_are_found_inside_the_folder_only(tmp_path: Path) -> None:
     source = labelme(
         tmp_path / "in/json/a.json", [shape("car", SQUARE)], imagePath="..\\imgs\\x.jpg"
     )
     (source / "a.jpg").unlink()
     with pytest.raises(
-        DataError, match=r"is about the picture '\.\.\\\\imgs\\\\x\.jpg', but that is"
+        DataError, match=r"is about the image '\.\.\\\\imgs\\\\x\.jpg', but that is"
     ):
         convert_labelme(tmp_path / "in", tmp_path / "out")
     for folder in (tmp_path / "in/imgs", tmp_path / "imgs"):

@@ -15,7 +15,7 @@ POLYGON = [2.0, 3, 12, 3, 12, 8, 2, 8]
 
 
 def source(root: Path, changes: dict[str, Any] | None = None, **annotation: Any) -> Path:
-    """One 20 x 10 (width x height) picture in a sub-folder that the file does not name."""
+    """One 20 x 10 (width x height) image in a sub-folder that the file does not name."""
     (root / "images/A172").mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.zeros((10, 20), dtype=np.uint8)).save(root / "images/A172/a.tif")
     full = {
@@ -128,7 +128,7 @@ def test_run_lengths_crowds_groups_and_label_maps_are_kept(tmp_path: Path) -> No
     assert read_coco(tmp_path / "out/val.json").find_missing_files() == ()
 
 
-def test_pictures_must_be_there_once_and_fit(tmp_path: Path) -> None:
+def test_images_must_be_there_once_and_fit(tmp_path: Path) -> None:
     given = source(tmp_path / "in")
     (given / "images/BV2").mkdir()
     Image.new("L", (20, 10)).save(given / "images/BV2/a.tif")

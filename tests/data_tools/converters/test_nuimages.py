@@ -15,7 +15,7 @@ from data_tools.catalog import convert
 from resnet_tasks.data.coco.masks import decode_mask
 from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.errors import DataError
-from tests.support.tiny_sources import picture, text
+from tests.support.tiny_sources import image, text
 
 SIZE = (64, 96)
 CATEGORIES = ("human.pedestrian.adult", "vehicle.car", "flat.driveable_surface", "vehicle.ego")
@@ -100,11 +100,11 @@ def tables() -> Tables:
 
 
 def write(folder: Path, content: Tables, split: str = "train") -> Path:
-    name_of_picture = "a.jpg" if split == "train" else f"{split}.jpg"
-    picture(folder / "samples/CAM_FRONT" / name_of_picture, SIZE)
+    name_of_image = "a.jpg" if split == "train" else f"{split}.jpg"
+    image(folder / "samples/CAM_FRONT" / name_of_image, SIZE)
     for name, rows in content.items():
         written_rows = json.dumps(rows, indent=0).replace(
-            "CAM_FRONT/a.jpg", f"CAM_FRONT/{name_of_picture}"
+            "CAM_FRONT/a.jpg", f"CAM_FRONT/{name_of_image}"
         )
         text(folder / f"v1.0-{split}/{name}.json", written_rows)
     return folder

@@ -51,9 +51,9 @@ def test_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path: Path) 
 def test_longer_runs_start_with_the_scenes_of_shorter_ones(tmp_path: Path, cells: Path) -> None:
     make_cells(tmp_path / "short", train=1, val=1)
     short, long = digests(tmp_path / "short"), digests(cells)
-    pictures = [name for name in short if name.endswith((".jpg", ".png"))]
-    assert len(pictures) == 4
-    assert all(short[name] == long[name] for name in pictures)
+    images = [name for name in short if name.endswith((".jpg", ".png"))]
+    assert len(images) == 4
+    assert all(short[name] == long[name] for name in images)
 
 
 def test_validation_scenes_are_not_training_scenes(cells: Path) -> None:
@@ -142,16 +142,16 @@ def test_existing_files_are_not_overwritten(cells: Path) -> None:
 # Thresholds and connected components, helped by the truth wherever they have a choice.
 
 
-def flattened(picture: np.ndarray) -> dict[str, np.ndarray]:
-    """Grey-level pictures in which a cell may stand out, light evened out."""
-    smooth = cv2.GaussianBlur(picture.astype(np.float32), (0, 0), 1.5)
+def flattened(image: np.ndarray) -> dict[str, np.ndarray]:
+    """Gray-level images in which a cell may stand out, light evened out."""
+    smooth = cv2.GaussianBlur(image.astype(np.float32), (0, 0), 1.5)
     even = smooth / cv2.GaussianBlur(smooth, (0, 0), 30)
-    grey = even.mean(2)
-    spread = ndimage.generic_gradient_magnitude(grey, ndimage.sobel)
+    gray = even.mean(2)
+    spread = ndimage.generic_gradient_magnitude(gray, ndimage.sobel)
     return {
-        "dark": -grey,
-        "different": np.abs(grey - np.median(grey)),
-        "coloured": np.abs(even - np.median(even, axis=(0, 1))).sum(2),
+        "dark": -gray,
+        "different": np.abs(gray - np.median(gray)),
+        "colored": np.abs(even - np.median(even, axis=(0, 1))).sum(2),
         "textured": cv2.GaussianBlur(spread, (0, 0), 2),
         "raw": -smooth[..., 1],
     }

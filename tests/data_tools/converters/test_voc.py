@@ -17,7 +17,7 @@ OBJECT = """<object><name>{name}</name><difficult>{difficult}</difficult><bndbox
 
 
 def voc(root: Path, objects: list[tuple[str, tuple[Any, ...], int]]) -> Path:
-    """A VOC folder with one 20 x 10 picture in `val`."""
+    """A VOC folder with one 20 x 10 image in `val`."""
     for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (root / folder).mkdir(parents=True)
     Image.fromarray(np.zeros((10, 20, 3), dtype=np.uint8)).save(root / "JPEGImages/a.png")
@@ -98,7 +98,7 @@ def test_progress_ends_at_the_total(tmp_path: Path) -> None:
     assert seen == [(1, 1)]
 
 
-def test_boxes_outside_the_picture_are_left_out_and_listed(tmp_path: Path) -> None:
+def test_boxes_outside_the_image_are_left_out_and_listed(tmp_path: Path) -> None:
     source = voc(tmp_path / "in", [("cat", (30, 1, 35, 5), 0), ("cat", (5, 1, 3, 5), 0)])
     (summary,) = convert_voc(source, tmp_path / "out")
     assert summary.objects == {"cat": 0}
@@ -152,6 +152,6 @@ def test_lists_classes_and_sizes_must_fit(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"\(10, 20\) \(height, width\), but .* has \(20, 10\)"):
         convert_voc(source, tmp_path / "out")
     (source / "JPEGImages/a.png").unlink()
-    with pytest.raises(DataError, match=r"lists 'a', but .*JPEGImages has no such picture"):
+    with pytest.raises(DataError, match=r"lists 'a', but .*JPEGImages has no such image"):
         convert_voc(source, tmp_path / "out")
     assert not (tmp_path / "out/val.json").exists()

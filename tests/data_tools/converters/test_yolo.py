@@ -31,13 +31,13 @@ SEGMENTS = """0 0.681 0.485 0.670 0.487 0.676 0.487
 
 
 def yolo(root: Path, labels: dict[str, str | None], description: str = COCO8) -> Path:
-    """A data set of 200 x 100 (width x height) pictures; `None` leaves the label file out."""
+    """A data set of 200 x 100 (width x height) images; `None` leaves the label file out."""
     root.mkdir(exist_ok=True)
     (root / "data.yaml").write_text(description)
     for name, text in labels.items():
-        picture = root / f"images/{name}.png"
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.zeros((100, 200, 3), dtype=np.uint8)).save(picture)
+        image = root / f"images/{name}.png"
+        image.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.zeros((100, 200, 3), dtype=np.uint8)).save(image)
         label = root / f"labels/{name}.txt"
         label.parent.mkdir(parents=True, exist_ok=True)
         if text is not None:
@@ -90,14 +90,14 @@ def test_a_split_with_boxes_and_polygons_does_not_claim_masks(tmp_path: Path) ->
     assert [a.segmentation is None for a in coco.annotations[1]] == [False, True]
 
 
-def test_absent_and_empty_label_files_are_pictures_without_objects(tmp_path: Path) -> None:
+def test_absent_and_empty_label_files_are_images_without_objects(tmp_path: Path) -> None:
     source = yolo(
         tmp_path / "in", {"train/a": "0 0.5 0.5 0.1 0.2\n", "train/b": "", "train/c": None}
     )
     (source / "images/val").mkdir()
     Image.new("RGB", (10, 10)).save(source / "images/val/d.png")
     with pytest.raises(
-        DataError, match=r"none of the 1 pictures of val has a label file.*val/d\.txt"
+        DataError, match=r"none of the 1 images of val has a label file.*val/d\.txt"
     ):
         convert_yolo(source, tmp_path / "out")
     (source / "labels/val").mkdir()
@@ -106,7 +106,7 @@ def test_absent_and_empty_label_files_are_pictures_without_objects(tmp_path: Pat
     coco = read_coco(tmp_path / "out/train.json")
     assert [len(coco.annotations[record.id]) for record in coco.images] == [1, 0, 0]
     assert read_coco(tmp_path / "out/val.json").annotated == {"boxes"}
-    with pytest.raises(DataError, match=r"1 of 3 pictures of train have no label file.*c\.txt"):
+    with pytest.raises(DataError, match=r"1 of 3 images of train have no label file.*c\.txt"):
         convert_yolo(source, tmp_path / "strict", missing_labels="error")
 
 
@@ -150,10 +150,10 @@ def test_objects_without_area_repeated_lines_and_orphans_are_listed(tmp_path: Pa
     train, _ = convert_yolo(source, tmp_path / "out")
     assert train.objects == {"person": 0, "bicycle": 1, "car": 0}
     assert [(each.file, each.description, each.reason) for each in train.skipped] == [
-        ("a.txt", "person (line 1)", "it has no area inside the picture"),
+        ("a.txt", "person (line 1)", "it has no area inside the image"),
         ("a.txt", "bicycle (line 3)", "the same line stands above it"),
-        ("a.txt", "car (line 4)", "it has no area inside the picture"),
-        ("labels/train/gone.txt", "all its objects", "there is no picture of that name"),
+        ("a.txt", "car (line 4)", "it has no area inside the image"),
+        ("labels/train/gone.txt", "all its objects", "there is no image of that name"),
     ]
 
 

@@ -23,7 +23,7 @@ def load(file: Path) -> dict[str, Any]:
 
 
 def coco_file(folder: Path, annotations: list[dict[str, Any]], **image: Any) -> Path:
-    """A `val.json` with one 40 x 30 (width x height) picture, gapped ids and two classes."""
+    """A `val.json` with one 40 x 30 (width x height) image, gapped ids and two classes."""
     folder.mkdir(parents=True, exist_ok=True)
     record = {"id": 7, "file_name": "a.png", "height": 30, "width": 40} | image
     (folder / record["file_name"]).parent.mkdir(parents=True, exist_ok=True)
@@ -42,7 +42,7 @@ def coco_file(folder: Path, annotations: list[dict[str, Any]], **image: Any) -> 
 
 
 def by_name(coco: CocoFile) -> dict[str, list[tuple[str, tuple[float, ...]]]]:
-    """Picture's name without folders -> (class, box) of its objects, crowd objects left out."""
+    """Image's name without folders -> (class, box) of its objects, crowd objects left out."""
     names = coco.categories.names
     return {
         Path(record.file_name).name: [
@@ -72,7 +72,7 @@ def test_yolo_lines_by_hand(tmp_path: Path) -> None:
     assert (tmp_path / "out/images/val/a.png").is_file()
     assert [(each.description, each.reason) for each in card.splits[0].skipped] == [
         ("ant (annotation 3)", "YOLO has no crowd objects"),
-        ("ant (annotation 4)", "a label of the whole picture has no box"),
+        ("ant (annotation 4)", "a label of the whole image has no box"),
     ]
     assert "| val | a.png | ant (annotation 3) | YOLO" in (
         (tmp_path / "out/data_card.md").read_text()
@@ -219,7 +219,7 @@ def test_voc_by_hand(tmp_path: Path) -> None:
     assert boxes == [([8, 6, 12, 9.25], 0), ([0, 0, 4, 3], 1)]
 
 
-def test_pictures_of_one_name_in_several_folders(tmp_path: Path) -> None:
+def test_images_of_one_name_in_several_folders(tmp_path: Path) -> None:
     file = coco_file(tmp_path / "in", [{"category_id": 3, "bbox": [1, 2, 8, 3]}])
     content = load(file)
     for image_id, name in ((8, "images/b/a.png"), (9, "images/b/a.jpg"), (10, "c.png")):
@@ -249,7 +249,7 @@ def test_what_is_wrong_is_named_and_nothing_is_left_behind(tmp_path: Path) -> No
         "train": Path("x/instances_train2017.json")
     }
     (tmp_path / "in/a.png").unlink()
-    with pytest.raises(DataError, match=r"the picture .*a\.png is missing; .* \(images=none\)"):
+    with pytest.raises(DataError, match=r"the image .*a\.png is missing; .* \(images=none\)"):
         export_coco("yolo", file, tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
     export_coco("voc", file, tmp_path / "out", images="none")
@@ -273,7 +273,7 @@ def test_splits_must_agree(tmp_path: Path) -> None:
 
 
 def test_ids_that_are_texts_lead_nowhere(tmp_path: Path) -> None:
-    """Where names without folders are alike, ids tell pictures apart."""
+    """Where names without folders are alike, ids tell images apart."""
     file = coco_file(tmp_path / "in", [], file_name="b_a_png.png")
     content = load(file)
     for name in ("b/a.png", "a.png"):

@@ -204,13 +204,13 @@ def archived(folder: Path, files: list[str], archive: Path) -> Path:
 def test_a_data_set_is_prepared_from_its_archives(tmp_path: Path) -> None:
     source = bccd.write(tmp_path / "in")
     parts = [
-        archived(source, ["JPEGImages"], tmp_path / "pictures.zip"),
+        archived(source, ["JPEGImages"], tmp_path / "images.zip"),
         archived(source, ["Annotations", "ImageSets"], tmp_path / "labels.zip"),
     ]
     card = prepare("bccd", parts, tmp_path / "out")
     assert [(split.split, split.images) for split in card.splits] == [("train", 2), ("val", 1)]
     assert f"- Converted from: {parts[0]} and {parts[1]}" in card.to_markdown()
-    assert {each.name for each in tmp_path.iterdir()} == {"in", "out", "labels.zip", "pictures.zip"}
+    assert {each.name for each in tmp_path.iterdir()} == {"in", "out", "labels.zip", "images.zip"}
     train = read_coco(tmp_path / "out" / "train.json")
     train.require_files()
     assert train.images_root == tmp_path / "out"
@@ -220,15 +220,15 @@ def test_a_data_set_is_prepared_from_its_archives(tmp_path: Path) -> None:
 def test_sources_that_do_not_go_together(tmp_path: Path) -> None:
     source = bccd.write(tmp_path / "in")
     whole = archived(source, ["JPEGImages", "Annotations", "ImageSets"], tmp_path / "x.zip")
-    pictures = archived(source, ["JPEGImages"], tmp_path / "y.zip")
-    with pytest.raises(DataError, match=r"copy_images=false needs pictures that stay, .*x\.zip"):
+    images = archived(source, ["JPEGImages"], tmp_path / "y.zip")
+    with pytest.raises(DataError, match=r"copy_images=false needs images that stay, .*x\.zip"):
         convert("voc", whole, tmp_path / "out", copy_images=False)
     with pytest.raises(DataError, match=r"several sources must all be archives .*in is none"):
         prepare("bccd", [whole, source], tmp_path / "out")
     with pytest.raises(
         DataError, match=r"lacks Annotations .*; ImageSets/Main .* Clone or download"
     ):
-        prepare("bccd", pictures, tmp_path / "out")
+        prepare("bccd", images, tmp_path / "out")
     with pytest.raises(DataError, match=r"there is no archive .*none\.zip; give an existing file"):
         prepare("bccd", tmp_path / "none.zip", tmp_path / "out")
     (tmp_path / "notes.txt").write_text("none")

@@ -1,4 +1,4 @@
-"""Sizes and stored values of picture files, and what is said of those that are none."""
+"""Sizes and stored values of image files, and what is said of those that are none."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from resnet_tasks.data.images.label_files import read_label_map
 from resnet_tasks.errors import DataError
 
 
-def test_picture_size_is_that_of_the_upright_picture(tmp_path: Path) -> None:
+def test_image_size_is_that_of_the_upright_image(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (8, 6)).save(tmp_path / "turned.jpg", exif=exif)
@@ -22,7 +22,7 @@ def test_picture_size_is_that_of_the_upright_picture(tmp_path: Path) -> None:
     assert measure_image_size(tmp_path / "turned.jpg") == (8, 6)
     with pytest.raises(DataError, match=r"none\.png is missing"):
         measure_image_size(tmp_path / "none.png")
-    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "text.png").write_text("no image")
     with pytest.raises(DataError, match=r"text\.png cannot be read"):
         measure_image_size(tmp_path / "text.png")
 
@@ -30,9 +30,9 @@ def test_picture_size_is_that_of_the_upright_picture(tmp_path: Path) -> None:
 def test_palette_maps_are_read_as_indices(tmp_path: Path) -> None:
     indices = np.arange(48, dtype=np.uint8).reshape(6, 8) % 5
     palette = Image.fromarray(indices, mode=None).convert("L")
-    coloured = Image.frombytes("P", (8, 6), palette.tobytes())
-    coloured.putpalette([value for n in range(256) for value in (255 - n, n, 7)])
-    coloured.save(tmp_path / "map.png")
+    colored = Image.frombytes("P", (8, 6), palette.tobytes())
+    colored.putpalette([value for n in range(256) for value in (255 - n, n, 7)])
+    colored.save(tmp_path / "map.png")
     assert read_label_map(tmp_path / "map.png").tolist() == indices.tolist()
     Image.new("RGB", (8, 6)).save(tmp_path / "rgb.png")
     with pytest.raises(DataError, match="3 channels"):
@@ -41,11 +41,11 @@ def test_palette_maps_are_read_as_indices(tmp_path: Path) -> None:
 
 def test_sizes_of_pngs_without_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain, turned = tmp_path / "plain.png", tmp_path / "turned.png"
-    picture = Image.new("RGB", (30, 20))
-    picture.save(plain)
+    image = Image.new("RGB", (30, 20))
+    image.save(plain)
     exif = Image.Exif()
     exif[0x0112] = 6
-    picture.save(turned, exif=exif)
+    image.save(turned, exif=exif)
     assert measure_image_size(turned) == (30, 20)
     # The same chunk behind the pixels.
     data = turned.read_bytes()

@@ -1,4 +1,4 @@
-"""Components are told by touch, corners included, and fit back into their picture."""
+"""Components are told by touch, corners included, and fit back into their image."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def test_masks_have_the_tight_box_unless_another_is_annotated() -> None:
     assert shape_from_mask(np.zeros((6, 8), np.bool_)).is_empty
 
 
-def test_outlines_are_boxed_by_what_the_picture_shows() -> None:
+def test_outlines_are_boxed_by_what_the_image_shows() -> None:
     inside = shape_from_polygons([[1, 1, 5, 1, 5, 4, 1, 4]], (6, 8), "a car")
     assert inside == Shape([1, 1, 4, 3], 12, [[1, 1, 5, 1, 5, 4, 1, 4]])
     beyond = shape_from_polygons([[4, 2, 20, 2, 20, 5, 4, 5]], (6, 8), "a car")

@@ -17,7 +17,7 @@ from resnet_tasks.errors import DataError
 ROAD_USERS = (CategorySpec("road", isthing=False), CategorySpec("car"))
 
 
-def picture(file: Path, size: tuple[int, int] = (6, 8)) -> Path:
+def image(file: Path, size: tuple[int, int] = (6, 8)) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.full((*size, 3), 90, dtype=np.uint8)).save(file)
     return file
@@ -34,7 +34,7 @@ def load(file: Path) -> dict[str, Any]:
 def test_everything_written_is_read_back(tmp_path: Path) -> None:
     source, out = tmp_path / "source", tmp_path / "out"
     coco = writer(out, images_root=source, license_name="MIT")
-    image_id = coco.add_image(picture(source / "a" / "x.png"), group="patient 7")
+    image_id = coco.add_image(image(source / "a" / "x.png"), group="patient 7")
     mask = np.zeros((6, 8), dtype=np.bool_)
     mask[1:4, 2:7] = True
     coco.add_mask(image_id, "car", mask)
@@ -83,7 +83,7 @@ def test_everything_written_is_read_back(tmp_path: Path) -> None:
 
 def test_the_json_appears_only_when_complete(tmp_path: Path) -> None:
     coco = writer(tmp_path / "out", images_root=tmp_path)
-    coco.add_image(picture(tmp_path / "x.png"))
+    coco.add_image(image(tmp_path / "x.png"))
     assert not (tmp_path / "out" / "train.json").exists()
     coco.write()
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["train.json"]
@@ -91,10 +91,10 @@ def test_the_json_appears_only_when_complete(tmp_path: Path) -> None:
         writer(tmp_path / "out")
 
 
-def test_copied_pictures_lie_beside_the_json(tmp_path: Path) -> None:
+def test_copied_images_lie_beside_the_json(tmp_path: Path) -> None:
     source, out = tmp_path / "source", tmp_path / "out"
     coco = writer(out, images_root=source, copy_images=True)
-    original = picture(source / "a" / "x.png")
+    original = image(source / "a" / "x.png")
     coco.add_image(original)
     coco.write()
     content = load(out / "train.json")
@@ -107,7 +107,7 @@ def test_copied_pictures_lie_beside_the_json(tmp_path: Path) -> None:
 def test_equal_names_in_two_folders_get_two_label_maps(tmp_path: Path) -> None:
     coco = writer(tmp_path / "out", images_root=tmp_path)
     for folder, value in (("a", 1), ("b", 2)):
-        image_id = coco.add_image(picture(tmp_path / folder / "x.png"))
+        image_id = coco.add_image(image(tmp_path / folder / "x.png"))
         coco.add_semantic(image_id, np.full((6, 8), value))
     coco.write()
     records = load(tmp_path / "out" / "train.json")["images"]
@@ -120,7 +120,7 @@ def test_many_categories_take_sixteen_bits(tmp_path: Path) -> None:
     coco = CocoWriter(
         tmp_path / "out", "val", categories, annotated=("semantic",), images_root=tmp_path
     )
-    image_id = coco.add_image(picture(tmp_path / "x.png"))
+    image_id = coco.add_image(image(tmp_path / "x.png"))
     ids = np.full((6, 8), 300)
     ids[0, 0] = coco.void
     coco.add_semantic(image_id, ids)
@@ -132,21 +132,21 @@ def test_many_categories_take_sixteen_bits(tmp_path: Path) -> None:
 
 def test_wrong_contents_are_named(tmp_path: Path) -> None:
     coco = writer(tmp_path / "out", images_root=tmp_path / "in")
-    image_id = coco.add_image(picture(tmp_path / "in" / "x.png"))
+    image_id = coco.add_image(image(tmp_path / "in" / "x.png"))
     with pytest.raises(DataError, match=r"x\.png is a 'bus'; the classes are road, car"):
         coco.add_box(image_id, "bus", (0, 0, 1, 1))
     with pytest.raises(DataError, match=r"car of x\.png has no area .*\(3, 3, 0, 2\)"):
         coco.add_box(image_id, "car", (3, 3, 0, 2))
     with pytest.raises(DataError, match="no area"):
         coco.add_mask(image_id, "car", np.zeros((6, 8), dtype=np.bool_))
-    with pytest.raises(DataError, match=r"\(8, 6\) \(height, width\), the picture \(6, 8\)"):
+    with pytest.raises(DataError, match=r"\(8, 6\) \(height, width\), the image \(6, 8\)"):
         coco.add_mask(image_id, "car", np.ones((8, 6), dtype=np.bool_))
-    with pytest.raises(DataError, match=r"\(8, 6\) \(height, width\), the picture \(6, 8\)"):
+    with pytest.raises(DataError, match=r"\(8, 6\) \(height, width\), the image \(6, 8\)"):
         coco.add_semantic(image_id, np.ones((8, 6), dtype=np.int64))
     with pytest.raises(DataError, match=r"holds \[3\]; allowed are 0 to 2 and 255"):
         coco.add_semantic(image_id, np.full((6, 8), 3))
     with pytest.raises(DataError, match="does not lie inside"):
-        coco.add_image(picture(tmp_path / "elsewhere.png"))
+        coco.add_image(image(tmp_path / "elsewhere.png"))
     with pytest.raises(DataError, match="each name once"):
         CocoWriter(tmp_path, "val", [CategorySpec("a"), CategorySpec("a")], annotated=())
     assert coco.summarize().objects == {"road": 0, "car": 0}
@@ -155,7 +155,7 @@ def test_wrong_contents_are_named(tmp_path: Path) -> None:
 def test_the_file_is_what_json_makes_of_its_content(tmp_path: Path) -> None:
     coco = writer(tmp_path / "out", images_root=tmp_path)
     for name in ("ä.png", "b.png"):
-        image_id = coco.add_image(picture(tmp_path / name), group="p")
+        image_id = coco.add_image(image(tmp_path / name), group="p")
         coco.add_box(image_id, "car", (1, 2, 3.456, 2), attributes={"text": 'a "b" é'})
         coco.add_polygons(image_id, "road", [[0, 0, 5, 0, 5, 5.5]])
         coco.add_label(image_id, "car")
@@ -175,7 +175,7 @@ def test_the_file_is_what_json_makes_of_its_content(tmp_path: Path) -> None:
 
 def test_annotations_take_no_memory_and_leave_nothing(tmp_path: Path) -> None:
     coco = writer(tmp_path / "out", images_root=tmp_path)
-    image_id = coco.add_image(picture(tmp_path / "x.png"))
+    image_id = coco.add_image(image(tmp_path / "x.png"))
     coco.add_box(image_id, "car", (1, 2, 3, 2))
     tracemalloc.start()
     for number in range(20_000):
@@ -190,13 +190,13 @@ def test_annotations_take_no_memory_and_leave_nothing(tmp_path: Path) -> None:
 
 def test_names_that_json_cannot_hold_are_refused(tmp_path: Path) -> None:
     name = os.fsdecode(b"gr\xfcn.png")
-    picture(tmp_path / "x.png").rename(tmp_path / name)
+    image(tmp_path / "x.png").rename(tmp_path / name)
     coco = writer(tmp_path / "out", images_root=tmp_path)
     with pytest.raises(DataError, match=r"gr\\udcfcn\.png' has a name that is no UTF-8"):
         coco.add_image(tmp_path / name)
 
 
-def test_a_picture_that_vanishes_is_told(tmp_path: Path) -> None:
+def test_a_image_that_vanishes_is_told(tmp_path: Path) -> None:
     coco = writer(tmp_path / "out", images_root=tmp_path, copy_images=True)
     with pytest.raises(DataError, match=r"x\.png was there and is missing now"):
         coco.add_image(tmp_path / "x.png", size=(6, 8))

@@ -22,17 +22,17 @@ def test_whatever_is_written_is_read_unchanged(tmp_path: Path, kind: type, chann
     assert file.name.startswith("1.2.840.")
     read = decode_image(file)
     assert read.pixels.dtype == kind
-    assert read.layout == ("grey" if channels < 2 else "bands")
+    assert read.layout == ("gray" if channels < 2 else "bands")
     np.testing.assert_array_equal(read.pixels, pixels.reshape(5, 6, -1))
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.uint32])
-def test_colours_stay_colours(tmp_path: Path, kind: type) -> None:
+def test_colors_stay_colors(tmp_path: Path, kind: type) -> None:
     pixels = np.random.default_rng(0).integers(0, np.iinfo(kind).max, (4, 5, 3)).astype(kind)
-    file = write_lossless_image(tmp_path / "a", pixels, is_colour=True)
+    file = write_lossless_image(tmp_path / "a", pixels, is_color=True)
     assert file.suffix == (".tif" if kind is np.uint32 else ".png")
     read = decode_image(file)
-    assert read.layout == "colour"
+    assert read.layout == "color"
     np.testing.assert_array_equal(read.pixels, pixels)
 
 

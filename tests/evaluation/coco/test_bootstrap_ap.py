@@ -17,7 +17,7 @@ from resnet_tasks.structures.evaluation import DetailedEvaluator, GroundTruth, R
 CLASSES = ("a", "b", "c")
 
 
-def random_picture(
+def random_image(
     generator: np.random.Generator, image_id: int | str
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64], GroundTruth]:
     """Boxes on a coarse grid with coarse scores: many ties of overlap and score, some crowds."""
@@ -54,7 +54,7 @@ def test_once_each_is_the_data_set_itself(limits: tuple[int, ...]) -> None:
         generator = np.random.default_rng(seed)
         evaluator = DetectionEvaluator(CLASSES, max_detections=limits)
         for image_id in generator.permutation(9).tolist():  # Not in the order of the ids.
-            evaluator.update_xywh(*random_picture(generator, image_id))
+            evaluator.update_xywh(*random_image(generator, image_id))
         assert isinstance(evaluator, ResamplableEvaluator)
         assert isinstance(evaluator, DetailedEvaluator)
         same(evaluator.resample(np.ones((1, 9), np.int64)), 0, evaluator)
@@ -63,19 +63,19 @@ def test_once_each_is_the_data_set_itself(limits: tuple[int, ...]) -> None:
 def test_more_often_is_a_data_set_with_copies() -> None:
     for seed in range(12):
         generator = np.random.default_rng(100 + seed)
-        pictures = [random_picture(generator, image_id) for image_id in range(8)]
-        for _, _, scores, _ in pictures:  # Equal between pictures, different within each.
+        images = [random_image(generator, image_id) for image_id in range(8)]
+        for _, _, scores, _ in images:  # Equal between images, different within each.
             scores[:] = generator.permutation(len(scores)) / 40
         evaluator = DetectionEvaluator(CLASSES)
-        for picture in pictures:
-            evaluator.update_xywh(*picture)
+        for image in images:
+            evaluator.update_xywh(*image)
         counts = generator.multinomial(8, np.full(8, 1 / 8), 3)
         found = evaluator.resample(counts)
         for row, each in enumerate(counts):
             copied = DetectionEvaluator(CLASSES, backend="pycocotools")
             for index, times in enumerate(each.tolist()):
                 for copy in range(times):
-                    boxes, labels, scores, truth = pictures[index]
+                    boxes, labels, scores, truth = images[index]
                     as_new = GroundTruth(
                         100 * index + copy,
                         truth.size,

@@ -200,7 +200,7 @@ def test_equals_pycocotools_on_the_real_files(
         for backend in ("hotcoco", "pycocotools")
     ]
     results = []
-    for record in reversed(coco.images):  # The order of pictures must not matter.
+    for record in reversed(coco.images):  # The order of images must not matter.
         known = coco.annotations[record.id]
         boxes = np.array([each.bbox for each in known], np.float64).reshape(-1, 4)
         labels = np.array([each.category for each in known], np.int64)
@@ -251,7 +251,7 @@ def test_backends_agree_on_random_cases() -> None:
             number = int(generator.integers(0, 6))
             xywh = generator.integers(0, 6, (number, 4)) * 10.0 + [0, 0, 10, 10]
             annotated = GroundTruth(
-                f"picture {image_id}",
+                f"image {image_id}",
                 (100, 100),
                 xywh,
                 generator.integers(0, 3, number),
@@ -267,7 +267,7 @@ def test_backends_agree_on_random_cases() -> None:
 # --- Refusals ------------------------------------------------------------------------------------
 
 
-def test_broken_input_names_the_picture() -> None:
+def test_broken_input_names_the_image() -> None:
     evaluator = DetectionEvaluator(("a",))
     with pytest.raises(
         DataError, match=r"image 'x': a detection \(number 0\) has a non-finite score: \[nan\]"

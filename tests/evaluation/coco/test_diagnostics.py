@@ -1,4 +1,4 @@
-"""Curves, confusions, error types and pictures' quality, on cases counted by hand."""
+"""Curves, confusions, error types and images' quality, on cases counted by hand."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ FAR = (100.0, 100.0, 20.0, 20.0)
 Row = tuple[tuple[float, ...], int, float]
 
 
-def judged(*pictures: tuple[list[Row], list[tuple[tuple[float, ...], int, bool]]]):
-    """Pictures as rows of (xywh, label, score), and of (xywh, label, crowd)."""
+def judged(*images: tuple[list[Row], list[tuple[tuple[float, ...], int, bool]]]):
+    """Images as rows of (xywh, label, score), and of (xywh, label, crowd)."""
     evaluator = DetectionEvaluator(("a", "b"))
-    for image_id, (found, truth) in enumerate(pictures, start=1):
+    for image_id, (found, truth) in enumerate(images, start=1):
         evaluator.update_xywh(
             np.array([row[0] for row in found], np.float64).reshape(-1, 4),
             np.array([row[1] for row in found], np.int64),
@@ -67,7 +67,7 @@ def test_quality_and_surprise_by_hand() -> None:
         ([(HIT, 0, 0.9), (FAR, 1, 0.8), (FAR, 0, 0.2)], [(HIT, 0, False)]),
         ([], []),
         ([], [(HIT, 0, False)]),
-    ).details()["pictures"]
+    ).details()["images"]
     assert rows == [
         {"image_id": 1, "quality": pytest.approx(2 / 3), "surprise": 0.8},
         {"image_id": 2, "quality": 1.0, "surprise": 0.0},
@@ -132,7 +132,7 @@ def test_mended_boxes_win_what_is_said() -> None:
 
 def test_confusion_is_that_of_the_compiled_evaluator() -> None:
     generator = np.random.default_rng(3)
-    records, annotations, results, pictures = [], [], [], []
+    records, annotations, results, images = [], [], [], []
     for image_id in range(1, 30):
         records.append({"id": image_id, "width": 200, "height": 200})
         truth = [
@@ -144,7 +144,7 @@ def test_confusion_is_that_of_the_compiled_evaluator() -> None:
             near = tuple(np.array(box) + generator.normal(0, 4, 4))
             guess = label if generator.random() < 0.7 else 1 - label
             found.append((near, guess, float(generator.random())))
-        pictures.append((found, truth))
+        images.append((found, truth))
         for box, label, _ in truth:
             annotations.append(
                 {
@@ -167,6 +167,6 @@ def test_confusion_is_that_of_the_compiled_evaluator() -> None:
     run = hotcoco.COCOeval(expected, expected.load_res(results), "bbox")
     run.evaluate()
     theirs = np.asarray(run.confusion_matrix(iou_thr=0.5, min_score=0.5)["matrix"])
-    ours = np.asarray(judged(*pictures).details()["confusion"]["matrix"])
+    ours = np.asarray(judged(*images).details()["confusion"]["matrix"])
     assert (ours == theirs).all() or (ours == theirs.T).all(), (ours, theirs)
     assert (ours == theirs).all()

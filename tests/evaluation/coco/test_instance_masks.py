@@ -66,11 +66,11 @@ def test_equals_pycocotools_on_real_masks(shared_data: Path, with_boxes: bool) -
     assert compiled == reference
     assert 0.2 < (compiled["AP"].value or 0) < 0.9
     details = evaluators[0].details()
-    assert len(details["pictures"]) == 50
+    assert len(details["images"]) == 50
     assert details["confusion"] == evaluators[1].details()["confusion"]
 
 
-def test_refusals_name_the_picture() -> None:
+def test_refusals_name_the_image() -> None:
     evaluator = InstanceMaskEvaluator(("a",))
     with pytest.raises(DataError, match=r"image 1: a mask has size \(3, 3\) .* \(40, 50\)"):
         evaluator.update_masks(np.zeros((1, 3, 3), np.bool_), [0], [0.9], truth(SQUARE))
@@ -86,12 +86,12 @@ def test_refusals_name_the_picture() -> None:
         evaluator.update_masks([SQUARE], [0], [float("nan")], truth(SQUARE))
     assert evaluator.compute()["AP"].value is None
     evaluator.update_masks([SQUARE], [0], [0.9], truth(SQUARE))
-    with pytest.raises(DataError, match="'pycocotools' comes too late: 1 pictures"):
+    with pytest.raises(DataError, match="'pycocotools' comes too late: 1 images"):
         evaluator.backend = "pycocotools"
 
 
-def test_memory_does_not_grow_with_pictures() -> None:
-    """Pictures of 12 megapixels: a mask takes 12 MB as flags, 16 KB as run lengths."""
+def test_memory_does_not_grow_with_images() -> None:
+    """Images of 12 megapixels: a mask takes 12 MB as flags, 16 KB as run lengths."""
     height, width = 3000, 4000
     generator = np.random.default_rng(0)
     evaluator = InstanceMaskEvaluator(("a",))
@@ -121,8 +121,8 @@ def test_memory_does_not_grow_with_pictures() -> None:
     judge(12, 72)
     grown = tracemalloc.get_traced_memory()[0] - traced
     tracemalloc.stop()
-    assert grown < 60 * 5_000, f"{grown / 60:.0f} bytes a picture"
-    # What the compiled evaluator holds is not traced; five masks a picture take 80 KB.
+    assert grown < 60 * 5_000, f"{grown / 60:.0f} bytes an image"
+    # What the compiled evaluator holds is not traced; five masks an image take 80 KB.
     assert resident_bytes() - resident < 60 * 80_000 * 0.6
     assert evaluator.compute()["AP"].value == pytest.approx(1.0)
 

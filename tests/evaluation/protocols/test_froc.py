@@ -58,10 +58,10 @@ def values(evaluator: FrocEvaluator) -> dict[str, float | None]:
     return {name: each.value for name, each in evaluator.compute().items()}
 
 
-def test_hand_computed_over_eight_pictures() -> None:
-    """Lesions at 0.9, 0.7, 0.4 and one never; false positives at 0.8, 0.5 and 0.3, of 8 pictures.
+def test_hand_computed_over_eight_images() -> None:
+    """Lesions at 0.9, 0.7, 0.4 and one never; false positives at 0.8, 0.5 and 0.3, of 8 images.
 
-    1/8 per picture allows one: down to just above 0.5, so lesions at 0.9 and 0.7. 1/4 allows two:
+    1/8 per image allows one: down to just above 0.5, so lesions at 0.9 and 0.7. 1/4 allows two:
     down to just above 0.3, three lesions.
     """
     evaluator = FrocEvaluator(("a",))
@@ -74,15 +74,15 @@ def test_hand_computed_over_eight_pictures() -> None:
     expected = [2 / 4, 3 / 4, 3 / 4, 3 / 4, 3 / 4, 3 / 4, 3 / 4]
     assert [got[f"sensitivity_at_{rate:g}"] for rate in RATES] == expected
     assert got["CPM"] == pytest.approx(np.mean(expected))
-    # Three pictures with lesions score 0.9, 0.7 and 0.4, five without score nothing.
-    assert got["picture_AUROC"] == 1.0
-    # Each picture is a patient: the one with two lesions is found by either.
+    # Three images with lesions score 0.9, 0.7 and 0.4, five without score nothing.
+    assert got["image_AUROC"] == 1.0
+    # Each image is a patient: the one with two lesions is found by either.
     patients = [2 / 3, 1, 1, 1, 1, 1, 1]
     assert [got[f"patient_sensitivity_at_{rate:g}"] for rate in RATES] == pytest.approx(patients)
 
 
 def test_equal_scores_count_together() -> None:
-    """At 0.5 a lesion and two false positives: one per picture admits neither, two admit both."""
+    """At 0.5 a lesion and two false positives: one per image admits neither, two admit both."""
     evaluator = FrocEvaluator(("a",))
     far = (180.0, 180.0, 190.0, 190.0)
     evaluator.update(found((xyxy(LESION), 0.5), (FAR, 0.5), (far, 0.5)), truth(0, LESION))
@@ -103,16 +103,16 @@ def test_more_hits_of_one_lesion_are_neither_true_nor_false() -> None:
     }
 
 
-def test_iou_and_centre_decide_differently() -> None:
-    """The right half of a lesion: IoU 1/2; its centre lies inside. A tenth of it: IoU 0.1."""
+def test_iou_and_center_decide_differently() -> None:
+    """The right half of a lesion: IoU 1/2; its center lies inside. A tenth of it: IoU 0.1."""
     half, tenth = (20.0, 10.0, 30.0, 30.0), (10.0, 10.0, 12.0, 30.0)
-    around = (11.0, 11.0, 80.0, 80.0)  # overlaps, its centre is outside
+    around = (11.0, 11.0, 80.0, 80.0)  # overlaps, its center is outside
     for box, options, is_hit in (
         (half, FrocOptions(), True),
         (half, FrocOptions(iou=0.51), False),
         (tenth, FrocOptions(), False),
-        (tenth, FrocOptions(hit="centre"), True),
-        (around, FrocOptions(hit="centre"), False),
+        (tenth, FrocOptions(hit="center"), True),
+        (around, FrocOptions(hit="center"), False),
     ):
         evaluator = FrocEvaluator(("a",), options)
         evaluator.update(found((box, 0.9)), truth(0, LESION))
@@ -129,7 +129,7 @@ def test_crowd_regions_are_neither_lesions_nor_misses() -> None:
     )
     evaluator.update(found((FAR, 0.9)), truth(1, region, crowd=[True]))
     assert values(evaluator)["sensitivity_at_0.125"] == 1.0
-    assert values(evaluator)["picture_AUROC"] is None  # the second picture is neither
+    assert values(evaluator)["image_AUROC"] is None  # the second image is neither
 
 
 def test_classes_are_apart_and_together() -> None:
@@ -144,7 +144,7 @@ def test_classes_are_apart_and_together() -> None:
 
 
 def test_patients_are_groups() -> None:
-    """Patient x: two pictures, one lesion found. Patient y: none found."""
+    """Patient x: two images, one lesion found. Patient y: none found."""
     evaluator = FrocEvaluator(("a",))
     evaluator.update(found(), truth(0, LESION, group="x"))
     evaluator.update(found((xyxy(LESION), 0.6)), truth(1, LESION, group="x"))
@@ -152,7 +152,7 @@ def test_patients_are_groups() -> None:
     got = values(evaluator)
     assert got["sensitivity_at_1"] == pytest.approx(1 / 3)
     assert got["patient_sensitivity_at_1"] == 0.5
-    assert evaluator.details()["notes"] == ["FROC: 3 lesions in 3 pictures of 2 groups."]
+    assert evaluator.details()["notes"] == ["FROC: 3 lesions in 3 images of 2 groups."]
 
 
 def test_nothing_seen_and_no_lesion() -> None:
@@ -163,12 +163,12 @@ def test_nothing_seen_and_no_lesion() -> None:
     assert "froc" not in evaluator.details()
 
 
-def test_auroc_of_pictures_by_hand() -> None:
+def test_auroc_of_images_by_hand() -> None:
     """With lesions 0.9 and 0.5, without 0.5 and nothing: of 4 pairs 3 right, one tie."""
     evaluator = FrocEvaluator(("a", "b"))
     for i, (score, boxes) in enumerate(((0.9, [LESION]), (0.5, [LESION]), (0.5, []), (None, []))):
         evaluator.update(found(*([(FAR, score)] if score else [])), truth(i, *boxes))
-    metric = evaluator.compute()["picture_AUROC"]
+    metric = evaluator.compute()["image_AUROC"]
     assert metric.value == 3.5 / 4
     assert metric.per_class == {"a": 3.5 / 4, "b": None}
 
@@ -179,7 +179,7 @@ def test_curve_by_hand() -> None:
     assert sensitivity.tolist() == pytest.approx([0.0, 1 / 3, 1 / 3, 2 / 3])
 
 
-def random_pictures(number: int, *, groups: bool) -> list[tuple[Detections, GroundTruth]]:
+def random_images(number: int, *, groups: bool) -> list[tuple[Detections, GroundTruth]]:
     generator = np.random.default_rng(0)
     made = []
     for i in range(number):
@@ -196,10 +196,10 @@ def random_pictures(number: int, *, groups: bool) -> list[tuple[Detections, Grou
     return made
 
 
-def test_resampled_data_sets_equal_their_pictures_repeated() -> None:
-    pictures = random_pictures(12, groups=False)
+def test_resampled_data_sets_equal_their_images_repeated() -> None:
+    images = random_images(12, groups=False)
     evaluator = FrocEvaluator(("a", "b"))
-    for prediction, expected in pictures:
+    for prediction, expected in images:
         evaluator.update(prediction, expected)
     assert isinstance(evaluator, ResamplableEvaluator)
     assert isinstance(evaluator, DetailedEvaluator)
@@ -210,7 +210,7 @@ def test_resampled_data_sets_equal_their_pictures_repeated() -> None:
         repeated = FrocEvaluator(("a", "b"))
         positions = np.repeat(np.arange(12), weights)
         for number, position in enumerate(positions):
-            prediction, expected = pictures[position]
+            prediction, expected = images[position]
             again = truth(number, *(expected.boxes_xywh if expected.boxes_xywh is not None else ()))
             labels = expected.labels
             assert labels is not None
@@ -231,7 +231,7 @@ def test_a_patient_drawn_twice_counts_twice() -> None:
     assert drawn["patient_sensitivity_at_1"] == pytest.approx([2 / 3, 0.0, 1.0])
 
 
-def test_broken_input_names_the_picture() -> None:
+def test_broken_input_names_the_image() -> None:
     evaluator = FrocEvaluator(("a",))
     with pytest.raises(DataError, match=r"image 4: a detection has a non-finite score .*nan"):
         evaluator.update(found((FAR, float("nan"))), truth(4))
@@ -242,9 +242,9 @@ def test_broken_input_names_the_picture() -> None:
     evaluator.update(found(), truth(6))
     with pytest.raises(DataError, match="image 6 is evaluated twice"):
         evaluator.update(found(), truth(6))
-    assert evaluator.picture_ids == (6,)
+    assert evaluator.image_ids == (6,)
 
 
 def test_protocol_says_what_a_hit_is() -> None:
     assert "IoU >= 0.3" in FrocEvaluator(("a",), FrocOptions(iou=0.3)).protocol
-    assert "centre lies inside" in FrocEvaluator(("a",), FrocOptions(hit="centre")).protocol
+    assert "center lies inside" in FrocEvaluator(("a",), FrocOptions(hit="center")).protocol

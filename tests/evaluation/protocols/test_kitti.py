@@ -145,7 +145,7 @@ def test_low_detections_are_ignored() -> None:
     assert ap(evaluator, "moderate") == pytest.approx(41 / 42)
 
 
-def test_neighbours_and_regions_excuse() -> None:
+def test_neighbors_and_regions_excuse() -> None:
     evaluator = KittiEvaluator(("Car",))
     with_enough(evaluator)
     other = np.array([[300.0, 0, 50, 50], [500.0, 0, 400, 400]])
@@ -163,7 +163,7 @@ def test_neighbours_and_regions_excuse() -> None:
     assert ap(evaluator) == pytest.approx(41 / 42)
 
 
-def test_neighbours_among_the_classes_are_not_judged_themselves() -> None:
+def test_neighbors_among_the_classes_are_not_judged_themselves() -> None:
     evaluator = KittiEvaluator(("car", "van", "DontCare"))
     assert evaluator.evaluated_classes == ("car",)
     with_enough(evaluator)
@@ -215,15 +215,15 @@ def iou(one: Box, other: Box) -> float:
 
 
 def plain_ap(  # noqa: C901  # all rules in one place
-    pictures: list[tuple[list[tuple[Box, float]], list[tuple[Box, bool]]]],
+    images: list[tuple[list[tuple[Box, float]], list[tuple[Box, bool]]]],
     least: float,
     low: float,
     regions: list[list[Box]],
 ) -> float:
-    """Every threshold goes through every picture; objects are (box, counts)."""
+    """Every threshold goes through every image; objects are (box, counts)."""
 
     def match(i: int, threshold: float | None) -> tuple[list[float], int]:
-        detections, objects = pictures[i]
+        detections, objects = images[i]
         free = [threshold is None or score >= threshold for _, score in detections]
         is_low = [each[3] - each[1] < low for each, _ in detections]
         scores = []
@@ -254,8 +254,8 @@ def plain_ap(  # noqa: C901  # all rules in one place
             wrong += free[j] and not is_low[j] and all(s / area <= least for s in inside)
         return scores, wrong
 
-    number = sum(counts for _, objects in pictures for _, counts in objects)
-    scores = sorted((s for i in range(len(pictures)) for s in match(i, None)[0]), reverse=True)
+    number = sum(counts for _, objects in images for _, counts in objects)
+    scores = sorted((s for i in range(len(images)) for s in match(i, None)[0]), reverse=True)
     thresholds, recall = [], 0.0
     for i, score in enumerate(scores):
         left, right = (i + 1) / number, (i + 2) / number
@@ -265,7 +265,7 @@ def plain_ap(  # noqa: C901  # all rules in one place
         recall += 1 / 40
     precision = [0.0] * 41
     for t, threshold in enumerate(thresholds):
-        made = [match(i, threshold) for i in range(len(pictures))]
+        made = [match(i, threshold) for i in range(len(images))]
         right_ones, wrong = sum(len(each[0]) for each in made), sum(each[1] for each in made)
         precision[t] = right_ones / (right_ones + wrong) if right_ones else 0.0
     return sum(max(precision[t:]) for t in range(1, 41)) / 40
@@ -319,9 +319,9 @@ def test_thresholds_skip_what_lies_far_from_the_next_recall_point() -> None:
     assert choose_recall_thresholds(np.zeros(0), 5).size == 0
 
 
-def test_resampled_data_sets_equal_their_pictures_repeated() -> None:
+def test_resampled_data_sets_equal_their_images_repeated() -> None:
     generator = np.random.default_rng(5)
-    pictures = []
+    images = []
     for _ in range(30):
         rows = [(box(int(place)), 0, 0.0, 0.0) for place in generator.integers(0, 9, 3)]
         guess = [
@@ -330,21 +330,21 @@ def test_resampled_data_sets_equal_their_pictures_repeated() -> None:
                 generator.integers(0, 9, 4), np.round(generator.random(4), 1), strict=True
             )
         ]
-        pictures.append((found(*guess), rows))
+        images.append((found(*guess), rows))
     evaluator = KittiEvaluator(CLASSES)
-    for i, (prediction, rows) in enumerate(pictures):
+    for i, (prediction, rows) in enumerate(images):
         evaluator.update(prediction, truth(i, *rows))
     counts = generator.multinomial(30, np.full(30, 1 / 30), 4)
     resampled = evaluator.resample(counts)
     for row, weights in enumerate(counts):
         again = KittiEvaluator(CLASSES)
         for number, position in enumerate(np.repeat(np.arange(30), weights)):
-            prediction, rows = pictures[position]
+            prediction, rows = images[position]
             again.update(prediction, truth(number, *rows))
         assert resampled["KITTI_AP_easy"][row] == pytest.approx(ap(again), abs=1e-12)
         assert resampled["KITTI_AP_easy/Car"][row] == pytest.approx(ap(again), abs=1e-12)
     assert np.isnan(resampled["KITTI_AP_easy/Pedestrian"]).all()
-    assert evaluator.picture_ids == tuple(range(30))
+    assert evaluator.image_ids == tuple(range(30))
 
 
 # --- Refusals ------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ def judged(
     hits: list[tuple[float, int]],
     misses: list[tuple[float, int]],
     objects: list[int],
-    pictures: int = 2,
+    images: int = 2,
 ) -> FrocEvaluator:
     """Objects by label, hits of the first ones and misses beside them, as (score, label)."""
     evaluator = FrocEvaluator(("a", "b"))
@@ -40,7 +40,7 @@ def judged(
     )
     nothing = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
     evaluator.update(found, GroundTruth(0, (20, 4000), xywh, np.asarray(objects, np.int64)))
-    for i in range(1, pictures):
+    for i in range(1, images):
         none = np.zeros((0, 4))
         evaluator.update(nothing, GroundTruth(i, (20, 4000), none, np.zeros(0, np.int64)))
     return evaluator
@@ -64,7 +64,7 @@ def mixed() -> FrocEvaluator:
         ("sensitivity >= 0.5", 0.6, 1 / 2, 1 / 2),
         ("sensitivity>=0.75", 0.3, 3 / 4, 2 / 2),
         ("false-positives<=0", 0.9, 1 / 4, 0.0),
-        ("false positives per picture <= 0.5", 0.6, 1 / 2, 1 / 2),
+        ("false positives per image <= 0.5", 0.6, 1 / 2, 1 / 2),
         ("false_positives<=0.99", 0.6, 1 / 2, 1 / 2),  # at 0.3 a hit and a miss come together
         ("false_positives<=1", 0.3, 3 / 4, 2 / 2),
         ("false_positives<=8", 0.3, 3 / 4, 2 / 2),  # lower only adds false positives
@@ -126,21 +126,21 @@ def test_what_cannot_be_chosen_is_told(text: str, said: str) -> None:
 
 
 def test_unreachable_bounds_and_empty_data() -> None:
-    worst = judged(hits=[(0.3, 0)], misses=[(0.9, 0)], objects=[0], pictures=1)
+    worst = judged(hits=[(0.3, 0)], misses=[(0.9, 0)], objects=[0], images=1)
     with pytest.raises(
-        DataError, match=r"keeps to false positives per picture <= 0.5; the fewest is 1, with"
+        DataError, match=r"keeps to false positives per image <= 0.5; the fewest is 1, with"
     ):
         choose_thresholds(worst, ThresholdRule.parse("false-positives<=0.5"))
     with pytest.raises(DataError, match="no object is found at any score"):
         choose_thresholds(
             judged(hits=[], misses=[(0.5, 0)], objects=[0]), ThresholdRule.parse("max-f1")
         )
-    with pytest.raises(DataError, match=r"there is no object of a, b in the 2 pictures"):
+    with pytest.raises(DataError, match=r"there is no object of a, b in the 2 images"):
         choose_thresholds(
             judged(hits=[], misses=[(0.5, 0)], objects=[]), ThresholdRule.parse("max-f1")
         )
 
 
 def test_rules_read_back_as_text() -> None:
-    for text in ("max F1", "sensitivity >= 0.9", "false positives per picture <= 0.25"):
+    for text in ("max F1", "sensitivity >= 0.9", "false positives per image <= 0.25"):
         assert str(ThresholdRule.parse(text)) == text

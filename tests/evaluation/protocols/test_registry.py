@@ -12,14 +12,14 @@ from resnet_tasks.structures.evaluation import DetailedEvaluator, ResamplableEva
 BUILT_IN = {"froc": FrocEvaluator, "kitti": KittiEvaluator, "surface": SurfaceEvaluator}
 
 
-def test_every_evaluator_keeps_to_the_contract_before_any_picture() -> None:
+def test_every_evaluator_keeps_to_the_contract_before_any_image() -> None:
     assert all(EXTRA_EVALUATORS.get(name) is each for name, each in BUILT_IN.items())
     for name in EXTRA_EVALUATORS:
         task = EXTRA_EVALUATORS.get(name).task
         made = build_extra_evaluator(name, None, classes=("a", "b"), task=task)
         assert isinstance(made, ResamplableEvaluator)
         assert isinstance(made, DetailedEvaluator)
-        assert made.picture_ids == ()
+        assert made.image_ids == ()
         assert all(each.value is None for each in made.compute().values())
         assert all(set(each.per_class) <= {"a", "b"} for each in made.compute().values())
         made.details()

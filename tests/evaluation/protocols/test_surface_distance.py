@@ -81,7 +81,7 @@ def test_a_shifted_square_by_hand() -> None:
     assert (metrics["NSD"].unit, metrics["NSD"].lower_is_better) == ("", False)
 
 
-def test_spacing_gives_millimetres() -> None:
+def test_spacing_gives_millimeters() -> None:
     evaluator = SurfaceEvaluator(BG, SurfaceOptions(tolerance=0.4))
     evaluator.update(predicted(square(5, 9, 1)), truth(square(5, 5, 1), spacing=(3.0, 0.1)))
     metric = evaluator.compute()["HD95"]
@@ -105,7 +105,7 @@ def test_empty_cases() -> None:
     assert value(evaluator, "HD95") == pytest.approx(2 * diagonal / 3)
     assert value(evaluator, "NSD") == pytest.approx(1 / 3)
     note = evaluator.details()["notes"][0]
-    assert note.startswith("Surfaces: 3 outlines of a class in a picture, 2 of them only")
+    assert note.startswith("Surfaces: 3 outlines of a class in an image, 2 of them only")
 
 
 def test_void_pixels_are_taken_out_of_both() -> None:
@@ -178,14 +178,14 @@ def test_resampled_data_sets_are_weighted_means() -> None:
     assert drawn["HD95"] == pytest.approx([8 / 3, (3 + 7) / 4, math.nan], nan_ok=True)
     assert drawn["HD95/organ"] == pytest.approx([8 / 3, (3 + 7) / 4, math.nan], nan_ok=True)
     assert drawn["NSD"] == pytest.approx([2 / 3, 3 / 4, math.nan], nan_ok=True)
-    assert evaluator.picture_ids == (0, 1, 2, 3)
+    assert evaluator.image_ids == (0, 1, 2, 3)
 
 
-def test_pictures_with_and_without_spacing_do_not_mix() -> None:
+def test_images_with_and_without_spacing_do_not_mix() -> None:
     labels = square(5, 5, 3)
     evaluator = SurfaceEvaluator(BG)
     evaluator.update(predicted(labels), truth(labels, 1, (1.0, 1.0)))
-    with pytest.raises(DataError, match=r"image 2 has no spacing, unlike the pictures before it"):
+    with pytest.raises(DataError, match=r"image 2 has no spacing, unlike the images before it"):
         evaluator.update(predicted(labels), truth(labels, 2))
     pixels = SurfaceEvaluator(BG, SurfaceOptions(unit="px"))
     pixels.update(predicted(labels), truth(labels, 1, (9.0, 9.0)))

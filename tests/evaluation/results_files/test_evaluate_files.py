@@ -69,7 +69,7 @@ def jittered(truth: Path, *, seed: int = 0, digits: int = 9) -> list[dict[str, A
 
 @BACKENDS
 @pytest.mark.parametrize("digits", [9, 1])
-def test_real_pictures_and_jittered_results(
+def test_real_images_and_jittered_results(
     shared_data: Path, tmp_path: Path, backend: str, digits: int
 ) -> None:
     truth = shared_data / "coco_tiny/annotations/instances_val2017.json"
@@ -311,7 +311,7 @@ def test_pixels_that_cannot_be_judged(tmp_path: Path) -> None:
         evaluate_results(truth, truth, task="semantic")
 
 
-def test_pixels_are_taken_one_picture_at_a_time(tmp_path: Path) -> None:
+def test_pixels_are_taken_one_image_at_a_time(tmp_path: Path) -> None:
     """24 maps take 8 MB each while they are judged, and together no more."""
     truth, answers = pixels(tmp_path)
     content = json.loads(truth.read_text())

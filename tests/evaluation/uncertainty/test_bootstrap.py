@@ -24,7 +24,7 @@ from resnet_tasks.structures.evaluation import GroundTruth, Metric
 
 
 class Means:
-    """Judges nothing: `mean` of one number per picture, with class `a` seen on some of them."""
+    """Judges nothing: `mean` of one number per image, with class `a` seen on some of them."""
 
     protocol = "the mean"
 
@@ -36,7 +36,7 @@ class Means:
         self._has_a = np.ones(len(ids), np.int64) if has_a is None else np.asarray(has_a, np.int64)
 
     @property
-    def picture_ids(self) -> tuple[int | str, ...]:
+    def image_ids(self) -> tuple[int | str, ...]:
         return self._ids
 
     def update(self, prediction: Any, truth: GroundTruth) -> None:
@@ -56,7 +56,7 @@ def counts_of(units: ResamplingUnits, bootstrap: Bootstrap) -> NDArray[np.int64]
     return np.concatenate(list(units.sample_counts(bootstrap)))
 
 
-def test_every_resample_draws_as_many_pictures_as_there_are() -> None:
+def test_every_resample_draws_as_many_images_as_there_are() -> None:
     counts = counts_of(ResamplingUnits.from_image_ids(range(7)), Bootstrap(50))
     assert counts.shape == (50, 7)
     assert (counts.sum(1) == 7).all()
@@ -66,7 +66,7 @@ def test_every_resample_draws_as_many_pictures_as_there_are() -> None:
 
 def test_a_group_is_drawn_as_a_whole() -> None:
     groups: dict[int | str, str] = {1: "p", 2: "p", 3: "q", 4: "q"}
-    units = ResamplingUnits.from_image_ids((1, 3, 2, 4, 5), groups)  # picture 5 stands alone
+    units = ResamplingUnits.from_image_ids((1, 3, 2, 4, 5), groups)  # image 5 stands alone
     assert (units.unit_name, units.number) == ("groups", 3)
     counts = counts_of(units, Bootstrap(200))
     assert (counts[:, 0] == counts[:, 2]).all()
@@ -126,7 +126,7 @@ def test_undefined_resamples_are_left_out_while_they_are_few() -> None:
 
 
 def test_intervals_of_a_mean_agree_with_the_enumeration_of_all_draws() -> None:
-    """Ten pictures, one of value 1: the resampled mean is Binomial(10, 1/10) / 10."""
+    """Ten images, one of value 1: the resampled mean is Binomial(10, 1/10) / 10."""
     judge = Means(range(10), [1.0] + [0.0] * 9)
     made = resample_heads({"head": [judge]}, {}, Bootstrap(20_000))
     metrics = attach_intervals({"head/mean": judge.compute()["mean"]}, made.values)
@@ -134,25 +134,25 @@ def test_intervals_of_a_mean_agree_with_the_enumeration_of_all_draws() -> None:
     assert metrics["head/mean"].interval == (0.0, 0.3)
     share = float((made.values["head/mean"] == 0).mean())
     assert share == pytest.approx(0.9**10, abs=4 * np.sqrt(0.35 * 0.65 / 20_000))
-    assert made.to_json()["method"] == "percentile bootstrap over pictures"
+    assert made.to_json()["method"] == "percentile bootstrap over images"
     assert made.to_json()["units"] == 10
 
 
-def test_too_few_pictures_or_groups_get_no_interval_but_a_note() -> None:
+def test_too_few_images_or_groups_get_no_interval_but_a_note() -> None:
     few = resample_heads({"head": [Means(range(9), range(9))]}, {}, Bootstrap(100))
     assert not few.values
-    assert few.notes == ("head: only 9 pictures, too few for intervals (10 at least)",)
+    assert few.notes == ("head: only 9 images, too few for intervals (10 at least)",)
     groups: dict[int | str, str] = {i: f"patient {i // 10}" for i in range(40)}
     grouped = resample_heads({"head": [Means(range(40), range(40))]}, groups, Bootstrap(100))
     assert grouped.notes == ("head: only 4 groups, too few for intervals (10 at least)",)
 
 
-def test_intervals_of_few_pictures_come_with_a_caution() -> None:
-    """A mean over 12 pictures: the nominal 95 % are about 90."""
+def test_intervals_of_few_images_come_with_a_caution() -> None:
+    """A mean over 12 images: the nominal 95 % are about 90."""
     made = resample_heads({"head": [Means(range(12), range(12))]}, {}, Bootstrap(50))
     assert made.values
     (note,) = made.notes
-    assert note.startswith("head: only 12 pictures: intervals from fewer than 30 are somewhat too")
+    assert note.startswith("head: only 12 images: intervals from fewer than 30 are somewhat too")
     assert not resample_heads({"head": [Means(range(30), range(30))]}, {}, Bootstrap(50)).notes
     counts = counts_of(ResamplingUnits.from_image_ids(range(12)), Bootstrap(400))
     rng = np.random.default_rng(0)
@@ -161,7 +161,7 @@ def test_intervals_of_few_pictures_come_with_a_caution() -> None:
     assert 0.85 < covered < 0.94
 
 
-def test_a_class_on_few_pictures_gets_no_interval_and_is_named() -> None:
+def test_a_class_on_few_images_gets_no_interval_and_is_named() -> None:
     judge = Means(range(20), range(20), has_a=[1] + [0] * 19)
     made = resample_heads({"head": [judge]}, {}, Bootstrap(200))
     metrics = attach_intervals({"head/mean": judge.compute()["mean"]}, made.values)
@@ -213,7 +213,7 @@ def test_nothing_to_save_is_saved(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("grouped", [False, True])
 def test_intervals_cover_the_truth_about_95_times_in_100(grouped: bool) -> None:
-    """A rate of 0.7, on pictures of their own or in groups that share a shift."""
+    """A rate of 0.7, on images of their own or in groups that share a shift."""
     rng, covered, experiments = np.random.default_rng(1), 0, 400
     units, size = 80, 5 if grouped else 1
     ids = range(units * size)

@@ -1,4 +1,4 @@
-"""Calibration error by hand, per picture sums, and the table of what abstaining gains."""
+"""Calibration error by hand, per image sums, and the table of what abstaining gains."""
 
 from __future__ import annotations
 
@@ -63,18 +63,18 @@ def test_abstaining_table_by_hand() -> None:
     assert 0.99 not in rows
 
 
-def test_resampled_errors_are_those_of_repeated_pictures() -> None:
-    pictures = [(0.85, True), (0.85, False), (0.99, True), (0.6, False)]
+def test_resampled_errors_are_those_of_repeated_images() -> None:
+    images = [(0.85, True), (0.85, False), (0.99, True), (0.6, False)]
     judge = PixelCalibration(("a", "b"))
-    for number, (confidence, right) in enumerate(pictures):
+    for number, (confidence, right) in enumerate(images):
         judge.update(*two_pixels(number, confidence, right=right))
     assert isinstance(judge, ResamplableEvaluator)
     counts = np.array([[1, 1, 1, 1], [3, 0, 0, 1], [0, 2, 2, 0], [0, 0, 0, 0]])
     values = judge.resample(counts)["ECE"]
     for row, value in zip(counts[:3], values[:3], strict=True):
         drawn = np.repeat(np.arange(4), row)
-        confidence = np.array([pictures[i][0] for i in drawn])
-        came_true = np.array([pictures[i][1] for i in drawn])
+        confidence = np.array([images[i][0] for i in drawn])
+        came_true = np.array([images[i][1] for i in drawn])
         assert value == pytest.approx(compute_ece(confidence, came_true))
     assert values[0] == judge.compute()["ECE"].value
     assert np.isnan(values[3])

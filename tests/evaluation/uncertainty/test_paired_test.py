@@ -27,18 +27,18 @@ Side = tuple[dict[str, Metric], Resampling]
 def side(
     values: NDArray[np.float64], *, head: str = "objects", digest: str = "x", seed: int = 0
 ) -> Side:
-    """An evaluation whose one metric is the mean of a value per picture."""
+    """An evaluation whose one metric is the mean of a value per image."""
     rng = np.random.default_rng(seed)
     drawn = rng.integers(0, len(values), (1000, len(values)))
     column = values[drawn].mean(axis=1)
     metrics = {f"{head}/AP": Metric(float(values.mean()), {"a": float(values.mean())})}
     made = {f"{head}/AP": column, f"{head}/AP/a": column}
     bootstrap = Bootstrap(1000, seed)
-    return metrics, Resampling(bootstrap, "pictures", len(values), {head: digest}, made)
+    return metrics, Resampling(bootstrap, "images", len(values), {head: digest}, made)
 
 
 def test_a_small_steady_gain_shows_although_the_intervals_overlap() -> None:
-    """Pictures differ a lot, both models follow them, and one is always 0.02 better."""
+    """Images differ a lot, both models follow them, and one is always 0.02 better."""
     hard = np.random.default_rng(0).uniform(0.2, 0.8, 60)
     wobble = np.random.default_rng(1).normal(0, 0.01, 60)
     better, worse = side(hard + 0.02 + wobble), side(hard)
@@ -86,7 +86,7 @@ def test_what_is_not_shared_is_listed_with_the_reason() -> None:
     digests = {"objects": "x", "scene": "x"}
     merged = {**second[1].values, **made[1].values}
     found = compare_evaluations(
-        first, (second[0], Resampling(Bootstrap(1000), "pictures", 20, digests, merged))
+        first, (second[0], Resampling(Bootstrap(1000), "images", 20, digests, merged))
     )
     assert list(found.differences) == ["objects/AP"]
     assert found.not_compared == {
@@ -129,7 +129,7 @@ def test_the_rules_of_an_evaluation_leave_out_what_does_not_change_numbers() -> 
     assert "head/AP/a" not in rules(one)
     plain, binned, alone = (
         KittiEvaluator(["Car", "Van"], KittiOptions(**options))
-        for options in ({}, {"heights": (25, 50)}, {"neighbours": {}})
+        for options in ({}, {"heights": (25, 50)}, {"neighbors": {}})
     )
     name = "head/KITTI_AP_easy"
     assert rules(plain)[name] == rules(binned)[name] != rules(alone)[name]
@@ -145,9 +145,9 @@ def test_what_is_better_is_known_where_nothing_is_defined() -> None:
     assert found.per_class["a"].lower_is_better
 
 
-def test_other_pictures_or_draws_are_refused() -> None:
+def test_other_images_or_draws_are_refused() -> None:
     values = np.linspace(0, 1, 20)
-    with pytest.raises(DataError, match="objects: judged on other pictures"):
+    with pytest.raises(DataError, match="objects: judged on other images"):
         compare_evaluations(side(values), side(values, digest="y"))
     with pytest.raises(DataError, match="resampled differently"):
         compare_evaluations(side(values), side(values, seed=1))

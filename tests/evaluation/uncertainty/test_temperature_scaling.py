@@ -51,7 +51,7 @@ def test_slope_and_intercept_of_detections_are_found_again() -> None:
     rng = np.random.default_rng(0)
     decisions = DetectionDecisionCollector()
     before, after, hits_seen = [], [], []
-    for picture in range(60):
+    for image in range(60):
         scores = np.sort(rng.uniform(0.02, 0.98, 50))[::-1].copy()
         chance = 1 / (1 + np.exp(-(0.5 * np.log(scores / (1 - scores)) - 1)))
         hits = rng.random(50) < chance
@@ -60,7 +60,7 @@ def test_slope_and_intercept_of_detections_are_found_again() -> None:
         labels = torch.zeros(50, dtype=torch.int64)
         found = Detections(xyxy, torch.from_numpy(scores).float(), labels)
         xywh = np.concatenate((boxes, np.full((50, 2), 10.0)), 1)[hits]
-        truth = GroundTruth(picture, (10, 1000), xywh, np.zeros(len(xywh), np.int64))
+        truth = GroundTruth(image, (10, 1000), xywh, np.zeros(len(xywh), np.int64))
         decisions.update(found, truth)
         before.append(scores)
         hits_seen.append(hits)

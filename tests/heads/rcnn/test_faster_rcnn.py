@@ -33,11 +33,11 @@ SMALL = {"pyramid_channels": 16, "box_head_channels": 32}
 TERMS = {"rpn_objectness", "rpn_box", "roi_classification", "roi_box"}
 
 
-def features(pictures: int = 2, size: tuple[int, int] = SIZE, seed: int = 0) -> dict[str, Tensor]:
+def features(images: int = 2, size: tuple[int, int] = SIZE, seed: int = 0) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     return {
         level: torch.randn(
-            pictures,
+            images,
             spec.channels,
             size[0] // spec.stride,
             size[1] // spec.stride,
@@ -238,10 +238,10 @@ def test_first_stage_says_the_same_at_single_cells(size: tuple[int, int]) -> Non
     assert isinstance(head, FasterRCNN)
     pyramid = head._compute_pyramid(features(size=size))
     whole = head.rpn(pyramid, size)
-    per_picture = len(whole.anchors) // 3
-    everywhere = torch.arange(2 * per_picture).flip(0)
+    per_image = len(whole.anchors) // 3
+    everywhere = torch.arange(2 * per_image).flip(0)
     logits, deltas = head.rpn.head.predict_cells(
-        pyramid, everywhere // per_picture, everywhere % per_picture
+        pyramid, everywhere // per_image, everywhere % per_image
     )
     wanted = whole.objectness_logits.reshape(-1, 3)[everywhere]
     torch.testing.assert_close(logits, wanted, atol=1e-5, rtol=1e-4)
@@ -249,7 +249,7 @@ def test_first_stage_says_the_same_at_single_cells(size: tuple[int, int]) -> Non
     torch.testing.assert_close(deltas, wanted, atol=1e-5, rtol=1e-4)
 
 
-def test_gradients_in_bfloat16_reach_all_that_is_learnt() -> None:
+def test_gradients_in_bfloat16_reach_all_that_is_learned() -> None:
     """Weights that autocast rounds without a graph must not be those of the loss."""
     head = lively(FasterRCNN(SPECS, CLASSES, {**SMALL, "rpn_batch_size": 64}))
     gradients = []
@@ -267,7 +267,7 @@ def test_gradients_in_bfloat16_reach_all_that_is_learnt() -> None:
         assert (rounded[name] - exact[name]).norm() <= 0.05 * exact[name].norm() + 1e-6, name
 
 
-def test_normalisation_of_an_indifferent_head_by_hand() -> None:
+def test_normalization_of_an_indifferent_head_by_hand() -> None:
     head = FasterRCNN(SPECS, CLASSES, {**SMALL, "rpn_batch_size": 40, "roi_batch_size": 24})
     for name, parameter in head.named_parameters():
         if name.startswith(("rpn.head", "roi_heads.box_predictor")):
@@ -303,7 +303,7 @@ def test_draws_depend_on_the_seeds_alone() -> None:
     assert sums((7, 9)) != first
 
 
-def test_a_picture_draws_the_same_wherever_it_lies_in_the_batch() -> None:
+def test_a_image_draws_the_same_wherever_it_lies_in_the_batch() -> None:
     head = FasterRCNN(SPECS, CLASSES, {**SMALL, "rpn_batch_size": 16, "roi_batch_size": 16})
     given = features()
     both = head.loss(given, view(*OBJECTS, seeds=(7, 8)))
@@ -343,7 +343,7 @@ def test_dropout_of_the_box_head_is_in_training_only() -> None:
             assert torch.equal(value, plain(features())[name])
 
 
-def test_dropout_of_the_box_head_follows_the_seeds_of_the_pictures() -> None:
+def test_dropout_of_the_box_head_follows_the_seeds_of_the_images() -> None:
     head = lively(FasterRCNN(SPECS, CLASSES, DROPPING)).train()
     assert isinstance(head, FasterRCNN)
     torch.manual_seed(1)
@@ -397,7 +397,7 @@ def test_ignore_regions_are_neither_positive_nor_negative() -> None:
     assert sampling.match(candidates, candidates[:1], everywhere).tolist() == [0] + [NEITHER] * 5
 
 
-def test_ignored_objects_are_not_learnt_and_not_proposed() -> None:
+def test_ignored_objects_are_not_learned_and_not_proposed() -> None:
     head = FasterRCNN(SPECS, CLASSES, SMALL)
     ignored = replace(OBJECTS[0], ignore=torch.tensor([True, True]))
     terms = head.loss(features(1), view(ignored))
@@ -438,7 +438,7 @@ def test_giou_of_exact_boxes_is_zero() -> None:
         if name.startswith("rpn.head.bbox_pred"):
             nn.init.zeros_(parameter)
     # Anchors around the cell at (64, 64) of every level; only this one overlaps by 0.7 or more
-    # with equal sides, so offsets of zero are right except for its neighbours on P2.
+    # with equal sides, so offsets of zero are right except for its neighbors on P2.
     terms = head.loss(features(1), view(objects((48, 48, 80, 80, 0))))
     assert 0 <= terms["rpn_box"].sum < 0.35 * 30
     strict = FasterRCNN(
@@ -469,7 +469,7 @@ def test_raw_output_has_a_fixed_structure(threshold: float, precision: torch.dty
     assert raw["boxes"][..., 1::2].max() <= SIZE[0]
 
 
-def test_one_picture_gives_the_same_as_a_batch() -> None:
+def test_one_image_gives_the_same_as_a_batch() -> None:
     head = lively(FasterRCNN(SPECS, CLASSES, {**SMALL, "score_threshold": 0.2}))
     given = features()
     with torch.no_grad():
@@ -484,7 +484,7 @@ def raw_names(raw: dict[str, Tensor]) -> tuple[str, ...]:
     return tuple(raw)
 
 
-def test_decode_returns_to_the_original_picture() -> None:
+def test_decode_returns_to_the_original_image() -> None:
     head = FasterRCNN(SPECS, CLASSES, SMALL)
     geometry = Geometry(
         original_size=(200, 100), input_size=(100, 50), scale=(0.5, -0.5), offset=(0.0, 50.0)
@@ -492,7 +492,7 @@ def test_decode_returns_to_the_original_picture() -> None:
     original = torch.tensor([[20.0, 40.0, 60.0, 80.0], [0.0, 0.0, 100.0, 200.0]])
     boxes = torch.zeros(1, 5, 4)
     boxes[0, :2] = geometry.boxes_to_input(original)
-    boxes[0, 2] = torch.tensor([60.0, 10.0, 90.0, 40.0])  # right of the picture: padding alone
+    boxes[0, 2] = torch.tensor([60.0, 10.0, 90.0, 40.0])  # right of the image: padding alone
     boxes[0, 3] = torch.tensor([30.0, 90.0, 80.0, 120.0])  # reaches into the padding
     raw = {
         "boxes": boxes,
@@ -507,7 +507,7 @@ def test_decode_returns_to_the_original_picture() -> None:
     torch.testing.assert_close(found.scores, torch.tensor([0.9, 0.5, 0.3]))
 
 
-def test_proposals_of_the_loss_stay_inside_the_picture() -> None:
+def test_proposals_of_the_loss_stay_inside_the_image() -> None:
     head = FasterRCNN(SPECS, CLASSES, SMALL)
     given = features(1)
     levels = head._compute_pyramid(given)
@@ -559,7 +559,7 @@ def test_weights_survive_saving() -> None:
         torch.testing.assert_close(head(features()), other(features()))
 
 
-def test_anchors_made_in_inference_mode_can_be_learnt_from() -> None:
+def test_anchors_made_in_inference_mode_can_be_learned_from() -> None:
     head = FasterRCNN(SPECS, CLASSES, {**SMALL, "box_loss": "giou", "anchor_sizes": [24] * 5})
     with torch.inference_mode():
         head(features())

@@ -28,7 +28,7 @@ def test_keeps_the_contract(options: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize("merge", ["add", "cat"])
-def test_logits_cover_the_padded_picture_and_stay_channels_last(merge: str) -> None:
+def test_logits_cover_the_padded_image_and_stay_channels_last(merge: str) -> None:
     head = SemanticFPN(SPECS, ["a", "b"], {**SMALL, "merge": merge})
     head = head.to(memory_format=torch.channels_last)
     features = random_features(SPECS, padded_size=(96, 160))
@@ -88,7 +88,7 @@ def test_refuses_wrong_options(options: dict[str, object], message: str) -> None
 
 
 @pytest.mark.parametrize("merge", ["add", "cat"])
-def test_learns_from_one_picture_of_a_single_coarse_cell(merge: str) -> None:
+def test_learns_from_one_image_of_a_single_coarse_cell(merge: str) -> None:
     head = SemanticFPN(SPECS, ["a", "b"], {**SMALL, "merge": merge}).train()
     features = random_features(SPECS, batch_size=1, padded_size=(32, 32))
     semantic = torch.randint(0, 2, (32, 32))

@@ -35,7 +35,7 @@ def test_keeps_the_contract(options: dict[str, object]) -> None:
     check_head(UNet, options=options)
 
 
-def test_logits_cover_the_padded_picture() -> None:
+def test_logits_cover_the_padded_image() -> None:
     logits = UNet(SPECS, ["a", "b"])(random_features(SPECS, padded_size=(96, 160)))["logits"]
     assert logits.shape == (2, 2, 96, 160)
 
@@ -63,7 +63,7 @@ def test_decoder_keeps_channels_last() -> None:
     assert not decoded.is_contiguous()
 
 
-def test_group_norm_replaces_every_batch_norm_and_makes_pictures_independent() -> None:
+def test_group_norm_replaces_every_batch_norm_and_makes_images_independent() -> None:
     head = UNet(SPECS, ["a", "b"], {"norm": "group"}).train()
     kinds = [type(module) for module in head.modules()]
     assert nn.BatchNorm2d not in kinds
@@ -74,7 +74,7 @@ def test_group_norm_replaces_every_batch_norm_and_makes_pictures_independent() -
 
 
 @pytest.mark.parametrize("norm", ["batch", "group"])
-def test_learns_from_one_picture_of_a_single_coarse_cell(norm: str) -> None:
+def test_learns_from_one_image_of_a_single_coarse_cell(norm: str) -> None:
     head = UNet(SPECS, ["a", "b"], {"norm": norm, **ALL_TERMS}).train()
     features = random_features(SPECS, batch_size=1, padded_size=(32, 32))
     assert features["C5"].shape[-2:] == (1, 1)
@@ -122,7 +122,7 @@ class TestDecode:
     head = UNet(SPECS, ["a", "b"])
 
     def test_logits_by_hand(self) -> None:
-        # A 2 x 2 picture in a batch padded to 4 x 4; the padding says b everywhere.
+        # A 2 x 2 image in a batch padded to 4 x 4; the padding says b everywhere.
         logits = torch.stack([torch.zeros(4, 4), torch.full((4, 4), 50.0)])
         logits[:, :2, :2] = torch.tensor([[[3.0, 0.0], [0.0, 1.0]], [[0.0, 3.0], [0.0, 0.0]]])
         found = self.head.decode({"logits": logits[None]}, [Geometry((2, 2), (2, 2))])[0]
@@ -134,7 +134,7 @@ class TestDecode:
         torch.testing.assert_close(found.probs[1], 1 - expected)
 
     def test_resizes_logits_to_the_original(self) -> None:
-        # 1 x 2 pixels inside the batch from an original of 1 x 4: half-pixel centres put the four
+        # 1 x 2 pixels inside the batch from an original of 1 x 4: half-pixel centers put the four
         # at -0.25 (the border), 0.25, 0.75 and 1.25 (the border).
         logits = torch.zeros(1, 2, 2, 2)
         logits[0, 0, 0] = torch.tensor([4.0, -4.0])
@@ -144,7 +144,7 @@ class TestDecode:
         torch.testing.assert_close(found.probs[0], expected)
         assert found.labels.tolist() == [[0, 0, 1, 1]]
 
-    def test_turns_a_mirrored_picture_back(self) -> None:
+    def test_turns_a_mirrored_image_back(self) -> None:
         logits = torch.zeros(1, 2, 1, 3)
         logits[0, 1, 0, 0] = 1.0
         geometry = Geometry((1, 3), (1, 3), (1.0, -1.0), (0.0, 3.0))

@@ -18,15 +18,15 @@ from resnet_tasks.inference.streaming.sources import Source, Unit
 from resnet_tasks.inference.streaming.stream import PredictionRequest, StreamOptions, predict_all
 from resnet_tasks.inference.streaming.stream_journal import BatchResult, FrameResult
 from tests.support.paths import ROOT
-from tests.support.streamed import MeanPredictor, picture, tree, video
+from tests.support.streamed import MeanPredictor, image, tree, video
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     folder = tmp_path / "data"
     for i in range(9):
-        picture(folder / f"{i}.png", 20 + 10 * i, (24 + 8 * (i % 2), 32))
-    (folder / "3b.png").write_bytes(b"no picture")
+        image(folder / f"{i}.png", 20 + 10 * i, (24 + 8 * (i % 2), 32))
+    (folder / "3b.png").write_bytes(b"no image")
     video(folder / "clip.avi", 7)
     return folder
 
@@ -51,10 +51,10 @@ def test_a_unit_travels_with_what_is_done_of_it() -> None:
 
 
 def test_files_are_named_as_they_were_asked_for() -> None:
-    frame = FrameResult("/a/b.png", reason="picture /a/b.png is damaged")
+    frame = FrameResult("/a/b.png", reason="image /a/b.png is damaged")
     found = BatchResult(0, 0, (frame,), note="video /a/c.mp4 ends", video="/a/c.mp4")
     told = module._restore_paths(found, {"/a/b.png": "b.png", "/a/c.mp4": "c.mp4"})
-    assert told.frames == (FrameResult("b.png", reason="picture b.png is damaged"),)
+    assert told.frames == (FrameResult("b.png", reason="image b.png is damaged"),)
     assert (told.note, told.video) == ("video c.mp4 ends", "c.mp4")
 
 
@@ -117,7 +117,7 @@ def wanted(out, runner_of, make=MeanPredictor):
         settings={{"weights": "w"}}, options=options, runner=runner_of(make, Path(out), options))
 
 class Broken(MeanPredictor):
-    def predict(self, pictures):
+    def predict(self, images):
         raise ZeroDivisionError("a bug")
 
 class Absent(MeanPredictor):

@@ -1,4 +1,4 @@
-"""A torch model in a stream predicts what it predicts for pictures in memory."""
+"""A torch model in a stream predicts what it predicts for images in memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from resnet_tasks.data.images.preprocessing import Preparation
 from resnet_tasks.data.images.windows import WindowGrid
 from resnet_tasks.errors import DataError
 from resnet_tasks.heads.semantic.unet import UNet
-from resnet_tasks.inference.predict_images import predict_pictures
+from resnet_tasks.inference.predict_images import predict_images
 from resnet_tasks.inference.sliding_window import SlidingWindows
 from resnet_tasks.inference.streaming.model_predictor import ModelPredictor
 from resnet_tasks.inference.streaming.stream import PredictionRequest, StreamOptions, predict_all
@@ -36,7 +36,7 @@ def model() -> TaskModel:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> list[Path]:
+def images(tmp_path: Path) -> list[Path]:
     rng = np.random.default_rng(0)
     paths = [tmp_path / f"{i}.png" for i in range(3)]
     for path in paths:
@@ -49,11 +49,11 @@ def stream_predictor(model: Any) -> ModelPredictor:
     return ModelPredictor(model, PREPARATION, {"scene": ("a", "b")}, ids, (), "fp32", batch_size=2)
 
 
-def streamed(model: Any, pictures: list[Path], out: Path) -> list[np.ndarray]:
+def streamed(model: Any, images: list[Path], out: Path) -> list[np.ndarray]:
     """The label maps that a stream writes."""
     predict_all(
         stream_predictor(model),
-        PredictionRequest(tuple(pictures)),
+        PredictionRequest(tuple(images)),
         out,
         settings={},
         options=StreamOptions(draw=False),
@@ -64,26 +64,24 @@ def streamed(model: Any, pictures: list[Path], out: Path) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("kind", [None, "flips+scales"])
 def test_maps_are_those_of_arrays(
-    model: TaskModel, pictures: list[Path], tmp_path: Path, kind: str | None
+    model: TaskModel, images: list[Path], tmp_path: Path, kind: str | None
 ) -> None:
     made = model if kind is None else TtaPredictor(model, TtaViews.from_name(kind))
-    arrays = [PREPARATION.read(path) for path in pictures]
-    first = predict_pictures(made, arrays[:2], PREPARATION, precision="fp32")
-    last = predict_pictures(made, arrays[2:], PREPARATION, precision="fp32")
-    found = streamed(made, pictures, tmp_path / "out")
+    arrays = [PREPARATION.read(path) for path in images]
+    first = predict_images(made, arrays[:2], PREPARATION, precision="fp32")
+    last = predict_images(made, arrays[2:], PREPARATION, precision="fp32")
+    found = streamed(made, images, tmp_path / "out")
     for expected, each in zip([*first, *last], found, strict=True):
         assert np.array_equal(expected["scene"].labels.numpy() + 1, each)
     assert json.loads((tmp_path / "out/images.json").read_text())["images"][2]["width"] == 90
 
 
-def test_windows_read_files_in_parts(
-    model: TaskModel, pictures: list[Path], tmp_path: Path
-) -> None:
+def test_windows_read_files_in_parts(model: TaskModel, images: list[Path], tmp_path: Path) -> None:
     made = SlidingWindows(model, WindowGrid(64, 64, 0.25))
     predictor = stream_predictor(made)
-    assert predictor.read(pictures[0], "a").ready is None
-    found = streamed(made, pictures, tmp_path / "out")
-    for path, each in zip(pictures, found, strict=True):
+    assert predictor.read(images[0], "a").ready is None
+    found = streamed(made, images, tmp_path / "out")
+    for path, each in zip(images, found, strict=True):
         whole = made.predict(PREPARATION.open_image(path), precision="fp32")["scene"].labels
         assert np.array_equal(whole.numpy() + 1, each)
 

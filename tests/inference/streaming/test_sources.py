@@ -46,7 +46,7 @@ def test_patterns_and_lists(folder: Path) -> None:
 
 
 def test_nothing_and_absent_are_errors(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no picture .* and no video .*--recursive searches"):
+    with pytest.raises(DataError, match=r"no image .* and no video .*--recursive searches"):
         find_sources([tmp_path])
     with pytest.raises(DataError, match=r"gone\.png does not exist"):
         find_sources([tmp_path / "gone.png"])
@@ -56,7 +56,7 @@ def test_nothing_and_absent_are_errors(tmp_path: Path) -> None:
         find_sources([], list_file=tmp_path / "gone")
 
 
-def test_units_are_batches_of_neighbours_and_videos() -> None:
+def test_units_are_batches_of_neighbors_and_videos() -> None:
     names = ["a.png", "b.png", "c.png", "v.mp4", "d.png", "w.avi"]
     sources = [Source(Path(each), each) for each in names]
     units = list(group_into_units(sources, 2))

@@ -1,4 +1,4 @@
-"""Streams of pictures and videos: what is written, what is left out, and where a restart begins."""
+"""Streams of images and videos: what is written, what is left out, and where a restart begins."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ from resnet_tasks.inference.streaming.stream import (
     predict_all,
     predict_units,
 )
-from resnet_tasks.inference.streaming.stream_predictor import ReadyPicture
+from resnet_tasks.inference.streaming.stream_predictor import ReadyImage
 from tests.support.paths import ROOT
-from tests.support.streamed import MeanPredictor, picture, tree, video
+from tests.support.streamed import MeanPredictor, image, tree, video
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Five pictures of two sizes, one that is none, and a video of seven frames."""
+    """Five images of two sizes, one that is none, and a video of seven frames."""
     folder = tmp_path / "data"
     for i in range(5):
-        picture(folder / f"{i}.png", 20 + 20 * i, (24, 32) if i < 3 else (40, 32))
-    (folder / "2b.jpg").write_bytes(b"no picture")
+        image(folder / f"{i}.png", 20 + 20 * i, (24, 32) if i < 3 else (40, 32))
+    (folder / "2b.jpg").write_bytes(b"no image")
     video(folder / "clip.avi", 7)
     return folder
 
@@ -67,7 +67,7 @@ def predicted(
     return done, text.getvalue()
 
 
-def test_pictures_and_frames_are_written(tmp_path: Path, data: Path) -> None:
+def test_images_and_frames_are_written(tmp_path: Path, data: Path) -> None:
     out = tmp_path / "out"
     done, said = predicted(out, data)
     assert done == StreamSummary(num_predicted=12, num_unreadable=1, num_resumed=0)
@@ -99,7 +99,7 @@ def test_pictures_and_frames_are_written(tmp_path: Path, data: Path) -> None:
         f"{i:06d}.png" for i in range(7)
     ]
     assert (out / "scene/clip/000006.png").is_file()
-    (bad,) = (out / "bad_pictures.jsonl").read_text().splitlines()
+    (bad,) = (out / "bad_images.jsonl").read_text().splitlines()
     assert json.loads(bad)["file"].endswith("2b.jpg")
     assert not list(out.glob("stream.*"))
 
@@ -112,9 +112,9 @@ class Watching(MeanPredictor):
         self.out = out
         self.names: set[str] = set()
 
-    def predict(self, pictures: Sequence[ReadyPicture]) -> list[dict[str, Any]]:
+    def predict(self, images: Sequence[ReadyImage]) -> list[dict[str, Any]]:
         self.names |= {each.name for each in self.out.iterdir()}
-        return super().predict(pictures)
+        return super().predict(images)
 
 
 def test_no_head_can_be_called_as_what_lies_beside_its_files(tmp_path: Path, data: Path) -> None:
@@ -149,7 +149,7 @@ def test_options(tmp_path: Path, data: Path) -> None:
     assert (out / "scene/clip/000003.png").is_file()
 
 
-def test_batches_are_of_neighbours(tmp_path: Path, data: Path) -> None:
+def test_batches_are_of_neighbors(tmp_path: Path, data: Path) -> None:
     model = MeanPredictor(batch_size=4)
     predicted(tmp_path / "out", data, predictor=model)
     # Four files of which one is none, two files, and seven frames.
@@ -167,11 +167,11 @@ class _Stops(MeanPredictor):
 
     left = 0
 
-    def predict(self, pictures: Sequence[ReadyPicture]) -> list[dict[str, Any]]:
+    def predict(self, images: Sequence[ReadyImage]) -> list[dict[str, Any]]:
         if self.left == 0:
             raise KeyboardInterrupt
         self.left -= 1
-        return super().predict(pictures)
+        return super().predict(images)
 
 
 @pytest.mark.parametrize("batches", [0, 1, 2, 4, 5, 6])
@@ -195,7 +195,7 @@ def test_a_restart_goes_on_and_ends_with_the_same_files(
     assert tree(out) == tree(whole)
 
 
-def test_other_settings_and_other_pictures_are_refused(tmp_path: Path, data: Path) -> None:
+def test_other_settings_and_other_images_are_refused(tmp_path: Path, data: Path) -> None:
     out, first = tmp_path / "out", _Stops()
     first.left = 4
     with pytest.raises(KeyboardInterrupt):
@@ -204,7 +204,7 @@ def test_other_settings_and_other_pictures_are_refused(tmp_path: Path, data: Pat
         predicted(out, data, score=0.3)
     with pytest.raises(RunError, match=r"weights was 'w', is 'v'"):
         predicted(out, data, settings={"weights": "v"})
-    picture(data / "new.png", 10)
+    image(data / "new.png", 10)
     with pytest.raises(RunError, match=r"sources was 7, is 8"):
         predicted(out, data)
     done, _ = predicted(out, data, overwrite=True)
@@ -213,7 +213,7 @@ def test_other_settings_and_other_pictures_are_refused(tmp_path: Path, data: Pat
     done, _ = predicted(out, data / "0.png", score=0.3)
     assert done == StreamSummary(1, 0, 0)
     assert len(json.loads((out / "images.json").read_text())["images"]) == 1
-    assert not (out / "bad_pictures.jsonl").exists()
+    assert not (out / "bad_images.jsonl").exists()
 
 
 def test_a_folder_is_predicted_into_by_one(tmp_path: Path, data: Path) -> None:
@@ -225,11 +225,11 @@ def test_where_nothing_can_be_read_the_first_reason_is_told(tmp_path: Path) -> N
     (tmp_path / "a.png").write_bytes(b"no")
     (tmp_path / "b.mp4").write_bytes(b"no")
     both = [tmp_path / "a.png", tmp_path / "b.mp4"]
-    with pytest.raises(DataError, match=r"none of 2 pictures .* can be read; the first: .*a\.png"):
+    with pytest.raises(DataError, match=r"none of 2 images .* can be read; the first: .*a\.png"):
         predicted(tmp_path / "out", *both)
     with pytest.raises(DataError, match=r"^video .*b\.mp4 cannot be opened"):
         predicted(tmp_path / "out", both[1])
-    picture(both[0], 100)  # mended
+    image(both[0], 100)  # mended
     done, _ = predicted(tmp_path / "out", *both)
     assert done == StreamSummary(num_predicted=1, num_unreadable=1, num_resumed=0)
 
@@ -241,7 +241,7 @@ def test_a_video_that_is_cut_off_is_predicted_and_told(tmp_path: Path) -> None:
     done, _ = predicted(tmp_path / "out", cut)
     assert 5 < done.num_predicted < 35
     assert done.num_unreadable == 1
-    (bad,) = (tmp_path / "out/bad_pictures.jsonl").read_text().splitlines()
+    (bad,) = (tmp_path / "out/bad_images.jsonl").read_text().splitlines()
     assert "ends after" in json.loads(bad)["reason"]
 
 
@@ -256,23 +256,23 @@ def test_an_error_of_the_folder_ends_it(tmp_path: Path, data: Path) -> None:
 
 def test_reading_is_ahead_but_bounded(tmp_path: Path) -> None:
     for i in range(40):
-        picture(tmp_path / f"{i:02d}.png", 100)
+        image(tmp_path / f"{i:02d}.png", 100)
     lock, open_now, most = threading.Lock(), 0, 0
 
     class Counting(MeanPredictor):
-        def read(self, source: Any, name: str) -> ReadyPicture:
+        def read(self, source: Any, name: str) -> ReadyImage:
             nonlocal open_now, most
             with lock:
                 open_now += 1
                 most = max(most, open_now)
             return super().read(source, name)
 
-        def predict(self, pictures: Sequence[ReadyPicture]) -> list[dict[str, Any]]:
+        def predict(self, images: Sequence[ReadyImage]) -> list[dict[str, Any]]:
             nonlocal open_now
             time.sleep(0.02)
             with lock:
-                open_now -= len(pictures)
-            return super().predict(pictures)
+                open_now -= len(images)
+            return super().predict(images)
 
     sources, _ = find_sources([tmp_path])
     results = predict_units(
@@ -294,16 +294,16 @@ def test_a_stream_that_is_left_ends_its_threads(tmp_path: Path, data: Path) -> N
     assert not own_threads()
 
 
-def test_bugs_of_a_model_are_not_taken_for_bad_pictures(tmp_path: Path, data: Path) -> None:
+def test_bugs_of_a_model_are_not_taken_for_bad_images(tmp_path: Path, data: Path) -> None:
     class Broken(MeanPredictor):
-        def predict(self, pictures: Sequence[ReadyPicture]) -> list[dict[str, Any]]:
+        def predict(self, images: Sequence[ReadyImage]) -> list[dict[str, Any]]:
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         predicted(tmp_path / "out", data, predictor=Broken())
 
     class Wrong(MeanPredictor):
-        def read(self, source: Any, name: str) -> ReadyPicture:
+        def read(self, source: Any, name: str) -> ReadyImage:
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -315,13 +315,13 @@ def test_what_is_read_late_fails_alone(tmp_path: Path, data: Path) -> None:
     """As files do that are read in parts while they are predicted."""
 
     class Late(MeanPredictor):
-        def read(self, source: Any, name: str) -> ReadyPicture:
+        def read(self, source: Any, name: str) -> ReadyImage:
             return replace(super().read(source, name), ready=name)
 
-        def predict(self, pictures: Sequence[ReadyPicture]) -> list[dict[str, Any]]:
-            if any("1.png" in each.ready for each in pictures):
+        def predict(self, images: Sequence[ReadyImage]) -> list[dict[str, Any]]:
+            if any("1.png" in each.ready for each in images):
                 raise DataError("1.png is damaged further below")
-            whole = [replace(each, ready=each.picture.regions.read_all()) for each in pictures]
+            whole = [replace(each, ready=each.image.regions.read_all()) for each in images]
             return super().predict(whole)
 
     done, _ = predicted(tmp_path / "out", data / "0.png", data / "1.png", predictor=Late())
@@ -335,19 +335,19 @@ sys.path[:0] = {paths!r}
 from tests.support.streamed import MeanPredictor
 from resnet_tasks.inference.streaming.stream import StreamOptions, PredictionRequest, predict_all
 class Slow(MeanPredictor):
-    def predict(self, pictures):
+    def predict(self, images):
         time.sleep(0.03)
-        return super().predict(pictures)
+        return super().predict(images)
 request = PredictionRequest((Path({data!r}),))
 predict_all(Slow(), request, Path({out!r}), settings={{"weights": "w"}}, options=StreamOptions())
 """
 
 
 def test_killed_and_restarted_equals_uninterrupted(tmp_path: Path) -> None:
-    """SIGKILL among the pictures and inside the video; then the end."""
+    """SIGKILL among the images and inside the video; then the end."""
     data, out = tmp_path / "data", tmp_path / "out"
     for i in range(14):
-        picture(data / f"{i:02d}.png", 10 + 8 * i)
+        image(data / f"{i:02d}.png", 10 + 8 * i)
     video(data / "clip.avi", 21)
     predicted(tmp_path / "whole", data)
     paths = [str(ROOT)]

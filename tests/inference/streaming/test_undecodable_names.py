@@ -17,7 +17,7 @@ from resnet_tasks.inference.streaming.sources import find_sources
 from resnet_tasks.inference.streaming.videos import count_announced_frames, read_frames
 from tests.support.paths import ROOT
 from tests.support.random_runs import LIGHT, random_run
-from tests.support.streamed import picture, video
+from tests.support.streamed import image, video
 
 PREDICTING = """
 import sys
@@ -44,7 +44,7 @@ def renamed(path: Path, name: bytes) -> Path:
 def folder(tmp_path: Path) -> Path:
     """An image, a file that is none, and a video, all with names that are not UTF-8."""
     folder = tmp_path / "data"
-    renamed(picture(folder / "a.png", 50), b"caf\xe9.png")
+    renamed(image(folder / "a.png", 50), b"caf\xe9.png")
     (folder / "b.png").write_bytes(b"no image")
     renamed(folder / "b.png", b"na\xefve.png")
     renamed(video(folder / "v.avi", 2), b"vid\xe9o.avi")
@@ -69,10 +69,10 @@ def test_they_are_predicted_and_drawn(tmp_path: Path, folder: Path) -> None:
     names = [Path(each["file_name"]).name for each in images]
     assert names == ["caf\\xe9.png", "vid\\xe9o.avi", "vid\\xe9o.avi"]
     msgspec.json.decode((out / "objects.json").read_bytes())
-    (bad,) = (out / "bad_pictures.jsonl").read_bytes().splitlines()
+    (bad,) = (out / "bad_images.jsonl").read_bytes().splitlines()
     bad = msgspec.json.decode(bad)
     assert bad["file"].endswith("na\\xefve.png")
-    assert "na\\xefve.png is not a picture that can be read" in bad["reason"]
+    assert "na\\xefve.png is not an image that can be read" in bad["reason"]
 
 
 def test_a_list_may_name_them(tmp_path: Path, folder: Path) -> None:
@@ -118,7 +118,7 @@ def test_the_command_line_prints_them(
     assert json.loads(Path(os.fsdecode(out), "images.json").read_text())["images"]
     alone = predict(os.fsencode(folder) + b"/na\xefve.png", b"--out", out + b"2")
     assert alone.returncode == 2
-    assert b"na\\xefve.png is not a picture" in alone.stderr
+    assert b"na\\xefve.png is not an image" in alone.stderr
     pipe = predict(os.fsencode(tmp_path / "pipe.jpg"), b"--out", os.fsencode(tmp_path / "p"))
     assert pipe.returncode == 2
     assert b"it is a named pipe (FIFO); only regular files are read" in pipe.stderr

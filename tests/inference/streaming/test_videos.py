@@ -35,12 +35,12 @@ def test_every_third_and_only_what_is_wanted(tmp_path: Path) -> None:
         (3, True),
         (6, False),
     ]
-    (grey, *_) = read_frames(path, channels=1)
-    assert grey.pixels is not None
-    assert grey.pixels.shape == (48, 64)
+    (gray, *_) = read_frames(path, channels=1)
+    assert gray.pixels is not None
+    assert gray.pixels.shape == (48, 64)
 
 
-def test_colours_are_red_green_blue(tmp_path: Path) -> None:
+def test_colors_are_red_green_blue(tmp_path: Path) -> None:
     path = tmp_path / "red.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 5.0, (64, 48))
     writer.write(np.full((48, 64, 3), (0, 0, 250), np.uint8))

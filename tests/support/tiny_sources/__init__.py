@@ -1,6 +1,6 @@
-"""Tiny sources in the real format of every catalogued data set: `tiny_sources.NAME.write(folder)`.
+"""Tiny sources in the real format of every catalogd data set: `tiny_sources.NAME.write(folder)`.
 
-`write` fills a folder with two or more pictures to learn from and one to judge on, as the
+`write` fills a folder with two or more images to learn from and one to judge on, as the
 publisher lays them out, and returns what `data prepare NAME --source` is given; None where nothing
 is read. `OPTIONS` of the module, where there are any, go to `prepare`.
 """
@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 
 
-def picture(file: Path, size: tuple[int, int] = (64, 96), seed: int = 0) -> None:
-    """A picture of noise, (height, width)."""
+def image(file: Path, size: tuple[int, int] = (64, 96), seed: int = 0) -> None:
+    """An image of noise, (height, width)."""
     file.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
     Image.fromarray(noise).save(file)

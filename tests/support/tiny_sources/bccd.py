@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from tests.support.tiny_sources import picture, text
+from tests.support.tiny_sources import image, text
 
 XML = """<annotation><filename>{name}.jpg</filename>
 <size><width>96</width><height>64</height><depth>3</depth></size>
@@ -14,7 +14,7 @@ XML = """<annotation><filename>{name}.jpg</filename>
 def write(folder: Path) -> Path:
     for split, names in {"train": ("a", "b"), "val": ("c",)}.items():
         for seed, name in enumerate(names):
-            picture(folder / f"JPEGImages/{name}.jpg", seed=seed)
+            image(folder / f"JPEGImages/{name}.jpg", seed=seed)
             text(folder / f"Annotations/{name}.xml", XML.format(name=name))
         text(folder / f"ImageSets/Main/{split}.txt", "\n".join(names))
     return folder

@@ -2,7 +2,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.support.tiny_sources import picture, text
+from tests.support.tiny_sources import image, text
 
 SIZE = (64, 96)
 
@@ -33,7 +33,7 @@ LANE = {"id": "4", "category": "alternative", "poly2d": ROAD["poly2d"]}
 def write(folder: Path) -> Path:
     for split, names in {"train": ("a.jpg", "b.jpg"), "val": ("c.jpg",)}.items():
         for seed, name in enumerate(names):
-            picture(folder / f"images/100k/{split}/{name}", SIZE, seed)
+            image(folder / f"images/100k/{split}/{name}", SIZE, seed)
         boxes = [frame(name, [CAR, SIGN]) for name in names]
         areas = [frame(name, [ROAD]) for name in names]
         text(folder / f"labels/det_20/det_{split}.json", json.dumps(boxes))

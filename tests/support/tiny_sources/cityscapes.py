@@ -2,7 +2,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.support.tiny_sources import picture, text
+from tests.support.tiny_sources import image, text
 
 SIZE = (64, 96)
 
@@ -33,6 +33,6 @@ def write(folder: Path) -> Path:
     for split, names in {**places, "val": ("frankfurt_000000_000294",)}.items():
         for seed, name in enumerate(names):
             city = name.split("_")[0]
-            picture(folder / f"leftImg8bit/{split}/{city}/{name}_leftImg8bit.png", SIZE, seed)
+            image(folder / f"leftImg8bit/{split}/{city}/{name}_leftImg8bit.png", SIZE, seed)
             text(folder / f"gtFine/{split}/{city}/{name}_gtFine_polygons.json", content(OBJECTS))
     return folder

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.support.tiny_sources import indices, picture, text
+from tests.support.tiny_sources import image, indices, text
 
 
 def write(folder: Path) -> Path:
@@ -14,7 +14,7 @@ def write(folder: Path) -> Path:
     for split, numbers in names.items():
         images = folder / f"ISIC2018_Task1-2_{split}_Input"
         for seed, number in enumerate(numbers):
-            picture(images / f"ISIC_{number}.jpg", seed=seed)
+            image(images / f"ISIC_{number}.jpg", seed=seed)
             file = f"ISIC2018_Task1_{split}_GroundTruth/ISIC_{number}_segmentation.png"
             indices(folder / file, mask)
         text(images / "LICENSE.txt", "CC-BY-NC")

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from tests.support.tiny_sources import picture, text
+from tests.support.tiny_sources import image, text
 
 # Fields as in the readme of the object development kit; the first line is its own example.
 LABELS = """\
@@ -13,7 +13,7 @@ DontCare -1 -1 -10 2.5 40 20 60 -1 -1 -1 -1000 -1000 -1000 -10
 
 def write(folder: Path) -> Path:
     for seed, name in enumerate(("000000", "000001", "000002")):
-        picture(folder / f"training/image_2/{name}.png", seed=seed)
+        image(folder / f"training/image_2/{name}.png", seed=seed)
         text(folder / f"training/label_2/{name}.txt", LABELS)
     text(folder / "ImageSets/train.txt", "000000\n000002\n")
     text(folder / "ImageSets/val.txt", "000001\n")

@@ -1,4 +1,4 @@
-"""As in kvasir-seg.zip: masks as JPEG of three channels, boxes of all pictures in one JSON."""
+"""As in kvasir-seg.zip: masks as JPEG of three channels, boxes of all images in one JSON."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tests.support.tiny_sources import picture, text
+from tests.support.tiny_sources import image, text
 
 OPTIONS = {"val_fraction": 0.3}
 
@@ -16,7 +16,7 @@ def write(folder: Path) -> Path:
     for seed, name in enumerate(
         ("cju0qkwl35piu0993l0dewei2", "cju0qoxqj9q6s0835b43399p4", "cju0q")
     ):
-        picture(folder / f"images/{name}.jpg", seed=seed)
+        image(folder / f"images/{name}.jpg", seed=seed)
         mask = np.zeros((64, 96, 3), dtype=np.uint8)
         mask[8:40, 12:50] = 255
         (folder / "masks").mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""As the publisher's README and files have it: pictures in folders by set and cell type, COCO files
+"""As the publisher's README and files have it: images in folders by set and cell type, COCO files
 whose `file_name` names no folder, polygons without crowds; ids that start anywhere."""
 
 import json
@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.support.tiny_sources import text
 
-PICTURES = {
+IMAGES = {
     "train": ("A172_Phase_C7_1_02d16h00m_2.tif", "BV2_Phase_B4_2_00d00h00m_3.tif"),
     "val": ("A172_Phase_A7_1_00d00h00m_1.tif",),
     "test": ("SKOV3_Phase_F4_2_02d12h00m_1.tif",),
@@ -18,7 +18,7 @@ PICTURES = {
 
 
 def write(folder: Path) -> Path:
-    for split, names in PICTURES.items():
+    for split, names in IMAGES.items():
         content: dict[str, Any] = {
             "images": [],
             "annotations": [],

@@ -1,4 +1,4 @@
-"""Folds: whole groups held out, stopped runs that go on, and numbers over all pictures."""
+"""Folds: whole groups held out, stopped runs that go on, and numbers over all images."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ PER_FILE = 7
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
-    """Fourteen pictures in two files whose ids collide; a part of each picture is bright."""
+    """Fourteen images in two files whose ids collide; a part of each image is bright."""
     data = tmp_path / "data"
-    pictures = {f"{i}": [(1, _edge(i) / 64, 0.0, 1.0, 1.0)] for i in range(len(GROUPS))}
+    images = {f"{i}": [(1, _edge(i) / 64, 0.0, 1.0, 1.0)] for i in range(len(GROUPS))}
     for name, part in (("first", slice(PER_FILE)), ("second", slice(PER_FILE, None))):
-        chosen = dict([*pictures.items()][part])
+        chosen = dict([*images.items()][part])
         write_split(data / f"{name}.json", chosen, groups=GROUPS[part])
     return write_recipe(
         tmp_path / "mine.yaml",
@@ -48,7 +48,7 @@ def recipe(tmp_path: Path) -> Path:
 
 
 def _edge(number: int) -> int:
-    """Column from which on a picture is bright."""
+    """Column from which on an image is bright."""
     return 8 * (number % 3) + 24
 
 
@@ -66,7 +66,7 @@ def _mean_iou(out: Path, data: Path) -> float:
     return float((both / either).mean())
 
 
-def test_every_picture_is_judged_by_a_run_that_never_saw_it(recipe: Path, tmp_path: Path) -> None:
+def test_every_image_is_judged_by_a_run_that_never_saw_it(recipe: Path, tmp_path: Path) -> None:
     chosen, out, said = load_recipe(recipe), tmp_path / "runs", io.StringIO()
     console = Console(file=said, width=200)
 
@@ -95,7 +95,7 @@ def test_every_picture_is_judged_by_a_run_that_never_saw_it(recipe: Path, tmp_pa
 
     for i, fold in enumerate(kept["folds"]):
         judged = json.loads((out / f"fold-{i}/evaluations/val/metrics.json").read_text())
-        assert judged["pictures"] == fold["pictures"]
+        assert judged["images"] == fold["images"]
         assert judged["folds"]["held_out"] == i
     pooled = kept["metrics"]["scene/mIoU"]["pooled"]
     assert pooled["value"] == pytest.approx(_mean_iou(out, tmp_path / "data"), abs=1e-9)

@@ -33,9 +33,9 @@ def test_the_steepest_fall_is_suggested(tmp_path: Path) -> None:
     assert found.lowest == 1e-1
     assert found.diverged == 1.0
     assert "it is lowest at 0.1, and it diverges at 1" in found.describe()
-    numbers, picture = found.write(tmp_path)
+    numbers, image = found.write(tmp_path)
     assert json.loads(numbers.read_text())["suggestion"] == found.suggestion
-    assert np.asarray(Image.open(picture)).std() > 0
+    assert np.asarray(Image.open(image)).std() > 0
 
 
 def test_a_loss_that_only_rises_suggests_nothing() -> None:
@@ -51,13 +51,13 @@ def test_too_short_a_sweep_is_refused() -> None:
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
-    """Four pictures, half of each bright."""
+    """Four images, half of each bright."""
     write_split(tmp_path / "a.json", dict.fromkeys("1234", RIGHT_HALF), size=(64, 64))
     training = {"optimizer": "sgd", "clip_norm": None}
     return write_recipe(tmp_path / "mine.yaml", tmp_path, training=training)
 
 
-def test_a_sweep_writes_a_picture_and_no_run(recipe: Path, tmp_path: Path) -> None:
+def test_a_sweep_writes_a_image_and_no_run(recipe: Path, tmp_path: Path) -> None:
     out = tmp_path / "found"
     command = [
         "lr-find",

@@ -31,7 +31,7 @@ def test_spread_by_hand() -> None:
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
-    """Two pictures, half of each bright."""
+    """Two images, half of each bright."""
     write_split(tmp_path / "a.json", dict.fromkeys("12", RIGHT_HALF))
     return write_recipe(
         tmp_path / "mine.yaml",

@@ -46,7 +46,7 @@ LIGHT = {
 def write_source(
     folder: Path, name: str, count: int, categories: list[dict[str, Any]], *kinds: str
 ) -> None:
-    """`count` pictures with a car as box, or with pixels of the first category, or both."""
+    """`count` images with a car as box, or with pixels of the first category, or both."""
     rng = np.random.default_rng(len(name))
     images, annotations = [], []
     for i in range(1, count + 1):
@@ -136,7 +136,7 @@ def test_each_source_teaches_what_it_was_annotated_for(data: Path) -> None:
     assert train[0].target.unannotated.tolist() == [1, 2]
     assert train[9].target.unannotated is None
     tables = {n: each.table for n, each in build_labels(made, categories).heads.items()}
-    # A car without a look for buses: the car counts, the rest of the picture is ignored.
+    # A car without a look for buses: the car counts, the rest of the image is ignored.
     boxes = tables["objects"].apply(train[0].target, (64, 64))
     assert boxes.boxes is not None
     assert boxes.boxes.tolist() == [[8, 8, 38, 38], [-10000, -10000, 10064, 10064]]
@@ -144,7 +144,7 @@ def test_each_source_teaches_what_it_was_annotated_for(data: Path) -> None:
     assert boxes.ignore.tolist() == [False, True]
     assert boxes.labels is not None
     assert boxes.labels[0] == 0
-    # Nobody looked for cars and buses: unlabelled pixels are no background, road is road.
+    # Nobody looked for cars and buses: unlabeled pixels are no background, road is road.
     pixels = tables["scene"].apply(train[4].target, (64, 64)).semantic
     assert pixels is not None
     assert (pixels[:32] == -1).all()
@@ -207,14 +207,14 @@ def test_what_no_source_can_teach_is_refused(data: Path) -> None:
     write_source(data / "mixed", "buses", 2, [BUS], "boxes")
     with pytest.raises(RecipeError, match=r"every file under data\.train lacks a category"):
         fit(recipe({"annotations": "buses.json"}, ALL[0], ALL[1]), data)
-    # A head each needs no picture that was looked at for both.
+    # A head each needs no image that was looked at for both.
     own = {"type": "faster_rcnn", "options": LIGHT}
     heads = {"cars": {**own, "classes": ["car"]}, "buses": {**own, "classes": ["bus"]}}
     made = recipe({"annotations": "buses.json"}, ALL[0], heads=heads)
     assert fit(made, data) == []
 
 
-def test_weights_decide_how_often_pictures_come(data: Path) -> None:
+def test_weights_decide_how_often_images_come(data: Path) -> None:
     made = recipe(*ALL)
     files = read_split(made, "train", data)
     train = build_dataset(made, files, merge_categories(files), training=True)
@@ -227,7 +227,7 @@ def test_weights_decide_how_often_pictures_come(data: Path) -> None:
 def test_training_on_mixed_sources_is_finite_and_resumes_exactly(
     data: Path, tmp_path: Path
 ) -> None:
-    """11 visits an epoch: 2 of 4 pictures of boxes, 3 of pixels, 3 of both, twice each."""
+    """11 visits an epoch: 2 of 4 images of boxes, 3 of pixels, 3 of both, twice each."""
     torch.set_num_threads(1)
     quiet = Console(file=io.StringIO())
     made = recipe(*ALL)
@@ -247,7 +247,7 @@ def test_training_on_mixed_sources_is_finite_and_resumes_exactly(
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_a_batch_of_partial_pictures_without_objects_is_finite(data: Path) -> None:
+def test_a_batch_of_partial_images_without_objects_is_finite(data: Path) -> None:
     made = recipe(*ALL)
     files = read_split(made, "train", data)
     categories = merge_categories(files)

@@ -28,7 +28,7 @@ OPTIONS = TrainingRecipe(
 )
 
 
-def test_non_finite_loss_names_pictures_and_losses(
+def test_non_finite_loss_names_images_and_losses(
     tiny_model: Build, broken: Dataset[Sample], tmp_path: Path
 ) -> None:
     with pytest.raises(NonFiniteLossError) as caught:

@@ -53,7 +53,7 @@ def test_a_stopped_step_is_kept_and_comes_again(
     assert 2 in [image_id for batch in batches for image_id in batch.image_ids]
     made = replay(folder, model=tiny_model())
     assert made.is_non_finite
-    assert "2 (2.png)" in made.pictures
+    assert "2 (2.png)" in made.images
     assert {n for n, v in made.losses.items() if not math.isfinite(v)} == {
         n for n, v in step.losses.items() if not math.isfinite(v)
     }

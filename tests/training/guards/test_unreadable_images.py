@@ -1,4 +1,4 @@
-"""Training data with pictures that cannot be read: stopped at, or left out, listed and limited."""
+"""Training data with images that cannot be read: stopped at, or left out, listed and limited."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from resnet_tasks.errors import DataError, PictureError
+from resnet_tasks.errors import DataError, ImageError
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.schema import Recipe
 from resnet_tasks.runs.checkpoint import load_model_weights
@@ -26,7 +26,7 @@ COUNT = 9
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Nine pictures to learn from, two to judge on; a half of each is bright."""
+    """Nine images to learn from, two to judge on; a half of each is bright."""
     torch.set_num_threads(1)
     folder = tmp_path / "data"
     for split, count in (("train", COUNT), ("val", 2)):
@@ -63,22 +63,22 @@ def test_left_out_listed_and_the_same_after_a_stop(data: Path, tmp_path: Path) -
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     intact = (data / "train3.png").read_bytes()
     (data / "train3.png").write_bytes(intact[:-200])
-    (data / "train5.png").write_bytes(b"no picture")
-    made = recipe(data, bad_pictures="skip", bad_pictures_limit=0.2)
+    (data / "train5.png").write_bytes(b"no image")
+    made = recipe(data, bad_images="skip", bad_images_limit=0.2)
     said = trained(made, whole)
-    listed = (whole / "bad_pictures.jsonl").read_text()
+    listed = (whole / "bad_images.jsonl").read_text()
     entries = [json.loads(line) for line in listed.splitlines()]
     assert {each["image_id"] for each in entries} == {3, 5}
     assert {each["file"] for each in entries} == {str(data / f"train{i}.png") for i in (3, 5)}
     assert all(each["file"] in each["reason"] and each["epoch"] == 1 for each in entries)
     assert said.count("left out: ") == 2  # once each, though two epochs wanted them
     events = list(map(json.loads, (whole / "log.jsonl").read_text().splitlines()))
-    assert sum(each["event"] == "bad_picture" for each in events) == 2
+    assert sum(each["event"] == "bad_image" for each in events) == 2
 
     with asked_to_stop_at(3):
         trained(made, stopped)
     trained(made, stopped, resume=stopped)
-    assert (stopped / "bad_pictures.jsonl").read_text() == listed
+    assert (stopped / "bad_images.jsonl").read_text() == listed
     one, other = (load_model_weights(each / "checkpoints/last") for each in (whole, stopped))
     assert all(torch.equal(one[name], other[name]) for name in one)
 
@@ -86,21 +86,21 @@ def test_left_out_listed_and_the_same_after_a_stop(data: Path, tmp_path: Path) -
 def test_too_many_end_the_run_and_are_listed(data: Path, tmp_path: Path) -> None:
     for i in (1, 4):
         (data / f"train{i}.png").write_bytes(b"")
-    made = recipe(data, bad_pictures="skip")
-    message = r"with it 2 of 9 training pictures cannot be read .* allows 1"
+    made = recipe(data, bad_images="skip")
+    message = r"with it 2 of 9 training images cannot be read .* allows 1"
     with pytest.raises(DataError, match=message):
         trained(made, tmp_path / "run")
-    assert len((tmp_path / "run/bad_pictures.jsonl").read_text().splitlines()) == 2
+    assert len((tmp_path / "run/bad_images.jsonl").read_text().splitlines()) == 2
 
 
 def test_missing_files_count_as_well(data: Path, tmp_path: Path) -> None:
     (data / "train2.png").unlink()
     with pytest.raises(DataError, match="1 of 9 named files are not there"):
         trained(recipe(data), tmp_path / "never")
-    made = recipe(data, bad_pictures="skip")
+    made = recipe(data, bad_images="skip")
     said = trained(made, tmp_path / "run")
     assert "train: 1 files are not there" in said
-    (entry,) = map(json.loads, (tmp_path / "run/bad_pictures.jsonl").read_text().splitlines())
+    (entry,) = map(json.loads, (tmp_path / "run/bad_images.jsonl").read_text().splitlines())
     assert entry["image_id"] == 2
     (data / "train6.png").unlink()
     with pytest.raises(DataError, match="2 of 9 named files are not there"):
@@ -108,10 +108,10 @@ def test_missing_files_count_as_well(data: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "another").exists()
 
 
-def test_a_step_without_any_picture_changes_nothing(data: Path, tmp_path: Path) -> None:
+def test_a_step_without_any_image_changes_nothing(data: Path, tmp_path: Path) -> None:
     for i in range(COUNT):
         (data / f"train{i}.png").write_bytes(b"")
-    made = recipe(data, bad_pictures="skip", bad_pictures_limit=1.0)
+    made = recipe(data, bad_images="skip", bad_images_limit=1.0)
     learn = TrainStepRunner.run_step
     changed = []
 
@@ -129,10 +129,10 @@ def test_a_step_without_any_picture_changes_nothing(data: Path, tmp_path: Path) 
     assert changed == [[]] * 10
 
 
-def test_pictures_to_judge_on_are_never_left_out(data: Path, tmp_path: Path) -> None:
-    """A value over fewer pictures is another value."""
+def test_images_to_judge_on_are_never_left_out(data: Path, tmp_path: Path) -> None:
+    """A value over fewer images is another value."""
     (data / "val1.png").write_bytes(b"")
-    made = recipe(data, bad_pictures="skip", bad_pictures_limit=1.0)
+    made = recipe(data, bad_images="skip", bad_images_limit=1.0)
     with pytest.raises(DataError, match=r"val1\.png"):
         trained(made, tmp_path / "run")
 
@@ -144,7 +144,7 @@ def test_rare_classes_make_epochs_longer(data: Path, tmp_path: Path) -> None:
     (data / "train.json").write_text(json.dumps(content))
     said = trained(recipe(data, repeat_factor=1.0), tmp_path / "run")
     # 8 / 9 show `bright`, 1 / 9 `rare`: 8 sqrt(9 / 8) + sqrt(9) = 11.49
-    assert "train: 11 pictures per epoch; one comes up to 3.0 times" in said
+    assert "train: 11 images per epoch; one comes up to 3.0 times" in said
     events = list(map(json.loads, (tmp_path / "run/log.jsonl").read_text().splitlines()))
     assert sum(each["event"] == "step" for each in events) == 2 * 6
 
@@ -153,7 +153,7 @@ def test_several_processes_keep_the_same_list(tmp_path: Path) -> None:
     first, second = (
         UnreadableImages(tmp_path, limit=1, total=9, writes=each) for each in (True, False)
     )
-    one, other = PictureError("a is bad", 1, "a"), PictureError("b is bad", "b", "b")
+    one, other = ImageError("a is bad", 1, "a"), ImageError("b is bad", "b", "b")
     for each in (first, second):
         assert [found.image_id for found in each.add([one, one], update=3, epoch=0)] == [1]
         assert each.add([one], update=9, epoch=1) == []

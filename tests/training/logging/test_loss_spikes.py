@@ -47,4 +47,4 @@ def test_the_console_hears_of_one_an_epoch_and_the_log_of_all(tmp_path: Path) ->
     ]
     said = console.file.getvalue()  # type: ignore[attr-defined]
     assert said.count("leapt to 9") == 2
-    assert "pictures: 7, b" in said
+    assert "images: 7, b" in said

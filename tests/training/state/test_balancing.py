@@ -105,7 +105,7 @@ def test_dwa_is_equation_7() -> None:
 
 
 class Partly(Shapes):
-    """Only boxes on the first pictures."""
+    """Only boxes on the first images."""
 
     def __getitem__(self, index: int) -> Sample:
         sample = super().__getitem__(index)
@@ -132,7 +132,7 @@ def train(model: TaskModel, out: Path, how: TrainingRecipe, *, resume: bool = Fa
 
 
 @pytest.mark.parametrize(("name", "accumulation"), [("uncertainty", 2), ("dwa", 1)])
-def test_weights_are_learnt_logged_and_resumed_exactly(
+def test_weights_are_learned_logged_and_resumed_exactly(
     name: str,
     accumulation: int,
     tiny_model: Callable[[], TaskModel],

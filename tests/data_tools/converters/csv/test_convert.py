@@ -12,7 +12,7 @@ from data_tools.converters.dicom.options import DicomOptions
 from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.images.decoding import decode_image
 from resnet_tasks.errors import DataError
-from tests.support.tiny_sources import picture, text, vindr_cxr
+from tests.support.tiny_sources import image, text, vindr_cxr
 
 HEADER = "image_id,class_name,x_min,y_min,x_max,y_max\n"
 
@@ -35,9 +35,9 @@ def vindr(tmp_path: Path) -> Path:
     return vindr_cxr.write(tmp_path / "in")
 
 
-def pictures(root: Path, rows: str, names: tuple[str, ...] = ("a.png", "b.png")) -> Path:
+def images(root: Path, rows: str, names: tuple[str, ...] = ("a.png", "b.png")) -> Path:
     for name in names:
-        picture(root / name)
+        image(root / name)
     text(root / "train.csv", HEADER + rows)
     return root
 
@@ -61,7 +61,7 @@ def test_vindr_cxr_merged(vindr: Path, tmp_path: Path) -> None:
         assert len(read.categories) == 22
         assert read.annotated == {"boxes"}
         assert all(each.spacing == (0.139, 0.139) for each in read.images)
-    # What nobody found anything in is there, and a normal picture.
+    # What nobody found anything in is there, and a normal image.
     assert len(read.annotations[read.images[1].id]) == 0
     assert decode_image(read.image_path(read.images[0])).pixels.dtype == np.uint16
     assert "unverified" in card.to_markdown()
@@ -84,18 +84,18 @@ def test_readers_apart(vindr: Path, tmp_path: Path) -> None:
         run("R9")
 
 
-def test_pictures_that_a_reader_did_not_see_are_left_out(vindr: Path, tmp_path: Path) -> None:
+def test_images_that_a_reader_did_not_see_are_left_out(vindr: Path, tmp_path: Path) -> None:
     file = vindr / "annotations/annotations_train.csv"
     lines = file.read_text().splitlines()
     file.write_text("\n".join(line for line in lines if not ("R3" in line and "No" in line)))
     summary = convert_csv_boxes(vindr, tmp_path / "out", readers="R3")[0]
     assert summary.images == 1
     assert [(each.description, each.reason) for each in summary.skipped] == [
-        ("2 pictures", "the chosen reader did not look at them")
+        ("2 images", "the chosen reader did not look at them")
     ]
 
 
-def test_boxes_shrink_with_their_pictures(vindr: Path, tmp_path: Path) -> None:
+def test_boxes_shrink_with_their_images(vindr: Path, tmp_path: Path) -> None:
     card = convert("csv-boxes", vindr, tmp_path / "out", dicom={"longest_side": 48, "salt": "s"})
     assert card.splits[0].images == 3
     record = load(tmp_path / "out/test.json")["images"][0]
@@ -105,10 +105,10 @@ def test_boxes_shrink_with_their_pictures(vindr: Path, tmp_path: Path) -> None:
         convert("csv-boxes", vindr, tmp_path / "other", dicom={"values": "hu"})
 
 
-def test_rsna_columns_on_ordinary_pictures(tmp_path: Path) -> None:
+def test_rsna_columns_on_ordinary_images(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     for name in ("p1.png", "p2.png", "extra.png"):
-        picture(folder / "stage_2" / name)
+        image(folder / "stage_2" / name)
     text(folder / "labels.csv", "patientId,x,y,width,height,Target\np1,90,60,30,40,1\np2,,,,,0\n")
     (summary,) = convert_csv_boxes(
         folder,
@@ -120,7 +120,7 @@ def test_rsna_columns_on_ordinary_pictures(tmp_path: Path) -> None:
         empty="0",
     )  # fmt: skip
     assert summary.objects == {"opacity": 1}
-    # clipped to the picture of 64 x 96
+    # clipped to the image of 64 x 96
     assert boxes(tmp_path / "out/train.json") == [("1", 90, 60, 6, 4, None)]
     content = load(tmp_path / "out/train.json")
     assert [each["file_name"] for each in content["images"]] == [
@@ -133,7 +133,7 @@ def test_rsna_columns_on_ordinary_pictures(tmp_path: Path) -> None:
 
 
 def test_boxes_outside_are_listed(tmp_path: Path) -> None:
-    folder = pictures(tmp_path / "in", "a,x,200,0,220,9\nb.png,x,5,5,5,9\nb.png,x,-5,5,7,9\n")
+    folder = images(tmp_path / "in", "a,x,200,0,220,9\nb.png,x,5,5,5,9\nb.png,x,-5,5,7,9\n")
     (summary,) = convert_csv_boxes(folder, tmp_path / "out", copy_images=True)
     assert [each.description for each in summary.skipped] == [
         "x (line 2), corners (200.0, 0.0, 220.0, 9.0)",
@@ -143,37 +143,37 @@ def test_boxes_outside_are_listed(tmp_path: Path) -> None:
     assert (tmp_path / "out/images/train/a.png").is_file()
 
 
-def test_unread_pictures_are_counted(vindr: Path, tmp_path: Path) -> None:
+def test_unread_images_are_counted(vindr: Path, tmp_path: Path) -> None:
     vindr_cxr.xray(vindr / "test/0123.dicom", 9)
     summary = convert_csv_boxes(vindr, tmp_path / "out")[1]
     assert summary.images == 2
     assert [(each.description, each.reason) for each in summary.skipped] == [
-        ("1 pictures", "no row of the table is about them")
+        ("1 images", "no row of the table is about them")
     ]
 
 
 @pytest.mark.parametrize(
     ("rows", "options", "part"),
     [
-        ("a,x,1,2,3,4\nzz,x,1,2,3,4\n", {}, r"rows of 1 pictures that are not in .*, 'zz' first"),
+        ("a,x,1,2,3,4\nzz,x,1,2,3,4\n", {}, r"rows of 1 images that are not in .*, 'zz' first"),
         ("a,x,1,2,3,4\n", {"classes": ("y",)}, r"csv:2 has a box of class 'x'; the classes given"),
         ("a,No finding,,,,\n", {}, "no row has a box; give classes"),
         ("a,x,1,2,3,4\n", {"val_fraction": 1.0}, "val_fraction is 1.0; it must be at least 0"),
         ("a,x,1,2,3,4\n", {"val_fraction": 1e-9}, "seed 0 leave a split empty"),
         ("a,x,1,2,3,4\n", {"tables": {"trian": "train.csv"}}, "split 'trian'; splits are train"),
         ("a,x,1,2,3,4\n", {"tables": {"train": "t.csv"}}, r"t\.csv is missing"),
-        ("../a,x,1,2,3,4\n", {}, "pictures that are not in"),
+        ("../a,x,1,2,3,4\n", {}, "images that are not in"),
     ],
 )
 def test_mistakes(tmp_path: Path, rows: str, options: dict[str, Any], part: str) -> None:
-    folder = pictures(tmp_path / "in", rows)
+    folder = images(tmp_path / "in", rows)
     with pytest.raises(DataError, match=part):
         convert_csv_boxes(folder, tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
 
 
-def test_pictures_that_are_not_clear(tmp_path: Path) -> None:
-    folder = pictures(tmp_path / "in", "a,x,1,2,3,4\n", ("a.png", "a.jpg"))
+def test_images_that_are_not_clear(tmp_path: Path) -> None:
+    folder = images(tmp_path / "in", "a,x,1,2,3,4\n", ("a.png", "a.jpg"))
     with pytest.raises(DataError, match=r"rows of 'a', which may be .*a\.jpg or .*a\.png; keep"):
         convert_csv_boxes(folder, tmp_path / "out")
     (folder / "a.jpg").unlink()
@@ -205,7 +205,7 @@ def test_held_out_groups_stay_together(tmp_path: Path) -> None:
     assert 2 <= len(groups[1]) <= 12
 
 
-def test_the_catalogue_entry_is_what_the_paper_says() -> None:
+def test_the_catalog_entry_is_what_the_paper_says() -> None:
     entry = load_datasets()["vindr_cxr"]
     assert len(entry.options["classes"]) == 22
     assert not entry.verified

@@ -19,7 +19,7 @@ def box(reader: str, *corners: float, label: str = "mass", line: int = 2) -> Tab
     return TableBox(label, (x1, y1, x2, y2), reader, line)
 
 
-def test_rows_are_grouped_by_picture(tmp_path: Path) -> None:
+def test_rows_are_grouped_by_image(tmp_path: Path) -> None:
     rows = "b,R1,mass,1.5,2,3,4e1\na,R2,No finding,,,,\nb,R2,No finding,,,,\nb,R1,cyst,0,0,5,6\n"
     read = read_box_table(table(tmp_path, rows), {})
     assert list(read) == ["b", "a"]
@@ -48,7 +48,7 @@ def test_tables_without_readers_and_with_other_columns(tmp_path: Path) -> None:
         ("a,R1,mass,1,2,3,\n", r"csv:2: a 'mass' has the box x_min='1', .*y_max=''; it needs four"),
         ("a,R1,mass,1,2,nan,4\n", "it needs four numbers"),
         ("a,R1,mass,1,2\n", "it needs four numbers"),
-        ("a,R1,No finding,,,,\n,R1,mass,1,2,3,4\n", "csv:3 names no picture"),
+        ("a,R1,No finding,,,,\n,R1,mass,1,2,3,4\n", "csv:3 names no image"),
         ("a,R1,,1,2,3,4\n", "csv:2 names no class"),
         ("", "has no row"),
     ],
@@ -63,8 +63,8 @@ def test_files_and_columns_that_are_not_there(tmp_path: Path) -> None:
         read_box_table(table(tmp_path, "a,b\n", "image_id,class_name\n"), {})
     with pytest.raises(DataError, match="no column 'doctor'"):
         read_box_table(table(tmp_path, "a,R,mass,1,2,3,4\n"), {"reader": "doctor"})
-    with pytest.raises(DataError, match="columns has no 'picture'; it has image, class, reader"):
-        read_box_table(table(tmp_path, "a,R,mass,1,2,3,4\n"), {"picture": "image_id"})
+    with pytest.raises(DataError, match="columns has no 'photo'; it has image, class, reader"):
+        read_box_table(table(tmp_path, "a,R,mass,1,2,3,4\n"), {"photo": "image_id"})
     with pytest.raises(DataError, match="is missing; put it there"):
         read_box_table(tmp_path / "none.csv", {})
     with pytest.raises(DataError, match="cannot be read"):
@@ -73,7 +73,7 @@ def test_files_and_columns_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read"):
         read_box_table(tmp_path / "b.csv", {})
     rows = "a,g,mass,1,2,3,4\na,h,mass,1,2,3,4\n"
-    with pytest.raises(DataError, match=r"csv:3 puts the picture a into the group 'h', an ear"):
+    with pytest.raises(DataError, match=r"csv:3 puts the image a into the group 'h', an ear"):
         read_box_table(table(tmp_path, rows), {"group": "rad_id"})
 
 

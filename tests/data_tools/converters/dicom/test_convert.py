@@ -40,7 +40,7 @@ def test_files_with_and_without_suffix_series_and_frames(tmp_path: Path) -> None
     assert summary.images == 4
     assert [(each.file, each.reason) for each in summary.skipped] == [
         ("notes", "it is no DICOM file"),
-        ("s/plan", "it holds no picture (RT Plan Storage)"),
+        ("s/plan", "it holds no image (RT Plan Storage)"),
     ]
     assert seen == [(i, 5) for i in range(1, 6)]
     read = read_coco(tmp_path / "out" / "train.json")
@@ -54,12 +54,12 @@ def test_files_with_and_without_suffix_series_and_frames(tmp_path: Path) -> None
     ct = read.images[0]
     assert ct.spacing == (0.661468, 0.661468)
     assert ct.extra["attributes"] == {"modality": "CT"}
-    picture = decode_image(read.image_path(ct))
+    image = decode_image(read.image_path(ct))
     array = pydicom.dcmread(FILES / "CT_small.dcm").pixel_array
-    assert (picture.layout, picture.pixels.dtype) == ("grey", np.int16)
-    np.testing.assert_array_equal(picture.pixels[:, :, 0], array - 1024)
+    assert (image.layout, image.pixels.dtype) == ("gray", np.int16)
+    np.testing.assert_array_equal(image.pixels[:, :, 0], array - 1024)
     frame = decode_image(read.image_path(read.images[3]))
-    assert (frame.layout, frame.pixels.dtype) == ("colour", np.uint16)
+    assert (frame.layout, frame.pixels.dtype) == ("color", np.uint16)
     array = pydicom.dcmread(FILES / "SC_rgb_rle_16bit_2frame.dcm").pixel_array
     np.testing.assert_array_equal(frame.pixels, array[1])
 
@@ -119,7 +119,7 @@ def test_damage_stops_or_is_listed(tmp_path: Path) -> None:
     assert card.splits[0].images == 1
     assert "| train | a | file | the DICOM file" in card.to_markdown()
     (folder / "b").unlink()
-    with pytest.raises(DataError, match="holds no DICOM picture; there is a"):
+    with pytest.raises(DataError, match="holds no DICOM image; there is a"):
         convert_dicom(folder, tmp_path / "other", damaged="skip")
     with pytest.raises(DataError, match="is no folder"):
         convert_dicom(folder / "b", tmp_path / "other")

@@ -79,11 +79,11 @@ def test_ct_is_in_hounsfield_units_like_pydicom_has_it() -> None:
     assert expected.min() == 128 - 1024
     assert frame.spacing == (0.661468, 0.661468)
     assert frame.attributes == {"modality": "CT"}
-    assert (frame.index, frame.is_colour) == (None, False)
+    assert (frame.index, frame.is_color) == (None, False)
     np.testing.assert_array_equal(only(FILES / "CT_small.dcm", values="stored").pixels, array)
 
 
-def test_monochrome1_is_inverted_over_its_grey_scale() -> None:
+def test_monochrome1_is_inverted_over_its_gray_scale() -> None:
     data, array = stored(CR)
     assert data.PhotometricInterpretation == "MONOCHROME1"
     raw = only(CR, values="stored")
@@ -148,9 +148,9 @@ def test_look_up_tables(tmp_path: Path) -> None:
         *(("SC_ybr_full_422_uncompressed", "SC_rgb_dcmtk_+eb+cr"), ("examples_jpeg2k", None)),
     ],
 )
-def test_colours_are_rgb(name: str, like: str | None) -> None:
-    frame = only(FILES / f"{name}.dcm", values="voi")  # colours have no window
-    assert frame.is_colour
+def test_colors_are_rgb(name: str, like: str | None) -> None:
+    frame = only(FILES / f"{name}.dcm", values="voi")  # colors have no window
+    assert frame.is_color
     assert frame.pixels.shape[2] == 3
     if like is None:
         np.testing.assert_array_equal(frame.pixels, stored(FILES / f"{name}.dcm")[1])
@@ -160,14 +160,14 @@ def test_colours_are_rgb(name: str, like: str | None) -> None:
         assert np.median(np.abs(frame.pixels.astype(int) - other)) <= 1
 
 
-def test_palettes_become_their_colours() -> None:
+def test_palettes_become_their_colors() -> None:
     data, array = stored(FILES / "examples_palette.dcm")
     frame = only(FILES / "examples_palette.dcm")
     assert frame.pixels.shape == (*array.shape, 3)
     np.testing.assert_array_equal(frame.pixels, apply_color_lut(array, data))
 
 
-def test_every_frame_is_a_picture() -> None:
+def test_every_frame_is_a_image() -> None:
     _, array = stored(FILES / "SC_rgb_rle_16bit_2frame.dcm")
     made = frames(FILES / "SC_rgb_rle_16bit_2frame.dcm")
     assert [each.index for each in made] == [0, 1]
@@ -220,7 +220,7 @@ def test_bits_that_mean_nothing_are_cut_off(tmp_path: Path) -> None:
         only(write(tmp_path / "d", HighBit=16))
 
 
-def test_types_follow_the_grey_scale_and_not_the_picture(tmp_path: Path) -> None:
+def test_types_follow_the_gray_scale_and_not_the_image(tmp_path: Path) -> None:
     def kind(**elements: Any) -> np.dtype:
         return only(write(tmp_path / "a", **elements)).pixels.dtype
 
@@ -309,16 +309,16 @@ def test_headers_without_sense(tmp_path: Path) -> None:
     data = pydicom.dcmread(path)
     del data.PixelData
     data.save_as(path)
-    with pytest.raises(DataError, match="a picture's header but no pixels"):
+    with pytest.raises(DataError, match="an image's header but no pixels"):
         frames(path)
 
 
-def test_what_is_no_picture_says_so() -> None:
+def test_what_is_no_image_says_so() -> None:
     def why(name: str) -> str | None:
         return DicomFile(FILES / name, DicomOptions()).explain_missing_image()
 
-    assert why("rtplan.dcm") == "it holds no picture (RT Plan Storage)"
-    assert why("liver_1frame.dcm") == "it holds labels (SEG), no picture"
+    assert why("rtplan.dcm") == "it holds no image (RT Plan Storage)"
+    assert why("liver_1frame.dcm") == "it holds labels (SEG), no image"
     assert why("CT_small.dcm") is None
     assert is_dicom(FILES / "CT_small.dcm")
     assert not is_dicom(FILES / "README.txt")
@@ -341,6 +341,6 @@ def test_without_pydicom_formats_are_listed_and_files_ask_for_it() -> None:
     assert "pip install 'resnet-tasks[medical]'" in done.stdout
 
 
-def test_secondary_captures_are_pictures(tmp_path: Path) -> None:
+def test_secondary_captures_are_images(tmp_path: Path) -> None:
     path = write(tmp_path / "a", SOPClassUID=SecondaryCaptureImageStorage, Modality="OT")
     assert DicomFile(path, DicomOptions()).explain_missing_image() is None

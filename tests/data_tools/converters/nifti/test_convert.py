@@ -16,7 +16,7 @@ from resnet_tasks.data.images.label_files import read_label_map
 from resnet_tasks.errors import DataError
 
 AFFINE = np.diag([0.8, 0.7, 3.0, 1.0])
-LABELS = {"0": "background", "1": "liver", "2": "tumour"}
+LABELS = {"0": "background", "1": "liver", "2": "tumor"}
 
 
 def load(file: Path) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def test_slices_with_label_maps(tmp_path: Path) -> None:
         source, tmp_path / "out", progress=lambda done, total: seen.append((done, total))
     )
     assert (summary.images, seen) == (10, [(1, 2), (2, 2)])
-    assert summary.pixels == {"liver": 2 * (24 - 1), "tumour": 2}
+    assert summary.pixels == {"liver": 2 * (24 - 1), "tumor": 2}
     assert summary.skipped == ()
     read = read_coco(tmp_path / "out/train.json")
     assert (read.problems, read.find_missing_files()) == ((), ())
@@ -62,7 +62,7 @@ def test_slices_with_label_maps(tmp_path: Path) -> None:
     image = nibabel.load(source / "imagesTr/ct_0.nii.gz")
     expected = np.asarray(image.dataobj)[::-1, ::-1, 2].T
     stored = decode_image(read.image_path(third))
-    assert (stored.pixels.dtype, stored.layout) == (np.int16, "grey")
+    assert (stored.pixels.dtype, stored.layout) == (np.int16, "gray")
     np.testing.assert_array_equal(stored.pixels[:, :, 0], expected)
     labels = np.asarray(nibabel.load(source / "labelsTr/ct_0.nii.gz").dataobj)
     ids = read_label_map(tmp_path / "out" / third.sem_seg_file_name)
@@ -108,10 +108,10 @@ def test_channels_planes_and_void(tmp_path: Path) -> None:
 def test_a_named_background_is_a_class(tmp_path: Path) -> None:
     source = decathlon(tmp_path / "in", 1)
     (summary,) = convert_nifti(
-        source, tmp_path / "out", classes={0: "tissue", 1: "liver", 2: "tumour"}, empty_slices=0
+        source, tmp_path / "out", classes={0: "tissue", 1: "liver", 2: "tumor"}, empty_slices=0
     )
     assert summary.images == 5
-    assert summary.pixels == {"tissue": 8 * 6 * 5 - 24, "liver": 23, "tumour": 1}
+    assert summary.pixels == {"tissue": 8 * 6 * 5 - 24, "liver": 23, "tumor": 1}
 
 
 def test_volumes_without_labels_are_listed(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from data_tools.converters.nifti.layouts import read_layout
 from resnet_tasks.errors import DataError
 
-DECATHLON = {"labels": {"0": "background", "2": "tumour", "1": "liver"}, "modality": {"0": "CT"}}
+DECATHLON = {"labels": {"0": "background", "2": "tumor", "1": "liver"}, "modality": {"0": "CT"}}
 NNUNET = {
     "labels": {"background": 0, "oedema": 1, "core": 2, "ignore": 3},
     "channel_names": {"0": "T1", "1": "T2"},
@@ -42,8 +42,8 @@ def test_decathlon(tmp_path: Path) -> None:
     assert [case.name for case in layout.splits["train"]] == ["liver_1", "liver_0"]
     assert layout.splits["train"][0].channels == (source / "imagesTr/liver_1.nii.gz",)
     assert layout.splits["train"][0].labels == source / "labelsTr/liver_1.nii.gz"
-    assert layout.unlabelled == {"test": ("liver_9",)}
-    assert list(layout.classes.items()) == [(1, "liver"), (2, "tumour")]
+    assert layout.unlabeled == {"test": ("liver_9",)}
+    assert list(layout.classes.items()) == [(1, "liver"), (2, "tumor")]
     assert layout.void is None
 
 
@@ -103,7 +103,7 @@ def test_plain_folders_need_classes(tmp_path: Path) -> None:
     ("change", "part"),
     [
         ({"labels": {"whole": [1, 2]}}, r"the label 'whole' stands for the values \[1, 2\]"),
-        ({"labels": {"liver": "tumour"}}, "has no whole number"),
+        ({"labels": {"liver": "tumor"}}, "has no whole number"),
         ({"labels": ["liver"]}, "labels must be an object"),
         ({"file_ending": ".png"}, r"file_ending is '\.png'; only \.nii\.gz, \.nii are volumes"),
         ({"training": [{"image": "a"}]}, "must name an image and its label"),

@@ -11,7 +11,7 @@ from resnet_tasks.errors import DataError
 
 FILES = Path(nibabel.__file__).parent / "tests" / "data"
 RAS = np.diag([2.0, 3.0, 5.0, 1.0])
-"""Millimetres to the right, the front and the head by voxel."""
+"""Millimeters to the right, the front and the head by voxel."""
 
 
 def save(file: Path, values: np.ndarray, affine: np.ndarray = RAS, **header: Any) -> Path:
@@ -122,7 +122,7 @@ def test_channels(tmp_path: Path) -> None:
     assert flat.shape == (3, 2)
 
 
-def test_units_are_millimetres(tmp_path: Path) -> None:
+def test_units_are_millimeters(tmp_path: Path) -> None:
     image = nibabel.Nifti1Image(marked(), np.diag([0.002, 0.003, 0.005, 1]))
     image.header.set_xyzt_units("meter")
     nibabel.save(image, tmp_path / "v.nii")

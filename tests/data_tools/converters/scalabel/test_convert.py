@@ -12,7 +12,7 @@ from data_tools.converters.scalabel.paths import Poly2dPath, flatten_path
 from data_tools.writing.data_card import DataCard
 from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.errors import DataError
-from tests.support.tiny_sources import bdd100k, picture, text
+from tests.support.tiny_sources import bdd100k, image, text
 
 Convert = Callable[..., DataCard]
 
@@ -23,10 +23,10 @@ def written(out: Path, split: str = "train") -> dict[str, Any]:
 
 @pytest.fixture
 def one(tmp_path: Path) -> Convert:
-    """Converts a single picture of 64 x 96 with the labels given."""
+    """Converts a single image of 64 x 96 with the labels given."""
 
     def run(*labels: dict[str, Any], raw: str | None = None, **options: Any) -> DataCard:
-        picture(tmp_path / "in/images/a.jpg", bdd100k.SIZE)
+        image(tmp_path / "in/images/a.jpg", bdd100k.SIZE)
         frames = [bdd100k.frame("a.jpg", list(labels))]
         text(tmp_path / "in/train.json", json.dumps(frames) if raw is None else raw)
         places = {"labels": ("{split}.json",), "images": "images"}
@@ -59,15 +59,15 @@ def test_boxes_attributes_and_drivable_area(tmp_path: Path) -> None:
     assert (ids == 11).sum() == pytest.approx(24 * (96 + 30) / 2, rel=0.03)
 
 
-def test_real_labels_without_pictures(shared_data: Path, tmp_path: Path) -> None:
-    labels = {"labels": ("{split}.json",), "images": "", "need_pictures": False}
+def test_real_labels_without_images(shared_data: Path, tmp_path: Path) -> None:
+    labels = {"labels": ("{split}.json",), "images": "", "need_images": False}
     (tmp_path / "in").mkdir()
     sample = (shared_data / "bdd100k_labels/example_annotation.json").read_text()
     text(tmp_path / "in/train.json", sample)
     with pytest.raises(DataError, match=r"b1c81faa-3df17267-0000001\.jpg is missing"):
         convert("scalabel", tmp_path / "in", tmp_path / "out", labels=("{split}.json",))
     card = convert("scalabel", tmp_path / "in", tmp_path / "out", **labels, masks=True)
-    assert "without the pictures" in card.to_markdown()
+    assert "without the images" in card.to_markdown()
     train = written(tmp_path / "out")
     (image,) = train["images"]
     assert (image["height"], image["width"]) == (720, 1280)
@@ -92,7 +92,7 @@ def test_real_labels_without_pictures(shared_data: Path, tmp_path: Path) -> None
 def test_real_ignored_labels(shared_data: Path, tmp_path: Path) -> None:
     sample = shared_data / "bdd100k_labels/example_ignore_annotation.json"
     text(tmp_path / "in/val.json", sample.read_text())
-    options = {"labels": ("{split}.json",), "images": "", "need_pictures": False}
+    options = {"labels": ("{split}.json",), "images": "", "need_images": False}
     convert("scalabel", tmp_path / "in", tmp_path / "out", **options)
     ignored, person = written(tmp_path / "out", "val")["annotations"]
     assert (ignored["category_id"], ignored["iscrowd"]) == (1, 1)
@@ -149,20 +149,20 @@ def test_what_is_left_out_is_said(one: Convert, tmp_path: Path) -> None:
     empty = {"category": "bus", "id": 7}
     card = one(bdd100k.ROAD, flat, empty, bdd100k.CAR)
     assert [each.reason for each in card.splits[0].skipped] == [
-        "its box has no area inside the picture",
+        "its box has no area inside the image",
         "it has neither a box nor a closed polygon",
     ]
     assert "were not asked for: direct 1" in card.to_markdown()
     assert read_coco(tmp_path / "out/train.json").problems == ()
 
 
-def test_further_files_add_to_the_pictures_of_the_first(tmp_path: Path) -> None:
+def test_further_files_add_to_the_images_of_the_first(tmp_path: Path) -> None:
     source = bdd100k.write(tmp_path / "in")
     areas = [bdd100k.frame("z.jpg", [bdd100k.ROAD]), bdd100k.frame("a.jpg", [bdd100k.LANE])]
     file = source / "labels/drivable/polygons/drivable_train.json"
     text(file, json.dumps({"frames": areas, "config": {"frames": [1]}}))
     card = prepare("bdd100k", source, tmp_path / "out")
-    assert "1 pictures that only the further label files have" in card.to_markdown()
+    assert "1 images that only the further label files have" in card.to_markdown()
     assert card.splits[0].pixels["direct"] == 0
     assert card.splits[0].pixels["alternative"] > 0
 
@@ -172,7 +172,7 @@ def test_what_nobody_drew_is_void(tmp_path: Path) -> None:
     file = source / "labels/drivable/polygons/drivable_train.json"
     text(file, json.dumps([bdd100k.frame("z.jpg", [bdd100k.ROAD])]))
     card = prepare("bdd100k", source, tmp_path / "out")
-    assert "pictures that the further label files lack: their label maps are void" in (
+    assert "images that the further label files lack: their label maps are void" in (
         card.to_markdown()
     )
     assert sum(card.splits[0].pixels.values()) == 0
