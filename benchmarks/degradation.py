@@ -34,7 +34,7 @@ from torch.nn import functional as F
 
 from benchmarks.harness.side_by_side import collect_environment
 from resnet_tasks.errors import DataError
-from resnet_tasks.model import autocast, resolve_precision
+from resnet_tasks.runtime.devices import autocast, resolve_precision
 
 try:
     from sklearn.datasets import load_digits

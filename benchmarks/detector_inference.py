@@ -33,7 +33,7 @@ from benchmarks.harness.model_pairs import (
     parse_options,
 )
 from benchmarks.harness.side_by_side import generate_street_batch
-from resnet_tasks.model import resolve_device
+from resnet_tasks.runtime.devices import resolve_device
 
 GOALS = Goals({"fp32": 1.2, "bf16": 1.4}, 4.0)
 

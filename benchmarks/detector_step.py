@@ -39,7 +39,7 @@ from benchmarks.harness.model_pairs import (
 )
 from benchmarks.harness.side_by_side import THINGS, BenchmarkPair, generate_street_batch
 from benchmarks.shipped_recipes import RecipeStep
-from resnet_tasks.model import resolve_device
+from resnet_tasks.runtime.devices import resolve_device
 
 GOALS = {"resnet18": {"fp32": 1.35, "bf16": 1.8}, "resnet50": {"fp32": 1.2, "bf16": 1.5}}
 AS_IT_COMES, RECIPE_GOAL = 2.8, 4.5

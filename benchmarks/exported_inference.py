@@ -43,7 +43,8 @@ from resnet_tasks.export.write_graphs import write_onnx, write_openvino
 from resnet_tasks.exported.decode_outputs import decode
 from resnet_tasks.exported.engines import open_engine, select_head_outputs
 from resnet_tasks.exported.manifest import ExportedHead, PixelRange
-from resnet_tasks.model import TaskModel, resolve_precision
+from resnet_tasks.model import TaskModel
+from resnet_tasks.runtime.devices import resolve_precision
 from resnet_tasks.structures.predictions import Detections
 from resnet_tasks.structures.samples import Batch
 

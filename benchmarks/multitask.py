@@ -46,7 +46,8 @@ from resnet_tasks.errors import DataError
 from resnet_tasks.heads.base import HEADS, Head
 from resnet_tasks.heads.rcnn.faster_rcnn import FasterRCNN
 from resnet_tasks.layers.feature_pyramid import FeaturePyramid
-from resnet_tasks.model import TaskModel, resolve_device
+from resnet_tasks.model import TaskModel
+from resnet_tasks.runtime.devices import resolve_device
 from resnet_tasks.structures.evaluation import ABSENT
 from resnet_tasks.structures.samples import Batch, LabelTable
 

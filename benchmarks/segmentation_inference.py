@@ -32,7 +32,7 @@ from benchmarks.harness.segmenters import (
     require_same_logits,
 )
 from benchmarks.harness.side_by_side import BenchmarkPair, generate_street_batch
-from resnet_tasks.model import resolve_device
+from resnet_tasks.runtime.devices import resolve_device
 
 GOALS = {"fp32": 1.1, "bf16": 1.1}
 AS_IT_COMES = {"unet": 5.0, "fpn": 3.0}

@@ -38,7 +38,7 @@ from benchmarks.harness.segmenters import (
 )
 from benchmarks.harness.side_by_side import BenchmarkPair, generate_street_batch
 from benchmarks.shipped_recipes import RecipeStep
-from resnet_tasks.model import resolve_device
+from resnet_tasks.runtime.devices import resolve_device
 
 GOALS = {"fp32": 1.0, "bf16": 1.0}
 AS_IT_COMES = {"unet": 4.0, "fpn": 3.0}

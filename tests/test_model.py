@@ -19,7 +19,8 @@ from resnet_tasks.heads.semantic.fpn import SemanticFPN
 from resnet_tasks.heads.semantic.unet import UNet
 from resnet_tasks.layers.folded_norms import FoldedBatchNorm2d
 from resnet_tasks.layers.norms import find_batch_norms
-from resnet_tasks.model import TaskModel, autocast, resolve_device, resolve_precision
+from resnet_tasks.model import TaskModel
+from resnet_tasks.runtime.devices import autocast, resolve_device, resolve_precision
 from resnet_tasks.structures.evaluation import VOID
 from resnet_tasks.structures.geometry import Geometry
 from resnet_tasks.structures.samples import (

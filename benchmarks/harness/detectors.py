@@ -30,7 +30,8 @@ from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.errors import DataError
 from resnet_tasks.heads.rcnn.faster_rcnn import FasterRCNN
 from resnet_tasks.layers.norms import find_batch_norms
-from resnet_tasks.model import TaskModel, autocast
+from resnet_tasks.model import TaskModel
+from resnet_tasks.runtime.devices import autocast
 from resnet_tasks.structures.evaluation import ABSENT
 from resnet_tasks.structures.samples import Batch, LabelTable
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from benchmarks.harness.measurement import REPEATS, finish_report, make_option_parser
 from benchmarks.harness.side_by_side import BenchmarkPair, Work, collect_environment, compare_pairs
 from resnet_tasks.errors import DataError
-from resnet_tasks.model import autocast, resolve_precision
+from resnet_tasks.runtime.devices import autocast, resolve_precision
 
 TINY = {"size": [64, 96], "repeats": 1}
 

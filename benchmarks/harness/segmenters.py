@@ -15,7 +15,8 @@ from benchmarks.harness.side_by_side import SURFACES, Work, get_tolerance, requi
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.heads.base import HEADS
 from resnet_tasks.heads.semantic.semantic_head import SemanticHead
-from resnet_tasks.model import TaskModel, autocast
+from resnet_tasks.model import TaskModel
+from resnet_tasks.runtime.devices import autocast
 from resnet_tasks.structures.evaluation import VOID
 from resnet_tasks.structures.samples import Batch
 

@@ -351,8 +351,8 @@ def preview(
     from resnet_tasks.data.coco.read import read_coco
     from resnet_tasks.data.datasets.coco_dataset import CocoDataset
     from resnet_tasks.data.doctor.check import CheckOptions, check_coco
-    from resnet_tasks.inference.prediction_writer import write_image
     from resnet_tasks.visualization.contact_sheet import choose_images, draw_sheet
+    from resnet_tasks.visualization.thumbnails import write_image
 
     if problems and category is not None:
         raise DataError("--problems and --class both choose the images; give one of them")

@@ -19,6 +19,7 @@ from rich.console import Console
 
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.data.datasets.samples import make_sample
+from resnet_tasks.data.images.find_images import find_images
 from resnet_tasks.errors import DataError, RunError
 from resnet_tasks.evaluation.evaluators import MAIN_METRIC
 from resnet_tasks.evaluation.metric_tables import metric_to_json
@@ -37,10 +38,10 @@ from resnet_tasks.exported.exported_model import ExportedModel, collate_images
 from resnet_tasks.exported.manifest import GRAPHS, ExportedHead, Manifest, PixelRange
 from resnet_tasks.files.atomic import make_folder
 from resnet_tasks.heads.classifier import MULTI_LABEL
-from resnet_tasks.inference.prediction_writer import find_images
-from resnet_tasks.model import TaskModel, resolve_precision
+from resnet_tasks.model import TaskModel
 from resnet_tasks.runs.evaluate_run import weights_sha256
 from resnet_tasks.runs.run import Run
+from resnet_tasks.runtime.devices import resolve_precision
 from resnet_tasks.runtime.progress import track_progress
 from resnet_tasks.structures.evaluation import Metric
 from resnet_tasks.structures.samples import Batch, collate

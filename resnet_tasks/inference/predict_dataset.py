@@ -20,7 +20,8 @@ from resnet_tasks.inference.test_time_augmentation import (
     rescale_dataset,
     unwrap_model,
 )
-from resnet_tasks.model import TaskModel, resolve_precision
+from resnet_tasks.model import TaskModel
+from resnet_tasks.runtime.devices import resolve_precision
 from resnet_tasks.structures.samples import Batch, Sample
 
 ImagePrediction = tuple[int, int | str, dict[str, Any]]

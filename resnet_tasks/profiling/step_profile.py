@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 from resnet_tasks.assemble.training_setup import build_training_setup
 from resnet_tasks.errors import RunError
-from resnet_tasks.model import TaskModel, resolve_precision
+from resnet_tasks.model import TaskModel
 from resnet_tasks.profiling.data_loading_cost import ReadingCost, measure_reading_cost
 from resnet_tasks.profiling.dry_run import measure_peak_rss
 from resnet_tasks.profiling.operator_profile import OperatorStats, profile_operators
@@ -35,6 +35,7 @@ from resnet_tasks.profiling.trial_steps import TrialTraining
 from resnet_tasks.recipe.schema import Recipe
 from resnet_tasks.runs.model_cost import measure_peak_bytes
 from resnet_tasks.runtime.cpu_count import count_usable_cores
+from resnet_tasks.runtime.devices import resolve_precision
 from resnet_tasks.runtime.progress import track_progress
 from resnet_tasks.structures.samples import Batch, Sample
 

@@ -17,13 +17,14 @@ from PIL import Image
 from resnet_tasks.assemble.labels import HeadLabels, Labels
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.data.images.decoding import read_image
+from resnet_tasks.data.images.find_images import make_output_names
 from resnet_tasks.data.images.label_files import read_label_map
-from resnet_tasks.inference.prediction_writer import make_output_names, to_canvas
 from resnet_tasks.recipe.schema import Recipe
 from resnet_tasks.report.charts import make_element
 from resnet_tasks.runs.evaluate_run import build_preparation
 from resnet_tasks.structures.evaluation import VOID, GroundTruth
 from resnet_tasks.visualization.drawing import get_label_color
+from resnet_tasks.visualization.thumbnails import to_canvas
 
 Color = tuple[int, int, int]
 MAX_IMAGES = 12

@@ -18,6 +18,7 @@ from resnet_tasks.assemble.datasets import build_recipe_intensity, build_resize
 from resnet_tasks.assemble.labels import Labels
 from resnet_tasks.data.coco.dataset_file import CocoFile
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
+from resnet_tasks.data.images.find_images import make_output_names
 from resnet_tasks.data.images.preprocessing import Preparation
 from resnet_tasks.errors import RunError
 from resnet_tasks.evaluation.evaluate import Evaluation, evaluate
@@ -29,12 +30,7 @@ from resnet_tasks.evaluation.metric_tables import (
 from resnet_tasks.evaluation.uncertainty.bootstrap import Bootstrap
 from resnet_tasks.files.atomic import write_json
 from resnet_tasks.heads.base import HEADS
-from resnet_tasks.inference.prediction_writer import (
-    PredictionWriter,
-    make_output_names,
-    make_overview,
-    write_image,
-)
+from resnet_tasks.inference.prediction_writer import PredictionWriter
 from resnet_tasks.inference.test_time_augmentation import Predictor, unwrap_model
 from resnet_tasks.recipe.schema import Recipe
 from resnet_tasks.runs.checkpoint import find_weights_file
@@ -49,6 +45,7 @@ from resnet_tasks.visualization.drawing import (
     resize_prediction,
     resize_truth,
 )
+from resnet_tasks.visualization.thumbnails import make_overview, write_image
 
 
 def evaluate_and_save(

@@ -16,8 +16,9 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from resnet_tasks.errors import RunError
-from resnet_tasks.model import TaskModel, autocast, resolve_precision
+from resnet_tasks.model import TaskModel
 from resnet_tasks.runs.run import Run
+from resnet_tasks.runtime.devices import autocast, resolve_precision
 from resnet_tasks.runtime.quiet_profiler import create_quiet_profiler
 from resnet_tasks.structures.geometry import Geometry
 from resnet_tasks.structures.samples import Batch

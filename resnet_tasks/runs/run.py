@@ -41,7 +41,7 @@ from resnet_tasks.inference.sliding_window import SlidingWindows
 from resnet_tasks.inference.streaming.model_predictor import ModelPredictor
 from resnet_tasks.inference.streaming.stream import PredictionRequest, StreamOptions, predict_all
 from resnet_tasks.inference.test_time_augmentation import Predictor
-from resnet_tasks.model import TaskModel, resolve_device, resolve_precision
+from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.load import load_recipe, recipe_to_yaml
 from resnet_tasks.recipe.plugins import load_plugins
 from resnet_tasks.recipe.schema import Recipe
@@ -54,6 +54,7 @@ from resnet_tasks.runs.evaluate_run import (
 )
 from resnet_tasks.runs.inference_options import PLAIN_INFERENCE, InferenceOptions, read_calibration
 from resnet_tasks.runs.leak_check import require_unseen
+from resnet_tasks.runtime.devices import resolve_device, resolve_precision
 
 Images = NDArray[Any] | str | Path
 STREAM_BATCH_SIZE = 4

@@ -17,7 +17,7 @@ from rich.console import Console
 from torch import distributed, nn
 
 from resnet_tasks.errors import RecipeError, ResnetTasksError, RunError
-from resnet_tasks.model import resolve_device
+from resnet_tasks.runtime.devices import resolve_device
 
 Value = TypeVar("Value")
 

@@ -26,7 +26,7 @@ from resnet_tasks.errors import RecipeError, ResnetTasksError
 from resnet_tasks.evaluation.evaluators import choose_best_metric
 from resnet_tasks.evaluation.metric_tables import build_metric_tables
 from resnet_tasks.files.folder_lock import enter_folder_lock
-from resnet_tasks.model import TaskModel, resolve_device, resolve_precision
+from resnet_tasks.model import TaskModel
 from resnet_tasks.profiling.dry_run import build_dry_run_table
 from resnet_tasks.profiling.trial_steps import TrialTraining
 from resnet_tasks.recipe.schema import (
@@ -35,6 +35,7 @@ from resnet_tasks.recipe.schema import (
 )
 from resnet_tasks.runs.leak_check import require_no_leaks
 from resnet_tasks.runs.run import Run
+from resnet_tasks.runtime.devices import resolve_device, resolve_precision
 from resnet_tasks.runtime.processes import DistributedContext
 from resnet_tasks.training.extend_run import BaseRun
 from resnet_tasks.training.finetune import FineTuner, get_weights_report

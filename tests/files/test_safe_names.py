@@ -18,6 +18,7 @@ from resnet_tasks.assemble.splits import read_split
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.cli import app
 from resnet_tasks.data.coco.categories import CategoryMap
+from resnet_tasks.data.images.find_images import make_output_names
 from resnet_tasks.data.images.preprocessing import Preparation
 from resnet_tasks.errors import DataError, RecipeError, RunError
 from resnet_tasks.exported.manifest import ExportedHead, Manifest, PixelRange
@@ -29,7 +30,7 @@ from resnet_tasks.files.safe_names import (
     require_head_names,
 )
 from resnet_tasks.heads.semantic.unet import UNet
-from resnet_tasks.inference.prediction_writer import PredictionWriter, make_output_names
+from resnet_tasks.inference.prediction_writer import PredictionWriter
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.training.extend_run import BaseRun

@@ -12,18 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
+from resnet_tasks.data.images.find_images import find_images, make_output_names
 from resnet_tasks.data.images.intensity import Intensity
 from resnet_tasks.data.images.preprocessing import Preparation
 from resnet_tasks.errors import DataError
-from resnet_tasks.inference.prediction_writer import (
-    PredictionWriter,
-    filter_by_score,
-    find_images,
-    make_output_names,
-    to_canvas,
-    write_image,
-)
+from resnet_tasks.inference.prediction_writer import PredictionWriter, filter_by_score
 from resnet_tasks.structures.predictions import Classification, Detections, SegmentationMap
+from resnet_tasks.visualization.thumbnails import to_canvas, write_image
 
 
 def test_folders_are_searched_and_files_taken_as_named(tmp_path: Path) -> None:

@@ -25,11 +25,11 @@ from resnet_tasks.heads.rcnn.faster_rcnn import FasterRCNN
 from resnet_tasks.heads.semantic.unet import UNet
 from resnet_tasks.inference.merge_maps import BlendedMap
 from resnet_tasks.inference.predict_images import predict_images
-from resnet_tasks.inference.prediction_writer import MAX_DRAWING_SIDE, make_overview
 from resnet_tasks.inference.sliding_window import SlidingWindows
 from resnet_tasks.model import TaskModel
 from resnet_tasks.structures.geometry import Geometry
 from resnet_tasks.structures.predictions import Detections
+from resnet_tasks.visualization.thumbnails import MAX_DRAWING_SIDE, make_overview
 from tests.support.paths import ROOT
 from tests.support.pixel_heads import PixelBoxHead, PixelMapHead, Pixels
 

@@ -19,7 +19,7 @@ from resnet_tasks.inference.test_time_augmentation import (
     predict_batches,
     unwrap_model,
 )
-from resnet_tasks.model import resolve_precision
+from resnet_tasks.runtime.devices import resolve_precision
 from resnet_tasks.structures.samples import collate
 
 

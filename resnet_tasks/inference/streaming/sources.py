@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from resnet_tasks.data.images.find_images import describe_search, find_files, make_output_names
 from resnet_tasks.data.images.image_files import SUFFIXES
 from resnet_tasks.errors import DataError
-from resnet_tasks.inference.prediction_writer import describe_search, find_files, make_output_names
 
 VIDEOS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"})
 """How video files end."""

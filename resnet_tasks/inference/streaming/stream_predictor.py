@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_tasks.data.images.preprocessing import Preparation, PreparedImage
-from resnet_tasks.inference.prediction_writer import make_overview
+from resnet_tasks.visualization.thumbnails import make_overview
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,10 @@ from torch import Tensor
 from resnet_tasks.assemble.model import build_model
 from resnet_tasks.errors import RunError
 from resnet_tasks.files.atomic import make_folder, make_write_error, write_json
-from resnet_tasks.model import TaskModel, resolve_device
+from resnet_tasks.model import TaskModel
 from resnet_tasks.runs.checkpoint import load_weights_file, load_weights_into
 from resnet_tasks.runs.run import Run
+from resnet_tasks.runtime.devices import resolve_device
 from resnet_tasks.structures.geometry import Geometry
 from resnet_tasks.structures.samples import Batch, LossTerm, Target
 from resnet_tasks.training.state.loss_reduction import LossModule, compute_means

@@ -11,8 +11,9 @@ from timm.utils import ModelEmaV3
 from torch import Tensor
 
 from resnet_tasks.errors import RunError
-from resnet_tasks.model import Losses, TaskModel, resolve_precision
+from resnet_tasks.model import Losses, TaskModel
 from resnet_tasks.recipe.schema import TrainingRecipe
+from resnet_tasks.runtime.devices import resolve_precision
 from resnet_tasks.runtime.processes import (
     SINGLE_PROCESS,
     DistributedContext,

@@ -18,7 +18,7 @@ from benchmarks.harness.model_pairs import (
     set_memory_format,
 )
 from resnet_tasks.errors import DataError
-from resnet_tasks.model import resolve_precision
+from resnet_tasks.runtime.devices import resolve_precision
 
 CPU = torch.device("cpu")
 GOALS = Goals({"fp32": 1.2, "bf16": 1.5}, 2.8, 0.85, 0.6)

@@ -25,7 +25,6 @@ from resnet_tasks.data.images.preprocessing import Preparation
 from resnet_tasks.errors import DataError, RecipeError
 from resnet_tasks.heads.semantic.unet import UNet
 from resnet_tasks.inference.predict_images import predict_images
-from resnet_tasks.inference.prediction_writer import to_canvas
 from resnet_tasks.inference.streaming.model_predictor import ModelPredictor
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.load import load_data_settings, load_recipe
@@ -35,6 +34,7 @@ from resnet_tasks.structures.predictions import SegmentationMap
 from resnet_tasks.structures.samples import collate
 from resnet_tasks.training.finetune_recipe import finetune_recipe
 from resnet_tasks.visualization.drawing import draw_prediction
+from resnet_tasks.visualization.thumbnails import to_canvas
 
 SIZE = (64, 96)
 LIGHT_UNET = {"decoder_channels": [16, 16, 8, 8, 8]}

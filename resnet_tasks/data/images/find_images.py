@@ -1,0 +1,91 @@
+"""Search for image files by path, folder and pattern, and unique output names for them."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+
+from resnet_tasks.data.images.image_files import SUFFIXES
+from resnet_tasks.errors import DataError
+
+
+def find_images(paths: Sequence[Path]) -> list[Path]:
+    """Images as named, in folders (not below) and by pattern, as `find_files` finds them.
+
+    Raises:
+        DataError: If a path does not exist, or nothing is found.
+    """
+    files, _ = find_files(paths, SUFFIXES)
+    if not files:
+        raise DataError(
+            f"there is no image ({', '.join(sorted(SUFFIXES))}) {describe_search(paths)}"
+        )
+    return files
+
+
+def find_files(
+    paths: Iterable[Path], endings: Collection[str], *, recursive: bool = False
+) -> tuple[list[Path], int]:
+    """Files as named, folders searched and sorted, patterns (`*`, `?`, `[`, `**`) expanded.
+
+    Args:
+        paths: Files, whatever their ending, folders and patterns.
+        endings: Of the files in folders that are wanted, in lower case.
+        recursive: Search folders below folders too.
+
+    Returns:
+        The files, each once, and how many files and folders in the folders were passed over.
+
+    Raises:
+        DataError: If a path does not exist, or a pattern matches no file.
+    """
+    files: list[Path] = []
+    num_skipped = 0
+    for path in paths:
+        if path.is_dir():
+            entries = path.rglob("*") if recursive else path.iterdir()
+            children = [child for child in entries if not (recursive and child.is_dir())]
+            matching = [child for child in children if child.suffix.lower() in endings]
+            num_skipped += len(children) - len(matching)
+            files += sorted(matching)
+        elif path.exists():
+            files.append(path)
+        else:
+            files += _expand_pattern(path)
+    return list(dict.fromkeys(files)), num_skipped
+
+
+def _expand_pattern(pattern: Path) -> list[Path]:
+    """Files that a pattern stands for, sorted.
+
+    Raises:
+        DataError: If it is none, or stands for nothing.
+    """
+    text = str(pattern)
+    if not glob.has_magic(text):
+        raise DataError(f"{text} does not exist; name files, patterns, or folders of files")
+    files = [path for path in map(Path, glob.glob(text, recursive=True)) if not path.is_dir()]  # noqa: PTH207  # may be absolute
+    if not files:
+        raise DataError(f"no file matches the pattern {text}")
+    return sorted(files)
+
+
+def describe_search(paths: Iterable[Path]) -> str:
+    """Where was looked, for a message."""
+    return f"in {', '.join(map(str, paths)) or 'nothing'}"
+
+
+def make_output_names(files: Sequence[Path]) -> list[str]:
+    """One output name per file: its stem, numbered where stems repeat."""
+    names: list[str] = []
+    used_names: set[str] = set()
+    numbers: dict[str, int] = {}  # all below are taken: thousands of files may share a stem
+    for file in files:
+        name, number = file.stem, numbers.get(file.stem, 2)
+        while name in used_names:
+            name, number = f"{file.stem}-{number}", number + 1
+        numbers[file.stem] = number
+        used_names.add(name)
+        names.append(name)
+    return names
