@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shlex
@@ -191,27 +192,31 @@ def test_head_of_ones_own(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_tree_matches_the_folder() -> None:
-    """Every file that is kept has one line, and every line has its file."""
-    listed = subprocess.run(
+    """Every folder that holds tracked files has one line, with the summary of its package."""
+    tracked = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
     ).stdout.split()
-    if not listed:
-        pytest.skip("not a git checkout, so that what is kept cannot be listed")
+    if not tracked:
+        pytest.skip("not a git checkout, so that tracked files cannot be listed")
     block = TEXT.split("## The tree")[1].split("```")[1].strip("\n")
-    named = paths_of_tree(block)
-    kept = {path for path in listed if not path.startswith("tests/") or path == "tests/conftest.py"}
-    kept = {path for path in kept if Path(path).name != "__init__.py" or path.count("/") == 1}
-    assert named == kept
+    described = folders_of_tree(block)
+    folders = {str(parent) for path in tracked for parent in Path(path).parents} - {"."}
+    folders = {path for path in folders if not path.startswith("tests/")}
+    assert set(described) == folders
+    for folder, summary in described.items():
+        package = ROOT / folder / "__init__.py"
+        if package.is_file():
+            docstring = ast.get_docstring(ast.parse(package.read_text(encoding="utf-8"))) or ""
+            assert summary == docstring.partition("\n")[0].removesuffix("."), folder
 
 
-def paths_of_tree(block: str) -> set[str]:
-    """Files named by an indented tree: two spaces a level, folders end with a slash."""
-    found: set[str] = set()
+def folders_of_tree(block: str) -> dict[str, str]:
+    """Folder -> summary of an indented tree with two spaces per level."""
+    described: dict[str, str] = {}
     trail: list[str] = []
     for line in block.splitlines():
-        name = line.strip().split()[0]
+        name, _, summary = line.strip().partition(" ")
         depth = (len(line) - len(line.lstrip())) // 2
-        trail = [*trail[:depth], name]
-        if not name.endswith("/"):
-            found.add("".join(trail))
-    return found
+        trail = [*trail[:depth], name.removesuffix("/")]
+        described["/".join(trail)] = summary.strip()
+    return described
