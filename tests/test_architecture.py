@@ -1,174 +1,227 @@
-"""Who may import whom: arrows point downward, there are no cycles, and imports cost nothing "
-"until needed."""
+"""Import order, cycles, re-exports, module length and folder size of the package."""
 
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("resnet_tasks", "data_tools", "benchmarks")
 
-# Lower layers first. A module may import its own layer and those above it in this list.
+# Lowest layer first. A module may import its own layer and the layers above it in this list.
 LAYERS: list[list[str]] = [
     ["errors"],
-    [
-        "registry",
-        "metrics",
-        "names",
-        "whole_files",
-        "in_use",
-        "geometry",
-        "progress",
-        "processors",
-        "freed_memory",
-    ],
-    ["predictions"],
-    ["structures"],
+    ["registry"],
+    ["files", "runtime"],
+    ["structures", "recipe"],
+    ["run_folder"],
     ["layers"],
     ["heads", "backbone"],
     ["data"],
-    ["recipe", "model", "testing"],
-    ["evaluation", "drawing", "model_weights", "explain"],
-    ["assemble", "prediction_files"],
-    ["predict", "preview", "exported", "streaming"],
-    ["training"],
-    ["export"],
-    ["report"],
+    ["model"],
+    ["visualization"],
+    ["inference"],
+    ["evaluation"],
+    ["tasks", "model_weights"],
+    ["exported"],
+    ["assemble"],
+    ["runs"],
+    ["training", "profiling"],
+    ["report", "export"],
     ["sharing"],
     ["cli"],
     ["__main__"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+TO_COME = {"run_folder", "tasks"}
+"""Layers that the design names and that have no module yet."""
+FREE = {"testing"}
+"""May import everything, and nothing may import it."""
 NEVER = {
     ("heads", "backbone"),
     ("backbone", "heads"),
+    ("structures", "recipe"),
+    ("recipe", "structures"),
+    ("heads", "recipe"),
+    ("backbone", "recipe"),
+    ("layers", "recipe"),
+    ("data", "recipe"),
     ("model", "recipe"),
-    ("heads", "data"),
-    ("backbone", "data"),
+    ("inference", "recipe"),
+    ("evaluation", "recipe"),
+    ("files", "runtime"),
+    ("report", "export"),
+    ("export", "report"),
 }
-KNOWS_RECIPES = {"recipe", "assemble", "training", "report", "sharing", "cli"}
+LONGEST = 400
+"""Lines of a module."""
+MOST_MODULES = 17
+"""Modules of a folder."""
 
 
-def _modules(package: str) -> dict[str, Path]:
-    return {
-        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
-        for path in (ROOT / package).rglob("*.py")
-    }
+def _module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts).removesuffix(".__init__")
 
 
-def _imports(path: Path, *, top_level_only: bool = False) -> set[str]:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    nodes = ast.iter_child_nodes(tree) if top_level_only else ast.walk(tree)
-    found: set[str] = set()
-    for node in nodes:
+MODULES = {_module_name(path): path for name in PACKAGES for path in (ROOT / name).rglob("*.py")}
+LAYERED = sorted(name for name in MODULES if name.startswith("resnet_tasks."))
+
+
+@cache
+def _tree(name: str) -> ast.Module:
+    return ast.parse(MODULES[name].read_text(encoding="utf-8"))
+
+
+@cache
+def _definitions(name: str) -> frozenset[str]:
+    """Names that a module binds itself, imports excluded."""
+    names: set[str] = set()
+    for node in ast.walk(_tree(name)):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            names.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+    return frozenset(names)
+
+
+def _statement_imports(tree: ast.AST) -> Iterator[tuple[str, str | None]]:
+    """(module, imported name) of all import statements, those inside functions included."""
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            for alias in node.names:
+                yield alias.name, None
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            assert node.names[0].name != "*", f"{path}: star import"
-            found.add(node.module or "")
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+            assert node.level == 0, "relative import"
+            for alias in node.names:
+                assert alias.name != "*", "star import"
+                submodule = f"{node.module}.{alias.name}"
+                if submodule in MODULES:
+                    yield submodule, None
+                else:
+                    yield node.module or "", alias.name
 
 
-def _part(module: str) -> str | None:
-    parts = module.split(".")
+def _string_imports(tree: ast.AST) -> Iterator[str]:
+    """Modules named by a string: `"resnet_tasks.a.b"` or `"resnet_tasks.a.b:name"`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            module = node.value.partition(":")[0]
+            if re.fullmatch(r"[\w.]+", module) and module in MODULES and "." in module:
+                yield module
+
+
+@cache
+def _imports(name: str) -> frozenset[str]:
+    """Modules of this project that a module imports: at the top, lazily, or by a string."""
+    tree = _tree(name)
+    modules = {module for module, _ in _statement_imports(tree)} | set(_string_imports(tree))
+    return frozenset(module for module in modules if module in MODULES and module != name)
+
+
+def _layer(name: str) -> str | None:
+    parts = name.split(".")
     return parts[1] if parts[0] == "resnet_tasks" and len(parts) > 1 else None
 
 
-PACKAGE = _modules("resnet_tasks")
-
-
 def test_every_module_has_a_layer() -> None:
-    parts = {_part(name) for name in PACKAGE} - {None}
-    assert parts == set(LEVEL)
+    assert {_layer(name) for name in LAYERED} == (set(LEVEL) - TO_COME) | FREE
 
 
-# `resnet_tasks/__init__.py` names every layer, lazily; all others are held to the order.
-@pytest.mark.parametrize("name", sorted(name for name in PACKAGE if _part(name)))
-def test_arrows_point_downward(name: str) -> None:
-    part = _part(name)
-    assert part is not None
-    for target in _imports(PACKAGE[name]):
-        other = _part(target)
-        if other is None or other == part:
+# `resnet_tasks/__init__.py` names every layer, lazily; all others follow the order.
+@pytest.mark.parametrize("name", LAYERED)
+def test_imports_point_downward(name: str) -> None:
+    layer = _layer(name)
+    assert layer is not None
+    if layer in FREE:
+        return
+    for target in _imports(name):
+        other = _layer(target)
+        if other is None or other == layer:
             continue
-        assert LEVEL[other] <= LEVEL[part], f"{name} imports {target}, which lies above it"
-        assert (part, other) not in NEVER, f"{name} must not know {target}"
-        if other == "recipe":
-            assert part in KNOWS_RECIPES, (
-                f"{name} must be usable without recipes, but imports {target}"
-            )
+        assert other not in FREE, f"{name} imports {target}"
+        assert LEVEL[other] <= LEVEL[layer], f"{name} imports {target}, which lies above it"
+        assert (layer, other) not in NEVER, f"{name} must not import {target}"
 
 
 def test_there_is_no_import_cycle() -> None:
-    graph = {
-        name: {
-            target
-            for target in _imports(path, top_level_only=True)
-            if target in PACKAGE and target != name
-        }
-        for name, path in PACKAGE.items()
-        if name != "resnet_tasks"
-    }
-    done: set[str] = set()
+    """Lazy imports and imports by a string count like those at the top of a module."""
+    lazy_namespaces = {"resnet_tasks"}
+    graph = {name: _imports(name) - lazy_namespaces for name in MODULES}
+    visited: set[str] = set()
 
     def visit(name: str, trail: tuple[str, ...]) -> None:
         assert name not in trail, f"import cycle: {' -> '.join((*trail, name))}"
-        if name in done:
+        if name in visited:
             return
-        for target in sorted(graph.get(name, ())):
+        for target in sorted(graph[name]):
             visit(target, (*trail, name))
-        done.add(name)
+        visited.add(name)
 
-    for name in graph:
+    for name in sorted(set(graph) - lazy_namespaces):
         visit(name, ())
-    assert len(done) >= 40
+    assert len(visited) >= 300
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_names_are_imported_from_the_module_that_defines_them(name: str) -> None:
+    for module, imported in _statement_imports(_tree(name)):
+        if imported is None or module not in MODULES or module == "resnet_tasks":
+            continue
+        assert imported in _definitions(module), f"{name}: {module} does not define {imported}"
+
+
+def test_modules_are_short() -> None:
+    lengths = {
+        name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in MODULES.items()
+    }
+    too_long = {name: length for name, length in lengths.items() if length > LONGEST}
+    assert not too_long, too_long
+
+
+def test_folders_are_small() -> None:
+    sizes = Counter(path.parent for path in MODULES.values() if path.name != "__init__.py")
+    too_full = {str(folder): size for folder, size in sizes.items() if size > MOST_MODULES}
+    assert not too_full, too_full
 
 
 def test_imports_inside_functions_only_in_the_command_line() -> None:
-    for name, path in PACKAGE.items():
-        if name == "resnet_tasks" or name.startswith("resnet_tasks.cli"):
+    for name, path in MODULES.items():
+        if _layer(name) in (None, "cli") or not name.startswith("resnet_tasks"):
             continue
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        for function in ast.walk(tree):
-            if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
-                inner = [
+        for function in ast.walk(_tree(name)):
+            if isinstance(function, ast.FunctionDef):
+                lazy = [
                     n for n in ast.walk(function) if isinstance(n, (ast.Import, ast.ImportFrom))
                 ]
-                assert not inner, f"{name}.{function.name} imports inside a function"
+                assert not lazy, f"{path}: {function.name} imports inside a function"
 
 
 def test_data_tools_use_little_of_the_package() -> None:
     allowed = {
         "resnet_tasks.errors",
-        "resnet_tasks.files.safe_names",
         "resnet_tasks.registry",
-        "resnet_tasks.data.coco.read",
-        "resnet_tasks.data.coco.masks",
-        "resnet_tasks.data.coco.validation",
-        "resnet_tasks.data.images.decoding",
-        "resnet_tasks.files.json_files",
-        "resnet_tasks.data.images.label_files",
-        "resnet_tasks.data.images.lossy_formats",
-        "resnet_tasks.data.images.image_files",
+        "resnet_tasks.data.coco",
+        "resnet_tasks.data.images",
         "resnet_tasks.data.splits.splitting",
+        "resnet_tasks.files",
         "resnet_tasks.recipe.yaml_text",
     }
-    for name, path in _modules("data_tools").items():
-        used = {each for each in _imports(path) if each.startswith("resnet_tasks")}
-        assert all(any(each == a or each.startswith(f"{a}.") for a in allowed) for each in used), (
-            name
-        )
-    users = [
-        name
-        for name, path in PACKAGE.items()
-        if any(each.split(".")[0] == "data_tools" for each in _imports(path))
-    ]
+    for name in MODULES:
+        if name.startswith("data_tools"):
+            used = {module for module in _imports(name) if module.startswith("resnet_tasks")}
+            for module in used:
+                is_allowed = any(f"{module}.".startswith(f"{prefix}.") for prefix in allowed)
+                assert is_allowed, f"{name} imports {module}"
+    users = [name for name in LAYERED if any(m.startswith("data_tools") for m in _imports(name))]
     assert all(name.startswith("resnet_tasks.cli.") for name in users), users
 
 
@@ -179,5 +232,7 @@ def test_import_is_light_and_silent() -> None:
         "assert not heavy, heavy; assert len(resnet_tasks.__all__) <= 15; "
         "assert all(hasattr(resnet_tasks, name) for name in resnet_tasks.__all__)"
     )
-    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (made.returncode, made.stdout, made.stderr) == (0, "", "")
+    process = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert (process.returncode, process.stdout, process.stderr) == (0, "", "")

@@ -11,10 +11,12 @@ from resnet_tasks.registry import find_nearest
 ALIASES = {"quickstart": "quickstart/cells_multitask_resnet18"}
 """Shorter name -> name."""
 
-RECIPES = Path(__file__).resolve().parents[2] / "recipes"
-"""Beside the package, in a source checkout as in an installed wheel.
+_PACKAGE = Path(__file__).resolve().parents[1]
+_INSTALLED = _PACKAGE / "shipped_recipes"
+RECIPES = _INSTALLED if _INSTALLED.is_dir() else _PACKAGE.parent / "recipes"
+"""Folder of the shipped recipes: inside an installed package, or next to it in a source checkout.
 
-Never looked up by import: a folder `recipes` in the working directory must not take its place.
+It is never imported, so that a folder `recipes` in the working directory cannot take its place.
 """
 
 
