@@ -147,7 +147,7 @@ def convert_binary_masks(
     # All masks are read twice: what one of one color means shows in the others.
     count = ProgressCounter(2 * sum(map(len, splits.values())), progress)
     reader = MaskReader(masks.foreground, masks.threshold, allow_lossy=True, group="masks")
-    reader.survey(count.track([each.mask for part in splits.values() for each in part]))
+    reader.survey(count.track([record.mask for part in splits.values() for record in part]))
     summaries = []
     for split, images in splits.items():
         writer = CocoWriter(

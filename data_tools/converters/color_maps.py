@@ -185,18 +185,18 @@ def read_color_map(file: Path) -> NDArray[np.uint8]:
     """
     try:
         require_lossless(file, "label map")
-        stored = decode_image(file)
+        label_image = decode_image(file)
     except FileNotFoundError:
         raise DataError(f"the label map {file} is missing") from None
     except DAMAGE as error:
         raise DataError(f"the label map {file} cannot be read ({error}); replace it") from error
-    require_single_image(file, "label map", stored.pages)
-    if stored.pixels.dtype != np.uint8 or stored.layout == "bands":
+    require_single_image(file, "label map", label_image.pages)
+    if label_image.pixels.dtype != np.uint8 or label_image.layout == "bands":
         raise DataError(
-            f"the label map {file} has {stored.pixels.shape[2]} channel(s) of "
-            f"{stored.pixels.dtype}; colors need 8-bit RGB"
+            f"the label map {file} has {label_image.pixels.shape[2]} channel(s) of "
+            f"{label_image.pixels.dtype}; colors need 8-bit RGB"
         )
-    return convert_channels(stored, 3, file)
+    return convert_channels(label_image, 3, file)
 
 
 def colors_to_ids(pixels: NDArray[np.uint8], table: ColorTable, file: Path) -> NDArray[np.int64]:

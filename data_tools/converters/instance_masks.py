@@ -83,7 +83,7 @@ def convert_instance_masks(
     require_parts(source, ())
     folder = source / IDS_FOLDER if (source / IDS_FOLDER).is_dir() else source
     splits = _read_splits(source, folder)
-    reader = MaskReader(foreground, one_level=False, files=_mask_files(folder, splits))
+    reader = MaskReader(foreground, one_level=False, files=_list_mask_files(folder, splits))
     count = ProgressCounter(sum(map(len, splits.values())), progress)
     summaries = []
     for split, ids in splits.items():
@@ -123,10 +123,13 @@ def _read_splits(source: Path, folder: Path) -> dict[str, list[str]]:
     return splits or {"train": sorted(image_names)}
 
 
-def _mask_files(folder: Path, splits: Mapping[str, Sequence[str]]) -> list[Path]:
+def _list_mask_files(folder: Path, splits: Mapping[str, Sequence[str]]) -> list[Path]:
     folders = (folder / name / "masks" for names in splits.values() for name in names)
     return [
-        file for each in folders if each.is_dir() for file in index_images_by_stem(each).values()
+        file
+        for masks_folder in folders
+        if masks_folder.is_dir()
+        for file in index_images_by_stem(masks_folder).values()
     ]
 
 

@@ -251,10 +251,10 @@ def _interpret_alpha(image: MaskImage) -> Reading:
     codes = image.codes
     if not visible.any() or _are_similar(image, visible):
         by_alpha = split_alpha(image)
-        shown = set(np.unique(codes[visible]).tolist())
-        hidden = set(np.unique(codes[image.alpha == 0]).tolist())
-        contradicts = (0 in shown and hidden != {0} and bool(hidden)) or (
-            len(hidden) > 1 and bool(shown & hidden)
+        visible_codes = set(np.unique(codes[visible]).tolist())
+        hidden_codes = set(np.unique(codes[image.alpha == 0]).tolist())
+        contradicts = (0 in visible_codes and hidden_codes != {0} and bool(hidden_codes)) or (
+            len(hidden_codes) > 1 and bool(visible_codes & hidden_codes)
         )
         if not contradicts:
             return Reading(by_alpha, "alpha")
@@ -275,9 +275,9 @@ def _interpret_alpha(image: MaskImage) -> Reading:
     return Reading(split[0], "color", split[1])
 
 
-def _are_similar(image: MaskImage, where: Mask) -> bool:
+def _are_similar(image: MaskImage, selected: Mask) -> bool:
     """Return whether the colors of some pixels differ by no more than rounding."""
-    colors = image.color.reshape(*image.size, -1)[where]
+    colors = image.color.reshape(*image.size, -1)[selected]
     return bool((np.ptp(colors, axis=0) <= _SIMILAR * image.color_max / 255).all())
 
 

@@ -87,12 +87,12 @@ def load_mask_image(path: Path, *, allow_lossy: bool = False) -> MaskImage:
     if is_lossy and not allow_lossy:
         require_lossless(path, "the mask")
     try:
-        stored = decode_image(path)
+        image = decode_image(path)
         indices, key = (None, None) if is_lossy else _read_palette(path)
     except (DataError, *READ_ERRORS) as error:
         raise DataError(f"the mask {path} cannot be read ({error}); replace it") from None
-    require_single_image(path, "the mask", stored.pages)
-    color, alpha = _split_alpha(stored, path, key)
+    require_single_image(path, "the mask", image.pages)
+    color, alpha = _split_alpha(image, path, key)
     return MaskImage(
         path,
         color,
@@ -112,8 +112,8 @@ def _read_palette(path: Path) -> tuple[Values | None, Any]:
         with open_image(path) as image:
             if image.mode in ("P", "PA"):
                 image.load()
-                stored = np.asarray(image)
-                indices = stored if stored.ndim == 2 else stored[..., 0]
+                palette_pixels = np.asarray(image)
+                indices = palette_pixels if palette_pixels.ndim == 2 else palette_pixels[..., 0]
                 return indices, None
             is_plain = image.mode in ("L", "RGB", "I;16")
             return None, image.info.get("transparency") if is_plain else None
@@ -121,14 +121,14 @@ def _read_palette(path: Path) -> tuple[Values | None, Any]:
         return None, None  # A kind of TIFF that only tifffile reads.
 
 
-def _split_alpha(stored: StoredImage, path: Path, key: Any) -> tuple[Values, Values | None]:
+def _split_alpha(image: StoredImage, path: Path, key: Any) -> tuple[Values, Values | None]:
     """Return color and opacity; gray that is stored as RGB becomes one channel."""
-    if stored.layout == "bands":
+    if image.layout == "bands":
         raise DataError(
-            f"the mask {path} has {stored.pixels.shape[2]} channels that are not colors; store "
+            f"the mask {path} has {image.pixels.shape[2]} channels that are not colors; store "
             "the mask in a file of one channel"
         )
-    pixels = round_ids(stored.pixels, path, "the mask")
+    pixels = round_ids(image.pixels, path, "the mask")
     if pixels.dtype.kind == "i" and (pixels < 0).any():
         y, x = np.argwhere((pixels < 0).any(axis=2))[0]
         raise DataError(
@@ -136,10 +136,10 @@ def _split_alpha(stored: StoredImage, path: Path, key: Any) -> tuple[Values, Val
             "not negative"
         )
     alpha = None
-    if stored.layout.endswith("alpha"):
+    if image.layout.endswith("alpha"):
         pixels, alpha = pixels[..., :-1], pixels[..., -1]
     elif key is not None and not isinstance(key, bytes):
-        limit = np.iinfo(stored.pixels.dtype).max
+        limit = np.iinfo(image.pixels.dtype).max
         alpha = np.where((pixels == np.reshape(key, (1, 1, -1))).all(axis=2), 0, int(limit))
     if alpha is not None and (alpha == _largest_value(alpha)).all():
         alpha = None

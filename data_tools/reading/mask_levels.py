@@ -130,8 +130,8 @@ def _find_gray_problem(values: Values, present: Values, white: int) -> str:
     is_level = np.isin(present, np.unique(values[_is_flat(values)]))
     is_middle = (share > _DARK) & (share < _BRIGHT)
     if (is_level & is_middle).any():
-        shown = ", ".join(map(str, present[is_level & is_middle][:_SHOWN]))
-        return f"and {shown} fill(s) areas between black and white: a class, or a shade?"
+        values_text = ", ".join(map(str, present[is_level & is_middle][:_SHOWN]))
+        return f"and {values_text} fill(s) areas between black and white: a class, or a shade?"
     if len(present) == 3 and not is_middle[1]:
         return "and the second and third could be two classes, or a class and void"
     is_dark_level = is_level & (share <= _DARK) & (present > 0)

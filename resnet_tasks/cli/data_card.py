@@ -15,8 +15,8 @@ def print_card(card: DataCard, folder: Path) -> None:
     """Print what a converted dataset holds, the warnings about it, and where it lies."""
     for split in card.splits:
         # A class that only pixels have needs no 0.
-        found = {name: n for name, n in split.objects.items() if n or not split.pixels}
-        objects = ", ".join(f"{name} {count}" for name, count in found.items())
+        num_objects = {name: n for name, n in split.objects.items() if n or not split.pixels}
+        objects = ", ".join(f"{name} {count}" for name, count in num_objects.items())
         maps = f"; label maps of {len(split.pixels)} classes" if split.pixels else ""
         typer.echo(f"{split.split}: {split.images} images; objects: {objects or 'none'}{maps}")
     if card.num_skipped:

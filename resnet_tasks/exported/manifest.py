@@ -199,8 +199,8 @@ class Manifest:
 def _require_names(value: Mapping[str, Any], path: Path) -> None:
     """Require names that lead to no other file than those of the export and of its results."""
     require_head_names(value["heads"], f"{path}: heads", RunError)
-    for name, each in value["heads"].items():
-        require_class_names(each["classes"], f"{path}: heads.{name}.classes", RunError)
+    for name, head in value["heads"].items():
+        require_class_names(head["classes"], f"{path}: heads.{name}.classes", RunError)
     expected = GRAPHS.get(value["format"])
     if expected is not None and value.get("graph", expected) != expected:
         raise RunError(

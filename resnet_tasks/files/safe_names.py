@@ -37,38 +37,40 @@ _SPECIAL = frozenset('/\\:*?"<>|')
 
 
 def require_head_names(
-    names: Iterable[str], where: str = "", error: type[Exception] = DataError
+    names: Iterable[str], location: str = "", error: type[Exception] = DataError
 ) -> None:
     """Require names that files and folders can be called after, side by side.
 
     Args:
         names: Names of the heads of one model.
-        where: Place of the names, such as a file and a key; precedes the message.
+        location: Place of the names, such as a file and a key; precedes the message.
         error: Class of the error.
 
     Raises:
         error: If a name is no plain file name, is reserved, or differs from another in case only.
     """
-    place, seen = f"{where}: " if where else "", dict[str, str]()
+    prefix, names_by_key = f"{location}: " if location else "", dict[str, str]()
     for name in names:
         folded = name.lower()
         if len(name) > MAX_LENGTH or not _HEAD.fullmatch(name) or _OF_WINDOWS.fullmatch(name):
             raise error(
-                f"{place}the head name {_shown(name)} cannot name a file of predictions; use 1 to "
+                f"{prefix}the head name {_quote_name(name)} cannot name a file of predictions; use "
+                "1 to "
                 f"{MAX_LENGTH} letters (a-z, A-Z), digits, _ and -, beginning with a letter or "
                 "digit, and no device name of Windows such as CON"
             )
         if folded in RESERVED_HEADS:
             raise error(
-                f"{place}the head name {name!r} is reserved for {RESERVED_HEADS[folded]}; rename "
+                f"{prefix}the head name {name!r} is reserved for {RESERVED_HEADS[folded]}; rename "
                 f"the head (reserved are {', '.join(sorted(RESERVED_HEADS))})"
             )
-        if folded in seen:
+        if folded in names_by_key:
             raise error(
-                f"{place}the head names {seen[folded]!r} and {name!r} differ in case only, so that "
+                f"{prefix}the head names {names_by_key[folded]!r} and {name!r} differ in case "
+                "only, so that "
                 "their files would be the same on some disks; rename one of the heads"
             )
-        seen[folded] = name
+        names_by_key[folded] = name
 
 
 def with_head_names(heads: Mapping[str, Value]) -> Mapping[str, Value]:
@@ -82,14 +84,14 @@ def with_head_names(heads: Mapping[str, Value]) -> Mapping[str, Value]:
 
 
 def require_file_name(
-    name: str, what: str, where: str = "", error: type[Exception] = DataError
+    name: str, description: str, location: str = "", error: type[Exception] = DataError
 ) -> None:
     """Require a name that a file or a folder can have on any system.
 
     Args:
         name: One part of a path, without its ending; letters of any script.
-        what: Kind of name, such as `split`.
-        where: Place of the name, such as a file and a key; precedes the message.
+        description: Kind of name, such as `split`.
+        location: Place of the name, such as a file and a key; precedes the message.
         error: Class of the error.
 
     Raises:
@@ -104,22 +106,23 @@ def require_file_name(
         and not _OF_WINDOWS.fullmatch(name)
     )
     if not is_plain:
-        place = f"{where}: " if where else ""
+        place = f"{location}: " if location else ""
         raise error(
-            f"{place}the {what} name {_shown(name)} cannot name a file; use 1 to {MAX_LENGTH} "
+            f"{place}the {description} name {_quote_name(name)} cannot name a file; use 1 to "
+            f"{MAX_LENGTH} "
             'characters other than / \\ : * ? " < > | and control characters, with '
             "no dot or space at either end, and no device name of Windows such as CON"
         )
 
 
 def require_class_names(
-    names: Iterable[str], where: str = "", error: type[Exception] = DataError
+    names: Iterable[str], location: str = "", error: type[Exception] = DataError
 ) -> None:
     """Require class names that can be printed; they are free text otherwise and reach no path.
 
     Args:
         names: Names of classes.
-        where: Place of the names, such as a file and a key; precedes the message.
+        location: Place of the names, such as a file and a key; precedes the message.
         error: Class of the error.
 
     Raises:
@@ -128,9 +131,9 @@ def require_class_names(
     """
     for name in names:
         if _has_control_characters(name):
-            place = f"{where}: " if where else ""
+            place = f"{location}: " if location else ""
             raise error(
-                f"{place}the class name {_shown(name)} holds a control character, so that it "
+                f"{place}the class name {_quote_name(name)} holds a control character, so that it "
                 "cannot be kept in XML or in a list of names; rename the class"
             )
 
@@ -139,6 +142,6 @@ def _has_control_characters(text: str) -> bool:
     return any(unicodedata.category(character) in ("Cc", "Cs") for character in text)
 
 
-def _shown(name: str) -> str:
+def _quote_name(name: str) -> str:
     """Return a name as a message quotes it: escaped, and shortened."""
     return repr(name) if len(name) <= MAX_QUOTED else f"{name[:MAX_QUOTED]!r}…"

@@ -112,10 +112,10 @@ def build_shared_recipe(view: RunView) -> Recipe:
         RunError: If a plugin lies outside the run.
     """
     recipe, folder = make_portable(view.recipe), view.folder.resolve()
-    for each in recipe.plugins:
-        if each.endswith(".py") and not Path(each).resolve().is_relative_to(folder):
+    for plugin in recipe.plugins:
+        if plugin.endswith(".py") and not Path(plugin).resolve().is_relative_to(folder):
             raise RunError(
-                f"{view.folder / 'recipe.yaml'} names the plugin {each}, which lies outside the "
+                f"{view.folder / 'recipe.yaml'} names the plugin {plugin}, which lies outside the "
                 "run; put it into the folder plugins of the run and name it there"
             )
     plugins = tuple(

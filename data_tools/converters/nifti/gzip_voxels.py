@@ -141,12 +141,12 @@ def read_gzip_voxels(
 
 def _require_size(path: Path, num_bytes: int) -> None:
     """Refuse a header that asks for more memory than the file can fill or the machine has."""
-    stored = path.stat().st_size
-    if num_bytes > stored * MAX_RATIO:
+    file_size = path.stat().st_size
+    if num_bytes > file_size * MAX_RATIO:
         verify_gzip(path)  # a damaged header has a damaged checksum, which says more
         raise _unreadable(
             path,
-            f"its header promises {num_bytes:,} bytes of voxels, more than its {stored:,} "
+            f"its header promises {num_bytes:,} bytes of voxels, more than its {file_size:,} "
             "compressed bytes can hold; fetch the file again",
         )
     available = int(psutil.virtual_memory().available)

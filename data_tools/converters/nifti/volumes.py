@@ -207,7 +207,7 @@ def _read_volume(path: Path) -> _StoredVolume:
                 verify_gzip(path)  # a flipped bit may have made another format of it
             raise DataError(f"{path} is {type(image).__name__}, no NIfTI volume; convert it first")
         proxy = image.dataobj
-        values = _stored_values(image)
+        values = _read_stored_values(image)
         affine = np.asarray(image.affine, dtype=np.float64)
         unit = MILLIMETERS.get(image.header.get_xyzt_units()[0], 1.0)
         slope, intercept = float(proxy.slope), float(proxy.inter)
@@ -228,7 +228,7 @@ def _read_volume(path: Path) -> _StoredVolume:
     return _StoredVolume(path, values, affine, slope, intercept, unit)
 
 
-def _stored_values(image: nibabel.Nifti1Pair) -> Array:
+def _read_stored_values(image: nibabel.Nifti1Pair) -> Array:
     """Return the voxels of an opened volume as stored."""
     proxy = image.dataobj
     file = Path(image.file_map["image"].filename)

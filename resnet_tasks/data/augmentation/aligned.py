@@ -127,8 +127,8 @@ class Affine(albumentations.Affine):  # type: ignore[misc]
         self, params: dict[str, Any], data: dict[str, Any]
     ) -> dict[str, Any]:
         """Draw the map; boxes get that of the pixels."""
-        drawn = super().get_params_dependent_on_data(params, data)
-        return {**drawn, "bbox_matrix": _between_edges(drawn["matrix"])}
+        sampled_params = super().get_params_dependent_on_data(params, data)
+        return {**sampled_params, "bbox_matrix": _between_edges(sampled_params["matrix"])}
 
 
 class SafeRotate(albumentations.SafeRotate):  # type: ignore[misc]
@@ -138,8 +138,8 @@ class SafeRotate(albumentations.SafeRotate):  # type: ignore[misc]
         self, params: dict[str, Any], data: dict[str, Any]
     ) -> dict[str, Any]:
         """Draw the map; boxes get that of the pixels."""
-        drawn = super().get_params_dependent_on_data(params, data)
-        return {**drawn, "bbox_matrix": _between_edges(drawn["matrix"])}
+        sampled_params = super().get_params_dependent_on_data(params, data)
+        return {**sampled_params, "bbox_matrix": _between_edges(sampled_params["matrix"])}
 
 
 class Perspective(albumentations.Perspective):  # type: ignore[misc]
@@ -149,14 +149,16 @@ class Perspective(albumentations.Perspective):  # type: ignore[misc]
         self, params: dict[str, Any], data: dict[str, Any]
     ) -> dict[str, Any]:
         """Draw the map; boxes get that of the pixels."""
-        drawn = super().get_params_dependent_on_data(params, data)
+        sampled_params = super().get_params_dependent_on_data(params, data)
         scale = np.eye(3)
         if self.keep_size:
             height, width = params["shape"][:2]
-            scale = np.diag([width / drawn["max_width"], height / drawn["max_height"], 1.0])
+            scale = np.diag(
+                [width / sampled_params["max_width"], height / sampled_params["max_height"], 1.0]
+            )
         # Albumentations scales boxes after this matrix, but pixels within theirs.
-        edges = np.linalg.inv(scale) @ _between_edges(scale @ drawn["matrix"])
-        return {**drawn, "matrix_bbox": edges}
+        edges = np.linalg.inv(scale) @ _between_edges(scale @ sampled_params["matrix"])
+        return {**sampled_params, "matrix_bbox": edges}
 
 
 # --- boxes: of the pixels that a distortion takes from inside them
@@ -292,13 +294,13 @@ class Morphological(albumentations.Morphological):  # type: ignore[misc]
         """Grow or shrink boxes as the pixels in them; one that vanishes is removed."""
         shape = params["shape"][:2]
 
-        def changed(edges: NDArray[np.int64]) -> Array:
+        def transform_box(edges: NDArray[np.int64]) -> Array:
             left, top, right, bottom = edges.tolist()
             mask = np.zeros(shape, np.uint8)
             mask[top:bottom, left:right] = 1
             return np.asarray(geometric.morphology(mask, kernel, self.operation))
 
-        return _around(map(changed, _whole_edges(bboxes, shape).astype(np.int64)), bboxes)
+        return _around(map(transform_box, _whole_edges(bboxes, shape).astype(np.int64)), bboxes)
 
 
 # --- pixels

@@ -331,17 +331,17 @@ def _require_unmixed_labels(name: str, params: Mapping[str, Any], position: int)
     Raises:
         RecipeError: If there is one.
     """
-    where = f"augment.{position}.{name}"
+    location = f"augment.{position}.{name}"
     mode = params.get("mask_interpolation", cv2.INTER_NEAREST)
     if mode not in (cv2.INTER_NEAREST, cv2.INTER_NEAREST_EXACT):
         raise RecipeError(
-            f"{where}.mask_interpolation is {mode!r}, which would mix the labels of neighboring "
+            f"{location}.mask_interpolation is {mode!r}, which would mix the labels of neighboring "
             f"pixels; allowed: {cv2.INTER_NEAREST} and {cv2.INTER_NEAREST_EXACT} (nearest), or "
             "remove the key"
         )
     if params.get("area_for_downscale") == "image_mask":
         raise RecipeError(
-            f"{where}.area_for_downscale is 'image_mask', which would mix the labels of "
+            f"{location}.area_for_downscale is 'image_mask', which would mix the labels of "
             "neighboring pixels; set it to 'image'"
         )
 

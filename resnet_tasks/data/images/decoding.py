@@ -237,7 +237,7 @@ def _decode_with_pillow(path: Path, stream: IO[bytes], limit: int) -> StoredImag
         with open_image(stream, limit) as image:
             refuse_large(path, (image.height, image.width), 1, limit)
             _check_not_animated(path, image)
-            return _decoded(path, image, stream)
+            return _decode_opened(path, image, stream)
     except UnidentifiedImageError as error:
         raise DataError(f"{path} is not an image that can be read: {error}") from None
     except OversizedImageError as error:
@@ -250,7 +250,7 @@ def _decode_with_pillow(path: Path, stream: IO[bytes], limit: int) -> StoredImag
         ) from None
 
 
-def _decoded(path: Path, image: Image.Image, stream: IO[bytes]) -> StoredImage:
+def _decode_opened(path: Path, image: Image.Image, stream: IO[bytes]) -> StoredImage:
     raw_mode = _get_raw_mode(image)
     orientation = image.getexif().get(ORIENTATION, 1)
     jpeg = _decode_jpeg(image)

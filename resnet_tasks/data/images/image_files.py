@@ -78,14 +78,14 @@ def open_image(path: Path | IO[bytes], max_pixels: int | None = None) -> Iterato
             regular file.
     """
     previous_limit = Image.MAX_IMAGE_PIXELS
-    with ExitStack() as opened:
-        stream = opened.enter_context(open_regular_file(path)) if isinstance(path, Path) else path
-        opened.enter_context(warnings.catch_warnings())
+    with ExitStack() as stack:
+        stream = stack.enter_context(open_regular_file(path)) if isinstance(path, Path) else path
+        stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         try:
             # Some formats are held to it when they are decoded, not when they are opened.
             Image.MAX_IMAGE_PIXELS = previous_limit if max_pixels is None else max_pixels
-            with _identified(stream, max_pixels) as image:
+            with _open_identified(stream, max_pixels) as image:
                 if image.width > MOST_WIDE:
                     raise OSError(
                         f"its lines of {image.width:,} pixels are longer than {MOST_WIDE:,}"
@@ -95,7 +95,7 @@ def open_image(path: Path | IO[bytes], max_pixels: int | None = None) -> Iterato
             Image.MAX_IMAGE_PIXELS = previous_limit
 
 
-def _identified(stream: IO[bytes], max_pixels: int | None) -> Image.Image:
+def _open_identified(stream: IO[bytes], max_pixels: int | None) -> Image.Image:
     """Open a stream with the one decoder of its format."""
     start = read_start(stream)
     kind = require_format(start)

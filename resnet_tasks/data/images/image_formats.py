@@ -157,7 +157,7 @@ def check_declared_size(stream: IO[bytes], start: bytes, kind: str, limit: int |
         OSError: If the file is too short for the size that it declares.
     """
     try:
-        size = _declared_size(start, kind)
+        size = _parse_declared_size(start, kind)
     except struct.error:
         return  # truncated: the decoder finds out
     if size is None:
@@ -168,7 +168,7 @@ def check_declared_size(stream: IO[bytes], start: bytes, kind: str, limit: int |
         _check_png_length(stream, start, size)
 
 
-def _declared_size(start: bytes, kind: str) -> tuple[int, int] | None:
+def _parse_declared_size(start: bytes, kind: str) -> tuple[int, int] | None:
     """Return (height, width) of a header; None where the start of the file does not hold them."""
     if kind == "PNG":
         width, height = struct.unpack_from(">II", start, 16)
@@ -178,13 +178,13 @@ def _declared_size(start: bytes, kind: str) -> tuple[int, int] | None:
         is_core = struct.unpack_from("<I", start, 14)[0] == 12
         width, height = struct.unpack_from("<HH" if is_core else "<ii", start, 18)
     elif kind == "WEBP":
-        return _declared_webp_size(start)
+        return _parse_declared_webp_size(start)
     else:
         return None
     return abs(height), abs(width)  # a negative height: the first row is at the top
 
 
-def _declared_webp_size(start: bytes) -> tuple[int, int] | None:
+def _parse_declared_webp_size(start: bytes) -> tuple[int, int] | None:
     chunk = start[12:16]
     if chunk == b"VP8X":
         width, height = start[24:27], start[27:30]

@@ -186,7 +186,9 @@ def find_only_page(tiff: Any, path: Path, role: str) -> tuple[int, Any]:
     require_single_image(path, role, len(full))
     index, page = full[0]
     # ImageJ keeps a stack behind the record of its first image.
-    stacked = max((int(np.prod(each.shape)) for each in tiff.series if index == 0), default=0)
+    stack_size = max(
+        (int(np.prod(series.shape)) for series in tiff.series if index == 0), default=0
+    )
     per_image = page.imagelength * page.imagewidth * page.samplesperpixel
-    require_single_image(path, role, max(stacked // max(per_image, 1), 1))
+    require_single_image(path, role, max(stack_size // max(per_image, 1), 1))
     return index, page

@@ -32,26 +32,36 @@ def limit_inflation() -> None:
 class _Decoders(dict[int, Callable[..., bytes]]):
     """Decoders by TIFF's number of the compression; others come from tifffile, errors included."""
 
-    def __init__(self, own: Mapping[int, Callable[..., bytes]], others: Mapping[int, Any]) -> None:
+    def __init__(
+        self, own: Mapping[int, Callable[..., bytes]], default_decoders: Mapping[int, Any]
+    ) -> None:
         super().__init__(own)
-        self._others = others
+        self._default_decoders = default_decoders
 
     def __missing__(self, code: int) -> Callable[..., bytes]:
-        return self._others[code]  # type: ignore[no-any-return]
+        return self._default_decoders[code]  # type: ignore[no-any-return]
 
     def __contains__(self, code: object) -> bool:
-        return super().__contains__(code) or code in self._others
+        return super().__contains__(code) or code in self._default_decoders
 
 
 def _inflate(data: bytes, /, *, out: Any = None, **_: Any) -> bytes:
-    return zlib.decompress(data) if out is None else _bounded(zlib.decompressobj(), data, out)
+    return (
+        zlib.decompress(data)
+        if out is None
+        else _decompress_bounded(zlib.decompressobj(), data, out)
+    )
 
 
 def _decode_lzma(data: bytes, /, *, out: Any = None, **_: Any) -> bytes:
-    return lzma.decompress(data) if out is None else _bounded(lzma.LZMADecompressor(), data, out)
+    return (
+        lzma.decompress(data)
+        if out is None
+        else _decompress_bounded(lzma.LZMADecompressor(), data, out)
+    )
 
 
-def _bounded(decoder: Any, data: bytes, declared: int) -> bytes:
+def _decompress_bounded(decoder: Any, data: bytes, declared: int) -> bytes:
     """Decompress a strip or tile.
 
     Args:

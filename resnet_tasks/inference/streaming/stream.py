@@ -295,10 +295,14 @@ def predict_all(
 
 
 def _require_no_model(out: Path) -> None:
-    for file, what in (("recipe.yaml", "a run folder"), ("export.json", "an exported model")):
+    for file, description in (
+        ("recipe.yaml", "a run folder"),
+        ("export.json", "an exported model"),
+    ):
         if (out / file).is_file():
             raise RunError(
-                f"{out} is {what}, and predictions could replace its files; choose another --out, "
+                f"{out} is {description}, and predictions could replace its files; choose another "
+                "--out, "
                 f"such as {out / 'predictions'}"
             )
 
