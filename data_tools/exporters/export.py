@@ -2,100 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from data_tools.formats import Format
+from data_tools.exporters.formats import EXPORTS
 from data_tools.reading.source_folder import find_coco_splits
 from data_tools.writing.data_card import DataCard, DatasetProvenance
 from data_tools.writing.output_folder import CARD, create_output_folder
 from data_tools.writing.progress import Progress
-from data_tools.writing.split_summary import SkippedObject, SplitSummary
 from resnet_tasks.data.coco.dataset_file import CocoFile
 from resnet_tasks.data.coco.read import read_coco
-from resnet_tasks.data.coco.records import Annotation, ImageRecord
 from resnet_tasks.errors import DataError
-from resnet_tasks.registry import Registry
-
-ImageMode = Literal["copy", "link", "none"]
-"""What becomes of the images."""
-
-
-def assign_flat_names(images: Sequence[ImageRecord]) -> Iterator[tuple[ImageRecord, str]]:
-    """Every image with a file name that is unique without its suffix and has no folder.
-
-    Labels go by the name without suffix; YOLO replaces `images` in paths, and VOC has one folder.
-    """
-    # An id may be a text, which could lead out of the folder.
-    stems = Counter(Path(record.file_name).stem for record in images)
-    used_stems: set[str] = set()
-    for number, record in enumerate(images, start=1):
-        path = Path(record.file_name)
-        stem = path.stem
-        if stems[stem] > 1:
-            stem = "_".join((*path.parts[:-1], stem, path.suffix[1:]))
-        while stem in used_stems:
-            stem = f"{stem}_{record.id if isinstance(record.id, int) else number}"
-        used_stems.add(stem)
-        yield record, f"{stem}{path.suffix}"
-
-
-@dataclass
-class SplitExport:
-    """What one exported split holds.
-
-    Attributes:
-        split: Its name.
-        classes: Names in order.
-        images: Number of images.
-        objects: Number of objects by class name.
-        changed: Objects that are not quite what they were -> their number.
-        skipped: What is not in the output, and why.
-    """
-
-    split: str
-    classes: tuple[str, ...]
-    images: int = 0
-    objects: Counter[str] = field(default_factory=Counter)
-    changed: Counter[str] = field(default_factory=Counter)
-    skipped: list[SkippedObject] = field(default_factory=list)
-
-    def count_object(self, annotation: Annotation) -> None:
-        """Counts an object that was written."""
-        self.objects[self.classes[annotation.category]] += 1
-
-    def count_change(self, description: str) -> None:
-        """Counts an object that was changed."""
-        self.changed[description] += 1
-
-    def skip_object(self, record: ImageRecord, annotation: Annotation, reason: str) -> None:
-        """Counts an object that the format cannot hold."""
-        description = f"{self.classes[annotation.category]} (annotation {annotation.id})"
-        self.skipped.append(SkippedObject(record.file_name, description, reason))
-
-    def summarize(self) -> SplitSummary:
-        """As the data card takes it."""
-        objects = {name: self.objects[name] for name in self.classes}
-        return SplitSummary(self.split, self.images, objects, {}, tuple(self.skipped), self.changed)
-
-
-EXPORTS: Registry[Format] = Registry("export format", group="resnet_tasks.exports")
-"""Name -> format; `convert` of these takes (splits, out)."""
-
-for _name, _entry_point, _title in (
-    (
-        "yolo",
-        "data_tools.exporters.yolo:export_yolo",
-        "data.yaml, and a text file of boxes or polygons per image",
-    ),
-    ("voc", "data_tools.exporters.voc:export_voc", "Pascal VOC: one XML of boxes per image"),
-):
-    EXPORTS.register(_name)(Format(_name, _entry_point, _title))
 
 
 def export_coco(
@@ -145,25 +63,6 @@ def export_coco(
         card = DataCard(out.name, origin, str(source.resolve()), summaries, verified=True)
         (folder / CARD).write_text(card.to_markdown(), encoding="utf-8")
     return card
-
-
-def copy_or_link_image(image: Path, target: Path, images: ImageMode) -> None:
-    """Copies an image or links to it.
-
-    Raises:
-        DataError: If it is missing.
-    """
-    if images == "none":
-        return
-    if not image.is_file():
-        raise DataError(
-            f"the image {image} is missing; name the folder of the images (--images), or "
-            "write labels only (images=none)"
-        )
-    if images == "link":
-        target.symlink_to(os.path.abspath(image))  # noqa: PTH100 - links are kept
-    else:
-        shutil.copyfile(image, target)
 
 
 def _require_same_classes(splits: Mapping[str, CocoFile]) -> None:

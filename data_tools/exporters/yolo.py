@@ -6,12 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from data_tools.exporters.export import (
-    ImageMode,
-    SplitExport,
-    assign_flat_names,
-    copy_or_link_image,
-)
+from data_tools.exporters.image_files import ImageMode, assign_flat_names, copy_or_link_image
+from data_tools.exporters.split_export import SplitExport
 from data_tools.shapes.outlines import trace_outline
 from data_tools.writing.progress import Progress, ProgressCounter
 from data_tools.writing.split_summary import SplitSummary

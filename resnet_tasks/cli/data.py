@@ -118,7 +118,8 @@ def export(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the result")] = False,
 ) -> None:
     """Write COCO data in another format: YOLO or Pascal VOC."""
-    from data_tools.exporters.export import EXPORTS, export_coco
+    from data_tools.exporters.export import export_coco
+    from data_tools.exporters.formats import EXPORTS
 
     if format_name is None:
         _list_formats(EXPORTS)
