@@ -189,7 +189,7 @@ register_format(
 )
 register_format(
     "cvat",
-    "data_tools.converters.cvat:convert_cvat",
+    "data_tools.converters.cvat.convert:convert_cvat",
     "CVAT for images 1.1, CVAT for video 1.1: one XML",
 )
 register_format(

@@ -23,7 +23,7 @@ from data_tools.converters.binary_masks import ImageMaskFolders, MaskRule, conve
 from data_tools.converters.cityscapes import convert_cityscapes
 from data_tools.converters.color_maps import convert_color_maps
 from data_tools.converters.csv.convert import convert_csv_boxes
-from data_tools.converters.cvat import convert_cvat
+from data_tools.converters.cvat.convert import convert_cvat
 from data_tools.converters.image_folders import convert_image_folders
 from data_tools.converters.instance_masks import convert_instance_masks
 from data_tools.converters.kitti import convert_kitti

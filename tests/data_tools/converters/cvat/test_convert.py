@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_tools.converters.cvat import convert_cvat
+from data_tools.converters.cvat.convert import convert_cvat
 from resnet_tasks.data.coco.masks import decode_mask
 from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.errors import DataError

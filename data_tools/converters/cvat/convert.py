@@ -1,0 +1,120 @@
+"""CVAT's own XML, for images and for video, version 1.1.
+
+    ROOT/annotations.xml               shapes of all images, or tracks over the frames of a video
+    ROOT/images/NAME.jpg               images; also ROOT/NAME.jpg, and images/SUBSET/NAME.jpg as
+                                       projects are exported
+    ROOT/images/frame_000000.png       the frames of a video
+
+A subset called Train, Validation or Test is the split of that name, and so is `default` train.
+Images without shapes were looked at and hold nothing: the XML cannot say otherwise.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from data_tools.converters.cvat.annotations import read_cvat
+from data_tools.converters.cvat.images import ANNOTATIONS_FILE, CvatImage, CvatImageFinder
+from data_tools.reading.image_io import measure_image_size
+from data_tools.reading.safe_xml import read_xml
+from data_tools.reading.source_folder import require_parts
+from data_tools.shapes.labeled_objects import add_labeled_object
+from data_tools.writing.coco_writer import CategorySpec, CocoWriter
+from data_tools.writing.progress import Progress, ProgressCounter
+from data_tools.writing.split_summary import SplitSummary
+from resnet_tasks.errors import DataError
+
+
+def convert_cvat(
+    source: Path,
+    out: Path,
+    *,
+    classes: Sequence[str] | None = None,
+    copy_images: bool = False,
+    license_name: str = "",
+    progress: Progress | None = None,
+) -> tuple[SplitSummary, ...]:
+    """Converts an export of CVAT to COCO JSON with boxes and outlines.
+
+    Boxes, polygons, masks and ellipses are converted; a turned box becomes the polygon of its
+    corners. Lines, points, skeletons, cuboids and tags are left out and listed in the summary. The
+    frames of a video are one group. A split counts as annotated with masks where every object has
+    an outline.
+
+    Args:
+        source: Folder that holds `annotations.xml` and the images.
+        out: Folder for `train.json`, `val.json`, `test.json`, as far as there are such subsets.
+        classes: Names in order of their ids; default: the labels of the task that can have an area,
+            in its order.
+        copy_images: Copy the images beside the JSON instead of referring to them.
+        license_name: License of the data, for the JSON.
+        progress: Called with (done, total) after each image.
+
+    Returns:
+        What was written, by split.
+
+    Raises:
+        DataError: If a file or image is missing, or a shape, label or subset is wrong.
+    """
+    require_parts(source, (ANNOTATIONS_FILE,))
+    root = read_xml(source / ANNOTATIONS_FILE)
+    images, labels = read_cvat(root, source / ANNOTATIONS_FILE)
+    class_names = _resolve_classes(
+        images, labels if classes is None else classes, source / ANNOTATIONS_FILE
+    )
+    files = CvatImageFinder(source)
+    splits: defaultdict[str, list[CvatImage]] = defaultdict(list)
+    for image in images:
+        splits[image.split].append(image)
+    count = ProgressCounter(len(images), progress)
+    summaries = []
+    for split in sorted(splits, key=("train", "val", "test").index):
+        writer = CocoWriter(
+            out,
+            split,
+            [CategorySpec(name) for name in class_names],
+            annotated=("boxes",),
+            images_root=source,
+            copy_images=copy_images,
+            description=f"Converted from CVAT, {split}",
+            license_name=license_name,
+        )
+        for image in count.track(splits[split]):
+            _add_image(writer, image, files.find(image), source / ANNOTATIONS_FILE)
+        writer.declare_outlines()
+        summaries.append(writer.write())
+    return tuple(summaries)
+
+
+def _resolve_classes(images: Sequence[CvatImage], labels: Sequence[str], file: Path) -> list[str]:
+    used_labels = {labeled_object.label for image in images for labeled_object in image.objects}
+    class_names = list(dict.fromkeys(labels)) or sorted(used_labels)
+    unknown = sorted(used_labels - set(class_names))
+    if unknown:
+        raise DataError(
+            f"{file} has an object of class {unknown[0]!r}; the classes are "
+            f"{', '.join(class_names)}: "
+            "add it to them or correct the file"
+        )
+    if not class_names:
+        raise DataError(
+            f"{file} has no label whose objects have an area; there is nothing to teach"
+        )
+    return class_names
+
+
+def _add_image(writer: CocoWriter, image: CvatImage, path: Path, file: Path) -> None:
+    """Adds an image with its objects."""
+    size = measure_image_size(path)
+    if image.size != size:
+        raise DataError(
+            f"{file}: {image.name} has the size {image.size} (height, width), but {path} has "
+            f"{size}; its shapes would be misplaced, so put the original image there"
+        )
+    image_id = writer.add_image(path, size=size, group=image.group)
+    for description, reason in image.skipped:
+        writer.skip(image.name, description, reason)
+    for labeled_object in image.objects:
+        add_labeled_object(writer, image_id, labeled_object, size, image.name)

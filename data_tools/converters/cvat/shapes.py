@@ -1,0 +1,133 @@
+"""Parsers of the boxes, polygons, masks and ellipses in CVAT's XML."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from xml.etree.ElementTree import Element
+
+import numpy as np
+
+from data_tools.converters.cvat.images import CvatImage
+from data_tools.shapes.labeled_objects import LabeledObject, PlacedMask
+from data_tools.shapes.outlines import ellipse_to_polygon
+from resnet_tasks.errors import DataError
+
+NOT_CONVERTED = {
+    "polyline": "a line has no area",
+    "points": "points have no area",
+    "skeleton": "points have no area",
+    "cuboid": "cuboids are not converted",
+    "tag": "tags of whole images are not converted",
+}
+SHAPES = ("box", "polygon", "mask", "ellipse")
+MAX_DIGITS = 12
+"""Of whole numbers: frames and pixels are never more."""
+
+
+def add_shape(
+    image: CvatImage, shape: Element, label: str | None, shape_name: str, location: str
+) -> None:
+    """Add a shape to the objects of its image, or to what is skipped.
+
+    Raises:
+        DataError: If the shape has no label, is of an unknown type, or has wrong coordinates.
+    """
+    if not label:
+        raise DataError(f"{location}, {shape_name} has no label; every shape needs its class")
+    if shape.tag in NOT_CONVERTED:
+        image.skipped.append((f"{label} ({shape_name})", NOT_CONVERTED[shape.tag]))
+        return
+    if shape.tag not in SHAPES:
+        known_tags = ", ".join((*SHAPES, *NOT_CONVERTED))
+        raise DataError(f"{location}, {shape_name} is a {shape.tag!r}; known are {known_tags}")
+    location = f"{location}, {shape_name} ({label})"
+    attributes = {"occluded": 1} if shape.get("occluded") == "1" else {}
+    turn = _parse_number(shape, "rotation", location) if shape.get("rotation") else 0.0
+    boxes: list[tuple[float, ...]] = []
+    polygons: list[list[float]] = []
+    masks: list[PlacedMask] = []
+    if shape.tag == "box":
+        x1, y1, x2, y2 = (
+            _parse_number(shape, key, location) for key in ("xtl", "ytl", "xbr", "ybr")
+        )
+        if turn:
+            polygons.append(_rotate_points((x1, y1, x2, y1, x2, y2, x1, y2), turn))
+        else:
+            boxes.append((x1, y1, x2, y2))
+    elif shape.tag == "ellipse":
+        x, y, *radii = (_parse_number(shape, key, location) for key in ("cx", "cy", "rx", "ry"))
+        polygons.append(_rotate_points(ellipse_to_polygon(x, y, *radii), turn))
+    elif shape.tag == "polygon":
+        polygons.append(_parse_points(shape, location))
+    else:
+        masks.append(_parse_mask(shape, image.size, location))
+    parts = (tuple(boxes), tuple(polygons), tuple(masks))
+    image.objects.append(LabeledObject(label, shape_name, *parts, attributes))
+
+
+def _parse_number(element: Element, key: str, location: str) -> float:
+    try:
+        value = float(element.get(key, ""))
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise DataError(f"{location} has {key}={element.get(key)!r}; it must be a number")
+    return value
+
+
+def parse_integer(element: Element, key: str, location: str) -> int:
+    """Return an attribute that must be an integer of 0 or more.
+
+    Raises:
+        DataError: If the attribute is missing or is no such integer.
+    """
+    text = element.get(key, "")
+    if not text.isdecimal() or len(text) > MAX_DIGITS:
+        raise DataError(f"{location} has {key}={element.get(key)!r}; it must be a whole number")
+    return int(text)
+
+
+def _parse_points(shape: Element, location: str) -> list[float]:
+    """`x0,y0;x1,y1;...` as a flat list."""
+    text = shape.get("points", "")
+    try:
+        pairs = [tuple(map(float, pair.split(","))) for pair in text.strip(";").split(";")]
+    except ValueError:
+        pairs = []
+    if len(pairs) < 3 or any(len(pair) != 2 or not all(map(math.isfinite, pair)) for pair in pairs):
+        raise DataError(
+            f"{location} has points={text[:40]!r}; a polygon has three or more, as "
+            "x0,y0;x1,y1;x2,y2"
+        )
+    return [value for pair in pairs for value in pair]
+
+
+def _rotate_points(points: Sequence[float], degrees: float) -> list[float]:
+    """Flat points turned clockwise (as seen) around the middle of their box."""
+    xy = np.reshape(points, (-1, 2))
+    middle = (xy.min(axis=0) + xy.max(axis=0)) / 2
+    cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    rotated = (xy - middle) @ np.array([[cosine, sine], [-sine, cosine]]) + middle
+    flat: list[float] = rotated.ravel().tolist()
+    return flat
+
+
+def _parse_mask(shape: Element, size: tuple[int, int], location: str) -> PlacedMask:
+    """Run lengths along the rows of a part of the image, background first."""
+    left, top, width, height = (
+        parse_integer(shape, key, location) for key in ("left", "top", "width", "height")
+    )
+    words = [word.strip() for word in shape.get("rle", "").split(",")]
+    runs = [int(word) for word in words if word.isdecimal() and len(word) <= MAX_DIGITS]
+    if height > size[0] or width > size[1]:
+        raise DataError(
+            f"{location} is {width} x {height} pixels (width x height), larger than its image of "
+            f"{size[1]} x {size[0]}"
+        )
+    if len(runs) != len(words) or sum(runs) != width * height:
+        raise DataError(
+            f"{location} has an rle that does not fill its {width} x {height} pixels; it is whole "
+            "numbers with commas between, whose sum is width times height"
+        )
+    return PlacedMask(left, top, (height, width), np.array(runs, dtype=np.int64))
