@@ -143,7 +143,15 @@ def open_dicom(file: Path, options: DicomOptions) -> DicomFile:
         DataError: If it is damaged, or pydicom is not installed.
     """
     # Here, so that formats are listed where pydicom is not installed.
-    from data_tools.converters.dicom.frames import DicomFile  # noqa: PLC0415
+    try:
+        from data_tools.converters.dicom.frames import DicomFile  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "pydicom":
+            raise
+        raise DataError(
+            "DICOM files are read by pydicom, which is not installed: "
+            "`pip install 'resnet-tasks[medical]'`"
+        ) from None
 
     return DicomFile(file, options)
 
