@@ -12,72 +12,38 @@ not public.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from data_tools.converters.scalabel.categories import (
+    CLASSES,
+    DRIVABLE,
+    IGNORED,
+    LANES,
+    RENAMED,
+    ConversionPlan,
+    Semantic,
+    resolve_category,
+)
+from data_tools.converters.scalabel.frames import ScalabelFrame, group_labels_by_name, read_frames
 from data_tools.converters.scalabel.paths import Poly2dPath, flatten_path, parse_box, read_paths
 from data_tools.reading.image_io import measure_image_size
-from data_tools.reading.json_streaming import stream_objects
 from data_tools.reading.source_folder import SPLITS, require_parts
-from data_tools.writing.coco_writer import Annotated, CategorySpec, CocoWriter
+from data_tools.writing.coco_writer import Annotated, CocoWriter
 from data_tools.writing.progress import Progress
 from data_tools.writing.split_summary import SplitSummary, add_unused_images
 from resnet_tasks.data.coco.masks import decode_mask
 from resnet_tasks.errors import DataError
 
-Semantic = Literal["none", "drivable", "lanes", "polygons"]
-
-CLASSES = (
-    *("pedestrian", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"),
-    *("traffic light", "traffic sign"),
-)
-"""BDD100K's detection classes in their order."""
-RENAMED = {
-    "bike": "bicycle",
-    "caravan": "car",
-    "motor": "motorcycle",
-    "person": "pedestrian",
-    "van": "car",
-}
-"""Older names -> classes, as BDD100K's configuration has it (`name_mapping` of det.toml)."""
-IGNORED = {"other person": "pedestrian", "other vehicle": "car", "trailer": "truck"}
-"""Categories whose objects become crowd objects (`ignore_mapping` of det.toml)."""
-DRIVABLE = ("direct", "alternative")
-LANES = (
-    *("crosswalk", "double other", "double white", "double yellow"),
-    *("road curb", "single other", "single white", "single yellow"),
-)
-AREAS = {"area/drivable": "direct", "area/alternative": "alternative"}
-OF_LANES = "lane"
-OF_AREAS = "drivable area"
-"""Categories of the files of 2018, which name the class in an attribute."""
 SIZE = (720, 1280)
 MAX_REACH = 10
 """A point further away than this many images is a mistake, and rasterizing to it takes memory."""
-
-
-@dataclass(frozen=True)
-class _ConversionPlan:
-    """What becomes of which category."""
-
-    things: tuple[str, ...]
-    stuff: tuple[str, ...]
-    semantic: Semantic
-    rename: Mapping[str, str]
-    ignore: Mapping[str, str]
-    lane_width: int
-
-    @property
-    def categories(self) -> list[CategorySpec]:
-        things = [CategorySpec(name) for name in self.things]
-        names = [name for name in self.stuff if name not in self.things]
-        return things + [CategorySpec(name, isthing=False) for name in names]
 
 
 @dataclass
@@ -151,7 +117,7 @@ def convert_scalabel(  # noqa: PLR0913 - each is an option of the format
         "lanes": LANES,
         "polygons": (*classes, *stuff),
     }
-    plan = _ConversionPlan(
+    plan = ConversionPlan(
         tuple(classes), stuff_by_semantic[semantic], semantic, rename, ignore, lane_width
     )
     files = {
@@ -176,8 +142,8 @@ def convert_scalabel(  # noqa: PLR0913 - each is an option of the format
             description=f"Converted from Scalabel, {split}",
             license_name=license_name,
         )
-        labels_by_frame, skipped_counts = _group_labels_by_name(other_files), _SkippedCounts()
-        for frame in _read_frames(first):
+        labels_by_frame, skipped_counts = group_labels_by_name(other_files), _SkippedCounts()
+        for frame in read_frames(first):
             image = source / images.format(split=split) / frame.name
             is_annotated = not other_files or frame.name in labels_by_frame
             skipped_counts.images_without_map += not is_annotated
@@ -197,80 +163,11 @@ def convert_scalabel(  # noqa: PLR0913 - each is an option of the format
     return add_unused_images(summaries, source, images, "no frame is about them")
 
 
-@dataclass(frozen=True)
-class _Frame:
-    """One image of a label file."""
-
-    location: str
-    name: str
-    labels: list[tuple[str, dict[str, Any]]]
-    group: str | None
-    attributes: Mapping[str, Any]
-    size: tuple[int, int] | None
-
-
-def _read_frames(file: Path) -> Iterator[_Frame]:
-    for number, raw in enumerate(stream_objects(file, "frames")):
-        name = raw.get("name")
-        location = f"{file}, frame {number} ({name})"
-        parts = PurePosixPath(name).parts if isinstance(name, str) else ()
-        if not parts or "\\" in str(name) or parts[0] == "/" or ".." in parts:
-            raise DataError(
-                f"{location} has the name {name!r}; it must be a path inside the images"
-            )
-        raw_labels = raw.get("labels")
-        if raw_labels is not None and not isinstance(raw_labels, list):
-            raise DataError(f"{location}: labels are {raw_labels!r:.60}; they must be a list")
-        labels = []
-        for index, raw_label in enumerate(raw_labels or ()):
-            label_location = f"{location}, label {index}"
-            if not isinstance(raw_label, dict) or not isinstance(raw_label.get("category"), str):
-                raise DataError(
-                    f"{label_location} is {raw_label!r:.60}; it must be an object with a category"
-                )
-            labels.append((f"{label_location} (id {raw_label.get('id')})", raw_label))
-        group = raw.get("videoName") or raw.get("video_name")
-        attributes = raw.get("attributes")
-        yield _Frame(
-            location,
-            str(name),
-            labels,
-            str(group) if group else None,
-            attributes if isinstance(attributes, dict) else {},
-            _parse_size(raw, location),
-        )
-
-
-def _parse_size(raw: Mapping[str, Any], location: str) -> tuple[int, int] | None:
-    raw_size = raw.get("size")
-    if raw_size is None:
-        return None
-    height, width = (
-        raw_size.get(key) if isinstance(raw_size, dict) else None for key in _SIZE_KEYS
-    )
-    if not (type(height) is int and type(width) is int and height > 0 and width > 0):
-        raise DataError(
-            f"{location} has the size {raw_size!r:.60}; it needs height and width above 0"
-        )
-    return height, width
-
-
-_SIZE_KEYS = ("height", "width")
-
-
-def _group_labels_by_name(files: Sequence[Path]) -> dict[str, list[tuple[str, dict[str, Any]]]]:
-    labels_by_name: dict[str, list[tuple[str, dict[str, Any]]]] = {}
-    for file in files:
-        for frame in _read_frames(file):
-            labels_by_name.setdefault(frame.name, []).extend(frame.labels)
-    return labels_by_name
-
-
 def _add_frame(
     writer: CocoWriter,
     image: Path,
-    frame: _Frame,
-    plan: _ConversionPlan,
+    frame: ScalabelFrame,
+    plan: ConversionPlan,
     size: tuple[int, int],
     skipped_counts: _SkippedCounts,
     *,
@@ -284,7 +181,7 @@ def _add_frame(
     names = [plan_category.name for plan_category in plan.categories]
     for location, label in frame.labels:
         attributes = _parse_attributes(label, location)
-        category = _resolve_category(label, attributes, plan)
+        category = resolve_category(label, attributes, plan)
         paths = read_paths(label.get("poly2d"), location)
         reach = MAX_REACH * max(size)
         if any(abs(value) > reach for path in paths for point in path.points for value in point):
@@ -318,17 +215,6 @@ def _parse_attributes(label: Mapping[str, Any], location: str) -> dict[str, Any]
     return {key[:1].lower() + key[1:]: value for key, value in plain.items()}
 
 
-def _resolve_category(
-    label: Mapping[str, Any], attributes: Mapping[str, Any], plan: _ConversionPlan
-) -> str:
-    name = str(label["category"])
-    if name == OF_AREAS:
-        return str(attributes.get("areaType", name))
-    if name == OF_LANES:
-        return str(attributes.get("laneTypes", attributes.get("laneType", name)))
-    return plan.rename.get(name, AREAS.get(name, name))
-
-
 def _add_object(
     writer: CocoWriter,
     image_id: int,
@@ -336,7 +222,7 @@ def _add_object(
     category: str,
     attributes: dict[str, Any],
     paths: Sequence[Poly2dPath],
-    plan: _ConversionPlan,
+    plan: ConversionPlan,
     location: str,
 ) -> None:
     flags = [attributes.pop(key, False) for key in ("crowd", "ignored")]
@@ -361,7 +247,7 @@ def _add_object(
 
 
 def _rasterize_paths(
-    paths: Sequence[Poly2dPath], size: tuple[int, int], plan: _ConversionPlan
+    paths: Sequence[Poly2dPath], size: tuple[int, int], plan: ConversionPlan
 ) -> NDArray[np.bool_]:
     """`(height, width)` what closed paths enclose and, for lanes, open ones cover."""
     covered = np.zeros(size, dtype=np.uint8)

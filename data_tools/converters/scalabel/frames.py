@@ -1,0 +1,92 @@
+"""Reader of the frames in Scalabel's label files: names, sizes and labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from data_tools.reading.json_streaming import stream_objects
+from resnet_tasks.errors import DataError
+
+
+@dataclass(frozen=True)
+class ScalabelFrame:
+    """One image of a label file.
+
+    Attributes:
+        location: File, number and name of the frame, for messages.
+        name: Relative path of the image.
+        labels: (location, label as JSON has it).
+        group: Video that the image is a frame of.
+        attributes: Attributes of the image.
+        size: (height, width); None where the file does not state it.
+    """
+
+    location: str
+    name: str
+    labels: list[tuple[str, dict[str, Any]]]
+    group: str | None
+    attributes: Mapping[str, Any]
+    size: tuple[int, int] | None
+
+
+def read_frames(file: Path) -> Iterator[ScalabelFrame]:
+    """Read a label file frame by frame.
+
+    Raises:
+        DataError: If a frame has no valid name, labels or size, or a label has no category.
+    """
+    for number, raw in enumerate(stream_objects(file, "frames")):
+        name = raw.get("name")
+        location = f"{file}, frame {number} ({name})"
+        parts = PurePosixPath(name).parts if isinstance(name, str) else ()
+        if not parts or "\\" in str(name) or parts[0] == "/" or ".." in parts:
+            raise DataError(
+                f"{location} has the name {name!r}; it must be a path inside the images"
+            )
+        raw_labels = raw.get("labels")
+        if raw_labels is not None and not isinstance(raw_labels, list):
+            raise DataError(f"{location}: labels are {raw_labels!r:.60}; they must be a list")
+        labels = []
+        for index, raw_label in enumerate(raw_labels or ()):
+            label_location = f"{location}, label {index}"
+            if not isinstance(raw_label, dict) or not isinstance(raw_label.get("category"), str):
+                raise DataError(
+                    f"{label_location} is {raw_label!r:.60}; it must be an object with a category"
+                )
+            labels.append((f"{label_location} (id {raw_label.get('id')})", raw_label))
+        group = raw.get("videoName") or raw.get("video_name")
+        attributes = raw.get("attributes")
+        yield ScalabelFrame(
+            location,
+            str(name),
+            labels,
+            str(group) if group else None,
+            attributes if isinstance(attributes, dict) else {},
+            _parse_size(raw, location),
+        )
+
+
+def group_labels_by_name(files: Sequence[Path]) -> dict[str, list[tuple[str, dict[str, Any]]]]:
+    """Read label files and return their labels, with locations, by the name of the image."""
+    labels_by_name: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+    for file in files:
+        for frame in read_frames(file):
+            labels_by_name.setdefault(frame.name, []).extend(frame.labels)
+    return labels_by_name
+
+
+def _parse_size(raw: Mapping[str, Any], location: str) -> tuple[int, int] | None:
+    raw_size = raw.get("size")
+    if raw_size is None:
+        return None
+    height, width = (
+        raw_size.get(key) if isinstance(raw_size, dict) else None for key in ("height", "width")
+    )
+    if not (type(height) is int and type(width) is int and height > 0 and width > 0):
+        raise DataError(
+            f"{location} has the size {raw_size!r:.60}; it needs height and width above 0"
+        )
+    return height, width
