@@ -30,8 +30,9 @@ from data_tools.reading.source_folder import (
     require_parts,
     strip_image_suffix,
 )
-from data_tools.writing.coco_writer import CategorySpec, CocoWriter, choose_void_value
+from data_tools.writing.coco_writer import CategorySpec, CocoWriter
 from data_tools.writing.progress import Progress, ProgressCounter
+from data_tools.writing.semantic_maps import choose_void_value
 from data_tools.writing.split_summary import SplitSummary
 from resnet_tasks.data.images.decoding import convert_channels, decode_image
 from resnet_tasks.data.images.image_files import DAMAGE

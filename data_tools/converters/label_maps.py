@@ -26,8 +26,9 @@ from data_tools.reading.source_folder import (
     require_parts,
 )
 from data_tools.shapes.components import SMALL_COMPONENT, find_components
-from data_tools.writing.coco_writer import CategorySpec, CocoWriter, choose_void_value
+from data_tools.writing.coco_writer import CategorySpec, CocoWriter
 from data_tools.writing.progress import Progress, ProgressCounter
+from data_tools.writing.semantic_maps import choose_void_value
 from data_tools.writing.split_summary import SplitSummary
 from resnet_tasks.data.images.label_files import read_label_map
 from resnet_tasks.errors import DataError

@@ -15,8 +15,6 @@ JSON.
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,21 +23,19 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from data_tools.reading.image_io import measure_image_size, write_image
+from data_tools.writing.coco_annotations import CocoAnnotations
+from data_tools.writing.coco_images import CocoImages
 from data_tools.writing.coco_shapes import (
-    Shape,
     shape_from_box,
     shape_from_mask,
     shape_from_polygons,
 )
+from data_tools.writing.semantic_maps import SemanticMaps
 from data_tools.writing.split_summary import SkippedObject, SplitSummary
-from data_tools.writing.text_spool import TextSpool
 from resnet_tasks.errors import DataError
 from resnet_tasks.files.safe_names import require_class_names
 
 Annotated = Literal["boxes", "masks", "semantic", "image"]
-
-MAX_8BIT_CATEGORIES = 254
 
 
 @dataclass(frozen=True)
@@ -100,25 +96,19 @@ class CocoWriter:
         require_class_names(names, str(self.file))
         self.split = split
         self.folder = folder
-        self.images_root = _make_absolute(folder if images_root is None else images_root)
-        self.copy_images = copy_images
-        self._ids = {name: index for index, name in enumerate(names, start=1)}
         self._names = names
-        self._images: list[dict[str, Any]] = []
-        self._image_paths: dict[Path, None] = {}
-        self._annotations = TextSpool(folder)
-        self._objects = [0] * len(names)
-        self._outlines = 0
+        self._images = CocoImages(folder, split, root=images_root, copy_images=copy_images)
+        self._annotations = CocoAnnotations(folder, names)
         self._skipped: list[SkippedObject] = []
         self._notes: list[str] = []
-        self._pixels = np.zeros(len(names) + 1, dtype=np.int64)
+        self._semantic_maps = SemanticMaps(folder, split, num_categories=len(names))
         self._info: dict[str, Any] = {"description": description, "annotated": list(annotated)}
         if images_root is not None and not copy_images:
-            self._info["images_root"] = self.images_root.as_posix()
+            self._info["images_root"] = self._images.root.as_posix()
         self._licenses = [{"id": 1, "name": license_name}] if license_name else []
         self._categories = [
             {
-                "id": self._ids[category.name],
+                "id": self._annotations.category_ids[category.name],
                 "name": category.name,
                 "isthing": int(category.isthing),
             }
@@ -128,7 +118,7 @@ class CocoWriter:
     @property
     def void(self) -> int:
         """Value of void pixels in the semantic PNGs."""
-        return choose_void_value(len(self._names))
+        return self._semantic_maps.void
 
     def add_image(
         self,
@@ -151,29 +141,9 @@ class CocoWriter:
         Raises:
             DataError: If the file cannot be read, lies outside the images root, or comes twice.
         """
-        if (absolute_path := _make_absolute(image)) in self._image_paths:
-            raise DataError(
-                f"{self.split} has the image {image} twice, so that its objects would be "
-                "missed in one of the two; bring all its objects under one entry"
-            )
-        self._image_paths[absolute_path] = None
-        height, width = size or measure_image_size(image)
-        name = self._resolve_file_name(image)
-        image_id = len(self._images) + 1
-        record: dict[str, Any] = {
-            "id": image_id,
-            "file_name": name,
-            "height": height,
-            "width": width,
-        }
-        if group is not None:
-            record["group"] = group
-        if spacing is not None:
-            record["spacing"] = list(spacing)
-        if attributes:
-            record["attributes"] = dict(attributes)
-        self._images.append(record)
-        return image_id
+        return self._images.add(
+            image, size=size, group=group, spacing=spacing, attributes=attributes
+        )
 
     def add_label(self, image_id: int, category: str) -> None:
         """Adds a label of the whole image: an annotation without a box.
@@ -185,8 +155,7 @@ class CocoWriter:
         Raises:
             DataError: If the class is unknown.
         """
-        category_id = self._get_category_id(image_id, category)
-        self._write_annotation({"image_id": image_id, "category_id": category_id})
+        self._annotations.add_label(self._images.get_record(image_id), category)
 
     def add_box(
         self,
@@ -209,7 +178,10 @@ class CocoWriter:
         Raises:
             DataError: If the box has no area or the class is unknown.
         """
-        self._add_object(image_id, category, shape_from_box(box), iscrowd, attributes)
+        record, shape = self._images.get_record(image_id), shape_from_box(box)
+        self._annotations.add_object(
+            record, category, shape, iscrowd=iscrowd, attributes=attributes
+        )
 
     def add_mask(
         self,
@@ -236,14 +208,16 @@ class CocoWriter:
         Raises:
             DataError: If the mask is empty or its size is not the image's.
         """
-        record = self._images[image_id - 1]
+        record = self._images.get_record(image_id)
         if mask.shape != (record["height"], record["width"]):
             raise DataError(
                 f"a mask of {record['file_name']} has size {mask.shape} (height, width), the "
                 f"image {(record['height'], record['width'])}; both must agree"
             )
         shape = shape_from_mask(mask, polygons=polygons, box=box)
-        self._add_object(image_id, category, shape, iscrowd, attributes)
+        self._annotations.add_object(
+            record, category, shape, iscrowd=iscrowd, attributes=attributes
+        )
 
     def add_polygons(
         self,
@@ -271,11 +245,13 @@ class CocoWriter:
             DataError: If a polygon has fewer than three points or one that is far outside, or the
                 class is unknown.
         """
-        record = self._images[image_id - 1]
+        record = self._images.get_record(image_id)
         description = f"a {category} of {record['file_name']}"
         shape = shape_from_polygons(polygons, self.get_image_size(image_id), description)
         if shape is not None:
-            self._add_object(image_id, category, shape, iscrowd, attributes)
+            self._annotations.add_object(
+                record, category, shape, iscrowd=iscrowd, attributes=attributes
+            )
         return shape is not None
 
     def add_semantic(self, image_id: int, ids: NDArray[np.integer[Any]]) -> None:
@@ -288,26 +264,8 @@ class CocoWriter:
         Raises:
             DataError: If the size is not the image's or a value is no category.
         """
-        record = self._images[image_id - 1]
-        if ids.shape != (record["height"], record["width"]):
-            raise DataError(
-                f"the label map of {record['file_name']} has size {ids.shape} (height, width), the "
-                f"image {(record['height'], record['width'])}; both must agree"
-            )
-        counts = np.bincount(ids.ravel(), minlength=self.void + 1)
-        unknown = [int(v) for v in np.flatnonzero(counts) if len(self._names) < v != self.void]
-        if unknown:
-            raise DataError(
-                f"the label map of {record['file_name']} holds {unknown}; allowed are 0 to "
-                f"{len(self._names)} and {self.void} for void"
-            )
-        self._pixels += counts[: len(self._names) + 1]
-        # Not `with_suffix`, which would take the end of `1.2.840` for one.
-        name = Path("semantic", self.split, f"{Path(record['file_name']).stem}.png")
-        if (self.folder / name).exists():
-            name = name.with_name(f"{name.stem}_{image_id}.png")
-        write_image(self.folder / name, ids.astype(np.uint8 if self.void == 255 else np.uint16))
-        record["sem_seg_file_name"] = name.as_posix()
+        record = self._images.get_record(image_id)
+        record["sem_seg_file_name"] = self._semantic_maps.write(record, ids)
 
     def declare_annotated(self, *kinds: Annotated) -> None:
         """Replaces what the source annotates, where that is known only once it is read."""
@@ -318,7 +276,7 @@ class CocoWriter:
 
         An object that has only a box would be taught as one without pixels.
         """
-        if 0 < self._outlines == self._annotations.count:
+        if self._annotations.all_have_outlines:
             self.declare_annotated("boxes", "masks")
 
     def skip(self, file: Path | str, description: str, reason: str) -> None:
@@ -327,7 +285,7 @@ class CocoWriter:
 
     def get_image_size(self, image_id: int) -> tuple[int, int]:
         """(height, width) of an image that was added."""
-        record = self._images[image_id - 1]
+        record = self._images.get_record(image_id)
         return record["height"], record["width"]
 
     def add_note(self, text: str) -> None:
@@ -341,7 +299,7 @@ class CocoWriter:
         with temporary.open("w", encoding="utf-8") as stream:
             stream.write(f'{{"info": {json.dumps(self._info)}, ')
             stream.write(f'"licenses": {json.dumps(self._licenses)}, "images": [')
-            for number, record in enumerate(self._images):
+            for number, record in enumerate(self._images.records):
                 stream.write(f"{', ' if number else ''}{json.dumps(record)}")
             stream.write('], "annotations": [')
             self._annotations.copy_to(stream)
@@ -351,88 +309,20 @@ class CocoWriter:
 
     def summarize(self) -> SplitSummary:
         """Counts of what was added so far."""
-        objects = dict(zip(self._names, self._objects, strict=True))
-        has_maps = any("sem_seg_file_name" in record for record in self._images)
-        pixels = dict(zip(self._names, map(int, self._pixels[1:]), strict=True)) if has_maps else {}
+        objects = dict(zip(self._names, self._annotations.counts, strict=True))
+        has_maps = any("sem_seg_file_name" in record for record in self._images.records)
+        pixels = (
+            dict(zip(self._names, map(int, self._semantic_maps.pixels[1:]), strict=True))
+            if has_maps
+            else {}
+        )
         skipped, notes = tuple(self._skipped), tuple(self._notes)
         return SplitSummary(
             self.split,
-            len(self._images),
+            len(self._images.records),
             objects,
             pixels,
             skipped,
             notes=notes,
-            image_paths=frozenset(self._image_paths),
+            image_paths=frozenset(self._images.paths),
         )
-
-    def _resolve_file_name(self, image: Path) -> str:
-        absolute = _make_absolute(image)
-        try:
-            str(absolute).encode()
-        except UnicodeEncodeError:
-            raise DataError(
-                f"the image {str(image)!r} has a name that is no UTF-8, which JSON cannot "
-                "hold; rename the file"
-            ) from None
-        if not absolute.is_relative_to(self.images_root):
-            raise DataError(f"{image} does not lie inside {self.images_root}, the images root")
-        name = absolute.relative_to(self.images_root)
-        return self._copy_image(image, name) if self.copy_images else name.as_posix()
-
-    def _copy_image(self, image: Path, name: Path) -> str:
-        target = Path("images", self.split, name)
-        (self.folder / target).parent.mkdir(parents=True, exist_ok=True)
-        try:
-            shutil.copyfile(image, self.folder / target)
-        except FileNotFoundError:
-            raise DataError(f"the image {image} was there and is missing now") from None
-        return target.as_posix()
-
-    def _add_object(
-        self,
-        image_id: int,
-        category: str,
-        shape: Shape,
-        iscrowd: bool,
-        attributes: Mapping[str, Any] | None,
-    ) -> None:
-        category_id = self._get_category_id(image_id, category)
-        name = self._images[image_id - 1]["file_name"]
-        if shape.is_empty:
-            raise DataError(
-                f"a {category} of {name} has no area (x, y, width, height = {shape.box})"
-            )
-        annotation = {
-            "image_id": image_id,
-            "category_id": category_id,
-            **shape.to_fields(),
-            "iscrowd": int(iscrowd),
-        }
-        if shape.segmentation is not None:
-            annotation["segmentation"] = shape.segmentation
-        if attributes:
-            annotation["attributes"] = dict(attributes)
-        self._outlines += shape.segmentation is not None
-        self._write_annotation(annotation)
-
-    def _write_annotation(self, annotation: Mapping[str, Any]) -> None:
-        self._objects[annotation["category_id"] - 1] += 1
-        self._annotations.add(json.dumps({"id": self._annotations.count + 1, **annotation}))
-
-    def _get_category_id(self, image_id: int, category: str) -> int:
-        if category not in self._ids:
-            name = self._images[image_id - 1]["file_name"]
-            raise DataError(
-                f"an object of {name} is a {category!r}; the classes are {', '.join(self._names)}"
-            )
-        return self._ids[category]
-
-
-def choose_void_value(num_categories: int) -> int:
-    """Value of void pixels in semantic PNGs: the largest that 8 bits hold, else 16."""
-    return 255 if num_categories <= MAX_8BIT_CATEGORIES else 65535
-
-
-def _make_absolute(path: Path) -> Path:
-    """The path from the root, links kept: a linked image still lies where it is named."""
-    return Path(os.path.abspath(path))  # noqa: PTH100 - pathlib's own way follows links
