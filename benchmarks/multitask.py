@@ -49,7 +49,8 @@ from resnet_tasks.layers.feature_pyramid import FeaturePyramid
 from resnet_tasks.model import TaskModel
 from resnet_tasks.runtime.devices import resolve_device
 from resnet_tasks.structures.evaluation import ABSENT
-from resnet_tasks.structures.samples import Batch, LabelTable
+from resnet_tasks.structures.label_table import LabelTable
+from resnet_tasks.structures.samples import Batch
 
 SPARED = 0.9
 """Share of one backbone's own time that sharing it should spare."""

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from resnet_tasks.recipe.schema import Recipe, TrainingRecipe
     from resnet_tasks.runs.run import load
     from resnet_tasks.structures.geometry import Geometry
-    from resnet_tasks.structures.samples import Sample, Target
+    from resnet_tasks.structures.samples import Sample
+    from resnet_tasks.structures.targets import Target
     from resnet_tasks.training.finetune import finetune
 
 _HOMES = {
@@ -32,7 +33,7 @@ _HOMES = {
     "Recipe": "resnet_tasks.recipe.schema",
     "ResNet": "resnet_tasks.backbone.resnet",
     "Sample": "resnet_tasks.structures.samples",
-    "Target": "resnet_tasks.structures.samples",
+    "Target": "resnet_tasks.structures.targets",
     "TaskModel": "resnet_tasks.model",
     "TrainingRecipe": "resnet_tasks.recipe.schema",
     "evaluate": "resnet_tasks.evaluation.evaluate",

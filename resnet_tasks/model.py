@@ -16,7 +16,10 @@ from resnet_tasks.heads.base import Head
 from resnet_tasks.layers.feature_pyramid import FeaturePyramid
 from resnet_tasks.layers.folded_norms import fold_permanently
 from resnet_tasks.runtime.devices import autocast
-from resnet_tasks.structures.samples import Batch, FeatureSpec, LabelTable, LossTerm
+from resnet_tasks.structures.feature_spec import FeatureSpec
+from resnet_tasks.structures.label_table import LabelTable
+from resnet_tasks.structures.loss_term import LossTerm
+from resnet_tasks.structures.samples import Batch
 
 Losses = dict[str, LossTerm]
 Raw = dict[str, dict[str, Tensor]]

@@ -21,19 +21,14 @@ from torch import Tensor
 from resnet_tasks.errors import HeadError
 from resnet_tasks.heads.base import HEADS, Head, HeadOptions
 from resnet_tasks.structures.evaluation import VOID
+from resnet_tasks.structures.feature_spec import FeatureSpec
 from resnet_tasks.structures.geometry import Geometry
+from resnet_tasks.structures.label_table import LabelTable
+from resnet_tasks.structures.loss_term import LossTerm
 from resnet_tasks.structures.predictions import Classification, Detections, SegmentationMap
-from resnet_tasks.structures.samples import (
-    Batch,
-    BatchView,
-    FeatureSpec,
-    LabelTable,
-    LossTerm,
-    Sample,
-    Target,
-    Task,
-    collate,
-)
+from resnet_tasks.structures.samples import Batch, BatchView, Sample, collate
+from resnet_tasks.structures.targets import Target
+from resnet_tasks.structures.tasks import Task
 
 TargetMaker = Callable[[tuple[int, int], int, torch.Generator], Target]
 """(height, width) of an image, number of classes, random source -> what is annotated on it."""

@@ -22,19 +22,13 @@ from resnet_tasks.layers.norms import find_batch_norms
 from resnet_tasks.model import TaskModel
 from resnet_tasks.runtime.devices import autocast, resolve_device, resolve_precision
 from resnet_tasks.structures.evaluation import VOID
+from resnet_tasks.structures.feature_spec import FeatureSpec
 from resnet_tasks.structures.geometry import Geometry
-from resnet_tasks.structures.samples import (
-    CLASSIFICATION,
-    SEMANTIC_SEGMENTATION,
-    Batch,
-    BatchView,
-    FeatureSpec,
-    LabelTable,
-    LossTerm,
-    Sample,
-    Target,
-    collate,
-)
+from resnet_tasks.structures.label_table import LabelTable
+from resnet_tasks.structures.loss_term import LossTerm
+from resnet_tasks.structures.samples import Batch, BatchView, Sample, collate
+from resnet_tasks.structures.targets import Target
+from resnet_tasks.structures.tasks import CLASSIFICATION, SEMANTIC_SEGMENTATION
 from resnet_tasks.testing import random_batch
 
 

@@ -23,7 +23,8 @@ from resnet_tasks.heads.semantic.fpn import SemanticFPN
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema import Recipe
 from resnet_tasks.structures.geometry import Geometry
-from resnet_tasks.structures.samples import Sample, Target, collate
+from resnet_tasks.structures.samples import Sample, collate
+from resnet_tasks.structures.targets import Target
 
 CATEGORIES = CategoryMap((Category(1, "car"), Category(2, "road", is_thing=False)))
 LIGHT = {

@@ -33,7 +33,8 @@ from resnet_tasks.layers.norms import find_batch_norms
 from resnet_tasks.model import TaskModel
 from resnet_tasks.runtime.devices import autocast
 from resnet_tasks.structures.evaluation import ABSENT
-from resnet_tasks.structures.samples import Batch, LabelTable
+from resnet_tasks.structures.label_table import LabelTable
+from resnet_tasks.structures.samples import Batch
 
 PEER = f"torchvision {version('torchvision')}"
 FROZEN_STAGES = 2

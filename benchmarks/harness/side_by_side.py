@@ -14,7 +14,8 @@ from benchmarks.harness import measurement as measuring
 from resnet_tasks.errors import DataError
 from resnet_tasks.runs.model_cost import measure_peak_bytes, time_interleaved
 from resnet_tasks.structures.geometry import Geometry
-from resnet_tasks.structures.samples import Batch, Sample, Target, collate
+from resnet_tasks.structures.samples import Batch, Sample, collate
+from resnet_tasks.structures.targets import Target
 
 THINGS = ("car", "pedestrian", "bicyclist")
 SURFACES = tuple(f"class {i}" for i in range(11))  # as many as CamVid has

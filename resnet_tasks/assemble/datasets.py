@@ -17,7 +17,7 @@ from resnet_tasks.data.images.windows import WindowGrid
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.recipe.schema import IntensityRecipe, Recipe, SourceRecipe
 from resnet_tasks.registry import suggest_nearest
-from resnet_tasks.structures.samples import CLASSIFICATION, Task
+from resnet_tasks.structures.tasks import CLASSIFICATION, Task
 
 
 def build_dataset(

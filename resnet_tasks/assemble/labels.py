@@ -13,7 +13,8 @@ from resnet_tasks.files.safe_names import require_class_names, require_head_name
 from resnet_tasks.recipe.schema import HeadRecipe, Recipe
 from resnet_tasks.registry import suggest_nearest
 from resnet_tasks.structures.evaluation import ABSENT, BACKGROUND, IGNORED, VOID
-from resnet_tasks.structures.samples import CLASSIFICATION, SEMANTIC_SEGMENTATION, LabelTable, Task
+from resnet_tasks.structures.label_table import LabelTable
+from resnet_tasks.structures.tasks import CLASSIFICATION, SEMANTIC_SEGMENTATION, Task
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from resnet_tasks.layers.feature_pyramid import FeaturePyramid
 from resnet_tasks.model import TaskModel
 from resnet_tasks.model_weights.fill_model import fill_model
 from resnet_tasks.recipe.schema import BackboneRecipe, ModelWeightsRecipe, NormalizeRecipe, Recipe
-from resnet_tasks.structures.samples import CLASSIFICATION
+from resnet_tasks.structures.tasks import CLASSIFICATION
 
 
 def build_model(recipe: Recipe, labels: Labels, *, weights: str | None = None) -> TaskModel:

@@ -16,7 +16,7 @@ from torch import nn
 
 from resnet_tasks.errors import ResnetTasksError, WeightsError
 from resnet_tasks.registry import find_nearest
-from resnet_tasks.structures.samples import FeatureSpec
+from resnet_tasks.structures.feature_spec import FeatureSpec
 
 LEVELS = ("C1", "C2", "C3", "C4", "C5")
 """The stem before pooling, then the outputs of the four residual stages."""

@@ -13,7 +13,9 @@ from resnet_tasks.data.coco.records import boxes_to_xywh
 from resnet_tasks.data.images.intensity import resize_labels
 from resnet_tasks.data.sampling.dataset_protocols import HasTruth
 from resnet_tasks.structures.evaluation import GroundTruth
-from resnet_tasks.structures.samples import LabelTable, Sample, Task
+from resnet_tasks.structures.label_table import LabelTable
+from resnet_tasks.structures.samples import Sample
+from resnet_tasks.structures.tasks import Task
 
 
 def build_truth(dataset: Dataset[Sample], index: int, table: LabelTable) -> GroundTruth:

@@ -17,8 +17,11 @@ from torch import Tensor, nn
 from resnet_tasks.errors import HeadError
 from resnet_tasks.registry import EVALUATORS, Registry, suggest_nearest
 from resnet_tasks.structures.evaluation import Evaluator
+from resnet_tasks.structures.feature_spec import FeatureSpec
 from resnet_tasks.structures.geometry import Geometry
-from resnet_tasks.structures.samples import BatchView, FeatureSpec, LossTerm, Task
+from resnet_tasks.structures.loss_term import LossTerm
+from resnet_tasks.structures.samples import BatchView
+from resnet_tasks.structures.tasks import Task
 
 
 class HeadOptions(BaseModel):

@@ -30,9 +30,12 @@ from resnet_tasks.heads.class_weights import make_class_weights
 from resnet_tasks.layers.dropout import sample_channel_mask
 from resnet_tasks.layers.segmentation_losses import cross_entropy
 from resnet_tasks.structures.evaluation import VOID
+from resnet_tasks.structures.feature_spec import FeatureSpec
 from resnet_tasks.structures.geometry import Geometry
+from resnet_tasks.structures.loss_term import LossTerm
 from resnet_tasks.structures.predictions import Classification
-from resnet_tasks.structures.samples import CLASSIFICATION, BatchView, FeatureSpec, LossTerm, Task
+from resnet_tasks.structures.samples import BatchView
+from resnet_tasks.structures.tasks import CLASSIFICATION, Task
 
 MULTI_LABEL = "multi_label_classification"
 """Key of the evaluator of heads with the option `multi_label`."""

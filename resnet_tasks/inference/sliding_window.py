@@ -21,7 +21,8 @@ from resnet_tasks.inference.merge_boxes import WindowDetections, merge_detection
 from resnet_tasks.inference.merge_maps import BlendedMap, Keep, get_window_logits
 from resnet_tasks.model import Raw, TaskModel
 from resnet_tasks.structures.predictions import Detections
-from resnet_tasks.structures.samples import CLASSIFICATION, SEMANTIC_SEGMENTATION, Batch, collate
+from resnet_tasks.structures.samples import Batch, collate
+from resnet_tasks.structures.tasks import CLASSIFICATION, SEMANTIC_SEGMENTATION
 
 
 @runtime_checkable

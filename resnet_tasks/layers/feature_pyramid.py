@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from resnet_tasks.errors import HeadError
 from resnet_tasks.layers.strides import check_strides
-from resnet_tasks.structures.samples import FeatureSpec
+from resnet_tasks.structures.feature_spec import FeatureSpec
 
 
 def get_shared_channels(specs: Mapping[str, FeatureSpec], requested: int | None, who: str) -> int:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from resnet_tasks.layers.tracing import is_traced
-from resnet_tasks.structures.samples import LossTerm
+from resnet_tasks.structures.loss_term import LossTerm
 
 Terms = Callable[[Tensor, Tensor], Mapping[str, LossTerm]]
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from resnet_tasks.structures.evaluation import VOID
-from resnet_tasks.structures.samples import LossTerm
+from resnet_tasks.structures.loss_term import LossTerm
 
 
 def cross_entropy(

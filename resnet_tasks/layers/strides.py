@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 
 from resnet_tasks.errors import HeadError
-from resnet_tasks.structures.samples import FeatureSpec
+from resnet_tasks.structures.feature_spec import FeatureSpec
 
 
 def check_strides(

@@ -14,7 +14,9 @@ from resnet_tasks.assemble.model import build_model
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema import Recipe
 from resnet_tasks.structures.geometry import Geometry
-from resnet_tasks.structures.samples import Sample, Target, Task
+from resnet_tasks.structures.samples import Sample
+from resnet_tasks.structures.targets import Target
+from resnet_tasks.structures.tasks import Task
 
 SIZE = (480, 640)
 """Of the images of a recipe that neither resizes nor cuts them."""

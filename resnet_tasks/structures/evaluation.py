@@ -1,7 +1,4 @@
-"""What evaluation takes and gives: truths, metrics and the evaluators' contract, free of torch.
-
-`structures` gives the same names to everything that works with tensors anyway.
-"""
+"""Ground truth, metrics and the contract of evaluators, free of torch."""
 
 from __future__ import annotations
 

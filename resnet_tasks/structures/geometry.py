@@ -1,6 +1,7 @@
 """How an image came to lie in a batch, and the way back; for tensors and for numpy arrays.
 
-Free of torch, so that exported models predict without it; `structures` adds what tensors need.
+Free of torch, so that exported models predict without it; `samples` registers the resize of
+tensors.
 """
 
 from __future__ import annotations

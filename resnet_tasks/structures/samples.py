@@ -1,17 +1,16 @@
-"""The typed tensors that all parts exchange: one box convention, one label convention.
+"""Samples, the batch that `collate` makes of them, and the view of it that one head gets.
 
 Shape glossary: `B` batch, `C` channels of an image, `H, W` the padded batch, `h, w` one image
-inside it, `N` objects, `K` classes.
+inside it.
 
-Boxes are `(N, 4)` float32 `xyxy` in absolute pixels with `0 <= x1 < x2 <= width`. Sizes are
-`(height, width)`. Labels of a `Sample` are indices into the categories of the data set; labels
-inside a head are indices into the classes of that head (`Batch.view` translates). Category ids
-exist in COCO files and `data/coco.py` only.
+Sizes are `(height, width)`. Labels of a `Sample` and a `Batch` are indices into the categories of
+the dataset; labels of a `BatchView` are indices into the classes of a head (`Batch.make_view`
+translates). Category ids exist in COCO files and `data/coco/` only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,49 +19,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from resnet_tasks.errors import DataError, ImageError
-from resnet_tasks.structures.evaluation import (
-    ABSENT,
-    IGNORED,
-    VOID,
-)
+from resnet_tasks.structures.evaluation import VOID
 from resnet_tasks.structures.geometry import Geometry, flip_and_resize
-
-REGION_MARGIN = 10_000.0
-"""Pixels by which the region of a whole image surpasses it: anchors at its border, which lie
-outside for the most part, are inside the region."""
-
-
-@dataclass(frozen=True)
-class FeatureSpec:
-    """What a feature level is, known before any tensor exists.
-
-    Attributes:
-        channels: Number of channels.
-        stride: Input pixels per feature cell (px/px).
-    """
-
-    channels: int
-    stride: int
+from resnet_tasks.structures.label_table import LabelTable
+from resnet_tasks.structures.targets import Target
+from resnet_tasks.structures.tasks import Task
 
 
-@dataclass(frozen=True)
-class Task:
-    """What a head does.
-
-    Attributes:
-        name: Key of the task's evaluator in `registry.EVALUATORS` too.
-        target_fields: Fields of `Target` that the head's loss needs.
-    """
-
-    name: str
-    target_fields: tuple[str, ...]
-
-
-DETECTION = Task("detection", ("boxes", "labels"))
-SEMANTIC_SEGMENTATION = Task("semantic_segmentation", ("semantic",))
-CLASSIFICATION = Task("classification", ("image_labels",))
-
-
+# Registered here because `geometry` stays free of torch.
 @flip_and_resize.register
 def _(dense: Tensor, flips: tuple[int, ...], size: tuple[int, int]) -> Tensor:
     values = dense.float()
@@ -71,58 +35,6 @@ def _(dense: Tensor, flips: tuple[int, ...], size: tuple[int, int]) -> Tensor:
     if tuple(values.shape[1:]) == size:
         return values
     return F.interpolate(values[None], size=list(size), mode="bilinear", align_corners=False)[0]
-
-
-@dataclass(frozen=True)
-class Target:
-    """What is annotated on one image.
-
-    `None` means not annotated; empty means looked at, and nothing there.
-
-    Attributes:
-        boxes: `(N, 4)` float32 xyxy, input pixels.
-        labels: `(N,)` int64.
-        ignore: `(N,)` bool; crowds and ignore regions: neither positive nor negative.
-        masks: `(N, h, w)` bool.
-        semantic: `(h, w)` int64 label map; `VOID` and `UNLABELED` are its special values. Inside a
-            `Batch` padded with `VOID` to `(H, W)`; inside a `BatchView` void is the only special
-            value.
-        image_labels: `(L,)` int64, each label once; inside a `BatchView` `IGNORED` stands for
-            labels that the head does not know.
-        unannotated: `(U,)` int64 labels that nobody looked for on this image: that they are not
-            there does not mean that they are absent. None: all were looked for.
-        extra: Fields of the user's own.
-    """
-
-    boxes: Tensor | None = None
-    labels: Tensor | None = None
-    ignore: Tensor | None = None
-    masks: Tensor | None = None
-    semantic: Tensor | None = None
-    image_labels: Tensor | None = None
-    unannotated: Tensor | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)
-
-    def has_fields_for(self, task: Task) -> bool:
-        """Whether everything that `task` needs is annotated."""
-        return all(
-            getattr(self, name, None) is not None or name in self.extra
-            for name in task.target_fields
-        )
-
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Target:
-        """The same target on `device`."""
-        return self._map_tensors(lambda value: value.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self) -> Target:
-        """The same target in page-locked memory."""
-        return self._map_tensors(Tensor.pin_memory)
-
-    def _map_tensors(self, change: Callable[[Tensor], Tensor]) -> Target:
-        changed: dict[str, Any] = {
-            name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)
-        }
-        return replace(self, **changed)
 
 
 @dataclass(frozen=True)
@@ -145,105 +57,6 @@ class Sample:
     file_name: str = ""
     target: Target = field(default_factory=Target)
     seed: int = 0
-
-
-@dataclass(frozen=True)
-class LabelTable:
-    """Translation of a data set's category indices into the label indices of one head.
-
-    Attributes:
-        classes: The head's class names, in label order.
-        mapping: Per category index of the data set: the head's label, `IGNORED` or `ABSENT`.
-        unlabeled: The head's label for `UNLABELED` pixels: `VOID`, or that of its background
-            class.
-    """
-
-    classes: tuple[str, ...]
-    mapping: tuple[int, ...]
-    unlabeled: int = VOID
-
-    @classmethod
-    def identity(cls, classes: Sequence[str]) -> LabelTable:
-        """The table of a head whose classes are the data set's categories."""
-        return cls(tuple(classes), tuple(range(len(classes))))
-
-    def apply(self, target: Target, size: tuple[int, int] = (0, 0)) -> Target:
-        """`target` in the head's labels: unknown objects ignored or absent, their pixels void.
-
-        Where nobody looked for a class of the head, what is annotated teaches as ever, and the rest
-        of the image is neither positive nor negative: an ignore region for boxes, void for
-        unlabeled pixels.
-
-        Args:
-            target: In the data set's category indices.
-            size: (height, width) of its image.
-        """
-        changes: dict[str, Any] = {}
-        missing = self._find_missing_labels(target)
-        if target.unannotated is not None:
-            changes["unannotated"] = missing
-        if target.boxes is not None and target.labels is not None:
-            mapped = self._to_tensor(target.labels)[target.labels]
-            is_kept = mapped != ABSENT
-            ignore = mapped == IGNORED
-            if target.ignore is not None:
-                ignore = ignore | target.ignore
-            changes |= {
-                "boxes": target.boxes[is_kept],
-                "labels": mapped.clamp(min=0)[is_kept],
-                "ignore": ignore[is_kept],
-            }
-            if target.masks is not None:
-                changes["masks"] = target.masks[is_kept]
-            if missing is not None:
-                changes |= _add_ignore_region(changes, size)
-        if target.semantic is not None:
-            # Index -1 (VOID) and -2 (UNLABELED) reach the two entries appended at the end.
-            table = torch.cat(
-                (
-                    self._to_tensor(target.semantic).clamp(min=VOID),
-                    target.semantic.new_tensor([self.unlabeled if missing is None else VOID, VOID]),
-                )
-            )
-            changes["semantic"] = table[target.semantic]
-        if target.image_labels is not None:
-            mapped = self._to_tensor(target.image_labels)[target.image_labels]
-            changes["image_labels"] = mapped[mapped != ABSENT]
-        return replace(target, **changes)
-
-    def has_annotated_classes(self, target: Target) -> bool:
-        """Whether any class of the head was looked for on an image."""
-        missing = self._find_missing_labels(target)
-        return missing is None or len(missing) < sum(label >= 0 for label in self.mapping)
-
-    def _find_missing_labels(self, target: Target) -> Tensor | None:
-        """The head's labels that nobody looked for; None where there are none."""
-        if target.unannotated is None:
-            return None
-        mapped = self._to_tensor(target.unannotated)[target.unannotated]
-        missing = mapped[mapped >= 0]
-        return missing if len(missing) else None
-
-    def _to_tensor(self, like: Tensor) -> Tensor:
-        return torch.tensor(self.mapping, dtype=torch.int64, device=like.device)
-
-
-def _add_ignore_region(objects: Mapping[str, Tensor], size: tuple[int, int]) -> dict[str, Tensor]:
-    """The same objects and an ignore region that holds the whole image."""
-    boxes, labels, ignore = (objects[name] for name in ("boxes", "labels", "ignore"))
-    height, width = size
-    region = boxes.new_tensor(
-        [[-REGION_MARGIN, -REGION_MARGIN, width + REGION_MARGIN, height + REGION_MARGIN]]
-    )
-    extended = {
-        "boxes": torch.cat((boxes, region)),
-        "labels": torch.cat((labels, labels.new_zeros(1))),
-        "ignore": torch.cat((ignore, ignore.new_ones(1))),
-    }
-    if "masks" in objects:
-        masks = objects["masks"]
-        extended["masks"] = torch.cat((masks, masks.new_ones(1, *masks.shape[1:])))
-    return extended
 
 
 @dataclass(frozen=True)
@@ -418,21 +231,3 @@ def _pad_target(target: Target, height: int, width: int) -> Target:
 
 def _round_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
-
-
-@dataclass(frozen=True)
-class LossTerm:
-    """One term of a loss; its value is `sum / count`.
-
-    Attributes:
-        sum: Scalar, with gradient.
-        count: Scalar without gradient; what the sum runs over (samples, pixels). 0 where there is
-            nothing to learn.
-    """
-
-    sum: Tensor
-    count: Tensor
-
-    def mean(self) -> Tensor:
-        """`sum / count`, 0 where the count is 0."""
-        return self.sum / self.count.clamp(min=1e-12) if self.count > 0 else self.sum * 0.0

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.errors import DataError
 from resnet_tasks.registry import suggest_nearest
-from resnet_tasks.structures.samples import LabelTable
+from resnet_tasks.structures.label_table import LabelTable
 from resnet_tasks.visualization.drawing import draw_truth, resize_truth
 from resnet_tasks.visualization.thumbnails import make_overview
 

@@ -17,7 +17,8 @@ from resnet_tasks.heads.semantic.unet import UNet
 from resnet_tasks.model import TaskModel
 from resnet_tasks.structures.evaluation import GroundTruth, Metric
 from resnet_tasks.structures.geometry import Geometry
-from resnet_tasks.structures.samples import Sample, Target
+from resnet_tasks.structures.samples import Sample
+from resnet_tasks.structures.targets import Target
 from resnet_tasks.testing import resnet_specs
 
 

@@ -7,7 +7,9 @@ from torch.utils.data import Dataset
 
 from resnet_tasks.evaluation.ground_truth import build_truth
 from resnet_tasks.structures.geometry import Geometry
-from resnet_tasks.structures.samples import LabelTable, Sample, Target
+from resnet_tasks.structures.label_table import LabelTable
+from resnet_tasks.structures.samples import Sample
+from resnet_tasks.structures.targets import Target
 
 
 class Mirrored(Dataset[Sample]):

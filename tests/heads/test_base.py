@@ -8,8 +8,11 @@ from torch import Tensor, nn
 
 from resnet_tasks.errors import HeadError, ResnetTasksError
 from resnet_tasks.heads.base import HEADS, Head, HeadOptions, register_head
+from resnet_tasks.structures.feature_spec import FeatureSpec
 from resnet_tasks.structures.geometry import Geometry
-from resnet_tasks.structures.samples import DETECTION, BatchView, FeatureSpec, LossTerm
+from resnet_tasks.structures.loss_term import LossTerm
+from resnet_tasks.structures.samples import BatchView
+from resnet_tasks.structures.tasks import DETECTION
 
 SPECS = {"C4": FeatureSpec(8, 16), "C5": FeatureSpec(16, 32)}
 

@@ -16,16 +16,12 @@ from resnet_tasks.heads.classifier import Classifier
 from resnet_tasks.heads.rcnn.faster_rcnn import FasterRCNN
 from resnet_tasks.model import TaskModel
 from resnet_tasks.structures.evaluation import IGNORED
+from resnet_tasks.structures.feature_spec import FeatureSpec
 from resnet_tasks.structures.geometry import Geometry
-from resnet_tasks.structures.samples import (
-    CLASSIFICATION,
-    BatchView,
-    FeatureSpec,
-    LabelTable,
-    Sample,
-    Target,
-    collate,
-)
+from resnet_tasks.structures.label_table import LabelTable
+from resnet_tasks.structures.samples import BatchView, Sample, collate
+from resnet_tasks.structures.targets import Target
+from resnet_tasks.structures.tasks import CLASSIFICATION
 from resnet_tasks.testing import check_head
 
 CLASSES = ("cat", "dog", "owl")

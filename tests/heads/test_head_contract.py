@@ -22,15 +22,12 @@ from resnet_tasks.errors import ResnetTasksError
 from resnet_tasks.heads.base import HEADS, Head, HeadOptions
 from resnet_tasks.layers.segmentation_losses import cross_entropy
 from resnet_tasks.structures.geometry import Geometry
+from resnet_tasks.structures.label_table import LabelTable
+from resnet_tasks.structures.loss_term import LossTerm
 from resnet_tasks.structures.predictions import Detections, SegmentationMap
-from resnet_tasks.structures.samples import (
-    SEMANTIC_SEGMENTATION,
-    BatchView,
-    LabelTable,
-    LossTerm,
-    Target,
-    Task,
-)
+from resnet_tasks.structures.samples import BatchView
+from resnet_tasks.structures.targets import Target
+from resnet_tasks.structures.tasks import SEMANTIC_SEGMENTATION, Task
 from resnet_tasks.testing import check_head, random_batch, resnet_specs
 
 FAMILIES = (

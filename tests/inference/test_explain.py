@@ -19,8 +19,10 @@ from resnet_tasks.heads.rcnn.faster_rcnn import FasterRCNN
 from resnet_tasks.heads.semantic.unet import UNet
 from resnet_tasks.inference.explain import ExplanationQuery, explain
 from resnet_tasks.model import TaskModel
+from resnet_tasks.structures.feature_spec import FeatureSpec
 from resnet_tasks.structures.geometry import Geometry
-from resnet_tasks.structures.samples import DETECTION, SEMANTIC_SEGMENTATION, FeatureSpec, Sample
+from resnet_tasks.structures.samples import Sample
+from resnet_tasks.structures.tasks import DETECTION, SEMANTIC_SEGMENTATION
 
 BRIGHT = (40, 8, 56, 24)  # xyxy, input pixels: what the model looks for
 DARK = (8, 40, 24, 56)

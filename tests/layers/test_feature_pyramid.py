@@ -8,7 +8,7 @@ from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastL
 
 from resnet_tasks.errors import HeadError
 from resnet_tasks.layers.feature_pyramid import FeaturePyramid
-from resnet_tasks.structures.samples import FeatureSpec
+from resnet_tasks.structures.feature_spec import FeatureSpec
 
 SPECS = {f"C{k}": FeatureSpec(4 * k, 2**k) for k in (2, 3, 4, 5)}
 

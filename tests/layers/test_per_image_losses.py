@@ -13,7 +13,7 @@ from resnet_tasks.layers.per_image_losses import compute_terms_per_image
 from resnet_tasks.layers.segmentation_losses import cross_entropy, dice, focal
 from resnet_tasks.runs.model_cost import measure_peak_bytes
 from resnet_tasks.structures.evaluation import VOID
-from resnet_tasks.structures.samples import LossTerm
+from resnet_tasks.structures.loss_term import LossTerm
 
 SIZE = (24, 32)
 WEIGHTS = torch.tensor([0.5, 2.0, 1.0, 3.0])

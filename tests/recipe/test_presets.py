@@ -15,7 +15,7 @@ from resnet_tasks.errors import RecipeError
 from resnet_tasks.recipe.load import load_recipe, recipe_to_yaml
 from resnet_tasks.recipe.presets import PRESETS, expand_preset
 from resnet_tasks.structures.evaluation import VOID
-from resnet_tasks.structures.samples import Target
+from resnet_tasks.structures.targets import Target
 
 TEXT = """
 data:

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from resnet_tasks.structures import evaluation as metrics
-from resnet_tasks.structures import samples as structures
 
 
 def test_evaluation_imports_no_torch() -> None:
@@ -24,19 +23,6 @@ def test_evaluation_imports_no_torch() -> None:
     )
     made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (made.returncode, made.stdout, made.stderr) == (0, "", "")
-
-
-def test_structures_give_the_same_objects() -> None:
-    for name in (
-        "GroundTruth",
-        "Metric",
-        "Evaluator",
-        "ResamplableEvaluator",
-        "DetailedEvaluator",
-        "VOID",
-        "BACKGROUND",
-    ):
-        assert getattr(structures, name) is getattr(metrics, name)
 
 
 def test_tensors_and_lists_become_arrays() -> None:

@@ -1,4 +1,4 @@
-"""Geometry, label tables, batches: hand-computed cases."""
+"""Batches and what a head sees of them: hand-computed cases."""
 
 from __future__ import annotations
 
@@ -8,126 +8,12 @@ import pytest
 import torch
 
 from resnet_tasks.errors import DataError
-from resnet_tasks.structures.evaluation import ABSENT, IGNORED, UNLABELED, VOID
+from resnet_tasks.structures.evaluation import VOID
 from resnet_tasks.structures.geometry import Geometry
-from resnet_tasks.structures.samples import (
-    CLASSIFICATION,
-    DETECTION,
-    SEMANTIC_SEGMENTATION,
-    LabelTable,
-    LossTerm,
-    Sample,
-    Target,
-    collate,
-)
-
-
-def test_resize_maps_boxes_there_and_back() -> None:
-    geometry = Geometry.from_resize((100, 200), (50, 50))  # y halves, x quarters
-    boxes = torch.tensor([[8.0, 10, 40, 30]])
-    there = geometry.boxes_to_input(boxes)
-    assert there.tolist() == [[2, 5, 10, 15]]
-    assert geometry.boxes_to_original(there).tolist() == boxes.tolist()
-
-
-def test_horizontal_flip_swaps_corners() -> None:
-    geometry = Geometry((10, 20), (10, 20), scale=(1, -1), offset=(0, 20))
-    there = geometry.boxes_to_input(torch.tensor([[2.0, 1, 5, 4]]))
-    assert there.tolist() == [[15, 1, 18, 4]]
-    assert geometry.boxes_to_original(there).tolist() == [[2, 1, 5, 4]]
-
-
-def test_flip_with_resize_on_both_axes() -> None:
-    geometry = Geometry((10, 20), (20, 10), scale=(-2, -0.5), offset=(20, 10))
-    there = geometry.boxes_to_input(torch.tensor([[4.0, 1, 8, 3]]))
-    assert there.tolist() == [[6, 14, 8, 18]]
-    assert geometry.boxes_to_original(there).tolist() == [[4, 1, 8, 3]]
-
-
-def test_boxes_are_clipped_to_the_image_on_both_sides() -> None:
-    geometry = Geometry.from_resize((10, 20), (20, 40))
-    assert geometry.boxes_to_input(torch.tensor([[-3.0, -1, 25, 9]])).tolist() == [[0, 0, 40, 18]]
-    padded = torch.tensor([[30.0, 10, 64, 32]])  # reaches into the padding
-    assert geometry.boxes_to_original(padded).tolist() == [[15, 5, 20, 10]]
-
-
-def test_no_boxes_stay_no_boxes() -> None:
-    geometry = Geometry.from_resize((10, 20), (20, 40))
-    assert geometry.boxes_to_input(torch.zeros(0, 4)).shape == (0, 4)
-    assert geometry.boxes_to_original(torch.zeros(0, 4)).shape == (0, 4)
-
-
-def test_dense_map_loses_its_padding() -> None:
-    dense = torch.full((1, 4, 4), 9.0)
-    dense[0, :2, :3] = torch.tensor([[1.0, 2, 3], [4, 5, 6]])
-    geometry = Geometry.from_resize((2, 3), (2, 3))
-    assert geometry.map_to_original(dense)[0].tolist() == [[1, 2, 3], [4, 5, 6]]
-
-
-def test_dense_map_is_flipped_back() -> None:
-    dense = torch.tensor([[[1.0, 2, 3], [4, 5, 6]]])
-    geometry = Geometry((2, 3), (2, 3), scale=(-1, -1), offset=(2, 3))
-    assert geometry.map_to_original(dense)[0].tolist() == [[6, 5, 4], [3, 2, 1]]
-
-
-def test_dense_map_is_resized_between_pixel_centers() -> None:
-    dense = torch.tensor([[[0.0, 4.0]]])
-    made = Geometry.from_resize((1, 4), (1, 2)).map_to_original(dense)
-    assert made[0, 0].tolist() == [0, 1, 3, 4]
-
-
-@pytest.mark.parametrize("offset", [(-2.0, 0.0), (0.0, -3.0)])
-def test_dense_map_of_a_crop_is_refused(offset: tuple[float, float]) -> None:
-    with pytest.raises(ValueError, match="no full inverse"):
-        Geometry((8, 8), (4, 4), offset=offset).map_to_original(torch.zeros(1, 4, 4))
-
-
-def test_label_table_ignores_unknown_objects_and_removes_absent_ones() -> None:
-    table = LabelTable(("b", "a"), mapping=(1, IGNORED, 0, ABSENT))
-    target = Target(
-        boxes=torch.arange(20.0).reshape(5, 4),
-        labels=torch.tensor([0, 1, 2, 3, 2]),
-        ignore=torch.tensor([False, False, False, False, True]),
-        masks=torch.eye(5, dtype=torch.bool)[:, :, None],
-    )
-    seen = table.apply(target)
-    assert seen.boxes is not None
-    assert seen.labels is not None
-    assert seen.ignore is not None
-    assert seen.masks is not None
-    assert seen.boxes[:, 0].tolist() == [0, 4, 8, 16]
-    assert seen.labels[~seen.ignore].tolist() == [1, 0]
-    assert seen.ignore.tolist() == [False, True, False, True]
-    assert seen.masks[:, :, 0].int().argmax(1).tolist() == [0, 1, 2, 4]
-    assert target.labels is not None
-    assert target.labels.tolist() == [0, 1, 2, 3, 2]  # the batch keeps its own labels
-
-
-@pytest.mark.parametrize(("unlabeled", "expected"), [(VOID, VOID), (0, 0)])
-def test_label_table_on_pixels(unlabeled: int, expected: int) -> None:
-    table = LabelTable(("background", "a"), (1, IGNORED, ABSENT), unlabeled)
-    seen = table.apply(Target(semantic=torch.tensor([[0, 1, 2, VOID, UNLABELED]])))
-    assert seen.semantic is not None
-    assert seen.semantic.tolist() == [[1, VOID, VOID, VOID, expected]]
-
-
-def test_label_table_on_image_labels_and_without_annotations() -> None:
-    table = LabelTable(("a",), (IGNORED, 0))
-    seen = table.apply(Target(image_labels=torch.tensor([1, 0])))
-    assert seen.image_labels is not None
-    assert seen.image_labels.tolist() == [0, IGNORED]  # known, but not to this head
-    absent = LabelTable(("a",), (ABSENT, 0)).apply(Target(image_labels=torch.tensor([1, 0])))
-    assert absent.image_labels is not None
-    assert absent.image_labels.tolist() == [0]
-    assert seen.boxes is None
-    assert seen.semantic is None
-
-
-def test_identity_table_changes_nothing() -> None:
-    target = Target(boxes=torch.zeros(2, 4), labels=torch.tensor([1, 0]))
-    seen = LabelTable.identity(("a", "b")).apply(target)
-    assert seen.labels is not None
-    assert seen.labels.tolist() == [1, 0]
+from resnet_tasks.structures.label_table import LabelTable
+from resnet_tasks.structures.samples import Sample, collate
+from resnet_tasks.structures.targets import Target
+from resnet_tasks.structures.tasks import CLASSIFICATION, DETECTION, SEMANTIC_SEGMENTATION
 
 
 def sample(height: int, width: int, target: Target, image_id: int = 0) -> Sample:
@@ -205,19 +91,3 @@ def test_view_is_cut_to_positions_and_translated() -> None:
     assert view.semantic[:, 0, 0].tolist() == [0, 2]
     assert view.semantic[:, 0, 4].tolist() == [VOID, VOID]
     assert len(batch.make_view(LabelTable.identity(("a", "b", "c")))) == 3
-
-
-def test_a_task_may_need_a_field_of_the_users_own() -> None:
-    task = type(DETECTION)("depth", ("depth",))
-    assert Target(extra={"depth": torch.zeros(1)}).has_fields_for(task)
-    assert not Target().has_fields_for(task)
-
-
-def test_loss_term_mean() -> None:
-    value = torch.tensor(6.0, requires_grad=True)
-    assert LossTerm(value, torch.tensor(4.0)).mean().item() == 1.5
-    empty = LossTerm(value, torch.tensor(0.0)).mean()
-    empty.backward()
-    assert empty.item() == 0
-    assert value.grad is not None
-    assert value.grad.item() == 0

@@ -12,9 +12,7 @@ from PIL import Image
 from resnet_tasks.data.coco.dataset_file import CocoFile
 from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
-from resnet_tasks.structures.samples import (
-    LabelTable,
-)
+from resnet_tasks.structures.label_table import LabelTable
 
 CATEGORIES = [{"id": 7, "name": "car"}, {"id": 90, "name": "road"}, {"id": 3, "name": "dog"}]
 """Indices: dog 0, car 1, road 2."""

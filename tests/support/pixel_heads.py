@@ -8,15 +8,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from resnet_tasks.heads.base import Head
+from resnet_tasks.structures.feature_spec import FeatureSpec
 from resnet_tasks.structures.geometry import Geometry
+from resnet_tasks.structures.loss_term import LossTerm
 from resnet_tasks.structures.predictions import SegmentationMap
-from resnet_tasks.structures.samples import (
-    DETECTION,
-    SEMANTIC_SEGMENTATION,
-    BatchView,
-    FeatureSpec,
-    LossTerm,
-)
+from resnet_tasks.structures.samples import BatchView
+from resnet_tasks.structures.tasks import DETECTION, SEMANTIC_SEGMENTATION
 
 
 class Pixels(nn.Module):

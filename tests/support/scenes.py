@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from resnet_tasks.structures.samples import Target
+from resnet_tasks.structures.targets import Target
 
 SIZE = (96, 120)
 LIMIT = 0.05

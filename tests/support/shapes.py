@@ -10,7 +10,8 @@ import torch
 from torch.utils.data import Dataset
 
 from resnet_tasks.structures.geometry import Geometry
-from resnet_tasks.structures.samples import Sample, Target
+from resnet_tasks.structures.samples import Sample
+from resnet_tasks.structures.targets import Target
 
 CLASSES = ("square", "disc")
 LIGHT_DETECTOR = {

@@ -19,7 +19,8 @@ from resnet_tasks.model import TaskModel
 from resnet_tasks.profiling.trial_steps import TrialTraining
 from resnet_tasks.recipe.schema import TrainingRecipe
 from resnet_tasks.structures.geometry import Geometry
-from resnet_tasks.structures.samples import Sample, Target
+from resnet_tasks.structures.samples import Sample
+from resnet_tasks.structures.targets import Target
 from resnet_tasks.training.finetune import finetune
 
 Build = Callable[..., TaskModel]

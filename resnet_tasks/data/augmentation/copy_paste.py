@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from resnet_tasks.structures.samples import Target
+from resnet_tasks.structures.targets import Target
 
 Image = tuple[NDArray[np.float32], Target]
 """`(h, w, C)` pixels 0..1, and what is annotated on them."""

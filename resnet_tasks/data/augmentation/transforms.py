@@ -24,7 +24,7 @@ from resnet_tasks.data.images.preprocessing import to_unit_range
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.registry import find_nearest, suggest_nearest
 from resnet_tasks.structures.evaluation import UNLABELED, VOID
-from resnet_tasks.structures.samples import Target
+from resnet_tasks.structures.targets import Target
 
 Array = NDArray[Any]
 

@@ -32,7 +32,10 @@ from resnet_tasks.data.sampling.sample_keys import Key, derive_sample_seed, unpa
 from resnet_tasks.errors import DataError, ImageError
 from resnet_tasks.structures.evaluation import GroundTruth
 from resnet_tasks.structures.geometry import Geometry
-from resnet_tasks.structures.samples import LabelTable, Sample, Target, Task
+from resnet_tasks.structures.label_table import LabelTable
+from resnet_tasks.structures.samples import Sample
+from resnet_tasks.structures.targets import Target
+from resnet_tasks.structures.tasks import Task
 
 
 class CocoDataset(Dataset[Sample]):

@@ -15,7 +15,7 @@ from resnet_tasks.data.coco.records import Annotation, ImageRecord
 from resnet_tasks.data.datasets.ground_truth import collect_image_labels
 from resnet_tasks.data.images.intensity import resize_labels
 from resnet_tasks.structures.geometry import Geometry
-from resnet_tasks.structures.samples import Target
+from resnet_tasks.structures.targets import Target
 
 
 def build_target(

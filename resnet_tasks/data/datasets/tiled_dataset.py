@@ -31,7 +31,8 @@ from resnet_tasks.data.sampling.sample_keys import Key, unpack_key
 from resnet_tasks.errors import DataError, ImageError
 from resnet_tasks.structures.evaluation import BACKGROUND, UNLABELED
 from resnet_tasks.structures.geometry import Geometry
-from resnet_tasks.structures.samples import Sample, Target
+from resnet_tasks.structures.samples import Sample
+from resnet_tasks.structures.targets import Target
 
 LAST_KEPT = 2
 """Decoded images that are kept where not all of them can be."""

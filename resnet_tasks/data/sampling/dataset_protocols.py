@@ -12,7 +12,8 @@ from torch.utils.data import Dataset
 from resnet_tasks.data.images.preprocessing import Preparation
 from resnet_tasks.data.sampling.sample_keys import Key
 from resnet_tasks.structures.evaluation import GroundTruth
-from resnet_tasks.structures.samples import LabelTable, Sample
+from resnet_tasks.structures.label_table import LabelTable
+from resnet_tasks.structures.samples import Sample
 
 
 @runtime_checkable

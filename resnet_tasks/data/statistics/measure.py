@@ -21,7 +21,8 @@ from resnet_tasks.data.images.intensity import Intensity
 from resnet_tasks.data.sampling.rare_classes import ClassCounts
 from resnet_tasks.errors import DataError
 from resnet_tasks.structures.evaluation import UNLABELED, VOID
-from resnet_tasks.structures.samples import CLASSIFICATION, LabelTable, Task
+from resnet_tasks.structures.label_table import LabelTable
+from resnet_tasks.structures.tasks import CLASSIFICATION, Task
 
 Constants = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation per channel."""

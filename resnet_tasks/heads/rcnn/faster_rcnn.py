@@ -24,9 +24,12 @@ from resnet_tasks.heads.rcnn.roi import BoxHead, RoiHeads
 from resnet_tasks.heads.rcnn.rpn import AnchorShapes, RegionProposalNetwork
 from resnet_tasks.layers.feature_pyramid import FeaturePyramid, get_shared_channels
 from resnet_tasks.layers.strides import check_strides
+from resnet_tasks.structures.feature_spec import FeatureSpec
 from resnet_tasks.structures.geometry import Geometry
+from resnet_tasks.structures.loss_term import LossTerm
 from resnet_tasks.structures.predictions import Detections
-from resnet_tasks.structures.samples import DETECTION, BatchView, FeatureSpec, LossTerm, Task
+from resnet_tasks.structures.samples import BatchView
+from resnet_tasks.structures.tasks import DETECTION, Task
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]

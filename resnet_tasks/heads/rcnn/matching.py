@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torchvision.models.detection._utils import BoxCoder, Matcher
 from torchvision.ops import box_iou, generalized_box_iou_loss
 
-from resnet_tasks.structures.samples import Target
+from resnet_tasks.structures.targets import Target
 
 NEGATIVE = -1
 """Match of a candidate that shows background."""

@@ -25,7 +25,8 @@ from resnet_tasks.heads.rcnn.matching import (
 )
 from resnet_tasks.layers.dropout import sample_unit_mask
 from resnet_tasks.layers.roi_align import multilevel_roi_align
-from resnet_tasks.structures.samples import BatchView, LossTerm
+from resnet_tasks.structures.loss_term import LossTerm
+from resnet_tasks.structures.samples import BatchView
 
 MIN_SIZE = 1e-2  # pixels; torchvision's RoIHeads
 STAGE = 1

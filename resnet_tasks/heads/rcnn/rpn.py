@@ -31,7 +31,8 @@ from resnet_tasks.heads.rcnn.matching import (
     make_generator,
 )
 from resnet_tasks.layers.tracing import is_traced
-from resnet_tasks.structures.samples import BatchView, LossTerm
+from resnet_tasks.structures.loss_term import LossTerm
+from resnet_tasks.structures.samples import BatchView
 
 MIN_SIZE = 1e-3  # pixels; torchvision's RegionProposalNetwork
 STAGE = 0

@@ -26,7 +26,7 @@ from resnet_tasks.heads.base import HeadOptions, register_head
 from resnet_tasks.heads.semantic.semantic_head import SemanticHead, SemanticOptions
 from resnet_tasks.layers.feature_pyramid import get_shared_channels
 from resnet_tasks.layers.strides import check_strides
-from resnet_tasks.structures.samples import FeatureSpec
+from resnet_tasks.structures.feature_spec import FeatureSpec
 
 PYRAMID_LEVELS = ("P2", "P3", "P4", "P5")
 

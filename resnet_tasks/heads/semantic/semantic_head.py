@@ -20,15 +20,12 @@ from resnet_tasks.heads.class_weights import make_class_weights
 from resnet_tasks.layers.dropout import sample_channel_mask
 from resnet_tasks.layers.per_image_losses import compute_terms_per_image
 from resnet_tasks.layers.segmentation_losses import cross_entropy, dice, focal
+from resnet_tasks.structures.feature_spec import FeatureSpec
 from resnet_tasks.structures.geometry import Geometry
+from resnet_tasks.structures.loss_term import LossTerm
 from resnet_tasks.structures.predictions import SegmentationMap
-from resnet_tasks.structures.samples import (
-    SEMANTIC_SEGMENTATION,
-    BatchView,
-    FeatureSpec,
-    LossTerm,
-    Task,
-)
+from resnet_tasks.structures.samples import BatchView
+from resnet_tasks.structures.tasks import SEMANTIC_SEGMENTATION, Task
 
 LOSSES = ("cross_entropy", "dice", "focal")
 

@@ -32,7 +32,7 @@ from resnet_tasks.layers.upsampled_conv import (
     convolve_upsampled,
     make_summed_filters,
 )
-from resnet_tasks.structures.samples import FeatureSpec
+from resnet_tasks.structures.feature_spec import FeatureSpec
 
 Channels = Annotated[int, Field(ge=1)]
 

@@ -8,13 +8,8 @@ from resnet_tasks.errors import RecipeError
 from resnet_tasks.heads.base import HEADS
 from resnet_tasks.recipe.schema import Recipe
 from resnet_tasks.structures.evaluation import VOID
-from resnet_tasks.structures.samples import (
-    CLASSIFICATION,
-    DETECTION,
-    SEMANTIC_SEGMENTATION,
-    LabelTable,
-    Task,
-)
+from resnet_tasks.structures.label_table import LabelTable
+from resnet_tasks.structures.tasks import CLASSIFICATION, DETECTION, SEMANTIC_SEGMENTATION, Task
 
 
 def require_annotations(

@@ -30,7 +30,9 @@ from resnet_tasks.runs.checkpoint import load_weights_file, load_weights_into
 from resnet_tasks.runs.run import Run
 from resnet_tasks.runtime.devices import resolve_device
 from resnet_tasks.structures.geometry import Geometry
-from resnet_tasks.structures.samples import Batch, LossTerm, Target
+from resnet_tasks.structures.loss_term import LossTerm
+from resnet_tasks.structures.samples import Batch
+from resnet_tasks.structures.targets import Target
 from resnet_tasks.training.state.loss_reduction import LossModule, compute_means
 from resnet_tasks.training.state.precision import create_accelerator, use_deterministic_algorithms
 

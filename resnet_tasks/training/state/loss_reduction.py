@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from resnet_tasks.errors import ImageError
 from resnet_tasks.model import Losses, TaskModel
-from resnet_tasks.structures.samples import Batch, LossTerm, Target
+from resnet_tasks.structures.loss_term import LossTerm
+from resnet_tasks.structures.samples import Batch
+from resnet_tasks.structures.targets import Target
 from resnet_tasks.training.state.balancing import LossBalancer
 
 

@@ -18,7 +18,7 @@ from resnet_tasks.data.augmentation.transforms import Augmentation
 from resnet_tasks.data.images.intensity import resize_labels, resize_pixels
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.recipe.presets import PRESETS
-from resnet_tasks.structures.samples import Target
+from resnet_tasks.structures.targets import Target
 from tests.support.paths import ROOT
 from tests.support.scenes import LIMIT, SEEDS, SIZE, centroid, covered, require_aligned, scene
 

@@ -14,7 +14,7 @@ from PIL import Image
 from resnet_tasks.data.augmentation.copy_paste import CopyPaste
 from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
-from resnet_tasks.structures.samples import Target
+from resnet_tasks.structures.targets import Target
 
 ALL = CopyPaste(p=1.0, share=1.0, min_visible=0.3)
 

@@ -14,7 +14,7 @@ from resnet_tasks.data.augmentation.transforms import Augmentation, decode_label
 from resnet_tasks.data.images.intensity import Intensity, Resize, resize_labels, resize_pixels
 from resnet_tasks.errors import DataError, RecipeError
 from resnet_tasks.structures.evaluation import UNLABELED, VOID
-from resnet_tasks.structures.samples import Target
+from resnet_tasks.structures.targets import Target
 
 RNG = np.random.default_rng(0)
 COLOR = RNG.integers(0, 256, (5, 7, 3)).astype(np.uint8)

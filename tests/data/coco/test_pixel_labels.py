@@ -17,7 +17,7 @@ from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.coco.semantic_maps import read_semantic_map
 from resnet_tasks.errors import DataError
 from resnet_tasks.structures.evaluation import IGNORED, UNLABELED, VOID
-from resnet_tasks.structures.samples import LabelTable
+from resnet_tasks.structures.label_table import LabelTable
 from tests.support.hand_written import CATEGORIES, IDENTITY, coco, made
 
 

@@ -17,7 +17,8 @@ from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.data.images.intensity import Resize
 from resnet_tasks.errors import DataError
 from resnet_tasks.structures.geometry import Geometry
-from resnet_tasks.structures.samples import CLASSIFICATION, DETECTION, LabelTable
+from resnet_tasks.structures.label_table import LabelTable
+from resnet_tasks.structures.tasks import CLASSIFICATION, DETECTION
 from tests.support.hand_written import coco, labeled, made
 
 

@@ -12,7 +12,8 @@ from resnet_tasks.data.datasets.ground_truth import build_truth
 from resnet_tasks.data.images.intensity import Resize
 from resnet_tasks.data.sampling.dataset_protocols import HasTruth
 from resnet_tasks.structures.evaluation import IGNORED, VOID
-from resnet_tasks.structures.samples import CLASSIFICATION, LabelTable
+from resnet_tasks.structures.label_table import LabelTable
+from resnet_tasks.structures.tasks import CLASSIFICATION
 from tests.support.hand_written import IDENTITY, coco, labeled, made
 
 

@@ -22,7 +22,8 @@ from resnet_tasks.data.images.preprocessing import Preparation
 from resnet_tasks.data.images.windows import WindowGrid
 from resnet_tasks.inference.test_time_augmentation import SCALES, flip_batch
 from resnet_tasks.structures.geometry import Geometry
-from resnet_tasks.structures.samples import Sample, Target, collate
+from resnet_tasks.structures.samples import Sample, collate
+from resnet_tasks.structures.targets import Target
 from tests.support.scenes import LIMIT, SEEDS, SIZE, Array, centroid, require_aligned, scene
 
 

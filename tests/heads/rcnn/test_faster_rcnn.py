@@ -22,9 +22,11 @@ from resnet_tasks.heads.base import HEADS
 from resnet_tasks.heads.rcnn.faster_rcnn import FasterRCNN, split_torchvision_state_dict
 from resnet_tasks.heads.rcnn.matching import NEGATIVE, NEITHER, CandidateSampler
 from resnet_tasks.heads.rcnn.roi import BoxHead
+from resnet_tasks.structures.feature_spec import FeatureSpec
 from resnet_tasks.structures.geometry import Geometry
 from resnet_tasks.structures.predictions import Detections
-from resnet_tasks.structures.samples import BatchView, FeatureSpec, Target
+from resnet_tasks.structures.samples import BatchView
+from resnet_tasks.structures.targets import Target
 
 CLASSES = ("cat", "dog", "cow")
 SPECS = {f"C{k}": FeatureSpec(4 * k, 2**k) for k in (2, 3, 4, 5)}

@@ -8,7 +8,9 @@ from torch import nn
 
 from resnet_tasks.errors import HeadError
 from resnet_tasks.heads.semantic.fpn import SemanticFPN
-from resnet_tasks.structures.samples import BatchView, FeatureSpec, Target
+from resnet_tasks.structures.feature_spec import FeatureSpec
+from resnet_tasks.structures.samples import BatchView
+from resnet_tasks.structures.targets import Target
 from resnet_tasks.testing import check_head, random_features, resnet_specs
 
 SPECS = resnet_specs(16)

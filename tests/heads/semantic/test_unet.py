@@ -7,8 +7,11 @@ from torch import nn
 from resnet_tasks.errors import HeadError
 from resnet_tasks.heads.semantic.unet import UNet
 from resnet_tasks.structures.evaluation import VOID
+from resnet_tasks.structures.feature_spec import FeatureSpec
 from resnet_tasks.structures.geometry import Geometry
-from resnet_tasks.structures.samples import BatchView, FeatureSpec, LabelTable, Target
+from resnet_tasks.structures.label_table import LabelTable
+from resnet_tasks.structures.samples import BatchView
+from resnet_tasks.structures.targets import Target
 from resnet_tasks.testing import check_head, random_batch, random_features, resnet_specs
 
 SPECS = resnet_specs(16)

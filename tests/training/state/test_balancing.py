@@ -17,7 +17,8 @@ from rich.console import Console
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.schema import TrainingRecipe
 from resnet_tasks.runs.checkpoint import load_checkpoint
-from resnet_tasks.structures.samples import Sample, Target
+from resnet_tasks.structures.samples import Sample
+from resnet_tasks.structures.targets import Target
 from resnet_tasks.training.finetune import finetune
 from resnet_tasks.training.state.balancing import (
     LOSS_BALANCERS,
