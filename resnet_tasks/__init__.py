@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from resnet_tasks.heads.base import HEADS, Head, HeadOptions, register_head
     from resnet_tasks.model import TaskModel
     from resnet_tasks.recipe.load import load_recipe
-    from resnet_tasks.recipe.schema import Recipe, TrainingRecipe
+    from resnet_tasks.recipe.schema.recipe import Recipe
+    from resnet_tasks.recipe.schema.training import TrainingRecipe
     from resnet_tasks.runs.run import load
     from resnet_tasks.structures.geometry import Geometry
     from resnet_tasks.structures.samples import Sample
@@ -30,12 +31,12 @@ _HOMES = {
     "Geometry": "resnet_tasks.structures.geometry",
     "Head": "resnet_tasks.heads.base",
     "HeadOptions": "resnet_tasks.heads.base",
-    "Recipe": "resnet_tasks.recipe.schema",
+    "Recipe": "resnet_tasks.recipe.schema.recipe",
     "ResNet": "resnet_tasks.backbone.resnet",
     "Sample": "resnet_tasks.structures.samples",
     "Target": "resnet_tasks.structures.targets",
     "TaskModel": "resnet_tasks.model",
-    "TrainingRecipe": "resnet_tasks.recipe.schema",
+    "TrainingRecipe": "resnet_tasks.recipe.schema.training",
     "evaluate": "resnet_tasks.evaluation.evaluate",
     "finetune": "resnet_tasks.training.finetune",
     "load": "resnet_tasks.runs.run",

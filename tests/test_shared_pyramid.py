@@ -21,7 +21,7 @@ from resnet_tasks.errors import RecipeError, WeightsError
 from resnet_tasks.heads.rcnn.faster_rcnn import FasterRCNN
 from resnet_tasks.heads.semantic.fpn import SemanticFPN
 from resnet_tasks.model import TaskModel
-from resnet_tasks.recipe.schema import Recipe
+from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.structures.geometry import Geometry
 from resnet_tasks.structures.samples import Sample, collate
 from resnet_tasks.structures.targets import Target

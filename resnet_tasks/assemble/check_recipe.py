@@ -13,7 +13,8 @@ from resnet_tasks.data.coco.categories import CategoryMap
 from resnet_tasks.errors import DataError, RecipeError, ResnetTasksError
 from resnet_tasks.evaluation.evaluators import choose_best_metric
 from resnet_tasks.model import TaskModel
-from resnet_tasks.recipe.schema import BackboneRecipe, Recipe
+from resnet_tasks.recipe.schema.model import BackboneRecipe
+from resnet_tasks.recipe.schema.recipe import Recipe
 
 
 def check_recipe(recipe: Recipe, data_root: Path | None = None) -> str:

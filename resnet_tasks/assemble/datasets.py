@@ -15,7 +15,8 @@ from resnet_tasks.data.datasets.tiled_dataset import TiledDataset, Tiling
 from resnet_tasks.data.images.intensity import Intensity, Resize
 from resnet_tasks.data.images.windows import WindowGrid
 from resnet_tasks.errors import RecipeError
-from resnet_tasks.recipe.schema import IntensityRecipe, Recipe, SourceRecipe
+from resnet_tasks.recipe.schema.data import IntensityRecipe, SourceRecipe
+from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.registry import suggest_nearest
 from resnet_tasks.structures.tasks import CLASSIFICATION, Task
 

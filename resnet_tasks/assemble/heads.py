@@ -7,7 +7,7 @@ from resnet_tasks.heads import classifier
 from resnet_tasks.heads import rcnn as faster_rcnn
 from resnet_tasks.heads.base import HEADS, Head
 from resnet_tasks.heads.semantic import fpn, unet
-from resnet_tasks.recipe.schema import HeadRecipe
+from resnet_tasks.recipe.schema.model import HeadRecipe
 
 BUILT_IN_HEADS = (classifier, faster_rcnn, fpn, unet)
 """Importing a head's module registers it; a new built-in head is added here."""

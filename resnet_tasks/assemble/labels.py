@@ -10,7 +10,8 @@ from resnet_tasks.assemble.heads import get_head_class
 from resnet_tasks.data.coco.categories import Category, CategoryMap
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.files.safe_names import require_class_names, require_head_names
-from resnet_tasks.recipe.schema import HeadRecipe, Recipe
+from resnet_tasks.recipe.schema.model import HeadRecipe
+from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.registry import suggest_nearest
 from resnet_tasks.structures.evaluation import ABSENT, BACKGROUND, IGNORED, VOID
 from resnet_tasks.structures.label_table import LabelTable

@@ -8,7 +8,8 @@ from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.data.sampling.rare_classes import NAMED_WEIGHTS, compute_class_weights
 from resnet_tasks.data.statistics.measure import Advance, count_classes, measure_channels
 from resnet_tasks.errors import RecipeError
-from resnet_tasks.recipe.schema import NormalizeRecipe, Recipe
+from resnet_tasks.recipe.schema.data import NormalizeRecipe
+from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.registry import suggest_nearest
 
 

@@ -12,7 +12,9 @@ from resnet_tasks.heads.base import Head
 from resnet_tasks.layers.feature_pyramid import FeaturePyramid
 from resnet_tasks.model import TaskModel
 from resnet_tasks.model_weights.fill_model import fill_model
-from resnet_tasks.recipe.schema import BackboneRecipe, ModelWeightsRecipe, NormalizeRecipe, Recipe
+from resnet_tasks.recipe.schema.data import NormalizeRecipe
+from resnet_tasks.recipe.schema.model import BackboneRecipe, ModelWeightsRecipe
+from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.structures.tasks import CLASSIFICATION
 
 

@@ -11,7 +11,8 @@ from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.splits.splitting import Folds
 from resnet_tasks.errors import DataError
 from resnet_tasks.recipe.data_root import get_data_root
-from resnet_tasks.recipe.schema import Recipe, SourceRecipe
+from resnet_tasks.recipe.schema.data import SourceRecipe
+from resnet_tasks.recipe.schema.recipe import Recipe
 
 Split = Literal["train", "val", "test"]
 

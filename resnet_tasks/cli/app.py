@@ -21,7 +21,8 @@ from typer.core import TyperGroup
 from resnet_tasks.errors import DataError, ResnetTasksError, RunError
 
 if TYPE_CHECKING:
-    from resnet_tasks.recipe.schema import Recipe, SlidingRecipe
+    from resnet_tasks.recipe.schema.evaluation import SlidingRecipe
+    from resnet_tasks.recipe.schema.recipe import Recipe
     from resnet_tasks.runs.run import Run
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -213,7 +214,7 @@ def build_window_options(tiles: int | None, overlap: float | None) -> SlidingRec
             f"--tiles is {tiles}; windows have a side of 64 or more that is a multiple of 32, such "
             f"as {nearest}"
         )
-    from resnet_tasks.recipe.schema import SlidingRecipe
+    from resnet_tasks.recipe.schema.evaluation import SlidingRecipe
 
     return SlidingRecipe(height=tiles, width=tiles, overlap=0.25 if overlap is None else overlap)
 

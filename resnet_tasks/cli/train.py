@@ -25,7 +25,7 @@ from resnet_tasks.cli.report import write_run_report
 from resnet_tasks.errors import DataError, RecipeError, RunError
 
 if TYPE_CHECKING:
-    from resnet_tasks.recipe.schema import Recipe
+    from resnet_tasks.recipe.schema.recipe import Recipe
 
 
 @app.command()

@@ -9,7 +9,7 @@ from resnet_tasks.profiling.data_loading_cost import ReadingCost
 from resnet_tasks.profiling.operator_profile import find_fp32_islands
 from resnet_tasks.profiling.step_profile import StepProfile
 from resnet_tasks.profiling.timeline import AVERAGING, COUNTING, DATA, OPTIMIZER
-from resnet_tasks.recipe.schema import Recipe
+from resnet_tasks.recipe.schema.recipe import Recipe
 
 WAITING = 0.10
 """Share of the step from which on waiting for data is worth a change."""

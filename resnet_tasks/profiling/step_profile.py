@@ -32,7 +32,7 @@ from resnet_tasks.profiling.timeline import (
     find_order_index,
 )
 from resnet_tasks.profiling.trial_steps import TrialTraining
-from resnet_tasks.recipe.schema import Recipe
+from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.runs.model_cost import measure_peak_bytes
 from resnet_tasks.runtime.cpu_count import count_usable_cores
 from resnet_tasks.runtime.devices import resolve_precision

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from resnet_tasks.assemble.labels import Labels, build_labels, create_placeholder_categories
 from resnet_tasks.assemble.model import build_model
 from resnet_tasks.model import TaskModel
-from resnet_tasks.recipe.schema import Recipe
+from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.structures.geometry import Geometry
 from resnet_tasks.structures.samples import Sample
 from resnet_tasks.structures.targets import Target

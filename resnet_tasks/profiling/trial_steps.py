@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import Dataset
 
 from resnet_tasks.model import TaskModel
-from resnet_tasks.recipe.schema import TrainingRecipe
+from resnet_tasks.recipe.schema.training import TrainingRecipe
 from resnet_tasks.runtime.processes import SINGLE_PROCESS, DistributedContext
 from resnet_tasks.structures.samples import Batch, Sample
 from resnet_tasks.training.batches import EpochBatches

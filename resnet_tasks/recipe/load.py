@@ -16,7 +16,8 @@ from pydantic import ValidationError
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.recipe.overrides import apply_overrides
 from resnet_tasks.recipe.plugins import load_plugins, resolve_plugins
-from resnet_tasks.recipe.schema import DataRecipe, Recipe
+from resnet_tasks.recipe.schema.data import DataRecipe
+from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.recipe.shipped_recipes import (
     find_recipe,
 )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath, PureWindowsPath
 
-from resnet_tasks.recipe.schema import Recipe, SourceRecipe
+from resnet_tasks.recipe.schema.data import SourceRecipe
+from resnet_tasks.recipe.schema.recipe import Recipe
 
 PUBLIC = ("none", "imagenet", "timm:", "torchvision:", "hf-hub:", "https:", "http:")
 """What weights that are no file of this machine begin with."""

@@ -10,7 +10,7 @@ import traceback
 from pathlib import Path
 
 from resnet_tasks.errors import RecipeError, ResnetTasksError
-from resnet_tasks.recipe.schema import Recipe
+from resnet_tasks.recipe.schema.recipe import Recipe
 
 
 def load_plugins(recipe: Recipe, base_dir: Path | None = None, *, trust: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from resnet_tasks.recipe.schema import Recipe
+from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.recipe.yaml_text import KeyPath, format_key_path
 from resnet_tasks.registry import find_nearest
 

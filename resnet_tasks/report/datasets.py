@@ -13,7 +13,7 @@ from resnet_tasks.data.coco.dataset_file import CocoFile
 from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.errors import DataError
-from resnet_tasks.recipe.schema import Recipe
+from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.report.run_view import SPLITS, EvaluationView, RunView
 
 

@@ -19,7 +19,7 @@ from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.data.images.decoding import read_image
 from resnet_tasks.data.images.find_images import make_output_names
 from resnet_tasks.data.images.label_files import read_label_map
-from resnet_tasks.recipe.schema import Recipe
+from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.report.charts import make_element
 from resnet_tasks.runs.evaluate_run import build_preparation
 from resnet_tasks.structures.evaluation import VOID, GroundTruth

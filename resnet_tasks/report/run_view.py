@@ -14,7 +14,7 @@ from resnet_tasks.assemble.labels import Labels
 from resnet_tasks.assemble.splits import Split
 from resnet_tasks.errors import DataError, RunError
 from resnet_tasks.recipe.load import load_recipe
-from resnet_tasks.recipe.schema import Recipe
+from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.report.history import History, read_history
 
 Interval = tuple[float, float]

@@ -32,7 +32,7 @@ from resnet_tasks.files.atomic import write_json
 from resnet_tasks.heads.base import HEADS
 from resnet_tasks.inference.prediction_writer import PredictionWriter
 from resnet_tasks.inference.test_time_augmentation import Predictor, unwrap_model
-from resnet_tasks.recipe.schema import Recipe
+from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.runs.checkpoint import find_weights_file
 from resnet_tasks.runs.inference_options import InferenceOptions
 from resnet_tasks.runtime.progress import track_progress

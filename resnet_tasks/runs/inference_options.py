@@ -16,7 +16,7 @@ from resnet_tasks.inference.merge_maps import Keep
 from resnet_tasks.inference.sliding_window import SlidingWindows
 from resnet_tasks.inference.test_time_augmentation import Predictor, TtaPredictor, TtaViews
 from resnet_tasks.model import TaskModel
-from resnet_tasks.recipe.schema import SlidingRecipe
+from resnet_tasks.recipe.schema.evaluation import SlidingRecipe
 
 CALIBRATION_FILE = "calibration.json"
 

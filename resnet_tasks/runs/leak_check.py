@@ -8,7 +8,7 @@ from pathlib import Path
 from resnet_tasks.assemble.splits import Split, find_recipe_data, get_sources
 from resnet_tasks.data.splits.leaks import HasImages, ImageList, Leak, find_leak, read_image_names
 from resnet_tasks.errors import DataError
-from resnet_tasks.recipe.schema import Recipe
+from resnet_tasks.recipe.schema.recipe import Recipe
 
 
 def require_no_leaks(

@@ -44,7 +44,7 @@ from resnet_tasks.inference.test_time_augmentation import Predictor
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.load import load_recipe, recipe_to_yaml
 from resnet_tasks.recipe.plugins import load_plugins
-from resnet_tasks.recipe.schema import Recipe
+from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.runs.checkpoint import load_model_weights, load_weights_into
 from resnet_tasks.runs.evaluate_run import (
     build_preparation,

@@ -12,7 +12,7 @@ from typing import Any
 from resnet_tasks.errors import HubError, RunError
 from resnet_tasks.recipe.load import recipe_to_yaml
 from resnet_tasks.recipe.path_removal import make_portable
-from resnet_tasks.recipe.schema import Recipe
+from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.report.run_view import RunView
 from resnet_tasks.runs.checkpoint import find_weights_file
 from resnet_tasks.runs.inference_options import CALIBRATION_FILE

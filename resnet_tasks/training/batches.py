@@ -18,7 +18,7 @@ from resnet_tasks.data.sampling.loaders import (
     make_training_batches,
 )
 from resnet_tasks.data.sampling.sample_keys import Key
-from resnet_tasks.recipe.schema import TrainingRecipe
+from resnet_tasks.recipe.schema.training import TrainingRecipe
 from resnet_tasks.runtime.processes import SINGLE_PROCESS, DistributedContext
 from resnet_tasks.structures.samples import Batch, Sample
 from resnet_tasks.training.state.loss_reduction import drop_annotations

@@ -16,7 +16,8 @@ from resnet_tasks.errors import RecipeError, RunError
 from resnet_tasks.files.safe_names import require_head_names
 from resnet_tasks.heads.base import HEADS
 from resnet_tasks.model import TaskModel
-from resnet_tasks.recipe.schema import BackboneRecipe, ExtendRecipe, HeadRecipe, Recipe
+from resnet_tasks.recipe.schema.model import BackboneRecipe, ExtendRecipe, HeadRecipe
+from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.runs.checkpoint import load_model_weights
 from resnet_tasks.runs.run import Run
 from resnet_tasks.structures.evaluation import BACKGROUND

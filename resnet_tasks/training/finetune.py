@@ -20,7 +20,8 @@ from resnet_tasks.backbone.pretrained import LoadReport
 from resnet_tasks.errors import RunError
 from resnet_tasks.files.folder_lock import enter_folder_lock
 from resnet_tasks.model import TaskModel
-from resnet_tasks.recipe.schema import EvaluationRecipe, TrainingRecipe
+from resnet_tasks.recipe.schema.evaluation import EvaluationRecipe
+from resnet_tasks.recipe.schema.training import TrainingRecipe
 from resnet_tasks.runtime.devices import resolve_device
 from resnet_tasks.runtime.processes import SINGLE_PROCESS, DistributedContext
 from resnet_tasks.structures.evaluation import Metric

@@ -29,10 +29,8 @@ from resnet_tasks.files.folder_lock import enter_folder_lock
 from resnet_tasks.model import TaskModel
 from resnet_tasks.profiling.dry_run import build_dry_run_table
 from resnet_tasks.profiling.trial_steps import TrialTraining
-from resnet_tasks.recipe.schema import (
-    NormalizeRecipe,
-    Recipe,
-)
+from resnet_tasks.recipe.schema.data import NormalizeRecipe
+from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.runs.leak_check import require_no_leaks
 from resnet_tasks.runs.run import Run
 from resnet_tasks.runtime.devices import resolve_device, resolve_precision

@@ -18,7 +18,7 @@ from torch import Tensor
 from resnet_tasks.data.sampling.sample_keys import derive_sample_seed
 from resnet_tasks.errors import ImageError, NonFiniteLossError
 from resnet_tasks.model import Losses
-from resnet_tasks.recipe.schema import TrainingRecipe
+from resnet_tasks.recipe.schema.training import TrainingRecipe
 from resnet_tasks.structures.samples import Batch
 from resnet_tasks.training.guards.non_finite import NonFiniteStepPolicy, TrainStep
 from resnet_tasks.training.guards.out_of_memory import advise_on_training_memory

@@ -13,7 +13,7 @@ from resnet_tasks.evaluation.evaluators import (
     choose_best_metric,
     select_extra,
 )
-from resnet_tasks.recipe.schema import EvaluationRecipe
+from resnet_tasks.recipe.schema.evaluation import EvaluationRecipe
 from resnet_tasks.runs.inference_options import add_sliding_windows
 from resnet_tasks.structures.evaluation import Metric
 from resnet_tasks.structures.samples import Sample

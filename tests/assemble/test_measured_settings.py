@@ -12,7 +12,7 @@ from rich.console import Console
 from resnet_tasks.assemble.check_recipe import check_recipe
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.recipe.load import load_recipe
-from resnet_tasks.recipe.schema import Recipe
+from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.runs.run import Run
 from resnet_tasks.training.finetune_recipe import finetune_recipe
 from tests.support.half_bright import write_recipe, write_split

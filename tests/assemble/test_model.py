@@ -14,7 +14,7 @@ from resnet_tasks.assemble.labels import build_labels
 from resnet_tasks.assemble.model import build_model
 from resnet_tasks.assemble.splits import read_split
 from resnet_tasks.errors import RecipeError
-from resnet_tasks.recipe.schema import Recipe
+from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.structures.samples import collate
 from tests.support.small_recipes import CATEGORIES, recipe, with_backbone
 

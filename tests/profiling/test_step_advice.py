@@ -17,7 +17,7 @@ from resnet_tasks.profiling.step_profile import (
     StepProfile,
 )
 from resnet_tasks.profiling.timeline import AVERAGING, BACKWARD, COUNTING, DATA, OPTIMIZER, OTHER
-from resnet_tasks.recipe.schema import Recipe
+from resnet_tasks.recipe.schema.recipe import Recipe
 
 GIB = 2**30
 CONDITIONS = ProfileConditions(

@@ -17,7 +17,7 @@ from resnet_tasks.profiling import timeline as module
 from resnet_tasks.profiling.synthetic_samples import SyntheticSamples
 from resnet_tasks.profiling.timeline import BACKWARD, COUNTING, DATA, OTHER, Timeline, attach_probes
 from resnet_tasks.profiling.trial_steps import TrialTraining
-from resnet_tasks.recipe.schema import TrainingRecipe
+from resnet_tasks.recipe.schema.training import TrainingRecipe
 from resnet_tasks.structures.tasks import DETECTION, SEMANTIC_SEGMENTATION
 
 CPU = torch.device("cpu")

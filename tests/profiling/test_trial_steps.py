@@ -14,7 +14,7 @@ from resnet_tasks.errors import MemoryLimitError, NonFiniteLossError
 from resnet_tasks.model import TaskModel
 from resnet_tasks.profiling.dry_run import time_steps
 from resnet_tasks.profiling.trial_steps import TrialTraining
-from resnet_tasks.recipe.schema import TrainingRecipe
+from resnet_tasks.recipe.schema.training import TrainingRecipe
 from resnet_tasks.structures.samples import Sample
 from resnet_tasks.training.finetune import finetune
 from tests.support.consoles import quiet

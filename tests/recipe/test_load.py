@@ -10,7 +10,7 @@ import yaml
 
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.recipe.load import get_recipe_schema, load_recipe, recipe_to_yaml
-from resnet_tasks.recipe.schema import TrainingRecipe
+from resnet_tasks.recipe.schema.training import TrainingRecipe
 
 GOOD = """\
 data:

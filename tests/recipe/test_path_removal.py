@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from resnet_tasks.recipe.path_removal import make_portable
-from resnet_tasks.recipe.schema import Recipe
+from resnet_tasks.recipe.schema.recipe import Recipe
 
 
 def _recipe(root: str, weights: str, annotations: str = "train.json") -> Recipe:

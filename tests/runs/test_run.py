@@ -17,7 +17,7 @@ from pycocotools.cocoeval import COCOeval
 import resnet_tasks
 from resnet_tasks.errors import DataError, RecipeError, RunError
 from resnet_tasks.recipe.load import load_recipe
-from resnet_tasks.recipe.schema import Recipe
+from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.runs.run import Run, load
 from resnet_tasks.structures.predictions import Detections, SegmentationMap
 from resnet_tasks.training.finetune_recipe import finetune_recipe

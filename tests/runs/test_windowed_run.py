@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from resnet_tasks.cli.app import app
 from resnet_tasks.errors import DataError
 from resnet_tasks.inference.sliding_window import SlidingWindows
-from resnet_tasks.recipe.schema import SlidingRecipe
+from resnet_tasks.recipe.schema.evaluation import SlidingRecipe
 from resnet_tasks.runs.calibrate import calibrate
 from resnet_tasks.runs.inference_options import InferenceOptions
 from resnet_tasks.runs.run import Run

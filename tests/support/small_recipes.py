@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from resnet_tasks.data.coco.categories import Category, CategoryMap
-from resnet_tasks.recipe.schema import Recipe
+from resnet_tasks.recipe.schema.recipe import Recipe
 
 CATEGORIES = CategoryMap(
     (Category(3, "car"), Category(7, "road", is_thing=False), Category(9, "person"))

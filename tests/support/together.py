@@ -24,7 +24,7 @@ from resnet_tasks.heads.rcnn.faster_rcnn import FasterRCNN
 from resnet_tasks.heads.semantic.unet import UNet
 from resnet_tasks.layers.norms import batch_to_group_norm
 from resnet_tasks.model import TaskModel
-from resnet_tasks.recipe.schema import TrainingRecipe, UnfreezeRecipe
+from resnet_tasks.recipe.schema.training import TrainingRecipe, UnfreezeRecipe
 from resnet_tasks.structures.samples import Batch, Sample
 from resnet_tasks.structures.targets import Target
 from resnet_tasks.training.finetune import finetune

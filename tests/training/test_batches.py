@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from resnet_tasks.recipe.schema import TrainingRecipe
+from resnet_tasks.recipe.schema.training import TrainingRecipe
 from resnet_tasks.runtime.processes import DistributedContext
 from resnet_tasks.training.batches import EpochBatches, StepBatches
 from resnet_tasks.training.state.progress import RunLength

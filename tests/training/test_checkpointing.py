@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from resnet_tasks.errors import RunError
 from resnet_tasks.model import TaskModel
-from resnet_tasks.recipe.schema import TrainingRecipe
+from resnet_tasks.recipe.schema.training import TrainingRecipe
 from resnet_tasks.runs.checkpoint import load_checkpoint
 from resnet_tasks.structures.samples import Sample
 from resnet_tasks.training.checkpointing import dump_fixed_settings

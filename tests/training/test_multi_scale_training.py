@@ -14,7 +14,7 @@ from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.heads.semantic.unet import UNet
 from resnet_tasks.model import TaskModel
-from resnet_tasks.recipe.schema import TrainingRecipe
+from resnet_tasks.recipe.schema.training import TrainingRecipe
 from resnet_tasks.structures.samples import Batch
 from resnet_tasks.training.finetune import finetune
 from resnet_tasks.training.state.progress import TrainingProgress

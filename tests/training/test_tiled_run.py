@@ -15,7 +15,7 @@ from resnet_tasks.assemble.splits import read_split
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.inference.sliding_window import SlidingWindows
 from resnet_tasks.recipe.load import load_recipe
-from resnet_tasks.recipe.schema import SlidingRecipe
+from resnet_tasks.recipe.schema.evaluation import SlidingRecipe
 from resnet_tasks.runs.run import load
 from resnet_tasks.training.finetune_recipe import finetune_recipe
 from tests.support.consoles import heard, quiet

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from resnet_tasks.errors import RunError
 from resnet_tasks.model import TaskModel
 from resnet_tasks.profiling.trial_steps import TrialTraining
-from resnet_tasks.recipe.schema import TrainingRecipe
+from resnet_tasks.recipe.schema.training import TrainingRecipe
 from resnet_tasks.structures.geometry import Geometry
 from resnet_tasks.structures.samples import Sample
 from resnet_tasks.structures.targets import Target

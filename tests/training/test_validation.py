@@ -8,7 +8,8 @@ import pytest
 
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.model import TaskModel
-from resnet_tasks.recipe.schema import EvaluationRecipe, TrainingRecipe
+from resnet_tasks.recipe.schema.evaluation import EvaluationRecipe
+from resnet_tasks.recipe.schema.training import TrainingRecipe
 from resnet_tasks.structures.evaluation import Metric
 from resnet_tasks.training.state.train_state import TrainState
 from resnet_tasks.training.validation import Validation

@@ -23,7 +23,8 @@ from resnet_tasks.evaluation.uncertainty.bootstrap import Bootstrap
 from resnet_tasks.files.atomic import write_json
 from resnet_tasks.inference.test_time_augmentation import Predictor
 from resnet_tasks.recipe.load import load_recipe
-from resnet_tasks.recipe.schema import FoldsRecipe, Recipe
+from resnet_tasks.recipe.schema.data import FoldsRecipe
+from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.runs.evaluate_run import weights_sha256, write_evaluation
 from resnet_tasks.runs.paired_comparison import SavedEvaluation
 from resnet_tasks.runs.run import Run

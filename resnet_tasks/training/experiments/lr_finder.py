@@ -19,7 +19,7 @@ from resnet_tasks.assemble.training_setup import build_training_setup
 from resnet_tasks.errors import NonFiniteLossError, RunError
 from resnet_tasks.files.atomic import make_folder, write_json
 from resnet_tasks.profiling.trial_steps import TrialTraining
-from resnet_tasks.recipe.schema import Recipe
+from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.runtime.progress import track_progress
 
 SMOOTHING = 0.9

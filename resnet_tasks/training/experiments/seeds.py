@@ -16,7 +16,7 @@ from resnet_tasks.errors import RunError
 from resnet_tasks.evaluation.metric_tables import format_number
 from resnet_tasks.files.atomic import make_folder, write_json
 from resnet_tasks.recipe.load import load_recipe
-from resnet_tasks.recipe.schema import Recipe
+from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.structures.evaluation import Metric
 from resnet_tasks.training.finetune_recipe import finetune_recipe
 

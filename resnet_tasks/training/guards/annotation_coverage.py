@@ -6,7 +6,7 @@ from resnet_tasks.assemble.labels import Labels
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.heads.base import HEADS
-from resnet_tasks.recipe.schema import Recipe
+from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.structures.evaluation import VOID
 from resnet_tasks.structures.label_table import LabelTable
 from resnet_tasks.structures.tasks import CLASSIFICATION, DETECTION, SEMANTIC_SEGMENTATION, Task

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from resnet_tasks.errors import NonFiniteLossError
-from resnet_tasks.recipe.schema import TrainingRecipe
+from resnet_tasks.recipe.schema.training import TrainingRecipe
 from resnet_tasks.structures.samples import Batch
 from resnet_tasks.training.guards.replay import RecordedStep, write_replay
 from resnet_tasks.training.logging.run_log import RunLog

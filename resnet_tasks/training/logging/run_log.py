@@ -21,7 +21,7 @@ from rich.progress import (
 )
 
 from resnet_tasks.files.atomic import json_text, make_write_error
-from resnet_tasks.recipe.schema import TrainingRecipe
+from resnet_tasks.recipe.schema.training import TrainingRecipe
 from resnet_tasks.training.logging.gradient_conflict import GradientConflict
 from resnet_tasks.training.logging.loss_spikes import LossSpike
 from resnet_tasks.training.logging.trackers import TrackedRun, Trackers

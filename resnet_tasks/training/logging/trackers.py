@@ -25,7 +25,7 @@ from resnet_tasks.errors import RecipeError
 from resnet_tasks.files.atomic import write_json
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.path_removal import make_portable
-from resnet_tasks.recipe.schema import TrainingRecipe
+from resnet_tasks.recipe.schema.training import TrainingRecipe
 
 PACKAGES = {"wandb": "wandb", "mlflow": "mlflow"}
 """Trackers that are not installed with this package, and what brings them."""

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from resnet_tasks.errors import RunError
-from resnet_tasks.recipe.schema import TrainingRecipe
+from resnet_tasks.recipe.schema.training import TrainingRecipe
 
 ParameterGroup = dict[str, object]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from resnet_tasks.errors import RunError
 from resnet_tasks.model import Losses, TaskModel
-from resnet_tasks.recipe.schema import TrainingRecipe
+from resnet_tasks.recipe.schema.training import TrainingRecipe
 from resnet_tasks.runtime.devices import resolve_precision
 from resnet_tasks.runtime.processes import (
     SINGLE_PROCESS,

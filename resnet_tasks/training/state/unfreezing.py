@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from resnet_tasks.errors import RunError
-from resnet_tasks.recipe.schema import UnfreezeRecipe
+from resnet_tasks.recipe.schema.training import UnfreezeRecipe
 
 
 class UnfreezeSchedule:

@@ -28,7 +28,8 @@ from resnet_tasks.inference.predict_images import predict_images
 from resnet_tasks.inference.streaming.model_predictor import ModelPredictor
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.load import load_data_settings, load_recipe
-from resnet_tasks.recipe.schema import NormalizeRecipe, Recipe
+from resnet_tasks.recipe.schema.data import NormalizeRecipe
+from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.runs.run import Run, load
 from resnet_tasks.structures.predictions import SegmentationMap
 from resnet_tasks.structures.samples import collate

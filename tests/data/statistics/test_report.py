@@ -13,7 +13,7 @@ from resnet_tasks.data.images.intensity import Intensity
 from resnet_tasks.data.statistics.measure import ChannelMoments, DatasetStatistics, ValueRange
 from resnet_tasks.data.statistics.report import draw_statistics, print_statistics
 from resnet_tasks.errors import DataError
-from resnet_tasks.recipe.schema import IntensityRecipe
+from resnet_tasks.recipe.schema.data import IntensityRecipe
 from resnet_tasks.recipe.yaml_text import parse_yaml
 from tests.support.consoles import heard, quiet
 

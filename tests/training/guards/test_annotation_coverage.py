@@ -22,7 +22,7 @@ from resnet_tasks.assemble.model import build_model
 from resnet_tasks.assemble.splits import merge_categories, read_split
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.recipe.load import load_recipe
-from resnet_tasks.recipe.schema import Recipe
+from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.runs.checkpoint import load_model_weights
 from resnet_tasks.structures.samples import collate
 from resnet_tasks.training.finetune_recipe import finetune_recipe

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from resnet_tasks.errors import NonFiniteLossError
 from resnet_tasks.model import TaskModel
-from resnet_tasks.recipe.schema import TrainingRecipe
+from resnet_tasks.recipe.schema.training import TrainingRecipe
 from resnet_tasks.structures.samples import Sample
 from resnet_tasks.training.finetune import finetune
 from resnet_tasks.training.guards.non_finite import NonFiniteStepPolicy, TrainStep

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from resnet_tasks.errors import MemoryLimitError
 from resnet_tasks.model import TaskModel
-from resnet_tasks.recipe.schema import TrainingRecipe
+from resnet_tasks.recipe.schema.training import TrainingRecipe
 from resnet_tasks.structures.samples import Sample
 from resnet_tasks.training import validation
 from resnet_tasks.training.finetune import finetune

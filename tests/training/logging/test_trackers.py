@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.load import load_recipe, recipe_to_yaml
-from resnet_tasks.recipe.schema import TrainingRecipe
+from resnet_tasks.recipe.schema.training import TrainingRecipe
 from resnet_tasks.runs.checkpoint import load_checkpoint
 from resnet_tasks.structures.samples import Sample
 from resnet_tasks.training.finetune import finetune

@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 
 from resnet_tasks.model import TaskModel
-from resnet_tasks.recipe.schema import TrainingRecipe
+from resnet_tasks.recipe.schema.training import TrainingRecipe
 from resnet_tasks.runs.checkpoint import load_checkpoint
 from resnet_tasks.structures.samples import Sample
 from resnet_tasks.structures.targets import Target

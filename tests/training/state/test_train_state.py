@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from resnet_tasks.model import TaskModel
 from resnet_tasks.profiling.trial_steps import TrialTraining
-from resnet_tasks.recipe.schema import TrainingRecipe
+from resnet_tasks.recipe.schema.training import TrainingRecipe
 from resnet_tasks.structures.samples import Sample
 from resnet_tasks.training.state.train_state import TrainState
 

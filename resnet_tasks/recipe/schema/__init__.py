@@ -1,0 +1,1 @@
+"""Sections of a recipe as frozen pydantic models: types, ranges, defaults, checks."""

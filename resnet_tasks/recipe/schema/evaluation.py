@@ -1,0 +1,41 @@
+"""Metrics, confidence intervals and sliding windows of an evaluation."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from resnet_tasks.recipe.schema.base import Fraction, Overlap, RecipeModel, Window
+
+
+class SlidingRecipe(RecipeModel):
+    """Windows in which big images are predicted."""
+
+    height: Window = Field(description="Of a window, pixels of the image after data.resize")
+    width: Window
+    overlap: Overlap = Field(0.25, description="Least share of a window that its neighbor shows")
+    nms_iou: Fraction = Field(
+        0.5, description="Boxes of two windows that overlap more are one object"
+    )
+
+
+class EvaluationRecipe(RecipeModel):
+    """Which number chooses the best checkpoint, and how numbers are made."""
+
+    best: str | None = Field(None, description="head/metric; default: the first head's main metric")
+    batch_size: Annotated[int, Field(ge=1)] | None = None
+    backend: Literal["hotcoco", "pycocotools"] = "hotcoco"
+    resamples: Annotated[int, Field(ge=0)] = Field(
+        1000, description="Resampled data sets behind every 95 % interval; 0: no intervals"
+    )
+    sliding: SlidingRecipe | None = Field(
+        None, description="Predict window by window, in evaluation and predict alike"
+    )
+    extra: dict[str, dict[str, dict[str, Any] | None]] = Field(
+        {},
+        description=(
+            "Head -> further evaluators, each with its options: froc or kitti for boxes, surface "
+            "for pixels"
+        ),
+    )

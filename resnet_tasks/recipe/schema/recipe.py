@@ -1,0 +1,123 @@
+"""The typed, frozen description of one run.
+
+Numbers live here; the wiring lives in `assemble`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
+
+from resnet_tasks.files.safe_names import with_head_names
+from resnet_tasks.recipe.presets import PRESETS, expand_preset
+from resnet_tasks.recipe.schema.base import RecipeModel
+from resnet_tasks.recipe.schema.data import DataRecipe
+from resnet_tasks.recipe.schema.evaluation import EvaluationRecipe, SlidingRecipe
+from resnet_tasks.recipe.schema.model import (
+    BackboneRecipe,
+    ExtendRecipe,
+    HeadRecipe,
+    ModelWeightsRecipe,
+    PyramidRecipe,
+)
+from resnet_tasks.recipe.schema.training import TrainingRecipe, format_unfreeze_step
+
+
+def _allow_preset_name(schema: dict[str, Any]) -> None:
+    """Lets editors accept a preset's name in place of the list."""
+    steps = {key: schema.pop(key) for key in ("type", "items") if key in schema}
+    schema["anyOf"] = [steps, {"type": "string", "enum": list(PRESETS)}]
+
+
+class Recipe(RecipeModel):
+    """One run: data, one backbone, one or more named heads, and how to train and judge them."""
+
+    name: str = Field("run", pattern=r"^[^\x00-\x1f\x7f]+$", description="Set from the file's name")
+    plugins: tuple[str, ...] = Field(
+        (), description="Python files or modules with heads of your own; they are executed"
+    )
+    data: DataRecipe
+    backbone: BackboneRecipe = BackboneRecipe()
+    model_weights: str | ModelWeightsRecipe | None = Field(
+        None,
+        description=(
+            "Backbone and head of a pretrained model: torchvision:ENUM of a detector, hf-hub:REPO, "
+            "URL#sha256=…, a file, or a folder; backbone.weights is none then"
+        ),
+    )
+    pyramid: PyramidRecipe | None = Field(
+        None,
+        description=(
+            "One pyramid for all heads that read P2..P6 (faster_rcnn, fpn), in the place of one in "
+            "each; {} for its defaults"
+        ),
+    )
+    heads: Annotated[dict[str, HeadRecipe], Field(min_length=1), AfterValidator(with_head_names)]
+    extend: ExtendRecipe | None = Field(
+        None, description="Add the heads to a finished run; backbone and pyramid are its own"
+    )
+    augment: tuple[dict[str, dict[str, Any] | None], ...] = Field(
+        (),
+        description=(
+            "Albumentations by name, in order; or a preset: medical_microscopy, radiology, driving"
+        ),
+        json_schema_extra=_allow_preset_name,
+    )
+    training: TrainingRecipe = TrainingRecipe()
+    evaluation: EvaluationRecipe = EvaluationRecipe()
+
+    @field_validator("augment", mode="before")
+    @classmethod
+    def _expand_presets(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, str):
+            data = info.data.get("data")
+            return expand_preset(value, data.channels if isinstance(data, DataRecipe) else 3)
+        # What comes from a before-validator is no longer JSON, whose lists stand for tuples.
+        return tuple(value) if isinstance(value, list) else value
+
+    @model_validator(mode="after")
+    def _check_best_head(self) -> Recipe:
+        best = self.evaluation.best
+        if best is not None and best.split("/")[0] not in self.heads:
+            raise ValueError(
+                f"evaluation.best is {best!r}, but the heads are {', '.join(self.heads)}; "
+                "write head/metric"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_unfreezing(self) -> Recipe:
+        steps, frozen = self.training.unfreeze, self.backbone.frozen_stages
+        if steps and steps[0].frozen_stages >= frozen:
+            raise ValueError(
+                f"training.unfreeze: {format_unfreeze_step(steps[0])} frees nothing, for "
+                "backbone.frozen_stages "
+                f"is {frozen}; begin with more frozen stages, or take it out"
+            )
+        return self
+
+    @property
+    def sliding(self) -> SlidingRecipe | None:
+        """The windows that images are predicted in; None: they are predicted whole."""
+        tiles = self.data.tiles
+        if self.evaluation.sliding is not None or tiles is None:
+            return self.evaluation.sliding
+        return SlidingRecipe(height=tiles.height, width=tiles.width, overlap=tiles.overlap)
+
+    @model_validator(mode="after")
+    def _check_model_weights(self) -> Recipe:
+        if self.model_weights is None:
+            return self
+        if self.backbone.weights != "none":
+            raise ValueError(
+                f"model_weights bring those of the backbone too, but backbone.weights is "
+                f"{self.backbone.weights!r}; write backbone.weights: none, or leave model_weights "
+                "out"
+            )
+        head = None if isinstance(self.model_weights, str) else self.model_weights.head
+        if head is not None and head not in self.heads:
+            raise ValueError(
+                f"model_weights.head is {head!r}, but the heads are {', '.join(self.heads)}"
+            )
+        return self
