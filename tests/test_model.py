@@ -29,7 +29,7 @@ from resnet_tasks.structures.loss_term import LossTerm
 from resnet_tasks.structures.samples import Batch, BatchView, Sample, collate
 from resnet_tasks.structures.targets import Target
 from resnet_tasks.structures.tasks import CLASSIFICATION, SEMANTIC_SEGMENTATION
-from resnet_tasks.testing import random_batch
+from resnet_tasks.testing.random_batches import random_batch
 
 
 class Backbone(nn.Module):

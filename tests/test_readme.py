@@ -20,7 +20,7 @@ from resnet_tasks.cli import app
 from resnet_tasks.heads.base import HEADS
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.runs.run import load
-from resnet_tasks.testing import check_head
+from resnet_tasks.testing.head_contract import check_head
 from tests.support.paths import ROOT
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -19,7 +19,7 @@ from resnet_tasks.structures.evaluation import GroundTruth, Metric
 from resnet_tasks.structures.geometry import Geometry
 from resnet_tasks.structures.samples import Sample
 from resnet_tasks.structures.targets import Target
-from resnet_tasks.testing import resnet_specs
+from resnet_tasks.testing.random_batches import resnet_specs
 
 
 class _Dark(nn.Module):

@@ -13,7 +13,7 @@ from resnet_tasks.evaluation.protocols.kitti import KittiEvaluator
 from resnet_tasks.evaluation.protocols.surface_distance import SurfaceEvaluator
 from resnet_tasks.heads.rcnn.faster_rcnn import FasterRCNN
 from resnet_tasks.heads.semantic.unet import UNet
-from resnet_tasks.testing import resnet_specs
+from resnet_tasks.testing.random_batches import resnet_specs
 
 HEADS: dict[str, Any] = {
     "objects": FasterRCNN(resnet_specs(8), ("Car", "bus"), {"pyramid_channels": 8}),

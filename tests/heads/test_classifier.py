@@ -22,7 +22,7 @@ from resnet_tasks.structures.label_table import LabelTable
 from resnet_tasks.structures.samples import BatchView, Sample, collate
 from resnet_tasks.structures.targets import Target
 from resnet_tasks.structures.tasks import CLASSIFICATION
-from resnet_tasks.testing import check_head
+from resnet_tasks.testing.head_contract import check_head
 
 CLASSES = ("cat", "dog", "owl")
 SPECS = {"C5": FeatureSpec(4, 32)}

@@ -28,7 +28,8 @@ from resnet_tasks.structures.predictions import Detections, SegmentationMap
 from resnet_tasks.structures.samples import BatchView
 from resnet_tasks.structures.targets import Target
 from resnet_tasks.structures.tasks import SEMANTIC_SEGMENTATION, Task
-from resnet_tasks.testing import check_head, random_batch, resnet_specs
+from resnet_tasks.testing.head_contract import check_head
+from resnet_tasks.testing.random_batches import random_batch, resnet_specs
 
 FAMILIES = (
     "resnet18",

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from resnet_tasks.heads.semantic import unet
 from resnet_tasks.layers.upsampled_conv import can_double, convolve_upsampled, make_summed_filters
-from resnet_tasks.testing import random_features, resnet_specs
+from resnet_tasks.testing.random_batches import random_features, resnet_specs
 
 
 def plainly(x: Tensor, skip: Tensor | None, filters: Tensor, bias: Tensor | None) -> Tensor:

@@ -11,7 +11,8 @@ from resnet_tasks.heads.semantic.fpn import SemanticFPN
 from resnet_tasks.structures.feature_spec import FeatureSpec
 from resnet_tasks.structures.samples import BatchView
 from resnet_tasks.structures.targets import Target
-from resnet_tasks.testing import check_head, random_features, resnet_specs
+from resnet_tasks.testing.head_contract import check_head
+from resnet_tasks.testing.random_batches import random_features, resnet_specs
 
 SPECS = resnet_specs(16)
 SMALL = {"pyramid_channels": 32, "segmentation_channels": 64}

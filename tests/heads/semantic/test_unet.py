@@ -12,7 +12,8 @@ from resnet_tasks.structures.geometry import Geometry
 from resnet_tasks.structures.label_table import LabelTable
 from resnet_tasks.structures.samples import BatchView
 from resnet_tasks.structures.targets import Target
-from resnet_tasks.testing import check_head, random_batch, random_features, resnet_specs
+from resnet_tasks.testing.head_contract import check_head
+from resnet_tasks.testing.random_batches import random_batch, random_features, resnet_specs
 
 SPECS = resnet_specs(16)
 ALL_TERMS = {"loss": "cross_entropy+dice+focal"}

@@ -1,0 +1,1 @@
+"""Contract test for heads, and the random features and batches that it runs on."""

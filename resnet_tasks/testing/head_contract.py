@@ -1,0 +1,88 @@
+"""Contract test for heads, built-in or plug-in.
+
+`check_head(MyHead)` builds the head on random features and raises an `AssertionError` that names
+the first broken rule. It needs neither a backbone nor data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from resnet_tasks.heads.base import HEADS, Head, HeadOptions
+from resnet_tasks.structures.feature_spec import FeatureSpec
+from resnet_tasks.testing.forward_rules import (
+    check_declarations,
+    check_forward_determinism,
+    check_forward_structure,
+    check_missing_levels,
+    check_saving_and_loading,
+)
+from resnet_tasks.testing.head_under_test import HeadUnderTest
+from resnet_tasks.testing.loss_rules import (
+    check_bfloat16,
+    check_gradients,
+    check_images_without_objects,
+    check_loss_additivity,
+    check_loss_seeds,
+    check_loss_terms,
+    check_unannotated_images,
+)
+from resnet_tasks.testing.prediction_rules import check_decoding
+from resnet_tasks.testing.random_batches import TargetMaker, random_target, resnet_specs
+
+RULES: tuple[Callable[[HeadUnderTest], None], ...] = (
+    check_declarations,
+    check_missing_levels,
+    check_forward_structure,
+    check_forward_determinism,
+    check_loss_terms,
+    check_gradients,
+    check_images_without_objects,
+    check_unannotated_images,
+    check_loss_additivity,
+    check_loss_seeds,
+    check_decoding,
+    check_bfloat16,
+    check_saving_and_loading,
+)
+"""Rules of the contract, in the order in which `check_head` applies them."""
+
+
+def check_head(
+    head: type[Head] | str,
+    *,
+    options: HeadOptions | Mapping[str, Any] | None = None,
+    classes: Sequence[str] = ("a", "b", "c"),
+    specs: Mapping[str, FeatureSpec] | None = None,
+    targets: TargetMaker | None = None,
+) -> None:
+    """Runs every rule of the contract on a head, on random features of two small images.
+
+    Args:
+        head: The class, or the name it is registered by.
+        options: Options to build it with.
+        classes: Class names to build it with.
+        specs: The features on offer; default: those of a narrow ResNet.
+        targets: Makes an image's target; needed where the task reads fields of its own from
+            `Target.extra`. Such tasks are spared the rules on images without objects, and those
+            with a task unknown to this package the rules on the type of a prediction.
+
+    Raises:
+        AssertionError: If a rule is broken; the message names the rule and what was seen.
+    """
+    head_class = HEADS.get(head) if isinstance(head, str) else head
+    subject = HeadUnderTest(
+        head_class,
+        resnet_specs(16) if specs is None else specs,
+        tuple(classes),
+        options,
+        random_target if targets is None else targets,
+        uses_default_targets=targets is None,
+    )
+    with torch.random.fork_rng(devices=[]):
+        for rule in RULES:
+            torch.manual_seed(0)
+            rule(subject)

@@ -1,0 +1,135 @@
+"""Random features, annotations and batches, which test heads without a dataset.
+
+Shape glossary: `B` batch, `H, W` padded image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from resnet_tasks.structures.evaluation import VOID
+from resnet_tasks.structures.feature_spec import FeatureSpec
+from resnet_tasks.structures.geometry import Geometry
+from resnet_tasks.structures.samples import Batch, Sample, collate
+from resnet_tasks.structures.targets import Target
+
+TargetMaker = Callable[[tuple[int, int], int, torch.Generator], Target]
+"""(height, width) of an image, number of classes, random source -> what is annotated on it."""
+
+IMAGE_SIZES = ((61, 83), (64, 90))
+"""Sizes of the two images of the standard batch, neither a multiple of 32; padded to 64 x 96."""
+
+
+def resnet_specs(width: int = 64, *, bottleneck: bool = False) -> dict[str, FeatureSpec]:
+    """C1..C5 of a ResNet (He et al. 2016, Table 1), at any width.
+
+    Args:
+        width: Channels of the stem; 64 in the paper.
+        bottleneck: Four times the channels from C2 on, as from ResNet-50 on.
+    """
+    expansion = 4 if bottleneck else 1
+    specs = {"C1": FeatureSpec(width, 2)}
+    for k in range(2, 6):
+        specs[f"C{k}"] = FeatureSpec(width * expansion * 2 ** (k - 2), 2**k)
+    return specs
+
+
+def random_features(
+    specs: Mapping[str, FeatureSpec],
+    *,
+    batch_size: int = 2,
+    padded_size: tuple[int, int] = (64, 96),
+    seed: int = 0,
+) -> dict[str, Tensor]:
+    """Level -> `(B, channels, H/stride, W/stride)`, not negative as after a ReLU, with gradient.
+
+    Args:
+        specs: The levels.
+        batch_size: Number of images.
+        padded_size: (H, W), a multiple of the coarsest stride.
+        seed: The same seed gives the same features.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    features = {}
+    for level, spec in specs.items():
+        shape = (batch_size, spec.channels, *(size // spec.stride for size in padded_size))
+        values = torch.randn(shape, generator=generator).relu()
+        values = values.contiguous(memory_format=torch.channels_last)
+        features[level] = values.requires_grad_()
+    return features
+
+
+def random_target(
+    size: tuple[int, int], num_classes: int, generator: torch.Generator, *, objects: int = 3
+) -> Target:
+    """Boxes, labels, masks and a semantic map that agree with one another, and one image label.
+
+    Args:
+        size: (height, width) of the image; 16 x 16 at least.
+        num_classes: Labels are 0..num_classes-1.
+        generator: The source of all randomness.
+        objects: How many; 0 gives an image that was looked at and holds nothing: no boxes, and a
+            semantic map that is void throughout.
+    """
+
+    def sample_integers(low: int, high: int, shape: tuple[int, ...]) -> Tensor:
+        return torch.randint(low, high, shape, generator=generator)
+
+    height, width = size
+    sizes = sample_integers(8, min(height, width) // 2 + 1, (objects, 2))
+    corners = torch.stack(
+        [sample_integers(0, limit // 2, (objects,)) for limit in (width, height)], dim=1
+    )
+    boxes = torch.cat((corners, corners + sizes), dim=1)
+    labels = sample_integers(0, num_classes, (objects,))
+    masks = torch.zeros(objects, height, width, dtype=torch.bool)
+    semantic = torch.full(size, VOID)
+    for mask, (x1, y1, x2, y2), label in zip(masks, boxes.tolist(), labels, strict=True):
+        mask[y1:y2, x1:x2] = True
+        semantic[mask] = label
+    return Target(
+        boxes=boxes.float(),
+        labels=labels,
+        ignore=torch.zeros(objects, dtype=torch.bool),
+        masks=masks,
+        semantic=semantic,
+        image_labels=sample_integers(0, num_classes, (1,)),
+    )
+
+
+def random_batch(
+    *,
+    image_sizes: Sequence[tuple[int, int]] = IMAGE_SIZES,
+    num_classes: int = 3,
+    annotated: Sequence[bool] | None = None,
+    targets: TargetMaker = random_target,
+    seed: int = 0,
+) -> Batch:
+    """Random images of the given sizes, padded to one, with random targets.
+
+    The first image comes from an original of twice its size, the second from one mirrored left
+    to right, and so on in turn.
+
+    Args:
+        image_sizes: (height, width) of each image inside the batch.
+        num_classes: Labels are 0..num_classes-1.
+        annotated: Per image, whether it has a target; default: all have.
+        targets: Makes each target.
+        seed: The same seed gives the same batch; an image does not depend on those after it.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    samples = []
+    for i, (height, width) in enumerate(image_sizes):
+        image = torch.rand(3, height, width, generator=generator)
+        target = targets((height, width), num_classes, generator)
+        if i % 2:
+            geometry = Geometry((height, width), (height, width), (1.0, -1.0), (0.0, float(width)))
+        else:
+            geometry = Geometry.from_resize((2 * height, 2 * width), (height, width))
+        is_annotated = annotated is None or annotated[i]
+        sample_target = target if is_annotated else Target()
+        samples.append(Sample(image, geometry, i, f"{i}.png", sample_target, seed=1000 * seed + i))
+    return collate(samples)
