@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from resnet_tasks.data.coco.categories import CategoryMap
 from resnet_tasks.data.coco.dataset_file import CocoFile
-from resnet_tasks.data.coco.packed import PackedAnnotations, PackedImages
+from resnet_tasks.data.coco.packed.annotations import PackedAnnotations
+from resnet_tasks.data.coco.packed.images import PackedImages
 from resnet_tasks.data.coco.problems import Problem
 from resnet_tasks.data.coco.validation import is_inside, resolve_image_folder
 from resnet_tasks.errors import DataError

@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_tasks.data.coco.categories import CategoryMap
-from resnet_tasks.data.coco.packed import PackedAnnotations, PackedImages, pack_annotations
+from resnet_tasks.data.coco.packed.annotation_packer import pack_annotations
+from resnet_tasks.data.coco.packed.annotations import PackedAnnotations
+from resnet_tasks.data.coco.packed.images import PackedImages
 from resnet_tasks.data.coco.problems import Problem, count_by_kind
 from resnet_tasks.data.coco.records import ImageRecord
 from resnet_tasks.errors import DataError

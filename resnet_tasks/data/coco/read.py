@@ -35,7 +35,7 @@ def read_coco(
 ) -> CocoFile:
     """A COCO file, parsed and checked; images are not touched.
 
-    Of a big file a packed form is kept (`coco_cache`), from which the next reading takes a second.
+    Of a big file a packed form is kept (`coco.cache`), from which the next reading takes a second.
 
     Args:
         path: The JSON.

@@ -8,7 +8,8 @@ from typing import Any
 
 from resnet_tasks.data.coco.categories import CategoryMap
 from resnet_tasks.data.coco.dataset_file import CocoFile
-from resnet_tasks.data.coco.packed import AnnotationPacker, PackedImages
+from resnet_tasks.data.coco.packed.annotation_packer import AnnotationPacker
+from resnet_tasks.data.coco.packed.images import PackedImages
 from resnet_tasks.data.coco.problems import Findings, format_list
 from resnet_tasks.data.coco.records import ImageRecord
 from resnet_tasks.data.coco.streaming import CocoContent, open_content

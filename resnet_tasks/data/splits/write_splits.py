@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_tasks.data.coco.dataset_file import CocoFile
-from resnet_tasks.data.coco.packed import PackedImages
+from resnet_tasks.data.coco.packed.images import PackedImages
 from resnet_tasks.data.coco.problems import format_list
 from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.coco.records import ImageRecord

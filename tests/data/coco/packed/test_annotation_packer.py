@@ -8,7 +8,9 @@ from array import array
 import numpy as np
 import pytest
 
-from resnet_tasks.data.coco.packed import PackedAnnotations, PackedImages, pack_annotations
+from resnet_tasks.data.coco.packed.annotation_packer import pack_annotations
+from resnet_tasks.data.coco.packed.annotations import PackedAnnotations
+from resnet_tasks.data.coco.packed.images import PackedImages
 from resnet_tasks.data.coco.records import Annotation, ImageRecord
 from resnet_tasks.errors import DataError
 

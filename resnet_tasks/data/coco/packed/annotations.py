@@ -1,0 +1,113 @@
+"""Annotations of a COCO file in columns, by image."""
+
+from __future__ import annotations
+
+import json
+import math
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resnet_tasks.data.coco.packed.images import PackedImages
+from resnet_tasks.data.coco.packed.string_columns import (
+    Columns,
+    IdColumn,
+    TextColumn,
+)
+from resnet_tasks.data.coco.problems import Id
+from resnet_tasks.data.coco.records import Annotation
+
+POLYGONS, RUN_LENGTHS = 1, 2
+"""Kinds of segmentations; 0: none."""
+
+
+class PackedAnnotations(Mapping[Id, tuple[Annotation, ...]]):
+    """The annotations of a file by image id, in file order; made when asked for.
+
+    Args:
+        columns: As `AnnotationPacker` makes them.
+        images: Their images.
+
+    Attributes:
+        images: As given.
+    """
+
+    def __init__(self, columns: Columns, images: PackedImages) -> None:
+        self.columns = columns
+        self.images = images
+        self._ids = IdColumn(columns, "annotation.id")
+        self._runs = TextColumn(columns, "annotation.runs")
+
+    def remap_categories(self, table: Sequence[int]) -> PackedAnnotations:
+        """The same annotations, category k as `table[k]`."""
+        categories = np.asarray(table, np.int32)[self.columns["annotation.category"]]
+        return PackedAnnotations({**self.columns, "annotation.category": categories}, self.images)
+
+    def count_objects(self, number: int) -> NDArray[np.int64]:
+        """`(number,)` annotations by category, crowds left out."""
+        single = self.columns["annotation.category"][~self.columns["annotation.crowd"]]
+        return np.bincount(single, minlength=number)
+
+    def list_image_categories(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Every pair of an image's position and a category that it shows, crowds left out."""
+        single = ~self.columns["annotation.crowd"]
+        images = np.repeat(np.arange(len(self)), np.diff(self.columns["annotation.starts"]))
+        categories = self.columns["annotation.category"][single].astype(np.int64)
+        number = int(categories.max(initial=0)) + 1
+        pairs = np.unique(images[single] * number + categories)
+        return pairs // number, pairs % number
+
+    def get_by_position(self, position: int) -> tuple[Annotation, ...]:
+        """The annotations of the image at a position."""
+        start, end = self.columns["annotation.starts"][position : position + 2].tolist()
+        image_id = self.images.get_id(position)
+        part = {
+            name: self.columns[f"annotation.{name}"][start:end].tolist()
+            for name in ("category", "bbox", "area", "crowd", "occluded", "truncated")
+        }
+        return tuple(
+            Annotation(
+                self._ids[start + i],
+                image_id,
+                part["category"][i],
+                None if math.isnan(box[0]) else tuple(box),
+                part["area"][i],
+                part["crowd"][i],
+                self._decode_segmentation(start + i),
+                _nan_to_none(part["occluded"][i]),
+                _nan_to_none(part["truncated"][i]),
+            )
+            for i, box in enumerate(part["bbox"])
+        )
+
+    def __getitem__(self, image_id: Id) -> tuple[Annotation, ...]:
+        position = self.images.find_position(image_id)
+        if position is None:
+            raise KeyError(image_id)
+        return self.get_by_position(position)
+
+    def __iter__(self) -> Iterator[Id]:
+        return (self.images.get_id(position) for position in range(len(self)))
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def _decode_segmentation(self, row: int) -> list[Any] | dict[str, Any] | None:
+        kind = int(self.columns["annotation.kind"][row])
+        if kind == RUN_LENGTHS:
+            rle: dict[str, Any] = json.loads(self._runs[row])
+            return rle
+        if kind != POLYGONS:
+            return None
+        first, last = self.columns["annotation.polygons"][row : row + 2].tolist()
+        bounds = self.columns["polygon.starts"][first : last + 1].tolist()
+        points = self.columns["polygon.points"]
+        return [array("d", points[start:end].tobytes()) for start, end in pairwise(bounds)]
+
+
+def _nan_to_none(value: float) -> float | None:
+    return None if math.isnan(value) else value

@@ -1,0 +1,143 @@
+"""Image records of a COCO file in columns."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resnet_tasks.data.coco.packed.string_columns import (
+    INT64,
+    Columns,
+    IdColumn,
+    TextColumn,
+    encode_ids,
+    encode_texts,
+)
+from resnet_tasks.data.coco.problems import Id
+from resnet_tasks.data.coco.records import ImageRecord
+from resnet_tasks.errors import DataError
+
+
+def _compute_sort_key(image_id: object) -> int:
+    """Where an id stands among the sorted ones: itself, or a hash that another id may share."""
+    if type(image_id) is int and INT64.min <= image_id <= INT64.max:
+        return image_id
+    digest = hashlib.blake2b(json.dumps(image_id).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)
+
+
+class PackedImages(Sequence[ImageRecord]):
+    """The images of a file; records are made when asked for.
+
+    Args:
+        columns: As `from_records` makes them.
+    """
+
+    def __init__(self, columns: Columns) -> None:
+        self.columns = columns
+        self._ids = IdColumn(columns, "image.id")
+        self._names = TextColumn(columns, "image.file_name")
+        self._optional_fields = TextColumn(columns, "image.rest")
+
+    @classmethod
+    def from_records(cls, records: Iterable[ImageRecord]) -> PackedImages:
+        """Packs records.
+
+        Raises:
+            DataError: If two have the same id.
+        """
+        records = list(records)
+        sort_keys = np.fromiter(
+            (_compute_sort_key(record.id) for record in records), np.int64, len(records)
+        )
+        order = np.argsort(sort_keys, kind="stable")
+        sizes = [(record.height, record.width) for record in records]
+        packed = cls(
+            {
+                **encode_ids("image.id", [record.id for record in records]),
+                "image.order": order,
+                "image.places": sort_keys[order],
+                "image.size": np.asarray(sizes, np.int64).reshape(-1, 2),
+                **encode_texts("image.file_name", (record.file_name for record in records)),
+                **encode_texts("image.rest", map(_encode_optional_fields, records)),
+            }
+        )
+        if len({record.id for record in records}) < len(records):
+            raise DataError("two images have the same id; give every image its own")
+        return packed
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return PackedImages, (self.columns,)
+
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """`(P, 2)` height and width."""
+        return self.columns["image.size"]
+
+    def find_position(self, image_id: object) -> int | None:
+        """Position of the image with this id; None where there is none."""
+        if type(image_id) not in (int, str):
+            return None
+        sort_keys, sort_key = self.columns["image.places"], _compute_sort_key(image_id)
+        first, last = np.searchsorted(sort_keys, [sort_key, sort_key + (sort_key < INT64.max)])
+        last = len(sort_keys) if sort_key == INT64.max else last
+        for position in self.columns["image.order"][first:last].tolist():
+            if self._ids[position] == image_id:
+                return int(position)
+        return None
+
+    def get_id(self, position: int) -> Id:
+        """Id of the image at a position."""
+        return self._ids[position]
+
+    def get_file_name(self, position: int) -> str:
+        """Name of the image at a position."""
+        return self._names[position]
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    @overload
+    def __getitem__(self, position: int) -> ImageRecord: ...
+    @overload
+    def __getitem__(self, position: slice) -> Sequence[ImageRecord]: ...
+    def __getitem__(self, position: int | slice) -> ImageRecord | Sequence[ImageRecord]:
+        if isinstance(position, slice):
+            return [self[index] for index in range(*position.indices(len(self)))]
+        place = range(len(self))[position]
+        height, width = self.sizes[place].tolist()
+        optional_fields: dict[str, Any] = json.loads(self._optional_fields[place] or "{}")
+        spacing = optional_fields.get("spacing")
+        return ImageRecord(
+            id=self._ids[place],
+            file_name=self._names[place],
+            height=height,
+            width=width,
+            sem_seg_file_name=optional_fields.get("semantic"),
+            group=optional_fields.get("group"),
+            spacing=None if spacing is None else (spacing[0], spacing[1]),
+            extra=optional_fields.get("extra", {}),
+        )
+
+    def iter_optional_fields(self) -> Iterator[dict[str, Any]]:
+        """What images have beside id, name and size, of those that have any."""
+        starts = self.columns["image.rest.starts"]
+        for position in np.flatnonzero(np.diff(starts)).tolist():
+            yield json.loads(self._optional_fields[position])
+
+
+def _encode_optional_fields(record: ImageRecord) -> str:
+    """What few images have; empty where this one has nothing of it."""
+    optional_fields = {
+        "semantic": record.sem_seg_file_name,
+        "group": record.group,
+        "spacing": record.spacing,
+        "extra": dict(record.extra) or None,
+    }
+    present = {key: value for key, value in optional_fields.items() if value is not None}
+    return json.dumps(present) if present else ""

@@ -1,0 +1,75 @@
+"""Texts and ids of many records in flat buffers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resnet_tasks.data.coco.problems import Id
+
+Columns = Mapping[str, NDArray[Any]]
+
+INT64 = np.iinfo(np.int64)
+
+
+class TextColumn:
+    """Texts of a column, one after the other in one buffer."""
+
+    def __init__(self, columns: Columns, name: str) -> None:
+        self._bytes = columns[f"{name}.bytes"]
+        self._starts = columns[f"{name}.starts"]
+
+    def __getitem__(self, position: int) -> str:
+        start, end = self._starts[position : position + 2].tolist()
+        return str(self._bytes[start:end].tobytes(), "utf-8", "surrogatepass")
+
+
+def encode_texts(name: str, values: Iterable[str]) -> dict[str, NDArray[Any]]:
+    """Return the two columns of a `TextColumn`.
+
+    Args:
+        name: Name of the column.
+        values: Its texts.
+    """
+    encoded = [text.encode("utf-8", "surrogatepass") for text in values]
+    return {
+        f"{name}.bytes": np.frombuffer(b"".join(encoded), np.uint8),
+        f"{name}.starts": compute_starts(map(len, encoded)),
+    }
+
+
+def compute_starts(lengths: Iterable[int]) -> NDArray[np.int64]:
+    """Return the (N + 1,) int64 starts of N consecutive parts of these lengths."""
+    return np.cumsum(np.fromiter(chain((0,), lengths), np.int64), dtype=np.int64)
+
+
+class IdColumn:
+    """Ids of a column, whole numbers or texts."""
+
+    def __init__(self, columns: Columns, name: str) -> None:
+        self._numbers = columns.get(name)
+        self._texts = TextColumn(columns, name) if self._numbers is None else None
+
+    def __getitem__(self, position: int) -> Id:
+        if self._texts is None:
+            assert self._numbers is not None
+            return int(self._numbers[position])
+        identifier: Id = json.loads(self._texts[position])
+        return identifier
+
+
+def encode_ids(name: str, ids: Sequence[Id]) -> dict[str, NDArray[Any]]:
+    """Return the columns of an `IdColumn`: int64, or JSON texts where an id does not fit.
+
+    Args:
+        name: Name of the column.
+        ids: Its ids.
+    """
+    if all(type(identifier) is int and INT64.min <= identifier <= INT64.max for identifier in ids):
+        return {name: np.asarray(ids, np.int64)}
+    return encode_texts(name, map(json.dumps, ids))
