@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from data_tools.reading.source_folder import format_listing
-from resnet_tasks.data.coco.validation import is_inside
 from resnet_tasks.errors import DataError
+from resnet_tasks.files.safe_names import is_inside
 
 CARD = "data_card.md"
 """Every conversion leaves this file; only folders that hold it are ever replaced."""

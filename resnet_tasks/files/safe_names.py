@@ -138,6 +138,13 @@ def require_class_names(
             )
 
 
+def is_inside(name: str) -> bool:
+    """Whether a file name stays inside the folder that it is relative to, on any system."""
+    parts = name.replace("\\", "/").split("/")
+    is_rooted = parts[0] == "" or parts[0][1:2] == ":"
+    return not is_rooted and ".." not in parts and "\0" not in name
+
+
 def _has_control_characters(text: str) -> bool:
     return any(unicodedata.category(character) in ("Cc", "Cs") for character in text)
 

@@ -23,9 +23,10 @@ from resnet_tasks.data.coco.dataset_file import CocoFile
 from resnet_tasks.data.coco.packed.annotations import PackedAnnotations
 from resnet_tasks.data.coco.packed.images import PackedImages
 from resnet_tasks.data.coco.problems import Problem
-from resnet_tasks.data.coco.validation import is_inside, resolve_image_folder
+from resnet_tasks.data.coco.top_level import resolve_image_folder
 from resnet_tasks.errors import DataError
 from resnet_tasks.files.mapped_columns import MappedColumns, open_columns, write_columns
+from resnet_tasks.files.safe_names import is_inside
 
 CACHE_FROM = 32_000_000
 """Bytes from which on a JSON is worth a packed form: some seconds of reading."""

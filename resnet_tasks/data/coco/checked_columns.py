@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from resnet_tasks.data.coco.columns import Kind, ResultColumns, TruthColumns
+from resnet_tasks.data.coco.field_values import is_box
 from resnet_tasks.data.coco.masks import is_rle, pack_polygon
 from resnet_tasks.data.coco.problems import MAX_LISTED, Id, format_list, format_value
 from resnet_tasks.data.coco.read import read_coco
-from resnet_tasks.data.coco.validation import find, is_box
+from resnet_tasks.data.coco.record_ids import find
 from resnet_tasks.errors import DataError
 from resnet_tasks.files.json_files import read_json
 

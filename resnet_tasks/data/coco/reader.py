@@ -6,19 +6,16 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from resnet_tasks.data.coco.annotation_reader import AnnotationReader
 from resnet_tasks.data.coco.categories import CategoryMap
 from resnet_tasks.data.coco.dataset_file import CocoFile
+from resnet_tasks.data.coco.image_reader import ImageReader
 from resnet_tasks.data.coco.packed.annotation_packer import AnnotationPacker
 from resnet_tasks.data.coco.packed.images import PackedImages
 from resnet_tasks.data.coco.problems import Findings, format_list
 from resnet_tasks.data.coco.records import ImageRecord
 from resnet_tasks.data.coco.streaming import CocoContent, open_content
-from resnet_tasks.data.coco.validation import (
-    AnnotationReader,
-    ImageReader,
-    parse_annotated_kinds,
-    resolve_image_folder,
-)
+from resnet_tasks.data.coco.top_level import parse_annotated_kinds, resolve_image_folder
 from resnet_tasks.errors import DataError
 from resnet_tasks.files.json_files import disable_gc, read_json
 

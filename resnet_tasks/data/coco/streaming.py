@@ -12,7 +12,7 @@ from typing import Any, TextIO
 import msgspec
 
 from resnet_tasks.data.coco.problems import format_value
-from resnet_tasks.data.coco.validation import require_coco
+from resnet_tasks.data.coco.top_level import require_coco
 from resnet_tasks.errors import DataError
 from resnet_tasks.files.atomic import json_text
 from resnet_tasks.files.json_files import read_json

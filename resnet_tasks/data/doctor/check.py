@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from resnet_tasks.data.coco.annotation_reader import AnnotationReader
 from resnet_tasks.data.coco.categories import CategoryMap
+from resnet_tasks.data.coco.image_reader import ImageReader
 from resnet_tasks.data.coco.problems import (
     Finding,
     Findings,
@@ -18,12 +20,7 @@ from resnet_tasks.data.coco.problems import (
 )
 from resnet_tasks.data.coco.records import ImageRecord
 from resnet_tasks.data.coco.streaming import CocoContent, open_content
-from resnet_tasks.data.coco.validation import (
-    AnnotationReader,
-    ImageReader,
-    parse_annotated_kinds,
-    resolve_image_folder,
-)
+from resnet_tasks.data.coco.top_level import parse_annotated_kinds, resolve_image_folder
 from resnet_tasks.data.doctor.image_checks import ImageHashes, check_images
 from resnet_tasks.data.doctor.object_checks import ObjectChecks
 from resnet_tasks.errors import DataError

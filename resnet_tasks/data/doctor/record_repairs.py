@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from resnet_tasks.data.coco.annotation_reader import AnnotationReader
 from resnet_tasks.data.coco.categories import CategoryMap
+from resnet_tasks.data.coco.field_values import is_box
 from resnet_tasks.data.coco.masks import (
     compute_bounding_box,
     compute_mask_area,
@@ -17,8 +19,9 @@ from resnet_tasks.data.coco.masks import (
     pack_polygon,
 )
 from resnet_tasks.data.coco.problems import Findings, Id
+from resnet_tasks.data.coco.record_ids import find
 from resnet_tasks.data.coco.records import ImageRecord
-from resnet_tasks.data.coco.validation import AnnotationReader, find, is_box, is_inside
+from resnet_tasks.files.safe_names import is_inside
 
 ABSENT = object()
 """Stands for a key that is not there."""

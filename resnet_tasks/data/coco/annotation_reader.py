@@ -1,0 +1,232 @@
+"""Validation of the annotation records of a COCO file: safe repairs, and a finding for each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
+from typing import Any
+
+from resnet_tasks.data.coco.categories import CategoryMap
+from resnet_tasks.data.coco.field_values import MAX_NUMBER, is_box, is_finite
+from resnet_tasks.data.coco.masks import (
+    compute_bounding_box,
+    compute_mask_area,
+    is_rle,
+    pack_polygon,
+)
+from resnet_tasks.data.coco.problems import Findings, Id, format_value
+from resnet_tasks.data.coco.record_ids import find, generate_new_ids, is_id
+from resnet_tasks.data.coco.records import Annotation, ImageRecord, Xywh
+
+VISIBILITY = {"occluded": (3, 1.0), "truncated": (1, 0.3)}
+"""Key -> (highest value, what a bare `true` counts as: visible enough for KITTI's moderate, not for
+its easy)."""
+
+FRAME_TOLERANCE = 1e-3
+"""Pixels by which a box may leave its image before that is worth a note (rounding of files)."""
+
+_SKIPPED_BOX: Xywh = (math.nan, math.nan, math.nan, math.nan)
+"""Stands for a box that keeps its annotation from being used (compared by identity)."""
+
+
+class AnnotationReader:
+    """One pass over the annotations of a file.
+
+    Args:
+        categories: Of the file.
+        images: Of the file.
+        findings: Where problems go.
+        keep_degenerate: As in `read_coco`.
+        all_ids: Gives the ids of all annotations of the file; new ones lie above them.
+
+    Attributes:
+        labels_only: Image and annotation ids of what has neither box nor mask.
+    """
+
+    def __init__(
+        self,
+        categories: CategoryMap,
+        images: Sequence[ImageRecord],
+        findings: Findings,
+        *,
+        keep_degenerate: bool,
+        all_ids: Callable[[], Iterable[Any]] = tuple,
+    ) -> None:
+        self._keep_degenerate = keep_degenerate
+        self._all_ids = all_ids
+        self._indices = categories.index_table
+        self._records = {record.id: record for record in images}
+        self._findings = findings
+        self._ids: set[Id] = set()
+        self._new_ids: Iterator[int] | None = None
+        self._has_sem_seg = any(record.sem_seg_file_name for record in images)
+        self._has_boxes = False
+        self._has_masks = False
+        self.labels_only: list[tuple[Id, Id]] = []
+
+    def get_annotated_kinds(self, *, is_listed: bool) -> frozenset[str]:
+        """What the file annotates, by what it holds."""
+        kinds = {
+            "boxes": self._has_boxes,
+            "masks": self._has_masks,
+            "semantic": self._has_sem_seg,
+            "image": bool(self.labels_only) and not self._has_boxes,
+        }
+        annotated_kinds = frozenset(kind for kind, is_present in kinds.items() if is_present)
+        return annotated_kinds or frozenset(("boxes",) if is_listed else ())
+
+    def read(self, position: int, raw: Any) -> Annotation | None:
+        """The annotation, or None and a problem where it cannot be used."""
+        findings = self._findings
+        findings.location = ("annotations", position)
+        if not isinstance(raw, dict):
+            findings.add(
+                "annotation_record", detail=f"annotations[{position}] is {format_value(raw)}"
+            )
+            return None
+        annotation_id = self._resolve_id(position, raw)
+        image_id, category_id = raw.get("image_id"), raw.get("category_id")
+        record = find(self._records, image_id)
+        if record is None:
+            findings.add("unknown_image", None, annotation_id, f"image_id {format_value(image_id)}")
+            return None
+        category = find(self._indices, category_id)
+        if category is None:
+            detail = f"category_id {format_value(category_id)}"
+            findings.add("unknown_category", record.id, annotation_id, detail)
+            return None
+        crowd = raw.get("iscrowd")
+        if crowd is None and not (raw.get("bbox") or raw.get("segmentation")):
+            crowd = 0  # an image-level label is no region that could be a crowd
+        if crowd is None:
+            findings.add("missing_iscrowd", record.id, annotation_id)
+        elif crowd not in (0, 1):
+            detail = f"iscrowd {format_value(crowd)}, allowed are 0 and 1"
+            findings.add("annotation_record", record.id, annotation_id, detail)
+            return None
+        segmentation = self._parse_segmentation(raw.get("segmentation"), record, annotation_id)
+        box = self._parse_box(raw.get("bbox"), segmentation, record, annotation_id)
+        if box is _SKIPPED_BOX:
+            return None
+        area = self._parse_area(raw.get("area"), box, segmentation, record, annotation_id)
+        annotation = Annotation(
+            annotation_id,
+            record.id,
+            category,
+            box,
+            area,
+            bool(crowd),
+            segmentation,
+            occluded=self._parse_visibility(raw, "occluded", record, annotation_id),
+            truncated=self._parse_visibility(raw, "truncated", record, annotation_id),
+        )
+        self._has_boxes = self._has_boxes or box is not None
+        self._has_masks = self._has_masks or segmentation is not None
+        if box is None:
+            self.labels_only.append((record.id, annotation_id))
+        return annotation
+
+    def _resolve_id(self, position: int, raw: dict[str, Any]) -> Id:
+        raw_id = raw.get("id")
+        if is_id(raw_id) and raw_id not in self._ids:
+            self._ids.add(raw_id)
+            return raw_id
+        if self._new_ids is None:
+            self._new_ids = generate_new_ids(chain(self._ids, self._all_ids()))
+        new_id = next(self._new_ids)
+        self._ids.add(new_id)
+        image_id = raw.get("image_id")
+        reported_image_id = image_id if is_id(image_id) else None
+        if is_id(raw_id):
+            self._findings.add("duplicate_annotation", reported_image_id, raw_id, f"now {new_id}")
+        else:
+            self._findings.add("missing_id", reported_image_id, detail=f"annotations[{position}]")
+        return new_id
+
+    def _parse_segmentation(
+        self, raw: Any, record: ImageRecord, annotation_id: Id
+    ) -> list[Any] | dict[str, Any] | None:
+        if not raw:
+            return None
+        if isinstance(raw, list):
+            polygons = [packed for polygon in raw if (packed := pack_polygon(polygon)) is not None]
+            if len(polygons) < len(raw):
+                detail = f"{len(raw) - len(polygons)} of {len(raw)} polygons"
+                self._findings.add("bad_segmentation", record.id, annotation_id, detail)
+            return polygons or None
+        if isinstance(raw, dict) and is_rle(raw, record.height, record.width):
+            return raw
+        self._findings.add("bad_segmentation", record.id, annotation_id, format_value(raw))
+        return None
+
+    def _parse_box(
+        self, raw: Any, segmentation: Any, record: ImageRecord, annotation_id: Id
+    ) -> Xywh | None:
+        findings = self._findings
+        if raw is None or raw == []:
+            if segmentation is None:
+                return None
+            findings.add("missing_bbox", record.id, annotation_id)
+            raw = compute_bounding_box(segmentation, record.height, record.width)
+        if not is_box(raw):
+            detail = f"bbox {format_value(raw)}, it must be four numbers [x, y, width, height]"
+            findings.add("annotation_record", record.id, annotation_id, detail)
+            return _SKIPPED_BOX
+        x, y, width, height = raw
+        if not is_finite(x, y, width, height):
+            kind = "non_finite_box"
+        elif width <= 0 or height <= 0:
+            kind = "empty_box"
+        elif x >= record.width or y >= record.height or x + width <= 0 or y + height <= 0:
+            kind = "box_outside"
+        else:
+            if (
+                min(x, y) < -FRAME_TOLERANCE
+                or x + width > record.width + FRAME_TOLERANCE
+                or y + height > record.height + FRAME_TOLERANCE
+            ):
+                findings.add("box_beyond_frame", record.id, annotation_id)
+            return (x, y, width, height)
+        if self._keep_degenerate and kind != "non_finite_box":
+            return (x, y, width, height)
+        size = f"the image is {record.width} x {record.height}"
+        findings.add(kind, record.id, annotation_id, f"bbox {list(raw)}, {size}")
+        return _SKIPPED_BOX
+
+    def _parse_area(
+        self,
+        raw: Any,
+        box: Xywh | None,
+        segmentation: Any,
+        record: ImageRecord,
+        annotation_id: Id,
+    ) -> float:
+        if type(raw) in (int, float) and 0 <= raw <= MAX_NUMBER:
+            return float(raw)
+        if box is None:
+            return 0.0
+        kind = "missing_area" if raw is None else "bad_area"
+        self._findings.add(kind, record.id, annotation_id)
+        if segmentation is not None:
+            return compute_mask_area(segmentation, record.height, record.width)
+        return float(box[2] * box[3])
+
+    def _parse_visibility(
+        self, raw: dict[str, Any], key: str, record: ImageRecord, annotation_id: Id
+    ) -> float | None:
+        """`occluded` or `truncated`, from the annotation itself or its `attributes`."""
+        attributes = raw.get("attributes")
+        value = raw.get(key)
+        if value is None and isinstance(attributes, dict):
+            value = attributes.get(key)
+        if value is None or value == -1:  # -1: KITTI's regions where nothing is known
+            return None
+        maximum, value_if_true = VISIBILITY[key]
+        if isinstance(value, bool):
+            return value_if_true if value else 0.0
+        if isinstance(value, int | float) and 0 <= value <= maximum:
+            return float(value)
+        detail = f"{key} {format_value(value)}"
+        self._findings.add("bad_visibility", record.id, annotation_id, detail)
+        return None

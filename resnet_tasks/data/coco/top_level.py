@@ -1,0 +1,94 @@
+"""Top level of a COCO file: required keys, declared annotations and the image folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from resnet_tasks.data.coco.problems import format_list, format_value
+from resnet_tasks.errors import DataError
+
+ANNOTATED = ("boxes", "masks", "semantic", "image")
+"""What a file can say it annotates."""
+
+
+def require_object(path: Path, raw: Any) -> dict[str, Any]:
+    """The top level of a COCO file, which is an object.
+
+    Raises:
+        DataError: If it is something else, such as a results file.
+    """
+    if isinstance(raw, list):
+        raise DataError(
+            f"{path} is a list: that is a COCO results file (predictions); give the annotation "
+            "file, an object with `images`, `annotations` and `categories`"
+        )
+    if not isinstance(raw, dict):
+        raise DataError(f"{path} must hold a COCO object, got {format_value(raw)}")
+    return raw
+
+
+def require_coco(path: Path, raw: Any) -> dict[str, Any]:
+    """The top level of a COCO file, with lists of images, annotations and categories.
+
+    Raises:
+        DataError: If it is something else, or lacks one.
+    """
+    content = require_object(path, raw)
+    for key in ("images", "categories"):
+        if key not in content:
+            raise DataError(
+                f"{path} has no `{key}` (its keys: {format_list(content, 20)}); a COCO file needs "
+                "`images` and `categories`"
+            )
+    for key in ("images", "annotations"):
+        if not isinstance(content.get(key, []), list):
+            raise DataError(f"{path}: `{key}` must be a list, got {format_value(content[key])}")
+    return content
+
+
+def resolve_image_folder(
+    path: Path, info: Mapping[str, Any], images_root: str | Path | None = None
+) -> Path:
+    """The folder that the images' names are relative to.
+
+    Raises:
+        DataError: If a folder is named that is not there, or that no folder can be called.
+    """
+    for key in ("images_root", "sem_seg_root"):
+        if "\0" in str(info.get(key, "")):
+            raise DataError(
+                f"{path}: info.{key} holds a zero byte, as no folder's name does; mend it"
+            )
+    if images_root is None:
+        return path.parent / _get_text(info, "images_root")
+    if not Path(images_root).is_dir():
+        raise DataError(f"{path}: its folder of images {images_root} is not there; mend `images:`")
+    return Path(images_root)
+
+
+def parse_annotated_kinds(path: Path, raw: object) -> frozenset[str]:
+    """What a file or a caller says is annotated.
+
+    Raises:
+        DataError: If that is none of `ANNOTATED`.
+    """
+    kinds = [raw] if isinstance(raw, str) else raw
+    if not isinstance(kinds, Iterable):
+        raise DataError(
+            f"{path}: `annotated` must be a list of {format_list(ANNOTATED)}, got {raw!r}"
+        )
+    values = list(kinds)
+    unknown = [value for value in values if value not in ANNOTATED]
+    if unknown:
+        raise DataError(
+            f"{path}: `annotated` holds {format_list(map(repr, unknown))}; allowed: "
+            f"{format_list(ANNOTATED)}"
+        )
+    return frozenset(map(str, values))
+
+
+def _get_text(raw: Mapping[str, Any], key: str) -> str:
+    value = raw.get(key)
+    return value if isinstance(value, str) else ""
