@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from resnet_tasks.data.coco.columns import ResultColumns, TruthColumns
+from resnet_tasks.data.coco.columns.object_columns import ResultColumns, TruthColumns
 from resnet_tasks.evaluation.coco.detection import DetectionEvaluator, ImageBlock
 from resnet_tasks.evaluation.coco.matching import Objects
 

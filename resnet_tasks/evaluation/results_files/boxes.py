@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 
-from resnet_tasks.data.coco.columns import (
-    ResultColumns,
-    TruthColumns,
-    read_result_columns,
-    read_truth_columns,
-)
+from resnet_tasks.data.coco.columns.object_columns import ResultColumns, TruthColumns
+from resnet_tasks.data.coco.columns.read_columns import read_result_columns, read_truth_columns
 from resnet_tasks.evaluation.coco.metrics import build_coco_metrics, describe_protocol
+from resnet_tasks.evaluation.results_files.box_evaluator import build_evaluator
 from resnet_tasks.evaluation.results_files.fast_boxes import compute_tables_fast
 from resnet_tasks.evaluation.results_files.file_evaluation import (
     FileEvaluation,
     build_file_evaluation,
     describe_problems,
 )
-from resnet_tasks.structures.evaluation import Evaluator
 
 LIMITS = (1, 10, 100)
 """COCO's limits of detections per image and class."""
@@ -44,22 +39,14 @@ def evaluate_file(truth: Path, results: Path, backend: str) -> FileEvaluation:
                 build_coco_metrics(tables, names, LIMITS),
                 describe_protocol("box", "bbox", backend, LIMITS),
                 backend,
-                lambda: _build_evaluator(expected, read_result_columns(results, expected), backend),
+                lambda: build_evaluator(expected, read_result_columns(results, expected), backend),
                 expected.groups,
                 describe_problems(expected),
             )
     detections = read_result_columns(results, expected)
-    evaluator = _build_evaluator(expected, detections, backend)
+    evaluator = build_evaluator(expected, detections, backend)
     notes = describe_problems(expected) + _build_corner_note(expected, detections)
     return build_file_evaluation(evaluator, backend, expected.groups, notes)
-
-
-def _build_evaluator(expected: TruthColumns, detections: ResultColumns, backend: str) -> Evaluator:
-    """Imported where it is needed: that takes a part of what a clean file takes."""
-    evaluator: Evaluator = import_module(
-        "resnet_tasks.evaluation.results_files.box_evaluator"
-    ).build_evaluator(expected, detections, backend)
-    return evaluator
 
 
 def _build_corner_note(truth: TruthColumns, detections: ResultColumns) -> tuple[str, ...]:

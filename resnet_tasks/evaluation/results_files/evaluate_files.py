@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 
 from resnet_tasks.errors import DataError
 from resnet_tasks.evaluation.coco.backends import BOX_BACKENDS
+from resnet_tasks.evaluation.results_files import boxes, masks
 from resnet_tasks.evaluation.results_files.file_evaluation import FileEvaluation
 from resnet_tasks.structures.evaluation import Metric
 
-_EVALUATOR_MODULES = {
-    "box": "resnet_tasks.evaluation.results_files.boxes",
-    "mask": "resnet_tasks.evaluation.results_files.masks",
-    "semantic": "resnet_tasks.evaluation.results_files.semantic",
-}
-"""Who judges each task: imported when asked for, as imports take longer than a clean file."""
-TASKS = tuple(_EVALUATOR_MODULES)
-"""What a results file can hold."""
+_SEMANTIC_MODULE = "resnet_tasks.evaluation.results_files.semantic"
+"""Imported when requested: its imports (Pillow, safetensors) take 20 ms, as long as a small file of
+boxes."""
 
 
 def evaluate_results(
@@ -59,9 +56,22 @@ def evaluate_results_file(
     """
     if backend not in BOX_BACKENDS:
         raise DataError(f"evaluator {backend!r} is unknown; known: {', '.join(BOX_BACKENDS)}")
-    if task not in _EVALUATOR_MODULES:
+    if task not in _EVALUATE_FUNCTIONS:
         raise DataError(f"task {task!r} is unknown; known: {', '.join(TASKS)}")
-    evaluation: FileEvaluation = import_module(_EVALUATOR_MODULES[task]).evaluate_file(
-        Path(truth), Path(results), backend
+    return _EVALUATE_FUNCTIONS[task](Path(truth), Path(results), backend)
+
+
+def _evaluate_semantic_maps(truth: Path, results: Path, backend: str) -> FileEvaluation:
+    evaluation: FileEvaluation = import_module(_SEMANTIC_MODULE).evaluate_file(
+        truth, results, backend
     )
     return evaluation
+
+
+_EVALUATE_FUNCTIONS: Mapping[str, Callable[[Path, Path, str], FileEvaluation]] = {
+    "box": boxes.evaluate_file,
+    "mask": masks.evaluate_file,
+    "semantic": _evaluate_semantic_maps,
+}
+TASKS = tuple(_EVALUATE_FUNCTIONS)
+"""What a results file can hold."""

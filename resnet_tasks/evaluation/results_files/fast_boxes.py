@@ -9,7 +9,7 @@ from pathlib import Path
 import hotcoco
 import numpy as np
 
-from resnet_tasks.data.coco.columns import TruthColumns
+from resnet_tasks.data.coco.columns.object_columns import TruthColumns
 from resnet_tasks.evaluation.coco.backends import CocoTables, compute_hotcoco_tables
 
 _NEGATIVE_SIZE = re.compile(rb"-[\d.eE+-]*\s*(?:,[^,\[\]]*)?\]")

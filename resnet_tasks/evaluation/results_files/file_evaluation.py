@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from resnet_tasks.data.coco.columns import TruthColumns
+from resnet_tasks.data.coco.columns.object_columns import TruthColumns
 from resnet_tasks.structures.evaluation import Evaluator, Metric
 
 

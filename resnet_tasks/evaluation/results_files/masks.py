@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from resnet_tasks.data.coco.columns import read_result_columns, read_truth_columns
+from resnet_tasks.data.coco.columns.read_columns import read_result_columns, read_truth_columns
 from resnet_tasks.errors import DataError
 from resnet_tasks.evaluation.coco.instance_masks import InstanceMaskEvaluator
 from resnet_tasks.evaluation.results_files.file_evaluation import (

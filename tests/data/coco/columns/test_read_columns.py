@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from resnet_tasks.data.coco import checked_columns
-from resnet_tasks.data.coco import columns as coco_columns
-from resnet_tasks.data.coco.columns import read_result_columns, read_truth_columns
+from resnet_tasks.data.coco.columns import fast_readers, validating_readers
+from resnet_tasks.data.coco.columns.read_columns import read_result_columns, read_truth_columns
 from resnet_tasks.errors import DataError
 
 TRUTH: dict[str, Any] = {
@@ -73,7 +72,7 @@ def test_portions_are_cut_between_entries(tmp_path: Path, monkeypatch: pytest.Mo
     path = written(tmp_path, entries, "results.json")
     whole = read_result_columns(path, truth)
     for size in (1, 90, 333):
-        monkeypatch.setattr(coco_columns, "_CHUNK_BYTES", size)
+        monkeypatch.setattr(fast_readers, "_CHUNK_BYTES", size)
         portions = read_result_columns(path, truth)
         assert portions.scores.tolist() == whole.scores.tolist() == [i / 50 for i in range(50)]
         assert portions.boxes is not None
@@ -87,7 +86,9 @@ def test_clean_results_take_the_fast_way(
     truth = read_truth_columns(written(tmp_path, TRUTH))
     path = tmp_path / "results.json"
     path.write_text(json.dumps([ENTRY] * 3, indent=indent))
-    monkeypatch.setattr(checked_columns, "read_validated_results", lambda *_: pytest.fail("slow"))
+    monkeypatch.setattr(
+        validating_readers, "read_validated_results", lambda *_: pytest.fail("slow")
+    )
     assert read_result_columns(path, truth).labels.tolist() == [1, 1, 1]
 
 

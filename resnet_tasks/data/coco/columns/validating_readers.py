@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from resnet_tasks.data.coco.columns import Kind, ResultColumns, TruthColumns
+from resnet_tasks.data.coco.columns.object_columns import Kind, ResultColumns, TruthColumns
 from resnet_tasks.data.coco.field_values import is_box
 from resnet_tasks.data.coco.masks import is_rle, pack_polygon
 from resnet_tasks.data.coco.problems import MAX_LISTED, Id, format_list, format_value

@@ -1,90 +1,28 @@
-"""COCO annotation and results files as columns of numbers: what evaluation of big files needs.
-
-Clean files are decoded straight into columns, portion by portion. Anything unusual sends the whole
-file to the slower readers, which repair it, or say what is wrong with its first entries.
-"""
+"""Fast readers of clean COCO files: JSON decoded straight into columns, portion by portion."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from importlib import import_module
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from resnet_tasks.data.coco.categories import CategoryMap
-from resnet_tasks.data.coco.problems import Id, Problem
+from resnet_tasks.data.coco.columns.object_columns import Kind, ResultColumns, TruthColumns
 from resnet_tasks.errors import DataError
-from resnet_tasks.files.json_files import disable_gc
 
-Kind = Literal["box", "mask"]
 Box = tuple[float, float, float, float]
 
-_VALIDATION_MODULE = "resnet_tasks.data.coco.checked_columns"
-"""What repairs and explains; imported where it is needed: that takes longer than a clean file."""
 _CHUNK_BYTES = 1 << 20
 """Bytes of a results file that are decoded at a time."""
+
 _BETWEEN_ENTRIES = re.compile(rb"\}\s*,\s*(?=\{)")
-
-
-@dataclass(frozen=True)
-class TruthColumns:
-    """The annotated objects of a COCO file.
-
-    Attributes:
-        path: The file.
-        image_ids: In file order.
-        sizes: `(P, 2)` height and width of the images.
-        groups: Id of an image -> its group (patient, study, sequence), where it has one.
-        categories: Ids to indices.
-        images: `(G,)` indices into `image_ids`.
-        labels: `(G,)` indices into `categories`.
-        boxes: `(G, 4)` xywh as in the file, boxes without area included.
-        areas: `(G,)` pixels², of the file.
-        crowd: `(G,)`.
-        segmentations: One per object, None where it has none; empty unless masks were asked for.
-        problems: What was repaired.
-    """
-
-    path: Path
-    image_ids: tuple[Id, ...]
-    sizes: NDArray[np.int64]
-    groups: Mapping[Id, str]
-    categories: CategoryMap
-    images: NDArray[np.int64]
-    labels: NDArray[np.int64]
-    boxes: NDArray[np.float64]
-    areas: NDArray[np.float64]
-    crowd: NDArray[np.bool_]
-    segmentations: Sequence[Any] = ()
-    problems: tuple[Problem, ...] = ()
-
-
-@dataclass(frozen=True)
-class ResultColumns:
-    """The detections of a COCO results file.
-
-    Attributes:
-        images: `(D,)` indices into the truth's `image_ids`.
-        labels: `(D,)` indices into the truth's `categories`.
-        boxes: `(D, 4)` xywh; None where masks were asked for and come without.
-        scores: `(D,)`.
-        segmentations: One per detection; empty unless masks were asked for.
-    """
-
-    images: NDArray[np.int64]
-    labels: NDArray[np.int64]
-    boxes: NDArray[np.float64] | None
-    scores: NDArray[np.float64]
-    segmentations: Sequence[Any] = ()
 
 
 class _Image(msgspec.Struct, gc=False):
@@ -135,25 +73,7 @@ class _MaskedDetection(msgspec.Struct):
     bbox: Box | None = None
 
 
-def read_truth_columns(path: str | Path, *, kind: Kind = "box") -> TruthColumns:
-    """The objects of a COCO annotation file.
-
-    Args:
-        path: The JSON; small defects (`info`, `iscrowd`, `area`, ids) are repaired.
-        kind: `mask` keeps the segmentations.
-
-    Raises:
-        DataError: If the file cannot be used; the message names the first bad entries.
-    """
-    path = Path(path)
-    with disable_gc(), suppress(OverflowError):  # of whole numbers beyond 64 bits
-        if (clean := _read_clean_truth(path, kind)) is not None:
-            return clean
-    repaired: TruthColumns = import_module(_VALIDATION_MODULE).read_repaired_truth(path, kind)
-    return repaired
-
-
-def _read_clean_truth(path: Path, kind: Kind) -> TruthColumns | None:
+def read_clean_truth(path: Path, kind: Kind) -> TruthColumns | None:
     """The columns of a file that needs no repair; None for any other."""
     try:
         raw: _File | _MaskedFile
@@ -204,32 +124,7 @@ def _read_clean_truth(path: Path, kind: Kind) -> TruthColumns | None:
     )
 
 
-def read_result_columns(
-    path: str | Path, truth: TruthColumns, *, kind: Kind = "box"
-) -> ResultColumns:
-    """The detections of a COCO results file, every entry checked against the truth.
-
-    Args:
-        path: JSON, a list of `{image_id, category_id, bbox: [x, y, w, h], score}`; masks:
-            `segmentation` (run lengths or polygons) in place of `bbox` or beside it.
-        truth: What it belongs to.
-        kind: What is judged.
-
-    Raises:
-        DataError: If it is no such list, or an entry has an unknown image or category, or no box,
-            mask or score that can be evaluated; the message names the first ones.
-    """
-    path = Path(path)
-    with disable_gc(), suppress(OverflowError):
-        if (clean := _read_clean_results(path, truth, kind)) is not None:
-            return clean
-    validated: ResultColumns = import_module(_VALIDATION_MODULE).read_validated_results(
-        path, truth, kind
-    )
-    return validated
-
-
-def _read_clean_results(path: Path, truth: TruthColumns, kind: Kind) -> ResultColumns | None:
+def read_clean_results(path: Path, truth: TruthColumns, kind: Kind) -> ResultColumns | None:
     """The columns of a results file without any fault; None for any other."""
     is_masked = kind == "mask"
     form: Any = list[_MaskedDetection] if is_masked else list[_Detection]

@@ -1,0 +1,1 @@
+"""COCO annotation and results files as columns of numbers, for the evaluation of big files."""
