@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -15,30 +13,27 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from resnet_tasks.data.augmentation.copy_paste import CopyPaste
-from resnet_tasks.data.augmentation.transforms import Augmentation, decode_labels, encode_labels
+from resnet_tasks.data.augmentation.transforms import Augmentation, decode_labels
 from resnet_tasks.data.coco.categories import CategoryMap
 from resnet_tasks.data.coco.dataset_file import CocoFile
-from resnet_tasks.data.coco.pixel_labels import has_pixel_labels, read_pixel_labels
-from resnet_tasks.data.coco.records import ImageRecord
-from resnet_tasks.data.datasets.ground_truth import build_truth, map_image_labels
-from resnet_tasks.data.datasets.image_index import ImageIndex
+from resnet_tasks.data.datasets.annotated_images import AnnotatedImages
 from resnet_tasks.data.datasets.samples import as_tensor
+from resnet_tasks.data.datasets.stored_images import (
+    decode_stored_image,
+    open_stored_image,
+    read_stored_image,
+)
 from resnet_tasks.data.datasets.targets import build_target
 from resnet_tasks.data.images.image_cache import DecodedImage, make_cache
-from resnet_tasks.data.images.intensity import Intensity, Resize, resize_labels
+from resnet_tasks.data.images.intensity import Intensity, Resize
 from resnet_tasks.data.images.preprocessing import Preparation, PreparedImage, to_unit_range
-from resnet_tasks.data.sampling.rare_classes import compute_repeat_factors
 from resnet_tasks.data.sampling.sample_keys import Key, derive_sample_seed, unpack_key
 from resnet_tasks.errors import DataError, ImageError
-from resnet_tasks.structures.evaluation import GroundTruth
 from resnet_tasks.structures.geometry import Geometry
-from resnet_tasks.structures.label_table import LabelTable
 from resnet_tasks.structures.samples import Sample
-from resnet_tasks.structures.targets import Target
-from resnet_tasks.structures.tasks import Task
 
 
-class CocoDataset(Dataset[Sample]):
+class CocoDataset(AnnotatedImages, Dataset[Sample]):
     """Images of one or more COCO files.
 
     Args:
@@ -55,14 +50,7 @@ class CocoDataset(Dataset[Sample]):
             GB).
 
     Attributes:
-        files: With their objects as indices into `categories`.
-        categories: As given.
-        unannotated: Per file: indices of the categories that were not looked for, rising; those
-            that the file does not list, unless `with_sources` says otherwise.
         fields: What is loaded.
-        repeats: `(N,)` how often each image comes in an epoch of training; None: once.
-        bad_image_limit: Share of images that may be unreadable and are left out of training;
-            None: each is an error.
         preparation: The steps between a stored image and a sample, augmentation apart.
 
     Raises:
@@ -82,17 +70,7 @@ class CocoDataset(Dataset[Sample]):
         seed: int = 0,
         cache: bool | str = "auto",
     ) -> None:
-        self._listed_classes = tuple(file.categories.names for file in files)
-        self.unannotated = _find_unannotated(self._listed_classes, categories)
-        self.repeats: NDArray[np.float64] | None = None
-        self.bad_image_limit: float | None = None
-        self.files = tuple(file.reindex(categories) for file in files)
-        self.categories = categories
-        self._index = ImageIndex(self.files)
-        if not len(self):
-            raise DataError(
-                f"{', '.join(str(file.path) for file in files)}: there is no image in it"
-            )
+        super().__init__(files, categories)
         self.fields = frozenset(fields)
         self.preparation = Preparation(channels, resize, intensity or Intensity())
         self._augment = augment
@@ -103,9 +81,6 @@ class CocoDataset(Dataset[Sample]):
         self._seed = seed
         sizes = np.concatenate([file.images.sizes for file in self.files])
         self._cache = make_cache(cache, sizes, self.preparation)
-
-    def __len__(self) -> int:
-        return len(self._index)
 
     def __getitem__(self, key: Key) -> Sample:
         epoch, index, scale, visit = unpack_key(key)
@@ -230,58 +205,6 @@ class CocoDataset(Dataset[Sample]):
         dataset.preparation = replace(self.preparation, max_pixels=max_pixels)
         return dataset
 
-    def with_sources(
-        self,
-        weights: Sequence[float] | None = None,
-        annotated_classes: Sequence[Collection[str] | None] | None = None,
-    ) -> CocoDataset:
-        """The same images, with what is known of the files as sources of training.
-
-        Args:
-            weights: Per file: how often each of its images comes per epoch, above 0; None: once.
-            annotated_classes: Per file: names of the categories that were annotated wherever they
-                appear;
-                None: those that the file lists. That another one is not there teaches nothing.
-        """
-        dataset = copy.copy(self)
-        if weights is not None:
-            dataset.repeats = self._index.expand_by_file(weights)
-        if annotated_classes is not None:
-            pairs = zip(annotated_classes, self._listed_classes, strict=True)
-            annotated_names = [listed if names is None else names for names, listed in pairs]
-            dataset.unannotated = _find_unannotated(annotated_names, self.categories)
-        return dataset
-
-    def with_repeated_rare_classes(self, threshold: float) -> CocoDataset:
-        """The same images; those that show rare classes come several times per epoch.
-
-        Args:
-            threshold: Share of images below which a class is rare, of (0, 1] (`repeat_factors`).
-        """
-        dataset = copy.copy(self)
-        rows, category_indices, images = self._index.list_image_categories()
-        all_factors = compute_repeat_factors(
-            rows, category_indices, images=images, threshold=threshold
-        )
-        factors = self._index.select_values(all_factors)
-        dataset.repeats = factors if self.repeats is None else self.repeats * factors
-        return dataset
-
-    def with_bad_image_limit(self, limit: float) -> CocoDataset:
-        """The same images; loaders leave out those that cannot be read.
-
-        Args:
-            limit: Share of all images that may be so, of (0, 1].
-        """
-        dataset = copy.copy(self)
-        dataset.bad_image_limit = limit
-        return dataset
-
-    @property
-    def max_bad_images(self) -> int:
-        """How many images may be unreadable: the share rounded up; 0 where each is an error."""
-        return math.ceil((self.bad_image_limit or 0.0) * len(self))
-
     def batch_keys(
         self,
         epoch: int,
@@ -321,7 +244,7 @@ class CocoDataset(Dataset[Sample]):
         Raises:
             DataError: If it cannot be read, or has another size than its file says.
         """
-        return self._read_image(*self.record(index))
+        return read_stored_image(self.preparation, *self.record(index))
 
     def prepare_image(self, index: int) -> PreparedImage:
         """Image `index`, of which parts can be read.
@@ -329,10 +252,7 @@ class CocoDataset(Dataset[Sample]):
         Raises:
             DataError: If it cannot be read, or has another size than its file says.
         """
-        file, record = self.record(index)
-        prepared_image = self.preparation.open_image(file.image_path(record))
-        _require_size(file, record, prepared_image.original_size)
-        return prepared_image
+        return open_stored_image(self.preparation, *self.record(index))
 
     def at_scale(self, factor: float) -> CocoDataset:
         """The same images, prepared `factor` times as large; none of them kept in memory."""
@@ -342,60 +262,11 @@ class CocoDataset(Dataset[Sample]):
         dataset._cache = None
         return dataset
 
-    def select(self, positions: Sequence[int]) -> CocoDataset:
+    def select(self, positions: Sequence[int]) -> Self:
         """Some of its images, under the same ids; `files` stay as they are."""
-        dataset = copy.copy(self)
-        dataset._index = self._index.select(positions)
-        dataset.repeats = None if self.repeats is None else self.repeats[np.asarray(positions)]
+        dataset = super().select(positions)
         dataset._cache = None
         return dataset
-
-    def record(self, index: int) -> tuple[CocoFile, ImageRecord]:
-        """The file that image `index` is annotated in, and its record there."""
-        return self._index.record(index)
-
-    def path(self, index: int) -> Path:
-        """File of image `index`."""
-        file, record = self.record(index)
-        return file.image_path(record)
-
-    def image_id(self, index: int) -> int | str:
-        """Id of image `index`; made unique with the file's name where several files share ids."""
-        return self._index.image_id(index)
-
-    def group(self, index: int) -> str | None:
-        """Patient, study or sequence of image `index`; None where the file names none."""
-        return self.record(index)[1].group
-
-    def truth(self, index: int, table: LabelTable) -> GroundTruth:
-        """What is annotated on image `index`, in original pixels and the labels of one head."""
-        file, record = self.record(index)
-        semantic = None
-        if has_pixel_labels(file, record):
-            labels = read_pixel_labels(file, record, self.categories)
-            view = table.apply(Target(semantic=torch.from_numpy(labels)))
-            assert view.semantic is not None
-            semantic = view.semantic.numpy()
-        return build_truth(file, record, self.image_id(index), table.mapping, semantic)
-
-    def image_labels(self, index: int, table: LabelTable) -> tuple[int, ...] | None:
-        """Labels of image `index` as a whole, as one head sees them; None: not annotated."""
-        file, record = self.record(index)
-        return map_image_labels(file, record, table.mapping)
-
-    def annotates(self, task: Task) -> bool:
-        """Whether any of the files annotates what `task` needs; fields of the user's own count."""
-        return _has_annotations_for({kind for file in self.files for kind in file.annotated}, task)
-
-    @staticmethod
-    def file_annotates(file: CocoFile, task: Task) -> bool:
-        """Whether one file annotates what `task` needs; fields of the user's own count."""
-        return _has_annotations_for(set(file.annotated), task)
-
-    def count_objects(self) -> dict[str, int]:
-        """Objects per category name, crowds left out."""
-        totals = sum(file.count_objects() for file in self.files)
-        return dict(zip(self.categories.names, np.asarray(totals).tolist(), strict=True))
 
     @property
     def is_cached(self) -> bool:
@@ -407,8 +278,10 @@ class CocoDataset(Dataset[Sample]):
         if cached is not None:
             return cached
         file, record = self.record(index)
+        preparation = replace(self.preparation, scale=self.preparation.scale * scale)
+        categories = self.categories if "semantic" in self.fields else None
         try:
-            decoded = self._decode(file, record, scale)
+            decoded = decode_stored_image(preparation, file, record, categories)
         except DataError as error:
             path = str(file.image_path(record))
             raise ImageError(str(error), self.image_id(index), path) from None
@@ -416,55 +289,7 @@ class CocoDataset(Dataset[Sample]):
             self._cache.add(index, scale, decoded)
         return decoded
 
-    def _decode(self, file: CocoFile, record: ImageRecord, scale: float) -> DecodedImage:
-        image = self._read_image(file, record)
-        preparation = replace(self.preparation, scale=self.preparation.scale * scale)
-        original = (record.height, record.width)
-        semantic = None
-        if "semantic" in self.fields and has_pixel_labels(file, record):
-            labels = read_pixel_labels(file, record, self.categories)
-            semantic = resize_labels(
-                encode_labels(labels), preparation.compute_input_size(original)
-            )
-        image_name = str(file.image_path(record))
-        return DecodedImage(preparation.prepare_pixels(image, image_name), semantic, original)
-
-    def _read_image(self, file: CocoFile, record: ImageRecord) -> NDArray[Any]:
-        image = self.preparation.read(file.image_path(record))
-        _require_size(file, record, (int(image.shape[0]), int(image.shape[1])))
-        return image
-
 
 def _sample_to_pixels(sample: Sample) -> NDArray[np.float32]:
     """`(h, w, C)` of a sample."""
     return np.ascontiguousarray(sample.image.permute(1, 2, 0).numpy())
-
-
-def _has_annotations_for(present: set[str], task: Task) -> bool:
-    """Whether these kinds of annotations hold what a task needs."""
-    sources = {
-        "boxes": {"boxes"},
-        "labels": {"boxes"},
-        "semantic": {"semantic", "masks"},
-        "image_labels": {"image"},
-    }
-    return all(sources.get(name, present) & present for name in task.target_fields)
-
-
-def _find_unannotated(
-    annotated_classes: Sequence[Collection[str]], categories: CategoryMap
-) -> tuple[tuple[int, ...], ...]:
-    """Per file: indices of the categories that were not looked for."""
-    return tuple(
-        tuple(i for i, name in enumerate(categories.names) if name not in names)
-        for names in map(set, annotated_classes)
-    )
-
-
-def _require_size(file: CocoFile, record: ImageRecord, size: tuple[int, int]) -> None:
-    if size != (record.height, record.width):
-        raise DataError(
-            f"{file.image_path(record)} is {size[1]} x {size[0]} (width x height, upright), but "
-            f"image {record.id!r} of {file.path} says {record.width} x {record.height}; "
-            "repair the file (resnet-tasks data check)"
-        )

@@ -1,0 +1,89 @@
+"""Stored images of COCO files: read at the size that their records state, and prepared."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+from resnet_tasks.data.augmentation.transforms import encode_labels
+from resnet_tasks.data.coco.categories import CategoryMap
+from resnet_tasks.data.coco.dataset_file import CocoFile
+from resnet_tasks.data.coco.pixel_labels import has_pixel_labels, read_pixel_labels
+from resnet_tasks.data.coco.records import ImageRecord
+from resnet_tasks.data.images.image_cache import DecodedImage
+from resnet_tasks.data.images.intensity import resize_labels
+from resnet_tasks.data.images.preprocessing import Preparation, PreparedImage
+from resnet_tasks.errors import DataError
+
+
+def open_stored_image(
+    preparation: Preparation, file: CocoFile, record: ImageRecord
+) -> PreparedImage:
+    """Open an image, of which parts can be read.
+
+    Args:
+        preparation: Steps between the stored image and a sample.
+        file: COCO file that lists the image.
+        record: Record of the image in that file.
+
+    Raises:
+        DataError: If the image cannot be read, or has another size than the file says.
+    """
+    prepared_image = preparation.open_image(file.image_path(record))
+    _require_size(file, record, prepared_image.original_size)
+    return prepared_image
+
+
+def read_stored_image(
+    preparation: Preparation, file: CocoFile, record: ImageRecord
+) -> NDArray[Any]:
+    """Read an image as stored, `(h, w, C)` at full precision, upright.
+
+    Args:
+        preparation: Steps between the stored image and a sample.
+        file: COCO file that lists the image.
+        record: Record of the image in that file.
+
+    Raises:
+        DataError: If the image cannot be read, or has another size than the file says.
+    """
+    image = preparation.read(file.image_path(record))
+    _require_size(file, record, (int(image.shape[0]), int(image.shape[1])))
+    return image
+
+
+def decode_stored_image(
+    preparation: Preparation,
+    file: CocoFile,
+    record: ImageRecord,
+    categories: CategoryMap | None,
+) -> DecodedImage:
+    """Read and prepare an image and its semantic labels.
+
+    Args:
+        preparation: Steps between the stored image and a sample.
+        file: COCO file that lists the image.
+        record: Record of the image in that file.
+        categories: Categories of the semantic labels; None skips the labels.
+
+    Raises:
+        DataError: If the image cannot be read, or has another size than the file says.
+    """
+    image = read_stored_image(preparation, file, record)
+    original = (record.height, record.width)
+    semantic = None
+    if categories is not None and has_pixel_labels(file, record):
+        labels = read_pixel_labels(file, record, categories)
+        semantic = resize_labels(encode_labels(labels), preparation.compute_input_size(original))
+    image_name = str(file.image_path(record))
+    return DecodedImage(preparation.prepare_pixels(image, image_name), semantic, original)
+
+
+def _require_size(file: CocoFile, record: ImageRecord, size: tuple[int, int]) -> None:
+    if size != (record.height, record.width):
+        raise DataError(
+            f"{file.image_path(record)} is {size[1]} x {size[0]} (width x height, upright), but "
+            f"image {record.id!r} of {file.path} says {record.width} x {record.height}; "
+            "repair the file (resnet-tasks data check)"
+        )
