@@ -20,12 +20,8 @@ from resnet_tasks.evaluation.coco.backends import (
     build_category_records,
     compute_pycocotools_tables,
 )
-from resnet_tasks.evaluation.coco.detection import (
-    CocoEvaluator,
-    ImageBlock,
-    build_objects,
-    build_truth_objects,
-)
+from resnet_tasks.evaluation.coco.evaluator import CocoEvaluator
+from resnet_tasks.evaluation.coco.image_blocks import ImageBlock, build_objects, build_truth_objects
 from resnet_tasks.evaluation.coco.matching import (
     SMALLEST_IOU,
     Matches,

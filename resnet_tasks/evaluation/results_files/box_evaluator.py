@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from resnet_tasks.data.coco.columns.object_columns import ResultColumns, TruthColumns
-from resnet_tasks.evaluation.coco.detection import DetectionEvaluator, ImageBlock
+from resnet_tasks.evaluation.coco.detection import DetectionEvaluator
+from resnet_tasks.evaluation.coco.image_blocks import ImageBlock
 from resnet_tasks.evaluation.coco.matching import Objects
 
 

@@ -12,11 +12,7 @@ from numpy.typing import NDArray
 
 from resnet_tasks.data.coco.packed.annotations import POLYGONS, RUN_LENGTHS, PackedAnnotations
 from resnet_tasks.data.coco.packed.images import PackedImages
-from resnet_tasks.data.coco.packed.string_columns import (
-    compute_starts,
-    encode_ids,
-    encode_texts,
-)
+from resnet_tasks.data.coco.packed.string_columns import compute_starts, encode_ids, encode_texts
 from resnet_tasks.data.coco.problems import Id
 from resnet_tasks.data.coco.records import Annotation
 from resnet_tasks.errors import DataError

@@ -13,11 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_tasks.data.coco.packed.images import PackedImages
-from resnet_tasks.data.coco.packed.string_columns import (
-    Columns,
-    IdColumn,
-    TextColumn,
-)
+from resnet_tasks.data.coco.packed.string_columns import Columns, IdColumn, TextColumn
 from resnet_tasks.data.coco.problems import Id
 from resnet_tasks.data.coco.records import Annotation
 

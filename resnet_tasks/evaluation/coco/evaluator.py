@@ -1,0 +1,180 @@
+"""COCO's twelve numbers for boxes and masks, equal to pycocotools' to the last digit.
+
+The numbers are those of evaluating a results file with `pycocotools` on the annotation file itself.
+Tables come from a compiled evaluator (or the reference); resampled data sets, confusions and
+images' quality from one matching of our own, which gives the same numbers.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resnet_tasks.errors import DataError
+from resnet_tasks.evaluation.coco.backends import BOX_BACKENDS, CocoTables
+from resnet_tasks.evaluation.coco.bootstrap_ap import resample_tables
+from resnet_tasks.evaluation.coco.diagnostics import (
+    build_confusion_matrix,
+    compute_pr_curves,
+    score_images,
+)
+from resnet_tasks.evaluation.coco.image_blocks import ImageBlock, JoinedBlocks, check_block
+from resnet_tasks.evaluation.coco.matching import Matches, Pairs
+from resnet_tasks.evaluation.coco.metrics import (
+    build_coco_metrics,
+    compute_class_metrics,
+    describe_protocol,
+)
+from resnet_tasks.structures.evaluation import Metric
+
+
+class CocoEvaluator(ABC):
+    """What boxes and masks share: images in columns, the twelve numbers, resampling, details.
+
+    Args:
+        classes: Names in label order.
+        backend: `hotcoco` (fast) or `pycocotools` (the reference); the numbers are the same.
+        max_detections: Rising limits of detections per image and class for the recalls; the last
+            one holds for everything else.
+    """
+
+    iou_type = ""
+    kind = ""
+    is_streamed = False
+
+    def __init__(
+        self,
+        classes: Sequence[str],
+        *,
+        backend: str = "hotcoco",
+        max_detections: tuple[int, ...] = (1, 10, 100),
+    ) -> None:
+        self.classes = tuple(classes)
+        self.max_detections = max_detections
+        self._blocks: list[ImageBlock] = []
+        self._image_indices: dict[int | str, int] = {}
+        self._joined: JoinedBlocks | None = None
+        self._backend = ""
+        self.backend = backend
+
+    @property
+    def backend(self) -> str:
+        """Who makes the tables; for masks it must be set before the first image.
+
+        Raises:
+            DataError: If it is unknown, or comes too late.
+        """
+        return self._backend
+
+    @backend.setter
+    def backend(self, name: str) -> None:
+        if name not in BOX_BACKENDS:
+            raise DataError(
+                f"{self.kind} evaluator {name!r} is unknown; known: {', '.join(BOX_BACKENDS)}"
+            )
+        if self._blocks and self.is_streamed and name != self._backend:
+            raise DataError(
+                f"{self.kind} evaluator {name!r} comes too late: {len(self._image_indices)} "
+                "images were "
+                f"matched by {self._backend}; choose it before the first image"
+            )
+        self._backend = name
+        self.protocol = describe_protocol(self.kind, self.iou_type, name, self.max_detections)
+        # Of both backends alike: they give the same numbers.
+        self.rules = describe_protocol(self.kind, self.iou_type, "any backend", self.max_detections)
+
+    @property
+    def image_ids(self) -> tuple[int | str, ...]:
+        """Ids of the images seen so far; the `P` columns of `resample`, in this order."""
+        return tuple(self._image_indices)
+
+    def compute(self) -> dict[str, Metric]:
+        """All numbers over the images seen so far.
+
+        Returns:
+            `AP, AP50, AP75, AP_small, AP_medium, AP_large`, `AR_1, AR_10, AR_100` (by
+            `max_detections`) and `AR_small, AR_medium, AR_large`, each with its value per class;
+            None where the truth holds no such object.
+        """
+        return build_coco_metrics(self._compute_tables(), self.classes, self.max_detections)
+
+    def resample(self, counts: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
+        """The numbers of data sets in which images occur more or less often.
+
+        Args:
+            counts: `(R, P)` how often each image of `image_ids` occurs; whole numbers.
+
+        Returns:
+            `metric` and `metric/class` -> `(R,)` values, NaN where not defined.
+        """
+        joined = self._join_blocks()
+        precision, recall = resample_tables(
+            self._compute_matches(),
+            np.asarray(counts)[:, joined.order],
+            len(self.classes),
+            self.max_detections,
+        )
+        values: dict[str, NDArray[np.float64]] = {}
+        for name, class_values in compute_class_metrics(
+            precision, recall, self.max_detections
+        ).items():
+            is_defined = ~np.isnan(class_values)
+            total = np.where(is_defined, class_values, 0.0).sum(axis=1)
+            number = is_defined.sum(axis=1)
+            values[name] = np.where(number > 0, total / np.maximum(number, 1), np.nan)
+            values |= {
+                f"{name}/{label}": class_values[:, i] for i, label in enumerate(self.classes)
+            }
+        return values
+
+    def details(self) -> dict[str, Any]:
+        """Curves and tables of the images seen so far, as `Detailed` describes them."""
+        matches, joined = self._compute_matches(), self._join_blocks()
+        labels, matrix = build_confusion_matrix(
+            matches, self._find_class_agnostic_pairs, self.classes
+        )
+        ids = tuple(self._image_indices)
+        errors, notes = self._compute_error_types()
+        return {
+            "pr_curves": compute_pr_curves(self._compute_tables(), self.classes),
+            "confusion": {"labels": labels, "matrix": matrix},
+            **({"error_types": errors} if errors else {}),
+            "images": score_images(matches, [ids[i] for i in joined.order]),
+            "notes": notes,
+        }
+
+    def _add_block(self, block: ImageBlock) -> None:
+        """Takes images.
+
+        Raises:
+            DataError: If one was taken before, or a number or label is none that can be evaluated.
+        """
+        for image_id in block.image_ids:
+            if image_id in self._image_indices:
+                raise DataError(f"image {image_id!r} is evaluated twice; give each image once")
+        check_block(block, len(self.classes))
+        for image_id in block.image_ids:
+            self._image_indices[image_id] = len(self._image_indices)
+        self._blocks.append(block)
+        self._joined = None
+
+    def _join_blocks(self) -> JoinedBlocks:
+        if self._joined is None:
+            self._joined = JoinedBlocks(self._blocks)
+        return self._joined
+
+    @abstractmethod
+    def _compute_tables(self) -> CocoTables: ...
+
+    @abstractmethod
+    def _compute_matches(self) -> Matches: ...
+
+    @abstractmethod
+    def _find_class_agnostic_pairs(self, rows: NDArray[np.int64]) -> Pairs: ...
+
+    @abstractmethod
+    def _compute_error_types(self) -> tuple[dict[str, float], list[str]]: ...
