@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from resnet_tasks.errors import RecipeError
-from resnet_tasks.evaluation import classification, segmentation
+from resnet_tasks.evaluation import segmentation
+from resnet_tasks.evaluation.classification import multi_label, single_label
 from resnet_tasks.evaluation.coco import detection
 from resnet_tasks.evaluation.coco.detection import DetectionEvaluator
 from resnet_tasks.evaluation.protocols import froc, kitti
@@ -34,7 +35,7 @@ Extra = Mapping[str, Mapping[str, Mapping[str, Any] | None]]
 """Head -> name of an additional evaluator -> its options; None: its defaults."""
 
 
-BUILT_IN_EVALUATORS = (classification, detection, segmentation, froc, kitti, surfaces)
+BUILT_IN_EVALUATORS = (single_label, multi_label, detection, segmentation, froc, kitti, surfaces)
 """Importing their modules registers them; a new built-in one is added here."""
 
 

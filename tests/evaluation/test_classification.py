@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from resnet_tasks.errors import DataError
-from resnet_tasks.evaluation.classification import ClassificationEvaluator, MultiLabelEvaluator
+from resnet_tasks.evaluation.classification.multi_label import MultiLabelEvaluator
+from resnet_tasks.evaluation.classification.single_label import ClassificationEvaluator
 from resnet_tasks.evaluation.numerics.ranking import auroc, average_precision
 from resnet_tasks.structures.evaluation import (
     IGNORED,
@@ -190,14 +191,14 @@ def test_resampling_in_parts_changes_nothing(monkeypatch: pytest.MonkeyPatch) ->
     made = random_single()
     counts = np.random.default_rng(0).integers(0, 3, (7, 60))
     whole = made.resample(counts)
-    monkeypatch.setattr("resnet_tasks.evaluation.classification.CHUNK", 120)
+    monkeypatch.setattr("resnet_tasks.evaluation.classification.base.CHUNK", 120)
     for name, values in made.resample(counts).items():
         assert np.array_equal(values, whole[name], equal_nan=True)
 
 
 def test_what_is_too_large_to_be_ranked_often_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     made = random_multi()
-    monkeypatch.setattr("resnet_tasks.evaluation.classification.LARGEST_RANKED", 3 * 60 - 1)
+    monkeypatch.setattr("resnet_tasks.evaluation.classification.base.LARGEST_RANKED", 3 * 60 - 1)
     assert "AUROC" in made.compute()
     names = set(made.resample(np.ones((2, 60), np.int64)))
     assert {"F1", "F1/a", "ECE", "subset_accuracy"} <= names

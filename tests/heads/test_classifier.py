@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-import resnet_tasks.evaluation.classification  # noqa: F401  (registers the evaluators)
+import resnet_tasks.evaluation.classification.multi_label
+import resnet_tasks.evaluation.classification.single_label  # noqa: F401  (registers the evaluators)
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.errors import DataError, HeadError
 from resnet_tasks.heads.classifier import Classifier

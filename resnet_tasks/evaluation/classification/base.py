@@ -1,4 +1,4 @@
-"""Top-1, top-5, AUROC and calibration error of single-label and multi-label classification.
+"""Base of the classification evaluators: images seen, resampling, calibration error and details.
 
 Every number is computed for many weightings of the images at once; the plain numbers are those of
 the weighting that takes each image once.
@@ -20,18 +20,16 @@ from resnet_tasks.evaluation.numerics.ranking import (
     Floats,
     auroc,
     average_defined_rows,
-    average_precision,
     safe_divide,
 )
-from resnet_tasks.registry import EVALUATORS
 from resnet_tasks.structures.evaluation import GroundTruth, Metric, as_array
 
 if TYPE_CHECKING:
     from resnet_tasks.structures.predictions import Classification
 
+
 NUM_BINS = 15  # Guo et al. 2017, section 2
-LARGEST_CONFUSION = 200
-"""Classes up to which `details` holds the confusion matrix."""
+
 CHUNK = 1_000_000
 """Weights (`R x P`) that are looked at together, so that memory stays bounded."""
 
@@ -42,7 +40,7 @@ Values = dict[str, tuple[Floats, Floats | None]]
 """Metric -> `(R,)` values and, where it has them, `(K, R)` values per class."""
 
 
-class _BaseClassificationEvaluator(ABC):
+class BaseClassificationEvaluator(ABC):
     """Images seen so far, and what their numbers have in common.
 
     Args:
@@ -221,168 +219,6 @@ class _BaseClassificationEvaluator(ABC):
         ]
 
 
-class ClassificationEvaluator(_BaseClassificationEvaluator):
-    """One class per image.
-
-    Images whose labels are all unknown to the head are left out and counted.
-
-    Args:
-        classes: Names in label order.
-    """
-
-    def __init__(self, classes: Sequence[str]) -> None:
-        super().__init__(classes)
-        self._has_top5 = len(self.classes) > 5
-        top5 = "top5 likewise among the best five; " if self._has_top5 else ""
-        self.protocol = (
-            "top1: share of images whose most probable class is the true one (first in class "
-            f"order among equals), per class: of the images of that class; {top5}AUROC: one "
-            "class against the rest, ties count half, mean over the classes with both outcomes; "
-            f"ECE: {NUM_BINS} equal bins of the top probability (Guo et al. 2017)."
-        )
-
-    def details(self) -> dict[str, Any]:
-        """Confusion, reliability and images; quality is the probability of the true class."""
-        details = super().details()
-        num_classes = len(self.classes)
-        if num_classes > LARGEST_CONFUSION:
-            note = f"no confusion matrix is kept for more than {LARGEST_CONFUSION} classes"
-            details["notes"] = [*details.get("notes", ()), note]
-            return details
-        pairs = self._get_true_labels() * num_classes + self._predict_labels()
-        matrix = np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
-        details["confusion"] = {"labels": list(self.classes), "matrix": matrix.tolist()}
-        return details
-
-    def _is_evaluable(
-        self, known_labels: tuple[int, ...], *, num_labels: int, location: str
-    ) -> bool:
-        if len(known_labels) > 1 or not num_labels:
-            raise DataError(
-                f"{location} has {len(known_labels) or 'no'} image-level labels among the classes "
-                "of this "
-                "head, but single-label classification needs exactly one; mend the file, or set "
-                "multi_label: true"
-            )
-        return bool(known_labels)
-
-    def _compute_count_metrics(self, weights: Floats) -> Values:
-        better = self._count_better_classes()
-        values: Values = {"top1": self._compute_accuracy(better < 1, weights)}
-        if self._has_top5:
-            values["top5"] = self._compute_accuracy(better < 5, weights)
-        return {**values, "ECE": (self._compute_calibration_error(weights), None)}
-
-    def _compute_ranking_metrics(self, weights: Floats) -> Values:
-        return {"AUROC": self._compute_auroc(weights)}
-
-    def _compute_accuracy(self, hits: NDArray[np.bool_], weights: Floats) -> tuple[Floats, Floats]:
-        """`(R,)` share of images that are hits, and `(K, R)` that of each class."""
-        labels = self._get_true_labels()
-        per_class = [
-            safe_divide(
-                weights[:, class_mask] @ hits[class_mask], weights[:, class_mask].sum(axis=1)
-            )
-            for class_mask in (labels == label for label in range(len(self.classes)))
-        ]
-        return safe_divide(weights @ hits, weights.sum(axis=1)), np.stack(per_class)
-
-    def _get_true_labels(self) -> NDArray[np.int64]:
-        return np.asarray([labels[0] for labels in self._labels], np.int64)
-
-    def _predict_labels(self) -> NDArray[np.int64]:
-        predicted_labels: NDArray[np.int64] = self._stack_probs().argmax(axis=1)
-        return predicted_labels
-
-    def _get_true_probs(self) -> NDArray[np.float32]:
-        """`(P,)` probability of the true class."""
-        return self._stack_probs()[np.arange(len(self._ids)), self._get_true_labels()]
-
-    def _count_better_classes(self) -> NDArray[np.int64]:
-        """`(P,)` classes before the true one: more probable, or equal and first in class order."""
-        probs, true_probs = self._stack_probs(), self._get_true_probs()[:, None]
-        is_first = np.arange(len(self.classes)) < self._get_true_labels()[:, None]
-        better: NDArray[np.int64] = ((probs > true_probs) | ((probs == true_probs) & is_first)).sum(
-            axis=1
-        )
-        return better
-
-    def _compute_confidence(self) -> tuple[Floats, NDArray[np.bool_]]:
-        best = self._stack_probs().max(axis=1, initial=0.0).astype(np.float64)
-        return best[:, None], (self._predict_labels() == self._get_true_labels())[:, None]
-
-    def _score_images(self) -> tuple[Floats, Floats]:
-        best, is_right = self._compute_confidence()
-        return self._get_true_probs().astype(np.float64), np.where(is_right, 0.0, best)[:, 0]
-
-
-class MultiLabelEvaluator(_BaseClassificationEvaluator):
-    """Any number of labels per image.
-
-    Args:
-        classes: Names in label order.
-    """
-
-    THRESHOLD = 0.5
-    """Probability from which a label counts as found, for F1 and subset accuracy."""
-
-    def __init__(self, classes: Sequence[str]) -> None:
-        super().__init__(classes)
-        self.protocol = (
-            "AUROC: per class, ties count half, mean over the classes with both outcomes; mAP: "
-            "average precision without interpolation, mean over the classes that occur in the "
-            f"truth; F1 at probability {self.THRESHOLD}, mean over the same classes; "
-            "subset_accuracy: share of images with every label right; ECE: "
-            f"{NUM_BINS} equal bins of the probabilities of all pairs of image and class."
-        )
-
-    def details(self) -> dict[str, Any]:
-        """Reliability and images; quality is the mean probability of the right answers."""
-        return super().details()
-
-    def _is_evaluable(
-        self,
-        known_labels: tuple[int, ...],  # noqa: ARG002
-        *,
-        num_labels: int,  # noqa: ARG002
-        location: str,  # noqa: ARG002
-    ) -> bool:
-        return True
-
-    def _compute_count_metrics(self, weights: Floats) -> Values:
-        probs, truth = self._stack_probs(), self._build_truth_matrix()
-        predicted = probs >= self.THRESHOLD
-        f1 = np.stack(
-            [_compute_f1(f, t, weights) for f, t in zip(predicted.T, truth.T, strict=True)]
-        )
-        is_exact_match = (predicted == truth).all(axis=1)
-        return {
-            "F1": (average_defined_rows(f1), f1),
-            "subset_accuracy": (safe_divide(weights @ is_exact_match, weights.sum(axis=1)), None),
-            "ECE": (self._compute_calibration_error(weights), None),
-        }
-
-    def _compute_ranking_metrics(self, weights: Floats) -> Values:
-        columns = zip(
-            self._stack_probs().T.astype(np.float64), self._build_truth_matrix().T, strict=True
-        )
-        precision = np.stack([average_precision(p, t, weights) for p, t in columns])
-        return {
-            "AUROC": self._compute_auroc(weights),
-            "mAP": (average_defined_rows(precision), precision),
-        }
-
-    def _compute_confidence(self) -> tuple[Floats, NDArray[np.bool_]]:
-        return self._stack_probs().astype(np.float64), self._build_truth_matrix()
-
-    def _score_images(self) -> tuple[Floats, Floats]:
-        probs, truth = self._compute_confidence()
-        is_wrong = (probs >= self.THRESHOLD) != truth
-        confidence = np.where(is_wrong, np.maximum(probs, 1 - probs), 0.0)
-        quality = np.where(truth, probs, 1 - probs).mean(axis=1)
-        return quality, confidence.max(axis=1, initial=0.0)
-
-
 def _sum_by_bin(confidence: Floats, values: NDArray[Any]) -> Floats:
     """`(P, M)` sums of `(P, D)` values over the bins of equal width that the confidences lie in."""
     bins = np.clip(np.ceil(confidence * NUM_BINS).astype(np.int64) - 1, 0, NUM_BINS - 1)
@@ -392,24 +228,5 @@ def _sum_by_bin(confidence: Floats, values: NDArray[Any]) -> Floats:
     return sums
 
 
-def _compute_f1(predicted: NDArray[np.bool_], truth: NDArray[np.bool_], weights: Floats) -> Floats:
-    """`(R,)` F1 of one class; NaN where the truth does not hold it."""
-    present = weights @ truth
-    f1 = safe_divide(2 * (weights @ (predicted & truth)), present + weights @ predicted)
-    return np.where(present > 0, f1, np.nan)
-
-
 def _nan_to_none(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
-
-
-@EVALUATORS.register("classification")
-def build_classification_evaluator(classes: tuple[str, ...]) -> ClassificationEvaluator:
-    """The evaluator of single-label heads."""
-    return ClassificationEvaluator(classes)
-
-
-@EVALUATORS.register("multi_label_classification")
-def build_multi_label_evaluator(classes: tuple[str, ...]) -> MultiLabelEvaluator:
-    """The evaluator of multi-label heads."""
-    return MultiLabelEvaluator(classes)

@@ -1,0 +1,1 @@
+"""Metrics of single-label and multi-label classification."""
