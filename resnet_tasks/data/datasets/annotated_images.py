@@ -21,7 +21,9 @@ from resnet_tasks.data.datasets.image_index import ImageIndex
 from resnet_tasks.data.sampling.rare_classes import compute_repeat_factors
 from resnet_tasks.errors import DataError
 from resnet_tasks.structures.evaluation import GroundTruth
-from resnet_tasks.structures.samples import LabelTable, Target, Task
+from resnet_tasks.structures.label_table import LabelTable
+from resnet_tasks.structures.targets import Target
+from resnet_tasks.structures.tasks import Task
 
 
 class AnnotatedImages:
