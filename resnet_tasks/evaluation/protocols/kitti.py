@@ -4,15 +4,13 @@ The rules of the object development kit (Geiger et al., CVPR 2012) with 40 recal
 et al., ICCV 2019). One deviation: the kit lets objects take low detections of any class, here they
 take those of their own. The numbers come from steps: what lowering the threshold past a detection's
 score adds to true and false positives of its image. Steps are found once and then weighted.
-
-Shape glossary: `P` images, `D` detections, `G` objects of one class and image.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -29,10 +27,16 @@ from resnet_tasks.evaluation.numerics.box_overlap import (
 )
 from resnet_tasks.evaluation.numerics.weighted_means import (
     Counts,
+    Floats,
     average_defined,
     build_metrics,
     flatten_class_values,
 )
+from resnet_tasks.evaluation.protocols.kitti_average_precision import (
+    RECALL_POINTS,
+    compute_average_precision,
+)
+from resnet_tasks.evaluation.protocols.kitti_matching import Scene, Tally, add_to_tally
 from resnet_tasks.evaluation.protocols.registry import EvaluatorOptions
 from resnet_tasks.registry import EXTRA_EVALUATORS, suggest_nearest
 from resnet_tasks.structures.evaluation import GroundTruth, Metric
@@ -40,9 +44,6 @@ from resnet_tasks.structures.evaluation import GroundTruth, Metric
 if TYPE_CHECKING:
     from resnet_tasks.structures.predictions import Detections
 
-Floats = NDArray[np.float64]
-
-RECALL_POINTS = 40  # Simonelli et al. 2019: 1/40 .. 1, recall 0 left out
 LEAST_IOU = {"car": 0.7, "pedestrian": 0.5, "cyclist": 0.5}  # development kit
 OTHER_IOU = 0.5
 NEIGHBORS = {"van": "car", "person_sitting": "pedestrian"}  # development kit
@@ -97,40 +98,6 @@ class KittiOptions(EvaluatorOptions):
         return value
 
 
-@dataclass
-class _Tally:
-    """What one class and level has added up to, image by image.
-
-    Attributes:
-        objects: Number of objects that count, per image.
-        hits: Rows of (score, image): best detection of every object that counts.
-        steps: Rows of (score, true positives, false positives, image).
-    """
-
-    objects: list[int] = field(default_factory=list)
-    hits: list[tuple[float, int]] = field(default_factory=list)
-    steps: list[tuple[float, int, int, int]] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class _Scene:
-    """Detections and objects of one class in one image.
-
-    Attributes:
-        scores: `(D,)`.
-        is_small: `(D,)` detections whose height does not count.
-        is_excused: `(D,)` detections inside a don't-care region.
-        hits: `(D, G)` overlaps above the class's threshold, else 0.
-        counts: `(G,)` objects that count; the others may take a detection.
-    """
-
-    scores: Floats
-    is_small: NDArray[np.bool_]
-    is_excused: NDArray[np.bool_]
-    hits: Floats
-    counts: NDArray[np.bool_]
-
-
 class KittiEvaluator:
     """AP of boxes by KITTI's rules.
 
@@ -177,7 +144,7 @@ class KittiEvaluator:
         )
         self.levels = LEVELS + bins
         self._tallies = {
-            (name, level): _Tally() for name in self.evaluated_classes for level in self.levels
+            (name, level): Tally() for name in self.evaluated_classes for level in self.levels
         }
         self._ids: dict[int | str, None] = {}
         self._objects = self._undescribed = 0
@@ -228,7 +195,7 @@ class KittiEvaluator:
         for name in self.evaluated_classes:
             build_scene = self._build_scene_function(name, boxes, truth)
             for level in self.levels:
-                _add_to_tally(self._tallies[name, level], build_scene(level, hidden[level]), image)
+                add_to_tally(self._tallies[name, level], build_scene(level, hidden[level]), image)
 
     def _build_scene_function(self, name: str, boxes: ImageBoxes, truth: GroundTruth) -> Any:
         """A function from (level, which objects are hidden) to the scene of one class."""
@@ -265,12 +232,12 @@ class KittiEvaluator:
         is_own = np.zeros(len(objects), np.bool_)
         is_own[: int((own | is_neighbor).sum())] = own[own | is_neighbor]
 
-        def build_scene(level: _Level, hidden: NDArray[np.bool_]) -> _Scene:
+        def build_scene(level: _Level, hidden: NDArray[np.bool_]) -> Scene:
             unseen = np.zeros(len(objects), np.bool_)
             unseen[: int((own | is_neighbor).sum())] = hidden[own | is_neighbor]
             counts = is_own & ~unseen & (tall >= level.low) & (tall < level.high)
             is_small = (heights < level.low) | (heights >= level.high)
-            return _Scene(scores, np.asarray(is_small, np.bool_), is_excused, hits, counts)
+            return Scene(scores, np.asarray(is_small, np.bool_), is_excused, hits, counts)
 
         return build_scene
 
@@ -288,7 +255,7 @@ class KittiEvaluator:
         values: dict[str, Floats] = {}
         for level in self.levels:
             columns = [
-                _compute_average_precision(self._tallies[name, level], counts)
+                compute_average_precision(self._tallies[name, level], counts)
                 for name in self.evaluated_classes
             ]
             per_class = np.stack(columns, axis=1) if columns else np.zeros((len(counts), 0))
@@ -323,128 +290,6 @@ def _get_visibility(truth: GroundTruth, count: int) -> tuple[Floats, Floats]:
         unknown if truth.occluded is None else truth.occluded,
         unknown if truth.truncated is None else truth.truncated,
     )
-
-
-def _add_to_tally(tally: _Tally, scene: _Scene, image: int) -> None:
-    """Adds one image to a tally."""
-    tally.objects.append(int(scene.counts.sum()))
-    tally.hits += [(score, image) for score in _find_best_hits(scene)]
-    near = (scene.hits > 0).any(axis=1)
-    lone = ~near & ~scene.is_small & ~scene.is_excused
-    tally.steps += [(float(score), 0, 1, image) for score in scene.scores[lone]]
-    if not near.any():
-        return
-    # Whom an object takes changes with the threshold: match anew at every score.
-    ranked_candidates = _rank_candidates(scene)
-    excused = (scene.is_small | scene.is_excused)[near]
-    scores = scene.scores[near]
-    before = (0, 0)
-    for threshold in np.unique(scores)[::-1]:
-        hits, matched_detections = _match_greedily(scene, ranked_candidates, float(threshold))
-        present = scores >= threshold
-        wrong = int((present & ~excused).sum()) - sum(
-            not (scene.is_small[detection] or scene.is_excused[detection])
-            for detection in matched_detections
-        )
-        step = (hits - before[0], wrong - before[1])
-        if step != (0, 0):
-            tally.steps.append((float(threshold), *step, image))
-        before = (hits, wrong)
-
-
-def _find_best_hits(scene: _Scene) -> list[float]:
-    """Scores at which objects that count are first found: each takes its best-scored detection."""
-    hit_scores: list[float] = []
-    is_free = np.ones(len(scene.scores), np.bool_)
-    for object_index, is_counted in enumerate(scene.counts):
-        candidates = np.flatnonzero(is_free & (scene.hits[:, object_index] > 0))
-        if not len(candidates):
-            continue
-        best_detection = candidates[np.argmax(scene.scores[candidates])]
-        is_free[best_detection] = False
-        if is_counted and not scene.is_small[best_detection]:
-            hit_scores.append(float(scene.scores[best_detection]))
-    return hit_scores
-
-
-def _rank_candidates(scene: _Scene) -> list[list[int]]:
-    """Per object the detections that hit it, the most wanted first.
-
-    That is the greatest overlap; a detection too low to count only where there is no other one.
-    """
-    ranked_candidates = []
-    for overlap in scene.hits.T:
-        candidates = np.flatnonzero(overlap > 0)
-        low = scene.is_small[candidates]
-        tall = candidates[~low]
-        best_first = np.argsort(-overlap[tall], kind="stable")
-        ranked_candidates.append([*tall[best_first].tolist(), *candidates[low].tolist()])
-    return ranked_candidates
-
-
-def _match_greedily(
-    scene: _Scene, ranked_candidates: list[list[int]], threshold: float
-) -> tuple[int, set[int]]:
-    """True positives, and all detections taken, among those with at least a score."""
-    matched_detections: set[int] = set()
-    hits = 0
-    for candidates, is_counted in zip(ranked_candidates, scene.counts, strict=True):
-        for candidate in candidates:
-            if candidate not in matched_detections and scene.scores[candidate] >= threshold:
-                matched_detections.add(candidate)
-                hits += bool(is_counted and not scene.is_small[candidate])
-                break
-    return hits, matched_detections
-
-
-def _compute_average_precision(tally: _Tally, counts: Counts) -> Floats:
-    """AP of every resampled data set, `(R,)`; NaN where no object counts."""
-    objects = counts @ np.asarray(tally.objects, np.int64).reshape(counts.shape[1])
-    hits = np.asarray(sorted(tally.hits, reverse=True), np.float64).reshape(-1, 2)
-    steps = np.asarray(sorted(tally.steps, reverse=True), np.float64).reshape(-1, 4)
-    falling, rights, wrongs = (
-        np.ascontiguousarray(column) for column in (steps[:, :3] * (-1, 1, 1)).T
-    )
-    hit_images, step_images = hits[:, 1].astype(np.int64), steps[:, 3].astype(np.int64)
-    ap_values = np.full(len(counts), np.nan)
-    for row, weights in enumerate(counts):
-        if not objects[row]:
-            continue
-        thresholds = choose_recall_thresholds(
-            np.repeat(hits[:, 0], weights[hit_images]), int(objects[row])
-        )
-        step_weights = weights[step_images]
-        passed = np.searchsorted(falling, -thresholds, side="right")
-        right, wrong = (
-            np.append(0.0, np.cumsum(increments * step_weights))[passed]
-            for increments in (rights, wrongs)
-        )
-        total = right + wrong
-        precision = np.divide(right, total, out=np.zeros(len(right)), where=total > 0)
-        envelope = np.maximum.accumulate(precision[::-1])[::-1]
-        ap_values[row] = envelope[1 : RECALL_POINTS + 1].sum() / RECALL_POINTS
-    return ap_values
-
-
-def choose_recall_thresholds(scores: Floats, num_objects: int) -> Floats:
-    """Scores at which recall comes nearest to 0, 1/40, 2/40, ...; at most 41.
-
-    Args:
-        scores: `(N,)` of the objects found, falling.
-        num_objects: That there are; at least `N`.
-    """
-    thresholds: list[float] = []
-    recall, position, last = 0.0, 0, len(scores) - 1
-    while position <= last:
-        left, right = (position + 1) / num_objects, (position + 2) / num_objects
-        if position < last and right - recall < recall - left:
-            # Far from the next point: go close to it at once, then one by one.
-            position = max(position + 1, min(int(recall * num_objects) - 3, last))
-            continue
-        thresholds.append(float(scores[position]))
-        recall += 1 / RECALL_POINTS
-        position += 1
-    return np.asarray(thresholds, np.float64)
 
 
 EXTRA_EVALUATORS.register("kitti")(KittiEvaluator)

@@ -10,11 +10,7 @@ import pytest
 import torch
 
 from resnet_tasks.errors import DataError, RecipeError
-from resnet_tasks.evaluation.protocols.kitti import (
-    KittiEvaluator,
-    KittiOptions,
-    choose_recall_thresholds,
-)
+from resnet_tasks.evaluation.protocols.kitti import KittiEvaluator, KittiOptions
 from resnet_tasks.structures.evaluation import GroundTruth
 from resnet_tasks.structures.predictions import Detections
 
@@ -307,16 +303,6 @@ def test_equals_the_rules_written_down_plainly() -> None:
             )
             regions.append([tuple(each) for each in region])
         assert ap(evaluator) == pytest.approx(plain_ap(plain, 0.5, 40, regions), abs=1e-12)
-
-
-def test_thresholds_skip_what_lies_far_from_the_next_recall_point() -> None:
-    """With 200 objects every fifth score is nearest to a point of 1/40."""
-    scores = np.linspace(1, 0, 200)
-    chosen = choose_recall_thresholds(scores, 200)
-    places = [int(np.flatnonzero(scores == each)[0]) for each in chosen]
-    assert places[:4] == [0, 4, 9, 14]
-    assert len(chosen) == 41
-    assert choose_recall_thresholds(np.zeros(0), 5).size == 0
 
 
 def test_resampled_data_sets_equal_their_images_repeated() -> None:
