@@ -5,37 +5,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
-from resnet_tasks.report.gallery import (
-    LONGEST_SIDE,
-    Gallery,
-    PredictedBoxes,
-    choose_images,
-    match_boxes,
-    read_predicted_map,
-    shrink_label_map,
-)
+from resnet_tasks.report.gallery import Gallery
 from resnet_tasks.report.run_view import read_run
 from resnet_tasks.report.sections import make_page
-from resnet_tasks.structures.evaluation import VOID, GroundTruth
-
-
-def found(*rows: tuple[list[float], int, float]) -> PredictedBoxes:
-    boxes = np.asarray([row[0] for row in rows], np.float64).reshape(-1, 4)
-    labels = np.asarray([row[1] for row in rows], np.int64)
-    return PredictedBoxes(boxes, labels, np.asarray([row[2] for row in rows], np.float64))
-
-
-def truth(boxes: list[list[float]], labels: list[int], crowd: list[bool]) -> GroundTruth:
-    return GroundTruth(
-        image_id=1,
-        size=(100, 100),
-        boxes_xywh=np.asarray(boxes, np.float64).reshape(-1, 4),
-        labels=np.asarray(labels, np.int64),
-        crowd=np.asarray(crowd, np.bool_),
-    )
 
 
 def gallery(made: Any) -> Gallery:
@@ -44,72 +16,6 @@ def gallery(made: Any) -> Gallery:
     assert not part.problem
     assert isinstance(part.value, Gallery)
     return part.value
-
-
-def test_a_truth_is_found_once_by_the_best_box_of_its_class() -> None:
-    boxes = found(
-        ([0, 0, 10, 10], 0, 0.9),  # finds the first
-        ([1, 0, 10, 10], 0, 0.8),  # overlaps it too, but it is taken
-        ([20, 0, 10, 10], 1, 0.7),  # right place, wrong class
-        ([20, 0, 10, 5], 0, 0.6),  # IoU exactly 0.5
-        ([20, 0, 10, 4.9], 0, 0.5),  # taken, and too small
-        ([62, 62, 5, 5], 0, 0.4),  # inside a crowd
-        ([62, 62, 5, 5], 1, 0.3),  # inside a crowd of another class
-    )
-    present = truth(
-        [[0, 0, 10, 10], [20, 0, 10, 10], [60, 60, 30, 30]], [0, 0, 0], [False, False, True]
-    )
-    assert match_boxes(boxes, present).tolist() == [0, -1, -1, 1, -1, -2, -1]
-    assert match_boxes(boxes, truth([], [], [])).tolist() == [-1] * 7
-    assert match_boxes(found(), present).tolist() == []
-
-
-def test_worst_surprising_and_best_are_chosen_and_each_image_once() -> None:
-    rows = [{"image_id": i, "quality": i / 40, "surprise": (i * 7 % 40) / 40} for i in range(40)]
-    choices, notes = choose_images({"a": {"images": rows}}, list(range(40)))
-    assert len(choices) == 12
-    assert notes == []
-    assert [each.index for each in choices[:4]] == [0, 1, 2, 3]
-    assert choices[0].reasons == ("a: worst (quality 0.00)",)
-    reasons = [reason for each in choices for reason in each.reasons]
-    assert sum("best" in each for each in reasons) == 4
-    assert sum("surprising" in each for each in reasons) == 4
-    few, _ = choose_images({"a": {"images": rows[:2]}}, [0, 1])
-    assert [len(each.reasons) for each in few] == [2, 3]  # the first one surprises nobody
-    alike, _ = choose_images(
-        {"a": {"images": [{**each, "quality": 0.0} for each in rows]}}, range(40)
-    )
-    reasons = [reason for each in alike for reason in each.reasons]
-    assert sum("worst" in each for each in reasons) == 4
-    assert not any("best" in each for each in reasons), "no image is worst and best at once"
-
-
-def test_without_judged_images_they_are_spread_and_it_is_said() -> None:
-    unknown = {"a": {"images": [{"image_id": "gone", "quality": 1.0}]}}
-    choices, notes = choose_images(unknown, list(range(100)), limit=3)
-    assert [each.index for each in choices] == [0, 49, 99]
-    assert "did not judge single images" in notes[0]
-    assert choose_images({}, []) == ([], [])
-
-
-def test_maps_become_labels_and_foreign_values_are_void(made: Any, tmp_path: Path) -> None:
-    head = read_run(made.folder).labels.heads["scene"]
-    values = np.asarray([[0, 10, 40], [20, 30, 77]], np.uint8)
-    Image.fromarray(values).save(tmp_path / "map.png")
-    labels = read_predicted_map(tmp_path / "map.png", head, (2, 3))
-    assert labels is not None
-    assert labels.tolist() == [[0, 1, 4], [2, 3, VOID]]
-    assert read_predicted_map(tmp_path / "map.png", head, (3, 2)) is None
-    assert read_predicted_map(tmp_path / "none.png", head, (2, 3)) is None
-
-
-def test_large_maps_are_reduced_without_new_values() -> None:
-    values = np.zeros((1000, 2000), np.int64)
-    values[:, 1000:] = 7
-    small = shrink_label_map(values)
-    assert small.shape == (LONGEST_SIDE // 2, LONGEST_SIDE)
-    assert set(np.unique(small)) == {0, 7}
-    assert (small == 7).mean() == 0.5
 
 
 def test_right_wrong_and_missed_boxes_are_told_apart(made: Any) -> None:

@@ -1,0 +1,106 @@
+"""Predicted boxes of one image, matched to its ground truth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resnet_tasks.assemble.labels import HeadLabels
+from resnet_tasks.structures.evaluation import GroundTruth
+
+LEAST_SCORE = 0.05
+"""Boxes below are not in the page at all."""
+MAX_BOXES = 100
+"""Per image and head, best first."""
+HIT_IOU = 0.5
+"""Overlap from which a box of the right class counts as found."""
+
+
+@dataclass(frozen=True)
+class PredictedBoxes:
+    """Predicted boxes of one image, best first; `hits` is the truth each one finds.
+
+    Attributes:
+        boxes: `(N, 4)` xywh, original pixels.
+        labels: `(N,)` indices into the head's classes.
+        scores: `(N,)`.
+        hits: `(N,)` index of the truth box; -1 for none, -2 where it lies in a crowd region.
+    """
+
+    boxes: NDArray[np.float64]
+    labels: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    hits: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+
+
+def group_boxes_by_image(
+    results: Iterable[Mapping[str, Any]], head: HeadLabels
+) -> dict[int | str, PredictedBoxes]:
+    """Return the best boxes of every image, keyed by image id.
+
+    Args:
+        results: COCO results of the head; those below `LEAST_SCORE` are ignored.
+        head: Labels of the head.
+    """
+    table = {category: label for label, category in enumerate(head.category_ids)}
+    rows: dict[int | str, list[tuple[float, list[float], int]]] = {}
+    for detection in results:
+        if (
+            "bbox" in detection
+            and detection["score"] >= LEAST_SCORE
+            and detection["category_id"] in table
+        ):
+            row = (
+                float(detection["score"]),
+                list(detection["bbox"]),
+                table[detection["category_id"]],
+            )
+            rows.setdefault(detection["image_id"], []).append(row)
+    boxes_by_image = {}
+    for image_id, image_rows in rows.items():
+        best = sorted(image_rows, key=lambda row: -row[0])[:MAX_BOXES]
+        boxes_by_image[image_id] = PredictedBoxes(
+            np.asarray([row[1] for row in best], np.float64).reshape(-1, 4),
+            np.asarray([row[2] for row in best], np.int64),
+            np.asarray([row[0] for row in best], np.float64),
+        )
+    return boxes_by_image
+
+
+def match_boxes(predicted: PredictedBoxes, truth: GroundTruth) -> NDArray[np.int64]:
+    """The truth that every predicted box finds, best first, each truth once.
+
+    Returns:
+        `(N,)` index into the truth; -1 where there is none of the same class with IoU from 0.5, -2
+        where at least half of the box lies in a crowd region of its class.
+    """
+    hits = np.full(len(predicted.boxes), -1, np.int64)
+    if truth.boxes_xywh is None or truth.labels is None or not len(truth.labels):
+        return hits
+    crowd = truth.crowd if truth.crowd is not None else np.zeros(len(truth.labels), np.bool_)
+    inter, area, other_area = _compute_overlaps(predicted.boxes, truth.boxes_xywh)
+    iou = inter / np.maximum(area[:, None] + other_area[None] - inter, 1e-12)
+    is_free = ~crowd
+    for i, label in enumerate(predicted.labels):
+        same = truth.labels == label
+        candidates = np.where(same & is_free, iou[i], -1.0)
+        best = int(candidates.argmax())
+        if candidates[best] >= HIT_IOU:
+            hits[i], is_free[best] = best, False
+        elif (inter[i][same & crowd] >= 0.5 * area[i]).any():
+            hits[i] = -2
+    return hits
+
+
+def _compute_overlaps(
+    a: NDArray[np.float64], b: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Intersections `(N, M)` and areas `(N,)`, `(M,)` of two sets of xywh boxes, pixels²."""
+    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    high = np.minimum(a[:, None, :2] + a[:, None, 2:], b[None, :, :2] + b[None, :, 2:])
+    sides = np.clip(high - low, 0, None)
+    return sides[..., 0] * sides[..., 1], a[:, 2] * a[:, 3], b[:, 2] * b[:, 3]

@@ -1,0 +1,237 @@
+"""One image as two SVG drawings, ground truth and prediction, as layers over one embedded JPEG."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from resnet_tasks.assemble.labels import HeadLabels
+from resnet_tasks.data.images.label_files import read_label_map
+from resnet_tasks.report.box_matching import PredictedBoxes, match_boxes
+from resnet_tasks.report.charts import make_element
+from resnet_tasks.report.embedded_images import encode_jpeg, encode_png, shrink_label_map
+from resnet_tasks.structures.evaluation import VOID, GroundTruth
+
+Color = tuple[int, int, int]
+START_SCORE = 0.5
+"""Where the page's slider stands at first."""
+
+
+@dataclass(frozen=True)
+class ImageView:
+    """One image of the page.
+
+    Attributes:
+        name: File name as the data set has it.
+        image_id: Its id there.
+        size: (height, width), original pixels.
+        reasons: Why it is shown.
+        labels: Of every classifier: head, annotated classes, predicted classes with scores.
+        truth: Drawing of what is annotated.
+        prediction: Drawing of what was predicted.
+        nbytes: Of both drawings.
+    """
+
+    name: str
+    image_id: int | str
+    size: tuple[int, int]
+    reasons: tuple[str, ...]
+    labels: tuple[tuple[str, str, str], ...]
+    truth: Markup
+    prediction: Markup
+
+    @property
+    def nbytes(self) -> int:
+        """Length of both drawings."""
+        return len(self.truth) + len(self.prediction)
+
+
+def format_css_color(color: Color) -> str:
+    """Format an RGB color as `#rrggbb`."""
+    return "#{:02x}{:02x}{:02x}".format(*color)
+
+
+@dataclass
+class _Layers:
+    """What lies over an image, maps below boxes."""
+
+    maps: list[Markup] = field(default_factory=list)
+    boxes: list[Markup] = field(default_factory=list)
+
+
+class ImagePainter:
+    """Builds the two drawings of one image.
+
+    Args:
+        number: Position in the page; makes ids unique.
+        image: `(height, width, 3)` uint8 RGB, the original image.
+        colors: By class name, the same in all heads.
+    """
+
+    def __init__(self, number: int, image: NDArray[np.uint8], colors: Mapping[str, Color]) -> None:
+        self._colors = colors
+        self._id = f"image-{number}"
+        self._image = image
+        self._height, self._width = int(image.shape[0]), int(image.shape[1])
+        self._truth = _Layers()
+        self._prediction = _Layers()
+        self._labels: list[tuple[str, str, str]] = []
+
+    def add_maps(self, head: HeadLabels, truth: GroundTruth, file: Path) -> None:
+        """Semantic maps of both sides, and where they differ."""
+        predicted = read_predicted_map(file, head, (self._height, self._width))
+        if truth.semantic is not None:
+            self._truth.maps.append(self._render_overlay(truth.semantic, head.classes, "maps"))
+        if predicted is not None:
+            self._prediction.maps.append(self._render_overlay(predicted, head.classes, "maps"))
+        if truth.semantic is not None and predicted is not None:
+            is_wrong = (truth.semantic != VOID) & (truth.semantic != predicted)
+            uri = encode_png(
+                shrink_label_map(is_wrong.astype(np.int64)), [(0, 0, 0, 0), (255, 0, 200, 210)]
+            )
+            self._prediction.maps.append(self._render_image(uri, "differences"))
+
+    def add_boxes(
+        self, head: HeadLabels, truth: GroundTruth, predicted: PredictedBoxes | None
+    ) -> None:
+        """Boxes of both sides, each told whether the other side has it."""
+        if predicted is None:
+            predicted = PredictedBoxes(np.empty((0, 4)), np.empty(0, np.int64), np.empty(0))
+        hits = match_boxes(predicted, truth)
+        if truth.boxes_xywh is not None and truth.labels is not None:
+            score_of = {
+                int(hit): float(predicted.scores[i]) for i, hit in enumerate(hits) if hit >= 0
+            }
+            for i, (box, label) in enumerate(zip(truth.boxes_xywh, truth.labels, strict=True)):
+                is_crowd = truth.crowd is not None and bool(truth.crowd[i])
+                score = 2.0 if is_crowd else score_of.get(i, -1.0)
+                kind = "truth crowd" if is_crowd else "truth"
+                name = head.classes[int(label)] + (" (crowd)" if is_crowd else "")
+                wrong = " missed" if score < START_SCORE else ""
+                self._truth.boxes.append(
+                    self._render_box(
+                        box,
+                        self._format_box_style(head, label),
+                        name,
+                        class_=f"boxes {kind}{wrong}",
+                        score=score,
+                    )
+                )
+        for i, (box, label) in enumerate(zip(predicted.boxes, predicted.labels, strict=True)):
+            score = float(predicted.scores[i])
+            kind = "found wrong" if hits[i] == -1 else "found"
+            hidden = " below" if score < START_SCORE else ""
+            name = f"{head.classes[int(label)]} {score:.2f}"
+            self._prediction.boxes.append(
+                self._render_box(
+                    box,
+                    self._format_box_style(head, label),
+                    name,
+                    class_=f"boxes {kind}{hidden}",
+                    score=score,
+                )
+            )
+
+    def add_classes(
+        self, name: str, head: HeadLabels, truth: GroundTruth, predicted: Mapping[str, Any] | None
+    ) -> None:
+        """Classes of the whole image, the best three predicted ones, as text."""
+        expected = "not annotated"
+        if truth.image_labels is not None:
+            true_classes = [head.classes[int(label)] for label in truth.image_labels if label >= 0]
+            expected = ", ".join(true_classes) or "none"
+        by_id = dict(zip(head.category_ids, head.classes, strict=True))
+        pairs = (
+            zip(predicted["category_ids"], predicted["scores"], strict=True) if predicted else ()
+        )
+        best = [
+            f"{by_id.get(category_id, category_id)} {score:.2f}"
+            for category_id, score in list(pairs)[:3]
+        ]
+        self._labels.append((name, expected, ", ".join(best) or "none"))
+
+    def build_view(self, name: str, image_id: int | str, reasons: tuple[str, ...]) -> ImageView:
+        """The finished image."""
+        image = make_element(
+            "image",
+            id=self._id,
+            href=encode_jpeg(self._image),
+            width=self._width,
+            height=self._height,
+            preserveAspectRatio="none",
+        )
+        size = (self._height, self._width)
+        truth = self._render_svg(image, self._truth, f"truth of {name}")
+        image_reference = make_element("use", href=f"#{self._id}")
+        prediction = self._render_svg(image_reference, self._prediction, f"prediction for {name}")
+        return ImageView(name, image_id, size, reasons, tuple(self._labels), truth, prediction)
+
+    def _render_svg(self, image: Markup, layers: _Layers, label: str) -> Markup:
+        inner = image + Markup("").join((*layers.maps, *layers.boxes))
+        box = f"0 0 {self._width} {self._height}"
+        return make_element("svg", inner, viewBox=box, role="img", class_="panel", aria_label=label)
+
+    def _render_overlay(
+        self, labels: NDArray[np.int64], classes: Sequence[str], layer: str
+    ) -> Markup:
+        count = min(len(classes), 255)  # a palette has 256 entries; colors repeat beyond them
+        palette = [self._choose_rgba(name) for name in classes[:count]]
+        values = np.where(labels == VOID, count, labels % count)
+        return self._render_image(
+            encode_png(shrink_label_map(values), [*palette, (0, 0, 0, 0)]), layer
+        )
+
+    def _format_box_style(self, head: HeadLabels, label: int) -> str:
+        color = self._colors.get(head.classes[int(label)], (255, 255, 255))
+        return f"--box:{format_css_color(color)}"
+
+    def _choose_rgba(self, name: str) -> tuple[int, int, int, int]:
+        """Color of a class; a background that is no category of the data stays clear."""
+        color = self._colors.get(name)
+        return (0, 0, 0, 0) if color is None else (*color, 255)
+
+    def _render_image(self, uri: str, layer: str) -> Markup:
+        return make_element(
+            "image",
+            href=uri,
+            class_=layer,
+            width=self._width,
+            height=self._height,
+            preserveAspectRatio="none",
+        )
+
+    def _render_box(
+        self, box: NDArray[np.float64], color: str, name: str, *, class_: str, score: float
+    ) -> Markup:
+        x, y, width, height = (float(value) for value in box)
+        size = max(self._width, self._height) * 0.026
+        rect = make_element("rect", x=x, y=y, width=width, height=height)
+        text = make_element(
+            "text",
+            Markup.escape(name),
+            x=min(max(x, 0.0), max(self._width - size * 0.58 * len(name), 0.0)),
+            y=max(y - size * 0.25, size),
+            font_size=size,
+        )
+        return make_element("g", rect + text, class_=class_, style=color, data_score=f"{score:.4f}")
+
+
+def read_predicted_map(
+    file: Path, head: HeadLabels, size: tuple[int, int]
+) -> NDArray[np.int64] | None:
+    """A predicted map as labels of the head; None where it is not there or of another size."""
+    if not file.is_file():
+        return None
+    values = read_label_map(file).astype(np.int64)
+    if values.shape != size:
+        return None
+    table = np.full(int(max(values.max(), *head.category_ids)) + 1, VOID, np.int64)
+    for label, category in enumerate(head.category_ids):
+        table[category] = label
+    return np.asarray(table[values], np.int64)
