@@ -111,7 +111,7 @@ def test_a_graph_that_rounding_changes_is_said_to_stay_in_float32(
             "heads": {"objects": rounded},
         }
         shown = io.StringIO()
-        changed = replace(done, manifest=replace(done.manifest, about=about))
+        changed = replace(done, manifest=replace(done.manifest, metadata=about))
         Console(width=120, file=shown).print(build_export_tables(changed)[0])
         assert "5 of 20: 12.5% of scores" in shown.getvalue()
         assert ("computes in float32" in shown.getvalue()) is not within
@@ -283,7 +283,7 @@ def test_nothing_is_reported_over_the_network() -> None:
         "import socket, sys; from resnet_tasks.exported.engines import import_extra\n"
         "def refuse(*_): raise AssertionError('network')\n"
         "socket.socket.connect = refuse; socket.getaddrinfo = refuse\n"
-        "extra_package('openvino')\n"
+        "import_extra('openvino')\n"
         "assert sys.modules['openvino_telemetry'] is None"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
