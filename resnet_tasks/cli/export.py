@@ -66,8 +66,10 @@ def export(
 
     from rich.console import Console
 
-    from resnet_tasks.export.export_run import ComparisonImages, Int8Options, export_run
+    from resnet_tasks.export.export_run import export_run
     from resnet_tasks.export.export_tables import build_export_tables
+    from resnet_tasks.export.model_comparison import ComparisonImages
+    from resnet_tasks.export.quantization import Int8Options
 
     int8_options = None
     if int8:

@@ -3,22 +3,47 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
 from torch.utils.data import Dataset
 
+from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.errors import RunError
 from resnet_tasks.evaluation.evaluate import Evaluation, evaluate
+from resnet_tasks.evaluation.evaluators import MAIN_METRIC
+from resnet_tasks.evaluation.metric_tables import metric_to_json
+from resnet_tasks.export.model_comparison import Image
 from resnet_tasks.exported.engines import import_extra
-from resnet_tasks.exported.exported_model import ExportedModel
+from resnet_tasks.exported.exported_model import ExportedModel, collate_images
+from resnet_tasks.exported.manifest import Manifest
 from resnet_tasks.model import TaskModel
+from resnet_tasks.runs.run import Run
+from resnet_tasks.runtime.progress import track_progress
+from resnet_tasks.structures.evaluation import Metric
 from resnet_tasks.structures.samples import Batch, Sample
 
 Feed = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Int8Options:
+    """How an export is quantized.
+
+    Attributes:
+        calibration: Training images to calibrate on, at most.
+        evaluation: Val images to judge on before and after, at most; None: all.
+        max_drop: The main metric of no head may fall by more.
+    """
+
+    calibration: int = 300
+    evaluation: int | None = None
+    max_drop: float = 0.01
 
 
 def quantize(graph: Path, images: Iterable[Feed], number: int) -> None:
@@ -101,3 +126,88 @@ def evaluate_export(
         bootstrap=None,
         on_image=lambda *_: on_image(),
     )
+
+
+def build_feed(manifest: Manifest, images: Sequence[Image]) -> Feed:
+    """Return the inputs of the exported graph for stored images."""
+    prepared = [
+        manifest.pixels.prepare(manifest.preparation, image, name) for name, image in images
+    ]
+    batched_images, sizes = collate_images(prepared, manifest.multiple)
+    return {"images": batched_images, "sizes": sizes}
+
+
+def quantize_and_evaluate(
+    run: Run,
+    model: TaskModel,
+    manifest: Manifest,
+    folder: Path,
+    options: Int8Options,
+    data_root: Path | None,
+    console: Console,
+) -> dict[str, Any]:
+    """Quantizes the graph in `folder`; its metrics before and after.
+
+    Raises:
+        RunError: If a main metric falls too far.
+    """
+    train = _sample_evenly(run.load_dataset("train", data_root=data_root), options.calibration)
+    val = _sample_evenly(run.load_dataset("val", data_root=data_root), options.evaluation)
+
+    def measure_metrics(text: str) -> dict[str, Metric]:
+        manifest.write(folder)
+        exported = ExportedModel.open(folder)
+        with track_progress(console, text, len(val)) as advance:
+            return evaluate_export(model, exported, val, on_image=advance).metrics
+
+    before = measure_metrics("Judging before int8")
+    console.print(f"calibrating on {len(train)} training images")
+    quantize(folder / manifest.graph, _CalibrationFeed(manifest, train), len(train))
+    after = measure_metrics("Judging int8")
+    main = {
+        f"{name}/{MAIN_METRIC[head.evaluator_name]}"
+        for name, head in model.named_heads.items()
+        if head.evaluator_name in MAIN_METRIC
+    }
+    fallen = {
+        name: (before[name].value, after[name].value)
+        for name in sorted(main & before.keys())
+        if (before[name].value or 0) - (after[name].value or 0) > options.max_drop
+    }
+    if fallen:
+        listed = ", ".join(
+            f"{name} from {a or 0:.4f} to {b or 0:.4f}" for name, (a, b) in fallen.items()
+        )
+        raise RunError(
+            f"int8 costs too much on {len(val)} val images: {listed}, allowed is a fall of "
+            f"{options.max_drop:g}; nothing was written: calibrate on more images "
+            "(--calibrate-on), "
+            "allow more (--max-drop), or export without --int8"
+        )
+    return {
+        "calibrated_on": len(train),
+        "judged_on": len(val),
+        "main": sorted(main & before.keys()),
+        "before": {name: metric_to_json(metric) for name, metric in before.items()},
+        "after": {name: metric_to_json(metric) for name, metric in after.items()},
+    }
+
+
+@dataclass(frozen=True)
+class _CalibrationFeed:
+    """Training images one by one, as often as they are asked for."""
+
+    manifest: Manifest
+    images: CocoDataset
+
+    def __iter__(self) -> Iterator[Feed]:
+        for i in range(len(self.images)):
+            image = (str(self.images.path(i)), self.images.load_image(i))
+            yield build_feed(self.manifest, [image])
+
+
+def _sample_evenly(dataset: CocoDataset, number: int | None) -> CocoDataset:
+    """At most so many of its images, evenly spread."""
+    if number is None or number >= len(dataset):
+        return dataset
+    return dataset.select(np.linspace(0, len(dataset) - 1, number).astype(int).tolist())

@@ -22,10 +22,12 @@ from typer.testing import CliRunner
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.cli import app
 from resnet_tasks.errors import HeadError, RunError
-from resnet_tasks.export.export_run import ComparisonImages, ExportResult, Int8Options, export_run
+from resnet_tasks.export.export_run import ExportResult, export_run
 from resnet_tasks.export.export_tables import build_export_tables
 from resnet_tasks.export.graph import ExportGraph
+from resnet_tasks.export.model_comparison import ComparisonImages
 from resnet_tasks.export.output_comparison import EXACT, compare_predictions
+from resnet_tasks.export.quantization import Int8Options
 from resnet_tasks.exported.exported_model import ExportedModel
 from resnet_tasks.exported.manifest import PixelRange
 from resnet_tasks.heads.rcnn.faster_rcnn import FasterRCNN

@@ -1,0 +1,165 @@
+"""Predictions of an exported graph compared with those of its model on real images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from resnet_tasks.data.datasets.samples import make_sample
+from resnet_tasks.errors import DataError, RunError
+from resnet_tasks.export.output_comparison import (
+    ROUNDED,
+    OutputDifference,
+    Tolerance,
+    compare_predictions,
+)
+from resnet_tasks.exported.exported_model import ExportedModel
+from resnet_tasks.exported.manifest import Manifest
+from resnet_tasks.inference.prediction_writer import find_images
+from resnet_tasks.model import TaskModel
+from resnet_tasks.runs.run import Run
+from resnet_tasks.runtime.progress import track_progress
+from resnet_tasks.structures.samples import Batch, collate
+
+Image = tuple[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class ComparisonImages:
+    """The images that an export is compared with its model on.
+
+    Attributes:
+        paths: Images and folders; none: those of the run's val split.
+        number: How many of them, at most; evenly spread.
+    """
+
+    paths: tuple[Path, ...] = ()
+    number: int = 8
+
+
+DEFAULT_IMAGES = ComparisonImages()
+"""Some of the run's val split."""
+
+
+def load_comparison_images(
+    run: Run, comparison_images: ComparisonImages, data_root: Path | None
+) -> list[Image]:
+    """Stored images to compare on, evenly spread; of big ones the first window.
+
+    Raises:
+        DataError: If there are none.
+    """
+    preparation, windows = run.preparation, run.recipe.sliding
+    if comparison_images.paths:
+        files = find_images(comparison_images.paths)
+    else:
+        try:
+            dataset = run.load_dataset("val", data_root=data_root)
+        except DataError as error:
+            raise DataError(
+                f"an export is compared with its model on real images, but there are none: "
+                f"{error}; name some with --images FILES-OR-FOLDER, or the data with --data-root"
+            ) from None
+        files = [dataset.path(i) for i in range(len(dataset))]
+    indices = np.linspace(0, len(files) - 1, min(comparison_images.number, len(files))).astype(int)
+    images = [(str(files[i]), preparation.read(files[i])) for i in indices]
+    if windows is None:
+        return images
+    return [(name, image[: windows.height, : windows.width]) for name, image in images]
+
+
+def _iterate_batches(images: Sequence[Image]) -> Iterator[Sequence[Image]]:
+    """One by one and in twos, so that a graph is tried with several numbers and sizes."""
+    start, number = 0, 1
+    while start < len(images):
+        yield images[start : start + number]
+        start, number = start + number, 3 - number
+
+
+def compare_with_model(
+    model: TaskModel,
+    manifest: Manifest,
+    folder: Path,
+    images: Sequence[Image],
+    tolerance: Tolerance,
+    console: Console,
+) -> tuple[dict[str, Any], Manifest]:
+    """How far the export is from the model in float32 and in the engine's own precision.
+
+    Raises:
+        RunError: If it is too far in float32.
+    """
+    engines = {"fp32": tolerance}
+    if manifest.format == "openvino":
+        engines["auto"] = ROUNDED
+    expected = []
+    parts = list(_iterate_batches(images))
+    with track_progress(console, "Predicting with the model", len(parts)) as advance:
+        for part in parts:
+            expected += _predict(model, manifest, part)
+            advance()
+    comparison: dict[str, Any] = {"images": [name for name, _ in images]}
+    for precision, allowed in engines.items():
+        manifest.write(folder)
+        exported = ExportedModel.open(folder, precision=precision)
+        exported_predictions: list[dict[str, Any]] = []
+        with track_progress(
+            console, f"Predicting with the export ({precision})", len(parts)
+        ) as advance:
+            for part in parts:
+                exported_predictions += exported.predict(
+                    [image for _, image in part], [name for name, _ in part]
+                )
+                advance()
+        differences = compare_predictions(expected, exported_predictions, allowed)
+        good = all(difference.is_within(allowed) for difference in differences.values())
+        if precision == "fp32" and not good:
+            raise RunError(_describe_excess(differences, allowed, len(images)))
+        if precision == "auto":
+            manifest = replace(manifest, precision="auto" if good else "fp32")
+        comparison[precision] = {
+            "tolerance": asdict(allowed),
+            "within": good,
+            "heads": {name: difference.to_json() for name, difference in differences.items()},
+        }
+    return {"comparison": comparison}, manifest
+
+
+def _describe_excess(
+    differences: Mapping[str, OutputDifference], allowed: Tolerance, number: int
+) -> str:
+    bad = "; ".join(
+        f"head {name}: {difference.unmatched} of the {difference.detections} detections of both "
+        "without a "
+        f"counterpart ({difference.unmatched_fraction:.1%} of the scores), boxes "
+        f"{difference.box:.3g} px, scores "
+        f"{difference.score:.3g}, {difference.pixels:.2%} of the pixels apart"
+        for name, difference in differences.items()
+        if not difference.is_within(allowed)
+    )
+    return (
+        f"the exported graph does not predict what the model predicts on {number} images: {bad}; "
+        f"allowed are boxes {allowed.box:g} px, scores {allowed.score:g}, "
+        f"{allowed.unmatched:.1%} of all detections' scores and {allowed.pixels:.1%} of the "
+        "pixels; nothing was written: predict with the run folder, and please report this"
+    )
+
+
+def _predict(model: TaskModel, manifest: Manifest, images: Sequence[Image]) -> list[dict[str, Any]]:
+    predictions = model.predict(collate_batch(manifest, images), precision="fp32")
+    return [
+        {name: head_predictions[i] for name, head_predictions in predictions.items()}
+        for i in range(len(images))
+    ]
+
+
+def collate_batch(manifest: Manifest, images: Sequence[Image]) -> Batch:
+    """Return the batch of the model for stored images, prepared as the export prepares them."""
+    samples = [make_sample(manifest.preparation, image, 0, name) for name, image in images]
+    return collate(samples)
