@@ -42,7 +42,7 @@ def test_patterns_and_lists(folder: Path) -> None:
     ] == ["c.png c", "a.png a"]
     listed = folder / "list"
     listed.write_text(f"# mine\n\n{folder / 'b.PNG'}\n{folder / 'a.jpg'}\n{folder / 'b.PNG'}\n")
-    assert found(listed=listed)[0] == ["b.PNG b", "a.jpg a"]
+    assert found(list_file=listed)[0] == ["b.PNG b", "a.jpg a"]
 
 
 def test_nothing_and_absent_are_errors(tmp_path: Path) -> None:
