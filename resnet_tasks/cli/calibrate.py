@@ -1,0 +1,106 @@
+"""`calibrate` and `operating-point`: confidences and thresholds, fitted on a split."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from resnet_tasks.cli.app import (
+    Checkpoint,
+    CheckpointOption,
+    DataRoot,
+    RunFolder,
+    Split,
+    Trust,
+    app,
+    open_run,
+)
+
+
+class HitRule(StrEnum):
+    """When a detection hits an object."""
+
+    IOU = "iou"
+    CENTER = "center"
+
+
+@app.command()
+def calibrate(
+    run: RunFolder,
+    split: Annotated[
+        Split, typer.Option(help="Part of the recipe's data to fit to; not what it learned from")
+    ] = Split.val,
+    checkpoint: CheckpointOption = Checkpoint.last,
+    data_root: DataRoot = None,
+    trust_plugins: Trust = False,
+) -> None:
+    """Fit a run's confidences to what comes true; writes RUN/calibration.json."""
+    loaded_run = open_run(run, trust_plugins)
+
+    from rich.console import Console
+
+    from resnet_tasks.runs.calibrate import build_calibration_table
+    from resnet_tasks.runs.calibrate import calibrate as fit
+
+    calibration, reasons = fit(
+        loaded_run, split.value, checkpoint=checkpoint.value, data_root=data_root
+    )
+    console = Console()
+    console.print(build_calibration_table(calibration, f"{run}: fitted to {split.value}"))
+    for head, reason in reasons.items():
+        console.print(f"not calibrated: {head}: {reason}", markup=False, highlight=False)
+    typer.echo(f"written to {run / 'calibration.json'}; used by --calibrated")
+
+
+@app.command("operating-point")
+def operating_point(
+    run: RunFolder,
+    rule: Annotated[
+        str,
+        typer.Option(help="max-f1, sensitivity>=0.9, or false-positives<=1 (per image)"),
+    ] = "max-f1",
+    hit: Annotated[
+        HitRule, typer.Option(help="A detection hits by overlap, or with its center in the box")
+    ] = HitRule.IOU,
+    iou: Annotated[float, typer.Option(min=0.01, max=1, help="Least overlap of a hit")] = 0.5,
+    split: Annotated[
+        Split, typer.Option(help="Part of the recipe's data to choose on")
+    ] = Split.val,
+    checkpoint: CheckpointOption = Checkpoint.last,
+    data_root: DataRoot = None,
+    trust_plugins: Trust = False,
+) -> None:
+    """Choose the least score of every class by a rule; writes RUN/operating_point.json."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from resnet_tasks.evaluation.protocols.froc import FrocOptions
+    from resnet_tasks.evaluation.protocols.operating_point import ThresholdRule
+    from resnet_tasks.runs.operating_points import FILE, choose_operating_points
+
+    parsed_rule = ThresholdRule.parse(rule)
+    heads = choose_operating_points(
+        open_run(run, trust_plugins),
+        parsed_rule,
+        options=FrocOptions(hit=hit.value, iou=iou),
+        split=split.value,
+        checkpoint=checkpoint.value,
+        data_root=data_root,
+    )
+    # Short enough for 80 columns.
+    columns = ("score ≥", "sensitivity", "precision", "F1", "FP/image")
+    for head, points in heads.items():
+        title = Text(f"{head}: {parsed_rule} on {split.value}")
+        table = Table("class", *columns, "objects", title=title, title_justify="left")
+        for name, point in points.items():
+            if point is None:
+                table.add_row(Text(name), *("-" for _ in columns), "-")
+                continue
+            numbers = (point.threshold, point.sensitivity, point.precision, point.f1)
+            texts = (f"{value:.3f}" for value in (*numbers, point.false_positives))
+            table.add_row(Text(name), *texts, str(point.objects))
+        Console().print(table)
+    typer.echo(f"written to {run / FILE}")

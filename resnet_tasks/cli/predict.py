@@ -1,0 +1,176 @@
+"""`predict`: predictions of a run or an exported model for images and videos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from resnet_tasks.cli.app import (
+    Calibrated,
+    Checkpoint,
+    CheckpointOption,
+    TileOverlap,
+    Tiles,
+    Trust,
+    Tta,
+    app,
+    build_window_options,
+    open_run,
+)
+from resnet_tasks.cli.explicit_parameters import find_explicit_parameters, format_options
+from resnet_tasks.errors import DataError
+
+if TYPE_CHECKING:
+    from resnet_tasks.inference.streaming.stream import PredictionRequest, StreamOptions
+
+_EXPORT_PARAMETERS = {
+    *("run", "images", "out", "score", "max_pixels"),
+    *("listed", "recursive", "overwrite", "draw", "every"),
+}
+
+
+@app.command()
+def predict(
+    ctx: typer.Context,
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="Folder made by finetune or by export")
+    ],
+    images: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[IMAGES]...", help="Images, videos, folders of them, or patterns in quotes"
+        ),
+    ] = None,
+    listed: Annotated[
+        Path | None, typer.Option("--list", help="A text file that names more, one on each line")
+    ] = None,
+    recursive: Annotated[
+        bool, typer.Option("--recursive", help="Search folders below folders too")
+    ] = False,
+    every: Annotated[int, typer.Option(min=1, help="Of videos every n-th frame")] = 1,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the results; default: RUN/predictions"),
+    ] = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Begin anew where a prediction was stopped on the way"),
+    ] = False,
+    draw: Annotated[bool, typer.Option(help="Draw predictions over the images")] = True,
+    score: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Leave out detections that score less"),
+    ] = None,
+    operating_point: Annotated[
+        bool,
+        typer.Option(
+            "--operating-point", help="Keep to the thresholds of RUN/operating_point.json"
+        ),
+    ] = False,
+    checkpoint: CheckpointOption = Checkpoint.last,
+    calibrated: Calibrated = False,
+    tta: Tta = None,
+    tiles: Tiles = None,
+    overlap: TileOverlap = None,
+    max_pixels: Annotated[
+        int | None, typer.Option(min=1, help="Refuse larger images; default: as the recipe says")
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", help="Predict on a Ray cluster; local: one on this machine"
+        ),
+    ] = None,
+    actors: Annotated[
+        int | None, typer.Option(min=1, help="Processes on the cluster [one per GPU, or per node]")
+    ] = None,
+    trust_plugins: Trust = False,
+) -> None:
+    """Predict images and videos: COCO results, label maps and drawings; goes on where stopped."""
+    if not images and listed is None:
+        raise DataError("nothing to predict: name images, videos or folders, or give --list FILE")
+    if actors is not None and ray is None:
+        raise DataError("--actors are those of a cluster; give --ray ADDRESS (or --ray local) too")
+    if operating_point and score is not None:
+        raise DataError("--score and --operating-point both set the least score; give one of them")
+    if operating_point and (calibrated or tta):
+        raise DataError(
+            "--operating-point was chosen on plain scores, which --calibrated and --tta change; "
+            "leave them out, or give a --score"
+        )
+    loaded_run = None if (run / "export.json").is_file() else open_run(run, trust_plugins)
+
+    from resnet_tasks.inference.streaming.stream import (
+        PredictionRequest,
+        StreamOptions,
+        predict_all,
+    )
+
+    folder = out or run / "predictions"
+    request = PredictionRequest(tuple(images or ()), recursive, listed, overwrite)
+    if loaded_run is None:
+        options = StreamOptions(score, draw=draw, every=every)
+        _predict_exported(ctx, run, request, folder, options=options, max_pixels=max_pixels)
+        return
+
+    from resnet_tasks.runs.inference_options import InferenceOptions
+
+    thresholds = None
+    if operating_point:
+        from resnet_tasks.runs.operating_points import load_thresholds
+
+        thresholds = load_thresholds(loaded_run, checkpoint.value)
+    inference = InferenceOptions(
+        calibrated, tta.value if tta else None, build_window_options(tiles, overlap)
+    )
+    inference_settings = (checkpoint.value, inference, max_pixels)
+    options = StreamOptions(score, thresholds, draw=draw, every=every)
+    runner = None
+    if ray is not None:
+        from resnet_tasks.inference.streaming.cluster import RayCluster
+        from resnet_tasks.runs.run_predictor import RunPredictorFactory
+
+        predictor = RunPredictorFactory(
+            run.absolute(), *inference_settings, trust_plugins=trust_plugins
+        )
+        runner = RayCluster(ray, actors).create_runner(predictor, folder, options)
+    predict_all(
+        loaded_run.build_stream_predictor(*inference_settings),
+        request,
+        folder,
+        settings=loaded_run.get_stream_settings(*inference_settings),
+        options=options,
+        runner=runner,
+    )
+    typer.echo(f"written to {folder}")
+
+
+def _predict_exported(
+    ctx: typer.Context,
+    export: Path,
+    request: PredictionRequest,
+    out: Path,
+    *,
+    options: StreamOptions,
+    max_pixels: int | None,
+) -> None:
+    """Predicts with an exported model; torch is not loaded.
+
+    Raises:
+        DataError: If options are given that need the run.
+    """
+    unsupported = sorted(find_explicit_parameters(ctx) - _EXPORT_PARAMETERS)
+    if unsupported:
+        raise DataError(
+            f"{export} is an exported model, which {format_options(unsupported)} cannot change; "
+            "name the run "
+            "folder instead"
+        )
+    from resnet_tasks.exported.exported_model import ExportedModel
+    from resnet_tasks.inference.streaming.stream import predict_all
+
+    predictor = ExportedModel.open(export).to_stream_predictor(max_pixels)
+    predict_all(predictor, request, out, settings=predictor.settings, options=options)
+    typer.echo(f"written to {out}")
