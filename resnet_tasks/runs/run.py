@@ -1,18 +1,7 @@
-"""A run folder: all that one fine-tuning leaves, enough to predict, evaluate and go on.
-
-recipe.yaml          the resolved recipe
-classes.json         categories of the data set and classes of every head
-log.jsonl            one JSON object per line: start, steps, epochs, end
-checkpoints/last     model.safetensors, ema.safetensors (where averaged), state.pt
-checkpoints/best     the same without state
-operating_point.json thresholds chosen on val, where that was asked for
-calibration.json     how confidences are scaled, where `calibrate` was asked for
-evaluations/<split>  metrics.json, details.json, resamples.npz, predictions, images
-"""
+"""A run: the trained model of a run folder, which predicts and is evaluated."""
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,17 +13,12 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from resnet_tasks.assemble.datasets import build_dataset
-from resnet_tasks.assemble.labels import Labels
 from resnet_tasks.assemble.model import build_model
 from resnet_tasks.assemble.splits import Split, read_split
 from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
-from resnet_tasks.data.images.preprocessing import Preparation
-from resnet_tasks.errors import DataError, RunError
 from resnet_tasks.evaluation.evaluate import Evaluation
-from resnet_tasks.evaluation.metric_tables import compute_sha256
 from resnet_tasks.evaluation.uncertainty.temperature_scaling import TemperatureScaling
-from resnet_tasks.files.atomic import make_folder, write_json, write_text
 from resnet_tasks.inference.merge_maps import Keep
 from resnet_tasks.inference.predict_images import predict_images
 from resnet_tasks.inference.sliding_window import SlidingWindows
@@ -42,18 +26,11 @@ from resnet_tasks.inference.streaming.model_predictor import ModelPredictor
 from resnet_tasks.inference.streaming.stream import PredictionRequest, StreamOptions, predict_all
 from resnet_tasks.inference.test_time_augmentation import Predictor
 from resnet_tasks.model import TaskModel
-from resnet_tasks.recipe.load import load_recipe, recipe_to_yaml
-from resnet_tasks.recipe.plugins import load_plugins
-from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.runs.checkpoint import load_model_weights, load_weights_into
-from resnet_tasks.runs.evaluate_run import (
-    build_preparation,
-    check_categories,
-    evaluate_and_save,
-    weights_sha256,
-)
+from resnet_tasks.runs.evaluate_run import check_categories, evaluate_and_save, weights_sha256
 from resnet_tasks.runs.inference_options import PLAIN_INFERENCE, InferenceOptions, read_calibration
 from resnet_tasks.runs.leak_check import require_unseen
+from resnet_tasks.runs.run_directory import RunDirectory
 from resnet_tasks.runtime.devices import resolve_device, resolve_precision
 
 Images = NDArray[Any] | str | Path
@@ -62,8 +39,8 @@ STREAM_BATCH_SIZE = 4
 
 
 @dataclass
-class Run:
-    """An opened run folder.
+class Run(RunDirectory):
+    """An opened run folder with its trained model.
 
     Attributes:
         directory: The folder.
@@ -71,98 +48,8 @@ class Run:
         labels: Categories and the classes of every head.
     """
 
-    directory: Path
-    recipe: Recipe
-    labels: Labels
     _models: dict[str, TaskModel] = field(default_factory=dict, repr=False)
     _prediction_models: dict[str, TaskModel] = field(default_factory=dict, repr=False)
-
-    @classmethod
-    def create(cls, directory: Path, recipe: Recipe, labels: Labels) -> Run:
-        """Makes the folder.
-
-        Raises:
-            RunError: If it already holds a run, or cannot be made.
-        """
-        if (directory / "recipe.yaml").exists():
-            has_checkpoint = (directory / "checkpoints").exists()
-            remedy = f"continue it with `--resume {directory}`" if has_checkpoint else "remove it"
-            state = "" if has_checkpoint else " that has no checkpoint yet"
-            raise RunError(
-                f"{directory} already holds a run{state}; {remedy} or choose another --out"
-            )
-        make_folder(directory)
-        write_json(directory / "classes.json", labels.to_json())
-        stored_recipe = recipe.model_copy(
-            update={"plugins": _copy_plugins(recipe.plugins, directory)}
-        )
-        write_text(directory / "recipe.yaml", recipe_to_yaml(stored_recipe))
-        return cls(directory, recipe, labels)
-
-    @classmethod
-    def open(cls, directory: Path | str, *, trust_plugins: bool = False) -> Run:
-        """Opens a run folder.
-
-        Args:
-            directory: Made by `resnet-tasks finetune`.
-            trust_plugins: Execute the recipe's `plugins:`.
-
-        Raises:
-            RunError: If it is not a run folder.
-        """
-        run = cls.read(Path(directory))
-        load_plugins(run.recipe, run.directory, trust=trust_plugins)
-        return run
-
-    @classmethod
-    def read(cls, directory: Path) -> Run:
-        """What a run folder says of itself; runs no code of it.
-
-        Raises:
-            RunError: If it is not a run folder.
-        """
-        _require_run_files(directory)
-        return cls(directory, load_recipe(directory / "recipe.yaml"), _read_labels(directory))
-
-    @classmethod
-    def reopen(cls, directory: Path, recipe: Recipe, labels: Labels) -> Run:
-        """A run folder to go on with, held against what it was started with; runs no code of it.
-
-        Raises:
-            RunError: If it is not a run folder, or its recipe or categories are others.
-        """
-        _require_run_files(directory)
-        if load_recipe(directory / "recipe.yaml") != recipe:
-            raise RunError(
-                f"the recipe is not that of the run {directory}; resume with the run's own recipe"
-            )
-        if _read_labels(directory) != labels:
-            raise RunError(
-                f"the data has other categories than the run {directory} was started with; see its "
-                "classes.json"
-            )
-        return cls(directory, recipe, labels)
-
-    @property
-    def preparation(self) -> Preparation:
-        """How this run's images become samples."""
-        return build_preparation(self.recipe)
-
-    @property
-    def classes(self) -> dict[str, tuple[str, ...]]:
-        """Head name -> class names, in label order."""
-        return {name: head_labels.classes for name, head_labels in self.labels.heads.items()}
-
-    @property
-    def category_ids(self) -> dict[str, tuple[int, ...]]:
-        """Head name -> category id of every label."""
-        return {name: head_labels.category_ids for name, head_labels in self.labels.heads.items()}
-
-    def find_checkpoint(self, name: str = "last") -> Path:
-        """Folder of the checkpoint `last` or `best`."""
-        if name not in ("last", "best"):
-            raise RunError(f"{self.directory} keeps the checkpoints last and best, not {name!r}")
-        return self.directory / "checkpoints" / name
 
     def load_model(self, checkpoint: str = "last") -> TaskModel:
         """The trained model, in evaluation mode; built once per checkpoint."""
@@ -411,53 +298,6 @@ class Run:
         for file in files:
             check_categories(file, self.labels, self.directory)
         return build_dataset(self.recipe, files, self.labels.categories)
-
-    def get_evaluation_folder(
-        self,
-        split: Split = "val",
-        *,
-        annotations: Path | None = None,
-        checkpoint: str = "last",
-        inference: InferenceOptions = PLAIN_INFERENCE,
-    ) -> Path:
-        """Where `evaluate` with the same arguments keeps its results."""
-        name: str = split
-        if annotations is not None:
-            name = f"file-{annotations.stem}-{compute_sha256(annotations)[:8]}"
-        if checkpoint != "last":
-            name = f"{name}-{checkpoint}"
-        return self.directory / "evaluations" / f"{name}{inference.suffix}"
-
-
-def _require_run_files(folder: Path) -> None:
-    for name in ("recipe.yaml", "classes.json"):
-        if not (folder / name).is_file():
-            raise RunError(
-                f"{folder} is not a run folder: it has no {name}; runs are made by "
-                "`resnet-tasks finetune`"
-            )
-
-
-def _copy_plugins(plugins: Sequence[str], folder: Path) -> tuple[str, ...]:
-    """Copies the files among the plugins into the run, which must be enough by itself."""
-    copied_plugins = []
-    for number, plugin in enumerate(plugins):
-        if not plugin.endswith(".py"):
-            copied_plugins.append(plugin)
-            continue
-        name = f"plugins/{number}_{Path(plugin).name}"
-        write_text(folder / name, Path(plugin).read_text(encoding="utf-8"))
-        copied_plugins.append(name)
-    return tuple(copied_plugins)
-
-
-def _read_labels(folder: Path) -> Labels:
-    try:
-        return Labels.from_json(json.loads((folder / "classes.json").read_text("utf-8")))
-    except (ValueError, KeyError, TypeError, AttributeError, DataError) as error:
-        raise RunError(
-            f"{folder / 'classes.json'} is damaged ({error}); restore it from a copy"
-        ) from None
 
 
 def load(directory: Path | str, *, trust_plugins: bool = False) -> Run:

@@ -1,0 +1,180 @@
+"""A run folder: all that one fine-tuning leaves, enough to predict, evaluate and go on.
+
+recipe.yaml          the resolved recipe
+classes.json         categories of the data set and classes of every head
+log.jsonl            one JSON object per line: start, steps, epochs, end
+checkpoints/last     model.safetensors, ema.safetensors (where averaged), state.pt
+checkpoints/best     the same without state
+operating_point.json thresholds chosen on val, where that was asked for
+calibration.json     how confidences are scaled, where `calibrate` was asked for
+evaluations/<split>  metrics.json, details.json, resamples.npz, predictions, images
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from resnet_tasks.assemble.labels import Labels
+from resnet_tasks.assemble.splits import Split
+from resnet_tasks.data.images.preprocessing import Preparation
+from resnet_tasks.errors import DataError, RunError
+from resnet_tasks.evaluation.metric_tables import compute_sha256
+from resnet_tasks.files.atomic import make_folder, write_json, write_text
+from resnet_tasks.recipe.load import load_recipe, recipe_to_yaml
+from resnet_tasks.recipe.plugins import load_plugins
+from resnet_tasks.recipe.schema import Recipe
+from resnet_tasks.runs.evaluate_run import build_preparation
+from resnet_tasks.runs.inference_options import PLAIN_INFERENCE, InferenceOptions
+
+
+@dataclass
+class RunDirectory:
+    """A run folder without its model.
+
+    Attributes:
+        directory: The folder.
+        recipe: What was run.
+        labels: Categories and the classes of every head.
+    """
+
+    directory: Path
+    recipe: Recipe
+    labels: Labels
+
+    @classmethod
+    def create(cls, directory: Path, recipe: Recipe, labels: Labels) -> Self:
+        """Makes the folder.
+
+        Raises:
+            RunError: If it already holds a run, or cannot be made.
+        """
+        if (directory / "recipe.yaml").exists():
+            has_checkpoint = (directory / "checkpoints").exists()
+            remedy = f"continue it with `--resume {directory}`" if has_checkpoint else "remove it"
+            state = "" if has_checkpoint else " that has no checkpoint yet"
+            raise RunError(
+                f"{directory} already holds a run{state}; {remedy} or choose another --out"
+            )
+        make_folder(directory)
+        write_json(directory / "classes.json", labels.to_json())
+        stored_recipe = recipe.model_copy(
+            update={"plugins": _copy_plugins(recipe.plugins, directory)}
+        )
+        write_text(directory / "recipe.yaml", recipe_to_yaml(stored_recipe))
+        return cls(directory, recipe, labels)
+
+    @classmethod
+    def open(cls, directory: Path | str, *, trust_plugins: bool = False) -> Self:
+        """Opens a run folder.
+
+        Args:
+            directory: Made by `resnet-tasks finetune`.
+            trust_plugins: Execute the recipe's `plugins:`.
+
+        Raises:
+            RunError: If it is not a run folder.
+        """
+        run = cls.read(Path(directory))
+        load_plugins(run.recipe, run.directory, trust=trust_plugins)
+        return run
+
+    @classmethod
+    def read(cls, directory: Path) -> Self:
+        """What a run folder says of itself; runs no code of it.
+
+        Raises:
+            RunError: If it is not a run folder.
+        """
+        _require_run_files(directory)
+        return cls(directory, load_recipe(directory / "recipe.yaml"), _read_labels(directory))
+
+    @classmethod
+    def reopen(cls, directory: Path, recipe: Recipe, labels: Labels) -> Self:
+        """A run folder to go on with, held against what it was started with; runs no code of it.
+
+        Raises:
+            RunError: If it is not a run folder, or its recipe or categories are others.
+        """
+        _require_run_files(directory)
+        if load_recipe(directory / "recipe.yaml") != recipe:
+            raise RunError(
+                f"the recipe is not that of the run {directory}; resume with the run's own recipe"
+            )
+        if _read_labels(directory) != labels:
+            raise RunError(
+                f"the data has other categories than the run {directory} was started with; see its "
+                "classes.json"
+            )
+        return cls(directory, recipe, labels)
+
+    @property
+    def preparation(self) -> Preparation:
+        """How this run's images become samples."""
+        return build_preparation(self.recipe)
+
+    @property
+    def classes(self) -> dict[str, tuple[str, ...]]:
+        """Head name -> class names, in label order."""
+        return {name: head_labels.classes for name, head_labels in self.labels.heads.items()}
+
+    @property
+    def category_ids(self) -> dict[str, tuple[int, ...]]:
+        """Head name -> category id of every label."""
+        return {name: head_labels.category_ids for name, head_labels in self.labels.heads.items()}
+
+    def find_checkpoint(self, name: str = "last") -> Path:
+        """Folder of the checkpoint `last` or `best`."""
+        if name not in ("last", "best"):
+            raise RunError(f"{self.directory} keeps the checkpoints last and best, not {name!r}")
+        return self.directory / "checkpoints" / name
+
+    def get_evaluation_folder(
+        self,
+        split: Split = "val",
+        *,
+        annotations: Path | None = None,
+        checkpoint: str = "last",
+        inference: InferenceOptions = PLAIN_INFERENCE,
+    ) -> Path:
+        """Where `evaluate` with the same arguments keeps its results."""
+        name: str = split
+        if annotations is not None:
+            name = f"file-{annotations.stem}-{compute_sha256(annotations)[:8]}"
+        if checkpoint != "last":
+            name = f"{name}-{checkpoint}"
+        return self.directory / "evaluations" / f"{name}{inference.suffix}"
+
+
+def _require_run_files(folder: Path) -> None:
+    for name in ("recipe.yaml", "classes.json"):
+        if not (folder / name).is_file():
+            raise RunError(
+                f"{folder} is not a run folder: it has no {name}; runs are made by "
+                "`resnet-tasks finetune`"
+            )
+
+
+def _copy_plugins(plugins: Sequence[str], folder: Path) -> tuple[str, ...]:
+    """Copies the files among the plugins into the run, which must be enough by itself."""
+    copied_plugins = []
+    for number, plugin in enumerate(plugins):
+        if not plugin.endswith(".py"):
+            copied_plugins.append(plugin)
+            continue
+        name = f"plugins/{number}_{Path(plugin).name}"
+        write_text(folder / name, Path(plugin).read_text(encoding="utf-8"))
+        copied_plugins.append(name)
+    return tuple(copied_plugins)
+
+
+def _read_labels(folder: Path) -> Labels:
+    try:
+        return Labels.from_json(json.loads((folder / "classes.json").read_text("utf-8")))
+    except (ValueError, KeyError, TypeError, AttributeError, DataError) as error:
+        raise RunError(
+            f"{folder / 'classes.json'} is damaged ({error}); restore it from a copy"
+        ) from None
