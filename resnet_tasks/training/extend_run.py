@@ -158,7 +158,7 @@ class BaseRun:
             ),
         )
         backbone: Any = model.backbone
-        backbone.adopt(report, len(model.mean))
+        backbone.apply_load_report(report, len(model.mean))
 
 
 def _has_other_shape(state: dict[str, torch.Tensor], key: str, value: torch.Tensor) -> bool:
