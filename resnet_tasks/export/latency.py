@@ -14,7 +14,8 @@ from resnet_tasks.export.model_comparison import Image, collate_batch
 from resnet_tasks.export.quantization import build_feed
 from resnet_tasks.exported.exported_model import ExportedModel
 from resnet_tasks.exported.manifest import Manifest
-from resnet_tasks.model import TaskModel, resolve_precision
+from resnet_tasks.model import TaskModel
+from resnet_tasks.runtime.devices import resolve_precision
 
 TIMED = 5
 """Forwards whose median is told."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from resnet_tasks.data.datasets.samples import make_sample
+from resnet_tasks.data.images.find_images import find_images
 from resnet_tasks.errors import DataError, RunError
 from resnet_tasks.export.output_comparison import (
     ROUNDED,
@@ -21,7 +22,6 @@ from resnet_tasks.export.output_comparison import (
 )
 from resnet_tasks.exported.exported_model import ExportedModel
 from resnet_tasks.exported.manifest import Manifest
-from resnet_tasks.inference.prediction_writer import find_images
 from resnet_tasks.model import TaskModel
 from resnet_tasks.runs.run import Run
 from resnet_tasks.runtime.progress import track_progress

@@ -26,7 +26,7 @@ from resnet_tasks.evaluation.metric_tables import compute_sha256
 from resnet_tasks.files.atomic import make_folder, write_json, write_text
 from resnet_tasks.recipe.load import load_recipe, recipe_to_yaml
 from resnet_tasks.recipe.plugins import load_plugins
-from resnet_tasks.recipe.schema import Recipe
+from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.runs.evaluate_run import build_preparation
 from resnet_tasks.runs.inference_options import PLAIN_INFERENCE, InferenceOptions
 
