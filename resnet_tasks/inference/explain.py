@@ -276,8 +276,8 @@ def _compute_image_evidence(
     """The logit of a class of the whole image."""
     if box is not None:
         raise DataError("a head that judges whole images has no boxes; leave the box out")
-    pooled: Any = head
-    logits = pooled.pooled(raw["logits"].float(), [geometry.input_size])[0]
+    classifier: Any = head
+    logits = classifier.pool_logits(raw["logits"].float(), [geometry.input_size])[0]
     class_index = int(logits.argmax()) if label is None else label
     return _Evidence(logits[class_index], class_index)
 

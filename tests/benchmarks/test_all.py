@@ -38,7 +38,7 @@ def test_all_are_run_and_failures_named(
 ) -> None:
     with pytest.raises(DataError, match=r"pipeline \(exit code 2\)"):
         every.main(["--out", str(tmp_path)])
-    assert {"startup", "detector_step", "detector_inference", "pixels_step"} <= set(ran)
+    assert {"startup", "detector_step", "detector_inference", "segmentation_step"} <= set(ran)
     assert not set(ran) & every.EXCLUDED.keys()
     written = json.loads((tmp_path / "benchmarks.json").read_text())
     assert written["failed"] == {"pipeline": 2}

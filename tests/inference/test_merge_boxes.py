@@ -135,7 +135,7 @@ def test_perfect_detections_of_every_window_give_the_objects_back() -> None:
         shown = ((cut[:, 2:] - cut[:, :2]) > 3).all(axis=1)
         rows = [(*box, 0.9, 0) for box in cut[shown]]
         seen.append(WindowDetections(found(*rows), tile.box))
-    assert sum(len(each.found) for each in seen) > len(objects)
+    assert sum(len(each.detections) for each in seen) > len(objects)
     made = merge_detections(seen, size).boxes.numpy()
     assert len(made) == len(objects)
     order = np.lexsort((made[:, 0].round(1), made[:, 1].round(1)))

@@ -13,7 +13,7 @@ import torch
 from typer.testing import CliRunner
 
 from resnet_tasks.cli import app
-from resnet_tasks.data.datasets.coco_dataset import CocoDataset
+from resnet_tasks.data.datasets import coco_dataset
 from resnet_tasks.heads.semantic.unet import UNet
 from resnet_tasks.profiling.data_loading_cost import ReadingCost
 from resnet_tasks.profiling.step_advice import suggest_changes
@@ -77,13 +77,13 @@ def test_the_command_tells_parts_and_writes_them(recipe: Path, tmp_path: Path) -
 
 
 def test_slow_data_is_told(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = CocoDataset._read_image
+    real = coco_dataset.decode_stored_image
 
-    def slow(self: CocoDataset, *arguments: Any) -> Any:
+    def slow(*arguments: Any, **options: Any) -> Any:
         time.sleep(0.25)
-        return real(self, *arguments)
+        return real(*arguments, **options)
 
-    monkeypatch.setattr(CocoDataset, "_read_image", slow)
+    monkeypatch.setattr(coco_dataset, "decode_stored_image", slow)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
     chosen = load_recipe(str(recipe), ["data.cache=false"])
     found = profile_recipe(chosen, steps=2, warm_up=1)
@@ -127,7 +127,7 @@ def test_drawn_data_needs_none(tmp_path: Path) -> None:
     assert "drawn at random: reading files is not measured" in " ".join(made.stdout.split())
     found = json.loads(out.read_text())
     assert found["reading"] is None
-    assert any(each["name"] == "forward: objects rpn.proposals" for each in found["parts"])
+    assert any(each["name"] == "forward: objects rpn.select_proposals" for each in found["parts"])
     assert not (tmp_path / "nowhere").exists()
 
 

@@ -114,7 +114,7 @@ def test_probes_change_nothing_and_leave_nothing(accumulation: int) -> None:
     assert all(torch.equal(plain[name], watched[name]) for name in plain)
     labels = set().union(*made.steps)
     assert {"forward: backbone stem", "forward: backbone C5", "forward: normalize"} <= labels
-    assert {"forward: objects fpn", "forward: objects rpn.proposals"} <= labels
+    assert {"forward: objects fpn", "forward: objects rpn.select_proposals"} <= labels
     assert {"forward: objects roi_heads.loss", "forward: scene decoder"} <= labels
     assert {BACKWARD, module.OPTIMIZER, module.CLIPPING, module.AVERAGING} <= labels
     assert (COUNTING in labels) == (accumulation == 2)

@@ -287,7 +287,7 @@ def test_decoded_images_are_kept_where_they_fit(
     opened: list[int] = []
     prepared = CocoDataset.prepare_image
     monkeypatch.setattr(
-        CocoDataset, "prepared", lambda self, i: opened.append(i) or prepared(self, i)
+        CocoDataset, "prepare_image", lambda self, i: opened.append(i) or prepared(self, i)
     )
     images = CocoDataset([file], categories=file.categories)
     for cache, expected in ((True, 5), ("auto", 5), (False, 10)):

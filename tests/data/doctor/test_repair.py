@@ -198,7 +198,7 @@ def test_sizes_are_taken_from_images_where_that_is_beyond_doubt(tmp_path: Path) 
             for i, box in boxes.items()
         ],
     )
-    made = repaired(tmp_path, given, look=LOOK)
+    made = repaired(tmp_path, given, options=LOOK)
     after = by_id(made, "images")
     sizes = {key: (each["height"], each["width"]) for key, each in after.items() if key > 2}
     assert sizes == {3: (40, 60), 4: (40, 60), 5: (60, 40), 6: (80, 120), 7: (40, 60)}
