@@ -58,7 +58,7 @@ class SyntheticCell:
 
 
 @dataclass(frozen=True)
-class Scene:
+class SyntheticScene:
     """One drawn image and its cells, the lowest first.
 
     Attributes:
@@ -133,7 +133,7 @@ def make_cells(
     return tuple(summaries)
 
 
-def render_scene(rng: np.random.Generator, size: tuple[int, int]) -> Scene:
+def render_scene(rng: np.random.Generator, size: tuple[int, int]) -> SyntheticScene:
     """Draws background, debris, cells, and what the camera adds, in that order."""
     image = _render_background(rng, size)
     for _ in range(int(rng.integers(5, 11))):
@@ -150,10 +150,10 @@ def render_scene(rng: np.random.Generator, size: tuple[int, int]) -> Scene:
         SyntheticCell(name, mask, float(mask.sum()) / full_area)
         for name, mask, full_area in rendered
     )
-    return Scene(_simulate_camera(rng, image), cells)
+    return SyntheticScene(_simulate_camera(rng, image), cells)
 
 
-def _add_scene(writer: CocoWriter, scene: Scene, file: Path) -> None:
+def _add_scene(writer: CocoWriter, scene: SyntheticScene, file: Path) -> None:
     write_image(
         file, scene.image, *([cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] * (file.suffix == ".jpg"))
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from resnet_tasks.assemble.labels import build_labels, create_placeholder_categories
 from resnet_tasks.assemble.model import build_backbone, build_model, get_backbone_shape
-from resnet_tasks.assemble.splits import merge_categories, read_split
+from resnet_tasks.assemble.split_files import merge_categories, read_split
 from resnet_tasks.backbone.family import ResNetSpec
 from resnet_tasks.data.augmentation.transforms import Augmentation
 from resnet_tasks.data.coco.categories import CategoryMap

@@ -10,7 +10,7 @@ from resnet_tasks.assemble.datasets import build_dataset, build_training_samples
 from resnet_tasks.assemble.labels import build_labels
 from resnet_tasks.assemble.measured_settings import fill_in_class_weights, fill_in_constants
 from resnet_tasks.assemble.model import apply_normalization, build_model
-from resnet_tasks.assemble.splits import merge_categories, read_split
+from resnet_tasks.assemble.split_files import merge_categories, read_split
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.data.datasets.tiled_dataset import TiledDataset
 from resnet_tasks.model import TaskModel

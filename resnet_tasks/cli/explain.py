@@ -47,7 +47,7 @@ def explain(
 
     from rich.console import Console
 
-    from resnet_tasks.inference.explain import ExplanationQuery
+    from resnet_tasks.inference.grad_cam import ExplanationQuery
     from resnet_tasks.runs.explain import ExplanationRequest, explain_paths
 
     request = ExplanationRequest(

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from resnet_tasks.data.sampling.loaders import get_shard, make_loader
 from resnet_tasks.errors import DataError
-from resnet_tasks.inference.sliding_window import HasImages, SlidingWindows
+from resnet_tasks.inference.sliding_window import ReadsRegions, SlidingWindows
 from resnet_tasks.inference.test_time_augmentation import (
     Predictor,
     TtaPredictor,
@@ -131,7 +131,7 @@ def _predict_windows(
     Raises:
         DataError: If the data set cannot do that.
     """
-    if not isinstance(dataset, HasImages):
+    if not isinstance(dataset, ReadsRegions):
         raise DataError(
             f"{type(dataset).__name__} has no prepared(index), which sliding windows need; "
             "evaluate whole images"

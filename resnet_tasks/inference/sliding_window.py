@@ -26,7 +26,7 @@ from resnet_tasks.structures.tasks import CLASSIFICATION, SEMANTIC_SEGMENTATION
 
 
 @runtime_checkable
-class HasImages(Protocol):
+class ReadsRegions(Protocol):
     """A data set whose images can be read in parts."""
 
     def image_id(self, index: int) -> int | str:

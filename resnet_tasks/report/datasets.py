@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from resnet_tasks.assemble.splits import find_recipe_data, get_sources, read_sources
+from resnet_tasks.assemble.split_files import find_recipe_data, get_sources, read_sources
 from resnet_tasks.data.coco.dataset_file import CocoFile
 from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset

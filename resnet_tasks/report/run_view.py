@@ -11,7 +11,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from resnet_tasks.assemble.labels import Labels
-from resnet_tasks.assemble.splits import Split
+from resnet_tasks.assemble.split_files import Split
 from resnet_tasks.errors import DataError, RunError
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.schema.recipe import Recipe

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from resnet_tasks.assemble.splits import read_sources
+from resnet_tasks.assemble.split_files import read_sources
 from resnet_tasks.errors import RunError
 from resnet_tasks.report.charts import Chart
 from resnet_tasks.report.datasets import (

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from resnet_tasks.assemble.splits import Split
+from resnet_tasks.assemble.split_files import Split
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.errors import DataError
 from resnet_tasks.evaluation.evaluate import evaluate

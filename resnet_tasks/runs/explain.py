@@ -14,7 +14,7 @@ from resnet_tasks.data.datasets.samples import make_sample
 from resnet_tasks.data.images.find_images import find_images, make_output_names
 from resnet_tasks.errors import DataError
 from resnet_tasks.files.atomic import make_folder, write_json
-from resnet_tasks.inference.explain import Explanation, ExplanationQuery, Method, explain
+from resnet_tasks.inference.grad_cam import Explanation, ExplanationQuery, Method, explain
 from resnet_tasks.runs.run import Run
 from resnet_tasks.runtime.progress import track_progress
 from resnet_tasks.visualization.drawing import draw_heat

@@ -5,16 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from resnet_tasks.assemble.splits import Split, find_recipe_data, get_sources
-from resnet_tasks.data.splits.leaks import HasImages, ImageList, Leak, find_leak, read_image_names
+from resnet_tasks.assemble.split_files import Split, find_recipe_data, get_sources
+from resnet_tasks.data.splits.leaks import (
+    ImageCollection,
+    ImageList,
+    Leak,
+    find_leak,
+    read_image_names,
+)
 from resnet_tasks.errors import DataError
 from resnet_tasks.recipe.schema.recipe import Recipe
 
 
 def require_no_leaks(
     recipe: Recipe,
-    train: Sequence[HasImages],
-    val: Sequence[HasImages],
+    train: Sequence[ImageCollection],
+    val: Sequence[ImageCollection],
     data_root: Path | None = None,
 ) -> list[str]:
     """Does nothing where no image and no group is in train and in val or test.
@@ -35,7 +41,7 @@ def require_no_leaks(
 
 
 def require_unseen(
-    recipe: Recipe, split: Split, files: Sequence[HasImages], data_root: Path | None = None
+    recipe: Recipe, split: Split, files: Sequence[ImageCollection], data_root: Path | None = None
 ) -> None:
     """Does nothing where a split that is judged holds nothing of `data.train`, or is that itself.
 

@@ -8,7 +8,7 @@ from time import strftime
 from typing import Any
 
 from resnet_tasks.assemble.datasets import build_dataset
-from resnet_tasks.assemble.splits import Split, read_split
+from resnet_tasks.assemble.split_files import Split, read_split
 from resnet_tasks.errors import DataError, RunError
 from resnet_tasks.evaluation.evaluate import evaluate
 from resnet_tasks.evaluation.metric_tables import compute_sha256

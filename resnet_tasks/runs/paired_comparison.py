@@ -13,7 +13,7 @@ from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
-from resnet_tasks.assemble.splits import Split, find_recipe_data, get_sources
+from resnet_tasks.assemble.split_files import Split, find_recipe_data, get_sources
 from resnet_tasks.errors import DataError, RunError
 from resnet_tasks.evaluation.metric_tables import compute_sha256, format_number
 from resnet_tasks.evaluation.uncertainty.bootstrap import Resampling

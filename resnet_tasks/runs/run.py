@@ -14,7 +14,7 @@ from rich.console import Console
 
 from resnet_tasks.assemble.datasets import build_dataset
 from resnet_tasks.assemble.model import build_model
-from resnet_tasks.assemble.splits import Split, read_split
+from resnet_tasks.assemble.split_files import Split, read_split
 from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.evaluation.evaluate import Evaluation

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Self
 
 from resnet_tasks.assemble.labels import Labels
-from resnet_tasks.assemble.splits import Split
+from resnet_tasks.assemble.split_files import Split
 from resnet_tasks.data.images.preprocessing import Preparation
 from resnet_tasks.errors import DataError, RunError
 from resnet_tasks.evaluation.metric_tables import compute_sha256

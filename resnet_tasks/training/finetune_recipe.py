@@ -19,7 +19,7 @@ from resnet_tasks.assemble.measured_settings import (
     find_measured_weights,
 )
 from resnet_tasks.assemble.model import apply_normalization, build_model
-from resnet_tasks.assemble.splits import Split, add_fold_digest, merge_categories, read_split
+from resnet_tasks.assemble.split_files import Split, add_fold_digest, merge_categories, read_split
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.data.datasets.tiled_dataset import TiledDataset
 from resnet_tasks.errors import RecipeError, ResnetTasksError

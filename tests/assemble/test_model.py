@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from resnet_tasks.assemble.datasets import build_dataset
 from resnet_tasks.assemble.labels import build_labels
 from resnet_tasks.assemble.model import build_model
-from resnet_tasks.assemble.splits import read_split
+from resnet_tasks.assemble.split_files import read_split
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.recipe.schema.recipe import Recipe
 from resnet_tasks.structures.samples import collate

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from data_tools.writing.output_folder import place_inside
 from resnet_tasks.assemble.labels import Labels
-from resnet_tasks.assemble.splits import read_split
+from resnet_tasks.assemble.split_files import read_split
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.cli import app
 from resnet_tasks.data.coco.categories import CategoryMap

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from resnet_tasks.assemble.splits import merge_categories, read_split
+from resnet_tasks.assemble.split_files import merge_categories, read_split
 from resnet_tasks.errors import DataError, RunError
 from resnet_tasks.model import TaskModel
 from resnet_tasks.recipe.load import load_recipe

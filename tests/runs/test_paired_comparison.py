@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from resnet_tasks.assemble.splits import merge_categories, read_split
+from resnet_tasks.assemble.split_files import merge_categories, read_split
 from resnet_tasks.errors import DataError, RunError
 from resnet_tasks.evaluation.metric_tables import format_number
 from resnet_tasks.evaluation.uncertainty.bootstrap import Bootstrap, Resampling

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from data_tools.converters.synthetic import make_cells
 from resnet_tasks.assemble.labels import build_labels
 from resnet_tasks.assemble.model import build_model
-from resnet_tasks.assemble.splits import merge_categories, read_split
+from resnet_tasks.assemble.split_files import merge_categories, read_split
 from resnet_tasks.backbone.resnet import ResNet
 from resnet_tasks.cli import app
 from resnet_tasks.recipe.load import load_recipe

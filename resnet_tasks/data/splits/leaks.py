@@ -28,7 +28,7 @@ class HasFileName(Protocol):
         ...
 
 
-class HasImages(Protocol):
+class ImageCollection(Protocol):
     """A COCO file: parsed, checked, or only its images."""
 
     @property
@@ -120,7 +120,7 @@ class Leak:
         return "; ".join(parts)
 
 
-def find_leak(first: Sequence[HasImages], second: Sequence[HasImages]) -> Leak:
+def find_leak(first: Sequence[ImageCollection], second: Sequence[ImageCollection]) -> Leak:
     """Groups and image files that occur in both splits, in the order of the second."""
     ours, theirs = count_groups(first), count_groups(second)
     groups = {group: (ours[group], theirs[group]) for group in theirs if group in ours}
@@ -129,14 +129,14 @@ def find_leak(first: Sequence[HasImages], second: Sequence[HasImages]) -> Leak:
     return Leak(groups, tuple(dict.fromkeys(shared)))
 
 
-def count_groups(files: Iterable[HasImages]) -> Counter[str]:
+def count_groups(files: Iterable[ImageCollection]) -> Counter[str]:
     """Images by group, in the order of the files; images without a group are not counted."""
     return Counter(
         record.group for file in files for record in file.images if record.group is not None
     )
 
 
-def resolve_image_paths(file: HasImages) -> list[str]:
+def resolve_image_paths(file: ImageCollection) -> list[str]:
     """Where each image of a file lies, so that the same file has the same name everywhere."""
     # The folder is resolved once: following the links of each image would take minutes.
     root = os.path.realpath(file.images_root)

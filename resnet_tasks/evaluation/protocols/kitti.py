@@ -36,7 +36,7 @@ from resnet_tasks.evaluation.protocols.kitti_average_precision import (
     RECALL_POINTS,
     compute_average_precision,
 )
-from resnet_tasks.evaluation.protocols.kitti_matching import Scene, Tally, add_to_tally
+from resnet_tasks.evaluation.protocols.kitti_matching import KittiImage, Tally, add_to_tally
 from resnet_tasks.evaluation.protocols.registry import EvaluatorOptions
 from resnet_tasks.registry import EXTRA_EVALUATORS, suggest_nearest
 from resnet_tasks.structures.evaluation import GroundTruth, Metric
@@ -232,12 +232,12 @@ class KittiEvaluator:
         is_own = np.zeros(len(objects), np.bool_)
         is_own[: int((own | is_neighbor).sum())] = own[own | is_neighbor]
 
-        def build_scene(level: _Level, hidden: NDArray[np.bool_]) -> Scene:
+        def build_scene(level: _Level, hidden: NDArray[np.bool_]) -> KittiImage:
             unseen = np.zeros(len(objects), np.bool_)
             unseen[: int((own | is_neighbor).sum())] = hidden[own | is_neighbor]
             counts = is_own & ~unseen & (tall >= level.low) & (tall < level.high)
             is_small = (heights < level.low) | (heights >= level.high)
-            return Scene(scores, np.asarray(is_small, np.bool_), is_excused, hits, counts)
+            return KittiImage(scores, np.asarray(is_small, np.bool_), is_excused, hits, counts)
 
         return build_scene
 

@@ -29,7 +29,7 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Scene:
+class KittiImage:
     """Detections and objects of one class in one image.
 
     Attributes:
@@ -47,7 +47,7 @@ class Scene:
     counts: NDArray[np.bool_]
 
 
-def add_to_tally(tally: Tally, scene: Scene, image: int) -> None:
+def add_to_tally(tally: Tally, scene: KittiImage, image: int) -> None:
     """Adds one image to a tally."""
     tally.objects.append(int(scene.counts.sum()))
     tally.hits += [(score, image) for score in _find_best_hits(scene)]
@@ -74,7 +74,7 @@ def add_to_tally(tally: Tally, scene: Scene, image: int) -> None:
         before = (hits, wrong)
 
 
-def _find_best_hits(scene: Scene) -> list[float]:
+def _find_best_hits(scene: KittiImage) -> list[float]:
     """Scores at which objects that count are first found: each takes its best-scored detection."""
     hit_scores: list[float] = []
     is_free = np.ones(len(scene.scores), np.bool_)
@@ -89,7 +89,7 @@ def _find_best_hits(scene: Scene) -> list[float]:
     return hit_scores
 
 
-def _rank_candidates(scene: Scene) -> list[list[int]]:
+def _rank_candidates(scene: KittiImage) -> list[list[int]]:
     """Per object the detections that hit it, the most wanted first.
 
     That is the greatest overlap; a detection too low to count only where there is no other one.
@@ -105,7 +105,7 @@ def _rank_candidates(scene: Scene) -> list[list[int]]:
 
 
 def _match_greedily(
-    scene: Scene, ranked_candidates: list[list[int]], threshold: float
+    scene: KittiImage, ranked_candidates: list[list[int]], threshold: float
 ) -> tuple[int, set[int]]:
     """True positives, and all detections taken, among those with at least a score."""
     matched_detections: set[int] = set()

@@ -12,7 +12,7 @@ from rich.console import Console
 from resnet_tasks.assemble.datasets import build_dataset
 from resnet_tasks.assemble.labels import Labels, build_labels
 from resnet_tasks.assemble.model import build_model
-from resnet_tasks.assemble.splits import divide_into_folds, merge_categories
+from resnet_tasks.assemble.split_files import divide_into_folds, merge_categories
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.data.splits.splitting import Folds
 from resnet_tasks.errors import DataError, RunError

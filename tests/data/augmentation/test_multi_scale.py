@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from resnet_tasks.assemble.datasets import build_dataset
-from resnet_tasks.assemble.splits import read_split
+from resnet_tasks.assemble.split_files import read_split
 from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.data.images.intensity import Resize

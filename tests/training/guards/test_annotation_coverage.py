@@ -19,7 +19,7 @@ from rich.console import Console
 from resnet_tasks.assemble.datasets import build_dataset
 from resnet_tasks.assemble.labels import build_labels
 from resnet_tasks.assemble.model import build_model
-from resnet_tasks.assemble.splits import merge_categories, read_split
+from resnet_tasks.assemble.split_files import merge_categories, read_split
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.recipe.load import load_recipe
 from resnet_tasks.recipe.schema.recipe import Recipe

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from resnet_tasks.assemble.splits import find_recipe_data, read_split
+from resnet_tasks.assemble.split_files import find_recipe_data, read_split
 from resnet_tasks.errors import DataError
 from tests.support.small_recipes import recipe
 

@@ -17,7 +17,7 @@ from resnet_tasks.heads.base import Head
 from resnet_tasks.heads.classifier import Classifier
 from resnet_tasks.heads.rcnn.faster_rcnn import FasterRCNN
 from resnet_tasks.heads.semantic.unet import UNet
-from resnet_tasks.inference.explain import ExplanationQuery, explain
+from resnet_tasks.inference.grad_cam import ExplanationQuery, explain
 from resnet_tasks.model import TaskModel
 from resnet_tasks.structures.feature_spec import FeatureSpec
 from resnet_tasks.structures.geometry import Geometry
