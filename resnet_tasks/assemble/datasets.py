@@ -52,9 +52,11 @@ def build_dataset(
     if data.copy_paste is not None:
         _require_copy_paste_support(tasks, files)
         pasting = data.copy_paste
-        dataset = dataset.with_copy_paste(CopyPaste(pasting.p, pasting.share, pasting.min_visible))
-    if data.bad_images == "skip":
-        dataset = dataset.with_bad_image_limit(data.bad_images_limit)
+        dataset = dataset.with_copy_paste(
+            CopyPaste(pasting.p, pasting.fraction, pasting.min_visible)
+        )
+    if data.unreadable_images == "skip":
+        dataset = dataset.with_unreadable_image_limit(data.unreadable_images_limit)
     return dataset.with_scales(data.scales)
 
 

@@ -35,7 +35,7 @@ def build_training_setup(
     files["val"] = read_split(recipe, "val", data_root)
     categories = merge_categories([*files["train"], *files["val"]])
     train = build_dataset(recipe, files["train"], categories, training=True)
-    if not train.max_bad_images:
+    if not train.max_unreadable_images:
         for file in train.files:
             file.require_files()
     torch.manual_seed(recipe.training.seed)

@@ -20,7 +20,7 @@ MAX_LENGTH = 64
 MAX_QUOTED = 120
 """Characters of a name that a message quotes."""
 RESERVED_HEADS = {
-    "bad_images": "bad_images.jsonl",
+    "unreadable_images": "unreadable_images.jsonl",
     "images": "images.json",
     "overlays": "the folder overlays",
     "stream": "stream.json and stream.jsonl",

@@ -83,6 +83,14 @@ def _locate(loc: KeyPath, document: Any) -> tuple[KeyPath, Any]:
     return path, value
 
 
+RENAMED_KEYS = {
+    "data.bad_pictures": "data.unreadable_images",
+    "data.bad_pictures_limit": "data.unreadable_images_limit",
+    "data.copy_paste.share": "data.copy_paste.fraction",
+}
+"""Keys of earlier versions -> the keys that replace them; the names are too far apart to guess."""
+
+
 def _describe_unknown_key(path: KeyPath) -> str:
     known_keys = [
         key
@@ -94,7 +102,10 @@ def _describe_unknown_key(path: KeyPath) -> str:
     elsewhere = [format_key_path(key_path) for key_path in _iter_key_paths() if key_path[-1] == key]
     location = f"under {format_key_path(path[:-1])!r}" if path[:-1] else "at the top"
     hint = ""
-    if close:
+    renamed = RENAMED_KEYS.get(format_key_path(path))
+    if renamed:
+        hint = f"; it is now called {renamed!r}"
+    elif close:
         hint = f"; did you mean {format_key_path((*path[:-1], close))!r}?"
     elif elsewhere:
         hint = f"; did you mean {elsewhere[0]!r}?"

@@ -163,7 +163,7 @@ class Run(RunDirectory):
 
         Args:
             paths: Images, videos, or folders or patterns of them.
-            out: Is made; `images.json` says which image id is which file, `bad_images.jsonl`
+            out: Is made; `images.json` says which image id is which file, `unreadable_images.jsonl`
                 which files could not be read.
             score: Detections below are left out; default: all are written, those from 0.5 are
                 drawn.

@@ -338,13 +338,13 @@ def require_images(console: Console, split: str, dataset: CocoDataset) -> None:
         DataError: With the number of missing files and the first of them.
     """
     missing = [path for file in dataset.files for path in file.find_missing_files()]
-    if len(missing) > dataset.max_bad_images:
+    if len(missing) > dataset.max_unreadable_images:
         for file in dataset.files:
             file.require_files()
     if missing:
         console.print(
             f"{split}: {len(missing)} files are not there, the first is {missing[0]}; their "
-            "images are left out (data.bad_images)",
+            "images are left out (data.unreadable_images)",
             highlight=False,
             markup=False,
         )

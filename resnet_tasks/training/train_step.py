@@ -294,7 +294,7 @@ class TrainStepRunner:
             DataError: In all processes, if there are too many.
         """
         for image in self._unreadable.add(errors, update=train_step.update, epoch=train_step.epoch):
-            self._run_log.log("bad_image", **asdict(image))
+            self._run_log.log("unreadable_image", **asdict(image))
             self._run_log.print_line(f"left out: {image.reason}")
 
     # --- what the journal is told

@@ -96,6 +96,6 @@ def test_a_fifo_is_counted_as_unreadable_at_once(tmp_path: Path) -> None:
             child.send_signal(signal.SIGKILL)
             child.wait()
     assert (child.returncode, said) == (0, b"1 2\n"), errors.decode()
-    listed = (tmp_path / "out/bad_images.jsonl").read_text()
+    listed = (tmp_path / "out/unreadable_images.jsonl").read_text()
     assert "x.jpg cannot be read: it is a named pipe" in listed
     assert "v.mp4 cannot be read: it is a named pipe" in listed

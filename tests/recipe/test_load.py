@@ -11,6 +11,7 @@ import yaml
 from resnet_tasks.errors import RecipeError
 from resnet_tasks.recipe.load import get_recipe_schema, load_recipe, recipe_to_yaml
 from resnet_tasks.recipe.schema.training import TrainingRecipe
+from resnet_tasks.recipe.validation_errors import RENAMED_KEYS
 
 GOOD = """\
 data:
@@ -259,6 +260,14 @@ def test_overrides_that_cannot_be_placed(tmp_path: Path, override: str, part: st
     told = message(written(tmp_path, GOOD), override)
     assert told.startswith(f"override {override!r}")
     assert part in told
+
+
+@pytest.mark.parametrize(("old", "new"), sorted(RENAMED_KEYS.items()))
+def test_keys_of_earlier_versions_name_their_successors(tmp_path: Path, old: str, new: str) -> None:
+    told = message(written(tmp_path, GOOD), f"{old}=0.5")
+    assert f"unknown key {old!r}" in told
+    assert f"it is now called {new!r}" in told
+    load_recipe(written(tmp_path, GOOD), [f"{new}={'skip' if new.endswith('images') else 0.5}"])
 
 
 def test_what_is_written_reads_back_equal(tmp_path: Path) -> None:

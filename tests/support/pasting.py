@@ -30,7 +30,7 @@ SETTINGS = (
     "training.checkpoint_minutes=0.000001",
     "training.evaluate_every=0",
     "evaluation.resamples=0",
-    "data.copy_paste={p: 1.0, share: 1.0}",
+    "data.copy_paste={p: 1.0, fraction: 1.0}",
     "augment=[{HorizontalFlip: {p: 0.5}}]",
 )
 Drawn = dict[str, list[object]]

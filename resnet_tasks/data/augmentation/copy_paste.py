@@ -27,12 +27,12 @@ class CopyPaste:
 
     Attributes:
         p: Share of the images that get objects of another one.
-        share: Of that one's objects, each is taken with this probability.
+        fraction: Probability with which each object of the other image is pasted.
         min_visible: Share of its pixels that an object must show to stay an example.
     """
 
     p: float = 0.5
-    share: float = 0.5
+    fraction: float = 0.5
     min_visible: float = 0.3
 
     def __call__(self, into: Image, source: Image, rng: np.random.Generator) -> Image:
@@ -67,7 +67,7 @@ class CopyPaste:
         usable = (visible_area > 0) & (visible_area >= self.min_visible * full_area)
         if source.ignore is not None:
             usable &= ~source.ignore
-        selected = usable & torch.from_numpy(rng.random(len(usable)) < self.share)
+        selected = usable & torch.from_numpy(rng.random(len(usable)) < self.fraction)
         boxes = torch.where(
             (visible_area < full_area)[:, None], _masks_to_boxes(masks), source.boxes
         )

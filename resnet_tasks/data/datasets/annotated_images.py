@@ -39,7 +39,7 @@ class AnnotatedImages:
         unannotated: Per file: indices of the categories that were not looked for, rising; those
             that the file does not list, unless `with_sources` says otherwise.
         repeats: `(N,)` how often each image comes in an epoch of training; None: once.
-        bad_image_limit: Share of images that may be unreadable and are left out of training;
+        unreadable_image_limit: Share of images that may be unreadable and are left out of training;
             None: each is an error.
 
     Raises:
@@ -50,7 +50,7 @@ class AnnotatedImages:
         self._listed_classes = tuple(file.categories.names for file in files)
         self.unannotated = _find_unannotated(self._listed_classes, categories)
         self.repeats: NDArray[np.float64] | None = None
-        self.bad_image_limit: float | None = None
+        self.unreadable_image_limit: float | None = None
         self.files = tuple(file.reindex(categories) for file in files)
         self.categories = categories
         self._index = ImageIndex(self.files)
@@ -99,20 +99,20 @@ class AnnotatedImages:
         dataset.repeats = factors if self.repeats is None else self.repeats * factors
         return dataset
 
-    def with_bad_image_limit(self, limit: float) -> Self:
+    def with_unreadable_image_limit(self, limit: float) -> Self:
         """The same images; loaders leave out those that cannot be read.
 
         Args:
             limit: Share of all images that may be so, of (0, 1].
         """
         dataset = copy.copy(self)
-        dataset.bad_image_limit = limit
+        dataset.unreadable_image_limit = limit
         return dataset
 
     @property
-    def max_bad_images(self) -> int:
+    def max_unreadable_images(self) -> int:
         """How many images may be unreadable: the share rounded up; 0 where each is an error."""
-        return math.ceil((self.bad_image_limit or 0.0) * len(self))
+        return math.ceil((self.unreadable_image_limit or 0.0) * len(self))
 
     def select(self, positions: Sequence[int]) -> Self:
         """Some of its images, under the same ids; `files` stay as they are."""

@@ -149,7 +149,7 @@ class CocoDataset(AnnotatedImages, Dataset[Sample]):
             try:
                 other_sample = self.load_sample(other, scale)
             except ImageError:
-                if self.bad_image_limit is None:
+                if self.unreadable_image_limit is None:
                     raise
                 # It is counted when its own turn comes.
             else:

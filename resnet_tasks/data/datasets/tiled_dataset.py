@@ -139,14 +139,14 @@ class TiledDataset(Dataset[Sample]):
         return self.images.preparation
 
     @property
-    def bad_image_limit(self) -> float | None:
+    def unreadable_image_limit(self) -> float | None:
         """Share of the images that may be unreadable; None: each is an error."""
-        return self.images.bad_image_limit
+        return self.images.unreadable_image_limit
 
     @property
-    def max_bad_images(self) -> int:
+    def max_unreadable_images(self) -> int:
         """How many images may be unreadable."""
-        return self.images.max_bad_images
+        return self.images.max_unreadable_images
 
     def batch_keys(
         self,
@@ -227,7 +227,7 @@ class TiledDataset(Dataset[Sample]):
                         file.categories.names[label] != BACKGROUND for label in present_labels
                     )
             except DataError:
-                if self.bad_image_limit is None:
+                if self.unreadable_image_limit is None:
                     raise
                 is_nonempty[:] = True  # that it cannot be read is told when it comes
         boxes = _make_boxes(

@@ -65,17 +65,17 @@ class SupportsUint8(Protocol):
 
 
 @runtime_checkable
-class SkipsBadImages(Protocol):
+class SkipsUnreadableImages(Protocol):
     """A data set that knows how many of its images may be unreadable.
 
     Attributes:
         preparation: Of its images.
-        bad_image_limit: Share that is left out of training; None: each is an error.
+        unreadable_image_limit: Share that is left out of training; None: each is an error.
     """
 
     @property
     def preparation(self) -> Preparation: ...  # noqa: D102
     @property
-    def bad_image_limit(self) -> float | None: ...  # noqa: D102
+    def unreadable_image_limit(self) -> float | None: ...  # noqa: D102
     @property
-    def max_bad_images(self) -> int: ...  # noqa: D102
+    def max_unreadable_images(self) -> int: ...  # noqa: D102

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from resnet_tasks.data.sampling.dataset_protocols import SkipsBadImages, SupportsUint8
+from resnet_tasks.data.sampling.dataset_protocols import SkipsUnreadableImages, SupportsUint8
 from resnet_tasks.data.sampling.sample_keys import Key
 from resnet_tasks.errors import ImageError, ResnetTasksError
 from resnet_tasks.runtime.cpu_count import count_usable_cores
@@ -250,7 +250,7 @@ def _exit_with_parent(process: BaseProcess) -> None:
 
 def _get_placeholder_channels(dataset: Dataset[Sample]) -> int | None:
     """Channels of a data set whose bad images are left out; None: they are errors."""
-    if not isinstance(dataset, SkipsBadImages) or dataset.bad_image_limit is None:
+    if not isinstance(dataset, SkipsUnreadableImages) or dataset.unreadable_image_limit is None:
         return None
     return dataset.preparation.channels
 

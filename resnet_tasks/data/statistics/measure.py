@@ -231,7 +231,7 @@ def _iter_readable(
             values = read(index)
         except DataError:
             bad += 1
-            if bad > dataset.max_bad_images:
+            if bad > dataset.max_unreadable_images:
                 raise
         else:
             yield index, values

@@ -3,9 +3,10 @@
 stream.json      how it is predicted, and a digest of what; another way is refused
 stream.jsonl     a line per batch: its results, and images that cannot be read
 
-At the end both become the files that stay: `<head>.json`, `images.json`, `bad_images.jsonl`. A
-line is written when the maps and drawings of its batch are; one that a kill cut off is made again,
-with its whole batch.
+At the end both become the files that stay: `<head>.json`, `images.json` and
+`unreadable_images.jsonl`. A line is written when the maps and drawings of its batch are; a line
+that
+a kill cut off is written again, with its whole batch.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from resnet_tasks.files.safe_names import require_head_names
 
 SETTINGS = "stream.json"
 LINES = "stream.jsonl"
-BAD = "bad_images.jsonl"
+BAD = "unreadable_images.jsonl"
 VERSION = 1
 Key = tuple[int, int]
 """(unit, batch in it)."""

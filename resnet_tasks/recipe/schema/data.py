@@ -128,7 +128,7 @@ class CopyPasteRecipe(RecipeModel):
     """Objects of other training images pasted in; needs masks."""
 
     p: Fraction = Field(0.5, description="Share of the images that get objects of another one")
-    share: Fraction = Field(0.5, description="Of that one's objects, those that are taken")
+    fraction: Fraction = Field(0.5, description="Fraction of its objects that are pasted")
     min_visible: Fraction = Field(
         0.3, description="An object of which less is left becomes an ignore region"
     )
@@ -177,15 +177,15 @@ class DataRecipe(RecipeModel):
         None,
         description="Paste objects of other images into training images, after augmentation",
     )
-    bad_images: Literal["stop", "skip"] = Field(
+    unreadable_images: Literal["stop", "skip"] = Field(
         "stop",
         description=(
             "A training image that cannot be read: stop, or leave it out and list it in "
-            "bad_images.jsonl; evaluation always stops"
+            "unreadable_images.jsonl; evaluation always stops"
         ),
     )
-    bad_images_limit: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.01, description="bad_images=skip: share of the training images that may be so"
+    unreadable_images_limit: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.01, description="unreadable_images=skip: share of the training images that may be so"
     )
     cache: bool | Literal["auto"] = Field(
         "auto", description="Keep resized images in memory; auto: where 1 GB holds them"

@@ -14,12 +14,12 @@ from pathlib import Path
 from torch.utils.data import Dataset
 
 from resnet_tasks.data.datasets.tiled_dataset import TiledDataset
-from resnet_tasks.data.sampling.dataset_protocols import SkipsBadImages
+from resnet_tasks.data.sampling.dataset_protocols import SkipsUnreadableImages
 from resnet_tasks.errors import DataError, ImageError
 from resnet_tasks.files.atomic import json_text, write_text
 from resnet_tasks.structures.samples import Sample
 
-UNREADABLE_FILE = "bad_images.jsonl"
+UNREADABLE_FILE = "unreadable_images.jsonl"
 """In the run folder: a line for each."""
 
 
@@ -64,7 +64,7 @@ class UnreadableImages:
         cls, data: Dataset[Sample], folder: Path | None, *, writes: bool
     ) -> UnreadableImages:
         """Those of a data set, which knows how many there may be: none, if it does not say."""
-        limit = data.max_bad_images if isinstance(data, SkipsBadImages) else 0
+        limit = data.max_unreadable_images if isinstance(data, SkipsUnreadableImages) else 0
         images = data.images if isinstance(data, TiledDataset) else data
         total = len(images)  # type: ignore[arg-type]
         return cls(folder, limit=limit, total=total, writes=writes)
@@ -108,7 +108,7 @@ class UnreadableImages:
             listed = "" if self._path is None else f" (listed in {self._path})"
             raise DataError(
                 f"{new[-1].reason}; with it {len(self._by_id)} of {self._total} training images "
-                f"cannot be read{listed}; data.bad_images_limit allows "
+                f"cannot be read{listed}; data.unreadable_images_limit allows "
                 f"{self._limit}: mend or remove them (resnet-tasks data check --read-images), or "
                 "raise the limit"
             )

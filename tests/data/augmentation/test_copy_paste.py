@@ -16,7 +16,7 @@ from resnet_tasks.data.coco.read import read_coco
 from resnet_tasks.data.datasets.coco_dataset import CocoDataset
 from resnet_tasks.structures.targets import Target
 
-ALL = CopyPaste(p=1.0, share=1.0, min_visible=0.3)
+ALL = CopyPaste(p=1.0, fraction=1.0, min_visible=0.3)
 
 
 def rectangle(x1: int, y1: int, x2: int, y2: int, size: tuple[int, int] = (10, 20)) -> torch.Tensor:
@@ -99,7 +99,7 @@ def test_what_stays_behind() -> None:
     assert made.boxes.tolist() == [[8, 8, 9, 9]]
     into = target((0, 0, 2, 2))
     assert pasted(into, Target(boxes=source.boxes, labels=source.labels))[1] is into
-    assert pasted(into, source, CopyPaste(share=0.0))[1] is into
+    assert pasted(into, source, CopyPaste(fraction=0.0))[1] is into
 
 
 def test_kinds_that_are_not_annotated_stay_unknown() -> None:
@@ -173,6 +173,6 @@ def test_a_bad_source_is_left_alone_where_that_is_wished(folder: Path) -> None:
         (folder / f"{i}.png").write_bytes(b"")
     with pytest.raises(Exception, match="is not an image"):
         dataset(folder)[0]
-    found = dataset(folder).with_bad_image_limit(1.0)[0].target
+    found = dataset(folder).with_unreadable_image_limit(1.0)[0].target
     assert found.boxes is not None
     assert len(found.boxes) == 1

@@ -153,7 +153,7 @@ def test_pasted_objects_are_aligned(size: tuple[int, int]) -> None:
             torch.zeros(size, dtype=torch.int64),
         )
         blank = np.zeros((*size, 3), np.float32)
-        samples.append(CopyPaste(share=0.8)((blank, empty), source, np.random.default_rng(seed)))
+        samples.append(CopyPaste(fraction=0.8)((blank, empty), source, np.random.default_rng(seed)))
     require_aligned(samples)
 
 

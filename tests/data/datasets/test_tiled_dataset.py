@@ -299,15 +299,15 @@ def test_decoded_images_are_kept_where_they_fit(
         assert len(opened) == expected
 
 
-def test_tiles_of_a_bad_image_are_left_out_where_that_is_wanted(tmp_path: Path) -> None:
+def test_tiles_of_a_unreadable_image_are_left_out_where_that_is_wanted(tmp_path: Path) -> None:
     file = written(tmp_path, {i: [(1, 40, 40, 60, 0)] for i in (1, 2)})
     (tmp_path / "2.npy").write_bytes(b"\x93NUMPY")
     images = CocoDataset([file], categories=file.categories)
     cut = Tiling(WindowGrid(64, 64, 0.0), empty=None)
     with pytest.raises(ImageError, match=r"2\.npy cannot be read"):
         list(make_loader(TiledDataset(images, cut), [[0, 8]]))
-    data = TiledDataset(images.with_bad_image_limit(0.5), cut)
+    data = TiledDataset(images.with_unreadable_image_limit(0.5), cut)
     (batch,) = make_loader(data, [[0, 8]])
     assert batch.image_ids == ("1@0,0",)
     assert [each.image_id for each in batch.left_out] == [2]
-    assert data.max_bad_images == 1
+    assert data.max_unreadable_images == 1

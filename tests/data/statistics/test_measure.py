@@ -132,7 +132,7 @@ def test_values_of_unknown_range_are_counted(tmp_path: Path) -> None:
         (np.zeros((2, 2, 5), np.uint8), r"0\.npy has 5 channel.*set data.channels=5"),
     ],
 )
-def test_bad_image_is_named(tmp_path: Path, image: Any, message: str) -> None:
+def test_unreadable_image_is_named(tmp_path: Path, image: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
         compute_dataset_statistics(read_coco(write_set(tmp_path, [image])), channels=1)
 

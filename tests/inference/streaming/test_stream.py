@@ -99,7 +99,7 @@ def test_images_and_frames_are_written(tmp_path: Path, data: Path) -> None:
         f"{i:06d}.png" for i in range(7)
     ]
     assert (out / "scene/clip/000006.png").is_file()
-    (bad,) = (out / "bad_images.jsonl").read_text().splitlines()
+    (bad,) = (out / "unreadable_images.jsonl").read_text().splitlines()
     assert json.loads(bad)["file"].endswith("2b.jpg")
     assert not list(out.glob("stream.*"))
 
@@ -213,7 +213,7 @@ def test_other_settings_and_other_images_are_refused(tmp_path: Path, data: Path)
     done, _ = predicted(out, data / "0.png", score=0.3)
     assert done == StreamSummary(1, 0, 0)
     assert len(json.loads((out / "images.json").read_text())["images"]) == 1
-    assert not (out / "bad_images.jsonl").exists()
+    assert not (out / "unreadable_images.jsonl").exists()
 
 
 def test_a_folder_is_predicted_into_by_one(tmp_path: Path, data: Path) -> None:
@@ -241,7 +241,7 @@ def test_a_video_that_is_cut_off_is_predicted_and_told(tmp_path: Path) -> None:
     done, _ = predicted(tmp_path / "out", cut)
     assert 5 < done.num_predicted < 35
     assert done.num_unreadable == 1
-    (bad,) = (tmp_path / "out/bad_images.jsonl").read_text().splitlines()
+    (bad,) = (tmp_path / "out/unreadable_images.jsonl").read_text().splitlines()
     assert "ends after" in json.loads(bad)["reason"]
 
 
@@ -294,7 +294,7 @@ def test_a_stream_that_is_left_ends_its_threads(tmp_path: Path, data: Path) -> N
     assert not own_threads()
 
 
-def test_bugs_of_a_model_are_not_taken_for_bad_images(tmp_path: Path, data: Path) -> None:
+def test_bugs_of_a_model_are_not_taken_for_unreadable_images(tmp_path: Path, data: Path) -> None:
     class Broken(MeanPredictor):
         def predict(self, images: Sequence[ReadyImage]) -> list[dict[str, Any]]:
             raise ZeroDivisionError

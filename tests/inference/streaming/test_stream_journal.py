@@ -39,7 +39,7 @@ def test_lines_become_the_files_in_the_order_of_the_units(tmp_path: Path) -> Non
         {"image_id": 2, "category_id": 0, "score": 0.5},
         {"image_id": 4, "category_id": 2, "score": 0.5},
     ]
-    (bad,) = (tmp_path / "bad_images.jsonl").read_text().splitlines()
+    (bad,) = (tmp_path / "unreadable_images.jsonl").read_text().splitlines()
     assert json.loads(bad) == {"file": "bad", "frame": None, "reason": "it is broken"}
     assert not list(tmp_path.glob("stream.*"))
 
@@ -93,7 +93,7 @@ def test_no_result_at_all_is_an_empty_list(tmp_path: Path) -> None:
     journal.add(BatchResult(0, 0, (frame,)))
     journal.finish([])
     assert json.loads((tmp_path / "objects.json").read_text()) == []
-    assert not (tmp_path / "bad_images.jsonl").exists()
+    assert not (tmp_path / "unreadable_images.jsonl").exists()
 
 
 def test_a_video_keeps_frame_and_time(tmp_path: Path) -> None:
@@ -107,5 +107,5 @@ def test_a_video_keeps_frame_and_time(tmp_path: Path) -> None:
     journal.finish([])
     (record,) = json.loads((tmp_path / "images.json").read_text())["images"]
     assert (record["frame"], record["seconds"]) == (30, 1.0)
-    (bad,) = (tmp_path / "bad_images.jsonl").read_text().splitlines()
+    (bad,) = (tmp_path / "unreadable_images.jsonl").read_text().splitlines()
     assert json.loads(bad) == {"file": "a.mp4", "frame": None, "reason": "it is cut off"}

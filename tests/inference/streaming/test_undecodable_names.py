@@ -69,7 +69,7 @@ def test_they_are_predicted_and_drawn(tmp_path: Path, folder: Path) -> None:
     names = [Path(each["file_name"]).name for each in images]
     assert names == ["caf\\xe9.png", "vid\\xe9o.avi", "vid\\xe9o.avi"]
     msgspec.json.decode((out / "objects.json").read_bytes())
-    (bad,) = (out / "bad_images.jsonl").read_bytes().splitlines()
+    (bad,) = (out / "unreadable_images.jsonl").read_bytes().splitlines()
     bad = msgspec.json.decode(bad)
     assert bad["file"].endswith("na\\xefve.png")
     assert "na\\xefve.png is not an image that can be read" in bad["reason"]

@@ -64,21 +64,21 @@ def test_left_out_listed_and_the_same_after_a_stop(data: Path, tmp_path: Path) -
     intact = (data / "train3.png").read_bytes()
     (data / "train3.png").write_bytes(intact[:-200])
     (data / "train5.png").write_bytes(b"no image")
-    made = recipe(data, bad_images="skip", bad_images_limit=0.2)
+    made = recipe(data, unreadable_images="skip", unreadable_images_limit=0.2)
     said = trained(made, whole)
-    listed = (whole / "bad_images.jsonl").read_text()
+    listed = (whole / "unreadable_images.jsonl").read_text()
     entries = [json.loads(line) for line in listed.splitlines()]
     assert {each["image_id"] for each in entries} == {3, 5}
     assert {each["file"] for each in entries} == {str(data / f"train{i}.png") for i in (3, 5)}
     assert all(each["file"] in each["reason"] and each["epoch"] == 1 for each in entries)
     assert said.count("left out: ") == 2  # once each, though two epochs wanted them
     events = list(map(json.loads, (whole / "log.jsonl").read_text().splitlines()))
-    assert sum(each["event"] == "bad_image" for each in events) == 2
+    assert sum(each["event"] == "unreadable_image" for each in events) == 2
 
     with asked_to_stop_at(3):
         trained(made, stopped)
     trained(made, stopped, resume=stopped)
-    assert (stopped / "bad_images.jsonl").read_text() == listed
+    assert (stopped / "unreadable_images.jsonl").read_text() == listed
     one, other = (load_model_weights(each / "checkpoints/last") for each in (whole, stopped))
     assert all(torch.equal(one[name], other[name]) for name in one)
 
@@ -86,21 +86,21 @@ def test_left_out_listed_and_the_same_after_a_stop(data: Path, tmp_path: Path) -
 def test_too_many_end_the_run_and_are_listed(data: Path, tmp_path: Path) -> None:
     for i in (1, 4):
         (data / f"train{i}.png").write_bytes(b"")
-    made = recipe(data, bad_images="skip")
+    made = recipe(data, unreadable_images="skip")
     message = r"with it 2 of 9 training images cannot be read .* allows 1"
     with pytest.raises(DataError, match=message):
         trained(made, tmp_path / "run")
-    assert len((tmp_path / "run/bad_images.jsonl").read_text().splitlines()) == 2
+    assert len((tmp_path / "run/unreadable_images.jsonl").read_text().splitlines()) == 2
 
 
 def test_missing_files_count_as_well(data: Path, tmp_path: Path) -> None:
     (data / "train2.png").unlink()
     with pytest.raises(DataError, match="1 of 9 named files are not there"):
         trained(recipe(data), tmp_path / "never")
-    made = recipe(data, bad_images="skip")
+    made = recipe(data, unreadable_images="skip")
     said = trained(made, tmp_path / "run")
     assert "train: 1 files are not there" in said
-    (entry,) = map(json.loads, (tmp_path / "run/bad_images.jsonl").read_text().splitlines())
+    (entry,) = map(json.loads, (tmp_path / "run/unreadable_images.jsonl").read_text().splitlines())
     assert entry["image_id"] == 2
     (data / "train6.png").unlink()
     with pytest.raises(DataError, match="2 of 9 named files are not there"):
@@ -111,7 +111,7 @@ def test_missing_files_count_as_well(data: Path, tmp_path: Path) -> None:
 def test_a_step_without_any_image_changes_nothing(data: Path, tmp_path: Path) -> None:
     for i in range(COUNT):
         (data / f"train{i}.png").write_bytes(b"")
-    made = recipe(data, bad_images="skip", bad_images_limit=1.0)
+    made = recipe(data, unreadable_images="skip", unreadable_images_limit=1.0)
     learn = TrainStepRunner.run_step
     changed = []
 
@@ -132,7 +132,7 @@ def test_a_step_without_any_image_changes_nothing(data: Path, tmp_path: Path) ->
 def test_images_to_judge_on_are_never_left_out(data: Path, tmp_path: Path) -> None:
     """A value over fewer images is another value."""
     (data / "val1.png").write_bytes(b"")
-    made = recipe(data, bad_images="skip", bad_images_limit=1.0)
+    made = recipe(data, unreadable_images="skip", unreadable_images_limit=1.0)
     with pytest.raises(DataError, match=r"val1\.png"):
         trained(made, tmp_path / "run")
 
