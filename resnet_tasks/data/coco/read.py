@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from resnet_tasks.data.coco.cache import open_cache
 from resnet_tasks.data.coco.dataset_file import CocoFile
+from resnet_tasks.data.coco.parse import parse_coco
 from resnet_tasks.data.coco.problems import Findings, Id
-from resnet_tasks.data.coco.reader import parse_coco
 from resnet_tasks.data.coco.records import boxes_to_xywh
 from resnet_tasks.data.coco.top_level import parse_annotated_kinds
 from resnet_tasks.errors import DataError
