@@ -1,4 +1,4 @@
-"""Fits a run's confidences to what came true on its val split, and keeps that with the run."""
+"""Calibration of a run: scalings of its confidences, fitted on the val split and stored."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ from resnet_tasks.runs.run import Run
 from resnet_tasks.structures.evaluation import Metric
 
 ERRORS = ("ECE", "D_ECE")
-"""Metrics that say how far confidence is off."""
+"""Calibration errors: expected calibration error (ECE) and its detection form (D_ECE)."""
 
 
 @dataclass(frozen=True)
 class HeadCalibration:
-    """What a calibration has done to one head.
+    """Calibration of one head, with its error before and after.
 
     Attributes:
-        scaling: What its raw output goes through.
-        number: Decisions that it was fitted to.
-        before: `ECE` or `D_ECE` -> value on the images that it was fitted to.
-        after: The same with the scaling.
+        scaling: Scaling of the head's raw output.
+        number: Number of decisions (pixels, detections or images) that the scaling was fitted to.
+        before: `ECE` or `D_ECE` -> value without the scaling, on the images that it was fitted to.
+        after: `ECE` or `D_ECE` -> value with the scaling, on the same images.
     """
 
     scaling: TemperatureScaling
@@ -62,20 +62,21 @@ def calibrate(
     data_root: Path | None = None,
     console: Console | None = None,
 ) -> tuple[dict[str, HeadCalibration], dict[str, str]]:
-    """Fits a scaling to every head and writes `calibration.json` into the run.
+    """Fit a temperature scaling to every head and write `calibration.json` into the run folder.
 
-    Fit it on images that the model has not learned from, and judge it on others still: on those it
-    was fitted to, the error that remains is a little too small.
+    Fit on images that the model was not trained on, and evaluate on a third set of images. On the
+    images that the scaling was fitted to, the remaining error is slightly too small.
 
     Args:
-        run: Is calibrated.
-        split: Of the recipe, whose images are used.
-        checkpoint: `last` or `best`; the calibration holds for its weights only.
-        data_root: Folder that holds data sets; default `$RESNET_TASKS_DATA`, else `./data`.
-        console: For progress.
+        run: Run to calibrate.
+        split: Split of the recipe whose images the scaling is fitted to.
+        checkpoint: `last` or `best`; the calibration is valid for the weights of this checkpoint
+            only.
+        data_root: Folder that holds the datasets; default `$RESNET_TASKS_DATA`, else `./data`.
+        console: Console for progress; default: stderr.
 
     Returns:
-        Head -> what was done, and head -> why nothing was.
+        Head name -> calibration, and head name -> reason why the head was not calibrated.
 
     Raises:
         DataError: If no head could be calibrated.
@@ -185,7 +186,7 @@ def _write_calibration(
 
 
 def build_calibration_table(calibrations: Mapping[str, HeadCalibration], title: str = "") -> Table:
-    """What a calibration has done to each head, for a console."""
+    """Return the table of temperatures and calibration errors per head, for a console."""
     table = Table(title=Text(title), title_justify="left")
     for heading in ("head", "temperature", "intercept", "decisions", "error", "before", "after"):
         table.add_column(heading, justify="left" if heading in ("head", "error") else "right")

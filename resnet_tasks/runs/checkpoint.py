@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, read without unpickling code."""
+"""Checkpoints that are complete or absent, and that are read without unpickling code."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from resnet_tasks.files.atomic import make_write_error
 Weights = dict[str, Tensor]
 
 UNPICKLING_ERRORS = (LookupError, ValueError, TypeError, AttributeError)
-"""What torch's reader of old files raises on bytes that are none."""
+"""Errors that `torch.load` raises on bytes that are not a torch file."""
 
 
 def save_checkpoint(
@@ -31,17 +31,18 @@ def save_checkpoint(
     ema: Mapping[str, Tensor] | None = None,
     state: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes weights and state into `folder`, replacing it as a whole.
+    """Write weights and state into `folder` and replace its previous contents in one step.
 
     Args:
-        folder: The checkpoint; a kill at any moment leaves the old one, the new one, or the old one
-            under the name that `load_checkpoint` falls back on.
+        folder: Path of the checkpoint folder. A kill at any moment leaves the old checkpoint, the
+            new one, or the old one under the name that `load_checkpoint` falls back to.
         model: Weights that are being trained.
-        ema: Averaged weights.
-        state: Optimizer and progress: tensors, numbers, strings, lists and dicts only.
+        ema: Averaged weights (exponential moving average); None if they are not kept.
+        state: State of optimizer and progress; tensors, numbers, strings, lists and dicts only,
+            because it is read back without unpickling code.
 
     Raises:
-        RunError: If the disk is full or the folder has gone; the old checkpoint stays.
+        RunError: If the disk is full or the folder no longer exists; the old checkpoint is kept.
     """
     partial = folder.with_name(folder.name + ".partial")
     previous = folder.with_name(folder.name + ".previous")
@@ -49,6 +50,8 @@ def save_checkpoint(
     try:
         partial.mkdir(parents=True)
         _write_files(partial, model, ema, state)
+        # A folder cannot replace another one atomically. The old checkpoint is moved aside first;
+        # `find_checkpoint_folder` finds it if the process is killed between the two renames.
         if folder.exists():
             shutil.rmtree(previous, ignore_errors=True)
             folder.rename(previous)
@@ -56,7 +59,7 @@ def save_checkpoint(
     except (OSError, SafetensorError, RuntimeError) as error:  # torch.save: RuntimeError
         shutil.rmtree(partial, ignore_errors=True)
         full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        # torch.save tells the same in terms of its file format.
+        # torch.save reports a full disk as an error of its file format.
         cause = error if isinstance(error, (OSError, SafetensorError)) else full
         has_old = folder.exists() or previous.exists()
         hint = "; the checkpoint before it stays: go on from it with --resume" if has_old else ""
@@ -85,10 +88,10 @@ def _detach_weights(weights: Mapping[str, Tensor]) -> Weights:
 
 
 def find_checkpoint_folder(folder: Path) -> Path:
-    """`folder`, or the previous one where a kill came between the two renames.
+    """Return `folder`, or its previous version if `save_checkpoint` was killed between renames.
 
     Raises:
-        RunError: If there is neither.
+        RunError: If neither exists.
     """
     previous = folder.with_name(folder.name + ".previous")
     for candidate in (folder, previous):
@@ -100,7 +103,7 @@ def find_checkpoint_folder(folder: Path) -> Path:
 
 
 def load_weights_file(path: Path) -> Weights:
-    """Tensors of a safetensors file.
+    """Return the tensors of a safetensors file.
 
     Raises:
         RunError: If the file is damaged.
@@ -114,10 +117,10 @@ def load_weights_file(path: Path) -> Weights:
 
 
 def load_weights_into(model: nn.Module, weights: Weights, folder: Path) -> None:
-    """Puts a checkpoint's weights into the model of the run that wrote it.
+    """Load a checkpoint's weights into the model of the run that wrote it.
 
     Raises:
-        RunError: If they are those of another model.
+        RunError: If the weights belong to another model.
     """
     try:
         model.load_state_dict(weights)
@@ -138,19 +141,19 @@ def load_weights_into(model: nn.Module, weights: Weights, folder: Path) -> None:
 
 
 def find_weights_file(folder: Path) -> Path:
-    """The file of the weights to predict with: the averaged ones where there are any."""
+    """Return the path of the weights for prediction: the averaged weights if they exist."""
     checkpoint = find_checkpoint_folder(folder)
     ema = checkpoint / "ema.safetensors"
     return ema if ema.is_file() else checkpoint / "model.safetensors"
 
 
 def load_model_weights(folder: Path) -> Weights:
-    """The weights to predict with: the averaged ones where there are any."""
+    """Return the weights for prediction: the averaged weights if they exist."""
     return load_weights_file(find_weights_file(folder))
 
 
 def load_checkpoint(folder: Path) -> tuple[Weights, Weights | None, dict[str, Any]]:
-    """Everything needed to go on: trained weights, averaged weights, state.
+    """Return everything that resuming needs: trained weights, averaged weights and state.
 
     Raises:
         RunError: If there is no checkpoint or its state cannot be read.

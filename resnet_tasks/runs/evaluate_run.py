@@ -1,4 +1,4 @@
-"""An evaluation of a run as files: metrics, details, resampled values, predictions and drawings."""
+"""Files of an evaluation: metrics, details, resampled values, predictions and drawings."""
 
 from __future__ import annotations
 
@@ -60,19 +60,20 @@ def evaluate_and_save(
     console: Console,
     num_drawings: int,
 ) -> Evaluation:
-    """Evaluates a model and writes what came out.
+    """Evaluate a model and write metrics, predictions and drawings.
 
     Args:
-        model: With the checkpoint's weights, and what is done around it.
-        dataset: What it is judged on.
-        folder: Gets `metrics.json`, `details.json`, `resamples.npz` (where intervals were made),
-            `predictions/` and `num_drawings/`.
-        recipe: Of the run.
-        labels: Of the run.
-        checkpoint: Folder that the weights are from.
-        inference: What `model` does around them, for the file.
-        console: For progress.
-        num_drawings: How many images to draw, truth beside prediction.
+        model: Predictor with the checkpoint's weights, and with calibration, test-time augmentation
+            or windows around it.
+        dataset: Images and ground truth to evaluate on.
+        folder: Folder that receives `metrics.json`, `details.json`, `resamples.npz` (if intervals
+            are computed), `predictions/` and `images/`.
+        recipe: Recipe of the run.
+        labels: Categories and classes of the run.
+        checkpoint: Folder of the checkpoint that the weights come from.
+        inference: Calibration, views and windows of `model`, recorded in `metrics.json`.
+        console: Console for progress.
+        num_drawings: Number of images to draw, ground truth next to prediction.
     """
     classes = {name: head_labels.classes for name, head_labels in labels.heads.items()}
     ids = {name: head_labels.category_ids for name, head_labels in labels.heads.items()}
@@ -124,12 +125,12 @@ def evaluate_and_save(
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path, metadata: Mapping[str, Any]) -> None:
-    """Writes `metrics.json`, `details.json` and, where intervals were made, `resamples.npz`.
+    """Write `metrics.json`, `details.json` and, if intervals were computed, `resamples.npz`.
 
     Args:
-        evaluation: What to write.
-        folder: Is made where needed.
-        metadata: What was judged, on what: further keys of `metrics.json`.
+        evaluation: Evaluation to write.
+        folder: Folder of the evaluation; it is created if necessary.
+        metadata: Further keys of `metrics.json`, such as checkpoint, weights and data files.
     """
     resampling = evaluation.resampling
     write_json(folder / "details.json", evaluation.details())
@@ -189,7 +190,7 @@ def _draw_comparison(
 
 
 def _keep_fields(truth: GroundTruth, fields: Collection[str]) -> GroundTruth:
-    """What a head learns from; the rest of the truth is not its business."""
+    """Return the ground truth reduced to the fields that a head is trained on."""
     return replace(
         truth,
         boxes_xywh=truth.boxes_xywh if "boxes" in fields else None,
@@ -198,7 +199,7 @@ def _keep_fields(truth: GroundTruth, fields: Collection[str]) -> GroundTruth:
 
 
 def build_preparation(recipe: Recipe) -> Preparation:
-    """How a recipe's images become samples."""
+    """Return the preparation that turns the images of a recipe into samples."""
     return Preparation(
         recipe.data.channels,
         build_resize(recipe),
@@ -208,10 +209,10 @@ def build_preparation(recipe: Recipe) -> Preparation:
 
 
 def check_categories(file: CocoFile, labels: Labels, run: Path) -> None:
-    """Refuses a file to judge on whose categories are not those of the run.
+    """Refuse to evaluate on a file that has categories unknown to the run.
 
     Raises:
-        RunError: If it has one that the run does not know.
+        RunError: If the file has a category that the run does not have.
     """
     run_categories = {(category.id, category.name) for category in labels.categories.categories}
     if (
@@ -231,12 +232,12 @@ def _list_categories(file: CocoFile) -> str:
 
 
 def weights_sha256(checkpoint: Path) -> str:
-    """Hex digest of the weights that a checkpoint predicts with."""
+    """Return the SHA-256 hex digest of the weights that a checkpoint predicts with."""
     return compute_sha256(find_weights_file(checkpoint))
 
 
 def collect_versions() -> dict[str, str]:
-    """Versions of what made a number."""
+    """Return the versions of Python and of the packages that influence the metrics."""
     names = (
         "torch",
         "torchvision",
@@ -254,7 +255,7 @@ def collect_versions() -> dict[str, str]:
 
 
 def describe_hardware() -> dict[str, Any]:
-    """What the numbers were made on."""
+    """Return CPU, number of torch threads and GPU of this machine."""
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
     return {
         "cpu": platform.processor() or platform.machine(),

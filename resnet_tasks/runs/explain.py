@@ -21,18 +21,18 @@ from resnet_tasks.visualization.drawing import draw_heat
 from resnet_tasks.visualization.thumbnails import to_canvas, write_image
 
 STRONGEST_PREDICTION = ExplanationQuery()
-"""The strongest prediction of a head."""
+"""Query for the strongest prediction of a head."""
 
 
 @dataclass(frozen=True)
 class ExplanationRequest:
-    """What is to be explained of every image.
+    """Explanation to compute for every image.
 
     Attributes:
-        head: Its name; None: every head.
-        level: `C1` to `C5`.
+        head: Name of the head; None: every head.
+        level: Feature level that the heat map is computed on, `C1` to `C5`.
         query: A class, a box, or the strongest prediction.
-        method: `gradcam`, `hirescam`, or None for what suits the question.
+        method: `gradcam`, `hirescam`, or None for the method that suits the query.
         checkpoint: `last` or `best`.
     """
 
@@ -46,16 +46,16 @@ class ExplanationRequest:
 def explain_image(
     run: Run, image: NDArray[np.generic] | Path, request: ExplanationRequest
 ) -> list[Explanation]:
-    """Explanations of one image, one per head that is asked.
+    """Return the explanations of one image, one per requested head.
 
     Args:
-        run: Whose model is asked.
-        image: As `Run.predict` takes it.
-        request: What is asked.
+        run: Run whose model is explained.
+        image: Path or array of the image; see `Run.predict`.
+        request: Head, level, query and method.
 
     Raises:
         HeadError: If head, level or class do not exist.
-        DataError: If nothing of what was asked is found, by any head.
+        DataError: If no head has a prediction that matches the query.
     """
     preparation = run.preparation
     name = str(image) if isinstance(image, Path) else "the image"
@@ -76,7 +76,7 @@ def explain_image(
                     method=request.method,
                 )
             )
-        except DataError as error:  # another head may see something
+        except DataError as error:  # another head may match the query
             problems.append(f"head {head}: {error}")
     if not explanations:
         raise DataError(f"{name}: {'; '.join(problems)}")
@@ -86,20 +86,20 @@ def explain_image(
 def explain_paths(
     run: Run, paths: Sequence[Path], request: ExplanationRequest, *, out: Path, console: Console
 ) -> tuple[Path, list[str]]:
-    """Explains files and folders into `out`: a drawing per image and head, and a list of them.
+    """Explain images: write one drawing per image and head, and a JSON list of the drawings.
 
     Args:
-        run: Whose model is asked.
+        run: Run whose model is explained.
         paths: Images or folders of images.
-        request: What is asked.
-        out: Is made; gets `<name>-<head>.png` and `explanations.json`.
-        console: For progress.
+        request: Head, level, query and method.
+        out: Folder that is created; it receives `<name>-<head>.png` and `explanations.json`.
+        console: Console for progress.
 
     Returns:
-        `out`, and a sentence per image in which nothing of what was asked was found.
+        `out`, and one sentence per image without a prediction that matches the query.
 
     Raises:
-        DataError: If an image cannot be read, or none holds what was asked.
+        DataError: If an image cannot be read, or no image has a prediction that matches the query.
     """
     files = find_images(paths)
     make_folder(out)

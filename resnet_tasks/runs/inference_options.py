@@ -1,4 +1,4 @@
-"""How a run predicts besides one plain forward: its calibration, and views of every image."""
+"""Options of inference around the plain forward pass: calibration, augmented views and windows."""
 
 from __future__ import annotations
 
@@ -23,12 +23,14 @@ CALIBRATION_FILE = "calibration.json"
 
 @dataclass(frozen=True)
 class InferenceOptions:
-    """What is done besides one forward; off unless asked for, so that numbers compare.
+    """Steps around the forward pass; all are off by default, so that metrics stay comparable.
 
     Attributes:
-        calibrated: Confidences go through the scaling that `calibrate` has kept in the run.
-        tta_views: Test-time augmentation: `flips`, `scales` or `flips+scales`; None: none.
-        windows: Images are predicted in these; None: as the recipe says.
+        calibrated: Whether confidences go through the scaling that `calibrate` stored in the run.
+        tta_views: Views of test-time augmentation: `flips`, `scales` or `flips+scales`; None: no
+            test-time augmentation.
+        windows: Sliding windows that images are predicted in; None: the windows of the recipe, if
+            it has any.
     """
 
     calibrated: bool = False
@@ -37,7 +39,7 @@ class InferenceOptions:
 
     @property
     def suffix(self) -> str:
-        """Of folder names, so that evaluations made differently lie apart; empty when plain."""
+        """Suffix of folder names that separates evaluations by options; empty by default."""
         calibrated = "-calibrated" if self.calibrated else ""
         views = f"-{self.tta_views}" if self.tta_views else ""
         windows = self.windows
@@ -46,7 +48,7 @@ class InferenceOptions:
         return f"{calibrated}{views}-{windows.height}x{windows.width}-{windows.overlap:g}"
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """Return the options as plain values for JSON."""
         windows = None if self.windows is None else self.windows.model_dump()
         return {"calibrated": self.calibrated, "views": self.tta_views, "windows": windows}
 
@@ -58,17 +60,18 @@ class InferenceOptions:
         batch_size: int = 4,
         keep: Keep = "labels",
     ) -> Predictor:
-        """`model` with what is asked for around it; itself where that is nothing.
+        """Return `model` wrapped with the options; `model` itself if none is set.
 
         Args:
-            model: Is not changed.
-            calibration: Head name -> scaling; used where `calibrated`.
-            batch_size: Windows per forward.
-            keep: What is kept of pixels besides their labels, where they come in windows.
+            model: Trained model; it is not changed.
+            calibration: Head name -> scaling; used if `calibrated`.
+            batch_size: Number of windows per forward pass.
+            keep: Values per pixel to keep for semantic maps that are predicted in windows:
+                `labels`, also their `confidence`, or the `probs` of all classes.
 
         Raises:
-            DataError: If the views are unknown, or asked for together with windows.
-            HeadError: If windows are asked for and a head sees images as a whole.
+            DataError: If the views are unknown, or combined with windows.
+            HeadError: If windows are requested and a head classifies whole images.
         """
         views = TtaViews.from_name(self.tta_views)
         if self.calibrated:
@@ -85,16 +88,16 @@ class InferenceOptions:
 
 
 PLAIN_INFERENCE = InferenceOptions()
-"""One forward, nothing else."""
+"""Options of a single forward pass without further steps."""
 
 
 def add_sliding_windows(
     model: TaskModel, sliding: SlidingRecipe | None, *, batch_size: int, keep: Keep = "labels"
 ) -> TaskModel | SlidingWindows:
-    """A model that predicts in the windows of a recipe; `model` itself where it has none.
+    """Return a predictor that uses the windows of a recipe; `model` itself if the recipe has none.
 
     Raises:
-        HeadError: If a head sees images as a whole.
+        HeadError: If a head classifies whole images.
     """
     if sliding is None:
         return model
@@ -103,14 +106,14 @@ def add_sliding_windows(
 
 
 def read_calibration(run: Path, weights: str) -> dict[str, TemperatureScaling]:
-    """Head name -> scaling, as `calibrate` has kept it.
+    """Return head name -> scaling from the run's `calibration.json`.
 
     Args:
-        run: Folder.
-        weights: Hash of the weights that are to be used.
+        run: Path of the run folder.
+        weights: SHA-256 hex digest of the weights that will predict.
 
     Raises:
-        RunError: If the run is not calibrated, or was with other weights.
+        RunError: If the run is not calibrated, or was calibrated with other weights.
     """
     path = run / CALIBRATION_FILE
     remedy = f"`resnet-tasks calibrate {run}`"

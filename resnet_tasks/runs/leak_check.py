@@ -1,4 +1,4 @@
-"""A recipe whose splits leak is refused: what is judged must not have been trained on."""
+"""Check for leaks between splits: images of val and test must not have been trained on."""
 
 from __future__ import annotations
 
@@ -23,16 +23,18 @@ def require_no_leaks(
     val: Sequence[ImageCollection],
     data_root: Path | None = None,
 ) -> list[str]:
-    """Does nothing where no image and no group is in train and in val or test.
+    """Check that no image and no group is in train and also in val or test.
 
-    The files under `data.test` are compared where they are there; of them only the images are
-    read.
+    The files under `data.test` are compared if they exist. Only their image lists are read, not
+    their annotations.
 
     Returns:
-        What is shared where `data.allow_leaks` accepts it, a sentence for each pair of splits.
+        One sentence for each pair of splits that shares images or groups, if `data.allow_leaks`
+        accepts that.
 
     Raises:
-        DataError: If something is shared; it names groups, images and their numbers.
+        DataError: If splits share images or groups; the message lists groups, images and their
+            numbers.
     """
     leaks: list[tuple[Split, Leak]] = [("val", find_leak(train, val))]
     if recipe.data.test:
@@ -43,10 +45,11 @@ def require_no_leaks(
 def require_unseen(
     recipe: Recipe, split: Split, files: Sequence[ImageCollection], data_root: Path | None = None
 ) -> None:
-    """Does nothing where a split that is judged holds nothing of `data.train`, or is that itself.
+    """Check that an evaluated split shares nothing with `data.train`, unless it is the train split.
 
     Raises:
-        DataError: If it does, as in `require_no_leaks`.
+        DataError: If they share images or groups and `data.allow_leaks` is off; see
+            `require_no_leaks`.
     """
     # Folds never cut through groups or images.
     if split == "train" or (split == "val" and recipe.data.folds is not None):

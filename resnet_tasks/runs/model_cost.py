@@ -1,4 +1,4 @@
-"""What models cost, measured side by side in one process: parameters, work, time and memory."""
+"""Cost of models, measured side by side in one process: parameters, operations, time and memory."""
 
 from __future__ import annotations
 
@@ -30,14 +30,15 @@ DEFAULT_SIZE = (480, 640)
 
 @dataclass(frozen=True)
 class ModelCost:
-    """What one forward of one image takes.
+    """Cost of one forward pass on one image.
 
     Attributes:
-        parameters: Of the whole model.
-        multiply_adds: Of convolutions and matrix products; those of detectors depend on how many
-            proposals the image gives.
-        seconds: Median of the repeats.
-        memory: Bytes of parameters and buffers, and the most that was taken besides at once.
+        parameters: Number of parameters of the whole model.
+        multiply_adds: Multiply-adds of convolutions and matrix products. For detectors the number
+            depends on how many proposals the image yields.
+        seconds: Median duration over the repeats.
+        memory: Bytes of parameters and buffers, plus the peak of the memory allocated during the
+            forward pass.
     """
 
     parameters: int
@@ -48,13 +49,13 @@ class ModelCost:
 
 @dataclass(frozen=True)
 class CostComparison:
-    """Several models under the same conditions.
+    """Costs of several models under the same conditions.
 
     Attributes:
-        size: (height, width) of the image.
+        size: (height, width) of the image, pixels.
         precision: `fp32`, `bf16` or `fp16`.
-        device: For people.
-        by_model: By name.
+        device: Description of the device for display.
+        by_model: Model name -> cost.
     """
 
     size: tuple[int, int]
@@ -64,7 +65,7 @@ class CostComparison:
 
     @property
     def conditions(self) -> str:
-        """How the numbers were made, for people."""
+        """Description of the measurement conditions for display."""
         height, width = self.size
         return (
             f"one forward of one image of {height} x {width} (height x width), {self.precision}, "
@@ -73,10 +74,10 @@ class CostComparison:
 
 
 def measure_peak_bytes(function: Callable[[], object], device: torch.device) -> int:
-    """The most bytes that `function` holds at once, beyond what was there before.
+    """Return the peak of the bytes that `function` allocates on top of those allocated before.
 
-    What torch's allocator gives out counts, with what operators take for themselves while they run
-    (on a CPU oneDNN's own buffers apart, which are not torch's).
+    Counted are allocations through torch's allocator, including temporary buffers of operators.
+    Buffers that oneDNN allocates by itself on a CPU are not counted.
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -95,7 +96,7 @@ def measure_peak_bytes(function: Callable[[], object], device: torch.device) -> 
 
 
 def _read_allocations(profiler: profile) -> list[int]:
-    """Bytes that were taken, and given back (negative), in order."""
+    """Return the allocated bytes in order of time; freed bytes are negative."""
     with TemporaryDirectory() as folder:
         file = Path(folder) / "trace.json"
         profiler.export_chrome_trace(str(file))
@@ -109,14 +110,14 @@ def _read_allocations(profiler: profile) -> list[int]:
 def time_interleaved_median(
     functions: Sequence[Callable[[], object]], device: torch.device, repeats: int = REPEATS
 ) -> list[float]:
-    """Median seconds of each work; they take turns, so that the machine's moods hit all alike."""
+    """Return the median seconds of each function; they alternate to share load fluctuations."""
     return [median(durations) for durations in time_interleaved(functions, device, repeats)]
 
 
 def time_interleaved(
     functions: Sequence[Callable[[], object]], device: torch.device, repeats: int = REPEATS
 ) -> list[list[float]]:
-    """Seconds of every timed run of each work, in turns, after `WARM_UPS` that do not count."""
+    """Return the seconds of each function's timed calls, interleaved, after `WARM_UPS` calls."""
     durations: list[list[float]] = [[] for _ in functions]
     for turn in range(-WARM_UPS, repeats):
         for number, function in enumerate(functions):
@@ -132,7 +133,7 @@ def time_interleaved(
 
 
 def make_noise_batch(size: tuple[int, int], channels: int, device: torch.device) -> Batch:
-    """A batch of one image of noise, the same every time."""
+    """Return a batch with one noise image, which is the same in every call."""
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(1, channels, *size, generator=generator).to(device)
     return Batch(
@@ -153,16 +154,16 @@ def measure_costs(
     precision: str = "fp32",
     repeats: int = REPEATS,
 ) -> CostComparison:
-    """The price of each model, all on the same image, device and precision.
+    """Measure the cost of each model, all on the same image, device and precision.
 
     Args:
-        models: By name; in any mode, which they keep.
+        models: Model name -> model; training mode is restored afterwards.
         size: (height, width) of the image; multiples of 32.
         precision: `fp32`, `bf16` or `fp16`.
-        repeats: Timed forwards of each.
+        repeats: Number of timed forward passes per model.
 
     Raises:
-        RunError: If the size is no multiple of 32.
+        RunError: If a side of the image is not a multiple of 32.
     """
     if any(side % 32 or side < 32 for side in size):
         raise RunError(
@@ -201,15 +202,16 @@ def measure_costs(
 
 
 def measure_run_costs(runs: Sequence[Run], size: str | None = None) -> CostComparison:
-    """The price of the last checkpoints of runs, in their order.
+    """Measure the cost of the last checkpoints of runs, in the order of the runs.
 
     Args:
-        runs: Opened.
-        size: `HEIGHTxWIDTH`; default: the images of the first run's recipe, padded to multiples
-            of 32, or 480x640 where it does not resize. Precision is that of the first run too.
+        runs: Opened runs.
+        size: `HEIGHTxWIDTH`; default: image size of the first run's recipe, padded to multiples of
+            32, or 480x640 if that recipe does not resize. The precision is also that of the first
+            run.
 
     Raises:
-        RunError: If the size is none, or a run has no checkpoint.
+        RunError: If `size` cannot be parsed, or a run has no checkpoint.
     """
     models = {f"{i} {run.directory}": run.load_model() for i, run in enumerate(runs)}
     recipe = runs[0].recipe

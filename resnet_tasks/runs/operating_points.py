@@ -1,4 +1,4 @@
-"""`RUN/operating_point.json`: thresholds chosen on val, kept with the run, used when asked for."""
+"""Operating points in `RUN/operating_point.json`: score thresholds chosen on val."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from resnet_tasks.runs.run import Run
 FILE = "operating_point.json"
 
 Points = dict[str, dict[str, OperatingPoint | None]]
-"""Head -> class -> operating point."""
+"""Head name -> class name -> operating point."""
 
 
 def choose_operating_points(
@@ -38,19 +38,20 @@ def choose_operating_points(
     checkpoint: str = "last",
     data_root: Path | None = None,
 ) -> Points:
-    """Chooses the thresholds of every detection head and keeps them in the run.
+    """Choose the score thresholds of every detection head and store them in the run folder.
 
     Args:
-        run: Whose heads predict.
-        rule: What a threshold has to achieve.
-        options: What counts as a hit.
-        split: Of the recipe, to choose on; `test` would make numbers on it too good.
+        run: Run whose heads predict.
+        rule: Requirement that a threshold has to meet.
+        options: Criterion for a hit.
+        split: Split of the recipe to choose on. Thresholds chosen on `test` would make the metrics
+            on `test` too high.
         checkpoint: `last` or `best`.
-        data_root: Folder that holds data sets.
+        data_root: Folder that holds the datasets; default `$RESNET_TASKS_DATA`, else `./data`.
 
     Raises:
         RunError: If the run has no detection head.
-        DataError: If the split annotates no boxes, or no threshold achieves the rule.
+        DataError: If the split annotates no boxes, or no threshold meets the rule.
     """
     model = run.load_model(checkpoint)
     evaluators = {
@@ -110,14 +111,14 @@ def choose_operating_points(
 
 
 def load_thresholds(run: Run, checkpoint: str = "last") -> dict[str, tuple[float, ...]]:
-    """Head -> threshold of every label, as kept in the run.
+    """Return head name -> score threshold of every label, as stored in the run folder.
 
     Args:
-        run: Whose thresholds are wanted.
-        checkpoint: Whose weights predict.
+        run: Run whose thresholds are loaded.
+        checkpoint: Checkpoint whose weights predict, `last` or `best`.
 
     Raises:
-        RunError: If none were chosen, or for other weights.
+        RunError: If no thresholds were chosen, or they were chosen for other weights.
     """
     path = run.directory / FILE
     remedy = f"`resnet-tasks operating-point {run.directory} --checkpoint {checkpoint}`"

@@ -1,4 +1,4 @@
-"""Two runs on the same images: what differs, and whether that could be chance."""
+"""Paired comparison of two runs on the same images: differences and their significance."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from resnet_tasks.structures.evaluation import HEADLINE, Metric
 
 @dataclass(frozen=True)
 class EvaluationRequest:
-    """Which evaluation of a run is meant: the arguments of `Run.evaluate`."""
+    """Arguments of `Run.evaluate` that identify an evaluation of a run."""
 
     split: Split = "val"
     annotations: Path | None = None
@@ -41,7 +41,7 @@ class EvaluationRequest:
     inference: InferenceOptions = PLAIN_INFERENCE
 
     def get_folder(self, run: Run) -> Path:
-        """Where `run` keeps it."""
+        """Return the folder of the evaluation in `run`."""
         return run.get_evaluation_folder(
             self.split,
             annotations=self.annotations,
@@ -50,7 +50,7 @@ class EvaluationRequest:
         )
 
     def hash_files(self, run: Run) -> dict[str, str]:
-        """The files that `run` is judged on, and their hashes."""
+        """Return path -> SHA-256 hex digest of the annotation files that `run` is evaluated on."""
         if self.annotations is not None:
             paths = [self.annotations]
         else:
@@ -59,7 +59,7 @@ class EvaluationRequest:
         return {str(path): compute_sha256(path) for path in paths if path.is_file()}
 
     def evaluate(self, run: Run, console: Console) -> None:
-        """Evaluates `run`."""
+        """Evaluate `run` with the arguments of this request."""
         run.evaluate(
             self.split,
             annotations=self.annotations,
@@ -73,12 +73,12 @@ class EvaluationRequest:
 
 @dataclass(frozen=True)
 class SavedEvaluation:
-    """An evaluation as it lies in a run.
+    """Evaluation as stored in a run folder.
 
     Attributes:
-        metadata: All of `metrics.json`.
+        metadata: Full contents of `metrics.json`.
         metrics: `head/metric` -> metric.
-        resampling: Its metrics on resampled data sets; None where no intervals were made.
+        resampling: Metrics on the resampled datasets; None if no intervals were computed.
     """
 
     metadata: Mapping[str, Any]
@@ -87,10 +87,10 @@ class SavedEvaluation:
 
     @classmethod
     def read(cls, folder: Path) -> SavedEvaluation:
-        """Reads an evaluation folder.
+        """Read an evaluation folder.
 
         Raises:
-            DataError: If there is none, or it is not of this version.
+            DataError: If there is no evaluation, or it has another format version.
         """
         path = folder / "metrics.json"
         try:
@@ -109,7 +109,7 @@ class SavedEvaluation:
 
 
 def metric_from_json(plain: Mapping[str, Any]) -> Metric:
-    """The inverse of `judging.metric_json`."""
+    """Return the metric from its JSON form; the inverse of `metric_tables.metric_to_json`."""
 
     def to_pair(value: list[float] | None) -> tuple[float, float] | None:
         return None if value is None else (value[0], value[1])
@@ -125,12 +125,12 @@ def metric_from_json(plain: Mapping[str, Any]) -> Metric:
 
 
 def check_comparable(run: Run, other: Run, request: EvaluationRequest) -> None:
-    """Refuses runs that cannot be compared, before anything is evaluated.
+    """Refuse runs that cannot be compared, before anything is evaluated.
 
     Raises:
-        DataError: If they are judged on other files.
-        RunError: If both are one run, one of them makes no intervals, or it lacks a calibration
-            that is asked for.
+        DataError: If the runs are evaluated on different files.
+        RunError: If both are the same run, one of them computes no intervals, or one of them lacks
+            a requested calibration.
     """
     if run.directory.resolve() == other.directory.resolve():
         raise RunError(f"{run.directory} cannot be compared with itself; name another run")
@@ -154,24 +154,26 @@ def check_comparable(run: Run, other: Run, request: EvaluationRequest) -> None:
 def compare_runs(
     run: Run, other: Run, request: EvaluationRequest, *, console: Console
 ) -> tuple[PairedComparison, Path]:
-    """Compares `run`, which was evaluated just now, with `other` on the same images.
+    """Compare `run`, which has just been evaluated, with `other` on the same images.
 
-    Every evaluation keeps its metrics on all resampled data sets; which images those hold depends
-    on the images and the seed alone. So what `other` kept is used as it is, unless its weights,
-    data or number of resamples have changed since: then it is evaluated again.
+    Every evaluation stores its metrics on all resampled datasets. The images in these datasets
+    depend only on the images of the evaluation and on the seed. The stored evaluation of `other` is
+    therefore reused. `other` is evaluated again only if its weights, its data, the number of
+    resamples or the package versions have changed since, or if a calibration is requested.
 
     Args:
-        run: Whose evaluation folder gets `paired-<other>.json`.
-        other: To compare with.
-        request: Which evaluation.
-        console: For progress.
+        run: Run whose evaluation folder receives `paired-<other>.json`.
+        other: Run to compare with.
+        request: Evaluation to compare.
+        console: Console for progress.
 
     Returns:
-        What was found, and the file it was written to.
+        Comparison, and path of the file that it was written to.
 
     Raises:
-        DataError: If `run` has no such evaluation, or the two judge no head on the same images.
-        RunError: As in `check_pair`.
+        DataError: If `run` has no such evaluation, or no head is evaluated on the same images in
+            both.
+        RunError: If the runs cannot be compared; see `check_comparable`.
     """
     check_comparable(run, other, request)
     mine = SavedEvaluation.read(request.get_folder(run))
@@ -197,13 +199,13 @@ def compare_runs(
 def _load_if_current(
     run: Run, request: EvaluationRequest, mine: SavedEvaluation
 ) -> SavedEvaluation | None:
-    """The evaluation that `run` has kept, if evaluating again would give the same."""
+    """Return the stored evaluation of `run`, or None if a new one could differ."""
     try:
         saved = SavedEvaluation.read(request.get_folder(run))
     except DataError:
         return None
     same = (
-        not request.inference.calibrated  # which may have been fitted again since
+        not request.inference.calibrated  # the calibration may have been fitted again since
         and saved.resampling is not None
         and mine.resampling is not None
         and saved.resampling.bootstrap == mine.resampling.bootstrap
@@ -219,7 +221,7 @@ def _list_digests(saved: SavedEvaluation) -> list[str]:
 
 
 def build_paired_table(comparison: PairedComparison, title: str = "") -> Table:
-    """The differences, for a console; the headline metrics also by class, if there are several."""
+    """Return the table of differences; headline metrics are also listed per class."""
     table = Table(title=Text(title), title_justify="left")
     table.add_column("metric", overflow="fold")
     for heading in ("run", "other", "difference [95 % interval]", "chance?"):

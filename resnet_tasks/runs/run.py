@@ -1,4 +1,4 @@
-"""A run: the trained model of a run folder, which predicts and is evaluated."""
+"""Trained model of a run folder, for prediction and evaluation."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from resnet_tasks.runtime.devices import resolve_device, resolve_precision
 
 Images = NDArray[Any] | str | Path
 STREAM_BATCH_SIZE = 4
-"""Images that `predict` sends through the model together, unless evaluation.batch_size is set."""
+"""Number of images per batch of `predict_paths`, unless `evaluation.batch_size` is set."""
 
 
 @dataclass
@@ -43,16 +43,16 @@ class Run(RunDirectory):
     """An opened run folder with its trained model.
 
     Attributes:
-        directory: The folder.
-        recipe: What was run.
-        labels: Categories and the classes of every head.
+        directory: Path of the run folder.
+        recipe: Resolved recipe of the run.
+        labels: Categories of the dataset and classes of every head.
     """
 
     _models: dict[str, TaskModel] = field(default_factory=dict, repr=False)
     _prediction_models: dict[str, TaskModel] = field(default_factory=dict, repr=False)
 
     def load_model(self, checkpoint: str = "last") -> TaskModel:
-        """The trained model, in evaluation mode; built once per checkpoint."""
+        """Return the trained model in evaluation mode; it is built once per checkpoint."""
         if checkpoint not in self._models:
             self._models[checkpoint] = self._build_model(checkpoint)
         return self._models[checkpoint]
@@ -66,7 +66,7 @@ class Run(RunDirectory):
         return model.eval()
 
     def _load_prediction_model(self, checkpoint: str) -> TaskModel:
-        """The trained model as one that only predicts; built once per checkpoint."""
+        """Return the trained model prepared for inference; it is built once per checkpoint."""
         if checkpoint not in self._prediction_models:
             self._prediction_models[checkpoint] = self._build_model(
                 checkpoint
@@ -80,16 +80,17 @@ class Run(RunDirectory):
         *,
         keep: Keep = "labels",
     ) -> Predictor:
-        """The trained model, with what `inference` and the recipe ask for around it.
+        """Return the trained model with the options of `inference` and the recipe's windows.
 
         Args:
             checkpoint: `last` or `best`.
-            inference: Calibration, views and windows.
-            keep: What is kept of pixels besides their labels, where they come in windows.
+            inference: Calibration, test-time augmentation views and windows.
+            keep: Values per pixel to keep for semantic maps that are predicted in windows:
+                `labels`, also their `confidence`, or the `probs` of all classes.
 
         Raises:
-            DataError: If the views are unknown, or asked for together with windows.
-            RunError: If a calibration is asked for that the run does not have for these weights.
+            DataError: If the views are unknown, or combined with windows.
+            RunError: If a calibration is requested that the run does not have for these weights.
         """
         inference, recipe = (
             replace(inference, windows=inference.windows or self.recipe.sliding),
@@ -105,10 +106,10 @@ class Run(RunDirectory):
     def load_calibration(
         self, checkpoint: str, inference: InferenceOptions
     ) -> dict[str, TemperatureScaling]:
-        """The calibration that `inference` asks for; empty where it asks for none.
+        """Return the calibration that `inference` requests; empty if it requests none.
 
         Raises:
-            RunError: If the run has none for these weights.
+            RunError: If the run has no calibration for these weights.
         """
         if not inference.calibrated:
             return {}
@@ -121,23 +122,23 @@ class Run(RunDirectory):
         checkpoint: str = "last",
         inference: InferenceOptions = PLAIN_INFERENCE,
     ) -> dict[str, Any]:
-        """Predictions of all heads for one image.
+        """Return the predictions of all heads for one image.
 
         Args:
-            image: `(height, width)` or `(height, width, C)` array, RGB, as stored (uint8, uint16 or
-                float); or a file.
+            image: Path of an image file, or `(height, width)` or `(height, width, C)` array in RGB
+                order with the stored values (uint8, uint16 or float).
             checkpoint: `last` or `best`.
-            inference: Calibration and views.
+            inference: Calibration, test-time augmentation views and windows.
 
         Returns:
-            Head name -> `Detections`, `SegmentationMap` (in pixels of that image) or
+            Head name -> `Detections`, `SegmentationMap` (both in pixels of that image) or
             `Classification`.
         """
         preparation = self.preparation
         precision = self.recipe.training.precision
         model = self.build_predictor(checkpoint, inference)
         if isinstance(image, (str, Path)):
-            if isinstance(model, SlidingWindows):  # read in parts
+            if isinstance(model, SlidingWindows):  # large files are read region by region
                 resolved_precision = resolve_precision(precision, model.model.device)
                 return model.predict(
                     preparation.open_image(Path(image)), precision=resolved_precision
@@ -157,25 +158,26 @@ class Run(RunDirectory):
         max_pixels: int | None = None,
         console: Console | None = None,
     ) -> Path:
-        """Predicts files, folders and videos into `out`: COCO results, semantic PNGs and overlays.
+        """Predict images and videos: write COCO results, semantic PNGs and overlays into `out`.
 
-        What was stopped on the way goes on where it was with the same call.
+        An interrupted prediction is resumed by the same call.
 
         Args:
             paths: Images, videos, or folders or patterns of them.
-            out: Is made; `images.json` says which image id is which file, `unreadable_images.jsonl`
-                which files could not be read.
-            score: Detections below are left out; default: all are written, those from 0.5 are
-                drawn.
-            thresholds: Head -> least score of the detections of every label, in place of `score`.
+            out: Folder that is created; its `images.json` maps image ids to files, and
+                `unreadable_images.jsonl` lists the files that could not be read.
+            score: Minimum score of detections; default: all are written, and those with a score of
+                at least 0.5 are drawn.
+            thresholds: Head name -> minimum score of detections for every label; replaces `score`.
             checkpoint: `last` or `best`.
-            inference: Calibration, views and windows.
-            max_pixels: Larger images are refused; None: as the recipe says.
-            console: For progress.
+            inference: Calibration, test-time augmentation views and windows.
+            max_pixels: Maximum number of pixels per image; larger images are refused; None: the
+                limit of the recipe.
+            console: Console for progress.
 
         Raises:
-            DataError: If there is no image, or none can be read.
-            RunError: If `out` is in use, or holds an unfinished prediction that was made otherwise.
+            DataError: If there is no image, or no image can be read.
+            RunError: If `out` is in use, or holds an unfinished prediction with other settings.
         """
         predict_all(
             self.build_stream_predictor(checkpoint, inference, max_pixels),
@@ -193,7 +195,7 @@ class Run(RunDirectory):
         inference: InferenceOptions = PLAIN_INFERENCE,
         max_pixels: int | None = None,
     ) -> ModelPredictor:
-        """The trained model as a stream uses it; see `predict_paths`."""
+        """Return the trained model as a predictor for streams of images; see `predict_paths`."""
         model, limit = (
             self.build_predictor(checkpoint, inference),
             max_pixels or self.recipe.data.max_pixels,
@@ -216,7 +218,10 @@ class Run(RunDirectory):
         inference: InferenceOptions = PLAIN_INFERENCE,
         max_pixels: int | None = None,
     ) -> dict[str, Any]:
-        """What decides a stream's results: a restart with other settings is refused."""
+        """Return the settings that affect a stream's results.
+
+        A restart with other settings is refused.
+        """
         return {
             "weights": weights_sha256(self.find_checkpoint(checkpoint)),
             "inference": inference.to_json(),
@@ -235,20 +240,21 @@ class Run(RunDirectory):
         console: Console | None = None,
         num_drawings: int = 12,
     ) -> Evaluation:
-        """Judges a checkpoint and keeps metrics, predictions and images under `evaluations/`.
+        """Evaluate a checkpoint and store metrics, predictions and images under `evaluations/`.
 
         Args:
             split: `train`, `val` or `test` of the recipe.
-            annotations: A COCO file to judge on instead.
-            images: Folder of that file's images; default: its own folder.
+            annotations: Path of a COCO JSON file to evaluate on instead of the split.
+            images: Path of the image folder of that file; default: the folder of the file.
             checkpoint: `last` or `best`.
-            inference: Calibration, views and windows; each combination keeps its results apart.
-            data_root: Folder that holds data sets; default `$RESNET_TASKS_DATA`, else `./data`.
-            console: For progress.
-            num_drawings: How many images to draw, truth beside prediction.
+            inference: Calibration, test-time augmentation views and windows; the results of each
+                combination are stored in a separate folder.
+            data_root: Folder that holds the datasets; default `$RESNET_TASKS_DATA`, else `./data`.
+            console: Console for progress; default: stderr.
+            num_drawings: Number of images to draw, ground truth next to prediction.
 
         Raises:
-            DataError: If a file is wrong, or val or test hold what was trained on.
+            DataError: If a file is invalid, or val or test contain training images.
         """
         console = console or Console(stderr=True)
         model = self.build_predictor(checkpoint, inference, keep="confidence")
@@ -285,11 +291,11 @@ class Run(RunDirectory):
         images: Path | None = None,
         data_root: Path | None = None,
     ) -> CocoDataset:
-        """What `evaluate` with the same arguments judges on.
+        """Return the dataset that `evaluate` with the same arguments evaluates on.
 
         Raises:
-            DataError: If a file is missing or wrong.
-            RunError: If it has categories that the run does not know.
+            DataError: If a file is missing or invalid.
+            RunError: If a file has categories that the run does not have.
         """
         if annotations is not None:
             files = [read_coco(annotations, images_root=images)]
@@ -301,11 +307,11 @@ class Run(RunDirectory):
 
 
 def load(directory: Path | str, *, trust_plugins: bool = False) -> Run:
-    """Opens a run folder: `load("runs/...").predict(array)`.
+    """Open a run folder: `load("runs/...").predict(array)`.
 
     Args:
-        directory: Made by `resnet-tasks finetune`.
-        trust_plugins: Execute the recipe's `plugins:`.
+        directory: Path of a folder that `resnet-tasks finetune` created.
+        trust_plugins: Whether to execute the code in the recipe's `plugins:`.
 
     Raises:
         RunError: If it is not a run folder.

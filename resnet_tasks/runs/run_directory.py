@@ -1,12 +1,12 @@
-"""A run folder: all that one fine-tuning leaves, enough to predict, evaluate and go on.
+"""Run folder: all files of one fine-tuning, enough to predict, evaluate and resume.
 
-recipe.yaml          the resolved recipe
-classes.json         categories of the data set and classes of every head
+recipe.yaml          resolved recipe
+classes.json         categories of the dataset and classes of every head
 log.jsonl            one JSON object per line: start, steps, epochs, end
-checkpoints/last     model.safetensors, ema.safetensors (where averaged), state.pt
-checkpoints/best     the same without state
-operating_point.json thresholds chosen on val, where that was asked for
-calibration.json     how confidences are scaled, where `calibrate` was asked for
+checkpoints/last     model.safetensors, ema.safetensors (if weights are averaged), state.pt
+checkpoints/best     the same without state.pt
+operating_point.json thresholds chosen on val by `operating-point` (optional)
+calibration.json     scaling of the confidences by `calibrate` (optional)
 evaluations/<split>  metrics.json, details.json, resamples.npz, predictions, images
 """
 
@@ -36,9 +36,9 @@ class RunDirectory:
     """A run folder without its model.
 
     Attributes:
-        directory: The folder.
-        recipe: What was run.
-        labels: Categories and the classes of every head.
+        directory: Path of the run folder.
+        recipe: Resolved recipe of the run.
+        labels: Categories of the dataset and classes of every head.
     """
 
     directory: Path
@@ -47,10 +47,10 @@ class RunDirectory:
 
     @classmethod
     def create(cls, directory: Path, recipe: Recipe, labels: Labels) -> Self:
-        """Makes the folder.
+        """Create the run folder with its recipe, classes and plugins.
 
         Raises:
-            RunError: If it already holds a run, or cannot be made.
+            RunError: If the folder already holds a run, or cannot be created.
         """
         if (directory / "recipe.yaml").exists():
             has_checkpoint = (directory / "checkpoints").exists()
@@ -69,11 +69,11 @@ class RunDirectory:
 
     @classmethod
     def open(cls, directory: Path | str, *, trust_plugins: bool = False) -> Self:
-        """Opens a run folder.
+        """Open a run folder and load its plugins.
 
         Args:
-            directory: Made by `resnet-tasks finetune`.
-            trust_plugins: Execute the recipe's `plugins:`.
+            directory: Path of a folder that `resnet-tasks finetune` created.
+            trust_plugins: Whether to execute the code in the recipe's `plugins:`.
 
         Raises:
             RunError: If it is not a run folder.
@@ -84,7 +84,7 @@ class RunDirectory:
 
     @classmethod
     def read(cls, directory: Path) -> Self:
-        """What a run folder says of itself; runs no code of it.
+        """Read recipe and labels of a run folder without executing its plugins.
 
         Raises:
             RunError: If it is not a run folder.
@@ -94,10 +94,12 @@ class RunDirectory:
 
     @classmethod
     def reopen(cls, directory: Path, recipe: Recipe, labels: Labels) -> Self:
-        """A run folder to go on with, held against what it was started with; runs no code of it.
+        """Return a run folder to resume; its recipe and categories must be unchanged.
+
+        No plugin of the run is executed.
 
         Raises:
-            RunError: If it is not a run folder, or its recipe or categories are others.
+            RunError: If it is not a run folder, or its recipe or categories differ.
         """
         _require_run_files(directory)
         if load_recipe(directory / "recipe.yaml") != recipe:
@@ -113,7 +115,7 @@ class RunDirectory:
 
     @property
     def preparation(self) -> Preparation:
-        """How this run's images become samples."""
+        """Preparation that turns this run's images into samples."""
         return build_preparation(self.recipe)
 
     @property
@@ -127,7 +129,7 @@ class RunDirectory:
         return {name: head_labels.category_ids for name, head_labels in self.labels.heads.items()}
 
     def find_checkpoint(self, name: str = "last") -> Path:
-        """Folder of the checkpoint `last` or `best`."""
+        """Return the path of the checkpoint `last` or `best`."""
         if name not in ("last", "best"):
             raise RunError(f"{self.directory} keeps the checkpoints last and best, not {name!r}")
         return self.directory / "checkpoints" / name
@@ -140,7 +142,7 @@ class RunDirectory:
         checkpoint: str = "last",
         inference: InferenceOptions = PLAIN_INFERENCE,
     ) -> Path:
-        """Where `evaluate` with the same arguments keeps its results."""
+        """Return the folder in which `evaluate` with the same arguments stores its results."""
         name: str = split
         if annotations is not None:
             name = f"file-{annotations.stem}-{compute_sha256(annotations)[:8]}"
@@ -159,7 +161,11 @@ def _require_run_files(folder: Path) -> None:
 
 
 def _copy_plugins(plugins: Sequence[str], folder: Path) -> tuple[str, ...]:
-    """Copies the files among the plugins into the run, which must be enough by itself."""
+    """Copy plugin files into the run folder, which must be self-contained.
+
+    Returns:
+        Names of the plugins, with copied files relative to the run folder.
+    """
     copied_plugins = []
     for number, plugin in enumerate(plugins):
         if not plugin.endswith(".py"):

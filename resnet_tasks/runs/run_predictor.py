@@ -1,4 +1,4 @@
-"""A run's predictor, described so that another process can make it."""
+"""Picklable factory that builds a run's predictor in another process."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from resnet_tasks.runs.run import Run
 
 @dataclass(frozen=True)
 class RunPredictorFactory:
-    """Called, it opens the run and gives its predictor.
+    """Callable that opens a run and returns its predictor.
 
     Attributes:
-        directory: The run folder, absolute; every machine must find it there.
+        directory: Absolute path of the run folder, valid on every machine that calls the factory.
         checkpoint: `last` or `best`.
-        inference: Calibration, views and windows.
-        max_pixels: Larger images are refused; None: as the recipe says.
-        trust_plugins: Execute the recipe's `plugins:`.
+        inference: Calibration, test-time augmentation views and windows.
+        max_pixels: Maximum number of pixels per image; larger images are refused; None: the limit
+            of the recipe.
+        trust_plugins: Whether to execute the code in the recipe's `plugins:`.
     """
 
     directory: Path
@@ -29,7 +30,7 @@ class RunPredictorFactory:
     trust_plugins: bool = False
 
     def __call__(self) -> ModelPredictor:
-        """The predictor.
+        """Open the run and return its predictor.
 
         Raises:
             ResnetTasksError: If the run cannot be opened.
