@@ -1,1 +1,1 @@
-"""Whole models as graphs for other engines, and prediction with them without torch."""
+"""Export of whole models as graphs for other inference engines."""

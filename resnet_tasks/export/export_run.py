@@ -1,4 +1,4 @@
-"""A run as an exported folder: written, run, compared with the model, and only then kept."""
+"""Export of a run into a folder that is kept only if its predictions match those of the model."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ Format = Literal["onnx", "openvino"]
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What came out.
+    """Exported folder and its manifest.
 
     Attributes:
-        folder: With graph and `export.json`.
-        manifest: The latter.
+        folder: Folder with the graph and `export.json`.
+        manifest: Contents of `export.json`.
     """
 
     folder: Path
@@ -59,18 +59,18 @@ def export_run(
     console: Console | None = None,
     tolerance: Tolerance = EXACT,
 ) -> ExportResult:
-    """Exports a run's model, compares it with the model on real images, and keeps it if it fits.
+    """Export a run's model, compare it with the model on real images, and keep it if they agree.
 
     Args:
-        run: Whose model.
-        out: Folder to make.
-        form: Of the graph.
-        int8: Quantize it too; None: float32 weights.
+        run: Run whose model is exported.
+        out: Path of the folder to create.
+        form: Format of the graph, `onnx` or `openvino`.
+        int8: Options of int8 quantization; None: float32 weights.
         checkpoint: `last` or `best`.
-        comparison_images: Images to compare on.
-        data_root: Folder that holds data sets.
-        console: For progress and the table.
-        tolerance: Of float32 against float32.
+        comparison_images: Images to compare predictions on.
+        data_root: Folder that holds the datasets; default `$RESNET_TASKS_DATA`, else `./data`.
+        console: Console for progress; default: stderr.
+        tolerance: Allowed differences between the float32 model and the float32 export.
 
     Raises:
         DataError: If there are no images to compare on.

@@ -1,4 +1,4 @@
-"""What an export differs in and what it costs, for people."""
+"""Console tables of an export: differences from the model, latency, size and int8 metrics."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from resnet_tasks.exported.manifest import FILE, Manifest
 
 
 def build_export_tables(export: ExportResult) -> list[Table]:
-    """What was compared, how far it lies apart, and what it costs."""
+    """Return the tables of prediction differences, costs and, for int8, metrics of an export."""
     metadata, manifest = export.manifest.metadata, export.manifest
     number = len(metadata["comparison"]["images"])
     title = Text(f"compared with PyTorch fp32 on {number} images")

@@ -1,11 +1,12 @@
-"""Faster R-CNN as a graph of fixed-size stages: the best K of each, and a mask of those that count.
+"""Faster R-CNN as a graph of fixed-size stages: the best K entries of each, with a validity mask.
 
-It computes what `FasterRCNN.forward` and `decode` do. Where those gather what is valid, here every
-stage keeps a fixed number of places: `rpn_pre_nms` candidates per level, `rpn_post_nms` proposals
-and `detections_per_image` detections of each image. Invalid places score -1.
+The graph computes the same as `FasterRCNN.forward` and `decode`. Those gather the valid entries, so
+that their shapes depend on the data. Here every stage has a fixed number of slots: `rpn_pre_nms`
+candidates per level, `rpn_post_nms` proposals per image and `detections_per_image` detections per
+image. Invalid slots have the score -1.
 
-Shapes: `B` images, `L` levels, `A` anchors per cell, `T` candidates per level, `R` proposals of an
-image, `K` classes, `D` detections of an image.
+Shapes: `B` images, `L` levels, `A` anchors per cell, `T` candidates per level, `R` proposals per
+image, `K` classes, `D` detections per image.
 """
 
 from __future__ import annotations
@@ -25,24 +26,24 @@ from resnet_tasks.heads.rcnn.rpn import AnchorShapes
 from resnet_tasks.layers.roi_align import assign_boxes_to_levels
 
 INVALID = -1.0
-"""Score of a place that holds nothing."""
+"""Score of an empty slot."""
 FILLER = -1e30
-"""Below every logit; finite, so that statistics over it are."""
+"""Padding value below every logit; finite, so that statistics over the logits are finite."""
 
 
 def compute_detector_outputs(
     head: FasterRCNN, features: Mapping[str, Tensor], sizes: Tensor
 ) -> dict[str, Tensor]:
-    """The detections of every image, best first.
+    """Compute the detections of every image, sorted by descending score.
 
     Args:
-        head: The detector.
+        head: Faster R-CNN head.
         features: Level -> `(B, channels, H/stride, W/stride)`.
         sizes: `(B, 2)` int64, (height, width) of each image inside the padded batch.
 
     Returns:
-        `boxes` `(B, D, 4)` float32 xyxy in input pixels, inside the image; `scores` `(B, D)`
-        float32, -1 in places without a detection, else falling; `labels` `(B, D)` int64.
+        `boxes` `(B, D, 4)` float32 xyxy in input pixels, clipped to the image; `scores` `(B, D)`
+        float32 in descending order, -1 in slots without a detection; `labels` `(B, D)` int64.
     """
     levels = head._compute_pyramid(features)
     stride = head.finest_stride
@@ -63,7 +64,7 @@ def compute_detector_outputs(
     scores, best = scores.topk(count, dim=1)
     boxes = boxes.flatten(1, 2).gather(1, best[..., None].expand(-1, -1, 4))
     boxes = torch.minimum(boxes, sizes[:, None].flip(2).repeat(1, 1, 2).to(boxes.dtype))
-    # Those that lie in the padding alone.
+    # Boxes that lie entirely in the padding have no area left after clipping to the image.
     is_seen = (scores > 0) & (boxes[..., 2:] > boxes[..., :2]).all(dim=2)
     labels = torch.div(best, number, rounding_mode="trunc")
     return {
@@ -76,7 +77,7 @@ def compute_detector_outputs(
 def _compute_proposals(
     head: FasterRCNN, levels: Sequence[Tensor], padded: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Boxes `(B, R, 4)` and which of them are `(B, R)` valid; first those that score best."""
+    """Return proposals `(B, R, 4)` by descending score, and their validity mask `(B, R)`."""
     before, after = head.options.rpn_pre_nms[1], head.options.rpn_post_nms[1]
     candidates = [
         _select_candidates(head, level, index, padded) for index, level in enumerate(levels)
@@ -95,13 +96,14 @@ def _compute_proposals(
 def _select_candidates(
     head: FasterRCNN, level: Tensor, index: int, padded: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The best anchors of a level: scores `(B, T)`, -1 where it has fewer, and boxes `(B, T, 4)`.
+    """Return the best anchors of a level: scores `(B, T)` and boxes `(B, T, 4)`.
 
-    Only their boxes are decoded, and only their anchors made.
+    Scores are -1 in slots beyond the number of anchors. Anchors are generated and deltas decoded
+    only for the selected slots.
     """
     count = head.options.rpn_pre_nms[1]
     logits, deltas = head.rpn.head(level)
-    # So that the best T exist on a level with fewer anchors.
+    # `topk` needs at least T entries, but a small level may have fewer anchors.
     filled = torch.cat((logits, torch.full_like(logits[:, :1], FILLER).expand(-1, count)), 1)
     best, anchor_indices = filled.topk(count, dim=1)
     anchor_indices = torch.minimum(anchor_indices, get_size(logits, 1) - 1)
@@ -114,14 +116,14 @@ def _select_candidates(
 def _gather_anchors(
     anchors: AnchorShapes, index: int, anchor_indices: Tensor, level: Tensor, padded: Tensor
 ) -> Tensor:
-    """Anchors by their number on a level: `(..., 4)` float32 xyxy, input pixels."""
+    """Return the anchors with the given indices: `(..., 4)` float32 xyxy, input pixels."""
     generator = AnchorGenerator(anchors.sizes, (anchors.aspect_ratios,) * len(anchors.sizes))
     shapes = generator.cell_anchors[index].to(anchor_indices.device)
     rows, columns = get_size(level, 2), get_size(level, 3)
     cells = torch.div(anchor_indices, anchors.per_cell, rounding_mode="trunc")
     row = torch.div(cells, columns, rounding_mode="trunc")
     column = cells - row * columns
-    # The steps are rounded as in `rpn`.
+    # Anchor steps are rounded down as in `rpn`, so that both generate the same anchors.
     y = row * torch.div(padded[0], rows, rounding_mode="trunc")
     x = column * torch.div(padded[1], columns, rounding_mode="trunc")
     corner = torch.stack((x, y), dim=-1).to(torch.float32).repeat(1, 1, 2)
@@ -130,12 +132,12 @@ def _gather_anchors(
 
 
 def decode_boxes(deltas: Tensor, boxes: Tensor, coder: BoxCoder) -> Tensor:
-    """Torchvision's `BoxCoder.decode_single` for any leading axes.
+    """Decode box deltas like torchvision's `BoxCoder.decode_single`, for any leading axes.
 
     Args:
-        deltas: `(..., 4)`.
-        boxes: `(..., 4)` float32 xyxy that they are relative to.
-        coder: Gives weights and limit.
+        deltas: `(..., 4)` box deltas.
+        boxes: `(..., 4)` float32 xyxy boxes that the deltas are relative to.
+        coder: Coder that provides the weights and the limit of the size deltas.
     """
     weights = deltas.new_tensor(coder.weights)
     offsets = deltas / weights
@@ -156,11 +158,12 @@ def _is_large(boxes: Tensor, least: float) -> Tensor:
 def _classify_proposals(
     head: FasterRCNN, levels: Sequence[Tensor], proposals: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """What the second stage says: probabilities `(B, R, K)` and deltas `(B, R, K, 4)`.
+    """Run the second stage: return probabilities `(B, R, K)` and deltas `(B, R, K, 4)`.
 
-    Proposals are sorted by the level that they read, so that their features are put one behind the
-    other and never moved. Every level pools one box more, whose result is not used: the range of
-    what a level without a box holds is none, and would spoil that of all in int8.
+    Proposals are sorted by the level that they are pooled from, so that the features of the levels
+    are concatenated without being reordered. Every level also pools one extra box, whose result is
+    discarded: a level without a box would have an empty activation range during calibration, which
+    would spoil the int8 range of all levels.
     """
     stage = head.roi_heads
     number = proposals.shape[1]
@@ -186,6 +189,7 @@ def _classify_proposals(
     order = torch.cat(orders)
     logits, deltas = stage.box_predictor(stage.box_head(torch.cat(parts).flatten(1)))
     places = torch.arange(order.shape[0], device=order.device)
+    # Inverse permutation. The extra boxes all scatter into one slot at the end, which is cut off.
     back = torch.zeros_like(order).scatter(0, order, places)[: level_indices.shape[0]]
     probs = logits.softmax(dim=1)[back, 1:].view(-1, number, logits.shape[1] - 1)
     return probs, deltas[back, 1:].view(*probs.shape[:2], -1, 4)

@@ -1,4 +1,4 @@
-"""A whole model as one graph: plain pixels in, what every head finds out.
+"""Graph of a whole model: pixels in, outputs of all heads out.
 
 Shapes: `B` images, `C` channels, `H, W` padded batch.
 """
@@ -25,14 +25,15 @@ Outputs = Callable[[Head, Mapping[str, Tensor], Tensor], dict[str, Tensor]]
 
 
 class ExportGraph(nn.Module):
-    """What is traced: normalization, backbone, pyramid and all heads of a model.
+    """Traceable module with normalization, backbone, pyramid and all heads of a model.
 
     Args:
-        model: In evaluation mode; is copied.
-        pixels: The values that go in.
+        model: Model in evaluation mode; it is copied.
+        pixels: Range of the input values.
 
     Attributes:
-        output_names: `head.field`, in the order of what `forward` returns.
+        output_names: `head.field`, in the order of the outputs of `forward`; empty before the first
+            call.
 
     Raises:
         HeadError: If a head cannot be exported.
@@ -43,7 +44,7 @@ class ExportGraph(nn.Module):
 
     def __init__(self, model: TaskModel, pixels: PixelRange) -> None:
         super().__init__()
-        # In int8 too, every filter is then a constant of the graph.
+        # Every filter becomes a constant of the graph, which int8 quantization needs as well.
         self.model = copy.deepcopy(model).cpu()
         fold_permanently(self.model)
         self.pixels = pixels
@@ -52,13 +53,13 @@ class ExportGraph(nn.Module):
         }
         mean, std = self.model.mean.double(), self.model.std.double()
         span = pixels.high - pixels.low
-        # (x - low) / span, then (.. - mean) / std, as one multiplication and one addition.
+        # Fold (x - low) / span and (... - mean) / std into one multiplication and one addition.
         self.register_buffer("scale", (1 / (std * span)).float()[:, None, None])
         self.register_buffer("shift", (-(pixels.low / span + mean) / std).float()[:, None, None])
         self.output_names: tuple[str, ...] = ()
 
     def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
-        """Outputs of all heads.
+        """Compute the outputs of all heads.
 
         Args:
             images: `(B, C, H, W)` float32, in the range of `pixels`; H and W multiples of 32.
@@ -74,7 +75,7 @@ class ExportGraph(nn.Module):
         return tuple(named_outputs.values())
 
     def _normalize(self, images: Tensor, sizes: Tensor) -> Tensor:
-        """As `TaskModel.normalize`: padding is 0 behind it."""
+        """Normalize like `TaskModel.normalize`: padding is 0 after normalization."""
         if self.pixels.clip:
             images = images.clamp(self.pixels.low, self.pixels.high)
         rows = torch.arange(images.shape[2], device=images.device)
@@ -84,10 +85,10 @@ class ExportGraph(nn.Module):
 
 
 def _select_outputs(name: str, head: Head) -> Outputs:
-    """How the outputs of a head are made.
+    """Return the function that computes the outputs of a head.
 
     Raises:
-        HeadError: If nobody knows.
+        HeadError: If the head cannot be exported.
     """
     outputs = _OUTPUTS.get(type(head))
     if outputs is None and isinstance(head, SemanticHead):
@@ -115,16 +116,16 @@ def _compute_detections(
 
 
 def _compute_logits(head: Head, features: Mapping[str, Tensor], _: Tensor) -> dict[str, Tensor]:
-    """`(B, K, H, W)`: their greatest along K is the map at the size of the input."""
+    """Return `logits` `(B, K, H, W)`; their argmax along K is the label map at input size."""
     return {"logits": head(features)["logits"]}
 
 
 def _compute_probs(head: Head, features: Mapping[str, Tensor], sizes: Tensor) -> dict[str, Tensor]:
-    """`(B, K)` float32."""
+    """Return `probs` `(B, K)` float32."""
     assert isinstance(head, Classifier)
     pooled = head.pool_logits(head(features)["logits"], sizes)
     return {"probs": pooled.sigmoid() if head.options.multi_label else pooled.softmax(dim=1)}
 
 
-# By exact type: a subclass may give more, or something else.
+# Looked up by exact type, because a subclass may compute other outputs.
 _OUTPUTS: dict[type[Head], Outputs] = {FasterRCNN: _compute_detections, Classifier: _compute_probs}

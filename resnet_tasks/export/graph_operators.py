@@ -1,9 +1,9 @@
-"""Operators that an exported graph holds as one node each, with shapes that do not depend on data.
+"""Operators that become a single node of the exported graph, with data-independent shapes.
 
-Each is an autograd function: in PyTorch it computes, and while a graph is traced its `symbolic`
-puts the ONNX operator in its place.
+Each operator is an autograd function: its `forward` computes the result in PyTorch, and its
+`symbolic` inserts the ONNX operator while a graph is traced.
 
-Shapes: `G` groups (an image's level, or an image's class), `N` boxes of a group.
+Shapes: `G` groups (a level of an image, or a class of an image), `N` boxes per group.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torchvision.ops import nms, roi_align
 
 
 class _NonMaxSuppression(torch.autograd.Function):
-    """ONNX NonMaxSuppression with one class: groups are its batch."""
+    """ONNX NonMaxSuppression with a single class; the groups form its batch axis."""
 
     @staticmethod
     def forward(_: Any, boxes: Tensor, scores: Tensor, iou: float, least: float) -> Tensor:
@@ -44,13 +44,13 @@ class _NonMaxSuppression(torch.autograd.Function):
 
 
 def compute_nms_mask(boxes: Tensor, scores: Tensor, *, iou: float, least: float) -> Tensor:
-    """Which boxes of every group non-maximum suppression keeps, all groups in one call.
+    """Return the mask of the boxes that non-maximum suppression keeps, for all groups in one call.
 
     Args:
         boxes: `(G, N, 4)` float32 xyxy.
         scores: `(G, N)` float32.
-        iou: Boxes of a group that overlap a better one more are dropped.
-        least: Boxes score more than this; the others suppress nothing.
+        iou: IoU above which a box is suppressed by a better one of the same group.
+        least: Score threshold; boxes must score more, and boxes below suppress nothing.
 
     Returns:
         `(G, N)` bool.
@@ -62,7 +62,7 @@ def compute_nms_mask(boxes: Tensor, scores: Tensor, *, iou: float, least: float)
 
 
 class _RoiAlign(torch.autograd.Function):
-    """ONNX RoiAlign with the corners of boxes where Mask R-CNN's code has them."""
+    """ONNX RoiAlign without the half-pixel shift of boxes, as in the original Mask R-CNN."""
 
     @staticmethod
     def forward(
@@ -92,14 +92,14 @@ class _RoiAlign(torch.autograd.Function):
 def pool_rois(
     level: Tensor, boxes: Tensor, images: Tensor, *, stride: int, size: int, ratio: int
 ) -> Tensor:
-    """Features of boxes on a level: `(R, C, size, size)`.
+    """Pool the features of boxes on a level: `(R, C, size, size)`.
 
     Args:
-        level: `(B, C, Hk, Wk)`.
+        level: `(B, C, Hk, Wk)` feature map.
         boxes: `(R, 4)` float32 xyxy, input pixels; R may be 0.
-        images: `(R,)` int64, the image of each.
+        images: `(R,)` int64, index of the image of each box.
         stride: Input pixels per cell.
-        size: Bins per axis.
+        size: Output bins per axis.
         ratio: Samples per bin and axis.
     """
     roi_features: Tensor = _RoiAlign.apply(level, boxes, images, stride, size, ratio)
@@ -107,5 +107,5 @@ def pool_rois(
 
 
 def get_size(tensor: Tensor, axis: int) -> Tensor:
-    """The length of an axis as an int64 number of the graph, which follows the input."""
+    """Return the length of an axis as an int64 tensor of the graph, which follows the input."""
     return torch._shape_as_tensor(tensor)[axis]

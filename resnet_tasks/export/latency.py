@@ -1,4 +1,4 @@
-"""Latency of one image: the model in PyTorch and its exported graph."""
+"""Latency of one image: the PyTorch model and its exported graph."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from resnet_tasks.model import TaskModel
 from resnet_tasks.runtime.devices import resolve_precision
 
 TIMED = 5
-"""Forwards whose median is told."""
+"""Number of timed forward passes, whose median is reported."""
 
 
 def measure_latency(
     model: TaskModel, manifest: Manifest, folder: Path, image: Image
 ) -> dict[str, Any]:
-    """Milliseconds of one image, from prepared pixels to raw outputs: medians."""
+    """Measure the median milliseconds for one image, from prepared pixels to raw outputs."""
     batch, feed = collate_batch(manifest, [image]), build_feed(manifest, [image])
     precision = resolve_precision("auto", torch.device("cpu"))
     manifest.write(folder)

@@ -1,4 +1,4 @@
-"""Predictions of an exported graph compared with those of its model on real images."""
+"""Comparison of an exported graph's predictions with those of its model on real images."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ Image = tuple[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class ComparisonImages:
-    """The images that an export is compared with its model on.
+    """Images on which an export is compared with its model.
 
     Attributes:
-        paths: Images and folders; none: those of the run's val split.
-        number: How many of them, at most; evenly spread.
+        paths: Images and folders of images; empty: the images of the run's val split.
+        number: Maximum number of images, evenly spaced.
     """
 
     paths: tuple[Path, ...] = ()
@@ -44,16 +44,18 @@ class ComparisonImages:
 
 
 DEFAULT_IMAGES = ComparisonImages()
-"""Some of the run's val split."""
+"""Images from the run's val split."""
 
 
 def load_comparison_images(
     run: Run, comparison_images: ComparisonImages, data_root: Path | None
 ) -> list[Image]:
-    """Stored images to compare on, evenly spread; of big ones the first window.
+    """Load evenly spaced images to compare on; if the run predicts in windows, one window of each.
+
+    The window is the top left one.
 
     Raises:
-        DataError: If there are none.
+        DataError: If there are no images.
     """
     preparation, windows = run.preparation, run.recipe.sliding
     if comparison_images.paths:
@@ -75,7 +77,7 @@ def load_comparison_images(
 
 
 def _iterate_batches(images: Sequence[Image]) -> Iterator[Sequence[Image]]:
-    """One by one and in twos, so that a graph is tried with several numbers and sizes."""
+    """Yield batches of one and two images in turn, to try the graph with several shapes."""
     start, number = 0, 1
     while start < len(images):
         yield images[start : start + number]
@@ -90,10 +92,13 @@ def compare_with_model(
     tolerance: Tolerance,
     console: Console,
 ) -> tuple[dict[str, Any], Manifest]:
-    """How far the export is from the model in float32 and in the engine's own precision.
+    """Compare the export with the model in float32 and in the engine's own precision.
+
+    Returns:
+        Metadata of the comparison, and the manifest with the precision that is accurate enough.
 
     Raises:
-        RunError: If it is too far in float32.
+        RunError: If the differences in float32 exceed the tolerance.
     """
     engines = {"fp32": tolerance}
     if manifest.format == "openvino":
@@ -160,6 +165,6 @@ def _predict(model: TaskModel, manifest: Manifest, images: Sequence[Image]) -> l
 
 
 def collate_batch(manifest: Manifest, images: Sequence[Image]) -> Batch:
-    """Return the batch of the model for stored images, prepared as the export prepares them."""
+    """Return the model's batch of stored images, prepared in the same way as for the export."""
     samples = [make_sample(manifest.preparation, image, 0, name) for name, image in images]
     return collate(samples)

@@ -1,4 +1,4 @@
-"""What an exported model predicts, held against the model it was made from."""
+"""Differences between the predictions of an exported model and of the original model."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from resnet_tasks.structures.predictions import Classification, Detections, Segm
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far an exported model may be from the one it was made from.
+    """Allowed differences between an exported model and the original model.
 
     Attributes:
-        box: Corners of one detection, pixels of the original image.
-        score: Scores and probabilities of one detection, pixel or image.
-        unmatched: Share of the detections, of both sides, without a counterpart that close; each
-            weighs its score, so that a model's many doubtful ones count for what they are.
-        pixels: Share of pixels with another class.
+        box: Maximum difference of the corners of one detection, pixels of the original image.
+        score: Maximum difference of the scores or probabilities of one detection, pixel or image.
+        unmatched: Maximum share of the detections of both models without a counterpart within
+            tolerance. Detections are weighted by score, so that many low-scoring ones count little.
+        pixels: Maximum share of pixels with a different class.
     """
 
     box: float
@@ -31,9 +31,9 @@ class Tolerance:
 
 
 EXACT = Tolerance(box=0.1, score=1e-3, unmatched=0.01, pixels=1e-3)
-"""Both compute in float32; a few overlaps lie at the threshold of a suppression."""
+"""Tolerance if both models compute in float32; some overlaps lie at the threshold of NMS."""
 ROUNDED = Tolerance(box=8.0, score=0.1, unmatched=0.015, pixels=0.02)
-"""The engine computes in bf16, which has 8 bits.
+"""Tolerance if the engine computes in bf16, which has 8 bits of precision.
 
 BCCD's detector, trained for 14 epochs, lost 1.9 % of the scores and 0.33 points of AP (of 56.7).
 """
@@ -41,18 +41,19 @@ BCCD's detector, trained for 14 epochs, lost 1.9 % of the scores and 0.33 points
 
 @dataclass
 class OutputDifference:
-    """The greatest differences of one head over some images; what a head lacks stays 0.
+    """Maximum differences of one head over several images; values that do not apply stay 0.
 
     Attributes:
-        images: Compared.
-        detections: Of both sides, the model's and the export's.
-        unmatched: Those of them without a counterpart.
-        scores: Sum of the scores of all of them.
-        unmatched_scores: Sum of the scores of those without a counterpart.
-        box: Corners of those with one, pixels.
-        score: Scores of those with one; probabilities of images; of pixels the mean difference of
-            the probability of the class, over an image.
-        pixels: Share of pixels with another class, over all images.
+        images: Number of compared images.
+        detections: Number of detections of the model and of the export together.
+        unmatched: Number of these detections without a counterpart.
+        scores: Sum of the scores of all detections.
+        unmatched_scores: Sum of the scores of the detections without a counterpart.
+        box: Maximum corner difference of matched detections, pixels of the original image.
+        score: Maximum difference of the scores of matched detections or of the probabilities of
+            images. For semantic maps: maximum over the images of the mean over the pixels of the
+            largest difference among the class probabilities.
+        pixels: Share of pixels with a different class, over all images.
     """
 
     images: int = 0
@@ -66,11 +67,11 @@ class OutputDifference:
 
     @property
     def unmatched_fraction(self) -> float:
-        """Share of the scores, 0..1, that detections without a counterpart have."""
+        """Share of the scores, 0 to 1, that belongs to detections without a counterpart."""
         return self.unmatched_scores / self.scores if self.scores else 0.0
 
     def is_within(self, tolerance: Tolerance) -> bool:
-        """Whether all are as small as they have to be."""
+        """Return whether all differences are within the tolerance."""
         return (
             self.unmatched_fraction <= tolerance.unmatched
             and self.box <= tolerance.box
@@ -79,7 +80,7 @@ class OutputDifference:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """Return the differences as plain values for JSON."""
         return {**asdict(self), "lost": self.unmatched_fraction}
 
 
@@ -88,12 +89,12 @@ def compare_predictions(
     export_predictions: Sequence[Mapping[str, Any]],
     tolerance: Tolerance,
 ) -> dict[str, OutputDifference]:
-    """The greatest differences of every head.
+    """Return the maximum differences per head.
 
     Args:
-        model_predictions: Per image: head -> prediction of the model.
-        export_predictions: The same of the export.
-        tolerance: What counts as the same detection.
+        model_predictions: Per image: head name -> prediction of the model.
+        export_predictions: Per image: head name -> prediction of the export.
+        tolerance: Differences up to which two detections match.
     """
     differences: dict[str, OutputDifference] = {}
     pixels: dict[str, list[tuple[int, int]]] = {}
@@ -118,7 +119,7 @@ def compare_predictions(
 def _compare_detections(
     difference: OutputDifference, expected: Detections, exported: Detections, tolerance: Tolerance
 ) -> None:
-    """Pairs of one class that lie within the tolerance, the closest first among those left."""
+    """Match detections of the same class within the tolerance, greedily by distance."""
     difference.detections += len(expected) + len(exported)
     boxes, other_boxes = (
         as_array(expected.boxes).reshape(-1, 4),
@@ -148,7 +149,7 @@ def _compare_detections(
 def _count_differing_pixels(
     difference: OutputDifference, expected: SegmentationMap, exported: SegmentationMap
 ) -> tuple[int, int]:
-    """How many pixels have another class, and how many there are."""
+    """Return the number of pixels with a different class, and the number of all pixels."""
     labels, other_labels = as_array(expected.labels), as_array(exported.labels)
     if expected.probs is not None and exported.probs is not None:
         gap = np.abs(as_array(expected.probs) - as_array(exported.probs)).max(axis=0).mean()

@@ -1,4 +1,4 @@
-"""int8: an exported graph calibrated on training images, and its metrics before and after."""
+"""Quantization to int8: calibration of a graph on training images, and metrics before and after."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ Feed = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Int8Options:
-    """How an export is quantized.
+    """Options of int8 quantization.
 
     Attributes:
-        calibration: Training images to calibrate on, at most.
-        evaluation: Val images to judge on before and after, at most; None: all.
-        max_drop: The main metric of no head may fall by more.
+        calibration: Maximum number of training images to calibrate on.
+        evaluation: Maximum number of val images to evaluate on before and after; None: all.
+        max_drop: Maximum drop of the main metric of each head, absolute.
     """
 
     calibration: int = 300
@@ -47,18 +47,17 @@ class Int8Options:
 
 
 def quantize(graph: Path, images: Iterable[Feed], number: int) -> None:
-    """Brings a graph file's convolutions and products to int8, in place.
+    """Quantize the convolutions and matrix products of a graph file to int8, in place.
 
     Args:
-        graph: `.xml`, with its `.bin` beside it.
-        images: What the graph takes: `images` and `sizes`, one image each; they are gone
-            through several times.
-        number: How many there are.
+        graph: Path of the `.xml` file, with its `.bin` file next to it.
+        images: Inputs of the graph, `images` and `sizes`, one image each; iterated several times.
+        number: Number of inputs.
 
     Raises:
         RunError: If `nncf` is not installed or cannot quantize the graph.
     """
-    # Its import asks torch for a compiler, which warns where there is no GPU.
+    # Importing nncf makes torch look for a compiler, which warns on machines without a GPU.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     nncf = import_extra("nncf")
     nncf.set_log_level(logging.ERROR)
@@ -74,7 +73,7 @@ def quantize(graph: Path, images: Iterable[Feed], number: int) -> None:
             f"nncf cannot quantize {graph.name} ({type(error).__name__}: {error}); export without "
             "--int8"
         ) from error
-    del model  # its weights are read from the file that is written now
+    del model  # it maps the weights file, which is replaced below
     partial = graph.with_name(f"int8-{graph.name}")
     openvino.save_model(quantized, str(partial), compress_to_fp16=False)
     partial.with_suffix(".bin").replace(graph.with_suffix(".bin"))
@@ -82,11 +81,11 @@ def quantize(graph: Path, images: Iterable[Feed], number: int) -> None:
 
 
 class EngineModel(TaskModel):
-    """A model whose predictions an exported graph makes; it is judged as the model itself.
+    """Model whose predictions come from an exported graph, for the evaluation of exports.
 
     Args:
-        model: Gives heads and label tables; shares its parts.
-        exported: Predicts.
+        model: Model that provides heads and label tables; its modules are shared, not copied.
+        exported: Exported model that predicts.
     """
 
     exported: ExportedModel
@@ -96,7 +95,7 @@ class EngineModel(TaskModel):
         self.__dict__["exported"] = exported
 
     def predict(self, batch: Batch, *, precision: str = "fp32") -> dict[str, list[Any]]:  # noqa: ARG002
-        """Predictions of every head, by the engine in its own precision."""
+        """Return the predictions of every head, computed by the engine in its own precision."""
         images = self.exported.manifest.pixels.scale_from_unit(
             np.ascontiguousarray(batch.images.numpy())
         )
@@ -117,7 +116,7 @@ def evaluate_export(
     *,
     on_image: Callable[[], None] = lambda: None,
 ) -> Evaluation:
-    """Metrics of an exported model, by the evaluators of the model's heads, without intervals."""
+    """Evaluate an exported model with the evaluators of the model's heads, without intervals."""
     return evaluate(
         EngineModel(model, exported),
         dataset,
@@ -146,10 +145,10 @@ def quantize_and_evaluate(
     data_root: Path | None,
     console: Console,
 ) -> dict[str, Any]:
-    """Quantizes the graph in `folder`; its metrics before and after.
+    """Quantize the graph in `folder` and return its metrics before and after.
 
     Raises:
-        RunError: If a main metric falls too far.
+        RunError: If a main metric drops by more than `options.max_drop`.
     """
     train = _sample_evenly(run.load_dataset("train", data_root=data_root), options.calibration)
     val = _sample_evenly(run.load_dataset("val", data_root=data_root), options.evaluation)
@@ -195,7 +194,7 @@ def quantize_and_evaluate(
 
 @dataclass(frozen=True)
 class _CalibrationFeed:
-    """Training images one by one, as often as they are asked for."""
+    """Re-iterable sequence of graph inputs, one training image each."""
 
     manifest: Manifest
     images: CocoDataset
@@ -207,7 +206,7 @@ class _CalibrationFeed:
 
 
 def _sample_evenly(dataset: CocoDataset, number: int | None) -> CocoDataset:
-    """At most so many of its images, evenly spread."""
+    """Return the dataset reduced to at most `number` images, evenly spaced."""
     if number is None or number >= len(dataset):
         return dataset
     return dataset.select(np.linspace(0, len(dataset) - 1, number).astype(int).tolist())

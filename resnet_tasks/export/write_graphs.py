@@ -1,4 +1,4 @@
-"""Graphs as files: ONNX, and OpenVINO's form of the same graph."""
+"""Files of exported graphs: ONNX, and its conversion to OpenVINO."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from resnet_tasks.export.graph import ExportGraph
 from resnet_tasks.exported.engines import import_extra
 
 OPSET = 18
-"""Version of ONNX's operators; RoiAlign has the corners of boxes as we need them from 16 on."""
+"""ONNX opset version; RoiAlign supports the required box coordinates from opset 16 on."""
 TRACED_SIZE = (96, 128)
-"""Of the images that are traced; the graph takes any."""
+"""(height, width) of the traced images, pixels; the graph accepts any multiple of 32."""
 
 
 def write_onnx(graph: ExportGraph, channels: int, path: Path) -> None:
-    """Writes a model as ONNX with free numbers of images, rows and columns.
+    """Write a model as ONNX with dynamic batch size, height and width.
 
-    It is traced: the exporter that is torch's default cannot follow how many boxes read a level.
+    The model is traced, because torch's default exporter cannot handle the data-dependent number of
+    boxes per level.
 
     Args:
-        graph: The model, in evaluation mode.
-        channels: Of the images.
-        path: The file.
+        graph: Graph of the model, in evaluation mode.
+        channels: Number of channels of the images.
+        path: Path of the ONNX file.
 
     Raises:
         RunError: If `onnx` is not installed, or torch cannot write the graph.
@@ -35,7 +36,7 @@ def write_onnx(graph: ExportGraph, channels: int, path: Path) -> None:
     sizes = torch.tensor([TRACED_SIZE, (TRACED_SIZE[0] - 9, TRACED_SIZE[1] - 17)])
     free = {0: "batch"}
     with torch.no_grad(), warnings.catch_warnings():
-        # Of tracing: shapes that it holds constant are found out when the export is compared.
+        # Tracing warns about shapes that become constant; the comparison detects wrong ones.
         warnings.simplefilter("ignore")
         graph(images, sizes)
         try:
@@ -65,7 +66,7 @@ def write_onnx(graph: ExportGraph, channels: int, path: Path) -> None:
 
 
 def write_openvino(onnx_file: Path, path: Path) -> None:
-    """Writes an ONNX file as OpenVINO's `.xml` and `.bin`, weights in float32.
+    """Convert an ONNX file to OpenVINO's `.xml` and `.bin` with float32 weights.
 
     Raises:
         RunError: If `openvino` is not installed.
