@@ -1,1 +1,1 @@
-"""Exported models: loaded and used without torch."""
+"""Loading of exported models and prediction with them, without torch."""

@@ -1,8 +1,8 @@
-"""From what an exported graph gives to predictions in pixels of the original images.
+"""Decoding of an exported graph's outputs into predictions in pixels of the original images.
 
-The counterpart of the heads' `decode` on numpy arrays.
+The functions do the same as the heads' `decode`, but on numpy arrays.
 
-Shapes: `B` images, `D` detections of an image, `K` classes, `H, W` padded batch.
+Shapes: `B` images, `D` detections per image, `K` classes, `H, W` padded batch.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ Outputs = Mapping[str, NDArray[Any]]
 
 
 def decode(head: ExportedHead, outputs: Outputs, geometries: Sequence[Geometry]) -> list[Any]:
-    """One prediction per image.
+    """Decode the outputs of one head into one prediction per image.
 
     Args:
-        head: What the outputs are.
-        outputs: Of that head, by field.
-        geometries: Of the images.
+        head: Task and classes of the head.
+        outputs: Field name -> batched output of that head.
+        geometries: Geometries of the images of the batch.
     """
     if head.task == "detection":
         return [_decode_detections(outputs, i, geometry) for i, geometry in enumerate(geometries)]
@@ -40,7 +40,7 @@ def decode(head: ExportedHead, outputs: Outputs, geometries: Sequence[Geometry])
 
 
 def _decode_detections(outputs: Outputs, index: int, geometry: Geometry) -> Detections:
-    """From `boxes` `(B, D, 4)`, `scores` `(B, D)` (-1: no detection) and `labels` `(B, D)`."""
+    """Decode `boxes` `(B, D, 4)`, `scores` `(B, D)` (-1: no detection) and `labels` `(B, D)`."""
     is_valid = outputs["scores"][index] >= 0
     boxes = geometry.boxes_to_original(outputs["boxes"][index][is_valid])
     scores, labels = outputs["scores"][index][is_valid], outputs["labels"][index][is_valid]
@@ -51,7 +51,10 @@ def _decode_detections(outputs: Outputs, index: int, geometry: Geometry) -> Dete
 
 
 def _decode_map(logits: NDArray[np.float32], geometry: Geometry) -> SegmentationMap:
-    """From `(K, H, W)` logits, which are resized, so that borders stay sharp."""
+    """Decode `(K, H, W)` logits into a label map of the original size.
+
+    The logits are resized instead of the labels, so that class borders stay sharp.
+    """
     resized = geometry.map_to_original(logits)
     probs = np.exp(resized - resized.max(axis=0))
     probs /= probs.sum(axis=0)

@@ -1,4 +1,4 @@
-"""The engines that run exported graphs: ONNX Runtime and OpenVINO; neither imports torch."""
+"""Engines that run exported graphs without torch: ONNX Runtime and OpenVINO."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from numpy.typing import NDArray
 from resnet_tasks.errors import DataError, RunError
 
 PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}
-"""Format -> the package that runs it."""
+"""Format -> package that runs it."""
 PRECISIONS = ("auto", "fp32")
 
 Arrays = dict[str, NDArray[Any]]
 
 
 class Engine(Protocol):
-    """A graph that is ready to run."""
+    """Graph that is ready to run."""
 
     def run(self, images: NDArray[np.float32], sizes: NDArray[np.int64]) -> Arrays:
-        """Outputs of a batch, by name.
+        """Return the outputs of a batch, keyed by name.
 
         Args:
-            images: `(B, C, H, W)`, padded right and below.
-            sizes: `(B, 2)` (height, width) of every image inside the padding.
+            images: `(B, C, H, W)` float32, padded on the right and at the bottom.
+            sizes: `(B, 2)` int64, (height, width) of every image inside the padding.
         """
         ...
 
 
 def import_extra(name: str) -> Any:
-    """A package of the extra `export`, imported; it tells nobody that it was.
+    """Import a package of the extra `export`, with its telemetry turned off.
 
     Raises:
-        RunError: If it is not installed.
+        RunError: If the package is not installed.
     """
-    # OpenVINO and NNCF report their use over the network at import unless this one is missing.
+    # OpenVINO and NNCF send usage statistics at import unless this package cannot be imported.
     modules: dict[str, Any] = sys.modules
     modules.setdefault("openvino_telemetry", None)
     try:
@@ -55,16 +55,17 @@ def import_extra(name: str) -> Any:
 
 
 def open_engine(graph: Path, *, precision: str = "auto", threads: int = 0) -> Engine:
-    """A graph file, ready to run on the CPU.
+    """Load a graph file into its engine on the CPU.
 
     Args:
-        graph: `.onnx` runs on ONNX Runtime, `.xml` on OpenVINO.
-        precision: `fp32`, or `auto`: what the engine takes to be fastest on the hardware (bf16 in
-            OpenVINO where there are units for it). Quantized parts are int8 in either.
-        threads: Most threads; 0: as many as there are cores, or `OMP_NUM_THREADS`.
+        graph: Path of the graph; `.onnx` runs on ONNX Runtime, `.xml` on OpenVINO.
+        precision: `fp32`, or `auto` for the precision that the engine considers fastest on the
+            hardware (bf16 in OpenVINO on CPUs that support it). Quantized parts are int8 with
+            either.
+        threads: Maximum number of threads; 0: `OMP_NUM_THREADS`, else one per core.
 
     Raises:
-        DataError: If the precision is none of these.
+        DataError: If the precision is unknown.
         RunError: If the graph is missing or damaged, or its engine is not installed.
     """
     if precision not in PRECISIONS:
@@ -89,7 +90,7 @@ class OnnxEngine:
         runtime = import_extra("onnxruntime")
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads
-        options.log_severity_level = 3  # warnings about its own optimizations
+        options.log_severity_level = 3  # hides warnings about its own optimizations
         try:
             self._session = runtime.InferenceSession(
                 str(graph), options, providers=["CPUExecutionProvider"]
@@ -99,7 +100,7 @@ class OnnxEngine:
         self._names = [output.name for output in self._session.get_outputs()]
 
     def run(self, images: NDArray[np.float32], sizes: NDArray[np.int64]) -> Arrays:
-        """Outputs of a batch, by name."""
+        """Return the outputs of a batch, keyed by name."""
         outputs = self._session.run(None, {"images": images, "sizes": sizes})
         return dict(zip(self._names, outputs, strict=True))
 
@@ -116,17 +117,17 @@ class OpenVinoEngine:
             config["INFERENCE_NUM_THREADS"] = threads
         model = str(graph) if isinstance(graph, Path) else graph
         self._compiled = openvino.Core().compile_model(model, "CPU", config)
-        # Ours may stand beside names that conversion gave.
+        # An output may have several names: the one from export and others from the conversion.
         self._names = [tuple(output.get_names()) for output in self._compiled.outputs]
 
     def run(self, images: NDArray[np.float32], sizes: NDArray[np.int64]) -> Arrays:
-        """Outputs of a batch, by name."""
+        """Return the outputs of a batch, keyed by name."""
         outputs = self._compiled({"images": images, "sizes": sizes})
         return {name: outputs[i] for i, names in enumerate(self._names) for name in names}
 
 
 def select_head_outputs(outputs: Mapping[str, NDArray[Any]], head: str) -> Arrays:
-    """Those of one head, by field: `head.field` is their name in the graph."""
+    """Return the outputs of one head, keyed by field; their names in the graph are `head.field`."""
     return {
         name.removeprefix(f"{head}."): array
         for name, array in outputs.items()

@@ -1,4 +1,4 @@
-"""An exported model: images in, predictions out, without torch."""
+"""Exported model: images in, predictions out, without torch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from resnet_tasks.structures.geometry import Geometry
 
 
 def is_exported(folder: Path) -> bool:
-    """Whether a folder holds an exported model."""
+    """Return whether a folder holds an exported model."""
     return (folder / FILE).is_file()
 
 
@@ -32,8 +32,8 @@ class ExportedModel:
     """An opened folder of `resnet-tasks export`.
 
     Attributes:
-        manifest: What it says of itself.
-        engine: Runs its graph.
+        manifest: Contents of `export.json`.
+        engine: Engine that runs the graph.
     """
 
     manifest: Manifest
@@ -43,16 +43,17 @@ class ExportedModel:
     def open(
         cls, folder: Path | str, *, precision: str | None = None, threads: int = 0
     ) -> ExportedModel:
-        """Opens an exported folder.
+        """Open an exported folder.
 
         Args:
-            folder: Made by `resnet-tasks export`.
-            precision: `auto` or `fp32`; None: as the export found right.
-            threads: Most threads; 0: as many as there are cores.
+            folder: Path of a folder that `resnet-tasks export` created.
+            precision: `auto` or `fp32`; None: the precision that the export found accurate enough.
+            threads: Maximum number of threads; 0: `OMP_NUM_THREADS`, else one per core.
 
         Raises:
-            DataError: If the precision is neither.
-            RunError: If it holds no export, a damaged one, or its engine is not installed.
+            DataError: If the precision is unknown.
+            RunError: If the folder holds no export or a damaged one, or its engine is not
+                installed.
         """
         manifest = Manifest.read(Path(folder))
         resolved_precision = manifest.precision if precision is None else precision
@@ -72,15 +73,15 @@ class ExportedModel:
     def predict(
         self, images: Sequence[NDArray[Any]], names: Sequence[str] = ()
     ) -> list[dict[str, Any]]:
-        """Predictions for images in memory, all in one batch.
+        """Return the predictions for images in memory, which are processed as one batch.
 
         Args:
-            images: `(h, w)` or `(h, w, C)` arrays as stored, RGB order.
-            names: What messages call them; default: their positions.
+            images: `(h, w)` or `(h, w, C)` arrays in RGB order with the stored values.
+            names: Names of the images in error messages; default: their positions.
 
         Returns:
-            Per image: head name -> `Detections`, `SegmentationMap` (in pixels of that image) or
-            `Classification`; of numpy arrays.
+            Per image: head name -> `Detections`, `SegmentationMap` (both in pixels of that image)
+            or `Classification`, all with numpy arrays.
 
         Raises:
             DataError: If an image does not fit the model.
@@ -105,7 +106,7 @@ class ExportedModel:
     def decode_outputs(
         self, outputs: dict[str, NDArray[Any]], geometries: Sequence[Geometry]
     ) -> list[dict[str, Any]]:
-        """Per image: head name -> prediction, from the outputs of the graph."""
+        """Decode the outputs of the graph into one dict of head name -> prediction per image."""
         predictions = {
             name: decode(head, select_head_outputs(outputs, name), geometries)
             for name, head in self.manifest.heads.items()
@@ -124,17 +125,19 @@ class ExportedModel:
         max_pixels: int | None = None,
         console: Console | None = None,
     ) -> Path:
-        """Predicts files, folders and videos into `out`, as `Run.predict_paths` does.
+        """Predict files, folders and videos into `out`, like `Run.predict_paths`.
 
         Args:
             paths: Images, videos, or folders or patterns of them.
-            out: Folder for results.
-            score: Detections below are left out; None keeps all and draws those from 0.5.
-            max_pixels: Larger images are refused; None: as the recipe said.
-            console: For progress.
+            out: Folder for the results.
+            score: Minimum score of detections; None: all are written, and those with a score of at
+                least 0.5 are drawn.
+            max_pixels: Maximum number of pixels per image; larger images are refused; None: the
+                limit of the recipe.
+            console: Console for progress.
 
         Raises:
-            DataError: If there is no image, or none can be read.
+            DataError: If there is no image, or no image can be read.
             RunError: If the folder cannot be written to, or the run predicts in windows.
         """
         predictor = self.to_stream_predictor(max_pixels)
@@ -149,10 +152,11 @@ class ExportedModel:
         return out
 
     def to_stream_predictor(self, max_pixels: int | None = None) -> ExportStreamPredictor:
-        """This model as a stream of images uses it.
+        """Return this model as a predictor for streams of images.
 
         Args:
-            max_pixels: Larger images are refused; None: as the recipe said.
+            max_pixels: Maximum number of pixels per image; larger images are refused; None: the
+                limit of the recipe.
 
         Raises:
             RunError: If the run predicts in windows.
@@ -172,11 +176,11 @@ class ExportedModel:
 
 @dataclass(frozen=True)
 class ExportStreamPredictor:
-    """An exported model as a `StreamPredictor`.
+    """Exported model as a `StreamPredictor`.
 
     Attributes:
-        model: Predicts.
-        batch_size: Images that go through the graph together.
+        model: Exported model that predicts.
+        batch_size: Number of images per batch.
     """
 
     model: ExportedModel
@@ -184,7 +188,7 @@ class ExportStreamPredictor:
 
     @property
     def preparation(self) -> Preparation:
-        """How images are made ready."""
+        """Preparation that turns images into inputs of the model."""
         return self.model.manifest.preparation
 
     @property
@@ -199,12 +203,12 @@ class ExportStreamPredictor:
 
     @property
     def categories(self) -> Sequence[Mapping[str, Any]]:
-        """Of the data set, as in a COCO file."""
+        """Categories of the dataset in COCO format."""
         return self.model.manifest.categories
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What decides a stream's results: a restart with other settings is refused."""
+        """Settings that affect a stream's results; a restart with other settings is refused."""
         manifest = repr(replace(self.model.manifest, preparation=Preparation())).encode()
         return {
             "export": hashlib.sha256(manifest).hexdigest(),
@@ -212,12 +216,12 @@ class ExportStreamPredictor:
         }
 
     def read(self, source: Path | NDArray[Any], name: str) -> ReadyImage:
-        """See `StreamPredictor`."""
+        """Read one image; see `StreamPredictor`."""
         image = self.preparation.read(source) if isinstance(source, Path) else source
         return ReadyImage(self.preparation.open_image(image, name), image)
 
     def predict(self, images: Sequence[ReadyImage]) -> list[dict[str, Any]]:
-        """See `StreamPredictor`."""
+        """Return head name -> prediction per image; see `StreamPredictor`."""
         names = [ready_image.image.name for ready_image in images]
         return self.model.predict([ready_image.ready for ready_image in images], names)
 
@@ -225,14 +229,14 @@ class ExportStreamPredictor:
 def collate_images(
     images: Sequence[NDArray[np.float32]], multiple: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """A batch of prepared images, padded as `structures.collate` pads.
+    """Collate prepared images into a batch, padded like `structures.samples.collate`.
 
     Args:
-        images: `(h, w, C)` each.
-        multiple: The batch's sides are multiples of it.
+        images: `(h, w, C)` float32 arrays.
+        multiple: Number that height and width of the batch are multiples of.
 
     Returns:
-        `(B, C, H, W)`, and `(B, 2)` (height, width) of every image.
+        `(B, C, H, W)` float32 batch, and `(B, 2)` int64 (height, width) of every image.
     """
     sizes = np.asarray([image.shape[:2] for image in images], dtype=np.int64)
     height, width = (-(-int(side) // multiple) * multiple for side in sizes.max(axis=0))

@@ -1,4 +1,4 @@
-"""`export.json`: all that prediction with an exported model needs besides its graph."""
+"""Manifest `export.json`: everything besides the graph that prediction with an export needs."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from resnet_tasks.files.safe_names import require_class_names, require_head_name
 
 FILE = "export.json"
 LAYOUT = 1
-"""Version of the file's layout."""
+"""Format version of the file."""
 GRAPHS = {"onnx": "model.onnx", "openvino": "model.xml"}
-"""Format -> the file of the graph."""
+"""Format -> name of the graph file."""
 
 
 @dataclass(frozen=True)
 class PixelRange:
-    """The values that an exported graph takes: what it turns into 0..1 by itself.
+    """Range of the pixel values that an exported graph takes; the graph itself maps it to 0..1.
 
     Attributes:
-        low: Becomes 0.
-        high: Becomes 1.
-        clip: Whether values outside are possible, and clipped by the graph.
+        low: Value that is mapped to 0.
+        high: Value that is mapped to 1.
+        clip: Whether values outside the range are allowed and clipped by the graph.
     """
 
     low: float
@@ -40,10 +40,11 @@ class PixelRange:
 
     @classmethod
     def from_preparation(cls, preparation: Preparation) -> PixelRange:
-        """As much of the intensity step as a graph can do.
+        """Return the range that moves as much of the intensity step as possible into the graph.
 
-        8-bit values where the step is the division by the type's range, stored values where it is a
-        window and images keep their size; all else is prepared outside, and 0..1 goes in.
+        The graph takes 8-bit values if the step divides by the range of the type, and stored values
+        if the step is a window and images are not resized. In all other cases the step runs outside
+        the graph, which then takes 0..1.
         """
         step = preparation.intensity
         if step.type == "auto":
@@ -55,7 +56,7 @@ class PixelRange:
         return cls(0.0, 1.0)
 
     def scale_from_unit(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Values in 0..1 as the graph takes them."""
+        """Scale values in 0..1 to the range that the graph takes."""
         scaled: NDArray[np.float32] = values * np.float32(self.high - self.low) + np.float32(
             self.low
         )
@@ -64,7 +65,7 @@ class PixelRange:
     def prepare(
         self, preparation: Preparation, image: NDArray[Any], name: str
     ) -> NDArray[np.float32]:
-        """`(h', w', C)` of one stored image as the graph takes it.
+        """Return one stored image as `(h', w', C)` float32 in the range that the graph takes.
 
         Raises:
             DataError: If its shape or its values do not fit the model.
@@ -82,16 +83,16 @@ class PixelRange:
 
 @dataclass(frozen=True)
 class ExportedHead:
-    """What a head's outputs are.
+    """Description of a head's outputs.
 
     Attributes:
-        type: Its name in recipes.
+        type: Head type in recipes.
         task: `detection` (outputs `boxes`, `scores`, `labels`), `semantic_segmentation` (`logits`)
             or `classification` (`probs`).
-        classes: Names, in label order.
-        category_ids: Of every label.
-        multi_label: Of a classifier: each class is a yes or no of its own.
-        score_threshold: Of a detector: detections score more than this.
+        classes: Class names, in label order.
+        category_ids: Category id of every label.
+        multi_label: Whether the head is a classifier whose classes are independent of each other.
+        score_threshold: Minimum score of detections; None for heads without detections.
     """
 
     type: str
@@ -104,21 +105,22 @@ class ExportedHead:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What an exported folder says of itself.
+    """Contents of `export.json`.
 
     Attributes:
         format: `onnx` or `openvino`.
-        heads: Name -> what its outputs are; an output's name is `head.field`.
-        categories: Of the data set, as COCO writes them.
-        preparation: How images are made ready outside the graph.
-        pixels: The values that the graph takes.
-        normalization: `mean` and `std` per channel on the 0..1 scale; inside the graph.
-        multiple: Sides of what the graph takes are multiples of this.
-        precision: What the engine computes in unless asked otherwise: `auto` (bf16 where the
-            hardware has it and the engine uses it) or `fp32`.
+        heads: Head name -> description of its outputs; outputs are named `head.field`.
+        categories: Categories of the dataset in COCO format.
+        preparation: Preparation of images outside the graph.
+        pixels: Range of the pixel values that the graph takes.
+        normalization: `mean` and `std` per channel on the 0..1 scale; applied inside the graph.
+        multiple: Number that height and width of the graph's input are multiples of.
+        precision: Default precision of the engine: `auto` (bf16 if hardware and engine support it)
+            or `fp32`.
         is_int8: Whether weights and activations are quantized.
-        windows: Images were to be predicted in windows, which `predict` cannot do with an export.
-        metadata: Source run, versions, tolerance, comparison, metrics; for people.
+        windows: Sliding windows of the recipe, which `predict` does not support for exports; None:
+            whole images.
+        metadata: Source run, versions, tolerance, comparison and metrics, for information only.
     """
 
     format: Literal["onnx", "openvino"]
@@ -135,11 +137,11 @@ class Manifest:
 
     @property
     def graph(self) -> str:
-        """Name of the graph's file."""
+        """Name of the graph file."""
         return GRAPHS[self.format]
 
     def write(self, folder: Path) -> None:
-        """Writes `export.json`."""
+        """Write `export.json` into `folder`."""
         prepared = self.preparation
         value = {
             "layout": LAYOUT,
@@ -171,11 +173,11 @@ class Manifest:
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
-        """What was written.
+        """Read `export.json` from `folder`.
 
         Raises:
-            RunError: If the folder holds no export, or a damaged or newer one, or one with names
-                that cannot be used.
+            RunError: If the folder holds no export, a damaged or newer one, or one with invalid
+                names.
         """
         path = folder / FILE
         if not path.is_file():
@@ -197,7 +199,7 @@ class Manifest:
 
 
 def _require_names(value: Mapping[str, Any], path: Path) -> None:
-    """Require names that lead to no other file than those of the export and of its results."""
+    """Check that names do not lead to files outside the export and its results."""
     require_head_names(value["heads"], f"{path}: heads", RunError)
     for name, head in value["heads"].items():
         require_class_names(head["classes"], f"{path}: heads.{name}.classes", RunError)
