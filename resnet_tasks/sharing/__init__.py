@@ -1,1 +1,1 @@
-"""Runs to a model hub and back."""
+"""Upload of runs to a model hub and download of shared runs."""

@@ -1,4 +1,4 @@
-"""What of a run is sent to others: enough to predict and evaluate, and nothing of this machine."""
+"""Files of a shared run: enough to predict and evaluate, without traces of this machine."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PATTERNS = (
     r"evaluations/[\w.+-]+/metrics\.json",
     r"plugins/[\w.+-]+\.py",
 )
-"""What a shared run consists of; nothing else is brought here."""
+"""Patterns of further file names of a shared run; `pull` downloads no other files."""
 TEXTS = (".yaml", ".json", ".jsonl", ".py", ".md")
 _PATH_IN_TEXT = re.compile(r"(?<![\w:/.-])(?:[A-Za-z]:[\\/]|~?/)[^\s'\",;()]+")
 
@@ -43,8 +43,8 @@ class SharedFile:
     """One file of a shared run.
 
     Attributes:
-        name: Path in the repository, with slashes.
-        content: A file of the run as it is, or what is made of one.
+        name: Path in the repository, with forward slashes.
+        content: Path of an unchanged file of the run, or bytes derived from one.
     """
 
     name: str
@@ -52,29 +52,29 @@ class SharedFile:
 
     @property
     def size(self) -> int:
-        """In bytes."""
+        """Size in bytes."""
         content = self.content
         return content.stat().st_size if isinstance(content, Path) else len(content)
 
 
 def is_shared_file(name: str) -> bool:
-    """Whether a file of that name is part of a shared run."""
+    """Return whether a file of that name is part of a shared run."""
     return name in NAMES or any(re.fullmatch(pattern, name) for pattern in PATTERNS)
 
 
 def collect_files(view: RunView, *, best: bool = True, report: bool = False) -> list[SharedFile]:
-    """The files of a run that others need; its card is made apart.
+    """Collect the files of a run to share, except for its model card.
 
-    Images, predictions, per-image details, optimizer state and curves stay here. Absolute paths
-    in what is sent become bare names.
+    Images, predictions, per-image details, optimizer state and curves are not shared. Absolute
+    paths in the shared files are reduced to file names.
 
     Args:
-        view: The run.
-        best: With the best checkpoint too, where there is one.
-        report: With `report.html`, which holds images of the data.
+        view: Contents of the run folder.
+        best: Whether to include the best checkpoint, if there is one.
+        report: Whether to include `report.html`, which embeds images of the dataset.
 
     Raises:
-        RunError: If there is no checkpoint yet, or no report where it is asked for.
+        RunError: If there is no checkpoint yet, or no report although it is requested.
     """
     folder = view.folder
     recipe = build_shared_recipe(view)
@@ -106,10 +106,10 @@ def collect_files(view: RunView, *, best: bool = True, report: bool = False) -> 
 
 
 def build_shared_recipe(view: RunView) -> Recipe:
-    """The run's recipe for others, its plugins by their place in the run.
+    """Return the run's recipe without local paths; plugin paths become relative to the run folder.
 
     Raises:
-        RunError: If a plugin lies outside the run.
+        RunError: If a plugin lies outside the run folder.
     """
     recipe, folder = make_portable(view.recipe), view.folder.resolve()
     for plugin in recipe.plugins:
@@ -126,7 +126,7 @@ def build_shared_recipe(view: RunView) -> Recipe:
 
 
 def strip_paths(value: Any) -> Any:
-    """A JSON value whose texts and keys name files of this machine by their names alone."""
+    """Return a JSON value in which absolute paths in strings and keys are reduced to file names."""
     if isinstance(value, dict):
         names = _number_duplicates([str(strip_paths(key)) for key in value])
         return dict(zip(names, map(strip_paths, value.values()), strict=True))
@@ -135,12 +135,13 @@ def strip_paths(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     if PurePosixPath(value).is_absolute() or PureWindowsPath(value).drive:
+        # PureWindowsPath splits at slashes as well as at backslashes.
         return PureWindowsPath(value).name
     return _PATH_IN_TEXT.sub(lambda match: PureWindowsPath(match[0]).name, value)
 
 
 def _number_duplicates(names: list[str]) -> list[str]:
-    """The same names, numbered where two are alike."""
+    """Return the names with a number appended to repeated ones."""
     counts: dict[str, int] = {}
     unique_names = []
     for name in names:
@@ -158,7 +159,7 @@ def _read_without_paths(file: Path) -> bytes:
 
 
 def _read_log_start(folder: Path) -> bytes:
-    """The log's first start, which says under which license the first weights came."""
+    """Return the first start event of the log, which records the license of the initial weights."""
     log = folder / "log.jsonl"
     lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
     for line in lines:
@@ -172,7 +173,7 @@ def _read_log_start(folder: Path) -> bytes:
 
 
 def _iter_checkpoint_files(folder: Path, *, best: bool) -> Iterator[SharedFile]:
-    """The weights that predict: averaged ones, where there are any, are the only ones sent."""
+    """Yield the weights file of each checkpoint: only the averaged weights if they exist."""
     for name in ("last", "best") if best else ("last",):
         checkpoint = folder / "checkpoints" / name
         if name == "last" or checkpoint.is_dir():
@@ -180,10 +181,10 @@ def _iter_checkpoint_files(folder: Path, *, best: bool) -> Iterator[SharedFile]:
 
 
 def require_no_local_paths(files: Sequence[SharedFile], view: RunView) -> None:
-    """Refuses texts that tell where things lie on this machine; `report.html` is not looked at.
+    """Check that no text file names folders of this machine; `report.html` is not checked.
 
     Raises:
-        HubError: With the file and the folder.
+        HubError: If a file does; the message names the file and the folder.
     """
     candidates = {str(view.folder.resolve().parent), str(Path.home()), view.recipe.data.root}
     local_paths = [

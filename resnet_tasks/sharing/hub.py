@@ -1,4 +1,4 @@
-"""Runs to and from a Hugging Face hub: one commit there, a checked folder here."""
+"""Upload to and download from a Hugging Face hub, each as a single commit."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ from resnet_tasks.sharing.contents import (
 from resnet_tasks.sharing.model_card import CardOptions, build_model_card
 
 ANSWER_SECONDS = 10.0
-"""How long the hub may take to answer a question."""
+"""Timeout of a request for information, seconds."""
 SOURCE = "pulled.json"
-"""File of a pulled run: where it is from."""
+"""File in a pulled run that records the repository and commit that the run came from."""
 
 
 @dataclass(frozen=True)
 class HubUpload:
-    """What will be sent, ready to be looked at before.
+    """Files to upload, which can be reviewed before `upload`.
 
     Attributes:
-        repo: `OWNER/NAME`.
-        files: All files, the card among them.
+        repo: Name of the repository, `OWNER/NAME`.
+        files: All files, including the model card.
     """
 
     repo: str
@@ -59,19 +59,19 @@ class HubUpload:
         best: bool = True,
         report: bool = False,
     ) -> HubUpload:
-        """What `push` sends of a run; asks no server and runs no code of the run.
+        """Collect the files that `push` uploads, without network access and without plugins.
 
         Args:
-            run: The run folder.
-            repo: `OWNER/NAME`.
-            options: For the card.
-            best: With the best checkpoint too.
-            report: With `report.html`, which holds images of the data.
+            run: Path of the run folder.
+            repo: Name of the repository, `OWNER/NAME`.
+            options: Options of the model card.
+            best: Whether to include the best checkpoint, if there is one.
+            report: Whether to include `report.html`, which embeds images of the dataset.
 
         Raises:
-            HubError: If the repository's name is none, the license contradicts the first weights',
-                or a file names folders of this machine.
-            RunError: If it is no run, or has no checkpoint.
+            HubError: If the repository name is invalid, the license contradicts that of the initial
+                weights, or a file names folders of this machine.
+            RunError: If it is not a run folder, or has no checkpoint.
         """
         _require_repo_name(repo)
         view: RunView = read_run(run)
@@ -83,24 +83,25 @@ class HubUpload:
 
     @property
     def size(self) -> int:
-        """Of all files, in bytes."""
+        """Size of all files together, bytes."""
         return sum(file.size for file in self.files)
 
     def upload(
         self, *, public: bool = False, revision: str | None = None, endpoint: str | None = None
     ) -> str:
-        """Sends all files as one commit: a connection that breaks leaves the repository as it was.
+        """Upload all files as one commit.
 
-        Files of a run that was there before and that this one does not have are taken away.
+        A broken connection therefore leaves the repository unchanged. Run files in the repository
+        that this run does not have are deleted.
 
         Args:
-            public: Make the repository, where there is none, for everybody to read; needed to send
-                to one that is.
-            revision: Branch; default: the main one.
-            endpoint: The hub; default: `HF_ENDPOINT`, else huggingface.co.
+            public: Whether to create the repository as public if it does not exist; required for
+                uploads to a public repository.
+            revision: Branch to commit to; default: the main branch.
+            endpoint: URL of the hub; default: `HF_ENDPOINT`, else huggingface.co.
 
         Returns:
-            Address of the commit.
+            URL of the commit.
 
         Raises:
             HubError: If there is no token, the hub refuses, or the connection breaks.
@@ -140,24 +141,26 @@ class HubUpload:
 def pull(
     repo: str, out: Path, *, revision: str | None = None, endpoint: str | None = None
 ) -> tuple[Path, tuple[str, ...]]:
-    """Brings a shared run here as a run folder, all of one commit, every file checked.
+    """Download a shared run as a run folder.
 
-    Only the files of a run are brought: text, and tensors as safetensors. Nothing is unpickled and
-    no code runs; plugins among them ask for consent when the run is used. Stopped, the same call
-    goes on where it was.
+    All files come from one commit, and the SHA-256 of large files is verified. Only the files of a
+    run are downloaded: text, and tensors as safetensors. Nothing is unpickled and no code is
+    executed. Downloaded plugins require consent when the run is used. An interrupted download is
+    resumed by the same call.
 
     Args:
-        repo: `OWNER/NAME`.
-        out: Folder that is made.
+        repo: Name of the repository, `OWNER/NAME`.
+        out: Path of the folder to create.
         revision: Branch, tag or commit; default: the main branch.
-        endpoint: As in `Parcel.send`.
+        endpoint: URL of the hub; default: `HF_ENDPOINT`, else huggingface.co.
 
     Returns:
-        The folder, and the files of the repository that were left out.
+        Path of the folder, and names of the files in the repository that were skipped.
 
     Raises:
-        HubError: If the hub cannot be reached, has no such repository, or what it holds is no run.
-        RunError: If the folder is there already, or cannot be made.
+        HubError: If the hub cannot be reached or has no such repository, or the repository is not a
+            valid run.
+        RunError: If the folder exists already or cannot be created.
     """
     _require_repo_name(repo)
     if out.exists():
@@ -179,11 +182,11 @@ def pull(
         for name in file_names:
             api.hf_hub_download(repo, name, revision=info.sha, local_dir=partial_folder)
             _verify_digest(repo, partial_folder / name, digests[name])
-    shutil.rmtree(partial_folder / ".cache", ignore_errors=True)  # the client's notes
+    shutil.rmtree(partial_folder / ".cache", ignore_errors=True)  # download state of the client
     try:
         read_run(partial_folder)
     except ResnetTasksError as error:
-        shutil.rmtree(partial_folder, ignore_errors=True)  # the same commit stays what it is
+        shutil.rmtree(partial_folder, ignore_errors=True)  # a new download would not help
         raise HubError(f"{repo} is no run that this version can use: {error}") from None
     provenance = {"repository": repo, "revision": revision, "commit": info.sha, "hub": api.endpoint}
     write_json(partial_folder / SOURCE, provenance)
@@ -198,7 +201,7 @@ def _require_repo_name(repo: str) -> None:
 
 
 def _require_safe_names(repo: str, names: Sequence[str]) -> None:
-    """Refuses a repository with names that would leave the folder."""
+    """Refuse a repository with file names that lead outside the folder."""
     for name in names:
         parts = PureWindowsPath(name)
         if parts.drive or parts.root or ".." in parts.parts:
@@ -206,7 +209,7 @@ def _require_safe_names(repo: str, names: Sequence[str]) -> None:
 
 
 def _get_digest(sibling: Any) -> str | None:
-    """SHA-256 of a large file, as the hub states it; None for small ones."""
+    """Return the SHA-256 that the hub states for a large file; None for small files."""
     lfs = getattr(sibling, "lfs", None)
     return None if lfs is None else str(lfs["sha256"] if isinstance(lfs, dict) else lfs.sha256)
 
@@ -226,7 +229,7 @@ def _verify_digest(repo: str, file: Path, digest: str | None) -> None:
 
 @contextmanager
 def _translate_hub_errors(repo: str, endpoint: str, revision: str | None = None) -> Iterator[None]:
-    """Errors of the hub's client as sentences."""
+    """Translate errors of the hub's client into `HubError`s."""
     try:
         yield
     except ResnetTasksError:
@@ -246,7 +249,7 @@ def _translate_hub_errors(repo: str, endpoint: str, revision: str | None = None)
         raise HubError(_describe_refusal(repo, endpoint, error)) from None
     except Exception as error:
         cause: BaseException = error
-        while cause.__cause__ is not None:  # the client wraps what happened
+        while cause.__cause__ is not None:  # the client wraps the original error
             cause = cause.__cause__
         reason = (str(cause).strip().splitlines() or [""])[0] or type(cause).__name__
         raise HubError(

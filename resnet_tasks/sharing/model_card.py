@@ -1,4 +1,4 @@
-"""The model card of a shared run, made from what the run holds."""
+"""Model card of a shared run, generated from the contents of the run folder."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TASKS = {
     "classification": "image-classification",
     "multi_label_classification": "image-classification",
 }
-"""The hub's names."""
+"""Task name -> pipeline tag of the hub."""
 LICENSES = (
     "apache-2.0",
     "mit",
@@ -37,17 +37,18 @@ LICENSES = (
     "cc-by-nc-4.0",
     "cc-by-nc-sa-4.0",
 )
-"""Of the hub's names the frequent ones; others are told by name."""
+"""Frequent license identifiers of the hub; any other license is given as `other` with its name."""
 
 
 @dataclass(frozen=True)
 class CardOptions:
-    """What a run does not know about itself.
+    """Facts for the model card that are not stored in a run folder.
 
     Attributes:
-        license: Of the shared weights; None: not stated, unless the first weights forbid commerce.
-        data_license: Of the data; None: not stated.
-        dataset: The data on the hub, `OWNER/NAME`; None: not there.
+        license: License of the shared weights; None: not stated, unless the license of the initial
+            weights forbids commercial use.
+        data_license: License of the dataset; None: not stated.
+        dataset: Name of the dataset on the hub, `OWNER/NAME`; None: the dataset is not on the hub.
     """
 
     license: str | None = None
@@ -56,16 +57,16 @@ class CardOptions:
 
 
 def build_model_card(view: RunView, repo: str, options: CardOptions) -> str:
-    """The card as Markdown with the hub's metadata before it.
+    """Return the model card as Markdown with the hub's metadata as front matter.
 
     Args:
-        view: The run.
-        repo: `OWNER/NAME` that it will be at.
-        options: What the run does not know about itself.
+        view: Contents of the run folder.
+        repo: Name of the repository, `OWNER/NAME`.
+        options: Facts that are not stored in the run folder.
 
     Raises:
-        HubError: If `options.license` allows commercial use of weights that began with others that
-            forbid it.
+        HubError: If `options.license` allows commercial use although the license of the initial
+            weights forbids it.
     """
     view = replace(view, recipe=build_shared_recipe(view))
     initial_license = str(strip_paths(read_license(view.folder)))
@@ -106,7 +107,7 @@ def _choose_license(initial_license: str, requested: str | None) -> str | None:
 def _build_metadata(
     view: RunView, repo: str, model_license: str | None, options: CardOptions
 ) -> str:
-    # A plugin's head is not known here: cards run no code of a run.
+    # Heads of plugins are not registered here, because no code of the run is executed.
     types = [head.type for head in view.recipe.heads.values()]
     tasks = [
         TASKS.get(HEADS.get(head_type).task.name)
@@ -268,7 +269,7 @@ def _list_split_evaluations(view: RunView) -> Sequence[EvaluationView]:
 
 
 def _iter_headline_metrics(evaluation: EvaluationView) -> Iterator[tuple[str, MetricView]]:
-    """`head/metric` of the telling metrics; all of a head that has none of them."""
+    """Yield `head/metric` and value of each head's headline metrics; all metrics if it has none."""
     for head, metrics in evaluation.heads.items():
         metric_names = [name for name in HEADLINE if name in metrics] or list(metrics)
         for name in metric_names:
