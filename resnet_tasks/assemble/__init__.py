@@ -1,1 +1,1 @@
-"""Recipe -> objects: the only translator between numbers and parts."""
+"""Construction of models, datasets and labels from a recipe."""

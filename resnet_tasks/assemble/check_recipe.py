@@ -1,4 +1,4 @@
-"""Whether a recipe can be built, found out without its weights, and without its data if need be."""
+"""Dry check that a recipe can be built, without its weights and, if necessary, without its data."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from resnet_tasks.recipe.schema.recipe import Recipe
 
 
 def check_recipe(recipe: Recipe, data_root: Path | None = None) -> str:
-    """Builds everything of a recipe but weights and data; what is built in one sentence.
+    """Build everything of a recipe except weights and data, and return a one-sentence summary.
 
-    Where the data is at hand its categories are used, else two made-up ones.
+    The categories of the data are used if the data is available, otherwise placeholder categories.
 
     Raises:
-        ResnetTasksError: What would stop `finetune` before its first step.
+        ResnetTasksError: If `finetune` would fail before its first step.
     """
     try:
         categories = merge_categories(read_split(recipe, "train", data_root))
@@ -39,15 +39,15 @@ def check_recipe(recipe: Recipe, data_root: Path | None = None) -> str:
 
 
 def _build_and_check(recipe: Recipe, categories: CategoryMap) -> TaskModel:
-    """The model of a recipe without its weights, after every part of the recipe was looked at.
+    """Build the model of a recipe without its weights, after checking all parts of the recipe.
 
     Raises:
-        RecipeError: With the problems of all parts, a line each.
+        RecipeError: If any part cannot be built; lists the problems of all parts, one per line.
     """
     problems: list[str] = []
     models: list[TaskModel] = []
     backbone_recipe = recipe.backbone
-    # Weights are not loaded; whether parts may be frozen depends on there being any.
+    # No weights are loaded, but parts may only be frozen if the recipe has pretrained weights.
     has_weights = backbone_recipe.weights != "none" or recipe.model_weights is not None
     weights = "unloaded" if has_weights else "none"
 
@@ -60,7 +60,7 @@ def _build_and_check(recipe: Recipe, categories: CategoryMap) -> TaskModel:
     def build_heads() -> None:
         plain = (
             backbone_recipe if not problems else BackboneRecipe(name="resnet18")
-        )  # to look at heads anyway
+        )  # a placeholder, so that heads are checked even if the backbone is invalid
         plain_recipe = recipe.model_copy(update={"backbone": plain})
         labels = build_labels(plain_recipe, categories)
         models.append(build_model(plain_recipe, labels, weights="unloaded"))

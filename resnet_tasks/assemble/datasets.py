@@ -1,4 +1,4 @@
-"""The samples of a recipe, prepared as it says: whole images, or for training tiles of them."""
+"""Datasets of a recipe: whole images, or tiles of them for training."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from resnet_tasks.structures.tasks import CLASSIFICATION, Task
 def build_dataset(
     recipe: Recipe, files: list[CocoFile], categories: CategoryMap, *, training: bool = False
 ) -> CocoDataset:
-    """Samples of the given files, prepared as the recipe says; augmented when `training`."""
+    """Build the dataset of the given files as the recipe prepares it; augment if `training`."""
     data = recipe.data
     tasks = [get_head_class(name, head).task for name, head in recipe.heads.items()]
     dataset = CocoDataset(
@@ -61,14 +61,14 @@ def build_dataset(
 
 
 def build_training_samples(recipe: Recipe, images: CocoDataset) -> CocoDataset | TiledDataset:
-    """What training learns from: the images, or tiles of them where the recipe says so.
+    """Return the training samples: whole images, or tiles of them if the recipe has `data.tiles`.
 
     Args:
-        recipe: With `data.tiles` or without.
-        images: The training split, of `build_dataset`.
+        recipe: Recipe with or without `data.tiles`.
+        images: Training split, as built by `build_dataset`.
 
     Raises:
-        DataError: If a semantic map cannot be read, or no tile holds anything to learn.
+        DataError: If a semantic map cannot be read, or no tile contains any training target.
     """
     part = recipe.data.tiles
     if part is None:
@@ -79,28 +79,28 @@ def build_training_samples(recipe: Recipe, images: CocoDataset) -> CocoDataset |
 
 
 def build_resize(recipe: Recipe) -> Resize | None:
-    """The resize step of the recipe."""
+    """Return the resize step of the recipe."""
     resize = recipe.data.resize
     return Resize(resize.height, resize.width, resize.keep_ratio) if resize else None
 
 
 def build_recipe_intensity(recipe: Recipe) -> Intensity:
-    """The intensity step of the recipe."""
+    """Return the intensity step of the recipe."""
     return build_intensity(recipe.data.intensity)
 
 
 def build_intensity(step: IntensityRecipe) -> Intensity:
-    """An intensity step as the data pipeline takes it."""
+    """Return the data pipeline's form of an intensity step."""
     return Intensity(
         step.type, step.level, step.width, step.low, step.high, per_channel=step.per_channel
     )
 
 
 def _require_copy_paste_support(tasks: Sequence[Task], files: Sequence[CocoFile]) -> None:
-    """Objects can be pasted, and what they are pasted into stays true.
+    """Check that the data has masks to paste and that no head classifies whole images.
 
     Raises:
-        RecipeError: Otherwise.
+        RecipeError: If either condition is violated.
     """
     if CLASSIFICATION in tasks:
         raise RecipeError(
@@ -116,8 +116,8 @@ def _require_copy_paste_support(tasks: Sequence[Task], files: Sequence[CocoFile]
 def _match_sources(
     files: Sequence[CocoFile], sources: Sequence[SourceRecipe]
 ) -> list[SourceRecipe]:
-    """The sources that files were read for; a fold may have left some of them out."""
-    # Both are in the recipe's order, so that two paths that end alike are told apart.
+    """Return the source that each file was read for; folds may have excluded some sources."""
+    # One iterator, because both keep the recipe order: paths with equal ends stay distinct.
     remaining = iter(sources)
     return [
         next(source for source in remaining if _is_source_file(file.path, source)) for file in files
@@ -132,10 +132,10 @@ def _is_source_file(path: Path, source: SourceRecipe) -> bool:
 def _list_declared_categories(
     sources: Sequence[SourceRecipe], categories: CategoryMap
 ) -> list[tuple[str, ...] | None]:
-    """The categories that each training source declares; None where it leaves that to its file.
+    """Return the categories that each training source declares; None if it declares none.
 
     Raises:
-        RecipeError: If one is no category of the data set.
+        RecipeError: If a declared category is not a category of the dataset.
     """
     for source in sources:
         for category in source.categories or ():

@@ -1,4 +1,4 @@
-"""The heads that a recipe can name."""
+"""Built-in heads and lookup of the heads that a recipe names."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from resnet_tasks.heads.semantic import fpn, unet
 from resnet_tasks.recipe.schema.model import HeadRecipe
 
 BUILT_IN_HEADS = (classifier, faster_rcnn, fpn, unet)
-"""Importing a head's module registers it; a new built-in head is added here."""
+"""Modules of the built-in heads, which register themselves at import; new heads are added here."""
 
 
 def get_head_class(name: str, head: HeadRecipe) -> type[Head]:
-    """The class of a recipe's head.
+    """Return the class of a recipe's head.
 
     Args:
-        name: Of the head.
-        head: What the recipe says of it.
+        name: Name of the head in the recipe.
+        head: Entry of the head in the recipe.
 
     Raises:
-        RecipeError: If no head is registered by its type.
+        RecipeError: If no head is registered under its type.
     """
     try:
         return HEADS.get(head.type)

@@ -1,4 +1,4 @@
-"""What each head of a recipe makes of the data set's categories."""
+"""Labels of each head: its classes, and the mapping from the dataset's categories to them."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from resnet_tasks.structures.tasks import CLASSIFICATION, SEMANTIC_SEGMENTATION,
 
 @dataclass(frozen=True)
 class HeadLabels:
-    """What a head's labels mean.
+    """Classes of a head and the mapping from categories to labels.
 
     Attributes:
-        classes: Names, in label order.
-        category_ids: Ids in the COCO file, in label order; 0 for a background class.
-        table: From the data set's category indices to the head's labels.
+        classes: Class names, in label order.
+        category_ids: Category ids in the COCO file, in label order; 0 for a background class.
+        table: Mapping from the dataset's category indices to the head's labels.
     """
 
     classes: tuple[str, ...]
@@ -35,13 +35,13 @@ class HeadLabels:
 
 @dataclass(frozen=True)
 class Labels:
-    """Categories of a data set and what each head makes of them: a run's `classes.json`."""
+    """Categories of a dataset and labels of every head; stored as a run's `classes.json`."""
 
     categories: CategoryMap
     heads: dict[str, HeadLabels]
 
     def to_json(self) -> dict[str, Any]:
-        """As plain lists and dicts."""
+        """Return the labels as plain lists and dicts."""
         return {
             "categories": self.categories.to_json(),
             "heads": {
@@ -57,10 +57,10 @@ class Labels:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Labels:
-        """The inverse of `to_json`.
+        """Return the labels from their JSON form; the inverse of `to_json`.
 
         Raises:
-            DataError: If a head or a class has a name that cannot be used.
+            DataError: If the name of a head or a class is invalid.
         """
         require_head_names(value["heads"], "heads")
         heads = {}
@@ -73,7 +73,7 @@ class Labels:
 
 
 def build_labels(recipe: Recipe, categories: CategoryMap) -> Labels:
-    """What each head of the recipe makes of the data set's categories.
+    """Build the labels of each head of the recipe from the dataset's categories.
 
     Raises:
         RecipeError: If a class is unknown, or an option does not fit the head's task.
@@ -88,7 +88,7 @@ def build_labels(recipe: Recipe, categories: CategoryMap) -> Labels:
 
 
 def create_placeholder_categories(recipe: Recipe) -> CategoryMap:
-    """Those that the heads name, or two, where the recipe's data is absent."""
+    """Return the categories that the heads name, or two made-up ones, for a recipe without data."""
     class_names = [name for head in recipe.heads.values() for name in head.classes or ()]
     names = list(dict.fromkeys(class_names)) or ["first", "second"]
     return CategoryMap(tuple(Category(i + 1, name) for i, name in enumerate(names)))

@@ -1,4 +1,4 @@
-"""Settings that a recipe leaves to its training data: measured there, and put in their place."""
+"""Settings that are measured on the training data and replace placeholders in the recipe."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from resnet_tasks.registry import suggest_nearest
 
 
 def fill_in_constants(recipe: Recipe, train: CocoDataset, advance: Advance | None = None) -> Recipe:
-    """The recipe with the constants of its training data in the place of `data.normalize: data`.
+    """Replace `data.normalize: data` by the mean and standard deviation of the training data.
 
     Args:
-        recipe: Whose other settings stay.
-        train: The training split; all of its images are read.
-        advance: For progress, called with (done, total).
+        recipe: Recipe whose normalization is replaced; all other settings are kept.
+        train: Training split; all of its images are read.
+        advance: Progress callback, called with (done, total).
 
     Raises:
-        DataError: If an image cannot be read, or a channel never changes.
+        DataError: If an image cannot be read, or a channel is constant.
     """
     mean, std = measure_channels(train, advance)
     data = recipe.data.model_copy(update={"normalize": NormalizeRecipe(mean=mean, std=std)})
@@ -32,13 +32,13 @@ def fill_in_constants(recipe: Recipe, train: CocoDataset, advance: Advance | Non
 def fill_in_class_weights(
     recipe: Recipe, labels: Labels, train: CocoDataset, advance: Advance | None = None
 ) -> Recipe:
-    """The recipe with numbers in the place of class weights that are named.
+    """Replace named methods of class weighting by weights measured on the training data.
 
     Args:
-        recipe: Whose other settings stay.
-        labels: Classes of its heads.
-        train: The training split; label maps of semantic heads are read.
-        advance: For progress, called with (done, total), for each such head anew.
+        recipe: Recipe whose class weights are replaced; all other settings are kept.
+        labels: Classes of the recipe's heads.
+        train: Training split; the label maps of semantic heads are read.
+        advance: Progress callback, called with (done, total); it restarts for every such head.
 
     Raises:
         DataError: If a label map cannot be read.
@@ -54,17 +54,17 @@ def fill_in_class_weights(
 
 
 def find_measured_weights(recipe: Recipe) -> dict[str, str]:
-    """Heads whose class weights are measured on the training data, and how.
+    """Return head name -> method, for the heads whose class weights are measured on training data.
 
     Raises:
-        RecipeError: If there is no such way.
+        RecipeError: If the method is unknown.
     """
     methods = {}
     for name, head in recipe.heads.items():
         method = head.options.get("class_weights")
         option_fields = get_head_class(name, head).Options.model_fields
         if not isinstance(method, str) or "class_weights" not in option_fields:
-            continue  # numbers, or something that the head refuses
+            continue  # numbers, or an option that the head itself refuses
         if method not in NAMED_WEIGHTS:
             hint = suggest_nearest(method, NAMED_WEIGHTS)
             raise RecipeError(

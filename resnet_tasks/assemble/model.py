@@ -1,4 +1,4 @@
-"""The model of a recipe: backbone, shared pyramid, heads, and the weights that they start from."""
+"""Model of a recipe: backbone, shared pyramid, heads and initial weights."""
 
 from __future__ import annotations
 
@@ -19,19 +19,21 @@ from resnet_tasks.structures.tasks import CLASSIFICATION
 
 
 def build_model(recipe: Recipe, labels: Labels, *, weights: str | None = None) -> TaskModel:
-    """The model of a recipe.
+    """Build the model of a recipe.
 
-    `data.normalize: data` is for `with_constants` to resolve; until then the weights' constants
-    stand. Class weights that are named are for `with_class_weights`; until then all weigh 1.
+    `data.normalize: data` is resolved by `fill_in_constants`; until then the model has the
+    normalization constants of its weights. Named class weights are resolved by
+    `fill_in_class_weights`; until then all classes have weight 1.
 
     Args:
-        recipe: What to build.
-        labels: Classes of its heads.
-        weights: In place of `backbone.weights` and `model_weights`.
+        recipe: Recipe to build.
+        labels: Classes of the recipe's heads.
+        weights: Backbone weights that replace `backbone.weights` and `model_weights`; `unloaded`:
+            none, because the caller loads them; None: the weights of the recipe.
 
     Raises:
-        ResnetTasksError: If labels, weights, levels or options do not fit; problems of all heads
-            come together.
+        ResnetTasksError: If labels, weights, levels or options do not fit; the problems of all
+            heads are reported together.
     """
     if set(recipe.heads) != set(labels.heads):
         raise RunError(
@@ -79,12 +81,12 @@ def build_model(recipe: Recipe, labels: Labels, *, weights: str | None = None) -
 def build_backbone(
     backbone_recipe: BackboneRecipe, weights: str, *, in_channels: int = 3
 ) -> ResNet:
-    """The backbone of a recipe.
+    """Build the backbone of a recipe.
 
     Args:
-        backbone_recipe: What to build.
-        weights: In place of its own.
-        in_channels: Channels of an image.
+        backbone_recipe: Backbone section of the recipe.
+        weights: Weights that replace those of the section.
+        in_channels: Number of image channels.
 
     Raises:
         ResnetTasksError: If the name, the weights or an option does not fit.
@@ -103,7 +105,7 @@ def build_backbone(
 
 
 def get_backbone_shape(backbone_recipe: BackboneRecipe) -> str | ResNetSpec:
-    """What `ResNet` is built from: a variant's name, or a depth of one's own."""
+    """Return the name of a backbone variant, or its specification if the recipe has layers."""
     return (
         backbone_recipe.name
         if backbone_recipe.layers is None
@@ -112,7 +114,7 @@ def get_backbone_shape(backbone_recipe: BackboneRecipe) -> str | ResNetSpec:
 
 
 def apply_normalization(model: TaskModel, recipe: Recipe) -> None:
-    """Gives a model the constants that the recipe states, where it states any."""
+    """Set the model's normalization constants to those of the recipe, if it states any."""
     constants = recipe.data.normalize
     if isinstance(constants, NormalizeRecipe):
         model.set_normalization(constants.mean, constants.std)
@@ -121,10 +123,10 @@ def apply_normalization(model: TaskModel, recipe: Recipe) -> None:
 def _build_heads(
     recipe: Recipe, labels: Labels, backbone: ResNet, pyramid: FeaturePyramid | None
 ) -> dict[str, Head]:
-    """The heads of a recipe on the levels of its backbone and its pyramid.
+    """Build the heads of a recipe on the levels of its backbone and its pyramid.
 
     Raises:
-        RecipeError: With the problems of all heads, a line each.
+        RecipeError: If any head cannot be built; lists the problems of all heads, one per line.
     """
     specs = {**backbone.specs, **({} if pyramid is None else pyramid.specs)}
     heads: dict[str, Head] = {}
@@ -149,7 +151,7 @@ def _build_heads(
 
 
 def _find_whole_image_heads(recipe: Recipe) -> list[str]:
-    """Heads that see images as a whole, in a recipe that cuts them."""
+    """Return problems of heads that classify whole images in a recipe with tiles or windows."""
     if recipe.sliding is None:
         return []
     cause = "evaluation.sliding" if recipe.data.tiles is None else "data.tiles"
@@ -162,10 +164,10 @@ def _find_whole_image_heads(recipe: Recipe) -> list[str]:
 
 
 def _build_shared_pyramid(recipe: Recipe, backbone: ResNet) -> FeaturePyramid | None:
-    """The pyramid of the recipe, on C2..C5.
+    """Build the pyramid of the recipe on C2..C5.
 
     Raises:
-        RecipeError: If the backbone's strides do not double.
+        RecipeError: If the backbone's strides do not double from level to level.
     """
     if recipe.pyramid is None:
         return None

@@ -1,4 +1,4 @@
-"""The COCO files of a recipe's splits, which its folds may divide."""
+"""COCO files of a recipe's splits, with support for cross-validation folds."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Split = Literal["train", "val", "test"]
 
 
 def find_recipe_data(recipe: Recipe, data_root: Path | None = None) -> Path:
-    """The folder that `data.root` names.
+    """Return the data folder that `data.root` names.
 
     Args:
-        recipe: Whose data is looked for.
-        data_root: Folder that holds data sets; default `$RESNET_TASKS_DATA`, else `./data`.
+        recipe: Recipe whose data folder is returned.
+        data_root: Folder that holds the datasets; default `$RESNET_TASKS_DATA`, else `./data`.
 
     Raises:
-        DataError: If there is no such folder.
+        DataError: If the folder does not exist.
     """
     folder = get_data_root(data_root) / recipe.data.root  # an absolute data.root replaces the base
     if not folder.is_dir():
@@ -39,10 +39,10 @@ def find_recipe_data(recipe: Recipe, data_root: Path | None = None) -> Path:
 
 
 def read_split(recipe: Recipe, split: Split, data_root: Path | None = None) -> list[CocoFile]:
-    """The COCO files of one split.
+    """Read the COCO files of one split.
 
     Raises:
-        DataError: If a file is missing or wrong, or the recipe has no such split.
+        DataError: If a file is missing or invalid, or the recipe has no such split.
     """
     sources = get_sources(recipe, split)
     folder = find_recipe_data(recipe, data_root)
@@ -55,10 +55,11 @@ def read_split(recipe: Recipe, split: Split, data_root: Path | None = None) -> l
 
 
 def read_sources(recipe: Recipe, split: Split, folder: Path) -> list[CocoFile]:
-    """The COCO files of a split, in the folder where its data are.
+    """Read the COCO files of a split from a given data folder.
 
     Raises:
-        DataError: If a file is missing or wrong, or gives other folds than the run was made with.
+        DataError: If a file is missing or invalid, or the folds differ from those that the run was
+            trained with.
     """
     folds = recipe.data.folds
     if folds is None or split == "test":
@@ -81,10 +82,10 @@ def read_sources(recipe: Recipe, split: Split, folder: Path) -> list[CocoFile]:
 
 
 def get_sources(recipe: Recipe, split: Split) -> tuple[SourceRecipe, ...]:
-    """Where the images of a split are from: with `data.folds` those of val are from train.
+    """Return the sources of a split; with `data.folds` those of val are the sources of train.
 
     Raises:
-        DataError: If a recipe can have no such split.
+        DataError: If the name is not that of a split.
     """
     if split not in get_args(Split):
         raise DataError(f"a recipe has the splits {', '.join(get_args(Split))}, not {split!r}")
@@ -94,19 +95,19 @@ def get_sources(recipe: Recipe, split: Split) -> tuple[SourceRecipe, ...]:
 
 
 def merge_categories(files: list[CocoFile]) -> CategoryMap:
-    """The one category list of several files.
+    """Return the common category list of several files.
 
     Raises:
-        DataError: If they disagree.
+        DataError: If the files disagree.
     """
     return CategoryMap.merge([file.categories for file in files])
 
 
 def divide_into_folds(recipe: Recipe, data_root: Path | None = None) -> Folds:
-    """The folds of a recipe's training data.
+    """Return the folds of a recipe's training data.
 
     Raises:
-        DataError: If a file is missing or wrong, or there are fewer groups than folds.
+        DataError: If a file is missing or invalid, or there are fewer groups than folds.
     """
     folds = recipe.data.folds
     assert folds is not None, "the recipe has folds"
@@ -115,10 +116,10 @@ def divide_into_folds(recipe: Recipe, data_root: Path | None = None) -> Folds:
 
 
 def add_fold_digest(recipe: Recipe, data_root: Path | None = None) -> Recipe:
-    """The recipe with the digest of its folds, where it has folds and states none.
+    """Return the recipe with the digest of its folds, if it has folds and states no digest yet.
 
     Raises:
-        DataError: As in `divided`.
+        DataError: If a file is missing or invalid, or there are fewer groups than folds.
     """
     folds = recipe.data.folds
     if folds is None or folds.digest is not None:

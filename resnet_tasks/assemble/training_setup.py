@@ -1,4 +1,4 @@
-"""The model and the training data that a run of a recipe would begin with; nothing is written."""
+"""Model and training data for the start of a run, built without writing any file."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ from resnet_tasks.recipe.schema.recipe import Recipe
 def build_training_setup(
     recipe: Recipe, data_root: Path | None = None, *, measure: bool = True
 ) -> tuple[TaskModel, CocoDataset | TiledDataset]:
-    """The model and the training data of a recipe.
+    """Build the model and the training data of a recipe.
 
     Args:
-        recipe: What to build.
-        data_root: Folder that holds data sets; default `$RESNET_TASKS_DATA`, else `./data`.
-        measure: Measure the constants and class weights that are to be those of the data, for
-            which all of it is read; False: constants of the weights, all classes weigh 1.
+        recipe: Recipe to build.
+        data_root: Folder that holds the datasets; default `$RESNET_TASKS_DATA`, else `./data`.
+        measure: Whether to measure the normalization constants and class weights that the recipe
+            takes from the data, which reads all of it. Otherwise the constants of the weights are
+            used and all classes have weight 1.
 
     Raises:
-        ResnetTasksError: If recipe, data or weights are wrong.
+        ResnetTasksError: If recipe, data or weights are invalid.
     """
     files = {"train": read_split(recipe, "train", data_root)}
     files["val"] = read_split(recipe, "val", data_root)
